@@ -1,0 +1,196 @@
+"""The seams between the rooms: records, and the interfaces that several rooms share.
+
+Nothing here does any work. A record is a frozen value; an interface says what may be relied upon, what it
+answers with and what it raises. Sizes are bytes, times are seconds since the epoch (UTC).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from zope.interface import Attribute, Interface
+
+
+class Gone(enum.Enum):
+    """Why an upload that was once here answers 410."""
+
+    EXPIRED = "expired"
+    TERMINATED = "terminated"
+    LOST = "lost"
+
+
+class FactKind(enum.Enum):
+    """What the outside is told of; written in the transaction of the change that it reports."""
+
+    CREATED = "created"
+    FINISHED = "finished"
+    TERMINATED = "terminated"
+    EXPIRED = "expired"
+
+
+@frozen
+class Fact:
+    """Something that happened to one upload, for the outbox."""
+
+    kind: FactKind
+    upload_id: str
+    at: float
+    data: Mapping[str, object] = field(factory=dict)
+
+
+@frozen
+class Upload:
+    """One row of the catalog.
+
+    ``offset`` is the committed offset: every byte below it was written and synced before the row was.
+    ``epoch`` counts the appends that took the hold through the catalog; an offset commit names the epoch it
+    belongs to, so a commit of an evicted append can never land.
+    ``adoptable`` is the offset up to which bytes found in the data file may be adopted after a crash, provided
+    the machine is still in the boot named ``boot_id``; it equals ``offset`` where nothing may be.
+    ``metadata`` and ``concat`` are the request's header values, verbatim. ``partials`` are the ids of a final
+    upload's partial uploads, in order.
+    """
+
+    id: str
+    created_at: float
+    touched_at: float
+    length: int | None = None
+    offset: int = 0
+    metadata: str | None = None
+    concat: str | None = None
+    partials: tuple[str, ...] = ()
+    finished_at: float | None = None
+    gone: Gone | None = None
+    gone_at: float | None = None
+    epoch: int = 0
+    boot_id: str | None = None
+    adoptable: int = 0
+
+    @property
+    def is_final(self) -> bool:
+        return bool(self.partials)
+
+    @property
+    def is_partial(self) -> bool:
+        return self.concat is not None and not self.partials
+
+    @property
+    def finished(self) -> bool:
+        return self.finished_at is not None
+
+
+@frozen
+class Commit:
+    """A compare-and-set of one upload's offset.
+
+    It lands only if the row still has offset ``start`` and epoch ``epoch`` and is neither finished nor gone.
+    ``length`` is the length to record (None leaves it). ``finished`` marks the upload finished in the same
+    transaction. ``touched_at`` never moves a row's time backwards.
+    """
+
+    upload_id: str
+    epoch: int
+    start: int
+    offset: int
+    at: float
+    length: int | None = None
+    finished: bool = False
+    facts: Sequence[Fact] = ()
+
+
+class CatalogUnavailable(Exception):
+    """The catalog could not take or prove the change; nothing may be answered from it. ``no_space`` tells a full disk."""
+
+    def __init__(self, reason: str, no_space: bool = False) -> None:
+        super().__init__(reason)
+        self.no_space = no_space
+
+
+class ICatalog(Interface):
+    """The durable record of uploads. Every method answers with a Deferred.
+
+    A change has reached the disk when its Deferred fires. All fail with CatalogUnavailable when the catalog can
+    neither take a change nor prove that it did.
+    """
+
+    def create(upload: Upload, facts: Sequence[Fact]) -> Deferred[bool]:
+        """Record a new upload; False when its id is taken (also by one that is gone)."""
+
+    def get(upload_id: str) -> Deferred[Upload | None]:
+        """The record, gone ones included; None when it is unknown or forgotten."""
+
+    def begin(
+        upload_id: str, epoch: int, start: int, boot_id: str, adoptable: int, at: float
+    ) -> Deferred[bool]:
+        """Open an append that will write before it commits.
+
+        Compare-and-set on (``start``, ``epoch``); raises the row's epoch to ``epoch + 1`` and records up to where
+        bytes may be adopted after a crash. False when it does not match, is finished or is gone.
+        """
+
+    def commit(change: Commit) -> Deferred[bool]:
+        """Move the offset; False when the compare-and-set does not match."""
+
+    def end(upload_id: str, gone: Gone, at: float, facts: Sequence[Fact]) -> Deferred[bool]:
+        """Mark an upload gone; False when it is unknown or gone already. Its data may go once `removable` says so."""
+
+    def removable(limit: int) -> Deferred[Sequence[str]]:
+        """Ids of gone uploads (never LOST ones) whose data may still be on disk and that no unassembled final needs."""
+
+    def removed(upload_ids: Sequence[str]) -> Deferred[None]:
+        """The data of these is no longer on disk."""
+
+    def expired(idle_since: float, limit: int) -> Deferred[Sequence[Upload]]:
+        """Unfinished uploads and finished partials that are not gone, untouched since ``idle_since``.
+
+        A partial that an unfinished final needs is left out; so is a final all of whose partials are finished
+        (it is only waiting for its assembly).
+        """
+
+    def forget(gone_before: float, limit: int) -> Deferred[int]:
+        """Drop the records of uploads gone before that time whose data is removed; answers how many."""
+
+    def finals_of(partial_id: str) -> Deferred[Sequence[Upload]]:
+        """Unfinished finals, not gone, that name this partial."""
+
+    def unassembled() -> Deferred[Sequence[Upload]]:
+        """Every unfinished final that is not gone, oldest first."""
+
+    def get_many(upload_ids: Sequence[str]) -> Deferred[Mapping[str, Upload]]:
+        """Those of the ids that are known."""
+
+
+class BodyLost(Exception):
+    """The body ended before its end: the connection dropped, went silent, or dripped too slowly.
+
+    ``reason`` is one of ``disconnected``, ``idle``, ``slow``, ``malformed``.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class IBody(Interface):
+    """The bytes that one request carries, while they arrive."""
+
+    length = Attribute("int | None: the declared Content-Length; None when the body is chunked. 0: no body.")
+    trailers = Attribute("Mapping[str, str]: trailer fields by lower-case name; empty before the end.")
+
+    def deliver(consumer: IConsumer) -> Deferred[None]:
+        """Register as a push producer with ``consumer`` and write it everything that arrives.
+
+        Called at most once. Sends ``100 Continue`` first if the client waits for it. Fires with None at the end
+        of the body; fails with BodyLost. Before it fires, all that was received has been written to the
+        consumer, even if that had asked for a pause, and the consumer's producer is unregistered.
+        """
+
+    def discard() -> None:
+        """Write nothing more to the consumer; what still arrives is dropped.
+
+        A Deferred that `deliver` gave out never fires after this.
+        """

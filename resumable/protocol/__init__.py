@@ -1,0 +1,1 @@
+"""The protocols as pure functions over values: standard library only, no I/O, no clock."""
