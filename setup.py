@@ -1,0 +1,67 @@
+"""How resumable is packaged; tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "resumable/__init__.py").read_text(encoding="utf-8"))[1]
+
+# Twisted's lower and upper bounds are the tested range: resumable/http/streaming.py leans on private names of
+# twisted.web, and its tests fail loudly when they change.
+INSTALL = [
+    "twisted[tls]>=26.4,<27",
+    "klein>=24.8",
+    "treq>=25.5",
+    "zope.interface>=7.0",
+    "attrs>=24.2",
+    "google-crc32c>=1.6",
+]
+TEST = [
+    "pytest>=8.3",
+    "pytest-twisted>=1.14.3",
+    "hypothesis>=6.100",
+    "tuspy>=1.1",
+    "aiotus>=1.1",
+    "moto>=5.0",
+]
+DEV = [
+    *TEST,
+    "ruff>=0.9",
+    "mypy>=1.14",
+    "mypy-zope>=1.0.9",
+]
+
+setup(
+    name="resumable",
+    version=VERSION,
+    description="An upload server that never makes a person start over: tus 1.0 on Twisted",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="resumable contributors",
+    license="MIT",
+    license_files=["LICENSE"],
+    keywords=["tus", "upload", "resumable", "twisted", "klein", "http"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Framework :: Twisted",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP :: HTTP Servers",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",
+    # "twisted.plugins" adds our one file to Twisted's own package: neither twisted/ nor twisted/plugins/ may ever get an
+    # __init__.py, and find_packages() does not see them for that reason.
+    packages=[*find_packages(include=["resumable", "resumable.*"]), "twisted.plugins"],
+    # Said outright, so that an editable install puts this directory itself on sys.path: Twisted looks there for plugins.
+    package_dir={"": "."},
+    package_data={"resumable": ["py.typed"]},
+    install_requires=INSTALL,
+    extras_require={"test": TEST, "dev": DEV},
+)

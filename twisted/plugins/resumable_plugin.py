@@ -1,0 +1,5 @@
+"""Tells ``twistd`` that there is a ``resumable`` command; everything else is in `resumable.service`."""
+
+from twisted.application.service import ServiceMaker
+
+resumable = ServiceMaker("resumable", "resumable.service", "A resumable upload server (tus 1.0).", "resumable")
