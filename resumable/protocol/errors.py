@@ -1,0 +1,159 @@
+"""What a request can be refused with.
+
+    TusError
+     +-- BadRequest            400  malformed header, length, offset, metadata, checksum, list
+     +-- Forbidden             403  an append to a final upload
+     +-- NotFound              404  never heard of it
+     +-- MethodNotAllowed      405  + Allow
+     +-- OffsetMismatch        409  + Upload-Offset
+     +-- Gone                  410  expired, terminated or lost
+     +-- UnsupportedVersion    412  + Tus-Version
+     +-- TooLarge              413  past the length or the maximum
+     +-- UnsupportedMediaType  415  not application/offset+octet-stream
+     +-- Held                  423  + Retry-After
+     +-- ChecksumMismatch      460  the bytes are not those the client meant
+     +-- InternalError         500  ours, never the client's
+     +-- Stopping, Unavailable 503  + Retry-After
+     +-- NoSpace               507  + Retry-After
+
+Reason to change: a new way to refuse. Invariant: an error only *hints* a status, a title and header fields; it
+knows nothing of responses. Field values made here hold numbers and fixed tokens, never what a client sent.
+Spec: tus 1.0.0, RFC 9110 section 15.5, RFC 4918 sections 11.3 (423) and 11.5 (507).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+
+class TusError(Exception):
+    """A refusal. ``detail`` tells the client what was wrong; ``headers`` go into the answer as they are."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal Server Error"
+
+    def __init__(self, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers: dict[str, str] = dict(headers or {})
+
+
+class BadRequest(TusError):
+    status = 400
+    title = "Bad Request"
+
+
+class Forbidden(TusError):
+    status = 403
+    title = "Forbidden"
+
+
+class NotFound(TusError):
+    status = 404
+    title = "Not Found"
+
+
+class MethodNotAllowed(TusError):
+    """RFC 9110, 15.5.6: "The origin server MUST generate an Allow header field in a 405 response"."""
+
+    status = 405
+    title = "Method Not Allowed"
+
+    def __init__(self, allowed: Sequence[str], detail: str | None = None) -> None:
+        methods = ", ".join(allowed)
+        super().__init__(detail or f"This resource understands {methods}.", headers={"Allow": methods})
+
+
+class OffsetMismatch(TusError):
+    """The current offset is ``offset``: "If the offsets do not match, the Server MUST respond with the 409 Conflict"."""
+
+    status = 409
+    title = "Conflict"
+
+    def __init__(self, offset: int, provided: int | None = None) -> None:
+        said = "" if provided is None else f", not {provided} as the request's Upload-Offset says"
+        super().__init__(f"The upload's offset is {offset}{said}.", headers={"Upload-Offset": str(offset)})
+        self.offset = offset
+        self.provided = provided
+
+
+class Gone(TusError):
+    status = 410
+    title = "Gone"
+
+
+class UnsupportedVersion(TusError):
+    """The server "MUST respond with the 412 Precondition Failed status and MUST include the Tus-Version header"."""
+
+    status = 412
+    title = "Precondition Failed"
+
+    def __init__(self, detail: str, versions: Sequence[str] = ("1.0.0",)) -> None:
+        super().__init__(detail, headers={"Tus-Version": ",".join(versions)})
+
+
+class TooLarge(TusError):
+    """Past the length or the maximum; ``offset`` is the committed offset where there is an upload to go on with."""
+
+    status = 413
+    title = "Content Too Large"
+
+    def __init__(self, detail: str, *, offset: int | None = None) -> None:
+        super().__init__(detail, headers=None if offset is None else {"Upload-Offset": str(offset)})
+        self.offset = offset
+
+
+class UnsupportedMediaType(TusError):
+    status = 415
+    title = "Unsupported Media Type"
+
+
+class _Later(TusError):
+    """A refusal that time may heal: ``retry_after`` is in whole seconds."""
+
+    def __init__(self, detail: str, retry_after: int = 1) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)})
+        self.retry_after = retry_after
+
+
+class Held(_Later):
+    """Another request has the hold. The only refusal of a HEAD that tus-js-client retries."""
+
+    status = 423
+    title = "Locked"
+
+
+class ChecksumMismatch(TusError):
+    """The bytes are not those that were meant: "460 Checksum Mismatch if the checksums mismatch"."""
+
+    status = 460
+    title = "Checksum Mismatch"
+
+
+class InternalError(TusError):
+    """Ours; the detail is fixed so that no path or trace can leak."""
+
+    def __init__(self, detail: str = "The server failed; what was acknowledged is safe.") -> None:
+        super().__init__(detail)
+
+
+class Stopping(_Later):
+    status = 503
+    title = "Service Unavailable"
+
+    def __init__(self, detail: str = "The server is stopping; resume later.", retry_after: int = 1) -> None:
+        super().__init__(detail, retry_after)
+
+
+class Unavailable(_Later):
+    status = 503
+    title = "Service Unavailable"
+
+
+class NoSpace(_Later):
+    status = 507
+    title = "Insufficient Storage"
+
+    def __init__(self, detail: str = "No space left for this upload; resume later.", retry_after: int = 60) -> None:
+        super().__init__(detail, retry_after)
