@@ -1,0 +1,179 @@
+"""The system calls of the spool, and nothing else.
+
+One reason to change: how the operating system is asked. Every method blocks, so all are for threads (and for
+start-up); all raise OSError. POSIX: open(2), pwritev(2), fdatasync(2), copy_file_range(2), statvfs(3).
+
+Invariant: `writev` and `copy_range` never write less than they say; what is written is durable only after
+`fdatasync` of its file, and a name only after `sync_directory` of its directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+
+from zope.interface import Interface, implementer
+
+IOV_MAX = 1024
+COPY_BUFFER = 1 << 20
+NO_COPY_RANGE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
+
+
+class IDisk(Interface):
+    """A file system, as far as the spool needs one. Sizes and offsets are bytes."""
+
+    def open(path: str, create: bool = False, read_only: bool = False) -> int:
+        """A descriptor of a regular file. ``create``: of an empty one, made if missing, emptied if not."""
+
+    def writev(fd: int, buffers: Sequence[bytes], offset: int) -> None:
+        """Write all of the buffers, one after the other, from ``offset`` on."""
+
+    def read(fd: int, size: int, offset: int) -> bytes:
+        """Up to ``size`` bytes; fewer only at the end of the file."""
+
+    def fdatasync(fd: int) -> None:
+        """Make the content and size durable. After it failed, what was written since the last one may be lost."""
+
+    def truncate(fd: int, size: int) -> None:
+        """Cut or extend to ``size``."""
+
+    def size(fd: int) -> int:
+        """The file's size."""
+
+    def close(fd: int) -> None:
+        """Give the descriptor back, also when this raises."""
+
+    def file_size(path: str) -> int | None:
+        """The size of what is there; None when nothing is."""
+
+    def rename(source: str, target: str) -> None:
+        """Replaces ``target`` atomically."""
+
+    def unlink(path: str) -> bool:
+        """Remove a name; False when it was not there."""
+
+    def sync_directory(path: str) -> None:
+        """Make the names in a directory durable."""
+
+    def make_directory(path: str) -> bool:
+        """Make one directory; False when it was there."""
+
+    def names(path: str) -> Iterator[str]:
+        """The names in a directory, in no order, without ``.`` and ``..``."""
+
+    def copy_range(source: int, target: int, source_offset: int, target_offset: int, count: int) -> int:
+        """Copy up to ``count`` bytes between two files; answers how many, 0 only at the end of the source."""
+
+    def free(path: str) -> int:
+        """Bytes that an unprivileged process may still write to the file system of ``path``."""
+
+    def allocate(fd: int, size: int) -> None:
+        """Claim the blocks of a file of ``size`` bytes."""
+
+
+@implementer(IDisk)
+class Disk:
+    """The real one."""
+
+    def open(self, path: str, create: bool = False, read_only: bool = False) -> int:
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_RDONLY if read_only else os.O_RDWR)
+        return os.open(path, flags | os.O_CREAT | os.O_TRUNC if create else flags, 0o666)
+
+    def writev(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+        for start in range(0, len(buffers), IOV_MAX):
+            left: list[bytes | memoryview] = list(buffers[start : start + IOV_MAX])
+            size = sum(map(len, left))
+            while size:
+                written = os.pwritev(fd, left, offset)
+                offset += written
+                size -= written
+                if size:
+                    left = _after(left, written)
+
+    def read(self, fd: int, size: int, offset: int) -> bytes:
+        data = os.pread(fd, size, offset)
+        if len(data) == size or not data:
+            return data
+        pieces = [data]
+        read = len(data)
+        while read < size and (data := os.pread(fd, size - read, offset + read)):
+            pieces.append(data)
+            read += len(data)
+        return b"".join(pieces)
+
+    def fdatasync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def size(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def file_size(self, path: str) -> int | None:
+        try:
+            return os.stat(path, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return None
+
+    def rename(self, source: str, target: str) -> None:
+        os.rename(source, target)
+
+    def unlink(self, path: str) -> bool:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sync_directory(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def make_directory(self, path: str) -> bool:
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            return False
+        return True
+
+    def names(self, path: str) -> Iterator[str]:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                yield entry.name
+
+    def copy_range(self, source: int, target: int, source_offset: int, target_offset: int, count: int) -> int:
+        try:
+            copied = os.copy_file_range(source, target, count, source_offset, target_offset)
+            if copied:
+                return copied
+            # some file systems answer 0 where they can't: the read below tells whether it is the end
+        except OSError as error:
+            if error.errno not in NO_COPY_RANGE:
+                raise
+        data = os.pread(source, min(count, COPY_BUFFER), source_offset)
+        self.writev(target, [data], target_offset)
+        return len(data)
+
+    def free(self, path: str) -> int:
+        figures = os.statvfs(path)
+        return figures.f_bavail * figures.f_frsize
+
+    def allocate(self, fd: int, size: int) -> None:
+        os.posix_fallocate(fd, 0, size)
+
+
+def _after(buffers: Sequence[bytes | memoryview], written: int) -> list[bytes | memoryview]:
+    """What is left of the buffers after their first ``written`` bytes."""
+    for index, buffer in enumerate(buffers):
+        if written < len(buffer):
+            return [memoryview(buffer)[written:], *buffers[index + 1 :]]
+        written -= len(buffer)
+    return []

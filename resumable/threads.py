@@ -1,0 +1,221 @@
+"""Threads for blocking work, answered in the reactor.
+
+One reason to change: how blocking work gets off the reactor. Knows nothing of uploads.
+
+Invariant: everything that was submitted before ``stop`` is done and answered, in the reactor's thread, before
+the Deferred of ``stop`` fires; the threads have ended by then. Without work the threads sleep.
+
+Generic types need `typing.Protocol` here where other rooms use zope's interfaces, which know no type variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.python.failure import Failure
+
+J = TypeVar("J")
+R = TypeVar("R")
+J_contra = TypeVar("J_contra", contravariant=True)
+P = ParamSpec("P")
+
+
+class Stopped(Exception):
+    """The work was submitted after ``stop`` (or before ``start``): no thread will do it."""
+
+
+class IBatcher(Protocol[J_contra, R]):
+    """Does jobs in groups, one group at a time, in the order of their submission."""
+
+    def start(self) -> None:
+        """Ready to work from now on."""
+
+    def submit(self, job: J_contra) -> Deferred[R]:
+        """The job's own result or failure; fails with Stopped when no thread would do it."""
+
+    def stop(self) -> Deferred[None]:
+        """Fires when everything submitted is done and answered and the thread has ended; may be repeated."""
+
+
+class IPool(Protocol):
+    """Does calls in one of a bounded number of threads, first come first served."""
+
+    def start(self) -> None:
+        """Ready to work from now on."""
+
+    def run(self, f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
+        """What ``f`` answers or raises, later and in the reactor; fails with Stopped when no thread would do it."""
+
+    def stop(self) -> Deferred[None]:
+        """Fires when everything submitted is done and answered and the threads have ended; may be repeated."""
+
+
+def answer_batch(jobs: Sequence[tuple[Any, Deferred[R]]], results: Sequence[R | Failure]) -> None:
+    """Fire each job's Deferred with its result."""
+    for (_, answer), result in zip(jobs, results, strict=True):
+        if isinstance(result, Failure):
+            answer.errback(result)
+        else:
+            answer.callback(result)
+
+
+def work_batch(
+    work: Callable[[list[J]], Sequence[R | Failure]], jobs: Sequence[tuple[J, Deferred[R]]]
+) -> Sequence[R | Failure]:
+    """The results of one group; as many failures as there are jobs when ``work`` raised or miscounted."""
+    try:
+        results = work([job for job, _ in jobs])
+        if len(results) != len(jobs):
+            raise RuntimeError(f"{len(jobs)} jobs got {len(results)} results")
+        return results
+    except Exception as error:
+        # a Failure of its own for each job: they go separate ways and are cleaned separately
+        return [Failure(error) for _ in jobs]  # type: ignore[no-untyped-call]
+
+
+class _Crew:
+    """Threads that run one function until it returns; how they begin and end."""
+
+    def __init__(self, reactor: IReactorFromThreads, names: Sequence[str]) -> None:
+        self._reactor = reactor
+        self._names = names
+        self._threads: list[Thread] = []
+        self._alive = 0
+        self._waiting: list[Deferred[None]] = []
+        self.working = False
+
+    def start(self, target: Callable[[], None]) -> None:
+        if self._alive:
+            raise RuntimeError("already started")
+        self.working = True
+        self._alive = len(self._names)
+        self._threads = [Thread(target=self._run, args=(target,), name=name) for name in self._names]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, tell: Callable[[], None]) -> Deferred[None]:
+        """Call ``tell`` once for each thread, so that it returns; fires when all have ended."""
+        if self.working:
+            self.working = False
+            for _ in self._threads:
+                tell()
+        done: Deferred[None] = Deferred()
+        self._waiting.append(done)
+        self._fire_if_ended()
+        return done
+
+    def _run(self, target: Callable[[], None]) -> None:
+        try:
+            target()
+        finally:
+            self._reactor.callFromThread(self._one_ended)
+
+    def _one_ended(self) -> None:
+        self._alive -= 1
+        self._fire_if_ended()
+
+    def _fire_if_ended(self) -> None:
+        if self._alive:
+            return
+        for thread in self._threads:
+            thread.join()  # it has nothing left to do but to return
+        waiting, self._waiting, self._threads = self._waiting, [], []
+        for done in waiting:
+            done.callback(None)
+
+
+class Batcher(Generic[J, R]):
+    """One thread that takes all jobs that wait, does them in one go and answers them with one call in the reactor.
+
+    ``work`` runs in that thread; it gets at most ``limit`` jobs, in order, and answers with as many results, a
+    Failure for a job that failed. What it raises fails the whole group. A larger limit makes fewer, longer groups
+    and holds more jobs' resources at once; a smaller one shares a sync among fewer.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorFromThreads,
+        work: Callable[[list[J]], Sequence[R | Failure]],
+        *,
+        name: str,
+        limit: int = 256,
+    ) -> None:
+        self._reactor = reactor
+        self._work = work
+        self._limit = limit
+        self._name = name
+        self._queue: SimpleQueue[tuple[J, Deferred[R]] | None] = SimpleQueue()
+        self._crew = _Crew(reactor, [name])
+
+    def start(self) -> None:
+        """Start the thread. Never before the process has forked for good."""
+        self._crew.start(self._loop)
+
+    def submit(self, job: J) -> Deferred[R]:
+        """See `IBatcher.submit`. To be called in the reactor."""
+        if not self._crew.working:
+            return fail(Stopped(f"{self._name} takes no more work"))
+        answer: Deferred[R] = Deferred()
+        self._queue.put((job, answer))
+        return answer
+
+    def stop(self) -> Deferred[None]:
+        """See `IBatcher.stop`."""
+        return self._crew.stop(lambda: self._queue.put(None))
+
+    def _loop(self) -> None:
+        while (first := self._queue.get()) is not None:
+            jobs = [first]
+            # the only taker: what qsize counted is there
+            for _ in range(min(self._queue.qsize(), self._limit - 1)):
+                if (job := self._queue.get()) is None:
+                    self._queue.put(None)
+                    break
+                jobs.append(job)
+            self._reactor.callFromThread(answer_batch, jobs, work_batch(self._work, jobs))
+            del first, jobs  # while asleep, keep no job's bytes alive
+            job = None
+
+
+class Pool:
+    """``size`` threads that share one queue of calls."""
+
+    def __init__(self, reactor: IReactorFromThreads, size: int, name: str) -> None:
+        self._reactor = reactor
+        self._name = name
+        self._queue: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = SimpleQueue()
+        self._crew = _Crew(reactor, [f"{name}-{number}" for number in range(size)])
+
+    def start(self) -> None:
+        """Start the threads. Never before the process has forked for good."""
+        self._crew.start(self._loop)
+
+    def run(self, f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
+        """See `IPool.run`. To be called in the reactor."""
+        if not self._crew.working:
+            return fail(Stopped(f"{self._name} takes no more work"))
+        answer: Deferred[R] = Deferred()
+        self._queue.put((partial(f, *args, **kwargs), answer))
+        return answer
+
+    def stop(self) -> Deferred[None]:
+        """See `IPool.stop`."""
+        return self._crew.stop(lambda: self._queue.put(None))
+
+    def _loop(self) -> None:
+        while (job := self._queue.get()) is not None:
+            call, answer = job
+            try:
+                result = call()
+            except Exception:
+                self._reactor.callFromThread(answer.errback, Failure())  # type: ignore[no-untyped-call]
+            else:
+                self._reactor.callFromThread(answer.callback, result)
+                del result
+            del call, answer, job  # while asleep, keep no job's bytes alive
