@@ -16,7 +16,7 @@ help:
 	@echo "make bench   measure speed and memory; writes docs/benchmarks.md"
 	@echo "make clean   remove .venv and caches (never uploads/)"
 
-$(BIN)/.made: 
+$(BIN)/.made:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "resumable needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(VENV)
 	touch $@
@@ -56,7 +56,7 @@ format: $(BIN)/.dev
 	$(BIN)/ruff format .
 
 docs: $(BIN)/.run
-	$(BIN)/python -m resumable.options README.md docs/configuration.md
+	$(BIN)/python -m resumable.option_table README.md docs/configuration.md
 
 bench: $(BIN)/.dev
 	$(BIN)/python -m bench

@@ -56,10 +56,10 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    # "twisted.plugins" adds our one file to Twisted's own package: neither twisted/ nor twisted/plugins/ may ever get an
-    # __init__.py, and find_packages() does not see them for that reason.
+    # "twisted.plugins" adds our one file to Twisted's own package: neither twisted/ nor twisted/plugins/ may ever get
+    # an __init__.py, and find_packages() does not see them for that reason.
     packages=[*find_packages(include=["resumable", "resumable.*"]), "twisted.plugins"],
-    # Said outright, so that an editable install puts this directory itself on sys.path: Twisted looks there for plugins.
+    # Said outright, so that an editable install puts this directory itself on sys.path: Twisted looks there.
     package_dir={"": "."},
     package_data={"resumable": ["py.typed"]},
     install_requires=INSTALL,

@@ -1,0 +1,166 @@
+"""What people may write after a flag, or in an environment variable, and what it means.
+
+Changes when the grammar of a value does. Every function takes the text as it was given and answers with the
+value, or raises ValueError whose message says what is expected, in words that follow "expected".
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MAX_SIZE = 2**63 - 1
+NONE_WORDS = frozenset({"0", "none", "never", "off"})
+
+_SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?) ?(?:([kmgtp])(?:i?b)?|b)?", re.IGNORECASE)
+_SIZE_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d|w)?", re.IGNORECASE)
+_DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_MAX_SECONDS = 100 * 365 * 86400.0
+_PATH_SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
+_URL_CHARACTERS = re.compile(r"[A-Za-z0-9._~:/\[\]%-]+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
+
+_ENDPOINT_PORT = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)")
+
+_NETWORK_WORDS = {
+    "loopback": ("127.0.0.0/8", "::1/128"),
+    "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
+}
+
+
+def integer(low: int, high: int, what: str) -> Callable[[str], int]:
+    """A parser of whole numbers from ``low`` to ``high``, both included."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
+            raise ValueError(f"{what} from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def size(text: str) -> int:
+    """Bytes; ``64M``, ``64MB`` and ``64MiB`` are all 64 x 1024 x 1024."""
+    match = _SIZE.fullmatch(text)
+    if match:
+        number = float(match[1]) if "." in match[1] else int(match[1])
+        value = int(number * 1024 ** _SIZE_POWERS[(match[2] or "").lower()])
+        if value <= MAX_SIZE:
+            return value
+    raise ValueError("a size below 8 EiB, like 1048576, 512KiB, 64M or 1.5G")
+
+
+def optional_size(text: str) -> int | None:
+    """Bytes; None for ``0`` and ``none``."""
+    return None if text.lower() in NONE_WORDS else size(text) or None
+
+
+def duration(text: str) -> float:
+    """Seconds."""
+    match = _DURATION.fullmatch(text)
+    if match:
+        value = float(match[1]) * _DURATION_UNITS[(match[2] or "").lower()]
+        if value <= _MAX_SECONDS:
+            return value
+    raise ValueError("a time of at most a century, like 60, 90s, 5m, 24h or 7d")
+
+
+def positive_duration(text: str) -> float:
+    """Seconds, more than none."""
+    value = duration(text)
+    if value <= 0:
+        raise ValueError("a time longer than 0, like 60, 90s or 5m")
+    return value
+
+
+def optional_duration(text: str) -> float | None:
+    """Seconds; None for ``0`` and ``never``."""
+    return None if text.lower() in NONE_WORDS else duration(text) or None
+
+
+def switch(text: str) -> bool:
+    """What an environment variable says of a flag that takes no value."""
+    word = text.lower()
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("one of 1, true, yes, on, 0, false, no, off")
+
+
+def directory(text: str) -> Path:
+    """An absolute path, resolved against the working directory of now: twistd changes it later."""
+    if not text or "\0" in text:
+        raise ValueError("the path of a directory")
+    return Path(os.path.abspath(os.path.expanduser(text)))
+
+
+def base_path(text: str) -> str:
+    """A URL path that begins and ends with a slash."""
+    segments = text.strip("/").split("/") if text.strip("/") else []
+    if not text or any(s in {".", ".."} or not _PATH_SEGMENT.fullmatch(s) for s in segments):
+        raise ValueError("a path like /files/ made of letters, digits and . _ ~ - between single slashes")
+    return "/".join(["", *segments, ""])
+
+
+def public_url(text: str) -> str | None:
+    """An absolute http or https URL that ends with a slash; None for the empty text."""
+    if not text:
+        return None
+    parts = None
+    try:
+        if _URL_CHARACTERS.fullmatch(text):
+            parts = urlsplit(text)
+            parts.port  # noqa: B018  (raises for a port out of range)
+    except ValueError:
+        parts = None
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("an http or https URL without query, like https://example.org/files/")
+    return text if text.endswith("/") else text + "/"
+
+
+def endpoints(items: Sequence[str]) -> tuple[str, ...]:
+    """Twisted endpoint strings that parse; nothing is listened on yet."""
+    from twisted.internet.endpoints import serverFromString
+
+    for item in items:
+        try:
+            serverFromString(None, item)  # type: ignore[no-untyped-call]
+            if (match := _ENDPOINT_PORT.match(item)) and int(match[1]) > 65535:
+                raise ValueError(f"there is no port {match[1]}")
+        except Exception as problem:  # each endpoint type's parser raises what it likes
+            reason = " ".join(str(problem).split()) or type(problem).__name__
+            raise ValueError(
+                f"a Twisted endpoint like tcp:8080:interface=127.0.0.1 or unix:/run/resumable.sock ({reason})"
+            ) from problem
+    return tuple(items)
+
+
+def networks(items: Sequence[str]) -> tuple[Network, ...]:
+    """The addresses that the words, IPs and CIDR blocks name."""
+    found: list[Network] = []
+    for item in items:
+        try:
+            found.extend(ipaddress.ip_network(text) for text in _NETWORK_WORDS.get(item.lower(), (item,)))
+        except ValueError as problem:
+            raise ValueError(
+                f"IP addresses, CIDR blocks, or the words {' and '.join(_NETWORK_WORDS)} ({problem})"
+            ) from problem
+    return tuple(found)
+
+
+def origins(items: Sequence[str]) -> tuple[str, ...]:
+    """Origins in lower case without a slash at the end; ``("*",)`` for all, ``()`` for none."""
+    cleaned = [item.lower().removesuffix("/") for item in items]
+    if cleaned == ["none"]:
+        return ()
+    if cleaned != ["*"] and not (cleaned and all(_ORIGIN.fullmatch(item) for item in cleaned)):
+        raise ValueError("origins like https://example.org or http://localhost:3000, or one of * and none alone")
+    return tuple(cleaned)

@@ -1,0 +1,270 @@
+"""The command line and the environment: what they accept, what they refuse, and in which words."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.python import usage
+
+from resumable import __version__, option_values
+from resumable.option_table import OPTIONS
+from resumable.options import Options, Settings
+
+
+def parse(*flags: str, **environ: str) -> Settings:
+    options = Options(environ)
+    options.parseOptions(list(flags))
+    return options.settings()
+
+
+def refusal(*flags: str, **environ: str) -> str:
+    with pytest.raises(usage.UsageError) as caught:
+        parse(*flags, **environ)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse() == Settings(
+        listen=("tcp:8080",),
+        upload_dir=tmp_path / "uploads",
+        base_path="/files/",
+        public_url=None,
+        max_size=None,
+        expire_after=7 * 86400.0,
+        remember=7 * 86400.0,
+        network_timeout=60.0,
+        min_rate=100,
+        shutdown_timeout=10.0,
+        trusted_proxies=(),
+        reserve=64 * 1024**2,
+        cors_origins=("*",),
+        writers=4,
+        download=True,
+    )
+
+
+def test_settings_are_frozen():
+    with pytest.raises(AttributeError):
+        parse().writers = 5
+
+
+def test_settings_before_parsing_is_a_programming_error():
+    with pytest.raises(RuntimeError):
+        Options({}).settings()
+
+
+# A value for each option that differs from its default, and what becomes of it.
+EXAMPLES = [
+    ("port", "0", "listen", ("tcp:0",)),
+    ("listen", "tcp:9000:interface=127.0.0.1", "listen", ("tcp:9000:interface=127.0.0.1",)),
+    ("upload-dir", "/srv/up", "upload_dir", Path("/srv/up")),
+    ("base-path", "/a/b", "base_path", "/a/b/"),
+    ("public-url", "https://example.org/up", "public_url", "https://example.org/up/"),
+    ("behind-proxy", "10.1.2.3", "trusted_proxies", (ipaddress.ip_network("10.1.2.3/32"),)),
+    ("max-size", "5G", "max_size", 5 * 1024**3),
+    ("expire-after", "24h", "expire_after", 86400.0),
+    ("remember", "90s", "remember", 90.0),
+    ("network-timeout", "5m", "network_timeout", 300.0),
+    ("min-rate", "2K", "min_rate", 2048),
+    ("shutdown-timeout", "30", "shutdown_timeout", 30.0),
+    ("reserve", "1GiB", "reserve", 1024**3),
+    ("cors-origin", "https://example.org", "cors_origins", ("https://example.org",)),
+    ("writers", "8", "writers", 8),
+]
+
+
+def test_every_option_has_an_example_below():
+    assert {flag for flag, *_ in EXAMPLES} | {"disable-download"} == {option.flag for option in OPTIONS}
+
+
+@pytest.mark.parametrize(("flag", "text", "field", "value"), EXAMPLES)
+def test_a_flag_sets_its_field(flag, text, field, value):
+    assert getattr(parse(f"--{flag}", text), field) == value
+
+
+@pytest.mark.parametrize(("flag", "text", "field", "value"), EXAMPLES)
+def test_a_variable_sets_the_same_field(flag, text, field, value):
+    assert getattr(parse(**{"RESUMABLE_" + flag.upper().replace("-", "_"): text}), field) == value
+
+
+@pytest.mark.parametrize(("flag", "text", "field", "value"), EXAMPLES)
+def test_a_flag_wins_over_a_variable_even_a_wrong_one(flag, text, field, value):
+    variable = "RESUMABLE_" + flag.upper().replace("-", "_")
+    assert getattr(parse(f"--{flag}", text, **{variable: "\\ nonsense"}), field) == value
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.flag)
+def test_an_empty_variable_counts_as_not_set(option):
+    assert parse(**{option.variable: ""}) == parse()
+
+
+def test_disable_download_is_a_flag_and_a_variable():
+    assert parse("--disable-download").download is False
+    assert parse(RESUMABLE_DISABLE_DOWNLOAD="true").download is False
+    assert parse(RESUMABLE_DISABLE_DOWNLOAD="0").download is True
+    assert "RESUMABLE_DISABLE_DOWNLOAD 'maybe'" in refusal(RESUMABLE_DISABLE_DOWNLOAD="maybe")
+
+
+def test_listen_replaces_the_default_port():
+    assert parse("--listen", "tcp:1", "--listen", "unix:/tmp/s").listen == ("tcp:1", "unix:/tmp/s")
+
+
+def test_a_port_that_was_given_is_listened_on_beside_the_endpoints():
+    assert parse("--listen", "tcp:1", "--port", "2").listen == ("tcp:2", "tcp:1")
+    assert parse("--listen", "tcp:1", RESUMABLE_PORT="2").listen == ("tcp:2", "tcp:1")
+
+
+def test_endpoints_in_the_variable_are_separated_by_blanks():
+    assert parse(RESUMABLE_LISTEN=" tcp:1:interface=127.0.0.1  tcp6:2 ").listen == (
+        "tcp:1:interface=127.0.0.1",
+        "tcp6:2",
+    )
+
+
+def test_the_variable_that_kubernetes_sets_for_a_service_of_this_name_is_ignored():
+    assert parse(RESUMABLE_PORT="tcp://10.43.0.17:8080").listen == ("tcp:8080",)
+
+
+def test_behind_proxy_takes_words_lists_and_repetition():
+    networks = parse("--behind-proxy", "loopback, 192.0.2.0/24", "--behind-proxy", "2001:db8::1").trusted_proxies
+    assert [str(network) for network in networks] == ["127.0.0.0/8", "::1/128", "192.0.2.0/24", "2001:db8::1/128"]
+    assert ipaddress.ip_network("172.16.0.0/12") in parse(RESUMABLE_BEHIND_PROXY="private").trusted_proxies
+
+
+def test_origins_are_told_apart_by_commas_and_repetition_in_lower_case_without_a_slash():
+    flags = ["--cors-origin", "https://A.example/,http://localhost:3000", "--cors-origin", "http://[::1]:8000"]
+    assert parse(*flags).cors_origins == ("https://a.example", "http://localhost:3000", "http://[::1]:8000")
+    assert parse("--cors-origin", "none").cors_origins == ()
+
+
+@pytest.mark.parametrize("text", ["0", "none", "None"])
+def test_no_limit_has_its_words(text):
+    assert parse("--max-size", text).max_size is None
+    assert parse("--expire-after", text).expire_after is None
+
+
+def test_the_upload_directory_is_resolved_when_it_is_parsed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = parse("--upload-dir", "a/../b")
+    monkeypatch.chdir("/")
+    assert settings.upload_dir == tmp_path / "b"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"), [("/", "/"), ("files", "/files/"), ("/files", "/files/"), ("a/b.c_d~e-f/", "/a/b.c_d~e-f/")]
+)
+def test_the_base_path_begins_and_ends_with_a_slash(text, path):
+    assert parse("--base-path", text).base_path == path
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("17", 17),
+        ("17B", 17),
+        ("64M", 64 << 20),
+        ("64 MB", 64 << 20),
+        ("512KiB", 512 << 10),
+        ("1.5g", 3 << 29),
+    ],
+)
+def test_sizes(text, size):
+    assert option_values.size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("60", 60), ("90s", 90), ("5m", 300), ("24h", 86400), ("7d", 604800), ("250ms", 0.25), ("1w", 604800)],
+)
+def test_durations(text, seconds):
+    assert option_values.duration(text) == seconds
+
+
+@given(st.integers(0, option_values.MAX_SIZE))
+def test_every_plain_number_of_bytes_is_itself(number):
+    assert option_values.size(str(number)) == number
+
+
+@given(st.text(max_size=12))
+def test_a_value_parses_or_raises_value_error_and_nothing_else(text):
+    parsers = [option.parse for option in OPTIONS if not option.separator]
+    lists = [option.parse for option in OPTIONS if option.separator == ","]
+    for parser, value in [*((p, text) for p in parsers), *((p, [text]) for p in lists)]:
+        try:
+            parser(value)
+        except ValueError as problem:
+            assert "\n" not in str(problem)
+
+
+WRONG = [
+    ("port", ["-1", "65536", "http", "", "8o8o", "\u0663", "1" * 5000]),
+    ("listen", ["", "8080", "nosuch:1", "tcp", "tcp:x", "tcp:70000", "ssl:8443:privateKey=/nonexistent.pem"]),
+    ("upload-dir", ["", "a\0b"]),
+    ("base-path", ["", "/a//b/", "/../x/", "/a b/", "/a?b/", "/\u00e9/", "/a%20/"]),
+    ("public-url", ["example.org", "ftp://example.org/", "https://", "https://a/?q", "http://a:99999/", "http://a b/"]),
+    ("behind-proxy", ["localhost", "10.0.0.1/8", "300.1.1.1", "10.0.0.0/33"]),
+    ("max-size", ["-1", "5X", "1e9", "9999999P", "M", ""]),
+    ("expire-after", ["-1", "soon", "7 days", "inf", "nan", "1" * 400]),
+    ("remember", ["-1", "x"]),
+    ("network-timeout", ["0", "-5", "0s", "x"]),
+    ("min-rate", ["-1", "fast"]),
+    ("shutdown-timeout", ["-1", "x"]),
+    ("reserve", ["-1", "10%"]),
+    ("cors-origin", ["", "example.org", "https://a/path", "*,https://a", "none,https://a", "https://*"]),
+    ("writers", ["0", "65", "many", "2.5"]),
+]
+
+
+@pytest.mark.parametrize(("flag", "text"), [(flag, text) for flag, texts in WRONG for text in texts])
+def test_a_wrong_value_is_refused_in_one_line_that_names_flag_value_and_what_is_expected(flag, text):
+    message = refusal(f"--{flag}", text)
+    assert message.startswith(f"--{flag} ")
+    assert ": expected " in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize(("flag", "text"), [(flag, text) for flag, texts in WRONG for text in texts if text.strip()])
+def test_a_wrong_variable_is_refused_under_its_own_name(flag, text):
+    variable = "RESUMABLE_" + flag.upper().replace("-", "_")
+    assert refusal(**{variable: text}).startswith(f"{variable} ")
+
+
+def test_every_option_has_wrong_values_above():
+    assert {flag for flag, _ in WRONG} | {"disable-download"} == {option.flag for option in OPTIONS}
+
+
+def test_an_unknown_flag_and_a_stray_argument_are_refused():
+    assert "--nonsense" in refusal("--nonsense")
+    assert "'uploads'" in refusal("uploads")
+
+
+def test_under_twistd_a_wrong_value_ends_the_process_with_one_line_and_not_with_the_whole_help():
+    options = Options({})
+    options.parent = usage.Options()
+    with pytest.raises(SystemExit) as caught:
+        options.parseOptions(["--port", "no"])
+    assert caught.value.code == "resumable: --port 'no': expected a port number from 0 to 65535"
+
+
+def test_help_names_every_flag_with_its_default_and_its_variable():
+    text = " ".join(Options({}).getUsage(width=200).split())
+    for option in OPTIONS:
+        assert f"--{option.flag}" in text
+        assert f"({option.variable})" in text
+        if option.default:
+            assert f"[{option.default}] ({option.variable})" in text
+
+
+def test_version_names_the_package(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse("--version")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"resumable {__version__} (Twisted ")
