@@ -1,0 +1,240 @@
+"""Dependencies point one way, Twisted's privates are touched in one file, nobody takes the reactor from the air.
+
+Read from the source by `ast`, so that an import inside a function or under TYPE_CHECKING counts as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "resumable"
+
+# What each room may import of ours, beside itself and the package's __init__ (which imports nothing).
+PROTOCOL: frozenset[str] = frozenset()
+INTERFACES = PROTOCOL | {"protocol"}
+THREADS = INTERFACES | {"interfaces"}
+STORES = THREADS | {"threads"}
+ENGINES = STORES | {"spool", "catalog", "remotes"}
+OUTSIDE = ENGINES | {"replication", "uploads"}
+ROOMS: dict[str, frozenset[str]] = {
+    "protocol": PROTOCOL,
+    "interfaces": INTERFACES,
+    "threads": THREADS,
+    "spool": STORES,
+    "catalog": STORES,
+    "remotes": STORES,
+    "replication": ENGINES,
+    "uploads": ENGINES,
+    "http": OUTSIDE,
+    "events": OUTSIDE,
+    "option_values": frozenset(),
+    "option_table": frozenset({"option_values"}),
+    "options": frozenset({"option_values", "option_table"}),
+    "testing": STORES | {"spool"},
+    "service": OUTSIDE | {"http", "events", "options", "option_table", "option_values"},
+}
+STANDARD_LIBRARY_ONLY = frozenset({"protocol"})
+MAY_TOUCH_PRIVATES = frozenset({"resumable/http/streaming.py"})
+MAY_IMPORT_THE_REACTOR = frozenset({"resumable/service.py"})
+
+SOURCES = sorted(str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py"))
+
+
+def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Line and full dotted name of everything imported, ``from a import b`` as ``a.b``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = module.split(".") if is_package else module.split(".")[:-1]
+                parents = parents[: len(parents) - (node.level - 1)]
+                base = ".".join([*parents, node.module] if node.module else parents)
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def room_of(dotted: str) -> str | None:
+    """The room that a name of ours lives in; None for the package itself."""
+    parts = dotted.split(".")
+    return None if len(parts) < 2 or parts[1].startswith("__") else parts[1]
+
+
+def wrong_imports(source: str, path: str) -> list[str]:
+    """Each import that goes against the direction."""
+    parts = Path(path).with_suffix("").parts
+    is_package = parts[-1] == "__init__"
+    module = ".".join(parts[:-1] if is_package else parts)
+    room = room_of(module)
+    found = []
+    for line, name in imported(ast.parse(source), module, is_package):
+        top = name.split(".")[0]
+        if top != "resumable":
+            if room in STANDARD_LIBRARY_ONLY and top not in sys.stdlib_module_names:
+                found.append(f"{path}:{line}: {room} is standard library only, not {name}")
+            continue
+        target = room_of(name)
+        if room is None:
+            found.append(f"{path}:{line}: the package itself imports nothing of ours, not {name}")
+        elif target is not None and target != room and target not in ROOMS.get(room, frozenset()):
+            found.append(f"{path}:{line}: {room} may not import {name}")
+    return found
+
+
+def own_privates(tree: ast.AST) -> set[str]:
+    """Names with an underscore that the file itself defines: its classes may know each other."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_self(node.value):
+            names.add(node.attr)
+    return names
+
+
+def is_self(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id in {"self", "cls"}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
+
+
+def private_touches(source: str, path: str) -> list[str]:
+    """Each use of somebody else's private name."""
+    tree = ast.parse(source)
+    own = own_privates(tree)
+    found = [
+        f"{path}:{node.lineno}: .{node.attr} is somebody else's private"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and is_private(node.attr)
+        and not is_self(node.value)
+        and node.attr not in own
+    ]
+    found += [
+        f"{path}:{line}: {name} is a private module or name"
+        for line, name in imported(tree, "resumable", True)
+        if not name.startswith("resumable.") and name != "__future__" and any(is_private(p) for p in name.split("."))
+    ]
+    return found
+
+
+def module_level(tree: ast.Module) -> Iterator[ast.AST]:
+    """Everything that runs when the module is imported."""
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        yield node
+        waiting.extend(ast.iter_child_nodes(node))
+
+
+def reactor_imports(source: str, path: str) -> list[str]:
+    """Each import of the global reactor that runs when the module is imported."""
+    return [
+        f"{path}:{line}: {name} at module level"
+        for node in module_level(ast.parse(source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for line, name in imported(ast.Module([node], []), "resumable", True)
+        if name.startswith("twisted.internet.reactor")
+    ]
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_imports_go_one_way(path):
+    assert not wrong_imports(read(path), path)
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path not in MAY_TOUCH_PRIVATES])
+def test_only_streaming_touches_privates_of_others(path):
+    assert not private_touches(read(path), path)
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path not in MAY_IMPORT_THE_REACTOR])
+def test_the_reactor_is_passed_in(path):
+    assert not reactor_imports(read(path), path)
+
+
+def test_every_room_has_its_place_in_the_direction():
+    rooms = {path.stem for path in PACKAGE.glob("*.py")} | {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
+    assert rooms - {"__init__"} <= set(ROOMS)
+
+
+def test_rooms_do_not_go_round_in_a_circle():
+    seen: set[str] = set()
+    while len(seen) < len(ROOMS):
+        ready = {room for room, below in ROOMS.items() if room not in seen and below <= seen}
+        assert ready, f"a circle among {set(ROOMS) - seen}"
+        seen |= ready
+
+
+WRONG_WAY = [
+    ("resumable/protocol/rules.py", "import attrs"),
+    ("resumable/protocol/rules.py", "from resumable.interfaces import Upload"),
+    ("resumable/interfaces.py", "from resumable.spool import files"),
+    ("resumable/spool/files.py", "from resumable.catalog.sqlite import SqliteCatalog"),
+    ("resumable/spool/files.py", "from ..uploads import append"),
+    ("resumable/uploads/append.py", "def f():\n    import resumable.http.tus"),
+    ("resumable/uploads/append.py", "from resumable import replication"),
+    ("resumable/http/tus.py", "if TYPE_CHECKING:\n    from resumable.service import makeService"),
+    ("resumable/http/tus.py", "from resumable.options import Settings"),
+    ("resumable/options.py", "from resumable.protocol import headers"),
+    ("resumable/__init__.py", "from resumable.service import makeService"),
+]
+RIGHT_WAY = [
+    (
+        "resumable/protocol/rules.py",
+        "import hashlib\nfrom resumable.protocol.errors import TusError\nfrom . import headers",
+    ),
+    ("resumable/uploads/append.py", "from resumable import __version__\nfrom resumable.spool.files import Spool"),
+    ("resumable/service.py", "from resumable.options import Options\nfrom resumable.http import tus"),
+    ("resumable/catalog/__init__.py", "from .sqlite import SqliteCatalog\nfrom ..threads import Batcher"),
+]
+
+
+@pytest.mark.parametrize(("path", "source"), WRONG_WAY)
+def test_the_check_sees_an_import_against_the_direction(path, source):
+    assert wrong_imports(source, path)
+
+
+@pytest.mark.parametrize(("path", "source"), RIGHT_WAY)
+def test_the_check_lets_an_import_in_the_direction_pass(path, source):
+    assert not wrong_imports(source, path)
+
+
+@pytest.mark.parametrize(
+    "source", ["request.channel._transferDecoder", "from twisted.web._http2 import H2Stream", "super()._send()"]
+)
+def test_the_check_sees_privates_of_others(source):
+    assert private_touches(source, "x.py")
+
+
+def test_the_check_lets_a_file_use_its_own_privates():
+    source = "class A:\n    def __init__(self): self._n = 1\n    def __eq__(self, other): return self._n == other._n"
+    assert not private_touches(source, "x.py")
+
+
+@pytest.mark.parametrize(
+    ("source", "seen"),
+    [
+        ("from twisted.internet import reactor", True),
+        ("if True:\n    import twisted.internet.reactor", True),
+        ("def main():\n    from twisted.internet import reactor", False),
+    ],
+)
+def test_the_check_sees_the_reactor_at_module_level_only(source, seen):
+    assert bool(reactor_imports(source, "x.py")) is seen
