@@ -1,0 +1,10 @@
+"""The local tier: files, the queues into them, and their durability. Knows nothing of tus nor of the catalog."""
+
+from resumable.spool.budget import Budget
+from resumable.spool.datafile import Digest, SpoolDamaged
+from resumable.spool.disk import Disk, IDisk
+from resumable.spool.files import Spool
+from resumable.spool.reader import Reader
+from resumable.spool.sink import Sink, SinkClosed
+
+__all__ = ["Budget", "Digest", "Disk", "IDisk", "Reader", "Sink", "SinkClosed", "Spool", "SpoolDamaged"]

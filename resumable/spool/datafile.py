@@ -1,11 +1,16 @@
-"""How an upload's data file is opened to be appended to.
+"""An upload's data file while it is appended to; everything here runs in threads.
 
-One reason to change: what must hold for the file before a byte is written to it.
+One reason to change: what must hold for the file before, while and after bytes are written to it.
 
-Invariant: the file of an open append was exactly as long as its committed offset before the first write.
+Invariant: the file of an append was exactly as long as its committed offset before the first write, and bytes
+follow each other without a gap.
 """
 
 from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import Protocol
 
 from resumable.spool.disk import IDisk
 
@@ -42,3 +47,73 @@ def open_at(disk: IDisk, path: str, upload_id: str, offset: int) -> int:
         disk.close(fd)
         raise
     return fd
+
+
+class Digest(Protocol):
+    """What hashlib's objects are."""
+
+    def update(self, data: bytes, /) -> object:
+        """Take the next bytes."""
+
+
+class DataFile:
+    """One file, opened with its first byte. One thread may write while another syncs; only one of each."""
+
+    __slots__ = ("_digest", "_directory", "_disk", "_fd", "_path", "_position", "_unsynced_name", "_upload_id")
+
+    def __init__(
+        self, disk: IDisk, directory: str, path: str, upload_id: str, offset: int, digest: Digest | None
+    ) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._path = path
+        self._upload_id = upload_id
+        self._position = offset
+        self._digest = digest
+        self._fd = -1
+        self._unsynced_name = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._fd >= 0
+
+    def write(self, queue: deque[bytes], limit: int) -> int:
+        """Write what is queued, and what comes meanwhile, until it was ``limit`` bytes; the offset afterwards."""
+        if self._fd < 0:
+            self._unsynced_name = self._position == 0
+            self._fd = open_at(self._disk, self._path, self._upload_id, self._position)
+        while limit > 0 and (batch := _taken(queue, limit)):
+            self._disk.writev(self._fd, batch, self._position)
+            size = sum(map(len, batch))
+            self._position += size
+            limit -= size
+            if self._digest is not None:
+                for data in batch:
+                    self._digest.update(data)
+        return self._position
+
+    def sync(self) -> None:
+        """Make durable what was written before, and the file's name."""
+        self._disk.fdatasync(self._fd)
+        if self._unsynced_name:
+            self._disk.sync_directory(self._directory)
+            self._unsynced_name = False
+
+    def close(self, truncate_to: int | None) -> None:
+        """Close it, cut first if asked to. No write or sync may be under way."""
+        fd, self._fd = self._fd, -1
+        try:
+            if truncate_to is not None and self._disk.size(fd) > truncate_to:
+                self._disk.truncate(fd, truncate_to)
+        finally:
+            self._disk.close(fd)
+
+
+def _taken(queue: deque[bytes], limit: int) -> list[bytes]:
+    """The first of the queue, until they are ``limit`` bytes. The reactor may append to it or clear it meanwhile."""
+    batch: list[bytes] = []
+    with suppress(IndexError):
+        while limit > 0:
+            batch.append(queue.popleft())
+            limit -= len(batch[-1])
+    return batch

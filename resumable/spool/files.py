@@ -1,0 +1,214 @@
+"""The local tier: one data file per upload in one directory.
+
+One reason to change: where files lie and in which steps they become durable.
+
+Invariant: what a Deferred of this class has answered is on disk for good, names included. An upload has one
+writer at a time (the holds see to that). Own things lie in ``.resumable/``, everything else in the directory
+that is named like an id is a data file.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from resumable.spool import salvage
+from resumable.spool.assembly import Assembly
+from resumable.spool.budget import Budget
+from resumable.spool.datafile import DataFile, Digest, SpoolDamaged, open_at
+from resumable.spool.disk import IDisk
+from resumable.spool.reader import Reader
+from resumable.spool.sink import Sink
+from resumable.threads import IBatcher, IPool
+
+OWN = ".resumable"
+# also what ids given by hooks may be; nothing that could leave the directory or hide in it
+_SAFE_NAME = re.compile(r"[0-9A-Za-z_-]{1,200}")
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@frozen
+class Put:
+    """A small append: all its bytes, for one upload, at the offset where they belong."""
+
+    upload_id: str
+    offset: int
+    chunks: Sequence[bytes]
+
+
+PutBatcher = Callable[[Callable[[list[Put]], Sequence[None | Failure]]], IBatcher[Put, None]]
+
+
+class Spool:
+    """The upload directory.
+
+    ``batcher`` makes the batcher that does small appends together, from the function that does them; the spool
+    starts and stops it. ``pool`` does all else; it is the caller's to start and stop, after the spool.
+    """
+
+    def __init__(self, directory: str, *, disk: IDisk, batcher: PutBatcher, pool: IPool, budget: Budget) -> None:
+        self.directory = directory
+        self._disk = disk
+        self._pool = pool
+        self._budget = budget
+        self._puts = batcher(self._put_all)
+        self._assembly = f"{directory}/{OWN}/assembly"
+        self._orphans = f"{directory}/{OWN}/orphans"
+
+    # -- start and stop
+
+    def start(self) -> None:
+        """Make the directories that are missing and begin to work. Blocks; raises OSError."""
+        for path in (self.directory, f"{self.directory}/{OWN}", self._assembly, self._orphans):
+            if self._disk.make_directory(path):
+                self._disk.sync_directory(os.path.dirname(path) or ".")
+        self._puts.start()
+
+    def stop(self) -> Deferred[None]:
+        """Fires when every `put` has been answered. Sinks and readers are their users' to close."""
+        return self._puts.stop()
+
+    # -- appending
+
+    def path(self, upload_id: str) -> str:
+        """Where an upload's data lies. Raises ValueError for what can't be an id."""
+        if not _SAFE_NAME.fullmatch(upload_id):
+            raise ValueError("not an upload id")
+        return f"{self.directory}/{upload_id}"
+
+    def put(self, upload_id: str, offset: int, chunks: Sequence[bytes]) -> Deferred[None]:
+        """Write a small append in one go; it is durable when this fires. At 0 the file is made, even for no bytes.
+
+        Fails with OSError, or SpoolDamaged when the file is missing or shorter than ``offset``.
+        """
+        self.path(upload_id)
+        return self._puts.submit(Put(upload_id, offset, chunks))
+
+    def sink(self, upload_id: str, offset: int, *, ceiling: int | None, digest: Digest | None = None) -> Sink:
+        """A queue into the upload's file from ``offset`` on. It takes no byte at or past the offset ``ceiling``.
+
+        ``digest`` is fed with what is written, in order, in a thread.
+        """
+        file = DataFile(self._disk, self.directory, self.path(upload_id), upload_id, offset, digest)
+        return Sink(upload_id, offset, file, ceiling=ceiling, pool=self._pool, budget=self._budget)
+
+    def _put_all(self, puts: list[Put]) -> Sequence[Failure | None]:
+        """In the batcher's thread: write all, then sync each, then sync the directory once."""
+        results: list[Failure | None] = [None] * len(puts)
+        files: list[tuple[int, int]] = []
+        for index, put in enumerate(puts):
+            try:
+                files.append((index, self._write_one(put)))
+            except (OSError, SpoolDamaged):
+                results[index] = Failure()  # type: ignore[no-untyped-call]
+        created = []
+        for index, fd in files:
+            try:
+                self._finish_one(fd)
+            except OSError:
+                results[index] = Failure()  # type: ignore[no-untyped-call]
+            else:
+                if puts[index].offset == 0:
+                    created.append(index)
+        if created:
+            try:
+                self._disk.sync_directory(self.directory)
+            except OSError as error:
+                for index in created:
+                    results[index] = Failure(error)  # type: ignore[no-untyped-call]
+        return results
+
+    def _write_one(self, put: Put) -> int:
+        fd = open_at(self._disk, self.path(put.upload_id), put.upload_id, put.offset)
+        try:
+            if put.chunks:
+                self._disk.writev(fd, put.chunks, put.offset)
+        except Exception:
+            with suppress(OSError):  # a courtesy to a full disk; the next append cuts it anyway
+                self._disk.truncate(fd, put.offset)
+            self._disk.close(fd)
+            raise
+        return fd
+
+    def _finish_one(self, fd: int) -> None:
+        try:
+            self._disk.fdatasync(fd)
+        finally:
+            self._disk.close(fd)
+
+    # -- reading
+
+    def size(self, upload_id: str) -> Deferred[int | None]:
+        """The size of the upload's file, None when there is none."""
+        return self._pool.run(self._disk.file_size, self.path(upload_id))
+
+    def read(self, upload_id: str, offset: int, size: int) -> Deferred[bytes]:
+        """Up to ``size`` bytes, fewer only at the end of the file. Fails with OSError."""
+        return self._pool.run(self._read, self.path(upload_id), offset, size)
+
+    def reader(self, upload_id: str) -> Deferred[Reader]:
+        """The upload's file, open for many reads; whoever gets it closes it. Fails with OSError."""
+        return self._pool.run(self._open_reader, self.path(upload_id))
+
+    def free(self) -> Deferred[int]:
+        """Bytes that may still be written to the file system."""
+        return self._pool.run(self._disk.free, self.directory)
+
+    def _read(self, path: str, offset: int, size: int) -> bytes:
+        fd = self._disk.open(path, read_only=True)
+        try:
+            return self._disk.read(fd, size, offset)
+        finally:
+            self._disk.close(fd)
+
+    def _open_reader(self, path: str) -> Reader:
+        fd = self._disk.open(path, read_only=True)
+        return Reader(self._disk, self._pool, fd, self._disk.size(fd))
+
+    # -- removing and assembling
+
+    def remove(self, upload_ids: Sequence[str]) -> Deferred[None]:
+        """Remove the files of these uploads, missing ones too; durable when it fires. Fails with OSError."""
+        for upload_id in upload_ids:
+            self.path(upload_id)
+        return self._pool.run(self._remove, list(upload_ids))
+
+    def _remove(self, upload_ids: Sequence[str]) -> None:
+        for directory in (self.directory, self._assembly):
+            # a list: every name is to be tried
+            if any([self._disk.unlink(f"{directory}/{upload_id}") for upload_id in upload_ids]):
+                self._disk.sync_directory(directory)
+
+    def assemble(self, final_id: str, sources: Sequence[tuple[str, int]]) -> Deferred[None]:
+        """Copy the sources, (upload id, length) in order, into the file of ``final_id``; durable when it fires.
+
+        Goes on where a crash or a failure stopped an earlier call with the same arguments (see `Assembly`). One call for
+        a final at a time. Fails with SpoolDamaged (a source is missing or short), OSError, Stopped.
+        """
+        located = [(self.path(upload_id), upload_id, length) for upload_id, length in sources]
+        final_path = self.path(final_id)
+        assembly = Assembly(self._disk, self._pool, f"{self._assembly}/{final_id}", final_path, located)
+        return Deferred.fromCoroutine(assembly.run())
+
+    # -- start-up only: these block
+
+    def listing(self) -> set[str]:
+        """The names of all data files. Blocks; raises OSError."""
+        return {name for name in self._disk.names(self.directory) if _ID.fullmatch(name)}
+
+    def adopt(self, upload_id: str, committed: int, limit: int) -> int:
+        """How far the upload's file may be believed after a crash in the same boot; durable up to there. Blocks.
+
+        Between ``committed`` and ``limit``; ``committed`` too when the file is shorter or can't be read or synced.
+        """
+        return salvage.adopt(self._disk, self.directory, self.path(upload_id), upload_id, committed, limit)
+
+    def set_aside(self, upload_id: str) -> None:
+        """Move the upload's file to the orphans. Blocks; raises OSError."""
+        salvage.set_aside(self._disk, self.directory, self._orphans, self.path(upload_id))

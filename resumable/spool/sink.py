@@ -1,0 +1,315 @@
+"""The queue between one request's body and one upload's data file.
+
+One reason to change: how the bytes of a long append get from the reactor to the disk.
+
+Invariants: bytes reach the file in order and without gaps; at most one write of a sink is under way; what `sync`
+answers was written and synced before. After a write or a sync has failed nothing more is written or synced
+through this sink, and what wasn't synced before is cut off.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from resumable.spool.budget import Budget
+from resumable.spool.datafile import DataFile
+from resumable.threads import IPool
+
+HIGH = 8 << 20
+"""Bytes queued in one sink at which its producer is paused."""
+LOW = 4 << 20
+"""Bytes queued in one sink at which its producer may go on."""
+TURN = 4 << 20
+"""Bytes after which a sink's write gives its thread to the next one."""
+
+
+class SinkClosed(Exception):
+    """The sink was closed before it could do this."""
+
+
+@implementer(IConsumer)
+class Sink:
+    """Takes the bytes of one append from ``offset`` on.
+
+    It only gathers until `start`; what was gathered may be taken back with `take`. All offsets are absolute.
+    Everything is called in the reactor; files are touched in the pool's threads.
+
+    ``received``: the offset after everything taken in, queued or written. ``written``: after what has reached
+    the file. ``durable``: after what was synced. ``overrun``: bytes arrived past ``ceiling``, and were dropped.
+    ``failure``: why nothing more is taken.
+
+    Hooks: ``on_write()`` after bytes were taken in or dropped for the ceiling; ``on_failure(failure)`` once;
+    ``on_pressure()`` when memory is short and this sink only gathers: whoever sets it starts the sink soon, and
+    until then it is paused.
+    """
+
+    __slots__ = (
+        "_budget",
+        "_closing",
+        "_draining",
+        "_file",
+        "_paused",
+        "_pool",
+        "_producer",
+        "_queue",
+        "_started",
+        "_syncing",
+        "_truncate_to",
+        "_waiting",
+        "_writing",
+        "ceiling",
+        "durable",
+        "failure",
+        "offset",
+        "on_failure",
+        "on_pressure",
+        "on_write",
+        "overrun",
+        "received",
+        "upload_id",
+        "written",
+    )
+
+    _log = Logger()
+
+    def __init__(
+        self, upload_id: str, offset: int, file: DataFile, *, ceiling: int | None, pool: IPool, budget: Budget
+    ) -> None:
+        self.upload_id = upload_id
+        self.offset = self.received = self.written = self.durable = offset
+        self.ceiling = ceiling
+        self.overrun = False
+        self.failure: Failure | None = None
+        self.on_write: Callable[[], None] | None = None
+        self.on_failure: Callable[[Failure], None] | None = None
+        self.on_pressure: Callable[[], None] | None = None
+        self._file, self._pool, self._budget = file, pool, budget
+        self._queue: deque[bytes] = deque()
+        self._producer: IPushProducer | None = None
+        self._paused = self._started = self._writing = self._syncing = False
+        self._waiting: list[tuple[int, Deferred[int]]] = []
+        self._draining: list[Deferred[None]] = []
+        self._closing: list[Deferred[None]] | None = None
+        self._truncate_to: int | None = None
+
+    # -- taking in
+
+    @property
+    def queued(self) -> int:
+        """Bytes in memory: received and not known to be written."""
+        return self.received - self.written
+
+    @property
+    def paused(self) -> bool:
+        """Whether the producer was asked to wait: its silence is ours."""
+        return self._paused
+
+    @property
+    def started(self) -> bool:
+        return self._started
+
+    def write(self, data: bytes) -> None:
+        if self.failure is not None or self._closing is not None:
+            return
+        if self.ceiling is not None and self.received + len(data) > self.ceiling:
+            self.overrun = True
+            data = data[: self.ceiling - self.received]
+        if data:
+            self.received += len(data)
+            self._queue.append(data)
+            self._budget.add(self, len(data))
+            self._write_on()
+            self._pace()
+        if self.on_write is not None:
+            self.on_write()
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        if not streaming:
+            raise RuntimeError("a sink takes push producers only")
+        if self._producer is not None:
+            raise RuntimeError("another producer is registered")
+        self._producer, self._paused = producer, False
+        self._pace()
+
+    def unregisterProducer(self) -> None:
+        self._producer, self._paused = None, False
+
+    def squeeze(self) -> None:
+        """Memory is short (see `Budget`)."""
+        if not self._started and self.on_pressure is not None:
+            self.on_pressure()
+        self._pace()
+
+    def ease(self) -> None:
+        """Memory is no longer short (see `Budget`)."""
+        self._pace()
+
+    def _pace(self) -> None:
+        if self._producer is None:
+            return
+        queued = self.queued if self.failure is None and self._closing is None else 0
+        # who only gathers and can't be told to start would wait for ever
+        short = self._budget.over and (self._started or self.on_pressure is not None)
+        if not self._paused and queued and (queued >= HIGH or short):
+            self._paused = True
+            self._producer.pauseProducing()
+        elif self._paused and (not queued or (queued <= LOW and not short)):
+            self._paused = False
+            self._producer.resumeProducing()
+
+    def take(self) -> list[bytes]:
+        """What a sink that was never started has gathered. It is empty and closed afterwards; feeds no digest."""
+        if self._started:
+            raise RuntimeError("the sink was started")
+        gathered = list(self._queue)
+        self._drop()
+        self._closing = []
+        self._pace()
+        return gathered
+
+    # -- writing
+
+    def start(self) -> None:
+        """From now on bytes go to the file, the gathered ones first. The file is opened with the first byte."""
+        if not self._started:
+            self._started = True
+            self._write_on()
+            self._pace()
+
+    def drained(self) -> Deferred[None]:
+        """Fires when nothing is queued in a started sink, be it written or dropped."""
+        if not self._queue and not self._writing:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._draining.append(done)
+        return done
+
+    def sync(self) -> Deferred[int]:
+        """The offset that is durable now: all that was received before the call, or more. Starts the sink.
+
+        The first one makes a new file's name durable too. Calls that come together share a sync. Fails with the
+        sink's failure (OSError, SpoolDamaged), or SinkClosed.
+        """
+        if self.failure is not None:
+            return fail(self.failure)
+        if self._closing is not None:
+            return fail(SinkClosed(self.upload_id))
+        if self.received <= self.durable:
+            return succeed(self.durable)
+        answer: Deferred[int] = Deferred()
+        self._waiting.append((self.received, answer))
+        self.start()
+        self._sync_on()
+        return answer
+
+    def close(self, truncate_to: int | None = None) -> Deferred[None]:
+        """No more writes; what is still queued is dropped. Fires when no thread is at it and the file is closed.
+
+        ``truncate_to``: cut the file there, if it was opened. After a failure it is cut to what was durable at
+        most. Never fails: the next append cuts the file before it writes. Only the first call's ``truncate_to`` counts.
+        """
+        done: Deferred[None] = Deferred()
+        if self._closing is None:
+            self._closing = []
+            self._truncate_to = truncate_to
+            self._queue.clear()
+        self._closing.append(done)
+        self._go_on()
+        return done
+
+    def _write_on(self) -> None:
+        if self._started and self._queue and not self._writing and self.failure is None:
+            self._writing = True
+            self._pool.run(self._file.write, self._queue, TURN).addCallbacks(self._wrote, self._write_failed)
+
+    def _wrote(self, position: int) -> None:
+        self._writing = False
+        if self.failure is None:
+            count, self.written = position - self.written, position
+            self._budget.release(self, count)
+        self._go_on()
+
+    def _write_failed(self, failure: Failure) -> None:
+        self._writing = False
+        self._fail(failure)
+
+    def _sync_on(self) -> None:
+        if self._waiting and self._waiting[0][0] <= self.written and not self._syncing and self.failure is None:
+            self._syncing = True
+            self._pool.run(self._file.sync).addCallbacks(self._synced, self._sync_failed, callbackArgs=(self.written,))
+
+    def _synced(self, _: None, offset: int) -> None:
+        self._syncing = False
+        if self.failure is None:
+            self.durable = offset
+            ready = [answer for target, answer in self._waiting if target <= offset]
+            del self._waiting[: len(ready)]
+            for answer in ready:
+                answer.callback(offset)
+        self._go_on()
+
+    def _sync_failed(self, failure: Failure) -> None:
+        self._syncing = False
+        self._fail(failure)
+
+    def _fail(self, failure: Failure) -> None:
+        if self.failure is None:
+            self.failure = failure
+            self._drop()
+            self._give_up(failure)
+            if self.on_failure is not None:
+                self.on_failure(failure)
+        self._go_on()
+
+    def _give_up(self, reason: Failure | SinkClosed) -> None:
+        waiting, self._waiting = self._waiting, []
+        for _, answer in waiting:
+            answer.errback(reason)
+
+    def _drop(self) -> None:
+        self._queue.clear()
+        self._budget.release(self, self.queued)
+        self.received = self.written
+
+    def _go_on(self) -> None:
+        """Something has changed: start what can be started, tell who waits."""
+        self._write_on()
+        self._sync_on()
+        self._pace()
+        if not self._writing and not self._queue:
+            draining, self._draining = self._draining, []
+            for done in draining:
+                done.callback(None)
+        if self._closing is not None and not self._writing and not self._syncing:
+            self._close_file()
+
+    def _close_file(self) -> None:
+        self._drop()
+        self._give_up(SinkClosed(self.upload_id))
+        if not self._file.is_open:
+            self._closed()
+            return
+        cut = self._truncate_to
+        if self.failure is not None:
+            cut = self.durable if cut is None else min(cut, self.durable)
+        self._syncing = True  # the file is busy
+        self._pool.run(self._file.close, cut).addErrback(self._close_failed).addCallback(self._file_closed)
+
+    def _close_failed(self, failure: Failure) -> None:
+        self._log.failure("closing failed", failure, upload=self.upload_id)
+
+    def _file_closed(self, _: None) -> None:
+        self._syncing = False
+        self._closed()
+
+    def _closed(self) -> None:
+        closing, self._closing = self._closing or [], []
+        for done in closing:
+            done.callback(None)
