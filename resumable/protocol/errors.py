@@ -66,7 +66,7 @@ class MethodNotAllowed(TusError):
 
 
 class OffsetMismatch(TusError):
-    """The current offset is ``offset``: "If the offsets do not match, the Server MUST respond with ... 409 Conflict"."""
+    """The current offset is ``offset``: "If the offsets do not match, the Server MUST respond with the 409"."""
 
     status = 409
     title = "Conflict"

@@ -1,0 +1,43 @@
+"""Errors hint a status, a title and header fields."""
+
+import pytest
+
+from resumable.protocol import errors
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "title", "headers"),
+    [
+        (errors.BadRequest("x"), 400, "Bad Request", {}),
+        (errors.Forbidden("x"), 403, "Forbidden", {}),
+        (errors.NotFound("x"), 404, "Not Found", {}),
+        (errors.MethodNotAllowed(["HEAD", "PATCH"]), 405, "Method Not Allowed", {"Allow": "HEAD, PATCH"}),
+        (errors.OffsetMismatch(7), 409, "Conflict", {"Upload-Offset": "7"}),
+        (errors.Gone("x"), 410, "Gone", {}),
+        (errors.UnsupportedVersion("x"), 412, "Precondition Failed", {"Tus-Version": "1.0.0"}),
+        (errors.TooLarge("x"), 413, "Content Too Large", {}),
+        (errors.TooLarge("x", offset=0), 413, "Content Too Large", {"Upload-Offset": "0"}),
+        (errors.UnsupportedMediaType("x"), 415, "Unsupported Media Type", {}),
+        (errors.Held("x"), 423, "Locked", {"Retry-After": "1"}),
+        (errors.ChecksumMismatch("x"), 460, "Checksum Mismatch", {}),
+        (errors.InternalError(), 500, "Internal Server Error", {}),
+        (errors.Stopping(), 503, "Service Unavailable", {"Retry-After": "1"}),
+        (errors.Unavailable("x", retry_after=5), 503, "Service Unavailable", {"Retry-After": "5"}),
+        (errors.NoSpace(), 507, "Insufficient Storage", {"Retry-After": "60"}),
+    ],
+)
+def test_each_error_hints_its_status_title_and_headers(error, status, title, headers):
+    assert (error.status, error.title, error.headers) == (status, title, headers)
+    assert isinstance(error, errors.TusError)
+    assert error.detail and str(error) == error.detail
+
+
+def test_a_mismatch_names_both_offsets():
+    detail = errors.OffsetMismatch(70, provided=69).detail
+    assert "70" in detail and "69" in detail
+
+
+def test_errors_do_not_share_their_headers():
+    first, second = errors.BadRequest("x"), errors.BadRequest("y")
+    first.headers["X"] = "1"
+    assert second.headers == {}
