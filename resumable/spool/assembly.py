@@ -19,7 +19,8 @@ from resumable.threads import IPool
 
 STEP = 64 << 20
 """Bytes copied before a sync, and before the thread goes back to the pool. A smaller step syncs more often, a larger
-one repeats more after a crash and makes the pool's other users wait longer."""
+one repeats more after a crash and makes the pool's other users wait longer. A release that changes it may only raise
+it, to a multiple: what is on disk was synced in the old steps."""
 
 
 class Assembly:
@@ -32,12 +33,14 @@ class Assembly:
         working_path: str,
         final_path: str,
         sources: Sequence[tuple[str, str, int]],
+        step: int = STEP,
     ) -> None:
         self._disk = disk
         self._pool = pool
         self._working_path = working_path
         self._final_path = final_path
         self._sources = sources
+        self._step = step
         self._length = sum(length for _, _, length in sources)
 
     async def run(self) -> None:
@@ -55,11 +58,11 @@ class Assembly:
         if size is None:
             self._disk.close(self._disk.open(self._working_path, create=True))
             self._disk.sync_directory(self._working_path.rpartition("/")[0])
-        return max(0, size - 1) // STEP if size else 0
+        return max(0, size - 1) // self._step if size else 0
 
     def _copy_step(self, step: int) -> int | None:
         """Copy one step's bytes and sync them; the next step, None after the last."""
-        start, end = step * STEP, min((step + 1) * STEP, self._length)
+        start, end = step * self._step, min((step + 1) * self._step, self._length)
         target = self._disk.open(self._working_path)
         try:
             self._disk.truncate(target, start)

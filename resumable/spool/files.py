@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from resumable.spool import salvage
-from resumable.spool.assembly import Assembly
+from resumable.spool.assembly import STEP, Assembly
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import DataFile, Digest, SpoolDamaged, open_at
 from resumable.spool.disk import IDisk
@@ -42,7 +42,7 @@ class Put:
     chunks: Sequence[bytes]
 
 
-PutBatcher = Callable[[Callable[[list[Put]], Sequence[None | Failure]]], IBatcher[Put, None]]
+PutBatcher = Callable[[Callable[[list[Put]], Sequence[Failure | None]]], IBatcher[Put, None]]
 
 
 class Spool:
@@ -52,11 +52,21 @@ class Spool:
     starts and stops it. ``pool`` does all else; it is the caller's to start and stop, after the spool.
     """
 
-    def __init__(self, directory: str, *, disk: IDisk, batcher: PutBatcher, pool: IPool, budget: Budget) -> None:
+    def __init__(
+        self,
+        directory: str,
+        *,
+        disk: IDisk,
+        batcher: PutBatcher,
+        pool: IPool,
+        budget: Budget,
+        assembly_step: int = STEP,
+    ) -> None:
         self.directory = directory
         self._disk = disk
         self._pool = pool
         self._budget = budget
+        self._assembly_step = assembly_step
         self._puts = batcher(self._put_all)
         self._assembly = f"{directory}/{OWN}/assembly"
         self._orphans = f"{directory}/{OWN}/orphans"
@@ -188,12 +198,13 @@ class Spool:
     def assemble(self, final_id: str, sources: Sequence[tuple[str, int]]) -> Deferred[None]:
         """Copy the sources, (upload id, length) in order, into the file of ``final_id``; durable when it fires.
 
-        Goes on where a crash or a failure stopped an earlier call with the same arguments (see `Assembly`). One call for
-        a final at a time. Fails with SpoolDamaged (a source is missing or short), OSError, Stopped.
+        Goes on where a crash or a failure stopped an earlier call with the same arguments (see `Assembly`). One
+        call for a final at a time. Fails with SpoolDamaged (a source is missing or short), OSError, Stopped.
         """
         located = [(self.path(upload_id), upload_id, length) for upload_id, length in sources]
         final_path = self.path(final_id)
-        assembly = Assembly(self._disk, self._pool, f"{self._assembly}/{final_id}", final_path, located)
+        working_path = f"{self._assembly}/{final_id}"
+        assembly = Assembly(self._disk, self._pool, working_path, final_path, located, self._assembly_step)
         return Deferred.fromCoroutine(assembly.run())
 
     # -- start-up only: these block

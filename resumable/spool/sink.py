@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -130,12 +131,12 @@ class Sink:
         if self.on_write is not None:
             self.on_write()
 
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         if not streaming:
             raise RuntimeError("a sink takes push producers only")
         if self._producer is not None:
             raise RuntimeError("another producer is registered")
-        self._producer, self._paused = producer, False
+        self._producer, self._paused = cast(IPushProducer, producer), False
         self._pace()
 
     def unregisterProducer(self) -> None:
