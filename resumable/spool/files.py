@@ -22,10 +22,12 @@ from resumable.spool import salvage
 from resumable.spool.assembly import STEP, Assembly
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import DataFile, Digest, SpoolDamaged, open_at
-from resumable.spool.disk import IDisk
+from resumable.spool.disk import COPY_BUFFER, IDisk
 from resumable.spool.reader import Reader
 from resumable.spool.sink import Sink
 from resumable.threads import IBatcher, IPool
+
+__all__ = ["Put", "PutBatcher", "Reader", "Sink", "Spool", "SpoolDamaged"]
 
 OWN = ".resumable"
 # also what ids given by hooks may be; nothing that could leave the directory or hide in it
@@ -162,6 +164,10 @@ class Spool:
         """Up to ``size`` bytes, fewer only at the end of the file. Fails with OSError."""
         return self._pool.run(self._read, self.path(upload_id), offset, size)
 
+    def digest(self, upload_id: str, start: int, end: int, digest: Digest) -> Deferred[None]:
+        """Feed the file's bytes from ``start`` to ``end`` to ``digest``, in threads. Fails with SpoolDamaged, OSError."""
+        return Deferred.fromCoroutine(self._feed(upload_id, start, end, digest))
+
     def reader(self, upload_id: str) -> Deferred[Reader]:
         """The upload's file, open for many reads; whoever gets it closes it. Fails with OSError."""
         return self._pool.run(self._open_reader, self.path(upload_id))
@@ -169,6 +175,18 @@ class Spool:
     def free(self) -> Deferred[int]:
         """Bytes that may still be written to the file system."""
         return self._pool.run(self._disk.free, self.directory)
+
+    async def _feed(self, upload_id: str, start: int, end: int, digest: Digest) -> None:
+        reader = await self.reader(upload_id)
+        try:
+            while start < end:
+                data = await reader.read(start, min(COPY_BUFFER, end - start))
+                if not data:
+                    raise SpoolDamaged(upload_id, end, start)
+                await self._pool.run(digest.update, data)
+                start += len(data)
+        finally:
+            await reader.close()
 
     def _read(self, path: str, offset: int, size: int) -> bytes:
         fd = self._disk.open(path, read_only=True)

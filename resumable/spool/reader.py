@@ -26,27 +26,45 @@ class Reader:
         self._pool = pool
         self._fd = fd
         self._reading = 0
-        self._closed = False
+        self._closing: list[Deferred[None]] | None = None
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         """Up to ``size`` bytes, fewer only at the end of the file. Fails with OSError, ValueError once closed."""
-        if self._closed:
+        if self._closing is not None:
             return fail(ValueError("the reader is closed"))
         self._reading += 1
         return self._pool.run(self._disk.read, self._fd, size, offset).addBoth(self._one_read)
 
-    def close(self) -> None:
-        """Close the file, as soon as reads under way are over. May be repeated."""
-        if not self._closed:
-            self._closed = True
-            self._close_file()
+    def close(self) -> Deferred[None]:
+        """Fires when the file is closed, which waits for reads under way. Never fails; may be repeated."""
+        done: Deferred[None] = Deferred()
+        if self._closing is None:
+            self._closing = []
+        self._closing.append(done)
+        self._close_file()
+        return done
 
     def _one_read(self, result: bytes | Failure) -> bytes | Failure:
         self._reading -= 1
-        if self._closed:
-            self._close_file()
+        self._close_file()
         return result
 
     def _close_file(self) -> None:
-        if not self._reading:
-            self._pool.run(self._disk.close, self._fd).addErrback(lambda f: self._log.failure("closing failed", f))
+        """Close it if that was asked for and nobody is at it; tell who waits once it is closed."""
+        if self._closing is None or self._reading:
+            return
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._reading = 1  # by the one that closes
+            self._pool.run(self._disk.close, fd).addErrback(self._close_failed).addCallback(self._file_closed)
+        else:
+            closing, self._closing = self._closing, []
+            for done in closing:
+                done.callback(None)
+
+    def _close_failed(self, failure: Failure) -> None:
+        self._log.failure("closing a reader failed", failure)
+
+    def _file_closed(self, _: None) -> None:
+        self._reading = 0
+        self._close_file()
