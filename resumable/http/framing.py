@@ -1,0 +1,172 @@
+"""How one HTTP/1 request is framed: its head, the length of its body, its trailers, and what is refused.
+
+Changes when the grammar that we accept changes. Invariant: whatever two servers could read differently is refused,
+so that nothing can be smuggled past a proxy. Pure functions over bytes. Specs: RFC 9112 (HTTP/1.1 messages),
+RFC 9110 section 5 (fields), RFC 9457 (problem details).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from attrs import frozen
+from twisted.web.http_headers import Headers, InvalidHeaderName
+
+MAX_HEAD = 16_384
+MAX_LINE = 8_192
+MAX_FIELDS = 500
+MAX_TRAILERS = 16_384
+_MAX_DIGITS = 18
+
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) (HTTP/1\.[01])")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
+
+
+class Refused(Exception):
+    """A request that is answered by the connection itself, with ``status``, and never reaches a resource."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+@frozen
+class Head:
+    """The request line and the fields of one request. ``length`` is the body's, in bytes; None when it is chunked."""
+
+    method: bytes
+    target: bytes
+    version: bytes
+    headers: Headers
+    length: int | None
+
+    @property
+    def persistent(self) -> bool:
+        """Whether the connection may stay open after the answer. HTTP/1.0 connections never do."""
+        tokens = b",".join(self.headers.getRawHeaders(b"Connection", ())).lower().split(b",")
+        return self.version == b"HTTP/1.1" and b"close" not in (token.strip() for token in tokens)
+
+
+def check_unfinished(data: bytes) -> None:
+    """Look at a head of which only the beginning has arrived; raises Refused as soon as it can't become a good one."""
+    end = data.find(b"\n")
+    if end > 0 and data[end - 1 : end] == b"\r":
+        _request_line(data[: end - 1])
+    elif end >= 0:
+        raise Refused(400, "The request line does not end with CR LF.")
+    elif len(data) > MAX_LINE:
+        raise Refused(414, f"The request line is longer than {MAX_LINE} bytes.")
+    if len(data) > MAX_HEAD:
+        raise Refused(431, f"The request's head is longer than {MAX_HEAD} bytes.")
+
+
+def parse_head(head: bytes) -> Head:
+    """The request whose head is ``head`` (without the CR LF CR LF that ends it). Raises Refused."""
+    lines = head.split(b"\r\n")
+    method, target, version = _request_line(lines[0])
+    if len(head) > MAX_HEAD:
+        raise Refused(431, f"The request's head is longer than {MAX_HEAD} bytes.")
+    if len(lines) > MAX_FIELDS:
+        raise Refused(431, f"The request has more than {MAX_FIELDS} header fields.")
+    breaks = len(lines) - 1
+    if b"\0" in head or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
+        raise Refused(400, "The request's head contains a NUL, a bare CR or a bare LF.")
+    headers = Headers()
+    for line in lines[1:]:
+        name, value = _field(line)
+        try:
+            headers.addRawHeader(name, value)
+        except InvalidHeaderName:
+            raise Refused(400, "A header field has a malformed name.") from None
+    target = _origin_form(target, headers)
+    if version == b"HTTP/1.1" and len(headers.getRawHeaders(b"Host", ())) != 1:
+        raise Refused(400, "A request needs exactly one Host field.")
+    return Head(method, target, version, headers, _body_length(headers, version))
+
+
+def parse_trailers(lines: Sequence[bytes]) -> Mapping[str, str]:
+    """Trailer fields by lower-case name; a repeated one is joined with commas. Raises Refused."""
+    trailers = Headers()
+    for line in lines:
+        if line.translate(None, b"\0\r\n") != line:
+            raise Refused(400, "A trailer field contains a NUL, a bare CR or a bare LF.")
+        try:
+            trailers.addRawHeader(*_field(line))
+        except InvalidHeaderName:
+            raise Refused(400, "A trailer field has a malformed name.") from None
+    return {
+        name.decode("ascii").lower(): b", ".join(values).decode("latin-1")
+        for name, values in trailers.getAllRawHeaders()
+    }
+
+
+def problem(status: int, detail: str) -> bytes:
+    """A problem+json document (RFC 9457), filled up to 256 bytes: some clients choke on short error bodies."""
+    title = HTTPStatus(status).phrase
+    document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return json.dumps(document).encode().ljust(255) + b"\n"
+
+
+def refusal(refused: Refused) -> bytes:
+    """A whole response, after which the connection closes."""
+    body = problem(refused.status, refused.detail)
+    return (
+        f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n"
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    ).encode() + body
+
+
+def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
+    if len(line) > MAX_LINE:
+        raise Refused(414, f"The request line is longer than {MAX_LINE} bytes.")
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise Refused(400, "The request line is malformed.")
+    method, target, version = match.groups()
+    return method, target, version
+
+
+def _origin_form(target: bytes, headers: Headers) -> bytes:
+    """RFC 9112 section 3.2.2: a server accepts the absolute form, whose authority takes the place of Host."""
+    absolute = None if target.startswith(b"/") else _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        return target
+    headers.setRawHeaders(b"Host", [absolute[1]])
+    rest = absolute[2]
+    return rest if rest.startswith(b"/") else b"/" + rest
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    if line[:1] in (b" ", b"\t"):
+        raise Refused(400, "A header field is folded over several lines.")
+    name, colon, value = line.partition(b":")
+    if not colon:
+        raise Refused(400, "A header line has no colon.")
+    return name, value.strip(b" \t")
+
+
+def _body_length(headers: Headers, version: bytes) -> int | None:
+    """RFC 9112 section 6.3, without its leniencies: equal Content-Lengths and overridden ones are refused, too."""
+    lengths = headers.getRawHeaders(b"Content-Length")
+    codings = headers.getRawHeaders(b"Transfer-Encoding")
+    if codings is not None:
+        if lengths is not None:
+            raise Refused(400, "Content-Length and Transfer-Encoding exclude each other.")
+        if version == b"HTTP/1.0":
+            raise Refused(400, "HTTP/1.0 has no Transfer-Encoding.")
+        if len(codings) != 1:
+            raise Refused(400, "Transfer-Encoding is given more than once.")
+        if codings[0].lower() != b"chunked":
+            raise Refused(501, "The only Transfer-Encoding known here is chunked.")
+        return None
+    if lengths is None:
+        return 0
+    if len(lengths) != 1:
+        raise Refused(400, "Content-Length is given more than once.")
+    if not lengths[0].isdigit() or len(lengths[0]) > _MAX_DIGITS:
+        raise Refused(400, f"Content-Length must be a number of 1 to {_MAX_DIGITS} digits.")
+    return int(lengths[0])
