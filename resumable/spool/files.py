@@ -165,7 +165,7 @@ class Spool:
         return self._pool.run(self._read, self.path(upload_id), offset, size)
 
     def digest(self, upload_id: str, start: int, end: int, digest: Digest) -> Deferred[None]:
-        """Feed the file's bytes from ``start`` to ``end`` to ``digest``, in threads. Fails with SpoolDamaged, OSError."""
+        """Feed the file's bytes from ``start`` to ``end`` to ``digest``. Fails with SpoolDamaged, OSError."""
         return Deferred.fromCoroutine(self._feed(upload_id, start, end, digest))
 
     def reader(self, upload_id: str) -> Deferred[Reader]:

@@ -116,11 +116,6 @@ class Sink:
     def started(self) -> bool:
         return self._started
 
-    @property
-    def paused(self) -> bool:
-        """Whether the producer waits for this sink."""
-        return self._paused
-
     def write(self, data: bytes) -> None:
         if self.failure is not None or self._closing is not None:
             return
