@@ -1,0 +1,94 @@
+"""What may happen to a row, one statement or a few for each.
+
+Changes when a promise of ICatalog does. Invariant: a change of an offset is one compare-and-set; facts are
+written only when the change that they tell of has landed; no time of a row ever moves backwards.
+Every function runs within the transaction of its batch and answers at once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from resumable.catalog.outbox import Outbox
+from resumable.catalog.schema import INSERT, IS_CLEARED, LIMIT, PIN, to_row
+from resumable.interfaces import Commit, Fact, Gone, Upload
+
+_OPEN = "finished_at IS NULL AND gone IS NULL"
+_CREATE = f"{INSERT} ON CONFLICT (id) DO NOTHING"
+_BEGIN = f"""UPDATE uploads SET epoch = epoch + 1, boot_id = ?, adoptable = MAX(offset, ?),
+    touched_at = MAX(touched_at, ?) WHERE id = ? AND offset = ? AND epoch = ? AND {_OPEN}"""
+_COMMIT = f"""UPDATE uploads SET offset = ?1, adoptable = MAX(adoptable, ?1), touched_at = MAX(touched_at, ?2),
+    length = IFNULL(?3, length) WHERE id = ?4 AND offset = ?5 AND epoch = ?6 AND {_OPEN}"""
+_FINISH = f"""UPDATE uploads SET offset = ?1, adoptable = ?1, touched_at = MAX(touched_at, ?2),
+    length = IFNULL(?3, length), finished_at = MAX(touched_at, ?2)
+    WHERE id = ?4 AND offset = ?5 AND epoch = ?6 AND {_OPEN}"""
+_ADOPT = f"""UPDATE uploads SET offset = ?1, adoptable = ?1, touched_at = MAX(touched_at, ?2),
+    finished_at = CASE WHEN length = ?1 THEN MAX(touched_at, ?2) END
+    WHERE id = ?3 AND offset < ?1 AND adoptable >= ?1 AND IFNULL(length, {LIMIT}) >= ?1 AND {_OPEN}"""
+_END = "UPDATE uploads SET gone = ?, gone_at = MAX(touched_at, ?) WHERE id = ? AND gone IS NULL"
+_UNPIN = "DELETE FROM pins WHERE final_id = ?"
+_FORGET = f"""DELETE FROM uploads WHERE seq IN
+    (SELECT seq FROM uploads WHERE {IS_CLEARED} AND gone_at < ? ORDER BY gone_at LIMIT ?)"""
+
+
+def create(connection: sqlite3.Connection, outbox: Outbox, upload: Upload, facts: Sequence[Fact]) -> bool:
+    if connection.execute(_CREATE, to_row(upload)).rowcount != 1:
+        return False
+    if upload.partials and upload.finished_at is None and upload.gone is None:
+        connection.executemany(PIN, [(partial, upload.id) for partial in upload.partials])
+    if facts:
+        outbox.take(connection, facts)
+    return True
+
+
+def begin(
+    connection: sqlite3.Connection, upload_id: str, epoch: int, start: int, boot_id: str, adoptable: int, at: float
+) -> bool:
+    return connection.execute(_BEGIN, (boot_id, adoptable, at, upload_id, start, epoch)).rowcount == 1
+
+
+def commit(connection: sqlite3.Connection, outbox: Outbox, change: Commit) -> bool:
+    values = (change.offset, change.at, change.length, change.upload_id, change.start, change.epoch)
+    if connection.execute(_FINISH if change.finished else _COMMIT, values).rowcount != 1:
+        return False
+    if change.finished:
+        connection.execute(_UNPIN, (change.upload_id,))
+    if change.facts:
+        outbox.take(connection, change.facts)
+    return True
+
+
+def adopt(
+    connection: sqlite3.Connection, outbox: Outbox, upload_id: str, offset: int, at: float, facts: Sequence[Fact]
+) -> bool:
+    if connection.execute(_ADOPT, (offset, at, upload_id)).rowcount != 1:
+        return False
+    outbox.take(connection, facts)
+    return True
+
+
+def end(
+    connection: sqlite3.Connection, outbox: Outbox, upload_id: str, gone: Gone, at: float, facts: Sequence[Fact]
+) -> bool:
+    if connection.execute(_END, (gone.value, at, upload_id)).rowcount != 1:
+        return False
+    connection.execute(_UNPIN, (upload_id,))
+    if facts:
+        outbox.take(connection, facts)
+    return True
+
+
+def removed(connection: sqlite3.Connection, upload_ids: Sequence[str]) -> None:
+    connection.executemany(
+        "UPDATE uploads SET on_disk = 0 WHERE id = ? AND gone IS NOT NULL", [(one,) for one in upload_ids]
+    )
+
+
+def forget(connection: sqlite3.Connection, gone_before: float, limit: int) -> int:
+    return connection.execute(_FORGET, (gone_before, limit)).rowcount
+
+
+def record_lost(connection: sqlite3.Connection, upload_ids: Sequence[str], at: float) -> int:
+    rows = [to_row(Upload(one, at, at, gone=Gone.LOST, gone_at=at)) for one in upload_ids]
+    return connection.executemany(_CREATE, rows).rowcount

@@ -1,0 +1,148 @@
+"""What the catalog's tables look like, and how a record becomes a row and back.
+
+Changes when a record gains or loses a field; then it gains a migration, and never edits an old one.
+Invariant: the tables are made by the same statements in the same order everywhere, so the first page of one
+fresh catalog fits any other of its version (recovery leans on that). ``PRAGMA user_version`` counts the
+migrations that have run: https://www.sqlite.org/pragma.html#pragma_user_version
+
+``uploads`` keeps its rows in the order of creation and finds them by an index on the random id: rows that are
+being appended to are young and share pages, so a batch of commits touches few of them. ``pins`` holds what
+unfinished finals need and is empty without such; every partial index covers rows that some work is waiting
+for, so a million finished uploads cost these queries nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Final
+
+from resumable.interfaces import CatalogUnavailable, Gone, Upload
+
+PAGE_SIZE: Final = 4096
+APPLICATION_ID: Final = 0x7265736D  # "resm"
+LIMIT: Final = (1 << 63) - 1  # SQLite's largest integer
+
+NEEDS_EXPIRY: Final = "gone IS NULL AND (finished_at IS NULL OR (concat IS NOT NULL AND partials IS NULL))"
+WAITING_FINAL: Final = "partials IS NOT NULL AND finished_at IS NULL AND gone IS NULL"
+HAS_DATA: Final = "gone IN ('expired', 'terminated') AND on_disk = 1"
+IS_CLEARED: Final = "gone IS NOT NULL AND on_disk = 0"
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        """CREATE TABLE uploads (
+            seq INTEGER PRIMARY KEY,
+            id TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            touched_at REAL NOT NULL,
+            length INTEGER,
+            offset INTEGER NOT NULL,
+            metadata TEXT,
+            concat TEXT,
+            partials TEXT,
+            finished_at REAL,
+            gone TEXT,
+            gone_at REAL,
+            epoch INTEGER NOT NULL,
+            boot_id TEXT,
+            adoptable INTEGER NOT NULL,
+            on_disk INTEGER NOT NULL DEFAULT 1,
+            CHECK (typeof(offset) = 'integer' AND offset >= 0 AND adoptable >= offset),
+            CHECK (length IS NULL OR (typeof(length) = 'integer' AND offset <= length)),
+            CHECK (finished_at IS NULL OR offset IS length),
+            CHECK (gone IS NULL OR (gone IN ('expired', 'terminated', 'lost') AND gone_at IS NOT NULL))
+        )""",
+        "CREATE UNIQUE INDEX uploads_by_id ON uploads (id)",
+        f"CREATE INDEX uploads_to_expire ON uploads (touched_at) WHERE {NEEDS_EXPIRY}",
+        f"CREATE INDEX uploads_to_assemble ON uploads (created_at) WHERE {WAITING_FINAL}",
+        f"CREATE INDEX uploads_to_remove ON uploads (gone_at) WHERE {HAS_DATA}",
+        f"CREATE INDEX uploads_to_forget ON uploads (gone_at) WHERE {IS_CLEARED}",
+        """CREATE TABLE pins (
+            partial_id TEXT NOT NULL,
+            final_id TEXT NOT NULL,
+            PRIMARY KEY (partial_id, final_id)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX pins_by_final ON pins (final_id)",
+        """CREATE TABLE outbox (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            deliverer TEXT NOT NULL,
+            upload_id TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            at REAL NOT NULL,
+            data TEXT NOT NULL
+        )""",
+        "CREATE INDEX outbox_by_deliverer ON outbox (deliverer, seq)",
+        "CREATE TABLE batches (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL)",
+        "INSERT INTO batches VALUES (1, 0)",
+    ),
+)
+
+FIELDS: Final = (
+    "id, created_at, touched_at, length, offset, metadata, concat, partials, "
+    "finished_at, gone, gone_at, epoch, boot_id, adoptable"
+)
+INSERT: Final = f"INSERT INTO uploads ({FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PIN: Final = "INSERT OR IGNORE INTO pins (partial_id, final_id) VALUES (?, ?)"
+
+_GONE = {gone.value: gone for gone in Gone}
+
+
+def to_row(upload: Upload) -> tuple[object, ...]:
+    """The values of FIELDS; ``adoptable`` is never below the offset."""
+    return (
+        upload.id,
+        upload.created_at,
+        upload.touched_at,
+        upload.length,
+        upload.offset,
+        upload.metadata,
+        upload.concat,
+        " ".join(upload.partials) if upload.partials else None,
+        upload.finished_at,
+        None if upload.gone is None else upload.gone.value,
+        upload.gone_at,
+        upload.epoch,
+        upload.boot_id,
+        max(upload.offset, upload.adoptable),
+    )
+
+
+def to_upload(row: tuple[Any, ...]) -> Upload:
+    """The record of one row of FIELDS."""
+    upload_id, created, touched, length, offset, metadata, concat, listed, finished, gone, gone_at, *append = row
+    return Upload(
+        upload_id,
+        created,
+        touched,
+        length,
+        offset,
+        metadata,
+        concat,
+        () if listed is None else tuple(listed.split(" ")),
+        finished,
+        None if gone is None else _GONE[gone],
+        gone_at,
+        *append,
+    )
+
+
+def to_uploads(rows: Iterable[tuple[Any, ...]]) -> list[Upload]:
+    return [to_upload(row) for row in rows]
+
+
+def version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Run the migrations that are missing, each in a transaction; raises CatalogUnavailable on a newer catalog."""
+    current = version(connection)
+    if current > len(MIGRATIONS):
+        raise CatalogUnavailable(f"the catalog is of version {current}, made by a newer release")
+    for number, statements in enumerate(MIGRATIONS[current:], current + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute("COMMIT")

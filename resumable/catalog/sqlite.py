@@ -1,0 +1,221 @@
+"""ICatalog on SQLite: each method becomes a job for the one thread that has the one connection.
+
+Changes when ICatalog does. Invariant: the reactor never waits for the disk; what a Deferred answers is durable
+(batches.py says how). See https://www.sqlite.org/wal.html for the mode it runs in.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from resumable.catalog import changes, lookups, recovery
+from resumable.catalog.ballast import Ballast
+from resumable.catalog.batches import Batches, Job, connect
+from resumable.catalog.outbox import Outbox, Pending
+from resumable.catalog.recovery import Opened
+from resumable.catalog.schema import migrate
+from resumable.interfaces import CatalogUnavailable, Commit, Fact, Gone, ICatalog, Upload
+from resumable.threads import IBatcher
+
+T = TypeVar("T")
+IDS_AT_ONCE: Final = 10_000
+
+AnyJob = Job[Any]
+Work = Callable[[list[AnyJob]], Sequence[Any]]
+
+
+def _nothing(connection: sqlite3.Connection) -> None:
+    """The last job: it lets those before it be done."""
+
+
+@implementer(ICatalog)
+class SqliteCatalog:
+    """The catalog in the file at ``path``; its log, the ballast and what was damaged live beside it.
+
+    ``batcher`` is called with the function that does a batch and returns the IBatcher that will call it.
+    ``deliverers`` names those who want facts; without any, none is kept. ``now`` dates a damaged catalog.
+
+    `open` first, then `adoptable`, `adopted`, `ids`, `record_lost` as the start-up needs them: these block. Then
+    `start`, ICatalog's methods, `stop`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        batcher: Callable[[Work], IBatcher[AnyJob, Any]],
+        deliverers: Sequence[str] = (),
+        now: Callable[[], float] = time.time,
+        connector: Callable[[str], sqlite3.Connection] = connect,
+    ) -> None:
+        self._path = path
+        self._now_is = now
+        self._ballast = Ballast(recovery.beside(path, "ballast"))
+        self._batches = Batches(path, self._ballast, connector)
+        self._outbox = Outbox(deliverers)
+        self._batcher = batcher(self._work)
+        self._working = False
+        self._last = Job(_nothing)
+
+    # Start-up and end
+
+    def open(self) -> Opened:
+        """Make or check, repair, migrate and open the catalog. Blocks; before `start` only.
+
+        A full disk costs the ballast. Raises CatalogUnavailable when there is no way to go on: another process has
+        the catalog, a newer release made it, the directory can't be written, the disk is full.
+        """
+        try:
+            opened = self._open()
+        except CatalogUnavailable as error:
+            if not (error.no_space and self._ballast.release()):
+                raise
+            opened = self._open()
+        self._ballast.restore()
+        return opened
+
+    def _open(self) -> Opened:
+        opened = recovery.ready(self._path, self._now_is())
+        connection = self._batches.open()
+        migrate(connection)
+        self._now(Job(self._outbox.purge, writes=True))
+        return opened
+
+    def adoptable(self, boot_id: str) -> list[Upload]:
+        """Uploads under way in that boot whose data file may hold bytes past the offset. Blocks."""
+        return self._now(Job(lambda connection: lookups.adoptable(connection, boot_id)))
+
+    def adopted(self, upload_id: str, offset: int, at: float, facts: Sequence[Fact]) -> bool:
+        """Move the offset over synced bytes that were found, and finish the upload if that is its length. Blocks.
+
+        False, and nothing recorded, unless ``offset`` is past the row's and within what it says may be adopted.
+        """
+        change = partial(changes.adopt, outbox=self._outbox, upload_id=upload_id, offset=offset, at=at, facts=facts)
+        return self._now(Job(change, writes=True))
+
+    def ids(self) -> Iterator[str]:
+        """The id of every record, gone ones included, oldest first. Blocks while it is iterated."""
+        place = 0
+        while rows := self._now(Job(partial(lookups.ids, after=place, limit=IDS_AT_ONCE))):
+            yield from (upload_id for _, upload_id in rows)
+            place = rows[-1][0]
+
+    def record_lost(self, upload_ids: Sequence[str], at: float) -> int:
+        """Answer 410 for data files without a record: tombstones for those unknown. Blocks; answers how many."""
+        return self._now(Job(lambda connection: changes.record_lost(connection, upload_ids, at), writes=True))
+
+    def start(self) -> None:
+        """Ready for ICatalog's methods from now on. Never before the process has forked for good."""
+        self._working = True
+        self._batcher.start()
+
+    def stop(self) -> Deferred[None]:
+        """Do what was asked, write the log back, close the connection in its thread; may be repeated."""
+        if self._working:
+            self._working = False
+            self._batcher.submit(self._last)
+        return self._batcher.stop()
+
+    # ICatalog
+
+    def create(self, upload: Upload, facts: Sequence[Fact]) -> Deferred[bool]:
+        return self._write(lambda connection: changes.create(connection, self._outbox, upload, facts))
+
+    def get(self, upload_id: str) -> Deferred[Upload | None]:
+        return self._read(lambda connection: lookups.get(connection, upload_id))
+
+    def begin(self, upload_id: str, epoch: int, start: int, boot_id: str, adoptable: int, at: float) -> Deferred[bool]:
+        """See ICatalog; ``adoptable`` below the offset counts as the offset."""
+        return self._write(
+            lambda connection: changes.begin(connection, upload_id, epoch, start, boot_id, adoptable, at)
+        )
+
+    def commit(self, change: Commit) -> Deferred[bool]:
+        """See ICatalog. What may be adopted stays as `begin` said, but never below the new offset, until the next
+        `begin` or the finish, which leaves nothing to adopt. ValueError for an offset that goes back."""
+        if change.offset < change.start:
+            return fail(ValueError(f"a commit from {change.start} back to {change.offset}"))
+        return self._write(lambda connection: changes.commit(connection, self._outbox, change))
+
+    def end(self, upload_id: str, gone: Gone, at: float, facts: Sequence[Fact]) -> Deferred[bool]:
+        return self._write(lambda connection: changes.end(connection, self._outbox, upload_id, gone, at, facts), True)
+
+    def mark_lost(self, upload_id: str, at: float) -> Deferred[bool]:
+        """The data file is gone or shorter than the offset: 410 from now on; False as `end`."""
+        return self.end(upload_id, Gone.LOST, at, ())
+
+    def removable(self, limit: int) -> Deferred[Sequence[str]]:
+        return self._read(lambda connection: lookups.removable(connection, limit))
+
+    def removed(self, upload_ids: Sequence[str]) -> Deferred[None]:
+        return self._write(lambda connection: changes.removed(connection, upload_ids), True)
+
+    def expired(self, idle_since: float, limit: int) -> Deferred[Sequence[Upload]]:
+        """See ICatalog. An append to a partial also touches the finals that wait for it."""
+        return self._read(lambda connection: lookups.expired(connection, idle_since, limit))
+
+    def forget(self, gone_before: float, limit: int) -> Deferred[int]:
+        return self._write(lambda connection: changes.forget(connection, gone_before, limit), True)
+
+    def finals_of(self, partial_id: str) -> Deferred[Sequence[Upload]]:
+        return self._read(lambda connection: lookups.finals_of(connection, partial_id))
+
+    def unassembled(self) -> Deferred[Sequence[Upload]]:
+        return self._read(lookups.unassembled)
+
+    def get_many(self, upload_ids: Sequence[str]) -> Deferred[Mapping[str, Upload]]:
+        return self._read(lambda connection: lookups.get_many(connection, upload_ids))
+
+    # Facts and space
+
+    def pending(self, deliverer: str, limit: int) -> Deferred[Sequence[Pending]]:
+        """The oldest facts that this deliverer has not delivered, at most ``limit``, in order."""
+        return self._read(lambda connection: self._outbox.pending(connection, deliverer, limit))
+
+    def delivered(self, seqs: Sequence[int]) -> Deferred[None]:
+        """Forget these facts, each named by its `Pending.seq`."""
+        return self._write(lambda connection: self._outbox.delivered(connection, seqs), True)
+
+    def release_ballast(self) -> Deferred[bool]:
+        """Give back the space held for a full disk; False when it was given already. `end`, `removed`, `forget`
+        and `delivered` do so by themselves."""
+        return self._read(lambda _: self._ballast.release())
+
+    def restore_ballast(self) -> Deferred[bool]:
+        """Hold space back again if there is twice as much; True when it is held."""
+        return self._read(lambda _: self._ballast.restore())
+
+    # Jobs
+
+    def _read(self, run: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+        return self._submit(Job(run))
+
+    def _write(self, run: Callable[[sqlite3.Connection], T], frees: bool = False) -> Deferred[T]:
+        return self._submit(Job(run, writes=True, frees=frees))
+
+    def _submit(self, job: Job[T]) -> Deferred[T]:
+        if not self._working:
+            return fail(CatalogUnavailable("the catalog is not running"))
+        return self._batcher.submit(job)
+
+    def _now(self, job: Job[T]) -> T:
+        result = self._batches.run([job])[0]
+        if isinstance(result, Failure):
+            result.raiseException()
+        answer: T = result
+        return answer
+
+    def _work(self, jobs: list[AnyJob]) -> Sequence[Any]:
+        results = self._batches.run(jobs)
+        if jobs[-1] is self._last:
+            self._batches.close()
+            results[-1] = None
+        return results

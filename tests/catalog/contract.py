@@ -1,0 +1,384 @@
+"""What ICatalog promises, as a suite that any catalog can be put through.
+
+A mixin for trial's SynchronousTestCase: `make_catalog` gives a running catalog, `settle` lets it do its work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface.verify import verifyObject
+
+from resumable.interfaces import Commit, Fact, FactKind, Gone, ICatalog, Upload
+
+
+def name(number: int) -> str:
+    """An id like the real ones, scattered as they are."""
+    return f"{(number * 0x9E3779B97F4A7C15F39CC0605CEDC835) % (1 << 128):032x}"
+
+
+def upload(number: int = 1, /, **values: Any) -> Upload:
+    return Upload(**{"id": name(number), "created_at": 100.0, "touched_at": 100.0, "length": 1000, **values})
+
+
+def partial(number: int, /, **values: Any) -> Upload:
+    return upload(number, concat="partial", **values)
+
+
+def final(number: int, parts: Sequence[int], /, **values: Any) -> Upload:
+    return upload(number, concat="final;...", partials=tuple(name(part) for part in parts), **values)
+
+
+def done(record: Upload) -> Upload:
+    return evolve(record, offset=record.length, adoptable=record.length, finished_at=record.touched_at)
+
+
+class CatalogContract:
+    """One test for each promise of ICatalog's docstrings."""
+
+    catalog: Any
+
+    def make_catalog(self, deliverers: Sequence[str] = ()) -> Any:
+        """A running, empty catalog."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Let the catalog do what it was asked."""
+
+    def setUp(self) -> None:
+        self.catalog = self.make_catalog()
+
+    def ask(self, answer: Deferred[Any]) -> Any:
+        self.settle()
+        return self.successResultOf(answer)  # type: ignore[attr-defined]
+
+    def refusal(self, answer: Deferred[Any], *kinds: type[Exception]) -> Failure:
+        self.settle()
+        return self.failureResultOf(answer, *kinds)  # type: ignore[attr-defined]
+
+    def add(self, *records: Upload) -> None:
+        for record in records:
+            assert self.ask(self.catalog.create(record, ())) is True
+
+    def get(self, number: int) -> Upload:
+        found: Upload | None = self.ask(self.catalog.get(name(number)))
+        assert found is not None
+        return found
+
+    def ids(self, answer: Deferred[Any]) -> list[str]:
+        return [one if isinstance(one, str) else one.id for one in self.ask(answer)]
+
+    def test_it_provides_the_interface(self) -> None:
+        assert verifyObject(ICatalog, self.catalog)
+
+    # create, get, get_many
+
+    def test_a_created_upload_is_read_back_as_it_was(self) -> None:
+        records = [
+            upload(1),
+            upload(2, length=None, metadata="name bmFtZQ==,empty", created_at=1.25, touched_at=2.5),
+            upload(3, offset=7, adoptable=9, epoch=3, boot_id="a-boot"),
+            upload(4, length=1 << 62, offset=(1 << 62) - 1, adoptable=1 << 62),
+            upload(5, metadata="na\u00efve \u2603", concat="partial"),
+            final(6, [5, 1, 5]),
+            done(upload(7)),
+            upload(8, gone=Gone.LOST, gone_at=3.0),
+            done(upload(9, length=0)),
+        ]
+        self.add(*records)
+        for record in records:
+            self.assertEqual(record, self.ask(self.catalog.get(record.id)))  # type: ignore[attr-defined]
+
+    def test_nothing_below_the_offset_may_be_adopted(self) -> None:
+        self.add(upload(1, offset=7, adoptable=0))
+        assert self.get(1).adoptable == 7
+
+    def test_an_id_that_is_taken_is_refused_and_the_record_stays(self) -> None:
+        self.add(upload(1, metadata="first"))
+        assert self.ask(self.catalog.create(upload(1, metadata="second"), ())) is False
+        assert self.get(1).metadata == "first"
+
+    def test_the_id_of_an_upload_that_is_gone_is_taken(self) -> None:
+        self.add(upload(1))
+        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        assert self.ask(self.catalog.create(upload(1), ())) is False
+        assert self.get(1).gone is Gone.TERMINATED
+
+    def test_an_unknown_upload_is_none(self) -> None:
+        assert self.ask(self.catalog.get(name(1))) is None
+
+    def test_a_record_that_goes_past_its_length_is_refused_alone(self) -> None:
+        wrong = self.catalog.create(upload(1, length=10, offset=11), ())
+        right = self.catalog.create(upload(2), ())
+        self.refusal(wrong, ValueError)
+        assert self.ask(right) is True
+        assert self.ask(self.catalog.get(name(1))) is None
+
+    def test_a_number_too_large_is_refused_alone(self) -> None:
+        wrong = self.catalog.create(upload(1, length=1 << 70), ())
+        right = self.catalog.create(upload(2), ())
+        self.settle()
+        self.refusal(wrong, OverflowError, ValueError)
+        assert self.ask(right) is True
+
+    def test_get_many_answers_those_that_are_known(self) -> None:
+        self.add(upload(1), upload(2))
+        found = self.ask(self.catalog.get_many([name(2), name(3), name(1)]))
+        assert found == {name(1): upload(1), name(2): upload(2)}
+        assert self.ask(self.catalog.get_many([])) == {}
+
+    # begin
+
+    def test_begin_raises_the_epoch_and_records_what_may_be_adopted(self) -> None:
+        self.add(upload(1))
+        assert self.ask(self.catalog.begin(name(1), 0, 0, "boot", 1000, 150.0)) is True
+        assert self.get(1) == upload(1, epoch=1, boot_id="boot", adoptable=1000, touched_at=150.0)
+
+    def test_begin_needs_the_offset_and_the_epoch(self) -> None:
+        self.add(upload(1, offset=5, epoch=2))
+        before = self.get(1)
+        for epoch, start in [(1, 5), (3, 5), (2, 4), (2, 6)]:
+            assert self.ask(self.catalog.begin(name(1), epoch, start, "boot", 1000, 150.0)) is False
+        assert self.get(1) == before
+        assert self.ask(self.catalog.begin(name(9), 0, 0, "boot", 0, 150.0)) is False
+
+    def test_begin_is_refused_when_finished_or_gone(self) -> None:
+        self.add(done(upload(1)), upload(2))
+        self.ask(self.catalog.end(name(2), Gone.EXPIRED, 150.0, ()))
+        assert self.ask(self.catalog.begin(name(1), 0, 1000, "boot", 1000, 160.0)) is False
+        assert self.ask(self.catalog.begin(name(2), 0, 0, "boot", 0, 160.0)) is False
+
+    def test_begin_with_nothing_to_adopt(self) -> None:
+        self.add(upload(1, offset=5, adoptable=900, epoch=1))
+        assert self.ask(self.catalog.begin(name(1), 1, 5, "boot", 5, 150.0)) is True
+        assert self.get(1).adoptable == 5
+
+    # commit
+
+    def test_commit_moves_the_offset(self) -> None:
+        self.add(upload(1))
+        assert self.ask(self.catalog.commit(Commit(name(1), 0, 0, 400, 150.0))) is True
+        assert self.get(1) == upload(1, offset=400, adoptable=400, touched_at=150.0)
+
+    def test_a_commit_of_an_evicted_append_never_lands(self) -> None:
+        self.add(upload(1))
+        self.ask(self.catalog.begin(name(1), 0, 0, "boot", 0, 150.0))
+        self.ask(self.catalog.begin(name(1), 1, 0, "boot", 0, 151.0))
+        assert self.ask(self.catalog.commit(Commit(name(1), 1, 0, 400, 152.0))) is False
+        assert self.get(1).offset == 0
+        assert self.ask(self.catalog.commit(Commit(name(1), 2, 0, 300, 153.0))) is True
+
+    def test_commit_needs_the_offset_that_it_starts_from(self) -> None:
+        self.add(upload(1, offset=5, adoptable=5))
+        for start in (4, 6):
+            assert self.ask(self.catalog.commit(Commit(name(1), 0, start, 400, 150.0))) is False
+        assert self.get(1) == upload(1, offset=5, adoptable=5)
+
+    def test_of_two_commits_at_one_offset_one_lands(self) -> None:
+        self.add(upload(1))
+        answers = [self.catalog.commit(Commit(name(1), 0, 0, size, 150.0)) for size in (300, 400)]
+        assert [self.ask(answer) for answer in answers] == [True, False]
+        assert self.get(1).offset == 300
+
+    def test_commit_records_a_length_or_leaves_it(self) -> None:
+        self.add(upload(1, length=None))
+        self.ask(self.catalog.commit(Commit(name(1), 0, 0, 0, 150.0, length=70)))
+        assert self.get(1).length == 70
+        self.ask(self.catalog.commit(Commit(name(1), 0, 0, 60, 151.0)))
+        assert (self.get(1).length, self.get(1).offset) == (70, 60)
+
+    def test_a_commit_past_the_length_is_refused(self) -> None:
+        self.add(upload(1))
+        self.refusal(self.catalog.commit(Commit(name(1), 0, 0, 1001, 150.0)), ValueError)
+        assert self.get(1) == upload(1)
+
+    def test_a_commit_that_goes_back_is_a_mistake(self) -> None:
+        self.add(upload(1, offset=5))
+        self.refusal(self.catalog.commit(Commit(name(1), 0, 5, 4, 150.0)), ValueError)
+
+    def test_commit_finishes(self) -> None:
+        self.add(upload(1))
+        assert self.ask(self.catalog.commit(Commit(name(1), 0, 0, 1000, 150.0, finished=True))) is True
+        assert self.get(1) == done(upload(1, touched_at=150.0))
+
+    def test_the_whole_length_alone_does_not_finish(self) -> None:
+        self.add(upload(1))
+        self.ask(self.catalog.commit(Commit(name(1), 0, 0, 1000, 150.0)))
+        assert not self.get(1).finished
+        assert self.ask(self.catalog.commit(Commit(name(1), 0, 1000, 1000, 151.0, finished=True))) is True
+        assert self.get(1).finished
+
+    def test_finished_before_the_length_is_a_mistake(self) -> None:
+        self.add(upload(1))
+        self.refusal(self.catalog.commit(Commit(name(1), 0, 0, 999, 150.0, finished=True)), ValueError)
+        assert self.get(1) == upload(1)
+
+    def test_a_commit_on_a_finished_or_gone_upload_does_not_land(self) -> None:
+        self.add(done(upload(1)), upload(2))
+        self.ask(self.catalog.end(name(2), Gone.TERMINATED, 150.0, ()))
+        assert self.ask(self.catalog.commit(Commit(name(1), 0, 1000, 1000, 160.0, finished=True))) is False
+        assert self.ask(self.catalog.commit(Commit(name(2), 0, 0, 10, 160.0))) is False
+        assert self.ask(self.catalog.commit(Commit(name(3), 0, 0, 10, 160.0))) is False
+
+    def test_what_may_be_adopted_outlives_commits_until_the_finish(self) -> None:
+        self.add(upload(1))
+        self.ask(self.catalog.begin(name(1), 0, 0, "boot", 800, 150.0))
+        self.ask(self.catalog.commit(Commit(name(1), 1, 0, 500, 151.0)))
+        assert self.get(1).adoptable == 800
+        self.ask(self.catalog.commit(Commit(name(1), 1, 500, 900, 152.0)))
+        assert self.get(1).adoptable == 900
+        self.ask(self.catalog.commit(Commit(name(1), 1, 900, 1000, 153.0, finished=True)))
+        assert self.get(1).adoptable == 1000
+
+    def test_a_clock_that_goes_backwards_shortens_no_life(self) -> None:
+        self.add(upload(1, touched_at=500.0))
+        self.ask(self.catalog.begin(name(1), 0, 0, "boot", 0, 50.0))
+        self.ask(self.catalog.commit(Commit(name(1), 1, 0, 10, 60.0)))
+        assert self.get(1).touched_at == 500.0
+        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 70.0, ()))
+        self.ask(self.catalog.removed([name(1)]))
+        assert self.ask(self.catalog.forget(400.0, 10)) == 0
+
+    # end, removable, removed, forget
+
+    def test_end_marks_an_upload_gone_once(self) -> None:
+        self.add(upload(1), done(upload(2)))
+        for number, gone in ((1, Gone.EXPIRED), (2, Gone.TERMINATED)):
+            assert self.ask(self.catalog.end(name(number), gone, 200.0, ())) is True
+            assert self.ask(self.catalog.end(name(number), Gone.LOST, 300.0, ())) is False
+            assert (self.get(number).gone, self.get(number).gone_at) == (gone, 200.0)
+        assert self.ask(self.catalog.end(name(3), Gone.EXPIRED, 200.0, ())) is False
+
+    def test_the_data_of_what_is_gone_may_be_removed_but_never_what_was_lost(self) -> None:
+        self.add(*(upload(number) for number in range(1, 5)))
+        for number, gone in ((1, Gone.EXPIRED), (2, Gone.TERMINATED), (3, Gone.LOST)):
+            self.ask(self.catalog.end(name(number), gone, 200.0 + number, ()))
+        assert self.ids(self.catalog.removable(10)) == [name(1), name(2)]
+        assert self.ids(self.catalog.removable(1)) == [name(1)]
+        self.ask(self.catalog.removed([name(1), name(9)]))
+        assert self.ids(self.catalog.removable(10)) == [name(2)]
+
+    def test_a_pinned_partial_keeps_its_data_until_the_final_is_done(self) -> None:
+        self.add(done(partial(1)), done(partial(2)), final(3, [1, 2]), final(4, [1]))
+        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(2), Gone.TERMINATED, 201.0, ()))
+        assert self.ids(self.catalog.removable(10)) == []
+        self.ask(self.catalog.commit(Commit(name(3), 0, 0, 1000, 300.0, finished=True)))
+        assert self.ids(self.catalog.removable(10)) == [name(2)]
+        self.ask(self.catalog.end(name(4), Gone.TERMINATED, 400.0, ()))
+        assert self.ids(self.catalog.removable(10)) == [name(1), name(2), name(4)]
+
+    def test_forget_drops_old_records_whose_data_is_removed(self) -> None:
+        self.add(*(upload(number) for number in range(1, 6)))
+        for number in range(1, 5):
+            self.ask(self.catalog.end(name(number), Gone.TERMINATED, 200.0 + number, ()))
+        self.ask(self.catalog.removed([name(1), name(2), name(4)]))
+        assert self.ask(self.catalog.forget(204.0, 1)) == 1
+        assert self.ask(self.catalog.forget(204.0, 10)) == 1
+        assert self.ask(self.catalog.forget(204.0, 10)) == 0
+        known = [number for number in range(1, 6) if self.ask(self.catalog.get(name(number)))]
+        assert known == [3, 4, 5]
+
+    def test_removed_says_nothing_of_an_upload_that_is_not_gone(self) -> None:
+        self.add(upload(1))
+        self.ask(self.catalog.removed([name(1)]))
+        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        assert self.ids(self.catalog.removable(10)) == [name(1)]
+
+    # expired
+
+    def test_idle_unfinished_uploads_expire_oldest_first(self) -> None:
+        self.add(upload(1, touched_at=30.0), upload(2, touched_at=20.0), upload(3, touched_at=40.0))
+        assert self.ids(self.catalog.expired(40.0, 10)) == [name(2), name(1)]
+        assert self.ids(self.catalog.expired(40.0, 1)) == [name(2)]
+
+    def test_finished_uploads_never_expire_but_finished_partials_do(self) -> None:
+        self.add(done(upload(1)), done(partial(2)), upload(3))
+        self.ask(self.catalog.end(name(3), Gone.TERMINATED, 200.0, ()))
+        assert self.ids(self.catalog.expired(1e9, 10)) == [name(2)]
+
+    def test_partials_that_an_unfinished_final_needs_do_not_expire(self) -> None:
+        self.add(done(partial(1)), done(partial(2)), partial(3), final(4, [1, 3], touched_at=500.0))
+        assert self.ids(self.catalog.expired(400.0, 10)) == [name(2)]
+
+    def test_partials_of_a_finished_or_gone_final_expire(self) -> None:
+        self.add(done(partial(1)), done(partial(2)), done(final(3, [1])), final(4, [2]))
+        self.ask(self.catalog.end(name(4), Gone.EXPIRED, 200.0, ()))
+        assert sorted(self.ids(self.catalog.expired(400.0, 10))) == sorted([name(1), name(2)])
+
+    def test_a_final_whose_partials_are_all_finished_does_not_expire(self) -> None:
+        self.add(done(partial(1)), done(partial(2)), final(3, [1, 2]))
+        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        assert self.ids(self.catalog.expired(400.0, 10)) == []
+
+    def test_a_final_with_an_unfinished_partial_expires(self) -> None:
+        self.add(done(partial(1)), partial(2), final(3, [1, 2]))
+        assert self.ids(self.catalog.expired(400.0, 10)) == [name(3)]
+
+    def test_a_final_does_not_expire_while_its_partials_are_appended_to(self) -> None:
+        self.add(done(partial(1)), partial(2), final(3, [1, 2]))
+        self.ask(self.catalog.commit(Commit(name(2), 0, 0, 10, 450.0)))
+        assert self.ids(self.catalog.expired(400.0, 10)) == []
+        assert self.ids(self.catalog.expired(500.0, 10)) == [name(3)]
+
+    # finals
+
+    def test_finals_of_a_partial_are_those_that_still_need_it(self) -> None:
+        self.add(partial(1), partial(2))
+        self.add(final(3, [1, 2]), final(4, [1], created_at=50.0), done(final(5, [1])), final(6, [2]), final(7, [1]))
+        self.ask(self.catalog.end(name(7), Gone.TERMINATED, 200.0, ()))
+        found = self.ask(self.catalog.finals_of(name(1)))
+        assert list(found) == [final(4, [1], created_at=50.0), final(3, [1, 2])]
+        assert self.ids(self.catalog.finals_of(name(9))) == []
+
+    def test_unassembled_finals_oldest_first(self) -> None:
+        self.add(final(3, [1], created_at=20.0), final(4, [1], created_at=10.0), final(5, [1]), upload(6))
+        self.ask(self.catalog.end(name(5), Gone.TERMINATED, 200.0, ()))
+        assert self.ids(self.catalog.unassembled()) == [name(4), name(3)]
+        self.ask(self.catalog.commit(Commit(name(4), 0, 0, 1000, 300.0, finished=True)))
+        assert self.ids(self.catalog.unassembled()) == [name(3)]
+
+    # facts
+
+    def test_without_deliverers_no_fact_is_kept(self) -> None:
+        self.ask(self.catalog.create(upload(1), [Fact(FactKind.CREATED, name(1), 100.0)]))
+        assert list(self.ask(self.catalog.pending("hook", 10))) == []
+
+    def test_facts_are_kept_for_each_deliverer_until_it_has_delivered_them(self) -> None:
+        self.catalog = catalog = self.make_catalog(["hook", "log"])
+        created = Fact(FactKind.CREATED, name(1), 100.0, {"size": 3, "name": "\u2603"})
+        finished = Fact(FactKind.FINISHED, name(1), 150.0)
+        ended = Fact(FactKind.TERMINATED, name(1), 200.0)
+        self.ask(catalog.create(upload(1), [created]))
+        self.ask(catalog.commit(Commit(name(1), 0, 0, 1000, 150.0, finished=True, facts=[finished])))
+        self.ask(catalog.end(name(1), Gone.TERMINATED, 200.0, [ended]))
+        for deliverer in ("hook", "log"):
+            pending = self.ask(catalog.pending(deliverer, 10))
+            assert [one.fact for one in pending] == [created, finished, ended]
+        assert len(self.ask(catalog.pending("log", 2))) == 2
+        self.ask(catalog.delivered([one.seq for one in self.ask(catalog.pending("log", 2))]))
+        assert [one.fact for one in self.ask(catalog.pending("log", 10))] == [ended]
+        assert len(self.ask(catalog.pending("hook", 10))) == 3
+
+    def test_a_change_that_does_not_land_leaves_no_fact(self) -> None:
+        self.catalog = catalog = self.make_catalog(["hook"])
+        fact = Fact(FactKind.FINISHED, name(1), 100.0)
+        self.add(upload(1))
+        self.ask(catalog.create(upload(1), [fact]))
+        self.ask(catalog.commit(Commit(name(1), 5, 0, 1000, 150.0, finished=True, facts=[fact])))
+        self.ask(catalog.end(name(2), Gone.TERMINATED, 200.0, [fact]))
+        assert list(self.ask(catalog.pending("hook", 10))) == []
+
+    def test_a_fact_that_can_not_be_written_takes_its_change_with_it(self) -> None:
+        self.catalog = catalog = self.make_catalog(["hook"])
+        wrong = catalog.create(upload(1), [Fact(FactKind.CREATED, name(1), 100.0, {"what": object()})])
+        right = catalog.create(upload(2), [Fact(FactKind.CREATED, name(2), 100.0)])
+        self.settle()
+        self.refusal(wrong, TypeError)
+        assert self.ask(right) is True
+        assert self.ask(catalog.get(name(1))) is None
+        assert [one.fact.upload_id for one in self.ask(catalog.pending("hook", 10))] == [name(2)]

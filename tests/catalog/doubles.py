@@ -1,0 +1,65 @@
+"""A catalog in a directory of its own whose batches are done when the test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+
+from resumable.catalog.sqlite import SqliteCatalog
+
+
+class HandBatcher:
+    """An IBatcher that gathers jobs until `flush`, and does them in one batch."""
+
+    def __init__(self, work: Callable[[list[Any]], Sequence[Any]]) -> None:
+        self.work = work
+        self.jobs: list[tuple[Any, Deferred[Any]]] = []
+
+    def start(self) -> None:
+        pass
+
+    def submit(self, job: Any) -> Deferred[Any]:
+        answer: Deferred[Any] = Deferred()
+        self.jobs.append((job, answer))
+        return answer
+
+    def stop(self) -> Deferred[None]:
+        self.flush()
+        return succeed(None)
+
+    def flush(self) -> None:
+        while self.jobs:
+            jobs, self.jobs = self.jobs, []
+            results = self.work([job for job, _ in jobs])
+            for (_, answer), result in zip(jobs, results, strict=True):
+                answer.errback(result) if isinstance(result, Failure) else answer.callback(result)
+
+
+class Shelf:
+    """The catalogs of one directory, opened one after the other."""
+
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory)
+        self.path = str(self.directory / "catalog.sqlite3")
+        self.batchers: list[HandBatcher] = []
+
+    def catalog(self, **options: Any) -> SqliteCatalog:
+        def make(work: Callable[[list[Any]], Sequence[Any]]) -> HandBatcher:
+            self.batchers.append(HandBatcher(work))
+            return self.batchers[-1]
+
+        return SqliteCatalog(self.path, batcher=make, now=lambda: 1_700_000_000.0, **options)
+
+    def running(self, **options: Any) -> SqliteCatalog:
+        catalog = self.catalog(**options)
+        catalog.open()
+        catalog.start()
+        return catalog
+
+    def flush(self) -> None:
+        for batcher in self.batchers:
+            batcher.flush()
