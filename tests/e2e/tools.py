@@ -1,0 +1,70 @@
+"""Other languages' toolchains: find them, install a client with their own package manager once, or say why not.
+
+Changes when a client's packaging does. Invariant: a missing tool or registry skips a test with its reason, and
+a client that is there and fails never does.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from .daemon import environment
+
+HERE = Path(__file__).resolve().parent
+INSTALL_BOUND = 600.0
+RUN_BOUND = 120.0
+
+
+def need(tool: str) -> str:
+    """The tool's path; skips the test when it is not installed."""
+    found = shutil.which(tool)
+    if found is None:
+        pytest.skip(f"{tool} is not installed here")
+    return found
+
+
+def install(what: str, *command: str, cwd: Path) -> None:
+    """Run a package manager once; skips the test when it fails (no network, as a rule)."""
+    reason = _install(command, cwd)
+    if reason is not None:
+        pytest.skip(f"{what} can't be installed here: {reason}")
+
+
+@functools.cache
+def _install(command: tuple[str, ...], cwd: Path) -> str | None:
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_BOUND,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{command[0]} did not end in {INSTALL_BOUND:.0f} s"
+    return None if done.returncode == 0 else (done.stderr or done.stdout).strip()[-300:]
+
+
+def run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:
+    """Run a client to its end; its output. AssertionError with all it said when its status is not 0."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=RUN_BOUND,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command[0]} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
