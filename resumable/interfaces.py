@@ -103,7 +103,10 @@ class Commit:
 
 
 class CatalogUnavailable(Exception):
-    """The catalog could not take or prove the change; nothing may be answered from it. ``no_space`` tells a full disk."""
+    """The catalog could not take or prove the change; nothing may be answered from it.
+
+    ``no_space`` tells a full disk.
+    """
 
     def __init__(self, reason: str, no_space: bool = False) -> None:
         super().__init__(reason)

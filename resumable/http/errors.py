@@ -1,0 +1,70 @@
+"""The only place that turns an error into a response: problem+json (RFC 9457), short, and leaking nothing.
+
+A body is at least `SHORTEST` bytes, or absent: tusgo panics on shorter ones.
+"""
+
+from __future__ import annotations
+
+import json
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
+from werkzeug.exceptions import NotFound as NoSuchRoute
+
+from resumable.http.streaming import StreamingRequest
+from resumable.interfaces import BodyLost
+from resumable.protocol import errors
+from resumable.protocol.errors import TusError
+
+log = Logger()
+
+SHORTEST = 256
+CONTENT_TYPE = b"application/problem+json"
+
+_LOST = {"idle": 408, "slow": 408, "malformed": 400}
+
+
+def problem(status: int, title: str, detail: str) -> bytes:
+    """A problem document, padded with blanks after the JSON."""
+    document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return json.dumps(document).encode().ljust(SHORTEST - 1) + b"\n"
+
+
+def respond(request: StreamingRequest, error: TusError) -> bytes:
+    """Set status and fields for ``error``; answers the body."""
+    body = problem(error.status, error.title, error.detail)
+    request.setResponseCode(error.status, error.title.encode())
+    for name, value in error.headers.items():
+        request.setHeader(name.encode(), value.encode())
+    request.setHeader(b"content-type", CONTENT_TYPE)
+    request.setHeader(b"content-length", b"%d" % len(body))
+    request.setHeader(b"cache-control", b"no-store")
+    return body
+
+
+def as_tus_error(failure: Failure) -> TusError:
+    """What a client is told of any failure of a route; unexpected ones are logged here, once."""
+    error = failure.value
+    if isinstance(error, TusError):
+        return error
+    if isinstance(error, NoSuchMethod):
+        return errors.MethodNotAllowed(sorted(error.valid_methods or ()))
+    if isinstance(error, (NoSuchRoute, HTTPException)):
+        return errors.NotFound("There is nothing at this address.")
+    if isinstance(error, BodyLost):
+        return BodyCut(error.reason)
+    log.failure("a request failed in an unexpected way", failure)
+    return errors.InternalError("The server failed in an unexpected way.")
+
+
+class BodyCut(TusError):
+    """The body did not come to its end, but its connection is still there to be told."""
+
+    def __init__(self, reason: str) -> None:
+        said = {"malformed": "The body's transfer coding is malformed.", "slow": "The body came too slowly."}
+        super().__init__(said.get(reason, "The body did not go on."))
+        malformed = reason == "malformed"
+        self.status = 400 if malformed else 408  # type: ignore[misc]
+        self.title = "Bad Request" if malformed else "Request Timeout"  # type: ignore[misc]

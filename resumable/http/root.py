@@ -1,0 +1,53 @@
+"""The resource tree: the upload collection under its base path, and whether the daemon is alive.
+
+Everything else is a problem document too, so that no page of the framework's own ever goes out.
+"""
+
+from __future__ import annotations
+
+from klein.resource import KleinResource
+from twisted.web.resource import Resource
+
+from resumable.http import errors
+from resumable.http.streaming import StreamingRequest
+from resumable.http.tus import TusResource
+from resumable.protocol.errors import NotFound, TusError
+
+
+class Root(Resource):
+    """Sends a request to its part of the tree. ``base_path`` begins and ends with a slash."""
+
+    isLeaf = True
+
+    def __init__(self, tus: TusResource, base_path: str) -> None:
+        super().__init__()
+        self._tus = tus
+        self._base = [segment.encode() for segment in base_path.strip("/").split("/") if segment]
+        self._klein: KleinResource = tus.app.resource()
+
+    def render(self, request: StreamingRequest) -> bytes | int:
+        try:
+            return self._route(request)
+        except TusError as error:
+            return errors.respond(request, error)
+
+    def _route(self, request: StreamingRequest) -> bytes | int:
+        path: list[bytes] = request.postpath or []
+        depth = len(self._base)
+        if path == [b"healthz"]:
+            return self._health(request)
+        if path[:depth] != self._base:
+            raise NotFound("There is nothing at this address.")
+        self._tus.prepare(request)
+        try:
+            b"/".join(path).decode("utf-8")
+        except UnicodeDecodeError:
+            raise NotFound("There is nothing at this address.") from None
+        request.prepath, request.postpath = path[:depth], path[depth:] or [b""]
+        return self._klein.render(request)  # type: ignore[return-value]
+
+    @staticmethod
+    def _health(request: StreamingRequest) -> bytes:
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        request.setHeader(b"cache-control", b"no-store")
+        return b"ok\n"

@@ -1,0 +1,175 @@
+"""tus 1.0 over HTTP: a Klein resource tree for its verbs.
+
+Reason to change: how a typed request comes out of a header, or an answer goes into one. What is decided about an
+upload is decided elsewhere: `protocol` for the wording of the spec, `uploads` for the use cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from klein import Klein
+from twisted.python.failure import Failure
+
+from resumable.http import errors
+from resumable.http.cors import Cors
+from resumable.http.download import Download, describe
+from resumable.http.origin import Origin
+from resumable.http.streaming import StreamingRequest
+from resumable.interfaces import Upload
+from resumable.protocol import concat, ids, tus
+from resumable.protocol.errors import BadRequest, Gone, Held, NotFound, TusError, UnsupportedVersion
+from resumable.uploads.shield import shielded
+from resumable.uploads.uploads import CreationCut, Uploads
+
+#: What HEAD may be refused with; tus-js-client starts a new upload on anything else but 423.
+_HEAD_REFUSALS = (BadRequest, NotFound, Gone, UnsupportedVersion)
+
+
+class RequestFields:
+    """A request's header for `protocol`."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, request: StreamingRequest) -> None:
+        self._headers = request.requestHeaders
+
+    def values(self, name: str) -> Sequence[str]:
+        raw = self._headers.getRawHeaders(name.encode())
+        return [value.decode("latin-1").strip(" \t") for value in raw] if raw else ()
+
+
+class TusResource:
+    """The upload collection and its uploads. ``max_size`` None: unlimited."""
+
+    app = Klein()
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+
+    def __init__(
+        self, uploads: Uploads, *, origin: Origin, cors: Cors, base_path: str, max_size: int | None, download: bool
+    ) -> None:
+        self._uploads = uploads
+        self._origin = origin
+        self._cors = cors
+        self._base_path = base_path
+        self._download = download
+        self._capabilities = [
+            (name.encode(), value.encode()) for name, value in tus.capabilities(max_size, uploads.algorithms).items()
+        ]
+
+    def prepare(self, request: StreamingRequest) -> None:
+        """Before any route: fields of every answer, and the method that counts. Raises BadRequest."""
+        self._cors.apply(request)
+        if request.method != b"OPTIONS":
+            request.setHeader(b"tus-resumable", b"1.0.0")
+        Origin.check_host(request)
+        if request.requestHeaders.hasHeader(b"x-http-method-override"):
+            request.method = tus.method(RequestFields(request), request.method.decode("latin-1")).encode()
+
+    @app.handle_errors(Exception)
+    def refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
+        if isinstance(failure.value, CreationCut):
+            self._describe(request, failure.value.upload)
+            request.setHeader(b"location", self._origin.location(request, failure.value.upload.id).encode())
+            return errors.respond(request, failure.value.error)
+        error = errors.as_tus_error(failure)
+        if request.method == b"HEAD" and not isinstance(error, _HEAD_REFUSALS):
+            error = Held("The upload can't be looked at now.")
+        return errors.respond(request, error)
+
+    @app.route("/", methods=["OPTIONS"])
+    @app.route("/<upload_id>", methods=["OPTIONS"])
+    def capabilities(self, request: StreamingRequest, upload_id: str = "") -> bytes:
+        for name, value in self._capabilities:
+            request.setHeader(name, value)
+        self._cors.preflight(request)
+        return self._empty(request, 200)
+
+    @app.route("/", methods=["POST"])
+    async def create(self, request: StreamingRequest) -> bytes:
+        fields = RequestFields(request)
+        tus.check_version(fields)
+        creation = tus.parse_creation(fields, request.body.length, self._uploads.algorithms)
+        if isinstance(creation.concat, concat.Final):
+            partials = [concat.upload_id(url, self._base_path) for url in creation.concat.urls]
+            upload = await self._uploads.concatenate(creation, partials)
+        else:
+            upload = await self._uploads.create(creation, request.body)
+        request.setHeader(b"location", self._origin.location(request, upload.id).encode())
+        if creation.has_body:
+            request.setHeader(b"upload-offset", b"%d" % upload.offset)
+        if creation.concat_header is not None:
+            request.setHeader(b"upload-concat", creation.concat_header.encode("latin-1"))
+        self._expiry(request, upload)
+        return self._empty(request, 201)
+
+    @app.route("/<upload_id>", methods=["PATCH"])
+    async def append(self, request: StreamingRequest, upload_id: str) -> bytes:
+        fields = RequestFields(request)
+        tus.check_version(fields)
+        wanted: tus.Append | TusError
+        try:
+            wanted = tus.parse_append(fields, request.body.length, self._uploads.algorithms)
+        except TusError as error:
+            wanted = error
+        upload = await self._uploads.append(_valid(upload_id), wanted, request.body)
+        request.setHeader(b"upload-offset", b"%d" % upload.offset)
+        self._expiry(request, upload)
+        return self._empty(request, 204)
+
+    @app.route("/<upload_id>", methods=["GET", "HEAD"])
+    async def look(self, request: StreamingRequest, upload_id: str) -> bytes:
+        if request.method == b"GET":
+            return await self._read(request, upload_id)
+        tus.check_version(RequestFields(request))
+        self._describe(request, await self._uploads.inspect(_valid(upload_id)))
+        request.setHeader(b"cache-control", b"no-store")
+        return self._empty(request, 200)
+
+    @app.route("/<upload_id>", methods=["DELETE"])
+    async def terminate(self, request: StreamingRequest, upload_id: str) -> bytes:
+        tus.check_version(RequestFields(request))
+        await self._uploads.terminate(_valid(upload_id))
+        return self._empty(request, 204)
+
+    async def _read(self, request: StreamingRequest, upload_id: str) -> bytes:
+        if not self._download:
+            raise NotFound("Downloads are switched off.")
+        upload, reader = await shielded(self._uploads.read(_valid(upload_id)))
+        describe(request, upload)
+        await shielded(Download(request, reader, upload.offset).run())
+        return b""
+
+    def _describe(self, request: StreamingRequest, upload: Upload) -> None:
+        """Everything HEAD tells of an upload."""
+        if not upload.is_final or upload.finished:
+            request.setHeader(b"upload-offset", b"%d" % upload.offset)
+        if upload.length is not None:
+            request.setHeader(b"upload-length", b"%d" % upload.length)
+        elif not upload.is_final:
+            request.setHeader(b"upload-defer-length", b"1")
+        if upload.metadata:
+            request.setHeader(b"upload-metadata", upload.metadata.encode("latin-1"))
+        if upload.concat:
+            request.setHeader(b"upload-concat", upload.concat.encode("latin-1"))
+        self._expiry(request, upload)
+
+    def _expiry(self, request: StreamingRequest, upload: Upload) -> None:
+        expires = self._uploads.engine.expires_at(upload)
+        if expires is not None:
+            request.setHeader(b"upload-expires", tus.http_date(expires).encode())
+
+    @staticmethod
+    def _empty(request: StreamingRequest, status: int) -> bytes:
+        request.setResponseCode(status)
+        if status != 204 and request.method != b"HEAD":
+            request.setHeader(b"content-length", b"0")
+        return b""
+
+
+def _valid(upload_id: str) -> str:
+    """An id that can be an id; NotFound for anything else, so that it never gets near a path."""
+    if not ids.valid(upload_id):
+        raise NotFound("There is no such upload.")
+    return upload_id

@@ -1,0 +1,256 @@
+"""``makeService``: the only file that sees everything, and puts it together.
+
+Order matters here and nowhere else. `twistd` forks between ``makeService`` and the start, so nothing is opened and
+no thread runs before; the stop goes the way of the data, from the port down to the catalog.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import time
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from resumable import startup
+from resumable.catalog.sqlite import SqliteCatalog
+from resumable.digests import ALGORITHMS
+from resumable.http.cors import Cors
+from resumable.http.origin import Origin
+from resumable.http.root import Root
+from resumable.http.streaming import StreamingSite
+from resumable.http.tus import TusResource
+from resumable.interfaces import CatalogUnavailable
+from resumable.options import Options, Settings
+from resumable.spool import Budget, Disk, Spool
+from resumable.spool.files import OWN
+from resumable.startup import StartupError
+from resumable.threads import Batcher, Pool
+from resumable.uploads.assembly import Assembler
+from resumable.uploads.engine import Engine, Limits
+from resumable.uploads.holds import LocalHolds
+from resumable.uploads.janitor import Janitor
+from resumable.uploads.recovery import recover
+from resumable.uploads.roles import JANITOR, LocalRoles
+from resumable.uploads.schedule import Schedule
+from resumable.uploads.space import Space
+from resumable.uploads.uploads import Uploads
+
+__all__ = ["Options", "UploadService", "makeService"]
+
+log = Logger()
+
+#: Seconds between two rounds of the janitor.
+SWEEP = 30.0
+
+
+class UploadService(Service):
+    """The daemon: one upload directory, its threads, its ports. ``name`` is what `twistd` shows."""
+
+    def __init__(self, settings: Settings, reactor: Any, *, daemonised: bool = False) -> None:
+        self.setName("resumable")  # type: ignore[no-untyped-call]
+        self.settings = settings
+        self._reactor = reactor
+        self._daemonised = daemonised
+        directory = str(settings.upload_dir)
+        self._lock = startup.lock_of(directory)
+        self._pool = Pool(reactor, settings.writers, "spool")
+        self._spool = Spool(
+            directory,
+            disk=Disk(),
+            batcher=lambda work: Batcher(reactor, work, name="puts"),
+            pool=self._pool,
+            budget=Budget(),
+        )
+        self._catalog = SqliteCatalog(
+            os.path.join(directory, OWN, "catalog.sqlite3"),
+            batcher=lambda work: Batcher(reactor, work, name="catalog"),
+        )
+        self._roles = LocalRoles()
+        self.engine = Engine(
+            catalog=self._catalog,
+            spool=self._spool,
+            holds=LocalHolds(reactor),
+            clock=reactor,
+            wall=time.time,
+            boot_id=startup.boot_id(),
+            limits=Limits(settings.max_size, settings.expire_after, settings.remember),
+            space=Space(settings.reserve),
+            schedule=Schedule(),
+        )
+        self._janitor = Janitor(self.engine)
+        self._assembler = Assembler(self.engine, self._janitor)
+        self.uploads = Uploads(
+            self.engine,
+            self._assembler,
+            self._janitor,
+            algorithms=ALGORITHMS,
+            new_id=lambda: secrets.token_hex(16),
+        )
+        tus = TusResource(
+            self.uploads,
+            origin=Origin(settings.base_path, settings.public_url, settings.trusted_proxies),
+            cors=Cors(settings.cors_origins),
+            base_path=settings.base_path,
+            max_size=settings.max_size,
+            download=settings.download,
+        )
+        self.site = StreamingSite(
+            Root(tus, settings.base_path),
+            reactor=reactor,
+            network_timeout=settings.network_timeout,
+            min_rate=settings.min_rate,
+        )
+        self._loops = [
+            LoopingCall(self._tick),
+            LoopingCall(lambda: Deferred.fromCoroutine(self._sweep())),
+        ]
+        for loop in self._loops:
+            loop.clock = reactor
+        self.ports: list[IListeningPort] = []
+
+    # Start
+
+    def privilegedStartService(self) -> None:
+        """Bind the ports, while there may still be the right to. Nothing is accepted before the reactor runs."""
+        try:
+            for description in self.settings.listen:
+                self._listen(description)
+        except StartupError as error:
+            self._give_up(error)
+
+    def startService(self) -> None:
+        """Take the directory and bring it in order, before anything is served. Blocks."""
+        super().startService()  # type: ignore[no-untyped-call]
+        try:
+            self._open()
+        except (StartupError, CatalogUnavailable, OSError) as error:
+            self._give_up(error)
+
+    def _listen(self, description: str) -> None:
+        outcome: list[IListeningPort | Failure] = []
+        try:
+            serverFromString(self._reactor, description).listen(self.site).addBoth(outcome.append)
+        except ValueError as error:
+            raise StartupError(startup.listen_failed(description, error)) from error
+        for each in outcome:
+            if isinstance(each, Failure):
+                raise StartupError(startup.listen_failed(description, each.value or each))
+            self.ports.append(each)
+
+    def _open(self) -> None:
+        startup.take_lock(self._lock, str(self.settings.upload_dir))
+        self._spool.start()
+        opened = self._catalog.open()
+        if opened.set_aside is not None:
+            log.error("the catalog was damaged; what could be read was recovered", **_fields(opened))
+        found = recover(self._catalog, opened, self._spool, self.engine.boot_id, self.engine.wall())
+        log.info(
+            "upload directory ready: {adopted} uploads moved on, {orphans} orphans, {lost} lost",
+            adopted=found.adopted,
+            orphans=found.orphans,
+            lost=found.lost,
+        )
+        self._pool.start()
+        self._catalog.start()
+        for loop, interval in zip(self._loops, (1.0, SWEEP), strict=True):
+            loop.start(interval).addErrback(self._loop_failed)
+        Deferred.fromCoroutine(self._assembler.start()).addErrback(self._loop_failed)
+
+    def _give_up(self, error: BaseException) -> None:
+        """One line and status 1. A daemonised parent waits for an exception that isn't SystemExit."""
+        if self._daemonised:
+            raise StartupError(str(error)) from None
+        raise SystemExit(f"resumable: {error}") from None
+
+    # Now and then
+
+    async def _look(self) -> None:
+        await self.engine.space.look(self._spool)
+
+    def _tick(self) -> None:
+        self.engine.schedule.tick(self._reactor.seconds())
+        Deferred.fromCoroutine(self._look()).addErrback(self._loop_failed)
+
+    async def _sweep(self) -> None:
+        try:
+            if await self._roles.granted(JANITOR):
+                await self._janitor.sweep()
+                await self._catalog.restore_ballast()
+        except Exception:
+            log.failure("the janitor's round failed; the next one tries again")
+
+    @staticmethod
+    def _loop_failed(failure: Failure) -> None:
+        log.failure("background work failed", failure)
+
+    # Stop
+
+    async def _stop(self) -> None:
+        for port in self.ports:
+            await _settled(port.stopListening())
+        for loop in self._loops:
+            if loop.running:
+                loop.stop()
+        abort = self._reactor.callLater(self.settings.shutdown_timeout, self.site.abort_all)
+        self.site.stop_idle()
+        await self.uploads.stop()
+        await self.site.drained()
+        if abort.active():
+            abort.cancel()
+        await self._assembler.stop()
+        await self._spool.stop()
+        await self._catalog.stop()
+        await self._pool.stop()
+        self._lock.release()
+        log.info("stopped; every byte that was received is committed")
+
+    def stopService(self) -> Deferred[None]:
+        """Commit what was received, answer, let go. Fires within ``shutdown_timeout`` and the disk's own time."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+
+async def _settled(result: Any) -> None:
+    if isinstance(result, Deferred):
+        await gatherResults([result], consumeErrors=True)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__slots__ if not name.startswith("__")}
+
+
+def makeService(options: Options) -> UploadService:
+    """What `twistd` calls with the parsed options. A mistake of the user's ends with one line and status 1."""
+    from twisted.internet import reactor
+
+    settings = options.settings()
+    try:
+        startup.check_directory(str(settings.upload_dir))
+        startup.check_ports(settings.listen)
+    except StartupError as error:
+        sys.stderr.write(f"resumable: {error}\n")
+        raise SystemExit(1) from None
+    startup.raise_file_limit()
+    parent = getattr(options, "parent", None) or {}
+    service = UploadService(settings, reactor, daemonised=not parent.get("nodaemon", True))
+    reactor.callWhenRunning(_stop_on_sigterm, reactor)  # type: ignore[attr-defined]
+    return service
+
+
+def _stop_on_sigterm(reactor: Any) -> None:
+    """A stop that was asked for is a success: twistd's own handler would end with status 143."""
+
+    def stop(number: int, frame: object) -> None:
+        reactor.callFromThread(lambda: reactor.running and reactor.stop())
+
+    signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,119 @@
+"""What must be right before the daemon starts; whatever is wrong is one line that says what to change.
+
+Invariant: nothing looked at here is kept open: `twistd` forks afterwards.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import tempfile
+from collections.abc import Sequence
+
+from resumable.spool.files import OWN
+from resumable.spool.lock import NETWORK, DirectoryInUse, DirectoryLock, file_system
+
+
+class StartupError(Exception):
+    """The daemon can't start; the message is for the operator."""
+
+
+def check_directory(path: str) -> None:
+    """The upload directory exists or can be made, may be written, is local and not in use. Raises StartupError."""
+    own = os.path.join(path, OWN)
+    try:
+        os.makedirs(own, exist_ok=True)
+        with tempfile.TemporaryFile(dir=own):
+            pass
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise StartupError(
+            f"The upload directory {path} can't be written ({error.strerror}): "
+            "choose another with --upload-dir, or make it writable."
+        ) from error
+    kind = file_system(path)
+    if kind in NETWORK:
+        raise StartupError(
+            f"The upload directory {path} is on a network file system ({kind}), which can lose what was "
+            "acknowledged: choose a local directory with --upload-dir."
+        )
+    lock = lock_of(path)
+    take_lock(lock, path)
+    lock.release()
+
+
+def lock_of(path: str) -> DirectoryLock:
+    return DirectoryLock(os.path.join(path, OWN, "lock"))
+
+
+def take_lock(lock: DirectoryLock, path: str) -> None:
+    """Raises StartupError when another daemon has it."""
+    try:
+        lock.acquire()
+    except DirectoryInUse:
+        raise StartupError(
+            f"Another daemon uses the upload directory {path}: stop it, or choose another with --upload-dir."
+        ) from None
+    except OSError as error:
+        raise StartupError(f"The upload directory {path} can't be locked ({error.strerror}).") from error
+
+
+def check_ports(endpoints: Sequence[str]) -> None:
+    """The TCP ports among the endpoint strings are free. Raises StartupError."""
+    for description in endpoints:
+        address = _tcp_address(description)
+        if address is not None:
+            _check_port(description, *address)
+
+
+def _tcp_address(description: str) -> tuple[int, str, int] | None:
+    """Family, interface and port of an endpoint string that listens on TCP; None for any other, or port 0."""
+    kind, *arguments = description.split(":")
+    if kind not in ("tcp", "tcp4", "tcp6", "ssl") or not arguments:
+        return None
+    named = dict(each.split("=", 1) for each in arguments if "=" in each)
+    port = named.get("port", arguments[0])
+    interface = named.get("interface", "::" if kind == "tcp6" else "").replace("\\", "")
+    if not port.isdigit() or port == "0" or (":" in interface and kind != "tcp6"):
+        return None
+    return (socket.AF_INET6 if kind == "tcp6" else socket.AF_INET), interface, int(port)
+
+
+def _check_port(description: str, family: int, interface: str, port: int) -> None:
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((interface, port))
+            probe.listen(1)
+        except OSError as error:
+            raise StartupError(listen_failed(description, error)) from error
+
+
+def listen_failed(description: str, error: object) -> str:
+    """One line for an endpoint that can't listen."""
+    number = getattr(error, "errno", None) or getattr(getattr(error, "socketError", None), "errno", None)
+    reason = {
+        errno.EADDRINUSE: "the port is in use",
+        errno.EACCES: "a port below 1024 needs more rights",
+        errno.EADDRNOTAVAIL: "this machine has no such address",
+    }.get(number or 0, str(error).splitlines()[0] if str(error) else type(error).__name__)
+    return f"Can't listen on {description}: {reason}; choose another with --port or --listen."
+
+
+def raise_file_limit() -> None:
+    """Every connection and every long append needs an open file: take what the system grants."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def boot_id() -> str:
+    """Names the machine's present boot (random(4)); empty where that can't be told."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,344 @@
+"""One append: from the body, through the spool, to the committed offset.
+
+Invariants: the committed offset never passes bytes that were written and synced (design.md 1); what arrived is
+committed however the body ends, save for an append with a checksum (2); the hold is released only after the last
+write is confirmed (3).
+
+A body that stays small is gathered in memory and put in one group step with others. Any other is *opened*: the
+catalog learns of it before its first byte is written, the sink streams, and commits follow as it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from resumable.interfaces import BodyLost, Commit, FactKind, IBody, Upload
+from resumable.protocol import rules, tus
+from resumable.protocol.checksum import Checksum, Digest
+from resumable.protocol.errors import BadRequest, ChecksumMismatch, Gone, Held, NoSpace, TooLarge
+from resumable.protocol.rules import Plan
+from resumable.spool.sink import Sink
+from resumable.uploads.engine import Engine
+from resumable.uploads.holds import IHolder
+
+#: A body up to this size is gathered in memory and committed in one group step.
+SMALL = 64 * 1024
+#: A long append commits whenever this much is new.
+PART = 8 * 1024 * 1024
+
+Algorithms: TypeAlias = Mapping[str, Callable[[], Digest]]
+
+
+@implementer(IHolder)
+class Append:
+    """An append under way: `run` drives it, newer requests talk to it as the holder, `release` ends it."""
+
+    __slots__ = (
+        "_algorithms",
+        "_body",
+        "_checksum",
+        "_digest",
+        "_end",
+        "_engine",
+        "_heard",
+        "_lock",
+        "_new",
+        "_opened",
+        "_plan",
+        "_reason",
+        "_received",
+        "_released",
+        "_sink",
+        "_trailer",
+        "_waiting",
+        "committed",
+        "committed_at",
+        "upload",
+    )
+
+    _plan: Plan
+    _sink: Sink | None
+
+    def __init__(self, engine: Engine, upload: Upload, start: int, body: IBody, algorithms: Algorithms) -> None:
+        """``upload`` is what is known of it so far; `run` gets the record as it is under the hold."""
+        self._engine = engine
+        self.upload = upload
+        self._body = body
+        self._algorithms = algorithms
+        self._checksum: Checksum | None = None
+        self._trailer = self._new = self._opened = self._released = False
+        self._sink = None
+        self._end: Deferred[None] = Deferred()
+        self._reason: BaseException | None = None
+        self._waiting: list[Deferred[None]] = []
+        self._lock = DeferredLock()
+        self._received = self.committed = start
+        self.committed_at = self._heard = engine.clock.seconds()
+
+    # What newer requests see of the holder
+
+    @property
+    def position(self) -> int:
+        return self._received
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the catalog has a record of the upload."""
+        return not self._new
+
+    @property
+    def committable(self) -> int:
+        """How far commits may go while the end of the body hasn't been seen."""
+        return self.committed if self._sink is None else self._plan.committable(self._received)
+
+    @property
+    def heard(self) -> float:
+        """Time that we pause the client, or spend on its last commit, is not its silence."""
+        busy = self._end.called or (self._sink is not None and self._sink.paused)
+        return self._engine.clock.seconds() if busy else self._heard
+
+    async def settle(self) -> None:
+        if self._end.called:
+            await self._until_released()
+        else:
+            await self._commit()
+
+    async def evict(self, reason: BaseException | None = None) -> None:
+        self._stop(reason or Held("A newer request has taken this upload over."))
+        await self._until_released()
+
+    def commit_soon(self) -> None:
+        """Commit what is there, in the background; a failure ends the append."""
+        Deferred.fromCoroutine(self._commit()).addErrback(self._failed)
+
+    # The append itself
+
+    async def run(
+        self,
+        upload: Upload,
+        plan: Plan,
+        *,
+        checksum: Checksum | None = None,
+        trailer: bool = False,
+        new: bool = False,
+    ) -> Upload:
+        """Receive the body and commit it; answers the upload as it then is.
+
+        Raises the reason why the body ended early, or what went wrong; what may be kept has been committed by then.
+        ``new`` says that the catalog has no record yet; ``trailer`` that the checksum comes after the body.
+        """
+        self.upload, self._plan, self._new = upload, plan, new
+        self._checksum, self._trailer = checksum, trailer
+        self._digest = self._algorithms[checksum.algorithm]() if checksum else None
+        self._sink = sink = self._engine.spool.sink(upload.id, plan.start, ceiling=plan.ceiling, digest=self._digest)
+        sink.on_write = self._arrived
+        sink.on_failure = self._failed
+        sink.on_pressure = self._open_soon
+        self._engine.schedule.add(self)
+        await self._receive(sink)
+        await self._conclude(sink)
+        return self.upload
+
+    async def release(self) -> None:
+        """Let go of the file and of the hold, however the append ended. Never raises."""
+        self._engine.schedule.remove(self)
+        self._stop(None)
+        if self._sink is not None:
+            leftover = self._opened and self._received > self.committed
+            await self._sink.close(self.committed if leftover else None)
+        self._engine.holds.release(self.upload.id, self)
+        self._released = True
+        for waiter in self._waiting:
+            waiter.callback(None)
+
+    async def _receive(self, sink: Sink) -> None:
+        length = self._body.length
+        if length is not None and length > SMALL:
+            await self._open(sink)
+        if not self._end.called:
+            self._heard = self._engine.clock.seconds()
+            self._body.deliver(sink).addCallbacks(self._stop, self._failed)
+        await self._end
+
+    def _arrived(self) -> None:
+        """Called by the sink after each write of the body."""
+        sink = self._sink
+        assert sink is not None
+        self._heard = self._engine.clock.seconds()
+        received, before = sink.received, self._received
+        self._received = received
+        if not self._engine.space.spend(received - before):
+            self._stop(NoSpace())
+        if self._lock.locked or self._end.called:
+            return
+        if not self._opened:
+            if received - self._plan.start > SMALL:
+                self._open_soon()
+        elif self.committable - self.committed >= PART:
+            self.commit_soon()
+
+    def _stop(self, reason: BaseException | None) -> None:
+        """The body's end, or ours: the first one counts. None means that all of it was received."""
+        if self._end.called:
+            return
+        self._reason = reason
+        if reason is not None and not isinstance(reason, BodyLost):
+            self._body.discard()
+        self._end.callback(None)
+
+    def _failed(self, failure: Failure) -> None:
+        self._stop(failure.value)
+
+    def _open_soon(self) -> None:
+        """Stop gathering, start writing."""
+        sink = self._sink
+        if sink is not None and not self._end.called and not self._lock.locked:
+            self._lock.run(lambda: Deferred.fromCoroutine(self._open(sink))).addErrback(self._failed)
+
+    async def _open(self, sink: Sink) -> None:
+        """Tell the catalog that bytes will be written before they are committed, then let the sink write."""
+        if self._opened:
+            return
+        engine, upload = self._engine, self.upload
+        ceiling = self._plan.commit_ceiling
+        # Up to where bytes that a crash leaves behind need no further proof.
+        adoptable = 2**63 - 1 if ceiling is None else ceiling
+        if self._new:
+            upload = evolve(upload, epoch=1, boot_id=engine.boot_id, adoptable=adoptable)
+            matched = await engine.catalog.create(upload, [engine.fact(FactKind.CREATED, upload)])
+        else:
+            matched = await engine.catalog.begin(
+                upload.id, upload.epoch, self.committed, engine.boot_id, adoptable, engine.wall()
+            )
+            upload = evolve(upload, epoch=upload.epoch + 1)
+        if not matched:
+            raise await self._overtaken()
+        self.upload, self._new, self._opened = upload, False, True
+        sink.start()
+
+    async def _commit(self) -> None:
+        """Commit what may be committed while the body is still coming."""
+        sink = self._sink
+        if sink is None:
+            return
+        await self._lock.acquire()
+        try:
+            if self._end.called or self.committable <= self.committed:
+                return
+            await self._open(sink)
+            await self._record(self._plan.committable(await sink.sync()), whole=False)
+        finally:
+            self._lock.release()
+        if self.committable - self.committed >= PART and not self._end.called:
+            self.commit_soon()
+
+    async def _conclude(self, sink: Sink) -> None:
+        """After the end of the body: verify, write what is left, commit, and raise what was wrong."""
+        await self._lock.acquire()
+        try:
+            reason = self._reason
+            overrun = reason is None and sink.overrun
+            whole = reason is None and not overrun
+            gathered = [] if self._opened else sink.take()
+            if whole:
+                await self._verify(sink, gathered)
+            if sink.failure is None:
+                await self._flush(sink, gathered, whole)
+            elif reason is None:
+                reason = sink.failure.value
+        finally:
+            self._lock.release()
+        if overrun:
+            reason = TooLarge("The body runs past the upload's length or the maximum.", offset=self.committed)
+        if reason is not None:
+            raise reason
+
+    async def _flush(self, sink: Sink, gathered: list[bytes], whole: bool) -> None:
+        """Bring to the disk and into the catalog what may be kept."""
+        offset = self._received if whole else self._plan.committable(self._received)
+        if self._opened:
+            if offset > self.committed:
+                offset = min(await sink.sync(), offset)
+        elif self._new and not whole:
+            # Its client never learns where it is: there is nothing to come back to.
+            return
+        elif offset > self.committed or (whole and self._plan.length == 0 and not self.upload.finished):
+            chunks = _first(gathered, offset - self.committed)
+            await self._engine.spool.put(self.upload.id, self.committed, chunks)
+        await self._record(offset, whole)
+
+    async def _verify(self, sink: Sink, gathered: list[bytes]) -> None:
+        """T41: "Once the entire request has been received, the Server MUST verify the uploaded chunk"."""
+        checksum = self._checksum
+        if checksum is None:
+            checksum = tus.trailer_checksum(self._body.trailers, self._trailer, self._algorithms)
+        if checksum is None:
+            return
+        if self.committed > self._plan.start:
+            raise BadRequest("Upload-Checksum came as a trailer that no Trailer field had announced.")
+        digest = self._digest
+        await sink.drained()
+        if digest is None or not self._opened:
+            digest = self._algorithms[checksum.algorithm]()
+            for chunk in gathered:
+                digest.update(chunk)
+            if self._opened and sink.failure is None:
+                await self._engine.spool.digest(self.upload.id, self._plan.start, self._received, digest)
+        if digest.digest() != checksum.digest:
+            raise ChecksumMismatch("The body does not match its Upload-Checksum; nothing of it was kept.")
+
+    async def _record(self, offset: int, whole: bool) -> None:
+        """Commit ``offset``, with whatever else becomes true by it."""
+        engine, upload = self._engine, self.upload
+        new_length = self._plan.new_length if whole else self._plan.early_length
+        length = upload.length if new_length is None else new_length
+        finished = rules.finished(offset, length)
+        if not self._new and (offset, length, finished) == (self.committed, upload.length, upload.finished):
+            return
+        now = engine.wall()
+        touched = max(now, upload.touched_at)
+        after = evolve(upload, offset=offset, length=length, touched_at=touched, finished_at=now if finished else None)
+        facts = [engine.fact(FactKind.FINISHED, after)] if finished else []
+        if self._new:
+            facts.insert(0, engine.fact(FactKind.CREATED, after))
+            landed = await engine.catalog.create(after, facts)
+        else:
+            landed = await engine.catalog.commit(
+                Commit(upload.id, upload.epoch, self.committed, offset, now, new_length, finished, facts)
+            )
+        if not landed:
+            raise await self._overtaken()
+        self.upload, self._new = after, False
+        self.committed, self.committed_at = offset, engine.clock.seconds()
+        if finished and after.is_partial:
+            engine.on_partial_finished(after.id)
+
+    async def _overtaken(self) -> Exception:
+        """Why a compare-and-set did not match."""
+        row = await self._engine.catalog.get(self.upload.id)
+        if row is None or row.gone is not None:
+            return Gone("The upload was removed.")
+        return Held("Another request has taken this upload over.")
+
+    async def _until_released(self) -> None:
+        if not self._released:
+            waiter: Deferred[None] = Deferred()
+            self._waiting.append(waiter)
+            await waiter
+
+
+def _first(chunks: list[bytes], size: int) -> list[bytes]:
+    """The chunks that make up the first ``size`` bytes."""
+    taken: list[bytes] = []
+    for chunk in chunks:
+        if size <= 0:
+            break
+        taken.append(chunk[:size] if len(chunk) > size else chunk)
+        size -= len(chunk)
+    return taken

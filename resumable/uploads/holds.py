@@ -1,0 +1,133 @@
+"""Who may append to an upload now, and how a newer request takes that right over.
+
+Invariant: an upload has at most one holder, and the hold changes hands only after the old holder has confirmed
+its last write. A live holder is never evicted by polling; a silent or half-open one never delays anybody for
+longer than `SILENCE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import Attribute, Interface, implementer
+
+#: A holder that has received nothing for this many seconds is silent.
+SILENCE = 0.25
+
+
+class HoldMoved(Exception):
+    """The offset asked for is not where the holder is: the newer request can't match."""
+
+
+class IHolder(Interface):
+    """An append that may have the hold."""
+
+    position = Attribute("int: the absolute offset received so far, committed or not.")
+    heard = Attribute("float: when it last received a byte, or was free to receive one (reactor seconds).")
+
+    def settle() -> Awaitable[None]:
+        """Commit what was received so far; the append goes on."""
+
+    def evict() -> Awaitable[None]:
+        """End the append, commit what was received; fires once the last write is confirmed and the hold released."""
+
+
+class IHolds(Interface):
+    """The exclusive right to append, per upload."""
+
+    def take(upload_id: str, holder: IHolder, offset: int) -> Awaitable[None]:
+        """Get the hold for an append at ``offset``.
+
+        Waits for a live holder that stands at that offset, takes over from a silent one. Fails with HoldMoved
+        when the present holder has moved from that offset, without disturbing it.
+        """
+
+    def settle(upload_id: str) -> Awaitable[None]:
+        """Bring the committed offset up to date: a live holder commits, a silent one is evicted."""
+
+    def evict(upload_id: str) -> Awaitable[None]:
+        """End whoever has the hold."""
+
+    def release(upload_id: str, holder: IHolder) -> None:
+        """Give the hold back."""
+
+    def held(upload_id: str) -> bool:
+        """Whether anybody has it."""
+
+
+@define(slots=True)
+class _Hold:
+    holder: IHolder
+    waiting: list[Deferred[None]] = field(factory=list)
+
+
+@implementer(IHolds)
+class LocalHolds:
+    """Holds of one process."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._holds: dict[str, _Hold] = {}
+        #: How often a hold was taken over from a silent holder.
+        self.takeovers = 0
+
+    async def take(self, upload_id: str, holder: IHolder, offset: int) -> None:
+        while (hold := self._holds.get(upload_id)) is not None:
+            present = hold.holder
+            if present.position != offset:
+                raise HoldMoved
+            if self._patience(present) > 0:
+                await self._released_or_silent(hold)
+            else:
+                self.takeovers += 1
+                await present.evict()
+        self._holds[upload_id] = _Hold(holder)
+
+    async def settle(self, upload_id: str) -> None:
+        hold = self._holds.get(upload_id)
+        if hold is None:
+            return
+        if self._patience(hold.holder) > 0:
+            await hold.holder.settle()
+        else:
+            self.takeovers += 1
+            await hold.holder.evict()
+
+    async def evict(self, upload_id: str) -> None:
+        while (hold := self._holds.get(upload_id)) is not None:
+            await hold.holder.evict()
+
+    def release(self, upload_id: str, holder: IHolder) -> None:
+        hold = self._holds.get(upload_id)
+        if hold is None or hold.holder is not holder:
+            return
+        del self._holds[upload_id]
+        for waiter in hold.waiting:
+            if not waiter.called:
+                waiter.callback(None)
+
+    def held(self, upload_id: str) -> bool:
+        return upload_id in self._holds
+
+    def _patience(self, holder: IHolder) -> float:
+        """Seconds until this holder counts as silent, if it stays as it is."""
+        heard: float = holder.heard
+        return heard + SILENCE - self._clock.seconds()
+
+    async def _released_or_silent(self, hold: _Hold) -> None:
+        waiter: Deferred[None] = Deferred()
+        hold.waiting.append(waiter)
+        timer = self._clock.callLater(self._patience(hold.holder), self._wake, hold, waiter)
+        try:
+            await waiter
+        finally:
+            if timer.active():
+                timer.cancel()
+
+    @staticmethod
+    def _wake(hold: _Hold, waiter: Deferred[None]) -> None:
+        hold.waiting.remove(waiter)
+        waiter.callback(None)

@@ -1,0 +1,70 @@
+"""Ends uploads and frees what they held: the expired, the terminated, the forgotten.
+
+Invariant: nothing is removed from the disk before the catalog says that its upload is gone, and never while an
+unassembled final needs it. A finished upload never expires, save a partial that no final needs.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+
+from resumable.interfaces import FactKind, Gone, Upload
+from resumable.uploads.engine import Engine
+
+log = Logger()
+
+BATCH = 256
+#: A wall clock that moves this much more than the steady one was set, by somebody or something.
+JUMP = 60.0
+
+_FACTS = {Gone.TERMINATED: FactKind.TERMINATED, Gone.EXPIRED: FactKind.EXPIRED}
+
+
+class Janitor:
+    """Call `sweep` now and then; `end` and `reclaim` whenever an upload is to go."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = DeferredLock()
+        self._looked = (engine.wall(), engine.clock.seconds())
+
+    async def end(self, upload: Upload, gone: Gone) -> bool:
+        """Mark an upload gone; finals that waited for its bytes go with it. False if it was gone already."""
+        engine = self._engine
+        facts = [engine.fact(_FACTS[gone], upload)] if gone in _FACTS else []
+        ended = await engine.catalog.end(upload.id, gone, engine.wall(), facts)
+        if ended and upload.is_partial and not upload.finished:
+            for final in await engine.catalog.finals_of(upload.id):
+                await self.end(final, gone)
+        return ended
+
+    async def reclaim(self) -> None:
+        """Remove the data of every upload that is gone. What was gone at the call is off the disk when it returns."""
+        await self._lock.run(lambda: Deferred.fromCoroutine(self._remove_all()))
+
+    async def sweep(self) -> None:
+        """Expire, remove, forget. Skipped when the wall clock has jumped since the last time."""
+        engine = self._engine
+        if engine.limits.expire_after is not None and not self._clock_jumped():
+            idle_since = engine.wall() - engine.limits.expire_after
+            for upload in await engine.catalog.expired(idle_since, BATCH):
+                if not engine.holds.held(upload.id):
+                    await self.end(upload, Gone.EXPIRED)
+        await self.reclaim()
+        await engine.catalog.forget(engine.wall() - engine.limits.remember, BATCH)
+
+    async def _remove_all(self) -> None:
+        engine = self._engine
+        while ids := await engine.catalog.removable(BATCH):
+            await engine.spool.remove(ids)
+            await engine.catalog.removed(ids)
+
+    def _clock_jumped(self) -> bool:
+        wall, steady = self._engine.wall(), self._engine.clock.seconds()
+        was_wall, was_steady = self._looked
+        self._looked = (wall, steady)
+        jumped = abs((wall - was_wall) - (steady - was_steady)) > JUMP
+        if jumped:
+            log.warn("the clock was set; nothing expires in this round", wall=wall)
+        return jumped

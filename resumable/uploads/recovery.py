@@ -1,0 +1,52 @@
+"""What start-up makes of the last run's end: the catalog's word and the data files are brought together.
+
+Invariant: after a crash the catalog's offset rules. Bytes past it are adopted only in the same boot and only as far
+as their append had declared; a data file is never deleted here.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from resumable.catalog.recovery import Opened
+from resumable.catalog.sqlite import SqliteCatalog
+from resumable.interfaces import Fact, FactKind, Upload
+from resumable.protocol import rules
+from resumable.spool import Spool
+
+
+@frozen
+class Recovered:
+    """What was found: uploads whose offset moved on, files set aside, files that can't be proven."""
+
+    adopted: int
+    orphans: int
+    lost: int
+
+
+def recover(catalog: SqliteCatalog, opened: Opened, spool: Spool, boot_id: str, now: float) -> Recovered:
+    """Blocks; before anything is served. Raises CatalogUnavailable, OSError."""
+    unknown = spool.listing()
+    for upload_id in catalog.ids():
+        unknown.discard(upload_id)
+    lost = 0
+    if opened.created or opened.set_aside is not None:
+        # The record is not whole: these may have been acknowledged, and can't be proven.
+        lost = catalog.record_lost(sorted(unknown), now)
+        unknown = set()
+    for upload_id in unknown:
+        # Its record never was committed, so nobody was ever told of it.
+        spool.set_aside(upload_id)
+    adopted = sum(_adopt(catalog, spool, upload, now) for upload in catalog.adoptable(boot_id))
+    return Recovered(adopted=adopted, orphans=len(unknown), lost=lost)
+
+
+def _adopt(catalog: SqliteCatalog, spool: Spool, upload: Upload, now: float) -> bool:
+    limit = upload.adoptable if upload.length is None else min(upload.adoptable, upload.length)
+    offset = spool.adopt(upload.id, upload.offset, limit)
+    if offset <= upload.offset:
+        return False
+    facts = []
+    if rules.finished(offset, upload.length):
+        facts = [Fact(FactKind.FINISHED, upload.id, now, {"length": upload.length, "offset": offset})]
+    return catalog.adopted(upload.id, offset, now, facts)
