@@ -94,6 +94,11 @@ def test_T31_a_length_is_recorded_at_once_when_the_body_can_no_longer_be_refused
     assert (plan.length, plan.new_length, plan.early_length, plan.may_finish) == (100, 100, 100, True)
 
 
+def test_T31_a_length_of_what_is_here_finishes_the_upload():
+    plan = rules.admit_append(70, None, append(70, 70), 0, None)
+    assert (plan.length, plan.new_length, plan.may_finish) == (70, 70, True)
+
+
 @pytest.mark.parametrize(
     ("body", "made"), [(None, append(70, 100)), (30, append(70, 100, SUM)), (None, append(70, 100, None, True))]
 )
@@ -102,9 +107,12 @@ def test_T31_a_length_is_recorded_at_the_end_when_the_body_may_still_be_refused(
     assert (plan.length, plan.new_length, plan.early_length) == (100, 100, None)
 
 
-@pytest.mark.parametrize(("length", "maximum"), [(100, None), (100, 50), (None, 100)])
-def test_a_declared_body_past_the_length_or_the_maximum_is_413_before_it_is_read(length, maximum):
-    with pytest.raises(TooLarge, match="Content-Length 31") as caught:
+@pytest.mark.parametrize(
+    ("length", "maximum", "named"),
+    [(100, None, "upload's length, 100"), (100, 50, "upload's length, 100"), (None, 100, "maximum size, 100")],
+)
+def test_a_declared_body_past_the_length_or_the_maximum_is_413_before_it_is_read(length, maximum, named):
+    with pytest.raises(TooLarge, match=f"Content-Length 31 .* {named}") as caught:
         rules.admit_append(70, length, append(70), 31, maximum)
     assert caught.value.headers == {"Upload-Offset": "70"}
     assert rules.admit_append(70, length, append(70), 30, maximum).ceiling == 100
