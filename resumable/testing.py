@@ -5,24 +5,27 @@ One reason to change: what a test needs in place of threads and disks.
 `SteppedBatcher` and `SteppedPool` stand in for `resumable.threads.Batcher` and ``Pool``: their work runs in the
 turns of a `twisted.internet.task.Clock`, so a test sees every order of events that it asks for, and always the same.
 ``clock.advance(0)`` does all that waits, and what comes of it. `SimulatedDisk` stands in for
-`resumable.spool.Disk`. A SimulatedCrash inside of the work comes out of ``clock.advance``.
+`resumable.spool.Disk`. A SimulatedCrash inside of the work comes out of ``clock.advance``. Where real threads are
+wanted without a reactor, `CallQueue` takes its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from queue import SimpleQueue
 from random import Random
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from resumable.spool.simulated import SimulatedCrash, SimulatedDisk
 from resumable.threads import Stopped, answer_batch, work_batch
 
-__all__ = ["SimulatedCrash", "SimulatedDisk", "SteppedBatcher", "SteppedPool"]
+__all__ = ["CallQueue", "SimulatedCrash", "SimulatedDisk", "SteppedBatcher", "SteppedPool"]
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -120,3 +123,36 @@ class SteppedPool:
             stopping, self._stopping = self._stopping, []
             for done in stopping:
                 done.callback(None)
+
+
+@implementer(IReactorFromThreads)
+class CallQueue:
+    """What real threads want from a reactor: their calls run in the thread that waits in `until`."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
+
+    def callInThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        raise NotImplementedError("it has no threads of its own")
+
+    def suggestThreadPoolSize(self, size: int) -> None:
+        raise NotImplementedError("it has no threads of its own")
+
+    def getThreadPool(self) -> Any:
+        raise NotImplementedError("it has no threads of its own")
+
+    def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        self._calls.put(partial(callable, *args, **kwargs))
+
+    def until(self, awaited: Deferred[R], timeout: float = 30.0) -> R:
+        """Run the threads' calls until ``awaited`` fires; its result, or raises what it failed with.
+
+        Raises queue.Empty when the threads have nothing to say for ``timeout`` seconds.
+        """
+        results: list[R | Failure] = []
+        awaited.addBoth(results.append)
+        while not results:
+            self._calls.get(timeout=timeout)()
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
+        return results[0]
