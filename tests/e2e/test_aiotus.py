@@ -7,10 +7,13 @@ import io
 
 import aiohttp
 import aiotus
+import pytest
 import yarl
 
 from .daemon import Daemon
 from .tus import Tus, pattern
+
+pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # its way with chunks
 
 DATA = pattern(1_200_011, seed=15)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,38 +17,35 @@ ARTIFACT = "io.tus.java.client:tus-java-client:0.5.1"
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The client's jar."""
+def classes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A class path with the client and the scenarios."""
     place = tmp_path_factory.mktemp("java")
     tools.need("java")
-    tools.install(
-        "tus-java-client",
-        tools.need("mvn"),
-        "-q",
-        "-B",
-        "dependency:copy",
-        f"-Dartifact={ARTIFACT}",
-        f"-DoutputDirectory={place}",
-        cwd=place,
-    )
-    return next(place.glob("*.jar"))
+    compiler, maven = tools.need("javac"), tools.need("mvn")
+    fetch = ("dependency:copy", f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={place}")
+    tools.install("tus-java-client", maven, "-q", "-B", *fetch, cwd=place)
+    library = next(place.glob("*.jar"))
+    source = tools.HERE / "java" / "Scenarios.java"
+    tools.run(compiler, "-cp", str(library), "-d", str(place), "-encoding", "UTF-8", str(source), cwd=place)
+    return os.pathsep.join([str(library), str(place)])
+
+
+def play(classes: str, scenario: str, daemon: Daemon, source: Path) -> str:
+    out = tools.run("java", "-cp", classes, "Scenarios", scenario, daemon.url, str(source), cwd=source.parent)
+    return urlsplit(out.splitlines()[-1]).path
 
 
 @pytest.mark.parametrize("scenario", ["plain", "several_requests", "resume", "resume_complete"])
-def test_a_file_arrives_whole(scenario: str, library: Path, daemon: Daemon, tus: Tus, tmp_path: Path) -> None:
+def test_a_file_arrives_whole(scenario: str, classes: str, daemon: Daemon, tus: Tus, tmp_path: Path) -> None:
     source = tmp_path / "source.bin"
     source.write_bytes(DATA)
-    program = str(tools.HERE / "java" / "Scenarios.java")
-    out = tools.run("java", "-cp", str(library), program, scenario, daemon.url, str(source), cwd=tmp_path)
-    assert tus.content(urlsplit(out.splitlines()[-1]).path) == DATA
+    assert tus.content(play(classes, scenario, daemon, source)) == DATA
 
 
-def test_an_empty_file_is_finished(library: Path, daemon: Daemon, tus: Tus, tmp_path: Path) -> None:
+def test_an_empty_file_is_finished(classes: str, daemon: Daemon, tus: Tus, tmp_path: Path) -> None:
     source = tmp_path / "empty"
     source.touch()
-    program = str(tools.HERE / "java" / "Scenarios.java")
-    out = tools.run("java", "-cp", str(library), program, "plain", daemon.url, str(source), cwd=tmp_path)
-    assert tus.content(urlsplit(out.splitlines()[-1]).path) == b""
+    assert tus.content(play(classes, "plain", daemon, source)) == b""
 
 
 OVERRIDDEN = {

@@ -15,6 +15,8 @@ from tusclient.storage.filestorage import FileStorage
 from .daemon import Daemon
 from .tus import Tus, head_bytes, metadata, pattern
 
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # it leaves the source open
+
 DATA = pattern(1_200_007, seed=14)
 
 
@@ -50,10 +52,14 @@ def test_metadata_beyond_ascii_comes_back(daemon: Daemon, tus: Tus, source: str)
     assert tus.head(path_of(uploader))["upload-metadata"] == metadata(filename=name)
 
 
-def test_an_interrupted_upload_goes_on_in_another_process(
-    daemon: Daemon, tus: Tus, source: str, tmp_path: Path
-) -> None:
-    storage = FileStorage(str(tmp_path / "urls"))
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[FileStorage]:
+    it = FileStorage(str(tmp_path / "urls"))
+    yield it
+    it.close()
+
+
+def test_an_interrupted_upload_goes_on_later(daemon: Daemon, tus: Tus, source: str, storage: FileStorage) -> None:
     client = TusClient(daemon.url)
     first = client.uploader(source, chunk_size=100_000, store_url=True, url_storage=storage)
     first.upload(stop_at=500_000)

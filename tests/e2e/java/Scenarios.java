@@ -1,4 +1,4 @@
-// What people do with tus-java-client: java -cp tus-java-client.jar Scenarios.java SCENARIO ENDPOINT FILE
+// What people do with tus-java-client: java -cp tus-java-client.jar:. Scenarios SCENARIO ENDPOINT FILE
 // Prints the upload's URL on the last line of its output; an exception ends it with a status of its own.
 import io.tus.java.client.TusClient;
 import io.tus.java.client.TusURLMemoryStore;
