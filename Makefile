@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types imports unit bench docs clean
+.PHONY: help venv run test check format lint types imports unit bench docs clean
 
 help:
 	@echo "make run     serve http://127.0.0.1:$(PORT)/files/ from uploads/"
@@ -30,7 +30,9 @@ $(BIN)/.dev: $(BIN)/.made setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(BIN)/.run
 
-# --pidfile= : a twistd.pid left by a killed process would keep the next one from starting.
+venv: $(BIN)/.dev
+
+# --pidfile= : a file left by a killed process could keep the next one from starting.
 run: $(BIN)/.run
 	$(BIN)/twistd -n --pidfile= resumable --port $(PORT) --upload-dir uploads
 

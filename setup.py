@@ -13,6 +13,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "resumable/__init__.py")
 INSTALL = [
     "twisted[tls]>=26.4,<27",
     "klein>=24.8",
+    "werkzeug>=3.0",
     "treq>=25.5",
     "zope.interface>=7.0",
     "attrs>=24.2",
@@ -25,6 +26,7 @@ TEST = [
     "tuspy>=1.1",
     "aiotus>=1.1",
     "moto>=5.0",
+    "setuptools>=71",
 ]
 DEV = [
     *TEST,

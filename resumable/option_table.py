@@ -219,8 +219,8 @@ def rewrite(document: str) -> str:
     """The document with each table between ``<!-- options: short|full -->`` and ``<!-- /options -->`` made anew."""
     tables = {"short": short_table, "full": full_table}
     return re.sub(
-        r"(<!-- options: (short|full) -->\n).*?(\n<!-- /options -->)",
-        lambda match: match[1] + tables[match[2]]() + match[3],
+        r"(<!-- options: (short|full) -->\n).*?(<!-- /options -->)",
+        lambda match: f"{match[1]}\n{tables[match[2]]()}\n\n{match[3]}",
         document,
         flags=re.DOTALL,
     )

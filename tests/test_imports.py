@@ -36,8 +36,10 @@ ROOMS: dict[str, frozenset[str]] = {
     "option_values": frozenset(),
     "option_table": frozenset({"option_values"}),
     "options": frozenset({"option_values", "option_table"}),
+    "digests": frozenset({"protocol"}),
+    "startup": STORES | {"spool", "catalog"},
     "testing": STORES | {"spool"},
-    "service": OUTSIDE | {"http", "events", "options", "option_table", "option_values"},
+    "service": OUTSIDE | {"http", "events", "digests", "startup", "options", "option_table", "option_values"},
 }
 STANDARD_LIBRARY_ONLY = frozenset({"protocol"})
 MAY_TOUCH_PRIVATES = frozenset({"resumable/http/streaming.py"})

@@ -1,0 +1,133 @@
+"""What is written for people holds: tables, links, names of flags, commands to paste, numbers of obligations."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from tusclient.uploader import Uploader
+
+from resumable import option_table
+from resumable.option_table import OPTIONS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+WITH_TABLES = [ROOT / "README.md", ROOT / "docs" / "configuration.md"]
+EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.is_file())
+FOR_OPERATORS = [*PAGES, *EXAMPLES, ROOT / "Dockerfile", ROOT / "Makefile"]
+OBLIGATIONS = range(1, 63)
+
+# Flags in our pages that belong to other programs.
+TWISTD = {"help", "pidfile", "logfile", "rundir", "reactor"}
+DOCKER = {"rm", "name", "user", "ulimit", "stop-timeout", "read-only", "profile", "build", "console-address", "from"}
+HEALTHCHECK = {"interval", "timeout", "start-period"}
+PIP = {"editable", "no-cache-dir", "disable-pip-version-check", "quiet"}
+OTHERS = {"fix", "check", "strict", "now", "endpoint"}
+OTHERS_FLAGS = TWISTD | DOCKER | HEALTHCHECK | PIP | OTHERS
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page in that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+
+
+def marked_block(page: str, mark: str) -> str:
+    """The fenced block after ``<!-- run: mark -->``, for those who want to run it."""
+    match = re.search(rf"<!-- run: {mark} -->\n```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert match, f"no block marked {mark}"
+    return match[1]
+
+
+@pytest.mark.parametrize("page", WITH_TABLES, ids=name)
+def test_the_tables_of_options_are_those_of_the_code(page):
+    assert "<!-- options: " in read(page)
+    assert option_table.rewrite(read(page)) == read(page), "run: make docs"
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.flag)
+def test_each_option_is_in_both_tables(option):
+    assert f"| `--{option.flag}` |" in read(ROOT / "README.md")
+    assert f"| `{option.variable}` |" in read(ROOT / "docs" / "configuration.md")
+
+
+@pytest.mark.parametrize("page", FOR_OPERATORS, ids=name)
+def test_every_variable_and_flag_that_is_named_exists(page):
+    text = read(page)
+    if page.name == "upload.py":
+        pytest.skip("has flags of its own")
+    assert set(re.findall(r"\bRESUMABLE_[A-Z_]+\b", text)) <= {option.variable for option in OPTIONS}
+    known = {option.flag for option in OPTIONS} | OTHERS_FLAGS
+    assert set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", text)) - known == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_within_the_project_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", read(page)):
+        if not target.startswith(("http:", "https:")):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_page_of_the_docs_is_linked_from_the_index(page):
+    if page.parent.name == "docs" and page.name != "index.md":
+        assert f"]({page.name})" in read(ROOT / "docs" / "index.md")
+
+
+def test_the_commands_to_paste_are_a_shell_script_of_creation_patch_and_head():
+    script = marked_block(read(ROOT / "README.md"), "curl")
+    for part in ("-X POST", "-X PATCH", "curl -sS -I", "http://127.0.0.1:8080/files/"):
+        assert part in script
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash to check the syntax with")
+    subprocess.run([bash, "-n"], input=script, text=True, check=True, timeout=30)
+
+
+def test_the_python_snippet_uses_tuspy_as_it_is():
+    (snippet,) = blocks(read(ROOT / "README.md"), "python")
+    calls = [node for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Call)]
+    (call,) = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "uploader"]
+    inspect.signature(Uploader).bind("big.bin", client=None, **{keyword.arg: None for keyword in call.keywords})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.svg")), ids=name)
+def test_pictures_are_well_formed(path):
+    assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_the_dev_container_is_json_with_comments():
+    text = re.sub(r"^\s*//.*$", "", read(ROOT / ".devcontainer" / "devcontainer.json"), flags=re.MULTILINE)
+    assert "postCreateCommand" in json.loads(text)
+
+
+def test_the_example_client_explains_itself():
+    command = [sys.executable, str(ROOT / "examples" / "upload.py"), "--help"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "--endpoint" in run.stdout
+
+
+def test_conformance_lists_every_obligation_once():
+    numbers = re.findall(r"^\| T(\d+) \|", read(ROOT / "docs" / "conformance.md"), re.MULTILINE)
+    assert sorted(map(int, numbers)) == list(OBLIGATIONS)
+
+
+def test_every_obligation_is_named_by_a_test():
+    tests = [path for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]
+    named = {int(number) for path in tests for number in re.findall(r"(?:\bT|_t)(\d{1,2})(?![0-9A-Za-z])", read(path))}
+    assert set(OBLIGATIONS) - named == set()
