@@ -1,0 +1,156 @@
+"""``python -m bench``: the options, and the order in which things are run.
+
+Changes when an option does. Invariant: within a round the servers take turns, so that what else the machine does meets
+them alike; what a rival can't do is noted and left out, what resumable can't do makes the exit status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from bench import interrupt, measure, picture, report
+from bench.figures import Sample
+from bench.load import LoadError
+from bench.measure import SMOKE, Bench, Measure, Sizes, Source
+from bench.rivals import HERE, Unavailable
+from bench.servers import DEFAULT, KINDS, OURS, ROOT, Kind, Running
+
+MEASURES: dict[str, Measure] = {
+    "big": measure.big,
+    "parallel": measure.parallel,
+    "creation": measure.creation,
+    "open": measure.open_uploads,
+    "takeover": interrupt.takeover,
+    "stop": interrupt.stop,
+    "huge": measure.huge,
+}
+# These need minutes or tell little more the fifth time.
+ROUNDS_AT_MOST = {"open": 3, "takeover": 3, "stop": 3, "huge": 1}
+LONG = ("huge",)
+DOCS = ROOT / "docs"
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure resumable beside other tus servers.")
+    parser.add_argument("--pairs", type=int, default=5, help="rounds of each measure (default 5)")
+    parser.add_argument("--only", default="", help=f"measures, with commas between: {','.join(MEASURES)}")
+    parser.add_argument("--servers", default="", help=f"servers, with commas between: {','.join(KINDS)}")
+    parser.add_argument("--long", action="store_true", help="also 10 GiB in one PATCH; needs 13 GiB of memory")
+    parser.add_argument("--smoke", action="store_true", help="small, once, resumable alone: does the benchmark work?")
+    parser.add_argument(
+        "--calibrate", action="store_true", help="what the load generator gives to a server that does nothing"
+    )
+    parser.add_argument(
+        "--dir", type=Path, default=Path("/dev/shm"), help="where everything is kept (default /dev/shm)"
+    )
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="where the samples are saved")
+    parser.add_argument("--docs", action="store_true", help="write docs/ also after a run of some measures or servers")
+    parser.add_argument("--render", type=Path, nargs="+", metavar="FILE", help="only write docs/ from saved samples")
+    chosen = parser.parse_args(arguments)
+    for text, known in ((chosen.only, MEASURES), (chosen.servers, KINDS)):
+        if unknown := [name for name in text.split(",") if name and name not in known]:
+            parser.error(f"no such thing: {', '.join(unknown)} (known: {', '.join(known)})")
+    return chosen
+
+
+def ready(names: Sequence[str], run: report.Run) -> list[Kind]:
+    """Make the servers ready and return those that are; the others are noted."""
+    kinds = []
+    for name in names:
+        try:
+            run.versions[name] = KINDS[name].prepare()
+        except Unavailable as error:
+            run.missing[f"all/{name}"] = str(error)
+            print(f"left out: {name}: {error}", flush=True)
+        else:
+            kinds.append(KINDS[name])
+    return kinds
+
+
+def perform(run: report.Run, kinds: Sequence[Kind], name: str, pairs: int, bench: Bench, scratch: Path) -> None:
+    """Run one measure on all servers in turn, round by round, and add its samples to the run."""
+    for pair in range(min(pairs, ROUNDS_AT_MOST.get(name, pairs))):
+        for kind in kinds:
+            if f"{name}/{kind.name}" in run.missing:
+                continue
+            began = time.monotonic()
+            place = Path(tempfile.mkdtemp(dir=scratch))
+            try:
+                with Running(kind, place) as server:
+                    values = MEASURES[name](bench, server)
+            except (LoadError, OSError) as error:
+                run.missing[f"{name}/{kind.name}"] = " ".join(str(error).split())[:300]
+                print(f"{name:9} {pair + 1} {kind.name:10} FAILED: {error}", flush=True)
+            else:
+                run.samples.append(Sample(name, kind.name, pair, values))
+                told = "  ".join(f"{key} {value:,.4g}" for key, value in values.items())
+                print(f"{name:9} {pair + 1} {kind.name:10} {told}   [{time.monotonic() - began:.1f} s]", flush=True)
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def publish(run: report.Run) -> None:
+    """Write the page and the picture."""
+    DOCS.mkdir(exist_ok=True)
+    (DOCS / "benchmarks.md").write_text(report.document(run), encoding="utf-8")
+    (DOCS / report.PICTURE).write_text(picture.draw(run), encoding="utf-8")
+    print(f"wrote {DOCS / 'benchmarks.md'} and {DOCS / report.PICTURE}")
+
+
+def measured(chosen: argparse.Namespace) -> report.Run:
+    """Do what the options ask for and return what came out."""
+    names = [name for name in chosen.only.split(",") if name]
+    servers = [name for name in chosen.servers.split(",") if name]
+    if chosen.calibrate:
+        names, servers = names or ["big", "parallel", "creation"], ["null"]
+    elif not names:
+        names = [name for name in MEASURES if name not in LONG or chosen.long]
+    pairs, sizes = (1, SMOKE) if chosen.smoke else (chosen.pairs, Sizes())
+    run = report.Run(machine=report.machine(chosen.dir))
+    kinds = ready(servers or ((OURS,) if chosen.smoke else DEFAULT), run)
+    with tempfile.TemporaryDirectory(prefix="tus-bench-", dir=chosen.dir) as scratch:
+        bench = Bench(Source(Path(scratch) / "source", sizes.big), sizes)
+        for name in names:
+            perform(run, kinds, name, pairs, bench, Path(scratch))
+    return run
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    chosen = options(arguments)
+    if chosen.render:
+        publish(report.load(chosen.render))
+        return 0
+    signal.signal(signal.SIGTERM, _end)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    run = measured(chosen)
+    print("\n" + report.table(run))
+    if not chosen.smoke:
+        saved = chosen.results / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+        run.save(saved)
+        print(f"\nsaved {saved}")
+    partial = chosen.only or chosen.servers or chosen.calibrate or chosen.smoke
+    if run.samples and (chosen.docs or not partial):
+        publish(run)
+    asked = not chosen.servers or OURS in chosen.servers.split(",")
+    failed = [what for what in run.missing if what.endswith(f"/{OURS}")]
+    return 1 if failed and asked and not chosen.calibrate else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""What the benchmark tells: its figures, the samples they come from, and what resumable has promised to reach.
+
+Changes when a figure or a promise does. Invariant: a figure is the median of its samples with the least and the
+greatest beside it, and a comparison is the median of ratios taken pair by pair, since only what ran side by side
+compares.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.servers import OURS
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row of the report: ``field`` of the samples of ``measure``, in ``unit`` with ``digits`` decimals."""
+
+    measure: str
+    field: str
+    label: str
+    unit: str
+    digits: int
+    more_is_better: bool = False
+    drawn: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """A promise: ``bound`` is for our median, or with a ``rival`` for our ratio to it; at least or at most."""
+
+    measure: str
+    field: str
+    bound: float
+    rival: str | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one run of one measure gave for one server; ``pair`` numbers the round it ran in."""
+
+    measure: str
+    server: str
+    pair: int
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and greatest of some samples."""
+
+    median: float
+    low: float
+    high: float
+
+
+FIGURES = (
+    Figure("big", "rate", "one PATCH of 1 GiB", "MiB/s", 0, True, True),
+    Figure("big", "cpu", "CPU seconds per GiB", "s", 2, False, True),
+    Figure("parallel", "rate", "8 PATCHes of 128 MiB at once", "MiB/s", 0, True, True),
+    Figure("parallel", "cpu", "CPU seconds per GiB, 8 at once", "s", 2),
+    Figure("creation", "rate", "creation-with-upload of 4 KiB, 32 connections", "uploads/s", 0, True, True),
+    Figure("creation", "p50", "its latency, median", "ms", 1),
+    Figure("creation", "p99", "its latency, p99", "ms", 1, False, True),
+    Figure("creation", "cpu", "CPU per such upload", "ms", 3),
+    Figure("big", "memory", "memory above idle while 1 GiB comes in", "MiB", 1, False, True),
+    Figure("huge", "memory", "memory above idle while 10 GiB come in", "MiB", 1),
+    Figure("open", "memory", "memory per open half-sent upload", "KiB", 1, False, True),
+    Figure("takeover", "head", "HEAD while a holder is silent, slowest", "s", 2),
+    Figure("takeover", "patch", "PATCH accepted while a holder is silent, slowest", "s", 2, False, True),
+    Figure("takeover", "kept", "of what that holder had sent, kept", "%", 0, True),
+    Figure("stop", "seconds", "from SIGTERM to the end, an upload under way", "s", 2),
+    Figure("stop", "kept", "of what that upload had sent, kept after a restart", "%", 0, True),
+)
+
+TARGETS = (
+    Target("big", "rate", 2.0, "tus-node"),
+    Target("big", "rate", 4.0, "rustus"),
+    Target("big", "cpu", 0.5, "tus-node"),
+    Target("parallel", "rate", 1.4, "tus-node"),
+    Target("creation", "rate", 1.7, "tus-node"),
+    Target("big", "memory", 40.0),
+    Target("huge", "memory", 40.0),
+    Target("open", "memory", 64.0),
+    Target("takeover", "head", 0.5),
+    Target("takeover", "patch", 0.5),
+)
+
+
+def values(samples: Iterable[Sample], figure: Figure, server: str) -> dict[int, float]:
+    """Return the figure's values for a server by pair."""
+    return {
+        sample.pair: sample.values[figure.field]
+        for sample in samples
+        if sample.measure == figure.measure and sample.server == server and figure.field in sample.values
+    }
+
+
+def spread(samples: Iterable[Sample], figure: Figure, server: str) -> Spread | None:
+    """Return median, least and greatest, or None where nothing was measured."""
+    found = values(samples, figure, server).values()
+    return Spread(statistics.median(found), min(found), max(found)) if found else None
+
+
+def ratio(samples: Sequence[Sample], figure: Figure, rival: str) -> float | None:
+    """Return the median over the pairs of ours divided by the rival's, or None where no pair has both."""
+    ours, theirs = values(samples, figure, OURS), values(samples, figure, rival)
+    ratios = [ours[pair] / theirs[pair] for pair in ours.keys() & theirs.keys() if theirs[pair]]
+    return statistics.median(ratios) if ratios else None
+
+
+def judge(samples: Sequence[Sample], target: Target) -> bool | None:
+    """Tell whether a promise is kept, or None where it could not be measured."""
+    figure = next(one for one in FIGURES if (one.measure, one.field) == (target.measure, target.field))
+    if target.rival is None:
+        found = spread(samples, figure, OURS)
+        got = found.median if found else None
+    else:
+        got = ratio(samples, figure, target.rival)
+    if got is None:
+        return None
+    return got >= target.bound if figure.more_is_better else got <= target.bound

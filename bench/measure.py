@@ -1,0 +1,223 @@
+"""What is measured: speed and memory of one server that was started for it.
+
+Changes when a measurement does. Invariant: the timed part holds nothing but the load; what the server kept is checked
+after it, byte for byte by SHA-256, and a difference raises. ``interrupt.py`` measures what happens when things break.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from bench import proc, storm
+from bench.load import Connection, LoadError, create, offset_of, patch_head
+from bench.servers import Running
+
+MIB, GIB = 1 << 20, 1 << 30
+CHECK_CHUNK = 4 * MIB
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything; bytes and seconds. ``half`` is the sent half of an upload that is left open."""
+
+    big: int = GIB
+    huge: int = 10 * GIB
+    each: int = 128 * MIB
+    parallel: int = 8
+    lanes: int = 32
+    small: int = 4096
+    warm_seconds: float = 1.0
+    storm_seconds: float = 5.0
+    open: int = 5000
+    half: int = 64 << 10
+    silences: tuple[float, ...] = (0.1, 0.3, 1.0)
+
+
+SMOKE = Sizes(
+    big=32 * MIB, each=4 * MIB, lanes=8, warm_seconds=0.2, storm_seconds=0.8, open=100, half=16 << 10, silences=(0.3,)
+)
+
+
+class Source:
+    """The bytes that are uploaded: a file of random ones; what is longer goes round it."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        with path.open("wb") as out:
+            for start in range(0, size, CHECK_CHUNK):
+                out.write(os.urandom(min(CHECK_CHUNK, size - start)))
+        with path.open("rb") as file:
+            self.view = memoryview(mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ))
+        self.size = size
+        self.digest = cache(self._digest)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return ``size`` bytes (no more than the file has) from ``start``."""
+        at = start % self.size
+        return bytes(self.view[at : at + size]) + bytes(self.view[: max(0, at + size - self.size)])
+
+    def _digest(self, start: int, size: int) -> str:
+        found = hashlib.sha256()
+        for at in range(start, start + size, CHECK_CHUNK):
+            found.update(self.read(at, min(CHECK_CHUNK, start + size - at)))
+        return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every measurement is given besides the server."""
+
+    source: Source
+    sizes: Sizes
+
+
+def check_file(server: Running, path: str, digest: str) -> None:
+    """Raise LoadError unless the upload's data file has that SHA-256 (hexadecimal)."""
+    if not server.kind.keeps:
+        return
+    with server.file_of(path).open("rb") as data:
+        if hashlib.file_digest(data, "sha256").hexdigest() != digest:
+            raise LoadError(f"{server.kind.name} kept other bytes than were sent")
+
+
+def _send(bench: Bench, server: Running, path: str, start: int, size: int) -> None:
+    with Connection(server.port) as connection:
+        connection.send(patch_head(path, 0, size))
+        connection.send_from(bench.source.view, size, start)
+        connection.answer("PATCH").expect(204)
+
+
+def _new(server: Running, length: int) -> str:
+    with Connection(server.port) as connection:
+        return create(connection, server.kind.root, length)
+
+
+def big(bench: Bench, server: Running) -> dict[str, float]:
+    """One PATCH: MiB/s, CPU seconds per GiB, and the peak of memory above idle (MiB)."""
+    return _one_patch(bench, server, bench.sizes.big)
+
+
+def huge(bench: Bench, server: Running) -> dict[str, float]:
+    """The same with ten times as much, for memory that must not follow."""
+    size = bench.sizes.huge
+    if server.kind.swallows:
+        raise LoadError("holds a whole body in memory")
+    if proc.available() < size * 5 // 4:
+        raise LoadError(f"needs {size * 5 // 4 // GIB} GiB of free memory")
+    return _one_patch(bench, server, size)
+
+
+def _one_patch(bench: Bench, server: Running, size: int) -> dict[str, float]:
+    server.warm()
+    path = _new(server, size)
+    idle = proc.memory(server.pid, "VmRSS")
+    proc.forget_peak(server.pid)
+    cpu, began = proc.cpu_seconds(server.pid), time.perf_counter()
+    _send(bench, server, path, 0, size)
+    took, cpu = time.perf_counter() - began, proc.cpu_seconds(server.pid) - cpu
+    peak = proc.memory(server.pid, "VmHWM")
+    check_file(server, path, bench.source.digest(0, size))
+    return {"rate": size / MIB / took, "cpu": cpu * GIB / size, "memory": max(0, peak - idle) / MIB}
+
+
+def parallel(bench: Bench, server: Running) -> dict[str, float]:
+    """Several PATCHes at once, of different bytes: MiB/s of all together, CPU seconds per GiB."""
+    server.warm()
+    size, count = bench.sizes.each, bench.sizes.parallel
+    paths = [_new(server, size) for _ in range(count)]
+    failures: list[Exception] = []
+
+    def one(number: int) -> None:
+        try:
+            _send(bench, server, paths[number], number * size, size)
+        except (LoadError, OSError) as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
+    cpu, began = proc.cpu_seconds(server.pid), time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took, cpu = time.perf_counter() - began, proc.cpu_seconds(server.pid) - cpu
+    if failures:
+        raise LoadError(str(failures[0]))
+    for number, path in enumerate(paths):
+        check_file(server, path, bench.source.digest(number * size % bench.source.size, size))
+    total = size * count
+    return {"rate": total / MIB / took, "cpu": cpu * GIB / total}
+
+
+def creation(bench: Bench, server: Running) -> dict[str, float]:
+    """Creations with upload over keep-alive connections: uploads/s, p50 and p99 (ms), CPU ms for each."""
+    sizes = bench.sizes
+    lanes = storm.lanes(server.port, server.kind.root, sizes.lanes, sizes.small)
+    warm = storm.blow(lanes, sizes.warm_seconds)
+    cpu = proc.cpu_seconds(server.pid)
+    blown = storm.blow(lanes, sizes.storm_seconds)
+    cpu = proc.cpu_seconds(server.pid) - cpu
+    for lane in lanes:
+        path = storm.last_path(lane)
+        check_file(server, path, hashlib.sha256(lane.body).hexdigest())
+        lane.connection.close()
+    acknowledged = warm.acknowledged + blown.acknowledged
+    if server.kind.keeps:
+        files = (entry.stat().st_size for entry in os.scandir(server.directory) if entry.is_file())
+        if (kept := sum(size == sizes.small for size in files)) < acknowledged:
+            raise LoadError(f"{server.kind.name} acknowledged {acknowledged} uploads and kept {kept}")
+    return {
+        "rate": blown.rate,
+        "p50": blown.quantile(0.5) * 1e3,
+        "p99": blown.quantile(0.99) * 1e3,
+        "cpu": cpu / blown.acknowledged * 1e3,
+    }
+
+
+def _settled(pid: int, least: float = 4.0, most: float = 40.0) -> int:
+    """Return RssAnon (bytes) once it has stayed within 0.5 % for 1.5 s, between ``least`` and ``most`` seconds."""
+    began, seen = time.monotonic(), [proc.memory(pid, "RssAnon")]
+    while time.monotonic() - began < most:
+        time.sleep(0.5)
+        seen.append(proc.memory(pid, "RssAnon"))
+        if time.monotonic() - began >= least and max(seen[-4:]) <= min(seen[-4:]) * 1.005:
+            break
+    return seen[-1]
+
+
+def open_uploads(bench: Bench, server: Running) -> dict[str, float]:
+    """Many uploads of which one half was sent and the connection stays open: KiB of memory for each."""
+    server.warm()
+    count, half = bench.sizes.open, bench.sizes.half
+    idle = _settled(server.pid, least=1.0)
+    with ExitStack() as stack:
+        with Connection(server.port) as asking:
+            paths = [create(asking, server.kind.root, 2 * half) for _ in range(count)]
+        piece, opened, poller = bench.source.read(0, half), [], select.poll()
+        for path in paths:
+            connection = stack.enter_context(Connection(server.port))
+            connection.send(patch_head(path, 0, 2 * half) + piece)
+            opened.append(connection)
+            poller.register(connection.sock, select.POLLIN)
+        memory = _settled(server.pid) - idle
+        if ended := len(poller.poll(0)):
+            raise LoadError(f"{ended} of {count} open uploads were answered or closed")
+        for connection, path in list(zip(opened, paths, strict=True))[:: max(1, count // 16)]:
+            connection.send_from(bench.source.view, half, half)
+            connection.answer("PATCH").expect(204)
+            with Connection(server.port) as asking:
+                if offset_of(asking, path) != 2 * half:
+                    raise LoadError("an upload that was left half-sent did not end at its length")
+            check_file(server, path, bench.source.digest(0, 2 * half))
+    return {"memory": memory / 1024 / count, "count": count}
+
+
+Measure = Callable[[Bench, Running], dict[str, float]]

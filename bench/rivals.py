@@ -1,0 +1,81 @@
+"""Getting the servers that resumable is measured against, once, into ``bench/.cache``.
+
+Changes when a rival does or its way of being installed. Invariant: one that cannot be had is left out with a reason and
+never fails the run; an installed one is used without touching the network. What the package managers say goes to a log
+file beside the install, never into a report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench.load import LoadError
+
+HERE = Path(__file__).resolve().parent
+CACHE = HERE / ".cache"
+BUILD_SECONDS = 1800.0
+
+TUS_SERVER, FILE_STORE, RUSTUS, TUSD = "2.4", "2.1", "0.5.10", "v2.8.0"
+
+
+class Unavailable(LoadError):
+    """This server cannot be measured here, for the reason given."""
+
+
+def _run(what: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.which(command[0]) is None:
+        raise Unavailable(f"{command[0]} is not installed")
+    print(f"installing {what} (once; {log})", flush=True)
+    env = {**os.environ, **(environment or {})}
+    with log.open("wb") as out:
+        try:
+            subprocess.run(
+                command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=env, timeout=BUILD_SECONDS, check=True
+            )
+        except (subprocess.SubprocessError, OSError) as error:
+            raise Unavailable(f"{command[0]} could not install {what}") from error
+
+
+def tus_node() -> str:
+    """Make @tus/server with @tus/file-store ready and return its version."""
+    home = CACHE / "tus-node"
+    package = home / "node_modules/@tus/server/package.json"
+    if shutil.which("node") is None:
+        raise Unavailable("node is not installed")
+    if not package.exists() or not (home / "node_modules/@tus/file-store").exists():
+        packages = [f"@tus/server@{TUS_SERVER}", f"@tus/file-store@{FILE_STORE}"]
+        flags = ["--no-audit", "--no-fund", "--prefix", str(home)]
+        _run("@tus/server", ["npm", "install", *flags, *packages], home / "install.log")
+    shutil.copyfile(HERE / "tus-node.mjs", home / "tus-node.mjs")
+    return str(json.loads(package.read_text())["version"])
+
+
+def rustus() -> str:
+    """Make rustus ready, which takes minutes the first time, and return its version."""
+    home = CACHE / "rustus"
+    if not (home / "bin/rustus").exists():
+        flags = ["--version", RUSTUS, "--locked", "--root", str(home)]
+        command = ["cargo", "install", "rustus", *flags]
+        _run("rustus", command, home / "build.log", {"CARGO_TARGET_DIR": str(home / "target")})
+        shutil.rmtree(home / "target", ignore_errors=True)
+    return RUSTUS
+
+
+def tusd() -> str:
+    """Make tusd ready: one on the PATH, else one that Go installs. Returns its version."""
+    home = CACHE / "tusd"
+    if not (home / "tusd").exists():
+        if found := shutil.which("tusd"):
+            home.mkdir(parents=True, exist_ok=True)
+            (home / "tusd").symlink_to(found)
+        else:
+            command = ["go", "install", f"github.com/tus/tusd/v2/cmd/tusd@{TUSD}"]
+            _run("tusd", command, home / "install.log", {"GOBIN": str(home)})
+    said = subprocess.run([home / "tusd", "-version"], capture_output=True, text=True, timeout=30).stdout
+    return next((line.split()[-1] for line in said.splitlines() if line.startswith("Version")), TUSD)

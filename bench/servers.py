@@ -1,0 +1,189 @@
+"""The servers that are measured, and how one of them is started and stopped.
+
+Changes when a server's command line does. Invariant: a server runs in a process of its own with a fresh directory, on a
+free port of 127.0.0.1, and is gone when its ``with`` block is left, however that happens.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench import rivals
+from bench.load import HOST, Connection, LoadError, create
+from bench.rivals import CACHE, Unavailable
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 30.0
+STOP_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A server that can be measured. ``root`` is the path where uploads are created; ``prepare`` returns the version.
+
+    ``durability`` says in a few words when an upload is acknowledged. ``keeps`` is false for the calibration's server.
+    ``swallows`` tells that a body is held in memory whole, so that huge ones are not sent to it.
+    """
+
+    name: str
+    title: str
+    root: str
+    durability: str
+    prepare: Callable[[], str]
+    command: Callable[[int, Path], list[str]]
+    keeps: bool = True
+    swallows: bool = False
+
+
+def _own_version() -> str:
+    if importlib.util.find_spec("resumable.service") is None:
+        raise Unavailable("resumable.service is not there")
+    from resumable import __version__
+
+    return __version__
+
+
+def _own(port: int, directory: Path) -> list[str]:
+    twistd = Path(sys.executable).parent / "twistd"
+    start = (
+        [str(twistd)] if twistd.exists() else [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+    )
+    listen = f"tcp:{port}:interface={HOST}"
+    return [*start, "-n", "--pidfile=", "resumable", "--listen", listen, "--upload-dir", str(directory)]
+
+
+def _node(port: int, directory: Path) -> list[str]:
+    return ["node", str(CACHE / "tus-node/tus-node.mjs"), str(port), str(directory)]
+
+
+def _rustus(port: int, directory: Path) -> list[str]:
+    places = ["--data-dir", str(directory), "--info-dir", str(directory / ".info")]
+    # Its own bound on a body is 256 KiB, and it writes a line for each request: both would count against it here.
+    bounds = ["--max-body-size", str(1 << 35), "--log-level", "ERROR"]
+    return [str(CACHE / "rustus/bin/rustus"), "--host", HOST, "--port", str(port), *places, *bounds]
+
+
+def _tusd(port: int, directory: Path) -> list[str]:
+    return [
+        str(CACHE / "tusd/tusd"),
+        "-host",
+        HOST,
+        "-port",
+        str(port),
+        "-upload-dir",
+        str(directory),
+        "-verbose=false",
+    ]
+
+
+def _null(port: int, directory: Path) -> list[str]:
+    return [sys.executable, "-m", "bench.null", str(port)]
+
+
+OURS = "resumable"
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(OURS, "resumable", "/files/", "fdatasync of the file, then a catalog commit", _own_version, _own),
+        Kind("tus-node", "@tus/server", "/files", "in the page cache, never synced", rivals.tus_node, _node),
+        Kind("rustus", "rustus", "/files", "in the page cache, not synced", rivals.rustus, _rustus, swallows=True),
+        Kind("tusd", "tusd", "/files/", "in the page cache, never synced", rivals.tusd, _tusd),
+        Kind("null", "no server at all", "/files", "nothing is kept", lambda: "1", _null, keeps=False),
+    )
+}
+DEFAULT = (OURS, "tus-node", "rustus", "tusd")
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+class Running:
+    """One started server; ``directory`` is where it keeps uploads, ``log`` what it printed."""
+
+    def __init__(self, kind: Kind, scratch: Path) -> None:
+        self.kind, self.directory, self.log = kind, scratch / "uploads", scratch / "server.log"
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        if self.process is None:
+            raise LoadError("the server is not running")
+        return self.process.pid
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def start(self) -> None:
+        """Start it and wait until it answers; also a second time, on what the first one left."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                self.kind.command(self.port, self.directory),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=self.log.parent,
+                env=environment,
+            )
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise LoadError(f"{self.kind.name} did not start: {self._tail()}")
+            try:
+                with Connection(self.port, 5.0) as connection:
+                    connection.ask("OPTIONS", self.kind.root, {})
+                    return
+            except (OSError, LoadError):
+                time.sleep(0.02)
+        raise LoadError(f"{self.kind.name} did not answer within {START_SECONDS:.0f} s: {self._tail()}")
+
+    def warm(self) -> None:
+        """Send a first small upload, so that what is loaded or made on first use is there."""
+        with Connection(self.port) as connection:
+            create(connection, self.kind.root, 4096, os.urandom(4096))
+
+    def stop(self) -> tuple[float, int]:
+        """Send SIGTERM and wait; returns the seconds until it was gone and its exit status (negative: a signal)."""
+        if self.process is None:
+            raise LoadError("the server is not running")
+        began = time.perf_counter()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise LoadError(f"still running {STOP_SECONDS:.0f} s after SIGTERM") from error
+        took, self.process = time.perf_counter() - began, None
+        return took, status
+
+    def file_of(self, path: str) -> Path:
+        """Return the data file of the upload at that path: every server here names it by the last segment."""
+        return self.directory / path.rstrip("/").rpartition("/")[2]
+
+    def _tail(self) -> str:
+        return self.log.read_text(errors="replace")[-600:].strip()

@@ -1,0 +1,81 @@
+"""The benchmark works: its arithmetic, its reading of answers, and a small run against the service itself."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from bench.figures import FIGURES, Sample, Target, judge, ratio, spread
+from bench.load import LoadError
+from bench.picture import draw
+from bench.report import Run, document, load, table
+from bench.storm import complete
+
+ROOT = Path(__file__).resolve().parent.parent
+RATE = FIGURES[0]
+SAMPLES = [
+    Sample("big", "resumable", 0, {"rate": 900.0}),
+    Sample("big", "tus-node", 0, {"rate": 300.0}),
+    Sample("big", "resumable", 1, {"rate": 400.0}),
+    Sample("big", "tus-node", 1, {"rate": 200.0}),
+    Sample("big", "resumable", 2, {"rate": 1000.0}),
+    Sample("big", "tus-node", 2, {"rate": 400.0}),
+]
+
+
+def test_a_figure_is_the_median_with_the_least_and_the_greatest() -> None:
+    found = spread(SAMPLES, RATE, "resumable")
+    assert found is not None
+    assert (found.low, found.median, found.high) == (400.0, 900.0, 1000.0)
+
+
+def test_a_comparison_is_the_median_of_the_ratios_of_each_round() -> None:
+    assert ratio(SAMPLES, RATE, "tus-node") == 2.5
+    assert judge(SAMPLES, Target("big", "rate", 2.5, "tus-node")) is True
+    assert judge(SAMPLES, Target("big", "rate", 2.6, "tus-node")) is False
+
+
+def test_a_promise_without_samples_is_neither_kept_nor_broken() -> None:
+    assert judge(SAMPLES, Target("big", "rate", 4.0, "rustus")) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "whole"),
+    [
+        (b"HTTP/1.1 201 Created\r\nLocation: /x\r\n", False),
+        (b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n", True),
+        (b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\no", False),
+        (b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n", False),
+        (b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", True),
+    ],
+)
+def test_the_end_of_an_answer_is_seen(answer: bytes, whole: bool) -> None:
+    assert complete(answer) is whole
+
+
+def test_no_figure_is_made_of_refusals() -> None:
+    with pytest.raises(LoadError, match="503"):
+        complete(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_a_report_names_what_is_missing_and_can_be_made_again_from_its_file(tmp_path: Path) -> None:
+    run = Run({"cores": "2"}, {"resumable": "1"}, list(SAMPLES), {"all/rustus": "cargo is not installed"})
+    run.save(tmp_path / "run.json")
+    again = load([tmp_path / "run.json"])
+    assert document(again) == document(run)
+    assert "2.50 x" in table(again)
+    assert "cargo is not installed" in document(again)
+    assert "reached" in document(again)
+    assert draw(again).startswith("<svg")
+
+
+@pytest.mark.skipif(find_spec("resumable.service") is None, reason="resumable.service is not there")
+@pytest.mark.skipif(not Path("/proc/self/status").exists() or not Path("/dev/shm").is_dir(), reason="needs Linux")
+def test_the_benchmark_runs_and_every_byte_it_sends_is_kept() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--smoke"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout
