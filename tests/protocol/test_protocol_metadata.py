@@ -75,7 +75,7 @@ def test_T25_nothing_that_could_smuggle_a_header_is_taken(header):
 
 
 def test_metadata_longer_than_the_bound_is_400():
-    assert len(metadata.parse("k " + "AAAA" * 4095)["k"]) == 3 * 4095
+    assert len(metadata.parse("key " + "AAAA" * 4095)["key"]) == 3 * 4095
     with pytest.raises(BadRequest, match="longer"):
         metadata.parse("k " + "AAAA" * 4096)
 
