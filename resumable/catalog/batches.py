@@ -216,11 +216,16 @@ def _alone(job: Job[Any], connection: sqlite3.Connection) -> Any:
             raise
         if isinstance(error, _OWN_ERRORS):
             return _failure(ValueError(f"not a possible record: {error}"))
+        if isinstance(error, sqlite3.Error):
+            return _failure(CatalogUnavailable(f"a record that can't be read: {error}"))
         return _failure(error)
 
 
 def _is_fatal(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or (isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_ERRORS))
+    """Whether it says something of the database. Text that is not UTF-8 has no code: Python says that, not SQLite."""
+    if isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_ERRORS):
+        return hasattr(error, "sqlite_errorcode")
+    return isinstance(error, MemoryError)
 
 
 def _failure(error: Exception) -> Failure:

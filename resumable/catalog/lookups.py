@@ -28,7 +28,7 @@ EXPIRED = f"""SELECT {FIELDS} FROM uploads WHERE {NEEDS_EXPIRY} AND touched_at <
 FINALS_OF = f"""SELECT {FIELDS} FROM uploads JOIN pins ON pins.final_id = uploads.id
     WHERE pins.partial_id = ? ORDER BY created_at, seq"""
 UNASSEMBLED = f"SELECT {FIELDS} FROM uploads WHERE {WAITING_FINAL} ORDER BY created_at, seq"
-ADOPTABLE = f"""SELECT {FIELDS} FROM uploads WHERE finished_at IS NULL AND gone IS NULL
+ADOPTABLE = f"""SELECT {FIELDS} FROM uploads INDEXED BY uploads_to_expire WHERE finished_at IS NULL AND gone IS NULL
     AND adoptable > offset AND boot_id = ? ORDER BY seq"""
 IDS = "SELECT seq, id FROM uploads WHERE seq > ? ORDER BY seq LIMIT ?"
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
+from collections import deque
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Final
@@ -122,7 +123,18 @@ def _damaged_pages(connection: sqlite3.Connection) -> str | None:
     if version(connection) > len(MIGRATIONS):
         raise CatalogUnavailable("the catalog was made by a newer release")
     verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-    return None if verdict == "ok" else verdict
+    return _unreadable_text(connection) if verdict == "ok" else verdict
+
+
+def _unreadable_text(connection: sqlite3.Connection) -> str | None:
+    """SQLite does not look into text; a record that can't be decoded would fail every query that meets it."""
+    try:
+        deque(connection.execute("SELECT id, metadata, concat, partials, boot_id FROM uploads"), maxlen=0)
+    except sqlite3.OperationalError as error:
+        if hasattr(error, "sqlite_errorcode"):
+            raise
+        return "a record has text that is not UTF-8"
+    return None
 
 
 def _damaged_log(path: str) -> str | None:

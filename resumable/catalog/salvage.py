@@ -10,24 +10,27 @@ a table that can't be. See https://www.sqlite.org/fileformat2.html.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import struct
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from heapq import heappop, heappush
 from typing import Any, Final
 from urllib.parse import quote
 
 from resumable.catalog.changes import record_lost
 from resumable.catalog.schema import FIELDS, LIMIT, PAGE_SIZE, PIN, WAITING_FINAL
+from resumable.interfaces import FactKind
 
-ERRORS_PER_TABLE: Final = 20_000  # a fraction of a second's worth of trying
+ERRORS: Final = 20_000  # at most, for one table: about a second's worth of trying
+SENSIBLE: Final = 1 << 53  # no count gets here
 IDS: Final = 1 << 128  # ids as the number that their first 16 bytes make
 COLUMNS: Final = f"{FIELDS}, on_disk"
 
 _ROWS = f"SELECT seq, {COLUMNS} FROM uploads NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
-_INDEX = """SELECT id FROM uploads INDEXED BY uploads_by_id
+_INDEX = """SELECT id, seq FROM uploads INDEXED BY uploads_by_id
     WHERE id >= CAST(? AS TEXT) AND id < CAST(? AS TEXT) ORDER BY id"""
 _FACTS = (
     "SELECT seq, deliverer, upload_id, kind, at, data FROM outbox NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
@@ -69,8 +72,11 @@ def salvage(damaged: str, fresh: str, at: float) -> int:
 
 
 def _save(source: sqlite3.Connection, target: sqlite3.Connection, at: float) -> int:
-    lost: set[str] = set()
-    for row in _by_number(source, _ROWS):
+    named = dict(_by_id(source, _INDEX))
+    lost = set(named)
+    # the index may lack some leaves, and so a few of the highest numbers
+    highest = max(named.values()) + 1000 if named else _last_number(source)
+    for row in _by_number(source, _ROWS, highest):
         try:
             if not all(isinstance(value, types) for value, types in zip(row[1:], _TYPES, strict=True)):
                 raise sqlite3.IntegrityError("a value of another type")
@@ -78,15 +84,24 @@ def _save(source: sqlite3.Connection, target: sqlite3.Connection, at: float) -> 
         except sqlite3.IntegrityError:
             lost.update(row[1:2])
     saved = int(target.execute("SELECT count(*) FROM uploads").fetchone()[0])
-    lost.update(row[0] for row in _by_id(source, _INDEX))
     record_lost(target, [one for one in lost if isinstance(one, str) and one], at)
     for final, partials in target.execute(f"SELECT id, partials FROM uploads WHERE {WAITING_FINAL}").fetchall():
         target.executemany(PIN, [(partial, final) for partial in partials.split(" ")])
-    with suppress(sqlite3.IntegrityError):
-        for fact in _by_number(source, _FACTS):
+    for fact in _by_number(source, _FACTS, _last_number(source)):
+        if _is_fact(*fact):
             target.execute("INSERT OR IGNORE INTO outbox VALUES (?, ?, ?, ?, ?, ?)", fact)
     _keep_counting(source, target, at)
     return saved
+
+
+def _is_fact(seq: object, deliverer: object, upload_id: object, kind: object, at: object, data: object) -> bool:
+    try:
+        json.loads(str(data))
+        FactKind(kind)
+    except ValueError:
+        return False
+    texts = isinstance(deliverer, str) and isinstance(upload_id, str) and isinstance(data, str)
+    return texts and isinstance(at, float) and isinstance(seq, int) and 0 < seq < SENSIBLE
 
 
 def _keep_counting(source: sqlite3.Connection, target: sqlite3.Connection, at: float) -> None:
@@ -95,17 +110,19 @@ def _keep_counting(source: sqlite3.Connection, target: sqlite3.Connection, at: f
         row = source.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
         last = int(row[0]) if row else 0
     except (sqlite3.Error, TypeError, ValueError):
+        last = SENSIBLE
+    if not 0 <= last < SENSIBLE:
         last = int(at * 1000)
     target.execute("DELETE FROM sqlite_sequence WHERE name = 'outbox'")
     target.execute("INSERT INTO sqlite_sequence SELECT 'outbox', MAX(?, IFNULL(MAX(seq), 0)) FROM outbox", (last,))
 
 
-def _by_number(source: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
+def _by_number(source: sqlite3.Connection, query: str, highest: int) -> Iterator[tuple[Any, ...]]:
     def read(low: int, high: int, order: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
         for row in source.execute(f"{query} {order}", (low, high)):
             yield row[0], row
 
-    return _between(read, 0, min(LIMIT, _highest(source)))
+    return _between(read, 0, LIMIT, highest, _patience(source))
 
 
 def _by_id(source: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
@@ -114,48 +131,57 @@ def _by_id(source: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
         for row in source.execute(f"{query} {order}", (low.to_bytes(16, "big"), past)):
             yield int.from_bytes(row[0].encode()[:16].ljust(16, b"\0"), "big"), row
 
-    return _between(read, 0, IDS - 1)
+    return _between(read, 0, IDS - 1, IDS - 1, _patience(source))
 
 
 def _between(
-    read: Callable[[int, int, str], Iterator[tuple[int, tuple[Any, ...]]]], first: int, last: int
+    read: Callable[[int, int, str], Iterator[tuple[int, tuple[Any, ...]]]],
+    low: int,
+    high: int,
+    last: int,
+    patience: int,
 ) -> Iterator[tuple[Any, ...]]:
-    """Every row that can be read in a range of keys, the widest gaps first; some twice if the table is tangled."""
-    ranges = deque([(first, last)])
-    errors = 0
-    while ranges and errors < ERRORS_PER_TABLE:
-        low, high = ranges.popleft()
+    """Every row that can be read in a range of keys; some twice if the table is tangled.
+
+    ``last``: no key above is looked for singly. What lies where something was found is searched before what lies
+    where nothing was.
+    """
+    ranges = [(0, low, high)]
+    while ranges and patience > 0:
+        fruitless, low, high = heappop(ranges)
+        width = high - low
         try:
             for key, row in read(low, high, "ASC"):
                 low = max(low, min(key + 1, high + 1))
                 yield row
             continue
         except sqlite3.Error:
-            errors += 1
+            patience -= 1
         try:
             for key, row in read(low, high, "DESC"):
                 high = min(high, max(key - 1, low - 1))
                 yield row
             continue
         except sqlite3.Error:
-            errors += 1
+            patience -= 1
+        fruitless = 0 if high - low < width else fruitless + 1
+        high = min(high, last)
         if low < high:
             middle = (low + high) // 2
-            ranges += [(low, middle), (middle + 1, high)]
+            heappush(ranges, (fruitless, low, middle))
+            heappush(ranges, (fruitless, middle + 1, high))
 
 
-def _highest(source: sqlite3.Connection) -> int:
-    """A number that no key passes: the last one, or as many as could be on all pages if that can't be read."""
-    numbers = [1 << 20]
-    for query in (
-        "SELECT MAX(seq) FROM uploads INDEXED BY uploads_by_id",
-        "SELECT MAX(seq) FROM uploads NOT INDEXED",
-        "SELECT MAX(seq) FROM outbox NOT INDEXED",
-        "SELECT page_count * 100 FROM pragma_page_count",
-    ):
-        with suppress(sqlite3.Error, TypeError):
-            numbers.append(int(source.execute(query).fetchone()[0]))
-    return max(numbers)
+def _last_number(source: sqlite3.Connection) -> int:
+    """As many rows as there could be: a bound for tables whose end can't be read."""
+    (pages,) = source.execute("SELECT page_count FROM pragma_page_count").fetchone()
+    return int(pages) * 100
+
+
+def _patience(source: sqlite3.Connection) -> int:
+    """How many errors to bear: enough to walk round some bad pages in ten."""
+    (pages,) = source.execute("SELECT page_count FROM pragma_page_count").fetchone()
+    return min(ERRORS, 1000 + 8 * int(pages))
 
 
 def _readable(copy: str, fresh: str) -> sqlite3.Connection | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -16,9 +16,9 @@ class SqliteContractTests(CatalogContract, SynchronousTestCase):
     """The contract, by the default catalog."""
 
     def make_catalog(self, deliverers: Sequence[str] = ()) -> SqliteCatalog:
-        directory = Path(self.mktemp())
-        directory.mkdir(parents=True)
-        self.shelf = Shelf(directory)
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.shelf = Shelf(directory.name)
         catalog = self.shelf.running(deliverers=deliverers)
         self.addCleanup(catalog.stop)
         return catalog

@@ -1,0 +1,182 @@
+"""What start-up asks of the catalog before the reactor runs."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from resumable.catalog import changes, lookups, schema
+from resumable.catalog.sqlite import Opened
+from resumable.interfaces import CatalogUnavailable, Fact, FactKind, Gone
+from tests.catalog.contract import done, name, upload
+from tests.catalog.doubles import Shelf
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path)
+
+
+def test_the_first_open_creates_and_the_second_finds(shelf: Shelf) -> None:
+    first = shelf.catalog()
+    assert first.open() == Opened(created=True, recovered=None, set_aside=None)
+    first._batches.close()
+    second = shelf.catalog()
+    assert second.open() == Opened(created=False, recovered=None, set_aside=None)
+    second._batches.close()
+
+
+def test_the_log_of_a_catalog_that_was_taken_away_is_not_the_new_ones(shelf: Shelf) -> None:
+    Path(f"{shelf.path}-wal").write_bytes(b"the log of another")
+    catalog = shelf.catalog()
+    assert catalog.open().created
+    catalog._batches.close()
+    kept = [one for one in os.listdir(shelf.directory) if "damaged" in one]
+    assert [(shelf.directory / one).read_bytes() for one in kept] == [b"the log of another"]
+
+
+def test_a_directory_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CatalogUnavailable) as caught:
+        Shelf(tmp_path / "missing").catalog().open()
+    assert not caught.value.no_space
+
+
+def test_only_appends_of_this_boot_with_bytes_to_adopt_are_adoptable(shelf: Shelf) -> None:
+    catalog = shelf.running()
+    wanted = upload(1, offset=5, adoptable=900, epoch=1, boot_id="this", metadata="m")
+    for record in (
+        wanted,
+        upload(2, offset=5, adoptable=900, epoch=1, boot_id="another"),
+        upload(3, offset=5, adoptable=5, epoch=1, boot_id="this"),
+        upload(4),
+        done(upload(5, boot_id="this")),
+        upload(6, offset=5, adoptable=900, boot_id="this", gone=Gone.TERMINATED, gone_at=1.0),
+    ):
+        catalog.create(record, ())
+    shelf.flush()
+    assert catalog.adoptable("this") == [wanted]
+    assert catalog.adoptable("none") == []
+    assert catalog.stop().called
+
+
+def test_adopting_moves_the_offset_within_what_may_be(shelf: Shelf) -> None:
+    catalog = shelf.running()
+    catalog.create(upload(1, offset=5, adoptable=900, epoch=1, boot_id="this"), ())
+    shelf.flush()
+    assert not catalog.adopted(name(1), 5, 200.0, ())
+    assert not catalog.adopted(name(1), 901, 200.0, ())
+    assert not catalog.adopted(name(2), 7, 200.0, ())
+    assert catalog.adopted(name(1), 700, 200.0, ())
+    assert not catalog.adopted(name(1), 800, 200.0, ()), "nothing more may be"
+    found = catalog.get(name(1))
+    shelf.flush()
+    assert found.result == upload(1, offset=700, adoptable=700, epoch=1, boot_id="this", touched_at=200.0)
+    assert catalog.adoptable("this") == []
+    assert catalog.stop().called
+
+
+def test_adopting_the_last_byte_finishes_and_says_so(shelf: Shelf) -> None:
+    catalog = shelf.running(deliverers=["hook"])
+    catalog.create(upload(1, adoptable=1000, epoch=1, boot_id="this"), ())
+    catalog.create(upload(2, adoptable=1000, epoch=1, boot_id="this", length=None), ())
+    shelf.flush()
+    fact = Fact(FactKind.FINISHED, name(1), 200.0)
+    assert catalog.adopted(name(1), 1000, 200.0, [fact])
+    assert catalog.adopted(name(2), 1000, 200.0, ())
+    assert not catalog.adopted(name(1), 1000, 300.0, [fact])
+    found, unknown, pending = catalog.get(name(1)), catalog.get(name(2)), catalog.pending("hook", 5)
+    shelf.flush()
+    assert found.result.finished_at == 200.0
+    assert not unknown.result.finished
+    assert [one.fact for one in pending.result] == [fact]
+    assert catalog.stop().called
+
+
+def test_ids_are_all_that_are_known_in_order(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resumable.catalog.sqlite.IDS_AT_ONCE", 3)
+    catalog = shelf.running()
+    for number in range(10):
+        catalog.create(upload(number), ())
+    ended = catalog.end(name(3), Gone.EXPIRED, 200.0, ())
+    shelf.flush()
+    assert ended.result is True
+    assert list(catalog.ids()) == [name(number) for number in range(10)]
+    assert catalog.stop().called
+
+
+def test_data_without_a_record_is_lost_and_stays_so(shelf: Shelf) -> None:
+    catalog = shelf.running()
+    catalog.create(upload(1), ())
+    shelf.flush()
+    assert catalog.record_lost([name(1), name(2), name(3)], 200.0) == 2
+    assert catalog.record_lost([name(2)], 300.0) == 0
+    found = catalog.get_many([name(1), name(2)])
+    marked, again = catalog.mark_lost(name(1), 250.0), catalog.mark_lost(name(1), 260.0)
+    now, removable, forgotten = catalog.get(name(1)), catalog.removable(10), catalog.forget(1e9, 10)
+    shelf.flush()
+    assert found.result[name(1)].gone is None
+    assert (found.result[name(2)].gone, found.result[name(2)].gone_at) == (Gone.LOST, 200.0)
+    assert [marked.result, again.result] == [True, False]
+    assert now.result.gone is Gone.LOST
+    assert removable.result == [] and forgotten.result == 0
+    assert catalog.stop().called
+
+
+def test_a_new_deliverer_starts_from_now_and_one_that_returns_too(shelf: Shelf) -> None:
+    def facts_of(deliverers: list[str], number: int) -> dict[str, list[str]]:
+        catalog = shelf.running(deliverers=deliverers)
+        catalog.create(upload(number), [Fact(FactKind.CREATED, name(number), 1.0)])
+        answers = {one: catalog.pending(one, 10) for one in ("hook", "log")}
+        assert catalog.stop().called
+        return {one: [pending.fact.upload_id for pending in answer.result] for one, answer in answers.items()}
+
+    assert facts_of([], 1) == {"hook": [], "log": []}
+    assert facts_of(["hook"], 2) == {"hook": [name(2)], "log": []}
+    assert facts_of(["hook", "log"], 3) == {"hook": [name(2), name(3)], "log": [name(3)]}
+    assert facts_of(["log"], 4) == {"hook": [], "log": [name(3), name(4)]}
+    assert facts_of(["hook", "log"], 5) == {"hook": [name(5)], "log": [name(3), name(4), name(5)]}
+
+
+def test_the_schema_is_reached_by_migrations_from_any_version(tmp_path: Path) -> None:
+    for version in range(len(schema.MIGRATIONS)):
+        path = str(tmp_path / f"from-{version}")
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            for statements in schema.MIGRATIONS[:version]:
+                for statement in statements:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {version}")
+            schema.migrate(connection)
+            assert schema.version(connection) == len(schema.MIGRATIONS)
+            schema.migrate(connection)
+
+
+def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
+    """Each goes by an index; what walks through `uploads` itself would cost seconds with a million finished."""
+    catalog = shelf.running()
+    connection = catalog._batches.open()
+    wanted = {
+        lookups.GET: "uploads_by_id",
+        lookups.REMOVABLE: "uploads_to_remove",
+        lookups.EXPIRED: "uploads_to_expire",
+        lookups.UNASSEMBLED: "uploads_to_assemble",
+        lookups.ADOPTABLE: "uploads_to_expire",
+        lookups.FINALS_OF: "uploads_by_id",
+        changes._FORGET: "uploads_to_forget",
+        changes._COMMIT: "uploads_by_id",
+        changes._UNPIN: "pins_by_final",
+    }
+    for query, index in wanted.items():
+        values = (None,) * _parameters(query)
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+        assert any(index in step for step in plan), (query, plan)
+        assert not any(step.startswith("SCAN") and "INDEX" not in step for step in plan), (query, plan)
+    assert catalog.stop().called
+
+
+def _parameters(query: str) -> int:
+    numbered = [number for number in range(1, 10) if f"?{number}" in query]
+    return max(numbered) if numbered else query.count("?")
