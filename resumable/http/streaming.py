@@ -14,22 +14,17 @@ from io import BytesIO
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.http import (
-    HTTPChannel,
-    _ChunkedTransferDecoder,
-    _MalformedChunkedDataError,
-    datetimeToString,
-)
+from twisted.web.http import HTTPChannel, datetimeToString
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from resumable.http.body import Body
 from resumable.http.framing import (
-    MAX_TRAILERS,
+    ChunkReader,
     Head,
     Refused,
     check_unfinished,
@@ -38,15 +33,15 @@ from resumable.http.framing import (
     problem,
     refusal,
 )
+from resumable.interfaces import BodyLost
 
 __all__ = ["Body", "StreamingRequest", "StreamingSite"]
 
-TESTED_TWISTED: Final = ("25.5", "26.10")
+TESTED_TWISTED: Final = ("26.4", "26.10")
 """The oldest and the newest version of Twisted that the tests ran with."""
 
 PRIVATES: Final[Mapping[type, tuple[str, ...]]] = {
     HTTPChannel: ("_requestProducer", "_waitingForTransport", "pauseProducing", "resumeProducing", "writeHeaders"),
-    _ChunkedTransferDecoder: ("dataReceived", "state"),
     HTTPRequest: ("_cleanup", "_disconnected", "requestReceived"),
     Request: ("_handleStar",),
 }
@@ -92,7 +87,8 @@ class StreamingRequest(Request):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Log it, and tell the client no more than that it failed."""
-        self._log.failure("a request failed", reason, method=self.method, path=self.path)
+        if not (self._disconnected and isinstance(reason.value, BodyLost | CancelledError)):
+            self._log.failure("{method} {path} failed", reason, method=self.method, path=self.path)
         if self._disconnected or self.finished:
             return reason
         self.close_after_answer()
@@ -104,13 +100,18 @@ class StreamingRequest(Request):
         self.responseHeaders.setRawHeaders(b"Content-Type", [b"application/problem+json"])
         self.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
         self.write(body)
-        self.finish()  # type: ignore[no-untyped-call]
+        self.finish()
         return reason
 
     def write(self, data: bytes) -> None:
         if not self.startedWriting and not self._disconnected:
             self.channel.answering(self)
         super().write(data)  # type: ignore[no-untyped-call]
+
+    def finish(self) -> None:
+        """The answer is complete. Nothing happens when the client is gone: it may go at any time."""
+        if not self._disconnected:
+            super().finish()  # type: ignore[no-untyped-call]
 
     def close_after_answer(self) -> None:
         """Close the connection when this request has been answered, and say so if the headers aren't out yet."""
@@ -121,6 +122,7 @@ class StreamingRequest(Request):
 
     def connectionLost(self, reason: Failure) -> None:
         """The body goes first: what it brought is delivered before anybody cancels the handler."""
+        self._disconnected = True
         self.body.end("disconnected")
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
@@ -133,9 +135,8 @@ class StreamingChannel(HTTPChannel):
     requests: list[StreamingRequest]
 
     _body: Body | None = None  # while it arrives, even if its request has been answered
-    _left = 0  # bytes to come of a body with a Content-Length
-    _decoder: _ChunkedTransferDecoder | None = None
-    _rest: bytes | None = None  # what followed a chunked body
+    _left = 0  # bytes to come of a body with a Content-Length, or of one chunk
+    _chunks: ChunkReader | None = None
     _input = b""  # bytes not looked at yet
     _busy = False  # parsing, further up the stack
     _begun = False  # the first byte of a request has come
@@ -155,7 +156,7 @@ class StreamingChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._state, self.deadline, self._input = _CLOSED, math.inf, b""
-        self._body = self._decoder = None
+        self._body = self._chunks = None
         try:
             super().connectionLost(reason)  # type: ignore[no-untyped-call]
         finally:
@@ -165,7 +166,7 @@ class StreamingChannel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         size = len(data)
-        if size < self._left:  # in a body whose length is known: nothing to parse, nothing to copy
+        if size < self._left:  # within a body or a chunk: nothing to parse, nothing to copy
             self._left -= size
             if size >= self._read_size:
                 self._read_more()
@@ -237,10 +238,7 @@ class StreamingChannel(HTTPChannel):
         if head.length != 0:
             self._body, self._left = body, head.length or 0
             self.deadline = self.seconds() + self.site.network_timeout
-            if head.length is None:
-                self._pieces: list[bytes] = []
-                self._decoder = _ChunkedTransferDecoder(self._pieces.append, self._chunks_ended)
-                self._decoder._maxTrailerHeadersSize = MAX_TRAILERS
+            self._chunks = ChunkReader() if head.length is None else None
         if self.site.stopping:
             request.close_after_answer()
         request.parseCookies()  # type: ignore[no-untyped-call]
@@ -248,8 +246,8 @@ class StreamingChannel(HTTPChannel):
 
     def _take_body(self, body: Body) -> None:
         data, self._input = self._input, b""
-        if self._decoder is not None:
-            self._take_chunks(body, self._decoder, data)
+        if self._chunks is not None:
+            self._take_chunks(body, self._chunks, data)
             return
         if len(data) > self._left:
             data, self._input = data[: self._left], data[self._left :]
@@ -258,30 +256,28 @@ class StreamingChannel(HTTPChannel):
         if not self._left and self._body is body:
             self._body_complete(body)
 
-    def _take_chunks(self, body: Body, decoder: _ChunkedTransferDecoder, data: bytes) -> None:
+    def _take_chunks(self, body: Body, chunks: ChunkReader, data: bytes) -> None:
         if len(data) >= self._read_size:
             self._read_more()
-        malformed = False
+        pieces: list[bytes] = []
+        rest, malformed = None, False
+        chunks.left = self._left
         try:
-            decoder.dataReceived(data)
-            if decoder.state == "FINISHED":
-                body.trailers = parse_trailers([bytes(line) for line in decoder._trailerHeaders])
-        except (_MalformedChunkedDataError, Refused):
+            rest = chunks.feed(data, pieces)
+            if rest is not None:
+                body.trailers = parse_trailers(chunks.trailers)
+        except Refused:
             malformed = True
-        if self._pieces:  # one write for all that one read brought
-            data = b"".join(self._pieces)
-            self._pieces.clear()
-            body.arrived(data)
+        self._left = chunks.left
+        if pieces:  # one write for all that one read brought
+            body.arrived(b"".join(pieces))
         if self._body is not body:
             return
         if malformed:
             self._lose_body("malformed")
-        elif self._rest is not None:
-            self._input, self._rest = self._rest, None
+        elif rest is not None:
+            self._input = rest
             self._body_complete(body)
-
-    def _chunks_ended(self, rest: bytes) -> None:
-        self._rest = rest
 
     def _body_complete(self, body: Body) -> None:
         self._forget_body()
@@ -302,7 +298,7 @@ class StreamingChannel(HTTPChannel):
         self.regulate()
 
     def _forget_body(self) -> None:
-        self._body = self._decoder = None
+        self._body = self._chunks = None
         self._left = 0
         self.deadline = self.deadline if self._state else math.inf
         if self._read_size != READ_SIZE:
@@ -310,7 +306,8 @@ class StreamingChannel(HTTPChannel):
 
     def _read_more(self) -> None:
         """Reads come back full: larger ones make a fast body twice as fast."""
-        larger = min(2 * self._read_size, self.site.max_body_buffer)
+        limit = self.site.max_body_buffer
+        larger = min(2 * self._read_size, limit // 2 if self._chunks else limit)  # chunks are copied once
         if larger > self._read_size and hasattr(self.transport, "bufferSize"):
             self._read_size = self.transport.bufferSize = larger  # type: ignore[union-attr]
 
