@@ -142,7 +142,7 @@ class Batches:
 
     def _attempt(self, jobs: Sequence[Job[Any]]) -> list[Any]:
         connection = self.open()
-        number = self._number + 1
+        number = self._number
         try:
             if not any(job.writes for job in jobs):
                 return [_alone(job, connection) for job in jobs]
@@ -150,6 +150,7 @@ class Batches:
             connection.execute("BEGIN IMMEDIATE")
             results = self._together(connection, jobs)
             if connection.total_changes != before:
+                number += 1
                 connection.execute("UPDATE batches SET number = ?", (number,))
         except (sqlite3.Error, MemoryError) as error:
             raise self._spoilt(error) from error

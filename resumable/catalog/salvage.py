@@ -17,6 +17,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from heapq import heappop, heappush
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -72,19 +73,20 @@ def salvage(damaged: str, fresh: str, at: float) -> int:
 
 
 def _save(source: sqlite3.Connection, target: sqlite3.Connection, at: float) -> int:
-    named = dict(_by_id(source, _INDEX))
-    lost = set(named)
     # the index may lack some leaves, and so a few of the highest numbers
-    highest = max(named.values()) + 1000 if named else _last_number(source)
+    highest = max((seq + 1000 for _, seq in _by_id(source, _INDEX)), default=_last_number(source))
+    lost = []
     for row in _by_number(source, _ROWS, highest):
         try:
             if not all(isinstance(value, types) for value, types in zip(row[1:], _TYPES, strict=True)):
                 raise sqlite3.IntegrityError("a value of another type")
             target.execute(_SAVE, row[1:])
         except sqlite3.IntegrityError:
-            lost.update(row[1:2])
+            lost.append(row[1])
     saved = int(target.execute("SELECT count(*) FROM uploads").fetchone()[0])
-    record_lost(target, [one for one in lost if isinstance(one, str) and one], at)
+    for one in chain(lost, (row[0] for row in _by_id(source, _INDEX))):
+        if isinstance(one, str) and one:
+            record_lost(target, [one], at)
     for final, partials in target.execute(f"SELECT id, partials FROM uploads WHERE {WAITING_FINAL}").fetchall():
         target.executemany(PIN, [(partial, final) for partial in partials.split(" ")])
     for fact in _by_number(source, _FACTS, _last_number(source)):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -62,7 +62,7 @@ class SqliteCatalog:
         self._batches = Batches(path, self._ballast, connector)
         self._outbox = Outbox(deliverers)
         self._batcher = batcher(self._work)
-        self._working = False
+        self._started = self._working = False
         self._last = Job(_nothing)
 
     # Start-up and end
@@ -114,14 +114,20 @@ class SqliteCatalog:
 
     def start(self) -> None:
         """Ready for ICatalog's methods from now on. Never before the process has forked for good."""
-        self._working = True
+        self._started = self._working = True
         self._batcher.start()
 
     def stop(self) -> Deferred[None]:
-        """Do what was asked, write the log back, close the connection in its thread; may be repeated."""
+        """Do what was asked, write the log back, close the connection in its thread; may be repeated.
+
+        Where `start` was never called, as when a start-up fails midway, it closes at once.
+        """
         if self._working:
             self._working = False
             self._batcher.submit(self._last)
+        elif not self._started:
+            self._batches.close()
+            return succeed(None)
         return self._batcher.stop()
 
     # ICatalog

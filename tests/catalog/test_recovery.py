@@ -99,7 +99,7 @@ def check(shelf: Shelf, wanted: list[Upload], at_least: int) -> tuple[Opened, di
     assert catalog.stop().called and new.result is True
     again = shelf.catalog()
     assert again.open() == Opened(created=False), "the recovered catalog is sound"
-    again._batches.close()
+    assert again.stop().called
     return opened, live
 
 
@@ -109,7 +109,7 @@ def test_no_catalog_is_created_then_found(tmp_path: Path) -> None:
     assert first.stop().called
     catalog = shelf.catalog()
     assert catalog.open() == Opened(created=False, recovered=None, set_aside=None)
-    catalog._batches.close()
+    assert catalog.stop().called
 
 
 def test_bad_leaf_pages_cost_the_records_on_them_alone(shelf: Shelf) -> None:
@@ -133,7 +133,7 @@ def test_a_record_that_can_not_be_read_is_lost_and_not_unknown(shelf: Shelf) -> 
     lost = {one.id for one in found.values() if one.gone is Gone.LOST}
     assert lost and set(found) == {record.id for record in wanted}
     assert set(catalog.ids()) == set(found)
-    catalog._batches.close()
+    assert catalog.stop().called
 
 
 def test_a_broken_root_of_the_table_leaves_tombstones_from_the_index(shelf: Shelf) -> None:
@@ -147,7 +147,7 @@ def test_a_broken_root_of_the_table_leaves_tombstones_from_the_index(shelf: Shel
     found = content(catalog)
     assert set(found) == {record.id for record in wanted}
     assert all(one.gone is Gone.LOST for one in found.values())
-    catalog._batches.close()
+    assert catalog.stop().called
 
 
 def test_a_broken_index_costs_nothing(shelf: Shelf) -> None:
@@ -225,7 +225,7 @@ def test_what_is_in_the_log_is_there_after_a_kill(shelf: Shelf) -> None:
     catalog = shelf.catalog()
     assert catalog.open() == Opened(created=False)
     assert set(content(catalog)) == {name(1), name(2), name(3)}
-    catalog._batches.close()
+    assert catalog.stop().called
 
 
 @pytest.mark.parametrize("start", [0, 8, 24], ids=["all", "size", "checksum"])
@@ -258,7 +258,7 @@ def test_a_log_torn_at_its_end_is_no_damage(shelf: Shelf) -> None:
     catalog = shelf.catalog()
     assert catalog.open() == Opened(created=False)
     assert set(content(catalog)) == {name(1), name(2)}
-    catalog._batches.close()
+    assert catalog.stop().called
 
 
 def test_a_log_whose_header_never_reached_the_disk_is_no_damage(shelf: Shelf) -> None:
@@ -266,7 +266,7 @@ def test_a_log_whose_header_never_reached_the_disk_is_no_damage(shelf: Shelf) ->
     Path(f"{shelf.path}-wal").write_bytes(bytes(8192))
     catalog = shelf.catalog()
     assert catalog.open() == Opened(created=False)
-    catalog._batches.close()
+    assert catalog.stop().called
 
 
 def test_facts_and_finals_survive(shelf: Shelf) -> None:
@@ -345,13 +345,13 @@ def test_a_crash_in_the_midst_of_recovery_loses_nothing(
         first = shelf.catalog()
         with suppress(Crash):
             first.open()
-        first._batches.close()
+        assert first.stop().called
     catalog = shelf.catalog()
     catalog.open()
     assert content(catalog) == {record.id: record for record in wanted}
     aside = [one for one in os.listdir(shelf.directory) if "damaged" in one and not one.endswith(("-wal", "-shm"))]
     assert [(shelf.directory / one).read_bytes() for one in aside] == [damaged]
-    catalog._batches.close()
+    assert catalog.stop().called
 
 
 def test_a_page_that_the_disk_can_not_read_counts_as_a_bad_one(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +370,7 @@ def test_a_page_that_the_disk_can_not_read_counts_as_a_bad_one(shelf: Shelf, mon
     catalog = shelf.catalog()
     recovered = catalog.open().recovered
     assert recovered is not None and COUNT - 40 < recovered < len(wanted)
-    catalog._batches.close()
+    assert catalog.stop().called
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -391,7 +391,7 @@ def test_whatever_is_overwritten_it_opens_and_what_it_shows_is_well_formed(
     for one in content(catalog).values():
         assert one.length is None or 0 <= one.offset <= one.length
     assert catalog.stop().called
-    catalog._batches.close()
+    assert catalog.stop().called
     again = shelf.catalog()
     again.open()
-    again._batches.close()
+    assert again.stop().called

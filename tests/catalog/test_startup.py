@@ -24,17 +24,17 @@ def shelf(tmp_path: Path) -> Shelf:
 def test_the_first_open_creates_and_the_second_finds(shelf: Shelf) -> None:
     first = shelf.catalog()
     assert first.open() == Opened(created=True, recovered=None, set_aside=None)
-    first._batches.close()
+    assert first.stop().called, "never started, closed all the same"
     second = shelf.catalog()
     assert second.open() == Opened(created=False, recovered=None, set_aside=None)
-    second._batches.close()
+    assert second.stop().called
 
 
 def test_the_log_of_a_catalog_that_was_taken_away_is_not_the_new_ones(shelf: Shelf) -> None:
     Path(f"{shelf.path}-wal").write_bytes(b"the log of another")
     catalog = shelf.catalog()
     assert catalog.open().created
-    catalog._batches.close()
+    assert catalog.stop().called
     kept = [one for one in os.listdir(shelf.directory) if "damaged" in one]
     assert [(shelf.directory / one).read_bytes() for one in kept] == [b"the log of another"]
 
