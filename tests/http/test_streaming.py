@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import twisted
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from klein import Klein
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.error import ConnectionLost
@@ -1212,3 +1214,42 @@ def test_nothing_here_warns_or_leaks_an_error() -> None:
         client = Client(lambda request: answer(request, 409))
         client.send(patch(100))
         client.hang_up()
+
+
+FRAGMENTS = [
+    *(patch(3), patch(3, EXPECT), patch(None), patch(0), GET),
+    *(b"abc", b"3\r\nabc\r\n", b"0\r\n\r\n", b"0\r\nA: b\r\n\r\n", b"\r\n", b"\n", b"\r", b"\0", b": ", b"zz"),
+    *(b"GET / HTTP/1.1\r\n", b"Host: a\r\n", b"Content-Length: 3\r\n", b"x" * 70_000),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=12), st.integers(1, 40), st.booleans(), st.booleans())
+def test_no_stream_of_bytes_breaks_a_connection(fragments: list[bytes], cut: int, at_once: bool, pausing: bool) -> None:
+    """Whatever comes, nothing raises, each body has one end, each request one answer, and no timer is left."""
+    ends: list[object] = []
+    consumers: list[Consumer] = []
+
+    def ended(outcome: object, request: StreamingRequest) -> None:
+        ends.append(outcome)
+        answer(request, 200, b"ok")
+
+    def handler(request: StreamingRequest) -> None:
+        consumers.append(Consumer(pause_after=1 if pausing else None))
+        request.body.deliver(consumers[-1]).addBoth(ended, request)
+
+    client = Client(handler)
+    stream = b"".join(fragments)
+    pieces = [stream] if at_once else [stream[at : at + cut] for at in range(0, min(len(stream), 2_000), cut)]
+    received = client.send(*pieces)
+    assert received.count(b"HTTP/1.1 200 ") == len(ends)
+    assert received.count(b"HTTP/1.1 4") + received.count(b"HTTP/1.1 5") <= 1
+    client.advance(200)
+    for consumer in consumers:
+        consumer.pause_after = None
+        if consumer.producer is not None:
+            consumer.producer.resumeProducing()
+    client.hang_up()
+    assert len(ends) == len(consumers) == len(client.tree.requests)
+    assert all(outcome is None or outcome.check(BodyLost) for outcome in ends)  # type: ignore[attr-defined]
+    assert client.clock.getDelayedCalls() == []

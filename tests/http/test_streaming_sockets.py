@@ -1,0 +1,432 @@
+"""Requests over real sockets on 127.0.0.1, sent by blocking clients in threads."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+
+import pytest
+import pytest_twisted
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.threads import deferToThread
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from resumable.http.streaming import StreamingRequest, StreamingSite
+from resumable.interfaces import BodyLost
+
+T = TypeVar("T")
+Handler = Callable[[StreamingRequest], object]
+MIB = 1 << 20
+
+
+@implementer(IConsumer)
+class Consumer:
+    """Counts and digests; ``paused`` pauses its producer from the start."""
+
+    def __init__(self, paused: bool = False) -> None:
+        self.size = 0
+        self.digest = hashlib.sha256()
+        self.largest = 0
+        self.producer: Any = None
+        self.paused = paused
+        self.first_write: Deferred[None] = Deferred()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self.producer = producer
+        if self.paused:
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        self.size += len(data)
+        self.largest = max(self.largest, len(data))
+        self.digest.update(data)
+        if not self.first_write.called:
+            self.first_write.callback(None)
+
+
+class Tree(Resource):
+    isLeaf = True
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__()
+        self.handler = handler
+
+    def render(self, request: Any) -> int:
+        self.handler(request)
+        return NOT_DONE_YET
+
+
+class Server:
+    """A listening site."""
+
+    def __init__(self, handler: Handler, tls: Any = None, **options: Any) -> None:
+        self.site = StreamingSite(Tree(handler), reactor=reactor, **options)  # type: ignore[arg-type]
+        if tls is None:
+            self.listening = reactor.listenTCP(0, self.site, interface="127.0.0.1")  # type: ignore[attr-defined]
+        else:
+            self.listening = reactor.listenSSL(0, self.site, tls, interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.port = self.listening.getHost().port
+
+    def connect(self) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection.settimeout(60)
+        return connection
+
+    async def stop(self) -> None:
+        await self.listening.stopListening()
+        self.site.abort_all()
+        await self.site.drained()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(handler: Handler, **options: Any) -> Server:
+        servers.append(Server(handler, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        pytest_twisted.blockon(Deferred.fromCoroutine(server.stop()))
+
+
+def in_thread(call: Callable[[], T]) -> Deferred[T]:
+    return deferToThread(call)
+
+
+def answer(request: StreamingRequest, code: int, body: bytes = b"") -> None:
+    request.setResponseCode(code)
+    request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+    request.write(body)
+    request.finish()
+
+
+def patch(length: int | None, *fields: str) -> bytes:
+    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    return "\r\n".join(["PATCH /files/1 HTTP/1.1", "Host: a", framing, *fields, "", ""]).encode()
+
+
+def self_signed() -> bytes:
+    """A key and its certificate, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime(2020, 1, 1))
+        .not_valid_after(datetime(2120, 1, 1))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private + certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Everything up to the end; raises ConnectionResetError where there was a reset."""
+    received = b""
+    while data := connection.recv(65_536):
+        received += data
+    return received
+
+
+class Receiving:
+    """A handler that has every body delivered to ``consumer`` and answers 204; ``ends`` are the outcomes."""
+
+    def __init__(self, consumer: Consumer | None = None) -> None:
+        self.consumer = consumer or Consumer()
+        self.ends: list[str] = []
+        self.ended: Deferred[str] = Deferred()
+        self.started: Deferred[None] = Deferred()
+
+    def __call__(self, request: StreamingRequest) -> None:
+        Deferred.fromCoroutine(self.receive(request))
+
+    async def receive(self, request: StreamingRequest) -> None:
+        delivered = request.body.deliver(self.consumer)
+        if not self.started.called:
+            self.started.callback(None)
+        try:
+            await delivered
+        except BodyLost as lost:
+            self.ends.append(lost.reason)
+        else:
+            self.ends.append("")
+            request.setResponseCode(204)
+        request.finish()
+        if not self.ended.called:
+            self.ended.callback(self.ends[-1])
+
+
+@contextmanager
+def connected(server: Server) -> Iterator[socket.socket]:
+    connection = server.connect()
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("chunk", [None, 4096, 100_000, 3 * MIB])
+async def test_a_large_body_arrives_whole_in_growing_reads(serve: Callable[..., Server], chunk: int | None) -> None:
+    receiving = Receiving()
+    server = serve(receiving)
+    blob = os.urandom(32 * MIB)
+
+    def client() -> bytes:
+        with connected(server) as connection:
+            connection.sendall(patch(len(blob) if chunk is None else None))
+            if chunk is None:
+                connection.sendall(blob)
+            else:
+                for at in range(0, len(blob), chunk):
+                    piece = blob[at : at + chunk]
+                    connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+                connection.sendall(b"0\r\n\r\n")
+            return connection.recv(4096)
+
+    assert (await in_thread(client)).startswith(b"HTTP/1.1 204 ")
+    assert receiving.consumer.size == len(blob)
+    assert receiving.consumer.digest.digest() == hashlib.sha256(blob).digest()
+    assert receiving.consumer.largest <= MIB
+
+
+@pytest_twisted.ensureDeferred
+async def test_keep_alive_works_with_a_plain_client(serve: Callable[..., Server]) -> None:
+    receiving = Receiving()
+    server = serve(receiving)
+
+    def client() -> list[int]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        statuses = []
+        for _ in range(5):
+            connection.request("PATCH", "/files/1", body=b"x" * 100_000)
+            response = connection.getresponse()
+            response.read()
+            statuses.append(response.status)
+            first = connection.sock
+            assert first is not None
+        connection.close()
+        return statuses
+
+    assert await in_thread(client) == [204] * 5
+    assert receiving.consumer.size == 500_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_sends_everything_first_gets_the_early_answer_and_no_reset(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(lambda request: answer(request, 409, b"conflict"))
+
+    def client() -> bytes:
+        with connected(server) as connection:
+            connection.sendall(patch(12 * MIB))
+            for _ in range(12):
+                connection.sendall(b"x" * MIB)
+            return read_all(connection)
+
+    received = await in_thread(client)
+    assert received.startswith(b"HTTP/1.1 409 ") and received.endswith(b"conflict")
+    assert received.count(b"HTTP/1.1 ") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_early_answer_and_its_end_come_before_the_body_was_sent(serve: Callable[..., Server]) -> None:
+    server = serve(lambda request: answer(request, 409, b"conflict"))
+
+    def client() -> bytes:
+        with connected(server) as connection:
+            connection.sendall(patch(1 << 40) + b"x" * 1000)
+            received = read_all(connection)
+            connection.sendall(b"x" * MIB)  # still taken, not reset
+            return received
+
+    assert (await in_thread(client)).endswith(b"conflict")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_answer_to_a_malformed_request_is_not_eaten_by_a_reset(serve: Callable[..., Server]) -> None:
+    server = serve(lambda request: answer(request, 200))
+
+    def client() -> bytes:
+        with connected(server) as connection:
+            connection.sendall(b"PATCH / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n" + b"x" * 4 * MIB)
+            return read_all(connection)
+
+    received = await in_thread(client)
+    assert received.startswith(b"HTTP/1.1 400 ") and received.count(b"HTTP/1.1 ") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_more_than_the_linger_bytes_are_dropped(serve: Callable[..., Server]) -> None:
+    requests: list[StreamingRequest] = []
+
+    def handler(request: StreamingRequest) -> None:
+        requests.append(request)
+        answer(request, 409)
+
+    server = serve(handler, linger=0.2, linger_bytes=4 * MIB)
+
+    def client() -> bytes:
+        with connected(server) as connection:
+            connection.sendall(patch(1 << 40))
+            with pytest.raises(ConnectionError):  # the client would send for ever
+                while True:
+                    connection.sendall(b"x" * MIB)
+            return b"over"
+
+    assert await in_thread(client) == b"over"
+    assert requests[0].body.received <= 5 * MIB
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_connection_lost_midway_brings_what_arrived(serve: Callable[..., Server], reset: bool) -> None:
+    receiving = Receiving()
+    server = serve(receiving)
+    connection = server.connect()
+    await in_thread(lambda: connection.sendall(patch(MIB) + b"x" * 1000))
+    await receiving.consumer.first_write
+    if reset:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    assert await receiving.ended == "disconnected"
+    assert receiving.consumer.size == 1000
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_paused_body_stops_the_client_and_goes_on_when_resumed(serve: Callable[..., Server]) -> None:
+    receiving = Receiving(Consumer(paused=True))
+    server = serve(receiving)
+    total = 256 * MIB
+    with connected(server) as connection:
+        await in_thread(lambda: connection.sendall(patch(total)))
+        await receiving.started
+        connection.setblocking(False)
+        sent = 0
+        with pytest.raises(BlockingIOError):
+            while sent < total:
+                sent += connection.send(b"x" * MIB)
+        assert sent < total
+        assert receiving.consumer.size == 0
+        connection.setblocking(True)
+
+        def rest() -> bytes:
+            left = total - sent
+            while left:
+                left -= connection.send(b"x" * min(left, MIB))
+            return connection.recv(4096)
+
+        receiving.consumer.producer.resumeProducing()
+        assert (await in_thread(rest)).startswith(b"HTTP/1.1 204 ")
+    assert receiving.consumer.size == total
+
+
+@pytest_twisted.ensureDeferred
+async def test_bytes_of_a_client_that_went_while_paused_come_after_the_pause(serve: Callable[..., Server]) -> None:
+    receiving = Receiving(Consumer(paused=True))
+    server = serve(receiving)
+    connection = server.connect()
+    await in_thread(lambda: connection.sendall(patch(MIB)))
+    await receiving.started
+    await in_thread(lambda: connection.sendall(b"x" * 50_000))
+    connection.close()
+    assert receiving.ends == []
+    receiving.consumer.producer.resumeProducing()
+    assert await receiving.ended == "disconnected"
+    assert receiving.consumer.size == 50_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_silent_client_is_answered_and_let_go(serve: Callable[..., Server]) -> None:
+    receiving = Receiving()
+    server = serve(receiving, network_timeout=0.3, linger=0.2)
+
+    def client() -> bytes:
+        with connected(server) as connection:
+            connection.sendall(patch(MIB) + b"x" * 1000)
+            return read_all(connection)
+
+    assert b"Connection: close\r\n" in await in_thread(client)
+    assert receiving.ends == ["idle"]
+    assert receiving.consumer.size == 1000
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_graceful_stop_lets_the_answers_out(serve: Callable[..., Server]) -> None:
+    receiving = Receiving()
+    server = serve(receiving)
+    idle, busy = server.connect(), server.connect()
+    await in_thread(lambda: busy.sendall(patch(1000) + b"x" * 400))
+    await receiving.consumer.first_write
+    closing = Deferred.fromCoroutine(server.site.close_connections(60))
+    assert await in_thread(lambda: idle.recv(100)) == b""
+
+    def finish() -> bytes:
+        busy.sendall(b"x" * 600)
+        return read_all(busy)
+
+    received = await in_thread(finish)
+    assert received.startswith(b"HTTP/1.1 204 ") and b"Connection: close\r\n" in received
+    busy.close()
+    idle.close()
+    await closing
+    assert not server.site.connections
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Twisted calls what pyOpenSSL has deprecated
+@pytest_twisted.ensureDeferred
+async def test_over_tls_only_http_1_1_is_negotiated_and_early_answers_arrive(serve: Callable[..., Server]) -> None:
+    receiving = Receiving()
+
+    def handler(request: StreamingRequest) -> None:
+        if request.getHeader(b"X-Refuse"):
+            answer(request, 409, b"conflict")
+        else:
+            receiving(request)
+
+    server = serve(handler, tls=PrivateCertificate.loadPEM(self_signed()).options())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2", "http/1.1"])
+
+    def client() -> tuple[str | None, bytes, bytes]:
+        with context.wrap_socket(server.connect()) as connection:
+            connection.sendall(patch(4 * MIB))
+            for _ in range(4):
+                connection.sendall(b"x" * MIB)
+            first = connection.recv(4096)
+            connection.sendall(patch(4 * MIB, "X-Refuse: yes"))
+            for _ in range(4):
+                connection.sendall(b"x" * MIB)
+            return connection.selected_alpn_protocol(), first, read_all(connection)
+
+    protocol, first, second = await in_thread(client)
+    assert protocol == "http/1.1"
+    assert first.startswith(b"HTTP/1.1 204 ")
+    assert receiving.consumer.size == 4 * MIB
+    assert second.startswith(b"HTTP/1.1 409 ") and second.endswith(b"conflict")
