@@ -10,10 +10,11 @@ PORT   ?= 8080
 help:
 	@echo "make run     serve http://127.0.0.1:$(PORT)/files/ from uploads/"
 	@echo "make test    ruff, mypy, import direction, pytest: everything that CI checks"
+	@echo "make venv    .venv with all that tests need"
 	@echo "make check   the same without pytest: seconds"
 	@echo "make format  let ruff lay out the code and mend what it can"
 	@echo "make docs    write the tables of options in README.md and docs/ anew"
-	@echo "make bench   measure speed and memory; writes docs/benchmarks.md"
+	@echo "make bench   measure speed and memory; minutes"
 	@echo "make clean   remove .venv and caches (never uploads/)"
 
 $(BIN)/.made:
