@@ -48,7 +48,7 @@ class Sink:
 
     Hooks: ``on_write()`` after bytes were taken in or dropped for the ceiling; ``on_failure(failure)`` once;
     ``on_pressure()`` when memory is short and this sink only gathers: whoever sets it starts the sink soon, and
-    until then it is paused.
+    until then it is paused; ``on_resume()`` before a paused producer may go on.
     """
 
     __slots__ = (
@@ -71,6 +71,7 @@ class Sink:
         "offset",
         "on_failure",
         "on_pressure",
+        "on_resume",
         "on_write",
         "overrun",
         "received",
@@ -91,6 +92,7 @@ class Sink:
         self.on_write: Callable[[], None] | None = None
         self.on_failure: Callable[[Failure], None] | None = None
         self.on_pressure: Callable[[], None] | None = None
+        self.on_resume: Callable[[], None] | None = None
         self._file, self._pool, self._budget = file, pool, budget
         self._queue: deque[bytes] = deque()
         self._producer: IPushProducer | None = None
@@ -163,6 +165,8 @@ class Sink:
             self._producer.pauseProducing()
         elif self._paused and (not queued or (queued <= LOW and not short)):
             self._paused = False
+            if self.on_resume is not None:
+                self.on_resume()
             self._producer.resumeProducing()
 
     def take(self) -> list[bytes]:

@@ -47,6 +47,7 @@ class Append:
         "_end",
         "_engine",
         "_heard",
+        "_listening",
         "_lock",
         "_new",
         "_opened",
@@ -72,7 +73,7 @@ class Append:
         self._body = body
         self._algorithms = algorithms
         self._checksum: Checksum | None = None
-        self._trailer = self._new = self._opened = self._released = False
+        self._trailer = self._new = self._opened = self._listening = self._released = False
         self._sink = None
         self._end: Deferred[None] = Deferred()
         self._reason: BaseException | None = None
@@ -99,15 +100,16 @@ class Append:
 
     @property
     def heard(self) -> float:
-        """Time that we pause the client, or spend on its last commit, is not its silence."""
-        busy = self._end.called or (self._sink is not None and self._sink.paused)
+        """Time in which we don't want its bytes yet, pause it, or do its last commit is not the client's silence."""
+        busy = not self._listening or self._end.called or (self._sink is not None and self._sink.paused)
         return self._engine.clock.seconds() if busy else self._heard
 
     async def settle(self) -> None:
+        if not self._end.called:
+            await self._commit()
+        # The body may have ended while that waited: its last bytes are to be seen as well.
         if self._end.called:
             await self._until_released()
-        else:
-            await self._commit()
 
     async def evict(self, reason: BaseException | None = None) -> None:
         self._stop(reason or Held("A newer request has taken this upload over."))
@@ -140,6 +142,7 @@ class Append:
         sink.on_write = self._arrived
         sink.on_failure = self._failed
         sink.on_pressure = self._open_soon
+        sink.on_resume = self._listen
         self._engine.schedule.add(self)
         await self._receive(sink)
         await self._conclude(sink)
@@ -162,9 +165,14 @@ class Append:
         if length is not None and length > SMALL:
             await self._open(sink)
         if not self._end.called:
-            self._heard = self._engine.clock.seconds()
+            self._listen()
             self._body.deliver(sink).addCallbacks(self._stop, self._failed)
         await self._end
+
+    def _listen(self) -> None:
+        """From now on the client may send."""
+        self._listening = True
+        self._heard = self._engine.clock.seconds()
 
     def _arrived(self) -> None:
         """Called by the sink after each write of the body."""

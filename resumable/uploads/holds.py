@@ -79,8 +79,9 @@ class LocalHolds:
             present = hold.holder
             if present.position != offset:
                 raise HoldMoved
-            if self._patience(present) > 0:
-                await self._released_or_silent(hold)
+            patience = self._patience(present)
+            if patience > 0:
+                await self._released_or_silent(hold, patience)
             else:
                 self.takeovers += 1
                 await present.evict()
@@ -117,10 +118,10 @@ class LocalHolds:
         heard: float = holder.heard
         return heard + SILENCE - self._clock.seconds()
 
-    async def _released_or_silent(self, hold: _Hold) -> None:
+    async def _released_or_silent(self, hold: _Hold, patience: float) -> None:
         waiter: Deferred[None] = Deferred()
         hold.waiting.append(waiter)
-        timer = self._clock.callLater(self._patience(hold.holder), self._wake, hold, waiter)
+        timer = self._clock.callLater(patience, self._wake, hold, waiter)
         try:
             await waiter
         finally:

@@ -87,6 +87,7 @@ class Uploads:
         )
         if creation.has_body or creation.length == 0:
             append = Append(engine, upload, 0, body, self.algorithms)
+            await engine.holds.take(upload.id, append, 0)
             try:
                 return await self._run(append, upload, plan, creation, new=True)
             except TusError as error:

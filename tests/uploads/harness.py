@@ -1,0 +1,587 @@
+"""The real engine on a machine that a test can stop, break and start again.
+
+A `Machine` is what outlives a process: a simulated disk, the catalog's file, the name of the boot. A `Server` is one
+run of the engine on it, put together as the service does it, under a `twisted.internet.task.Clock`. A `FakeBody` is
+what a client sends. Nothing here waits for real time, and no thread is started.
+
+Every operation of the disk and every COMMIT of the catalog is a step of the machine: `Machine.crash_at` stops it
+there. What is stopped raises ordinary errors, so that the old run can be wound up (`Server.bury`) and leaves no
+coroutine hanging; what it answers after the stop, nobody has heard (`Answer` does not take it).
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import shutil
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, Generic, Literal, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from resumable.catalog.batches import connect
+from resumable.catalog.sqlite import SqliteCatalog
+from resumable.digests import ALGORITHMS
+from resumable.interfaces import BodyLost, IBody, Upload
+from resumable.protocol import tus
+from resumable.protocol.checksum import Checksum
+from resumable.protocol.concat import Final
+from resumable.protocol.errors import TusError
+from resumable.spool import Budget, Spool
+from resumable.spool.assembly import STEP
+from resumable.spool.disk import IDisk
+from resumable.testing import SimulatedDisk, SteppedBatcher, SteppedPool
+from resumable.uploads.assembly import Assembler
+from resumable.uploads.engine import Engine, Limits
+from resumable.uploads.holds import LocalHolds
+from resumable.uploads.janitor import Janitor
+from resumable.uploads.recovery import Recovered, recover
+from resumable.uploads.schedule import Schedule
+from resumable.uploads.space import Space
+from resumable.uploads.uploads import CreationCut, Uploads
+
+T = TypeVar("T")
+
+UPLOADS = "/up"
+ORPHANS = f"{UPLOADS}/.resumable/orphans"
+#: One byte more than what is gathered in memory: a body that is written as it arrives.
+LONG = 64 * 1024 + 1
+#: Where the wall clock stands when a test begins.
+EPOCH = 1_700_000_000.0
+
+Moment = Literal["before", "after", "torn"]
+
+
+def pattern(size: int, seed: int = 1) -> bytes:
+    """Bytes that differ from place to place and from seed to seed."""
+    return Random(seed).randbytes(size)
+
+
+def sha1(data: bytes) -> Checksum:
+    digest = ALGORITHMS["sha1"]()
+    digest.update(data)
+    return Checksum("sha1", digest.digest())
+
+
+class Down(OSError):
+    """The machine has stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EIO, "the machine is down")
+
+
+class Machine:
+    """A disk, a catalog file and a boot. ``steps`` counts I/O; ``trace`` names it."""
+
+    def __init__(self, directory: Path, *, disk: SimulatedDisk | None = None, boot: int = 1, run: int = 0) -> None:
+        self.directory = directory
+        self.catalog_directory = directory / f"run-{run}"
+        self.catalog_directory.mkdir(exist_ok=True)
+        self.disk = disk or SimulatedDisk()
+        self.boot = boot
+        self.run = run
+        self.steps = 0
+        self.trace: list[str] = []
+        self.down = False
+        self.commit_faults: list[Callable[[Callable[[], Any]], Any]] = []
+        self._crash_step: int | None = None
+        self._moment: Moment = "before"
+        self._rng = Random(0)
+
+    @property
+    def catalog_path(self) -> str:
+        return str(self.catalog_directory / "catalog.sqlite3")
+
+    @property
+    def boot_id(self) -> str:
+        return f"boot-{self.boot}"
+
+    def crash_at(self, step: int, moment: Moment = "before", rng: Random | None = None) -> None:
+        """Stop at the step of that number (from now: the next one is 1), before or after its effect.
+
+        ``torn``: a COMMIT is cut off within what it writes; another step is as ``after``.
+        """
+        self._crash_step, self._moment = self.steps + step, moment
+        self._rng = rng or Random(step)
+
+    def step(self, name: str, act: Callable[[], T]) -> T:
+        if self.down:
+            raise Down
+        self.steps += 1
+        self.trace.append(name)
+        if self.steps != self._crash_step:
+            return act()
+        size = self._log_size()
+        try:
+            if self._moment != "before":
+                act()
+        finally:
+            self.stop(self._rng.randint(size, max(size, self._log_size())) if self._moment == "torn" else None)
+        raise Down
+
+    def stop(self, log_size: int | None = None) -> None:
+        """Nothing has an effect from now on. ``log_size``: what is left of the catalog's log."""
+        if self.down:
+            return
+        self.down = True
+        after = self.directory / f"run-{self.run + 1}"
+        after.mkdir()
+        for suffix in ("", "-wal"):
+            if os.path.exists(self.catalog_path + suffix):
+                shutil.copyfile(self.catalog_path + suffix, after / f"catalog.sqlite3{suffix}")
+        if log_size is not None and (after / "catalog.sqlite3-wal").exists():
+            os.truncate(after / "catalog.sqlite3-wal", log_size)
+
+    def after_kill(self) -> Machine:
+        """The same boot; the process is gone."""
+        self.stop()
+        return Machine(self.directory, disk=self.disk.kill(), boot=self.boot, run=self.run + 1)
+
+    def after_power_loss(self, rng: Random) -> Machine:
+        """The next boot, with what has survived."""
+        self.stop()
+        return Machine(self.directory, disk=self.disk.crash(rng), boot=self.boot + 1, run=self.run + 1)
+
+    def fail_commit(self, *, landed: bool = False, times: int = 1, after: int = 0, full: bool = False) -> None:
+        """Let COMMITs fail: ``times`` of them, ``after`` so many that work; ``landed``: with their effect."""
+
+        def fault(act: Callable[[], Any]) -> Any:
+            if landed:
+                act()
+            error = sqlite3.OperationalError("no room" if full else "cannot write")
+            error.sqlite_errorname = "SQLITE_FULL" if full else "SQLITE_ERROR"
+            raise error
+
+        self.commit_faults += [lambda act: act()] * after + [fault] * times
+
+    def connect(self, path: str) -> Any:
+        """What SqliteCatalog makes its connection with."""
+        if self.down:
+            raise sqlite3.OperationalError("the machine is down")
+        return _Connection(self, connect(path))
+
+    def commit(self, act: Callable[[], Any]) -> Any:
+        if self.commit_faults:
+            fault = self.commit_faults.pop(0)
+            return self.step("COMMIT", lambda: fault(act))
+        return self.step("COMMIT", act)
+
+    def _log_size(self) -> int:
+        try:
+            return os.path.getsize(f"{self.catalog_path}-wal")
+        except FileNotFoundError:
+            return 0
+
+
+class _Connection:
+    """An sqlite3.Connection whose COMMITs are steps of the machine."""
+
+    def __init__(self, machine: Machine, connection: sqlite3.Connection) -> None:
+        self._machine = machine
+        self._connection = connection
+
+    def execute(self, statement: str, *parameters: Any) -> Any:
+        if statement == "COMMIT":
+            try:
+                return self._machine.commit(lambda: self._connection.execute(statement))
+            except Down as error:
+                raise sqlite3.OperationalError(str(error)) from error
+        if self._machine.down:
+            raise sqlite3.OperationalError("the machine is down")
+        return self._connection.execute(statement, *parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+@implementer(IDisk)
+class MachineDisk:
+    """The machine's disk; every operation is a step of the machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._machine.disk, name)
+        return lambda *args, **kwargs: self._machine.step(name, lambda: method(*args, **kwargs))
+
+
+@implementer(IBody, IPushProducer)
+class FakeBody:
+    """What a client sends, when the test says so.
+
+    Ends by itself when ``length`` bytes have arrived; a chunked one (``length`` None) by `end`. ``events`` tells what
+    the server did with it: ``deliver``, ``pause``, ``resume``, ``discard``.
+    """
+
+    def __init__(self, length: int | None, data: bytes = b"") -> None:
+        self.length = length
+        self.trailers: Mapping[str, str] = {}
+        self.events: list[str] = []
+        self._held: list[bytes] = [data] if data else []
+        self._arrived = len(data)
+        self._consumer: IConsumer | None = None
+        self._done: Deferred[None] | None = None
+        self._paused = self._discarded = False
+        self._result: BodyLost | Literal["complete"] | None = "complete" if self._arrived == length else None
+
+    @classmethod
+    def whole(cls, data: bytes) -> FakeBody:
+        """One with a Content-Length, all of it here."""
+        return cls(len(data), data)
+
+    @classmethod
+    def chunked(cls, data: bytes, trailers: Mapping[str, str] | None = None) -> FakeBody:
+        """A chunked one, all of it here."""
+        body = cls(None, data)
+        body.end(trailers)
+        return body
+
+    @property
+    def discarded(self) -> bool:
+        return self._discarded
+
+    # the client
+
+    def arrive(self, data: bytes) -> FakeBody:
+        self._arrived += len(data)
+        self._held.append(data)
+        if self._arrived == self.length:
+            self._result = "complete"
+        self._flush()
+        return self
+
+    def end(self, trailers: Mapping[str, str] | None = None) -> None:
+        self.trailers = trailers or {}
+        self._result = "complete"
+        self._flush()
+
+    def lose(self, reason: str = "disconnected") -> None:
+        if self._result is None:
+            self._result = BodyLost(reason)
+            self._flush()
+
+    # the server
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        assert self._done is None and not self._discarded, "a body is delivered once"
+        self.events.append("deliver")
+        self._done, self._consumer = Deferred(), consumer
+        consumer.registerProducer(self, True)
+        self._flush()
+        return self._done
+
+    def discard(self) -> None:
+        self.events.append("discard")
+        self._discarded = True
+        self._held.clear()
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        self.events.append("pause")
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self.events.append("resume")
+        self._paused = False
+        self._flush()
+
+    def stopProducing(self) -> None:
+        self.lose()
+
+    def _flush(self) -> None:
+        lost = isinstance(self._result, BodyLost)
+        while self._held and self._consumer is not None and (lost or not self._paused):
+            self._consumer.write(self._held.pop(0))
+        if self._result is None or self._held or self._consumer is None or self._done is None:
+            return
+        consumer, self._consumer = self._consumer, None
+        consumer.unregisterProducer()
+        if isinstance(self._result, BodyLost):
+            self._done.errback(self._result)
+        else:
+            self._done.callback(None)
+
+
+class Answer(Generic[T]):
+    """What a request was answered with, unless the machine went down before."""
+
+    def __init__(self, machine: Machine, work: Awaitable[T]) -> None:
+        self._machine = machine
+        self._outcome: list[T | Failure] = []
+        deferred = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)  # type: ignore[arg-type]
+        self.deferred = deferred
+        deferred.addBoth(self._answered)
+
+    def _answered(self, outcome: T | Failure) -> None:
+        if not self._machine.down:
+            self._outcome.append(outcome)
+
+    @property
+    def done(self) -> bool:
+        return bool(self._outcome)
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the client is told instead of a success; None while it waits, too."""
+        if self._outcome and isinstance(self._outcome[0], Failure):
+            error = self._outcome[0].value
+            return error.error if isinstance(error, CreationCut) else error
+        return None
+
+    @property
+    def status(self) -> int | None:
+        """The error's status, None where there is no TusError."""
+        return self.error.status if isinstance(self.error, TusError) else None
+
+    @property
+    def cut(self) -> Upload | None:
+        """The upload that a creation has made, though its body failed."""
+        if self._outcome and isinstance(self._outcome[0], Failure):
+            error = self._outcome[0].value
+            return error.upload if isinstance(error, CreationCut) else None
+        return None
+
+    @property
+    def value(self) -> T:
+        assert self._outcome, "not answered yet"
+        outcome = self._outcome[0]
+        if isinstance(outcome, Failure):
+            outcome.raiseException()
+        return outcome  # type: ignore[return-value]
+
+
+class Server:
+    """One run of the engine on a machine. ``wall`` may be set; it goes on with the clock."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        limits: Limits | None = None,
+        reserve: int = 0,
+        rng: Random | None = None,
+        boot_id: str | None = None,
+        wall: float = EPOCH,
+        assembly_step: int = STEP,
+        budget: int = 32 << 20,
+        deliverers: Sequence[str] = (),
+        new_id: Callable[[], str] | None = None,
+    ) -> None:
+        self.machine = machine
+        self.disk = machine.disk
+        self.clock = Clock()
+        self.skew = 0.0
+        self.bodies: list[FakeBody] = []
+        self.pool = SteppedPool(self.clock, rng)
+        self.spool = Spool(
+            UPLOADS,
+            disk=MachineDisk(machine),
+            batcher=lambda work: SteppedBatcher(self.clock, work),
+            pool=self.pool,
+            budget=Budget(budget),
+            assembly_step=assembly_step,
+        )
+        self.catalog = SqliteCatalog(
+            machine.catalog_path,
+            batcher=lambda work: SteppedBatcher(self.clock, work),
+            deliverers=deliverers,
+            now=lambda: wall,
+            connector=machine.connect,
+        )
+        self.engine = Engine(
+            catalog=self.catalog,
+            spool=self.spool,
+            holds=LocalHolds(self.clock),
+            clock=self.clock,
+            wall=lambda: wall + self.skew + self.clock.seconds(),
+            boot_id=machine.boot_id if boot_id is None else boot_id,
+            limits=limits or Limits(),
+            space=Space(reserve),
+            schedule=Schedule(),
+        )
+        self.janitor = Janitor(self.engine)
+        self.assembler = Assembler(self.engine, self.janitor)
+        ids = (f"{machine.run:08x}{number:024x}" for number in itertools.count(1))
+        self.uploads = Uploads(
+            self.engine, self.assembler, self.janitor, algorithms=ALGORITHMS, new_id=new_id or (lambda: next(ids))
+        )
+        self.recovered: Recovered | None = None
+
+    # the run
+
+    def start(self) -> Server:
+        """As the service does it."""
+        self.spool.start()
+        opened = self.catalog.open()
+        self.recovered = recover(self.catalog, opened, self.spool, self.engine.boot_id, self.engine.wall())
+        self.pool.start()
+        self.catalog.start()
+        self.ask(self.assembler.start())
+        return self
+
+    def pump(self) -> None:
+        """Do all that can be done without time passing."""
+        while any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
+            self.clock.advance(0)
+
+    def turn(self) -> None:
+        """One round of what waits in the threads."""
+        self.clock.advance(0)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, in small steps, each with all that comes of it."""
+        end = self.clock.seconds() + seconds
+        self.pump()
+        while (left := end - self.clock.seconds()) > 1e-9:
+            calls = [call.getTime() - self.clock.seconds() for call in self.clock.getDelayedCalls()]
+            self.clock.advance(min([left, *(delay for delay in calls if delay > 0)]))
+            self.pump()
+
+    def tick(self) -> int:
+        """What the service does once a second; answers how many commits it began."""
+        begun = self.engine.schedule.tick(self.clock.seconds())
+        self.pump()
+        return begun
+
+    def sweep(self) -> None:
+        self.ask(self.janitor.sweep()).value  # noqa: B018
+
+    def stop(self) -> None:
+        """A graceful stop, to the end."""
+        for work in (self.uploads.stop(), self.assembler.stop()):
+            self.ask(work).value  # noqa: B018
+        for thread in (self.spool, self.catalog, self.pool):
+            self.ask(thread.stop()).value  # noqa: B018
+        self.machine.stop()
+
+    def bury(self) -> None:
+        """After the machine has stopped: let everything of this run come to nothing."""
+        self.machine.stop()
+        for body in self.bodies:
+            body.lose()
+        self.pump()
+        self.catalog.stop()
+        self.pump()
+
+    # requests
+
+    def ask(self, work: Awaitable[T]) -> Answer[T]:
+        answer = Answer(self.machine, work)
+        self.pump()
+        return answer
+
+    def create(
+        self,
+        length: int | None = None,
+        body: FakeBody | None = None,
+        *,
+        partial: bool = False,
+        checksum: Checksum | None = None,
+        trailer: bool = False,
+        metadata: str | None = None,
+    ) -> Answer[Upload]:
+        """A POST; without a length it is deferred."""
+        creation = tus.Creation(
+            length=length,
+            deferred=length is None,
+            metadata=metadata,
+            concat="partial" if partial else None,
+            concat_header="partial" if partial else None,
+            checksum=checksum,
+            checksum_trailer=trailer,
+            has_body=body is not None and body.length != 0,
+        )
+        return self.ask(self.uploads.create(creation, self._sent(body)))
+
+    def patch(
+        self,
+        upload_id: str,
+        offset: int,
+        body: FakeBody | bytes = b"",
+        *,
+        length: int | None = None,
+        checksum: Checksum | None = None,
+        trailer: bool = False,
+    ) -> Answer[Upload]:
+        """A PATCH; bytes for a body are all of it."""
+        if isinstance(body, bytes):
+            body = FakeBody.whole(body)
+        request = tus.Append(offset, length, checksum, trailer)
+        return self.ask(self.uploads.append(upload_id, request, self._sent(body)))
+
+    def head(self, upload_id: str) -> Answer[Upload]:
+        return self.ask(self.uploads.inspect(upload_id))
+
+    def delete(self, upload_id: str) -> Answer[None]:
+        return self.ask(self.uploads.terminate(upload_id))
+
+    def concat(self, *partial_ids: str) -> Answer[Upload]:
+        header = "final;" + " ".join(f"/files/{each}" for each in partial_ids)
+        creation = tus.Creation(
+            length=None,
+            deferred=False,
+            metadata=None,
+            concat=Final(tuple(f"/files/{each}" for each in partial_ids)),
+            concat_header=header,
+            checksum=None,
+            checksum_trailer=False,
+            has_body=False,
+        )
+        return self.ask(self.uploads.concatenate(creation, partial_ids))
+
+    def upload(self, data: bytes = b"", length: int | None = None, *, partial: bool = False) -> str:
+        """An upload that has ``data``; of that length, or of ``length``."""
+        upload_id = self.create(len(data) if length is None else length, partial=partial).value.id
+        if data:
+            assert self.patch(upload_id, 0, data).value.offset == len(data)
+        return upload_id
+
+    def _sent(self, body: FakeBody | None) -> FakeBody:
+        body = body or FakeBody.whole(b"")
+        self.bodies.append(body)
+        return body
+
+    # what a test may know that a client can't
+
+    def row(self, upload_id: str) -> Upload:
+        """The catalog's record."""
+        row = self.ask(self.catalog.get(upload_id)).value
+        assert row is not None
+        return row
+
+    def content(self, upload_id: str) -> bytes | None:
+        """The data file's bytes, None when there is none."""
+        return content(self.disk, f"{UPLOADS}/{upload_id}")
+
+    def names(self, directory: str = UPLOADS) -> set[str]:
+        return set(self.disk.names(directory)) - {".resumable"}
+
+
+def content(disk: SimulatedDisk, path: str) -> bytes | None:
+    size = disk.file_size(path)
+    if size is None:
+        return None
+    fd = disk.open(path, read_only=True)
+    try:
+        return disk.read(fd, size, 0)
+    finally:
+        disk.close(fd)
+
+
+def machines(directory: Path) -> Iterator[Machine]:
+    """Fresh machines in directories of their own."""
+    for number in itertools.count():
+        place = directory / f"machine-{number}"
+        place.mkdir()
+        yield Machine(place)
