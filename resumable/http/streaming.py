@@ -14,8 +14,8 @@ from io import BytesIO
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, datetimeToString
 from twisted.web.http import Request as HTTPRequest
@@ -23,6 +23,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from resumable.http.body import Body
+from resumable.http.connections import Connections
 from resumable.http.framing import (
     ChunkReader,
     Head,
@@ -65,9 +66,12 @@ class StreamingRequest(Request):
     channel: StreamingChannel
     site: StreamingSite
     body: Body
+    sent_method = b""
+    """What the client's own parser goes by; ``method`` may be changed to what the client meant."""
 
     def process(self) -> None:
         """Find the resource and render it, after the site's ``prepare`` had its look. Never raises."""
+        self.sent_method = self.method
         self.site = site = self.channel.site
         self.responseHeaders.setRawHeaders(b"Server", [b"resumable"])
         self.responseHeaders.setRawHeaders(b"Date", [datetimeToString()])  # type: ignore[no-untyped-call]
@@ -105,8 +109,16 @@ class StreamingRequest(Request):
 
     def write(self, data: bytes) -> None:
         if not self.startedWriting and not self._disconnected:
+            self._frame_for_client()
             self.channel.answering(self)
         super().write(data)  # type: ignore[no-untyped-call]
+
+    def _frame_for_client(self) -> None:
+        """Only who has sent a HEAD expects no body after a Content-Length, and always does."""
+        if self.method != self.sent_method and b"HEAD" in (self.method, self.sent_method):
+            if self.method == b"HEAD":
+                self.responseHeaders.setRawHeaders(b"Content-Length", [b"0"])
+            self.method = b"HEAD"
 
     def finish(self) -> None:
         """The answer is complete. Nothing happens when the client is gone: it may go at any time."""
@@ -386,6 +398,7 @@ class StreamingChannel(HTTPChannel):
             self._linger()
             if body is not None:
                 body.end("disconnected")
+                self.regulate()  # it may have been waiting to be wanted: read and drop it now
 
     def _refuse(self, refused: Refused) -> None:
         self._input = b""
@@ -446,8 +459,8 @@ class StreamingChannel(HTTPChannel):
             self.loseConnection()
 
 
-class StreamingSite(Site):
-    """The factory of connections, and their book-keeping.
+class StreamingSite(Connections, Site):
+    """The factory of connections, with their book-keeping (connections.py).
 
     ``network_timeout``: seconds that a client may be silent in a head, a wanted body or between requests.
     ``min_rate``: bytes a second that a wanted body must bring, on the average of a ``network_timeout``; 0: any.
@@ -473,18 +486,13 @@ class StreamingSite(Site):
         prepare: Callable[[StreamingRequest], None] | None = None,
     ) -> None:
         super().__init__(resource, reactor=reactor, parsePOSTFormSubmission=False)  # type: ignore[no-untyped-call]
-        self.seconds: Callable[[], float] = reactor.seconds
         self.network_timeout = network_timeout
         self.min_rate = min_rate
         self.linger = linger
         self.linger_bytes = linger_bytes
         self.max_body_buffer = max_body_buffer
         self.prepare = prepare
-        self.stopping = False
-        self.connections: set[StreamingChannel] = set()
-        self._tick_every = max(0.01, min(1.0, network_timeout / 10, linger / 10))
-        self._ticking: IDelayedCall | None = None
-        self._drained: list[Deferred[None]] = []
+        self.watch(reactor, max(0.01, min(1.0, network_timeout / 10, linger / 10)))
 
     # Twisted's own would write an access log and keep a timer for its dates.
 
@@ -505,58 +513,3 @@ class StreamingSite(Site):
 
     def acceptableProtocols(self) -> list[bytes]:
         return [b"http/1.1"]
-
-    # For the connections
-
-    def connected(self, channel: StreamingChannel) -> None:
-        self.connections.add(channel)
-        if self._ticking is None:
-            self._ticking = self.reactor.callLater(self._tick_every, self._tick)
-        if self.stopping:
-            channel.stop()
-
-    def disconnected(self, channel: StreamingChannel) -> None:
-        self.connections.discard(channel)
-        if not self.connections:
-            if self._ticking is not None:
-                self._ticking.cancel()
-                self._ticking = None
-            drained, self._drained = self._drained, []
-            for waiter in drained:
-                waiter.callback(None)
-
-    def _tick(self) -> None:
-        """One timer for all connections: five thousand of them cost five thousand comparisons a second."""
-        self._ticking = self.reactor.callLater(self._tick_every, self._tick)
-        now = self.seconds()
-        for channel in [channel for channel in self.connections if channel.deadline <= now]:
-            channel.expire(now)
-
-    # Stopping
-
-    def stop_idle(self) -> None:
-        """Close idle connections; the others close after their answer. The port must have been closed before."""
-        self.stopping = True
-        for channel in list(self.connections):
-            channel.stop()
-
-    def drained(self) -> Deferred[None]:
-        """Fires when no connection is left."""
-        if not self.connections:
-            return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self._drained.append(waiter)
-        return waiter
-
-    def abort_all(self) -> None:
-        """Reset what is still open."""
-        for channel in list(self.connections):
-            channel.abort()
-
-    async def close_connections(self, grace: float) -> None:
-        """Stop gracefully: answers under way have ``grace`` seconds, then what is left is reset."""
-        self.stop_idle()
-        abort = self.reactor.callLater(grace, self.abort_all)
-        await self.drained()
-        if abort.active():
-            abort.cancel()
