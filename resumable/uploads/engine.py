@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from resumable.interfaces import CatalogUnavailable, Fact, FactKind, ICatalog, Upload
+from resumable.interfaces import BodyLost, CatalogUnavailable, Fact, FactKind, ICatalog, Upload
 from resumable.protocol.errors import InternalError, NoSpace, TusError, Unavailable
 from resumable.spool.files import Spool
 from resumable.uploads.holds import IHolds
@@ -74,7 +74,7 @@ def as_answer(error: BaseException, upload_id: str) -> BaseException:
         if error.errno in _BUSY:
             return Unavailable("The server is out of files or memory at the moment.")
         return Unavailable("The server can't write to its disk at the moment.")
-    if isinstance(error, TusError) or not isinstance(error, Exception):
+    if isinstance(error, TusError | BodyLost) or not isinstance(error, Exception):
         return error
     log.failure("unexpected failure", upload=upload_id)
     return InternalError("The server failed in an unexpected way.")
