@@ -18,12 +18,12 @@ from resumable.http.origin import Origin
 from resumable.http.streaming import StreamingRequest
 from resumable.interfaces import Upload
 from resumable.protocol import concat, ids, tus
-from resumable.protocol.errors import BadRequest, Gone, Held, NotFound, TusError, UnsupportedVersion
+from resumable.protocol.errors import BadRequest, Gone, Held, MethodNotAllowed, NotFound, TusError, UnsupportedVersion
 from resumable.uploads.shield import shielded
 from resumable.uploads.uploads import CreationCut, Uploads
 
 #: What HEAD may be refused with; tus-js-client starts a new upload on anything else but 423.
-_HEAD_REFUSALS = (BadRequest, NotFound, Gone, UnsupportedVersion)
+_HEAD_REFUSALS = (BadRequest, NotFound, MethodNotAllowed, Gone, UnsupportedVersion)
 
 
 class RequestFields:
