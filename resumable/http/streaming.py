@@ -111,6 +111,8 @@ class StreamingRequest(Request):
         if not self.startedWriting and not self._disconnected:
             self._frame_for_client()
             self.channel.answering(self)
+            if self.finished:  # the rest of the body came in just now, and its end was answered
+                return
         super().write(data)  # type: ignore[no-untyped-call]
 
     def _frame_for_client(self) -> None:
@@ -246,7 +248,7 @@ class StreamingChannel(HTTPChannel):
         request.body = body
         self.requests.append(request)
         self.persistent = head.persistent
-        self.deadline = math.inf
+        self.deadline, self._dropped = math.inf, 0
         if head.length != 0:
             self._body, self._left = body, head.length or 0
             self.deadline = self.seconds() + self.site.network_timeout
@@ -264,7 +266,8 @@ class StreamingChannel(HTTPChannel):
         if len(data) > self._left:
             data, self._input = data[: self._left], data[self._left :]
         self._left -= len(data)
-        body.arrived(data)
+        if data:
+            body.arrived(data)
         if not self._left and self._body is body:
             self._body_complete(body)
 
@@ -376,8 +379,9 @@ class StreamingChannel(HTTPChannel):
 
     def answering(self, request: StreamingRequest) -> None:
         """The headers of an answer are about to go out."""
-        if self._body is not None and self._input:  # a small body that came along with its head
-            self._take_body(self._body)
+        body = self._body
+        if body is not None and (self._input or (not self._left and self._chunks is None)):
+            self._take_body(body)  # it came along with its head, or this is the answer to its last byte
         if self._body is not None or not self.persistent:
             request.close_after_answer()
 

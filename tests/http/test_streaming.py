@@ -557,6 +557,30 @@ def test_a_discarded_body_is_read_and_dropped_and_the_connection_stays() -> None
     assert len(client.tree.requests) == 2
 
 
+def test_what_is_dropped_is_bounded_for_each_request_not_for_the_connection() -> None:
+    client = Client(linger_bytes=1000)
+    for _ in range(5):
+        client.send(patch(900))
+        client.deliver()
+        client.body.discard()
+        client.send(b"x" * 900)
+        answer(client.request)
+    assert client.wire.producerState == "producing"
+    assert len(client.tree.requests) == 5
+
+
+def test_a_discarded_body_is_not_read_for_ever() -> None:
+    client = Client(linger_bytes=1000)
+    client.send(patch(10_000))
+    client.deliver()
+    client.body.discard()
+    client.send(b"x" * 1001)
+    assert client.wire.producerState == "paused"
+    answer(client.request, 413)
+    client.advance(11)
+    assert client.wire.disconnecting
+
+
 def test_discarding_a_paused_body_opens_the_window() -> None:
     client = Client()
     client.send(patch(10))
@@ -716,6 +740,16 @@ def test_an_early_answer_to_a_chunked_body_waits_for_its_end() -> None:
     assert client.wire.disconnecting
 
 
+def test_an_early_answer_opens_the_window_that_an_unwanted_body_had_closed() -> None:
+    client = Client()
+    client.send(patch(10 * READ_AHEAD), b"x" * READ_AHEAD)
+    assert client.wire.producerState == "paused"
+    answer(client.request, 409)
+    assert client.wire.producerState == "producing"
+    client.send(b"x" * 9 * READ_AHEAD)
+    assert client.wire.disconnecting
+
+
 def test_what_follows_an_early_answer_is_never_taken_for_a_request() -> None:
     client = Client(lambda request: answer(request, 409))
     client.send(patch(100))
@@ -750,6 +784,33 @@ def test_a_small_body_that_came_with_its_head_keeps_the_connection() -> None:
         assert b"Connection: close" not in client.send(stream)
         assert client.send(GET).startswith(b"HTTP/1.1 409 ")
         assert not client.wire.disconnecting
+
+
+@pytest.mark.parametrize("following", [b"", GET])
+def test_an_answer_from_within_the_last_write_keeps_the_connection(following: bytes) -> None:
+    client = Client()
+
+    class Hasty(Consumer):
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            if self.data == b"hello":
+                answer(client.tree.requests[0])
+
+    client.send(patch(5) + b"he")
+    consumer, ends = client.deliver(Hasty())
+    received = client.send(b"llo" + following)
+    assert received.startswith(b"HTTP/1.1 204 ") and b"Connection: close" not in received
+    assert (consumer.writes, ends) == ([b"he", b"llo"], [""])
+    client.send(GET)
+    assert len(client.tree.requests) >= 2
+
+
+def test_a_body_that_completes_while_it_is_answered_early_is_answered_once() -> None:
+    def handler(request: StreamingRequest) -> None:
+        request.body.deliver(Consumer()).addCallback(lambda _: answer(request, 204))
+        answer(request, 409)
+
+    assert Client(handler).send(patch(5) + b"hello").count(b"HTTP/1.1 ") == 1
 
 
 def test_the_transport_is_half_closed_after_an_early_answer_if_it_can_be() -> None:
