@@ -13,16 +13,15 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from heapq import heappop, heappush
 from itertools import chain
 from typing import Any, Final
-from urllib.parse import quote
 
 from resumable.catalog.changes import record_lost
-from resumable.catalog.schema import FIELDS, LIMIT, PAGE_SIZE, PIN, WAITING_FINAL
+from resumable.catalog.mending import copy_files, open_copy
+from resumable.catalog.schema import FIELDS, LIMIT, PIN, WAITING_FINAL
 from resumable.interfaces import FactKind
 
 ERRORS: Final = 20_000  # at most, for one table: about a second's worth of trying
@@ -54,13 +53,14 @@ def salvage(damaged: str, fresh: str, at: float) -> int:
     """
     copy = f"{fresh}.salvage"
     try:
-        _copy(damaged, copy)
+        copy_files(damaged, copy)
         with closing(sqlite3.connect(fresh, isolation_level=None)) as target:
             target.execute("PRAGMA journal_mode = MEMORY").fetchall()
             target.execute("PRAGMA synchronous = OFF")
+            target.execute("PRAGMA cache_size = -131072")  # 128 MiB: ids come in no order
             target.execute("BEGIN")
             saved = 0
-            if (source := _readable(copy, fresh)) is not None:
+            if (source := open_copy(copy, fresh, f"EXPLAIN {_ROWS}", (0, 0))) is not None:
                 with closing(source):
                     saved = _save(source, target, at)
             target.execute("COMMIT")
@@ -184,70 +184,3 @@ def _patience(source: sqlite3.Connection) -> int:
     """How many errors to bear: enough to walk round some bad pages in ten."""
     (pages,) = source.execute("SELECT page_count FROM pragma_page_count").fetchone()
     return min(ERRORS, 1000 + 8 * int(pages))
-
-
-def _readable(copy: str, fresh: str) -> sqlite3.Connection | None:
-    """The copy as it is or, where that has no tables to show, with the first page of an empty catalog."""
-    _pad(copy)
-    source = _open(copy)
-    if source is None:
-        _graft(copy, fresh)
-        source = _open(copy)
-    return source
-
-
-def _open(copy: str) -> sqlite3.Connection | None:
-    source = sqlite3.connect(f"file:{quote(os.path.abspath(copy))}?mode=rw", uri=True, isolation_level=None)
-    try:
-        source.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
-        source.execute("PRAGMA writable_schema = ON")
-        source.execute("SELECT 1 FROM sqlite_schema WHERE name = 'uploads'").fetchall()[0]
-        source.execute(f"EXPLAIN {_ROWS}", (0, 0)).fetchall()
-    except (sqlite3.Error, IndexError):
-        source.close()
-        return None
-    return source
-
-
-def _graft(copy: str, fresh: str) -> None:
-    """Give the copy the first page of an empty catalog: every catalog's tables begin on the same pages."""
-    with open(fresh, "rb") as file:
-        page = bytearray(file.read(PAGE_SIZE))
-    pages = max(1, os.path.getsize(copy) // PAGE_SIZE)
-    page[28:32] = struct.pack(">I", pages)  # valid as long as both change counters agree, as they do here
-    page[32:40] = bytes(8)
-    with open(copy, "r+b") as file:
-        file.write(page)
-
-
-def _pad(copy: str) -> None:
-    """Make up for a cut-off end with empty pages: SQLite refuses a file that is shorter than it says."""
-    with open(copy, "r+b") as file:
-        size = os.path.getsize(copy)
-        header = file.read(32)
-        says = struct.unpack(">I", header[28:32])[0] * PAGE_SIZE if header[:16] == b"SQLite format 3\0" else 0
-        if says > 4 * size + (1 << 30):
-            says = 0  # nonsense
-        file.truncate(max(says, -(-size // PAGE_SIZE) * PAGE_SIZE))
-
-
-def _copy(damaged: str, copy: str) -> None:
-    for companion in ("", "-wal"):
-        with suppress(FileNotFoundError), open(damaged + companion, "rb") as source, open(copy + companion, "wb") as to:
-            size = os.fstat(source.fileno()).st_size
-            for place in range(0, size, 1 << 20):
-                for block in _blocks(source.fileno(), place, min(1 << 20, size - place)):
-                    to.write(block)
-
-
-def _blocks(handle: int, place: int, size: int) -> Iterator[bytes]:
-    """The bytes there; zeros for a page that the disk can't read."""
-    try:
-        yield os.pread(handle, size, place)
-    except OSError:
-        for start in range(place, place + size, PAGE_SIZE):
-            length = min(PAGE_SIZE, place + size - start)
-            try:
-                yield os.pread(handle, length, start)
-            except OSError:
-                yield bytes(length)
