@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -207,6 +209,53 @@ def test_a_full_disk_is_told_and_end_gets_the_ballast(shelf: Shelf, faults: Faul
     released = catalog.release_ballast()
     shelf.flush()
     assert outcome(released) is True and not (shelf.directory / "ballast").exists()
+    assert catalog.stop().called
+
+
+def test_a_quota_that_is_used_up_is_a_full_disk(shelf: Shelf, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite tells EDQUOT as any I/O error: whether there is space is tried."""
+
+    def over_quota(handle: int, start: int, size: int) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    catalog = shelf.running(connector=faults.connect)
+    monkeypatch.setattr(os, "posix_fallocate", over_quota)
+    faults.fail("COMMIT", 10)
+    answer = catalog.create(upload(1), ())
+    shelf.flush()
+    assert outcome(answer).no_space
+    assert catalog.stop().called
+    assert "space-probe" not in os.listdir(shelf.directory)
+
+
+def test_a_record_that_turns_unreadable_is_refused_alone(shelf: Shelf) -> None:
+    catalog = shelf.running()
+    catalog.create(upload(1), ())
+    catalog.create(upload(2), ())
+    shelf.flush()
+    connection = catalog._batches.open()
+    connection.execute("UPDATE uploads SET metadata = CAST(x'ff41' AS TEXT) WHERE id = ?", (name(1),))
+    answers = catalog.get(name(1)), catalog.get(name(2)), catalog.create(upload(3), ())
+    shelf.flush()
+    assert isinstance(outcome(answers[0]), CatalogUnavailable)
+    assert [outcome(answer) for answer in answers[1:]] == [upload(2), True]
+    assert catalog.stop().called
+
+
+def test_with_no_file_to_be_opened_the_open_catalog_goes_on(shelf: Shelf) -> None:
+    catalog = shelf.running()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(OSError):
+            os.dup(0)
+        answers = catalog.create(upload(1), ()), catalog.get(name(1)), catalog.expired(1e9, 10)
+        shelf.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [outcome(answer) for answer in answers] == [True, upload(1), [upload(1)]]
     assert catalog.stop().called
 
 
