@@ -32,6 +32,8 @@ SMALL = 64 * 1024
 #: A long append commits whenever this much is new.
 PART = 8 * 1024 * 1024
 
+_OVERRUN = "The body runs past the upload's length or the maximum."
+
 Algorithms: TypeAlias = Mapping[str, Callable[[], Digest]]
 
 
@@ -183,6 +185,9 @@ class Append:
         self._received = received
         if not self._engine.space.spend(received - before):
             self._stop(NoSpace())
+        if sink.overrun:
+            # Told at once: a body without an end holds nothing.
+            self._stop(TooLarge(_OVERRUN))
         if self._lock.locked or self._end.called:
             return
         if not self._opened:
@@ -251,8 +256,7 @@ class Append:
         await self._lock.acquire()
         try:
             reason = self._reason
-            overrun = reason is None and sink.overrun
-            whole = reason is None and not overrun
+            whole = reason is None
             gathered = [] if self._opened else sink.take()
             if whole:
                 await self._verify(sink, gathered)
@@ -262,8 +266,8 @@ class Append:
                 reason = sink.failure.value
         finally:
             self._lock.release()
-        if overrun:
-            reason = TooLarge("The body runs past the upload's length or the maximum.", offset=self.committed)
+        if isinstance(reason, TooLarge):
+            reason = TooLarge(_OVERRUN, offset=self.committed)
         if reason is not None:
             raise reason
 
