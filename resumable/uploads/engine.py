@@ -11,6 +11,7 @@ from collections.abc import Callable
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from resumable.interfaces import BodyLost, CatalogUnavailable, Fact, FactKind, ICatalog, Upload
 from resumable.protocol.errors import InternalError, NoSpace, TusError, Unavailable
@@ -76,5 +77,5 @@ def as_answer(error: BaseException, upload_id: str) -> BaseException:
         return Unavailable("The server can't write to its disk at the moment.")
     if isinstance(error, TusError | BodyLost) or not isinstance(error, Exception):
         return error
-    log.failure("unexpected failure", upload=upload_id)
+    log.failure("unexpected failure", Failure(error), upload=upload_id)  # type: ignore[no-untyped-call]
     return InternalError("The server failed in an unexpected way.")

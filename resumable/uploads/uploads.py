@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
 
-from resumable.interfaces import FactKind, IBody, Upload
+from resumable.interfaces import CatalogUnavailable, FactKind, IBody, Upload
 from resumable.interfaces import Gone as GoneKind
 from resumable.protocol import rules, tus
 from resumable.protocol.concat import Final
@@ -93,6 +93,8 @@ class Uploads:
             except TusError as error:
                 if append.recorded:
                     raise CreationCut(append.upload, error) from error
+                if error.status >= 500:
+                    await self._discard(upload.id)
                 raise
         await self._record(upload)
         return upload
@@ -104,6 +106,14 @@ class Uploads:
             raise as_answer(error, upload.id) from error
         if not fresh:
             raise BadRequest("An upload with this id was made before.")
+
+    async def _discard(self, upload_id: str) -> None:
+        """Remove what a creation has written, if the catalog knows for sure that it is not there."""
+        try:
+            if await self.engine.catalog.get(upload_id) is None:
+                await self.engine.spool.remove([upload_id])
+        except (CatalogUnavailable, OSError):
+            log.warn("a failed creation's data stays until the next start", upload=upload_id)
 
     async def _append(self, upload_id: str, request: tus.Append | TusError, body: IBody) -> Upload:
         self._check_open()
@@ -179,6 +189,15 @@ class Uploads:
 
         A data file that is shorter than its committed offset makes the upload gone. Never raises Stopping.
         """
+        try:
+            return await self._inspect(upload_id)
+        except Exception as error:
+            answer = await self._answer(error, upload_id)
+            if answer is error:
+                raise
+            raise answer from error
+
+    async def _inspect(self, upload_id: str) -> Upload:
         engine = self.engine
         await engine.holds.settle(upload_id)
         upload = await self._present(upload_id)
@@ -187,7 +206,7 @@ class Uploads:
         if upload.offset:
             size = await engine.spool.size(upload_id)
             if size is None or size < upload.offset:
-                raise await self._answer(SpoolDamaged(upload_id, upload.offset, size), upload_id)
+                raise SpoolDamaged(upload_id, upload.offset, size)
         return upload
 
     async def read(self, upload_id: str) -> tuple[Upload, Reader]:
@@ -255,8 +274,11 @@ class Uploads:
         return evolve(upload, length=rules.final_length(lengths, None))
 
     async def _answer(self, error: Exception, upload_id: str) -> BaseException:
-        if isinstance(error, SpoolDamaged):
-            log.error("data file is shorter than its committed offset", upload=upload_id, found=error.found)
-            await self.engine.catalog.end(upload_id, GoneKind.LOST, self.engine.wall(), [])
-            return Gone("The upload was lost: its data was damaged.")
-        return as_answer(error, upload_id)
+        if not isinstance(error, SpoolDamaged):
+            return as_answer(error, upload_id)
+        log.error("data file is shorter than its committed offset", upload=upload_id, found=error.found)
+        try:
+            await self._janitor.end(await self._present(upload_id), GoneKind.LOST)
+        except Exception as failed:
+            return as_answer(failed, upload_id)
+        return Gone("The upload was lost: its data was damaged.")
