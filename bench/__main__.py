@@ -31,11 +31,13 @@ MEASURES: dict[str, Measure] = {
     "open": measure.open_uploads,
     "takeover": interrupt.takeover,
     "stop": interrupt.stop,
+    "deaf": interrupt.stop_deaf,
     "huge": measure.huge,
 }
 # These need minutes or tell little more the fifth time.
-ROUNDS_AT_MOST = {"open": 3, "takeover": 3, "stop": 3, "huge": 1}
+ROUNDS_AT_MOST = {"open": 3, "takeover": 3, "stop": 3, "deaf": 1, "huge": 1}
 LONG = ("huge",)
+SLOW = ("deaf", "huge")
 DOCS = ROOT / "docs"
 
 
@@ -114,7 +116,8 @@ def measured(chosen: argparse.Namespace) -> report.Run:
     if chosen.calibrate:
         names, servers = names or ["big", "parallel", "creation"], ["null"]
     elif not names:
-        names = [name for name in MEASURES if name not in LONG or chosen.long]
+        left_out = SLOW if chosen.smoke else () if chosen.long else LONG
+        names = [name for name in MEASURES if name not in left_out]
     pairs, sizes = (1, SMOKE) if chosen.smoke else (chosen.pairs, Sizes())
     run = report.Run(machine=report.machine(chosen.dir))
     kinds = ready(servers or ((OURS,) if chosen.smoke else DEFAULT), run)
@@ -139,8 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     run = measured(chosen)
-    print("\n" + report.table(run))
     if not chosen.smoke:
+        print("\n" + report.table(run))
         saved = chosen.results / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
         run.save(saved)
         print(f"\nsaved {saved}")

@@ -16,7 +16,10 @@ from bench.servers import OURS
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of the report: ``field`` of the samples of ``measure``, in ``unit`` with ``digits`` decimals."""
+    """One row of the report: ``field`` of the samples of ``measure``, in ``unit`` with ``digits`` decimals.
+
+    Only speed and memory are ``compared`` as ratios: of what happens when things break, the seconds tell enough.
+    """
 
     measure: str
     field: str
@@ -25,6 +28,10 @@ class Figure:
     digits: int
     more_is_better: bool = False
     drawn: bool = False
+
+    @property
+    def compared(self) -> bool:
+        return self.measure not in ("takeover", "stop", "deaf")
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,8 @@ FIGURES = (
     Figure("parallel", "rate", "8 PATCHes of 128 MiB at once", "MiB/s", 0, True, True),
     Figure("parallel", "cpu", "CPU seconds per GiB, 8 at once", "s", 2),
     Figure("creation", "rate", "creation-with-upload of 4 KiB, 32 connections", "uploads/s", 0, True, True),
-    Figure("creation", "p50", "its latency, median", "ms", 1),
-    Figure("creation", "p99", "its latency, p99", "ms", 1, False, True),
+    Figure("creation", "p50", "latency of such an upload, median", "ms", 1),
+    Figure("creation", "p99", "latency of such an upload, p99", "ms", 1, False, True),
     Figure("creation", "cpu", "CPU per such upload", "ms", 3),
     Figure("big", "memory", "memory above idle while 1 GiB comes in", "MiB", 1, False, True),
     Figure("huge", "memory", "memory above idle while 10 GiB come in", "MiB", 1),
@@ -72,6 +79,7 @@ FIGURES = (
     Figure("takeover", "patch", "PATCH accepted while a holder is silent, slowest", "s", 2, False, True),
     Figure("takeover", "kept", "of what that holder had sent, kept", "%", 0, True),
     Figure("stop", "seconds", "from SIGTERM to the end, an upload under way", "s", 2),
+    Figure("deaf", "seconds", "the same, the client not listening while it sends", "s", 2),
     Figure("stop", "kept", "of what that upload had sent, kept after a restart", "%", 0, True),
 )
 

@@ -90,38 +90,50 @@ def takeover(bench: Bench, server: Running) -> dict[str, float]:
 
 
 class Sender(threading.Thread):
-    """Sends an append in pieces of 1 MiB, a hundred a second at most, until the connection is closed on it."""
+    """Sends an append in pieces of 1 MiB, a hundred a second at most.
 
-    def __init__(self, bench: Bench, connection: Connection, path: str, length: int) -> None:
+    It ends at an answer that comes early, as curl does; a ``deaf`` one goes on until the connection is closed on it.
+    """
+
+    def __init__(self, bench: Bench, connection: Connection, path: str, length: int, deaf: bool) -> None:
         super().__init__(daemon=True)
-        self.bench, self.connection, self.path, self.length = bench, connection, path, length
+        self.bench, self.connection, self.path, self.length, self.deaf = bench, connection, path, length, deaf
         self.sent = 0
         self.status: int | None = None
 
     def run(self) -> None:
         with suppress(LoadError):
             self.connection.send(patch_head(self.path, 0, self.length))
-            while self.sent < self.length:
+            while self.sent < self.length and (self.deaf or not self.connection.answered()):
                 self.connection.send_from(self.bench.source.view, min(MIB, self.length - self.sent), self.sent)
                 self.sent = min(self.length, self.sent + MIB)
                 time.sleep(0.01)
         with suppress(LoadError):
             self.status = self.connection.answer("PATCH").status
+        self.connection.close()
 
 
 def stop(bench: Bench, server: Running) -> dict[str, float]:
     """SIGTERM with an upload under way: seconds to the end, exit status, and the share (%) of sent bytes kept."""
+    return _stop(bench, server, deaf=False)
+
+
+def stop_deaf(bench: Bench, server: Running) -> dict[str, float]:
+    """The same with a client that does not listen while it sends."""
+    return _stop(bench, server, deaf=True)
+
+
+def _stop(bench: Bench, server: Running, deaf: bool) -> dict[str, float]:
     server.warm()
     length = GIB
     with Connection(server.port) as connection:
         path = create(connection, server.kind.root, length)
-    with Connection(server.port) as connection:
-        sender = Sender(bench, connection, path, length)
-        sender.start()
-        time.sleep(0.5)
-        sent = sender.sent
-        took, status = server.stop()
-        sender.join(PATIENCE)
+    sender = Sender(bench, Connection(server.port), path, length, deaf)
+    sender.start()
+    time.sleep(0.5)
+    sent = sender.sent
+    took, status = server.stop()
+    sender.join(PATIENCE)
     server.start()
     with Connection(server.port) as connection:
         offset = offset_of(connection, path)

@@ -8,6 +8,7 @@ CPU, as it must gather single pages. Many small requests are in ``storm.py``. Fo
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from collections.abc import Mapping
@@ -88,6 +89,10 @@ class Connection:
                 start, size = start + sent, size - sent
         except OSError as error:
             raise LoadError(f"sending failed with {size} bytes to go: {error}") from error
+
+    def answered(self) -> bool:
+        """Tell whether something has come from the peer, an answer or its going away."""
+        return bool(self._rest or select.select([self.sock], [], [], 0)[0])
 
     def answer(self, method: str = "") -> Answer:
         """Wait for the final response to the request sent last, which had that method."""

@@ -40,11 +40,20 @@ class Sizes:
     storm_seconds: float = 5.0
     open: int = 5000
     half: int = 64 << 10
+    settle: float = 4.0
     silences: tuple[float, ...] = (0.1, 0.3, 1.0)
 
 
 SMOKE = Sizes(
-    big=32 * MIB, each=4 * MIB, lanes=8, warm_seconds=0.2, storm_seconds=0.8, open=100, half=16 << 10, silences=(0.3,)
+    big=32 * MIB,
+    each=4 * MIB,
+    lanes=8,
+    warm_seconds=0.2,
+    storm_seconds=0.8,
+    open=100,
+    half=16 << 10,
+    settle=1.0,
+    silences=(0.3,),
 )
 
 
@@ -182,7 +191,7 @@ def creation(bench: Bench, server: Running) -> dict[str, float]:
     }
 
 
-def _settled(pid: int, least: float = 4.0, most: float = 40.0) -> int:
+def _settled(pid: int, least: float, most: float = 40.0) -> int:
     """Return RssAnon (bytes) once it has stayed within 0.5 % for 1.5 s, between ``least`` and ``most`` seconds."""
     began, seen = time.monotonic(), [proc.memory(pid, "RssAnon")]
     while time.monotonic() - began < most:
@@ -207,7 +216,7 @@ def open_uploads(bench: Bench, server: Running) -> dict[str, float]:
             connection.send(patch_head(path, 0, 2 * half) + piece)
             opened.append(connection)
             poller.register(connection.sock, select.POLLIN)
-        memory = _settled(server.pid) - idle
+        memory = _settled(server.pid, bench.sizes.settle) - idle
         if ended := len(poller.poll(0)):
             raise LoadError(f"{ended} of {count} open uploads were answered or closed")
         for connection, path in list(zip(opened, paths, strict=True))[:: max(1, count // 16)]:

@@ -81,7 +81,7 @@ def _cell(run: Run, figure: Figure, server: str) -> str:
 
 
 def _beside(run: Run, figure: Figure, rivals: Sequence[str]) -> list[str]:
-    found = [ratio(run.samples, figure, rival) for rival in rivals]
+    found = [ratio(run.samples, figure, rival) if figure.compared else None for rival in rivals]
     return [NONE if one is None else f"{one:.2f} x" for one in found]
 
 

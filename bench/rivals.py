@@ -67,6 +67,11 @@ def rustus() -> str:
     return RUSTUS
 
 
+def has_tusd() -> bool:
+    """Tell whether a tusd can be had without installing one."""
+    return shutil.which("tusd") is not None or (CACHE / "tusd/tusd").exists()
+
+
 def tusd() -> str:
     """Make tusd ready: one on the PATH, else one that Go installs. Returns its version."""
     home = CACHE / "tusd"

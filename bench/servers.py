@@ -96,14 +96,30 @@ OURS = "resumable"
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind(OURS, "resumable", "/files/", "fdatasync of the file, then a catalog commit", _own_version, _own),
+        Kind(
+            OURS,
+            "resumable",
+            "/files/",
+            "on the disk: the file synced, then its offset committed in the catalog",
+            _own_version,
+            _own,
+        ),
         Kind("tus-node", "@tus/server", "/files", "in the page cache, never synced", rivals.tus_node, _node),
-        Kind("rustus", "rustus", "/files", "in the page cache, not synced", rivals.rustus, _rustus, swallows=True),
+        Kind(
+            "rustus",
+            "rustus",
+            "/files",
+            "in the page cache; synced only where its option says so, which is off",
+            rivals.rustus,
+            _rustus,
+            swallows=True,
+        ),
         Kind("tusd", "tusd", "/files/", "in the page cache, never synced", rivals.tusd, _tusd),
         Kind("null", "no server at all", "/files", "nothing is kept", lambda: "1", _null, keeps=False),
     )
 }
-DEFAULT = (OURS, "tus-node", "rustus", "tusd")
+# tusd only where it is there already: not everywhere can Go fetch it.
+DEFAULT = (OURS, "tus-node", "rustus", *(("tusd",) if rivals.has_tusd() else ()))
 
 
 def free_port() -> int:
