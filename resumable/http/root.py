@@ -43,7 +43,13 @@ class Root(Resource):
             b"/".join(path).decode("utf-8")
         except UnicodeDecodeError:
             raise NotFound("There is nothing at this address.") from None
-        request.prepath, request.postpath = path[:depth], path[depth:] or [b""]
+        rest = path[depth:] or [b""]
+        if (len(rest) > 1 and not rest[0]) or any(b"/" in segment for segment in rest):
+            # The router would take doubled and escaped slashes for one: an upload has one address.
+            raise NotFound("There is nothing at this address.")
+        request.prepath, request.postpath = path[:depth], rest
+        if request.method != request.method.upper():
+            request.method = b"~" + request.method  # RFC 9110, 9.1: case-sensitive, which the router doesn't know
         return self._klein.render(request)  # type: ignore[return-value]
 
     @staticmethod
