@@ -57,7 +57,7 @@ class Digest(Protocol):
 
 
 class DataFile:
-    """One file, opened with its first byte. One thread may write while another syncs; only one of each."""
+    """One file, opened with its first byte if not before. One thread may write while another syncs; only one of each."""
 
     __slots__ = ("_digest", "_directory", "_disk", "_fd", "_path", "_position", "_unsynced_name", "_upload_id")
 
@@ -77,11 +77,15 @@ class DataFile:
     def is_open(self) -> bool:
         return self._fd >= 0
 
+    def open(self) -> None:
+        """Open it, cut to the offset where the append begins. Raises SpoolDamaged, OSError."""
+        self._unsynced_name = self._position == 0
+        self._fd = open_at(self._disk, self._path, self._upload_id, self._position)
+
     def write(self, queue: deque[bytes], limit: int) -> int:
         """Write what is queued, and what comes meanwhile, until it was ``limit`` bytes; the offset afterwards."""
         if self._fd < 0:
-            self._unsynced_name = self._position == 0
-            self._fd = open_at(self._disk, self._path, self._upload_id, self._position)
+            self.open()
         while limit > 0 and (batch := _taken(queue, limit)):
             self._disk.writev(self._fd, batch, self._position)
             size = sum(map(len, batch))

@@ -181,6 +181,14 @@ class Sink:
 
     # -- writing
 
+    def prepare(self) -> Deferred[None]:
+        """Open the file now, once and before `start`; what it has past ``offset`` is cut off when this fires.
+
+        Fails with the sink's failure (OSError, SpoolDamaged).
+        """
+        self._writing = True
+        return self._pool.run(self._file.open).addCallbacks(self._prepared, self._prepare_failed)
+
     def start(self) -> None:
         """From now on bytes go to the file, the gathered ones first. The file is opened with the first byte."""
         if not self._started:
@@ -228,6 +236,14 @@ class Sink:
         self._closing.append(done)
         self._go_on()
         return done
+
+    def _prepared(self, _: None) -> None:
+        self._writing = False
+        self._go_on()
+
+    def _prepare_failed(self, failure: Failure) -> Failure:
+        self._write_failed(failure)
+        return failure
 
     def _write_on(self) -> None:
         if self._started and self._queue and not self._writing and self.failure is None:

@@ -226,6 +226,8 @@ class Append:
             upload = evolve(upload, epoch=1, boot_id=engine.boot_id, adoptable=adoptable)
             matched = await engine.catalog.create(upload, [engine.fact(FactKind.CREATED, upload)])
         else:
+            # First, as an older append that a crash cut off may have left bytes there: they must not become adoptable.
+            await sink.prepare()
             matched = await engine.catalog.begin(
                 upload.id, upload.epoch, self.committed, engine.boot_id, adoptable, engine.wall()
             )

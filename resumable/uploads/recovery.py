@@ -37,7 +37,9 @@ def recover(catalog: SqliteCatalog, opened: Opened, spool: Spool, boot_id: str, 
     for upload_id in unknown:
         # Its record never was committed, so nobody was ever told of it.
         spool.set_aside(upload_id)
-    adopted = sum(_adopt(catalog, spool, upload, now) for upload in catalog.adoptable(boot_id))
+    # A machine that can't name its boots can't tell a kill from a power loss.
+    candidates = catalog.adoptable(boot_id) if boot_id else []
+    adopted = sum(_adopt(catalog, spool, upload, now) for upload in candidates)
     return Recovered(adopted=adopted, orphans=len(unknown), lost=lost)
 
 

@@ -436,8 +436,12 @@ class Server:
             self.clock.advance(0)
 
     def turn(self) -> None:
-        """One round of what waits in the threads."""
-        self.clock.advance(0)
+        """One thing of what waits in the threads, and what comes of it in the reactor."""
+        due = [call for call in self.clock.calls if call.getTime() <= self.clock.seconds()]
+        assert due, "nothing waits"
+        self.clock.calls.remove(due[0])
+        due[0].called = 1
+        due[0].func(*due[0].args, **due[0].kw)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, in small steps, each with all that comes of it."""

@@ -216,7 +216,7 @@ def test_a_chunked_body_that_runs_past_the_length_is_413_and_does_not_finish(ser
     data = pattern(length + 100)
     for start in range(0, len(data), -(-len(data) // pieces)):
         body.arrive(data[start : start + -(-len(data) // pieces)])
-        server.turn()
+        server.pump()
     server.pump()
     assert isinstance(answer.error, TooLarge)
     row = server.row(upload_id)

@@ -54,7 +54,7 @@ def test_a_write_or_sync_that_fails_is_answered_and_the_upload_goes_on_from_its_
 @pytest.mark.parametrize("size", [10, LONG])
 def test_a_sync_that_failed_is_not_repeated_to_commit_the_same_bytes(server, size):
     """The sync is never repeated to commit the same bytes (after EIO the pages may be gone)."""
-    upload_id, body, answer = _under_way(server)
+    upload_id, body, _answer = _under_way(server)
     body.arrive(pattern(size))
     server.disk.fail_next("fdatasync", errno.EIO)
     server.machine.trace.clear()
@@ -213,7 +213,7 @@ def test_a_commit_that_failed_but_landed_is_read_back(server, size):
 def test_a_creation_that_the_catalog_refuses(server, size, full, status):
     server.machine.fail_commit(full=full, times=9)
     body = FakeBody.whole(pattern(size)) if size else None
-    answer = server.create(10 if not size else size, body)
+    answer = server.create(size if size else 10, body)
     server.machine.commit_faults.clear()
     assert answer.status == status
     assert answer.cut is None
@@ -348,7 +348,7 @@ def test_a_stop_answers_those_who_wait_for_a_hold(server):
 
 
 def test_a_stop_waits_for_the_last_commit(server):
-    upload_id, body, answer = _under_way(server)
+    _upload_id, body, _answer = _under_way(server)
     body.arrive(DATA)
     stopped: list[object] = []
     Deferred.fromCoroutine(server.uploads.stop()).addBoth(stopped.append)
