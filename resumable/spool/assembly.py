@@ -11,11 +11,11 @@ a file with the name and the length is therefore complete.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from resumable.spool.datafile import SpoolDamaged
 from resumable.spool.disk import IDisk
-from resumable.threads import IPool
+from resumable.threads import IPool, Stopped
 
 STEP = 64 << 20
 """Bytes copied before a sync, and before the thread goes back to the pool. A smaller step syncs more often, a larger
@@ -34,6 +34,7 @@ class Assembly:
         final_path: str,
         sources: Sequence[tuple[str, str, int]],
         step: int = STEP,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._disk = disk
         self._pool = pool
@@ -41,12 +42,15 @@ class Assembly:
         self._final_path = final_path
         self._sources = sources
         self._step = step
+        self._stopping = stopping
         self._length = sum(length for _, _, length in sources)
 
     async def run(self) -> None:
-        """Copy, sync, rename. Raises SpoolDamaged for a source that is missing or short, and OSError."""
+        """Copy, sync, rename. Raises SpoolDamaged for a source that is missing or short, OSError, and Stopped."""
         step = await self._pool.run(self._begin)
         while step is not None:
+            if self._stopping():
+                raise Stopped("the next start goes on with it")
             step = await self._pool.run(self._copy_step, step)
         await self._pool.run(self._name_it)
 

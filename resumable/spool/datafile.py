@@ -57,7 +57,7 @@ class Digest(Protocol):
 
 
 class DataFile:
-    """One file, opened with its first byte if not before. One thread may write while another syncs; only one of each."""
+    """One file, opened with its first byte or before. One thread may write while another syncs; only one of each."""
 
     __slots__ = ("_digest", "_directory", "_disk", "_fd", "_path", "_position", "_unsynced_name", "_upload_id")
 

@@ -213,16 +213,19 @@ class Spool:
             if any([self._disk.unlink(f"{directory}/{upload_id}") for upload_id in upload_ids]):
                 self._disk.sync_directory(directory)
 
-    def assemble(self, final_id: str, sources: Sequence[tuple[str, int]]) -> Deferred[None]:
+    def assemble(
+        self, final_id: str, sources: Sequence[tuple[str, int]], *, stopping: Callable[[], bool] = lambda: False
+    ) -> Deferred[None]:
         """Copy the sources, (upload id, length) in order, into the file of ``final_id``; durable when it fires.
 
         Goes on where a crash or a failure stopped an earlier call with the same arguments (see `Assembly`). One
-        call for a final at a time. Fails with SpoolDamaged (a source is missing or short), OSError, Stopped.
+        call for a final at a time. Fails with SpoolDamaged (a source is missing or short), OSError, Stopped; the
+        last also between two steps once ``stopping`` says so.
         """
         located = [(self.path(upload_id), upload_id, length) for upload_id, length in sources]
         final_path = self.path(final_id)
         working_path = f"{self._assembly}/{final_id}"
-        assembly = Assembly(self._disk, self._pool, working_path, final_path, located, self._assembly_step)
+        assembly = Assembly(self._disk, self._pool, working_path, final_path, located, self._assembly_step, stopping)
         return Deferred.fromCoroutine(assembly.run())
 
     # -- start-up only: these block

@@ -15,6 +15,8 @@ from twisted.python.failure import Failure
 from resumable.interfaces import Commit, FactKind, Gone, Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import TooLarge
+from resumable.spool import SpoolDamaged
+from resumable.threads import Stopped
 from resumable.uploads.engine import Engine
 from resumable.uploads.janitor import Janitor
 
@@ -69,8 +71,10 @@ class Assembler:
             final_id = self._queue.popleft()
             try:
                 await self._assemble(final_id)
+            except Stopped:
+                log.info("assembling goes on at the next start", upload=final_id)
             except Exception:
-                self._failed(Failure(), final_id)
+                self._failed(Failure(), final_id)  # type: ignore[no-untyped-call]
                 self._engine.clock.callLater(RETRY, self.wake, final_id)
         self._working = None
 
@@ -80,21 +84,33 @@ class Assembler:
         if final is None or final.gone or final.finished:
             return
         partials = await engine.catalog.get_many(final.partials)
-        sources = [partials.get(each) for each in final.partials]
+        found = [partials.get(each) for each in final.partials]
         # A partial that is gone before it was finished never will be.
-        if any(each is None or (each.gone and not each.finished) for each in sources):
+        if any(each is None or (each.gone and not each.finished) for each in found):
             await self._janitor.end(final, Gone.TERMINATED)
             return
-        ready = [each for each in sources if each is not None and each.finished]
-        if len(ready) < len(sources):
+        ready = [each for each in found if each is not None and each.finished]
+        if len(ready) < len(found):
             return
         try:
             rules.final_length((each.length for each in ready), engine.limits.max_size)
         except TooLarge:
             await self._janitor.end(final, Gone.TERMINATED)
             return
-        await engine.spool.assemble(final_id, [(each.id, each.offset) for each in ready])
-        await self._finish(final, sum(each.offset for each in ready))
+        sources = [(each.id, each.offset) for each in ready]
+        try:
+            await engine.spool.assemble(final_id, sources, stopping=lambda: self._stopping)
+        except SpoolDamaged as damage:
+            log.error("a partial's data file is shorter than its committed offset", upload=damage.upload_id)
+            await self._lost(final, partials[damage.upload_id])
+        else:
+            await self._finish(final, sum(each.offset for each in ready))
+
+    async def _lost(self, final: Upload, partial: Upload) -> None:
+        """The final can never be made; what it has copied so far goes with it."""
+        await self._janitor.end(partial, Gone.LOST)
+        await self._janitor.end(final, Gone.TERMINATED)
+        await self._janitor.reclaim()
 
     async def _finish(self, final: Upload, length: int) -> None:
         engine = self._engine

@@ -34,10 +34,15 @@ class Janitor:
         engine = self._engine
         facts = [engine.fact(_FACTS[gone], upload)] if gone in _FACTS else []
         ended = await engine.catalog.end(upload.id, gone, engine.wall(), facts)
-        if ended and upload.is_partial and not upload.finished:
+        if ended and upload.is_partial and not await self._finished(upload):
             for final in await engine.catalog.finals_of(upload.id):
                 await self.end(final, gone)
         return ended
+
+    async def _finished(self, upload: Upload) -> bool:
+        """Whether it has all its bytes, be it by an eviction since ``upload`` was read."""
+        row = upload if upload.finished else await self._engine.catalog.get(upload.id)
+        return row is not None and row.finished
 
     async def reclaim(self) -> None:
         """Remove the data of every upload that is gone. What was gone at the call is off the disk when it returns."""

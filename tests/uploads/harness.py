@@ -463,10 +463,12 @@ class Server:
 
     def stop(self) -> None:
         """A graceful stop, to the end."""
-        for work in (self.uploads.stop(), self.assembler.stop()):
-            self.ask(work).value  # noqa: B018
-        for thread in (self.spool, self.catalog, self.pool):
-            self.ask(thread.stop()).value  # noqa: B018
+
+        async def stop() -> None:
+            for each in (self.uploads, self.assembler, self.spool, self.catalog, self.pool):
+                await each.stop()
+
+        assert self.ask(stop()).done
         self.machine.stop()
 
     def bury(self) -> None:
@@ -587,5 +589,5 @@ def machines(directory: Path) -> Iterator[Machine]:
     """Fresh machines in directories of their own."""
     for number in itertools.count():
         place = directory / f"machine-{number}"
-        place.mkdir()
+        place.mkdir(parents=True)
         yield Machine(place)
