@@ -131,11 +131,14 @@ class _Crew:
 
 
 class Batcher(Generic[J, R]):
-    """One thread that takes all jobs that wait, does them in one go and answers them with one call in the reactor.
+    """One thread that does all jobs that wait in one go and answers them with one call in the reactor.
 
     ``work`` runs in that thread; it gets at most ``limit`` jobs, in order, and answers with as many results, a
     Failure for a job that failed. What it raises fails the whole group. A larger limit makes fewer, longer groups
     and holds more jobs' resources at once; a smaller one shares a sync among fewer.
+
+    Jobs wait in the reactor, not in the thread's queue, and go at the end of the reactor's turn: a thread that is
+    woken by the first job of a turn takes it alone, and fights the reactor for the interpreter over each of them.
     """
 
     def __init__(
@@ -150,7 +153,9 @@ class Batcher(Generic[J, R]):
         self._work = work
         self._limit = limit
         self._name = name
-        self._queue: SimpleQueue[tuple[J, Deferred[R]] | None] = SimpleQueue()
+        self._waiting: list[tuple[J, Deferred[R]]] = []
+        self._dispatching = False
+        self._queue: SimpleQueue[list[tuple[J, Deferred[R]]] | None] = SimpleQueue()
         self._crew = _Crew(reactor, [name])
 
     def start(self) -> None:
@@ -162,25 +167,38 @@ class Batcher(Generic[J, R]):
         if not self._crew.working:
             return fail(Stopped(f"{self._name} takes no more work"))
         answer: Deferred[R] = Deferred()
-        self._queue.put((job, answer))
+        self._waiting.append((job, answer))
+        if not self._dispatching:
+            self._dispatching = True
+            self._reactor.callFromThread(self._dispatch)
         return answer
 
     def stop(self) -> Deferred[None]:
         """See `IBatcher.stop`."""
-        return self._crew.stop(lambda: self._queue.put(None))
+        return self._crew.stop(self._end)
+
+    def _end(self) -> None:
+        if not self._dispatching:
+            self._queue.put(None)
+
+    def _dispatch(self) -> None:
+        """Give the thread the next group, or rest."""
+        group, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+        if group:
+            self._queue.put(group)
+            return
+        self._dispatching = False
+        if not self._crew.working:
+            self._queue.put(None)
+
+    def _done(self, group: list[tuple[J, Deferred[R]]], results: Sequence[R | Failure]) -> None:
+        self._dispatch()
+        answer_batch(group, results)
 
     def _loop(self) -> None:
-        while (first := self._queue.get()) is not None:
-            jobs = [first]
-            # the only taker: what qsize counted is there
-            for _ in range(min(self._queue.qsize(), self._limit - 1)):
-                if (job := self._queue.get()) is None:
-                    self._queue.put(None)
-                    break
-                jobs.append(job)
-            self._reactor.callFromThread(answer_batch, jobs, work_batch(self._work, jobs))
-            del first, jobs  # while asleep, keep no job's bytes alive
-            job = None
+        while (group := self._queue.get()) is not None:
+            self._reactor.callFromThread(self._done, group, work_batch(self._work, group))
+            del group  # while asleep, keep no job's bytes alive
 
 
 class Pool:

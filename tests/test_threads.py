@@ -185,23 +185,28 @@ class PoolContract(ABC):
 
 
 class TestBatcher(RealThreads, BatcherContract):
-    def test_all_that_waits_is_one_group_and_one_call_in_the_reactor(self):
-        release, begun = threading.Event(), threading.Event()
-        groups = []
+    def test_what_comes_while_a_group_is_under_way_is_one_group_answered_by_one_call(self):
+        release, begun = threading.Event(), Deferred()
+        groups, calls = [], []
+        from_thread = self.reactor.callFromThread
 
         def work(jobs):
             groups.append(list(jobs))
-            begun.set()
-            assert release.wait(30)
+            if len(groups) == 1:
+                from_thread(begun.callback, None)
+                assert release.wait(30)
             return jobs
 
-        calls = []
-        from_thread = self.reactor.callFromThread
-        self.reactor.callFromThread = lambda *args: (calls.append(args), from_thread(*args))
+        def spy(*args):
+            if threading.current_thread().name == "batcher":
+                calls.append(args)
+            from_thread(*args)
+
+        self.reactor.callFromThread = spy
         batcher = self.make_batcher(work)
         batcher.start()
         first = batcher.submit(0)
-        assert begun.wait(30)
+        self.until(begun)
         rest = [batcher.submit(job) for job in range(1, 50)]
         release.set()
         self.until(DeferredList([first, *rest]))
