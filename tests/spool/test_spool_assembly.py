@@ -1,0 +1,157 @@
+"""Copying uploads into one file. The steps are 8 bytes long here."""
+
+from __future__ import annotations
+
+import errno
+from random import Random
+
+import pytest
+from spool_bench import Bench, RealBench
+
+from resumable.spool import SpoolDamaged
+from resumable.testing import SimulatedCrash
+
+FINAL = "f" * 32
+A, B, C = "a" * 32, "b" * 32, "c" * 32
+PARTS = {A: b"0123456789", B: b"", C: b"abcdefghijklm"}
+SOURCES = [(A, 10), (C, 13), (B, 0), (A, 10)]
+WHOLE = b"0123456789abcdefghijklm0123456789"
+
+
+@pytest.fixture
+def bench():
+    bench = Bench()
+    put_parts(bench)
+    return bench
+
+
+def put_parts(bench):
+    for upload_id, data in PARTS.items():
+        bench.put_file(data, upload_id)
+
+
+def assembled(bench, sources=SOURCES):
+    return bench.result(bench.spool.assemble(FINAL, sources))
+
+
+def is_whole_after_crashes(bench):
+    return {bench.content(bench.disk.crash(Random(seed)), FINAL) for seed in range(20)} == {WHOLE}
+
+
+def test_copies_the_sources_in_order_even_the_same_one_twice_and_is_durable(bench):
+    assert assembled(bench) is None
+    assert is_whole_after_crashes(bench)
+    assert bench.disk.open_files == 0
+    assert list(bench.disk.names("/spool/.resumable/assembly")) == []
+
+
+@pytest.mark.parametrize("sources", [[], [(B, 0)]])
+def test_a_final_of_nothing_is_an_empty_file(bench, sources):
+    assert assembled(bench, sources) is None
+    assert bench.content(bench.disk.crash(Random(1)), FINAL) == b""
+
+
+@pytest.mark.parametrize("length", [7, 8, 9, 10])
+def test_ends_that_fall_on_a_step_or_beside_it(bench, length):
+    assert assembled(bench, [(A, length)]) is None
+    assert bench.content(upload_id=FINAL) == PARTS[A][:length]
+
+
+def test_no_thread_is_held_for_longer_than_a_step(bench):
+    bench.spool.assemble(FINAL, SOURCES)
+    calls = 0
+    while bench.clock.calls:
+        synced = bench.operations().count("fdatasync")
+        bench.clock.calls.pop(0).func()
+        assert bench.operations().count("fdatasync") <= synced + 1
+        calls += 1
+    assert calls == 2 + -(-len(WHOLE) // 8)
+
+
+def test_doing_it_again_after_it_was_done_changes_nothing(bench):
+    assembled(bench)
+    bench.disk.trace.clear()
+    assert assembled(bench) is None
+    assert "writev" not in bench.operations() and "copy_range" not in bench.operations()
+    assert bench.content(upload_id=FINAL) == WHOLE
+
+
+@pytest.mark.parametrize("power", [True, False])
+def test_it_goes_on_wherever_it_crashed_and_never_has_the_name_before_it_is_whole(power):
+    step, crashed = 0, True
+    while crashed:
+        step += 1
+        for before in (True, False):
+            for seed in range(3):
+                bench = Bench()
+                put_parts(bench)
+                bench.disk.crash_at(bench.disk.steps + step, before=before)
+                try:
+                    assembled(bench)
+                    crashed = False
+                except SimulatedCrash:
+                    pass
+                again = Bench(disk=bench.disk.crash(Random(seed)) if power else bench.disk.kill())
+                assert again.content(upload_id=FINAL) in (None, WHOLE)
+                assert assembled(again) is None
+                assert is_whole_after_crashes(again)
+    assert step > 40
+
+
+def test_it_goes_on_from_the_last_step_that_was_surely_synced(bench):
+    bench.disk.fail_next("copy_range", errno.ENOSPC, after=4)
+    assert bench.failure(bench.spool.assemble(FINAL, SOURCES)).errno == errno.ENOSPC
+    bench.disk.trace.clear()
+    synced = bench.disk.file_size(f"/spool/.resumable/assembly/{FINAL}")
+    assert synced > 8
+    assert assembled(bench) is None
+    assert bench.operations().count("fdatasync") == -(-len(WHOLE) // 8) - (synced - 1) // 8
+    assert is_whole_after_crashes(bench)
+
+
+@pytest.mark.parametrize(
+    "operation", ["open", "copy_range", "truncate", "fdatasync", "close", "rename", "sync_directory"]
+)
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_it_can_be_done_again_after_any_failure(bench, operation, after):
+    bench.disk.fail_next(operation, errno.EIO, after=after)
+    tries = 1
+    while assembled(bench) is not None:
+        assert bench.disk.open_files == 0
+        tries += 1
+    assert tries <= 2  # it failed once, or what shall fail is not done so often
+    assert bench.disk.open_files == 0
+    assert is_whole_after_crashes(bench)
+
+
+def test_a_source_that_is_missing_or_short_is_damaged(bench):
+    damage = bench.failure(bench.spool.assemble(FINAL, [(A, 10), ("e" * 32, 3)]))
+    assert isinstance(damage, SpoolDamaged)
+    assert (damage.upload_id, damage.found) == ("e" * 32, None)
+    damage = bench.failure(bench.spool.assemble(FINAL, [(A, 11)]))
+    assert isinstance(damage, SpoolDamaged)
+    assert (damage.upload_id, damage.found) == (A, 10)
+    assert bench.content(upload_id=FINAL) is None
+    assert bench.disk.open_files == 0
+
+
+def test_a_source_may_be_longer_than_what_is_wanted_of_it(bench):
+    assert assembled(bench, [(A, 3), (C, 2)]) is None
+    assert bench.content(upload_id=FINAL) == b"012ab"
+
+
+def test_removing_a_final_removes_what_was_copied_so_far(bench):
+    bench.disk.fail_next("copy_range", errno.ENOSPC, after=4)
+    bench.failure(bench.spool.assemble(FINAL, SOURCES))
+    bench.result(bench.spool.remove([FINAL]))
+    after = bench.disk.crash(Random(1))
+    assert list(after.names("/spool/.resumable/assembly")) == []
+
+
+def test_on_a_real_disk_with_steps_of_real_length(tmp_path):
+    data = Random(1).randbytes(3_000_001)
+    with RealBench(tmp_path) as bench:
+        bench.until(bench.spool.put(A, 0, [data]))
+        bench.until(bench.spool.put(B, 0, []))
+        bench.until(bench.spool.assemble(FINAL, [(A, len(data)), (B, 0), (A, len(data))]))
+    assert (tmp_path / FINAL).read_bytes() == data * 2
