@@ -58,6 +58,7 @@ class Append:
         "_received",
         "_released",
         "_sink",
+        "_starting",
         "_trailer",
         "_waiting",
         "committed",
@@ -80,6 +81,7 @@ class Append:
         self._end: Deferred[None] = Deferred()
         self._reason: BaseException | None = None
         self._waiting: list[Deferred[None]] = []
+        self._starting: list[Deferred[None]] = []
         self._lock = DeferredLock()
         self._received = self.committed = start
         self.committed_at = self._heard = engine.clock.seconds()
@@ -107,6 +109,11 @@ class Append:
         return self._engine.clock.seconds() if busy else self._heard
 
     async def settle(self) -> None:
+        if not self._listening and not self._end.called:
+            # Its first bytes may have come while the catalog was told of it: they are to be seen.
+            waiter: Deferred[None] = Deferred()
+            self._starting.append(waiter)
+            await waiter
         if not self._end.called:
             await self._commit()
         # The body may have ended while that waited: its last bytes are to be seen as well.
@@ -169,7 +176,13 @@ class Append:
         if not self._end.called:
             self._listen()
             self._body.deliver(sink).addCallbacks(self._stop, self._failed)
+            self._started()
         await self._end
+
+    def _started(self) -> None:
+        starting, self._starting = self._starting, []
+        for waiter in starting:
+            waiter.callback(None)
 
     def _listen(self) -> None:
         """From now on the client may send."""
@@ -204,6 +217,7 @@ class Append:
         if reason is not None and not isinstance(reason, BodyLost):
             self._body.discard()
         self._end.callback(None)
+        self._started()
 
     def _failed(self, failure: Failure) -> None:
         self._stop(failure.value)
