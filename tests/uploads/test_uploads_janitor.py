@@ -1,0 +1,181 @@
+"""What expires, what doesn't, and what is forgotten."""
+
+from __future__ import annotations
+
+import pytest
+
+from resumable.interfaces import Gone as GoneKind
+from resumable.protocol.errors import Gone, NotFound
+from resumable.uploads.engine import Limits
+from resumable.uploads.roles import ASSEMBLER, JANITOR, LocalRoles
+from tests.uploads.harness import EPOCH, LONG, FakeBody, pattern, sha1
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+@pytest.fixture
+def server(serve):
+    return serve(limits=Limits(expire_after=HOUR, remember=7 * DAY), deliverers=["outside"])
+
+
+def kinds(server, upload_id):
+    facts = server.ask(server.catalog.pending("outside", 100)).value
+    return [each.fact.kind.value for each in facts if each.fact.upload_id == upload_id]
+
+
+def round_after(server, seconds):
+    """The janitor's next round, so much later."""
+    server.advance(seconds)
+    server.sweep()
+
+
+def test_an_unfinished_upload_expires_when_it_was_idle_for_so_long(server):
+    """Expiry removes only unfinished uploads, idle for --expire-after."""
+    upload_id = server.upload(b"half", length=8)
+    round_after(server, HOUR - 1)
+    assert server.head(upload_id).error is None
+    round_after(server, 2)
+    assert isinstance(server.head(upload_id).error, Gone)
+    assert isinstance(server.patch(upload_id, 4, b"more").error, Gone)
+    assert server.row(upload_id).gone is GoneKind.EXPIRED
+    assert server.names() == set()
+    assert kinds(server, upload_id) == ["created", "expired"]
+
+
+def test_an_append_puts_the_expiry_off(server):
+    upload_id = server.upload(b"half", length=8)
+    round_after(server, HOUR - 1)
+    server.patch(upload_id, 4, b"m")
+    assert server.engine.expires_at(server.row(upload_id)) == EPOCH + 2 * HOUR - 1
+    round_after(server, HOUR - 1)
+    assert server.head(upload_id).error is None
+
+
+def test_a_finished_upload_never_expires(server):
+    """Never a finished upload; no Upload-Expires once finished."""
+    whole, empty = server.upload(b"whole"), server.upload(b"")
+    server.patch(empty, 0, length=0)
+    round_after(server, 365 * DAY)
+    assert server.head(whole).value.finished
+    assert server.engine.expires_at(server.row(whole)) is None
+    assert server.content(whole) == b"whole"
+
+
+def test_without_an_expiry_nothing_expires(serve):
+    server = serve()
+    upload_id = server.upload(b"half", length=8)
+    round_after(server, 365 * DAY)
+    assert server.head(upload_id).value.offset == 4
+    assert server.engine.expires_at(server.row(upload_id)) is None
+
+
+def test_partials_that_no_final_needs_expire(server):
+    """... and partials that no final needs, finished ones too."""
+    lone, needed, open_one = (server.upload(b"part", partial=True) for _ in range(3))
+    waiting = server.create(4, partial=True).value.id
+    server.concat(needed, waiting)
+    round_after(server, HOUR + 1)  # the final waits for a partial that is idle too: it expires, then what it needed
+    round_after(server, 1)
+    for upload_id in (lone, needed, open_one, waiting):
+        assert isinstance(server.head(upload_id).error, Gone)
+    assert server.names() == set()
+
+
+def test_a_final_that_is_waited_for_keeps_its_partials(server):
+    """A pinned partial lives until then."""
+    done = server.upload(b"done", partial=True)
+    waiting = server.create(2 * LONG, partial=True).value.id
+    final = server.concat(done, waiting).value.id
+    for offset in range(3):  # something comes now and then
+        round_after(server, HOUR - 60)
+        server.patch(waiting, offset, b"x")
+    assert server.head(done).error is None
+    assert server.head(final).error is None
+
+
+def test_an_upload_that_is_being_appended_to_does_not_expire(server):
+    """Held uploads don't expire, however long ago their last commit is."""
+    upload_id = server.create(LONG).value.id
+    body = FakeBody(LONG)
+    answer = server.patch(upload_id, 0, body, checksum=sha1(pattern(LONG)))
+    body.arrive(pattern(LONG)[:-1])
+    round_after(server, 2 * HOUR)
+    body.arrive(pattern(LONG)[-1:])
+    server.pump()
+    assert answer.value.finished
+
+
+def test_a_clock_that_was_set_forward_expires_nothing_in_that_round(server):
+    """Clock going forwards: the round is left out, so that those who are there come back in time."""
+    upload_id = server.upload(b"half", length=8)
+    server.skew = 30 * DAY
+    round_after(server, 30)
+    assert server.head(upload_id).error is None
+    server.patch(upload_id, 4, b"m")
+    round_after(server, 30)
+    assert server.head(upload_id).error is None
+
+
+def test_a_clock_that_goes_backwards_expires_nothing(server):
+    """Clock going backwards: what is touched then keeps its later time."""
+    upload_id = server.upload(b"half", length=8)
+    server.skew = -30 * DAY
+    for _ in range(3):
+        round_after(server, 30)
+        assert server.head(upload_id).error is None
+    server.patch(upload_id, 4, b"m")
+    assert server.row(upload_id).touched_at == EPOCH
+    server.skew = 0
+    round_after(server, 30)
+    round_after(server, 30)
+    assert server.head(upload_id).error is None
+
+
+def test_what_is_gone_is_remembered_and_then_forgotten(server):
+    """Expired or terminated, still remembered (--remember, 7 days): 410; unknown: 404."""
+    upload_id = server.upload(b"data")
+    server.delete(upload_id)
+    round_after(server, 7 * DAY - 10)
+    assert isinstance(server.head(upload_id).error, Gone)
+    round_after(server, 20)
+    assert isinstance(server.head(upload_id).error, NotFound)
+    assert kinds(server, upload_id) == ["created", "finished", "terminated"]
+
+
+def test_more_than_a_batch_is_removed_at_once(server):
+    """Terminated ones free their disk at once, with whatever else there is to remove."""
+    ids = [server.upload(b"x", length=2) for _ in range(300)]
+    for upload_id in ids:
+        server.ask(server.catalog.end(upload_id, GoneKind.EXPIRED, EPOCH, [])).value  # noqa: B018
+    last = server.upload(b"x")
+    server.delete(last)
+    assert server.names() == set()
+
+
+def test_two_deletes_at_once_one_is_410(server):
+    upload_id = server.upload(b"data")
+    first, second = server.uploads.terminate(upload_id), server.uploads.terminate(upload_id)
+    outcomes: list[object] = []
+    first.addBoth(outcomes.append)
+    second.addBoth(outcomes.append)
+    server.pump()
+    assert outcomes.count(None) == 1
+    assert sum(getattr(each, "type", None) is Gone for each in outcomes) == 1
+    assert kinds(server, upload_id).count("terminated") == 1
+
+
+def test_a_reader_is_not_disturbed_by_a_delete(server):
+    upload_id = server.upload(b"data")
+    upload, reader = server.ask(server.uploads.read(upload_id)).value
+    server.delete(upload_id)
+    assert server.ask(reader.read(0, upload.offset)).value == b"data"
+    server.ask(reader.close())
+    assert server.disk.open_files == 0
+
+
+def test_one_process_has_every_role():
+    outcomes: list[object] = []
+    for role in (JANITOR, ASSEMBLER):
+        LocalRoles().granted(role).addCallback(outcomes.append)
+    assert outcomes == [True, True]
