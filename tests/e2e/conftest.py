@@ -29,6 +29,6 @@ def tus(daemon: Daemon) -> Iterator[Tus]:
     """A client of the module's daemon; starts it again if a test before has left it dead."""
     if not daemon.alive:
         daemon.start()
-    client = Tus(daemon.port)
+    client = daemon.attach(Tus(daemon.port))
     yield client
     client.close()

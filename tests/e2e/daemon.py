@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project's directory; it is put first on the child's PYTHONPATH, so that an older installed copy never runs."""
@@ -28,6 +28,16 @@ START_BOUND = 60.0
 STOP_BOUND = 60.0
 
 T = TypeVar("T")
+
+
+class Closable(Protocol):
+    """Something with a connection that ends with the process."""
+
+    def close(self) -> None:
+        """Close it; it may be used again."""
+
+
+C = TypeVar("C", bound=Closable)
 
 
 def eventually(ask: Callable[[], T | None], bound: float = 20.0) -> T:
@@ -84,7 +94,8 @@ class Daemon:
     """One service: its port, its directory and, between `start` and `kill` or `stop`, its process.
 
     ``flags`` follow ``twistd -n --pidfile= resumable --listen ... --upload-dir ...``. ``preexec`` runs in the
-    child before twistd (to set limits). Everything lives in one temporary directory that `close` removes.
+    child before twistd (to set limits), ``wrapper`` is a command that runs it. Everything lives in one temporary
+    directory that `close` removes.
     """
 
     def __init__(
@@ -101,8 +112,10 @@ class Daemon:
         self.flags = flags
         self.env = dict(env or {})
         self.preexec = preexec
+        self.wrapper: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
         self._log = self.home / "daemon.log"
+        self._clients: list[Closable] = []
 
     @property
     def origin(self) -> str:
@@ -122,6 +135,15 @@ class Daemon:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    def attach(self, client: C) -> C:
+        """Close this client whenever the process ends."""
+        self._clients.append(client)
+        return client
+
+    def _detach(self) -> None:
+        for client in self._clients:
+            client.close()
+
     def arguments(self) -> list[str]:
         listen = f"tcp:{self.port}:interface=127.0.0.1"
         return ["resumable", "--listen", listen, "--upload-dir", str(self.upload_dir), *self.flags]
@@ -130,7 +152,7 @@ class Daemon:
         """Start the process and wait until it answers; AssertionError with its log when it does not."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*twistd_command(), "-n", "--pidfile=", *self.arguments()],
+                [*self.wrapper, *twistd_command(), "-n", "--pidfile=", *self.arguments()],
                 cwd=self.home,
                 env=environment(self.env),
                 stdin=subprocess.DEVNULL,
@@ -161,6 +183,7 @@ class Daemon:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(STOP_BOUND)
+        self._detach()
 
     def terminate(self) -> None:
         """SIGTERM, without waiting for the end."""
@@ -175,7 +198,9 @@ class Daemon:
     def wait(self) -> int:
         """The exit status, once it has ended by itself."""
         assert self.process is not None
-        return self.process.wait(STOP_BOUND)
+        status = self.process.wait(STOP_BOUND)
+        self._detach()
+        return status
 
     def restart(self) -> None:
         """SIGKILL and start again on the same port and directory."""

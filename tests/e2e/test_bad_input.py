@@ -19,7 +19,7 @@ FLAGS = ("--max-size", str(2**30), "--network-timeout", "10")
 @pytest.fixture(scope="module")
 def paths(daemon: Daemon) -> Mapping[str, str]:
     """The uploads that the corpus speaks of."""
-    tus = Tus(daemon.port)
+    tus = daemon.attach(Tus(daemon.port))
     gone, part = tus.create(5), tus.partial(b"abc")
     tus.delete(gone)
     found = {
@@ -30,7 +30,6 @@ def paths(daemon: Daemon) -> Mapping[str, str]:
         "final": tus.concat(part),
     }
     tus.assembled(found["final"])
-    tus.close()
     return {**found, "id": found["open"].removeprefix("/files/")}
 
 

@@ -219,19 +219,17 @@ def test_afterwards_it_is_gone() -> None:
     """T39: afterwards 410, as it is tracked; a finished upload stays."""
     with Daemon("--expire-after", "1") as daemon:
         daemon.start()
-        tus = Tus(daemon.port)
+        tus = daemon.attach(Tus(daemon.port))
         kept, path = tus.create(3, None, b"abc"), tus.create(5, None, b"abc")
 
         def look() -> Answer | None:
             daemon.restart()  # the first round of the janitor is at the start
-            tus.close()
             return found if (found := tus.head(path)).status != 200 else None
 
         gone = eventually(look)
         assert gone.status == 410 and "upload-offset" not in gone
         assert tus.patch(path, 3, b"de").status == 410
         assert tus.content(kept) == b"abc"
-        tus.close()
 
 
 # checksum

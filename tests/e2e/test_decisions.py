@@ -171,7 +171,6 @@ def test_gone_and_unknown(tus: Tus, daemon: Daemon) -> None:
     path = tus.create(3)
     tus.delete(path)
     daemon.restart()
-    tus.close()
     for method in ("HEAD", "PATCH", "DELETE", "GET"):
         typed = {"Upload-Offset": "0", "Content-Type": OCTETS}
         assert tus.ask(method, path, typed).status == 410
@@ -246,13 +245,11 @@ def test_a_daemon_of_the_same_directory_remembers_for_as_long_as_it_was_told() -
     """expired or terminated, still remembered (`--remember`, 7 days); unknown | 410; 404"""
     with Daemon("--remember", "0") as daemon:
         daemon.start()
-        tus = Tus(daemon.port)
+        tus = daemon.attach(Tus(daemon.port))
         path = tus.create(3, {"Upload-Metadata": metadata(a="b")}, b"abc")
         tus.delete(path)
-        tus.close()
         daemon.restart()  # the first round of the janitor is at the start
         status = {410: 410, 404: 404}[tus.head(path).status]
-        tus.close()
         assert daemon.stop() == 0
         with sqlite3.connect(daemon.upload_dir / ".resumable" / "catalog.sqlite3") as catalog:
             rows = catalog.execute("SELECT count(*) FROM uploads").fetchone()[0]

@@ -112,7 +112,6 @@ def test_kill_9_under_an_upload_is_only_a_pause(node: str, daemon: Daemon, tus: 
     played = json.loads(out.splitlines()[-1])
     assert accepted >= 500_000 and "error" not in played, played
     assert played["methods"].count("POST") == 1, "it started over"
-    tus.close()
     assert tus.content(urlsplit(played["url"]).path) == DATA
 
 
@@ -120,7 +119,6 @@ def test_another_process_resumes_by_the_url(node: str, daemon: Daemon, tus: Tus,
     path = tus.create(len(DATA))
     assert tus.patch(path, 0, DATA[:123_457]).status == 204
     daemon.restart()
-    tus.close()
     played = play(node, "resume_url", daemon, source, UPLOAD_URL=f"{daemon.origin}{path}")
     assert "POST" not in played["methods"]
     assert tus.content(path) == DATA

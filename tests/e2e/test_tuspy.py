@@ -67,7 +67,6 @@ def test_an_interrupted_upload_goes_on_later(daemon: Daemon, tus: Tus, source: s
     second = client.uploader(source, chunk_size=100_000, store_url=True, url_storage=storage)
     assert (second.url, second.offset) == (first.url, 500_000)
     second.upload()
-    tus.close()
     assert tus.content(path_of(second)) == DATA
 
 
