@@ -126,9 +126,7 @@ class ICatalog(Interface):
     def get(upload_id: str) -> Deferred[Upload | None]:
         """The record, gone ones included; None when it is unknown or forgotten."""
 
-    def begin(
-        upload_id: str, epoch: int, start: int, boot_id: str, adoptable: int, at: float
-    ) -> Deferred[bool]:
+    def begin(upload_id: str, epoch: int, start: int, boot_id: str, adoptable: int, at: float) -> Deferred[bool]:
         """Open an append that will write before it commits.
 
         Compare-and-set on (``start``, ``epoch``); raises the row's epoch to ``epoch + 1`` and records up to where

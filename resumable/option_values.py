@@ -132,7 +132,7 @@ def endpoints(items: Sequence[str]) -> tuple[str, ...]:
 
     for item in items:
         try:
-            serverFromString(None, item)  # type: ignore[no-untyped-call]
+            serverFromString(None, item)
             if (match := _ENDPOINT_PORT.match(item)) and int(match[1]) > 65535:
                 raise ValueError(f"there is no port {match[1]}")
         except Exception as problem:  # each endpoint type's parser raises what it likes

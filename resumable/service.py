@@ -145,6 +145,7 @@ class UploadService(Service):
         for each in outcome:
             if isinstance(each, Failure):
                 raise StartupError(startup.listen_failed(description, each.value or each))
+            startup.widen_backlog(each)
             self.ports.append(each)
 
     def _open(self) -> None:
@@ -241,9 +242,10 @@ def makeService(options: Options) -> UploadService:
         sys.stderr.write(f"resumable: {error}\n")
         raise SystemExit(1) from None
     startup.raise_file_limit()
+    startup.keep_heap()
     parent = getattr(options, "parent", None) or {}
     service = UploadService(settings, reactor, daemonised=not parent.get("nodaemon", True))
-    reactor.callWhenRunning(_stop_on_sigterm, reactor)  # type: ignore[attr-defined]
+    reactor.callWhenRunning(_stop_on_sigterm, reactor)
     return service
 
 

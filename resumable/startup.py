@@ -5,6 +5,8 @@ Invariant: nothing looked at here is kept open: `twistd` forks afterwards.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
 import resource
@@ -14,6 +16,11 @@ from collections.abc import Sequence
 
 from resumable.spool.files import OWN
 from resumable.spool.lock import NETWORK, DirectoryInUse, DirectoryLock, file_system
+
+#: Connections that may wait to be accepted; the kernel's own limit (somaxconn) may be lower.
+BACKLOG = 4096
+HEAP_KEPT = 32 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class StartupError(Exception):
@@ -108,6 +115,25 @@ def raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def widen_backlog(port: object) -> None:
+    """Let connections that come all at once wait in the kernel: Twisted's 50 make the 51st wait for a second."""
+    listening = getattr(port, "socket", None)
+    if isinstance(listening, socket.socket):
+        listening.listen(BACKLOG)
+
+
+def keep_heap() -> None:
+    """Have glibc keep what large reads use between them (mallopt(3)).
+
+    Its defaults hand the memory of every body's buffers back to the kernel and ask for it again: a fifth of the CPU
+    of a large upload. The most that is kept is `HEAP_KEPT` bytes.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_TRIM_THRESHOLD, HEAP_KEPT)
+        mallopt(_M_MMAP_THRESHOLD, HEAP_KEPT)
 
 
 def boot_id() -> str:

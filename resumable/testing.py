@@ -116,7 +116,7 @@ class SteppedPool:
         try:
             result = call()
         except Exception:
-            answer.errback(Failure())  # type: ignore[no-untyped-call]
+            answer.errback(Failure())
         else:
             answer.callback(result)
         if not self._waiting:

@@ -76,7 +76,7 @@ def work_batch(
         return results
     except Exception as error:
         # a Failure of its own for each job: they go separate ways and are cleaned separately
-        return [Failure(error) for _ in jobs]  # type: ignore[no-untyped-call]
+        return [Failure(error) for _ in jobs]
 
 
 class _Crew:
@@ -232,7 +232,7 @@ class Pool:
             try:
                 result = call()
             except Exception:
-                self._reactor.callFromThread(answer.errback, Failure())  # type: ignore[no-untyped-call]
+                self._reactor.callFromThread(answer.errback, Failure())
             else:
                 self._reactor.callFromThread(answer.callback, result)
                 del result

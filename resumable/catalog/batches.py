@@ -230,4 +230,4 @@ def _is_fatal(error: Exception) -> bool:
 
 
 def _failure(error: Exception) -> Failure:
-    return Failure(error)  # type: ignore[no-untyped-call]
+    return Failure(error)

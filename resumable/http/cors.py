@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from twisted.web.http import Request
+from resumable.http.streaming import StreamingRequest
 
 METHODS = b"POST, GET, HEAD, PATCH, DELETE, OPTIONS"
 EXPOSED = (
@@ -28,21 +28,21 @@ class Cors:
         self._any = "*" in origins
         self._origins = frozenset(origin.encode() for origin in origins)
 
-    def apply(self, request: Request) -> None:
+    def apply(self, request: StreamingRequest) -> None:
         """The fields of every answer to a request that carries an Origin; errors included."""
         origin = request.requestHeaders.getRawHeaders(b"origin")
         if not origin or not self._origins:
             return
         if self._any:
-            request.setHeader(b"access-control-allow-origin", b"*")
+            request.set_field(b"access-control-allow-origin", b"*")
         else:
             request.responseHeaders.addRawHeader(b"vary", b"Origin")
             if origin[0] not in self._origins:
                 return
-            request.setHeader(b"access-control-allow-origin", origin[0])
-        request.setHeader(b"access-control-expose-headers", EXPOSED)
+            request.set_field(b"access-control-allow-origin", origin[0])
+        request.set_field(b"access-control-expose-headers", EXPOSED)
 
-    def preflight(self, request: Request) -> None:
+    def preflight(self, request: StreamingRequest) -> None:
         """The fields that only an answer to OPTIONS has. Any well-formed list of asked-for header names is allowed."""
         if not request.responseHeaders.hasHeader(b"access-control-allow-origin"):
             return
@@ -50,6 +50,6 @@ class Cors:
         accepted = ACCEPTED
         if len(asked) <= 1024 and _NAMES.fullmatch(asked):
             accepted += b", " + asked
-        request.setHeader(b"access-control-allow-methods", METHODS)
-        request.setHeader(b"access-control-allow-headers", accepted)
-        request.setHeader(b"access-control-max-age", MAX_AGE)
+        request.set_field(b"access-control-allow-methods", METHODS)
+        request.set_field(b"access-control-allow-headers", accepted)
+        request.set_field(b"access-control-max-age", MAX_AGE)

@@ -18,11 +18,11 @@ def describe(request: StreamingRequest, upload: Upload) -> None:
     """The fields of a download. The browser saves it and never guesses at its type."""
     known = metadata.parse(upload.metadata or "")
     name = metadata.filename(known)
-    request.setHeader(b"content-type", (metadata.content_type(known) or "application/octet-stream").encode())
-    request.setHeader(b"content-disposition", disposition(name).encode())
-    request.setHeader(b"x-content-type-options", b"nosniff")
-    request.setHeader(b"content-security-policy", b"sandbox; default-src 'none'")
-    request.setHeader(b"content-length", b"%d" % upload.offset)
+    request.set_field(b"content-type", (metadata.content_type(known) or "application/octet-stream").encode())
+    request.set_field(b"content-disposition", disposition(name).encode())
+    request.set_field(b"x-content-type-options", b"nosniff")
+    request.set_field(b"content-security-policy", b"sandbox; default-src 'none'")
+    request.set_field(b"content-length", b"%d" % upload.offset)
 
 
 def disposition(name: str | None) -> str:
@@ -50,7 +50,7 @@ class Download:
 
     async def run(self) -> None:
         """Returns when all is sent or the client has gone. Raises OSError; the reader is closed in any case."""
-        self._request.registerProducer(self, True)
+        self._request.registerProducer(self, True)  # type: ignore[no-untyped-call]
         try:
             offset = 0
             while offset < self._size and not self._gone():
@@ -65,7 +65,7 @@ class Download:
                 self._request.write(data)
         finally:
             if not self._stopped:
-                self._request.unregisterProducer()
+                self._request.unregisterProducer()  # type: ignore[no-untyped-call]
             self._reader.close()
 
     def _gone(self) -> bool:

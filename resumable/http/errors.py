@@ -37,10 +37,10 @@ def respond(request: StreamingRequest, error: TusError) -> bytes:
     body = problem(error.status, error.title, error.detail)
     request.setResponseCode(error.status, error.title.encode())
     for name, value in error.headers.items():
-        request.setHeader(name.encode(), value.encode())
-    request.setHeader(b"content-type", CONTENT_TYPE)
-    request.setHeader(b"content-length", b"%d" % len(body))
-    request.setHeader(b"cache-control", b"no-store")
+        request.set_field(name.encode(), value.encode())
+    request.set_field(b"content-type", CONTENT_TYPE)
+    request.set_field(b"content-length", b"%d" % len(body))
+    request.set_field(b"cache-control", b"no-store")
     return body
 
 

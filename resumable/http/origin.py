@@ -10,8 +10,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from twisted.web.http import Request
-
+from resumable.http.streaming import StreamingRequest
 from resumable.protocol.errors import BadRequest
 
 Network = IPv4Network | IPv6Network
@@ -28,14 +27,14 @@ class Origin:
         self._public_url = public_url
         self._trusted = tuple(trusted_proxies)
 
-    def location(self, request: Request, upload_id: str) -> str:
+    def location(self, request: StreamingRequest, upload_id: str) -> str:
         """The absolute URL of an upload; a bare path for a client of HTTP/1.0 that names no host.
 
         Raises BadRequest for a malformed Host.
         """
         if self._public_url is not None:
             return self._public_url + upload_id
-        scheme = "https" if request.isSecure() else "http"
+        scheme = "https" if request.isSecure() else "http"  # type: ignore[no-untyped-call]
         host = self._host(request)
         if self._trusted and self._is_trusted(request):
             scheme, host = self._forwarded(request, scheme, host)
@@ -44,19 +43,19 @@ class Origin:
         return f"{scheme}://{host}{self._base_path}{upload_id}"
 
     @staticmethod
-    def check_host(request: Request) -> None:
+    def check_host(request: StreamingRequest) -> None:
         """Raises BadRequest for a Host that is malformed or repeated."""
         hosts = request.requestHeaders.getRawHeaders(b"host") or ()
         if len(hosts) > 1 or (hosts and not _HOST.fullmatch(hosts[0])):
             raise BadRequest("Host is malformed.")
 
     @staticmethod
-    def _host(request: Request) -> str:
+    def _host(request: StreamingRequest) -> str:
         hosts = request.requestHeaders.getRawHeaders(b"host")
         return hosts[0].decode("ascii") if hosts else ""
 
-    def _is_trusted(self, request: Request) -> bool:
-        address = request.getClientAddress()
+    def _is_trusted(self, request: StreamingRequest) -> bool:
+        address = request.getClientAddress()  # type: ignore[no-untyped-call]
         host = getattr(address, "host", None)
         if host is None:
             # a unix socket: only what runs on this machine can have connected
@@ -69,7 +68,7 @@ class Origin:
             peer = peer.ipv4_mapped
         return any(peer in network for network in self._trusted)
 
-    def _forwarded(self, request: Request, scheme: str, host: str) -> tuple[str, str]:
+    def _forwarded(self, request: StreamingRequest, scheme: str, host: str) -> tuple[str, str]:
         """Scheme and host as the proxy nearest to the client saw them."""
         said = _first_element(request, b"forwarded")
         if said is not None:
@@ -85,7 +84,7 @@ class Origin:
         return scheme, host
 
 
-def _first_element(request: Request, name: bytes) -> str | None:
+def _first_element(request: StreamingRequest, name: bytes) -> str | None:
     """The first element of a list field: what the first proxy said."""
     values = request.requestHeaders.getRawHeaders(name)
     if not values:

@@ -20,7 +20,7 @@ class Root(Resource):
     isLeaf = True
 
     def __init__(self, tus: TusResource, base_path: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._tus = tus
         self._base = [segment.encode() for segment in base_path.strip("/").split("/") if segment]
         self._klein: KleinResource = tus.app.resource()
@@ -54,6 +54,6 @@ class Root(Resource):
 
     @staticmethod
     def _health(request: StreamingRequest) -> bytes:
-        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-        request.setHeader(b"cache-control", b"no-store")
+        request.set_field(b"content-type", b"text/plain; charset=utf-8")
+        request.set_field(b"cache-control", b"no-store")
         return b"ok\n"

@@ -62,16 +62,16 @@ class TusResource:
         """Before any route: fields of every answer, and the method that counts. Raises BadRequest."""
         self._cors.apply(request)
         if request.method != b"OPTIONS":
-            request.setHeader(b"tus-resumable", b"1.0.0")
+            request.set_field(b"tus-resumable", b"1.0.0")
         Origin.check_host(request)
         if request.requestHeaders.hasHeader(b"x-http-method-override"):
             request.method = tus.method(RequestFields(request), request.method.decode("latin-1")).encode()
 
-    @app.handle_errors(Exception)
+    @app.handle_errors(Exception)  # type: ignore[arg-type]
     def refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
         if isinstance(failure.value, CreationCut):
             self._describe(request, failure.value.upload)
-            request.setHeader(b"location", self._origin.location(request, failure.value.upload.id).encode())
+            request.set_field(b"location", self._origin.location(request, failure.value.upload.id).encode())
             return errors.respond(request, failure.value.error)
         error = errors.as_tus_error(failure)
         if request.method == b"HEAD" and not isinstance(error, _HEAD_REFUSALS):
@@ -82,7 +82,7 @@ class TusResource:
     @app.route("/<upload_id>", methods=["OPTIONS"])
     def capabilities(self, request: StreamingRequest, upload_id: str = "") -> bytes:
         for name, value in self._capabilities:
-            request.setHeader(name, value)
+            request.set_field(name, value)
         self._cors.preflight(request)
         return self._empty(request, 200)
 
@@ -96,11 +96,11 @@ class TusResource:
             upload = await self._uploads.concatenate(creation, partials)
         else:
             upload = await self._uploads.create(creation, request.body)
-        request.setHeader(b"location", self._origin.location(request, upload.id).encode())
+        request.set_field(b"location", self._origin.location(request, upload.id).encode())
         if creation.has_body:
-            request.setHeader(b"upload-offset", b"%d" % upload.offset)
+            request.set_field(b"upload-offset", b"%d" % upload.offset)
         if creation.concat_header is not None:
-            request.setHeader(b"upload-concat", creation.concat_header.encode("latin-1"))
+            request.set_field(b"upload-concat", creation.concat_header.encode("latin-1"))
         self._expiry(request, upload)
         return self._empty(request, 201)
 
@@ -114,17 +114,20 @@ class TusResource:
         except TusError as error:
             wanted = error
         upload = await self._uploads.append(_valid(upload_id), wanted, request.body)
-        request.setHeader(b"upload-offset", b"%d" % upload.offset)
+        request.set_field(b"upload-offset", b"%d" % upload.offset)
         self._expiry(request, upload)
         return self._empty(request, 204)
 
     @app.route("/<upload_id>", methods=["GET", "HEAD"])
     async def look(self, request: StreamingRequest, upload_id: str) -> bytes:
         if request.method == b"GET":
-            return await self._read(request, upload_id)
+            if not self._download:
+                raise NotFound("Downloads are switched off.")
+            await shielded(self._send(request, _valid(upload_id)))
+            return b""
         tus.check_version(RequestFields(request))
         self._describe(request, await self._uploads.inspect(_valid(upload_id)))
-        request.setHeader(b"cache-control", b"no-store")
+        request.set_field(b"cache-control", b"no-store")
         return self._empty(request, 200)
 
     @app.route("/<upload_id>", methods=["DELETE"])
@@ -133,38 +136,38 @@ class TusResource:
         await self._uploads.terminate(_valid(upload_id))
         return self._empty(request, 204)
 
-    async def _read(self, request: StreamingRequest, upload_id: str) -> bytes:
-        if not self._download:
-            raise NotFound("Downloads are switched off.")
-        upload, reader = await shielded(self._uploads.read(_valid(upload_id)))
+    async def _send(self, request: StreamingRequest, upload_id: str) -> None:
+        upload, reader = await self._uploads.read(upload_id)
+        if request.gone:
+            reader.close()
+            return
         describe(request, upload)
-        await shielded(Download(request, reader, upload.offset).run())
-        return b""
+        await Download(request, reader, upload.offset).run()
 
     def _describe(self, request: StreamingRequest, upload: Upload) -> None:
         """Everything HEAD tells of an upload."""
         if not upload.is_final or upload.finished:
-            request.setHeader(b"upload-offset", b"%d" % upload.offset)
+            request.set_field(b"upload-offset", b"%d" % upload.offset)
         if upload.length is not None:
-            request.setHeader(b"upload-length", b"%d" % upload.length)
+            request.set_field(b"upload-length", b"%d" % upload.length)
         elif not upload.is_final:
-            request.setHeader(b"upload-defer-length", b"1")
+            request.set_field(b"upload-defer-length", b"1")
         if upload.metadata:
-            request.setHeader(b"upload-metadata", upload.metadata.encode("latin-1"))
+            request.set_field(b"upload-metadata", upload.metadata.encode("latin-1"))
         if upload.concat:
-            request.setHeader(b"upload-concat", upload.concat.encode("latin-1"))
+            request.set_field(b"upload-concat", upload.concat.encode("latin-1"))
         self._expiry(request, upload)
 
     def _expiry(self, request: StreamingRequest, upload: Upload) -> None:
         expires = self._uploads.engine.expires_at(upload)
         if expires is not None:
-            request.setHeader(b"upload-expires", tus.http_date(expires).encode())
+            request.set_field(b"upload-expires", tus.http_date(expires).encode())
 
     @staticmethod
     def _empty(request: StreamingRequest, status: int) -> bytes:
         request.setResponseCode(status)
         if status != 204 and request.method != b"HEAD":
-            request.setHeader(b"content-length", b"0")
+            request.set_field(b"content-length", b"0")
         return b""
 
 

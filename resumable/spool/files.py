@@ -118,13 +118,13 @@ class Spool:
             try:
                 files.append((index, self._write_one(put)))
             except (OSError, SpoolDamaged):
-                results[index] = Failure()  # type: ignore[no-untyped-call]
+                results[index] = Failure()
         created = []
         for index, fd in files:
             try:
                 self._finish_one(fd)
             except OSError:
-                results[index] = Failure()  # type: ignore[no-untyped-call]
+                results[index] = Failure()
             else:
                 if puts[index].offset == 0:
                     created.append(index)
@@ -133,7 +133,7 @@ class Spool:
                 self._disk.sync_directory(self.directory)
             except OSError as error:
                 for index in created:
-                    results[index] = Failure(error)  # type: ignore[no-untyped-call]
+                    results[index] = Failure(error)
         return results
 
     def _write_one(self, put: Put) -> int:

@@ -312,11 +312,13 @@ class Append:
             raise BadRequest("Upload-Checksum came as a trailer that no Trailer field had announced.")
         digest = self._digest
         await sink.drained()
+        if sink.failure is not None:
+            return  # that is what is wrong, not the client's bytes
         if digest is None or not self._opened:
             digest = self._algorithms[checksum.algorithm]()
             for chunk in gathered:
                 digest.update(chunk)
-            if self._opened and sink.failure is None:
+            if self._opened:
                 await self._engine.spool.digest(self.upload.id, self._plan.start, self._received, digest)
         if digest.digest() != checksum.digest:
             raise ChecksumMismatch("The body does not match its Upload-Checksum; nothing of it was kept.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -74,7 +75,7 @@ class Assembler:
             except Stopped:
                 log.info("assembling goes on at the next start", upload=final_id)
             except Exception:
-                self._failed(Failure(), final_id)  # type: ignore[no-untyped-call]
+                self._failed(Failure(), final_id)
                 self._engine.clock.callLater(RETRY, self.wake, final_id)
         self._working = None
 
@@ -114,7 +115,7 @@ class Assembler:
 
     async def _finish(self, final: Upload, length: int) -> None:
         engine = self._engine
-        fact = engine.fact(FactKind.FINISHED, final)
+        fact = engine.fact(FactKind.FINISHED, evolve(final, length=length, offset=length))
         landed = await engine.catalog.commit(
             Commit(final.id, final.epoch, 0, length, engine.wall(), length, True, [fact])
         )

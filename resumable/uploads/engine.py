@@ -77,5 +77,5 @@ def as_answer(error: BaseException, upload_id: str) -> BaseException:
         return Unavailable("The server can't write to its disk at the moment.")
     if isinstance(error, TusError | BodyLost) or not isinstance(error, Exception):
         return error
-    log.failure("unexpected failure", Failure(error), upload=upload_id)  # type: ignore[no-untyped-call]
+    log.failure("unexpected failure", Failure(error), upload=upload_id)
     return InternalError("The server failed in an unexpected way.")

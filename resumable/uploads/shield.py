@@ -30,7 +30,7 @@ def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
     def done(outcome: T | Failure) -> None:
         if not outer.called:
             outer.callback(outcome)
-        elif isinstance(outcome, Failure) and not outcome.check(TusError, BodyLost):  # type: ignore[no-untyped-call]
+        elif isinstance(outcome, Failure) and not outcome.check(TusError, BodyLost):
             log.failure("work failed after its client had gone", outcome)
 
     Deferred.fromCoroutine(work).addBoth(done)

@@ -67,6 +67,21 @@ class Uploads:
         upload is there and no final (404, 410 and 403 come first)."""
         return shielded(self._append(upload_id, request, body))
 
+    def concatenate(self, creation: tus.Creation, partial_ids: Sequence[str]) -> Deferred[Upload]:
+        """A final upload made of these partials, in this order; durable at once, its bytes follow (T50 to T60)."""
+        return shielded(self._concatenate(creation, partial_ids))
+
+    def inspect(self, upload_id: str) -> Deferred[Upload]:
+        """The upload as HEAD may report it: a live holder has committed, a silent one was evicted.
+
+        A data file that is shorter than its committed offset makes the upload gone. Never raises Stopping.
+        """
+        return shielded(self._inspect(upload_id))
+
+    def read(self, upload_id: str) -> Deferred[tuple[Upload, Reader]]:
+        """A finished upload and its open data file; the caller closes it. NotFound while it isn't finished."""
+        return shielded(self._read(upload_id))
+
     def terminate(self, upload_id: str) -> Deferred[None]:
         """End an upload and free its disk, whatever is under way."""
         return shielded(self._terminate(upload_id))
@@ -155,8 +170,7 @@ class Uploads:
             self._under_way.discard(append)
             await append.release()
 
-    async def concatenate(self, creation: tus.Creation, partial_ids: Sequence[str]) -> Upload:
-        """A final upload made of these partials, in this order; durable at once, its bytes follow (T50 to T60)."""
+    async def _concatenate(self, creation: tus.Creation, partial_ids: Sequence[str]) -> Upload:
         self._check_open()
         assert isinstance(creation.concat, Final)
         engine = self.engine
@@ -184,20 +198,16 @@ class Uploads:
         self._assembler.wake(final.id)
         return final
 
-    async def inspect(self, upload_id: str) -> Upload:
-        """The upload as HEAD may report it: a live holder has committed, a silent one was evicted.
-
-        A data file that is shorter than its committed offset makes the upload gone. Never raises Stopping.
-        """
+    async def _inspect(self, upload_id: str) -> Upload:
         try:
-            return await self._inspect(upload_id)
+            return await self._settled(upload_id)
         except Exception as error:
             answer = await self._answer(error, upload_id)
             if answer is error:
                 raise
             raise answer from error
 
-    async def _inspect(self, upload_id: str) -> Upload:
+    async def _settled(self, upload_id: str) -> Upload:
         engine = self.engine
         await engine.holds.settle(upload_id)
         upload = await self._present(upload_id)
@@ -209,8 +219,7 @@ class Uploads:
                 raise SpoolDamaged(upload_id, upload.offset, size)
         return upload
 
-    async def read(self, upload_id: str) -> tuple[Upload, Reader]:
-        """A finished upload and its open data file; the caller closes it. NotFound while it isn't finished."""
+    async def _read(self, upload_id: str) -> tuple[Upload, Reader]:
         upload = await self._present(upload_id)
         if not upload.finished:
             raise NotFound("The upload is not finished.")
