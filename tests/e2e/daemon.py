@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -75,17 +75,17 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run_twistd(
-    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, bound: float = START_BOUND
+    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run twistd to its own end and give back its status and output; for starts that must fail."""
     return subprocess.run(
-        [*twistd_command(), *arguments],
+        [*wrapper, *twistd_command(), *arguments],
         cwd=cwd,
         env=environment(env),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=bound,
+        timeout=START_BOUND,
         check=False,
     )
 
@@ -112,7 +112,7 @@ class Daemon:
         self.flags = flags
         self.env = dict(env or {})
         self.preexec = preexec
-        self.wrapper: list[str] = []
+        self.wrapper: Sequence[str] = ()
         self.process: subprocess.Popen[bytes] | None = None
         self._log = self.home / "daemon.log"
         self._clients: list[Closable] = []

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -26,10 +26,16 @@ def busy() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def refuse(*arguments: str, cwd: Path, daemonised: bool = False, env: dict[str, str] | None = None) -> str:
+def refuse(
+    *arguments: str,
+    cwd: Path,
+    daemonised: bool = False,
+    env: Mapping[str, str] | None = None,
+    wrapper: Sequence[str] = (),
+) -> str:
     """Start what must not start; the one line it says."""
     mode = [f"--pidfile={cwd / 'pid'}", f"--logfile={cwd / 'log'}"] if daemonised else ["-n", "--pidfile="]
-    done = run_twistd(*mode, "resumable", *arguments, cwd=cwd, env=env)
+    done = run_twistd(*mode, "resumable", *arguments, cwd=cwd, env=env, wrapper=wrapper)
     said = (done.stdout + done.stderr).strip().splitlines()
     assert done.returncode == 1, (done.returncode, said)
     assert len(said) == 1 and said[0].startswith("resumable: "), said
@@ -230,7 +236,7 @@ def test_as_pid_1(tmp_path: Path) -> None:
         inner = eventually(lambda: child_of(daemon))
         os.kill(inner, signal.SIGTERM)
         assert daemon.wait() == 0
-        daemon.wrapper = []
+        daemon.wrapper = ()
         daemon.start()
         assert tus.offset(path) == 2
 
