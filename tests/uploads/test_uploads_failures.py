@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from base64 import b64encode
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
@@ -49,6 +50,24 @@ def test_a_write_or_sync_that_fails_is_answered_and_the_upload_goes_on_from_its_
     assert server.disk.open_files == 0
     assert server.patch(upload_id, 6, b" and after").value.offset == 16
     assert server.content(upload_id) == b"before and after"
+
+
+@pytest.mark.parametrize("how", ["header", "trailer", "late trailer"])
+@pytest.mark.parametrize("operation", ["open", "writev", "fdatasync"])
+def test_a_disk_that_fails_is_not_taken_for_a_wrong_checksum(server, operation, how):
+    """Mismatch 460 is for the client's mistakes; a disk's failure is ours, and the same bytes are welcome again."""
+    upload_id = server.create(BIG).value.id
+    body = FakeBody(None)
+    answer = server.patch(
+        upload_id, 0, body, checksum=sha1(DATA) if how == "header" else None, trailer=how == "trailer"
+    )
+    server.disk.fail_next(operation, errno.EIO)
+    body.arrive(DATA)
+    body.end({} if how == "header" else {"upload-checksum": f"sha1 {b64encode(sha1(DATA).digest).decode()}"})
+    server.pump()
+    assert isinstance(answer.error, Unavailable)
+    assert server.head(upload_id).value.offset == 0
+    assert server.patch(upload_id, 0, DATA, checksum=sha1(DATA)).value.offset == LONG
 
 
 @pytest.mark.parametrize("size", [10, LONG])
