@@ -6,7 +6,6 @@ import errno
 from random import Random
 
 import pytest
-from twisted.internet.defer import Deferred
 
 from resumable.interfaces import Gone as GoneKind
 from resumable.protocol.concat import Final
@@ -52,7 +51,7 @@ def test_the_201_is_durable_as_a_list_of_partials(serve, machine):
     server = serve()
     ids = partials(server, A, B)
     answers: list[object] = []
-    Deferred.fromCoroutine(server.uploads.concatenate(*_final(ids))).addBoth(answers.append)
+    server.uploads.concatenate(*_final(ids)).addBoth(answers.append)
     while not answers:
         server.turn()
     server.bury()
@@ -244,7 +243,7 @@ def test_delete_of_a_final_in_the_midst_of_its_assembly_leaves_nothing(serve, tu
     server = serve(assembly_step=2000)
     (a,) = partials(server, A)
     answers: list[object] = []
-    Deferred.fromCoroutine(server.uploads.concatenate(*_final([a]))).addBoth(answers.append)
+    server.uploads.concatenate(*_final([a])).addBoth(answers.append)
     while not answers:
         server.turn()
     for _ in range(turns):
@@ -320,7 +319,7 @@ def test_a_stop_does_not_wait_for_a_long_assembly(serve, machine):
     server = serve(assembly_step=100)
     (a,) = partials(server, A)
     answers: list[object] = []
-    Deferred.fromCoroutine(server.uploads.concatenate(*_final([a]))).addBoth(answers.append)
+    server.uploads.concatenate(*_final([a])).addBoth(answers.append)
     while "copy_range" not in server.machine.trace:
         server.turn()
     copied = server.machine.trace.count("copy_range")

@@ -196,7 +196,7 @@ def test_head_that_waits_for_a_commit_sees_what_came_in_until_the_connection_dro
     heads = [server.uploads.inspect(upload_id), server.uploads.inspect(upload_id)]
     results: list[object] = []
     for head in heads:
-        Deferred.fromCoroutine(head).addBoth(results.append)
+        head.addBoth(results.append)
     body.arrive(b"tail")
     body.lose()
     server.pump()
@@ -216,7 +216,7 @@ def test_a_pause_of_ours_is_not_silence(server):
     assert body.events[-1] == "pause"
     server.clock.rightNow += 60  # the disk takes a minute for it
     heads: list[object] = []
-    Deferred.fromCoroutine(server.uploads.inspect(upload_id)).addBoth(heads.append)
+    server.uploads.inspect(upload_id).addBoth(heads.append)
     server.pump()
     assert heads[0].offset == 9 << 20
     assert not answer.done and not body.discarded
@@ -248,7 +248,7 @@ def test_the_time_before_we_want_the_body_is_not_silence(server, length):
     append = server.uploads.append(upload_id, _at(0), body)
     server.clock.rightNow += 5  # the catalog's thread has not come to it yet
     heads: list[object] = []
-    Deferred.fromCoroutine(server.uploads.inspect(upload_id)).addBoth(heads.append)
+    server.uploads.inspect(upload_id).addBoth(heads.append)
     server.pump()
     assert heads[0].offset == 0
     body.arrive(bytes(length))
@@ -272,7 +272,7 @@ def test_the_last_commit_is_not_silence(server):
     body.arrive(DATA)
     server.clock.rightNow += 60
     heads: list[object] = []
-    Deferred.fromCoroutine(server.uploads.inspect(upload_id)).addBoth(heads.append)
+    server.uploads.inspect(upload_id).addBoth(heads.append)
     server.pump()
     assert answer.value.finished
     assert heads[0].offset == len(DATA)
