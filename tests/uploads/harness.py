@@ -16,6 +16,7 @@ import itertools
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -82,9 +83,7 @@ class Machine:
     """A disk, a catalog file and a boot. ``steps`` counts I/O; ``trace`` names it."""
 
     def __init__(self, directory: Path, *, disk: SimulatedDisk | None = None, boot: int = 1, run: int = 0) -> None:
-        self.directory = directory
-        self.catalog_directory = directory / f"run-{run}"
-        self.catalog_directory.mkdir(exist_ok=True)
+        self.catalog_directory = directory
         self.disk = disk or SimulatedDisk()
         self.boot = boot
         self.run = run
@@ -132,7 +131,7 @@ class Machine:
         if self.down:
             return
         self.down = True
-        after = self.directory / f"run-{self.run + 1}"
+        after = self.catalog_directory / "left"
         after.mkdir()
         for suffix in ("", "-wal"):
             if os.path.exists(self.catalog_path + suffix):
@@ -143,12 +142,17 @@ class Machine:
     def after_kill(self) -> Machine:
         """The same boot; the process is gone."""
         self.stop()
-        return Machine(self.directory, disk=self.disk.kill(), boot=self.boot, run=self.run + 1)
+        return self._next(self.disk.kill(), self.boot)
 
     def after_power_loss(self, rng: Random) -> Machine:
         """The next boot, with what has survived."""
         self.stop()
-        return Machine(self.directory, disk=self.disk.crash(rng), boot=self.boot + 1, run=self.run + 1)
+        return self._next(self.disk.crash(rng), self.boot + 1)
+
+    def _next(self, disk: SimulatedDisk, boot: int) -> Machine:
+        directory = Path(tempfile.mkdtemp(prefix=f"run-{self.run + 1}-", dir=self.catalog_directory.parent))
+        shutil.copytree(self.catalog_directory / "left", directory, dirs_exist_ok=True)
+        return Machine(directory, disk=disk, boot=boot, run=self.run + 1)
 
     def fail_commit(self, *, landed: bool = False, times: int = 1, after: int = 0, full: bool = False) -> None:
         """Let COMMITs fail: ``times`` of them, ``after`` so many that work; ``landed``: with their effect."""
@@ -468,7 +472,7 @@ class Server:
             for each in (self.uploads, self.assembler, self.spool, self.catalog, self.pool):
                 await each.stop()
 
-        assert self.ask(stop()).done
+        assert self.ask(stop()).done or self.machine.down
         self.machine.stop()
 
     def bury(self) -> None:
@@ -571,23 +575,19 @@ class Server:
         return content(self.disk, f"{UPLOADS}/{upload_id}")
 
     def names(self, directory: str = UPLOADS) -> set[str]:
-        return set(self.disk.names(directory)) - {".resumable"}
+        paths = [path for path in self.disk._names if os.path.dirname(path) == directory]
+        return {os.path.basename(path) for path in paths} - {".resumable"}
 
 
 def content(disk: SimulatedDisk, path: str) -> bytes | None:
-    size = disk.file_size(path)
-    if size is None:
-        return None
-    fd = disk.open(path, read_only=True)
-    try:
-        return disk.read(fd, size, 0)
-    finally:
-        disk.close(fd)
+    """A file's bytes as a process would read them; no operation of the disk, so nothing fails or counts."""
+    node = disk._names.get(path)
+    return None if node is None else bytes(node.content)  # type: ignore[union-attr]
 
 
 def machines(directory: Path) -> Iterator[Machine]:
     """Fresh machines in directories of their own."""
     for number in itertools.count():
-        place = directory / f"machine-{number}"
+        place = directory / f"machine-{number}" / "run-0"
         place.mkdir(parents=True)
         yield Machine(place)
