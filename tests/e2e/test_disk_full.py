@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -21,7 +22,12 @@ from .test_start import refuse
 from .tus import Tus, check, patch_head, pattern
 
 MIB = 2**20
-Mount = Callable[[int, str], Path]
+
+
+class Mount(Protocol):
+    """Makes a file system of ``size`` bytes."""
+
+    def __call__(self, size: int, options: str = "rw") -> Path: ...
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ def test_as_a_daemon_with_pidfile_and_logfile(tmp_path: Path) -> None:
     try:
         assert started.returncode == 0, started.stderr
         assert started.stdout + started.stderr == ""
-        pid = int(eventually(lambda: pid_file.exists() and pid_file.read_text()))
+        pid = int(eventually(lambda: pid_file.read_text() if pid_file.exists() else ""))
         assert eventually(lambda: answers(port))
         with closing(Tus(port)) as tus:
             path = tus.create(3, None, b"abc")

@@ -1,0 +1,192 @@
+// What people do in a browser: node scenarios.mjs CHROMIUM ENDPOINT REFUSING_ENDPOINT EXAMPLE DIRECTORY
+// The page comes from an origin of its own. Prints one JSON object a line: {scenario, ...what came of it} or {scenario, error}.
+// DIRECTORY holds the files to upload and takes what is downloaded.
+import { createReadStream, readFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { basename, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { chromium } from 'playwright-core'
+
+const [executablePath, endpoint, refusing, example, directory] = process.argv.slice(2)
+const here = (path) => fileURLToPath(new URL(`node_modules/${path}`, import.meta.url))
+const UPPY = { 'uppy.min.mjs': 'text/javascript', 'uppy.min.css': 'text/css' }
+const SOURCE = join(directory, 'naïve – 文件 🎈.bin')
+const MORE = ['one.bin', 'two.bin', 'three.bin'].map((name) => join(directory, name))
+
+const PAGE = `<!doctype html><meta charset="utf-8"><title>elsewhere</title>
+<input type="file" multiple><a>download</a><script src="/tus.min.js"></script><script>${script()}</script>`
+
+// Runs in the page.
+function script() {
+  return `
+    const methods = []
+    const retryDelays = [0, 100, 300, 1000, 1000, 1000]
+    const chosen = () => document.querySelector('input').files[0]
+    function options(more) {
+      const { name: filename, type: filetype } = chosen()
+      return { retryDelays, metadata: { filename, filetype }, onBeforeRequest: (r) => methods.push(r.getMethod()), ...more }
+    }
+    const upload = (source, more) => new Promise((resolve, reject) => {
+      const it = new tus.Upload(source, options({ onSuccess: () => resolve(it.url), onError: reject, ...more }))
+      it.start()
+    })
+    // Aborted after the first chunk; another Upload finds it by its fingerprint.
+    async function resumed(endpoint) {
+      await new Promise((resolve, reject) => {
+        const onChunkComplete = () => it.abort().then(resolve, reject)
+        const it = new tus.Upload(chosen(), options({ endpoint, chunkSize: 100_000, onChunkComplete }))
+        it.start()
+      })
+      methods.length = 0
+      return new Promise((resolve, reject) => {
+        const it = new tus.Upload(chosen(), options({ endpoint, onSuccess: () => resolve(it.url), onError: reject }))
+        it.findPreviousUploads().then((found) => { it.resumeFromPreviousUpload(found[0]); it.start() })
+      })
+    }
+    async function refused(endpoint) {
+      const error = await upload(new Blob([new Uint8Array(3_000_000)]), { endpoint }).then(() => null, (e) => e)
+      const body = error.originalResponse?.getBody()
+      return { status: error.originalResponse?.getStatus() ?? 0, problem: body ? JSON.parse(body) : null }
+    }
+    // The body is refused by its first bytes, and more than a socket's buffers hold is still to be sent.
+    async function overflowing(endpoint) {
+      const common = { 'Tus-Resumable': '1.0.0' }
+      const made = await fetch(endpoint, { method: 'POST', headers: { ...common, 'Upload-Length': '10' } })
+      const headers = { ...common, 'Upload-Offset': '0', 'Content-Type': 'application/offset+octet-stream' }
+      const body = new Uint8Array(20_000_000)
+      const answer = await fetch(made.headers.get('Location'), { method: 'PATCH', headers, body })
+      return { status: answer.status, type: answer.headers.get('Content-Type'), problem: await answer.json() }
+    }
+    async function looked(url) {
+      const answer = await fetch(url)
+      return { disposition: answer.headers.get('Content-Disposition'), size: (await answer.arrayBuffer()).byteLength }
+    }
+    // Three files at a time, all paused in the middle and resumed.
+    async function uppy(endpoint) {
+      const { Uppy, Tus } = await import('/uppy.min.mjs')
+      const it = new Uppy().use(Tus, { endpoint, retryDelays, chunkSize: 100_000, limit: 3 })
+      for (const file of document.querySelector('input').files) it.addFile({ name: file.name, type: file.type, data: file })
+      let paused = 0
+      it.on('upload-progress', (_file, progress) => {
+        if (paused === 0 && progress.bytesUploaded > 0) {
+          paused = it.getFiles().filter((file) => !file.progress.uploadComplete).length
+          it.pauseAll()
+          setTimeout(() => it.resumeAll(), 300)
+        }
+      })
+      const result = await it.upload()
+      if (result.failed.length) throw new Error(result.failed.map((file) => file.error).join())
+      return { paused, urls: Object.fromEntries(result.successful.map((file) => [file.name, file.uploadURL])) }
+    }`
+}
+
+const server = createServer((request, response) => {
+  const name = basename(new URL(request.url, 'http://localhost').pathname)
+  const file = name === 'tus.min.js' ? here('tus-js-client/dist/tus.min.js') : UPPY[name] && here(`uppy/dist/${name}`)
+  const page = { '': PAGE, 'browser.html': readFileSync(example) }[name]
+  if (file) {
+    response.setHeader('Content-Type', UPPY[name] ?? 'text/javascript')
+    createReadStream(file).pipe(response)
+  } else {
+    response.writeHead(page ? 200 : 404, { 'Content-Type': 'text/html' }).end(page)
+  }
+})
+await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+const site = `http://localhost:${server.address().port}/`
+
+const scenarios = {
+  chunked: (page) => page.evaluate((endpoint) => upload(chosen(), { endpoint, chunkSize: 100_000 }), endpoint).then(ended(page)),
+  parallel: (page) => page.evaluate((endpoint) => upload(chosen(), { endpoint, parallelUploads: 2 }), endpoint).then(ended(page)),
+  resumed: (page) => page.evaluate((endpoint) => resumed(endpoint), endpoint).then(ended(page)),
+  deferred: (page) => page.evaluate((endpoint) => upload(chosen().stream().getReader(), {
+    endpoint, uploadLengthDeferred: true, chunkSize: 100_000,
+  }), endpoint).then(ended(page)),
+
+  async custom_header(page) {
+    const asked = []
+    page.on('request', async (request) => asked.push((await request.allHeaders())['x-csrf-token']))
+    const headers = { 'X-CSRF-Token': 'opensesame' }
+    const url = await page.evaluate(([endpoint, headers]) => upload(chosen(), { endpoint, headers }), [endpoint, headers])
+    return { url, sent: asked.filter(Boolean).length }
+  },
+
+  refused: (page) => page.evaluate((endpoint) => refused(endpoint), endpoint),
+  overflowing: (page) => page.evaluate((endpoint) => overflowing(endpoint), endpoint),
+  other_origin: (page) => page.evaluate((endpoint) => refused(endpoint), refusing),
+
+  async download(page) {
+    const url = await page.evaluate((endpoint) => upload(chosen(), { endpoint }), endpoint)
+    const seen = await page.evaluate((url) => looked(url), url)
+    const [download] = await Promise.all([page.waitForEvent('download'), page.evaluate((url) => {
+      Object.assign(document.querySelector('a'), { href: url }).click()
+    }, url)])
+    await download.saveAs(join(directory, 'downloaded'))
+    return { ...seen, url, name: download.suggestedFilename() }
+  },
+
+  async uppy(page) {
+    await page.setInputFiles('input', MORE)
+    return page.evaluate((endpoint) => uppy(endpoint), endpoint)
+  },
+
+  // The page that is shown to people. A slow line, so that there is a middle: it is reloaded there, and the file chosen again.
+  async example(page) {
+    const methods = []
+    page.on('request', (request) => request.url().startsWith(endpoint) && methods.push(request.method()))
+    await page.context().route('https://releases.transloadit.com/**', (route) => {
+      const name = basename(new URL(route.request().url()).pathname)
+      return route.fulfill({ path: here(`uppy/dist/${name}`), contentType: UPPY[name], headers: { 'Access-Control-Allow-Origin': '*' } })
+    })
+    const choose = async () => {
+      await page.goto(`${site}browser.html?endpoint=${encodeURIComponent(endpoint)}`)
+      await page.locator('input[type=file]').first().setInputFiles(MORE[0])
+      await page.getByRole('button', { name: /^Upload/ }).click()
+    }
+    const line = await page.context().newCDPSession(page)
+    const speed = (uploadThroughput) => line.send('Network.emulateNetworkConditions', {
+      offline: false, latency: 0, downloadThroughput: -1, uploadThroughput,
+    })
+    await speed(300_000)
+    const patched = page.waitForRequest((request) => request.method() === 'PATCH')
+    await choose()
+    await patched
+    await page.locator('.uppy-StatusBar-statusPrimary', { hasText: /[1-9]%/ }).waitFor()
+    await speed(-1)
+    const interrupted = methods.splice(0)
+    await choose()
+    const link = page.locator('#finished a')
+    await link.waitFor()
+    return { url: await link.getAttribute('href'), name: await link.textContent(), interrupted, methods }
+  },
+}
+
+const ended = (page) => async (url) => ({ url, methods: await page.evaluate('methods') })
+
+const browser = await chromium.launch({
+  executablePath,
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking', '--disable-component-update'],
+})
+try {
+  for (const [scenario, play] of Object.entries(scenarios)) {
+    const context = await browser.newContext()
+    context.setDefaultTimeout(20_000)
+    const page = await context.newPage()
+    const said = []
+    page.on('console', (message) => said.push(message.text()))
+    let outcome
+    const began = Date.now()
+    try {
+      await page.goto(site)
+      await page.setInputFiles('input', SOURCE)
+      outcome = await play(page)
+    } catch (error) {
+      outcome = { error: String(error), said }
+    }
+    if (process.env.TIMES) outcome.ms = Date.now() - began
+    process.stdout.write(`${JSON.stringify({ scenario, ...outcome })}\n`)
+    await context.close()
+  }
+} finally {
+  await browser.close()
+  server.close()
+}
