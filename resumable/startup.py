@@ -9,8 +9,10 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import resource
 import socket
+import stat
 import tempfile
 from collections.abc import Sequence
 
@@ -69,21 +71,29 @@ def take_lock(lock: DirectoryLock, path: str) -> None:
 
 
 def check_ports(endpoints: Sequence[str]) -> None:
-    """The TCP ports among the endpoint strings are free. Raises StartupError."""
+    """The TCP ports and Unix sockets among the endpoint strings can be had. Raises StartupError."""
     for description in endpoints:
-        address = _tcp_address(description)
+        kind, arguments, named = _taken_apart(description)
+        address = _tcp_address(kind, arguments, named)
         if address is not None:
             _check_port(description, *address)
+        elif kind == "unix" and (arguments or "address" in named):
+            _check_socket(description, named.get("address") or arguments[0])
 
 
-def _tcp_address(description: str) -> tuple[int, str, int] | None:
-    """Family, interface and port of an endpoint string that listens on TCP; None for any other, or port 0."""
-    kind, *arguments = description.split(":")
-    if kind not in ("tcp", "tcp4", "tcp6", "ssl") or not arguments:
+def _taken_apart(description: str) -> tuple[str, list[str], dict[str, str]]:
+    """Kind, arguments and named arguments of an endpoint string (twisted.internet.endpoints)."""
+    kind, *parts = (re.sub(r"\\(.)", r"\1", each) for each in re.split(r"(?<!\\):", description))
+    arguments = [each for each in parts if "=" not in each]
+    return kind, arguments, dict(each.split("=", 1) for each in parts if "=" in each)
+
+
+def _tcp_address(kind: str, arguments: list[str], named: dict[str, str]) -> tuple[int, str, int] | None:
+    """Family, interface and port of an endpoint that listens on TCP; None for any other, or port 0."""
+    if kind not in ("tcp", "tcp4", "tcp6", "ssl"):
         return None
-    named = dict(each.split("=", 1) for each in arguments if "=" in each)
-    port = named.get("port", arguments[0])
-    interface = named.get("interface", "::" if kind == "tcp6" else "").replace("\\", "")
+    port = named.get("port") or (arguments or [""])[0]
+    interface = named.get("interface", "::" if kind == "tcp6" else "")
     if not port.isdigit() or port == "0" or (":" in interface and kind != "tcp6"):
         return None
     return (socket.AF_INET6 if kind == "tcp6" else socket.AF_INET), interface, int(port)
@@ -97,6 +107,36 @@ def _check_port(description: str, family: int, interface: str, port: int) -> Non
             probe.listen(1)
         except OSError as error:
             raise StartupError(listen_failed(description, error)) from error
+
+
+def _check_socket(description: str, path: str) -> None:
+    """Nobody listens at ``path``, and a socket can be made there. What a killed daemon has left there is cleared away.
+
+    A relative path is left to Twisted: what it is relative to changes with ``--rundir``.
+    """
+    if not os.path.isabs(path):
+        return
+    place = os.path.dirname(path)
+    try:
+        if not os.path.isdir(place):
+            raise OSError(errno.ENOTDIR, f"there is no directory {place}")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, f"the directory {place} can't be written")
+        with socket.socket(socket.AF_UNIX) as probe:
+            answer = probe.connect_ex(path)
+        if answer == errno.ENOENT:
+            return
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EEXIST, "there is something else of that name")
+        if answer != errno.ECONNREFUSED:
+            raise OSError(errno.EADDRINUSE, "somebody listens there")
+        # Twisted would ask whether the process named in the lock lives; in a container that is PID 1, which is us.
+        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}.lock")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartupError(f"Can't listen on {description}: {reason}; choose another path with --listen.") from error
 
 
 def listen_failed(description: str, error: object) -> str:

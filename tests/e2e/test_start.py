@@ -80,6 +80,39 @@ def test_a_directory_that_can_not_be_written(daemonised: bool, tmp_path: Path) -
         assert str(place) in said
 
 
+@pytest.mark.parametrize("daemonised", [False, True])
+def test_a_unix_socket_that_can_not_be_made(daemonised: bool, tmp_path: Path) -> None:
+    taken, file = tmp_path / "taken", tmp_path / "file"
+    file.touch()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(taken))
+        server.listen()
+        for place, why in (
+            (tmp_path / "nowhere" / "s", "no directory"),
+            (file / "s", "no directory"),
+            (file, "something else"),
+            (taken, "somebody listens"),
+            (tmp_path / ("s" * 120), "too long"),
+        ):
+            said = refuse("--listen", f"unix:{place}", cwd=tmp_path, daemonised=daemonised)
+            assert str(place) in said and why in said
+
+
+def test_a_unix_socket_that_a_killed_daemon_left() -> None:
+    """The lock that Twisted has left beside it may name a process that lives: in a container it is always PID 1."""
+    with Daemon() as daemon:
+        path = daemon.home / "http.sock"
+        daemon.flags = ("--listen", f"unix:{path}")
+        daemon.start()
+        daemon.kill()
+        lock = Path(f"{path}.lock")
+        assert path.is_socket() and lock.is_symlink()
+        lock.unlink()
+        lock.symlink_to(str(os.getpid()))
+        daemon.start()
+        assert daemon.stop() == 0
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_a_directory_of_somebody_else(tmp_path: Path) -> None:
     (tmp_path / "u").mkdir(mode=0o500)
