@@ -31,6 +31,7 @@ from resumable.http.streaming import StreamingSite
 from resumable.http.tus import TusResource
 from resumable.interfaces import CatalogUnavailable
 from resumable.options import Options, Settings
+from resumable.protocol.tus import VERSION
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
 from resumable.startup import StartupError
@@ -49,7 +50,7 @@ __all__ = ["Options", "UploadService", "makeService"]
 
 log = Logger()
 
-#: Seconds between two rounds of the janitor.
+#: Seconds between two rounds of the janitor, at most.
 SWEEP = 30.0
 
 
@@ -109,6 +110,7 @@ class UploadService(Service):
             reactor=reactor,
             network_timeout=settings.network_timeout,
             min_rate=settings.min_rate,
+            refusal_fields={"Tus-Resumable": VERSION},
         )
         self._loops = [
             LoopingCall(self._tick),
@@ -133,8 +135,12 @@ class UploadService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         try:
             self._open()
-        except (StartupError, CatalogUnavailable, OSError) as error:
-            self._give_up(error)
+        except BaseException as error:
+            for tier in (self._spool, self._catalog, self._pool):
+                tier.stop()  # a process waits for its threads: with one left it would stay, and keep port and lock
+            if isinstance(error, (StartupError, CatalogUnavailable, OSError)):
+                self._give_up(error)
+            raise
 
     def _listen(self, description: str) -> None:
         outcome: list[IListeningPort | Failure] = []
@@ -163,7 +169,7 @@ class UploadService(Service):
         )
         self._pool.start()
         self._catalog.start()
-        for loop, interval in zip(self._loops, (1.0, SWEEP), strict=True):
+        for loop, interval in zip(self._loops, (1.0, self._sweep_every()), strict=True):
             loop.start(interval).addErrback(self._loop_failed)
         Deferred.fromCoroutine(self._assembler.start()).addErrback(self._loop_failed)
 
@@ -174,6 +180,10 @@ class UploadService(Service):
         raise SystemExit(f"resumable: {error}") from None
 
     # Now and then
+
+    def _sweep_every(self) -> float:
+        """Seconds between two rounds of the janitor: what expires goes soon, as its Upload-Expires has said."""
+        return min(SWEEP, max(1.0, (self.settings.expire_after or SWEEP) / 10))
 
     async def _look(self) -> None:
         await self.engine.space.look(self._spool)

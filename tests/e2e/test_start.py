@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+
+from resumable.spool.lock import DirectoryInUse, DirectoryLock
 
 from .daemon import Daemon, eventually, free_port, run_twistd
 from .tus import Tus
@@ -111,6 +114,34 @@ def test_a_unix_socket_that_a_killed_daemon_left() -> None:
         lock.symlink_to(str(os.getpid()))
         daemon.start()
         assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("daemonised", [False, True])
+def test_a_start_that_fails_late_ends(daemonised: bool, tmp_path: Path) -> None:
+    """What is wrong shows only after the fork, when threads run: no process stays that has the port and the lock."""
+    with Daemon() as daemon:
+        daemon.start()
+        assert daemon.stop() == 0
+        with closing(sqlite3.connect(daemon.upload_dir / ".resumable" / "catalog.sqlite3")) as catalog:
+            catalog.execute("PRAGMA user_version = 99")
+        mode = (
+            [f"--pidfile={tmp_path / 'pid'}", f"--logfile={tmp_path / 'log'}"] if daemonised else ["-n", "--pidfile="]
+        )
+        done = run_twistd(*mode, *daemon.arguments(), cwd=tmp_path)
+        said = done.stdout + done.stderr
+        assert done.returncode == 1, said
+        assert "newer release" in said and "Traceback" not in said
+        lock = DirectoryLock(str(daemon.upload_dir / ".resumable" / "lock"))
+        assert eventually(lambda: acquired(lock))
+        lock.release()
+
+
+def acquired(lock: DirectoryLock) -> bool:
+    try:
+        lock.acquire()
+    except DirectoryInUse:
+        return False
+    return True
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
