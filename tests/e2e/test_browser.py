@@ -1,109 +1,131 @@
-"""What a page of another origin needs of the service, and what a download may do to a browser.
+"""A page of another origin uploads with tus-js-client and Uppy in Chromium, with the server as it is by default.
 
-Changes when the Fetch standard's CORS protocol, or what we offer to pages, does.
+Changes when what browsers do with the server does. The page and its scenarios are in browser/scenarios.mjs.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
 import pytest
 
-from .daemon import Daemon
-from .tus import OCTETS, Tus, metadata, pattern
+from . import tools
+from .daemon import ROOT, Daemon
+from .tus import Tus, pattern
 
-PAGE = "https://page.example"
-PREFLIGHT = {
-    "Origin": PAGE,
-    "Access-Control-Request-Method": "PATCH",
-    "Access-Control-Request-Headers": "content-type,tus-resumable,upload-offset,x-something-of-the-page",
+pytestmark = pytest.mark.slow
+
+BROWSER = tools.HERE / "browser"
+FLAGS = ("--max-size", "2M")
+SOURCE = "naïve 文件 🎈.bin"
+DATA = {
+    SOURCE: pattern(550_001, seed=31),
+    "one.bin": pattern(1_500_000, seed=32),
+    "two.bin": pattern(1_400_000, seed=33),
+    "three.bin": pattern(900_000, seed=34),
 }
-EXPOSED = (
-    "Location", "Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Concat",
-    "Upload-Expires", "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm",
-)  # fmt: skip
 
 
-def listed(value: str) -> set[str]:
-    return {part.strip().lower() for part in value.split(",")}
+def chromium() -> str:
+    """The browser's path; skips the tests when there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("Chromium is not installed here")
+    return found
 
 
-@pytest.mark.parametrize("target", ["/files/", "/files/" + "0" * 32])
-def test_the_preflight_of_tus_js_client_is_answered(target: str, tus: Tus) -> None:
-    answer = tus.ask("OPTIONS", target, {"Tus-Resumable": None, **PREFLIGHT})
-    assert answer.status == 200
-    assert answer["access-control-allow-origin"] in ("*", PAGE)
-    assert {"post", "head", "patch", "delete"} <= listed(answer["access-control-allow-methods"])
-    assert listed(PREFLIGHT["Access-Control-Request-Headers"]) <= listed(answer["access-control-allow-headers"])
-    assert "tus-version" in answer
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with the files that are uploaded."""
+    path = tmp_path_factory.mktemp("browser")
+    for name, data in DATA.items():
+        (path / name).write_bytes(data)
+    return path
 
 
-def test_a_page_may_read_every_tus_field_of_answers_and_errors(tus: Tus) -> None:
-    origin = {"Origin": PAGE}
-    created = tus.post(3, origin)
-    path = tus.path(created)
-    answers = [
-        created,
-        tus.head(path, origin),
-        tus.patch(path, 0, b"abc", origin),
-        tus.patch(path, 1, b"", origin),
-        tus.post(None, origin),
-        tus.ask("PUT", path, origin),
-        tus.ask("HEAD", path, {**origin, "Tus-Resumable": None}),
-        tus.ask("GET", "/files/" + "0" * 32, origin),
-    ]
-    for answer in answers:
-        assert answer["access-control-allow-origin"] in ("*", PAGE), answer
-        assert listed(", ".join(EXPOSED)) <= listed(answer["access-control-expose-headers"])
-        assert "access-control-allow-credentials" not in answer
+@pytest.fixture(scope="module")
+def outcomes(daemon: Daemon, home: Path) -> Iterator[dict[str, dict[str, Any]]]:
+    """What came of each scenario; the browser is started once for all."""
+    browser, node, npm = chromium(), tools.need("node"), tools.need("npm")
+    tools.install("playwright-core, tus-js-client and uppy", npm, "ci", "--ignore-scripts", cwd=BROWSER)
+    with Daemon("--cors-origin", "https://other.example") as refusing:
+        refusing.start()
+        example = str(ROOT / "examples" / "browser.html")
+        out = tools.run(node, "scenarios.mjs", browser, daemon.url, refusing.url, example, str(home), cwd=BROWSER)
+        played = [json.loads(line) for line in out.splitlines()]
+        yield {each.pop("scenario"): each for each in played}
 
 
-def test_who_is_no_page_gets_no_fields_for_pages(tus: Tus) -> None:
-    assert not [key for key, _ in tus.post(3).fields if key.startswith("access-control")]
+def succeeded(outcomes: dict[str, dict[str, Any]], scenario: str) -> dict[str, Any]:
+    assert "error" not in outcomes[scenario], outcomes[scenario]
+    return outcomes[scenario]
 
 
-def test_only_the_origins_that_were_named_may_upload() -> None:
-    with Daemon("--cors-origin", PAGE, "--cors-origin", "http://localhost:3000") as daemon:
-        daemon.start()
-        tus = daemon.attach(Tus(daemon.port))
-        for origin in (PAGE, "http://localhost:3000"):
-            answer = tus.options({**PREFLIGHT, "Origin": origin})
-            assert answer["access-control-allow-origin"] == origin
-            assert "origin" in listed(answer["vary"])
-        for origin in ("https://evil.example", "null", PAGE + ".evil.example", "http://page.example"):
-            answer = tus.options({**PREFLIGHT, "Origin": origin})
-            assert "access-control-allow-origin" not in answer
-            assert "origin" in listed(answer["vary"])
+def test_a_file_with_a_name_beyond_ascii_arrives_in_chunks(outcomes: Any, tus: Tus) -> None:
+    it = succeeded(outcomes, "chunked")
+    path = urlsplit(it["url"]).path
+    assert tus.content(path) == DATA[SOURCE]
+    assert "filename bmHDr3ZlIOaWh+S7tiDwn46ILmJpbg==" in tus.head(path)["upload-metadata"]
+    assert it["methods"] == ["POST"] + ["PATCH"] * 6
 
 
-def test_a_download_is_saved_and_never_shown(tus: Tus) -> None:
-    described = metadata(filename="naïve.html", filetype="text/html")
-    page = b"<script>alert(1)</script>"
-    answer = tus.get(tus.create(len(page), {"Upload-Metadata": described}, page))
-    assert answer.body == page
-    assert answer["content-disposition"].startswith("attachment;")
-    assert "filename*=UTF-8''na%C3%AFve.html" in answer["content-disposition"]
-    assert answer["x-content-type-options"] == "nosniff"
-    assert "sandbox" in answer["content-security-policy"]
+@pytest.mark.parametrize("scenario", ["parallel", "deferred"])
+def test_parallel_parts_and_a_stream_of_unknown_length_arrive(outcomes: Any, tus: Tus, scenario: str) -> None:
+    it = succeeded(outcomes, scenario)
+    assert tus.content(urlsplit(it["url"]).path) == DATA[SOURCE]
+    assert it["methods"].count("POST") == (3 if scenario == "parallel" else 1)
 
 
-def test_a_large_download_to_a_slow_reader_is_whole_and_others_go_on(tus: Tus) -> None:
-    data = pattern(20_000_000, seed=31)
-    path = tus.create(len(data), None, data)
-    with tus.wire() as slow:
-        slow.send(f"GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
-        for _ in range(20):
-            assert tus.content(tus.create(3, None, b"abc")) == b"abc"
-        assert slow.answer().body == data
+def test_an_aborted_upload_goes_on_where_it_was(outcomes: Any, tus: Tus) -> None:
+    it = succeeded(outcomes, "resumed")
+    assert it["methods"] == ["HEAD", "PATCH"]
+    assert tus.content(urlsplit(it["url"]).path) == DATA[SOURCE]
 
 
-def test_an_unfinished_upload_is_not_served(tus: Tus) -> None:
-    assert tus.get(tus.create(5, None, b"abc")).status == 404
+def test_a_header_of_the_pages_own_passes_the_preflight(outcomes: Any, tus: Tus) -> None:
+    it = succeeded(outcomes, "custom_header")
+    assert it["sent"] >= 2, "POST and PATCH"
+    assert tus.content(urlsplit(it["url"]).path) == DATA[SOURCE]
 
 
-def test_downloads_can_be_switched_off() -> None:
-    with Daemon("--disable-download") as daemon:
-        daemon.start()
-        tus = daemon.attach(Tus(daemon.port))
-        path = tus.create(3, None, b"abc")
-        assert tus.get(path).status in (404, 405)
-        assert tus.head(path).offset == 3
-        assert tus.ask("GET", path, {"Content-Type": OCTETS}).status in (404, 405)
+def test_the_page_can_read_why_it_was_refused(outcomes: Any) -> None:
+    it = succeeded(outcomes, "refused")
+    assert (it["status"], it["problem"]["status"], it["problem"]["title"]) == (413, 413, "Content Too Large")
+
+
+def test_the_page_can_read_a_refusal_that_comes_before_its_body_is_sent(outcomes: Any) -> None:
+    it = succeeded(outcomes, "overflowing")
+    assert (it["status"], it["type"], it["problem"]["status"]) == (413, "application/problem+json", 413)
+
+
+def test_a_page_whose_origin_is_not_listed_gets_nowhere(outcomes: Any) -> None:
+    it = succeeded(outcomes, "other_origin")
+    assert it == {"status": 0, "problem": None}
+
+
+def test_a_link_to_a_finished_upload_saves_the_file_under_its_name(outcomes: Any, home: Path) -> None:
+    it = succeeded(outcomes, "download")
+    assert it["name"] == SOURCE
+    assert (home / "downloaded").read_bytes() == DATA[SOURCE]
+    assert it["disposition"].startswith("attachment;") and it["size"] == len(DATA[SOURCE]), "fetch may read it too"
+
+
+def test_uppy_uploads_three_files_that_are_paused_and_resumed(outcomes: Any, tus: Tus) -> None:
+    it = succeeded(outcomes, "uppy")
+    assert it["paused"] == 3
+    found = {name: tus.content(urlsplit(url).path) for name, url in it["urls"].items()}
+    assert found == {name: data for name, data in DATA.items() if name != SOURCE}
+
+
+def test_the_example_page_goes_on_after_a_reload_in_the_middle(outcomes: Any, tus: Tus) -> None:
+    it = succeeded(outcomes, "example")
+    assert it["interrupted"] == ["POST", "PATCH"]
+    assert it["methods"] == ["HEAD", "PATCH"], "it went on, and not from the start"
+    assert it["name"] == "one.bin"
+    assert tus.content(urlsplit(it["url"]).path) == DATA["one.bin"]
