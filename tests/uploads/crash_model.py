@@ -236,6 +236,10 @@ class CrashModel:
         self._faulty = True
         self.machine.fail_commit(landed=landed, times=times, after=after, full=full)
 
+    def fail_at(self, step: int, number: int, landed: bool) -> None:
+        self._faulty = True
+        self.machine.fail_at(step, number, landed)
+
     def crash_at(self, step: int, moment: Moment, seed: int) -> None:
         """Let the machine stop so many steps from now; `recover` then."""
         self.machine.crash_at(step, moment, Random(seed))
@@ -363,6 +367,8 @@ class CrashModel:
         if offset is not None and upload.told:
             assert offset >= upload.acked, "an offset never decreases"
             assert offset <= upload.reach
+            if isinstance(error, errors.TooLarge) and upload.length is not None and not upload.finished:
+                assert offset < upload.length, "a body that runs past the length does not finish the upload"
             upload.acked = offset
         if upload.parts:
             self._allow(answer, 403, 0 if upload.told else 404)

@@ -92,6 +92,7 @@ class Machine:
         self.down = False
         self.commit_faults: list[Callable[[Callable[[], Any]], Any]] = []
         self._crash_step: int | None = None
+        self._faulty_step: tuple[int, int, bool] | None = None
         self._moment: Moment = "before"
         self._rng = Random(0)
 
@@ -111,11 +112,17 @@ class Machine:
         self._crash_step, self._moment = self.steps + step, moment
         self._rng = rng or Random(step)
 
+    def fail_at(self, step: int, number: int, landed: bool = False) -> None:
+        """Let the step of that number (from now: the next one is 1) fail with this errno; a COMMIT as `fail_commit`."""
+        self._faulty_step = self.steps + step, number, landed
+
     def step(self, name: str, act: Callable[[], T]) -> T:
         if self.down:
             raise Down
         self.steps += 1
         self.trace.append(name)
+        if self._faulty_step is not None and self.steps == self._faulty_step[0]:
+            self._fail(name, *self._faulty_step[1:])
         if self.steps != self._crash_step:
             return act()
         size = self._log_size()
@@ -125,6 +132,13 @@ class Machine:
         finally:
             self.stop(self._rng.randint(size, max(size, self._log_size())) if self._moment == "torn" else None)
         raise Down
+
+    def _fail(self, name: str, number: int, landed: bool) -> None:
+        if name != "COMMIT":
+            self.disk.fail_next(name, number)
+            return
+        # this one is on its way already: what it does is decided now
+        self.fail_commit(landed=landed, full=number in (errno.ENOSPC, errno.EDQUOT))
 
     def stop(self, log_size: int | None = None) -> None:
         """Nothing has an effect from now on. ``log_size``: what is left of the catalog's log."""
@@ -173,10 +187,7 @@ class Machine:
         return _Connection(self, connect(path))
 
     def commit(self, act: Callable[[], Any]) -> Any:
-        if self.commit_faults:
-            fault = self.commit_faults.pop(0)
-            return self.step("COMMIT", lambda: fault(act))
-        return self.step("COMMIT", act)
+        return self.step("COMMIT", lambda: self.commit_faults.pop(0)(act) if self.commit_faults else act())
 
     def _log_size(self) -> int:
         try:

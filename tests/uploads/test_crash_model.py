@@ -124,6 +124,51 @@ def test_a_crash_at_every_step(directory: Path, moment: Any) -> None:
     assert step > 60
 
 
+@pytest.mark.parametrize("first", ["kill", 1])
+def test_a_second_crash_after_one_at_every_step(directory: Path, first: Any) -> None:
+    """What a crash has left in a file never counts, however the run after it ends: with an append that has begun and
+    written nothing, and with one that has written something."""
+    fresh = machines(directory)
+    for step in range(1, 1000, 1 if LONG else 2):
+        machine = next(fresh)
+        model = CrashModel(machine, Random(step))
+        model.crash_at(step, "before", step)
+        if told(model):
+            return
+        model.recover(first)
+        for sent, second in ((0, "kill"), (600, "kill"), (700, step)):
+            for upload in model.uploads:
+                if upload.told and upload.gone == "no" and not upload.finished:
+                    model.append(upload, 1000 if upload.length is None else upload.length - upload.acked, sent=sent)
+            model.recover(second)
+        model.finish_all()
+        model.server.bury()
+        shutil.rmtree(machine.catalog_directory.parent)
+    raise AssertionError("the story has no end")
+
+
+@pytest.mark.parametrize("number,landed", [(errno.EIO, False), (errno.ENOSPC, True)])
+def test_a_failure_at_every_step_and_a_power_loss_after_it(directory: Path, number: int, landed: bool) -> None:
+    """A write, a sync, a rename, a COMMIT, ... that fails makes nothing be acknowledged that a power loss can take."""
+    fresh = machines(directory)
+    for step in range(1, 1000):
+        machine = next(fresh)
+        model = CrashModel(machine, Random(step))
+        model.fail_at(step, number, landed)
+        try:
+            for _ in story(model):
+                pass
+        except IndexError:
+            pass  # a creation was refused: the story can't go on
+        if machine.steps < step:
+            return
+        model.recover(step)
+        model.finish_all()
+        model.server.bury()
+        shutil.rmtree(machine.catalog_directory.parent)
+    raise AssertionError("the story has no end")
+
+
 def recovered(model: CrashModel, crash: Any) -> CrashModel:
     """A model of its own that goes on after the crash; ``model`` may go on otherwise."""
     from copy import copy
