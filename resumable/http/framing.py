@@ -194,11 +194,12 @@ def problem(status: int, detail: str) -> bytes:
     return json.dumps(document).encode().ljust(255) + b"\n"
 
 
-def refusal(refused: Refused) -> bytes:
-    """A whole response, after which the connection closes."""
+def refusal(refused: Refused, fields: Mapping[str, str]) -> bytes:
+    """A whole response with these ``fields`` too, after which the connection closes."""
     body = problem(refused.status, refused.detail)
+    more = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return (
-        f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n"
+        f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n{more}"
         f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     ).encode() + body
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -427,7 +428,7 @@ class StreamingChannel(HTTPChannel):
     def _refuse(self, refused: Refused) -> None:
         self._input = b""
         self._unread = True
-        self.write(refusal(refused))  # type: ignore[no-untyped-call]
+        self.write(refusal(refused, self.site.refusal_fields))  # type: ignore[no-untyped-call]
         self._linger()
 
     def _linger(self) -> None:
@@ -491,6 +492,7 @@ class StreamingSite(Connections, Site):
     ``min_rate``: bytes a second that a wanted body must bring, on the average of a ``network_timeout``; 0: any.
     ``linger``, ``linger_bytes``: how long and how much is read and dropped after an early answer.
     ``max_body_buffer``: bytes of the largest read, and so what one paused body may hold in memory.
+    ``refusal_fields``: what else a refusal carries that is sent before there is a request.
     ``prepare``: called with each request before it is dispatched; it may change or answer it.
     """
 
@@ -508,6 +510,7 @@ class StreamingSite(Connections, Site):
         linger: float = 10,
         linger_bytes: int = 16 << 20,
         max_body_buffer: int = 1 << 20,
+        refusal_fields: Mapping[str, str] = MappingProxyType({}),
         prepare: Callable[[StreamingRequest], None] | None = None,
     ) -> None:
         super().__init__(resource, reactor=reactor, parsePOSTFormSubmission=False)  # type: ignore[no-untyped-call]
@@ -516,6 +519,7 @@ class StreamingSite(Connections, Site):
         self.linger = linger
         self.linger_bytes = linger_bytes
         self.max_body_buffer = max_body_buffer
+        self.refusal_fields = refusal_fields
         self.prepare = prepare
         self.watch(reactor, max(0.01, min(1.0, network_timeout / 10, linger / 10)))
 

@@ -1201,6 +1201,13 @@ def test_a_malformed_request_is_refused_with_the_reason(
     assert client.wire.disconnecting
 
 
+def test_T2_a_refusal_before_there_is_a_request_carries_the_fields_of_every_answer() -> None:
+    client = Client(refusal_fields={"Tus-Resumable": "1.0.0"})
+    answer = client.send(b"nonsense\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nTus-Resumable: 1.0.0\r\n" in answer.partition(b"\r\n\r\n")[0] + b"\r\n"
+
+
 def test_a_malformed_request_after_a_good_one_is_refused_after_its_answer() -> None:
     client = Client()
     assert client.send(GET + b"BAD\r\n\r\n") == b""
