@@ -100,12 +100,18 @@ class Assembler:
             return
         sources = [(each.id, each.offset) for each in ready]
         try:
-            await engine.spool.assemble(final_id, sources, stopping=lambda: self._stopping)
+            await engine.spool.assemble(final_id, sources, stopping=self._interrupted)
         except SpoolDamaged as damage:
             log.error("a partial's data file is shorter than its committed offset", upload=damage.upload_id)
             await self._lost(final, partials[damage.upload_id])
         else:
             await self._finish(final, sum(each.offset for each in ready))
+
+    def _interrupted(self) -> bool:
+        """Whether the next start goes on with it. Raises NoSpace at the reserve: a copy can be larger than the disk."""
+        if not self._stopping:
+            self._engine.space.admit()
+        return self._stopping
 
     async def _lost(self, final: Upload, partial: Upload) -> None:
         """The final can never be made; what it has copied so far goes with it."""

@@ -276,6 +276,24 @@ def test_an_assembly_that_failed_is_tried_again(serve, operation, number):
     assert server.content(final) == A + B
 
 
+def test_an_assembly_stops_at_the_reserve_and_goes_on_when_there_is_space(serve):
+    """No space (reserve reached): that counts for the bytes of finals too, step by step."""
+    server = serve(reserve=1000, assembly_step=4000)
+    a, b = partials(server, A, B)
+    server.disk.fail_next("fdatasync", errno.ENOSPC)
+    final = server.concat(a, b).value.id
+    server.disk.free_bytes = 1000
+    server.ask(server.engine.space.look(server.spool))
+    server.disk.trace.clear()
+    server.advance(3 * RETRY)
+    assert not server.head(final).value.finished
+    assert "copy_range" not in [operation for operation, _ in server.disk.trace]
+    server.disk.free_bytes = 1 << 30
+    server.ask(server.engine.space.look(server.spool))
+    server.advance(RETRY)
+    assert server.content(final) == A + B
+
+
 def test_an_assembly_whose_commit_failed_is_tried_again(server):
     (a,) = partials(server, A)
     server.machine.fail_commit(after=1, times=1)
