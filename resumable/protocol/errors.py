@@ -73,6 +73,8 @@ class OffsetMismatch(TusError):
 
     def __init__(self, offset: int, provided: int | None = None) -> None:
         said = "" if provided is None else f", not {provided} as the request's Upload-Offset says"
+        if provided == offset:
+            said = ", but another request is under way that has gone on from there"
         super().__init__(f"The upload's offset is {offset}{said}.", headers={"Upload-Offset": str(offset)})
         self.offset = offset
         self.provided = provided

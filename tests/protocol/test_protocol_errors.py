@@ -37,6 +37,11 @@ def test_a_mismatch_names_both_offsets():
     assert "70" in detail and "69" in detail
 
 
+def test_who_comes_second_at_an_offset_is_not_told_that_it_is_wrong():
+    detail = errors.OffsetMismatch(70, provided=70).detail
+    assert "not 70" not in detail and "another request" in detail
+
+
 def test_errors_do_not_share_their_headers():
     first, second = errors.BadRequest("x"), errors.BadRequest("y")
     first.headers["X"] = "1"
