@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,33 @@ def test_lengths_beyond_32_bits_are_kept_to_the_last_digit(length: int, tus: Tus
 def test_a_final_beyond_32_bits_knows_its_length(tus: Tus) -> None:
     parts = [tus.create(2**32 - 1, {"Upload-Concat": "partial"}) for _ in range(3)]
     assert tus.head(tus.concat(*parts))["upload-length"] == str(3 * (2**32 - 1))
+
+
+@pytest.mark.parametrize("step", [2**31, 2**32])
+def test_appends_across_32_bits_land_where_they_belong(step: int) -> None:
+    """In a sparse file: the catalog is told that the bytes below are there, and they are zeros."""
+    before, data = step - 100_000, pattern(300_000, seed=19)
+    length = before + len(data)
+    with Daemon() as daemon:
+        daemon.start()
+        tus = daemon.attach(Tus(daemon.port))
+        path = tus.create(length, None, b"\0")
+        stored = daemon.upload_dir / path.removeprefix("/files/")
+        assert daemon.stop() == 0
+        os.truncate(stored, before)
+        with closing(sqlite3.connect(daemon.upload_dir / ".resumable" / "catalog.sqlite3")) as catalog, catalog:
+            catalog.execute("UPDATE uploads SET offset = ?, adoptable = ?", (before, before))
+        daemon.start()
+        assert tus.offset(path) == before
+        assert tus.patch(path, before, data[:200_000]).offset == before + 200_000  # streamed
+        daemon.restart()
+        assert tus.offset(path) == before + 200_000
+        assert tus.patch(path, before + 200_000, [data[200_000:250_000]]).offset == before + 250_000
+        assert tus.patch(path, before + 250_000, data[250_000:]).offset == length
+        assert stored.stat().st_size == length
+        with stored.open("rb") as file:
+            file.seek(before - 10)
+            assert file.read() == bytes(10) + data
 
 
 @pytest.mark.slow
