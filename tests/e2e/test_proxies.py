@@ -1,0 +1,109 @@
+"""The examples for reverse proxies, through the proxies themselves; skipped where one is not installed.
+
+Changes when an example does. Only ports, names and places are replaced in the examples.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from .daemon import ROOT, Daemon, eventually, free_port
+from .tools import need
+from .tus import Tus, patch_head, pattern
+
+FLAGS = ("--behind-proxy", "loopback")
+EXAMPLES = ROOT / "examples"
+
+
+def example(name: str, replaced: Mapping[str, str]) -> str:
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    for each, by in replaced.items():
+        assert each in text, f"{name} has no {each!r} any more"
+        text = text.replace(each, by)
+    return text
+
+
+def nginx(home: Path, port: int, upstream: int) -> list[str]:
+    server = example("nginx.conf", {"listen 80;": f"listen 127.0.0.1:{port};", ":8080;": f":{upstream};"})
+    places = " ".join(
+        f"{kind}_temp_path {home}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    path = home / "nginx.conf"
+    path.write_text(
+        f"daemon off; master_process off; pid {home}/pid; error_log stderr; events {{}}\n"
+        f"http {{ access_log off; {places}\n{server} }}"
+    )
+    return [need("nginx"), "-p", str(home), "-e", "stderr", "-c", str(path)]
+
+
+def haproxy(home: Path, port: int, upstream: int) -> list[str]:
+    path = home / "haproxy.cfg"
+    binds = {"bind :80\n": f"bind 127.0.0.1:{port}\n", ":8080 check": f":{upstream} check"}
+    path.write_text(example("haproxy.cfg", binds))
+    return [need("haproxy"), "-db", "-f", str(path)]
+
+
+def caddy(home: Path, port: int, upstream: int) -> list[str]:
+    path = home / "Caddyfile"
+    binds = {"example.org {": f"http://127.0.0.1:{port} {{", "127.0.0.1:8080": f"127.0.0.1:{upstream}"}
+    site = example("Caddyfile", binds)
+    path.write_text(f"{{\n\tadmin off\n}}\n{site}")
+    return [need("caddy"), "run", "--adapter", "caddyfile", "--config", str(path)]
+
+
+@pytest.fixture(params=[nginx, haproxy, caddy], ids=lambda make: make.__name__)
+def outside(request: pytest.FixtureRequest, daemon: Daemon, tmp_path: Path) -> Iterator[Tus]:
+    """A client that comes through the proxy."""
+    make: Callable[[Path, int, int], list[str]] = request.param
+    port = free_port()
+    with (tmp_path / "proxy.log").open("wb") as log:
+        proxy = subprocess.Popen(
+            make(tmp_path, port, daemon.port),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "XDG_DATA_HOME": str(tmp_path)},
+        )
+    try:
+        with closing(Tus(port)) as tus:
+            assert eventually(lambda: proxy.poll() is not None or answers(tus))
+            assert proxy.poll() is None, (tmp_path / "proxy.log").read_text()
+            yield tus
+    finally:
+        proxy.kill()
+        proxy.wait()
+
+
+def answers(tus: Tus) -> bool:
+    try:
+        return tus.options().status == 200
+    except (OSError, EOFError, AssertionError):
+        tus.close()
+        return False
+
+
+def test_what_arrived_before_a_client_dropped_has_gone_through(outside: Tus) -> None:
+    """No request buffering: a connection that drops in the middle has delivered what was sent."""
+    data = pattern(4_000_000, seed=41)
+    path = outside.create(len(data))
+    with outside.wire() as wire:
+        wire.send(patch_head(path, 0, len(data)) + data[:1_500_000])
+        assert eventually(lambda: outside.offset(path) == 1_500_000)
+    outside.finish(path, data)
+    assert outside.content(path) == data
+
+
+def test_the_location_is_the_one_outside_whatever_a_client_claims(outside: Tus) -> None:
+    claims = {
+        "Forwarded": "host=evil.example;proto=https",
+        "X-Forwarded-Host": "evil.example",
+        "X-Forwarded-Proto": "https",
+    }
+    for fields in ({}, claims):
+        location = outside.post(5, fields)["location"]
+        assert location.startswith("http://127.0.0.1/files/"), location
