@@ -13,19 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from resumable.interfaces import BodyLost, Commit, FactKind, IBody, Upload
-from resumable.protocol import rules, tus
+from resumable.interfaces import BodyLost, IBody, Upload
+from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum, Digest
-from resumable.protocol.errors import BadRequest, ChecksumMismatch, Gone, Held, NoSpace, TooLarge
+from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge
 from resumable.protocol.rules import Plan
 from resumable.spool.sink import Sink
 from resumable.uploads.engine import Engine
 from resumable.uploads.holds import IHolder
+from resumable.uploads.record import Record
 
 #: A body up to this size is gathered in memory and committed in one group step.
 SMALL = 64 * 1024
@@ -51,19 +51,15 @@ class Append:
         "_heard",
         "_listening",
         "_lock",
-        "_new",
-        "_opened",
         "_plan",
         "_reason",
         "_received",
+        "_record",
         "_released",
         "_sink",
         "_starting",
         "_trailer",
         "_waiting",
-        "committed",
-        "committed_at",
-        "upload",
     )
 
     _plan: Plan
@@ -72,30 +68,43 @@ class Append:
     def __init__(self, engine: Engine, upload: Upload, start: int, body: IBody, algorithms: Algorithms) -> None:
         """``upload`` is what is known of it so far; `run` gets the record as it is under the hold."""
         self._engine = engine
-        self.upload = upload
+        self._record = Record(engine, upload, start)
         self._body = body
         self._algorithms = algorithms
         self._checksum: Checksum | None = None
-        self._trailer = self._new = self._opened = self._listening = self._released = False
+        self._trailer = self._listening = self._released = False
         self._sink = None
         self._end: Deferred[None] = Deferred()
         self._reason: BaseException | None = None
         self._waiting: list[Deferred[None]] = []
         self._starting: list[Deferred[None]] = []
         self._lock = DeferredLock()
-        self._received = self.committed = start
-        self.committed_at = self._heard = engine.clock.seconds()
+        self._received = start
+        self._heard = self._record.committed_at
+
+    @property
+    def upload(self) -> Upload:
+        """The record as this append knows it."""
+        return self._record.upload
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the catalog has a record of the upload."""
+        return not self._record.is_new
+
+    @property
+    def committed(self) -> int:
+        return self._record.committed
+
+    @property
+    def committed_at(self) -> float:
+        return self._record.committed_at
 
     # What newer requests see of the holder
 
     @property
     def position(self) -> int:
         return self._received
-
-    @property
-    def recorded(self) -> bool:
-        """Whether the catalog has a record of the upload."""
-        return not self._new
 
     @property
     def committable(self) -> int:
@@ -144,7 +153,8 @@ class Append:
         Raises the reason why the body ended early, or what went wrong; what may be kept has been committed by then.
         ``new`` says that the catalog has no record yet; ``trailer`` that the checksum comes after the body.
         """
-        self.upload, self._plan, self._new = upload, plan, new
+        self._plan = self._record.plan = plan
+        self._record.upload, self._record.is_new = upload, new
         self._checksum, self._trailer = checksum, trailer
         self._digest = self._algorithms[checksum.algorithm]() if checksum else None
         self._sink = sink = self._engine.spool.sink(upload.id, plan.start, ceiling=plan.ceiling, digest=self._digest)
@@ -162,7 +172,7 @@ class Append:
         self._engine.schedule.remove(self)
         self._stop(None)
         if self._sink is not None:
-            leftover = self._opened and self._received > self.committed
+            leftover = self._record.opened and self._received > self.committed
             await self._sink.close(self.committed if leftover else None)
         self._engine.holds.release(self.upload.id, self)
         self._released = True
@@ -203,7 +213,7 @@ class Append:
             self._stop(TooLarge(_OVERRUN))
         if self._lock.locked or self._end.called:
             return
-        if not self._opened:
+        if not self._record.opened:
             if received - self._plan.start > SMALL:
                 self._open_soon()
         elif self.committable - self.committed >= PART:
@@ -230,25 +240,12 @@ class Append:
 
     async def _open(self, sink: Sink) -> None:
         """Tell the catalog that bytes will be written before they are committed, then let the sink write."""
-        if self._opened:
+        if self._record.opened:
             return
-        engine, upload = self._engine, self.upload
-        ceiling = self._plan.commit_ceiling
-        # Up to where bytes that a crash leaves behind need no further proof.
-        adoptable = 2**63 - 1 if ceiling is None else ceiling
-        if self._new:
-            upload = evolve(upload, epoch=1, boot_id=engine.boot_id, adoptable=adoptable)
-            matched = await engine.catalog.create(upload, [engine.fact(FactKind.CREATED, upload)])
-        else:
+        if not self._record.is_new:
             # First, as an older append that a crash cut off may have left bytes there: they must not become adoptable.
             await sink.prepare()
-            matched = await engine.catalog.begin(
-                upload.id, upload.epoch, self.committed, engine.boot_id, adoptable, engine.wall()
-            )
-            upload = evolve(upload, epoch=upload.epoch + 1)
-        if not matched:
-            raise await self._overtaken()
-        self.upload, self._new, self._opened = upload, False, True
+        await self._record.open()
         sink.start()
 
     async def _commit(self) -> None:
@@ -261,7 +258,7 @@ class Append:
             if self._end.called or self.committable <= self.committed:
                 return
             await self._open(sink)
-            await self._record(self._plan.committable(await sink.sync()), whole=False)
+            await self._record.commit(self._plan.committable(await sink.sync()), whole=False)
         finally:
             self._lock.release()
         if self.committable - self.committed >= PART and not self._end.called:
@@ -273,7 +270,7 @@ class Append:
         try:
             reason = self._reason
             whole = reason is None
-            gathered = [] if self._opened else sink.take()
+            gathered = [] if self._record.opened else sink.take()
             if whole:
                 await self._verify(sink, gathered)
             if sink.failure is None:
@@ -290,16 +287,16 @@ class Append:
     async def _flush(self, sink: Sink, gathered: list[bytes], whole: bool) -> None:
         """Bring to the disk and into the catalog what may be kept."""
         offset = self._received if whole else self._plan.committable(self._received)
-        if self._opened:
+        if self._record.opened:
             if offset > self.committed:
                 offset = min(await sink.sync(), offset)
-        elif self._new and not whole:
+        elif self._record.is_new and not whole:
             # Its client never learns where it is: there is nothing to come back to.
             return
         elif offset > self.committed or (whole and self._plan.length == 0 and not self.upload.finished):
             chunks = _first(gathered, offset - self.committed)
             await self._engine.spool.put(self.upload.id, self.committed, chunks)
-        await self._record(offset, whole)
+        await self._record.commit(offset, whole)
 
     async def _verify(self, sink: Sink, gathered: list[bytes]) -> None:
         """T41: "Once the entire request has been received, the Server MUST verify the uploaded chunk"."""
@@ -314,47 +311,14 @@ class Append:
         await sink.drained()
         if sink.failure is not None:
             return  # that is what is wrong, not the client's bytes
-        if digest is None or not self._opened:
+        if digest is None or not self._record.opened:
             digest = self._algorithms[checksum.algorithm]()
             for chunk in gathered:
                 digest.update(chunk)
-            if self._opened:
+            if self._record.opened:
                 await self._engine.spool.digest(self.upload.id, self._plan.start, self._received, digest)
         if digest.digest() != checksum.digest:
             raise ChecksumMismatch("The body does not match its Upload-Checksum; nothing of it was kept.")
-
-    async def _record(self, offset: int, whole: bool) -> None:
-        """Commit ``offset``, with whatever else becomes true by it."""
-        engine, upload = self._engine, self.upload
-        new_length = self._plan.new_length if whole else self._plan.early_length
-        length = upload.length if new_length is None else new_length
-        finished = rules.finished(offset, length)
-        if not self._new and (offset, length, finished) == (self.committed, upload.length, upload.finished):
-            return
-        now = engine.wall()
-        touched = max(now, upload.touched_at)
-        after = evolve(upload, offset=offset, length=length, touched_at=touched, finished_at=now if finished else None)
-        facts = [engine.fact(FactKind.FINISHED, after)] if finished else []
-        if self._new:
-            facts.insert(0, engine.fact(FactKind.CREATED, after))
-            landed = await engine.catalog.create(after, facts)
-        else:
-            landed = await engine.catalog.commit(
-                Commit(upload.id, upload.epoch, self.committed, offset, now, new_length, finished, facts)
-            )
-        if not landed:
-            raise await self._overtaken()
-        self.upload, self._new = after, False
-        self.committed, self.committed_at = offset, engine.clock.seconds()
-        if finished and after.is_partial:
-            engine.on_partial_finished(after.id)
-
-    async def _overtaken(self) -> Exception:
-        """Why a compare-and-set did not match."""
-        row = await self._engine.catalog.get(self.upload.id)
-        if row is None or row.gone is not None:
-            return Gone("The upload was removed.")
-        return Held("Another request has taken this upload over.")
 
     async def _until_released(self) -> None:
         if not self._released:

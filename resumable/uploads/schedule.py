@@ -16,8 +16,11 @@ PER_TICK = 128
 class Committer(Protocol):
     """A long append, as far as the schedule cares."""
 
-    committed: int
-    committed_at: float
+    @property
+    def committed(self) -> int: ...
+
+    @property
+    def committed_at(self) -> float: ...
 
     @property
     def committable(self) -> int: ...

@@ -1,0 +1,85 @@
+"""The catalog's record of one upload, as one append changes it.
+
+Invariant: every change is a compare-and-set on the committed offset and the epoch, so an append that has lost its
+hold, here or in another process, changes nothing; facts go with the change that they tell of.
+"""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from resumable.interfaces import Commit, FactKind, Upload
+from resumable.protocol import rules
+from resumable.protocol.errors import Gone, Held
+from resumable.protocol.rules import Plan
+from resumable.uploads.engine import Engine
+
+
+class Record:
+    """One append's side of the catalog. ``is_new``: the catalog has no record yet; ``opened``: see `open`."""
+
+    __slots__ = ("_engine", "committed", "committed_at", "is_new", "opened", "plan", "upload")
+
+    plan: Plan
+
+    def __init__(self, engine: Engine, upload: Upload, start: int) -> None:
+        self._engine = engine
+        self.upload = upload
+        self.committed = start
+        self.committed_at = engine.clock.seconds()
+        self.is_new = self.opened = False
+
+    async def open(self) -> None:
+        """Say that bytes will be written before they are committed, and up to where a restart may adopt them.
+
+        Raises Held or Gone when the upload is no longer what this append goes by.
+        """
+        engine, upload, ceiling = self._engine, self.upload, self.plan.commit_ceiling
+        adoptable = 2**63 - 1 if ceiling is None else ceiling
+        if self.is_new:
+            upload = evolve(upload, epoch=1, boot_id=engine.boot_id, adoptable=adoptable)
+            matched = await engine.catalog.create(upload, [engine.fact(FactKind.CREATED, upload)])
+        else:
+            matched = await engine.catalog.begin(
+                upload.id, upload.epoch, self.committed, engine.boot_id, adoptable, engine.wall()
+            )
+            upload = evolve(upload, epoch=upload.epoch + 1)
+        if not matched:
+            raise await self._overtaken()
+        self.upload, self.is_new, self.opened = upload, False, True
+
+    async def commit(self, offset: int, whole: bool) -> None:
+        """Commit ``offset``, with whatever else becomes true by it. ``whole``: the body has been seen to its end.
+
+        Raises Held or Gone as `open`.
+        """
+        engine, upload = self._engine, self.upload
+        new_length = self.plan.new_length if whole else self.plan.early_length
+        length = upload.length if new_length is None else new_length
+        finished = rules.finished(offset, length)
+        if not self.is_new and (offset, length, finished) == (self.committed, upload.length, upload.finished):
+            return
+        now = engine.wall()
+        touched = max(now, upload.touched_at)
+        after = evolve(upload, offset=offset, length=length, touched_at=touched, finished_at=now if finished else None)
+        facts = [engine.fact(FactKind.FINISHED, after)] if finished else []
+        if self.is_new:
+            facts.insert(0, engine.fact(FactKind.CREATED, after))
+            landed = await engine.catalog.create(after, facts)
+        else:
+            landed = await engine.catalog.commit(
+                Commit(upload.id, upload.epoch, self.committed, offset, now, new_length, finished, facts)
+            )
+        if not landed:
+            raise await self._overtaken()
+        self.upload, self.is_new = after, False
+        self.committed, self.committed_at = offset, engine.clock.seconds()
+        if finished and after.is_partial:
+            engine.on_partial_finished(after.id)
+
+    async def _overtaken(self) -> Exception:
+        """Why a compare-and-set did not match."""
+        row = await self._engine.catalog.get(self.upload.id)
+        if row is None or row.gone is not None:
+            return Gone("The upload was removed.")
+        return Held("Another request has taken this upload over.")
