@@ -1,14 +1,15 @@
 """The server's address as a client sees it: what an absolute Location is made of.
 
-Forwarding fields (RFC 7239 Forwarded, X-Forwarded-*) are believed from trusted addresses only; anything malformed in
-them is ignored, a malformed Host is the client's mistake.
+Changes when the ways of proxies to tell it do. Invariant: of forwarding fields counts only what a trusted address has
+added, however many elements and lines a client has sent before; anything malformed in them is ignored. A malformed Host
+is the client's mistake. Spec: RFC 7239 (Forwarded); X-Forwarded-Proto and X-Forwarded-Host, which have none.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from resumable.http.streaming import StreamingRequest
 from resumable.protocol.errors import BadRequest
@@ -16,7 +17,8 @@ from resumable.protocol.errors import BadRequest
 Network = IPv4Network | IPv6Network
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_PAIR = re.compile(r'\s*([A-Za-z]+)=(?:"([^"\\]*)"|([^\s;,"]*))\s*')
+_PAIR = re.compile(r'[ \t]*(?:([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))[ \t]*)?')
+_NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9A-Za-z._-]+)?")
 
 
 class Origin:
@@ -55,38 +57,77 @@ class Origin:
         return hosts[0].decode("ascii") if hosts else ""
 
     def _is_trusted(self, request: StreamingRequest) -> bool:
-        address = request.getClientAddress()  # type: ignore[no-untyped-call]
-        host = getattr(address, "host", None)
-        if host is None:
-            # a unix socket: only what runs on this machine can have connected
-            return True
+        host = getattr(request.getClientAddress(), "host", None)  # type: ignore[no-untyped-call]
+        # None is a unix socket: only what runs on this machine can have connected
+        return host is None or self._trusts(host.partition("%")[0])
+
+    def _trusts(self, address: str) -> bool:
         try:
-            peer = ip_address(host.partition("%")[0])
+            peer = ip_address(address)
         except ValueError:
             return False
-        if peer.version == 6 and peer.ipv4_mapped is not None:
+        if isinstance(peer, IPv6Address) and peer.ipv4_mapped is not None:
             peer = peer.ipv4_mapped
         return any(peer in network for network in self._trusted)
 
     def _forwarded(self, request: StreamingRequest, scheme: str, host: str) -> tuple[str, str]:
-        """Scheme and host as the proxy nearest to the client saw them."""
-        said = _first_element(request, b"forwarded")
-        if said is not None:
-            pairs = {name.lower(): quoted or plain for name, quoted, plain in _PAIR.findall(said)}
-            proto, outer = pairs.get("proto"), pairs.get("host")
-        else:
-            proto = _first_element(request, b"x-forwarded-proto")
-            outer = _first_element(request, b"x-forwarded-host")
-        if proto is not None and proto.lower() in ("http", "https"):
-            scheme = proto.lower()
-        if outer is not None and _HOST.fullmatch(outer.encode("latin-1")):
-            host = outer
+        """Scheme and host as the outermost trusted proxy saw them.
+
+        Where Forwarded and its elder sisters contradict each other, one of them is a client's: neither counts.
+        """
+        said = self._believed(_lines(request, b"forwarded"))
+        protos = {proto.lower() for proto in (said.get("proto"), _last(request, b"x-forwarded-proto")) if proto}
+        hosts = {outer.lower() for outer in (said.get("host"), _last(request, b"x-forwarded-host")) if outer}
+        if len(protos) == 1 and protos <= {"http", "https"}:
+            scheme = protos.pop()
+        if len(hosts) == 1 and _HOST.fullmatch(next(iter(hosts)).encode("latin-1")):
+            host = hosts.pop()
         return scheme, host
 
+    def _believed(self, lines: Sequence[str]) -> dict[str, str]:
+        """What the trusted proxies say in Forwarded, the outermost one's word before others'.
 
-def _first_element(request: StreamingRequest, name: bytes) -> str | None:
-    """The first element of a list field: what the first proxy said."""
-    values = request.requestHeaders.getRawHeaders(name)
-    if not values:
-        return None
-    return values[0].decode("latin-1").partition(",")[0].strip()
+        Each proxy adds its element at the end, so it's read from there, as long as an element is for a trusted proxy.
+        """
+        believed: dict[str, str] = {}
+        for line in reversed(lines):
+            elements = _elements(line)
+            if elements is None:
+                break
+            for element in reversed(elements):
+                believed |= element
+                node = _NODE.fullmatch(element.get("for", ""))
+                if node is None or not self._trusts(node[1] or node[2]):
+                    return believed
+        return believed
+
+
+def _lines(request: StreamingRequest, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for value in request.requestHeaders.getRawHeaders(name, ())]
+
+
+def _last(request: StreamingRequest, name: bytes) -> str:
+    """The last element of a list field: what the nearest proxy said. These fields don't tell who added the others."""
+    return next(reversed(_lines(request, name)), "").rpartition(",")[2].strip()
+
+
+def _elements(line: str) -> list[dict[str, str]] | None:
+    """The elements of a Forwarded line, names in lower case; None if it is malformed (RFC 7239, section 4)."""
+    elements: list[dict[str, str]] = [{}]
+    position = 0
+    while True:
+        pair = _PAIR.match(line, position)
+        assert pair is not None, "it matches the empty text too"
+        name, quoted, plain = pair.groups()
+        if name:
+            if name.lower() in elements[-1]:
+                return None
+            elements[-1][name.lower()] = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        position = pair.end()
+        if position == len(line):
+            return [element for element in elements if element]
+        if line[position] == ",":
+            elements.append({})
+        elif line[position] != ";":
+            return None
+        position += 1

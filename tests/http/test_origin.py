@@ -1,0 +1,168 @@
+"""The address in a Location: from Host, from trusted proxies, and from nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+from visitor import UPLOAD, ask
+
+PROXY = IPv4Address("TCP", "10.0.0.1", 40000)
+STRANGER = IPv4Address("TCP", "203.0.113.9", 40000)
+TRUSTED = ("10.0.0.0/30", "2001:db8:1::/64")
+DIRECT = "http://inner.example:8080"
+
+
+def seen(*fields: str, peer: IAddress = PROXY, trusted: Sequence[str] = TRUSTED, **more: str) -> str:
+    """Scheme and host of the Location."""
+    reply = ask("Host: inner.example:8080", *fields, peer=peer, trusted=trusted, **more)
+    assert reply.status == 201, reply.body
+    location = reply.get("Location")
+    assert location is not None and location.endswith(f"/files/{UPLOAD.id}")
+    return location.removesuffix(f"/files/{UPLOAD.id}")
+
+
+X = ("X-Forwarded-Proto: https", "X-Forwarded-Host: up.example")
+STANDARD = 'Forwarded: for=192.0.2.7;proto=https;host="up.example:8443"'
+
+
+def test_without_proxies_host_is_believed_and_nothing_else() -> None:
+    assert seen(*X, STANDARD, trusted=()) == DIRECT
+
+
+@pytest.mark.parametrize("fields", [X, (STANDARD,)])
+def test_an_untrusted_peer_forwards_nothing(fields: tuple[str, ...]) -> None:
+    assert seen(*fields, peer=STRANGER) == DIRECT
+    assert seen(*fields, peer=IPv4Address("TCP", "10.0.0.4", 1)) == DIRECT
+
+
+def test_a_trusted_peer_is_believed_in_either_way_of_saying_it() -> None:
+    assert seen(*X) == "https://up.example"
+    assert seen(STANDARD) == "https://up.example:8443"
+    assert seen("X-Forwarded-Proto: HTTPS") == "https://inner.example:8080"
+    assert seen("X-Forwarded-Host: up.example") == "http://up.example"
+
+
+@pytest.mark.parametrize(
+    ("address", "believed"),
+    [
+        ("2001:db8:1::7", True),
+        ("2001:db8:2::7", False),
+        ("::ffff:10.0.0.1", True),
+        ("::ffff:203.0.113.9", False),
+        ("2001:db8:1::7%eth0", True),
+    ],
+)
+def test_ipv6_peers(address: str, believed: bool) -> None:
+    assert (seen(*X, peer=IPv6Address("TCP", address, 1)) == "https://up.example") is believed
+
+
+def test_a_unix_socket_is_the_proxy_as_soon_as_there_is_one() -> None:
+    peer = UNIXAddress(None)
+    assert seen(*X, peer=peer) == "https://up.example"
+    assert seen(*X, peer=peer, trusted=()) == DIRECT
+
+
+def test_a_client_cannot_put_an_element_before_the_proxys_own() -> None:
+    assert seen("X-Forwarded-Host: evil.example, up.example", "X-Forwarded-Proto: http,https") == "https://up.example"
+    assert seen("X-Forwarded-Host: evil.example", *X) == "https://up.example"
+    forged = "Forwarded: for=192.0.2.7;proto=http;host=evil.example"
+    assert seen(f"{forged}, for=192.0.2.8;proto=https;host=up.example") == "https://up.example"
+    assert seen(forged, STANDARD) == "https://up.example:8443"
+    assert seen(f"{forged}, for=192.0.2.8;proto=https") == "https://inner.example:8080"
+
+
+@pytest.mark.parametrize("node", ["10.0.0.2", '"10.0.0.2:4711"', '"[2001:db8:1::2]"', '"[2001:db8:1::2]:_port"'])
+def test_a_chain_of_trusted_proxies_is_followed_to_the_outermost(node: str) -> None:
+    evil = "for=1.2.3.4;host=evil.example"
+    outer, inner = "for=192.0.2.7;proto=https;host=up.example", f"for={node};proto=http;host=middle.example"
+    assert seen(f"Forwarded: {evil}, {outer}, {inner}") == "https://up.example"
+    assert seen(f"Forwarded: {evil}, {outer}", f"Forwarded: {inner}") == "https://up.example"
+    assert seen(f"Forwarded: {evil}, for=192.0.2.7;proto=https, {inner}") == "https://middle.example"
+
+
+@pytest.mark.parametrize("node", ["unknown", "_hidden", '"[2001:db8:2::2]"', "10.0.0.200", "unix", '"10.0.0.2, x"', ""])
+def test_the_chain_ends_at_whom_nobody_trusts(node: str) -> None:
+    assert seen(f"Forwarded: host=evil.example, for={node};host=up.example") == "http://up.example"
+
+
+def test_two_ways_that_contradict_each_other_cancel_out() -> None:
+    """One of them is what the proxy passed on from a client."""
+    assert seen("Forwarded: host=evil.example;proto=http", *X) == DIRECT
+    assert seen("Forwarded: host=up.example;proto=https", "X-Forwarded-Host: evil.example") == (
+        "https://inner.example:8080"
+    )
+    assert seen("Forwarded: host=UP.example;proto=https", *X) == "https://up.example"
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "X-Forwarded-Host: up.example/evil",
+        "X-Forwarded-Host: user@up.example",
+        "X-Forwarded-Host: up example",
+        "X-Forwarded-Host: üp.example",
+        "X-Forwarded-Host: up.example:",
+        "X-Forwarded-Host: up.example:123456",
+        "X-Forwarded-Host: up.example,",
+        "X-Forwarded-Host:",
+        "X-Forwarded-Proto: javascript",
+        "X-Forwarded-Proto: https:",
+        'Forwarded: host=up.example, for="',
+        'Forwarded: host="up.example',
+        "Forwarded: host = up.example",
+        "Forwarded: host=up.example;host=evil.example",
+        "Forwarded: host=evil.example;Host=up.example",
+        "Forwarded: up.example",
+        "Forwarded: proto=gopher;host=up.example/",
+        r'Forwarded: host="up.example\"',
+        "Forwarded: ,;,",
+        "Forwarded:",
+        "Forwarded: " + "a" * 4000,
+        "Forwarded: " + ",;" * 2000,
+        "Forwarded: host=" + '"' * 3001,
+    ],
+)
+def test_what_is_malformed_is_ignored(field: str) -> None:
+    assert seen(field) == DIRECT
+
+
+def test_a_malformed_line_hides_the_ones_before_it() -> None:
+    assert seen("Forwarded: host=evil.example", "Forwarded: for=10.0.0.2, host=", 'Forwarded: x="') == DIRECT
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "Forwarded: HOST=up.example;Proto=HTTPS",
+        r'Forwarded: host="up\.example" ; proto="https"',
+        "Forwarded: , ;host=up.example;;proto=https;by=_me;ext=1 ,",
+        'Forwarded: for="a, host=evil.example";host=up.example;proto=https',
+    ],
+)
+def test_forwarded_is_read_as_its_grammar_says(field: str) -> None:
+    assert seen(field) == "https://up.example"
+
+
+def test_an_ipv6_host_keeps_its_brackets() -> None:
+    assert seen('Forwarded: host="[2001:db8::1]:8443";proto=https') == "https://[2001:db8::1]:8443"
+    assert seen("X-Forwarded-Host: [2001:db8::1]") == "http://[2001:db8::1]"
+
+
+def test_the_public_url_wins_over_everything() -> None:
+    assert seen(*X, STANDARD, public_url="https://public.example/files/") == "https://public.example"
+
+
+@pytest.mark.parametrize("host", ["a b", "user@host", "host/path", "host:port", "[::1", "", "a,b", "hö.example"])
+def test_a_malformed_host_is_refused(host: str) -> None:
+    assert ask(f"Host: {host}").status == 400
+
+
+def test_two_hosts_are_refused() -> None:
+    assert ask("Host: a.example", "Host: b.example").status == 400
+
+
+def test_a_client_of_http_1_0_that_names_no_host_gets_a_path() -> None:
+    assert ask(version="1.0").get("Location") == f"/files/{UPLOAD.id}"

@@ -1,0 +1,85 @@
+"""One visitor of the whole resource tree: bytes in, an answer out, without sockets or storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from resumable.http.cors import Cors
+from resumable.http.origin import Origin
+from resumable.http.root import Root
+from resumable.http.streaming import StreamingSite
+from resumable.http.tus import TusResource
+from resumable.interfaces import Upload
+from resumable.option_values import networks
+
+UPLOAD = Upload(id="0" * 32, created_at=0, touched_at=0, length=5)
+
+
+class Nothing:
+    """Uploads that can be created and hold nothing."""
+
+    algorithms = ("sha1",)
+
+    @property
+    def engine(self) -> Nothing:
+        return self
+
+    def expires_at(self, upload: Upload) -> None:
+        return None
+
+    def create(self, creation: Any, body: Any) -> Deferred[Upload]:
+        return succeed(UPLOAD)
+
+
+class Reply:
+    def __init__(self, said: bytes) -> None:
+        head, _, self.body = said.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        self.status = int(first.split(" ")[1])
+        self.fields = [tuple(line.split(": ", 1)) for line in lines]
+
+    def all(self, name: str) -> list[str]:
+        return [value for key, value in self.fields if key.lower() == name.lower()]
+
+    def get(self, name: str) -> str | None:
+        """The one field of that name, if any."""
+        values = self.all(name)
+        assert len(values) < 2, values
+        return values[0] if values else None
+
+
+def ask(
+    *lines: str,
+    method: str = "POST",
+    path: str = "/files/",
+    peer: IAddress | None = None,
+    version: str = "1.1",
+    origins: Sequence[str] = ("*",),
+    public_url: str | None = None,
+    trusted: Sequence[str] = (),
+    uploads: Any = None,
+) -> Reply:
+    """The answer to one request, which is a creation unless said otherwise."""
+    tus = TusResource(
+        uploads or Nothing(),
+        origin=Origin("/files/", public_url, networks(trusted)),
+        cors=Cors(origins),
+        base_path="/files/",
+        max_size=None,
+        download=True,
+    )
+    site = StreamingSite(Root(tus, "/files/"), reactor=Clock())
+    wire = StringTransport(peerAddress=peer or IPv4Address("TCP", "192.0.2.1", 5))
+    channel = site.buildProtocol(None)
+    channel.makeConnection(wire)
+    head = [f"{method} {path} HTTP/{version}", "Tus-Resumable: 1.0.0"]
+    head += ["Upload-Length: 5", "Content-Length: 0"] if method == "POST" else []
+    channel.dataReceived("\r\n".join([*head, *lines, "", ""]).encode("latin-1"))
+    return Reply(wire.value())
