@@ -26,6 +26,7 @@ _MAX_SECONDS = 100 * 365 * 86400.0
 _PATH_SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
 _URL_CHARACTERS = re.compile(r"[A-Za-z0-9._~:/\[\]%-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 _ENDPOINT_PORT = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)")
 
@@ -157,10 +158,10 @@ def networks(items: Sequence[str]) -> tuple[Network, ...]:
 
 
 def origins(items: Sequence[str]) -> tuple[str, ...]:
-    """Origins in lower case without a slash at the end; ``("*",)`` for all, ``()`` for none."""
+    """Origins as browsers write them, in lower case without a default port; ``("*",)`` for all, ``()`` for none."""
     cleaned = [item.lower().removesuffix("/") for item in items]
     if cleaned == ["none"]:
         return ()
     if cleaned != ["*"] and not (cleaned and all(_ORIGIN.fullmatch(item) for item in cleaned)):
         raise ValueError("origins like https://example.org or http://localhost:3000, or one of * and none alone")
-    return tuple(cleaned)
+    return tuple(item.removesuffix(_DEFAULT_PORTS.get(item.partition(":")[0], "")) for item in cleaned)
