@@ -64,7 +64,7 @@ class Download:
                 offset += len(data)
                 self._request.write(data)
         finally:
-            if not self._stopped:
+            if not self._request.gone:  # a transport tells its producer that it's over before anybody else
                 self._request.unregisterProducer()  # type: ignore[no-untyped-call]
             self._reader.close()
 
