@@ -74,6 +74,9 @@ class TusResource:
             request.set_field(b"location", self._origin.location(request, failure.value.upload.id).encode())
             return errors.respond(request, failure.value.error)
         error = errors.as_tus_error(failure)
+        if isinstance(error, BadRequest) and request.body.trailers:
+            # A checksum that came when bytes had been committed: whoever sent it is to notice.
+            request.close_after_answer()
         if request.method == b"HEAD" and not isinstance(error, _HEAD_REFUSALS):
             error = Held("The upload can't be looked at now.")
         return errors.respond(request, error)

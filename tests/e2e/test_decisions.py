@@ -254,3 +254,16 @@ def test_a_daemon_of_the_same_directory_remembers_for_as_long_as_it_was_told() -
         with sqlite3.connect(daemon.upload_dir / ".resumable" / "catalog.sqlite3") as catalog:
             assert catalog.execute("SELECT count(*) FROM uploads").fetchone() == (0,)
         catalog.close()
+
+
+def test_a_checksum_that_comes_too_late(tus: Tus) -> None:
+    """a trailer that wasn't announced on an append that has committed is 400 and the connection closed"""
+    path = tus.create(200_001)
+    with tus.wire() as wire:
+        wire.send(patch_head(path, 0, None) + chunk(bytes(200_000)))
+        assert eventually(lambda: tus.offset(path) == 200_000)
+        late = last_chunk({"Upload-Checksum": checksum("sha1", bytes(200_001))})
+        answer = check("PATCH", wire.send(chunk(b"\0") + late).answer())
+        assert answer.status == 400 and "Upload-Checksum" in answer.problem["detail"]
+        assert wire.ended()
+    assert tus.offset(path) == 200_000
