@@ -119,6 +119,7 @@ class UploadService(Service):
         for loop in self._loops:
             loop.clock = reactor
         self.ports: list[IListeningPort] = []
+        self._blind = False
 
     # Start
 
@@ -153,6 +154,7 @@ class UploadService(Service):
                 raise StartupError(startup.listen_failed(description, each.value or each))
             startup.widen_backlog(each)
             self.ports.append(each)
+            log.info("uploads are taken at {path} on {endpoint}", path=self.settings.base_path, endpoint=description)
 
     def _open(self) -> None:
         startup.take_lock(self._lock, str(self.settings.upload_dir))
@@ -186,7 +188,15 @@ class UploadService(Service):
         return min(SWEEP, max(1.0, (self.settings.expire_after or SWEEP) / 10))
 
     async def _look(self) -> None:
-        await self.engine.space.look(self._spool)
+        """See how much room there is; a disk that won't tell is complained of once, until it tells again."""
+        try:
+            await self.engine.space.look(self._spool)
+        except OSError as error:
+            if not self._blind:
+                log.warn("free space is not known: {reason}", reason=error.strerror)
+            self._blind = True
+        else:
+            self._blind = False
 
     def _tick(self) -> None:
         self.engine.schedule.tick(self._reactor.seconds())

@@ -499,6 +499,7 @@ class StreamingSite(Connections, Site):
     protocol = StreamingChannel  # type: ignore[assignment]
     requestFactory = StreamingRequest
     displayTracebacks = False
+    noisy = False
 
     def __init__(
         self,
