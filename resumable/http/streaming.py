@@ -56,6 +56,8 @@ READ_SIZE: Final = 65_536
 PIPELINED: Final = 16_384
 """Bytes of later requests kept while one is answered, before the TCP window closes."""
 
+LINGER_FULL: Final = 1.0
+"""Seconds to linger at the most once no more is read: a browser shows the answer only when the connection ends."""
 LINGER_STOPPING: Final = 2.0
 """Seconds to linger at the most while the server stops: who hasn't read the answer by then asks again anyway."""
 
@@ -357,6 +359,8 @@ class StreamingChannel(HTTPChannel):
         if self._body is None:
             self._unread = True
         if self._dropped > self.site.linger_bytes:
+            if self._state == _LINGERING:
+                self.deadline = min(self.deadline, self.seconds() + LINGER_FULL)
             self.regulate()
 
     def send_continue(self) -> None:
@@ -438,7 +442,11 @@ class StreamingChannel(HTTPChannel):
         """
         self._state = _LINGERING
         linger = self.site.linger
-        self.deadline = self.seconds() + (min(linger, LINGER_STOPPING) if self.site.stopping else linger)
+        if self.site.stopping:
+            linger = min(linger, LINGER_STOPPING)
+        if self._dropped > self.site.linger_bytes:
+            linger = min(linger, LINGER_FULL)
+        self.deadline = self.seconds() + linger
         half_close = getattr(self.transport, "loseWriteConnection", None)
         if half_close is not None and not self.isSecure():  # type: ignore[no-untyped-call]
             self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]

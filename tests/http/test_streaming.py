@@ -768,6 +768,15 @@ def test_dropping_ends_after_the_linger_time() -> None:
     assert client.wire.disconnected
 
 
+def test_a_connection_that_is_read_no_more_is_closed_soon() -> None:
+    """A browser shows the answer to a body that it still sends only when the connection ends."""
+    client = Client(lambda request: answer(request, 409), linger=10, linger_bytes=1000)
+    client.send(patch(5000), bytes(1001))
+    assert not client.wire.disconnecting
+    client.advance(2.5)
+    assert client.wire.disconnecting
+
+
 def test_dropping_ends_after_the_linger_bytes() -> None:
     client = Client(lambda request: answer(request, 409), linger_bytes=1000)
     client.send(patch(10_000), b"x" * 1000)
