@@ -338,7 +338,7 @@ def test_any_story_with_any_crash() -> None:
     run_state_machine_as_test(
         Stories,
         settings=settings(
-            max_examples=5000 if LONG else 150,
+            max_examples=5000 if LONG else 60,
             stateful_step_count=60 if LONG else 30,
             derandomize=not LONG,
             deadline=None,
