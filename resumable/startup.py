@@ -16,6 +16,7 @@ import stat
 import tempfile
 from collections.abc import Sequence
 
+from resumable.spool import Disk, IDisk
 from resumable.spool.files import OWN
 from resumable.spool.lock import NETWORK, DirectoryInUse, DirectoryLock, file_system
 
@@ -33,7 +34,7 @@ def check_directory(path: str) -> None:
     """The upload directory exists or can be made, may be written, is local and not in use. Raises StartupError."""
     own = os.path.join(path, OWN)
     try:
-        os.makedirs(own, exist_ok=True)
+        make_directories(own, Disk())
         with tempfile.TemporaryFile(dir=own):
             pass
         with tempfile.TemporaryFile(dir=path):
@@ -52,6 +53,16 @@ def check_directory(path: str) -> None:
     lock = lock_of(path)
     take_lock(lock, path)
     lock.release()
+
+
+def make_directories(path: str, disk: IDisk) -> None:
+    """Make ``path`` and what is missing above it; each new name survives power loss. Raises OSError."""
+    parent = os.path.dirname(path)
+    if os.path.isdir(path) or parent == path:
+        return
+    make_directories(parent, disk)
+    if disk.make_directory(path):
+        disk.sync_directory(parent)
 
 
 def lock_of(path: str) -> DirectoryLock:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from resumable import startup
+from resumable.spool import Disk
 from resumable.spool.lock import file_system
 from resumable.startup import StartupError
 
@@ -51,3 +52,20 @@ def test_network_file_systems_are_refused(kind: str, tmp_path: Path, monkeypatch
 )
 def test_endpoints_that_can_not_be_looked_at_are_left_to_the_start(description: str) -> None:
     startup.check_ports([description])
+
+
+class WatchedDisk(Disk):
+    def __init__(self):
+        self.synced = []
+
+    def sync_directory(self, path):
+        super().sync_directory(path)
+        self.synced.append(path)
+
+
+def test_new_directories_are_durable(tmp_path):
+    """New files, renames and new directories sync their parent."""
+    disk = WatchedDisk()
+    for _ in range(2):
+        startup.make_directories(f"{tmp_path}/a/b/.resumable", disk)
+    assert disk.synced == [f"{tmp_path}", f"{tmp_path}/a", f"{tmp_path}/a/b"]
