@@ -52,6 +52,8 @@ log = Logger()
 
 #: Seconds between two rounds of the janitor, at most.
 SWEEP = 30.0
+#: Seconds between two looks at free memory.
+TIDY = 2.0
 
 
 class UploadService(Service):
@@ -65,12 +67,13 @@ class UploadService(Service):
         directory = str(settings.upload_dir)
         self._lock = startup.lock_of(directory)
         self._pool = Pool(reactor, settings.writers, "spool")
+        self._budget = Budget()
         self._spool = Spool(
             directory,
             disk=Disk(),
             batcher=lambda work: Batcher(reactor, work, name="puts"),
             pool=self._pool,
-            budget=Budget(),
+            budget=self._budget,
         )
         self._catalog = SqliteCatalog(
             os.path.join(directory, OWN, "catalog.sqlite3"),
@@ -115,6 +118,7 @@ class UploadService(Service):
         self._loops = [
             LoopingCall(self._tick),
             LoopingCall(lambda: Deferred.fromCoroutine(self._sweep())),
+            LoopingCall(self._tidy),
         ]
         for loop in self._loops:
             loop.clock = reactor
@@ -171,7 +175,7 @@ class UploadService(Service):
         )
         self._pool.start()
         self._catalog.start()
-        for loop, interval in zip(self._loops, (1.0, self._sweep_every()), strict=True):
+        for loop, interval in zip(self._loops, (1.0, self._sweep_every(), TIDY), strict=True):
             loop.start(interval).addErrback(self._loop_failed)
         Deferred.fromCoroutine(self._assembler.start()).addErrback(self._loop_failed)
 
@@ -201,6 +205,11 @@ class UploadService(Service):
     def _tick(self) -> None:
         self.engine.schedule.tick(self._reactor.seconds())
         Deferred.fromCoroutine(self._look()).addErrback(self._loop_failed)
+
+    def _tidy(self) -> None:
+        """Memory is flat: give back what is free, unless bytes are flowing and will want it again at once."""
+        if not self._budget.used:
+            self._pool.run(startup.give_back_heap).addErrback(self._loop_failed)
 
     async def _sweep(self) -> None:
         try:

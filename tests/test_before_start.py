@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,20 @@ def test_new_directories_are_durable(tmp_path):
     for _ in range(2):
         startup.make_directories(f"{tmp_path}/a/b/.resumable", disk)
     assert disk.synced == [f"{tmp_path}", f"{tmp_path}/a", f"{tmp_path}/a/b"]
+
+
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon:"))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc keeps its heap as it likes")
+def test_the_holes_of_the_heap_are_given_back():
+    """Memory is flat: what slow uploads leave behind between small objects goes back to the kernel."""
+    before = resident()
+    pairs = [(bytes(b"x" * 65_536), bytes(b"y" * 600)) for _ in range(2000)]
+    lasting = [small for _, small in pairs]
+    del pairs
+    startup.give_back_heap()
+    assert len(lasting) == 2000
+    assert resident() - before < 32 << 20
