@@ -40,7 +40,7 @@ class Sizes:
     storm_seconds: float = 5.0
     open: int = 5000
     half: int = 64 << 10
-    settle: float = 4.0
+    settle: float = 8.0
     silences: tuple[float, ...] = (0.1, 0.3, 1.0)
 
 
