@@ -1,0 +1,108 @@
+"""What can go wrong with a remote, sorted by what to do about it.
+
+One reason to change: a failure that asks for another reaction. Invariant: ``reason`` is one line for the operator and
+holds no secret: no key, token, signature or signed URL.
+
+::
+
+    RemoteError
+      Transient        try again after a pause: network, 5xx, time-out, a checksum that did not match
+        Throttled      the same, and the store said how long
+      Unusable         try again slowly: somebody must change something (bucket, region, mount, clock)
+        AuthFailed     credentials missing, wrong, expired, or without the right
+      OutOfStep        ask `get_upload_progress` and go on from there
+        NotThere       nothing is known of the upload (any more): `initiate_upload`, then the same
+      Permanent        don't try again: park the replica with the reason
+        Conflict       the key holds an object that isn't ours
+"""
+
+from __future__ import annotations
+
+
+class RemoteError(Exception):
+    """A remote did not do what it was asked.
+
+    ``may_retry``: whether the same may work later, without anybody giving the replica up. ``about_remote``: the whole
+    remote is concerned, so other uploads will fare the same (a circuit breaker counts these). ``status`` and ``code``
+    are the store's own words (503, "SlowDown"), where it had any. ``advice`` says what to change.
+    """
+
+    may_retry: bool = False
+    about_remote: bool = False
+
+    def __init__(self, reason: str, *, status: int | None = None, code: str | None = None, advice: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+        self.code = code
+        self.advice = advice
+
+
+class Transient(RemoteError):
+    """It may work next time. Whether the store did it nevertheless is not known."""
+
+    may_retry = True
+    about_remote = True
+
+
+class Throttled(Transient):
+    """The store asks for a pause of ``retry_after`` seconds; None when it didn't say how long."""
+
+    def __init__(
+        self,
+        reason: str,
+        retry_after: float | None = None,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        advice: str = "",
+    ) -> None:
+        super().__init__(reason, status=status, code=code, advice=advice)
+        self.retry_after = retry_after
+
+
+class Unusable(RemoteError):
+    """The remote cannot be used as it is set up; it works again when somebody changes something."""
+
+    may_retry = True
+    about_remote = True
+
+
+class AuthFailed(Unusable):
+    """The store does not let us in. Credentials that can be refreshed were refreshed before this is raised."""
+
+
+class OutOfStep(RemoteError):
+    """The call builds on bytes that are not confirmed; ``progress`` of them, from the start, are (None: unknown)."""
+
+    may_retry = True
+
+    def __init__(
+        self,
+        reason: str,
+        progress: int | None = None,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        advice: str = "",
+    ) -> None:
+        super().__init__(reason, status=status, code=code, advice=advice)
+        self.progress = progress
+
+
+class NotThere(OutOfStep):
+    """Nothing is known of the upload: never initiated, aborted, or its parts are gone from the store.
+
+    `initiate_upload` starts it anew; its bytes have to be written again.
+    """
+
+    def __init__(self, reason: str, *, status: int | None = None, code: str | None = None, advice: str = "") -> None:
+        super().__init__(reason, 0, status=status, code=code, advice=advice)
+
+
+class Permanent(RemoteError):
+    """It will fail each time: a size or a name that the store never takes."""
+
+
+class Conflict(Permanent):
+    """There is an object under the key that does not carry this upload's id, and it may not be replaced."""

@@ -1,0 +1,252 @@
+"""What a remote is: five operations, and a few more that some have.
+
+One reason to change: what the engine between the tiers asks of a store. `resumable.remotes.contract` tests every
+promise made here; docs/writing-a-backend.md shows a backend from end to end.
+
+Invariant: a backend keeps nothing that it can't do without in memory. What must outlive the process it saves in its
+journal, and it saves what it is about to do before it asks the store, so that a crash at any point leaves a record of
+everything that may be in the store.
+
+Every method answers with a Deferred and never blocks. Failures are `RemoteError`; its subclasses say what to do
+(resumable/remotes/errors.py). ValueError: the caller broke the contract. What ``data.read`` fails with comes through
+unchanged, it isn't the remote's fault. Whether a call that failed, was cancelled or whose answer was lost has had its
+effect is unknown: all five may be repeated, in this process or the next. Cancelling a Deferred gives the call up as
+soon as possible. The caller makes one call at a time for one upload, but for what `IPartRemote` allows; uploads are
+independent. Sizes and offsets are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from resumable.remotes.errors import (
+    AuthFailed,
+    Conflict,
+    NotThere,
+    OutOfStep,
+    Permanent,
+    RemoteError,
+    Throttled,
+    Transient,
+    Unusable,
+)
+from resumable.remotes.plan import Part, Plan
+
+__all__ = [
+    "AuthFailed",
+    "Conflict",
+    "IClosable",
+    "IDeletable",
+    "IJournal",
+    "IPartJournal",
+    "IPartRemote",
+    "IPlanned",
+    "IProbe",
+    "IRegion",
+    "IRemoteStorage",
+    "ISweeper",
+    "NotThere",
+    "OutOfStep",
+    "Part",
+    "Permanent",
+    "Plan",
+    "RegionLost",
+    "RemoteError",
+    "Stored",
+    "Throttled",
+    "Transient",
+    "Unfinished",
+    "Unusable",
+]
+
+
+class RegionLost(Exception):
+    """The spool has fewer bytes than it committed."""
+
+
+@frozen
+class Stored:
+    """An object that a remote has for good.
+
+    ``location`` is a URL for people, without secrets (``s3://bucket/key``). ``etag`` is the store's, opaque, in
+    quotes or not as the store gave it. ``checksum`` is ``algorithm:value`` as the store confirmed it.
+    """
+
+    location: str
+    key: str
+    size: int
+    etag: str | None = None
+    version: str | None = None
+    checksum: str | None = None
+
+
+@frozen
+class Unfinished:
+    """Something in the store that was begun and not finished.
+
+    ``handle`` is the store's own name for it. ``upload_id`` is known only where the store can tell it.
+    ``started_at`` is in seconds since the epoch, None where the store doesn't tell.
+    """
+
+    key: str
+    handle: str
+    started_at: float | None = None
+    upload_id: str | None = None
+
+
+class IRegion(Interface):
+    """A stretch of an upload's spool file. It may be read again and again, for retries, and by several readers."""
+
+    size = Attribute("int: how many bytes it has")
+
+    def read(offset: int, size: int) -> Deferred[bytes]:
+        """Exactly the ``size`` bytes from ``offset`` of the region on (0 is its first byte).
+
+        Fails with RegionLost, OSError; ValueError for what does not lie in the region. Ask for at most 256 KiB.
+        """
+
+
+class IJournal(Interface):
+    """What a backend remembers of each upload, durably. One journal belongs to one remote."""
+
+    def load(upload_id: str) -> Deferred[dict[str, Any] | None]:
+        """What was saved last, as a value of its own that may be changed; None: nothing was."""
+
+    def save(upload_id: str, value: Mapping[str, Any]) -> Deferred[None]:
+        """Remember ``value``, whose JSON is some KiB at most, instead of what was there. Durable when it fires."""
+
+
+class IPartJournal(IJournal):
+    """A journal that also keeps one short string for each part, so that 10,000 of them aren't saved 10,000 times.
+
+    Journals given to backends by the service provide this.
+    """
+
+    def save_part(upload_id: str, number: int, value: str) -> Deferred[None]:
+        """Remember ``value`` (an ETag, a checksum) for part ``number``. Durable when it fires."""
+
+    def load_parts(upload_id: str) -> Deferred[dict[int, str]]:
+        """What was saved for each part."""
+
+    def drop_parts(upload_id: str) -> Deferred[None]:
+        """Forget the parts: the multipart they belonged to is over."""
+
+
+class IRemoteStorage(Interface):
+    """A store that takes uploads. The life of a replica is initiate, write..., finalize; or abort at any point."""
+
+    def initiate_upload(upload_id: str, size: int | None, metadata: Mapping[str, bytes]) -> Deferred[str]:
+        """Get ready for an upload of ``size`` bytes; None while the length is deferred. Answers the object's key.
+
+        Idempotent: repeated for an upload that is under way or stored it changes nothing and answers the same key.
+        Once the length is known it is called again with it, before the last chunk is written; a size that differs
+        from one given earlier is a ValueError. Key and part plan are fixed and saved in the journal by the first call,
+        before the store is asked; it need not ask the store at all. After `abort_upload` it begins anew.
+
+        ``metadata`` is that of the upload: keys and decoded values. Permanent: the store can't hold that size.
+        """
+
+    def write_chunk(upload_id: str, offset: int, data: IRegion, size: int) -> Deferred[None]:
+        """Write ``data``, of ``size`` bytes, at ``offset`` of the object. Fires when the store has confirmed them all.
+
+        ``size`` equals ``data.size``. Chunks come in order, each at most at `get_upload_progress`; bytes that are
+        confirmed already may be written again, and are the same. A chunk further on fails with OutOfStep. Bytes past
+        the declared size are a ValueError. On failure any leading part of the chunk may be there.
+
+        A chunk that is the whole object (offset 0, and its size is the declared one) comes only once the upload is
+        finished: it may make the object visible. Every other must not, before `finalize_upload`.
+        NotThere: initiate first. Memory is bounded by what is in flight, not by ``size``.
+        """
+
+    def finalize_upload(upload_id: str) -> Deferred[Stored]:
+        """Make the object visible, whole, exactly once. Called only after all bytes have been confirmed.
+
+        An upload of no bytes is finalised without a chunk, or with an empty one. Idempotent: repeated after success,
+        also in another process, it answers an equal Stored and stores nothing. After a lost answer it finds out
+        whether the object is there and is this upload's before it does anything twice. OutOfStep: bytes are
+        missing, or the size was never given. NotThere: initiate, and write all again. Conflict: see there.
+        """
+
+    def abort_upload(upload_id: str) -> Deferred[None]:
+        """Remove from the store what is unfinished of the upload. Never removes an object that was finalised.
+
+        Idempotent; does nothing for an upload that was never initiated. When it has fired, nothing unfinished of
+        the upload is left in the store.
+        """
+
+    def get_upload_progress(upload_id: str) -> Deferred[int]:
+        """How many bytes, from the first on without a gap, the store has confirmed. The truth after a restart.
+
+        The size of the object once it is finalised. Never more than the store would still have after losing its
+        power, if the store promises that at all. NotThere: never initiated, aborted, or the store has lost it.
+        """
+
+
+class IPlanned(Interface):
+    """A remote that says where its chunks are cut. Without this, the engine cuts them as it likes."""
+
+    def part_plan(upload_id: str) -> Deferred[Plan]:
+        """The plan that `initiate_upload` fixed; every chunk then is a part of it. NotThere: it isn't initiated."""
+
+
+class IPartRemote(IPlanned):
+    """A remote that takes parts in any order and several at once.
+
+    `write_chunk` then never fails with OutOfStep for a gap; it may run several times at once for one upload, with
+    different parts, but not beside another call for the same upload.
+    """
+
+    def confirmed_parts(upload_id: str) -> Deferred[Sequence[Part]]:
+        """The parts that the store has, in order, those behind a gap too: they need not be sent again.
+
+        Of a finalised upload, all. NotThere: as `get_upload_progress`.
+        """
+
+
+class IDeletable(Interface):
+    """A remote that can delete what it stored."""
+
+    def delete_object(upload_id: str) -> Deferred[bool]:
+        """Delete the object that `finalize_upload` made, also one whose answer was lost.
+
+        True: it was there. False: it is gone already, was never made, or is no longer ours; a foreign object under
+        the key stays. Idempotent; nothing of the upload is left in the store when it has fired and `abort_upload` too.
+        """
+
+
+class IProbe(Interface):
+    """A remote that can tell at start-up whether it would work."""
+
+    def probe() -> Deferred[None]:
+        """Try credentials, bucket, region and rights with as little effect as possible; leaves nothing behind.
+
+        RemoteError: it wouldn't; ``reason`` says in one line what is wrong and ``advice`` what to change.
+        """
+
+
+class ISweeper(Interface):
+    """A remote that can list what is unfinished in the store, ours or not."""
+
+    def list_unfinished(limit: int, after: Unfinished | None) -> Deferred[Sequence[Unfinished]]:
+        """The next ``limit`` at most, in the store's order, that follow ``after`` (None: from the first on).
+
+        Only under the remote's own prefix. None left: an empty sequence.
+        """
+
+    def discard(found: Unfinished, upload_id: str, dry_run: bool) -> Deferred[bool]:
+        """Remove ``found``, a leftover of this upload, from the store. Idempotent.
+
+        False, and nothing happens: the upload is still working with it. ``dry_run``: only answer.
+        """
+
+
+class IClosable(Interface):
+    """A remote that holds connections or files of its own."""
+
+    def close() -> Deferred[None]:
+        """Give them back. Nothing is asked of the remote after this; calls under way may fail."""
