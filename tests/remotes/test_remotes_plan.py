@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -117,7 +118,7 @@ def test_parts_cover_the_object_without_gap_or_overlap(plan_and_length):
     parts = list(plan.parts(length))
     assert parts[0].offset == 0 and parts[-1].end == length
     assert [part.number for part in parts] == list(range(1, len(parts) + 1))
-    assert all(one.end == other.offset for one, other in zip(parts, parts[1:], strict=False))
+    assert all(one.end == other.offset for one, other in pairwise(parts))
     assert len(parts) == plan.count(length)
     assert all(part.size == plan.part_at(part.offset).size for part in parts[:-1])
     assert all(plan.part_at(offset, length) == part for part in parts for offset in range(part.offset, part.end))

@@ -1,0 +1,164 @@
+"""The key, or file name, that an upload gets in a remote.
+
+One reason to change: what may stand in a key, or be put into one. Pure.
+
+Invariant: whatever a client sends, a rendered key is at most 1,024 bytes of UTF-8, is relative, has no empty, ``.`` or
+``..`` segment, no control, formatting or invisible character, no backslash, and a metadata value never makes a segment
+of its own: slashes are those of the template. `KeyTemplate.render` never fails.
+Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html (length, characters).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from attrs import frozen
+
+MAX_KEY = 1024
+MAX_VALUE = 255
+"""Bytes of one metadata value in a key: what file systems take for a name."""
+
+MAX_ID = 128
+DEFAULT = "{id}"
+
+_FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_METADATA = re.compile(r"metadata\[([^\[\]{}, ]+)\]")
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+_SLASHES = str.maketrans("/\\", "__")
+_ID = "id"
+_DATE = "date"
+
+
+class BadTemplate(ValueError):
+    """The template would not make a safe key; the message is one line for the operator."""
+
+
+@frozen
+class _Metadata:
+    name: str
+
+
+@frozen
+class _Field:
+    name: str
+
+
+_Piece = str | _Field | _Metadata
+
+
+@frozen
+class KeyTemplate:
+    """Made by `parse`. ``{id}``: the upload's id. ``{date}``: a UTC date like 2026-01-31.
+    ``{metadata[name]}``: that value of the upload's metadata, or the id where it is missing or nothing is left of it.
+    ``{{`` and ``}}`` stand for braces.
+    """
+
+    prefix: str
+    pieces: tuple[_Piece, ...]
+
+    def render(self, upload_id: str, at: float, metadata: Mapping[str, bytes]) -> str:
+        """The key, prefix included, of an upload that is replicated from ``at`` on (seconds since the epoch)."""
+        values = []
+        for piece in self.pieces:
+            if isinstance(piece, str):
+                values.append(piece)
+            elif isinstance(piece, _Metadata):
+                values.append(safe_segment(metadata.get(piece.name, b"")) or upload_id)
+            else:
+                values.append(upload_id if piece.name == _ID else datetime.fromtimestamp(at, UTC).date().isoformat())
+        return self.prefix + "".join(values)
+
+    @property
+    def is_unique(self) -> bool:
+        """Whether two uploads can't have the same key."""
+        return _Field(_ID) in self.pieces
+
+
+def parse(template: str = DEFAULT, prefix: str = "") -> KeyTemplate:
+    """The template, under ``prefix`` (joined with one slash). Raises BadTemplate."""
+    pieces: list[_Piece] = []
+    end = 0
+    for match in _FIELD.finditer(template):
+        _add_text(pieces, template[end : match.start()])
+        end = match.end()
+        if match[1] is not None:
+            pieces.append(_field(match[1]))
+        elif match[0] in ("{{", "}}"):
+            _add_text(pieces, match[0][0])
+        else:
+            raise BadTemplate(f'key "{_shown(template)}": a brace without its pair; write {{{{ for a brace')
+    _add_text(pieces, template[end:])
+    prefix = prefix.strip("/")
+    result = KeyTemplate(f"{prefix}/" if prefix else "", tuple(pieces))
+    _check(result, template)
+    return result
+
+
+def safe_segment(value: bytes | str) -> str:
+    """What of a client's value may stand in a key, as part of one segment; empty when nothing is left.
+
+    Cut to `MAX_VALUE` bytes; what follows the last dot is kept, so that ``holiday.jpg`` stays a picture.
+    """
+    text = value if isinstance(value, str) else value.decode("utf-8", "ignore")
+    text = "".join(c for c in unicodedata.normalize("NFC", text) if not _is_hidden(c))
+    text = text.translate(_SLASHES).strip()
+    return _cut(text) if text.strip("._ ") else ""
+
+
+def _is_hidden(char: str) -> bool:
+    return unicodedata.category(char) in _HIDDEN or (ord(char) & 0xFFFE) == 0xFFFE
+
+
+def _cut(text: str) -> str:
+    data = text.encode()
+    if len(data) <= MAX_VALUE:
+        return text
+    _, dot, extension = text.rpartition(".")
+    kept = f"{dot}{extension}".encode() if dot and len(extension.encode()) <= 16 else b""
+    return data[: MAX_VALUE - len(kept)].decode("utf-8", "ignore") + kept.decode()
+
+
+def _add_text(pieces: list[_Piece], text: str) -> None:
+    if text and pieces and isinstance(pieces[-1], str):
+        pieces[-1] += text
+    elif text:
+        pieces.append(text)
+
+
+def _field(name: str) -> _Piece:
+    if name in (_ID, _DATE):
+        return _Field(name)
+    match = _METADATA.fullmatch(name)
+    if match is None:
+        raise BadTemplate(f'key: unknown field "{{{_shown(name)}}}"; known: {{id}}, {{date}}, {{metadata[name]}}')
+    return _Metadata(match[1])
+
+
+def _longest(piece: _Piece) -> int:
+    if isinstance(piece, str):
+        return len(piece.encode())
+    if isinstance(piece, _Metadata):
+        return MAX_VALUE
+    return MAX_ID if piece.name == _ID else len("2026-01-31")
+
+
+def _check(template: KeyTemplate, text: str) -> None:
+    shown = _shown(text)
+    fixed = "".join(piece for piece in (template.prefix, *template.pieces) if isinstance(piece, str))
+    if any(_is_hidden(char) for char in fixed) or "\\" in fixed or any("\ud800" <= char <= "\udfff" for char in fixed):
+        raise BadTemplate(f'key "{shown}": no backslashes, no control or invisible characters')
+    if not any(isinstance(piece, _Field | _Metadata) and piece != _Field(_DATE) for piece in template.pieces):
+        raise BadTemplate(f'key "{shown}" would be the same for all uploads; put {{id}} into it')
+    # a field never renders to dots or to nothing, so it can be stood for by a letter
+    model = template.prefix + "".join(piece if isinstance(piece, str) else "x" for piece in template.pieces)
+    if any(segment in ("", ".", "..") for segment in model.split("/")):
+        raise BadTemplate(f'key "{shown}": no leading, trailing or double slash, no "." or ".." segment')
+    if len(template.prefix.encode()) + sum(map(_longest, template.pieces)) > MAX_KEY:
+        raise BadTemplate(f'key "{shown}": it could become longer than {MAX_KEY} bytes')
+
+
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:200])

@@ -1,0 +1,70 @@
+"""Stretches of bytes that remotes read from.
+
+One reason to change: where a chunk's bytes come from. Invariant: see `resumable.remotes.interfaces.IRegion`: a read
+answers all the bytes that it was asked for, or fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from resumable.remotes.interfaces import IRegion, RegionLost
+
+STEP = 256 * 1024
+"""Bytes that are read at once."""
+
+
+class Readable(Protocol):
+    """Something like the spool's Reader."""
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        """Up to ``size`` bytes, fewer only at the end."""
+
+
+@implementer(IRegion)
+class Window:
+    """``size`` bytes of ``source`` from ``start`` on. The source stays its owner's to close."""
+
+    def __init__(self, source: Readable, start: int, size: int) -> None:
+        self.size = size
+        self._source = source
+        self._start = start
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        """See IRegion."""
+        if not 0 <= offset <= offset + size <= self.size:
+            return fail(ValueError(f"{size} bytes at {offset} are not in a region of {self.size}"))
+        return self._source.read(self._start + offset, size).addCallback(_whole, size)
+
+
+@implementer(IRegion)
+class BytesRegion:
+    """Bytes in memory, for tests and for what is small."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        self._data = data
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        """See IRegion."""
+        if not 0 <= offset <= offset + size <= self.size:
+            return fail(ValueError(f"{size} bytes at {offset} are not in a region of {self.size}"))
+        return succeed(self._data[offset : offset + size])
+
+
+async def copy(data: IRegion, write: Callable[[int, bytes], Deferred[None]], start: int = 0) -> None:
+    """Give ``write`` each piece of the region from ``start`` on, with its offset in it, one after the other."""
+    while start < data.size:
+        piece = await data.read(start, min(STEP, data.size - start))
+        await write(start, piece)
+        start += len(piece)
+
+
+def _whole(data: bytes, size: int) -> bytes:
+    if len(data) != size:
+        raise RegionLost(f"{size} bytes were committed, {len(data)} are there")
+    return data
