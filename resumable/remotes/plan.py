@@ -118,6 +118,16 @@ class Plan:
             number += step.count
         raise TooLarge(f"the plan ends at {self.capacity} bytes")  # pragma: no cover (the capacity was checked)
 
+    def part_numbered(self, number: int, length: int | None = None) -> Part:
+        """The part of that number, cut to ``length``. Raises ValueError, or TooLarge past the plan's capacity."""
+        start, before = 0, number - 1
+        for step in self.steps:
+            if 0 <= before < step.count:
+                return self.part_at(start + before * step.size, length)
+            start += step.count * step.size
+            before -= step.count
+        raise TooLarge(f"the plan has no part {number}")
+
     def parts(self, length: int) -> Iterator[Part]:
         """All parts of an object of that length, in order; one empty part for an empty object."""
         part = self.part_at(0, length)

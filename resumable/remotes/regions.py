@@ -6,7 +6,7 @@ answers all the bytes that it was asked for, or fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -56,7 +56,7 @@ class BytesRegion:
         return succeed(self._data[offset : offset + size])
 
 
-async def copy(data: IRegion, write: Callable[[int, bytes], Deferred[None]], start: int = 0) -> None:
+async def copy(data: IRegion, write: Callable[[int, bytes], Awaitable[None]], start: int = 0) -> None:
     """Give ``write`` each piece of the region from ``start`` on, with its offset in it, one after the other."""
     while start < data.size:
         piece = await data.read(start, min(STEP, data.size - start))
@@ -68,3 +68,11 @@ def _whole(data: bytes, size: int) -> bytes:
     if len(data) != size:
         raise RegionLost(f"{size} bytes were committed, {len(data)} are there")
     return data
+
+
+def check_chunk(offset: int, data: IRegion, size: int, declared: int | None) -> None:
+    """Raise ValueError for what `IRemoteStorage.write_chunk` must not be given."""
+    if offset < 0 or size != data.size:
+        raise ValueError(f"a chunk of {data.size} bytes was called one of {size} at {offset}")
+    if declared is not None and offset + size > declared:
+        raise ValueError(f"{size} bytes at {offset} go past the declared {declared}")

@@ -29,7 +29,7 @@ from resumable.threads import IPool
 GROUP = "resumable.remotes"
 BUILT_IN = {
     "file": "resumable.remotes.file:SCHEME",
-    "memory": "resumable.remotes.memory:SCHEME",
+    "memory": "resumable.remotes.memory_parts:SCHEME",
     "s3": "resumable.remotes.s3:SCHEME",
 }
 

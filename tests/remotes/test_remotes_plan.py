@@ -244,3 +244,15 @@ def test_an_offset_past_the_plan_has_no_part():
 def test_a_plan_is_made_for_what_is_known():
     assert plan_for(7) == for_length(7)
     assert plan_for(None) == for_unknown_length()
+
+
+@given(plans_and_lengths())
+def test_a_part_is_found_by_its_number(plan_and_length):
+    plan, length = plan_and_length
+    assert [plan.part_numbered(part.number, length) for part in plan.parts(length)] == list(plan.parts(length))
+
+
+@pytest.mark.parametrize("number", [0, -1, 3])
+def test_there_is_no_part_of_any_other_number(number):
+    with pytest.raises(TooLarge):
+        Plan((Step(4, 2),)).part_numbered(number)
