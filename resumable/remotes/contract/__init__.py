@@ -1,0 +1,19 @@
+"""What `resumable.remotes.interfaces` promises, as a suite that any backend can be put through. Public.
+
+    class TestTape(RemoteContract, unittest.TestCase):
+        def make_remote(self, journal): ...
+        def read_object(self, key): ...
+
+See docs/writing-a-backend.md. Tests of capabilities that the backend doesn't have are skipped.
+"""
+
+from resumable.remotes.contract.capabilities import Capabilities
+from resumable.remotes.contract.crashes import Crashes
+from resumable.remotes.contract.kit import Kit
+from resumable.remotes.contract.operations import Operations
+
+__all__ = ["RemoteContract"]
+
+
+class RemoteContract(Operations, Crashes, Capabilities, Kit):
+    """All of it. `Kit` says what a test case has to bring along."""
