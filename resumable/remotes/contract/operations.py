@@ -25,11 +25,6 @@ ODD_METADATA = {
     "x" * 60: b"y" * 5000,
     "!": "\u00e9".encode(),
 }
-    "filename": b"../a\r\nb\\c \xff\x00.txt",
-    "empty": b"",
-    "x" * 60: b"y" * 5000,
-    "\u00e9".encode().hex(): b"z",
-}
 
 
 class Operations(Kit):
