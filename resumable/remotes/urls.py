@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from attrs import field, frozen
 
 from resumable.remotes import keys
+from resumable.remotes.filesystem import FileSystem
 from resumable.remotes.interfaces import IJournal, IRemoteStorage
 from resumable.threads import IPool
 
@@ -74,13 +75,13 @@ class Means:
     """What the service gives a backend to work with.
 
     ``reactor`` is a whole one. ``pool`` does blocking calls; it is not the backend's to stop. ``journal`` belongs to
-    this remote. ``disk`` is a `resumable.remotes.file.IFileSystem`. ``now`` is the time in seconds since the epoch.
+    this remote. ``disk`` blocks. ``now`` is the time in seconds since the epoch.
     """
 
     reactor: Any
     pool: IPool
     journal: IJournal
-    disk: Any
+    disk: FileSystem
     now: Callable[[], float]
     rng: Random
     environ: Mapping[str, str] = field(factory=dict)

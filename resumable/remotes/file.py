@@ -1,0 +1,260 @@
+"""``file:///mnt/nas``: another directory or mount.
+
+One reason to change: what a replica in a directory goes through. Invariant: bytes are confirmed in the journal only
+once they are synced, and an object gets its name only when all its bytes are; every blocking call runs in the pool.
+
+A file carries no upload id, so an object is ours if the journal says that we were placing it, its unfinished file is
+gone, and its size is right. ``overwrite=refuse`` is checked just before the rename: a file that somebody else makes
+in that instant is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ParamSpec, TypeVar
+from urllib.parse import quote
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from resumable.remotes import keys, records
+from resumable.remotes.filesystem import PARTS, Directory, sorted_out
+from resumable.remotes.interfaces import (
+    Conflict,
+    IDeletable,
+    IJournal,
+    IProbe,
+    IRegion,
+    IRemoteStorage,
+    ISweeper,
+    NotThere,
+    OutOfStep,
+    Stored,
+    Transient,
+    Unfinished,
+)
+from resumable.remotes.records import Record, State
+from resumable.remotes.regions import check_chunk, copy
+from resumable.remotes.urls import Means, RemoteSpec, Scheme
+from resumable.threads import IPool, Stopped
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@implementer(IRemoteStorage, IDeletable, IProbe, ISweeper)
+class FileRemote:
+    """Takes chunks in order. ``now`` is the time in seconds since the epoch."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        directory: Directory,
+        journal: IJournal,
+        pool: IPool,
+        now: Callable[[], float],
+        *,
+        template: keys.KeyTemplate | None = None,
+        replace: bool = False,
+    ) -> None:
+        self._directory = directory
+        self._journal = journal
+        self._pool = pool
+        self._now = now
+        self._template = template or keys.parse()
+        self._replace = replace
+
+    def initiate_upload(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes]) -> Deferred[str]:
+        """See IRemoteStorage."""
+        return Deferred.fromCoroutine(self._initiate(upload_id, size, metadata))
+
+    def write_chunk(self, upload_id: str, offset: int, data: IRegion, size: int) -> Deferred[None]:
+        """See IRemoteStorage."""
+        return Deferred.fromCoroutine(self._write(upload_id, offset, data, size))
+
+    def finalize_upload(self, upload_id: str) -> Deferred[Stored]:
+        """See IRemoteStorage."""
+        return Deferred.fromCoroutine(self._finalize(upload_id))
+
+    def abort_upload(self, upload_id: str) -> Deferred[None]:
+        """See IRemoteStorage."""
+        return Deferred.fromCoroutine(self._abort(upload_id))
+
+    def get_upload_progress(self, upload_id: str) -> Deferred[int]:
+        """See IRemoteStorage."""
+        return Deferred.fromCoroutine(self._progress(upload_id))
+
+    def delete_object(self, upload_id: str) -> Deferred[bool]:
+        """See IDeletable. A foreign file of the same size under the same name can't be told from ours."""
+        return Deferred.fromCoroutine(self._delete(upload_id))
+
+    def probe(self) -> Deferred[None]:
+        """See IProbe."""
+        return Deferred.fromCoroutine(self._run(self._directory.probe))
+
+    def list_unfinished(self, limit: int, after: Unfinished | None) -> Deferred[Sequence[Unfinished]]:
+        """See ISweeper. A file doesn't say which key it was for: ``key`` is its own name."""
+        return Deferred.fromCoroutine(self._list(limit, after))
+
+    def discard(self, found: Unfinished, upload_id: str, dry_run: bool) -> Deferred[bool]:
+        """See ISweeper."""
+        return Deferred.fromCoroutine(self._discard(found, upload_id, dry_run))
+
+    # -- how
+
+    async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes]) -> str:
+        record = await records.load(self._journal, upload_id)
+        if record is None:
+            record = Record(self._template.render(upload_id, self._now(), metadata), State.OVER)
+        if record.state is State.OVER:
+            fresh, record = True, Record(record.key, handle=upload_id)
+        else:
+            fresh = await self._is_lost(upload_id, record)
+            record = evolve(record, state=State.OPEN, confirmed=0) if fresh else record
+        record = record.sized(size)
+        await records.save(self._journal, upload_id, record)
+        if fresh:
+            await self._run(self._directory.create, upload_id)
+        return record.key
+
+    async def _write(self, upload_id: str, offset: int, data: IRegion, size: int) -> None:
+        record = await records.load_started(self._journal, upload_id)
+        check_chunk(offset, data, size, record.size)
+        if offset > record.confirmed:
+            raise OutOfStep(f"{record.confirmed} bytes are there, the chunk begins at {offset}", record.confirmed)
+        if offset + size <= record.confirmed:
+            return
+        if await self._is_lost(upload_id, record):
+            raise NotThere("the unfinished file is gone or too short")
+        file = self._directory.part_file(upload_id)
+        try:
+            done = record.confirmed - offset
+            await copy(data, lambda start, piece: self._run(file.write, offset + start, piece), done)
+            await self._run(file.sync)
+        except BaseException:
+            # not waited for: who cancels because the mount hangs must not hang as well
+            self._pool.run(file.close).addErrback(self._close_failed)
+            raise
+        await self._run(file.close)
+        if not record.confirmed:
+            await self._run(self._directory.sync_created)
+        await records.save(self._journal, upload_id, evolve(record, confirmed=offset + size))
+
+    async def _finalize(self, upload_id: str) -> Stored:
+        record = await records.load_started(self._journal, upload_id)
+        if record.stored:
+            return record.stored
+        size = record.known_size()
+        if record.confirmed != size:
+            raise OutOfStep(f"{record.confirmed} bytes of {size} are there", record.confirmed)
+        part, placed = await self._run(self._directory.sizes, upload_id, record.key)
+        if part is None and record.state is State.PLACING and placed == size:
+            await self._run(self._directory.sync_placed, record.key)
+        elif part is None or part < size:
+            raise NotThere("the unfinished file is gone or too short")
+        else:
+            await self._place(upload_id, record, size, part)
+        return await self._save_stored(upload_id, record)
+
+    async def _place(self, upload_id: str, record: Record, size: int, there: int) -> None:
+        if there > size:
+            await self._run(self._directory.cut, upload_id, size)
+        if not size:  # no chunk has made the name durable
+            await self._run(self._directory.sync_created)
+        placing = evolve(record, state=State.PLACING)
+        await records.save(self._journal, upload_id, placing)
+        try:
+            await self._run(self._directory.place, upload_id, record.key, size, self._replace)
+        except Conflict:
+            # what is there isn't ours, whatever becomes of the unfinished file
+            await records.save(self._journal, upload_id, evolve(record, state=State.OPEN))
+            raise
+
+    async def _save_stored(self, upload_id: str, record: Record) -> Stored:
+        stored = Stored(f"file://{quote(self._directory.root)}/{record.key}", record.key, record.known_size())
+        await records.save(self._journal, upload_id, evolve(record, state=State.STORED, stored=stored))
+        return stored
+
+    async def _abort(self, upload_id: str) -> None:
+        record = await records.load(self._journal, upload_id)
+        if record is None or record.state is State.STORED:
+            return
+        part, placed = await self._run(self._directory.sizes, upload_id, record.key)
+        if record.state is State.PLACING and part is None and placed == record.size:
+            await self._run(self._directory.sync_placed, record.key)
+            await self._save_stored(upload_id, record)
+            return
+        await self._run(self._directory.remove_part, upload_id)
+        await records.save(self._journal, upload_id, evolve(record, state=State.OVER))
+
+    async def _progress(self, upload_id: str) -> int:
+        record = await records.load_started(self._journal, upload_id)
+        if await self._is_lost(upload_id, record):
+            raise NotThere("the unfinished file is gone or too short")
+        return record.confirmed
+
+    async def _delete(self, upload_id: str) -> bool:
+        record = await records.load(self._journal, upload_id)
+        if record is None or record.state not in (State.PLACING, State.STORED):
+            return False
+        part, placed = await self._run(self._directory.sizes, upload_id, record.key)
+        if part is not None and record.state is State.PLACING:
+            return False
+        ours = placed is not None and placed == record.size
+        if ours or placed is None:  # where it is gone, that is to be durable
+            await self._run(self._directory.remove_object, record.key)
+        await records.save(self._journal, upload_id, Record(record.key, State.OVER))
+        return ours
+
+    async def _list(self, limit: int, after: Unfinished | None) -> Sequence[Unfinished]:
+        found = await self._run(self._directory.unfinished)
+        return [
+            Unfinished(f"{PARTS}/{name}", name, upload_id=name) for name in found if not after or name > after.handle
+        ][:limit]
+
+    async def _discard(self, found: Unfinished, upload_id: str, dry_run: bool) -> bool:
+        record = await records.load(self._journal, upload_id)
+        if found.handle == upload_id and record and record.state in (State.OPEN, State.PLACING):
+            return False
+        if not dry_run:
+            await self._run(self._directory.remove_part, found.handle)
+        return True
+
+    async def _is_lost(self, upload_id: str, record: Record) -> bool:
+        """Whether what the journal says is there isn't."""
+        if record.state is State.STORED:
+            return False
+        part, placed = await self._run(self._directory.sizes, upload_id, record.key)
+        if part is None:
+            return not (record.state is State.PLACING and placed == record.size)
+        return part < record.confirmed
+
+    async def _run(self, f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await self._pool.run(f, *args, **kwargs)
+        except OSError as error:
+            raise sorted_out(error, self._directory.root) from error
+        except Stopped as error:
+            raise Transient("the daemon is stopping") from error
+
+    def _close_failed(self, failure: Failure) -> None:
+        self._log.failure("closing a file of {root} failed", failure, root=self._directory.root)
+
+
+def _make(spec: RemoteSpec, means: Means) -> FileRemote:
+    directory = Directory(means.disk, spec.path, spec.options.get("marker", ""))
+    return FileRemote(directory, means.journal, means.pool, means.now, template=spec.template, replace=spec.replace)
+
+
+def _check(spec: RemoteSpec) -> None:
+    marker = spec.options.get("marker")
+    if marker is not None and (not marker or "/" in marker or marker in (".", "..")):
+        raise ValueError("marker is the name of a file in the directory")
+
+
+MARKER = "the name of a file that is there when the right directory is mounted"
+SCHEME = Scheme("file", _make, "directory", {"marker": MARKER}, _check)
