@@ -306,6 +306,21 @@ def test_an_unfinished_file_that_has_become_shorter_begins_anew():
     assert content(process.disk, f"{ROOT}/{ID}") == DATA
 
 
+def test_a_part_file_that_was_closed_is_not_opened_again():
+    disk = mounted()
+    directory = Directory(disk, ROOT)
+    directory.create(ID)
+    file = directory.part_file(ID)
+    file.write(0, b"x")
+    file.close()
+    for late in (lambda: file.write(1, b"y"), file.sync):
+        with pytest.raises(OSError):
+            late()
+    file.close()
+    assert not disk.open_files
+    assert content(disk, f"{ROOT}/{PARTS}/{ID}") == b"x"
+
+
 # -- errors
 
 
@@ -403,7 +418,8 @@ def crash_everywhere(life, aftermath, check):
                     aftermath(process)
                     check(process)
                     # and that is durable
-                    check(Process(survivor.crash(Random(step + 1000)), journal))
+                    for seed in range(4):
+                        check(Process(survivor.crash(Random(seed)), journal))
                 else:
                     assert step > 8
                     break
@@ -421,6 +437,18 @@ def test_after_a_crash_at_any_step_the_object_is_there_once_and_whole():
         assert nothing_unfinished(process)
 
     crash_everywhere(Process.store, Process.store, check)
+
+
+def test_after_a_crash_at_any_step_the_directories_of_its_key_are_there():
+    template = parse("a/b/{id}")
+
+    def store(process):
+        Process(process.disk, process.journal, template=template).store()
+
+    def check(process):
+        assert content(process.disk, f"{ROOT}/a/b/{ID}") == DATA
+
+    crash_everywhere(store, store, check)
 
 
 def test_after_a_crash_at_any_step_an_empty_object_is_there():

@@ -123,6 +123,14 @@ class TestFaults(SynchronousTestCase):
         self.ask(self.write())
         assert self.progress() == 10
 
+    def test_a_part_is_there_as_a_whole_or_not_at_all(self):
+        self.remote = MemoryPartRemote(MemoryStore(), MemoryJournal(), self.clock, part_size=10, limits=Limits(1))
+        self.ask(self.remote.initiate_upload(ID, 10, {}))
+        self.remote.faults.add(Fault("write_chunk", Transient("reset"), keep=4))
+        self.refusal(self.write(), Transient)
+        assert self.ask(self.remote.confirmed_parts(ID)) == []
+        assert self.progress() == 0
+
     def test_a_silent_store_answers_only_to_a_cancel(self):
         self.remote.faults.add(Fault("write_chunk", silent=True))
         answer = self.write()

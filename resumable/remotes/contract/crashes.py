@@ -28,11 +28,11 @@ class Crashes(Kit):
         assert self.read_object(self.store().key) == self.data
 
     def test_a_crash_at_any_save_on_the_way_to_the_object_is_made_good(self) -> None:
-        self._crash_everywhere(lambda: self._check_stored(self.store().key))
+        self._crash_everywhere(lambda: self._check_stored(self.store().key), self._go_on)
 
     def test_a_crash_at_any_save_of_a_small_upload_is_made_good(self) -> None:
         self.data = b"hello"
-        self._crash_everywhere(lambda: self._check_stored(self.store().key))
+        self._crash_everywhere(lambda: self._check_stored(self.store().key), self._go_on)
 
     def test_a_crash_at_any_save_of_an_abort_is_made_good(self) -> None:
         def abort() -> None:
@@ -43,6 +43,11 @@ class Crashes(Kit):
 
     def test_an_abort_after_a_crash_at_any_save_leaves_nothing_unfinished(self) -> None:
         self._crash_everywhere(lambda: self._check_stored(self.store().key), self._abort)
+
+    def _go_on(self) -> None:
+        if self.read_object(self.initiate(len(self.data))) is not None:
+            assert self.progress() == len(self.data), "what is stored already is to be sent again"
+        self._check_stored(self.store().key)
 
     def _abort(self) -> None:
         self.ask(self.remote.abort_upload(self.id))

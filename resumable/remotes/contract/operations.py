@@ -11,6 +11,7 @@ from zope.interface.verify import verifyObject
 from resumable.remotes.contract.kit import Kit, SpoolBroke, WatchedRegion, pattern
 from resumable.remotes.interfaces import (
     Conflict,
+    IPlanned,
     IRemoteStorage,
     NotThere,
     OutOfStep,
@@ -117,6 +118,17 @@ class Operations(Kit):
         key = self.store().key
         self.write(parts[0])
         assert self.read_object(key) == self.data
+
+    def test_chunks_may_overlap_what_is_there(self) -> None:
+        if IPlanned.providedBy(self.remote):
+            return
+        self.initiate(len(self.data))
+        middle = self.chunk_size + self.chunk_size // 3
+        for start, end in ((0, self.chunk_size), (self.chunk_size // 2, middle), (100, len(self.data))):
+            piece = BytesRegion(self.data[start:end])
+            self.ask(self.remote.write_chunk(self.id, start, piece, piece.size))
+            assert self.progress() == end
+        assert self.read_object(self.store().key) == self.data
 
     def test_a_chunk_behind_a_gap_is_out_of_step(self) -> None:
         parts = self.begin(1)
