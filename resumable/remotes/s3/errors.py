@@ -1,0 +1,170 @@
+"""What an answer of S3 means to us.
+
+One reason to change: an error code that asks for another reaction. Pure.
+
+Invariant: every answer that isn't a success becomes exactly one `RemoteError`; of what the store said, only its code
+and a cleaned, shortened message get into the reason, and never an access key, signature or token.
+Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+from resumable.remotes.errors import (
+    AuthFailed,
+    Conflict,
+    NotThere,
+    Permanent,
+    RemoteError,
+    Throttled,
+    Transient,
+    Unusable,
+)
+from resumable.remotes.s3.xml import BadXml, Element, parse
+
+THROTTLES = {
+    "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded",
+    "TooManyRequests", "TooManyRequestsException", "ServiceUnavailable", "Busy",
+}  # fmt: skip
+TRANSIENT = {
+    "RequestTimeout", "RequestTimeoutException", "InternalError", "OperationAborted", "IncompleteBody", "BadDigest",
+    "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "ConditionalRequestConflict",
+    "PriorRequestNotComplete", "RequestAborted", "InvalidPart", "InvalidPartOrder",
+}  # fmt: skip
+LOST = {"NoSuchUpload", "NoSuchKey", "NotFound", "NoSuchVersion"}
+#: New keys may help; `S3Client` fetches them before it raises.
+STALE_KEYS = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"}
+
+ADVICE = {
+    "NoSuchBucket": "create the bucket, or correct its name",
+    "InvalidBucketName": "correct the bucket's name",
+    "AccessDenied": "allow s3:PutObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts, s3:GetObject and "
+    "s3:ListBucket on the bucket and prefix",
+    "AllAccessDisabled": "the bucket has been disabled by the store",
+    "AccountProblem": "ask the store's support about the account",
+    "InvalidAccessKeyId": "correct the access key",
+    "SignatureDoesNotMatch": "correct the secret key; a proxy that changes requests does this too",
+    "ExpiredToken": "get new credentials",
+    "InvalidToken": "correct the session token",
+    "RequestTimeTooSkewed": "set this machine's clock",
+    "KMS.NotFoundException": "correct the KMS key",
+    "KMS.DisabledException": "enable the KMS key",
+    "QuotaExceeded": "free space in the store, or raise the quota",
+    "InvalidStorageClass": "choose a storage class that the store has",
+    "EntityTooSmall": "raise the part size: the store wants larger parts",
+    "EntityTooLarge": "lower the part size: the store takes no parts that large",
+    "InvalidArgument": "compare the dialect and the options with what the store supports",
+    "NotImplemented": "choose the dialect of the store, which doesn't know something that we ask for",
+}
+SETUP = {
+    "NoSuchBucket", "InvalidBucketName", "QuotaExceeded", "InvalidStorageClass", "NotImplemented", "InvalidRegion",
+    "IllegalLocationConstraintException", "InvalidRequest", "InvalidArgument", "XNotImplemented",
+    "ServerSideEncryptionConfigurationNotFoundError", "MalformedACLError", "MethodNotAllowed",
+}  # fmt: skip
+PERMANENT = {
+    "EntityTooSmall", "EntityTooLarge", "KeyTooLongError", "KeyTooLong", "MetadataTooLarge", "InvalidTag",
+    "MalformedXML", "InvalidObjectState",
+}  # fmt: skip
+
+
+def error_from(operation: str, status: int, headers: Mapping[str, str], body: bytes, region: str) -> RemoteError:
+    """The error that an answer stands for. ``headers`` by lower-case name; ``region`` is what we signed for."""
+    document = _document(body)
+    code = (document.find("Code") if document else None) or _implied(status)
+    message = _clean(document.find("Message") if document else None)
+    reason = f"{operation}: {status} {code}" + (f" ({message})" if message else "")
+    theirs = headers.get("x-amz-bucket-region") or (document.find("Region") if document else None)
+    if theirs and theirs != region and (300 <= status < 500) and status not in (404, 409, 412):
+        where = _clean(theirs)
+        return Unusable(f"{operation}: the bucket is in the region {where}, not {region}", status=status, code=code,
+                        advice=f"set the region to {where}")  # fmt: skip
+    if code == "RequestTimeTooSkewed":
+        reason = f"{operation}: {_skew(document)}"
+    return _classed(code, status, reason, retry_after(headers))
+
+
+def _classed(code: str, status: int, reason: str, pause: float | None) -> RemoteError:
+    advice = ADVICE.get(code, "")
+    kind: type[RemoteError]
+    if code in THROTTLES or status in (429, 503):
+        return Throttled(reason, pause, status=status, code=code, advice=advice)
+    if code == "RequestTimeTooSkewed":
+        kind = Unusable  # keys and rights may be in order
+    elif code in LOST:
+        kind = NotThere
+    elif code == "PreconditionFailed":
+        kind = Conflict
+    elif code in TRANSIENT:
+        kind = Transient
+    elif code in SETUP or code.startswith("KMS.") or 300 <= status < 400:
+        kind = Unusable
+    elif code in PERMANENT:
+        kind = Permanent
+    elif code in STALE_KEYS or status in (401, 403):
+        kind = AuthFailed
+    elif status >= 500 or status in (408, 409, 425):
+        kind = Transient
+    else:
+        kind = Permanent if status >= 400 else Transient
+    return kind(reason, status=status, code=code, advice=advice)
+
+
+def error_in(operation: str, status: int, headers: Mapping[str, str], body: bytes, region: str) -> RemoteError | None:
+    """The error inside of an answer that calls itself a success, as CompleteMultipartUpload may; None: it is one."""
+    document = _document(body)
+    if document is None or document.name != "Error":
+        return None
+    error = error_from(operation, status, headers, body, region)
+    # the status is no help here: what nobody knows may well work next time
+    known = THROTTLES | TRANSIENT | LOST | STALE_KEYS | SETUP | PERMANENT | set(ADVICE) | {"PreconditionFailed"}
+    return error if error.code in known else Transient(error.reason, status=status, code=error.code)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the store asks us to wait, at most an hour; a date counts from the answer's own Date."""
+    value = headers.get("retry-after", "").strip()
+    if value.isdigit():
+        return float(min(int(value), 3600))
+    try:
+        pause = (parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])).total_seconds()
+    except (KeyError, ValueError, TypeError):
+        return None
+    return min(max(pause, 0.0), 3600.0)
+
+
+def _document(body: bytes) -> Element | None:
+    try:
+        return parse(body) if body.strip() else None
+    except BadXml:
+        return None
+
+
+def _implied(status: int) -> str:
+    """The code of an answer without a document: to HEAD, or from a proxy."""
+    return {
+        400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 412: "PreconditionFailed",
+    }.get(status, "Unknown")  # fmt: skip
+
+
+def _clean(message: str | None) -> str:
+    """One short line, without anything that looks like a key or a signature."""
+    line = " ".join((message or "").split())
+    line = re.sub(r"(?i)(AKIA|ASIA)[A-Z0-9]{12,}|[A-Za-z0-9/+=_-]{32,}", "...", line)
+    return "".join(c if c.isprintable() else "?" for c in line)[:200]
+
+
+def _skew(document: Element | None) -> str:
+    ours, theirs = (document and document.find("RequestTime")) or "", (document and document.find("ServerTime")) or ""
+    try:
+        seconds = (_time(ours) - _time(theirs)).total_seconds()
+    except ValueError:
+        return "this machine's clock and the store's differ too much"
+    return f"this machine's clock is {abs(seconds):.0f} s {'ahead of' if seconds > 0 else 'behind'} the store's"
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
