@@ -6,6 +6,8 @@ Sources: the stores' own compatibility pages; where they don't say, the cautious
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import evolve, frozen
 
 from resumable.remotes.plan import S3, S3_50TB, TIB, Limits
@@ -68,7 +70,7 @@ GCS_INTEROP = Dialect("gcs-interop", fixed_region="auto")
 DIALECTS = {each.name: each for each in (GENERIC, AWS, MINIO, R2, BACKBLAZE, CEPH, GCS_INTEROP)}
 
 
-def dialect(name: str, **changes: object) -> Dialect:
+def dialect(name: str, **changes: Any) -> Dialect:
     """The dialect of that name, with single settings changed. Raises ValueError for a name that isn't known."""
     try:
         known = DIALECTS[name]

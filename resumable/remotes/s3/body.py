@@ -1,0 +1,145 @@
+"""Bodies of requests, read from a region while they are sent, and the memory they may take.
+
+One reason to change: how bytes get from the spool into a request.
+
+Invariant: one body holds at most `HELD` bytes: one piece that the transport has, one that is read ahead. All bodies
+together hold what `Memory` was made for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IConsumer
+from twisted.python.failure import Failure
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
+
+from resumable.remotes.interfaces import IRegion
+
+PIECE = 128 << 10
+HELD = 2 * PIECE
+
+
+class Memory:
+    """``limit`` bytes shared by all bodies, first come first served. More lets more requests run at once."""
+
+    def __init__(self, limit: int = 16 << 20) -> None:
+        self.limit = limit
+        self.used = 0
+        self._waiting: deque[tuple[int, Deferred[None]]] = deque()
+
+    def acquire(self, size: int) -> Deferred[None]:
+        """Fires when these bytes may be held; ``size`` is at most the limit."""
+        if not self._waiting and self.used + size <= self.limit:
+            self.used += size
+            return succeed(None)
+        granted: Deferred[None] = Deferred(self._give_up)
+        self._waiting.append((size, granted))
+        return granted
+
+    def release(self, size: int) -> None:
+        """They are no longer held."""
+        self.used -= size
+        self._grant()
+
+    def _give_up(self, granted: Deferred[None]) -> None:
+        self._waiting = deque(each for each in self._waiting if each[1] is not granted)
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and self.used + self._waiting[0][0] <= self.limit:
+            size, granted = self._waiting.popleft()
+            self.used += size
+            granted.callback(None)
+
+
+@implementer(IBodyProducer)
+class BytesBody:
+    """A small body that is in memory already."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length = len(data)
+        self._data = data
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        pass
+
+    def resumeProducing(self) -> None:
+        pass
+
+    def stopProducing(self) -> None:
+        pass
+
+
+@implementer(IBodyProducer)
+class RegionBody:
+    """A region, piece by piece. ``failure`` is what reading it ended with, if it did.
+
+    ``progress`` is called whenever the network has taken something. ``sent`` counts the bytes handed to the transport.
+    """
+
+    def __init__(self, region: IRegion, progress: Callable[[], None] = lambda: None) -> None:
+        self.length: int = region.size
+        self.progress = progress
+        self.failure: Failure | None = None
+        self.sent = 0
+        self._region = region
+        self._paused: Deferred[None] | None = None
+        self._running: Deferred[None] | None = None
+        self._stopped = False
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        done: Deferred[None] = Deferred(lambda _: self.stopProducing())
+        self._running = Deferred.fromCoroutine(self._produce(consumer))
+        self._running.addCallbacks(done.callback, self._failed, errbackArgs=(done,))
+        return done
+
+    def pauseProducing(self) -> None:
+        if self._paused is None:
+            self._paused = Deferred()
+
+    def resumeProducing(self) -> None:
+        paused, self._paused = self._paused, None
+        if paused is not None:
+            self.progress()
+            paused.callback(None)
+
+    def stopProducing(self) -> None:
+        """The answer to `startProducing` never fires then. May be repeated, and called after the end."""
+        self._stopped = True
+        if self._running is not None:
+            self._running.cancel()
+
+    async def _produce(self, consumer: IConsumer) -> None:
+        reading = self._read(0)
+        try:
+            while self.sent < self.length:
+                piece = await reading
+                if not piece or self.sent + len(piece) > self.length:
+                    raise ValueError("a region answered another number of bytes than it was asked for")
+                reading = self._read(self.sent + len(piece))
+                if self._paused is not None:
+                    await self._paused
+                self.sent += len(piece)
+                consumer.write(piece)
+                del piece
+        finally:
+            reading.addErrback(lambda _: None)
+            reading.cancel()
+
+    def _read(self, offset: int) -> Deferred[bytes]:
+        size = min(PIECE, self.length - offset)
+        return self._region.read(offset, size) if size > 0 else succeed(b"")
+
+    def _failed(self, failure: Failure, done: Deferred[None]) -> None:
+        if self._stopped and failure.check(CancelledError):
+            return
+        self.failure = failure
+        done.errback(failure)

@@ -1,0 +1,153 @@
+"""Checksums that the store compares with its own.
+
+One reason to change: an algorithm that S3 takes. Invariant: what is long is read and reckoned piece by piece, in
+threads. Values are base64, as they go over the wire.
+Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from importlib import import_module
+from typing import Protocol
+
+from attrs import frozen
+from google_crc32c import Checksum as Crc32c
+
+from resumable.remotes.interfaces import IRegion
+from resumable.remotes.regions import STEP
+from resumable.threads import IPool
+
+INLINE = 64 << 10
+"""Bytes that are reckoned at once: a thread would cost more."""
+
+
+class Hash(Protocol):
+    """As in hashlib."""
+
+    def update(self, data: bytes, /) -> object: ...
+    def digest(self) -> bytes: ...
+
+
+class _Crc64Nvme:
+    def __init__(self) -> None:
+        # optional: nothing else is fast enough
+        self._add: Callable[[bytes, int], int] = import_module("awscrt.checksums").crc64nvme
+        self._value = 0
+
+    def update(self, data: bytes) -> None:
+        self._value = self._add(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(8, "big")
+
+
+@frozen
+class Algorithm:
+    """``header`` carries the value. ``label`` is S3's name for it, empty where it is none of its own.
+
+    ``polynomial`` (reflected, ``bits`` wide) of a CRC, whose values for parts make up the whole's; 0: it is none.
+    """
+
+    header: str
+    make: Callable[[], Hash]
+    label: str = ""
+    polynomial: int = 0
+    bits: int = 0
+
+    @property
+    def element(self) -> str:
+        """The name in documents, such as ChecksumCRC32C."""
+        return f"Checksum{self.label}"
+
+
+ALGORITHMS: dict[str, Algorithm | None] = {
+    "none": None,
+    "md5": Algorithm("content-md5", lambda: hashlib.md5(usedforsecurity=False)),
+    "crc32c": Algorithm("x-amz-checksum-crc32c", Crc32c, "CRC32C", 0x82F63B78, 32),
+    "crc64nvme": Algorithm("x-amz-checksum-crc64nvme", _Crc64Nvme, "CRC64NVME", 0x9A6C9329AC4BC9B5, 64),
+}
+
+
+def algorithm(name: str) -> Algorithm | None:
+    """The algorithm of that name; None for ``none``. Raises ValueError, also for one that can't be reckoned here."""
+    try:
+        found = ALGORITHMS[name]
+        if found is not None:
+            found.make()
+    except KeyError:
+        raise ValueError(f"no checksum {name!r}; there are {', '.join(ALGORITHMS)}") from None
+    except ImportError:
+        raise ValueError(f"the checksum {name} needs the package awscrt") from None
+    return found
+
+
+def encoded(digest: bytes) -> str:
+    """As it goes over the wire."""
+    return b64encode(digest).decode()
+
+
+async def digest_region(region: IRegion, hashes: Sequence[Hash], pool: IPool) -> None:
+    """Feed the whole region to all hashes."""
+    offset = 0
+    while offset < region.size and hashes:
+        piece = await region.read(offset, min(STEP, region.size - offset))
+        offset += len(piece)
+        await pool.run(_update, hashes, piece)
+
+
+async def digest_bytes(data: bytes, hashes: Sequence[Hash], pool: IPool) -> None:
+    """Feed these bytes to all hashes."""
+    if len(data) <= INLINE:
+        _update(hashes, data)
+    else:
+        await pool.run(_update, hashes, data)
+
+
+def _update(hashes: Sequence[Hash], data: bytes) -> None:
+    for each in hashes:
+        each.update(data)
+
+
+def of_whole(algorithm: Algorithm, parts: Iterable[tuple[str, int]]) -> str:
+    """The checksum of an object whose parts have these values and sizes. For CRCs."""
+    whole = 0
+    for value, size in parts:
+        crc = int.from_bytes(b64decode(value), "big")
+        whole = _multiply(_shift(size, algorithm.polynomial, algorithm.bits), whole, algorithm) ^ crc
+    return encoded(whole.to_bytes(algorithm.bits // 8, "big"))
+
+
+def of_checksums(algorithm: Algorithm, values: Sequence[str]) -> str:
+    """The checksum of the parts' checksums, as S3 writes it: with the number of parts."""
+    made = algorithm.make()
+    made.update(b"".join(b64decode(value) for value in values))
+    return f"{encoded(made.digest())}-{len(values)}"
+
+
+@lru_cache(maxsize=256)
+def _shift(size: int, polynomial: int, bits: int) -> int:
+    """x to the power of 8 * ``size``, modulo the polynomial: what so many bytes behind it do to a CRC."""
+    one = Algorithm("", hashlib.md5, "", polynomial, bits)
+    result, power, left = 1 << (bits - 1), 1 << (bits - 2), 8 * size
+    while left:
+        if left & 1:
+            result = _multiply(power, result, one)
+        power = _multiply(power, power, one)
+        left >>= 1
+    return result
+
+
+def _multiply(a: int, b: int, algorithm: Algorithm) -> int:
+    """The product of two polynomials whose highest bit is the lowest power, modulo the algorithm's."""
+    product, mask = 0, 1 << (algorithm.bits - 1)
+    while mask and a:
+        if a & mask:
+            product ^= b
+            a ^= mask
+        mask >>= 1
+        b = (b >> 1) ^ algorithm.polynomial if b & 1 else b >> 1
+    return product

@@ -1,0 +1,115 @@
+"""What an object is given beside its bytes.
+
+One reason to change: a property of objects that operators may set, or that comes from an upload's metadata.
+
+Invariant: whatever a client wrote into its metadata, the headers made of it are ASCII, have no line breaks and stay
+within the 2 KB that S3 allows; the upload's id is always among them. The key of SSE-C has no representation.
+Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from urllib.parse import quote, urlencode
+
+from attrs import field, frozen
+
+ID_METADATA = "resumable-upload-id"
+LARGEST_METADATA = 2048
+SSE_C = "x-amz-server-side-encryption-customer-"
+
+
+@frozen
+class ObjectOptions:
+    """``encryption``: ``AES256``, ``aws:kms``, ``aws:kms:dsse`` or None. ``customer_key``: 32 bytes for SSE-C.
+
+    ``client_metadata``: whether the upload's metadata becomes the object's.
+    """
+
+    storage_class: str | None = None
+    acl: str | None = None
+    encryption: str | None = None
+    kms_key: str | None = None
+    customer_key: bytes | None = field(default=None, repr=False)
+    tags: Mapping[str, str] = field(factory=dict)
+    client_metadata: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        if self.customer_key is not None and (len(self.customer_key) != 32 or self.encryption):
+            raise ValueError("a customer's key has 32 bytes and goes with no other encryption")
+        if self.kms_key and not (self.encryption or "").startswith("aws:kms"):
+            raise ValueError("a KMS key needs the encryption aws:kms")
+
+    def access_headers(self) -> dict[str, str]:
+        """Those that each request for the object's bytes or properties needs."""
+        if self.customer_key is None:
+            return {}
+        digest = hashlib.md5(self.customer_key, usedforsecurity=False).digest()
+        return {
+            f"{SSE_C}algorithm": "AES256",
+            f"{SSE_C}key": b64encode(self.customer_key).decode(),
+            f"{SSE_C}key-md5": b64encode(digest).decode(),
+        }
+
+    def creation_headers(self) -> dict[str, str]:
+        """Those that PutObject and CreateMultipartUpload need."""
+        named = {
+            "x-amz-storage-class": self.storage_class,
+            "x-amz-acl": self.acl,
+            "x-amz-server-side-encryption": self.encryption,
+            "x-amz-server-side-encryption-aws-kms-key-id": self.kms_key,
+            "x-amz-tagging": urlencode(self.tags, quote_via=quote) or None,
+        }
+        return {**{name: value for name, value in named.items() if value}, **self.access_headers()}
+
+    def headers_for(self, upload_id: str, metadata: Mapping[str, bytes]) -> dict[str, str]:
+        """What comes from the upload itself; secrets aren't among it, it goes to the journal."""
+        headers = {f"x-amz-meta-{ID_METADATA}": upload_id}
+        kind = _first(metadata, "filetype", "contentType", "content-type", "type")
+        if kind and re.fullmatch(r"[\w.+-]+/[\w.+-]+( *; *[\w.+-]+=[\w.+\"-]+)*", kind, re.ASCII) and len(kind) < 256:
+            headers["Content-Type"] = kind
+        else:
+            headers["Content-Type"] = "application/octet-stream"
+        name = _first(metadata, "filename", "name")
+        if name:
+            headers["Content-Disposition"] = _disposition(name)
+        if self.client_metadata:
+            headers.update(_user_metadata(metadata, len(ID_METADATA) + len(upload_id)))
+        return headers
+
+
+def _first(metadata: Mapping[str, bytes], *names: str) -> str:
+    return next((metadata[name].decode("utf-8", "replace").strip() for name in names if metadata.get(name)), "")
+
+
+def _disposition(name: str) -> str:
+    """RFC 6266: for old readers in ASCII, for others in UTF-8."""
+    name = name.replace("\\", "/").rpartition("/")[2][:200] or "file"
+    plain = "".join(c if " " <= c <= "~" and c not in '"%' else "_" for c in name)
+    plain = " ".join(plain.split())
+    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name.encode('utf-8', 'replace'), safe='')}"
+    return f'attachment; filename="{plain}"{extended}'
+
+
+def _user_metadata(metadata: Mapping[str, bytes], used: int) -> dict[str, str]:
+    """What fits, in order of the names; S3 counts names and values."""
+    headers = {}
+    for name in sorted(metadata):
+        plain, value = name.lower(), _ascii(metadata[name])
+        if not re.fullmatch(r"[a-z0-9_-]{1,128}", plain) or plain == ID_METADATA:
+            continue
+        if used + len(plain) + len(value) <= LARGEST_METADATA:
+            used += len(plain) + len(value)
+            headers[f"x-amz-meta-{plain}"] = value
+    return headers
+
+
+def _ascii(value: bytes) -> str:
+    """The value itself where it can be signed and sent as it is; else as RFC 2047 writes it, as S3 would answer."""
+    text = value.decode("latin-1")
+    if re.fullmatch(r"[ -~]*", text) and text == " ".join(text.split()) and not text.startswith("=?"):
+        return text
+    return f"=?UTF-8?B?{b64encode(value).decode()}?="

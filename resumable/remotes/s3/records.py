@@ -1,0 +1,136 @@
+"""What is kept of each upload in the journal.
+
+One reason to change: what must outlive the process. Invariant: key, plan, headers and the checksum's algorithm never
+change while a replica is open; what the store is about to be asked for is there before it is asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from attrs import asdict, evolve, field, frozen
+from twisted.internet.defer import Deferred, DeferredLock
+
+from resumable.remotes.interfaces import IJournal, IPartJournal, NotThere, Plan, Stored
+from resumable.remotes.records import State
+from resumable.remotes.s3.answers import ListedPart
+
+R = TypeVar("R")
+
+
+@frozen
+class Record:
+    """One upload's replica. PLACING: a CompleteMultipartUpload may have happened.
+
+    ``multipart``: the store's upload id; empty: it was asked for, the answer isn't known; None: it was not.
+    ``headers`` come from the upload's metadata. ``parts`` is used only with a journal that has no place for parts.
+    """
+
+    key: str
+    plan: Plan
+    headers: dict[str, str]
+    checksum: str
+    full_object: bool
+    state: State = State.OPEN
+    size: int | None = None
+    multipart: str | None = None
+    stored: Stored | None = None
+    parts: dict[str, str] = field(factory=dict)
+
+    def sized(self, size: int | None) -> Record:
+        """With the size that was given now. Raises ValueError if it was another before."""
+        if size is None or size == self.size:
+            return self
+        if self.size is not None:
+            raise ValueError(f"the size was {self.size}, now it is {size}")
+        return evolve(self, size=size)
+
+    def without_multipart(self) -> Record:
+        """Before anything was written."""
+        return evolve(self, state=State.OPEN, multipart=None, parts={})
+
+
+class Records:
+    """The records in a journal; one change at a time for each upload."""
+
+    def __init__(self, journal: IJournal) -> None:
+        self._journal = journal
+        self._part_journal = journal if IPartJournal.providedBy(journal) else None
+        self._locks: dict[str, tuple[DeferredLock, int]] = {}
+
+    async def alone(self, upload_id: str, work: Callable[[], Coroutine[Deferred[Any], Any, R]]) -> R:
+        """Do it while nobody else changes this upload's record."""
+        lock, users = self._locks.get(upload_id, (DeferredLock(), 0))
+        self._locks[upload_id] = lock, users + 1
+        try:
+            await lock.acquire()
+            try:
+                return await work()
+            finally:
+                lock.release()
+        finally:
+            lock, users = self._locks.pop(upload_id)
+            if users > 1:
+                self._locks[upload_id] = lock, users - 1
+
+    async def load(self, upload_id: str) -> Record | None:
+        """The record; None if there was none. Raises ValueError for what isn't one."""
+        value = await self._journal.load(upload_id)
+        if value is None:
+            return None
+        try:
+            stored = Stored(**value.pop("stored")) if value.get("stored") else value.pop("stored", None)
+            plan, state = Plan.from_json(value.pop("plan")), State(value.pop("state"))
+            return Record(**value, plan=plan, state=state, stored=stored)
+        except (KeyError, TypeError) as error:
+            raise ValueError("not a replica's record") from error
+
+    async def started(self, upload_id: str) -> Record:
+        """The record of an upload that was initiated and not aborted. Raises NotThere."""
+        record = await self.load(upload_id)
+        if record is None or record.state is State.OVER:
+            raise NotThere("the upload was not initiated here")
+        return record
+
+    async def save(self, upload_id: str, record: Record) -> Record:
+        """Make it durable; answers it."""
+        value = asdict(record, recurse=False)
+        value.update(
+            plan=record.plan.to_json(),
+            state=record.state.value,
+            stored=asdict(record.stored) if record.stored else None,
+        )
+        await self._journal.save(upload_id, value)
+        return record
+
+    async def save_part(self, upload_id: str, multipart: str, part: ListedPart) -> None:
+        """Remember what the store has confirmed for this multipart."""
+        value = json.dumps([part.size, part.etag, part.checksum, multipart], separators=(",", ":"))
+        if self._part_journal is not None:
+            await self._part_journal.save_part(upload_id, part.number, value)
+            return
+
+        async def add() -> None:
+            record = await self.started(upload_id)
+            await self.save(upload_id, evolve(record, parts={**record.parts, str(part.number): value}))
+
+        await self.alone(upload_id, add)
+
+    async def parts(self, upload_id: str, record: Record) -> dict[int, ListedPart]:
+        """What was saved for the parts of the record's multipart."""
+        found: dict[int, str] = {int(number): value for number, value in record.parts.items()}
+        if self._part_journal is not None:
+            found = await self._part_journal.load_parts(upload_id)
+        known = {}
+        for number, value in found.items():
+            size, etag, checksum, multipart = json.loads(value)
+            if multipart == record.multipart:
+                known[number] = ListedPart(number, size, etag, checksum)
+        return known
+
+    async def drop_parts(self, upload_id: str) -> None:
+        """Forget them, where they aren't in the record."""
+        if self._part_journal is not None:
+            await self._part_journal.drop_parts(upload_id)

@@ -1,0 +1,166 @@
+"""One request to S3: its digests, its signature, its journey, and what the answer means.
+
+One reason to change: what all operations have in common.
+
+Invariant: what leaves here is signed for the time of its leaving, with a payload's digest unless the connection is
+secure and the operator chose otherwise; an answer that comes back is a success, all others are raised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+
+from attrs import frozen
+
+from resumable.remotes.errors import AuthFailed, RemoteError, Transient
+from resumable.remotes.interfaces import IRegion
+from resumable.remotes.s3.body import HELD, BytesBody, Memory, RegionBody
+from resumable.remotes.s3.checksums import Algorithm, Hash, digest_bytes, digest_region, encoded
+from resumable.remotes.s3.credentials import ICredentials, Keys
+from resumable.remotes.s3.endpoint import Endpoint
+from resumable.remotes.s3.errors import STALE_KEYS, error_from
+from resumable.remotes.s3.signing import EMPTY_SHA256, UNSIGNED, Signer, encode_query
+from resumable.remotes.s3.transport import Answer, IHttp
+from resumable.threads import IPool
+
+ERROR_SIZE = 64 << 10
+
+
+@frozen
+class Payload:
+    """What a request carries. ``algorithm`` adds a checksum's header."""
+
+    data: IRegion | bytes
+    algorithm: Algorithm | None = None
+
+
+class Requests:
+    """Sends requests to one bucket. ``unsigned``: payloads aren't digested for the signature (only with https).
+
+    ``sent`` counts the requests by operation.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        credentials: ICredentials,
+        http: IHttp,
+        pool: IPool,
+        now: Callable[[], float],
+        *,
+        memory: Memory | None = None,
+        unsigned: bool = False,
+    ) -> None:
+        if unsigned and not endpoint.secure:
+            raise ValueError("unsigned payloads need https: anybody on the way could change them")
+        self.endpoint = endpoint
+        self.sent: dict[str, int] = {}
+        self._credentials = credentials
+        self._http = http
+        self._pool = pool
+        self._now = now
+        self._memory = memory or Memory()
+        self._unsigned = unsigned
+        self._signer = Signer(endpoint.region)
+
+    async def send(
+        self,
+        operation: str,
+        method: str,
+        key: str,
+        query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+        payload: Payload | None = None,
+        *,
+        largest: int = ERROR_SIZE,
+        patience: float = 1.0,
+    ) -> tuple[Answer, str | None]:
+        """A successful answer, and the payload's checksum. Raises RemoteError; what reading the payload raises.
+
+        A refusal of our keys is answered once with newer ones, if there are any.
+        """
+        if payload is None:
+            return await self._trying(operation, method, key, query, headers or {}, None, None, largest, patience)
+        data, held = payload.data, 0
+        if not isinstance(data, bytes):
+            held = min(data.size, HELD)
+            await self._memory.acquire(held)
+        try:
+            if not isinstance(data, bytes) and data.size <= HELD:
+                data = await data.read(0, data.size) if data.size else b""  # once, for the digest and the journey
+            return await self._trying(
+                operation, method, key, query, headers or {}, data, payload.algorithm, largest, patience
+            )
+        finally:
+            self._memory.release(held)
+
+    async def _trying(
+        self,
+        operation: str,
+        method: str,
+        key: str,
+        query: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
+        data: IRegion | bytes | None,
+        algorithm: Algorithm | None,
+        largest: int,
+        patience: float,
+    ) -> tuple[Answer, str | None]:
+        digest, checksum = await self._digests(data, algorithm)
+        named = dict(headers, Host=self.endpoint.netloc)
+        if algorithm is not None and checksum is not None:
+            named[algorithm.header] = checksum
+        url = self.endpoint.url(key) + (f"?{encode_query(query)}" if query else "")
+        refused: Keys | None = None
+        while True:
+            keys = await self._credentials.get()
+            signed = self._signer.sign(method, url, named, digest, keys, self._now())
+            try:
+                return await self._once(operation, method, url, signed, data, largest, patience), checksum
+            except AuthFailed as error:
+                # an answer to HEAD has no code
+                if refused is not None or (error.code not in STALE_KEYS and method != "HEAD"):
+                    raise
+                refused = keys
+                if await self._credentials.renew(keys) is None:
+                    raise
+
+    async def _once(
+        self,
+        operation: str,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        data: IRegion | bytes | None,
+        largest: int,
+        patience: float,
+    ) -> Answer:
+        self.sent[operation] = self.sent.get(operation, 0) + 1
+        body = None if data is None else BytesBody(data) if isinstance(data, bytes) else RegionBody(data)
+        try:
+            answer = await self._http.request(method, url, headers, body, largest=largest, patience=patience)
+        except RemoteError as error:
+            raise _named(error, operation) from None
+        if not 200 <= answer.status < 300:
+            raise error_from(operation, answer.status, answer.headers, answer.body, self.endpoint.region)
+        return answer
+
+    async def _digests(self, data: IRegion | bytes | None, algorithm: Algorithm | None) -> tuple[str, str | None]:
+        """What the signature says of the payload, and its checksum."""
+        if data is None:
+            return EMPTY_SHA256, None
+        sha256 = None if self._unsigned else hashlib.sha256()
+        made = algorithm.make() if algorithm else None
+        hashes: list[Hash] = [each for each in (sha256, made) if each is not None]
+        if isinstance(data, bytes):
+            await digest_bytes(data, hashes, self._pool)
+        else:
+            await digest_region(data, hashes, self._pool)
+        return sha256.hexdigest() if sha256 else UNSIGNED, encoded(made.digest()) if made else None
+
+
+def _named(error: RemoteError, operation: str) -> RemoteError:
+    """The same with the operation in its reason."""
+    kind = type(error) if type(error).__init__ is RemoteError.__init__ else Transient
+    return kind(f"{operation}: {error.reason}", status=error.status, code=error.code, advice=error.advice)

@@ -1,0 +1,197 @@
+"""What the remote asks of a bucket, in terms of replicas.
+
+One reason to change: headers and conditions of the requests that make, find and remove objects.
+
+Invariant: whatever creates an object names the upload in its metadata, and refuses to replace another's object where
+that was asked for and the store can. Only multiparts and objects that are known to be ours are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from resumable.remotes import keys
+from resumable.remotes.errors import AuthFailed, Conflict, NotThere
+from resumable.remotes.interfaces import IRegion, Stored, Unfinished
+from resumable.remotes.s3.answers import Head, ListedPart, Written
+from resumable.remotes.s3.checksums import Algorithm, algorithm
+from resumable.remotes.s3.client import S3Client
+from resumable.remotes.s3.dialects import Dialect
+from resumable.remotes.s3.objects import ID_METADATA, ObjectOptions
+from resumable.remotes.s3.records import Record
+
+PROBE = ".resumable-probe"
+ABSENT = {"If-None-Match": "*"}
+MAY_NOT_LOOK = "allow s3:GetObject on the objects and s3:ListBucket on the bucket: without them nobody can tell a \
+missing object from a hidden one"
+
+
+class Store:
+    """A bucket. Keeps nothing."""
+
+    def __init__(
+        self,
+        client: S3Client,
+        dialect: Dialect,
+        options: ObjectOptions,
+        template: keys.KeyTemplate,
+        replace: bool,
+    ) -> None:
+        algorithm(dialect.checksum)  # raises now rather than at the first request
+        self._client = client
+        self._dialect = dialect
+        self._options = options
+        self._template = template
+        self._replace = replace
+
+    def algorithm(self, record: Record) -> Algorithm | None:
+        """The checksum that was chosen when the replica was begun."""
+        return algorithm(record.checksum)
+
+    async def put(self, upload_id: str, record: Record, data: IRegion) -> Stored:
+        """Make the object in one go. Raises Conflict for another's object."""
+        headers = {**self._options.creation_headers(), **record.headers}
+        await self._check_absent(upload_id, record, headers, self._dialect.put_if_absent)
+        try:
+            written = await self._client.put_object(record.key, data, headers, self.algorithm(record))
+        except Conflict:
+            return await self._ours_or_conflict(upload_id, record)
+        return self._stored(record, data.size, written)
+
+    async def create(self, upload_id: str, record: Record) -> str:
+        """Begin a multipart; answers its id."""
+        headers = {**self._options.creation_headers(), **record.headers}
+        chosen = self.algorithm(record)
+        if chosen and chosen.label:
+            headers["x-amz-checksum-algorithm"] = chosen.label
+            if record.full_object:
+                headers["x-amz-checksum-type"] = "FULL_OBJECT"
+        return await self._client.init_multipart_upload(record.key, headers)
+
+    async def upload_part(self, record: Record, number: int, data: IRegion) -> Written:
+        """Write one part."""
+        headers = self._options.access_headers()
+        multipart = record.multipart or ""
+        return await self._client.upload_part(record.key, multipart, number, data, headers, self.algorithm(record))
+
+    async def list_parts(self, record: Record) -> Sequence[ListedPart]:
+        """All parts that are there."""
+        return await self._client.list_all_parts(
+            record.key, record.multipart or "", self._options.access_headers(), self.algorithm(record)
+        )
+
+    async def complete(
+        self, upload_id: str, record: Record, parts: Sequence[ListedPart], whole: str | None
+    ) -> Stored:
+        """Make the object of its parts; ``whole`` is the checksum of all. Raises Conflict for another's object."""
+        headers = self._options.access_headers()
+        chosen, size = self.algorithm(record), sum(part.size for part in parts)
+        if chosen and whole:
+            headers |= {chosen.header: whole, "x-amz-checksum-type": "FULL_OBJECT"}
+        if self._dialect.size_at_complete:
+            headers["x-amz-mp-object-size"] = str(size)
+        await self._check_absent(upload_id, record, headers, self._dialect.complete_if_absent)
+        try:
+            written = await self._client.complete_multipart_upload(
+                record.key, record.multipart or "", parts, headers, chosen
+            )
+        except Conflict:
+            return await self._ours_or_conflict(upload_id, record)
+        return self._stored(record, size, written)
+
+    async def find_ours(self, upload_id: str, record: Record) -> Stored | None:
+        """The object, if it carries the upload's id and has its size."""
+        head = await self._head(record.key)
+        if head is None or head.metadata.get(ID_METADATA) != upload_id or head.size != record.size:
+            return None
+        return self._stored(record, head.size, Written(head.etag, None, head.version))
+
+    async def delete_ours(self, upload_id: str, record: Record) -> bool:
+        """Delete the object if it carries the upload's id; whether it was there."""
+        head = await self._head(record.key)
+        if head is None or head.metadata.get(ID_METADATA) != upload_id:
+            return False
+        await self._client.delete_object(record.key)
+        return True
+
+    async def abort(self, key: str, multipart: str) -> None:
+        """Remove what is unfinished; fine if it isn't there."""
+        with contextlib.suppress(NotThere):
+            await self._client.abort_multipart_upload(key, multipart)
+
+    async def abort_strays(self, record: Record) -> None:
+        """Remove a multipart whose id we were never told.
+
+        Where the key may be another upload's too nobody can tell whose it is; the sweeper finds it by its age.
+        """
+        if not self._template.is_unique:
+            return
+        markers: tuple[str, str] | None = ("", "")
+        while markers is not None:
+            page = await self._client.list_multipart_uploads(record.key, *markers)
+            for found in page.uploads:
+                if found.key == record.key:
+                    await self.abort(found.key, found.upload_id)
+            markers = page.markers
+
+    async def list_unfinished(self, limit: int, after: Unfinished | None) -> Sequence[Unfinished]:
+        """See ISweeper."""
+        markers: tuple[str, str] | None = (after.key, after.handle) if after else ("", "")
+        found: list[Unfinished] = []
+        while markers is not None and len(found) < limit:
+            page = await self._client.list_multipart_uploads(
+                self._template.prefix, *markers, limit=min(limit - len(found), 1000)
+            )
+            found.extend(Unfinished(each.key, each.upload_id, each.initiated) for each in page.uploads)
+            markers = page.markers
+        return found[:limit]
+
+    async def probe(self) -> None:
+        """See IProbe. Begins a multipart, looks for its parts and for the object, and gives it up."""
+        key = f"{self._template.prefix}{PROBE}"
+        multipart = await self._client.init_multipart_upload(key, self._options.creation_headers())
+        try:
+            await self._client.list_parts(key, multipart, headers=self._options.access_headers())
+            await self._head(key)
+            await self._client.list_multipart_uploads(self._template.prefix, limit=1)
+        finally:
+            await self.abort(key, multipart)
+
+    async def _check_absent(
+        self, upload_id: str, record: Record, headers: dict[str, str], conditional: bool
+    ) -> None:
+        """See to it that no other object is replaced, if that is wanted: by a condition, else by looking first."""
+        if self._replace:
+            return
+        if conditional:
+            headers.update(ABSENT)
+        elif not self._template.is_unique:
+            head = await self._head(record.key)
+            if head is not None and head.metadata.get(ID_METADATA) != upload_id:
+                raise _conflict(record.key)
+
+    async def _ours_or_conflict(self, upload_id: str, record: Record) -> Stored:
+        ours = await self.find_ours(upload_id, record)
+        if ours is None:
+            raise _conflict(record.key)
+        return ours
+
+    async def _head(self, key: str) -> Head | None:
+        try:
+            return await self._client.head_object(key, self._options.access_headers())
+        except NotThere:
+            return None
+        except AuthFailed as error:
+            raise AuthFailed(error.reason, status=error.status, code=error.code, advice=MAY_NOT_LOOK) from None
+
+    def _stored(self, record: Record, size: int, written: Written) -> Stored:
+        chosen = self.algorithm(record)
+        checksum = f"{record.checksum}:{written.checksum}" if chosen and written.checksum else None
+        location = f"s3://{self._client.endpoint.bucket}/{record.key}"
+        return Stored(location, record.key, size, written.etag, written.version, checksum)
+
+
+def _conflict(key: str) -> Conflict:
+    return Conflict(f'there is another object under "{key}"', code="PreconditionFailed",
+                    advice="remove it, choose another key, or allow to replace it")  # fmt: skip
