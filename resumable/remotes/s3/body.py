@@ -124,12 +124,12 @@ class RegionBody:
                 piece = await reading
                 if not piece or self.sent + len(piece) > self.length:
                     raise ValueError("a region answered another number of bytes than it was asked for")
-                reading = self._read(self.sent + len(piece))
                 if self._paused is not None:
                     await self._paused
                 self.sent += len(piece)
                 consumer.write(piece)
                 del piece
+                reading = self._read(self.sent)  # while the transport sends
         finally:
             reading.addErrback(lambda _: None)
             reading.cancel()

@@ -121,13 +121,6 @@ def of_whole(algorithm: Algorithm, parts: Iterable[tuple[str, int]]) -> str:
     return encoded(whole.to_bytes(algorithm.bits // 8, "big"))
 
 
-def of_checksums(algorithm: Algorithm, values: Sequence[str]) -> str:
-    """The checksum of the parts' checksums, as S3 writes it: with the number of parts."""
-    made = algorithm.make()
-    made.update(b"".join(b64decode(value) for value in values))
-    return f"{encoded(made.digest())}-{len(values)}"
-
-
 @lru_cache(maxsize=256)
 def _shift(size: int, polynomial: int, bits: int) -> int:
     """x to the power of 8 * ``size``, modulo the polynomial: what so many bytes behind it do to a CRC."""

@@ -8,6 +8,7 @@ are taken then.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import error
@@ -74,12 +75,16 @@ class _Factory(WrappingFactory[Connection]):
 class _Timed:
     """An endpoint that gives up on our clock, and whose connections are `Connection`."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint, clock: IReactorTime, seconds: float) -> None:
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, clock: IReactorTime, seconds: float, opening: Callable[[], None]
+    ) -> None:
+        self._opening = opening
         self._endpoint = endpoint
         self._clock = clock
         self._seconds = seconds
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        self._opening()
         connecting: Deferred[Any] = self._endpoint.connect(_Factory(protocolFactory))  # type: ignore[no-untyped-call]
         connecting.addTimeout(self._seconds, self._clock, _never_connected)
         return connecting.addCallback(lambda connection: connection.wrappedProtocol)
@@ -91,15 +96,21 @@ def _never_connected(failure: Failure | object, seconds: float) -> Failure:
 
 @implementer(IAgentEndpointFactory)
 class Endpoints:
+    """Makes the endpoints that the client connects to; ``opened`` counts the connections it wanted."""
+
     def __init__(self, reactor: Any, clock: IReactorTime, policy: IPolicyForHTTPS, seconds: float) -> None:
         self._reactor = reactor
         self._clock = clock
         self._policy = policy
         self._seconds = seconds
+        self.opened = 0
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         # its own time-out runs on the reactor's clock; ours comes first
         endpoint: Any = HostnameEndpoint(self._reactor, uri.host, uri.port, timeout=2 * self._seconds)
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
-        return _Timed(endpoint, self._clock, self._seconds)
+        return _Timed(endpoint, self._clock, self._seconds, self._one_more)
+
+    def _one_more(self) -> None:
+        self.opened += 1

@@ -40,6 +40,8 @@ LOST = {"NoSuchUpload", "NoSuchKey", "NotFound", "NoSuchVersion"}
 STALE_KEYS = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"}
 
 ADVICE = {
+    "PermanentRedirect": "correct the endpoint or the region",
+    "TemporaryRedirect": "correct the endpoint or the region",
     "NoSuchBucket": "create the bucket, or correct its name",
     "InvalidBucketName": "correct the bucket's name",
     "AccessDenied": "allow s3:PutObject, s3:AbortMultipartUpload, s3:ListMultipartUploadParts, s3:GetObject and "

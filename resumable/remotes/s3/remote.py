@@ -263,7 +263,8 @@ class S3Remote:
     async def _confirmed(self, upload_id: str) -> Sequence[Part]:
         record = await self._records.started(upload_id)
         stored = record.stored
-        if stored is None and record.state is State.PLACING:
+        may_be_there = record.state is State.PLACING or (record.multipart is None and record.plan.is_single(record.size))
+        if stored is None and may_be_there:
             there = await self._store.find_ours(upload_id, record)
             stored = await self._stored(upload_id, record, there) if there else None
         if stored is not None:

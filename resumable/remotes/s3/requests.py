@@ -21,7 +21,7 @@ from resumable.remotes.s3.credentials import ICredentials, Keys
 from resumable.remotes.s3.endpoint import Endpoint
 from resumable.remotes.s3.errors import STALE_KEYS, error_from
 from resumable.remotes.s3.signing import EMPTY_SHA256, UNSIGNED, Signer, encode_query
-from resumable.remotes.s3.transport import Answer, IHttp
+from resumable.remotes.s3.transport import STALE, Answer, IHttp
 from resumable.threads import IPool
 
 ERROR_SIZE = 64 << 10
@@ -135,12 +135,16 @@ class Requests:
         data: IRegion | bytes | None,
         largest: int,
         patience: float,
+        again: bool = False,
     ) -> Answer:
+        """``again``: a kept connection has failed. All but POST may be sent twice (RFC 9110, 9.2.2)."""
         self.sent[operation] = self.sent.get(operation, 0) + 1
         body = None if data is None else BytesBody(data) if isinstance(data, bytes) else RegionBody(data)
         try:
             answer = await self._http.request(method, url, headers, body, largest=largest, patience=patience)
         except RemoteError as error:
+            if error.code == STALE and method != "POST" and not again:
+                return await self._once(operation, method, url, headers, data, largest, patience, again=True)
             raise _named(error, operation) from None
         if not 200 <= answer.status < 300:
             raise error_from(operation, answer.status, answer.headers, answer.body, self.endpoint.region)

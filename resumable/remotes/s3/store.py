@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Sequence
 
 from resumable.remotes import keys
-from resumable.remotes.errors import AuthFailed, Conflict, NotThere
+from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Unusable
 from resumable.remotes.interfaces import IRegion, Stored, Unfinished
 from resumable.remotes.s3.answers import Head, ListedPart, Written
 from resumable.remotes.s3.checksums import Algorithm, algorithm
@@ -136,14 +136,18 @@ class Store:
             markers = page.markers
 
     async def list_unfinished(self, limit: int, after: Unfinished | None) -> Sequence[Unfinished]:
-        """See ISweeper."""
+        """See ISweeper. Some stores don't heed markers, or refuse one whose upload is gone by now."""
         markers: tuple[str, str] | None = (after.key, after.handle) if after else ("", "")
         found: list[Unfinished] = []
         while markers is not None and len(found) < limit:
-            page = await self._client.list_multipart_uploads(
-                self._template.prefix, *markers, limit=min(limit - len(found), 1000)
-            )
+            try:
+                page = await self._client.list_multipart_uploads(self._template.prefix, *markers)
+            except Unusable as error:
+                if error.code != "InvalidArgument" or not markers[0] or after is None:
+                    raise
+                page = await self._client.list_multipart_uploads(self._template.prefix)
             found.extend(Unfinished(each.key, each.upload_id, each.initiated) for each in page.uploads)
+            found = _following([each for each in found if each.key.startswith(self._template.prefix)], after)
             markers = page.markers
         return found[:limit]
 
@@ -190,6 +194,16 @@ class Store:
         checksum = f"{record.checksum}:{written.checksum}" if chosen and written.checksum else None
         location = f"s3://{self._client.endpoint.bucket}/{record.key}"
         return Stored(location, record.key, size, written.etag, written.version, checksum)
+
+
+def _following(found: list[Unfinished], after: Unfinished | None) -> list[Unfinished]:
+    """What comes behind ``after``, of a list that is in order of the keys."""
+    if after is None:
+        return found
+    for index, each in enumerate(found):
+        if (each.key, each.handle) == (after.key, after.handle):
+            return found[index + 1 :]
+    return [each for each in found if each.key >= after.key]
 
 
 def _conflict(key: str) -> Conflict:

@@ -18,13 +18,24 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, ResponseDone
+from twisted.web.client import (
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    HTTPConnectionPool,
+    RequestTransmissionFailed,
+    ResponseDone,
+    ResponseNeverReceived,
+)
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 
 from resumable.remotes.errors import RemoteError, Transient, Unusable
 from resumable.remotes.s3.body import BytesBody, RegionBody
 from resumable.remotes.s3.connections import Endpoints
+
+
+STALE = "KeptConnectionClosed"
+"""The code of a failure that a new connection may well not have: the store had closed the one that was kept."""
 
 
 @frozen
@@ -137,10 +148,10 @@ class Http:
         self._pool.retryAutomatically = False
         self._pool.maxPersistentPerHost = self._limits.connections
         self._pool.cachedConnectionTimeout = self._limits.kept_for  # type: ignore[assignment]
-        endpoints = Endpoints(
+        self._endpoints = Endpoints(
             reactor, self._clock, policy or BrowserLikePolicyForHTTPS(), self._limits.connect_timeout
         )
-        self._agent = Agent.usingEndpointFactory(reactor, endpoints, self._pool)
+        self._agent = Agent.usingEndpointFactory(reactor, self._endpoints, self._pool)
 
     async def request(
         self,
@@ -183,9 +194,16 @@ class Http:
         if isinstance(body, RegionBody):
             body.progress = watch.touch
         sent_headers = Headers({name.encode(): [value.encode("latin-1")] for name, value in headers.items()})
+        opened = self._endpoints.opened
         asking = self._agent.request(method.encode(), url.encode("ascii"), sent_headers, body)
+        kept = self._endpoints.opened == opened  # it takes a connection at once, or opens one
         watch.give_up = asking.cancel
-        response: IResponse = await asking
+        try:
+            response: IResponse = await asking
+        except (ResponseNeverReceived, RequestTransmissionFailed) as problem:
+            if kept and not watch.expired and isinstance(_causes(problem)[-1], error.ConnectionClosed):
+                raise Transient("the store closed a kept connection", code=STALE) from None
+            raise
         watch.touch()
         collector = _Collector(largest, watch.touch)
         collected = collector.done

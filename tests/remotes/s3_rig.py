@@ -1,0 +1,100 @@
+"""A remote over a real socket, and what a test needs to look at it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import define
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from resumable.remotes.interfaces import IJournal
+from resumable.remotes.journals import MemoryJournal
+from resumable.remotes.plan import Limits as PartLimits
+from resumable.remotes.regions import BytesRegion
+from resumable.remotes.s3.client import S3Client
+from resumable.remotes.s3.credentials import ICredentials, StaticCredentials
+from resumable.remotes.s3.endpoint import Place, resolve
+from resumable.remotes.s3.remote import S3Remote
+from resumable.remotes.s3.requests import Requests
+from resumable.remotes.s3.transport import Http, Limits
+from resumable.threads import Pool
+from tests.remotes.s3_proxy import Proxy
+from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, Server
+
+MIB = 1 << 20
+
+
+@define
+class Rig:
+    """``proxy`` stands before the server. `remote` makes another remote over the same journal, as a restart does."""
+
+    server: Server
+    proxy: Proxy
+    client: S3Client
+    pool: Pool
+    journal: IJournal
+    http: Http
+
+    def remote(self, **more: Any) -> S3Remote:
+        more.setdefault("dialect", self.server.dialect)
+        return S3Remote(more.pop("client", self.client), self.journal, self.pool, time.time, **more)
+
+    async def content(self, key: str) -> bytes:
+        return await self.client.get_object(key, largest=256 * MIB)
+
+    async def unfinished(self) -> list[str]:
+        return [each.key for each in (await self.client.list_multipart_uploads()).uploads]
+
+
+@asynccontextmanager
+async def rig(
+    server: Server,
+    credentials: ICredentials | None = None,
+    limits: Limits | None = None,
+    clock: Any = None,
+    region: str | None = None,
+) -> AsyncIterator[Rig]:
+    """Everything started, and stopped at the end."""
+    proxy = Proxy(reactor, urlsplit(server.url).port or 80)
+    port = reactor.listenTCP(0, proxy, interface="127.0.0.1")
+    pool = Pool(reactor, 2, "s3-test")
+    pool.start()
+    http = Http(reactor, limits or Limits(idle_timeout=10.0), clock=clock)
+    place = Place(BUCKET, region, f"http://127.0.0.1:{port.getHost().port}")
+    keys = credentials or StaticCredentials(ACCESS, SECRET)
+    client = S3Client(Requests(resolve(place, server.dialect), keys, http, pool, time.time))
+    try:
+        yield Rig(server, proxy, client, pool, MemoryJournal(), http)
+    finally:
+        await http.close()
+        await pool.stop()
+        await port.stopListening()
+        for each in list(proxy.open):
+            each.transport.abortConnection()
+        while proxy.open:
+            await deferLater(reactor, 0)
+        await deferLater(reactor, 0)
+
+
+async def upload(remote: Any, upload_id: str, data: bytes, metadata: dict[str, bytes] | None = None) -> Any:
+    """What the engine does when nothing goes wrong."""
+    await remote.initiate_upload(upload_id, len(data), metadata or {})
+    plan = await remote.part_plan(upload_id)
+    for part in plan.parts(len(data)):
+        await remote.write_chunk(upload_id, part.offset, BytesRegion(data[part.offset : part.end]), part.size)
+    return await remote.finalize_upload(upload_id)
+
+
+def tiny(size: int = 64 << 10) -> PartLimits:
+    """Parts that real stores would refuse."""
+    return PartLimits(smallest_part=size)
+
+
+def pending(deferred: Deferred[Any]) -> bool:
+    return not deferred.called

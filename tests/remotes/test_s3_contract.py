@@ -1,0 +1,83 @@
+"""The contract of remotes, over each S3 server that there is."""
+
+from __future__ import annotations
+
+import unittest
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+
+from resumable.remotes import keys
+from resumable.remotes.contract import RemoteContract
+from resumable.remotes.errors import NotThere
+from tests.remotes.s3_rig import MIB, rig
+from tests.remotes.s3_servers import started
+
+
+class Against(RemoteContract):
+    """A prefix of its own for each test."""
+
+    name = ""
+    chunk_size = 5 * MIB
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        with ExitStack() as stack:
+            directory = stack.enter_context(TemporaryDirectory())
+            cls.server = stack.enter_context(started(cls.name, Path(directory) / "root"))
+            cls.stack = stack.pop_all()
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        cls.stack.close()
+
+    def setUp(self) -> None:
+        self.template = keys.parse(prefix=uuid.uuid4().hex[:8])
+        self.rigged = rig(self.server)
+        self.rig = self.blocked(self.rigged.__aenter__())
+        super().setUp()
+
+    def tearDown(self) -> None:
+        self.blocked(self.rigged.__aexit__(None, None, None))
+
+    def blocked(self, work):
+        return pytest_twisted.blockon(pytest_twisted.defer.ensureDeferred(work))
+
+    def make_remote(self, journal):
+        self.rig.journal = journal
+        return self.rig.remote(template=self.template, part_size=self.chunk_size)
+
+    def read_object(self, key: str) -> bytes | None:
+        async def read() -> bytes | None:
+            try:
+                return await self.rig.content(key)
+            except NotThere:
+                return None
+
+        return self.blocked(read())
+
+    def put_foreign(self, key: str, data: bytes) -> None:
+        self.blocked(self.rig.client.put_object(key, data))
+
+    def settle(self) -> None:
+        pytest_twisted.blockon(deferLater(reactor, 0))
+
+    def outcome(self, answer):
+        return pytest_twisted.blockon(answer.addBoth(lambda result: [result]))[0]
+
+
+class TestMoto(Against, unittest.TestCase):
+    name = "moto"
+
+
+class TestVersitygw(Against, unittest.TestCase):
+    name = "versitygw"
+
+
+class TestRclone(Against, unittest.TestCase):
+    name = "rclone"
