@@ -84,7 +84,8 @@ def started(name: str, directory: Path) -> Iterator[Server]:
 
 def _found(name: str, how: str) -> str:
     beside = Path(sys.executable).parent / name
-    places = [os.environ.get(f"{name.upper()}_BINARY"), shutil.which(name), str(beside), str(Path.home() / "go/bin" / name)]
+    said = os.environ.get(f"{name.upper()}_BINARY")
+    places = [said, shutil.which(name), str(beside), str(Path.home() / "go/bin" / name)]
     for place in places:
         if place and os.access(place, os.X_OK):
             return place

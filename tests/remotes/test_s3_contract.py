@@ -7,6 +7,7 @@ import uuid
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 import pytest_twisted
 from twisted.internet import reactor
@@ -23,6 +24,7 @@ class Against(RemoteContract):
     """A prefix of its own for each test."""
 
     name = ""
+    more: ClassVar[dict[str, object]] = {}
     chunk_size = 5 * MIB
 
     @classmethod
@@ -50,7 +52,7 @@ class Against(RemoteContract):
 
     def make_remote(self, journal):
         self.rig.journal = journal
-        return self.rig.remote(template=self.template, part_size=self.chunk_size)
+        return self.rig.remote(template=self.template, part_size=self.chunk_size, **self.more)
 
     def read_object(self, key: str) -> bytes | None:
         async def read() -> bytes | None:
@@ -81,3 +83,4 @@ class TestVersitygw(Against, unittest.TestCase):
 
 class TestRclone(Against, unittest.TestCase):
     name = "rclone"
+    more: ClassVar[dict[str, object]] = {"look_first": True}  # it knows no conditions

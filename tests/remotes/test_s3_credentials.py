@@ -141,7 +141,11 @@ async def test_why_there_are_no_keys_is_told_without_what_it_might_quote(pool, b
     assert (await credentials.get()).secret_key == "secret"
 
 
-ALONE = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"}
+ALONE = {
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": "/nonexistent",
+    "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+}
 
 
 @pytest.fixture

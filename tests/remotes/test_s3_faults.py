@@ -77,7 +77,7 @@ MATRIX = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("operation", "how", "more"), MATRIX, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(("operation", "how", "more"), MATRIX, ids=lambda value: str(value)[:20])
 @pytest_twisted.ensureDeferred
 async def test_whatever_goes_wrong_once_the_object_is_right_in_the_end(server, template, operation, how, more):
     data = SMALL if operation == "PutObject" else BIG
@@ -265,7 +265,7 @@ async def test_when_nobody_may_look_an_object_up_it_is_told_which_right_is_missi
     async with rig(server) as it:
         remote = it.remote(template=template, part_size=PART)
         it.proxy.trouble("CompleteMultipartUpload", "lose")
-        it.proxy.trouble("HeadObject", "answer", answer=b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        it.proxy.trouble("HeadObject", "answer", answer=answer("403 Forbidden"))
         with pytest.raises(Transient):
             await upload(remote, U1, BIG)
         with pytest.raises(AuthFailed) as caught:

@@ -19,7 +19,6 @@ from zope.interface import implementer
 
 from resumable.remotes import keys
 from resumable.remotes.interfaces import (
-    Conflict,
     IClosable,
     IDeletable,
     IJournal,
@@ -29,7 +28,6 @@ from resumable.remotes.interfaces import (
     IRemoteStorage,
     ISweeper,
     NotThere,
-    OutOfStep,
     Part,
     Permanent,
     Plan,
@@ -38,11 +36,11 @@ from resumable.remotes.interfaces import (
 )
 from resumable.remotes.plan import PART_SIZE, TooLarge, plan_for
 from resumable.remotes.records import State
-from resumable.remotes.regions import BytesRegion, check_chunk
+from resumable.remotes.regions import check_chunk
 from resumable.remotes.s3.answers import ListedPart
-from resumable.remotes.s3.checksums import of_whole
 from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.dialects import AWS, Dialect
+from resumable.remotes.s3.finishing import Finishing
 from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.s3.records import Record, Records
 from resumable.remotes.s3.store import Store
@@ -51,7 +49,11 @@ from resumable.threads import IPool
 
 @implementer(IRemoteStorage, IPartRemote, IDeletable, IProbe, ISweeper, IClosable)
 class S3Remote:
-    """One bucket and prefix. ``now``: seconds since the epoch. ``closing`` is called at the end."""
+    """One bucket and prefix. ``now``: seconds since the epoch. ``closing`` is called at the end.
+
+    ``look_first``: where the store knows no conditions, look for another's object before making ours, with a request
+    more; None: if keys may meet.
+    """
 
     def __init__(
         self,
@@ -65,15 +67,16 @@ class S3Remote:
         options: ObjectOptions | None = None,
         part_size: int = PART_SIZE,
         replace: bool = False,
+        look_first: bool | None = None,
         closing: Callable[[], Deferred[None]] | None = None,
     ) -> None:
         self._template = template or keys.parse()
         self._records = Records(journal)
         self._options = options or ObjectOptions()
-        self._store = Store(client, dialect, self._options, self._template, replace)
+        self._store = Store(client, dialect, self._options, self._template, replace, look_first)
         self._dialect = dialect
         self._part_size = part_size
-        self._pool = pool
+        self._finishing = Finishing(self._records, self._store, pool)
         self._now = now
         self._closing = closing
 
@@ -87,7 +90,7 @@ class S3Remote:
 
     def finalize_upload(self, upload_id: str) -> Deferred[Stored]:
         """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._finalize(upload_id))
+        return Deferred.fromCoroutine(self._finishing.finalize(upload_id))
 
     def abort_upload(self, upload_id: str) -> Deferred[None]:
         """See IRemoteStorage."""
@@ -95,7 +98,7 @@ class S3Remote:
 
     def get_upload_progress(self, upload_id: str) -> Deferred[int]:
         """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._progress(upload_id))
+        return Deferred.fromCoroutine(self._finishing.progress(upload_id))
 
     def part_plan(self, upload_id: str) -> Deferred[Plan]:
         """See IPlanned."""
@@ -104,7 +107,7 @@ class S3Remote:
 
     def confirmed_parts(self, upload_id: str) -> Deferred[Sequence[Part]]:
         """See IPartRemote."""
-        return Deferred.fromCoroutine(self._confirmed(upload_id))
+        return Deferred.fromCoroutine(self._finishing.confirmed(upload_id))
 
     def delete_object(self, upload_id: str) -> Deferred[bool]:
         """See IDeletable."""
@@ -137,6 +140,8 @@ class S3Remote:
 
     async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes]) -> str:
         record = await self._records.load(upload_id)
+        if record and record.state is State.OVER and record.multipart is not None:
+            await self._end(upload_id, record)  # it was being aborted
         known = record if record and record.state is not State.OVER else None
         try:
             if known is None:
@@ -169,7 +174,7 @@ class S3Remote:
         if (part.offset, part.size) != (offset, size):
             raise ValueError(f"{size} bytes at {offset} are no part of the plan, but {part}")
         if record.multipart is None and record.plan.is_single(record.size):
-            await self._stored(upload_id, record, await self._store.put(upload_id, record, data))
+            await self._finishing.keep(upload_id, record, await self._store.put(upload_id, record, data))
             return
         record = await self._records.alone(upload_id, lambda: self._with_multipart(upload_id))
         if record.stored:
@@ -177,7 +182,7 @@ class S3Remote:
         try:
             written = await self._store.upload_part(record, part.number, data)
         except NotThere as error:
-            if await self._lost(upload_id, record) is None:
+            if await self._finishing.lost(upload_id, record) is None:
                 raise NotThere(error.reason, status=error.status, code=error.code) from None
             return
         saved = ListedPart(part.number, part.size, written.etag, written.checksum)
@@ -195,125 +200,23 @@ class S3Remote:
         begun = evolve(record, multipart=await self._store.create(upload_id, record))
         return await self._records.save(upload_id, begun)
 
-    async def _finalize(self, upload_id: str) -> Stored:
-        record = await self._records.started(upload_id)
-        if record.stored:
-            return record.stored
-        if record.size is None:
-            raise OutOfStep("the size of the upload was never given")
-        if not record.multipart:
-            if record.size:
-                raise OutOfStep("nothing was written", 0)
-            put = await self._store.put(upload_id, record, BytesRegion(b""))
-            return await self._stored(upload_id, record, put)
-        if record.state is State.PLACING:
-            there = await self._store.find_ours(upload_id, record)
-            if there:
-                return await self._stored(upload_id, record, there)
-        parts = await self._all_parts(upload_id, record, record.size)
-        if record.state is not State.PLACING:
-            record = await self._records.save(upload_id, evolve(record, state=State.PLACING))
-        return await self._complete(upload_id, record, parts)
-
-    async def _complete(self, upload_id: str, record: Record, parts: Sequence[ListedPart]) -> Stored:
-        whole = None
-        algorithm = self._store.algorithm(record)
-        if algorithm and algorithm.polynomial and record.full_object:
-            values = [(part.checksum or "", part.size) for part in parts]
-            whole = await self._pool.run(of_whole, algorithm, values)
-        try:
-            return await self._stored(upload_id, record, await self._store.complete(upload_id, record, parts, whole))
-        except NotThere as error:
-            there = await self._lost(upload_id, record)
-            if there is None:
-                raise NotThere(error.reason, status=error.status, code=error.code) from None
-            return there
-        except Conflict:
-            raise
-        except Exception as error:
-            code = getattr(error, "code", None)
-            if code in ("ConditionalRequestConflict", "BadDigest"):
-                await self._store.abort(record.key, record.multipart or "")
-                if (there := await self._lost(upload_id, record)) is not None:
-                    return there
-                raise NotThere(f"{error}; its parts have to be written again", code=code) from None
-            if code in ("InvalidPart", "InvalidPartOrder"):
-                raise OutOfStep(f"{error}", await self._progress(upload_id), code=code) from None
-            raise
-
-    async def _all_parts(self, upload_id: str, record: Record, size: int) -> Sequence[ListedPart]:
-        """What the journal has of each part of the plan. Raises OutOfStep."""
-        known = await self._records.parts(upload_id, record)
-        found = []
-        for part in record.plan.parts(size):
-            one = known.get(part.number)
-            if one is None or one.size != part.size:
-                raise OutOfStep(f"part {part.number} was not confirmed", await self._progress(upload_id))
-            found.append(one)
-        return found
-
-    async def _progress(self, upload_id: str) -> int:
-        end = 0
-        for part in await self._confirmed(upload_id):
-            if part.offset != end:
-                break
-            end = part.end
-        return end
-
-    async def _confirmed(self, upload_id: str) -> Sequence[Part]:
-        record = await self._records.started(upload_id)
-        stored = record.stored
-        may_be_there = record.state is State.PLACING or (record.multipart is None and record.plan.is_single(record.size))
-        if stored is None and may_be_there:
-            there = await self._store.find_ours(upload_id, record)
-            stored = await self._stored(upload_id, record, there) if there else None
-        if stored is not None:
-            return list(record.plan.parts(stored.size))
-        if not record.multipart:
-            return []
-        try:
-            listed = await self._store.list_parts(record)
-        except NotThere as error:
-            there = await self._lost(upload_id, record)
-            if there is None:
-                raise NotThere(error.reason, status=error.status, code=error.code) from None
-            return list(record.plan.parts(there.size))
-        known = await self._records.parts(upload_id, record)
-        return [part for part in map(lambda one: _trusted(record, one, known.get(one.number)), listed) if part]
-
-    async def _lost(self, upload_id: str, record: Record) -> Stored | None:
-        """The store doesn't know the multipart: the object is there and ours, or all begins anew."""
-
-        async def once() -> Stored | None:
-            now = await self._records.started(upload_id)
-            if now.stored or now.multipart != record.multipart:
-                return now.stored  # somebody beside us has found out
-            there = await self._store.find_ours(upload_id, now)
-            if there:
-                return await self._stored(upload_id, now, there)
-            await self._records.save(upload_id, now.without_multipart())
-            await self._records.drop_parts(upload_id)
-            return None
-
-        return await self._records.alone(upload_id, once)
-
-    async def _stored(self, upload_id: str, record: Record, stored: Stored) -> Stored:
-        done = evolve(record, state=State.STORED, stored=stored, parts={})
-        await self._records.save(upload_id, done)
-        if record.multipart is not None:
-            await self._records.drop_parts(upload_id)
-        return stored
-
     async def _abort(self, upload_id: str) -> None:
         record = await self._records.load(upload_id)
-        if record is None or record.state in (State.STORED, State.OVER):
+        if record is None or record.state is State.STORED or (record.state is State.OVER and record.multipart is None):
             return
+        if record.state is not State.OVER:
+            record = await self._records.save(upload_id, evolve(record, state=State.OVER, parts={}))
+        await self._end(upload_id, record)
+
+    async def _end(self, upload_id: str, record: Record) -> None:
+        """Remove what is left of an upload that is over."""
         if record.multipart:
             await self._store.abort(record.key, record.multipart)
         elif record.multipart is not None:
             await self._store.abort_strays(record)
-        await self._records.save(upload_id, evolve(record, state=State.OVER, multipart=None, parts={}))
         await self._records.drop_parts(upload_id)
+        if record.multipart is not None:
+            await self._records.save(upload_id, evolve(record, multipart=None))
 
     async def _delete(self, upload_id: str) -> bool:
         record = await self._records.load(upload_id)
@@ -323,17 +226,6 @@ class S3Remote:
         if record.state is State.STORED:
             await self._records.save(upload_id, evolve(record, state=State.OVER, stored=None))
         return deleted
-
-
-def _trusted(record: Record, listed: ListedPart, known: ListedPart | None) -> Part | None:
-    """The part, if what the store lists is what it confirmed; all others are written again."""
-    try:
-        part = record.plan.part_numbered(listed.number, record.size)
-    except ValueError:
-        return None
-    if known is None or listed.size != part.size or known.etag.strip('"') != listed.etag.strip('"'):
-        return None
-    return part
 
 
 async def _nothing() -> None:

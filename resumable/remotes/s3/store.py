@@ -37,6 +37,7 @@ class Store:
         options: ObjectOptions,
         template: keys.KeyTemplate,
         replace: bool,
+        look_first: bool | None = None,
     ) -> None:
         algorithm(dialect.checksum)  # raises now rather than at the first request
         self._client = client
@@ -44,6 +45,7 @@ class Store:
         self._options = options
         self._template = template
         self._replace = replace
+        self._look_first = not template.is_unique if look_first is None else look_first
 
     def algorithm(self, record: Record) -> Algorithm | None:
         """The checksum that was chosen when the replica was begun."""
@@ -170,7 +172,7 @@ class Store:
             return
         if conditional:
             headers.update(ABSENT)
-        elif not self._template.is_unique:
+        elif self._look_first:
             head = await self._head(record.key)
             if head is not None and head.metadata.get(ID_METADATA) != upload_id:
                 raise _conflict(record.key)

@@ -33,7 +33,6 @@ from resumable.remotes.errors import RemoteError, Transient, Unusable
 from resumable.remotes.s3.body import BytesBody, RegionBody
 from resumable.remotes.s3.connections import Endpoints
 
-
 STALE = "KeptConnectionClosed"
 """The code of a failure that a new connection may well not have: the store had closed the one that was kept."""
 
