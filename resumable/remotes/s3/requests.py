@@ -157,10 +157,11 @@ class Requests:
         sha256 = None if self._unsigned else hashlib.sha256()
         made = algorithm.make() if algorithm else None
         hashes: list[Hash] = [each for each in (sha256, made) if each is not None]
+        pool = self._pool if sha256 or not (algorithm and algorithm.cheap) else None
         if isinstance(data, bytes):
-            await digest_bytes(data, hashes, self._pool)
+            await digest_bytes(data, hashes, pool)
         else:
-            await digest_region(data, hashes, self._pool)
+            await digest_region(data, hashes, pool)
         return sha256.hexdigest() if sha256 else UNSIGNED, encoded(made.digest()) if made else None
 
 
