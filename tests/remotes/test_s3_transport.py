@@ -1,0 +1,160 @@
+"""Connections to a store with TLS, and headers that have to go with every request."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+import pytest_twisted
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet import reactor
+from twisted.internet.ssl import Certificate, PrivateCertificate, trustRootFromCertificates
+from twisted.internet.task import deferLater
+from twisted.web.client import BrowserLikePolicyForHTTPS
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from resumable.remotes.errors import Transient, Unusable
+from resumable.remotes.interfaces import Plan
+from resumable.remotes.keys import parse
+from resumable.remotes.plan import Step
+from resumable.remotes.regions import BytesRegion
+from resumable.remotes.s3.body import RegionBody
+from resumable.remotes.s3.client import S3Client
+from resumable.remotes.s3.credentials import StaticCredentials
+from resumable.remotes.s3.dialects import AWS
+from resumable.remotes.s3.endpoint import Endpoint
+from resumable.remotes.s3.objects import ObjectOptions
+from resumable.remotes.s3.records import Record
+from resumable.remotes.s3.requests import Requests
+from resumable.remotes.s3.store import Store
+from resumable.remotes.s3.transport import Answer, Http
+from resumable.threads import Pool
+
+# of Twisted with a pyOpenSSL that is newer
+pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def certificate() -> PrivateCertificate:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = made.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return PrivateCertificate.loadPEM(pem + private)
+
+
+class Store200(Resource):
+    """Remembers what came."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+        self.payload = ""
+
+    def render(self, request):
+        self.size = len(request.content.read())
+        self.payload = request.getHeader("x-amz-content-sha256")
+        request.setHeader("ETag", '"e"')
+        return b""
+
+
+async def put_over_tls(certificate, policy, unsigned: bool) -> Store200:
+    store, pool = Store200(), Pool(reactor, 1, "tls")
+    pool.start()
+    port = reactor.listenSSL(0, Site(store), certificate.options(), interface="127.0.0.1")
+    http = Http(reactor, policy=policy)
+    place = Endpoint("https", "localhost", port.getHost().port, "/b", "us-east-1", "b")
+    requests = Requests(place, StaticCredentials("a", "s"), http, pool, lambda: 0.0, unsigned=unsigned)
+    try:
+        await S3Client(requests).put_object("k", BytesRegion(bytes(3 << 20)))
+        return store
+    finally:
+        await http.close()
+        await pool.stop()
+        await port.stopListening()
+        await deferLater(reactor, 0.05)
+
+
+@pytest.mark.parametrize("unsigned", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_a_body_goes_over_a_secure_connection_unsigned_only_by_choice(certificate, unsigned):
+    trusted = trustRootFromCertificates([Certificate(certificate.original)])
+    store = await put_over_tls(certificate, BrowserLikePolicyForHTTPS(trusted), unsigned)
+    assert store.size == 3 << 20
+    assert (store.payload == "UNSIGNED-PAYLOAD") is unsigned
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_certificate_that_nobody_trusts_is_told_as_such(certificate):
+    with pytest.raises(Unusable) as caught:
+        await put_over_tls(certificate, BrowserLikePolicyForHTTPS(), False)
+    assert "certificate" in caught.value.advice
+
+
+def test_plain_http_is_never_unsigned():
+    place = Endpoint("http", "h", 80, "/b", "us-east-1", "b")
+    with pytest.raises(ValueError, match="https"):
+        Requests(place, StaticCredentials("a", "s"), None, None, lambda: 0.0, unsigned=True)
+
+
+class Scripted:
+    """Answers each request alike and remembers its headers."""
+
+    def __init__(self, body: bytes) -> None:
+        self.headers: list[dict[str, str]] = []
+        self.body = body
+
+    async def request(self, method, url, headers, body, *, largest, patience=1.0) -> Answer:
+        self.headers.append(dict(headers))
+        return Answer(200, {"etag": '"e"', "content-length": "0"}, self.body)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_customers_key_goes_with_every_request_for_its_object():
+    http = Scripted(b"<ListPartsResult/>")
+    place = Endpoint("https", "h", 443, "/b", "us-east-1", "b")
+    client = S3Client(Requests(place, StaticCredentials("a", "s", "token"), http, None, lambda: 0.0))
+    store = Store(client, AWS, ObjectOptions(customer_key=b"k" * 32), parse(), False)
+    record = Record("k", Plan((Step(5, 10),)), {}, "crc32c", True, size=7, multipart="m")
+    await store.put("u", record, BytesRegion(b"abc"))
+    await store.upload_part(record, 1, BytesRegion(b"abcde"))
+    await store.list_parts(record)
+    await store.find_ours("u", record)
+    for act in (store.create("u", record), store.complete("u", record, [], None)):
+        with pytest.raises(Transient):  # the script's answer is none for these
+            await act
+    assert len(http.headers) == 6
+    for headers in http.headers:
+        assert headers["x-amz-server-side-encryption-customer-algorithm"] == "AES256"
+        assert headers["X-Amz-Security-Token"] == "token"
+        assert "x-amz-server-side-encryption-customer-key-md5" in headers["Authorization"]
+    put, part, complete = http.headers[0], http.headers[1], http.headers[-1]
+    assert put["If-None-Match"] == complete["If-None-Match"] == "*"
+    assert put["x-amz-checksum-crc32c"] and part["x-amz-checksum-crc32c"]
+    assert http.headers[4]["x-amz-checksum-algorithm"] == "CRC32C"
+    assert http.headers[4]["x-amz-checksum-type"] == "FULL_OBJECT"
+
+
+def test_a_body_knows_its_length():
+    assert RegionBody(BytesRegion(b"abc")).length == 3
