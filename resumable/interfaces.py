@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -30,6 +31,8 @@ class FactKind(enum.Enum):
     FINISHED = "finished"
     TERMINATED = "terminated"
     EXPIRED = "expired"
+    STORED = "stored"
+    FAILED = "failed"
 
 
 @frozen
@@ -52,7 +55,8 @@ class Upload:
     ``adoptable`` is the offset up to which bytes found in the data file may be adopted after a crash, provided
     the machine is still in the boot named ``boot_id``; it equals ``offset`` where nothing may be.
     ``metadata`` and ``concat`` are the request's header values, verbatim. ``partials`` are the ids of a final
-    upload's partial uploads, in order.
+    upload's partial uploads, in order. ``required`` counts the remotes that must have it, ``stored_at`` is when the
+    last of them had; since ``dropped_at`` there is no local data any more.
     """
 
     id: str
@@ -69,6 +73,9 @@ class Upload:
     epoch: int = 0
     boot_id: str | None = None
     adoptable: int = 0
+    required: int = 0
+    stored_at: float | None = None
+    dropped_at: float | None = None
 
     @property
     def is_final(self) -> bool:
@@ -81,6 +88,46 @@ class Upload:
     @property
     def finished(self) -> bool:
         return self.finished_at is not None
+
+
+class ReplicaState(enum.Enum):
+    """OPEN: under way or waiting. STORED: finalised. PARKED: given up until somebody restarts it. ENDING: its upload
+    is gone, and what the store has of it is to be removed; the row goes when that is done."""
+
+    OPEN = "open"
+    STORED = "stored"
+    PARKED = "parked"
+    ENDING = "ending"
+
+
+@frozen
+class Replica:
+    """One upload's copy in one remote.
+
+    ``required``: it counts for "stored". ``key`` is None before it was initiated. ``confirmed``: bytes, from the first
+    on without a gap, that the remote has; to be believed only if ``run`` names this run of the daemon, else the remote
+    is asked. ``needs``: below this committed offset an unfinished upload has nothing to send. ``attempts`` failed since
+    something last worked; ``error`` is the last failure, in one line, without secrets; ``retry_at``: not before.
+    ``failing_since``: when the first of these attempts failed. ``stored``: the remote's words (location, etag, ...).
+    ``delete``: ENDING, and the finalised object is to go too. ``seq``: its place in the order of creation.
+    """
+
+    upload_id: str
+    remote: str
+    required: bool = True
+    state: ReplicaState = ReplicaState.OPEN
+    key: str | None = None
+    confirmed: int = 0
+    needs: int = 0
+    run: str = ""
+    attempts: int = 0
+    error: str | None = None
+    retry_at: float | None = None
+    failing_since: float | None = None
+    stored_at: float | None = None
+    stored: Mapping[str, Any] | None = None
+    delete: bool = False
+    seq: int = 0
 
 
 @frozen
@@ -120,8 +167,8 @@ class ICatalog(Interface):
     neither take a change nor prove that it did.
     """
 
-    def create(upload: Upload, facts: Sequence[Fact]) -> Deferred[bool]:
-        """Record a new upload; False when its id is taken (also by one that is gone)."""
+    def create(upload: Upload, facts: Sequence[Fact], replicas: Sequence[Replica] = ()) -> Deferred[bool]:
+        """Record a new upload and its replicas; False when its id is taken (also by one that is gone)."""
 
     def get(upload_id: str) -> Deferred[Upload | None]:
         """The record, gone ones included; None when it is unknown or forgotten."""
@@ -136,11 +183,15 @@ class ICatalog(Interface):
     def commit(change: Commit) -> Deferred[bool]:
         """Move the offset; False when the compare-and-set does not match."""
 
-    def end(upload_id: str, gone: Gone, at: float, facts: Sequence[Fact]) -> Deferred[bool]:
-        """Mark an upload gone; False when it is unknown or gone already. Its data may go once `removable` says so."""
+    def end(upload_id: str, gone: Gone, at: float, facts: Sequence[Fact], delete: bool = False) -> Deferred[bool]:
+        """Mark an upload gone; False when it is unknown or gone already. Its data may go once `removable` says so.
+
+        Its replicas that are not STORED become ENDING; with ``delete`` the STORED ones too, their objects are to go.
+        """
 
     def removable(limit: int) -> Deferred[Sequence[str]]:
-        """Ids of gone uploads (never LOST ones) whose data may still be on disk and that no unassembled final needs."""
+        """Ids of uploads whose data may still be on disk, and need not: gone ones (never LOST) that no unassembled
+        final needs, and dropped ones."""
 
     def removed(upload_ids: Sequence[str]) -> Deferred[None]:
         """The data of these is no longer on disk."""

@@ -19,13 +19,14 @@ PACKAGE = ROOT / "resumable"
 PROTOCOL: frozenset[str] = frozenset()
 INTERFACES = PROTOCOL | {"protocol"}
 THREADS = INTERFACES | {"interfaces"}
-STORES = THREADS | {"threads"}
+STORES = THREADS | {"threads", "replicas"}
 ENGINES = STORES | {"spool", "catalog", "remotes"}
 OUTSIDE = ENGINES | {"replication", "uploads"}
 ROOMS: dict[str, frozenset[str]] = {
     "protocol": PROTOCOL,
     "interfaces": INTERFACES,
     "threads": THREADS,
+    "replicas": THREADS,
     "spool": STORES,
     "catalog": STORES,
     "remotes": STORES,

@@ -345,7 +345,7 @@ def test_an_algorithm_that_is_not_there_is_refused():
 
 
 def test_type_and_name_of_an_object_come_from_the_metadata():
-    headers = ObjectOptions().headers_for("u1", {"filetype": b"image/png", "filename": "Grüße \"x\".png".encode()})
+    headers = ObjectOptions().headers_for("u1", {"filetype": b"image/png", "filename": 'Grüße "x".png'.encode()})
     assert headers["Content-Type"] == "image/png"
     disposition = headers["Content-Disposition"]
     assert disposition.startswith("attachment; filename=\"Gr__e _x_.png\"; filename*=UTF-8''Gr%C3%BC")

@@ -76,7 +76,9 @@ async def test_a_small_upload_needs_one_request(server: Server, prefix: str, siz
         remote = it.remote(template=keys.parse(prefix=prefix), part_size=PART)
         stored = await upload(remote, U1, data, {"filename": b"a.txt", "filetype": b"text/plain"})
         assert it.proxy.requests == {"PutObject": 1}
-        assert stored.key == f"{prefix}/{U1}" and stored.size == size and stored.location == f"s3://{BUCKET}/{stored.key}"
+        assert (
+            stored.key == f"{prefix}/{U1}" and stored.size == size and stored.location == f"s3://{BUCKET}/{stored.key}"
+        )
         assert await it.content(stored.key) == data
         head = await it.client.head_object(stored.key)
         assert head.metadata["resumable-upload-id"] == U1 and head.headers["content-type"] == "text/plain"

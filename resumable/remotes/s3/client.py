@@ -99,9 +99,7 @@ class S3Client:
     ) -> Written:
         """Write a part, over one of the same number."""
         query = [("partNumber", str(part_number)), ("uploadId", upload_id)]
-        answer, checksum = await self._requests.send(
-            "UploadPart", "PUT", key, query, headers, Payload(data, algorithm)
-        )
+        answer, checksum = await self._requests.send("UploadPart", "PUT", key, query, headers, Payload(data, algorithm))
         return written("UploadPart", answer, checksum, algorithm)
 
     async def list_parts(
@@ -201,5 +199,3 @@ class S3Client:
             return parse(answer.body)
         except BadXml as problem:
             raise Transient(f"{operation}: the answer can't be read: {problem}") from None
-
-

@@ -83,9 +83,7 @@ class Store:
             record.key, record.multipart or "", self._options.access_headers(), self.algorithm(record)
         )
 
-    async def complete(
-        self, upload_id: str, record: Record, parts: Sequence[ListedPart], whole: str | None
-    ) -> Stored:
+    async def complete(self, upload_id: str, record: Record, parts: Sequence[ListedPart], whole: str | None) -> Stored:
         """Make the object of its parts; ``whole`` is the checksum of all. Raises Conflict for another's object."""
         headers = self._options.access_headers()
         chosen, size = self.algorithm(record), sum(part.size for part in parts)
@@ -164,9 +162,7 @@ class Store:
         finally:
             await self.abort(key, multipart)
 
-    async def _check_absent(
-        self, upload_id: str, record: Record, headers: dict[str, str], conditional: bool
-    ) -> None:
+    async def _check_absent(self, upload_id: str, record: Record, headers: dict[str, str], conditional: bool) -> None:
         """See to it that no other object is replaced, if that is wanted: by a condition, else by looking first."""
         if self._replace:
             return
