@@ -17,7 +17,7 @@ independent. Sizes and offsets are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -108,6 +108,12 @@ class IRegion(Interface):
         """Exactly the ``size`` bytes from ``offset`` of the region on (0 is its first byte).
 
         Fails with RegionLost, OSError; ValueError for what does not lie in the region. Ask for at most 256 KiB.
+        """
+
+    def scan(offset: int, size: int, feed: Callable[[bytes], object]) -> Deferred[None]:
+        """Give ``feed`` these bytes piece by piece, in order, in the thread that reads them: for digests.
+
+        Fails as `read`, and with what ``feed`` raises. Ask for at most 1 MiB.
         """
 
 

@@ -24,6 +24,9 @@ class Readable(Protocol):
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         """Up to ``size`` bytes, fewer only at the end."""
 
+    def scan(self, offset: int, size: int, feed: Callable[[bytes], object]) -> Deferred[int]:
+        """Give ``feed`` up to ``size`` bytes in a thread, fewer only at the end; answers how many."""
+
 
 @implementer(IRegion)
 class Window:
@@ -40,6 +43,12 @@ class Window:
             return fail(ValueError(f"{size} bytes at {offset} are not in a region of {self.size}"))
         return self._source.read(self._start + offset, size).addCallback(_whole, size)
 
+    def scan(self, offset: int, size: int, feed: Callable[[bytes], object]) -> Deferred[None]:
+        """See IRegion."""
+        if not 0 <= offset <= offset + size <= self.size:
+            return fail(ValueError(f"{size} bytes at {offset} are not in a region of {self.size}"))
+        return self._source.scan(self._start + offset, size, feed).addCallback(_check_count, size)
+
 
 @implementer(IRegion)
 class BytesRegion:
@@ -55,6 +64,14 @@ class BytesRegion:
             return fail(ValueError(f"{size} bytes at {offset} are not in a region of {self.size}"))
         return succeed(self._data[offset : offset + size])
 
+    def scan(self, offset: int, size: int, feed: Callable[[bytes], object]) -> Deferred[None]:
+        """See IRegion."""
+        return Deferred.fromCoroutine(self._scan(offset, size, feed))
+
+    async def _scan(self, offset: int, size: int, feed: Callable[[bytes], object]) -> None:
+        for start in range(offset, offset + size, STEP) or (offset,):
+            feed(await self.read(start, min(STEP, offset + size - start)))
+
 
 async def copy(data: IRegion, write: Callable[[int, bytes], Awaitable[None]], start: int = 0) -> None:
     """Give ``write`` each piece of the region from ``start`` on, with its offset in it, one after the other."""
@@ -65,9 +82,13 @@ async def copy(data: IRegion, write: Callable[[int, bytes], Awaitable[None]], st
 
 
 def _whole(data: bytes, size: int) -> bytes:
-    if len(data) != size:
-        raise RegionLost(f"{size} bytes were committed, {len(data)} are there")
+    _check_count(len(data), size)
     return data
+
+
+def _check_count(count: int, size: int) -> None:
+    if count != size:
+        raise RegionLost(f"{size} bytes were committed, {count} are there")
 
 
 def check_chunk(offset: int, data: IRegion, size: int, declared: int | None) -> None:

@@ -7,12 +7,19 @@ Invariant: the descriptor is closed only when no thread reads through it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final, TypeVar
+
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from resumable.spool.disk import IDisk
 from resumable.threads import IPool
+
+T = TypeVar("T")
+#: Bytes that a scan holds at once: they stay in the processor's cache.
+PIECE: Final = 256 * 1024
 
 
 class Reader:
@@ -35,6 +42,21 @@ class Reader:
         self._reading += 1
         return self._pool.run(self._disk.read, self._fd, size, offset).addBoth(self._one_read)
 
+    def scan(self, offset: int, size: int, feed: Callable[[bytes], object]) -> Deferred[int]:
+        """Give ``feed`` up to ``size`` bytes in the thread that reads them; answers how many. Fails as `read`."""
+        if self._closing is not None:
+            return fail(ValueError("the reader is closed"))
+        self._reading += 1
+        return self._pool.run(self._scan, offset, size, feed).addBoth(self._one_read)
+
+    def _scan(self, offset: int, size: int, feed: Callable[[bytes], object]) -> int:
+        """In a thread."""
+        fed = 0
+        while fed < size and (piece := self._disk.read(self._fd, min(PIECE, size - fed), offset + fed)):
+            feed(piece)
+            fed += len(piece)
+        return fed
+
     def close(self) -> Deferred[None]:
         """Fires when the file is closed, which waits for reads under way. Never fails; may be repeated."""
         done: Deferred[None] = Deferred()
@@ -44,7 +66,7 @@ class Reader:
         self._close_file()
         return done
 
-    def _one_read(self, result: bytes | Failure) -> bytes | Failure:
+    def _one_read(self, result: T) -> T:
         self._reading -= 1
         self._close_file()
         return result

@@ -24,6 +24,10 @@ class File:
     def read(self, offset, size):
         return succeed(self.data[offset : offset + size])
 
+    def scan(self, offset, size, feed):
+        feed(self.data[offset : offset + size])
+        return succeed(len(self.data[offset : offset + size]))
+
 
 class TestRegions(SynchronousTestCase):
     def test_they_provide_the_interface(self):
@@ -39,11 +43,22 @@ class TestRegions(SynchronousTestCase):
 
     def test_a_file_that_is_too_short_is_told(self):
         self.failureResultOf(Window(File(b"0123456789"), 8, 4).read(0, 4), RegionLost)
+        self.failureResultOf(Window(File(b"0123456789"), 8, 4).scan(0, 4, bytearray().extend), RegionLost)
+
+    def test_a_scan_feeds_the_bytes_in_order(self):
+        for region in (BytesRegion(b"3456"), Window(File(b"0123456789"), 3, 4)):
+            fed = bytearray()
+            assert self.successResultOf(region.scan(1, 3, fed.extend)) is None
+            assert fed == b"456"
+
+    def test_what_a_scan_feeds_may_fail(self):
+        self.failureResultOf(BytesRegion(b"three").scan(0, 4, int), ValueError)
 
     def test_nothing_outside_of_a_region_is_read(self):
         for region in (BytesRegion(b"3456"), Window(File(b"0123456789"), 3, 4)):
             for offset, size in ((-1, 2), (0, 5), (3, 2), (5, 0), (1, -1)):
                 self.failureResultOf(region.read(offset, size), ValueError)
+                self.failureResultOf(region.scan(offset, size, bytearray().extend), ValueError)
 
     def test_a_region_is_copied_piece_by_piece_each_after_the_one_before(self):
         written, answers = [], []

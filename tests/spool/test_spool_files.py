@@ -197,6 +197,18 @@ def test_a_reader_reads_on_while_the_file_is_removed(bench):
     assert bench.disk.open_files == 0
 
 
+def test_a_reader_scans_in_pieces_and_tells_where_the_file_ended(bench):
+    data = bytes(range(256)) * 1025
+    bench.result(bench.spool.put(ID, 0, [data]))
+    reader = bench.result(bench.spool.reader(ID))
+    pieces = []
+    assert bench.result(reader.scan(5, len(data), pieces.append)) == len(data) - 5
+    assert b"".join(pieces) == data[5:]
+    assert max(map(len, pieces)) == 256 * 1024
+    assert isinstance(bench.failure(reader.scan(0, 5, lambda _: 1 // 0)), ZeroDivisionError)
+    assert bench.result(reader.close()) is None
+
+
 def test_a_reader_is_closed_only_after_reads_under_way_and_once(bench):
     bench.put_file(b"0123456789")
     reader = bench.result(bench.spool.reader(ID))
@@ -205,6 +217,7 @@ def test_a_reader_is_closed_only_after_reads_under_way_and_once(bench):
     assert [good for good, _ in outcomes(bench, closed)] == [True, True]
     assert [bench.result(read) for read in reads] == [b"01234", b"56789"]
     assert isinstance(bench.failure(reader.read(0, 1)), ValueError)
+    assert isinstance(bench.failure(reader.scan(0, 1, bytearray().extend)), ValueError)
     assert bench.result(reader.close()) is None
     assert bench.operations().count("close") == 1
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import Protocol
 
@@ -18,11 +18,12 @@ from attrs import frozen
 from google_crc32c import Checksum as Crc32c
 
 from resumable.remotes.interfaces import IRegion
-from resumable.remotes.regions import STEP
 from resumable.threads import IPool
 
 INLINE = 64 << 10
 """Bytes that are reckoned at once: a thread would cost more."""
+SCANNED = 1 << 20
+"""Bytes that a thread reads and reckons in one go. More would let others wait for it."""
 
 
 class Hash(Protocol):
@@ -92,16 +93,13 @@ def encoded(digest: bytes) -> str:
     return b64encode(digest).decode()
 
 
-async def digest_region(region: IRegion, hashes: Sequence[Hash], pool: IPool | None) -> None:
-    """Feed the whole region to all hashes; without a pool at once."""
+async def digest_region(region: IRegion, hashes: Sequence[Hash]) -> None:
+    """Feed the whole region to all hashes, in the threads that read it."""
     offset = 0
     while offset < region.size and hashes:
-        piece = await region.read(offset, min(STEP, region.size - offset))
-        offset += len(piece)
-        if pool is None:
-            _update(hashes, piece)
-        else:
-            await pool.run(_update, hashes, piece)
+        size = min(SCANNED, region.size - offset)
+        await region.scan(offset, size, partial(_update, hashes))
+        offset += size
 
 
 async def digest_bytes(data: bytes, hashes: Sequence[Hash], pool: IPool | None) -> None:

@@ -161,7 +161,7 @@ class Requests:
         if isinstance(data, bytes):
             await digest_bytes(data, hashes, pool)
         else:
-            await digest_region(data, hashes, pool)
+            await digest_region(data, hashes)
         return sha256.hexdigest() if sha256 else UNSIGNED, encoded(made.digest()) if made else None
 
 
