@@ -10,9 +10,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from attrs import evolve
+
+from resumable.catalog import replica_changes
 from resumable.catalog.outbox import Outbox
 from resumable.catalog.schema import INSERT, IS_CLEARED, LIMIT, PIN, to_row
-from resumable.interfaces import Commit, Fact, Gone, Upload
+from resumable.interfaces import Commit, Fact, Gone, Replica, Upload
 
 _OPEN = "finished_at IS NULL AND gone IS NULL"
 _CREATE = f"{INSERT} ON CONFLICT (id) DO NOTHING"
@@ -26,15 +29,20 @@ _FINISH = f"""UPDATE uploads SET offset = ?1, adoptable = ?1, touched_at = MAX(t
 _ADOPT = f"""UPDATE uploads SET offset = ?1, adoptable = ?1, touched_at = MAX(touched_at, ?2),
     finished_at = CASE WHEN length = ?1 THEN MAX(touched_at, ?2) END
     WHERE id = ?3 AND offset < ?1 AND adoptable >= ?1 AND IFNULL(length, {LIMIT}) >= ?1 AND {_OPEN}"""
-_END = "UPDATE uploads SET gone = ?, gone_at = MAX(touched_at, ?) WHERE id = ? AND gone IS NULL"
+_END = """UPDATE uploads SET gone = ?, gone_at = MAX(touched_at, ?), settled_at = NULL
+    WHERE id = ? AND gone IS NULL"""
+_REMOVED = "UPDATE uploads SET on_disk = 0 WHERE id = ? AND IFNULL(gone, dropped_at) IS NOT NULL"
 _UNPIN = "DELETE FROM pins WHERE final_id = ?"
-_FORGET = f"""DELETE FROM uploads WHERE seq IN
-    (SELECT seq FROM uploads WHERE {IS_CLEARED} AND gone_at < ? ORDER BY gone_at LIMIT ?)"""
+FORGETTABLE = f"SELECT id FROM uploads WHERE {IS_CLEARED} AND gone_at < ? ORDER BY gone_at LIMIT ?"
 
 
-def create(connection: sqlite3.Connection, outbox: Outbox, upload: Upload, facts: Sequence[Fact]) -> bool:
+def create(
+    connection: sqlite3.Connection, outbox: Outbox, upload: Upload, facts: Sequence[Fact], replicas: Sequence[Replica]
+) -> bool:
+    upload = evolve(upload, required=sum(replica.required for replica in replicas))
     if connection.execute(_CREATE, to_row(upload)).rowcount != 1:
         return False
+    replica_changes.create(connection, upload.id, replicas)
     if upload.partials and upload.finished_at is None and upload.gone is None:
         connection.executemany(PIN, [(partial, upload.id) for partial in upload.partials])
     if facts:
@@ -69,10 +77,17 @@ def adopt(
 
 
 def end(
-    connection: sqlite3.Connection, outbox: Outbox, upload_id: str, gone: Gone, at: float, facts: Sequence[Fact]
+    connection: sqlite3.Connection,
+    outbox: Outbox,
+    upload_id: str,
+    gone: Gone,
+    at: float,
+    facts: Sequence[Fact],
+    delete: bool,
 ) -> bool:
     if connection.execute(_END, (gone.value, at, upload_id)).rowcount != 1:
         return False
+    replica_changes.end(connection, upload_id, delete)
     connection.execute(_UNPIN, (upload_id,))
     if facts:
         outbox.take(connection, facts)
@@ -80,13 +95,14 @@ def end(
 
 
 def removed(connection: sqlite3.Connection, upload_ids: Sequence[str]) -> None:
-    connection.executemany(
-        "UPDATE uploads SET on_disk = 0 WHERE id = ? AND gone IS NOT NULL", [(one,) for one in upload_ids]
-    )
+    connection.executemany(_REMOVED, [(one,) for one in upload_ids])
 
 
 def forget(connection: sqlite3.Connection, gone_before: float, limit: int) -> int:
-    return connection.execute(_FORGET, (gone_before, limit)).rowcount
+    chosen = connection.execute(FORGETTABLE, (gone_before, limit)).fetchall()
+    connection.executemany("DELETE FROM uploads WHERE id = ?", chosen)
+    replica_changes.forget(connection, [upload_id for (upload_id,) in chosen])
+    return len(chosen)
 
 
 def record_lost(connection: sqlite3.Connection, upload_ids: Sequence[str], at: float) -> int:

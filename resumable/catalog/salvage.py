@@ -35,14 +35,25 @@ _INDEX = """SELECT id, seq FROM uploads INDEXED BY uploads_by_id
 _FACTS = (
     "SELECT seq, deliverer, upload_id, kind, at, data FROM outbox NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
 )
-_SAVE = f"""INSERT INTO uploads ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_SAVE = f"""INSERT INTO uploads ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET ({COLUMNS}) = ({", ".join(f"excluded.{name}" for name in COLUMNS.split(", "))})
     WHERE (excluded.epoch, excluded.offset) > (uploads.epoch, uploads.offset)"""
 _TEXT, _REAL, _INT = (str,), (float,), (int,)
 _NONE = type(None)
 _TYPES: Final[tuple[tuple[type, ...], ...]] = (
     *(_TEXT, _REAL, _REAL, (int, _NONE), _INT, (str, _NONE), (str, _NONE), (str, _NONE)),
-    *((float, _NONE), (str, _NONE), (float, _NONE), _INT, (str, _NONE), _INT, _INT),
+    *(
+        (float, _NONE),
+        (str, _NONE),
+        (float, _NONE),
+        _INT,
+        (str, _NONE),
+        _INT,
+        _INT,
+        (float, _NONE),
+        (float, _NONE),
+        _INT,
+    ),
 )
 
 

@@ -8,16 +8,21 @@ migrations that have run: https://www.sqlite.org/pragma.html#pragma_user_version
 ``uploads`` keeps its rows in the order of creation and finds them by an index on the random id: rows that are
 being appended to are young and share pages, so a batch of commits touches few of them. ``pins`` holds what
 unfinished finals need and is empty without such; every partial index covers rows that some work is waiting
-for, so a million finished uploads cost these queries nothing.
+for, so a million finished uploads cost these queries nothing. ``settled_at`` is set while an upload has its
+data here and doesn't need it: then it is when the last of its replicas was stored.
+
+All of the schema has to fit the first page, so what is added is written tersely. A catalog that was migrated has
+its later tables on other pages than one made anew; should it lose its first page, then it loses what is in them.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from resumable.interfaces import CatalogUnavailable, Gone, Upload
+from resumable.interfaces import CatalogUnavailable, Gone, Replica, ReplicaState, Upload
 
 PAGE_SIZE: Final = 4096
 APPLICATION_ID: Final = 0x7265736D  # "resm"
@@ -25,8 +30,11 @@ LIMIT: Final = (1 << 63) - 1  # SQLite's largest integer
 
 NEEDS_EXPIRY: Final = "gone IS NULL AND (finished_at IS NULL OR (concat IS NOT NULL AND partials IS NULL))"
 WAITING_FINAL: Final = "partials IS NOT NULL AND finished_at IS NULL AND gone IS NULL"
-HAS_DATA: Final = "gone IN ('expired', 'terminated') AND on_disk = 1"
+HAS_DATA: Final = "on_disk = 1 AND IFNULL(gone, dropped_at) <> 'lost'"  # gone but not lost, or dropped
 IS_CLEARED: Final = "gone IS NOT NULL AND on_disk = 0"
+IS_SETTLED: Final = "settled_at IS NOT NULL"
+IN_WORK: Final = "state IN ('open', 'ending')"
+WAITS: Final = f"{IN_WORK} AND retry_at IS NOT NULL"
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -55,7 +63,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE UNIQUE INDEX uploads_by_id ON uploads (id)",
         f"CREATE INDEX uploads_to_expire ON uploads (touched_at) WHERE {NEEDS_EXPIRY}",
         f"CREATE INDEX uploads_to_assemble ON uploads (created_at) WHERE {WAITING_FINAL}",
-        f"CREATE INDEX uploads_to_remove ON uploads (gone_at) WHERE {HAS_DATA}",
+        "CREATE INDEX uploads_to_remove ON uploads (gone_at) WHERE gone IN ('expired', 'terminated') AND on_disk = 1",
         f"CREATE INDEX uploads_to_forget ON uploads (gone_at) WHERE {IS_CLEARED}",
         """CREATE TABLE pins (
             partial_id TEXT NOT NULL,
@@ -75,16 +83,58 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE batches (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL)",
         "INSERT INTO batches VALUES (1, 0)",
     ),
+    (
+        "ALTER TABLE uploads ADD required INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE uploads ADD stored_at REAL",
+        "ALTER TABLE uploads ADD dropped_at REAL",
+        "ALTER TABLE uploads ADD settled_at REAL",
+        "DROP INDEX uploads_to_remove",
+        f"CREATE INDEX uploads_to_remove ON uploads (gone_at) WHERE {HAS_DATA}",
+        f"CREATE INDEX uploads_to_drop ON uploads (settled_at) WHERE {IS_SETTLED}",
+        """CREATE TABLE replicas (
+seq INTEGER PRIMARY KEY,
+upload_id TEXT NOT NULL,
+remote TEXT NOT NULL,
+required INTEGER NOT NULL,
+state TEXT NOT NULL CHECK (state IN ('open', 'stored', 'parked', 'ending')),
+key TEXT,
+confirmed INTEGER NOT NULL,
+needs INTEGER NOT NULL,
+run TEXT NOT NULL,
+attempts INTEGER NOT NULL,
+error TEXT,
+retry_at REAL,
+failing_since REAL,
+stored_at REAL,
+stored TEXT,
+deletes INTEGER NOT NULL,
+journal TEXT)""",
+        "CREATE UNIQUE INDEX replicas_by_upload ON replicas (upload_id, remote)",
+        f"CREATE INDEX replicas_in_work ON replicas (remote) WHERE {IN_WORK}",
+        f"CREATE INDEX replicas_waiting ON replicas (remote, retry_at) WHERE {WAITS}",
+        "CREATE INDEX replicas_by_key ON replicas (remote, key) WHERE key IS NOT NULL",
+        """CREATE TABLE replica_parts (
+upload_id TEXT,
+remote TEXT,
+number INTEGER,
+value TEXT NOT NULL,
+PRIMARY KEY (upload_id, remote, number)) WITHOUT ROWID""",
+    ),
 )
 
 FIELDS: Final = (
     "id, created_at, touched_at, length, offset, metadata, concat, partials, "
-    "finished_at, gone, gone_at, epoch, boot_id, adoptable"
+    "finished_at, gone, gone_at, epoch, boot_id, adoptable, required, stored_at, dropped_at"
 )
-INSERT: Final = f"INSERT INTO uploads ({FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+REPLICA_FIELDS: Final = (
+    "upload_id, remote, required, state, key, confirmed, needs, run, "
+    "attempts, error, retry_at, failing_since, stored_at, stored, deletes, seq"
+)
+INSERT: Final = f"INSERT INTO uploads ({FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 PIN: Final = "INSERT OR IGNORE INTO pins (partial_id, final_id) VALUES (?, ?)"
 
 _GONE = {gone.value: gone for gone in Gone}
+_STATES = {state.value: state for state in ReplicaState}
 
 
 def to_row(upload: Upload) -> tuple[object, ...]:
@@ -104,12 +154,15 @@ def to_row(upload: Upload) -> tuple[object, ...]:
         upload.epoch,
         upload.boot_id,
         max(upload.offset, upload.adoptable),
+        upload.required,
+        upload.stored_at,
+        upload.dropped_at,
     )
 
 
 def to_upload(row: tuple[Any, ...]) -> Upload:
     """The record of one row of FIELDS."""
-    upload_id, created, touched, length, offset, metadata, concat, listed, finished, gone, gone_at, *append = row
+    upload_id, created, touched, length, offset, metadata, concat, listed, finished, gone, gone_at, *others = row
     return Upload(
         upload_id,
         created,
@@ -122,12 +175,46 @@ def to_upload(row: tuple[Any, ...]) -> Upload:
         finished,
         None if gone is None else _GONE[gone],
         gone_at,
-        *append,
+        *others,
     )
 
 
 def to_uploads(rows: Iterable[tuple[Any, ...]]) -> list[Upload]:
     return [to_upload(row) for row in rows]
+
+
+def to_replica(row: tuple[Any, ...]) -> Replica:
+    """The record of one row of REPLICA_FIELDS."""
+    upload_id, remote, required, state, *work, stored, deletes, seq = row
+    words = None if stored is None else json.loads(stored)
+    values = (upload_id, remote, bool(required), _STATES[state], *work, words, bool(deletes), seq)
+    return Replica(*values)
+
+
+def from_replica(upload_id: str, replica: Replica) -> tuple[object, ...]:
+    """The values of REPLICA_FIELDS for a new row of that upload: the database gives it its ``seq``."""
+    return (
+        upload_id,
+        replica.remote,
+        replica.required,
+        replica.state.value,
+        replica.key,
+        replica.confirmed,
+        replica.needs,
+        replica.run,
+        replica.attempts,
+        replica.error,
+        replica.retry_at,
+        replica.failing_since,
+        replica.stored_at,
+        None if replica.stored is None else to_json(replica.stored),
+        replica.delete,
+        None,
+    )
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":"))
 
 
 def version(connection: sqlite3.Connection) -> int:

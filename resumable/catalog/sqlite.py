@@ -21,8 +21,9 @@ from resumable.catalog.ballast import Ballast
 from resumable.catalog.batches import Batches, Job, connect
 from resumable.catalog.outbox import Outbox, Pending
 from resumable.catalog.recovery import Opened
+from resumable.catalog.replicas import Replicas
 from resumable.catalog.schema import migrate
-from resumable.interfaces import CatalogUnavailable, Commit, Fact, Gone, ICatalog, Upload
+from resumable.interfaces import CatalogUnavailable, Commit, Fact, Gone, ICatalog, Replica, Upload
 from resumable.threads import IBatcher
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class SqliteCatalog:
     ``deliverers`` names those who want facts; without any, none is kept. ``now`` dates a damaged catalog.
 
     `open` first, then `adoptable`, `adopted`, `ids`, `record_lost` as the start-up needs them: these block. Then
-    `start`, ICatalog's methods, `stop`.
+    `start`, ICatalog's methods and those of ``replicas``, the IReplicas, then `stop`.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class SqliteCatalog:
         self._batcher = batcher(self._work)
         self._started = self._working = False
         self._last = Job(_nothing)
+        self.replicas = Replicas(self._read, self._write, self._outbox)
 
     # Start-up and end
 
@@ -132,8 +134,9 @@ class SqliteCatalog:
 
     # ICatalog
 
-    def create(self, upload: Upload, facts: Sequence[Fact]) -> Deferred[bool]:
-        return self._write(lambda connection: changes.create(connection, self._outbox, upload, facts))
+    def create(self, upload: Upload, facts: Sequence[Fact], replicas: Sequence[Replica] = ()) -> Deferred[bool]:
+        """See ICatalog. The upload's ``required`` is counted from the replicas, whatever it says."""
+        return self._write(lambda connection: changes.create(connection, self._outbox, upload, facts, replicas))
 
     def get(self, upload_id: str) -> Deferred[Upload | None]:
         return self._read(lambda connection: lookups.get(connection, upload_id))
@@ -151,8 +154,10 @@ class SqliteCatalog:
             return fail(ValueError(f"a commit from {change.start} back to {change.offset}"))
         return self._write(lambda connection: changes.commit(connection, self._outbox, change))
 
-    def end(self, upload_id: str, gone: Gone, at: float, facts: Sequence[Fact]) -> Deferred[bool]:
-        return self._write(lambda connection: changes.end(connection, self._outbox, upload_id, gone, at, facts), True)
+    def end(self, upload_id: str, gone: Gone, at: float, facts: Sequence[Fact], delete: bool = False) -> Deferred[bool]:
+        return self._write(
+            lambda connection: changes.end(connection, self._outbox, upload_id, gone, at, facts, delete), True
+        )
 
     def mark_lost(self, upload_id: str, at: float) -> Deferred[bool]:
         """The data file is gone or shorter than the offset: 410 from now on; False as `end`."""

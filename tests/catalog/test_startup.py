@@ -165,7 +165,7 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         lookups.UNASSEMBLED: "uploads_to_assemble",
         lookups.ADOPTABLE: "uploads_to_expire",
         lookups.FINALS_OF: "uploads_by_id",
-        changes._FORGET: "uploads_to_forget",
+        changes.FORGETTABLE: "uploads_to_forget",
         changes._COMMIT: "uploads_by_id",
         changes._UNPIN: "pins_by_final",
     }
