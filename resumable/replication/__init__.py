@@ -1,0 +1,1 @@
+"""The engine between the tiers: every committed byte goes on to the remotes."""

@@ -1,0 +1,186 @@
+"""Which uploads a remote has to look at next.
+
+One reason to change: where work comes from. It comes from wakes, from retries, and from the catalog, page by page.
+
+Invariant: memory is bounded whatever there is to do: what finds no room here is found in the catalog later, and a pass
+over the catalog goes on only when little is left here. Nothing waits for ever: a pass begins at the start, whenever
+something found no room, and now and then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from resumable.interfaces import CatalogUnavailable, Replica, Upload
+from resumable.replication.settings import Means
+from resumable.threads import Stopped
+
+QUEUE = 1024
+"""Uploads that wait for their turn."""
+RETRIES = 1024
+"""Uploads that wait for their next try, each with a timer."""
+PAGE = 256
+LOW = 256
+"""With fewer in the queue the next page is read."""
+NOW_AND_THEN = 30.0
+"""Seconds between two passes, at least; and ten times as long as a pass takes."""
+CATALOG_PAUSE = 5.0
+"""Seconds after which a catalog that failed is asked again."""
+
+_log = Logger()
+
+
+class Agenda:
+    """``offer`` is shown what a pass finds and says whether it is to be queued; ``wake``: there may be some now."""
+
+    def __init__(
+        self,
+        remote: str,
+        means: Means,
+        offer: Callable[[Replica, Upload | None], bool],
+        wake: Callable[[], None],
+    ) -> None:
+        self._remote = remote
+        self._replicas = means.replicas
+        self._clock = means.clock
+        self._wall = means.wall
+        self._offer = offer
+        self._wake = wake
+        self._queue: dict[str, None] = {}
+        self._retries: dict[str, IDelayedCall] = {}
+        self._place: int | None = None
+        self._again = False
+        self._retries_lost = False
+        self._reading: Deferred[None] | None = None
+        self._timer: IDelayedCall | None = None
+        self._began = 0.0
+        self._stopped = False
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their next try, as far as it is known here."""
+        return len(self._retries)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there is more to do than was begun."""
+        return bool(self._queue) or self._place is not None
+
+    def add(self, upload_id: str) -> None:
+        """To the end of the queue, unless it is in it. Without room: the catalog is looked through again."""
+        if upload_id in self._queue:
+            return
+        if len(self._queue) < QUEUE:
+            self._queue[upload_id] = None
+        else:
+            self._again = True
+
+    def take(self) -> str | None:
+        """The first of the queue, which has it no longer."""
+        upload_id = next(iter(self._queue), None)
+        if upload_id is not None:
+            del self._queue[upload_id]
+            if (retry := self._retries.pop(upload_id, None)) is not None:
+                retry.cancel()
+        return upload_id
+
+    def later(self, upload_id: str, seconds: float) -> None:
+        """To the queue, after so long."""
+        if (known := self._retries.pop(upload_id, None)) is not None:
+            known.cancel()
+        if len(self._retries) < RETRIES:
+            self._retries[upload_id] = self._clock.callLater(max(0.0, seconds), self._retry, upload_id)
+        else:
+            self._retries_lost = True
+
+    def forget(self) -> None:
+        """Nothing can be done at the moment: let it all be found in the catalog again."""
+        self._queue.clear()
+        for retry in self._retries.values():
+            retry.cancel()
+        self._retries.clear()
+        self._retries_lost = True
+        self.look()
+
+    def look(self) -> None:
+        """Let the next pass be from the first row on."""
+        self._place, self._again = None, True
+
+    def refill(self) -> None:
+        """Read the next page, if there is room and more may be there."""
+        if self._stopped or self._reading is not None or len(self._queue) >= LOW:
+            return
+        if self._place is None:
+            if not self._again:
+                return
+            self._place, self._again, self._began = 0, False, self._clock.seconds()
+            self._rest(None)
+        self._reading = reading = Deferred.fromCoroutine(self._read(self._place))
+        reading.addErrback(lambda failure: _log.failure("looking for work failed", failure, remote=self._remote))
+        reading.addCallback(self._was_read)
+
+    async def stop(self) -> None:
+        """No timer and no question to the catalog is left when this returns."""
+        self._stopped = True
+        self.forget()
+        self._rest(None)
+        if self._reading is not None:
+            self._reading.cancel()
+            await self._reading
+
+    async def _read(self, place: int) -> None:
+        try:
+            page = await self._replicas.due(self._remote, self._wall(), place, PAGE)
+            for replica, upload in page.due:
+                if self._offer(replica, upload):
+                    self.add(replica.upload_id)
+            if self._place != place:  # told to begin again meanwhile
+                return
+            self._place = page.after
+            if page.after is None:
+                await self._passed()
+        except (CancelledError, Stopped):
+            if not self._stopped:
+                raise
+        except CatalogUnavailable as error:
+            _log.warn("looking for work: {reason}", remote=self._remote, reason=str(error))
+            self._again, self._place = True, None
+            self._rest(CATALOG_PAUSE)
+
+    async def _passed(self) -> None:
+        """A pass is over: when is the next?"""
+        seconds = max(NOW_AND_THEN, 10 * (self._clock.seconds() - self._began))
+        if self._retries_lost:
+            self._retries_lost = False
+            at = await self._replicas.next_retry(self._remote)
+            if at is not None:
+                self._retries_lost = True
+                seconds = min(seconds, max(1.0, at - self._wall()))
+        self._rest(seconds)
+
+    def _was_read(self, _: None) -> None:
+        self._reading = None
+        if not self._stopped:
+            self._wake()
+
+    def _retry(self, upload_id: str) -> None:
+        del self._retries[upload_id]
+        self.add(upload_id)
+        self._wake()
+
+    def _rest(self, seconds: float | None) -> None:
+        """Begin the next pass after so long; None: not by the timer."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None if seconds is None else self._clock.callLater(seconds, self._rested)
+
+    def _rested(self) -> None:
+        self._again = True
+        self._wake()

@@ -1,0 +1,149 @@
+"""The engine between the tiers, as the use cases see it.
+
+One reason to change: what they may ask of it. Invariant: nothing here blocks, waits or raises; a remote that fails
+shows in the catalog and in the log, never in an append.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from resumable.interfaces import Replica, Upload
+from resumable.replicas import IReplicas, IReplication, Progress
+from resumable.replication.lane import Lane
+from resumable.replication.settings import Figures, Limits, Means, Remote, Source
+
+
+@implementer(IReplication)
+class Replication:
+    """Sends every committed byte on to the remotes that were chosen for its upload.
+
+    ``open`` is the spool's `reader`. ``clock`` measures spans, ``wall`` tells the time of day. ``run`` is another in
+    each run of the daemon: what an earlier one wrote about a remote's progress isn't believed.
+
+    Each remote may have its share of ``limits.total`` parts on their way and no more, so that one that hangs takes
+    nothing away from the others. Replicas in the catalog whose remote isn't among ``remotes`` are left alone.
+    """
+
+    def __init__(
+        self,
+        remotes: Sequence[Remote],
+        replicas: IReplicas,
+        open: Callable[[str], Deferred[Source]],
+        *,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        rng: Random,
+        run: str,
+        limits: Limits | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        means = Means(replicas, open, clock, wall, rng, run, limits)
+        slots = max(1, min(limits.per_remote, limits.total // max(1, len(remotes))))
+        self.acknowledges = limits.acknowledges
+        self._replicas = replicas
+        self._run = run
+        self._lanes = {each.name: Lane(each, means, slots, self._stored, self._caught_up) for each in remotes}
+        if len(self._lanes) != len(remotes):
+            raise ValueError("two remotes have the same name")
+        self._waiting: dict[str, list[Deferred[None]]] = {}
+        self._refused: list[Deferred[None]] = []
+
+    # -- the run
+
+    def start(self) -> None:
+        """Look through the catalog for what is to be done, and do it."""
+        for lane in self._lanes.values():
+            lane.start()
+
+    async def stop(self) -> None:
+        """Give up what is under way. The catalog and the remotes are asked nothing after this."""
+        await gatherResults([Deferred.fromCoroutine(lane.stop()) for lane in self._lanes.values()])
+
+    @property
+    def figures(self) -> Mapping[str, Figures]:
+        """What each remote has seen, by its name."""
+        return {name: lane.figures for name, lane in self._lanes.items()}
+
+    # -- IReplication
+
+    def chosen(self, upload: Upload) -> Sequence[Replica]:
+        """See IReplication."""
+        if upload.is_partial:
+            return ()
+        replicas = []
+        for name, lane in self._lanes.items():
+            replica = None
+            if lane.remote.accepts(upload):
+                # nothing of it is in the remote, and this run knows that
+                replica = Replica(upload.id, name, required=lane.remote.required, run=self._run)
+                replicas.append(replica)
+            lane.chosen(upload, replica)
+        return replicas
+
+    def committed(self, upload: Upload) -> None:
+        """See IReplication."""
+        if not upload.is_partial:
+            for lane in self._lanes.values():
+                lane.committed(upload)
+
+    def ended(self, upload_id: str) -> None:
+        """See IReplication."""
+        for lane in self._lanes.values():
+            lane.ended(upload_id)
+
+    def when_stored(self, upload_id: str) -> Deferred[None]:
+        """See IReplication."""
+        stored: Deferred[None] = Deferred(lambda cancelled: self._no_longer(upload_id, cancelled))
+        self._waiting.setdefault(upload_id, []).append(stored)
+        return stored
+
+    def progress(self, upload_id: str) -> Mapping[str, Progress]:
+        """See IReplication."""
+        found = {name: lane.progress(upload_id) for name, lane in self._lanes.items()}
+        return {name: progress for name, progress in found.items() if progress is not None}
+
+    def admits(self) -> bool:
+        """See IReplication."""
+        return not any(lane.lag.over for lane in self._lanes.values() if lane.lag is not None)
+
+    def when_admitted(self) -> Deferred[None]:
+        """See IReplication."""
+        if self.admits():
+            return succeed(None)
+        admitted: Deferred[None] = Deferred(self._refused.remove)
+        self._refused.append(admitted)
+        return admitted
+
+    # -- what else may be asked
+
+    async def restart(self, upload_id: str, remote: str | None = None) -> int:
+        """Try parked replicas of this upload again, of one remote or of all; how many. Raises CatalogUnavailable."""
+        restarted = await self._replicas.restart(upload_id, remote)
+        if restarted:
+            for lane in self._lanes.values():
+                lane.restarted(upload_id)
+        return restarted
+
+    # -- what the lanes say
+
+    def _stored(self, upload_id: str) -> None:
+        for stored in self._waiting.pop(upload_id, []):
+            stored.callback(None)
+
+    def _no_longer(self, upload_id: str, stored: Deferred[None]) -> None:
+        waiting = self._waiting[upload_id]
+        waiting.remove(stored)
+        if not waiting:
+            del self._waiting[upload_id]
+
+    def _caught_up(self) -> None:
+        if self._refused and self.admits():
+            refused, self._refused = self._refused, []
+            for admitted in refused:
+                admitted.callback(None)

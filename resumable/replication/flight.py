@@ -1,0 +1,75 @@
+"""Several parts on their way at once.
+
+One reason to change: how parts of one upload go side by side. Invariant: when `Flight.run` is over, no part is on its
+way any more, however it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.python.failure import Failure
+
+from resumable.remotes.interfaces import Part
+
+
+class Flight:
+    """``width`` parts at once. ``take`` gives the next, or None while there is none; ``write`` writes one.
+
+    The first failure lets no more begin; those that are on their way are waited for.
+    """
+
+    def __init__(
+        self, width: int, take: Callable[[], Part | None], write: Callable[[Part], Coroutine[Deferred[Any], Any, None]]
+    ) -> None:
+        self._width = width
+        self._take = take
+        self._write = write
+        self._flying: dict[Part, Deferred[None]] = {}
+        self._failure: Failure | None = None
+        self._filling = False
+        self._over: Deferred[None] = Deferred()
+
+    @property
+    def size(self) -> int:
+        """The bytes on their way."""
+        return sum(part.size for part in self._flying)
+
+    @property
+    def failed(self) -> bool:
+        return self._failure is not None
+
+    async def run(self) -> None:
+        """Until nothing is on its way and there is nothing to take. Raises what the first to fail failed with."""
+        self.fill()
+        try:
+            await self._over
+        except CancelledError:
+            self._failure = self._failure or Failure()
+            flying = list(self._flying.values())
+            for each in flying:
+                each.cancel()
+            await DeferredList(flying)
+            raise
+        if self._failure is not None:
+            self._failure.raiseException()
+
+    def fill(self) -> None:
+        """Begin what may begin."""
+        if self._filling:
+            return
+        self._filling = True
+        while self._failure is None and len(self._flying) < self._width and (part := self._take()) is not None:
+            self._flying[part] = writing = Deferred.fromCoroutine(self._write(part))
+            writing.addBoth(self._landed, part)
+        self._filling = False
+        if not self._flying and not self._over.called:
+            self._over.callback(None)
+
+    def _landed(self, result: Failure | None, part: Part) -> None:
+        del self._flying[part]
+        if isinstance(result, Failure) and self._failure is None:
+            self._failure = result
+        self.fill()

@@ -1,0 +1,112 @@
+"""How far one remote is behind the spool.
+
+One reason to change: what counts as lag. Invariant: the sum is the catalog's at the last look, moved by every commit
+and confirmation since; where one of these couldn't be counted, the catalog is looked at again soon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from resumable.interfaces import CatalogUnavailable
+from resumable.replication.settings import Means
+from resumable.threads import Stopped
+
+LOOK = 30.0
+SOON = 5.0
+"""Seconds between two looks at the catalog, which goes through all rows for it."""
+
+_log = Logger()
+
+
+class Lag:
+    """``unrecorded`` answers how many confirmed bytes the catalog doesn't know yet; ``changed`` is called when the
+    remote may have caught up."""
+
+    def __init__(self, remote: str, means: Means, unrecorded: Callable[[], int], changed: Callable[[], None]) -> None:
+        self._remote = remote
+        self._replicas = means.replicas
+        self._clock = means.clock
+        self._wall = means.wall
+        self._limits = means.limits
+        self._unrecorded = unrecorded
+        self._changed = changed
+        self.size = 0
+        self.oldest: float | None = None
+        self._since_asked = 0
+        self._looking: Deferred[None] | None = None
+        self._timer: IDelayedCall | None = None
+        self._stopped = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the operator's bound is passed."""
+        limits = self._limits
+        if limits.max_lag is not None and self.size > limits.max_lag:
+            return True
+        if limits.max_lag_age is None or self.oldest is None:
+            return False
+        return self._wall() - self.oldest > limits.max_lag_age
+
+    def move(self, size: int) -> None:
+        """So many bytes were committed that the remote lacks; negative: were confirmed."""
+        self.size += size
+        self._since_asked += size
+        if size < 0:
+            self._changed()
+
+    def uncertain(self) -> None:
+        """Something has moved by nobody knows how much."""
+        self._look_within(SOON)
+
+    def look(self) -> None:
+        """Ask the catalog, now."""
+        if self._looking is None and not self._stopped:
+            self._since_asked = 0
+            self._looking = looking = Deferred.fromCoroutine(self._ask())
+            looking.addErrback(lambda failure: _log.failure("the lag is not known", failure, remote=self._remote))
+            looking.addCallback(self._looked)
+
+    async def stop(self) -> None:
+        """No timer and no question to the catalog is left when this returns."""
+        self._stopped = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+            await self._looking
+
+    async def _ask(self) -> None:
+        try:
+            backlog = await self._replicas.backlog(self._remote)
+        except (CancelledError, Stopped):
+            if not self._stopped:
+                raise
+        except CatalogUnavailable as error:
+            _log.warn("the lag is not known: {reason}", remote=self._remote, reason=str(error))
+        else:
+            # what was confirmed while the question was under way is in both, or in none: the next look puts it right
+            self.size = max(0, backlog.size - self._unrecorded() + max(0, self._since_asked))
+            self.oldest = backlog.oldest
+
+    def _looked(self, _: None) -> None:
+        self._looking = None
+        if self._stopped:
+            return
+        age = self._limits.max_lag_age
+        self._look_within(SOON if self.over else LOOK if age is None else max(SOON, min(LOOK, age / 4)))
+        self._changed()
+
+    def _look_within(self, seconds: float) -> None:
+        at = self._clock.seconds() + seconds
+        if self._stopped:
+            return
+        if self._timer is not None and self._timer.active():
+            if self._timer.getTime() <= at:
+                return
+            self._timer.cancel()
+        self._timer = self._clock.callLater(seconds, self.look)

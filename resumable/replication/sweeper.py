@@ -1,0 +1,98 @@
+"""Finds what was begun in a store and never finished.
+
+One reason to change: what may be removed from a store without being asked for. Invariant: nothing goes but what lies
+under the key of an upload of ours, is not what that upload is working with, and is older than a day; what is not ours
+is counted and reported, never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define
+from twisted.logger import Logger
+
+from resumable.remotes.interfaces import ISweeper, Unfinished
+from resumable.replicas import IReplicas
+
+DAY = 86400.0
+PAGE = 100
+MOST = 10_000
+"""Entries of one store that one sweep looks at; the next one goes on behind them."""
+
+_log = Logger()
+
+
+@define
+class Swept:
+    """``discarded``: removed, or would be. ``young``: of ours, not old enough. ``in_use``: an upload works with it.
+
+    ``foreign``: under keys that we know nothing of.
+    """
+
+    discarded: int = 0
+    young: int = 0
+    in_use: int = 0
+    foreign: int = 0
+
+
+class Sweeper:
+    """One remote's. Call `sweep` about once a day. ``dry_run``: it only tells."""
+
+    def __init__(
+        self,
+        remote: str,
+        backend: ISweeper,
+        replicas: IReplicas,
+        wall: Callable[[], float],
+        *,
+        dry_run: bool = False,
+        most: int = MOST,
+    ) -> None:
+        self._remote = remote
+        self._backend = backend
+        self._replicas = replicas
+        self._wall = wall
+        self._dry_run = dry_run
+        self._most = most
+        self._after: Unfinished | None = None
+
+    async def sweep(self) -> Swept:
+        """What was found. Raises RemoteError, CatalogUnavailable; what was done until then is done."""
+        swept = Swept()
+        for _ in range(max(1, self._most // PAGE)):
+            page = await self._backend.list_unfinished(PAGE, self._after)
+            for found in page:
+                await self._look_at(found, swept)
+            self._after = page[-1] if page else None
+            if not page:
+                break
+        self._report(swept)
+        return swept
+
+    async def _look_at(self, found: Unfinished, swept: Swept) -> None:
+        owners = [found.upload_id] if found.upload_id is not None and await self._knows(found.upload_id) else None
+        owners = owners or list(await self._replicas.owners(self._remote, found.key))
+        if not owners:
+            swept.foreign += 1
+        elif found.started_at is not None and self._wall() - found.started_at < DAY:
+            swept.young += 1
+        elif not all([await self._backend.discard(found, owner, True) for owner in owners]):
+            swept.in_use += 1
+        else:
+            await self._backend.discard(found, owners[0], self._dry_run)
+            swept.discarded += 1
+
+    async def _knows(self, upload_id: str) -> bool:
+        return await self._replicas.get(upload_id, self._remote) is not None
+
+    def _report(self, swept: Swept) -> None:
+        if swept.discarded or swept.foreign:
+            _log.info(
+                "unfinished in the store: {discarded} removed, {foreign} not ours, {young} younger than a day",
+                remote=self._remote,
+                dry_run=self._dry_run,
+                discarded=swept.discarded,
+                foreign=swept.foreign,
+                young=swept.young,
+            )

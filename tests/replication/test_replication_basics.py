@@ -1,0 +1,131 @@
+"""An upload's way into a remote, when nothing goes wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.replication.rig import PART, parts, pattern, plain
+
+KINDS = {"parts": parts(), "plain": plain()}
+
+
+@pytest.fixture(params=KINDS)
+def either(request, make):
+    return make({"a": KINDS[request.param]})
+
+
+@pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, 3 * PART, 1234])
+def test_an_upload_that_arrives_at_once_is_stored_whole(either, size):
+    upload_id = either.upload(size)
+    either.settle([upload_id])
+    either.check(upload_id)
+
+
+def test_a_small_upload_costs_one_request_and_one_write_of_ours(rig):
+    upload_id = rig.upload(50)
+    rig.settle([upload_id])
+    assert rig.calls(upload_id) == ["initiate_upload", "write_chunk", "finalize_upload"]
+    assert rig.replicas.count("advance", "get") == 0
+    assert rig.replicas.count("store") == 1
+
+
+def test_a_large_upload_in_many_pieces_costs_one_request_for_each_part(rig):
+    upload_id = rig.create(1000)
+    for _ in range(200):
+        rig.append(upload_id, pattern(5))
+        rig.advance(0.1)
+    rig.settle([upload_id])
+    rig.check(upload_id)
+    assert sorted(set(rig.calls(upload_id))) == ["finalize_upload", "initiate_upload", "write_chunk"]
+    assert rig.calls(upload_id).count("write_chunk") == 10
+    assert rig.calls(upload_id).count("finalize_upload") == 1
+
+
+def test_parts_go_while_the_client_is_still_sending(either):
+    upload_id = either.create(1000)
+    either.append(upload_id, pattern(450))
+    either.advance(1)
+    (unfinished,) = either.stores["a"].unfinished.values()
+    assert bytes(unfinished.content) == pattern(450)[:400]
+    assert either.replica(upload_id).confirmed == 400
+    assert either.replica(upload_id).needs == 500
+    either.append(upload_id, pattern(550, 2))
+    either.settle([upload_id])
+    either.check(upload_id)
+
+
+def test_a_deferred_length_is_told_before_the_last_chunk(either):
+    upload_id = either.create(None)
+    either.append(upload_id, pattern(100))
+    either.advance(1)
+    assert "write_chunk" not in either.calls(upload_id), "it may be all there is"
+    either.append(upload_id, pattern(150, 2))
+    either.advance(1)
+    assert either.calls(upload_id).count("write_chunk") == 2
+    either.append(upload_id, pattern(70, 3), length=320)
+    either.settle([upload_id])
+    either.check(upload_id)
+
+
+def test_what_was_sent_before_its_length_was_known_may_be_all(either):
+    upload_id = either.create(None)
+    either.append(upload_id, pattern(80))
+    either.advance(1)
+    either.append(upload_id, b"", length=80)
+    either.settle([upload_id])
+    either.check(upload_id)
+
+
+def test_a_partial_has_no_replica_and_a_remote_takes_only_what_it_accepts(make):
+    rig = make({"a": parts(), "b": parts()}, specs={"b": {"accepts": lambda upload: upload.metadata == "b"}})
+    partial, for_a, for_both = rig.create(5, concat="partial"), rig.upload(50), rig.upload(60, metadata="b")
+    rig.append(partial, b"12345")
+    rig.settle([for_a, for_both])
+    rig.settle([for_both], "b")
+    rig.advance(60)
+    rig.check(for_a, for_both)
+    rig.check(for_both, remote="b")
+    assert len(rig.stores["a"].objects) == 2
+    assert len(rig.stores["b"].objects) == 1
+    assert rig.replicas.count("get") == 0, "it is known who has no replica"
+
+
+def test_who_waits_is_told_once_every_required_remote_has_it(make):
+    rig = make({"a": parts(), "b": parts(latency=5.0), "c": parts(latency=1000.0)}, specs={"c": {"required": False}})
+    upload_id = rig.create(50)
+    told = []
+    rig.engine.when_stored(upload_id).addCallback(told.append)
+    given_up = rig.engine.when_stored(upload_id)
+    given_up.addErrback(lambda failure: told.append("cancelled"))
+    given_up.cancel()
+    rig.append(upload_id, pattern(50))
+    rig.settle([upload_id])
+    assert told == ["cancelled"]
+    rig.settle([upload_id], "b")
+    assert told == ["cancelled", None]
+    assert rig.row(upload_id).stored_at is not None
+
+
+def test_progress_tells_of_what_is_on_its_way(make):
+    rig = make({"a": parts(latency=10.0)})
+    upload_id = rig.upload(1000)
+    rig.advance(15)
+    (progress,) = rig.engine.progress(upload_id).values()
+    assert (progress.sent, progress.confirmed) == (400, 0)
+    rig.advance(10)
+    (progress,) = rig.engine.progress(upload_id).values()
+    assert (progress.sent, progress.confirmed) == (800, 400)
+    rig.settle([upload_id])
+    assert rig.engine.progress(upload_id) == {}
+
+
+def test_stopping_gives_up_what_is_under_way_and_the_next_run_goes_on(make):
+    rig = make({"a": parts(latency=10.0)})
+    upload_id = rig.upload(1000)
+    rig.advance(25)
+    rig.stop()
+    rig.start()
+    rig.settle([upload_id])
+    rig.check(upload_id)
+    assert rig.calls(upload_id).count("confirmed_parts") == 1
+    assert rig.calls(upload_id).count("write_chunk") == 6
