@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from klein import Klein
 from twisted.python.failure import Failure
 
-from resumable.http import errors
+from resumable.http import errors, status
 from resumable.http.cors import Cors
 from resumable.http.download import Download, describe
 from resumable.http.origin import Origin
@@ -19,6 +19,7 @@ from resumable.http.streaming import StreamingRequest
 from resumable.interfaces import Upload
 from resumable.protocol import concat, ids, tus
 from resumable.protocol.errors import BadRequest, Gone, Held, MethodNotAllowed, NotFound, TusError, UnsupportedVersion
+from resumable.uploads.gate import Lagging
 from resumable.uploads.shield import shielded
 from resumable.uploads.uploads import CreationCut, Uploads
 
@@ -40,20 +41,32 @@ class RequestFields:
 
 
 class TusResource:
-    """The upload collection and its uploads. ``max_size`` None: unlimited."""
+    """The upload collection and its uploads. ``max_size`` None: unlimited.
+
+    ``status_path``: the last segment of the address of an upload's status.
+    """
 
     app = Klein()
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
 
     def __init__(
-        self, uploads: Uploads, *, origin: Origin, cors: Cors, base_path: str, max_size: int | None, download: bool
+        self,
+        uploads: Uploads,
+        *,
+        origin: Origin,
+        cors: Cors,
+        base_path: str,
+        max_size: int | None,
+        download: bool,
+        status_path: str = "status",
     ) -> None:
         self._uploads = uploads
         self._origin = origin
         self._cors = cors
         self._base_path = base_path
         self._download = download
+        self._status_path = status_path
         self._capabilities = [
             (name.encode(), value.encode()) for name, value in tus.capabilities(max_size, uploads.algorithms).items()
         ]
@@ -72,10 +85,11 @@ class TusResource:
         if isinstance(failure.value, CreationCut):
             self._describe(request, failure.value.upload)
             request.set_field(b"location", self._origin.location(request, failure.value.upload.id).encode())
-            return errors.respond(request, failure.value.error)
-        error = errors.as_tus_error(failure)
-        if isinstance(error, BadRequest) and request.body.trailers:
-            # A checksum that came when bytes had been committed: whoever sent it is to notice.
+            error = failure.value.error
+        else:
+            error = errors.as_tus_error(failure)
+        # A checksum that came when bytes had been committed: whoever sent it is to notice.
+        if isinstance(error, Lagging) or (isinstance(error, BadRequest) and request.body.trailers):
             request.close_after_answer()
         if request.method == b"HEAD" and not isinstance(error, _HEAD_REFUSALS):
             error = Held("The upload can't be looked at now.")
@@ -139,6 +153,16 @@ class TusResource:
         await self._uploads.terminate(_valid(upload_id))
         return self._empty(request, 204)
 
+    @app.route("/<upload_id>/<leaf>", methods=None)
+    async def status(self, request: StreamingRequest, upload_id: str, leaf: str) -> bytes:
+        if leaf != self._status_path:
+            raise NotFound("There is nothing at this address.")
+        if request.method == b"OPTIONS":
+            return self.capabilities(request)
+        if request.method not in (b"GET", b"HEAD"):
+            raise MethodNotAllowed(["GET", "HEAD", "OPTIONS"])
+        return status.respond(request, await self._uploads.status(_valid(upload_id)))
+
     async def _send(self, request: StreamingRequest, upload_id: str) -> None:
         upload, reader = await self._uploads.read(upload_id)
         if request.gone:
@@ -149,7 +173,7 @@ class TusResource:
 
     def _describe(self, request: StreamingRequest, upload: Upload) -> None:
         """Everything HEAD tells of an upload."""
-        if not upload.is_final or upload.finished:
+        if not upload.is_final or (upload.finished and not self._uploads.engine.withheld(upload)):
             request.set_field(b"upload-offset", b"%d" % upload.offset)
         if upload.length is not None:
             request.set_field(b"upload-length", b"%d" % upload.length)

@@ -56,6 +56,7 @@ class Sink:
         "_closing",
         "_draining",
         "_file",
+        "_held",
         "_paused",
         "_pool",
         "_producer",
@@ -96,7 +97,7 @@ class Sink:
         self._file, self._pool, self._budget = file, pool, budget
         self._queue: deque[bytes] = deque()
         self._producer: IPushProducer | None = None
-        self._paused = self._started = self._writing = self._syncing = False
+        self._paused = self._held = self._started = self._writing = self._syncing = False
         self._waiting: list[tuple[int, Deferred[int]]] = []
         self._draining: list[Deferred[None]] = []
         self._closing: list[Deferred[None]] | None = None
@@ -144,6 +145,11 @@ class Sink:
     def unregisterProducer(self) -> None:
         self._producer, self._paused = None, False
 
+    def hold(self, held: bool) -> None:
+        """Have the producer wait, however little is queued; False: it may go on, if the queue lets it."""
+        self._held = held
+        self._pace()
+
     def squeeze(self) -> None:
         """Memory is short (see `Budget`)."""
         if not self._started and self.on_pressure is not None:
@@ -157,13 +163,14 @@ class Sink:
     def _pace(self) -> None:
         if self._producer is None:
             return
-        queued = self.queued if self.failure is None and self._closing is None else 0
+        over = self.failure is not None or self._closing is not None
+        queued, held = (0, False) if over else (self.queued, self._held)
         # who only gathers and can't be told to start would wait for ever
         short = self._budget.over and (self._started or self.on_pressure is not None)
-        if not self._paused and queued and (queued >= HIGH or short):
+        if not self._paused and (held or (queued and (queued >= HIGH or short))):
             self._paused = True
             self._producer.pauseProducing()
-        elif self._paused and (not queued or (queued <= LOW and not short)):
+        elif self._paused and not held and (not queued or (queued <= LOW and not short)):
             self._paused = False
             if self.on_resume is not None:
                 self.on_resume()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -24,6 +25,8 @@ from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpac
 from resumable.protocol.rules import Plan
 from resumable.spool.sink import Sink
 from resumable.uploads.engine import Engine
+from resumable.uploads.finishing import check_repeated
+from resumable.uploads.gate import Gate
 from resumable.uploads.holds import IHolder
 from resumable.uploads.record import Record
 
@@ -48,6 +51,7 @@ class Append:
         "_digest",
         "_end",
         "_engine",
+        "_gate",
         "_heard",
         "_listening",
         "_lock",
@@ -64,6 +68,7 @@ class Append:
 
     _plan: Plan
     _sink: Sink | None
+    _gate: Gate | None
 
     def __init__(self, engine: Engine, upload: Upload, start: int, body: IBody, algorithms: Algorithms) -> None:
         """``upload`` is what is known of it so far; `run` gets the record as it is under the hold."""
@@ -73,7 +78,7 @@ class Append:
         self._algorithms = algorithms
         self._checksum: Checksum | None = None
         self._trailer = self._listening = self._released = False
-        self._sink = None
+        self._sink = self._gate = None
         self._end: Deferred[None] = Deferred()
         self._reason: BaseException | None = None
         self._waiting: list[Deferred[None]] = []
@@ -107,9 +112,15 @@ class Append:
         return self._received
 
     @property
+    def received(self) -> int | None:
+        return None if self._sink is None else self._received
+
+    @property
     def committable(self) -> int:
         """How far commits may go while the end of the body hasn't been seen."""
-        return self.committed if self._sink is None else self._plan.committable(self._received)
+        if self._sink is None or self.upload.finished:
+            return self.committed
+        return self._plan.committable(self._received)
 
     @property
     def heard(self) -> float:
@@ -160,8 +171,10 @@ class Append:
         self._sink = sink = self._engine.spool.sink(upload.id, plan.start, ceiling=plan.ceiling, digest=self._digest)
         sink.on_write = self._arrived
         sink.on_failure = self._failed
-        sink.on_pressure = self._open_soon
         sink.on_resume = self._listen
+        if not upload.finished:  # else nothing is written: at most, the withheld last byte is looked at
+            sink.on_pressure = self._open_soon
+            self._gate = Gate(self._engine, sink, self._stop)
         self._engine.schedule.add(self)
         await self._receive(sink)
         await self._conclude(sink)
@@ -184,6 +197,8 @@ class Append:
         if length is not None and length > SMALL:
             await self._open(sink)
         if not self._end.called:
+            if self._gate is not None and length != 0:
+                self._gate.check()
             self._listen()
             self._body.deliver(sink).addCallbacks(self._stop, self._failed)
             self._started()
@@ -206,12 +221,15 @@ class Append:
         self._heard = self._engine.clock.seconds()
         received, before = sink.received, self._received
         self._received = received
-        if not self._engine.space.spend(received - before):
+        if not self.upload.finished and not self._engine.space.spend(received - before):
             self._stop(NoSpace())
         if sink.overrun:
             # Told at once: a body without an end holds nothing.
             self._stop(TooLarge(_OVERRUN))
-        if self._lock.locked or self._end.called:
+        if self._end.called or self._gate is None:
+            return
+        self._gate.check()
+        if self._lock.locked:
             return
         if not self._record.opened:
             if received - self._plan.start > SMALL:
@@ -224,6 +242,8 @@ class Append:
         if self._end.called:
             return
         self._reason = reason
+        if self._gate is not None:
+            self._gate.close()
         if reason is not None and not isinstance(reason, BodyLost):
             self._body.discard()
         self._end.callback(None)
@@ -286,6 +306,11 @@ class Append:
 
     async def _flush(self, sink: Sink, gathered: list[bytes], whole: bool) -> None:
         """Bring to the disk and into the catalog what may be kept."""
+        if self.upload.finished:
+            if whole:
+                await check_repeated(self._engine, self.upload, gathered)
+                self._record.upload = evolve(self.upload, offset=self._received)
+            return
         offset = self._received if whole else self._plan.committable(self._received)
         if self._record.opened:
             if offset > self.committed:
@@ -293,7 +318,7 @@ class Append:
         elif self._record.is_new and not whole:
             # Its client never learns where it is: there is nothing to come back to.
             return
-        elif offset > self.committed or (whole and self._plan.length == 0 and not self.upload.finished):
+        elif offset > self.committed or (whole and self._plan.length == 0):
             chunks = _first(gathered, offset - self.committed)
             await self._engine.spool.put(self.upload.id, self.committed, chunks)
         await self._record.commit(offset, whole)

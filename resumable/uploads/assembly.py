@@ -121,11 +121,12 @@ class Assembler:
 
     async def _finish(self, final: Upload, length: int) -> None:
         engine = self._engine
-        fact = engine.fact(FactKind.FINISHED, evolve(final, length=length, offset=length))
-        landed = await engine.catalog.commit(
-            Commit(final.id, final.epoch, 0, length, engine.wall(), length, True, [fact])
-        )
-        if not landed:
+        now = engine.wall()
+        after = evolve(final, length=length, offset=length, touched_at=max(now, final.touched_at), finished_at=now)
+        fact = engine.fact(FactKind.FINISHED, after)
+        if await engine.catalog.commit(Commit(final.id, final.epoch, 0, length, now, length, True, [fact])):
+            engine.committed(after)
+        else:
             await engine.spool.remove([final.id])
         await self._janitor.reclaim()
 

@@ -6,15 +6,16 @@ The table (`as_answer`) is the only place that turns an OSError or a catalog fai
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from resumable.interfaces import BodyLost, CatalogUnavailable, Fact, FactKind, ICatalog, Upload
 from resumable.protocol.errors import InternalError, NoSpace, TusError, Unavailable
+from resumable.replicas import IReplicas, IReplication, NoReplication
 from resumable.spool.files import Spool
 from resumable.uploads.holds import IHolds
 from resumable.uploads.schedule import Schedule
@@ -28,18 +29,26 @@ _BUSY = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
 
 @frozen
 class Limits:
-    """The operator's bounds. None means unlimited (``max_size``) or never (``expire_after``)."""
+    """The operator's bounds. None means unlimited (``max_size``) or never (``expire_after``).
+
+    ``ack_timeout``: seconds that a request waits until its upload is stored. ``max_pause``: seconds that a client is
+    paused for the lag of the remotes before it is sent away. ``retry_after``: seconds that such clients are to wait.
+    """
 
     max_size: int | None = None
     expire_after: float | None = None
     remember: float = 7 * 86400.0
+    ack_timeout: float = 30.0
+    max_pause: float = 30.0
+    retry_after: int = 5
 
 
 @define
 class Engine:
     """Everything an append needs to reach; made once by the service.
 
-    ``clock`` measures spans (reactor seconds), ``wall`` tells the time of day for records.
+    ``clock`` measures spans (reactor seconds), ``wall`` tells the time of day for records. ``replicas`` is None where
+    none are recorded. ``delete_objects``: the end of a stored upload by its client ends its objects too.
     """
 
     catalog: ICatalog
@@ -51,13 +60,48 @@ class Engine:
     limits: Limits
     space: Space
     schedule: Schedule
+    replication: IReplication = field(factory=NoReplication)
+    replicas: IReplicas | None = None
+    delete_objects: bool = True
     on_partial_finished: Callable[[str], None] = field(default=lambda _: None)
+    on_ended: Callable[[str], None] = field(default=lambda _: None)
 
     def expires_at(self, upload: Upload) -> float | None:
         """When this upload will be removed if nobody touches it; None when it won't."""
         if self.limits.expire_after is None or upload.finished or upload.gone:
             return None
         return upload.touched_at + self.limits.expire_after
+
+    async def create(self, upload: Upload, facts: Sequence[Fact]) -> Upload | None:
+        """Record a new upload with the replicas that are chosen for it; the record, or None: its id is taken."""
+        replicas = self.replication.chosen(upload)
+        upload = evolve(upload, required=sum(each.required for each in replicas))
+        if not await self.catalog.create(upload, facts, replicas):
+            return None
+        if upload.offset or upload.finished:
+            self.committed(upload)
+        return upload
+
+    def committed(self, upload: Upload) -> None:
+        """A commit has landed, and this is the record now: who works on from there is told."""
+        if not upload.is_partial:
+            self.replication.committed(upload)
+        elif upload.finished:
+            self.on_partial_finished(upload.id)
+
+    def ended(self, upload_id: str) -> None:
+        """The upload is gone."""
+        self.replication.ended(upload_id)
+        self.on_ended(upload_id)
+
+    def withheld(self, upload: Upload) -> bool:
+        """Whether it has all its bytes, and its client isn't to know before it is stored."""
+        waits = upload.finished and upload.required > 0 and upload.stored_at is None
+        return waits and bool(self.replication.acknowledges)
+
+    def shown(self, upload: Upload) -> Upload:
+        """The upload as its client may see it: the last byte is not acknowledged while it is withheld."""
+        return evolve(upload, offset=max(0, (upload.length or 0) - 1)) if self.withheld(upload) else upload
 
     def fact(self, kind: FactKind, upload: Upload) -> Fact:
         return Fact(kind, upload.id, self.wall(), {"length": upload.length, "offset": upload.offset})

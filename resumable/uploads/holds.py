@@ -26,6 +26,7 @@ class IHolder(Interface):
     """An append that may have the hold."""
 
     position = Attribute("int: the absolute offset received so far, committed or not.")
+    received = Attribute("int | None: the same, once the append was found to fit its upload; None before.")
     heard = Attribute("float: when it last received a byte, or was free to receive one (reactor seconds).")
 
     def settle() -> Awaitable[None]:
@@ -56,6 +57,9 @@ class IHolds(Interface):
 
     def held(upload_id: str) -> bool:
         """Whether anybody has it."""
+
+    def received(upload_id: str) -> int | None:
+        """How far its holder has received, committed or not; None when nobody is appending. Disturbs nobody."""
 
 
 @define(slots=True)
@@ -112,6 +116,11 @@ class LocalHolds:
 
     def held(self, upload_id: str) -> bool:
         return upload_id in self._holds
+
+    def received(self, upload_id: str) -> int | None:
+        hold = self._holds.get(upload_id)
+        received: int | None = None if hold is None else hold.holder.received
+        return received
 
     def _patience(self, holder: IHolder) -> float:
         """Seconds until this holder counts as silent, if it stays as it is."""

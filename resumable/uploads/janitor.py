@@ -1,7 +1,7 @@
-"""Ends uploads and frees what they held: the expired, the terminated, the forgotten.
+"""Ends uploads and frees what they held: the expired, the terminated, the forgotten, the dropped.
 
-Invariant: nothing is removed from the disk before the catalog says that its upload is gone, and never while an
-unassembled final needs it. A finished upload never expires, save a partial that no final needs.
+Invariant: nothing is removed from the disk before the catalog says that its upload is gone or dropped, and never
+while an unassembled final needs it. A finished upload never expires, save a partial that no final needs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ class Janitor:
         """Mark an upload gone; finals that waited for its bytes go with it. False if it was gone already."""
         engine = self._engine
         facts = [engine.fact(_FACTS[gone], upload)] if gone in _FACTS else []
-        ended = await engine.catalog.end(upload.id, gone, engine.wall(), facts)
+        delete = gone is Gone.TERMINATED and engine.delete_objects
+        ended = await engine.catalog.end(upload.id, gone, engine.wall(), facts, delete)
+        if ended:
+            engine.ended(upload.id)
         if ended and upload.is_partial and not await self._finished(upload):
             for final in await engine.catalog.finals_of(upload.id):
                 await self.end(final, gone)
@@ -45,7 +48,7 @@ class Janitor:
         return row is not None and row.finished
 
     async def reclaim(self) -> None:
-        """Remove the data of every upload that is gone. What was gone at the call is off the disk when it returns."""
+        """Remove the data of all that is gone or dropped. What was so at the call is off the disk when it returns."""
         await self._lock.run(lambda: Deferred.fromCoroutine(self._remove_all()))
 
     async def sweep(self) -> None:

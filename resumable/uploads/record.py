@@ -38,15 +38,16 @@ class Record:
         adoptable = 2**63 - 1 if ceiling is None else ceiling
         if self.is_new:
             upload = evolve(upload, epoch=1, boot_id=engine.boot_id, adoptable=adoptable)
-            matched = await engine.catalog.create(upload, [engine.fact(FactKind.CREATED, upload)])
+            matched = await engine.create(upload, [engine.fact(FactKind.CREATED, upload)])
+        elif await engine.catalog.begin(
+            upload.id, upload.epoch, self.committed, engine.boot_id, adoptable, engine.wall()
+        ):
+            matched = evolve(upload, epoch=upload.epoch + 1)
         else:
-            matched = await engine.catalog.begin(
-                upload.id, upload.epoch, self.committed, engine.boot_id, adoptable, engine.wall()
-            )
-            upload = evolve(upload, epoch=upload.epoch + 1)
-        if not matched:
+            matched = None
+        if matched is None:
             raise await self._overtaken()
-        self.upload, self.is_new, self.opened = upload, False, True
+        self.upload, self.is_new, self.opened = matched, False, True
 
     async def commit(self, offset: int, whole: bool) -> None:
         """Commit ``offset``, with whatever else becomes true by it. ``whole``: the body has been seen to its end.
@@ -63,19 +64,18 @@ class Record:
         touched = max(now, upload.touched_at)
         after = evolve(upload, offset=offset, length=length, touched_at=touched, finished_at=now if finished else None)
         facts = [engine.fact(FactKind.FINISHED, after)] if finished else []
+        landed: Upload | None = None
         if self.is_new:
-            facts.insert(0, engine.fact(FactKind.CREATED, after))
-            landed = await engine.catalog.create(after, facts)
-        else:
-            landed = await engine.catalog.commit(
-                Commit(upload.id, upload.epoch, self.committed, offset, now, new_length, finished, facts)
-            )
-        if not landed:
+            landed = await engine.create(after, [engine.fact(FactKind.CREATED, after), *facts])
+        elif await engine.catalog.commit(
+            Commit(upload.id, upload.epoch, self.committed, offset, now, new_length, finished, facts)
+        ):
+            landed = after
+            engine.committed(after)
+        if landed is None:
             raise await self._overtaken()
-        self.upload, self.is_new = after, False
+        self.upload, self.is_new = landed, False
         self.committed, self.committed_at = offset, engine.clock.seconds()
-        if finished and after.is_partial:
-            engine.on_partial_finished(after.id)
 
     async def _overtaken(self) -> Exception:
         """Why a compare-and-set did not match."""

@@ -1,29 +1,32 @@
-"""The use cases of uploads, each one method: create, append, inspect, terminate, read.
+"""The use cases of uploads, each one method: create, append, inspect, terminate, read, status, restart.
 
 Reason to change: what a client may ask for. Invariant: every answer about an offset comes from the catalog, under
-the hold or after the holder has settled.
+the hold or after the holder has settled, and is no more than `Engine.shown` lets a client see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
 
 from resumable.interfaces import CatalogUnavailable, FactKind, IBody, Upload
 from resumable.interfaces import Gone as GoneKind
 from resumable.protocol import rules, tus
 from resumable.protocol.concat import Final
-from resumable.protocol.errors import BadRequest, Forbidden, Gone, NotFound, OffsetMismatch, Stopping, TusError
+from resumable.protocol.errors import BadRequest, Forbidden, Gone, OffsetMismatch, Stopping, TusError
 from resumable.protocol.rules import Plan
-from resumable.spool import Reader, SpoolDamaged
+from resumable.spool import Reader
 from resumable.uploads.append import Algorithms, Append
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.engine import Engine, as_answer, log
+from resumable.uploads.finishing import Finishing
+from resumable.uploads.gate import check_admitted
 from resumable.uploads.holds import HoldMoved
 from resumable.uploads.janitor import Janitor
+from resumable.uploads.lookup import Lookup, present
 from resumable.uploads.shield import shielded
+from resumable.uploads.status import UploadStatus, status_of
 
 
 class CreationCut(Exception):
@@ -51,6 +54,8 @@ class Uploads:
         self.algorithms = algorithms
         self._assembler = assembler
         self._janitor = janitor
+        self._lookup = Lookup(engine, janitor)
+        self._finishing = Finishing(engine)
         self._new_id = new_id
         self._under_way: set[Append] = set()
         self._stopping = False
@@ -58,14 +63,16 @@ class Uploads:
     def create(self, creation: tus.Creation, body: IBody) -> Deferred[Upload]:
         """A new upload, with as much of the body as there was. Not for finals: see `concatenate`.
 
-        Raises CreationCut when the body failed after the upload was made.
+        Raises CreationCut when the body failed after the upload was made, or when one without bytes isn't stored in
+        time. One with bytes that isn't is answered with its last byte withheld.
         """
-        return shielded(self._create(creation, body))
+        made = shielded(self._create(creation, body))
+        return made.addCallback(lambda upload: Deferred.fromCoroutine(self._acknowledge(upload)))
 
     def append(self, upload_id: str, request: tus.Append | TusError, body: IBody) -> Deferred[Upload]:
         """Bytes for an upload. ``request`` is an error where the header was malformed: it is raised only if the
-        upload is there and no final (404, 410 and 403 come first)."""
-        return shielded(self._append(upload_id, request, body))
+        upload is there and no final (404, 410 and 403 come first). Unavailable when it isn't stored in time."""
+        return shielded(self._append(upload_id, request, body)).addCallback(self._finishing.acknowledged)
 
     def concatenate(self, creation: tus.Creation, partial_ids: Sequence[str]) -> Deferred[Upload]:
         """A final upload made of these partials, in this order; durable at once, its bytes follow (T50 to T60)."""
@@ -76,30 +83,32 @@ class Uploads:
 
         A data file that is shorter than its committed offset makes the upload gone. Never raises Stopping.
         """
-        return shielded(self._inspect(upload_id))
+        return shielded(self._lookup.inspect(upload_id)).addCallback(self.engine.shown)
 
     def read(self, upload_id: str) -> Deferred[tuple[Upload, Reader]]:
-        """A finished upload and its open data file; the caller closes it. NotFound while it isn't finished."""
-        return shielded(self._read(upload_id))
+        """A finished upload and its open data file; the caller closes it. NotFound while it isn't finished, and when
+        its data was dropped."""
+        return shielded(self._lookup.read(upload_id))
 
     def terminate(self, upload_id: str) -> Deferred[None]:
         """End an upload and free its disk, whatever is under way."""
         return shielded(self._terminate(upload_id))
+
+    def status(self, upload_id: str) -> Deferred[UploadStatus]:
+        """How far the upload is in both tiers. Never touches the hold."""
+        return Deferred.fromCoroutine(status_of(self.engine, upload_id))
+
+    def restart(self, upload_id: str, remote: str | None = None) -> Deferred[int]:
+        """Try again what was parked of this upload, in one remote or in all; answers how many replicas that were."""
+        return shielded(self._restart(upload_id, remote))
 
     async def _create(self, creation: tus.Creation, body: IBody) -> Upload:
         engine = self.engine
         self._check_open()
         plan = rules.admit_creation(creation, body.length, engine.limits.max_size)
         engine.space.admit()
-        now = engine.wall()
-        upload = Upload(
-            id=self._new_id(),
-            created_at=now,
-            touched_at=now,
-            length=creation.length,
-            metadata=creation.metadata,
-            concat=creation.concat_header,
-        )
+        check_admitted(engine)
+        upload = self._new(creation, creation.length)
         if creation.has_body or creation.length == 0:
             append = Append(engine, upload, 0, body, self.algorithms)
             await engine.holds.take(upload.id, append, 0)
@@ -111,16 +120,39 @@ class Uploads:
                 if error.status >= 500:
                     await self._discard(upload.id)
                 raise
-        await self._record(upload)
-        return upload
+        return await self._record(upload)
 
-    async def _record(self, upload: Upload) -> None:
+    def _new(self, creation: tus.Creation, length: int | None, partials: Sequence[str] = ()) -> Upload:
+        now = self.engine.wall()
+        return Upload(
+            id=self._new_id(),
+            created_at=now,
+            touched_at=now,
+            length=length,
+            metadata=creation.metadata,
+            concat=creation.concat_header,
+            partials=tuple(partials),
+        )
+
+    async def _record(self, upload: Upload) -> Upload:
         try:
-            fresh = await self.engine.catalog.create(upload, [self.engine.fact(FactKind.CREATED, upload)])
+            created = await self.engine.create(upload, [self.engine.fact(FactKind.CREATED, upload)])
         except Exception as error:
             raise as_answer(error, upload.id) from error
-        if not fresh:
+        if created is None:
             raise BadRequest("An upload with this id was made before.")
+        return created
+
+    async def _acknowledge(self, upload: Upload) -> Upload:
+        """The answer to the creation of an upload, which is there by now, whatever comes of waiting for it."""
+        try:
+            return await self._finishing.acknowledged(upload)
+        except TusError as error:
+            if error.status < 500:
+                raise
+            if upload.length == 0:  # no byte of it could be withheld
+                raise CreationCut(upload, error) from error
+            return self.engine.shown(upload)
 
     async def _discard(self, upload_id: str) -> None:
         """Remove what a creation has written, if the catalog knows for sure that it is not there."""
@@ -133,7 +165,7 @@ class Uploads:
     async def _append(self, upload_id: str, request: tus.Append | TusError, body: IBody) -> Upload:
         self._check_open()
         if isinstance(request, TusError):
-            self._check_appendable(await self._present(upload_id))
+            self._check_appendable(await present(self.engine, upload_id))
             raise request
         engine = self.engine
         append = Append(engine, Upload(upload_id, 0, 0), request.offset, body, self.algorithms)
@@ -142,12 +174,12 @@ class Uploads:
             try:
                 await engine.holds.take(upload_id, append, request.offset)
             except HoldMoved:
-                upload = await self._present(upload_id)
+                upload = engine.shown(await present(engine, upload_id))
                 raise OffsetMismatch(upload.offset, request.offset) from None
-            upload = await self._present(upload_id)
+            upload = engine.shown(await present(engine, upload_id))
             self._check_appendable(upload)
             plan = rules.admit_append(upload.offset, upload.length, request, body.length, engine.limits.max_size)
-            if body.length != 0:
+            if body.length != 0 and not upload.finished:
                 engine.space.admit()
         except BaseException:
             self._under_way.discard(append)
@@ -162,7 +194,7 @@ class Uploads:
         try:
             return await append.run(upload, plan, checksum=request.checksum, trailer=request.checksum_trailer, new=new)
         except Exception as error:
-            answer = await self._answer(error, upload.id)
+            answer = await self._lookup.answer(error, upload.id)
             if answer is error:
                 raise
             raise answer from error
@@ -184,59 +216,14 @@ class Uploads:
                 raise BadRequest(f"Upload-Concat: {partial_id} is no partial upload here.")
         length = rules.final_length((partials[each].length for each in partial_ids), engine.limits.max_size)
         engine.space.admit()
-        now = engine.wall()
-        final = Upload(
-            id=self._new_id(),
-            created_at=now,
-            touched_at=now,
-            length=length,
-            metadata=creation.metadata,
-            concat=creation.concat_header,
-            partials=tuple(partial_ids),
-        )
-        await self._record(final)
+        check_admitted(engine)
+        final = await self._record(self._new(creation, length, partial_ids))
         self._assembler.wake(final.id)
         return final
 
-    async def _inspect(self, upload_id: str) -> Upload:
-        try:
-            return await self._settled(upload_id)
-        except Exception as error:
-            answer = await self._answer(error, upload_id)
-            if answer is error:
-                raise
-            raise answer from error
-
-    async def _settled(self, upload_id: str) -> Upload:
-        engine = self.engine
-        await engine.holds.settle(upload_id)
-        upload = await self._present(upload_id)
-        if upload.is_final and not upload.finished:
-            return await self._final_view(upload)
-        if upload.offset:
-            size = await engine.spool.size(upload_id)
-            if size is None or size < upload.offset:
-                raise SpoolDamaged(upload_id, upload.offset, size)
-        return upload
-
-    async def _read(self, upload_id: str) -> tuple[Upload, Reader]:
-        upload = await self._present(upload_id)
-        if not upload.finished:
-            raise NotFound("The upload is not finished.")
-        try:
-            reader = await self.engine.spool.reader(upload_id)
-            if reader.size < upload.offset:
-                reader.close()
-                raise SpoolDamaged(upload_id, upload.offset, reader.size)
-        except FileNotFoundError:
-            raise await self._answer(SpoolDamaged(upload_id, upload.offset, None), upload_id) from None
-        except Exception as error:
-            raise await self._answer(error, upload_id) from error
-        return upload, reader
-
     async def _terminate(self, upload_id: str) -> None:
         engine = self.engine
-        upload = await self._present(upload_id)
+        upload = await present(engine, upload_id)
         await engine.holds.evict(upload_id)
         try:
             ended = await self._janitor.end(upload, GoneKind.TERMINATED)
@@ -246,9 +233,23 @@ class Uploads:
         if not ended:
             raise Gone("The upload was removed.")
 
+    async def _restart(self, upload_id: str, remote: str | None) -> int:
+        engine = self.engine
+        await present(engine, upload_id)
+        if engine.replicas is None:
+            return 0
+        try:
+            count = await engine.replicas.restart(upload_id, remote)
+        except Exception as error:
+            raise as_answer(error, upload_id) from error
+        if count:
+            engine.replication.committed(await present(engine, upload_id))
+        return count
+
     async def stop(self) -> None:
-        """Take no more bytes; everything under way commits what it has and is answered 503."""
+        """Take no more bytes; everything under way commits what it has and is answered 503, as are those who wait."""
         self._stopping = True
+        self._finishing.stop()
         waiting = [Deferred.fromCoroutine(each.evict(Stopping())) for each in tuple(self._under_way)]
         await DeferredList(waiting, consumeErrors=True)
 
@@ -256,38 +257,8 @@ class Uploads:
         if self._stopping:
             raise Stopping()
 
-    async def _present(self, upload_id: str) -> Upload:
-        """The record of an upload that is there; NotFound or Gone (T10, T17, T39, T48)."""
-        try:
-            upload = await self.engine.catalog.get(upload_id)
-        except Exception as error:
-            raise as_answer(error, upload_id) from error
-        if upload is None:
-            raise NotFound("There is no such upload.")
-        if upload.gone is not None:
-            raise Gone(f"The upload was {upload.gone.value}.")
-        return upload
-
     @staticmethod
     def _check_appendable(upload: Upload) -> None:
         if upload.is_final:
             # T57: "The Server MUST respond with the 403 Forbidden status to PATCH requests against a final upload URL"
             raise Forbidden("A final upload takes no bytes; it is made of its partial uploads.")
-
-    async def _final_view(self, upload: Upload) -> Upload:
-        """T60: the length of a final as soon as all its partials know theirs."""
-        if upload.length is not None:
-            return upload
-        partials = await self.engine.catalog.get_many(upload.partials)
-        lengths = [partials[each].length if each in partials else None for each in upload.partials]
-        return evolve(upload, length=rules.final_length(lengths, None))
-
-    async def _answer(self, error: Exception, upload_id: str) -> BaseException:
-        if not isinstance(error, SpoolDamaged):
-            return as_answer(error, upload_id)
-        log.error("data file is shorter than its committed offset", upload=upload_id, found=error.found)
-        try:
-            await self._janitor.end(await self._present(upload_id), GoneKind.LOST)
-        except Exception as failed:
-            return as_answer(failed, upload_id)
-        return Gone("The upload was lost: its data was damaged.")

@@ -22,7 +22,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Generic, Literal, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -31,11 +31,12 @@ from zope.interface import implementer
 from resumable.catalog.batches import connect
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.digests import ALGORITHMS
-from resumable.interfaces import BodyLost, IBody, Upload
+from resumable.interfaces import BodyLost, IBody, Replica, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum
 from resumable.protocol.concat import Final
 from resumable.protocol.errors import TusError
+from resumable.replicas import IReplication, NoReplication, Progress
 from resumable.spool import Budget, Spool
 from resumable.spool.assembly import STEP
 from resumable.spool.disk import IDisk
@@ -328,6 +329,78 @@ class FakeBody:
             self._done.callback(None)
 
 
+@implementer(IReplication)
+class FakeReplication:
+    """The engine between the tiers, as a test wants it: what it was told, and what it says.
+
+    Uploads get a replica in each of ``required`` and ``optional``. ``told``: each record that was said to have
+    changed; ``gone``: the ids that have ended; ``moving``: what `progress` answers. `Server.store` stores.
+    """
+
+    def __init__(
+        self, required: Sequence[str] = ("far",), optional: Sequence[str] = (), acknowledges: bool = False
+    ) -> None:
+        self.required, self.optional = tuple(required), tuple(optional)
+        self.acknowledges = acknowledges
+        self.told: list[Upload] = []
+        self.gone: list[str] = []
+        self.moving: dict[str, Progress] = {}
+        self.waiting: dict[str, list[Deferred[None]]] = {}
+        self.lagging = False
+        self.paused: list[Deferred[None]] = []
+
+    def chosen(self, upload: Upload) -> Sequence[Replica]:
+        if upload.is_partial:
+            return ()
+        return [Replica(upload.id, each, each in self.required) for each in (*self.required, *self.optional)]
+
+    def committed(self, upload: Upload) -> None:
+        self.told.append(upload)
+
+    def ended(self, upload_id: str) -> None:
+        self.gone.append(upload_id)
+
+    def when_stored(self, upload_id: str) -> Deferred[None]:
+        return self._waiter(self.waiting.setdefault(upload_id, []))
+
+    def progress(self, upload_id: str) -> Mapping[str, Progress]:
+        return self.moving
+
+    def admits(self) -> bool:
+        return not self.lagging
+
+    def when_admitted(self) -> Deferred[None]:
+        return self._waiter(self.paused) if self.lagging else succeed(None)
+
+    # what a test does
+
+    @property
+    def waits(self) -> int:
+        """How many wait for anything."""
+        return sum(map(len, self.waiting.values())) + len(self.paused)
+
+    def stored(self, upload_id: str) -> None:
+        for waiter in tuple(self.waiting.get(upload_id, ())):
+            waiter.callback(None)
+
+    def catch_up(self) -> None:
+        """The lag is small again."""
+        self.lagging = False
+        for waiter in tuple(self.paused):
+            waiter.callback(None)
+
+    @staticmethod
+    def _waiter(waiting: list[Deferred[None]]) -> Deferred[None]:
+        waiter: Deferred[None] = Deferred()
+        waiting.append(waiter)
+
+        def over(outcome: Any) -> Any:
+            waiting.remove(waiter)
+            return outcome
+
+        return waiter.addBoth(over)
+
+
 class Answer(Generic[T]):
     """What a request was answered with, unless the machine went down before."""
 
@@ -392,6 +465,8 @@ class Server:
         budget: int = 32 << 20,
         deliverers: Sequence[str] = (),
         new_id: Callable[[], str] | None = None,
+        replication: IReplication | None = None,
+        delete_objects: bool = True,
     ) -> None:
         self.machine = machine
         self.disk = machine.disk
@@ -424,6 +499,9 @@ class Server:
             limits=limits or Limits(),
             space=Space(reserve),
             schedule=Schedule(),
+            replication=replication or NoReplication(),
+            replicas=self.catalog.replicas,
+            delete_objects=delete_objects,
         )
         self.janitor = Janitor(self.engine)
         self.assembler = Assembler(self.engine, self.janitor)
@@ -567,6 +645,26 @@ class Server:
         if data:
             assert self.patch(upload_id, 0, data).value.offset == len(data)
         return upload_id
+
+    def replicas(self, upload_id: str) -> dict[str, Replica]:
+        """Its replicas by remote."""
+        return {each.remote: each for each in self.ask(self.catalog.replicas.of(upload_id)).value}
+
+    def store(self, upload_id: str, *remotes: str) -> None:
+        """What the engine between the tiers does when these remotes (none: all) have the upload."""
+        done = False
+        for remote, replica in self.replicas(upload_id).items():
+            if not remotes or remote in remotes:
+                stored = {"location": f"{remote}://{upload_id}"}
+                landed, done = self.ask(self.catalog.replicas.store(replica, stored, self.engine.wall())).value
+                assert landed
+        if done and isinstance(self.engine.replication, FakeReplication):
+            self.engine.replication.stored(upload_id)
+        self.pump()
+
+    def drop(self, *upload_ids: str) -> list[str]:
+        """Give up the local data of these, as far as it isn't needed; the files go with the next round."""
+        return list(self.ask(self.catalog.replicas.drop(upload_ids, self.engine.wall())).value)
 
     def _sent(self, body: FakeBody | None) -> FakeBody:
         body = body or FakeBody.whole(b"")

@@ -1,0 +1,107 @@
+"""Looking at an upload: what is recorded of it, and whether its data still bears that out.
+
+Reason to change: when an upload counts as there. Invariant: an upload whose data file is shorter than its committed
+offset is never shown as whole: it becomes gone, unless its data was given up because remotes have it.
+"""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from resumable.interfaces import Gone as GoneKind
+from resumable.interfaces import Upload
+from resumable.protocol import rules
+from resumable.protocol.errors import Gone, NotFound
+from resumable.spool import Reader, SpoolDamaged
+from resumable.uploads.engine import Engine, as_answer, log
+from resumable.uploads.janitor import Janitor
+
+
+async def present(engine: Engine, upload_id: str) -> Upload:
+    """The record of an upload that is there; NotFound or Gone (T10, T17, T39, T48)."""
+    try:
+        upload = await engine.catalog.get(upload_id)
+    except Exception as error:
+        raise as_answer(error, upload_id) from error
+    if upload is None:
+        raise NotFound("There is no such upload.")
+    if upload.gone is not None:
+        raise Gone(f"The upload was {upload.gone.value}.")
+    return upload
+
+
+class Lookup:
+    """Reads of uploads, and the verdict on damaged ones."""
+
+    def __init__(self, engine: Engine, janitor: Janitor) -> None:
+        self._engine = engine
+        self._janitor = janitor
+
+    async def inspect(self, upload_id: str) -> Upload:
+        """The record, after a live holder has committed or a silent one was evicted."""
+        try:
+            return await self._settled(upload_id)
+        except Exception as error:
+            answer = await self.answer(error, upload_id)
+            if answer is error:
+                raise
+            raise answer from error
+
+    async def read(self, upload_id: str) -> tuple[Upload, Reader]:
+        """A finished upload and its open data file; NotFound while it isn't finished, or when it was dropped."""
+        upload = await present(self._engine, upload_id)
+        if not upload.finished:
+            raise NotFound("The upload is not finished.")
+        if upload.dropped_at is not None:
+            raise _dropped()
+        try:
+            reader = await self._engine.spool.reader(upload_id)
+            if reader.size < upload.offset:
+                reader.close()
+                raise SpoolDamaged(upload_id, upload.offset, reader.size)
+        except FileNotFoundError:
+            raise await self.answer(SpoolDamaged(upload_id, upload.offset, None), upload_id) from None
+        except Exception as error:
+            raise await self.answer(error, upload_id) from error
+        return upload, reader
+
+    async def answer(self, error: Exception, upload_id: str) -> BaseException:
+        """What a client is told of an inner failure; a damaged upload is gone by then."""
+        if not isinstance(error, SpoolDamaged):
+            return as_answer(error, upload_id)
+        try:
+            # Its data may have been given up since its record was read.
+            upload = await present(self._engine, upload_id)
+            if upload.dropped_at is not None:
+                return _dropped()
+            log.error("data file is shorter than its committed offset", upload=upload_id, found=error.found)
+            await self._janitor.end(upload, GoneKind.LOST)
+        except Exception as failed:
+            return as_answer(failed, upload_id)
+        return Gone("The upload was lost: its data was damaged.")
+
+    async def _settled(self, upload_id: str) -> Upload:
+        engine = self._engine
+        await engine.holds.settle(upload_id)
+        upload = await present(engine, upload_id)
+        if upload.is_final and not upload.finished:
+            return await self._final_view(upload)
+        if upload.offset and upload.dropped_at is None:
+            size = await engine.spool.size(upload_id)
+            if size is None or size < upload.offset:
+                upload = await present(engine, upload_id)
+                if upload.dropped_at is None:
+                    raise SpoolDamaged(upload_id, upload.offset, size)
+        return upload
+
+    async def _final_view(self, upload: Upload) -> Upload:
+        """T60: the length of a final as soon as all its partials know theirs."""
+        if upload.length is not None:
+            return upload
+        partials = await self._engine.catalog.get_many(upload.partials)
+        lengths = [partials[each].length if each in partials else None for each in upload.partials]
+        return evolve(upload, length=rules.final_length(lengths, None))
+
+
+def _dropped() -> NotFound:
+    return NotFound("The file is no longer on this server; it was stored elsewhere.")
