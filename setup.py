@@ -19,8 +19,17 @@ INSTALL = [
     "attrs>=24.2",
     "google-crc32c>=1.6",
     "botocore>=1.36",
+    "cryptography>=42",
+]
+BASIC = [
+    "bcrypt>=4.1",
+]
+JWT = [
+    "PyJWT[crypto]>=2.10",
 ]
 TEST = [
+    *BASIC,
+    *JWT,
     "pytest>=8.3",
     "pytest-twisted>=1.14.3",
     "hypothesis>=6.100",
@@ -67,5 +76,5 @@ setup(
     package_dir={"": "."},
     package_data={"resumable": ["py.typed"]},
     install_requires=INSTALL,
-    extras_require={"test": TEST, "dev": DEV},
+    extras_require={"basic": BASIC, "jwt": JWT, "test": TEST, "dev": DEV},
 )

@@ -32,7 +32,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "remotes": STORES,
     "replication": ENGINES,
     "uploads": ENGINES,
-    "http": OUTSIDE,
+    "access": THREADS | {"threads"},
+    "http": OUTSIDE | {"access"},
     "events": OUTSIDE,
     "option_values": frozenset(),
     "option_table": frozenset({"option_values"}),
@@ -40,7 +41,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "digests": frozenset({"protocol"}),
     "startup": STORES | {"spool", "catalog"},
     "testing": STORES | {"spool"},
-    "service": OUTSIDE | {"http", "events", "digests", "startup", "options", "option_table", "option_values"},
+    "service": OUTSIDE | {"access", "http", "events", "digests", "startup", "options", "option_table", "option_values"},
 }
 STANDARD_LIBRARY_ONLY = frozenset({"protocol"})
 MAY_TOUCH_PRIVATES = frozenset({"resumable/http/streaming.py"})

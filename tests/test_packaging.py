@@ -18,7 +18,7 @@ from resumable import __version__
 
 ROOT = Path(__file__).parent.parent
 # Name of what is imported, where it isn't the distribution's.
-DISTRIBUTIONS = {"zope": "zope.interface", "google_crc32c": "google-crc32c", "attr": "attrs"}
+DISTRIBUTIONS = {"zope": "zope.interface", "google_crc32c": "google-crc32c", "attr": "attrs", "jwt": "PyJWT"}
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 

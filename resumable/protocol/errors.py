@@ -2,7 +2,8 @@
 
     TusError
      +-- BadRequest            400  malformed header, length, offset, metadata, checksum, list
-     +-- Forbidden             403  an append to a final upload
+     +-- Unauthorized          401  + WWW-Authenticate
+     +-- Forbidden             403  an append to a final upload, or not for this identity
      +-- NotFound              404  never heard of it
      +-- MethodNotAllowed      405  + Allow
      +-- OffsetMismatch        409  + Upload-Offset
@@ -11,6 +12,7 @@
      +-- TooLarge              413  past the length or the maximum
      +-- UnsupportedMediaType  415  not application/offset+octet-stream
      +-- Held                  423  + Retry-After
+     +-- TooManyRequests       429  + Retry-After
      +-- ChecksumMismatch      460  the bytes are not those the client meant
      +-- InternalError         500  ours, never the client's
      +-- Stopping, Unavailable 503  + Retry-After
@@ -18,7 +20,7 @@
 
 Reason to change: a new way to refuse. Invariant: an error only *hints* a status, a title and header fields; it
 knows nothing of responses. Field values made here hold numbers and fixed tokens, never what a client sent.
-Spec: tus 1.0.0, RFC 9110 section 15.5, RFC 4918 sections 11.3 (423) and 11.5 (507).
+Spec: tus 1.0.0, RFC 9110 section 15.5, RFC 6585 section 4 (429), RFC 4918 sections 11.3 (423) and 11.5 (507).
 """
 
 from __future__ import annotations
@@ -42,6 +44,17 @@ class TusError(Exception):
 class BadRequest(TusError):
     status = 400
     title = "Bad Request"
+
+
+class Unauthorized(TusError):
+    """RFC 9110, 15.5.2: "The server generating a 401 response MUST send a WWW-Authenticate header field"."""
+
+    status = 401
+    title = "Unauthorized"
+
+    def __init__(self, detail: str, challenges: Sequence[str]) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": ", ".join(challenges)})
+        self.challenges = tuple(challenges)
 
 
 class Forbidden(TusError):
@@ -124,6 +137,13 @@ class Held(_Later):
 
     status = 423
     title = "Locked"
+
+
+class TooManyRequests(_Later):
+    """RFC 6585, section 4: too many, too fast, or too many unfinished uploads at once."""
+
+    status = 429
+    title = "Too Many Requests"
 
 
 class ChecksumMismatch(TusError):

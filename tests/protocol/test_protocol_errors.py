@@ -9,6 +9,7 @@ from resumable.protocol import errors
     ("error", "status", "title", "headers"),
     [
         (errors.BadRequest("x"), 400, "Bad Request", {}),
+        (errors.Unauthorized("x", ["A", "B"]), 401, "Unauthorized", {"WWW-Authenticate": "A, B"}),
         (errors.Forbidden("x"), 403, "Forbidden", {}),
         (errors.NotFound("x"), 404, "Not Found", {}),
         (errors.MethodNotAllowed(["HEAD", "PATCH"]), 405, "Method Not Allowed", {"Allow": "HEAD, PATCH"}),
@@ -19,6 +20,7 @@ from resumable.protocol import errors
         (errors.TooLarge("x", offset=0), 413, "Content Too Large", {"Upload-Offset": "0"}),
         (errors.UnsupportedMediaType("x"), 415, "Unsupported Media Type", {}),
         (errors.Held("x"), 423, "Locked", {"Retry-After": "1"}),
+        (errors.TooManyRequests("x", 9), 429, "Too Many Requests", {"Retry-After": "9"}),
         (errors.ChecksumMismatch("x"), 460, "Checksum Mismatch", {}),
         (errors.InternalError(), 500, "Internal Server Error", {}),
         (errors.Stopping(), 503, "Service Unavailable", {"Retry-After": "1"}),
