@@ -88,7 +88,7 @@ class TusResource:
             error = failure.value.error
         else:
             error = errors.as_tus_error(failure)
-        # A checksum that came when bytes had been committed: whoever sent it is to notice.
+        # After a pause that took too long; or whoever sent a checksum when bytes had been committed is to notice.
         if isinstance(error, Lagging) or (isinstance(error, BadRequest) and request.body.trailers):
             request.close_after_answer()
         if request.method == b"HEAD" and not isinstance(error, _HEAD_REFUSALS):

@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from resumable.http.cors import Cors
 from resumable.http.origin import Origin
 from resumable.http.root import Root
-from resumable.http.streaming import StreamingSite
+from resumable.http.streaming import StreamingChannel, StreamingSite
 from resumable.http.tus import TusResource
 from resumable.interfaces import Upload
 from resumable.option_values import networks
@@ -55,31 +55,42 @@ class Reply:
         return values[0] if values else None
 
 
-def ask(
-    *lines: str,
-    method: str = "POST",
-    path: str = "/files/",
+def connect(
+    uploads: Any = None,
+    *,
     peer: IAddress | None = None,
-    version: str = "1.1",
     origins: Sequence[str] = ("*",),
     public_url: str | None = None,
     trusted: Sequence[str] = (),
-    uploads: Any = None,
-) -> Reply:
-    """The answer to one request, which is a creation unless said otherwise."""
+    clock: Clock | None = None,
+    **options: Any,
+) -> tuple[StreamingChannel, StringTransport]:
+    """A connection to the whole tree; ``options`` are those of the resource."""
     tus = TusResource(
         uploads or Nothing(),
         origin=Origin("/files/", public_url, networks(trusted)),
         cors=Cors(origins),
         base_path="/files/",
-        max_size=None,
-        download=True,
+        **{"max_size": None, "download": True, **options},
     )
-    site = StreamingSite(Root(tus, "/files/"), reactor=Clock())
+    site = StreamingSite(Root(tus, "/files/"), reactor=clock or Clock())
     wire = StringTransport(peerAddress=peer or IPv4Address("TCP", "192.0.2.1", 5))
     channel = site.buildProtocol(None)
     channel.makeConnection(wire)
+    return channel, wire
+
+
+def request(*lines: str, method: str = "POST", path: str = "/files/", version: str = "1.1") -> bytes:
+    """A request's head: a creation of five bytes unless said otherwise."""
     head = [f"{method} {path} HTTP/{version}", "Tus-Resumable: 1.0.0"]
     head += ["Upload-Length: 5", "Content-Length: 0"] if method == "POST" else []
-    channel.dataReceived("\r\n".join([*head, *lines, "", ""]).encode("latin-1"))
+    return "\r\n".join([*head, *lines, "", ""]).encode("latin-1")
+
+
+def ask(
+    *lines: str, method: str = "POST", path: str = "/files/", version: str = "1.1", uploads: Any = None, **options: Any
+) -> Reply:
+    """The answer to one request; ``options`` as for `connect`."""
+    channel, wire = connect(uploads, **options)
+    channel.dataReceived(request(*lines, method=method, path=path, version=version))
     return Reply(wire.value())
