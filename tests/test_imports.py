@@ -19,7 +19,7 @@ PACKAGE = ROOT / "resumable"
 PROTOCOL: frozenset[str] = frozenset()
 INTERFACES = PROTOCOL | {"protocol"}
 THREADS = INTERFACES | {"interfaces"}
-STORES = THREADS | {"threads", "replicas"}
+STORES = THREADS | {"threads", "replicas", "letters", "hooks"}
 ENGINES = STORES | {"spool", "catalog", "remotes"}
 OUTSIDE = ENGINES | {"replication", "uploads"}
 ROOMS: dict[str, frozenset[str]] = {
@@ -27,9 +27,11 @@ ROOMS: dict[str, frozenset[str]] = {
     "interfaces": INTERFACES,
     "threads": THREADS,
     "replicas": THREADS,
+    "letters": THREADS,
+    "hooks": THREADS,
     "spool": STORES,
     "catalog": STORES,
-    "remotes": STORES,
+    "remotes": STORES | {"option_values"},
     "replication": ENGINES,
     "uploads": ENGINES,
     "access": THREADS | {"threads"},
@@ -37,7 +39,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "events": OUTSIDE,
     "option_values": frozenset(),
     "option_table": frozenset({"option_values"}),
-    "options": frozenset({"option_values", "option_table"}),
+    "options": frozenset({"option_values", "option_table", "remotes"}),
     "digests": frozenset({"protocol"}),
     "startup": STORES | {"spool", "catalog"},
     "testing": STORES | {"spool"},

@@ -17,6 +17,7 @@
      +-- InternalError         500  ours, never the client's
      +-- Stopping, Unavailable 503  + Retry-After
      +-- NoSpace               507  + Retry-After
+     +-- Refused               any  a hook's own status, header fields and body
 
 Reason to change: a new way to refuse. Invariant: an error only *hints* a status, a title and header fields; it
 knows nothing of responses. Field values made here hold numbers and fixed tokens, never what a client sent.
@@ -179,3 +180,14 @@ class NoSpace(_Later):
 
     def __init__(self, detail: str = "No space left for this upload; resume later.", retry_after: int = 60) -> None:
         super().__init__(detail, retry_after)
+
+
+class Refused(TusError):
+    """A hook said no, and what the client is told: a status from 400 to 599, checked fields, and a body as it is
+    (empty: the usual problem document)."""
+
+    def __init__(self, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+        super().__init__("The server's operator does not allow this.", headers=headers)
+        self.status = status  # type: ignore[misc]
+        self.title = "Refused"  # type: ignore[misc]
+        self.body = body

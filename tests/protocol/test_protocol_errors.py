@@ -25,6 +25,7 @@ from resumable.protocol import errors
         (errors.InternalError(), 500, "Internal Server Error", {}),
         (errors.Stopping(), 503, "Service Unavailable", {"Retry-After": "1"}),
         (errors.Unavailable("x", retry_after=5), 503, "Service Unavailable", {"Retry-After": "5"}),
+        (errors.Refused(418, {"X-Reason": "tea"}), 418, "Refused", {"X-Reason": "tea"}),
         (errors.NoSpace(), 507, "Insufficient Storage", {"Retry-After": "60"}),
     ],
 )

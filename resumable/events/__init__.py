@@ -1,0 +1,1 @@
+"""What the outside is told of, and asked before something is done."""

@@ -1,0 +1,245 @@
+"""Letters are brought to one deliverer, until each has arrived or is dead.
+
+One reason to change: when a letter goes, and what follows when it does not arrive.
+
+Invariants: a letter is forgotten only after its hook has said that it arrived, so each arrives at least once, across
+crashes too. Of one upload at most one letter is under way, the oldest; a letter that fails holds up its own upload
+alone. When letters of several uploads have failed and none has arrived since, only one at a time goes, with pauses:
+a receiver that is down costs little, however much waits for it. Times are seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from resumable.events.bounded import in_time
+from resumable.events.guards import Count, count_nothing, log_failure
+from resumable.events.interfaces import EventKind, HookFailed, IHook
+from resumable.events.letterbox import event_of
+from resumable.events.pacing import Delivery, Outage, Pace
+from resumable.interfaces import CatalogUnavailable
+from resumable.letters import IOutbox, Letter
+
+log = Logger()
+
+FETCH = 64
+"""Letters taken from the outbox at once: more is more memory, less is more questions to the catalog."""
+
+LONGEST_SLEEP = 60.0
+"""The outbox is looked at again after this, whatever a wall clock that was set back says."""
+
+CATALOG_PAUSE = 5.0
+MAX_ERROR = 300
+
+
+class Courier:
+    """Serves one deliverer. ``wall`` tells the time of day for the outbox, ``clock`` measures."""
+
+    def __init__(
+        self,
+        name: str,
+        hook: IHook,
+        outbox: IOutbox,
+        *,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        rng: Random,
+        delivery: Delivery | None = None,
+        kinds: frozenset[EventKind] = frozenset(EventKind),
+        count: Count = count_nothing,
+    ) -> None:
+        self.name = name
+        self._hook = hook
+        self._outbox = outbox
+        self._clock = clock
+        self._wall = wall
+        self._rng = rng
+        self._delivery = delivery or Delivery()
+        self._kinds = kinds
+        self._count = count
+        self._running = False
+        self._stale = True  # there may be letters that are due and not in hand
+        self._hand: deque[Letter] = deque()
+        self._taken: set[str] = set()  # uploads with a letter in hand, under way, or not yet recorded
+        self._sending: set[Deferred[None]] = set()
+        self._arrived: list[Letter] = []
+        self._fetching: Deferred[None] | None = None
+        self._recording: Deferred[None] | None = None
+        self._timer: IDelayedCall | None = None
+        self._next_turn: IDelayedCall | None = None
+        self._outage = Outage()
+        self._pace = Pace(self._delivery)
+
+    def start(self) -> None:
+        """Deliver what waits, and what comes."""
+        self._running = True
+        self._soon()
+
+    def wake(self) -> None:
+        """There may be new letters: a change with facts was committed, dead ones were replayed."""
+        self._stale = True
+        self._soon()
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Begin nothing more; what is under way gets ``grace`` seconds, then it is cancelled and comes again later."""
+        self._running = False
+        for call in (self._timer, self._next_turn):
+            if call is not None and call.active():
+                call.cancel()
+        self._hand.clear()
+        if self._sending:
+            over = self._clock.callLater(grace, self._cancel)
+            await DeferredList(tuple(self._sending))
+            if over.active():
+                over.cancel()
+        for each in (self._fetching, self._recording):
+            if each is not None:
+                await DeferredList([each])
+
+    def _cancel(self) -> None:
+        for each in tuple(self._sending):
+            each.cancel()
+
+    # -- what to do next ---------------------------------------------------------------------------------------------
+
+    def _soon(self) -> None:
+        """A turn, once for all that asks for it now: there may be thousands of wakes, and hooks that answer at once."""
+        if self._running and self._next_turn is None:
+            self._next_turn = self._clock.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        """Start what may start; fetch when the hand is empty."""
+        self._next_turn = None
+        room = 1 if self._outage.is_on else self._delivery.concurrency
+        while self._hand and len(self._sending) < room:
+            wait = self._pace.take(self._clock.seconds())
+            if wait > 0:
+                self._sleep(wait)
+                return
+            self._start(self._hand.popleft())
+        if self._stale and not self._hand and self._fetching is None and len(self._sending) < room:
+            fetching = self._fetching = Deferred.fromCoroutine(self._fetch())
+            fetching.addBoth(self._fetched)
+
+    def _sleep(self, seconds: float) -> None:
+        """Wake after that time, if not before: waking too early does no harm."""
+        seconds = min(max(seconds, 0.0), LONGEST_SLEEP)
+        if self._timer is not None and self._timer.active():
+            if self._timer.getTime() <= self._clock.seconds() + seconds:
+                return
+            self._timer.cancel()
+        if self._running:
+            self._timer = self._clock.callLater(seconds, self.wake)
+
+    async def _fetch(self) -> None:
+        # what is taken while we ask is taken; what is released meanwhile may still be in the answer
+        self._stale, taken = False, frozenset(self._taken)
+        limit = FETCH + len(taken)
+        pause: float | None
+        try:
+            found: Sequence[Letter] = await self._outbox.due(self.name, self._wall(), limit)
+            fresh = [letter for letter in found if letter.fact.upload_id not in taken]
+            self._taken.update(letter.fact.upload_id for letter in fresh)
+            for letter in fresh:
+                if EventKind(letter.fact.kind.value) in self._kinds:
+                    self._hand.append(letter)
+                else:
+                    self._arrive(letter)
+            self._stale = self._stale or len(found) == limit
+            if self._stale or fresh:
+                return
+            coming = await self._outbox.next_due(self.name, self._wall())
+            pause = None if coming is None else coming - self._wall()
+        except CatalogUnavailable as error:
+            log.error("outbox can't be read: {reason}", hook=self.name, reason=str(error))
+            pause = CATALOG_PAUSE
+        if not self._stale:
+            self._sleep(LONGEST_SLEEP if pause is None else pause)
+
+    def _fetched(self, result: object) -> object:
+        self._fetching = None
+        if self._hand or self._stale:
+            self._soon()
+        return result
+
+    # -- one letter --------------------------------------------------------------------------------------------------
+
+    def _start(self, letter: Letter) -> None:
+        sending = Deferred.fromCoroutine(self._send(letter))
+        self._sending.add(sending)
+        sending.addBoth(self._sent, sending)
+
+    def _sent(self, result: object, sending: Deferred[None]) -> object:
+        self._sending.discard(sending)
+        self._soon()
+        return result
+
+    async def _send(self, letter: Letter) -> None:
+        kind = letter.fact.kind.value
+        try:
+            await in_time(self._clock, self._delivery.timeout, self._hook.deliver, event_of(letter))
+        except CancelledError:
+            self._release([letter])
+        except Exception as error:
+            self._count(self.name, kind, "failed")
+            await self._failed(letter, error)
+        else:
+            self._count(self.name, kind, "ok")
+            self._arrive(letter)
+            self._pace.not_before = 0.0
+            if self._outage.over():
+                log.info("hook is back", hook=self.name)
+                await self._to_outbox(lambda: self._outbox.hasten(self.name))
+                self._stale = True
+
+    async def _failed(self, letter: Letter, error: Exception) -> None:
+        delivery, now = self._delivery, self._wall()
+        log_failure(self.name, letter.fact.kind.value, letter.fact.upload_id, error)
+        self._pace.not_before = self._clock.seconds() + self._outage.failed(letter.fact.upload_id, delivery, self._rng)
+        reason = (error.reason if isinstance(error, HookFailed) else type(error).__name__)[:MAX_ERROR]
+        if now - letter.fact.at >= delivery.give_up_after and letter.attempts + 1 >= delivery.least_attempts:
+            log.error("event given up", hook=self.name, upload=letter.fact.upload_id, seq=letter.seq)
+            await self._to_outbox(lambda: self._outbox.bury(letter.seq, reason, now))
+        else:
+            asked = (error.retry_after if isinstance(error, HookFailed) else None) or 0.0
+            pause = max(delivery.pause(letter.attempts, self._rng), min(asked, 86400.0))
+            await self._to_outbox(lambda: self._outbox.failed(letter.seq, reason, now + pause))
+        self._release([letter])
+
+    def _arrive(self, letter: Letter) -> None:
+        self._arrived.append(letter)
+        if self._recording is None:
+            recording = self._recording = Deferred.fromCoroutine(self._record())
+            recording.addBoth(self._recorded)
+
+    async def _record(self) -> None:
+        """One commit for all that arrived while the last one was on its way."""
+        while self._arrived:
+            batch, self._arrived = self._arrived, []
+            seqs = [letter.seq for letter in batch]
+            await self._to_outbox(partial(self._outbox.delivered, seqs))
+            self._release(batch)
+
+    def _recorded(self, result: object) -> object:
+        self._recording = None
+        self._soon()
+        return result
+
+    async def _to_outbox(self, change: Callable[[], Deferred[None]]) -> None:
+        """A change that can't be recorded leaves the letter as it was: it comes again, after a pause for all."""
+        try:
+            await change()
+        except CatalogUnavailable as error:
+            log.error("outbox can't be written: {reason}", hook=self.name, reason=str(error))
+            self._pace.not_before = self._clock.seconds() + CATALOG_PAUSE
+
+    def _release(self, letters: Sequence[Letter]) -> None:
+        self._taken.difference_update(letter.fact.upload_id for letter in letters)
+        self._stale = True

@@ -1,0 +1,165 @@
+"""The hooks that are asked before something is done, one after another.
+
+One reason to change: how several hooks come to one decision.
+
+Invariant: what is guarded is done only if every hook that wants to be asked has said yes, in time and in words that
+passed the check. The first no wins; each hook sees the upload as those before it have changed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from attrs import asdict, evolve, frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from resumable.events.bounded import in_time
+from resumable.events.interfaces import Allow, HookFailed, IGuard, Question, Refuse
+from resumable.events.verdicts import REFUSED, check, encoded_metadata
+from resumable.hooks import Answer, Changes, Granted, IHooks, QuestionKind, RequestView, UploadView
+from resumable.protocol.errors import Refused, Unavailable
+
+log = Logger()
+
+SHORTEST = 256
+TEXT = "text/plain; charset=utf-8"
+
+Count = Callable[[str, str, str], None]
+"""Called with the hook's name, the kind of event or question, and ``ok``, ``refused`` or ``failed``."""
+
+
+def count_nothing(hook: str, kind: str, outcome: str) -> None: ...
+
+
+@frozen
+class Guard:
+    """A hook, its name for logs and figures, and what it wants to be asked."""
+
+    name: str
+    hook: IGuard
+    kinds: frozenset[QuestionKind] = frozenset(QuestionKind)
+
+
+@frozen
+class Patience:
+    """``within``: seconds that one hook gets, its repetitions included. ``retry_after``: what clients are told when
+    one has failed."""
+
+    within: float = 10.0
+    retry_after: int = 5
+
+
+@implementer(IHooks)
+class Guards:
+    """All of them, in order. ``new_id`` gives ids for questions. ``remotes``: the names that a hook may choose from;
+    None for any."""
+
+    def __init__(
+        self,
+        guards: Sequence[Guard],
+        *,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        new_id: Callable[[], str],
+        patience: Patience | None = None,
+        remotes: Collection[str] | None = None,
+        count: Count = count_nothing,
+    ) -> None:
+        self._guards = tuple(guards)
+        self._clock = clock
+        self._wall = wall
+        self._new_id = new_id
+        self._patience = patience or Patience()
+        self._remotes = remotes
+        self._count = count
+        self._asked = frozenset[QuestionKind]().union(*(guard.kinds for guard in guards))
+
+    def asks(self, kind: QuestionKind) -> bool:
+        """See IHooks."""
+        return kind in self._asked
+
+    def before(self, kind: QuestionKind, upload: UploadView, request: RequestView | None = None) -> Deferred[Granted]:
+        """See IHooks."""
+        return Deferred.fromCoroutine(self._before(kind, upload, request))
+
+    async def _before(self, kind: QuestionKind, upload: UploadView, request: RequestView | None) -> Granted:
+        changes, answer = Changes(), Answer()
+        for guard in self._guards:
+            if kind in guard.kinds:
+                allowed = await self._ask(guard, Question(self._new_id(), kind, self._wall(), upload, request))
+                upload = changed(upload, allowed.changes)
+                changes = merged_changes(changes, allowed.changes)
+                answer = merged_answers(answer, allowed.answer)
+        return Granted(changes, answer, None if changes.metadata is None else upload.raw_metadata)
+
+    async def _ask(self, guard: Guard, question: Question) -> Allow:
+        kind = question.kind
+        try:
+            said = await in_time(self._clock, self._patience.within, guard.hook.ask, question)
+            verdict = check(said, kind, self._remotes)
+        except CancelledError:
+            raise
+        except Exception as error:
+            self._count(guard.name, kind.value, "failed")
+            log_failure(guard.name, kind.value, question.upload.id, error)
+            raise Unavailable(
+                "The server can't decide at the moment whether to allow this.", self._patience.retry_after
+            ) from error
+        if isinstance(verdict, Refuse):
+            self._count(guard.name, kind.value, "refused")
+            raise refused(verdict)
+        self._count(guard.name, kind.value, "ok")
+        return verdict
+
+
+def refused(verdict: Refuse) -> Refused:
+    """What the client is told of a checked refusal.
+
+    A body without a type is text. Text gets blanks at its end: there are clients that can't take an error's body of
+    less than `SHORTEST` bytes, unless it is empty.
+    """
+    answer = verdict.answer
+    status = REFUSED if answer.status is None else answer.status
+    if not answer.body:
+        return Refused(status, answer.headers)
+    media_type = {name.lower(): value for name, value in answer.headers.items()}.get("content-type")
+    headers = dict(answer.headers) if media_type else {**answer.headers, "Content-Type": TEXT}
+    is_text = (media_type or TEXT).startswith(("text/", "application/json", "application/problem+json"))
+    return Refused(status, headers, answer.body.ljust(SHORTEST) if is_text else answer.body)
+
+
+def changed(upload: UploadView, changes: Changes) -> UploadView:
+    """The upload as it will be."""
+    if changes.id is not None:
+        upload = evolve(upload, id=changes.id)
+    if changes.metadata is not None:
+        upload = evolve(upload, metadata=changes.metadata, raw_metadata=encoded_metadata(changes.metadata))
+    return upload
+
+
+def merged_changes(first: Changes, second: Changes) -> Changes:
+    """The later one wins; but the smaller of two limits."""
+    own: dict[str, Any] = asdict(second, recurse=False, filter=lambda _, value: value is not None)
+    limits = [each.max_size for each in (first, second) if each.max_size is not None]
+    return evolve(first, **{**own, "max_size": min(limits, default=None)})
+
+
+def merged_answers(first: Answer, second: Answer) -> Answer:
+    """The later one wins, header by header."""
+    theirs = {name.lower() for name in second.headers}
+    headers = {name: value for name, value in first.headers.items() if name.lower() not in theirs}
+    status = first.status if second.status is None else second.status
+    return Answer(status, {**headers, **second.headers}, second.body or first.body)
+
+
+def log_failure(hook: str, kind: str, upload_id: str, error: BaseException) -> None:
+    """Once, with its context; a traceback only for what a hook should not raise."""
+    if isinstance(error, HookFailed):
+        log.error("hook failed: {reason}", hook=hook, kind=kind, upload=upload_id, reason=error.reason)
+    else:
+        log.failure("hook failed unexpectedly", Failure(error), hook=hook, kind=kind, upload=upload_id)

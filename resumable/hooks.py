@@ -1,0 +1,189 @@
+"""Hooks as the use cases see them: what they are shown, what they may decide, how they are asked.
+
+One reason to change: something else that a hook may know of an upload, or decide. Nothing here does any work.
+
+Invariants: what `IHooks.before` grants has been checked, and can do no harm to the protocol; `as_data` and `from_data`
+are each other's inverse, so that an event tells of an upload as it was when its fact was written. Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import Interface, implementer
+
+from resumable.interfaces import Upload
+from resumable.protocol import metadata
+from resumable.protocol.errors import BadRequest
+
+
+class QuestionKind(enum.Enum):
+    """What is about to happen, and doesn't if a hook says no."""
+
+    CREATE = "before-create"
+    APPEND = "before-append"
+    FINISH = "before-finish"
+    TERMINATE = "before-terminate"
+
+
+@frozen
+class UploadView:
+    """An upload as it was then. ``metadata`` is decoded, ``raw_metadata`` the header verbatim; ``id`` is the one that
+    it gets unless a hook changes it (before-create), else the one that it has."""
+
+    id: str
+    length: int | None = None
+    offset: int = 0
+    metadata: Mapping[str, bytes] = field(factory=dict)
+    raw_metadata: str | None = None
+    partial: bool = False
+    partials: tuple[str, ...] = ()
+    identity: str | None = None
+
+
+@frozen
+class RequestView:
+    """The request that caused it. ``headers``, by lower-case name, are those that the operator chose."""
+
+    method: str
+    uri: str
+    address: str = ""
+    headers: Mapping[str, tuple[str, ...]] = field(factory=dict)
+
+
+@frozen
+class Answer:
+    """What goes to the client. None and empty: what would go without a hook."""
+
+    status: int | None = None
+    headers: Mapping[str, str] = field(factory=dict)
+    body: bytes = b""
+
+
+@frozen
+class Changes:
+    """What a new upload gets instead of what it would; None leaves it. ``metadata`` replaces all of it.
+
+    ``key``: its name in the remotes, as it is. ``remotes``: only these, by name.
+    """
+
+    id: str | None = None
+    metadata: Mapping[str, bytes] | None = None
+    key: str | None = None
+    remotes: tuple[str, ...] | None = None
+    max_size: int | None = None
+
+
+@frozen
+class Granted:
+    """Every hook has agreed. ``raw_metadata``: the header for ``changes.metadata``. ``answer``: headers to add to the
+    success, and perhaps a 2xx status and a body."""
+
+    changes: Changes = field(factory=Changes)
+    answer: Answer = field(factory=Answer)
+    raw_metadata: str | None = None
+
+
+class IHooks(Interface):
+    """Everybody who wants to be asked."""
+
+    def asks(kind: QuestionKind) -> bool:
+        """Whether there is anybody; if not, nothing needs to be gathered for a question."""
+
+    def before(kind: QuestionKind, upload: UploadView, request: RequestView | None = None) -> Deferred[Granted]:
+        """Ask all of them. Fails with Refused, which carries the hook's answer; with Unavailable when one has failed.
+        Changes are granted before-create only."""
+
+
+class IProgress(Interface):
+    """Those who want to know how running uploads get on. None of these blocks or raises."""
+
+    def due(upload_id: str) -> bool:
+        """Whether `note` would tell anybody now: ask before anything is gathered for it."""
+
+    def note(upload: UploadView, request: RequestView | None = None) -> None:
+        """The upload has come this far."""
+
+
+@implementer(IHooks, IProgress)
+class NoHooks:
+    """There are none."""
+
+    def asks(self, kind: QuestionKind) -> bool:
+        return False
+
+    def before(self, kind: QuestionKind, upload: UploadView, request: RequestView | None = None) -> Deferred[Granted]:
+        return succeed(Granted())
+
+    def due(self, upload_id: str) -> bool:
+        return False
+
+    def note(self, upload: UploadView, request: RequestView | None = None) -> None: ...
+
+
+def view(upload: Upload, identity: str | None = None) -> UploadView:
+    """The upload as hooks see it."""
+    return UploadView(
+        upload.id,
+        upload.length,
+        upload.offset,
+        _decoded(upload.metadata),
+        upload.metadata,
+        upload.is_partial,
+        upload.partials,
+        identity,
+    )
+
+
+def as_data(upload: UploadView, request: RequestView | None = None) -> dict[str, object]:
+    """For a fact's ``data``, in JSON's types. What is added to it (``remote``, ``reason``, ...) are details."""
+    found: dict[str, object] = {"length": upload.length, "offset": upload.offset}
+    if upload.raw_metadata is not None:
+        found["metadata"] = upload.raw_metadata
+    if upload.partial:
+        found["partial"] = True
+    if upload.partials:
+        found["partials"] = list(upload.partials)
+    if upload.identity is not None:
+        found["identity"] = upload.identity
+    if request is not None:
+        headers = {name: list(values) for name, values in request.headers.items()}
+        found["request"] = {
+            "method": request.method,
+            "uri": request.uri,
+            "address": request.address,
+            "headers": headers,
+        }
+    return found
+
+
+def from_data(upload_id: str, data: Mapping[str, Any]) -> tuple[UploadView, RequestView | None, dict[str, Any]]:
+    """The upload, the request and what else there is; whatever is missing has its default."""
+    rest = dict(data)
+    raw = rest.pop("metadata", None)
+    upload = UploadView(
+        upload_id,
+        rest.pop("length", None),
+        rest.pop("offset", 0),
+        _decoded(raw),
+        raw,
+        rest.pop("partial", False),
+        tuple(rest.pop("partials", ())),
+        rest.pop("identity", None),
+    )
+    request = rest.pop("request", None)
+    if request is not None:
+        headers = {name: tuple(values) for name, values in request["headers"].items()}
+        request = RequestView(request["method"], request["uri"], request["address"], headers)
+    return upload, request, rest
+
+
+def _decoded(raw: str | None) -> Mapping[str, bytes]:
+    try:
+        return metadata.parse(raw or "")
+    except BadRequest:  # kept by a version that took more
+        return {}

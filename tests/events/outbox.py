@@ -1,0 +1,199 @@
+"""An outbox in memory, and what every outbox promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from resumable.interfaces import CatalogUnavailable, Fact, FactKind
+from resumable.letters import Depth, IOutbox, Letter
+
+
+@implementer(IOutbox)
+class MemoryOutbox:
+    """Keeps letters as the catalog does. ``broken`` fails everything; ``asked`` counts the calls of `due`."""
+
+    def __init__(self, deliverers: Sequence[str] = ("hook",)) -> None:
+        self.letters: dict[int, Letter] = {}
+        self.deliverers = tuple(deliverers)
+        self.broken = False
+        self.asked = 0
+        self._seq = 0
+
+    def post(self, *facts: Fact) -> list[int]:
+        """What a commit of these facts writes; the numbers of the letters."""
+        first = self._seq + 1
+        for fact in facts:
+            for name in self.deliverers:
+                self._seq += 1
+                self.letters[self._seq] = Letter(self._seq, name, fact)
+        return list(range(first, self._seq + 1))
+
+    def due(self, deliverer, now, limit):
+        self.asked += 1
+        oldest = [x for x in self._oldest(deliverer) if x.retry_at is None or x.retry_at <= now]
+        return self._answer(lambda: oldest[:limit])
+
+    def next_due(self, deliverer, now):
+        times = [x.retry_at for x in self._oldest(deliverer) if x.retry_at is not None and x.retry_at > now]
+        return self._answer(lambda: min(times, default=None))
+
+    def delivered(self, seqs):
+        return self._answer(lambda: [self.letters.pop(seq, None) for seq in seqs] and None)
+
+    def failed(self, seq, error, retry_at):
+        return self._change(seq, lambda x: evolve(x, attempts=x.attempts + 1, error=error, retry_at=retry_at))
+
+    def bury(self, seq, error, at):
+        return self._change(seq, lambda x: evolve(x, attempts=x.attempts + 1, error=error, retry_at=None, dead_at=at))
+
+    def hasten(self, deliverer):
+        def hasten() -> None:
+            for letter in self._of(deliverer, dead=False):
+                self.letters[letter.seq] = evolve(letter, retry_at=None)
+
+        return self._answer(hasten)
+
+    def dead(self, deliverer, after, limit):
+        return self._answer(lambda: [x for x in self._of(deliverer, dead=True) if x.seq > after][:limit])
+
+    def replay(self, deliverer, seqs):
+        def replay() -> int:
+            chosen = [x for x in self._of(deliverer, dead=True) if seqs is None or x.seq in seqs]
+            for letter in chosen:
+                self.letters[letter.seq] = Letter(letter.seq, letter.deliverer, letter.fact)
+            return len(chosen)
+
+        return self._answer(replay)
+
+    def depth(self, deliverer):
+        waiting = self._of(deliverer, dead=False)
+        oldest = min((x.fact.at for x in waiting), default=None)
+        return self._answer(lambda: Depth(len(waiting), len(self._of(deliverer, dead=True)), oldest))
+
+    def _of(self, deliverer: str, dead: bool) -> list[Letter]:
+        letters = sorted(self.letters.values(), key=lambda x: x.seq)
+        return [x for x in letters if x.deliverer == deliverer and (x.dead_at is not None) is dead]
+
+    def _oldest(self, deliverer: str) -> list[Letter]:
+        oldest: dict[str, Letter] = {}
+        for letter in self._of(deliverer, dead=False):
+            oldest.setdefault(letter.fact.upload_id, letter)
+        return list(oldest.values())
+
+    def _change(self, seq: int, change: Callable[[Letter], Letter]) -> Deferred[None]:
+        def act() -> None:
+            if seq in self.letters:
+                self.letters[seq] = change(self.letters[seq])
+
+        return self._answer(act)
+
+    def _answer(self, act: Callable[[], object]) -> Deferred:
+        return fail(CatalogUnavailable("broken")) if self.broken else succeed(act())
+
+
+def fact(upload_id: str, kind: FactKind = FactKind.CREATED, at: float = 0.0, **data: object) -> Fact:
+    return Fact(kind, upload_id, at, {"length": 10, "offset": 0, **data})
+
+
+class OutboxContract:
+    """What every outbox promises. Mix it into a TestCase and give `make_outbox` and `post`."""
+
+    def make_outbox(self, deliverers: Sequence[str]) -> IOutbox:
+        """An empty outbox for these deliverers."""
+        raise NotImplementedError
+
+    def post(self, outbox: IOutbox, *facts: Fact) -> None:
+        """Have these facts written, in this order."""
+        raise NotImplementedError
+
+    def outcome(self, answer: Deferred) -> object:
+        """The result of a Deferred; replace it where it takes a while."""
+        results: list[object] = []
+        answer.addCallback(results.append)
+        return results[0]
+
+    def due(self, outbox, now=0.0, limit=100, deliverer="a"):
+        return self.outcome(outbox.due(deliverer, now, limit))
+
+    def test_it_provides_the_interface(self):
+        assert verifyObject(IOutbox, self.make_outbox(["a"]))
+
+    def test_each_deliverer_has_letters_of_its_own(self):
+        outbox = self.make_outbox(["a", "b"])
+        self.post(outbox, fact("u", offset=3))
+        (mine,), (theirs,) = self.due(outbox), self.due(outbox, deliverer="b")
+        assert (mine.deliverer, theirs.deliverer) == ("a", "b")
+        assert mine.fact == theirs.fact == fact("u", offset=3)
+        self.outcome(outbox.delivered([mine.seq]))
+        assert self.due(outbox) == [] and len(self.due(outbox, deliverer="b")) == 1
+
+    def test_of_each_upload_only_the_oldest_is_due(self):
+        outbox = self.make_outbox(["a"])
+        self.post(outbox, fact("u"), fact("v"), fact("u", FactKind.FINISHED), fact("w"))
+        first, *rest = self.due(outbox)
+        assert [x.fact.upload_id for x in (first, *rest)] == ["u", "v", "w"]
+        assert first.seq < rest[0].seq < rest[1].seq
+        assert len(self.due(outbox, limit=2)) == 2
+        self.outcome(outbox.delivered([first.seq]))
+        assert FactKind.FINISHED in [x.fact.kind for x in self.due(outbox) if x.fact.upload_id == "u"]
+
+    def test_a_failed_letter_waits_for_its_time_and_holds_up_its_upload_alone(self):
+        outbox = self.make_outbox(["a"])
+        self.post(outbox, fact("u"), fact("u", FactKind.FINISHED), fact("v"))
+        first, other = self.due(outbox)
+        self.outcome(outbox.failed(first.seq, "it answered 500", 50.0))
+        assert self.due(outbox, now=49.0) == [other]
+        assert self.outcome(outbox.next_due("a", 49.0)) == 50.0
+        assert self.outcome(outbox.next_due("a", 50.0)) is None
+        again = self.due(outbox, now=50.0)[0]
+        assert (again.seq, again.attempts, again.error) == (first.seq, 1, "it answered 500")
+
+    def test_a_dead_letter_is_listed_and_what_is_behind_it_goes(self):
+        outbox = self.make_outbox(["a"])
+        self.post(outbox, fact("u"), fact("u", FactKind.FINISHED))
+        (first,) = self.due(outbox)
+        self.outcome(outbox.bury(first.seq, "too old", 99.0))
+        assert [x.fact.kind for x in self.due(outbox)] == [FactKind.FINISHED]
+        (dead,) = self.outcome(outbox.dead("a", 0, 10))
+        assert (dead.seq, dead.attempts, dead.error, dead.dead_at) == (first.seq, 1, "too old", 99.0)
+        assert self.outcome(outbox.dead("a", dead.seq, 10)) == []
+        depth = self.outcome(outbox.depth("a"))
+        assert (depth.waiting, depth.dead) == (1, 1)
+
+    def test_replayed_letters_are_as_new_and_come_first(self):
+        outbox = self.make_outbox(["a", "b"])
+        self.post(outbox, fact("u"), fact("u", FactKind.FINISHED), fact("v"))
+        for letter in self.due(outbox):
+            self.outcome(outbox.bury(letter.seq, "too old", 99.0))
+        first = self.outcome(outbox.dead("a", 0, 1))[0]
+        assert self.outcome(outbox.replay("b", None)) == 0
+        assert self.outcome(outbox.replay("a", [first.seq, 12345])) == 1
+        assert self.due(outbox)[0] == Letter(first.seq, "a", first.fact)
+        assert self.outcome(outbox.replay("a", None)) == 1
+        assert len(self.due(outbox)) == 2
+
+    def test_hastened_letters_are_due_now_but_dead_ones_stay_dead(self):
+        outbox = self.make_outbox(["a"])
+        self.post(outbox, fact("u"), fact("v"))
+        first, second = self.due(outbox)
+        self.outcome(outbox.failed(first.seq, "no", 50.0))
+        self.outcome(outbox.bury(second.seq, "no", 1.0))
+        self.outcome(outbox.hasten("a"))
+        assert [x.seq for x in self.due(outbox)] == [first.seq]
+
+    def test_unknown_numbers_are_passed_over(self):
+        outbox = self.make_outbox(["a"])
+        for change in (outbox.delivered([7]), outbox.failed(7, "x", 1.0), outbox.bury(7, "x", 1.0)):
+            self.outcome(change)
+        assert self.due(outbox) == []
+
+    def test_depth_tells_since_when_the_oldest_waits(self):
+        outbox = self.make_outbox(["a"])
+        assert self.outcome(outbox.depth("a")) == Depth()
+        self.post(outbox, fact("u", at=5.0), fact("v", at=6.0))
+        assert self.outcome(outbox.depth("a")) == Depth(2, 0, 5.0)

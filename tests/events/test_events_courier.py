@@ -1,0 +1,399 @@
+"""Letters arrive at least once, in order for each upload, whatever fails."""
+
+from __future__ import annotations
+
+from math import inf
+from random import Random
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from resumable.events import delivery as delivery_module
+from resumable.events.delivery import Courier
+from resumable.events.interfaces import EventKind, HookFailed, IHook
+from resumable.events.pacing import THRESHOLD, Delivery, Pace
+from resumable.interfaces import FactKind
+from tests.events.outbox import MemoryOutbox, fact
+
+FAST = Delivery(per_second=inf)
+
+
+@implementer(IHook)
+class Recorder:
+    """``answer`` decides each event; what arrived is in ``arrived``, what came at all in ``came``."""
+
+    def __init__(self, answer=lambda event: None) -> None:
+        self.answer = answer
+        self.came = []
+        self.arrived = []
+        self.under_way = 0
+        self.most = 0
+
+    def deliver(self, event):
+        self.came.append(event)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            said = self.answer(event)
+        except HookFailed:
+            self.under_way -= 1
+            raise
+        done = said if isinstance(said, Deferred) else succeed(said)
+        done.addBoth(self._done)
+        return done.addCallback(lambda _: self.arrived.append(event))
+
+    def _done(self, result):
+        self.under_way -= 1
+        return result
+
+    def of(self, upload_id, events=None):
+        return [
+            event.kind.value for event in (self.arrived if events is None else events) if event.upload.id == upload_id
+        ]
+
+
+class Bench:
+    """An outbox, a clock, and couriers over them."""
+
+    def __init__(self, hook, delivery=FAST, kinds=frozenset(EventKind)) -> None:
+        self.clock = Clock()
+        self.outbox = MemoryOutbox()
+        self.hook = hook
+        self.delivery = delivery
+        self.kinds = kinds
+        self.counted = []
+        self.courier = self.make()
+
+    def make(self):
+        return Courier(
+            "hook", self.hook, self.outbox, clock=self.clock, wall=self.clock.seconds, rng=Random(1),
+            delivery=self.delivery, kinds=self.kinds, count=lambda *each: self.counted.append(each),
+        )  # fmt: skip
+
+    def restart(self):
+        """As after a crash: whatever the old courier knew is gone, nothing calls it any more."""
+        for call in self.clock.getDelayedCalls():
+            call.cancel()
+        self.courier = self.make()
+        self.courier.start()
+        self.run(0.1)
+
+    def post(self, *facts):
+        seqs = self.outbox.post(*facts)
+        self.courier.wake()
+        self.run(0)
+        return seqs
+
+    def run(self, seconds, steps=20):
+        for _ in range(steps):
+            self.clock.advance(seconds / steps)
+
+
+@pytest.fixture
+def hook():
+    return Recorder()
+
+
+@pytest.fixture
+def bench(hook):
+    bench = Bench(hook)
+    bench.courier.start()
+    return bench
+
+
+def failing(reason="no", times=10**9, **more):
+    """Fails so many times, then lets everything pass."""
+    left = [times]
+
+    def answer(event):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise HookFailed(reason, **more)
+
+    return answer
+
+
+def test_what_waits_at_the_start_and_what_is_committed_later_is_delivered(hook):
+    bench = Bench(hook)
+    bench.outbox.post(fact("u"))
+    bench.courier.start()
+    bench.run(0)
+    assert hook.of("u") == ["created"]
+    bench.post(fact("u", FactKind.FINISHED))
+    assert hook.of("u") == ["created", "finished"]
+    assert bench.outbox.letters == {}
+    assert bench.counted == [("hook", "created", "ok"), ("hook", "finished", "ok")]
+
+
+def test_events_of_one_upload_come_one_after_another_while_others_go_on(bench, hook):
+    slow = Deferred()
+    hook.answer = lambda event: slow if event.upload.id == "u" and event.kind is EventKind.CREATED else None
+    bench.post(fact("u"), fact("u", FactKind.FINISHED), fact("v"), fact("v", FactKind.FINISHED))
+    assert hook.of("v") == ["created", "finished"]
+    assert hook.of("u", hook.came) == ["created"]
+    slow.callback(None)
+    bench.run(0)
+    assert hook.of("u") == ["created", "finished"]
+
+
+def test_a_failure_is_repeated_with_the_same_key_and_holds_up_its_upload_alone(bench, hook):
+    fails = failing(times=3)
+    hook.answer = lambda event: fails(event) if event.upload.id == "u" else None
+    bench.post(fact("u"), fact("u", FactKind.FINISHED))
+    bench.post(fact("v"))
+    assert hook.of("v") == ["created"] and hook.of("u") == []
+    bench.run(60)
+    assert hook.of("u") == ["created", "finished"]
+    assert len({event.id for event in hook.came if event.upload.id == "u" and event.kind is EventKind.CREATED}) == 1
+    assert len({event.id for event in hook.came}) == 3
+
+
+def test_pauses_grow_up_to_a_limit_and_are_random():
+    policy, rng = Delivery(first_pause=1, longest_pause=100), Random(1)
+    for failures, longest in ((0, 1), (3, 8), (20, 100), (10**6, 100)):
+        pauses = [policy.pause(failures, rng) for _ in range(200)]
+        assert 0 <= min(pauses) < longest / 10 and longest * 0.9 < max(pauses) <= longest
+
+
+def test_retry_after_is_kept_to(bench, hook):
+    hook.answer = failing("it answered 503", times=1, retry_after=30.0)
+    (seq,) = bench.post(fact("u"))
+    assert bench.outbox.letters[seq].retry_at >= 30
+    bench.run(29)
+    assert hook.of("u") == []
+    bench.run(2)
+    assert hook.of("u") == ["created"]
+
+
+def test_an_absurd_retry_after_is_cut_to_a_day(bench, hook):
+    hook.answer = failing(times=1, retry_after=1e12)
+    (seq,) = bench.post(fact("u"))
+    assert bench.outbox.letters[seq].retry_at <= 86400
+
+
+def test_a_hook_that_never_answers_is_given_up_and_tried_again(bench, hook):
+    hook.answer = lambda event: Deferred()
+    (seq,) = bench.post(fact("u"))
+    bench.run(FAST.timeout + 0.01)
+    assert "took more than" in bench.outbox.letters[seq].error
+    hook.answer = lambda event: None
+    bench.run(5)
+    assert hook.of("u") == ["created"]
+
+
+def test_what_a_hook_should_not_raise_is_a_failure_like_any_other(bench, hook):
+    def answer(event):
+        raise RuntimeError("secret")
+
+    hook.answer = answer
+    (seq,) = bench.post(fact("u"))
+    assert bench.outbox.letters[seq].error == "RuntimeError"
+
+
+def test_a_hook_that_cancels_itself_has_failed(bench, hook):
+    def answer(event):
+        raise CancelledError()
+
+    hook.answer = answer
+    (seq,) = bench.post(fact("u"))
+    assert bench.outbox.letters[seq].attempts == 1
+
+
+def test_a_letter_that_fails_for_too_long_is_dead_and_can_be_replayed():
+    hook = Recorder(failing())
+    bench = Bench(hook, Delivery(per_second=inf, give_up_after=1000, longest_pause=60))
+    bench.courier.start()
+    (seq, _) = bench.post(fact("u"), fact("u", FactKind.FINISHED))
+    bench.run(1000, 1000)
+    assert bench.outbox.letters[seq].dead_at is None
+    hook.answer = lambda event: failing()(event) if event.kind is EventKind.CREATED else None
+    bench.run(200, 200)
+    assert bench.outbox.letters[seq].dead_at >= 1000
+    assert hook.of("u") == ["finished"]
+    hook.answer = lambda event: None
+    bench.outbox.replay("hook", None)
+    bench.courier.wake()
+    bench.run(0)
+    assert hook.of("u") == ["finished", "created"] and bench.outbox.letters == {}
+    assert len({event.id for event in hook.came}) == 2
+
+
+def test_a_daemon_that_was_down_for_long_does_not_give_up_at_the_first_failure():
+    hook = Recorder(failing(times=3))
+    bench = Bench(hook, Delivery(per_second=inf, give_up_after=1000))
+    bench.clock.advance(5000)
+    bench.outbox.post(fact("u", at=0.0))
+    bench.courier.start()
+    bench.run(60)
+    assert hook.of("u") == ["created"]
+
+
+def test_a_crash_between_arrival_and_record_delivers_again_in_order(hook):
+    bench = Bench(hook)
+    bench.outbox.post(fact("u"), fact("u", FactKind.FINISHED))
+    before = dict(bench.outbox.letters)
+    bench.courier.start()
+    bench.run(0)
+    bench.outbox.letters = dict(before)  # the crash took the commits with it
+    bench.restart()
+    assert hook.of("u") == ["created", "finished"] * 2
+    assert len({event.id for event in hook.arrived}) == 2
+
+
+def test_a_crash_in_the_middle_of_a_delivery_delivers_again(hook):
+    hook.answer = lambda event: Deferred()
+    bench = Bench(hook)
+    bench.courier.start()
+    bench.post(fact("u"))
+    hook.answer = lambda event: None
+    bench.restart()
+    assert hook.of("u") == ["created"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_letter_arrives_in_order_through_failures_crashes_and_a_catalog_that_fails(seed):
+    rng = Random(seed)
+    hook = Recorder()
+
+    def answer(event):
+        if rng.random() < 0.3:
+            raise HookFailed("no")
+        later = Deferred()
+        bench.clock.callLater(rng.random(), later.callback, None)
+        return later
+
+    hook.answer = answer
+    bench = Bench(hook)
+    bench.courier.start()
+    wanted = {f"u{n}": ["created", "finished", "stored"] for n in range(15)}
+    for kind in (FactKind.CREATED, FactKind.FINISHED, FactKind.STORED):
+        bench.post(*(fact(name, kind) for name in wanted))
+        bench.outbox.broken = rng.random() < 0.4
+        bench.run(3)
+        bench.outbox.broken = False
+        if rng.random() < 0.5:
+            bench.restart()
+    bench.run(3000, 3000)
+    assert bench.outbox.letters == {}
+    for name, kinds in wanted.items():
+        first = list(dict.fromkeys(hook.of(name)))
+        assert first == kinds
+
+
+def test_no_more_are_under_way_than_allowed(bench, hook):
+    waiting = []
+
+    def answer(event):
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    hook.answer = answer
+    bench.post(*(fact(f"u{n}") for n in range(100)))
+    assert hook.under_way == FAST.concurrency
+    while waiting:
+        waiting.pop(0).callback(None)
+        bench.run(0)
+    assert hook.most == FAST.concurrency and len(hook.arrived) == 100
+
+
+def test_more_letters_than_are_fetched_at_once_all_arrive(bench, hook):
+    bench.post(*(fact(f"u{n}") for n in range(3 * delivery_module.FETCH)))
+    bench.run(1)
+    assert len(hook.arrived) == 3 * delivery_module.FETCH == len({event.id for event in hook.came})
+
+
+def test_letters_are_paced_so_that_uploads_get_their_turn(hook):
+    bench = Bench(hook, Delivery(concurrency=4, per_second=10))
+    bench.courier.start()
+    bench.post(*(fact(f"u{n}") for n in range(60)))
+    bench.run(2, 200)
+    assert 20 <= len(hook.arrived) <= 26
+    bench.run(5, 500)
+    assert len(hook.arrived) == 60
+
+
+def test_a_pace_allows_a_burst_after_a_rest():
+    pace = Pace(Delivery(concurrency=4, per_second=10))
+    assert [pace.take(100.0) for _ in range(5)] == [0] * 5
+    assert 0 < pace.take(100.0) <= 0.1
+
+
+def test_while_nothing_arrives_one_letter_at_a_time_is_tried_with_pauses(bench, hook):
+    hook.answer = failing()
+    bench.post(*(fact(f"u{n}") for n in range(1000)))
+    tried = len(hook.came)
+    assert tried <= THRESHOLD + FAST.concurrency
+    bench.run(3600, 3600)
+    assert len(hook.came) - tried < 400
+
+
+def test_when_the_hook_is_back_everything_goes_at_once(bench, hook):
+    hook.answer = failing()
+    bench.post(*(fact(f"u{n}") for n in range(50)))
+    bench.run(1000, 1000)
+    hook.answer = lambda event: None
+    bench.run(61, 61)
+    assert len(hook.arrived) == 50 and bench.outbox.letters == {}
+
+
+def test_one_letter_that_never_arrives_does_not_slow_the_others_down(bench, hook):
+    hook.answer = lambda event: failing()(event) if event.upload.id == "bad" else None
+    bench.post(fact("bad"))
+    bench.run(600, 600)
+    bench.post(fact("good"))
+    assert hook.of("good") == ["created"]
+
+
+def test_kinds_that_are_not_wanted_are_forgotten_undelivered(hook):
+    bench = Bench(hook, kinds=frozenset({EventKind.FINISHED}))
+    bench.courier.start()
+    bench.post(fact("u"), fact("u", FactKind.FINISHED))
+    assert hook.of("u", hook.came) == ["finished"] and bench.outbox.letters == {}
+
+
+def test_a_catalog_that_fails_is_asked_again_later(bench, hook):
+    bench.outbox.broken = True
+    bench.post(fact("u"))
+    assert hook.came == []
+    bench.outbox.broken = False
+    bench.run(delivery_module.CATALOG_PAUSE + 1)
+    assert hook.of("u") == ["created"]
+
+
+def test_an_idle_courier_asks_the_catalog_once_a_minute_at_most(bench):
+    bench.run(10)
+    asked = bench.outbox.asked
+    bench.run(3600, 3600)
+    assert bench.outbox.asked <= asked + 60
+
+
+def test_a_stop_waits_for_what_is_under_way_and_begins_nothing_more(hook):
+    slow = Deferred()
+    hook.answer = lambda event: slow
+    bench = Bench(hook, Delivery(concurrency=1, per_second=inf))
+    bench.courier.start()
+    bench.post(fact("u"), fact("v"))
+    stopped = Deferred.fromCoroutine(bench.courier.stop(5))
+    assert not stopped.called
+    slow.callback(None)
+    assert stopped.called and hook.of("u") == ["created"]
+    bench.run(100)
+    assert hook.of("v", hook.came) == []
+    assert [x.fact.upload_id for x in bench.outbox.letters.values()] == ["v"]
+    assert not [call for call in bench.clock.getDelayedCalls()]
+
+
+def test_a_stop_cancels_what_takes_too_long_and_it_comes_again(hook):
+    hook.answer = lambda event: Deferred()
+    bench = Bench(hook)
+    bench.courier.start()
+    (seq,) = bench.post(fact("u"))
+    stopped = Deferred.fromCoroutine(bench.courier.stop(5))
+    bench.run(5.1)
+    assert stopped.called
+    assert bench.outbox.letters[seq].attempts == 0
+    hook.answer = lambda event: None
+    bench.restart()
+    assert hook.of("u") == ["created"]
