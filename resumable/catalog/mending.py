@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from urllib.parse import quote
 
-from resumable.catalog.schema import PAGE_SIZE
+from resumable.catalog.schema import MIGRATIONS, PAGE_SIZE, version
 
 
 def open_copy(copy: str, fresh: str, trial: str, values: tuple[int, ...]) -> sqlite3.Connection | None:
@@ -35,11 +35,20 @@ def _open(copy: str, trial: str, values: tuple[int, ...]) -> sqlite3.Connection 
         source.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
         source.execute("PRAGMA writable_schema = ON")
         source.execute("SELECT 1 FROM sqlite_schema WHERE name = 'uploads'").fetchall()[0]
+        _catch_up(source)
         source.execute(trial, values).fetchall()
     except (sqlite3.Error, IndexError):
         source.close()
         return None
     return source
+
+
+def _catch_up(source: sqlite3.Connection) -> None:
+    """Give an older release's tables the columns, and their company, that they lack; making indexes would read all."""
+    for statements in MIGRATIONS[version(source) :]:
+        for statement in statements:
+            if " INDEX " not in statement:
+                source.execute(statement)
 
 
 def _graft(copy: str, fresh: str) -> None:

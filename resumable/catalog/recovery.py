@@ -28,6 +28,11 @@ from resumable.interfaces import CatalogUnavailable
 
 DAMAGE: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_READ", "SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_DATA")
 COMPANIONS: Final = ("", "-wal", "-shm")
+TEXTS: Final = (  # one for each version that brought some
+    "SELECT id, metadata, concat, partials, boot_id FROM uploads",
+    "SELECT upload_id, remote, key, run, error, stored, journal, NULL FROM replicas"
+    " UNION ALL SELECT *, NULL, NULL, NULL, NULL FROM replica_parts",
+)
 
 _log = Logger()
 
@@ -129,7 +134,8 @@ def _damaged_pages(connection: sqlite3.Connection) -> str | None:
 def _unreadable_text(connection: sqlite3.Connection) -> str | None:
     """SQLite does not look into text; a record that can't be decoded would fail every query that meets it."""
     try:
-        deque(connection.execute("SELECT id, metadata, concat, partials, boot_id FROM uploads"), maxlen=0)
+        for query in TEXTS[: version(connection)]:
+            deque(connection.execute(query), maxlen=0)
     except sqlite3.OperationalError as error:
         if hasattr(error, "sqlite_errorcode"):
             raise

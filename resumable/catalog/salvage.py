@@ -3,9 +3,8 @@
 Changes when more can be saved. Invariants: the damaged files are only read (all is done on a copy of them); a
 record is saved whole or becomes a tombstone, which answers 410: one that can't be read is never made up.
 
-A bad page costs the records on it: the tables are read by ranges of their keys from both ends, and what lies
-between two errors is halved until it can be read or is known not to be. The index on ids names the records of
-a table that can't be. See https://www.sqlite.org/fileformat2.html.
+A bad page costs the records on it, as ranges.py reads round it. The index on ids names the records of a table that
+can't be read. See https://www.sqlite.org/fileformat2.html.
 """
 
 from __future__ import annotations
@@ -13,20 +12,18 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from heapq import heappop, heappush
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 from resumable.catalog.changes import record_lost
 from resumable.catalog.mending import copy_files, open_copy
-from resumable.catalog.schema import FIELDS, LIMIT, PIN, WAITING_FINAL
+from resumable.catalog.ranges import by_id, by_number, last_number
+from resumable.catalog.salvage_replicas import save_replicas
+from resumable.catalog.schema import FIELDS, PIN, WAITING_FINAL
 from resumable.interfaces import FactKind
 
-ERRORS: Final = 20_000  # at most, for one table: about a second's worth of trying
 SENSIBLE: Final = 1 << 53  # no count gets here
-IDS: Final = 1 << 128  # ids as the number that their first 16 bytes make
 COLUMNS: Final = f"{FIELDS}, on_disk"
 
 _ROWS = f"SELECT seq, {COLUMNS} FROM uploads NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
@@ -85,9 +82,9 @@ def salvage(damaged: str, fresh: str, at: float) -> int:
 
 def _save(source: sqlite3.Connection, target: sqlite3.Connection, at: float) -> int:
     # the index may lack some leaves, and so a few of the highest numbers
-    highest = max((seq + 1000 for _, seq in _by_id(source, _INDEX)), default=_last_number(source))
+    highest = max((seq + 1000 for _, seq in by_id(source, _INDEX)), default=last_number(source))
     lost = []
-    for row in _by_number(source, _ROWS, highest):
+    for row in by_number(source, _ROWS, highest):
         try:
             if not all(isinstance(value, types) for value, types in zip(row[1:], _TYPES, strict=True)):
                 raise sqlite3.IntegrityError("a value of another type")
@@ -95,15 +92,16 @@ def _save(source: sqlite3.Connection, target: sqlite3.Connection, at: float) -> 
         except sqlite3.IntegrityError:
             lost.append(row[1])
     saved = int(target.execute("SELECT count(*) FROM uploads").fetchone()[0])
-    for one in chain(lost, (row[0] for row in _by_id(source, _INDEX))):
+    for one in chain(lost, (row[0] for row in by_id(source, _INDEX))):
         if isinstance(one, str) and one:
             record_lost(target, [one], at)
     for final, partials in target.execute(f"SELECT id, partials FROM uploads WHERE {WAITING_FINAL}").fetchall():
         target.executemany(PIN, [(partial, final) for partial in partials.split(" ")])
-    for fact in _by_number(source, _FACTS, _last_number(source)):
+    for fact in by_number(source, _FACTS, last_number(source)):
         if _is_fact(*fact):
             target.execute("INSERT OR IGNORE INTO outbox VALUES (?, ?, ?, ?, ?, ?)", fact)
     _keep_counting(source, target, at)
+    save_replicas(source, target, at)
     return saved
 
 
@@ -128,70 +126,3 @@ def _keep_counting(source: sqlite3.Connection, target: sqlite3.Connection, at: f
         last = int(at * 1000)
     target.execute("DELETE FROM sqlite_sequence WHERE name = 'outbox'")
     target.execute("INSERT INTO sqlite_sequence SELECT 'outbox', MAX(?, IFNULL(MAX(seq), 0)) FROM outbox", (last,))
-
-
-def _by_number(source: sqlite3.Connection, query: str, highest: int) -> Iterator[tuple[Any, ...]]:
-    def read(low: int, high: int, order: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        for row in source.execute(f"{query} {order}", (low, high)):
-            yield row[0], row
-
-    return _between(read, 0, LIMIT, highest, _patience(source))
-
-
-def _by_id(source: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
-    def read(low: int, high: int, order: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        past = (high + 1).to_bytes(16, "big") if high + 1 < IDS else b"\xff" * 17
-        for row in source.execute(f"{query} {order}", (low.to_bytes(16, "big"), past)):
-            yield int.from_bytes(row[0].encode()[:16].ljust(16, b"\0"), "big"), row
-
-    return _between(read, 0, IDS - 1, IDS - 1, _patience(source))
-
-
-def _between(
-    read: Callable[[int, int, str], Iterator[tuple[int, tuple[Any, ...]]]],
-    low: int,
-    high: int,
-    last: int,
-    patience: int,
-) -> Iterator[tuple[Any, ...]]:
-    """Every row that can be read in a range of keys; some twice if the table is tangled.
-
-    ``last``: no key above is looked for singly. What lies where something was found is searched before what lies
-    where nothing was.
-    """
-    ranges = [(0, low, high)]
-    while ranges and patience > 0:
-        fruitless, low, high = heappop(ranges)
-        width = high - low
-        try:
-            for key, row in read(low, high, "ASC"):
-                low = max(low, min(key + 1, high + 1))
-                yield row
-            continue
-        except sqlite3.Error:
-            patience -= 1
-        try:
-            for key, row in read(low, high, "DESC"):
-                high = min(high, max(key - 1, low - 1))
-                yield row
-            continue
-        except sqlite3.Error:
-            patience -= 1
-        fruitless = 0 if high - low < width else fruitless + 1
-        high = min(high, last)
-        if low < high:
-            middle = (low + high) // 2
-            heappush(ranges, (fruitless, low, middle))
-            heappush(ranges, (fruitless, middle + 1, high))
-
-
-def _last_number(source: sqlite3.Connection) -> int:
-    """As many rows as there could be: a bound for tables whose end can't be read."""
-    (pages,) = source.execute("SELECT page_count FROM pragma_page_count").fetchone()
-    return int(pages) * 100
-
-
-def _patience(source: sqlite3.Connection) -> int:
-    """How many errors to bear: enough to walk round some bad pages in ten."""
-    (pages,) = source.execute("SELECT page_count FROM pragma_page_count").fetchone()
-    return min(ERRORS, 1000 + 8 * int(pages))

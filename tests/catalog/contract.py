@@ -1,6 +1,6 @@
-"""What ICatalog promises, as a suite that any catalog can be put through.
+"""What ICatalog promises, as a suite that any catalog can be put through; replica_contract.py has its replicas.
 
-A mixin for trial's SynchronousTestCase: `make_catalog` gives a running catalog, `settle` lets it do its work.
+Mixins for trial's SynchronousTestCase: `make_catalog` gives a running catalog, `settle` lets it do its work.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def done(record: Upload) -> Upload:
     return evolve(record, offset=record.length, adoptable=record.length, finished_at=record.touched_at)
 
 
-class CatalogContract:
-    """One test for each promise of ICatalog's docstrings."""
+class CatalogSuite:
+    """A catalog, and how to ask it."""
 
     catalog: Any
 
@@ -71,6 +71,10 @@ class CatalogContract:
 
     def ids(self, answer: Deferred[Any]) -> list[str]:
         return [one if isinstance(one, str) else one.id for one in self.ask(answer)]
+
+
+class CatalogContract(CatalogSuite):
+    """One test for each promise of ICatalog's docstrings."""
 
     def test_it_provides_the_interface(self) -> None:
         assert verifyObject(ICatalog, self.catalog)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from resumable.catalog.schema import APPLICATION_ID, MIGRATIONS, PAGE_SIZE, PIN, to_row
 from resumable.catalog.sqlite import SqliteCatalog
+from resumable.interfaces import Upload
 
 
 class HandBatcher:
@@ -63,3 +67,24 @@ class Shelf:
     def flush(self) -> None:
         for batcher in self.batchers:
             batcher.flush()
+
+
+def first_version(shelf: Shelf, records: Sequence[Upload]) -> None:
+    """Make the catalog that the first release would have made of these records."""
+    fields = (
+        "id, created_at, touched_at, length, offset, metadata, concat, partials, "
+        "finished_at, gone, gone_at, epoch, boot_id, adoptable"
+    )
+    with closing(sqlite3.connect(shelf.path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        for statement in MIGRATIONS[0]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("PRAGMA user_version = 1")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN")
+        for record in records:
+            values = to_row(record)[:14]
+            connection.execute(f"INSERT INTO uploads ({fields}) VALUES ({', '.join('?' * 14)})", values)
+            connection.executemany(PIN, [(partial, record.id) for partial in record.partials])
+        connection.execute("COMMIT")

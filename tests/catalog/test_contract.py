@@ -1,4 +1,4 @@
-"""SqliteCatalog keeps what ICatalog promises."""
+"""SqliteCatalog keeps what ICatalog promises, and its replicas what IReplicas does."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from tempfile import TemporaryDirectory
 from twisted.trial.unittest import SynchronousTestCase
 
 from resumable.catalog.sqlite import SqliteCatalog
-from tests.catalog.contract import CatalogContract
+from tests.catalog.contract import CatalogContract, CatalogSuite
 from tests.catalog.doubles import Shelf
+from tests.catalog.replica_contract import ReplicaContract
 
 
-class SqliteContractTests(CatalogContract, SynchronousTestCase):
-    """The contract, by the default catalog."""
+class OnSqlite(CatalogSuite, SynchronousTestCase):
+    """The default catalog, in a directory that goes with the test."""
 
     def make_catalog(self, deliverers: Sequence[str] = ()) -> SqliteCatalog:
         directory = TemporaryDirectory()
@@ -25,3 +26,11 @@ class SqliteContractTests(CatalogContract, SynchronousTestCase):
 
     def settle(self) -> None:
         self.shelf.flush()
+
+
+class SqliteContractTests(CatalogContract, OnSqlite):
+    """The contract, by the default catalog."""
+
+
+class SqliteReplicaTests(ReplicaContract, OnSqlite):
+    """The contract of its replicas."""

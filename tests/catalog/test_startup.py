@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from resumable.catalog import changes, lookups, schema
+from resumable.catalog import changes, lookups, replica_changes, replica_lookups, schema
 from resumable.catalog.sqlite import Opened
-from resumable.interfaces import CatalogUnavailable, Fact, FactKind, Gone
-from tests.catalog.contract import done, name, upload
-from tests.catalog.doubles import Shelf
+from resumable.interfaces import CatalogUnavailable, Fact, FactKind, Gone, Replica
+from tests.catalog.contract import done, final, name, upload
+from tests.catalog.doubles import Shelf, first_version
+
+FEW = (replica_lookups.OF, replica_lookups.OWNERS)  # what they sort is one upload's, or one key's
 
 
 @pytest.fixture
@@ -154,6 +156,40 @@ def test_the_schema_is_reached_by_migrations_from_any_version(tmp_path: Path) ->
             schema.migrate(connection)
 
 
+def test_a_catalog_of_the_first_version_keeps_what_it_has(shelf: Shelf) -> None:
+    records = [
+        upload(1, offset=7, adoptable=9, epoch=3, boot_id="this", metadata="m"),
+        done(upload(2)),
+        upload(3, gone=Gone.TERMINATED, gone_at=200.0),
+        upload(4, gone=Gone.LOST, gone_at=200.0),
+        final(5, [2]),
+    ]
+    first_version(shelf, records)
+    catalog = shelf.catalog()
+    assert catalog.open() == Opened(created=False)
+    assert catalog.adoptable("this") == [records[0]]
+    catalog.start()
+    found = catalog.get_many([record.id for record in records])
+    removable, unassembled = catalog.removable(10), catalog.unassembled()
+    catalog.create(done(upload(6)), (), [Replica(name(6), "s3")])
+    stored = catalog.replicas.store(Replica(name(6), "s3"), {}, 300.0)
+    droppable, of_old = catalog.replicas.droppable(1e9, 10), catalog.replicas.of(name(2))
+    assert catalog.stop().called
+    assert found.result == {record.id: record for record in records}
+    assert (removable.result, unassembled.result) == ([name(3)], [records[4]])
+    assert stored.result == (True, True) and of_old.result == []
+    assert [one.id for one in droppable.result] == [name(6)]
+    again = shelf.catalog()
+    assert again.open() == Opened(created=False)
+    assert again.stop().called
+
+
+def test_the_schema_is_on_the_first_page_alone(shelf: Shelf) -> None:
+    """A new first page makes a catalog whole again that has lost its own: see mending.py."""
+    assert shelf.running().stop().called
+    assert Path(shelf.path).read_bytes()[100] == 13, "a leaf of a table"
+
+
 def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
     """Each goes by an index; what walks through `uploads` itself would cost seconds with a million finished."""
     catalog = shelf.running()
@@ -168,12 +204,49 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         changes.FORGETTABLE: "uploads_to_forget",
         changes._COMMIT: "uploads_by_id",
         changes._UNPIN: "pins_by_final",
+        changes._END: "uploads_by_id",
+        replica_lookups.OF: "replicas_by_upload",
+        replica_lookups.GET: "replicas_by_upload",
+        replica_lookups.AT: "INTEGER PRIMARY KEY",
+        replica_lookups.SCAN: "replicas_in_work (remote=? AND rowid>?)",
+        replica_lookups.BACKLOG: "replicas_in_work",
+        replica_lookups.NEXT_RETRY: "replicas_waiting",
+        replica_lookups.OWNERS: "replicas_by_key (remote=? AND key=?)",
+        replica_lookups.DROPPABLE: "uploads_to_drop",
+        replica_lookups.PARTS: "PRIMARY KEY (upload_id=? AND remote=?)",
+        replica_changes.HASTEN: "replicas_waiting",
+        replica_changes._END: "replicas_by_upload",
+        replica_changes._ADVANCE: "replicas_by_upload",
+        replica_changes._STORE: "replicas_by_upload",
+        replica_changes._STORED: "replicas_by_upload",
+        replica_changes._SETTLED: "replicas_by_upload",
+        replica_changes._RESTART: "replicas_by_upload",
+        replica_changes._FORGET: "replicas_by_upload",
+        replica_changes._FORGET_PARTS: "PRIMARY KEY (upload_id=?",
+        replica_changes._SAVE_PART: "replicas_by_upload",
+        replica_changes._DROP: "uploads_by_id",
     }
     for query, index in wanted.items():
         values = (None,) * _parameters(query)
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
         assert any(index in step for step in plan), (query, plan)
         assert not any(step.startswith("SCAN") and "INDEX" not in step for step in plan), (query, plan)
+        sorts = any("TEMP B-TREE" in step for step in plan)
+        assert not sorts or query in (lookups.FINALS_OF, lookups.UNASSEMBLED, lookups.ADOPTABLE, *FEW), (query, plan)
+    assert catalog.stop().called
+
+
+def test_an_upload_with_a_replica_costs_one_statement_more(shelf: Shelf) -> None:
+    catalog = shelf.running()
+    said: list[str] = []
+    catalog._batches.open().set_trace_callback(said.append)
+    counts = []
+    for number, replicas in ((1, []), (2, [Replica(name(2), "s3")])):
+        catalog.create(upload(number), (), replicas)
+        shelf.flush()
+        counts.append(len(said))
+        said.clear()
+    assert counts[1] == counts[0] + 1, counts
     assert catalog.stop().called
 
 
