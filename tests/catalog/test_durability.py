@@ -18,8 +18,8 @@ from twisted.internet.defer import Deferred
 
 from resumable.catalog import batches
 from resumable.catalog.ballast import Ballast
-from resumable.interfaces import CatalogUnavailable, Commit, Fact, FactKind, Gone
-from tests.catalog.contract import name, upload
+from resumable.interfaces import CatalogUnavailable, Commit, Fact, FactKind, Gone, Replica
+from tests.catalog.contract import done, name, upload
 from tests.catalog.doubles import Shelf
 
 
@@ -209,6 +209,19 @@ def test_a_full_disk_is_told_and_end_gets_the_ballast(shelf: Shelf, faults: Faul
     released = catalog.release_ballast()
     shelf.flush()
     assert outcome(released) is True and not (shelf.directory / "ballast").exists()
+    assert catalog.stop().called
+
+
+def test_on_a_full_disk_what_is_stored_can_be_recorded_and_dropped(shelf: Shelf, faults: Faults) -> None:
+    """Else a disk that is full would stay full of what the remotes have."""
+    catalog = shelf.running(connector=faults.connect)
+    catalog.create(done(upload(1)), (), [Replica(name(1), "s3")])
+    shelf.flush()
+    faults.fail("COMMIT", 13)
+    stored = catalog.replicas.store(Replica(name(1), "s3"), {}, 200.0), catalog.replicas.drop([name(1)], 300.0)
+    shelf.flush()
+    assert [outcome(answer) for answer in stored] == [(True, True), [name(1)]]
+    assert not (shelf.directory / "ballast").exists()
     assert catalog.stop().called
 
 
