@@ -47,6 +47,23 @@ def integer(low: int, high: int, what: str) -> Callable[[str], int]:
     return parse
 
 
+def optional_integer(low: int, high: int, what: str) -> Callable[[str], int | None]:
+    """As `integer`, with None for ``0``."""
+    parse = integer(low, high, what)
+    return lambda text: parse(text) or None
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """A parser of one of these words, in whatever case."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"one of {', '.join(words)}")
+        return text.lower()
+
+    return parse
+
+
 def size(text: str) -> int:
     """Bytes; ``64M``, ``64MB`` and ``64MiB`` are all 64 x 1024 x 1024."""
     match = _SIZE.fullmatch(text)
@@ -61,6 +78,19 @@ def size(text: str) -> int:
 def optional_size(text: str) -> int | None:
     """Bytes; None for ``0`` and ``none``."""
     return None if text.lower() in NONE_WORDS else size(text) or None
+
+
+def size_between(low: str, high: str) -> Callable[[str], int]:
+    """A parser of sizes from ``low`` to ``high``, both included."""
+    least, most = size(low), size(high)
+
+    def parse(text: str) -> int:
+        value = size(text)
+        if not least <= value <= most:
+            raise ValueError(f"a size from {low} to {high}")
+        return value
+
+    return parse
 
 
 def duration(text: str) -> float:
@@ -109,6 +139,15 @@ def base_path(text: str) -> str:
     if not text or any(s in {".", ".."} or not _PATH_SEGMENT.fullmatch(s) for s in segments):
         raise ValueError("a path like /files/ made of letters, digits and . _ ~ - between single slashes")
     return "/".join(["", *segments, ""])
+
+
+def optional_segment(text: str) -> str | None:
+    """One segment of a URL path; None for ``none`` and the like."""
+    if text.lower() in NONE_WORDS:
+        return None
+    if text in {".", ".."} or not _PATH_SEGMENT.fullmatch(text):
+        raise ValueError("a name made of letters, digits and . _ ~ -, or none")
+    return text
 
 
 def public_url(text: str) -> str | None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from attrs import frozen
 from twisted import __version__ as twisted_version
@@ -21,14 +22,18 @@ from twisted.python import usage
 from resumable import __version__
 from resumable.option_table import BY_FLAG, OPTIONS, Option, help_line
 from resumable.option_values import Network
+from resumable.remotes import urls
+from resumable.remotes.urls import BadRemote, RemoteSpec
 
 
 @frozen
 class Settings:
     """What the service is made from; sizes are bytes, times are seconds.
 
-    ``public_url`` is what clients see in place of ``base_path``. None: ``max_size`` without a limit,
-    ``expire_after`` never, ``public_url`` taken from each request. ``cors_origins`` empty: no CORS headers.
+    ``public_url`` is what clients see in place of ``base_path``. None: ``max_size``, ``max_lag``, ``max_lag_age`` and
+    ``remote_attempts`` without a limit; ``expire_after``, ``reclaim_after`` and ``give_up_after`` never; ``public_url``
+    taken from each request; no ``status_path``. ``cors_origins`` empty: no CORS headers. Words that may be chosen are
+    as in the table of options.
     """
 
     listen: tuple[str, ...]
@@ -46,6 +51,26 @@ class Settings:
     cors_origins: tuple[str, ...]
     writers: int
     download: bool
+    remotes: tuple[RemoteSpec, ...]
+    part_size: int
+    ack: str
+    ack_timeout: float
+    local: str
+    reclaim_after: float | None
+    max_lag: int | None
+    max_lag_age: float | None
+    terminate_remote: str
+    remote_attempts: int | None
+    give_up_after: float | None
+    retry_delay: float
+    retry_delay_max: float
+    parts_per_upload: int
+    parts_per_remote: int
+    parts: int
+    remote_timeout: float
+    sweep: str
+    check: bool
+    status_path: str | None
 
 
 class Options(usage.Options):
@@ -65,14 +90,9 @@ class Options(usage.Options):
         self._settings: Settings | None = None
         self.docs.update({o.flag: help_line(o) for o in OPTIONS if o.separator})
 
-    def opt_listen(self, value: str) -> None:
-        self._repeated.setdefault("listen", []).append(value)
-
-    def opt_behind_proxy(self, value: str) -> None:
-        self._repeated.setdefault("behind-proxy", []).append(value)
-
-    def opt_cors_origin(self, value: str) -> None:
-        self._repeated.setdefault("cors-origin", []).append(value)
+    def repeat(self, flag: str, value: str) -> None:
+        """The flag was given once more."""
+        self._repeated.setdefault(flag, []).append(value)
 
     def opt_version(self) -> None:
         """Display the versions of resumable, Twisted and Python, and exit."""
@@ -93,24 +113,17 @@ class Options(usage.Options):
             raise usage.UsageError(f"unexpected argument {args[0]!r}: everything is set by flags, see --help")
 
     def postOptions(self) -> None:
-        found = {option.flag: self._value(option) for option in OPTIONS}
-        self._settings = Settings(
-            listen=self._listen(found["port"], found["listen"]),
-            upload_dir=found["upload-dir"],
-            base_path=found["base-path"],
-            public_url=found["public-url"],
-            max_size=found["max-size"],
-            expire_after=found["expire-after"],
-            remember=found["remember"],
-            network_timeout=found["network-timeout"],
-            min_rate=found["min-rate"],
-            shutdown_timeout=found["shutdown-timeout"],
-            trusted_proxies=found["behind-proxy"],
-            reserve=found["reserve"],
-            cors_origins=found["cors-origin"],
-            writers=found["writers"],
-            download=not found["disable-download"],
+        found = {option.flag.replace("-", "_"): self._value(option) for option in OPTIONS}
+        settings = Settings(
+            listen=self._listen(found.pop("port"), found.pop("listen")),
+            trusted_proxies=found.pop("behind_proxy"),
+            cors_origins=found.pop("cors_origin"),
+            download=not found.pop("disable_download"),
+            remotes=self._remotes(found.pop("remote"), found.pop("overwrite")),
+            **found,
         )
+        check_together(settings)
+        self._settings = settings
 
     def settings(self) -> Settings:
         """What was asked for; RuntimeError before `parseOptions`."""
@@ -122,6 +135,25 @@ class Options(usage.Options):
         if endpoints and self._given(BY_FLAG["port"]) is None:
             return endpoints
         return (f"tcp:{port}", *endpoints)
+
+    def _remotes(self, texts: Sequence[str], overwrite: str) -> tuple[RemoteSpec, ...]:
+        given = self._given(BY_FLAG["remote"])
+        specs = [self._remote(given[0] if given else "", text, overwrite) for text in texts]
+        bucket = self._environ.get("AWS_S3_BUCKET", "").strip()
+        if bucket and not any(spec.scheme == "s3" and spec.bucket == bucket for spec in specs):
+            specs.append(self._remote("AWS_S3_BUCKET", f"s3://{quote(bucket)}", overwrite))
+        try:
+            urls.check_names(specs)
+        except BadRemote as problem:
+            raise usage.UsageError(str(problem)) from problem
+        return tuple(specs)
+
+    def _remote(self, source: str, url: str, overwrite: str) -> RemoteSpec:
+        """What is wrong with a URL is told by who reads it: it may hold a password."""
+        try:
+            return urls.parse(url, overwrite=overwrite, environ=self._environ)
+        except BadRemote as problem:
+            raise usage.UsageError(f"{source}: {problem}") from problem
 
     def _given(self, option: Option) -> tuple[str, list[str]] | None:
         """Where the option was set, and to which texts; None when it was not."""
@@ -155,6 +187,26 @@ class Options(usage.Options):
             text = ",".join(texts)
             shown = text if len(text) <= 100 else text[:100] + "..."
             raise usage.UsageError(f"{source} {shown!r}: expected {problem}") from problem
+
+
+def _collector(flag: str) -> Callable[[Options, str], None]:
+    return lambda options, value: options.repeat(flag, value)
+
+
+for _option in OPTIONS:
+    if _option.separator:  # usage.Options calls a method of that name for each time the flag is given
+        setattr(Options, f"opt_{_option.flag.replace('-', '_')}", _collector(_option.flag))
+
+
+def check_together(settings: Settings) -> None:
+    """Raises UsageError for options that contradict each other."""
+    is_waited_for = any(spec.required for spec in settings.remotes)
+    if settings.ack == "remote" and not is_waited_for:
+        raise usage.UsageError("--ack remote needs a --remote that is required: there is none to wait for")
+    if settings.local != "keep" and not is_waited_for:
+        raise usage.UsageError(f"--local {settings.local} needs a --remote that is required: uploads would be lost")
+    if settings.retry_delay > settings.retry_delay_max:
+        raise usage.UsageError("--retry-delay is longer than --retry-delay-max")
 
 
 def split(texts: list[str], separator: str) -> list[str]:

@@ -15,8 +15,7 @@ from xml.etree import ElementTree
 import pytest
 from tusclient.uploader import Uploader
 
-from resumable import option_table
-from resumable.option_table import OPTIONS
+from resumable.option_table import OPTIONS, pages
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -63,7 +62,7 @@ def marked_block(page: str, mark: str) -> str:
 @pytest.mark.parametrize("page", WITH_TABLES, ids=name)
 def test_the_tables_of_options_are_those_of_the_code(page):
     assert "<!-- options: " in read(page)
-    assert option_table.rewrite(read(page)) == read(page), "run: make docs"
+    assert pages.rewrite(read(page)) == read(page), "run: make docs"
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.flag)

@@ -13,6 +13,7 @@ from twisted.python import usage
 from resumable import __version__, option_values
 from resumable.option_table import OPTIONS
 from resumable.options import Options, Settings
+from resumable.remotes.urls import RemoteSpec
 
 
 def parse(*flags: str, **environ: str) -> Settings:
@@ -47,6 +48,26 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
         cors_origins=("*",),
         writers=4,
         download=True,
+        remotes=(),
+        part_size=8 * 1024**2,
+        ack="spool",
+        ack_timeout=60.0,
+        local="keep",
+        reclaim_after=None,
+        max_lag=None,
+        max_lag_age=None,
+        terminate_remote="delete",
+        remote_attempts=None,
+        give_up_after=None,
+        retry_delay=1.0,
+        retry_delay_max=60.0,
+        parts_per_upload=4,
+        parts_per_remote=16,
+        parts=32,
+        remote_timeout=60.0,
+        sweep="on",
+        check=False,
+        status_path="status",
     )
 
 
@@ -77,11 +98,31 @@ EXAMPLES = [
     ("reserve", "1GiB", "reserve", 1024**3),
     ("cors-origin", "https://example.org", "cors_origins", ("https://example.org",)),
     ("writers", "8", "writers", 8),
+    ("remote", "memory://x", "remotes", (RemoteSpec("memory", "memory://x", bucket="x"),)),
+    ("part-size", "16M", "part_size", 16 * 1024**2),
+    ("ack-timeout", "5m", "ack_timeout", 300.0),
+    ("reclaim-after", "30d", "reclaim_after", 30 * 86400.0),
+    ("max-lag", "2G", "max_lag", 2 * 1024**3),
+    ("max-lag-age", "1h", "max_lag_age", 3600.0),
+    ("terminate-remote", "keep", "terminate_remote", "keep"),
+    ("remote-attempts", "12", "remote_attempts", 12),
+    ("give-up-after", "2d", "give_up_after", 2 * 86400.0),
+    ("retry-delay", "500ms", "retry_delay", 0.5),
+    ("retry-delay-max", "5m", "retry_delay_max", 300.0),
+    ("parts-per-upload", "8", "parts_per_upload", 8),
+    ("parts-per-remote", "64", "parts_per_remote", 64),
+    ("parts", "128", "parts", 128),
+    ("remote-timeout", "2m", "remote_timeout", 120.0),
+    ("sweep", "dry-run", "sweep", "dry-run"),
+    ("status-path", "progress", "status_path", "progress"),
 ]
+SWITCHES = {"disable-download", "check"}
+# Those whose effect shows only beside a remote.
+WITH_A_REMOTE = {"overwrite", "ack", "local"}
 
 
 def test_every_option_has_an_example_below():
-    assert {flag for flag, *_ in EXAMPLES} | {"disable-download"} == {option.flag for option in OPTIONS}
+    assert {flag for flag, *_ in EXAMPLES} | SWITCHES | WITH_A_REMOTE == {option.flag for option in OPTIONS}
 
 
 @pytest.mark.parametrize(("flag", "text", "field", "value"), EXAMPLES)
@@ -110,6 +151,92 @@ def test_disable_download_is_a_flag_and_a_variable():
     assert parse(RESUMABLE_DISABLE_DOWNLOAD="true").download is False
     assert parse(RESUMABLE_DISABLE_DOWNLOAD="0").download is True
     assert "RESUMABLE_DISABLE_DOWNLOAD 'maybe'" in refusal(RESUMABLE_DISABLE_DOWNLOAD="maybe")
+
+
+def test_check_is_a_flag_and_a_variable():
+    assert parse("--check").check and parse(RESUMABLE_CHECK="yes").check
+
+
+def names(*flags: str, **environ: str) -> list[str]:
+    return [spec.name for spec in parse(*flags, **environ).remotes]
+
+
+def test_remotes_keep_their_order_and_blanks_separate_them_in_the_variable():
+    assert names("--remote", "memory://b", "--remote", "memory://a") == ["memory://b", "memory://a"]
+    assert names(RESUMABLE_REMOTE=" memory://b?required=no \t memory://a ") == ["memory://b", "memory://a"]
+    assert names("--remote", "memory://c", RESUMABLE_REMOTE="memory://b") == ["memory://c"]
+
+
+def test_a_bucket_in_the_environment_is_a_remote():
+    (spec,) = parse(AWS_S3_BUCKET="uploads", AWS_S3_REGION="eu-west-1", AWS_S3_ENDPOINT="http://127.0.0.1:9000").remotes
+    assert (spec.name, spec.bucket, spec.required) == ("s3://uploads", "uploads", True)
+    assert dict(spec.options) == {"region": "eu-west-1", "endpoint": "http://127.0.0.1:9000"}
+
+
+def test_a_bucket_in_the_environment_is_added_to_other_remotes_but_not_twice():
+    assert names("--remote", "memory://x", AWS_S3_BUCKET="b-1") == ["memory://x", "s3://b-1"]
+    assert names("--remote", "s3://b-1/prefix", AWS_S3_BUCKET="b-1") == ["s3://b-1/prefix"]
+    assert names("--remote", "s3://b-2", AWS_S3_BUCKET="b-1") == ["s3://b-2", "s3://b-1"]
+
+
+def test_the_bucket_of_the_environment_is_no_url():
+    assert refusal(AWS_S3_BUCKET="b?overwrite=replace").startswith("AWS_S3_BUCKET: remote s3://b%3Foverwrite")
+
+
+def test_overwrite_is_the_default_of_all_remotes():
+    flags = ["--overwrite", "replace", "--remote", "memory://a", "--remote", "memory://b?overwrite=refuse"]
+    assert [spec.replace for spec in parse(*flags).remotes] == [True, False]
+    assert [spec.replace for spec in parse("--remote", "memory://a").remotes] == [False]
+    assert refusal("--overwrite", "maybe") == "--overwrite 'maybe': expected one of refuse, replace"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s4://bucket", ["unknown scheme", 'did you mean "s3"']),
+        ("s3://", ["bucket is missing"]),
+        ("s3://bucket?regoin=x", ["unknown option", 'did you mean "region"']),
+        ("s3://bucket?endpoint=minio:9000", ["http://host:port"]),
+        ("s3://bucket?dialect=mineio", ["no S3 dialect"]),
+        ("s3://bucket?part-size=1M", ["part-size", "5M to 5G"]),
+        ("memory://a?when=x", ["colon"]),
+    ],
+)
+def test_a_wrong_remote_is_refused_in_one_line_under_the_name_it_was_given_by(url, words):
+    for source, message in [
+        ("--remote", refusal("--remote", url)),
+        ("RESUMABLE_REMOTE", refusal(RESUMABLE_REMOTE=url)),
+    ]:
+        assert message.startswith(f"{source}: remote ")
+        assert all(word in message for word in words), message
+        assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://AKIA:hunter2@b", "s3://b?secret=hunter2", "s3://b?endpoint=http://a:hunter2@x", "s3:hunter2@b"]
+)
+def test_a_secret_in_a_remote_is_not_repeated(url):
+    assert "hunter2" not in refusal("--remote", url)
+
+
+def test_two_remotes_of_one_name_are_refused():
+    assert "two have this name" in refusal("--remote", "memory://a", "--remote", "memory://a?required=no")
+
+
+@pytest.mark.parametrize("flags", [["--ack", "remote"], ["--local", "drop"], ["--local", "reclaim"]])
+def test_what_waits_for_a_remote_needs_one_that_is_required(flags):
+    assert f"{flags[0]} {flags[1]} needs a --remote that is required" in refusal(*flags)
+    refusal(*flags, "--remote", "memory://a?required=no")
+    settings = parse(*flags, "--remote", "memory://a?required=no", "--remote", "memory://b")
+    assert getattr(settings, flags[0].removeprefix("--")) == flags[1]
+
+
+def test_the_first_pause_is_not_longer_than_the_longest():
+    assert "--retry-delay-max" in refusal("--retry-delay", "2m")
+
+
+def test_no_status_has_its_word():
+    assert parse("--status-path", "none").status_path is None
 
 
 def test_listen_replaces_the_default_port():
@@ -220,6 +347,25 @@ WRONG = [
     ("reserve", ["-1", "10%"]),
     ("cors-origin", ["", "example.org", "https://a/path", "*,https://a", "none,https://a", "https://*"]),
     ("writers", ["0", "65", "many", "2.5"]),
+    ("part-size", ["0", "1M", "4.9M", "6G", "big"]),
+    ("overwrite", ["", "yes", "refuse,replace"]),
+    ("ack", ["", "both"]),
+    ("ack-timeout", ["0", "-1", "x"]),
+    ("local", ["", "delete"]),
+    ("reclaim-after", ["-1", "soon"]),
+    ("max-lag", ["-1", "10%"]),
+    ("max-lag-age", ["-1", "x"]),
+    ("terminate-remote", ["", "yes"]),
+    ("remote-attempts", ["-1", "1000001", "many"]),
+    ("give-up-after", ["-1", "x"]),
+    ("retry-delay", ["0", "x"]),
+    ("retry-delay-max", ["0", "x"]),
+    ("parts-per-upload", ["0", "65"]),
+    ("parts-per-remote", ["0", "257"]),
+    ("parts", ["0", "1025"]),
+    ("remote-timeout", ["0", "x"]),
+    ("sweep", ["", "yes"]),
+    ("status-path", ["", "a/b", "..", ".", "a b", "\u00e9"]),
 ]
 
 
@@ -238,7 +384,7 @@ def test_a_wrong_variable_is_refused_under_its_own_name(flag, text):
 
 
 def test_every_option_has_wrong_values_above():
-    assert {flag for flag, _ in WRONG} | {"disable-download"} == {option.flag for option in OPTIONS}
+    assert {flag for flag, _ in WRONG} | SWITCHES | {"remote"} == {option.flag for option in OPTIONS}
 
 
 def test_an_unknown_flag_and_a_stray_argument_are_refused():

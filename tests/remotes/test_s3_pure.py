@@ -120,6 +120,8 @@ CLASSES = [
     (404, "NoSuchUpload", NotThere), (404, "NoSuchKey", NotThere), (404, "", NotThere),
     (412, "PreconditionFailed", Conflict), (412, "", Conflict),
     (400, "EntityTooSmall", Permanent), (400, "EntityTooLarge", Permanent), (400, "KeyTooLongError", Permanent),
+    (400, "AuthorizationHeaderMalformed", Unusable), (404, "XAdminUserNotFound", AuthFailed),
+    (400, "AccessControlListNotSupported", Unusable),
     (400, "WhoKnows", Permanent), (599, "WhoKnows", Transient),
 ]  # fmt: skip
 
@@ -161,6 +163,28 @@ def test_a_bucket_elsewhere_is_told_with_its_region(status, headers, document):
     found = error_from("HeadObject", status, headers, document.encode(), "us-east-1")
     assert type(found) is Unusable
     assert "eu-west-1" in found.reason and found.advice == "set the region to eu-west-1"
+
+
+DENIED = "User: arn:aws:iam::1:user/x is not authorized to perform: {} on resource: y because no policy allows it"
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        (DENIED.format("s3:PutObjectTagging"), "allow s3:PutObjectTagging on the bucket and prefix"),
+        (DENIED.format("kms:GenerateDataKey"), "allow kms:GenerateDataKey on the key"),
+        ("Access Denied.", "allow s3:PutObject, s3:AbortMultipartUpload"),
+    ],
+)
+def test_a_missing_right_is_named(message, advice):
+    found = error_from("CreateMultipartUpload", 403, {}, error("AccessDenied", message).encode(), "us-east-1")
+    assert type(found) is AuthFailed and found.advice.startswith(advice)
+
+
+@pytest.mark.parametrize("code", ["", "AccessDenied", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"])
+def test_who_is_not_let_in_is_told_what_to_change(code):
+    for status in (401, 403):
+        assert error_from("HeadObject", status, {}, error(code).encode() if code else b"", "us-east-1").advice
 
 
 def test_a_wrong_clock_is_told_with_how_wrong_it_is():

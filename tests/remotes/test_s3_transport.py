@@ -30,6 +30,7 @@ from resumable.remotes.s3.endpoint import Endpoint
 from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.s3.records import Record
 from resumable.remotes.s3.requests import Requests
+from resumable.remotes.s3.scheme import policy_for
 from resumable.remotes.s3.store import Store
 from resumable.remotes.s3.transport import Answer, Http
 from resumable.threads import Pool
@@ -103,6 +104,13 @@ async def test_a_body_goes_over_a_secure_connection_unsigned_only_by_choice(cert
     store = await put_over_tls(certificate, BrowserLikePolicyForHTTPS(trusted), unsigned)
     assert store.size == 3 << 20
     assert (store.payload == "UNSIGNED-PAYLOAD") is unsigned
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_authority_of_ones_own_is_trusted_from_a_file(certificate, tmp_path):
+    file = tmp_path / "ca.pem"
+    file.write_bytes(b"somebody's\n" + Certificate(certificate.original).dumpPEM())
+    assert (await put_over_tls(certificate, policy_for(str(file)), False)).size == 3 << 20
 
 
 @pytest_twisted.ensureDeferred

@@ -1,7 +1,7 @@
 """What each store that speaks S3 supports, as named settings.
 
 One reason to change: a store that differs, or learns something. Invariant: no other module tells stores apart.
-Sources: the stores' own compatibility pages; where they don't say, the cautious value stands here.
+Sources: the stores' own compatibility pages, named below; where they don't say, the cautious value stands here.
 """
 
 from __future__ import annotations
@@ -48,26 +48,53 @@ AWS = Dialect(
     path_style=False,
 )
 
-#: Full-object checksums came to MinIO in 2025 only; those of parts are older.
+#: Conditions: https://github.com/minio/minio/pull/16551. Checksums of whole objects came in 2025
+#: (https://github.com/minio/minio/issues/20944) and fail here and there (https://github.com/pgsty/silo/issues/31);
+#: those of parts are older.
 MINIO = Dialect("minio", checksum="crc32c", put_if_absent=True, complete_if_absent=True)
 
-#: https://developers.cloudflare.com/r2/api/s3/api/: all parts but the last have the same size.
+#: https://developers.cloudflare.com/r2/api/s3/api/: all parts but the last have the same size, objects have just under
+#: 5 TiB, the region is "auto". https://developers.cloudflare.com/r2/api/s3/conditional-operations/: PutObject and
+#: CompleteMultipartUpload heed If-None-Match.
 R2 = Dialect(
     "r2",
     limits=Limits(largest_object=5 * TIB - 5 * (1 << 30), equal=True),
     put_if_absent=True,
+    complete_if_absent=True,
     fixed_region="auto",
 )
 
-#: Rejects x-amz-checksum-*; has no conditional writes.
+#: https://www.backblaze.com/docs/cloud-storage-s3-compatible-api: x-amz-checksum-* is refused as an unsupported header
+#: (https://github.com/iterate-ch/cyberduck/issues/16107), a conditional PutObject as not implemented
+#: (https://github.com/lance-format/lance/issues/5614).
 BACKBLAZE = Dialect("backblaze")
 
-CEPH = Dialect("ceph", put_if_absent=True)
+#: What releases in use have in common. If-None-Match on PutObject is old (https://github.com/ceph/s3-tests/issues/218)
+#: yet reported as ignored (https://github.com/open-rails/contentkit/releases/tag/v0.58.1); on CompleteMultipartUpload
+#: it came in 2025 (https://github.com/ceph/ceph/pull/64830), as did CRC64NVME (https://github.com/ceph/ceph/pull/61878).
+CEPH = Dialect("ceph")
 
-#: The XML API of Google Cloud Storage with HMAC keys; conditions go by generation there.
+#: The XML API of Google Cloud Storage with HMAC keys. https://cloud.google.com/storage/docs/multipart-uploads:
+#: completing replaces what is there, and preconditions don't go with it; else they go by generation. Content-MD5 is
+#: compared (https://cloud.google.com/storage/docs/xml-api/put-object-multipart).
 GCS_INTEROP = Dialect("gcs-interop", fixed_region="auto")
 
 DIALECTS = {each.name: each for each in (GENERIC, AWS, MINIO, R2, BACKBLAZE, CEPH, GCS_INTEROP)}
+
+
+#: The hosts that belong to a store's maker; all others may be anything.
+HOSTS = {
+    "amazonaws.com": AWS,
+    "amazonaws.com.cn": AWS,
+    "r2.cloudflarestorage.com": R2,
+    "backblazeb2.com": BACKBLAZE,
+    "storage.googleapis.com": GCS_INTEROP,
+}
+
+
+def dialect_of_host(host: str) -> Dialect:
+    """The dialect of the store that owns the host; GENERIC where that isn't known."""
+    return next((each for name, each in HOSTS.items() if host == name or host.endswith(f".{name}")), GENERIC)
 
 
 def dialect(name: str, **changes: Any) -> Dialect:

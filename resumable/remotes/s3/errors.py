@@ -37,7 +37,8 @@ TRANSIENT = {
 }  # fmt: skip
 LOST = {"NoSuchUpload", "NoSuchKey", "NotFound", "NoSuchVersion"}
 #: New keys may help; `S3Client` fetches them before it raises.
-STALE_KEYS = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"}
+STALE_KEYS = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId",
+              "XAdminUserNotFound"}  # fmt: skip
 
 ADVICE = {
     "PermanentRedirect": "correct the endpoint or the region",
@@ -49,6 +50,14 @@ ADVICE = {
     "AllAccessDisabled": "the bucket has been disabled by the store",
     "AccountProblem": "ask the store's support about the account",
     "InvalidAccessKeyId": "correct the access key",
+    "XAdminUserNotFound": "correct the access key",
+    "Forbidden": "correct the credentials, or give them rights on the bucket and prefix",
+    "Unauthorized": "correct the credentials, or give them rights on the bucket and prefix",
+    "AuthorizationHeaderMalformed": "correct the region, and the access key",
+    "InvalidRegion": "correct the region",
+    "MethodNotAllowed": "correct the endpoint: what answers there takes no objects",
+    "InvalidRequest": "compare the dialect and the options with what the store supports",
+    "AccessControlListNotSupported": "take acl= away: the bucket has ACLs disabled",
     "SignatureDoesNotMatch": "correct the secret key; a proxy that changes requests does this too",
     "ExpiredToken": "get new credentials",
     "InvalidToken": "correct the session token",
@@ -65,6 +74,7 @@ ADVICE = {
 SETUP = {
     "NoSuchBucket", "InvalidBucketName", "QuotaExceeded", "InvalidStorageClass", "NotImplemented", "InvalidRegion",
     "IllegalLocationConstraintException", "InvalidRequest", "InvalidArgument", "XNotImplemented",
+    "AuthorizationHeaderMalformed", "AccessControlListNotSupported",
     "ServerSideEncryptionConfigurationNotFoundError", "MalformedACLError", "MethodNotAllowed",
 }  # fmt: skip
 PERMANENT = {
@@ -86,11 +96,20 @@ def error_from(operation: str, status: int, headers: Mapping[str, str], body: by
                         advice=f"set the region to {where}")  # fmt: skip
     if code == "RequestTimeTooSkewed":
         reason = f"{operation}: {_skew(document)}"
-    return _classed(code, status, reason, retry_after(headers))
+    advice = _missing_right(document) if code == "AccessDenied" else ""
+    return _classed(code, status, reason, advice or ADVICE.get(code, ""), retry_after(headers))
 
 
-def _classed(code: str, status: int, reason: str, pause: float | None) -> RemoteError:
-    advice = ADVICE.get(code, "")
+def _missing_right(document: Element | None) -> str:
+    """What AWS names: "... is not authorized to perform: s3:PutObjectTagging on resource ..."."""
+    message = (document.find("Message") if document else None) or ""
+    found = re.search(r"to perform: ((?:s3|kms):[A-Za-z]{1,64})\b", message)
+    if not found:
+        return ""
+    return f"allow {found[1]} on the " + ("key" if found[1].startswith("kms:") else "bucket and prefix")
+
+
+def _classed(code: str, status: int, reason: str, advice: str, pause: float | None) -> RemoteError:
     kind: type[RemoteError]
     if code in THROTTLES or status in (429, 503):
         return Throttled(reason, pause, status=status, code=code, advice=advice)

@@ -1,49 +1,14 @@
-"""Everything an operator can set: one table that the flags, the environment variables and the docs come from.
+"""Options of the server itself: where it listens, what it takes, where it keeps it.
 
-Changes when an option comes, goes or gets another default. Run as a module it writes the tables of the documents
-named on its command line anew.
+Changes when one of these comes, goes or gets another default.
 """
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
-
-from attrs import frozen
-
 from resumable import option_values as values
+from resumable.option_table.option import Option
 
-
-@frozen
-class Option:
-    """One row of the table.
-
-    ``parse`` gets the text; where ``separator`` is set, which makes the flag repeatable, the list of texts. A comma
-    splits flags and variables alike, a blank only variables. ``default`` is text, as a person would write it.
-    ``advice`` says what happens at the ends of the scale.
-    """
-
-    flag: str
-    metavar: str
-    default: str
-    help: str
-    advice: str
-    parse: Callable[[Any], Any]
-    separator: str = ""
-
-    @property
-    def variable(self) -> str:
-        return "RESUMABLE_" + self.flag.upper().replace("-", "_")
-
-    @property
-    def is_switch(self) -> bool:
-        return not self.metavar
-
-
-OPTIONS: tuple[Option, ...] = (
+SERVING: tuple[Option, ...] = (
     Option(
         "port",
         "PORT",
@@ -182,50 +147,3 @@ OPTIONS: tuple[Option, ...] = (
         values.switch,
     ),
 )
-BY_FLAG: Mapping[str, Option] = {option.flag: option for option in OPTIONS}
-
-
-def help_line(option: Option) -> str:
-    """What ``--help`` says of it."""
-    default = f" [{option.default}]" if option.default else ""
-    return f"{option.help}{default} ({option.variable})"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _default(option: Option) -> str:
-    return "off" if option.is_switch else f"`{option.default}`" if option.default else "not set"
-
-
-def short_table() -> str:
-    """Markdown for the README: flag, default, meaning."""
-    rows = ["| flag | default | meaning |", "|---|---|---|"]
-    rows += [f"| `--{o.flag}` | {_default(o)} | {_cell(o.help)} |" for o in OPTIONS]
-    return "\n".join(rows)
-
-
-def full_table() -> str:
-    """Markdown for docs/configuration.md: one row for each option with all that is known of it."""
-    rows = ["| flag | variable | default | meaning |", "|---|---|---|---|"]
-    for o in OPTIONS:
-        flag = f"--{o.flag} {o.metavar}".rstrip()
-        rows.append(f"| `{flag}` | `{o.variable}` | {_default(o)} | {_cell(o.help)}. {_cell(o.advice)} |")
-    return "\n".join(rows)
-
-
-def rewrite(document: str) -> str:
-    """The document with each table between ``<!-- options: short|full -->`` and ``<!-- /options -->`` made anew."""
-    tables = {"short": short_table, "full": full_table}
-    return re.sub(
-        r"(<!-- options: (short|full) -->\n).*?(<!-- /options -->)",
-        lambda match: f"{match[1]}\n{tables[match[2]]()}\n\n{match[3]}",
-        document,
-        flags=re.DOTALL,
-    )
-
-
-if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        Path(name).write_text(rewrite(Path(name).read_text(encoding="utf-8")), encoding="utf-8")

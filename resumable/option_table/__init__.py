@@ -1,0 +1,16 @@
+"""Everything an operator can set: one table that the flags, the environment variables and the docs come from.
+
+Changes when a subject of options comes or goes; the rows are in a module for each. Run as a program it writes the
+tables of the documents named on its command line anew.
+"""
+
+from collections.abc import Mapping
+
+from resumable.option_table.option import Option, help_line
+from resumable.option_table.remotes import REMOTES
+from resumable.option_table.serving import SERVING
+
+__all__ = ["BY_FLAG", "OPTIONS", "Option", "help_line"]
+
+OPTIONS: tuple[Option, ...] = (*SERVING, *REMOTES)
+BY_FLAG: Mapping[str, Option] = {option.flag: option for option in OPTIONS}

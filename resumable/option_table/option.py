@@ -1,0 +1,40 @@
+"""What is known of one option. Changes when the table gets another column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+
+
+@frozen
+class Option:
+    """One row of the table.
+
+    ``parse`` gets the text; where ``separator`` is set, which makes the flag repeatable, the list of texts. A comma
+    splits flags and variables alike, a blank only variables. ``default`` is text, as a person would write it.
+    ``advice`` says what happens at the ends of the scale.
+    """
+
+    flag: str
+    metavar: str
+    default: str
+    help: str
+    advice: str
+    parse: Callable[[Any], Any]
+    separator: str = ""
+
+    @property
+    def variable(self) -> str:
+        return "RESUMABLE_" + self.flag.upper().replace("-", "_")
+
+    @property
+    def is_switch(self) -> bool:
+        return not self.metavar
+
+
+def help_line(option: Option) -> str:
+    """What ``--help`` says of it."""
+    default = f" [{option.default}]" if option.default else ""
+    return f"{option.help}{default} ({option.variable})"

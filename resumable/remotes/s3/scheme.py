@@ -1,0 +1,249 @@
+"""``s3://bucket/prefix?options``: from what an operator says to a remote that works.
+
+One reason to change: an option of S3 remotes. The options are on the page docs/remotes.md, word for word.
+
+Invariant: whatever can be found wrong without asking the store is found before anything is started. Neither a URL nor
+a specification holds a secret: keys come from where botocore looks, SSE-C's from a file or a variable.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+import ssl
+from base64 import b64decode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import evolve
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
+from twisted.web.client import BrowserLikePolicyForHTTPS
+
+from resumable import option_values as values
+from resumable.remotes.s3.checksums import ALGORITHMS, algorithm
+from resumable.remotes.s3.client import S3Client
+from resumable.remotes.s3.credentials import SessionCredentials, botocore_session
+from resumable.remotes.s3.dialects import DIALECTS, Dialect, dialect, dialect_of_host
+from resumable.remotes.s3.endpoint import Endpoint, Place, resolve
+from resumable.remotes.s3.objects import ObjectOptions
+from resumable.remotes.s3.remote import S3Remote
+from resumable.remotes.s3.requests import Requests
+from resumable.remotes.s3.transport import Http, Limits
+from resumable.remotes.urls import Means, RemoteSpec, Scheme, flag
+
+OTHER_REQUESTS = 16
+"""Connections beside those that write parts: beginnings, ends and questions don't wait for large bodies."""
+
+OPTIONS = {
+    "region": "the bucket's region (default `AWS_S3_REGION`, `AWS_REGION`, `AWS_DEFAULT_REGION`, the dialect's)",
+    "endpoint": "URL of a store that isn't AWS, as `http://minio:9000` (default `AWS_S3_ENDPOINT`,"
+    " `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, AWS)",
+    "dialect": f"what the store supports: `{'`, `'.join(DIALECTS)}` (default by the endpoint's name, else `generic`)",
+    "style": "`path` or `virtual`: the bucket stands in the path or in the host's name (default the dialect's)",
+    "profile": "profile of the AWS configuration files to take credentials from (default where botocore looks)",
+    "part-size": "size of parts, from 5M to 5G (default `--part-size`)",
+    "checksum": f"checksum that the store compares: `{'`, `'.join(ALGORITHMS)}` (default the dialect's)",
+    "payload": "`signed`, or with https `unsigned`: bodies aren't hashed for the signature, which saves CPU"
+    " (default `signed`)",
+    "storage-class": "storage class of the objects, as `STANDARD_IA` (default the bucket's)",
+    "acl": "canned ACL of the objects, as `bucket-owner-full-control` (default none)",
+    "sse": "encryption by the store: `AES256`, `aws:kms` or `aws:kms:dsse` (default the bucket's)",
+    "sse-key": "id or ARN of the KMS key, with `aws:kms` (default the account's)",
+    "sse-c-file": "SSE-C: absolute path of a file with a key of 32 bytes, raw or as base64",
+    "sse-c-variable": "SSE-C: name of an environment variable with the key as base64",
+    "tags": "tags of the objects, as `team=media,env=prod`",
+    "metadata": "`no`: the uploads' metadata doesn't become the objects' (default `yes`)",
+    "accelerate": "`yes`: by S3 Transfer Acceleration (default `no`)",
+    "dual-stack": "`yes`: by endpoints that have IPv6 too (default `no`)",
+    "fips": "`yes`: by FIPS endpoints (default `no`)",
+    "ca-file": "PEM file of the authorities that sign the endpoint's certificate (default `AWS_CA_BUNDLE`, the"
+    " system's)",
+}
+VARIABLES = {
+    "region": ("AWS_S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    "endpoint": ("AWS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    "ca-file": ("AWS_CA_BUNDLE",),
+}
+#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/acl-overview.html#canned-acl
+ACLS = (
+    "private", "public-read", "public-read-write", "authenticated-read", "aws-exec-read", "bucket-owner-read",
+    "bucket-owner-full-control",
+)  # fmt: skip
+_part_size = values.size_between("5M", "5G")
+_CERTIFICATE = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
+
+
+def dialect_for(options: Mapping[str, str]) -> Dialect:
+    """The dialect that is named, or else the endpoint's, with what is set one by one. Raises ValueError."""
+    name, endpoint = options.get("dialect"), options.get("endpoint")
+    chosen = dialect(name) if name else dialect_of_host(_host(endpoint) if endpoint else "amazonaws.com")
+    checksum = options.get("checksum")
+    if checksum:
+        algorithm(checksum)
+        # CRC64NVME has no checksum of checksums
+        whole = checksum == "crc64nvme" or (chosen.full_object and checksum == chosen.checksum)
+        chosen = evolve(chosen, checksum=checksum, full_object=whole)
+    algorithm(chosen.checksum)
+    return chosen
+
+
+def endpoint_for(spec: RemoteSpec, spoken: Dialect) -> Endpoint:
+    """Where the bucket is. Raises ValueError. Reads botocore's rules from the disk for AWS."""
+    options = spec.options
+    style = _one_of(options, "style", ("path", "virtual"))
+    place = Place(
+        spec.bucket,
+        options.get("region") or None,
+        options.get("endpoint") or None,
+        None if style is None else style == "path",
+        dual_stack=flag(options, "dual-stack", False),
+        fips=flag(options, "fips", False),
+        accelerate=flag(options, "accelerate", False),
+    )
+    return resolve(place, spoken)
+
+
+def objects_for(options: Mapping[str, str], customer_key: bytes | None = None) -> ObjectOptions:
+    """What objects are given. Raises ValueError."""
+    storage_class = options.get("storage-class") or None
+    if storage_class and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", storage_class):
+        raise ValueError("storage-class is a word like STANDARD_IA")
+    kms_key = options.get("sse-key") or None
+    if kms_key and not re.fullmatch(r"[A-Za-z0-9:/_-]{1,2048}", kms_key):
+        raise ValueError("sse-key is the id or the ARN of a KMS key")
+    return ObjectOptions(
+        storage_class=storage_class,
+        acl=_one_of(options, "acl", ACLS),
+        encryption=_one_of(options, "sse", ("AES256", "aws:kms", "aws:kms:dsse")),
+        kms_key=kms_key,
+        customer_key=customer_key,
+        tags=_tags(options.get("tags", "")),
+        client_metadata=flag(options, "metadata", True),
+    )
+
+
+def customer_key(options: Mapping[str, str], environ: Mapping[str, str]) -> bytes | None:
+    """SSE-C's key; None where none is asked for. Raises ValueError, which never repeats what it has read."""
+    file, variable = options.get("sse-c-file"), options.get("sse-c-variable")
+    if file:
+        try:
+            found = Path(file).read_bytes()
+        except OSError as error:
+            raise ValueError(f"sse-c-file {file} can't be read: {error.strerror}") from None
+    elif variable:
+        found = environ.get(variable, "").encode()
+    else:
+        return None
+    if file and len(found) == 32:
+        return found
+    try:
+        key = b64decode(found.strip(), validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != 32:
+        where = f"the file {file}" if file else f"the variable {variable}"
+        raise ValueError(f"{where} has no key of 32 bytes in base64, as from: openssl rand -base64 32")
+    return key
+
+
+def check(spec: RemoteSpec) -> None:
+    """Raises ValueError for what can't be. See `Scheme`."""
+    options = spec.options
+    endpoint = endpoint_for(spec, dialect_for(options))
+    objects_for(options)
+    if options.get("part-size"):
+        _size_of_parts(spec, 0)
+    if _one_of(options, "payload", ("signed", "unsigned")) == "unsigned" and not endpoint.secure:
+        raise ValueError("payload=unsigned needs https: anybody on the way could change what is sent")
+    file, variable = options.get("sse-c-file"), options.get("sse-c-variable")
+    if (file or variable) and not endpoint.secure:
+        raise ValueError("SSE-C needs https: the key goes with each request")
+    if (file or variable) and (options.get("sse") or (file and variable)):
+        raise ValueError("take one of sse, sse-c-file and sse-c-variable")
+    if file and not file.startswith("/"):
+        raise ValueError("sse-c-file is an absolute path")
+    if variable and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        raise ValueError("sse-c-variable is the name of an environment variable, not the key")
+
+
+def make(spec: RemoteSpec, means: Means) -> S3Remote:
+    """The remote. Raises ValueError; reads files, so it is called before the reactor runs."""
+    options = spec.options
+    spoken = dialect_for(options)
+    limits = Limits(idle_timeout=means.timeout, connections=means.parts + OTHER_REQUESTS)
+    objects = objects_for(options, customer_key(options, means.environ))
+    http = Http(means.reactor, limits, policy=policy_for(options.get("ca-file")))
+    credentials = SessionCredentials(means.pool, means.now, botocore_session(options.get("profile") or None))
+    unsigned = options.get("payload") == "unsigned"
+    requests = Requests(endpoint_for(spec, spoken), credentials, http, means.pool, means.now, unsigned=unsigned)
+    return S3Remote(
+        S3Client(requests),
+        means.journal,
+        means.pool,
+        means.now,
+        dialect=spoken,
+        template=spec.template,
+        options=objects,
+        part_size=_size_of_parts(spec, means.part_size),
+        replace=spec.replace,
+        closing=http.close,
+    )
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""  # told by whoever resolves it
+
+
+def _size_of_parts(spec: RemoteSpec, default: int) -> int:
+    text = spec.options.get("part-size")
+    try:
+        return _part_size(text) if text else default
+    except ValueError as error:
+        raise ValueError(f"part-size is {error}") from None
+
+
+def _one_of(options: Mapping[str, str], name: str, words: tuple[str, ...]) -> str | None:
+    """The option's value; None where it isn't given."""
+    value = options.get(name) or None
+    if value is not None and value not in words:
+        raise ValueError(f"{name} is one of {', '.join(words)}")
+    return value
+
+
+def _tags(text: str) -> dict[str, str]:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-tagging.html: ten at most, of limited length."""
+    tags: dict[str, str] = {}
+    for each in filter(None, text.split(",")):
+        name, equals, value = each.partition("=")
+        if (
+            not equals
+            or not re.fullmatch(r"[\w +=.:/@-]{1,128}", name)
+            or not re.fullmatch(r"[\w +=.:/@-]{0,256}", value)
+        ):
+            raise ValueError("tags look like team=media,env=prod")
+        tags[name] = value
+    if len(tags) > 10:
+        raise ValueError("tags: a store takes ten at most")
+    return tags
+
+
+def policy_for(ca_file: str | None) -> Any:
+    """Who may sign certificates; None for those whom the system trusts. Raises ValueError."""
+    if not ca_file:
+        return None
+    try:
+        ssl.create_default_context(cafile=ca_file)
+        found = _CERTIFICATE.findall(Path(ca_file).read_bytes())
+    except ssl.SSLError:
+        raise ValueError(f"ca-file {ca_file} holds no certificates in PEM") from None
+    except OSError as error:
+        raise ValueError(f"ca-file {ca_file} can't be read: {error.strerror}") from None
+    return BrowserLikePolicyForHTTPS(trustRootFromCertificates([Certificate.loadPEM(each) for each in found]))
+
+
+SCHEME = Scheme("s3", make, "bucket", OPTIONS, check, VARIABLES)
