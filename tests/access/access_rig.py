@@ -11,8 +11,8 @@ from attrs import evolve
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.web.http import HTTPChannel
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.protocols.policies import WrappingFactory
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
@@ -106,35 +106,26 @@ class Answering(Resource):
 
 
 class Quiet(Site):
-    """No log, and connections that die with the test."""
-
-    def __init__(self, resource: Resource) -> None:
-        super().__init__(resource)
-        self.channels: list[HTTPChannel] = []
+    """No log."""
 
     def log(self, request: Any) -> None:
         pass
 
-    def buildProtocol(self, addr: Any) -> Any:
-        channel = super().buildProtocol(addr)
-        self.channels.append(channel)
-        return channel
-
 
 class Server:
-    """A real HTTP server on 127.0.0.1, in the test's reactor."""
+    """A real HTTP server on 127.0.0.1, in the test's reactor; its connections die with it."""
 
     def __init__(self, resource: Resource) -> None:
-        self.site = Quiet(resource)
-        self.port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+        self.factory = WrappingFactory(Quiet(resource))
+        self.factory.noisy = False
+        self.port: Any = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
         self.number = self.port.getHost().port
         self.url = f"http://127.0.0.1:{self.number}/check"
 
     async def stop(self) -> None:
-        await self.port.stopListening()
-        for channel in self.site.channels:
-            if channel.transport is not None:
-                channel.transport.abortConnection()
+        await maybeDeferred(self.port.stopListening)
+        for connection in list(self.factory.protocols):
+            connection.transport.abortConnection()
 
     async def start_again(self) -> None:
-        self.port = reactor.listenTCP(self.number, self.site, interface="127.0.0.1")
+        self.port = reactor.listenTCP(self.number, self.factory, interface="127.0.0.1")
