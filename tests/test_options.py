@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,16 @@ def test_a_wrong_remote_is_refused_in_one_line_under_the_name_it_was_given_by(ur
 )
 def test_a_secret_in_a_remote_is_not_repeated(url):
     assert "hunter2" not in refusal("--remote", url)
+
+
+def test_the_example_for_docker_compose_says_what_it_means():
+    text = (Path(__file__).parents[1] / "examples" / "docker-compose.yml").read_text(encoding="utf-8")
+    environ = dict(re.findall(r"^ +((?:RESUMABLE|AWS)_[A-Z_]+): (.*)$", text, re.MULTILINE))
+    settings = parse(**environ)
+    (spec,) = settings.remotes
+    assert f"command: mb -p store/{spec.bucket}\n" in text
+    assert (settings.local, spec.options["endpoint"]) == ("reclaim", "http://minio:9000")
+    assert f"MC_HOST_store: http://{environ['AWS_ACCESS_KEY_ID']}:{environ['AWS_SECRET_ACCESS_KEY']}@minio:9000" in text
 
 
 def test_two_remotes_of_one_name_are_refused():
