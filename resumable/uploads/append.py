@@ -197,7 +197,7 @@ class Append:
         if length is not None and length > SMALL:
             await self._open(sink)
         if not self._end.called:
-            if self._gate is not None and length != 0:
+            if self._gate is not None:
                 self._gate.check()
             self._listen()
             self._body.deliver(sink).addCallbacks(self._stop, self._failed)

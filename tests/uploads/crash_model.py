@@ -8,6 +8,7 @@ compared with that:
 - no offset is past what was sent, no byte of an append with a wrong checksum is ever visible;
 - a finished upload has exactly its bytes, and stays finished;
 - what was terminated stays gone;
+- data is given up only where that was asked for, and counts for nothing less then;
 - nothing is lost, nothing leaks: orphans are bounded by the creations that a crash cut off.
 
 The engine's sizes are made small (`small_sizes`), so that every path is taken with a few kilobytes.
@@ -28,7 +29,18 @@ from resumable.interfaces import BodyLost, CatalogUnavailable, Gone, Upload
 from resumable.protocol import errors
 from resumable.uploads.assembly import RETRY
 from resumable.uploads.engine import Limits
-from tests.uploads.harness import ORPHANS, UPLOADS, Answer, FakeBody, Machine, Moment, Server, pattern, sha1
+from tests.uploads.harness import (
+    ORPHANS,
+    UPLOADS,
+    Answer,
+    FakeBody,
+    FakeReplication,
+    Machine,
+    Moment,
+    Server,
+    pattern,
+    sha1,
+)
 
 #: The longest body or upload of a model.
 LARGEST = 6000
@@ -59,7 +71,8 @@ def small_sizes() -> Iterator[None]:
 class Known:
     """One upload, as its clients know it. ``acked``: the offset they were told; ``reach``: the highest that may be.
 
-    ``told`` of its id; ``gone``: ``no``, ``maybe`` (asked for, or by itself), ``yes`` (answered).
+    ``told`` of its id; ``gone``: ``no``, ``maybe`` (asked for, or by itself), ``yes`` (answered). ``dropped``: its data
+    may have been given up.
     """
 
     id: str
@@ -72,6 +85,7 @@ class Known:
     acked: int = 0
     reach: int = 0
     finished: bool = False
+    dropped: bool = False
     gone: Literal["no", "maybe", "yes"] = "no"
 
     @property
@@ -210,6 +224,19 @@ class CrashModel:
 
     # -- what happens to the server
 
+    def drop(self, upload: Known) -> None:
+        """The remotes have it, and its data here is given up; the file goes with the janitor's next round."""
+        if upload.partial or not upload.finished or upload.gone != "no":
+            return
+        upload.dropped = True
+        replicas, now = self.server.catalog.replicas, self.server.engine.wall()
+        found = self.server.ask(replicas.of(upload.id))
+        if found.done and found.error is None:
+            for each in found.value:
+                self.server.ask(replicas.store(each, {}, now))
+            self.server.ask(replicas.drop([upload.id], now))
+        self.settle()
+
     def advance(self, seconds: float) -> None:
         self.server.advance(seconds)
         self.settle()
@@ -311,6 +338,8 @@ class CrashModel:
         pinned = {part.id for each in self.uploads if each.parts and not each.finished for part in each.parts}
         gone = {each.id for each in self.uploads if each.gone == "yes"} - pinned
         assert not gone & server.names(), "the data of what is gone is gone"
+        dropped = {each.id for each in self.uploads if each.dropped and server.row(each.id).dropped_at is not None}
+        assert not dropped & server.names(), "and so is what was given up"
         known = {each.id for each in self.uploads}
         assert server.names() <= known
         assert len(server.names(ORPHANS)) <= self._cut, "orphans come from creations that were cut off"
@@ -427,8 +456,12 @@ class CrashModel:
             assert upload.length is None, "once set the length does not change"
             assert row.length in upload.brought or upload.parts
             upload.length = row.length
+        assert upload.dropped or row.dropped_at is None
+        content = self.server.content(upload.id)
+        if content is None and upload.dropped:
+            return
         if upload.gone == "no":  # or its file may have been removed since this was answered
-            content = self.server.content(upload.id) or b""
+            content = content or b""
             assert content[: row.offset] == upload.bytes[: row.offset], "every acknowledged byte is there and right"
             assert not row.finished or len(content) == row.offset, "exactly its bytes"
 
@@ -445,6 +478,7 @@ class CrashModel:
             assembly_step=1024,
             budget=6000,
             new_id=self._new_id,
+            replication=FakeReplication(),
         )
         self.server.start()
 

@@ -77,6 +77,15 @@ def story(model: CrashModel) -> Iterator[None]:
     yield
     model.sweep()
     yield
+    final = model.uploads[-1]
+    model.head(final)
+    yield
+    model.drop(final)
+    yield
+    model.sweep()
+    yield
+    model.head(final)
+    yield
 
 
 @pytest.fixture
@@ -98,6 +107,7 @@ def test_the_story_without_a_crash(directory: Path) -> None:
     assert [each.gone for each in (upload, first, second, final)] == ["yes", "yes", "no", "no"]
     assert second.finished and final.finished
     assert final.acked == 2800
+    assert final.dropped and final.id not in model.server.names()
 
 
 @pytest.mark.parametrize("moment", ["before", "after", "torn"])
@@ -274,6 +284,11 @@ class Stories(RuleBasedStateMachine):
     @rule(number=PICKS)
     def delete(self, number: int) -> None:
         self.model.delete(self.pick(number))
+
+    @precondition(has_uploads)
+    @rule(number=PICKS)
+    def drop(self, number: int) -> None:
+        self.model.drop(self.pick(number))
 
     @precondition(lambda self: any(each.partial and each.told for each in self.model.uploads))
     @rule(numbers=st.lists(PICKS, min_size=1, max_size=3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from resumable.interfaces import ReplicaState
 from resumable.protocol import tus
@@ -71,7 +72,6 @@ def test_the_request_that_completes_an_upload_is_answered_when_it_is_stored(serv
 
 
 def test_an_upload_that_is_stored_before_anybody_waits_is_answered_at_once(server, remote):
-    """A wake-up can't be lost: whoever waits has asked to be woken before it looks at the catalog."""
     upload_id = server.create(10).value.id
     committed = remote.committed
 
@@ -82,6 +82,24 @@ def test_an_upload_that_is_stored_before_anybody_waits_is_answered_at_once(serve
                 server.catalog.replicas.store(replica, {}, 1.0)
 
     remote.committed = store_at_once
+    assert server.patch(upload_id, 0, DATA).value.offset == 10
+    assert quiet(server)
+
+
+def test_a_wake_up_between_the_look_and_the_wait_is_not_lost(server, remote, monkeypatch):
+    """The upload becomes stored when the waiting request has read that it isn't."""
+    get = server.catalog.get
+
+    async def look(upload_id):
+        row = await get(upload_id)
+        if row.finished and row.stored_at is None:
+            for replica in await server.catalog.replicas.of(upload_id):
+                await server.catalog.replicas.store(replica, {}, 1.0)
+            remote.stored(upload_id)
+        return row
+
+    monkeypatch.setattr(server.catalog, "get", lambda upload_id: Deferred.fromCoroutine(look(upload_id)))
+    upload_id = server.create(10).value.id
     assert server.patch(upload_id, 0, DATA).value.offset == 10
     assert quiet(server)
 

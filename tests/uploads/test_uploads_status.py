@@ -79,12 +79,11 @@ def test_looking_never_touches_the_hold(server):
 def test_an_append_that_does_not_fit_counts_for_nothing(server):
     """It has the hold for the moment in which it is looked at, and its offset may be anything."""
     upload_id = server.create(100).value.id
-    wrong = server.uploads.append(upload_id, *at(90))
-    wrong.addErrback(lambda failure: None)
-    looks = []
-    server.uploads.status(upload_id).addCallback(looks.append)
+    server.uploads.append(upload_id, *at(90)).addErrback(lambda failure: None)
+    assert server.engine.holds.held(upload_id)
+    assert server.engine.holds.received(upload_id) is None
     server.pump()
-    assert looks[0].received == 0
+    assert not server.engine.holds.held(upload_id)
 
 
 def test_what_is_under_way_is_ahead_of_what_is_recorded(server, remote):
