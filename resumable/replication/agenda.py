@@ -131,9 +131,9 @@ class Agenda:
         self._stopped = True
         self.forget()
         self._rest(None)
-        if self._reading is not None:
-            self._reading.cancel()
-            await self._reading
+        if (reading := self._reading) is not None:
+            reading.cancel()
+            await reading
 
     async def _read(self, place: int) -> None:
         try:
@@ -151,7 +151,7 @@ class Agenda:
                 raise
         except CatalogUnavailable as error:
             _log.warn("looking for work: {reason}", remote=self._remote, reason=str(error))
-            self._again, self._place = True, None
+            self._place = None
             self._rest(CATALOG_PAUSE)
 
     async def _passed(self) -> None:

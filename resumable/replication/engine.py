@@ -16,7 +16,7 @@ from zope.interface import implementer
 from resumable.interfaces import Replica, Upload
 from resumable.replicas import IReplicas, IReplication, Progress
 from resumable.replication.lane import Lane
-from resumable.replication.settings import Figures, Limits, Means, Remote, Source
+from resumable.replication.settings import Limits, Means, Remote, Source
 
 
 @implementer(IReplication)
@@ -48,8 +48,8 @@ class Replication:
         self.acknowledges = limits.acknowledges
         self._replicas = replicas
         self._run = run
-        self._lanes = {each.name: Lane(each, means, slots, self._stored, self._caught_up) for each in remotes}
-        if len(self._lanes) != len(remotes):
+        self.lanes = {each.name: Lane(each, means, slots, self._stored, self._caught_up) for each in remotes}
+        if len(self.lanes) != len(remotes):
             raise ValueError("two remotes have the same name")
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._refused: list[Deferred[None]] = []
@@ -58,17 +58,12 @@ class Replication:
 
     def start(self) -> None:
         """Look through the catalog for what is to be done, and do it."""
-        for lane in self._lanes.values():
+        for lane in self.lanes.values():
             lane.start()
 
     async def stop(self) -> None:
         """Give up what is under way. The catalog and the remotes are asked nothing after this."""
-        await gatherResults([Deferred.fromCoroutine(lane.stop()) for lane in self._lanes.values()])
-
-    @property
-    def figures(self) -> Mapping[str, Figures]:
-        """What each remote has seen, by its name."""
-        return {name: lane.figures for name, lane in self._lanes.items()}
+        await gatherResults([Deferred.fromCoroutine(lane.stop()) for lane in self.lanes.values()])
 
     # -- IReplication
 
@@ -77,7 +72,7 @@ class Replication:
         if upload.is_partial:
             return ()
         replicas = []
-        for name, lane in self._lanes.items():
+        for name, lane in self.lanes.items():
             replica = None
             if lane.remote.accepts(upload):
                 # nothing of it is in the remote, and this run knows that
@@ -89,12 +84,12 @@ class Replication:
     def committed(self, upload: Upload) -> None:
         """See IReplication."""
         if not upload.is_partial:
-            for lane in self._lanes.values():
+            for lane in self.lanes.values():
                 lane.committed(upload)
 
     def ended(self, upload_id: str) -> None:
         """See IReplication."""
-        for lane in self._lanes.values():
+        for lane in self.lanes.values():
             lane.ended(upload_id)
 
     def when_stored(self, upload_id: str) -> Deferred[None]:
@@ -105,12 +100,12 @@ class Replication:
 
     def progress(self, upload_id: str) -> Mapping[str, Progress]:
         """See IReplication."""
-        found = {name: lane.progress(upload_id) for name, lane in self._lanes.items()}
+        found = {name: lane.progress(upload_id) for name, lane in self.lanes.items()}
         return {name: progress for name, progress in found.items() if progress is not None}
 
     def admits(self) -> bool:
         """See IReplication."""
-        return not any(lane.lag.over for lane in self._lanes.values() if lane.lag is not None)
+        return not any(lane.lag.over for lane in self.lanes.values() if lane.lag is not None)
 
     def when_admitted(self) -> Deferred[None]:
         """See IReplication."""
@@ -126,7 +121,7 @@ class Replication:
         """Try parked replicas of this upload again, of one remote or of all; how many. Raises CatalogUnavailable."""
         restarted = await self._replicas.restart(upload_id, remote)
         if restarted:
-            for lane in self._lanes.values():
+            for lane in self.lanes.values():
                 lane.restarted(upload_id)
         return restarted
 

@@ -76,9 +76,9 @@ class Lag:
         self._stopped = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        if self._looking is not None:
-            self._looking.cancel()
-            await self._looking
+        if (looking := self._looking) is not None:
+            looking.cancel()
+            await looking
 
     async def _ask(self) -> None:
         try:

@@ -153,6 +153,21 @@ class Lane:
             self._forget(upload_id, None)
             self._wake(upload_id)
 
+    @property
+    def queued(self) -> int:
+        """Uploads that wait for their turn here; those beyond are only in the catalog."""
+        return len(self._agenda)
+
+    @property
+    def active(self) -> int:
+        """Turns under way."""
+        return len(self._active)
+
+    @property
+    def down(self) -> bool:
+        """Whether the remote counts as down, so that it is asked only now and then."""
+        return not self._breaker.closed
+
     def progress(self, upload_id: str) -> Progress | None:
         """None: nothing is under way."""
         work = self._active.get(upload_id)

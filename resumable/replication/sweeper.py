@@ -7,7 +7,7 @@ is counted and reported, never touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import define
 from twisted.logger import Logger
@@ -60,15 +60,20 @@ class Sweeper:
     async def sweep(self) -> Swept:
         """What was found. Raises RemoteError, CatalogUnavailable; what was done until then is done."""
         swept = Swept()
-        for _ in range(max(1, self._most // PAGE)):
-            page = await self._backend.list_unfinished(PAGE, self._after)
+        left = max(1, self._most // PAGE)
+        page = await self._page() or await self._page()  # the last sweep may have ended with the last entry
+        while page:
             for found in page:
                 await self._look_at(found, swept)
-            self._after = page[-1] if page else None
-            if not page:
-                break
+            left -= 1
+            page = await self._page() if left else ()
         self._report(swept)
         return swept
+
+    async def _page(self) -> Sequence[Unfinished]:
+        page = await self._backend.list_unfinished(PAGE, self._after)
+        self._after = page[-1] if page else None
+        return page
 
     async def _look_at(self, found: Unfinished, swept: Swept) -> None:
         owners = [found.upload_id] if found.upload_id is not None and await self._knows(found.upload_id) else None

@@ -202,7 +202,7 @@ class Turn:
         """The next part to go; None while there is none, or the remote has to be told something first."""
         if self._tired or self._standing.untold:
             return None
-        part = self._standing.part_from(self._cursor)
+        part = self._standing.part_from(max(self._cursor, self._standing.confirmed))
         if part is not None:
             self._cursor = part.end
             self._taken += 1

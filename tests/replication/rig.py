@@ -13,7 +13,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -22,6 +21,7 @@ from resumable.catalog.sqlite import SqliteCatalog
 from resumable.interfaces import Commit, Gone, Replica, Upload
 from resumable.remotes.memory import MemoryRemote, MemoryStore
 from resumable.remotes.memory_parts import MemoryPartRemote
+from resumable.remotes.memory_store import Object
 from resumable.remotes.plan import Limits as StoreLimits
 from resumable.replication.engine import Replication
 from resumable.replication.journal import CatalogJournal
@@ -59,6 +59,19 @@ def plain(**options: Any) -> Make:
     return make
 
 
+class Once(dict[str, Object]):
+    """A store's objects, each of which may be made once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[str] = []
+
+    def __setitem__(self, key: str, value: Object) -> None:
+        assert key not in self.order or value.upload_id is None, "it was made twice"
+        self.order.append(key)
+        super().__setitem__(key, value)
+
+
 class Counting:
     """The catalog's replicas, and how often each method was called."""
 
@@ -68,6 +81,8 @@ class Counting:
         self.faults: dict[str, Exception] = {}
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
         method = getattr(self._replicas, name)
 
         def call(*args: Any) -> Any:
@@ -99,7 +114,7 @@ class Rig:
     ) -> None:
         self._directory = directory
         self.makes = dict(remotes or {"a": parts()})
-        self.stores = {name: MemoryStore() for name in self.makes}
+        self.stores = {name: MemoryStore(objects=Once()) for name in self.makes}
         self.limits = limits or Limits(part_size=PART)
         self.specs = dict(specs or {})
         self.disk = SimulatedDisk()
@@ -108,6 +123,7 @@ class Rig:
         self.data: dict[str, bytes] = {}
         self.lengths: dict[str, int | None] = {}
         self._ids = itertools.count(1)
+        self._old: list[tuple[Clock, Sequence[Any]]] = []
 
     # a run
 
@@ -154,23 +170,25 @@ class Rig:
             limits=self.limits,
         )
         self.engine.start()
+        self._old.append((self.clock, (self.engine, self.spool, self.catalog, self.pool)))
         return self
 
     def kill(self) -> Rig:
-        """The process is gone; what it had asked for never happens."""
+        """The process is gone; what it had asked for never happens (or after the test: see `bury`)."""
         self.now = self.clock.seconds()
         return self
 
     def stop(self) -> None:
         """A graceful stop."""
-
-        async def stop() -> None:
-            for each in (self.engine, self.spool, self.catalog, self.pool):
-                await each.stop()
-
-        self.ask(stop())
+        self.ask(_stop(self._old.pop()[1]))
         assert not self.clock.getDelayedCalls()
         self.kill()
+
+    def bury(self) -> None:
+        """After the test: wind up every run, so that no coroutine is left hanging."""
+        for clock, rooms in self._old:
+            self.clock = clock
+            self.ask(_stop(rooms))
 
     def wall(self) -> float:
         return EPOCH + self.clock.seconds()
@@ -286,9 +304,10 @@ class Rig:
         assert not self.stores[remote].unfinished
 
 
+async def _stop(rooms: Sequence[Any]) -> None:
+    for room in rooms:
+        await room.stop()
+
+
 def pattern(size: int, seed: int = 1) -> bytes:
     return Random(seed).randbytes(size)
-
-
-def sized(upload: Upload, offset: int) -> Upload:
-    return evolve(upload, offset=offset)
