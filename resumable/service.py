@@ -17,11 +17,11 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, react
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable import startup
+from resumable import startup, tiers
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.digests import ALGORITHMS
 from resumable.http.cors import Cors
@@ -36,12 +36,13 @@ from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
 from resumable.startup import StartupError
 from resumable.threads import Batcher, Pool
+from resumable.tiers import RemoteTier, Spot
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.engine import Engine, Limits
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.janitor import Janitor
 from resumable.uploads.recovery import recover
-from resumable.uploads.roles import JANITOR, LocalRoles
+from resumable.uploads.roles import JANITOR, REPLICATION, LocalRoles
 from resumable.uploads.schedule import Schedule
 from resumable.uploads.space import Space
 from resumable.uploads.uploads import Uploads
@@ -87,12 +88,18 @@ class UploadService(Service):
             clock=reactor,
             wall=time.time,
             boot_id=startup.boot_id(),
-            limits=Limits(settings.max_size, settings.expire_after, settings.remember),
+            limits=Limits(settings.max_size, settings.expire_after, settings.remember, settings.ack_timeout),
             space=Space(settings.reserve),
             schedule=Schedule(),
+            replicas=self._catalog.replicas,
+            delete_objects=settings.terminate_remote == "delete",
         )
         self._janitor = Janitor(self.engine)
         self._assembler = Assembler(self.engine, self._janitor)
+        self._tier: RemoteTier | None = None
+        if settings.remotes:
+            self._tier = RemoteTier(settings, reactor, self._spot())
+            self.engine.replication = self._tier.replication
         self.uploads = Uploads(
             self.engine,
             self._assembler,
@@ -107,6 +114,7 @@ class UploadService(Service):
             base_path=settings.base_path,
             max_size=settings.max_size,
             download=settings.download,
+            status_path=settings.status_path,
         )
         self.site = StreamingSite(
             Root(tus, settings.base_path),
@@ -124,6 +132,21 @@ class UploadService(Service):
             loop.clock = reactor
         self.ports: list[IListeningPort] = []
         self._blind = False
+
+    def _spot(self) -> Spot:
+        """What the remote tier needs of the local one."""
+
+        async def reclaim() -> None:
+            await self._janitor.reclaim()
+            await self._look()  # what was freed is seen before more is given up
+
+        return Spot(
+            replicas=self._catalog.replicas,
+            open=self._spool.reader,
+            reclaim=reclaim,
+            space_needed=lambda: self.engine.space.scarce,
+            wall=self.engine.wall,
+        )
 
     # Start
 
@@ -178,6 +201,7 @@ class UploadService(Service):
         for loop, interval in zip(self._loops, (1.0, self._sweep_every(), TIDY), strict=True):
             loop.start(interval).addErrback(self._loop_failed)
         Deferred.fromCoroutine(self._assembler.start()).addErrback(self._loop_failed)
+        Deferred.fromCoroutine(self._replicate()).addErrback(self._loop_failed)
 
     def _give_up(self, error: BaseException) -> None:
         """One line and status 1. A daemonised parent waits for an exception that isn't SystemExit."""
@@ -219,6 +243,10 @@ class UploadService(Service):
         except Exception:
             log.failure("the janitor's round failed; the next one tries again")
 
+    async def _replicate(self) -> None:
+        if self._tier is not None and await self._roles.granted(REPLICATION):
+            self._tier.start()
+
     @staticmethod
     def _loop_failed(failure: Failure) -> None:
         log.failure("background work failed", failure)
@@ -238,6 +266,8 @@ class UploadService(Service):
         if abort.active():
             abort.cancel()
         await self._assembler.stop()
+        if self._tier is not None:
+            await self._tier.stop()
         await self._spool.stop()
         await self._catalog.stop()
         await self._pool.stop()
@@ -264,18 +294,29 @@ def makeService(options: Options) -> UploadService:
     from twisted.internet import reactor
 
     settings = options.settings()
+    if settings.check:
+        react(lambda reactor: Deferred.fromCoroutine(_check(reactor, settings)))
+    parent = getattr(options, "parent", None) or {}
     try:
         startup.check_directory(str(settings.upload_dir))
         startup.check_ports(settings.listen)
+        service = UploadService(settings, reactor, daemonised=not parent.get("nodaemon", True))
     except StartupError as error:
         sys.stderr.write(f"resumable: {error}\n")
         raise SystemExit(1) from None
     startup.raise_file_limit()
     startup.keep_heap()
-    parent = getattr(options, "parent", None) or {}
-    service = UploadService(settings, reactor, daemonised=not parent.get("nodaemon", True))
     reactor.callWhenRunning(_stop_on_sigterm, reactor)
     return service
+
+
+async def _check(reactor: Any, settings: Settings) -> None:
+    """``--check``: a line for each remote, and the end."""
+    try:
+        await tiers.check(reactor, settings, time.time, print)
+    except StartupError as error:
+        sys.stderr.write(f"resumable: {error}\n")
+        raise SystemExit(1) from None
 
 
 def _stop_on_sigterm(reactor: Any) -> None:

@@ -43,7 +43,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "digests": frozenset({"protocol"}),
     "startup": STORES | {"spool", "catalog"},
     "testing": STORES | {"spool"},
-    "service": OUTSIDE | {"access", "http", "events", "digests", "startup", "options", "option_table", "option_values"},
+    "tiers": OUTSIDE | {"startup", "options"},
+    "service": OUTSIDE
+    | {"access", "tiers", "http", "events", "digests", "startup", "options", "option_table", "option_values"},
 }
 STANDARD_LIBRARY_ONLY = frozenset({"protocol"})
 MAY_TOUCH_PRIVATES = frozenset({"resumable/http/streaming.py"})

@@ -43,7 +43,7 @@ class RequestFields:
 class TusResource:
     """The upload collection and its uploads. ``max_size`` None: unlimited.
 
-    ``status_path``: the last segment of the address of an upload's status.
+    ``status_path``: the last segment of the address of an upload's status; None: it has none.
     """
 
     app = Klein()
@@ -59,7 +59,7 @@ class TusResource:
         base_path: str,
         max_size: int | None,
         download: bool,
-        status_path: str = "status",
+        status_path: str | None = "status",
     ) -> None:
         self._uploads = uploads
         self._origin = origin

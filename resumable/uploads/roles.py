@@ -12,6 +12,7 @@ from zope.interface import Interface, implementer
 
 JANITOR = "janitor"
 ASSEMBLER = "assembler"
+REPLICATION = "replication"
 
 
 class IRoles(Interface):

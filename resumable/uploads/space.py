@@ -28,6 +28,11 @@ class Space:
         if self.room <= 0:
             raise NoSpace()
 
+    @property
+    def scarce(self) -> bool:
+        """Whether less than another reserve is left: what is only a cache may go."""
+        return self.room < self.reserve
+
     def spend(self, size: int) -> bool:
         """Note that ``size`` bytes came in; False when that reaches into the reserve."""
         self.room -= size
