@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import time
 import unittest
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import ClassVar
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from resumable.remotes import keys
+from resumable.remotes import keys, urls
 from resumable.remotes.contract import RemoteContract
 from resumable.remotes.errors import NotThere
 from tests.remotes.s3_rig import MIB, rig
-from tests.remotes.s3_servers import started
+from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, started
 
 
 class Against(RemoteContract):
@@ -78,7 +81,31 @@ class TestMoto(Against, unittest.TestCase):
 
 
 class TestVersitygw(Against, unittest.TestCase):
+    """Over remotes that are made from a URL and the environment, as the service does."""
+
     name = "versitygw"
+
+    def setUp(self) -> None:
+        self.made = []
+        self.environ = pytest.MonkeyPatch()
+        self.environ.setenv("AWS_ACCESS_KEY_ID", ACCESS)
+        self.environ.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            self.environ.delenv(name, raising=False)
+        super().setUp()
+
+    def tearDown(self) -> None:
+        for each in self.made:
+            self.ask(each.close())
+        self.environ.undo()
+        super().tearDown()
+
+    def make_remote(self, journal):
+        prefix = self.template.prefix.strip("/")
+        url = f"s3://{BUCKET}/{prefix}?endpoint={self.server.url}&dialect=aws&style=path&part-size=5M&tags=a=b"
+        means = urls.Means(reactor, self.rig.pool, journal, None, time.time, Random(1))
+        self.made.append(urls.make(urls.parse(url), means))
+        return self.made[-1]
 
 
 class TestRclone(Against, unittest.TestCase):

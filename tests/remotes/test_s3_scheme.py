@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import unittest
 import uuid
 from base64 import b64encode
 from contextlib import asynccontextmanager
@@ -26,7 +25,6 @@ from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.urls import BadRemote, Means, parse
 from resumable.testing import SteppedPool
 from resumable.threads import Pool
-from tests.remotes import test_s3_contract as contract
 from tests.remotes.s3_rig import upload
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, started
 
@@ -343,30 +341,3 @@ async def test_the_probe_says_that_nothing_answers(environ):
     async with made(f"s3://{BUCKET}?endpoint=http://127.0.0.1:9") as remote:
         told = (await probe([("s3", remote)], reactor))["s3"]
     assert "ConnectionRefused" in told and "is up" in told
-
-
-class TestVersitygwFromUrl(contract.Against, unittest.TestCase):
-    """The suite over remotes that were made from a URL and the environment."""
-
-    name = "versitygw"
-
-    def setUp(self) -> None:
-        self.made = []
-        self.environ = pytest.MonkeyPatch()
-        for name, value in SAID.items():
-            self.environ.setenv(name, value)
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-            self.environ.delenv(name, raising=False)
-        super().setUp()
-
-    def tearDown(self) -> None:
-        for each in self.made:
-            self.ask(each.close())
-        self.environ.undo()
-        super().tearDown()
-
-    def make_remote(self, journal):
-        prefix = self.template.prefix.strip("/")
-        url = f"s3://{BUCKET}/{prefix}?endpoint={self.server.url}&dialect=aws&style=path&part-size=5M&tags=a=b"
-        self.made.append(urls.make(parse(url), means(journal, self.rig.pool)))
-        return self.made[-1]
