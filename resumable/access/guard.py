@@ -57,7 +57,9 @@ class AnyOf:
         if others:
             raise max(others, key=lambda refusal: refusal.status)
         # who sent something wrong is told so, not that something else is missing
-        told = max(unauthorized, key=lambda refusal: any("error=" in challenge for challenge in refusal.challenges))
+        told = max(
+            reversed(unauthorized), key=lambda refusal: any("error=" in challenge for challenge in refusal.challenges)
+        )
         challenges = dict.fromkeys(challenge for refusal in unauthorized for challenge in refusal.challenges)
         raise Unauthorized(told.detail, list(challenges))
 

@@ -17,8 +17,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 
-from resumable.access.certificates import Certificates, subject_of
+from resumable.access.certificates import Certificates, subject_of, verifying_options
 from resumable.access.interfaces import IAuthorizer, Subject
+from resumable.access.secret import AccessProblem
 from resumable.protocol.errors import Forbidden, Unauthorized
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
@@ -52,7 +53,7 @@ def made(issuer=None, name="laptop 17"):
     pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return ssl.PrivateCertificate.loadPEM(pem), (key, subject)
+    return ssl.PrivateCertificate.loadPEM(pem), (key, subject), pem
 
 
 class Telling(Protocol):
@@ -88,25 +89,55 @@ async def subject_seen(server_options, client_options):
 
 @pytest_twisted.ensureDeferred
 async def test_the_names_of_a_verified_certificate_are_read():
-    authority, signer = made(name="authority")
-    ours, _ = made(signer)
-    theirs, _ = made(signer)
+    authority, signer, _ = made(name="authority")
+    ours, _, _ = made(signer)
+    theirs, _, _ = made(signer)
     trust = ssl.trustRootFromCertificates([authority])
     client = ssl.CertificateOptions(theirs.privateKey.original, theirs.original)
     server = ssl.CertificateOptions(ours.privateKey.original, ours.original, trustRoot=trust)
     assert await subject_seen(server, client) == SUBJECT
     assert await subject_seen(server, ssl.CertificateOptions()) == "no request"
-    stranger, _ = made()
+    stranger, _, _ = made()
     forged = ssl.CertificateOptions(stranger.privateKey.original, stranger.original)
     assert await subject_seen(server, forged) == "no request"
 
 
 @pytest_twisted.ensureDeferred
 async def test_without_client_certificates_there_is_no_subject():
-    ours, _ = made()
+    ours, _, _ = made()
     options = ssl.CertificateOptions(ours.privateKey.original, ours.original)
     assert await subject_seen(options, ssl.CertificateOptions()) is None
     assert subject_of(object()) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_listener_from_files_verifies_certificates_and_may_do_without(tmp_path):
+    _, signer, pem = made(name="authority")
+    (tmp_path / "ca").write_bytes(pem)
+    (tmp_path / "pem").write_bytes(made(signer)[2])
+    theirs, _, _ = made(signer)
+    stranger, _, _ = made()
+    with_one = ssl.CertificateOptions(theirs.privateKey.original, theirs.original)
+    forged = ssl.CertificateOptions(stranger.privateKey.original, stranger.original)
+    for required, without in ((True, "no request"), (False, None)):
+        options = verifying_options(tmp_path / "pem", tmp_path / "pem", tmp_path / "ca", required=required)
+        assert await subject_seen(options, with_one) == SUBJECT
+        assert await subject_seen(options, ssl.CertificateOptions()) == without
+        assert await subject_seen(options, forged) == "no request"
+
+
+@pytest.mark.parametrize("broken", ["pem", "key", "ca"])
+@pytest.mark.parametrize("content", [None, "", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_a_listener_without_its_files_does_not_start(tmp_path, broken, content):
+    _, _, pem = made(name="authority")
+    for name in ("pem", "key", "ca"):
+        (tmp_path / name).write_bytes(pem)
+    (tmp_path / broken).unlink()
+    if content is not None:
+        (tmp_path / broken).write_text(content)
+    with pytest.raises(AccessProblem) as caught:
+        verifying_options(tmp_path / "pem", tmp_path / "key", tmp_path / "ca", required=True)
+    assert "\n" not in str(caught.value) and str(tmp_path / broken) in str(caught.value)
 
 
 def test_it_is_an_authorizer():
