@@ -102,7 +102,8 @@ class Poster:
             except HookFailed as error:
                 if not error.may_retry or attempt == self._posting.attempts:
                     raise
-            await deferLater(self._clock, self._posting.pause * attempt * self._rng.uniform(0.5, 1))
+            if self._posting.pause:
+                await deferLater(self._clock, self._posting.pause * attempt * self._rng.uniform(0.5, 1))
         raise HookFailed("it was not asked")
 
     async def _once(self, headers: Mapping[str, str], body: bytes) -> Answer:

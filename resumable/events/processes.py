@@ -2,7 +2,7 @@
 
 One reason to change: how a process is run, and ended.
 
-Invariant: when `Run.talk` returns, the process and whatever it left behind in its group are dead, and its pipes closed.
+Invariant: when `Run.talk` returns, the process is dead, whatever it left behind in its group killed, its pipes closed.
 Source: waitid(2): WNOWAIT leaves a zombie whose id nobody else can get, so that its group can be killed safely.
 """
 

@@ -1,0 +1,23 @@
+"""Servers that are closed after the test."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+
+from tests.events.servers import Rig
+
+
+@pytest.fixture
+def rig():
+    """Makes a Rig; all are closed after the test."""
+    rigs: list[Rig] = []
+
+    def make(*args, **kwargs) -> Rig:
+        rigs.append(Rig(*args, **kwargs))
+        return rigs[-1]
+
+    yield make
+    for each in rigs:
+        pytest_twisted.blockon(Deferred.fromCoroutine(each.close()))
