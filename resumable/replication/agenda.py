@@ -95,6 +95,8 @@ class Agenda:
         """To the queue, after so long."""
         if (known := self._retries.pop(upload_id, None)) is not None:
             known.cancel()
+        if self._stopped:
+            return
         if len(self._retries) < RETRIES:
             self._retries[upload_id] = self._clock.callLater(max(0.0, seconds), self._retry, upload_id)
         else:

@@ -93,7 +93,9 @@ class Replication:
             lane.ended(upload_id)
 
     def when_stored(self, upload_id: str) -> Deferred[None]:
-        """See IReplication."""
+        """See IReplication. Those of its replicas that wait for a retry are tried now: somebody asked again."""
+        for lane in self.lanes.values():
+            lane.hurry(upload_id)
         stored: Deferred[None] = Deferred(lambda cancelled: self._no_longer(upload_id, cancelled))
         self._waiting.setdefault(upload_id, []).append(stored)
         return stored

@@ -32,7 +32,8 @@ class Standing:
 
     ``whole_parts``: the remote takes parts of its plan only. ``told``: `initiate_upload` was called in this process,
     with ``told_length``. ``ahead``: confirmed behind a gap, ends by offsets. ``counted``: the committed bytes that
-    have gone into the lag.
+    have gone into the lag. ``hurried``: the pause before the next try is only what the store asked for, which is over
+    at ``not_before``.
     """
 
     replica: Replica
@@ -44,6 +45,8 @@ class Standing:
     told_length: int | None = None
     ahead: dict[int, int] = field(factory=dict)
     counted: int | None = None
+    hurried: bool = False
+    not_before: float = 0.0
 
     @property
     def confirmed(self) -> int:

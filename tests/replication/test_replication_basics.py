@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
+from resumable.protocol import metadata
+from resumable.remotes import keys
+from resumable.replication.engine import Replication
+from resumable.replication.settings import Remote
 from tests.replication.rig import PART, parts, pattern, plain
 
 KINDS = {"parts": parts(), "plain": plain()}
@@ -129,3 +135,62 @@ def test_stopping_gives_up_what_is_under_way_and_the_next_run_goes_on(make):
     rig.check(upload_id)
     assert rig.calls(upload_id).count("confirmed_parts") == 1
     assert rig.calls(upload_id).count("write_chunk") == 6
+
+
+def test_key_and_facts_are_the_remotes_words(make):
+    template = keys.parse("{date}/{metadata[filename]}-{id}")
+    rig = make({"a": parts(template=template)})
+    upload_id = rig.upload(350, metadata=metadata.encode({"filename": "a b.txt"}))
+    rig.settle([upload_id])
+    (key,) = rig.stores["a"].objects
+    replica = rig.replica(upload_id)
+    assert key.endswith(f"/a b.txt-{upload_id}")
+    assert replica.key == key
+    assert replica.stored_at is not None
+    assert replica.stored == {
+        "location": f"memory://{key}",
+        "key": key,
+        "size": 350,
+        "etag": hashlib.sha256(rig.data[upload_id]).hexdigest(),
+        "version": None,
+        "checksum": f"sha256:{hashlib.sha256(rig.data[upload_id]).hexdigest()}",
+    }
+
+
+def test_what_the_remote_says_it_has_past_the_committed_offset_counts_for_nothing(either):
+    upload_id = either.create(1000)
+    either.append(upload_id, pattern(500))
+    either.advance(1)
+    (unfinished,) = either.stores["a"].unfinished.values()
+    unfinished.put(500, b"other" * 20)
+    unfinished.head, unfinished.parts = 600, unfinished.parts | {6} if unfinished.parts else set()
+    either.kill().start()
+    either.append(upload_id, pattern(10, 2))
+    either.advance(1)
+    assert either.replica(upload_id).confirmed in (500, 510)
+    either.append(upload_id, pattern(490, 3))
+    either.settle([upload_id])
+    either.check(upload_id)
+
+
+def test_two_remotes_of_one_name_are_a_mistake(rig):
+    remote = Remote("a", rig.remotes["a"])
+    with pytest.raises(ValueError, match="same name"):
+        Replication([remote, remote], rig.replicas, rig.spool.reader, clock=rig.clock, wall=rig.wall, rng=None, run="")
+
+
+def test_wakes_before_the_start_and_after_the_stop_do_no_harm(rig):
+    upload_id = rig.create(350)
+    rig.append(upload_id, pattern(150))
+    upload = rig.row(upload_id)
+    rig.advance(1)
+    rig.stop()
+    for _ in range(3):
+        rig.engine.committed(upload)
+        rig.engine.ended("0" * 32)
+        rig.engine.when_stored(upload_id)
+    assert not rig.clock.getDelayedCalls()
+    rig.start()
+    rig.append(upload_id, pattern(200))
+    rig.settle([upload_id])
+    rig.check(upload_id)

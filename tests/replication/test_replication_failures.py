@@ -258,3 +258,26 @@ def test_a_failing_remote_never_fails_an_append(make):
     rig.settle(upload_ids, "b")
     rig.check(*upload_ids, remote="b")
     assert {rig.state(each) for each in upload_ids} == {"open"}
+
+
+def test_who_asks_again_makes_it_be_tried_again(rig):
+    fail(rig, "finalize_upload", OSError(5, "I/O error"), times=7)
+    upload_id = rig.upload(50)
+    rig.until(lambda: rig.replica(upload_id).attempts >= 6 and rig.replica(upload_id).retry_at > rig.wall() + 1)
+    told = []
+    for _ in range(2):
+        rig.engine.when_stored(upload_id).addCallback(told.append)
+        rig.advance(0.5)
+    rig.check(upload_id)
+    assert told == [None, None]
+
+
+def test_who_asks_again_doesnt_shorten_what_the_store_asked_for(rig):
+    fail(rig, "finalize_upload", errors.Throttled("SlowDown", 30.0))
+    upload_id = rig.upload(50)
+    for _ in range(20):
+        rig.advance(1)
+        rig.engine.when_stored(upload_id)
+    assert rig.calls(upload_id).count("finalize_upload") == 1
+    rig.settle([upload_id])
+    rig.check(upload_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resumable.interfaces import Replica, Upload
-from resumable.replication import agenda, lane
+from resumable.replication import agenda, known, lane
 from resumable.replication.settings import Limits
 from tests.replication.rig import PART, parts, pattern, plain
 
@@ -67,7 +67,7 @@ def test_ten_thousand_replicas_at_the_start_are_bounded_work(make, monkeypatch):
         pump()
         most["queue"] = max(most["queue"], one.queued)
         most["active"] = max(most["active"], one.active)
-        most["known"] = max(most["known"], len(one._known))
+        most["known"] = max(most["known"], one.known)
 
     monkeypatch.setattr(one, "_pump", watched)
     monkeypatch.setattr(one._agenda, "_wake", watched)
@@ -75,7 +75,7 @@ def test_ten_thousand_replicas_at_the_start_are_bounded_work(make, monkeypatch):
     rig.until(lambda: len(order) >= 1000)
     assert most["queue"] <= agenda.LOW + agenda.PAGE
     assert most["active"] == lane.ACTIVE
-    assert most["known"] <= lane.KNOWN
+    assert most["known"] <= known.KNOWN
     assert order == ids[: len(order)], "the oldest first"
 
 
@@ -92,7 +92,7 @@ def test_more_wakes_than_fit_are_found_in_the_catalog(make, monkeypatch):
     monkeypatch.setattr(agenda, "LOW", 5)
     monkeypatch.setattr(agenda, "PAGE", 10)
     monkeypatch.setattr(lane, "ACTIVE", 3)
-    monkeypatch.setattr(lane, "KNOWN", 30)
+    monkeypatch.setattr(known, "KNOWN", 30)
     rig = make({"a": parts(latency=0.2)})
     uploads = [rig.upload(50 + number, seed=number) for number in range(100)]
     rig.until(lambda: len(rig.stores["a"].objects) == 100, seconds=60)
