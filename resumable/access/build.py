@@ -156,7 +156,7 @@ class _Building:
             given.name_claim,
             given.size_claim,
         )
-        return jwts.JwtTokens(source, rules, self.wall)
+        return jwts.JwtTokens(source, rules, self.wall, self.reactor)
 
     def _watched(self, what: str, path: Path, parse: Callable[[str], Any]) -> WatchedFile[Any]:
         if self.files is None:

@@ -2,20 +2,24 @@
 
 Reason to change: what of a token counts. Invariant: the signature is verified with an algorithm that the operator
 allows and that belongs to the key, before any claim is believed; ``none`` is never allowed; a token that never expires
-is refused, and so is one whose claims have the wrong types. Spec: RFC 7519, RFC 8725, RFC 6750 section 3.
+is refused, and so is one whose claims have the wrong types. A signature that was right is for `REMEMBERED` seconds, and
+the claims are looked at each time. Spec: RFC 7519, RFC 8725, RFC 6750 section 3.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from resumable.access import credentials
+from resumable.access.answers import Answers
 from resumable.access.interfaces import ALL, EVERYDAY, Ask, IAuthorizer, Identity, Limits
 from resumable.access.keys import HMAC, PUBLIC, IKeys, Key, check_installed
 from resumable.access.secret import AccessProblem
@@ -23,6 +27,7 @@ from resumable.protocol.errors import Forbidden, Unauthorized
 
 LONGEST = 16 << 10
 """Characters of a token."""
+REMEMBERED = 30.0
 MOST_TRIED = 8
 """Keys that are tried for a token that doesn't say which."""
 
@@ -55,15 +60,16 @@ def check_algorithms(algorithms: Sequence[str], shared: bool) -> tuple[str, ...]
 
 @implementer(IAuthorizer)
 class JwtTokens:
-    """``wall``: seconds since the epoch."""
+    """``wall``: seconds since the epoch. ``clock``: how long a signature is remembered."""
 
-    def __init__(self, keys: IKeys, rules: TokenRules, wall: Callable[[], float]) -> None:
+    def __init__(self, keys: IKeys, rules: TokenRules, wall: Callable[[], float], clock: IReactorTime) -> None:
         check_installed()
         if not rules.algorithms or not set(rules.algorithms) <= HMAC | PUBLIC:
             raise AccessProblem("tokens need algorithms that sign")
         self._keys = keys
         self._rules = rules
         self._wall = wall
+        self._verified: Answers[Mapping[str, Any]] = Answers(clock, REMEMBERED)
 
     def authorize(self, ask: Ask) -> Deferred[Identity]:
         """See `IAuthorizer.authorize`."""
@@ -75,9 +81,14 @@ class JwtTokens:
             raise Unauthorized("A bearer token is needed.", [credentials.BEARER])
         if len(token) > LONGEST:
             raise credentials.invalid_token("The token is too long.")
+        key = hashlib.sha256(token.encode()).digest()
+        return self._identity(await self._verified.ask(key, lambda: Deferred.fromCoroutine(self._claims(token))))
+
+    async def _claims(self, token: str) -> Mapping[str, Any]:
+        """The claims of a token that is signed by one of the keys, for us."""
         kid, algorithm = self._header(token)
         keys = await self._keys.candidates(kid, algorithm)
-        return self._identity(self._verified(token, algorithm, keys[:MOST_TRIED]))
+        return self._decoded(token, algorithm, keys[:MOST_TRIED])
 
     def _header(self, token: str) -> tuple[str | None, str]:
         import jwt
@@ -93,8 +104,8 @@ class JwtTokens:
             raise credentials.invalid_token("The token is signed in a way that is not allowed here.")
         return kid, algorithm
 
-    def _verified(self, token: str, algorithm: str, keys: Sequence[Key]) -> Mapping[str, Any]:
-        """The claims of a token that one of the keys has signed, for us. Times are looked at later, on our clock."""
+    def _decoded(self, token: str, algorithm: str, keys: Sequence[Key]) -> Mapping[str, Any]:
+        """Times are looked at later, on our clock."""
         import jwt
 
         options: Any = {"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_sub": False,

@@ -30,7 +30,7 @@ class Issuer:
         self.clock = Clock()
         self.fetch = Fetch(reactor, timeout=5.0)
         keys = JwksUrl(self.server.url, self.fetch, self.clock)
-        self.tokens = JwtTokens(keys, TokenRules(check_algorithms((), shared=False)), wall)
+        self.tokens = JwtTokens(keys, TokenRules(check_algorithms((), shared=False)), wall, self.clock)
 
     async def stop(self):
         await self.fetch.close()
@@ -127,7 +127,7 @@ async def test_an_answer_that_is_no_keys_opens_nothing_and_drops_nothing(issuer,
     issuer.page.status, issuer.page.body = status, body
     issuer.clock.advance(PATIENCE)
     assert await issuer.refuses(NEW.token(), Unavailable)
-    assert await issuer.let_in(OLD.token())
+    assert await issuer.let_in(OLD.token(jti="another"))
 
 
 @pytest_twisted.ensureDeferred

@@ -14,9 +14,10 @@ from access_rig import NOW, Signer, asking, refusal, result, wall, with_bearer
 from attrs import evolve
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from twisted.internet.task import Clock
 
 from resumable.access.interfaces import Action, IAuthorizer
-from resumable.access.jwts import LONGEST, JwtTokens, TokenRules, check_algorithms
+from resumable.access.jwts import LONGEST, REMEMBERED, JwtTokens, TokenRules, check_algorithms
 from resumable.access.keys import parse_jwks, public_keys, shared_secret
 from resumable.access.secret import AccessProblem, Secret
 from resumable.protocol.errors import Forbidden, Unauthorized
@@ -27,7 +28,7 @@ SECRET = b"a shared secret of at least thirty-two bytes"
 
 
 def tokens(rules=RULES, text=None):
-    return JwtTokens(public_keys(text or json.dumps({"keys": [SIGNER.jwk()]})), rules, wall)
+    return JwtTokens(public_keys(text or json.dumps({"keys": [SIGNER.jwk()]})), rules, wall, Clock())
 
 
 def identity(token, rules=RULES):
@@ -240,9 +241,34 @@ def test_without_a_token_one_is_asked_for():
     assert error.headers["WWW-Authenticate"] == 'Bearer realm="resumable"'
 
 
+def test_a_signature_is_checked_once_in_a_while_and_the_claims_each_time():
+    now, clock = [NOW], Clock()
+    authorizer = JwtTokens(public_keys(json.dumps({"keys": [SIGNER.jwk()]})), RULES, lambda: now[0], clock)
+    token = with_bearer(SIGNER.token(exp=NOW + 10))
+    with mock.patch.object(jwt, "decode", wraps=jwt.decode) as decoded:
+        for _ in range(3):
+            assert result(authorizer.authorize(token)).name == "alice"
+        assert decoded.call_count == 1
+        clock.advance(REMEMBERED)
+        assert result(authorizer.authorize(token)).name == "alice"
+        assert decoded.call_count == 2
+        now[0] = NOW + 40
+        refusal(authorizer.authorize(token), Unauthorized)
+        assert decoded.call_count == 2
+
+
+def test_a_wrong_signature_is_never_remembered_for_a_right_one():
+    authorizer = tokens()
+    good = SIGNER.token()
+    for _ in range(2):
+        refusal(authorizer.authorize(with_bearer(STRANGER.token())), Unauthorized)
+        assert result(authorizer.authorize(with_bearer(good))).name == "alice"
+        refusal(authorizer.authorize(with_bearer(good[:-6] + "AAAAAA")), Unauthorized)
+
+
 def test_a_shared_secret_verifies_hmac_only():
     rules = evolve(RULES, algorithms=check_algorithms((), shared=True))
-    shared = JwtTokens(shared_secret(Secret(SECRET)), rules, wall)
+    shared = JwtTokens(shared_secret(Secret(SECRET)), rules, wall, Clock())
     assert result(shared.authorize(with_bearer(jwt.encode(CLAIMS, SECRET, "HS256")))).name == "alice"
     refusal(shared.authorize(with_bearer(jwt.encode(CLAIMS, SECRET + b"x", "HS256"))), Unauthorized)
     refusal(shared.authorize(with_bearer(SIGNER.token())), Unauthorized)
@@ -328,4 +354,4 @@ def test_a_file_without_a_usable_public_key_is_refused_at_the_start(text):
 
 def test_without_pyjwt_the_start_says_what_to_install():
     with mock.patch.dict("sys.modules", {"jwt": None}), pytest.raises(AccessProblem, match=r"pip install 'res.*jwt"):
-        JwtTokens(shared_secret(Secret(SECRET)), RULES, wall)
+        JwtTokens(shared_secret(Secret(SECRET)), RULES, wall, Clock())
