@@ -14,10 +14,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import interrupt, measure, picture, report
+from bench import interrupt, measure, picture, report, store, tiers
 from bench.figures import Sample
 from bench.load import LoadError
 from bench.measure import SMOKE, Bench, Measure, Sizes, Source
@@ -33,11 +34,12 @@ MEASURES: dict[str, Measure] = {
     "stop": interrupt.stop,
     "deaf": interrupt.stop_deaf,
     "huge": measure.huge,
+    **tiers.MEASURES,
 }
 # These need minutes or tell little more the fifth time.
-ROUNDS_AT_MOST = {"open": 3, "takeover": 3, "stop": 3, "deaf": 1, "huge": 1}
+ROUNDS_AT_MOST = {"open": 3, "takeover": 3, "stop": 3, "deaf": 1, "huge": 1, "s3-slices": 1, "s3-backlog": 1}
 LONG = ("huge",)
-SLOW = ("deaf", "huge")
+SLOW = ("deaf", "huge", "s3-paced", "s3-backlog")
 DOCS = ROOT / "docs"
 
 
@@ -79,16 +81,25 @@ def ready(names: Sequence[str], run: report.Run) -> list[Kind]:
     return kinds
 
 
+def _fits(name: str, kind: Kind) -> bool:
+    """Whether the measure is one for that server."""
+    if name not in tiers.MEASURES:
+        return True
+    return kind.stored is not None and (name not in tiers.ONLY_OURS or kind.name == OURS)
+
+
 def perform(run: report.Run, kinds: Sequence[Kind], name: str, pairs: int, bench: Bench, scratch: Path) -> None:
     """Run one measure on all servers in turn, round by round, and add its samples to the run."""
     for pair in range(min(pairs, ROUNDS_AT_MOST.get(name, pairs))):
         for kind in kinds:
-            if f"{name}/{kind.name}" in run.missing:
+            if f"{name}/{kind.name}" in run.missing or not _fits(name, kind):
                 continue
             began = time.monotonic()
             place = Path(tempfile.mkdtemp(dir=scratch))
             try:
-                with Running(kind, place) as server:
+                with ExitStack() as stack:
+                    behind = stack.enter_context(store.Gateway(place)) if name in tiers.MEASURES else None
+                    server = stack.enter_context(Running(kind, place, behind))
                     values = MEASURES[name](bench, server)
             except (LoadError, OSError) as error:
                 run.missing[f"{name}/{kind.name}"] = " ".join(str(error).split())[:300]
@@ -123,9 +134,19 @@ def measured(chosen: argparse.Namespace) -> report.Run:
     kinds = ready(servers or ((OURS,) if chosen.smoke else DEFAULT), run)
     with tempfile.TemporaryDirectory(prefix="tus-bench-", dir=chosen.dir) as scratch:
         bench = Bench(Source(Path(scratch) / "source", sizes.big), sizes)
-        for name in names:
+        for name in _possible(names, run):
             perform(run, kinds, name, pairs, bench, Path(scratch))
     return run
+
+
+def _possible(names: Sequence[str], run: report.Run) -> list[str]:
+    """Those that can be measured here: some need a store."""
+    try:
+        store.binary()
+    except Unavailable as error:
+        run.missing |= {f"{name}/all": str(error) for name in names if name in tiers.MEASURES}
+        return [name for name in names if name not in tiers.MEASURES]
+    return list(names)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -31,7 +31,7 @@ class Figure:
 
     @property
     def compared(self) -> bool:
-        return self.measure not in ("takeover", "stop", "deaf")
+        return self.measure not in ("takeover", "stop", "deaf", "s3-paced", "s3-many", "s3-backlog")
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,20 @@ FIGURES = (
     Figure("big", "memory", "memory above idle while 1 GiB comes in", "MiB", 1, False, True),
     Figure("huge", "memory", "memory above idle while 10 GiB come in", "MiB", 1),
     Figure("open", "memory", "memory per open half-sent upload", "KiB", 1, False, True),
+    Figure("s3-big", "rate", "512 MiB until its object is in S3", "MiB/s", 0, True, True),
+    Figure("s3-big", "answered", "512 MiB with S3 behind, until the answer", "MiB/s", 0, True),
+    Figure("s3-big", "cpu", "CPU seconds per GiB into S3", "s", 2),
+    Figure("s3-paced", "paced", "client's time at 100 MiB/s, with S3 behind / without", "x", 3),
+    Figure("s3-paced", "full", "client's speed at full, with S3 behind / without", "x", 2, True),
+    Figure(
+        "s3-small", "rate", "4 KiB uploads until their objects are in S3, 16 connections", "uploads/s", 0, True, True
+    ),
+    Figure("s3-small", "requests", "requests to S3 for each of these", "", 2),
+    Figure("s3-slices", "requests", "requests to S3 for 50 MiB in 200 PATCHes", "", 0, False, True),
+    Figure("s3-many", "memory", "memory above idle, 16 uploads into S3 at once", "MiB", 1),
+    Figure("s3-backlog", "seconds", "start with 10,000 unfinished replicas, until it answers", "s", 2),
+    Figure("s3-backlog", "memory", "memory these take before the store is back", "MiB", 1),
+    Figure("s3-backlog", "rate", "these drained once it is back", "uploads/s", 0, True),
     Figure("takeover", "head", "HEAD while a holder is silent, slowest", "s", 2),
     Figure("takeover", "patch", "PATCH accepted while a holder is silent, slowest", "s", 2, False, True),
     Figure("takeover", "kept", "of what that holder had sent, kept", "%", 0, True),
@@ -92,6 +106,14 @@ TARGETS = (
     Target("big", "memory", 40.0),
     Target("huge", "memory", 40.0),
     Target("open", "memory", 64.0),
+    Target("s3-big", "rate", 1.4, "tus-node"),
+    Target("s3-paced", "paced", 1.05),
+    Target("s3-paced", "full", 0.6),
+    Target("s3-small", "rate", 5.0, "tus-node"),
+    Target("s3-small", "requests", 1.0),
+    Target("s3-slices", "requests", 9),
+    Target("s3-many", "memory", 64.0),
+    Target("s3-backlog", "seconds", 3.0),
     Target("takeover", "head", 0.5),
     Target("takeover", "patch", 0.5),
 )

@@ -42,6 +42,11 @@ class Sizes:
     half: int = 64 << 10
     settle: float = 8.0
     silences: tuple[float, ...] = (0.1, 0.3, 1.0)
+    stored: int = 512 * MIB
+    stored_each: int = 128 * MIB
+    stored_lanes: int = 16
+    pace: int = 100 * MIB
+    backlog: int = 10_000
 
 
 SMOKE = Sizes(
@@ -54,6 +59,10 @@ SMOKE = Sizes(
     half=16 << 10,
     settle=1.0,
     silences=(0.3,),
+    stored=24 * MIB,
+    stored_each=9 * MIB,
+    stored_lanes=4,
+    backlog=100,
 )
 
 
@@ -98,14 +107,14 @@ def check_file(server: Running, path: str, digest: str) -> None:
             raise LoadError(f"{server.kind.name} kept other bytes than were sent")
 
 
-def _send(bench: Bench, server: Running, path: str, start: int, size: int) -> None:
+def send_whole(bench: Bench, server: Running, path: str, start: int, size: int) -> None:
     with Connection(server.port) as connection:
         connection.send(patch_head(path, 0, size))
         connection.send_from(bench.source.view, size, start)
         connection.answer("PATCH").expect(204)
 
 
-def _new(server: Running, length: int) -> str:
+def new_upload(server: Running, length: int) -> str:
     with Connection(server.port) as connection:
         return create(connection, server.kind.root, length)
 
@@ -127,11 +136,11 @@ def huge(bench: Bench, server: Running) -> dict[str, float]:
 
 def _one_patch(bench: Bench, server: Running, size: int) -> dict[str, float]:
     server.warm()
-    path = _new(server, size)
+    path = new_upload(server, size)
     idle = proc.memory(server.pid, "VmRSS")
     proc.forget_peak(server.pid)
     cpu, began = proc.cpu_seconds(server.pid), time.perf_counter()
-    _send(bench, server, path, 0, size)
+    send_whole(bench, server, path, 0, size)
     took, cpu = time.perf_counter() - began, proc.cpu_seconds(server.pid) - cpu
     peak = proc.memory(server.pid, "VmHWM")
     check_file(server, path, bench.source.digest(0, size))
@@ -142,12 +151,12 @@ def parallel(bench: Bench, server: Running) -> dict[str, float]:
     """Several PATCHes at once, of different bytes: MiB/s of all together, CPU seconds per GiB."""
     server.warm()
     size, count = bench.sizes.each, bench.sizes.parallel
-    paths = [_new(server, size) for _ in range(count)]
+    paths = [new_upload(server, size) for _ in range(count)]
     failures: list[Exception] = []
 
     def one(number: int) -> None:
         try:
-            _send(bench, server, paths[number], number * size, size)
+            send_whole(bench, server, paths[number], number * size, size)
         except (LoadError, OSError) as error:
             failures.append(error)
 

@@ -113,7 +113,8 @@ def _missing(run: Run) -> str:
     lines = []
     for what, reason in sorted(run.missing.items()):
         measure, _, server = what.partition("/")
-        lines.append(f"- {KINDS[server].title}, {measure}: {reason}")
+        who = KINDS[server].title if server in KINDS else "all"
+        lines.append(f"- {who}, {measure}: {reason}")
     return "\n\nNot measured:\n\n" + "\n".join(lines) if lines else ""
 
 

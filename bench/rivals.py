@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 CACHE = HERE / ".cache"
 BUILD_SECONDS = 1800.0
 
-TUS_SERVER, FILE_STORE, RUSTUS, TUSD = "2.4", "2.1", "0.5.10", "v2.8.0"
+TUS_SERVER, FILE_STORE, S3_STORE, RUSTUS, TUSD = "2.4", "2.1", "2.0", "0.5.10", "v2.8.0"
 
 
 class Unavailable(LoadError):
@@ -54,6 +54,17 @@ def tus_node() -> str:
         _run("@tus/server", ["npm", "install", *flags, *packages], home / "install.log")
     shutil.copyfile(HERE / "tus-node.mjs", home / "tus-node.mjs")
     return str(json.loads(package.read_text())["version"])
+
+
+def tus_node_s3() -> str:
+    """Make @tus/server with @tus/s3-store ready and return its version."""
+    version = tus_node()
+    home = CACHE / "tus-node"
+    if not (home / "node_modules/@tus/s3-store").exists():
+        flags = ["--no-audit", "--no-fund", "--prefix", str(home)]
+        _run("@tus/s3-store", ["npm", "install", *flags, f"@tus/s3-store@{S3_STORE}"], home / "install-s3.log")
+    shutil.copyfile(HERE / "tus-node-s3.mjs", home / "tus-node-s3.mjs")
+    return version
 
 
 def rustus() -> str:

@@ -23,6 +23,7 @@ from typing import Self
 from bench import rivals
 from bench.load import HOST, Connection, LoadError, create
 from bench.rivals import CACHE, Unavailable
+from bench.store import BUCKET, Gateway
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 30.0
@@ -34,7 +35,8 @@ class Kind:
     """A server that can be measured. ``root`` is the path where uploads are created; ``prepare`` returns the version.
 
     ``durability`` says in a few words when an upload is acknowledged. ``keeps`` is false for the calibration's server.
-    ``swallows`` tells that a body is held in memory whole, so that huge ones are not sent to it.
+    ``swallows`` tells that a body is held in memory whole, so that huge ones are not sent to it. ``stored`` is its
+    command with a store behind it, where it knows one.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Kind:
     command: Callable[[int, Path], list[str]]
     keeps: bool = True
     swallows: bool = False
+    stored: Callable[[int, Path, Gateway], list[str]] | None = None
 
 
 def _own_version() -> str:
@@ -62,6 +65,16 @@ def _own(port: int, directory: Path) -> list[str]:
     )
     listen = f"tcp:{port}:interface={HOST}"
     return [*start, "-n", "--pidfile=", "resumable", "--listen", listen, "--upload-dir", str(directory)]
+
+
+def _own_stored(port: int, directory: Path, store: Gateway) -> list[str]:
+    remote = f"s3://{BUCKET}?endpoint={store.url}&dialect=aws&style=path&region=us-east-1"
+    return [*_own(port, directory), "--remote", remote]
+
+
+def _node_stored(port: int, directory: Path, store: Gateway) -> list[str]:
+    rivals.tus_node_s3()
+    return ["node", str(CACHE / "tus-node/tus-node-s3.mjs"), str(port), store.url, BUCKET]
 
 
 def _node(port: int, directory: Path) -> list[str]:
@@ -103,8 +116,17 @@ KINDS = {
             "on the disk: the file synced, then its offset committed in the catalog",
             _own_version,
             _own,
+            stored=_own_stored,
         ),
-        Kind("tus-node", "@tus/server", "/files", "in the page cache, never synced", rivals.tus_node, _node),
+        Kind(
+            "tus-node",
+            "@tus/server",
+            "/files",
+            "in the page cache, never synced",
+            rivals.tus_node,
+            _node,
+            stored=_node_stored,
+        ),
         Kind(
             "rustus",
             "rustus",
@@ -130,10 +152,11 @@ def free_port() -> int:
 
 
 class Running:
-    """One started server; ``directory`` is where it keeps uploads, ``log`` what it printed."""
+    """One started server; ``directory`` is where it keeps uploads, ``log`` what it printed, ``store`` is behind it."""
 
-    def __init__(self, kind: Kind, scratch: Path) -> None:
+    def __init__(self, kind: Kind, scratch: Path, store: Gateway | None = None) -> None:
         self.kind, self.directory, self.log = kind, scratch / "uploads", scratch / "server.log"
+        self.store = store
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -157,10 +180,10 @@ class Running:
     def start(self) -> None:
         """Start it and wait until it answers; also a second time, on what the first one left."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **(self.store.environment if self.store else {})}
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                self.kind.command(self.port, self.directory),
+                self._command(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -178,6 +201,13 @@ class Running:
             except (OSError, LoadError):
                 time.sleep(0.02)
         raise LoadError(f"{self.kind.name} did not answer within {START_SECONDS:.0f} s: {self._tail()}")
+
+    def _command(self) -> list[str]:
+        if self.store is None:
+            return self.kind.command(self.port, self.directory)
+        if self.kind.stored is None:
+            raise LoadError("has no remote tier")
+        return self.kind.stored(self.port, self.directory, self.store)
 
     def warm(self) -> None:
         """Send a first small upload, so that what is loaded or made on first use is there."""
