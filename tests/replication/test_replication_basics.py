@@ -162,7 +162,7 @@ def test_what_the_remote_says_it_has_past_the_committed_offset_counts_for_nothin
     either.append(upload_id, pattern(500))
     either.advance(1)
     (unfinished,) = either.stores["a"].unfinished.values()
-    unfinished.put(500, b"other" * 20)
+    unfinished.put(500, pattern(10, 2) + b"other" * 18)
     unfinished.head, unfinished.parts = 600, unfinished.parts | {6} if unfinished.parts else set()
     either.kill().start()
     either.append(upload_id, pattern(10, 2))
