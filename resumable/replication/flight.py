@@ -61,9 +61,12 @@ class Flight:
         if self._filling:
             return
         self._filling = True
-        while self._failure is None and len(self._flying) < self._width and (part := self._take()) is not None:
-            self._flying[part] = writing = Deferred.fromCoroutine(self._write(part))
-            writing.addBoth(self._landed, part)
+        try:
+            while self._failure is None and len(self._flying) < self._width and (part := self._take()) is not None:
+                self._flying[part] = writing = Deferred.fromCoroutine(self._write(part))
+                writing.addBoth(self._landed, part)
+        except Exception:  # `run` raises it
+            self._failure = Failure()
         self._filling = False
         if not self._flying and not self._over.called:
             self._over.callback(None)

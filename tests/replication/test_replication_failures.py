@@ -11,6 +11,7 @@ from resumable.interfaces import CatalogUnavailable
 from resumable.remotes import errors
 from resumable.remotes.faults import Fault
 from resumable.remotes.memory_store import Object
+from resumable.remotes.plan import Limits as StoreLimits
 from resumable.replication.settings import Limits
 from tests.replication.rig import PART, parts, pattern, plain
 
@@ -281,3 +282,24 @@ def test_who_asks_again_doesnt_shorten_what_the_store_asked_for(rig):
     assert rig.calls(upload_id).count("finalize_upload") == 1
     rig.settle([upload_id])
     rig.check(upload_id)
+
+
+def test_a_remote_that_hangs_takes_nothing_from_another(make):
+    rig = make({"a": parts(), "b": parts(latency=1.0)})
+    fail(rig, "*", None, silent=True, times=None)
+    upload_ids = [rig.upload(350) for _ in range(100)]
+    rig.settle(upload_ids, "b", seconds=60)
+    rig.check(*upload_ids, remote="b")
+
+
+def test_an_upload_past_what_its_plan_holds_is_parked(make):
+    small = StoreLimits(smallest_part=1, largest_part=10, parts=10, largest_object=100)
+    rig = make({"a": parts(part_size=10, limits=small)})
+    upload_id = rig.create(None)
+    rig.append(upload_id, pattern(95))
+    rig.advance(1)
+    rig.append(upload_id, pattern(95))
+    rig.advance(1)
+    assert rig.state(upload_id) == "open"
+    rig.append(upload_id, pattern(5), length=195)
+    rig.until(lambda: rig.state(upload_id) == "parked")
