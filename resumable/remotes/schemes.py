@@ -26,6 +26,7 @@ from resumable.threads import IPool
 
 GROUP = "resumable.remotes"
 BUILT_IN = {
+    "az": "resumable.remotes.azure.scheme:SCHEME",
     "file": "resumable.remotes.file:SCHEME",
     "memory": "resumable.remotes.memory_parts:SCHEME",
     "s3": "resumable.remotes.s3.scheme:SCHEME",

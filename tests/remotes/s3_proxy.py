@@ -1,8 +1,9 @@
-"""A proxy before an S3 server that does to requests what networks and stores do."""
+"""A proxy before a server that does to requests what networks and stores do; those of S3, if not told others."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -57,7 +58,8 @@ class Proxy(Factory):
 
     noisy = False
 
-    def __init__(self, reactor: Any, port: int) -> None:
+    def __init__(self, reactor: Any, port: int, operations: Sequence[tuple[str, bytes]] = OPERATIONS) -> None:
+        self.operations = operations
         self.requests: dict[str, int] = {}
         self.received = 0
         self.connections = self.most = 0
@@ -104,6 +106,8 @@ class _Client(Protocol):
 
     def store_there(self, store: Any) -> None:
         self.store = store
+        if self not in self.proxy.open:
+            store.transport.abortConnection()  # a server that does one thing at a time would wait for it
         for data in self.waiting:
             store.transport.write(data)
         self.waiting.clear()
@@ -124,7 +128,7 @@ class _Client(Protocol):
     def head(self, head: bytes) -> None:
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
         self.left, self.body = int(length[1]) if length else 0, 0
-        operation = next(name for name, pattern in OPERATIONS if re.match(pattern, head))
+        operation = next(name for name, pattern in self.proxy.operations if re.match(pattern, head))
         self.current = trouble = self.proxy.take(operation)
         if trouble is None or trouble.how in ("lose", "replace", "corrupt", "reset"):
             self.send(head)

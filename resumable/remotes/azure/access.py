@@ -1,0 +1,161 @@
+"""Who we are to a storage account, and a client of the SDK made of it.
+
+One reason to change: where credentials come from, how the SDK is set up.
+
+Invariant: a secret has no representation. The SDK neither tries again by itself nor waits longer than we say:
+whoever asked decides that. Secrets in files are read again when they were refused, so they can be renewed in place.
+Source: https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string and
+https://learn.microsoft.com/python/api/azure-identity/azure.identity.defaultazurecredential
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+from attrs import field, frozen
+from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
+from azure.core.pipeline.transport import RequestsTransport
+from azure.identity import DefaultAzureCredential
+from azure.storage.blob import BlobServiceClient, ContainerClient
+from requests.adapters import HTTPAdapter
+
+from resumable.remotes.azure.choices import FILES, VARIABLES, Auth
+from resumable.remotes.regions import STEP
+
+
+@frozen
+class Secret:
+    """``value`` is empty for an identity. ``path``: the file it was read from."""
+
+    auth: Auth
+    value: str = field(default="", repr=False)
+    path: str | None = None
+
+
+def secret_from(options: Mapping[str, str], environ: Mapping[str, str]) -> Secret:
+    """The first that is there: a file that an option names, a variable, an identity. Raises ValueError."""
+    wanted = Auth(options["auth"]) if options.get("auth", "auto") != "auto" else None
+    for auth, option in FILES.items():
+        if option in options and wanted in (None, auth):
+            return Secret(auth, _read(options[option]), options[option])
+    for auth, variable in VARIABLES.items():
+        if environ.get(variable) and wanted in (None, auth):
+            return Secret(auth, environ[variable].strip())
+    if wanted in (None, Auth.IDENTITY):
+        return Secret(Auth.IDENTITY)
+    raise ValueError(f"auth={wanted.value} needs {FILES[wanted]}= or {VARIABLES[wanted]}")
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ValueError(f"{path} cannot be read: {problem}") from None
+
+
+class Access:
+    """Makes clients of one container. ``timeout``: seconds of silence; ``connections``: how many are kept.
+
+    Blocks: `client` and `renew` are called in threads, but for the first time.
+    """
+
+    def __init__(
+        self,
+        container: str,
+        options: Mapping[str, str],
+        environ: Mapping[str, str],
+        *,
+        timeout: float = 60.0,
+        connections: int = 16,
+    ) -> None:
+        self._container = container
+        self._options = options
+        self._secret = secret_from(options, environ)
+        self._account = options.get("account", "")
+        self._transport = _transport(timeout, connections)
+        self.client = self._connect()
+
+    def renew(self, refused: ContainerClient) -> bool:
+        """Look for new credentials, since those of ``refused`` weren't taken; whether there are any."""
+        if self.client is not refused:
+            return True
+        if self._secret.path is None:
+            return False  # tokens of identities are renewed by the SDK; variables don't change
+        found = Secret(self._secret.auth, _read(self._secret.path), self._secret.path)
+        if found == self._secret:
+            return False
+        self._secret = found
+        self.client = self._connect()
+        return True
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()
+
+    def _connect(self) -> ContainerClient:
+        more: dict[str, Any] = {"transport": self._transport, "retry_total": 0}
+        if "api-version" in self._options:
+            more["api_version"] = self._options["api-version"]
+        try:
+            if self._secret.auth is Auth.CONNECTION_STRING:
+                service = BlobServiceClient.from_connection_string(self._secret.value, **more)
+                self._check_account(service)
+            else:
+                service = BlobServiceClient(self._url(), self._credential(), **more)
+            return service.get_container_client(self._container)
+        except ValueError as error:
+            # the SDK's words may hold what it was given
+            own = isinstance(error, WrongAccount) or self._secret.auth is not Auth.CONNECTION_STRING
+            raise ValueError(str(error) if own else "the connection string is none") from None
+
+    def _check_account(self, service: BlobServiceClient) -> None:
+        wanted = self._options.get("account")
+        if wanted and service.account_name != wanted:
+            raise WrongAccount(f"the connection string is for the account {service.account_name}, not {wanted}")
+
+    def _url(self) -> str:
+        endpoint = self._options.get("endpoint")
+        if endpoint:
+            return endpoint
+        if not self._account:
+            raise ValueError("which account? say account=, or AZURE_STORAGE_CONNECTION_STRING")
+        return f"https://{self._account}.blob.core.windows.net"
+
+    def _credential(self) -> Any:
+        if self._secret.auth is Auth.SAS:
+            return AzureSasCredential(self._secret.value.lstrip("?"))
+        if self._secret.auth is Auth.IDENTITY:
+            client = self._options.get("client-id")
+            more = {"managed_identity_client_id": client, "workload_identity_client_id": client} if client else {}
+            return DefaultAzureCredential(exclude_interactive_browser_credential=True, **more)
+        if not self._account:
+            raise ValueError("whose key is it? say account=")
+        try:
+            base64.b64decode(self._secret.value, validate=True)
+        except binascii.Error:
+            raise ValueError("the account key is not base64") from None
+        return AzureNamedKeyCredential(self._account, self._secret.value)
+
+
+class WrongAccount(ValueError):
+    """The connection string is for another account than the URL says."""
+
+
+class _LargeWrites(HTTPAdapter):
+    """Takes bodies from us in pieces of 256 KiB; http.client's own 16 KiB make four times the system calls."""
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more, blocksize=STEP)
+
+
+def _transport(timeout: float, connections: int) -> RequestsTransport:
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _LargeWrites(pool_connections=1, pool_maxsize=connections, max_retries=0))
+    return RequestsTransport(session=session, connection_timeout=timeout, read_timeout=timeout)

@@ -1,0 +1,53 @@
+"""What a blob is given beside its bytes.
+
+One reason to change: a property of blobs that operators may set, or that comes from an upload's metadata. Pure.
+
+Invariant: whatever a client wrote into its metadata, what is made of it is ASCII and fits into what Azure takes; the
+upload's id is always among it.
+Source: https://learn.microsoft.com/rest/api/storageservices/setting-and-retrieving-properties-and-metadata-for-blob-resources
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from resumable.remotes.s3.objects import ObjectOptions
+
+ID_METADATA = "resumable_upload_id"
+DROPPED_METADATA = "resumable_dropped"
+"""On an empty blob that only exists to get rid of blocks, until it is deleted."""
+
+_PREFIX = "x-amz-meta-"
+
+
+@frozen
+class BlobOptions:
+    """``tier`` and ``encryption_scope``: None leaves them to the account."""
+
+    tier: str | None = None
+    encryption_scope: str | None = None
+
+
+def properties_for(upload_id: str, metadata: Mapping[str, bytes], client_metadata: bool) -> dict[str, str]:
+    """Content-Type, Content-Disposition and, by their names with ``meta:`` before, what goes into the metadata.
+
+    The rules are those for S3, which are the stricter ones, but for the names: Azure wants identifiers.
+    """
+    headers = ObjectOptions(client_metadata=client_metadata).headers_for("", metadata)
+    properties = {name: value for name, value in headers.items() if not name.startswith(_PREFIX)}
+    for name, value in headers.items():
+        if name.startswith(_PREFIX):
+            plain = re.sub(r"[^a-z0-9_]", "_", name.removeprefix(_PREFIX))
+            plain = f"_{plain}" if plain[0].isdigit() else plain
+            if value and not plain.startswith("resumable_"):
+                properties.setdefault(f"meta:{plain}", value)
+    properties[f"meta:{ID_METADATA}"] = upload_id
+    return properties
+
+
+def metadata_of(properties: Mapping[str, str]) -> dict[str, str]:
+    """The part that goes into the blob's metadata."""
+    return {name.removeprefix("meta:"): value for name, value in properties.items() if name.startswith("meta:")}

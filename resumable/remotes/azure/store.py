@@ -1,0 +1,237 @@
+"""What the remote asks of a container, in terms of replicas.
+
+One reason to change: properties and conditions of the requests that make, find and remove blobs.
+
+Invariant: whatever makes a blob names the upload in its metadata and, unless replacing was asked for, makes it only
+where there is none: two daemons can't finish over each other. Only blobs that are known to be ours are deleted, and
+only as they were when that was looked up.
+Source: https://learn.microsoft.com/rest/api/storageservices/put-blob, .../put-block-list, .../get-block-list and
+.../specifying-conditional-headers-for-blob-service-operations
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from azure.core import MatchConditions
+from azure.storage.blob import (
+    BlobBlock,
+    BlobProperties,
+    ContainerClient,
+    ContentSettings,
+    StandardBlobTier,
+)
+
+from resumable.remotes.azure.blocks import block_name, is_of
+from resumable.remotes.azure.body import Body, digest
+from resumable.remotes.azure.calls import Calls
+from resumable.remotes.azure.properties import DROPPED_METADATA, ID_METADATA, BlobOptions, metadata_of
+from resumable.remotes.azure.records import Record
+from resumable.remotes.errors import Conflict, NotThere, RemoteError, Transient, Unusable
+from resumable.remotes.interfaces import IRegion, Part, Stored
+
+PAGE = 5000
+PROBE = ".resumable-probe"
+OVERTAKEN = {"BlobAlreadyExists", "ConditionNotMet", "UnauthorizedBlobOverwrite"}
+
+
+class Store:
+    """A container. Keeps nothing. ``drops``: whether blocks are dropped at once, or left to expire."""
+
+    def __init__(self, calls: Calls, container: str, options: BlobOptions, replace: bool, drops: bool) -> None:
+        self._calls = calls
+        self._container = container
+        self._options = options
+        self._replace = replace
+        self.drops = drops
+
+    async def put(self, upload_id: str, record: Record, data: IRegion) -> Stored:
+        """Make the blob in one go. Raises Conflict for another's blob."""
+        md5 = await digest(data)
+
+        def put(client: ContainerClient, body: Body) -> Any:
+            # the SDK reads what it is given into memory; so it is given nothing, and the request the body
+            def attach(request: Any) -> None:
+                request.http_request.set_streamed_data_body(body)
+                request.http_request.headers.update({"Content-Length": str(len(body)), "Content-MD5": md5})
+
+            more = {**self._creation(record), **({"raw_request_hook": attach} if len(body) else {})}
+            return client.get_blob_client(record.key).upload_blob(b"", overwrite=self._replace, **more)
+
+        try:
+            written = await self._calls.send("Put Blob", put, data)
+        except Conflict as error:
+            return await self._ours_or_conflict(upload_id, record, error)
+        return self._stored(record, data.size, written["etag"], written["version_id"], md5)
+
+    async def stage(self, upload_id: str, record: Record, part: Part, data: IRegion) -> None:
+        """Write one block."""
+        md5 = await digest(data)
+        name, scope = block_name(upload_id, part), self._scope()
+
+        def stage(client: ContainerClient, body: Body) -> None:
+            headers = {"Content-MD5": md5}
+            client.get_blob_client(record.key).stage_block(name, body, len(body), headers=headers, **scope)  # type: ignore[arg-type]
+
+        await self._calls.send("Put Block", stage, data)
+
+    async def names(self, key: str) -> Sequence[str]:
+        """Of all uncommitted blocks under the key, whoever wrote them."""
+
+        def listed(client: ContainerClient) -> list[str]:
+            _, uncommitted = client.get_blob_client(key).get_block_list("uncommitted")
+            return [block.id for block in uncommitted if block.id]
+
+        try:
+            return await self._calls.ask("Get Block List", listed)
+        except NotThere:
+            return []
+
+    async def commit(self, upload_id: str, record: Record, parts: Sequence[Part]) -> Stored:
+        """Make the blob of its blocks. Raises Conflict for another's blob."""
+        blocks = [BlobBlock(block_name(upload_id, part)) for part in parts]
+        condition = {} if self._replace else {"match_condition": MatchConditions.IfMissing}
+
+        def commit(client: ContainerClient) -> Any:
+            more = {**self._creation(record), **condition}
+            return client.get_blob_client(record.key).commit_block_list(blocks, **more)
+
+        try:
+            written = await self._calls.ask("Put Block List", commit)
+        except Conflict as error:
+            return await self._ours_or_conflict(upload_id, record, error)
+        return self._stored(record, sum(part.size for part in parts), written["etag"], written["version_id"], None)
+
+    async def look(self, key: str) -> BlobProperties | None:
+        """What is under the key for all to see."""
+        try:
+            return await self._calls.ask(
+                "Get Blob Properties", lambda client: client.get_blob_client(key).get_blob_properties()
+            )
+        except NotThere:
+            return None
+
+    async def find_ours(self, upload_id: str, record: Record) -> Stored | None:
+        """The blob, if it carries the upload's id and has its size."""
+        blob = await self.look(record.key)
+        if blob is None or (blob.metadata or {}).get(ID_METADATA) != upload_id or blob.size != record.size:
+            return None
+        found = blob.content_settings.content_md5
+        md5 = b64encode(bytes(found)).decode() if found else None
+        return self._stored(record, blob.size, blob.etag, blob.version_id, md5)
+
+    async def is_taken(self, record: Record) -> bool:
+        """Whether there is another's blob that may not be replaced."""
+        return not self._replace and await self.look(record.key) is not None
+
+    async def delete_ours(self, upload_id: str, record: Record) -> bool:
+        """Delete the blob if it carries the upload's id; whether it was there."""
+        blob = await self.look(record.key)
+        if blob is None or (blob.metadata or {}).get(ID_METADATA) != upload_id:
+            return False
+        return await self._delete(record.key, blob.etag)
+
+    async def drop(self, key: str, upload_id: str | None) -> None:
+        """Get rid of all uncommitted blocks under the key; with an id: if they are all that upload's.
+
+        Azure has no call for it. A blob of no blocks, made only where there is none, takes them along, and is
+        deleted at once. Blocks over another's blob stay, unseen, for the week that Azure keeps them.
+        """
+        names = await self.names(key)
+        etag = None
+        if names and (upload_id is None or all(is_of(name, upload_id) for name in names)):
+            try:
+                etag = await self._calls.ask("Put Block List", partial(_empty, key))
+            except Conflict as error:
+                if error.code not in OVERTAKEN:
+                    raise
+        etag = etag or await self._dropped(key)
+        if etag is not None:
+            await self._delete(key, etag)
+
+    async def clear(self, key: str, upload_id: str) -> None:
+        """`drop` what is unfinished of an upload, if that is wanted."""
+        if self.drops:
+            await self.drop(key, upload_id)
+
+    async def probe(self, prefix: str) -> None:
+        """Try what an upload and the sweeper do, and leave nothing. Where blocks can't be dropped, none is written."""
+        key = f"{prefix}{PROBE}"
+        if not self.drops:
+            await self.look(key)
+            return
+        await self._calls.ask("Put Block", lambda client: client.get_blob_client(key).stage_block("probe", b"?"))
+        try:
+            await self.names(key)
+            await self.list_page(prefix, None, 1)
+        finally:
+            await self.drop(key, None)
+
+    async def list_page(self, prefix: str, marker: str | None, size: int) -> tuple[list[BlobProperties], str | None]:
+        """Some blobs, those of uncommitted blocks too, and where the next begin, if there are any."""
+
+        def listed(client: ContainerClient) -> tuple[list[BlobProperties], str | None]:
+            found = client.list_blobs(prefix or None, include=["uncommittedblobs"], results_per_page=size)
+            pages = found.by_page(marker)
+            page = list(next(pages, ()))
+            return page, pages.continuation_token or None  # type: ignore[attr-defined]
+
+        return await self._calls.ask("List Blobs", listed)
+
+    async def _dropped(self, key: str) -> str | None:
+        """The ETag of the empty blob of a `drop` that was interrupted."""
+        blob = await self.look(key)
+        return blob.etag if blob is not None and DROPPED_METADATA in (blob.metadata or {}) and not blob.size else None
+
+    async def _delete(self, key: str, etag: str | None) -> bool:
+        def delete(client: ContainerClient) -> None:
+            client.get_blob_client(key).delete_blob(etag=etag, match_condition=MatchConditions.IfNotModified)
+
+        try:
+            await self._calls.ask("Delete Blob", delete)
+        except NotThere:
+            return False
+        except Conflict as error:
+            if error.code in OVERTAKEN:
+                raise Transient(f"{error.reason}: it was changed meanwhile", code=error.code) from None
+            raise Unusable(error.reason, status=error.status, code=error.code, advice=error.advice) from None
+        return True
+
+    async def _ours_or_conflict(self, upload_id: str, record: Record, error: RemoteError) -> Stored:
+        ours = await self.find_ours(upload_id, record)
+        if ours is None and error.code in OVERTAKEN:
+            raise Conflict(f'there is another blob under "{record.key}"', status=error.status, code=error.code,
+                           advice="remove it, choose another key, or allow to replace it")  # fmt: skip
+        if ours is None:
+            raise error
+        return ours
+
+    def _creation(self, record: Record) -> dict[str, Any]:
+        """What Put Blob and Put Block List need."""
+        kind, disposition = record.properties["Content-Type"], record.properties.get("Content-Disposition")
+        tier = self._options.tier
+        return {
+            "content_settings": ContentSettings(content_type=kind, content_disposition=disposition),
+            "metadata": metadata_of(record.properties),
+            **({"standard_blob_tier": StandardBlobTier(tier)} if tier else {}),
+            **self._scope(),
+        }
+
+    def _scope(self) -> dict[str, str]:
+        scope = self._options.encryption_scope
+        return {"encryption_scope": scope} if scope else {}
+
+    def _stored(self, record: Record, size: int, etag: str | None, version: str | None, md5: str | None) -> Stored:
+        location = f"az://{self._container}/{record.key}"
+        return Stored(location, record.key, size, etag, version, f"md5:{md5}" if md5 else None)
+
+
+def _empty(key: str, client: ContainerClient) -> str:
+    """Make the empty blob; its ETag."""
+    made = client.get_blob_client(key).commit_block_list(
+        [], metadata={DROPPED_METADATA: "yes"}, match_condition=MatchConditions.IfMissing
+    )
+    return str(made["etag"])

@@ -1,0 +1,80 @@
+"""Azurite, Microsoft's emulator, from npm. Where it bends something, the tests say so."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from tests.e2e import tools
+
+ACCOUNT, CONTAINER = "devstoreaccount1", "container"
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The emulator's own, which everybody knows."""
+PACKAGE = Path(__file__).parent / "azurite"
+ENTRY = PACKAGE / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+
+
+@frozen
+class Azurite:
+    port: int
+
+    def endpoint(self, port: int | None = None) -> str:
+        return f"http://127.0.0.1:{port or self.port}/{ACCOUNT}"
+
+
+@contextmanager
+def azurite(directory: Path) -> Iterator[Azurite]:
+    """Running, with an empty container; the test is skipped where there is no npm, or no registry for it."""
+    node = tools.need("node")
+    if not _is_installed():
+        tools.install("azurite", tools.need("npm"), "ci", "--ignore-scripts", cwd=PACKAGE)
+    port = _free_port()
+    # the SDK may speak a newer version of the service than it knows
+    command = [node, str(ENTRY), "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--blobHost", "127.0.0.1",
+               "--blobPort", str(port), "--location", str(directory)]  # fmt: skip
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(port, process)
+        server = Azurite(port)
+        with _service(server) as service:
+            service.create_container(CONTAINER)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _is_installed() -> bool:
+    """Whether npm has installed what the lock file says: it takes a minute each time."""
+    installed, wanted = PACKAGE / "node_modules" / ".package-lock.json", PACKAGE / "package-lock.json"
+    return ENTRY.exists() and installed.exists() and installed.stat().st_mtime >= wanted.stat().st_mtime
+
+
+def _service(server: Azurite):
+    from azure.storage.blob import BlobServiceClient
+
+    return BlobServiceClient(server.endpoint(), {"account_name": ACCOUNT, "account_key": KEY}, retry_total=0)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise RuntimeError("azurite did not start")
