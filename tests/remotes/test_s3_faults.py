@@ -11,7 +11,7 @@ from twisted.internet.task import Clock, deferLater
 from resumable.remotes import keys
 from resumable.remotes.errors import AuthFailed, Conflict, RemoteError, Throttled, Transient, Unusable
 from resumable.remotes.interfaces import OutOfStep, RegionLost
-from resumable.remotes.regions import BytesRegion
+from resumable.remotes.regions import STEP, BytesRegion
 from resumable.remotes.s3.credentials import Keys
 from resumable.remotes.s3.transport import Limits
 from tests.remotes.s3_proxy import answer, error
@@ -351,6 +351,13 @@ class CountingRegion:
         self.passes += size
         self.largest = max(self.largest, size)
         return deferLater(reactor, 0, lambda: bytes(size))
+
+    def scan(self, offset: int, size: int, feed):
+        return Deferred.fromCoroutine(self._scan(offset, size, feed))
+
+    async def _scan(self, offset: int, size: int, feed) -> None:
+        for start in range(offset, offset + size, STEP):
+            feed(await self.read(start, min(STEP, offset + size - start)))
 
 
 class FailingRegion(CountingRegion):

@@ -233,7 +233,7 @@ class Http:
             if type(cause).__module__.startswith(("OpenSSL", "service_identity")):
                 return Unusable(f"no secure connection: {_tls(cause)}", advice="check the certificate and the address")
         if isinstance(problem, error.DNSLookupError):
-            return Transient("the store's name was not found", code="NameNotFound", advice="check the endpoint's name")
+            return Transient("the store's name was not found", code="NameNotFound", advice="check endpoint and region")
         last = causes[-1]
         return Transient(f"no answer: {type(last).__name__}", code=type(last).__name__)
 
