@@ -117,10 +117,3 @@ class IWatcher(Interface):
 
     def watch(event: Event) -> Deferred[Refuse | None]:
         """A PROGRESS event. Refuse: end the upload, and answer its running request so. None, or a failure: go on."""
-
-
-class IClosable(Interface):
-    """Holds something that has to be given back."""
-
-    def close() -> Deferred[None]:
-        """Give it back; nothing is asked or delivered after this."""

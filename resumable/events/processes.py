@@ -44,12 +44,12 @@ class Run:
             command, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(environment), cwd=directory, start_new_session=True
         )
         self._killed = False
-        self._reaped = False
+        self._over = False
 
     def kill(self) -> None:
         """Kill it and its group; from any thread, at any time before `talk` has returned."""
         self._killed = True
-        if not self._reaped:
+        if not self._over:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -67,8 +67,8 @@ class Run:
             finally:
                 ended_itself = not self._killed
                 self.kill()
+                self._over = True
                 status = self._process.wait()
-                self._reaped = True
             return Outcome(status if ended_itself else None, conversation.output, conversation.said)
 
     def _has_ended(self) -> bool:
