@@ -18,6 +18,7 @@ from random import Random
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from resumable.events.bounded import in_time
 from resumable.events.guards import Count, count_nothing, log_failure
@@ -107,8 +108,6 @@ class Courier:
         for each in tuple(self._sending):
             each.cancel()
 
-    # -- what to do next ---------------------------------------------------------------------------------------------
-
     def _soon(self) -> None:
         """A turn, once for all that asks for it now: there may be thousands of wakes, and hooks that answer at once."""
         if self._running and self._next_turn is None:
@@ -157,8 +156,8 @@ class Courier:
                 return
             coming = await self._outbox.next_due(self.name, self._wall())
             pause = None if coming is None else coming - self._wall()
-        except CatalogUnavailable as error:
-            log.error("outbox can't be read: {reason}", hook=self.name, reason=str(error))
+        except Exception as error:
+            self._log_outbox(error)
             pause = CATALOG_PAUSE
         if not self._stale:
             self._sleep(LONGEST_SLEEP if pause is None else pause)
@@ -168,8 +167,6 @@ class Courier:
         if self._hand or self._stale:
             self._soon()
         return result
-
-    # -- one letter --------------------------------------------------------------------------------------------------
 
     def _start(self, letter: Letter) -> None:
         sending = Deferred.fromCoroutine(self._send(letter))
@@ -236,9 +233,15 @@ class Courier:
         """A change that can't be recorded leaves the letter as it was: it comes again, after a pause for all."""
         try:
             await change()
-        except CatalogUnavailable as error:
-            log.error("outbox can't be written: {reason}", hook=self.name, reason=str(error))
+        except Exception as error:
+            self._log_outbox(error)
             self._pace.not_before = self._clock.seconds() + CATALOG_PAUSE
+
+    def _log_outbox(self, error: Exception) -> None:
+        if isinstance(error, CatalogUnavailable):
+            log.error("outbox is not available: {reason}", hook=self.name, reason=str(error))
+        else:
+            log.failure("outbox failed unexpectedly", Failure(error), hook=self.name)
 
     def _release(self, letters: Sequence[Letter]) -> None:
         self._taken.difference_update(letter.fact.upload_id for letter in letters)

@@ -9,18 +9,18 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from resumable.interfaces import CatalogUnavailable, Fact, FactKind
+from resumable.interfaces import Fact, FactKind
 from resumable.letters import Depth, IOutbox, Letter
 
 
 @implementer(IOutbox)
 class MemoryOutbox:
-    """Keeps letters as the catalog does. ``broken`` fails everything; ``asked`` counts the calls of `due`."""
+    """Keeps letters as the catalog does. ``broken`` is what everything fails with, ``asked`` counts calls of `due`."""
 
     def __init__(self, deliverers: Sequence[str] = ("hook",)) -> None:
         self.letters: dict[int, Letter] = {}
         self.deliverers = tuple(deliverers)
-        self.broken = False
+        self.broken: Exception | None = None
         self.asked = 0
         self._seq = 0
 
@@ -93,7 +93,7 @@ class MemoryOutbox:
         return self._answer(act)
 
     def _answer(self, act: Callable[[], object]) -> Deferred:
-        return fail(CatalogUnavailable("broken")) if self.broken else succeed(act())
+        return fail(self.broken) if self.broken else succeed(act())
 
 
 def fact(upload_id: str, kind: FactKind = FactKind.CREATED, at: float = 0.0, **data: object) -> Fact:

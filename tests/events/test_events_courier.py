@@ -14,7 +14,7 @@ from resumable.events import delivery as delivery_module
 from resumable.events.delivery import Courier
 from resumable.events.interfaces import EventKind, HookFailed, IHook
 from resumable.events.pacing import THRESHOLD, Delivery, Pace
-from resumable.interfaces import FactKind
+from resumable.interfaces import CatalogUnavailable, FactKind
 from tests.events.outbox import MemoryOutbox, fact
 
 FAST = Delivery(per_second=inf)
@@ -270,9 +270,9 @@ def test_every_letter_arrives_in_order_through_failures_crashes_and_a_catalog_th
     wanted = {f"u{n}": ["created", "finished", "stored"] for n in range(15)}
     for kind in (FactKind.CREATED, FactKind.FINISHED, FactKind.STORED):
         bench.post(*(fact(name, kind) for name in wanted))
-        bench.outbox.broken = rng.random() < 0.4
+        bench.outbox.broken = CatalogUnavailable("x") if rng.random() < 0.4 else None
         bench.run(3)
-        bench.outbox.broken = False
+        bench.outbox.broken = None
         if rng.random() < 0.5:
             bench.restart()
     bench.run(3000, 3000)
@@ -353,11 +353,12 @@ def test_kinds_that_are_not_wanted_are_forgotten_undelivered(hook):
     assert hook.of("u", hook.came) == ["finished"] and bench.outbox.letters == {}
 
 
-def test_a_catalog_that_fails_is_asked_again_later(bench, hook):
-    bench.outbox.broken = True
+@pytest.mark.parametrize("error", [CatalogUnavailable("x"), RuntimeError("x")])
+def test_a_catalog_that_fails_is_asked_again_later(bench, hook, error):
+    bench.outbox.broken = error
     bench.post(fact("u"))
     assert hook.came == []
-    bench.outbox.broken = False
+    bench.outbox.broken = None
     bench.run(delivery_module.CATALOG_PAUSE + 1)
     assert hook.of("u") == ["created"]
 
@@ -397,3 +398,15 @@ def test_a_stop_cancels_what_takes_too_long_and_it_comes_again(hook):
     hook.answer = lambda event: None
     bench.restart()
     assert hook.of("u") == ["created"]
+
+
+def test_what_arrived_but_could_not_be_recorded_comes_again_after_a_pause(bench, hook):
+    def answer(event):
+        bench.outbox.broken = CatalogUnavailable("x")
+
+    hook.answer = answer
+    bench.post(fact("u"))
+    assert hook.of("u") == ["created"]
+    bench.outbox.broken, hook.answer = None, lambda event: None
+    bench.run(delivery_module.CATALOG_PAUSE + 1)
+    assert hook.of("u") == ["created"] * 2 and bench.outbox.letters == {}
