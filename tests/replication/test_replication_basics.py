@@ -194,3 +194,28 @@ def test_wakes_before_the_start_and_after_the_stop_do_no_harm(rig):
     rig.append(upload_id, pattern(200))
     rig.settle([upload_id])
     rig.check(upload_id)
+
+
+def test_a_length_that_becomes_known_while_parts_are_on_their_way_is_told_before_the_last(make):
+    rig = make({"a": parts(latency=1.0)})
+    upload_id = rig.create(None)
+    rig.append(upload_id, pattern(250))
+    rig.advance(1.5)
+    rig.append(upload_id, pattern(70), length=320)
+    rig.settle([upload_id])
+    rig.check(upload_id)
+    assert rig.calls(upload_id) == [
+        *["initiate_upload", "write_chunk", "write_chunk"],
+        *["initiate_upload", "write_chunk", "write_chunk", "finalize_upload"],
+    ]
+    assert not rig.engine.lanes["a"].figures.failures
+
+
+def test_parts_that_are_committed_while_others_are_on_their_way_go_beside_them(make):
+    rig = make({"a": parts(latency=1.0)})
+    upload_id = rig.create(1000)
+    rig.append(upload_id, pattern(100))
+    rig.advance(1.5)
+    for _ in range(3):
+        rig.append(upload_id, pattern(100))
+    assert rig.engine.progress(upload_id)["a"].sent == 400

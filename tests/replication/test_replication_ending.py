@@ -36,7 +36,8 @@ def test_a_part_on_its_way_is_given_up(make):
     upload_id = rig.upload(1000)
     rig.advance(15)
     rig.terminate(upload_id)
-    rig.advance(25)
+    rig.advance(0.1)
+    assert rig.calls(upload_id)[-1] == "abort_upload"
     gone(rig, upload_id)
     assert rig.calls(upload_id).count("write_chunk") == 4
 

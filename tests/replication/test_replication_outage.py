@@ -68,12 +68,14 @@ def test_an_outage_uses_up_no_attempts_but_the_first_few(make):
 
 
 def test_when_it_is_back_nobody_waits_for_the_end_of_a_long_pause(rig):
-    rig.remotes["a"].faults.add(Fault("write_chunk", errors.Throttled("SlowDown", 1000.0), times=5))
+    rig.remotes["a"].faults.add(Fault("write_chunk", errors.Throttled("SlowDown", 1000.0), times=4))
+    rig.remotes["a"].faults.add(Fault("write_chunk", errors.Transient("503")))
     waiting = [rig.upload(50) for _ in range(4)]
     rig.advance(1)
     last = rig.upload(50)
-    rig.advance(1100)
+    rig.advance(20)
     rig.check(*waiting, last)
+    assert rig.engine.lanes["a"].figures.opened == 1
 
 
 def test_no_more_parts_are_on_their_way_than_allowed(make):
