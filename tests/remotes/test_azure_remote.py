@@ -6,6 +6,7 @@ import datetime
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import pytest_twisted
@@ -298,3 +299,11 @@ def test_reading_a_url_does_not_load_the_sdk():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
     assert run.stdout.strip() == "[]"
+
+
+def test_the_page_explains_every_option():
+    page = (Path(__file__).parents[2] / "docs" / "azure.md").read_text(encoding="utf-8")
+    for option, meaning in choices.OPTIONS.items():
+        assert f"| `{option}` | {meaning} |" in page
+    for variable in (*choices.VARIABLES.values(), "AZURE_STORAGE_ACCOUNT"):
+        assert variable in page
