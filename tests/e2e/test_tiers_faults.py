@@ -1,0 +1,156 @@
+"""A fault matrix with real sockets: whatever the store or the way to it does, appends go well and the object is right.
+
+Changes when what a store may do does. Every fault lasts until the client is done, where it can; so no append can have
+waited for the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from .daemon import Daemon
+from .stores import CREDENTIALS, MIB, QUICK, Proxy, Store, answer, error, proxied, ready, real_store, stored, whole
+from .tus import Tus, pattern
+
+PREFIX = "faults"
+SMALL, LARGE = pattern(300_007, seed=1), pattern(11 * MIB + 13, seed=2)
+UNDISTURBED = {len(SMALL): 1, len(LARGE): 5}
+"""Requests that it takes; 3 parts are 5."""
+EACH = 5
+"""So many more for each fault: asking what is there, the requests that were in flight beside it, once more."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``times`` 0: until the client is done."""
+
+    operation: str
+    how: str
+    answer: bytes = b""
+    times: int = 0
+
+    def __str__(self) -> str:
+        status = self.answer.decode().split(" ")[1:2]
+        return "-".join([self.operation, self.how, *status])
+
+
+def answers(operation: str) -> Iterator[Fault]:
+    """What a store may say instead of doing it."""
+    yield Fault(operation, "answer", answer("500 Internal Server Error", error("InternalError")))
+    yield Fault(operation, "answer", answer("503 Slow Down", error("SlowDown"), Retry_After="1"), 1)
+    yield Fault(operation, "answer", answer("403 Forbidden", error("AccessDenied")))
+    yield Fault(operation, "answer", answer("400 Bad Request", error("ExpiredToken")))
+
+
+PUTS = ["PutObject", "UploadPart"]
+MAKING = [*PUTS, "CreateMultipartUpload", "CompleteMultipartUpload"]
+FAULTS = [
+    *(Fault(each, how) for each in MAKING for how in ("refuse", "stall")),
+    *(Fault(each, "lose", times=times) for each in MAKING for times in (1, 2)),
+    *(Fault(each, "half", times=1) for each in MAKING),
+    *(Fault(each, how, times=times) for each in PUTS for how in ("reset", "corrupt") for times in (1, 3)),
+    *(fault for each in MAKING for fault in answers(each)),
+    Fault("CompleteMultipartUpload", "replace", answer("200 OK", error("InternalError")), 1),
+    Fault("CompleteMultipartUpload", "answer", answer("200 OK", error("InternalError")), 2),
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with real_store(tmp_path_factory.mktemp("store")) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def proxy(store: Store) -> Iterator[Proxy]:
+    with proxied(store) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def daemon(store: Store, proxy: Proxy) -> Iterator[Daemon]:
+    with Daemon("--remote", store.remote(proxy.url, PREFIX), *QUICK, env=CREDENTIALS) as it:
+        it.start()
+        ready(it)
+        yield it
+        assert not it.complaints(), "\n".join(it.complaints())
+        for secret in CREDENTIALS["AWS_SECRET_ACCESS_KEY"], CREDENTIALS["AWS_ACCESS_KEY_ID"]:
+            assert secret not in it.log
+
+
+def send(tus: Tus, data: bytes) -> str:
+    """In three appends, each of which has to go well."""
+    path = tus.create(len(data))
+    third = len(data) // 3
+    for at, end in ((0, third), (third, 2 * third), (2 * third, len(data))):
+        sent = tus.patch(path, at, data[at:end])
+        assert (sent.status, sent.offset) == (204, end)
+    return path
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_the_object_is_right_and_no_append_has_failed(fault: Fault, tus: Tus, store: Store, proxy: Proxy) -> None:
+    data = SMALL if fault.operation == "PutObject" else LARGE
+    proxy.forget()
+    before = store.objects(PREFIX)
+    proxy.trouble(fault.operation, fault.how, answer=fault.answer, times=fault.times)
+    path = send(tus, data)
+    proxy.wait_for(1)
+    if not fault.times:
+        assert tus.patch(path, len(data)).status == 204
+        assert tus.content(path) == data
+        proxy.calm()
+    stored(tus, path)
+    proxy.calm()
+    whole(store, PREFIX, path, data)
+    assert len(store.objects(PREFIX)) == len(before) + 1
+    assert not store.multiparts(PREFIX)
+    assert proxy.struck >= 1
+    assert len(proxy.of(path)) <= UNDISTURBED[len(data)] + EACH * proxy.struck, proxy.counts(path)
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_undisturbed_it_takes_one_request_or_one_for_each_part_and_two(
+    data: bytes, tus: Tus, store: Store, proxy: Proxy
+) -> None:
+    path = send(tus, data)
+    stored(tus, path)
+    whole(store, PREFIX, path, data)
+    assert len(proxy.of(path)) == UNDISTURBED[len(data)], proxy.counts(path)
+
+
+@pytest.mark.parametrize("seconds", [1, 2])
+def test_a_store_that_asks_for_a_pause_gets_it(seconds: int, tus: Tus, store: Store, proxy: Proxy) -> None:
+    """Retry-After: no request for the upload comes in between."""
+    said = answer("503 Slow Down", error("SlowDown"), Retry_After=str(seconds))
+    proxy.trouble("PutObject", "answer", answer=said)
+    path = send(tus, SMALL)
+    stored(tus, path)
+    first, second = proxy.of(path)
+    assert second.at - first.at >= 0.99 * seconds
+    assert proxy.counts(path) == {"PutObject": 2}
+
+
+def test_a_storm_of_all_faults_at_once(daemon: Daemon, tus: Tus, store: Store, proxy: Proxy) -> None:
+    """Ten uploads, and every kind of fault that ends by itself somewhere among their requests."""
+    proxy.forget()
+    for number, fault in enumerate(FAULTS):
+        if fault.how != "stall":
+            proxy.trouble(fault.operation, fault.how, answer=fault.answer, times=1, skip=number % 3)
+    contents = [replaced(LARGE if number % 2 else SMALL, number) for number in range(10)]
+    paths = [send(tus, data) for data in contents]
+    for path, data in zip(paths, contents, strict=True):
+        stored(tus, path)
+        whole(store, PREFIX, path, data)
+    proxy.calm()
+    assert not store.multiparts(PREFIX)
+    total = sum(UNDISTURBED[len(data)] for data in contents)
+    assert len(proxy.seen) <= total + EACH * proxy.struck
+
+
+def replaced(data: bytes, number: int) -> bytes:
+    """As long, but another content."""
+    return number.to_bytes(4) + data[4:]
