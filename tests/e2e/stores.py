@@ -26,7 +26,7 @@ import botocore.session
 import pytest
 from botocore.config import Config
 
-from tests.remotes.s3_proxy import OPERATIONS, answer, error
+from tests.remotes.s3_proxy import OPERATIONS
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, started
 
 from .daemon import Daemon, eventually
@@ -248,7 +248,7 @@ class Proxy:
 
     def _one(self, client: socket.socket, reader: BufferedReader) -> None:
         head = _head(reader)
-        method, target, _ = head.split(b" ", 2)
+        target = head.split(b" ", 2)[1]
         operation = next(name for name, pattern in OPERATIONS if re.match(pattern, head))
         seen = Seen(operation, target.decode(), int(_field(head, b"content-length") or 0))
         with self._lock:
@@ -391,7 +391,7 @@ def _wait(client: socket.socket, calm: threading.Event) -> None:
 
 def ready(daemon: Daemon, remotes: int = 1) -> None:
     """Wait until it has tried its remotes, and all work; later requests are the uploads' own."""
-    eventually(lambda: daemon.log.count("remote ready") >= remotes)
+    eventually(lambda: daemon.log.rpartition("upload directory ready")[2].count("remote ready") >= remotes)
 
 
 def status(tus: Tus, path: str) -> dict[str, Any]:

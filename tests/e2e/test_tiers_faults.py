@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.remotes.s3_proxy import answer, error
+
 from .daemon import Daemon
-from .stores import CREDENTIALS, MIB, QUICK, Proxy, Store, answer, error, proxied, ready, real_store, stored, whole
+from .stores import CREDENTIALS, MIB, QUICK, Proxy, Store, proxied, ready, real_store, stored, whole
 from .tus import Tus, pattern
 
 PREFIX = "faults"
