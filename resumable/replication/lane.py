@@ -102,7 +102,7 @@ class Lane:
 
     def chosen(self, upload: Upload, replica: Replica | None) -> None:
         """A new upload, which perhaps has a replica here."""
-        standing = None if replica is None else Standing(replica, replica, counted=upload.offset)
+        standing = None if replica is None else Standing(replica, replica, counted=0)
         self._known.remember(upload.id, standing)
 
     def committed(self, upload: Upload) -> None:

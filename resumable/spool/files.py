@@ -208,10 +208,11 @@ class Spool:
         return self._pool.run(self._remove, list(upload_ids))
 
     def _remove(self, upload_ids: Sequence[str]) -> None:
-        for directory in (self.directory, self._assembly):
-            # a list: every name is to be tried
-            if any([self._disk.unlink(f"{directory}/{upload_id}") for upload_id in upload_ids]):
-                self._disk.sync_directory(directory)
+        for directory in (self.directory, self._assembly) if upload_ids else ():
+            for upload_id in upload_ids:
+                self._disk.unlink(f"{directory}/{upload_id}")
+            # even if none was there: an earlier removal may have been cut off before it was synced
+            self._disk.sync_directory(directory)
 
     def assemble(
         self, final_id: str, sources: Sequence[tuple[str, int]], *, stopping: Callable[[], bool] = lambda: False

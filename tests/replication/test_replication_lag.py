@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resumable.interfaces import CatalogUnavailable
+from resumable.interfaces import CatalogUnavailable, Upload
 from resumable.remotes import errors
 from resumable.remotes.faults import Fault
 from resumable.replication.settings import Limits
@@ -49,6 +49,17 @@ def test_too_many_bytes_behind_are_refused_until_it_has_caught_up(make):
     rig.settle([first, second])
     assert rig.engine.admits()
     assert told == [None]
+
+
+def test_bytes_that_come_with_the_creation_count(make):
+    rig = bounded(make, max_lag=1000)
+    fail(rig)
+    upload_id, data = "c" * 32, pattern(1500)
+    upload = Upload(upload_id, rig.wall(), rig.wall(), 1500, 1500, finished_at=rig.wall())
+    rig.ask(rig.spool.put(upload_id, 0, [data]))
+    rig.ask(rig.catalog.create(upload, (), rig.engine.chosen(upload)))
+    rig.engine.committed(upload)
+    assert not rig.engine.admits()
 
 
 def test_a_best_effort_remote_holds_nobody_up(make):

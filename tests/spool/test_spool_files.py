@@ -251,13 +251,19 @@ def test_removing_is_durable_and_does_not_mind_what_is_missing(bench):
     assert bench.result(bench.spool.remove([ID, "c" * 32, OTHER])) is None
     after = bench.disk.crash(Random(1))
     assert (bench.content(after), bench.content(after, OTHER)) == (None, None)
-    assert bench.operations().count("sync_directory") == 1
+    assert bench.operations().count("sync_directory") == 2, "that of the uploads and that of the assemblies"
 
 
 def test_removing_nothing_syncs_nothing(bench):
-    assert bench.result(bench.spool.remove([ID])) is None
     assert bench.result(bench.spool.remove([])) is None
     assert "sync_directory" not in bench.operations()
+
+
+def test_removing_again_makes_a_removal_durable_that_was_cut_off_before_its_sync(bench):
+    bench.put_file(b"x")
+    bench.disk.unlink(f"{bench.spool.directory}/{ID}")
+    assert bench.result(bench.spool.remove([ID])) is None
+    assert bench.content(bench.disk.crash(Random(1))) is None
 
 
 def test_a_removal_that_fails_says_so(bench):
