@@ -21,6 +21,7 @@ from resumable.remotes.regions import BytesRegion
 from resumable.remotes.s3.credentials import StaticCredentials
 from resumable.remotes.s3.dialects import GENERIC
 from resumable.remotes.s3.objects import ObjectOptions
+from resumable.remotes.s3.remote import S3Remote
 from tests.remotes.s3_rig import MIB, rig, upload
 from tests.remotes.s3_servers import BUCKET, Server, started
 
@@ -306,6 +307,25 @@ async def test_a_probe_leaves_nothing(full: Server):
     async with rig(full) as it:
         await it.remote().probe()
         assert await it.unfinished() == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_probe_removes_what_one_that_died_has_begun_a_day_ago(versitygw_only: Server, prefix: str):
+    async with rig(versitygw_only) as it:
+        template = keys.parse(prefix=prefix)
+        await it.client.init_multipart_upload(f"{prefix}/.resumable-probe", {})
+        await it.remote(template=template).probe()
+        assert f"{prefix}/.resumable-probe" in await it.unfinished()
+        later = S3Remote(
+            it.client,
+            it.journal,
+            it.pool,
+            lambda: time.time() + 90_000,
+            dialect=versitygw_only.dialect,
+            template=template,
+        )
+        await later.probe()
+        assert f"{prefix}/.resumable-probe" not in await it.unfinished()
 
 
 @pytest_twisted.ensureDeferred

@@ -115,7 +115,7 @@ class S3Remote:
 
     def probe(self) -> Deferred[None]:
         """See IProbe."""
-        return Deferred.fromCoroutine(self._store.probe())
+        return Deferred.fromCoroutine(self._store.probe(self._now()))
 
     def list_unfinished(self, limit: int, after: Unfinished | None) -> Deferred[Sequence[Unfinished]]:
         """See ISweeper."""

@@ -22,6 +22,8 @@ from resumable.remotes.s3.objects import ID_METADATA, ObjectOptions
 from resumable.remotes.s3.records import Record
 
 PROBE = ".resumable-probe"
+PROBE_DIED = 86400.0
+"""Seconds after which a probe that is still unfinished has died; another server may be probing beside us."""
 ABSENT = {"If-None-Match": "*"}
 MAY_NOT_LOOK = "allow s3:GetObject on the objects and s3:ListBucket on the bucket: without them nobody can tell a \
 missing object from a hidden one"
@@ -151,16 +153,20 @@ class Store:
             markers = page.markers
         return found[:limit]
 
-    async def probe(self) -> None:
-        """See IProbe. Begins a multipart, looks for its parts and for the object, and gives it up."""
+    async def probe(self, now: float) -> None:
+        """See IProbe. Begins a multipart, looks for its parts and for the object, and gives it up; those of probes
+        that died too."""
         key = f"{self._template.prefix}{PROBE}"
         multipart = await self._client.init_multipart_upload(key, self._options.creation_headers())
         try:
             await self._client.list_parts(key, multipart, headers=self._options.access_headers())
             await self._head(key)
-            await self._client.list_multipart_uploads(self._template.prefix, limit=1)
+            begun = await self._client.list_multipart_uploads(key)
         finally:
             await self.abort(key, multipart)
+        for each in begun.uploads:
+            if each.key == key and each.initiated is not None and now - each.initiated > PROBE_DIED:
+                await self.abort(key, each.upload_id)
 
     async def _check_absent(self, upload_id: str, record: Record, headers: dict[str, str], conditional: bool) -> None:
         """See to it that no other object is replaced, if that is wanted: by a condition, else by looking first."""
