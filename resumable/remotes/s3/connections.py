@@ -85,6 +85,7 @@ class _Timed:
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         self._opening()
+        protocolFactory.noisy = False  # type: ignore[attr-defined]  # else each connection is two lines of the log
         connecting: Deferred[Any] = self._endpoint.connect(_Factory(protocolFactory))  # type: ignore[no-untyped-call]
         connecting.addTimeout(self._seconds, self._clock, _never_connected)
         return connecting.addCallback(lambda connection: connection.wrappedProtocol)
