@@ -9,7 +9,7 @@ Sizes are bytes, times are seconds since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -123,8 +123,11 @@ class IReplication(Interface):
 
     acknowledges = Attribute("bool: `--ack remote`: a finished upload is acknowledged only once it is stored.")
 
-    def chosen(upload: Upload) -> Sequence[Replica]:
-        """The replicas that a new upload gets; none for a partial."""
+    def chosen(upload: Upload, remotes: Collection[str] | None = None, key: str | None = None) -> Sequence[Replica]:
+        """The replicas that a new upload gets; none for a partial.
+
+        ``remotes``: at most these, by name; None: all. ``key``: what it is to be called in them.
+        """
 
     def committed(upload: Upload) -> None:
         """The upload, as the catalog has it now, has more bytes, or has finished."""
@@ -151,7 +154,9 @@ class NoReplication:
 
     acknowledges = False
 
-    def chosen(self, upload: Upload) -> Sequence[Replica]:
+    def chosen(
+        self, upload: Upload, remotes: Collection[str] | None = None, key: str | None = None
+    ) -> Sequence[Replica]:
         return ()
 
     def committed(self, upload: Upload) -> None: ...

@@ -6,7 +6,7 @@ shows in the catalog and in the log, never in an append.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
@@ -67,16 +67,18 @@ class Replication:
 
     # -- IReplication
 
-    def chosen(self, upload: Upload) -> Sequence[Replica]:
+    def chosen(
+        self, upload: Upload, remotes: Collection[str] | None = None, key: str | None = None
+    ) -> Sequence[Replica]:
         """See IReplication."""
         if upload.is_partial:
             return ()
         replicas = []
         for name, lane in self.lanes.items():
             replica = None
-            if lane.remote.accepts(upload):
+            if (remotes is None or name in remotes) and lane.remote.accepts(upload):
                 # nothing of it is in the remote, and this run knows that
-                replica = Replica(upload.id, name, required=lane.remote.required, run=self._run)
+                replica = Replica(upload.id, name, required=lane.remote.required, key=key, run=self._run)
                 replicas.append(replica)
             lane.chosen(upload, replica)
         return replicas

@@ -17,7 +17,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Generic, Literal, TypeVar
@@ -349,10 +349,13 @@ class FakeReplication:
         self.lagging = False
         self.paused: list[Deferred[None]] = []
 
-    def chosen(self, upload: Upload) -> Sequence[Replica]:
+    def chosen(
+        self, upload: Upload, remotes: Collection[str] | None = None, key: str | None = None
+    ) -> Sequence[Replica]:
         if upload.is_partial:
             return ()
-        return [Replica(upload.id, each, each in self.required) for each in (*self.required, *self.optional)]
+        names = [each for each in (*self.required, *self.optional) if remotes is None or each in remotes]
+        return [Replica(upload.id, each, each in self.required, key=key) for each in names]
 
     def committed(self, upload: Upload) -> None:
         self.told.append(upload)
