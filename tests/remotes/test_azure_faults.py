@@ -7,9 +7,11 @@ import tracemalloc
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, succeed
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 
+from resumable.remotes.azure.body import Body
 from resumable.remotes.errors import (
     AuthFailed,
     Conflict,
@@ -395,3 +397,23 @@ async def test_a_blob_that_changes_while_it_is_deleted_stays(server, prefix):
         with pytest.raises(Unusable):
             await remote.delete_object(U1)
         assert await it.content(stored.key) == SMALL
+
+
+@pytest.mark.parametrize("step", [1000, 256 << 10, MIB, -1])
+@pytest_twisted.ensureDeferred
+async def test_a_body_is_read_in_steps_of_any_size_and_ends(step):
+    data = BIG * 5
+    body = Body(reactor, BytesRegion(data))
+    assert len(body) == len(data) and body.tell() == 0
+    read = await deferToThread(lambda: b"".join(iter(lambda: body.read(step), b"")))
+    assert read == data and body.tell() == len(data)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_region_that_is_shorter_than_it_says_fails_rather_than_keep_the_store_waiting():
+    region = BytesRegion(BIG)
+    region.size += 10
+    region.read = lambda offset, size: succeed(BIG[offset : offset + size])
+    body = Body(reactor, region)
+    with pytest.raises(RegionLost):
+        await deferToThread(lambda: b"".join(iter(lambda: body.read(PART), b"")))

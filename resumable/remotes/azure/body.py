@@ -36,7 +36,7 @@ class Body:
         self.failure: BaseException | None = None
         self._reactor = reactor
         self._region = region
-        self._piece = memoryview(b"")
+        self._piece = b""
         self._read = 0
         self._reading: Deferred[bytes] | None = None
         self._given_up = False
@@ -53,10 +53,10 @@ class Body:
     def read(self, size: int = -1) -> bytes:
         """The next ``size`` bytes at most, at least one but at the end. Raises what the region fails with."""
         if not self._piece and self._read < len(self):
-            self._piece = memoryview(self._next())
-        size = len(self._piece) if size < 0 else size
-        taken, self._piece = self._piece[:size], self._piece[size:]
-        return bytes(taken)
+            self._piece = self._next()
+        taken = self._piece if size < 0 else self._piece[:size]  # no copy where that is all of it
+        self._piece = self._piece[len(taken) :]
+        return taken
 
     def _next(self) -> bytes:
         size = min(STEP, len(self) - self._read)
