@@ -50,13 +50,14 @@ class Upload:
     """One row of the catalog.
 
     ``offset`` is the committed offset: every byte below it was written and synced before the row was.
-    ``epoch`` counts the appends that took the hold through the catalog; an offset commit names the epoch it
-    belongs to, so a commit of an evicted append can never land.
-    ``adoptable`` is the offset up to which bytes found in the data file may be adopted after a crash, provided
-    the machine is still in the boot named ``boot_id``; it equals ``offset`` where nothing may be.
-    ``metadata`` and ``concat`` are the request's header values, verbatim. ``partials`` are the ids of a final
-    upload's partial uploads, in order. ``required`` counts the remotes that must have it, ``stored_at`` is when the
-    last of them had; since ``dropped_at`` there is no local data any more.
+    ``epoch`` counts the appends that took the hold through the catalog; an offset commit names the epoch it belongs to,
+    so a commit of an evicted append can never land.
+    ``adoptable`` is the offset up to which bytes found in the data file may be adopted after a crash, provided the
+    machine is still in the boot named ``boot_id``; it equals ``offset`` where nothing may be. ``metadata`` and
+    ``concat`` are the request's header values, verbatim. ``partials`` are the ids of a final upload's partial uploads,
+    in order. ``required`` counts the remotes that must have it, ``stored_at`` is when the last of them had; since
+    ``dropped_at`` there is no local data any more. ``owner``: the identity that created it, None is nobody.
+    ``max_size``: a limit that a hook or a token gave it, None is none.
     """
 
     id: str
@@ -76,6 +77,8 @@ class Upload:
     required: int = 0
     stored_at: float | None = None
     dropped_at: float | None = None
+    owner: str | None = None
+    max_size: int | None = None
 
     @property
     def is_final(self) -> bool:
@@ -134,9 +137,9 @@ class Replica:
 class Commit:
     """A compare-and-set of one upload's offset.
 
-    It lands only if the row still has offset ``start`` and epoch ``epoch`` and is neither finished nor gone.
-    ``length`` is the length to record (None leaves it). ``finished`` marks the upload finished in the same
-    transaction. ``touched_at`` never moves a row's time backwards.
+    It lands only if the row still has offset ``start`` and epoch ``epoch`` and is neither finished nor gone. ``length``
+    is the one to record (None leaves it). ``finished`` marks it finished in the same transaction. ``touched_at`` never
+    moves a row's time backwards.
     """
 
     upload_id: str
@@ -163,8 +166,8 @@ class CatalogUnavailable(Exception):
 class ICatalog(Interface):
     """The durable record of uploads. Every method answers with a Deferred.
 
-    A change has reached the disk when its Deferred fires. All fail with CatalogUnavailable when the catalog can
-    neither take a change nor prove that it did.
+    A change has reached the disk when its Deferred fires. All fail with CatalogUnavailable when the catalog can neither
+    take a change nor prove that it did.
     """
 
     def create(upload: Upload, facts: Sequence[Fact], replicas: Sequence[Replica] = ()) -> Deferred[bool]:
@@ -176,8 +179,8 @@ class ICatalog(Interface):
     def begin(upload_id: str, epoch: int, start: int, boot_id: str, adoptable: int, at: float) -> Deferred[bool]:
         """Open an append that will write before it commits.
 
-        Compare-and-set on (``start``, ``epoch``); raises the row's epoch to ``epoch + 1`` and records up to where
-        bytes may be adopted after a crash. False when it does not match, is finished or is gone.
+        Compare-and-set on (``start``, ``epoch``); the row's epoch becomes ``epoch + 1``; bytes may be adopted up to
+        ``adoptable`` after a crash. False when it does not match, is finished or is gone.
         """
 
     def commit(change: Commit) -> Deferred[bool]:
@@ -199,8 +202,7 @@ class ICatalog(Interface):
     def expired(idle_since: float, limit: int) -> Deferred[Sequence[Upload]]:
         """Unfinished uploads and finished partials that are not gone, untouched since ``idle_since``.
 
-        A partial that an unfinished final needs is left out; so is a final all of whose partials are finished
-        (it is only waiting for its assembly).
+        A partial that an unfinished final needs is left out; so is a final that only waits for its assembly.
         """
 
     def forget(gone_before: float, limit: int) -> Deferred[int]:
@@ -236,13 +238,10 @@ class IBody(Interface):
     def deliver(consumer: IConsumer) -> Deferred[None]:
         """Register as a push producer with ``consumer`` and write it everything that arrives.
 
-        Called at most once. Sends ``100 Continue`` first if the client waits for it. Fires with None at the end
-        of the body; fails with BodyLost. Before it fires, all that was received has been written to the
-        consumer, even if that had asked for a pause, and the consumer's producer is unregistered.
+        Called at most once. Sends ``100 Continue`` first if the client waits for it. Fires with None at the body's end;
+        fails with BodyLost. Before it fires, all that was received has been written to the consumer, even if that had
+        asked for a pause, and the consumer's producer is unregistered.
         """
 
     def discard() -> None:
-        """Write nothing more to the consumer; what still arrives is dropped.
-
-        A Deferred that `deliver` gave out never fires after this.
-        """
+        """Write nothing more to the consumer; what still arrives is dropped. What `deliver` gave out fires no more."""

@@ -16,16 +16,18 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 from attrs import field, frozen
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from resumable.catalog.ballast import Ballast, disk_is_full
 from resumable.interfaces import CatalogUnavailable
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 CHECKPOINT_PAGES: Final = 2000  # 8 MiB of log: rewriting hot pages once per log, a checkpoint of tens of milliseconds
@@ -55,6 +57,16 @@ class Job(Generic[T_co]):
     run: Callable[[sqlite3.Connection], T_co]
     writes: bool = field(default=False, kw_only=True)
     frees: bool = field(default=False, kw_only=True)
+
+
+class Read(Protocol):
+    def __call__(self, run: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+        """What ``run`` answers, called with the connection in the catalog's thread."""
+
+
+class Write(Protocol):
+    def __call__(self, run: Callable[[sqlite3.Connection], T], frees: bool = False) -> Deferred[T]:
+        """The same for a change, once it is durable; ``frees``: it leads to free space."""
 
 
 def connect(path: str, mode: str = "rw") -> sqlite3.Connection:

@@ -14,7 +14,8 @@ from attrs import evolve
 
 from resumable.catalog import replica_changes
 from resumable.catalog.outbox import Outbox
-from resumable.catalog.schema import INSERT, IS_CLEARED, LIMIT, PIN, to_row
+from resumable.catalog.records import INSERT, to_row
+from resumable.catalog.schema import IS_CLEARED, LIMIT, PIN
 from resumable.interfaces import Commit, Fact, Gone, Replica, Upload
 
 _OPEN = "finished_at IS NULL AND gone IS NULL"

@@ -1,7 +1,7 @@
 """What can be asked of the catalog.
 
-Changes when a question of ICatalog does. Invariant: none of these looks at rows that no one waits for; each
-goes by an index of schema.py, so its cost does not grow with the uploads that are finished.
+Changes when a question of ICatalog does. Invariant: none of these but `owners`, for the start, looks at rows that no
+one waits for; each goes by an index of schema.py, so its cost does not grow with the uploads that are finished.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from resumable.catalog.schema import FIELDS, HAS_DATA, NEEDS_EXPIRY, WAITING_FINAL, to_upload, to_uploads
+from attrs import frozen
+
+from resumable.catalog.records import FIELDS, to_upload, to_uploads
+from resumable.catalog.schema import HAS_DATA, NEEDS_EXPIRY, WAITING_FINAL
 from resumable.interfaces import Upload
 
 GET = f"SELECT {FIELDS} FROM uploads WHERE id = ?"
@@ -31,6 +34,22 @@ UNASSEMBLED = f"SELECT {FIELDS} FROM uploads WHERE {WAITING_FINAL} ORDER BY crea
 ADOPTABLE = f"""SELECT {FIELDS} FROM uploads INDEXED BY uploads_to_expire WHERE finished_at IS NULL AND gone IS NULL
     AND adoptable > offset AND boot_id = ? ORDER BY seq"""
 IDS = "SELECT seq, id FROM uploads WHERE seq > ? ORDER BY seq LIMIT ?"
+OWNER_OF = "SELECT IFNULL(owner, '') FROM uploads WHERE id = ?"
+# TOTAL, as a SUM of what clients declare could overflow; it is exact below 8 PiB.
+OWNERS = """SELECT IFNULL(owner, ''), TOTAL(IFNULL(length, offset)),
+    TOTAL(CASE WHEN finished_at IS NULL THEN IFNULL(length, offset) END), COUNT(*) - COUNT(finished_at)
+    FROM uploads WHERE gone IS NULL GROUP BY 1 ORDER BY 1"""
+
+
+@frozen
+class Owned:
+    """What one identity ("": nobody) has here: bytes of uploads that are not gone, by their length if that is known,
+    else by their offset; how many of these bytes, and how many uploads, are unfinished."""
+
+    owner: str
+    size: int
+    unfinished_size: int
+    unfinished: int
 
 
 def get(connection: sqlite3.Connection, upload_id: str) -> Upload | None:
@@ -66,3 +85,13 @@ def adoptable(connection: sqlite3.Connection, boot_id: str) -> list[Upload]:
 def ids(connection: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, str]]:
     """(place, id) of the next ``limit`` records after that place, in order of creation."""
     return connection.execute(IDS, (after, limit)).fetchall()
+
+
+def owner_of(connection: sqlite3.Connection, upload_id: str) -> str | None:
+    row = connection.execute(OWNER_OF, (upload_id,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def owners(connection: sqlite3.Connection) -> list[Owned]:
+    rows = connection.execute(OWNERS).fetchall()
+    return [Owned(owner, int(size), int(unfinished_size), count) for owner, size, unfinished_size, count in rows]

@@ -47,7 +47,7 @@ def _catch_up(source: sqlite3.Connection) -> None:
     """Give an older release's tables the columns, and their company, that they lack; making indexes would read all."""
     for statements in MIGRATIONS[version(source) :]:
         for statement in statements:
-            if " INDEX " not in statement:
+            if statement.startswith(("ALTER", "CREATE TABLE")):
                 source.execute(statement)
 
 

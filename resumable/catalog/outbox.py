@@ -1,8 +1,10 @@
-"""Facts, kept until each configured deliverer has delivered them.
+"""The statements on letters: facts, kept for each configured deliverer until it has delivered them.
 
-Changes when facts are kept or purged otherwise. Invariant: a fact is written in the transaction of the change
-that it tells of, once for each deliverer that was configured then, and for no other; a sequence number is
-never used twice.
+Changes when a promise of IOutbox does. Invariants: a fact is written in the transaction of the change that it tells
+of, once for each deliverer that was configured then, and for no other; a sequence number is never used twice. Of the
+letters of one upload for one deliverer that are not dead, the oldest is ``next`` and all others are ``behind``, after
+each of these. What is asked again and again looks only at letters that it answers with, or whose time has come, however
+many wait. Every function runs within the transaction of its batch.
 """
 
 from __future__ import annotations
@@ -10,22 +12,46 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from typing import Any, Final
 
-from attrs import frozen
+from resumable.catalog.records import to_json
+from resumable.interfaces import CatalogUnavailable, Fact, FactKind
+from resumable.letters import Depth, Letter
 
-from resumable.interfaces import Fact, FactKind
+FIELDS: Final = "seq, deliverer, upload_id, kind, at, data, attempts, error, retry_at, dead_at"
+# Another letter of the same upload for the same deliverer.
+_KIN = "SELECT kin.seq FROM outbox AS it JOIN outbox AS kin USING (deliverer, upload_id) WHERE it.seq = ?1"
 
-
-@frozen
-class Pending:
-    """A fact that one deliverer has not delivered yet; ``seq`` grows and is unique in this catalog."""
-
-    seq: int
-    fact: Fact
+TAKE = """INSERT INTO outbox (deliverer, upload_id, kind, at, data, state) VALUES (?1, ?2, ?3, ?4, ?5, CASE WHEN
+    EXISTS (SELECT 1 FROM outbox WHERE deliverer = ?1 AND upload_id = ?2 AND dead_at IS NULL) THEN 'behind'
+    ELSE 'next' END)"""
+FRESH = f"""SELECT {FIELDS} FROM outbox WHERE deliverer = ? AND state = 'next' AND retry_at IS NULL
+    ORDER BY seq LIMIT ?"""
+RIPE = f"""SELECT {FIELDS} FROM outbox WHERE seq IN (SELECT seq FROM outbox
+    WHERE deliverer = ? AND state = 'next' AND retry_at <= ? ORDER BY seq LIMIT ?)"""
+NEXT_DUE = "SELECT MIN(retry_at) FROM outbox WHERE deliverer = ? AND state = 'next' AND retry_at > ?"
+PASS_ON = f"""UPDATE outbox SET state = 'next' WHERE seq = ({_KIN} AND it.state = 'next'
+    AND kin.dead_at IS NULL AND kin.seq > ?1 ORDER BY kin.seq LIMIT 1)"""
+DELIVERED = "DELETE FROM outbox WHERE seq = ?"
+FAILED = "UPDATE outbox SET attempts = attempts + 1, error = ?2, retry_at = ?3 WHERE seq = ?1 AND dead_at IS NULL"
+BURY = """UPDATE outbox SET attempts = attempts + 1, error = ?2, retry_at = NULL, dead_at = ?3, state = 'dead'
+    WHERE seq = ?1 AND dead_at IS NULL"""
+HASTEN = """UPDATE outbox SET retry_at = NULL
+    WHERE deliverer = ? AND state IN ('next', 'behind') AND retry_at IS NOT NULL"""
+DEAD = f"""SELECT {FIELDS} FROM outbox WHERE deliverer = ? AND state = 'dead' AND retry_at IS NULL AND seq > ?
+    ORDER BY seq LIMIT ?"""
+REPLAY = f"""UPDATE outbox SET attempts = 0, error = NULL, dead_at = NULL, state = CASE WHEN
+    EXISTS ({_KIN} AND kin.dead_at IS NULL AND kin.seq < ?1) THEN 'behind' ELSE 'next' END
+    WHERE seq = ?1 AND deliverer = ?2 AND state = 'dead'"""
+STEP_BACK = f"""UPDATE outbox SET state = 'behind' WHERE seq = ({_KIN} AND it.state = 'next'
+    AND kin.dead_at IS NULL AND kin.state = 'next' AND kin.seq > ?1)"""
+DEPTH = """SELECT COUNT(*), TOTAL(state = 'dead'),
+    (SELECT at FROM outbox WHERE seq = (SELECT MIN(seq) FROM outbox WHERE deliverer = ?1 AND state = 'next'))
+    FROM outbox WHERE deliverer = ?1"""
 
 
 class Outbox:
-    """The statements on ``outbox``; every method runs in the catalog's thread, within its transaction."""
+    """Writes facts for those ``deliverers``; without any, none is kept."""
 
     def __init__(self, deliverers: Sequence[str]) -> None:
         self._deliverers = tuple(deliverers)
@@ -34,11 +60,9 @@ class Outbox:
         if not self._deliverers:
             return
         for fact in facts:
-            data = json.dumps(dict(fact.data), ensure_ascii=False, separators=(",", ":"))
-            connection.executemany(
-                "INSERT INTO outbox (deliverer, upload_id, kind, at, data) VALUES (?, ?, ?, ?, ?)",
-                [(name, fact.upload_id, fact.kind.value, fact.at, data) for name in self._deliverers],
-            )
+            data = to_json(fact.data)
+            letters = [(name, fact.upload_id, fact.kind.value, fact.at, data) for name in self._deliverers]
+            connection.executemany(TAKE, letters)
 
     def purge(self, connection: sqlite3.Connection) -> None:
         """Drop what is kept for deliverers that are no longer configured: one that returns starts from then."""
@@ -46,16 +70,56 @@ class Outbox:
         stale = [name for name in known if name[0] not in self._deliverers]
         connection.executemany("DELETE FROM outbox WHERE deliverer = ?", stale)
 
-    @staticmethod
-    def pending(connection: sqlite3.Connection, deliverer: str, limit: int) -> list[Pending]:
-        rows = connection.execute(
-            "SELECT seq, kind, upload_id, at, data FROM outbox WHERE deliverer = ? ORDER BY seq LIMIT ?",
-            (deliverer, limit),
-        ).fetchall()
-        return [
-            Pending(seq, Fact(FactKind(kind), upload, at, json.loads(data))) for seq, kind, upload, at, data in rows
-        ]
 
-    @staticmethod
-    def delivered(connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
-        connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
+def due(connection: sqlite3.Connection, deliverer: str, now: float, limit: int) -> list[Letter]:
+    fresh = connection.execute(FRESH, (deliverer, limit)).fetchall()
+    ripe = connection.execute(RIPE, (deliverer, now, limit)).fetchall()
+    return [_letter(row) for row in sorted(fresh + ripe)[:limit]]
+
+
+def next_due(connection: sqlite3.Connection, deliverer: str, now: float) -> float | None:
+    at: float | None = connection.execute(NEXT_DUE, (deliverer, now)).fetchone()[0]
+    return at
+
+
+def delivered(connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
+    rows = [(seq,) for seq in sorted(seqs)]  # of two of one upload, the first passes on to the second
+    connection.executemany(PASS_ON, rows)
+    connection.executemany(DELIVERED, rows)
+
+
+def failed(connection: sqlite3.Connection, seq: int, error: str, retry_at: float) -> None:
+    connection.execute(FAILED, (seq, error, retry_at))
+
+
+def bury(connection: sqlite3.Connection, seq: int, error: str, at: float) -> None:
+    connection.execute(PASS_ON, (seq,))
+    connection.execute(BURY, (seq, error, at))
+
+
+def hasten(connection: sqlite3.Connection, deliverer: str) -> None:
+    connection.execute(HASTEN, (deliverer,))
+
+
+def dead(connection: sqlite3.Connection, deliverer: str, after: int, limit: int) -> list[Letter]:
+    return [_letter(row) for row in connection.execute(DEAD, (deliverer, after, limit)).fetchall()]
+
+
+def replay(connection: sqlite3.Connection, deliverer: str, seqs: Sequence[int]) -> int:
+    replayed = [seq for seq in seqs if connection.execute(REPLAY, (seq, deliverer)).rowcount == 1]
+    connection.executemany(STEP_BACK, [(seq,) for seq in replayed])
+    return len(replayed)
+
+
+def depth(connection: sqlite3.Connection, deliverer: str) -> Depth:
+    count, dead, oldest = connection.execute(DEPTH, (deliverer,)).fetchone()
+    return Depth(count - int(dead), int(dead), oldest)
+
+
+def _letter(row: tuple[Any, ...]) -> Letter:
+    """The record of one row of FIELDS; raises CatalogUnavailable when it is damaged."""
+    seq, deliverer, upload_id, kind, at, data, *delivery = row
+    try:
+        return Letter(seq, deliverer, Fact(FactKind(kind), upload_id, at, json.loads(data)), *delivery)
+    except ValueError as error:
+        raise CatalogUnavailable(f"letter {seq} can't be read") from error

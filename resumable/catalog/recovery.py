@@ -32,6 +32,8 @@ TEXTS: Final = (  # one for each version that brought some
     "SELECT id, metadata, concat, partials, boot_id FROM uploads",
     "SELECT upload_id, remote, key, run, error, stored, journal, NULL FROM replicas"
     " UNION ALL SELECT *, NULL, NULL, NULL, NULL FROM replica_parts",
+    "SELECT deliverer, upload_id, kind, data, error, state FROM outbox"
+    " UNION ALL SELECT owner, NULL, NULL, NULL, NULL, NULL FROM uploads",
 )
 
 _log = Logger()

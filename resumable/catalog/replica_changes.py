@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resumable.catalog.outbox import Outbox
-from resumable.catalog.schema import IS_SETTLED, REPLICA_FIELDS, WAITS, from_replica, to_json
+from resumable.catalog.records import REPLICA_FIELDS, from_replica, to_json
+from resumable.catalog.schema import IS_SETTLED, WAITS
 from resumable.interfaces import Fact, FactKind, Replica
 
 _ONE = "upload_id = ? AND remote = ?"

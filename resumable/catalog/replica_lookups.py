@@ -10,16 +10,8 @@ import json
 import sqlite3
 from typing import Any
 
-from resumable.catalog.schema import (
-    FIELDS,
-    IN_WORK,
-    IS_SETTLED,
-    REPLICA_FIELDS,
-    WAITS,
-    to_replica,
-    to_upload,
-    to_uploads,
-)
+from resumable.catalog.records import FIELDS, REPLICA_FIELDS, to_replica, to_upload, to_uploads
+from resumable.catalog.schema import IN_WORK, IS_SETTLED, WAITS
 from resumable.interfaces import Replica, Upload
 from resumable.replicas import Backlog, Page
 

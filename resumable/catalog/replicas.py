@@ -6,30 +6,18 @@ space, as storing does where data is dropped once it is stored, may use the ball
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from resumable.catalog import replica_changes as changes
 from resumable.catalog import replica_lookups as lookups
+from resumable.catalog.batches import Read, Write
 from resumable.catalog.outbox import Outbox
 from resumable.interfaces import Replica, Upload
 from resumable.replicas import Backlog, IReplicas, Page
-
-T = TypeVar("T")
-
-
-class Read(Protocol):
-    def __call__(self, run: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
-        """What ``run`` answers, called with the connection in the catalog's thread."""
-
-
-class Write(Protocol):
-    def __call__(self, run: Callable[[sqlite3.Connection], T], frees: bool = False) -> Deferred[T]:
-        """The same for a change, once it is durable; ``frees``: it leads to free space."""
 
 
 @implementer(IReplicas)

@@ -18,9 +18,11 @@ from typing import Final
 
 from resumable.catalog.changes import record_lost
 from resumable.catalog.mending import copy_files, open_copy
+from resumable.catalog.outbox import FIELDS as LETTER_FIELDS
 from resumable.catalog.ranges import by_id, by_number, last_number
+from resumable.catalog.records import FIELDS
 from resumable.catalog.salvage_replicas import save_replicas
-from resumable.catalog.schema import FIELDS, PIN, WAITING_FINAL
+from resumable.catalog.schema import ARRANGE, PIN, WAITING_FINAL
 from resumable.interfaces import FactKind
 
 SENSIBLE: Final = 1 << 53  # no count gets here
@@ -29,10 +31,10 @@ COLUMNS: Final = f"{FIELDS}, on_disk"
 _ROWS = f"SELECT seq, {COLUMNS} FROM uploads NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
 _INDEX = """SELECT id, seq FROM uploads INDEXED BY uploads_by_id
     WHERE id >= CAST(? AS TEXT) AND id < CAST(? AS TEXT) ORDER BY id"""
-_FACTS = (
-    "SELECT seq, deliverer, upload_id, kind, at, data FROM outbox NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
-)
-_SAVE = f"""INSERT INTO uploads ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_LETTERS = f"SELECT {LETTER_FIELDS} FROM outbox NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
+_SAVE_LETTER = f"""INSERT OR IGNORE INTO outbox ({LETTER_FIELDS}, state)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?10, CASE WHEN ?10 IS NULL THEN 'behind' ELSE 'dead' END)"""
+_SAVE = f"""INSERT INTO uploads ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET ({COLUMNS}) = ({", ".join(f"excluded.{name}" for name in COLUMNS.split(", "))})
     WHERE (excluded.epoch, excluded.offset) > (uploads.epoch, uploads.offset)"""
 _TEXT, _REAL, _INT = (str,), (float,), (int,)
@@ -49,9 +51,12 @@ _TYPES: Final[tuple[tuple[type, ...], ...]] = (
         _INT,
         (float, _NONE),
         (float, _NONE),
+        (str, _NONE),
+        (int, _NONE),
         _INT,
     ),
 )
+_FRESH: Final = (0, None, None, None)  # what an undelivered letter has of attempts
 
 
 def salvage(damaged: str, fresh: str, at: float) -> int:
@@ -97,9 +102,11 @@ def _save(source: sqlite3.Connection, target: sqlite3.Connection, at: float) -> 
             record_lost(target, [one], at)
     for final, partials in target.execute(f"SELECT id, partials FROM uploads WHERE {WAITING_FINAL}").fetchall():
         target.executemany(PIN, [(partial, final) for partial in partials.split(" ")])
-    for fact in by_number(source, _FACTS, last_number(source)):
+    for letter in by_number(source, _LETTERS, last_number(source)):
+        fact, attempts = letter[:6], letter[6:]
         if _is_fact(*fact):
-            target.execute("INSERT OR IGNORE INTO outbox VALUES (?, ?, ?, ?, ?, ?)", fact)
+            target.execute(_SAVE_LETTER, (*fact, *(attempts if _are_attempts(*attempts) else _FRESH)))
+    target.execute(ARRANGE)
     _keep_counting(source, target, at)
     save_replicas(source, target, at)
     return saved
@@ -113,6 +120,12 @@ def _is_fact(seq: object, deliverer: object, upload_id: object, kind: object, at
         return False
     texts = isinstance(deliverer, str) and isinstance(upload_id, str) and isinstance(data, str)
     return texts and isinstance(at, float) and isinstance(seq, int) and 0 < seq < SENSIBLE
+
+
+def _are_attempts(attempts: object, error: object, retry_at: object, dead_at: object) -> bool:
+    """Else they are forgotten: it is better told twice than never."""
+    times = isinstance(retry_at, float | None) and isinstance(dead_at, float | None)
+    return times and isinstance(error, str | None) and isinstance(attempts, int) and 0 <= attempts < SENSIBLE
 
 
 def _keep_counting(source: sqlite3.Connection, target: sqlite3.Connection, at: float) -> None:

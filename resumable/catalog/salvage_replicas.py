@@ -15,8 +15,8 @@ from twisted.logger import Logger
 
 from resumable.catalog.changes import record_lost
 from resumable.catalog.ranges import by_id, by_number, last_number
+from resumable.catalog.records import REPLICA_FIELDS
 from resumable.catalog.replica_changes import settle
-from resumable.catalog.schema import REPLICA_FIELDS
 from resumable.interfaces import ReplicaState
 
 REASON: Final = "what was known of it was lost with a damaged catalog"

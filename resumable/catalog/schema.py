@@ -1,4 +1,4 @@
-"""What the catalog's tables look like, and how a record becomes a row and back.
+"""What the catalog's tables look like.
 
 Changes when a record gains or loses a field; then it gains a migration, and never edits an old one.
 Invariant: the tables are made by the same statements in the same order everywhere, so the first page of one
@@ -11,18 +11,19 @@ unfinished finals need and is empty without such; every partial index covers row
 for, so a million finished uploads cost these queries nothing. ``settled_at`` is set while an upload has its
 data here and doesn't need it: then it is when the last of its replicas was stored.
 
-All of the schema has to fit the first page, so what is added is written tersely. A catalog that was migrated has
-its later tables on other pages than one made anew; should it lose its first page, then it loses what is in them.
+All of the schema has to fit the first page; SQLite keeps the text of each statement, so they run without the spaces
+that they are laid out with. A catalog that was migrated has its later tables on other pages than one made anew; should
+it lose its first page, then it loses what is in them.
+
+A letter in ``outbox`` is the ``next`` one of its upload for its deliverer, waits ``behind`` that one, or is ``dead``.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
-from resumable.interfaces import CatalogUnavailable, Gone, Replica, ReplicaState, Upload
+from resumable.interfaces import CatalogUnavailable
 
 PAGE_SIZE: Final = 4096
 APPLICATION_ID: Final = 0x7265736D  # "resm"
@@ -35,6 +36,8 @@ IS_CLEARED: Final = "gone IS NOT NULL AND on_disk = 0"
 IS_SETTLED: Final = "settled_at IS NOT NULL"
 IN_WORK: Final = "state IN ('open', 'ending')"
 WAITS: Final = f"{IN_WORK} AND retry_at IS NOT NULL"
+ARRANGE: Final = """UPDATE outbox SET state = 'next' WHERE seq IN
+    (SELECT MIN(seq) FROM outbox WHERE dead_at IS NULL GROUP BY deliverer, upload_id)"""
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -120,101 +123,22 @@ number INTEGER,
 value TEXT NOT NULL,
 PRIMARY KEY (upload_id, remote, number)) WITHOUT ROWID""",
     ),
+    (
+        "ALTER TABLE uploads ADD owner TEXT",
+        "ALTER TABLE uploads ADD max_size INTEGER",
+        "ALTER TABLE outbox ADD attempts INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE outbox ADD error TEXT",
+        "ALTER TABLE outbox ADD retry_at REAL",
+        "ALTER TABLE outbox ADD dead_at REAL",
+        "ALTER TABLE outbox ADD state TEXT NOT NULL DEFAULT 'behind'",
+        "DROP INDEX outbox_by_deliverer",
+        ARRANGE,
+        "CREATE INDEX outbox_by_state ON outbox (deliverer, state, retry_at)",
+        "CREATE INDEX outbox_by_upload ON outbox (deliverer, upload_id) WHERE dead_at IS NULL",
+    ),
 )
 
-FIELDS: Final = (
-    "id, created_at, touched_at, length, offset, metadata, concat, partials, "
-    "finished_at, gone, gone_at, epoch, boot_id, adoptable, required, stored_at, dropped_at"
-)
-REPLICA_FIELDS: Final = (
-    "upload_id, remote, required, state, key, confirmed, needs, run, "
-    "attempts, error, retry_at, failing_since, stored_at, stored, deletes, seq"
-)
-INSERT: Final = f"INSERT INTO uploads ({FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 PIN: Final = "INSERT OR IGNORE INTO pins (partial_id, final_id) VALUES (?, ?)"
-
-_GONE = {gone.value: gone for gone in Gone}
-_STATES = {state.value: state for state in ReplicaState}
-
-
-def to_row(upload: Upload) -> tuple[object, ...]:
-    """The values of FIELDS; ``adoptable`` is never below the offset."""
-    return (
-        upload.id,
-        upload.created_at,
-        upload.touched_at,
-        upload.length,
-        upload.offset,
-        upload.metadata,
-        upload.concat,
-        " ".join(upload.partials) if upload.partials else None,
-        upload.finished_at,
-        None if upload.gone is None else upload.gone.value,
-        upload.gone_at,
-        upload.epoch,
-        upload.boot_id,
-        max(upload.offset, upload.adoptable),
-        upload.required,
-        upload.stored_at,
-        upload.dropped_at,
-    )
-
-
-def to_upload(row: tuple[Any, ...]) -> Upload:
-    """The record of one row of FIELDS."""
-    upload_id, created, touched, length, offset, metadata, concat, listed, finished, gone, gone_at, *others = row
-    return Upload(
-        upload_id,
-        created,
-        touched,
-        length,
-        offset,
-        metadata,
-        concat,
-        () if listed is None else tuple(listed.split(" ")),
-        finished,
-        None if gone is None else _GONE[gone],
-        gone_at,
-        *others,
-    )
-
-
-def to_uploads(rows: Iterable[tuple[Any, ...]]) -> list[Upload]:
-    return [to_upload(row) for row in rows]
-
-
-def to_replica(row: tuple[Any, ...]) -> Replica:
-    """The record of one row of REPLICA_FIELDS."""
-    upload_id, remote, required, state, *work, stored, deletes, seq = row
-    words = None if stored is None else json.loads(stored)
-    values = (upload_id, remote, bool(required), _STATES[state], *work, words, bool(deletes), seq)
-    return Replica(*values)
-
-
-def from_replica(upload_id: str, replica: Replica) -> tuple[object, ...]:
-    """The values of REPLICA_FIELDS for a new row of that upload: the database gives it its ``seq``."""
-    return (
-        upload_id,
-        replica.remote,
-        replica.required,
-        replica.state.value,
-        replica.key,
-        replica.confirmed,
-        replica.needs,
-        replica.run,
-        replica.attempts,
-        replica.error,
-        replica.retry_at,
-        replica.failing_since,
-        replica.stored_at,
-        None if replica.stored is None else to_json(replica.stored),
-        replica.delete,
-        None,
-    )
-
-
-def to_json(value: Mapping[str, Any]) -> str:
-    return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":"))
 
 
 def version(connection: sqlite3.Connection) -> int:
@@ -229,7 +153,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     for number, statements in enumerate(MIGRATIONS[current:], current + 1):
         connection.execute("BEGIN IMMEDIATE")
         for statement in statements:
-            connection.execute(statement)
+            connection.execute(" ".join(statement.split()))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("COMMIT")

@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -18,15 +18,16 @@ from zope.interface import implementer
 
 from resumable.catalog import changes, lookups, recovery
 from resumable.catalog.ballast import Ballast
-from resumable.catalog.batches import Batches, Job, connect
-from resumable.catalog.outbox import Outbox, Pending
+from resumable.catalog.batches import Batches, Job, T, connect
+from resumable.catalog.letters import Letters
+from resumable.catalog.lookups import Owned
+from resumable.catalog.outbox import Outbox
 from resumable.catalog.recovery import Opened
 from resumable.catalog.replicas import Replicas
 from resumable.catalog.schema import migrate
 from resumable.interfaces import CatalogUnavailable, Commit, Fact, Gone, ICatalog, Replica, Upload
 from resumable.threads import IBatcher
 
-T = TypeVar("T")
 IDS_AT_ONCE: Final = 10_000
 
 AnyJob = Job[Any]
@@ -45,7 +46,7 @@ class SqliteCatalog:
     ``deliverers`` names those who want facts; without any, none is kept. ``now`` dates a damaged catalog.
 
     `open` first, then `adoptable`, `adopted`, `ids`, `record_lost` as the start-up needs them: these block. Then
-    `start`, ICatalog's methods and those of ``replicas``, the IReplicas, then `stop`.
+    `start`, ICatalog's methods and those of ``replicas``, the IReplicas, and ``outbox``, the IOutbox, then `stop`.
     """
 
     def __init__(
@@ -61,11 +62,12 @@ class SqliteCatalog:
         self._now_is = now
         self._ballast = Ballast(recovery.beside(path, "ballast"))
         self._batches = Batches(path, self._ballast, connector)
-        self._outbox = Outbox(deliverers)
+        self._facts = Outbox(deliverers)
         self._batcher = batcher(self._work)
         self._started = self._working = False
         self._last = Job(_nothing)
-        self.replicas = Replicas(self._read, self._write, self._outbox)
+        self.replicas = Replicas(self._read, self._write, self._facts)
+        self.outbox = Letters(self._read, self._write)
 
     # Start-up and end
 
@@ -88,7 +90,7 @@ class SqliteCatalog:
         opened = recovery.ready(self._path, self._now_is())
         connection = self._batches.open()
         migrate(connection)
-        self._now(Job(self._outbox.purge, writes=True))
+        self._now(Job(self._facts.purge, writes=True))
         return opened
 
     def adoptable(self, boot_id: str) -> list[Upload]:
@@ -100,7 +102,7 @@ class SqliteCatalog:
 
         False, and nothing recorded, unless ``offset`` is past the row's and within what it says may be adopted.
         """
-        change = partial(changes.adopt, outbox=self._outbox, upload_id=upload_id, offset=offset, at=at, facts=facts)
+        change = partial(changes.adopt, outbox=self._facts, upload_id=upload_id, offset=offset, at=at, facts=facts)
         return self._now(Job(change, writes=True))
 
     def ids(self) -> Iterator[str]:
@@ -136,7 +138,7 @@ class SqliteCatalog:
 
     def create(self, upload: Upload, facts: Sequence[Fact], replicas: Sequence[Replica] = ()) -> Deferred[bool]:
         """See ICatalog. The upload's ``required`` is counted from the replicas, whatever it says."""
-        return self._write(lambda connection: changes.create(connection, self._outbox, upload, facts, replicas))
+        return self._write(lambda connection: changes.create(connection, self._facts, upload, facts, replicas))
 
     def get(self, upload_id: str) -> Deferred[Upload | None]:
         return self._read(lambda connection: lookups.get(connection, upload_id))
@@ -152,11 +154,11 @@ class SqliteCatalog:
         `begin` or the finish, which leaves nothing to adopt. ValueError for an offset that goes back."""
         if change.offset < change.start:
             return fail(ValueError(f"a commit from {change.start} back to {change.offset}"))
-        return self._write(lambda connection: changes.commit(connection, self._outbox, change))
+        return self._write(lambda connection: changes.commit(connection, self._facts, change))
 
     def end(self, upload_id: str, gone: Gone, at: float, facts: Sequence[Fact], delete: bool = False) -> Deferred[bool]:
         return self._write(
-            lambda connection: changes.end(connection, self._outbox, upload_id, gone, at, facts, delete), True
+            lambda connection: changes.end(connection, self._facts, upload_id, gone, at, facts, delete), True
         )
 
     def mark_lost(self, upload_id: str, at: float) -> Deferred[bool]:
@@ -185,19 +187,19 @@ class SqliteCatalog:
     def get_many(self, upload_ids: Sequence[str]) -> Deferred[Mapping[str, Upload]]:
         return self._read(lambda connection: lookups.get_many(connection, upload_ids))
 
-    # Facts and space
+    # Owners and space
 
-    def pending(self, deliverer: str, limit: int) -> Deferred[Sequence[Pending]]:
-        """The oldest facts that this deliverer has not delivered, at most ``limit``, in order."""
-        return self._read(lambda connection: self._outbox.pending(connection, deliverer, limit))
+    def owner_of(self, upload_id: str) -> Deferred[str | None]:
+        """The identity that created it, gone or not; "": nobody's, None: unknown or forgotten."""
+        return self._read(lambda connection: lookups.owner_of(connection, upload_id))
 
-    def delivered(self, seqs: Sequence[int]) -> Deferred[None]:
-        """Forget these facts, each named by its `Pending.seq`."""
-        return self._write(lambda connection: self._outbox.delivered(connection, seqs), True)
+    def owners(self) -> Deferred[Sequence[Owned]]:
+        """What everybody has here, each once, nobody ("") included. Reads every record: for the start."""
+        return self._read(lookups.owners)
 
     def release_ballast(self) -> Deferred[bool]:
         """Give back the space held for a full disk; False when it was given already. `end`, `removed`, `forget`
-        and `delivered` do so by themselves."""
+        and the outbox's `delivered` do so by themselves."""
         return self._read(lambda _: self._ballast.release())
 
     def restore_ballast(self) -> Deferred[bool]:

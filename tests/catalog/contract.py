@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
+from resumable.catalog.lookups import Owned
 from resumable.interfaces import Commit, Fact, FactKind, Gone, ICatalog, Upload
 
 
@@ -69,6 +70,14 @@ class CatalogSuite:
         assert found is not None
         return found
 
+    def told(self, deliverer: str) -> list[Fact]:
+        """Deliver all that it is to be told."""
+        facts = []
+        while letters := self.ask(self.catalog.outbox.due(deliverer, 1e9, 100)):
+            facts += [letter.fact for letter in letters]
+            self.ask(self.catalog.outbox.delivered([letter.seq for letter in letters]))
+        return facts
+
     def ids(self, answer: Deferred[Any]) -> list[str]:
         return [one if isinstance(one, str) else one.id for one in self.ask(answer)]
 
@@ -92,6 +101,7 @@ class CatalogContract(CatalogSuite):
             done(upload(7)),
             upload(8, gone=Gone.LOST, gone_at=3.0),
             done(upload(9, length=0)),
+            upload(10, owner="na\u00efve@example", max_size=1 << 40),
         ]
         self.add(*records)
         for record in records:
@@ -350,7 +360,7 @@ class CatalogContract(CatalogSuite):
 
     def test_without_deliverers_no_fact_is_kept(self) -> None:
         self.ask(self.catalog.create(upload(1), [Fact(FactKind.CREATED, name(1), 100.0)]))
-        assert list(self.ask(self.catalog.pending("hook", 10))) == []
+        assert self.told("hook") == []
 
     def test_facts_are_kept_for_each_deliverer_until_it_has_delivered_them(self) -> None:
         self.catalog = catalog = self.make_catalog(["hook", "log"])
@@ -361,12 +371,8 @@ class CatalogContract(CatalogSuite):
         self.ask(catalog.commit(Commit(name(1), 0, 0, 1000, 150.0, finished=True, facts=[finished])))
         self.ask(catalog.end(name(1), Gone.TERMINATED, 200.0, [ended]))
         for deliverer in ("hook", "log"):
-            pending = self.ask(catalog.pending(deliverer, 10))
-            assert [one.fact for one in pending] == [created, finished, ended]
-        assert len(self.ask(catalog.pending("log", 2))) == 2
-        self.ask(catalog.delivered([one.seq for one in self.ask(catalog.pending("log", 2))]))
-        assert [one.fact for one in self.ask(catalog.pending("log", 10))] == [ended]
-        assert len(self.ask(catalog.pending("hook", 10))) == 3
+            assert self.told(deliverer) == [created, finished, ended]
+            assert self.told(deliverer) == []
 
     def test_a_change_that_does_not_land_leaves_no_fact(self) -> None:
         self.catalog = catalog = self.make_catalog(["hook"])
@@ -375,7 +381,7 @@ class CatalogContract(CatalogSuite):
         self.ask(catalog.create(upload(1), [fact]))
         self.ask(catalog.commit(Commit(name(1), 5, 0, 1000, 150.0, finished=True, facts=[fact])))
         self.ask(catalog.end(name(2), Gone.TERMINATED, 200.0, [fact]))
-        assert list(self.ask(catalog.pending("hook", 10))) == []
+        assert self.told("hook") == []
 
     def test_a_fact_that_can_not_be_written_takes_its_change_with_it(self) -> None:
         self.catalog = catalog = self.make_catalog(["hook"])
@@ -385,4 +391,26 @@ class CatalogContract(CatalogSuite):
         self.refusal(wrong, TypeError)
         assert self.ask(right) is True
         assert self.ask(catalog.get(name(1))) is None
-        assert [one.fact.upload_id for one in self.ask(catalog.pending("hook", 10))] == [name(2)]
+        assert [fact.upload_id for fact in self.told("hook")] == [name(2)]
+
+    # owners
+
+    def test_whose_an_upload_is_can_be_asked(self) -> None:
+        self.add(upload(1, owner="ann"), upload(2))
+        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        found = [self.ask(self.catalog.owner_of(name(number))) for number in (1, 2, 3)]
+        assert found == ["ann", "", None]
+
+    def test_owners_are_told_with_all_that_they_have(self) -> None:
+        assert list(self.ask(self.catalog.owners())) == []
+        self.add(upload(1, owner="ann", offset=10), done(upload(2, owner="ann")))
+        self.add(upload(3, owner="bob", length=None, offset=7), done(upload(4)), upload(7, owner="", length=1))
+        self.add(upload(5, owner="ann", gone=Gone.LOST, gone_at=3.0), upload(6, owner="eve"))
+        self.ask(self.catalog.end(name(6), Gone.EXPIRED, 200.0, ()))
+        found = self.ask(self.catalog.owners())
+        assert found == [Owned("", 1001, 1, 1), Owned("ann", 2000, 1000, 1), Owned("bob", 7, 7, 1)]
+
+    def test_owners_whose_lengths_add_up_to_more_than_a_number_holds(self) -> None:
+        self.add(*(upload(number, owner="ann", length=(1 << 63) - 1) for number in range(1, 4)))
+        (found,) = self.ask(self.catalog.owners())
+        assert found.size == found.unfinished_size == 3 * (1 << 63) and found.unfinished == 3

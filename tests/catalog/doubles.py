@@ -11,7 +11,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from resumable.catalog.schema import APPLICATION_ID, MIGRATIONS, PAGE_SIZE, PIN, to_row
+from resumable.catalog.records import to_row
+from resumable.catalog.schema import APPLICATION_ID, MIGRATIONS, PAGE_SIZE, PIN
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.interfaces import Upload
 

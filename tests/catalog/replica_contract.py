@@ -432,7 +432,7 @@ class ReplicaContract(CatalogSuite):
     # facts
 
     def facts(self) -> list[Fact]:
-        return [one.fact for one in self.ask(self.catalog.pending("hook", 100))]
+        return self.told("hook")
 
     def test_what_is_stored_or_given_up_is_told(self) -> None:
         self.catalog = self.make_catalog(["hook"])

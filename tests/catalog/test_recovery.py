@@ -274,29 +274,29 @@ def test_facts_and_finals_survive(shelf: Shelf) -> None:
     fill(shelf, wanted, deliverers=["hook"])
     spoil(shelf.path, pages_of(shelf.path, "uploads", "leaf")[-1])
     catalog = shelf.running(deliverers=["hook"])
-    pending, finals = catalog.pending("hook", 1000), catalog.finals_of(name(1))
+    due, finals = catalog.outbox.due("hook", 0.0, 1000), catalog.finals_of(name(1))
     created = catalog.create(upload(1000), [Fact(FactKind.CREATED, name(1000), 2.0)])
-    last = catalog.pending("hook", 1000)
+    last = catalog.outbox.due("hook", 0.0, 1000)
     assert catalog.stop().called
-    assert [one.fact.upload_id for one in pending.result] == [record.id for record in wanted]
-    assert created.result is True and last.result[-1].seq > pending.result[-1].seq
+    assert [one.fact.upload_id for one in due.result] == [record.id for record in wanted]
+    assert created.result is True and last.result[-1].seq > due.result[-1].seq
     assert finals.result == [final(2, [1, 3])]
 
 
 def test_delivered_numbers_are_never_used_again(shelf: Shelf) -> None:
     fill(shelf, [upload(number) for number in range(1, 100)], deliverers=["hook"])
     catalog = shelf.running(deliverers=["hook"])
-    seen = catalog.pending("hook", 1000)
+    seen = catalog.outbox.due("hook", 0.0, 1000)
     shelf.flush()
     highest = seen.result[-1].seq
-    gone = catalog.delivered([one.seq for one in seen.result])
+    gone = catalog.outbox.delivered([one.seq for one in seen.result])
     assert catalog.stop().called and gone.result is None
     spoil(shelf.path, pages_of(shelf.path, "uploads", "leaf")[0])
     catalog = shelf.running(deliverers=["hook"])
     catalog.create(upload(1000), [Fact(FactKind.CREATED, name(1000), 2.0)])
-    pending = catalog.pending("hook", 1000)
+    due = catalog.outbox.due("hook", 0.0, 1000)
     assert catalog.stop().called
-    assert [one.seq > highest for one in pending.result] == [True]
+    assert [one.seq > highest for one in due.result] == [True]
 
 
 def test_a_newer_catalog_is_refused_and_left_alone(shelf: Shelf) -> None:

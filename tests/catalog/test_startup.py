@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from resumable.catalog import changes, lookups, replica_changes, replica_lookups, schema
+from resumable.catalog import changes, lookups, outbox, replica_changes, replica_lookups, schema
 from resumable.catalog.sqlite import Opened
 from resumable.interfaces import CatalogUnavailable, Fact, FactKind, Gone, Replica
 from tests.catalog.contract import done, final, name, upload
@@ -90,11 +90,11 @@ def test_adopting_the_last_byte_finishes_and_says_so(shelf: Shelf) -> None:
     assert catalog.adopted(name(1), 1000, 200.0, [fact])
     assert catalog.adopted(name(2), 1000, 200.0, ())
     assert not catalog.adopted(name(1), 1000, 300.0, [fact])
-    found, unknown, pending = catalog.get(name(1)), catalog.get(name(2)), catalog.pending("hook", 5)
+    found, unknown, due = catalog.get(name(1)), catalog.get(name(2)), catalog.outbox.due("hook", 0.0, 5)
     shelf.flush()
     assert found.result.finished_at == 200.0
     assert not unknown.result.finished
-    assert [one.fact for one in pending.result] == [fact]
+    assert [one.fact for one in due.result] == [fact]
     assert catalog.stop().called
 
 
@@ -132,9 +132,9 @@ def test_a_new_deliverer_starts_from_now_and_one_that_returns_too(shelf: Shelf) 
     def facts_of(deliverers: list[str], number: int) -> dict[str, list[str]]:
         catalog = shelf.running(deliverers=deliverers)
         catalog.create(upload(number), [Fact(FactKind.CREATED, name(number), 1.0)])
-        answers = {one: catalog.pending(one, 10) for one in ("hook", "log")}
+        answers = {one: catalog.outbox.due(one, 0.0, 10) for one in ("hook", "log")}
         assert catalog.stop().called
-        return {one: [pending.fact.upload_id for pending in answer.result] for one, answer in answers.items()}
+        return {one: [letter.fact.upload_id for letter in answer.result] for one, answer in answers.items()}
 
     assert facts_of([], 1) == {"hook": [], "log": []}
     assert facts_of(["hook"], 2) == {"hook": [name(2)], "log": []}
@@ -205,6 +205,17 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         changes._COMMIT: "uploads_by_id",
         changes._UNPIN: "pins_by_final",
         changes._END: "uploads_by_id",
+        lookups.OWNER_OF: "uploads_by_id",
+        outbox.TAKE: "outbox_by_upload (deliverer=? AND upload_id=?)",
+        outbox.FRESH: "outbox_by_state (deliverer=? AND state=? AND retry_at=?)",
+        outbox.RIPE: "COVERING INDEX outbox_by_state (deliverer=? AND state=? AND retry_at<?)",
+        outbox.NEXT_DUE: "outbox_by_state (deliverer=? AND state=? AND retry_at>?)",
+        outbox.PASS_ON: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid>?)",
+        outbox.STEP_BACK: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid>?)",
+        outbox.REPLAY: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid<?)",
+        outbox.HASTEN: "outbox_by_state (deliverer=? AND state=? AND retry_at>?)",
+        outbox.DEAD: "outbox_by_state (deliverer=? AND state=? AND retry_at=? AND rowid>?)",
+        outbox.DEPTH: "COVERING INDEX outbox_by_state (deliverer=?)",
         replica_lookups.OF: "replicas_by_upload",
         replica_lookups.GET: "replicas_by_upload",
         replica_lookups.AT: "INTEGER PRIMARY KEY",
@@ -232,7 +243,10 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         assert any(index in step for step in plan), (query, plan)
         assert not any(step.startswith("SCAN") and "INDEX" not in step for step in plan), (query, plan)
         sorts = any("TEMP B-TREE" in step for step in plan)
-        assert not sorts or query in (lookups.FINALS_OF, lookups.UNASSEMBLED, lookups.ADOPTABLE, *FEW), (query, plan)
+        assert not sorts or query in (lookups.FINALS_OF, lookups.UNASSEMBLED, lookups.ADOPTABLE, outbox.RIPE, *FEW), (
+            query,
+            plan,
+        )
     assert catalog.stop().called
 
 

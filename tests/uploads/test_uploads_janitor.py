@@ -8,6 +8,7 @@ from resumable.interfaces import Gone as GoneKind
 from resumable.protocol.errors import Gone, NotFound
 from resumable.uploads.engine import Limits
 from resumable.uploads.roles import ASSEMBLER, JANITOR, LocalRoles
+from tests.uploads.facts import told
 from tests.uploads.harness import EPOCH, LONG, FakeBody, pattern, sha1
 
 HOUR = 3600.0
@@ -20,8 +21,7 @@ def server(serve):
 
 
 def kinds(server, upload_id):
-    facts = server.ask(server.catalog.pending("outside", 100)).value
-    return [each.fact.kind.value for each in facts if each.fact.upload_id == upload_id]
+    return [fact.kind.value for fact in told(server, "outside") if fact.upload_id == upload_id]
 
 
 def round_after(server, seconds):

@@ -11,6 +11,7 @@ import pytest
 from resumable.interfaces import Gone as GoneKind
 from resumable.protocol.errors import Gone, NotFound
 from resumable.uploads.recovery import Recovered
+from tests.uploads.facts import told
 from tests.uploads.harness import LONG, ORPHANS, UPLOADS, FakeBody, content, pattern, sha1
 
 DATA = pattern(LONG + 7)
@@ -125,8 +126,7 @@ def test_adoption_of_everything_finishes_the_upload(serve, machine):
     server.bury()
     server = serve(machine.after_kill(), deliverers=["outside"])
     assert server.row(upload_id).finished
-    facts = server.ask(server.catalog.pending("outside", 10)).value
-    assert [each.fact.kind.value for each in facts] == ["created", "finished"]
+    assert [fact.kind.value for fact in told(server, "outside")] == ["created", "finished"]
     assert server.content(upload_id) == DATA
 
 
