@@ -316,6 +316,7 @@ async def test_a_probe_removes_what_one_that_died_has_begun_a_day_ago(versitygw_
         await it.client.init_multipart_upload(f"{prefix}/.resumable-probe", {})
         await it.remote(template=template).probe()
         assert f"{prefix}/.resumable-probe" in await it.unfinished()
+        assert await it.remote(template=template).list_unfinished(10, None) == []
         later = S3Remote(
             it.client,
             it.journal,

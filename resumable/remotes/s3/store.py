@@ -138,7 +138,10 @@ class Store:
             markers = page.markers
 
     async def list_unfinished(self, limit: int, after: Unfinished | None) -> Sequence[Unfinished]:
-        """See ISweeper. Some stores don't heed markers, or refuse one whose upload is gone by now."""
+        """See ISweeper. Some stores don't heed markers, or refuse one whose upload is gone by now.
+
+        Probes see to their own.
+        """
         markers: tuple[str, str] | None = (after.key, after.handle) if after else ("", "")
         found: list[Unfinished] = []
         while markers is not None and len(found) < limit:
@@ -149,9 +152,12 @@ class Store:
                     raise
                 page = await self._client.list_multipart_uploads(self._template.prefix)
             found.extend(Unfinished(each.key, each.upload_id, each.initiated) for each in page.uploads)
-            found = _following([each for each in found if each.key.startswith(self._template.prefix)], after)
+            found = _following([each for each in found if self._is_upload(each.key)], after)
             markers = page.markers
         return found[:limit]
+
+    def _is_upload(self, key: str) -> bool:
+        return key.startswith(self._template.prefix) and key != f"{self._template.prefix}{PROBE}"
 
     async def probe(self, now: float) -> None:
         """See IProbe. Begins a multipart, looks for its parts and for the object, and gives it up; those of probes
