@@ -28,6 +28,7 @@ GROUP = "resumable.remotes"
 BUILT_IN = {
     "az": "resumable.remotes.azure.scheme:SCHEME",
     "file": "resumable.remotes.file:SCHEME",
+    "gs": "resumable.remotes.gcs:SCHEME",
     "memory": "resumable.remotes.memory_parts:SCHEME",
     "s3": "resumable.remotes.s3.scheme:SCHEME",
 }

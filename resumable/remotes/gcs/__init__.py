@@ -1,0 +1,11 @@
+"""Google Cloud Storage. Imports google-auth, so only who uses the scheme loads this."""
+
+try:
+    import google.auth
+    import google.auth.transport.requests  # noqa: F401
+except ImportError as missing:
+    raise ImportError("google-auth is missing; run: pip install 'resumable[gcs]'") from missing
+
+from resumable.remotes.gcs.scheme import SCHEME
+
+__all__ = ["SCHEME"]

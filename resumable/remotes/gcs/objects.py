@@ -1,0 +1,118 @@
+"""What an object is given beside its bytes, and what the store tells of one.
+
+One reason to change: a property of objects that operators may set, or that comes from an upload's metadata.
+
+Invariant: whatever a client wrote into its metadata, what is made of it is printable and stays within the 8 KiB that
+the store allows; the upload's id is always among it.
+Source: https://docs.cloud.google.com/storage/docs/json_api/v1/objects, https://docs.cloud.google.com/storage/quotas
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from resumable.remotes.errors import Transient
+from resumable.remotes.interfaces import Stored
+from resumable.remotes.s3 import objects as s3
+
+ID_METADATA = s3.ID_METADATA
+LARGEST_METADATA = 8 << 10
+
+
+@frozen
+class ObjectOptions:
+    """``client_metadata``: whether the upload's metadata becomes the object's. ``acl``: a predefined one."""
+
+    storage_class: str | None = None
+    kms_key: str | None = None
+    acl: str | None = None
+    client_metadata: bool = True
+
+    def query(self) -> list[tuple[str, str]]:
+        """What requests that make objects say in their URL."""
+        named = {"kmsKeyName": self.kms_key, "predefinedAcl": self.acl}
+        return [(name, value) for name, value in named.items() if value]
+
+    def resource_for(self, upload_id: str, metadata: Mapping[str, bytes]) -> dict[str, Any]:
+        """The object's properties, fit for the journal: no secrets are among them."""
+        headers = s3.ObjectOptions(client_metadata=False).headers_for(upload_id, metadata)
+        resource: dict[str, Any] = {"contentType": headers["Content-Type"], "metadata": {ID_METADATA: upload_id}}
+        if "Content-Disposition" in headers:
+            resource["contentDisposition"] = headers["Content-Disposition"]
+        if self.storage_class:
+            resource["storageClass"] = self.storage_class
+        if self.client_metadata:
+            resource["metadata"] |= _custom(metadata, len(ID_METADATA) + len(upload_id))
+        return resource
+
+
+def _custom(metadata: Mapping[str, bytes], used: int) -> dict[str, str]:
+    """What fits, in order of the names; the store counts names and values."""
+    found = {}
+    for name in sorted(metadata):
+        plain = name.lower()
+        if not re.fullmatch(r"[a-z0-9_-]{1,128}", plain) or plain == ID_METADATA:
+            continue
+        value = "".join(char if char.isprintable() else "?" for char in _text(metadata[name])).strip()
+        size = len(plain) + len(value.encode())
+        if used + size <= LARGEST_METADATA:
+            used += size
+            found[plain] = value
+    return found
+
+
+def _text(value: bytes) -> str:
+    """What isn't UTF-8 is read as Latin-1, which loses nothing."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+@frozen
+class Object:
+    """An object in the bucket. ``crc32c`` is in base64."""
+
+    key: str
+    size: int
+    generation: str
+    etag: str | None
+    crc32c: str | None
+    metadata: Mapping[str, str]
+
+    def is_of(self, upload_id: str, size: int | None) -> bool:
+        """Whether it is this upload's, and whole."""
+        return self.metadata.get(ID_METADATA) == upload_id and size in (None, self.size)
+
+    def stored(self, bucket: str) -> Stored:
+        """As others know it."""
+        checksum = f"crc32c:{self.crc32c}" if self.crc32c else None
+        return Stored(f"gs://{bucket}/{self.key}", self.key, self.size, self.etag, self.generation, checksum)
+
+
+def object_from(operation: str, body: bytes) -> Object:
+    """The object that an answer describes. Raises Transient for what describes none."""
+    try:
+        value = json.loads(body)
+        metadata = {str(name): str(text) for name, text in (value.get("metadata") or {}).items()}
+        return Object(
+            key=str(value["name"]),
+            size=int(value["size"]),
+            generation=str(value["generation"]),
+            etag=value.get("etag"),
+            crc32c=value.get("crc32c"),
+            metadata=metadata,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Transient(f"{operation}: the answer describes no object") from None
+
+
+def encoded(crc: int) -> str:
+    """A CRC32C as the store writes it: base64 of its bytes, the highest first."""
+    return b64encode(crc.to_bytes(4, "big")).decode()

@@ -1,0 +1,89 @@
+"""What is kept of each upload in the journal.
+
+One reason to change: what must outlive the process. Invariant: key, plan and properties never change while a replica
+is open; what the store is about to be asked for is there before it is asked, but for a session, whose name only the
+store gives. A session's URI is a secret: whoever has it may write, so it has no representation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import asdict, evolve, field, frozen
+
+from resumable.remotes.interfaces import IJournal, NotThere, Plan, Stored
+from resumable.remotes.records import State
+
+
+@frozen
+class Record:
+    """One upload's replica. PLACING: the request that finishes the object may have been done.
+
+    ``confirmed``: bytes, up to the end of a part, that the store has; ``crc``: their CRC32C. ``tail``: the object that
+    holds the bytes that no session takes before its end may be there.
+    """
+
+    key: str
+    plan: Plan
+    resource: dict[str, Any]
+    state: State = State.OPEN
+    size: int | None = None
+    session: str | None = field(default=None, repr=False)
+    confirmed: int = 0
+    crc: int = 0
+    tail: bool = False
+    stored: Stored | None = None
+
+    def sized(self, size: int | None) -> Record:
+        """With the size that was given now. Raises ValueError if it was another before."""
+        if size is None or size == self.size:
+            return self
+        if self.size is not None or size < self.confirmed:
+            raise ValueError(f"the size was {self.size}, {self.confirmed} are there, and now it is {size}")
+        return evolve(self, size=size)
+
+    def anew(self) -> Record:
+        """Before anything was written."""
+        return evolve(self, state=State.OPEN, session=None, confirmed=0, crc=0)
+
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether something unfinished may be in the store."""
+        return self.session is not None or self.tail
+
+
+class Records:
+    """The records in a journal."""
+
+    def __init__(self, journal: IJournal) -> None:
+        self._journal = journal
+
+    async def load(self, upload_id: str) -> Record | None:
+        """The record; None if there was none. Raises ValueError for what isn't one."""
+        value = await self._journal.load(upload_id)
+        if value is None:
+            return None
+        try:
+            stored = Stored(**value.pop("stored")) if value.get("stored") else value.pop("stored", None)
+            plan, state = Plan.from_json(value.pop("plan")), State(value.pop("state"))
+            return Record(**value, plan=plan, state=state, stored=stored)
+        except (KeyError, TypeError):
+            raise ValueError("not a replica's record") from None
+
+    async def started(self, upload_id: str) -> Record:
+        """The record of an upload that was initiated and not aborted. Raises NotThere."""
+        record = await self.load(upload_id)
+        if record is None or record.state is State.OVER:
+            raise NotThere("the upload was not initiated here")
+        return record
+
+    async def save(self, upload_id: str, record: Record) -> Record:
+        """Make it durable; answers it."""
+        value = asdict(record, recurse=False)
+        value.update(
+            plan=record.plan.to_json(),
+            state=record.state.value,
+            stored=asdict(record.stored) if record.stored else None,
+        )
+        await self._journal.save(upload_id, value)
+        return record

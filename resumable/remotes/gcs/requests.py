@@ -1,0 +1,152 @@
+"""One request to Cloud Storage: who asks, its journey, and what the answer means.
+
+One reason to change: what all operations have in common.
+
+Invariant: a token goes only to the endpoint that it was made for. An answer that comes back is a success, or of a
+status that was named as expected; all others are raised. Memory is bounded by what all requests may hold.
+Source: https://docs.cloud.google.com/storage/docs/request-endpoints
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from urllib.parse import quote, urlencode, urlsplit
+
+from attrs import frozen
+
+from resumable.remotes.errors import AuthFailed, RemoteError, Transient
+from resumable.remotes.gcs.credentials import ITokens
+from resumable.remotes.gcs.errors import error_from
+from resumable.remotes.interfaces import IRegion
+from resumable.remotes.s3.body import HELD, BytesBody, Memory, RegionBody
+from resumable.remotes.s3.transport import STALE, Answer, IHttp
+
+GOOGLE = "https://storage.googleapis.com"
+ANSWER_SIZE = 256 << 10
+
+
+@frozen
+class Place:
+    """A bucket. ``base``: scheme, host, port and path before the API's own. ``user_project`` pays for requests."""
+
+    bucket: str
+    base: str = GOOGLE
+    user_project: str | None = None
+
+    def upload(self, kind: str, key: str, query: Sequence[tuple[str, str]] = ()) -> str:
+        """Where objects are made; ``kind``: multipart or resumable."""
+        named = [("uploadType", kind), ("name", key), *query]
+        return self._url(f"/upload/storage/v1/b/{quote(self.bucket, safe='')}/o", named)
+
+    def object(self, key: str, query: Sequence[tuple[str, str]] = ()) -> str:
+        """Where an object is looked at, read or deleted."""
+        return self._url(f"/storage/v1/b/{quote(self.bucket, safe='')}/o/{quote(key, safe='')}", query)
+
+    def is_here(self, url: str) -> bool:
+        """Whether the URL leads to our endpoint."""
+        return _origin(url) == _origin(self.base)
+
+    def _url(self, path: str, query: Sequence[tuple[str, str]]) -> str:
+        named = [*query, ("userProject", self.user_project)] if self.user_project else query
+        return f"{self.base}{path}" + (f"?{urlencode(named, quote_via=quote)}" if named else "")
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "", None, None
+    return parts.scheme, parts.hostname, port or {"https": 443, "http": 80}.get(parts.scheme)
+
+
+class Requests:
+    """Sends requests. ``sent`` counts them by operation."""
+
+    def __init__(self, place: Place, tokens: ITokens, http: IHttp, *, memory: Memory | None = None) -> None:
+        self.place = place
+        self.sent: dict[str, int] = {}
+        self._tokens = tokens
+        self._http = http
+        self._memory = memory or Memory()
+
+    async def send(
+        self,
+        operation: str,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: IRegion | bytes | None = None,
+        *,
+        expected: Collection[int] = (),
+        largest: int = ANSWER_SIZE,
+        patience: float = 1.0,
+    ) -> Answer:
+        """The answer, of a status below 300 or in ``expected``. Raises RemoteError; what reading the body raises.
+
+        A refused token is replaced once; a request on a kept connection that the store had closed goes out once more:
+        all that we ask for may be asked for twice.
+        """
+        held = 0 if body is None or isinstance(body, bytes) else min(body.size, HELD)
+        await self._memory.acquire(held)
+        try:
+            answer = await self._allowed(operation, method, url, headers or {}, body, largest, patience)
+        finally:
+            self._memory.release(held)
+        if not 200 <= answer.status < 300 and answer.status not in expected:
+            raise error_from(operation, answer.status, answer.headers, answer.body)
+        return answer
+
+    async def _allowed(
+        self,
+        operation: str,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: IRegion | bytes | None,
+        largest: int,
+        patience: float,
+    ) -> Answer:
+        token = await self._tokens.get() if self.place.is_here(url) else None
+        for _ in range(2):
+            named = {**headers, "Authorization": f"Bearer {token.value}"} if token else dict(headers)
+            answer = await self._once(operation, method, url, named, body, largest, patience)
+            if answer.status != 401 or token is None:
+                return answer
+            token = await self._tokens.renew(token)
+            if token is None:
+                return answer
+        return answer
+
+    async def _once(
+        self,
+        operation: str,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: IRegion | bytes | None,
+        largest: int,
+        patience: float,
+        again: bool = False,
+    ) -> Answer:
+        self.sent[operation] = self.sent.get(operation, 0) + 1
+        made = BytesBody(body or b"") if body is None or isinstance(body, bytes) else RegionBody(body)
+        sent = None if body is None and method in ("GET", "DELETE") else made
+        try:
+            return await self._http.request(method, url, headers, sent, largest=largest, patience=patience)
+        except RemoteError as error:
+            if error.code == STALE and not again:
+                return await self._once(operation, method, url, headers, body, largest, patience, again=True)
+            raise _named(error, operation) from None
+
+
+def _named(error: RemoteError, operation: str) -> RemoteError:
+    """The same with the operation in its reason."""
+    kind = type(error) if type(error).__init__ is RemoteError.__init__ else Transient
+    return kind(f"{operation}: {error.reason}", status=error.status, code=error.code, advice=error.advice)
+
+
+def may_not(operation: str, error: AuthFailed, right: str) -> AuthFailed:
+    """The same, naming the right that is missing."""
+    advice = f"{error.advice}; {operation} needs {right}" if error.advice else f"{operation} needs {right}"
+    return AuthFailed(error.reason, status=error.status, code=error.code, advice=advice)

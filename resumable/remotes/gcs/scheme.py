@@ -1,0 +1,129 @@
+"""``gs://bucket/prefix?options``: from what an operator says to a remote that works.
+
+One reason to change: an option of Google remotes. The options are on the page docs/google.md, word for word.
+
+Invariant: whatever can be found wrong without asking the store is found before anything is started. A URL never holds
+a secret, and no token goes over a connection that isn't encrypted.
+Source: https://docs.cloud.google.com/storage/docs/buckets#naming
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from resumable import option_values as values
+from resumable.remotes.gcs.credentials import Anonymous, GoogleTokens, ITokens, found
+from resumable.remotes.gcs.objects import ObjectOptions
+from resumable.remotes.gcs.remote import GcsRemote
+from resumable.remotes.gcs.requests import GOOGLE, Place, Requests
+from resumable.remotes.s3.transport import Http, Limits
+from resumable.remotes.schemes import Means, RemoteSpec, Scheme, flag
+
+OTHER_REQUESTS = 16
+"""Connections beside those that write parts: beginnings, ends and questions don't wait for large bodies."""
+
+OPTIONS = {
+    "endpoint": "where the store is, as `https://host` or `http://host:port` (default `STORAGE_EMULATOR_HOST`, Google)",
+    "anonymous": "`yes`: requests name nobody, as emulators want it (default `yes` with an endpoint that is `http`)",
+    "credentials": "absolute path of a JSON file of a service account, of workload identity or of a user (default where"
+    " Google's tools look)",
+    "user-project": "project that pays for the requests, for buckets whose requester does (default none)",
+    "part-size": "size of chunks, from 256K to 5G, rounded up to a multiple of 256K (default `--part-size`)",
+    "storage-class": "storage class of the objects, as `NEARLINE` (default the bucket's)",
+    "kms-key": "resource name of a Cloud KMS key (default the bucket's)",
+    "acl": "predefined ACL of the objects, as `projectPrivate`, where the bucket's access isn't uniform (default none)",
+    "metadata": "`no`: the uploads' metadata doesn't become the objects' (default `yes`)",
+}
+VARIABLES = {"endpoint": ("STORAGE_EMULATOR_HOST",)}
+_PATTERNS = {
+    "user-project": (r"[a-z0-9:.-]{1,100}", "the id or number of a project"),
+    "storage-class": (r"[A-Z_]{1,40}", "a word like NEARLINE"),
+    "kms-key": (
+        r"projects/[^/\s]+/locations/[^/\s]+/keyRings/[^/\s]+/cryptoKeys/[^/\s]+",
+        "projects/P/locations/L/keyRings/R/cryptoKeys/K",
+    ),
+    "acl": (
+        "authenticatedRead|bucketOwnerFullControl|bucketOwnerRead|private|projectPrivate|publicRead",
+        "a predefined ACL, as projectPrivate",
+    ),
+    "credentials": (r"/[^\x00-\x1f]*", "an absolute path"),
+}
+_part_size = values.size_between("256K", "5G")
+
+
+def check(spec: RemoteSpec) -> None:
+    """Raises ValueError for what can't be. See `Scheme`."""
+    options = spec.options
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", spec.bucket):
+        raise ValueError("a bucket's name has 3 to 222 of a-z, 0-9, hyphens, underscores and dots")
+    for name, (pattern, meaning) in _PATTERNS.items():
+        if options.get(name) and not re.fullmatch(pattern, options[name]):
+            raise ValueError(f"{name} is {meaning}")
+    if options.get("part-size"):
+        _size_of_parts(options, 0)
+    is_anonymous(options)
+    flag(options, "metadata", True)
+
+
+def endpoint_for(options: Mapping[str, str]) -> str:
+    """Where the store is, without a slash at the end. Raises ValueError; it repeats no URL, which may hold a secret."""
+    said = options.get("endpoint") or GOOGLE
+    url = said if "://" in said else f"http://{said}"  # as STORAGE_EMULATOR_HOST often is
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        right = False
+    if not right or "@" in url or "?" in url or "#" in url or not re.fullmatch(r"[!-~]+", url):
+        raise ValueError("an endpoint looks like https://host or http://host:port")
+    return url.rstrip("/")
+
+
+def is_anonymous(options: Mapping[str, str]) -> bool:
+    """Whether requests name nobody. Raises ValueError."""
+    is_secure = endpoint_for(options).startswith("https://")
+    anonymous = flag(options, "anonymous", not is_secure)
+    if anonymous and options.get("credentials"):
+        raise ValueError("credentials are of no use to anonymous requests; an endpoint that is http has no others")
+    if not anonymous and not is_secure:
+        raise ValueError("anonymous=no needs an endpoint that is https: anybody on the way could take the token")
+    return anonymous
+
+
+def make(spec: RemoteSpec, means: Means) -> GcsRemote:
+    """The remote. Raises ValueError. Credentials are looked for when the first request needs them."""
+    options = spec.options
+    tokens: ITokens = GoogleTokens(means.pool, means.now, found(options.get("credentials") or None))
+    if is_anonymous(options):
+        tokens = Anonymous()
+    http = Http(means.reactor, Limits(idle_timeout=means.timeout, connections=means.parts + OTHER_REQUESTS))
+    place = Place(spec.bucket, endpoint_for(options), options.get("user-project") or None)
+    return GcsRemote(
+        Requests(place, tokens, http),
+        means.journal,
+        means.now,
+        means.rng,
+        template=spec.template,
+        options=ObjectOptions(
+            storage_class=options.get("storage-class") or None,
+            kms_key=options.get("kms-key") or None,
+            acl=options.get("acl") or None,
+            client_metadata=flag(options, "metadata", True),
+        ),
+        part_size=_size_of_parts(options, means.part_size),
+        replace=spec.replace,
+        closing=http.close,
+    )
+
+
+def _size_of_parts(options: Mapping[str, str], default: int) -> int:
+    text = options.get("part-size")
+    try:
+        return _part_size(text) if text else default
+    except ValueError as error:
+        raise ValueError(f"part-size is {error}") from None
+
+
+SCHEME = Scheme("gs", make, "bucket", OPTIONS, check, VARIABLES)

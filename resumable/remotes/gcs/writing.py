@@ -1,0 +1,152 @@
+"""From chunks to bytes that the store keeps, and how many it has kept.
+
+One reason to change: how chunks get into a session, and how it is found out what is there.
+
+Invariant: a part counts when the store has kept all of it and the journal knows the checksum of all bytes up to its
+end. Before the first chunk that this process sends, and after each that failed, the store is asked what it has.
+The last bytes past a multiple of 256 KiB, which a session keeps only when it is finished, wait in an object aside.
+"""
+
+from __future__ import annotations
+
+import google_crc32c
+from attrs import evolve
+from twisted.logger import Logger
+
+from resumable.remotes.errors import NotThere, OutOfStep, Permanent, RemoteError, Transient, Unusable
+from resumable.remotes.gcs.bodies import Stretch, crc_of
+from resumable.remotes.gcs.objects import Object
+from resumable.remotes.gcs.records import Record, Records
+from resumable.remotes.gcs.sessions import QUANTUM
+from resumable.remotes.gcs.store import Store
+from resumable.remotes.interfaces import IRegion, Stored
+from resumable.remotes.records import State
+
+
+class Writing:
+    """All is in the journal and in the store, but for ``kept``: what needs not be asked for, of uploads under way."""
+
+    _log = Logger()
+
+    def __init__(self, records: Records, store: Store) -> None:
+        self._records = records
+        self._store = store
+        self._kept: dict[str, int] = {}
+
+    def forget(self, upload_id: str) -> None:
+        """The upload is over."""
+        self._kept.pop(upload_id, None)
+
+    async def write(self, upload_id: str, record: Record, data: IRegion) -> None:
+        """Write the part that follows what is confirmed."""
+        record, kept = await self._ready(upload_id, record)
+        if record.stored:
+            return
+        start, end = record.confirmed, record.confirmed + data.size
+        rest = end % QUANTUM  # only the last part has one
+        inner = end - rest
+        have = min(max(kept - start, 0), inner - start)
+        crc = await crc_of(data, have, record.crc)
+        if start + have < inner:
+            sent = Stretch(data, have, inner - start - have, crc)
+            if await self._send(upload_id, record, start + have, sent):
+                return
+            crc = sent.crc
+        if rest:
+            tail = await data.read(inner - start, rest)
+            crc = google_crc32c.extend(crc, tail)
+            record = record if record.tail else await self._records.save(upload_id, evolve(record, tail=True))
+            await self._store.write_tail(upload_id, tail)
+        await self._records.save(upload_id, evolve(record, confirmed=end, crc=crc))
+        self._kept[upload_id] = inner
+
+    async def progress(self, upload_id: str) -> int:
+        """See IRemoteStorage.get_upload_progress. The end of a part: the checksum of no other prefix is known."""
+        record = await self._records.started(upload_id)
+        if record.stored:
+            return record.stored.size
+        may_be_there = record.session is None and record.plan.is_single(record.size)
+        if may_be_there or record.state is State.PLACING:
+            there = await self._store.find_ours(upload_id, record)
+            if there:
+                return (await self.keep(upload_id, record, there)).size
+        if record.session is None:
+            return 0
+        record, kept = await self._asked(upload_id, record, record.session)
+        self._kept[upload_id] = kept
+        return record.stored.size if record.stored else record.confirmed
+
+    async def keep(self, upload_id: str, record: Record, stored: Stored) -> Stored:
+        """Remember that the object is there, then remove what was needed for it."""
+        done = await self._records.save(upload_id, evolve(record, state=State.STORED, stored=stored, session=None))
+        self.forget(upload_id)
+        await self.clean(upload_id, done)
+        return stored
+
+    async def clean(self, upload_id: str, record: Record) -> None:
+        """Remove the bytes aside of an upload that is stored. If that isn't allowed, it is stored nevertheless."""
+        if not record.tail:
+            return
+        try:
+            await self._store.delete_tail(upload_id)
+        except (Unusable, Permanent) as error:
+            self._log.warn("what is left of {upload} was not deleted: {reason}", upload=upload_id, reason=error.reason)
+            return
+        await self._records.save(upload_id, evolve(record, tail=False))
+
+    async def lost(self, upload_id: str, record: Record, why: str, cause: RemoteError | None = None) -> Stored:
+        """The session is of no more use: the object is there and ours, or all begins anew, with NotThere."""
+        self.forget(upload_id)
+        there = await self._store.find_ours(upload_id, record)
+        if there:
+            return await self.keep(upload_id, record, there)
+        if record.session is not None:
+            await self._store.sessions.cancel(record.session)
+        await self._records.save(upload_id, record.anew())
+        raise NotThere(why, status=cause.status if cause else None, code=cause.code if cause else None) from None
+
+    async def _ready(self, upload_id: str, record: Record) -> tuple[Record, int]:
+        """A record with a session, and how many bytes that has kept; or one that is stored."""
+        kept = self._kept.pop(upload_id, None)
+        if record.session is None:
+            session = await self._store.start(record)
+            return await self._records.save(upload_id, evolve(record, session=session)), 0
+        if kept is not None and kept == record.confirmed:
+            return record, kept
+        return await self._asked(upload_id, record, record.session)
+
+    async def _asked(self, upload_id: str, record: Record, session: str) -> tuple[Record, int]:
+        try:
+            kept = await self._store.sessions.ask(session)
+        except NotThere as error:
+            stored = await self.lost(upload_id, record, error.reason, error)
+            return evolve(record, stored=stored), 0
+        return await self._judged(upload_id, record, kept, record.confirmed - record.confirmed % QUANTUM)
+
+    async def _judged(self, upload_id: str, record: Record, kept: int | Object, least: int) -> tuple[Record, int]:
+        if isinstance(kept, Object):
+            if kept.is_of(upload_id, None) and kept.size != record.size:
+                await self._store.delete(record.key, kept.generation)  # nobody asked for it
+            stored = await self.lost(upload_id, record, "the session made an object that isn't the upload's")
+            return evolve(record, stored=stored), 0
+        if kept < least:
+            stored = await self.lost(upload_id, record, f"the store has only {kept} of {least} confirmed bytes")
+            return evolve(record, stored=stored), 0
+        return record, kept
+
+    async def _send(self, upload_id: str, record: Record, offset: int, data: IRegion) -> bool:
+        """Whether the object turned out to be there already.
+
+        Raises OutOfStep when the store has kept less: what it has is asked for before the rest is sent.
+        """
+        end = offset + data.size
+        try:
+            answer = await self._store.sessions.send(record.session or "", offset, data)
+        except NotThere as error:
+            await self.lost(upload_id, record, error.reason, error)
+            return True
+        record, kept = await self._judged(upload_id, record, answer, offset)
+        if record.stored or kept == end:
+            return record.stored is not None
+        reason = f"the store has kept {kept} of {end} bytes"
+        raise Transient(reason) if kept <= offset or kept > end else OutOfStep(reason, record.confirmed)

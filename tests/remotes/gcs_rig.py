@@ -1,0 +1,99 @@
+"""A Google remote over a real socket, and what a test needs to look at it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import define
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+
+from resumable.remotes.errors import NotThere
+from resumable.remotes.gcs.credentials import Anonymous, ITokens
+from resumable.remotes.gcs.remote import GcsRemote
+from resumable.remotes.gcs.requests import Place, Requests
+from resumable.remotes.interfaces import IJournal
+from resumable.remotes.journals import MemoryJournal
+from resumable.remotes.regions import BytesRegion
+from resumable.remotes.s3.transport import Http, Limits
+from tests.remotes.gcs_servers import BUCKET, Server
+from tests.remotes.s3_proxy import Proxy
+
+MIB = 1 << 20
+QUANTUM = 256 << 10
+OPERATIONS = [
+    ("StartSession", rb"POST [^ ]*uploadType=resumable"),
+    ("WriteTail", rb"POST [^ ]*resumable-tails"),
+    ("Insert", rb"POST "),
+    ("Ask", rb"(?is)PUT .*\r\ncontent-range: bytes \*/\*"),
+    ("Finish", rb"(?is)PUT .*\r\ncontent-range: bytes [^/\r]*/\d"),
+    ("Chunk", rb"PUT "),
+    ("Cancel", rb"DELETE [^ ]*upload_id="),
+    ("DeleteTail", rb"DELETE [^ ]*resumable-tails"),
+    ("Delete", rb"DELETE "),
+    ("ReadTail", rb"GET [^ ]*resumable-tails"),
+    ("LookUp", rb"GET "),
+]
+
+
+@define
+class Rig:
+    """``proxy`` stands before the server. `remote` makes another remote over the same journal, as a restart does."""
+
+    server: Server
+    proxy: Proxy
+    requests: Requests
+    journal: IJournal
+    direct: Requests
+
+    def remote(self, **more: Any) -> GcsRemote:
+        return GcsRemote(self.requests, self.journal, time.time, Random(1), **more)
+
+    async def content(self, key: str) -> bytes | None:
+        url = self.direct.place.object(key, [("alt", "media")])
+        try:
+            return (await self.direct.send("read", "GET", url, largest=256 * MIB)).body
+        except NotThere:
+            return None
+
+    async def put(self, key: str, data: bytes) -> None:
+        headers = {"Content-Type": "text/plain"}
+        await self.direct.send("put", "POST", self.direct.place.upload("media", key), headers, data)
+
+
+@asynccontextmanager
+async def rig(
+    server: Server, tokens: ITokens | None = None, limits: Limits | None = None, clock: Any = None
+) -> AsyncIterator[Rig]:
+    """Everything started, and stopped at the end."""
+    proxy = Proxy(reactor, urlsplit(server.url).port or 80, OPERATIONS)
+    port = reactor.listenTCP(0, proxy, interface="127.0.0.1")
+    http, other = Http(reactor, limits or Limits(idle_timeout=10.0), clock=clock), Http(reactor)
+    base = f"http://127.0.0.1:{port.getHost().port}"
+    requests = Requests(Place(BUCKET, base), tokens or Anonymous(), server.bend(http, server.url))
+    direct = Requests(Place(BUCKET, server.url), tokens or Anonymous(), other)
+    try:
+        yield Rig(server, proxy, requests, MemoryJournal(), direct)
+    finally:
+        await http.close()
+        await other.close()
+        await port.stopListening()
+        for each in list(proxy.open):
+            each.transport.abortConnection()
+        while proxy.open:
+            await deferLater(reactor, 0)
+        await deferLater(reactor, 0)
+
+
+async def upload(remote: Any, upload_id: str, data: bytes, metadata: dict[str, bytes] | None = None) -> Any:
+    """What the engine does when nothing goes wrong."""
+    await remote.initiate_upload(upload_id, len(data), metadata or {})
+    plan = await remote.part_plan(upload_id)
+    for part in plan.parts(len(data)):
+        await remote.write_chunk(upload_id, part.offset, BytesRegion(data[part.offset : part.end]), part.size)
+    return await remote.finalize_upload(upload_id)

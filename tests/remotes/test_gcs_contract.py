@@ -1,0 +1,88 @@
+"""The contract of remotes, over each store that speaks Google's API."""
+
+from __future__ import annotations
+
+import unittest
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+
+from resumable.remotes import keys
+from resumable.remotes.contract import RemoteContract
+from tests.remotes.gcs_rig import QUANTUM, rig
+from tests.remotes.gcs_servers import started
+
+
+class Against(RemoteContract):
+    """A prefix of its own for each test."""
+
+    name = ""
+    chunk_size = 2 * QUANTUM
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        with ExitStack() as stack:
+            directory = stack.enter_context(TemporaryDirectory())
+            cls.server = stack.enter_context(started(cls.name, Path(directory) / "root"))
+            cls.stack = stack.pop_all()
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        cls.stack.close()
+
+    def setUp(self) -> None:
+        self.template = keys.parse(prefix=uuid.uuid4().hex[:8])
+        self.rigged = rig(self.server)
+        self.rig = self.blocked(self.rigged.__aenter__())
+        super().setUp()
+
+    def tearDown(self) -> None:
+        self.blocked(self.rigged.__aexit__(None, None, None))
+
+    def blocked(self, work):
+        return pytest_twisted.blockon(pytest_twisted.defer.ensureDeferred(work))
+
+    def make_remote(self, journal):
+        self.rig.journal = journal
+        return self.rig.remote(template=self.template, part_size=self.chunk_size)
+
+    def read_object(self, key: str) -> bytes | None:
+        return self.blocked(self.rig.content(key))
+
+    def put_foreign(self, key: str, data: bytes) -> None:
+        self.blocked(self.rig.put(key, data))
+
+    def settle(self) -> None:
+        pytest_twisted.blockon(deferLater(reactor, 0))
+
+    def outcome(self, answer):
+        return pytest_twisted.blockon(answer.addBoth(lambda result: [result]))[0]
+
+
+class TestOurs(Against, unittest.TestCase):
+    name = "ours"
+
+    def tearDown(self) -> None:
+        super().tearDown()
+        assert not self.server.store.refused
+        assert not [key for key in self.server.store.objects if ".resumable-probe" in key]
+
+    def test_a_crash_at_any_save_leaves_no_bytes_aside(self) -> None:
+        before = set(self.server.store.unfinished)
+        self.test_a_crash_at_any_save_on_the_way_to_the_object_is_made_good()
+        self.test_an_abort_after_a_crash_at_any_save_leaves_nothing_unfinished()
+        left = set(self.server.store.unfinished) - before
+        assert not [key for key in left if ".resumable-" in key], "a tail"
+
+
+class TestGcpStorageEmulator(Against, unittest.TestCase):
+    name = "emulator"
+
+
+class TestFakeGcsServer(Against, unittest.TestCase):
+    name = "fake-gcs-server"
