@@ -26,6 +26,7 @@ import botocore.session
 import pytest
 from botocore.config import Config
 
+from resumable.remotes.s3.store import PROBE
 from tests.remotes.s3_proxy import OPERATIONS
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, started
 
@@ -84,9 +85,12 @@ class Store:
         self._client.put_object(Bucket=BUCKET, Key=f"{prefix}/{key}", Body=data)
 
     def multiparts(self, prefix: str) -> dict[str, str]:
-        """Unfinished uploads under the prefix: their ids by key without it."""
+        """Unfinished uploads under the prefix: their ids by key without it. What a probe that was killed has left goes
+        when a later one finds it to be a day old."""
         listed = self._client.list_multipart_uploads(Bucket=BUCKET, Prefix=f"{prefix}/").get("Uploads", [])
-        return {each["Key"].removeprefix(f"{prefix}/"): each["UploadId"] for each in listed}
+        found = {each["Key"].removeprefix(f"{prefix}/"): each["UploadId"] for each in listed}
+        found.pop(PROBE, None)
+        return found
 
     def parts(self, prefix: str, key: str) -> list[int]:
         """Sizes of the parts that are there of an unfinished upload."""
@@ -113,13 +117,14 @@ def real_store(directory: Path, *names: str) -> Iterator[Store]:
 
 @dataclass
 class Seen:
-    """A request that came. ``status``: what the store answered, 0 until it has."""
+    """A request that came, ``at`` when and ``done`` when. ``status``: what the store answered, 0 until it has."""
 
     operation: str
     target: str
     size: int
     status: int = 0
     at: float = field(default_factory=time.monotonic)
+    done: float = 0.0
 
     @property
     def key(self) -> str:
@@ -259,12 +264,13 @@ class Proxy:
         try:
             self._pass(client, reader, head, seen, trouble)
         finally:
+            seen.done = time.monotonic()
             with self._lock:
                 self._under_way -= 1
 
     def _take(self, seen: Seen) -> Trouble | None:
         for each in self._troubles:
-            if each.operation == seen.operation or (each.operation == "*" and seen.key != ".resumable-probe"):
+            if each.operation == seen.operation or (each.operation == "*" and seen.key != PROBE):
                 if each.skip:
                     each.skip -= 1
                     continue
