@@ -11,10 +11,10 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from resumable.catalog.records import to_row
+from resumable.catalog.records import FIELDS, REPLICA_FIELDS, from_replica, to_json, to_row
 from resumable.catalog.schema import APPLICATION_ID, MIGRATIONS, PAGE_SIZE, PIN
 from resumable.catalog.sqlite import SqliteCatalog
-from resumable.interfaces import Upload
+from resumable.interfaces import Fact, Replica, Upload
 
 
 class HandBatcher:
@@ -72,20 +72,35 @@ class Shelf:
 
 def first_version(shelf: Shelf, records: Sequence[Upload]) -> None:
     """Make the catalog that the first release would have made of these records."""
-    fields = (
-        "id, created_at, touched_at, length, offset, metadata, concat, partials, "
-        "finished_at, gone, gone_at, epoch, boot_id, adoptable"
-    )
+    older_version(shelf, 1, records)
+
+
+def older_version(
+    shelf: Shelf, version: int, records: Sequence[Upload], facts: Sequence[Fact] = (), replicas: Sequence[Replica] = ()
+) -> None:
+    """Make the catalog that a release of that version would have made; ``facts`` are kept for "hook"."""
+    fields = ", ".join(FIELDS.split(", ")[:14])
     with closing(sqlite3.connect(shelf.path, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        for statement in MIGRATIONS[0]:
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute("PRAGMA user_version = 1")
+        for number, statements in enumerate(MIGRATIONS[:version], 1):
+            connection.execute("BEGIN")
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN")
         for record in records:
             values = to_row(record)[:14]
             connection.execute(f"INSERT INTO uploads ({fields}) VALUES ({', '.join('?' * 14)})", values)
             connection.executemany(PIN, [(partial, record.id) for partial in record.partials])
+        for fact in facts:
+            values = ("hook", fact.upload_id, fact.kind.value, fact.at, to_json(fact.data))
+            connection.execute(
+                "INSERT INTO outbox (deliverer, upload_id, kind, at, data) VALUES (?, ?, ?, ?, ?)", values
+            )
+        for replica in replicas:
+            values = from_replica(replica.upload_id, replica)
+            connection.execute(f"INSERT INTO replicas ({REPLICA_FIELDS}) VALUES ({', '.join('?' * 16)})", values)
         connection.execute("COMMIT")

@@ -1,4 +1,4 @@
-"""SqliteCatalog keeps what ICatalog promises, and its replicas what IReplicas does."""
+"""SqliteCatalog keeps what ICatalog promises, its replicas what IReplicas does, and its outbox what IOutbox does."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from resumable.catalog.sqlite import SqliteCatalog
 from tests.catalog.contract import CatalogContract, CatalogSuite
 from tests.catalog.doubles import Shelf
+from tests.catalog.letter_contract import LetterContract
 from tests.catalog.replica_contract import ReplicaContract
 
 
@@ -34,3 +35,7 @@ class SqliteContractTests(CatalogContract, OnSqlite):
 
 class SqliteReplicaTests(ReplicaContract, OnSqlite):
     """The contract of its replicas."""
+
+
+class SqliteLetterTests(LetterContract, OnSqlite):
+    """The contract of its outbox."""

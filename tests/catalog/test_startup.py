@@ -264,6 +264,45 @@ def test_an_upload_with_a_replica_costs_one_statement_more(shelf: Shelf) -> None
     assert catalog.stop().called
 
 
+def test_a_fact_costs_one_insert_for_each_deliverer(shelf: Shelf) -> None:
+    counts = []
+    for number, deliverers in enumerate(([], ["hook"], ["hook", "log"])):
+        catalog = shelf.running(deliverers=deliverers)
+        said: list[str] = []
+        catalog._batches.open().set_trace_callback(said.append)
+        catalog.create(upload(number), [Fact(FactKind.CREATED, name(number), 1.0), Fact(FactKind.FAILED, "x", 2.0)])
+        shelf.flush()
+        assert sum("INSERT INTO outbox" in statement for statement in said) == 2 * len(deliverers)
+        counts.append(len(said))
+        assert catalog.stop().called
+    assert counts == [counts[0], counts[0] + 2, counts[0] + 4]
+
+
+@pytest.mark.parametrize("tried", [False, True])
+def test_what_waits_costs_nothing_until_it_is_due(shelf: Shelf, tried: bool) -> None:
+    """Counted in SQLite's own steps: a time of the machine's would tell little."""
+    catalog = shelf.running(deliverers=["hook"])
+    connection = catalog._batches.open()
+    steps = []
+    for _ in range(3):
+        facts = [Fact(FactKind.CREATED, name(number), 1.0) for number in range(600) for _ in range(3)]
+        catalog.create(upload(len(steps)), facts)
+        shelf.flush()
+        if tried:
+            for seq in range(1, len(facts) * (len(steps) + 1) + 1):
+                catalog.outbox.failed(seq, "no", 50.0)
+            shelf.flush()
+        count = [0]
+        connection.set_progress_handler(lambda count=count: count.__setitem__(0, count[0] + 1), 1)
+        due, coming = catalog.outbox.due("hook", 0.0, 256), catalog.outbox.next_due("hook", 0.0)
+        shelf.flush()
+        connection.set_progress_handler(None, 0)
+        assert len(due.result) == (0 if tried else 256) and coming.result == (50.0 if tried else None)
+        steps.append(count[0])
+    assert steps[0] == steps[1] == steps[2] > 0
+    assert catalog.stop().called
+
+
 def _parameters(query: str) -> int:
     numbered = [number for number in range(1, 10) if f"?{number}" in query]
     return max(numbered) if numbered else query.count("?")
