@@ -26,9 +26,9 @@ from resumable.remotes.interfaces import (
     Conflict,
     IDeletable,
     IJournal,
+    IKeyed,
     IProbe,
     IRegion,
-    IRemoteStorage,
     ISweeper,
     NotThere,
     OutOfStep,
@@ -45,7 +45,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@implementer(IRemoteStorage, IDeletable, IProbe, ISweeper)
+@implementer(IKeyed, IDeletable, IProbe, ISweeper)
 class FileRemote:
     """Takes chunks in order. ``now`` is the time in seconds since the epoch."""
 
@@ -68,9 +68,11 @@ class FileRemote:
         self._template = template or keys.parse()
         self._replace = replace
 
-    def initiate_upload(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes]) -> Deferred[str]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._initiate(upload_id, size, metadata))
+    def initiate_upload(
+        self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None = None
+    ) -> Deferred[str]:
+        """See IKeyed."""
+        return Deferred.fromCoroutine(self._initiate(upload_id, size, metadata, key))
 
     def write_chunk(self, upload_id: str, offset: int, data: IRegion, size: int) -> Deferred[None]:
         """See IRemoteStorage."""
@@ -106,10 +108,10 @@ class FileRemote:
 
     # -- how
 
-    async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes]) -> str:
+    async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None) -> str:
         record = await records.load(self._journal, upload_id)
         if record is None:
-            record = Record(self._template.render(upload_id, self._now(), metadata), State.OVER)
+            record = Record(key or self._template.render(upload_id, self._now(), metadata), State.OVER)
         if record.state is State.OVER:
             fresh, record = True, Record(record.key, handle=upload_id)
         else:

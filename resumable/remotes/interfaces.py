@@ -43,6 +43,7 @@ __all__ = [
     "IClosable",
     "IDeletable",
     "IJournal",
+    "IKeyed",
     "IPartJournal",
     "IPartRemote",
     "IPlanned",
@@ -190,6 +191,20 @@ class IRemoteStorage(Interface):
 
         The size of the object once it is finalised. Never more than the store would still have after losing its
         power, if the store promises that at all. NotThere: never initiated, aborted, or the store has lost it.
+        """
+
+
+class IKeyed(IRemoteStorage):
+    """A remote in which an upload can be given a key. Without this, it has that of the remote's own making."""
+
+    def initiate_upload(
+        upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None = None
+    ) -> Deferred[str]:
+        """``key``: the object's, as it is, relative and safe as `resumable.remotes.keys` makes them; None: the remote
+        makes one.
+
+        Counts for the first call only, as anything else that it fixes. It may be another object's, or be given to
+        several uploads: then it is as with any key that doesn't have the upload's id in it.
         """
 
 

@@ -25,9 +25,9 @@ from resumable.remotes.interfaces import (
     Conflict,
     IDeletable,
     IJournal,
+    IKeyed,
     IProbe,
     IRegion,
-    IRemoteStorage,
     ISweeper,
     NotThere,
     OutOfStep,
@@ -44,7 +44,7 @@ __all__ = ["Fault", "Faults", "MemoryRemote", "MemoryStore"]
 R = TypeVar("R")
 
 
-@implementer(IRemoteStorage, IDeletable, IProbe, ISweeper)
+@implementer(IKeyed, IDeletable, IProbe, ISweeper)
 class MemoryRemote:
     """``calls`` are the operations so far, with their upload ids. ``latency``: seconds of the clock that each takes."""
 
@@ -71,9 +71,11 @@ class MemoryRemote:
 
     # -- the five operations
 
-    def initiate_upload(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes]) -> Deferred[str]:
-        """See IRemoteStorage."""
-        return self._do("initiate_upload", upload_id, lambda fault: self._initiate(upload_id, size, metadata))
+    def initiate_upload(
+        self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None = None
+    ) -> Deferred[str]:
+        """See IKeyed."""
+        return self._do("initiate_upload", upload_id, lambda fault: self._initiate(upload_id, size, metadata, key))
 
     def write_chunk(self, upload_id: str, offset: int, data: IRegion, size: int) -> Deferred[None]:
         """See IRemoteStorage."""
@@ -126,12 +128,12 @@ class MemoryRemote:
             await _fail(fault)
         return result
 
-    async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes]) -> str:
+    async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None) -> str:
         if size is not None and self._largest is not None and size > self._largest:
             raise Permanent(f"the store takes {self._largest} bytes at most")
         record = await records.load(self._journal, upload_id)
         if record is None:
-            key = self._template.render(upload_id, self._clock.seconds(), metadata)
+            key = key or self._template.render(upload_id, self._clock.seconds(), metadata)
             record = Record(key, State.OVER)
         if record.state is State.OVER:
             record = Record(record.key, handle=self.store.next_handle(), plan=self._plan(size))

@@ -10,7 +10,7 @@ known: requests to the store are one for a single part, else one for each part a
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from attrs import asdict, evolve, frozen
@@ -20,6 +20,7 @@ from resumable.interfaces import ReplicaState, Upload
 from resumable.protocol import metadata
 from resumable.remotes.interfaces import (
     IDeletable,
+    IKeyed,
     IPartRemote,
     IPlanned,
     NotThere,
@@ -153,13 +154,20 @@ class Turn:
         if standing.untold:
             upload = self._upload
             pairs = metadata.parse(upload.metadata or "")
-            key = await self._ask(lambda: self._backend.initiate_upload(self._id, upload.length, pairs))
+            key = await self._ask(lambda: self._initiate(upload, pairs))
             standing.plan = await self._plan()
             standing.whole_parts = IPlanned.providedBy(self._backend)
             standing.told, standing.told_length = True, upload.length
             standing.replica = evolve(standing.replica, key=key)
         if standing.replica.run != self._run:
             kit.moved(await self._learn())
+
+    def _initiate(self, upload: Upload, pairs: Mapping[str, bytes]) -> Deferred[str]:
+        """With the key that it was given, or has already."""
+        key = self._standing.replica.key
+        if key is not None and IKeyed.providedBy(self._backend):
+            return IKeyed(self._backend).initiate_upload(self._id, upload.length, pairs, key)
+        return self._backend.initiate_upload(self._id, upload.length, pairs)
 
     async def _plan(self) -> Plan:
         if IPlanned.providedBy(self._backend):

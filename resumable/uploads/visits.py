@@ -9,15 +9,17 @@ from attrs import define, evolve
 
 from resumable.hooks import Answer, Changes, Granted, RequestView
 
+_NOTHING = Answer()
+
 
 @define
 class Visit:
-    """``request``: what hooks are shown of it; None where there are none. ``changes``: what they want of the upload that
-    it makes. ``answer``: what they add to the client's success."""
+    """``request``: what hooks are shown of it; None where there are none. ``changes``: what they want of the upload
+    that it makes. ``answer``: what they add to the client's success."""
 
     request: RequestView | None = None
-    changes: Changes = Changes()
-    answer: Answer = Answer()
+    changes: Changes | None = None
+    answer: Answer = _NOTHING
 
     def add(self, granted: Granted) -> None:
         """Hooks have agreed once more; where they say different things to the client, the later word counts."""

@@ -28,10 +28,10 @@ from resumable.remotes.interfaces import (
     IClosable,
     IDeletable,
     IJournal,
+    IKeyed,
     IPartRemote,
     IProbe,
     IRegion,
-    IRemoteStorage,
     ISweeper,
     Part,
     Permanent,
@@ -44,7 +44,7 @@ from resumable.remotes.records import State
 from resumable.remotes.regions import check_chunk
 
 
-@implementer(IRemoteStorage, IPartRemote, IDeletable, IProbe, ISweeper, IClosable)
+@implementer(IKeyed, IPartRemote, IDeletable, IProbe, ISweeper, IClosable)
 class AzureRemote:
     """One container and prefix. ``now``: seconds since the epoch. ``calls`` are closed with it."""
 
@@ -69,9 +69,11 @@ class AzureRemote:
         self._finishing = Finishing(self._records, store)
         self._sweeping = Sweeping(self._records, store, self._template.prefix)
 
-    def initiate_upload(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes]) -> Deferred[str]:
-        """See IRemoteStorage. Asks the store nothing."""
-        return Deferred.fromCoroutine(self._initiate(upload_id, size, metadata))
+    def initiate_upload(
+        self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None = None
+    ) -> Deferred[str]:
+        """See IKeyed. Asks the store nothing."""
+        return Deferred.fromCoroutine(self._initiate(upload_id, size, metadata, key))
 
     def write_chunk(self, upload_id: str, offset: int, data: IRegion, size: int) -> Deferred[None]:
         """See IRemoteStorage."""
@@ -118,14 +120,14 @@ class AzureRemote:
         """See IClosable. Fires when all threads have ended, which takes up to the time-out of a request."""
         return Deferred.fromCoroutine(self._calls.close())
 
-    async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes]) -> str:
+    async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None) -> str:
         record = await self._records.load(upload_id)
         if record and record.state is State.OVER and record.blocks is not Blocks.NONE:
             await self._end(upload_id, record)  # it was being aborted
         known = record if record and record.state is not State.OVER else None
         try:
             if known is None:
-                known = self._begun(upload_id, record.key if record else None, size, metadata)
+                known = self._begun(upload_id, record.key if record else key, size, metadata)
             sized = known.sized(size)
             if size is not None and size > min(sized.plan.capacity, LIMITS.largest_object):
                 raise TooLarge(f"the store takes no blobs of {size} bytes, or not when begun without a length")

@@ -12,6 +12,7 @@ from resumable.remotes.contract.kit import Kit, SpoolBroke, WatchedRegion
 from resumable.remotes.interfaces import (
     IClosable,
     IDeletable,
+    IKeyed,
     IPartRemote,
     IPlanned,
     IProbe,
@@ -23,12 +24,25 @@ from resumable.remotes.regions import BytesRegion
 
 
 class Capabilities(Kit):
-    """IDeletable, IProbe, ISweeper, IPlanned, IPartRemote, IClosable."""
+    """IDeletable, IKeyed, IProbe, ISweeper, IPlanned, IPartRemote, IClosable."""
 
     def test_capabilities_are_as_their_interfaces_say(self) -> None:
-        for interface in (IDeletable, IProbe, ISweeper, IPlanned, IPartRemote, IClosable):
+        for interface in (IDeletable, IKeyed, IProbe, ISweeper, IPlanned, IPartRemote, IClosable):
             if interface.providedBy(self.remote):
                 assert verifyObject(interface, self.remote)
+
+    # IKeyed
+
+    def test_a_key_that_is_given_is_the_objects_and_stays_so(self) -> None:
+        remote = self.need(IKeyed)
+        key = f"given/{self.id[:8]}/a name.txt"
+        assert self.ask(remote.initiate_upload(self.id, len(self.data), {}, key)) == key
+        assert self.initiate(len(self.data)) == key
+        assert self.ask(remote.initiate_upload(self.id, len(self.data), {}, "another")) == key
+        self.restart()
+        assert self.initiate(len(self.data)) == key
+        assert self.store().key == key
+        assert self.read_object(key) == self.data
 
     # IDeletable
 

@@ -31,10 +31,10 @@ from resumable.remotes.interfaces import (
     IClosable,
     IDeletable,
     IJournal,
+    IKeyed,
     IPlanned,
     IProbe,
     IRegion,
-    IRemoteStorage,
     OutOfStep,
     Permanent,
     Plan,
@@ -50,7 +50,7 @@ LIMITS = Limits(
 """A session takes any number of chunks. https://docs.cloud.google.com/storage/quotas"""
 
 
-@implementer(IRemoteStorage, IPlanned, IDeletable, IProbe, IClosable)
+@implementer(IKeyed, IPlanned, IDeletable, IProbe, IClosable)
 class GcsRemote:
     """One bucket and prefix. ``now``: seconds since the epoch. ``closing`` is called at the end."""
 
@@ -80,7 +80,7 @@ class GcsRemote:
     def initiate_upload(
         self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None = None
     ) -> Deferred[str]:
-        """See IRemoteStorage. Asks the store nothing."""
+        """See IKeyed. Asks the store nothing."""
         return Deferred.fromCoroutine(self._initiate(upload_id, size, metadata, key))
 
     def write_chunk(self, upload_id: str, offset: int, data: IRegion, size: int) -> Deferred[None]:

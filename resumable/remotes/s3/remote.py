@@ -22,10 +22,10 @@ from resumable.remotes.interfaces import (
     IClosable,
     IDeletable,
     IJournal,
+    IKeyed,
     IPartRemote,
     IProbe,
     IRegion,
-    IRemoteStorage,
     ISweeper,
     NotThere,
     Part,
@@ -47,7 +47,7 @@ from resumable.remotes.s3.store import Store
 from resumable.threads import IPool
 
 
-@implementer(IRemoteStorage, IPartRemote, IDeletable, IProbe, ISweeper, IClosable)
+@implementer(IKeyed, IPartRemote, IDeletable, IProbe, ISweeper, IClosable)
 class S3Remote:
     """One bucket and prefix. ``now``: seconds since the epoch. ``closing`` is called at the end.
 
@@ -80,9 +80,11 @@ class S3Remote:
         self._now = now
         self._closing = closing
 
-    def initiate_upload(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes]) -> Deferred[str]:
-        """See IRemoteStorage. Asks the store nothing."""
-        return Deferred.fromCoroutine(self._initiate(upload_id, size, metadata))
+    def initiate_upload(
+        self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None = None
+    ) -> Deferred[str]:
+        """See IKeyed. Asks the store nothing."""
+        return Deferred.fromCoroutine(self._initiate(upload_id, size, metadata, key))
 
     def write_chunk(self, upload_id: str, offset: int, data: IRegion, size: int) -> Deferred[None]:
         """See IRemoteStorage."""
@@ -138,14 +140,14 @@ class S3Remote:
         """See IClosable."""
         return self._closing() if self._closing else Deferred.fromCoroutine(_nothing())
 
-    async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes]) -> str:
+    async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None) -> str:
         record = await self._records.load(upload_id)
         if record and record.state is State.OVER and record.multipart is not None:
             await self._end(upload_id, record)  # it was being aborted
         known = record if record and record.state is not State.OVER else None
         try:
             if known is None:
-                known = self._begun(upload_id, record.key if record else None, size, metadata)
+                known = self._begun(upload_id, record.key if record else key, size, metadata)
             sized = known.sized(size)
             if size is not None and size > min(sized.plan.capacity, self._dialect.limits.largest_object):
                 raise TooLarge(f"the store takes no objects of {size} bytes")
@@ -196,7 +198,7 @@ class S3Remote:
         if record.multipart is None:
             record = await self._records.save(upload_id, evolve(record, multipart=""))
         else:
-            await self._store.abort_strays(record)
+            await self._store.abort_strays(upload_id, record)
         begun = evolve(record, multipart=await self._store.create(upload_id, record))
         return await self._records.save(upload_id, begun)
 
@@ -213,7 +215,7 @@ class S3Remote:
         if record.multipart:
             await self._store.abort(record.key, record.multipart)
         elif record.multipart is not None:
-            await self._store.abort_strays(record)
+            await self._store.abort_strays(upload_id, record)
         await self._records.drop_parts(upload_id)
         if record.multipart is not None:
             await self._records.save(upload_id, evolve(record, multipart=None))

@@ -47,7 +47,7 @@ class Store:
         self._options = options
         self._template = template
         self._replace = replace
-        self._look_first = not template.is_unique if look_first is None else look_first
+        self._look_first = look_first
 
     def algorithm(self, record: Record) -> Algorithm | None:
         """The checksum that was chosen when the replica was begun."""
@@ -122,12 +122,12 @@ class Store:
         with contextlib.suppress(NotThere):
             await self._client.abort_multipart_upload(key, multipart)
 
-    async def abort_strays(self, record: Record) -> None:
+    async def abort_strays(self, upload_id: str, record: Record) -> None:
         """Remove a multipart whose id we were never told.
 
         Where the key may be another upload's too nobody can tell whose it is; the sweeper finds it by its age.
         """
-        if not self._template.is_unique:
+        if not self._is_own(upload_id, record):
             return
         markers: tuple[str, str] | None = ("", "")
         while markers is not None:
@@ -180,10 +180,17 @@ class Store:
             return
         if conditional:
             headers.update(ABSENT)
-        elif self._look_first:
+        elif self._looks_first(upload_id, record):
             head = await self._head(record.key)
             if head is not None and head.metadata.get(ID_METADATA) != upload_id:
                 raise _conflict(record.key)
+
+    def _is_own(self, upload_id: str, record: Record) -> bool:
+        """Whether no other upload can have this key; one that was given may be anything."""
+        return self._template.is_unique and upload_id in record.key
+
+    def _looks_first(self, upload_id: str, record: Record) -> bool:
+        return not self._is_own(upload_id, record) if self._look_first is None else self._look_first
 
     async def _ours_or_conflict(self, upload_id: str, record: Record) -> Stored:
         ours = await self.find_ours(upload_id, record)
