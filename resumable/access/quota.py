@@ -49,6 +49,11 @@ class Ledger:
         self._used: dict[str, Usage] = {}
         self._used_overall = Usage()
 
+    @property
+    def counts(self) -> bool:
+        """Whether anything is limited."""
+        return (self._each, self._overall) != (Quota(), Quota()) or self._max_size is not None
+
     def usage(self, name: str | None) -> Usage:
         """What that identity uses; None: all of them. A copy."""
         used = self._used_overall if name is None else self._used.get(name, Usage())

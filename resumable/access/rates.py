@@ -46,6 +46,11 @@ class Buckets:
         self._most = most
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a rate at all."""
+        return self._rate.per_second is not None
+
     def wait(self, name: str, amount: float, now: float) -> float:
         """Seconds until ``amount`` is there, 0 if it is; nothing is taken."""
         if self._rate.per_second is None:
@@ -86,6 +91,16 @@ class Rates:
         self._clock = clock
         self._requests = _pair(requests)
         self._bytes = _pair(size)
+
+    @property
+    def of_requests(self) -> bool:
+        """Whether requests are limited."""
+        return any(buckets.limited for buckets in self._requests)
+
+    @property
+    def of_bytes(self) -> bool:
+        """Whether bytes are limited."""
+        return any(buckets.limited for buckets in self._bytes)
 
     def request(self, name: str) -> None:
         """One more request. Raises TooManyRequests, and then it isn't counted."""

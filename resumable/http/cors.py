@@ -14,7 +14,8 @@ from resumable.http.streaming import StreamingRequest
 METHODS = b"POST, GET, HEAD, PATCH, DELETE, OPTIONS"
 EXPOSED = (
     b"Location, Upload-Offset, Upload-Length, Upload-Defer-Length, Upload-Metadata, Upload-Concat, Upload-Expires, "
-    b"Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, Content-Disposition, Retry-After"
+    b"Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, Content-Disposition, "
+    b"Retry-After, WWW-Authenticate"
 )
 ACCEPTED = (
     b"Authorization, Content-Type, Tus-Resumable, Upload-Length, Upload-Defer-Length, Upload-Offset, Upload-Metadata, "

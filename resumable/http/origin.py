@@ -36,13 +36,35 @@ class Origin:
         """
         if self._public_url is not None:
             return self._public_url + upload_id
+        scheme, host = self.place(request)
+        if not host:
+            return self._base_path + upload_id
+        return f"{scheme}://{host}{self._base_path}{upload_id}"
+
+    def place(self, request: StreamingRequest) -> tuple[str, str]:
+        """Scheme and host (with its port) that the client used; no host if it named none."""
+        if self._public_url is not None:
+            scheme, _, rest = self._public_url.partition("://")
+            return scheme, rest.partition("/")[0]
         scheme = "https" if request.isSecure() else "http"  # type: ignore[no-untyped-call]
         host = self._host(request)
         if self._trusted and self._is_trusted(request):
             scheme, host = self._forwarded(request, scheme, host)
-        if not host:
-            return self._base_path + upload_id
-        return f"{scheme}://{host}{self._base_path}{upload_id}"
+        return scheme, host
+
+    def peer(self, request: StreamingRequest) -> str:
+        """The client's IP address; empty for one on a unix socket that no proxy speaks for."""
+        direct: str = getattr(request.getClientAddress(), "host", None) or ""  # type: ignore[no-untyped-call]
+        if self._trusted and self._is_trusted(request):
+            node = self._believed(_lines(request, b"forwarded")).get("for")
+            fors = {_address(node)} if node else set()
+            addresses = [_address(each) for line in _lines(request, b"x-forwarded-for") for each in line.split(",")]
+            if addresses:
+                foreign = (each for each in reversed(addresses) if each is None or not self._trusts(each))
+                fors.add(next(foreign, addresses[0]))
+            if len(fors) == 1:
+                return fors.pop() or direct
+        return direct.partition("%")[0]
 
     @staticmethod
     def check_host(request: StreamingRequest) -> None:
@@ -100,6 +122,15 @@ class Origin:
                 if node is None or not self._trusts(node[1] or node[2]):
                     return believed
         return believed
+
+
+def _address(node: str) -> str | None:
+    """The IP address in an element of X-Forwarded-For or a node of Forwarded, which may have a port; None without."""
+    match = _NODE.fullmatch(node.strip())
+    try:
+        return str(ip_address((match[1] or match[2]) if match else node.strip()))
+    except ValueError:
+        return None
 
 
 def _lines(request: StreamingRequest, name: bytes) -> list[str]:

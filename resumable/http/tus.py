@@ -11,20 +11,32 @@ from collections.abc import Sequence
 from klein import Klein
 from twisted.python.failure import Failure
 
+from resumable.access.interfaces import Action
 from resumable.http import errors, status
 from resumable.http.cors import Cors
 from resumable.http.download import Download, describe
+from resumable.http.entry import ANYBODY, Entrant, Entry
 from resumable.http.origin import Origin
 from resumable.http.streaming import StreamingRequest
 from resumable.interfaces import Upload
 from resumable.protocol import concat, ids, tus
-from resumable.protocol.errors import BadRequest, Gone, Held, MethodNotAllowed, NotFound, TusError, UnsupportedVersion
+from resumable.protocol.errors import (
+    BadRequest,
+    Forbidden,
+    Gone,
+    Held,
+    MethodNotAllowed,
+    NotFound,
+    TusError,
+    Unauthorized,
+    UnsupportedVersion,
+)
 from resumable.uploads.gate import Lagging
 from resumable.uploads.shield import shielded
 from resumable.uploads.uploads import CreationCut, Uploads
 
 #: What HEAD may be refused with; tus-js-client starts a new upload on anything else but 423.
-_HEAD_REFUSALS = (BadRequest, NotFound, MethodNotAllowed, Gone, UnsupportedVersion)
+_HEAD_REFUSALS = (BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, Gone, UnsupportedVersion)
 
 
 class RequestFields:
@@ -43,7 +55,8 @@ class RequestFields:
 class TusResource:
     """The upload collection and its uploads. ``max_size`` None: unlimited.
 
-    ``status_path``: the last segment of the address of an upload's status; None: it has none.
+    ``status_path``: the last segment of the address of an upload's status; None: it has none. ``entry``: who is asked
+    about each request; None: nobody.
     """
 
     app = Klein()
@@ -60,9 +73,11 @@ class TusResource:
         max_size: int | None,
         download: bool,
         status_path: str | None = "status",
+        entry: Entry | None = None,
     ) -> None:
         self._uploads = uploads
         self._origin = origin
+        self._entry = entry or Entry(origin)
         self._cors = cors
         self._base_path = base_path
         self._download = download
@@ -82,17 +97,12 @@ class TusResource:
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
-        if isinstance(failure.value, CreationCut):
-            self._describe(request, failure.value.upload)
-            request.set_field(b"location", self._origin.location(request, failure.value.upload.id).encode())
-            error = failure.value.error
-        else:
-            error = errors.as_tus_error(failure)
+        error = errors.as_tus_error(failure)
         # After a pause that took too long; or whoever sent a checksum when bytes had been committed is to notice.
         if isinstance(error, Lagging) or (isinstance(error, BadRequest) and request.body.trailers):
             request.close_after_answer()
         if request.method == b"HEAD" and not isinstance(error, _HEAD_REFUSALS):
-            error = Held("The upload can't be looked at now.")
+            error = Held("The upload can't be looked at now.", getattr(error, "retry_after", 1))
         return errors.respond(request, error)
 
     @app.route("/", methods=["OPTIONS"])
@@ -108,12 +118,19 @@ class TusResource:
         fields = RequestFields(request)
         tus.check_version(fields)
         creation = tus.parse_creation(fields, request.body.length, self._uploads.algorithms)
+        entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.CREATE, creation=creation)
         if isinstance(creation.concat, concat.Final):
             partials = [concat.upload_id(url, self._base_path) for url in creation.concat.urls]
-            upload = await self._uploads.concatenate(creation, partials)
+            await self._entry.own(entrant, partials)
+            upload = await self._uploads.concatenate(creation, partials, entrant.caller)
         else:
-            upload = await self._uploads.create(creation, request.body)
-        request.set_field(b"location", self._origin.location(request, upload.id).encode())
+            try:
+                upload = await self._uploads.create(creation, request.body, entrant.caller)
+            except CreationCut as cut:
+                self._describe(request, cut.upload)
+                self._locate(request, cut.upload, entrant)
+                raise cut.error from cut
+        self._locate(request, upload, entrant)
         if creation.has_body:
             request.set_field(b"upload-offset", b"%d" % upload.offset)
         if creation.concat_header is not None:
@@ -130,7 +147,8 @@ class TusResource:
             wanted = tus.parse_append(fields, request.body.length, self._uploads.algorithms)
         except TusError as error:
             wanted = error
-        upload = await self._uploads.append(_valid(upload_id), wanted, request.body)
+        entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.APPEND, _valid(upload_id))
+        upload = await self._uploads.append(_valid(upload_id), wanted, request.body, entrant.caller)
         request.set_field(b"upload-offset", b"%d" % upload.offset)
         self._expiry(request, upload)
         return self._empty(request, 204)
@@ -140,9 +158,13 @@ class TusResource:
         if request.method == b"GET":
             if not self._download:
                 raise NotFound("Downloads are switched off.")
+            if not self._entry.open:
+                await self._entry.admit(request, Action.READ, _valid(upload_id))
             await shielded(self._send(request, _valid(upload_id)))
             return b""
         tus.check_version(RequestFields(request))
+        if not self._entry.open:
+            await self._entry.admit(request, Action.INSPECT, _valid(upload_id))
         self._describe(request, await self._uploads.inspect(_valid(upload_id)))
         request.set_field(b"cache-control", b"no-store")
         return self._empty(request, 200)
@@ -150,6 +172,8 @@ class TusResource:
     @app.route("/<upload_id>", methods=["DELETE"])
     async def terminate(self, request: StreamingRequest, upload_id: str) -> bytes:
         tus.check_version(RequestFields(request))
+        if not self._entry.open:
+            await self._entry.admit(request, Action.TERMINATE, _valid(upload_id))
         await self._uploads.terminate(_valid(upload_id))
         return self._empty(request, 204)
 
@@ -161,6 +185,8 @@ class TusResource:
             return self.capabilities(request)
         if request.method not in (b"GET", b"HEAD"):
             raise MethodNotAllowed(["GET", "HEAD", "OPTIONS"])
+        if not self._entry.open:
+            await self._entry.admit(request, Action.STATUS, _valid(upload_id))
         return status.respond(request, await self._uploads.status(_valid(upload_id)))
 
     async def _send(self, request: StreamingRequest, upload_id: str) -> None:
@@ -170,6 +196,12 @@ class TusResource:
             return
         describe(request, upload)
         await Download(request, reader, upload.offset).run()
+
+    def _locate(self, request: StreamingRequest, upload: Upload, entrant: Entrant) -> None:
+        """The address of a new upload, with what its client has to bring along."""
+        location = self._origin.location(request, upload.id)
+        carry = entrant.identity.carry
+        request.set_field(b"location", (f"{location}?{carry}" if carry else location).encode())
 
     def _describe(self, request: StreamingRequest, upload: Upload) -> None:
         """Everything HEAD tells of an upload."""

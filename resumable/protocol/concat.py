@@ -52,9 +52,10 @@ def upload_id(url: str, base_path: str, *others: str) -> str:
     if ids.valid(url):
         return url
     authority = _AUTHORITY.match(url)
-    path = url[authority.end() :] if authority else url
+    # What signs a URL goes in its query, which names no upload.
+    path = (url[authority.end() :] if authority else url).partition("?")[0]
     parent, _, segment = path.rpartition("/")
-    # A base path may end in a slash or not; doubled slashes, dots, queries and escapes match neither it nor an id.
+    # A base path may end in a slash or not; doubled slashes, dots and escapes match neither it nor an id.
     if ids.valid(segment) and any(parent == base.rstrip("/") for base in (base_path, *others)):
         return segment
     raise BadRequest(f"Upload-Concat: {shown(url)} is not the URL of an upload here.")

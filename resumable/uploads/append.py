@@ -21,13 +21,15 @@ from zope.interface import implementer
 from resumable.interfaces import BodyLost, IBody, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum, Digest
-from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge
+from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge, TusError
 from resumable.protocol.rules import Plan
 from resumable.spool.sink import Sink
+from resumable.uploads.caller import NOBODY, Caller
 from resumable.uploads.engine import Engine
 from resumable.uploads.finishing import check_repeated
 from resumable.uploads.gate import Gate
 from resumable.uploads.holds import IHolder
+from resumable.uploads.quota import FREE, IAccount, settle
 from resumable.uploads.record import Record
 
 #: A body up to this size is gathered in memory and committed in one group step.
@@ -45,6 +47,7 @@ class Append:
     """An append under way: `run` drives it, newer requests talk to it as the holder, `release` ends it."""
 
     __slots__ = (
+        "_account",
         "_algorithms",
         "_body",
         "_checksum",
@@ -74,6 +77,7 @@ class Append:
         """``upload`` is what is known of it so far; `run` gets the record as it is under the hold."""
         self._engine = engine
         self._record = Record(engine, upload, start)
+        self._account: IAccount = FREE
         self._body = body
         self._algorithms = algorithms
         self._checksum: Checksum | None = None
@@ -158,12 +162,16 @@ class Append:
         checksum: Checksum | None = None,
         trailer: bool = False,
         new: bool = False,
+        account: IAccount = FREE,
+        by: Caller = NOBODY,
     ) -> Upload:
         """Receive the body and commit it; answers the upload as it then is.
 
         Raises the reason why the body ended early, or what went wrong; what may be kept has been committed by then.
-        ``new`` says that the catalog has no record yet; ``trailer`` that the checksum comes after the body.
+        ``new`` says that the catalog has no record yet; ``trailer`` that the checksum comes after the body. ``account``
+        has room for the upload's length, or else for as much of the body as was declared.
         """
+        self._account = account
         self._plan = self._record.plan = plan
         self._record.upload, self._record.is_new = upload, new
         self._checksum, self._trailer = checksum, trailer
@@ -174,7 +182,7 @@ class Append:
         sink.on_resume = self._listen
         if not upload.finished:  # else nothing is written: at most, the withheld last byte is looked at
             sink.on_pressure = self._open_soon
-            self._gate = Gate(self._engine, sink, self._stop)
+            self._gate = Gate(self._engine, sink, self._stop, by.pace)
         self._engine.schedule.add(self)
         await self._receive(sink)
         await self._conclude(sink)
@@ -185,8 +193,9 @@ class Append:
         self._engine.schedule.remove(self)
         self._stop(None)
         if self._sink is not None:
-            leftover = self._record.opened and self._received > self.committed
+            leftover = self._record.opened and max(self._received, self._sink.received) > self.committed
             await self._sink.close(self.committed if leftover else None)
+        settle(self._account, self.upload)  # before anybody else may append: what wasn't kept is theirs to use
         self._engine.holds.release(self.upload.id, self)
         self._released = True
         for waiter in self._waiting:
@@ -220,6 +229,8 @@ class Append:
         assert sink is not None
         self._heard = self._engine.clock.seconds()
         received, before = sink.received, self._received
+        if self._plan.length is None and not self._fits(received):
+            return
         self._received = received
         if not self.upload.finished and not self._engine.space.spend(received - before):
             self._stop(NoSpace())
@@ -228,7 +239,7 @@ class Append:
             self._stop(TooLarge(_OVERRUN))
         if self._end.called or self._gate is None:
             return
-        self._gate.check()
+        self._gate.check(received - before)
         if self._lock.locked:
             return
         if not self._record.opened:
@@ -236,6 +247,18 @@ class Append:
                 self._open_soon()
         elif self.committable - self.committed >= PART:
             self.commit_soon()
+
+    def _fits(self, received: int) -> bool:
+        """Whether there is room for all that was received of a length that isn't known. What there is none for stays
+        out of account, and is never committed."""
+        if self._end.called:
+            return False
+        try:
+            self._account.reach(received)
+        except TusError as refusal:
+            self._stop(refusal)
+            return False
+        return True
 
     def _stop(self, reason: BaseException | None) -> None:
         """The body's end, or ours: the first one counts. None means that all of it was received."""
@@ -278,7 +301,8 @@ class Append:
             if self._end.called or self.committable <= self.committed:
                 return
             await self._open(sink)
-            await self._record.commit(self._plan.committable(await sink.sync()), whole=False)
+            synced = min(await sink.sync(), self._received)  # not what there was no room for
+            await self._record.commit(self._plan.committable(synced), whole=False)
         finally:
             self._lock.release()
         if self.committable - self.committed >= PART and not self._end.called:
@@ -300,7 +324,7 @@ class Append:
         finally:
             self._lock.release()
         if isinstance(reason, TooLarge):
-            reason = TooLarge(_OVERRUN, offset=self.committed)
+            reason = TooLarge(reason.detail, offset=self.committed)
         if reason is not None:
             raise reason
 

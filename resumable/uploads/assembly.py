@@ -7,6 +7,7 @@ its offset is committed only after that. A crash at any point leaves it to be as
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -20,6 +21,7 @@ from resumable.spool import SpoolDamaged
 from resumable.threads import Stopped
 from resumable.uploads.engine import Engine
 from resumable.uploads.janitor import Janitor
+from resumable.uploads.quota import account_of, settle
 
 log = Logger()
 
@@ -94,18 +96,27 @@ class Assembler:
         if len(ready) < len(found):
             return
         try:
-            rules.final_length((each.length for each in ready), engine.limits.max_size)
+            rules.final_length((each.length for each in ready), engine.largest(final.max_size))
+            account = account_of(engine.quota, final)
+            account.reach(sum(each.offset for each in ready))
         except TooLarge:
             await self._janitor.end(final, Gone.TERMINATED)
             return
-        sources = [(each.id, each.offset) for each in ready]
         try:
-            await engine.spool.assemble(final_id, sources, stopping=self._interrupted)
+            final = await self._copied(final, ready)
+        finally:
+            settle(account, final)
+
+    async def _copied(self, final: Upload, partials: Sequence[Upload]) -> Upload:
+        """Copy them, and commit that; answers the final's record."""
+        sources = [(each.id, each.offset) for each in partials]
+        try:
+            await self._engine.spool.assemble(final.id, sources, stopping=self._interrupted)
         except SpoolDamaged as damage:
             log.error("a partial's data file is shorter than its committed offset", upload=damage.upload_id)
-            await self._lost(final, partials[damage.upload_id])
-        else:
-            await self._finish(final, sum(each.offset for each in ready))
+            await self._lost(final, next(each for each in partials if each.id == damage.upload_id))
+            return final
+        return await self._finish(final, sum(each.offset for each in partials))
 
     def _interrupted(self) -> bool:
         """Whether the next start goes on with it. Raises NoSpace at the reserve: a copy can be larger than the disk."""
@@ -119,16 +130,18 @@ class Assembler:
         await self._janitor.end(final, Gone.TERMINATED)
         await self._janitor.reclaim()
 
-    async def _finish(self, final: Upload, length: int) -> None:
+    async def _finish(self, final: Upload, length: int) -> Upload:
         engine = self._engine
         now = engine.wall()
         after = evolve(final, length=length, offset=length, touched_at=max(now, final.touched_at), finished_at=now)
         fact = engine.fact(FactKind.FINISHED, after)
         if await engine.catalog.commit(Commit(final.id, final.epoch, 0, length, now, length, True, [fact])):
             engine.committed(after)
+            final = after
         else:
             await engine.spool.remove([final.id])
         await self._janitor.reclaim()
+        return final
 
     @staticmethod
     def _failed(failure: Failure, upload_id: str) -> None:

@@ -18,6 +18,7 @@ from resumable.protocol.errors import InternalError, NoSpace, TusError, Unavaila
 from resumable.replicas import IReplicas, IReplication, NoReplication
 from resumable.spool.files import Spool
 from resumable.uploads.holds import IHolds
+from resumable.uploads.quota import IQuota, NoQuota
 from resumable.uploads.schedule import Schedule
 from resumable.uploads.space import Space
 
@@ -62,9 +63,14 @@ class Engine:
     schedule: Schedule
     replication: IReplication = field(factory=NoReplication)
     replicas: IReplicas | None = None
+    quota: IQuota = field(factory=NoQuota)
     delete_objects: bool = True
     on_partial_finished: Callable[[str], None] = field(default=lambda _: None)
     on_ended: Callable[[str], None] = field(default=lambda _: None)
+
+    def largest(self, *own: int | None) -> int | None:
+        """How large an upload may be at the most: the lowest of the operator's maximum and of its own; None: any."""
+        return min((each for each in (self.limits.max_size, *own) if each is not None), default=None)
 
     def expires_at(self, upload: Upload) -> float | None:
         """When this upload will be removed if nobody touches it; None when it won't."""

@@ -1,7 +1,7 @@
-"""Clients wait while the remotes lag behind the spool by more than the operator allows.
+"""Clients wait while the remotes lag behind the spool by more than the operator allows, and when they send too fast.
 
 Reason to change: what is asked of clients then. Invariant: such a pause is ours, so it counts for none of the guards
-against silent clients; it is bounded, and ends with everything received committed.
+against silent clients; it is bounded. One for the lag ends with everything received committed, if not before.
 """
 
 from __future__ import annotations
@@ -30,20 +30,34 @@ def check_admitted(engine: Engine) -> None:
 
 
 class Gate:
-    """The pauses of one append: `check` when bytes come or are about to, `close` at its end."""
+    """The pauses of one append: `check` when bytes came or are about to, `close` at its end.
 
-    __slots__ = ("_admitted", "_engine", "_give_up", "_sink", "_timer")
+    ``pace``: see `resumable.uploads.caller.Caller`.
+    """
 
-    def __init__(self, engine: Engine, sink: Sink, give_up: Callable[[Lagging], None]) -> None:
+    __slots__ = ("_admitted", "_engine", "_give_up", "_pace", "_pausing", "_sink", "_timer")
+
+    def __init__(
+        self,
+        engine: Engine,
+        sink: Sink,
+        give_up: Callable[[Lagging], None],
+        pace: Callable[[int], float] | None = None,
+    ) -> None:
         self._engine = engine
         self._sink = sink
         self._give_up = give_up
+        self._pace = pace
         self._timer: IDelayedCall | None = None
+        self._pausing: IDelayedCall | None = None
         self._admitted: Deferred[None] | None = None
 
-    def check(self) -> None:
-        """Pause the sink's producer if the lag is too large, until it no longer is."""
+    def check(self, size: int = 0) -> None:
+        """``size`` bytes came: pause the sink's producer if the lag is too large, until it no longer is, or for as
+        long as it was too fast."""
         engine = self._engine
+        if self._pace is not None:
+            self._slow_down(self._pace(size))
         if self._timer is not None or engine.replication.admits():
             return
         self._sink.hold(True)
@@ -53,16 +67,26 @@ class Gate:
 
     def close(self) -> None:
         """No pause any more, and none left behind."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        for timer in (self._timer, self._pausing):
+            if timer is not None and timer.active():
+                timer.cancel()
         if self._admitted is not None:
             self._admitted.cancel()
+
+    def _slow_down(self, seconds: float) -> None:
+        if seconds > 0 and self._pausing is None:
+            self._sink.hold(True)
+            self._pausing = self._engine.clock.callLater(seconds, self._paused)
+
+    def _paused(self) -> None:
+        self._pausing = None
+        self._sink.hold(self._timer is not None)
 
     def _open(self, _: None) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._sink.hold(False)
+        self._sink.hold(self._pausing is not None)
 
     def _overdue(self) -> None:
         self._give_up(Lagging(_LAGGING, self._engine.limits.retry_after))

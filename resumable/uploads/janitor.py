@@ -9,8 +9,9 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
-from resumable.interfaces import FactKind, Gone, Upload
+from resumable.interfaces import CatalogUnavailable, FactKind, Gone, Upload
 from resumable.uploads.engine import Engine
+from resumable.uploads.quota import account_of
 
 log = Logger()
 
@@ -37,6 +38,7 @@ class Janitor:
         ended = await engine.catalog.end(upload.id, gone, engine.wall(), facts, delete)
         if ended:
             engine.ended(upload.id)
+            await self._uncount(upload)
         if ended and upload.is_partial and not await self._finished(upload):
             for final in await engine.catalog.finals_of(upload.id):
                 await self.end(final, gone)
@@ -46,6 +48,16 @@ class Janitor:
         """Whether it has all its bytes, be it by an eviction since ``upload`` was read."""
         row = upload if upload.finished else await self._engine.catalog.get(upload.id)
         return row is not None and row.finished
+
+    async def _uncount(self, upload: Upload) -> None:
+        """What is gone counts for nothing, and doesn't change any more; since ``upload`` was read, it may have."""
+        engine = self._engine
+        if engine.quota.counts:
+            try:
+                upload = await engine.catalog.get(upload.id) or upload
+            except CatalogUnavailable:
+                log.warn("what an upload counted for is not certain until the next start", upload=upload.id)
+            account_of(engine.quota, upload).remove()
 
     async def reclaim(self) -> None:
         """Remove the data of all that is gone or dropped. What was so at the call is off the disk when it returns."""

@@ -19,12 +19,14 @@ from resumable.protocol.rules import Plan
 from resumable.spool import Reader
 from resumable.uploads.append import Algorithms, Append
 from resumable.uploads.assembly import Assembler
+from resumable.uploads.caller import NOBODY, Caller
 from resumable.uploads.engine import Engine, as_answer, log
 from resumable.uploads.finishing import Finishing
 from resumable.uploads.gate import check_admitted
 from resumable.uploads.holds import HoldMoved
 from resumable.uploads.janitor import Janitor
 from resumable.uploads.lookup import Lookup, present
+from resumable.uploads.quota import IAccount, account_of
 from resumable.uploads.shield import shielded
 from resumable.uploads.status import UploadStatus, status_of
 
@@ -60,23 +62,25 @@ class Uploads:
         self._under_way: set[Append] = set()
         self._stopping = False
 
-    def create(self, creation: tus.Creation, body: IBody) -> Deferred[Upload]:
+    def create(self, creation: tus.Creation, body: IBody, by: Caller = NOBODY) -> Deferred[Upload]:
         """A new upload, with as much of the body as there was. Not for finals: see `concatenate`.
 
         Raises CreationCut when the body failed after the upload was made, or when one without bytes isn't stored in
         time. One with bytes that isn't is answered with its last byte withheld.
         """
-        made = shielded(self._create(creation, body))
+        made = shielded(self._create(creation, body, by))
         return made.addCallback(lambda upload: Deferred.fromCoroutine(self._acknowledge(upload)))
 
-    def append(self, upload_id: str, request: tus.Append | TusError, body: IBody) -> Deferred[Upload]:
+    def append(
+        self, upload_id: str, request: tus.Append | TusError, body: IBody, by: Caller = NOBODY
+    ) -> Deferred[Upload]:
         """Bytes for an upload. ``request`` is an error where the header was malformed: it is raised only if the
         upload is there and no final (404, 410 and 403 come first). Unavailable when it isn't stored in time."""
-        return shielded(self._append(upload_id, request, body)).addCallback(self._finishing.acknowledged)
+        return shielded(self._append(upload_id, request, body, by)).addCallback(self._finishing.acknowledged)
 
-    def concatenate(self, creation: tus.Creation, partial_ids: Sequence[str]) -> Deferred[Upload]:
+    def concatenate(self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller = NOBODY) -> Deferred[Upload]:
         """A final upload made of these partials, in this order; durable at once, its bytes follow (T50 to T60)."""
-        return shielded(self._concatenate(creation, partial_ids))
+        return shielded(self._concatenate(creation, partial_ids, by))
 
     def inspect(self, upload_id: str) -> Deferred[Upload]:
         """The upload as HEAD may report it: a live holder has committed, a silent one was evicted.
@@ -102,27 +106,33 @@ class Uploads:
         """Try again what was parked of this upload, in one remote or in all; answers how many replicas that were."""
         return shielded(self._restart(upload_id, remote))
 
-    async def _create(self, creation: tus.Creation, body: IBody) -> Upload:
+    async def _create(self, creation: tus.Creation, body: IBody, by: Caller) -> Upload:
         engine = self.engine
         self._check_open()
-        plan = rules.admit_creation(creation, body.length, engine.limits.max_size)
+        plan = rules.admit_creation(creation, body.length, engine.largest(by.max_size))
         engine.space.admit()
         check_admitted(engine)
-        upload = self._new(creation, creation.length)
-        if creation.has_body or creation.length == 0:
-            append = Append(engine, upload, 0, body, self.algorithms)
+        account = engine.quota.open(by.name, creation.length)
+        upload = self._new(creation, creation.length, by)
+        if not creation.has_body and creation.length != 0:
+            return await self._record(upload, account)
+        append = Append(engine, upload, 0, body, self.algorithms)
+        try:
+            if plan.length is None:
+                account.reach(body.length or 0)
             await engine.holds.take(upload.id, append, 0)
-            try:
-                return await self._run(append, upload, plan, creation, new=True)
-            except TusError as error:
-                if append.recorded:
-                    raise CreationCut(append.upload, error) from error
-                if error.status >= 500:
-                    await self._discard(upload.id)
-                raise
-        return await self._record(upload)
+            return await self._run(append, upload, plan, creation, account, by, new=True)
+        except TusError as error:
+            if append.recorded:
+                raise CreationCut(append.upload, error) from error
+            if error.status >= 500:
+                await self._discard(upload.id)
+            raise
+        finally:
+            if not append.recorded:
+                account.remove()
 
-    def _new(self, creation: tus.Creation, length: int | None, partials: Sequence[str] = ()) -> Upload:
+    def _new(self, creation: tus.Creation, length: int | None, by: Caller, partials: Sequence[str] = ()) -> Upload:
         now = self.engine.wall()
         return Upload(
             id=self._new_id(),
@@ -132,13 +142,19 @@ class Uploads:
             metadata=creation.metadata,
             concat=creation.concat_header,
             partials=tuple(partials),
+            owner=by.name or None,
+            max_size=by.max_size,
         )
 
-    async def _record(self, upload: Upload) -> Upload:
+    async def _record(self, upload: Upload, account: IAccount) -> Upload:
+        created = None
         try:
             created = await self.engine.create(upload, [self.engine.fact(FactKind.CREATED, upload)])
         except Exception as error:
             raise as_answer(error, upload.id) from error
+        finally:
+            if created is None:
+                account.remove()
         if created is None:
             raise BadRequest("An upload with this id was made before.")
         return created
@@ -162,7 +178,7 @@ class Uploads:
         except (CatalogUnavailable, OSError):
             log.warn("a failed creation's data stays until the next start", upload=upload_id)
 
-    async def _append(self, upload_id: str, request: tus.Append | TusError, body: IBody) -> Upload:
+    async def _append(self, upload_id: str, request: tus.Append | TusError, body: IBody, by: Caller) -> Upload:
         self._check_open()
         if isinstance(request, TusError):
             self._check_appendable(await present(self.engine, upload_id))
@@ -178,21 +194,32 @@ class Uploads:
                 raise OffsetMismatch(upload.offset, request.offset) from None
             upload = engine.shown(await present(engine, upload_id))
             self._check_appendable(upload)
-            plan = rules.admit_append(upload.offset, upload.length, request, body.length, engine.limits.max_size)
+            largest = engine.largest(upload.max_size, by.max_size)
+            plan = rules.admit_append(upload.offset, upload.length, request, body.length, largest)
             if body.length != 0 and not upload.finished:
                 engine.space.admit()
+            account = account_of(engine.quota, upload)
+            account.reach(plan.start + (body.length or 0) if plan.length is None else plan.length)
         except BaseException:
             self._under_way.discard(append)
             await append.release()
             raise
-        return await self._run(append, upload, plan, request)
+        return await self._run(append, upload, plan, request, account, by)
 
     async def _run(
-        self, append: Append, upload: Upload, plan: Plan, request: tus.Creation | tus.Append, new: bool = False
+        self,
+        append: Append,
+        upload: Upload,
+        plan: Plan,
+        request: tus.Creation | tus.Append,
+        account: IAccount,
+        by: Caller,
+        new: bool = False,
     ) -> Upload:
         self._under_way.add(append)
+        checksum, trailer = request.checksum, request.checksum_trailer
         try:
-            return await append.run(upload, plan, checksum=request.checksum, trailer=request.checksum_trailer, new=new)
+            return await append.run(upload, plan, checksum=checksum, trailer=trailer, new=new, account=account, by=by)
         except Exception as error:
             answer = await self._lookup.answer(error, upload.id)
             if answer is error:
@@ -202,7 +229,7 @@ class Uploads:
             self._under_way.discard(append)
             await append.release()
 
-    async def _concatenate(self, creation: tus.Creation, partial_ids: Sequence[str]) -> Upload:
+    async def _concatenate(self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller) -> Upload:
         self._check_open()
         assert isinstance(creation.concat, Final)
         engine = self.engine
@@ -214,10 +241,11 @@ class Uploads:
             partial = partials.get(partial_id)
             if partial is None or partial.gone or not partial.is_partial:
                 raise BadRequest(f"Upload-Concat: {partial_id} is no partial upload here.")
-        length = rules.final_length((partials[each].length for each in partial_ids), engine.limits.max_size)
+        length = rules.final_length((partials[each].length for each in partial_ids), engine.largest(by.max_size))
         engine.space.admit()
         check_admitted(engine)
-        final = await self._record(self._new(creation, length, partial_ids))
+        account = engine.quota.open(by.name, length)
+        final = await self._record(self._new(creation, length, by, partial_ids), account)
         self._assembler.wake(final.id)
         return final
 

@@ -1,0 +1,98 @@
+"""Every request is asked about before anything is done for it.
+
+Reason to change: what of a request goes into the question, or what of its answer the use cases need. Invariant: nothing
+of a body is read, and no upload looked up, for somebody who wasn't let in; where nobody is asked, that costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from urllib.parse import unquote
+
+from attrs import field, frozen
+
+from resumable.access.certificates import subject_of
+from resumable.access.guard import Guard
+from resumable.access.interfaces import Action, Ask, Identity
+from resumable.access.rates import Rates
+from resumable.http.origin import Origin
+from resumable.http.streaming import StreamingRequest
+from resumable.protocol.errors import BadRequest, Forbidden, NotFound
+from resumable.protocol.tus import Creation
+from resumable.uploads.caller import NOBODY, Caller
+
+_FOR_ADMINS = frozenset({Action.LIST, Action.ADMIN})
+
+
+@frozen
+class Entrant:
+    """Somebody who was let in: who it is, and what uploads are told of them."""
+
+    identity: Identity = field(factory=lambda: Identity(""))
+    caller: Caller = NOBODY
+
+
+ANYBODY = Entrant()
+
+
+class Entry:
+    """``guard`` None: nobody is asked, and nobody may do what is for admins. ``rates``: those that it counts by."""
+
+    def __init__(self, origin: Origin, guard: Guard | None = None, rates: Rates | None = None) -> None:
+        self._origin = origin
+        self._guard = guard
+        self._rates = rates if rates is not None and (rates.of_requests or rates.of_bytes) else None
+        #: Whether `admit` would let in anybody for everyday things: who asks need not wait for it.
+        self.open = guard is None and self._rates is None
+
+    async def admit(
+        self, request: StreamingRequest, action: Action, upload_id: str | None = None, creation: Creation | None = None
+    ) -> Entrant:
+        """Who it is that may do this. Raises what `Guard.check` does."""
+        peer = self._origin.peer(request)
+        if self._guard is not None:
+            ask = self._ask(request, action, upload_id, creation, peer)
+            identity = await self._guard.check(ask)
+        elif action in _FOR_ADMINS:
+            raise Forbidden("You may not do this.")
+        else:
+            identity = Identity("")
+            if self._rates is not None:
+                self._rates.request(peer)
+        pace = None
+        if self._rates is not None and self._rates.of_bytes:
+            pace = partial(self._rates.received, identity.name or peer)
+        return Entrant(identity, Caller(identity.name, identity.limits.max_size, pace))
+
+    async def own(self, entrant: Entrant, partial_ids: Sequence[str]) -> None:
+        """That these partial uploads are theirs. Raises BadRequest, the same as for one that isn't there."""
+        if self._guard is not None:
+            for partial_id in partial_ids:
+                try:
+                    await self._guard.own(entrant.identity, partial_id)
+                except NotFound:
+                    raise BadRequest(f"Upload-Concat: {partial_id} is no partial upload here.") from None
+
+    def _ask(
+        self, request: StreamingRequest, action: Action, upload_id: str | None, creation: Creation | None, peer: str
+    ) -> Ask:
+        path, _, query = request.uri.decode("latin-1").partition("?")
+        scheme, host = self._origin.place(request)
+        return Ask(
+            action,
+            request.method.decode("latin-1"),
+            unquote(path),
+            query,
+            {
+                name.decode("latin-1").lower(): tuple(line.decode("latin-1").strip(" \t") for line in lines)
+                for name, lines in request.requestHeaders.getAllRawHeaders()
+            },
+            upload_id,
+            scheme,
+            host,
+            peer,
+            subject_of(request.channel.transport),
+            None if creation is None else creation.length,
+            None if creation is None else creation.metadata,
+        )
