@@ -48,6 +48,11 @@ class Health:
         self._hastening: Deferred[None] | None = None
         self._stopped = False
 
+    @property
+    def admits(self) -> bool:
+        """Whether a turn may begin now. Not until all is due that waited: else what never failed would go first."""
+        return self.breaker.admits and self._hastening is None
+
     def failed(self, trouble: Trouble, trial: bool) -> None:
         """A turn failed for a reason that concerns the whole remote."""
         if self.breaker.failed(trial, trouble.asked):

@@ -192,7 +192,8 @@ class Lane:
         self._pump()
 
     def _look(self) -> None:
-        self._agenda.look()
+        """In the order of the catalog: what was found before all was due comes in its turn."""
+        self._agenda.forget()
         self._pump()
 
     def _offer(self, replica: Replica, upload: Upload | None) -> bool:
@@ -203,13 +204,13 @@ class Lane:
         """Begin what may begin."""
         if self._pumping or not self._running:
             return
-        breaker = self._health.breaker
+        health = self._health
         self._pumping = True
-        while len(self._active) < ACTIVE and breaker.admits and (upload_id := self._agenda.take()) is not None:
+        while len(self._active) < ACTIVE and health.admits and (upload_id := self._agenda.take()) is not None:
             if upload_id not in self._active:
                 self._begin(upload_id)
         self._pumping = False
-        if breaker.admits:
+        if health.admits:
             self._agenda.refill()
 
     def _begin(self, upload_id: str) -> None:
@@ -271,7 +272,8 @@ class Lane:
                 _log.debug("later: {reason}", upload=upload_id, remote=self.remote.name, reason=trouble.reason)
                 self._agenda.later(upload_id, CATALOG_PAUSE)
             elif await self._setbacks.record(standing, work.turn, trouble, counts):
-                self._pauses(standing)
+                if not self._pauses(standing):  # recording it took longer than the pause
+                    self._agenda.add(upload_id)
             else:
                 self._known.forget(upload_id, standing)
                 work.standing = None
