@@ -125,7 +125,7 @@ class NoHooks:
     def note(self, upload: UploadView, request: RequestView | None = None) -> None: ...
 
 
-def view(upload: Upload, identity: str | None = None) -> UploadView:
+def view(upload: Upload) -> UploadView:
     """The upload as hooks see it."""
     return UploadView(
         upload.id,
@@ -135,7 +135,7 @@ def view(upload: Upload, identity: str | None = None) -> UploadView:
         upload.metadata,
         upload.is_partial,
         upload.partials,
-        identity,
+        upload.owner,
     )
 
 

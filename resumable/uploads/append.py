@@ -31,6 +31,7 @@ from resumable.uploads.gate import Gate
 from resumable.uploads.holds import IHolder
 from resumable.uploads.quota import FREE, IAccount, settle
 from resumable.uploads.record import Record
+from resumable.uploads.visits import Visit
 
 #: A body up to this size is gathered in memory and committed in one group step.
 SMALL = 64 * 1024
@@ -63,6 +64,7 @@ class Append:
         "_received",
         "_record",
         "_released",
+        "_repeats",
         "_sink",
         "_starting",
         "_trailer",
@@ -73,10 +75,21 @@ class Append:
     _sink: Sink | None
     _gate: Gate | None
 
-    def __init__(self, engine: Engine, upload: Upload, start: int, body: IBody, algorithms: Algorithms) -> None:
-        """``upload`` is what is known of it so far; `run` gets the record as it is under the hold."""
+    def __init__(
+        self,
+        engine: Engine,
+        upload: Upload,
+        start: int,
+        body: IBody,
+        algorithms: Algorithms,
+        visit: Visit,
+        new: bool = False,
+    ) -> None:
+        """``upload`` is what is known of it so far; `run` gets the record as it is under the hold. ``new`` says that
+        the catalog has no record yet."""
         self._engine = engine
-        self._record = Record(engine, upload, start)
+        self._record = Record(engine, upload, start, visit, new)
+        self._repeats = False
         self._account: IAccount = FREE
         self._body = body
         self._algorithms = algorithms
@@ -122,7 +135,7 @@ class Append:
     @property
     def committable(self) -> int:
         """How far commits may go while the end of the body hasn't been seen."""
-        if self._sink is None or self.upload.finished:
+        if self._sink is None or self._repeats:
             return self.committed
         return self._plan.committable(self._received)
 
@@ -161,26 +174,27 @@ class Append:
         *,
         checksum: Checksum | None = None,
         trailer: bool = False,
-        new: bool = False,
+        repeats: bool = False,
         account: IAccount = FREE,
         by: Caller = NOBODY,
     ) -> Upload:
         """Receive the body and commit it; answers the upload as it then is.
 
         Raises the reason why the body ended early, or what went wrong; what may be kept has been committed by then.
-        ``new`` says that the catalog has no record yet; ``trailer`` that the checksum comes after the body. ``account``
-        has room for the upload's length, or else for as much of the body as was declared.
+        ``trailer``: the checksum comes after the body. ``repeats``: all bytes of the upload are here, and nothing is
+        written; at most, its withheld last byte is looked at. ``account`` has room for the upload's length, or else for
+        as much of the body as was declared.
         """
         self._account = account
         self._plan = self._record.plan = plan
-        self._record.upload, self._record.is_new = upload, new
+        self._record.upload, self._repeats = upload, repeats
         self._checksum, self._trailer = checksum, trailer
         self._digest = self._algorithms[checksum.algorithm]() if checksum else None
         self._sink = sink = self._engine.spool.sink(upload.id, plan.start, ceiling=plan.ceiling, digest=self._digest)
         sink.on_write = self._arrived
         sink.on_failure = self._failed
         sink.on_resume = self._listen
-        if not upload.finished:  # else nothing is written: at most, the withheld last byte is looked at
+        if not repeats:
             sink.on_pressure = self._open_soon
             self._gate = Gate(self._engine, sink, self._stop, by.pace)
         self._engine.schedule.add(self)
@@ -232,7 +246,7 @@ class Append:
         if self._plan.length is None and not self._fits(received):
             return
         self._received = received
-        if not self.upload.finished and not self._engine.space.spend(received - before):
+        if not self._repeats and not self._engine.space.spend(received - before):
             self._stop(NoSpace())
         if sink.overrun:
             # Told at once: a body without an end holds nothing.
@@ -330,7 +344,7 @@ class Append:
 
     async def _flush(self, sink: Sink, gathered: list[bytes], whole: bool) -> None:
         """Bring to the disk and into the catalog what may be kept."""
-        if self.upload.finished:
+        if self._repeats:
             if whole:
                 await check_repeated(self._engine, self.upload, gathered)
                 self._record.upload = evolve(self.upload, offset=self._received)

@@ -14,9 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from resumable.hooks import QuestionKind
 from resumable.interfaces import Commit, FactKind, Gone, Upload
 from resumable.protocol import rules
-from resumable.protocol.errors import TooLarge
+from resumable.protocol.errors import Refused, Stopping, TooLarge, TusError
 from resumable.spool import SpoolDamaged
 from resumable.threads import Stopped
 from resumable.uploads.engine import Engine
@@ -74,8 +75,11 @@ class Assembler:
             final_id = self._queue.popleft()
             try:
                 await self._assemble(final_id)
-            except Stopped:
+            except (Stopped, Stopping):
                 log.info("assembling goes on at the next start", upload=final_id)
+            except TusError as error:
+                log.warn("a final upload waits: {reason}", upload=final_id, reason=error.detail)
+                self._engine.clock.callLater(RETRY, self.wake, final_id)
             except Exception:
                 self._failed(Failure(), final_id)
                 self._engine.clock.callLater(RETRY, self.wake, final_id)
@@ -134,8 +138,15 @@ class Assembler:
         engine = self._engine
         now = engine.wall()
         after = evolve(final, length=length, offset=length, touched_at=max(now, final.touched_at), finished_at=now)
-        fact = engine.fact(FactKind.FINISHED, after)
-        if await engine.catalog.commit(Commit(final.id, final.epoch, 0, length, now, length, True, [fact])):
+        try:
+            await engine.questions.ask(QuestionKind.FINISH, evolve(after, finished_at=None))
+        except Refused:
+            log.warn("a hook has refused a final upload", upload=final.id)
+            await self._janitor.end(final, Gone.TERMINATED)
+            await self._janitor.reclaim()
+            return final
+        facts = engine.facts(after, None, FactKind.FINISHED)
+        if await engine.catalog.commit(Commit(final.id, final.epoch, 0, length, now, length, True, facts)):
             engine.committed(after)
             final = after
         else:

@@ -13,11 +13,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from resumable.hooks import Changes, IProgress, NoHooks, QuestionKind, RequestView, as_data, view
 from resumable.interfaces import BodyLost, CatalogUnavailable, Fact, FactKind, ICatalog, Upload
+from resumable.protocol import rules
 from resumable.protocol.errors import InternalError, NoSpace, TusError, Unavailable
 from resumable.replicas import IReplicas, IReplication, NoReplication
 from resumable.spool.files import Spool
 from resumable.uploads.holds import IHolds
+from resumable.uploads.questions import Questions
 from resumable.uploads.quota import IQuota, NoQuota
 from resumable.uploads.schedule import Schedule
 from resumable.uploads.space import Space
@@ -49,7 +52,8 @@ class Engine:
     """Everything an append needs to reach; made once by the service.
 
     ``clock`` measures spans (reactor seconds), ``wall`` tells the time of day for records. ``replicas`` is None where
-    none are recorded. ``delete_objects``: the end of a stored upload by its client ends its objects too.
+    none are recorded. ``delete_objects``: the end of a stored upload by its client ends its objects too. ``told``:
+    whether anybody is told of facts.
     """
 
     catalog: ICatalog
@@ -65,6 +69,9 @@ class Engine:
     replicas: IReplicas | None = None
     quota: IQuota = field(factory=NoQuota)
     delete_objects: bool = True
+    told: bool = True
+    questions: Questions = field(factory=Questions)
+    progress: IProgress = field(factory=NoHooks)
     on_partial_finished: Callable[[str], None] = field(default=lambda _: None)
     on_ended: Callable[[str], None] = field(default=lambda _: None)
 
@@ -78,9 +85,15 @@ class Engine:
             return None
         return upload.touched_at + self.limits.expire_after
 
-    async def create(self, upload: Upload, facts: Sequence[Fact]) -> Upload | None:
-        """Record a new upload with the replicas that are chosen for it; the record, or None: its id is taken."""
-        replicas = self.replication.chosen(upload)
+    async def create(self, upload: Upload, facts: Sequence[Fact], changes: Changes | None = None) -> Upload | None:
+        """Record a new upload with the replicas that are chosen for it; the record, or None: its id is taken.
+
+        ``changes``: what hooks want of its key and remotes.
+        """
+        if changes is None:
+            replicas = self.replication.chosen(upload)
+        else:
+            replicas = self.replication.chosen(upload, changes.remotes, changes.key)
         upload = evolve(upload, required=sum(each.required for each in replicas))
         if not await self.catalog.create(upload, facts, replicas):
             return None
@@ -100,8 +113,21 @@ class Engine:
         self.replication.ended(upload_id)
         self.on_ended(upload_id)
 
+    def pending(self, upload: Upload) -> bool:
+        """Whether it has all its bytes, and isn't finished before a hook has said so.
+
+        Whether a hook is still asked doesn't count: one that isn't any more was when the last byte was committed.
+        """
+        return not upload.finished and upload.offset == upload.length and not upload.is_final
+
+    def finishes(self, upload: Upload, offset: int, length: int | None) -> bool:
+        """Whether a commit of that offset finishes the upload by itself."""
+        return rules.finished(offset, length) and (upload.finished or not self.questions.asks(QuestionKind.FINISH))
+
     def withheld(self, upload: Upload) -> bool:
-        """Whether it has all its bytes, and its client isn't to know before it is stored."""
+        """Whether it has all its bytes, and its client isn't to know: a hook hasn't agreed, or it isn't stored."""
+        if self.pending(upload):
+            return True
         waits = upload.finished and upload.required > 0 and upload.stored_at is None
         return waits and bool(self.replication.acknowledges)
 
@@ -109,8 +135,17 @@ class Engine:
         """The upload as its client may see it: the last byte is not acknowledged while it is withheld."""
         return evolve(upload, offset=max(0, (upload.length or 0) - 1)) if self.withheld(upload) else upload
 
-    def fact(self, kind: FactKind, upload: Upload) -> Fact:
-        return Fact(kind, upload.id, self.wall(), {"length": upload.length, "offset": upload.offset})
+    def facts(self, upload: Upload, request: RequestView | None, *kinds: FactKind) -> Sequence[Fact]:
+        """What is told of the upload as it is now; nothing where nobody is told."""
+        if not self.told:
+            return ()
+        now, data = self.wall(), as_data(view(upload), request)
+        return [Fact(kind, upload.id, now, data) for kind in kinds]
+
+    def moved(self, upload: Upload, request: RequestView | None) -> None:
+        """A running upload has come further: those who want to know are told, now and then."""
+        if self.progress.due(upload.id):
+            self.progress.note(view(upload), request)
 
 
 def as_answer(error: BaseException, upload_id: str) -> BaseException:

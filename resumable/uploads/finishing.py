@@ -1,21 +1,26 @@
-"""`--ack remote`: an upload counts as finished only once it is stored.
+"""An upload that has all its bytes is not finished yet: a hook may have to agree, and with `--ack remote` it counts
+only once it is stored.
 
-Reason to change: when a client may believe that its upload is complete. Invariant: until an upload is stored nobody is
-told an offset past its last byte but one, whoever asks and however often; and every wait ends: by success, by time, by
-the end of the upload, of the client or of the server.
+Reason to change: when a client may believe that its upload is complete. Invariant: before that nobody is told an offset
+past its last byte but one, whoever asks and however often; no upload is finished before every hook that is asked has
+agreed; and every wait ends: by success, by time, by the end of the upload, of the client or of the server.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.python.failure import Failure
 
-from resumable.interfaces import Upload
-from resumable.protocol.errors import OffsetMismatch, Stopping, Unavailable
-from resumable.uploads.engine import Engine
+from resumable.hooks import Granted, QuestionKind, RequestView
+from resumable.interfaces import Commit, FactKind, Upload
+from resumable.protocol.errors import Held, OffsetMismatch, Stopping, Unavailable
+from resumable.uploads.engine import Engine, as_answer
 from resumable.uploads.lookup import present
+from resumable.uploads.quota import account_of, settle
+from resumable.uploads.visits import Visit
 
 
 class OtherByte(OffsetMismatch):
@@ -34,21 +39,23 @@ async def check_repeated(engine: Engine, upload: Upload, chunks: Sequence[bytes]
 
 
 class Finishing:
-    """The requests that wait until their upload is stored."""
+    """The requests that wait until their upload is finished and stored."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._asking: dict[str, list[Deferred[tuple[Upload, Granted]]]] = {}
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._stopping = False
         engine.on_ended = self._ended
 
-    def acknowledged(self, upload: Upload) -> Deferred[Upload]:
+    def acknowledged(self, upload: Upload, visit: Visit) -> Deferred[Upload]:
         """What a request may answer that has brought ``upload`` to its offset; waits if that completes it.
 
-        Fails with Unavailable (not stored in time), Stopping or Gone. Cancel it when nobody waits any more.
+        Fails with Refused (by a hook), Unavailable (not stored in time, a hook has failed), Stopping or Gone. Cancel it
+        when nobody waits any more: what hooks say counts all the same.
         """
         if self._engine.withheld(upload) and upload.offset == upload.length:
-            return Deferred.fromCoroutine(self._stored(upload.id))
+            return Deferred.fromCoroutine(self._complete(upload, visit))
         return succeed(self._engine.shown(upload))
 
     def stop(self) -> None:
@@ -56,6 +63,50 @@ class Finishing:
         self._stopping = True
         for upload_id in tuple(self._waiting):
             self._ended(upload_id)
+
+    async def _complete(self, upload: Upload, visit: Visit) -> Upload:
+        if self._engine.pending(upload):
+            upload, granted = await self._agreed(upload, visit)
+            visit.add(granted)
+        return await self._stored(upload.id) if self._engine.withheld(upload) else upload
+
+    def _agreed(self, upload: Upload, visit: Visit) -> Deferred[tuple[Upload, Granted]]:
+        """Ask hooks, once for all that want to know meanwhile; the finished upload."""
+        waiter: Deferred[tuple[Upload, Granted]] = Deferred()
+        waiting = self._asking.get(upload.id)
+        if waiting is not None:
+            waiting.append(waiter)
+            return waiter
+        self._asking[upload.id] = [waiter]
+        asked = Deferred.fromCoroutine(self._ask(upload, visit.request))
+        asked.addBoth(self._answered, upload.id)
+        return waiter
+
+    async def _ask(self, upload: Upload, request: RequestView | None) -> tuple[Upload, Granted]:
+        engine = self._engine
+        try:
+            granted = await engine.questions.ask(QuestionKind.FINISH, upload, request)
+            now = engine.wall()
+            after = evolve(upload, finished_at=now, touched_at=max(now, upload.touched_at))
+            facts = engine.facts(after, request, FactKind.FINISHED)
+            here = upload.offset
+            if await engine.catalog.commit(
+                Commit(upload.id, upload.epoch, here, here, now, finished=True, facts=facts)
+            ):
+                engine.committed(after)
+                settle(account_of(engine.quota, after), after)
+                return after, granted
+            row = await present(engine, upload.id)
+        except Exception as error:
+            raise as_answer(error, upload.id) from error
+        if not row.finished:
+            raise Held("Another request has taken this upload over.")
+        return row, granted
+
+    def _answered(self, outcome: tuple[Upload, Granted] | Failure, upload_id: str) -> None:
+        for waiter in self._asking.pop(upload_id):
+            if not waiter.called:  # it was cancelled: its client has gone
+                waiter.callback(outcome)
 
     async def _stored(self, upload_id: str) -> Upload:
         engine = self._engine

@@ -32,8 +32,11 @@ class IHolder(Interface):
     def settle() -> Awaitable[None]:
         """Commit what was received so far; the append goes on."""
 
-    def evict() -> Awaitable[None]:
-        """End the append, commit what was received; fires once the last write is confirmed and the hold released."""
+    def evict(reason: BaseException | None = None) -> Awaitable[None]:
+        """End the append, commit what was received; fires once the last write is confirmed and the hold released.
+
+        ``reason``: what its client is told; None: that another request has come.
+        """
 
 
 class IHolds(Interface):
@@ -49,8 +52,8 @@ class IHolds(Interface):
     def settle(upload_id: str) -> Awaitable[None]:
         """Bring the committed offset up to date: a live holder commits, a silent one is evicted."""
 
-    def evict(upload_id: str) -> Awaitable[None]:
-        """End whoever has the hold."""
+    def evict(upload_id: str, reason: BaseException | None = None) -> Awaitable[None]:
+        """End whoever has the hold, for that reason."""
 
     def release(upload_id: str, holder: IHolder) -> None:
         """Give the hold back."""
@@ -101,9 +104,9 @@ class LocalHolds:
             self.takeovers += 1
             await hold.holder.evict()
 
-    async def evict(self, upload_id: str) -> None:
+    async def evict(self, upload_id: str, reason: BaseException | None = None) -> None:
         while (hold := self._holds.get(upload_id)) is not None:
-            await hold.holder.evict()
+            await hold.holder.evict(reason)
 
     def release(self, upload_id: str, holder: IHolder) -> None:
         hold = self._holds.get(upload_id)

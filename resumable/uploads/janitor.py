@@ -9,6 +9,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
+from resumable.hooks import RequestView
 from resumable.interfaces import CatalogUnavailable, FactKind, Gone, Upload
 from resumable.uploads.engine import Engine
 from resumable.uploads.quota import account_of
@@ -30,10 +31,13 @@ class Janitor:
         self._lock = DeferredLock()
         self._looked = (engine.wall(), engine.clock.seconds())
 
-    async def end(self, upload: Upload, gone: Gone) -> bool:
-        """Mark an upload gone; finals that waited for its bytes go with it. False if it was gone already."""
+    async def end(self, upload: Upload, gone: Gone, request: RequestView | None = None) -> bool:
+        """Mark an upload gone; finals that waited for its bytes go with it. False if it was gone already.
+
+        ``request``: the one that asked for it, for those who are told.
+        """
         engine = self._engine
-        facts = [engine.fact(_FACTS[gone], upload)] if gone in _FACTS else []
+        facts = engine.facts(upload, request, _FACTS[gone]) if gone in _FACTS else ()
         delete = gone is Gone.TERMINATED and engine.delete_objects
         ended = await engine.catalog.end(upload.id, gone, engine.wall(), facts, delete)
         if ended:

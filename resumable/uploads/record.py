@@ -9,25 +9,26 @@ from __future__ import annotations
 from attrs import evolve
 
 from resumable.interfaces import Commit, FactKind, Upload
-from resumable.protocol import rules
 from resumable.protocol.errors import Gone, Held
 from resumable.protocol.rules import Plan
 from resumable.uploads.engine import Engine
+from resumable.uploads.visits import Visit
 
 
 class Record:
     """One append's side of the catalog. ``is_new``: the catalog has no record yet; ``opened``: see `open`."""
 
-    __slots__ = ("_engine", "committed", "committed_at", "is_new", "opened", "plan", "upload")
+    __slots__ = ("_engine", "_visit", "committed", "committed_at", "is_new", "opened", "plan", "upload")
 
     plan: Plan
 
-    def __init__(self, engine: Engine, upload: Upload, start: int) -> None:
+    def __init__(self, engine: Engine, upload: Upload, start: int, visit: Visit, is_new: bool) -> None:
         self._engine = engine
+        self._visit = visit
         self.upload = upload
         self.committed = start
         self.committed_at = engine.clock.seconds()
-        self.is_new = self.opened = False
+        self.is_new, self.opened = is_new, False
 
     async def open(self) -> None:
         """Say that bytes will be written before they are committed, and up to where a restart may adopt them.
@@ -38,7 +39,7 @@ class Record:
         adoptable = 2**63 - 1 if ceiling is None else ceiling
         if self.is_new:
             upload = evolve(upload, epoch=1, boot_id=engine.boot_id, adoptable=adoptable)
-            matched = await engine.create(upload, [engine.fact(FactKind.CREATED, upload)])
+            matched = await self._create(upload, FactKind.CREATED)
         elif await engine.catalog.begin(
             upload.id, upload.epoch, self.committed, engine.boot_id, adoptable, engine.wall()
         ):
@@ -57,25 +58,40 @@ class Record:
         engine, upload = self._engine, self.upload
         new_length = self.plan.new_length if whole else self.plan.early_length
         length = upload.length if new_length is None else new_length
-        finished = rules.finished(offset, length)
+        finished = engine.finishes(upload, offset, length)
         if not self.is_new and (offset, length, finished) == (self.committed, upload.length, upload.finished):
             return
         now = engine.wall()
         touched = max(now, upload.touched_at)
         after = evolve(upload, offset=offset, length=length, touched_at=touched, finished_at=now if finished else None)
-        facts = [engine.fact(FactKind.FINISHED, after)] if finished else []
+        told = [FactKind.FINISHED] if finished else []
         landed: Upload | None = None
         if self.is_new:
-            landed = await engine.create(after, [engine.fact(FactKind.CREATED, after), *facts])
+            landed = await self._create(after, FactKind.CREATED, *told)
         elif await engine.catalog.commit(
-            Commit(upload.id, upload.epoch, self.committed, offset, now, new_length, finished, facts)
+            Commit(
+                upload.id,
+                upload.epoch,
+                self.committed,
+                offset,
+                now,
+                new_length,
+                finished,
+                engine.facts(after, self._visit.request, *told),
+            )
         ):
             landed = after
             engine.committed(after)
+            if offset != length:
+                engine.moved(after, self._visit.request)
         if landed is None:
             raise await self._overtaken()
         self.upload, self.is_new = landed, False
         self.committed, self.committed_at = offset, engine.clock.seconds()
+
+    async def _create(self, upload: Upload, *told: FactKind) -> Upload | None:
+        facts = self._engine.facts(upload, self._visit.request, *told)
+        return await self._engine.create(upload, facts, self._visit.changes)
 
     async def _overtaken(self) -> Exception:
         """Why a compare-and-set did not match."""

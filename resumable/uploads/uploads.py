@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
 
+from resumable.hooks import QuestionKind, RequestView
 from resumable.interfaces import CatalogUnavailable, FactKind, IBody, Upload
 from resumable.interfaces import Gone as GoneKind
 from resumable.protocol import rules, tus
 from resumable.protocol.concat import Final
-from resumable.protocol.errors import BadRequest, Forbidden, Gone, OffsetMismatch, Stopping, TusError
+from resumable.protocol.errors import BadRequest, Forbidden, Gone, OffsetMismatch, Refused, Stopping, TusError
 from resumable.protocol.rules import Plan
 from resumable.spool import Reader
 from resumable.uploads.append import Algorithms, Append
@@ -29,6 +31,7 @@ from resumable.uploads.lookup import Lookup, present
 from resumable.uploads.quota import IAccount, account_of
 from resumable.uploads.shield import shielded
 from resumable.uploads.status import UploadStatus, status_of
+from resumable.uploads.visits import Visit
 
 
 class CreationCut(Exception):
@@ -62,25 +65,37 @@ class Uploads:
         self._under_way: set[Append] = set()
         self._stopping = False
 
-    def create(self, creation: tus.Creation, body: IBody, by: Caller = NOBODY) -> Deferred[Upload]:
+    def create(
+        self, creation: tus.Creation, body: IBody, by: Caller = NOBODY, visit: Visit | None = None
+    ) -> Deferred[Upload]:
         """A new upload, with as much of the body as there was. Not for finals: see `concatenate`.
 
-        Raises CreationCut when the body failed after the upload was made, or when one without bytes isn't stored in
-        time. One with bytes that isn't is answered with its last byte withheld.
+        Raises CreationCut when the body failed after the upload was made, or when one without bytes can't be finished
+        or isn't stored in time. One with bytes for which that is so is answered with its last byte withheld.
         """
-        made = shielded(self._create(creation, body, by))
-        return made.addCallback(lambda upload: Deferred.fromCoroutine(self._acknowledge(upload)))
+        visit = visit or Visit()
+        made = shielded(self._create(creation, body, by, visit))
+        return made.addCallback(lambda upload: Deferred.fromCoroutine(self._acknowledge(upload, visit)))
 
     def append(
-        self, upload_id: str, request: tus.Append | TusError, body: IBody, by: Caller = NOBODY
+        self,
+        upload_id: str,
+        request: tus.Append | TusError,
+        body: IBody,
+        by: Caller = NOBODY,
+        visit: Visit | None = None,
     ) -> Deferred[Upload]:
         """Bytes for an upload. ``request`` is an error where the header was malformed: it is raised only if the
         upload is there and no final (404, 410 and 403 come first). Unavailable when it isn't stored in time."""
-        return shielded(self._append(upload_id, request, body, by)).addCallback(self._finishing.acknowledged)
+        visit = visit or Visit()
+        appended = shielded(self._append(upload_id, request, body, by, visit))
+        return appended.addCallback(self._finishing.acknowledged, visit)
 
-    def concatenate(self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller = NOBODY) -> Deferred[Upload]:
+    def concatenate(
+        self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller = NOBODY, visit: Visit | None = None
+    ) -> Deferred[Upload]:
         """A final upload made of these partials, in this order; durable at once, its bytes follow (T50 to T60)."""
-        return shielded(self._concatenate(creation, partial_ids, by))
+        return shielded(self._concatenate(creation, partial_ids, by, visit or Visit()))
 
     def inspect(self, upload_id: str) -> Deferred[Upload]:
         """The upload as HEAD may report it: a live holder has committed, a silent one was evicted.
@@ -94,9 +109,13 @@ class Uploads:
         its data was dropped."""
         return shielded(self._lookup.read(upload_id))
 
-    def terminate(self, upload_id: str) -> Deferred[None]:
+    def terminate(self, upload_id: str, visit: Visit | None = None) -> Deferred[None]:
         """End an upload and free its disk, whatever is under way."""
-        return shielded(self._terminate(upload_id))
+        return shielded(self._terminate(upload_id, visit or Visit()))
+
+    def stop_upload(self, upload_id: str, reason: TusError | None = None) -> Deferred[None]:
+        """End an upload as `terminate` does, without asking anybody; ``reason``: what its running request is told."""
+        return shielded(self._end(upload_id, None, reason or Gone("The upload was stopped.")))
 
     def status(self, upload_id: str) -> Deferred[UploadStatus]:
         """How far the upload is in both tiers. Never touches the hold."""
@@ -106,22 +125,33 @@ class Uploads:
         """Try again what was parked of this upload, in one remote or in all; answers how many replicas that were."""
         return shielded(self._restart(upload_id, remote))
 
-    async def _create(self, creation: tus.Creation, body: IBody, by: Caller) -> Upload:
+    async def _create(self, creation: tus.Creation, body: IBody, by: Caller, visit: Visit) -> Upload:
         engine = self.engine
         self._check_open()
         plan = rules.admit_creation(creation, body.length, engine.largest(by.max_size))
         engine.space.admit()
         check_admitted(engine)
-        account = engine.quota.open(by.name, creation.length)
         upload = self._new(creation, creation.length, by)
-        if not creation.has_body and creation.length != 0:
-            return await self._record(upload, account)
-        append = Append(engine, upload, 0, body, self.algorithms)
+        if engine.questions.asks(QuestionKind.CREATE):
+            upload = await self._asked(upload, visit)
+            plan = rules.admit_creation(creation, body.length, engine.largest(upload.max_size))
+        if creation.has_body and engine.questions.asks(QuestionKind.APPEND):
+            visit.add(await engine.questions.ask(QuestionKind.APPEND, upload, visit.request))
+        self._check_open()
+        account = engine.quota.open(by.name, creation.length)
+        # An id that wasn't drawn here may be another upload's: its file is touched only once the catalog has said no.
+        given = visit.changes is not None and visit.changes.id is not None
+        empty = not creation.has_body and creation.length != 0
+        if given or empty:
+            upload = await self._record(upload, account, visit)
+        if empty:
+            return upload
+        append = Append(engine, upload, 0, body, self.algorithms, visit, new=not given)
         try:
             if plan.length is None:
                 account.reach(body.length or 0)
             await engine.holds.take(upload.id, append, 0)
-            return await self._run(append, upload, plan, creation, account, by, new=True)
+            return await self._run(append, upload, plan, creation, account, by)
         except TusError as error:
             if append.recorded:
                 raise CreationCut(append.upload, error) from error
@@ -146,10 +176,24 @@ class Uploads:
             max_size=by.max_size,
         )
 
-    async def _record(self, upload: Upload, account: IAccount) -> Upload:
+    async def _asked(self, upload: Upload, visit: Visit) -> Upload:
+        """A new upload as hooks want it."""
+        granted = await self.engine.questions.ask(QuestionKind.CREATE, upload, visit.request)
+        visit.add(granted)
+        changes = visit.changes = granted.changes
+        sizes = [size for size in (upload.max_size, changes.max_size) if size is not None]
+        return evolve(
+            upload,
+            id=changes.id or upload.id,
+            metadata=upload.metadata if granted.raw_metadata is None else granted.raw_metadata or None,
+            max_size=min(sizes, default=None),
+        )
+
+    async def _record(self, upload: Upload, account: IAccount, visit: Visit) -> Upload:
         created = None
         try:
-            created = await self.engine.create(upload, [self.engine.fact(FactKind.CREATED, upload)])
+            facts = self.engine.facts(upload, visit.request, FactKind.CREATED)
+            created = await self.engine.create(upload, facts, visit.changes)
         except Exception as error:
             raise as_answer(error, upload.id) from error
         finally:
@@ -159,12 +203,12 @@ class Uploads:
             raise BadRequest("An upload with this id was made before.")
         return created
 
-    async def _acknowledge(self, upload: Upload) -> Upload:
+    async def _acknowledge(self, upload: Upload, visit: Visit) -> Upload:
         """The answer to the creation of an upload, which is there by now, whatever comes of waiting for it."""
         try:
-            return await self._finishing.acknowledged(upload)
+            return await self._finishing.acknowledged(upload, visit)
         except TusError as error:
-            if error.status < 500:
+            if error.status < 500 and not isinstance(error, Refused):
                 raise
             if upload.length == 0:  # no byte of it could be withheld
                 raise CreationCut(upload, error) from error
@@ -178,13 +222,20 @@ class Uploads:
         except (CatalogUnavailable, OSError):
             log.warn("a failed creation's data stays until the next start", upload=upload_id)
 
-    async def _append(self, upload_id: str, request: tus.Append | TusError, body: IBody, by: Caller) -> Upload:
+    async def _append(
+        self, upload_id: str, request: tus.Append | TusError, body: IBody, by: Caller, visit: Visit
+    ) -> Upload:
         self._check_open()
-        if isinstance(request, TusError):
-            self._check_appendable(await present(self.engine, upload_id))
-            raise request
         engine = self.engine
-        append = Append(engine, Upload(upload_id, 0, 0), request.offset, body, self.algorithms)
+        if isinstance(request, TusError):
+            self._check_appendable(await present(engine, upload_id))
+            raise request
+        if engine.questions.asks(QuestionKind.APPEND):  # before it takes the hold: others don't wait for hooks
+            upload = engine.shown(await present(engine, upload_id))
+            self._check_appendable(upload)
+            visit.add(await engine.questions.ask(QuestionKind.APPEND, upload, visit.request))
+            self._check_open()
+        append = Append(engine, Upload(upload_id, 0, 0), request.offset, body, self.algorithms, visit)
         self._under_way.add(append)
         try:
             try:
@@ -192,11 +243,12 @@ class Uploads:
             except HoldMoved:
                 upload = engine.shown(await present(engine, upload_id))
                 raise OffsetMismatch(upload.offset, request.offset) from None
-            upload = engine.shown(await present(engine, upload_id))
+            row = await present(engine, upload_id)
+            upload, repeats = engine.shown(row), row.finished or engine.pending(row)
             self._check_appendable(upload)
             largest = engine.largest(upload.max_size, by.max_size)
             plan = rules.admit_append(upload.offset, upload.length, request, body.length, largest)
-            if body.length != 0 and not upload.finished:
+            if body.length != 0 and not repeats:
                 engine.space.admit()
             account = account_of(engine.quota, upload)
             account.reach(plan.start + (body.length or 0) if plan.length is None else plan.length)
@@ -204,7 +256,7 @@ class Uploads:
             self._under_way.discard(append)
             await append.release()
             raise
-        return await self._run(append, upload, plan, request, account, by)
+        return await self._run(append, upload, plan, request, account, by, repeats)
 
     async def _run(
         self,
@@ -214,12 +266,14 @@ class Uploads:
         request: tus.Creation | tus.Append,
         account: IAccount,
         by: Caller,
-        new: bool = False,
+        repeats: bool = False,
     ) -> Upload:
         self._under_way.add(append)
         checksum, trailer = request.checksum, request.checksum_trailer
         try:
-            return await append.run(upload, plan, checksum=checksum, trailer=trailer, new=new, account=account, by=by)
+            return await append.run(
+                upload, plan, checksum=checksum, trailer=trailer, repeats=repeats, account=account, by=by
+            )
         except Exception as error:
             answer = await self._lookup.answer(error, upload.id)
             if answer is error:
@@ -229,7 +283,9 @@ class Uploads:
             self._under_way.discard(append)
             await append.release()
 
-    async def _concatenate(self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller) -> Upload:
+    async def _concatenate(
+        self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller, visit: Visit
+    ) -> Upload:
         self._check_open()
         assert isinstance(creation.concat, Final)
         engine = self.engine
@@ -241,20 +297,33 @@ class Uploads:
             partial = partials.get(partial_id)
             if partial is None or partial.gone or not partial.is_partial:
                 raise BadRequest(f"Upload-Concat: {partial_id} is no partial upload here.")
-        length = rules.final_length((partials[each].length for each in partial_ids), engine.largest(by.max_size))
+        lengths = [partials[each].length for each in partial_ids]
+        length = rules.final_length(lengths, engine.largest(by.max_size))
         engine.space.admit()
         check_admitted(engine)
+        final = self._new(creation, length, by, partial_ids)
+        if engine.questions.asks(QuestionKind.CREATE):
+            final = await self._asked(final, visit)
+            rules.final_length(lengths, engine.largest(final.max_size))
+            self._check_open()
         account = engine.quota.open(by.name, length)
-        final = await self._record(self._new(creation, length, by, partial_ids), account)
+        final = await self._record(final, account, visit)
         self._assembler.wake(final.id)
         return final
 
-    async def _terminate(self, upload_id: str) -> None:
+    async def _terminate(self, upload_id: str, visit: Visit) -> None:
+        questions = self.engine.questions
+        if questions.asks(QuestionKind.TERMINATE):
+            upload = await present(self.engine, upload_id)
+            visit.add(await questions.ask(QuestionKind.TERMINATE, upload, visit.request))
+        await self._end(upload_id, visit.request)
+
+    async def _end(self, upload_id: str, request: RequestView | None, reason: TusError | None = None) -> None:
         engine = self.engine
         upload = await present(engine, upload_id)
-        await engine.holds.evict(upload_id)
+        await engine.holds.evict(upload_id, reason)
         try:
-            ended = await self._janitor.end(upload, GoneKind.TERMINATED)
+            ended = await self._janitor.end(upload, GoneKind.TERMINATED, request)
             await self._janitor.reclaim()
         except Exception as error:
             raise as_answer(error, upload_id) from error
@@ -277,6 +346,7 @@ class Uploads:
     async def stop(self) -> None:
         """Take no more bytes; everything under way commits what it has and is answered 503, as are those who wait."""
         self._stopping = True
+        self.engine.questions.stop()
         self._finishing.stop()
         waiting = [Deferred.fromCoroutine(each.evict(Stopping())) for each in tuple(self._under_way)]
         await DeferredList(waiting, consumeErrors=True)

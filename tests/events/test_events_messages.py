@@ -88,8 +88,8 @@ def test_what_a_fact_keeps_of_an_upload_comes_back(upload, request_):
 
 
 def test_a_record_as_hooks_see_it():
-    record = Upload("u", 0, 0, length=5, offset=2, metadata="a MQ==", concat="partial")
-    assert view(record, "me") == UploadView("u", 5, 2, {"a": b"1"}, "a MQ==", True, (), "me")
+    record = Upload("u", 0, 0, length=5, offset=2, metadata="a MQ==", concat="partial", owner="me")
+    assert view(record) == UploadView("u", 5, 2, {"a": b"1"}, "a MQ==", True, (), "me")
     assert view(Upload("u", 0, 0, metadata="a?b !")).metadata == {}
 
 

@@ -370,7 +370,7 @@ class Holder:
         self.heard = clock.seconds()
         self.evicted: Deferred[None] = Deferred()
 
-    async def evict(self) -> None:
+    async def evict(self, reason=None) -> None:
         await self.evicted
 
     async def settle(self) -> None:
