@@ -11,8 +11,11 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
+T = TypeVar("T")
+Parse = Callable[[str], T]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_SIZE = 2**63 - 1
@@ -26,6 +29,7 @@ _MAX_SECONDS = 100 * 365 * 86400.0
 _PATH_SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
 _URL_CHARACTERS = re.compile(r"[A-Za-z0-9._~:/\[\]%-]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 _ENDPOINT_PORT = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)")
@@ -131,6 +135,64 @@ def directory(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError("the path of a directory")
     return Path(os.path.abspath(os.path.expanduser(text)))
+
+
+def file(text: str) -> Path:
+    """The path of a file, resolved as `directory` is. Whether it's there is seen later."""
+    if not text or "\0" in text:
+        raise ValueError("the path of a file")
+    return Path(os.path.abspath(os.path.expanduser(text)))
+
+
+def text(text: str) -> str:
+    """Anything but nothing."""
+    if not text.strip():
+        raise ValueError("a text")
+    return text
+
+
+def word(text: str) -> str:
+    """Something without blanks."""
+    if not text or not text.isprintable() or " " in text:
+        raise ValueError("something without blanks")
+    return text
+
+
+def words(items: Sequence[str]) -> tuple[str, ...]:
+    """As `word`, several times."""
+    return tuple(map(word, items))
+
+
+def names(items: Sequence[str]) -> tuple[str, ...]:
+    """What identities may be called."""
+    if not all(item and item.isprintable() and item == item.strip() for item in items):
+        raise ValueError("a name that can be read")
+    return tuple(items)
+
+
+def optional_field_name(text: str) -> str | None:
+    """The lower-case name of a header field; None for ``none`` and the like."""
+    return None if text.lower() in NONE_WORDS else field_names([text])[0]
+
+
+def field_names(items: Sequence[str]) -> tuple[str, ...]:
+    """Lower-case names of header fields."""
+    if not all(_FIELD_NAME.fullmatch(item) for item in items):
+        raise ValueError("names of header fields like X-Session")
+    return tuple(item.lower() for item in items)
+
+
+def web_url(text: str) -> str:
+    """An http or https URL."""
+    good = text.isascii() and text.isprintable() and " " not in text
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018  (raises for a port out of range)
+    except ValueError:
+        good = False
+    if not good or parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment:
+        raise ValueError("an http or https URL like https://login.example.org/keys")
+    return text
 
 
 def base_path(text: str) -> str:

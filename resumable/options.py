@@ -20,7 +20,11 @@ from twisted import __version__ as twisted_version
 from twisted.python import usage
 
 from resumable import __version__
+from resumable.access.build import AccessSettings
+from resumable.access.flags import access_settings
+from resumable.access.secret import AccessProblem
 from resumable.option_table import BY_FLAG, OPTIONS, Option, help_line
+from resumable.option_table.access import ACCESS
 from resumable.option_values import Network
 from resumable.remotes import urls
 from resumable.remotes.urls import BadRemote, RemoteSpec
@@ -71,6 +75,9 @@ class Settings:
     sweep: str
     check: bool
     status_path: str | None
+    tls_client_ca: Path | None
+    tls_client_optional: bool
+    access: AccessSettings
 
 
 class Options(usage.Options):
@@ -114,12 +121,14 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         found = {option.flag.replace("-", "_"): self._value(option) for option in OPTIONS}
+        access = self._access(found)
         settings = Settings(
             listen=self._listen(found.pop("port"), found.pop("listen")),
             trusted_proxies=found.pop("behind_proxy"),
             cors_origins=found.pop("cors_origin"),
             download=not found.pop("disable_download"),
             remotes=self._remotes(found.pop("remote"), found.pop("overwrite")),
+            access=access,
             **found,
         )
         check_together(settings)
@@ -135,6 +144,18 @@ class Options(usage.Options):
         if endpoints and self._given(BY_FLAG["port"]) is None:
             return endpoints
         return (f"tcp:{port}", *endpoints)
+
+    @staticmethod
+    def _access(found: dict[str, Any]) -> AccessSettings:
+        """Takes what only access goes by out of ``found``."""
+        try:
+            access = access_settings(found)
+        except AccessProblem as problem:
+            raise usage.UsageError(str(problem)) from problem
+        for option in ACCESS:
+            if not option.flag.startswith("tls-"):
+                del found[option.flag.replace("-", "_")]
+        return access
 
     def _remotes(self, texts: Sequence[str], overwrite: str) -> tuple[RemoteSpec, ...]:
         given = self._given(BY_FLAG["remote"])
@@ -176,9 +197,13 @@ class Options(usage.Options):
     def _value(self, option: Option) -> Any:
         given = self._given(option)
         if given is None:
-            source, texts = "default", [option.default] if option.default or not option.separator else []
+            source, texts = "default", [option.default]
+            if option.separator:
+                texts = split(texts, option.separator)
             if option.is_switch:
                 return False
+            if not option.default and not option.separator:
+                return None
         else:
             source, texts = given
         try:
@@ -205,6 +230,8 @@ def check_together(settings: Settings) -> None:
         raise usage.UsageError("--ack remote needs a --remote that is required: there is none to wait for")
     if settings.local != "keep" and not is_waited_for:
         raise usage.UsageError(f"--local {settings.local} needs a --remote that is required: uploads would be lost")
+    if settings.tls_client_ca and not any(each.startswith("ssl:") for each in settings.listen):
+        raise usage.UsageError("--tls-client-ca needs a --listen ssl:...: there is no TLS to verify clients in")
     if settings.retry_delay > settings.retry_delay_max:
         raise usage.UsageError("--retry-delay is longer than --retry-delay-max")
 

@@ -15,16 +15,18 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall, react
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable import startup, tiers
+from resumable import listening, startup, tiers
+from resumable.access.build import Access, build
+from resumable.access.secret import AccessProblem
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.digests import ALGORITHMS
 from resumable.http.cors import Cors
+from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.root import Root
 from resumable.http.streaming import StreamingSite
@@ -58,7 +60,10 @@ TIDY = 2.0
 
 
 class UploadService(Service):
-    """The daemon: one upload directory, its threads, its ports. ``name`` is what `twistd` shows."""
+    """The daemon: one upload directory, its threads, its ports. ``name`` is what `twistd` shows.
+
+    ``access.signed``, where URLs can be signed, mints them.
+    """
 
     def __init__(self, settings: Settings, reactor: Any, *, daemonised: bool = False) -> None:
         self.setName("resumable")  # type: ignore[no-untyped-call]
@@ -107,14 +112,19 @@ class UploadService(Service):
             algorithms=ALGORITHMS,
             new_id=lambda: secrets.token_hex(16),
         )
+        self.access = self._access()
+        if self.access.ledger.counts:
+            self.engine.quota = self.access.ledger
+        origin = Origin(settings.base_path, settings.public_url, settings.trusted_proxies)
         tus = TusResource(
             self.uploads,
-            origin=Origin(settings.base_path, settings.public_url, settings.trusted_proxies),
+            origin=origin,
             cors=Cors(settings.cors_origins),
             base_path=settings.base_path,
             max_size=settings.max_size,
             download=settings.download,
             status_path=settings.status_path,
+            entry=Entry(origin, self.access.guard, self.access.rates),
         )
         self.site = StreamingSite(
             Root(tus, settings.base_path),
@@ -148,6 +158,14 @@ class UploadService(Service):
             wall=self.engine.wall,
         )
 
+    def _access(self) -> Access:
+        """Who may do what. Reads files, and raises StartupError for what is wrong with them."""
+        owner_of = self._catalog.owner_of
+        try:
+            return build(self.settings.access, self._reactor, owner_of, wall=time.time, salt=secrets.token_bytes(32))
+        except AccessProblem as problem:
+            raise StartupError(str(problem)) from problem
+
     # Start
 
     def privilegedStartService(self) -> None:
@@ -164,6 +182,8 @@ class UploadService(Service):
         try:
             self._open()
         except BaseException as error:
+            for pool in self.access.pools:
+                pool.stop()
             for tier in (self._spool, self._catalog, self._pool):
                 tier.stop()  # a process waits for its threads: with one left it would stay, and keep port and lock
             if isinstance(error, (StartupError, CatalogUnavailable, OSError)):
@@ -173,7 +193,9 @@ class UploadService(Service):
     def _listen(self, description: str) -> None:
         outcome: list[IListeningPort | Failure] = []
         try:
-            serverFromString(self._reactor, description).listen(self.site).addBoth(outcome.append)
+            required = not self.settings.tls_client_optional
+            endpoint = listening.endpoint(self._reactor, description, self.settings.tls_client_ca, required=required)
+            endpoint.listen(self.site).addBoth(outcome.append)
         except ValueError as error:
             raise StartupError(startup.listen_failed(description, error)) from error
         for each in outcome:
@@ -196,8 +218,12 @@ class UploadService(Service):
             orphans=found.orphans,
             lost=found.lost,
         )
+        if self.access.ledger.counts:
+            for each in self._catalog.owners():
+                self.access.ledger.add(each.owner, each.size, each.unfinished_size, each.unfinished)
         self._pool.start()
         self._catalog.start()
+        self.access.start()
         for loop, interval in zip(self._loops, (1.0, self._sweep_every(), TIDY), strict=True):
             loop.start(interval).addErrback(self._loop_failed)
         Deferred.fromCoroutine(self._assembler.start()).addErrback(self._loop_failed)
@@ -265,6 +291,7 @@ class UploadService(Service):
         await self.site.drained()
         if abort.active():
             abort.cancel()
+        await self.access.stop()
         await self._assembler.stop()
         if self._tier is not None:
             await self._tier.stop()

@@ -84,7 +84,7 @@ def take_lock(lock: DirectoryLock, path: str) -> None:
 def check_ports(endpoints: Sequence[str]) -> None:
     """The TCP ports and Unix sockets among the endpoint strings can be had. Raises StartupError."""
     for description in endpoints:
-        kind, arguments, named = _taken_apart(description)
+        kind, arguments, named = taken_apart(description)
         address = _tcp_address(kind, arguments, named)
         if address is not None:
             _check_port(description, *address)
@@ -92,7 +92,7 @@ def check_ports(endpoints: Sequence[str]) -> None:
             _check_socket(description, named.get("address") or arguments[0])
 
 
-def _taken_apart(description: str) -> tuple[str, list[str], dict[str, str]]:
+def taken_apart(description: str) -> tuple[str, list[str], dict[str, str]]:
     """Kind, arguments and named arguments of an endpoint string (twisted.internet.endpoints)."""
     kind, *parts = (re.sub(r"\\(.)", r"\1", each) for each in re.split(r"(?<!\\):", description))
     arguments = [each for each in parts if "=" not in each]

@@ -39,13 +39,25 @@ ROOMS: dict[str, frozenset[str]] = {
     "events": OUTSIDE,
     "option_values": frozenset(),
     "option_table": frozenset({"option_values"}),
-    "options": frozenset({"option_values", "option_table", "remotes"}),
+    "options": frozenset({"option_values", "option_table", "remotes", "access"}),
     "digests": frozenset({"protocol"}),
     "startup": STORES | {"spool", "catalog"},
     "testing": STORES | {"spool"},
     "tiers": OUTSIDE | {"startup", "options"},
+    "listening": ENGINES | {"access", "startup"},
     "service": OUTSIDE
-    | {"access", "tiers", "http", "events", "digests", "startup", "options", "option_table", "option_values"},
+    | {
+        "access",
+        "listening",
+        "tiers",
+        "http",
+        "events",
+        "digests",
+        "startup",
+        "options",
+        "option_table",
+        "option_values",
+    },
 }
 STANDARD_LIBRARY_ONLY = frozenset({"protocol"})
 MAY_TOUCH_PRIVATES = frozenset({"resumable/http/streaming.py"})

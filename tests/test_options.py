@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from twisted.python import usage
 
 from resumable import __version__, option_values
-from resumable.option_table import OPTIONS
+from resumable.access.build import AccessSettings
+from resumable.option_table import MAIN, OPTIONS
 from resumable.options import Options, Settings
 from resumable.remotes.urls import RemoteSpec
 
@@ -69,6 +70,9 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
         sweep="on",
         check=False,
         status_path="status",
+        tls_client_ca=None,
+        tls_client_optional=False,
+        access=AccessSettings(),
     )
 
 
@@ -123,7 +127,7 @@ WITH_A_REMOTE = {"overwrite", "ack", "local"}
 
 
 def test_every_option_has_an_example_below():
-    assert {flag for flag, *_ in EXAMPLES} | SWITCHES | WITH_A_REMOTE == {option.flag for option in OPTIONS}
+    assert {flag for flag, *_ in EXAMPLES} | SWITCHES | WITH_A_REMOTE == {option.flag for option in MAIN}
 
 
 @pytest.mark.parametrize(("flag", "text", "field", "value"), EXAMPLES)
@@ -395,7 +399,7 @@ def test_a_wrong_variable_is_refused_under_its_own_name(flag, text):
 
 
 def test_every_option_has_wrong_values_above():
-    assert {flag for flag, _ in WRONG} | SWITCHES | {"remote"} == {option.flag for option in OPTIONS}
+    assert {flag for flag, _ in WRONG} | SWITCHES | {"remote"} == {option.flag for option in MAIN}
 
 
 def test_an_unknown_flag_and_a_stray_argument_are_refused():

@@ -193,9 +193,9 @@ class SqliteCatalog:
         """The identity that created it, gone or not; "": nobody's, None: unknown or forgotten."""
         return self._read(lambda connection: lookups.owner_of(connection, upload_id))
 
-    def owners(self) -> Deferred[Sequence[Owned]]:
-        """What everybody has here, each once, nobody ("") included. Reads every record: for the start."""
-        return self._read(lookups.owners)
+    def owners(self) -> Sequence[Owned]:
+        """What everybody has here, each once, nobody ("") included. Blocks, and reads every record: before `start`."""
+        return self._now(Job(lookups.owners))
 
     def release_ballast(self) -> Deferred[bool]:
         """Give back the space held for a full disk; False when it was given already. `end`, `removed`, `forget`

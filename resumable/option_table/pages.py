@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from resumable.option_table import OPTIONS, Option
+from resumable.option_table import MAIN, OPTIONS, Option
 
 
 def _cell(text: str) -> str:
@@ -16,9 +16,9 @@ def _default(option: Option) -> str:
 
 
 def short_table() -> str:
-    """For the README: flag, default, meaning."""
+    """For the README: flag, default, meaning of the main ones."""
     rows = ["| flag | default | meaning |", "|---|---|---|"]
-    rows += [f"| `--{o.flag}` | {_default(o)} | {_cell(o.help)} |" for o in OPTIONS]
+    rows += [f"| `--{o.flag}` | {_default(o)} | {_cell(o.help)} |" for o in MAIN]
     return "\n".join(rows)
 
 
