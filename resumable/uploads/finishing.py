@@ -110,17 +110,19 @@ class Finishing:
 
     async def _stored(self, upload_id: str) -> Upload:
         engine = self._engine
+        wait: Deferred[None] = Deferred()  # cancelled only by who has asked
         # First of all, so that nothing can happen unseen between the look at the catalog and the wait.
-        stored = engine.replication.when_stored(upload_id).addErrback(_cancelled)
-        self._waiting.setdefault(upload_id, []).append(stored)
-        timer = engine.clock.callLater(engine.limits.ack_timeout, stored.cancel)
+        stored = engine.replication.when_stored(upload_id).addCallbacks(lambda _: _end(wait), _cancelled)
+        self._waiting.setdefault(upload_id, []).append(wait)
+        timer = engine.clock.callLater(engine.limits.ack_timeout, _end, wait)
         try:
             upload = await present(engine, upload_id)
             if engine.withheld(upload) and not self._stopping:
-                await stored
+                await wait
                 upload = await present(engine, upload_id)
         finally:
-            self._forget(upload_id, stored)
+            self._forget(upload_id, wait)
+            stored.cancel()
             if timer.active():
                 timer.cancel()
         if not engine.withheld(upload):
@@ -130,15 +132,19 @@ class Finishing:
         raise Unavailable("The upload is not stored yet; ask again.", engine.limits.retry_after)
 
     def _ended(self, upload_id: str) -> None:
-        for stored in tuple(self._waiting.get(upload_id, ())):
-            stored.cancel()
+        for wait in tuple(self._waiting.get(upload_id, ())):
+            _end(wait)
 
-    def _forget(self, upload_id: str, stored: Deferred[None]) -> None:
-        stored.cancel()
+    def _forget(self, upload_id: str, wait: Deferred[None]) -> None:
         waiting = self._waiting[upload_id]
-        waiting.remove(stored)
+        waiting.remove(wait)
         if not waiting:
             del self._waiting[upload_id]
+
+
+def _end(wait: Deferred[None]) -> None:
+    if not wait.called:
+        wait.callback(None)
 
 
 def _cancelled(failure: Failure) -> None:
