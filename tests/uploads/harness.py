@@ -42,6 +42,7 @@ from resumable.spool.assembly import STEP
 from resumable.spool.disk import IDisk
 from resumable.testing import SimulatedDisk, SteppedBatcher, SteppedPool
 from resumable.uploads.assembly import Assembler
+from resumable.uploads.caller import NOBODY
 from resumable.uploads.engine import Engine, Limits
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.janitor import Janitor
@@ -453,7 +454,7 @@ class Answer(Generic[T]):
 
 
 class Server:
-    """One run of the engine on a machine. ``wall`` may be set; it goes on with the clock."""
+    """One run of the engine on a machine. ``wall`` may be set; it goes on with the clock. ``by``: who asks."""
 
     def __init__(
         self,
@@ -476,6 +477,7 @@ class Server:
         self.clock = Clock()
         self.skew = 0.0
         self.bodies: list[FakeBody] = []
+        self.by = NOBODY
         self.pool = SteppedPool(self.clock, rng)
         self.spool = Spool(
             UPLOADS,
@@ -604,7 +606,7 @@ class Server:
             checksum_trailer=trailer,
             has_body=body is not None and body.length != 0,
         )
-        return self.ask(self.uploads.create(creation, self._sent(body)))
+        return self.ask(self.uploads.create(creation, self._sent(body), self.by))
 
     def patch(
         self,
@@ -620,7 +622,7 @@ class Server:
         if isinstance(body, bytes):
             body = FakeBody.whole(body)
         request = tus.Append(offset, length, checksum, trailer)
-        return self.ask(self.uploads.append(upload_id, request, self._sent(body)))
+        return self.ask(self.uploads.append(upload_id, request, self._sent(body), self.by))
 
     def head(self, upload_id: str) -> Answer[Upload]:
         return self.ask(self.uploads.inspect(upload_id))
@@ -640,7 +642,7 @@ class Server:
             checksum_trailer=False,
             has_body=False,
         )
-        return self.ask(self.uploads.concatenate(creation, partial_ids))
+        return self.ask(self.uploads.concatenate(creation, partial_ids, self.by))
 
     def upload(self, data: bytes = b"", length: int | None = None, *, partial: bool = False) -> str:
         """An upload that has ``data``; of that length, or of ``length``."""
