@@ -13,15 +13,16 @@ from random import Random
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.interfaces import Upload
+from resumable.interfaces import CatalogUnavailable, Upload
 from resumable.options import Settings
 from resumable.protocol import metadata
 from resumable.remotes import urls
+from resumable.remotes.errors import RemoteError
 from resumable.remotes.interfaces import IClosable, IJournal, IRemoteStorage, ISweeper
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.probe import probe
@@ -150,6 +151,10 @@ async def _told(work: Callable[[], Awaitable[object]]) -> None:
     """Background work that fails is tried again by whoever calls it the next time."""
     try:
         await work()
+    except CancelledError:
+        log.debug("background work for the remotes was given up: the daemon stops")
+    except (RemoteError, CatalogUnavailable) as error:
+        log.warn("background work for the remotes will be tried again: {reason}", reason=str(error))
     except Exception:
         log.failure("background work for the remotes failed; it will be tried again")
 
