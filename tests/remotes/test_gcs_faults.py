@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
@@ -14,7 +15,7 @@ from resumable.remotes.interfaces import OutOfStep, RegionLost
 from resumable.remotes.regions import BytesRegion
 from resumable.remotes.s3.transport import Limits
 from tests.remotes.gcs_rig import MIB, QUANTUM, rig, upload
-from tests.remotes.gcs_servers import started
+from tests.remotes.gcs_servers import Bent, started
 from tests.remotes.s3_proxy import answer
 
 U1, U2 = "1" * 32, "2" * 32
@@ -483,3 +484,18 @@ class FailingRegion(CountingRegion):
 
     def fail(self) -> bytes:
         raise RegionLost("the file is shorter than it was")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_makes_an_object_of_what_is_there_when_it_is_asked_begins_anew(tmp_path, template):
+    """As fake-gcs-server does; what it made is removed."""
+    with started("fake-gcs-server", tmp_path) as server:
+        async with rig(evolve(server, bend=Bent)) as it:
+            remote = it.remote(template=template, part_size=PART)
+            key = await remote.initiate_upload(U1, len(BIG), {})
+            await remote.write_chunk(U1, 0, BytesRegion(BIG[:PART]), PART)
+            restarted = it.remote(template=template, part_size=PART)
+            with pytest.raises(NotThere):
+                await restarted.get_upload_progress(U1)
+            assert await it.content(key) is None
+            assert await it.content((await upload(restarted, U1, BIG)).key) == BIG

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -294,8 +296,12 @@ async def test_the_variable_of_emulators_is_heeded(server, store):
         await remote.close()
 
 
-def test_every_option_is_explained():
-    assert SCHEME.options is OPTIONS and all(OPTIONS.values())
+def test_every_option_is_on_the_page_word_for_word():
+    page = (Path(__file__).parents[2] / "docs" / "google.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \| (.*) \|$", page.partition("## Options")[2].partition("\n## ")[0], re.MULTILINE
+    )
+    assert dict(rows) == dict(OPTIONS) == dict(SCHEME.options)
 
 
 def test_google_auth_is_imported_with_the_scheme_only_and_named_when_it_is_missing():
