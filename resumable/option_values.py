@@ -68,6 +68,19 @@ def choice(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def choices(*words: str) -> Callable[[Sequence[str]], tuple[str, ...]]:
+    """As `choice`, of several."""
+    parse = choice(*words)
+
+    def parse_all(items: Sequence[str]) -> tuple[str, ...]:
+        try:
+            return tuple(map(parse, items))
+        except ValueError:
+            raise ValueError(f"some of {', '.join(words)}") from None
+
+    return parse_all
+
+
 def size(text: str) -> int:
     """Bytes; ``64M``, ``64MB`` and ``64MiB`` are all 64 x 1024 x 1024."""
     match = _SIZE.fullmatch(text)

@@ -23,8 +23,11 @@ from resumable import __version__
 from resumable.access.build import AccessSettings
 from resumable.access.flags import access_settings
 from resumable.access.secret import AccessProblem
+from resumable.events.flags import hook_settings
+from resumable.events.settings import HookSettings
 from resumable.option_table import BY_FLAG, OPTIONS, Option, help_line
 from resumable.option_table.access import ACCESS
+from resumable.option_table.hooks import HOOKS
 from resumable.option_values import Network
 from resumable.remotes import urls
 from resumable.remotes.urls import BadRemote, RemoteSpec
@@ -78,6 +81,7 @@ class Settings:
     tls_client_ca: Path | None
     tls_client_optional: bool
     access: AccessSettings
+    hooks: HookSettings
 
 
 class Options(usage.Options):
@@ -121,7 +125,7 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         found = {option.flag.replace("-", "_"): self._value(option) for option in OPTIONS}
-        access = self._access(found)
+        access, hooks = self._access(found), self._hooks(found)
         settings = Settings(
             listen=self._listen(found.pop("port"), found.pop("listen")),
             trusted_proxies=found.pop("behind_proxy"),
@@ -129,6 +133,7 @@ class Options(usage.Options):
             download=not found.pop("disable_download"),
             remotes=self._remotes(found.pop("remote"), found.pop("overwrite")),
             access=access,
+            hooks=hooks,
             **found,
         )
         check_together(settings)
@@ -156,6 +161,17 @@ class Options(usage.Options):
             if not option.flag.startswith("tls-"):
                 del found[option.flag.replace("-", "_")]
         return access
+
+    @staticmethod
+    def _hooks(found: dict[str, Any]) -> HookSettings:
+        """As `_access`."""
+        try:
+            hooks = hook_settings(found)
+        except ValueError as problem:
+            raise usage.UsageError(str(problem)) from problem
+        for option in HOOKS:
+            del found[option.flag.replace("-", "_")]
+        return hooks
 
     def _remotes(self, texts: Sequence[str], overwrite: str) -> tuple[RemoteSpec, ...]:
         given = self._given(BY_FLAG["remote"])

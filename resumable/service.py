@@ -25,12 +25,15 @@ from resumable.access.build import Access, build
 from resumable.access.secret import AccessProblem
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.digests import ALGORITHMS
+from resumable.hooking import desk_of
+from resumable.hooks import QuestionKind
 from resumable.http.cors import Cors
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.root import Root
 from resumable.http.streaming import StreamingSite
 from resumable.http.tus import TusResource
+from resumable.http.visits import Visits
 from resumable.interfaces import CatalogUnavailable
 from resumable.options import Options, Settings
 from resumable.protocol.tus import VERSION
@@ -43,6 +46,7 @@ from resumable.uploads.assembly import Assembler
 from resumable.uploads.engine import Engine, Limits
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.janitor import Janitor
+from resumable.uploads.questions import Questions
 from resumable.uploads.recovery import recover
 from resumable.uploads.roles import JANITOR, REPLICATION, LocalRoles
 from resumable.uploads.schedule import Schedule
@@ -55,6 +59,8 @@ log = Logger()
 
 #: Seconds between two rounds of the janitor, at most.
 SWEEP = 30.0
+#: Seconds that events under way get at a stop, at most.
+HOOKS_GRACE = 5.0
 #: Seconds between two looks at free memory.
 TIDY = 2.0
 
@@ -84,6 +90,7 @@ class UploadService(Service):
         self._catalog = SqliteCatalog(
             os.path.join(directory, OWN, "catalog.sqlite3"),
             batcher=lambda work: Batcher(reactor, work, name="catalog"),
+            deliverers=settings.hooks.deliverers,
         )
         self._roles = LocalRoles()
         self.engine = Engine(
@@ -98,6 +105,7 @@ class UploadService(Service):
             schedule=Schedule(),
             replicas=self._catalog.replicas,
             delete_objects=settings.terminate_remote == "delete",
+            told=bool(settings.hooks.told),
         )
         self._janitor = Janitor(self.engine)
         self._assembler = Assembler(self.engine, self._janitor)
@@ -112,6 +120,11 @@ class UploadService(Service):
             algorithms=ALGORITHMS,
             new_id=lambda: secrets.token_hex(16),
         )
+        self._desk = desk_of(settings, reactor, self._catalog.outbox, self.uploads, self._spool.path)
+        if self._desk is not None:
+            self.engine.questions = Questions(self._desk.hooks)
+            self.engine.progress = self._desk.progress
+            self._catalog.on_facts = self._desk.wake
         self.access = self._access()
         if self.access.ledger.counts:
             self.engine.quota = self.access.ledger
@@ -125,6 +138,7 @@ class UploadService(Service):
             download=settings.download,
             status_path=settings.status_path,
             entry=Entry(origin, self.access.guard, self.access.rates),
+            visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
         )
         self.site = StreamingSite(
             Root(tus, settings.base_path),
@@ -211,7 +225,8 @@ class UploadService(Service):
         opened = self._catalog.open()
         if opened.set_aside is not None:
             log.error("the catalog was damaged; what could be read was recovered", **_fields(opened))
-        found = recover(self._catalog, opened, self._spool, self.engine.boot_id, self.engine.wall())
+        asks = self.engine.questions.asks(QuestionKind.FINISH)
+        found = recover(self._catalog, opened, self._spool, self.engine.boot_id, self.engine.wall(), asks=asks)
         log.info(
             "upload directory ready: {adopted} uploads moved on, {orphans} orphans, {lost} lost",
             adopted=found.adopted,
@@ -228,6 +243,8 @@ class UploadService(Service):
             loop.start(interval).addErrback(self._loop_failed)
         Deferred.fromCoroutine(self._assembler.start()).addErrback(self._loop_failed)
         Deferred.fromCoroutine(self._replicate()).addErrback(self._loop_failed)
+        if self._desk is not None:
+            self._desk.start()
 
     def _give_up(self, error: BaseException) -> None:
         """One line and status 1. A daemonised parent waits for an exception that isn't SystemExit."""
@@ -295,6 +312,8 @@ class UploadService(Service):
         await self._assembler.stop()
         if self._tier is not None:
             await self._tier.stop()
+        if self._desk is not None:
+            await self._desk.stop(min(HOOKS_GRACE, self.settings.shutdown_timeout))
         await self._spool.stop()
         await self._catalog.stop()
         await self._pool.stop()

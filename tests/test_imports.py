@@ -39,15 +39,17 @@ ROOMS: dict[str, frozenset[str]] = {
     "events": OUTSIDE,
     "option_values": frozenset(),
     "option_table": frozenset({"option_values"}),
-    "options": frozenset({"option_values", "option_table", "remotes", "access"}),
+    "options": frozenset({"option_values", "option_table", "remotes", "access", "events"}),
     "digests": frozenset({"protocol"}),
     "startup": STORES | {"spool", "catalog"},
     "testing": STORES | {"spool"},
     "tiers": OUTSIDE | {"startup", "options"},
+    "hooking": OUTSIDE | {"events", "startup", "options"},
     "listening": ENGINES | {"access", "startup"},
     "service": OUTSIDE
     | {
         "access",
+        "hooking",
         "listening",
         "tiers",
         "http",

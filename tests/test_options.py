@@ -13,6 +13,7 @@ from twisted.python import usage
 
 from resumable import __version__, option_values
 from resumable.access.build import AccessSettings
+from resumable.events.settings import HookSettings
 from resumable.option_table import MAIN, OPTIONS
 from resumable.options import Options, Settings
 from resumable.remotes.urls import RemoteSpec
@@ -73,6 +74,7 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
         tls_client_ca=None,
         tls_client_optional=False,
         access=AccessSettings(),
+        hooks=HookSettings(),
     )
 
 

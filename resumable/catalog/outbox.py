@@ -55,10 +55,18 @@ class Outbox:
 
     def __init__(self, deliverers: Sequence[str]) -> None:
         self._deliverers = tuple(deliverers)
+        #: How many facts were taken; those of a transaction that failed count too.
+        self.taken = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any fact is kept."""
+        return bool(self._deliverers)
 
     def take(self, connection: sqlite3.Connection, facts: Sequence[Fact]) -> None:
         if not self._deliverers:
             return
+        self.taken += len(facts)
         for fact in facts:
             data = to_json(fact.data)
             letters = [(name, fact.upload_id, fact.kind.value, fact.at, data) for name in self._deliverers]

@@ -11,11 +11,14 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from resumable.catalog import lookups
 from resumable.catalog.outbox import Outbox
 from resumable.catalog.records import REPLICA_FIELDS, from_replica, to_json
 from resumable.catalog.schema import IS_SETTLED, WAITS
+from resumable.hooks import as_data, view
 from resumable.interfaces import Fact, FactKind, Replica
 
+_DETAILS = ("location", "etag", "version", "checksum")
 _ONE = "upload_id = ? AND remote = ?"
 _CREATE = f"INSERT INTO replicas ({REPLICA_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FRESH = "attempts = 0, error = NULL, retry_at = NULL, failing_since = NULL"
@@ -77,11 +80,12 @@ def store(
     key, size, required = connection.execute(
         f"SELECT key, confirmed, required FROM replicas WHERE {_ONE}", one
     ).fetchone()
-    place = {"location": stored.get("location"), "key": key, "size": size}
-    told = {"remote": replica.remote, **place, "required": bool(required)}
+    known = _as_data(connection, outbox, replica.upload_id)
+    details = {name: stored[name] for name in _DETAILS if stored.get(name) is not None}
+    told = {**known, **details, "remote": replica.remote, "key": key, "size": size, "required": bool(required)}
     facts = [Fact(FactKind.STORED, replica.upload_id, at, told)]
     if connection.execute(_STORED, (replica.upload_id, at)).rowcount == 1:
-        facts.append(Fact(FactKind.STORED, replica.upload_id, at, {"remote": None, "size": size}))
+        facts.append(Fact(FactKind.STORED, replica.upload_id, at, {**known, "remote": None, "size": size}))
     settle(connection, replica.upload_id)
     outbox.take(connection, facts)
     (all_at,) = connection.execute("SELECT stored_at FROM uploads WHERE id = ?", (replica.upload_id,)).fetchone()
@@ -92,9 +96,15 @@ def park(connection: sqlite3.Connection, outbox: Outbox, replica: Replica, reaso
     if connection.execute(_PARK, (reason, replica.upload_id, replica.remote)).rowcount != 1:
         return False
     settle(connection, replica.upload_id)
-    told = {"remote": replica.remote, "reason": reason}
+    told = {**_as_data(connection, outbox, replica.upload_id), "remote": replica.remote, "reason": reason}
     outbox.take(connection, [Fact(FactKind.FAILED, replica.upload_id, at, told)])
     return True
+
+
+def _as_data(connection: sqlite3.Connection, outbox: Outbox, upload_id: str) -> dict[str, object]:
+    """The upload, for a fact."""
+    upload = lookups.get(connection, upload_id) if outbox.wanted else None
+    return {} if upload is None else as_data(view(upload))
 
 
 def restart(connection: sqlite3.Connection, upload_id: str, remote: str | None) -> int:

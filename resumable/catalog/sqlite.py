@@ -63,6 +63,9 @@ class SqliteCatalog:
         self._ballast = Ballast(recovery.beside(path, "ballast"))
         self._batches = Batches(path, self._ballast, connector)
         self._facts = Outbox(deliverers)
+        self._seen = 0
+        #: Called when a change with facts for somebody has reached the disk.
+        self.on_facts: Callable[[], None] = lambda: None
         self._batcher = batcher(self._work)
         self._started = self._working = False
         self._last = Job(_nothing)
@@ -212,7 +215,14 @@ class SqliteCatalog:
         return self._submit(Job(run))
 
     def _write(self, run: Callable[[sqlite3.Connection], T], frees: bool = False) -> Deferred[T]:
-        return self._submit(Job(run, writes=True, frees=frees))
+        done = self._submit(Job(run, writes=True, frees=frees))
+        return done.addCallback(self._tell) if self._facts.wanted else done
+
+    def _tell(self, result: T) -> T:
+        if self._seen != self._facts.taken:
+            self._seen = self._facts.taken
+            self.on_facts()
+        return result
 
     def _submit(self, job: Job[T]) -> Deferred[T]:
         if not self._working:

@@ -16,7 +16,7 @@ from werkzeug.exceptions import NotFound as NoSuchRoute
 from resumable.http.streaming import StreamingRequest
 from resumable.interfaces import BodyLost
 from resumable.protocol import errors
-from resumable.protocol.errors import TusError
+from resumable.protocol.errors import Refused, TusError
 
 log = Logger()
 
@@ -33,12 +33,14 @@ def problem(status: int, title: str, detail: str) -> bytes:
 
 
 def respond(request: StreamingRequest, error: TusError) -> bytes:
-    """Set status and fields for ``error``; answers the body."""
-    body = problem(error.status, error.title, error.detail)
+    """Set status and fields for ``error``; answers the body: a hook's own, or a problem document."""
+    body = error.body if isinstance(error, Refused) else b""
     request.setResponseCode(error.status, error.title.encode())
     for name, value in error.headers.items():
         request.set_field(name.encode(), value.encode())
-    request.set_field(b"content-type", CONTENT_TYPE)
+    if not body:
+        body = problem(error.status, error.title, error.detail)
+        request.set_field(b"content-type", CONTENT_TYPE)
     request.set_field(b"content-length", b"%d" % len(body))
     request.set_field(b"cache-control", b"no-store")
     return body

@@ -18,6 +18,7 @@ from resumable.http.download import Download, describe
 from resumable.http.entry import ANYBODY, Entrant, Entry
 from resumable.http.origin import Origin
 from resumable.http.streaming import StreamingRequest
+from resumable.http.visits import Visits, answered
 from resumable.interfaces import Upload
 from resumable.protocol import concat, ids, tus
 from resumable.protocol.errors import (
@@ -34,6 +35,7 @@ from resumable.protocol.errors import (
 from resumable.uploads.gate import Lagging
 from resumable.uploads.shield import shielded
 from resumable.uploads.uploads import CreationCut, Uploads
+from resumable.uploads.visits import Visit
 
 #: What HEAD may be refused with; tus-js-client starts a new upload on anything else but 423.
 _HEAD_REFUSALS = (BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, Gone, UnsupportedVersion)
@@ -74,10 +76,12 @@ class TusResource:
         download: bool,
         status_path: str | None = "status",
         entry: Entry | None = None,
+        visits: Visits | None = None,
     ) -> None:
         self._uploads = uploads
         self._origin = origin
         self._entry = entry or Entry(origin)
+        self._visits = visits
         self._cors = cors
         self._base_path = base_path
         self._download = download
@@ -111,7 +115,7 @@ class TusResource:
         for name, value in self._capabilities:
             request.set_field(name, value)
         self._cors.preflight(request)
-        return self._empty(request, 200)
+        return answered(request, None, 200)
 
     @app.route("/", methods=["POST"])
     async def create(self, request: StreamingRequest) -> bytes:
@@ -119,13 +123,14 @@ class TusResource:
         tus.check_version(fields)
         creation = tus.parse_creation(fields, request.body.length, self._uploads.algorithms)
         entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.CREATE, creation=creation)
+        visit = self._visit(request)
         if isinstance(creation.concat, concat.Final):
             partials = [concat.upload_id(url, self._base_path) for url in creation.concat.urls]
             await self._entry.own(entrant, partials)
-            upload = await self._uploads.concatenate(creation, partials, entrant.caller)
+            upload = await self._uploads.concatenate(creation, partials, entrant.caller, visit)
         else:
             try:
-                upload = await self._uploads.create(creation, request.body, entrant.caller)
+                upload = await self._uploads.create(creation, request.body, entrant.caller, visit)
             except CreationCut as cut:
                 self._describe(request, cut.upload)
                 self._locate(request, cut.upload, entrant)
@@ -136,7 +141,7 @@ class TusResource:
         if creation.concat_header is not None:
             request.set_field(b"upload-concat", creation.concat_header.encode("latin-1"))
         self._expiry(request, upload)
-        return self._empty(request, 201)
+        return answered(request, visit, 201)
 
     @app.route("/<upload_id>", methods=["PATCH"])
     async def append(self, request: StreamingRequest, upload_id: str) -> bytes:
@@ -148,10 +153,11 @@ class TusResource:
         except TusError as error:
             wanted = error
         entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.APPEND, _valid(upload_id))
-        upload = await self._uploads.append(_valid(upload_id), wanted, request.body, entrant.caller)
+        visit = self._visit(request)
+        upload = await self._uploads.append(_valid(upload_id), wanted, request.body, entrant.caller, visit)
         request.set_field(b"upload-offset", b"%d" % upload.offset)
         self._expiry(request, upload)
-        return self._empty(request, 204)
+        return answered(request, visit, 204)
 
     @app.route("/<upload_id>", methods=["GET", "HEAD"])
     async def look(self, request: StreamingRequest, upload_id: str) -> bytes:
@@ -167,15 +173,16 @@ class TusResource:
             await self._entry.admit(request, Action.INSPECT, _valid(upload_id))
         self._describe(request, await self._uploads.inspect(_valid(upload_id)))
         request.set_field(b"cache-control", b"no-store")
-        return self._empty(request, 200)
+        return answered(request, None, 200)
 
     @app.route("/<upload_id>", methods=["DELETE"])
     async def terminate(self, request: StreamingRequest, upload_id: str) -> bytes:
         tus.check_version(RequestFields(request))
         if not self._entry.open:
             await self._entry.admit(request, Action.TERMINATE, _valid(upload_id))
-        await self._uploads.terminate(_valid(upload_id))
-        return self._empty(request, 204)
+        visit = self._visit(request)
+        await self._uploads.terminate(_valid(upload_id), visit)
+        return answered(request, visit, 204)
 
     @app.route("/<upload_id>/<leaf>", methods=None)
     async def status(self, request: StreamingRequest, upload_id: str, leaf: str) -> bytes:
@@ -222,12 +229,9 @@ class TusResource:
         if expires is not None:
             request.set_field(b"upload-expires", tus.http_date(expires).encode())
 
-    @staticmethod
-    def _empty(request: StreamingRequest, status: int) -> bytes:
-        request.setResponseCode(status)
-        if status != 204 and request.method != b"HEAD":
-            request.set_field(b"content-length", b"0")
-        return b""
+    def _visit(self, request: StreamingRequest) -> Visit | None:
+        """What hooks are shown of it; None where there are none."""
+        return None if self._visits is None else self._visits.of(request)
 
 
 def _valid(upload_id: str) -> str:

@@ -7,6 +7,7 @@ tables of the documents named on its command line anew.
 from collections.abc import Mapping
 
 from resumable.option_table.access import ACCESS
+from resumable.option_table.hooks import HOOKS
 from resumable.option_table.option import Option, help_line
 from resumable.option_table.remotes import REMOTES
 from resumable.option_table.serving import SERVING
@@ -15,5 +16,5 @@ __all__ = ["BY_FLAG", "MAIN", "OPTIONS", "Option", "help_line"]
 
 MAIN: tuple[Option, ...] = (*SERVING, *REMOTES)
 """What most people look for."""
-OPTIONS: tuple[Option, ...] = (*MAIN, *ACCESS)
+OPTIONS: tuple[Option, ...] = (*MAIN, *HOOKS, *ACCESS)
 BY_FLAG: Mapping[str, Option] = {option.flag: option for option in OPTIONS}

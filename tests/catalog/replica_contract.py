@@ -445,14 +445,17 @@ class ReplicaContract(CatalogSuite):
         self.store(1, "c", 202.0)
         self.store(1, "b", 203.0)
 
+        it: dict[str, object] = {"length": 1000, "offset": 1000}
+
         def stored(remote: str, at: float, required: bool) -> Fact:
-            data = {"remote": remote, "location": "s3://bucket/k", "key": "k", "size": 1000, "required": required}
+            place = {"location": "s3://bucket/k", "etag": '"x"', "key": "k", "size": 1000}
+            data = {**it, **place, "remote": remote, "required": required}
             return Fact(FactKind.STORED, name(1), at, data)
 
         assert self.facts() == [
             stored("a", 200.0, True),
-            Fact(FactKind.FAILED, name(1), 300.0, {"remote": "c", "reason": "denied"}),
+            Fact(FactKind.FAILED, name(1), 300.0, {**it, "remote": "c", "reason": "denied"}),
             stored("c", 201.0, True),
-            Fact(FactKind.STORED, name(1), 201.0, {"remote": None, "size": 1000}),
+            Fact(FactKind.STORED, name(1), 201.0, {**it, "remote": None, "size": 1000}),
             stored("b", 203.0, False),
         ]

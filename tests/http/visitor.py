@@ -34,7 +34,7 @@ class Nothing:
     def expires_at(self, upload: Upload) -> None:
         return None
 
-    def create(self, creation: Any, body: Any, by: Any) -> Deferred[Upload]:
+    def create(self, creation: Any, body: Any, by: Any, visit: Any) -> Deferred[Upload]:
         return succeed(UPLOAD)
 
 

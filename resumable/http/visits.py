@@ -1,0 +1,55 @@
+"""What hooks are shown of a request, and what they add to its answer.
+
+Reason to change: either of these. Invariant: of the client's headers hooks see those only that the operator has chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from resumable.hooks import RequestView
+from resumable.http.origin import Origin
+from resumable.http.streaming import StreamingRequest
+from resumable.uploads.visits import Visit
+
+_BODILESS = (204, 205)
+
+
+class Visits:
+    """``forward``: lower-case names of the headers that hooks see."""
+
+    def __init__(self, origin: Origin, forward: Sequence[str] = ()) -> None:
+        self._origin = origin
+        self._forward = [(name, name.encode("latin-1")) for name in forward]
+
+    def of(self, request: StreamingRequest) -> Visit:
+        """The request as hooks see it."""
+        given = ((name, request.requestHeaders.getRawHeaders(raw)) for name, raw in self._forward)
+        headers = {name: tuple(line.decode("latin-1") for line in lines) for name, lines in given if lines}
+        method, uri = request.method.decode("latin-1"), request.uri.decode("latin-1")
+        return Visit(RequestView(method, uri, self._address(request), headers))
+
+    def _address(self, request: StreamingRequest) -> str:
+        """Whose request it is; with the port, where that is known."""
+        peer = self._origin.peer(request)
+        client = request.getClientAddress()  # type: ignore[no-untyped-call]
+        if not peer or getattr(client, "host", None) != peer:
+            return peer
+        return f"[{peer}]:{client.port}" if ":" in peer else f"{peer}:{client.port}"
+
+
+def answered(request: StreamingRequest, visit: Visit | None, status: int) -> bytes:
+    """The end of a success: with ``status`` and no body, unless hooks want it otherwise."""
+    body = b""
+    if visit is not None:
+        said = visit.answer
+        body = said.body
+        for name, value in said.headers.items():
+            request.set_field(name.encode("latin-1"), value.encode("latin-1"))
+        status = said.status or status
+        if body and status in _BODILESS:
+            status = 200
+    request.setResponseCode(status)
+    if status != 204 and request.method != b"HEAD":
+        request.set_field(b"content-length", b"%d" % len(body))
+    return body
