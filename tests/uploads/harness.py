@@ -31,6 +31,7 @@ from zope.interface import implementer
 from resumable.catalog.batches import connect
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.digests import ALGORITHMS
+from resumable.hooks import QuestionKind
 from resumable.interfaces import BodyLost, IBody, Replica, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum
@@ -46,6 +47,7 @@ from resumable.uploads.caller import NOBODY
 from resumable.uploads.engine import Engine, Limits
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.janitor import Janitor
+from resumable.uploads.questions import Questions
 from resumable.uploads.recovery import Recovered, recover
 from resumable.uploads.schedule import Schedule
 from resumable.uploads.space import Space
@@ -471,6 +473,7 @@ class Server:
         new_id: Callable[[], str] | None = None,
         replication: IReplication | None = None,
         delete_objects: bool = True,
+        questions: Questions | None = None,
     ) -> None:
         self.machine = machine
         self.disk = machine.disk
@@ -507,6 +510,7 @@ class Server:
             replication=replication or NoReplication(),
             replicas=self.catalog.replicas,
             delete_objects=delete_objects,
+            questions=questions or Questions(),
         )
         self.janitor = Janitor(self.engine)
         self.assembler = Assembler(self.engine, self.janitor)
@@ -522,7 +526,9 @@ class Server:
         """As the service does it."""
         self.spool.start()
         opened = self.catalog.open()
-        self.recovered = recover(self.catalog, opened, self.spool, self.engine.boot_id, self.engine.wall())
+        engine = self.engine
+        asks = engine.questions.asks(QuestionKind.FINISH)
+        self.recovered = recover(self.catalog, opened, self.spool, engine.boot_id, engine.wall(), asks=asks)
         self.pool.start()
         self.catalog.start()
         self.ask(self.assembler.start())

@@ -1,0 +1,563 @@
+"""Hooks are asked before something happens to an upload, told afterwards, and may end it."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from resumable.hooks import Answer, Changes, Granted, IHooks, IProgress, QuestionKind, RequestView
+from resumable.interfaces import FactKind
+from resumable.protocol import tus
+from resumable.protocol.errors import BadRequest, Gone, NotFound, OffsetMismatch, Refused, Stopping, Unavailable
+from resumable.uploads.engine import Limits
+from resumable.uploads.questions import Questions
+from resumable.uploads.visits import Visit
+from tests.uploads.facts import told
+from tests.uploads.harness import LONG, FakeBody, FakeReplication, machines, pattern
+
+CREATE, APPEND = QuestionKind.CREATE, QuestionKind.APPEND
+FINISH, TERMINATE = QuestionKind.FINISH, QuestionKind.TERMINATE
+DATA = b"0123456789"
+GIVEN = "an-id-that-was-given"
+NO = Refused(422, {"X-Why": "no"}, b"no")
+DOWN = Unavailable("The hook is down.")
+REQUEST = RequestView("POST", "/files/", "192.0.2.7:1", {"cookie": ("a=1",)})
+
+
+@implementer(IHooks, IProgress)
+class FakeHooks:
+    """Says to each kind of question what ``says`` has for it, one after another, the last for ever; else yes.
+
+    ``asked``: what was asked, with the offset then. A Deferred is waited for. ``noted``: what of progress was told.
+    """
+
+    def __init__(self, *kinds, **says) -> None:
+        self.kinds = kinds
+        self.says = {QuestionKind[name.upper()]: list(answers) for name, answers in says.items()}
+        self.asked = []
+        self.requests = []
+        self.noted = []
+        self.is_due = True
+
+    def asks(self, kind):
+        return kind in self.kinds or kind in self.says
+
+    def before(self, kind, upload, request=None):
+        assert self.asks(kind)
+        self.asked.append((kind, upload.id, upload.offset))
+        self.requests.append(request)
+        answers = self.says.get(kind) or [Granted()]
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            return fail(answer)
+        return answer if isinstance(answer, Deferred) else succeed(answer)
+
+    def due(self, upload_id):
+        return self.is_due
+
+    def note(self, upload, request=None):
+        self.noted.append((upload.id, upload.offset))
+
+
+@pytest.fixture
+def hooked(serve):
+    """Starts a server with such hooks."""
+
+    def start(*kinds, replication=None, on=None, limits=None, **says):
+        hooks = FakeHooks(*kinds, **says)
+        options = {"replication": replication, "limits": limits or Limits(expire_after=3600.0)}
+        options |= {} if on is None else {"on": on}
+        server = serve(deliverers=["outside"], questions=Questions(hooks), **options)
+        server.hooks = hooks
+        return server
+
+    return start
+
+
+def kinds(server, upload_id):
+    return [fact.kind for fact in told(server, "outside") if fact.upload_id == upload_id]
+
+
+def changed(**changes):
+    raw = changes.pop("raw", None)
+    return Granted(Changes(**changes), raw_metadata=raw)
+
+
+def posted(length, body=b"", metadata=None):
+    """What `Uploads.create` is given."""
+    creation = tus.Creation(length, length is None, metadata, None, None, None, False, bool(body))
+    return creation, FakeBody.whole(body)
+
+
+# before-create
+
+
+def test_a_creation_that_is_refused_makes_nothing(hooked):
+    server = hooked(create=[NO])
+    for answer in (server.create(10), server.create(10, FakeBody.whole(DATA)), server.create(0)):
+        assert answer.error is NO and answer.cut is None
+    assert server.names() == set() and len(server.hooks.asked) == 3
+    assert told(server, "outside") == []
+
+
+def test_a_hook_that_fails_makes_nothing(hooked):
+    server = hooked(create=[DOWN])
+    assert server.create(10, FakeBody.whole(DATA)).error is DOWN
+    assert server.names() == set()
+
+
+def test_what_is_malformed_or_too_large_is_not_asked_about(hooked):
+    server = hooked(CREATE, limits=Limits(max_size=5))
+    assert server.create(6).status == 413
+    assert server.hooks.asked == []
+
+
+@pytest.mark.parametrize("body", [None, DATA, pattern(LONG)])
+def test_a_hook_chooses_id_metadata_and_limit(hooked, body):
+    server = hooked(create=[changed(id=GIVEN, metadata={"a": b"1"}, raw="a MQ==", max_size=LONG)])
+    length = 10 if body is None else len(body)
+    upload = server.create(length, None if body is None else FakeBody.whole(body), metadata="b Mg==").value
+    assert upload.id == GIVEN
+    row = server.row(GIVEN)
+    assert (row.metadata, row.max_size, row.length) == ("a MQ==", LONG, length)
+    assert row.offset == (0 if body is None else length)
+    assert server.content(GIVEN) == body
+    assert (server.hooks.asked[0][0], len(server.hooks.asked)) == (CREATE, 1)
+    expected = [FactKind.CREATED] if body is None else [FactKind.CREATED, FactKind.FINISHED]
+    assert kinds(server, GIVEN) == expected
+
+
+def test_metadata_can_be_taken_away(hooked):
+    server = hooked(create=[changed(metadata={}, raw="")])
+    upload = server.create(1, metadata="b Mg==").value
+    assert server.row(upload.id).metadata is None
+
+
+def test_the_length_is_checked_again_against_the_hooks_limit(hooked):
+    server = hooked(create=[changed(max_size=9)])
+    assert server.create(10).status == 413
+    deferred = server.create(None).value.id
+    assert server.patch(deferred, 0, DATA).status == 413
+    assert server.patch(deferred, 0, DATA[:9], length=10).status == 413
+    assert server.patch(deferred, 0, DATA[:9], length=9).value.offset == 9
+
+
+def test_an_id_that_is_taken_is_refused_and_its_file_is_not_touched(hooked):
+    server = hooked(create=[changed(id=GIVEN)])
+    server.create(10, FakeBody.whole(DATA)).value  # noqa: B018
+    for body in (None, FakeBody.whole(b"x" * 10), FakeBody.whole(pattern(LONG))):
+        answer = server.create(10 if body is None else body.length, body)
+        assert isinstance(answer.error, BadRequest) and answer.cut is None
+    server.create(0)
+    assert server.content(GIVEN) == DATA and server.row(GIVEN).offset == 10
+    assert server.delete(GIVEN).done
+    assert isinstance(server.create(10).error, BadRequest), "it was used"
+
+
+@pytest.mark.parametrize("size", [10, LONG])
+def test_of_two_creations_with_the_same_id_at_the_same_time_one_is_made(hooked, size):
+    go = [Deferred(), Deferred()]
+    server = hooked(create=[*go, NO])
+    ours, theirs = pattern(size, 1), pattern(size, 2)
+    answers = [server.create(size, FakeBody.whole(data)) for data in (ours, theirs)]
+    for each in go:
+        each.callback(changed(id=GIVEN))
+    server.pump()
+    made = [answer for answer in answers if answer.error is None]
+    assert len(made) == 1 and made[0].value.offset == size
+    assert server.content(GIVEN) == (ours, theirs)[answers.index(made[0])]
+    assert server.names() == {GIVEN}
+
+
+def test_an_upload_with_a_given_id_that_is_cut_off_can_be_resumed(hooked):
+    server = hooked(create=[changed(id=GIVEN)])
+    body = FakeBody(10).arrive(b"01234")
+    answer = server.create(10, body)
+    body.lose()
+    server.pump()
+    assert server.head(GIVEN).value.offset == 5 or server.row(GIVEN).offset == 0
+    assert answer.done
+    offset = server.head(GIVEN).value.offset
+    assert server.patch(GIVEN, offset, DATA[offset:]).value.offset == 10
+
+
+def test_a_hook_chooses_key_and_remotes(hooked):
+    server = hooked(
+        replication=FakeReplication(("a", "b"), ("c",)), create=[changed(key="k/1", remotes=("b", "c")), Granted()]
+    )
+    for body in (None, FakeBody.whole(DATA)):
+        server.hooks.says[CREATE][:] = [changed(key="k/1", remotes=("b", "c"))]
+        upload_id = server.create(10, body).value.id
+        assert {name: each.key for name, each in server.replicas(upload_id).items()} == {"b": "k/1", "c": "k/1"}
+        assert server.row(upload_id).required == 1
+    server.hooks.says[CREATE][:] = [Granted()]
+    assert set(server.replicas(server.create(10).value.id)) == {"a", "b", "c"}
+
+
+def test_a_final_upload_is_asked_about_with_its_partials(hooked):
+    server = hooked(CREATE)
+    parts = [server.upload(b"abc", partial=True), server.upload(b"def", partial=True)]
+    server.hooks.says[CREATE] = [NO, changed(max_size=5), changed(id=GIVEN, max_size=6)]
+    assert server.concat(*parts).error is NO
+    assert server.concat(*parts).status == 413
+    assert server.concat(*parts).value.id == GIVEN
+    assert server.content(GIVEN) == b"abcdef"
+
+
+# before-append
+
+
+def test_an_append_that_is_refused_leaves_the_upload_as_it_is(hooked):
+    server = hooked(append=[NO])
+    upload_id = server.create(10).value.id
+    body = FakeBody.whole(DATA)
+    assert server.patch(upload_id, 0, body).error is NO
+    assert body.events == [], "nothing of it was read"
+    assert server.head(upload_id).value.offset == 0
+    server.hooks.says[APPEND] = [Granted()]
+    assert server.patch(upload_id, 0, DATA).value.offset == 10
+
+
+def test_a_creation_with_a_body_is_an_append_too(hooked):
+    server = hooked(CREATE, append=[NO])
+    assert server.create(10, FakeBody.whole(DATA)).error is NO
+    assert [kind for kind, *_ in server.hooks.asked] == [CREATE, APPEND]
+    assert server.names() == set()
+    assert server.create(10).value.offset == 0
+
+
+def test_what_is_unknown_or_final_is_not_asked_about(hooked):
+    server = hooked(APPEND)
+    assert isinstance(server.patch("0" * 32, 0, b"x").error, NotFound)
+    parts = server.upload(partial=True), server.upload(partial=True)
+    server.hooks.asked.clear()
+    assert server.patch(server.concat(*parts).value.id, 0, b"x").status == 403
+    assert server.hooks.asked == []
+
+
+def test_nobody_waits_for_a_question_about_an_append(hooked):
+    server = hooked(append=[Deferred()])
+    upload_id = server.create(10).value.id
+    answer = server.patch(upload_id, 0, DATA)
+    assert not answer.done
+    assert server.head(upload_id).value.offset == 0
+    assert server.delete(upload_id).done
+    server.hooks.says[APPEND][0].callback(Granted())
+    server.pump()
+    assert isinstance(answer.error, Gone)
+
+
+# before-finish
+
+
+@pytest.mark.parametrize("size", [1, 10, LONG])
+def test_an_upload_is_finished_once_a_hook_has_agreed(hooked, size):
+    server = hooked(finish=[Deferred(), Granted()])
+    data = pattern(size)
+    upload_id = server.create(size).value.id
+    answer = server.patch(upload_id, 0, data)
+    assert not answer.done and server.hooks.asked == [(FINISH, upload_id, size)]
+    row = server.row(upload_id)
+    assert (row.offset, row.finished) == (size, False), "durable, and not finished"
+    assert not server.engine.holds.held(upload_id)
+    assert server.head(upload_id).value.offset == size - 1
+    assert isinstance(server.ask(server.uploads.read(upload_id)).error, NotFound)
+
+
+def test_the_hooks_yes_finishes_it_and_goes_to_the_client(hooked):
+    yes = Deferred()
+    server = hooked(finish=[yes])
+    upload_id = server.create(10).value.id
+    visit = Visit(REQUEST)
+    request = tus.Append(0, None, None, False)
+    answer = server.ask(server.uploads.append(upload_id, request, FakeBody.whole(DATA), visit=visit))
+    yes.callback(Granted(answer=Answer(200, {"X-Job": "7"}, b"done")))
+    server.pump()
+    assert answer.value.finished and answer.value.offset == 10
+    assert visit.answer == Answer(200, {"X-Job": "7"}, b"done")
+    assert server.head(upload_id).value.offset == 10 and server.row(upload_id).finished
+    assert kinds(server, upload_id) == [FactKind.CREATED, FactKind.FINISHED]
+    assert server.hooks.requests == [REQUEST]
+
+
+def test_a_refusal_is_repeated_with_the_last_byte_until_the_hook_agrees(hooked):
+    server = hooked(finish=[NO, DOWN, Granted()])
+    upload_id = server.create(10).value.id
+    assert server.patch(upload_id, 0, DATA).error is NO
+    assert server.head(upload_id).value.offset == 9
+    assert server.patch(upload_id, 10, b"").status == 409
+    assert isinstance(server.patch(upload_id, 9, b"x").error, OffsetMismatch), "another byte"
+    assert server.patch(upload_id, 9, b"").value.offset == 9, "which asks nothing"
+    assert server.patch(upload_id, 9, b"9").error is DOWN
+    assert kinds(server, upload_id) == [FactKind.CREATED]
+    assert server.patch(upload_id, 9, b"9").value.offset == 10
+    assert len(server.hooks.asked) == 3
+    assert server.content(upload_id) == DATA and server.row(upload_id).finished
+    assert server.patch(upload_id, 10, b"").value.offset == 10
+
+
+@pytest.mark.parametrize("no", [NO, DOWN], ids=["refused", "failed"])
+def test_creation_with_upload_is_201_with_the_last_byte_withheld(hooked, no):
+    server = hooked(finish=[no, Granted()])
+    upload = server.create(10, FakeBody.whole(DATA)).value
+    assert upload.offset == 9 and not server.row(upload.id).finished
+    assert server.patch(upload.id, 9, b"9").value.offset == 10
+
+
+@pytest.mark.parametrize("no", [NO, DOWN], ids=["refused", "failed"])
+def test_an_empty_upload_waits_for_the_hook_too(hooked, no):
+    server = hooked(finish=[no, no, Granted()])
+    answer = server.create(0)
+    assert answer.error is no and answer.cut is not None
+    upload_id = answer.cut.id
+    assert not server.row(upload_id).finished
+    assert server.patch(upload_id, 0, b"").error is no
+    assert server.patch(upload_id, 0, b"").value.finished
+    assert server.row(upload_id).finished
+
+
+def test_those_who_ask_meanwhile_get_the_same_answer(hooked):
+    yes = Deferred()
+    server = hooked(finish=[yes])
+    upload_id = server.create(10).value.id
+    first, second = server.patch(upload_id, 0, DATA), server.patch(upload_id, 9, b"9")
+    assert len(server.hooks.asked) == 1
+    yes.callback(Granted())
+    server.pump()
+    assert first.value.offset == second.value.offset == 10
+    assert kinds(server, upload_id).count(FactKind.FINISHED) == 1
+
+
+def test_a_yes_counts_when_the_client_has_gone(hooked):
+    yes = Deferred()
+    server = hooked(finish=[yes])
+    upload_id = server.create(10).value.id
+    answer = server.patch(upload_id, 0, DATA)
+    answer.deferred.cancel()
+    yes.callback(Granted())
+    server.pump()
+    assert server.row(upload_id).finished
+
+
+def test_the_remotes_are_told_of_the_bytes_but_not_of_an_end(hooked):
+    remote = FakeReplication()
+    server = hooked(replication=remote, finish=[NO, Granted()])
+    upload_id = server.create(10).value.id
+    server.patch(upload_id, 0, DATA)
+    assert [(each.offset, each.finished) for each in remote.told] == [(10, False)]
+    server.patch(upload_id, 9, b"9")
+    assert remote.told[-1].finished
+
+
+def test_acknowledging_waits_for_the_hook_and_then_for_the_remote(hooked):
+    yes = Deferred()
+    server = hooked(replication=FakeReplication(acknowledges=True), finish=[yes])
+    upload_id = server.create(10).value.id
+    answer = server.patch(upload_id, 0, DATA)
+    yes.callback(Granted())
+    server.pump()
+    assert not answer.done and server.row(upload_id).finished
+    assert server.head(upload_id).value.offset == 9
+    server.store(upload_id)
+    assert answer.value.offset == 10
+    assert len(server.hooks.asked) == 1
+
+
+def test_a_partial_is_asked_about_and_its_final_waits_for_it(hooked):
+    server = hooked(finish=[NO])
+    part = server.create(3, partial=True).value.id
+    assert server.patch(part, 0, b"abc").error is NO
+    final = server.concat(part).value.id
+    assert server.content(final) is None
+    server.hooks.says[FINISH] = [Granted()]
+    assert server.patch(part, 2, b"c").value.offset == 3
+    assert server.content(final) == b"abc" and server.row(final).finished
+    assert server.hooks.asked[-1] == (FINISH, final, 3)
+
+
+def test_a_final_that_is_refused_ends_and_one_that_cant_be_asked_about_waits(hooked):
+    server = hooked(CREATE)
+    parts = [server.upload(each, partial=True) for each in (b"abc", b"def")]
+    server.hooks.says[FINISH] = [DOWN, Granted(), NO]
+    late = server.concat(*parts).value.id
+    assert not server.row(late).finished
+    server.advance(30.0)
+    assert server.row(late).finished and server.content(late) == b"abcdef"
+    refused = server.concat(*parts).value.id
+    assert isinstance(server.head(refused).error, Gone)
+    assert kinds(server, refused) == [FactKind.CREATED, FactKind.TERMINATED]
+
+
+def test_an_upload_that_waits_for_a_hook_expires_as_others_do(hooked):
+    server = hooked(finish=[NO])
+    upload_id = server.create(10).value.id
+    server.patch(upload_id, 0, DATA)
+    assert server.engine.expires_at(server.head(upload_id).value) is not None
+    server.advance(3700.0)
+    server.sweep()
+    assert isinstance(server.head(upload_id).error, Gone)
+
+
+def test_after_a_restart_it_waits_for_its_client(hooked, machine):
+    server = hooked(finish=[Deferred()])
+    upload_id = server.create(10).value.id
+    server.patch(upload_id, 0, DATA)
+    again = hooked(on=machine.after_kill(), finish=[NO, Granted()])
+    assert again.head(upload_id).value.offset == 9 and not again.row(upload_id).finished
+    assert again.patch(upload_id, 9, b"9").error is NO
+    assert again.patch(upload_id, 9, b"9").value.offset == 10
+    assert kinds(again, upload_id) == [FactKind.CREATED, FactKind.FINISHED]
+
+
+def test_bytes_that_a_crash_left_uncommitted_finish_nothing_before_the_hook_has_agreed(hooked, machine):
+    server = hooked(FINISH)
+    data = pattern(LONG)
+    upload_id = server.create(LONG).value.id
+    body = FakeBody(LONG)
+    server.patch(upload_id, 0, body)
+    body.arrive(data)
+    while server.content(upload_id) != data:
+        server.turn()
+    server.bury()
+    again = hooked(on=machine.after_kill(), finish=[NO, Granted()])
+    assert again.recovered.adopted == 1
+    row = again.row(upload_id)
+    assert (row.offset, row.finished) == (LONG - 1, False)
+    assert again.patch(upload_id, LONG - 1, data[-1:]).error is NO
+    assert again.patch(upload_id, LONG - 1, data[-1:]).value.offset == LONG
+
+
+def test_without_the_hook_after_a_restart_the_last_byte_finishes_it(hooked, machine):
+    server = hooked(finish=[NO])
+    upload_id = server.create(10).value.id
+    server.patch(upload_id, 0, DATA)
+    again = hooked(on=machine.after_kill())
+    assert again.head(upload_id).value.offset == 9
+    assert again.patch(upload_id, 9, b"9").value.offset == 10
+    assert again.row(upload_id).finished
+
+
+def test_a_delete_ends_what_waits_for_a_hook(hooked):
+    yes = Deferred()
+    server = hooked(finish=[yes])
+    upload_id = server.create(10).value.id
+    answer = server.patch(upload_id, 0, DATA)
+    assert server.delete(upload_id).done
+    yes.callback(Granted())
+    server.pump()
+    assert isinstance(answer.error, Gone)
+    assert kinds(server, upload_id) == [FactKind.CREATED, FactKind.TERMINATED]
+
+
+@pytest.mark.parametrize("kind", list(QuestionKind), ids=lambda kind: kind.value)
+def test_a_server_that_stops_breaks_off_what_it_asks(hooked, kind):
+    waits = Deferred()
+    server = hooked(**{kind.name.lower(): [waits]})
+    if kind is CREATE:
+        answer = server.create(10)
+    else:
+        upload_id = server.create(10).value.id
+        answer = server.delete(upload_id) if kind is TERMINATE else server.patch(upload_id, 0, DATA)
+    assert not answer.done
+    server.ask(server.uploads.stop())
+    assert isinstance(answer.error, Stopping)
+    assert isinstance(server.create(10).error, Stopping)
+
+
+# before-terminate, and the end
+
+
+def test_an_upload_whose_end_is_refused_stays(hooked):
+    server = hooked(terminate=[NO, Granted()])
+    upload_id = server.create(10).value.id
+    running = server.patch(upload_id, 0, FakeBody(10).arrive(b"012"))
+    assert server.delete(upload_id).error is NO
+    assert not running.done, "nobody was evicted"
+    visit = Visit(REQUEST)
+    assert server.ask(server.uploads.terminate(upload_id, visit)).done
+    assert running.status == 423
+    (fact,) = [each for each in told(server, "outside") if each.kind is FactKind.TERMINATED]
+    assert fact.data["request"]["uri"] == "/files/"
+
+
+def test_a_running_upload_is_stopped_with_the_answer_of_a_hook(hooked):
+    server = hooked(TERMINATE)
+    upload_id = server.create(10).value.id
+    body = FakeBody(10).arrive(b"012")
+    running = server.patch(upload_id, 0, body)
+    assert server.ask(server.uploads.stop_upload(upload_id, NO)).error is None
+    assert running.error is NO and body.discarded
+    assert isinstance(server.head(upload_id).error, Gone)
+    assert server.hooks.asked == [], "nobody is asked about it"
+    assert isinstance(server.ask(server.uploads.stop_upload(upload_id)).error, Gone)
+
+
+def test_an_upload_is_stopped_by_the_api_without_a_reason(hooked):
+    server = hooked()
+    upload_id = server.create(10).value.id
+    running = server.patch(upload_id, 0, FakeBody(10).arrive(b"012"))
+    assert server.ask(server.uploads.stop_upload(upload_id)).error is None
+    assert isinstance(running.error, Gone)
+
+
+# what is told
+
+
+def test_facts_have_the_upload_and_the_request_that_caused_them(hooked):
+    server = hooked()
+    creation, body = posted(10, DATA, "a MQ==")
+    upload = server.ask(server.uploads.create(creation, body, visit=Visit(REQUEST))).value
+    created, finished = told(server, "outside")
+    assert (created.kind, finished.kind) == (FactKind.CREATED, FactKind.FINISHED)
+    assert created.upload_id == upload.id
+    request = {"method": "POST", "uri": "/files/", "address": "192.0.2.7:1", "headers": {"cookie": ["a=1"]}}
+    assert created.data == {"length": 10, "offset": 10, "metadata": "a MQ==", "request": request}
+
+
+def test_progress_is_noted_when_bytes_were_committed_and_somebody_wants_to_know(hooked):
+    server = hooked()
+    server.engine.progress = server.hooks
+    upload_id = server.create(10).value.id
+    server.patch(upload_id, 0, b"012")
+    server.hooks.is_due = False
+    server.patch(upload_id, 3, b"345")
+    server.hooks.is_due = True
+    server.patch(upload_id, 6, b"6789")
+    assert server.hooks.noted == [(upload_id, 3)], "its end is told otherwise"
+
+
+def test_answers_of_several_questions_are_put_together():
+    visit = Visit()
+    visit.add(Granted(answer=Answer(202, {"X-A": "1", "X-B": "1"}, b"first")))
+    visit.add(Granted(answer=Answer(None, {"x-b": "2"})))
+    assert visit.answer == Answer(202, {"X-A": "1", "x-b": "2"}, b"first")
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "torn"])
+@pytest.mark.parametrize("size", [10, LONG])
+def test_a_crash_at_any_step_finishes_nothing_unasked_and_tells_of_each_end_once(hooked, directory, size, moment):
+    """Until a run comes to its end before the crash does."""
+    data = pattern(size)
+    for step, machine in enumerate(machines(directory / "each"), 1):
+        server = hooked(FINISH, on=machine)
+        machine.crash_at(step, moment)
+        made = server.create(size)
+        upload_id = made.value.id if made.done else None
+        if upload_id is not None:
+            server.patch(upload_id, 0, data)
+        crashed = machine.down
+        asked = bool(server.hooks.asked)
+        server.bury()
+        if upload_id is None:
+            continue
+        again = hooked(FINISH, on=machine.after_kill())
+        assert asked or not again.row(upload_id).finished
+        offset = again.head(upload_id).value.offset
+        assert again.patch(upload_id, offset, data[offset:]).value.offset == size
+        assert again.content(upload_id) == data
+        assert again.hooks.asked or asked
+        assert kinds(again, upload_id) == [FactKind.CREATED, FactKind.FINISHED]
+        again.bury()
+        if not crashed:
+            break
