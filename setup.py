@@ -20,6 +20,7 @@ INSTALL = [
     "google-crc32c>=1.6",
     "botocore>=1.36",
     "cryptography>=42",
+    "prometheus-client>=0.20",
 ]
 BASIC = [
     "bcrypt>=4.1",

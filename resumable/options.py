@@ -78,6 +78,11 @@ class Settings:
     sweep: str
     check: bool
     status_path: str | None
+    admin_listen: tuple[str, ...]
+    ready_remotes: str
+    log_format: str
+    log_level: str
+    access_log: str
     tls_client_ca: Path | None
     tls_client_optional: bool
     access: AccessSettings

@@ -17,10 +17,11 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall, react
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from resumable import listening, startup, tiers
+from resumable import listening, logs, startup, tiers
 from resumable.access.build import Access, build
 from resumable.access.secret import AccessProblem
 from resumable.catalog.sqlite import SqliteCatalog
@@ -37,6 +38,7 @@ from resumable.http.visits import Visits
 from resumable.interfaces import CatalogUnavailable
 from resumable.options import Options, Settings
 from resumable.protocol.tus import VERSION
+from resumable.sight import Seen, Sight
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
 from resumable.startup import StartupError
@@ -93,10 +95,11 @@ class UploadService(Service):
             deliverers=settings.hooks.deliverers,
         )
         self._roles = LocalRoles()
+        holds = LocalHolds(reactor)
         self.engine = Engine(
             catalog=self._catalog,
             spool=self._spool,
-            holds=LocalHolds(reactor),
+            holds=holds,
             clock=reactor,
             wall=time.time,
             boot_id=startup.boot_id(),
@@ -140,13 +143,30 @@ class UploadService(Service):
             entry=Entry(origin, self.access.guard, self.access.rates),
             visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
         )
+        self._sight = Sight(
+            settings,
+            reactor,
+            origin,
+            Seen(
+                catalog=self._catalog,
+                pool=self._pool,
+                budget=self._budget,
+                holds=holds,
+                space=self.engine.space,
+                counts=self.engine.counts,
+                wall=self.engine.wall,
+                replication=None if self._tier is None else self._tier.replication,
+            ),
+        )
         self.site = StreamingSite(
-            Root(tus, settings.base_path),
+            Root(tus, settings.base_path, self._sight.readiness),
             reactor=reactor,
             network_timeout=settings.network_timeout,
             min_rate=settings.min_rate,
             refusal_fields={"Tus-Resumable": VERSION},
+            watch=self._sight.watch,
         )
+        self._admin_site = self._sight.site(self.site)
         self._loops = [
             LoopingCall(self._tick),
             LoopingCall(lambda: Deferred.fromCoroutine(self._sweep())),
@@ -155,6 +175,8 @@ class UploadService(Service):
         for loop in self._loops:
             loop.clock = reactor
         self.ports: list[IListeningPort] = []
+        self.admin_ports: list[IListeningPort] = []
+        self.log_observer: ILogObserver | None = None
         self._blind = False
 
     def _spot(self) -> Spot:
@@ -182,11 +204,23 @@ class UploadService(Service):
 
     # Start
 
+    def setServiceParent(self, parent: Any) -> None:
+        """`twistd` begins to log after this; it asks its application how."""
+        if self.log_observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.log_observer)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+
     def privilegedStartService(self) -> None:
         """Bind the ports, while there may still be the right to. Nothing is accepted before the reactor runs."""
         try:
             for description in self.settings.listen:
-                self._listen(description)
+                self.ports.append(self._listen(description, self.site))
+                log.info(
+                    "uploads are taken at {path} on {endpoint}", path=self.settings.base_path, endpoint=description
+                )
+            for description in self.settings.admin_listen:
+                self.admin_ports.append(self._listen(description, self._admin_site))
+                log.info("figures are shown at /metrics on {endpoint}", endpoint=description)
         except StartupError as error:
             self._give_up(error)
 
@@ -204,20 +238,19 @@ class UploadService(Service):
                 self._give_up(error)
             raise
 
-    def _listen(self, description: str) -> None:
+    def _listen(self, description: str, site: StreamingSite) -> IListeningPort:
         outcome: list[IListeningPort | Failure] = []
         try:
             required = not self.settings.tls_client_optional
             endpoint = listening.endpoint(self._reactor, description, self.settings.tls_client_ca, required=required)
-            endpoint.listen(self.site).addBoth(outcome.append)
+            endpoint.listen(site).addBoth(outcome.append)
         except ValueError as error:
             raise StartupError(startup.listen_failed(description, error)) from error
-        for each in outcome:
-            if isinstance(each, Failure):
-                raise StartupError(startup.listen_failed(description, each.value or each))
-            startup.widen_backlog(each)
-            self.ports.append(each)
-            log.info("uploads are taken at {path} on {endpoint}", path=self.settings.base_path, endpoint=description)
+        (port,) = outcome
+        if isinstance(port, Failure):
+            raise StartupError(startup.listen_failed(description, port.value or port))
+        startup.widen_backlog(port)
+        return port
 
     def _open(self) -> None:
         startup.take_lock(self._lock, str(self.settings.upload_dir))
@@ -239,6 +272,7 @@ class UploadService(Service):
         self._pool.start()
         self._catalog.start()
         self.access.start()
+        self._sight.start()
         for loop, interval in zip(self._loops, (1.0, self._sweep_every(), TIDY), strict=True):
             loop.start(interval).addErrback(self._loop_failed)
         Deferred.fromCoroutine(self._assembler.start()).addErrback(self._loop_failed)
@@ -297,6 +331,7 @@ class UploadService(Service):
     # Stop
 
     async def _stop(self) -> None:
+        self._sight.readiness.stopping()
         for port in self.ports:
             await _settled(port.stopListening())
         for loop in self._loops:
@@ -314,6 +349,9 @@ class UploadService(Service):
             await self._tier.stop()
         if self._desk is not None:
             await self._desk.stop(min(HOOKS_GRACE, self.settings.shutdown_timeout))
+        for port in self.admin_ports:
+            await _settled(port.stopListening())
+        await self._sight.stop()
         await self._spool.stop()
         await self._catalog.stop()
         await self._pool.stop()
@@ -345,11 +383,12 @@ def makeService(options: Options) -> UploadService:
     parent = getattr(options, "parent", None) or {}
     try:
         startup.check_directory(str(settings.upload_dir))
-        startup.check_ports(settings.listen)
+        startup.check_ports([*settings.listen, *settings.admin_listen])
         service = UploadService(settings, reactor, daemonised=not parent.get("nodaemon", True))
     except StartupError as error:
         sys.stderr.write(f"resumable: {error}\n")
         raise SystemExit(1) from None
+    service.log_observer = logs.observer_beside(parent, settings.log_format, settings.log_level, reactor)
     startup.raise_file_limit()
     startup.keep_heap()
     reactor.callWhenRunning(_stop_on_sigterm, reactor)

@@ -31,7 +31,7 @@ FOR_OPERATORS = [
 OBLIGATIONS = range(1, 63)
 
 # Flags in our pages that belong to other programs.
-TWISTD = {"help", "pidfile", "logfile", "rundir", "reactor"}
+TWISTD = {"help", "pidfile", "logfile", "logger", "syslog", "rundir", "reactor"}
 DOCKER = {"rm", "name", "user", "ulimit", "stop-timeout", "read-only", "profile", "build", "console-address", "from"}
 HEALTHCHECK = {"interval", "timeout", "start-period"}
 PIP = {"editable", "no-cache-dir", "disable-pip-version-check", "quiet"}

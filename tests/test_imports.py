@@ -19,7 +19,7 @@ PACKAGE = ROOT / "resumable"
 PROTOCOL: frozenset[str] = frozenset()
 INTERFACES = PROTOCOL | {"protocol"}
 THREADS = INTERFACES | {"interfaces"}
-STORES = THREADS | {"threads", "replicas", "letters", "hooks"}
+STORES = THREADS | {"threads", "replicas", "letters", "hooks", "tally"}
 ENGINES = STORES | {"spool", "catalog", "remotes"}
 OUTSIDE = ENGINES | {"replication", "uploads"}
 ROOMS: dict[str, frozenset[str]] = {
@@ -28,6 +28,8 @@ ROOMS: dict[str, frozenset[str]] = {
     "threads": THREADS,
     "replicas": THREADS,
     "letters": THREADS,
+    "tally": PROTOCOL,
+    "logs": PROTOCOL,
     "hooks": THREADS,
     "spool": STORES,
     "catalog": STORES,
@@ -45,12 +47,16 @@ ROOMS: dict[str, frozenset[str]] = {
     "testing": STORES | {"spool"},
     "tiers": OUTSIDE | {"startup", "options"},
     "hooking": OUTSIDE | {"events", "startup", "options"},
+    "metrics": OUTSIDE | {"http"},
+    "sight": OUTSIDE | {"http", "metrics", "options"},
     "listening": ENGINES | {"access", "startup"},
     "service": OUTSIDE
     | {
         "access",
         "hooking",
         "listening",
+        "logs",
+        "sight",
         "tiers",
         "http",
         "events",

@@ -73,6 +73,11 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
         status_path="status",
         tls_client_ca=None,
         tls_client_optional=False,
+        admin_listen=(),
+        ready_remotes="none",
+        log_format="text",
+        log_level="info",
+        access_log="off",
         access=AccessSettings(),
         hooks=HookSettings(),
     )

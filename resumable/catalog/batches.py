@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -26,6 +27,7 @@ from twisted.python.failure import Failure
 
 from resumable.catalog.ballast import Ballast, disk_is_full
 from resumable.interfaces import CatalogUnavailable
+from resumable.tally import Tally
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -45,6 +47,18 @@ _PRAGMAS: Final = (
 
 # What a job can do wrong on its own; any other sqlite3.Error says something of the database.
 _OWN_ERRORS: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
+
+
+_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_JOBS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+@frozen
+class Timing:
+    """Batches with changes that became durable: how long each took, how many jobs it had."""
+
+    seconds: Tally = field(factory=lambda: Tally(_SECONDS))
+    jobs: Tally = field(factory=lambda: Tally(_JOBS))
 
 
 @frozen
@@ -103,10 +117,18 @@ class Batches:
 
     log = Logger()
 
-    def __init__(self, path: str, ballast: Ballast, connector: Callable[[str], sqlite3.Connection] = connect) -> None:
+    def __init__(
+        self,
+        path: str,
+        ballast: Ballast,
+        connector: Callable[[str], sqlite3.Connection] = connect,
+        seconds: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.path = path
         self.ballast = ballast
+        self.timing = Timing()
         self._connect = connector
+        self._seconds = seconds
         self._connection: sqlite3.Connection | None = None
         self._number = 0
         self._closed = False
@@ -158,7 +180,7 @@ class Batches:
         try:
             if not any(job.writes for job in jobs):
                 return [_alone(job, connection) for job in jobs]
-            before = connection.total_changes
+            began, before = self._seconds(), connection.total_changes
             connection.execute("BEGIN IMMEDIATE")
             results = self._together(connection, jobs)
             if connection.total_changes != before:
@@ -171,6 +193,8 @@ class Batches:
         except (sqlite3.Error, MemoryError) as error:
             self._prove(number, self._spoilt(error))
         self._number = number
+        self.timing.seconds.add(self._seconds() - began)
+        self.timing.jobs.add(len(jobs))
         return results
 
     def _together(self, connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> list[Any]:

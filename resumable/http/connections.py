@@ -35,7 +35,7 @@ class Connections:
     ``connections``: all that are open. ``stopping``: no connection is to outlive its answer. ``seconds``: the clock.
     """
 
-    def watch(self, timer: IReactorTime, interval: float) -> None:
+    def keep_books(self, timer: IReactorTime, interval: float) -> None:
         """Begin, with deadlines looked at every ``interval`` seconds."""
         self.seconds: Callable[[], float] = timer.seconds
         self.stopping = False

@@ -1,4 +1,4 @@
-"""The resource tree: the upload collection under its base path, and whether the daemon is alive.
+"""The resource tree: the upload collection under its base path, and whether the daemon is alive and ready.
 
 Everything else is a problem document too, so that no page of the framework's own ever goes out.
 """
@@ -6,9 +6,13 @@ Everything else is a problem document too, so that no page of the framework's ow
 from __future__ import annotations
 
 from klein.resource import KleinResource
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 
 from resumable.http import errors
+from resumable.http.readiness import Readiness, alive
 from resumable.http.streaming import StreamingRequest
 from resumable.http.tus import TusResource
 from resumable.protocol.errors import NotFound, TusError
@@ -19,9 +23,10 @@ class Root(Resource):
 
     isLeaf = True
 
-    def __init__(self, tus: TusResource, base_path: str) -> None:
+    def __init__(self, tus: TusResource, base_path: str, readiness: Readiness) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._tus = tus
+        self._readiness = readiness
         self._base = [segment.encode() for segment in base_path.strip("/").split("/") if segment]
         self._klein: KleinResource = tus.app.resource()
 
@@ -35,7 +40,9 @@ class Root(Resource):
         path: list[bytes] = request.postpath or []
         depth = len(self._base)
         if path == [b"healthz"]:
-            return self._health(request)
+            return alive(request)
+        if path == [b"readyz"]:
+            return self._ready(request)
         if path[:depth] != self._base:
             raise NotFound("There is nothing at this address.")
         self._tus.prepare(request)
@@ -52,8 +59,13 @@ class Root(Resource):
             request.method = b"~" + request.method  # RFC 9110, 9.1: case-sensitive, which the router doesn't know
         return self._klein.render(request)  # type: ignore[return-value]
 
-    @staticmethod
-    def _health(request: StreamingRequest) -> bytes:
-        request.set_field(b"content-type", b"text/plain; charset=utf-8")
-        request.set_field(b"cache-control", b"no-store")
-        return b"ok\n"
+    def _ready(self, request: StreamingRequest) -> int:
+        def answer(body: bytes) -> None:
+            request.write(body)
+            request.finish()
+
+        def failed(failure: Failure) -> None:
+            request.processingFailed(failure)
+
+        Deferred.fromCoroutine(self._readiness.respond(request)).addCallback(answer).addErrback(failed)
+        return NOT_DONE_YET

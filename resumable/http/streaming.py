@@ -9,10 +9,10 @@ while before the connection is closed. HTTP/1.1 (RFC 9112) and HTTP/1.0; HTTP/2 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from io import BytesIO
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 from klein.interfaces import IKleinRequest
@@ -64,6 +64,32 @@ LINGER_STOPPING: Final = 2.0
 _OPEN, _LINGERING, _CLOSED = range(3)
 
 
+class Watch(Protocol):
+    """Sees every request of a site."""
+
+    def prepare(self, request: StreamingRequest) -> None:
+        """Its head is in; the request may be changed or answered."""
+
+    def done(self, request: StreamingRequest, seconds: float) -> None:
+        """It was answered, or its client has gone, so many seconds after that."""
+
+    def refused(self, status: int) -> None:
+        """What came was no request, and this was the answer."""
+
+
+class Unwatched:
+    """Nobody looks."""
+
+    def prepare(self, request: StreamingRequest) -> None:
+        pass
+
+    def done(self, request: StreamingRequest, seconds: float) -> None:
+        pass
+
+    def refused(self, status: int) -> None:
+        pass
+
+
 class StreamingRequest(Request):
     """A request whose handler runs when the headers are complete; its bytes come through ``body``.
 
@@ -76,20 +102,22 @@ class StreamingRequest(Request):
     body: Body
     sent_method = b""
     """What the client's own parser goes by; ``method`` may be changed to what the client meant."""
+    began = 0.0
+    """When it was dispatched, on the site's clock."""
     mapper: MapAdapter
     branch_segments: tuple[str, ...] = ("",)
 
     def process(self) -> None:
-        """Find the resource and render it, after the site's ``prepare`` had its look. Never raises."""
+        """Find the resource and render it, after the site's ``watch`` had its look. Never raises."""
         self.sent_method = self.method
         self.site = site = self.channel.site
+        self.began = site.seconds()
         self.responseHeaders.setRawHeaders(b"Server", [b"resumable"])
         self.responseHeaders.setRawHeaders(b"Date", [datetimeToString()])
         self.prepath: list[bytes] = []
         self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
         try:
-            if site.prepare is not None:
-                site.prepare(self)
+            site.watch.prepare(self)
             if self.finished or self._disconnected:
                 return
             if self.path == b"*":
@@ -160,6 +188,7 @@ class StreamingRequest(Request):
     def connectionLost(self, reason: Failure) -> None:
         """The body goes first: what it brought is delivered before anybody cancels the handler."""
         self._disconnected = True
+        self.site.log(self)
         self.body.end("disconnected")
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
@@ -203,6 +232,7 @@ class StreamingChannel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         size = len(data)
+        self.site.received += size
         if size < self._left:  # within a body or a chunk: nothing to parse, nothing to copy
             self._left -= size
             if size >= self._read_size:
@@ -432,6 +462,7 @@ class StreamingChannel(HTTPChannel):
     def _refuse(self, refused: Refused) -> None:
         self._input = b""
         self._unread = True
+        self.site.watch.refused(refused.status)
         self.write(refusal(refused, self.site.refusal_fields))  # type: ignore[no-untyped-call]
         self._linger()
 
@@ -501,7 +532,7 @@ class StreamingSite(Connections, Site):
     ``linger``, ``linger_bytes``: how long and how much is read and dropped after an early answer.
     ``max_body_buffer``: bytes of the largest read, and so what one paused body may hold in memory.
     ``refusal_fields``: what else a refusal carries that is sent before there is a request.
-    ``prepare``: called with each request before it is dispatched; it may change or answer it.
+    ``watch``: sees each request. ``received``: bytes that have come in, over all connections.
     """
 
     protocol = StreamingChannel  # type: ignore[assignment]
@@ -520,7 +551,7 @@ class StreamingSite(Connections, Site):
         linger_bytes: int = 16 << 20,
         max_body_buffer: int = 1 << 20,
         refusal_fields: Mapping[str, str] = MappingProxyType({}),
-        prepare: Callable[[StreamingRequest], None] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__(resource, reactor=reactor, parsePOSTFormSubmission=False)  # type: ignore[no-untyped-call]
         self.network_timeout = network_timeout
@@ -529,10 +560,11 @@ class StreamingSite(Connections, Site):
         self.linger_bytes = linger_bytes
         self.max_body_buffer = max_body_buffer
         self.refusal_fields = refusal_fields
-        self.prepare = prepare
-        self.watch(reactor, max(0.01, min(1.0, network_timeout / 10, linger / 10)))
+        self.watch = watch or Unwatched()
+        self.received = 0
+        self.keep_books(reactor, max(0.01, min(1.0, network_timeout / 10, linger / 10)))
 
-    # Twisted's own would write an access log and keep a timer for its dates.
+    # Twisted's own would keep a timer for its dates.
 
     def startFactory(self) -> None:
         pass
@@ -541,7 +573,9 @@ class StreamingSite(Connections, Site):
         pass
 
     def log(self, request: HTTPRequest) -> None:
-        pass
+        """The answer is complete, or nobody is there to read it."""
+        assert isinstance(request, StreamingRequest)
+        self.watch.done(request, max(0.0, self.seconds() - request.began))
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         channel = StreamingChannel()  # type: ignore[no-untyped-call]

@@ -11,10 +11,11 @@ from resumable.option_table.hooks import HOOKS
 from resumable.option_table.option import Option, help_line
 from resumable.option_table.remotes import REMOTES
 from resumable.option_table.serving import SERVING
+from resumable.option_table.sight import SIGHT
 
 __all__ = ["BY_FLAG", "MAIN", "OPTIONS", "Option", "help_line"]
 
 MAIN: tuple[Option, ...] = (*SERVING, *REMOTES)
 """What most people look for."""
-OPTIONS: tuple[Option, ...] = (*MAIN, *HOOKS, *ACCESS)
+OPTIONS: tuple[Option, ...] = (*MAIN, *SIGHT, *HOOKS, *ACCESS)
 BY_FLAG: Mapping[str, Option] = {option.flag: option for option in OPTIONS}

@@ -51,6 +51,8 @@ class Replication:
         self.lanes = {each.name: Lane(each, means, slots, self._stored, self._caught_up) for each in remotes}
         if len(self.lanes) != len(remotes):
             raise ValueError("two remotes have the same name")
+        #: Uploads that every required remote has got, since the start.
+        self.stored = 0
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._refused: list[Deferred[None]] = []
 
@@ -132,6 +134,7 @@ class Replication:
     # -- what the lanes say
 
     def _stored(self, upload_id: str) -> None:
+        self.stored += 1
         for stored in self._waiting.pop(upload_id, []):
             stored.callback(None)
 

@@ -19,6 +19,7 @@ from resumable.protocol import rules
 from resumable.protocol.errors import InternalError, NoSpace, TusError, Unavailable
 from resumable.replicas import IReplicas, IReplication, NoReplication
 from resumable.spool.files import Spool
+from resumable.uploads.counts import Counts
 from resumable.uploads.holds import IHolds
 from resumable.uploads.questions import Questions
 from resumable.uploads.quota import IQuota, NoQuota
@@ -72,6 +73,7 @@ class Engine:
     told: bool = True
     questions: Questions = field(factory=Questions)
     progress: IProgress = field(factory=NoHooks)
+    counts: Counts = field(factory=Counts)
     on_partial_finished: Callable[[str], None] = field(default=lambda _: None)
     on_ended: Callable[[str], None] = field(default=lambda _: None)
 
@@ -97,12 +99,14 @@ class Engine:
         upload = evolve(upload, required=sum(each.required for each in replicas))
         if not await self.catalog.create(upload, facts, replicas):
             return None
+        self.counts.created += 1
         if upload.offset or upload.finished:
             self.committed(upload)
         return upload
 
     def committed(self, upload: Upload) -> None:
         """A commit has landed, and this is the record now: who works on from there is told."""
+        self.counts.finished += upload.finished
         if not upload.is_partial:
             self.replication.committed(upload)
         elif upload.finished:

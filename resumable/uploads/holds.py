@@ -120,6 +120,11 @@ class LocalHolds:
     def held(self, upload_id: str) -> bool:
         return upload_id in self._holds
 
+    @property
+    def count(self) -> int:
+        """Uploads that somebody has the hold of."""
+        return len(self._holds)
+
     def received(self, upload_id: str) -> int | None:
         hold = self._holds.get(upload_id)
         received: int | None = None if hold is None else hold.holder.received

@@ -41,6 +41,7 @@ class Janitor:
         delete = gone is Gone.TERMINATED and engine.delete_objects
         ended = await engine.catalog.end(upload.id, gone, engine.wall(), facts, delete)
         if ended:
+            engine.counts.gone[gone] += 1
             engine.ended(upload.id)
             await self._uncount(upload)
         if ended and upload.is_partial and not await self._finished(upload):

@@ -32,6 +32,7 @@ from resumable.http.streaming import (
     Body,
     StreamingRequest,
     StreamingSite,
+    Unwatched,
 )
 from resumable.interfaces import BodyLost, IBody
 
@@ -99,6 +100,24 @@ def answer(request: StreamingRequest, code: int = 204, body: bytes = b"") -> Non
 
 def nothing(request: StreamingRequest) -> None:
     """Leaves the answer to the test."""
+
+
+class Watcher(Unwatched):
+    """A watch that changes or answers requests, and notes how they and what was none have ended."""
+
+    def __init__(self, prepare: Callable[[StreamingRequest], None] = lambda _: None) -> None:
+        self._prepare = prepare
+        self.seen: list[tuple[bytes, int, bool, float]] = []
+        self.refusals: list[int] = []
+
+    def prepare(self, request: StreamingRequest) -> None:
+        self._prepare(request)
+
+    def done(self, request: StreamingRequest, seconds: float) -> None:
+        self.seen.append((request.method, request.code, request.gone, seconds))
+
+    def refused(self, status: int) -> None:
+        self.refusals.append(status)
 
 
 class Client:
@@ -249,7 +268,7 @@ def test_the_absolute_form_is_accepted_and_its_authority_replaces_host() -> None
     assert client.request.requestHeaders.getRawHeaders(b"host") == [b"other:8080"]
 
 
-def test_prepare_is_called_right_before_dispatch_and_may_change_the_method() -> None:
+def test_the_watch_sees_a_request_right_before_dispatch_and_may_change_the_method() -> None:
     seen: list[bytes] = []
 
     def prepare(request: StreamingRequest) -> None:
@@ -261,15 +280,40 @@ def test_prepare_is_called_right_before_dispatch_and_may_change_the_method() -> 
         seen.append(request.method)
         answer(request)
 
-    client = Client(handler, prepare=prepare)
+    client = Client(handler, watch=Watcher(prepare))
     assert b"X-Prepared: yes" in client.send(patch(5, method="POST"))
     assert seen == [b"PATCH"]
 
 
-def test_prepare_may_answer_itself() -> None:
-    client = Client(prepare=lambda request: answer(request, 400))
+def test_the_watch_may_answer_itself() -> None:
+    client = Client(watch=Watcher(lambda request: answer(request, 400)))
     assert client.send(GET).startswith(b"HTTP/1.1 400 ")
     assert client.tree.requests == []
+
+
+def test_the_watch_is_told_once_of_each_request_that_ends_and_how_long_it_took() -> None:
+    waiting: list[StreamingRequest] = []
+    watcher = Watcher()
+    client = Client(waiting.append, watch=watcher)
+    client.send(GET)
+    client.advance(2)
+    answer(waiting.pop(), 404)
+    assert watcher.seen == [(b"GET", 404, False, 2.0)]
+    client.send(GET)
+    client.hang_up()
+    assert [seen[2] for seen in watcher.seen] == [False, True]
+
+
+def test_the_watch_is_told_of_what_was_no_request() -> None:
+    watcher = Watcher()
+    Client(watch=watcher).send(b"NONSENSE\r\n\r\n")
+    assert (watcher.seen, watcher.refusals) == ([], [400])
+
+
+def test_a_site_counts_the_bytes_that_come_in() -> None:
+    client = Client(answer)
+    client.send(GET, GET[:7])
+    assert client.site.received == len(GET) + 7
 
 
 def test_answers_name_no_version_and_no_content_type_of_their_own() -> None:

@@ -13,6 +13,7 @@ from twisted.internet.testing import StringTransport
 
 from resumable.http.cors import Cors
 from resumable.http.origin import Origin
+from resumable.http.readiness import Readiness
 from resumable.http.root import Root
 from resumable.http.streaming import StreamingChannel, StreamingSite
 from resumable.http.tus import TusResource
@@ -73,7 +74,7 @@ def connect(
         base_path="/files/",
         **{"max_size": None, "download": True, **options},
     )
-    site = StreamingSite(Root(tus, "/files/"), reactor=clock or Clock())
+    site = StreamingSite(Root(tus, "/files/", Readiness({}, clock or Clock())), reactor=clock or Clock())
     wire = StringTransport(peerAddress=peer or IPv4Address("TCP", "192.0.2.1", 5))
     channel = site.buildProtocol(None)
     channel.makeConnection(wire)

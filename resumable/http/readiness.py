@@ -1,0 +1,99 @@
+"""Whether the daemon should be sent requests, and if not, why.
+
+Changes when the answer does; what is checked is given. Invariants: it answers within `PATIENCE`, however its checks
+hang; however often it is asked, they are made once in `FRESH` seconds, so that asking is no way to keep a disk busy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.error import TimeoutError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from resumable.http.streaming import StreamingRequest
+
+FRESH: Final = 1.0
+PATIENCE: Final = 5.0
+
+Check = Callable[[], Coroutine[Deferred[Any], Any, str | None]]
+"""Answers what is wrong, in a few words; None if nothing is."""
+
+log = Logger()
+
+
+class Readiness:
+    """``checks`` by name. `stopping` makes it not ready for good."""
+
+    def __init__(self, checks: Mapping[str, Check], clock: IReactorTime) -> None:
+        self._checks = checks
+        self._clock = clock
+        self._found: Mapping[str, str] = {}
+        self._looked: float | None = None
+        self._waiting: list[Deferred[Mapping[str, str]]] | None = None
+        self._stopping = False
+
+    def stopping(self) -> None:
+        """The daemon is about to end."""
+        self._stopping = True
+
+    async def wrong(self) -> Mapping[str, str]:
+        """What is wrong, by the name of its check; nothing: it is ready."""
+        if self._stopping:
+            return {"stopping": "the daemon is stopping"}
+        if self._waiting is not None:
+            waiter: Deferred[Mapping[str, str]] = Deferred(self._waiting.remove)
+            self._waiting.append(waiter)
+            return await waiter
+        if self._looked is None or self._clock.seconds() - self._looked >= FRESH:
+            self._waiting = []
+            Deferred.fromCoroutine(self._look())
+            return await self.wrong()
+        return self._found
+
+    async def _look(self) -> None:
+        found = await gatherResults([Deferred.fromCoroutine(self._check(each)) for each in self._checks.values()])
+        self._found = {name: wrong for name, wrong in zip(self._checks, found, strict=True) if wrong is not None}
+        self._looked = self._clock.seconds()
+        waiting, self._waiting = self._waiting or [], None
+        for waiter in waiting:
+            waiter.callback(self._found)
+
+    async def _check(self, check: Check) -> str | None:
+        try:
+            return await Deferred.fromCoroutine(check()).addTimeout(PATIENCE, self._clock)
+        except TimeoutError:
+            return f"no answer within {PATIENCE:g} s"
+        except Exception as error:
+            log.failure("a check of readiness failed")
+            return type(error).__name__
+
+    # Answers
+
+    async def respond(self, request: StreamingRequest) -> bytes:
+        """200 or 503, and a word: for everybody."""
+        wrong = await self.wrong()
+        return _answer(request, not wrong, b"text/plain; charset=utf-8", b"not ready\n" if wrong else b"ready\n")
+
+    async def respond_fully(self, request: StreamingRequest) -> bytes:
+        """200 or 503, and what is wrong as JSON: for operators."""
+        wrong = await self.wrong()
+        document = json.dumps({"ready": not wrong, "wrong": dict(wrong)}) + "\n"
+        return _answer(request, not wrong, b"application/json", document.encode())
+
+
+def alive(request: StreamingRequest) -> bytes:
+    """200: the reactor turns."""
+    return _answer(request, True, b"text/plain; charset=utf-8", b"ok\n")
+
+
+def _answer(request: StreamingRequest, good: bool, kind: bytes, body: bytes) -> bytes:
+    request.setResponseCode(200 if good else 503)
+    request.set_field(b"content-type", kind)
+    request.set_field(b"cache-control", b"no-store")
+    request.set_field(b"content-length", b"%d" % len(body))
+    return body

@@ -1,0 +1,211 @@
+"""The figures, read where they are when somebody asks for them.
+
+Changes when a figure comes, goes or is read elsewhere; its name and meaning are in names.py. Invariants: nothing here
+is the global registry's; asking never fails and ends within `PATIENCE`: what isn't known by then is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from attrs import Factory, define, frozen
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.error import TimeoutError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from resumable.catalog.batches import Timing
+from resumable.http.streaming import StreamingSite
+from resumable.http.watch import Watch
+from resumable.interfaces import CatalogUnavailable, Gone
+from resumable.letters import Depth, IOutbox
+from resumable.metrics.delay import Delay
+from resumable.metrics.names import METRICS
+from resumable.metrics.remotes import Behind, Lags
+from resumable.metrics.troubles import Troubles
+from resumable.replication.engine import Replication
+from resumable.spool import Budget
+from resumable.tally import Tally
+from resumable.threads import Stopped
+from resumable.uploads.counts import Counts
+from resumable.uploads.holds import LocalHolds
+from resumable.uploads.space import Space
+
+PATIENCE: Final = 5.0
+FAMILIES: Final = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
+
+T = TypeVar("T")
+Values = Mapping[tuple[str, ...], float | Tally]
+"""By the values of labels."""
+
+log = Logger()
+
+
+@frozen
+class Sources:
+    """Where the figures are. ``disk`` answers the bytes of the upload directory's disk that are free and in use.
+
+    ``replication`` and ``lags`` are None without remotes. ``hooks``: whose letters are in the outbox.
+    """
+
+    version: str
+    clock: IReactorTime
+    wall: Callable[[], float]
+    watch: Watch
+    site: StreamingSite
+    counts: Counts
+    holds: LocalHolds
+    space: Space
+    budget: Budget
+    disk: Callable[[], Awaitable[tuple[int, int]]]
+    batches: Timing
+    outbox: IOutbox
+    delay: Delay
+    troubles: Troubles
+    hooks: Sequence[str] = ()
+    replication: Replication | None = None
+    lags: Lags | None = None
+
+
+@define
+class _Asked:
+    """What had to be asked for, as it was the last time."""
+
+    disk: tuple[int, int] | None = None
+    lags: dict[str, Behind] = Factory(dict)
+    outbox: dict[str, Depth] = Factory(dict)
+
+
+class Figures(Collector):
+    """All of them."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._asked = _Asked()
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    async def render(self) -> bytes:
+        """The text format of Prometheus."""
+        self._asked = await self._ask()
+        return generate_latest(self._registry)
+
+    def describe(self) -> list[Metric]:
+        """Nothing: whoever registers a collector would have it collect otherwise."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Each figure that is known."""
+        for name, values in self._values():
+            metric = METRICS[name]
+            family = FAMILIES[metric.kind](metric.name, metric.help.rstrip("."), labels=metric.labels)
+            for labels, value in values.items():
+                if isinstance(value, Tally):
+                    family.add_metric(labels, value.cumulated(), value.total)
+                else:
+                    family.add_metric(labels, value)
+            yield family
+
+    # Asking
+
+    async def _ask(self) -> _Asked:
+        sources, asked = self._sources, _Asked()
+
+        async def disk() -> None:
+            asked.disk = await sources.disk()
+
+        async def lag(lags: Lags, name: str) -> None:
+            asked.lags[name] = await lags.of(name)
+
+        async def depth(hook: str) -> None:
+            asked.outbox[hook] = await sources.outbox.depth(hook)
+
+        questions: list[Coroutine[Deferred[Any], Any, None]] = [disk(), *(depth(hook) for hook in sources.hooks)]
+        if sources.replication is not None and sources.lags is not None:
+            questions += [lag(sources.lags, name) for name in sources.replication.lanes]
+        await gatherResults([Deferred.fromCoroutine(self._in_time(each)) for each in questions])
+        return asked
+
+    async def _in_time(self, question: Coroutine[Deferred[Any], Any, None]) -> None:
+        try:
+            await Deferred.fromCoroutine(question).addTimeout(PATIENCE, self._sources.clock)
+        except (CatalogUnavailable, Stopped, TimeoutError, OSError) as error:
+            log.debug("a figure is not known: {reason}", reason=str(error) or type(error).__name__)
+        except Exception:
+            log.failure("a figure is not known")
+
+    # Reading
+
+    def _values(self) -> Iterator[tuple[str, Values]]:
+        yield "info", {(self._sources.version,): 1}
+        yield from self._requests()
+        yield from self._uploads()
+        yield from self._local()
+        if self._sources.replication is not None:
+            yield from self._remotes(self._sources.replication)
+        yield from self._events()
+        yield "reactor_delay_seconds", _one(self._sources.delay.tally)
+        yield "log_events_total", self._sources.troubles.counts()
+
+    def _requests(self) -> Iterator[tuple[str, Values]]:
+        site, methods = self._sources.site, self._sources.watch.methods
+        yield "requests_total", {(name, status): n for name, each in methods.items() for status, n in each.by_status()}
+        yield "request_duration_seconds", {(name,): each.seconds for name, each in methods.items()}
+        yield "received_bytes_total", _one(site.received)
+        yield "connections", _one(len(site.connections))
+
+    def _uploads(self) -> Iterator[tuple[str, Values]]:
+        counts, holds = self._sources.counts, self._sources.holds
+        yield "uploads_created_total", _one(counts.created)
+        yield "uploads_finished_total", _one(counts.finished)
+        yield "uploads_gone_total", {(gone.value,): counts.gone[gone] for gone in Gone}
+        yield "appends", _one(holds.count)
+        yield "holds_taken_over_total", _one(holds.takeovers)
+
+    def _local(self) -> Iterator[tuple[str, Values]]:
+        sources = self._sources
+        if self._asked.disk is not None:
+            free, used = self._asked.disk
+            yield "spool_free_bytes", _one(free)
+            yield "spool_used_bytes", _one(used)
+        yield "spool_reserve_bytes", _one(sources.space.reserve)
+        yield "spool_queued_bytes", _one(sources.budget.used)
+        yield "catalog_batch_seconds", _one(sources.batches.seconds)
+        yield "catalog_batch_jobs", _one(sources.batches.jobs)
+
+    def _remotes(self, replication: Replication) -> Iterator[tuple[str, Values]]:
+        lanes, lags = replication.lanes, self._asked.lags
+        yield "uploads_stored_total", _one(replication.stored)
+        yield "remote_up", {(name,): 0 if lane.down else 1 for name, lane in lanes.items()}
+        yield "remote_lag_bytes", {(name,): behind.size for name, behind in lags.items()}
+        yield "remote_lag_seconds", {(name,): behind.seconds for name, behind in lags.items()}
+        yield "remote_queued", {(name,): lane.queued for name, lane in lanes.items()}
+        yield "remote_active", {(name,): lane.active for name, lane in lanes.items()}
+        yield "remote_parts_total", {(name,): lane.figures.parts for name, lane in lanes.items()}
+        yield "remote_bytes_total", {(name,): lane.figures.bytes for name, lane in lanes.items()}
+        yield "remote_stored_total", {(name,): lane.figures.stored for name, lane in lanes.items()}
+        yield "remote_removed_total", {(name,): lane.figures.removed for name, lane in lanes.items()}
+        yield "remote_retries_total", {(name,): lane.figures.retries for name, lane in lanes.items()}
+        yield (
+            "remote_failures_total",
+            {(name, kind): n for name, lane in lanes.items() for kind, n in lane.figures.failures.items()},
+        )
+        yield "remote_parked_total", {(name,): lane.figures.parked for name, lane in lanes.items()}
+        yield "remote_outages_total", {(name,): lane.figures.opened for name, lane in lanes.items()}
+
+    def _events(self) -> Iterator[tuple[str, Values]]:
+        depths, now = self._asked.outbox, self._sources.wall()
+        yield "outbox_waiting", {(hook,): depth.waiting for hook, depth in depths.items()}
+        yield "outbox_dead", {(hook,): depth.dead for hook, depth in depths.items()}
+        ages = {hook: 0.0 if depth.oldest is None else max(0.0, now - depth.oldest) for hook, depth in depths.items()}
+        yield "outbox_age_seconds", {(hook,): age for hook, age in ages.items()}
+
+
+def _one(value: float | Tally) -> Values:
+    """That of a figure without labels."""
+    return {(): value}

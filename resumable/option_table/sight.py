@@ -1,0 +1,58 @@
+"""Options of what an operator sees: figures, the log, and whether the daemon is ready.
+
+Changes when one of these comes, goes or gets another default.
+"""
+
+from __future__ import annotations
+
+from resumable import option_values as values
+from resumable.option_table.option import Option
+
+SIGHT: tuple[Option, ...] = (
+    Option(
+        "admin-listen",
+        "ENDPOINT",
+        "",
+        "Twisted server endpoint for `/metrics`, `/healthz` and `/readyz`; repeatable",
+        "For example `unix:/run/resumable/admin.sock:mode=660` or `tcp:9090:interface=127.0.0.1`. Nobody is asked who"
+        " they are there: keep it away from clients. None of it but `/healthz`, and a `/readyz` of one word, is ever on"
+        " a port for uploads. Unset, there are no figures. Endpoints in the variable are separated by blanks.",
+        values.endpoints,
+        separator=" ",
+    ),
+    Option(
+        "ready-remotes",
+        "none|required|all",
+        "none",
+        "remotes that have to be up for `/readyz` to say so",
+        "`none`: uploads are taken while remotes are down, which is what the local disk is for. With the others a load"
+        " balancer sends clients elsewhere; if all nodes share the store, nowhere.",
+        values.choice("none", "required", "all"),
+    ),
+    Option(
+        "log-format",
+        "text|json",
+        "text",
+        "lines for people, or one JSON object for each event",
+        "Goes where twistd's log goes (standard output, `--logfile`). Not with twistd's `--logger` and `--syslog`.",
+        values.choice("text", "json"),
+    ),
+    Option(
+        "log-level",
+        "debug|info|warn|error",
+        "info",
+        "what is logged: this and what is worse",
+        "`debug` tells of each attempt at a remote; `warn` says nothing while all is well. What is wrong counts in the"
+        " figures at any level.",
+        values.choice("debug", "info", "warn", "error"),
+    ),
+    Option(
+        "access-log",
+        "off|debug|info",
+        "off",
+        "log a line for each request, at this level",
+        "With its method, path, status, bytes, time, X-Request-ID and client; of a query only the names. Costs a tenth"
+        " of a small request's time.",
+        values.choice("off", "debug", "info"),
+    ),
+)

@@ -1,0 +1,38 @@
+"""Counting how large things are, cheaply: what is counted here is read by whoever draws figures from it.
+
+One reason to change: what is kept of a measurement. Invariant: counting takes no lock and makes no object; one thread
+counts, any thread may read, and what it reads is at most one measurement behind.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+
+
+class Tally:
+    """Measurements by size. ``bounds``: the upper bound, included, of each bucket but the last, which has none."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        #: The sum of all measurements.
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """One more measurement."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    @property
+    def count(self) -> int:
+        """How many measurements there were."""
+        return sum(self.counts)
+
+    def cumulated(self) -> list[tuple[str, float]]:
+        """How many were at most so large: bounds as Prometheus writes them ("+Inf" the last), and their counts."""
+        names = [*(f"{bound:g}" for bound in self.bounds), "+Inf"]
+        return list(zip(names, map(float, accumulate(self.counts)), strict=True))
