@@ -20,7 +20,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -136,6 +136,15 @@ def _encode(raw: bytes) -> str:
 
 def _decode(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def masked(uri: str) -> str:
+    """The URI as it may be logged, kept and told to others: without the token that may be in its query."""
+    path, mark, query = uri.partition("?")
+    pairs = (
+        f"{PARAMETER}=..." if unquote_plus(pair.partition("=")[0]) == PARAMETER else pair for pair in query.split("&")
+    )
+    return path + mark + "&".join(pairs)
 
 
 @implementer(IAuthorizer)

@@ -1,12 +1,14 @@
 """What hooks are shown of a request, and what they add to its answer.
 
-Reason to change: either of these. Invariant: of the client's headers hooks see those only that the operator has chosen.
+Reason to change: either of these. Invariant: of the client's headers hooks see those only that the operator has chosen,
+and of its URL no token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from resumable.access.signed import masked
 from resumable.hooks import RequestView
 from resumable.http.origin import Origin
 from resumable.http.streaming import StreamingRequest
@@ -26,7 +28,7 @@ class Visits:
         """The request as hooks see it."""
         given = ((name, request.requestHeaders.getRawHeaders(raw)) for name, raw in self._forward)
         headers = {name: tuple(line.decode("latin-1") for line in lines) for name, lines in given if lines}
-        method, uri = request.method.decode("latin-1"), request.uri.decode("latin-1")
+        method, uri = request.method.decode("latin-1"), masked(request.uri.decode("latin-1"))
         return Visit(RequestView(method, uri, self._address(request), headers))
 
     def _address(self, request: StreamingRequest) -> str:

@@ -229,7 +229,7 @@ def _pair(flag: str, metavar: str, what: str, advice: str, parse: values.Parse[f
 
 _TO_FIT = "Answered 507, or 413 where it can never fit. An upload counts with its whole length from its creation on."
 LIMITS: tuple[Option, ...] = (
-    *_pair("max-stored", "SIZE", "bytes of all uploads that are here", _TO_FIT, values.optional_size),
+    *_pair("max-stored", "SIZE", "bytes of all uploads, finished or not", _TO_FIT, values.optional_size),
     *_pair("max-unfinished-size", "SIZE", "bytes of unfinished uploads", _TO_FIT, values.optional_size),
     *_pair(
         "max-unfinished",

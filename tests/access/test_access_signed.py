@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from resumable.access import sign as sign_command
 from resumable.access import signed
 from resumable.access.interfaces import EVERYDAY, Action, Ask, IAuthorizer
 from resumable.access.secret import AccessProblem, Secret
@@ -250,3 +251,34 @@ def test_macs_are_compared_in_constant_time_with_all_keys():
 def test_whatever_can_be_signed_comes_back_as_it_was(actions, path, expires, largest):
     grant = Grant(frozenset(actions), "/" + path, "alice", expires, largest)
     assert verify([KEY], sign(KEY, grant)) == grant
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("/files/a", "/files/a"),
+        ("/files/?token=v1.a.b", "/files/?token=..."),
+        ("/files/?a=1&token=v1.a.b&token=v1.c.d&b", "/files/?a=1&token=...&token=...&b"),
+        ("/files/?%74oken=v1.a.b", "/files/?token=..."),
+        ("/files/?tokens=1&xtoken=2", "/files/?tokens=1&xtoken=2"),
+        ("*", "*"),
+    ],
+)
+def test_a_token_in_a_uri_is_told_to_nobody(uri, told):
+    assert signed.masked(uri) == told
+
+
+def test_a_token_is_made_on_the_command_line(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("k" * 32)
+    made = sign_command.token([str(keys), "ann", "/files/", "60", "create,read", "5"], 1000.5)
+    grant = Grant(frozenset({Action.CREATE, Action.READ}), "/files/", "ann", 1060, 5)
+    assert verify(parse_keys(keys.read_text()), made) == grant
+    for wrong in (
+        [],
+        [str(keys), "ann", "files", "60"],
+        [str(keys), "ann", "/files/", "soon"],
+        ["/none", "a", "/", "1"],
+    ):
+        with pytest.raises(ValueError):
+            sign_command.token(wrong, 0.0)
