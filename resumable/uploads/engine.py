@@ -96,7 +96,8 @@ class Engine:
             replicas = self.replication.chosen(upload)
         else:
             replicas = self.replication.chosen(upload, changes.remotes, changes.key)
-        upload = evolve(upload, required=sum(each.required for each in replicas))
+        if replicas:
+            upload = evolve(upload, required=sum(each.required for each in replicas))
         if not await self.catalog.create(upload, facts, replicas):
             return None
         self.counts.created += 1

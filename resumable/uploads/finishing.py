@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from resumable.hooks import Granted, QuestionKind, RequestView
@@ -48,15 +48,17 @@ class Finishing:
         self._stopping = False
         engine.on_ended = self._ended
 
-    def acknowledged(self, upload: Upload, visit: Visit) -> Deferred[Upload]:
+    def acknowledged(self, upload: Upload, visit: Visit) -> Upload | Deferred[Upload]:
         """What a request may answer that has brought ``upload`` to its offset; waits if that completes it.
 
         Fails with Refused (by a hook), Unavailable (not stored in time, a hook has failed), Stopping or Gone. Cancel it
         when nobody waits any more: what hooks say counts all the same.
         """
-        if self._engine.withheld(upload) and upload.offset == upload.length:
+        if not self._engine.withheld(upload):
+            return upload
+        if upload.offset == upload.length:
             return Deferred.fromCoroutine(self._complete(upload, visit))
-        return succeed(self._engine.shown(upload))
+        return self._engine.shown(upload)
 
     def stop(self) -> None:
         """Nobody waits any more."""

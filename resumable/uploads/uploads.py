@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.python.failure import Failure
 
 from resumable.hooks import QuestionKind, RequestView
 from resumable.interfaces import CatalogUnavailable, FactKind, IBody, Upload
@@ -75,7 +76,7 @@ class Uploads:
         """
         visit = visit or Visit()
         made = shielded(self._create(creation, body, by, visit))
-        return made.addCallback(lambda upload: Deferred.fromCoroutine(self._acknowledge(upload, visit)))
+        return made.addCallback(self._acknowledge, visit)
 
     def append(
         self,
@@ -203,16 +204,18 @@ class Uploads:
             raise BadRequest("An upload with this id was made before.")
         return created
 
-    async def _acknowledge(self, upload: Upload, visit: Visit) -> Upload:
+    def _acknowledge(self, upload: Upload, visit: Visit) -> Upload | Deferred[Upload]:
         """The answer to the creation of an upload, which is there by now, whatever comes of waiting for it."""
-        try:
-            return await self._finishing.acknowledged(upload, visit)
-        except TusError as error:
-            if error.status < 500 and not isinstance(error, Refused):
-                raise
-            if upload.length == 0:  # no byte of it could be withheld
-                raise CreationCut(upload, error) from error
-            return self.engine.shown(upload)
+        answer = self._finishing.acknowledged(upload, visit)
+        return answer.addErrback(self._not_acknowledged, upload) if isinstance(answer, Deferred) else answer
+
+    def _not_acknowledged(self, failure: Failure, upload: Upload) -> Upload:
+        error = failure.value
+        if not isinstance(error, TusError) or (error.status < 500 and not isinstance(error, Refused)):
+            failure.raiseException()
+        if upload.length == 0:  # no byte of it could be withheld
+            raise CreationCut(upload, error) from error
+        return self.engine.shown(upload)
 
     async def _discard(self, upload_id: str) -> None:
         """Remove what a creation has written, if the catalog knows for sure that it is not there."""
