@@ -165,6 +165,7 @@ class Proxy:
         self.struck = 0
         self.most = self._under_way = 0
         self._troubles: list[Trouble] = []
+        self._made: list[Trouble] = []
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._listener: socket.socket | None = None
@@ -201,13 +202,15 @@ class Proxy:
         trouble = Trouble(operation, how, **more)
         with self._lock:
             self._troubles.append(trouble)
+            self._made.append(trouble)
         return trouble
 
     def calm(self) -> None:
         """No trouble any more; what was held goes on."""
         with self._lock:
-            troubles, self._troubles = self._troubles, []
-        for each in troubles:
+            self._troubles.clear()
+            made, self._made = self._made, []
+        for each in made:
             each.calm.set()
 
     def forget(self) -> None:
