@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from resumable.access.interfaces import ALL, Action, Ask, IAuthorizer, Identity
+from resumable.interfaces import CatalogUnavailable
 from resumable.protocol.errors import Forbidden, NotFound, TusError, Unauthorized, Unavailable
 
 log = Logger()
@@ -125,8 +126,15 @@ class Guard:
         return identity
 
     async def own(self, identity: Identity, upload_id: str) -> None:
-        """That the upload is theirs, for uploads that a request names elsewhere than in its URL. Raises NotFound."""
-        owner = await self._owner_of(upload_id)
+        """That the upload is theirs, for uploads that a request names elsewhere than in its URL.
+
+        Raises NotFound, Unavailable.
+        """
+        try:
+            owner = await self._owner_of(upload_id)
+        except CatalogUnavailable as problem:
+            log.error("whose upload it is isn't known: {reason}", upload=upload_id, reason=str(problem))
+            raise Unavailable("Whether you may do this can't be told now.", retry_after=5) from None
         if owner is None or not (owner in ("", identity.name) or Action.ADMIN in self._actions(identity)):
             raise NotFound(UNKNOWN)
 

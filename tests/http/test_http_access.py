@@ -21,6 +21,7 @@ from resumable.access.interfaces import ALL, EVERYDAY, Action, Ask, Identity, Li
 from resumable.access.rates import Rate, Rates
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
+from resumable.interfaces import CatalogUnavailable
 from resumable.option_values import networks
 from resumable.protocol.errors import Forbidden, TooManyRequests, TusError, Unauthorized, Unavailable
 from tests.uploads.harness import EPOCH, LONG, Machine, Server, pattern
@@ -249,6 +250,15 @@ def test_an_authorizer_that_breaks_lets_nobody_in(client: Client, desk: Desk) ->
     desk.answers = broken
     reply = client.ask("POST", "/files/", "Upload-Length: 5")
     assert reply.status == 503 and reply.get("Retry-After") and b"mistake" not in reply.body
+
+
+def test_while_the_catalog_cannot_tell_whose_it_is_nobody_gets_it(client: Client, server: Server, desk: Desk) -> None:
+    upload_id = new(client)
+    broken = Guard(desk, lambda _: fail(CatalogUnavailable("broken")), lambda: EPOCH)
+    closed = Client(server, entry=Entry(Origin("/files/", None, ()), broken))
+    assert closed.ask("DELETE", f"/files/{upload_id}", "X-Who: ann").status == 503
+    assert closed.ask("HEAD", f"/files/{upload_id}", "X-Who: ann").status == 423
+    assert server.row(upload_id).gone is None
 
 
 def test_an_action_that_was_not_granted_is_403(client: Client, desk: Desk) -> None:
