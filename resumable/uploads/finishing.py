@@ -96,7 +96,7 @@ class Finishing:
                 Commit(upload.id, upload.epoch, here, here, now, finished=True, facts=facts)
             ):
                 engine.committed(after)
-                settle(account_of(engine.quota, after), after)
+                settle(account_of(engine.quota, upload), after)
                 return after, granted
             row = await present(engine, upload.id)
         except Exception as error:

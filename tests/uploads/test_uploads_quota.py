@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resumable.access.quota import Ledger, Quota, Usage
+from resumable.hooks import NoHooks, QuestionKind
 from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
 from resumable.uploads.caller import Caller
 from resumable.uploads.engine import Limits
+from resumable.uploads.questions import Questions
 from tests.uploads.harness import LONG, FakeBody, FakeReplication, Server, machines, pattern, sha1
 
 ANN, BOB = Caller("ann"), Caller("bob")
@@ -185,6 +187,26 @@ def test_an_upload_that_is_ended_while_it_grows_counts_for_nothing(server):
     server.delete(upload_id)
     assert answer.error is not None
     assert server.engine.quota.usage("ann") == Usage() and agrees(server)
+
+
+class Agreeing(NoHooks):
+    """Is asked before an upload is finished, and agrees."""
+
+    def asks(self, kind):
+        return kind is QuestionKind.FINISH
+
+
+@pytest.mark.parametrize("with_creation", [True, False])
+@pytest.mark.parametrize("data", [b"", b"abcde", pattern(LONG)])
+def test_an_upload_that_a_hook_lets_finish_is_unfinished_no_longer(server, with_creation, data):
+    counted(server, Quota(unfinished=1))
+    server.engine.questions = Questions(Agreeing())
+    if with_creation:
+        assert server.create(len(data), FakeBody.whole(data)).value.finished
+    else:
+        upload_id = server.create(None).value.id
+        assert server.patch(upload_id, 0, data, length=len(data)).value.finished
+    assert server.engine.quota.usage("ann") == Usage(len(data), 0, 0) and agrees(server)
 
 
 def test_a_final_counts_beside_its_partials(server):
