@@ -37,7 +37,7 @@ def _open(copy: str, trial: str, values: tuple[int, ...]) -> sqlite3.Connection 
         source.execute("SELECT 1 FROM sqlite_schema WHERE name = 'uploads'").fetchall()[0]
         _catch_up(source)
         source.execute(trial, values).fetchall()
-    except (sqlite3.Error, IndexError):
+    except (sqlite3.Error, UnicodeDecodeError, IndexError):
         source.close()
         return None
     return source

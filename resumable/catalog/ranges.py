@@ -63,14 +63,14 @@ def _between(
                 low = max(low, min(key + 1, high + 1))
                 yield row
             continue
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             patience -= 1
         try:
             for key, row in read(low, high, "DESC"):
                 high = min(high, max(key - 1, low - 1))
                 yield row
             continue
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             patience -= 1
         fruitless = 0 if high - low < width else fruitless + 1
         high = min(high, last)

@@ -118,6 +118,8 @@ def damage(path: str) -> str | None:
     try:
         with closing(connect(path, "ro")) as connection:
             return _damaged_pages(connection) or _torn_log(path)
+    except UnicodeDecodeError:  # what SQLite complains of, such as a name in the schema, is in the complaint
+        return "the schema is not UTF-8"
     except sqlite3.Error as error:
         if str(getattr(error, "sqlite_errorname", "")).startswith(DAMAGE):
             return str(error)
