@@ -102,8 +102,8 @@ class IReplicas(Interface):
         """See IPartJournal.drop_parts."""
 
     def droppable(stored_before: float, limit: int) -> Deferred[Sequence[Upload]]:
-        """Finished uploads, not gone, that have their data here and don't need it: every required replica is STORED,
-        every other STORED or PARKED, at least one STORED, the last of them before that time. Oldest first."""
+        """Finished uploads, not gone, that have their data here and don't need it: there are required replicas, all
+        of them STORED, every other STORED or PARKED, the last of them before that time. Oldest first."""
 
     def drop(upload_ids: Sequence[str], at: float) -> Deferred[Sequence[str]]:
         """Give up the local data of those that are still droppable: their ``dropped_at`` is set, and

@@ -33,7 +33,7 @@ _STORED = """UPDATE uploads SET stored_at = ?2 WHERE id = ?1 AND stored_at IS NU
 _SETTLED = """UPDATE uploads SET settled_at = (SELECT MAX(stored_at) FROM replicas WHERE upload_id = ?1
         AND NOT EXISTS (SELECT 1 FROM replicas WHERE upload_id = ?1
             AND (state NOT IN ('stored', 'parked') OR (required AND state <> 'stored'))))
-    WHERE id = ?1 AND finished_at IS NOT NULL AND gone IS NULL AND dropped_at IS NULL"""
+    WHERE id = ?1 AND required > 0 AND finished_at IS NOT NULL AND gone IS NULL AND dropped_at IS NULL"""
 _PARK = f"UPDATE replicas SET state = 'parked', error = ?, retry_at = NULL WHERE {_ONE} AND state = 'open'"
 _RESTART = f"""UPDATE replicas SET state = 'open', {_FRESH} WHERE upload_id = ?1 AND remote = IFNULL(?2, remote)
     AND state = 'parked' AND EXISTS (SELECT 1 FROM uploads WHERE id = ?1 AND gone IS NULL AND dropped_at IS NULL)"""

@@ -376,6 +376,12 @@ class ReplicaContract(CatalogSuite):
         self.store(3, B)
         assert self.droppable() == []
 
+    def test_what_no_remote_had_to_take_stays_however_many_have_it(self) -> None:
+        self.make(done(upload(1)), replica(1, required=False), replica(1, B, required=False))
+        self.store(1)
+        self.store(1, B)
+        assert self.droppable() == [] and self.ask(self.replicas.drop([name(1)], 300.0)) == []
+
     def test_what_is_gone_is_not_dropped(self) -> None:
         self.make(done(upload(1)), replica(1))
         self.store(1)

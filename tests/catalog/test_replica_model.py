@@ -103,7 +103,8 @@ class Model:
         if record is None or not record.finished or record.gone or record.dropped_at:
             return None
         right = all(row.state is STORED or (row.state is PARKED and not row.required) for row in rows)
-        return max((row.stored_at for row in rows if row.stored_at), default=None) if right else None
+        promised = right and any(row.required for row in rows)
+        return max((row.stored_at for row in rows if row.stored_at), default=None) if promised else None
 
     def drop(self, number: int) -> list[str]:
         if self.settled(number) is None:
