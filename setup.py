@@ -52,6 +52,7 @@ TEST = [
     "standardwebhooks>=1.0",
     "setuptools>=71",
     "Flask>=3.0",
+    "PyYAML>=6.0",
     "Django>=5.0",
 ]
 DEV = [

@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 LEVELS: Final = (LogLevel.warn, LogLevel.error, LogLevel.critical)
 MOST: Final = 200
+OTHER: Final = "other"
 
 
 @implementer(ILogObserver)
@@ -24,16 +25,17 @@ class Troubles:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._counts: Counter[tuple[str, ...]] = Counter()
+        # From the start on there is something that the first trouble can be seen to be more than.
+        self._counts: Counter[tuple[str, ...]] = Counter({(level.name, OTHER): 0 for level in LEVELS})
 
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level")
         if level not in LEVELS:
             return
-        key = (level.name, part_of(str(event.get("log_namespace") or "other")))
+        key = (level.name, part_of(str(event.get("log_namespace") or OTHER)))
         with self._lock:
             if key not in self._counts and len(self._counts) >= MOST:
-                key = (level.name, "other")
+                key = (level.name, OTHER)
             self._counts[key] += 1
 
     def counts(self) -> Mapping[tuple[str, ...], int]:

@@ -51,8 +51,6 @@ class Replication:
         self.lanes = {each.name: Lane(each, means, slots, self._stored, self._caught_up) for each in remotes}
         if len(self.lanes) != len(remotes):
             raise ValueError("two remotes have the same name")
-        #: Uploads that every required remote has got, since the start.
-        self.stored = 0
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._refused: list[Deferred[None]] = []
 
@@ -123,6 +121,11 @@ class Replication:
 
     # -- what else may be asked
 
+    @property
+    def stored(self) -> int:
+        """How many uploads every required remote has got since the start."""
+        return sum(lane.figures.completed for lane in self.lanes.values())
+
     async def restart(self, upload_id: str, remote: str | None = None) -> int:
         """Try parked replicas of this upload again, of one remote or of all; how many. Raises CatalogUnavailable."""
         restarted = await self._replicas.restart(upload_id, remote)
@@ -134,7 +137,6 @@ class Replication:
     # -- what the lanes say
 
     def _stored(self, upload_id: str) -> None:
-        self.stored += 1
         for stored in self._waiting.pop(upload_id, []):
             stored.callback(None)
 

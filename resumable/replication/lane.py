@@ -254,6 +254,7 @@ class Lane:
         self._known.forget(upload_id, standing)
         work.standing = None
         if outcome is Outcome.COMPLETE:
+            self.figures.completed += standing.replica.required
             self._stored(upload_id)
         if outcome is Outcome.OVERTAKEN:
             self._agenda.add(upload_id)

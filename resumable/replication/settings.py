@@ -67,11 +67,15 @@ class Remote:
 
 @define
 class Figures:
-    """What one remote has seen since the start; only ever grows. ``failures`` by the name of their class."""
+    """What one remote has seen since the start; only ever grows. ``failures`` by the name of their class.
+
+    ``completed``: uploads of which this was the last required remote to get a copy.
+    """
 
     parts: int = 0
     bytes: int = 0
     stored: int = 0
+    completed: int = 0
     parked: int = 0
     removed: int = 0
     retries: int = 0
