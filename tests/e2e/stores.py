@@ -7,6 +7,7 @@ spoil, byte for byte, and counts every request; nothing of it outlives the test.
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import socket
@@ -35,6 +36,8 @@ from .tus import Tus
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
 MIB = 1 << 20
+LONG = bool(os.environ.get("RESUMABLE_LONG"))
+"""Whether all cases are tried, which takes minutes, or some of each kind."""
 PART = 5 * MIB
 """The least that a store takes; tests use it."""
 QUICK = ("--part-size", "5M", "--retry-delay", "50ms", "--retry-delay-max", "400ms", "--remote-timeout", "1s")

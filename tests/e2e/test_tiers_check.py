@@ -18,6 +18,7 @@ from .daemon import Daemon, eventually, free_port, run_twistd
 from .stores import (
     ACCESS,
     CREDENTIALS,
+    LONG,
     QUICK,
     SECRET,
     Proxy,
@@ -94,7 +95,7 @@ def test_one_line_for_each_remote(store: Store, tmp_path: Path) -> None:
         ("s3://bucket?dialect=klingon", ["dialect"]),
         ("s3://key:secret@bucket", []),
         ("file://nas", ["nas"]),
-    ],
+    ][:: 1 if LONG else 3],
 )
 def test_a_url_that_makes_no_sense(url: str, words: list[str], tmp_path: Path) -> None:
     said = refused("--remote", url, cwd=tmp_path)
@@ -146,7 +147,7 @@ def test_a_store_that_says_nothing(store: Store, tmp_path: Path) -> None:
         (("501 Not Implemented", error("NotImplemented")), "dialect"),
         (("404 Not Found", "<html>a web server</html>"), ""),
         (("200 OK", "<html>a web server</html>"), ""),
-    ],
+    ][:: 1 if LONG else 3],
 )
 def test_what_a_store_may_say(
     said_by_store: tuple[str, str], words: str, store: Store, proxy: Proxy, tmp_path: Path

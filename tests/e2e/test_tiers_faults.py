@@ -14,7 +14,7 @@ import pytest
 from tests.remotes.s3_proxy import answer, error
 
 from .daemon import Daemon
-from .stores import CREDENTIALS, MIB, QUICK, Proxy, Store, proxied, ready, real_store, stored, whole
+from .stores import CREDENTIALS, LONG, MIB, QUICK, Proxy, Store, proxied, ready, real_store, stored, whole
 from .tus import Tus, pattern
 
 PREFIX = "faults"
@@ -51,9 +51,14 @@ PUTS = ["PutObject", "UploadPart"]
 MAKING = [*PUTS, "CreateMultipartUpload", "CompleteMultipartUpload"]
 FAULTS = [
     *(Fault(each, how) for each in MAKING for how in ("refuse", "stall")),
-    *(Fault(each, "lose", times=times) for each in MAKING for times in (1, 2)),
+    *(Fault(each, "lose", times=times) for each in MAKING for times in range(1, 3 if LONG else 2)),
     *(Fault(each, "half", times=1) for each in MAKING),
-    *(Fault(each, how, times=times) for each in PUTS for how in ("reset", "corrupt") for times in (1, 3)),
+    *(
+        Fault(each, how, times=times)
+        for each in PUTS
+        for how in ("reset", "corrupt")
+        for times in range(1, 4 if LONG else 2)
+    ),
     *(fault for each in MAKING for fault in answers(each)),
     Fault("CompleteMultipartUpload", "replace", answer("200 OK", error("InternalError")), 1),
     Fault("CompleteMultipartUpload", "answer", answer("200 OK", error("InternalError")), 2),
