@@ -83,6 +83,9 @@ class IReplicas(Interface):
     def backlog(remote: str) -> Deferred[Backlog]:
         """Sums over the OPEN ones; looks at every row, so it is for the start-up and now and then."""
 
+    def unfinished() -> Deferred[Mapping[str, int]]:
+        """How many are OPEN or ENDING, by the name of their remote, whether there is such a remote or not."""
+
     def owners(remote: str, key: str) -> Deferred[Sequence[str]]:
         """The ids of the uploads that have a replica, in any state, under this key."""
 

@@ -11,6 +11,7 @@ import secrets
 import signal
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
@@ -321,8 +322,12 @@ class UploadService(Service):
             log.failure("the janitor's round failed; the next one tries again")
 
     async def _replicate(self) -> None:
-        if self._tier is not None and await self._roles.granted(REPLICATION):
+        if not await self._roles.granted(REPLICATION):
+            return
+        if self._tier is not None:
             self._tier.start()
+        with suppress(CatalogUnavailable):  # it is only told
+            await tiers.tell_of_strays(self._catalog.replicas, self.settings.remotes)
 
     @staticmethod
     def _loop_failed(failure: Failure) -> None:

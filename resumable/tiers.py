@@ -159,6 +159,14 @@ async def _told(work: Callable[[], Awaitable[object]]) -> None:
         log.failure("background work for the remotes failed; it will be tried again")
 
 
+async def tell_of_strays(replicas: IReplicas, remotes: Sequence[RemoteSpec]) -> None:
+    """A line of the log for each remote that replicas wait for, and that isn't among those of this run."""
+    configured = {spec.name for spec in remotes}
+    for name, count in sorted((await replicas.unfinished()).items()):
+        if name not in configured:
+            log.warn("{count} replicas wait for {remote}, and there is no such remote", count=count, remote=name)
+
+
 def make(
     settings: Settings,
     reactor: Any,

@@ -33,6 +33,7 @@ NEXT_RETRY = f"SELECT retry_at FROM replicas WHERE remote = ? AND {WAITS} ORDER 
 BACKLOG = f"""SELECT IFNULL(SUM(MAX(offset - confirmed, 0)), 0), COUNT(finished_at), MIN(finished_at)
     FROM replicas INDEXED BY replicas_in_work JOIN uploads ON uploads.id = replicas.upload_id
     WHERE remote = ? AND {IN_WORK} AND state = 'open'"""
+UNFINISHED = f"SELECT remote, COUNT(*) FROM replicas INDEXED BY replicas_in_work WHERE {IN_WORK} GROUP BY remote"
 OWNERS = "SELECT upload_id FROM replicas WHERE remote = ? AND key = ? ORDER BY seq"
 DROPPABLE = f"SELECT {FIELDS} FROM uploads WHERE {IS_SETTLED} AND settled_at < ? ORDER BY settled_at LIMIT ?"
 JOURNAL = "SELECT journal FROM replicas WHERE upload_id = ? AND remote = ?"
@@ -61,6 +62,10 @@ def next_retry(connection: sqlite3.Connection, remote: str) -> float | None:
 
 def backlog(connection: sqlite3.Connection, remote: str) -> Backlog:
     return Backlog(*connection.execute(BACKLOG, (remote,)).fetchone())
+
+
+def unfinished(connection: sqlite3.Connection) -> dict[str, int]:
+    return dict(connection.execute(UNFINISHED).fetchall())
 
 
 def owners(connection: sqlite3.Connection, remote: str, key: str) -> list[str]:

@@ -64,6 +64,9 @@ class Replicas:
     def backlog(self, remote: str) -> Deferred[Backlog]:
         return self._read(lambda connection: lookups.backlog(connection, remote))
 
+    def unfinished(self) -> Deferred[Mapping[str, int]]:
+        return self._read(lookups.unfinished)
+
     def owners(self, remote: str, key: str) -> Deferred[Sequence[str]]:
         return self._read(lambda connection: lookups.owners(connection, remote, key))
 

@@ -353,6 +353,15 @@ class ReplicaContract(CatalogSuite):
         assert self.ask(self.replicas.load_journal(name(1), A)) is None
         assert self.ask(self.replicas.load_parts(name(1), A)) == {}
 
+    def test_unfinished_are_counted_for_each_remote(self) -> None:
+        assert self.ask(self.replicas.unfinished()) == {}
+        for number in range(1, 6):
+            self.make(done(upload(number)), replica(number), replica(number, B))
+        self.store(1)
+        self.park(2)
+        self.ask(self.catalog.end(name(3), Gone.TERMINATED, 200.0, ()))
+        assert self.ask(self.replicas.unfinished()) == {A: 3, B: 5}
+
     # droppable, drop
 
     def test_droppable_is_what_all_have_that_must(self) -> None:

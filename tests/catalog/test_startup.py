@@ -221,6 +221,7 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         replica_lookups.AT: "INTEGER PRIMARY KEY",
         replica_lookups.SCAN: "replicas_in_work (remote=? AND rowid>?)",
         replica_lookups.BACKLOG: "replicas_in_work",
+        replica_lookups.UNFINISHED: "replicas_in_work",
         replica_lookups.NEXT_RETRY: "replicas_waiting",
         replica_lookups.OWNERS: "replicas_by_key (remote=? AND key=?)",
         replica_lookups.DROPPABLE: "uploads_to_drop",
