@@ -19,6 +19,7 @@ from resumable import __version__
 ROOT = Path(__file__).parent.parent
 # Name of what is imported, where it isn't the distribution's.
 DISTRIBUTIONS = {
+    "prometheus_client": "prometheus-client",
     "azure": "azure-storage-blob",
     "zope": "zope.interface",
     "google_crc32c": "google-crc32c",

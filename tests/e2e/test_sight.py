@@ -1,0 +1,206 @@
+"""What an operator sees of a real daemon: figures while uploads run, readiness, the log.
+
+Changes when what is shown to operators does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .daemon import Daemon, environment, eventually, free_port, twistd_command
+from .tus import Tus, chunk, patch_head, pattern
+
+MIB = 2**20
+
+
+class Watched(Daemon):
+    """A daemon with a listener for operators."""
+
+    def __init__(self, *flags: str) -> None:
+        self.admin_port = free_port()
+        super().__init__("--admin-listen", f"tcp:{self.admin_port}:interface=127.0.0.1", *flags)
+
+    def look(self, path: str) -> tuple[int, str]:
+        """What operators are answered; status 0 when nobody listens."""
+        return get(f"http://127.0.0.1:{self.admin_port}{path}")
+
+    def figures(self) -> dict[str, float]:
+        status, text = self.look("/metrics")
+        assert status == 200
+        lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in lines}
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def stopping(daemon: Watched) -> tuple[int, str] | None:
+    """What operators are told once it isn't ready."""
+    status, text = daemon.look("/readyz")
+    return (status, text) if status == 503 else None
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    with Watched("--remote", "memory://far") as daemon:
+        yield daemon.start()
+        assert not daemon.complaints(), "\n".join(daemon.complaints())
+
+
+@contextmanager
+def client(daemon: Daemon) -> Iterator[Tus]:
+    tus = daemon.attach(Tus(daemon.port))
+    try:
+        yield tus
+    finally:
+        tus.close()
+
+
+def test_figures_move_while_an_upload_runs(watched: Watched) -> None:
+    with client(watched) as tus:
+        before = watched.figures()
+        path = tus.create(3 * MIB)
+        with tus.wire() as wire:
+            wire.send(patch_head(path, 0, None, {"Expect": "100-continue"}))
+            assert wire.interim() == 100
+            wire.send(chunk(pattern(MIB)))
+            eventually(lambda: watched.figures()["resumable_received_bytes_total"] > MIB)
+            during = watched.figures()
+            assert during["resumable_appends"] == 1
+            assert during["resumable_uploads_created_total"] == before["resumable_uploads_created_total"] + 1
+            assert during["resumable_uploads_finished_total"] == 0
+            assert during["resumable_connections"] >= 1
+        eventually(lambda: watched.figures()['resumable_requests_total{method="PATCH",status="lost"}'] == 1)
+        offset = tus.offset(path)
+        assert tus.patch(path, offset, pattern(3 * MIB)[offset:]).status == 204
+        eventually(lambda: watched.figures()["resumable_uploads_stored_total"] == 1)
+        after = watched.figures()
+    assert after["resumable_uploads_finished_total"] == 1
+    assert after['resumable_remote_bytes_total{remote="memory://far"}'] == 3 * MIB
+    assert after['resumable_remote_up{remote="memory://far"}'] == 1
+    assert after["resumable_catalog_batch_seconds_count"] > before["resumable_catalog_batch_seconds_count"]
+    eventually(lambda: watched.figures()["resumable_reactor_delay_seconds_count"] > 0)
+    assert after["resumable_spool_free_bytes"] > after["resumable_spool_reserve_bytes"]
+    assert after["process_open_fds"] > 0
+
+
+def test_no_client_makes_the_figures_grow(watched: Watched) -> None:
+    with client(watched) as tus:
+        tus.create(5)
+
+        def names() -> set[str]:
+            return set(watched.figures())
+
+        before = names()
+        for number in range(50):
+            tus.ask(f"FROB{number}", f"/files/{number}", {"X-Request-ID": f"id-{number}"})
+            tus.ask("GET", f"/files/{number}?{number}={number}", {"Host": f"h{number}"})
+        assert names() == before
+        assert watched.figures()['resumable_requests_total{method="other",status="4xx"}'] == 50
+
+
+def test_figures_are_never_on_a_port_for_uploads(watched: Watched) -> None:
+    assert get(f"{watched.origin}/metrics")[0] == 404
+    assert get(f"{watched.origin}/readyz") == (200, "ready\n")
+    assert watched.look("/healthz") == (200, "ok\n")
+    assert watched.look("/readyz") == (200, '{"ready": true, "wrong": {}}\n')
+    assert watched.look("/files/")[0] == 404
+
+
+def test_without_being_asked_nobody_listens_for_operators() -> None:
+    with Daemon() as daemon:
+        daemon.start()
+        assert get(f"{daemon.origin}/metrics")[0] == 404
+        assert "/metrics" not in daemon.log
+
+
+def test_a_disk_at_its_reserve_is_not_ready_but_alive() -> None:
+    with Watched("--reserve", "100P") as daemon:
+        daemon.start()
+        eventually(lambda: daemon.look("/readyz")[0] == 503)
+        status, text = daemon.look("/readyz")
+        assert (status, json.loads(text)["ready"], list(json.loads(text)["wrong"])) == (503, False, ["disk"])
+        assert get(f"{daemon.origin}/readyz") == (503, "not ready\n")
+        assert get(f"{daemon.origin}/healthz") == (200, "ok\n")
+        values = daemon.figures()
+        assert values["resumable_spool_free_bytes"] < values["resumable_spool_reserve_bytes"]
+
+
+def test_at_a_stop_operators_are_told_while_requests_end() -> None:
+    with Watched("--shutdown-timeout", "20") as daemon, client(daemon.start()) as tus:
+        path = tus.create(100)
+        with tus.wire() as wire:
+            wire.send(patch_head(path, 0, 100, {"Expect": "100-continue"}))
+            assert wire.interim() == 100
+            daemon.terminate()
+            # It is answered at once, and then has two seconds to read that.
+            status, text = eventually(lambda: stopping(daemon))
+            assert (status, list(json.loads(text)["wrong"])) == (503, ["stopping"])
+            assert get(f"{daemon.origin}/readyz")[0] == 0
+        assert daemon.wait() == 0
+    assert daemon.look("/readyz")[0] == 0
+
+
+def test_json_lines_with_requests_and_without_secrets() -> None:
+    with Watched("--log-format", "json", "--access-log", "info") as daemon:
+        with client(daemon.start()) as tus:
+            fields = {"Upload-Length": "5", "X-Request-ID": "mine"}
+            answer = tus.ask("POST", "/files/?token=hunter2", fields)
+            assert answer["x-request-id"] == "mine"
+            made = tus.ask("POST", "/files/", {"Upload-Length": "5", "X-Request-ID": "not sane"})["x-request-id"]
+            assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]+", made)
+        assert daemon.stop() == 0
+        events = [json.loads(line) for line in daemon.log.splitlines()]
+        asked = {event["request"]: event for event in events if "request" in event}
+        assert (asked["mine"]["method"], asked["mine"]["status"]) == ("POST", 201)
+        assert asked["mine"]["path"] == "/files/?token=..."
+        assert made in asked
+        assert "hunter2" not in daemon.log
+        assert events[-1]["message"] == "Server Shut Down."
+
+
+def test_what_is_below_the_level_is_not_logged() -> None:
+    with Daemon("--log-level", "warn") as daemon:
+        daemon.start()
+        assert daemon.stop() == 0
+        assert daemon.log == ""
+
+
+def test_text_is_twistds_own(watched: Watched) -> None:
+    pattern = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[[^]]+\] "
+    assert all(re.match(pattern, line) for line in watched.log.splitlines())
+
+
+def test_a_daemon_in_the_background_logs_to_its_file(tmp_path: Path) -> None:
+    log, pid, port = tmp_path / "x.log", tmp_path / "x.pid", free_port()
+    arguments = ["resumable", "--listen", f"tcp:{port}:interface=127.0.0.1", "--upload-dir", str(tmp_path / "up")]
+    command = [*twistd_command(), "--pidfile", str(pid), "--logfile", str(log), *arguments, "--log-format", "json"]
+    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, timeout=60, stdin=subprocess.DEVNULL)
+    try:
+        eventually(lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200)
+        os.kill(int(pid.read_text()), signal.SIGUSR1)
+        eventually((tmp_path / "x.log.1").exists)
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGTERM)
+        eventually(lambda: not pid.exists())
+    lines = (tmp_path / "x.log.1").read_text().splitlines() + log.read_text().splitlines()
+    assert [json.loads(line)["message"] for line in lines][-1] == "Server Shut Down."
