@@ -138,6 +138,9 @@ class IReplication(Interface):
     def ended(upload_id: str) -> None:
         """The upload is gone: stop what is under way for it."""
 
+    def restarted(upload_id: str) -> None:
+        """Replicas of it that were parked are open again: try them now."""
+
     def when_stored(upload_id: str) -> Deferred[None]:
         """Fires when every required replica of the upload is stored from now on; fails with nothing, cancel it."""
 
@@ -165,6 +168,8 @@ class NoReplication:
     def committed(self, upload: Upload) -> None: ...
 
     def ended(self, upload_id: str) -> None: ...
+
+    def restarted(self, upload_id: str) -> None: ...
 
     def when_stored(self, upload_id: str) -> Deferred[None]:
         return Deferred()

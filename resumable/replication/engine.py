@@ -46,7 +46,6 @@ class Replication:
         means = Means(replicas, open, clock, wall, rng, run, limits)
         slots = max(1, min(limits.per_remote, limits.total // max(1, len(remotes))))
         self.acknowledges = limits.acknowledges
-        self._replicas = replicas
         self._run = run
         self.lanes = {each.name: Lane(each, means, slots, self._stored, self._caught_up) for each in remotes}
         if len(self.lanes) != len(remotes):
@@ -94,6 +93,11 @@ class Replication:
         for lane in self.lanes.values():
             lane.ended(upload_id)
 
+    def restarted(self, upload_id: str) -> None:
+        """See IReplication."""
+        for lane in self.lanes.values():
+            lane.restarted(upload_id)
+
     def when_stored(self, upload_id: str) -> Deferred[None]:
         """See IReplication. Those of its replicas that wait for a retry are tried now: somebody asked again."""
         for lane in self.lanes.values():
@@ -125,14 +129,6 @@ class Replication:
     def stored(self) -> int:
         """How many uploads every required remote has got since the start."""
         return sum(lane.figures.completed for lane in self.lanes.values())
-
-    async def restart(self, upload_id: str, remote: str | None = None) -> int:
-        """Try parked replicas of this upload again, of one remote or of all; how many. Raises CatalogUnavailable."""
-        restarted = await self._replicas.restart(upload_id, remote)
-        if restarted:
-            for lane in self.lanes.values():
-                lane.restarted(upload_id)
-        return restarted
 
     # -- what the lanes say
 

@@ -343,7 +343,7 @@ class Uploads:
         except Exception as error:
             raise as_answer(error, upload_id) from error
         if count:
-            engine.replication.committed(await present(engine, upload_id))
+            engine.replication.restarted(upload_id)
         return count
 
     async def stop(self) -> None:

@@ -268,6 +268,13 @@ class Rig:
         assert self.ask(self.catalog.end(upload_id, Gone.TERMINATED, self.wall(), (), delete))
         self.engine.ended(upload_id)
 
+    async def restart(self, upload_id: str, remote: str | None = None) -> int:
+        """What is parked of it is tried again."""
+        count: int = await self.catalog.replicas.restart(upload_id, remote)
+        if count:
+            self.engine.restarted(upload_id)
+        return count
+
     # what a test may know
 
     def row(self, upload_id: str) -> Upload:

@@ -154,14 +154,28 @@ def test_a_conflict_parks_and_a_restart_takes_it_up_again(rig, logged):
     assert (event["upload"], event["remote"]) == (upload_id, "a")
     rig.advance(3600)
     assert rig.calls(upload_id).count("finalize_upload") == 1
-    assert rig.ask(rig.engine.restart(upload_id)) == 1
+    assert rig.ask(rig.restart(upload_id)) == 1
     rig.until(lambda: rig.state(upload_id) == "parked")
     del rig.stores["a"].objects[upload_id]
-    assert rig.ask(rig.engine.restart(upload_id, "a")) == 1
+    assert rig.ask(rig.restart(upload_id, "a")) == 1
     rig.stores["a"].objects.order.clear()
     rig.settle([upload_id])
     rig.check(upload_id)
-    assert rig.ask(rig.engine.restart(upload_id)) == 0
+    assert rig.ask(rig.restart(upload_id)) == 0
+
+
+def test_what_was_parked_before_its_last_byte_came_is_taken_up_again_too(rig):
+    """More bytes come for a replica that is parked already, so the engine has looked at it since."""
+    fail(rig, "initiate_upload", errors.Permanent("too large"))
+    upload_id = rig.create(350)
+    rig.append(upload_id, pattern(150))
+    rig.until(lambda: rig.state(upload_id) == "parked")
+    for seed in (2, 3):
+        rig.append(upload_id, pattern(100, seed))
+        rig.advance(1)
+    assert rig.ask(rig.restart(upload_id)) == 1
+    rig.advance(5)
+    rig.check(upload_id)
 
 
 def test_what_the_store_never_takes_is_parked(rig):

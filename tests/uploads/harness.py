@@ -337,7 +337,8 @@ class FakeReplication:
     """The engine between the tiers, as a test wants it: what it was told, and what it says.
 
     Uploads get a replica in each of ``required`` and ``optional``. ``told``: each record that was said to have
-    changed; ``gone``: the ids that have ended; ``moving``: what `progress` answers. `Server.store` stores.
+    changed; ``gone``: the ids that have ended; ``again``: those with replicas that are no longer parked; ``moving``:
+    what `progress` answers. `Server.store` stores.
     """
 
     def __init__(
@@ -347,6 +348,7 @@ class FakeReplication:
         self.acknowledges = acknowledges
         self.told: list[Upload] = []
         self.gone: list[str] = []
+        self.again: list[str] = []
         self.moving: dict[str, Progress] = {}
         self.waiting: dict[str, list[Deferred[None]]] = {}
         self.lagging = False
@@ -365,6 +367,9 @@ class FakeReplication:
 
     def ended(self, upload_id: str) -> None:
         self.gone.append(upload_id)
+
+    def restarted(self, upload_id: str) -> None:
+        self.again.append(upload_id)
 
     def when_stored(self, upload_id: str) -> Deferred[None]:
         return self._waiter(self.waiting.setdefault(upload_id, []))
