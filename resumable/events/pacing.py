@@ -28,7 +28,7 @@ class Delivery:
     """
 
     concurrency: int = 8
-    per_second: float = 200.0
+    per_second: float = 100.0
     timeout: float = 30.0
     first_pause: float = 1.0
     longest_pause: float = 600.0

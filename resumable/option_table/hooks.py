@@ -138,9 +138,9 @@ HOOKS: tuple[Option, ...] = (
     Option(
         "hook-rate",
         "NUMBER",
-        "200",
+        "100",
         "events that go to one hook in a second, at most",
-        "More empties a backlog faster, and takes more time from uploads.",
+        "More empties a backlog faster, and takes more time from uploads: each costs about as much as a small upload.",
         values.integer(1, 100_000, "a number of events"),
     ),
     Option(
