@@ -38,7 +38,7 @@ class Admin:
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
-        return errors.respond(request, errors.as_tus_error(failure))
+        return errors.respond(request, errors.as_tus_error(failure, request))
 
     @app.route("/metrics", methods=["GET", "HEAD"])
     async def metrics(self, request: StreamingRequest) -> bytes:

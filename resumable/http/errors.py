@@ -46,7 +46,7 @@ def respond(request: StreamingRequest, error: TusError) -> bytes:
     return body
 
 
-def as_tus_error(failure: Failure) -> TusError:
+def as_tus_error(failure: Failure, request: StreamingRequest) -> TusError:
     """What a client is told of any failure of a route; unexpected ones are logged here, once."""
     error = failure.value
     if isinstance(error, TusError):
@@ -57,7 +57,7 @@ def as_tus_error(failure: Failure) -> TusError:
         return errors.NotFound("There is nothing at this address.")
     if isinstance(error, BodyLost):
         return BodyCut(error.reason)
-    log.failure("a request failed in an unexpected way", failure)
+    log.failure("a request failed in an unexpected way", failure, request=request.known_as)
     return errors.InternalError("The server failed in an unexpected way.")
 
 

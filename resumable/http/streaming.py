@@ -134,7 +134,9 @@ class StreamingRequest(Request):
     def processingFailed(self, reason: Failure) -> Failure:
         """Log it, and tell the client no more than that it failed."""
         if not (self._disconnected and isinstance(reason.value, BodyLost | CancelledError)):
-            self._log.failure("{method} {path} failed", reason, method=self.method, path=self.path)
+            self._log.failure(
+                "{method} {path} failed", reason, method=self.method, path=self.path, request=self.known_as
+            )
         if self._disconnected or self.finished:
             return reason
         self.close_after_answer()
@@ -173,6 +175,12 @@ class StreamingRequest(Request):
     def gone(self) -> bool:
         """Whether the client has gone: there is nobody to answer."""
         return bool(self._disconnected)
+
+    @property
+    def known_as(self) -> str:
+        """What the client, a proxy or the watch calls it: its X-Request-ID. Empty if nobody does."""
+        given = self.requestHeaders.getRawHeaders(b"x-request-id")
+        return given[0].decode("latin-1") if given else ""
 
     def set_field(self, name: bytes, value: bytes) -> None:
         """Set one field of the answer's header."""

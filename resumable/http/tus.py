@@ -101,7 +101,7 @@ class TusResource:
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
-        error = errors.as_tus_error(failure)
+        error = errors.as_tus_error(failure, request)
         # After a pause that took too long; or whoever sent a checksum when bytes had been committed is to notice.
         if isinstance(error, Lagging) or (isinstance(error, BadRequest) and request.body.trailers):
             request.close_after_answer()

@@ -102,14 +102,8 @@ class Watch:
             received=request.body.received,
             sent=request.sentLength,
             seconds=seconds,
-            request=id_of(request),
+            request=request.known_as,
         )
-
-
-def id_of(request: StreamingRequest) -> str:
-    """The id of a request that was prepared; empty for one that wasn't."""
-    given = request.requestHeaders.getRawHeaders(b"x-request-id")
-    return given[0].decode("latin-1") if given else ""
 
 
 def masked(uri: str) -> str:

@@ -8,7 +8,7 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 
 from resumable.http.streaming import StreamingRequest
-from resumable.http.watch import METHODS, OTHER, SECONDS, id_of, masked
+from resumable.http.watch import METHODS, OTHER, SECONDS, masked
 from tests.sight.sight_rig import Listening, Site, finish
 
 
@@ -82,7 +82,7 @@ def test_a_sane_id_is_kept_and_echoed(name: str) -> None:
     seen: list[str] = []
 
     def handler(request: StreamingRequest) -> None:
-        seen.append(id_of(request))
+        seen.append(request.known_as)
         finish()(request)
 
     assert Site(handler).ask(f"X-Request-ID: {name}").get("x-request-id") == name
@@ -102,7 +102,7 @@ def test_ids_that_are_made_differ_and_are_in_the_request_too() -> None:
     seen: list[str] = []
 
     def handler(request: StreamingRequest) -> None:
-        seen.append(id_of(request))
+        seen.append(request.known_as)
         finish()(request)
 
     site = Site(handler)
@@ -155,3 +155,13 @@ def test_what_was_no_request_is_logged_too() -> None:
 def test_a_path_breaks_no_line_and_has_an_end() -> None:
     assert masked("/a\nb\x1b[31m\xe9") == "/a\\nb\\x1b[31m\\xe9"
     assert len(masked("/" + "a" * 9000)) == 2000
+
+
+def test_what_is_logged_of_a_request_that_fails_has_its_id() -> None:
+    def handler(request: StreamingRequest) -> None:
+        raise RuntimeError("broken")
+
+    with Listening() as events:
+        reply = Site(handler).ask("X-Request-ID: abc")
+    assert (reply.status, reply.get("x-request-id")) == (500, "abc")
+    assert [event["request"] for event in events if event["log_level"] is LogLevel.critical] == ["abc"]
