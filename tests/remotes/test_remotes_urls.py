@@ -255,12 +255,27 @@ def test_every_option_of_a_scheme_is_in_its_section_of_the_page(name):
         assert f"\n| `{option}` | {meaning} |\n" in section
 
 
+@pytest.mark.parametrize(("name", "page"), [("az", "azure.md"), ("gs", "google.md")])
+def test_a_scheme_with_a_page_of_its_own_leads_there_and_names_what_to_install(name, page):
+    section = PAGE.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    assert f"]({page})" in section and "pip install 'resumable[" in section
+
+
+def test_what_each_store_promises_comes_with_its_makers_word_for_it():
+    table = PAGE.partition("\n## What each promises\n")[2].partition("\n## ")[0]
+    rows = [row.strip("|").split("|") for row in table.strip().splitlines() if row.startswith("|")]
+    assert [name.strip() for name in rows[0][1:]] == ["s3", "az", "gs", "file"]
+    for _, *cells in rows[2:-1]:
+        for host, cell in zip(("aws", "microsoft.com", "google.com"), cells, strict=False):
+            assert host in cell, cell
+
+
 @pytest.mark.parametrize("option", urls.COMMON)
 def test_options_of_all_remotes_are_on_the_page(option):
     assert f"\n| `{option}` | {urls.COMMON[option]} |\n" in PAGE
 
 
-@pytest.mark.parametrize("url", sorted({*re.findall(r"\b(?:s3|file|memory)://[^\s'`\"$]+", PAGE)}))
+@pytest.mark.parametrize("url", sorted({*re.findall(r"\b(?:az|gs|s3|file|memory)://[^\s'`\"$]+", PAGE)}))
 def test_urls_on_the_page_are_right(url):
     assert parse(url.partition("?options")[0]).scheme
 
