@@ -11,6 +11,7 @@ import sqlite3
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import BinaryIO
 from urllib.parse import quote
 
 from resumable.catalog.schema import MIGRATIONS, PAGE_SIZE, version
@@ -76,11 +77,16 @@ def _pad(copy: str) -> None:
 def copy_files(damaged: str, copy: str) -> None:
     """Copy the database and its log; zeros stand for what the disk can't read. Raises OSError."""
     for companion in ("", "-wal"):
-        with suppress(FileNotFoundError), open(damaged + companion, "rb") as source, open(copy + companion, "wb") as to:
+        with suppress(FileNotFoundError), open(damaged + companion, "rb") as source, _private(copy + companion) as to:
             size = os.fstat(source.fileno()).st_size
             for place in range(0, size, 1 << 20):
                 for block in _blocks(source.fileno(), place, min(1 << 20, size - place)):
                     to.write(block)
+
+
+def _private(path: str) -> BinaryIO:
+    """For us alone: what a catalog holds lets others write to stores."""
+    return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def _blocks(handle: int, place: int, size: int) -> Iterator[bytes]:

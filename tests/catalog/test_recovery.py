@@ -15,7 +15,7 @@ from attrs import evolve
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from resumable.catalog import recovery, salvage
+from resumable.catalog import mending, recovery, salvage
 from resumable.catalog.batches import Job
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.catalog.sqlite import Opened, SqliteCatalog
@@ -396,3 +396,21 @@ def test_whatever_is_overwritten_it_opens_and_what_it_shows_is_well_formed(
     again = shelf.catalog()
     again.open()
     assert again.stop().called
+
+
+def test_nobody_else_may_read_the_catalog_nor_what_is_made_of_a_damaged_one(shelf: Shelf) -> None:
+    """It has session URIs, by which anybody could write to a store."""
+    before = os.umask(0)
+    try:
+        fill(shelf, records(40))
+        spoil(shelf.path, 1)
+        mending.copy_files(shelf.path, f"{shelf.path}.copy")
+        catalog = shelf.running()
+        made = catalog.create(upload(1000), ())
+        shelf.flush()
+        assert made.result is True
+        found = {path.name: path.stat().st_mode & 0o777 for path in shelf.directory.iterdir()}
+        assert len(found) >= 4 and set(found.values()) == {0o600}, found
+        assert catalog.stop().called
+    finally:
+        os.umask(before)
