@@ -25,6 +25,7 @@ from resumable.remotes import urls
 from resumable.remotes.errors import RemoteError
 from resumable.remotes.interfaces import IClosable, IJournal, IRemoteStorage, ISweeper
 from resumable.remotes.journals import MemoryJournal
+from resumable.remotes.memory_held import Memory
 from resumable.remotes.probe import probe
 from resumable.remotes.schemes import Means, RemoteSpec
 from resumable.replicas import IReplicas
@@ -177,6 +178,7 @@ def make(
 ) -> dict[str, IRemoteStorage]:
     """The backends by the names of their remotes. Raises StartupError."""
     backends: dict[str, IRemoteStorage] = {}
+    memory = Memory()
     for spec in settings.remotes:
         means = Means(
             reactor=reactor,
@@ -189,6 +191,7 @@ def make(
             part_size=settings.part_size,
             timeout=settings.remote_timeout,
             parts=settings.parts_per_remote,
+            memory=memory,
         )
         try:
             backends[spec.name] = urls.make(spec, means)

@@ -27,7 +27,7 @@ from resumable.events.signing import Signer
 from resumable.events.tusd import TusdFormat, TusdHook
 from resumable.letters import IOutbox
 from resumable.protocol.errors import Refused
-from resumable.remotes.s3.transport import Http
+from resumable.remotes.http.transport import Http
 from resumable.threads import IPool
 
 

@@ -18,7 +18,7 @@ from resumable.events.interfaces import Event, IGuard, IHook, IWatcher, Question
 from resumable.events.post import Poster
 from resumable.events.signing import Signer
 from resumable.events.verdicts import BadVerdict
-from resumable.remotes.s3.transport import Answer
+from resumable.remotes.http.transport import Answer
 
 JSON = frozenset({"application/json", "application/cloudevents+json"})
 

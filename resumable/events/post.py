@@ -24,8 +24,8 @@ from resumable.events.interfaces import HookFailed
 from resumable.events.verdicts import is_ours
 from resumable.hooks import RequestView
 from resumable.remotes.errors import RemoteError
-from resumable.remotes.s3.body import BytesBody
-from resumable.remotes.s3.transport import STALE, Answer, IHttp
+from resumable.remotes.http.bodies import BytesBody
+from resumable.remotes.http.transport import STALE, Answer, IHttp
 
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _RESERVED = ("webhook-", "content-")

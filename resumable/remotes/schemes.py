@@ -22,6 +22,7 @@ from attrs import field, frozen
 from resumable.remotes import keys, plan
 from resumable.remotes.filesystem import FileSystem
 from resumable.remotes.interfaces import IJournal, IRemoteStorage
+from resumable.remotes.memory_held import Memory
 from resumable.threads import IPool
 
 GROUP = "resumable.remotes"
@@ -92,7 +93,7 @@ class Means:
     ``reactor`` is a whole one. ``pool`` does blocking calls; it is not the backend's to stop. ``journal`` belongs to
     this remote. ``disk`` blocks. ``now`` is the time in seconds since the epoch. ``part_size``: bytes of a part where
     the URL says nothing else. ``timeout``: seconds of silence after which a request is given up. ``parts``: how many
-    are written at once at most.
+    are written at once at most. ``memory`` is what the bodies of all remotes together may hold.
     """
 
     reactor: Any
@@ -105,6 +106,7 @@ class Means:
     part_size: int = plan.PART_SIZE
     timeout: float = 60.0
     parts: int = 16
+    memory: Memory = field(factory=Memory)
 
 
 @frozen

@@ -18,7 +18,7 @@ from resumable.events.interfaces import Event, EventKind, Question
 from resumable.events.post import Poster, Posting
 from resumable.events.signing import Signer
 from resumable.hooks import QuestionKind, RequestView, UploadView
-from resumable.remotes.s3.transport import Http
+from resumable.remotes.http.transport import Http
 
 SECRET = b"a secret of 24 bytes or more"
 NOW = 1_800_000_000.25

@@ -21,7 +21,7 @@ from resumable.events.interfaces import Allow, EventKind, HookFailed, Refuse
 from resumable.events.post import Poster, Posting
 from resumable.events.signing import Signer
 from resumable.hooks import Answer, QuestionKind
-from resumable.remotes.s3.transport import Http
+from resumable.remotes.http.transport import Http
 from resumable.threads import Pool
 from tests.events.servers import SECRET, UPLOAD, event, question
 

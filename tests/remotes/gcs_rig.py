@@ -17,10 +17,10 @@ from resumable.remotes.errors import NotThere
 from resumable.remotes.gcs.credentials import Anonymous, ITokens
 from resumable.remotes.gcs.remote import GcsRemote
 from resumable.remotes.gcs.requests import Place, Requests
+from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.interfaces import IJournal
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.regions import BytesRegion
-from resumable.remotes.s3.transport import Http, Limits
 from tests.remotes.gcs_servers import BUCKET, Server
 from tests.remotes.s3_proxy import Proxy
 

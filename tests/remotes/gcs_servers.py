@@ -20,7 +20,7 @@ import pytest
 from attrs import frozen
 from twisted.internet import reactor
 
-from resumable.remotes.s3.transport import Answer, IHttp
+from resumable.remotes.http.transport import Answer, IHttp
 from tests.remotes.gcs_fake import FakeApi, FakeStore
 from tests.remotes.s3_servers import _found, _free_port, _running
 

@@ -13,6 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.interfaces import IJournal
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.plan import Limits as PartLimits
@@ -22,7 +23,6 @@ from resumable.remotes.s3.credentials import ICredentials, StaticCredentials
 from resumable.remotes.s3.endpoint import Place, resolve
 from resumable.remotes.s3.remote import S3Remote
 from resumable.remotes.s3.requests import Requests
-from resumable.remotes.s3.transport import Http, Limits
 from resumable.threads import Pool
 from tests.remotes.s3_proxy import Proxy
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, Server

@@ -11,9 +11,9 @@ from twisted.internet.task import Clock, deferLater
 
 from resumable.remotes import keys
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, RemoteError, Throttled, Transient, Unusable
+from resumable.remotes.http.transport import Limits
 from resumable.remotes.interfaces import OutOfStep, RegionLost
 from resumable.remotes.regions import BytesRegion
-from resumable.remotes.s3.transport import Limits
 from tests.remotes.gcs_rig import MIB, QUANTUM, rig, upload
 from tests.remotes.gcs_servers import Bent, started
 from tests.remotes.s3_proxy import answer

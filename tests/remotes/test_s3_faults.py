@@ -10,10 +10,10 @@ from twisted.internet.task import Clock, deferLater
 
 from resumable.remotes import keys
 from resumable.remotes.errors import AuthFailed, Conflict, RemoteError, Throttled, Transient, Unusable
+from resumable.remotes.http.transport import Limits
 from resumable.remotes.interfaces import OutOfStep, RegionLost
 from resumable.remotes.regions import STEP, BytesRegion
 from resumable.remotes.s3.credentials import Keys
-from resumable.remotes.s3.transport import Limits
 from tests.remotes.s3_proxy import answer, error
 from tests.remotes.s3_rig import MIB, rig, upload
 from tests.remotes.s3_servers import ACCESS, SECRET, started

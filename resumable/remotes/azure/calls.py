@@ -22,16 +22,23 @@ from resumable.remotes.azure.body import Body
 from resumable.remotes.azure.errors import error_from
 from resumable.remotes.errors import AuthFailed
 from resumable.remotes.interfaces import IRegion
+from resumable.remotes.memory_held import PIECE, Memory
 from resumable.threads import Pool
 
 R = TypeVar("R")
 
 
 class Calls:
-    """``threads``: requests at once. ``now``: seconds since the epoch. The threads start with the first call."""
+    """``threads``: requests at once. ``now``: seconds since the epoch. ``memory``: what all bodies may hold.
 
-    def __init__(self, reactor: Any, access: Access, threads: int, now: Callable[[], float]) -> None:
+    The threads start with the first call.
+    """
+
+    def __init__(
+        self, reactor: Any, access: Access, threads: int, now: Callable[[], float], memory: Memory | None = None
+    ) -> None:
         self._reactor = reactor
+        self._memory = memory or Memory()
         self._access = access
         self._now = now
         self._pool = Pool(reactor, threads, "azure")
@@ -58,7 +65,12 @@ class Calls:
                 self._bodies.discard(body)
                 body.give_up()
 
-        return await self._renewing(operation, once)
+        held = min(data.size, PIECE)
+        await self._memory.acquire(held)
+        try:
+            return await self._renewing(operation, once)
+        finally:
+            self._memory.release(held)
 
     async def close(self) -> None:
         """Give up what is under way and end the threads."""

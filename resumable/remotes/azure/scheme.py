@@ -31,7 +31,7 @@ def make(spec: RemoteSpec, means: Means) -> AzureRemote:
     options = spec.options
     threads = means.parts + SPARE
     access = Access(spec.bucket, options, means.environ, timeout=means.timeout, connections=threads)
-    calls = Calls(means.reactor, access, threads, means.now)
+    calls = Calls(means.reactor, access, threads, means.now, means.memory)
     blobs = BlobOptions(TIERS.get(options.get("tier", "")), options.get("encryption-scope"))
     store = Store(calls, spec.bucket, blobs, spec.replace, options.get("abort", "drop") == "drop")
     return AzureRemote(

@@ -17,9 +17,10 @@ from attrs import frozen
 from resumable.remotes.errors import AuthFailed, RemoteError, Transient
 from resumable.remotes.gcs.credentials import ITokens
 from resumable.remotes.gcs.errors import error_from
+from resumable.remotes.http.bodies import BytesBody, RegionBody
+from resumable.remotes.http.transport import STALE, Answer, IHttp
 from resumable.remotes.interfaces import IRegion
-from resumable.remotes.s3.body import HELD, BytesBody, Memory, RegionBody
-from resumable.remotes.s3.transport import STALE, Answer, IHttp
+from resumable.remotes.memory_held import PIECE, Memory
 
 GOOGLE = "https://storage.googleapis.com"
 ANSWER_SIZE = 256 << 10
@@ -87,7 +88,7 @@ class Requests:
         A refused token is replaced once; a request on a kept connection that the store had closed goes out once more:
         all that we ask for may be asked for twice.
         """
-        held = 0 if body is None or isinstance(body, bytes) else min(body.size, HELD)
+        held = 0 if body is None or isinstance(body, bytes) else min(body.size, PIECE)
         await self._memory.acquire(held)
         try:
             answer = await self._allowed(operation, method, url, headers or {}, body, largest, patience)

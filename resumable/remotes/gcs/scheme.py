@@ -18,7 +18,7 @@ from resumable.remotes.gcs.credentials import Anonymous, GoogleTokens, ITokens, 
 from resumable.remotes.gcs.objects import ObjectOptions
 from resumable.remotes.gcs.remote import GcsRemote
 from resumable.remotes.gcs.requests import GOOGLE, Place, Requests
-from resumable.remotes.s3.transport import Http, Limits
+from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.schemes import Means, RemoteSpec, Scheme, flag
 
 OTHER_REQUESTS = 16
@@ -101,7 +101,7 @@ def make(spec: RemoteSpec, means: Means) -> GcsRemote:
     http = Http(means.reactor, Limits(idle_timeout=means.timeout, connections=means.parts + OTHER_REQUESTS))
     place = Place(spec.bucket, endpoint_for(options), options.get("user-project") or None)
     return GcsRemote(
-        Requests(place, tokens, http),
+        Requests(place, tokens, http, memory=means.memory),
         means.journal,
         means.now,
         means.rng,

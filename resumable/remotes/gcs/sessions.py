@@ -20,8 +20,8 @@ from resumable.remotes.errors import Transient, Unusable
 from resumable.remotes.gcs.errors import NO_BUCKET
 from resumable.remotes.gcs.objects import Object, encoded, object_from
 from resumable.remotes.gcs.requests import Requests
+from resumable.remotes.http.transport import Answer
 from resumable.remotes.interfaces import IRegion, NotThere
-from resumable.remotes.s3.transport import Answer
 
 QUANTUM = 256 << 10
 """All that is sent before the end comes in multiples of it."""

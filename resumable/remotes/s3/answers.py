@@ -12,8 +12,8 @@ from urllib.parse import unquote_plus
 from attrs import frozen
 
 from resumable.remotes.errors import Transient
+from resumable.remotes.http.transport import Answer
 from resumable.remotes.s3.checksums import Algorithm
-from resumable.remotes.s3.transport import Answer
 from resumable.remotes.s3.xml import Element
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_plus
 
 from resumable.remotes.errors import Transient
+from resumable.remotes.http.transport import Answer
 from resumable.remotes.interfaces import IRegion
 from resumable.remotes.s3.answers import (
     Head,
@@ -28,7 +29,6 @@ from resumable.remotes.s3.answers import (
 from resumable.remotes.s3.checksums import Algorithm
 from resumable.remotes.s3.errors import error_in
 from resumable.remotes.s3.requests import Payload, Requests
-from resumable.remotes.s3.transport import Answer
 from resumable.remotes.s3.xml import BadXml, Element, complete_document, parse
 
 LIST_SIZE = 4 << 20

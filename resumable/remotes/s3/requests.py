@@ -14,14 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from attrs import frozen
 
 from resumable.remotes.errors import AuthFailed, RemoteError, Transient
+from resumable.remotes.http.bodies import BytesBody, RegionBody
+from resumable.remotes.http.transport import STALE, Answer, IHttp
 from resumable.remotes.interfaces import IRegion
-from resumable.remotes.s3.body import HELD, BytesBody, Memory, RegionBody
+from resumable.remotes.memory_held import PIECE, Memory
 from resumable.remotes.s3.checksums import Algorithm, Hash, digest_bytes, digest_region, encoded
 from resumable.remotes.s3.credentials import ICredentials, Keys
 from resumable.remotes.s3.endpoint import Endpoint
 from resumable.remotes.s3.errors import STALE_KEYS, error_from
 from resumable.remotes.s3.signing import EMPTY_SHA256, UNSIGNED, Signer, encode_query
-from resumable.remotes.s3.transport import STALE, Answer, IHttp
 from resumable.threads import IPool
 
 ERROR_SIZE = 64 << 10
@@ -84,10 +85,10 @@ class Requests:
             return await self._trying(operation, method, key, query, headers or {}, None, None, largest, patience)
         data, held = payload.data, 0
         if not isinstance(data, bytes):
-            held = min(data.size, HELD)
+            held = min(data.size, PIECE)
             await self._memory.acquire(held)
         try:
-            if not isinstance(data, bytes) and data.size <= HELD:
+            if not isinstance(data, bytes) and data.size <= PIECE:
                 data = await data.read(0, data.size) if data.size else b""  # once, for the digest and the journey
             return await self._trying(
                 operation, method, key, query, headers or {}, data, payload.algorithm, largest, patience

@@ -22,6 +22,7 @@ from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.web.client import BrowserLikePolicyForHTTPS
 
 from resumable import option_values as values
+from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.s3.checksums import ALGORITHMS, algorithm
 from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.credentials import SessionCredentials, botocore_session
@@ -30,7 +31,6 @@ from resumable.remotes.s3.endpoint import Endpoint, Place, resolve
 from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.s3.remote import S3Remote
 from resumable.remotes.s3.requests import Requests
-from resumable.remotes.s3.transport import Http, Limits
 from resumable.remotes.urls import Means, RemoteSpec, Scheme, flag
 
 OTHER_REQUESTS = 16
@@ -177,7 +177,8 @@ def make(spec: RemoteSpec, means: Means) -> S3Remote:
     http = Http(means.reactor, limits, policy=policy_for(options.get("ca-file")))
     credentials = SessionCredentials(means.pool, means.now, botocore_session(options.get("profile") or None))
     unsigned = options.get("payload") == "unsigned"
-    requests = Requests(endpoint_for(spec, spoken), credentials, http, means.pool, means.now, unsigned=unsigned)
+    place = endpoint_for(spec, spoken)
+    requests = Requests(place, credentials, http, means.pool, means.now, memory=means.memory, unsigned=unsigned)
     return S3Remote(
         S3Client(requests),
         means.journal,

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import time
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from resumable.remotes.s3.body import HELD, PIECE, Memory, RegionBody
+from resumable import tiers
+from resumable.options import Options
+from resumable.remotes import urls
+from resumable.remotes.gcs.credentials import Anonymous
+from resumable.remotes.gcs.requests import Place as GcsPlace
+from resumable.remotes.gcs.requests import Requests as GcsRequests
+from resumable.remotes.http.bodies import RegionBody
+from resumable.remotes.memory_held import PIECE, Memory
+from resumable.remotes.regions import BytesRegion
+from resumable.remotes.s3.credentials import StaticCredentials
+from resumable.remotes.s3.dialects import dialect
+from resumable.remotes.s3.endpoint import Place, resolve
+from resumable.remotes.s3.requests import Payload
+from resumable.remotes.s3.requests import Requests as S3Requests
 
 
 class Slow:
@@ -56,7 +72,7 @@ class BodyTests(SynchronousTestCase):
         while transport.sent + transport.held < region.size:
             read = sum(size for _, size, answer in region.reads if not answer.called)
             ahead = sum(size for _, size, answer in region.reads if answer.called) - body.sent
-            assert read + ahead + transport.held <= HELD
+            assert read + ahead + transport.held <= PIECE
             if not region.reads[-1][2].called:
                 region.fire()
             else:
@@ -138,3 +154,51 @@ def test_pieces_add_up(size):
             region.fire()
         transport.drain()
     assert transport.sent + transport.held == size
+
+
+# -- all remotes together
+
+
+class Silent:
+    """A network on which nothing may be sent."""
+
+    def request(self, *args, **more):
+        raise AssertionError("it was sent")
+
+
+def requests_of(scheme, memory):
+    """What sends a body of two pieces to a store of this kind."""
+    data = BytesRegion(bytes(2 * PIECE))
+    if scheme == "s3":
+        place = resolve(Place("bucket", None, "http://127.0.0.1:1"), dialect("generic"))
+        requests = S3Requests(place, StaticCredentials("a", "b"), Silent(), None, time.time, memory=memory)
+        return Deferred.fromCoroutine(requests.send("put", "PUT", "key", payload=Payload(data)))
+    if scheme == "gs":
+        requests = GcsRequests(GcsPlace("bucket"), Anonymous(), Silent(), memory=memory)
+        return Deferred.fromCoroutine(requests.send("put", "PUT", GcsPlace("bucket").object("key"), body=data))
+    calls = pytest.importorskip("resumable.remotes.azure.calls").Calls(None, None, 1, time.time, memory)
+    return Deferred.fromCoroutine(calls.send("put", Silent().request, data))
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_no_body_begins_while_those_of_other_remotes_hold_all_the_memory(scheme):
+    memory = Memory(4 * PIECE)
+    memory.acquire(4 * PIECE)
+    waiting = requests_of(scheme, memory)
+    assert not waiting.called
+    waiting.cancel()
+    failed = []
+    waiting.addErrback(failed.append)
+    assert failed[0].check(CancelledError)
+    memory.release(4 * PIECE)
+    assert memory.used == 0
+
+
+def test_all_remotes_of_a_daemon_share_one_memory(monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(urls, "make", lambda spec, means: given.append(means.memory))
+    remotes = ["--remote", "memory://a", "--remote", "memory://b"]
+    options = Options({})
+    options.parseOptions(["--upload-dir", str(tmp_path), *remotes])
+    tiers.make(options.settings(), None, None, lambda name: None, time.time, Random(1))
+    assert len(given) == 2 and given[0] is given[1] and given[0].limit == 16 << 20

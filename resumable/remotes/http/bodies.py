@@ -1,14 +1,13 @@
-"""Bodies of requests, read from a region while they are sent, and the memory they may take.
+"""Bodies of requests, read from a region while they are sent.
 
 One reason to change: how bytes get from the spool into a request.
 
-Invariant: one body holds one piece, `HELD` bytes: the next is read when the transport has sent the last. All bodies
-together hold what `Memory` was made for. (Reading ahead in halves needs twice the turns, and parts go several at once.)
+Invariant: one body holds one piece, `PIECE` bytes: the next is read when the transport has sent the last. (Reading
+ahead in halves needs twice the turns, and parts go several at once.)
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -18,42 +17,7 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from resumable.remotes.interfaces import IRegion
-
-PIECE = 256 << 10
-HELD = PIECE
-
-
-class Memory:
-    """``limit`` bytes shared by all bodies, first come first served. More lets more requests run at once."""
-
-    def __init__(self, limit: int = 16 << 20) -> None:
-        self.limit = limit
-        self.used = 0
-        self._waiting: deque[tuple[int, Deferred[None]]] = deque()
-
-    def acquire(self, size: int) -> Deferred[None]:
-        """Fires when these bytes may be held; ``size`` is at most the limit."""
-        if not self._waiting and self.used + size <= self.limit:
-            self.used += size
-            return succeed(None)
-        granted: Deferred[None] = Deferred(self._give_up)
-        self._waiting.append((size, granted))
-        return granted
-
-    def release(self, size: int) -> None:
-        """They are no longer held."""
-        self.used -= size
-        self._grant()
-
-    def _give_up(self, granted: Deferred[None]) -> None:
-        self._waiting = deque(each for each in self._waiting if each[1] is not granted)
-        self._grant()
-
-    def _grant(self) -> None:
-        while self._waiting and self.used + self._waiting[0][0] <= self.limit:
-            size, granted = self._waiting.popleft()
-            self.used += size
-            granted.callback(None)
+from resumable.remotes.memory_held import PIECE
 
 
 @implementer(IBodyProducer)

@@ -1,6 +1,6 @@
 """HTTP to a store: bounded persistent connections, own time-outs, small answers.
 
-One reason to change: how requests travel. Knows nothing of S3.
+One reason to change: how requests travel.
 
 Invariant: every request ends: nothing waits longer than a time-out for the next sign of progress. An answer that
 comes before its request is fully sent stops the body. Connections are at most as many as the limit, and none is
@@ -30,8 +30,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 
 from resumable.remotes.errors import RemoteError, Transient, Unusable
-from resumable.remotes.s3.body import BytesBody, RegionBody
-from resumable.remotes.s3.connections import Endpoints
+from resumable.remotes.http.bodies import BytesBody, RegionBody
+from resumable.remotes.http.connections import Endpoints
 
 STALE = "KeptConnectionClosed"
 """The code of a failure that a new connection may well not have: the store had closed the one that was kept."""
