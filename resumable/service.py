@@ -43,7 +43,7 @@ from resumable.sight import Seen, Sight
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
 from resumable.startup import StartupError
-from resumable.threads import Batcher, Pool
+from resumable.threads import Batcher, Pool, Stopped
 from resumable.tiers import RemoteTier, Spot
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.engine import Engine, Limits
@@ -318,8 +318,10 @@ class UploadService(Service):
             if await self._roles.granted(JANITOR):
                 await self._janitor.sweep()
                 await self._catalog.restore_ballast()
-        except Exception:
-            log.failure("the janitor's round failed; the next one tries again")
+        except Exception as error:
+            # A stop in the middle of a round cuts it off; the next start goes on with it.
+            if self.running or not isinstance(error, (CatalogUnavailable, Stopped)):
+                log.failure("the janitor's round failed; the next one tries again")
 
     async def _replicate(self) -> None:
         if not await self._roles.granted(REPLICATION):
