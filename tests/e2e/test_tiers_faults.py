@@ -100,6 +100,8 @@ def send(tus: Tus, data: bytes) -> str:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_the_object_is_right_and_no_append_has_failed(fault: Fault, tus: Tus, store: Store, proxy: Proxy) -> None:
+    if fault.how == "corrupt" and store.name == "moto":
+        pytest.skip("moto compares no checksums")
     data = SMALL if fault.operation == "PutObject" else LARGE
     proxy.forget()
     before = store.objects(PREFIX)
@@ -145,7 +147,7 @@ def test_a_storm_of_all_faults_at_once(daemon: Daemon, tus: Tus, store: Store, p
     """Ten uploads, and every kind of fault that ends by itself somewhere among their requests."""
     proxy.forget()
     for number, fault in enumerate(FAULTS):
-        if fault.how != "stall":
+        if fault.how not in ("stall", "corrupt" if store.name == "moto" else ""):
             proxy.trouble(fault.operation, fault.how, answer=fault.answer, times=1, skip=number % 3)
     contents = [replaced(LARGE if number % 2 else SMALL, number) for number in range(10)]
     paths = [send(tus, data) for data in contents]
