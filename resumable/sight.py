@@ -17,6 +17,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from resumable import __version__
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.http.admin import Admin
+from resumable.http.dead import DeadEvents
 from resumable.http.origin import Origin
 from resumable.http.readiness import Check, Readiness
 from resumable.http.streaming import StreamingSite
@@ -69,7 +70,9 @@ class Sight:
     def site(self, uploads: StreamingSite) -> StreamingSite:
         """The one for operators; ``uploads`` is the other."""
         figures = Figures(self._sources(uploads))
-        self._site = StreamingSite(Admin(figures, self.readiness).resource, reactor=self._reactor)
+        catalog, hooks = self._seen.catalog, self._settings.hooks.deliverers
+        dead = DeadEvents(catalog.outbox, hooks, lambda: catalog.on_facts()) if hooks else None
+        self._site = StreamingSite(Admin(figures, self.readiness, dead).resource, reactor=self._reactor)
         return self._site
 
     def start(self) -> None:
