@@ -15,11 +15,13 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs, formatEvent
 
 from resumable.remotes import keys, urls
 from resumable.replication.settings import Limits
 from resumable.spool.disk import Disk
 from tests.remotes import azure_rig, gcs_rig
+from tests.remotes.azure_servers import KEY, azurite
 from tests.remotes.gcs_servers import started
 from tests.replication.real import Daemon, running
 from tests.replication.test_replication_crashes import CATALOG, REMOTE, Death, Mortal
@@ -53,9 +55,12 @@ class Azure:
     def __init__(self, rig: azure_rig.Rig, prefix: str) -> None:
         self.rig, self.prefix = rig, prefix
 
-    def trouble(self) -> None:
+    def trouble(self, how: str = "refuse", times: int = 0) -> None:
         for operation, _ in azure_rig.OPERATIONS:
-            self.rig.proxy.trouble(operation, "refuse", times=0)
+            self.rig.proxy.trouble(operation, how, times=times)
+
+    async def secrets(self) -> list[str]:
+        return [KEY, "sig="]
 
     def calm(self) -> None:
         self.rig.proxy.calm()
@@ -76,9 +81,12 @@ class Google:
     def __init__(self, rig: gcs_rig.Rig, prefix: str) -> None:
         self.rig, self.prefix = rig, prefix
 
-    def trouble(self) -> None:
+    def trouble(self, how: str = "refuse", times: int = 0) -> None:
         for operation, _ in gcs_rig.OPERATIONS:
-            self.rig.proxy.trouble(operation, "refuse", times=0)
+            self.rig.proxy.trouble(operation, how, times=times)
+
+    async def secrets(self) -> list[str]:
+        return ["upload_id=", *self.rig.server.store.sessions]
 
     def calm(self) -> None:
         self.rig.proxy.calm()
@@ -100,8 +108,6 @@ def server(request, tmp_path_factory):
         yield None
     elif request.param == "az":
         pytest.importorskip("azure.storage.blob")
-        from tests.remotes.azure_servers import azurite
-
         with azurite(tmp_path_factory.mktemp("azurite")) as running_server:
             yield running_server
     else:
@@ -228,3 +234,28 @@ async def lived(store: Any, place: Any, number: int, death: Death) -> str:
 
         await it.until(over)
     return upload.id
+
+
+@pytest.mark.parametrize("how", ["refuse", "lose", "reset"])
+@pytest_twisted.ensureDeferred
+async def test_neither_log_nor_status_says_a_secret_when_the_store_fails(server, tmp_path, how):
+    if server is None:
+        pytest.skip("a directory has no secrets")
+    with capturedLogs() as said:
+        async with opened(server, tmp_path) as store, running(tmp_path, store.remote, limits=QUICK) as it:
+            store.trouble(how, times=2)
+            upload = await it.create(1, len(DATA))
+            await it.append(upload.id, DATA)
+            errors = []
+
+            async def is_stored() -> bool:
+                errors.append((await it.replica(upload.id)).error)
+                return (await it.catalog.get(upload.id)).stored_at is not None
+
+            await it.until(is_stored)
+            secrets = await store.secrets()
+            assert any(errors)
+    ours = [event for event in said if not formatEvent(event).startswith('"127.0.0.1" - - [')]  # the fake's own log
+    lines = [formatEvent(event) for event in ours] + [str(event) for event in ours] + [str(each) for each in errors]
+    for secret in secrets:
+        assert not [line for line in lines if secret in line]
