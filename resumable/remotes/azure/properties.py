@@ -14,13 +14,12 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from resumable.remotes.s3.objects import ObjectOptions
+from resumable.remotes.metadata import described, in_ascii
 
 ID_METADATA = "resumable_upload_id"
 DROPPED_METADATA = "resumable_dropped"
 """On an empty blob that only exists to get rid of blocks, until it is deleted."""
-
-_PREFIX = "x-amz-meta-"
+LARGEST_METADATA = 2048
 
 
 @frozen
@@ -34,16 +33,15 @@ class BlobOptions:
 def properties_for(upload_id: str, metadata: Mapping[str, bytes], client_metadata: bool) -> dict[str, str]:
     """Content-Type, Content-Disposition and, by their names with ``meta:`` before, what goes into the metadata.
 
-    The rules are those for S3, which are the stricter ones, but for the names: Azure wants identifiers.
+    Names become identifiers, as Azure wants them.
     """
-    headers = ObjectOptions(client_metadata=client_metadata).headers_for("", metadata)
-    properties = {name: value for name, value in headers.items() if not name.startswith(_PREFIX)}
-    for name, value in headers.items():
-        if name.startswith(_PREFIX):
-            plain = re.sub(r"[^a-z0-9_]", "_", name.removeprefix(_PREFIX))
-            plain = f"_{plain}" if plain[0].isdigit() else plain
-            if value and not plain.startswith("resumable_"):
-                properties.setdefault(f"meta:{plain}", value)
+    properties = described(metadata)
+    room = LARGEST_METADATA - len(ID_METADATA) - len(upload_id)
+    for name, value in in_ascii(metadata, room).items() if client_metadata else ():
+        plain = re.sub(r"[^a-z0-9_]", "_", name)
+        plain = f"_{plain}" if plain[0].isdigit() else plain
+        if value and not plain.startswith("resumable_"):
+            properties.setdefault(f"meta:{plain}", value)
     properties[f"meta:{ID_METADATA}"] = upload_id
     return properties
 

@@ -8,16 +8,12 @@ lists them, by names that say what they hold.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
 
 from attrs import asdict, evolve, frozen
-from twisted.internet.defer import Deferred, DeferredLock
 
 from resumable.remotes.interfaces import IJournal, NotThere, Plan, Stored
 from resumable.remotes.records import State
-
-R = TypeVar("R")
+from resumable.remotes.turns import Turns
 
 
 class Blocks(enum.Enum):
@@ -54,22 +50,7 @@ class Records:
 
     def __init__(self, journal: IJournal) -> None:
         self._journal = journal
-        self._locks: dict[str, tuple[DeferredLock, int]] = {}
-
-    async def alone(self, upload_id: str, work: Callable[[], Coroutine[Deferred[Any], Any, R]]) -> R:
-        """Do it while nobody else changes this upload's record."""
-        lock, users = self._locks.get(upload_id, (DeferredLock(), 0))
-        self._locks[upload_id] = lock, users + 1
-        try:
-            await lock.acquire()
-            try:
-                return await work()
-            finally:
-                lock.release()
-        finally:
-            lock, users = self._locks.pop(upload_id)
-            if users > 1:
-                self._locks[upload_id] = lock, users - 1
+        self.alone = Turns().alone
 
     async def load(self, upload_id: str) -> Record | None:
         """The record; None if there was none. Raises ValueError for what isn't one."""

@@ -25,7 +25,7 @@ from resumable.remotes.errors import (
     Transient,
     Unusable,
 )
-from resumable.remotes.s3.errors import retry_after
+from resumable.remotes.http.pauses import retry_after
 
 BAD_DIGEST = "badDigest"
 """Our code for bytes whose checksum differs from the store's."""

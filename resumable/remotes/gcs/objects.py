@@ -19,9 +19,8 @@ from attrs import frozen
 
 from resumable.remotes.errors import Transient
 from resumable.remotes.interfaces import Stored
-from resumable.remotes.s3 import objects as s3
+from resumable.remotes.metadata import ID_METADATA, described
 
-ID_METADATA = s3.ID_METADATA
 LARGEST_METADATA = 8 << 10
 
 
@@ -41,7 +40,7 @@ class ObjectOptions:
 
     def resource_for(self, upload_id: str, metadata: Mapping[str, bytes]) -> dict[str, Any]:
         """The object's properties, fit for the journal: no secrets are among them."""
-        headers = s3.ObjectOptions(client_metadata=False).headers_for(upload_id, metadata)
+        headers = described(metadata)
         resource: dict[str, Any] = {"contentType": headers["Content-Type"], "metadata": {ID_METADATA: upload_id}}
         if "Content-Disposition" in headers:
             resource["contentDisposition"] = headers["Content-Disposition"]

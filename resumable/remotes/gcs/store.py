@@ -17,11 +17,12 @@ from typing import Any
 from resumable.remotes import keys
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Transient
 from resumable.remotes.gcs.bodies import Framed, crc_of
-from resumable.remotes.gcs.objects import ID_METADATA, Object, ObjectOptions, encoded, object_from
+from resumable.remotes.gcs.objects import Object, ObjectOptions, encoded, object_from
 from resumable.remotes.gcs.records import Record
 from resumable.remotes.gcs.requests import Requests, may_not
 from resumable.remotes.gcs.sessions import QUANTUM, Sessions, no_bucket
 from resumable.remotes.interfaces import IRegion, Stored
+from resumable.remotes.metadata import ID_METADATA
 from resumable.remotes.regions import BytesRegion
 
 PROBE = ".resumable-probe"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 
 from resumable.remotes.errors import (
     AuthFailed,
@@ -24,6 +23,7 @@ from resumable.remotes.errors import (
     Transient,
     Unusable,
 )
+from resumable.remotes.http.pauses import retry_after
 from resumable.remotes.s3.xml import BadXml, Element, parse
 
 THROTTLES = {
@@ -143,18 +143,6 @@ def error_in(operation: str, status: int, headers: Mapping[str, str], body: byte
     # the status is no help here: what nobody knows may well work next time
     known = THROTTLES | TRANSIENT | LOST | STALE_KEYS | SETUP | PERMANENT | set(ADVICE) | {"PreconditionFailed"}
     return error if error.code in known else Transient(error.reason, status=status, code=error.code)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the store asks us to wait, at most an hour; a date counts from the answer's own Date."""
-    value = headers.get("retry-after", "").strip()
-    if value.isdigit():
-        return float(min(int(value), 3600))
-    try:
-        pause = (parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])).total_seconds()
-    except (KeyError, ValueError, TypeError):
-        return None
-    return min(max(pause, 0.0), 3600.0)
 
 
 def _document(body: bytes) -> Element | None:

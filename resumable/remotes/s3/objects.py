@@ -10,14 +10,14 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
 from __future__ import annotations
 
 import hashlib
-import re
 from base64 import b64encode
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 from attrs import field, frozen
 
-ID_METADATA = "resumable-upload-id"
+from resumable.remotes.metadata import ID_METADATA, described, in_ascii
+
 LARGEST_METADATA = 2048
 SSE_C = "x-amz-server-side-encryption-customer-"
 
@@ -67,49 +67,8 @@ class ObjectOptions:
 
     def headers_for(self, upload_id: str, metadata: Mapping[str, bytes]) -> dict[str, str]:
         """What comes from the upload itself; secrets aren't among it, it goes to the journal."""
-        headers = {f"x-amz-meta-{ID_METADATA}": upload_id}
-        kind = _first(metadata, "filetype", "contentType", "content-type", "type")
-        if kind and re.fullmatch(r"[\w.+-]+/[\w.+-]+( *; *[\w.+-]+=[\w.+\"-]+)*", kind, re.ASCII) and len(kind) < 256:
-            headers["Content-Type"] = kind
-        else:
-            headers["Content-Type"] = "application/octet-stream"
-        name = _first(metadata, "filename", "name")
-        if name:
-            headers["Content-Disposition"] = _disposition(name)
+        headers = {f"x-amz-meta-{ID_METADATA}": upload_id, **described(metadata)}
         if self.client_metadata:
-            headers.update(_user_metadata(metadata, len(ID_METADATA) + len(upload_id)))
+            room = LARGEST_METADATA - len(ID_METADATA) - len(upload_id)
+            headers |= {f"x-amz-meta-{name}": value for name, value in in_ascii(metadata, room).items()}
         return headers
-
-
-def _first(metadata: Mapping[str, bytes], *names: str) -> str:
-    return next((metadata[name].decode("utf-8", "replace").strip() for name in names if metadata.get(name)), "")
-
-
-def _disposition(name: str) -> str:
-    """RFC 6266: for old readers in ASCII, for others in UTF-8."""
-    name = name.replace("\\", "/").rpartition("/")[2][:200] or "file"
-    plain = "".join(c if " " <= c <= "~" and c not in '"%' else "_" for c in name)
-    plain = " ".join(plain.split())
-    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name.encode('utf-8', 'replace'), safe='')}"
-    return f'attachment; filename="{plain}"{extended}'
-
-
-def _user_metadata(metadata: Mapping[str, bytes], used: int) -> dict[str, str]:
-    """What fits, in order of the names; S3 counts names and values."""
-    headers = {}
-    for name in sorted(metadata):
-        plain, value = name.lower(), _ascii(metadata[name])
-        if not re.fullmatch(r"[a-z0-9_-]{1,128}", plain) or plain == ID_METADATA:
-            continue
-        if used + len(plain) + len(value) <= LARGEST_METADATA:
-            used += len(plain) + len(value)
-            headers[f"x-amz-meta-{plain}"] = value
-    return headers
-
-
-def _ascii(value: bytes) -> str:
-    """The value itself where it can be signed and sent as it is; else as RFC 2047 writes it, as S3 would answer."""
-    text = value.decode("latin-1")
-    if re.fullmatch(r"[ -~]*", text) and text == " ".join(text.split()) and not text.startswith("=?"):
-        return text
-    return f"=?UTF-8?B?{b64encode(value).decode()}?="

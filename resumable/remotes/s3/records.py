@@ -7,17 +7,13 @@ change while a replica is open; what the store is about to be asked for is there
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
 
 from attrs import asdict, evolve, field, frozen
-from twisted.internet.defer import Deferred, DeferredLock
 
 from resumable.remotes.interfaces import IJournal, IPartJournal, NotThere, Plan, Stored
 from resumable.remotes.records import State
 from resumable.remotes.s3.answers import ListedPart
-
-R = TypeVar("R")
+from resumable.remotes.turns import Turns
 
 
 @frozen
@@ -58,22 +54,7 @@ class Records:
     def __init__(self, journal: IJournal) -> None:
         self._journal = journal
         self._part_journal = journal if IPartJournal.providedBy(journal) else None
-        self._locks: dict[str, tuple[DeferredLock, int]] = {}
-
-    async def alone(self, upload_id: str, work: Callable[[], Coroutine[Deferred[Any], Any, R]]) -> R:
-        """Do it while nobody else changes this upload's record."""
-        lock, users = self._locks.get(upload_id, (DeferredLock(), 0))
-        self._locks[upload_id] = lock, users + 1
-        try:
-            await lock.acquire()
-            try:
-                return await work()
-            finally:
-                lock.release()
-        finally:
-            lock, users = self._locks.pop(upload_id)
-            if users > 1:
-                self._locks[upload_id] = lock, users - 1
+        self.alone = Turns().alone
 
     async def load(self, upload_id: str) -> Record | None:
         """The record; None if there was none. Raises ValueError for what isn't one."""

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from resumable.remotes import keys
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Unusable
 from resumable.remotes.interfaces import IRegion, Stored, Unfinished
+from resumable.remotes.metadata import ID_METADATA
 from resumable.remotes.s3.answers import Head, ListedPart, Written
 from resumable.remotes.s3.checksums import Algorithm, algorithm
 from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.dialects import Dialect
-from resumable.remotes.s3.objects import ID_METADATA, ObjectOptions
+from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.s3.records import Record
 
 PROBE = ".resumable-probe"
