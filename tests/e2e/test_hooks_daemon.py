@@ -22,7 +22,7 @@ from .hook_server import YES, Document, HookServer
 from .tus import OCTETS, Tus, metadata
 
 DATA = b"0123456789"
-PATIENCE = 90.0
+PATIENCE = 120.0
 QUICK = ("--hook-timeout", "1s", "--guard-timeout", "3s")
 PREFIX = "resumable.upload."
 
