@@ -8,40 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attrs import evolve
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
 
 from resumable.hooks import QuestionKind, RequestView
-from resumable.interfaces import CatalogUnavailable, FactKind, IBody, Upload
 from resumable.interfaces import Gone as GoneKind
+from resumable.interfaces import IBody, Upload
 from resumable.protocol import rules, tus
-from resumable.protocol.concat import Final
-from resumable.protocol.errors import BadRequest, Forbidden, Gone, OffsetMismatch, Refused, Stopping, TusError
-from resumable.protocol.rules import Plan
+from resumable.protocol.errors import Forbidden, Gone, OffsetMismatch, TusError
 from resumable.spool import Reader
 from resumable.uploads.append import Algorithms, Append
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.caller import NOBODY, Caller
-from resumable.uploads.engine import Engine, as_answer, log
+from resumable.uploads.creation import Creation, CreationCut
+from resumable.uploads.engine import Engine, as_answer
 from resumable.uploads.finishing import Finishing
-from resumable.uploads.gate import check_admitted
 from resumable.uploads.holds import HoldMoved
 from resumable.uploads.janitor import Janitor
 from resumable.uploads.lookup import Lookup, present
-from resumable.uploads.quota import IAccount, account_of
+from resumable.uploads.quota import account_of
+from resumable.uploads.running import Running
 from resumable.uploads.shield import shielded
 from resumable.uploads.status import UploadStatus, status_of
 from resumable.uploads.visits import Visit
 
-
-class CreationCut(Exception):
-    """The body of a creation failed after the upload was made: it is there, and can be resumed."""
-
-    def __init__(self, upload: Upload, error: TusError) -> None:
-        super().__init__(error.detail)
-        self.upload = upload
-        self.error = error
+__all__ = ["CreationCut", "Uploads"]
 
 
 class Uploads:
@@ -58,13 +48,11 @@ class Uploads:
     ) -> None:
         self.engine = engine
         self.algorithms = algorithms
-        self._assembler = assembler
         self._janitor = janitor
         self._lookup = Lookup(engine, janitor)
         self._finishing = Finishing(engine)
-        self._new_id = new_id
-        self._under_way: set[Append] = set()
-        self._stopping = False
+        self._running = Running(self._lookup)
+        self._creation = Creation(engine, self._running, self._finishing, assembler, algorithms, new_id)
 
     def create(
         self, creation: tus.Creation, body: IBody, by: Caller = NOBODY, visit: Visit | None = None
@@ -75,8 +63,8 @@ class Uploads:
         or isn't stored in time. One with bytes for which that is so is answered with its last byte withheld.
         """
         visit = visit or Visit()
-        made = shielded(self._create(creation, body, by, visit))
-        return made.addCallback(self._acknowledge, visit)
+        made = shielded(self._creation.create(creation, body, by, visit))
+        return made.addCallback(self._creation.acknowledge, visit)
 
     def append(
         self,
@@ -96,7 +84,7 @@ class Uploads:
         self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller = NOBODY, visit: Visit | None = None
     ) -> Deferred[Upload]:
         """A final upload made of these partials, in this order; durable at once, its bytes follow (T50 to T60)."""
-        return shielded(self._concatenate(creation, partial_ids, by, visit or Visit()))
+        return shielded(self._creation.concatenate(creation, partial_ids, by, visit or Visit()))
 
     def inspect(self, upload_id: str) -> Deferred[Upload]:
         """The upload as HEAD may report it: a live holder has committed, a silent one was evicted.
@@ -126,109 +114,10 @@ class Uploads:
         """Try again what was parked of this upload, in one remote or in all; answers how many replicas that were."""
         return shielded(self._restart(upload_id, remote))
 
-    async def _create(self, creation: tus.Creation, body: IBody, by: Caller, visit: Visit) -> Upload:
-        engine = self.engine
-        self._check_open()
-        plan = rules.admit_creation(creation, body.length, engine.largest(by.max_size))
-        engine.space.admit()
-        check_admitted(engine)
-        upload = self._new(creation, creation.length, by)
-        if engine.questions.asks(QuestionKind.CREATE):
-            upload = await self._asked(upload, visit)
-            plan = rules.admit_creation(creation, body.length, engine.largest(upload.max_size))
-        if creation.has_body and engine.questions.asks(QuestionKind.APPEND):
-            visit.add(await engine.questions.ask(QuestionKind.APPEND, upload, visit.request))
-        self._check_open()
-        account = engine.quota.open(by.name, creation.length)
-        # An id that wasn't drawn here may be another upload's: its file is touched only once the catalog has said no.
-        given = visit.changes is not None and visit.changes.id is not None
-        empty = not creation.has_body and creation.length != 0
-        if given or empty:
-            upload = await self._record(upload, account, visit)
-        if empty:
-            return upload
-        append = Append(engine, upload, 0, body, self.algorithms, visit, new=not given)
-        try:
-            if plan.length is None:
-                account.reach(body.length or 0)
-            await engine.holds.take(upload.id, append, 0)
-            return await self._run(append, upload, plan, creation, account, by)
-        except TusError as error:
-            if append.recorded:
-                raise CreationCut(append.upload, error) from error
-            if error.status >= 500:
-                await self._discard(upload.id)
-            raise
-        finally:
-            if not append.recorded:
-                account.remove()
-
-    def _new(self, creation: tus.Creation, length: int | None, by: Caller, partials: Sequence[str] = ()) -> Upload:
-        now = self.engine.wall()
-        return Upload(
-            id=self._new_id(),
-            created_at=now,
-            touched_at=now,
-            length=length,
-            metadata=creation.metadata,
-            concat=creation.concat_header,
-            partials=tuple(partials),
-            owner=by.name or None,
-            max_size=by.max_size,
-        )
-
-    async def _asked(self, upload: Upload, visit: Visit) -> Upload:
-        """A new upload as hooks want it."""
-        granted = await self.engine.questions.ask(QuestionKind.CREATE, upload, visit.request)
-        visit.add(granted)
-        changes = visit.changes = granted.changes
-        sizes = [size for size in (upload.max_size, changes.max_size) if size is not None]
-        return evolve(
-            upload,
-            id=changes.id or upload.id,
-            metadata=upload.metadata if granted.raw_metadata is None else granted.raw_metadata or None,
-            max_size=min(sizes, default=None),
-        )
-
-    async def _record(self, upload: Upload, account: IAccount, visit: Visit) -> Upload:
-        created = None
-        try:
-            facts = self.engine.facts(upload, visit.request, FactKind.CREATED)
-            created = await self.engine.create(upload, facts, visit.changes)
-        except Exception as error:
-            raise as_answer(error, upload.id) from error
-        finally:
-            if created is None:
-                account.remove()
-        if created is None:
-            raise BadRequest("An upload with this id was made before.")
-        return created
-
-    def _acknowledge(self, upload: Upload, visit: Visit) -> Upload | Deferred[Upload]:
-        """The answer to the creation of an upload, which is there by now, whatever comes of waiting for it."""
-        answer = self._finishing.acknowledged(upload, visit)
-        return answer.addErrback(self._not_acknowledged, upload) if isinstance(answer, Deferred) else answer
-
-    def _not_acknowledged(self, failure: Failure, upload: Upload) -> Upload:
-        error = failure.value
-        if not isinstance(error, TusError) or (error.status < 500 and not isinstance(error, Refused)):
-            failure.raiseException()
-        if upload.length == 0:  # no byte of it could be withheld
-            raise CreationCut(upload, error) from error
-        return self.engine.shown(upload)
-
-    async def _discard(self, upload_id: str) -> None:
-        """Remove what a creation has written, if the catalog knows for sure that it is not there."""
-        try:
-            if await self.engine.catalog.get(upload_id) is None:
-                await self.engine.spool.remove([upload_id])
-        except (CatalogUnavailable, OSError):
-            log.warn("a failed creation's data stays until the next start", upload=upload_id)
-
     async def _append(
         self, upload_id: str, request: tus.Append | TusError, body: IBody, by: Caller, visit: Visit
     ) -> Upload:
-        self._check_open()
+        self._running.check_open()
         engine = self.engine
         if isinstance(request, TusError):
             self._check_appendable(await present(engine, upload_id))
@@ -237,9 +126,9 @@ class Uploads:
             upload = engine.shown(await present(engine, upload_id))
             self._check_appendable(upload)
             visit.add(await engine.questions.ask(QuestionKind.APPEND, upload, visit.request))
-            self._check_open()
+            self._running.check_open()
         append = Append(engine, Upload(upload_id, 0, 0), request.offset, body, self.algorithms, visit)
-        self._under_way.add(append)
+        self._running.add(append)
         try:
             try:
                 await engine.holds.take(upload_id, append, request.offset)
@@ -256,63 +145,9 @@ class Uploads:
             account = account_of(engine.quota, upload)
             account.reach(plan.start + (body.length or 0) if plan.length is None else plan.length)
         except BaseException:
-            self._under_way.discard(append)
-            await append.release()
+            await self._running.give_up(append)
             raise
-        return await self._run(append, upload, plan, request, account, by, repeats)
-
-    async def _run(
-        self,
-        append: Append,
-        upload: Upload,
-        plan: Plan,
-        request: tus.Creation | tus.Append,
-        account: IAccount,
-        by: Caller,
-        repeats: bool = False,
-    ) -> Upload:
-        self._under_way.add(append)
-        checksum, trailer = request.checksum, request.checksum_trailer
-        try:
-            return await append.run(
-                upload, plan, checksum=checksum, trailer=trailer, repeats=repeats, account=account, by=by
-            )
-        except Exception as error:
-            answer = await self._lookup.answer(error, upload.id)
-            if answer is error:
-                raise
-            raise answer from error
-        finally:
-            self._under_way.discard(append)
-            await append.release()
-
-    async def _concatenate(
-        self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller, visit: Visit
-    ) -> Upload:
-        self._check_open()
-        assert isinstance(creation.concat, Final)
-        engine = self.engine
-        try:
-            partials = await engine.catalog.get_many(partial_ids)
-        except Exception as error:
-            raise as_answer(error, "") from error
-        for partial_id in partial_ids:
-            partial = partials.get(partial_id)
-            if partial is None or partial.gone or not partial.is_partial:
-                raise BadRequest(f"Upload-Concat: {partial_id} is no partial upload here.")
-        lengths = [partials[each].length for each in partial_ids]
-        length = rules.final_length(lengths, engine.largest(by.max_size))
-        engine.space.admit()
-        check_admitted(engine)
-        final = self._new(creation, length, by, partial_ids)
-        if engine.questions.asks(QuestionKind.CREATE):
-            final = await self._asked(final, visit)
-            rules.final_length(lengths, engine.largest(final.max_size))
-            self._check_open()
-        account = engine.quota.open(by.name, length)
-        final = await self._record(final, account, visit)
-        self._assembler.wake(final.id)
-        return final
+        return await self._running.run(append, upload, plan, request, account, by, repeats)
 
     async def _terminate(self, upload_id: str, visit: Visit) -> None:
         questions = self.engine.questions
@@ -348,15 +183,9 @@ class Uploads:
 
     async def stop(self) -> None:
         """Take no more bytes; everything under way commits what it has and is answered 503, as are those who wait."""
-        self._stopping = True
         self.engine.questions.stop()
         self._finishing.stop()
-        waiting = [Deferred.fromCoroutine(each.evict(Stopping())) for each in tuple(self._under_way)]
-        await DeferredList(waiting, consumeErrors=True)
-
-    def _check_open(self) -> None:
-        if self._stopping:
-            raise Stopping()
+        await self._running.stop()
 
     @staticmethod
     def _check_appendable(upload: Upload) -> None:

@@ -1,0 +1,184 @@
+"""New uploads, whether they begin with bytes or are made of others.
+
+Reason to change: what comes before an upload's first byte, and what its creation is answered with. Invariant: nothing
+of an upload whose id wasn't drawn here is written before the catalog knows it; what was refused leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from resumable.hooks import QuestionKind
+from resumable.interfaces import CatalogUnavailable, FactKind, IBody, Upload
+from resumable.protocol import rules, tus
+from resumable.protocol.concat import Final
+from resumable.protocol.errors import BadRequest, Refused, TusError
+from resumable.uploads.append import Algorithms, Append
+from resumable.uploads.assembly import Assembler
+from resumable.uploads.caller import Caller
+from resumable.uploads.engine import Engine, as_answer, log
+from resumable.uploads.finishing import Finishing
+from resumable.uploads.gate import check_admitted
+from resumable.uploads.quota import IAccount
+from resumable.uploads.running import Running
+from resumable.uploads.visits import Visit
+
+
+class CreationCut(Exception):
+    """The body of a creation failed after the upload was made: it is there, and can be resumed."""
+
+    def __init__(self, upload: Upload, error: TusError) -> None:
+        super().__init__(error.detail)
+        self.upload = upload
+        self.error = error
+
+
+class Creation:
+    """Makes them."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        running: Running,
+        finishing: Finishing,
+        assembler: Assembler,
+        algorithms: Algorithms,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._engine = engine
+        self._running = running
+        self._finishing = finishing
+        self._assembler = assembler
+        self._algorithms = algorithms
+        self._new_id = new_id
+
+    async def create(self, creation: tus.Creation, body: IBody, by: Caller, visit: Visit) -> Upload:
+        """A new upload, with as much of the body as there was. Raises CreationCut if that failed once it was there."""
+        engine = self._engine
+        self._running.check_open()
+        plan = rules.admit_creation(creation, body.length, engine.largest(by.max_size))
+        engine.space.admit()
+        check_admitted(engine)
+        upload = self._new(creation, creation.length, by)
+        if engine.questions.asks(QuestionKind.CREATE):
+            upload = await self._asked(upload, visit)
+            plan = rules.admit_creation(creation, body.length, engine.largest(upload.max_size))
+        if creation.has_body and engine.questions.asks(QuestionKind.APPEND):
+            visit.add(await engine.questions.ask(QuestionKind.APPEND, upload, visit.request))
+        self._running.check_open()
+        account = engine.quota.open(by.name, creation.length)
+        # An id that wasn't drawn here may be another upload's: its file is touched only once the catalog has said no.
+        given = visit.changes is not None and visit.changes.id is not None
+        empty = not creation.has_body and creation.length != 0
+        if given or empty:
+            upload = await self._record(upload, account, visit)
+        if empty:
+            return upload
+        append = Append(engine, upload, 0, body, self._algorithms, visit, new=not given)
+        try:
+            if plan.length is None:
+                account.reach(body.length or 0)
+            await engine.holds.take(upload.id, append, 0)
+            return await self._running.run(append, upload, plan, creation, account, by)
+        except TusError as error:
+            if append.recorded:
+                raise CreationCut(append.upload, error) from error
+            if error.status >= 500:
+                await self._discard(upload.id)
+            raise
+        finally:
+            if not append.recorded:
+                account.remove()
+
+    async def concatenate(self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller, visit: Visit) -> Upload:
+        """A new final upload."""
+        self._running.check_open()
+        assert isinstance(creation.concat, Final)
+        engine = self._engine
+        try:
+            partials = await engine.catalog.get_many(partial_ids)
+        except Exception as error:
+            raise as_answer(error, "") from error
+        for partial_id in partial_ids:
+            partial = partials.get(partial_id)
+            if partial is None or partial.gone or not partial.is_partial:
+                raise BadRequest(f"Upload-Concat: {partial_id} is no partial upload here.")
+        lengths = [partials[each].length for each in partial_ids]
+        length = rules.final_length(lengths, engine.largest(by.max_size))
+        engine.space.admit()
+        check_admitted(engine)
+        final = self._new(creation, length, by, partial_ids)
+        if engine.questions.asks(QuestionKind.CREATE):
+            final = await self._asked(final, visit)
+            rules.final_length(lengths, engine.largest(final.max_size))
+            self._running.check_open()
+        account = engine.quota.open(by.name, length)
+        final = await self._record(final, account, visit)
+        self._assembler.wake(final.id)
+        return final
+
+    def acknowledge(self, upload: Upload, visit: Visit) -> Upload | Deferred[Upload]:
+        """The answer to the creation of an upload, which is there by now, whatever comes of waiting for it."""
+        answer = self._finishing.acknowledged(upload, visit)
+        return answer.addErrback(self._not_acknowledged, upload) if isinstance(answer, Deferred) else answer
+
+    def _not_acknowledged(self, failure: Failure, upload: Upload) -> Upload:
+        error = failure.value
+        if not isinstance(error, TusError) or (error.status < 500 and not isinstance(error, Refused)):
+            failure.raiseException()
+        if upload.length == 0:  # no byte of it could be withheld
+            raise CreationCut(upload, error) from error
+        return self._engine.shown(upload)
+
+    def _new(self, creation: tus.Creation, length: int | None, by: Caller, partials: Sequence[str] = ()) -> Upload:
+        now = self._engine.wall()
+        return Upload(
+            id=self._new_id(),
+            created_at=now,
+            touched_at=now,
+            length=length,
+            metadata=creation.metadata,
+            concat=creation.concat_header,
+            partials=tuple(partials),
+            owner=by.name or None,
+            max_size=by.max_size,
+        )
+
+    async def _asked(self, upload: Upload, visit: Visit) -> Upload:
+        """A new upload as hooks want it."""
+        granted = await self._engine.questions.ask(QuestionKind.CREATE, upload, visit.request)
+        visit.add(granted)
+        changes = visit.changes = granted.changes
+        sizes = [size for size in (upload.max_size, changes.max_size) if size is not None]
+        return evolve(
+            upload,
+            id=changes.id or upload.id,
+            metadata=upload.metadata if granted.raw_metadata is None else granted.raw_metadata or None,
+            max_size=min(sizes, default=None),
+        )
+
+    async def _record(self, upload: Upload, account: IAccount, visit: Visit) -> Upload:
+        created = None
+        try:
+            facts = self._engine.facts(upload, visit.request, FactKind.CREATED)
+            created = await self._engine.create(upload, facts, visit.changes)
+        except Exception as error:
+            raise as_answer(error, upload.id) from error
+        finally:
+            if created is None:
+                account.remove()
+        if created is None:
+            raise BadRequest("An upload with this id was made before.")
+        return created
+
+    async def _discard(self, upload_id: str) -> None:
+        """Remove what a creation has written, if the catalog knows for sure that it is not there."""
+        try:
+            if await self._engine.catalog.get(upload_id) is None:
+                await self._engine.spool.remove([upload_id])
+        except (CatalogUnavailable, OSError):
+            log.warn("a failed creation's data stays until the next start", upload=upload_id)
