@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import interrupt, measure, picture, report, store, tiers
+from bench import clouds, interrupt, measure, picture, report, store, tiers
 from bench.figures import Sample
 from bench.load import LoadError
 from bench.measure import SMOKE, Bench, Measure, Sizes, Source
@@ -35,11 +35,22 @@ MEASURES: dict[str, Measure] = {
     "deaf": interrupt.stop_deaf,
     "huge": measure.huge,
     **tiers.MEASURES,
+    **clouds.MEASURES,
 }
 # These need minutes or tell little more the fifth time.
-ROUNDS_AT_MOST = {"open": 3, "takeover": 3, "stop": 3, "deaf": 1, "huge": 1, "s3-slices": 1, "s3-backlog": 1}
+ROUNDS_AT_MOST = {
+    "open": 3,
+    "takeover": 3,
+    "stop": 3,
+    "deaf": 1,
+    "huge": 1,
+    "s3-slices": 1,
+    "s3-backlog": 1,
+    "az": 3,
+    "gs": 3,
+}
 LONG = ("huge",)
-SLOW = ("deaf", "huge", "s3-paced", "s3-backlog")
+SLOW = ("deaf", "huge", "s3-paced", "s3-backlog", *clouds.MEASURES)
 DOCS = ROOT / "docs"
 
 
@@ -83,6 +94,8 @@ def ready(names: Sequence[str], run: report.Run) -> list[Kind]:
 
 def _fits(name: str, kind: Kind) -> bool:
     """Whether the measure is one for that server."""
+    if name in clouds.MEASURES:
+        return kind.name == OURS
     if name not in tiers.MEASURES:
         return True
     return kind.stored is not None and (name not in tiers.ONLY_OURS or kind.name == OURS)
@@ -141,12 +154,19 @@ def measured(chosen: argparse.Namespace) -> report.Run:
 
 def _possible(names: Sequence[str], run: report.Run) -> list[str]:
     """Those that can be measured here: some need a store."""
-    try:
-        store.binary()
-    except Unavailable as error:
-        run.missing |= {f"{name}/all": str(error) for name in names if name in tiers.MEASURES}
-        return [name for name in names if name not in tiers.MEASURES]
-    return list(names)
+    possible = []
+    for name in names:
+        try:
+            if name in tiers.MEASURES:
+                store.binary()
+            elif name in clouds.CLOUDS:
+                clouds.CLOUDS[name].prepare()
+        except Unavailable as error:
+            run.missing[f"{name}/all"] = str(error)
+            print(f"left out: {name}: {error}", flush=True)
+        else:
+            possible.append(name)
+    return possible
 
 
 def _end(number: int, frame: FrameType | None) -> None:
