@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import enum
 
-from attrs import asdict, evolve, frozen
+from attrs import evolve, field, frozen
 
-from resumable.remotes.interfaces import IJournal, NotThere, Plan, Stored
+from resumable.remotes import journaled
+from resumable.remotes.interfaces import IJournal, Plan, Stored
 from resumable.remotes.records import State
 from resumable.remotes.turns import Turns
 
@@ -32,7 +33,7 @@ class Record:
     plan: Plan
     properties: dict[str, str]
     state: State = State.OPEN
-    blocks: Blocks = Blocks.NONE
+    blocks: Blocks = field(default=Blocks.NONE, converter=Blocks)
     size: int | None = None
     stored: Stored | None = None
 
@@ -45,41 +46,9 @@ class Record:
         return evolve(self, size=size)
 
 
-class Records:
+class Records(journaled.Records[Record]):
     """The records in a journal; one change at a time for each upload."""
 
     def __init__(self, journal: IJournal) -> None:
-        self._journal = journal
+        super().__init__(Record, journal)
         self.alone = Turns().alone
-
-    async def load(self, upload_id: str) -> Record | None:
-        """The record; None if there was none. Raises ValueError for what isn't one."""
-        value = await self._journal.load(upload_id)
-        if value is None:
-            return None
-        try:
-            value["stored"] = Stored(**value["stored"]) if value["stored"] else None
-            value["plan"], value["state"] = Plan.from_json(value["plan"]), State(value["state"])
-            value["blocks"] = Blocks(value["blocks"])
-            return Record(**value)
-        except (KeyError, TypeError) as error:
-            raise ValueError("not a replica's record") from error
-
-    async def started(self, upload_id: str) -> Record:
-        """The record of an upload that was initiated and not aborted. Raises NotThere."""
-        record = await self.load(upload_id)
-        if record is None or record.state is State.OVER:
-            raise NotThere("the upload was not initiated here")
-        return record
-
-    async def save(self, upload_id: str, record: Record) -> Record:
-        """Make it durable; answers it."""
-        value = asdict(record, recurse=False)
-        value.update(
-            plan=record.plan.to_json(),
-            state=record.state.value,
-            blocks=record.blocks.value,
-            stored=asdict(record.stored) if record.stored else None,
-        )
-        await self._journal.save(upload_id, value)
-        return record

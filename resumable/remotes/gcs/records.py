@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import asdict, evolve, field, frozen
+from attrs import evolve, field, frozen
 
-from resumable.remotes.interfaces import IJournal, NotThere, Plan, Stored
+from resumable.remotes import journaled
+from resumable.remotes.interfaces import IJournal, Plan, Stored
 from resumable.remotes.records import State
 
 
@@ -52,38 +53,8 @@ class Record:
         return self.session is not None or self.tail
 
 
-class Records:
+class Records(journaled.Records[Record]):
     """The records in a journal."""
 
     def __init__(self, journal: IJournal) -> None:
-        self._journal = journal
-
-    async def load(self, upload_id: str) -> Record | None:
-        """The record; None if there was none. Raises ValueError for what isn't one."""
-        value = await self._journal.load(upload_id)
-        if value is None:
-            return None
-        try:
-            stored = Stored(**value.pop("stored")) if value.get("stored") else value.pop("stored", None)
-            plan, state = Plan.from_json(value.pop("plan")), State(value.pop("state"))
-            return Record(**value, plan=plan, state=state, stored=stored)
-        except (KeyError, TypeError):
-            raise ValueError("not a replica's record") from None
-
-    async def started(self, upload_id: str) -> Record:
-        """The record of an upload that was initiated and not aborted. Raises NotThere."""
-        record = await self.load(upload_id)
-        if record is None or record.state is State.OVER:
-            raise NotThere("the upload was not initiated here")
-        return record
-
-    async def save(self, upload_id: str, record: Record) -> Record:
-        """Make it durable; answers it."""
-        value = asdict(record, recurse=False)
-        value.update(
-            plan=record.plan.to_json(),
-            state=record.state.value,
-            stored=asdict(record.stored) if record.stored else None,
-        )
-        await self._journal.save(upload_id, value)
-        return record
+        super().__init__(Record, journal)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 
-from attrs import asdict, evolve, field, frozen
+from attrs import evolve, field, frozen
 
-from resumable.remotes.interfaces import IJournal, IPartJournal, NotThere, Plan, Stored
+from resumable.remotes import journaled
+from resumable.remotes.interfaces import IJournal, IPartJournal, Plan, Stored
 from resumable.remotes.records import State
 from resumable.remotes.s3.answers import ListedPart
 from resumable.remotes.turns import Turns
@@ -48,43 +49,13 @@ class Record:
         return evolve(self, state=State.OPEN, multipart=None, parts={})
 
 
-class Records:
+class Records(journaled.Records[Record]):
     """The records in a journal; one change at a time for each upload."""
 
     def __init__(self, journal: IJournal) -> None:
-        self._journal = journal
+        super().__init__(Record, journal)
         self._part_journal = journal if IPartJournal.providedBy(journal) else None
         self.alone = Turns().alone
-
-    async def load(self, upload_id: str) -> Record | None:
-        """The record; None if there was none. Raises ValueError for what isn't one."""
-        value = await self._journal.load(upload_id)
-        if value is None:
-            return None
-        try:
-            stored = Stored(**value.pop("stored")) if value.get("stored") else value.pop("stored", None)
-            plan, state = Plan.from_json(value.pop("plan")), State(value.pop("state"))
-            return Record(**value, plan=plan, state=state, stored=stored)
-        except (KeyError, TypeError) as error:
-            raise ValueError("not a replica's record") from error
-
-    async def started(self, upload_id: str) -> Record:
-        """The record of an upload that was initiated and not aborted. Raises NotThere."""
-        record = await self.load(upload_id)
-        if record is None or record.state is State.OVER:
-            raise NotThere("the upload was not initiated here")
-        return record
-
-    async def save(self, upload_id: str, record: Record) -> Record:
-        """Make it durable; answers it."""
-        value = asdict(record, recurse=False)
-        value.update(
-            plan=record.plan.to_json(),
-            state=record.state.value,
-            stored=asdict(record.stored) if record.stored else None,
-        )
-        await self._journal.save(upload_id, value)
-        return record
 
     async def save_part(self, upload_id: str, multipart: str, part: ListedPart) -> None:
         """Remember what the store has confirmed for this multipart."""
