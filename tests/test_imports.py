@@ -50,6 +50,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "metrics": OUTSIDE | {"http"},
     "sight": OUTSIDE | {"http", "metrics", "options"},
     "listening": ENGINES | {"access", "startup"},
+    "doctor": OUTSIDE | {"startup", "options"},
     "service": OUTSIDE
     | {
         "access",
@@ -61,6 +62,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "http",
         "events",
         "digests",
+        "doctor",
         "startup",
         "options",
         "option_table",

@@ -1,0 +1,1 @@
+"""Looks at an installation, at a moment, and says what to change."""
