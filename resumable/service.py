@@ -15,14 +15,13 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, react
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from resumable import listening, logs, startup, tiers
+from resumable import logs, startup, tiers
 from resumable.access.build import Access, build
 from resumable.access.secret import AccessProblem
 from resumable.catalog.sqlite import SqliteCatalog
@@ -37,6 +36,7 @@ from resumable.http.streaming import StreamingSite
 from resumable.http.tus import TusResource
 from resumable.http.visits import Visits
 from resumable.interfaces import CatalogUnavailable
+from resumable.listening.listeners import Listeners
 from resumable.options import Options, Settings
 from resumable.protocol.tus import VERSION
 from resumable.sight import Seen, Sight
@@ -167,7 +167,20 @@ class UploadService(Service):
             refusal_fields={"Tus-Resumable": VERSION},
             watch=self._sight.watch,
         )
-        self._admin_site = self._sight.site(self.site)
+        self.listeners = Listeners(
+            reactor,
+            settings.listen,
+            self.site,
+            client_ca=settings.tls_client_ca,
+            client_required=not settings.tls_client_optional,
+        )
+        self.admin_listeners = Listeners(
+            reactor,
+            settings.admin_listen,
+            self._sight.site(self.site),
+            client_ca=settings.tls_client_ca,
+            client_required=not settings.tls_client_optional,
+        )
         self._loops = [
             LoopingCall(self._tick),
             LoopingCall(lambda: Deferred.fromCoroutine(self._sweep())),
@@ -175,8 +188,6 @@ class UploadService(Service):
         ]
         for loop in self._loops:
             loop.clock = reactor
-        self.ports: list[IListeningPort] = []
-        self.admin_ports: list[IListeningPort] = []
         self.log_observer: ILogObserver | None = None
         self._blind = False
 
@@ -214,13 +225,13 @@ class UploadService(Service):
     def privilegedStartService(self) -> None:
         """Bind the ports, while there may still be the right to. Nothing is accepted before the reactor runs."""
         try:
-            for description in self.settings.listen:
-                self.ports.append(self._listen(description, self.site))
+            self.listeners.bind()
+            self.admin_listeners.bind()
+            for description in self.listeners.descriptions:
                 log.info(
                     "uploads are taken at {path} on {endpoint}", path=self.settings.base_path, endpoint=description
                 )
-            for description in self.settings.admin_listen:
-                self.admin_ports.append(self._listen(description, self._admin_site))
+            for description in self.admin_listeners.descriptions:
                 log.info("figures are shown at /metrics on {endpoint}", endpoint=description)
         except StartupError as error:
             self._give_up(error)
@@ -238,20 +249,6 @@ class UploadService(Service):
             if isinstance(error, (StartupError, CatalogUnavailable, OSError)):
                 self._give_up(error)
             raise
-
-    def _listen(self, description: str, site: StreamingSite) -> IListeningPort:
-        outcome: list[IListeningPort | Failure] = []
-        try:
-            required = not self.settings.tls_client_optional
-            endpoint = listening.endpoint(self._reactor, description, self.settings.tls_client_ca, required=required)
-            endpoint.listen(site).addBoth(outcome.append)
-        except ValueError as error:
-            raise StartupError(startup.listen_failed(description, error)) from error
-        (port,) = outcome
-        if isinstance(port, Failure):
-            raise StartupError(startup.listen_failed(description, port.value or port))
-        startup.widen_backlog(port)
-        return port
 
     def _open(self) -> None:
         startup.take_lock(self._lock, str(self.settings.upload_dir))
@@ -339,8 +336,7 @@ class UploadService(Service):
 
     async def _stop(self) -> None:
         self._sight.readiness.stopping()
-        for port in self.ports:
-            await _settled(port.stopListening())
+        await self.listeners.stop()
         for loop in self._loops:
             if loop.running:
                 loop.stop()
@@ -356,8 +352,7 @@ class UploadService(Service):
             await self._tier.stop()
         if self._desk is not None:
             await self._desk.stop(min(HOOKS_GRACE, self.settings.shutdown_timeout))
-        for port in self.admin_ports:
-            await _settled(port.stopListening())
+        await self.admin_listeners.stop()
         await self._sight.stop()
         await self._spool.stop()
         await self._catalog.stop()
@@ -369,11 +364,6 @@ class UploadService(Service):
         """Commit what was received, answer, let go. Fires within ``shutdown_timeout`` and the disk's own time."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
-
-
-async def _settled(result: Any) -> None:
-    if isinstance(result, Deferred):
-        await gatherResults([result], consumeErrors=True)
 
 
 def _fields(value: Any) -> dict[str, Any]:

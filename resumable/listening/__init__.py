@@ -1,0 +1,1 @@
+"""Where the daemon listens: endpoints and the ports bound to them."""
