@@ -258,6 +258,16 @@ def endpoints(items: Sequence[str]) -> tuple[str, ...]:
     return tuple(items)
 
 
+def admin_endpoints(items: Sequence[str]) -> tuple[str, ...]:
+    """`endpoints`, or the word ``socket`` among them; none of any for the word ``none``."""
+    if tuple(items) == ("none",):
+        return ()
+    if "none" in items:
+        raise ValueError("none, or endpoints, not both")
+    endpoints([item for item in items if item != "socket"])
+    return tuple(dict.fromkeys(items))
+
+
 def networks(items: Sequence[str]) -> tuple[Network, ...]:
     """The addresses that the words, IPs and CIDR blocks name."""
     found: list[Network] = []

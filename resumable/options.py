@@ -19,7 +19,7 @@ from attrs import frozen
 from twisted import __version__ as twisted_version
 from twisted.python import usage
 
-from resumable import __version__
+from resumable import __version__, admin_socket
 from resumable.access.build import AccessSettings
 from resumable.access.flags import access_settings
 from resumable.access.secret import AccessProblem
@@ -136,6 +136,7 @@ class Options(usage.Options):
             trusted_proxies=found.pop("behind_proxy"),
             cors_origins=found.pop("cors_origin"),
             download=not found.pop("disable_download"),
+            admin_listen=self._admin_listen(found.pop("admin_listen"), found["upload_dir"]),
             remotes=self._remotes(found.pop("remote"), found.pop("overwrite")),
             access=access,
             hooks=hooks,
@@ -154,6 +155,13 @@ class Options(usage.Options):
         if endpoints and self._given(BY_FLAG["port"]) is None:
             return endpoints
         return (f"tcp:{port}", *endpoints)
+
+    @staticmethod
+    def _admin_listen(endpoints: tuple[str, ...], upload_dir: Path) -> tuple[str, ...]:
+        try:
+            return tuple(admin_socket.endpoint_of(upload_dir) if each == "socket" else each for each in endpoints)
+        except ValueError as problem:
+            raise usage.UsageError(f"{problem}: give another with --admin-listen, or none") from problem
 
     @staticmethod
     def _access(found: dict[str, Any]) -> AccessSettings:

@@ -180,6 +180,7 @@ class UploadService(Service):
             self._sight.site(self.site),
             client_ca=settings.tls_client_ca,
             client_required=not settings.tls_client_optional,
+            flag=startup.ADMIN_LISTEN,
         )
         self._loops = [
             LoopingCall(self._tick),
@@ -232,7 +233,7 @@ class UploadService(Service):
                     "uploads are taken at {path} on {endpoint}", path=self.settings.base_path, endpoint=description
                 )
             for description in self.admin_listeners.descriptions:
-                log.info("figures are shown at /metrics on {endpoint}", endpoint=description)
+                log.info("operators are answered on {endpoint}", endpoint=description)
         except StartupError as error:
             self._give_up(error)
 
@@ -380,7 +381,8 @@ def makeService(options: Options) -> UploadService:
     parent = getattr(options, "parent", None) or {}
     try:
         startup.check_directory(str(settings.upload_dir))
-        startup.check_ports([*settings.listen, *settings.admin_listen])
+        startup.check_ports(settings.listen)
+        startup.check_ports(settings.admin_listen, startup.ADMIN_LISTEN)
         service = UploadService(settings, reactor, daemonised=not parent.get("nodaemon", True))
     except StartupError as error:
         sys.stderr.write(f"resumable: {error}\n")

@@ -22,6 +22,8 @@ from resumable.spool.lock import NETWORK, DirectoryInUse, DirectoryLock, file_sy
 
 #: Connections that may wait to be accepted; the kernel's own limit (somaxconn) may be lower.
 BACKLOG = 4096
+LISTEN = "--port or --listen"
+ADMIN_LISTEN = "--admin-listen"
 HEAP_KEPT = 32 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -81,15 +83,16 @@ def take_lock(lock: DirectoryLock, path: str) -> None:
         raise StartupError(f"The upload directory {path} can't be locked ({error.strerror}).") from error
 
 
-def check_ports(endpoints: Sequence[str]) -> None:
-    """The TCP ports and Unix sockets among the endpoint strings can be had. Raises StartupError."""
+def check_ports(endpoints: Sequence[str], flag: str = LISTEN) -> None:
+    """The TCP ports and Unix sockets among the endpoint strings, which ``flag`` names, can be had. Raises
+    StartupError."""
     for description in endpoints:
         kind, arguments, named = taken_apart(description)
         address = _tcp_address(kind, arguments, named)
         if address is not None:
-            _check_port(description, *address)
+            _check_port(description, flag, *address)
         elif kind == "unix" and (arguments or "address" in named):
-            _check_socket(description, named.get("address") or arguments[0])
+            _check_socket(description, flag, named.get("address") or arguments[0])
 
 
 def taken_apart(description: str) -> tuple[str, list[str], dict[str, str]]:
@@ -110,17 +113,17 @@ def _tcp_address(kind: str, arguments: list[str], named: dict[str, str]) -> tupl
     return (socket.AF_INET6 if kind == "tcp6" else socket.AF_INET), interface, int(port)
 
 
-def _check_port(description: str, family: int, interface: str, port: int) -> None:
+def _check_port(description: str, flag: str, family: int, interface: str, port: int) -> None:
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((interface, port))
             probe.listen(1)
         except OSError as error:
-            raise StartupError(listen_failed(description, error)) from error
+            raise StartupError(listen_failed(description, error, flag)) from error
 
 
-def _check_socket(description: str, path: str) -> None:
+def _check_socket(description: str, flag: str, path: str) -> None:
     """Nobody listens at ``path``, and a socket can be made there. What a killed daemon has left there is cleared away.
 
     A relative path is left to Twisted: what it is relative to changes with ``--rundir``.
@@ -147,18 +150,18 @@ def _check_socket(description: str, path: str) -> None:
             os.unlink(f"{path}.lock")
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StartupError(f"Can't listen on {description}: {reason}; choose another path with --listen.") from error
+        raise StartupError(f"Can't listen on {description}: {reason}; choose another with {flag}.") from error
 
 
-def listen_failed(description: str, error: object) -> str:
-    """One line for an endpoint that can't listen."""
+def listen_failed(description: str, error: object, flag: str = LISTEN) -> str:
+    """One line for an endpoint that can't listen; ``flag``: what to change."""
     number = getattr(error, "errno", None) or getattr(getattr(error, "socketError", None), "errno", None)
     reason = {
         errno.EADDRINUSE: "the port is in use",
         errno.EACCES: "a port below 1024 needs more rights",
         errno.EADDRNOTAVAIL: "this machine has no such address",
     }.get(number or 0, str(error).splitlines()[0] if str(error) else type(error).__name__)
-    return f"Can't listen on {description}: {reason}; choose another with --port or --listen."
+    return f"Can't listen on {description}: {reason}; choose another with {flag}."
 
 
 def raise_file_limit() -> None:

@@ -35,7 +35,7 @@ TWISTD = {"help", "pidfile", "logfile", "logger", "syslog", "rundir", "reactor"}
 DOCKER = {"rm", "name", "user", "ulimit", "stop-timeout", "read-only", "profile", "build", "console-address", "from"}
 HEALTHCHECK = {"interval", "timeout", "start-period"}
 PIP = {"editable", "no-cache-dir", "disable-pip-version-check", "quiet"}
-OTHERS = {"fix", "check", "strict", "now", "endpoint"}
+OTHERS = {"unix-socket", "fix", "check", "strict", "now", "endpoint"}
 OTHERS_FLAGS = TWISTD | DOCKER | HEALTHCHECK | PIP | OTHERS
 
 

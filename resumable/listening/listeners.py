@@ -20,7 +20,7 @@ from resumable.startup import StartupError
 
 
 class Listeners:
-    """``descriptions``: Twisted's endpoint strings. ``client_ca``: see `endpoint`."""
+    """``descriptions``: Twisted's endpoint strings, which ``flag`` sets. ``client_ca``: see `endpoint`."""
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class Listeners:
         *,
         client_ca: Path | None = None,
         client_required: bool = True,
+        flag: str = startup.LISTEN,
     ) -> None:
         self.descriptions = tuple(descriptions)
         self.ports: list[IListeningPort] = []
@@ -37,6 +38,7 @@ class Listeners:
         self._site = site
         self._client_ca = client_ca
         self._client_required = client_required
+        self._flag = flag
 
     def bind(self) -> None:
         """Bind every port. Nothing is accepted before the reactor runs. Raises StartupError."""
@@ -49,10 +51,10 @@ class Listeners:
             point = endpoint(self._reactor, description, self._client_ca, required=self._client_required)
             point.listen(self._site).addBoth(outcome.append)
         except ValueError as error:
-            raise StartupError(startup.listen_failed(description, error)) from error
+            raise StartupError(startup.listen_failed(description, error, self._flag)) from error
         (port,) = outcome
         if isinstance(port, Failure):
-            raise StartupError(startup.listen_failed(description, port.value or port))
+            raise StartupError(startup.listen_failed(description, port.value or port, self._flag))
         startup.widen_backlog(port)
         return port
 

@@ -11,13 +11,14 @@ from resumable.option_table.option import Option
 SIGHT: tuple[Option, ...] = (
     Option(
         "admin-listen",
-        "ENDPOINT",
-        "",
-        "Twisted server endpoint for `/metrics`, `/healthz` and `/readyz`; repeatable",
-        "For example `unix:/run/resumable/admin.sock:mode=660` or `tcp:9090:interface=127.0.0.1`. Nobody is asked who"
-        " they are there: keep it away from clients. None of it but `/healthz`, and a `/readyz` of one word, is ever on"
-        " a port for uploads. Unset, there are no figures. Endpoints in the variable are separated by blanks.",
-        values.endpoints,
+        "ENDPOINT|socket|none",
+        "socket",
+        "where operators find figures and the admin API; repeatable",
+        "A Twisted server endpoint, for example `unix:/run/resumable/admin.sock:mode=660` or"
+        " `tcp:9090:interface=127.0.0.1`. `socket`: `.resumable/admin.sock` in the upload directory, for nobody but the"
+        " daemon's own user. Nobody is asked who they are there: keep it away from clients. None of it but `/healthz`,"
+        " and a `/readyz` of one word, is on a port for uploads. Endpoints in the variable are separated by blanks.",
+        values.admin_endpoints,
         separator=" ",
     ),
     Option(

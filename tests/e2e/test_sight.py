@@ -9,6 +9,8 @@ import json
 import os
 import re
 import signal
+import socket
+import stat
 import subprocess
 import urllib.error
 import urllib.request
@@ -126,11 +128,36 @@ def test_figures_are_never_on_a_port_for_uploads(watched: Watched) -> None:
     assert watched.look("/files/")[0] == 404
 
 
-def test_without_being_asked_nobody_listens_for_operators() -> None:
+def at_socket(path: Path, target: str) -> bytes:
+    """What is answered there; nothing when nobody listens."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(20)
+        if link.connect_ex(str(path)):
+            return b""
+        link.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: link.recv(65536), b""))
+
+
+def test_operators_are_answered_in_the_upload_directory_by_itself() -> None:
     with Daemon() as daemon:
         daemon.start()
+        path = daemon.upload_dir / ".resumable" / "admin.sock"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert b"resumable_info" in at_socket(path, "/metrics")
         assert get(f"{daemon.origin}/metrics")[0] == 404
-        assert "/metrics" not in daemon.log
+        daemon.kill()
+        assert path.is_socket()
+        daemon.start()
+        assert b"200 OK" in at_socket(path, "/healthz")
+        assert daemon.stop() == 0
+        assert not path.exists()
+
+
+def test_operators_can_be_left_out() -> None:
+    with Daemon("--admin-listen", "none") as daemon:
+        daemon.start()
+        assert not (daemon.upload_dir / ".resumable" / "admin.sock").exists()
+        assert "operators" not in daemon.log
 
 
 def test_a_disk_at_its_reserve_is_not_ready_but_alive() -> None:
@@ -199,6 +226,7 @@ def test_a_daemon_in_the_background_logs_to_its_file(tmp_path: Path) -> None:
         eventually(lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200)
         os.kill(int(pid.read_text()), signal.SIGUSR1)
         eventually((tmp_path / "x.log.1").exists)
+        assert b"200 OK" in at_socket(tmp_path / "up" / ".resumable" / "admin.sock", "/healthz")
     finally:
         os.kill(int(pid.read_text()), signal.SIGTERM)
         eventually(lambda: not pid.exists())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from twisted.python.usage import UsageError
 
+from resumable.admin_socket import socket_of
 from resumable.option_table.sight import SIGHT
 from resumable.options import Options, Settings
+from resumable.startup import taken_apart
 
 EXAMPLES = [
     ("admin-listen", "tcp:9090:interface=127.0.0.1", ("tcp:9090:interface=127.0.0.1",)),
@@ -34,8 +38,31 @@ def test_flags_and_variables_set_the_same_field(flag: str, text: str, value: obj
     assert getattr(parse(**{f"RESUMABLE_{field.upper()}": text}), field) == value
 
 
-def test_nothing_listens_for_operators_unless_it_is_asked_for() -> None:
-    assert parse().admin_listen == ()
+def test_operators_are_answered_in_the_upload_directory_where_nothing_else_is_said(tmp_path: Path) -> None:
+    socket = f"unix:address={tmp_path}/.resumable/admin.sock:mode=600:lockfile=0"
+    assert parse("--upload-dir", str(tmp_path)).admin_listen == (socket,)
+    assert str(socket_of(tmp_path)) in socket
+    beside = parse("--upload-dir", str(tmp_path), "--admin-listen", "tcp:1", "--admin-listen", "socket")
+    assert beside.admin_listen == ("tcp:1", socket)
+
+
+def test_operators_can_be_left_out() -> None:
+    assert parse("--admin-listen", "none").admin_listen == ()
+    assert parse(RESUMABLE_ADMIN_LISTEN="none").admin_listen == ()
+
+
+def test_an_upload_directory_with_any_name_has_a_socket(tmp_path: Path) -> None:
+    place = tmp_path / "a:b\\c=d é"
+    (place / ".resumable").mkdir(parents=True)
+    (description,) = parse("--upload-dir", str(place)).admin_listen
+    assert taken_apart(description) == ("unix", [], {"address": str(socket_of(place)), "mode": "600", "lockfile": "0"})
+
+
+def test_an_upload_directory_too_deep_for_a_socket_needs_another_place_for_it() -> None:
+    deep = "/" + "é" * 50
+    with pytest.raises(UsageError, match=r"too long for a socket.*--admin-listen, or none"):
+        parse("--upload-dir", deep)
+    assert parse("--upload-dir", deep, "--admin-listen", "none").admin_listen == ()
 
 
 def test_several_listeners() -> None:
@@ -48,6 +75,8 @@ def test_several_listeners() -> None:
     "flags",
     [
         ["--admin-listen", "9090"],
+        ["--admin-listen", "none", "--admin-listen", "tcp:1"],
+        ["--admin-listen", "Socket"],
         ["--ready-remotes", "some"],
         ["--log-format", "xml"],
         ["--log-level", "loud"],
