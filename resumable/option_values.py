@@ -28,9 +28,7 @@ _DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 
 _MAX_SECONDS = 100 * 365 * 86400.0
 _PATH_SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
 _URL_CHARACTERS = re.compile(r"[A-Za-z0-9._~:/\[\]%-]+")
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 _ENDPOINT_PORT = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)")
 
@@ -279,13 +277,3 @@ def networks(items: Sequence[str]) -> tuple[Network, ...]:
                 f"IP addresses, CIDR blocks, or the words {' and '.join(_NETWORK_WORDS)} ({problem})"
             ) from problem
     return tuple(found)
-
-
-def origins(items: Sequence[str]) -> tuple[str, ...]:
-    """Origins as browsers write them, in lower case without a default port; ``("*",)`` for all, ``()`` for none."""
-    cleaned = [item.lower().removesuffix("/") for item in items]
-    if cleaned == ["none"]:
-        return ()
-    if cleaned != ["*"] and not (cleaned and all(_ORIGIN.fullmatch(item) for item in cleaned)):
-        raise ValueError("origins like https://example.org or http://localhost:3000, or one of * and none alone")
-    return tuple(item.removesuffix(_DEFAULT_PORTS.get(item.partition(":")[0], "")) for item in cleaned)

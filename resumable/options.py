@@ -19,10 +19,11 @@ from attrs import frozen
 from twisted import __version__ as twisted_version
 from twisted.python import usage
 
-from resumable import __version__, admin_socket
+from resumable import __version__, admin_socket, cross_origin
 from resumable.access.build import AccessSettings
 from resumable.access.flags import access_settings
 from resumable.access.secret import AccessProblem
+from resumable.cross_origin import CrossOrigin
 from resumable.events.flags import hook_settings
 from resumable.events.settings import HookSettings
 from resumable.option_table import BY_FLAG, OPTIONS, Option, help_line
@@ -39,8 +40,7 @@ class Settings:
 
     ``public_url`` is what clients see in place of ``base_path``. None: ``max_size``, ``max_lag``, ``max_lag_age`` and
     ``remote_attempts`` without a limit; ``expire_after``, ``reclaim_after`` and ``give_up_after`` never; ``public_url``
-    taken from each request; no ``status_path``. ``cors_origins`` empty: no CORS headers. Words that may be chosen are
-    as in the table of options.
+    taken from each request; no ``status_path``. Words that may be chosen are as in the table of options.
     """
 
     listen: tuple[str, ...]
@@ -55,7 +55,8 @@ class Settings:
     shutdown_timeout: float
     trusted_proxies: tuple[Network, ...]
     reserve: int
-    cors_origins: tuple[str, ...]
+    cors: CrossOrigin
+    location: str
     writers: int
     download: bool
     remotes: tuple[RemoteSpec, ...]
@@ -130,11 +131,11 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         found = {option.flag.replace("-", "_"): self._value(option) for option in OPTIONS}
-        access, hooks = self._access(found), self._hooks(found)
+        access, hooks, cors = self._access(found), self._hooks(found), self._cors(found)
         settings = Settings(
             listen=self._listen(found.pop("port"), found.pop("listen")),
             trusted_proxies=found.pop("behind_proxy"),
-            cors_origins=found.pop("cors_origin"),
+            cors=cors,
             download=not found.pop("disable_download"),
             admin_listen=self._admin_listen(found.pop("admin_listen"), found["upload_dir"]),
             remotes=self._remotes(found.pop("remote"), found.pop("overwrite")),
@@ -185,6 +186,17 @@ class Options(usage.Options):
         for option in HOOKS:
             del found[option.flag.replace("-", "_")]
         return hooks
+
+    @staticmethod
+    def _cors(found: dict[str, Any]) -> CrossOrigin:
+        """As `_access`."""
+        try:
+            cors = cross_origin.rules(found)
+        except ValueError as problem:
+            raise usage.UsageError(str(problem)) from problem
+        for flag in [flag for flag in found if flag.startswith("cors_")]:
+            del found[flag]
+        return cors
 
     def _remotes(self, texts: Sequence[str], overwrite: str) -> tuple[RemoteSpec, ...]:
         given = self._given(BY_FLAG["remote"])

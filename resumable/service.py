@@ -132,11 +132,13 @@ class UploadService(Service):
         self.access = self._access()
         if self.access.ledger.counts:
             self.engine.quota = self.access.ledger
-        origin = Origin(settings.base_path, settings.public_url, settings.trusted_proxies)
+        origin = Origin(
+            settings.base_path, settings.public_url, settings.trusted_proxies, settings.location == "absolute"
+        )
         tus = TusResource(
             self.uploads,
             origin=origin,
-            cors=Cors(settings.cors_origins),
+            cors=Cors(settings.cors),
             base_path=settings.base_path,
             max_size=settings.max_size,
             download=settings.download,

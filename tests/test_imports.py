@@ -37,12 +37,15 @@ ROOMS: dict[str, frozenset[str]] = {
     "replication": ENGINES,
     "uploads": ENGINES,
     "access": THREADS | {"threads"},
-    "http": OUTSIDE | {"access"},
+    "http": OUTSIDE | {"access", "cross_origin"},
     "events": OUTSIDE,
     "option_values": frozenset(),
     "admin_socket": frozenset(),
-    "option_table": frozenset({"option_values"}),
-    "options": frozenset({"admin_socket", "option_values", "option_table", "remotes", "access", "events"}),
+    "cross_origin": frozenset(),
+    "option_table": frozenset({"cross_origin", "option_values"}),
+    "options": frozenset(
+        {"admin_socket", "cross_origin", "option_values", "option_table", "remotes", "access", "events"}
+    ),
     "digests": frozenset({"protocol"}),
     "startup": STORES | {"spool", "catalog"},
     "testing": STORES | {"spool"},

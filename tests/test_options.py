@@ -13,6 +13,7 @@ from twisted.python import usage
 
 from resumable import __version__, option_values
 from resumable.access.build import AccessSettings
+from resumable.cross_origin import CrossOrigin
 from resumable.events.settings import HookSettings
 from resumable.option_table import MAIN, OPTIONS
 from resumable.options import Options, Settings
@@ -48,7 +49,8 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
         shutdown_timeout=10.0,
         trusted_proxies=(),
         reserve=64 * 1024**2,
-        cors_origins=("*",),
+        cors=CrossOrigin(),
+        location="absolute",
         writers=4,
         download=True,
         remotes=(),
@@ -108,7 +110,7 @@ EXAMPLES = [
     ("min-rate", "2K", "min_rate", 2048),
     ("shutdown-timeout", "30", "shutdown_timeout", 30.0),
     ("reserve", "1GiB", "reserve", 1024**3),
-    ("cors-origin", "https://example.org", "cors_origins", ("https://example.org",)),
+    ("cors-origin", "https://example.org", "cors", CrossOrigin(("https://example.org",))),
     ("writers", "8", "writers", 8),
     ("remote", "memory://x", "remotes", (RemoteSpec("memory", "memory://x", bucket="x"),)),
     ("part-size", "16M", "part_size", 16 * 1024**2),
@@ -289,8 +291,8 @@ def test_behind_proxy_takes_words_lists_and_repetition():
 
 def test_origins_are_told_apart_by_commas_and_repetition_in_lower_case_without_a_slash():
     flags = ["--cors-origin", "https://A.example/,http://localhost:3000", "--cors-origin", "http://[::1]:8000"]
-    assert parse(*flags).cors_origins == ("https://a.example", "http://localhost:3000", "http://[::1]:8000")
-    assert parse("--cors-origin", "none").cors_origins == ()
+    assert parse(*flags).cors.origins == ("https://a.example", "http://localhost:3000", "http://[::1]:8000")
+    assert parse("--cors-origin", "none").cors.origins == ()
 
 
 @pytest.mark.parametrize("text", ["0", "none", "None"])

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchRoute
 
+from resumable.http import cors
 from resumable.http.streaming import StreamingRequest
 from resumable.interfaces import BodyLost
 from resumable.protocol import errors
@@ -38,6 +39,8 @@ def respond(request: StreamingRequest, error: TusError) -> bytes:
     request.setResponseCode(error.status, error.title.encode())
     for name, value in error.headers.items():
         request.set_field(name.encode(), value.encode())
+    if isinstance(error, Refused):
+        cors.expose(request, error.headers)
     if not body:
         body = problem(error.status, error.title, error.detail)
         request.set_field(b"content-type", CONTENT_TYPE)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlsplit
 
 from resumable.http.streaming import StreamingRequest
 from resumable.protocol.errors import BadRequest
@@ -22,18 +23,29 @@ _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9A-Za-z._-]+)?")
 
 
 class Origin:
-    """Makes Locations. ``public_url``, if given, is the address of the upload collection seen from outside."""
+    """Makes Locations. ``public_url``, if given, is the address of the upload collection seen from outside.
 
-    def __init__(self, base_path: str, public_url: str | None, trusted_proxies: Sequence[Network]) -> None:
+    ``absolute``: with scheme and host, else a path.
+    """
+
+    def __init__(
+        self, base_path: str, public_url: str | None, trusted_proxies: Sequence[Network], absolute: bool = True
+    ) -> None:
         self._base_path = base_path
         self._public_url = public_url
         self._trusted = tuple(trusted_proxies)
+        self._path = None
+        if not absolute:
+            # Two slashes in front would make the first segment a host.
+            self._path = "/" + urlsplit(public_url or base_path).path.lstrip("/")
 
     def location(self, request: StreamingRequest, upload_id: str) -> str:
-        """The absolute URL of an upload; a bare path for a client of HTTP/1.0 that names no host.
+        """The URL of an upload; of an absolute one only the path for a client of HTTP/1.0 that names no host.
 
         Raises BadRequest for a malformed Host.
         """
+        if self._path is not None:
+            return self._path + upload_id
         if self._public_url is not None:
             return self._public_url + upload_id
         scheme, host = self.place(request)

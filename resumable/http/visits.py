@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from resumable.access.signed import masked
 from resumable.hooks import RequestView
+from resumable.http import cors
 from resumable.http.origin import Origin
 from resumable.http.streaming import StreamingRequest
 from resumable.uploads.visits import Visit
@@ -48,6 +49,7 @@ def answered(request: StreamingRequest, visit: Visit | None, status: int) -> byt
         body = said.body
         for name, value in said.headers.items():
             request.set_field(name.encode("latin-1"), value.encode("latin-1"))
+        cors.expose(request, said.headers)
         status = said.status or status
         if body and status in _BODILESS:
             status = 200

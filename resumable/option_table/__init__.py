@@ -12,10 +12,11 @@ from resumable.option_table.option import Option, help_line
 from resumable.option_table.remotes import REMOTES
 from resumable.option_table.serving import SERVING
 from resumable.option_table.sight import SIGHT
+from resumable.option_table.web import WEB
 
 __all__ = ["BY_FLAG", "MAIN", "OPTIONS", "Option", "help_line"]
 
 MAIN: tuple[Option, ...] = (*SERVING, *REMOTES)
 """What most people look for."""
-OPTIONS: tuple[Option, ...] = (*MAIN, *SIGHT, *HOOKS, *ACCESS)
+OPTIONS: tuple[Option, ...] = (*MAIN, *WEB, *SIGHT, *HOOKS, *ACCESS)
 BY_FLAG: Mapping[str, Option] = {option.flag: option for option in OPTIONS}

@@ -5,6 +5,7 @@ Changes when one of these comes, goes or gets another default.
 
 from __future__ import annotations
 
+from resumable import cross_origin
 from resumable import option_values as values
 from resumable.option_table.option import Option
 
@@ -126,8 +127,9 @@ SERVING: tuple[Option, ...] = (
         "ORIGIN",
         "*",
         "web origin that may upload from a browser, * for all, none for no CORS headers; repeatable",
-        "Several are separated by commas: `https://example.org,https://www.example.org`.",
-        values.origins,
+        "Several are separated by commas: `https://example.org,https://*.example.org`. In a pattern `*` is one or more"
+        " parts of a name, or any port: `http://localhost:*`. See [browsers.md](browsers.md).",
+        cross_origin.parse,
         separator=",",
     ),
     Option(

@@ -19,6 +19,7 @@ from visitor import Reply
 from resumable.access.guard import Guard
 from resumable.access.interfaces import ALL, EVERYDAY, Action, Ask, Identity, Limits
 from resumable.access.rates import Rate, Rates
+from resumable.cross_origin import CrossOrigin
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.interfaces import CatalogUnavailable
@@ -117,6 +118,13 @@ def test_a_preflight_needs_no_credentials_and_pages_may_read_the_challenge(clien
     for path in ("/files/", f"/files/{UNKNOWN}", f"/files/{UNKNOWN}/status"):
         preflight = client.ask("OPTIONS", path, origin, "Access-Control-Request-Headers: authorization")
         assert preflight.status == 200 and "Authorization" in (preflight.get("Access-Control-Allow-Headers") or "")
+    assert not desk.asked
+    asked = ("Access-Control-Request-Method: PATCH", "Access-Control-Request-Headers: authorization")
+    cookies = CrossOrigin(("https://*.app.example", "https://app.example"), credentials=True)
+    strict = Client(client.server, entry=entry(client.server, desk), cors=cookies).ask(
+        "OPTIONS", "/files/", origin, *asked
+    )
+    assert (strict.status, strict.get("Access-Control-Allow-Credentials")) == (200, "true")
     assert not desk.asked
     refused = client.ask("POST", "/files/", "Upload-Length: 5", origin)
     assert refused.status == 401 and refused.get("Access-Control-Allow-Origin") == "*"
@@ -334,6 +342,27 @@ def test_requests_are_counted_by_address_where_nobody_is_asked(server: Server) -
     assert (refused.status, refused.get("Retry-After")) == (429, "10")
     other = Client(server, entry=entry(server, None, rates=rates), peer=IPv4Address("TCP", "192.0.2.2", 1))
     assert other.ask("POST", "/files/", "Upload-Length: 5").status == 201
+
+
+@pytest.mark.parametrize("trusted", ["", "192.0.2.1"])
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "X-Forwarded-For: 203.0.113.{n}\r\nX-Forwarded-For: 198.51.100.7",
+        "X-Forwarded-For: 203.0.113.{n}, 198.51.100.7",
+        "Forwarded: for=203.0.113.{n}, for=198.51.100.7",
+        "Forwarded: for=203.0.113.{n}\r\nX-Forwarded-For: 198.51.100.7",
+        "X-Real-IP: 203.0.113.{n}",
+        "True-Client-IP: 203.0.113.{n}",
+        "X-Forwarded-For: nonsense{n}",
+    ],
+)
+def test_nobody_gets_around_a_rate_by_claiming_other_addresses(server: Server, claim: str, trusted: str) -> None:
+    """Whether the peer is nobody's proxy or a proxy that adds to what a client has sent."""
+    rates = Rates(server.clock.seconds, requests=(Rate(0.1, burst=1), Rate()))
+    client = Client(server, entry=entry(server, None, trusted=trusted, rates=rates))
+    found = [client.ask("POST", "/files/", "Upload-Length: 5", claim.format(n=n)).status for n in range(3)]
+    assert found == [201, 429, 429]
 
 
 @pytest.mark.parametrize("known", [True, False])

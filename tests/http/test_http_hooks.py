@@ -104,6 +104,20 @@ def test_a_success_says_what_hooks_add(client: Client, hooks: Says) -> None:
     assert (reply.status, reply.get("X-Job")) == (204, "9")
 
 
+def test_a_page_may_read_what_hooks_add_to_that_answer(client: Client, hooks: Says) -> None:
+    def readable(*fields: str) -> set[str]:
+        said = client.ask("POST", "/files/", "Upload-Length: 10", *fields).get("Access-Control-Expose-Headers")
+        return set((said or "").split(", "))
+
+    origin = "Origin: https://app.example"
+    hooks.says = Granted(answer=Answer(None, {"X-Job": "7"}))
+    assert readable(origin) >= {"X-Job", "Location"} and readable() == {""}
+    hooks.says = Refused(402, {"X-Why": "money"})
+    assert readable(origin) >= {"X-Why", "Retry-After"} and "X-Job" not in readable(origin)
+    hooks.says = Granted()
+    assert not {"X-Job", "X-Why"} & readable(origin)
+
+
 def test_a_hook_gives_id_and_metadata_to_a_new_upload(client: Client, hooks: Says) -> None:
     hooks.says = Granted(Changes(id="an-id-that-was-given", metadata={"a": b"1"}), raw_metadata="a MQ==")
     hooks.kinds = (QuestionKind.CREATE,)

@@ -166,3 +166,21 @@ def test_two_hosts_are_refused() -> None:
 
 def test_a_client_of_http_1_0_that_names_no_host_gets_a_path() -> None:
     assert ask(version="1.0").get("Location") == f"/files/{UPLOAD.id}"
+
+
+def test_a_location_can_be_a_path_which_no_header_can_change() -> None:
+    reply = ask("Host: inner.example:8080", *X, peer=PROXY, trusted=TRUSTED, absolute=False)
+    assert reply.get("Location") == f"/files/{UPLOAD.id}"
+
+
+@pytest.mark.parametrize(
+    ("public", "path"),
+    [
+        ("https://example.org/uploads/", "/uploads/"),
+        ("https://example.org/", "/"),
+        ("https://example.org//evil.example/", "/evil.example/"),
+    ],
+)
+def test_the_path_is_that_of_the_public_url(public: str, path: str) -> None:
+    """Never one that begins with two slashes: its first segment would be a host."""
+    assert ask("Host: a", public_url=public, absolute=False).get("Location") == path + UPLOAD.id

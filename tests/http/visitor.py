@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
+from resumable.cross_origin import CrossOrigin
 from resumable.http.cors import Cors
 from resumable.http.origin import Origin
 from resumable.http.readiness import Readiness
@@ -61,6 +62,8 @@ def connect(
     *,
     peer: IAddress | None = None,
     origins: Sequence[str] = ("*",),
+    cors: CrossOrigin | None = None,
+    absolute: bool = True,
     public_url: str | None = None,
     trusted: Sequence[str] = (),
     clock: Clock | None = None,
@@ -69,8 +72,8 @@ def connect(
     """A connection to the whole tree; ``options`` are those of the resource."""
     tus = TusResource(
         uploads or Nothing(),
-        origin=Origin("/files/", public_url, networks(trusted)),
-        cors=Cors(origins),
+        origin=Origin("/files/", public_url, networks(trusted), absolute),
+        cors=Cors(cors or CrossOrigin(tuple(origins))),
         base_path="/files/",
         **{"max_size": None, "download": True, **options},
     )

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from resumable.catalog.sqlite import SqliteCatalog
+from resumable.cross_origin import CrossOrigin
 from resumable.http.admin import Admin
 from resumable.http.cors import Cors
 from resumable.http.origin import Origin
@@ -119,7 +120,7 @@ def public(readiness: Readiness) -> Site:
     tus = TusResource(
         Nothing(),  # type: ignore[arg-type]
         origin=Origin("/files/", None, ()),
-        cors=Cors(()),
+        cors=Cors(CrossOrigin(())),
         base_path="/files/",
         max_size=None,
         download=True,

@@ -1,0 +1,88 @@
+"""Options for what is between the server and its clients: browsers' rules and the addresses that clients are told.
+
+Changes when one of these comes, goes or gets another default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from resumable import option_values as values
+from resumable.cross_origin import METHODS
+from resumable.option_table.option import Option
+
+
+def methods(items: Sequence[str]) -> tuple[str, ...]:
+    """Methods of ours, in upper case."""
+    found = tuple(item.upper() for item in items)
+    if not found or not set(found) <= set(METHODS):
+        raise ValueError(f"some of {', '.join(METHODS)}")
+    return found
+
+
+def accepted(items: Sequence[str]) -> tuple[str, ...] | None:
+    """Lower-case names of header fields; None for any."""
+    return None if list(items) == ["*"] else exposed(items)
+
+
+def exposed(items: Sequence[str]) -> tuple[str, ...]:
+    """Lower-case names of header fields."""
+    if any("*" in item for item in items):
+        raise ValueError("names of header fields like X-Session, each of them whole")
+    return values.field_names(items)
+
+
+WEB: tuple[Option, ...] = (
+    Option(
+        "location",
+        "absolute|path",
+        "absolute",
+        "how clients are told the address of a new upload",
+        "`path`: `/files/ID`, which clients complete by the address that they have used; some (aiotus) can't.",
+        values.choice("absolute", "path"),
+    ),
+    Option(
+        "cors-credentials",
+        "",
+        "",
+        "let pages of the listed origins come with cookies and other credentials of the browser",
+        "Never with `--cors-origin *`. A header that the page sets itself, such as Authorization, doesn't need it.",
+        values.switch,
+    ),
+    Option(
+        "cors-methods",
+        "NAMES",
+        ",".join(METHODS),
+        "methods that pages may use",
+        "GET, HEAD and POST are open to every page by the browsers' rules. Without DELETE pages can't end uploads."
+        " Where one is left out, pages may not send X-HTTP-Method-Override either.",
+        methods,
+        separator=",",
+    ),
+    Option(
+        "cors-headers",
+        "NAMES",
+        "*",
+        "request headers that pages may send, beside those of tus",
+        "`*`: whichever they ask for. With names, a page that sends another one can't upload.",
+        accepted,
+        separator=",",
+    ),
+    Option(
+        "cors-expose",
+        "NAMES",
+        "",
+        "answers' headers that pages may read, beside those of tus",
+        "Those that a guard adds can be read without it. For those that a proxy adds.",
+        exposed,
+        separator=",",
+    ),
+    Option(
+        "cors-max-age",
+        "TIME",
+        "1d",
+        "how long browsers may remember what pages may do",
+        "0: each request is preceded by a question. Chromium remembers for two hours at most, Firefox for a day.",
+        values.duration,
+    ),
+)

@@ -1,0 +1,80 @@
+"""The options between the server and its clients: flags, variables, and what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.python.usage import UsageError
+
+from resumable.cross_origin import CrossOrigin
+from resumable.option_table.web import WEB
+from resumable.options import Options, Settings
+
+ORIGINS = ("--cors-origin", "https://example.org")
+
+EXAMPLES: list[tuple[str, str, dict[str, Any]]] = [
+    ("cors-methods", "post,Patch", {"methods": ("POST", "PATCH")}),
+    ("cors-headers", "X-CSRF-Token,x-b", {"headers": ("x-csrf-token", "x-b")}),
+    ("cors-expose", "Server-Timing", {"exposed": ("server-timing",)}),
+    ("cors-max-age", "2h", {"max_age": 7200.0}),
+]
+
+
+def parse(*flags: str, **environ: str) -> Settings:
+    options = Options(environ)
+    options.parseOptions(list(flags))
+    return options.settings()
+
+
+def test_every_option_has_an_example() -> None:
+    assert {flag for flag, *_ in EXAMPLES} | {"location", "cors-credentials"} == {option.flag for option in WEB}
+
+
+@pytest.mark.parametrize(("flag", "text", "value"), EXAMPLES)
+def test_flags_and_variables_set_the_same_rule(flag: str, text: str, value: dict[str, Any]) -> None:
+    expected = CrossOrigin(**value)
+    assert parse(f"--{flag}", text).cors == expected
+    assert parse(**{f"RESUMABLE_{flag.upper().replace('-', '_')}": text}).cors == expected
+
+
+def test_any_header_is_written_as_a_star() -> None:
+    assert parse("--cors-headers", "*").cors.headers is None
+
+
+def test_the_form_of_the_location_is_a_flag_and_a_variable() -> None:
+    assert parse("--location", "path").location == "path"
+    assert parse(RESUMABLE_LOCATION="absolute").location == "absolute"
+
+
+def test_credentials_go_with_origins_that_are_named() -> None:
+    assert parse(*ORIGINS, "--cors-credentials").cors == CrossOrigin(("https://example.org",), credentials=True)
+    patterns = "https://*.example.org,http://localhost:*"
+    assert parse(RESUMABLE_CORS_CREDENTIALS="yes", RESUMABLE_CORS_ORIGIN=patterns).cors.credentials
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--cors-credentials",), "--cors-credentials needs --cors-origin with the origins"),
+        (("--cors-credentials", "--cors-origin", "*"), "--cors-credentials needs --cors-origin with the origins"),
+        (("--cors-credentials", "--cors-origin", "none"), "--cors-credentials needs --cors-origin"),
+        (("--cors-credentials", "--cors-origin", "https://a.example,null"), "every page can make itself null"),
+        (("--cors-origin", "https://*.com"), "two parts or more after it"),
+        (("--cors-origin", "https://*example.org"), "two parts or more after it"),
+        (("--cors-origin", "https://.*\\.example\\.org"), "patterns like https://*.example.org"),
+        (("--cors-origin", "https://münchen.example"), "xn--"),
+        (("--cors-methods", "POST,PUT"), "some of POST, GET, HEAD, PATCH, DELETE, OPTIONS"),
+        (("--cors-methods", ","), "some of POST"),
+        (("--cors-headers", "*,X-A"), "names of header fields"),
+        (("--cors-headers", "X A"), "names of header fields"),
+        (("--cors-expose", "*"), "names of header fields"),
+        (("--cors-expose", "X-A\r\nX-B"), "names of header fields"),
+        (("--cors-max-age", "-1"), "a time"),
+        (("--location", "relative"), "one of absolute, path"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line_before_the_start(flags: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(*flags)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
