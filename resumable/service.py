@@ -29,6 +29,7 @@ from resumable.digests import ALGORITHMS
 from resumable.hooking import desk_of
 from resumable.hooks import QuestionKind
 from resumable.http.cors import Cors
+from resumable.http.download import Downloads, patience
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.root import Root
@@ -141,7 +142,7 @@ class UploadService(Service):
             cors=Cors(settings.cors),
             base_path=settings.base_path,
             max_size=settings.max_size,
-            download=settings.download,
+            downloads=self._downloads() if settings.download else None,
             status_path=settings.status_path,
             entry=Entry(origin, self.access.guard, self.access.rates),
             visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
@@ -208,6 +209,10 @@ class UploadService(Service):
             space_needed=lambda: self.engine.space.scarce,
             wall=self.engine.wall,
         )
+
+    def _downloads(self) -> Downloads:
+        settings = self.settings
+        return Downloads(self.uploads, self._reactor, patience(settings.network_timeout, settings.min_rate))
 
     def _access(self) -> Access:
         """Who may do what. Reads files, and raises StartupError for what is wrong with them."""

@@ -1,85 +1,82 @@
-"""A finished upload as a response body, read in threads and sent at the client's pace."""
+"""Downloads: what a GET of an upload is answered with.
+
+Reason to change: where the bytes of an answer come from. Invariant: nothing of an upload is sent before it is finished,
+and nothing here touches the hold: who reads never disturbs who writes. Spec: RFC 9110 sections 13 to 15.
+"""
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
-from zope.interface import implementer
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
+from resumable.http.content import describe, set_validators, undescribe, validators
+from resumable.http.fields import RequestFields
+from resumable.http.sending import CHUNK, Sending
 from resumable.http.streaming import StreamingRequest
 from resumable.interfaces import Upload
-from resumable.protocol import metadata
+from resumable.protocol import conditions, ranges
+from resumable.protocol.errors import Unavailable
+from resumable.protocol.ranges import Span
 from resumable.spool import Reader
+from resumable.uploads.uploads import Uploads
 
-CHUNK = 256 * 1024
-
-
-def describe(request: StreamingRequest, upload: Upload) -> None:
-    """The fields of a download. The browser saves it and never guesses at its type."""
-    known = metadata.parse(upload.metadata or "")
-    name = metadata.filename(known)
-    request.set_field(b"content-type", (metadata.content_type(known) or "application/octet-stream").encode())
-    request.set_field(b"content-disposition", disposition(name).encode())
-    request.set_field(b"x-content-type-options", b"nosniff")
-    request.set_field(b"content-security-policy", b"sandbox; default-src 'none'")
-    request.set_field(b"content-length", b"%d" % upload.offset)
+log = Logger()
 
 
-def disposition(name: str | None) -> str:
-    """RFC 6266: a plain-ASCII name, and the real one in RFC 8187 coding where it differs."""
-    if not name:
-        return "attachment"
-    plain = "".join(each if 32 <= ord(each) < 127 and each not in '"\\%' else "_" for each in name)
-    if plain == name:
-        return f'attachment; filename="{name}"'
-    safe = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&+-.^_`|~"
-    coded = "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in name.encode())
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{coded}"
+def patience(network_timeout: float, min_rate: int) -> float | None:
+    """Seconds that a client may take for one piece: silent for the one, and no slower than the other (0: any)."""
+    return network_timeout + CHUNK / min_rate if min_rate else None
 
 
-@implementer(IPushProducer)
-class Download:
-    """Sends one file; at most one chunk is read ahead."""
+class Downloads:
+    """``clock`` measures how long a client leaves a piece unread; see `Sending` for its ``patience``."""
 
-    def __init__(self, request: StreamingRequest, reader: Reader, size: int) -> None:
-        self._request = request
-        self._reader = reader
-        self._size = size
-        self._resumed: Deferred[None] | None = None
-        self._stopped = False
+    def __init__(self, uploads: Uploads, clock: IReactorTime, patience: float | None = None) -> None:
+        self._uploads = uploads
+        self._clock = clock
+        self._patience = patience
 
-    async def run(self) -> None:
-        """Returns when all is sent or the client has gone. Raises OSError; the reader is closed in any case."""
-        self._request.registerProducer(self, True)  # type: ignore[no-untyped-call]
+    async def answer(self, request: StreamingRequest, upload_id: str) -> None:
+        """Answer, body and all. Raises TusError while nothing is sent yet."""
+        upload, reader = await self._uploads.read(upload_id)
         try:
-            offset = 0
-            while offset < self._size and not self._gone():
-                data = await self._reader.read(offset, min(CHUNK, self._size - offset))
-                if self._resumed is not None:
-                    await self._resumed
-                if self._gone():
-                    break
-                if not data:
-                    raise EOFError("the data file has become shorter")
-                offset += len(data)
-                self._request.write(data)
-        finally:
-            if not self._request.gone:  # a transport tells its producer that it's over before anybody else
-                self._request.unregisterProducer()  # type: ignore[no-untyped-call]
-            self._reader.close()
+            span = self._begin(request, upload)
+        except BaseException:
+            reader.close()
+            raise
+        if span is None or request.gone:
+            reader.close()
+        else:
+            await self._send(request, upload, reader, span)
 
-    def _gone(self) -> bool:
-        return self._stopped
+    def _begin(self, request: StreamingRequest, upload: Upload) -> Span | None:
+        """Set status and fields; answers what is to be sent, None: nothing."""
+        fields = RequestFields(request)
+        state = validators(upload, self._uploads.engine.wall())
+        known = conditions.not_modified(fields, state)
+        span = None
+        if not known and conditions.allows_range(fields, state):
+            span = ranges.wanted(fields, upload.offset)
+        set_validators(request, state)
+        if known:
+            request.setResponseCode(304)
+            return None
+        describe(request, upload)
+        if span is not None:
+            request.setResponseCode(206)
+            request.set_field(b"content-range", span.content_range.encode())
+        else:
+            span = Span(0, upload.offset, upload.offset)
+        request.set_field(b"content-length", b"%d" % span.size)
+        return span
 
-    def pauseProducing(self) -> None:
-        if self._resumed is None:
-            self._resumed = Deferred()
-
-    def resumeProducing(self) -> None:
-        resumed, self._resumed = self._resumed, None
-        if resumed is not None:
-            resumed.callback(None)
-
-    def stopProducing(self) -> None:
-        self._stopped = True
-        self.resumeProducing()
+    async def _send(self, request: StreamingRequest, upload: Upload, reader: Reader, span: Span) -> None:
+        try:
+            await Sending(request, reader, span.start, span.size, self._clock, self._patience).run()
+        except (OSError, EOFError) as error:
+            log.error("a download failed: {reason}", upload=upload.id, reason=str(error))
+            if not request.startedWriting:
+                undescribe(request)
+                raise Unavailable("The file can't be read at the moment.") from error
+            # Whatever were sent now would be taken for the file's: the end that is missing is all that tells.
+            request.channel.loseConnection()

@@ -6,16 +6,16 @@ upload is decided elsewhere: `protocol` for the wording of the spec, `uploads` f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from klein import Klein
 from twisted.python.failure import Failure
+from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 
 from resumable.access.interfaces import Action
 from resumable.http import errors, status
 from resumable.http.cors import Cors
-from resumable.http.download import Download, describe
+from resumable.http.download import Downloads
 from resumable.http.entry import ANYBODY, Entrant, Entry
+from resumable.http.fields import RequestFields
 from resumable.http.origin import Origin
 from resumable.http.streaming import StreamingRequest
 from resumable.http.visits import Visits, answered
@@ -40,22 +40,11 @@ from resumable.uploads.visits import Visit
 #: What HEAD may be refused with; tus-js-client starts a new upload on anything else but 423.
 _HEAD_REFUSALS = (BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, Gone, UnsupportedVersion)
 
-
-class RequestFields:
-    """A request's header for `protocol`."""
-
-    __slots__ = ("_headers",)
-
-    def __init__(self, request: StreamingRequest) -> None:
-        self._headers = request.requestHeaders
-
-    def values(self, name: str) -> Sequence[str]:
-        raw = self._headers.getRawHeaders(name.encode())
-        return [value.decode("latin-1").strip(" \t") for value in raw] if raw else ()
+_WITHOUT_DOWNLOADS = ["DELETE", "HEAD", "OPTIONS", "PATCH"]
 
 
 class TusResource:
-    """The upload collection and its uploads. ``max_size`` None: unlimited.
+    """The upload collection and its uploads. ``max_size`` None: unlimited. ``downloads`` None: there are none.
 
     ``status_path``: the last segment of the address of an upload's status; None: it has none. ``entry``: who is asked
     about each request; None: nobody.
@@ -73,7 +62,7 @@ class TusResource:
         cors: Cors,
         base_path: str,
         max_size: int | None,
-        download: bool,
+        downloads: Downloads | None,
         status_path: str | None = "status",
         entry: Entry | None = None,
         visits: Visits | None = None,
@@ -84,7 +73,7 @@ class TusResource:
         self._visits = visits
         self._cors = cors
         self._base_path = base_path
-        self._download = download
+        self._downloads = downloads
         self._status_path = status_path
         self._capabilities = [
             (name.encode(), value.encode()) for name, value in tus.capabilities(max_size, uploads.algorithms).items()
@@ -102,6 +91,9 @@ class TusResource:
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
         error = errors.as_tus_error(failure, request)
+        reason = failure.value
+        if self._downloads is None and isinstance(reason, NoSuchMethod):
+            error = MethodNotAllowed(sorted(set(reason.valid_methods or ()) - {"GET"}))
         # After a pause that took too long; or whoever sent a checksum when bytes had been committed is to notice.
         if isinstance(error, Lagging) or (isinstance(error, BadRequest) and request.body.trailers):
             request.close_after_answer()
@@ -162,11 +154,11 @@ class TusResource:
     @app.route("/<upload_id>", methods=["GET", "HEAD"])
     async def look(self, request: StreamingRequest, upload_id: str) -> bytes:
         if request.method == b"GET":
-            if not self._download:
-                raise NotFound("Downloads are switched off.")
+            if self._downloads is None:
+                raise MethodNotAllowed(_WITHOUT_DOWNLOADS, "Downloads are switched off.")
             if not self._entry.open:
                 await self._entry.admit(request, Action.READ, _valid(upload_id))
-            await shielded(self._send(request, _valid(upload_id)))
+            await shielded(self._downloads.answer(request, _valid(upload_id)))
             return b""
         tus.check_version(RequestFields(request))
         if not self._entry.open:
@@ -195,14 +187,6 @@ class TusResource:
         if not self._entry.open:
             await self._entry.admit(request, Action.STATUS, _valid(upload_id))
         return status.respond(request, await self._uploads.status(_valid(upload_id)))
-
-    async def _send(self, request: StreamingRequest, upload_id: str) -> None:
-        upload, reader = await self._uploads.read(upload_id)
-        if request.gone:
-            reader.close()
-            return
-        describe(request, upload)
-        await Download(request, reader, upload.offset).run()
 
     def _locate(self, request: StreamingRequest, upload: Upload, entrant: Entrant) -> None:
         """The address of a new upload, with what its client has to bring along."""

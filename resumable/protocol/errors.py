@@ -9,8 +9,10 @@
      +-- OffsetMismatch        409  + Upload-Offset
      +-- Gone                  410  expired, terminated or lost
      +-- UnsupportedVersion    412  + Tus-Version
+     +-- PreconditionFailed    412  a download isn't what it was
      +-- TooLarge              413  past the length or the maximum
      +-- UnsupportedMediaType  415  not application/offset+octet-stream
+     +-- RangeNotSatisfiable   416  + Content-Range
      +-- Held                  423  + Retry-After
      +-- TooManyRequests       429  + Retry-After
      +-- ChecksumMismatch      460  the bytes are not those the client meant
@@ -109,6 +111,13 @@ class UnsupportedVersion(TusError):
         super().__init__(detail, headers={"Tus-Version": ",".join(versions)})
 
 
+class PreconditionFailed(TusError):
+    """RFC 9110, 15.5.13: a condition of the request's own doesn't hold."""
+
+    status = 412
+    title = "Precondition Failed"
+
+
 class TooLarge(TusError):
     """Past the length or the maximum; ``offset`` is the committed offset where there is an upload to go on with."""
 
@@ -123,6 +132,18 @@ class TooLarge(TusError):
 class UnsupportedMediaType(TusError):
     status = 415
     title = "Unsupported Media Type"
+
+
+class RangeNotSatisfiable(TusError):
+    """RFC 9110, 15.5.17: "SHOULD generate a Content-Range header field specifying the current length"."""
+
+    status = 416
+    title = "Range Not Satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            f"There are {size} bytes, and none in that range.", headers={"Content-Range": f"bytes */{size}"}
+        )
 
 
 class _Later(TusError):

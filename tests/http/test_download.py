@@ -9,15 +9,21 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
-from visitor import UPLOAD, Reply, ask
+from twisted.internet.task import Clock
+from visitor import UPLOAD, Reply, ask, connect, request
 from zope.interface.verify import verifyObject
 
-from resumable.http.download import CHUNK, Download, disposition
+from resumable.http.content import disposition, safe_type
+from resumable.http.sending import CHUNK, Sending
 from resumable.interfaces import Upload
 from resumable.protocol import metadata
 from resumable.protocol.errors import NotFound
+
+FINISHED = 1_700_000_000.25
+AT = "Tue, 14 Nov 2023 22:13:20 GMT"
+DIGITS = b"0123456789"
 
 NASTY = {
     'say "hi".txt': 'say "hi".txt',
@@ -71,6 +77,12 @@ class Client:
         self.got: list[bytes] = []
         self.producer: Any = None
         self.gone = False
+        self.channel = self
+        self.aborted = 0
+
+    def abort(self) -> None:
+        self.aborted += 1
+        self.producer.stopProducing()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         assert streaming
@@ -87,9 +99,12 @@ class Client:
             self.producer.pauseProducing()
 
 
-def begin(file: File, client: Client, size: int | None = None) -> tuple[Any, list[Any]]:
+def begin(
+    file: File, client: Client, size: int | None = None, start: int = 0, clock: Clock | None = None
+) -> tuple[Any, list[Any]]:
     """A download and, once it has ended, its outcome: None or a Failure."""
-    download = Download(client, file, len(file.data) if size is None else size)  # type: ignore[arg-type]
+    size = len(file.data) - start if size is None else size
+    download = Sending(client, file, start, size, clock or Clock(), 60.0)  # type: ignore[arg-type]
     ends: list[Any] = []
     Deferred.fromCoroutine(download.run()).addBoth(ends.append)
     return download, ends
@@ -131,6 +146,40 @@ def test_pausing_and_resuming_twice_is_pausing_and_resuming() -> None:
     assert client.got == [b"x" * 10] and ends == [None]
 
 
+def test_a_range_is_read_from_where_it_begins() -> None:
+    file, client = File(bytes(range(251)) * 4000), Client()
+    _, ends = begin(file, client, CHUNK + 10, start=77)
+    assert file.asked[0][:2] == (77, CHUNK)
+    file.answer()
+    assert file.asked[0][:2] == (77 + CHUNK, 10)
+    file.answer()
+    assert ends == [None] and b"".join(client.got) == file.data[77 : 77 + CHUNK + 10]
+
+
+def test_a_client_that_never_reads_is_cut_off_in_time() -> None:
+    file, client, clock = File(b"x" * (3 * CHUNK)), Client(slow=True), Clock()
+    download, ends = begin(file, client, clock=clock)
+    file.answer()
+    clock.advance(59)
+    download.resumeProducing()
+    file.answer()
+    clock.advance(59)
+    assert not client.aborted and not ends
+    clock.advance(1)
+    file.answer()
+    assert client.aborted == 1 and ends == [None] and file.closed == 1 and not clock.getDelayedCalls()
+
+
+def test_a_client_that_reads_has_all_the_time_that_it_needs() -> None:
+    file, client, clock = File(b"x" * (3 * CHUNK)), Client(), Clock()
+    _, ends = begin(file, client, clock=clock)
+    clock.advance(1000)
+    while not ends:
+        file.answer()
+        clock.advance(1000)
+    assert ends == [None] and not client.aborted and not clock.getDelayedCalls()
+
+
 @pytest.mark.parametrize("moment", ["reading", "paused"])
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_client_that_leaves_in_the_middle_has_the_file_closed(moment: str, gone: bool) -> None:
@@ -170,18 +219,29 @@ class Finished:
 
     algorithms = ()
 
-    def __init__(self, pairs: dict[str, str | bytes] | None) -> None:
+    def __init__(self, pairs: dict[str, str | bytes] | None, data: bytes = b"bytes") -> None:
         self.pairs = pairs
-        self.file = File(b"bytes")
+        self.file = File(data)
         self.engine = self
 
     def expires_at(self, upload: Upload) -> None:
         return None
 
+    def wall(self) -> float:
+        return FINISHED + 3600
+
     def upload(self) -> Upload:
         assert self.pairs is not None
         encoded = metadata.encode(self.pairs)
-        return Upload(id=UPLOAD.id, created_at=0, touched_at=0, length=5, offset=5, metadata=encoded)
+        return Upload(
+            UPLOAD.id,
+            0,
+            0,
+            length=len(self.file.data),
+            offset=len(self.file.data),
+            metadata=encoded,
+            finished_at=FINISHED,
+        )
 
     def inspect(self, _: str) -> Deferred[Upload]:
         return succeed(self.upload())
@@ -189,26 +249,32 @@ class Finished:
     def read(self, _: str) -> Deferred[tuple[Upload, File]]:
         if self.pairs is None:
             raise NotFound("There is no such upload.")
-        self.file.read = lambda offset, size: succeed(self.file.data)  # type: ignore[method-assign]
+        data = self.file.data
+        self.file.read = lambda offset, size: succeed(data[offset : offset + size])  # type: ignore[method-assign]
         return succeed((self.upload(), self.file))
 
 
-def get(pairs: dict[str, str | bytes] | None, method: str = "GET") -> tuple[Reply, Finished]:
-    uploads = Finished(pairs)
-    return ask("Host: up.example", method=method, path=f"/files/{UPLOAD.id}", uploads=uploads), uploads
+def get(
+    pairs: dict[str, str | bytes] | None, *lines: str, method: str = "GET", data: bytes = b"bytes", **options: Any
+) -> tuple[Reply, Finished]:
+    uploads = Finished(pairs, data)
+    path = f"/files/{UPLOAD.id}"
+    return ask("Host: up.example", *lines, method=method, path=path, uploads=uploads, **options), uploads
 
 
 def test_a_download_is_saved_and_never_shown() -> None:
     reply, uploads = get({"filename": "page.html", "filetype": "text/html; charset=utf-8"})
     assert reply.status == 200 and reply.body == b"bytes" and uploads.file.closed == 1
     assert reply.get("Content-Length") == "5"
-    assert reply.get("Content-Type") == "text/html; charset=utf-8"
+    assert reply.get("Content-Type") == "application/octet-stream"
     assert reply.get("Content-Disposition") == 'attachment; filename="page.html"'
     assert reply.get("X-Content-Type-Options") == "nosniff"
     assert reply.get("Content-Security-Policy") == "sandbox; default-src 'none'"
 
 
-@pytest.mark.parametrize("kind", [None, "", "text/html\r\nX: y", "html", "text/html, text/plain", b"\xff/x"])
+@pytest.mark.parametrize(
+    "kind", [None, "", "text/plain\r\nX: y", "html", "text/plain, text/html", b"\xff/x", "text/plain\x00", "a" * 5000]
+)
 def test_a_type_that_is_none_is_plain_bytes(kind: Any) -> None:
     reply, _ = get({} if kind is None else {"filetype": kind})
     assert reply.get("Content-Type") == "application/octet-stream"
@@ -242,6 +308,186 @@ def test_a_plain_name_stands_beside_the_coded_one() -> None:
 
 def test_a_name_that_is_no_utf_8_is_no_name() -> None:
     assert get({"filename": b"\xff\xfe"})[0].get("Content-Disposition") == "attachment"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["text/html", "TEXT/HTML", "application/xhtml+xml", "image/svg+xml", "text/xml", "application/xml", "text/css",
+     "text/javascript", "application/javascript", "application/ecmascript", "module/javascript", "application/wasm",
+     "multipart/x-mixed-replace", "message/rfc822", "text/x-component", "application/x-shockwave-flash", "text/vtt",
+     "application/rss+xml", "application/mathml+xml", "application/vnd.ms-htmlhelp", "image/x-svg", "text/plainhtml",
+     "application/vnd.openxmlformats", "application/manifest+json", "application/ld+json", "x/y"],
+)  # fmt: skip
+def test_a_type_that_a_browser_would_run_or_lay_out_is_plain_bytes(kind: str) -> None:
+    for parameters in ("", "; charset=utf-8", ";x=y"):
+        assert get({"filetype": kind + parameters})[0].get("Content-Type") == "application/octet-stream"
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("image/png", "image/png"),
+        ("Image/JPEG", "image/jpeg"),
+        ("video/mp4; codecs=avc1", "video/mp4"),
+        ("audio/ogg", "audio/ogg"),
+        ("application/pdf", "application/pdf"),
+        ("text/plain", "text/plain"),
+        ("text/plain; charset=utf-8", "text/plain; charset=utf-8"),
+        ('text/csv;charset="UTF-8"', "text/csv; charset=utf-8"),
+        ("text/plain; charset=utf-7", "text/plain"),
+        ("application/json; charset=utf-8", "application/json"),
+        (
+            "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+            "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        ),
+    ],
+)
+def test_a_harmless_type_is_told(kind: str, told: str) -> None:
+    assert get({"filetype": kind})[0].get("Content-Type") == told == safe_type(kind)
+
+
+# ranges and conditions
+
+
+def test_a_download_says_how_it_can_be_asked_for_again() -> None:
+    reply, _ = get({})
+    assert reply.get("Accept-Ranges") == "bytes" and reply.get("Last-Modified") == AT
+    assert reply.get("Cache-Control") == "private, no-cache"
+    tag = reply.get("ETag")
+    assert tag is not None and tag.startswith('"') and tag.endswith('"') and len(tag) == 34
+    assert get({})[0].get("ETag") == tag and UPLOAD.id not in tag
+    assert get({}, data=b"others")[0].get("ETag") != tag
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent", "told"),
+    [
+        ("bytes=2-4", b"234", "bytes 2-4/10"),
+        ("bytes=7-", b"789", "bytes 7-9/10"),
+        ("bytes=-3", b"789", "bytes 7-9/10"),
+        ("bytes=0-99999999999999999999999999", DIGITS, "bytes 0-9/10"),
+    ],
+)
+def test_a_range_is_answered_with_206(asked: str, sent: bytes, told: str) -> None:
+    reply, uploads = get({"filename": "a.txt"}, f"Range: {asked}", data=DIGITS)
+    assert (reply.status, reply.body, reply.get("Content-Range")) == (206, sent, told)
+    assert reply.get("Content-Length") == str(len(sent)) and uploads.file.closed == 1
+    assert reply.get("Content-Disposition") == 'attachment; filename="a.txt"' and reply.get("ETag")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Range: bytes=0-1,3-4"],
+        ["Range: bytes=" + ",".join(f"{each}-{each + 5}" for each in range(1000))],
+        ["Range: bytes=4-2"],
+        ["Range: lines=1-2"],
+        ["Range: bytes=0-1", "Range: bytes=2-3"],
+        ["Range: bytes=2-4", 'If-Range: "other"'],
+        ["Range: bytes=2-4", "If-Range: Tue, 14 Nov 2023 22:13:19 GMT"],
+        ["Range: bytes=99-", 'If-Range: "other"'],
+    ],
+    ids=range(8),
+)
+def test_a_range_that_is_none_is_answered_with_all(lines: list[str]) -> None:
+    reply, _ = get({}, *lines, data=DIGITS)
+    assert (reply.status, reply.body, reply.get("Content-Range")) == (200, DIGITS, None)
+
+
+def test_a_range_of_what_the_client_has_a_part_of_is_answered() -> None:
+    tag = get({}, data=DIGITS)[0].get("ETag")
+    for known in (tag, AT):
+        reply, _ = get({}, "Range: bytes=2-4", f"If-Range: {known}", data=DIGITS)
+        assert (reply.status, reply.body) == (206, b"234")
+
+
+@pytest.mark.parametrize("asked", ["bytes=10-", "bytes=10-20", "bytes=-0", f"bytes={'9' * 3000}-"])
+def test_a_range_behind_the_end_is_416(asked: str) -> None:
+    reply, uploads = get({}, f"Range: {asked}", data=DIGITS)
+    assert (reply.status, reply.get("Content-Range")) == (416, "bytes */10")
+    assert reply.get("Content-Type") == "application/problem+json" and len(reply.body) >= 256
+    assert uploads.file.closed == 1 and reply.get("Content-Disposition") is None
+
+
+def test_who_has_it_already_is_sent_nothing() -> None:
+    tag = get({})[0].get("ETag")
+    for line in (f"If-None-Match: {tag}", f"If-None-Match: W/{tag}", "If-None-Match: *", f"If-Modified-Since: {AT}"):
+        reply, uploads = get({}, line, "Range: bytes=99-")
+        assert (reply.status, reply.body, uploads.file.closed) == (304, b"", 1)
+        assert (reply.get("ETag"), reply.get("Last-Modified")) == (tag, AT)
+        assert reply.get("Cache-Control") == "private, no-cache" and reply.get("Content-Disposition") is None
+
+
+def test_who_has_something_else_is_told_so() -> None:
+    for line in ('If-Match: "x"', "If-Match: W/*", "If-Unmodified-Since: Tue, 14 Nov 2023 22:13:19 GMT"):
+        reply, uploads = get({}, line)
+        assert (reply.status, uploads.file.closed) == (412, 1)
+        assert reply.get("Content-Type") == "application/problem+json" and reply.get("Tus-Version") is None
+
+
+def test_nothing_is_sent_that_was_finished_in_the_future() -> None:
+    uploads = Finished({})
+    uploads.wall = lambda: FINISHED - 100  # type: ignore[method-assign]
+    reply = ask("Host: up.example", method="GET", path=f"/files/{UPLOAD.id}", uploads=uploads)
+    assert reply.get("Last-Modified") == "Tue, 14 Nov 2023 22:11:40 GMT"
+
+
+def test_a_file_of_no_bytes_is_sent() -> None:
+    reply, uploads = get({}, data=b"")
+    assert (reply.status, reply.body, reply.get("Content-Length"), uploads.file.closed) == (200, b"", "0", 1)
+    assert get({}, "Range: bytes=0-", data=b"")[0].status == 416
+    assert get({}, "Range: bytes=-5", data=b"")[0].status == 200
+
+
+def test_a_page_of_another_origin_sees_what_it_needs_for_ranges() -> None:
+    reply, _ = get({}, "Origin: https://app.example", "Range: bytes=1-2")
+    exposed = (reply.get("Access-Control-Expose-Headers") or "").split(", ")
+    assert reply.status == 206 and {"Content-Range", "Accept-Ranges", "ETag", "Content-Disposition"} <= set(exposed)
+
+
+def test_switched_off_there_is_no_get_and_nobody_is_told_that_there_is() -> None:
+    for method in ("GET", "PUT"):
+        reply, uploads = get({}, method=method, download=False)
+        assert (reply.status, reply.get("Allow")) == (405, "DELETE, HEAD, OPTIONS, PATCH")
+        assert uploads.file.closed == 0
+    assert get({}, method="HEAD", download=False)[0].status == 200
+    assert get({}, method="OPTIONS", download=False)[0].status == 200
+    assert "GET" in (get({}, method="PUT")[0].get("Allow") or "")
+
+
+def test_a_file_that_cannot_be_read_is_no_file_and_may_be_asked_for_again() -> None:
+    uploads = Finished({"filename": "a.txt"})
+    read = uploads.read
+
+    def failing(upload_id: str) -> Any:
+        answer = read(upload_id)
+        uploads.file.read = lambda offset, size: fail(OSError(5, "broken"))  # type: ignore[method-assign]
+        return answer
+
+    uploads.read = failing  # type: ignore[method-assign]
+    reply = ask("Host: up.example", "Range: bytes=1-2", method="GET", path=f"/files/{UPLOAD.id}", uploads=uploads)
+    assert reply.status == 503 and reply.get("Retry-After") and uploads.file.closed == 1
+    assert reply.get("Content-Type") == "application/problem+json"
+    assert reply.get("Content-Disposition") is None and reply.get("Content-Range") is None and reply.get("ETag") is None
+
+
+def test_nothing_is_put_in_the_place_of_what_cannot_be_read() -> None:
+    data = bytes(3 * CHUNK)
+    uploads = Finished({}, data)
+    read = uploads.read
+
+    def failing(upload_id: str) -> Any:
+        answer = read(upload_id)
+        inner = uploads.file.read
+        uploads.file.read = lambda offset, size: inner(offset, size) if not offset else fail(OSError(5, "broken"))
+        return answer
+
+    uploads.read = failing  # type: ignore[method-assign]
+    channel, wire = connect(uploads)
+    channel.dataReceived(request("Host: up.example", method="GET", path=f"/files/{UPLOAD.id}"))
+    reply = Reply(wire.value())
+    assert reply.status == 200 and reply.get("Content-Length") == str(len(data))
+    assert reply.body == data[:CHUNK] and wire.disconnecting and uploads.file.closed == 1
 
 
 def test_head_is_about_the_upload_and_opens_nothing() -> None:

@@ -13,6 +13,7 @@ from twisted.internet.testing import StringTransport
 
 from resumable.cross_origin import CrossOrigin
 from resumable.http.cors import Cors
+from resumable.http.download import Downloads
 from resumable.http.origin import Origin
 from resumable.http.readiness import Readiness
 from resumable.http.root import Root
@@ -67,17 +68,21 @@ def connect(
     public_url: str | None = None,
     trusted: Sequence[str] = (),
     clock: Clock | None = None,
+    download: bool = True,
+    patience: float | None = None,
     **options: Any,
 ) -> tuple[StreamingChannel, StringTransport]:
     """A connection to the whole tree; ``options`` are those of the resource."""
+    uploads, clock = uploads or Nothing(), clock or Clock()
     tus = TusResource(
-        uploads or Nothing(),
+        uploads,
         origin=Origin("/files/", public_url, networks(trusted), absolute),
         cors=Cors(cors or CrossOrigin(tuple(origins))),
         base_path="/files/",
-        **{"max_size": None, "download": True, **options},
+        downloads=Downloads(uploads, clock, patience) if download else None,
+        **{"max_size": None, **options},
     )
-    site = StreamingSite(Root(tus, "/files/", Readiness({}, clock or Clock())), reactor=clock or Clock())
+    site = StreamingSite(Root(tus, "/files/", Readiness({}, clock)), reactor=clock)
     wire = StringTransport(peerAddress=peer or IPv4Address("TCP", "192.0.2.1", 5))
     channel = site.buildProtocol(None)
     channel.makeConnection(wire)
