@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PORT   ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test check format lint types imports unit bench docs clean
+.PHONY: help venv run test check format lint types imports unit bench soak docs clean
 
 help:
 	@echo "make run     serve http://127.0.0.1:$(PORT)/files/ from uploads/"
@@ -15,6 +15,7 @@ help:
 	@echo "make format  let ruff lay out the code and mend what it can"
 	@echo "make docs    write the tables of options in README.md and docs/ anew"
 	@echo "make bench   measure speed and memory; minutes"
+	@echo "make soak    ten minutes of mixed clients, a store that flaps, hooks that fail, restarts"
 	@echo "make clean   remove .venv and caches (never uploads/)"
 
 $(BIN)/.made:
@@ -63,6 +64,10 @@ docs: $(BIN)/.run
 
 bench: $(BIN)/.dev
 	$(BIN)/python -m bench
+
+# More of it: .venv/bin/python -m tests.soak --minutes 60 --clients 16
+soak: $(BIN)/.dev
+	$(BIN)/python -m tests.soak
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

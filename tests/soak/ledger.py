@@ -1,0 +1,72 @@
+"""What the server has promised, and what went wrong.
+
+Changes when clients are promised something else. Invariant: an upload is entered only after its last byte was
+acknowledged, and stays entered for good. Used by several threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tests.e2e.tus import pattern, sha256
+
+
+@dataclass
+class Promise:
+    """A finished upload. ``events``: what hooks have to be told of it, in order; ``stored`` comes from the remote, and
+    once more from all of them. ``gone``: whether it was terminated."""
+
+    path: str
+    size: int
+    digest: str
+    events: list[str] = field(default_factory=lambda: ["created", "finished", "stored", "stored"])
+    gone: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+class Ledger:
+    """``done``: how often each kind of client came to its end. ``unknown``: creations whose answer was lost."""
+
+    def __init__(self) -> None:
+        self.promises: list[Promise] = []
+        self.problems: list[str] = []
+        self.done: Counter[str] = Counter()
+        self.unknown = 0
+        self._unaudited: list[Promise] = []
+        self._lock = threading.Lock()
+
+    def finished(self, path: str, data: bytes) -> None:
+        promise = Promise(path, len(data), sha256(data))
+        with self._lock:
+            self.promises.append(promise)
+            self._unaudited.append(promise)
+
+    def ended(self, path: str) -> None:
+        """An upload was terminated before it was finished."""
+        with self._lock:
+            self.promises.append(Promise(path, 0, "", ["created", "terminated"], gone=True))
+
+    def next_unaudited(self) -> Promise | None:
+        with self._lock:
+            return self._unaudited.pop(0) if self._unaudited else None
+
+    def problem(self, what: str) -> None:
+        with self._lock:
+            self.problems.append(what)
+
+    def count(self, kind: str) -> None:
+        with self._lock:
+            self.done[kind] += 1
+
+    def lost_creation(self) -> None:
+        with self._lock:
+            self.unknown += 1
+
+
+def data_of(seed: int, size: int) -> bytes:
+    return pattern(size, seed)

@@ -1,0 +1,197 @@
+"""One soak from beginning to end.
+
+Changes when its course does: a time with restarts, a rest, a long time of one process with everything but restarts, a
+rest again, and the reckoning. Invariant: whatever is found wrong ends up in the ledger; nothing is excused.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from tests.e2e.daemon import Daemon, eventually, free_port
+from tests.e2e.hook_server import YES, HookServer
+from tests.e2e.stores import CREDENTIALS, Store, proxied, ready, real_store, unique_prefix
+
+from . import watch
+from .auditor import Auditor, unkept, untold
+from .clients import Client
+from .ledger import Ledger
+from .trouble import Troubles
+
+FLAGS = (
+    "--part-size", "5M", "--retry-delay", "50ms", "--retry-delay-max", "2s", "--remote-timeout", "5s",
+    "--hook-timeout", "1s", "--guard-timeout", "3s", "--guard-questions", "before-create", "--remember", "1s",
+    "--local", "drop", "--network-timeout", "10", "--log-format", "json",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``clients`` at once; ``troubles`` in each of the two times, each ``seconds`` long with as long a pause.
+
+    ``expiry``: seconds after which unfinished uploads go; more than any client is ever silent.
+    """
+
+    clients: int
+    restarts: int
+    troubles: int
+    seconds: float
+    admin_port: int = 0
+    expiry: float = 20.0
+
+
+class Soak:
+    """``ledger.problems`` says what was wrong after `run`."""
+
+    def __init__(self, plan: Plan, scratch: Path, say: Callable[[str], None]) -> None:
+        self.ledger = Ledger()
+        self._plan = plan
+        self._scratch = scratch
+        self._say = say
+        self._gate = threading.Event()
+        self._over = threading.Event()
+        self._random = Random(3)
+        self.log = ""
+        self._admin_port = plan.admin_port or free_port()
+
+    def run(self) -> None:
+        with ExitStack() as stack:
+            store = stack.enter_context(real_store(self._scratch))
+            proxy = stack.enter_context(proxied(store))
+            hook = stack.enter_context(HookServer(pause=0.7))
+            guard = stack.enter_context(HookServer(lambda _: YES))
+            prefix = unique_prefix()
+            daemon = stack.enter_context(
+                Daemon(
+                    "--remote",
+                    store.remote(proxy.url, prefix),
+                    "--hook",
+                    f"soak={hook.url}",
+                    "--guard",
+                    guard.url,
+                    "--admin-listen",
+                    f"tcp:{self._admin_port}:interface=127.0.0.1",
+                    *FLAGS,
+                    "--expire-after",
+                    f"{self._plan.expiry:g}s",
+                    env=CREDENTIALS,
+                    upload_dir=self._scratch / "uploads",
+                )
+            )
+            daemon.start()
+            ready(daemon)
+            troubles = Troubles(daemon, proxy, hook, guard, self.ledger, self._plan.seconds)
+            auditor = Auditor(daemon.port, store, prefix, self.ledger)
+            auditor.start()
+            stack.callback(self._keep_log, daemon)
+            self._course(daemon, troubles, auditor)
+            self._reckon(daemon, store, prefix, hook)
+
+    def _keep_log(self, daemon: Daemon) -> None:
+        self.log = daemon.log
+
+    def _course(self, daemon: Daemon, troubles: Troubles, auditor: Auditor) -> None:
+        plan = self._plan
+        with self._clients(daemon.port) as clients:
+            self._trouble(troubles, [*troubles.everyday(), *troubles.restarts() * 4], plan.restarts)
+            first = self._rest(daemon, troubles, clients, auditor)
+            self._trouble(troubles, troubles.everyday(), plan.troubles)
+            second = self._rest(daemon, troubles, clients, auditor)
+        for each in watch.leaks(first, second):
+            self.ledger.problem(each)
+        auditor.closing.set()
+        auditor.join()
+        self._say(f"troubles: {dict(troubles.made)}")
+
+    @contextmanager
+    def _clients(self, port: int) -> Iterator[list[Client]]:
+        clients = [Client(port, self.ledger, seed + 1, self._gate, self._over) for seed in range(self._plan.clients)]
+        try:
+            for each in clients:
+                each.start()
+            yield clients
+        finally:
+            self._over.set()
+            for each in clients:
+                each.join()
+
+    def _trouble(self, troubles: Troubles, kinds: list[Callable[[], None]], number: int) -> None:
+        """So many of them; each kind comes before one comes again."""
+        self._gate.set()
+        waiting: list[Callable[[], None]] = []
+        for _ in range(number):
+            waiting = waiting or self._random.sample(kinds, len(kinds))
+            troubles.make(waiting.pop())
+            threading.Event().wait(self._plan.seconds)
+        troubles.calm()
+
+    def _rest(self, daemon: Daemon, troubles: Troubles, clients: list[Client], auditor: Auditor) -> watch.Rest:
+        """Nobody asks for anything, and all that was to be done is done."""
+        self._gate.clear()
+        for each in clients:
+            each.resting.wait()
+        troubles.calm()
+        eventually(lambda: self._figure("resumable_connections") == 0, 60)
+        eventually(lambda: self._figure('resumable_outbox_waiting{hook="soak"}') == 0, 120)
+        auditor.idle.clear()  # it sets it again when all that was finished is stored and right
+        auditor.idle.wait()
+        threading.Event().wait(3)  # free memory is given back now and then
+        assert daemon.process is not None
+        found = watch.rest(daemon.process.pid)
+        self._say(f"at rest after {sum(self.ledger.done.values())} turns of clients: {found}")
+        return found
+
+    def _figures(self) -> dict[str, float]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._admin_port}/metrics", timeout=20) as answer:
+            lines = answer.read().decode().splitlines()
+        found = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, _, value in found}
+
+    def _figure(self, name: str) -> float | None:
+        return self._figures().get(name)
+
+    def _reckon(self, daemon: Daemon, store: Store, prefix: str, hook: HookServer) -> None:
+        """Nothing was lost, everything was told, and nothing is left over."""
+        ledger = self.ledger
+        kept = sum(not each.gone for each in ledger.promises)
+
+        def clean() -> bool:  # what was begun by lost requests expires, what was deleted goes
+            return not unkept(ledger, store, prefix) and not untold(ledger, hook)
+
+        until = time.monotonic() + 3 * self._plan.expiry
+        while not clean() and time.monotonic() < until:
+            threading.Event().wait(0.5)
+        for each in [*unkept(ledger, store, prefix), *untold(ledger, hook)][:20]:
+            ledger.problem(each)
+        self._expired(daemon)
+        eventually(lambda: self._figure('resumable_outbox_waiting{hook="soak"}') == 0, 60)
+        status = daemon.stop()
+        if status:
+            ledger.problem(f"the last stop ended with status {status}")
+        for each in daemon.complaints():
+            ledger.problem(f"in the log: {each}")
+        rows, files = watch.rows(daemon.upload_dir), watch.files(daemon.upload_dir)
+        self._say(f"rows left: {json.dumps(rows)}, data files left: {len(files)}, uploads kept: {kept}")
+        if not kept <= rows["uploads"] <= kept + ledger.unknown:
+            ledger.problem(f"{rows['uploads']} rows of uploads, {kept} were kept, {ledger.unknown} had no answer")
+        ledger.problems += [
+            f"{rows[each]} rows are left in {each}" for each in ("outbox", "replica_parts", "pins") if rows[each]
+        ]
+        if rows["replicas"] > rows["uploads"]:
+            ledger.problem(f"{rows['replicas']} replicas of {rows['uploads']} uploads are left")
+        if files:
+            ledger.problem(f"data files are left: {files[:5]}")
+
+    def _expired(self, daemon: Daemon) -> None:
+        """Partials and unfinished ones have expired, and what is gone is forgotten."""
+        until = time.monotonic() + 4 * self._plan.expiry
+        while watch.files(daemon.upload_dir) and time.monotonic() < until:
+            threading.Event().wait(0.5)
