@@ -65,7 +65,6 @@ docs: $(BIN)/.run
 bench: $(BIN)/.dev
 	$(BIN)/python -m bench
 
-# More of it: .venv/bin/python -m tests.soak --minutes 60 --clients 16
 soak: $(BIN)/.dev
 	$(BIN)/python -m tests.soak
 
