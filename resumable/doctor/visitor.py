@@ -1,0 +1,187 @@
+"""A client of the public URL: whole requests, and one that is cut off in the middle of its body.
+
+Changes when the way of asking does. Invariant: every request ends within its time, and no answer's body is read.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Coroutine, Mapping
+from http.client import HTTPException, parse_headers
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IPolicyForHTTPS
+
+T = TypeVar("T")
+
+TIMEOUT = 15.0
+LONGEST_HEAD = 64 << 10
+
+
+class Unanswered(Exception):
+    """There is no answer; the reason is one line."""
+
+
+@frozen
+class Answer:
+    """``fields``: by lower-case name, each with its lines."""
+
+    status: int
+    fields: Mapping[str, tuple[str, ...]]
+
+    def get(self, name: str) -> str | None:
+        """The field's lines as one list; None without any."""
+        lines = self.fields.get(name)
+        return None if lines is None else ", ".join(lines)
+
+    @property
+    def is_tus(self) -> bool:
+        """Whether the upload server has answered, and not somebody in front of it."""
+        return "tus-resumable" in self.fields
+
+
+class Visitor:
+    """``headers``: what lets it in, sent with each request; ``policy``: whose certificates are good."""
+
+    def __init__(
+        self, reactor: Any, headers: Mapping[str, str], policy: IPolicyForHTTPS | None = None, timeout: float = TIMEOUT
+    ) -> None:
+        self._reactor = reactor
+        self._headers = dict(headers)
+        self._policy = policy or BrowserLikePolicyForHTTPS()
+        self._timeout = timeout
+        self._agent = Agent(reactor, self._policy, connectTimeout=timeout)
+
+    async def ask(self, method: str, url: str, fields: Mapping[str, str]) -> Answer:
+        """A request without a body. Raises Unanswered."""
+        return await self._within(self._timeout, self._ask(method, url, {**self._headers, **fields}))
+
+    async def _ask(self, method: str, url: str, fields: Mapping[str, str]) -> Answer:
+        raw = Headers({name.encode(): [value.encode("latin-1")] for name, value in fields.items()})
+        response = await self._agent.request(method.encode(), url.encode(), raw)
+        response.deliverBody(_Unread())
+        lines = {
+            name.decode("latin-1").lower(): tuple(line.decode("latin-1") for line in found)
+            for name, found in response.headers.getAllRawHeaders()
+        }
+        return Answer(response.code, lines)
+
+    async def cut(
+        self, method: str, url: str, fields: Mapping[str, str], length: int, body: bytes, wait: float
+    ) -> Answer | None:
+        """Announce a body of ``length`` bytes, send ``body``, wait ``wait`` seconds and close the connection.
+
+        What was answered until then, if anything. Raises Unanswered if there was no connection.
+        """
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        named = {"Host": parts.netloc.rpartition("@")[2], **self._headers, **fields, "Content-Length": str(length)}
+        head = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in named.items()), "", ""]
+        link = _Link("\r\n".join(head).encode("latin-1") + body)
+        await self._within(self._timeout, self._connect(url, link))
+        try:
+            await self._within(wait, _result(link.answered))
+        except Unanswered:
+            pass  # it waits for the rest of the body, as it should
+        finally:
+            link.close()
+        return link.answer
+
+    async def _connect(self, url: str, link: _Link) -> None:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        host = parts.hostname or ""
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(self._reactor, host, port, timeout=self._timeout)
+        if parts.scheme == "https":
+            endpoint = wrapClientTLS(self._policy.creatorForNetloc(host.encode(), port), endpoint)
+        await endpoint.connect(Factory.forProtocol(lambda: link))
+
+    async def _within(self, seconds: float, work: Coroutine[Deferred[Any], Any, T]) -> T:
+        try:
+            return await Deferred.fromCoroutine(work).addTimeout(seconds, self._reactor, _too_late)
+        except TimeoutError:
+            raise Unanswered(f"no answer within {seconds:g} s") from None
+        except Exception as problem:  # each layer below raises what it likes
+            raise Unanswered(_one_line(problem)) from problem
+
+
+class _Unread(Protocol):
+    """Closes the connection instead of reading an answer's body."""
+
+    def connectionMade(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+class _Link(Protocol):
+    """Sends ``said`` and keeps the head of what is answered."""
+
+    def __init__(self, said: bytes) -> None:
+        self.answer: Answer | None = None
+        self.answered: Deferred[None] = Deferred()
+        self._said = said
+        self._heard = b""
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.write(self._said)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.answered.called or len(self._heard) > LONGEST_HEAD:
+            return
+        self._heard += data
+        head, end, _ = self._heard.partition(b"\r\n\r\n")
+        if end:
+            self.answer = _parsed(head + end)
+            self.answered.callback(None)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        if not self.answered.called:
+            self.answered.callback(None)
+
+    def close(self) -> None:
+        """In order: what was written before is delivered."""
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+async def _result(waited: Deferred[None]) -> None:
+    await waited
+
+
+def _too_late(value: T | Failure, seconds: float) -> T | Failure:
+    """What is cancelled below often comes up as something else."""
+    if isinstance(value, Failure):
+        raise TimeoutError(seconds)
+    return value
+
+
+def _parsed(head: bytes) -> Answer | None:
+    line, _, rest = head.partition(b"\r\n")
+    words = line.split(b" ", 2)
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        return None
+    try:
+        message = parse_headers(io.BytesIO(rest))
+    except HTTPException:
+        return None
+    fields: dict[str, tuple[str, ...]] = {}
+    for name, value in message.items():
+        fields[name.lower()] = (*fields.get(name.lower(), ()), value)
+    return Answer(int(words[1]), fields)
+
+
+def _one_line(problem: BaseException) -> str:
+    """Twisted keeps the reasons inside."""
+    reasons = getattr(problem, "reasons", None) or ()
+    inner = [str(failure.value) or type(failure.value).__name__ for failure in reasons]
+    return " ".join(("; ".join(inner) or str(problem) or type(problem).__name__).split())[:200]
