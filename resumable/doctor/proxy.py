@@ -159,7 +159,8 @@ def _place(url: str, location: str) -> list[Finding]:
         return [
             Finding(LOCATION, "bad", f"Location is no URL: {location[:200]}", "See who in front of the server sets it.")
         ]
-    told = there._replace(query="", path=there.path.rpartition("/")[0] + "/").geturl()
+    path = there.path.rpartition("/")[0] + "/"
+    told = f"{there.scheme}://{there.netloc}{path}"
     what = f"clients of {url} are sent to {told}"
     if _origin(here.scheme, here.netloc) != _origin(there.scheme, there.netloc):
         advice = (
@@ -167,7 +168,7 @@ def _place(url: str, location: str) -> list[Finding]:
             " proxy set X-Forwarded-Proto and X-Forwarded-Host."
         )
         return [Finding(LOCATION, "bad", what, advice)]
-    if here.path != there.path.rpartition("/")[0] + "/":
+    if here.path != path:
         return [
             Finding(LOCATION, "bad", what, f"Start the server with --public-url {url}, as the proxy changes the path.")
         ]
