@@ -47,12 +47,14 @@ class UploadView:
 
 @frozen
 class RequestView:
-    """The request that caused it. ``headers``, by lower-case name, are those that the operator chose."""
+    """The request that caused it. ``headers``, by lower-case name, are those that the operator chose; ``id`` is its
+    X-Request-ID, empty if it has none."""
 
     method: str
     uri: str
     address: str = ""
     headers: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    id: str = ""
 
 
 @frozen
@@ -157,6 +159,7 @@ def as_data(upload: UploadView, request: RequestView | None = None) -> dict[str,
             "uri": request.uri,
             "address": request.address,
             "headers": headers,
+            "id": request.id,
         }
     return found
 
@@ -178,7 +181,7 @@ def from_data(upload_id: str, data: Mapping[str, Any]) -> tuple[UploadView, Requ
     request = rest.pop("request", None)
     if request is not None:
         headers = {name: tuple(values) for name, values in request["headers"].items()}
-        request = RequestView(request["method"], request["uri"], request["address"], headers)
+        request = RequestView(request["method"], request["uri"], request["address"], headers, request.get("id", ""))
     return upload, request, rest
 
 

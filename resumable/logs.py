@@ -26,6 +26,8 @@ from twisted.logger import (
 )
 from twisted.python.logfile import LogFile
 
+from resumable.trace import REQUEST
+
 LEVELS: Final = ("debug", "info", "warn", "error")
 FORMATS: Final = ("text", "json")
 
@@ -64,13 +66,21 @@ def observer(form: str, level: str, file: IO[Any]) -> ILogObserver:
 
 
 def text_line(event: LogEvent) -> str | None:
-    """As twistd writes it, with its traceback on lines of its own; None for an event that says nothing."""
+    """As twistd writes it, with its traceback on lines of its own; None for an event that says nothing.
+
+    The first line ends with the id of the request that it is about, if there is one and it isn't in the line.
+    """
     text = formatEventAsClassicLogText(event)
-    return None if text is None else masked(text)
+    if text is None:
+        return None
+    first, end, rest = masked(text).partition("\n")
+    name = REQUEST.get()
+    return f"{first} [{name}]{end}{rest}" if name and name not in first else first + end + rest
 
 
 def json_line(event: LogEvent) -> str | None:
-    """``time``, ``level``, ``logger``, ``message``, the event's own fields, ``error`` and ``traceback``.
+    """``time``, ``level``, ``logger``, ``message``, ``request`` where it is about one, the event's own fields,
+    ``error`` and ``traceback``.
 
     None for an event that says nothing.
     """
@@ -84,6 +94,8 @@ def json_line(event: LogEvent) -> str | None:
         "logger": str(event.get("log_namespace", "")),
         "message": _plain(message),
     }
+    if name := REQUEST.get():
+        line["request"] = name
     line.update(_fields(event))
     if failure is not None:
         line["error"] = _plain(f"{failure.type.__name__}: {failure.getErrorMessage()}")

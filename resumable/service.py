@@ -158,7 +158,6 @@ class UploadService(Service):
                 holds=holds,
                 space=self.engine.space,
                 counts=self.engine.counts,
-                uploads=self.uploads,
                 wall=self.engine.wall,
                 replication=None if self._tier is None else self._tier.replication,
             ),
@@ -174,15 +173,14 @@ class UploadService(Service):
         self.listeners = Listeners(
             reactor,
             settings.listen,
-            lambda _: self.site,
+            self.site,
             client_ca=settings.tls_client_ca,
             client_required=not settings.tls_client_optional,
         )
-        self._sight.serve(self.site)
         self.admin_listeners = Listeners(
             reactor,
             settings.admin_listen,
-            self._sight.site_at,
+            self._sight.site(self.site),
             client_ca=settings.tls_client_ca,
             client_required=not settings.tls_client_optional,
             flag=startup.ADMIN_LISTEN,

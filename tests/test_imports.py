@@ -18,8 +18,8 @@ PACKAGE = ROOT / "resumable"
 # What each room may import of ours, beside itself and the package's __init__ (which imports nothing).
 PROTOCOL: frozenset[str] = frozenset()
 INTERFACES = PROTOCOL | {"protocol"}
-THREADS = INTERFACES | {"interfaces"}
-STORES = THREADS | {"threads", "replicas", "letters", "listing", "hooks", "tally"}
+THREADS = INTERFACES | {"interfaces", "trace"}
+STORES = THREADS | {"threads", "replicas", "letters", "hooks", "tally"}
 ENGINES = STORES | {"spool", "catalog", "remotes"}
 OUTSIDE = ENGINES | {"replication", "uploads"}
 ROOMS: dict[str, frozenset[str]] = {
@@ -28,9 +28,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "threads": THREADS,
     "replicas": THREADS,
     "letters": THREADS,
-    "listing": THREADS,
     "tally": PROTOCOL,
-    "logs": PROTOCOL,
+    "logs": PROTOCOL | {"trace"},
+    "trace": PROTOCOL,
     "hooks": THREADS,
     "spool": STORES,
     "catalog": STORES,
@@ -53,9 +53,12 @@ ROOMS: dict[str, frozenset[str]] = {
     "tiers": OUTSIDE | {"startup", "options"},
     "hooking": OUTSIDE | {"events", "startup", "options"},
     "metrics": OUTSIDE | {"http"},
-    "sight": OUTSIDE | {"access", "http", "metrics", "options", "startup"},
+    "sight": OUTSIDE | {"http", "metrics", "options"},
     "listening": ENGINES | {"access", "startup"},
-    "doctor": OUTSIDE | {"startup", "options"},
+    "human": PROTOCOL,
+    "doctor": OUTSIDE | {"startup", "options", "tiers", "listening", "human"},
+    "client": frozenset({"doctor", "human", "options", "service", "spool", "startup"}),
+    "__main__": frozenset({"client"}),
     "service": OUTSIDE
     | {
         "access",
@@ -98,7 +101,7 @@ def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[tuple[int
 def room_of(dotted: str) -> str | None:
     """The room that a name of ours lives in; None for the package itself."""
     parts = dotted.split(".")
-    return None if len(parts) < 2 or parts[1].startswith("__") else parts[1]
+    return None if len(parts) < 2 or parts[1] in ("__init__", "__version__") else parts[1]
 
 
 def wrong_imports(source: str, path: str) -> list[str]:

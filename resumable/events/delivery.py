@@ -27,6 +27,7 @@ from resumable.events.letterbox import event_of
 from resumable.events.pacing import Delivery, Outage, Pace
 from resumable.interfaces import CatalogUnavailable
 from resumable.letters import IOutbox, Letter
+from resumable.trace import REQUEST
 
 log = Logger()
 
@@ -179,9 +180,10 @@ class Courier:
         return result
 
     async def _send(self, letter: Letter) -> None:
-        kind = letter.fact.kind.value
+        kind, event = letter.fact.kind.value, event_of(letter)
+        REQUEST.set("" if event.request is None else event.request.id)
         try:
-            await in_time(self._clock, self._delivery.timeout, self._hook.deliver, event_of(letter))
+            await in_time(self._clock, self._delivery.timeout, self._hook.deliver, event)
         except CancelledError:
             self._release([letter])
         except Exception as error:

@@ -68,7 +68,8 @@ def _upload(upload: UploadView) -> dict[str, object]:
 
 def _request(request: RequestView) -> dict[str, object]:
     headers = {name: list(values) for name, values in request.headers.items()}
-    return {"method": request.method, "uri": request.uri, "address": request.address, "headers": headers}
+    address, name = request.address, request.id
+    return {"id": name, "method": request.method, "uri": request.uri, "address": address, "headers": headers}
 
 
 def parse(data: bytes) -> Verdict:

@@ -38,6 +38,7 @@ from resumable.http.framing import (
     refusal,
 )
 from resumable.interfaces import BodyLost
+from resumable.trace import REQUEST
 
 __all__ = ["Body", "StreamingRequest", "StreamingSite"]
 
@@ -120,10 +121,14 @@ class StreamingRequest(Request):
             site.watch.prepare(self)
             if self.finished or self._disconnected:
                 return
-            if self.path == b"*":
-                self._handleStar()  # type: ignore[no-untyped-call]
-            else:
-                self.render(site.getResourceFor(self))  # type: ignore[no-untyped-call]
+            before = REQUEST.set(self.known_as)
+            try:
+                if self.path == b"*":
+                    self._handleStar()  # type: ignore[no-untyped-call]
+                else:
+                    self.render(site.getResourceFor(self))  # type: ignore[no-untyped-call]
+            finally:
+                REQUEST.reset(before)
         except Exception:
             self.processingFailed(Failure())
 

@@ -30,7 +30,7 @@ class Visits:
         given = ((name, request.requestHeaders.getRawHeaders(raw)) for name, raw in self._forward)
         headers = {name: tuple(line.decode("latin-1") for line in lines) for name, lines in given if lines}
         method, uri = request.method.decode("latin-1"), masked(request.uri.decode("latin-1"))
-        return Visit(RequestView(method, uri, self._address(request), headers))
+        return Visit(RequestView(method, uri, self._address(request), headers, request.known_as))
 
     def _address(self, request: StreamingRequest) -> str:
         """Whose request it is; with the port, where that is known."""

@@ -25,6 +25,7 @@ from resumable.replication.standing import Standing, fresher
 from resumable.replication.troubles import sorted_out
 from resumable.replication.turn import Kit, Outcome, Overtaken, Turn
 from resumable.threads import Stopped
+from resumable.trace import REQUEST
 
 ACTIVE = 64
 """Turns at once."""
@@ -102,7 +103,7 @@ class Lane:
 
     def chosen(self, upload: Upload, replica: Replica | None) -> None:
         """A new upload, which perhaps has a replica here."""
-        standing = None if replica is None else Standing(replica, replica, counted=0)
+        standing = None if replica is None else Standing(replica, replica, counted=0, request=REQUEST.get())
         self._known.remember(upload.id, standing)
 
     def committed(self, upload: Upload) -> None:
@@ -113,6 +114,7 @@ class Lane:
             self._committed_unknown(upload, work)
             return
         self._known.committed(standing, upload)
+        standing.request = REQUEST.get() or standing.request
         if work is not None:
             if work.turn is not None:
                 work.turn.look()
@@ -177,11 +179,6 @@ class Lane:
         """Whether the remote counts as down, so that it is asked only now and then."""
         return not self._health.breaker.closed
 
-    @property
-    def pause(self) -> float:
-        """Seconds until a remote that is down is tried again."""
-        return self._health.breaker.wait
-
     def progress(self, upload_id: str) -> Progress | None:
         """None: nothing is under way."""
         work = self._active.get(upload_id)
@@ -224,12 +221,14 @@ class Lane:
         work.done.addBoth(self._over, upload_id, work)
 
     async def _work(self, upload_id: str, work: _Work) -> None:
+        REQUEST.set("")  # whoever has woken the lane, it may be another's turn
         try:
             standing = work.standing = await self._known.ask(upload_id)
             if standing is None or self._pauses(standing):
                 return
             if work.upload is not None:
                 self._known.committed(standing, work.upload)
+            REQUEST.set(standing.request)
             if standing.has_work:
                 work.turn = Turn(self._kit, standing, lambda: self._agenda.crowded)
                 self._came(work, standing, await work.turn.run())

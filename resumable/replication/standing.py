@@ -33,7 +33,7 @@ class Standing:
     ``whole_parts``: the remote takes parts of its plan only. ``told``: `initiate_upload` was called in this process,
     with ``told_length``. ``ahead``: confirmed behind a gap, ends by offsets. ``counted``: the committed bytes that
     have gone into the lag. ``hurried``: the pause before the next try is only what the store asked for, which is over
-    at ``not_before``.
+    at ``not_before``. ``request``: the client's latest request that it got bytes from, if that is known.
     """
 
     replica: Replica
@@ -47,6 +47,7 @@ class Standing:
     counted: int | None = None
     hurried: bool = False
     not_before: float = 0.0
+    request: str = ""
 
     @property
     def confirmed(self) -> int:

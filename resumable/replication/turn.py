@@ -36,6 +36,7 @@ from resumable.replicas import Progress
 from resumable.replication.flight import Flight
 from resumable.replication.settings import Figures, Means, Remote, Source
 from resumable.replication.standing import Standing
+from resumable.trace import REQUEST
 
 T = TypeVar("T")
 
@@ -217,6 +218,7 @@ class Turn:
         return part
 
     async def _one(self, part: Part) -> None:
+        REQUEST.set(self._standing.request)  # a part begins in the turn of whatever made room for it
         kit = self._kit
         await kit.slots.acquire()
         try:

@@ -23,7 +23,11 @@ from resumable.remotes.http.transport import Http
 SECRET = b"a secret of 24 bytes or more"
 NOW = 1_800_000_000.25
 REQUEST = RequestView(
-    "POST", "/files/", "192.0.2.7:4711", {"cookie": ("a=1", "b=2"), "authorization": ("Bearer t",), "x-own": ("yes",)}
+    "POST",
+    "/files/",
+    "192.0.2.7:4711",
+    {"cookie": ("a=1", "b=2"), "authorization": ("Bearer t",), "x-own": ("yes",)},
+    "7f3a-1",
 )
 UPLOAD = UploadView("an-upload-id-1234", 10, 4, {"filename": b"a.txt", "odd": b"\xff"}, "filename YS50eHQ=,odd /w==")
 

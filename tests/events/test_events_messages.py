@@ -38,6 +38,7 @@ DOCUMENT = {
             "identity": None,
         },
         "request": {
+            "id": "7f3a-1",
             "method": "POST",
             "uri": "/files/",
             "address": "192.0.2.7:4711",

@@ -10,6 +10,7 @@ from resumable.protocol import metadata
 from resumable.remotes import keys
 from resumable.replication.engine import Replication
 from resumable.replication.settings import Remote
+from resumable.trace import REQUEST
 from tests.replication.rig import PART, parts, pattern, plain
 
 KINDS = {"parts": parts(), "plain": plain()}
@@ -219,3 +220,26 @@ def test_parts_that_are_committed_while_others_are_on_their_way_go_beside_them(m
     for _ in range(3):
         rig.append(upload_id, pattern(100))
     assert rig.engine.progress(upload_id)["a"].sent == 400
+
+
+def test_a_remote_is_asked_in_the_name_of_the_request_that_brought_the_bytes(make):
+    rig = make({"a": plain()})
+    asked = []
+    backend = rig.remotes["a"]
+    for name in ("initiate_upload", "write_chunk", "finalize_upload"):
+
+        def spy(*arguments, name=name):
+            asked.append((name, REQUEST.get()))
+            return getattr(type(backend), name)(backend, *arguments)
+
+        setattr(backend, name, spy)
+    before = REQUEST.set("first")
+    one = rig.create(200)
+    rig.append(one, pattern(200))
+    REQUEST.set("second")
+    two = rig.create(50)
+    rig.append(two, pattern(50))
+    REQUEST.reset(before)
+    rig.settle([one, two])
+    assert {name for _, name in asked} == {"first", "second"}
+    assert [name for name, of in asked if of == "second"] == ["initiate_upload", "write_chunk", "finalize_upload"]

@@ -26,6 +26,7 @@ from requests.adapters import HTTPAdapter
 
 from resumable.remotes.azure.choices import FILES, VARIABLES, Auth
 from resumable.remotes.regions import STEP
+from resumable.trace import REQUEST
 
 
 @frozen
@@ -152,6 +153,12 @@ class _LargeWrites(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
         super().init_poolmanager(*args, **more, blocksize=STEP)
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **more: Any) -> requests.Response:
+        """Not as one of the ``x-ms-`` headers, which have been signed by now."""
+        if name := REQUEST.get():
+            request.headers["X-Request-ID"] = name
+        return super().send(request, *args, **more)
 
 
 def _transport(timeout: float, connections: int) -> RequestsTransport:

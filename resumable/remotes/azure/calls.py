@@ -11,6 +11,7 @@ answer or the time-out.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from azure.core.exceptions import AzureError
@@ -99,6 +100,6 @@ class Calls:
             self._started = True
             self._pool.start()
         try:
-            return await self._pool.run(call, client)
+            return await self._pool.run(copy_context().run, call, client)
         except AzureError as error:
             raise error_from(operation, error, self._now()) from None

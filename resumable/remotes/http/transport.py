@@ -32,6 +32,7 @@ from twisted.web.iweb import IPolicyForHTTPS, IResponse
 from resumable.remotes.errors import RemoteError, Transient, Unusable
 from resumable.remotes.http.bodies import BytesBody, RegionBody
 from resumable.remotes.http.connections import Endpoints
+from resumable.trace import REQUEST
 
 STALE = "KeptConnectionClosed"
 """The code of a failure that a new connection may well not have: the store had closed the one that was kept."""
@@ -193,6 +194,8 @@ class Http:
         if isinstance(body, RegionBody):
             body.progress = watch.touch
         sent_headers = Headers({name.encode(): [value.encode("latin-1")] for name, value in headers.items()})
+        if not sent_headers.hasHeader(b"x-request-id") and (name := REQUEST.get()):
+            sent_headers.setRawHeaders(b"x-request-id", [name.encode("latin-1")])
         opened = self._endpoints.opened
         asking = self._agent.request(method.encode(), url.encode("ascii"), sent_headers, body)
         kept = self._endpoints.opened == opened  # it takes a connection at once, or opens one
