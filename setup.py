@@ -54,6 +54,8 @@ TEST = [
     "Flask>=3.0",
     "PyYAML>=6.0",
     "Django>=5.0",
+    "jsonschema>=4.18",
+    "openapi-spec-validator>=0.7",
 ]
 DEV = [
     *TEST,
@@ -91,7 +93,6 @@ setup(
     # Said outright, so that an editable install puts this directory itself on sys.path: Twisted looks there.
     package_dir={"": "."},
     package_data={"resumable": ["py.typed"]},
-    entry_points={"console_scripts": ["resumable = resumable.client.main:main"]},
     install_requires=INSTALL,
     extras_require={"basic": BASIC, "jwt": JWT, "azure": AZURE, "gcs": GCS, "test": TEST, "dev": DEV},
 )

@@ -80,6 +80,7 @@ class Settings:
     check: bool
     status_path: str | None
     admin_listen: tuple[str, ...]
+    admin_token_file: Path | None
     ready_remotes: str
     log_format: str
     log_level: str

@@ -158,6 +158,7 @@ class UploadService(Service):
                 holds=holds,
                 space=self.engine.space,
                 counts=self.engine.counts,
+                uploads=self.uploads,
                 wall=self.engine.wall,
                 replication=None if self._tier is None else self._tier.replication,
             ),
@@ -173,14 +174,15 @@ class UploadService(Service):
         self.listeners = Listeners(
             reactor,
             settings.listen,
-            self.site,
+            lambda _: self.site,
             client_ca=settings.tls_client_ca,
             client_required=not settings.tls_client_optional,
         )
+        self._sight.serve(self.site)
         self.admin_listeners = Listeners(
             reactor,
             settings.admin_listen,
-            self._sight.site(self.site),
+            self._sight.site_at,
             client_ca=settings.tls_client_ca,
             client_required=not settings.tls_client_optional,
             flag=startup.ADMIN_LISTEN,

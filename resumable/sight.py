@@ -15,10 +15,13 @@ from attrs import frozen
 from twisted.logger import LogLevel, globalLogPublisher
 
 from resumable import __version__
+from resumable.access.secret import AccessProblem, Secret, read_secret
 from resumable.catalog.sqlite import SqliteCatalog
-from resumable.http.admin import Admin
+from resumable.http.admin import Admin, Desk
+from resumable.http.clearance import Anybody, Bearer
 from resumable.http.dead import DeadEvents
 from resumable.http.origin import Origin
+from resumable.http.overview import Overview, Parts
 from resumable.http.readiness import Check, Readiness
 from resumable.http.streaming import StreamingSite
 from resumable.http.watch import Watch
@@ -30,13 +33,19 @@ from resumable.metrics.troubles import Troubles
 from resumable.options import Settings
 from resumable.replication.engine import Replication
 from resumable.spool import Budget
+from resumable.startup import StartupError, taken_apart
 from resumable.threads import Pool
+from resumable.uploads.census import Census
 from resumable.uploads.counts import Counts
 from resumable.uploads.holds import LocalHolds
+from resumable.uploads.operators import Operators
 from resumable.uploads.space import Space
+from resumable.uploads.uploads import Uploads
 
 #: Seconds that answers to operators get at the end.
 GRACE = 1.0
+#: Bytes. Nobody guesses the output of `openssl rand -hex 16`.
+SHORTEST_TOKEN = 16
 
 
 @frozen
@@ -50,6 +59,7 @@ class Seen:
     space: Space
     counts: Counts
     wall: Callable[[], float]
+    uploads: Uploads
     replication: Replication | None = None
 
 
@@ -65,15 +75,18 @@ class Sight:
         level = None if settings.access_log == "off" else LogLevel.levelWithName(settings.access_log)
         self.watch = Watch(origin, secrets.token_hex(4), level)
         self.readiness = Readiness(self._checks(), reactor)
-        self._site: StreamingSite | None = None
+        self._token = _token(settings)
+        self._sites: dict[bool, StreamingSite] = {}
 
-    def site(self, uploads: StreamingSite) -> StreamingSite:
-        """The one for operators; ``uploads`` is the other."""
-        figures = Figures(self._sources(uploads))
-        catalog, hooks = self._seen.catalog, self._settings.hooks.deliverers
-        dead = DeadEvents(catalog.outbox, hooks, lambda: catalog.on_facts()) if hooks else None
-        self._site = StreamingSite(Admin(figures, self.readiness, dead).resource, reactor=self._reactor)
-        return self._site
+    def serve(self, site: StreamingSite) -> None:
+        """Make what operators are answered by; ``site`` is the one for uploads."""
+        desk = self._desk(site)
+        for private, clearance in ((True, Anybody()), (False, Bearer(self._token))):
+            self._sites[private] = StreamingSite(Admin(desk, clearance).resource, reactor=self._reactor)
+
+    def site_at(self, description: str) -> StreamingSite:
+        """The site for one listener of operators: only the permissions of a Unix socket tell who they are."""
+        return self._sites[taken_apart(description)[0] == "unix"]
 
     def start(self) -> None:
         self._delay.start()
@@ -82,42 +95,70 @@ class Sight:
     async def stop(self) -> None:
         """Its ports must have been closed before."""
         self._delay.stop()
-        if self._site is not None:
-            await self._site.close_connections(GRACE)
+        for site in self._sites.values():
+            await site.close_connections(GRACE)
         globalLogPublisher.removeObserver(self._troubles)
 
-    def _sources(self, uploads: StreamingSite) -> Sources:
+    def _desk(self, site: StreamingSite) -> Desk:
+        seen, hooks = self._seen, self._settings.hooks.deliverers
+        outbox, lanes = seen.catalog.outbox, {} if seen.replication is None else seen.replication.lanes
+        lags = Lags(lanes, seen.catalog.replicas, self._reactor, seen.wall) if lanes else None
+        census = Census(seen.catalog.listing, self._reactor, seen.wall)
+        operators = Operators(seen.uploads, seen.catalog.listing, lanes)
+        parts = Parts(
+            version=__version__,
+            started_at=seen.wall(),
+            clock=self._reactor,
+            engine=seen.uploads.engine,
+            budget=seen.budget,
+            disk=self._disk,
+            census=census,
+            readiness=self.readiness,
+            lanes=lanes,
+            lags=lags,
+        )
+        return Desk(
+            Figures(self._sources(site, lags)),
+            self.readiness,
+            operators,
+            Overview(parts, operators),
+            DeadEvents(outbox, hooks, lambda: seen.catalog.on_facts()) if hooks else None,
+        )
+
+    async def _disk(self) -> tuple[int, int]:
+        usage = await self._seen.pool.run(shutil.disk_usage, str(self._settings.upload_dir))
+        return usage.free, usage.used
+
+    def _sources(self, site: StreamingSite, lags: Lags | None) -> Sources:
         seen = self._seen
-        lanes = None if seen.replication is None else seen.replication.lanes
-
-        async def disk() -> tuple[int, int]:
-            usage = await seen.pool.run(shutil.disk_usage, str(self._settings.upload_dir))
-            return usage.free, usage.used
-
         return Sources(
             version=__version__,
             clock=self._reactor,
             wall=seen.wall,
             watch=self.watch,
-            site=uploads,
+            site=site,
             counts=seen.counts,
             holds=seen.holds,
             space=seen.space,
             budget=seen.budget,
-            disk=disk,
+            disk=self._disk,
             batches=seen.catalog.timing,
             outbox=seen.catalog.outbox,
             delay=self._delay,
             troubles=self._troubles,
             hooks=self._settings.hooks.deliverers,
             replication=seen.replication,
-            lags=None if lanes is None else Lags(lanes, seen.catalog.replicas, self._reactor, seen.wall),
+            lags=lags,
         )
 
     # Readiness
 
     def _checks(self) -> dict[str, Check]:
-        checks: dict[str, Check] = {"catalog": self._catalog_writable, "disk": self._disk_above_reserve}
+        checks: dict[str, Check] = {
+            "catalog": self._catalog_writable,
+            "disk": self._disk_above_reserve,
+            "drain": self._not_draining,
+        }
         if self._settings.ready_remotes != "none":
             checks["remotes"] = self._remotes_up
         return checks
@@ -132,9 +173,25 @@ class Sight:
     async def _disk_above_reserve(self) -> str | None:
         return "the free space is down to the reserve" if self._seen.space.room <= 0 else None
 
+    async def _not_draining(self) -> str | None:
+        return None if self._seen.uploads.engine.drain.since is None else "no upload may begin"
+
     async def _remotes_up(self) -> str | None:
         if self._seen.replication is None:
             return None
         lanes, every = self._seen.replication.lanes, self._settings.ready_remotes == "all"
         down = [name for name, lane in lanes.items() if lane.down and (every or lane.remote.required)]
         return f"down: {', '.join(down)}" if down else None
+
+
+def _token(settings: Settings) -> Secret | None:
+    """What operators show elsewhere than at a Unix socket. Blocks. Raises StartupError."""
+    if settings.admin_token_file is None:
+        return None
+    try:
+        token = read_secret("--admin-token-file", None, settings.admin_token_file)
+    except AccessProblem as problem:
+        raise StartupError(str(problem)) from problem
+    if len(token.reveal()) < SHORTEST_TOKEN:
+        raise StartupError(f"--admin-token-file: a token has at least {SHORTEST_TOKEN} bytes")
+    return token

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "resumable"
 PROTOCOL: frozenset[str] = frozenset()
 INTERFACES = PROTOCOL | {"protocol"}
 THREADS = INTERFACES | {"interfaces", "trace"}
-STORES = THREADS | {"threads", "replicas", "letters", "hooks", "tally"}
+STORES = THREADS | {"threads", "replicas", "letters", "listing", "hooks", "tally"}
 ENGINES = STORES | {"spool", "catalog", "remotes"}
 OUTSIDE = ENGINES | {"replication", "uploads"}
 ROOMS: dict[str, frozenset[str]] = {
@@ -28,6 +28,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "threads": THREADS,
     "replicas": THREADS,
     "letters": THREADS,
+    "listing": THREADS,
     "tally": PROTOCOL,
     "logs": PROTOCOL | {"trace"},
     "trace": PROTOCOL,
@@ -53,12 +54,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "tiers": OUTSIDE | {"startup", "options"},
     "hooking": OUTSIDE | {"events", "startup", "options"},
     "metrics": OUTSIDE | {"http"},
-    "sight": OUTSIDE | {"http", "metrics", "options"},
+    "sight": OUTSIDE | {"access", "http", "metrics", "options", "startup"},
     "listening": ENGINES | {"access", "startup"},
-    "human": PROTOCOL,
-    "doctor": OUTSIDE | {"startup", "options", "tiers", "listening", "human"},
-    "client": frozenset({"doctor", "human", "options", "service", "spool", "startup"}),
-    "__main__": frozenset({"client"}),
+    "doctor": OUTSIDE | {"startup", "options"},
     "service": OUTSIDE
     | {
         "access",
@@ -101,7 +99,7 @@ def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[tuple[int
 def room_of(dotted: str) -> str | None:
     """The room that a name of ours lives in; None for the package itself."""
     parts = dotted.split(".")
-    return None if len(parts) < 2 or parts[1] in ("__init__", "__version__") else parts[1]
+    return None if len(parts) < 2 or parts[1].startswith("__") else parts[1]
 
 
 def wrong_imports(source: str, path: str) -> list[str]:

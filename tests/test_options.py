@@ -75,6 +75,7 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
         status_path="status",
         tls_client_ca=None,
         tls_client_optional=False,
+        admin_token_file=None,
         admin_listen=(f"unix:address={tmp_path}/uploads/.resumable/admin.sock:mode=600:lockfile=0",),
         ready_remotes="none",
         log_format="text",

@@ -20,6 +20,7 @@ from resumable.catalog import changes, lookups, recovery
 from resumable.catalog.ballast import Ballast
 from resumable.catalog.batches import Batches, Job, T, connect
 from resumable.catalog.letters import Letters
+from resumable.catalog.listing import Listing
 from resumable.catalog.lookups import Owned
 from resumable.catalog.outbox import Outbox
 from resumable.catalog.recovery import Opened
@@ -46,7 +47,7 @@ class SqliteCatalog:
     ``deliverers`` names those who want facts; without any, none is kept. ``now`` dates a damaged catalog.
 
     `open` first, then `adoptable`, `adopted`, `ids`, `record_lost` as the start-up needs them: these block. Then
-    `start`, ICatalog's methods and those of ``replicas``, the IReplicas, and ``outbox``, the IOutbox, then `stop`.
+    `start`, ICatalog's methods and those of ``replicas``, ``outbox`` and ``listing`` (IListing), then `stop`.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class SqliteCatalog:
         self._last = Job(_nothing)
         self.replicas = Replicas(self._read, self._write, self._facts)
         self.outbox = Letters(self._read, self._write)
+        self.listing = Listing(self._read)
 
     # Start-up and end
 

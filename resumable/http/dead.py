@@ -6,11 +6,10 @@ RFC 3339 in UTC.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
+from resumable.http.answers import written
 from resumable.letters import IOutbox, Letter
 from resumable.protocol.errors import BadRequest, NotFound
 
@@ -25,29 +24,29 @@ class DeadEvents:
         self._hooks = hooks
         self._wake = wake
 
-    async def summary(self) -> bytes:
+    async def summary(self) -> dict[str, Any]:
         """How many wait and are dead, for each hook."""
         found = {}
         for hook in self._hooks:
             depth = await self._outbox.depth(hook)
-            found[hook] = {"waiting": depth.waiting, "dead": depth.dead, "oldest": _time(depth.oldest)}
-        return _dumps({"hooks": found})
+            found[hook] = {"waiting": depth.waiting, "dead": depth.dead, "oldest": written(depth.oldest)}
+        return {"hooks": found}
 
-    async def listed(self, hook: str, after: str) -> bytes:
+    async def listed(self, hook: str, after: str) -> dict[str, Any]:
         """The next `AT_ONCE` dead ones behind the number ``after``. Raises NotFound, BadRequest."""
         self._check(hook)
         if not (after.isascii() and after.isdigit() and len(after) < 19):
             raise BadRequest("after is the number of an event.")
         letters = await self._outbox.dead(hook, int(after), AT_ONCE)
         more = letters[-1].seq if len(letters) == AT_ONCE else None
-        return _dumps({"dead": [_shown(letter) for letter in letters], "next": more})
+        return {"dead": [_shown(letter) for letter in letters], "next": more}
 
-    async def replay(self, hook: str) -> bytes:
+    async def replay(self, hook: str) -> dict[str, Any]:
         """All of them wait again. Raises NotFound."""
         self._check(hook)
         count = await self._outbox.replay(hook, None)
         self._wake()
-        return _dumps({"replayed": count})
+        return {"replayed": count}
 
     def _check(self, hook: str) -> None:
         if hook not in self._hooks:
@@ -59,16 +58,8 @@ def _shown(letter: Letter) -> dict[str, Any]:
         "seq": letter.seq,
         "upload": letter.fact.upload_id,
         "event": letter.fact.kind.value,
-        "time": _time(letter.fact.at),
+        "time": written(letter.fact.at),
         "attempts": letter.attempts,
         "error": letter.error,
-        "dead_since": _time(letter.dead_at),
+        "dead_since": written(letter.dead_at),
     }
-
-
-def _time(at: float | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _dumps(found: object) -> bytes:
-    return json.dumps(found, indent=2).encode() + b"\n"

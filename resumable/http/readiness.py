@@ -40,6 +40,10 @@ class Readiness:
         """The daemon is about to end."""
         self._stopping = True
 
+    def look_again(self) -> None:
+        """Something has changed: what was found before is not told any more."""
+        self._looked = None
+
     async def wrong(self) -> Mapping[str, str]:
         """What is wrong, by the name of its check; nothing: it is ready."""
         if self._stopping:

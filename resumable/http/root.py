@@ -13,6 +13,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from resumable.http import errors
 from resumable.http.readiness import Readiness, alive
+from resumable.http.routing import hand_over
 from resumable.http.streaming import StreamingRequest
 from resumable.http.tus import TusResource
 from resumable.protocol.errors import NotFound, TusError
@@ -46,18 +47,7 @@ class Root(Resource):
         if path[:depth] != self._base:
             raise NotFound("There is nothing at this address.")
         self._tus.prepare(request)
-        try:
-            b"/".join(path).decode("utf-8")
-        except UnicodeDecodeError:
-            raise NotFound("There is nothing at this address.") from None
-        rest = path[depth:] or [b""]
-        if (len(rest) > 1 and not rest[0]) or any(b"/" in segment for segment in rest):
-            # The router would take doubled and escaped slashes for one: an upload has one address.
-            raise NotFound("There is nothing at this address.")
-        request.prepath, request.postpath = path[:depth], rest
-        if request.method != request.method.upper():
-            request.method = b"~" + request.method  # RFC 9110, 9.1: case-sensitive, which the router doesn't know
-        return self._klein.render(request)  # type: ignore[return-value]
+        return hand_over(self._klein, request, depth)
 
     def _ready(self, request: StreamingRequest) -> int:
         def answer(body: bytes) -> None:

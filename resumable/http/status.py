@@ -6,49 +6,46 @@ RFC 3339 in UTC, sizes are bytes; what isn't known is null.
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
-from datetime import UTC, datetime
 from typing import Any
 
 from attrs import asdict
 
+from resumable.http import answers
 from resumable.http.streaming import StreamingRequest
 from resumable.uploads.status import ReplicaStatus, UploadStatus
 
-_TIMES = ("created_at", "finished_at", "stored_at", "expires_at", "retry_at")
+_TIMES = ("created_at", "finished_at", "stored_at", "expires_at", "retry_at", "touched_at", "gone_at")
+_FOR_OPERATORS = ("owner", "appending", "touched_at", "gone", "gone_at")
 
 
 def respond(request: StreamingRequest, status: UploadStatus) -> bytes:
     """Set the fields; answers the body."""
-    body = json.dumps(document(status), indent=2).encode() + b"\n"
-    request.setResponseCode(200)
-    request.set_field(b"content-type", b"application/json")
-    request.set_field(b"content-length", b"%d" % len(body))
-    request.set_field(b"cache-control", b"no-store")
-    request.set_field(b"x-content-type-options", b"nosniff")
-    return body
+    return answers.respond(request, document(status))
 
 
 def document(status: UploadStatus) -> dict[str, Any]:
     """The status as what JSON can say. Metadata that is no UTF-8 stays in Base64, and is marked as such."""
+    shown = full(status)
+    for name in _FOR_OPERATORS:
+        del shown[name]
+    return shown
+
+
+def full(status: UploadStatus) -> dict[str, Any]:
+    """`document`, and what is for operators only."""
     return {
         **_flat(status),
         "metadata": {key: _text(value) for key, value in status.metadata.items()},
         "local": "here" if status.local else "dropped",
+        "gone": None if status.gone is None else status.gone.value,
         "replicas": [_flat(each) for each in status.replicas],
     }
 
 
 def _flat(value: UploadStatus | ReplicaStatus) -> dict[str, Any]:
     fields: dict[str, Any] = asdict(value, recurse=False) | {"state": value.state.value}
-    return fields | {name: _time(fields[name]) for name in _TIMES if name in fields}
-
-
-def _time(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return fields | {name: answers.written(fields[name]) for name in _TIMES if name in fields}
 
 
 def _text(value: bytes) -> str | dict[str, str]:

@@ -6,7 +6,7 @@ StartupError of one line; what was bound stays bound until `Listeners.stop`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from resumable.startup import StartupError
 
 
 class Listeners:
-    """``descriptions``: Twisted's endpoint strings, which ``flag`` sets. ``client_ca``: see `endpoint`."""
+    """``descriptions``: Twisted's endpoint strings, which ``flag`` sets. ``site_at``: what each of them serves.
+    ``client_ca``: see `endpoint`."""
 
     def __init__(
         self,
         reactor: Any,
         descriptions: Sequence[str],
-        site: IProtocolFactory,
+        site_at: Callable[[str], IProtocolFactory],
         *,
         client_ca: Path | None = None,
         client_required: bool = True,
@@ -35,7 +36,7 @@ class Listeners:
         self.descriptions = tuple(descriptions)
         self.ports: list[IListeningPort] = []
         self._reactor = reactor
-        self._site = site
+        self._site_at = site_at
         self._client_ca = client_ca
         self._client_required = client_required
         self._flag = flag
@@ -49,7 +50,7 @@ class Listeners:
         outcome: list[IListeningPort | Failure] = []
         try:
             point = endpoint(self._reactor, description, self._client_ca, required=self._client_required)
-            point.listen(self._site).addBoth(outcome.append)
+            point.listen(self._site_at(description)).addBoth(outcome.append)
         except ValueError as error:
             raise StartupError(startup.listen_failed(description, error, self._flag)) from error
         (port,) = outcome

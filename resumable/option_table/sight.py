@@ -16,10 +16,19 @@ SIGHT: tuple[Option, ...] = (
         "where operators find figures and the admin API; repeatable",
         "A Twisted server endpoint, for example `unix:/run/resumable/admin.sock:mode=660` or"
         " `tcp:9090:interface=127.0.0.1`. `socket`: `.resumable/admin.sock` in the upload directory, for nobody but the"
-        " daemon's own user. Nobody is asked who they are there: keep it away from clients. None of it but `/healthz`,"
-        " and a `/readyz` of one word, is on a port for uploads. Endpoints in the variable are separated by blanks.",
+        " daemon's own user. On a TCP port anybody sees the figures, and the rest is for those with"
+        " `--admin-token-file`'s token. Endpoints in the variable are separated by blanks.",
         values.admin_endpoints,
         separator=" ",
+    ),
+    Option(
+        "admin-token-file",
+        "FILE",
+        "",
+        "file with the token that opens the admin API elsewhere than on Unix sockets",
+        "Sent as `Authorization: Bearer TOKEN`; at least 16 bytes, read at the start. Without it a TCP listener of"
+        " operators has figures, `/healthz` and `/readyz` only. Unix sockets ask for no token.",
+        values.file,
     ),
     Option(
         "ready-remotes",

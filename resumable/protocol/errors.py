@@ -6,6 +6,7 @@
      +-- Forbidden             403  an append to a final upload, or not for this identity
      +-- NotFound              404  never heard of it
      +-- MethodNotAllowed      405  + Allow
+     +-- Conflict              409  it isn't in the state for that
      +-- OffsetMismatch        409  + Upload-Offset
      +-- Gone                  410  expired, terminated or lost
      +-- UnsupportedVersion    412  + Tus-Version
@@ -79,6 +80,11 @@ class MethodNotAllowed(TusError):
     def __init__(self, allowed: Sequence[str], detail: str | None = None) -> None:
         methods = ", ".join(allowed)
         super().__init__(detail or f"This resource understands {methods}.", headers={"Allow": methods})
+
+
+class Conflict(TusError):
+    status = 409
+    title = "Conflict"
 
 
 class OffsetMismatch(TusError):

@@ -179,6 +179,11 @@ class Lane:
         """Whether the remote counts as down, so that it is asked only now and then."""
         return not self._health.breaker.closed
 
+    @property
+    def pause(self) -> float:
+        """Seconds until a remote that is down is tried again."""
+        return self._health.breaker.wait
+
     def progress(self, upload_id: str) -> Progress | None:
         """None: nothing is under way."""
         work = self._active.get(upload_id)

@@ -61,6 +61,7 @@ class Creation:
         engine = self._engine
         self._running.check_open()
         plan = rules.admit_creation(creation, body.length, engine.largest(by.max_size))
+        engine.drain.check()
         engine.space.admit()
         check_admitted(engine)
         upload = self._new(creation, creation.length, by)

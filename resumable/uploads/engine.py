@@ -20,6 +20,7 @@ from resumable.protocol.errors import InternalError, NoSpace, TusError, Unavaila
 from resumable.replicas import IReplicas, IReplication, NoReplication
 from resumable.spool.files import Spool
 from resumable.uploads.counts import Counts
+from resumable.uploads.drain import Drain
 from resumable.uploads.holds import IHolds
 from resumable.uploads.questions import Questions
 from resumable.uploads.quota import IQuota, NoQuota
@@ -74,6 +75,7 @@ class Engine:
     questions: Questions = field(factory=Questions)
     progress: IProgress = field(factory=NoHooks)
     counts: Counts = field(factory=Counts)
+    drain: Drain = field(factory=Drain)
     on_partial_finished: Callable[[str], None] = field(default=lambda _: None)
     on_ended: Callable[[str], None] = field(default=lambda _: None)
 

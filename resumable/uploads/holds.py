@@ -42,6 +42,8 @@ class IHolder(Interface):
 class IHolds(Interface):
     """The exclusive right to append, per upload."""
 
+    count = Attribute("int: uploads that somebody has the hold of.")
+
     def take(upload_id: str, holder: IHolder, offset: int) -> Awaitable[None]:
         """Get the hold for an append at ``offset``.
 

@@ -6,26 +6,16 @@ as often as it likes. What comes out holds no secrets: errors are those of `IRep
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
-from resumable.interfaces import Replica, ReplicaState, Upload
+from resumable.interfaces import Gone, Replica, ReplicaState, Upload
+from resumable.listing import State, state_of
 from resumable.protocol import metadata
 from resumable.replicas import Progress
 from resumable.uploads.engine import Engine, as_answer
 from resumable.uploads.lookup import present
-
-
-class State(enum.Enum):
-    """UPLOADING: bytes are missing. ASSEMBLING: a final that isn't made yet. FINISHED: all bytes are here, STORED: and
-    in every required remote. What is gone has no status any more."""
-
-    UPLOADING = "uploading"
-    ASSEMBLING = "assembling"
-    FINISHED = "finished"
-    STORED = "stored"
 
 
 @frozen
@@ -50,7 +40,9 @@ class ReplicaStatus:
 @frozen
 class UploadStatus:
     """One upload. ``received``: bytes that have come, durable or not; ``durable``: committed; ``offset``: what its
-    client is told. ``local``: whether its data is still here. ``metadata``: the client's, decoded."""
+    client is told. ``local``: whether its data is still here. ``metadata``: the client's, decoded. ``owner``: the
+    identity that created it. ``appending``: whether a request holds it now. ``touched_at``: when that last moved it.
+    ``gone``: why it is, where that is shown."""
 
     id: str
     state: State
@@ -65,6 +57,11 @@ class UploadStatus:
     metadata: Mapping[str, bytes]
     local: bool
     replicas: Sequence[ReplicaStatus]
+    owner: str | None
+    appending: bool
+    touched_at: float
+    gone: Gone | None
+    gone_at: float | None
 
 
 async def status_of(engine: Engine, upload_id: str) -> UploadStatus:
@@ -74,12 +71,17 @@ async def status_of(engine: Engine, upload_id: str) -> UploadStatus:
         replicas = [] if engine.replicas is None else await engine.replicas.of(upload_id)
     except Exception as error:
         raise as_answer(error, upload_id) from error
-    progress = engine.replication.progress(upload_id)
+    return status_from(engine, upload, replicas)
+
+
+def status_from(engine: Engine, upload: Upload, replicas: Sequence[Replica]) -> UploadStatus:
+    """The status of what the catalog says of an upload, which may be gone."""
+    progress = engine.replication.progress(upload.id)
     return UploadStatus(
         id=upload.id,
-        state=_state(upload),
+        state=state_of(upload),
         length=upload.length,
-        received=max(upload.offset, engine.holds.received(upload_id) or 0),
+        received=max(upload.offset, engine.holds.received(upload.id) or 0),
         durable=upload.offset,
         offset=engine.shown(upload).offset,
         created_at=upload.created_at,
@@ -89,15 +91,12 @@ async def status_of(engine: Engine, upload_id: str) -> UploadStatus:
         metadata=metadata.parse(upload.metadata or ""),
         local=upload.dropped_at is None,
         replicas=[_replica(each, upload, progress.get(each.remote)) for each in replicas],
+        owner=upload.owner,
+        appending=engine.holds.held(upload.id),
+        touched_at=upload.touched_at,
+        gone=upload.gone,
+        gone_at=upload.gone_at,
     )
-
-
-def _state(upload: Upload) -> State:
-    if upload.stored_at is not None:
-        return State.STORED
-    if upload.finished:
-        return State.FINISHED
-    return State.ASSEMBLING if upload.is_final else State.UPLOADING
 
 
 def _replica(replica: Replica, upload: Upload, progress: Progress | None) -> ReplicaStatus:

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from admin_rig import tree
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from visitor import Reply
 
-from resumable.http.admin import Admin
 from resumable.http.dead import AT_ONCE, DeadEvents
 from resumable.http.streaming import StreamingSite
 from tests.events.outbox import MemoryOutbox, fact
@@ -22,7 +22,7 @@ class Desk:
     def __init__(self) -> None:
         self.outbox = MemoryOutbox(["hook"])
         self.wakes = 0
-        self.tree = Admin(None, None, DeadEvents(self.outbox, ["hook"], self.wake))  # type: ignore[arg-type]
+        self.tree = tree(dead=DeadEvents(self.outbox, ["hook"], self.wake))
 
     def wake(self) -> None:
         self.wakes += 1
@@ -52,45 +52,45 @@ def desk() -> Desk:
 def test_dead_events_are_counted_shown_and_replayed(desk: Desk) -> None:
     desk.outbox.post(fact("w", at=5.0))
     desk.bury("u")
-    assert desk.told("GET", "/hooks") == {
-        "hooks": {"hook": {"waiting": 1, "dead": 1, "oldest": "1970-01-01T00:00:05Z"}}
+    assert desk.told("GET", "/v1/hooks") == {
+        "hooks": {"hook": {"waiting": 1, "dead": 1, "oldest": "1970-01-01T00:00:05.000Z"}}
     }
-    assert desk.told("GET", "/hooks/hook/dead") == {
+    assert desk.told("GET", "/v1/hooks/hook/dead") == {
         "dead": [
             {
                 "seq": 2,
                 "upload": "u",
                 "event": "created",
-                "time": "1970-01-01T00:00:10Z",
+                "time": "1970-01-01T00:00:10.000Z",
                 "attempts": 1,
                 "error": "it answered 500",
-                "dead_since": "1970-01-01T00:01:39Z",
+                "dead_since": "1970-01-01T00:01:39.000Z",
             }
         ],
         "next": None,
     }
-    assert desk.told("POST", "/hooks/hook/replay") == {"replayed": 1}
+    assert desk.told("POST", "/v1/hooks/hook/replay") == {"replayed": 1}
     assert desk.wakes == 1
-    assert desk.told("GET", "/hooks")["hooks"]["hook"]["dead"] == 0
+    assert desk.told("GET", "/v1/hooks")["hooks"]["hook"]["dead"] == 0
 
 
 def test_many_dead_events_come_in_pages(desk: Desk) -> None:
     for number in range(AT_ONCE + 1):
         desk.bury(f"u{number}")
-    first = desk.told("GET", "/hooks/hook/dead")
+    first = desk.told("GET", "/v1/hooks/hook/dead")
     assert (len(first["dead"]), first["next"]) == (AT_ONCE, AT_ONCE)
-    last = desk.told("GET", f"/hooks/hook/dead?after={first['next']}")
+    last = desk.told("GET", f"/v1/hooks/hook/dead?after={first['next']}")
     assert ([each["upload"] for each in last["dead"]], last["next"]) == ([f"u{AT_ONCE}"], None)
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/hooks/other/dead", 404),
-        ("POST", "/hooks/other/replay", 404),
-        ("GET", "/hooks/hook/replay", 405),
-        ("GET", "/hooks/hook/dead?after=-1", 400),
-        ("GET", "/hooks/hook/dead?after=%C2%B2", 400),
+        ("GET", "/v1/hooks/other/dead", 404),
+        ("POST", "/v1/hooks/other/replay", 404),
+        ("GET", "/v1/hooks/hook/replay", 405),
+        ("GET", "/v1/hooks/hook/dead?after=-1", 400),
+        ("GET", "/v1/hooks/hook/dead?after=%C2%B2", 400),
     ],
 )
 def test_what_makes_no_sense_is_refused(desk: Desk, method: str, path: str, status: int) -> None:
@@ -98,5 +98,6 @@ def test_what_makes_no_sense_is_refused(desk: Desk, method: str, path: str, stat
 
 
 def test_without_hooks_there_is_nothing(desk: Desk) -> None:
-    desk.tree = Admin(None, None)  # type: ignore[arg-type]
-    assert desk.ask("GET", "/hooks").status == 404
+    desk.tree = tree()
+    assert desk.told("GET", "/v1/hooks") == {"hooks": {}}
+    assert desk.ask("GET", "/v1/hooks/hook/dead").status == 404

@@ -14,6 +14,7 @@ from resumable.startup import taken_apart
 
 EXAMPLES = [
     ("admin-listen", "tcp:9090:interface=127.0.0.1", ("tcp:9090:interface=127.0.0.1",)),
+    ("admin-token-file", "/etc/resumable/token", Path("/etc/resumable/token")),
     ("ready-remotes", "required", "required"),
     ("log-format", "json", "json"),
     ("log-level", "debug", "debug"),

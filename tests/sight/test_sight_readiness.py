@@ -10,12 +10,12 @@ from twisted.internet.task import Clock
 
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.cross_origin import CrossOrigin
-from resumable.http.admin import Admin
 from resumable.http.cors import Cors
 from resumable.http.origin import Origin
 from resumable.http.readiness import FRESH, PATIENCE, Readiness
 from resumable.http.root import Root
 from resumable.http.tus import TusResource
+from tests.http.admin_rig import tree
 from tests.http.visitor import Nothing
 from tests.sight.sight_rig import Listening, Site
 
@@ -128,13 +128,8 @@ def public(readiness: Readiness) -> Site:
     return Site(tree=Root(tus, "/files/", readiness))
 
 
-class NoFigures:
-    async def render(self) -> bytes:
-        return b"x 1\n"
-
-
 def for_operators(readiness: Readiness) -> Site:
-    return Site(tree=Admin(NoFigures(), readiness).resource)
+    return Site(tree=tree(readiness).resource)
 
 
 def test_the_public_answer_is_one_word() -> None:

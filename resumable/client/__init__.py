@@ -1,1 +1,0 @@
-"""The program ``resumable``: what an operator types."""

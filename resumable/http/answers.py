@@ -1,0 +1,37 @@
+"""JSON as an answer to operators, and how times are written in it.
+
+Changes when the form of these answers does. Invariant: nothing of it is kept by a cache, or taken for something else by
+a browser. Times are RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from resumable.http.streaming import StreamingRequest
+
+
+def respond(request: StreamingRequest, document: object, media_type: bytes = b"application/json") -> bytes:
+    """Set status 200 and the fields; answers the body."""
+    body = json.dumps(document, indent=2).encode() + b"\n"
+    request.setResponseCode(200)
+    request.set_field(b"content-type", media_type)
+    request.set_field(b"content-length", b"%d" % len(body))
+    request.set_field(b"cache-control", b"no-store")
+    request.set_field(b"x-content-type-options", b"nosniff")
+    return body
+
+
+def nothing(request: StreamingRequest) -> bytes:
+    """204: it is done, and there is nothing to tell."""
+    request.setResponseCode(204)
+    request.set_field(b"cache-control", b"no-store")
+    return b""
+
+
+def written(seconds: float | None) -> str | None:
+    """A time since the epoch, or None."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

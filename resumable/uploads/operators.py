@@ -1,0 +1,153 @@
+"""The use cases of operators: to look through all uploads, end some, send on what was given up, and drain the server.
+
+Reason to change: what an operator may ask for. Invariants: looking disturbs no hold; one request looks at `MOST_ROWS`
+rows, or changes little more than `MOST_CHANGED` uploads, and says where it stopped. Hooks aren't asked whether an
+operator may do something, and are told of it afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, TypeVar
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, gatherResults
+
+from resumable.catalog.listing import ROWS
+from resumable.interfaces import Upload
+from resumable.listing import Filter, IListing
+from resumable.protocol.errors import BadRequest, Conflict, Gone, NotFound
+from resumable.uploads.engine import Engine, as_answer
+from resumable.uploads.lookup import present
+from resumable.uploads.status import UploadStatus, status_from
+from resumable.uploads.uploads import Uploads
+
+MOST_ROWS: Final = 50 * ROWS
+MOST_CHANGED: Final = 10_000
+AT_ONCE: Final = 100
+"""Uploads that are read in one job of the catalog, and made into statuses in one go."""
+
+T = TypeVar("T")
+
+
+@frozen
+class Page:
+    """``place``: where to go on, which may be before anything was found; None: there is nothing behind."""
+
+    statuses: Sequence[UploadStatus]
+    place: int | None
+
+
+@frozen
+class Restarted:
+    """How many replicas are tried again; ``more``: ask again for those that are left."""
+
+    count: int
+    more: bool
+
+
+@frozen
+class Left:
+    """What a drained server still has: uploads that aren't finished, requests that append, and by the name of their
+    remote replicas that aren't there yet or have to be removed."""
+
+    unfinished: int
+    appending: int
+    replicas: Mapping[str, int]
+
+
+class Operators:
+    """``remotes``: the names of those that there are. Every method raises TusError only."""
+
+    def __init__(self, uploads: Uploads, listing: IListing, remotes: Collection[str] = ()) -> None:
+        self._uploads = uploads
+        self._remotes = remotes
+        self._engine: Engine = uploads.engine
+        self._listing = listing
+
+    async def page(self, wanted: Filter, place: int | None, limit: int, newest: bool = False) -> Page:
+        """Up to ``limit`` of those that match, behind that place."""
+        found: list[UploadStatus] = []
+        for _ in range(MOST_ROWS // ROWS):
+            some = min(AT_ONCE, limit - len(found))
+            look = await self._asked(self._listing.look(wanted, place, some, newest))
+            found += [status_from(self._engine, upload, replicas) for upload, replicas in look.uploads]
+            place = look.place
+            if place is None or len(found) == limit:
+                break
+        return Page(found, place)
+
+    async def show(self, upload_id: str) -> UploadStatus:
+        """One of them, even if it is gone."""
+        upload = await self._asked(self._engine.catalog.get(upload_id))
+        if upload is None:
+            raise NotFound("There is no such upload.")
+        replicas = self._engine.replicas
+        return status_from(self._engine, upload, () if replicas is None else await self._asked(replicas.of(upload_id)))
+
+    async def stop(self, upload_id: str) -> None:
+        """End an upload that isn't finished; the request that appends to it is told that it is gone."""
+        self._check_unfinished(await present(self._engine, upload_id))
+        await self._engine.holds.evict(upload_id, Gone("The upload was stopped."))
+        self._check_unfinished(await present(self._engine, upload_id))  # the last byte may just have been committed
+        await self._uploads.stop_upload(upload_id)
+
+    async def remove(self, upload_id: str) -> None:
+        """End any upload, as its client could, and its objects with it where that is what DELETE does."""
+        await self._uploads.stop_upload(upload_id)
+
+    async def retry(self, upload_id: str, remote: str | None) -> int:
+        """Try its parked replicas again, in one remote or in all; answers how many there were."""
+        self._check_remote(remote)
+        return await self._uploads.restart(upload_id, remote)
+
+    async def retry_all(self, remote: str) -> Restarted:
+        """Try everything again that was parked for that remote."""
+        self._check_remote(remote)
+        count, place = 0, None
+        while True:
+            parked = await self._asked(self._listing.parked(remote, place))
+            place = parked.place
+            for start in range(0, len(parked.upload_ids), AT_ONCE):
+                some = parked.upload_ids[start : start + AT_ONCE]
+                restarts = [Deferred.fromCoroutine(self._restarted(each, remote)) for each in some]
+                count += sum(await gatherResults(restarts, consumeErrors=True))
+            if place is None or count >= MOST_CHANGED:
+                return Restarted(count, place is not None)
+
+    def begin_drain(self) -> None:
+        """No upload begins any more."""
+        self._engine.drain.begin(self._engine.wall)
+
+    def end_drain(self) -> None:
+        """Uploads may begin again."""
+        self._engine.drain.end()
+
+    async def left(self) -> Left:
+        """What has to be waited for until the server may be stopped for good."""
+        engine = self._engine
+        replicas: Mapping[str, int] = {}
+        if engine.replicas is not None:
+            replicas = await self._asked(engine.replicas.unfinished())
+        return Left(await self._asked(self._listing.unfinished()), engine.holds.count, replicas)
+
+    async def _restarted(self, upload_id: str, remote: str) -> int:
+        try:
+            return await self._uploads.restart(upload_id, remote)
+        except (NotFound, Gone):
+            return 0
+
+    async def _asked(self, answer: Deferred[T]) -> T:
+        try:
+            return await answer
+        except Exception as error:
+            raise as_answer(error, "") from error
+
+    def _check_remote(self, remote: str | None) -> None:
+        if remote is not None and remote not in self._remotes:
+            raise BadRequest("remote: there is no remote of that name.")
+
+    @staticmethod
+    def _check_unfinished(upload: Upload) -> None:
+        if upload.finished:
+            raise Conflict("The upload is finished; DELETE removes it.")

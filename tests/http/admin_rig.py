@@ -1,0 +1,171 @@
+"""The admin API over the real use cases, on their clock; every answer is held against the API's own description.
+
+Changes when the API's parts do.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from jsonschema import Draft202012Validator, FormatChecker
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from resumable.http.admin import Admin, Desk
+from resumable.http.clearance import Anybody, Clearance
+from resumable.http.dead import DeadEvents
+from resumable.http.openapi import description
+from resumable.http.overview import Overview, Parts
+from resumable.http.readiness import Readiness
+from resumable.http.streaming import StreamingSite
+from resumable.metrics.remotes import Behind
+from resumable.replication.settings import Figures as RemoteFigures
+from resumable.spool import Budget
+from resumable.uploads.census import Census
+from resumable.uploads.operators import Operators
+from tests.events.outbox import MemoryOutbox
+from tests.http.visitor import Reply
+from tests.uploads.harness import Machine, Server
+
+DOCUMENT = description()
+ROUTES = Admin.app.url_map
+
+
+@contextmanager
+def serving(**options: Any) -> Iterator[Server]:
+    """A server of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place) / "run"
+        directory.mkdir()
+        server = Server(Machine(directory), **options)
+        yield server.start()
+        server.bury()
+
+
+class NoFigures:
+    """One figure, for nothing."""
+
+    async def render(self) -> bytes:
+        return b"x 1\n"
+
+
+def tree(readiness: Any = None, dead: Any = None, clearance: Clearance | None = None) -> Admin:
+    """One that can't be asked about uploads."""
+    desk = Desk(NoFigures(), readiness, None, None, dead)  # type: ignore[arg-type]
+    return Admin(desk, clearance or Anybody())
+
+
+def lane(**more: Any) -> Any:
+    """A remote as it is looked at."""
+    remote = SimpleNamespace(required=True)
+    figures = RemoteFigures(parts=4, bytes=400)
+    figures.failures["Unreachable"] = 2
+    return SimpleNamespace(
+        **{"remote": remote, "figures": figures, "queued": 7, "active": 2, "down": False, "pause": 0.0, **more}
+    )
+
+
+class Office:
+    """Operators in front of a server, its remotes ``far`` and ``near``, and its hook ``hook``."""
+
+    def __init__(self, server: Server, clearance: Clearance | None = None) -> None:
+        self.server = server
+        self.outbox = MemoryOutbox(["hook"])
+        self.lanes = {"far": lane(), "near": lane(down=True, pause=3.5)}
+        self.disk: Any = (1000, 500)
+        self.readiness = Readiness({"drain": self._drain}, server.clock)
+        operators = Operators(server.uploads, server.catalog.listing, self.lanes)
+        parts = Parts(
+            version="1.2.3",
+            started_at=server.engine.wall(),
+            clock=server.clock,
+            engine=server.engine,
+            budget=Budget(),
+            disk=self._disk,
+            census=Census(server.catalog.listing, server.clock, server.engine.wall),
+            readiness=self.readiness,
+            lanes=self.lanes,
+            lags=SimpleNamespace(of=self._lag),  # type: ignore[arg-type]
+        )
+        dead = DeadEvents(self.outbox, ["hook"], lambda: None)
+        desk = Desk(NoFigures(), self.readiness, operators, Overview(parts, operators), dead)
+        self.admin = Admin(desk, clearance or Anybody())
+        self.site = StreamingSite(self.admin.resource, reactor=Clock())
+
+    async def _drain(self) -> str | None:
+        return None if self.server.engine.drain.since is None else "no upload may begin"
+
+    async def _disk(self) -> tuple[int, int]:
+        if isinstance(self.disk, Exception):
+            raise self.disk
+        answer: tuple[int, int] = self.disk
+        return answer
+
+    async def _lag(self, name: str) -> Behind:
+        return Behind(700, 60.0)
+
+    def ask(self, method: str, target: str, *fields: str) -> Reply:
+        """The answer to one request, which is as described."""
+        wire = StringTransport()
+        channel = self.site.buildProtocol(None)
+        channel.makeConnection(wire)
+        lines = [f"{method} {target} HTTP/1.1", "Host: t", "Content-Length: 0", *fields, "", ""]
+        channel.dataReceived("\r\n".join(lines).encode("latin-1"))
+        self.server.pump()
+        reply = Reply(wire.value())
+        check(method, target, reply)
+        return reply
+
+    def told(self, method: str, target: str, *fields: str, status: int = 200) -> Any:
+        """The document that is answered."""
+        reply = self.ask(method, target, *fields)
+        assert reply.status == status, reply.body
+        return json.loads(reply.body)
+
+    def refused(self, method: str, target: str, *fields: str) -> tuple[int, str]:
+        """Status and words of a problem."""
+        reply = self.ask(method, target, *fields)
+        assert reply.get("Content-Type") == "application/problem+json", reply.body
+        return reply.status, json.loads(reply.body)["detail"]
+
+    def ids(self, query: str = "") -> list[str]:
+        return [each["id"] for each in self.told("GET", f"/v1/uploads?{query}")["uploads"]]
+
+
+def operation(method: str, path: str) -> Mapping[str, Any] | None:
+    """What describes such a request; None: nothing does."""
+    parts = path.strip("/").split("/")
+    for template, operations in DOCUMENT["paths"].items():
+        names = template.strip("/").split("/")
+        if len(names) == len(parts) and all(
+            name == part or name[0] == "{" for name, part in zip(names, parts, strict=True)
+        ):
+            found: Mapping[str, Any] | None = operations.get(method.lower())
+            return found
+    return None
+
+
+def check(method: str, target: str, reply: Reply) -> None:
+    """That the description has such an answer, and the answer that form."""
+    described = operation(method, target.partition("?")[0])
+    if described is None:
+        assert reply.status in (404, 405), f"{method} {target} is answered {reply.status} and not described"
+        return
+    responses = described["responses"]
+    assert str(reply.status) in responses, f"{method} {target}: {reply.status} is not described"
+    content = responses[str(reply.status)].get("content")
+    if content is None:
+        assert not reply.body
+        return
+    (media_type,) = content
+    assert (reply.get("Content-Type") or "").partition(";")[0] == media_type
+    if media_type.endswith("json"):
+        schema = {**content[media_type]["schema"], "components": DOCUMENT["components"]}
+        validator = Draft202012Validator(schema, format_checker=FormatChecker())
+        validator.validate(json.loads(reply.body))
