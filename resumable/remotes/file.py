@@ -36,6 +36,7 @@ from resumable.remotes.interfaces import (
     Transient,
     Unfinished,
 )
+from resumable.remotes.reading import IObjectStream, IReadable, Pieces, check_span, finalised
 from resumable.remotes.records import Record, State
 from resumable.remotes.regions import check_chunk, copy
 from resumable.remotes.urls import Means, RemoteSpec, Scheme
@@ -45,7 +46,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@implementer(IKeyed, IDeletable, IProbe, ISweeper)
+@implementer(IKeyed, IDeletable, IProbe, IReadable, ISweeper)
 class FileRemote:
     """Takes chunks in order. ``now`` is the time in seconds since the epoch."""
 
@@ -93,6 +94,10 @@ class FileRemote:
     def delete_object(self, upload_id: str) -> Deferred[bool]:
         """See IDeletable. A foreign file of the same size under the same name can't be told from ours."""
         return Deferred.fromCoroutine(self._delete(upload_id))
+
+    def read_object(self, upload_id: str, start: int, size: int) -> Deferred[IObjectStream]:
+        """See IReadable. A foreign file of the same size under the same name can't be told from ours."""
+        return Deferred.fromCoroutine(self._read(upload_id, start, size))
 
     def probe(self) -> Deferred[None]:
         """See IProbe."""
@@ -211,6 +216,17 @@ class FileRemote:
             await self._run(self._directory.remove_object, record.key)
         await records.save(self._journal, upload_id, Record(record.key, State.OVER))
         return ours
+
+    async def _read(self, upload_id: str, start: int, size: int) -> IObjectStream:
+        record = await records.load_started(self._journal, upload_id)
+        total = finalised(record.stored)
+        check_span(start, size, total)
+
+        async def read(offset: int, size: int) -> bytes:
+            return await self._run(self._directory.read_object, record.key, total, offset, size)
+
+        await read(start, 0)
+        return Pieces(read, start, size)
 
     async def _list(self, limit: int, after: Unfinished | None) -> Sequence[Unfinished]:
         found = await self._run(self._directory.unfinished)

@@ -30,8 +30,10 @@ _NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, err
 class FileSystem(Protocol):
     """What is needed of a file system; `resumable.spool.Disk` is one. All block and raise OSError."""
 
-    def open(self, path: str, create: bool = False) -> int: ...
+    def open(self, path: str, create: bool = False, read_only: bool = False) -> int: ...
     def writev(self, fd: int, buffers: Sequence[bytes], offset: int) -> None: ...
+    def read(self, fd: int, size: int, offset: int) -> bytes: ...
+    def size(self, fd: int) -> int: ...
     def fdatasync(self, fd: int) -> None: ...
     def truncate(self, fd: int, size: int) -> None: ...
     def close(self, fd: int) -> None: ...
@@ -175,6 +177,21 @@ class Directory:
         target = self._target(key)
         self._disk.unlink(target)
         self._sync_names(target.rpartition("/")[0])
+
+    def read_object(self, key: str, total: int, offset: int, size: int) -> bytes:
+        """These bytes of the object, which has ``total``; none where none are asked for. NotThere: it is another."""
+        self._check_marker()
+        try:
+            fd = self._disk.open(self._target(key), read_only=True)
+        except FileNotFoundError:
+            self.check()
+            raise NotThere("the object is gone") from None
+        try:
+            if self._disk.size(fd) != total:
+                raise NotThere("what is under the key is another object than the upload's")
+            return self._disk.read(fd, size, offset) if size else b""
+        finally:
+            self._disk.close(fd)
 
     def unfinished(self) -> list[str]:
         """The ids that have an unfinished file."""

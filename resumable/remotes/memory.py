@@ -36,6 +36,7 @@ from resumable.remotes.interfaces import (
     Unfinished,
 )
 from resumable.remotes.memory_store import MemoryStore, Object, Open
+from resumable.remotes.reading import BytesStream, IObjectStream, IReadable, check_span, finalised, not_ours
 from resumable.remotes.records import Record, State
 from resumable.remotes.regions import check_chunk, copy
 
@@ -44,7 +45,7 @@ __all__ = ["Fault", "Faults", "MemoryRemote", "MemoryStore"]
 R = TypeVar("R")
 
 
-@implementer(IKeyed, IDeletable, IProbe, ISweeper)
+@implementer(IKeyed, IDeletable, IProbe, IReadable, ISweeper)
 class MemoryRemote:
     """``calls`` are the operations so far, with their upload ids. ``latency``: seconds of the clock that each takes."""
 
@@ -98,6 +99,10 @@ class MemoryRemote:
     def delete_object(self, upload_id: str) -> Deferred[bool]:
         """See IDeletable."""
         return self._do("delete_object", upload_id, lambda fault: self._delete(upload_id))
+
+    def read_object(self, upload_id: str, start: int, size: int) -> Deferred[IObjectStream]:
+        """See IReadable."""
+        return self._do("read_object", upload_id, lambda fault: self._read(upload_id, start, size))
 
     def probe(self) -> Deferred[None]:
         """See IProbe."""
@@ -194,6 +199,14 @@ class MemoryRemote:
         if record.state is State.STORED:
             await records.save(self._journal, upload_id, evolve(record, state=State.OVER, stored=None))
         return ours
+
+    async def _read(self, upload_id: str, start: int, size: int) -> IObjectStream:
+        record = await records.load_started(self._journal, upload_id)
+        check_span(start, size, finalised(record.stored))
+        there = self.store.objects.get(record.key)
+        if there is None or there.upload_id != upload_id or len(there.data) != record.size:
+            raise not_ours()
+        return BytesStream(there.data[start : start + size])
 
     async def _list(self, limit: int, after: Unfinished | None) -> Sequence[Unfinished]:
         found = sorted((part.key, handle, part.started_at) for handle, part in self.store.unfinished.items())

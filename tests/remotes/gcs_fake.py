@@ -199,7 +199,7 @@ class FakeApi(resource.Resource):
             raise Refused(401, "Invalid Credentials", "authError")
         if match[1]:
             return self.upload(request, query, body)
-        return self.object(method, unquote(match[3]), query)
+        return self.object(method, unquote(match[3]), query, request.getHeader("range"))
 
     def upload(self, request: Any, query: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
         condition = query.get("ifGenerationMatch")
@@ -230,7 +230,9 @@ class FakeApi(resource.Resource):
             return 308, {"Range": f"bytes=0-{got - 1}"} if got else {}, b""
         return 200, {}, json.dumps(got).encode()
 
-    def object(self, method: str, key: str, query: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+    def object(
+        self, method: str, key: str, query: dict[str, str], wanted: str | None
+    ) -> tuple[int, dict[str, str], bytes]:
         if key not in self.store.objects:
             raise Refused(404, f"No such object: {self.store.bucket}/{key}", "notFound")
         data, made = self.store.objects[key]
@@ -238,4 +240,14 @@ class FakeApi(resource.Resource):
             self.store.check_generation(key, query.get("ifGenerationMatch"))
             del self.store.objects[key]
             return 204, {}, b""
-        return 200, {}, data if query.get("alt") == "media" else json.dumps(made).encode()
+        if query.get("generation", made["generation"]) != made["generation"]:
+            raise Refused(404, f"No such object: {self.store.bucket}/{key}", "notFound")
+        if query.get("alt") != "media":
+            return 200, {}, json.dumps(made).encode()
+        if wanted is None:
+            return 200, {}, data
+        first, last = (int(each) for each in wanted.removeprefix("bytes=").split("-"))
+        if first >= len(data):
+            raise Refused(416, "", "requestedRangeNotSatisfiable")
+        piece = data[first : last + 1]
+        return 206, {"Content-Range": f"bytes {first}-{first + len(piece) - 1}/{len(data)}"}, piece

@@ -20,6 +20,7 @@ import pytest
 from attrs import frozen
 from twisted.internet import reactor
 
+from resumable.remotes.http.streams import Opened
 from resumable.remotes.http.transport import Answer, IHttp
 from tests.remotes.gcs_fake import FakeApi, FakeStore
 from tests.remotes.s3_servers import _found, _free_port, _running
@@ -39,6 +40,9 @@ class Bent:
         self, method: str, url: str, headers: Mapping[str, str], body: Any, *, largest: int, patience: float = 1.0
     ) -> Answer:
         return await self.http.request(method, url, headers, body, largest=largest, patience=patience)
+
+    async def stream(self, url: str, headers: Mapping[str, str]) -> Opened:
+        return await self.http.stream(url, headers)
 
     def close(self) -> Any:
         return self.http.close()

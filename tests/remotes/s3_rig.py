@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 from attrs import define
 from twisted.internet import reactor
@@ -89,6 +91,15 @@ async def upload(remote: Any, upload_id: str, data: bytes, metadata: dict[str, b
     for part in plan.parts(len(data)):
         await remote.write_chunk(upload_id, part.offset, BytesRegion(data[part.offset : part.end]), part.size)
     return await remote.finalize_upload(upload_id)
+
+
+def fetched(url: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
+    """What a GET of somebody without credentials is answered with. Blocks."""
+    try:
+        with urlopen(Request(url, headers=dict(headers))) as answer:
+            return answer.status, {name.lower(): value for name, value in answer.headers.items()}, answer.read()
+    except HTTPError as error:
+        return error.code, {name.lower(): value for name, value in error.headers.items()}, error.read()
 
 
 def tiny(size: int = 64 << 10) -> PartLimits:

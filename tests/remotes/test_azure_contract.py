@@ -12,10 +12,12 @@ from typing import ClassVar
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 
 from resumable.remotes.contract import RemoteContract
 from tests.remotes.azure_rig import rig
 from tests.remotes.azure_servers import azurite
+from tests.remotes.s3_rig import fetched
 
 
 class TestAzurite(RemoteContract, unittest.TestCase):
@@ -55,6 +57,9 @@ class TestAzurite(RemoteContract, unittest.TestCase):
 
     def put_foreign(self, key: str, data: bytes) -> None:
         self.blocked(self.rig.put(key, data))
+
+    def fetch(self, url, headers):
+        return pytest_twisted.blockon(deferToThread(fetched, url, headers))
 
     def settle(self) -> None:
         pytest_twisted.blockon(deferLater(reactor, 0))

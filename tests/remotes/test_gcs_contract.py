@@ -11,11 +11,13 @@ from tempfile import TemporaryDirectory
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 
 from resumable.remotes import keys
 from resumable.remotes.contract import RemoteContract
 from tests.remotes.gcs_rig import QUANTUM, rig
 from tests.remotes.gcs_servers import started
+from tests.remotes.s3_rig import fetched
 
 
 class Against(RemoteContract):
@@ -56,6 +58,9 @@ class Against(RemoteContract):
 
     def put_foreign(self, key: str, data: bytes) -> None:
         self.blocked(self.rig.put(key, data))
+
+    def fetch(self, url, headers):
+        return pytest_twisted.blockon(deferToThread(fetched, url, headers))
 
     def settle(self) -> None:
         pytest_twisted.blockon(deferLater(reactor, 0))

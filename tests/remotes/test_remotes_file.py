@@ -103,6 +103,8 @@ class Process:
 
 
 class TestOnASimulatedDisk(RemoteContract, SynchronousTestCase):
+    carries_ids = False
+
     def setUp(self):
         self.disk = mounted()
         super().setUp()
@@ -129,6 +131,8 @@ class TestOnASimulatedDisk(RemoteContract, SynchronousTestCase):
 
 
 class TestOnARealDisk(RemoteContract, SynchronousTestCase):
+    carries_ids = False
+
     def setUp(self):
         self.directory = tempfile.TemporaryDirectory()
         self.addCleanup(self.directory.cleanup)

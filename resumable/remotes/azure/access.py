@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,24 @@ from attrs import field, frozen
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import DefaultAzureCredential
-from azure.storage.blob import BlobServiceClient, ContainerClient
+from azure.storage.blob import (
+    BlobSasPermissions,
+    BlobServiceClient,
+    ContainerClient,
+    UserDelegationKey,
+    generate_blob_sas,
+)
 from requests.adapters import HTTPAdapter
 
 from resumable.remotes.azure.choices import FILES, VARIABLES, Auth
+from resumable.remotes.reading import Presented
 from resumable.remotes.regions import STEP
 from resumable.trace import REQUEST
+
+KEY_LIFETIME = timedelta(hours=1)
+"""For which a key that signs for an identity is kept and used again."""
+SKEW = 300.0
+"""Seconds that this machine's clock may be ahead of the store's."""
 
 
 @frozen
@@ -80,6 +93,8 @@ class Access:
         self._secret = secret_from(options, environ)
         self._account = options.get("account", "")
         self._transport = _transport(timeout, connections)
+        self._service: BlobServiceClient
+        self._delegated: tuple[UserDelegationKey, datetime] | None = None
         self.client = self._connect()
 
     def renew(self, refused: ContainerClient) -> bool:
@@ -95,6 +110,41 @@ class Access:
         self.client = self._connect()
         return True
 
+    def signed_url(self, key: str, presented: Presented, now: float) -> str | None:
+        """A URL with a SAS that lets anybody read this blob. ``now``: seconds since the epoch. None: see ISigning.
+
+        A SAS that we were given ourselves signs nothing, and is never given on.
+        """
+        client = self.client
+        until = datetime.fromtimestamp(now + presented.lifetime, UTC)
+        account_key = getattr(client.credential, "account_key", None)
+        signing: dict[str, Any] = {"account_key": account_key}
+        if self._secret.auth is Auth.IDENTITY:
+            signing = {"user_delegation_key": self._delegation_key(now, until)}
+        elif not account_key:
+            return None
+        blob = client.get_blob_client(key)
+        signature = generate_blob_sas(
+            blob.account_name or self._account,
+            blob.container_name,
+            blob.blob_name,
+            permission=BlobSasPermissions(read=True),
+            expiry=until,
+            content_type=presented.content_type,
+            content_disposition=presented.disposition,
+            cache_control="private, no-store",
+            protocol="https" if blob.url.startswith("https:") else None,
+            **signing,
+        )
+        return f"{blob.url}?{signature}"
+
+    def _delegation_key(self, now: float, until: datetime) -> UserDelegationKey:
+        """One that is good until then, with which an identity signs."""
+        if self._delegated is None or self._delegated[1] < until:
+            start, end = datetime.fromtimestamp(now - SKEW, UTC), until + KEY_LIFETIME
+            self._delegated = self._service.get_user_delegation_key(start, end), end
+        return self._delegated[0]
+
     def close(self) -> None:
         """Close all connections."""
         self._transport.close()
@@ -109,6 +159,7 @@ class Access:
                 self._check_account(service)
             else:
                 service = BlobServiceClient(self._url(), self._credential(), **more)
+            self._service, self._delegated = service, None
             return service.get_container_client(self._container)
         except ValueError as error:
             # the SDK's words may hold what it was given

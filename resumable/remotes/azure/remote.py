@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from zope.interface import implementer
 
 from resumable.remotes import keys
@@ -21,6 +21,7 @@ from resumable.remotes.azure.blocks import LIMITS, UNKNOWN_LENGTH
 from resumable.remotes.azure.calls import Calls
 from resumable.remotes.azure.finishing import Finishing
 from resumable.remotes.azure.properties import properties_for
+from resumable.remotes.azure.reading import Reading
 from resumable.remotes.azure.records import Blocks, Record, Records
 from resumable.remotes.azure.store import Store
 from resumable.remotes.azure.sweeping import Sweeping
@@ -40,11 +41,12 @@ from resumable.remotes.interfaces import (
     Unfinished,
 )
 from resumable.remotes.plan import PART_SIZE, TooLarge, plan_for
+from resumable.remotes.reading import IObjectStream, IReadable, ISigning, Presented
 from resumable.remotes.records import State
 from resumable.remotes.regions import check_chunk
 
 
-@implementer(IKeyed, IPartRemote, IDeletable, IProbe, ISweeper, IClosable)
+@implementer(IKeyed, IPartRemote, IDeletable, IProbe, IReadable, ISigning, ISweeper, IClosable)
 class AzureRemote:
     """One container and prefix. ``now``: seconds since the epoch. ``calls`` are closed with it."""
 
@@ -54,6 +56,7 @@ class AzureRemote:
         calls: Calls,
         journal: IJournal,
         now: Callable[[], float],
+        reading: Reading,
         *,
         template: keys.KeyTemplate | None = None,
         client_metadata: bool = True,
@@ -63,6 +66,7 @@ class AzureRemote:
         self._calls = calls
         self._records = Records(journal)
         self._now = now
+        self._reading = reading
         self._template = template or keys.parse()
         self._client_metadata = client_metadata
         self._part_size = part_size
@@ -104,6 +108,22 @@ class AzureRemote:
         """See IDeletable."""
         return Deferred.fromCoroutine(self._delete(upload_id))
 
+    def read_object(self, upload_id: str, start: int, size: int) -> Deferred[IObjectStream]:
+        """See IReadable."""
+
+        async def read() -> IObjectStream:
+            return await self._reading.open(upload_id, await self._records.started(upload_id), start, size)
+
+        return Deferred.fromCoroutine(read())
+
+    def signed_url(self, upload_id: str, presented: Presented) -> Deferred[str | None]:
+        """See ISigning."""
+
+        async def sign() -> str | None:
+            return await self._reading.url(upload_id, await self._records.started(upload_id), presented)
+
+        return Deferred.fromCoroutine(sign())
+
     def probe(self) -> Deferred[None]:
         """See IProbe."""
         return Deferred.fromCoroutine(self._store.probe(self._template.prefix))
@@ -118,7 +138,8 @@ class AzureRemote:
 
     def close(self) -> Deferred[None]:
         """See IClosable. Fires when all threads have ended, which takes up to the time-out of a request."""
-        return Deferred.fromCoroutine(self._calls.close())
+        closing = [Deferred.fromCoroutine(each.close()) for each in (self._reading, self._calls)]
+        return gatherResults(closing).addCallback(lambda _: None)
 
     async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None) -> str:
         record = await self._records.load(upload_id)

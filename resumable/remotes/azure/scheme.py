@@ -16,6 +16,8 @@ from resumable.remotes.schemes import Means, RemoteSpec, Scheme, flag
 if TYPE_CHECKING:
     from resumable.remotes.azure.remote import AzureRemote
 
+READERS = 8
+"""Threads for downloads, so that who reads slowly holds up no upload."""
 SPARE = 2
 """Threads beside those for parts, so that what is small doesn't wait for what is slow."""
 
@@ -25,20 +27,24 @@ def make(spec: RemoteSpec, means: Means) -> AzureRemote:
     from resumable.remotes.azure.access import Access
     from resumable.remotes.azure.calls import Calls
     from resumable.remotes.azure.properties import BlobOptions
+    from resumable.remotes.azure.reading import Reading
     from resumable.remotes.azure.remote import AzureRemote
     from resumable.remotes.azure.store import Store
 
     options = spec.options
     threads = means.parts + SPARE
-    access = Access(spec.bucket, options, means.environ, timeout=means.timeout, connections=threads)
+    access = Access(spec.bucket, options, means.environ, timeout=means.timeout, connections=threads + READERS)
     calls = Calls(means.reactor, access, threads, means.now, means.memory)
+    readers = Calls(means.reactor, access, READERS, means.now)
     blobs = BlobOptions(TIERS.get(options.get("tier", "")), options.get("encryption-scope"))
-    store = Store(calls, spec.bucket, blobs, spec.replace, options.get("abort", "drop") == "drop")
+    drops = options.get("abort", "drop") == "drop"
+    store, read = (Store(each, spec.bucket, blobs, spec.replace, drops) for each in (calls, readers))
     return AzureRemote(
         store,
         calls,
         means.journal,
         means.now,
+        Reading(read, readers, access, means.now),
         template=spec.template,
         client_metadata=flag(options, "metadata", True),
         part_size=part_size(options, means.part_size),

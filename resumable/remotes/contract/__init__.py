@@ -11,9 +11,10 @@ from resumable.remotes.contract.capabilities import Capabilities
 from resumable.remotes.contract.crashes import Crashes
 from resumable.remotes.contract.kit import Kit
 from resumable.remotes.contract.operations import Operations
+from resumable.remotes.contract.readers import Readers
 
 __all__ = ["RemoteContract"]
 
 
-class RemoteContract(Operations, Crashes, Capabilities, Kit):
+class RemoteContract(Operations, Crashes, Capabilities, Readers, Kit):
     """All of it. `Kit` says what a test case has to bring along."""

@@ -93,6 +93,8 @@ class Kit:
     """``chunk_size``: a size of chunks that the store takes, at least 64 KiB (S3: 5 MiB)."""
 
     chunk_size: int = 3 * STEP
+    carries_ids: bool = True
+    """Whether the store's objects say whose they are; else one of the same size may be taken for ours."""
 
     # -- to be filled in
 
@@ -102,6 +104,10 @@ class Kit:
         Let each test have an empty store, or a prefix of its own in a shared one. If the backend provides IPlanned,
         let its parts have ``chunk_size`` bytes.
         """
+        raise NotImplementedError
+
+    def fetch(self, url: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+        """What a GET by a stranger is answered with: status, headers by lower-case name, body. For ISigning only."""
         raise NotImplementedError
 
     def read_object(self, key: str) -> bytes | None:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import google.auth
 from attrs import field, frozen
 from google.auth import exceptions
+from google.auth.credentials import Signing
 from google.auth.transport.requests import Request
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
@@ -54,6 +55,12 @@ class ITokens(Protocol):
     def renew(self, refused: Token) -> Deferred[Token | None]:
         """Another, after the store has refused this one; None: there is no other."""
 
+    def sign(self, text_for: Callable[[str], bytes]) -> Deferred[tuple[str, bytes] | None]:
+        """A service account's address, and its signature (RSA, SHA-256) of what ``text_for`` makes of that.
+
+        None: these credentials sign nothing. Fails with a RemoteError.
+        """
+
 
 class Anonymous:
     """Emulators ask nobody who they are."""
@@ -62,6 +69,9 @@ class Anonymous:
         return succeed(None)
 
     def renew(self, refused: Token) -> Deferred[Token | None]:
+        return succeed(None)
+
+    def sign(self, text_for: Callable[[str], bytes]) -> Deferred[tuple[str, bytes] | None]:
         return succeed(None)
 
 
@@ -130,6 +140,17 @@ class GoogleTokens:
             return succeed(None)
         self._source = self._token = None
         return self._fetch().addCallback(lambda token: None if token == refused else token)
+
+    def sign(self, text_for: Callable[[str], bytes]) -> Deferred[tuple[str, bytes] | None]:
+        """See `ITokens.sign`. Keys of service accounts sign here, those of impersonated ones at Google."""
+        return self._pool.run(self._sign, self._source, text_for).addErrback(_told)
+
+    def _sign(self, source: Any, text_for: Callable[[str], bytes]) -> tuple[str, bytes] | None:
+        """In a thread."""
+        source = source or self._find()
+        if not isinstance(source, Signing):
+            return None
+        return source.signer_email, source.sign_bytes(text_for(source.signer_email))  # type: ignore[no-untyped-call]
 
     def _rested(self) -> bool:
         if self._looked_at is not None and self._now() - self._looked_at < PAUSE:

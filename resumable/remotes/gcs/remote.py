@@ -22,6 +22,7 @@ from zope.interface import implementer
 from resumable.remotes import keys
 from resumable.remotes.gcs.finishing import Finishing
 from resumable.remotes.gcs.objects import ObjectOptions
+from resumable.remotes.gcs.reading import Reading
 from resumable.remotes.gcs.records import Record, Records
 from resumable.remotes.gcs.requests import Requests
 from resumable.remotes.gcs.sessions import QUANTUM
@@ -41,6 +42,7 @@ from resumable.remotes.interfaces import (
     Stored,
 )
 from resumable.remotes.plan import PART_SIZE, TIB, Limits, TooLarge, plan_for
+from resumable.remotes.reading import IObjectStream, IReadable, ISigning, Presented
 from resumable.remotes.records import State
 from resumable.remotes.regions import check_chunk
 
@@ -50,7 +52,7 @@ LIMITS = Limits(
 """A session takes any number of chunks. https://docs.cloud.google.com/storage/quotas"""
 
 
-@implementer(IKeyed, IPlanned, IDeletable, IProbe, IClosable)
+@implementer(IKeyed, IPlanned, IDeletable, IProbe, IReadable, ISigning, IClosable)
 class GcsRemote:
     """One bucket and prefix. ``now``: seconds since the epoch. ``closing`` is called at the end."""
 
@@ -73,6 +75,7 @@ class GcsRemote:
         self._store = Store(requests, self._options, self._template, replace, rng)
         self._writing = Writing(self._records, self._store)
         self._finishing = Finishing(self._records, self._store, self._writing, requests.place.bucket)
+        self._reading = Reading(requests, self._store, requests.tokens, now)
         self._part_size = part_size
         self._now = now
         self._closing = closing
@@ -107,6 +110,22 @@ class GcsRemote:
     def delete_object(self, upload_id: str) -> Deferred[bool]:
         """See IDeletable."""
         return Deferred.fromCoroutine(self._delete(upload_id))
+
+    def read_object(self, upload_id: str, start: int, size: int) -> Deferred[IObjectStream]:
+        """See IReadable."""
+
+        async def read() -> IObjectStream:
+            return await self._reading.open(upload_id, await self._records.started(upload_id), start, size)
+
+        return Deferred.fromCoroutine(read())
+
+    def signed_url(self, upload_id: str, presented: Presented) -> Deferred[str | None]:
+        """See ISigning."""
+
+        async def sign() -> str | None:
+            return await self._reading.url(upload_id, await self._records.started(upload_id), presented)
+
+        return Deferred.fromCoroutine(sign())
 
     def probe(self) -> Deferred[None]:
         """See IProbe."""

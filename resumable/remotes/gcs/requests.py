@@ -9,7 +9,8 @@ Source: https://docs.cloud.google.com/storage/docs/request-endpoints
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from attrs import frozen
@@ -18,9 +19,12 @@ from resumable.remotes.errors import AuthFailed, RemoteError, Transient
 from resumable.remotes.gcs.credentials import ITokens
 from resumable.remotes.gcs.errors import error_from
 from resumable.remotes.http.bodies import BytesBody, RegionBody
+from resumable.remotes.http.streams import Opened
 from resumable.remotes.http.transport import STALE, Answer, IHttp
 from resumable.remotes.interfaces import IRegion
 from resumable.remotes.memory_held import PIECE, Memory
+
+A = TypeVar("A", Answer, Opened)
 
 GOOGLE = "https://storage.googleapis.com"
 ANSWER_SIZE = 256 << 10
@@ -67,7 +71,7 @@ class Requests:
     def __init__(self, place: Place, tokens: ITokens, http: IHttp, *, memory: Memory | None = None) -> None:
         self.place = place
         self.sent: dict[str, int] = {}
-        self._tokens = tokens
+        self.tokens = tokens
         self._http = http
         self._memory = memory or Memory()
 
@@ -91,30 +95,43 @@ class Requests:
         held = 0 if body is None or isinstance(body, bytes) else min(body.size, PIECE)
         await self._memory.acquire(held)
         try:
-            answer = await self._allowed(operation, method, url, headers or {}, body, largest, patience)
+
+            async def once(named: Mapping[str, str]) -> Answer:
+                return await self._once(operation, method, url, named, body, largest, patience)
+
+            answer = await self._allowed(url, headers or {}, once)
         finally:
             self._memory.release(held)
         if not 200 <= answer.status < 300 and answer.status not in expected:
             raise error_from(operation, answer.status, answer.headers, answer.body)
         return answer
 
+    async def stream(self, operation: str, url: str, headers: Mapping[str, str]) -> Opened:
+        """A successful answer to a GET, whose body comes piece by piece. Raises RemoteError."""
+
+        async def once(named: Mapping[str, str]) -> Opened:
+            self.sent[operation] = self.sent.get(operation, 0) + 1
+            try:
+                return await self._http.stream(url, named)
+            except RemoteError as error:
+                raise _named(error, operation) from None
+
+        opened = await self._allowed(url, headers, once)
+        if opened.status not in (200, 206):
+            raise error_from(operation, opened.status, opened.headers, opened.body)
+        return opened
+
     async def _allowed(
-        self,
-        operation: str,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: IRegion | bytes | None,
-        largest: int,
-        patience: float,
-    ) -> Answer:
-        token = await self._tokens.get() if self.place.is_here(url) else None
+        self, url: str, headers: Mapping[str, str], once: Callable[[Mapping[str, str]], Awaitable[A]]
+    ) -> A:
+        """What ``once`` answers with a token, or another if that was refused."""
+        token = await self.tokens.get() if self.place.is_here(url) else None
         for _ in range(2):
             named = {**headers, "Authorization": f"Bearer {token.value}"} if token else dict(headers)
-            answer = await self._once(operation, method, url, named, body, largest, patience)
+            answer = await once(named)
             if answer.status != 401 or token is None:
                 return answer
-            token = await self._tokens.renew(token)
+            token = await self.tokens.renew(token)
             if token is None:
                 return answer
         return answer

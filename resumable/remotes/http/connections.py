@@ -65,6 +65,10 @@ class Connection(ProtocolWrapper):
         else:
             super().loseConnection()  # type: ignore[no-untyped-call]
 
+    def stopProducing(self) -> None:
+        """The answer isn't wanted any more. Closing in peace would wait for the store to stop sending it."""
+        self._network.abortConnection()
+
 
 class _Factory(WrappingFactory[Connection]):
     protocol = Connection

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 from twisted.internet import error
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
@@ -29,9 +29,12 @@ from twisted.web.client import (
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 
-from resumable.remotes.errors import RemoteError, Transient, Unusable
+from resumable.remotes.errors import RemoteError, Transient
 from resumable.remotes.http.bodies import BytesBody, RegionBody
 from resumable.remotes.http.connections import Endpoints
+from resumable.remotes.http.failures import causes_of, meaning, timed_out
+from resumable.remotes.http.streams import Opened, Streams
+from resumable.remotes.http.watch import Watch
 from resumable.trace import REQUEST
 
 STALE = "KeptConnectionClosed"
@@ -72,30 +75,11 @@ class IHttp(Protocol):
     ) -> Answer:
         """See `Http.request`."""
 
+    async def stream(self, url: str, headers: Mapping[str, str]) -> Opened:
+        """A GET whose answer comes piece by piece. Its connection is none of those that `request` uses."""
+
     def close(self) -> Deferred[None]:
         """See `Http.close`."""
-
-
-class _Watch:
-    """Calls ``give_up`` when ``seconds`` have passed since the last `touch`."""
-
-    def __init__(self, clock: IReactorTime, seconds: float) -> None:
-        self.expired = False
-        self.give_up: Callable[[], None] = lambda: None
-        self._seconds = seconds
-        self._call = clock.callLater(seconds, self._expire)
-
-    def touch(self) -> None:
-        if self._call.active():
-            self._call.reset(self._seconds)
-
-    def stop(self) -> None:
-        if self._call.active():
-            self._call.cancel()
-
-    def _expire(self) -> None:
-        self.expired = True
-        self.give_up()
 
 
 class _Collector(TwistedProtocol):
@@ -152,6 +136,7 @@ class Http:
             reactor, self._clock, policy or BrowserLikePolicyForHTTPS(), self._limits.connect_timeout
         )
         self._agent = Agent.usingEndpointFactory(reactor, self._endpoints, self._pool)
+        self._streams = Streams(reactor, self._endpoints, self._clock, self._limits.idle_timeout, self._limits.kept_for)
 
     async def request(
         self,
@@ -169,7 +154,7 @@ class Http:
         Transient, Unusable (the certificate), CancelledError; what reading the body raised.
         """
         await self._slots.acquire()
-        watch = _Watch(self._clock, self._limits.idle_timeout * patience)
+        watch = Watch(self._clock, self._limits.idle_timeout * patience)
         try:
             return await self._exchange(method, url, headers, body, largest, watch)
         except RemoteError:
@@ -189,7 +174,7 @@ class Http:
         headers: Mapping[str, str],
         body: BytesBody | RegionBody | None,
         largest: int,
-        watch: _Watch,
+        watch: Watch,
     ) -> Answer:
         if isinstance(body, RegionBody):
             body.progress = watch.touch
@@ -203,7 +188,7 @@ class Http:
         try:
             response: IResponse = await asking
         except (ResponseNeverReceived, RequestTransmissionFailed) as problem:
-            if kept and not watch.expired and isinstance(_causes(problem)[-1], error.ConnectionClosed):
+            if kept and not watch.expired and isinstance(causes_of(problem)[-1], error.ConnectionClosed):
                 raise Transient("the store closed a kept connection", code=STALE) from None
             raise
         watch.touch()
@@ -218,36 +203,16 @@ class Http:
         }
         return Answer(response.code, got, content)
 
+    async def stream(self, url: str, headers: Mapping[str, str]) -> Opened:
+        """See IHttp."""
+        return await self._streams.open(url, headers)
+
     def close(self) -> Deferred[None]:
         """Close what is idle; fires when it is closed."""
-        closed: Deferred[None] = self._pool.closeCachedConnections()
-        return closed
+        return gatherResults([self._pool.closeCachedConnections(), self._streams.close()]).addCallback(lambda _: None)
 
-    def _told(self, problem: Exception, body: BytesBody | RegionBody | None, watch: _Watch) -> BaseException:
+    def _told(self, problem: Exception, body: BytesBody | RegionBody | None, watch: Watch) -> BaseException:
         """What a failure of the request means."""
         if isinstance(body, RegionBody) and body.failure is not None:
             return body.failure.value or problem
-        if watch.expired:
-            return Transient(f"nothing moved for {self._limits.idle_timeout:.0f} s and more", code="TimedOut")
-        causes = list(_causes(problem))
-        if any(isinstance(cause, CancelledError) for cause in causes):
-            return CancelledError()
-        for cause in causes:
-            if type(cause).__module__.startswith(("OpenSSL", "service_identity")):
-                return Unusable(f"no secure connection: {_tls(cause)}", advice="check the certificate and the address")
-        if isinstance(problem, error.DNSLookupError):
-            return Transient("the store's name was not found", code="NameNotFound", advice="check endpoint and region")
-        last = causes[-1]
-        return Transient(f"no answer: {type(last).__name__}", code=type(last).__name__)
-
-
-def _causes(problem: BaseException) -> list[BaseException]:
-    """What it was made of, and itself."""
-    found: list[BaseException] = [problem]
-    for reason in getattr(problem, "reasons", ()):
-        found.extend(_causes(reason.value))
-    return found
-
-
-def _tls(cause: BaseException) -> str:
-    return "".join(char if char.isprintable() else "?" for char in f"{type(cause).__name__} {cause}")[:160]
+        return timed_out(self._limits.idle_timeout) if watch.expired else meaning(problem)

@@ -41,7 +41,7 @@ class S3Client:
     """Operations on one bucket. All raise RemoteError; ``headers`` are added to what the operation itself needs."""
 
     def __init__(self, requests: Requests) -> None:
-        self._requests = requests
+        self.requests = requests
         self.endpoint = requests.endpoint
         self.sent = requests.sent
 
@@ -53,14 +53,14 @@ class S3Client:
         algorithm: Algorithm | None = None,
     ) -> Written:
         """Make an object out of these bytes."""
-        answer, checksum = await self._requests.send(
+        answer, checksum = await self.requests.send(
             "PutObject", "PUT", key, headers=headers, payload=Payload(data, algorithm)
         )
         return written("PutObject", answer, checksum, algorithm)
 
     async def head_object(self, key: str, headers: Mapping[str, str] | None = None) -> Head:
         """Its properties. NotThere; AuthFailed may mean that too, where we may not list the bucket."""
-        answer, _ = await self._requests.send("HeadObject", "HEAD", key, headers=headers)
+        answer, _ = await self.requests.send("HeadObject", "HEAD", key, headers=headers)
         got = answer.headers
         try:
             size = int(got["content-length"])
@@ -72,17 +72,17 @@ class S3Client:
 
     async def get_object(self, key: str, headers: Mapping[str, str] | None = None, largest: int = 1 << 20) -> bytes:
         """Its bytes, ``largest`` at most; for small ones."""
-        answer, _ = await self._requests.send("GetObject", "GET", key, headers=headers, largest=largest)
+        answer, _ = await self.requests.send("GetObject", "GET", key, headers=headers, largest=largest)
         return answer.body
 
     async def delete_object(self, key: str) -> None:
         """Delete it; no failure when it isn't there."""
-        await self._requests.send("DeleteObject", "DELETE", key)
+        await self.requests.send("DeleteObject", "DELETE", key)
 
     async def init_multipart_upload(self, key: str, headers: Mapping[str, str] | None = None) -> str:
         """Begin; answers the upload id."""
         name = "CreateMultipartUpload"
-        answer, _ = await self._requests.send(name, "POST", key, [("uploads", "")], headers, Payload(b""))
+        answer, _ = await self.requests.send(name, "POST", key, [("uploads", "")], headers, Payload(b""))
         upload_id = self._document(name, answer).find("UploadId")
         if not upload_id:
             raise Transient(f"{name}: the answer has no upload id")
@@ -99,7 +99,7 @@ class S3Client:
     ) -> Written:
         """Write a part, over one of the same number."""
         query = [("partNumber", str(part_number)), ("uploadId", upload_id)]
-        answer, checksum = await self._requests.send("UploadPart", "PUT", key, query, headers, Payload(data, algorithm))
+        answer, checksum = await self.requests.send("UploadPart", "PUT", key, query, headers, Payload(data, algorithm))
         return written("UploadPart", answer, checksum, algorithm)
 
     async def list_parts(
@@ -113,7 +113,7 @@ class S3Client:
     ) -> PartsPage:
         """The next ``limit`` parts at most behind the number ``marker``. Numbers that are missing are not there."""
         query = [("uploadId", upload_id), ("max-parts", str(limit)), ("part-number-marker", str(marker))]
-        answer, _ = await self._requests.send("ListParts", "GET", key, query, headers, largest=LIST_SIZE)
+        answer, _ = await self.requests.send("ListParts", "GET", key, query, headers, largest=LIST_SIZE)
         document = self._document("ListParts", answer)
         element = algorithm.element if algorithm and algorithm.label else None
         parts = sorted((part_of(each, element) for each in document.all("Part")), key=lambda part: part.number)
@@ -147,7 +147,7 @@ class S3Client:
         query = [("uploads", ""), ("prefix", prefix), ("max-uploads", str(limit)), ("encoding-type", "url")]
         if key_marker:
             query += [("key-marker", key_marker), ("upload-id-marker", upload_id_marker)]
-        answer, _ = await self._requests.send(name, "GET", "", query, largest=LIST_SIZE)
+        answer, _ = await self.requests.send(name, "GET", "", query, largest=LIST_SIZE)
         document = self._document(name, answer)
         encoded = document.find("EncodingType") == "url"
         uploads = [upload_of(each, encoded) for each in document.all("Upload")]
@@ -176,7 +176,7 @@ class S3Client:
                 row.insert(1, (algorithm.element, part.checksum))
             rows.append(row)
         named = {"Content-Type": "application/xml", **(headers or {})}
-        answer, _ = await self._requests.send(
+        answer, _ = await self.requests.send(
             name, "POST", key, [("uploadId", upload_id)], named, Payload(complete_document(rows)),
             patience=COMPLETE_PATIENCE,
         )  # fmt: skip
@@ -189,7 +189,7 @@ class S3Client:
 
     async def abort_multipart_upload(self, key: str, upload_id: str) -> None:
         """Give it up with all its parts. NotThere: it isn't known."""
-        await self._requests.send("AbortMultipartUpload", "DELETE", key, [("uploadId", upload_id)])
+        await self.requests.send("AbortMultipartUpload", "DELETE", key, [("uploadId", upload_id)])
 
     def _document(self, operation: str, answer: Answer) -> Element:
         error = error_in(operation, answer.status, answer.headers, answer.body, self.endpoint.region)

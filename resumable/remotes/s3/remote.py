@@ -35,6 +35,7 @@ from resumable.remotes.interfaces import (
     Unfinished,
 )
 from resumable.remotes.plan import PART_SIZE, TooLarge, plan_for
+from resumable.remotes.reading import IObjectStream, IReadable, ISigning, Presented
 from resumable.remotes.records import State
 from resumable.remotes.regions import check_chunk
 from resumable.remotes.s3.answers import ListedPart
@@ -42,12 +43,13 @@ from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.dialects import AWS, Dialect
 from resumable.remotes.s3.finishing import Finishing
 from resumable.remotes.s3.objects import ObjectOptions
+from resumable.remotes.s3.reading import Reading
 from resumable.remotes.s3.records import Record, Records
 from resumable.remotes.s3.store import Store
 from resumable.threads import IPool
 
 
-@implementer(IKeyed, IPartRemote, IDeletable, IProbe, ISweeper, IClosable)
+@implementer(IKeyed, IPartRemote, IDeletable, IProbe, IReadable, ISigning, ISweeper, IClosable)
 class S3Remote:
     """One bucket and prefix. ``now``: seconds since the epoch. ``closing`` is called at the end.
 
@@ -74,6 +76,7 @@ class S3Remote:
         self._records = Records(journal)
         self._options = options or ObjectOptions()
         self._store = Store(client, dialect, self._options, self._template, replace, look_first)
+        self._reading = Reading(client.requests, self._store, self._options)
         self._dialect = dialect
         self._part_size = part_size
         self._finishing = Finishing(self._records, self._store, pool)
@@ -114,6 +117,22 @@ class S3Remote:
     def delete_object(self, upload_id: str) -> Deferred[bool]:
         """See IDeletable."""
         return Deferred.fromCoroutine(self._delete(upload_id))
+
+    def read_object(self, upload_id: str, start: int, size: int) -> Deferred[IObjectStream]:
+        """See IReadable."""
+
+        async def read() -> IObjectStream:
+            return await self._reading.open(upload_id, await self._records.started(upload_id), start, size)
+
+        return Deferred.fromCoroutine(read())
+
+    def signed_url(self, upload_id: str, presented: Presented) -> Deferred[str | None]:
+        """See ISigning."""
+
+        async def sign() -> str | None:
+            return await self._reading.url(upload_id, await self._records.started(upload_id), presented)
+
+        return Deferred.fromCoroutine(sign())
 
     def probe(self) -> Deferred[None]:
         """See IProbe."""

@@ -9,12 +9,14 @@ secure and the operator chose otherwise; an answer that comes back is a success,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 from attrs import frozen
 
 from resumable.remotes.errors import AuthFailed, RemoteError, Transient
 from resumable.remotes.http.bodies import BytesBody, RegionBody
+from resumable.remotes.http.streams import Opened
 from resumable.remotes.http.transport import STALE, Answer, IHttp
 from resumable.remotes.interfaces import IRegion
 from resumable.remotes.memory_held import PIECE, Memory
@@ -22,8 +24,11 @@ from resumable.remotes.s3.checksums import Algorithm, Hash, digest_bytes, digest
 from resumable.remotes.s3.credentials import ICredentials, Keys
 from resumable.remotes.s3.endpoint import Endpoint
 from resumable.remotes.s3.errors import STALE_KEYS, error_from
+from resumable.remotes.s3.presign import presigned
 from resumable.remotes.s3.signing import EMPTY_SHA256, UNSIGNED, Signer, encode_query
 from resumable.threads import IPool
+
+T = TypeVar("T")
 
 ERROR_SIZE = 64 << 10
 
@@ -109,16 +114,54 @@ class Requests:
         patience: float,
     ) -> tuple[Answer, str | None]:
         digest, checksum = await self._digests(data, algorithm)
-        named = dict(headers, Host=self.endpoint.netloc)
+        named = dict(headers)
         if algorithm is not None and checksum is not None:
             named[algorithm.header] = checksum
         url = self.endpoint.url(key) + (f"?{encode_query(query)}" if query else "")
+
+        async def once(signed: Mapping[str, str]) -> Answer:
+            return await self._once(operation, method, url, signed, data, largest, patience)
+
+        return await self._signed(method, url, named, digest, once), checksum
+
+    async def stream(self, operation: str, key: str, headers: Mapping[str, str]) -> Opened:
+        """A successful answer to a GET, whose body comes piece by piece. Raises RemoteError."""
+        url = self.endpoint.url(key)
+
+        async def once(signed: Mapping[str, str]) -> Opened:
+            self.sent[operation] = self.sent.get(operation, 0) + 1
+            try:
+                opened = await self._http.stream(url, signed)
+            except RemoteError as error:
+                raise _named(error, operation) from None
+            if opened.status not in (200, 206):
+                raise error_from(operation, opened.status, opened.headers, opened.body, self.endpoint.region)
+            return opened
+
+        return await self._signed("GET", url, headers, EMPTY_SHA256, once)
+
+    async def presigned(self, key: str, query: Sequence[tuple[str, str]], seconds: float) -> str:
+        """A URL with which anybody may GET the object for so long."""
+        keys = await self._credentials.get()
+        url = f"{self.endpoint.url(key)}?{encode_query(query)}"
+        return presigned(url, keys, self.endpoint.region, self._now(), seconds)
+
+    async def _signed(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        digest: str,
+        once: Callable[[Mapping[str, str]], Awaitable[T]],
+    ) -> T:
+        """What ``once`` answers with signed headers; a refusal of our keys is answered once with newer ones."""
+        named = dict(headers, Host=self.endpoint.netloc)
         refused: Keys | None = None
         while True:
             keys = await self._credentials.get()
             signed = self._signer.sign(method, url, named, digest, keys, self._now())
             try:
-                return await self._once(operation, method, url, signed, data, largest, patience), checksum
+                return await once(signed)
             except AuthFailed as error:
                 # an answer to HEAD has no code
                 if refused is not None or (error.code not in STALE_KEYS and method != "HEAD"):
