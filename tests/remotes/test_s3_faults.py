@@ -232,7 +232,7 @@ async def test_a_stall_ends_with_the_time_out_of_the_clock(server, template):
 async def test_a_store_that_is_away_is_transient_and_named_so(server, template):
     async with rig(server) as it:
         remote = it.remote(template=template)
-        it.client._requests.endpoint = it.client.endpoint.__class__("http", "127.0.0.1", 1, "/b", "us-east-1", "b")
+        it.client.requests.endpoint = it.client.endpoint.__class__("http", "127.0.0.1", 1, "/b", "us-east-1", "b")
         with pytest.raises(Transient) as caught:
             await upload(remote, U1, SMALL)
         assert caught.value.code == "ConnectionRefusedError"

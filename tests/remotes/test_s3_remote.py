@@ -343,7 +343,7 @@ async def test_a_wrong_secret_is_told_at_the_probe(server: Server):
 async def test_a_missing_bucket_is_told_at_the_probe(full: Server):
     async with rig(full) as it:
         endpoint = it.client.endpoint
-        it.client._requests.endpoint = evolve(endpoint, base="/not-there", bucket="not-there")
+        it.client.requests.endpoint = evolve(endpoint, base="/not-there", bucket="not-there")
         with pytest.raises(Unusable) as caught:
             await it.remote().probe()
         assert caught.value.code == "NoSuchBucket" and "bucket" in caught.value.advice
@@ -419,7 +419,7 @@ async def test_options_of_objects_reach_the_store(moto: Server):
             assert headers["x-amz-server-side-encryption"] == "AES256"
             assert headers["x-amz-meta-project"] == "x"
             assert "Gr%C3%BC" in headers["content-disposition"]
-            answer, _ = await it.client._requests.send("GetObject", "GET", stored.key, [("tagging", "")])
+            answer, _ = await it.client.requests.send("GetObject", "GET", stored.key, [("tagging", "")])
             assert b"<Key>a b</Key><Value>c</Value>" in answer.body
 
 

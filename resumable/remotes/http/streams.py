@@ -29,11 +29,20 @@ from resumable.remotes.http.failures import meaning, timed_out
 from resumable.remotes.http.watch import Watch
 from resumable.remotes.memory_held import PIECE
 from resumable.remotes.reading import IObjectStream
+from resumable.trace import REQUEST
 
 KEPT = 8
 """Idle connections that are kept for the next reader."""
 ERROR_SIZE = 64 << 10
 """Bytes of an answer that isn't a success."""
+
+
+def sent(headers: Mapping[str, str]) -> Headers:
+    """What goes out: these, and the id of the request that it is done for."""
+    made = Headers({name.encode(): [value.encode("latin-1")] for name, value in headers.items()})
+    if not made.hasHeader(b"x-request-id") and (request := REQUEST.get()):
+        made.setRawHeaders(b"x-request-id", [request.encode("latin-1")])
+    return made
 
 
 @frozen
@@ -139,8 +148,7 @@ class Streams:
 
     async def open(self, url: str, headers: Mapping[str, str]) -> Opened:
         """The answer to a GET once its head is in. Raises RemoteError, CancelledError. Its stream is to be closed."""
-        named = Headers({name.encode(): [value.encode("latin-1")] for name, value in headers.items()})
-        asking = self._agent.request(b"GET", url.encode("ascii"), named)
+        asking = self._agent.request(b"GET", url.encode("ascii"), sent(headers))
         watch = Watch(self._clock, self._seconds)
         watch.give_up = asking.cancel
         try:

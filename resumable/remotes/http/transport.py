@@ -26,16 +26,14 @@ from twisted.web.client import (
     ResponseDone,
     ResponseNeverReceived,
 )
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 
 from resumable.remotes.errors import RemoteError, Transient
 from resumable.remotes.http.bodies import BytesBody, RegionBody
 from resumable.remotes.http.connections import Endpoints
 from resumable.remotes.http.failures import causes_of, meaning, timed_out
-from resumable.remotes.http.streams import Opened, Streams
+from resumable.remotes.http.streams import Opened, Streams, sent
 from resumable.remotes.http.watch import Watch
-from resumable.trace import REQUEST
 
 STALE = "KeptConnectionClosed"
 """The code of a failure that a new connection may well not have: the store had closed the one that was kept."""
@@ -178,11 +176,8 @@ class Http:
     ) -> Answer:
         if isinstance(body, RegionBody):
             body.progress = watch.touch
-        sent_headers = Headers({name.encode(): [value.encode("latin-1")] for name, value in headers.items()})
-        if not sent_headers.hasHeader(b"x-request-id") and (name := REQUEST.get()):
-            sent_headers.setRawHeaders(b"x-request-id", [name.encode("latin-1")])
         opened = self._endpoints.opened
-        asking = self._agent.request(method.encode(), url.encode("ascii"), sent_headers, body)
+        asking = self._agent.request(method.encode(), url.encode("ascii"), sent(headers), body)
         kept = self._endpoints.opened == opened  # it takes a connection at once, or opens one
         watch.give_up = asking.cancel
         try:
