@@ -18,7 +18,8 @@ from collections.abc import Sequence
 
 from resumable.spool import Disk, IDisk
 from resumable.spool.files import OWN
-from resumable.spool.lock import NETWORK, DirectoryInUse, DirectoryLock, file_system
+from resumable.spool.lock import DirectoryInUse, DirectoryLock, file_system
+from resumable.spool.mounts import NETWORK
 
 #: Connections that may wait to be accepted; the kernel's own limit (somaxconn) may be lower.
 BACKLOG = 4096

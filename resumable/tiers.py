@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -223,9 +223,8 @@ def _accepts(spec: RemoteSpec) -> Callable[[Upload], bool]:
     return lambda upload: spec.accepts(metadata.parse(upload.metadata or ""))
 
 
-async def check(reactor: Any, settings: Settings, wall: Callable[[], float], tell: Callable[[str], object]) -> None:
-    """``--check``: try each remote, and tell a line of each. Raises SystemExit with status 1 unless all work,
-    StartupError for one that can't be made."""
+async def tried(reactor: Any, settings: Settings, wall: Callable[[], float]) -> Mapping[str, str | None]:
+    """Try each remote: by its name what is wrong, None for nothing. Raises StartupError for one that can't be made."""
     pool = Pool(reactor, THREADS, "remotes")
     pool.start()
     try:
@@ -236,13 +235,15 @@ async def check(reactor: Any, settings: Settings, wall: Callable[[], float], tel
                 await IClosable(backend).close()
     finally:
         await pool.stop()
-    for line in _lines(settings.remotes, found):
-        tell(line)
+    return found
+
+
+async def check(reactor: Any, settings: Settings, wall: Callable[[], float], tell: Callable[[str], object]) -> None:
+    """``--check``: `tried`, a line for each. Raises SystemExit with status 1 unless all work."""
+    found = await tried(reactor, settings, wall)
+    for spec in settings.remotes:
+        tell(f"resumable: remote {spec.name}: {found[spec.name] or 'works'}")
+    if not settings.remotes:
+        tell("resumable: there is no remote to check; name one with --remote")
     if any(found.values()):
         raise SystemExit(1)
-
-
-def _lines(remotes: Sequence[RemoteSpec], found: Any) -> list[str]:
-    if not remotes:
-        return ["resumable: there is no remote to check; name one with --remote"]
-    return [f"resumable: remote {spec.name}: {found[spec.name] or 'works'}" for spec in remotes]

@@ -32,11 +32,25 @@ OBLIGATIONS = range(1, 63)
 
 # Flags in our pages that belong to other programs.
 TWISTD = {"help", "pidfile", "logfile", "logger", "syslog", "rundir", "reactor"}
-DOCKER = {"rm", "name", "user", "ulimit", "stop-timeout", "read-only", "profile", "build", "console-address", "from"}
+DOCKER = {
+    "rm",
+    "name",
+    "user",
+    "ulimit",
+    "stop-timeout",
+    "read-only",
+    "profile",
+    "build",
+    "console-address",
+    "from",
+    "entrypoint",
+}
 HEALTHCHECK = {"interval", "timeout", "start-period"}
 PIP = {"editable", "no-cache-dir", "disable-pip-version-check", "quiet"}
 OTHERS = {"unix-socket", "fix", "check", "strict", "now", "endpoint"}
-OTHERS_FLAGS = TWISTD | DOCKER | HEALTHCHECK | PIP | OTHERS
+# Those of the command resumable that the daemon doesn't have.
+OPERATORS = {"url", "origin", "json"}
+OTHERS_FLAGS = OPERATORS | TWISTD | DOCKER | HEALTHCHECK | PIP | OTHERS
 
 
 def read(path: Path) -> str:

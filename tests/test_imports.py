@@ -56,7 +56,10 @@ ROOMS: dict[str, frozenset[str]] = {
     "metrics": OUTSIDE | {"http"},
     "sight": OUTSIDE | {"access", "http", "metrics", "options", "startup"},
     "listening": ENGINES | {"access", "startup"},
-    "doctor": OUTSIDE | {"startup", "options"},
+    "human": PROTOCOL,
+    "doctor": OUTSIDE | {"startup", "options", "tiers", "listening", "human"},
+    "client": frozenset({"doctor", "human", "options", "service", "spool", "startup"}),
+    "__main__": frozenset({"client"}),
     "service": OUTSIDE
     | {
         "access",
@@ -99,7 +102,7 @@ def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[tuple[int
 def room_of(dotted: str) -> str | None:
     """The room that a name of ours lives in; None for the package itself."""
     parts = dotted.split(".")
-    return None if len(parts) < 2 or parts[1].startswith("__") else parts[1]
+    return None if len(parts) < 2 or parts[1] in ("__init__", "__version__") else parts[1]
 
 
 def wrong_imports(source: str, path: str) -> list[str]:

@@ -91,6 +91,16 @@ def test_twistd_lists_the_command_in_the_source_tree():
     assert re.search(r"^ +resumable +A resumable", listing, re.MULTILINE)
 
 
+def test_the_wheel_brings_the_command_for_operators(wheel, tmp_path):
+    (listed,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/entry_points.txt")]
+    text = zipfile.ZipFile(wheel).read(listed).decode()
+    assert "[console_scripts]\nresumable = resumable.client.main:main" in text
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    run = "import sys; from resumable.client.main import main; sys.exit(main(['--help']))"
+    for command in (["-c", run], ["-m", "resumable", "--help"]):
+        assert "doctor" in python(*command, PYTHONPATH=str(tmp_path))
+
+
 def test_no_init_file_hides_twisted_itself():
     assert not list((ROOT / "twisted").rglob("__init__.py"))
 

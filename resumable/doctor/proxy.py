@@ -142,7 +142,7 @@ class _Check:
             status = 0
         if status in (204, 404, 410):
             return []
-        what = f"the upload that was made for this is still there: {upload}"
+        what = f"the upload that was made for this is still there: {upload.partition('?')[0]}"
         return [Finding("DELETE", "warn", what, "Let the proxy pass DELETE. It expires by itself.")]
 
     def _refused(self, method: str, answer: Answer) -> Finding:

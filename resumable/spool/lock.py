@@ -8,8 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-#: File systems on which neither locks nor syncs can be relied upon.
-NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "fuse.sshfs", "fuse.s3fs", "fuse.rclone"})
+from resumable.spool.mounts import mount_of
 
 
 class DirectoryInUse(Exception):
@@ -44,17 +43,6 @@ class DirectoryLock:
 
 
 def file_system(path: str, mountinfo: str = "/proc/self/mountinfo") -> str | None:
-    """The type of the file system that ``path`` lies on (proc(5), mountinfo); None where it can't be told."""
-    path = os.path.realpath(path)
-    best, kind = "", None
-    try:
-        with open(mountinfo, encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                fields, _, rest = line.partition(" - ")
-                point = fields.split(" ")[4].encode().decode("unicode_escape")
-                inside = path == point or path.startswith(point.rstrip("/") + "/")
-                if inside and len(point) >= len(best):
-                    best, kind = point, rest.split(" ")[0]
-    except (OSError, IndexError):
-        return None
-    return kind
+    """The type of the file system that ``path`` lies on; None where it can't be told."""
+    mount = mount_of(path, mountinfo)
+    return None if mount is None else mount.kind

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from . import tools
+from .asked import Asked
 from .daemon import ROOT, Daemon
 from .tus import Tus, pattern
 
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 BROWSER = tools.HERE / "browser"
 FLAGS = ("--max-size", "2M")
+STRICT = ("--cors-origin", "http://127.0.0.1:*", "--cors-credentials", "--auth-forward-header", "cookie")
 SOURCE = "naïve 文件 🎈.bin"
 DATA = {
     SOURCE: pattern(550_001, seed=31),
@@ -54,12 +56,24 @@ def outcomes(daemon: Daemon, home: Path) -> Iterator[dict[str, dict[str, Any]]]:
     """What came of each scenario; the browser is started once for all."""
     browser, node, npm = chromium(), tools.need("node"), tools.need("npm")
     tools.install("playwright-core, tus-js-client and uppy", npm, "ci", "--ignore-scripts", cwd=BROWSER)
-    with Daemon("--cors-origin", "https://other.example") as refusing:
-        refusing.start()
-        example = str(ROOT / "examples" / "browser.html")
-        out = tools.run(node, "scenarios.mjs", browser, daemon.url, refusing.url, example, str(home), cwd=BROWSER)
+    guide, example = ROOT / "docs" / "browsers.md", ROOT / "examples" / "browser.html"
+    with Asked(in_session) as sessions, Daemon(*STRICT, "--auth-forward", sessions.url) as strict:
+        strict.start()
+        places = [daemon.url, strict.url, str(example), str(guide), str(home)]
+        out = tools.run(node, "scenarios.mjs", browser, *places, cwd=BROWSER)
         played = [json.loads(line) for line in out.splitlines()]
-        yield {each.pop("scenario"): each for each in played}
+        found = {each.pop("scenario"): each for each in played}
+        cookie = {"Cookie": "session=opensesame"}
+        tus = strict.attach(Tus(strict.port))
+        for url in found["cookies"].get("urls", ()):
+            found["cookies"].setdefault("offsets", []).append(tus.head(urlsplit(url).path, cookie).offset)
+        assert not strict.complaints(), strict.complaints()
+        yield found
+
+
+def in_session(fields: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
+    """Whoever has the cookie is Ann."""
+    return (200, {"Remote-User": "ann"}, b"") if fields.get("cookie") == "session=opensesame" else (401, {}, b"")
 
 
 def succeeded(outcomes: dict[str, dict[str, Any]], scenario: str) -> dict[str, Any]:
@@ -107,6 +121,20 @@ def test_the_page_can_read_a_refusal_that_comes_before_its_body_is_sent(outcomes
 def test_a_page_whose_origin_is_not_listed_gets_nowhere(outcomes: Any) -> None:
     it = succeeded(outcomes, "other_origin")
     assert it == {"status": 0, "problem": None}
+
+
+def test_a_listed_page_comes_with_its_cookies_by_the_code_of_the_docs(outcomes: Any) -> None:
+    it = succeeded(outcomes, "cookies")
+    assert "401" in it["without"], "the page can read that it isn't logged in"
+    assert it["offsets"] == [len(DATA[SOURCE])] * 2, "tus-js-client, then Uppy"
+    assert len(set(it["urls"])) == 2
+
+
+def test_a_page_can_read_what_it_needs_of_answers_and_errors(outcomes: Any, daemon: Daemon) -> None:
+    made, refused = succeeded(outcomes, "readable")["answers"]
+    assert made["status"] == 201 and made["location"].startswith(daemon.url)
+    assert (made["x-request-id"], made["tus-resumable"]) == ("from-the-page", "1.0.0")
+    assert refused["status"] == 400 and refused["x-request-id"]
 
 
 def test_a_link_to_a_finished_upload_saves_the_file_under_its_name(outcomes: Any, home: Path) -> None:

@@ -1,13 +1,14 @@
-// What people do in a browser: node scenarios.mjs CHROMIUM ENDPOINT REFUSING_ENDPOINT EXAMPLE DIRECTORY [SCENARIO...]
+// What people do in a browser: node scenarios.mjs CHROMIUM ENDPOINT STRICT_ENDPOINT EXAMPLE GUIDE DIRECTORY [SCENARIO...]
 // The page comes from an origin of its own. Prints one JSON object a line: {scenario, ...what came of it} or {scenario, error}.
-// DIRECTORY holds the files to upload and takes what is downloaded. The second endpoint allows another origin only.
+// DIRECTORY holds the files to upload and takes what is downloaded. GUIDE is the page of the docs with code for browsers.
+// The second endpoint allows only pages of http://127.0.0.1 at any port, with cookies, and lets in who has the right one.
 import { createReadStream, readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { chromium } from 'playwright-core'
 
-const [executablePath, endpoint, refusing, example, directory, ...wanted] = process.argv.slice(2)
+const [executablePath, endpoint, strict, example, guide, directory, ...wanted] = process.argv.slice(2)
 const here = (path) => fileURLToPath(new URL(`node_modules/${path}`, import.meta.url))
 const UPPY = { 'uppy.min.mjs': 'text/javascript', 'uppy.min.css': 'text/css' }
 const SOURCE = join(directory, 'naïve 文件 🎈.bin')
@@ -56,6 +57,32 @@ function script() {
       const body = new Uint8Array(8_000_000)
       const answer = await fetch(made.headers.get('Location'), { method: 'PATCH', headers, body })
       return { status: answer.status, type: answer.headers.get('Content-Type'), problem: await answer.json() }
+    }
+    // What a page may read of answers, of an error as well, and not without a CORS header.
+    async function readable(endpoint) {
+      const ask = async (method, more) => {
+        const answer = await fetch(endpoint, { method, headers: { 'Tus-Resumable': '1.0.0', ...more } })
+        return { status: answer.status, ...Object.fromEntries(answer.headers) }
+      }
+      return [await ask('POST', { 'Upload-Length': '3', 'X-Request-ID': 'from-the-page' }), await ask('POST', {})]
+    }
+    // Code from the docs, with what it leaves to the page.
+    async function guided(code, endpoint) {
+      const body = code.replace('https://up.example.org/files/', endpoint).replaceAll('alert(', 'reject(')
+      const { Uppy, Tus } = await import('/uppy.min.mjs')
+      const link = document.querySelector('a')
+      link.removeAttribute('href')
+      const start = 'return (async () => {' + body + '; return typeof uppy === "undefined" ? null : uppy })()'
+      const run = new Function('tus', 'Uppy', 'Tus', 'file', 'reject', start)
+      return new Promise((resolve, reject) => {
+        new MutationObserver(() => resolve(link.href)).observe(link, { attributes: true })
+        run(tus, Uppy, Tus, chosen(), reject).then((uppy) => {
+          if (!uppy) return
+          uppy.on('error', reject)
+          uppy.addFile({ name: chosen().name, data: chosen() })
+          uppy.upload()
+        }, reject)
+      })
     }
     async function looked(url) {
       const answer = await fetch(url)
@@ -112,7 +139,20 @@ const scenarios = {
 
   refused: (page) => page.evaluate((endpoint) => refused(endpoint), endpoint),
   overflowing: (page) => page.evaluate((endpoint) => overflowing(endpoint), endpoint),
-  other_origin: (page) => page.evaluate((endpoint) => refused(endpoint), refusing),
+  other_origin: (page) => page.evaluate((endpoint) => refused(endpoint), strict),
+  readable: async (page) => ({ answers: await page.evaluate((endpoint) => readable(endpoint), endpoint) }),
+
+  // Both pieces of code in the docs, on a page that is listed by a pattern, in somebody's session.
+  async cookies(page) {
+    await page.goto(site.replace('localhost', '127.0.0.1'))
+    await page.setInputFiles('input', SOURCE)
+    const codes = [...readFileSync(guide, 'utf8').matchAll(/^```js\n([^]*?)^```$/gm)].map((match) => match[1])
+    const without = await page.evaluate(([code, endpoint]) => guided(code, endpoint).catch(String), [codes[0], strict])
+    await page.context().addCookies([{ name: 'session', value: 'opensesame', domain: '127.0.0.1', path: '/' }])
+    const urls = []
+    for (const code of codes) urls.push(await page.evaluate(([code, endpoint]) => guided(code, endpoint), [code, strict]))
+    return { without, urls }
+  },
 
   async download(page) {
     const url = await page.evaluate((endpoint) => upload(chosen(), { endpoint }), endpoint)

@@ -1,0 +1,1 @@
+"""The program ``resumable``: what an operator types."""

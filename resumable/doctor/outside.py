@@ -1,0 +1,99 @@
+"""The public URL as a client meets it first: name, certificate, clock, and whether tus is spoken there.
+
+Changes when something else is asked of the first answer. Invariant: one request, which changes nothing (OPTIONS).
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from resumable.doctor.findings import Finding
+
+NAME = "public URL"
+PATIENCE = 15.0
+#: Days before a certificate ends; Let's Encrypt's are renewed thirty days before.
+SOON: Final = 14
+
+
+@frozen
+class Outside:
+    """``silent``: why there is no answer, and ``untrusted``: it is the certificate. ``fields``: by lower-case name.
+    ``ahead``: seconds that the server's clock is ahead, None where it doesn't say. ``days``: left of the certificate,
+    None without TLS."""
+
+    url: str
+    silent: str | None = None
+    untrusted: bool = False
+    status: int = 0
+    fields: Mapping[str, str] = field(factory=dict)
+    ahead: float | None = None
+    days: float | None = None
+
+
+def look(url: str, now: float, context: ssl.SSLContext | None = None) -> Outside:
+    """Ask for OPTIONS of ``url``, http or https; blocks. ``now``: the time."""
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        context = context or ssl.create_default_context()
+        link: http.client.HTTPConnection = http.client.HTTPSConnection(
+            parts.hostname or "", parts.port, timeout=PATIENCE, context=context
+        )
+    else:
+        link = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE)
+    try:
+        link.connect()
+        days = _days(link.sock, now)
+        link.request("OPTIONS", parts.path or "/", headers={"Connection": "close"})
+        answer = link.getresponse()
+        fields = {name.lower(): value for name, value in answer.getheaders()}
+        return Outside(url, status=answer.status, fields=fields, ahead=_ahead(fields.get("date"), now), days=days)
+    except ssl.SSLCertVerificationError as error:
+        return Outside(url, silent=error.verify_message, untrusted=True)
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
+        return Outside(url, silent=getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    finally:
+        link.close()
+
+
+def _days(sock: object, now: float) -> float | None:
+    if not isinstance(sock, ssl.SSLSocket):
+        return None
+    ends = (sock.getpeercert() or {}).get("notAfter")
+    return (ssl.cert_time_to_seconds(ends) - now) / 86400 if isinstance(ends, str) else None
+
+
+def _ahead(date: str | None, now: float) -> float | None:
+    try:
+        return None if date is None else parsedate_to_datetime(date).timestamp() - now
+    except ValueError:
+        return None
+
+
+def judge(found: Outside) -> list[Finding]:
+    if found.untrusted:
+        advice = "Renew it, or send the whole chain; its names have to fit the URL. Clients refuse it as well."
+        return [Finding(NAME, "bad", f"{found.url}: the certificate isn't trusted: {found.silent}", advice)]
+    if found.silent is not None:
+        advice = "Check the name, the port, the proxy and whether the daemon runs behind it."
+        return [Finding(NAME, "bad", f"{found.url} doesn't answer: {found.silent}", advice)]
+    if found.fields.get("tus-version") is None:
+        what = f"{found.url} answers OPTIONS with {found.status}, and not as tus"
+        advice = "It has to be the URL of --base-path as clients see it, and the proxy has to pass OPTIONS on."
+        return [Finding(NAME, "bad", what, advice), *_certificate(found)]
+    return [Finding(NAME, "ok", f"{found.url} answers as tus {found.fields['tus-version']}"), *_certificate(found)]
+
+
+def _certificate(found: Outside) -> list[Finding]:
+    if found.days is None:
+        return []
+    what = f"its certificate is good for {found.days:.0f} days"
+    if found.days < SOON:
+        return [Finding("certificate", "warn", what, "Renew it, and see why that wasn't done by itself.")]
+    return [Finding("certificate", "ok", what)]

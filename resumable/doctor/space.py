@@ -1,0 +1,72 @@
+"""Whether there is room: bytes, and files.
+
+Changes when the daemon needs room for something else.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+
+from attrs import frozen
+
+from resumable import human
+from resumable.doctor.findings import Finding
+
+NAME = "free space"
+#: Files that are counted at most; a directory with more is only estimated.
+COUNTED = 100_000
+FEW_FILES, NO_FILES = 10_000, 100
+
+
+@frozen
+class Room:
+    """``free``: bytes that may still be written. ``files``: how many may still be made, None: any number. ``used``:
+    bytes of the ``counted`` uploads here; ``more``: there are more of them."""
+
+    free: int
+    files: int | None
+    used: int = 0
+    counted: int = 0
+    more: bool = False
+
+
+def look(nearest: str, directory: str) -> Room:
+    """Raises OSError."""
+    figures = os.statvfs(nearest)
+    files = figures.f_favail if figures.f_files else None  # some file systems make them as they need
+    used = counted = 0
+    more = False
+    if os.path.isdir(directory):
+        with os.scandir(directory) as entries:
+            here = (each for each in entries if each.is_file(follow_symlinks=False))
+            for each in islice(here, COUNTED):
+                used += each.stat(follow_symlinks=False).st_blocks * 512
+                counted += 1
+            more = next(here, None) is not None
+    return Room(figures.f_bavail * figures.f_frsize, files, used, counted, more)
+
+
+def judge(room: Room, reserve: int, max_size: int | None) -> list[Finding]:
+    """``reserve`` and ``max_size`` as in the settings."""
+    free = human.size(room.free)
+    if room.free <= reserve:
+        what = f"{free} are free, and --reserve is {human.size(reserve)}: uploads are refused with 507"
+        advice = "Make room on the disk, enlarge it, or let local copies go (--local reclaim, with a remote)."
+        return [Finding(NAME, "bad", what, advice), *_files(room)]
+    files = "files" if room.counted != 1 else "file"
+    least = "at least " if room.more else ""
+    used = f"; {least}{room.counted} {files} here have {human.size(room.used)}" if room.counted else ""
+    findings = [Finding(NAME, "ok", f"{free} are free, {human.size(reserve)} in reserve{used}")]
+    if max_size is not None and max_size > room.free - reserve:
+        what = f"one upload of --max-size ({human.size(max_size)}) doesn't fit into {free}"
+        findings.append(Finding(NAME, "warn", what, "Enlarge the disk, or lower --max-size."))
+    return [*findings, *_files(room)]
+
+
+def _files(room: Room) -> list[Finding]:
+    if room.files is None or room.files >= FEW_FILES:
+        return []
+    what = f"only {room.files} more files can be made (df -i), however much space there is"
+    advice = "Each upload is a file: remove small ones, or make the file system anew with more inodes."
+    return [Finding(NAME, "bad" if room.files < NO_FILES else "warn", what, advice)]

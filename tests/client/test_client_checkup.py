@@ -1,0 +1,81 @@
+"""The command line of ``resumable doctor``, as far as it goes without looking at anything."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+
+from resumable.client import checkup
+from resumable.client.main import main
+from resumable.doctor.findings import Finding
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--bogus"],
+        ["extra"],
+        ["--upload-dir"],
+        ["--url", "example.org"],
+        ["--url", "https://[/"],
+        ["--url", "http://h:99999/"],
+        ["--url", "https://ex\u00e4mple.org/"],
+        ["--origin", "https://a b"],
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_one_line_and_status_2(arguments, capsys):
+    assert main(["doctor", *arguments]) == 2
+    out, said = capsys.readouterr()
+    assert out == ""
+    assert said.startswith("resumable doctor: ") and said.endswith("see resumable doctor --help\n")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ"),
+    [(["--max-size", "many"], {}), ([], {"RESUMABLE_MAX_SIZE": "many"}), (["--ack", "remote"], {})],
+)
+def test_what_the_daemon_would_refuse_is_a_finding(arguments, environ, capsys):
+    assert checkup.main(arguments, environ) == 1
+    out, said = capsys.readouterr()
+    assert out.startswith("bad   options ") and said == ""
+
+
+def test_help_names_the_flags_of_the_daemon_and_its_own(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "--help"])
+    assert not end.value.code
+    said = capsys.readouterr().out
+    for word in ("resumable doctor", "--url=", "--origin=", "--json", "--upload-dir="):
+        assert word in said
+
+
+def test_what_is_asked_from_outside_is_the_public_url_unless_another_is_given():
+    options = checkup.DoctorOptions({"RESUMABLE_PUBLIC_URL": "https://example.org/up"})
+    options.parseOptions([])
+    assert (options.url, options.origin) == ("https://example.org/up/", None)
+    options = checkup.DoctorOptions({})
+    options.parseOptions(["--url", "http://h/x", "--origin", "https://web"])
+    assert (options.url, options.origin) == ("http://h/x", "https://web")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied"), "couldn't be looked at: Permission denied"),
+        (ZeroDivisionError("x"), "the check itself failed: ZeroDivisionError: x"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_check_that_fails_is_told_of_as_such(error, words):
+    def check() -> list[Finding]:
+        raise error
+
+    async def later() -> list[Finding]:
+        raise error
+
+    for each in (check, later):
+        (found,) = await Deferred.fromCoroutine(checkup.made("clock", each))
+        assert (found.name, found.level) == ("clock", "bad")
+        assert words in found.what and found.advice

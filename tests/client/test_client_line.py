@@ -1,0 +1,97 @@
+"""Where operators reach a daemon, and what they are told when they don't."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+from resumable.client.endpoints import where
+from resumable.client.line import Line, NoDaemon, Reply
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "place"),
+    [
+        ("unix:/run/admin.sock:mode=660", "unix:/run/admin.sock"),
+        ("unix:address=/run/a\\:b.sock:mode=600:lockfile=0", "unix:/run/a:b.sock"),
+        ("tcp:9090", "http://127.0.0.1:9090"),
+        ("tcp:port=9090:interface=10.0.0.1", "http://10.0.0.1:9090"),
+        ("tcp6:9090", "http://[::1]:9090"),
+        ("tcp6:9090:interface=fd00\\:\\:1", "http://[fd00::1]:9090"),
+        ("ssl:9443:privateKey=a:certKey=b", "https://127.0.0.1:9443"),
+        ("tcp:0", None),
+        ("systemd:domain=INET:index=0", None),
+    ],
+)
+def test_what_listens_there_is_reached_there(endpoint, place):
+    assert where(endpoint) == place
+
+
+@contextmanager
+def answering(server: socket.socket, answer: bytes) -> Iterator[list[bytes]]:
+    """Answers one request; what it was."""
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        link, _ = server.accept()
+        with link:
+            asked.append(link.recv(10_000))
+            link.sendall(answer)
+
+    with closing(server):
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield asked
+        thread.join()
+
+
+OK = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}'
+
+
+def test_a_socket_is_asked(tmp_path):
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(f"{tmp_path}/s")
+    server.listen()
+    with answering(server, OK) as asked:
+        reply = Line(f"unix:{tmp_path}/s").ask("GET", "/uploads", {"state": "a b"})
+    assert reply == Reply(200, {"a": 1})
+    assert asked[0].startswith(b"GET /uploads?state=a+b HTTP/1.1\r\nHost: localhost\r\n")
+    assert b"Authorization" not in asked[0]
+
+
+def test_a_port_is_asked_with_a_token():
+    server = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{server.getsockname()[1]}/ops/"
+    with answering(server, b"HTTP/1.1 404 Not Found\r\n\r\nnothing") as asked:
+        assert Line(url, "s3cret").ask("DELETE", "/uploads/x") == Reply(404, "nothing")
+    assert asked[0].startswith(b"DELETE /ops/uploads/x HTTP/1.1\r\n")
+    assert b"Authorization: Bearer s3cret\r\n" in asked[0]
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("unix:/no/such/socket", "no daemon answers at unix:/no/such/socket (No such file or directory)"),
+        ("http://no-such-host.invalid", "no daemon answers"),
+        ("ftp://x", "is no URL"),
+        ("http://", "is no URL"),
+        ("http://[", "is no URL"),
+        ("http://x:99999", "is no URL"),
+        ("nonsense", "is no URL"),
+        (f"unix:/{'x' * 200}", "no daemon answers"),
+    ],
+)
+def test_nobody_there_is_one_sentence(place, words):
+    with pytest.raises(NoDaemon, match=r"^[^\n]+$") as caught:
+        Line(place, patience=5).ask("GET", "/")
+    assert words in str(caught.value)
+
+
+def test_what_answers_nonsense_is_no_daemon():
+    server = socket.create_server(("127.0.0.1", 0))
+    with answering(server, b"SSH-2.0\r\n"), pytest.raises(NoDaemon):
+        Line(f"http://127.0.0.1:{server.getsockname()[1]}").ask("GET", "/")

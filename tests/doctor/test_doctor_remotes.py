@@ -1,0 +1,117 @@
+"""Remotes, the daemon and the options, as they are told of."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import closing
+
+import pytest
+import pytest_twisted
+from attrs import evolve
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+
+from resumable import __version__
+from resumable.doctor import daemon, remotes, start
+from resumable.doctor.daemon import Daemon
+from resumable.doctor.place import Place, place_of
+from resumable.options import Options
+from resumable.startup import StartupError
+
+HERE = Place("/u", "/u", True)
+
+
+def settings(*flags):
+    options = Options({})
+    options.parseOptions(["--listen", "tcp:0", *flags])
+    return options.settings()
+
+
+def looked(found):
+    return {each.name: (each.level, each.what, each.advice) for each in found}
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_remote_is_tried_and_one_that_is_wrong_spoils_no_other(tmp_path):
+    given = settings("--remote", "memory://far", "--remote", f"file://{tmp_path}/none?name=nas")
+    found = looked(remotes.judge(await Deferred.fromCoroutine(remotes.look(reactor, given, lambda: 0.0))))
+    assert found["remote memory://far"] == ("ok", "works", "")
+    level, _, advice = found["remote nas"]
+    assert level == "bad" and "ount it" in advice and advice.endswith(".")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_remote_that_can_not_be_made_is_told_of(monkeypatch):
+    def make(*_):
+        raise StartupError("remote memory://far: it lacks a key")
+
+    monkeypatch.setattr(remotes.tiers, "make", make)
+    found = await Deferred.fromCoroutine(remotes.look(reactor, settings("--remote", "memory://far"), lambda: 0.0))
+    assert found == {"memory://far": "it lacks a key"}
+    assert "docs/remotes.md" in looked(remotes.judge(found))["remote memory://far"][2]
+
+
+def test_without_remotes_that_is_said():
+    assert [each.level for each in remotes.judge({})] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("found", "level", "words"),
+    [
+        (None, "ok", "none has /u"),
+        (Daemon("unix:/s", version=__version__), "ok", f"version {__version__}"),
+        (Daemon("unix:/s"), "ok", "it is ready"),
+        (Daemon(), "warn", "no operators"),
+        (Daemon("unix:/s", silent="refused"), "bad", "unix:/s doesn't answer: refused"),
+        (Daemon("unix:/s", wrong={"disk": "full"}), "bad", "disk: full"),
+        (Daemon("unix:/s", version="0.0.1"), "warn", "version 0.0.1"),
+    ],
+)
+def test_a_daemon_is_judged_by_what_it_says(found, level, words):
+    (got,) = daemon.judge(HERE, found)
+    assert got.level == level and words in got.what
+    assert bool(got.advice) is (level != "ok")
+
+
+# The options
+
+
+def refused(given, place, make=lambda: None):
+    return start.look(given, reactor, place, make)
+
+
+def test_options_that_a_daemon_would_start_with(tmp_path):
+    assert refused(settings("--upload-dir", str(tmp_path)), place_of(str(tmp_path))) == []
+    assert start.judge([])[0].level == "ok"
+
+
+def test_a_port_in_use_is_told_of_unless_it_is_the_daemons_own(tmp_path):
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        given = settings("--listen", f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1")
+        here = place_of(str(tmp_path))
+        (problem,) = refused(given, here)
+        assert "the port is in use" in problem
+        assert start.judge([problem])[0].level == "bad"
+        assert refused(given, evolve(here, held=True)) == []
+
+
+def test_an_endpoint_that_can_not_be_made_is_told_of(tmp_path):
+    given = evolve(settings(), listen=(f"ssl:8443:privateKey={tmp_path}/none.pem",))
+    (problem,) = refused(given, Place("/u", "/u", True))
+    assert "none.pem" in problem
+
+
+def test_what_the_start_refuses_is_told_of(tmp_path):
+    def make():
+        raise StartupError("the file of tokens can't be read")
+
+    assert refused(settings(), place_of(str(tmp_path)), make) == ["the file of tokens can't be read"]
+
+
+def test_a_socket_that_a_killed_daemon_has_left_stays(tmp_path):
+    path = f"{tmp_path}/s"
+    with closing(socket.socket(socket.AF_UNIX)) as left:
+        left.bind(path)
+    assert refused(settings("--listen", f"unix:{path}"), place_of(str(tmp_path))) == []
+    assert os.path.exists(path)
