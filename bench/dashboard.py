@@ -1,8 +1,8 @@
 """The dashboard as a picture: what a Prometheus answers to the queries of examples/grafana-dashboard.json.
 
 ``python -m bench.dashboard --prometheus http://127.0.0.1:9090`` draws docs/dashboard.svg.
-Changes when the picture does. Invariant: nothing is drawn that isn't asked for in the dashboard's own words. Plain SVG 1.1.
-Source: https://prometheus.io/docs/prometheus/latest/querying/api/#range-queries
+Changes when the picture does. Invariant: nothing is drawn that isn't asked for in the dashboard's own words.
+Plain SVG 1.1. Source: https://prometheus.io/docs/prometheus/latest/querying/api/#range-queries
 """
 
 from __future__ import annotations
