@@ -12,6 +12,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "resumable/__init__.py")
 # twisted.web, and its tests fail loudly when they change.
 INSTALL = [
     "twisted[tls]>=26.4,<27",
+    "h2>=4.3",
     "klein>=24.8",
     "werkzeug>=3.0",
     "treq>=25.5",
