@@ -60,6 +60,7 @@ TEST = [
 ]
 DEV = [
     *TEST,
+    "google-cloud-storage>=3.0",  # make bench compares with it
     "ruff>=0.9",
     "mypy>=1.14",
     "mypy-zope>=1.0.9",
