@@ -21,7 +21,7 @@ LIMIT: Final = "proxy body limit"
 LOCATION: Final = "Location"
 
 #: What is announced, and what is taken if that is too much; and what is sent of it. A buffer below that does no harm.
-LONG: Final = 1 << 30
+LONG: Final = 2 << 30
 SHORT: Final = 256 << 10
 SENT: Final = 128 << 10
 PAUSE: Final = 0.25
@@ -110,7 +110,7 @@ class _Check:
             return [await self._arrived(upload)]
         if answer.status != 413 or answer.is_tus:
             return [self._refused("PATCH", answer)]
-        size = "1 GiB" if length == LONG else "256 KiB"
+        size = "2 GiB" if length == LONG else "256 KiB"
         what = f"a request of {size} is refused before it gets to the server"
         smaller = [] if length == SHORT else await self._append(upload, SHORT)
         return (
