@@ -1,4 +1,5 @@
-"""SqliteCatalog keeps what ICatalog promises, its replicas what IReplicas does, and its outbox what IOutbox does."""
+"""SqliteCatalog keeps what ICatalog promises, its replicas what IReplicas does, its outbox what IOutbox does, and
+its listing what IListing does."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from resumable.catalog.sqlite import SqliteCatalog
 from tests.catalog.contract import CatalogContract, CatalogSuite
 from tests.catalog.doubles import Shelf
 from tests.catalog.letter_contract import LetterContract
+from tests.catalog.listing_contract import ListingContract
 from tests.catalog.replica_contract import ReplicaContract
 
 
@@ -39,3 +41,7 @@ class SqliteReplicaTests(ReplicaContract, OnSqlite):
 
 class SqliteLetterTests(LetterContract, OnSqlite):
     """The contract of its outbox."""
+
+
+class SqliteListingTests(ListingContract, OnSqlite):
+    """The contract of its listing."""

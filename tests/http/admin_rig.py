@@ -140,13 +140,13 @@ class Office:
 
 def operation(method: str, path: str) -> Mapping[str, Any] | None:
     """What describes such a request; None: nothing does."""
-    parts = path.strip("/").split("/")
+    parts = path.split("/")
     for template, operations in DOCUMENT["paths"].items():
-        names = template.strip("/").split("/")
+        names = template.split("/")
         if len(names) == len(parts) and all(
-            name == part or name[0] == "{" for name, part in zip(names, parts, strict=True)
+            name == part or name.startswith("{") for name, part in zip(names, parts, strict=True)
         ):
-            found: Mapping[str, Any] | None = operations.get(method.lower())
+            found: Mapping[str, Any] | None = operations.get(method.lower()) if method.isupper() else None
             return found
     return None
 
