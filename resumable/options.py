@@ -59,8 +59,6 @@ class Settings:
     location: str
     writers: int
     download: bool
-    download_from_remote: str
-    download_url_expires: float
     remotes: tuple[RemoteSpec, ...]
     part_size: int
     ack: str

@@ -49,7 +49,8 @@ HEALTHCHECK = {"interval", "timeout", "start-period"}
 PIP = {"editable", "no-cache-dir", "disable-pip-version-check", "quiet"}
 OTHERS = {"unix-socket", "fix", "check", "strict", "now", "endpoint"}
 # Those of the command resumable that the daemon doesn't have.
-OPERATORS = {"url", "origin", "json"}
+OPERATORS = {"url", "origin", "header", "json", "token-file", "yes", "all", "limit", "newest"}
+OPERATORS |= {"state", "parked", "owner", "older-than", "idle", "min-size"}
 OTHERS_FLAGS = OPERATORS | TWISTD | DOCKER | HEALTHCHECK | PIP | OTHERS
 
 

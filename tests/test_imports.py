@@ -58,7 +58,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "listening": ENGINES | {"access", "startup"},
     "human": PROTOCOL,
     "doctor": OUTSIDE | {"startup", "options", "tiers", "listening", "human"},
-    "client": frozenset({"doctor", "human", "options", "service", "spool", "startup"}),
+    "client": frozenset({"doctor", "human", "option_values", "options", "service", "spool", "startup"}),
     "__main__": frozenset({"client"}),
     "service": OUTSIDE
     | {

@@ -1,24 +1,32 @@
-"""The command line of ``resumable``.
+"""The command ``resumable``.
 
-Changes when a subcommand comes or goes. Invariant: status 0: done, and all is well; 1: something is wrong or not there;
-2: the command line makes no sense. Whatever goes wrong is one line, never a traceback.
+Changes when all commands are to behave otherwise. Invariant: status 0: done, and all is well; 1: something is wrong or
+not there; 2: the command line makes no sense. Whatever goes wrong is one line, never a traceback.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from resumable import __version__
+from resumable.client.asking import Asking, NotAllowed, Refused
+from resumable.client.grammar import check, parser
+from resumable.client.line import Line, NoDaemon
+from resumable.client.show import plain
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+class BadToken(Exception):
+    """The file with the token can't be used."""
+
+
+def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """The exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = _run(given)
+        status = _run(given, environ)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -27,23 +35,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read it has enough; Python would complain when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except NoDaemon as error:
+        sys.stderr.write(f"resumable: {error}: does it run? Give --upload-dir or --url\n")
+    except Refused as error:
+        hint = "; give --token-file" if isinstance(error, NotAllowed) else ""
+        sys.stderr.write(f"resumable: {plain(error).rstrip('.')}{hint}\n")
+    except BadToken as error:
+        sys.stderr.write(f"resumable: {error}\n")
+        return 2
+    return 1
 
 
-def _run(given: list[str]) -> int:
+def _run(given: list[str], environ: Mapping[str, str]) -> int:
     if given[:1] == ["doctor"]:
         from resumable.client import checkup  # all of the daemon, which the other commands can do without
 
-        return checkup.main(given[1:])
-    parser().parse_args(given)
-    return 2
+        return checkup.main(given[1:], environ)
+    grammar = parser()
+    found = grammar.parse_args(given)
+    check(grammar, found)
+    status: int = found.run(Asking(Line(_where(found, environ), _token(found))), found)
+    return status
 
 
-def parser() -> argparse.ArgumentParser:
-    """The grammar of all commands; it ends the process with status 2 for what isn't in it."""
-    root = argparse.ArgumentParser("resumable", description="For operators of an upload server.", allow_abbrev=False)
-    root.add_argument("--version", action="version", version=f"resumable {__version__}")
-    commands = root.add_subparsers(metavar="COMMAND", required=True)
-    commands.add_parser(
-        "doctor", add_help=False, help="look at everything that the daemon depends on, say what to change"
-    )
-    return root
+def _where(found: Namespace, environ: Mapping[str, str]) -> str:
+    """Flags win over the environment, which is the daemon's."""
+    if found.url is not None:
+        return str(found.url)
+    listened = environ.get("RESUMABLE_ADMIN_LISTEN", "").split()
+    if found.upload_dir is None and listened and "socket" not in listened:
+        from resumable.client.endpoints import where
+
+        for endpoint in listened:
+            if (place := where(endpoint)) is not None:
+                return place
+    directory = found.upload_dir or environ.get("RESUMABLE_UPLOAD_DIR", "").strip() or "uploads"
+    return f"unix:{Path(directory).absolute() / '.resumable' / 'admin.sock'}"
+
+
+def _token(found: Namespace) -> str | None:
+    if found.token_file is None:
+        return None
+    try:
+        token = Path(found.token_file).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise BadToken(f"--token-file {found.token_file}: {getattr(error, 'strerror', None) or error}") from error
+    if not token or any(not char.isprintable() for char in token):
+        raise BadToken(f"--token-file {found.token_file}: expected one line with a token")
+    return token

@@ -13,7 +13,7 @@ from typing import TextIO
 
 from resumable.doctor.findings import Finding, Level
 
-_NAME = 14
+_NAME = 16
 
 
 class Report:

@@ -36,6 +36,10 @@ class Outside:
     ahead: float | None = None
     days: float | None = None
 
+    @property
+    def is_tus(self) -> bool:
+        return "tus-version" in self.fields
+
 
 def look(url: str, now: float, context: ssl.SSLContext | None = None) -> Outside:
     """Ask for OPTIONS of ``url``, http or https; blocks. ``now``: the time."""
@@ -83,7 +87,7 @@ def judge(found: Outside) -> list[Finding]:
     if found.silent is not None:
         advice = "Check the name, the port, the proxy and whether the daemon runs behind it."
         return [Finding(NAME, "bad", f"{found.url} doesn't answer: {found.silent}", advice)]
-    if found.fields.get("tus-version") is None:
+    if not found.is_tus:
         what = f"{found.url} answers OPTIONS with {found.status}, and not as tus"
         advice = "It has to be the URL of --base-path as clients see it, and the proxy has to pass OPTIONS on."
         return [Finding(NAME, "bad", what, advice), *_certificate(found)]

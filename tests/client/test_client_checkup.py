@@ -6,7 +6,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from resumable.client import checkup
+from resumable.client import checks, checkup
 from resumable.client.main import main
 from resumable.doctor.findings import Finding
 
@@ -22,6 +22,9 @@ from resumable.doctor.findings import Finding
         ["--url", "http://h:99999/"],
         ["--url", "https://ex\u00e4mple.org/"],
         ["--origin", "https://a b"],
+        ["--header", "no colon"],
+        ["--header", "Two words: x"],
+        ["--header", "X: a\nb"],
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_one_line_and_status_2(arguments, capsys):
@@ -56,8 +59,9 @@ def test_what_is_asked_from_outside_is_the_public_url_unless_another_is_given():
     options.parseOptions([])
     assert (options.url, options.origin) == ("https://example.org/up/", None)
     options = checkup.DoctorOptions({})
-    options.parseOptions(["--url", "http://h/x", "--origin", "https://web"])
+    options.parseOptions(["--url", "http://h/x", "--origin", "https://web", "--header", "Authorization: Bearer x"])
     assert (options.url, options.origin) == ("http://h/x", "https://web")
+    assert options.headers == {"Authorization": "Bearer x"}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +80,6 @@ async def test_a_check_that_fails_is_told_of_as_such(error, words):
         raise error
 
     for each in (check, later):
-        (found,) = await Deferred.fromCoroutine(checkup.made("clock", each))
+        (found,) = await Deferred.fromCoroutine(checks.made("clock", each))
         assert (found.name, found.level) == ("clock", "bad")
         assert words in found.what and found.advice

@@ -24,10 +24,10 @@ def printed(*findings, as_json=False, width=60):
 def test_a_line_for_each_and_below_it_what_to_change():
     text, bad = printed(Finding("clock", "ok", "right"), Finding("fsync", "bad", "it lies", "Buy another disk. " * 4))
     assert text.splitlines() == [
-        "ok    clock           right",
-        "bad   fsync           it lies",
-        "                      > Buy another disk. Buy another disk.",
-        "                        Buy another disk. Buy another disk.",
+        "ok    clock             right",
+        "bad   fsync             it lies",
+        "                        > Buy another disk. Buy another disk.",
+        "                          Buy another disk. Buy another disk.",
         "",
         "1 bad; see what to change behind each >",
     ]

@@ -1,0 +1,400 @@
+"""`resumable`'s commands: what they ask of a daemon, what they print, and their status."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from resumable.client import commands
+from resumable.client.main import main
+from tests.client.stand_in import StandIn, problem
+
+NOW = datetime(2026, 10, 1, 12, tzinfo=UTC).timestamp()
+UPLOAD = {
+    "id": "a" * 32,
+    "state": "uploading",
+    "length": 3 << 20,
+    "received": 2 << 20,
+    "durable": 1 << 20,
+    "offset": 1 << 20,
+    "created_at": "2026-10-01T11:00:00.000Z",
+    "touched_at": "2026-10-01T11:55:00.000Z",
+    "finished_at": None,
+    "stored_at": None,
+    "expires_at": "2026-10-08T11:55:00.000Z",
+    "gone": None,
+    "gone_at": None,
+    "metadata": {"filename": "film.mp4", "raw": {"base64": "/w=="}},
+    "local": "here",
+    "owner": "alice",
+    "appending": True,
+    "replicas": [
+        {
+            "remote": "cloud",
+            "required": True,
+            "state": "parked",
+            "key": "k",
+            "sent": 0,
+            "confirmed": 1024,
+            "lag": 1,
+            "attempts": 3,
+            "error": "412 a foreign object",
+            "retry_at": "2026-10-01T12:00:10.000Z",
+            "location": None,
+            "stored_at": None,
+        }
+    ],
+}
+DONE = {**UPLOAD, "id": "b" * 32, "state": "stored", "length": 5, "offset": 5, "appending": False, "owner": None}
+UNKNOWN = {**DONE, "id": "c" * 20, "length": None, "metadata": {}, "replicas": [], "touched_at": "nonsense"}
+
+
+@pytest.fixture(autouse=True)
+def noon(monkeypatch):
+    monkeypatch.setattr(commands.time, "time", lambda: NOW)
+
+
+@pytest.fixture
+def daemon():
+    stand_in = StandIn(lambda method, path, query: problem(404, "There is nothing at this address."))
+    with stand_in.serving():
+        yield stand_in
+
+
+def run(daemon, *arguments):
+    return main([*arguments, "--url", daemon.url], {})
+
+
+def pages(*documents):
+    """Answers these, one after the other."""
+    waiting = list(documents)
+    return lambda method, path, query: (200, waiting.pop(0))
+
+
+# ls
+
+
+def test_ls_shows_a_table_of_what_matters(daemon, capsys):
+    daemon.answer = pages({"uploads": [UPLOAD, DONE, UNKNOWN], "next": None})
+    assert run(daemon, "ls") == 0
+    out, said = capsys.readouterr()
+    assert out.splitlines() == [
+        "ID                                STATE       SIZE   DONE  IDLE  REMOTES       OWNER  NAME",
+        f"{'a' * 32}  uploading*  3 MiB  33%   5m    cloud:parked  alice  film.mp4",
+        f"{'b' * 32}  stored      5 B    100%  5m    cloud:parked  -      film.mp4",
+        f"{'c' * 20}              stored      ?      5 B   ?     -             -      -",
+    ]
+    assert said == ""
+    assert daemon.asked == [("GET", "/v1/uploads", {"limit": "100"})]
+
+
+def test_ls_follows_the_pages_and_says_when_there_is_more(daemon, capsys):
+    def answer(method, path, query):
+        return 200, {"uploads": [DONE] * min(3, int(query["limit"])), "next": "p1"}
+
+    daemon.answer = answer
+    assert run(daemon, "ls", "--limit", "7") == 0
+    out, said = capsys.readouterr()
+    assert len(out.splitlines()) == 8
+    assert said == "resumable: these are 7; for more: --limit or --all\n"
+    assert [query for _, _, query in daemon.asked] == [
+        {"limit": "7"},
+        {"limit": "4", "after": "p1"},
+        {"limit": "1", "after": "p1"},
+    ]
+
+
+def test_ls_of_all_ends_with_the_last_page_and_minds_no_empty_ones(daemon, capsys):
+    daemon.answer = pages(
+        {"uploads": [DONE], "next": "p1"}, {"uploads": [], "next": "p2"}, {"uploads": [DONE], "next": None}
+    )
+    assert run(daemon, "ls", "--all", "--json") == 0
+    out, said = capsys.readouterr()
+    assert [json.loads(line) for line in out.splitlines()] == [DONE, DONE]
+    assert said == ""
+    assert daemon.asked[1] == ("GET", "/v1/uploads", {"limit": "1000", "after": "p1"})
+
+
+def test_ls_asks_for_what_the_flags_say(daemon):
+    daemon.answer = pages({"uploads": [], "next": None})
+    flags = [
+        "--state",
+        "finished",
+        "--remote",
+        "cloud",
+        "--parked",
+        "--owner",
+        "",
+        "--older-than",
+        "1h",
+        "--idle",
+        "5m",
+    ]
+    assert run(daemon, "ls", *flags, "--min-size", "1G", "--newest") == 0
+    assert daemon.asked[0][2] == {
+        "state": "finished",
+        "remote": "cloud",
+        "replica": "parked",
+        "owner": "",
+        "created_before": "2026-10-01T11:00:00Z",
+        "idle_since": "2026-10-01T11:55:00Z",
+        "min_size": str(1 << 30),
+        "order": "newest",
+        "limit": "100",
+    }
+
+
+def test_what_a_client_has_chosen_is_no_command_to_a_terminal(daemon, capsys):
+    nasty = "\x1b]0;owned\x07\u202eexe.gpj\n" + "x" * 500
+    upload = {**UPLOAD, "owner": nasty, "metadata": {"filename": nasty, "\x1b[31mred": nasty}}
+    daemon.answer = pages({"uploads": [upload], "next": None}, upload)
+    assert run(daemon, "ls") == 0
+    assert run(daemon, "show", upload["id"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 2 + len(out.splitlines()[2:])
+    assert all(line.isprintable() for line in out.splitlines())
+
+
+# show
+
+
+def test_show_tells_all_of_it_in_both_tiers(daemon, capsys):
+    daemon.answer = pages(UPLOAD)
+    assert run(daemon, "show", UPLOAD["id"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert daemon.asked == [("GET", f"/v1/uploads/{UPLOAD['id']}", {})]
+    told = dict(line.split("  ", 1) for line in lines if not line.startswith(" "))
+    assert told["size"].strip() == "3 MiB (3145728 bytes)"
+    assert told["durable"].strip() == "1 MiB (1048576 bytes), 33%"
+    assert told["touched"].strip() == "2026-10-01T11:55:00.000Z (5m ago)"
+    assert told["expires"].strip() == "2026-10-08T11:55:00.000Z (in 6d)"
+    assert told["metadata filename"].strip() == "film.mp4"
+    assert told["remote cloud"].strip() == "parked, 1 KiB there"
+    assert lines[-3].split() == ["error", "412", "a", "foreign", "object"]
+    assert "gone" not in told
+
+
+def test_show_as_json_is_what_the_daemon_says(daemon, capsys):
+    daemon.answer = pages(UPLOAD)
+    assert run(daemon, "show", UPLOAD["id"], "--json") == 0
+    assert json.loads(capsys.readouterr().out) == UPLOAD
+
+
+def test_an_upload_that_is_not_there_is_status_1(daemon, capsys):
+    daemon.answer = lambda *_: problem(404, "There is no such upload.")
+    assert run(daemon, "show", "../x?y") == 1
+    assert capsys.readouterr() == ("", "resumable: There is no such upload\n")
+    assert daemon.asked[0][1] == "/v1/uploads/..%2Fx%3Fy"
+
+
+# retry
+
+
+def test_retry_starts_what_was_parked_of_each(daemon, capsys):
+    counts = {"a": 2, "b": 0}
+    daemon.answer = lambda method, path, query: (200, {"restarted": counts[path.split("/")[3]]})
+    assert run(daemon, "retry", "a", "b", "--remote", "cloud") == 1
+    assert capsys.readouterr() == ("a: 2 tried again\n", "resumable: b: nothing of it is parked\n")
+    assert daemon.asked[0] == ("POST", "/v1/uploads/a/retry", {"remote": "cloud"})
+
+
+def test_retry_of_a_whole_remote_goes_on_until_nothing_is_left(daemon, capsys):
+    daemon.answer = pages({"restarted": 10_000, "more": True}, {"restarted": 5, "more": False})
+    assert run(daemon, "retry", "--all", "--remote", "cloud") == 0
+    assert capsys.readouterr().out == "10005 replicas are tried again\n"
+    assert daemon.asked == [("POST", "/v1/retry", {"remote": "cloud"})] * 2
+
+
+def test_what_is_parked_again_at_once_is_not_tried_for_ever(daemon, capsys):
+    daemon.answer = lambda *_: (200, {"restarted": 10_000, "more": True})
+    assert run(daemon, "retry", "--all", "--remote", "cloud") == 0
+    assert capsys.readouterr().out == "1000000 replicas are tried again; ask again for the rest\n"
+
+
+# rm
+
+
+class Terminal:
+    def __init__(self, said):
+        self.said = said
+
+    def isatty(self):
+        return True
+
+    def readline(self):
+        return self.said
+
+
+def test_rm_asks_nobody_who_is_not_there_and_goes_on_after_one_that_is_gone(daemon, capsys):
+    daemon.answer = lambda method, path, query: problem(410, "It is gone.") if path.endswith("b") else (204, b"")
+    assert run(daemon, "rm", "a", "b", "c") == 1
+    assert capsys.readouterr() == ("a: removed\nc: removed\n", "resumable: b: It is gone.\n")
+    assert {method for method, *_ in daemon.asked} == {"DELETE"}
+
+
+@pytest.mark.parametrize(("answer", "removed"), [("y\n", True), ("YES\n", True), ("\n", False), ("", False)])
+def test_rm_asks_whoever_sits_there(answer, removed, daemon, capsys, monkeypatch):
+    daemon.answer = lambda *_: (204, b"")
+    monkeypatch.setattr(commands.sys, "stdin", Terminal(answer))
+    assert run(daemon, "rm", "a", "b") == (not removed)
+    assert bool(daemon.asked) is removed
+    assert "Remove 2 uploads for good (a, b)? [y/N] " in capsys.readouterr().err
+
+
+def test_rm_asks_not_when_it_is_told_yes(daemon, capsys, monkeypatch):
+    daemon.answer = lambda *_: (204, b"")
+    monkeypatch.setattr(commands.sys, "stdin", Terminal(""))
+    assert run(daemon, "rm", "--yes", "--json", "a") == 0
+    assert json.loads(capsys.readouterr().out) == {"id": "a", "removed": True}
+
+
+# replay and drain
+
+
+def test_replay_sends_dead_events_again(daemon, capsys):
+    daemon.answer = pages({"replayed": 3})
+    assert run(daemon, "replay", "bill/ing") == 0
+    assert capsys.readouterr().out == "3 events are sent again\n"
+    assert daemon.asked == [("POST", "/v1/hooks/bill%2Fing/replay", {})]
+
+
+@pytest.mark.parametrize(("what", "method"), [("on", "PUT"), ("off", "DELETE"), ("status", "GET")])
+def test_drain_says_what_is_left(what, method, daemon, capsys):
+    left = {"draining": True, "since": "T", "unfinished": 3, "appending": 1, "replicas": {"cloud": 4}}
+    daemon.answer = pages(left)
+    assert run(daemon, "drain", what) == 0
+    assert capsys.readouterr().out == (
+        "draining since T; 3 unfinished, 1 appending; replicas that are not there yet: cloud: 4\n"
+    )
+    assert daemon.asked == [(method, "/v1/drain", {})]
+
+
+def test_drain_as_json_is_what_the_daemon_says(daemon, capsys):
+    left = {"draining": False, "since": None, "unfinished": 0, "appending": 0, "replicas": {}}
+    daemon.answer = pages(left, left)
+    assert run(daemon, "drain", "status", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == left
+    assert run(daemon, "drain", "status") == 0
+    assert capsys.readouterr().out == "not draining; 0 unfinished, 0 appending\n"
+
+
+# What goes wrong
+
+
+def test_nobody_there_is_one_line(capsys, tmp_path):
+    assert main(["ls", "--upload-dir", str(tmp_path)], {}) == 1
+    out, said = capsys.readouterr()
+    assert out == ""
+    assert said == (
+        f"resumable: no daemon answers at unix:{tmp_path}/.resumable/admin.sock (No such file or directory):"
+        " does it run? Give --upload-dir or --url\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "place"),
+    [
+        ({}, [], "unix:/cwd/uploads/.resumable/admin.sock"),
+        ({"RESUMABLE_UPLOAD_DIR": "/srv/up"}, [], "unix:/srv/up/.resumable/admin.sock"),
+        ({"RESUMABLE_UPLOAD_DIR": "/srv/up"}, ["--upload-dir", "/u"], "unix:/u/.resumable/admin.sock"),
+        ({"RESUMABLE_ADMIN_LISTEN": "unix:/no/s"}, [], "unix:/no/s"),
+        ({"RESUMABLE_ADMIN_LISTEN": "tcp:1"}, ["--upload-dir", "/u"], "unix:/u/.resumable/admin.sock"),
+        ({"RESUMABLE_ADMIN_LISTEN": "tcp:1 socket"}, [], "unix:/cwd/uploads/.resumable/admin.sock"),
+        ({"RESUMABLE_ADMIN_LISTEN": "tcp:1"}, ["--url", "unix:/x"], "unix:/x"),
+        ({"RESUMABLE_ADMIN_LISTEN": "none"}, [], "unix:/cwd/uploads/.resumable/admin.sock"),
+    ],
+)
+def test_the_daemon_is_looked_for_where_its_environment_says(environ, flags, place, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["ls", *flags], environ) == 1
+    assert f"answers at {place.replace('/cwd', str(tmp_path))} (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, b"<html>"),
+        (200, []),
+        (200, {"uploads": 5, "next": None}),
+        (200, {"uploads": [], "next": 5}),
+        (404, b"nothing here"),
+        (500, {"detail": 5}),
+        (302, b""),
+    ],
+)
+def test_somebody_elses_server_is_one_line(answer, daemon, capsys):
+    daemon.answer = lambda *_: answer
+    assert run(daemon, "ls") == 1
+    assert f"what answers at {daemon.url} is no daemon of this release" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["replay", "h"], ["retry", "x"], ["retry", "--all", "--remote", "r"]])
+def test_a_count_that_is_none_is_not_believed(command, daemon, capsys):
+    daemon.answer = lambda *_: (200, {"replayed": "many"})
+    assert run(daemon, *command) == 1
+    assert "no daemon of this release" in capsys.readouterr().err
+
+
+def test_documents_that_lack_everything_are_shown_all_the_same(daemon, capsys):
+    daemon.answer = pages({"uploads": [{}, {"replicas": 5, "metadata": 5, "length": "x"}], "next": None}, {})
+    assert run(daemon, "ls") == 0
+    assert run(daemon, "show", "x") == 0
+
+
+def test_who_may_not_is_told_of_the_token(daemon, capsys, tmp_path):
+    (tmp_path / "token").write_text("s3cret\n")
+    daemon.answer = lambda *_: problem(401, "The admin API needs the token.")
+    assert run(daemon, "rm", "a", "b", "--token-file", str(tmp_path / "token")) == 1
+    assert capsys.readouterr().err == "resumable: The admin API needs the token; give --token-file\n"
+    assert daemon.tokens == ["Bearer s3cret"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"two\nlines", b"\xff"])
+def test_a_token_that_can_not_be_one_is_status_2(content, daemon, capsys, tmp_path):
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    assert run(daemon, "ls", "--token-file", str(file)) == 2
+    assert capsys.readouterr().err.startswith(f"resumable: --token-file {file}: ")
+    assert daemon.asked == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["frobnicate"],
+        ["show"],
+        ["show", "a", "b"],
+        ["rm"],
+        ["retry"],
+        ["retry", "--all"],
+        ["retry", "--all", "--remote", "r", "a"],
+        ["replay"],
+        ["drain"],
+        ["drain", "perhaps"],
+        ["ls", "--state", "happy"],
+        ["ls", "--older-than", "yesterday"],
+        ["ls", "--min-size", "big"],
+        ["ls", "--limit", "0"],
+        ["ls", "--bogus"],
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_a_line_and_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments, {})
+    assert end.value.code == 2
+    out, said = capsys.readouterr()
+    assert (out, said.count("\n")) == ("", 1)
+    assert said.endswith("--help\n")
+
+
+def test_an_interrupt_is_quiet(daemon, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "Table", interrupted)
+    assert run(daemon, "ls") == 130
+    assert capsys.readouterr() == ("", "")
