@@ -12,6 +12,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "resumable/__init__.py")
 # twisted.web, and its tests fail loudly when they change.
 INSTALL = [
     "twisted[tls]>=26.4,<27",
+    "h2>=4.3",
     "klein>=24.8",
     "werkzeug>=3.0",
     "treq>=25.5",
@@ -59,6 +60,7 @@ TEST = [
 ]
 DEV = [
     *TEST,
+    "google-cloud-storage>=3.0",  # make bench compares with it
     "ruff>=0.9",
     "mypy>=1.14",
     "mypy-zope>=1.0.9",

@@ -46,8 +46,6 @@ ROUNDS_AT_MOST = {
     "huge": 1,
     "s3-slices": 1,
     "s3-backlog": 1,
-    "az": 3,
-    "gs": 3,
 }
 LONG = ("huge",)
 SLOW = ("deaf", "huge", "s3-paced", "s3-backlog", *clouds.MEASURES)

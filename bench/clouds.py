@@ -1,8 +1,9 @@
 """What is measured of the remotes of Azure and Google: each on its emulator, beside the vendor's own SDK.
 
-Changes when an emulator does, or how an SDK is best used. Invariant: the SDK sends the same bytes to the same emulator,
-in pieces of the same size, as many at once, with the same checksums; its imports and first connection are not timed.
-What is in the store is compared by SHA-256 with what was sent, after the clock has stopped.
+Changes when an emulator does. Invariant: the SDK sends the same bytes to the same emulator, once before us and once
+after, in pieces of the same size, as many at once, with the same checksums, since an emulator gets faster as it warms
+up and slower as it fills; imports and first connections are not timed. What is in the store is compared by SHA-256 with
+what was sent, after the clock has stopped.
 https://learn.microsoft.com/azure/storage/common/storage-use-azurite, https://github.com/oittaa/gcp-storage-emulator
 """
 
@@ -21,17 +22,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from bench import proc
-from bench.load import HOST, Connection, LoadError, create
-from bench.measure import MIB, Bench, Measure, new_upload, send_whole
+from bench.load import HOST, Connection, LoadError, head_of
+from bench.measure import GIB, MIB, Bench, Measure, new_upload, send_whole
 from bench.rivals import Unavailable
+from bench.sdk import ACCOUNT, KEY
 from bench.servers import ROOT, START_SECONDS, Running, free_port
 
-ACCOUNT, PLACE = "devstoreaccount1", "bench"
-# the emulator's own, which everybody knows
-KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+PLACE = "bench"
 AZURITE = ROOT / "tests/remotes/azurite/node_modules/azurite/dist/src/blob/main.js"
 # By itself it waits for one connection at a time, and closes each after one request.
 THREADED = """
@@ -40,38 +40,6 @@ server.HTTPServer = server.ThreadingHTTPServer
 server.BaseHTTPRequestHandler.protocol_version = "HTTP/1.1"
 from gcp_storage_emulator.__main__ import main
 main()
-"""
-# Each is given its endpoint, the file and our object's key; it answers seconds for the file and our object's SHA-256.
-AZURE_SDK = f"""
-import hashlib, json, os, sys, time
-from azure.storage.blob import BlobServiceClient
-endpoint, path, key = sys.argv[1:]
-credential = {{"account_name": {ACCOUNT!r}, "account_key": {KEY!r}}}
-service = BlobServiceClient(endpoint, credential, max_block_size=8 << 20, max_single_put_size=8 << 20)
-container = service.get_container_client({PLACE!r})
-container.upload_blob("warm", b"warm", validate_content=True)
-with open(path, "rb") as file:
-    began = time.perf_counter()
-    container.upload_blob("sdk", file, length=os.path.getsize(path), max_concurrency=4, validate_content=True)
-    took = time.perf_counter() - began
-found = hashlib.sha256()
-for chunk in container.download_blob(key).chunks():
-    found.update(chunk)
-print(json.dumps([took, found.hexdigest()]))
-"""
-GOOGLE_SDK = f"""
-import hashlib, json, sys, time
-from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
-endpoint, path, key = sys.argv[1:]
-client = storage.Client("test", AnonymousCredentials(), client_options={{"api_endpoint": endpoint}})
-bucket = client.bucket({PLACE!r})
-bucket.blob("warm").upload_from_string(b"warm")
-blob = bucket.blob("sdk", chunk_size=8 << 20)
-began = time.perf_counter()
-blob.upload_from_filename(path, checksum="crc32c")
-took = time.perf_counter() - began
-print(json.dumps([took, hashlib.sha256(bucket.blob(key).download_as_bytes()).hexdigest()]))
 """
 
 
@@ -84,7 +52,6 @@ class Cloud:
     make: Callable[[int], None]
     endpoint: Callable[[int], str]
     remote: Callable[[int, Path], str]
-    sdk: str
 
     def prepare(self) -> None:
         """Raise Unavailable where something is not installed."""
@@ -144,14 +111,13 @@ def _make_bucket(port: int) -> None:
 
 
 CLOUDS = {
-    "az": Cloud(("azure-storage-blob",), _azurite, _make_container, _azure_endpoint, _azure_remote, AZURE_SDK),
+    "az": Cloud(("azure-storage-blob",), _azurite, _make_container, _azure_endpoint, _azure_remote),
     "gs": Cloud(
         ("gcp-storage-emulator", "google-cloud-storage"),
         _google,
         _make_bucket,
         _google_endpoint,
         lambda port, directory: f"gs://{PLACE}?endpoint={_google_endpoint(port)}&part-size=8M",
-        GOOGLE_SDK,
     ),
 }
 
@@ -197,53 +163,110 @@ def _stored(server: Running, path: str, seconds: float = 120.0) -> str:
             status = json.loads(connection.ask("GET", f"{path}/status", {}).expect(200).body)
             if status["state"] == "stored":
                 return str(status["replicas"][0]["key"])
-            time.sleep(0.01)
+            time.sleep(0.05)  # asking more often takes a tenth of a core from those that are measured
     raise LoadError(f"not stored within {seconds:.0f} s: {status.get('replicas')}")
 
 
-def _sdk(cloud: Cloud, port: int, file: Path, key: str) -> tuple[float, str]:
-    """Let the SDK send the file; returns its seconds, and the SHA-256 of the object of that key."""
-    command = [sys.executable, "-c", cloud.sdk, cloud.endpoint(port), str(file), key]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "NO_PROXY": HOST})
-    if done.returncode:
-        raise LoadError(f"the SDK failed: {done.stderr[-300:]}")
-    took, digest = json.loads(done.stdout)
-    return float(took), str(digest)
+class _Sdk:
+    """The vendor's SDK, running. Its methods return seconds, and CPU seconds of its process."""
+
+    def __init__(self, name: str, endpoint: str, scratch: Path) -> None:
+        self._spool, self._log = scratch / "received", scratch / "sdk.log"
+        command = [sys.executable, "-m", "bench.sdk", name, endpoint, PLACE, str(self._spool)]
+        with self._log.open("wb") as out:
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=out, cwd=ROOT, env={**os.environ, "NO_PROXY": HOST}
+            )
+
+    def __enter__(self) -> Self:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise LoadError(f"the SDK did not start: {self._log.read_text(errors='replace')[-300:]}")
+        self._connection = Connection(int(line), 300.0)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def send(self, file: Path) -> tuple[float, float]:
+        """Send a file that is there."""
+        return self._timed(lambda: self._connection.ask("POST", "/sdk", {}, str(file).encode()).expect(200))
+
+    def receive(self, view: memoryview, size: int) -> tuple[float, float]:
+        """Send it what it has to write to a file first, as a server must that has no more than the SDK."""
+
+        def sent() -> None:
+            self._connection.send(head_of("PUT", "/received", {"Content-Length": str(size)}))
+            self._connection.send_from(view, size)
+            self._connection.answer("PUT").expect(200)
+
+        took = self._timed(sent)
+        self._spool.unlink()
+        return took
+
+    def digest(self, key: str) -> str:
+        """The SHA-256 of what the store has."""
+        return self._connection.ask("GET", f"/{key}", {}).expect(200).body.decode()
+
+    def _timed(self, do: Callable[[], object]) -> tuple[float, float]:
+        cpu, began = proc.cpu_seconds(self._process.pid), time.perf_counter()
+        do()
+        return time.perf_counter() - began, proc.cpu_seconds(self._process.pid) - cpu
 
 
-def _beside(cloud: Cloud, bench: Bench, server: Running) -> dict[str, float]:
-    """One PATCH until it is stored: MiB/s, requests, peak of memory above idle (MiB); MiB/s beside the SDK's."""
-    size, scratch = bench.sizes.stored // 2, server.directory.parent / "cloud"
+def _ours(bench: Bench, server: Running, size: int) -> tuple[str, float, float]:
+    """One PATCH until it is stored: the object's key, seconds, and CPU seconds of the server."""
+    path = new_upload(server, size)
+    cpu, began = proc.cpu_seconds(server.pid), time.perf_counter()
+    send_whole(bench, server, path, 0, size)
+    key = _stored(server, path)
+    return key, time.perf_counter() - began, proc.cpu_seconds(server.pid) - cpu
+
+
+def _beside(name: str, bench: Bench, server: Running) -> dict[str, float]:
+    """Of one PATCH until it is stored: speed, requests, peak of memory above idle, CPU, each as `FIGURES` has it.
+
+    ``beside``: our speed / that of the SDK, which has the file; ``received``: of the SDK that has to receive it.
+    """
+    cloud, size, scratch = CLOUDS[name], bench.sizes.stored // 2, server.directory.parent / "cloud"
     scratch.mkdir()
+    file = scratch / "file"
+    file.write_bytes(bench.source.view[:size])
     with _emulator(cloud, scratch) as (port, log):
         remote = cloud.remote(port, scratch)
         kind = replace(server.kind, command=lambda own, where: [*server.kind.command(own, where), "--remote", remote])
-        with Running(kind, scratch) as ours:
-            with Connection(ours.port) as connection:
-                _stored(ours, create(connection, kind.root, 4096, os.urandom(4096)))
-            path, before, idle = new_upload(ours, size), _asked(log), proc.memory(ours.pid, "VmRSS")
+        with Running(kind, scratch) as ours, _Sdk(name, cloud.endpoint(port), scratch) as sdk:
+            _ours(bench, ours, size // 4)
+            before = sdk.send(file)
+            asked, idle = _asked(log), proc.memory(ours.pid, "VmRSS")
             proc.forget_peak(ours.pid)
-            began = time.perf_counter()
-            send_whole(bench, ours, path, 0, size)
-            key = _stored(ours, path)
-            took, peak = time.perf_counter() - began, proc.memory(ours.pid, "VmHWM")
-            requests = _asked(log) - before
-        (scratch / "file").write_bytes(bench.source.view[:size])
-        theirs, digest = _sdk(cloud, port, scratch / "file", key)
-    if digest != bench.source.digest(0, size):
-        raise LoadError("the store has other bytes than were sent")
-    memory = max(0, peak - idle) / MIB
-    return {"rate": size / MIB / took, "beside": theirs / took, "requests": requests, "memory": memory}
+            key, took, cpu = _ours(bench, ours, size)
+            memory, asked = proc.memory(ours.pid, "VmHWM") - idle, _asked(log) - asked
+            after = sdk.send(file)
+            received, _ = sdk.receive(bench.source.view, size)
+            if sdk.digest(key) != bench.source.digest(0, size):
+                raise LoadError("the store has other bytes than were sent")
+    return {
+        "rate": size / MIB / took,
+        "beside": (before[0] + after[0]) / 2 / took,
+        "received": received / took,
+        "requests": asked,
+        "memory": max(0, memory) / MIB,
+        "cpu": cpu * GIB / size,
+        "sdk-cpu": (before[1] + after[1]) / 2 * GIB / size,
+    }
 
 
 def azure(bench: Bench, server: Running) -> dict[str, float]:
-    """Azurite, beside azure-storage-blob with four blocks of 8 MiB at once and their MD5."""
-    return _beside(CLOUDS["az"], bench, server)
+    """Azurite, beside azure-storage-blob."""
+    return _beside("az", bench, server)
 
 
 def google(bench: Bench, server: Running) -> dict[str, float]:
-    """gcp-storage-emulator, beside google-cloud-storage with one session in chunks of 8 MiB and their CRC32C."""
-    return _beside(CLOUDS["gs"], bench, server)
+    """gcp-storage-emulator, beside google-cloud-storage."""
+    return _beside("gs", bench, server)
 
 
 MEASURES: dict[str, Measure] = {"az": azure, "gs": google}

@@ -89,14 +89,22 @@ FIGURES = (
     Figure("s3-backlog", "seconds", "start with 10,000 unfinished replicas, until it answers", "s", 2),
     Figure("s3-backlog", "memory", "memory these take before the store is back", "MiB", 1),
     Figure("s3-backlog", "rate", "these drained once it is back", "uploads/s", 0, True),
-    Figure("az", "rate", "256 MiB until they are in Azurite", "MiB/s", 0, True),
-    Figure("az", "beside", "beside the SDK: speed into Azurite / azure-storage-blob's", "x", 2, True),
-    Figure("az", "requests", "requests to Azurite for these", "", 0),
-    Figure("az", "memory", "memory above idle while they go into Azurite", "MiB", 1),
-    Figure("gs", "rate", "256 MiB until they are in gcp-storage-emulator", "MiB/s", 0, True),
-    Figure("gs", "beside", "beside the SDK: speed into gcp-storage-emulator / google-cloud-storage's", "x", 2, True),
-    Figure("gs", "requests", "requests to gcp-storage-emulator for these", "", 0),
-    Figure("gs", "memory", "memory above idle while they go into gcp-storage-emulator", "MiB", 1),
+    *(
+        figure
+        for scheme, emulator, sdk in (
+            ("az", "Azurite", "azure-storage-blob"),
+            ("gs", "gcp-storage-emulator", "google-cloud-storage"),
+        )
+        for figure in (
+            Figure(scheme, "rate", f"256 MiB until they are in {emulator}", "MiB/s", 0, True),
+            Figure(scheme, "beside", f"its speed / that of {sdk}, which has the file", "x", 2, True),
+            Figure(scheme, "received", f"its speed / that of {sdk}, which receives the file first", "x", 2, True),
+            Figure(scheme, "cpu", f"CPU seconds per GiB into {emulator}", "s", 2),
+            Figure(scheme, "sdk-cpu", f"CPU seconds per GiB of {sdk}, which has the file", "s", 2),
+            Figure(scheme, "requests", f"requests to {emulator} for these 256 MiB", "", 0),
+            Figure(scheme, "memory", f"memory above idle while they go into {emulator}", "MiB", 1),
+        )
+    ),
     Figure("takeover", "head", "HEAD while a holder is silent, slowest", "s", 2),
     Figure("takeover", "patch", "PATCH accepted while a holder is silent, slowest", "s", 2, False, True),
     Figure("takeover", "kept", "of what that holder had sent, kept", "%", 0, True),

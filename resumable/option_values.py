@@ -126,6 +126,19 @@ def positive_duration(text: str) -> float:
     return value
 
 
+def duration_between(low: str, high: str) -> Callable[[str], float]:
+    """A parser of times from ``low`` to ``high``, both included."""
+    least, most = duration(low), duration(high)
+
+    def parse(text: str) -> float:
+        value = duration(text)
+        if not least <= value <= most:
+            raise ValueError(f"a time from {low} to {high}")
+        return value
+
+    return parse
+
+
 def optional_duration(text: str) -> float | None:
     """Seconds; None for ``0`` and ``never``."""
     return None if text.lower() in NONE_WORDS else duration(text) or None

@@ -59,6 +59,8 @@ class Settings:
     location: str
     writers: int
     download: bool
+    download_from_remote: str
+    download_url_expires: float
     remotes: tuple[RemoteSpec, ...]
     part_size: int
     ack: str

@@ -13,10 +13,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import Attribute, Interface, implementer
 
 from resumable.interfaces import Replica, Upload
+from resumable.protocol.errors import NotFound
 
 
 @frozen
@@ -121,6 +122,19 @@ class Progress:
     confirmed: int
 
 
+class ICopy(Interface):
+    """Bytes of an upload as a remote has them, one piece after the other."""
+
+    def read(offset: int, size: int) -> Deferred[bytes]:
+        """The bytes from ``offset`` on, where the last piece has ended: 1 MiB of them at most, whatever ``size`` is.
+
+        One call at a time. NotFound, Unavailable: no remote has them, or none that answers.
+        """
+
+    def close() -> None:
+        """Nothing more is read. May be repeated; a `read` under way may fail."""
+
+
 class IReplication(Interface):
     """The engine between the tiers, as the use cases see it. None of these blocks or raises."""
 
@@ -146,6 +160,18 @@ class IReplication(Interface):
 
     def progress(upload_id: str) -> Mapping[str, Progress]:
         """Those of its replicas that are being worked on right now, by remote."""
+
+    def open_copy(upload_id: str, start: int, size: int) -> Deferred[ICopy]:
+        """``size`` bytes (at least one) of the upload, from a remote that has it and answers. The caller closes it.
+
+        NotFound: there is no copy any more, or none that can be read. Unavailable: there may be one later.
+        """
+
+    def signed_url(upload_id: str, content_type: str, disposition: str, lifetime: float) -> Deferred[str | None]:
+        """A URL of a store where anybody may read the upload for so many seconds, with these header values.
+
+        None: no remote that has it and answers can give one. Unavailable: the catalog doesn't tell.
+        """
 
     def admits() -> bool:
         """Whether the lag behind the spool is below the operator's bound, so that clients may send."""
@@ -176,6 +202,12 @@ class NoReplication:
 
     def progress(self, upload_id: str) -> Mapping[str, Progress]:
         return {}
+
+    def open_copy(self, upload_id: str, start: int, size: int) -> Deferred[ICopy]:
+        return fail(NotFound("The file is no longer on this server, and there is no remote to read it from."))
+
+    def signed_url(self, upload_id: str, content_type: str, disposition: str, lifetime: float) -> Deferred[str | None]:
+        return succeed(None)
 
     def admits(self) -> bool:
         return True

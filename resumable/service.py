@@ -29,7 +29,7 @@ from resumable.digests import ALGORITHMS
 from resumable.hooking import desk_of
 from resumable.hooks import QuestionKind
 from resumable.http.cors import Cors
-from resumable.http.download import Downloads, patience
+from resumable.http.download import Downloads, Remotely, Ways, patience
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.root import Root
@@ -214,7 +214,9 @@ class UploadService(Service):
 
     def _downloads(self) -> Downloads:
         settings = self.settings
-        return Downloads(self.uploads, self._reactor, patience(settings.network_timeout, settings.min_rate))
+        remotely = Remotely(settings.download_from_remote)
+        allowed = patience(settings.network_timeout, settings.min_rate)
+        return Downloads(self.uploads, self._reactor, Ways(remotely, settings.download_url_expires, allowed))
 
     def _access(self) -> Access:
         """Who may do what. Reads files, and raises StartupError for what is wrong with them."""

@@ -1,5 +1,6 @@
 """The benchmark works: its arithmetic, its reading of answers, and a small run against the service itself."""
 
+import json
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import dashboard
 from bench.figures import FIGURES, Sample, Target, judge, ratio, spread
 from bench.load import LoadError
 from bench.picture import draw
@@ -69,6 +71,21 @@ def test_a_report_names_what_is_missing_and_can_be_made_again_from_its_file(tmp_
     assert "cargo is not installed" in document(again)
     assert "reached" in document(again)
     assert draw(again).startswith("<svg")
+
+
+def test_the_dashboard_is_drawn_from_what_its_own_queries_find() -> None:
+    asked: list[str] = []
+
+    def ask(query: str) -> list[dict[str, object]]:
+        asked.append(query)
+        labels = {"status": "2xx", "method": "PATCH", "remote": "s3://bucket/t16b8cfb34ce4"}
+        return [{"metric": labels, "values": [[100, "1"], [110, "NaN"], [120, "3000"]]}]
+
+    known = json.loads((ROOT / "examples/grafana-dashboard.json").read_text(encoding="utf-8"))
+    picture = dashboard.draw(known, ask, 100, 120)
+    assert "2xx" in picture and "PATCH median" in picture and "3 k/s" in picture and "2.93 KiB" in picture
+    assert "t16b8cfb34ce4" not in picture
+    assert not any("$" in query for query in asked)
 
 
 @pytest.mark.skipif(find_spec("resumable.service") is None, reason="resumable.service is not there")

@@ -53,6 +53,8 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
         location="absolute",
         writers=4,
         download=True,
+        download_from_remote="proxy",
+        download_url_expires=300.0,
         remotes=(),
         part_size=8 * 1024**2,
         ack="spool",
@@ -129,6 +131,8 @@ EXAMPLES = [
     ("parts", "128", "parts", 128),
     ("remote-timeout", "2m", "remote_timeout", 120.0),
     ("sweep", "dry-run", "sweep", "dry-run"),
+    ("download-from-remote", "redirect", "download_from_remote", "redirect"),
+    ("download-url-expires", "90s", "download_url_expires", 90.0),
     ("status-path", "progress", "status_path", "progress"),
 ]
 SWITCHES = {"disable-download", "check"}
@@ -390,6 +394,8 @@ WRONG = [
     ("parts", ["0", "1025"]),
     ("remote-timeout", ["0", "x"]),
     ("sweep", ["", "yes"]),
+    ("download-from-remote", ["", "yes", "direct"]),
+    ("download-url-expires", ["", "0", "500ms", "8d", "never", "-1"]),
     ("status-path", ["", "a/b", "..", ".", "a b", "\u00e9"]),
 ]
 

@@ -21,6 +21,8 @@ READ_AHEAD = 65_536
 """Bytes kept for a body that nobody has asked for yet, before the TCP window closes."""
 
 _MAX_PIECES = 64
+_PIECE = 65_536
+"""Bytes that small pieces are collected to where there are many."""
 _NO_TRAILERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -31,7 +33,7 @@ class Connection(Protocol):
         """The time, on the clock that the guards use."""
 
     def regulate(self) -> None:
-        """`Body.blocked` may have changed: close or open the TCP window."""
+        """`Body.blocked` or `Body.held` may have changed: let the client send, or not."""
 
     def dropped(self, size: int) -> None:
         """So many bytes arrived that nobody wants."""
@@ -42,7 +44,10 @@ class Connection(Protocol):
 
 @implementer(IBody, IPushProducer)
 class Body:
-    """See `resumable.interfaces.IBody`. ``received`` is how many bytes have arrived, delivered or not."""
+    """See `resumable.interfaces.IBody`.
+
+    ``received`` is how many bytes have arrived, delivered or not; ``held`` how many of them wait here.
+    """
 
     __slots__ = (
         "_connection",
@@ -58,6 +63,7 @@ class Body:
         "_result",
         "_window_received",
         "expects_continue",
+        "held",
         "length",
         "received",
         "trailers",
@@ -65,14 +71,14 @@ class Body:
 
     def __init__(self, connection: Connection, length: int | None, expects_continue: bool = False) -> None:
         self.length = length
-        self.received = 0
+        self.received = self.held = 0
         self.expects_continue = expects_continue
         self.trailers = _NO_TRAILERS
         self._connection = connection
         self._consumer: IConsumer | None = None
         self._done: Deferred[None] | None = None
         self._result: str | None = "" if length == 0 else None  # None: not over; "": complete; else why it was lost
-        self._held: list[bytes] = []
+        self._held: list[bytes | bytearray] = []
         self._paused = self._dropping = self._flushing = False
         self._opened_at: float | None = None  # None while we don't wait for bytes
         self._open_time = 0.0  # seconds of this window before _opened_at
@@ -97,7 +103,7 @@ class Body:
     def discard(self) -> None:
         """See `IBody.discard`. Unregisters from the consumer."""
         consumer, self._consumer = self._consumer, None
-        self._held.clear()
+        self._let_go()
         self._dropping = True
         self._close()
         if consumer is not None:
@@ -125,7 +131,7 @@ class Body:
     def stopProducing(self) -> None:
         """The consumer wants no more: the rest is dropped, and `deliver` fails with BodyLost."""
         if self._consumer is not None:
-            self._held.clear()
+            self._let_go()
             self._result = "disconnected"
             self._close()
             self._flush()
@@ -138,7 +144,7 @@ class Body:
         """Whether nothing more should be read from the network for now."""
         if self._dropping or self._result is not None:
             return False
-        return self._paused or (self._consumer is None and sum(map(len, self._held)) >= READ_AHEAD)
+        return self._paused or (self._consumer is None and self.held >= READ_AHEAD)
 
     @property
     def complete(self) -> bool:
@@ -155,9 +161,7 @@ class Body:
         elif self._dropping or self._result:
             self._connection.dropped(len(data))
         else:
-            self._held.append(data)
-            if len(self._held) > _MAX_PIECES:
-                self._held[:] = [b"".join(self._held)]
+            self._hold(data)
             self._connection.regulate()
 
     def end(self, reason: str = "") -> None:
@@ -188,6 +192,21 @@ class Body:
 
     # Inside
 
+    def _hold(self, data: bytes) -> None:
+        """Keep it for later, in few pieces however small it comes."""
+        last = self._held[-1] if self._held else b""
+        if len(self._held) < _MAX_PIECES or len(data) >= _PIECE:
+            self._held.append(data)
+        elif isinstance(last, bytearray) and len(last) < _PIECE:
+            last += data
+        else:
+            self._held.append(bytearray(data))
+        self.held += len(data)
+
+    def _let_go(self) -> None:
+        self._held.clear()
+        self.held = 0
+
     def _open(self) -> None:
         if self._result is None:
             self._opened_at = self._quiet_since = self._connection.seconds()
@@ -204,13 +223,14 @@ class Body:
         self._flushing = True
         try:
             while self._held and self._consumer is not None and (self._result or not self._paused):
-                self._consumer.write(self._held.pop(0))
+                piece = self._held.pop(0)
+                self.held -= len(piece)
+                self._consumer.write(bytes(piece))
         finally:
             self._flushing = False
+        self._connection.regulate()
         if self._result is not None and not self._held:
             self._fire(self._result)
-        else:
-            self._connection.regulate()
 
     def _fire(self, result: str) -> None:
         consumer, self._consumer = self._consumer, None

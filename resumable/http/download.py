@@ -6,18 +6,21 @@ and nothing here touches the hold: who reads never disturbs who writes. Spec: RF
 
 from __future__ import annotations
 
+import enum
+
+from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from resumable.http.content import describe, set_validators, undescribe, validators
+from resumable.http.content import describe, described, set_validators, undescribe, validators
 from resumable.http.fields import RequestFields
-from resumable.http.sending import CHUNK, Sending
+from resumable.http.sending import CHUNK, Sending, Source
 from resumable.http.streaming import StreamingRequest
 from resumable.interfaces import Upload
 from resumable.protocol import conditions, ranges
-from resumable.protocol.errors import Unavailable
+from resumable.protocol.errors import TusError, Unavailable
 from resumable.protocol.ranges import Span
-from resumable.spool import Reader
+from resumable.uploads.lookup import Elsewhere
 from resumable.uploads.uploads import Uploads
 
 log = Logger()
@@ -28,17 +31,41 @@ def patience(network_timeout: float, min_rate: int) -> float | None:
     return network_timeout + CHUNK / min_rate if min_rate else None
 
 
-class Downloads:
-    """``clock`` measures how long a client leaves a piece unread; see `Sending` for its ``patience``."""
+class Remotely(enum.Enum):
+    """What becomes of a GET whose bytes only remotes have. PROXY: they go through here. REDIRECT: the client is sent
+    to the store, where there is one that gives out signed URLs; else as PROXY. OFF: 404."""
 
-    def __init__(self, uploads: Uploads, clock: IReactorTime, patience: float | None = None) -> None:
+    PROXY = "proxy"
+    REDIRECT = "redirect"
+    OFF = "off"
+
+
+@frozen
+class Ways:
+    """``url_lifetime``: seconds that a client has to follow a redirect. ``patience``: see `Sending`."""
+
+    remotely: Remotely = Remotely.PROXY
+    url_lifetime: float = 300.0
+    patience: float | None = None
+
+
+class Downloads:
+    """``clock`` measures how long a client leaves a piece unread."""
+
+    def __init__(self, uploads: Uploads, clock: IReactorTime, ways: Ways | None = None) -> None:
         self._uploads = uploads
         self._clock = clock
-        self._patience = patience
+        self._ways = ways or Ways()
 
     async def answer(self, request: StreamingRequest, upload_id: str) -> None:
         """Answer, body and all. Raises TusError while nothing is sent yet."""
-        upload, reader = await self._uploads.read(upload_id)
+        try:
+            upload, reader = await self._uploads.read(upload_id)
+        except Elsewhere as elsewhere:
+            if self._ways.remotely is Remotely.OFF:
+                raise
+            await self._from_remote(request, elsewhere.upload)
+            return
         try:
             span = self._begin(request, upload)
         except BaseException:
@@ -48,6 +75,26 @@ class Downloads:
             reader.close()
         else:
             await self._send(request, upload, reader, span)
+
+    async def _from_remote(self, request: StreamingRequest, upload: Upload) -> None:
+        span = self._begin(request, upload)
+        if span is None or not span.size:
+            return
+        copies = self._uploads.engine.replication
+        try:
+            if self._ways.remotely is Remotely.REDIRECT:
+                url = await copies.signed_url(upload.id, *described(upload), self._ways.url_lifetime)
+                if url is not None:
+                    _redirect(request, url)
+                    return
+            copy = await copies.open_copy(upload.id, span.start, span.size)
+        except BaseException:
+            undescribe(request)
+            raise
+        if request.gone:
+            copy.close()
+        else:
+            await self._send(request, upload, copy, span)
 
     def _begin(self, request: StreamingRequest, upload: Upload) -> Span | None:
         """Set status and fields; answers what is to be sent, None: nothing."""
@@ -70,13 +117,23 @@ class Downloads:
         request.set_field(b"content-length", b"%d" % span.size)
         return span
 
-    async def _send(self, request: StreamingRequest, upload: Upload, reader: Reader, span: Span) -> None:
+    async def _send(self, request: StreamingRequest, upload: Upload, source: Source, span: Span) -> None:
         try:
-            await Sending(request, reader, span.start, span.size, self._clock, self._patience).run()
-        except (OSError, EOFError) as error:
+            await Sending(request, source, span.start, span.size, self._clock, self._ways.patience).run()
+        except (OSError, EOFError, TusError) as error:
             log.error("a download failed: {reason}", upload=upload.id, reason=str(error))
             if not request.startedWriting:
                 undescribe(request)
                 raise Unavailable("The file can't be read at the moment.") from error
             # Whatever were sent now would be taken for the file's: the end that is missing is all that tells.
             request.channel.loseConnection()
+
+
+def _redirect(request: StreamingRequest, url: str) -> None:
+    """Send the client to where the bytes are. The URL is good for anybody, so nobody may keep it."""
+    undescribe(request)
+    request.setResponseCode(307)
+    request.set_field(b"location", url.encode("ascii"))
+    request.set_field(b"cache-control", b"no-store")
+    request.set_field(b"referrer-policy", b"no-referrer")
+    request.set_field(b"content-length", b"0")

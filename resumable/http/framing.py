@@ -187,6 +187,29 @@ def parse_trailers(lines: Sequence[bytes]) -> Mapping[str, str]:
     }
 
 
+def content_length(headers: Headers) -> int | None:
+    """What Content-Length says, in bytes; None without. Raises Refused."""
+    lengths = headers.getRawHeaders(b"Content-Length")
+    if lengths is None:
+        return None
+    if len(lengths) != 1:
+        raise Refused(400, "Content-Length is given more than once.")
+    if not lengths[0].isdigit() or len(lengths[0]) > _MAX_DIGITS:
+        raise Refused(400, f"Content-Length must be a number of 1 to {_MAX_DIGITS} digits.")
+    return int(lengths[0])
+
+
+def take_expectation(headers: Headers) -> bool:
+    """Whether ``100 Continue`` is awaited. The field is taken away: only a delivered body earns the answer."""
+    expectations = headers.getRawHeaders(b"Expect")
+    if expectations is None:
+        return False
+    headers.removeHeader(b"Expect")
+    if [expectation.lower() for expectation in expectations] != [b"100-continue"]:
+        raise Refused(417, "The only expectation known here is 100-continue.")
+    return True
+
+
 def problem(status: int, detail: str) -> bytes:
     """A problem+json document (RFC 9457), filled up to 256 bytes: some clients choke on short error bodies."""
     title = HTTPStatus(status).phrase
@@ -237,10 +260,10 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
 
 def _body_length(headers: Headers, version: bytes) -> int | None:
     """RFC 9112 section 6.3, without its leniencies: equal Content-Lengths and overridden ones are refused, too."""
-    lengths = headers.getRawHeaders(b"Content-Length")
+    length = content_length(headers)
     codings = headers.getRawHeaders(b"Transfer-Encoding")
     if codings is not None:
-        if lengths is not None:
+        if length is not None:
             raise Refused(400, "Content-Length and Transfer-Encoding exclude each other.")
         if version == b"HTTP/1.0":
             raise Refused(400, "HTTP/1.0 has no Transfer-Encoding.")
@@ -249,10 +272,4 @@ def _body_length(headers: Headers, version: bytes) -> int | None:
         if codings[0].lower() != b"chunked":
             raise Refused(501, "The only Transfer-Encoding known here is chunked.")
         return None
-    if lengths is None:
-        return 0
-    if len(lengths) != 1:
-        raise Refused(400, "Content-Length is given more than once.")
-    if not lengths[0].isdigit() or len(lengths[0]) > _MAX_DIGITS:
-        raise Refused(400, f"Content-Length must be a number of 1 to {_MAX_DIGITS} digits.")
-    return int(lengths[0])
+    return length or 0

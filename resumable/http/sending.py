@@ -57,6 +57,8 @@ class Sending:
         """Returns when all is sent or the client has gone. Raises EOFError, and what reading does."""
         self._request.registerProducer(self, True)  # type: ignore[no-untyped-call]
         try:
+            if self._resumed is not None:  # others are sent before
+                await self._resumed
             while self._offset < self._end and not self._gone():
                 data = await self._source.read(self._offset, min(CHUNK, self._end - self._offset))
                 if self._resumed is not None:

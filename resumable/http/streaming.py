@@ -3,7 +3,7 @@
 The only file that knows Twisted's private attributes; it changes when Twisted does (`TESTED_TWISTED`, `PRIVATES`).
 Invariants: the next request is read only after the answer to the one before; nothing that isn't a request is ever
 parsed as one; an answer is never eaten by a reset, because what a client still sends is read and dropped for a
-while before the connection is closed. HTTP/1.1 (RFC 9112) and HTTP/1.0; HTTP/2 is not offered.
+while before the connection is closed. HTTP/1.1 (RFC 9112) and HTTP/1.0 here; HTTP/2 in the package `two`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ from resumable.http.framing import (
     parse_trailers,
     problem,
     refusal,
+    take_expectation,
 )
+from resumable.http.two.connection import Connection
+from resumable.http.two.frames import PREFACE
+from resumable.http.two.limits import Held
+from resumable.http.two.stream import Stream
 from resumable.interfaces import BodyLost
 from resumable.trace import REQUEST
 
@@ -98,7 +103,7 @@ class StreamingRequest(Request):
     """
 
     defaultContentType = None
-    channel: StreamingChannel
+    channel: StreamingChannel | Stream  # type: ignore[assignment]
     site: StreamingSite
     body: Body
     sent_method = b""
@@ -107,6 +112,14 @@ class StreamingRequest(Request):
     """When it was dispatched, on the site's clock."""
     mapper: MapAdapter
     branch_segments: tuple[str, ...] = ("",)
+
+    def begin(self, head: Head, body: Body) -> None:
+        """Be dispatched: this is the request."""
+        self.requestHeaders = head.headers
+        self.content = BytesIO()
+        self.body = body
+        self.parseCookies()  # type: ignore[no-untyped-call]
+        self.requestReceived(head.method, head.target, head.version)  # type: ignore[no-untyped-call]
 
     def process(self) -> None:
         """Find the resource and render it, after the site's ``watch`` had its look. Never raises."""
@@ -219,6 +232,7 @@ class StreamingChannel(HTTPChannel):
     _input = b""  # bytes not looked at yet
     _busy = False  # parsing, further up the stack
     _begun = False  # the first byte of a request has come
+    _served = False  # a request was read
     _blank = False  # an empty line before the request was skipped
     _reading = True
     _state = _OPEN
@@ -271,11 +285,32 @@ class StreamingChannel(HTTPChannel):
                 elif self.requests or not self._take_head():
                     break
         except Refused as refused:
-            self._refuse(refused)
+            if self._is_preface():
+                self._hand_over()
+            else:
+                self._refuse(refused)
         finally:
             self._busy = False
         if self.requests:
             self.regulate()
+
+    def _is_preface(self) -> bool:
+        """Whether what can't be read here is the beginning of HTTP/2, and that was agreed upon."""
+        site, given = self.site, self._input[: len(PREFACE)]
+        if self._served or not PREFACE.startswith(given):
+            return False
+        return site.h2c or (site.http2 and getattr(self.transport, "negotiatedProtocol", None) == b"h2")
+
+    def _hand_over(self) -> None:
+        """From now on the connection speaks HTTP/2."""
+        data, self._input = self._input, b""
+        successor = Connection(self.site)
+        self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
+        self.connectionLost = successor.connectionLost  # type: ignore[method-assign]
+        self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]
+        successor.makeConnection(self.transport)  # type: ignore[no-untyped-call]
+        self.site.disconnected(self)
+        successor.dataReceived(data)
 
     def _take_head(self) -> bool:
         """Dispatch the request whose head is in; False when more must come."""
@@ -290,30 +325,16 @@ class StreamingChannel(HTTPChannel):
             check_unfinished(self._input)
             return False
         head = parse_head(self._input[:end])
-        expects = head.version == b"HTTP/1.1" and self._expects_continue(head)
+        expects = head.version == b"HTTP/1.1" and take_expectation(head.headers)
         self._input = self._input[end + 4 :]
         self._begun = self._blank = False
         self._dispatch(head, Body(self, head.length, expects))
         return True
 
-    @staticmethod
-    def _expects_continue(head: Head) -> bool:
-        """Whether ``100 Continue`` is awaited. The field is taken away: only a delivered body earns the answer."""
-        expectations = head.headers.getRawHeaders(b"Expect")
-        if expectations is None:
-            return False
-        head.headers.removeHeader(b"Expect")
-        if [expectation.lower() for expectation in expectations] != [b"100-continue"]:
-            raise Refused(417, "The only expectation known here is 100-continue.")
-        return True
-
     def _dispatch(self, head: Head, body: Body) -> None:
         request: StreamingRequest = self.requestFactory(self)  # type: ignore[assignment]
-        request.requestHeaders = head.headers
-        request.content = BytesIO()
-        request.body = body
         self.requests.append(request)
-        self.persistent = head.persistent
+        self.persistent, self._served = head.persistent, True
         self.deadline, self._dropped = math.inf, 0
         if head.length != 0:
             self._body, self._left = body, head.length or 0
@@ -321,8 +342,7 @@ class StreamingChannel(HTTPChannel):
             self._chunks = ChunkReader() if head.length is None else None
         if self.site.stopping:
             request.close_after_answer()
-        request.parseCookies()  # type: ignore[no-untyped-call]
-        request.requestReceived(head.method, head.target, head.version)  # type: ignore[no-untyped-call]
+        request.begin(head, body)
 
     def _take_body(self, body: Body) -> None:
         data, self._input = self._input, b""
@@ -545,6 +565,8 @@ class StreamingSite(Connections, Site):
     ``linger``, ``linger_bytes``: how long and how much is read and dropped after an early answer.
     ``max_body_buffer``: bytes of the largest read, and so what one paused body may hold in memory.
     ``refusal_fields``: what else a refusal carries that is sent before there is a request.
+    ``http2``: offer it over TLS. ``h2c``: take it from whoever begins with it, without TLS too.
+    ``held``: what paused bodies of HTTP/2 hold in memory.
     ``watch``: sees each request. ``received``: bytes that have come in, over all connections.
     """
 
@@ -565,6 +587,8 @@ class StreamingSite(Connections, Site):
         max_body_buffer: int = 1 << 20,
         refusal_fields: Mapping[str, str] = MappingProxyType({}),
         watch: Watch | None = None,
+        http2: bool = True,
+        h2c: bool = False,
     ) -> None:
         super().__init__(resource, reactor=reactor, parsePOSTFormSubmission=False)  # type: ignore[no-untyped-call]
         self.network_timeout = network_timeout
@@ -574,6 +598,9 @@ class StreamingSite(Connections, Site):
         self.max_body_buffer = max_body_buffer
         self.refusal_fields = refusal_fields
         self.watch = watch or Unwatched()
+        self.http2 = http2
+        self.h2c = h2c
+        self.held = Held()
         self.received = 0
         self.keep_books(reactor, max(0.01, min(1.0, network_timeout / 10, linger / 10)))
 
@@ -597,4 +624,5 @@ class StreamingSite(Connections, Site):
         return channel
 
     def acceptableProtocols(self) -> list[bytes]:
-        return [b"http/1.1"]
+        """What TLS may agree upon, the best first."""
+        return [b"h2", b"http/1.1"] if self.http2 else [b"http/1.1"]

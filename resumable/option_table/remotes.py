@@ -62,7 +62,7 @@ REMOTES: tuple[Option, ...] = (
         "keep",
         "what becomes of the local copy once all remotes have it",
         "`drop` removes it, `reclaim` keeps it until its space is needed or `--reclaim-after` has passed. Both need a"
-        " required remote; what is gone here can no longer be downloaded from here.",
+        " required remote. Downloads of what is gone here: `--download-from-remote`.",
         values.choice("keep", "drop", "reclaim"),
     ),
     Option(

@@ -148,4 +148,23 @@ SERVING: tuple[Option, ...] = (
         "Otherwise whoever knows a finished upload's URL can read it.",
         values.switch,
     ),
+    Option(
+        "download-from-remote",
+        "proxy|redirect|off",
+        "proxy",
+        "how uploads are downloaded whose local copy is gone",
+        "`proxy`: through this server. `redirect`: from the store itself, by a URL that is good for a while; clients"
+        " must reach the store, and whoever is shown the URL can read the file; where no URL can be signed, as `proxy`."
+        " `off`: 404. See [downloads.md](downloads.md).",
+        values.choice("proxy", "redirect", "off"),
+    ),
+    Option(
+        "download-url-expires",
+        "TIME",
+        "5m",
+        "with `--download-from-remote redirect`: time for which the store's URL is good",
+        "It counts to the beginning of the download. Too short, and a client whose clock or line is slow is refused, as"
+        " is one that goes on later; too long, and a URL that leaks can be used by others. From 1s to 7d.",
+        values.duration_between("1s", "7d"),
+    ),
 )

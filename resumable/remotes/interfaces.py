@@ -41,9 +41,11 @@ __all__ = [
     "AuthFailed",
     "Conflict",
     "IClosable",
+    "IContent",
     "IDeletable",
     "IJournal",
     "IKeyed",
+    "ILoan",
     "IPartJournal",
     "IPartRemote",
     "IPlanned",
@@ -100,22 +102,39 @@ class Unfinished:
     upload_id: str | None = None
 
 
-class IRegion(Interface):
-    """A stretch of an upload's spool file. It may be read again and again, for retries, and by several readers."""
+class IContent(Interface):
+    """Bytes that a request is made of."""
 
     size = Attribute("int: how many bytes it has")
 
     def read(offset: int, size: int) -> Deferred[bytes]:
-        """Exactly the ``size`` bytes from ``offset`` of the region on (0 is its first byte).
+        """Exactly the ``size`` bytes from ``offset`` on (0 is its first byte).
 
-        Fails with RegionLost, OSError; ValueError for what does not lie in the region. Ask for at most 256 KiB.
+        Fails with RegionLost, OSError; ValueError for what does not lie in it. Ask for at most 256 KiB.
         """
+
+
+class IRegion(IContent):
+    """A stretch of an upload's spool file. It may be read again and again, for retries, and by several readers."""
 
     def scan(offset: int, size: int, feed: Callable[[bytes], object]) -> Deferred[None]:
         """Give ``feed`` these bytes piece by piece, in order, in the thread that reads them: for digests.
 
         Fails as `read`, and with what ``feed`` raises. Ask for at most 1 MiB.
         """
+
+    def lend() -> ILoan:
+        """The same bytes for a thread of the backend's own, which reads them itself. ValueError once it is closed."""
+
+
+class ILoan(Interface):
+    """A region that a thread reads without the reactor. The spool keeps its file open until it is given back."""
+
+    def read(offset: int, size: int) -> bytes:
+        """As `IContent.read`, but blocks, and raises what that fails with. For one thread at a time."""
+
+    def give_back() -> None:
+        """To be called in the reactor, once no thread reads; nothing is read after it. May be repeated."""
 
 
 class IJournal(Interface):

@@ -12,10 +12,20 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from resumable.remotes.interfaces import IRegion, RegionLost
+from resumable.remotes.interfaces import ILoan, IRegion, RegionLost
 
 STEP = 256 * 1024
 """Bytes that are read at once."""
+
+
+class Lent(Protocol):
+    """Something like the spool's Loan."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes, fewer only at the end; blocks."""
+
+    def give_back(self) -> None:
+        """Nothing is read any more."""
 
 
 class Readable(Protocol):
@@ -26,6 +36,9 @@ class Readable(Protocol):
 
     def scan(self, offset: int, size: int, feed: Callable[[bytes], object]) -> Deferred[int]:
         """Give ``feed`` up to ``size`` bytes in a thread, fewer only at the end; answers how many."""
+
+    def lend(self) -> Lent:
+        """For a thread that reads itself; ValueError once it is closed."""
 
 
 @implementer(IRegion)
@@ -49,6 +62,26 @@ class Window:
             return fail(ValueError(f"{size} bytes at {offset} are not in a region of {self.size}"))
         return self._source.scan(self._start + offset, size, feed).addCallback(_check_count, size)
 
+    def lend(self) -> ILoan:
+        """See IRegion."""
+        return _LentWindow(self._source.lend(), self._start, self.size)
+
+
+@implementer(ILoan)
+class _LentWindow:
+    def __init__(self, source: Lent, start: int, size: int) -> None:
+        self._source = source
+        self._start = start
+        self._size = size
+
+    def read(self, offset: int, size: int) -> bytes:
+        if not 0 <= offset <= offset + size <= self._size:
+            raise ValueError(f"{size} bytes at {offset} are not in a region of {self._size}")
+        return _whole(self._source.read(self._start + offset, size), size)
+
+    def give_back(self) -> None:
+        self._source.give_back()
+
 
 @implementer(IRegion)
 class BytesRegion:
@@ -71,6 +104,21 @@ class BytesRegion:
     async def _scan(self, offset: int, size: int, feed: Callable[[bytes], object]) -> None:
         for start in range(offset, offset + size, STEP) or (offset,):
             feed(await self.read(start, min(STEP, offset + size - start)))
+
+    def lend(self) -> ILoan:
+        """See IRegion."""
+        return _LentWindow(_LentBytes(self._data), 0, self.size)
+
+
+class _LentBytes:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._data[offset : offset + size]
+
+    def give_back(self) -> None:
+        """There is nothing to close."""
 
 
 async def copy(data: IRegion, write: Callable[[int, bytes], Awaitable[None]], start: int = 0) -> None:

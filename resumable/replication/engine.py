@@ -14,7 +14,9 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from resumable.interfaces import Replica, Upload
-from resumable.replicas import IReplicas, IReplication, Progress
+from resumable.remotes.reading import Presented
+from resumable.replicas import ICopy, IReplicas, IReplication, Progress
+from resumable.replication.copies import Copies
 from resumable.replication.lane import Lane
 from resumable.replication.settings import Limits, Means, Remote, Source
 
@@ -50,6 +52,7 @@ class Replication:
         self.lanes = {each.name: Lane(each, means, slots, self._stored, self._caught_up) for each in remotes}
         if len(self.lanes) != len(remotes):
             raise ValueError("two remotes have the same name")
+        self._copies = Copies({each.name: each.backend for each in remotes}, replicas, clock)
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._refused: list[Deferred[None]] = []
 
@@ -110,6 +113,15 @@ class Replication:
         """See IReplication."""
         found = {name: lane.progress(upload_id) for name, lane in self.lanes.items()}
         return {name: progress for name, progress in found.items() if progress is not None}
+
+    def open_copy(self, upload_id: str, start: int, size: int) -> Deferred[ICopy]:
+        """See IReplication."""
+        return Deferred.fromCoroutine(self._copies.open(upload_id, start, size))
+
+    def signed_url(self, upload_id: str, content_type: str, disposition: str, lifetime: float) -> Deferred[str | None]:
+        """See IReplication."""
+        presented = Presented(content_type, disposition, lifetime)
+        return Deferred.fromCoroutine(self._copies.signed_url(upload_id, presented))
 
     def admits(self) -> bool:
         """See IReplication."""

@@ -22,6 +22,25 @@ T = TypeVar("T")
 PIECE: Final = 256 * 1024
 
 
+class Loan:
+    """The reader's file in the hands of another thread. ``returned`` is called once, in the reactor."""
+
+    def __init__(self, disk: IDisk, fd: int, returned: Callable[[], object]) -> None:
+        self._disk = disk
+        self._fd = fd
+        self._returned: Callable[[], object] | None = returned
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes, fewer only at the end of the file. Blocks. Raises OSError."""
+        return self._disk.read(self._fd, size, offset)
+
+    def give_back(self) -> None:
+        """To be called in the reactor, once no thread reads. May be repeated."""
+        returned, self._returned = self._returned, None
+        if returned is not None:
+            returned()
+
+
 class Reader:
     """An open file. ``size`` is what it had when it was opened; removing the file doesn't disturb the reader."""
 
@@ -57,8 +76,15 @@ class Reader:
             fed += len(piece)
         return fed
 
+    def lend(self) -> Loan:
+        """For a thread that isn't the pool's. ValueError once closed."""
+        if self._closing is not None:
+            raise ValueError("the reader is closed")
+        self._reading += 1
+        return Loan(self._disk, self._fd, lambda: self._one_read(None))
+
     def close(self) -> Deferred[None]:
-        """Fires when the file is closed, which waits for reads under way. Never fails; may be repeated."""
+        """Fires when the file is closed, which waits for reads under way and loans. Never fails; may be repeated."""
         done: Deferred[None] = Deferred()
         if self._closing is None:
             self._closing = []

@@ -30,6 +30,14 @@ async def present(engine: Engine, upload_id: str) -> Upload:
     return upload
 
 
+class Elsewhere(NotFound):
+    """A finished upload whose data was given up here, because remotes have it."""
+
+    def __init__(self, upload: Upload) -> None:
+        super().__init__("The file is no longer on this server; it was stored elsewhere.")
+        self.upload = upload
+
+
 class Lookup:
     """Reads of uploads, and the verdict on damaged ones."""
 
@@ -48,12 +56,12 @@ class Lookup:
             raise answer from error
 
     async def read(self, upload_id: str) -> tuple[Upload, Reader]:
-        """A finished upload and its open data file; NotFound while it isn't finished, or when it was dropped."""
+        """A finished upload and its open data file; NotFound while it isn't finished, Elsewhere when it was dropped."""
         upload = await present(self._engine, upload_id)
         if not upload.finished:
             raise NotFound("The upload is not finished.")
         if upload.dropped_at is not None:
-            raise _dropped()
+            raise Elsewhere(upload)
         try:
             reader = await self._engine.spool.reader(upload_id)
             if reader.size < upload.offset:
@@ -73,7 +81,7 @@ class Lookup:
             # Its data may have been given up since its record was read.
             upload = await present(self._engine, upload_id)
             if upload.dropped_at is not None:
-                return _dropped()
+                return Elsewhere(upload)
             log.error("data file is shorter than its committed offset", upload=upload_id, found=error.found)
             await self._janitor.end(upload, GoneKind.LOST)
         except Exception as failed:
@@ -101,7 +109,3 @@ class Lookup:
         partials = await self._engine.catalog.get_many(upload.partials)
         lengths = [partials[each].length if each in partials else None for each in upload.partials]
         return evolve(upload, length=rules.final_length(lengths, None))
-
-
-def _dropped() -> NotFound:
-    return NotFound("The file is no longer on this server; it was stored elsewhere.")

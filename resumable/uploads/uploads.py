@@ -94,8 +94,8 @@ class Uploads:
         return shielded(self._lookup.inspect(upload_id)).addCallback(self.engine.shown)
 
     def read(self, upload_id: str) -> Deferred[tuple[Upload, Reader]]:
-        """A finished upload and its open data file; the caller closes it. NotFound while it isn't finished, and when
-        its data was dropped."""
+        """A finished upload and its open data file; the caller closes it. NotFound while it isn't finished,
+        Elsewhere when its data was dropped: then `Engine.replication` may have a copy."""
         return shielded(self._lookup.read(upload_id))
 
     def terminate(self, upload_id: str, visit: Visit | None = None) -> Deferred[None]:

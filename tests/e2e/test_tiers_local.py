@@ -84,7 +84,7 @@ def test_with_drop_the_local_copy_goes_and_the_upload_stays(start: Start, store:
         assert (head.status, head.offset, head["upload-length"]) == (200, len(LARGE), str(len(LARGE)))
         assert status(site.tus, path)["local"] == "dropped"
         whole(store, site.prefix, path, LARGE)
-        assert site.tus.get(path).status in (404, 410)
+        assert site.tus.content(path) == LARGE, "from the store"
         site.daemon.restart()
     assert site.tus.delete(path).status == 204
     eventually(lambda: not store.objects(site.prefix))

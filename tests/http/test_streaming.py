@@ -207,8 +207,9 @@ def test_a_body_keeps_its_contract() -> None:
     assert verifyObject(IPushProducer, client.body)
 
 
-def test_http2_is_not_offered() -> None:
-    assert Client().site.acceptableProtocols() == [b"http/1.1"]
+@pytest.mark.parametrize(("http2", "offered"), [(True, [b"h2", b"http/1.1"]), (False, [b"http/1.1"])])
+def test_http2_is_offered_unless_it_is_switched_off(http2: bool, offered: list[bytes]) -> None:
+    assert Client(http2=http2).site.acceptableProtocols() == offered
 
 
 # Dispatch

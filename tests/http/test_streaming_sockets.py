@@ -399,7 +399,9 @@ async def test_a_graceful_stop_lets_the_answers_out(serve: Callable[..., Server]
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Twisted calls what pyOpenSSL has deprecated
 @pytest_twisted.ensureDeferred
-async def test_over_tls_only_http_1_1_is_negotiated_and_early_answers_arrive(serve: Callable[..., Server]) -> None:
+async def test_over_tls_without_http2_http_1_1_is_negotiated_and_early_answers_arrive(
+    serve: Callable[..., Server],
+) -> None:
     receiving = Receiving()
 
     def handler(request: StreamingRequest) -> None:
@@ -408,7 +410,7 @@ async def test_over_tls_only_http_1_1_is_negotiated_and_early_answers_arrive(ser
         else:
             receiving(request)
 
-    server = serve(handler, tls=PrivateCertificate.loadPEM(self_signed()).options())
+    server = serve(handler, tls=PrivateCertificate.loadPEM(self_signed()).options(), http2=False)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -13,7 +13,7 @@ from twisted.internet.testing import StringTransport
 
 from resumable.cross_origin import CrossOrigin
 from resumable.http.cors import Cors
-from resumable.http.download import Downloads
+from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.origin import Origin
 from resumable.http.readiness import Readiness
 from resumable.http.root import Root
@@ -70,6 +70,7 @@ def connect(
     clock: Clock | None = None,
     download: bool = True,
     patience: float | None = None,
+    remotely: Remotely = Remotely.PROXY,
     **options: Any,
 ) -> tuple[StreamingChannel, StringTransport]:
     """A connection to the whole tree; ``options`` are those of the resource."""
@@ -79,7 +80,7 @@ def connect(
         origin=Origin("/files/", public_url, networks(trusted), absolute),
         cors=Cors(cors or CrossOrigin(tuple(origins))),
         base_path="/files/",
-        downloads=Downloads(uploads, clock, patience) if download else None,
+        downloads=Downloads(uploads, clock, Ways(remotely, 60.0, patience)) if download else None,
         **{"max_size": None, **options},
     )
     site = StreamingSite(Root(tus, "/files/", Readiness({}, clock)), reactor=clock)

@@ -18,7 +18,7 @@ from twisted.internet.threads import deferToThread
 
 from resumable.remotes import urls
 from resumable.remotes.errors import RemoteError
-from resumable.remotes.interfaces import IJournal, RegionLost
+from resumable.remotes.interfaces import IJournal
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.regions import BytesRegion
 from tests.remotes.azure_servers import ACCOUNT, CONTAINER, KEY, Azurite
@@ -129,27 +129,3 @@ async def persist(remote: Any, upload_id: str, data: bytes, tries: int = 8) -> t
             if not failure.may_retry or len(failures) == tries:
                 raise
             failures.append(failure)
-
-
-class CountingRegion:
-    """Zeros. ``passes``: bytes that were read; ``largest``: at once; ``fails_at``: so many are there."""
-
-    def __init__(self, size: int, fails_at: int | None = None) -> None:
-        self.size, self.fails_at = size, fails_at
-        self.passes = self.largest = self.most = self.under_way = 0
-
-    def scan(self, offset: int, size: int, feed: Any) -> Any:
-        return deferLater(reactor, 0, lambda: feed(bytes(size)) and None)
-
-    def read(self, offset: int, size: int) -> Any:
-        self.passes += size
-        self.largest = max(self.largest, size)
-        self.under_way += 1
-        self.most = max(self.most, self.under_way)
-        return deferLater(reactor, 0, self._answer, offset, size)
-
-    def _answer(self, offset: int, size: int) -> bytes:
-        self.under_way -= 1
-        if self.fails_at is not None and offset + size > self.fails_at:
-            raise RegionLost("the file is shorter than it was")
-        return bytes(size)

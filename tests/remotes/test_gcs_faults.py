@@ -14,6 +14,7 @@ from resumable.remotes.errors import AuthFailed, Conflict, NotThere, RemoteError
 from resumable.remotes.http.transport import Limits
 from resumable.remotes.interfaces import OutOfStep, RegionLost
 from resumable.remotes.regions import BytesRegion
+from tests.remotes.counting_region import CountingRegion
 from tests.remotes.gcs_rig import MIB, QUANTUM, rig, upload
 from tests.remotes.gcs_servers import Bent, started
 from tests.remotes.s3_proxy import answer
@@ -435,7 +436,7 @@ async def test_what_reading_the_spool_fails_with_comes_through(server, template)
         await remote.initiate_upload(U1, len(BIG), {})
         for failing_at in (0, PART // 2):
             with pytest.raises(RegionLost):
-                await remote.write_chunk(U1, 0, FailingRegion(PART, failing_at), PART)
+                await remote.write_chunk(U1, 0, CountingRegion(PART, failing_at), PART)
         stored, _ = await persist(remote, BIG)
         assert await it.content(stored.key) == BIG
 
@@ -453,37 +454,6 @@ async def test_memory_and_connections_are_bounded(strict, template):
             await each
         assert it.proxy.most <= 4
         assert max(region.largest for region in regions) <= 256 << 10
-
-
-class CountingRegion:
-    """Zeros. ``passes``: bytes that were read; ``largest``: at once."""
-
-    def __init__(self, size: int) -> None:
-        self.size, self.passes, self.largest = size, 0, 0
-
-    def read(self, offset: int, size: int):
-        self.passes += size
-        self.largest = max(self.largest, size)
-        return deferLater(reactor, 0, lambda: bytes(size))
-
-    def scan(self, offset: int, size: int, feed):
-        return self.read(offset, size).addCallback(feed)
-
-
-class FailingRegion(CountingRegion):
-    """Fails when so many bytes have been read."""
-
-    def __init__(self, size: int, at: int) -> None:
-        super().__init__(size)
-        self.at = at
-
-    def read(self, offset: int, size: int):
-        if self.passes >= self.at:
-            return deferLater(reactor, 0, self.fail)
-        return super().read(offset, size)
-
-    def fail(self) -> bytes:
-        raise RegionLost("the file is shorter than it was")
 
 
 @pytest_twisted.ensureDeferred

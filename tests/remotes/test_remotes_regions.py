@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from resumable.remotes import errors, records
-from resumable.remotes.interfaces import IJournal, IPartJournal, IRegion, NotThere, OutOfStep, RegionLost, Stored
+from resumable.remotes.interfaces import IJournal, ILoan, IPartJournal, IRegion, NotThere, OutOfStep, RegionLost, Stored
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.plan import for_length
 from resumable.remotes.records import Record, State
@@ -27,6 +27,20 @@ class File:
     def scan(self, offset, size, feed):
         feed(self.data[offset : offset + size])
         return succeed(len(self.data[offset : offset + size]))
+
+    def lend(self):
+        self.lent = True
+        return self.Loan(self)
+
+    class Loan:
+        def __init__(self, file):
+            self.file = file
+
+        def read(self, offset, size):
+            return self.file.data[offset : offset + size]
+
+        def give_back(self):
+            self.file.lent = False
 
 
 class TestRegions(SynchronousTestCase):
@@ -50,6 +64,21 @@ class TestRegions(SynchronousTestCase):
             fed = bytearray()
             assert self.successResultOf(region.scan(1, 3, fed.extend)) is None
             assert fed == b"456"
+
+    def test_what_is_lent_is_read_at_once_until_it_is_given_back(self):
+        file = File(b"0123456789")
+        for region in (BytesRegion(b"3456"), Window(file, 3, 4)):
+            loan = region.lend()
+            assert verifyObject(ILoan, loan)
+            assert (loan.read(0, 4), loan.read(1, 2), loan.read(4, 0)) == (b"3456", b"45", b"")
+            for offset, size in ((-1, 2), (0, 5), (3, 2), (5, 0), (1, -1)):
+                with pytest.raises(ValueError):
+                    loan.read(offset, size)
+        assert file.lent
+        loan.give_back()
+        assert not file.lent
+        with pytest.raises(RegionLost):
+            Window(file, 8, 4).lend().read(0, 4)
 
     def test_what_a_scan_feeds_may_fail(self):
         self.failureResultOf(BytesRegion(b"three").scan(0, 4, int), ValueError)

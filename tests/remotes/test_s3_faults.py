@@ -12,8 +12,9 @@ from resumable.remotes import keys
 from resumable.remotes.errors import AuthFailed, Conflict, RemoteError, Throttled, Transient, Unusable
 from resumable.remotes.http.transport import Limits
 from resumable.remotes.interfaces import OutOfStep, RegionLost
-from resumable.remotes.regions import STEP, BytesRegion
+from resumable.remotes.regions import BytesRegion
 from resumable.remotes.s3.credentials import Keys
+from tests.remotes.counting_region import CountingRegion
 from tests.remotes.s3_proxy import answer, error
 from tests.remotes.s3_rig import MIB, rig, upload
 from tests.remotes.s3_servers import ACCESS, SECRET, started
@@ -319,7 +320,7 @@ async def test_what_reading_the_spool_fails_with_comes_through(server, template)
         remote = it.remote(template=template, part_size=PART)
         await remote.initiate_upload(U1, len(BIG), {})
         for failing_at in (0, MIB, PART + MIB):  # when it is digested first, and when it is sent
-            region = FailingRegion(PART, failing_at)
+            region = CountingRegion(PART, failing_at)
             with pytest.raises(RegionLost):
                 await remote.write_chunk(U1, 0, region, PART)
         assert await it.content((await upload(remote, U1, BIG)).key) == BIG
@@ -339,38 +340,3 @@ async def test_memory_and_connections_are_bounded(server, template):
         # moto closes each connection, which the proxy sees a little later
         assert it.proxy.most <= (8 if server.name == "moto" else 4)
         assert max(region.largest for region in regions) <= 256 << 10
-
-
-class CountingRegion:
-    """Zeros. ``passes``: bytes that were read; ``largest``: at once."""
-
-    def __init__(self, size: int) -> None:
-        self.size, self.passes, self.largest = size, 0, 0
-
-    def read(self, offset: int, size: int):
-        self.passes += size
-        self.largest = max(self.largest, size)
-        return deferLater(reactor, 0, lambda: bytes(size))
-
-    def scan(self, offset: int, size: int, feed):
-        return Deferred.fromCoroutine(self._scan(offset, size, feed))
-
-    async def _scan(self, offset: int, size: int, feed) -> None:
-        for start in range(offset, offset + size, STEP):
-            feed(await self.read(start, min(STEP, offset + size - start)))
-
-
-class FailingRegion(CountingRegion):
-    """Fails when so many bytes have been read."""
-
-    def __init__(self, size: int, at: int) -> None:
-        super().__init__(size)
-        self.at = at
-
-    def read(self, offset: int, size: int):
-        if self.passes >= self.at:
-            return deferLater(reactor, 0, self.fail)
-        return super().read(offset, size)
-
-    def fail(self) -> bytes:
-        raise RegionLost("the file is shorter than it was")

@@ -22,8 +22,8 @@ def main() -> int:
     parser.add_argument("--admin-port", type=int, default=0, help="where the figures are, for a Prometheus to look at")
     parser.add_argument("--log", type=Path, default=None, help="where the daemon's log goes at the end")
     chosen = parser.parse_args()
-    number = max(2, round(chosen.minutes * 60 / (2 * SECONDS)))
-    plan = Plan(chosen.clients, number // 3, number - number // 3, SECONDS, chosen.admin_port)
+    number = max(3, round(chosen.minutes * 60 / (2 * SECONDS)))
+    plan = Plan(chosen.clients, number // 3, number // 3, SECONDS, chosen.admin_port)
     began = time.monotonic()
 
     def say(what: str) -> None:

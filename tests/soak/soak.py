@@ -1,7 +1,7 @@
 """One soak from beginning to end.
 
-Changes when its course does: a time with restarts, a rest, a long time of one process with everything but restarts, a
-rest again, and the reckoning. Invariant: whatever is found wrong ends up in the ledger; nothing is excused.
+Changes when its course does: a time with restarts; two long times of one process with everything but restarts, and a
+rest after each; and the reckoning. Invariant: whatever is found wrong ends up in the ledger; nothing is excused.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ FLAGS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """``clients`` at once; ``troubles`` in each of the two times, each ``seconds`` long with as long a pause.
+    """``clients`` at once. ``restarts``: troubles at first, many of them restarts; then twice ``troubles``, without.
 
-    ``expiry``: seconds after which unfinished uploads go; more than any client is ever silent.
+    Each lasts ``seconds``, and is followed by as long a pause. ``expiry``: seconds after which unfinished uploads go;
+    more than any client is ever silent.
     """
 
     clients: int
@@ -102,10 +103,12 @@ class Soak:
         plan = self._plan
         with self._clients(daemon.port) as clients:
             self._trouble(troubles, [*troubles.everyday(), *troubles.restarts() * 4], plan.restarts)
-            first = self._rest(daemon, troubles, clients, auditor)
-            self._trouble(troubles, troubles.everyday(), plan.troubles)
-            second = self._rest(daemon, troubles, clients, auditor)
-        for each in watch.leaks(first, second):
+            self._rest(daemon, troubles, clients, auditor)
+            rests = []
+            for _ in range(2):  # by the first rest all that is kept for good has been met
+                self._trouble(troubles, troubles.everyday(), plan.troubles)
+                rests.append(self._rest(daemon, troubles, clients, auditor))
+        for each in watch.leaks(*rests):
             self.ledger.problem(each)
         auditor.closing.set()
         auditor.join()

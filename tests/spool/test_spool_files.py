@@ -222,6 +222,21 @@ def test_a_reader_is_closed_only_after_reads_under_way_and_once(bench):
     assert bench.operations().count("close") == 1
 
 
+def test_a_reader_that_is_lent_to_a_thread_is_closed_only_once_it_was_given_back(bench):
+    bench.put_file(b"0123456789")
+    reader = bench.result(bench.spool.reader(ID))
+    first, second = reader.lend(), reader.lend()
+    closed = reader.close()
+    first.give_back()
+    first.give_back()
+    assert second.read(4, 9) == b"456789" and bench.disk.open_files == 1
+    second.give_back()
+    assert bench.result(closed) is None
+    assert bench.disk.open_files == 0
+    with pytest.raises(ValueError):
+        reader.lend()
+
+
 def test_a_reader_whose_read_or_close_fails_is_closed(bench):
     bench.put_file(b"0123456789")
     reader = bench.result(bench.spool.reader(ID))

@@ -22,7 +22,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Generic, Literal, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -36,7 +36,7 @@ from resumable.interfaces import BodyLost, IBody, Replica, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum
 from resumable.protocol.concat import Final
-from resumable.protocol.errors import TusError
+from resumable.protocol.errors import TusError, Unavailable
 from resumable.replicas import IReplication, NoReplication, Progress
 from resumable.spool import Budget, Spool
 from resumable.spool.assembly import STEP
@@ -338,7 +338,7 @@ class FakeReplication:
 
     Uploads get a replica in each of ``required`` and ``optional``. ``told``: each record that was said to have
     changed; ``gone``: the ids that have ended; ``again``: those with replicas that are no longer parked; ``moving``:
-    what `progress` answers. `Server.store` stores.
+    what `progress` answers; ``copies``: what `open_copy` does; ``url``: what `signed_url` does. `Server.store` stores.
     """
 
     def __init__(
@@ -347,6 +347,9 @@ class FakeReplication:
         self.required, self.optional = tuple(required), tuple(optional)
         self.acknowledges = acknowledges
         self.told: list[Upload] = []
+        self.copies: dict[str, Any] = {}
+        self.url: str | None = None
+        self.signed: list[tuple[Any, ...]] = []
         self.gone: list[str] = []
         self.again: list[str] = []
         self.moving: dict[str, Progress] = {}
@@ -376,6 +379,15 @@ class FakeReplication:
 
     def progress(self, upload_id: str) -> Mapping[str, Progress]:
         return self.moving
+
+    def open_copy(self, upload_id: str, start: int, size: int) -> Deferred[Any]:
+        if upload_id not in self.copies:
+            return fail(Unavailable("no copy", 7))
+        return succeed(self.copies[upload_id])
+
+    def signed_url(self, *asked: Any) -> Deferred[str | None]:
+        self.signed.append(asked)
+        return succeed(self.url)
 
     def admits(self) -> bool:
         return not self.lagging

@@ -26,7 +26,7 @@ from azure.storage.blob import (
 )
 
 from resumable.remotes.azure.blocks import block_name, is_of
-from resumable.remotes.azure.body import Body, digest
+from resumable.remotes.azure.body import Body
 from resumable.remotes.azure.calls import Calls
 from resumable.remotes.azure.properties import DROPPED_METADATA, ID_METADATA, BlobOptions, metadata_of
 from resumable.remotes.azure.records import Record
@@ -50,30 +50,30 @@ class Store:
 
     async def put(self, upload_id: str, record: Record, data: IRegion) -> Stored:
         """Make the blob in one go. Raises Conflict for another's blob."""
-        md5 = await digest(data)
 
-        def put(client: ContainerClient, body: Body) -> Any:
+        def put(client: ContainerClient, body: Body) -> tuple[Any, str]:
+            md5 = body.md5()
+
             # the SDK reads what it is given into memory; so it is given nothing, and the request the body
             def attach(request: Any) -> None:
                 request.http_request.set_streamed_data_body(body)
                 request.http_request.headers.update({"Content-Length": str(len(body)), "Content-MD5": md5})
 
             more = {**self._creation(record), **({"raw_request_hook": attach} if len(body) else {})}
-            return client.get_blob_client(record.key).upload_blob(b"", overwrite=self._replace, **more)
+            return client.get_blob_client(record.key).upload_blob(b"", overwrite=self._replace, **more), md5
 
         try:
-            written = await self._calls.send("Put Blob", put, data)
+            written, md5 = await self._calls.send("Put Blob", put, data)
         except Conflict as error:
             return await self._ours_or_conflict(upload_id, record, error)
         return self._stored(record, data.size, written["etag"], written["version_id"], md5)
 
     async def stage(self, upload_id: str, record: Record, part: Part, data: IRegion) -> None:
         """Write one block."""
-        md5 = await digest(data)
         name, scope = block_name(upload_id, part), self._scope()
 
         def stage(client: ContainerClient, body: Body) -> None:
-            headers = {"Content-MD5": md5}
+            headers = {"Content-MD5": body.md5()}
             client.get_blob_client(record.key).stage_block(name, body, len(body), headers=headers, **scope)  # type: ignore[arg-type]
 
         await self._calls.send("Put Block", stage, data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import unittest
 import uuid
 from collections.abc import Mapping
+from threading import Event
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -17,6 +18,7 @@ from zope.interface import Interface, implementer
 
 from resumable.remotes.interfaces import (
     IJournal,
+    ILoan,
     IPartRemote,
     IPlanned,
     IRegion,
@@ -30,6 +32,8 @@ from resumable.remotes.plan import Plan, Step
 from resumable.remotes.regions import STEP, BytesRegion
 
 R = TypeVar("R")
+LONGEST_SILENCE = 30.0
+"""Seconds: so that a test that failed before it made the region speak ends."""
 
 
 class JournalBroke(Exception):
@@ -70,13 +74,17 @@ class BreakingJournal(MemoryJournal):
 
 @implementer(IRegion)
 class WatchedRegion(BytesRegion):
-    """Remembers the largest read; fails at the offset ``breaks_at``, or never answers there if it is ``silent``."""
+    """Remembers the largest read; fails at the offset ``breaks_at``, or doesn't answer there if it is ``silent``.
+
+    A thread that it was lent to it keeps waiting until `speak`.
+    """
 
     def __init__(self, data: bytes, breaks_at: int | None = None, silent: bool = False) -> None:
         super().__init__(data)
         self.largest = 0
         self._breaks_at = breaks_at
         self._silent = silent
+        self._spoken = Event()
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         """See IRegion."""
@@ -87,6 +95,36 @@ class WatchedRegion(BytesRegion):
                 answer.errback(SpoolBroke())
             return answer
         return super().read(offset, size)
+
+    def lend(self) -> ILoan:
+        """See IRegion."""
+        return _WatchedLoan(self, super().lend())
+
+    def speak(self) -> None:
+        """Be silent no more, but fail."""
+        self._spoken.set()
+
+    def watch(self, offset: int, size: int) -> None:
+        """What a lent read does first, in its thread."""
+        self.largest = max(self.largest, size)
+        if self._breaks_at is not None and offset + size > self._breaks_at:
+            if self._silent:
+                self._spoken.wait(LONGEST_SILENCE)
+            raise SpoolBroke
+
+
+@implementer(ILoan)
+class _WatchedLoan:
+    def __init__(self, region: WatchedRegion, loan: ILoan) -> None:
+        self._region = region
+        self._loan = loan
+
+    def read(self, offset: int, size: int) -> bytes:
+        self._region.watch(offset, size)
+        return self._loan.read(offset, size)
+
+    def give_back(self) -> None:
+        self._loan.give_back()
 
 
 class Kit:

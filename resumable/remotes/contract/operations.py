@@ -171,6 +171,7 @@ class Operations(Kit):
         self.settle()
         answer.cancel()
         self.refusal(answer, CancelledError, RemoteError)
+        region.speak()
         assert self.progress() >= parts[0].end
         assert self.read_object(self.store().key) == self.data
 

@@ -1,4 +1,4 @@
-"""Regions that requests are made of.
+"""Contents that requests are made of.
 
 One reason to change: what is sent around and instead of a chunk. Invariant: nothing is held; each read is one read of
 the chunk. `Stretch` knows the checksum of what was read in order from its beginning on.
@@ -6,23 +6,21 @@ the chunk. `Stretch` knows the checksum of what was read in order from its begin
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import google_crc32c
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from resumable.remotes.interfaces import IRegion
+from resumable.remotes.interfaces import IContent, IRegion
 
 SCANNED = 1 << 20
 """Bytes that are read and reckoned in one go."""
 
 
-@implementer(IRegion)
+@implementer(IContent)
 class Stretch:
     """``size`` bytes of ``data`` from ``start`` on. ``crc``: of all before them, and of what was read of them."""
 
-    def __init__(self, data: IRegion, start: int, size: int, crc: int) -> None:
+    def __init__(self, data: IContent, start: int, size: int, crc: int) -> None:
         self.size = size
         self.crc = crc
         self._data = data
@@ -30,35 +28,27 @@ class Stretch:
         self._before = crc
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
-        """See IRegion."""
+        """See IContent."""
         return self._data.read(self._start + offset, size).addCallback(self._took, offset)
-
-    def scan(self, offset: int, size: int, feed: Callable[[bytes], object]) -> Deferred[None]:
-        """See IRegion."""
-        return self._data.scan(self._start + offset, size, feed)
 
     def _took(self, piece: bytes, offset: int) -> bytes:
         self.crc = google_crc32c.extend(self.crc if offset else self._before, piece)
         return piece
 
 
-@implementer(IRegion)
+@implementer(IContent)
 class Framed:
     """``data`` between ``head`` and ``foot``."""
 
-    def __init__(self, head: bytes, data: IRegion, foot: bytes) -> None:
+    def __init__(self, head: bytes, data: IContent, foot: bytes) -> None:
         self.size = len(head) + data.size + len(foot)
         self._head = head
         self._data = data
         self._foot = foot
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
-        """See IRegion."""
+        """See IContent."""
         return Deferred.fromCoroutine(self._read(offset, offset + size))
-
-    def scan(self, offset: int, size: int, feed: Callable[[bytes], object]) -> Deferred[None]:
-        """See IRegion."""
-        return self.read(offset, size).addCallback(_fed, feed)
 
     async def _read(self, start: int, end: int) -> bytes:
         head, middle = len(self._head), len(self._head) + self._data.size
@@ -66,10 +56,6 @@ class Framed:
         first, last = max(start, head), min(end, middle)
         inside = await self._data.read(first - head, last - first) if first < last else b""
         return before + inside + self._foot[max(start - middle, 0) : max(end - middle, 0)]
-
-
-def _fed(piece: bytes, feed: Callable[[bytes], object]) -> None:
-    feed(piece)
 
 
 async def crc_of(data: IRegion, size: int, crc: int = 0) -> int:

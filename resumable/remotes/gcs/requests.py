@@ -21,7 +21,7 @@ from resumable.remotes.gcs.errors import error_from
 from resumable.remotes.http.bodies import BytesBody, RegionBody
 from resumable.remotes.http.streams import Opened
 from resumable.remotes.http.transport import STALE, Answer, IHttp
-from resumable.remotes.interfaces import IRegion
+from resumable.remotes.interfaces import IContent
 from resumable.remotes.memory_held import PIECE, Memory
 
 A = TypeVar("A", Answer, Opened)
@@ -81,7 +81,7 @@ class Requests:
         method: str,
         url: str,
         headers: Mapping[str, str] | None = None,
-        body: IRegion | bytes | None = None,
+        body: IContent | bytes | None = None,
         *,
         expected: Collection[int] = (),
         largest: int = ANSWER_SIZE,
@@ -142,7 +142,7 @@ class Requests:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: IRegion | bytes | None,
+        body: IContent | bytes | None,
         largest: int,
         patience: float,
         again: bool = False,

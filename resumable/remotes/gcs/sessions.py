@@ -21,7 +21,7 @@ from resumable.remotes.gcs.errors import NO_BUCKET
 from resumable.remotes.gcs.objects import Object, encoded, object_from
 from resumable.remotes.gcs.requests import Requests
 from resumable.remotes.http.transport import Answer
-from resumable.remotes.interfaces import IRegion, NotThere
+from resumable.remotes.interfaces import IContent, NotThere
 
 QUANTUM = 256 << 10
 """All that is sent before the end comes in multiples of it."""
@@ -64,7 +64,7 @@ class Sessions:
         )
         return _kept(name, answer)
 
-    async def send(self, uri: str, offset: int, data: IRegion) -> int | Object:
+    async def send(self, uri: str, offset: int, data: IContent) -> int | Object:
         """Send what comes at ``offset``; answers as `ask`."""
         name, end = "send a chunk", offset + data.size
         if end % QUANTUM or not data.size:

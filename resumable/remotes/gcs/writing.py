@@ -19,7 +19,7 @@ from resumable.remotes.gcs.objects import Object
 from resumable.remotes.gcs.records import Record, Records
 from resumable.remotes.gcs.sessions import QUANTUM
 from resumable.remotes.gcs.store import Store
-from resumable.remotes.interfaces import IRegion, Stored
+from resumable.remotes.interfaces import IContent, IRegion, Stored
 from resumable.remotes.records import State
 
 
@@ -134,7 +134,7 @@ class Writing:
             return evolve(record, stored=stored), 0
         return record, kept
 
-    async def _send(self, upload_id: str, record: Record, offset: int, data: IRegion) -> bool:
+    async def _send(self, upload_id: str, record: Record, offset: int, data: IContent) -> bool:
         """Whether the object turned out to be there already.
 
         Raises OutOfStep when the store has kept less: what it has is asked for before the rest is sent.

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from resumable.remotes.interfaces import IRegion
+from resumable.remotes.interfaces import IContent
 from resumable.remotes.memory_held import PIECE
 
 
@@ -49,7 +49,7 @@ class RegionBody:
     ``progress`` is called whenever the network has taken something. ``sent`` counts the bytes handed to the transport.
     """
 
-    def __init__(self, region: IRegion, progress: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, region: IContent, progress: Callable[[], None] = lambda: None) -> None:
         self.length: int = region.size
         self.progress = progress
         self.failure: Failure | None = None

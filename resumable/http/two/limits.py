@@ -1,0 +1,106 @@
+"""What a client of HTTP/2 may cost: bytes that it sends ahead, bytes held for all together, frames that do no work.
+
+Changes when one of these bounds does. Invariant: memory depends on the number of connections, never on what they send.
+Floods by name: CVE-2023-44487 (rapid reset), CVE-2025-8671 (resets that the server is made to send), CVE-2019-9512 to
+9518 (pings, settings, priorities, empty frames), CVE-2024-27316 (CONTINUATION, bounded in frames.py).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from h2.errors import ErrorCodes
+
+from resumable.http.two.frames import Violation
+
+STREAM_WINDOW: Final = 8 << 20
+"""Bytes that a client may send of one body ahead of us. Three quarters of them are 120 MiB/s over 50 ms."""
+CONNECTION_WINDOW: Final = 16 << 20
+"""Bytes that it may send ahead on one connection, and so what all its bodies may hold while they are paused."""
+MAX_HELD: Final = 64 << 20
+"""Bytes of all the bodies that wait in memory. At more, connections that hold any are not read."""
+
+BURST: Final = 10_000
+"""What frames may cost at once that do no work."""
+REFILL: Final = 330
+"""What they may cost each second in the long run."""
+FRAME: Final = 1
+RESET: Final = 10
+"""A stream that is given up has cost more than its frame. Burst and rate are those of nghttp2."""
+
+
+class Window:
+    """What a client may send: of one body, or on one connection."""
+
+    __slots__ = ("_left", "_owed", "_step")
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._owed = 0
+        self._step = size // 4
+
+    def take(self, size: int) -> None:
+        """So much has come. Raises Violation when it wasn't allowed."""
+        self._left -= size
+        if self._left < 0:
+            raise Violation(ErrorCodes.FLOW_CONTROL_ERROR)
+
+    def give(self, size: int) -> int:
+        """So much of it is free again. Answers by how much the client is to be told to go on: mostly 0."""
+        self._owed += size
+        if self._owed < self._step:
+            return 0
+        more, self._owed = self._owed, 0
+        self._left += more
+        return more
+
+
+class Calm:
+    """Counts what one client's idle frames cost."""
+
+    def __init__(self, now: float) -> None:
+        self._left = float(BURST)
+        self._since = now
+
+    def spend(self, cost: int, now: float) -> None:
+        """Raises Violation at a flood."""
+        self._left = min(BURST, self._left + (now - self._since) * REFILL) - cost
+        self._since = now
+        if self._left < 0:
+            raise Violation(ErrorCodes.ENHANCE_YOUR_CALM)
+
+
+class Holder(Protocol):
+    """A connection."""
+
+    def regulate(self) -> None:
+        """`Held.full` has changed."""
+
+
+class Held:
+    """How many bytes of bodies wait in memory, over all connections of a site."""
+
+    def __init__(self, limit: int = MAX_HELD) -> None:
+        self.size = 0
+        self._limit = limit
+        self._stopped: set[Holder] = set()
+
+    @property
+    def full(self) -> bool:
+        return self.size > self._limit
+
+    def add(self, size: int) -> None:
+        """So much more, or less."""
+        was_full = self.full
+        self.size += size
+        if was_full and not self.full:
+            stopped, self._stopped = self._stopped, set()
+            for holder in stopped:
+                holder.regulate()
+
+    def stopped(self, holder: Holder) -> None:
+        """It isn't read until there is room."""
+        self._stopped.add(holder)
+
+    def forget(self, holder: Holder) -> None:
+        self._stopped.discard(holder)

@@ -1,0 +1,182 @@
+"""Stored copies of uploads, to read from.
+
+One reason to change: which remote is asked for the bytes of an upload, and what happens when it fails.
+
+Invariant: bytes come from replicas that are stored, required remotes first; when one fails, the next goes on at the
+very byte, and nothing is given twice. Of a reader that rests nothing is kept open. Nothing here changes anything, but
+that a copy which isn't there is told of in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from resumable.interfaces import CatalogUnavailable, Replica, ReplicaState
+from resumable.protocol.errors import NotFound, Unavailable
+from resumable.remotes.errors import NotThere, RemoteError, Throttled, Transient
+from resumable.remotes.interfaces import IRemoteStorage
+from resumable.remotes.reading import IObjectStream, IReadable, ISigning, Presented
+from resumable.replicas import ICopy, IReplicas
+
+log = Logger()
+
+OPENING = 15.0
+"""Seconds for one remote to begin to answer, before the next is asked."""
+RESTING = 30.0
+"""Seconds without a read after which the remote's answer is given up; the next read asks again from there."""
+RETRY_AFTER = 5
+
+
+class Copies:
+    """``backends`` by the names of their remotes."""
+
+    def __init__(self, backends: Mapping[str, IRemoteStorage], replicas: IReplicas, clock: IReactorTime) -> None:
+        self._backends = backends
+        self._replicas = replicas
+        self._clock = clock
+
+    async def open(self, upload_id: str, start: int, size: int) -> ICopy:
+        """See IReplication.open_copy."""
+        sources = [each for each in await self._stored(upload_id) if IReadable.providedBy(self._backends[each])]
+        copy = Copy(upload_id, {name: IReadable(self._backends[name]) for name in sources}, start + size, self._clock)
+        await copy.begin(start)
+        return copy
+
+    async def signed_url(self, upload_id: str, presented: Presented) -> str | None:
+        """See IReplication.signed_url."""
+        for name in await self._stored(upload_id):
+            backend = self._backends[name]
+            if not ISigning.providedBy(backend):
+                continue
+            try:
+                signing: Deferred[str | None] = ISigning(backend).signed_url(upload_id, presented)
+                url = await signing.addTimeout(OPENING, self._clock)
+            except (RemoteError, TimeoutError) as error:
+                _complain(name, upload_id, _as_remote_error(error))
+                continue
+            if url is not None:
+                return url
+        return None
+
+    async def _stored(self, upload_id: str) -> Sequence[str]:
+        """The remotes that have it, in the order in which they are asked. Raises Unavailable."""
+        try:
+            found: Sequence[Replica] = await self._replicas.of(upload_id)
+        except CatalogUnavailable as error:
+            raise Unavailable("The server can't look up uploads at the moment.") from error
+        stored = [each for each in found if each.state is ReplicaState.STORED and each.remote in self._backends]
+        return [each.remote for each in sorted(stored, key=lambda each: not each.required)]
+
+
+@implementer(ICopy)
+class Copy:
+    """One reader's way through the copies of an upload, up to ``end``."""
+
+    def __init__(self, upload_id: str, sources: Mapping[str, IReadable], end: int, clock: IReactorTime) -> None:
+        self._upload_id = upload_id
+        self._sources = dict(sources)
+        self._end = end
+        self._clock = clock
+        self._stream: IObjectStream | None = None
+        self._remote = ""
+        self._offset = 0
+        self._rest: IDelayedCall | None = None
+        self._under_way: Deferred[IObjectStream] | None = None
+        self._closed = False
+
+    async def begin(self, offset: int) -> None:
+        """Have a remote that answers with the bytes from ``offset`` on. Raises NotFound, Unavailable."""
+        pause = None
+        lost: list[str] = []
+        for name, source in list(self._sources.items()):
+            try:
+                self._stream = await self._opened(source, offset)
+            except (RemoteError, TimeoutError) as problem:
+                error = _as_remote_error(problem)
+                _complain(name, self._upload_id, error)
+                self._later(name)
+                lost += [name] if isinstance(error, NotThere) else []
+                pause = error.retry_after if isinstance(error, Throttled) else pause
+            else:
+                self._remote, self._offset = name, offset
+                return
+        if len(lost) == len(self._sources):
+            raise NotFound("The file is no longer on this server, and not in a remote that it can be read from.")
+        raise Unavailable("The file can't be read from where it is stored at the moment.", int(pause or RETRY_AFTER))
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        """See ICopy."""
+        return Deferred.fromCoroutine(self._read(offset))
+
+    def close(self) -> None:
+        """See ICopy."""
+        self._closed = True
+        self._release()
+        if self._under_way is not None:
+            self._under_way.cancel()
+
+    async def _read(self, offset: int) -> bytes:
+        """The next bytes, from whichever remote has them."""
+        self._stop_resting()
+        for _ in range(len(self._sources) + 1):
+            if self._closed:
+                raise CancelledError
+            if self._stream is None or self._offset != offset:
+                self._release()
+                await self.begin(offset)
+            assert self._stream is not None
+            try:
+                data = await self._stream.read()
+                if not data or self._offset + len(data) > self._end:
+                    raise Transient("the object ended before its end" if not data else "the object is too long")
+            except RemoteError as error:
+                _complain(self._remote, self._upload_id, error)
+                self._release()
+                self._later(self._remote)
+                continue
+            self._offset += len(data)
+            self._rest = self._clock.callLater(RESTING, self._release)
+            return data
+        raise Unavailable("The file can't be read from where it is stored at the moment.", RETRY_AFTER)
+
+    async def _opened(self, source: IReadable, offset: int) -> IObjectStream:
+        self._under_way = source.read_object(self._upload_id, offset, self._end - offset)
+        try:
+            stream = await self._under_way.addTimeout(OPENING, self._clock)
+        finally:
+            self._under_way = None
+        if self._closed:
+            stream.close()
+            raise CancelledError
+        return stream
+
+    def _later(self, name: str) -> None:
+        """Ask this one after the others from now on."""
+        self._sources[name] = self._sources.pop(name)
+
+    def _release(self) -> None:
+        self._stop_resting()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+    def _stop_resting(self) -> None:
+        rest, self._rest = self._rest, None
+        if rest is not None and rest.active():
+            rest.cancel()
+
+
+def _as_remote_error(error: Exception) -> RemoteError:
+    return error if isinstance(error, RemoteError) else Transient(f"no answer within {OPENING:.0f} s", code="TimedOut")
+
+
+def _complain(remote: str, upload_id: str, error: RemoteError) -> None:
+    if isinstance(error, NotThere):
+        log.error("a stored copy is not in {remote}: {reason}", remote=remote, upload=upload_id, reason=error.reason)
+    else:
+        log.warn("{remote} can't be read from: {reason}", remote=remote, upload=upload_id, reason=error.reason)
