@@ -21,6 +21,7 @@ INSTALL = [
     "google-crc32c>=1.6",
     "botocore>=1.36",
     "cryptography>=42",
+    "pyopenssl>=24.0",
     "prometheus-client>=0.20",
 ]
 BASIC = [

@@ -253,14 +253,19 @@ def public_url(text: str) -> str | None:
 
 
 def endpoints(items: Sequence[str]) -> tuple[str, ...]:
-    """Twisted endpoint strings that parse; nothing is listened on yet."""
+    """Twisted endpoint strings that parse; nothing is listened on yet, and the files of ``ssl:`` aren't read."""
     from twisted.internet.endpoints import serverFromString
 
     for item in items:
+        inner = item.removeprefix("haproxy:")
         try:
-            serverFromString(None, item)
-            if (match := _ENDPOINT_PORT.match(item)) and int(match[1]) > 65535:
+            if (match := _ENDPOINT_PORT.match(inner)) and int(match[1]) > 65535:
                 raise ValueError(f"there is no port {match[1]}")
+            if not inner.startswith("ssl:"):
+                serverFromString(None, inner)
+        except LookupError as problem:
+            if not inner.startswith("systemd:"):  # its sockets are there when the daemon starts
+                raise ValueError("a Twisted endpoint like tcp:8080:interface=127.0.0.1") from problem
         except Exception as problem:  # each endpoint type's parser raises what it likes
             reason = " ".join(str(problem).split()) or type(problem).__name__
             raise ValueError(

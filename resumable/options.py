@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from attrs import frozen
 from twisted import __version__ as twisted_version
+from twisted.internet.endpoints import quoteStringArgument
 from twisted.python import usage
 
 from resumable import __version__, admin_socket, cross_origin
@@ -136,7 +137,7 @@ class Options(usage.Options):
         found = {option.flag.replace("-", "_"): self._value(option) for option in OPTIONS}
         access, hooks, cors = self._access(found), self._hooks(found), self._cors(found)
         settings = Settings(
-            listen=self._listen(found.pop("port"), found.pop("listen")),
+            listen=self._listen(found.pop("port"), found.pop("listen"), found.pop("tls_cert"), found.pop("tls_key")),
             trusted_proxies=found.pop("behind_proxy"),
             cors=cors,
             download=not found.pop("disable_download"),
@@ -155,10 +156,19 @@ class Options(usage.Options):
             raise RuntimeError("parseOptions was not called")
         return self._settings
 
-    def _listen(self, port: int, endpoints: tuple[str, ...]) -> tuple[str, ...]:
+    def _listen(
+        self, port: int, endpoints: tuple[str, ...], certificate: Path | None, key: Path | None
+    ) -> tuple[str, ...]:
+        if key is not None and certificate is None:
+            raise usage.UsageError("--tls-key needs --tls-cert")
         if endpoints and self._given(BY_FLAG["port"]) is None:
+            if certificate is not None:
+                raise usage.UsageError("--tls-cert is for --port: with --listen alone, name the files in an ssl:...")
             return endpoints
-        return (f"tcp:{port}", *endpoints)
+        if certificate is None:
+            return (f"tcp:{port}", *endpoints)
+        files = (quoteStringArgument(str(path)) for path in (key or certificate, certificate))
+        return ("ssl:{}:privateKey={}:certKey={}".format(port, *files), *endpoints)
 
     @staticmethod
     def _admin_listen(endpoints: tuple[str, ...], upload_dir: Path) -> tuple[str, ...]:
@@ -274,8 +284,8 @@ def check_together(settings: Settings) -> None:
         raise usage.UsageError("--ack remote needs a --remote that is required: there is none to wait for")
     if settings.local != "keep" and not is_waited_for:
         raise usage.UsageError(f"--local {settings.local} needs a --remote that is required: uploads would be lost")
-    if settings.tls_client_ca and not any(each.startswith("ssl:") for each in settings.listen):
-        raise usage.UsageError("--tls-client-ca needs a --listen ssl:...: there is no TLS to verify clients in")
+    if settings.tls_client_ca and not any(each.startswith(("ssl:", "haproxy:ssl:")) for each in settings.listen):
+        raise usage.UsageError("--tls-client-ca needs --tls-cert or --listen ssl:...: there is no TLS without")
     if settings.retry_delay > settings.retry_delay_max:
         raise usage.UsageError("--retry-delay is longer than --retry-delay-max")
 

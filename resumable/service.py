@@ -11,6 +11,7 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -37,6 +38,7 @@ from resumable.http.streaming import StreamingSite
 from resumable.http.tus import TusResource
 from resumable.http.visits import Visits
 from resumable.interfaces import CatalogUnavailable
+from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import Listeners
 from resumable.options import Options, Settings
 from resumable.protocol.tus import VERSION
@@ -171,22 +173,9 @@ class UploadService(Service):
             refusal_fields={"Tus-Resumable": VERSION},
             watch=self._sight.watch,
         )
-        self.listeners = Listeners(
-            reactor,
-            settings.listen,
-            lambda _: self.site,
-            client_ca=settings.tls_client_ca,
-            client_required=not settings.tls_client_optional,
-        )
+        self.listeners = self._listeners(settings.listen, lambda _: self.site)
         self._sight.serve(self.site)
-        self.admin_listeners = Listeners(
-            reactor,
-            settings.admin_listen,
-            self._sight.site_at,
-            client_ca=settings.tls_client_ca,
-            client_required=not settings.tls_client_optional,
-            flag=startup.ADMIN_LISTEN,
-        )
+        self.admin_listeners = self._listeners(settings.admin_listen, self._sight.site_at, startup.ADMIN_LISTEN)
         self._loops = [
             LoopingCall(self._tick),
             LoopingCall(lambda: Deferred.fromCoroutine(self._sweep())),
@@ -218,6 +207,14 @@ class UploadService(Service):
         allowed = patience(settings.network_timeout, settings.min_rate)
         return Downloads(self.uploads, self._reactor, Ways(remotely, settings.download_url_expires, allowed))
 
+    def _listeners(
+        self, descriptions: Sequence[str], site_at: Callable[[str], StreamingSite], flag: str = startup.LISTEN
+    ) -> Listeners:
+        """Reads certificates. Raises StartupError."""
+        settings = self.settings
+        terms = Terms(settings.tls_client_ca, not settings.tls_client_optional, settings.trusted_proxies)
+        return Listeners(self._reactor, descriptions, site_at, terms, pool=self._pool, wall=self.engine.wall, flag=flag)
+
     def _access(self) -> Access:
         """Who may do what. Reads files, and raises StartupError for what is wrong with them."""
         owner_of = self._catalog.owner_of
@@ -237,14 +234,10 @@ class UploadService(Service):
     def privilegedStartService(self) -> None:
         """Bind the ports, while there may still be the right to. Nothing is accepted before the reactor runs."""
         try:
-            self.listeners.bind()
-            self.admin_listeners.bind()
-            for description in self.listeners.descriptions:
-                log.info(
-                    "uploads are taken at {path} on {endpoint}", path=self.settings.base_path, endpoint=description
-                )
-            for description in self.admin_listeners.descriptions:
-                log.info("operators are answered on {endpoint}", endpoint=description)
+            for place in self.listeners.bind():
+                log.info("uploads are taken at {path} on {endpoint}", path=self.settings.base_path, endpoint=place)
+            for place in self.admin_listeners.bind():
+                log.info("operators are answered on {endpoint}", endpoint=place)
         except StartupError as error:
             self._give_up(error)
 
@@ -283,6 +276,8 @@ class UploadService(Service):
         self._catalog.start()
         self.access.start()
         self._sight.start()
+        for listeners in (self.listeners, self.admin_listeners):
+            listeners.start()
         for loop, interval in zip(self._loops, (1.0, self._sweep_every(), TIDY), strict=True):
             loop.start(interval).addErrback(self._loop_failed)
         Deferred.fromCoroutine(self._assembler.start()).addErrback(self._loop_failed)

@@ -26,6 +26,8 @@ BACKLOG = 4096
 LISTEN = "--port or --listen"
 ADMIN_LISTEN = "--admin-listen"
 HEAP_KEPT = 32 << 20
+#: What an endpoint string begins with whose connections begin with a header of the PROXY protocol.
+PROXIED = "haproxy:"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -88,12 +90,12 @@ def check_ports(endpoints: Sequence[str], flag: str = LISTEN) -> None:
     """The TCP ports and Unix sockets among the endpoint strings, which ``flag`` names, can be had. Raises
     StartupError."""
     for description in endpoints:
-        kind, arguments, named = taken_apart(description)
+        kind, arguments, named = taken_apart(description.removeprefix(PROXIED))
         address = _tcp_address(kind, arguments, named)
         if address is not None:
             _check_port(description, flag, *address)
         elif kind == "unix" and (arguments or "address" in named):
-            _check_socket(description, flag, named.get("address") or arguments[0])
+            _check_socket(description, flag, os.path.abspath(named.get("address") or arguments[0]))
 
 
 def taken_apart(description: str) -> tuple[str, list[str], dict[str, str]]:
@@ -125,12 +127,7 @@ def _check_port(description: str, flag: str, family: int, interface: str, port: 
 
 
 def _check_socket(description: str, flag: str, path: str) -> None:
-    """Nobody listens at ``path``, and a socket can be made there. What a killed daemon has left there is cleared away.
-
-    A relative path is left to Twisted: what it is relative to changes with ``--rundir``.
-    """
-    if not os.path.isabs(path):
-        return
+    """Nobody listens at ``path``, and a socket can be made there. What a killed daemon has left is cleared away."""
     place = os.path.dirname(path)
     try:
         if not os.path.isdir(place):

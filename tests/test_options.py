@@ -102,6 +102,7 @@ def test_settings_before_parsing_is_a_programming_error():
 EXAMPLES = [
     ("port", "0", "listen", ("tcp:0",)),
     ("listen", "tcp:9000:interface=127.0.0.1", "listen", ("tcp:9000:interface=127.0.0.1",)),
+    ("tls-cert", "/tls/x.pem", "listen", ("ssl:8080:privateKey=/tls/x.pem:certKey=/tls/x.pem",)),
     ("upload-dir", "/srv/up", "upload_dir", Path("/srv/up")),
     ("base-path", "/a/b", "base_path", "/a/b/"),
     ("public-url", "https://example.org/up", "public_url", "https://example.org/up/"),
@@ -138,10 +139,13 @@ EXAMPLES = [
 SWITCHES = {"disable-download", "check"}
 # Those whose effect shows only beside a remote.
 WITH_A_REMOTE = {"overwrite", "ack", "local"}
+WITH_A_CERTIFICATE = {"tls-key"}
 
 
 def test_every_option_has_an_example_below():
-    assert {flag for flag, *_ in EXAMPLES} | SWITCHES | WITH_A_REMOTE == {option.flag for option in MAIN}
+    assert {flag for flag, *_ in EXAMPLES} | SWITCHES | WITH_A_REMOTE | WITH_A_CERTIFICATE == {
+        option.flag for option in MAIN
+    }
 
 
 @pytest.mark.parametrize(("flag", "text", "field", "value"), EXAMPLES)
@@ -277,6 +281,27 @@ def test_a_port_that_was_given_is_listened_on_beside_the_endpoints():
     assert parse("--listen", "tcp:1", RESUMABLE_PORT="2").listen == ("tcp:2", "tcp:1")
 
 
+def test_a_certificate_makes_the_port_speak_tls():
+    files = ("--tls-cert", "/tls/a:b.pem", "--tls-key", "/tls/key.pem")
+    expected = r"ssl:8443:privateKey=/tls/key.pem:certKey=/tls/a\:b.pem"
+    assert parse("--port", "8443", *files).listen == (expected,)
+    assert parse("--port", "8443", "--listen", "tcp:1", *files).listen == (expected, "tcp:1")
+    assert "--tls-cert is for --port" in refusal("--listen", "tcp:1", *files)
+    assert "--tls-key needs --tls-cert" in refusal("--tls-key", "/tls/key.pem")
+
+
+def test_clients_are_verified_only_where_there_is_tls():
+    assert parse("--tls-cert", "/tls/x.pem", "--tls-client-ca", "/ca").tls_client_ca == Path("/ca")
+    assert parse("--listen", "haproxy:ssl:1", "--behind-proxy", "loopback", "--tls-client-ca", "/ca").listen
+    assert "--tls-client-ca needs" in refusal("--tls-client-ca", "/ca")
+
+
+def test_sockets_of_systemd_are_looked_for_at_the_start():
+    given = ("systemd:domain=INET:index=0", "haproxy:systemd:domain=UNIX:name=web")
+    assert parse("--listen", given[0], "--listen", given[1]).listen == given
+    assert "systemd" in refusal("--listen", "systemd:domain=INET")
+
+
 def test_endpoints_in_the_variable_are_separated_by_blanks():
     assert parse(RESUMABLE_LISTEN=" tcp:1:interface=127.0.0.1  tcp6:2 ").listen == (
         "tcp:1:interface=127.0.0.1",
@@ -362,7 +387,9 @@ def test_a_value_parses_or_raises_value_error_and_nothing_else(text):
 
 WRONG = [
     ("port", ["-1", "65536", "http", "", "8o8o", "\u0663", "1" * 5000]),
-    ("listen", ["", "8080", "nosuch:1", "tcp", "tcp:x", "tcp:70000", "ssl:8443:privateKey=/nonexistent.pem"]),
+    ("listen", ["", "8080", "nosuch:1", "tcp", "tcp:x", "tcp:70000", "ssl:70000", "haproxy:tcp:x", "haproxy:"]),
+    ("tls-cert", ["", "a\0b"]),
+    ("tls-key", ["", "a\0b"]),
     ("upload-dir", ["", "a\0b"]),
     ("base-path", ["", "/a//b/", "/../x/", "/a b/", "/a?b/", "/\u00e9/", "/a%20/"]),
     ("public-url", ["example.org", "ftp://example.org/", "https://", "https://a/?q", "http://a:99999/", "http://a b/"]),

@@ -19,6 +19,7 @@ from resumable import __version__
 ROOT = Path(__file__).parent.parent
 # Name of what is imported, where it isn't the distribution's.
 DISTRIBUTIONS = {
+    "OpenSSL": "pyopenssl",
     "prometheus_client": "prometheus-client",
     "azure": "azure-storage-blob",
     "zope": "zope.interface",

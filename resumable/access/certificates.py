@@ -6,26 +6,19 @@ counts; one that has several of that part, or none, names nobody. Spec: RFC 5280
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
-from twisted.internet import ssl
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from resumable.access.credentials import valid_name
 from resumable.access.interfaces import Ask, IAuthorizer, Identity, Subject
-from resumable.access.secret import AccessProblem, read_text
 from resumable.protocol.errors import Forbidden, Unauthorized
 
 CHALLENGE = 'Mutual-TLS realm="resumable"'
-_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 PARTS: dict[str, Callable[[Subject], tuple[str, ...]]] = {
     "cn": lambda subject: subject.common_names,
     "dn": lambda subject: (subject.dn,),
@@ -34,41 +27,6 @@ PARTS: dict[str, Callable[[Subject], tuple[str, ...]]] = {
     "uri": lambda subject: subject.uris,
 }
 """What of a certificate can be the identity's name."""
-
-
-def verifying_options(certificate: Path, key: Path, client_ca: Path, *, required: bool) -> ssl.CertificateOptions:
-    """TLS for a listener that verifies the certificates of clients, PEM files all of them. Blocks.
-
-    ``certificate`` may hold its chain. ``required``: who has none can't connect at all; else they come without a name.
-    Raises AccessProblem.
-    """
-    chain = _certificates("certificate", certificate)
-    private = read_text("private key", key).encode()
-    authorities = _certificates("authority of clients", client_ca)
-    try:
-        load_pem_private_key(private, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise AccessProblem(f"private key: {key} has no key in PEM that is free of a passphrase") from None
-    ours = ssl.PrivateCertificate.loadPEM(chain[0] + b"\n" + private)
-    return ssl.CertificateOptions(
-        ours.privateKey.original,
-        ours.original,
-        extraCertChain=[ssl.Certificate.loadPEM(pem).original for pem in chain[1:]],
-        verify=True,
-        caCerts=[ssl.Certificate.loadPEM(pem).original for pem in authorities],
-        requireCertificate=required,
-    )
-
-
-def _certificates(what: str, path: Path) -> list[bytes]:
-    found = [pem.encode() for pem in _PEM.findall(read_text(what, path))]
-    try:
-        loaded = [x509.load_pem_x509_certificate(pem) for pem in found]
-    except ValueError:
-        loaded = []
-    if not loaded:
-        raise AccessProblem(f"{what}: {path} has no certificate in PEM")
-    return found
 
 
 def subject_of(transport: Any) -> Subject | None:

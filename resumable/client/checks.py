@@ -77,7 +77,7 @@ def all_checks(reactor: Any, settings: Settings, seen: Seen) -> Iterable[tuple[s
     def room() -> Iterable[Finding]:
         return space.judge(space.look(place.nearest, place.directory), settings.reserve, settings.max_size)
 
-    yield start.NAME, lambda: start.judge(start.look(settings, reactor, place, service))
+    yield start.NAME, lambda: start.judge(start.look(settings, place, service))
     yield "machine", lambda: machine.judge(machine.look())
     yield directory.NAME, lambda: directory.judge(directory.look(place))
     yield locks.NAME, lambda: _locks(place)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from resumable.access.networks import Network, belongs, plain
 from resumable.http.streaming import StreamingRequest
 from resumable.protocol.errors import BadRequest
-
-Network = IPv4Network | IPv6Network
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _PAIR = re.compile(r'[ \t]*(?:([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))[ \t]*)?')
@@ -76,7 +75,8 @@ class Origin:
                 fors.add(next(foreign, addresses[0]))
             if len(fors) == 1:
                 return fors.pop() or direct
-        return direct.partition("%")[0]
+        address = direct.partition("%")[0]
+        return (_address(address) or address) if address.startswith("::ffff:") else address  # IPv4 within IPv6
 
     @staticmethod
     def check_host(request: StreamingRequest) -> None:
@@ -93,16 +93,10 @@ class Origin:
     def _is_trusted(self, request: StreamingRequest) -> bool:
         host = getattr(request.getClientAddress(), "host", None)  # type: ignore[no-untyped-call]
         # None is a unix socket: only what runs on this machine can have connected
-        return host is None or self._trusts(host.partition("%")[0])
+        return host is None or self._trusts(host)
 
     def _trusts(self, address: str) -> bool:
-        try:
-            peer = ip_address(address)
-        except ValueError:
-            return False
-        if isinstance(peer, IPv6Address) and peer.ipv4_mapped is not None:
-            peer = peer.ipv4_mapped
-        return any(peer in network for network in self._trusted)
+        return belongs(address, self._trusted)
 
     def _forwarded(self, request: StreamingRequest, scheme: str, host: str) -> tuple[str, str]:
         """Scheme and host as the outermost trusted proxy saw them.
@@ -140,7 +134,7 @@ def _address(node: str) -> str | None:
     """The IP address in an element of X-Forwarded-For or a node of Forwarded, which may have a port; None without."""
     match = _NODE.fullmatch(node.strip())
     try:
-        return str(ip_address((match[1] or match[2]) if match else node.strip()))
+        return str(plain(ip_address((match[1] or match[2]) if match else node.strip())))
     except ValueError:
         return None
 

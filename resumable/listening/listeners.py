@@ -1,65 +1,120 @@
-"""The ports of one site: bound before anything is served, closed when it stops.
+"""The ports of one site: bound before anything is served, looked after while it runs, closed when it stops.
 
-Reason to change: what becomes of a port between its start and its end. Invariant: a port that can't be had is a
-StartupError of one line; what was bound stays bound until `Listeners.stop`.
+Reason to change: what becomes of a port between its start and its end. Invariants: a port that can't be had is a
+StartupError of one line; a socket that systemd holds outlives the daemon, and so do the connections that wait in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from resumable import startup
-from resumable.listening.endpoints import endpoint
+from resumable.listening.endpoints import Point, Terms, point
+from resumable.listening.tls import Certificate
 from resumable.startup import StartupError
+from resumable.threads import IPool
+
+LOOK_EVERY = 60.0
+"""Seconds between two looks at the files of certificates."""
+
+log = Logger()
 
 
 class Listeners:
     """``descriptions``: Twisted's endpoint strings, which ``flag`` sets. ``site_at``: what each of them serves.
-    ``client_ca``: see `endpoint`."""
+
+    ``pool``: where files are read. ``wall``: seconds since 1970. Making one reads certificates; raises StartupError.
+    """
 
     def __init__(
         self,
         reactor: Any,
         descriptions: Sequence[str],
         site_at: Callable[[str], IProtocolFactory],
+        terms: Terms,
         *,
-        client_ca: Path | None = None,
-        client_required: bool = True,
+        pool: IPool,
+        wall: Callable[[], float],
         flag: str = startup.LISTEN,
     ) -> None:
-        self.descriptions = tuple(descriptions)
-        self.ports: list[IListeningPort] = []
         self._reactor = reactor
         self._site_at = site_at
-        self._client_ca = client_ca
-        self._client_required = client_required
         self._flag = flag
+        self._pool = pool
+        self._points = [self._point(description, terms, wall) for description in descriptions]
+        self._bound: list[tuple[str, Point, Any]] = []
+        self._renewal = LoopingCall(lambda: Deferred.fromCoroutine(self.reload()))
+        self._renewal.clock = reactor
 
-    def bind(self) -> None:
-        """Bind every port. Nothing is accepted before the reactor runs. Raises StartupError."""
-        for description in self.descriptions:
-            self.ports.append(self._bound(description))
-
-    def _bound(self, description: str) -> IListeningPort:
-        outcome: list[IListeningPort | Failure] = []
+    def _point(self, description: str, terms: Terms, wall: Callable[[], float]) -> Point:
         try:
-            point = endpoint(self._reactor, description, self._client_ca, required=self._client_required)
-            point.listen(self._site_at(description)).addBoth(outcome.append)
+            return point(self._reactor, description, terms, wall)
         except ValueError as error:
-            raise StartupError(startup.listen_failed(description, error, self._flag)) from error
+            raise StartupError(f"Can't listen on {description}: {error}.") from error
+
+    def bind(self) -> list[str]:
+        """Bind every port, and say where. Nothing is accepted before the reactor runs. Raises StartupError."""
+        for each in self._points:
+            port = self._listen(each)
+            self._bound.append((_place(port.getHost()), each, port))
+        return [place for place, _, _ in self._bound]
+
+    def _listen(self, each: Point) -> Any:
+        outcome: list[Any] = []
+        try:
+            each.listen(self._reactor, self._site_at(each.description)).addBoth(outcome.append)
+        except ValueError as error:
+            raise StartupError(f"Can't listen on {each.description}: {error}.") from error
         (port,) = outcome
         if isinstance(port, Failure):
-            raise StartupError(startup.listen_failed(description, port.value or port, self._flag))
+            raise StartupError(startup.listen_failed(each.description, port.value or port, self._flag))
         startup.widen_backlog(port)
         return port
 
+    def start(self) -> None:
+        """Look after the certificates. The pool must have been started."""
+        if self._certificates():
+            self._renewal.start(LOOK_EVERY).addErrback(
+                lambda failure: log.failure("certificates are not looked after any more", failure)
+            )
+
+    def _certificates(self) -> list[tuple[str, Certificate]]:
+        return [(place, each.certificate) for place, each, _ in self._bound if each.certificate is not None]
+
+    async def reload(self) -> None:
+        """Show renewed certificates from now on."""
+        for place, certificate in self._certificates():
+            await certificate.look(place, self._pool)
+
+    def expiry(self) -> Mapping[str, float]:
+        """Seconds that each certificate has left, by the address it is shown at."""
+        return {place: certificate.left for place, certificate in self._certificates()}
+
     async def stop(self) -> None:
         """Close the ports; connections stay."""
-        waits = [port.stopListening() for port in self.ports]
+        if self._renewal.running:
+            self._renewal.stop()
+        waits = [self._close(each, port) for _, each, port in self._bound]
         await gatherResults([wait for wait in waits if isinstance(wait, Deferred)], consumeErrors=True)
+
+    @staticmethod
+    def _close(each: Point, port: Any) -> Any:
+        if each.handed_over:  # Twisted would shut the socket down for systemd too, and remove its name
+            return port.stopReading()
+        return port.stopListening()
+
+
+def _place(address: Any) -> str:
+    """Where a port is, in a few characters."""
+    host = getattr(address, "host", None)
+    if host is None:
+        name = address.name
+        return f"unix:{name.decode(errors='replace') if isinstance(name, bytes) else name}"
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"

@@ -187,7 +187,7 @@ WAYS: tuple[Option, ...] = (
         "tls-client-ca",
         "FILE",
         "",
-        "authorities (PEM) whose client certificates are good, for each `ssl:` endpoint of `--listen`",
+        "authorities (PEM) whose client certificates are good, for each endpoint with TLS",
         "Clients without one can't connect.",
         values.file,
     ),

@@ -24,10 +24,27 @@ SERVING: tuple[Option, ...] = (
         "",
         "Twisted server endpoint to listen on; repeatable",
         "For example `tcp:8080:interface=127.0.0.1`, `tcp6:8080`, `unix:/run/resumable/http.sock:mode=660`,"
-        " `ssl:8443:privateKey=key.pem:certKey=cert.pem` or `systemd:domain=INET:index=0`."
-        " Endpoints in the variable are separated by blanks.",
+        " `ssl:8443:privateKey=key.pem:certKey=chain.pem` or `systemd:domain=INET:index=0`; `haproxy:` before one of"
+        " these takes the PROXY protocol from `--behind-proxy`. Endpoints in the variable are separated by blanks.",
         values.endpoints,
         separator=" ",
+    ),
+    Option(
+        "tls-cert",
+        "FILE",
+        "",
+        "certificate (PEM, with its chain) with which `--port` speaks TLS",
+        "Renewed files are taken within a minute, or at SIGHUP. Certificates of other endpoints are named in"
+        " `--listen ssl:...`.",
+        values.file,
+    ),
+    Option(
+        "tls-key",
+        "FILE",
+        "",
+        "its private key (PEM), if that is in a file of its own",
+        "Without passphrase.",
+        values.file,
     ),
     Option(
         "upload-dir",

@@ -78,7 +78,7 @@ def test_a_daemon_is_judged_by_what_it_says(found, level, words):
 
 
 def refused(given, place, make=lambda: None):
-    return start.look(given, reactor, place, make)
+    return start.look(given, place, make)
 
 
 def test_options_that_a_daemon_would_start_with(tmp_path):
@@ -94,12 +94,6 @@ def test_a_port_in_use_is_told_of_unless_it_is_the_daemons_own(tmp_path):
         assert "the port is in use" in problem
         assert start.judge([problem])[0].level == "bad"
         assert refused(given, evolve(here, held=True)) == []
-
-
-def test_an_endpoint_that_can_not_be_made_is_told_of(tmp_path):
-    given = evolve(settings(), listen=(f"ssl:8443:privateKey={tmp_path}/none.pem",))
-    (problem,) = refused(given, Place("/u", "/u", True))
-    assert "none.pem" in problem
 
 
 def test_what_the_start_refuses_is_told_of(tmp_path):
