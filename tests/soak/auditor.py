@@ -21,8 +21,10 @@ from .ledger import Ledger, Promise
 class Auditor(threading.Thread):
     """``terminates``: the share of uploads that are deleted once they have been found right, to keep the disk small."""
 
-    def __init__(self, port: int, store: Store, prefix: str, ledger: Ledger, terminates: float = 0.8) -> None:
-        super().__init__(name="auditor", daemon=True)
+    def __init__(
+        self, port: int, store: Store, prefix: str, ledger: Ledger, seed: int, terminates: float = 0.8
+    ) -> None:
+        super().__init__(name=f"auditor-{seed}", daemon=True)
         self.closing = threading.Event()
         self.idle = threading.Event()
         self._tus = Tus(port, timeout=20)
@@ -30,7 +32,7 @@ class Auditor(threading.Thread):
         self._prefix = prefix
         self._ledger = ledger
         self._terminates = terminates
-        self._random = Random(7)
+        self._random = Random(seed)
 
     def run(self) -> None:
         """Until ``closing`` is set and nothing is left to look at."""

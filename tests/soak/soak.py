@@ -26,6 +26,7 @@ from .clients import Client
 from .ledger import Ledger
 from .trouble import Troubles
 
+AUDITORS = 3
 FLAGS = (
     "--part-size", "5M", "--retry-delay", "50ms", "--retry-delay-max", "2s", "--remote-timeout", "5s",
     "--hook-timeout", "1s", "--guard-timeout", "3s", "--guard-questions", "before-create", "--remember", "1s",
@@ -90,28 +91,30 @@ class Soak:
             daemon.start()
             ready(daemon)
             troubles = Troubles(daemon, proxy, hook, guard, self.ledger, self._plan.seconds)
-            auditor = Auditor(daemon.port, store, prefix, self.ledger)
-            auditor.start()
+            auditors = [Auditor(daemon.port, store, prefix, self.ledger, seed) for seed in range(AUDITORS)]
+            for each in auditors:
+                each.start()
             stack.callback(self._keep_log, daemon)
-            self._course(daemon, troubles, auditor)
+            self._course(daemon, troubles, auditors)
             self._reckon(daemon, store, prefix, hook)
 
     def _keep_log(self, daemon: Daemon) -> None:
         self.log = daemon.log
 
-    def _course(self, daemon: Daemon, troubles: Troubles, auditor: Auditor) -> None:
+    def _course(self, daemon: Daemon, troubles: Troubles, auditors: list[Auditor]) -> None:
         plan = self._plan
         with self._clients(daemon.port) as clients:
             self._trouble(troubles, [*troubles.everyday(), *troubles.restarts() * 4], plan.restarts)
-            self._rest(daemon, troubles, clients, auditor)
+            self._rest(daemon, troubles, clients, auditors)
             rests = []
             for _ in range(2):  # by the first rest all that is kept for good has been met
                 self._trouble(troubles, troubles.everyday(), plan.troubles)
-                rests.append(self._rest(daemon, troubles, clients, auditor))
+                rests.append(self._rest(daemon, troubles, clients, auditors))
         for each in watch.leaks(*rests):
             self.ledger.problem(each)
-        auditor.closing.set()
-        auditor.join()
+        for each in auditors:
+            each.closing.set()
+            each.join()
         self._say(f"troubles: {dict(troubles.made)}")
 
     @contextmanager
@@ -136,16 +139,18 @@ class Soak:
             threading.Event().wait(self._plan.seconds)
         troubles.calm()
 
-    def _rest(self, daemon: Daemon, troubles: Troubles, clients: list[Client], auditor: Auditor) -> watch.Rest:
+    def _rest(self, daemon: Daemon, troubles: Troubles, clients: list[Client], auditors: list[Auditor]) -> watch.Rest:
         """Nobody asks for anything, and all that was to be done is done."""
         self._gate.clear()
         for each in clients:
             each.resting.wait()
         troubles.calm()
-        eventually(lambda: self._figure("resumable_connections") == 0, 60)
         eventually(lambda: self._figure('resumable_outbox_waiting{hook="soak"}') == 0, 120)
-        auditor.idle.clear()  # it sets it again when all that was finished is stored and right
-        auditor.idle.wait()
+        for each in auditors:
+            each.idle.clear()  # it sets it again when all that was finished is stored and right
+        for each in auditors:
+            each.idle.wait()
+        eventually(lambda: self._figure("resumable_connections") == 0, 60)
         threading.Event().wait(3)  # free memory is given back now and then
         assert daemon.process is not None
         found = watch.rest(daemon.process.pid)

@@ -22,7 +22,7 @@ DATA = b"0123456789"
 GIVEN = "an-id-that-was-given"
 NO = Refused(422, {"X-Why": "no"}, b"no")
 DOWN = Unavailable("The hook is down.")
-REQUEST = RequestView("POST", "/files/", "192.0.2.7:1", {"cookie": ("a=1",)})
+REQUEST = RequestView("POST", "/files/", "192.0.2.7:1", {"cookie": ("a=1",)}, "7f3a-1")
 
 
 @implementer(IHooks, IProgress)
@@ -511,7 +511,8 @@ def test_facts_have_the_upload_and_the_request_that_caused_them(hooked):
     created, finished = told(server, "outside")
     assert (created.kind, finished.kind) == (FactKind.CREATED, FactKind.FINISHED)
     assert created.upload_id == upload.id
-    request = {"method": "POST", "uri": "/files/", "address": "192.0.2.7:1", "headers": {"cookie": ["a=1"]}}
+    told_of = {"method": "POST", "uri": "/files/", "address": "192.0.2.7:1", "headers": {"cookie": ["a=1"]}}
+    request = {**told_of, "id": "7f3a-1"}
     assert created.data == {"length": 10, "offset": 10, "metadata": "a MQ==", "request": request}
 
 
