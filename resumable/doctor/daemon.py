@@ -28,7 +28,10 @@ class Daemon:
 
 
 def judge(place: Place, found: Daemon | None) -> list[Finding]:
-    """``found``: None where no daemon has the directory."""
+    """``found``: None where no daemon is known to have the directory."""
+    if found is None and place.held is None:
+        what = f"whether one has {place.directory} can't be told from here"
+        return [Finding(NAME, "warn", what, "Run this as the user that the daemon runs as.")]
     if found is None:
         return [Finding(NAME, "ok", f"none has {place.directory}; what only a running one knows was not looked at")]
     if found.asked is None:

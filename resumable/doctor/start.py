@@ -23,7 +23,7 @@ def look(settings: Settings, place: Place, make: Callable[[], object]) -> list[s
     steps: list[Callable[[], object]] = [make]
     for flag, given in ((startup.LISTEN, settings.listen), (startup.ADMIN_LISTEN, settings.admin_listen)):
         for each in given:
-            if not place.held:
+            if place.held is False:
                 steps.append(partial(_try, each, flag))
     return [problem for step in steps if (problem := _problem(step)) is not None]
 

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from resumable.client import checks, checkup
 from resumable.client.main import main
+from resumable.doctor import (
+    browser,
+    clock,
+    daemon,
+    directory,
+    locks,
+    machine,
+    outside,
+    proxy,
+    records,
+    space,
+    start,
+    syncs,
+)
 from resumable.doctor.findings import Finding
 
 
@@ -43,6 +60,14 @@ def test_what_the_daemon_would_refuse_is_a_finding(arguments, environ, capsys):
     assert checkup.main(arguments, environ) == 1
     out, said = capsys.readouterr()
     assert out.startswith("bad   options ") and said == ""
+
+
+def test_every_check_is_in_the_docs():
+    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
+    modules = (browser, clock, daemon, directory, locks, outside, records, space, start, syncs)
+    names = {each.NAME for each in modules} | {proxy.BUFFERING, proxy.LIMIT, proxy.LOCATION, records.FILES}
+    names |= {each.name for each in machine.judge(machine.look())} | {"certificate", "remote NAME"}
+    assert set(re.findall(r"^\| `([^-`][^`]*)` \|", page, re.MULTILINE)) == names
 
 
 def test_help_names_the_flags_of_the_daemon_and_its_own(capsys):

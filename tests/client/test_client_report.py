@@ -12,7 +12,7 @@ from resumable.client.report import Report
 from resumable.doctor.findings import Finding
 
 
-def printed(*findings, as_json=False, width=60):
+def printed(*findings, as_json=False, width=62):
     out = io.StringIO()
     report = Report(out, as_json, width)
     for each in findings:

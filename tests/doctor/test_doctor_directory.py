@@ -131,6 +131,13 @@ def test_locks_are_judged(there, excludes, level, word):
     assert bool(found.advice) is (level != "ok")
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open any file")
+def test_a_lock_that_can_not_be_opened_is_not_taken_for_a_free_one(tmp_path):
+    held(tmp_path).release()
+    os.chmod(tmp_path / ".resumable" / "lock", 0)
+    assert place_of(str(tmp_path)).held is None
+
+
 # Mounts
 
 MOUNTS = """\

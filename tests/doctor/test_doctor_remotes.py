@@ -74,6 +74,11 @@ def test_a_daemon_is_judged_by_what_it_says(found, level, words):
     assert bool(got.advice) is (level != "ok")
 
 
+def test_where_the_lock_is_for_others_only_nothing_is_said_of_a_daemon():
+    (got,) = daemon.judge(Place("/u", "/u", None), None)
+    assert got.level == "warn" and "can't be told" in got.what and got.advice
+
+
 # The options
 
 
@@ -93,7 +98,8 @@ def test_a_port_in_use_is_told_of_unless_it_is_the_daemons_own(tmp_path):
         (problem,) = refused(given, here)
         assert "the port is in use" in problem
         assert start.judge([problem])[0].level == "bad"
-        assert refused(given, evolve(here, held=True)) == []
+        for known in (True, None):
+            assert refused(given, evolve(here, held=known)) == []
 
 
 def test_what_the_start_refuses_is_told_of(tmp_path):
