@@ -15,13 +15,13 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
+from typing import Any, Protocol
+from urllib.parse import parse_qs, unquote, urlencode
 
 import botocore.session
 import pytest
@@ -50,8 +50,26 @@ STORES = {
 }
 
 
+class Bucket(Protocol):
+    """Something to look into: ``objects`` and ``multiparts`` (what is unfinished) by key without the prefix.
+
+    ``port`` is the server's, ``operations`` are what requests to it are told apart by.
+    """
+
+    port: int
+    operations: Sequence[tuple[str, bytes]]
+
+    def objects(self, prefix: str) -> dict[str, int]: ...
+
+    def content(self, prefix: str, key: str) -> bytes: ...
+
+    def multiparts(self, prefix: str) -> dict[str, str]: ...
+
+
 class Store:
-    """A bucket, looked into directly. ``port`` is the server's."""
+    """A bucket of S3, looked into directly."""
+
+    operations: Sequence[tuple[str, bytes]] = OPERATIONS
 
     def __init__(self, name: str, url: str) -> None:
         self.name, self.url = name, url
@@ -132,7 +150,8 @@ class Seen:
     @property
     def key(self) -> str:
         """The last segment of the object's key."""
-        return self.target.partition("?")[0].rpartition("/")[2]
+        path, _, query = self.target.partition("?")
+        return parse_qs(query).get("name", [unquote(path)])[0].rpartition("/")[2]
 
 
 @dataclass
@@ -162,8 +181,9 @@ class _Over(Exception):
 class Proxy:
     """``seen``: every request, in order; ``most``: how many were under way at once."""
 
-    def __init__(self, store_port: int) -> None:
+    def __init__(self, store_port: int, operations: Sequence[tuple[str, bytes]] = OPERATIONS) -> None:
         self._store = ("127.0.0.1", store_port)
+        self._operations = operations
         self.seen: list[Seen] = []
         self.struck = 0
         self.most = self._under_way = 0
@@ -260,7 +280,7 @@ class Proxy:
     def _one(self, client: socket.socket, reader: BufferedReader) -> None:
         head = _head(reader)
         target = head.split(b" ", 2)[1]
-        operation = next(name for name, pattern in OPERATIONS if re.match(pattern, head))
+        operation = next(name for name, pattern in self._operations if re.match(pattern, head))
         seen = Seen(operation, target.decode(), int(_field(head, b"content-length") or 0))
         with self._lock:
             self.seen.append(seen)
@@ -334,8 +354,8 @@ class Proxy:
 
 
 @contextmanager
-def proxied(store: Store) -> Iterator[Proxy]:
-    proxy = Proxy(store.port)
+def proxied(store: Bucket) -> Iterator[Proxy]:
+    proxy = Proxy(store.port, store.operations)
     try:
         yield proxy
     finally:
@@ -435,7 +455,7 @@ def replica(found: dict[str, Any], remote: str | None = None) -> dict[str, Any]:
     return one
 
 
-def whole(store: Store, prefix: str, path: str, data: bytes) -> None:
+def whole(store: Bucket, prefix: str, path: str, data: bytes) -> None:
     """The object of this upload is there, it is right, and nothing unfinished of it is left."""
     key = path.rpartition("/")[2]
     assert store.objects(prefix).get(key) == len(data)

@@ -1,4 +1,6 @@
-"""A store in this process that does what Google's pages say of Cloud Storage, and takes nothing else.
+"""A store that does what Google's pages say of Cloud Storage, and takes nothing else; in this process, or on a PORT.
+
+    python -m tests.remotes.gcs_fake PORT
 
 Sources: docs.cloud.google.com/storage/docs/performing-resumable-uploads, .../resumable-uploads,
 .../request-preconditions, .../json_api/v1/status-codes. Where the pages are silent: conditions of a session are
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from email.parser import BytesParser
 from typing import Any
 from urllib.parse import quote, unquote
@@ -186,6 +189,10 @@ class FakeApi(resource.Resource):
 
     def answer(self, request: Any) -> tuple[int, dict[str, str], bytes]:
         method, path = request.method.decode(), request.path.decode()
+        if path == "/made":
+            return 200, {}, json.dumps({key: len(data) for key, (data, _) in self.store.objects.items()}).encode()
+        if path == "/unfinished":
+            return 200, {}, json.dumps(self.store.unfinished).encode()
         query = {name.decode(): values[0].decode() for name, values in request.args.items()}
         match = re.fullmatch(r"(/upload)?/storage/v1/b/([^/]+)/o(?:/([^/]+))?", path)
         if match is None:
@@ -251,3 +258,10 @@ class FakeApi(resource.Resource):
             raise Refused(416, "", "requestedRangeNotSatisfiable")
         piece = data[first : last + 1]
         return 206, {"Content-Range": f"bytes {first}-{first + len(piece) - 1}/{len(data)}"}, piece
+
+
+if __name__ == "__main__":
+    from twisted.internet import reactor
+
+    reactor.listenTCP(int(sys.argv[1]), FakeApi(FakeStore("the-bucket")).site(), interface="127.0.0.1")
+    reactor.run()
