@@ -58,6 +58,8 @@ class Settings:
     reserve: int
     cors: CrossOrigin
     location: str
+    http2: bool
+    h2c: bool
     writers: int
     download: bool
     download_from_remote: str
@@ -141,6 +143,7 @@ class Options(usage.Options):
             trusted_proxies=found.pop("behind_proxy"),
             cors=cors,
             download=not found.pop("disable_download"),
+            http2=not found.pop("disable_http2"),
             admin_listen=self._admin_listen(found.pop("admin_listen"), found["upload_dir"]),
             remotes=self._remotes(found.pop("remote"), found.pop("overwrite")),
             access=access,

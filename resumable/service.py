@@ -172,6 +172,8 @@ class UploadService(Service):
             min_rate=settings.min_rate,
             refusal_fields={"Tus-Resumable": VERSION},
             watch=self._sight.watch,
+            http2=settings.http2,
+            h2c=settings.h2c,
         )
         self.listeners = self._listeners(settings.listen, lambda _: self.site)
         self._sight.serve(self.site)

@@ -1,4 +1,4 @@
-"""Options for what is between the server and its clients: browsers' rules and the addresses that clients are told.
+"""Options for what is between server and clients: browsers' rules, the addresses that clients are told, HTTP's version.
 
 Changes when one of these comes, goes or gets another default.
 """
@@ -84,5 +84,21 @@ WEB: tuple[Option, ...] = (
         "how long browsers may remember what pages may do",
         "0: each request is preceded by a question. Chromium remembers for two hours at most, Firefox for a day.",
         values.duration,
+    ),
+    Option(
+        "disable-http2",
+        "",
+        "",
+        "speak HTTP/1.1 only, over TLS too",
+        "Otherwise `ssl:` endpoints offer HTTP/2, and clients choose.",
+        values.switch,
+    ),
+    Option(
+        "h2c",
+        "",
+        "",
+        "take HTTP/2 without TLS from whoever begins with it",
+        "For proxies that speak it to their backends. HTTP/1.1 stays possible on the same endpoint.",
+        values.switch,
     ),
 )

@@ -213,8 +213,9 @@ def test_what_no_resource_could_see_is_refused_with_the_reason_and_the_connectio
 def test_the_body_of_what_was_refused_is_dropped_and_credited() -> None:
     client = Client()
     stream = client.send("PATCH", "/a b", end=False)
-    assert (client.answers[stream].ended, client.answers[stream].reset) == (True, ErrorCodes.NO_ERROR)
-    assert client.answers[client.send("GET")].reset is None
+    client.data(stream, b"x" * 100_000, end=True)
+    assert (client.answers[stream].status, client.answers[stream].ended) == (400, True)
+    assert client.answers[stream].reset is None
 
 
 @pytest.mark.parametrize(
@@ -358,15 +359,47 @@ def test_a_refusal_is_not_followed_by_100_continue() -> None:
     assert (client.answers[stream].status, client.answers[stream].informational) == (409, [])
 
 
-def test_an_early_answer_ends_whole_and_then_the_stream_is_reset_without_an_error() -> None:
-    client = Client(lambda request: answer(request, 409, b"conflict"))
+def test_after_an_early_answer_the_rest_is_dropped_a_while_and_then_called_off_without_an_error() -> None:
+    client = Client(lambda request: answer(request, 409, b"conflict"), linger=10)
     stream = client.patch(MIB)
     got = client.answers[stream]
-    assert (got.status, got.body, got.ended, got.reset) == (409, b"conflict", True, ErrorCodes.NO_ERROR)
+    assert (got.status, got.body, got.ended, got.reset) == (409, b"conflict", True, None)
+    client.data(stream, b"x" * 100_000)
+    client.advance(9)
+    assert got.reset is None
+    client.advance(2)
+    assert got.reset == ErrorCodes.NO_ERROR
     for _ in range(100):  # what was under way is dropped, and the connection's window stays open
         client.raw(0, b"x" * 16_384, stream=stream)
     assert client.goaway is None
     assert client.answers[client.send()].status == 409
+
+
+def test_a_client_may_send_all_of_it_after_an_early_answer() -> None:
+    client = Client(lambda request: answer(request, 409))
+    stream = client.patch(10 * MIB)
+    for _ in range(160):
+        client.data(stream, b"x" * 65_536)
+    client.h2.end_stream(stream)
+    client.exchange()
+    client.advance(20)
+    assert client.answers[stream].reset is None
+
+
+def test_the_last_of_too_many_bytes_after_an_early_answer_harms_nobody() -> None:
+    client = Client(lambda request: answer(request, 409), linger_bytes=10)
+    stream = client.patch(20)
+    client.raw(0, b"x" * 20, flags=1, stream=stream)
+    assert client.goaway is None
+    assert client.answers[client.send()].status == 409
+
+
+def test_no_more_than_the_linger_bytes_are_dropped_after_an_early_answer() -> None:
+    client = Client(lambda request: answer(request, 409), linger_bytes=MIB)
+    stream = client.patch(10 * MIB)
+    for _ in range(17):
+        client.raw(0, b"x" * 65_536, stream=stream)
+    assert client.answers[stream].reset == ErrorCodes.NO_ERROR
 
 
 def test_what_is_sent_after_early_answers_uses_up_no_window() -> None:
@@ -623,7 +656,7 @@ def test_a_body_that_stands_still_or_drips_is_given_up_and_kept_and_the_connecti
     assert len(consumer.data) >= 10
     answer(client.request, 408, b"slow")
     client.hear()
-    assert (client.answers[stream].status, client.answers[stream].reset) == (408, ErrorCodes.NO_ERROR)
+    assert (client.answers[stream].status, client.answers[stream].ended) == (408, True)
     client.send()
     assert len(client.tree.requests) == 2
 
@@ -725,6 +758,19 @@ def test_the_answer_of_a_cut_upload_is_not_eaten_by_the_close_of_a_stop() -> Non
     client.hear()
     assert not client.wire.disconnecting
     client.raw(0, b"x" * 50, stream=1)
+    client.advance(3)
+    assert client.answers[1].reset == ErrorCodes.NO_ERROR
+    assert not client.wire.disconnecting
+    client.advance(3)
+    assert client.wire.disconnecting
+
+
+def test_a_stop_waits_for_no_client_that_has_its_answer_already() -> None:
+    client = Client(lambda request: answer(request, 409))
+    stream = client.patch(100)
+    client.site.stop_idle()
+    client.hear()
+    assert client.answers[stream].reset == ErrorCodes.NO_ERROR
     client.advance(3)
     assert client.wire.disconnecting
 

@@ -240,6 +240,12 @@ class Connection(TwistedProtocol):
         self.site.held.add(size)
         self.regulate()
 
+    def linger(self) -> float:
+        """Until when a client may go on to send what nobody needs."""
+        until = self.site.seconds() + (min(self.site.linger, LINGER) if self._leaving else self.site.linger)
+        self.deadline = min(self.deadline, until)
+        return until
+
     def forget(self, stream: Stream) -> None:
         """It is over."""
         del self._streams[stream.number]
@@ -267,6 +273,8 @@ class Connection(TwistedProtocol):
         if self._state == _OPEN:
             self._leaving = True
             self.machine.close_connection()
+            for stream in list(self._streams.values()):
+                stream.call_off()
             self._settle()
 
     def abort(self) -> None:
@@ -286,6 +294,7 @@ class Connection(TwistedProtocol):
             checks = [stream.check(now) for stream in list(self._streams.values())]
             if self._streams:
                 self.deadline = min((check for check in checks if check is not None), default=math.inf)
+            self._settle()
         else:
             self.lingers = False
             self.stop()

@@ -40,6 +40,7 @@ class Site(Protocol):
 
     network_timeout: float
     min_rate: int
+    linger: float
     linger_bytes: int
     refusal_fields: Mapping[str, str]
     received: int

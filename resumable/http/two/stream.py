@@ -56,6 +56,7 @@ class Stream:
         self._done = False  # the answer is complete, sent or not
         self._said = False  # and its end is sent
         self._over = False
+        self._until: float | None = None  # when to call off what a client still sends that has its answer
         self._came = self._credited = self._held = self._dropped = 0
 
     # For the connection
@@ -86,6 +87,8 @@ class Stream:
             self.body.arrived(payload[: len(payload) - excess] if excess else payload)
         if excess:
             self.body.end("malformed")
+        if self._over:
+            return
         if data.ends:
             self._connection.machine.body_ended(self.number)
             self.ended(None)
@@ -105,6 +108,8 @@ class Stream:
                 reason = "malformed"
         self.body.end(reason)
         self.regulate()
+        if self._until is not None:
+            self.leave()
 
     def refuse(self, refused: Refused) -> None:
         """Answer what isn't a request that a resource could see."""
@@ -120,11 +125,22 @@ class Stream:
         """Give the body up if it should be. Answers when to look again, at the earliest; None: needn't."""
         if self._heard:
             return None
+        if self._until is not None:
+            if now >= self._until:
+                self.call_off()
+            return self._until
         timeout = self._site.network_timeout
         reason = self.body.overdue(now, timeout, self._site.min_rate)
         if reason is not None:
             self.body.end(reason)
         return self.body.next_check(now, timeout)
+
+    def call_off(self) -> None:
+        """Tell a client that has its answer, and still sends, that the rest isn't needed."""
+        if self._until is not None and not self._over:
+            self._connection.machine.reset_stream(self.number, ErrorCodes.NO_ERROR)
+            self._connection.lingers = True
+            self.leave()
 
     def lost(self, reason: Failure) -> None:
         """The client has given up this request, or has gone; or its answer can't be completed."""
@@ -174,6 +190,8 @@ class Stream:
 
     def dropped(self, size: int) -> None:
         self._dropped += size
+        if self._dropped > self._site.linger_bytes:
+            self.call_off()
 
     def send_continue(self) -> None:
         if not self._over and self._request is not None and not self._request.startedWriting:
@@ -267,11 +285,13 @@ class Stream:
             self._connection.answers.pump()
 
     def _conclude(self) -> None:
-        """The answer is out. A client that still sends is told that the rest isn't needed."""
+        """The answer is out. Who hasn't said all yet gets a while to see it: a reset at once would eat it (curl 7)."""
         if not self._said:
             self._said = True
             self._connection.machine.end_stream(self.number)
-        if not self._heard:
-            self._connection.machine.reset_stream(self.number, ErrorCodes.NO_ERROR)
-            self._connection.lingers = True
-        self.leave()
+        if self._heard:
+            self.leave()
+            return
+        self._until = self._connection.linger()
+        if self._dropped > self._site.linger_bytes:
+            self.call_off()
