@@ -46,6 +46,17 @@ class Fact:
 
 
 @frozen
+class Place:
+    """Where a finished upload's file is to be found, or is to go, by its path below the place directory.
+
+    ``stamp`` tells it from what others put there; None: it isn't placed yet, and may end up beside ``path``.
+    """
+
+    path: str
+    stamp: str | None = None
+
+
+@frozen
 class Upload:
     """One row of the catalog.
 
@@ -57,7 +68,8 @@ class Upload:
     ``concat`` are the request's header values, verbatim. ``partials`` are the ids of a final upload's partial uploads,
     in order. ``required`` counts the remotes that must have it, ``stored_at`` is when the last of them had; since
     ``dropped_at`` there is no local data any more. ``owner``: the identity that created it, None is nobody.
-    ``max_size``: a limit that a hook or a token gave it, None is none.
+    ``max_size``: a limit that a hook or a token gave it, None is none. ``place``: where its file goes once it is
+    finished; None: it stays under its id. What is placed is the local copy since ``dropped_at``.
     """
 
     id: str
@@ -79,6 +91,7 @@ class Upload:
     dropped_at: float | None = None
     owner: str | None = None
     max_size: int | None = None
+    place: Place | None = None
 
     @property
     def is_final(self) -> bool:
@@ -91,6 +104,11 @@ class Upload:
     @property
     def finished(self) -> bool:
         return self.finished_at is not None
+
+    @property
+    def placed(self) -> bool:
+        """Whether its file was given its place, and may still be there."""
+        return self.place is not None and self.place.stamp is not None
 
 
 class ReplicaState(enum.Enum):

@@ -173,7 +173,7 @@ def test_the_operation_that_fails_can_be_counted_off(disk):
 
 def test_an_operation_that_does_not_exist_cannot_be_made_to_fail(disk):
     with pytest.raises(ValueError):
-        disk.fail_next("fsync", errno.EIO)
+        disk.fail_next("defragment", errno.EIO)
 
 
 @pytest.mark.parametrize(("before", "expected"), [(True, b""), (False, b"data")])
@@ -213,3 +213,32 @@ def test_every_operation_is_one_step_and_is_traced_with_its_path(disk):
 
 def test_a_crash_passes_by_whoever_handles_errors():
     assert not issubclass(SimulatedCrash, Exception)
+
+
+def test_a_file_with_two_names_is_one_file_after_a_crash_too(disk):
+    make(disk, "/d/f", b"data")
+    disk.sync_directory("/d")
+    assert disk.link("/d/f", "/d/g")
+    disk.sync_directory("/d")
+    after = disk.crash(Random(1))
+    fd = after.open("/d/g")
+    after.writev(fd, [b"DA"], 0)
+    assert content(after, "/d/f") == b"DAta"
+    assert after.look("/d/f").inode == after.look("/d/g").inode == disk.look("/d/f").inode
+
+
+def test_a_link_that_was_not_synced_may_be_lost_and_takes_nothing_with_it(disk):
+    make(disk, "/d/f", b"data")
+    disk.sync_directory("/d")
+    disk.link("/d/f", "/d/g")
+    assert after_crashes(disk, "/d/g") == {None, b"data"}
+    assert after_crashes(disk, "/d/f") == {b"data"}
+
+
+def test_the_time_of_a_change_is_durable_only_once_everything_is(disk):
+    fd = make(disk, "/d/f", b"data")
+    disk.sync_directory("/d")
+    modified = disk.look(fd).modified
+    assert disk.crash(Random(1)).look("/d/f").modified != modified
+    disk.fsync(fd)
+    assert disk.crash(Random(1)).look("/d/f").modified == modified

@@ -1,29 +1,44 @@
 """The system calls of the spool, and nothing else.
 
 One reason to change: how the operating system is asked. Every method blocks, so all are for threads (and for
-start-up); all raise OSError. POSIX: open(2), pwritev(2), fdatasync(2), copy_file_range(2), statvfs(3).
+start-up); all raise OSError. POSIX: open(2), pwritev(2), fdatasync(2), link(2), copy_file_range(2), statvfs(3).
 
 Invariant: `writev` and `copy_range` never write less than they say; what is written is durable only after
-`fdatasync` of its file, and a name only after `sync_directory` of its directory.
+`fdatasync` of its file, and a name only after `sync_directory` of its directory. Where ``within`` is given, the
+descriptor of a directory, a path is one name in it, and no symbolic link is followed.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
 
+from attrs import frozen
 from zope.interface import Interface, implementer
 
 IOV_MAX = 1024
 COPY_BUFFER = 1 << 20
+NO_EMPTY_DIRECTORY = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EBUSY})
 NO_COPY_RANGE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
+
+
+@frozen
+class Seen:
+    """What a name stands for. ``modified``: when its content last changed, in nanoseconds; ``links``: its names."""
+
+    inode: int
+    size: int
+    modified: int
+    links: int
+    is_file: bool = True
 
 
 class IDisk(Interface):
     """A file system, as far as the spool needs one. Sizes and offsets are bytes."""
 
-    def open(path: str, create: bool = False, read_only: bool = False) -> int:
+    def open(path: str, create: bool = False, read_only: bool = False, within: int | None = None) -> int:
         """A descriptor of a regular file. ``create``: of an empty one, made if missing, emptied if not."""
 
     def writev(fd: int, buffers: Sequence[bytes], offset: int) -> None:
@@ -47,17 +62,36 @@ class IDisk(Interface):
     def file_size(path: str) -> int | None:
         """The size of what is there; None when nothing is."""
 
-    def rename(source: str, target: str) -> None:
-        """Replaces ``target`` atomically."""
+    def rename(source: str, target: str, within: int | None = None) -> None:
+        """Replaces ``target``, which is what ``within`` is about, atomically."""
 
-    def unlink(path: str) -> bool:
+    def unlink(path: str, within: int | None = None) -> bool:
         """Remove a name; False when it was not there."""
 
     def sync_directory(path: str) -> None:
         """Make the names in a directory durable."""
 
-    def make_directory(path: str) -> bool:
-        """Make one directory; False when it was there."""
+    def make_directory(path: str, mode: int = 0o777, within: int | None = None) -> bool:
+        """Make one directory, with those bits of ``mode`` that the umask leaves; False when there was something."""
+
+    def open_directory(path: str, within: int | None = None) -> int:
+        """A descriptor to be ``within``, for `fsync`, `set_mode` and `close`."""
+
+    def remove_directory(path: str, within: int | None = None) -> bool:
+        """Remove an empty one; False when it isn't empty, or isn't one."""
+
+    def link(source: str, target: str, within: int | None = None) -> bool:
+        """Give the file ``source`` another name, ``target``, which is what ``within`` is about; False, and nothing
+        done, when there is something by that name."""
+
+    def look(what: str | int, within: int | None = None) -> Seen | None:
+        """What is by that name, or what is open; None when nothing is."""
+
+    def set_mode(fd: int, mode: int) -> None:
+        """Set the permissions."""
+
+    def fsync(fd: int) -> None:
+        """Make content, size, times and permissions durable; of a directory, its names."""
 
     def names(path: str) -> Iterator[str]:
         """The names in a directory, in no order, without ``.`` and ``..``."""
@@ -76,9 +110,11 @@ class IDisk(Interface):
 class Disk:
     """The real one."""
 
-    def open(self, path: str, create: bool = False, read_only: bool = False) -> int:
+    def open(self, path: str, create: bool = False, read_only: bool = False, within: int | None = None) -> int:
         flags = os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_RDONLY if read_only else os.O_RDWR)
-        return os.open(path, flags | os.O_CREAT | os.O_TRUNC if create else flags, 0o666)
+        if within is not None:
+            flags |= os.O_NONBLOCK  # others may put a pipe there, and that would wait for a writer
+        return os.open(path, flags | os.O_CREAT | os.O_TRUNC if create else flags, 0o666, dir_fd=within)
 
     def writev(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
         for start in range(0, len(buffers), IOV_MAX):
@@ -120,12 +156,12 @@ class Disk:
         except FileNotFoundError:
             return None
 
-    def rename(self, source: str, target: str) -> None:
-        os.rename(source, target)
+    def rename(self, source: str, target: str, within: int | None = None) -> None:
+        os.rename(source, target, dst_dir_fd=within)
 
-    def unlink(self, path: str) -> bool:
+    def unlink(self, path: str, within: int | None = None) -> bool:
         try:
-            os.unlink(path)
+            os.unlink(path, dir_fd=within)
         except FileNotFoundError:
             return False
         return True
@@ -137,12 +173,45 @@ class Disk:
         finally:
             os.close(fd)
 
-    def make_directory(self, path: str) -> bool:
+    def make_directory(self, path: str, mode: int = 0o777, within: int | None = None) -> bool:
         try:
-            os.mkdir(path)
+            os.mkdir(path, mode, dir_fd=within)
         except FileExistsError:
             return False
         return True
+
+    def open_directory(self, path: str, within: int | None = None) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        return os.open(path, flags if within is None else flags | os.O_NOFOLLOW, dir_fd=within)
+
+    def remove_directory(self, path: str, within: int | None = None) -> bool:
+        try:
+            os.rmdir(path, dir_fd=within)
+        except OSError as error:
+            if error.errno not in NO_EMPTY_DIRECTORY:
+                raise
+            return False
+        return True
+
+    def link(self, source: str, target: str, within: int | None = None) -> bool:
+        try:
+            os.link(source, target, dst_dir_fd=within, follow_symlinks=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def look(self, what: str | int, within: int | None = None) -> Seen | None:
+        try:
+            found = os.fstat(what) if isinstance(what, int) else os.stat(what, dir_fd=within, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return Seen(found.st_ino, found.st_size, found.st_mtime_ns, found.st_nlink, stat.S_ISREG(found.st_mode))
+
+    def set_mode(self, fd: int, mode: int) -> None:
+        os.fchmod(fd, mode)
+
+    def fsync(self, fd: int) -> None:
+        os.fsync(fd)
 
     def names(self, path: str) -> Iterator[str]:
         with os.scandir(path) as entries:

@@ -23,6 +23,7 @@ from resumable.spool.assembly import STEP, Assembly
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import DataFile, Digest, SpoolDamaged, open_at
 from resumable.spool.disk import COPY_BUFFER, IDisk
+from resumable.spool.placing import PlaceDirectory, Rules
 from resumable.spool.reader import Reader
 from resumable.spool.sink import Sink
 from resumable.threads import IBatcher, IPool
@@ -72,14 +73,17 @@ class Spool:
         self._puts = batcher(self._put_all)
         self._assembly = f"{directory}/{OWN}/assembly"
         self._orphans = f"{directory}/{OWN}/orphans"
+        self._placing = f"{directory}/{OWN}/placing"
 
     # -- start and stop
 
     def start(self) -> None:
         """Make the directories that are missing and begin to work. Blocks; raises OSError."""
-        for path in (self.directory, f"{self.directory}/{OWN}", self._assembly, self._orphans):
+        for path in (self.directory, f"{self.directory}/{OWN}", self._assembly, self._orphans, self._placing):
             if self._disk.make_directory(path):
                 self._disk.sync_directory(os.path.dirname(path) or ".")
+        for name in list(self._disk.names(self._placing)):  # what a crash has cut off is begun anew
+            self._disk.unlink(f"{self._placing}/{name}")
         self._puts.start()
 
     def stop(self) -> Deferred[None]:
@@ -228,6 +232,16 @@ class Spool:
         working_path = f"{self._assembly}/{final_id}"
         assembly = Assembly(self._disk, self._pool, working_path, final_path, located, self._assembly_step, stopping)
         return Deferred.fromCoroutine(assembly.run())
+
+    # -- placing
+
+    def places(self, root: str, rules: Rules) -> PlaceDirectory:
+        """The directory ``root``, on the same file system, for finished files. Its methods block."""
+        return PlaceDirectory(self._disk, root, self.path, self._placing, rules)
+
+    def opened(self, fd: int, size: int) -> Reader:
+        """A reader of a file that is open."""
+        return Reader(self._disk, self._pool, fd, size)
 
     # -- start-up only: these block
 

@@ -5,7 +5,8 @@ failed sync (https://lwn.net/Articles/752063/), not to the kinder behaviour of o
 
 What was written, truncated, created, renamed or unlinked is volatile: `SimulatedDisk.kill` (the process dies) keeps
 all of it, `SimulatedDisk.crash` (the power fails) keeps of it what chance will. ``fdatasync`` makes a file's content
-and size durable, ``sync_directory`` the names in a directory. For one thread only: use it with stepped threads.
+and size durable, ``fsync`` its time and permissions too, ``sync_directory`` the names in a directory. For one thread
+only: use it with stepped threads.
 """
 
 from __future__ import annotations
@@ -18,13 +19,11 @@ from functools import wraps
 from random import Random
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from attrs import define, field
+from attrs import define
 from zope.interface import implementer
 
-from resumable.spool.disk import IDisk
-
-SECTOR = 512
-"""Bytes that reach the disk together or not at all."""
+from resumable.spool.disk import IDisk, Seen
+from resumable.spool.simulated_nodes import About, Directory, File, Names, Node, Renaming, rename
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,25 +31,6 @@ R = TypeVar("R")
 
 class SimulatedCrash(BaseException):
     """The machine has stopped here. A BaseException: no ``except Exception`` goes on after a crash."""
-
-
-@define(eq=False)
-class _File:
-    """``unsynced`` holds (offset, data) for a write and (size, None) for a truncate, in order."""
-
-    content: bytearray = field(factory=bytearray)
-    durable: bytearray = field(factory=bytearray)
-    unsynced: list[tuple[int, bytes | None]] = field(factory=list)
-
-
-@define(eq=False)
-class _Directory:
-    pass
-
-
-_Node = _File | _Directory
-# what one call does to names, all or nothing; None: the name is gone
-_Renaming = dict[str, _Node | None]
 
 
 @define
@@ -63,7 +43,7 @@ class _Fault:
 @define
 class _Descriptor:
     path: str
-    file: _File
+    node: Node
     read_only: bool
 
 
@@ -99,9 +79,9 @@ class SimulatedDisk:
         self.steps = 0
         self.trace: list[tuple[str, str]] = []
         self.free_bytes = 1 << 40
-        self._names: dict[str, _Node] = {"/": _Directory()}
+        self._names: Names = {"/": Directory()}
         self._durable_names = dict(self._names)
-        self._unsynced_names: list[_Renaming] = []
+        self._unsynced_names: list[Renaming] = []
         self._descriptors: dict[int, _Descriptor] = {}
         self._next_fd = 3
         self._faults: list[_Fault] = []
@@ -149,34 +129,36 @@ class SimulatedDisk:
         names = dict(self._durable_names)
         for renaming in self._unsynced_names:
             if rng.random() < 0.5:
-                _rename(names, renaming)
+                rename(names, renaming)
         after = SimulatedDisk()
         after.free_bytes = self.free_bytes
+        survivors: dict[int, Node] = {}  # one, whatever number of names it has
         for path, node in sorted(names.items()):
-            if path != "/" and not isinstance(after._names.get(os.path.dirname(path)), _Directory):
+            if path != "/" and not isinstance(after._names.get(os.path.dirname(path)), Directory):
                 continue  # its directory is lost, and it with it
-            after._names[path] = _survivor(node, rng) if isinstance(node, _File) else node
+            if isinstance(node, File) and node.inode not in survivors:
+                survivors[node.inode] = node.survivor(rng)
+            after._names[path] = survivors.get(node.inode, node)
         after._durable_names = dict(after._names)
         return after
 
     # -- the operations
 
     @_operation
-    def open(self, path: str, create: bool = False, read_only: bool = False) -> int:
+    def open(self, path: str, create: bool = False, read_only: bool = False, within: int | None = None) -> int:
+        path = self._whole(path, within)
         node = self._names.get(path)
-        if isinstance(node, _Directory):
+        if isinstance(node, Directory):
             raise _error(errno.EISDIR, path)
         if node is None:
             if not create:
                 raise _error(errno.ENOENT, path)
             self._need_directory(os.path.dirname(path))
-            node = _File()
+            node = File()
             self._change_names({path: node})
         elif create and node.content:
-            _change(node, 0, None)
-        self._next_fd += 1  # never one that was used before: who uses a closed one is found out
-        self._descriptors[self._next_fd] = _Descriptor(path, node, read_only)
-        return self._next_fd
+            node.change(0, None)
+        return self._opened(_Descriptor(path, node, read_only))
 
     @_operation
     def writev(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
@@ -184,22 +166,19 @@ class SimulatedDisk:
 
     @_operation
     def read(self, fd: int, size: int, offset: int) -> bytes:
-        return bytes(self._descriptor(fd).file.content[offset : offset + size])
+        return bytes(self._file(fd).content[offset : offset + size])
 
     @_operation
     def fdatasync(self, fd: int) -> None:
-        file = self._descriptor(fd).file
-        for change in file.unsynced:
-            _apply(file.durable, *change)
-        file.unsynced.clear()
+        self._file(fd).sync()
 
     @_operation
     def truncate(self, fd: int, size: int) -> None:
-        _change(self._writable(fd), size, None)
+        self._writable(fd).change(size, None)
 
     @_operation
     def size(self, fd: int) -> int:
-        return len(self._descriptor(fd).file.content)
+        return len(self._file(fd).content)
 
     @_operation
     def close(self, fd: int) -> None:
@@ -209,20 +188,20 @@ class SimulatedDisk:
     @_operation
     def file_size(self, path: str) -> int | None:
         node = self._names.get(path)
-        return len(node.content) if isinstance(node, _File) else None
+        return len(node.content) if isinstance(node, File) else None
 
     @_operation
-    def rename(self, source: str, target: str) -> None:
-        node = self._names.get(source)
-        if node is None:
-            raise _error(errno.ENOENT, source)
+    def rename(self, source: str, target: str, within: int | None = None) -> None:
+        node, target = self._named(source), self._whole(target, within)
         self._need_directory(os.path.dirname(target))
-        self._change_names({source: None, target: node})
+        if self._names.get(target) is not node:  # else nothing happens, and both names stay
+            self._change_names({source: None, target: node})
 
     @_operation
-    def unlink(self, path: str) -> bool:
+    def unlink(self, path: str, within: int | None = None) -> bool:
+        path = self._whole(path, within)
         node = self._names.get(path)
-        if isinstance(node, _Directory):
+        if isinstance(node, Directory):
             raise _error(errno.EISDIR, path)
         if node is None:
             return False
@@ -231,31 +210,76 @@ class SimulatedDisk:
 
     @_operation
     def sync_directory(self, path: str) -> None:
-        self._need_directory(path)
-        left = []
-        for renaming in self._unsynced_names:
-            if any(os.path.dirname(name) == path for name in renaming):
-                _rename(self._durable_names, renaming)
-            else:
-                left.append(renaming)
-        self._unsynced_names = left
+        self._sync_names(path)
 
     @_operation
-    def make_directory(self, path: str) -> bool:
+    def make_directory(self, path: str, mode: int = 0o777, within: int | None = None) -> bool:
+        path = self._whole(path, within)
         if path in self._names:
             return False
         self._need_directory(os.path.dirname(path))
-        self._change_names({path: _Directory()})
+        self._change_names({path: Directory()})
         return True
+
+    @_operation
+    def open_directory(self, path: str, within: int | None = None) -> int:
+        path = self._whole(path, within)
+        node = self._named(path)
+        if not isinstance(node, Directory):
+            raise _error(errno.ENOTDIR, path)
+        return self._opened(_Descriptor(path, node, True))
+
+    @_operation
+    def remove_directory(self, path: str, within: int | None = None) -> bool:
+        path = self._whole(path, within)
+        if not isinstance(self._names.get(path), Directory) or self._listed(path):
+            return False
+        self._change_names({path: None})
+        return True
+
+    @_operation
+    def link(self, source: str, target: str, within: int | None = None) -> bool:
+        node, target = self._named(source), self._whole(target, within)
+        if isinstance(node, Directory):
+            raise _error(errno.EPERM, source)
+        self._need_directory(os.path.dirname(target))
+        if target in self._names:
+            return False
+        self._change_names({target: node})
+        return True
+
+    @_operation
+    def look(self, what: str | int, within: int | None = None) -> Seen | None:
+        node = self._descriptor(what).node if isinstance(what, int) else self._names.get(self._whole(what, within))
+        if node is None:
+            return None
+        links = sum(each is node for each in self._names.values())
+        if isinstance(node, Directory):
+            return Seen(node.inode, 0, 0, links, is_file=False)
+        return Seen(node.inode, len(node.content), node.about.modified, links)
+
+    @_operation
+    def set_mode(self, fd: int, mode: int) -> None:
+        node = self._descriptor(fd).node
+        if isinstance(node, File):
+            node.about = About(node.about.modified, mode)
+
+    @_operation
+    def fsync(self, fd: int) -> None:
+        descriptor = self._descriptor(fd)
+        if isinstance(descriptor.node, File):
+            descriptor.node.sync_all()
+        else:
+            self._sync_names(descriptor.path)
 
     @_operation
     def names(self, path: str) -> Iterator[str]:
         self._need_directory(path)
-        return iter([os.path.basename(name) for name in self._names if os.path.dirname(name) == path and name != "/"])
+        return iter(self._listed(path))
 
     @_operation
     def copy_range(self, source: int, target: int, source_offset: int, target_offset: int, count: int) -> int:
-        data = bytes(self._descriptor(source).file.content[source_offset : source_offset + count])
+        data = bytes(self._file(source).content[source_offset : source_offset + count])
         self._write(target, data, target_offset)
         return len(data)
 
@@ -268,7 +292,7 @@ class SimulatedDisk:
     def allocate(self, fd: int, size: int) -> None:
         file = self._writable(fd)
         if size > len(file.content):
-            _change(file, size, None)
+            file.change(size, None)
 
     # -- how a step goes
 
@@ -306,75 +330,73 @@ class SimulatedDisk:
         if name == "writev":
             data = b"".join(args[1])
             self._write(args[0], data[: len(data) // 2], args[2])
-        elif name == "fdatasync":
-            self._descriptor(args[0]).file.unsynced.clear()
+        elif name in ("fdatasync", "fsync"):
+            node = self._descriptor(args[0]).node
+            if isinstance(node, File):
+                node.unsynced.clear()
         elif name == "close":
             self._descriptors.pop(args[0])
+
+    def _opened(self, descriptor: _Descriptor) -> int:
+        self._next_fd += 1  # never one that was used before: who uses a closed one is found out
+        self._descriptors[self._next_fd] = descriptor
+        return self._next_fd
 
     def _descriptor(self, fd: int) -> _Descriptor:
         if fd not in self._descriptors:
             raise _error(errno.EBADF, str(fd))
         return self._descriptors[fd]
 
-    def _writable(self, fd: int) -> _File:
+    def _file(self, fd: int) -> File:
         descriptor = self._descriptor(fd)
-        if descriptor.read_only:
-            raise _error(errno.EBADF, descriptor.path)
-        return descriptor.file
+        if isinstance(descriptor.node, Directory):
+            raise _error(errno.EISDIR, descriptor.path)
+        return descriptor.node
+
+    def _writable(self, fd: int) -> File:
+        if self._descriptor(fd).read_only:
+            raise _error(errno.EBADF, self._descriptor(fd).path)
+        return self._file(fd)
 
     def _write(self, fd: int, data: bytes, offset: int) -> None:
         file = self._writable(fd)
         if data:
-            _change(file, offset, data)
+            file.change(offset, data)
+
+    def _whole(self, path: str, within: int | None) -> str:
+        """The path from the root on."""
+        if within is None:
+            return path
+        if "/" in path or path in (".", ".."):
+            raise _error(errno.EINVAL, path)  # what is within a directory is one name
+        return f"{self._descriptor(within).path}/{path}"
+
+    def _named(self, path: str) -> Node:
+        if path not in self._names:
+            raise _error(errno.ENOENT, path)
+        return self._names[path]
+
+    def _listed(self, path: str) -> list[str]:
+        return [os.path.basename(name) for name in self._names if os.path.dirname(name) == path and name != "/"]
 
     def _need_directory(self, path: str) -> None:
-        if not isinstance(self._names.get(path), _Directory):
+        if not isinstance(self._names.get(path), Directory):
             raise _error(errno.ENOENT, path)
 
-    def _change_names(self, renaming: _Renaming) -> None:
-        _rename(self._names, renaming)
+    def _change_names(self, renaming: Renaming) -> None:
+        rename(self._names, renaming)
         self._unsynced_names.append(renaming)
+
+    def _sync_names(self, path: str) -> None:
+        self._need_directory(path)
+        left = []
+        for renaming in self._unsynced_names:
+            if any(os.path.dirname(name) == path for name in renaming):
+                rename(self._durable_names, renaming)
+            else:
+                left.append(renaming)
+        self._unsynced_names = left
 
 
 def _error(number: int, path: str) -> OSError:
     return OSError(number, os.strerror(number), path)
-
-
-def _rename(names: dict[str, _Node], renaming: _Renaming) -> None:
-    for path, node in renaming.items():
-        if node is None:
-            names.pop(path, None)
-        else:
-            names[path] = node
-
-
-def _change(file: _File, offset: int, data: bytes | None) -> None:
-    file.unsynced.append((offset, data))
-    _apply(file.content, offset, data)
-
-
-def _apply(content: bytearray, offset: int, data: bytes | None) -> None:
-    """Write ``data`` at ``offset``; cut or extend to ``offset`` where data is None."""
-    if len(content) < offset:
-        content.extend(bytes(offset - len(content)))
-    if data is None:
-        del content[offset:]
-    else:
-        content[offset : offset + len(data)] = data
-
-
-def _survivor(file: _File, rng: Random) -> _File:
-    content = bytearray(file.durable)
-    for offset, data in file.unsynced:
-        fate = rng.random()
-        if fate < 0.3:
-            continue
-        if fate < 0.6 or data is None:
-            _apply(content, offset, data)
-            continue
-        end = offset + len(data)
-        for low in range(offset - offset % SECTOR, end, SECTOR):
-            if rng.random() < 0.5:
-                first, last = max(low, offset), min(low + SECTOR, end)
-                _apply(content, first, data[first - offset : last - offset])
-    return _File(content, bytearray(content))

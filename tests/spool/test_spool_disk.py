@@ -125,6 +125,67 @@ class DiskContract(ABC):
         with pytest.raises(FileNotFoundError):
             self.make(b"x", f"{self.directory}/missing/file")
 
+    def test_a_link_is_another_name_and_replaces_nothing(self):
+        self.make(b"one")
+        self.make(b"two", f"{self.directory}/other")
+        assert self.disk.link(self.path, f"{self.directory}/other") is False
+        assert self.content(f"{self.directory}/other") == b"two"
+        assert self.disk.link(self.path, f"{self.directory}/third") is True
+        one, third = self.disk.look(self.path), self.disk.look(f"{self.directory}/third")
+        assert one == third and one.links == 2 and one.is_file and one.size == 3
+        assert self.disk.look(f"{self.directory}/other").inode != one.inode
+        self.disk.rename(self.path, f"{self.directory}/third")
+        assert self.disk.look(self.path) == one, "both are one file: nothing happens"
+        with pytest.raises(FileNotFoundError):
+            self.disk.link(f"{self.directory}/none", f"{self.directory}/fourth")
+        with pytest.raises(FileNotFoundError):
+            self.disk.rename(f"{self.directory}/none", self.path)
+
+    def test_a_change_of_the_content_shows(self):
+        self.make(b"one")
+        before = self.disk.look(self.path)
+        fd = self.disk.open(self.path)
+        self.disk.set_mode(fd, 0o600)
+        assert self.disk.look(fd) == before
+        self.disk.writev(fd, [b"two"], 0)
+        self.disk.fsync(fd)
+        self.disk.close(fd)
+        # two changes within one tick of the system's clock show no difference: that is no promise
+        assert self.disk.look(self.path).modified >= before.modified
+        assert self.disk.look(f"{self.directory}/none") is None
+
+    def test_what_is_within_a_directory_that_is_open(self):
+        root = self.disk.open_directory(self.directory)
+        assert self.disk.make_directory("sub", 0o750, within=root) is True
+        assert self.disk.make_directory("sub", within=root) is False
+        sub = self.disk.open_directory("sub", within=root)
+        fd = self.disk.open("new", create=True, within=sub)
+        self.disk.writev(fd, [b"abc"], 0)
+        self.disk.close(fd)
+        assert self.content(f"{self.directory}/sub/new") == b"abc"
+        assert self.disk.look("new", within=sub).size == 3
+        assert self.disk.look("sub", within=root).is_file is False
+        self.make(b"one")
+        assert self.disk.link(self.path, "new", within=sub) is False
+        assert self.disk.link(self.path, "linked", within=sub) is True
+        self.disk.rename(self.path, "new", within=sub)
+        assert set(self.disk.names(f"{self.directory}/sub")) == {"new", "linked"}
+        self.disk.fsync(sub)
+        assert self.disk.remove_directory("sub", within=root) is False
+        assert self.disk.unlink("new", within=sub) is self.disk.unlink("linked", within=sub) is True
+        assert self.disk.unlink("linked", within=sub) is False
+        self.disk.close(sub)
+        assert self.disk.remove_directory("sub", within=root) is True
+        assert self.disk.remove_directory("sub", within=root) is False
+        for missing in (self.disk.open, self.disk.open_directory):
+            with pytest.raises(FileNotFoundError):
+                missing("sub", within=root)
+        self.make(b"x")
+        with pytest.raises(NotADirectoryError):
+            self.disk.open_directory("file", within=root)
+        assert self.disk.remove_directory("file", within=root) is False
+        self.disk.close(root)
+
     def test_copies_a_range_and_answers_0_only_at_the_end(self):
         self.make(b"0123456789")
         source = self.disk.open(self.path, read_only=True)
@@ -206,6 +267,44 @@ class TestDisk(DiskContract):
                 self.disk.open(self.path, create=create)
             assert caught.value.errno == errno.ELOOP
         assert (tmp_path / "secret").read_bytes() == b"secret"
+
+    def test_within_a_directory_no_symbolic_link_is_followed(self, tmp_path):
+        (tmp_path / "outside").mkdir()
+        (tmp_path / "outside" / "secret").write_bytes(b"secret")
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "way").symlink_to(tmp_path / "outside")
+        (tmp_path / "in" / "file").symlink_to(tmp_path / "outside" / "secret")
+        within = self.disk.open_directory(f"{self.directory}/in")
+        with pytest.raises(NotADirectoryError):
+            self.disk.open_directory("way", within=within)
+        with pytest.raises(OSError):
+            self.disk.open("file", read_only=True, within=within)
+        assert self.disk.look("file", within=within).is_file is False
+        assert self.disk.make_directory("way", within=within) is False
+        self.make(b"ours")
+        assert self.disk.link(self.path, "file", within=within) is False
+        assert self.disk.unlink("file", within=within) is True
+        assert (tmp_path / "outside" / "secret").read_bytes() == b"secret"
+        self.disk.close(within)
+
+    def test_a_pipe_that_somebody_has_put_there_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        within = self.disk.open_directory(self.directory)
+        assert self.disk.look("pipe", within=within).is_file is False
+        self.disk.close(self.disk.open("pipe", read_only=True, within=within))
+        self.disk.close(within)
+
+    def test_permissions_are_set_and_those_of_directories_obey_the_umask(self, tmp_path):
+        fd = self.disk.open(self.path, create=True)
+        self.disk.set_mode(fd, 0o664)
+        self.disk.close(fd)
+        assert (tmp_path / "file").stat().st_mode & 0o7777 == 0o664
+        before = os.umask(0o027)
+        try:
+            self.disk.make_directory(f"{self.directory}/sub", 0o777)
+        finally:
+            os.umask(before)
+        assert (tmp_path / "sub").stat().st_mode & 0o777 == 0o750
 
     def test_descriptors_are_not_inherited_and_files_obey_the_umask(self, tmp_path):
         before = os.umask(0o027)

@@ -293,7 +293,7 @@ def test_a_removal_that_fails_says_so(bench):
 def test_start_makes_its_directories_for_good_and_may_find_them():
     bench = Bench()
     after = bench.disk.crash(Random(1))
-    assert set(after.names(OWN)) == {"assembly", "orphans"}
+    assert set(after.names(OWN)) == {"assembly", "orphans", "placing"}
     again = Bench(disk=after)
     assert [operation for operation, _ in after.trace if operation == "sync_directory"] == []
     again.put_file(b"x")
