@@ -33,6 +33,7 @@ class FactKind(enum.Enum):
     EXPIRED = "expired"
     STORED = "stored"
     FAILED = "failed"
+    PLACED = "placed"
 
 
 @frozen
@@ -156,8 +157,8 @@ class Commit:
     """A compare-and-set of one upload's offset.
 
     It lands only if the row still has offset ``start`` and epoch ``epoch`` and is neither finished nor gone. ``length``
-    is the one to record (None leaves it). ``finished`` marks it finished in the same transaction. ``touched_at`` never
-    moves a row's time backwards.
+    is the one to record (None leaves it). ``finished`` marks it finished in the same transaction; ``place`` says where
+    its file is to go then, unless the row does. ``touched_at`` never moves a row's time backwards.
     """
 
     upload_id: str
@@ -168,6 +169,7 @@ class Commit:
     length: int | None = None
     finished: bool = False
     facts: Sequence[Fact] = ()
+    place: Place | None = None
 
 
 class CatalogUnavailable(Exception):
@@ -212,10 +214,20 @@ class ICatalog(Interface):
 
     def removable(limit: int) -> Deferred[Sequence[str]]:
         """Ids of uploads whose data may still be on disk, and need not: gone ones (never LOST) that no unassembled
-        final needs, and dropped ones."""
+        final needs, placed files included, and dropped ones, whose placed files stay."""
 
-    def removed(upload_ids: Sequence[str]) -> Deferred[None]:
-        """The data of these is no longer on disk."""
+    def removed(upload_ids: Sequence[str], unplaced: Sequence[str] = ()) -> Deferred[None]:
+        """The data of these is no longer on disk, and neither is what was placed of ``unplaced``: without that a gone
+        upload that has a place stays removable."""
+
+    def unplaced(after: str, limit: int) -> Deferred[Sequence[Upload]]:
+        """Finished uploads, not gone, whose files wait for their places; by id, those behind ``after``."""
+
+    def placed(upload_id: str, place: Place, at: float, facts: Sequence[Fact] = ()) -> Deferred[bool]:
+        """The file is in its place for good; False, and nothing recorded, when the upload is gone or didn't wait.
+
+        As soon as no replica needs the data any more, ``dropped_at`` is set: what is placed is the local copy then.
+        """
 
     def expired(idle_since: float, limit: int) -> Deferred[Sequence[Upload]]:
         """Unfinished uploads and finished partials that are not gone, untouched since ``idle_since``.

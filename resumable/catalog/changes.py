@@ -14,9 +14,9 @@ from attrs import evolve
 
 from resumable.catalog import replica_changes
 from resumable.catalog.outbox import Outbox
-from resumable.catalog.records import INSERT, to_row
-from resumable.catalog.schema import IS_CLEARED, LIMIT, PIN
-from resumable.interfaces import Commit, Fact, Gone, Replica, Upload
+from resumable.catalog.records import INSERT, to_placed, to_row
+from resumable.catalog.schema import AWAITS_PLACE, IS_CLEARED, LIMIT, PIN
+from resumable.interfaces import Commit, Fact, Gone, Place, Replica, Upload
 
 _OPEN = "finished_at IS NULL AND gone IS NULL"
 _CREATE = f"{INSERT} ON CONFLICT (id) DO NOTHING"
@@ -25,14 +25,20 @@ _BEGIN = f"""UPDATE uploads SET epoch = epoch + 1, boot_id = ?, adoptable = MAX(
 _COMMIT = f"""UPDATE uploads SET offset = ?1, adoptable = MAX(adoptable, ?1), touched_at = MAX(touched_at, ?2),
     length = IFNULL(?3, length) WHERE id = ?4 AND offset = ?5 AND epoch = ?6 AND {_OPEN}"""
 _FINISH = f"""UPDATE uploads SET offset = ?1, adoptable = ?1, touched_at = MAX(touched_at, ?2),
-    length = IFNULL(?3, length), finished_at = MAX(touched_at, ?2)
+    length = IFNULL(?3, length), finished_at = MAX(touched_at, ?2), placed = IFNULL(placed, ?7)
     WHERE id = ?4 AND offset = ?5 AND epoch = ?6 AND {_OPEN}"""
 _ADOPT = f"""UPDATE uploads SET offset = ?1, adoptable = ?1, touched_at = MAX(touched_at, ?2),
-    finished_at = CASE WHEN length = ?1 THEN MAX(touched_at, ?2) END
+    finished_at = CASE WHEN length = ?1 THEN MAX(touched_at, ?2) END,
+    placed = IFNULL(placed, CASE WHEN length = ?1 THEN ?4 END)
     WHERE id = ?3 AND offset < ?1 AND adoptable >= ?1 AND IFNULL(length, {LIMIT}) >= ?1 AND {_OPEN}"""
-_END = """UPDATE uploads SET gone = ?, gone_at = MAX(touched_at, ?), settled_at = NULL
-    WHERE id = ? AND gone IS NULL"""
-_REMOVED = "UPDATE uploads SET on_disk = 0 WHERE id = ? AND IFNULL(gone, dropped_at) IS NOT NULL"
+# What was placed is to be removed, though the data file may be gone.
+_END = """UPDATE uploads SET gone = ?, gone_at = MAX(touched_at, ?), settled_at = NULL,
+    on_disk = MAX(on_disk, placed IS NOT NULL) WHERE id = ? AND gone IS NULL"""
+_REMOVED = """UPDATE uploads SET on_disk = 0 WHERE id = ? AND IFNULL(gone, dropped_at) IS NOT NULL
+    AND (gone IS NULL OR placed IS NULL)"""
+_UNPLACED = "UPDATE uploads SET placed = NULL WHERE id = ? AND gone IS NOT NULL"
+PLACED = f"""UPDATE uploads SET placed = ?2 WHERE id = ?1 AND {AWAITS_PLACE} AND finished_at IS NOT NULL
+    AND gone IS NULL"""
 _UNPIN = "DELETE FROM pins WHERE final_id = ?"
 FORGETTABLE = f"SELECT id FROM uploads WHERE {IS_CLEARED} AND gone_at < ? ORDER BY gone_at LIMIT ?"
 
@@ -59,7 +65,11 @@ def begin(
 
 def commit(connection: sqlite3.Connection, outbox: Outbox, change: Commit) -> bool:
     values = (change.offset, change.at, change.length, change.upload_id, change.start, change.epoch)
-    if connection.execute(_FINISH if change.finished else _COMMIT, values).rowcount != 1:
+    if change.finished:
+        landed = connection.execute(_FINISH, (*values, to_placed(change.place)))
+    else:
+        landed = connection.execute(_COMMIT, values)
+    if landed.rowcount != 1:
         return False
     if change.finished:
         connection.execute(_UNPIN, (change.upload_id,))
@@ -69,9 +79,15 @@ def commit(connection: sqlite3.Connection, outbox: Outbox, change: Commit) -> bo
 
 
 def adopt(
-    connection: sqlite3.Connection, outbox: Outbox, upload_id: str, offset: int, at: float, facts: Sequence[Fact]
+    connection: sqlite3.Connection,
+    outbox: Outbox,
+    upload_id: str,
+    offset: int,
+    at: float,
+    facts: Sequence[Fact],
+    place: Place | None,
 ) -> bool:
-    if connection.execute(_ADOPT, (offset, at, upload_id)).rowcount != 1:
+    if connection.execute(_ADOPT, (offset, at, upload_id, to_placed(place))).rowcount != 1:
         return False
     outbox.take(connection, facts)
     return True
@@ -95,7 +111,19 @@ def end(
     return True
 
 
-def removed(connection: sqlite3.Connection, upload_ids: Sequence[str]) -> None:
+def placed(
+    connection: sqlite3.Connection, outbox: Outbox, upload_id: str, place: Place, at: float, facts: Sequence[Fact]
+) -> bool:
+    if connection.execute(PLACED, (upload_id, to_placed(place))).rowcount != 1:
+        return False
+    replica_changes.give_up(connection, upload_id, at)
+    if facts:
+        outbox.take(connection, facts)
+    return True
+
+
+def removed(connection: sqlite3.Connection, upload_ids: Sequence[str], unplaced: Sequence[str]) -> None:
+    connection.executemany(_UNPLACED, [(one,) for one in unplaced])
     connection.executemany(_REMOVED, [(one,) for one in upload_ids])
 
 

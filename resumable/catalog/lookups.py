@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from resumable.catalog.records import FIELDS, to_upload, to_uploads
-from resumable.catalog.schema import HAS_DATA, NEEDS_EXPIRY, WAITING_FINAL
+from resumable.catalog.schema import AWAITS_PLACE, HAS_DATA, NEEDS_EXPIRY, WAITING_FINAL
 from resumable.interfaces import Upload
 
 GET = f"SELECT {FIELDS} FROM uploads WHERE id = ?"
@@ -33,6 +33,8 @@ FINALS_OF = f"""SELECT {FIELDS} FROM uploads JOIN pins ON pins.final_id = upload
 UNASSEMBLED = f"SELECT {FIELDS} FROM uploads WHERE {WAITING_FINAL} ORDER BY created_at, seq"
 ADOPTABLE = f"""SELECT {FIELDS} FROM uploads INDEXED BY uploads_to_expire WHERE finished_at IS NULL AND gone IS NULL
     AND adoptable > offset AND boot_id = ? ORDER BY seq"""
+UNPLACED = f"""SELECT {FIELDS} FROM uploads INDEXED BY uploads_to_place WHERE {AWAITS_PLACE} AND id > ?
+    AND finished_at IS NOT NULL AND gone IS NULL ORDER BY id LIMIT ?"""
 IDS = "SELECT seq, id FROM uploads WHERE seq > ? ORDER BY seq LIMIT ?"
 OWNER_OF = "SELECT IFNULL(owner, '') FROM uploads WHERE id = ?"
 # TOTAL, as a SUM of what clients declare could overflow; it is exact below 8 PiB.
@@ -80,6 +82,10 @@ def unassembled(connection: sqlite3.Connection) -> list[Upload]:
 
 def adoptable(connection: sqlite3.Connection, boot_id: str) -> list[Upload]:
     return to_uploads(connection.execute(ADOPTABLE, (boot_id,)).fetchall())
+
+
+def unplaced(connection: sqlite3.Connection, after: str, limit: int) -> list[Upload]:
+    return to_uploads(connection.execute(UNPLACED, (after, limit)).fetchall())
 
 
 def ids(connection: sqlite3.Connection, after: int, limit: int) -> list[tuple[int, str]]:

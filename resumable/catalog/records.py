@@ -9,17 +9,18 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from resumable.interfaces import Gone, Replica, ReplicaState, Upload
+from resumable.interfaces import Gone, Place, Replica, ReplicaState, Upload
 
 FIELDS: Final = (
     "id, created_at, touched_at, length, offset, metadata, concat, partials, "
-    "finished_at, gone, gone_at, epoch, boot_id, adoptable, required, stored_at, dropped_at, owner, max_size"
+    "finished_at, gone, gone_at, epoch, boot_id, adoptable, required, stored_at, dropped_at, owner, max_size, "
+    "placed"
 )
 REPLICA_FIELDS: Final = (
     "upload_id, remote, required, state, key, confirmed, needs, run, "
     "attempts, error, retry_at, failing_since, stored_at, stored, deletes, seq"
 )
-INSERT: Final = f"INSERT INTO uploads ({FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT: Final = f"INSERT INTO uploads ({FIELDS}) VALUES ({', '.join('?' * 20)})"
 
 _GONE = {gone.value: gone for gone in Gone}
 _STATES = {state.value: state for state in ReplicaState}
@@ -47,12 +48,14 @@ def to_row(upload: Upload) -> tuple[object, ...]:
         upload.dropped_at,
         upload.owner,
         upload.max_size,
+        to_placed(upload.place),
     )
 
 
 def to_upload(row: tuple[Any, ...]) -> Upload:
     """The record of one row of FIELDS."""
     upload_id, created, touched, length, offset, metadata, concat, listed, finished, gone, gone_at, *others = row
+    others[-1] = None if others[-1] is None else _to_place(others[-1])
     return Upload(
         upload_id,
         created,
@@ -71,6 +74,16 @@ def to_upload(row: tuple[Any, ...]) -> Upload:
 
 def to_uploads(rows: Iterable[tuple[Any, ...]]) -> list[Upload]:
     return [to_upload(row) for row in rows]
+
+
+def to_placed(place: Place | None) -> str | None:
+    """The value of the column."""
+    return None if place is None else f"{place.stamp or '>'} {place.path}"
+
+
+def _to_place(placed: str) -> Place:
+    stamp, _, path = placed.partition(" ")
+    return Place(path, None if stamp == ">" else stamp)
 
 
 def to_replica(row: tuple[Any, ...]) -> Replica:

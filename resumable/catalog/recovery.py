@@ -34,6 +34,7 @@ TEXTS: Final = (  # one for each version that brought some
     " UNION ALL SELECT *, NULL, NULL, NULL, NULL FROM replica_parts",
     "SELECT deliverer, upload_id, kind, data, error, state FROM outbox"
     " UNION ALL SELECT owner, NULL, NULL, NULL, NULL, NULL FROM uploads",
+    "SELECT placed FROM uploads",
 )
 
 _log = Logger()

@@ -14,7 +14,7 @@ from typing import Any
 from resumable.catalog import lookups
 from resumable.catalog.outbox import Outbox
 from resumable.catalog.records import REPLICA_FIELDS, from_replica, to_json
-from resumable.catalog.schema import IS_SETTLED, WAITS
+from resumable.catalog.schema import AWAITS_PLACE, IS_SETTLED, WAITS
 from resumable.hooks import as_data, view
 from resumable.interfaces import Fact, FactKind, Replica
 
@@ -30,10 +30,14 @@ _STORE = f"""UPDATE replicas SET state = 'stored', key = IFNULL(?, key), stored 
     confirmed = (SELECT offset FROM uploads WHERE id = upload_id) WHERE {_ONE} AND state = 'open'"""
 _STORED = """UPDATE uploads SET stored_at = ?2 WHERE id = ?1 AND stored_at IS NULL AND required > 0
     AND NOT EXISTS (SELECT 1 FROM replicas WHERE upload_id = ?1 AND required AND state <> 'stored')"""
-_SETTLED = """UPDATE uploads SET settled_at = (SELECT MAX(stored_at) FROM replicas WHERE upload_id = ?1
-        AND NOT EXISTS (SELECT 1 FROM replicas WHERE upload_id = ?1
-            AND (state NOT IN ('stored', 'parked') OR (required AND state <> 'stored'))))
-    WHERE id = ?1 AND required > 0 AND finished_at IS NOT NULL AND gone IS NULL AND dropped_at IS NULL"""
+_NEEDS_DATA = "(state NOT IN ('stored', 'parked') OR (required AND state <> 'stored'))"
+_SETTLED = f"""UPDATE uploads SET settled_at = (SELECT MAX(stored_at) FROM replicas WHERE upload_id = ?1
+        AND NOT EXISTS (SELECT 1 FROM replicas WHERE upload_id = ?1 AND {_NEEDS_DATA}))
+    WHERE id = ?1 AND required > 0 AND finished_at IS NOT NULL AND gone IS NULL AND dropped_at IS NULL
+        AND placed IS NULL"""
+_GIVE_UP = f"""UPDATE uploads SET dropped_at = MAX(?2, touched_at) WHERE id = ?1 AND finished_at IS NOT NULL
+    AND gone IS NULL AND dropped_at IS NULL AND placed IS NOT NULL AND NOT ({AWAITS_PLACE})
+    AND NOT EXISTS (SELECT 1 FROM replicas WHERE upload_id = ?1 AND {_NEEDS_DATA})"""
 _PARK = f"UPDATE replicas SET state = 'parked', error = ?, retry_at = NULL WHERE {_ONE} AND state = 'open'"
 _RESTART = f"""UPDATE replicas SET state = 'open', {_FRESH} WHERE upload_id = ?1 AND remote = IFNULL(?2, remote)
     AND state = 'parked' AND EXISTS (SELECT 1 FROM uploads WHERE id = ?1 AND gone IS NULL AND dropped_at IS NULL)"""
@@ -87,6 +91,7 @@ def store(
     if connection.execute(_STORED, (replica.upload_id, at)).rowcount == 1:
         facts.append(Fact(FactKind.STORED, replica.upload_id, at, {**known, "remote": None, "size": size}))
     settle(connection, replica.upload_id)
+    give_up(connection, replica.upload_id, at)
     outbox.take(connection, facts)
     (all_at,) = connection.execute("SELECT stored_at FROM uploads WHERE id = ?", (replica.upload_id,)).fetchone()
     return True, all_at is not None
@@ -96,6 +101,7 @@ def park(connection: sqlite3.Connection, outbox: Outbox, replica: Replica, reaso
     if connection.execute(_PARK, (reason, replica.upload_id, replica.remote)).rowcount != 1:
         return False
     settle(connection, replica.upload_id)
+    give_up(connection, replica.upload_id, at)
     told = {**_as_data(connection, outbox, replica.upload_id), "remote": replica.remote, "reason": reason}
     outbox.take(connection, [Fact(FactKind.FAILED, replica.upload_id, at, told)])
     return True
@@ -116,6 +122,11 @@ def restart(connection: sqlite3.Connection, upload_id: str, remote: str | None) 
 def settle(connection: sqlite3.Connection, upload_id: str) -> None:
     """See that the upload is droppable if, and only if, its replicas say so."""
     connection.execute(_SETTLED, (upload_id,))
+
+
+def give_up(connection: sqlite3.Connection, upload_id: str, at: float) -> None:
+    """See that the data file of an upload that has its place goes when no replica needs it any more."""
+    connection.execute(_GIVE_UP, (upload_id, at))
 
 
 def hasten(connection: sqlite3.Connection, remote: str) -> None:

@@ -34,7 +34,7 @@ _INDEX = """SELECT id, seq FROM uploads INDEXED BY uploads_by_id
 _LETTERS = f"SELECT {LETTER_FIELDS} FROM outbox NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
 _SAVE_LETTER = f"""INSERT OR IGNORE INTO outbox ({LETTER_FIELDS}, state)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?10, CASE WHEN ?10 IS NULL THEN 'behind' ELSE 'dead' END)"""
-_SAVE = f"""INSERT INTO uploads ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_SAVE = f"""INSERT INTO uploads ({COLUMNS}) VALUES ({", ".join("?" * 21)})
     ON CONFLICT (id) DO UPDATE SET ({COLUMNS}) = ({", ".join(f"excluded.{name}" for name in COLUMNS.split(", "))})
     WHERE (excluded.epoch, excluded.offset) > (uploads.epoch, uploads.offset)"""
 _TEXT, _REAL, _INT = (str,), (float,), (int,)
@@ -53,6 +53,7 @@ _TYPES: Final[tuple[tuple[type, ...], ...]] = (
         (float, _NONE),
         (str, _NONE),
         (int, _NONE),
+        (str, _NONE),
         _INT,
     ),
 )

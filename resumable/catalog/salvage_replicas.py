@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from resumable.catalog.changes import record_lost
 from resumable.catalog.ranges import by_id, by_number, last_number
 from resumable.catalog.records import REPLICA_FIELDS
-from resumable.catalog.replica_changes import settle
+from resumable.catalog.replica_changes import give_up, settle
 from resumable.interfaces import ReplicaState
 
 REASON: Final = "what was known of it was lost with a damaged catalog"
@@ -69,6 +69,7 @@ def save_replicas(source: sqlite3.Connection, target: sqlite3.Connection, at: fl
             target.execute(_SAVE_PART, (upload_id, remote, number, value))
     for (upload_id,) in target.execute("SELECT DISTINCT upload_id FROM replicas").fetchall():
         settle(target, upload_id)
+        give_up(target, upload_id, at)
     (bereft,) = target.execute(_BEREFT).fetchone()
     if bereft:
         _log.critical("{uploads} uploads have lost what was known of a remote that must have them", uploads=bereft)

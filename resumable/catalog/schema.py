@@ -15,6 +15,8 @@ All of the schema has to fit the first page; SQLite keeps the text of each state
 that they are laid out with. A catalog that was migrated has its later tables on other pages than one made anew; should
 it lose its first page, then it loses what is in them.
 
+``placed`` is a stamp, which begins with a digit, and a path; or ``>`` and a path, until the file is there.
+
 A letter in ``outbox`` is the ``next`` one of its upload for its deliverer, waits ``behind`` that one, or is ``dead``.
 """
 
@@ -34,6 +36,7 @@ WAITING_FINAL: Final = "partials IS NOT NULL AND finished_at IS NULL AND gone IS
 HAS_DATA: Final = "on_disk = 1 AND IFNULL(gone, dropped_at) <> 'lost'"  # gone but not lost, or dropped
 IS_CLEARED: Final = "gone IS NOT NULL AND on_disk = 0"
 IS_SETTLED: Final = "settled_at IS NOT NULL"
+AWAITS_PLACE: Final = "placed >= '>'"
 IN_WORK: Final = "state IN ('open', 'ending')"
 WAITS: Final = f"{IN_WORK} AND retry_at IS NOT NULL"
 ARRANGE: Final = """UPDATE outbox SET state = 'next' WHERE seq IN
@@ -135,6 +138,10 @@ PRIMARY KEY (upload_id, remote, number)) WITHOUT ROWID""",
         ARRANGE,
         "CREATE INDEX outbox_by_state ON outbox (deliverer, state, retry_at)",
         "CREATE INDEX outbox_by_upload ON outbox (deliverer, upload_id) WHERE dead_at IS NULL",
+    ),
+    (
+        "ALTER TABLE uploads ADD placed TEXT",
+        f"CREATE INDEX uploads_to_place ON uploads (id) WHERE {AWAITS_PLACE}",
     ),
 )
 

@@ -26,7 +26,7 @@ from resumable.catalog.outbox import Outbox
 from resumable.catalog.recovery import Opened
 from resumable.catalog.replicas import Replicas
 from resumable.catalog.schema import migrate
-from resumable.interfaces import CatalogUnavailable, Commit, Fact, Gone, ICatalog, Replica, Upload
+from resumable.interfaces import CatalogUnavailable, Commit, Fact, Gone, ICatalog, Place, Replica, Upload
 from resumable.threads import IBatcher
 
 IDS_AT_ONCE: Final = 10_000
@@ -103,13 +103,14 @@ class SqliteCatalog:
         """Uploads under way in that boot whose data file may hold bytes past the offset. Blocks."""
         return self._now(Job(lambda connection: lookups.adoptable(connection, boot_id)))
 
-    def adopted(self, upload_id: str, offset: int, at: float, facts: Sequence[Fact]) -> bool:
+    def adopted(
+        self, upload_id: str, offset: int, at: float, facts: Sequence[Fact], place: Place | None = None
+    ) -> bool:
         """Move the offset over synced bytes that were found, and finish the upload if that is its length. Blocks.
 
         False, and nothing recorded, unless ``offset`` is past the row's and within what it says may be adopted.
         """
-        change = partial(changes.adopt, outbox=self._facts, upload_id=upload_id, offset=offset, at=at, facts=facts)
-        return self._now(Job(change, writes=True))
+        return self._now(Job(lambda c: changes.adopt(c, self._facts, upload_id, offset, at, facts, place), writes=True))
 
     def ids(self) -> Iterator[str]:
         """The id of every record, gone ones included, oldest first. Blocks while it is iterated."""
@@ -174,8 +175,14 @@ class SqliteCatalog:
     def removable(self, limit: int) -> Deferred[Sequence[str]]:
         return self._read(lambda connection: lookups.removable(connection, limit))
 
-    def removed(self, upload_ids: Sequence[str]) -> Deferred[None]:
-        return self._write(lambda connection: changes.removed(connection, upload_ids), True)
+    def removed(self, upload_ids: Sequence[str], unplaced: Sequence[str] = ()) -> Deferred[None]:
+        return self._write(lambda connection: changes.removed(connection, upload_ids, unplaced), True)
+
+    def unplaced(self, after: str, limit: int) -> Deferred[Sequence[Upload]]:
+        return self._read(lambda connection: lookups.unplaced(connection, after, limit))
+
+    def placed(self, upload_id: str, place: Place, at: float, facts: Sequence[Fact] = ()) -> Deferred[bool]:
+        return self._write(lambda connection: changes.placed(connection, self._facts, upload_id, place, at, facts))
 
     def expired(self, idle_since: float, limit: int) -> Deferred[Sequence[Upload]]:
         """See ICatalog. An append to a partial also touches the finals that wait for it."""

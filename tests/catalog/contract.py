@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from resumable.catalog.lookups import Owned
-from resumable.interfaces import Commit, Fact, FactKind, Gone, ICatalog, Upload
+from resumable.interfaces import Commit, Fact, FactKind, Gone, ICatalog, Place, Upload
 
 
 def name(number: int) -> str:
@@ -102,6 +102,8 @@ class CatalogContract(CatalogSuite):
             upload(8, gone=Gone.LOST, gone_at=3.0),
             done(upload(9, length=0)),
             upload(10, owner="na\u00efve@example", max_size=1 << 40),
+            evolve(done(upload(11)), place=Place("2026-01-31/na\u00efve file.txt")),
+            evolve(done(upload(12)), place=Place("a b/c", "1700000000123456789")),
         ]
         self.add(*records)
         for record in records:
@@ -296,6 +298,62 @@ class CatalogContract(CatalogSuite):
         assert self.ask(self.catalog.forget(204.0, 10)) == 0
         known = [number for number in range(1, 6) if self.ask(self.catalog.get(name(number)))]
         assert known == [3, 4, 5]
+
+    # unplaced, placed
+
+    def test_what_is_finished_with_a_place_waits_for_it(self) -> None:
+        self.add(upload(1), upload(2), upload(3), done(upload(4)))
+        for number, place in ((1, Place("a/1")), (2, None), (3, Place("a/3"))):
+            change = Commit(name(number), 0, 0, 1000, 200.0, finished=True, place=place)
+            assert self.ask(self.catalog.commit(change)) is True
+        assert self.get(1).place == Place("a/1")
+        assert self.ids(self.catalog.unplaced("", 10)) == sorted([name(1), name(3)])
+        first, second = sorted([name(1), name(3)])
+        assert self.ids(self.catalog.unplaced("", 1)) == [first]
+        assert self.ids(self.catalog.unplaced(first, 10)) == [second]
+
+    def test_a_place_that_the_row_has_already_stays(self) -> None:
+        self.add(upload(1, place=Place("hook/1")))
+        assert self.ids(self.catalog.unplaced("", 10)) == [], "it isn't finished"
+        change = Commit(name(1), 0, 0, 1000, 200.0, finished=True, place=Place("a/1"))
+        assert self.ask(self.catalog.commit(change)) is True
+        assert self.get(1).place == Place("hook/1")
+
+    def test_what_is_placed_waits_no_more_and_its_data_file_may_go(self) -> None:
+        self.add(evolve(done(upload(1)), place=Place("a/1")))
+        assert self.ask(self.catalog.placed(name(1), Place("a/1 (2)", "5"), 300.0)) is True
+        assert self.get(1).place == Place("a/1 (2)", "5")
+        assert self.get(1).dropped_at == 300.0
+        assert self.ids(self.catalog.unplaced("", 10)) == []
+        assert self.ask(self.catalog.placed(name(1), Place("a/1", "6"), 300.0)) is False
+        assert self.ids(self.catalog.removable(10)) == [name(1)]
+        self.ask(self.catalog.removed([name(1)]))
+        assert self.ids(self.catalog.removable(10)) == []
+        assert self.get(1).gone is None
+
+    def test_what_did_not_wait_is_not_placed(self) -> None:
+        self.add(done(upload(1)), upload(2, place=Place("a/2")), evolve(done(upload(3)), place=Place("a/3")))
+        self.ask(self.catalog.end(name(3), Gone.TERMINATED, 200.0, ()))
+        for number in (1, 2, 3, 4):
+            assert self.ask(self.catalog.placed(name(number), Place("x", "1"), 300.0)) is False
+        assert self.ids(self.catalog.unplaced("", 10)) == []
+
+    def test_a_gone_upload_with_a_place_stays_removable_until_that_is_cleared(self) -> None:
+        self.add(*(evolve(done(upload(number)), place=Place("a")) for number in (1, 2)))
+        self.ask(self.catalog.placed(name(1), Place("a", "5"), 300.0))
+        self.ask(self.catalog.removed([name(1)]))
+        for number in (1, 2):
+            assert self.ask(self.catalog.end(name(number), Gone.TERMINATED, 400.0 + number, ())) is True
+        self.ask(self.catalog.removed([name(1), name(2)]))
+        assert self.ids(self.catalog.removable(10)) == [name(1), name(2)], "nobody has said so of their places"
+        self.ask(self.catalog.removed([name(1), name(2)], [name(1), name(2)]))
+        assert self.ids(self.catalog.removable(10)) == []
+        assert self.ask(self.catalog.forget(1000.0, 10)) == 2
+
+    def test_unplaced_says_nothing_of_an_upload_that_is_not_gone(self) -> None:
+        self.add(evolve(done(upload(1)), place=Place("a")))
+        self.ask(self.catalog.removed([name(1)], [name(1)]))
+        assert self.get(1).place == Place("a")
 
     def test_removed_says_nothing_of_an_upload_that_is_not_gone(self) -> None:
         self.add(upload(1))

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from resumable.catalog.records import FIELDS, REPLICA_FIELDS, from_replica, to_json, to_row
-from resumable.catalog.schema import APPLICATION_ID, MIGRATIONS, PAGE_SIZE, PIN
+from resumable.catalog.schema import APPLICATION_ID, ARRANGE, MIGRATIONS, PAGE_SIZE, PIN
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.interfaces import Fact, Replica, Upload
 
@@ -100,6 +100,8 @@ def older_version(
             connection.execute(
                 "INSERT INTO outbox (deliverer, upload_id, kind, at, data) VALUES (?, ?, ?, ?, ?)", values
             )
+        if version > 2:
+            connection.execute(ARRANGE)
         for replica in replicas:
             values = from_replica(replica.upload_id, replica)
             connection.execute(f"INSERT INTO replicas ({REPLICA_FIELDS}) VALUES ({', '.join('?' * 16)})", values)

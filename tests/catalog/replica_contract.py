@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve
 from zope.interface.verify import verifyObject
 
-from resumable.interfaces import Fact, FactKind, Gone, Replica, ReplicaState, Upload
+from resumable.interfaces import Fact, FactKind, Gone, Place, Replica, ReplicaState, Upload
 from resumable.replicas import Backlog, IReplicas, Page
 from tests.catalog.contract import CatalogSuite, done, name, upload
 
@@ -443,6 +443,44 @@ class ReplicaContract(CatalogSuite):
         assert self.ids(self.catalog.expired(1e9, 10)) == []
         self.ask(self.replicas.drop([name(1)], 300.0))
         assert self.ids(self.catalog.expired(1e9, 10)) == []
+
+    # placed files
+
+    def place(self, number: int) -> bool:
+        landed: bool = self.ask(self.catalog.placed(name(number), Place("a", "5"), 250.0))
+        return landed
+
+    def test_the_data_file_of_a_placed_upload_stays_until_no_replica_needs_it(self) -> None:
+        self.make(evolve(done(upload(1)), place=Place("a")), replica(1, "a"), replica(1, "b", required=False))
+        assert self.place(1) is True
+        self.store(1, "a", 300.0)
+        assert self.get(1).dropped_at is None, "best effort is waited for"
+        self.store(1, "b", 301.0)
+        assert self.get(1).dropped_at == 301.0
+        assert self.ids(self.catalog.removable(10)) == [name(1)]
+
+    def test_it_goes_at_once_where_all_replicas_were_stored_or_given_up_before(self) -> None:
+        self.make(evolve(done(upload(1)), place=Place("a")), replica(1, "a"), replica(1, "b", required=False))
+        self.store(1, "a")
+        self.park(1, "b")
+        assert self.get(1).dropped_at is None
+        assert self.place(1) is True
+        assert self.get(1).dropped_at == 250.0
+
+    def test_a_required_replica_that_is_parked_keeps_it(self) -> None:
+        self.make(evolve(done(upload(1)), place=Place("a")), replica(1, "a"))
+        self.place(1)
+        self.park(1, "a")
+        assert self.get(1).dropped_at is None
+        assert self.ask(self.replicas.restart(name(1), "a")) == 1
+        self.store(1, "a", 300.0)
+        assert self.get(1).dropped_at == 300.0
+
+    def test_what_has_a_place_is_never_droppable(self) -> None:
+        """Else a file that waits for its place could be dropped before it has got there."""
+        self.make(evolve(done(upload(1)), place=Place("a")), replica(1, "a"))
+        self.store(1, "a")
+        assert self.droppable() == [] and self.ask(self.replicas.drop([name(1)], 300.0)) == []
 
     # facts
 

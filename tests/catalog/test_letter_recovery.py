@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from resumable.catalog.schema import MIGRATIONS, PAGE_SIZE
 from resumable.catalog.sqlite import Opened, SqliteCatalog
-from resumable.interfaces import CatalogUnavailable, Fact, FactKind, Replica
+from resumable.interfaces import CatalogUnavailable, Fact, FactKind, Place, Replica
 from resumable.letters import Letter
 from tests.catalog.contract import name, upload
 from tests.catalog.doubles import Shelf, older_version
@@ -36,7 +36,8 @@ def facts_of(number: int) -> list[Fact]:
 
 
 def record(number: int) -> Any:
-    return upload(number, owner=f"owner-{number % 7}", max_size=number + 1)
+    place = Place(f"2026/f\u00efle {number}", str(number) if number % 2 else None)
+    return upload(number, owner=f"owner-{number % 7}", max_size=number + 1, place=place)
 
 
 def outbox_of(catalog: SqliteCatalog) -> tuple[list[Letter], list[Letter]]:

@@ -206,6 +206,8 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         changes._UNPIN: "pins_by_final",
         changes._END: "uploads_by_id",
         lookups.OWNER_OF: "uploads_by_id",
+        lookups.UNPLACED: "uploads_to_place (id>?)",
+        changes.PLACED: "uploads_by_id",
         outbox.TAKE: "outbox_by_upload (deliverer=? AND upload_id=?)",
         outbox.FRESH: "outbox_by_state (deliverer=? AND state=? AND retry_at=?)",
         outbox.RIPE: "COVERING INDEX outbox_by_state (deliverer=? AND state=? AND retry_at<?)",
