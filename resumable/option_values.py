@@ -168,6 +168,18 @@ def file(text: str) -> Path:
     return Path(os.path.abspath(os.path.expanduser(text)))
 
 
+def permissions(needed: int, allowed: int, what: str) -> Callable[[str], int]:
+    """A parser of octal permissions that include ``needed`` and nothing but ``allowed``."""
+
+    def parse(text: str) -> int:
+        mode = int(text, 8) if re.fullmatch("[0-7]{3,5}", text) else 0
+        if mode & needed != needed or mode & ~allowed:
+            raise ValueError(what)
+        return mode
+
+    return parse
+
+
 def text(text: str) -> str:
     """Anything but nothing."""
     if not text.strip():

@@ -31,6 +31,7 @@ from resumable.option_table import BY_FLAG, OPTIONS, Option, help_line
 from resumable.option_table.access import ACCESS
 from resumable.option_table.hooks import HOOKS
 from resumable.option_values import Network
+from resumable.placing import PlaceSettings, place_settings
 from resumable.remotes import urls
 from resumable.remotes.urls import BadRemote, RemoteSpec
 
@@ -94,6 +95,7 @@ class Settings:
     tls_client_optional: bool
     access: AccessSettings
     hooks: HookSettings
+    placing: PlaceSettings
 
 
 class Options(usage.Options):
@@ -148,6 +150,7 @@ class Options(usage.Options):
             remotes=self._remotes(found.pop("remote"), found.pop("overwrite")),
             access=access,
             hooks=hooks,
+            placing=self._placing(found),
             **found,
         )
         check_together(settings)
@@ -191,6 +194,14 @@ class Options(usage.Options):
             if not option.flag.startswith("tls-"):
                 del found[option.flag.replace("-", "_")]
         return access
+
+    @staticmethod
+    def _placing(found: dict[str, Any]) -> PlaceSettings:
+        """As `_access`."""
+        try:
+            return place_settings(found, found["upload_dir"])
+        except ValueError as problem:
+            raise usage.UsageError(str(problem)) from problem
 
     @staticmethod
     def _hooks(found: dict[str, Any]) -> HookSettings:
@@ -287,6 +298,8 @@ def check_together(settings: Settings) -> None:
         raise usage.UsageError("--ack remote needs a --remote that is required: there is none to wait for")
     if settings.local != "keep" and not is_waited_for:
         raise usage.UsageError(f"--local {settings.local} needs a --remote that is required: uploads would be lost")
+    if settings.local != "keep" and settings.placing.template is not None:
+        raise usage.UsageError(f"--local {settings.local} and --place contradict each other: what is placed stays")
     if settings.tls_client_ca and not any(each.startswith(("ssl:", "haproxy:ssl:")) for each in settings.listen):
         raise usage.UsageError("--tls-client-ca needs --tls-cert or --listen ssl:...: there is no TLS without")
     if settings.retry_delay > settings.retry_delay_max:

@@ -21,7 +21,7 @@ INTERFACES = PROTOCOL | {"protocol"}
 THREADS = INTERFACES | {"interfaces", "trace"}
 STORES = THREADS | {"threads", "replicas", "letters", "listing", "hooks", "tally"}
 ENGINES = STORES | {"spool", "catalog", "remotes"}
-OUTSIDE = ENGINES | {"replication", "uploads"}
+OUTSIDE = ENGINES | {"placing", "replication", "uploads"}
 ROOMS: dict[str, frozenset[str]] = {
     "protocol": PROTOCOL,
     "interfaces": INTERFACES,
@@ -36,8 +36,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "spool": STORES,
     "catalog": STORES,
     "remotes": STORES | {"option_values"},
+    "placing": STORES | {"spool", "remotes"},
     "replication": ENGINES,
-    "uploads": ENGINES,
+    "uploads": ENGINES | {"placing"},
     "access": THREADS | {"threads"},
     "http": OUTSIDE | {"access", "cross_origin"},
     "events": OUTSIDE,
@@ -46,7 +47,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "cross_origin": frozenset(),
     "option_table": frozenset({"cross_origin", "option_values"}),
     "options": frozenset(
-        {"admin_socket", "cross_origin", "option_values", "option_table", "remotes", "access", "events"}
+        {"admin_socket", "cross_origin", "option_values", "option_table", "placing", "remotes", "access", "events"}
     ),
     "digests": frozenset({"protocol"}),
     "startup": STORES | {"spool", "catalog"},

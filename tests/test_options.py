@@ -17,6 +17,7 @@ from resumable.cross_origin import CrossOrigin
 from resumable.events.settings import HookSettings
 from resumable.option_table import MAIN, OPTIONS
 from resumable.options import Options, Settings
+from resumable.placing import PlaceSettings
 from resumable.remotes.urls import RemoteSpec
 
 
@@ -87,6 +88,7 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
         access_log="off",
         access=AccessSettings(),
         hooks=HookSettings(),
+        placing=PlaceSettings(tmp_path / "uploads" / "finished"),
     )
 
 

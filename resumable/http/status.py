@@ -37,7 +37,7 @@ def full(status: UploadStatus) -> dict[str, Any]:
     return {
         **_flat(status),
         "metadata": {key: _text(value) for key, value in status.metadata.items()},
-        "local": "here" if status.local else "dropped",
+        "local": "here" if status.local else "placed" if status.placed else "dropped",
         "gone": None if status.gone is None else status.gone.value,
         "replicas": [_flat(each) for each in status.replicas],
     }

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from resumable.option_table.access import ACCESS
 from resumable.option_table.hooks import HOOKS
 from resumable.option_table.option import Option, help_line
+from resumable.option_table.placing import PLACING
 from resumable.option_table.remotes import REMOTES
 from resumable.option_table.serving import SERVING
 from resumable.option_table.sight import SIGHT
@@ -18,5 +19,5 @@ __all__ = ["BY_FLAG", "MAIN", "OPTIONS", "Option", "help_line"]
 
 MAIN: tuple[Option, ...] = (*SERVING, *REMOTES)
 """What most people look for."""
-OPTIONS: tuple[Option, ...] = (*MAIN, *WEB, *SIGHT, *HOOKS, *ACCESS)
+OPTIONS: tuple[Option, ...] = (*MAIN, *PLACING, *WEB, *SIGHT, *HOOKS, *ACCESS)
 BY_FLAG: Mapping[str, Option] = {option.flag: option for option in OPTIONS}

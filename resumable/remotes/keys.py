@@ -1,4 +1,4 @@
-"""The key, or file name, that an upload gets in a remote.
+"""The key, or file name, that an upload gets in a remote, or its place on this machine.
 
 One reason to change: what may stand in a key, or be put into one. Pure.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from attrs import frozen
@@ -29,7 +29,9 @@ _METADATA = re.compile(r"metadata\[([^\[\]{}, ]+)\]")
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _SLASHES = str.maketrans("/\\", "__")
 _ID = "id"
-_DATE = "date"
+_OWNER = "owner"
+_DATES = {"date": "%Y-%m-%d", "year": "%Y", "month": "%m", "day": "%d"}
+_LONGEST_DATE = len("2026-01-31")
 
 
 class BadTemplate(ValueError):
@@ -51,24 +53,27 @@ _Piece = str | _Field | _Metadata
 
 @frozen
 class KeyTemplate:
-    """Made by `parse`. ``{id}``: the upload's id. ``{date}``: a UTC date like 2026-01-31.
-    ``{metadata[name]}``: that value of the upload's metadata, or the id where it is missing or nothing is left of it.
-    ``{{`` and ``}}`` stand for braces.
+    """Made by `parse`. ``{id}``: the upload's id. ``{date}``: a UTC date like 2026-01-31; ``{year}``, ``{month}`` and
+    ``{day}`` are its parts. ``{metadata[name]}``: that value of the upload's metadata, ``{owner}``: who created it; or
+    the id where it is missing or nothing is left of it. ``{{`` and ``}}`` stand for braces.
     """
 
     prefix: str
     pieces: tuple[_Piece, ...]
 
-    def render(self, upload_id: str, at: float, metadata: Mapping[str, bytes]) -> str:
+    def render(self, upload_id: str, at: float, metadata: Mapping[str, bytes], owner: str = "") -> str:
         """The key, prefix included, of an upload that is replicated from ``at`` on (seconds since the epoch)."""
+        date = datetime.fromtimestamp(at, UTC)
         values = []
         for piece in self.pieces:
             if isinstance(piece, str):
                 values.append(piece)
             elif isinstance(piece, _Metadata):
                 values.append(safe_segment(metadata.get(piece.name, b"")) or upload_id)
+            elif piece.name == _OWNER:
+                values.append(safe_segment(owner) or upload_id)
             else:
-                values.append(upload_id if piece.name == _ID else datetime.fromtimestamp(at, UTC).date().isoformat())
+                values.append(upload_id if piece.name == _ID else date.strftime(_DATES[piece.name]))
         return self.prefix + "".join(values)
 
     @property
@@ -77,23 +82,27 @@ class KeyTemplate:
         return _Field(_ID) in self.pieces
 
 
-def parse(template: str = DEFAULT, prefix: str = "") -> KeyTemplate:
-    """The template, under ``prefix`` (joined with one slash). Raises BadTemplate."""
+def parse(template: str = DEFAULT, prefix: str = "", *, what: str = "key", owner: bool = False) -> KeyTemplate:
+    """The template, under ``prefix`` (joined with one slash). Raises BadTemplate.
+
+    ``what`` is what the operator knows it as; ``owner``: whether there may be one.
+    """
+    fields = [_ID, *_DATES, *([_OWNER] if owner else ())]
     pieces: list[_Piece] = []
     end = 0
     for match in _FIELD.finditer(template):
         _add_text(pieces, template[end : match.start()])
         end = match.end()
         if match[1] is not None:
-            pieces.append(_field(match[1]))
+            pieces.append(_field(match[1], fields, what))
         elif match[0] in ("{{", "}}"):
             _add_text(pieces, match[0][0])
         else:
-            raise BadTemplate(f'key "{_shown(template)}": a brace without its pair; write {{{{ for a brace')
+            raise BadTemplate(f'{what} "{_shown(template)}": a brace without its pair; write {{{{ for a brace')
     _add_text(pieces, template[end:])
     prefix = prefix.strip("/")
     result = KeyTemplate(f"{prefix}/" if prefix else "", tuple(pieces))
-    _check(result, template)
+    _check(result, f'{what} "{_shown(template)}"')
     return result
 
 
@@ -128,36 +137,36 @@ def _add_text(pieces: list[_Piece], text: str) -> None:
         pieces.append(text)
 
 
-def _field(name: str) -> _Piece:
-    if name in (_ID, _DATE):
+def _field(name: str, fields: Sequence[str], what: str) -> _Piece:
+    if name in fields:
         return _Field(name)
     match = _METADATA.fullmatch(name)
     if match is None:
-        raise BadTemplate(f'key: unknown field "{{{_shown(name)}}}"; known: {{id}}, {{date}}, {{metadata[name]}}')
+        known = ", ".join(f"{{{each}}}" for each in (*fields, "metadata[name]"))
+        raise BadTemplate(f'{what}: unknown field "{{{_shown(name)}}}"; known: {known}')
     return _Metadata(match[1])
 
 
 def _longest(piece: _Piece) -> int:
     if isinstance(piece, str):
         return len(piece.encode())
-    if isinstance(piece, _Metadata):
+    if isinstance(piece, _Metadata) or piece.name == _OWNER:
         return MAX_VALUE
-    return MAX_ID if piece.name == _ID else len("2026-01-31")
+    return MAX_ID if piece.name == _ID else _LONGEST_DATE
 
 
-def _check(template: KeyTemplate, text: str) -> None:
-    shown = _shown(text)
+def _check(template: KeyTemplate, shown: str) -> None:
     fixed = "".join(piece for piece in (template.prefix, *template.pieces) if isinstance(piece, str))
     if any(_is_hidden(char) for char in fixed) or "\\" in fixed or any("\ud800" <= char <= "\udfff" for char in fixed):
-        raise BadTemplate(f'key "{shown}": no backslashes, no control or invisible characters')
-    if not any(isinstance(piece, _Field | _Metadata) and piece != _Field(_DATE) for piece in template.pieces):
-        raise BadTemplate(f'key "{shown}" would be the same for all uploads; put {{id}} into it')
+        raise BadTemplate(f"{shown}: no backslashes, no control or invisible characters")
+    if not any(isinstance(piece, _Metadata) or piece == _Field(_ID) for piece in template.pieces):
+        raise BadTemplate(f"{shown} would be the same for all uploads; put {{id}} into it")
     # a field never renders to dots or to nothing, so it can be stood for by a letter
     model = template.prefix + "".join(piece if isinstance(piece, str) else "x" for piece in template.pieces)
     if any(segment in ("", ".", "..") for segment in model.split("/")):
-        raise BadTemplate(f'key "{shown}": no leading, trailing or double slash, no "." or ".." segment')
+        raise BadTemplate(f'{shown}: no leading, trailing or double slash, no "." or ".." segment')
     if len(template.prefix.encode()) + sum(map(_longest, template.pieces)) > MAX_KEY:
-        raise BadTemplate(f'key "{shown}": it could become longer than {MAX_KEY} bytes')
+        raise BadTemplate(f"{shown}: it could become longer than {MAX_KEY} bytes")
 
 
 def _shown(text: str) -> str:

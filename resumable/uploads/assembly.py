@@ -138,6 +138,7 @@ class Assembler:
         engine = self._engine
         now = engine.wall()
         after = evolve(final, length=length, offset=length, touched_at=max(now, final.touched_at), finished_at=now)
+        after = engine.finishing(after)
         try:
             await engine.questions.ask(QuestionKind.FINISH, evolve(after, finished_at=None))
         except Refused:
@@ -146,7 +147,8 @@ class Assembler:
             await self._janitor.reclaim()
             return final
         facts = engine.facts(after, None, FactKind.FINISHED)
-        if await engine.catalog.commit(Commit(final.id, final.epoch, 0, length, now, length, True, facts)):
+        commit = Commit(final.id, final.epoch, 0, length, now, length, True, facts, after.place)
+        if await engine.catalog.commit(commit):
             engine.committed(after)
             final = after
         else:

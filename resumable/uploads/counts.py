@@ -14,8 +14,10 @@ from resumable.interfaces import Gone
 
 @define
 class Counts:
-    """Only ever grows; ``gone`` by the reason."""
+    """Only ever grows; ``gone`` by the reason. ``not_placed``: attempts at a place that have failed."""
 
     created: int = 0
     finished: int = 0
+    placed: int = 0
+    not_placed: int = 0
     gone: Counter[Gone] = field(factory=Counter)

@@ -22,6 +22,7 @@ from resumable.spool.files import Spool
 from resumable.uploads.counts import Counts
 from resumable.uploads.drain import Drain
 from resumable.uploads.holds import IHolds
+from resumable.uploads.places import IPlaces, NoPlaces
 from resumable.uploads.questions import Questions
 from resumable.uploads.quota import IQuota, NoQuota
 from resumable.uploads.schedule import Schedule
@@ -76,6 +77,7 @@ class Engine:
     progress: IProgress = field(factory=NoHooks)
     counts: Counts = field(factory=Counts)
     drain: Drain = field(factory=Drain)
+    places: IPlaces = field(factory=NoPlaces)
     on_partial_finished: Callable[[str], None] = field(default=lambda _: None)
     on_ended: Callable[[str], None] = field(default=lambda _: None)
 
@@ -114,6 +116,12 @@ class Engine:
             self.replication.committed(upload)
         elif upload.finished:
             self.on_partial_finished(upload.id)
+        if upload.finished and upload.place is not None:
+            self.places.wake(upload.id)
+
+    def finishing(self, after: Upload) -> Upload:
+        """The record of an upload that is finished with it, with the place that its file is to get."""
+        return after if after.place is not None else evolve(after, place=self.places.planned(after))
 
     def ended(self, upload_id: str) -> None:
         """The upload is gone."""

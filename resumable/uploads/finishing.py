@@ -89,11 +89,11 @@ class Finishing:
         try:
             granted = await engine.questions.ask(QuestionKind.FINISH, upload, request)
             now = engine.wall()
-            after = evolve(upload, finished_at=now, touched_at=max(now, upload.touched_at))
+            after = engine.finishing(evolve(upload, finished_at=now, touched_at=max(now, upload.touched_at)))
             facts = engine.facts(after, request, FactKind.FINISHED)
             here = upload.offset
             if await engine.catalog.commit(
-                Commit(upload.id, upload.epoch, here, here, now, finished=True, facts=facts)
+                Commit(upload.id, upload.epoch, here, here, now, finished=True, facts=facts, place=after.place)
             ):
                 engine.committed(after)
                 settle(account_of(engine.quota, upload), after)

@@ -77,13 +77,17 @@ class Janitor:
                 if not engine.holds.held(upload.id):
                     await self.end(upload, Gone.EXPIRED)
         await self.reclaim()
+        engine.places.sweep()
         await engine.catalog.forget(engine.wall() - engine.limits.remember, BATCH)
 
     async def _remove_all(self) -> None:
         engine = self._engine
         while ids := await engine.catalog.removable(BATCH):
+            rows = (await engine.catalog.get_many(ids)).values()
+            unplaced = [each for each in rows if each.gone and each.place]
+            await engine.places.remove(unplaced)  # before the data file, by which an unrecorded place is known
             await engine.spool.remove(ids)
-            await engine.catalog.removed(ids)
+            await engine.catalog.removed(ids, [each.id for each in unplaced])
 
     def _clock_jumped(self) -> bool:
         wall, steady = self._engine.wall(), self._engine.clock.seconds()

@@ -31,10 +31,10 @@ async def present(engine: Engine, upload_id: str) -> Upload:
 
 
 class Elsewhere(NotFound):
-    """A finished upload whose data was given up here, because remotes have it."""
+    """A finished upload whose data isn't here any more: remotes have it, or its placed file was taken away."""
 
     def __init__(self, upload: Upload) -> None:
-        super().__init__("The file is no longer on this server; it was stored elsewhere.")
+        super().__init__("The file is no longer on this server; it was moved or stored elsewhere.")
         self.upload = upload
 
 
@@ -56,18 +56,22 @@ class Lookup:
             raise answer from error
 
     async def read(self, upload_id: str) -> tuple[Upload, Reader]:
-        """A finished upload and its open data file; NotFound while it isn't finished, Elsewhere when it was dropped."""
+        """A finished upload and its open file, wherever that is; NotFound while it isn't finished, Elsewhere when it isn't
+        here any more."""
         upload = await present(self._engine, upload_id)
         if not upload.finished:
             raise NotFound("The upload is not finished.")
         if upload.dropped_at is not None:
-            raise Elsewhere(upload)
+            return upload, await self._placed(upload)
         try:
             reader = await self._engine.spool.reader(upload_id)
             if reader.size < upload.offset:
                 reader.close()
                 raise SpoolDamaged(upload_id, upload.offset, reader.size)
         except FileNotFoundError:
+            upload = await present(self._engine, upload_id)
+            if upload.dropped_at is not None:  # since it was looked at
+                return upload, await self._placed(upload)
             raise await self.answer(SpoolDamaged(upload_id, upload.offset, None), upload_id) from None
         except Exception as error:
             raise await self.answer(error, upload_id) from error
@@ -87,6 +91,16 @@ class Lookup:
         except Exception as failed:
             return as_answer(failed, upload_id)
         return Gone("The upload was lost: its data was damaged.")
+
+    async def _placed(self, upload: Upload) -> Reader:
+        """What was placed of an upload without a data file. Raises Elsewhere: nothing was, or it was taken away."""
+        try:
+            reader = await self._engine.places.reader(upload)
+        except Exception as error:
+            raise as_answer(error, upload.id) from error
+        if reader is None:
+            raise Elsewhere(upload)
+        return reader
 
     async def _settled(self, upload_id: str) -> Upload:
         engine = self._engine

@@ -64,6 +64,7 @@ class Record:
         now = engine.wall()
         touched = max(now, upload.touched_at)
         after = evolve(upload, offset=offset, length=length, touched_at=touched, finished_at=now if finished else None)
+        after = engine.finishing(after) if finished else after
         told = [FactKind.FINISHED] if finished else []
         landed: Upload | None = None
         if self.is_new:
@@ -78,6 +79,7 @@ class Record:
                 new_length,
                 finished,
                 engine.facts(after, self._visit.request, *told),
+                after.place,
             )
         ):
             landed = after

@@ -6,12 +6,14 @@ as their append had declared; a data file is never deleted here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import evolve, frozen
 
 from resumable.catalog.recovery import Opened
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.hooks import as_data, view
-from resumable.interfaces import Fact, FactKind, Upload
+from resumable.interfaces import Fact, FactKind, Place, Upload
 from resumable.protocol import rules
 from resumable.spool import Spool
 
@@ -26,12 +28,19 @@ class Recovered:
 
 
 def recover(
-    catalog: SqliteCatalog, opened: Opened, spool: Spool, boot_id: str, now: float, *, asks: bool = False
+    catalog: SqliteCatalog,
+    opened: Opened,
+    spool: Spool,
+    boot_id: str,
+    now: float,
+    *,
+    asks: bool = False,
+    planned: Callable[[Upload], Place | None] = lambda _: None,
 ) -> Recovered:
     """Blocks; before anything is served. Raises CatalogUnavailable, OSError.
 
     ``asks``: whether somebody has to be asked before an upload is finished. Then its last byte is not adopted: its
-    client sends it again, and is told what the answer is.
+    client sends it again, and is told what the answer is. ``planned``: where a finished upload is to go.
     """
     unknown = spool.listing()
     for upload_id in catalog.ids():
@@ -46,16 +55,24 @@ def recover(
         spool.set_aside(upload_id)
     # A machine that can't name its boots can't tell a kill from a power loss.
     candidates = catalog.adoptable(boot_id) if boot_id else []
-    adopted = sum(_adopt(catalog, spool, upload, now, asks) for upload in candidates)
+    adopted = sum(_adopt(catalog, spool, upload, now, asks, planned) for upload in candidates)
     return Recovered(adopted=adopted, orphans=len(unknown), lost=lost)
 
 
-def _adopt(catalog: SqliteCatalog, spool: Spool, upload: Upload, now: float, asks: bool) -> bool:
+def _adopt(
+    catalog: SqliteCatalog,
+    spool: Spool,
+    upload: Upload,
+    now: float,
+    asks: bool,
+    planned: Callable[[Upload], Place | None],
+) -> bool:
     limit = upload.adoptable if upload.length is None else min(upload.adoptable, upload.length - asks)
     offset = spool.adopt(upload.id, upload.offset, limit)
     if offset <= upload.offset:
         return False
-    facts = []
-    if rules.finished(offset, upload.length):
-        facts = [Fact(FactKind.FINISHED, upload.id, now, as_data(view(evolve(upload, offset=offset))))]
-    return catalog.adopted(upload.id, offset, now, facts)
+    if not rules.finished(offset, upload.length):
+        return catalog.adopted(upload.id, offset, now, ())
+    after = evolve(upload, offset=offset, finished_at=now)
+    facts = [Fact(FactKind.FINISHED, upload.id, now, as_data(view(after)))]
+    return catalog.adopted(upload.id, offset, now, facts, planned(after))

@@ -40,9 +40,10 @@ class ReplicaStatus:
 @frozen
 class UploadStatus:
     """One upload. ``received``: bytes that have come, durable or not; ``durable``: committed; ``offset``: what its
-    client is told. ``local``: whether its data is still here. ``metadata``: the client's, decoded. ``owner``: the
-    identity that created it. ``appending``: whether a request holds it now. ``touched_at``: when that last moved it.
-    ``gone``: why it is, where that is shown."""
+    client is told. ``local``: whether its data is still here. ``placed``: its file's path below the place directory,
+    None before it is there. ``metadata``: the client's, decoded. ``owner``: the identity that created it.
+    ``appending``: whether a request holds it now. ``touched_at``: when that last moved it. ``gone``: why it is, where
+    that is shown."""
 
     id: str
     state: State
@@ -56,6 +57,7 @@ class UploadStatus:
     expires_at: float | None
     metadata: Mapping[str, bytes]
     local: bool
+    placed: str | None
     replicas: Sequence[ReplicaStatus]
     owner: str | None
     appending: bool
@@ -90,6 +92,7 @@ def status_from(engine: Engine, upload: Upload, replicas: Sequence[Replica]) -> 
         expires_at=engine.expires_at(upload),
         metadata=metadata.parse(upload.metadata or ""),
         local=upload.dropped_at is None,
+        placed=upload.place.path if upload.place is not None and upload.placed else None,
         replicas=[_replica(each, upload, progress.get(each.remote)) for each in replicas],
         owner=upload.owner,
         appending=engine.holds.held(upload.id),

@@ -33,6 +33,7 @@ from resumable.catalog.sqlite import SqliteCatalog
 from resumable.digests import ALGORITHMS
 from resumable.hooks import QuestionKind
 from resumable.interfaces import BodyLost, IBody, Replica, Upload
+from resumable.placing import PlaceSettings
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum
 from resumable.protocol.concat import Final
@@ -47,6 +48,7 @@ from resumable.uploads.caller import NOBODY
 from resumable.uploads.engine import Engine, Limits
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.janitor import Janitor
+from resumable.uploads.placing import Placing
 from resumable.uploads.questions import Questions
 from resumable.uploads.recovery import Recovered, recover
 from resumable.uploads.schedule import Schedule
@@ -57,6 +59,7 @@ T = TypeVar("T")
 
 UPLOADS = "/up"
 ORPHANS = f"{UPLOADS}/.resumable/orphans"
+PLACED = f"{UPLOADS}/finished"
 #: One byte more than what is gathered in memory: a body that is written as it arrives.
 LONG = 64 * 1024 + 1
 #: Where the wall clock stands when a test begins.
@@ -491,6 +494,7 @@ class Server:
         replication: IReplication | None = None,
         delete_objects: bool = True,
         questions: Questions | None = None,
+        placing: PlaceSettings | None = None,
     ) -> None:
         self.machine = machine
         self.disk = machine.disk
@@ -531,6 +535,8 @@ class Server:
         )
         self.janitor = Janitor(self.engine)
         self.assembler = Assembler(self.engine, self.janitor)
+        self.placing = Placing(self.engine, self.janitor, self.pool, placing or PlaceSettings(Path(PLACED)))
+        self.engine.places = self.placing
         ids = (f"{machine.run:08x}{number:024x}" for number in itertools.count(1))
         self.uploads = Uploads(
             self.engine, self.assembler, self.janitor, algorithms=ALGORITHMS, new_id=new_id or (lambda: next(ids))
@@ -545,10 +551,16 @@ class Server:
         opened = self.catalog.open()
         engine = self.engine
         asks = engine.questions.asks(QuestionKind.FINISH)
-        self.recovered = recover(self.catalog, opened, self.spool, engine.boot_id, engine.wall(), asks=asks)
+        self.recovered = recover(
+            *(self.catalog, opened, self.spool, engine.boot_id, engine.wall()),
+            asks=asks,
+            planned=self.placing.planned,
+        )
         self.pool.start()
         self.catalog.start()
         self.ask(self.assembler.start())
+        self.placing.start()
+        self.pump()
         return self
 
     def pump(self) -> None:
@@ -586,7 +598,7 @@ class Server:
         """A graceful stop, to the end."""
 
         async def stop() -> None:
-            for each in (self.uploads, self.assembler, self.spool, self.catalog, self.pool):
+            for each in (self.uploads, self.assembler, self.placing, self.spool, self.catalog, self.pool):
                 await each.stop()
 
         assert self.ask(stop()).done or self.machine.down

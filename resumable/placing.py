@@ -1,0 +1,102 @@
+"""Where finished files go, as an operator says it, and what is written beside them. Pure.
+
+One reason to change: what may decide a file's place, or stand in its sidecar.
+
+Invariant: whatever a client sends, a path that is planned is relative, has no empty segment and none that begins with a
+dot, no control or invisible character, and no name that exceeds `MAX_NAME` or is a sidecar's.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+from resumable.hooks import view
+from resumable.interfaces import Place, Upload
+from resumable.remotes import keys
+from resumable.spool.names import SIDECAR, fitted
+from resumable.spool.placing import Collision, Rules
+
+#: The place directory, in the upload directory, where none is named; no upload's id is that short.
+DIRECTORY = "finished"
+
+_FLAGS = ("place", "place_dir", "place_collision", "place_file_mode", "place_dir_mode", "sidecar")
+
+
+@frozen
+class PlaceSettings:
+    """``template`` None: files stay under their ids; what was placed before is still found in ``directory``."""
+
+    directory: Path
+    template: keys.KeyTemplate | None = None
+    rules: Rules = field(factory=Rules)
+    sidecar: bool = False
+
+    def planned(self, upload: Upload) -> Place | None:
+        """Where an upload that is finished now is to go; None: nowhere else."""
+        if self.template is None or upload.is_partial:
+            return None
+        seen = view(upload)
+        path = self.template.render(upload.id, upload.finished_at or 0.0, seen.metadata, upload.owner or "")
+        return Place("/".join(safe_name(each) or upload.id for each in path.split("/")))
+
+
+def place_settings(found: dict[str, Any], upload_dir: Path) -> PlaceSettings:
+    """Takes what the options say of it out of ``found``. Raises ValueError, in one line for the operator."""
+    template, directory, collision, file_mode, directory_mode, sidecar = (found.pop(flag) for flag in _FLAGS)
+    return PlaceSettings(
+        directory or upload_dir / DIRECTORY,
+        None if template is None else parse(template),
+        Rules(Collision(collision), file_mode, directory_mode),
+        sidecar,
+    )
+
+
+def parse(template: str) -> keys.KeyTemplate:
+    """The template of a place. Raises BadTemplate, a ValueError."""
+    parsed = keys.parse(template, what="--place", owner=True)
+    if any(each.startswith(".") for each in template.split("/")):
+        raise keys.BadTemplate("--place: no segment may begin with a dot")
+    return parsed
+
+
+def safe_name(name: str) -> str:
+    """What one segment of a rendered template may be called; empty when nothing is left."""
+    name = fitted(name.lstrip(". "))
+    if name.lower().endswith(SIDECAR):  # what describes a file is never a client's
+        name = f"{name[: -len(SIDECAR)]}_{name[1 - len(SIDECAR) :]}"
+    return name
+
+
+def sidecar(upload: Upload, path: str) -> bytes:
+    """What is known of an upload, as JSON; ``path``: of its file, below the place directory."""
+    said: dict[str, object] = {
+        "id": upload.id,
+        "path": path,
+        "size": upload.offset,
+        "metadata": {name: _text(value) for name, value in view(upload).metadata.items()},
+        "created_at": _time(upload.created_at),
+        "finished_at": _time(upload.finished_at or upload.created_at),
+    }
+    if upload.owner is not None:
+        said["owner"] = upload.owner
+    if upload.partials:
+        said["partials"] = list(upload.partials)
+    return json.dumps(said, ensure_ascii=False, indent=2).encode("utf-8", "replace") + b"\n"
+
+
+def _text(value: bytes) -> str | Mapping[str, str]:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": b64encode(value).decode()}
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
