@@ -52,6 +52,7 @@ from resumable.uploads.assembly import Assembler
 from resumable.uploads.engine import Engine, Limits
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.janitor import Janitor
+from resumable.uploads.placing import Placing
 from resumable.uploads.questions import Questions
 from resumable.uploads.recovery import recover
 from resumable.uploads.roles import JANITOR, REPLICATION, LocalRoles
@@ -116,6 +117,7 @@ class UploadService(Service):
         )
         self._janitor = Janitor(self.engine)
         self._assembler = Assembler(self.engine, self._janitor)
+        self.engine.places = self._placing = Placing(self.engine, self._janitor, self._pool, settings.placing)
         self._tier: RemoteTier | None = None
         if settings.remotes:
             self._tier = RemoteTier(settings, reactor, self._spot())
@@ -264,7 +266,11 @@ class UploadService(Service):
         if opened.set_aside is not None:
             log.error("the catalog was damaged; what could be read was recovered", **_fields(opened))
         asks = self.engine.questions.asks(QuestionKind.FINISH)
-        found = recover(self._catalog, opened, self._spool, self.engine.boot_id, self.engine.wall(), asks=asks)
+        found = recover(
+            *(self._catalog, opened, self._spool, self.engine.boot_id, self.engine.wall()),
+            asks=asks,
+            planned=self._placing.planned,
+        )
         log.info(
             "upload directory ready: {adopted} uploads moved on, {orphans} orphans, {lost} lost",
             adopted=found.adopted,
@@ -357,6 +363,7 @@ class UploadService(Service):
             abort.cancel()
         await self.access.stop()
         await self._assembler.stop()
+        await self._placing.stop()
         if self._tier is not None:
             await self._tier.stop()
         if self._desk is not None:
@@ -389,6 +396,8 @@ def makeService(options: Options) -> UploadService:
     parent = getattr(options, "parent", None) or {}
     try:
         startup.check_directory(str(settings.upload_dir))
+        if settings.placing.template is not None:
+            startup.check_places(str(settings.upload_dir), str(settings.placing.directory))
         startup.check_ports(settings.listen)
         startup.check_ports(settings.admin_listen, startup.ADMIN_LISTEN)
         service = UploadService(settings, reactor, daemonised=not parent.get("nodaemon", True))

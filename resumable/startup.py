@@ -16,6 +16,7 @@ import stat
 import tempfile
 from collections.abc import Sequence
 
+from resumable.protocol import ids
 from resumable.spool import Disk, IDisk
 from resumable.spool.files import OWN
 from resumable.spool.lock import DirectoryInUse, DirectoryLock, file_system
@@ -58,6 +59,27 @@ def check_directory(path: str) -> None:
     lock = lock_of(path)
     take_lock(lock, path)
     lock.release()
+
+
+def check_places(upload_dir: str, path: str) -> None:
+    """Finished files can be given names below ``path``, which exists or can be made. Raises StartupError."""
+    own, real, uploads = os.path.join(upload_dir, OWN), os.path.realpath(path), os.path.realpath(upload_dir)
+    beneath = os.path.relpath(real, uploads)
+    if beneath.split(os.sep)[0] in (".", OWN) or ids.valid(beneath) or f"{uploads}{os.sep}".startswith(real + os.sep):
+        raise StartupError(
+            f"Finished files can't be placed in {path}, beside the server's own: choose another with --place-dir."
+        )
+    try:
+        make_directories(path, Disk())
+        with tempfile.NamedTemporaryFile(dir=own) as file:
+            linked = os.path.join(path, f".{os.path.basename(file.name)}")
+            os.link(file.name, linked)
+            os.unlink(linked)
+    except OSError as error:
+        reason = f"can't be written ({error.strerror}): choose another with --place-dir, or make it writable"
+        if error.errno in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP):
+            reason = "is on another file system than the uploads, or on one without hard links: choose --place-dir anew"
+        raise StartupError(f"The directory for finished files, {path}, {reason}.") from error
 
 
 def make_directories(path: str, disk: IDisk) -> None:

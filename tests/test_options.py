@@ -19,6 +19,7 @@ from resumable.option_table import MAIN, OPTIONS
 from resumable.options import Options, Settings
 from resumable.placing import PlaceSettings
 from resumable.remotes.urls import RemoteSpec
+from resumable.spool.placing import Collision, Rules
 
 
 def parse(*flags: str, **environ: str) -> Settings:
@@ -476,3 +477,29 @@ def test_version_names_the_package(capsys):
         parse("--version")
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith(f"resumable {__version__} (Twisted ")
+
+
+def test_places_are_set_by_their_options(tmp_path):
+    flags = ["--place", "{date}/{metadata[filename]}", "--place-collision", "Refuse", "--place-file-mode", "0640"]
+    found = parse("--upload-dir", str(tmp_path), *flags, "--place-dir-mode", "2750", "--sidecar").placing
+    assert found.template is not None and found.directory == tmp_path / "finished" and found.sidecar
+    assert found.rules == Rules(Collision.REFUSE, 0o640, 0o2750)
+    assert parse("--place", "{id}", RESUMABLE_PLACE_DIR="/srv/x").placing.directory == Path("/srv/x")
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--place", "{date}"], "{id}"),
+        (["--place", "../{id}"], "segment"),
+        (["--place-file-mode", "240"], "readable"),
+        (["--place-file-mode", "755"], "executable"),
+        (["--place-file-mode", "rw-r--r--"], "640"),
+        (["--place-dir-mode", "550"], "750"),
+        (["--place-dir-mode", "99"], "750"),
+        (["--place-collision", "overwrite"], "number"),
+        (["--place", "{id}", "--local", "drop", "--remote", "memory://a"], "contradict"),
+    ],
+)
+def test_places_that_can_not_be_are_refused(flags, word):
+    assert word in refusal(*flags)

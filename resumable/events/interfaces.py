@@ -28,6 +28,7 @@ class EventKind(enum.Enum):
     FINISHED = "finished"
     STORED = "stored"
     FAILED = "failed"
+    PLACED = "placed"
     TERMINATED = "terminated"
     EXPIRED = "expired"
 

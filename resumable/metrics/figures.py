@@ -162,6 +162,8 @@ class Figures(Collector):
         counts, holds = self._sources.counts, self._sources.holds
         yield "uploads_created_total", _one(counts.created)
         yield "uploads_finished_total", _one(counts.finished)
+        yield "uploads_placed_total", _one(counts.placed)
+        yield "placing_failures_total", _one(counts.not_placed)
         yield "uploads_gone_total", {(gone.value,): counts.gone[gone] for gone in Gone}
         yield "appends", _one(holds.count)
         yield "holds_taken_over_total", _one(holds.takeovers)

@@ -35,6 +35,8 @@ _ALL: Final = (
     # Uploads
     ("uploads_created_total", "counter", "Uploads that were made"),
     ("uploads_finished_total", "counter", "Uploads that have got their last byte"),
+    ("uploads_placed_total", "counter", "Finished uploads whose files have got their places (--place)"),
+    ("placing_failures_total", "counter", "Attempts to place a finished file that have failed"),
     ("uploads_stored_total", "counter", "Uploads that every required remote has got"),
     ("uploads_gone_total", "counter", "Uploads that were terminated, have expired or were lost", "reason"),
     ("appends", "gauge", "Requests that hold an upload at the moment"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from resumable import option_values as values
 from resumable.option_table.option import Option
 
-EVENTS = ("created", "progress", "finished", "stored", "failed", "terminated", "expired")
+EVENTS = ("created", "progress", "finished", "placed", "stored", "failed", "terminated", "expired")
 QUESTIONS = ("before-create", "before-append", "before-finish", "before-terminate")
 
 HOOKS: tuple[Option, ...] = (
@@ -35,7 +35,7 @@ HOOKS: tuple[Option, ...] = (
     Option(
         "hook-events",
         "NAMES",
-        "created,finished,stored,failed,terminated,expired",
+        "created,finished,placed,stored,failed,terminated,expired",
         "what hooks are told",
         "`progress` can be added, and is best effort. What isn't named is dropped.",
         values.choices(*EVENTS),

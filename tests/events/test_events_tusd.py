@@ -98,6 +98,7 @@ def test_an_event_that_no_request_caused_has_an_empty_one():
         (EventKind.TERMINATED, "post-terminate"),
         (EventKind.STORED, None),
         (EventKind.FAILED, None),
+        (EventKind.PLACED, None),
         (EventKind.EXPIRED, None),
     ],
 )

@@ -282,6 +282,7 @@ def test_the_status_of_an_upload_is_json(client: Client) -> None:
         "expires_at": "2023-11-14T23:13:20.000Z",
         "metadata": {"filename": "ä.txt", "blob": {"base64": "/w=="}},
         "local": "here",
+        "placed": None,
         "replicas": [
             {
                 "remote": "far",
