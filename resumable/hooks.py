@@ -70,7 +70,7 @@ class Answer:
 class Changes:
     """What a new upload gets instead of what it would; None leaves it. ``metadata`` replaces all of it.
 
-    ``key``: its name in the remotes, as it is. ``remotes``: only these, by name.
+    ``key``: its name in the remotes, as it is, and its file's place here, if files get one. ``remotes``: only these.
     """
 
     id: str | None = None

@@ -44,7 +44,11 @@ class PlaceSettings:
             return None
         seen = view(upload)
         path = self.template.render(upload.id, upload.finished_at or 0.0, seen.metadata, upload.owner or "")
-        return Place("/".join(safe_name(each) or upload.id for each in path.split("/")))
+        return _safe_place(path, upload.id)
+
+    def chosen(self, upload: Upload, key: str) -> Place | None:
+        """Where a new upload is to go for which a hook has chosen a key; None: nowhere else."""
+        return None if self.template is None or upload.is_partial else _safe_place(key, upload.id)
 
 
 def place_settings(found: dict[str, Any], upload_dir: Path) -> PlaceSettings:
@@ -89,6 +93,10 @@ def sidecar(upload: Upload, path: str) -> bytes:
     if upload.partials:
         said["partials"] = list(upload.partials)
     return json.dumps(said, ensure_ascii=False, indent=2).encode("utf-8", "replace") + b"\n"
+
+
+def _safe_place(path: str, upload_id: str) -> Place:
+    return Place("/".join(safe_name(each) or upload_id for each in path.split("/")))
 
 
 def _text(value: bytes) -> str | Mapping[str, str]:

@@ -155,9 +155,10 @@ class Creation:
         visit.add(granted)
         changes = visit.changes = granted.changes
         sizes = [size for size in (upload.max_size, changes.max_size) if size is not None]
+        upload = evolve(upload, id=changes.id or upload.id)
         return evolve(
             upload,
-            id=changes.id or upload.id,
+            place=None if changes.key is None else self._engine.places.chosen(upload, changes.key),
             metadata=upload.metadata if granted.raw_metadata is None else granted.raw_metadata or None,
             max_size=min(sizes, default=None),
         )

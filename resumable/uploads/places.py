@@ -20,6 +20,9 @@ class IPlaces(Interface):
     def planned(upload: Upload) -> Place | None:
         """Where an upload is to go whose finish is about to be recorded; None: it stays under its id."""
 
+    def chosen(upload: Upload, key: str) -> Place | None:
+        """Where a new upload is to go for which a hook has chosen that key; None: as any other."""
+
     def wake(upload_id: str) -> None:
         """This upload is finished, and has a place to go to: see to it."""
 
@@ -38,6 +41,9 @@ class NoPlaces:
     """Files stay under their ids."""
 
     def planned(self, upload: Upload) -> Place | None:
+        return None
+
+    def chosen(self, upload: Upload, key: str) -> Place | None:
         return None
 
     def wake(self, upload_id: str) -> None: ...

@@ -66,6 +66,9 @@ class Placing:
     def planned(self, upload: Upload) -> Place | None:
         return self._settings.planned(upload)
 
+    def chosen(self, upload: Upload, key: str) -> Place | None:
+        return self._settings.chosen(upload, key)
+
     def wake(self, upload_id: str) -> None:
         if len(self._queue) < QUEUE:
             self._queue.append(upload_id)

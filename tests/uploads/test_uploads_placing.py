@@ -11,15 +11,18 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
+from resumable.hooks import Changes, Granted, QuestionKind
 from resumable.interfaces import FactKind, Place
 from resumable.placing import PlaceSettings, parse
 from resumable.protocol import metadata
 from resumable.protocol.errors import Gone, NotFound
 from resumable.spool.names import SIDECAR
 from resumable.spool.placing import Collision, Rules
+from resumable.uploads.questions import Questions
 from resumable.uploads.status import State
 from tests.uploads.facts import told
 from tests.uploads.harness import LONG, PLACED, UPLOADS, FakeBody, FakeReplication, content, pattern
+from tests.uploads.test_uploads_hooks import FakeHooks
 
 DATA = b"0123456789"
 FOREIGN = b"somebody else's"
@@ -131,10 +134,6 @@ def test_a_final_is_placed_and_its_partials_are_not(serve):
 
 
 def test_one_that_a_hook_has_to_agree_to_is_placed_once_it_has(serve):
-    from resumable.hooks import Granted, QuestionKind
-    from resumable.uploads.questions import Questions
-    from tests.uploads.test_uploads_hooks import FakeHooks
-
     later = Deferred()
     server = serve(placing=wanted(), questions=Questions(FakeHooks(QuestionKind.FINISH, finish=[later])))
     upload_id = server.create(len(DATA), metadata=named("x")).value.id
@@ -213,6 +212,19 @@ def test_the_place_is_the_one_that_was_recorded_whatever_the_template_says_now(s
 
 
 # -- failures
+
+
+@pytest.mark.parametrize(("key", "path"), [("a/b.pdf", "a/b.pdf"), ("a/.b/x.info.json", "a/b/x_info.json")])
+@pytest.mark.parametrize("placing", [wanted(), None], ids=["with a template", "without"])
+def test_a_hook_that_chooses_the_key_chooses_the_place(serve, key, path, placing):
+    server = serve(placing=placing, questions=Questions(FakeHooks(create=[Granted(Changes(key=key))])))
+    upload_id = server.create(len(DATA), metadata=named("x")).value.id
+    server.sweep()
+    server.patch(upload_id, 0, DATA)
+    assert placed(server.disk) == ({path: DATA} if placing else {})
+    server.delete(upload_id)
+    partial = server.upload(DATA, partial=True)
+    assert placed(server.disk) == {} and server.content(partial) == DATA
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
