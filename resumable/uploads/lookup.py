@@ -56,8 +56,7 @@ class Lookup:
             raise answer from error
 
     async def read(self, upload_id: str) -> tuple[Upload, Reader]:
-        """A finished upload and its open file, wherever that is; NotFound while it isn't finished, Elsewhere when it isn't
-        here any more."""
+        """A finished upload and its open file, wherever that is here. Raises NotFound: not finished, Elsewhere."""
         upload = await present(self._engine, upload_id)
         if not upload.finished:
             raise NotFound("The upload is not finished.")

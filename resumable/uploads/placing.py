@@ -95,16 +95,9 @@ class Placing:
 
     async def _work(self) -> None:
         try:
-            placed = 0
             while (self._queue or self._all) and not self._stopping:
-                if self._queue:
-                    ids = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
-                    placed += await self._locked(ids)
-                else:
-                    self._all = False
-                    placed += await self._place_all()
-            if placed:
-                await self._janitor.reclaim()
+                if await self._place_some() and not self._queue:
+                    await self._janitor.reclaim()  # others may come meanwhile
         except (CatalogUnavailable, Stopped) as error:
             log.warn("placing files goes on with the next round: {reason}", reason=str(error))
         except Exception:
@@ -113,6 +106,12 @@ class Placing:
             working, self._working = self._working, None
             assert working is not None, "it says that this runs"
             working.callback(None)
+
+    async def _place_some(self) -> int:
+        if not self._queue:
+            self._all = False
+            return await self._place_all()
+        return await self._locked([self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))])
 
     async def _place_all(self) -> int:
         """Whatever waits, once."""

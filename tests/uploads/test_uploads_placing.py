@@ -272,6 +272,20 @@ def test_many_that_finish_at_once_are_placed_all(serve, monkeypatch):
     assert server.names() == {"finished"}
 
 
+@pytest.mark.parametrize("turns", range(0, 30, 2))
+def test_one_that_finishes_while_another_is_placed_does_not_wait_for_a_round(serve, turns):
+    server = serve(placing=wanted("{id}"))
+    ids = [server.create(len(DATA)).value.id for _ in range(2)]
+    for upload_id in ids:
+        server.uploads.append(upload_id, *_append())
+        for _ in range(turns):
+            if server.clock.calls:
+                server.turn()
+    server.pump()
+    assert placed(server.disk) == dict.fromkeys(ids, DATA)
+    assert server.names() == {"finished"}
+
+
 # -- remotes
 
 
