@@ -28,7 +28,8 @@ def parse(*flags: str, **environ: str) -> Settings:
 
 
 def test_every_option_has_an_example() -> None:
-    assert {flag for flag, *_ in EXAMPLES} | {"location", "cors-credentials"} == {option.flag for option in WEB}
+    others = {"location", "cors-credentials", "disable-http2", "h2c"}
+    assert {flag for flag, *_ in EXAMPLES} | others == {option.flag for option in WEB}
 
 
 @pytest.mark.parametrize(("flag", "text", "value"), EXAMPLES)
@@ -45,6 +46,15 @@ def test_any_header_is_written_as_a_star() -> None:
 def test_the_form_of_the_location_is_a_flag_and_a_variable() -> None:
     assert parse("--location", "path").location == "path"
     assert parse(RESUMABLE_LOCATION="absolute").location == "absolute"
+
+
+def test_http2_is_a_flag_and_a_variable_and_h2c_another() -> None:
+    assert [(each.http2, each.h2c) for each in (parse(), parse("--disable-http2", "--h2c"))] == [
+        (True, False),
+        (False, True),
+    ]
+    assert not parse(RESUMABLE_DISABLE_HTTP2="yes").http2
+    assert parse(RESUMABLE_H2C="yes").h2c
 
 
 def test_credentials_go_with_origins_that_are_named() -> None:
