@@ -87,6 +87,7 @@ class Settings:
     status_path: str | None
     admin_listen: tuple[str, ...]
     admin_token_file: Path | None
+    admin_on_public: bool
     ready_remotes: str
     log_format: str
     log_level: str
@@ -302,6 +303,8 @@ def check_together(settings: Settings) -> None:
         raise usage.UsageError(f"--local {settings.local} and --place contradict each other: what is placed stays")
     if settings.tls_client_ca and not any(each.startswith(("ssl:", "haproxy:ssl:")) for each in settings.listen):
         raise usage.UsageError("--tls-client-ca needs --tls-cert or --listen ssl:...: there is no TLS without")
+    if settings.admin_on_public and (settings.base_path + "/").startswith("/admin/"):
+        raise usage.UsageError("--admin-on-public needs another --base-path: under /admin/ is the admin API")
     if settings.retry_delay > settings.retry_delay_max:
         raise usage.UsageError("--retry-delay is longer than --retry-delay-max")
 

@@ -27,6 +27,7 @@ from resumable.access.build import Access, build
 from resumable.access.secret import AccessProblem
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.digests import ALGORITHMS
+from resumable.events.counts import HookCounts
 from resumable.hooking import desk_of
 from resumable.hooks import QuestionKind
 from resumable.http.cors import Cors
@@ -140,6 +141,7 @@ class UploadService(Service):
         origin = Origin(
             settings.base_path, settings.public_url, settings.trusted_proxies, settings.location == "absolute"
         )
+        entry = Entry(origin, self.access.guard, self.access.rates)
         tus = TusResource(
             self.uploads,
             origin=origin,
@@ -148,7 +150,7 @@ class UploadService(Service):
             max_size=settings.max_size,
             downloads=self._downloads() if settings.download else None,
             status_path=settings.status_path,
-            entry=Entry(origin, self.access.guard, self.access.rates),
+            entry=entry,
             visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
         )
         self._sight = Sight(
@@ -163,12 +165,14 @@ class UploadService(Service):
                 space=self.engine.space,
                 counts=self.engine.counts,
                 uploads=self.uploads,
+                hook_counts=HookCounts() if self._desk is None else self._desk.counts,
                 wall=self.engine.wall,
                 replication=None if self._tier is None else self._tier.replication,
             ),
         )
+        root = Root(tus, settings.base_path, self._sight.readiness)
         self.site = StreamingSite(
-            Root(tus, settings.base_path, self._sight.readiness),
+            root,
             reactor=reactor,
             network_timeout=settings.network_timeout,
             min_rate=settings.min_rate,
@@ -178,7 +182,7 @@ class UploadService(Service):
             h2c=settings.h2c,
         )
         self.listeners = self._listeners(settings.listen, lambda _: self.site)
-        self._sight.serve(self.site)
+        self._sight.serve(self.site, root, entry)
         self.admin_listeners = self._listeners(settings.admin_listen, self._sight.site_at, startup.ADMIN_LISTEN)
         self._loops = [
             LoopingCall(self._tick),

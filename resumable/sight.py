@@ -17,12 +17,15 @@ from twisted.logger import LogLevel, globalLogPublisher
 from resumable import __version__
 from resumable.access.secret import AccessProblem, Secret, read_secret
 from resumable.catalog.sqlite import SqliteCatalog
+from resumable.events.counts import HookCounts
 from resumable.http.admin import Admin, Desk
-from resumable.http.clearance import Anybody, Bearer
+from resumable.http.clearance import Anybody, Bearer, Guarded
 from resumable.http.dead import DeadEvents
+from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.overview import Overview, Parts
 from resumable.http.readiness import Check, Readiness
+from resumable.http.root import Root
 from resumable.http.streaming import StreamingSite
 from resumable.http.watch import Watch
 from resumable.interfaces import CatalogUnavailable
@@ -60,6 +63,7 @@ class Seen:
     counts: Counts
     wall: Callable[[], float]
     uploads: Uploads
+    hook_counts: HookCounts
     replication: Replication | None = None
 
 
@@ -76,11 +80,16 @@ class Sight:
         self.watch = Watch(origin, secrets.token_hex(4), level)
         self.readiness = Readiness(self._checks(), reactor)
         self._token = _token(settings)
+        self._census = Census(seen.catalog.listing, reactor, seen.wall)
         self._sites: dict[bool, StreamingSite] = {}
 
-    def serve(self, site: StreamingSite) -> None:
-        """Make what operators are answered by; ``site`` is the one for uploads."""
+    def serve(self, site: StreamingSite, root: Root, entry: Entry) -> None:
+        """Make what operators are answered by; ``site`` is the one for uploads. Raises StartupError."""
         desk = self._desk(site)
+        if self._settings.admin_on_public:
+            if entry.guard is None:
+                raise StartupError("--admin-on-public needs a way to tell who is an admin: see --admin")
+            root.admin = Admin(desk, Guarded(entry)).tree
         for private, clearance in ((True, Anybody()), (False, Bearer(self._token))):
             self._sites[private] = StreamingSite(Admin(desk, clearance).resource, reactor=self._reactor)
 
@@ -103,7 +112,6 @@ class Sight:
         seen, hooks = self._seen, self._settings.hooks.deliverers
         outbox, lanes = seen.catalog.outbox, {} if seen.replication is None else seen.replication.lanes
         lags = Lags(lanes, seen.catalog.replicas, self._reactor, seen.wall) if lanes else None
-        census = Census(seen.catalog.listing, self._reactor, seen.wall)
         operators = Operators(seen.uploads, seen.catalog.listing, lanes)
         parts = Parts(
             version=__version__,
@@ -112,7 +120,7 @@ class Sight:
             engine=seen.uploads.engine,
             budget=seen.budget,
             disk=self._disk,
-            census=census,
+            census=self._census,
             readiness=self.readiness,
             lanes=lanes,
             lags=lags,
@@ -146,7 +154,9 @@ class Sight:
             outbox=seen.catalog.outbox,
             delay=self._delay,
             troubles=self._troubles,
+            census=self._census,
             hooks=self._settings.hooks.deliverers,
+            hook_counts=seen.hook_counts,
             replication=seen.replication,
             lags=lags,
         )

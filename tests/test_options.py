@@ -82,6 +82,7 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
         tls_client_ca=None,
         tls_client_optional=False,
         admin_token_file=None,
+        admin_on_public=False,
         admin_listen=(f"unix:address={tmp_path}/uploads/.resumable/admin.sock:mode=600:lockfile=0",),
         ready_remotes="none",
         log_format="text",

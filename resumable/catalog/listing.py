@@ -20,8 +20,8 @@ from resumable.catalog.schema import LIMIT, NEEDS_EXPIRY
 from resumable.interfaces import ReplicaState
 from resumable.listing import Counted, Filter, Found, IListing, Parked, State
 
-ROWS: Final = 2000
-"""Rows of one job: a few milliseconds."""
+ROWS: Final = 500
+"""Rows of one job: a millisecond or two, as commits wait for it."""
 
 _STATE: Final = """CASE WHEN gone IS NOT NULL THEN 'gone' WHEN stored_at IS NOT NULL THEN 'stored'
     WHEN finished_at IS NOT NULL THEN 'finished' WHEN partials IS NOT NULL THEN 'assembling' ELSE 'uploading' END"""

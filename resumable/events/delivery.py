@@ -21,7 +21,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from resumable.events.bounded import in_time
-from resumable.events.guards import Count, count_nothing, log_failure
+from resumable.events.counts import Count, count_nothing
+from resumable.events.guards import log_failure
 from resumable.events.interfaces import EventKind, HookFailed, IHook
 from resumable.events.letterbox import event_of
 from resumable.events.pacing import Delivery, Outage, Pace
@@ -180,17 +181,17 @@ class Courier:
         return result
 
     async def _send(self, letter: Letter) -> None:
-        kind, event = letter.fact.kind.value, event_of(letter)
+        kind, event, began = letter.fact.kind.value, event_of(letter), self._clock.seconds()
         REQUEST.set("" if event.request is None else event.request.id)
         try:
             await in_time(self._clock, self._delivery.timeout, self._hook.deliver, event)
         except CancelledError:
             self._release([letter])
         except Exception as error:
-            self._count(self.name, kind, "failed")
+            self._count(self.name, kind, "failed", self._clock.seconds() - began)
             await self._failed(letter, error)
         else:
-            self._count(self.name, kind, "ok")
+            self._count(self.name, kind, "ok", self._clock.seconds() - began)
             self._arrive(letter)
             self._pace.not_before = 0.0
             if self._outage.over():

@@ -16,8 +16,9 @@ from twisted.internet.interfaces import IReactorTime
 
 from resumable.events import entry_hook
 from resumable.events.command_hook import Command, CommandHook
+from resumable.events.counts import HookCounts
 from resumable.events.delivery import Courier
-from resumable.events.guards import Count, Guard, Guards, count_nothing
+from resumable.events.guards import Guard, Guards
 from resumable.events.http_hook import HttpHook
 from resumable.events.interfaces import EventKind, IGuard, IHook, IWatcher
 from resumable.events.post import Poster, Posting
@@ -49,15 +50,18 @@ class Means:
     path_of: Callable[[str], str]
     stop_upload: Callable[[str, Refused], None]
     remotes: Collection[str] | None = None
-    count: Count = count_nothing
+    counts: HookCounts = field(factory=HookCounts)
 
 
 class Desk:
-    """``hooks`` and ``progress`` are for the use cases. Raises BadHookTarget, BadHook, ValueError when it is made."""
+    """``hooks`` and ``progress`` are for the use cases, ``counts`` for figures.
+
+    Raises BadHookTarget, BadHook, ValueError when it is made."""
 
     def __init__(self, settings: HookSettings, means: Means, outbox: IOutbox) -> None:
         self._settings = settings
         self._means = means
+        self.counts = means.counts
         self._http = Http(means.reactor, clock=means.clock, policy=settings.policy)
         self._made: dict[HookTarget, Any] = {}
         told = [(target.name, self._make(target, IHook)) for target in settings.told]
@@ -66,7 +70,7 @@ class Desk:
         if EventKind.PROGRESS not in settings.events:
             watching = []
         kinds = settings.events - {EventKind.PROGRESS}
-        common: dict[str, Any] = {"clock": means.clock, "wall": means.wall, "count": means.count}
+        common: dict[str, Any] = {"clock": means.clock, "wall": means.wall, "count": means.counts.add}
         self._couriers = {
             name: Courier(name, hook, outbox, rng=means.rng, delivery=settings.delivery, kinds=kinds, **common)
             for name, hook in told

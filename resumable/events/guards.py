@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from resumable.events.bounded import in_time
+from resumable.events.counts import Count, count_nothing
 from resumable.events.interfaces import Allow, HookFailed, IGuard, Question, Refuse
 from resumable.events.verdicts import REFUSED, check, encoded_metadata
 from resumable.hooks import Answer, Changes, Granted, IHooks, QuestionKind, RequestView, UploadView
@@ -28,12 +29,6 @@ log = Logger()
 
 SHORTEST = 256
 TEXT = "text/plain; charset=utf-8"
-
-Count = Callable[[str, str, str], None]
-"""Called with the hook's name, the kind of event or question, and ``ok``, ``refused`` or ``failed``."""
-
-
-def count_nothing(hook: str, kind: str, outcome: str) -> None: ...
 
 
 @frozen
@@ -98,22 +93,22 @@ class Guards:
         return Granted(changes, answer, None if changes.metadata is None else upload.raw_metadata)
 
     async def _ask(self, guard: Guard, question: Question) -> Allow:
-        kind = question.kind
+        kind, began = question.kind, self._clock.seconds()
         try:
             said = await in_time(self._clock, self._patience.within, guard.hook.ask, question)
             verdict = check(said, kind, self._remotes)
         except CancelledError:
             raise
         except Exception as error:
-            self._count(guard.name, kind.value, "failed")
+            self._count(guard.name, kind.value, "failed", self._clock.seconds() - began)
             log_failure(guard.name, kind.value, question.upload.id, error)
             raise Unavailable(
                 "The server can't decide at the moment whether to allow this.", self._patience.retry_after
             ) from error
         if isinstance(verdict, Refuse):
-            self._count(guard.name, kind.value, "refused")
+            self._count(guard.name, kind.value, "refused", self._clock.seconds() - began)
             raise refused(verdict)
-        self._count(guard.name, kind.value, "ok")
+        self._count(guard.name, kind.value, "ok", self._clock.seconds() - began)
         return verdict
 
 

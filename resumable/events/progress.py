@@ -15,7 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from resumable.events.bounded import in_time
-from resumable.events.guards import Count, count_nothing, log_failure, refused
+from resumable.events.counts import Count, count_nothing
+from resumable.events.guards import log_failure, refused
 from resumable.events.interfaces import Event, EventKind, IWatcher
 from resumable.events.verdicts import check_stop
 from resumable.hooks import IProgress, RequestView, UploadView
@@ -98,15 +99,15 @@ class Progress:
         return result
 
     async def _tell(self, watcher: Watcher, event: Event) -> None:
-        kind = event.kind.value
+        kind, began = event.kind.value, self._clock.seconds()
         try:
             said = check_stop(await in_time(self._clock, self._timeout, watcher.hook.watch, event))
         except CancelledError:
             return
         except Exception as error:
-            self._count(watcher.name, kind, "failed")
+            self._count(watcher.name, kind, "failed", self._clock.seconds() - began)
             log_failure(watcher.name, kind, event.upload.id, error)
             return
-        self._count(watcher.name, kind, "refused" if said else "ok")
+        self._count(watcher.name, kind, "refused" if said else "ok", self._clock.seconds() - began)
         if said is not None:
             self._stop(event.upload.id, refused(said))

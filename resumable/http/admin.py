@@ -104,9 +104,8 @@ class Admin:
     @app.route("/v1/uploads", methods=["GET"])
     async def uploads(self, request: StreamingRequest) -> bytes:
         wanted = query.wanted(await self._asked(request, Action.LIST, *query.FILTERS))
-        page = await self._operators.page(wanted.filter, wanted.place, wanted.limit, wanted.newest)
-        found = [status.full(each) for each in page.statuses]
-        return answers.respond(request, {"uploads": found, "next": query.cursor(page.place)})
+        page = await self._operators.page(wanted.filter, wanted.place, wanted.limit, wanted.newest, status.line)
+        return answers.respond_page(request, "uploads", page.shown, query.cursor(page.place))
 
     @app.route("/v1/uploads/<upload_id>", methods=["GET"])
     async def upload(self, request: StreamingRequest, upload_id: str) -> bytes:

@@ -7,16 +7,26 @@ a browser. Times are RFC 3339 in UTC.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from resumable.http.streaming import StreamingRequest
 
 
-def respond(request: StreamingRequest, document: object, media_type: bytes = b"application/json") -> bytes:
+def respond(request: StreamingRequest, document: object) -> bytes:
     """Set status 200 and the fields; answers the body."""
-    body = json.dumps(document, indent=2).encode() + b"\n"
+    return _respond(request, json.dumps(document, indent=2).encode() + b"\n")
+
+
+def respond_page(request: StreamingRequest, name: str, lines: Sequence[bytes], following: str | None) -> bytes:
+    """The same for a page of documents that are encoded already, each in a line of its own."""
+    page = b'{"%s": [\n%s\n], "next": %s}\n'
+    return _respond(request, page % (name.encode(), b",\n".join(lines), json.dumps(following).encode()))
+
+
+def _respond(request: StreamingRequest, body: bytes) -> bytes:
     request.setResponseCode(200)
-    request.set_field(b"content-type", media_type)
+    request.set_field(b"content-type", b"application/json")
     request.set_field(b"content-length", b"%d" % len(body))
     request.set_field(b"cache-control", b"no-store")
     request.set_field(b"x-content-type-options", b"nosniff")

@@ -41,7 +41,7 @@ class Entry:
 
     def __init__(self, origin: Origin, guard: Guard | None = None, rates: Rates | None = None) -> None:
         self._origin = origin
-        self._guard = guard
+        self.guard = guard
         self._rates = rates if rates is not None and (rates.of_requests or rates.of_bytes) else None
         #: Whether `admit` would let in anybody for everyday things: who asks need not wait for it.
         self.open = guard is None and self._rates is None
@@ -51,9 +51,9 @@ class Entry:
     ) -> Entrant:
         """Who it is that may do this. Raises what `Guard.check` does."""
         peer = self._origin.peer(request)
-        if self._guard is not None:
+        if self.guard is not None:
             ask = self._ask(request, action, upload_id, creation, peer)
-            identity = await self._guard.check(ask)
+            identity = await self.guard.check(ask)
         elif action in _FOR_ADMINS:
             raise Forbidden("You may not do this.")
         else:
@@ -67,10 +67,10 @@ class Entry:
 
     async def own(self, entrant: Entrant, partial_ids: Sequence[str]) -> None:
         """That these partial uploads are theirs. Raises BadRequest, the same as for one that isn't there."""
-        if self._guard is not None:
+        if self.guard is not None:
             for partial_id in partial_ids:
                 try:
-                    await self._guard.own(entrant.identity, partial_id)
+                    await self.guard.own(entrant.identity, partial_id)
                 except NotFound:
                     raise BadRequest(f"Upload-Concat: {partial_id} is no partial upload here.") from None
 

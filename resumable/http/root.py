@@ -1,9 +1,12 @@
-"""The resource tree: the upload collection under its base path, and whether the daemon is alive and ready.
+"""The resource tree: the upload collection under its base path, and whether the daemon is alive and ready; the admin
+API where an operator wants it here.
 
 Everything else is a problem document too, so that no page of the framework's own ever goes out.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from klein.resource import KleinResource
 from twisted.internet.defer import Deferred
@@ -18,6 +21,8 @@ from resumable.http.streaming import StreamingRequest
 from resumable.http.tus import TusResource
 from resumable.protocol.errors import NotFound, TusError
 
+ADMIN: Final = b"admin"
+
 
 class Root(Resource):
     """Sends a request to its part of the tree. ``base_path`` begins and ends with a slash."""
@@ -30,6 +35,8 @@ class Root(Resource):
         self._readiness = readiness
         self._base = [segment.encode() for segment in base_path.strip("/").split("/") if segment]
         self._klein: KleinResource = tus.app.resource()
+        #: The admin API under `ADMIN`, where it was asked for.
+        self.admin: KleinResource | None = None
 
     def render(self, request: StreamingRequest) -> bytes | int:
         try:
@@ -44,6 +51,8 @@ class Root(Resource):
             return alive(request)
         if path == [b"readyz"]:
             return self._ready(request)
+        if self.admin is not None and path[:1] == [ADMIN]:
+            return hand_over(self.admin, request, 1)
         if path[:depth] != self._base:
             raise NotFound("There is nothing at this address.")
         self._tus.prepare(request)

@@ -6,6 +6,7 @@ RFC 3339 in UTC, sizes are bytes; what isn't known is null.
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from typing import Any
 
@@ -30,6 +31,11 @@ def document(status: UploadStatus) -> dict[str, Any]:
     for name in _FOR_OPERATORS:
         del shown[name]
     return shown
+
+
+def line(status: UploadStatus) -> bytes:
+    """`full`, encoded."""
+    return json.dumps(full(status)).encode()
 
 
 def full(status: UploadStatus) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, field, frozen
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -18,10 +18,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from resumable.catalog.batches import Timing
+from resumable.events.counts import HookCounts
 from resumable.http.streaming import StreamingSite
 from resumable.http.watch import Watch
-from resumable.interfaces import CatalogUnavailable, Gone
+from resumable.interfaces import CatalogUnavailable, Gone, ReplicaState
 from resumable.letters import Depth, IOutbox
+from resumable.listing import State
 from resumable.metrics.delay import Delay
 from resumable.metrics.names import METRICS
 from resumable.metrics.remotes import Behind, Lags
@@ -30,6 +32,7 @@ from resumable.replication.engine import Replication
 from resumable.spool import Budget
 from resumable.tally import Tally
 from resumable.threads import Stopped
+from resumable.uploads.census import Census, Count
 from resumable.uploads.counts import Counts
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.space import Space
@@ -65,7 +68,9 @@ class Sources:
     outbox: IOutbox
     delay: Delay
     troubles: Troubles
+    census: Census
     hooks: Sequence[str] = ()
+    hook_counts: HookCounts = field(factory=HookCounts)
     replication: Replication | None = None
     lags: Lags | None = None
 
@@ -75,6 +80,7 @@ class _Asked:
     """What had to be asked for, as it was the last time."""
 
     disk: tuple[int, int] | None = None
+    count: Count | None = None
     lags: dict[str, Behind] = Factory(dict)
     outbox: dict[str, Depth] = Factory(dict)
 
@@ -118,13 +124,20 @@ class Figures(Collector):
         async def disk() -> None:
             asked.disk = await sources.disk()
 
+        async def census() -> None:
+            asked.count = await sources.census.known()
+
         async def lag(lags: Lags, name: str) -> None:
             asked.lags[name] = await lags.of(name)
 
         async def depth(hook: str) -> None:
             asked.outbox[hook] = await sources.outbox.depth(hook)
 
-        questions: list[Coroutine[Deferred[Any], Any, None]] = [disk(), *(depth(hook) for hook in sources.hooks)]
+        questions: list[Coroutine[Deferred[Any], Any, None]] = [
+            disk(),
+            census(),
+            *(depth(hook) for hook in sources.hooks),
+        ]
         if sources.replication is not None and sources.lags is not None:
             questions += [lag(sources.lags, name) for name in sources.replication.lanes]
         await gatherResults([Deferred.fromCoroutine(self._in_time(each)) for each in questions])
@@ -165,6 +178,8 @@ class Figures(Collector):
         yield "uploads_placed_total", _one(counts.placed)
         yield "placing_failures_total", _one(counts.not_placed)
         yield "uploads_gone_total", {(gone.value,): counts.gone[gone] for gone in Gone}
+        if self._asked.count is not None:
+            yield "uploads", {(state.value,): self._asked.count.uploads[state] for state in State}
         yield "appends", _one(holds.count)
         yield "holds_taken_over_total", _one(holds.takeovers)
 
@@ -187,6 +202,12 @@ class Figures(Collector):
         yield "remote_lag_seconds", {(name,): behind.seconds for name, behind in lags.items()}
         yield "remote_queued", {(name,): lane.queued for name, lane in lanes.items()}
         yield "remote_active", {(name,): lane.active for name, lane in lanes.items()}
+        if self._asked.count is not None:
+            found = self._asked.count.replicas
+            yield (
+                "remote_replicas",
+                {(name, state.value): found[name, state] for name in lanes for state in ReplicaState},
+            )
         yield "remote_parts_total", {(name,): lane.figures.parts for name, lane in lanes.items()}
         yield "remote_bytes_total", {(name,): lane.figures.bytes for name, lane in lanes.items()}
         yield "remote_stored_total", {(name,): lane.figures.stored for name, lane in lanes.items()}
@@ -205,6 +226,8 @@ class Figures(Collector):
         yield "outbox_dead", {(hook,): depth.dead for hook, depth in depths.items()}
         ages = {hook: 0.0 if depth.oldest is None else max(0.0, now - depth.oldest) for hook, depth in depths.items()}
         yield "outbox_age_seconds", {(hook,): age for hook, age in ages.items()}
+        yield "hook_calls_total", self._sources.hook_counts.calls
+        yield "hook_duration_seconds", {(hook,): each for hook, each in self._sources.hook_counts.seconds.items()}
 
 
 def _one(value: float | Tally) -> Values:

@@ -39,6 +39,7 @@ _ALL: Final = (
     ("placing_failures_total", "counter", "Attempts to place a finished file that have failed"),
     ("uploads_stored_total", "counter", "Uploads that every required remote has got"),
     ("uploads_gone_total", "counter", "Uploads that were terminated, have expired or were lost", "reason"),
+    ("uploads", "gauge", "Uploads by state; gone are those that are still remembered", "state"),
     ("appends", "gauge", "Requests that hold an upload at the moment"),
     ("holds_taken_over_total", "counter", "Holds that newer requests have taken from silent ones"),
     # The local tier
@@ -54,6 +55,7 @@ _ALL: Final = (
     ("remote_lag_seconds", "gauge", "Age of the oldest finished upload that the remote lacks; 0: none", "remote"),
     ("remote_queued", "gauge", "Uploads known to wait for their turn", "remote"),
     ("remote_active", "gauge", "Uploads that are being sent on", "remote"),
+    ("remote_replicas", "gauge", "Replicas by state, parked ones included", "remote state"),
     ("remote_parts_total", "counter", "Parts that were sent", "remote"),
     ("remote_bytes_total", "counter", "Bytes that were sent", "remote"),
     ("remote_stored_total", "counter", "Replicas that were finalised", "remote"),
@@ -66,6 +68,8 @@ _ALL: Final = (
     ("outbox_waiting", "gauge", "Events that wait to be delivered", "hook"),
     ("outbox_dead", "gauge", "Events that were given up, until they are replayed", "hook"),
     ("outbox_age_seconds", "gauge", "Age of the oldest event that waits; 0: none", "hook"),
+    ("hook_calls_total", "counter", "Events told and questions asked, by what came of them", "hook kind outcome"),
+    ("hook_duration_seconds", "histogram", "Time until a hook has answered, or was given up", "hook"),
     # The daemon
     ("reactor_delay_seconds", "histogram", "How late the event loop comes to what is due"),
     ("log_events_total", "counter", "Warnings and worse in the log, by level and part of the program", "level part"),

@@ -31,6 +31,15 @@ SIGHT: tuple[Option, ...] = (
         values.file,
     ),
     Option(
+        "admin-on-public",
+        "",
+        "",
+        "the admin API under `/admin/` on the ports for uploads as well, for admins",
+        "With figures. The rules of access tell who is an admin: `--admin`, or `--auth-jwt-admin-scope`. A port of its"
+        " own keeps operators apart from clients, and works while those take all connections.",
+        values.switch,
+    ),
+    Option(
         "ready-remotes",
         "none|required|all",
         "none",

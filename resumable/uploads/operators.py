@@ -7,8 +7,8 @@ operator may do something, and are told of it afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, Generic, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults
@@ -22,19 +22,20 @@ from resumable.uploads.lookup import present
 from resumable.uploads.status import UploadStatus, status_from
 from resumable.uploads.uploads import Uploads
 
-MOST_ROWS: Final = 50 * ROWS
+MOST_ROWS: Final = 200 * ROWS
 MOST_CHANGED: Final = 10_000
-AT_ONCE: Final = 100
+AT_ONCE: Final = 50
 """Uploads that are read in one job of the catalog, and made into statuses in one go."""
 
 T = TypeVar("T")
 
 
 @frozen
-class Page:
-    """``place``: where to go on, which may be before anything was found; None: there is nothing behind."""
+class Page(Generic[T]):
+    """What was ``shown``. ``place``: where to go on, which may be before anything was found; None: there is nothing
+    behind."""
 
-    statuses: Sequence[UploadStatus]
+    shown: Sequence[T]
     place: int | None
 
 
@@ -65,13 +66,15 @@ class Operators:
         self._engine: Engine = uploads.engine
         self._listing = listing
 
-    async def page(self, wanted: Filter, place: int | None, limit: int, newest: bool = False) -> Page:
-        """Up to ``limit`` of those that match, behind that place."""
-        found: list[UploadStatus] = []
+    async def page(
+        self, wanted: Filter, place: int | None, limit: int, newest: bool, show: Callable[[UploadStatus], T]
+    ) -> Page[T]:
+        """Up to ``limit`` of those that match, behind that place, as ``show`` makes them: a few at a time."""
+        found: list[T] = []
         for _ in range(MOST_ROWS // ROWS):
             some = min(AT_ONCE, limit - len(found))
             look = await self._asked(self._listing.look(wanted, place, some, newest))
-            found += [status_from(self._engine, upload, replicas) for upload, replicas in look.uploads]
+            found += [show(status_from(self._engine, upload, replicas)) for upload, replicas in look.uploads]
             place = look.place
             if place is None or len(found) == limit:
                 break

@@ -61,7 +61,7 @@ def passwords(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def daemon(passwords: Path) -> Iterator[Daemon]:
     """One with a file of passwords, and an admin."""
-    with Daemon("--auth-htpasswd", str(passwords), "--admin", "root") as it:
+    with Daemon("--auth-htpasswd", str(passwords), "--admin", "root", "--admin-on-public") as it:
         it.start()
         yield it
         assert not it.complaints(), "\n".join(it.complaints())
@@ -96,6 +96,28 @@ def test_tuspy_uploads_with_a_password_and_resumes_after_a_kill(daemon: Daemon, 
     assert set(every_verb(tus, path, EVE).values()) == {404}
     assert set(every_verb(tus, UNKNOWN_PATH, EVE).values()) == {404}
     assert tus.ask("HEAD", path, ROOT).status == 200
+
+
+def as_operator(daemon: Daemon, method: str, target: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
+    """Status and body of what is no answer to a tus client."""
+    with closing(http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=20)) as link:
+        link.request(method, target, headers=dict(fields))
+        answer = link.getresponse()
+        return answer.status, answer.read()
+
+
+def test_the_admin_api_on_a_port_for_uploads_is_for_admins(daemon: Daemon, tus: Tus) -> None:
+    path = tus.create(4, ANN)
+    target = f"/admin/v1/uploads/{path.rpartition('/')[2]}"
+    for method in ("GET", "DELETE"):
+        assert [as_operator(daemon, method, target, fields)[0] for fields in ({}, ANN, EVE)] == [401, 403, 403]
+    assert as_operator(daemon, "GET", "/admin/metrics", ANN)[0] == 403
+    assert as_operator(daemon, "DELETE", target, {**ROOT, "Origin": "https://evil.example"})[0] == 403
+    assert json.loads(as_operator(daemon, "GET", target, ROOT)[1])["owner"] == "ann"
+    assert as_operator(daemon, "DELETE", target, ROOT)[0] == 204
+    assert tus.ask("HEAD", path, ANN).status == 410
+    for spelling in ("/admin/../admin/v1/drain", "/admin//v1/drain", "//admin/v1/drain", "/ADMIN/v1/drain"):
+        assert as_operator(daemon, "PUT", spelling, ROOT)[0] == 404
 
 
 UNKNOWN_PATH = f"/files/{UNKNOWN}"

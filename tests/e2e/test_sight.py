@@ -5,6 +5,7 @@ Changes when what is shown to operators does.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from .daemon import Daemon, environment, eventually, free_port, twistd_command
+from .daemon import Daemon, environment, eventually, free_port, run_twistd, twistd_command
 from .tus import Tus, chunk, patch_head, pattern
 
 MIB = 2**20
@@ -151,6 +152,35 @@ def test_operators_are_answered_in_the_upload_directory_by_itself() -> None:
         assert b"200 OK" in at_socket(path, "/healthz")
         assert daemon.stop() == 0
         assert not path.exists()
+
+
+def test_the_admin_api_on_a_port_needs_the_token(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef\n")
+    with Watched("--admin-token-file", str(token)) as daemon, client(daemon.start()) as tus:
+        upload_id = tus.create(5).rpartition("/")[2]
+        assert daemon.look("/v1/uploads")[0] == 401
+        link = http.client.HTTPConnection("127.0.0.1", daemon.admin_port, timeout=20)
+        fields = {"Authorization": "Bearer 0123456789abcdef"}
+        link.request("GET", "/v1/uploads", headers=fields)
+        assert [each["id"] for each in json.load(link.getresponse())["uploads"]] == [upload_id]
+        link.request("POST", f"/v1/uploads/{upload_id}/stop", headers=fields)
+        assert link.getresponse().status == 204
+        link.close()
+        assert tus.ask("HEAD", f"/files/{upload_id}").status == 410
+        assert "0123456789abcdef" not in daemon.log
+
+
+def test_an_admin_api_that_anybody_could_use_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("short")
+    for flags, said in (
+        (["--admin-on-public"], "--admin"),
+        (["--admin-token-file", str(tmp_path / "token")], "at least 16 bytes"),
+        (["--admin-token-file", str(tmp_path / "nothing")], "can't be read"),
+    ):
+        listen = ["--listen", "tcp:0:interface=127.0.0.1"]
+        ended = run_twistd("-n", "--pidfile=", "resumable", *listen, *flags, cwd=tmp_path)
+        assert ended.returncode == 1 and said in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
 
 
 def test_operators_can_be_left_out() -> None:

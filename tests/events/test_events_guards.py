@@ -38,7 +38,7 @@ def make(*hooks, clock=None, kinds=frozenset(QuestionKind), counted=None, **more
         wall=lambda: 5.0,
         new_id=lambda: f"ask_{next(ids)}",
         patience=Patience(10, 7),
-        count=lambda *each: counted.append(each) if counted is not None else None,
+        count=lambda *each: counted.append(each[:3]) if counted is not None else None,
         **more,
     )
 

@@ -36,7 +36,7 @@ class Bench:
         self.progress = Progress(
             [Watcher(f"hook{n}", hook) for n, hook in enumerate(hooks)],
             lambda *each: self.stopped.append(each),
-            clock=self.clock, wall=lambda: 5.0, interval=2.0, count=lambda *each: self.counted.append(each),
+            clock=self.clock, wall=lambda: 5.0, interval=2.0, count=lambda *each: self.counted.append(each[:3]),
         )  # fmt: skip
 
 

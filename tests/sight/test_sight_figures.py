@@ -8,13 +8,15 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel
 
 from resumable.catalog.batches import Timing
-from resumable.interfaces import CatalogUnavailable, Gone
+from resumable.events.counts import HookCounts
+from resumable.interfaces import CatalogUnavailable, Gone, ReplicaState
 from resumable.letters import Depth
+from resumable.listing import Counted, State
 from resumable.metrics.delay import EVERY, Delay
 from resumable.metrics.figures import PATIENCE, Figures, Sources
 from resumable.metrics.names import KINDS, METRICS
@@ -23,6 +25,7 @@ from resumable.metrics.troubles import MOST, Troubles, part_of
 from resumable.replicas import Backlog
 from resumable.replication.settings import Figures as RemoteFigures
 from resumable.spool import Budget
+from resumable.uploads.census import Census
 from resumable.uploads.counts import Counts
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.space import Space
@@ -45,6 +48,21 @@ class Replicas:
         return succeed(self.answer)
 
 
+class Listing:
+    """Of IListing, what figures ask."""
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    def count_uploads(self, place: int | None) -> Deferred[Counted]:
+        if self.broken:
+            return fail(CatalogUnavailable("no"))
+        return succeed(Counted(uploads={State.STORED: 4, State.UPLOADING: 1}))
+
+    def count_replicas(self, place: int | None) -> Deferred[Counted]:
+        return succeed(Counted(replicas={("near", ReplicaState.PARKED): 2, ("elsewhere", ReplicaState.OPEN): 5}))
+
+
 class Rig:
     """Figures over parts of a daemon that a test sets."""
 
@@ -55,6 +73,9 @@ class Rig:
         self.depth: Any = Depth(waiting=3, dead=1, oldest=NOW - 30)
         self.disk: Any = (1000, 500)
         self.counts = Counts()
+        self.listing = Listing()
+        self.hook_counts = HookCounts()
+        self.hook_counts.add("hook", "created", "ok", 0.02)
         self.delay = Delay(self.clock)
         self.troubles = Troubles()
         self.batches = Timing()
@@ -78,7 +99,9 @@ class Rig:
                 outbox=SimpleNamespace(depth=lambda hook: succeed(self.depth)),  # type: ignore[arg-type]
                 delay=self.delay,
                 troubles=self.troubles,
+                census=Census(self.listing, self.clock, lambda: NOW),  # type: ignore[arg-type]
                 hooks=["hook"],
+                hook_counts=self.hook_counts,
                 replication=replication,
                 lags=Lags(replication.lanes, self.replicas, self.clock, lambda: NOW),  # type: ignore[arg-type]
             )
@@ -206,13 +229,14 @@ def test_without_remotes_and_hooks_there_are_no_figures_of_them() -> None:
             space=rig.space,
             budget=Budget(),
             disk=lambda: succeed((1, 1)),
+            census=Census(rig.listing, rig.clock, lambda: NOW),  # type: ignore[arg-type]
             batches=rig.batches,
             outbox=SimpleNamespace(),  # type: ignore[arg-type]
             delay=rig.delay,
             troubles=rig.troubles,
         )
     )
-    assert not [name for name in rig.values() if "remote" in name or "outbox" in name or "stored" in name]
+    assert not [name for name in rig.values() if "remote" in name or "outbox" in name or "uploads_stored" in name]
 
 
 def test_a_name_that_an_operator_chose_is_escaped() -> None:
@@ -290,3 +314,29 @@ def _failure() -> Any:
     from twisted.python.failure import Failure
 
     return Failure(RuntimeError("x"))
+
+
+def test_uploads_and_replicas_are_told_by_state() -> None:
+    values = Rig().values()
+    assert values['resumable_uploads{state="stored"}'] == 4
+    assert values['resumable_uploads{state="gone"}'] == 0
+    assert values['resumable_remote_replicas{remote="near",state="parked"}'] == 2
+    assert values['resumable_remote_replicas{remote="s3://far",state="open"}'] == 0
+    assert not [name for name in values if "elsewhere" in name], "labels are the remotes that there are"
+
+
+def test_a_catalog_that_can_not_count_leaves_the_rest() -> None:
+    rig = Rig()
+    rig.listing.broken = True
+    values = rig.values()
+    assert "resumable_appends" in values and 'resumable_uploads{state="stored"}' not in values
+
+
+def test_what_came_of_hooks_is_counted() -> None:
+    rig = Rig()
+    rig.hook_counts.add("hook", "before-create", "refused", 3.0)
+    values = rig.values()
+    assert values['resumable_hook_calls_total{hook="hook",kind="created",outcome="ok"}'] == 1
+    assert values['resumable_hook_calls_total{hook="hook",kind="before-create",outcome="refused"}'] == 1
+    assert values['resumable_hook_duration_seconds_bucket{hook="hook",le="0.025"}'] == 1
+    assert values['resumable_hook_duration_seconds_sum{hook="hook"}'] == 3.02

@@ -15,6 +15,7 @@ from resumable.startup import taken_apart
 EXAMPLES = [
     ("admin-listen", "tcp:9090:interface=127.0.0.1", ("tcp:9090:interface=127.0.0.1",)),
     ("admin-token-file", "/etc/resumable/token", Path("/etc/resumable/token")),
+    ("admin-on-public", "yes", True),
     ("ready-remotes", "required", "required"),
     ("log-format", "json", "json"),
     ("log-level", "debug", "debug"),
@@ -35,7 +36,8 @@ def test_every_option_has_an_example_above() -> None:
 @pytest.mark.parametrize(("flag", "text", "value"), EXAMPLES)
 def test_flags_and_variables_set_the_same_field(flag: str, text: str, value: object) -> None:
     field = flag.replace("-", "_")
-    assert getattr(parse(f"--{flag}", text), field) == value
+    given = [f"--{flag}"] if value is True else [f"--{flag}", text]
+    assert getattr(parse(*given), field) == value
     assert getattr(parse(**{f"RESUMABLE_{field.upper()}": text}), field) == value
 
 
@@ -87,3 +89,9 @@ def test_several_listeners() -> None:
 def test_anything_else_is_refused(flags: list[str]) -> None:
     with pytest.raises(UsageError, match=flags[0]):
         parse(*flags)
+
+
+def test_the_admin_api_and_uploads_have_paths_of_their_own() -> None:
+    with pytest.raises(UsageError, match=r"--admin-on-public.*--base-path"):
+        parse("--admin-on-public", "--base-path", "/admin/files/")
+    assert parse("--admin-on-public", "--base-path", "/administration/").admin_on_public
