@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from resumable import logs, startup, tiers
+from resumable import logs, signals, startup, tiers
 from resumable.access.build import Access, build
 from resumable.access.secret import AccessProblem
 from resumable.catalog.sqlite import SqliteCatalog
@@ -41,6 +40,7 @@ from resumable.http.visits import Visits
 from resumable.interfaces import CatalogUnavailable
 from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import Listeners
+from resumable.notify import ServiceManager
 from resumable.options import Options, Settings
 from resumable.protocol.tus import VERSION
 from resumable.sight import Seen, Sight
@@ -182,7 +182,7 @@ class UploadService(Service):
             h2c=settings.h2c,
         )
         self.listeners = self._listeners(settings.listen, lambda _: self.site)
-        self._sight.serve(self.site, root, entry)
+        self._sight.serve(self.site, root, entry, self._expiry)
         self.admin_listeners = self._listeners(settings.admin_listen, self._sight.site_at, startup.ADMIN_LISTEN)
         self._loops = [
             LoopingCall(self._tick),
@@ -193,6 +193,7 @@ class UploadService(Service):
             loop.clock = reactor
         self.log_observer: ILogObserver | None = None
         self._blind = False
+        self._manager = ServiceManager(os.environ, reactor, os.getpid, time.monotonic)
 
     def _spot(self) -> Spot:
         """What the remote tier needs of the local one."""
@@ -222,6 +223,9 @@ class UploadService(Service):
         settings = self.settings
         terms = Terms(settings.tls_client_ca, not settings.tls_client_optional, settings.trusted_proxies)
         return Listeners(self._reactor, descriptions, site_at, terms, pool=self._pool, wall=self.engine.wall, flag=flag)
+
+    def _expiry(self) -> dict[str, float]:
+        return {**self.listeners.expiry(), **self.admin_listeners.expiry()}
 
     def _access(self) -> Access:
         """Who may do what. Reads files, and raises StartupError for what is wrong with them."""
@@ -265,6 +269,7 @@ class UploadService(Service):
 
     def _open(self) -> None:
         startup.take_lock(self._lock, str(self.settings.upload_dir))
+        self._manager.starting()
         self._spool.start()
         opened = self._catalog.open()
         if opened.set_aside is not None:
@@ -296,6 +301,7 @@ class UploadService(Service):
         Deferred.fromCoroutine(self._replicate()).addErrback(self._loop_failed)
         if self._desk is not None:
             self._desk.start()
+        self._reactor.callWhenRunning(self._manager.ready)
 
     def _give_up(self, error: BaseException) -> None:
         """One line and status 1. A daemonised parent waits for an exception that isn't SystemExit."""
@@ -351,9 +357,25 @@ class UploadService(Service):
     def _loop_failed(failure: Failure) -> None:
         log.failure("background work failed", failure)
 
+    # Reload
+
+    def reload(self) -> None:
+        """Show renewed certificates; the other files that may change while it runs are looked at anyway."""
+        if self.running:
+            log.info("certificates are read anew")
+            self._manager.reloading()
+            Deferred.fromCoroutine(self._reload()).addErrback(self._loop_failed)
+
+    async def _reload(self) -> None:
+        for listeners in (self.listeners, self.admin_listeners):
+            await listeners.reload()
+        if self.running:
+            self._manager.ready()
+
     # Stop
 
     async def _stop(self) -> None:
+        self._manager.stopping(2 * self.settings.shutdown_timeout + HOOKS_GRACE)
         self._sight.readiness.stopping()
         await self.listeners.stop()
         for loop in self._loops:
@@ -378,6 +400,7 @@ class UploadService(Service):
         await self._catalog.stop()
         await self._pool.stop()
         self._lock.release()
+        self._manager.stopped()
         log.info("stopped; every byte that was received is committed")
 
     def stopService(self) -> Deferred[None]:
@@ -411,7 +434,7 @@ def makeService(options: Options) -> UploadService:
     service.log_observer = logs.observer_beside(parent, settings.log_format, settings.log_level, reactor)
     startup.raise_file_limit()
     startup.keep_heap()
-    reactor.callWhenRunning(_stop_on_sigterm, reactor)
+    signals.heed(reactor, service.reload)
     return service
 
 
@@ -422,12 +445,3 @@ async def _check(reactor: Any, settings: Settings) -> None:
     except StartupError as error:
         sys.stderr.write(f"resumable: {error}\n")
         raise SystemExit(1) from None
-
-
-def _stop_on_sigterm(reactor: Any) -> None:
-    """A stop that was asked for is a success: twistd's own handler would end with status 143."""
-
-    def stop(number: int, frame: object) -> None:
-        reactor.callFromThread(lambda: reactor.running and reactor.stop())
-
-    signal.signal(signal.SIGTERM, stop)

@@ -30,7 +30,7 @@ from resumable.http.streaming import StreamingSite
 from resumable.http.watch import Watch
 from resumable.interfaces import CatalogUnavailable
 from resumable.metrics.delay import Delay
-from resumable.metrics.figures import Figures, Sources
+from resumable.metrics.figures import Certificates, Figures, Sources
 from resumable.metrics.remotes import Lags
 from resumable.metrics.troubles import Troubles
 from resumable.options import Settings
@@ -83,9 +83,9 @@ class Sight:
         self._census = Census(seen.catalog.listing, reactor, seen.wall)
         self._sites: dict[bool, StreamingSite] = {}
 
-    def serve(self, site: StreamingSite, root: Root, entry: Entry) -> None:
+    def serve(self, site: StreamingSite, root: Root, entry: Entry, certificates: Certificates) -> None:
         """Make what operators are answered by; ``site`` is the one for uploads. Raises StartupError."""
-        desk = self._desk(site)
+        desk = self._desk(site, certificates)
         if self._settings.admin_on_public:
             if entry.guard is None:
                 raise StartupError("--admin-on-public needs a way to tell who is an admin: see --admin")
@@ -108,7 +108,7 @@ class Sight:
             await site.close_connections(GRACE)
         globalLogPublisher.removeObserver(self._troubles)
 
-    def _desk(self, site: StreamingSite) -> Desk:
+    def _desk(self, site: StreamingSite, certificates: Certificates) -> Desk:
         seen, hooks = self._seen, self._settings.hooks.deliverers
         outbox, lanes = seen.catalog.outbox, {} if seen.replication is None else seen.replication.lanes
         lags = Lags(lanes, seen.catalog.replicas, self._reactor, seen.wall) if lanes else None
@@ -126,7 +126,7 @@ class Sight:
             lags=lags,
         )
         return Desk(
-            Figures(self._sources(site, lags)),
+            Figures(self._sources(site, lags, certificates)),
             self.readiness,
             operators,
             Overview(parts, operators),
@@ -137,7 +137,7 @@ class Sight:
         usage = await self._seen.pool.run(shutil.disk_usage, str(self._settings.upload_dir))
         return usage.free, usage.used
 
-    def _sources(self, site: StreamingSite, lags: Lags | None) -> Sources:
+    def _sources(self, site: StreamingSite, lags: Lags | None, certificates: Certificates) -> Sources:
         seen = self._seen
         return Sources(
             version=__version__,
@@ -159,6 +159,7 @@ class Sight:
             hook_counts=seen.hook_counts,
             replication=seen.replication,
             lags=lags,
+            certificates=certificates,
         )
 
     # Readiness

@@ -44,6 +44,9 @@ T = TypeVar("T")
 Values = Mapping[tuple[str, ...], float | Tally]
 """By the values of labels."""
 
+Certificates = Callable[[], Mapping[str, float]]
+"""Seconds that certificates have left, by where they are shown."""
+
 log = Logger()
 
 
@@ -73,6 +76,7 @@ class Sources:
     hook_counts: HookCounts = field(factory=HookCounts)
     replication: Replication | None = None
     lags: Lags | None = None
+    certificates: Certificates = dict
 
 
 @define
@@ -161,6 +165,8 @@ class Figures(Collector):
         if self._sources.replication is not None:
             yield from self._remotes(self._sources.replication)
         yield from self._events()
+        if certificates := self._sources.certificates():
+            yield "tls_expires_seconds", {(endpoint,): left for endpoint, left in certificates.items()}
         yield "reactor_delay_seconds", _one(self._sources.delay.tally)
         yield "log_events_total", self._sources.troubles.counts()
 

@@ -71,6 +71,7 @@ _ALL: Final = (
     ("hook_calls_total", "counter", "Events told and questions asked, by what came of them", "hook kind outcome"),
     ("hook_duration_seconds", "histogram", "Time until a hook has answered, or was given up", "hook"),
     # The daemon
+    ("tls_expires_seconds", "gauge", "Seconds until the certificate ends; below 0: since it has", "endpoint"),
     ("reactor_delay_seconds", "histogram", "How late the event loop comes to what is due"),
     ("log_events_total", "counter", "Warnings and worse in the log, by level and part of the program", "level part"),
     ("info", "gauge", "Always 1; the version is a label", "version"),
