@@ -94,8 +94,8 @@ class Daemon:
     """One service: its port, its directory and, between `start` and `kill` or `stop`, its process.
 
     ``flags`` follow ``twistd -n --pidfile= resumable --listen ... --upload-dir ...``. ``preexec`` runs in the
-    child before twistd (to set limits), ``wrapper`` is a command that runs it. Everything lives in one temporary
-    directory that `close` removes.
+    child before twistd (to set limits), ``wrapper`` is a command that runs it, ``descriptors`` stay open for it.
+    Everything lives in one temporary directory that `close` removes.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class Daemon:
         self.env = dict(env or {})
         self.preexec = preexec
         self.wrapper: Sequence[str] = ()
+        self.descriptors: Sequence[int] = ()
         self.process: subprocess.Popen[bytes] | None = None
         self._log = self.home / "daemon.log"
         self._clients: list[Closable] = []
@@ -159,6 +160,7 @@ class Daemon:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=self.preexec,
+                pass_fds=self.descriptors,
                 start_new_session=True,
             )
         try:

@@ -162,7 +162,7 @@ class Tus:
     def path(answer: Answer) -> str:
         """The Location's path; the Location itself must be absolute."""
         parts = urlsplit(answer["location"])
-        assert parts.scheme == "http" and parts.netloc, answer
+        assert parts.scheme in ("http", "https") and parts.netloc, answer
         return parts.path
 
     def head(self, target: str, fields: Fields | None = None) -> Answer:

@@ -1,0 +1,317 @@
+"""A daemon at every kind of socket at once: systemd's, TLS, unix, and the PROXY protocol behind a real HAProxy.
+
+Changes when the ways to reach the daemon do. This process plays systemd: it makes sockets, hands them over, keeps them,
+and is told how the daemon is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from tests.listening.authority import made
+
+from .daemon import Daemon, eventually, free_port
+from .tools import need
+from .tus import Tus, head_bytes, pattern
+from .wire import Wire
+
+pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+
+# What systemd does between fork and exec: sockets become 3, 4, ..., LISTEN_PID the id that the process keeps.
+HAND_OVER = """
+import fcntl, os, sys
+high = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in sys.argv[1].split(",")]
+for place, fd in enumerate(high, 3):
+    os.dup2(fd, place)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(high)), LISTEN_FDNAMES="web:door")
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+CLIENT = "127.0.0.5"
+"""Where clients of HAProxy come from; HAProxy itself is at 127.0.0.1, the only proxy that is trusted."""
+
+
+class Line(Wire):
+    """A connection that somebody else has made."""
+
+    def __init__(self, link: socket.socket) -> None:
+        link.settimeout(20)
+        self.socket = link
+        self._buffer = b""
+
+
+class Through(Tus):
+    """A client whose connections ``connect`` makes."""
+
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        super().__init__(0)
+        self._connect = connect
+
+    def wire(self) -> Wire:
+        return Line(self._connect())
+
+
+class Systemd:
+    """The sockets that it keeps, and what it was told."""
+
+    def __init__(self, home: Path) -> None:
+        self.web = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = self.web.getsockname()[1]
+        self.path = home / "door.sock"
+        self.door = socket.socket(socket.AF_UNIX)
+        self.door.bind(str(self.path))
+        self.door.listen(128)
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.notify.bind(f"{home}/notify")
+        self.told: list[str] = []
+
+    def has_told(self, *lines: str) -> bool:
+        """Whether these have come, in this order; what was told is forgotten then."""
+        with suppress(BlockingIOError):
+            while True:
+                self.told += self.notify.recv(4096).decode().split("\n")
+        rest = iter(self.told)
+        if all(line in rest for line in lines):
+            self.told.clear()
+            return True
+        return False
+
+    def close(self) -> None:
+        for each in (self.web, self.door, self.notify):
+            each.close()
+
+
+class Scene:
+    """The daemon and its ports."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        home = daemon.home
+        self.systemd = Systemd(home)
+        self.tls, self.proxied, self.proxied_tls = free_port(), free_port(), free_port()
+        self.unix = home / "http.sock"
+        self.pem = home / "server.pem"
+        self.certificate = made()[2]
+        self.pem.write_bytes(self.certificate)
+        files = f"privateKey={self.pem}:certKey={self.pem}"
+        endpoints = (
+            "systemd:domain=INET:name=web",
+            "systemd:domain=UNIX:index=1",
+            f"ssl:{self.tls}:interface=127.0.0.1:{files}",
+            f"haproxy:tcp:{self.proxied}:interface=127.0.0.1",
+            f"haproxy:ssl:{self.proxied_tls}:interface=127.0.0.1:{files}",
+            f"unix:{self.unix}:mode=660",
+        )
+        listen = tuple(word for each in endpoints for word in ("--listen", each))
+        daemon.flags = ("--behind-proxy", "127.0.0.1", "--access-log", "info", *listen)
+        daemon.env = {"NOTIFY_SOCKET": f"{home}/notify", "WATCHDOG_USEC": "600000"}
+        daemon.descriptors = (self.systemd.web.fileno(), self.systemd.door.fileno())
+        daemon.wrapper = [sys.executable, "-c", HAND_OVER, ",".join(map(str, daemon.descriptors))]
+
+    def client(self, connect: Callable[[], socket.socket]) -> Tus:
+        return self.daemon.attach(Through(connect))
+
+    def shown(self) -> bytes:
+        """The certificate that a new connection is shown."""
+        with closing(tls_at(self.tls)) as link:
+            return link.getpeercert(binary_form=True) or b""
+
+
+def tls_at(port: int, protocols: Sequence[str] = (), source: str = "127.0.0.1") -> ssl.SSLSocket:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    link = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
+    return context.wrap_socket(link)
+
+
+def unix_at(path: Path) -> socket.socket:
+    link = socket.socket(socket.AF_UNIX)
+    link.settimeout(20)
+    link.connect(str(path))
+    return link
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    with Daemon() as daemon:
+        it = Scene(daemon)
+        with closing(it.systemd):
+            daemon.start()
+            yield it
+            assert not daemon.complaints(), "\n".join(daemon.complaints())
+
+
+def upload_and_read(tus: Tus) -> None:
+    data = pattern(300_000, seed=7)
+    path = tus.create(len(data), None, data[:100_000])
+    tus.finish(path, data)
+    assert tus.content(path) == data
+
+
+def test_systemd_is_told_of_a_start(scene: Scene) -> None:
+    assert eventually(lambda: scene.systemd.has_told("STATUS=bringing the upload directory in order", "READY=1"))
+    assert eventually(lambda: scene.systemd.has_told("WATCHDOG=1")), "and again and again that the reactor turns"
+    assert eventually(lambda: scene.systemd.has_told("WATCHDOG=1"))
+
+
+def test_uploads_come_in_at_every_socket(scene: Scene) -> None:
+    inet = lambda: socket.create_connection(("127.0.0.1", scene.systemd.port), timeout=20)  # noqa: E731
+    for connect in (inet, lambda: unix_at(scene.systemd.path), lambda: unix_at(scene.unix), lambda: tls_at(scene.tls)):
+        upload_and_read(scene.client(connect))
+
+
+def test_a_unix_socket_is_for_whom_its_mode_says_and_believes_the_proxy_at_it(scene: Scene) -> None:
+    assert stat.S_IMODE(scene.unix.stat().st_mode) == 0o660
+    forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "up.example", "X-Forwarded-For": "198.51.100.9"}
+    location = scene.client(lambda: unix_at(scene.unix)).post(5, forwarded)["location"]
+    assert location.startswith("https://up.example/files/")
+    assert eventually(lambda: "198.51.100.9 POST" in scene.daemon.log)
+
+
+def test_a_renewed_certificate_is_shown_after_sighup(scene: Scene) -> None:
+    old = tls_at(scene.tls)
+    before = scene.shown()
+    scene.pem.write_bytes(made()[2])
+    process = scene.daemon.process
+    assert process is not None
+    process.send_signal(signal.SIGHUP)
+    assert eventually(lambda: scene.shown() != before)
+    assert eventually(lambda: scene.systemd.has_told("RELOADING=1", "READY=1"))
+    with closing(old):
+        old.sendall(head_bytes("OPTIONS", "/files/"))
+        assert old.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("said", [head_bytes("OPTIONS", "/files/"), b"PROXY TCP4 1.2.3.4 x 1 2\r\n"])
+def test_without_the_proxys_header_nothing_is_served(scene: Scene, said: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", scene.proxied), timeout=20) as link:
+        link.sendall(said)
+        with suppress(ConnectionResetError):
+            assert link.recv(100) == b""
+
+
+def test_nobody_but_the_proxy_may_say_whose_a_connection_is(scene: Scene) -> None:
+    link = socket.create_connection(("127.0.0.1", scene.proxied), timeout=20, source_address=(CLIENT, 0))
+    with closing(link), suppress(ConnectionError):
+        link.sendall(b"PROXY TCP4 1.2.3.4 10.0.0.1 1 2\r\n" + head_bytes("OPTIONS", "/files/"))
+        assert link.recv(100) == b""
+
+
+@pytest.fixture
+def haproxy(scene: Scene, tmp_path: Path) -> Iterator[dict[str, int]]:
+    """Its ports, by how it speaks to the daemon."""
+    ways = {
+        "v1": (scene.proxied, "send-proxy check check-send-proxy"),
+        "v2": (scene.proxied, "send-proxy-v2 check check-send-proxy"),
+        "tls": (scene.proxied_tls, "send-proxy-v2"),
+    }
+    ports = {name: free_port() for name in ways}
+    lines = ["defaults", "    mode tcp", "    timeout connect 5s", "    timeout client 60s", "    timeout server 60s"]
+    for name, (port, how) in ways.items():
+        lines += [f"listen {name}", f"    bind 127.0.0.1:{ports[name]}", f"    server s 127.0.0.1:{port} {how}"]
+        if "check" in how:
+            lines += ["    option httpchk GET /healthz", "    default-server inter 200ms"]
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("\n".join(lines) + "\n")
+    with (tmp_path / "haproxy.log").open("wb") as log:
+        proxy = subprocess.Popen([need("haproxy"), "-db", "-f", str(config)], stdout=log, stderr=log)
+    try:
+        assert eventually(lambda: proxy.poll() is not None or all(map(accepts, ports.values())))
+        assert proxy.poll() is None, (tmp_path / "haproxy.log").read_text()
+        yield ports
+        assert "is DOWN" not in (tmp_path / "haproxy.log").read_text(), "its health checks are answered"
+    finally:
+        proxy.kill()
+        proxy.wait()
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_behind_a_real_haproxy_the_client_is_its_client(scene: Scene, haproxy: dict[str, int]) -> None:
+    def plain(port: int) -> Callable[[], socket.socket]:
+        return lambda: socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(CLIENT, 0))
+
+    claims = {"X-Forwarded-For": "198.51.100.66", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
+    for way in ("v1", "v2", "tls"):
+        port = haproxy[way]
+        connect = plain(port) if way != "tls" else lambda: tls_at(haproxy["tls"], source=CLIENT)
+        tus = scene.client(connect)
+        upload_and_read(tus)
+        location = tus.post(5, {**claims, "X-Request-ID": f"by-{way}"})["location"]
+        assert location.startswith(f"{'https' if way == 'tls' else 'http'}://127.0.0.1/files/")
+        lines = eventually(lambda: [line for line in scene.daemon.log.splitlines() if f"by-{way}" in line])  # noqa: B023
+        assert f"{CLIENT} POST" in lines[0], "neither the proxy's address nor the one that the client claims"
+
+
+def test_a_restart_refuses_and_loses_no_connection(scene: Scene) -> None:
+    """systemd keeps the sockets; what connects meanwhile waits in them, and is answered by the next process."""
+    daemon, systemd = scene.daemon, scene.systemd
+    path = scene.client(lambda: unix_at(scene.unix)).create(5)
+    answers: list[bytes] = []
+    stop = Event()
+
+    def knock() -> None:
+        while not stop.is_set():
+            with socket.create_connection(("127.0.0.1", systemd.port), timeout=60) as link:
+                link.sendall(head_bytes("HEAD", path, {"Connection": "close"}))
+                answers.append(link.recv(100)[:13])
+
+    knocker = Thread(target=knock)
+    knocker.start()
+    try:
+        assert eventually(lambda: len(answers) > 3)
+        assert daemon.stop() == 0
+        assert systemd.has_told("STOPPING=1")
+        waiting = [socket.create_connection(("127.0.0.1", systemd.port), timeout=60), unix_at(systemd.path)]
+        for link in waiting:
+            link.settimeout(60)
+            link.sendall(head_bytes("HEAD", path))
+        daemon.start()
+        for link in waiting:
+            with closing(link):
+                assert link.recv(100).startswith(b"HTTP/1.1 200 ")
+        seen = len(answers)
+        assert eventually(lambda: len(answers) > seen + 3)
+    finally:
+        stop.set()
+        knocker.join(60)
+    assert set(answers) == {b"HTTP/1.1 200 "}
+    assert eventually(lambda: systemd.has_told("READY=1"))
+
+
+def test_a_socket_that_nobody_has_handed_over_is_one_line(tmp_path: Path) -> None:
+    from .test_start import refuse
+
+    said = refuse("--listen", "systemd:domain=INET:index=0", "--upload-dir", f"{tmp_path}/u", cwd=tmp_path)
+    assert "systemd has handed over no such socket" in said
+    assert os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"", made()[2].split(b"-----BEGIN PRIVATE")[0]])
+def test_a_certificate_that_can_not_be_used_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    from .test_start import refuse
+
+    pem = tmp_path / "pem"
+    if content is not None:
+        pem.write_bytes(content)
+    said = refuse("--port", "0", "--tls-cert", str(pem), "--upload-dir", f"{tmp_path}/u", cwd=tmp_path)
+    assert str(pem) in said
