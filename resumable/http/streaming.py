@@ -535,6 +535,8 @@ class StreamingChannel(HTTPChannel):
             request.close_after_answer()
         if not self.requests and self._state == _OPEN:
             self.loseConnection()
+            # There is nothing left to send, and who doesn't answer the goodbye of TLS isn't waited for.
+            self.deadline = min(self.deadline, self.seconds() + LINGER_STOPPING)
 
     def expire(self, now: float) -> None:
         """`deadline` has passed."""

@@ -6,7 +6,6 @@ and is told how the daemon is.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import ssl
@@ -22,7 +21,8 @@ import pytest
 
 from tests.listening.authority import made
 
-from .daemon import Daemon, eventually, free_port
+from .daemon import Daemon, eventually, free_port, run_twistd
+from .test_start import refuse
 from .tools import need
 from .tus import Tus, head_bytes, pattern
 from .wire import Wire
@@ -262,6 +262,13 @@ def test_behind_a_real_haproxy_the_client_is_its_client(scene: Scene, haproxy: d
         assert f"{CLIENT} POST" in lines[0], "neither the proxy's address nor the one that the client claims"
 
 
+def test_http_2_is_agreed_on_in_tls_whoever_is_in_between(scene: Scene, haproxy: dict[str, int]) -> None:
+    for port in (scene.tls, haproxy["tls"]):
+        for offered in (["h2", "http/1.1"], ["http/1.1"]):
+            with closing(tls_at(port, offered)) as link:
+                assert link.selected_alpn_protocol() == offered[0]
+
+
 def test_a_restart_refuses_and_loses_no_connection(scene: Scene) -> None:
     """systemd keeps the sockets; what connects meanwhile waits in them, and is answered by the next process."""
     daemon, systemd = scene.daemon, scene.systemd
@@ -299,19 +306,14 @@ def test_a_restart_refuses_and_loses_no_connection(scene: Scene) -> None:
 
 
 def test_a_socket_that_nobody_has_handed_over_is_one_line(tmp_path: Path) -> None:
-    from .test_start import refuse
+    listen = ("--listen", "systemd:domain=INET:index=0", "--upload-dir", str(tmp_path))
+    done = run_twistd("-n", "--pidfile=", "resumable", *listen, cwd=tmp_path)
+    said = (done.stdout + done.stderr).splitlines()
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
+    assert [line for line in said if "systemd has handed over no such socket" in line] == said[-1:]
 
-    said = refuse("--listen", "systemd:domain=INET:index=0", "--upload-dir", f"{tmp_path}/u", cwd=tmp_path)
-    assert "systemd has handed over no such socket" in said
-    assert os.listdir(tmp_path)
 
-
-@pytest.mark.parametrize("content", [None, b"", made()[2].split(b"-----BEGIN PRIVATE")[0]])
-def test_a_certificate_that_can_not_be_used_is_one_line(tmp_path: Path, content: bytes | None) -> None:
-    from .test_start import refuse
-
-    pem = tmp_path / "pem"
-    if content is not None:
-        pem.write_bytes(content)
-    said = refuse("--port", "0", "--tls-cert", str(pem), "--upload-dir", f"{tmp_path}/u", cwd=tmp_path)
-    assert str(pem) in said
+def test_a_certificate_that_can_not_be_used_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "cert").write_bytes(made()[2].split(b"-----BEGIN PRIVATE")[0])
+    files = ("--port", "0", "--tls-cert", str(tmp_path / "cert"), "--upload-dir", str(tmp_path / "u"))
+    assert f"{tmp_path / 'cert'} has no key" in refuse(*files, cwd=tmp_path)

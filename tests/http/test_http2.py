@@ -750,6 +750,17 @@ def test_a_stop_closes_idle_connections_at_once() -> None:
     assert client.wire.disconnecting
 
 
+def test_a_stop_does_not_wait_for_idle_clients_that_do_not_say_goodbye() -> None:
+    client = Client(ok)
+    client.send()
+    client.wire.loseConnection = lambda: None  # type: ignore[method-assign]
+    client.site.stop_idle()
+    client.advance(1)
+    assert client.site.connections
+    client.advance(2)
+    assert client.wire.disconnected
+
+
 def test_the_answer_of_a_cut_upload_is_not_eaten_by_the_close_of_a_stop() -> None:
     client = Client()
     client.patch(100)

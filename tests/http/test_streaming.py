@@ -1109,6 +1109,17 @@ def test_stopping_closes_idle_connections_at_once() -> None:
     assert client.wire.disconnecting
 
 
+def test_stopping_does_not_wait_for_idle_clients_that_do_not_say_goodbye() -> None:
+    """TLS closes when the other side has agreed; one that sleeps would keep the server for its whole time to stop."""
+    client = Client()
+    client.wire.loseConnection = lambda: None  # type: ignore[method-assign]
+    client.site.stop_idle()
+    client.advance(1)
+    assert client.site.connections
+    client.advance(2)
+    assert client.wire.disconnected
+
+
 def test_stopping_lets_answers_out_and_closes_after_them() -> None:
     client = Client()
     client.send(patch(3) + b"ab")

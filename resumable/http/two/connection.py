@@ -271,11 +271,14 @@ class Connection(TwistedProtocol):
     def stop(self) -> None:
         """Take no new requests; close when the last one is answered."""
         if self._state == _OPEN:
+            idle = not self._streams
             self._leaving = True
             self.machine.close_connection()
             for stream in list(self._streams.values()):
                 stream.call_off()
             self._settle()
+            if idle:  # who doesn't answer the goodbye of TLS isn't waited for
+                self.deadline = min(self.deadline, self.site.seconds() + LINGER)
 
     def abort(self) -> None:
         """Close at once, with a reset."""
