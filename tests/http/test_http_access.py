@@ -394,6 +394,13 @@ def peer(*fields: str, address: IAddress, trusted: str = "10.0.0.0/8") -> str:
 PROXY = IPv4Address("TCP", "10.0.0.1", 1)
 
 
+def test_an_ipv4_client_is_the_same_at_a_socket_of_ipv6():
+    mapped = IPv6Address("TCP", "::ffff:192.0.2.7", 1)
+    assert peer(address=mapped) == peer(address=mapped, trusted="") == "192.0.2.7"
+    proxy = IPv6Address("TCP", "::ffff:10.0.0.1", 1)
+    assert peer("X-Forwarded-For: ::ffff:192.0.2.9", address=proxy) == "192.0.2.9"
+
+
 @pytest.mark.parametrize(
     ("fields", "found"),
     [
