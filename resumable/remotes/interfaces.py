@@ -185,7 +185,8 @@ class IRemoteStorage(Interface):
         the declared size are a ValueError. On failure any leading part of the chunk may be there.
 
         A chunk that is the whole object (offset 0, and its size is the declared one) comes only once the upload is
-        finished: it may make the object visible. Every other must not, before `finalize_upload`.
+        finished: it may make the object visible. So may the last one of a plan that is ``closing``. Every other must
+        not, before `finalize_upload`.
         NotThere: initiate first. Memory is bounded by what is in flight, not by ``size``.
         """
 

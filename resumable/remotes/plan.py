@@ -78,9 +78,14 @@ def _steps(value: tuple[Step, ...]) -> tuple[Step, ...]:
 
 @frozen
 class Plan:
-    """Steps of equal parts, one after the other. Made by `for_length` and `for_unknown_length`."""
+    """Steps of equal parts, one after the other. Made by `for_length` and `for_unknown_length`.
+
+    ``closing``: writing the last part makes the object visible, so that it waits for the end of the upload, as a single
+    one does. That is the backend's to know, and not in the JSON.
+    """
 
     steps: tuple[Step, ...] = field(converter=_steps)
+    closing: bool = False
 
     @property
     def capacity(self) -> int:
@@ -95,6 +100,10 @@ class Plan:
     def is_single(self, length: int | None) -> bool:
         """Whether the whole is one part, so that it needs no multipart. An unknown length never is."""
         return length is not None and length <= self.first_size
+
+    def waits(self, part: Part, length: int | None) -> bool:
+        """Whether the part is written only once the upload is finished, since that may make the object visible."""
+        return length is not None and part.end == length and (self.closing or self.is_single(length))
 
     def part_at(self, offset: int, length: int | None = None) -> Part:
         """The part that ``offset`` lies in; cut to ``length``, where that is given.
@@ -143,8 +152,8 @@ class Plan:
     def parts_within(self, committed: int, length: int | None, finished: bool, start: int = 0) -> Iterator[Part]:
         """The parts that may be written when ``committed`` bytes are there, from the one at ``start`` on, in order.
 
-        A single part waits until the upload is ``finished``, since writing it may make the object visible. Of an
-        upload whose length isn't known, nothing is given before it is sure that there will be a second part.
+        What `waits` does so until the upload is ``finished``. Of an upload whose length isn't known, nothing is given
+        before it is sure that there will be a second part.
         """
         if length is None:
             if finished:
@@ -157,7 +166,7 @@ class Plan:
             return
         while start < committed:
             part = self.part_at(start, length)
-            if part.end > committed:
+            if part.end > committed or (self.waits(part, length) and not finished):
                 return
             yield part
             start = part.end

@@ -135,9 +135,8 @@ class Standing:
             return self.replica.needs
         if upload.length is None:
             return max(plan.part_at(self.confirmed).end, plan.first_size + 1)
-        if plan.is_single(upload.length):
-            return upload.length + 1
-        return plan.part_at(self.confirmed, upload.length).end
+        part = plan.part_at(self.confirmed, upload.length)
+        return part.end + plan.waits(part, upload.length)
 
     def _past_gaps(self, confirmed: int) -> int:
         while confirmed in self.ahead:

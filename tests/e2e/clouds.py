@@ -66,7 +66,7 @@ class Google:
 
     steps: Mapping[str, str] = {"Insert": "small", "StartSession": "large", "Chunk": "large", "Finish": "large"}
     bodies = ("Insert", "Chunk")
-    requests: Mapping[str, int] = {"small": 1, "large": 8}
+    requests: Mapping[str, int] = {"small": 1, "large": 4}
     operations: Sequence[tuple[str, bytes]] = GCS_OPERATIONS
 
     secrets = ("upload_id=",)
@@ -87,10 +87,9 @@ class Google:
         return self._read(f"/storage/v1/b/{BUCKET}/o/{quote(f'{prefix}/{key}', safe='')}?alt=media")
 
     def multiparts(self, prefix: str) -> dict[str, str]:
-        """Bytes aside. A session that was begun, and whose URI was lost with the answer, nobody can cancel or see; the
-        store drops it after a week."""
-        unfinished = json.loads(self._read("/unfinished"))
-        return {key.rpartition("/")[2]: "tail" for key in unfinished if key.startswith(f"{prefix}/.resumable-tails/")}
+        """Nothing of an upload that is over. A session that was begun, and whose URI was lost with the answer, nobody
+        can cancel or see; the store drops it after a week."""
+        return {}
 
     def _read(self, path: str) -> bytes:
         with urlopen(f"http://127.0.0.1:{self.port}{path}") as answer:

@@ -191,8 +191,6 @@ class FakeApi(resource.Resource):
         method, path = request.method.decode(), request.path.decode()
         if path == "/made":
             return 200, {}, json.dumps({key: len(data) for key, (data, _) in self.store.objects.items()}).encode()
-        if path == "/unfinished":
-            return 200, {}, json.dumps(self.store.unfinished).encode()
         query = {name.decode(): values[0].decode() for name, values in request.args.items()}
         match = re.fullmatch(r"(/upload)?/storage/v1/b/([^/]+)/o(?:/([^/]+))?", path)
         if match is None:

@@ -28,15 +28,12 @@ MIB = 1 << 20
 QUANTUM = 256 << 10
 OPERATIONS = [
     ("StartSession", rb"POST [^ ]*uploadType=resumable"),
-    ("WriteTail", rb"POST [^ ]*resumable-tails"),
     ("Insert", rb"POST "),
     ("Ask", rb"(?is)PUT .*\r\ncontent-range: bytes \*/\*"),
     ("Finish", rb"(?is)PUT .*\r\ncontent-range: bytes [^/\r]*/\d"),
     ("Chunk", rb"PUT "),
     ("Cancel", rb"DELETE [^ ]*upload_id="),
-    ("DeleteTail", rb"DELETE [^ ]*resumable-tails"),
     ("Delete", rb"DELETE "),
-    ("ReadTail", rb"GET [^ ]*resumable-tails"),
     ("LookUp", rb"GET "),
 ]
 

@@ -77,13 +77,6 @@ class TestOurs(Against, unittest.TestCase):
         assert not self.server.store.refused
         assert not [key for key in self.server.store.objects if ".resumable-probe" in key]
 
-    def test_a_crash_at_any_save_leaves_no_bytes_aside(self) -> None:
-        before = set(self.server.store.unfinished)
-        self.test_a_crash_at_any_save_on_the_way_to_the_object_is_made_good()
-        self.test_an_abort_after_a_crash_at_any_save_leaves_nothing_unfinished()
-        left = set(self.server.store.unfinished) - before
-        assert not [key for key in left if ".resumable-" in key], "a tail"
-
 
 class TestGcpStorageEmulator(Against, unittest.TestCase):
     name = "emulator"

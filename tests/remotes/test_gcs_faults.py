@@ -80,14 +80,9 @@ MATRIX = [
     ("Chunk", "answer", {"answer": answer("410 Gone")}),
     ("Chunk", "answer", {"answer": answer("499 Cancelled")}),
     ("Chunk", "answer", {"answer": answer("308 Resume", Range="bytes=1-x")}),
-    ("WriteTail", "refuse", {}),
-    ("WriteTail", "lose", {}),
-    ("WriteTail", "answer", {"answer": SLOW}),
-    ("ReadTail", "refuse", {}),
-    ("ReadTail", "lose", {}),
-    ("ReadTail", "answer", {"answer": answer("404 No")}),
-    ("ReadTail", "replace", {"answer": answer("200 OK", "half")}),
     ("Finish", "refuse", {}),
+    ("Finish", "reset", {"after": 4}),
+    ("Finish", "corrupt", {}),
     ("Finish", "lose", {}),
     ("Finish", "answer", {"answer": SLOW}),
     ("Finish", "answer", {"answer": answer("200 OK")}),
@@ -96,8 +91,6 @@ MATRIX = [
     ("Finish", "answer", {"answer": answer("410 Gone")}),
     ("Finish", "answer", {"answer": answer("308 Resume")}),
     ("Finish", "replace", {"answer": answer("410 Gone")}),
-    ("DeleteTail", "refuse", {}),
-    ("DeleteTail", "lose", {}),
 ]  # fmt: skip
 
 
@@ -112,7 +105,6 @@ async def test_whatever_goes_wrong_once_the_object_is_right_in_the_end(server, t
         assert len(failures) <= 1  # none: the connection was an old one, which is tried again
         assert await it.content(stored.key) == data
         assert sum(it.proxy.requests.values()) <= 24
-        assert await it.content(f"{template.prefix}.resumable-tails/{U1}") is None
         assert await remote.delete_object(U1) is True
         if server.store:
             assert not server.store.refused
@@ -153,7 +145,7 @@ async def test_a_lost_answer_to_the_end_is_looked_up_before_it_is_asked_again(se
         it.proxy.calm()
         it.proxy.requests.clear()
         stored = await again.finalize_upload(U1)
-        assert set(it.proxy.requests) == {"LookUp", "DeleteTail"}
+        assert set(it.proxy.requests) == {"LookUp"}
         assert await again.finalize_upload(U1) == stored
         assert stored.size == len(BIG) and await again.get_upload_progress(U1) == len(BIG)
 
@@ -217,24 +209,55 @@ async def test_a_store_that_keeps_less_than_was_sent_is_out_of_step(strict, temp
         assert await it.content(stored.key) == BIG
 
 
+@pytest_twisted.ensureDeferred
+async def test_of_the_last_chunk_only_what_the_store_has_not_kept_is_sent_again(strict, template):
+    async with rig(strict) as it:
+        remote, size = it.remote(template=template, part_size=PART), PART + 2 * QUANTUM + 7
+        await remote.initiate_upload(U1, size, {})
+        await remote.write_chunk(U1, 0, BytesRegion(BIG[:PART]), PART)
+        last = BytesRegion(BIG[PART:size])
+        strict.store.keeps = QUANTUM
+        with pytest.raises(OutOfStep) as caught:
+            await remote.write_chunk(U1, PART, last, last.size)
+        assert caught.value.progress == PART
+        it.proxy.received = 0
+        await remote.write_chunk(U1, PART, last, last.size)
+        assert it.proxy.received == QUANTUM + 7
+        assert await it.content((await remote.finalize_upload(U1)).key) == BIG[:size]
+
+
+@pytest.mark.parametrize("how", ["lose", "refuse"])
+@pytest_twisted.ensureDeferred
+async def test_a_length_that_turns_out_to_be_what_is_there_is_finished_without_a_chunk(server, template, how):
+    async with rig(server) as it:
+        remote = it.remote(template=template, part_size=PART)
+        await remote.initiate_upload(U1, None, {})
+        for offset in (0, PART):
+            await remote.write_chunk(U1, offset, BytesRegion(ROUND[offset : offset + PART]), PART)
+        await remote.initiate_upload(U1, len(ROUND), {})
+        it.proxy.trouble("Finish", how, times=2)
+        with pytest.raises(Transient):
+            await remote.finalize_upload(U1)
+        it.proxy.calm()
+        stored = await remote.finalize_upload(U1)
+        assert await remote.get_upload_progress(U1) == len(ROUND)
+        assert await it.content(stored.key) == ROUND
+
+
 @pytest.mark.parametrize("state", ["lost", "gone", "cancelled"])
 @pytest_twisted.ensureDeferred
 async def test_a_session_that_is_gone_begins_anew(strict, template, state):
     async with rig(strict) as it:
         remote = it.remote(template=template, part_size=PART)
-        for call in ("progress", "write", "finalize"):
+        for call in ("progress", "write"):
             await remote.initiate_upload(U1, len(BIG), {})
             await remote.write_chunk(U1, 0, BytesRegion(BIG[:PART]), PART)
             await remote.write_chunk(U1, PART, BytesRegion(BIG[PART : 2 * PART]), PART)
-            if call == "finalize":
-                await remote.write_chunk(U1, 2 * PART, BytesRegion(BIG[2 * PART :]), len(BIG) - 2 * PART)
             for session in strict.store.sessions.values():
                 session.state = state
             with pytest.raises(NotThere) as caught:
                 if call == "progress":
                     await remote.get_upload_progress(U1)
-                elif call == "finalize":
-                    await remote.finalize_upload(U1)
                 else:
                     restarted = it.remote(template=template, part_size=PART)
                     await restarted.write_chunk(U1, 2 * PART, BytesRegion(BIG[2 * PART :]), len(BIG) - 2 * PART)
@@ -242,7 +265,6 @@ async def test_a_session_that_is_gone_begins_anew(strict, template, state):
             assert await remote.get_upload_progress(U1) == 0
         stored, _ = await persist(remote, BIG)
         assert await it.content(stored.key) == BIG
-        assert await it.content(f"{template.prefix}.resumable-tails/{U1}") is None
 
 
 @pytest_twisted.ensureDeferred
@@ -308,11 +330,10 @@ async def test_an_object_of_somebody_else_conflicts_at_the_end_and_is_left(stric
     async with rig(strict) as it:
         remote = it.remote(template=template, part_size=PART)
         key = await remote.initiate_upload(U1, len(ROUND), {})
-        for offset in (0, PART):
-            await remote.write_chunk(U1, offset, BytesRegion(ROUND[offset : offset + PART]), PART)
+        await remote.write_chunk(U1, 0, BytesRegion(ROUND[:PART]), PART)
         await it.put(key, b"theirs")
         with pytest.raises(Conflict) as caught:
-            await remote.finalize_upload(U1)
+            await remote.write_chunk(U1, PART, BytesRegion(ROUND[PART:]), PART)
         assert caught.value.advice
         assert await it.content(key) == b"theirs"
         replacing = it.remote(template=template, part_size=PART, replace=True)
@@ -401,17 +422,6 @@ async def test_when_nobody_may_look_an_object_up_it_is_told_which_right_is_missi
             await remote.finalize_upload(U1)
         assert "storage.objects.get" in caught.value.advice
         await remote.finalize_upload(U1)
-
-
-@pytest_twisted.ensureDeferred
-async def test_bytes_aside_that_may_not_be_deleted_keep_nothing_from_being_stored(strict, template):
-    async with rig(strict) as it:
-        remote = it.remote(template=template, part_size=PART)
-        it.proxy.trouble("DeleteTail", "answer", answer=answer("403 Forbidden"))
-        stored = await upload(remote, U1, BIG)
-        assert await it.content(f"{template.prefix}.resumable-tails/{U1}") is not None
-        assert await remote.finalize_upload(U1) == stored  # tried again
-        assert await it.content(f"{template.prefix}.resumable-tails/{U1}") is None
 
 
 @pytest_twisted.ensureDeferred

@@ -185,6 +185,16 @@ def test_the_last_part_is_written_before_the_upload_is_finished():
     assert list(plan.parts_within(6, 6, False)) == [Part(1, 0, 4), Part(2, 4, 2)]
 
 
+def test_the_last_part_of_a_closing_plan_waits_for_the_upload_to_be_finished():
+    plan = Plan((Step(4, 10),), closing=True)
+    first, last = plan.parts(6)
+    assert (plan.waits(first, 6), plan.waits(last, 6), plan.waits(first, None)) == (False, True, False)
+    assert list(plan.parts_within(6, 6, False)) == [first]
+    assert list(plan.parts_within(6, 6, True)) == [first, last]
+    assert list(plan.parts_within(8, None, False)) == [Part(1, 0, 4), Part(2, 4, 4)]
+    assert list(plan.parts_within(8, 8, False)) == [Part(1, 0, 4)]
+
+
 def test_a_finished_upload_has_a_length():
     with pytest.raises(ValueError, match="length"):
         list(for_length(1).parts_within(1, None, True))

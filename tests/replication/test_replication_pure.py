@@ -5,14 +5,16 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from attrs import evolve
 
-from resumable.interfaces import CatalogUnavailable, Replica, ReplicaState
+from resumable.interfaces import CatalogUnavailable, Replica, ReplicaState, Upload
 from resumable.remotes import errors
 from resumable.remotes.interfaces import RegionLost
-from resumable.remotes.plan import TooLarge
+from resumable.remotes.plan import Plan, Step, TooLarge
 from resumable.replication.backoff import LONGEST_ASKED, Backoff
 from resumable.replication.breaker import Breaker
 from resumable.replication.settings import Limits
+from resumable.replication.standing import Standing
 from resumable.replication.troubles import Trouble, after, gives_up, sorted_out
 
 NOW = 1000.0
@@ -164,3 +166,14 @@ def test_it_is_given_up_when_the_operator_or_the_failure_says_so():
     assert why(Limits(), Trouble("Conflict", "not ours", hopeless=True)) == "not ours"
     ending = Replica("u", "a", state=ReplicaState.ENDING, attempts=9)
     assert why(Limits(attempts=1), Trouble("Conflict", "x", hopeless=True), ending) is None
+
+
+@pytest.mark.parametrize(("length", "confirmed", "needs"), [(10, 0, 4), (10, 4, 8), (10, 8, 11), (8, 4, 9), (3, 0, 4)])
+def test_what_waits_for_the_end_of_an_upload_is_no_work_before(length, confirmed, needs):
+    plan = Plan((Step(4, 10),), closing=True)
+    upload, replica = Upload("u", 0, 0, length=length, offset=length), Replica("u", "a", key="k", confirmed=confirmed)
+    standing = Standing(replica, replica, upload, plan, told=True)
+    assert standing.settled().needs == needs
+    assert standing.has_work is (needs <= length)
+    standing.upload = evolve(upload, finished_at=1.0)
+    assert standing.has_work

@@ -20,7 +20,7 @@ SCANNED = 1 << 20
 class Stretch:
     """``size`` bytes of ``data`` from ``start`` on. ``crc``: of all before them, and of what was read of them."""
 
-    def __init__(self, data: IContent, start: int, size: int, crc: int) -> None:
+    def __init__(self, data: IContent, start: int, size: int, crc: int = 0) -> None:
         self.size = size
         self.crc = crc
         self._data = data

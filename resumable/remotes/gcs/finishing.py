@@ -11,13 +11,13 @@ from __future__ import annotations
 from attrs import evolve
 
 from resumable.remotes.errors import Conflict, NotThere, OutOfStep, RemoteError, Transient
+from resumable.remotes.gcs.bodies import Stretch, crc_of
 from resumable.remotes.gcs.errors import BAD_DIGEST
 from resumable.remotes.gcs.objects import Object, encoded
 from resumable.remotes.gcs.records import Record, Records
-from resumable.remotes.gcs.sessions import QUANTUM
 from resumable.remotes.gcs.store import Store
 from resumable.remotes.gcs.writing import Writing
-from resumable.remotes.interfaces import Stored
+from resumable.remotes.interfaces import IContent, IRegion, Stored
 from resumable.remotes.records import State
 from resumable.remotes.regions import BytesRegion
 
@@ -35,7 +35,6 @@ class Finishing:
         """See IRemoteStorage.finalize_upload."""
         record = await self._records.started(upload_id)
         if record.stored:
-            await self._writing.clean(upload_id, record)
             return record.stored
         size, session = record.size, record.session
         if size is None:
@@ -43,25 +42,28 @@ class Finishing:
         if session is None and size == 0:
             put = await self._store.put(upload_id, record, BytesRegion(b""))
             return await self._writing.keep(upload_id, record, put)
-        if session is None or record.confirmed < size:
-            raise OutOfStep("not all was written", record.confirmed)
         if record.state is State.PLACING:
             there = await self._store.find_ours(upload_id, record)
             if there:
                 return await self._writing.keep(upload_id, record, there)
-        else:
-            record = await self._records.save(upload_id, evolve(record, state=State.PLACING))
-        return await self._finish(upload_id, record, size, session)
+        if session is None or record.confirmed < size:
+            raise OutOfStep("not all was written", record.confirmed)
+        return await self._finish(upload_id, record, BytesRegion(b""), record.crc)
 
-    async def _finish(self, upload_id: str, record: Record, size: int, session: str) -> Stored:
-        lost = self._writing.lost
-        rest = b""
+    async def write_last(self, upload_id: str, record: Record, data: IRegion) -> None:
+        """Write the part that follows what is confirmed and is the last, and finish the object with it."""
+        record, have = await self._writing.ready(upload_id, record, data.size)
+        if not record.stored:
+            crc = await crc_of(data, data.size, record.crc)
+            await self._finish(upload_id, record, Stretch(data, have, data.size - have), crc)
+
+    async def _finish(self, upload_id: str, record: Record, rest: IContent, crc: int) -> Stored:
+        """Send the ``rest`` and have the object made. ``crc``: of all."""
+        size, lost = record.size or 0, self._writing.lost
+        if record.state is not State.PLACING:
+            record = await self._records.save(upload_id, evolve(record, state=State.PLACING))
         try:
-            if size % QUANTUM:
-                rest = await self._store.read_tail(upload_id)
-            if len(rest) != size % QUANTUM:
-                return await lost(upload_id, record, "the last bytes are not as they were written")
-            made = await self._store.sessions.finish(session, size, rest, record.crc)
+            made = await self._store.sessions.finish(record.session or "", size, rest, crc)
         except Conflict:
             return await self._writing.keep(upload_id, record, await self._store.ours_or_conflict(upload_id, record))
         except NotThere as error:
@@ -71,13 +73,15 @@ class Finishing:
                 raise
             return await lost(upload_id, record, f"{error.reason}; all has to be written again", error)
         if not isinstance(made, Object):
-            if made < size - len(rest):
-                return await lost(upload_id, record, f"the store has only {made} of {size} bytes")
+            if made < record.confirmed:
+                return await lost(upload_id, record, f"the store has only {made} of {record.confirmed} bytes")
+            if made < size:
+                raise OutOfStep(f"the store has kept {made} of {size} bytes", record.confirmed)
             raise Transient("the store did not finish the object")
-        return await self._checked(upload_id, record, made)
+        return await self._checked(upload_id, record, made, crc)
 
-    async def _checked(self, upload_id: str, record: Record, made: Object) -> Stored:
-        if made.size == record.size and made.crc32c in (None, encoded(record.crc)):
+    async def _checked(self, upload_id: str, record: Record, made: Object, crc: int) -> Stored:
+        if made.size == record.size and made.crc32c in (None, encoded(crc)):
             return await self._writing.keep(upload_id, record, made.stored(self._bucket))
         await self._store.delete(record.key, made.generation)
         return await self._writing.lost(upload_id, record, "the store has other bytes than were written")

@@ -16,23 +16,26 @@ from resumable.remotes.interfaces import IJournal, Plan, Stored
 from resumable.remotes.records import State
 
 
+def _closing(plan: Plan) -> Plan:
+    """A session makes its object at once when it has as many bytes as it was told."""
+    return evolve(plan, closing=True)
+
+
 @frozen
 class Record:
     """One upload's replica. PLACING: the request that finishes the object may have been done.
 
-    ``confirmed``: bytes, up to the end of a part, that the store has; ``crc``: their CRC32C. ``tail``: the object that
-    holds the bytes that no session takes before its end may be there.
+    ``confirmed``: bytes, up to the end of a part, that the store has; ``crc``: their CRC32C.
     """
 
     key: str
-    plan: Plan
+    plan: Plan = field(converter=_closing)
     resource: dict[str, Any]
     state: State = State.OPEN
     size: int | None = None
     session: str | None = field(default=None, repr=False)
     confirmed: int = 0
     crc: int = 0
-    tail: bool = False
     stored: Stored | None = None
 
     def sized(self, size: int | None) -> Record:
@@ -46,11 +49,6 @@ class Record:
     def anew(self) -> Record:
         """Before anything was written."""
         return evolve(self, state=State.OPEN, session=None, confirmed=0, crc=0)
-
-    @property
-    def has_leftovers(self) -> bool:
-        """Whether something unfinished may be in the store."""
-        return self.session is not None or self.tail
 
 
 class Records(journaled.Records[Record]):

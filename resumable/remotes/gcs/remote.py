@@ -4,9 +4,8 @@ One reason to change: which operation does what, and how a replica begins and en
 
 Invariant: the journal knows of everything that may be in the store. An object is ours if it carries the upload's id and
 has its size; that is looked up before anything is done again whose answer was lost, and no object of others is
-replaced unless that was asked for. Requests: one for a single part, else one for each part and two, and three more
-where the size is no multiple of 256 KiB. Sessions can't be listed, so there is nothing to sweep: they end by themselves
-a week after their beginning.
+replaced unless that was asked for. Requests: one for a single part, else one for each part and one. Sessions can't be
+listed, so there is nothing to sweep: they end by themselves a week after their beginning.
 Source: https://docs.cloud.google.com/storage/docs/resumable-uploads
 """
 
@@ -137,7 +136,7 @@ class GcsRemote:
 
     async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None) -> str:
         record = await self._records.load(upload_id)
-        if record and record.state is State.OVER and record.has_leftovers:
+        if record and record.state is State.OVER and record.session:
             record = await self._end(upload_id, record)  # it was being aborted
         known = record if record and record.state is not State.OVER else None
         try:
@@ -175,14 +174,14 @@ class GcsRemote:
             return
         if offset > record.confirmed:
             raise OutOfStep(f"chunks come in order; {record.confirmed} bytes are there", record.confirmed)
-        await self._writing.write(upload_id, record, data)
+        if part.end == record.size:
+            await self._finishing.write_last(upload_id, record, data)
+        else:
+            await self._writing.write(upload_id, record, data)
 
     async def _abort(self, upload_id: str) -> None:
         record = await self._records.load(upload_id)
-        if record is None or (record.state is State.OVER and not record.has_leftovers):
-            return
-        if record.state is State.STORED:
-            await self._writing.clean(upload_id, record)
+        if record is None or record.state is State.STORED:
             return
         if record.state is not State.OVER:
             record = await self._records.save(upload_id, evolve(record, state=State.OVER))
@@ -193,10 +192,7 @@ class GcsRemote:
         self._writing.forget(upload_id)
         if record.session is not None:
             await self._store.sessions.cancel(record.session)
-        if record.tail:
-            await self._store.delete_tail(upload_id)
-        if record.has_leftovers:
-            record = await self._records.save(upload_id, evolve(record, session=None, tail=False))
+            record = await self._records.save(upload_id, evolve(record, session=None))
         return record
 
     async def _delete(self, upload_id: str) -> bool:
@@ -205,6 +201,5 @@ class GcsRemote:
             return False
         deleted = await self._store.delete_ours(upload_id, record)
         if record.state is State.STORED:
-            await self._end(upload_id, evolve(record, state=State.OVER, stored=None))
-            await self._records.save(upload_id, evolve(record, state=State.OVER, stored=None, tail=False))
+            await self._records.save(upload_id, evolve(record, state=State.OVER, stored=None))
         return deleted

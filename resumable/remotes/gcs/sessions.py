@@ -72,16 +72,16 @@ class Sessions:
         headers = {"Content-Range": f"bytes {offset}-{end - 1}/*"}
         return _kept(name, await self._requests.send(name, "PUT", uri, headers, data, expected=(INCOMPLETE,)))
 
-    async def finish(self, uri: str, size: int, rest: bytes, crc: int) -> int | Object:
+    async def finish(self, uri: str, size: int, rest: IContent, crc: int) -> int | Object:
         """Send the ``rest`` and have the object made of ``size`` bytes, whose CRC32C the store compares.
 
         Answers as `ask`. A session that is finished already answers its object again.
         """
         name = "finish the object"
-        range_ = f"{size - len(rest)}-{size - 1}" if rest else "*"
+        range_ = f"{size - rest.size}-{size - 1}" if rest.size else "*"
         headers = {"Content-Range": f"bytes {range_}/{size}", "X-Goog-Hash": f"crc32c={encoded(crc)}"}
         answer = await self._requests.send(
-            name, "PUT", uri, headers, rest, expected=(INCOMPLETE,), patience=FINISH_PATIENCE
+            name, "PUT", uri, headers, rest if rest.size else b"", expected=(INCOMPLETE,), patience=FINISH_PATIENCE
         )
         return _kept(name, answer)
 

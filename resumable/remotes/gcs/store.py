@@ -3,7 +3,7 @@
 One reason to change: properties and conditions of the requests that make, find and remove objects.
 
 Invariant: whatever creates an object names the upload in its metadata, and refuses to replace another's object unless
-that was asked for. Only sessions, tails and objects that are known to be ours are removed.
+that was asked for. Only sessions and objects that are known to be ours are removed.
 Source: https://docs.cloud.google.com/storage/docs/request-preconditions
 """
 
@@ -22,11 +22,9 @@ from resumable.remotes.gcs.records import Record
 from resumable.remotes.gcs.requests import Requests, may_not
 from resumable.remotes.gcs.sessions import QUANTUM, Sessions, no_bucket
 from resumable.remotes.interfaces import IRegion, Stored
-from resumable.remotes.metadata import ID_METADATA
 from resumable.remotes.regions import BytesRegion
 
 PROBE = ".resumable-probe"
-TAILS = ".resumable-tails/"
 
 
 class Store:
@@ -90,23 +88,6 @@ class Store:
             raise may_not("delete", error, "storage.objects.delete") from None
         return True
 
-    async def write_tail(self, upload_id: str, data: bytes) -> None:
-        """Keep the last bytes, which no session would keep, in an object of their own."""
-        resource = {"contentType": "application/octet-stream", "metadata": {ID_METADATA: upload_id}}
-        await self._insert("write the tail", self._tail(upload_id), resource, BytesRegion(data), [])
-
-    async def read_tail(self, upload_id: str) -> bytes:
-        """The bytes again. NotThere: they are gone."""
-        url = self._requests.place.object(self._tail(upload_id), [("alt", "media")])
-        try:
-            return (await self._requests.send("read the tail", "GET", url, largest=QUANTUM)).body
-        except AuthFailed as error:
-            raise may_not("read the tail", error, "storage.objects.get") from None
-
-    async def delete_tail(self, upload_id: str) -> None:
-        """Delete them; fine if they are gone."""
-        await self.delete(self._tail(upload_id))
-
     async def probe(self) -> None:
         """See IProbe. Begins a session and cancels it; looks for an object that isn't there, and deletes it."""
         key = f"{self._template.prefix}{PROBE}"
@@ -117,9 +98,6 @@ class Store:
 
     def _condition(self) -> list[tuple[str, str]]:
         return [] if self._replace else [("ifGenerationMatch", "0")]
-
-    def _tail(self, upload_id: str) -> str:
-        return f"{self._template.prefix}{TAILS}{upload_id}"
 
     async def _head(self, key: str) -> Object | None:
         try:

@@ -4,20 +4,16 @@ One reason to change: how chunks get into a session, and how it is found out wha
 
 Invariant: a part counts when the store has kept all of it and the journal knows the checksum of all bytes up to its
 end. Before the first chunk that this process sends, and after each that failed, the store is asked what it has.
-The last bytes past a multiple of 256 KiB, which a session keeps only when it is finished, wait in an object aside.
 """
 
 from __future__ import annotations
 
-import google_crc32c
 from attrs import evolve
-from twisted.logger import Logger
 
-from resumable.remotes.errors import NotThere, OutOfStep, Permanent, RemoteError, Transient, Unusable
+from resumable.remotes.errors import NotThere, OutOfStep, RemoteError, Transient
 from resumable.remotes.gcs.bodies import Stretch, crc_of
 from resumable.remotes.gcs.objects import Object
 from resumable.remotes.gcs.records import Record, Records
-from resumable.remotes.gcs.sessions import QUANTUM
 from resumable.remotes.gcs.store import Store
 from resumable.remotes.interfaces import IContent, IRegion, Stored
 from resumable.remotes.records import State
@@ -25,8 +21,6 @@ from resumable.remotes.records import State
 
 class Writing:
     """All is in the journal and in the store, but for ``kept``: what needs not be asked for, of uploads under way."""
-
-    _log = Logger()
 
     def __init__(self, records: Records, store: Store) -> None:
         self._records = records
@@ -38,27 +32,18 @@ class Writing:
         self._kept.pop(upload_id, None)
 
     async def write(self, upload_id: str, record: Record, data: IRegion) -> None:
-        """Write the part that follows what is confirmed."""
-        record, kept = await self._ready(upload_id, record)
+        """Write the part that follows what is confirmed, and isn't the last."""
+        record, have = await self.ready(upload_id, record, data.size)
         if record.stored:
             return
-        start, end = record.confirmed, record.confirmed + data.size
-        rest = end % QUANTUM  # only the last part has one
-        inner = end - rest
-        have = min(max(kept - start, 0), inner - start)
-        crc = await crc_of(data, have, record.crc)
-        if start + have < inner:
-            sent = Stretch(data, have, inner - start - have, crc)
-            if await self._send(upload_id, record, start + have, sent):
+        crc, end = await crc_of(data, have, record.crc), record.confirmed + data.size
+        if have < data.size:
+            sent = Stretch(data, have, data.size - have, crc)
+            if await self._send(upload_id, record, record.confirmed + have, sent):
                 return
             crc = sent.crc
-        if rest:
-            tail = await data.read(inner - start, rest)
-            crc = google_crc32c.extend(crc, tail)
-            record = record if record.tail else await self._records.save(upload_id, evolve(record, tail=True))
-            await self._store.write_tail(upload_id, tail)
         await self._records.save(upload_id, evolve(record, confirmed=end, crc=crc))
-        self._kept[upload_id] = inner
+        self._kept[upload_id] = end
 
     async def progress(self, upload_id: str) -> int:
         """See IRemoteStorage.get_upload_progress. The end of a part: the checksum of no other prefix is known."""
@@ -77,22 +62,10 @@ class Writing:
         return record.stored.size if record.stored else record.confirmed
 
     async def keep(self, upload_id: str, record: Record, stored: Stored) -> Stored:
-        """Remember that the object is there, then remove what was needed for it."""
-        done = await self._records.save(upload_id, evolve(record, state=State.STORED, stored=stored, session=None))
+        """Remember that the object is there."""
+        await self._records.save(upload_id, evolve(record, state=State.STORED, stored=stored, session=None))
         self.forget(upload_id)
-        await self.clean(upload_id, done)
         return stored
-
-    async def clean(self, upload_id: str, record: Record) -> None:
-        """Remove the bytes aside of an upload that is stored. If that isn't allowed, it is stored nevertheless."""
-        if not record.tail:
-            return
-        try:
-            await self._store.delete_tail(upload_id)
-        except (Unusable, Permanent) as error:
-            self._log.warn("what is left of {upload} was not deleted: {reason}", upload=upload_id, reason=error.reason)
-            return
-        await self._records.save(upload_id, evolve(record, tail=False))
 
     async def lost(self, upload_id: str, record: Record, why: str, cause: RemoteError | None = None) -> Stored:
         """The session is of no more use: the object is there and ours, or all begins anew, with NotThere."""
@@ -105,8 +78,12 @@ class Writing:
         await self._records.save(upload_id, record.anew())
         raise NotThere(why, status=cause.status if cause else None, code=cause.code if cause else None) from None
 
-    async def _ready(self, upload_id: str, record: Record) -> tuple[Record, int]:
-        """A record with a session, and how many bytes that has kept; or one that is stored."""
+    async def ready(self, upload_id: str, record: Record, size: int) -> tuple[Record, int]:
+        """A record with a session, and how many of the next ``size`` bytes that has already; or one that is stored."""
+        record, kept = await self._begun(upload_id, record)
+        return record, min(max(kept - record.confirmed, 0), size)
+
+    async def _begun(self, upload_id: str, record: Record) -> tuple[Record, int]:
         kept = self._kept.pop(upload_id, None)
         if record.session is None:
             session = await self._store.start(record)
@@ -121,7 +98,7 @@ class Writing:
         except NotThere as error:
             stored = await self.lost(upload_id, record, error.reason, error)
             return evolve(record, stored=stored), 0
-        return await self._judged(upload_id, record, kept, record.confirmed - record.confirmed % QUANTUM)
+        return await self._judged(upload_id, record, kept, record.confirmed)
 
     async def _judged(self, upload_id: str, record: Record, kept: int | Object, least: int) -> tuple[Record, int]:
         if isinstance(kept, Object):
