@@ -41,7 +41,7 @@ class Troubles:
     def everyday(self) -> list[Callable[[], None]]:
         """Those that a process lives through."""
         return [self.store_down, self.store_slow_down, self.store_loses, self.store_stalls, self.hook_fails,
-                self.hook_dead, self.guard_fails]  # fmt: skip
+                self.hook_dead, self.guard_fails, self.reload]  # fmt: skip
 
     def restarts(self) -> list[Callable[[], None]]:
         return [self.stop_and_start, self.kill_and_start]
