@@ -52,8 +52,9 @@ types: $(BIN)/.dev
 imports: $(BIN)/.dev
 	$(BIN)/python -m pytest -q tests/test_imports.py
 
+# Most end-to-end tests wait most of the time, so two files at once take little more than half of it.
 unit: $(BIN)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 format: $(BIN)/.dev
 	$(BIN)/ruff check --fix .

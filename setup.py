@@ -46,6 +46,7 @@ TEST = [
     "gcp-storage-emulator>=2026.7.19",
     "pytest>=8.3",
     "pytest-twisted>=1.14.3",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "tuspy>=1.1",
     "aiotus>=1.1",

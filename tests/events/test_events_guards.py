@@ -137,7 +137,7 @@ async def coroutine(question):
         Allow(Changes(id="no id")),
         Allow(Changes(remotes=("nowhere",))),
     ],
-    ids=repr,
+    ids=lambda said: repr(said).partition(" at 0x")[0],
 )
 def test_a_hook_that_fails_or_says_nonsense_opens_nothing(said, kind):
     behind, counted = Says(Allow()), []
