@@ -121,7 +121,8 @@ class Engine:
 
     def finishing(self, after: Upload) -> Upload:
         """The record of an upload that is finished with it, with the place that its file is to get."""
-        return after if after.place is not None else evolve(after, place=self.places.planned(after))
+        place = self.places.planned(after) if after.place is None else None
+        return after if place is None else evolve(after, place=place)
 
     def ended(self, upload_id: str) -> None:
         """The upload is gone."""
