@@ -204,6 +204,14 @@ async def test_every_kind_of_credentials_lets_us_in(server, prefix, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_netrc_of_the_user_is_none_of_the_credentials(server, prefix, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("default login somebody password else")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    async with rig(server) as it:
+        await it.remote(prefix).probe()
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_secret_that_was_replaced_in_its_file_is_taken_without_anybody_noticing(server, prefix, tmp_path):
     file = tmp_path / "key"
     file.write_text(WRONG)

@@ -214,6 +214,7 @@ class _LargeWrites(HTTPAdapter):
 
 def _transport(timeout: float, connections: int) -> RequestsTransport:
     session = requests.Session()
+    session.auth = lambda request: request  # else it looks into ~/.netrc each time, and replaces the SDK's signature
     for scheme in ("http://", "https://"):
         session.mount(scheme, _LargeWrites(pool_connections=1, pool_maxsize=connections, max_retries=0))
     return RequestsTransport(session=session, connection_timeout=timeout, read_timeout=timeout)
