@@ -17,7 +17,6 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from resumable.remotes import urls
-from resumable.remotes.errors import RemoteError
 from resumable.remotes.interfaces import IJournal
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.regions import BytesRegion
@@ -117,15 +116,3 @@ async def write(remote: Any, upload_id: str, data: bytes, most: int | None = Non
     plan, have = await remote.part_plan(upload_id), await remote.confirmed_parts(upload_id)
     for part in [part for part in plan.parts(len(data)) if part not in have][:most]:
         await remote.write_chunk(upload_id, part.offset, BytesRegion(data[part.offset : part.end]), part.size)
-
-
-async def persist(remote: Any, upload_id: str, data: bytes, tries: int = 8) -> tuple[Any, list[RemoteError]]:
-    """A simple engine: begins where the store says, again and again. Answers what failed, too."""
-    failures: list[RemoteError] = []
-    while True:
-        try:
-            return await upload(remote, upload_id, data), failures
-        except RemoteError as failure:
-            if not failure.may_retry or len(failures) == tries:
-                raise
-            failures.append(failure)

@@ -20,7 +20,6 @@ from resumable.remotes.gcs.requests import Place, Requests
 from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.interfaces import IJournal
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.regions import BytesRegion
 from tests.remotes.gcs_servers import BUCKET, Server
 from tests.remotes.s3_proxy import Proxy
 
@@ -85,12 +84,3 @@ async def rig(
         while proxy.open:
             await deferLater(reactor, 0)
         await deferLater(reactor, 0)
-
-
-async def upload(remote: Any, upload_id: str, data: bytes, metadata: dict[str, bytes] | None = None) -> Any:
-    """What the engine does when nothing goes wrong."""
-    await remote.initiate_upload(upload_id, len(data), metadata or {})
-    plan = await remote.part_plan(upload_id)
-    for part in plan.parts(len(data)):
-        await remote.write_chunk(upload_id, part.offset, BytesRegion(data[part.offset : part.end]), part.size)
-    return await remote.finalize_upload(upload_id)

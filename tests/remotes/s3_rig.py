@@ -19,7 +19,6 @@ from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.interfaces import IJournal
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.plan import Limits as PartLimits
-from resumable.remotes.regions import BytesRegion
 from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.credentials import ICredentials, StaticCredentials
 from resumable.remotes.s3.endpoint import Place, resolve
@@ -82,15 +81,6 @@ async def rig(
         while proxy.open:
             await deferLater(reactor, 0)
         await deferLater(reactor, 0)
-
-
-async def upload(remote: Any, upload_id: str, data: bytes, metadata: dict[str, bytes] | None = None) -> Any:
-    """What the engine does when nothing goes wrong."""
-    await remote.initiate_upload(upload_id, len(data), metadata or {})
-    plan = await remote.part_plan(upload_id)
-    for part in plan.parts(len(data)):
-        await remote.write_chunk(upload_id, part.offset, BytesRegion(data[part.offset : part.end]), part.size)
-    return await remote.finalize_upload(upload_id)
 
 
 def fetched(url: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:

@@ -25,10 +25,11 @@ from resumable.remotes.errors import (
 )
 from resumable.remotes.interfaces import RegionLost
 from resumable.remotes.regions import STEP, BytesRegion
-from tests.remotes.azure_rig import persist, rig, upload, write
+from tests.remotes.azure_rig import rig, upload, write
 from tests.remotes.azure_servers import azurite
 from tests.remotes.counting_region import CountingRegion
 from tests.remotes.s3_proxy import answer, error
+from tests.remotes.simple_engine import persist
 
 U1, U2 = "1" * 32, "2" * 32
 PART = 64 << 10

@@ -10,14 +10,15 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 
 from resumable.remotes import keys
-from resumable.remotes.errors import AuthFailed, Conflict, NotThere, RemoteError, Throttled, Transient, Unusable
+from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Throttled, Transient, Unusable
 from resumable.remotes.http.transport import Limits
 from resumable.remotes.interfaces import OutOfStep, RegionLost
 from resumable.remotes.regions import BytesRegion
 from tests.remotes.counting_region import CountingRegion
-from tests.remotes.gcs_rig import MIB, QUANTUM, rig, upload
+from tests.remotes.gcs_rig import MIB, QUANTUM, rig
 from tests.remotes.gcs_servers import Bent, started
 from tests.remotes.s3_proxy import answer
+from tests.remotes.simple_engine import persist, upload
 
 U1, U2 = "1" * 32, "2" * 32
 PART = MIB
@@ -42,23 +43,6 @@ def strict(tmp_path_factory):
 @pytest.fixture
 def template(request):
     return keys.parse(prefix="".join(c for c in request.node.name if c.isalnum())[-80:])
-
-
-async def persist(remote, data: bytes, tries: int = 8) -> tuple[object, list[Exception]]:
-    """A simple engine: begins where the store says, again and again. Answers what failed, too."""
-    failures: list[Exception] = []
-    while True:
-        try:
-            await remote.initiate_upload(U1, len(data), {})
-            plan = await remote.part_plan(U1)
-            start = await remote.get_upload_progress(U1) if failures else 0
-            for part in plan.parts_within(len(data), len(data), True, start):
-                await remote.write_chunk(U1, part.offset, BytesRegion(data[part.offset : part.end]), part.size)
-            return await remote.finalize_upload(U1), failures
-        except (RemoteError, OutOfStep) as failure:
-            if not failure.may_retry or len(failures) == tries:
-                raise
-            failures.append(failure)
 
 
 SLOW = answer("503 Slow Down", Retry_After="3")
@@ -101,7 +85,7 @@ async def test_whatever_goes_wrong_once_the_object_is_right_in_the_end(server, t
     async with rig(server) as it:
         it.proxy.trouble(operation, how, **more)
         remote = it.remote(template=template, part_size=PART)
-        stored, failures = await persist(remote, data)
+        stored, failures = await persist(remote, U1, data)
         assert len(failures) <= 1  # none: the connection was an old one, which is tried again
         assert await it.content(stored.key) == data
         assert sum(it.proxy.requests.values()) <= 24
@@ -187,7 +171,7 @@ async def test_after_a_chunk_that_broke_only_what_is_missing_is_sent(strict, tem
         assert await remote.get_upload_progress(U1) == 0  # a part that isn't whole doesn't count
         await remote.write_chunk(U1, 0, BytesRegion(BIG[:PART]), PART)
         assert it.proxy.received == PART - 2 * QUANTUM
-        stored, _ = await persist(remote, BIG)
+        stored, _ = await persist(remote, U1, BIG)
         assert await it.content(stored.key) == BIG
 
 
@@ -205,7 +189,7 @@ async def test_a_store_that_keeps_less_than_was_sent_is_out_of_step(strict, temp
         await remote.write_chunk(U1, PART, BytesRegion(BIG[PART : 2 * PART]), PART)
         assert it.proxy.received == PART - QUANTUM
         strict.store.keeps = 0
-        stored, _ = await persist(remote, BIG)
+        stored, _ = await persist(remote, U1, BIG)
         assert await it.content(stored.key) == BIG
 
 
@@ -263,7 +247,7 @@ async def test_a_session_that_is_gone_begins_anew(strict, template, state):
                     await restarted.write_chunk(U1, 2 * PART, BytesRegion(BIG[2 * PART :]), len(BIG) - 2 * PART)
             assert "secret" not in str(caught.value)
             assert await remote.get_upload_progress(U1) == 0
-        stored, _ = await persist(remote, BIG)
+        stored, _ = await persist(remote, U1, BIG)
         assert await it.content(stored.key) == BIG
 
 
@@ -277,7 +261,7 @@ async def test_a_store_that_forgets_confirmed_bytes_begins_anew(strict, template
             del session.data[QUANTUM:]
         with pytest.raises(NotThere):
             await remote.get_upload_progress(U1)
-        stored, _ = await persist(remote, BIG)
+        stored, _ = await persist(remote, U1, BIG)
         assert await it.content(stored.key) == BIG
 
 
@@ -287,7 +271,7 @@ async def test_bytes_that_change_on_the_way_never_become_an_object(strict, templ
     async with rig(strict) as it:
         remote = it.remote(template=template, part_size=PART)
         it.proxy.trouble("Chunk", "corrupt")
-        stored, failures = await persist(remote, data)
+        stored, failures = await persist(remote, U1, data)
         assert len(failures) == 1 and failures[0].code == "badDigest" and isinstance(failures[0], NotThere)
         assert await it.content(stored.key) == data
 
@@ -297,7 +281,7 @@ async def test_a_small_one_that_changes_on_the_way_is_refused_and_sent_again(str
     async with rig(strict) as it:
         remote = it.remote(template=template)
         it.proxy.trouble("Insert", "replace", answer=answer("400 No", '{"error": {"message": "CRC32C differs"}}'))
-        stored, failures = await persist(remote, SMALL)
+        stored, failures = await persist(remote, U1, SMALL)
         assert [each.code for each in failures] == ["badDigest"]
         assert await it.content(stored.key) == SMALL
 
@@ -307,7 +291,7 @@ async def test_an_object_whose_checksum_is_another_is_removed_and_written_again(
     async with rig(strict) as it:
         remote = it.remote(template=template, part_size=PART)
         strict.store.damages = True
-        stored, failures = await persist(remote, BIG)
+        stored, failures = await persist(remote, U1, BIG)
         assert [type(each) for each in failures] == [NotThere]
         assert await it.content(stored.key) == BIG
 
@@ -447,7 +431,7 @@ async def test_what_reading_the_spool_fails_with_comes_through(server, template)
         for failing_at in (0, PART // 2):
             with pytest.raises(RegionLost):
                 await remote.write_chunk(U1, 0, CountingRegion(PART, failing_at), PART)
-        stored, _ = await persist(remote, BIG)
+        stored, _ = await persist(remote, U1, BIG)
         assert await it.content(stored.key) == BIG
 
 

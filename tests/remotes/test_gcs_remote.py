@@ -25,8 +25,9 @@ from resumable.remotes.interfaces import IPartRemote, ISweeper
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.plan import TIB
 from resumable.remotes.regions import BytesRegion
-from tests.remotes.gcs_rig import MIB, QUANTUM, rig, upload
+from tests.remotes.gcs_rig import MIB, QUANTUM, rig
 from tests.remotes.gcs_servers import BUCKET, started
+from tests.remotes.simple_engine import upload
 
 U1, U2 = "1" * 32, "2" * 32
 BIG = bytes(range(256)) * (MIB // 128) + b"the rest"

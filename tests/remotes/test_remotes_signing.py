@@ -24,8 +24,9 @@ from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.s3.presign import presigned
 from resumable.remotes.s3.signing import encode_path, encode_query
 from resumable.threads import Pool
-from tests.remotes.s3_rig import rig, upload
+from tests.remotes.s3_rig import rig
 from tests.remotes.s3_servers import started
+from tests.remotes.simple_engine import upload
 
 NOW = datetime(2026, 1, 31, 12, 34, 56, tzinfo=UTC).timestamp()
 NAMED = 'attachment; filename="a b.txt"'

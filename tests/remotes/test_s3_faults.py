@@ -9,15 +9,16 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 
 from resumable.remotes import keys
-from resumable.remotes.errors import AuthFailed, Conflict, RemoteError, Throttled, Transient, Unusable
+from resumable.remotes.errors import AuthFailed, Conflict, Throttled, Transient, Unusable
 from resumable.remotes.http.transport import Limits
-from resumable.remotes.interfaces import OutOfStep, RegionLost
+from resumable.remotes.interfaces import RegionLost
 from resumable.remotes.regions import BytesRegion
 from resumable.remotes.s3.credentials import Keys
 from tests.remotes.counting_region import CountingRegion
 from tests.remotes.s3_proxy import answer, error
-from tests.remotes.s3_rig import MIB, rig, upload
+from tests.remotes.s3_rig import MIB, rig
 from tests.remotes.s3_servers import ACCESS, SECRET, started
+from tests.remotes.simple_engine import persist, upload
 
 U1, U2 = "1" * 32, "2" * 32
 PART = 5 * MIB
@@ -34,24 +35,6 @@ def server(request, tmp_path_factory):
 @pytest.fixture
 def template(request):
     return keys.parse(prefix="".join(c for c in request.node.name if c.isalnum())[-80:])
-
-
-async def persist(remote, data: bytes, tries: int = 8) -> tuple[object, list[Exception]]:
-    """A simple engine: begins where the store says, again and again. Answers what failed, too."""
-    failures: list[Exception] = []
-    while True:
-        try:
-            await remote.initiate_upload(U1, len(data), {})
-            plan = await remote.part_plan(U1)
-            have = await remote.confirmed_parts(U1) if failures else []
-            for part in plan.parts(len(data)):
-                if part not in have:
-                    await remote.write_chunk(U1, part.offset, BytesRegion(data[part.offset : part.end]), part.size)
-            return await remote.finalize_upload(U1), failures
-        except (RemoteError, OutOfStep) as failure:
-            if not failure.may_retry or len(failures) == tries:
-                raise
-            failures.append(failure)
 
 
 MATRIX = [
@@ -85,7 +68,7 @@ async def test_whatever_goes_wrong_once_the_object_is_right_in_the_end(server, t
     async with rig(server) as it:
         it.proxy.trouble(operation, how, **more)
         remote = it.remote(template=template, part_size=PART)
-        stored, failures = await persist(remote, data)
+        stored, failures = await persist(remote, U1, data)
         assert len(failures) <= 1  # none: the connection was an old one, which is tried again
         assert await it.content(stored.key) == data
         requests = dict(it.proxy.requests)

@@ -22,8 +22,9 @@ from resumable.remotes.s3.credentials import StaticCredentials
 from resumable.remotes.s3.dialects import GENERIC
 from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.s3.remote import S3Remote
-from tests.remotes.s3_rig import MIB, rig, upload
+from tests.remotes.s3_rig import MIB, rig
 from tests.remotes.s3_servers import BUCKET, Server, started
+from tests.remotes.simple_engine import upload
 
 U1, U2 = "1" * 32, "2" * 32
 PART = 5 * MIB

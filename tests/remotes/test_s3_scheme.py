@@ -25,8 +25,8 @@ from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.urls import BadRemote, Means, parse
 from resumable.testing import SteppedPool
 from resumable.threads import Pool
-from tests.remotes.s3_rig import upload
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, started
+from tests.remotes.simple_engine import upload
 
 KEY = bytes(range(32))
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n"
