@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import clouds, interrupt, measure, picture, report, store, tiers
+from bench import clouds, http2, interrupt, measure, picture, report, store, tiers
 from bench.figures import Sample
 from bench.load import LoadError
 from bench.measure import SMOKE, Bench, Measure, Sizes, Source
@@ -36,6 +36,7 @@ MEASURES: dict[str, Measure] = {
     "huge": measure.huge,
     **tiers.MEASURES,
     **clouds.MEASURES,
+    **http2.MEASURES,
 }
 # These need minutes or tell little more the fifth time.
 ROUNDS_AT_MOST = {
@@ -92,7 +93,7 @@ def ready(names: Sequence[str], run: report.Run) -> list[Kind]:
 
 def _fits(name: str, kind: Kind) -> bool:
     """Whether the measure is one for that server."""
-    if name in clouds.MEASURES:
+    if name in clouds.MEASURES or name in http2.MEASURES:
         return kind.name == OURS
     if name not in tiers.MEASURES:
         return True

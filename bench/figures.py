@@ -105,6 +105,15 @@ FIGURES = (
             Figure(scheme, "memory", f"memory above idle while they go into {emulator}", "MiB", 1),
         )
     ),
+    Figure(
+        "http2", "far", "HTTP/2 over 50 ms each way at 50 MiB/s, its speed / HTTP/1.1's over TLS", "x", 3, True
+    ),
+    Figure("http2", "far-2", "512 MiB over that link by HTTP/2", "MiB/s", 1, True),
+    Figure("http2", "near", "HTTP/2 on loopback, its speed / HTTP/1.1's, both over TLS", "x", 2, True),
+    Figure("http2", "near-2", "512 MiB on loopback by HTTP/2 over TLS", "MiB/s", 0, True),
+    Figure("http2", "near-1.1", "512 MiB on loopback by HTTP/1.1 over TLS", "MiB/s", 0, True),
+    Figure("http2", "near-2-cpu", "CPU seconds per GiB by HTTP/2 over TLS", "s", 2),
+    Figure("http2", "near-1.1-cpu", "CPU seconds per GiB by HTTP/1.1 over TLS", "s", 2),
     Figure("takeover", "head", "HEAD while a holder is silent, slowest", "s", 2),
     Figure("takeover", "patch", "PATCH accepted while a holder is silent, slowest", "s", 2, False, True),
     Figure("takeover", "kept", "of what that holder had sent, kept", "%", 0, True),
@@ -128,6 +137,7 @@ TARGETS = (
     Target("s3-small", "rate", 5.0, "tus-node"),
     Target("s3-small", "requests", 1.0),
     Target("s3-slices", "requests", 9),
+    Target("http2", "far", 0.95),
     Target("s3-many", "memory", 64.0),
     Target("s3-backlog", "seconds", 3.0),
     Target("az", "beside", 0.9),

@@ -46,6 +46,7 @@ class Sizes:
     stored_each: int = 128 * MIB
     stored_lanes: int = 16
     pace: int = 100 * MIB
+    linked: int = 512 * MIB
     backlog: int = 10_000
 
 
@@ -62,6 +63,7 @@ SMOKE = Sizes(
     stored=24 * MIB,
     stored_each=9 * MIB,
     stored_lanes=4,
+    linked=8 * MIB,
     backlog=100,
 )
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 TURN: Final = 65_536
 """Bytes that a stream sends before another one has its turn."""
+GRAIN: Final = 65_536
+"""Bytes of the windows that are given back at once, at least."""
 
 _BODILESS = (b"204", b"304")
 
@@ -207,7 +209,7 @@ class Stream:
             more, self._held = held - self._held, held
             self._connection.hold(more)
         owed = self._came - held - self._credited
-        if owed and self._dropped <= self._site.linger_bytes:
+        if owed >= GRAIN and self._dropped <= self._site.linger_bytes:
             self._credited += owed
             if not self._heard:
                 self._connection.credit(self.number, self._window, owed)

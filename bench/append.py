@@ -1,0 +1,149 @@
+"""One PATCH over TLS, by either version of HTTP: ``python -m bench.append 1.1|2 PORT PATH FILE SIZE``.
+
+Changes when appends are to be sent in another way. Prints the seconds from the first byte of the request to the
+answer. Invariant: both versions go through the same code down to TLS; HTTP/2 waits for nothing but windows.
+"""
+
+from __future__ import annotations
+
+import mmap
+import select
+import socket
+import ssl
+import struct
+import sys
+import time
+from pathlib import Path
+
+from hpack import Decoder, Encoder
+
+from bench.load import HOST, OCTETS, LoadError, head_of
+
+FRAME = 16_384
+BATCH = 262_144
+WINDOW = 65_535
+DATA, HEADERS, RST, SETTINGS, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 7, 8
+
+
+def connect(port: int, protocol: str) -> ssl.SSLSocket:
+    """Return a connection for "http/1.1" or "h2". The certificate is anyone's: this is about speed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols([protocol])
+    plain = socket.create_connection((HOST, port), timeout=60)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    link = context.wrap_socket(plain)
+    if link.selected_alpn_protocol() != protocol:
+        raise LoadError(f"{protocol} was not agreed upon")
+    return link
+
+
+def over_http_1(port: int, path: str, view: memoryview) -> float:
+    with connect(port, "http/1.1") as link:
+        began = time.perf_counter()
+        sized = {"Content-Length": str(len(view)), "Upload-Offset": "0", "Content-Type": OCTETS}
+        link.sendall(head_of("PATCH", path, sized))
+        for at in range(0, len(view), BATCH):
+            link.sendall(view[at : at + BATCH])
+        status = link.recv(65_536).split(b" ")[1]
+        took = time.perf_counter() - began
+    if status != b"204":
+        raise LoadError(f"answered {status!r}")
+    return took
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes | memoryview) -> bytes:
+    return b"".join([struct.pack(">I", len(payload))[1:], bytes([kind, flags]), struct.pack(">I", stream), payload])
+
+
+class Http2:
+    """One connection with one request."""
+
+    def __init__(self, link: ssl.SSLSocket) -> None:
+        self.link = link
+        self.windows = {0: WINDOW, 1: WINDOW}
+        self.initial = WINDOW
+        self.status = b""
+        self._came = b""
+        link.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, b""))
+        link.setblocking(False)
+
+    def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.link.send(view) :]
+            except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                select.select([self.link], [self.link], [], 60)
+                self.hear()
+        self.hear()
+
+    def wait(self) -> None:
+        """Wait until something was heard."""
+        if not self.link.pending():
+            select.select([self.link], [], [], 60)
+        self.hear()
+
+    def hear(self) -> None:
+        try:
+            while data := self.link.recv(65_536):
+                self._came += data
+                self._look()
+            raise LoadError("the connection was closed")
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+
+    def _look(self) -> None:
+        while len(self._came) >= 9 and len(self._came) >= 9 + (size := int.from_bytes(self._came[:3], "big")):
+            kind, flags, stream = self._came[3], self._came[4], int.from_bytes(self._came[5:9], "big")
+            payload, self._came = self._came[9 : 9 + size], self._came[9 + size :]
+            if kind == SETTINGS and not flags & 1:
+                for name, value in struct.iter_unpack(">HI", payload):
+                    if name == 4:
+                        self.windows[1] += value - self.initial
+                        self.initial = value
+            elif kind == WINDOW_UPDATE:
+                self.windows[stream] += int.from_bytes(payload, "big")
+            elif kind == HEADERS:
+                self.status = dict(Decoder().decode(payload, raw=True))[b":status"]
+            elif kind in (RST, GOAWAY):
+                raise LoadError(f"frame {kind}: {payload!r}")
+
+    def append(self, port: int, path: str, view: memoryview) -> float:
+        began = time.perf_counter()
+        fields = [(":method", "PATCH"), (":scheme", "https"), (":authority", f"{HOST}:{port}"), (":path", path)]
+        fields += [("tus-resumable", "1.0.0"), ("upload-offset", "0"), ("content-type", OCTETS)]
+        head = Encoder().encode([*fields, ("content-length", str(len(view)))])
+        self.send(frame(HEADERS, 4, 1, head))
+        at = 0
+        while at < len(view):
+            frames, size = [], 0
+            while size < BATCH and at < len(view) and (room := min(FRAME, *self.windows.values())) > 0:
+                piece = view[at : at + room]
+                at, size = at + len(piece), size + len(piece)
+                for stream in self.windows:
+                    self.windows[stream] -= len(piece)
+                frames.append(frame(DATA, int(at == len(view)), 1, piece))
+            if frames:
+                self.send(b"".join(frames))
+            else:
+                self.wait()
+        while not self.status:
+            self.wait()
+        if self.status != b"204":
+            raise LoadError(f"answered {self.status!r}")
+        return time.perf_counter() - began
+
+
+def main() -> None:
+    version, port, path, file, size = sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), int(sys.argv[5])
+    with file.open("rb") as opened:
+        view = memoryview(mmap.mmap(opened.fileno(), size, prot=mmap.PROT_READ))
+    if version == "2":
+        print(Http2(connect(port, "h2")).append(port, path, view))
+    else:
+        print(over_http_1(port, path, view))
+
+
+if __name__ == "__main__":
+    main()
