@@ -105,9 +105,7 @@ FIGURES = (
             Figure(scheme, "memory", f"memory above idle while they go into {emulator}", "MiB", 1),
         )
     ),
-    Figure(
-        "http2", "far", "HTTP/2 over 50 ms each way at 50 MiB/s, its speed / HTTP/1.1's over TLS", "x", 3, True
-    ),
+    Figure("http2", "far", "HTTP/2 over 50 ms each way at 50 MiB/s, its speed / HTTP/1.1's over TLS", "x", 3, True),
     Figure("http2", "far-2", "512 MiB over that link by HTTP/2", "MiB/s", 1, True),
     Figure("http2", "near", "HTTP/2 on loopback, its speed / HTTP/1.1's, both over TLS", "x", 2, True),
     Figure("http2", "near-2", "512 MiB on loopback by HTTP/2 over TLS", "MiB/s", 0, True),
