@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -22,13 +21,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from bench import proc
-from bench.load import HOST, Connection, LoadError, head_of
+from bench.load import HOST, Connection, LoadError
 from bench.measure import GIB, MIB, Bench, Measure, new_upload, send_whole
 from bench.rivals import Unavailable
-from bench.sdk import ACCOUNT, KEY
+from bench.sdk import ACCOUNT, KEY, Sdk
 from bench.servers import ROOT, START_SECONDS, Running, free_port
 
 PLACE = "bench"
@@ -167,55 +166,6 @@ def _stored(server: Running, path: str, seconds: float = 120.0) -> str:
     raise LoadError(f"not stored within {seconds:.0f} s: {status.get('replicas')}")
 
 
-class _Sdk:
-    """The vendor's SDK, running. Its methods return seconds, and CPU seconds of its process."""
-
-    def __init__(self, name: str, endpoint: str, scratch: Path) -> None:
-        self._spool, self._log = scratch / "received", scratch / "sdk.log"
-        command = [sys.executable, "-m", "bench.sdk", name, endpoint, PLACE, str(self._spool)]
-        with self._log.open("wb") as out:
-            self._process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=out, cwd=ROOT, env={**os.environ, "NO_PROXY": HOST}
-            )
-
-    def __enter__(self) -> Self:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise LoadError(f"the SDK did not start: {self._log.read_text(errors='replace')[-300:]}")
-        self._connection = Connection(int(line), 300.0)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def send(self, file: Path) -> tuple[float, float]:
-        """Send a file that is there."""
-        return self._timed(lambda: self._connection.ask("POST", "/sdk", {}, str(file).encode()).expect(200))
-
-    def receive(self, view: memoryview, size: int) -> tuple[float, float]:
-        """Send it what it has to write to a file first, as a server must that has no more than the SDK."""
-
-        def sent() -> None:
-            self._connection.send(head_of("PUT", "/received", {"Content-Length": str(size)}))
-            self._connection.send_from(view, size)
-            self._connection.answer("PUT").expect(200)
-
-        took = self._timed(sent)
-        self._spool.unlink()
-        return took
-
-    def digest(self, key: str) -> str:
-        """The SHA-256 of what the store has."""
-        return self._connection.ask("GET", f"/{key}", {}).expect(200).body.decode()
-
-    def _timed(self, do: Callable[[], object]) -> tuple[float, float]:
-        cpu, began = proc.cpu_seconds(self._process.pid), time.perf_counter()
-        do()
-        return time.perf_counter() - began, proc.cpu_seconds(self._process.pid) - cpu
-
-
 def _ours(bench: Bench, server: Running, size: int) -> tuple[str, float, float]:
     """One PATCH until it is stored: the object's key, seconds, and CPU seconds of the server."""
     path = new_upload(server, size)
@@ -237,7 +187,7 @@ def _beside(name: str, bench: Bench, server: Running) -> dict[str, float]:
     with _emulator(cloud, scratch) as (port, log):
         remote = cloud.remote(port, scratch)
         kind = replace(server.kind, command=lambda own, where: [*server.kind.command(own, where), "--remote", remote])
-        with Running(kind, scratch) as ours, _Sdk(name, cloud.endpoint(port), scratch) as sdk:
+        with Running(kind, scratch) as ours, Sdk(name, cloud.endpoint(port), PLACE, scratch) as sdk:
             _ours(bench, ours, size // 4)
             before = sdk.send(file)
             asked, idle = _asked(log), proc.memory(ours.pid, "VmRSS")

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
-from bench.load import HOST
+from bench import proc
+from bench.load import HOST, Connection, LoadError, head_of
+from bench.servers import ROOT
 
 PIECE = 8 << 20
 RECEIVED = 1 << 20
@@ -99,6 +104,55 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+class Sdk:
+    """The same from the outside. Its methods return seconds, and CPU seconds of its process."""
+
+    def __init__(self, name: str, endpoint: str, container: str, scratch: Path) -> None:
+        self._spool, self._log = scratch / "received", scratch / "sdk.log"
+        command = [sys.executable, "-m", "bench.sdk", name, endpoint, container, str(self._spool)]
+        with self._log.open("wb") as out:
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=out, cwd=ROOT, env={**os.environ, "NO_PROXY": HOST}
+            )
+
+    def __enter__(self) -> Self:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise LoadError(f"the SDK did not start: {self._log.read_text(errors='replace')[-300:]}")
+        self._connection = Connection(int(line), 300.0)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def send(self, file: Path) -> tuple[float, float]:
+        """Send a file that is there."""
+        return self._timed(lambda: self._connection.ask("POST", "/sdk", {}, str(file).encode()).expect(200))
+
+    def receive(self, view: memoryview, size: int) -> tuple[float, float]:
+        """Send it what it has to write to a file first, as a server must that has no more than the SDK."""
+
+        def sent() -> None:
+            self._connection.send(head_of("PUT", "/received", {"Content-Length": str(size)}))
+            self._connection.send_from(view, size)
+            self._connection.answer("PUT").expect(200)
+
+        took = self._timed(sent)
+        self._spool.unlink()
+        return took
+
+    def digest(self, key: str) -> str:
+        """The SHA-256 of what the store has."""
+        return self._connection.ask("GET", f"/{key}", {}).expect(200).body.decode()
+
+    def _timed(self, do: Callable[[], object]) -> tuple[float, float]:
+        cpu, began = proc.cpu_seconds(self._process.pid), time.perf_counter()
+        do()
+        return time.perf_counter() - began, proc.cpu_seconds(self._process.pid) - cpu
 
 
 def main() -> None:
