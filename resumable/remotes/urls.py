@@ -47,7 +47,8 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 COMMON: Mapping[str, str] = {
     "required": "`no`: an upload counts as stored, and its local copy may go, without this remote (default `yes`)",
     "name": "what the remote is called in status, logs and the catalog (default the URL without its options)",
-    "key": "how objects are named: `{id}`, `{date}`, `{metadata[name]}` and text (default `{id}`)",
+    "key": "how objects are named: `{id}`, `{date}`, `{year}`, `{month}`, `{day}`, `{metadata[name]}` and text"
+    " (default `{id}`)",
     "overwrite": "`replace`: replace what another has put under the key; `refuse`: park (default `--overwrite`)",
     "when": "`name:pattern`: only uploads whose metadata value of that name fits the pattern, as `filetype:image/*`",
 }
