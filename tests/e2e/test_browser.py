@@ -54,8 +54,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def outcomes(daemon: Daemon, home: Path) -> Iterator[dict[str, dict[str, Any]]]:
     """What came of each scenario; the browser is started once for all."""
-    browser, node, npm = chromium(), tools.need("node"), tools.need("npm")
-    tools.install("playwright-core, tus-js-client and uppy", npm, "ci", "--ignore-scripts", cwd=BROWSER)
+    browser, node = chromium(), tools.need("node")
+    tools.install_npm("playwright-core, tus-js-client and uppy", BROWSER)
     guide, example = ROOT / "docs" / "browsers.md", ROOT / "examples" / "browser.html"
     with Asked(in_session) as sessions, Daemon(*STRICT, "--auth-forward", sessions.url) as strict:
         strict.start()

@@ -22,7 +22,7 @@ DATA = pattern(1_500_001, seed=11)
 def node() -> str:
     """The path of node, with the client installed beside the scenarios."""
     found = tools.need("node")
-    tools.install("tus-js-client", tools.need("npm"), "ci", "--ignore-scripts", cwd=NODE)
+    tools.install_npm("tus-js-client", NODE)
     return found
 
 

@@ -6,6 +6,7 @@ a client that is there and fails never does.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import shutil
 import subprocess
@@ -34,6 +35,21 @@ def install(what: str, *command: str, cwd: Path) -> None:
     reason = _install(command, cwd)
     if reason is not None:
         pytest.skip(f"{what} can't be installed here: {reason}")
+
+
+def install_npm(what: str, cwd: Path) -> None:
+    """What the lock file in `cwd` says, once for all who test: npm first removes what is there."""
+    npm = need("npm")
+    with (cwd / "package-lock.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _has_installed(cwd):
+            install(what, npm, "ci", "--ignore-scripts", cwd=cwd)
+
+
+def _has_installed(cwd: Path) -> bool:
+    """Whether the last `npm ci` went through: it writes this file at its end, and takes a minute each time."""
+    installed, wanted = cwd / "node_modules" / ".package-lock.json", cwd / "package-lock.json"
+    return installed.exists() and installed.stat().st_mtime >= wanted.stat().st_mtime
 
 
 @functools.cache

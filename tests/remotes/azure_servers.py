@@ -32,8 +32,7 @@ class Azurite:
 def azurite(directory: Path) -> Iterator[Azurite]:
     """Running, with an empty container; the test is skipped where there is no npm, or no registry for it."""
     node = tools.need("node")
-    if not _is_installed():
-        tools.install("azurite", tools.need("npm"), "ci", "--ignore-scripts", cwd=PACKAGE)
+    tools.install_npm("azurite", PACKAGE)
     port = _free_port()
     # the SDK may speak a newer version of the service than it knows
     command = [node, str(ENTRY), "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--blobHost", "127.0.0.1",
@@ -48,12 +47,6 @@ def azurite(directory: Path) -> Iterator[Azurite]:
     finally:
         process.kill()
         process.wait()
-
-
-def _is_installed() -> bool:
-    """Whether npm has installed what the lock file says: it takes a minute each time."""
-    installed, wanted = PACKAGE / "node_modules" / ".package-lock.json", PACKAGE / "package-lock.json"
-    return ENTRY.exists() and installed.exists() and installed.stat().st_mtime >= wanted.stat().st_mtime
 
 
 def _service(server: Azurite):
