@@ -18,6 +18,7 @@ from urllib.parse import quote
 from attrs import frozen
 from twisted import __version__ as twisted_version
 from twisted.internet.endpoints import quoteStringArgument
+from twisted.logger import Logger
 from twisted.python import usage
 
 from resumable import __version__, admin_socket, cross_origin
@@ -109,6 +110,8 @@ class Options(usage.Options):
     optParameters = [[o.flag, None, None, help_line(o)] for o in OPTIONS if not o.is_switch and not o.separator]  # noqa: RUF012
     optFlags = [[o.flag, None, help_line(o)] for o in OPTIONS if o.is_switch]  # noqa: RUF012
 
+    _log = Logger()
+
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._environ = environ
@@ -177,12 +180,14 @@ class Options(usage.Options):
         files = (quoteStringArgument(str(path)) for path in (key or certificate, certificate))
         return ("ssl:{}:privateKey={}:certKey={}".format(port, *files), *endpoints)
 
-    @staticmethod
-    def _admin_listen(endpoints: tuple[str, ...], upload_dir: Path) -> tuple[str, ...]:
+    def _admin_listen(self, endpoints: tuple[str, ...], upload_dir: Path) -> tuple[str, ...]:
         try:
             return tuple(admin_socket.endpoint_of(upload_dir) if each == "socket" else each for each in endpoints)
         except ValueError as problem:
-            raise usage.UsageError(f"{problem}: give another with --admin-listen, or none") from problem
+            if self._given(BY_FLAG["admin-listen"]) is not None:
+                raise usage.UsageError(f"{problem}: give another with --admin-listen, or none") from problem
+            self._log.warn("operators find no socket, as {problem}: give another with --admin-listen", problem=problem)
+            return ()
 
     @staticmethod
     def _access(found: dict[str, Any]) -> AccessSettings:

@@ -147,11 +147,7 @@ class Daemon:
 
     def arguments(self) -> list[str]:
         listen = f"tcp:{self.port}:interface=127.0.0.1"
-        own = ["--listen", listen, "--upload-dir", str(self.upload_dir)]
-        # pytest's directories can be too long for the operators' socket
-        if len(str(self.upload_dir)) > 80 and "--admin-listen" not in self.flags:
-            own += ["--admin-listen", "none"]
-        return ["resumable", *own, *self.flags]
+        return ["resumable", "--listen", listen, "--upload-dir", str(self.upload_dir), *self.flags]
 
     def start(self) -> Daemon:
         """Start the process and wait until it answers; AssertionError with its log when it does not."""

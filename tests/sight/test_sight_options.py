@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.usage import UsageError
 
 from resumable.admin_socket import socket_of
@@ -61,11 +62,23 @@ def test_an_upload_directory_with_any_name_has_a_socket(tmp_path: Path) -> None:
     assert taken_apart(description) == ("unix", [], {"address": str(socket_of(place)), "mode": "600", "lockfile": "0"})
 
 
-def test_an_upload_directory_too_deep_for_a_socket_needs_another_place_for_it() -> None:
+def test_an_upload_directory_too_deep_for_a_socket_goes_without_one_and_says_so() -> None:
+    deep = "/" + "é" * 50
+    with capturedLogs() as logged:
+        assert parse("--upload-dir", deep).admin_listen == ()
+    (warning,) = map(formatEvent, logged)
+    assert "too long for a socket" in warning and warning.endswith("give another with --admin-listen")
+    with capturedLogs() as logged:
+        assert parse("--upload-dir", deep, "--admin-listen", "none").admin_listen == ()
+    assert not logged
+
+
+def test_a_socket_that_was_asked_for_is_there_or_nothing_starts() -> None:
     deep = "/" + "é" * 50
     with pytest.raises(UsageError, match=r"too long for a socket.*--admin-listen, or none"):
-        parse("--upload-dir", deep)
-    assert parse("--upload-dir", deep, "--admin-listen", "none").admin_listen == ()
+        parse("--upload-dir", deep, "--admin-listen", "socket")
+    with pytest.raises(UsageError, match=r"too long for a socket.*--admin-listen, or none"):
+        parse("--upload-dir", deep, RESUMABLE_ADMIN_LISTEN="socket")
 
 
 def test_several_listeners() -> None:
