@@ -21,6 +21,8 @@ from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
+from resumable.remotes.memory_held import PIECE
+
 EARLY = 64 << 10
 """Bytes of an answer that are taken while its request is still being sent."""
 
@@ -34,6 +36,11 @@ class Connection(ProtocolWrapper):
 
     sending = False
     early = 0
+
+    def makeConnection(self, transport: Any) -> None:
+        """A body's piece goes to the network in one turn, if that takes it; Twisted's own limit would be several."""
+        getattr(transport, "transport", transport).SEND_LIMIT = PIECE  # TLS has the network below it
+        super().makeConnection(transport)  # type: ignore[no-untyped-call]
 
     @property
     def _network(self) -> Any:
