@@ -113,8 +113,10 @@ def test_after_an_outage_uploads_drain_in_order_within_the_limit(
     assert daemon.log.count("remote down") == 1 == daemon.log.count("remote up again")
     order = list(dict.fromkeys(each.key for each in proxy.seen if each.key != PROBE))
     asked = [[key(path) for path in paths].index(each) for each in order]
-    # turns begin in order; those that run side by side reach the store as their files are opened
-    assert max(asked.index(number) for number in range(5)) < 5 + at_once + 2, asked
+    # turns begin in order; those that run side by side reach the store as their files are opened and as it takes their
+    # connections, so while one goes through all that wait, each of the others may sit on one upload
+    late = [number for number in range(5) if asked.index(number) >= 5 + at_once + 2]
+    assert len(late) < at_once, (late, asked)
     parts = [each for each in proxy.seen if each.operation in ("PutObject", "UploadPart")]
     assert most_at_once(parts) <= at_once
     assert len(proxy.seen) <= 2 * (25 + 5)
