@@ -179,14 +179,13 @@ class _Over(Exception):
 
 
 class Proxy:
-    """``seen``: every request, in order; ``most``: how many were under way at once."""
+    """``seen``: every request, in order."""
 
     def __init__(self, store_port: int, operations: Sequence[tuple[str, bytes]] = OPERATIONS) -> None:
         self._store = ("127.0.0.1", store_port)
         self._operations = operations
         self.seen: list[Seen] = []
         self.struck = 0
-        self.most = self._under_way = 0
         self._troubles: list[Trouble] = []
         self._made: list[Trouble] = []
         self._lock = threading.Lock()
@@ -239,7 +238,7 @@ class Proxy:
     def forget(self) -> None:
         """Count from nothing."""
         with self._lock:
-            self.seen, self.struck, self.most = [], 0, 0
+            self.seen, self.struck = [], 0
 
     # -- what came
 
@@ -285,14 +284,10 @@ class Proxy:
         with self._lock:
             self.seen.append(seen)
             trouble = self._take(seen)
-            self._under_way += 1
-            self.most = max(self.most, self._under_way)
         try:
             self._pass(client, reader, head, seen, trouble)
         finally:
-            seen.done = time.monotonic()
-            with self._lock:
-                self._under_way -= 1
+            seen.done = seen.done or time.monotonic()
 
     def _take(self, seen: Seen) -> Trouble | None:
         for each in self._troubles:
@@ -334,6 +329,7 @@ class Proxy:
         if trouble and how == "replace":
             client.sendall(trouble.answer)
             raise _Over
+        seen.done = time.monotonic()  # who has the answer may ask for the next before this thread goes on
         client.sendall(reply)
 
     def _body(
