@@ -54,9 +54,9 @@ def judge(room: Room, reserve: int, max_size: int | None) -> list[Finding]:
         what = f"{free} are free, and --reserve is {human.size(reserve)}: uploads are refused with 507"
         advice = "Make room on the disk, enlarge it, or let local copies go (--local reclaim, with a remote)."
         return [Finding(NAME, "bad", what, advice), *_files(room)]
-    files = "files" if room.counted != 1 else "file"
+    files = "files here have" if room.counted != 1 else "file here has"
     least = "at least " if room.more else ""
-    used = f"; {least}{room.counted} {files} here have {human.size(room.used)}" if room.counted else ""
+    used = f"; {least}{room.counted} {files} {human.size(room.used)}" if room.counted else ""
     findings = [Finding(NAME, "ok", f"{free} are free, {human.size(reserve)} in reserve{used}")]
     if max_size is not None and max_size > room.free - reserve:
         what = f"one upload of --max-size ({human.size(max_size)}) doesn't fit into {free}"

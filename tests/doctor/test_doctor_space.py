@@ -22,6 +22,8 @@ def wrong(findings):
 def test_plenty_of_room_is_well():
     findings = space.judge(Room(10 * GIB, 10**6, 3 * GIB, 2), 64 << 20, GIB)
     assert [each.what for each in findings] == ["10 GiB are free, 64 MiB in reserve; 2 files here have 3 GiB"]
+    (finding,) = space.judge(Room(10 * GIB, 10**6, GIB, 1), 64 << 20, GIB)
+    assert finding.what.endswith("; 1 file here has 1 GiB")
 
 
 @pytest.mark.parametrize(
