@@ -9,14 +9,12 @@ dot, no control or invisible character, and no name that exceeds `MAX_NAME` or i
 from __future__ import annotations
 
 import json
-from base64 import b64encode
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
+from resumable import json_forms
 from resumable.hooks import view
 from resumable.interfaces import Place, Upload
 from resumable.remotes import keys
@@ -84,9 +82,9 @@ def sidecar(upload: Upload, path: str) -> bytes:
         "id": upload.id,
         "path": path,
         "size": upload.offset,
-        "metadata": {name: _text(value) for name, value in view(upload).metadata.items()},
-        "created_at": _time(upload.created_at),
-        "finished_at": _time(upload.finished_at or upload.created_at),
+        "metadata": {name: json_forms.text(value) for name, value in view(upload).metadata.items()},
+        "created_at": json_forms.time(upload.created_at),
+        "finished_at": json_forms.time(upload.finished_at or upload.created_at),
     }
     if upload.owner is not None:
         said["owner"] = upload.owner
@@ -97,14 +95,3 @@ def sidecar(upload: Upload, path: str) -> bytes:
 
 def _safe_place(path: str, upload_id: str) -> Place:
     return Place("/".join(safe_name(each) or upload_id for each in path.split("/")))
-
-
-def _text(value: bytes) -> str | Mapping[str, str]:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return {"base64": b64encode(value).decode()}
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "resumable"
 PROTOCOL: frozenset[str] = frozenset()
 INTERFACES = PROTOCOL | {"protocol"}
 THREADS = INTERFACES | {"interfaces", "trace"}
-STORES = THREADS | {"threads", "replicas", "letters", "listing", "hooks", "tally"}
+STORES = THREADS | {"threads", "replicas", "letters", "listing", "hooks", "json_forms", "tally"}
 ENGINES = STORES | {"spool", "catalog", "remotes"}
 OUTSIDE = ENGINES | {"placing", "replication", "uploads"}
 ROOMS: dict[str, frozenset[str]] = {
@@ -29,6 +29,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "replicas": THREADS,
     "letters": THREADS,
     "listing": THREADS,
+    "json_forms": PROTOCOL,
     "tally": PROTOCOL,
     "notify": PROTOCOL,
     "signals": PROTOCOL,

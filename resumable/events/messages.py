@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from attrs import fields
 
+from resumable import json_forms
 from resumable.events.interfaces import Allow, Event, Question, Refuse, Verdict
 from resumable.events.verdicts import BadVerdict, as_bytes, loads, shown, text_pairs
 from resumable.hooks import Answer, Changes, RequestView, UploadView
@@ -37,7 +37,7 @@ def document(message: Event | Question, source: str) -> dict[str, Any]:
         "source": source,
         "type": PREFIX + message.kind.value,
         "subject": message.upload.id,
-        "time": datetime.fromtimestamp(message.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": json_forms.time(message.at),
         "datacontenttype": "application/json",
         "data": data,
     }

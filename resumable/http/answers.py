@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
+from resumable import json_forms
 from resumable.http.streaming import StreamingRequest
 
 
@@ -42,6 +42,4 @@ def nothing(request: StreamingRequest) -> bytes:
 
 def written(seconds: float | None) -> str | None:
     """A time since the epoch, or None."""
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if seconds is None else json_forms.time(seconds)

@@ -7,11 +7,11 @@ RFC 3339 in UTC, sizes are bytes; what isn't known is null.
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from typing import Any
 
 from attrs import asdict
 
+from resumable import json_forms
 from resumable.http import answers
 from resumable.http.streaming import StreamingRequest
 from resumable.uploads.status import ReplicaStatus, UploadStatus
@@ -42,7 +42,7 @@ def full(status: UploadStatus) -> dict[str, Any]:
     """`document`, and what is for operators only."""
     return {
         **_flat(status),
-        "metadata": {key: _text(value) for key, value in status.metadata.items()},
+        "metadata": {key: json_forms.text(value) for key, value in status.metadata.items()},
         "local": "here" if status.local else "placed" if status.placed else "dropped",
         "gone": None if status.gone is None else status.gone.value,
         "replicas": [_flat(each) for each in status.replicas],
@@ -52,10 +52,3 @@ def full(status: UploadStatus) -> dict[str, Any]:
 def _flat(value: UploadStatus | ReplicaStatus) -> dict[str, Any]:
     fields: dict[str, Any] = asdict(value, recurse=False) | {"state": value.state.value}
     return fields | {name: answers.written(fields[name]) for name in _TIMES if name in fields}
-
-
-def _text(value: bytes) -> str | dict[str, str]:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return {"base64": b64encode(value).decode()}
