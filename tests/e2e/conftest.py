@@ -25,10 +25,10 @@ def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def tus(daemon: Daemon) -> Iterator[Tus]:
-    """A client of the module's daemon; starts it again if a test before has left it dead."""
+def tus(request: pytest.FixtureRequest, daemon: Daemon) -> Iterator[Tus]:
+    """A client of the module's daemon, of the class in its CLIENT; starts it again if a test before left it dead."""
     if not daemon.alive:
         daemon.start()
-    client = daemon.attach(Tus(daemon.port))
+    client = daemon.attach(getattr(request.module, "CLIENT", Tus)(daemon.port))
     yield client
     client.close()

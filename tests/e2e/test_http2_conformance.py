@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
-import pytest
-
-from .daemon import Daemon
 from .http2 import Http2
 from .test_conformance import *  # noqa: F403
 from .test_conformance import MAX
@@ -56,10 +53,4 @@ class Tus2(Tus):
             self._link = None
 
 
-@pytest.fixture
-def tus(daemon: Daemon) -> Iterator[Tus]:
-    if not daemon.alive:
-        daemon.start()
-    client = daemon.attach(Tus2(daemon.port))
-    yield client
-    client.close()
+CLIENT = Tus2

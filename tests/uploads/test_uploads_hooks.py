@@ -414,11 +414,7 @@ def test_bytes_that_a_crash_left_uncommitted_finish_nothing_before_the_hook_has_
     server = hooked(FINISH)
     data = pattern(LONG)
     upload_id = server.create(LONG).value.id
-    body = FakeBody(LONG)
-    server.patch(upload_id, 0, body)
-    body.arrive(data)
-    while server.content(upload_id) != data:
-        server.turn()
+    server.write_uncommitted(upload_id, data)
     server.bury()
     again = hooked(on=machine.after_kill(), finish=[NO, Granted()])
     assert again.recovered.adopted == 1

@@ -148,11 +148,7 @@ def test_one_that_is_finished_by_adoption_is_placed(serve, machine):
     data = pattern(LONG + 7)
     server = serve(placing=wanted())
     upload_id = server.create(len(data), metadata=named("x")).value.id
-    body = FakeBody(len(data))
-    server.patch(upload_id, 0, body)
-    body.arrive(data)
-    while server.content(upload_id) != data:
-        server.turn()
+    server.write_uncommitted(upload_id, data)
     server.bury()
     server = serve(machine.after_kill(), placing=wanted())
     assert placed(server.disk) == {"2023-11-14/x": data}

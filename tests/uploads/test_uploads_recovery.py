@@ -118,11 +118,7 @@ def test_adoption_of_everything_finishes_the_upload(serve, machine):
     """..., with the fact in the same transaction."""
     server = serve(deliverers=["outside"])
     upload_id = server.create(len(DATA)).value.id
-    body = FakeBody(len(DATA))
-    server.patch(upload_id, 0, body)
-    body.arrive(DATA)
-    while server.content(upload_id) != DATA:
-        server.turn()
+    server.write_uncommitted(upload_id, DATA)
     server.bury()
     server = serve(machine.after_kill(), deliverers=["outside"])
     assert server.row(upload_id).finished
@@ -134,11 +130,7 @@ def test_a_partial_that_is_finished_by_adoption_lets_its_final_be_assembled(serv
     server = serve()
     partial = server.create(len(DATA), partial=True).value.id
     final = server.concat(partial, partial).value.id
-    body = FakeBody(len(DATA))
-    server.patch(partial, 0, body)
-    body.arrive(DATA)
-    while server.content(partial) != DATA:
-        server.turn()
+    server.write_uncommitted(partial, DATA)
     server.bury()
     server = serve(machine.after_kill())
     server.pump()
