@@ -2,7 +2,7 @@
 
 Reason to change: how files are described to clients. Invariant: nothing that an uploader said makes a browser run,
 style or lay out anything: types come from a short list, everything is an attachment, and names hold no path and no
-control character. Spec: RFC 9110 sections 8.3, 8.6 and 8.8, RFC 6266, RFC 8187, the Fetch standard's nosniff.
+control character. Spec: RFC 9110 sections 8.3, 8.6 and 8.8, RFC 6266, the Fetch standard's nosniff.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from resumable.http.streaming import StreamingRequest
 from resumable.interfaces import Upload
 from resumable.protocol import metadata, tus
 from resumable.protocol.conditions import Validators
+from resumable.protocol.names import disposition
 
 PLAIN: Final = "application/octet-stream"
 _IMAGES: Final = ("avif", "bmp", "gif", "heic", "heif", "jpeg", "png", "tiff", "webp")
@@ -43,18 +44,6 @@ def safe_type(declared: str | None) -> str:
         return PLAIN
     is_utf_8 = parameters.replace('"', "").strip(" ") == "charset=utf-8"
     return f"{kind}; charset=utf-8" if is_utf_8 and kind.startswith("text/") else kind
-
-
-def disposition(name: str | None) -> str:
-    """RFC 6266: a plain-ASCII name, and the real one in RFC 8187 coding where it differs."""
-    if not name:
-        return "attachment"
-    plain = "".join(each if 32 <= ord(each) < 127 and each not in '"\\%' else "_" for each in name)
-    if plain == name:
-        return f'attachment; filename="{name}"'
-    safe = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&+-.^_`|~"
-    coded = "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in name.encode())
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{coded}"
 
 
 def described(upload: Upload) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from resumable import option_values as values
 
-EXTRA = "pip install 'resumable[azure]'"
+EXTRA = "pip install 'resumable-server[azure]'"
 
 
 class Auth(enum.Enum):
