@@ -12,6 +12,7 @@ import sys
 import tarfile
 import venv
 import zipfile
+from contextlib import closing
 from importlib.metadata import metadata, requires, version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -240,23 +241,23 @@ def test_in_a_fresh_environment_it_installs_and_serves_an_upload(distributions, 
     try:
         assert eventually(lambda: daemon.poll() is not None or _answers(port))
         fields = {"Tus-Resumable": "1.0.0", "Upload-Length": "5", "Content-Type": "application/offset+octet-stream"}
-        made = _asked(port, "POST", "/files/", fields, b"hello")
-        assert (made.status, made.headers["Upload-Offset"]) == (201, "5")
-        location = urlsplit(made.headers["Location"]).path
-        assert _asked(port, "GET", location).read() == b"hello"
+        status, headers, _ = _asked(port, "POST", "/files/", fields, b"hello")
+        assert (status, headers["Upload-Offset"]) == (201, "5")
+        assert _asked(port, "GET", urlsplit(headers["Location"]).path)[2] == b"hello"
     finally:
         daemon.terminate()
         assert daemon.wait(30) == 0
 
 
 def _asked(port: int, method: str, path: str, fields: dict[str, str] | None = None, body: bytes | None = None):
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    link.request(method, path, body, fields or {})
-    return link.getresponse()
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as link:
+        link.request(method, path, body, fields or {})
+        answer = link.getresponse()
+        return answer.status, answer.headers, answer.read()
 
 
 def _answers(port: int) -> bool:
     try:
-        return _asked(port, "GET", "/healthz").status == 200
+        return _asked(port, "GET", "/healthz")[0] == 200
     except OSError:
         return False
