@@ -42,7 +42,6 @@ from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import Listeners
 from resumable.notify import ServiceManager
 from resumable.options import Options, Settings
-from resumable.protocol.tus import VERSION
 from resumable.sight import Seen, Sight
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
@@ -176,7 +175,7 @@ class UploadService(Service):
             reactor=reactor,
             network_timeout=settings.network_timeout,
             min_rate=settings.min_rate,
-            refusal_fields={"Tus-Resumable": VERSION},
+            refusal_fields=tus.refusal_fields,
             watch=self._sight.watch,
             http2=settings.http2,
             h2c=settings.h2c,

@@ -6,6 +6,8 @@ upload is decided elsewhere: `protocol` for the wording of the spec, `uploads` f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from klein import Klein
 from twisted.python.failure import Failure
 from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
@@ -16,6 +18,7 @@ from resumable.http.cors import Cors
 from resumable.http.download import Downloads
 from resumable.http.entry import ANYBODY, Entrant, Entry
 from resumable.http.fields import RequestFields
+from resumable.http.framing import Fields
 from resumable.http.origin import Origin
 from resumable.http.streaming import StreamingRequest
 from resumable.http.visits import Visits, answered
@@ -71,7 +74,7 @@ class TusResource:
         self._origin = origin
         self._entry = entry or Entry(origin)
         self._visits = visits
-        self._cors = cors
+        self.cors = cors
         self._base_path = base_path
         self._downloads = downloads
         self._status_path = status_path
@@ -80,13 +83,16 @@ class TusResource:
         ]
 
     def prepare(self, request: StreamingRequest) -> None:
-        """Before any route: fields of every answer, and the method that counts. Raises BadRequest."""
-        self._cors.apply(request)
+        """Before any route: what every answer says, and the method that counts. Raises BadRequest."""
         if request.method != b"OPTIONS":
             request.set_field(b"tus-resumable", b"1.0.0")
         Origin.check_host(request)
         if request.requestHeaders.hasHeader(b"x-http-method-override"):
             request.method = tus.method(RequestFields(request), request.method.decode("latin-1")).encode()
+
+    def refusal_fields(self, origins: Sequence[bytes]) -> Fields:
+        """What every answer says where there never was a request; ``origins``: what its Origin fields said."""
+        return [(b"tus-resumable", b"1.0.0"), *self.cors.refusal(origins)]
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
@@ -106,7 +112,7 @@ class TusResource:
     def capabilities(self, request: StreamingRequest, upload_id: str = "") -> bytes:
         for name, value in self._capabilities:
             request.set_field(name, value)
-        self._cors.preflight(request)
+        self.cors.preflight(request)
         return answered(request, None, 200)
 
     @app.route("/", methods=["POST"])

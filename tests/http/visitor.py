@@ -83,7 +83,8 @@ def connect(
         downloads=Downloads(uploads, clock, Ways(remotely, 60.0, patience)) if download else None,
         **{"max_size": None, **options},
     )
-    site = StreamingSite(Root(tus, "/files/", Readiness({}, clock)), reactor=clock)
+    root = Root(tus, "/files/", Readiness({}, clock))
+    site = StreamingSite(root, reactor=clock, refusal_fields=tus.refusal_fields)
     wire = StringTransport(peerAddress=peer or IPv4Address("TCP", "192.0.2.1", 5))
     channel = site.buildProtocol(None)
     channel.makeConnection(wire)
