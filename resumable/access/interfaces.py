@@ -13,6 +13,8 @@ from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
+from resumable.protocol.fields import LARGEST
+
 
 class Action(enum.Enum):
     """What a request wants. INSPECT is HEAD, READ a download, STATUS one upload's state, LIST everybody's uploads."""
@@ -72,11 +74,16 @@ class Ask:
         return lines[0] if len(lines) == 1 else None
 
 
+def _countable(size: int | None) -> int | None:
+    """Who may store more than any catalog counts may store as much as that."""
+    return None if size is None else min(size, LARGEST)
+
+
 @frozen
 class Limits:
     """``max_size``: bytes of one upload. ``until``: nothing begins at or after it (seconds since the epoch)."""
 
-    max_size: int | None = None
+    max_size: int | None = field(default=None, converter=_countable)
     until: float | None = None
 
     def largest(self, max_size: int | None) -> int | None:
