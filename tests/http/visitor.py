@@ -71,6 +71,7 @@ def connect(
     download: bool = True,
     patience: float | None = None,
     remotely: Remotely = Remotely.PROXY,
+    inline: bool = False,
     **options: Any,
 ) -> tuple[StreamingChannel, StringTransport]:
     """A connection to the whole tree; ``options`` are those of the resource."""
@@ -80,7 +81,7 @@ def connect(
         origin=Origin("/files/", public_url, networks(trusted), absolute),
         cors=Cors(cors or CrossOrigin(tuple(origins))),
         base_path="/files/",
-        downloads=Downloads(uploads, clock, Ways(remotely, 60.0, patience)) if download else None,
+        downloads=Downloads(uploads, clock, Ways(remotely, 60.0, patience, inline)) if download else None,
         **{"max_size": None, **options},
     )
     root = Root(tus, "/files/", Readiness({}, clock))
