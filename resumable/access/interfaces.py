@@ -52,7 +52,7 @@ class Ask:
     ``path`` is percent-decoded and without query, ``query`` is raw and without question mark. ``headers`` have
     lower-case names and their lines in order. ``host`` and ``scheme`` are those that the client used, ``peer`` is its
     IP address ("" on a unix socket). ``length`` is the upload's, None when unknown or not a creation; ``metadata`` is
-    the header's value, verbatim.
+    the header's value, verbatim. ``prefix`` is what a trusted proxy has taken off the path.
     """
 
     action: Action
@@ -67,6 +67,7 @@ class Ask:
     tls: Subject | None = None
     length: int | None = None
     metadata: str | None = None
+    prefix: str = ""
 
     def one(self, name: str) -> str | None:
         """The only line of a header field; None if there is none, or if there are several."""

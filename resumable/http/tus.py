@@ -144,7 +144,8 @@ class TusResource:
         entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.CREATE, creation=creation)
         visit = self._visit(request)
         if isinstance(creation.concat, concat.Final):
-            partials = [concat.upload_id(url, self._base_path) for url in creation.concat.urls]
+            outside = self._origin.path(request)
+            partials = [concat.upload_id(url, self._base_path, outside) for url in creation.concat.urls]
             await self._entry.own(entrant, partials)
             if "concatenation-unfinished" not in self._extensions:
                 await self._uploads.check_finished(partials)
