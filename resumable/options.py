@@ -63,7 +63,9 @@ class Settings:
     http2: bool
     h2c: bool
     writers: int
+    disabled_extensions: tuple[str, ...]
     download: bool
+    download_inline: bool
     download_from_remote: str
     download_url_expires: float
     remotes: tuple[RemoteSpec, ...]
@@ -149,6 +151,7 @@ class Options(usage.Options):
             trusted_proxies=found.pop("behind_proxy"),
             cors=cors,
             download=not found.pop("disable_download"),
+            disabled_extensions=self._disabled_extensions(found),
             http2=not found.pop("disable_http2"),
             admin_listen=self._admin_listen(found.pop("admin_listen"), found["upload_dir"]),
             remotes=self._remotes(found.pop("remote"), found.pop("overwrite")),
@@ -219,6 +222,19 @@ class Options(usage.Options):
         for option in HOOKS:
             del found[option.flag.replace("-", "_")]
         return hooks
+
+    def _disabled_extensions(self, found: dict[str, Any]) -> tuple[str, ...]:
+        """As `_access`. What isn't told to clients isn't done, so expiration goes together with the time for it."""
+        disabled: tuple[str, ...] = found.pop("disable_extension")
+        if "expiration" in disabled:
+            if self._given(BY_FLAG["expire-after"]) and found["expire_after"] is not None:
+                raise usage.UsageError(
+                    "--disable-extension expiration and --expire-after contradict each other: clients have to be told"
+                )
+            found["expire_after"] = None
+        elif found["expire_after"] is None:
+            return (*disabled, "expiration")
+        return disabled
 
     @staticmethod
     def _cors(found: dict[str, Any]) -> CrossOrigin:

@@ -42,7 +42,7 @@ from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import Listeners
 from resumable.notify import ServiceManager
 from resumable.options import Options, Settings
-from resumable.protocol.tus import VERSION
+from resumable.protocol import extensions
 from resumable.sight import Seen, Sight
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
@@ -150,6 +150,7 @@ class UploadService(Service):
             max_size=settings.max_size,
             downloads=self._downloads() if settings.download else None,
             status_path=settings.status_path,
+            extensions=extensions.without(settings.disabled_extensions),
             entry=entry,
             visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
         )
@@ -176,7 +177,7 @@ class UploadService(Service):
             reactor=reactor,
             network_timeout=settings.network_timeout,
             min_rate=settings.min_rate,
-            refusal_fields={"Tus-Resumable": VERSION},
+            refusal_fields=tus.refusal_fields,
             watch=self._sight.watch,
             http2=settings.http2,
             h2c=settings.h2c,
@@ -214,7 +215,8 @@ class UploadService(Service):
         settings = self.settings
         remotely = Remotely(settings.download_from_remote)
         allowed = patience(settings.network_timeout, settings.min_rate)
-        return Downloads(self.uploads, self._reactor, Ways(remotely, settings.download_url_expires, allowed))
+        ways = Ways(remotely, settings.download_url_expires, allowed, settings.download_inline)
+        return Downloads(self.uploads, self._reactor, ways)
 
     def _listeners(
         self, descriptions: Sequence[str], site_at: Callable[[str], StreamingSite], flag: str = startup.LISTEN

@@ -63,6 +63,7 @@ class ForwardAuth:
             "x-original-uri": uri,
             "x-forwarded-method": ask.method,
             "x-forwarded-uri": uri,
+            "x-forwarded-prefix": ask.prefix,
             "x-forwarded-proto": ask.scheme,
             "x-forwarded-host": ask.host,
             "x-forwarded-for": ask.peer,
@@ -70,7 +71,7 @@ class ForwardAuth:
             "x-upload-id": quote(ask.upload_id or ""),
             "x-upload-length": "" if ask.length is None else str(ask.length),
         }
-        passed = {name: ask.headers[name] for name in self._rules.headers if name in ask.headers}
+        passed = {name: ask.headers[name] for name in self._rules.headers if name in ask.headers and name not in told}
         return passed | {name: (line,) for name, line in told.items() if line}
 
     async def _ask(self, headers: Mapping[str, Sequence[str]]) -> Identity:

@@ -95,4 +95,5 @@ class Entry:
             subject_of(request.channel.transport),
             None if creation is None else creation.length,
             None if creation is None else creation.metadata,
+            self._origin.prefix(request),
         )

@@ -15,6 +15,8 @@ from http import HTTPStatus
 from attrs import frozen
 from twisted.web.http_headers import Headers, InvalidHeaderName
 
+Fields = Sequence[tuple[bytes, bytes]]
+
 MAX_HEAD = 16_384
 MAX_LINE = 8_192
 MAX_FIELDS = 500
@@ -24,7 +26,9 @@ _MAX_DIGITS = 18
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) (HTTP/1\.[01])")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
-_ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
+_PATH = re.compile(rb"/[^#]*")
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
+_ORIGIN = re.compile(rb"(?i:\r\norigin):[ \t]*([^\r\n]*)(?=\r\n)")
 
 
 class Refused(Exception):
@@ -84,9 +88,10 @@ def parse_head(head: bytes) -> Head:
             headers.addRawHeader(name, value)
         except InvalidHeaderName:
             raise Refused(400, "A header field has a malformed name.") from None
-    target = _origin_form(target, headers)
-    if version == b"HTTP/1.1" and len(headers.getRawHeaders(b"Host", ())) != 1:
+    hosts = len(headers.getRawHeaders(b"Host", ()))
+    if hosts > 1 or (not hosts and (version == b"HTTP/1.1" or _ABSOLUTE.match(target))):
         raise Refused(400, "A request needs exactly one Host field.")
+    target = _origin_form(target, headers)
     return Head(method, target, version, headers, _body_length(headers, version))
 
 
@@ -217,14 +222,17 @@ def problem(status: int, detail: str) -> bytes:
     return json.dumps(document).encode().ljust(255) + b"\n"
 
 
-def refusal(refused: Refused, fields: Mapping[str, str]) -> bytes:
+def origins_in(data: bytes) -> Sequence[bytes]:
+    """What the Origin fields say in a head that may be cut off or malformed."""
+    return [value.rstrip(b" \t") for value in _ORIGIN.findall(data.partition(b"\r\n\r\n")[0] + b"\r\n")]
+
+
+def refusal(refused: Refused, fields: Fields) -> bytes:
     """A whole response with these ``fields`` too, after which the connection closes."""
     body = problem(refused.status, refused.detail)
-    more = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return (
-        f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n{more}"
-        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    ).encode() + body
+    first = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n"
+    last = f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return first.encode() + b"".join(b"%s: %s\r\n" % field for field in fields) + last.encode() + body
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
@@ -236,12 +244,22 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
     if match is None:
         raise Refused(400, "The request line is malformed.")
     method, target, version = match.groups()
+    check_target(method, target)
     return method, target, version
+
+
+def check_target(method: bytes, target: bytes) -> None:
+    """RFC 9112 section 3.2: a path, a whole URL, or the asterisk of OPTIONS; what else there is, is for proxies.
+
+    A proxy that looks for its rules' paths in anything else may let through what we would find. Raises Refused.
+    """
+    if not (_PATH.fullmatch(target) or _ABSOLUTE.fullmatch(target) or (method, target) == (b"OPTIONS", b"*")):
+        raise Refused(400, "The request's target is neither a path nor an http URL.")
 
 
 def _origin_form(target: bytes, headers: Headers) -> bytes:
     """RFC 9112 section 3.2.2: a server accepts the absolute form, whose authority takes the place of Host."""
-    absolute = None if target.startswith(b"/") else _ABSOLUTE.fullmatch(target)
+    absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         return target
     headers.setRawHeaders(b"Host", [absolute[1]])

@@ -88,6 +88,13 @@ async def test_what_is_asked_is_what_nginx_and_traefik_ask(rig):
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_prefix_that_a_proxy_took_off_is_told_beside_the_path_that_counts(rig):
+    await rig.auth.authorize(evolve(ASK, prefix="/up"))
+    (seen,) = rig.page.requests
+    assert (seen["x-forwarded-prefix"], seen["x-forwarded-uri"]) == ("/up", seen["x-original-uri"])
+
+
+@pytest_twisted.ensureDeferred
 async def test_only_the_chosen_headers_are_passed_on(rig):
     rig.auth = rig.forward(headers=("x-api-key",))
     await rig.auth.authorize(ASK)
@@ -97,8 +104,11 @@ async def test_only_the_chosen_headers_are_passed_on(rig):
 
 @pytest_twisted.ensureDeferred
 async def test_a_client_cannot_say_what_only_we_say(rig):
-    rig.auth = rig.forward(headers=("authorization", "x-original-uri", "x-upload-action"))
-    await rig.auth.authorize(asking(evolve(LOOK, action=Action.TERMINATE), x_original_uri="/", x_upload_action="read"))
+    ours = ("x-original-uri", "x-upload-action", "x-upload-length", "x-forwarded-prefix")
+    rig.auth = rig.forward(headers=("authorization", *ours))
+    said = {"x_original_uri": "/", "x_upload_action": "read", "x_upload_length": "7", "x_forwarded_prefix": "/evil"}
+    await rig.auth.authorize(asking(evolve(LOOK, action=Action.TERMINATE), **said))
+    assert not {"x-upload-length", "x-forwarded-prefix"} & rig.page.requests[0].keys()
     assert rig.page.requests[0]["x-original-uri"] == f"/files/{ID}"
     assert rig.page.requests[0]["x-upload-action"] == "terminate"
 

@@ -143,6 +143,9 @@ def test_each_answer_asks_for_its_own_reaction(status, code, kind):
         ({"retry-after": "Fri, 24 May 2013 00:00:30 GMT", "date": "Fri, 24 May 2013 00:00:00 GMT"}, 30.0),
         ({"retry-after": "Fri, 24 May 2013 00:00:30 GMT"}, None),
         ({"retry-after": "soon", "date": "Fri, 24 May 2013 00:00:00 GMT"}, None),
+        ({"retry-after": "9" * 5000}, 3600.0),
+        ({"retry-after": "\u00b2", "date": "Fri, 24 May 2013 00:00:00 GMT"}, None),
+        ({"retry-after": "Fri, 24 May 2013 00:00:30 +99999999999999999999"}, None),
     ],
 )
 def test_a_store_may_say_how_long_to_wait(headers, pause):
