@@ -2,12 +2,12 @@
 
 Reason to change: what that server is told, or what its answers mean. Invariant: only 2xx lets in; 401 and 403 are its
 refusal, anything else (a redirect, 404, silence) refuses for the moment; only letting in is remembered, for exactly the
-same question, and not for long. Spec: https://nginx.org/en/docs/http/ngx_http_auth_request_module.html
+same question, and not for long; nobody's questions keep everybody else's from being asked (turns.py). Spec: https://nginx.org/en/docs/http/ngx_http_auth_request_module.html
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
 from attrs import frozen
@@ -20,9 +20,13 @@ from resumable.access import credentials
 from resumable.access.answers import Answers, fingerprint
 from resumable.access.fetch import Answer, FetchFailed, IFetch
 from resumable.access.interfaces import Ask, IAuthorizer, Identity
+from resumable.access.networks import counted
+from resumable.access.turns import Room, Turns
 from resumable.protocol.errors import Forbidden, Unauthorized, Unavailable
 
 RETRY_AFTER = 5
+ROOM = Room(at_once=128, waiting=512, each=64)
+"""Questions: fewer at once would slow many people down where that server is slow."""
 
 log = Logger()
 
@@ -39,14 +43,24 @@ class ForwardRules:
 
 @implementer(IAuthorizer)
 class ForwardAuth:
-    """``remembered``: seconds that being let in counts, 0 for never. ``salt``: random bytes of this process."""
+    """``remembered``: seconds that being let in counts, 0 for never. ``salt``: random bytes of this process.
+    ``afford``: as for `resumable.access.basic.Basic`."""
 
     def __init__(
-        self, rules: ForwardRules, fetch: IFetch, clock: IReactorTime, salt: bytes, *, remembered: float = 5.0
+        self,
+        rules: ForwardRules,
+        fetch: IFetch,
+        clock: IReactorTime,
+        salt: bytes,
+        afford: Callable[[str], None] = lambda address: None,
+        *,
+        remembered: float = 5.0,
     ) -> None:
         self._rules = rules
         self._fetch = fetch
         self._salt = salt
+        self._afford = afford
+        self._turns = Turns(ROOM)
         self._answers: Answers[Identity] = Answers(clock, remembered)
 
     def authorize(self, ask: Ask) -> Deferred[Identity]:
@@ -54,7 +68,7 @@ class ForwardAuth:
         headers = self._question(ask)
         parts = [f"{name}: {line}".encode("latin-1") for name in sorted(headers) for line in headers[name]]
         key = fingerprint(self._salt, *parts)
-        return self._answers.ask(key, lambda: Deferred.fromCoroutine(self._ask(headers)))
+        return self._answers.ask(key, lambda: Deferred.fromCoroutine(self._asked(counted(ask.peer), headers)))
 
     def _question(self, ask: Ask) -> Mapping[str, Sequence[str]]:
         uri = quote(ask.path, safe="/:@!$&'()*+,;=-._~") + (f"?{ask.query}" if ask.query else "")
@@ -72,6 +86,10 @@ class ForwardAuth:
         }
         passed = {name: ask.headers[name] for name in self._rules.headers if name in ask.headers}
         return passed | {name: (line,) for name, line in told.items() if line}
+
+    async def _asked(self, address: str, headers: Mapping[str, Sequence[str]]) -> Identity:
+        self._afford(address)
+        return await self._turns.take(address, b"", self._ask(headers))
 
     async def _ask(self, headers: Mapping[str, Sequence[str]]) -> Identity:
         try:

@@ -242,8 +242,8 @@ LIMITS: tuple[Option, ...] = (
         "max-requests",
         "NUMBER",
         "requests a second",
-        "Answered 429; a second's worth may come at once. An upload is two requests or more. Who isn't known is told"
-        " apart by the IP address.",
+        "Answered 429; a second's worth may come at once. An upload is two requests or more. Who isn't known, or isn't"
+        " let in, is told apart by the IP address, with IPv6 by its /64; who isn't let in doesn't count in all.",
         values.optional_integer(0, 1_000_000, "a number of requests"),
     ),
     *_pair(

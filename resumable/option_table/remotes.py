@@ -185,7 +185,7 @@ REMOTES: tuple[Option, ...] = (
         "NAME",
         "status",
         "name under an upload's URL where its progress can be read as JSON; none for nowhere",
-        "Whoever knows the URL of an upload can read it.",
+        "Whoever knows the URL of an upload can read it. Names of remotes, keys and errors are for admins only.",
         values.optional_segment,
     ),
 )
