@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
 from resumable.access import jwts, keys
@@ -35,7 +35,7 @@ FETCH_TIMEOUT = 5.0
 class TokenSettings:
     """Where the keys come from, one of the three; and the rules. ``algorithms`` (): all that go with the keys."""
 
-    jwks_url: str | None = None
+    jwks_url: str | None = field(default=None, repr=False)
     public_key: Path | None = None
     secret: Secret | None = None
     algorithms: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -22,6 +22,7 @@ from resumable.access.fetch import Answer, FetchFailed, IFetch
 from resumable.access.interfaces import Ask, IAuthorizer, Identity
 from resumable.access.networks import counted
 from resumable.access.turns import Room, Turns
+from resumable.masking import server_of
 from resumable.protocol.errors import Forbidden, Unauthorized, Unavailable
 
 RETRY_AFTER = 5
@@ -36,7 +37,7 @@ class ForwardRules:
     """``headers``: lower-case names of what is passed on. ``name_header``: lower-case name of the answer's header with
     the identity; None: the other server knows whose upload is whose, and everybody it lets in is nobody here."""
 
-    url: str
+    url: str = field(repr=False)
     headers: tuple[str, ...] = ("authorization", "cookie")
     name_header: str | None = "remote-user"
 
@@ -99,7 +100,9 @@ class ForwardAuth:
             if answer.status not in (401, 403):
                 raise FetchFailed(f"it answers {answer.status}")
         except FetchFailed as problem:
-            log.error("{url} doesn't tell who may come in: {problem}", url=self._rules.url, problem=str(problem))
+            log.error(
+                "{url} doesn't tell who may come in: {problem}", url=server_of(self._rules.url), problem=str(problem)
+            )
             raise Unavailable("Whether you may do this can't be told now.", retry_after=RETRY_AFTER) from None
         if answer.status == 403:
             raise Forbidden("You may not do this.")

@@ -33,6 +33,7 @@ WAYS: tuple[Option, ...] = (
         "Needs `pip install 'resumable[jwt]'`. Keys that rotate are noticed; while the URL is down, known keys count"
         " for a day.",
         values.web_url,
+        secret=True,
     ),
     Option(
         "auth-jwt-key",
@@ -57,6 +58,7 @@ WAYS: tuple[Option, ...] = (
         "that secret itself",
         "Better as a variable than as a flag, which others on this machine can see; better still as a file.",
         values.text,
+        secret=True,
     ),
     Option(
         "auth-jwt-issuer",
@@ -130,8 +132,10 @@ WAYS: tuple[Option, ...] = (
         "URL",
         "",
         "server that is asked about each request, as nginx does with `auth_request`",
-        "2xx lets in; while it's down nobody is let in (503).",
+        "2xx lets in; while it's down nobody is let in (503). Without user and password in it; a secret in its path or"
+        " query isn't logged.",
         values.web_url,
+        secret=True,
     ),
     Option(
         "auth-forward-header",

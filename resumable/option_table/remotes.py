@@ -19,6 +19,7 @@ REMOTES: tuple[Option, ...] = (
         " them. All of what a URL can say is in [remotes.md](remotes.md).",
         tuple,
         separator=" ",
+        secret=True,
     ),
     Option(
         "part-size",
