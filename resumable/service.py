@@ -40,6 +40,7 @@ from resumable.http.visits import Visits
 from resumable.interfaces import CatalogUnavailable
 from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import Listeners
+from resumable.masking import masked
 from resumable.notify import ServiceManager
 from resumable.options import Options, Settings
 from resumable.protocol import extensions
@@ -308,8 +309,8 @@ class UploadService(Service):
     def _give_up(self, error: BaseException) -> None:
         """One line and status 1. A daemonised parent waits for an exception that isn't SystemExit."""
         if self._daemonised:
-            raise StartupError(str(error)) from None
-        raise SystemExit(f"resumable: {error}") from None
+            raise StartupError(masked(str(error))) from None
+        raise SystemExit(f"resumable: {masked(str(error))}") from None
 
     # Now and then
 
@@ -431,7 +432,7 @@ def makeService(options: Options) -> UploadService:
         startup.check_ports(settings.admin_listen, startup.ADMIN_LISTEN)
         service = UploadService(settings, reactor, daemonised=not parent.get("nodaemon", True))
     except StartupError as error:
-        sys.stderr.write(f"resumable: {error}\n")
+        sys.stderr.write(f"resumable: {masked(str(error))}\n")
         raise SystemExit(1) from None
     service.log_observer = logs.observer_beside(parent, settings.log_format, settings.log_level, reactor)
     startup.raise_file_limit()
@@ -445,5 +446,5 @@ async def _check(reactor: Any, settings: Settings) -> None:
     try:
         await tiers.check(reactor, settings, time.time, print)
     except StartupError as error:
-        sys.stderr.write(f"resumable: {error}\n")
+        sys.stderr.write(f"resumable: {masked(str(error))}\n")
         raise SystemExit(1) from None

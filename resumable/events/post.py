@@ -23,6 +23,7 @@ from twisted.internet.task import deferLater
 from resumable.events.interfaces import HookFailed
 from resumable.events.verdicts import is_ours
 from resumable.hooks import RequestView
+from resumable.masking import has_user
 from resumable.remotes.errors import RemoteError
 from resumable.remotes.http.bodies import BytesBody
 from resumable.remotes.http.transport import STALE, Answer, IHttp
@@ -52,8 +53,10 @@ def check_url(url: str) -> str:
         usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
     except ValueError:
         usable = None
-    if not usable or not url.isascii() or not url.isprintable() or " " in url or parts.username or parts.fragment:
-        raise ValueError("a hook's URL looks like https://host/path, without a password in it")
+    if not usable or not url.isascii() or not url.isprintable() or " " in url or has_user(url) or parts.fragment:
+        raise ValueError(
+            "a hook's URL looks like https://host/path, without a password in it; its path and query are never shown"
+        )
     return url
 
 

@@ -224,9 +224,9 @@ class TusResource:
             return self.capabilities(request)
         if request.method not in (b"GET", b"HEAD"):
             raise MethodNotAllowed(["GET", "HEAD", "OPTIONS"])
-        if not self._entry.open:
-            await self._entry.admit(request, Action.STATUS, _valid(upload_id))
-        return status.respond(request, await self._uploads.status(_valid(upload_id)))
+        entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.STATUS, _valid(upload_id))
+        found = await self._uploads.status(_valid(upload_id))
+        return status.respond(request, found, fully=entrant.is_admin)
 
     def _no_such_method(self, valid: Iterable[str]) -> MethodNotAllowed:
         return MethodNotAllowed(sorted(set(valid) - self._off))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from resumable.access.signed import masked
+from resumable.access.signed import without_token
 from resumable.hooks import RequestView
 from resumable.http import cors
 from resumable.http.origin import Origin
@@ -29,7 +29,7 @@ class Visits:
         """The request as hooks see it."""
         given = ((name, request.requestHeaders.getRawHeaders(raw)) for name, raw in self._forward)
         headers = {name: tuple(line.decode("latin-1") for line in lines) for name, lines in given if lines}
-        method, uri = request.method.decode("latin-1"), masked(request.uri.decode("latin-1"))
+        method, uri = request.method.decode("latin-1"), without_token(request.uri.decode("latin-1"))
         return Visit(RequestView(method, uri, self._address(request), headers, request.known_as))
 
     def _address(self, request: StreamingRequest) -> str:

@@ -10,11 +10,15 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 
 from resumable.access.fetch import Fetch, FetchFailed
-from resumable.access.forward import ForwardAuth, ForwardRules
+from resumable.access.forward import ROOM, ForwardAuth, ForwardRules
+from resumable.access.guard import Guard
 from resumable.access.interfaces import Action, IAuthorizer
-from resumable.protocol.errors import Forbidden, Unauthorized, Unavailable
+from resumable.access.rates import Rate, Rates
+from resumable.protocol.errors import Forbidden, TusError, Unauthorized, Unavailable
+from tests.sight.sight_rig import Listening
 
 ASK = asking(evolve(LOOK, query="a=1"), authorization="Bearer abc", cookie="session=1", x_api_key="k", user_agent="u")
 
@@ -263,3 +267,49 @@ async def test_a_failure_to_fetch_is_one_line(rig):
     with pytest.raises(FetchFailed) as caught:
         await rig.fetch.get(rig.server.url, {})
     assert "\n" not in str(caught.value) and "refused" in str(caught.value)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_logged_names_the_server_and_nothing_else_of_its_url(rig):
+    """Its path and its query may be secrets."""
+    rig.auth = rig.forward(url=f"{rig.server.url}/hunter2?key=hunter2")
+    rig.page.status = 500
+    with Listening() as events:
+        await rig.refused(Unavailable)
+    assert rig.page.paths == [b"/check/hunter2?key=hunter2"]
+    said = [formatEvent(event) for event in events]
+    assert f"http://127.0.0.1:{rig.server.number}/... doesn't tell who may come in: it answers 500" in said
+    assert "hunter2" not in str(events) and "hunter2" not in repr(ForwardRules("http://h/?hunter2"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_address_that_can_afford_no_more_asks_nothing(rig):
+    rates = Rates(rig.clock.seconds, requests=(Rate(2.0), Rate()))
+    rig.auth = ForwardAuth(ForwardRules(rig.server.url), rig.fetch, rig.clock, SALT, rates.afford)
+    rig.page.status = 401
+    guard = Guard(rig.auth, lambda upload_id: None, lambda: 0.0, rates=rates)
+    statuses = []
+    for n in range(4):
+        ask = evolve(asking(LOOK, authorization=f"Bearer {n}"), upload_id=None, peer=f"2001:db8::{n}")
+        with pytest.raises(TusError) as caught:
+            await Deferred.fromCoroutine(guard.check(ask))
+        statuses.append(caught.value.status)
+    assert statuses == [401, 401, 429, 429] and len(rig.page.requests) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_address_with_many_questions_keeps_no_other_from_asking(rig):
+    rig.fetch = Fetch(reactor, timeout=5.0, clock=rig.clock)
+    rig.auth = rig.forward()
+    rig.page.body = None
+    ask = evolve(LOOK, peer="198.51.100.9")
+    flood = [rig.auth.authorize(asking(ask, authorization=f"Bearer {n}")) for n in range(ROOM.at_once + 2 * ROOM.each)]
+    await rig.asked(ROOM.at_once)
+    assert sum(each.called for each in flood) == ROOM.each, "the rest is refused"
+    rig.page.body = b""
+    friend = rig.auth.authorize(ASK)
+    rig.clock.advance(5.0)
+    assert (await friend).name == "alice"
+    for each in flood:
+        each.addErrback(lambda failure: failure.trap(Unavailable))
+        await each
