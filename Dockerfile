@@ -1,15 +1,17 @@
 # docker build -t resumable .
 # docker run --rm -p 8080:8080 -v "$(pwd)/uploads:/app/uploads" --user "$(id -u)" resumable [flags]
+# docker build --build-arg EXTRAS= -t resumable .     leaves out what only Azure, Google Cloud, JWTs and passwords need
 ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build
+ARG EXTRAS=all
 WORKDIR /src
 COPY setup.py pyproject.toml README.md LICENSE ./
 COPY resumable resumable
 COPY twisted twisted
 # The last command lets Twisted write its list of plugins while it can; later the process has no right to.
 RUN python -m venv /opt/resumable \
- && /opt/resumable/bin/pip install --no-cache-dir --disable-pip-version-check . \
+ && /opt/resumable/bin/pip install --no-cache-dir --disable-pip-version-check ".${EXTRAS:+[$EXTRAS]}" \
  && /opt/resumable/bin/twistd --help > /dev/null
 
 FROM python:${PYTHON}-slim

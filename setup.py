@@ -38,11 +38,9 @@ AZURE = [
 GCS = [
     "google-auth[requests]>=2.38",
 ]
+ALL = [*BASIC, *JWT, *AZURE, *GCS]
 TEST = [
-    *BASIC,
-    *JWT,
-    *AZURE,
-    *GCS,
+    *ALL,
     "gcp-storage-emulator>=2026.7.19",
     "pytest>=8.3",
     "pytest-twisted>=1.14.3",
@@ -62,6 +60,7 @@ TEST = [
 ]
 DEV = [
     *TEST,
+    "build>=1.2",
     "google-cloud-storage>=3.0",  # make bench compares with it
     "ruff>=0.9",
     "mypy>=1.14",
@@ -69,7 +68,7 @@ DEV = [
 ]
 
 setup(
-    name="resumable",
+    name="resumable-server",  # "resumable" on PyPI is somebody else's; it is what is imported and typed all the same
     version=VERSION,
     description="An upload server that never makes a person start over: tus 1.0 on Twisted",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
@@ -99,5 +98,5 @@ setup(
     package_data={"resumable": ["py.typed"]},
     entry_points={"console_scripts": ["resumable = resumable.client.main:main"]},
     install_requires=INSTALL,
-    extras_require={"basic": BASIC, "jwt": JWT, "azure": AZURE, "gcs": GCS, "test": TEST, "dev": DEV},
+    extras_require={"basic": BASIC, "jwt": JWT, "azure": AZURE, "gcs": GCS, "all": ALL, "test": TEST, "dev": DEV},
 )

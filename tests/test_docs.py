@@ -42,6 +42,7 @@ DOCKER = {
     "read-only",
     "profile",
     "build",
+    "build-arg",
     "console-address",
     "from",
     "entrypoint",

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import ast
+import http.client
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import venv
 import zipfile
-from importlib.metadata import version
+from contextlib import closing
+from importlib.metadata import metadata, requires, version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from resumable import __version__
+from tests.e2e.daemon import eventually, free_port
 
 ROOT = Path(__file__).parent.parent
 # Name of what is imported, where it isn't the distribution's.
@@ -69,13 +75,17 @@ def test_the_wheel_has_the_package_the_plugin_and_the_licence(wheel):
     assert sources <= names
     assert {"twisted/plugins/resumable_plugin.py", "resumable/py.typed"} <= names
     assert any(name.endswith("/LICENSE") for name in names)
-    assert wheel.name.startswith(f"resumable-{__version__}-")
+    assert wheel.name.startswith(f"resumable_server-{__version__}-"), "PyPI's resumable is somebody else's"
 
 
 def test_the_wheel_takes_no_file_of_twisted_and_none_of_the_tests(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert not {"twisted/__init__.py", "twisted/plugins/__init__.py"} & set(names)
-    assert {name.split("/")[0] for name in names} <= {"resumable", "twisted", f"resumable-{__version__}.dist-info"}
+    assert {name.split("/")[0] for name in names} <= {
+        "resumable",
+        "twisted",
+        f"resumable_server-{__version__}.dist-info",
+    }
 
 
 def test_twistd_lists_the_command_once_the_wheel_is_installed(wheel, tmp_path):
@@ -134,3 +144,120 @@ def test_ci_runs_what_people_run():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "make test" in script.read_text(encoding="utf-8")
+
+
+def test_nothing_tells_anybody_to_install_what_is_somebody_elses():
+    """On PyPI, resumable is another project; what is installed is resumable-server."""
+    shown = [*(ROOT / "resumable").rglob("*.py"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), ROOT / "setup.py"]
+    wrong = re.compile(r"pip install\s+(?:-\S+\s+)*['\"]?resumable(?!-server)\b")
+    assert not [path for path in shown if wrong.search(path.read_text(encoding="utf-8"))]
+
+
+def test_the_extras_that_messages_name_exist():
+    extras = set(metadata("resumable-server").get_all("Provides-Extra") or ())
+    named: set[str] = set()
+    for path in [*(ROOT / "resumable").rglob("*.py"), *(ROOT / "docs").glob("*.md")]:
+        named |= set(re.findall(r"resumable-server\[([a-z,]+)\]", path.read_text(encoding="utf-8")))
+    assert {"basic", "jwt", "azure", "gcs"} <= named <= extras
+
+
+def test_the_image_has_all_extras_unless_they_are_left_out():
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert re.search(r"^ARG EXTRAS=all$", text, re.MULTILINE) and "[$EXTRAS]" in text
+    every = {req.split(";")[0] for req in requires("resumable-server") or () if 'extra == "all"' in req}
+    for extra in ("basic", "jwt", "azure", "gcs"):
+        one = {req.split(";")[0] for req in requires("resumable-server") or () if f'extra == "{extra}"' in req}
+        assert one and one <= every
+
+
+def _tree() -> set[str]:
+    """The files that belong to the project, those that will be added too."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout, so nobody knows what belongs to the tree")
+    return {each for each in listed.stdout.split("\0") if each and (ROOT / each).is_file()}
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory) -> Path:
+    """What ``python -m build`` makes of the tree: an sdist, and a wheel made from that."""
+    pytest.importorskip("build")
+    there, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
+    for each in _tree():
+        (there / each).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / each, there / each)
+    python("-m", "build", "--outdir", str(out), str(there))
+    return out
+
+
+@pytest.fixture(scope="module")
+def unpacked(distributions, tmp_path_factory) -> Path:
+    (sdist,) = distributions.glob("resumable_server-*.tar.gz")
+    home = tmp_path_factory.mktemp("sdist")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(home, filter="data")
+    (root,) = home.iterdir()
+    return root
+
+
+@pytest.mark.slow
+def test_the_sdist_has_every_file_of_the_tree(unpacked):
+    there = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
+    assert _tree() - there == set()
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_sdist_run_where_it_was_unpacked(unpacked):
+    """All of them are found, and the quick ones of the docs and the protocol pass."""
+    for arguments in (["--collect-only"], ["tests/protocol", "tests/test_docs.py", "tests/test_options.py"]):
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *arguments],
+            cwd=unpacked, env=os.environ | {"PYTHONPATH": str(unpacked)}, capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["whl", "tar.gz"])
+def test_in_a_fresh_environment_it_installs_and_serves_an_upload(distributions, kind, tmp_path):
+    (built,) = distributions.glob(f"resumable_server-*.{kind}")
+    venv.create(tmp_path / "venv", with_pip=True)
+    there = tmp_path / "venv" / "bin"
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RESUMABLE_", "PYTHON", "AWS_"))}
+
+    def run(*command: str) -> str:
+        done = subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run(str(there / "pip"), "install", "--quiet", "--disable-pip-version-check", str(built))
+    assert re.search(r"^ +resumable +A resumable", run(str(there / "twistd"), "--help"), re.MULTILINE)
+    assert "doctor" in run(str(there / "resumable"), "--help")
+    port = free_port()
+    command = [str(there / "twistd"), "-n", "--pidfile=", "resumable", "--listen", f"tcp:{port}:interface=127.0.0.1"]
+    with (tmp_path / "log").open("wb") as log:
+        daemon = subprocess.Popen([*command, "--upload-dir", "up"], cwd=tmp_path, env=kept, stdout=log, stderr=log)
+    try:
+        assert eventually(lambda: daemon.poll() is not None or _answers(port))
+        fields = {"Tus-Resumable": "1.0.0", "Upload-Length": "5", "Content-Type": "application/offset+octet-stream"}
+        status, headers, _ = _asked(port, "POST", "/files/", fields, b"hello")
+        assert (status, headers["Upload-Offset"]) == (201, "5")
+        assert _asked(port, "GET", urlsplit(headers["Location"]).path)[2] == b"hello"
+    finally:
+        daemon.terminate()
+        assert daemon.wait(30) == 0
+
+
+def _asked(port: int, method: str, path: str, fields: dict[str, str] | None = None, body: bytes | None = None):
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as link:
+        link.request(method, path, body, fields or {})
+        answer = link.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+
+def _answers(port: int) -> bool:
+    try:
+        return _asked(port, "GET", "/healthz")[0] == 200
+    except OSError:
+        return False

@@ -59,4 +59,4 @@ def valid_name(name: object) -> bool:
 
 def needs(extra: str, package: str) -> AccessProblem:
     """A package that only this part needs isn't there."""
-    return AccessProblem(f"{package} is not installed; run: pip install 'resumable[{extra}]'")
+    return AccessProblem(f"{package} is not installed; run: pip install 'resumable-server[{extra}]'")

@@ -1,6 +1,6 @@
 """What a proxy in front of the server does to uploads: does it collect requests, limit bodies, hide the address?
 
-Changes when proxies find another way to spoil resuming. Invariant: the one upload that is made is ended again, and no
+Changes when proxies find another way to spoil resuming. Invariant: each upload that is made is ended again, and no
 answer is waited for without a bound. A 413 and its like without Tus-Resumable is the proxy's own word.
 """
 
@@ -14,7 +14,8 @@ from twisted.internet.task import deferLater
 from twisted.web.iweb import IPolicyForHTTPS
 
 from resumable.doctor.findings import Finding
-from resumable.doctor.visitor import Answer, Unanswered, Visitor
+from resumable.doctor.heads import check_heads
+from resumable.doctor.visitor import Answer, Unanswered, Visitor, place_of
 
 BUFFERING: Final = "proxy buffering"
 LIMIT: Final = "proxy body limit"
@@ -60,10 +61,10 @@ async def check_proxy(
     policy: IPolicyForHTTPS | None = None,
     patience: float = 5.0,
 ) -> list[Finding]:
-    """Make an upload through ``url``, cut its append in the middle, and see what arrived.
+    """Make an upload through ``url``, cut its append in the middle, and see what arrived; one with long metadata too.
 
     ``headers``: what lets a client in, such as Authorization. ``patience``: seconds that bytes have to arrive in.
-    Never raises: what goes wrong is a finding. Guards are asked about this upload, hooks are told of it.
+    Never raises: what goes wrong is a finding. Guards are asked about them, hooks are told.
     """
     check = _Check(reactor, url if url.endswith("/") else url + "/", Visitor(reactor, headers or {}, policy), patience)
     try:
@@ -87,13 +88,12 @@ class _Check:
         location = made.get("location")
         if made.status != 201 or not made.is_tus or location is None:
             return [self._refused("POST", made)]
-        name, mark, query = location.partition("?")
-        upload = self._url + name.rpartition("/")[2] + mark + query
+        upload = place_of(self._url, location)
         try:
             found = [*_place(self._url, location), *await self._append(upload, length)]
         finally:
             left = await self._remove(upload)
-        return [*found, *left]
+        return [*found, *left, *await check_heads(self._visitor, self._url)]
 
     async def _create(self) -> tuple[int, Answer]:
         """A long one, so that limits show, unless the server itself takes no such thing."""

@@ -49,6 +49,12 @@ class Answer:
         return "tus-resumable" in self.fields
 
 
+def place_of(url: str, location: str) -> str:
+    """Where the upload is that was made by POST to ``url``, as seen from here whatever the Location says."""
+    name, mark, query = location.partition("?")
+    return url + name.rpartition("/")[2] + mark + query
+
+
 class Visitor:
     """``headers``: what lets it in, sent with each request; ``policy``: whose certificates are good."""
 

@@ -16,6 +16,7 @@ from resumable.http.streaming import StreamingRequest
 from resumable.interfaces import Upload
 from resumable.protocol import metadata, tus
 from resumable.protocol.conditions import Validators
+from resumable.protocol.names import disposition
 
 PLAIN: Final = "application/octet-stream"
 _IMAGES: Final = ("avif", "bmp", "gif", "heic", "heif", "jpeg", "png", "tiff", "webp")
@@ -64,18 +65,6 @@ def safe_type(declared: str | None) -> str:
         return PLAIN
     is_utf_8 = parameters.replace('"', "").strip(" ") == "charset=utf-8"
     return f"{kind}; charset=utf-8" if is_utf_8 and kind.startswith("text/") else kind
-
-
-def disposition(name: str | None, way: str = "attachment") -> str:
-    """RFC 6266: a plain-ASCII name, and the real one in RFC 8187 coding where it differs. ``way``: or ``inline``."""
-    if not name:
-        return way
-    plain = "".join(each if 32 <= ord(each) < 127 and each not in '"\\%' else "_" for each in name)
-    if plain == name:
-        return f'{way}; filename="{name}"'
-    safe = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&+-.^_`|~"
-    coded = "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in name.encode())
-    return f"{way}; filename=\"{plain}\"; filename*=UTF-8''{coded}"
 
 
 def described(upload: Upload, inline: bool) -> tuple[str, str]:

@@ -14,7 +14,8 @@ WAYS: tuple[Option, ...] = (
         "FILE",
         "",
         "users and passwords, as `htpasswd -B` writes them, for HTTP Basic",
-        f"Needs `pip install 'resumable[basic]'`. As soon as one way in is set up, nobody else is let in: {_PAGE}.",
+        "Needs `pip install 'resumable-server[basic]'`. As soon as one way in is set up, nobody else is let in:"
+        f" {_PAGE}.",
         values.file,
     ),
     Option(
@@ -30,8 +31,8 @@ WAYS: tuple[Option, ...] = (
         "URL",
         "",
         "where the keys are that JWTs are signed with",
-        "Needs `pip install 'resumable[jwt]'`. Keys that rotate are noticed; while the URL is down, known keys count"
-        " for a day.",
+        "Needs `pip install 'resumable-server[jwt]'`. Keys that rotate are noticed; while the URL is down, known keys"
+        " count for a day.",
         values.web_url,
         secret=True,
     ),

@@ -2,17 +2,17 @@
 
 Reason to change: the grammar, or a key that clients use. Invariant: a header that `parse` accepted may be echoed as
 it is, and text that leaves `filename` and `content_type` may stand in a header and names no path. Spec: tus 1.0.0,
-Creation, Upload-Metadata; RFC 4648 section 4; RFC 6266 section 4.3.
+Creation, Upload-Metadata; RFC 4648 section 4.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from binascii import b2a_base64
 from collections.abc import Mapping
 from typing import Final
 
+from resumable.protocol import names
 from resumable.protocol.errors import BadRequest
 from resumable.protocol.fields import base64, shown
 
@@ -23,10 +23,6 @@ _FILENAME_KEYS = ("filename", "name")
 _TYPE_KEYS = ("filetype", "type", "contentType")
 _TOKEN = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
 _TYPE = re.compile(rf'{_TOKEN}/{_TOKEN}(?:[ ]?;[ ]?{_TOKEN}=(?:{_TOKEN}|"[A-Za-z0-9 !#-.:;=_-]*"))*')
-_HIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
-# They turn the reading direction round, so that "gpj.exe" is shown as "exe.jpg".
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_MAX_NAME = 255
 
 
 def parse(header: str) -> dict[str, bytes]:
@@ -70,17 +66,8 @@ def encode(mapping: Mapping[str, bytes | str]) -> str:
 
 
 def filename(metadata: Mapping[str, bytes]) -> str | None:
-    """The name that the client gave the file, without directories and invisible characters; None if none is left.
-
-    RFC 6266, 4.3: "Recipients MUST NOT be able to write into any location other than one to which they are
-    specifically entitled", hence only what follows the last slash or backslash.
-    """
-    for text in _texts(metadata, _FILENAME_KEYS):
-        shown_only = "".join(c for c in text if unicodedata.category(c) not in _HIDDEN and c not in _BIDI)
-        name = shown_only.replace("\\", "/").rpartition("/")[2].strip()[:_MAX_NAME]
-        if name.strip(". "):
-            return name
-    return None
+    """The name that the client gave the file, as `names.shown` leaves it; None if none is left."""
+    return next((name for text in _texts(metadata, _FILENAME_KEYS) if (name := names.shown(text))), None)
 
 
 def content_type(metadata: Mapping[str, bytes]) -> str | None:

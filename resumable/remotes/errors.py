@@ -14,6 +14,7 @@ holds no secret: no key, token, signature or signed URL.
         NotThere       nothing is known of the upload (any more): `initiate_upload`, then the same
       Permanent        don't try again: park the replica with the reason
         Conflict       the key holds an object that isn't ours
+        Unwelcome      the store minds what the client wrote into the metadata: the object can do without
 """
 
 from __future__ import annotations
@@ -106,3 +107,7 @@ class Permanent(RemoteError):
 
 class Conflict(Permanent):
     """There is an object under the key that does not carry this upload's id, and it may not be replaced."""
+
+
+class Unwelcome(Permanent):
+    """The store takes no object with this metadata, or of this type or file name; `plainer` has it go without."""

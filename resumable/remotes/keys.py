@@ -17,16 +17,17 @@ from datetime import UTC, datetime
 
 from attrs import frozen
 
+from resumable.protocol.names import MAX_NAME, is_hidden, shortened
+
 MAX_KEY = 1024
-MAX_VALUE = 255
-"""Bytes of one metadata value in a key: what file systems take for a name."""
+MAX_VALUE = MAX_NAME
+"""Bytes of one metadata value in a key."""
 
 MAX_ID = 128
 DEFAULT = "{id}"
 
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _METADATA = re.compile(r"metadata\[([^\[\]{}, ]+)\]")
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _SLASHES = str.maketrans("/\\", "__")
 _ID = "id"
 _OWNER = "owner"
@@ -109,25 +110,12 @@ def parse(template: str = DEFAULT, prefix: str = "", *, what: str = "key", owner
 def safe_segment(value: bytes | str) -> str:
     """What of a client's value may stand in a key, as part of one segment; empty when nothing is left.
 
-    Cut to `MAX_VALUE` bytes; what follows the last dot is kept, so that ``holiday.jpg`` stays a picture.
+    Cut to `MAX_VALUE` bytes, the extension kept.
     """
     text = value if isinstance(value, str) else value.decode("utf-8", "ignore")
-    text = "".join(c for c in unicodedata.normalize("NFC", text) if not _is_hidden(c))
+    text = "".join(c for c in unicodedata.normalize("NFC", text) if not is_hidden(c))
     text = text.translate(_SLASHES).strip()
-    return _cut(text) if text.strip("._ ") else ""
-
-
-def _is_hidden(char: str) -> bool:
-    return unicodedata.category(char) in _HIDDEN or (ord(char) & 0xFFFE) == 0xFFFE
-
-
-def _cut(text: str) -> str:
-    data = text.encode()
-    if len(data) <= MAX_VALUE:
-        return text
-    _, dot, extension = text.rpartition(".")
-    kept = f"{dot}{extension}".encode() if dot and len(extension.encode()) <= 16 else b""
-    return data[: MAX_VALUE - len(kept)].decode("utf-8", "ignore") + kept.decode()
+    return shortened(text, MAX_VALUE) if text.strip("._ ") else ""
 
 
 def _add_text(pieces: list[_Piece], text: str) -> None:
@@ -157,7 +145,7 @@ def _longest(piece: _Piece) -> int:
 
 def _check(template: KeyTemplate, shown: str) -> None:
     fixed = "".join(piece for piece in (template.prefix, *template.pieces) if isinstance(piece, str))
-    if any(_is_hidden(char) for char in fixed) or "\\" in fixed or any("\ud800" <= char <= "\udfff" for char in fixed):
+    if any(is_hidden(char) for char in fixed) or "\\" in fixed or any("\ud800" <= char <= "\udfff" for char in fixed):
         raise BadTemplate(f"{shown}: no backslashes, no control or invisible characters")
     if not any(isinstance(piece, _Metadata) or piece == _Field(_ID) for piece in template.pieces):
         raise BadTemplate(f"{shown} would be the same for all uploads; put {{id}} into it")

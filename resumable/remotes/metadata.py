@@ -3,7 +3,7 @@
 One reason to change: what of it becomes a property, and how. Pure.
 
 Invariant: whatever the client wrote, what comes out of `described` and `in_ascii` is ASCII without line breaks, fit for
-headers and signatures.
+headers and signatures, and no more than the store is known to take.
 """
 
 from __future__ import annotations
@@ -11,45 +11,70 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Mapping
-from urllib.parse import quote
+
+from attrs import frozen
+
+from resumable.protocol.metadata import filename
+from resumable.protocol.names import disposition
 
 ID_METADATA = "resumable-upload-id"
 """Under this name every object has its upload's id, where the store's names may have hyphens."""
+PLAIN = "application/octet-stream"
+
+
+@frozen
+class Room:
+    """What a store takes: bytes of all names and values, the id's too; bytes of one value; how many; and how much it
+    counts for each beside its name and value, as where names count with their prefix.
+    """
+
+    total: int
+    value: int | None = None
+    entries: int | None = None
+    each: int = 0
+
+    def fits(self, name: str, value: str, used: int, entries: int) -> bool:
+        """Whether there is room for this beside ``entries`` others that take ``used`` bytes."""
+        return (
+            used + self.size(name, value) <= self.total
+            and (self.value is None or len(value.encode()) <= self.value)
+            and (self.entries is None or entries < self.entries)
+        )
+
+    def size(self, name: str, value: str) -> int:
+        return len(name.encode()) + len(value.encode()) + self.each
 
 
 def described(metadata: Mapping[str, bytes]) -> dict[str, str]:
     """Content-Type, always, and Content-Disposition, where there is a file name."""
     kind = _first(metadata, "filetype", "contentType", "content-type", "type")
     if not re.fullmatch(r"[\w.+-]+/[\w.+-]+( *; *[\w.+-]+=[\w.+\"-]+)*", kind, re.ASCII) or len(kind) >= 256:
-        kind = "application/octet-stream"
-    name = _first(metadata, "filename", "name")
-    return {"Content-Type": kind, **({"Content-Disposition": _disposition(name)} if name else {})}
+        kind = PLAIN
+    name = filename(metadata)
+    return {"Content-Type": kind, **({"Content-Disposition": disposition(name)} if name else {})}
 
 
-def in_ascii(metadata: Mapping[str, bytes], room: int) -> dict[str, str]:
-    """What fits into ``room`` bytes, in order of the names; both names, in lower case, and values count."""
-    found = {}
-    for name in sorted(metadata):
-        plain, value = name.lower(), _ascii(metadata[name])
-        if not re.fullmatch(r"[a-z0-9_-]{1,128}", plain) or plain == ID_METADATA:
+def in_ascii(metadata: Mapping[str, bytes], room: Room, ours: Mapping[str, str]) -> dict[str, str]:
+    """What fits beside ``ours``, in order of the names, which are in lower case."""
+    return fitting({name: _ascii(value) for name, value in metadata.items()}, room, ours)
+
+
+def fitting(texts: Mapping[str, str], room: Room, ours: Mapping[str, str]) -> dict[str, str]:
+    """The same of texts that may be sent as they are."""
+    found: dict[str, str] = {}
+    used = sum(room.size(name, value) for name, value in ours.items())
+    for name in sorted(texts):
+        plain, value = name.lower(), texts[name]
+        if not re.fullmatch(r"[a-z0-9_-]{1,128}", plain) or plain == ID_METADATA or plain in found:
             continue
-        if len(plain) + len(value) <= room:
-            room -= len(plain) + len(value)
+        if room.fits(plain, value, used, len(ours) + len(found)):
+            used += room.size(plain, value)
             found[plain] = value
     return found
 
 
 def _first(metadata: Mapping[str, bytes], *names: str) -> str:
     return next((metadata[name].decode("utf-8", "replace").strip() for name in names if metadata.get(name)), "")
-
-
-def _disposition(name: str) -> str:
-    """RFC 6266: for old readers in ASCII, for others in UTF-8."""
-    name = name.replace("\\", "/").rpartition("/")[2][:200] or "file"
-    plain = "".join(c if " " <= c <= "~" and c not in '"%' else "_" for c in name)
-    plain = " ".join(plain.split())
-    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name.encode('utf-8', 'replace'), safe='')}"
-    return f'attachment; filename="{plain}"{extended}'
 
 
 def _ascii(value: bytes) -> str:

@@ -5,6 +5,7 @@ Changes when a test needs another kind of answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,12 +22,15 @@ def said(status: int, *fields: str) -> bytes:
 
 
 class Front:
-    """``answers``: by method; a method without one is never answered. ``{url}`` in one is the server's own."""
+    """``answers``: by method; a method without one is never answered. ``{url}`` in one is the server's own,
+    ``{metadata}`` the Upload-Metadata that it was sent last. A head of more than ``longest`` bytes is refused."""
 
     def __init__(self, answers: Mapping[str, bytes]) -> None:
         self.answers = dict(answers)
         self.asked: list[bytes] = []
         self.url = ""
+        self.metadata = b""
+        self.longest = 1 << 20
         self._port: Any = None
 
     async def open(self) -> Front:
@@ -51,7 +55,14 @@ class _Answering(Protocol):
         if whole or not end:
             return
         self._front.asked.append(head)
+        sent = re.search(rb"(?i)\r\nupload-metadata: *([^\r]*)", head)
+        if sent:
+            self._front.metadata = sent[1]
         answer = self._front.answers.get(head.split(b" ")[0].decode())
+        if len(head) > self._front.longest:
+            answer = said(400)
         if answer is not None:
-            self.transport.write(answer.replace(b"{url}", self._front.url.encode()))
+            self.transport.write(
+                answer.replace(b"{url}", self._front.url.encode()).replace(b"{metadata}", self._front.metadata)
+            )
             self.transport.loseConnection()

@@ -11,11 +11,12 @@ from front import TUS, Front, said
 from twisted.internet import reactor
 
 from resumable.doctor.findings import Finding
+from resumable.doctor.heads import check_heads
 from resumable.doctor.proxy import SENT, check_proxy
 from resumable.doctor.visitor import Unanswered, Visitor
 
 MADE = said(201, TUS, "Location: {url}one")
-KEPT = said(200, TUS, f"Upload-Offset: {SENT}")
+KEPT = said(200, TUS, f"Upload-Offset: {SENT}", "Upload-Metadata: {metadata}")
 GOOD = {"POST": MADE, "HEAD": KEPT, "DELETE": said(204, TUS)}
 
 
@@ -30,10 +31,54 @@ async def look(front: Front) -> dict[str, Finding]:
 async def test_all_is_well_where_bytes_arrive_before_the_end(front) -> None:
     it = await front(**GOOD)
     found = await look(it)
-    assert {each.level for each in found.values()} == {"ok"} and set(found) == {"Location", "proxy buffering"}
+    assert {each.level for each in found.values()} == {"ok"}
+    assert set(found) == {"Location", "proxy buffering", "long metadata"}
     assert all(b"authorization: bearer x" in head.lower() for head in it.asked)
-    assert [head.split(b" ")[0] for head in it.asked] == [b"POST", b"PATCH", b"HEAD", b"DELETE"]
-    assert it.asked[-1].split(b" ")[1] == b"/files/one", "what was made is ended"
+    methods = [head.split(b" ")[0] for head in it.asked]
+    assert methods == [b"POST", b"PATCH", b"HEAD", b"DELETE", b"POST", b"HEAD", b"DELETE"]
+    assert {head.split(b" ")[1] for head in it.asked if b"DELETE" in head} == {b"/files/one"}, "what was made is ended"
+
+
+@pytest.mark.parametrize(
+    ("head", "how"),
+    [
+        (said(502), "answered with 502 by somebody in front of the server"),
+        (said(500, TUS), "answered with 500 by the server"),
+        (said(200, TUS, "Upload-Offset: 0"), "answered without them"),
+        (b"", "not answered"),
+    ],
+    ids=range(4),
+)
+@pytest_twisted.ensureDeferred
+async def test_metadata_that_does_not_come_back_is_found_and_its_upload_removed(front, head: bytes, how: str) -> None:
+    it = await front(POST=MADE, HEAD=head, DELETE=said(204, TUS))
+    (found,) = await check_heads(Visitor(reactor, {}), it.url)
+    assert (found.name, found.level) == ("long metadata", "bad")
+    assert how in found.what and "14" in found.what and "proxy_buffer_size" in found.advice
+    assert [head.split(b" ")[0] for head in it.asked] == [b"POST", b"HEAD", b"DELETE"]
+
+
+@pytest.mark.parametrize(
+    ("post", "level"),
+    [(said(400), "warn"), (said(431), "warn"), (b"", "warn"), (said(403, TUS), "ok"), (said(201, TUS), "ok")],
+    ids=range(5),
+)
+@pytest_twisted.ensureDeferred
+async def test_metadata_that_cannot_be_sent_is_tried_shorter(front, post: bytes, level: str) -> None:
+    it = await front(POST=post)
+    (found,) = await check_heads(Visitor(reactor, {}), it.url)
+    assert (found.level, bool(found.advice)) == (level, level != "ok")
+    sizes = [len(head) // 1000 for head in it.asked]
+    assert sizes == [14, 7]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_proxy_that_takes_shorter_ones_gets_a_warning(front) -> None:
+    it = await front(**GOOD)
+    it.longest = 8_000
+    (found,) = await check_heads(Visitor(reactor, {}), it.url)
+    assert found.level == "warn" and "14000 bytes" in found.what and "large_client_header_buffers" in found.advice
+    assert [head.split(b" ")[0] for head in it.asked] == [b"POST", b"POST", b"HEAD", b"DELETE"]
 
 
 @pytest_twisted.ensureDeferred

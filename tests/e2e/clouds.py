@@ -99,7 +99,7 @@ class Google:
 
 @contextmanager
 def azure(directory: Path) -> Iterator[Azure]:
-    pytest.importorskip("azure.storage.blob", reason="pip install resumable[azure]")
+    pytest.importorskip("azure.storage.blob", reason="pip install resumable-server[azure]")
     from azure.storage.blob import BlobServiceClient
 
     from tests.remotes.azure_servers import ACCOUNT, CONTAINER, KEY, azurite

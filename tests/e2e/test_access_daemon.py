@@ -470,8 +470,8 @@ def test_access_that_cannot_be_set_up_is_one_line_and_no_server(flags: list[str]
 @pytest.mark.parametrize(
     ("package", "flags", "command"),
     [
-        ("bcrypt", ["--auth-htpasswd", "{0}"], "pip install 'resumable[basic]'"),
-        ("jwt", ["--auth-jwks", "http://127.0.0.1:1/"], "pip install 'resumable[jwt]'"),
+        ("bcrypt", ["--auth-htpasswd", "{0}"], "pip install 'resumable-server[basic]'"),
+        ("jwt", ["--auth-jwks", "http://127.0.0.1:1/"], "pip install 'resumable-server[jwt]'"),
     ],
 )
 def test_a_package_that_is_missing_is_named_with_the_command(

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_twisted
@@ -22,10 +25,11 @@ from tests.events.authority import Authority
 
 from . import tools
 from .daemon import Daemon, eventually, free_port
-from .tus import OCTETS, Tus, patch_head, pattern
+from .tus import OCTETS, Tus, metadata, patch_head, pattern
 
 FLAGS = ("--behind-proxy", "loopback")
 DATA = pattern(3_000_000, seed=51)
+TUS = {"Tus-Resumable": "1.0.0"}
 
 NGINX = """
 daemon off; master_process off; pid {home}/pid; error_log stderr; events {{}}
@@ -39,6 +43,17 @@ http {{
     proxy_set_header X-Forwarded-Proto $scheme;
     client_max_body_size 0;
     proxy_request_buffering off;
+    large_client_header_buffers 4 32k; proxy_buffer_size 32k; proxy_buffers 4 32k;
+    server {{
+        listen 127.0.0.1:{short}; proxy_buffer_size 4k; proxy_buffers 8 4k; location / {{ proxy_pass {upstream}; }}
+    }}
+    server {{
+        listen 127.0.0.1:{asis}; proxy_buffer_size 4k; proxy_buffers 8 4k; large_client_header_buffers 4 8k;
+        location / {{ proxy_pass {upstream}; }}
+    }}
+    server {{
+        listen 127.0.0.1:{narrow}; large_client_header_buffers 4 8k; location / {{ proxy_pass {upstream}; }}
+    }}
     server {{ listen 127.0.0.1:{streams}; location / {{ proxy_pass {upstream}; }} }}
     server {{ listen 127.0.0.1:{collects}; location / {{ proxy_pass {upstream}; proxy_request_buffering on; }} }}
     server {{ listen 127.0.0.1:{limits}; location / {{ proxy_pass {upstream}; client_max_body_size 1m; }} }}
@@ -89,6 +104,7 @@ backend below
     server two {below_address}
 """
 WAYS = ("streams", "collects", "limits", "elsewhere", "subpath", "tls", "hides", "down", "login", "twice")
+WAYS += ("short", "asis", "narrow")
 
 
 class Proxy:
@@ -155,6 +171,20 @@ def answers(port: int) -> bool:
         tus.close()
 
 
+class Upload:
+    """What becomes of an upload with this metadata: the status of its creation, and of HEAD."""
+
+    def __init__(self, port: int, said: str) -> None:
+        link = HTTPConnection("127.0.0.1", port, timeout=30)
+        with closing(link):
+            link.request("POST", "/files/", None, {**TUS, "Upload-Metadata": said, "Upload-Length": "1"})
+            answer = link.getresponse()
+            answer.read()
+            self.made = answer.status
+            link.request("HEAD", urlsplit(answer.headers["Location"]).path, None, TUS)
+            self.asked = link.getresponse().status
+
+
 #: The rest is between the server and any proxy.
 ONLY_NGINX = pytest.mark.parametrize("proxy", ["nginx"], indirect=True)
 
@@ -210,6 +240,19 @@ async def test_below_another_path_the_location_is_the_one_outside(proxy: Proxy) 
 async def test_a_limit_of_bodies_is_found_out(proxy: Proxy) -> None:
     found = await proxy.look("limits")
     assert found["proxy body limit"].level == "warn" and found["proxy buffering"].level == "ok"
+
+
+@ONLY_NGINX
+@pytest.mark.parametrize(("way", "level"), [("streams", "ok"), ("short", "bad"), ("asis", "bad"), ("narrow", "warn")])
+@pytest_twisted.ensureDeferred
+async def test_a_proxy_without_room_for_long_metadata_is_found_out_and_really_makes_clients_start_over(
+    proxy: Proxy, way: str, level: str
+) -> None:
+    found = await proxy.look(way)
+    assert found["long metadata"].level == level and found["proxy buffering"].level == "ok", found
+    said = metadata(note="n" * 4500)
+    upload = Upload(proxy.ports[way], said)
+    assert upload.made == 201 and upload.asked == (502 if level == "bad" else 200)
 
 
 @ONLY_NGINX

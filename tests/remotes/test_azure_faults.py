@@ -91,6 +91,39 @@ async def test_whatever_goes_wrong_once_the_blob_is_right_in_the_end(server, pre
         assert await again.finalize_upload(U1) == stored and await again.get_upload_progress(U1) == len(data)
 
 
+SAID = {"filename": "größe.txt".encode(), "filetype": b"text/css", "note": b"n" * 300}
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("code", ["MetadataTooLarge", "InvalidMetadata", "InvalidHeaderValue"])
+@pytest.mark.parametrize("operation", ["Put Blob", "Put Block List"])
+@pytest_twisted.ensureDeferred
+async def test_metadata_that_the_store_refuses_is_left_out(server, prefix, operation, code, times):
+    data = SMALL if operation == "Put Blob" else BIG
+    async with rig(server) as it:
+        it.proxy.trouble(operation, "answer", answer=refusal("400 No", code), times=times)
+        stored = await upload(it.remote(prefix), U1, data, SAID)
+        blob = await it.blob(stored.key)
+        assert await it.content(stored.key) == data and blob.metadata == {"resumable_upload_id": U1}
+        assert blob.content_settings.content_type == ("text/css" if times == 1 else "application/octet-stream")
+        assert bool(blob.content_settings.content_disposition) is (times == 1)
+        assert it.proxy.requests[operation] == times + 1
+        assert "meta:note" not in (await it.journal.load(U1))["properties"]
+        assert await it.remote(prefix).delete_object(U1) is True
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_refused_once_is_not_asked_for_again_after_a_restart(server, prefix):
+    async with rig(server) as it:
+        it.proxy.trouble("Put Block List", "answer", answer=refusal("400 No", "MetadataTooLarge"))
+        it.proxy.trouble("Put Block List", "answer", answer=refusal("503 Busy", "ServerBusy"))
+        with pytest.raises(Throttled):
+            await upload(it.remote(prefix), U1, BIG, SAID)
+        stored = await it.remote(prefix).finalize_upload(U1)
+        assert it.proxy.requests["Put Block List"] == 3
+        assert (await it.blob(stored.key)).metadata == {"resumable_upload_id": U1}
+
+
 @pytest.mark.parametrize("operation", ["Get Block List", "Get Blob Properties", "Put Block List", "Delete Blob"])
 @pytest.mark.parametrize("how", ["refuse", "lose"])
 @pytest_twisted.ensureDeferred

@@ -14,7 +14,16 @@ from resumable.remotes.azure.blocks import LIMITS, UNKNOWN_LENGTH, WIDTH, block_
 from resumable.remotes.azure.choices import Auth
 from resumable.remotes.azure.errors import error_from, retry_after
 from resumable.remotes.azure.properties import metadata_of, properties_for
-from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Permanent, Throttled, Transient, Unusable
+from resumable.remotes.errors import (
+    AuthFailed,
+    Conflict,
+    NotThere,
+    Permanent,
+    Throttled,
+    Transient,
+    Unusable,
+    Unwelcome,
+)
 from resumable.remotes.plan import MIB, TIB, Limits, Part, plan_for
 
 IDS = st.text("abcdefghijklmnopqrstuvwxyzABCDEF0123456789_-", min_size=1, max_size=128)
@@ -71,7 +80,7 @@ def test_whatever_clients_say_fits_into_headers_and_names_are_identifiers(metada
     for name, value in metadata_of(properties).items():
         assert name.isidentifier() and name.isascii() and value.isascii() and value.isprintable()
     assert metadata_of(properties)["resumable_upload_id"] == "an-id"
-    assert sum(len(name) + len(value) for name, value in metadata_of(properties).items()) < 8000
+    assert sum(len(name) + len(value) for name, value in metadata_of(properties).items()) <= 8192
 
 
 def test_a_client_cannot_name_another_upload():
@@ -190,7 +199,9 @@ class Response:
         (403, "InsufficientAccountPermissions", AuthFailed),
         (403, "", AuthFailed),
         (413, "RequestBodyTooLarge", Permanent),
-        (400, "MetadataTooLarge", Permanent),
+        (400, "MetadataTooLarge", Unwelcome),
+        (400, "InvalidMetadata", Unwelcome),
+        (431, "", Unwelcome),
         (307, "", Unusable),
         (200, "", Transient),
     ],

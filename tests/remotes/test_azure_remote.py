@@ -297,7 +297,7 @@ def test_a_missing_extra_is_one_line_that_names_the_command(monkeypatch):
     monkeypatch.setattr(choices, "find_spec", lambda name: None)
     with pytest.raises(urls.BadRemote) as caught:
         urls.parse("az://container")
-    assert "pip install 'resumable[azure]'" in str(caught.value) and "\n" not in str(caught.value)
+    assert "pip install 'resumable-server[azure]'" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_reading_a_url_does_not_load_the_sdk():

@@ -94,6 +94,40 @@ async def test_whatever_goes_wrong_once_the_object_is_right_in_the_end(server, t
             assert not server.store.refused
 
 
+SAID = {"filename": "größe.txt".encode(), "filetype": b"text/css", "note": b"n" * 300}
+TOO_LARGE = '{"error": {"message": "Custom metadata is too large", "errors": [{"reason": "invalid"}]}}'
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("refused", [answer("400 No", TOO_LARGE), answer("431 No"), answer("400 No")], ids=range(3))
+@pytest.mark.parametrize("operation", ["Insert", "StartSession"])
+@pytest_twisted.ensureDeferred
+async def test_metadata_that_the_store_refuses_is_left_out(strict, template, operation, refused, times):
+    data = SMALL if operation == "Insert" else BIG
+    async with rig(strict) as it:
+        it.proxy.trouble(operation, "answer", answer=refused, times=times)
+        stored = await upload(it.remote(template=template, part_size=PART), U1, data, SAID)
+        made = strict.store.objects[stored.key][1]
+        assert await it.content(stored.key) == data and made["metadata"] == {"resumable-upload-id": U1}
+        assert made["contentType"] == ("text/css" if times == 1 else "application/octet-stream")
+        assert bool(made.get("contentDisposition")) is (times == 1)
+        assert it.proxy.requests[operation] == times + 1
+        assert "note" not in (await it.journal.load(U1))["resource"]["metadata"]
+        assert await it.remote(template=template).delete_object(U1) is True
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_refused_once_is_not_asked_for_again_after_a_restart(strict, template):
+    async with rig(strict) as it:
+        it.proxy.trouble("StartSession", "answer", answer=answer("400 No", TOO_LARGE))
+        it.proxy.trouble("StartSession", "answer", answer=answer("503 Busy"))
+        with pytest.raises(Throttled):
+            await upload(it.remote(template=template, part_size=PART), U1, BIG, SAID)
+        stored = await upload(it.remote(template=template, part_size=PART), U1, BIG, SAID)
+        assert it.proxy.requests["StartSession"] == 3
+        assert strict.store.objects[stored.key][1]["metadata"] == {"resumable-upload-id": U1}
+
+
 @pytest.mark.parametrize("operation", ["Ask", "LookUp", "Cancel", "Delete"])
 @pytest.mark.parametrize("how", ["refuse", "lose"])
 @pytest_twisted.ensureDeferred

@@ -17,6 +17,7 @@ from resumable.remotes.errors import (
     Throttled,
     Transient,
     Unusable,
+    Unwelcome,
 )
 from resumable.remotes.gcs.bodies import Framed, Stretch, crc_of
 from resumable.remotes.gcs.errors import clean, error_from
@@ -34,6 +35,8 @@ def refusal(message: str, reason: str) -> bytes:
     [
         (400, refusal("Bad", "invalid"), Permanent, "invalid"),
         (400, refusal("Provided CRC32C doesn't match", "invalid"), Transient, "badDigest"),
+        (400, refusal("The total size of custom metadata exceeds 8 KiB", "invalid"), Unwelcome, "metadataTooLarge"),
+        (431, b"", Unwelcome, "unknown"),
         (400, refusal("Invalid storage class", "invalid"), Unusable, "invalidStorageClass"),
         (400, refusal("x", "cloudKmsBadKey"), Unusable, "cloudKmsBadKey"),
         (401, b"", AuthFailed, "authError"),

@@ -258,7 +258,7 @@ def test_every_option_of_a_scheme_is_in_its_section_of_the_page(name):
 @pytest.mark.parametrize(("name", "page"), [("az", "azure.md"), ("gs", "google.md")])
 def test_a_scheme_with_a_page_of_its_own_leads_there_and_names_what_to_install(name, page):
     section = PAGE.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
-    assert f"]({page})" in section and "pip install 'resumable[" in section
+    assert f"]({page})" in section and "pip install 'resumable-server[" in section
 
 
 def test_what_each_store_promises_comes_with_its_makers_word_for_it():

@@ -7,6 +7,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs, formatEvent
 
 from resumable.remotes import keys
 from resumable.remotes.errors import AuthFailed, Conflict, Throttled, Transient, Unusable
@@ -79,6 +80,66 @@ async def test_whatever_goes_wrong_once_the_object_is_right_in_the_end(server, t
             assert await it.unfinished() == []
         for each in (await it.client.list_multipart_uploads()).uploads:
             await it.client.abort_multipart_upload(each.key, each.upload_id)
+
+
+SAID = {"filename": "größe.txt".encode(), "filetype": b"text/css", "note": b"n" * 300}
+REFUSALS = [
+    ("400 No", "MetadataTooLarge"), ("431 Too Large", ""), ("400 No", "InvalidArgument"), ("400 No", "WhoKnows"),
+    ("400 No", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("status", "code"), REFUSALS)
+@pytest.mark.parametrize("operation", ["PutObject", "CreateMultipartUpload"])
+@pytest_twisted.ensureDeferred
+async def test_metadata_that_the_store_refuses_is_left_out(server, template, operation, status, code, times):
+    """Nothing is parked for it: first the metadata goes, then type and name; the id stays, and so is it kept."""
+    data = SMALL if operation == "PutObject" else BIG
+    async with rig(server) as it:
+        it.proxy.trouble(operation, "answer", answer=answer(status, error(code) if code else ""), times=times)
+        with capturedLogs() as logged:
+            stored = await upload(it.remote(template=template, part_size=PART), U1, data, SAID)
+        head = await it.client.head_object(stored.key)
+        assert await it.content(stored.key) == data
+        assert head.metadata == {"resumable-upload-id": U1}
+        assert head.headers["content-type"] == ("text/css" if times == 1 else "application/octet-stream")
+        assert ("content-disposition" in head.headers) is (times == 1)
+        assert [event for event in logged if event.get("upload") == U1 and "goes without" in formatEvent(event)]
+        assert it.proxy.requests[operation] == times + 1
+        kept = await it.journal.load(U1)
+        assert "x-amz-meta-note" not in kept["headers"] and "x-amz-meta-resumable-upload-id" in kept["headers"]
+        assert await it.remote(template=template).delete_object(U1) is True
+
+
+@pytest.mark.parametrize("operation", ["PutObject", "CreateMultipartUpload"])
+@pytest_twisted.ensureDeferred
+async def test_what_was_refused_once_is_not_asked_for_again_after_a_restart(server, template, operation):
+    data = SMALL if operation == "PutObject" else BIG
+    async with rig(server) as it:
+        it.proxy.trouble(operation, "answer", answer=answer("400 No", error("MetadataTooLarge")))
+        it.proxy.trouble(operation, "answer", answer=answer("503 Slow Down", error("SlowDown")))
+        remote = it.remote(template=template, part_size=PART)
+        with pytest.raises(Throttled):
+            await upload(remote, U1, data, SAID)
+        with capturedLogs() as logged:
+            stored = await upload(it.remote(template=template, part_size=PART), U1, data, SAID)
+        assert it.proxy.requests[operation] == 3
+        head = await it.client.head_object(stored.key)
+        assert set(head.metadata) == {"resumable-upload-id"}, "although the second process was told the metadata again"
+        assert not [event for event in logged if "goes without" in formatEvent(event)], "it was told once"
+
+
+@pytest_twisted.ensureDeferred
+async def test_options_of_ours_that_the_store_refuses_cost_no_metadata(server, template):
+    """InvalidArgument may mean the storage class: once that is mended, the object has what the client wrote."""
+    async with rig(server) as it:
+        it.proxy.trouble("PutObject", "answer", answer=answer("400 No", error("InvalidArgument")), times=3)
+        remote = it.remote(template=template, part_size=PART)
+        with pytest.raises(Unusable):
+            await upload(remote, U1, SMALL, SAID)
+        stored = await upload(remote, U1, SMALL, SAID)
+        assert (await it.client.head_object(stored.key)).metadata["note"] == "n" * 300
 
 
 @pytest.mark.parametrize("operation", ["ListParts", "HeadObject", "AbortMultipartUpload", "DeleteObject"])

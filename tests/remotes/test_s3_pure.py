@@ -17,6 +17,7 @@ from google_crc32c import Checksum
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resumable.protocol.names import disposition
 from resumable.remotes.errors import (
     AuthFailed,
     Conflict,
@@ -25,17 +26,19 @@ from resumable.remotes.errors import (
     Throttled,
     Transient,
     Unusable,
+    Unwelcome,
 )
 from resumable.remotes.s3.checksums import ALGORITHMS, Algorithm, algorithm, encoded, of_whole
 from resumable.remotes.s3.credentials import Keys
-from resumable.remotes.s3.dialects import AWS, BACKBLAZE, DIALECTS, GENERIC, R2, dialect
+from resumable.remotes.s3.dialects import AWS, BACKBLAZE, CAUTIOUS, DIALECTS, GCS_INTEROP, GENERIC, R2, dialect
 from resumable.remotes.s3.endpoint import Endpoint, Place, resolve
-from resumable.remotes.s3.errors import error_from, error_in
+from resumable.remotes.s3.errors import error_from, error_in, may_be_metadata
 from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.s3.signing import EMPTY_SHA256, UNSIGNED, Signer, encode_path, encode_query
 from resumable.remotes.s3.xml import BadXml, complete_document, parse
 from tests.remotes.s3_proxy import error
 
+ROOM = CAUTIOUS
 NOW = datetime.fromisoformat("2013-05-24T00:00:00+00:00").timestamp()
 AWS_KEYS = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 ODD_KEYS = ["a//b", "e/../f", "p%2Fq", "q?uery#frag", "grüße/日本", "sp ace+plus", "a;b&c=d", "~tilde'()*!", "./x"]
@@ -120,7 +123,9 @@ CLASSES = [
     (404, "NoSuchUpload", NotThere), (404, "NoSuchKey", NotThere), (404, "", NotThere),
     (412, "PreconditionFailed", Conflict), (412, "", Conflict),
     (400, "EntityTooSmall", Permanent), (400, "EntityTooLarge", Permanent), (400, "KeyTooLongError", Permanent),
-    (400, "AuthorizationHeaderMalformed", Unusable), (404, "XAdminUserNotFound", AuthFailed),
+    (400, "MetadataTooLarge", Unwelcome), (431, "", Unwelcome), (400, "RequestHeaderSectionTooLarge", Unwelcome),
+    (400, "InvalidTag", Unusable), (400, "AuthorizationHeaderMalformed", Unusable),
+    (404, "XAdminUserNotFound", AuthFailed),
     (400, "AccessControlListNotSupported", Unusable),
     (400, "WhoKnows", Permanent), (599, "WhoKnows", Transient),
 ]  # fmt: skip
@@ -132,6 +137,20 @@ def test_each_answer_asks_for_its_own_reaction(status, code, kind):
     assert type(found) is kind
     assert found.status == status and (not code or found.code == code)
     assert "PutObject" in found.reason and "\n" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "may"),
+    [
+        (400, "InvalidArgument", True), (400, "InvalidRequest", True), (400, "", True), (400, "WhoKnows", True),
+        (422, "", True), (400, "EntityTooSmall", False), (400, "KeyTooLongError", False), (403, "AccessDenied", False),
+        (403, "WhoKnows", False), (404, "NoSuchBucket", False), (412, "", False), (500, "InternalError", False),
+        (400, "InvalidStorageClass", False), (400, "InvalidTag", False), (400, "BadDigest", False),
+    ],
+)  # fmt: skip
+def test_what_may_be_about_the_metadata_is_told_from_what_is_not(status, code, may):
+    found = error_from("PutObject", status, {}, error(code).encode() if code else b"", "us-east-1")
+    assert may_be_metadata(found) is may
 
 
 @pytest.mark.parametrize(
@@ -372,7 +391,7 @@ def test_an_algorithm_that_is_not_there_is_refused():
 
 
 def test_type_and_name_of_an_object_come_from_the_metadata():
-    headers = ObjectOptions().headers_for("u1", {"filetype": b"image/png", "filename": 'Grüße "x".png'.encode()})
+    headers = ObjectOptions().headers_for("u1", {"filetype": b"image/png", "filename": 'Grüße "x".png'.encode()}, ROOM)
     assert headers["Content-Type"] == "image/png"
     disposition = headers["Content-Disposition"]
     assert disposition.startswith("attachment; filename=\"Gr__e _x_.png\"; filename*=UTF-8''Gr%C3%BC")
@@ -381,21 +400,34 @@ def test_type_and_name_of_an_object_come_from_the_metadata():
 
 @pytest.mark.parametrize("kind", [b"text/html\r\nX: y", b"nonsense", b"", b"a/b; c=d\x00", "ä/b".encode()])
 def test_a_type_that_is_none_is_not_passed_on(kind):
-    assert ObjectOptions().headers_for("u1", {"filetype": kind})["Content-Type"] == "application/octet-stream"
+    assert ObjectOptions().headers_for("u1", {"filetype": kind}, ROOM)["Content-Type"] == "application/octet-stream"
 
 
-@given(st.dictionaries(st.text(max_size=30), st.binary(max_size=1500), max_size=8))
-def test_whatever_clients_send_headers_stay_small_plain_and_signable(metadata):
-    headers = ObjectOptions().headers_for("0" * 32, {**metadata, "resumable-upload-id": b"another"})
+@given(
+    st.dictionaries(st.text(max_size=30) | st.sampled_from(["a", "b", "c"]), st.binary(max_size=1500), max_size=15),
+    st.sampled_from(list(DIALECTS.values())),
+)
+def test_whatever_clients_send_headers_stay_small_plain_and_signable(metadata, spoken):
+    headers = ObjectOptions().headers_for("0" * 32, {**metadata, "resumable-upload-id": b"another"}, spoken.metadata)
     mine = {name: value for name, value in headers.items() if name.startswith("x-amz-meta-")}
-    assert sum(len(name) - len("x-amz-meta-") + len(value) for name, value in mine.items()) <= 2048
+    counted = 0 if spoken is AWS else len("x-amz-meta-")
+    assert sum(len(name) - len("x-amz-meta-") + counted + len(value) for name, value in mine.items()) <= (
+        8192 if spoken in (R2, GCS_INTEROP) else 2048
+    )
+    assert len(mine) <= (10 if spoken is BACKBLAZE else 99)
     assert mine["x-amz-meta-resumable-upload-id"] == "0" * 32
     for name, value in headers.items():
         assert (name + value).isascii() and value.isprintable() and value == " ".join(value.split())
 
 
 def test_clients_metadata_can_be_kept_back():
-    assert "x-amz-meta-a" not in ObjectOptions(client_metadata=False).headers_for("u1", {"a": b"b"})
+    assert "x-amz-meta-a" not in ObjectOptions(client_metadata=False).headers_for("u1", {"a": b"b"}, ROOM)
+
+
+def test_a_long_name_keeps_its_extension_and_no_marks_that_turn_it_round():
+    name = "\u202e" + "ü" * 300 + "\u200b.pdf"
+    value = ObjectOptions().headers_for("u1", {"filename": name.encode()}, ROOM)["Content-Disposition"]
+    assert value == disposition("ü" * 125 + ".pdf") and value.endswith(".pdf")
 
 
 def test_options_of_objects_become_headers():

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from resumable import option_values as values
 from resumable.masking import has_user
 
-EXTRA = "pip install 'resumable[azure]'"
+EXTRA = "pip install 'resumable-server[azure]'"
 
 
 class Auth(enum.Enum):

@@ -24,6 +24,7 @@ from resumable.remotes.errors import (
     Throttled,
     Transient,
     Unusable,
+    Unwelcome,
 )
 
 SKEW = 15 * 60
@@ -74,6 +75,10 @@ SETUP = {
     "AccountBeingCreated", "AccessTierNotSupportedForBlobType", "InvalidBlobTier",
 }  # fmt: skip
 
+UNWELCOME = {"MetadataTooLarge", "InvalidMetadata", "EmptyMetadataKey", "RequestHeaderFieldsTooLarge"}
+#: What the store also says of options of ours.
+VAGUE = {"InvalidHeaderValue", "InvalidInput", "BadRequest"}
+
 
 def error_from(operation: str, error: AzureError, now: float) -> RemoteError:
     """The error that this failure of ``operation`` (Put Block) stands for; ``now``: seconds since the epoch."""
@@ -103,6 +108,8 @@ def _kind(code: str, status: int) -> type[RemoteError]:
         return Conflict
     if code in TRANSIENT:
         return Transient
+    if code in UNWELCOME or status == 431:
+        return Unwelcome
     if code in SETUP or 300 <= status < 400:
         return Unusable
     if status in (401, 403):
@@ -110,6 +117,11 @@ def _kind(code: str, status: int) -> type[RemoteError]:
     if status >= 500 or status in (408, 409):
         return Transient
     return Permanent if status >= 400 else Transient  # a success that could not be read
+
+
+def may_be_metadata(error: RemoteError) -> bool:
+    """Whether a blob might be taken that has less of what its client wrote: the store didn't say what it minds."""
+    return error.status == 400 and error.code in VAGUE
 
 
 def _without_answer(operation: str, error: AzureError) -> RemoteError:

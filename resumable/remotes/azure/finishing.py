@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from attrs import evolve
 
 from resumable.remotes.azure.blocks import parts_among
+from resumable.remotes.azure.errors import may_be_metadata
 from resumable.remotes.azure.records import Blocks, Record, Records
 from resumable.remotes.azure.store import Store
-from resumable.remotes.interfaces import Conflict, NotThere, OutOfStep, Part, RemoteError, Stored
+from resumable.remotes.interfaces import Conflict, IRegion, NotThere, OutOfStep, Part, RemoteError, Stored
+from resumable.remotes.plainer import taken
 from resumable.remotes.records import State
 from resumable.remotes.regions import BytesRegion
 
@@ -38,7 +40,7 @@ class Finishing:
         if record.blocks is Blocks.NONE:
             if size:
                 raise OutOfStep("nothing was written", 0)
-            return await self.keep(upload_id, record, await self._store.put(upload_id, record, BytesRegion(b"")))
+            return await self.put(upload_id, record, BytesRegion(b""))
         if record.state is State.PLACING:
             there = await self._store.find_ours(upload_id, record)
             if there:
@@ -47,11 +49,24 @@ class Finishing:
             record = await self._records.save(upload_id, evolve(record, state=State.PLACING))
         parts = list(record.plan.parts(size))
         try:
-            made = await self._store.commit(upload_id, record, parts)
+            record, made = await taken(
+                self._records,
+                upload_id,
+                record,
+                lambda given: self._store.commit(upload_id, given, parts),
+                may_be_metadata,
+            )
         except RemoteError as error:
             if error.code != "InvalidBlockList":
                 raise
             made = await self._without_all_blocks(upload_id, record)
+        return await self.keep(upload_id, record, made)
+
+    async def put(self, upload_id: str, record: Record, data: IRegion) -> Stored:
+        """Make the blob in one go."""
+        record, made = await taken(
+            self._records, upload_id, record, lambda given: self._store.put(upload_id, given, data), may_be_metadata
+        )
         return await self.keep(upload_id, record, made)
 
     async def _without_all_blocks(self, upload_id: str, record: Record) -> Stored:

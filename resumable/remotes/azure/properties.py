@@ -14,12 +14,14 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from resumable.remotes.metadata import described, in_ascii
+from resumable.remotes.metadata import PLAIN, Room, described, in_ascii
+from resumable.remotes.plainer import stripped
 
 ID_METADATA = "resumable_upload_id"
 DROPPED_METADATA = "resumable_dropped"
 """On an empty blob that only exists to get rid of blocks, until it is deleted."""
-LARGEST_METADATA = 2048
+ROOM = Room(8 << 10)
+CUSTOM = "meta:"
 
 
 @frozen
@@ -33,19 +35,24 @@ class BlobOptions:
 def properties_for(upload_id: str, metadata: Mapping[str, bytes], client_metadata: bool) -> dict[str, str]:
     """Content-Type, Content-Disposition and, by their names with ``meta:`` before, what goes into the metadata.
 
-    Names become identifiers, as Azure wants them.
+    Names become identifiers, as Azure wants them; one that begins with a digit is a byte longer then.
     """
     properties = described(metadata)
-    room = LARGEST_METADATA - len(ID_METADATA) - len(upload_id)
-    for name, value in in_ascii(metadata, room).items() if client_metadata else ():
+    ours = {ID_METADATA: upload_id}
+    for name, value in in_ascii(metadata, ROOM, ours).items() if client_metadata else ():
         plain = re.sub(r"[^a-z0-9_]", "_", name)
         plain = f"_{plain}" if plain[0].isdigit() else plain
         if value and not plain.startswith("resumable_"):
-            properties.setdefault(f"meta:{plain}", value)
-    properties[f"meta:{ID_METADATA}"] = upload_id
+            properties.setdefault(f"{CUSTOM}{plain}", value)
+    properties[f"{CUSTOM}{ID_METADATA}"] = upload_id
     return properties
+
+
+def plainer(properties: Mapping[str, str]) -> dict[str, str] | None:
+    """See `resumable.remotes.plainer.Plain`."""
+    return stripped(properties, CUSTOM, f"{CUSTOM}{ID_METADATA}", {"Content-Type": PLAIN})
 
 
 def metadata_of(properties: Mapping[str, str]) -> dict[str, str]:
     """The part that goes into the blob's metadata."""
-    return {name.removeprefix("meta:"): value for name, value in properties.items() if name.startswith("meta:")}
+    return {name.removeprefix(CUSTOM): value for name, value in properties.items() if name.startswith(CUSTOM)}

@@ -1,8 +1,8 @@
 """What is kept of each upload in the journal.
 
-One reason to change: what must outlive the process. Invariant: key, plan and properties never change while a replica
-is open; what the store is about to be asked for is there before it is asked. Blocks aren't counted here: the store
-lists them, by names that say what they hold.
+One reason to change: what must outlive the process. Invariant: key and plan never change while a replica is
+open, properties only where the store refuses them; what the store is about to be asked for is there before it is asked.
+Blocks aren't counted here: the store lists them, by names that say what they hold.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import enum
 from attrs import evolve, field, frozen
 
 from resumable.remotes import journaled
+from resumable.remotes.azure import properties
 from resumable.remotes.interfaces import IJournal, Plan, Stored
 from resumable.remotes.records import State
 from resumable.remotes.turns import Turns
@@ -44,6 +45,11 @@ class Record:
         if self.size is not None:
             raise ValueError(f"the size was {self.size}, now it is {size}")
         return evolve(self, size=size)
+
+    def plainer(self) -> Record | None:
+        """See `resumable.remotes.plainer.Plain`."""
+        left = properties.plainer(self.properties)
+        return None if left is None else evolve(self, properties=left)
 
 
 class Records(journaled.Records[Record]):

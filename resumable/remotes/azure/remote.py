@@ -176,7 +176,7 @@ class AzureRemote:
         if (part.offset, part.size) != (offset, size):
             raise ValueError(f"{size} bytes at {offset} are no part of the plan, but {part}")
         if record.blocks is Blocks.NONE and record.plan.is_single(record.size):
-            await self._finishing.keep(upload_id, record, await self._store.put(upload_id, record, data))
+            await self._finishing.put(upload_id, record, data)
             return
         await self._mark(upload_id, record, Blocks.NONE, Blocks.ASKED)
         await self._store.stage(upload_id, record, part, data)

@@ -4,7 +4,7 @@ try:
     import google.auth
     import google.auth.transport.requests  # noqa: F401
 except ImportError as missing:
-    raise ImportError("google-auth is missing; run: pip install 'resumable[gcs]'") from missing
+    raise ImportError("google-auth is missing; run: pip install 'resumable-server[gcs]'") from missing
 
 from resumable.remotes.gcs.scheme import SCHEME
 

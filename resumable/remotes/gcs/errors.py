@@ -24,6 +24,7 @@ from resumable.remotes.errors import (
     Throttled,
     Transient,
     Unusable,
+    Unwelcome,
 )
 from resumable.remotes.http.pauses import retry_after
 
@@ -31,6 +32,8 @@ BAD_DIGEST = "badDigest"
 """Our code for bytes whose checksum differs from the store's."""
 NO_BUCKET = "bucketNotFound"
 """Our code for a 404 that can only mean the bucket."""
+UNWELCOME = "metadataTooLarge"
+"""Our code for a 400 that names the metadata."""
 
 THROTTLES = {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "slowDown", "dailyLimitExceeded"}
 SETUP = {
@@ -72,7 +75,14 @@ def error_from(operation: str, status: int, headers: Mapping[str, str], body: by
     return _kind(status, code)(reason, status=status, code=code, advice=advice or _advice(status, code))
 
 
+def may_be_metadata(error: RemoteError) -> bool:
+    """Whether an object might be taken that has less of what its client wrote: the store didn't say what it minds."""
+    return type(error) is Permanent and error.status in (400, 413)
+
+
 def _kind(status: int, code: str) -> type[RemoteError]:
+    if code == UNWELCOME or status == 431:
+        return Unwelcome
     if code in SETUP or code.startswith("cloudKms") or 300 <= status < 400:
         return Unusable
     if code == BAD_DIGEST or status >= 500 or status in (408, 409, 425):
@@ -106,6 +116,8 @@ def _said(status: int, body: bytes) -> tuple[str, str]:
     lower = message.lower()
     if status == 400 and ("crc32c" in lower or "md5" in lower or "x-goog-hash" in lower):
         code = BAD_DIGEST
+    elif status == 400 and "metadata" in lower:
+        code = UNWELCOME
     elif status == 400 and "storage class" in lower:
         code = "invalidStorageClass"
     elif status == 404 and "bucket does not exist" in lower:

@@ -40,8 +40,7 @@ class Finishing:
         if size is None:
             raise OutOfStep("the size of the upload was never given")
         if session is None and size == 0:
-            put = await self._store.put(upload_id, record, BytesRegion(b""))
-            return await self._writing.keep(upload_id, record, put)
+            return await self._writing.put(upload_id, record, BytesRegion(b""))
         if record.state is State.PLACING:
             there = await self._store.find_ours(upload_id, record)
             if there:

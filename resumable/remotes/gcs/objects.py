@@ -10,7 +10,6 @@ Source: https://docs.cloud.google.com/storage/docs/json_api/v1/objects, https://
 from __future__ import annotations
 
 import json
-import re
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
@@ -19,9 +18,9 @@ from attrs import frozen
 
 from resumable.remotes.errors import Transient
 from resumable.remotes.interfaces import Stored
-from resumable.remotes.metadata import ID_METADATA, described
+from resumable.remotes.metadata import ID_METADATA, PLAIN, Room, described, fitting
 
-LARGEST_METADATA = 8 << 10
+ROOM = Room(8 << 10)
 
 
 @frozen
@@ -47,31 +46,27 @@ class ObjectOptions:
         if self.storage_class:
             resource["storageClass"] = self.storage_class
         if self.client_metadata:
-            resource["metadata"] |= _custom(metadata, len(ID_METADATA) + len(upload_id))
+            texts = {name: _text(value) for name, value in metadata.items()}
+            resource["metadata"] |= fitting(texts, ROOM, resource["metadata"])
         return resource
 
 
-def _custom(metadata: Mapping[str, bytes], used: int) -> dict[str, str]:
-    """What fits, in order of the names; the store counts names and values."""
-    found = {}
-    for name in sorted(metadata):
-        plain = name.lower()
-        if not re.fullmatch(r"[a-z0-9_-]{1,128}", plain) or plain == ID_METADATA:
-            continue
-        value = "".join(char if char.isprintable() else "?" for char in _text(metadata[name])).strip()
-        size = len(plain) + len(value.encode())
-        if used + size <= LARGEST_METADATA:
-            used += size
-            found[plain] = value
-    return found
+def plainer(resource: Mapping[str, Any]) -> dict[str, Any] | None:
+    """See `resumable.remotes.plainer.Plain`."""
+    ours = {ID_METADATA: resource["metadata"][ID_METADATA]}
+    if resource["metadata"] != ours:
+        return {**resource, "metadata": ours}
+    rest = {name: value for name, value in resource.items() if name != "contentDisposition"} | {"contentType": PLAIN}
+    return None if rest == resource else rest
 
 
 def _text(value: bytes) -> str:
     """What isn't UTF-8 is read as Latin-1, which loses nothing."""
     try:
-        return value.decode()
+        text = value.decode()
     except UnicodeDecodeError:
-        return value.decode("latin-1")
+        text = value.decode("latin-1")
+    return "".join(char if char.isprintable() else "?" for char in text).strip()
 
 
 @frozen

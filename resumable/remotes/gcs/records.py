@@ -1,8 +1,9 @@
 """What is kept of each upload in the journal.
 
-One reason to change: what must outlive the process. Invariant: key, plan and properties never change while a replica
-is open; what the store is about to be asked for is there before it is asked, but for a session, whose name only the
-store gives. A session's URI is a secret: whoever has it may write, so it has no representation.
+One reason to change: what must outlive the process. Invariant: key and plan never change while a replica is open,
+properties only where the store refuses them; what the store is about to be asked for is there before it is asked, but
+for a session, whose name only the store gives. A session's URI is a secret: whoever has it may write, so it has no
+representation.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from resumable.remotes import journaled
+from resumable.remotes.gcs import objects
 from resumable.remotes.interfaces import IJournal, Plan, Stored
 from resumable.remotes.records import State
 
@@ -45,6 +47,11 @@ class Record:
         if self.size is not None or size < self.confirmed:
             raise ValueError(f"the size was {self.size}, {self.confirmed} are there, and now it is {size}")
         return evolve(self, size=size)
+
+    def plainer(self) -> Record | None:
+        """See `resumable.remotes.plainer.Plain`."""
+        resource = objects.plainer(self.resource)
+        return None if resource is None else evolve(self, resource=resource)
 
     def anew(self) -> Record:
         """Before anything was written."""

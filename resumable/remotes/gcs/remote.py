@@ -168,7 +168,7 @@ class GcsRemote:
         if (part.offset, part.size) != (offset, size):
             raise ValueError(f"{size} bytes at {offset} are no part of the plan, but {part}")
         if record.session is None and record.plan.is_single(record.size):
-            await self._writing.keep(upload_id, record, await self._store.put(upload_id, record, data))
+            await self._writing.put(upload_id, record, data)
             return
         if part.end <= record.confirmed:
             return

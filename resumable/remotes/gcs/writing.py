@@ -12,10 +12,12 @@ from attrs import evolve
 
 from resumable.remotes.errors import NotThere, OutOfStep, RemoteError, Transient
 from resumable.remotes.gcs.bodies import Stretch, crc_of
+from resumable.remotes.gcs.errors import may_be_metadata
 from resumable.remotes.gcs.objects import Object
 from resumable.remotes.gcs.records import Record, Records
 from resumable.remotes.gcs.store import Store
 from resumable.remotes.interfaces import IContent, IRegion, Stored
+from resumable.remotes.plainer import taken
 from resumable.remotes.records import State
 
 
@@ -61,6 +63,13 @@ class Writing:
         self._kept[upload_id] = kept
         return record.stored.size if record.stored else record.confirmed
 
+    async def put(self, upload_id: str, record: Record, data: IRegion) -> Stored:
+        """Make the object in one go."""
+        record, stored = await taken(
+            self._records, upload_id, record, lambda given: self._store.put(upload_id, given, data), may_be_metadata
+        )
+        return await self.keep(upload_id, record, stored)
+
     async def keep(self, upload_id: str, record: Record, stored: Stored) -> Stored:
         """Remember that the object is there."""
         await self._records.save(upload_id, evolve(record, state=State.STORED, stored=stored, session=None))
@@ -86,7 +95,7 @@ class Writing:
     async def _begun(self, upload_id: str, record: Record) -> tuple[Record, int]:
         kept = self._kept.pop(upload_id, None)
         if record.session is None:
-            session = await self._store.start(record)
+            record, session = await taken(self._records, upload_id, record, self._store.start, may_be_metadata)
             return await self._records.save(upload_id, evolve(record, session=session)), 0
         if kept is not None and kept == record.confirmed:
             return record, kept

@@ -10,7 +10,11 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from resumable.remotes.metadata import Room
 from resumable.remotes.plan import S3, S3_50TB, TIB, Limits
+
+PREFIX = len("x-amz-meta-")
+CAUTIOUS = Room(2048, each=PREFIX)
 
 
 @frozen
@@ -21,7 +25,9 @@ class Dialect:
     the parts' checksums into that of the whole object (else it has a checksum of checksums). ``size_at_complete``:
     it compares ``x-amz-mp-object-size``. ``put_if_absent`` and ``complete_if_absent``: ``If-None-Match: *`` is heeded
     on PutObject and on CompleteMultipartUpload. ``path_style``: the bucket stands in the path, not in the host name.
-    ``fixed_region``: what requests are signed with when no region is set.
+    ``fixed_region``: what requests are signed with when no region is set. ``metadata``: how much of it an object may
+    have; S3's 2 KB, with the names as they are sent, where nobody says more. A store that takes less refuses, and gets
+    the object without (`resumable.remotes.plainer`).
     """
 
     name: str
@@ -33,6 +39,7 @@ class Dialect:
     complete_if_absent: bool = False
     path_style: bool = True
     fixed_region: str = "us-east-1"
+    metadata: Room = CAUTIOUS
 
 
 GENERIC = Dialect("generic")
@@ -46,6 +53,7 @@ AWS = Dialect(
     put_if_absent=True,
     complete_if_absent=True,
     path_style=False,
+    metadata=Room(2048),
 )
 
 #: Conditions: https://github.com/minio/minio/pull/16551. Checksums of whole objects came in 2025
@@ -62,12 +70,13 @@ R2 = Dialect(
     put_if_absent=True,
     complete_if_absent=True,
     fixed_region="auto",
+    metadata=Room(8192, each=PREFIX),
 )
 
 #: https://www.backblaze.com/docs/cloud-storage-s3-compatible-api: x-amz-checksum-* is refused as an unsupported header
 #: (https://github.com/iterate-ch/cyberduck/issues/16107), a conditional PutObject as not implemented
 #: (https://github.com/lance-format/lance/issues/5614).
-BACKBLAZE = Dialect("backblaze")
+BACKBLAZE = Dialect("backblaze", metadata=Room(2048, entries=10, each=PREFIX))
 
 #: What releases in use have in common. If-None-Match on PutObject is old (https://github.com/ceph/s3-tests/issues/218)
 #: yet reported as ignored (https://github.com/open-rails/contentkit/releases/tag/v0.58.1); on CompleteMultipartUpload
@@ -77,7 +86,7 @@ CEPH = Dialect("ceph")
 #: The XML API of Google Cloud Storage with HMAC keys. https://cloud.google.com/storage/docs/multipart-uploads:
 #: completing replaces what is there, and preconditions don't go with it; else they go by generation. Content-MD5 is
 #: compared (https://cloud.google.com/storage/docs/xml-api/put-object-multipart).
-GCS_INTEROP = Dialect("gcs-interop", fixed_region="auto")
+GCS_INTEROP = Dialect("gcs-interop", fixed_region="auto", metadata=Room(8192, each=PREFIX))
 
 DIALECTS = {each.name: each for each in (GENERIC, AWS, MINIO, R2, BACKBLAZE, CEPH, GCS_INTEROP)}
 

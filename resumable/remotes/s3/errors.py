@@ -22,6 +22,7 @@ from resumable.remotes.errors import (
     Throttled,
     Transient,
     Unusable,
+    Unwelcome,
 )
 from resumable.remotes.http.pauses import retry_after
 from resumable.remotes.s3.xml import BadXml, Element, parse
@@ -68,6 +69,7 @@ ADVICE = {
     "InvalidStorageClass": "choose a storage class that the store has",
     "EntityTooSmall": "raise the part size: the store wants larger parts",
     "EntityTooLarge": "lower the part size: the store takes no parts that large",
+    "InvalidTag": "correct the option tags",
     "InvalidArgument": "compare the dialect and the options with what the store supports",
     "NotImplemented": "choose the dialect of the store, which doesn't know something that we ask for",
 }
@@ -75,12 +77,18 @@ SETUP = {
     "NoSuchBucket", "InvalidBucketName", "QuotaExceeded", "InvalidStorageClass", "NotImplemented", "InvalidRegion",
     "IllegalLocationConstraintException", "InvalidRequest", "InvalidArgument", "XNotImplemented",
     "AuthorizationHeaderMalformed", "AccessControlListNotSupported",
-    "ServerSideEncryptionConfigurationNotFoundError", "MalformedACLError", "MethodNotAllowed",
+    "ServerSideEncryptionConfigurationNotFoundError", "MalformedACLError", "MethodNotAllowed", "InvalidTag",
 }  # fmt: skip
 PERMANENT = {
-    "EntityTooSmall", "EntityTooLarge", "KeyTooLongError", "KeyTooLong", "MetadataTooLarge", "InvalidTag",
-    "MalformedXML", "InvalidObjectState",
+    "EntityTooSmall", "EntityTooLarge", "KeyTooLongError", "KeyTooLong", "MalformedXML", "InvalidObjectState",
 }  # fmt: skip
+#: Codes of stores that say what they mind; 431 is an answer of the HTTP server before one, or of a proxy.
+UNWELCOME = {
+    "MetadataTooLarge", "RequestHeaderSectionTooLarge", "InvalidMetadata", "InvalidMetadataHeader", "BadMetadata",
+    "UnsupportedMetadata",
+}  # fmt: skip
+#: What stores also say of options of ours.
+VAGUE = {"InvalidArgument", "InvalidRequest"}
 
 
 def error_from(operation: str, status: int, headers: Mapping[str, str], body: bytes, region: str) -> RemoteError:
@@ -121,6 +129,8 @@ def _classed(code: str, status: int, reason: str, advice: str, pause: float | No
         kind = Conflict
     elif code in TRANSIENT:
         kind = Transient
+    elif code in UNWELCOME or status == 431:
+        kind = Unwelcome
     elif code in SETUP or code.startswith("KMS.") or 300 <= status < 400:
         kind = Unusable
     elif code in PERMANENT:
@@ -132,6 +142,12 @@ def _classed(code: str, status: int, reason: str, advice: str, pause: float | No
     else:
         kind = Permanent if status >= 400 else Transient
     return kind(reason, status=status, code=code, advice=advice)
+
+
+def may_be_metadata(error: RemoteError) -> bool:
+    """Whether an object might be taken that has less of what its client wrote: the store didn't say what it minds."""
+    unknown = type(error) is Permanent and error.code not in PERMANENT
+    return error.status in (400, 422) and (unknown or error.code in VAGUE)
 
 
 def error_in(operation: str, status: int, headers: Mapping[str, str], body: bytes, region: str) -> RemoteError | None:

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from resumable.remotes.interfaces import Conflict, NotThere, OutOfStep, Part, RemoteError, Stored
+from resumable.remotes.interfaces import Conflict, IRegion, NotThere, OutOfStep, Part, RemoteError, Stored
+from resumable.remotes.plainer import taken
 from resumable.remotes.records import State
 from resumable.remotes.regions import BytesRegion
 from resumable.remotes.s3.answers import ListedPart
 from resumable.remotes.s3.checksums import of_whole
+from resumable.remotes.s3.errors import may_be_metadata
 from resumable.remotes.s3.records import Record, Records
 from resumable.remotes.s3.store import Store
 from resumable.threads import IPool
@@ -43,8 +45,7 @@ class Finishing:
         if not record.multipart:
             if record.size:
                 raise OutOfStep("nothing was written", 0)
-            put = await self._store.put(upload_id, record, BytesRegion(b""))
-            return await self.keep(upload_id, record, put)
+            return await self.put(upload_id, record, BytesRegion(b""))
         if record.state is State.PLACING:
             there = await self._store.find_ours(upload_id, record)
             if there:
@@ -53,6 +54,13 @@ class Finishing:
         if record.state is not State.PLACING:
             record = await self._records.save(upload_id, evolve(record, state=State.PLACING))
         return await self._complete(upload_id, record, parts)
+
+    async def put(self, upload_id: str, record: Record, data: IRegion) -> Stored:
+        """Make the object in one go."""
+        record, stored = await taken(
+            self._records, upload_id, record, lambda given: self._store.put(upload_id, given, data), may_be_metadata
+        )
+        return await self.keep(upload_id, record, stored)
 
     async def _complete(self, upload_id: str, record: Record, parts: Sequence[ListedPart]) -> Stored:
         whole = None

@@ -3,7 +3,7 @@
 One reason to change: a property of objects that operators may set, or that comes from an upload's metadata.
 
 Invariant: whatever a client wrote into its metadata, the headers made of it are ASCII, have no line breaks and stay
-within the 2 KB that S3 allows; the upload's id is always among them. The key of SSE-C has no representation.
+within what the store is known to allow; the upload's id is always among them. The key of SSE-C has no representation.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
 """
 
@@ -16,9 +16,10 @@ from urllib.parse import quote, urlencode
 
 from attrs import field, frozen
 
-from resumable.remotes.metadata import ID_METADATA, described, in_ascii
+from resumable.remotes.metadata import ID_METADATA, PLAIN, Room, described, in_ascii
+from resumable.remotes.plainer import stripped
 
-LARGEST_METADATA = 2048
+CUSTOM = "x-amz-meta-"
 SSE_C = "x-amz-server-side-encryption-customer-"
 
 
@@ -65,10 +66,13 @@ class ObjectOptions:
         }
         return {**{name: value for name, value in named.items() if value}, **self.access_headers()}
 
-    def headers_for(self, upload_id: str, metadata: Mapping[str, bytes]) -> dict[str, str]:
+    def headers_for(self, upload_id: str, metadata: Mapping[str, bytes], room: Room) -> dict[str, str]:
         """What comes from the upload itself; secrets aren't among it, it goes to the journal."""
-        headers = {f"x-amz-meta-{ID_METADATA}": upload_id, **described(metadata)}
-        if self.client_metadata:
-            room = LARGEST_METADATA - len(ID_METADATA) - len(upload_id)
-            headers |= {f"x-amz-meta-{name}": value for name, value in in_ascii(metadata, room).items()}
-        return headers
+        ours = {ID_METADATA: upload_id}
+        custom = {**ours, **(in_ascii(metadata, room, ours) if self.client_metadata else {})}
+        return {**described(metadata), **{f"{CUSTOM}{name}": value for name, value in custom.items()}}
+
+
+def plainer(headers: Mapping[str, str]) -> dict[str, str] | None:
+    """See `resumable.remotes.plainer.Plain`."""
+    return stripped(headers, CUSTOM, f"{CUSTOM}{ID_METADATA}", {"Content-Type": PLAIN})

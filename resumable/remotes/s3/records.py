@@ -1,7 +1,8 @@
 """What is kept of each upload in the journal.
 
-One reason to change: what must outlive the process. Invariant: key, plan, headers and the checksum's algorithm never
-change while a replica is open; what the store is about to be asked for is there before it is asked.
+One reason to change: what must outlive the process. Invariant: key, plan and the checksum's algorithm never change
+while a replica is open, headers only where the store refuses them; what the store is about to be asked for is there
+before it is asked.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from attrs import evolve, field, frozen
 from resumable.remotes import journaled
 from resumable.remotes.interfaces import IJournal, IPartJournal, Plan, Stored
 from resumable.remotes.records import State
+from resumable.remotes.s3 import objects
 from resumable.remotes.s3.answers import ListedPart
 from resumable.remotes.turns import Turns
 
@@ -43,6 +45,11 @@ class Record:
         if self.size is not None:
             raise ValueError(f"the size was {self.size}, now it is {size}")
         return evolve(self, size=size)
+
+    def plainer(self) -> Record | None:
+        """See `resumable.remotes.plainer.Plain`."""
+        headers = objects.plainer(self.headers)
+        return None if headers is None else evolve(self, headers=headers)
 
     def without_multipart(self) -> Record:
         """Before anything was written."""

@@ -34,6 +34,7 @@ from resumable.remotes.interfaces import (
     Stored,
     Unfinished,
 )
+from resumable.remotes.plainer import taken
 from resumable.remotes.plan import PART_SIZE, TooLarge, plan_for
 from resumable.remotes.reading import IObjectStream, IReadable, ISigning, Presented
 from resumable.remotes.records import State
@@ -41,6 +42,7 @@ from resumable.remotes.regions import check_chunk
 from resumable.remotes.s3.answers import ListedPart
 from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.dialects import AWS, Dialect
+from resumable.remotes.s3.errors import may_be_metadata
 from resumable.remotes.s3.finishing import Finishing
 from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.s3.reading import Reading
@@ -180,7 +182,7 @@ class S3Remote:
         return Record(
             key=key or self._template.render(upload_id, self._now(), metadata),
             plan=plan_for(size, self._part_size, self._dialect.limits),
-            headers=self._options.headers_for(upload_id, metadata),
+            headers=self._options.headers_for(upload_id, metadata, self._dialect.metadata),
             checksum=self._dialect.checksum,
             full_object=self._dialect.full_object,
             size=size,
@@ -195,7 +197,7 @@ class S3Remote:
         if (part.offset, part.size) != (offset, size):
             raise ValueError(f"{size} bytes at {offset} are no part of the plan, but {part}")
         if record.multipart is None and record.plan.is_single(record.size):
-            await self._finishing.keep(upload_id, record, await self._store.put(upload_id, record, data))
+            await self._finishing.put(upload_id, record, data)
             return
         record = await self._records.alone(upload_id, lambda: self._with_multipart(upload_id))
         if record.stored:
@@ -218,8 +220,10 @@ class S3Remote:
             record = await self._records.save(upload_id, evolve(record, multipart=""))
         else:
             await self._store.abort_strays(upload_id, record)
-        begun = evolve(record, multipart=await self._store.create(upload_id, record))
-        return await self._records.save(upload_id, begun)
+        record, multipart = await taken(
+            self._records, upload_id, record, lambda given: self._store.create(upload_id, given), may_be_metadata
+        )
+        return await self._records.save(upload_id, evolve(record, multipart=multipart))
 
     async def _abort(self, upload_id: str) -> None:
         record = await self._records.load(upload_id)

@@ -1,0 +1,60 @@
+"""File names that strangers gave: what of them is shown to others, and how a header says it.
+
+Reason to change: what may stand in a name. Pure. Invariant: what leaves here names no path, hides nothing, turns no
+reading direction round, keeps its extension when it is shortened, and may stand in a header. Spec: RFC 6266 section
+4.3 and appendix D, RFC 8187 section 3.2.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+from urllib.parse import quote
+
+MAX_NAME: Final = 255
+"""Bytes of UTF-8: what file systems take for a name."""
+
+_LONGEST_EXTENSION: Final = 16
+# Cc and Zl break lines; Cf has what can't be seen and what turns the reading direction round, so that "gpj.exe" is
+# shown as "exe.jpg".
+_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+# RFC 8187, 3.2.1, attr-char; quote() never touches letters, digits and "_.-~".
+_ATTR_CHARS: Final = "!#$&+-.^_`|~"
+
+
+def is_hidden(char: str) -> bool:
+    """Whether nobody sees this character, or it changes how others are seen; noncharacters among them."""
+    return unicodedata.category(char) in _HIDDEN or (ord(char) & 0xFFFE) == 0xFFFE
+
+
+def shortened(name: str, most: int = MAX_NAME) -> str:
+    """At most so many bytes of it; what follows the last dot is kept, so that ``holiday.jpg`` stays a picture."""
+    data = name.encode()
+    if len(data) <= most:
+        return name
+    _, dot, extension = name.rpartition(".")
+    kept = f"{dot}{extension}".encode() if dot and len(extension.encode()) <= _LONGEST_EXTENSION else b""
+    return data[: most - len(kept)].decode("utf-8", "ignore").rstrip() + kept.decode()
+
+
+def shown(text: str) -> str | None:
+    """The name in it, without directories and invisible characters; None if none is left.
+
+    RFC 6266, 4.3: "Recipients MUST NOT be able to write into any location other than one to which they are
+    specifically entitled", hence only what follows the last slash or backslash.
+    """
+    name = "".join(c for c in text if not is_hidden(c)).replace("\\", "/").rpartition("/")[2].strip()
+    return shortened(name) if name.strip(". ") else None
+
+
+def disposition(name: str | None, way: str = "attachment") -> str:
+    """Content-Disposition: a plain-ASCII name for old readers, and the real one in RFC 8187 coding where it differs.
+    Only single spaces are left in the plain one, so that it can be signed as it is. ``way``: or ``inline``.
+
+    Appendix D: "avoid including the percent character followed by two hexadecimal characters", and the backslash.
+    """
+    if not name:
+        return way
+    plain = " ".join("".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in name).split())
+    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe=_ATTR_CHARS)}"
+    return f'{way}; filename="{plain}"{extended}'
