@@ -113,7 +113,7 @@ class CommandHook:
             raise HookFailed("no more commands are started") from None
         except (OSError, ValueError) as error:
             said = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-            raise HookFailed(f"the command can't be run: {said}") from None
+            raise HookFailed(f"the command can't be run: {said}", unreached=True) from None
 
 
 class _Attempt:

@@ -33,11 +33,12 @@ TEXT = "text/plain; charset=utf-8"
 
 @frozen
 class Guard:
-    """A hook, its name for logs and figures, and what it wants to be asked."""
+    """A hook, its name for logs and figures, what it wants to be asked, and what it is, for logs."""
 
     name: str
     hook: IGuard
     kinds: frozenset[QuestionKind] = frozenset(QuestionKind)
+    target: str = ""
 
 
 @frozen
@@ -101,7 +102,7 @@ class Guards:
             raise
         except Exception as error:
             self._count(guard.name, kind.value, "failed", self._clock.seconds() - began)
-            log_failure(guard.name, kind.value, question.upload.id, error)
+            log_failure(guard.name, guard.target, kind.value, question.upload.id, error)
             raise Unavailable(
                 "The server can't decide at the moment whether to allow this.", self._patience.retry_after
             ) from error
@@ -152,9 +153,10 @@ def merged_answers(first: Answer, second: Answer) -> Answer:
     return Answer(status, {**headers, **second.headers}, second.body or first.body)
 
 
-def log_failure(hook: str, kind: str, upload_id: str, error: BaseException) -> None:
+def log_failure(hook: str, target: str, kind: str, upload_id: str, error: BaseException) -> None:
     """Once, with its context; a traceback only for what a hook should not raise."""
+    context: dict[str, Any] = {"hook": hook, "target": target, "kind": kind, "upload": upload_id}
     if isinstance(error, HookFailed):
-        log.error("hook failed: {reason}", hook=hook, kind=kind, upload=upload_id, reason=error.reason)
+        log.error("hook {hook} ({target}) failed at {kind} of {upload}: {reason}", **context, reason=error.reason)
     else:
-        log.failure("hook failed unexpectedly", Failure(error), hook=hook, kind=kind, upload=upload_id)
+        log.failure("hook {hook} ({target}) failed unexpectedly at {kind} of {upload}", Failure(error), **context)

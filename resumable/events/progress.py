@@ -27,10 +27,11 @@ MOST = 32
 
 @frozen
 class Watcher:
-    """A hook and its name for logs and figures."""
+    """A hook, its name for logs and figures, and what it is, for logs."""
 
     name: str
     hook: IWatcher
+    target: str = ""
 
 
 @implementer(IProgress)
@@ -106,7 +107,7 @@ class Progress:
             return
         except Exception as error:
             self._count(watcher.name, kind, "failed", self._clock.seconds() - began)
-            log_failure(watcher.name, kind, event.upload.id, error)
+            log_failure(watcher.name, watcher.target, kind, event.upload.id, error)
             return
         self._count(watcher.name, kind, "refused" if said else "ok", self._clock.seconds() - began)
         if said is not None:

@@ -28,7 +28,7 @@ class Visits:
     def of(self, request: StreamingRequest) -> Visit:
         """The request as hooks see it."""
         given = ((name, request.requestHeaders.getRawHeaders(raw)) for name, raw in self._forward)
-        headers = {name: tuple(line.decode("latin-1") for line in lines) for name, lines in given if lines}
+        headers = {name: tuple(map(text_of, lines)) for name, lines in given if lines}
         method, uri = request.method.decode("latin-1"), without_token(request.uri.decode("latin-1"))
         return Visit(RequestView(method, uri, self._address(request), headers, request.known_as))
 
@@ -39,6 +39,14 @@ class Visits:
         if not peer or getattr(client, "host", None) != peer:
             return peer
         return f"[{peer}]:{client.port}" if ":" in peer else f"{peer}:{client.port}"
+
+
+def text_of(line: bytes) -> str:
+    """A field's value: UTF-8 where it can be that, as a receiver in any other language would take it."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
 
 
 def answered(request: StreamingRequest, visit: Visit | None, status: int) -> bytes:

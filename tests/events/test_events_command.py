@@ -133,8 +133,9 @@ async def test_what_is_no_clear_yes_is_none(hook, script):
 @pytest_twisted.ensureDeferred
 async def test_a_command_that_cannot_be_started_has_failed(pool, arguments):
     told = CommandHook(Command(arguments), pool, source="x", environment=ENVIRONMENT, monotonic=time.monotonic)
-    with pytest.raises(HookFailed, match="can't be run"):
+    with pytest.raises(HookFailed, match="can't be run") as caught:
         await told.ask(question())
+    assert caught.value.unreached
 
 
 def test_a_hook_without_a_program_is_refused(pool):
