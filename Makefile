@@ -6,6 +6,9 @@ PORT   ?= 8080
 # As many processes as there are cores. The tests of one file share its daemon and its store.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
+# Without compiled modules each process reads the sources anew, and the tests start hundreds of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help venv run quick test test-all slow check format lint types imports bench soak docs clean
 
