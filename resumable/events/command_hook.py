@@ -104,9 +104,9 @@ class CommandHook:
         attempt = _Attempt(command, {**self._environment, **facts(message)}, self._monotonic)
         data = messages.dumps(messages.document(message, self._source)) + b"\n"
         running = self._pool.run(attempt.run, data)
-        # a thread can't be cancelled, its process can be killed: the answer then comes as one that was
+        # a thread can't be cancelled, its process can be killed: how that ends is then nobody's concern
         waiting: Deferred[Outcome] = Deferred(lambda _: attempt.kill())
-        running.addCallbacks(waiting.callback, waiting.errback)
+        running.addBoth(lambda outcome: None if waiting.called else waiting.callback(outcome))
         try:
             return await waiting
         except Stopped:

@@ -9,8 +9,9 @@ from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
-from twisted.logger import formatEvent
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs, formatEvent
+from twisted.web.server import NOT_DONE_YET
 
 from resumable.access.fetch import Fetch, FetchFailed
 from resumable.access.forward import ROOM, ForwardAuth, ForwardRules
@@ -21,6 +22,11 @@ from resumable.protocol.errors import Forbidden, TusError, Unauthorized, Unavail
 from tests.sight.sight_rig import Listening
 
 ASK = asking(evolve(LOOK, query="a=1"), authorization="Bearer abc", cookie="session=1", x_api_key="k", user_agent="u")
+
+
+def turn():
+    """One turn of the reactor."""
+    return deferLater(reactor, 0)
 
 
 class Rig:
@@ -43,9 +49,7 @@ class Rig:
     async def asked(self, times):
         """When as many requests have come."""
         while len(self.page.requests) < times:
-            turn: Deferred[None] = Deferred()
-            reactor.callLater(0, turn.callback, None)
-            await turn
+            await turn()
 
 
 @pytest.fixture
@@ -157,6 +161,32 @@ async def test_a_server_that_does_not_answer_is_503_after_the_time_out(rig):
     assert not waiting.called
     rig.clock.advance(0.1)
     await waiting
+
+
+class Half(Answering):
+    """Stops in the middle of its answer."""
+
+    def render(self, request):
+        super().render(request)
+        request.setHeader("Content-Length", "10")
+        request.write(b"12345")
+        return NOT_DONE_YET
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_stops_in_the_middle_of_its_answer_is_503_and_no_error_of_ours(rig):
+    rig.server.factory.wrappedFactory.resource = rig.page = Half()
+    with capturedLogs() as logged:
+        asking = Deferred.fromCoroutine(rig.refused(Unavailable))
+        await rig.asked(1)
+        for _ in range(100):  # until what it has said is here
+            await turn()
+        rig.clock.advance(5)
+        await asking
+        while rig.server.factory.protocols:
+            await turn()
+        await turn()
+    assert [each for each in logged if "log_failure" in each] == []
 
 
 @pytest_twisted.ensureDeferred

@@ -107,6 +107,7 @@ def means(**more):
     })  # fmt: skip
 
 
+@pytest.mark.process
 @pytest_twisted.ensureDeferred
 async def test_every_kind_of_hook_is_told_and_asked(rig, tmp_path):
     Python.made = 0
