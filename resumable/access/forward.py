@@ -72,12 +72,11 @@ class ForwardAuth:
         return self._answers.ask(key, lambda: Deferred.fromCoroutine(self._asked(counted(ask.peer), headers)))
 
     def _question(self, ask: Ask) -> Mapping[str, Sequence[str]]:
-        uri = quote(ask.path, safe="/:@!$&'()*+,;=-._~") + (f"?{ask.query}" if ask.query else "")
         told = {
             "x-original-method": ask.method,
-            "x-original-uri": uri,
+            "x-original-uri": ask.uri,
             "x-forwarded-method": ask.method,
-            "x-forwarded-uri": uri,
+            "x-forwarded-uri": ask.uri,
             "x-forwarded-prefix": ask.prefix,
             "x-forwarded-proto": ask.scheme,
             "x-forwarded-host": ask.host,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -69,10 +70,20 @@ class Ask:
     metadata: str | None = None
     prefix: str = ""
 
+    @property
+    def uri(self) -> str:
+        """Path and query as others are told."""
+        return uri_of(self.path, self.query)
+
     def one(self, name: str) -> str | None:
         """The only line of a header field; None if there is none, or if there are several."""
         lines = self.headers.get(name, ())
         return lines[0] if len(lines) == 1 else None
+
+
+def uri_of(path: str, query: str) -> str:
+    """A decoded path and a raw query in the one spelling that others are told, so that they judge what is routed."""
+    return quote(path, safe="/:@!$&'()*+,;=-._~") + (f"?{query}" if query else "")
 
 
 def _countable(size: int | None) -> int | None:

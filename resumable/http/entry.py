@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from urllib.parse import unquote
 
 from attrs import field, frozen
 
@@ -18,6 +17,7 @@ from resumable.access.interfaces import Action, Ask, Identity
 from resumable.access.networks import counted
 from resumable.access.rates import Rates
 from resumable.http.origin import Origin
+from resumable.http.routing import target_of
 from resumable.http.streaming import StreamingRequest
 from resumable.protocol.errors import BadRequest, Forbidden, NotFound
 from resumable.protocol.tus import Creation
@@ -84,12 +84,12 @@ class Entry:
     def _ask(
         self, request: StreamingRequest, action: Action, upload_id: str | None, creation: Creation | None, peer: str
     ) -> Ask:
-        path, _, query = request.uri.decode("latin-1").partition("?")
+        path, query = target_of(request)
         scheme, host = self._origin.place(request)
         return Ask(
             action,
             request.method.decode("latin-1"),
-            unquote(path),
+            path,
             query,
             {
                 name.decode("latin-1").lower(): tuple(line.decode("latin-1").strip(" \t") for line in lines)

@@ -25,16 +25,15 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from werkzeug.routing import MapAdapter
 
 from resumable.http.body import Body
+from resumable.http.chunks import ChunkReader, parse_trailers
 from resumable.http.connections import Connections
 from resumable.http.framing import (
-    ChunkReader,
     Fields,
     Head,
     Refused,
     check_unfinished,
     origins_in,
     parse_head,
-    parse_trailers,
     problem,
     refusal,
     take_expectation,

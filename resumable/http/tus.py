@@ -25,35 +25,12 @@ from resumable.http.streaming import StreamingRequest
 from resumable.http.visits import Visits, answered
 from resumable.interfaces import Upload
 from resumable.protocol import concat, extensions, ids, tus
-from resumable.protocol.errors import (
-    BadRequest,
-    Forbidden,
-    Gone,
-    Held,
-    MethodNotAllowed,
-    NotFound,
-    PreconditionFailed,
-    TusError,
-    Unauthorized,
-    UnsupportedVersion,
-)
+from resumable.protocol.errors import BadRequest, MethodNotAllowed, NotFound, TusError
 from resumable.uploads.gate import Lagging
 from resumable.uploads.lookup import Unfinished
 from resumable.uploads.shield import shielded
 from resumable.uploads.uploads import CreationCut, Uploads
 from resumable.uploads.visits import Visit
-
-#: What HEAD may be refused with; tus-js-client starts a new upload on anything else but 423.
-_HEAD_REFUSALS = (
-    BadRequest,
-    Unauthorized,
-    Forbidden,
-    NotFound,
-    MethodNotAllowed,
-    Gone,
-    UnsupportedVersion,
-    PreconditionFailed,
-)
 
 #: What there is at the URL of an upload, unless some of it is switched off.
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH")
@@ -121,9 +98,7 @@ class TusResource:
         # After a pause that took too long; or whoever sent a checksum when bytes had been committed is to notice.
         if isinstance(error, Lagging) or (isinstance(error, BadRequest) and request.body.trailers):
             request.close_after_answer()
-        if request.method == b"HEAD" and not isinstance(error, _HEAD_REFUSALS):
-            error = Held("The upload can't be looked at now.", getattr(error, "retry_after", 1))
-        return errors.respond(request, error)
+        return errors.respond(request, errors.to_head(error) if request.method == b"HEAD" else error)
 
     @app.route("/", methods=["OPTIONS"])
     @app.route("/<upload_id>", methods=["OPTIONS"])

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from resumable.access.interfaces import uri_of
 from resumable.access.signed import without_token
 from resumable.hooks import RequestView
 from resumable.http import cors
 from resumable.http.origin import Origin
+from resumable.http.routing import target_of
 from resumable.http.streaming import StreamingRequest
 from resumable.uploads.visits import Visit
 
@@ -29,7 +31,7 @@ class Visits:
         """The request as hooks see it."""
         given = ((name, request.requestHeaders.getRawHeaders(raw)) for name, raw in self._forward)
         headers = {name: tuple(map(text_of, lines)) for name, lines in given if lines}
-        method, uri = request.method.decode("latin-1"), without_token(request.uri.decode("latin-1"))
+        method, uri = request.method.decode("latin-1"), without_token(uri_of(*target_of(request)))
         return Visit(RequestView(method, uri, self._address(request), headers, request.known_as))
 
     def _address(self, request: StreamingRequest) -> str:

@@ -214,6 +214,13 @@ def test_what_no_resource_could_see_is_refused_with_the_reason_and_the_connectio
     assert client.answers[client.send()].body == b"ok"
 
 
+def test_a_refusal_is_made_for_the_page_that_asked() -> None:
+    client = Client(ok, refusal_fields=lambda origins: [(b"X-Origins", b",".join(origins))])
+    assert (
+        client.answers[client.send(path="*", origin="https://app.example")].fields["x-origins"] == "https://app.example"
+    )
+
+
 def test_the_body_of_what_was_refused_is_dropped_and_credited() -> None:
     client = Client()
     stream = client.send("PATCH", "/a b", end=False)

@@ -66,6 +66,12 @@ def patch(client: Client, upload_id: str, offset: int, body: bytes) -> Any:
     return client.ask("PATCH", f"/files/{upload_id}", *PATCH, f"Upload-Offset: {offset}", body=body)
 
 
+def test_hooks_are_told_the_target_in_the_one_spelling_that_counts(client: Client, hooks: Says) -> None:
+    assert client.ask("POST", "/%66iles/?a=%20b", "Upload-Length: 10").status == 201
+    request = hooks.asked[0][2]
+    assert request is not None and request.uri == "/files/?a=%20b"
+
+
 def test_a_refusal_is_answered_in_the_hooks_words(client: Client, hooks: Says) -> None:
     hooks.says = Refused(402, {"Content-Type": "application/json", "X-Why": "money"}, b'{"error": "money"}')
     reply = client.ask("POST", "/files/", "Upload-Length: 10")
