@@ -15,7 +15,7 @@ from tests.remotes.s3_proxy import answer, error
 
 from .daemon import Daemon
 from .stores import CREDENTIALS, LONG, MIB, QUICK, Proxy, Store, proxied, ready, real_store, stored, whole
-from .tus import Tus, pattern
+from .tus import Tus, metadata, pattern
 
 PREFIX = "faults"
 SMALL, LARGE = pattern(300_007, seed=1), pattern(11 * MIB + 13, seed=2)
@@ -163,3 +163,24 @@ def test_a_storm_of_all_faults_at_once(daemon: Daemon, tus: Tus, store: Store, p
 def replaced(data: bytes, number: int) -> bytes:
     """As long, but another content."""
     return number.to_bytes(4) + data[4:]
+
+
+@pytest.mark.parametrize(
+    ("operation", "data"), [("PutObject", SMALL), ("CreateMultipartUpload", LARGE)], ids=["one", "many"]
+)
+def test_metadata_that_the_store_refuses_parks_nothing(
+    tus: Tus, store: Store, proxy: Proxy, daemon: Daemon, operation: str, data: bytes
+) -> None:
+    """The object goes without, with one warning; the client sees what it has written."""
+    said = metadata(filename="größe.bin", note="n" * 300)
+    proxy.forget()
+    refusal = answer("400 Bad Request", error("MetadataTooLarge", "Your metadata headers exceed the maximum"))
+    proxy.trouble(operation, "answer", answer=refusal, times=1)
+    path = tus.create(len(data), {"Upload-Metadata": said})
+    tus.finish(path, data)
+    stored(tus, path)
+    proxy.calm()
+    whole(store, PREFIX, path, data)
+    assert proxy.struck == 1 and tus.head(path)["upload-metadata"] == said
+    lines = [line for line in daemon.log.splitlines() if "goes without" in line and path.rpartition("/")[2] in line]
+    assert len(lines) == 1 and "MetadataTooLarge" in lines[0]

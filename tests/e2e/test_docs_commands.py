@@ -1,0 +1,120 @@
+"""What the docs tell people to paste, pasted: shell, Python and JavaScript, with only names and addresses replaced.
+
+Changes when the docs show something else to run. The README's first screen of curl is in test_curl.py; what can be held
+against the code without a server is in tests/test_docs_claims.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import tools
+from .daemon import ROOT, Daemon, environment, free_port
+from .tus import Tus, metadata, pattern
+
+DATA = pattern(1_300_007, seed=61)
+ID = "24e533e02ec3bc40c387f1a0e460e216"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """With a remote and a hook of the names that the pages use."""
+    nas = tmp_path_factory.mktemp("nas")
+    with Daemon("--remote", f"file://{nas}?name=nas", "--hook", f"billing=http://127.0.0.1:{free_port()}/") as it:
+        yield it.start()
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    found = re.findall(rf"^```{language}\n(.*?)^```$", page(name), re.DOTALL | re.MULTILINE)
+    assert found, f"{name} has no block of {language}"
+    return found
+
+
+def pasted(script: str, cwd: Path) -> str:
+    """What the shell prints; curl fails for answers that are refusals."""
+    tools.need("curl")
+    script = re.sub(r"\bcurl ", "curl -fsS ", script)
+    return tools.run(tools.need("bash"), "-eu", "-o", "pipefail", "-c", script, cwd=cwd)
+
+
+def sent(tus: Tus, name: str = "plan.pdf") -> str:
+    """The id of a finished upload."""
+    path = tus.create(len(DATA), {"Upload-Metadata": metadata(filename=name)}, DATA)
+    return path.rpartition("/")[2]
+
+
+def test_the_admin_apis_page(daemon: Daemon, tus: Tus) -> None:
+    looking, draining = blocks("docs/api.md", "sh")
+    replaced = looking.replace(ID, sent(tus)).replace("s3://bucket", "nas")
+    assert replaced.count("nas") == 1
+    assert pasted(replaced, daemon.home).count('"id"') >= 1
+    (place,) = re.findall(r"^SOCKET=.*\n", looking, re.MULTILINE)
+    assert '"draining": true' in pasted(place + draining, daemon.home)
+    pasted("curl --unix-socket uploads/.resumable/admin.sock -X DELETE http://localhost/v1/drain", daemon.home)
+
+
+def test_dead_events_on_the_page_of_hooks(daemon: Daemon) -> None:
+    (block,) = [each for each in blocks("docs/hooks.md", "sh") if "replay" in each]
+    assert "billing" in pasted(block, daemon.home)
+
+
+def test_secrets_and_tokens(daemon: Daemon, tmp_path: Path) -> None:
+    (secret,) = [each for each in blocks("docs/hooks.md", "sh") if "whsec_" in each]
+    assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=\n", pasted(secret, tmp_path))
+    (sign,) = [each for each in blocks("docs/access.md", "sh") if "access.sign" in each]
+    (tmp_path / "keys.txt").write_text("k" * 40 + "\n")
+    assert len(pasted(sign.replace("python ", f"{sys.executable} "), tmp_path)) > 60
+
+
+def test_figures_and_downloads(daemon: Daemon, tus: Tus, tmp_path: Path) -> None:
+    (line,) = re.findall(r"^ {4}(curl .*metrics)$", page("docs/operations.md"), re.MULTILINE)
+    assert "resumable_uploads_created_total" in pasted(line, daemon.home)
+    whole, rest = re.findall(r"^ {4}(curl .*)$", page("docs/downloads.md"), re.MULTILINE)
+    at = f"{daemon.url}{sent(tus)}"
+    pasted(re.sub(r"https://\S+", at, whole), tmp_path)
+    assert (tmp_path / "plan.pdf").read_bytes() == DATA
+    (tmp_path / "plan.pdf").write_bytes(DATA[:500_000])
+    pasted(re.sub(r"https://\S+", at, rest), tmp_path)
+    assert (tmp_path / "plan.pdf").read_bytes() == DATA, "it goes on where it was"
+
+
+def test_the_readmes_look_at_an_installation(daemon: Daemon) -> None:
+    (line,) = re.findall(r"^venv/bin/resumable (doctor .*)$", page("README.md"), re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-m", "resumable", *line.split()],
+        cwd=daemon.home, env=environment(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "it is ready" in done.stdout
+
+
+def test_the_readmes_python(daemon: Daemon, tus: Tus, tmp_path: Path) -> None:
+    (snippet,) = blocks("README.md", "python")
+    (tmp_path / "big.bin").write_bytes(DATA)
+    (tmp_path / "it.py").write_text(snippet.replace("http://127.0.0.1:8080/files/", daemon.url))
+    url = tools.run(sys.executable, "it.py", cwd=tmp_path).strip()
+    assert tus.content("/files/" + url.rpartition("/")[2]) == DATA
+    assert json.loads((tmp_path / "uploads.json").read_text())
+
+
+def test_the_readmes_javascript(daemon: Daemon, tus: Tus) -> None:
+    """In Node, which has no File of a person's choosing."""
+    node, home = tools.need("node"), tools.HERE / "node"
+    tools.install_npm("tus-js-client", home)
+    snippet = next(each for each in blocks("README.md", "js") if "tus-js-client" in each)
+    snippet = snippet.replace("http://127.0.0.1:8080/files/", daemon.url)
+    file = "const file = Object.assign(Buffer.alloc(300000, 'x'), {name: 'x.bin', type: 'text/plain'})\n"
+    out = tools.run(node, "--input-type=module", "-e", file + snippet, cwd=home)
+    url = out.splitlines()[-1]
+    assert out.count(" of 300000") and tus.content("/files/" + url.rpartition("/")[2]) == b"x" * 300_000
