@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -198,7 +199,7 @@ async def test_no_more_run_at_once_than_allowed(hook, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_command_that_nobody_waits_for_any_more_is_killed(hook, pool, tmp_path):
+async def test_a_command_that_nobody_waits_for_any_more_is_killed(hook, pool, tmp_path, logged):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     told = hook(f"echo $$ > {fifo}; exec sleep 1000")
@@ -210,6 +211,8 @@ async def test_a_command_that_nobody_waits_for_any_more_is_killed(hook, pool, tm
     await pool.run(lambda: None)
     await pool.stop()
     assert await is_dead(pid)
+    gc.collect()
+    assert logged == []
 
 
 @pytest_twisted.ensureDeferred
