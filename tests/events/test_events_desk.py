@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import partial
 from random import Random
 
 import pytest
@@ -22,7 +23,7 @@ from resumable.events.interfaces import Allow, EventKind, IGuard, IHook
 from resumable.events.pacing import Delivery
 from resumable.events.progress import MOST
 from resumable.events.settings import BadHookTarget, HookSettings, HookTarget, parse_kinds, parse_target, parse_targets
-from resumable.hooks import Changes, QuestionKind
+from resumable.hooks import Arrived, Changes, QuestionKind
 from resumable.interfaces import FactKind
 from resumable.protocol.errors import Refused
 from resumable.threads import Pool
@@ -156,11 +157,11 @@ async def test_progress_is_told_only_if_it_is_wanted_and_may_stop_an_upload(rig)
     server, stopped = HookServer({"stop": True}), Deferred()
     target = HookTarget("web", "http", rig(server).url)
     quiet = Desk(HookSettings(told=[target]), means(), MemoryOutbox())
-    assert not quiet.progress.due(UPLOAD.id)
+    quiet.progress.arrived(UPLOAD.id, lambda: pytest.fail("nobody wants to know"))
     settings = HookSettings(told=[target], events=frozenset(EventKind))
     desk = Desk(settings, means(stop_upload=lambda *each: stopped.callback(each)), MemoryOutbox(["web"]))
     desk.start()
-    desk.progress.note(UPLOAD)
+    desk.progress.arrived(UPLOAD.id, lambda: Arrived(UPLOAD, 5))
     upload_id, error = await stopped
     assert upload_id == UPLOAD.id and isinstance(error, Refused)
     await desk.stop()
@@ -267,7 +268,8 @@ async def test_events_and_progress_that_hang_keep_no_question_waiting(rig, tmp_p
     outbox.post(*(fact(f"u{n}") for n in range(100)))
     desk.start()
     for number in range(100):
-        desk.progress.note(evolve(UPLOAD, id=f"an-upload-id-{number}"))
+        upload = evolve(UPLOAD, id=f"an-upload-id-{number}")
+        desk.progress.arrived(upload.id, partial(Arrived, upload, 5))
     while len(server.bodies) < 64 + MOST // 2:
         await _moment()
     granted = await desk.hooks.before(QuestionKind.CREATE, UPLOAD)
