@@ -201,7 +201,7 @@ async def test_no_more_run_at_once_than_allowed(hook, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_command_that_nobody_waits_for_any_more_is_killed(hook, pool, tmp_path):
+async def test_a_command_that_nobody_waits_for_any_more_is_killed(hook, pool, tmp_path, logged):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     told = hook(f"echo $$ > {fifo}; exec sleep 1000")

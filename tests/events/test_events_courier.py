@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent
 from zope.interface import implementer
 
 from resumable.events import delivery as delivery_module
@@ -98,15 +98,6 @@ class Bench:
 @pytest.fixture
 def hook():
     return Recorder()
-
-
-@pytest.fixture
-def logged():
-    """What was logged meanwhile."""
-    events = []
-    globalLogPublisher.addObserver(events.append)
-    yield events
-    globalLogPublisher.removeObserver(events.append)
 
 
 @pytest.fixture
