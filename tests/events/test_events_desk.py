@@ -247,6 +247,7 @@ def test_a_hook_is_shown_without_what_may_be_secret(text, shown):
     assert parse_target(text, "hook").shown == shown
 
 
+@pytest.mark.process
 @pytest_twisted.ensureDeferred
 async def test_events_and_progress_that_hang_keep_no_question_waiting(rig, tmp_path):
     """Neither behind one URL, nor as commands, whose number is bounded."""
