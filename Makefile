@@ -3,15 +3,22 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8080
+# As many processes as there are cores. The tests of one file share its daemon and its store.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+
+# Without compiled modules each process reads the sources anew, and the tests start hundreds of them.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test check format lint types imports unit bench soak docs clean
+.PHONY: help venv run quick test test-all slow check format lint types imports bench soak docs clean
 
 help:
 	@echo "make run     serve http://127.0.0.1:$(PORT)/files/ from uploads/"
-	@echo "make test    ruff, mypy, import direction, pytest: everything that CI checks"
+	@echo "make quick   ruff, mypy and every test that needs no other process: a minute"
+	@echo "make test    ruff, mypy and all tests but the slow ones: some minutes; what to run before a commit"
+	@echo "make test-all  make test, then the slow tests: what CI checks"
+	@echo "make check   ruff, mypy and the direction of imports: seconds"
 	@echo "make venv    .venv with all that tests need"
-	@echo "make check   the same without pytest: seconds"
 	@echo "make format  let ruff lay out the code and mend what it can"
 	@echo "make docs    write the tables of options in README.md and docs/ anew"
 	@echo "make bench   measure speed and memory; minutes"
@@ -38,7 +45,17 @@ venv: $(BIN)/.dev
 run: $(BIN)/.run
 	$(BIN)/twistd -n --pidfile= resumable --port $(PORT) --upload-dir uploads
 
-test: check unit
+# Each of these is a part of the one after it; none of them runs a test twice.
+quick: lint types
+	$(PYTEST) -m "not slow and not process"
+
+test: lint types
+	$(PYTEST) -m "not slow"
+
+test-all: test slow
+
+slow: $(BIN)/.dev
+	$(PYTEST) -m slow
 
 check: lint types imports
 
@@ -51,10 +68,6 @@ types: $(BIN)/.dev
 
 imports: $(BIN)/.dev
 	$(BIN)/python -m pytest -q tests/test_imports.py
-
-# Most end-to-end tests wait most of the time, so two files at once take little more than half of it.
-unit: $(BIN)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 format: $(BIN)/.dev
 	$(BIN)/ruff check --fix .

@@ -25,11 +25,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench import proc
-from bench.load import HOST, Connection, LoadError
+from bench.load import HOST, LoadError
 from bench.measure import GIB, MIB, Bench, Measure, new_upload, send_whole
 from bench.rivals import Unavailable
 from bench.sdk import ACCOUNT, KEY, Sdk
 from bench.servers import ROOT, START_SECONDS, Running, free_port
+from resumable.client.line import Line
 
 PLACE = "bench"
 AZURITE = ROOT / "tests/remotes/azurite/node_modules/azurite/dist/src/blob/main.js"
@@ -171,8 +172,8 @@ def _asked(log: Path) -> int:
 
 def _stored(server: Running, path: str) -> str:
     """The key of the object of an upload that has been answered, so its status says that it is stored."""
-    with Connection(server.port) as connection:
-        status = json.loads(connection.ask("GET", f"{path}/status", {}).expect(200).body)
+    line = Line(f"unix:{server.directory}/.resumable/admin.sock")
+    status = line.ask("GET", f"/v1/uploads/{path.rpartition('/')[2]}").document
     if status["state"] != "stored":
         raise LoadError(f"answered, but not stored: {status['replicas']}")
     return str(status["replicas"][0]["key"])

@@ -17,7 +17,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from resumable.events.desk import Desk, Means
-from resumable.events.entry_hook import BadHook
 from resumable.letters import IOutbox
 from resumable.options import Settings
 from resumable.protocol.errors import Refused, TusError
@@ -47,7 +46,7 @@ def desk_of(
         monotonic=time.monotonic,
         rng=Random(secrets.randbits(64)),
         new_id=lambda: f"ask_{secrets.token_hex(16)}",
-        commands=Pool(reactor, hooks.commands, "hooks"),
+        pool=lambda size: Pool(reactor, size, "hooks"),
         environment=os.environ,
         source=settings.public_url or settings.base_path,
         path_of=path_of,
@@ -56,7 +55,7 @@ def desk_of(
     )
     try:
         return Desk(hooks, means, outbox)
-    except (BadHook, ValueError) as problem:
+    except ValueError as problem:
         raise StartupError(str(problem)) from problem
 
 

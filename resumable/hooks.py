@@ -9,7 +9,7 @@ are each other's inverse, so that an event tells of an upload as it was when its
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import field, frozen
@@ -101,14 +101,22 @@ class IHooks(Interface):
         Changes are granted before-create only."""
 
 
+@frozen
+class Arrived:
+    """How a running upload gets on: ``received`` bytes have arrived, of which ``upload.offset`` are safe."""
+
+    upload: UploadView
+    received: int
+    request: RequestView | None = None
+
+
 class IProgress(Interface):
-    """Those who want to know how running uploads get on. None of these blocks or raises."""
+    """Those who want to know how running uploads get on."""
 
-    def due(upload_id: str) -> bool:
-        """Whether `note` would tell anybody now: ask before anything is gathered for it."""
-
-    def note(upload: UploadView, request: RequestView | None = None) -> None:
-        """The upload has come this far."""
+    def arrived(upload_id: str, look: Callable[[], Arrived | None]) -> None:
+        """Bytes of the upload came. ``look`` tells how far it is, now and a little later; None: it has ended, or nobody
+        is to know of it yet. Called for each piece of a body: it costs next to nothing, blocks nobody and never raises.
+        """
 
 
 @implementer(IHooks, IProgress)
@@ -121,10 +129,7 @@ class NoHooks:
     def before(self, kind: QuestionKind, upload: UploadView, request: RequestView | None = None) -> Deferred[Granted]:
         return succeed(Granted())
 
-    def due(self, upload_id: str) -> bool:
-        return False
-
-    def note(self, upload: UploadView, request: RequestView | None = None) -> None: ...
+    def arrived(self, upload_id: str, look: Callable[[], Arrived | None]) -> None: ...
 
 
 def view(upload: Upload) -> UploadView:

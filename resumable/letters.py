@@ -51,8 +51,9 @@ class IOutbox(Interface):
     One courier at a time works on a deliverer's letters.
     """
 
-    def due(deliverer: str, now: float, limit: int) -> Deferred[Sequence[Letter]]:
-        """Letters that may go now, at most ``limit``, by ``seq``.
+    def due(deliverer: str, now: float, limit: int, again: int | None = None) -> Deferred[Sequence[Letter]]:
+        """Letters that may go now: at most ``limit`` that wait for no time, by ``seq``, then at most ``again`` (None:
+        as many) of those that have failed, the ones that failed least often first.
 
         Of each upload only the oldest that is not dead, and only if its ``retry_at`` has come (it is None or not past
         ``now``): whatever is behind it waits with it, letters of other uploads don't.
@@ -70,9 +71,6 @@ class IOutbox(Interface):
 
     def bury(seq: int, error: str, at: float) -> Deferred[None]:
         """One more attempt has failed, and it was the last: the letter is dead, those behind it may go."""
-
-    def hasten(deliverer: str) -> Deferred[None]:
-        """The deliverer is back: whatever waits for a time (and is not dead) is due now."""
 
     def dead(deliverer: str, after: int, limit: int) -> Deferred[Sequence[Letter]]:
         """The next ``limit`` dead ones with a ``seq`` behind ``after`` (0: from the first on), by ``seq``."""

@@ -1,13 +1,12 @@
 """How the log is written: lines for people, or one JSON object a line.
 
 Changes when what a line looks like does. Invariants: an event is one line of JSON, whatever is in it; no line of either
-kind has the value of a token or a signature that was part of a URL. Where the lines go is twistd's business.
+kind has a value of a URL's query, or a password in it (masking.py). Where the lines go is twistd's business.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import signal
 import sys
 from collections.abc import Mapping
@@ -26,15 +25,12 @@ from twisted.logger import (
 )
 from twisted.python.logfile import LogFile
 
+from resumable.masking import masked
 from resumable.trace import REQUEST
 
 LEVELS: Final = ("debug", "info", "warn", "error")
 FORMATS: Final = ("text", "json")
 
-_SECRET: Final = re.compile(
-    r"([?&;](?:[\w-]*token|jwt|sig|[\w-]*signature|x-amz-credential|x-goog-credential|password|secret)=)[^&;\s\"'<>]+",
-    re.IGNORECASE,
-)
 #: What twistd's older way of logging adds to an event; it says nothing new.
 _LEGACY: Final = frozenset({"isError", "message", "time", "format", "system", "why", "failure", "printed", "logLevel"})
 _OWN: Final = frozenset({"time", "level", "logger", "message", "error", "traceback"})
@@ -101,11 +97,6 @@ def json_line(event: LogEvent) -> str | None:
         line["error"] = _plain(f"{failure.type.__name__}: {failure.getErrorMessage()}")
         line["traceback"] = masked(failure.getTraceback())
     return json.dumps(line) + "\n"
-
-
-def masked(text: str) -> str:
-    """The text without the values of tokens and signatures in its URLs."""
-    return _SECRET.sub(r"\1...", text)
 
 
 def _fields(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from resumable.masking import has_user
+
 T = TypeVar("T")
 Parse = Callable[[str], T]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -219,13 +221,15 @@ def field_names(items: Sequence[str]) -> tuple[str, ...]:
 
 
 def web_url(text: str) -> str:
-    """An http or https URL."""
+    """An http or https URL, without user and password."""
     good = text.isascii() and text.isprintable() and " " not in text
     try:
         parts = urlsplit(text)
         parts.port  # noqa: B018  (raises for a port out of range)
     except ValueError:
         good = False
+    if good and has_user(text):
+        raise ValueError("a URL without user and password; its path and query may hold a secret, and are never shown")
     if not good or parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment:
         raise ValueError("an http or https URL like https://login.example.org/keys")
     return text
@@ -260,7 +264,7 @@ def public_url(text: str) -> str | None:
     except ValueError:
         parts = None
     if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("an http or https URL without query, like https://example.org/files/")
+        raise ValueError("an http or https URL without user, password and query, like https://example.org/files/")
     return text if text.endswith("/") else text + "/"
 
 

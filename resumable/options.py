@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,13 +22,14 @@ from twisted.internet.endpoints import quoteStringArgument
 from twisted.logger import Logger
 from twisted.python import usage
 
-from resumable import __version__, admin_socket, cross_origin
+from resumable import __version__, admin_socket, cross_origin, variables
 from resumable.access.build import AccessSettings
 from resumable.access.flags import access_settings
 from resumable.access.secret import AccessProblem
 from resumable.cross_origin import CrossOrigin
 from resumable.events.flags import hook_settings
 from resumable.events.settings import HookSettings
+from resumable.masking import masked
 from resumable.option_table import BY_FLAG, OPTIONS, Option, help_line
 from resumable.option_table.access import ACCESS
 from resumable.option_table.hooks import HOOKS
@@ -63,7 +65,9 @@ class Settings:
     http2: bool
     h2c: bool
     writers: int
+    disabled_extensions: tuple[str, ...]
     download: bool
+    download_inline: bool
     download_from_remote: str
     download_url_expires: float
     remotes: tuple[RemoteSpec, ...]
@@ -135,13 +139,14 @@ class Options(usage.Options):
             if self.parent is None:
                 raise
             # twistd would print all of --help and, below it, the one line that matters.
-            raise SystemExit(f"resumable: {problem}") from problem
+            raise SystemExit(f"resumable: {masked(str(problem))}") from problem
 
     def parseArgs(self, *args: str) -> None:
         if args:
             raise usage.UsageError(f"unexpected argument {args[0]!r}: everything is set by flags, see --help")
 
     def postOptions(self) -> None:
+        self._check_environment()
         found = {option.flag.replace("-", "_"): self._value(option) for option in OPTIONS}
         access, hooks, cors = self._access(found), self._hooks(found), self._cors(found)
         settings = Settings(
@@ -149,6 +154,7 @@ class Options(usage.Options):
             trusted_proxies=found.pop("behind_proxy"),
             cors=cors,
             download=not found.pop("disable_download"),
+            disabled_extensions=self._disabled_extensions(found),
             http2=not found.pop("disable_http2"),
             admin_listen=self._admin_listen(found.pop("admin_listen"), found["upload_dir"]),
             remotes=self._remotes(found.pop("remote"), found.pop("overwrite")),
@@ -159,6 +165,26 @@ class Options(usage.Options):
         )
         check_together(settings)
         self._settings = settings
+
+    @property
+    def unknown_variables(self) -> list[variables.Unknown]:
+        """What begins like a variable of ours and is none, but for those that remotes are told to look at."""
+        _, remotes = self._given(BY_FLAG["remote"]) or ("", [])
+        named = {name for url in remotes for name in re.findall(rf"{variables.PREFIX}\w+", url)}
+        return variables.unknown(self._environ, {option.variable for option in OPTIONS} | named)
+
+    def _check_environment(self) -> None:
+        """Raises UsageError for a variable that is misspelt: nobody would notice that it isn't heeded."""
+        port = BY_FLAG["port"].variable
+        if variables.of_a_service(port, self._environ.get(port, "")):
+            told = (
+                "{port} is what Kubernetes sets for a Service of that name, and not heeded (enableServiceLinks: false)"
+            )
+            self._log.warn(told, port=port)
+        for each in self.unknown_variables:
+            if each.misspelt:
+                raise usage.UsageError(str(each))
+            self._log.warn("{variable}", variable=str(each))
 
     def settings(self) -> Settings:
         """What was asked for; RuntimeError before `parseOptions`."""
@@ -220,6 +246,19 @@ class Options(usage.Options):
             del found[option.flag.replace("-", "_")]
         return hooks
 
+    def _disabled_extensions(self, found: dict[str, Any]) -> tuple[str, ...]:
+        """As `_access`. What isn't told to clients isn't done, so expiration goes together with the time for it."""
+        disabled: tuple[str, ...] = found.pop("disable_extension")
+        if "expiration" in disabled:
+            if self._given(BY_FLAG["expire-after"]) and found["expire_after"] is not None:
+                raise usage.UsageError(
+                    "--disable-extension expiration and --expire-after contradict each other: clients have to be told"
+                )
+            found["expire_after"] = None
+        elif found["expire_after"] is None:
+            return (*disabled, "expiration")
+        return disabled
+
     @staticmethod
     def _cors(found: dict[str, Any]) -> CrossOrigin:
         """As `_access`."""
@@ -263,8 +302,7 @@ class Options(usage.Options):
         elif self[option.flag] is not None:
             return flag, [self[option.flag]]
         text = self._environ.get(option.variable, "").strip()
-        # Kubernetes sets this one to tcp://ADDRESS:PORT in every pod beside a Service called "resumable".
-        if not text or (option.flag == "port" and text.startswith("tcp://")):
+        if not text or variables.of_a_service(option.variable, text):
             return None
         return option.variable, split([text], option.separator) if option.separator else [text]
 
@@ -283,9 +321,11 @@ class Options(usage.Options):
         try:
             return option.parse(texts if option.separator else texts[0])
         except ValueError as problem:
-            text = ",".join(texts)
-            shown = text if len(text) <= 100 else text[:100] + "..."
-            raise usage.UsageError(f"{source} {shown!r}: expected {problem}") from problem
+            text = masked(",".join(texts))
+            shown = repr(text if len(text) <= 100 else text[:100] + "...")
+            if option.secret or "@" in text:
+                shown = "(not repeated here)"
+            raise usage.UsageError(f"{source} {shown}: expected {problem}") from problem
 
 
 def _collector(flag: str) -> Callable[[Options, str], None]:

@@ -40,9 +40,10 @@ from resumable.http.visits import Visits
 from resumable.interfaces import CatalogUnavailable
 from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import Listeners
+from resumable.masking import masked
 from resumable.notify import ServiceManager
 from resumable.options import Options, Settings
-from resumable.protocol.tus import VERSION
+from resumable.protocol import extensions
 from resumable.sight import Seen, Sight
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
@@ -150,6 +151,7 @@ class UploadService(Service):
             max_size=settings.max_size,
             downloads=self._downloads() if settings.download else None,
             status_path=settings.status_path,
+            extensions=extensions.without(settings.disabled_extensions),
             entry=entry,
             visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
         )
@@ -176,7 +178,7 @@ class UploadService(Service):
             reactor=reactor,
             network_timeout=settings.network_timeout,
             min_rate=settings.min_rate,
-            refusal_fields={"Tus-Resumable": VERSION},
+            refusal_fields=tus.refusal_fields,
             watch=self._sight.watch,
             http2=settings.http2,
             h2c=settings.h2c,
@@ -214,7 +216,8 @@ class UploadService(Service):
         settings = self.settings
         remotely = Remotely(settings.download_from_remote)
         allowed = patience(settings.network_timeout, settings.min_rate)
-        return Downloads(self.uploads, self._reactor, Ways(remotely, settings.download_url_expires, allowed))
+        ways = Ways(remotely, settings.download_url_expires, allowed, settings.download_inline)
+        return Downloads(self.uploads, self._reactor, ways)
 
     def _listeners(
         self, descriptions: Sequence[str], site_at: Callable[[str], StreamingSite], flag: str = startup.LISTEN
@@ -306,8 +309,8 @@ class UploadService(Service):
     def _give_up(self, error: BaseException) -> None:
         """One line and status 1. A daemonised parent waits for an exception that isn't SystemExit."""
         if self._daemonised:
-            raise StartupError(str(error)) from None
-        raise SystemExit(f"resumable: {error}") from None
+            raise StartupError(masked(str(error))) from None
+        raise SystemExit(f"resumable: {masked(str(error))}") from None
 
     # Now and then
 
@@ -429,7 +432,7 @@ def makeService(options: Options) -> UploadService:
         startup.check_ports(settings.admin_listen, startup.ADMIN_LISTEN)
         service = UploadService(settings, reactor, daemonised=not parent.get("nodaemon", True))
     except StartupError as error:
-        sys.stderr.write(f"resumable: {error}\n")
+        sys.stderr.write(f"resumable: {masked(str(error))}\n")
         raise SystemExit(1) from None
     service.log_observer = logs.observer_beside(parent, settings.log_format, settings.log_level, reactor)
     startup.raise_file_limit()
@@ -443,5 +446,5 @@ async def _check(reactor: Any, settings: Settings) -> None:
     try:
         await tiers.check(reactor, settings, time.time, print)
     except StartupError as error:
-        sys.stderr.write(f"resumable: {error}\n")
+        sys.stderr.write(f"resumable: {masked(str(error))}\n")
         raise SystemExit(1) from None

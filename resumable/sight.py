@@ -90,7 +90,7 @@ class Sight:
             if entry.guard is None:
                 raise StartupError("--admin-on-public needs a way to tell who is an admin: see --admin")
             root.admin = Admin(desk, Guarded(entry)).tree
-        for private, clearance in ((True, Anybody()), (False, Bearer(self._token))):
+        for private, clearance in ((True, Anybody()), (False, Bearer(self._token, entry))):
             self._sites[private] = StreamingSite(Admin(desk, clearance).resource, reactor=self._reactor)
 
     def site_at(self, description: str) -> StreamingSite:

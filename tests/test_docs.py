@@ -111,6 +111,7 @@ def test_every_page_of_the_docs_is_linked_from_the_index(page):
         assert f"]({page.name})" in read(ROOT / "docs" / "index.md")
 
 
+@pytest.mark.process
 def test_the_commands_to_paste_are_a_shell_script_of_creation_patch_and_head():
     script = marked_block(read(ROOT / "README.md"), "curl")
     for part in ("-X POST", "-X PATCH", "curl -sS -I", "http://127.0.0.1:8080/files/"):
@@ -138,6 +139,7 @@ def test_the_dev_container_is_json_with_comments():
     assert "postCreateCommand" in json.loads(text)
 
 
+@pytest.mark.process
 def test_the_example_client_explains_itself():
     command = [sys.executable, str(ROOT / "examples" / "upload.py"), "--help"]
     run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "resumable"
 
 # What each room may import of ours, beside itself and the package's __init__ (which imports nothing).
 PROTOCOL: frozenset[str] = frozenset()
-INTERFACES = PROTOCOL | {"protocol"}
+INTERFACES = PROTOCOL | {"protocol", "masking"}
 THREADS = INTERFACES | {"interfaces", "trace"}
 STORES = THREADS | {"threads", "replicas", "letters", "listing", "hooks", "json_forms", "tally"}
 ENGINES = STORES | {"spool", "catalog", "remotes"}
@@ -33,7 +33,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "tally": PROTOCOL,
     "notify": PROTOCOL,
     "signals": PROTOCOL,
-    "logs": PROTOCOL | {"trace"},
+    "masking": PROTOCOL,
+    "variables": PROTOCOL,
+    "logs": PROTOCOL | {"masking", "trace"},
     "trace": PROTOCOL,
     "hooks": THREADS,
     "spool": STORES,
@@ -45,12 +47,23 @@ ROOMS: dict[str, frozenset[str]] = {
     "access": THREADS | {"threads"},
     "http": OUTSIDE | {"access", "cross_origin"},
     "events": OUTSIDE,
-    "option_values": frozenset(),
+    "option_values": frozenset({"masking"}),
     "admin_socket": frozenset(),
     "cross_origin": frozenset(),
     "option_table": frozenset({"cross_origin", "option_values"}),
     "options": frozenset(
-        {"admin_socket", "cross_origin", "option_values", "option_table", "placing", "remotes", "access", "events"}
+        {
+            "admin_socket",
+            "cross_origin",
+            "option_values",
+            "option_table",
+            "placing",
+            "remotes",
+            "access",
+            "events",
+            "masking",
+            "variables",
+        }
     ),
     "digests": frozenset({"protocol"}),
     "startup": STORES | {"spool", "catalog"},
@@ -62,7 +75,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "listening": ENGINES | {"access", "startup"},
     "human": PROTOCOL,
     "doctor": OUTSIDE | {"startup", "options", "tiers", "listening", "human"},
-    "client": frozenset({"doctor", "human", "option_values", "options", "service", "spool", "startup"}),
+    "client": frozenset({"doctor", "human", "masking", "option_values", "options", "service", "spool", "startup"}),
     "__main__": frozenset({"client"}),
     "service": OUTSIDE
     | {

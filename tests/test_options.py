@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.logger import LogLevel, formatEvent
 from twisted.python import usage
 
-from resumable import __version__, option_values
+from resumable import __version__, option_values, variables
 from resumable.access.build import AccessSettings
 from resumable.cross_origin import CrossOrigin
 from resumable.events.settings import HookSettings
@@ -20,6 +22,7 @@ from resumable.options import Options, Settings
 from resumable.placing import PlaceSettings
 from resumable.remotes.urls import RemoteSpec
 from resumable.spool.placing import Collision, Rules
+from tests.sight.sight_rig import Listening
 
 
 def parse(*flags: str, **environ: str) -> Settings:
@@ -56,7 +59,9 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
         http2=True,
         h2c=False,
         writers=4,
+        disabled_extensions=(),
         download=True,
+        download_inline=False,
         download_from_remote="proxy",
         download_url_expires=300.0,
         remotes=(),
@@ -239,6 +244,112 @@ def test_a_wrong_remote_is_refused_in_one_line_under_the_name_it_was_given_by(ur
         assert message.startswith(f"{source}: remote ")
         assert all(word in message for word in words), message
         assert len(message) < 400
+
+
+@pytest.mark.parametrize("user", ["ann:hunter2", ":hunter2", "hunter2"])
+@pytest.mark.parametrize(
+    ("flag", "url"),
+    [
+        ("auth-forward", "https://{}@h/check"),
+        ("auth-jwks", "http://{}@h/keys?a=hunter2"),
+        ("public-url", "https://{}@h/files/"),
+        ("public-url", "{}@h"),
+        ("hook", "https://{}@h/"),
+        ("hook", "name=tusd+http://{}@h/?a=hunter2"),
+        ("guard", "https://{}@h/hunter2"),
+        ("remote", "s3://{}@bucket"),
+        ("remote", "s3://bucket?endpoint=http://{}@h"),
+        ("remote", "az://bucket?endpoint=http://{}@h"),
+        ("remote", "gs://bucket?endpoint=http://{}@h"),
+        ("remote", "file://{}@/srv"),
+    ],
+)
+def test_a_url_with_a_user_is_refused_without_repeating_it(flag, url, user):
+    for said in (
+        refusal(f"--{flag}", url.format(user)),
+        refusal(**{f"RESUMABLE_{flag.upper().replace('-', '_')}": url.format(user)}),
+    ):
+        assert "hunter2" not in said
+        assert any(word in said for word in ("without", "credentials")), "what to do instead"
+
+
+@pytest.mark.parametrize(
+    ("flag", "url"),
+    [("auth-forward", "ftp://h/?key=hunter2"), ("auth-jwks", "hunter2"), ("public-url", "https://h/?key=hunter2")],
+)
+def test_a_malformed_url_is_refused_without_what_may_be_a_secret(flag, url):
+    assert "hunter2" not in refusal(f"--{flag}", url)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("RESUMABLE_MAXSIZE", "RESUMABLE_MAX_SIZE"),
+        ("RESUMABLE_MAX_SIZES", "RESUMABLE_MAX_SIZE"),
+        ("RESUMABLE_UPLOADDIR", "RESUMABLE_UPLOAD_DIR"),
+        ("RESUMABLE_max_size", "RESUMABLE_MAX_SIZE"),
+        ("RESUMABLE_REMOTES", "RESUMABLE_REMOTE"),
+        ("RESUMABLE_AUTH_HTPASWD", "RESUMABLE_AUTH_HTPASSWD"),
+        ("RESUMABLE_MAX_REQUEST_PER_USER", "RESUMABLE_MAX_REQUESTS_PER_USER"),
+    ],
+)
+def test_a_misspelt_variable_ends_the_start_with_what_was_meant(name, meant):
+    assert refusal(**{name: "hunter2"}) == f"{name} is no variable of this server: did you mean {meant}?"
+
+
+def test_no_variable_of_ours_is_taken_for_somebody_elses():
+    names = {option.variable for option in OPTIONS}
+    assert variables.unknown(dict.fromkeys(names, "x"), names) == []
+    assert not any(variables.of_a_service(name, "8080") for name in names)
+
+
+# What Kubernetes sets in a pod beside Services called resumable and resumable-admin.
+OF_SERVICES = {
+    "RESUMABLE_PORT": "tcp://10.43.0.17:8080",
+    "RESUMABLE_SERVICE_HOST": "10.43.0.17",
+    "RESUMABLE_SERVICE_PORT": "8080",
+    "RESUMABLE_SERVICE_PORT_HTTP": "8080",
+    "RESUMABLE_PORT_8080_TCP": "tcp://10.43.0.17:8080",
+    "RESUMABLE_PORT_8080_TCP_PROTO": "tcp",
+    "RESUMABLE_PORT_8080_TCP_PORT": "8080",
+    "RESUMABLE_PORT_8080_TCP_ADDR": "10.43.0.17",
+    "RESUMABLE_ADMIN_PORT": "tcp://10.43.0.18:9090",
+    "RESUMABLE_ADMIN_SERVICE_HOST": "10.43.0.18",
+    "RESUMABLE_ADMIN_PORT_9090_TCP_ADDR": "10.43.0.18",
+}
+
+
+def warnings(**environ: str) -> list[str]:
+    with Listening() as events:
+        parse(**environ)
+    return [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
+
+
+def test_what_kubernetes_sets_for_services_of_our_name_keeps_nothing_from_starting():
+    assert parse(**OF_SERVICES).listen == ("tcp:8080",)
+    (said,) = warnings(**OF_SERVICES)
+    assert "RESUMABLE_PORT" in said and "enableServiceLinks" in said
+
+
+def test_a_variable_of_somebody_else_is_warned_of():
+    (said,) = warnings(RESUMABLE_IMAGE_TAG="1.2", RESUMABLE_MAX_SIZE="1K", RESUMABLE_X="")
+    assert said == "RESUMABLE_IMAGE_TAG is no variable of this server"
+    (said,) = warnings(RESUMABLE_UPLOAD_DIRECTORY="x")
+    assert said.endswith("did you mean RESUMABLE_UPLOAD_DIR?")
+
+
+def test_a_variable_that_a_remote_is_told_to_look_at_is_ours():
+    key = base64.b64encode(bytes(32)).decode()
+    url = "s3://b?endpoint=https://h&sse-c-variable=RESUMABLE_SSE_KEY"
+    assert warnings(RESUMABLE_REMOTE=url, RESUMABLE_SSE_KEY=key) == []
+
+
+def test_settings_show_no_secrets():
+    settings = parse(
+        *("--auth-forward", "https://h/?a=hunter2", "--hook", "https://h/hunter2"),
+        *("--auth-jwks", "https://h/?a=hunter2", "--guard", "https://h/?b=hunter2"),
+    )
+    assert "hunter2" not in repr(settings)
 
 
 @pytest.mark.parametrize(

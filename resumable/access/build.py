@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
 from resumable.access import jwts, keys
-from resumable.access.basic import Basic, check_installed, parse_htpasswd
+from resumable.access.basic import HASHING_THREADS, Basic, check_installed, parse_htpasswd
 from resumable.access.certificates import Certificates
 from resumable.access.fetch import Fetch
 from resumable.access.forward import ForwardAuth, ForwardRules
@@ -28,8 +28,6 @@ from resumable.access.tokens import StaticTokens, parse_tokens
 from resumable.access.watched import WatchedFile
 from resumable.threads import Pool
 
-HASHING_THREADS = 2
-"""bcrypt takes a core for each; more would leave none to the uploads."""
 FETCH_TIMEOUT = 5.0
 
 
@@ -37,7 +35,7 @@ FETCH_TIMEOUT = 5.0
 class TokenSettings:
     """Where the keys come from, one of the three; and the rules. ``algorithms`` (): all that go with the keys."""
 
-    jwks_url: str | None = None
+    jwks_url: str | None = field(default=None, repr=False)
     public_key: Path | None = None
     secret: Secret | None = None
     algorithms: tuple[str, ...] = ()
@@ -98,8 +96,11 @@ class Access:
 
 
 class _Building:
-    def __init__(self, settings: AccessSettings, reactor: Any, wall: Callable[[], float], salt: bytes) -> None:
+    def __init__(
+        self, settings: AccessSettings, reactor: Any, wall: Callable[[], float], salt: bytes, rates: Rates
+    ) -> None:
         self.settings = settings
+        self.afford = rates.afford
         self.reactor = reactor
         self.wall = wall
         self.salt = salt
@@ -125,11 +126,13 @@ class _Building:
             check_installed()
             users = self._watched("passwords", settings.htpasswd, parse_htpasswd)
             self.hashing = Pool(self.reactor, HASHING_THREADS, "password")
-            found.append(Basic(users, self.hashing, self.reactor, self.salt))
+            found.append(Basic(users, self.hashing, self.reactor, self.salt, self.afford))
         if settings.forward is not None:
             fetch = self._fetch(settings.forward_timeout)
             remembered = settings.forward_remembered
-            found.append(ForwardAuth(settings.forward, fetch, self.reactor, self.salt, remembered=remembered))
+            found.append(
+                ForwardAuth(settings.forward, fetch, self.reactor, self.salt, self.afford, remembered=remembered)
+            )
         return found
 
     def _jwt(self, given: TokenSettings) -> jwts.JwtTokens:
@@ -179,9 +182,9 @@ def build(
     salt: bytes,
 ) -> Access:
     """Raises AccessProblem. Reads files. ``owner_of``: see `Guard`; ``salt``: 32 random bytes of this process."""
-    building = _Building(settings, reactor, wall, salt)
-    authorizers = building.authorizers()
     rates = Rates(reactor.seconds, requests=settings.request_rates, size=settings.byte_rates)
+    building = _Building(settings, reactor, wall, salt, rates)
+    authorizers = building.authorizers()
     guard = None
     if authorizers:
         authorizer = authorizers[0] if len(authorizers) == 1 else AnyOf(authorizers)

@@ -42,6 +42,8 @@ class IFetch(Protocol):
 
 
 class _Collector(TwistedProtocol):
+    """Gathers a body of ``largest`` bytes at most. Who cancels ``done`` gives the connection up."""
+
     def __init__(self, largest: int) -> None:
         self.done: Deferred[bytes] = Deferred(lambda _: self._lose())
         self._body = bytearray()
@@ -53,6 +55,8 @@ class _Collector(TwistedProtocol):
             self._lose()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
+        if self.done.called:  # it was given up, and the connection has ended for that
+            return
         if len(self._body) > self._largest:
             self.done.errback(FetchFailed(f"the answer is longer than {self._largest} bytes"))
         elif reason is not None and reason.check(ResponseDone, PotentialDataLoss):
@@ -62,7 +66,7 @@ class _Collector(TwistedProtocol):
 
     def _lose(self) -> None:
         if self.transport is not None:
-            self.transport.loseConnection()
+            self.transport.stopProducing()  # type: ignore[attr-defined]
 
 
 class Fetch:

@@ -2,7 +2,7 @@
 
 Reason to change: how the answers of several authorizers make one, or what binds an upload to somebody. Invariant: what
 fails opens nothing; somebody who was let in can't tell an upload of somebody else from one that never was; nothing is
-looked up for somebody who wasn't let in.
+looked up for somebody who wasn't let in, and that counts against their address.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from resumable.access.interfaces import ALL, Action, Ask, IAuthorizer, Identity
+from resumable.access.networks import counted
 from resumable.interfaces import CatalogUnavailable
 from resumable.protocol.errors import Forbidden, NotFound, TusError, Unauthorized, Unavailable
 
@@ -85,6 +86,9 @@ class IRequestRates(Protocol):
     def request(self, name: str) -> None:
         """One more by that name. Raises TooManyRequests."""
 
+    def refused(self, address: str) -> None:
+        """One more from there that wasn't let in. Raises TooManyRequests."""
+
 
 class Guard:
     """Asked about every request but OPTIONS.
@@ -114,11 +118,17 @@ class Guard:
 
         Raises Unauthorized, Forbidden, NotFound (unknown, or somebody else's), TooManyRequests, Unavailable.
         """
-        identity = await ask_one(self._authorizer, ask)
+        address = counted(ask.peer)
+        try:
+            identity = await ask_one(self._authorizer, ask)
+        except (Unauthorized, Forbidden):
+            if self._rates is not None:
+                self._rates.refused(address)
+            raise
+        if self._rates is not None:
+            self._rates.request(identity.name or address)
         if identity.limits.until is not None and self._wall() >= identity.limits.until:
             raise Unavailable("These credentials have just expired.")
-        if self._rates is not None:
-            self._rates.request(identity.name or ask.peer)
         if ask.action not in self._actions(identity):
             raise Forbidden("You may not do this.")
         if ask.upload_id is not None:
@@ -135,8 +145,12 @@ class Guard:
         except CatalogUnavailable as problem:
             log.error("whose upload it is isn't known: {reason}", upload=upload_id, reason=str(problem))
             raise Unavailable("Whether you may do this can't be told now.", retry_after=5) from None
-        if owner is None or not (owner in ("", identity.name) or Action.ADMIN in self._actions(identity)):
+        if owner is None or not (owner in ("", identity.name) or self.is_admin(identity)):
             raise NotFound(UNKNOWN)
+
+    def is_admin(self, identity: Identity) -> bool:
+        """Whether they may do everything, with everybody's uploads."""
+        return Action.ADMIN in self._actions(identity)
 
     def _actions(self, identity: Identity) -> frozenset[Action]:
         return ALL if identity.name in self._admins else identity.actions

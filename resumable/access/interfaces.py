@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
+
+from resumable.protocol.fields import LARGEST
 
 
 class Action(enum.Enum):
@@ -50,7 +53,7 @@ class Ask:
     ``path`` is percent-decoded and without query, ``query`` is raw and without question mark. ``headers`` have
     lower-case names and their lines in order. ``host`` and ``scheme`` are those that the client used, ``peer`` is its
     IP address ("" on a unix socket). ``length`` is the upload's, None when unknown or not a creation; ``metadata`` is
-    the header's value, verbatim.
+    the header's value, verbatim. ``prefix`` is what a trusted proxy has taken off the path.
     """
 
     action: Action
@@ -65,6 +68,12 @@ class Ask:
     tls: Subject | None = None
     length: int | None = None
     metadata: str | None = None
+    prefix: str = ""
+
+    @property
+    def uri(self) -> str:
+        """Path and query as others are told."""
+        return uri_of(self.path, self.query)
 
     def one(self, name: str) -> str | None:
         """The only line of a header field; None if there is none, or if there are several."""
@@ -72,11 +81,21 @@ class Ask:
         return lines[0] if len(lines) == 1 else None
 
 
+def uri_of(path: str, query: str) -> str:
+    """A decoded path and a raw query in the one spelling that others are told, so that they judge what is routed."""
+    return quote(path, safe="/:@!$&'()*+,;=-._~") + (f"?{query}" if query else "")
+
+
+def _countable(size: int | None) -> int | None:
+    """Who may store more than any catalog counts may store as much as that."""
+    return None if size is None else min(size, LARGEST)
+
+
 @frozen
 class Limits:
     """``max_size``: bytes of one upload. ``until``: nothing begins at or after it (seconds since the epoch)."""
 
-    max_size: int | None = None
+    max_size: int | None = field(default=None, converter=_countable)
     until: float | None = None
 
     def largest(self, max_size: int | None) -> int | None:

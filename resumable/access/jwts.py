@@ -9,7 +9,6 @@ the claims are looked at each time. Spec: RFC 7519, RFC 8725, RFC 6750 section 3
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -28,6 +27,8 @@ from resumable.protocol.errors import Forbidden, Unauthorized
 LONGEST = 16 << 10
 """Characters of a token."""
 REMEMBERED = 30.0
+LATEST = 1e12
+"""Seconds since the epoch; what is later is no time, but a way to say never."""
 MOST_TRIED = 8
 """Keys that are tried for a token that doesn't say which."""
 
@@ -152,7 +153,8 @@ class JwtTokens:
 
 
 def _is_time(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is seconds that can be counted with: JSON has numbers that no float holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LATEST
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:

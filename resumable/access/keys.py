@@ -26,6 +26,7 @@ from resumable.access import credentials
 from resumable.access.answers import Answers
 from resumable.access.fetch import FetchFailed, IFetch
 from resumable.access.secret import AccessProblem, Secret
+from resumable.masking import server_of
 from resumable.protocol.errors import Unavailable
 
 REFRESH = 600.0
@@ -230,7 +231,7 @@ class JwksUrl:
             self._keys = parse_jwks(answer.body)
         except (FetchFailed, ValueError) as problem:
             self._failed = True
-            log.error("no keys from {url}: {problem}", url=self._url, problem=_brief(problem))
+            log.error("no keys from {url}: {problem}", url=server_of(self._url), problem=_brief(problem))
             return True
         self._fetched_at = self._clock.seconds()
         self._failed = False

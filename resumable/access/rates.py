@@ -112,6 +112,20 @@ class Rates:
         each.take(name, 1.0, now)
         overall.take("", 1.0, now)
 
+    def refused(self, address: str) -> None:
+        """One more request of somebody at ``address`` who wasn't let in. Raises as `request` does.
+
+        It doesn't count among all requests: nobody is to be kept out by those who aren't let in.
+        """
+        self.afford(address)
+        self._requests[0].take(address, 1.0, self._clock())
+
+    def afford(self, address: str) -> None:
+        """That something dear may be done for somebody at ``address`` who isn't in yet. Raises as `request` does."""
+        wait = self._requests[0].wait(address, 1.0, self._clock())
+        if wait > 0:
+            raise TooManyRequests("Too many requests; slow down.", retry_after=math.ceil(wait))
+
     def received(self, name: str, count: int) -> float:
         """So many bytes came: seconds for which to read no more from this client, `LONGEST_PAUSE` at most."""
         now = self._clock()

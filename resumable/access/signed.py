@@ -138,8 +138,11 @@ def _decode(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def masked(uri: str) -> str:
-    """The URI as it may be logged, kept and told to others: without the token that may be in its query."""
+def without_token(uri: str) -> str:
+    """The URI as hooks are told of it, who may go by the rest of its query: without the token that may be there.
+
+    What is logged or shown has no values at all: see `resumable.masking`.
+    """
     path, mark, query = uri.partition("?")
     pairs = (
         f"{PARAMETER}=..." if unquote_plus(pair.partition("=")[0]) == PARAMETER else pair for pair in query.split("&")

@@ -29,8 +29,9 @@ class Letters:
         self._read = read
         self._write = write
 
-    def due(self, deliverer: str, now: float, limit: int) -> Deferred[Sequence[Letter]]:
-        return self._read(lambda connection: outbox.due(connection, deliverer, now, limit))
+    def due(self, deliverer: str, now: float, limit: int, again: int | None = None) -> Deferred[Sequence[Letter]]:
+        most = limit if again is None else again
+        return self._read(lambda connection: outbox.due(connection, deliverer, now, limit, most))
 
     def next_due(self, deliverer: str, now: float) -> Deferred[float | None]:
         return self._read(lambda connection: outbox.next_due(connection, deliverer, now))
@@ -45,9 +46,6 @@ class Letters:
     def bury(self, seq: int, error: str, at: float) -> Deferred[None]:
         """See IOutbox. A dead one stays as it is."""
         return self._write(lambda connection: outbox.bury(connection, seq, error, at))
-
-    def hasten(self, deliverer: str) -> Deferred[None]:
-        return self._write(lambda connection: outbox.hasten(connection, deliverer))
 
     def dead(self, deliverer: str, after: int, limit: int) -> Deferred[Sequence[Letter]]:
         return self._read(lambda connection: outbox.dead(connection, deliverer, after, limit))

@@ -27,8 +27,10 @@ TAKE = """INSERT INTO outbox (deliverer, upload_id, kind, at, data, state) VALUE
     ELSE 'next' END)"""
 FRESH = f"""SELECT {FIELDS} FROM outbox WHERE deliverer = ? AND state = 'next' AND retry_at IS NULL
     ORDER BY seq LIMIT ?"""
-RIPE = f"""SELECT {FIELDS} FROM outbox WHERE seq IN (SELECT seq FROM outbox
-    WHERE deliverer = ? AND state = 'next' AND retry_at <= ? ORDER BY seq LIMIT ?)"""
+# Who failed least often goes first; of very many only those are looked at whose time came first.
+RIPE = f"""SELECT {FIELDS} FROM outbox WHERE seq IN (SELECT seq FROM (SELECT seq, attempts FROM outbox
+    WHERE deliverer = ? AND state = 'next' AND retry_at <= ? ORDER BY retry_at LIMIT 4096)
+    ORDER BY attempts, seq LIMIT ?) ORDER BY attempts, seq"""
 NEXT_DUE = "SELECT MIN(retry_at) FROM outbox WHERE deliverer = ? AND state = 'next' AND retry_at > ?"
 PASS_ON = f"""UPDATE outbox SET state = 'next' WHERE seq = ({_KIN} AND it.state = 'next'
     AND kin.dead_at IS NULL AND kin.seq > ?1 ORDER BY kin.seq LIMIT 1)"""
@@ -36,8 +38,6 @@ DELIVERED = "DELETE FROM outbox WHERE seq = ?"
 FAILED = "UPDATE outbox SET attempts = attempts + 1, error = ?2, retry_at = ?3 WHERE seq = ?1 AND dead_at IS NULL"
 BURY = """UPDATE outbox SET attempts = attempts + 1, error = ?2, retry_at = NULL, dead_at = ?3, state = 'dead'
     WHERE seq = ?1 AND dead_at IS NULL"""
-HASTEN = """UPDATE outbox SET retry_at = NULL
-    WHERE deliverer = ? AND state IN ('next', 'behind') AND retry_at IS NOT NULL"""
 DEAD = f"""SELECT {FIELDS} FROM outbox WHERE deliverer = ? AND state = 'dead' AND retry_at IS NULL AND seq > ?
     ORDER BY seq LIMIT ?"""
 REPLAY = f"""UPDATE outbox SET attempts = 0, error = NULL, dead_at = NULL, state = CASE WHEN
@@ -79,10 +79,10 @@ class Outbox:
         connection.executemany("DELETE FROM outbox WHERE deliverer = ?", stale)
 
 
-def due(connection: sqlite3.Connection, deliverer: str, now: float, limit: int) -> list[Letter]:
-    fresh = connection.execute(FRESH, (deliverer, limit)).fetchall()
-    ripe = connection.execute(RIPE, (deliverer, now, limit)).fetchall()
-    return [_letter(row) for row in sorted(fresh + ripe)[:limit]]
+def due(connection: sqlite3.Connection, deliverer: str, now: float, limit: int, again: int) -> list[Letter]:
+    fresh = connection.execute(FRESH, (deliverer, limit)).fetchall() if limit else []
+    ripe = connection.execute(RIPE, (deliverer, now, again)).fetchall() if again else []
+    return [_letter(row) for row in fresh + ripe]
 
 
 def next_due(connection: sqlite3.Connection, deliverer: str, now: float) -> float | None:
@@ -103,10 +103,6 @@ def failed(connection: sqlite3.Connection, seq: int, error: str, retry_at: float
 def bury(connection: sqlite3.Connection, seq: int, error: str, at: float) -> None:
     connection.execute(PASS_ON, (seq,))
     connection.execute(BURY, (seq, error, at))
-
-
-def hasten(connection: sqlite3.Connection, deliverer: str) -> None:
-    connection.execute(HASTEN, (deliverer,))
 
 
 def dead(connection: sqlite3.Connection, deliverer: str, after: int, limit: int) -> list[Letter]:

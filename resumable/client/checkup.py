@@ -24,6 +24,7 @@ from zope.interface import provider
 from resumable.client.checks import Seen, all_checks, made
 from resumable.client.report import Report
 from resumable.doctor import start
+from resumable.masking import has_user
 from resumable.options import Options
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -77,10 +78,11 @@ def _check_url(flag: str, url: str) -> None:
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and url.isascii()
+        good = good and not has_user(url)
     except ValueError:
         good = False
-    if not good or any(char <= " " for char in url):
-        raise usage.UsageError(f"{flag} {url!r}: expected a URL like https://example.org/files/")
+    if not good or any(char <= " " for char in url):  # it isn't repeated: it may hold a password
+        raise usage.UsageError(f"{flag} expected a URL like https://example.org/files/; credentials go into --header")
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
@@ -102,6 +104,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     ended: list[bool] = []
 
     async def go(reactor: Any) -> None:
+        for each in options.unknown_variables:
+            report.tell(start.unheeded(str(each)))
         for name, check in all_checks(reactor, options.settings(), Seen(url, origin, options.headers)):
             for finding in await made(name, check):
                 report.tell(finding)

@@ -16,6 +16,8 @@ from urllib.parse import urlencode, urlsplit
 
 from attrs import frozen
 
+from resumable.masking import has_user, masked
+
 PATIENCE: Final = 60.0
 
 
@@ -68,10 +70,10 @@ class Line:
             answer = link.getresponse()
             text = answer.read().decode("utf-8", "replace")
         except ssl.SSLCertVerificationError as error:
-            raise NoDaemon(f"{self.where}: the certificate isn't trusted ({error.verify_message})") from error
+            raise NoDaemon(f"{masked(self.where)}: the certificate isn't trusted ({error.verify_message})") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise NoDaemon(f"no daemon answers at {self.where} ({reason})") from error
+            raise NoDaemon(f"no daemon answers at {masked(self.where)} ({reason})") from error
         finally:
             link.close()
         try:
@@ -86,9 +88,11 @@ class Line:
             parts = urlsplit(self.where)
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise NoDaemon(f"{self.where} is no URL") from error
+            raise NoDaemon("that is no URL; it looks like http://127.0.0.1:9090") from error
+        if has_user(self.where):
+            raise NoDaemon("a URL takes no user and password here: give the token with --token-file")
         if parts.scheme not in ("http", "https") or not host:
-            raise NoDaemon(f"{self.where} is no URL; it looks like http://127.0.0.1:9090")
+            raise NoDaemon(f"{masked(self.where)} is no URL; it looks like http://127.0.0.1:9090")
         base = parts.path.rstrip("/")
         if parts.scheme == "https":
             return http.client.HTTPSConnection(host, port, timeout=self.patience), base

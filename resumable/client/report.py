@@ -1,7 +1,7 @@
 """What `resumable doctor` prints.
 
 Changes when findings are shown in another way. Invariant: one line for each finding, and below it, indented, what to
-change; as JSON one object a line.
+change; as JSON one object a line. No secret of a URL is printed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import textwrap
 from collections import Counter
 from typing import TextIO
 
+from attrs import evolve
+
 from resumable.doctor.findings import Finding, Level
+from resumable.masking import masked
 
 _NAME = 16
 
@@ -31,6 +34,7 @@ class Report:
 
     def tell(self, finding: Finding) -> None:
         """At once, as the next check may take long."""
+        finding = evolve(finding, what=masked(finding.what), advice=masked(finding.advice))
         self._counts[finding.level] += 1
         if self._json:
             fields = {

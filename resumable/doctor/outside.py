@@ -76,7 +76,7 @@ def _days(sock: object, now: float) -> float | None:
 def _ahead(date: str | None, now: float) -> float | None:
     try:
         return None if date is None else parsedate_to_datetime(date).timestamp() - now
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -49,6 +49,11 @@ def judge(problems: Sequence[str]) -> list[Finding]:
     return [refused(each) for each in problems]
 
 
+def unheeded(variable: str) -> Finding:
+    """A variable that the daemon passes over."""
+    return Finding(NAME, "warn", variable, "Take it out of the environment, or correct its name.")
+
+
 def refused(problem: str) -> Finding:
     """A start-up error, which has its advice behind a colon or a semicolon."""
     return Finding(NAME, "bad", problem, "The daemon doesn't start with that: change it where it was given.")

@@ -10,6 +10,7 @@ no yes: only exit status 0, with a verdict or nothing on stdout, is one.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 
 from attrs import frozen
@@ -29,6 +30,35 @@ log = Logger()
 PASSED_ON = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR")
 CANNOT_RUN = (126, 127)
 """What a shell, or env, ends with when it could not start what it was told to."""
+
+
+def find_program(program: str, path: str) -> str:
+    """Where the program is, absolute. Raises ValueError with a line for the operator if it can't be run.
+
+    ``path``: the directories that a name without a slash is looked for in.
+    """
+    found = os.path.abspath(program) if os.sep in program else shutil.which(program, path=path)
+    if found is None:
+        raise ValueError(f"there is no program {program} on the PATH: give its path, or install it")
+    if not os.path.isfile(found):
+        raise ValueError(f"there is no program {found}: correct the path after exec:")
+    if not os.access(found, os.X_OK):
+        raise ValueError(f"the program {found} can't be run: make it executable (chmod +x)")
+    interpreter = _interpreter(found)
+    if interpreter and not os.access(interpreter, os.X_OK):
+        raise ValueError(f"the program {found} begins with #!{interpreter}, which can't be run: correct its first line")
+    return found
+
+
+def _interpreter(program: str) -> str:
+    """What a script is run by; empty: it is no script, or we may not look."""
+    try:
+        with open(program, "rb") as file:
+            words = file.readline(4096).decode("utf-8", "replace").removeprefix("#!").split()
+            file.seek(0)
+            return words[0] if words and file.read(2) == b"#!" else ""
+    except OSError:
+        return ""
 
 
 @frozen
@@ -104,16 +134,16 @@ class CommandHook:
         attempt = _Attempt(command, {**self._environment, **facts(message)}, self._monotonic)
         data = messages.dumps(messages.document(message, self._source)) + b"\n"
         running = self._pool.run(attempt.run, data)
-        # a thread can't be cancelled, its process can be killed: the answer then comes as one that was
+        # a thread can't be cancelled, its process can be killed: how that ends is then nobody's concern
         waiting: Deferred[Outcome] = Deferred(lambda _: attempt.kill())
-        running.addCallbacks(waiting.callback, waiting.errback)
+        running.addBoth(lambda outcome: None if waiting.called else waiting.callback(outcome))
         try:
             return await waiting
         except Stopped:
             raise HookFailed("no more commands are started") from None
         except (OSError, ValueError) as error:
             said = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-            raise HookFailed(f"the command can't be run: {said}") from None
+            raise HookFailed(f"the command can't be run: {said}", unreached=True) from None
 
 
 class _Attempt:

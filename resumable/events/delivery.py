@@ -4,14 +4,14 @@ One reason to change: when a letter goes, and what follows when it does not arri
 
 Invariants: a letter is forgotten only after its hook has said that it arrived, so each arrives at least once, across
 crashes too. Of one upload at most one letter is under way, the oldest; a letter that fails holds up its own upload
-alone. When letters of several uploads have failed and none has arrived since, only one at a time goes, with pauses:
-a receiver that is down costs little, however much waits for it. Times are seconds.
+alone, however many fail and however slowly (see `resumable.events.pacing`). When letters of several uploads could not
+reach the hook and there was no answer since, only one at a time goes, with pauses, the one that failed least often: a
+receiver that is down costs little, however much waits for it. Times are seconds.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -23,17 +23,15 @@ from twisted.python.failure import Failure
 from resumable.events.bounded import in_time
 from resumable.events.counts import Count, count_nothing
 from resumable.events.guards import log_failure
+from resumable.events.hand import Hand
 from resumable.events.interfaces import EventKind, HookFailed, IHook
 from resumable.events.letterbox import event_of
-from resumable.events.pacing import Delivery, Outage, Pace
+from resumable.events.pacing import LONGEST_OUTAGE_PAUSE, Delivery, Outage, Pace
 from resumable.interfaces import CatalogUnavailable
 from resumable.letters import IOutbox, Letter
 from resumable.trace import REQUEST
 
 log = Logger()
-
-FETCH = 64
-"""Letters taken from the outbox at once: more is more memory, less is more questions to the catalog."""
 
 LONGEST_SLEEP = 60.0
 """The outbox is looked at again after this, whatever a wall clock that was set back says."""
@@ -43,7 +41,9 @@ MAX_ERROR = 300
 
 
 class Courier:
-    """Serves one deliverer. ``wall`` tells the time of day for the outbox, ``clock`` measures."""
+    """Serves one deliverer. ``wall`` tells the time of day for the outbox, ``clock`` measures.
+
+    ``target``: what the hook is, for the log."""
 
     def __init__(
         self,
@@ -57,8 +57,10 @@ class Courier:
         delivery: Delivery | None = None,
         kinds: frozenset[EventKind] = frozenset(EventKind),
         count: Count = count_nothing,
+        target: str = "",
     ) -> None:
         self.name = name
+        self._target = target
         self._hook = hook
         self._outbox = outbox
         self._clock = clock
@@ -68,15 +70,14 @@ class Courier:
         self._kinds = kinds
         self._count = count
         self._running = False
-        self._stale = True  # there may be letters that are due and not in hand
-        self._hand: deque[Letter] = deque()
-        self._taken: set[str] = set()  # uploads with a letter in hand, under way, or not yet recorded
         self._sending: set[Deferred[None]] = set()
         self._arrived: list[Letter] = []
         self._fetching: Deferred[None] | None = None
         self._recording: Deferred[None] | None = None
         self._timer: IDelayedCall | None = None
         self._next_turn: IDelayedCall | None = None
+        self._repeating = 0  # letters under way that have failed before
+        self._hand = Hand(name, outbox, self._delivery.concurrency, clock, wall)
         self._outage = Outage()
         self._pace = Pace(self._delivery)
 
@@ -87,7 +88,7 @@ class Courier:
 
     def wake(self) -> None:
         """There may be new letters: a change with facts was committed, dead ones were replayed."""
-        self._stale = True
+        self._hand.look()
         self._soon()
 
     async def stop(self, grace: float = 5.0) -> None:
@@ -96,7 +97,7 @@ class Courier:
         for call in (self._timer, self._next_turn):
             if call is not None and call.active():
                 call.cancel()
-        self._hand.clear()
+        self._hand.drop()
         if self._sending:
             over = self._clock.callLater(grace, self._cancel)
             await DeferredList(tuple(self._sending))
@@ -116,16 +117,17 @@ class Courier:
             self._next_turn = self._clock.callLater(0, self._turn)
 
     def _turn(self) -> None:
-        """Start what may start; fetch when the hand is empty."""
+        """Start what may start; fetch what isn't in hand."""
         self._next_turn = None
-        room = 1 if self._outage.is_on else self._delivery.concurrency
-        while self._hand and len(self._sending) < room:
+        room = 1 if self._hand.one_at_a_time else self._delivery.concurrency
+        while len(self._sending) < room and (queue := self._hand.next(self._repeating)) is not None:
             wait = self._pace.take(self._clock.seconds())
             if wait > 0:
                 self._sleep(wait)
-                return
-            self._start(self._hand.popleft())
-        if self._stale and not self._hand and self._fetching is None and len(self._sending) < room:
+                break
+            self._start(self._hand.take(queue))
+        # also without room: what is new is to be in hand when there is some
+        if self._fetching is None and any(self._hand.wanted()):
             fetching = self._fetching = Deferred.fromCoroutine(self._fetch())
             fetching.addBoth(self._fetched)
 
@@ -140,42 +142,37 @@ class Courier:
             self._timer = self._clock.callLater(seconds, self.wake)
 
     async def _fetch(self) -> None:
-        # what is taken while we ask is taken; what is released meanwhile may still be in the answer
-        self._stale, taken = False, frozenset(self._taken)
-        limit = FETCH + len(taken)
         pause: float | None
         try:
-            found: Sequence[Letter] = await self._outbox.due(self.name, self._wall(), limit)
-            fresh = [letter for letter in found if letter.fact.upload_id not in taken]
-            self._taken.update(letter.fact.upload_id for letter in fresh)
+            fresh = await self._hand.fetch()
             for letter in fresh:
                 if EventKind(letter.fact.kind.value) in self._kinds:
-                    self._hand.append(letter)
+                    self._hand.add(letter)
                 else:
                     self._arrive(letter)
-            self._stale = self._stale or len(found) == limit
-            if self._stale or fresh:
+            if fresh or any(self._hand.wanted()):
                 return
             coming = await self._outbox.next_due(self.name, self._wall())
             pause = None if coming is None else coming - self._wall()
         except Exception as error:
             self._log_outbox(error)
             pause = CATALOG_PAUSE
-        if not self._stale:
-            self._sleep(LONGEST_SLEEP if pause is None else pause)
+        self._sleep(LONGEST_SLEEP if pause is None else pause)
 
     def _fetched(self, result: object) -> object:
         self._fetching = None
-        if self._hand or self._stale:
+        if len(self._hand) or any(self._hand.wanted()):
             self._soon()
         return result
 
     def _start(self, letter: Letter) -> None:
+        self._repeating += letter.attempts > 0
         sending = Deferred.fromCoroutine(self._send(letter))
         self._sending.add(sending)
-        sending.addBoth(self._sent, sending)
+        sending.addBoth(self._sent, sending, letter)
 
-    def _sent(self, result: object, sending: Deferred[None]) -> object:
+    def _sent(self, result: object, sending: Deferred[None], letter: Letter) -> object:
+        self._repeating -= letter.attempts > 0
         self._sending.discard(sending)
         self._soon()
         return result
@@ -186,32 +183,54 @@ class Courier:
         try:
             await in_time(self._clock, self._delivery.timeout, self._hook.deliver, event)
         except CancelledError:
-            self._release([letter])
+            self._hand.release([letter])
         except Exception as error:
             self._count(self.name, kind, "failed", self._clock.seconds() - began)
             await self._failed(letter, error)
         else:
             self._count(self.name, kind, "ok", self._clock.seconds() - began)
+            self._reached()
             self._arrive(letter)
+
+    def _reached(self) -> None:
+        """It has answered, whatever it said."""
+        self._hand.one_at_a_time = False
+        if self._outage.over():
             self._pace.not_before = 0.0
-            if self._outage.over():
-                log.info("hook is back", hook=self.name)
-                await self._to_outbox(lambda: self._outbox.hasten(self.name))
-                self._stale = True
+            log.info("hook {hook} ({target}) is back", hook=self.name, target=self._target)
+
+    def _unreached(self, letter: Letter) -> None:
+        was_on = self._outage.is_on
+        pause = self._outage.unreached(letter.fact.upload_id, self._delivery, self._rng)
+        if not self._outage.is_on:
+            return
+        self._pace.not_before = self._clock.seconds() + pause
+        self._hand.one_at_a_time = True
+        self._hand.drop()  # from now on the next one is chosen each time
+        if not was_on:
+            log.error("hook {hook} ({target}) can't be reached", hook=self.name, target=self._target)
 
     async def _failed(self, letter: Letter, error: Exception) -> None:
         delivery, now = self._delivery, self._wall()
-        log_failure(self.name, letter.fact.kind.value, letter.fact.upload_id, error)
-        self._pace.not_before = self._clock.seconds() + self._outage.failed(letter.fact.upload_id, delivery, self._rng)
+        unreached = isinstance(error, HookFailed) and error.unreached
+        if unreached:
+            self._unreached(letter)
+        else:
+            self._reached()
+        if not letter.attempts and not (unreached and self._outage.is_on):
+            log_failure(self.name, self._target, letter.fact.kind.value, letter.fact.upload_id, error)
         reason = (error.reason if isinstance(error, HookFailed) else type(error).__name__)[:MAX_ERROR]
         if now - letter.fact.at >= delivery.give_up_after and letter.attempts + 1 >= delivery.least_attempts:
-            log.error("event given up", hook=self.name, upload=letter.fact.upload_id, seq=letter.seq)
+            said = {"hook": self.name, "target": self._target, "kind": letter.fact.kind.value, "reason": reason}
+            log.error("hook {hook} ({target}): event given up: {reason}", upload=letter.fact.upload_id, **said)
             await self._to_outbox(lambda: self._outbox.bury(letter.seq, reason, now))
         else:
             asked = (error.retry_after if isinstance(error, HookFailed) else None) or 0.0
             pause = max(delivery.pause(letter.attempts, self._rng), min(asked, 86400.0))
+            if unreached and self._outage.is_on:
+                pause = min(pause, LONGEST_OUTAGE_PAUSE)  # it isn't this letter that has to wait
             await self._to_outbox(lambda: self._outbox.failed(letter.seq, reason, now + pause))
-        self._release([letter])
+        self._hand.release([letter])
 
     def _arrive(self, letter: Letter) -> None:
         self._arrived.append(letter)
@@ -225,7 +244,7 @@ class Courier:
             batch, self._arrived = self._arrived, []
             seqs = [letter.seq for letter in batch]
             await self._to_outbox(partial(self._outbox.delivered, seqs))
-            self._release(batch)
+            self._hand.release(batch)
 
     def _recorded(self, result: object) -> object:
         self._recording = None
@@ -245,7 +264,3 @@ class Courier:
             log.error("outbox is not available: {reason}", hook=self.name, reason=str(error))
         else:
             log.failure("outbox failed unexpectedly", Failure(error), hook=self.name)
-
-    def _release(self, letters: Sequence[Letter]) -> None:
-        self._taken.difference_update(letter.fact.upload_id for letter in letters)
-        self._stale = True

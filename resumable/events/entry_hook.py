@@ -30,8 +30,9 @@ def load(name: str) -> Any:
             found = found()
     except BadHook:
         raise
-    except Exception as error:  # somebody else's code runs here
-        raise BadHook(f"the hook {shown(name)} can't be loaded: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # somebody else's code runs here
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BadHook(f"the hook {shown(name)} can't be loaded: {said}") from error
     if not provides(found):
         raise BadHook(f"the hook {shown(name)} provides none of IHook, IGuard, IWatcher")
     return found

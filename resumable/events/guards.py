@@ -9,10 +9,11 @@ passed the check. The first no wins; each hook sees the upload as those before i
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import asdict, evolve, frozen
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,6 +21,7 @@ from zope.interface import implementer
 
 from resumable.events.bounded import in_time
 from resumable.events.counts import Count, count_nothing
+from resumable.events.fair import Places, client_of
 from resumable.events.interfaces import Allow, HookFailed, IGuard, Question, Refuse
 from resumable.events.verdicts import REFUSED, check, encoded_metadata
 from resumable.hooks import Answer, Changes, Granted, IHooks, QuestionKind, RequestView, UploadView
@@ -33,11 +35,15 @@ TEXT = "text/plain; charset=utf-8"
 
 @frozen
 class Guard:
-    """A hook, its name for logs and figures, and what it wants to be asked."""
+    """A hook, its name for logs and figures, what it wants to be asked, and what it is, for logs.
+
+    ``places``: how many questions may be under way at once; None: any number."""
 
     name: str
     hook: IGuard
     kinds: frozenset[QuestionKind] = frozenset(QuestionKind)
+    target: str = ""
+    places: int | None = None
 
 
 @frozen
@@ -66,6 +72,7 @@ class Guards:
         count: Count = count_nothing,
     ) -> None:
         self._guards = tuple(guards)
+        self._places = {guard.name: Places(guard.places) for guard in guards if guard.places is not None}
         self._clock = clock
         self._wall = wall
         self._new_id = new_id
@@ -92,16 +99,28 @@ class Guards:
                 answer = merged_answers(answer, allowed.answer)
         return Granted(changes, answer, None if changes.metadata is None else upload.raw_metadata)
 
+    async def _in_turn(self, guard: Guard, question: Question) -> object:
+        """What the hook says, once there is a place for the question."""
+        places = self._places.get(guard.name)
+        if places is None:
+            return await maybeDeferred(guard.hook.ask, question)
+        whose = client_of("" if question.request is None else question.request.address)
+        await places.take(whose)
+        try:
+            return await maybeDeferred(guard.hook.ask, question)
+        finally:
+            places.give_back(whose)
+
     async def _ask(self, guard: Guard, question: Question) -> Allow:
         kind, began = question.kind, self._clock.seconds()
         try:
-            said = await in_time(self._clock, self._patience.within, guard.hook.ask, question)
+            said = await in_time(self._clock, self._patience.within, partial(self._in_turn, guard), question)
             verdict = check(said, kind, self._remotes)
         except CancelledError:
             raise
         except Exception as error:
             self._count(guard.name, kind.value, "failed", self._clock.seconds() - began)
-            log_failure(guard.name, kind.value, question.upload.id, error)
+            log_failure(guard.name, guard.target, kind.value, question.upload.id, error)
             raise Unavailable(
                 "The server can't decide at the moment whether to allow this.", self._patience.retry_after
             ) from error
@@ -152,9 +171,10 @@ def merged_answers(first: Answer, second: Answer) -> Answer:
     return Answer(status, {**headers, **second.headers}, second.body or first.body)
 
 
-def log_failure(hook: str, kind: str, upload_id: str, error: BaseException) -> None:
+def log_failure(hook: str, target: str, kind: str, upload_id: str, error: BaseException) -> None:
     """Once, with its context; a traceback only for what a hook should not raise."""
+    context: dict[str, Any] = {"hook": hook, "target": target, "kind": kind, "upload": upload_id}
     if isinstance(error, HookFailed):
-        log.error("hook failed: {reason}", hook=hook, kind=kind, upload=upload_id, reason=error.reason)
+        log.error("hook {hook} ({target}) failed at {kind} of {upload}: {reason}", **context, reason=error.reason)
     else:
-        log.failure("hook failed unexpectedly", Failure(error), hook=hook, kind=kind, upload=upload_id)
+        log.failure("hook {hook} ({target}) failed unexpectedly at {kind} of {upload}", Failure(error), **context)

@@ -1,6 +1,6 @@
 """How fast letters go, and when they go again.
 
-One reason to change: the pauses. Pure. Times are seconds.
+One reason to change: the pauses. Pure. Times are seconds. Invariant: an answer, be it an error, is no outage.
 Source: exponential backoff with full jitter, https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
 """
 
@@ -11,9 +11,10 @@ from random import Random
 from attrs import frozen
 
 THRESHOLD = 8
-"""Uploads that have failed since something arrived make an outage: one may be at fault itself, several are not."""
+"""Uploads that got no answer since there was one make an outage: one may be at fault itself, several are not."""
 
-LONGEST_OUTAGE_PAUSE = 60.0
+LONGEST_OUTAGE_PAUSE = 10.0
+"""Longer spares a receiver that is down nothing worth mentioning, and makes events wait when it is back."""
 
 
 @frozen
@@ -60,7 +61,7 @@ class Pace:
 
 
 class Outage:
-    """Notices when nothing arrives any more."""
+    """Notices when there is no answer any more."""
 
     def __init__(self) -> None:
         self._failing: set[str] = set()
@@ -70,8 +71,8 @@ class Outage:
     def is_on(self) -> bool:
         return len(self._failing) >= THRESHOLD
 
-    def failed(self, upload_id: str, delivery: Delivery, rng: Random) -> float:
-        """A letter has failed; the pause that all take for it."""
+    def unreached(self, upload_id: str, delivery: Delivery, rng: Random) -> float:
+        """A letter got no answer; the pause that all take for it."""
         if not self.is_on:
             self._failing.add(upload_id)
             return 0.0
@@ -79,7 +80,7 @@ class Outage:
         return min(delivery.pause(self._probes, rng), LONGEST_OUTAGE_PAUSE)
 
     def over(self) -> bool:
-        """A letter has arrived; whether that was the end of an outage."""
+        """There was an answer; whether that was the end of an outage."""
         was_on, self._probes = self.is_on, 0
         self._failing.clear()
         return was_on

@@ -16,6 +16,7 @@ from random import Random
 from urllib.parse import urlsplit
 
 from attrs import frozen
+from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -23,8 +24,10 @@ from twisted.internet.task import deferLater
 from resumable.events.interfaces import HookFailed
 from resumable.events.verdicts import is_ours
 from resumable.hooks import RequestView
-from resumable.remotes.errors import RemoteError
+from resumable.masking import has_user
+from resumable.remotes.errors import RemoteError, Unusable
 from resumable.remotes.http.bodies import BytesBody
+from resumable.remotes.http.failures import NAME_NOT_FOUND
 from resumable.remotes.http.transport import STALE, Answer, IHttp
 
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
@@ -49,11 +52,13 @@ def check_url(url: str) -> str:
     """The URL as it is requested. Raises ValueError, which does not repeat it."""
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         usable = None
-    if not usable or not url.isascii() or not url.isprintable() or " " in url or parts.username or parts.fragment:
-        raise ValueError("a hook's URL looks like https://host/path, without a password in it")
+    if not usable or not url.isascii() or not url.isprintable() or " " in url or has_user(url) or parts.fragment:
+        raise ValueError(
+            "a hook's URL looks like https://host/path, without a password in it; its path and query are never shown"
+        )
     return url
 
 
@@ -85,7 +90,7 @@ class Poster:
     def forwarded(self, request: RequestView | None) -> dict[str, str]:
         """The headers of the client's request that go along."""
         headers = {} if request is None else request.headers
-        return {name: ", ".join(headers[name]) for name in self._forward if headers.get(name)}
+        return {name: _joined(name, headers[name]) for name in self._forward if headers.get(name)}
 
     async def post(self, headers: Callable[[], Mapping[str, str]], body: bytes) -> Answer:
         """One attempt; again at once if only a kept connection had been closed. Any 2xx; HookFailed otherwise."""
@@ -99,8 +104,8 @@ class Poster:
         for attempt in range(1, self._posting.attempts + 1):
             try:
                 return await self.post(headers, body)
-            except HookFailed as error:
-                if not error.may_retry or attempt == self._posting.attempts:
+            except HookFailed as failed:
+                if not failed.may_retry or attempt == self._posting.attempts:
                     raise
             if self._posting.pause:
                 await deferLater(self._clock, self._posting.pause * attempt * self._rng.uniform(0.5, 1))
@@ -114,16 +119,34 @@ class Poster:
         asking.addTimeout(posting.timeout, self._clock, _too_long)
         try:
             answer = await asking
-        except RemoteError as error:
-            if error.code == STALE:
+        except RemoteError as problem:
+            if problem.code == STALE:
                 raise _Stale("the connection was closed", may_retry=True) from None
-            said = error.code or error.reason
-            raise HookFailed(f"no answer: {said}", may_retry=error.may_retry) from None
+            said = problem.code or problem.reason
+            raise HookFailed(
+                f"no answer: {said}", may_retry=problem.may_retry, unreached=is_unreached(problem)
+            ) from None
         if 200 <= answer.status < 300:
             return answer
         busy = answer.status >= 500 or answer.status in (408, 425, 429)
         wait = retry_after(answer.headers.get("retry-after"), self._wall())
         raise HookFailed(f"it answered {answer.status}", retry_after=wait, may_retry=busy)
+
+
+def is_unreached(problem: RemoteError) -> bool:
+    """Whether there was no connection at all. One that broke, or on which nothing came, may be the fault of what was
+    sent."""
+    kind = getattr(error, problem.code or "", None)
+    refused = isinstance(kind, type) and issubclass(kind, error.ConnectError)
+    return refused or isinstance(problem, Unusable) or problem.code == NAME_NOT_FOUND
+
+
+def _joined(name: str, lines: Sequence[str]) -> str:
+    """One field, in UTF-8, as text of which each character is a byte.
+
+    RFC 9113 section 8.2.3: the pieces of a Cookie are put together with another sign.
+    """
+    return ("; " if name == "cookie" else ", ").join(lines).encode().decode("latin-1")
 
 
 class _Stale(HookFailed):

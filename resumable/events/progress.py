@@ -1,7 +1,8 @@
 """How running uploads get on, told now and then.
 
 One reason to change: how often, and to whom. Invariants: nothing here is durable, and nothing waits for it; of one
-upload at most one event goes in each interval, and at most `MOST` are under way in all: more are left out.
+upload at most one event goes in each interval, and one at a time; at most `MOST` are under way in all: more are left
+out. Uploads whose event failed get at most half of these places, and the longer it took the more seldom.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from resumable.events.bounded import in_time
@@ -19,18 +20,30 @@ from resumable.events.counts import Count, count_nothing
 from resumable.events.guards import log_failure, refused
 from resumable.events.interfaces import Event, EventKind, IWatcher
 from resumable.events.verdicts import check_stop
-from resumable.hooks import IProgress, RequestView, UploadView
+from resumable.hooks import Arrived, IProgress
 from resumable.protocol.errors import Refused
 
+Look = Callable[[], Arrived | None]
+
 MOST = 32
+
+EARLY = 0.001
+"""A timer may be early by so much: times are no exact numbers."""
+
+MANY = 10_000
+"""Uploads whose last event is known to have failed, at most."""
+
+REST = 5
+"""An upload whose event failed is left alone for so many times as long as that took."""
 
 
 @frozen
 class Watcher:
-    """A hook and its name for logs and figures."""
+    """A hook, its name for logs and figures, and what it is, for logs."""
 
     name: str
     hook: IWatcher
+    target: str = ""
 
 
 @implementer(IProgress)
@@ -58,45 +71,88 @@ class Progress:
         self._interval = interval
         self._timeout = timeout
         self._count = count
-        self._told: OrderedDict[str, float] = OrderedDict()
+        self._told: OrderedDict[str, float] = OrderedDict()  # when, the first of them first
+        self._waiting: dict[str, Look] = {}  # uploads of which more has come in the same interval
+        self._timer: IDelayedCall | None = None
+        self._busy: dict[str, int] = {}  # uploads with events under way, and how many
+        self._resting: dict[str, float] = {}  # uploads whose last event failed: until then
+        self._repeating = 0  # events under way of such uploads
         self._under_way: set[Deferred[None]] = set()
 
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody listens."""
-        return bool(self._watchers)
-
-    def due(self, upload_id: str) -> bool:
+    def arrived(self, upload_id: str, look: Look) -> None:
         """See IProgress."""
-        if not self._watchers or len(self._under_way) + len(self._watchers) > MOST:
-            return False
-        now = self._clock.seconds()
-        while self._told and next(iter(self._told.values())) + self._interval <= now:
-            self._told.popitem(last=False)
-        return upload_id not in self._told
-
-    def note(self, upload: UploadView, request: RequestView | None = None) -> None:
-        """See IProgress."""
-        if not self.due(upload.id):
+        if not self._watchers or upload_id in self._waiting:
             return
-        self._told[upload.id] = self._clock.seconds()
-        key = f"evt_{upload.id}_progress_{upload.offset}"
-        event = Event(key, EventKind.PROGRESS, self._wall(), upload, request)
+        if upload_id in self._told:
+            self._waiting[upload_id] = look
+        else:
+            self._note(upload_id, look)
+
+    def _rearm(self) -> None:
+        """One timer for all: they wait equally long, so who was told of first is the next."""
+        if self._timer is None and self._told:
+            at = next(iter(self._told.values())) + self._interval
+            self._timer = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._interval_over)
+
+    def _interval_over(self) -> None:
+        self._timer = None
+        again = []
+        while self._told and next(iter(self._told.values())) + self._interval <= self._clock.seconds() + EARLY:
+            upload_id, _ = self._told.popitem(last=False)
+            if (look := self._waiting.pop(upload_id, None)) is not None:
+                again.append((upload_id, look))
+        for upload_id, look in again:
+            self._note(upload_id, look)
+        self._rearm()
+
+    def _note(self, upload_id: str, look: Look) -> None:
+        seen = look() if self._may(upload_id) else None
+        if seen is None:
+            return
+        now = self._wall()
+        self._told[upload_id] = self._clock.seconds()
+        self._rearm()
+        # bytes that arrived and were lost come again, so their number alone is no key
+        key = f"evt_{upload_id}_progress_{seen.received}_{int(1000 * now)}"
+        event = Event(key, EventKind.PROGRESS, now, seen.upload, seen.request, {"received": seen.received})
+        self._busy[upload_id] = len(self._watchers)
+        repeats = upload_id in self._resting
         for watcher in self._watchers:
+            self._repeating += repeats
             telling = Deferred.fromCoroutine(self._tell(watcher, event))
             self._under_way.add(telling)
-            telling.addBoth(self._done, telling)
+            telling.addBoth(self._done, telling, upload_id, repeats)
+
+    def _may(self, upload_id: str) -> bool:
+        """Whether there is a place for it now."""
+        if upload_id in self._busy or len(self._under_way) + len(self._watchers) > MOST:
+            return False
+        until = self._resting.get(upload_id)
+        return until is None or (until <= self._clock.seconds() and self._repeating < MOST // 2)
 
     async def stop(self) -> None:
         """Cancel what is under way, and tell nothing more."""
         self._watchers = ()
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for each in tuple(self._under_way):
             each.cancel()
         await DeferredList(tuple(self._under_way))
 
-    def _done(self, result: object, telling: Deferred[None]) -> object:
+    def _done(self, result: object, telling: Deferred[None], upload_id: str, repeats: bool) -> object:
         self._under_way.discard(telling)
+        self._repeating -= repeats
+        self._busy[upload_id] -= 1
+        if not self._busy[upload_id]:
+            del self._busy[upload_id]
         return result
+
+    def _rest(self, upload_id: str, seconds: float) -> None:
+        if len(self._resting) >= MANY:
+            del self._resting[next(iter(self._resting))]
+        self._resting[upload_id] = self._clock.seconds() + seconds
 
     async def _tell(self, watcher: Watcher, event: Event) -> None:
         kind, began = event.kind.value, self._clock.seconds()
@@ -105,9 +161,12 @@ class Progress:
         except CancelledError:
             return
         except Exception as error:
-            self._count(watcher.name, kind, "failed", self._clock.seconds() - began)
-            log_failure(watcher.name, kind, event.upload.id, error)
+            took = self._clock.seconds() - began
+            self._rest(event.upload.id, REST * took)
+            self._count(watcher.name, kind, "failed", took)
+            log_failure(watcher.name, watcher.target, kind, event.upload.id, error)
             return
+        self._resting.pop(event.upload.id, None)
         self._count(watcher.name, kind, "refused" if said else "ok", self._clock.seconds() - began)
         if said is not None:
             self._stop(event.upload.id, refused(said))

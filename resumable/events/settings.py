@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from attrs import field, frozen
 from twisted.web.iweb import IPolicyForHTTPS
@@ -39,6 +40,17 @@ class HookTarget:
     kind: str
     address: str = field(default="", repr=False)
     arguments: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def shown(self) -> str:
+        """What it is, for the log and messages, without what may be secret: of a URL only where it leads."""
+        match self.kind:
+            case "command":
+                return f"exec:{self.arguments[0]}"
+            case "python":
+                return f"python:{self.address}"
+        parts = urlsplit(self.address)
+        return f"{'tusd+' if self.kind == 'tusd' else ''}{parts.scheme}://{parts.netloc}"
 
 
 @frozen

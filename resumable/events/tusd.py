@@ -59,6 +59,8 @@ class TusdFormat:
         """A hook request, in JSON's types."""
         new = isinstance(message, Question) and message.kind is QuestionKind.CREATE
         upload = self._upload(message.upload, new)
+        if isinstance(message, Event) and message.kind is EventKind.PROGRESS:  # tusd's is what has arrived, too
+            upload["Offset"] = message.details.get("received", message.upload.offset)
         return {"Type": hook, "Event": {"Upload": upload, "HTTPRequest": _request(message.request)}}
 
     def _upload(self, upload: UploadView, new: bool) -> dict[str, object]:

@@ -2,7 +2,8 @@
 
 Reason to change: another way to show that somebody is an operator. Invariants: an address proves nothing, not even a
 loopback one: behind a local proxy everybody has that. A page of another site, which a browser of an operator's may have
-open, changes nothing and reads nothing. Spec: RFC 6750 (bearer tokens), RFC 6454 (Origin), Fetch Metadata.
+open, changes nothing and reads nothing. Who guesses at the token counts as others do who aren't let in. Spec: RFC 6750
+(bearer tokens), RFC 6454 (Origin), Fetch Metadata.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ class Anybody:
 class Bearer:
     """Figures for anybody, everything else for those who have the token; None: for nobody."""
 
-    def __init__(self, token: Secret | None) -> None:
+    def __init__(self, token: Secret | None, entry: Entry) -> None:
         self._token = token
+        self._entry = entry
 
     async def check(self, request: StreamingRequest, action: Action) -> None:
         if action is Action.STATUS:
@@ -52,6 +54,7 @@ class Bearer:
         lines = request.requestHeaders.getRawHeaders(b"authorization", [])
         scheme, _, given = (lines[0] if len(lines) == 1 else b"").partition(b" ")
         if scheme.lower() != b"bearer" or not compare_digest(given.strip(), self._token.reveal()):
+            self._entry.refused(request)
             raise Unauthorized("The admin API needs the token of --admin-token-file.", [CHALLENGE])
 
 

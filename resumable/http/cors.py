@@ -7,7 +7,7 @@ nothing of an answer. Spec: Fetch standard, "CORS protocol" (3.2) and "CORS prot
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from resumable.cross_origin import METHODS, CrossOrigin, Matcher
 from resumable.http.streaming import StreamingRequest
@@ -24,6 +24,7 @@ ACCEPTED = (
     b"If-Unmodified-Since, X-Requested-With, X-Request-ID"
 )
 
+_ALLOW = b"access-control-allow-origin"
 _EXPOSE = b"access-control-expose-headers"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -52,18 +53,21 @@ class Cors:
             return
         # Answers to requests without an Origin too: a cache must not give one of those to a page.
         request.responseHeaders.addRawHeader(b"vary", b"Origin")
-        origins = request.requestHeaders.getRawHeaders(b"origin")
-        if not origins:
-            return
+        origins = request.requestHeaders.getRawHeaders(b"origin", ())
+        for name, value in self._allowing(origins) if origins else ():
+            request.set_field(name, value)
+
+    def refusal(self, origins: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+        """The same for what never became a request; ``origins``: what was found in it, which may have been cut off."""
+        return [(b"vary", b"Origin"), *self._allowing(origins)] if self._on else []
+
+    def _allowing(self, origins: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
         if self._any:
-            request.set_field(b"access-control-allow-origin", b"*")
-        elif len(origins) == 1 and self._matcher.matches(origins[0]):
-            request.set_field(b"access-control-allow-origin", origins[0])
-            if self._credentials:
-                request.set_field(b"access-control-allow-credentials", b"true")
-        else:
-            return
-        request.set_field(_EXPOSE, self._exposed)
+            return [(_ALLOW, b"*"), (_EXPOSE, self._exposed)]
+        if len(origins) != 1 or not self._matcher.matches(origins[0]):
+            return []
+        credentials = [(b"access-control-allow-credentials", b"true")] if self._credentials else []
+        return [(_ALLOW, origins[0]), *credentials, (_EXPOSE, self._exposed)]
 
     def preflight(self, request: StreamingRequest) -> None:
         """The fields that only an answer to OPTIONS has."""
@@ -72,7 +76,7 @@ class Cors:
         if request.requestHeaders.hasHeader(b"access-control-request-method"):
             # By the book nobody keeps answers to OPTIONS; there are networks of caches that can be told to.
             request.set_field(b"vary", b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
-        if not request.responseHeaders.hasHeader(b"access-control-allow-origin"):
+        if not request.responseHeaders.hasHeader(_ALLOW):
             return
         request.set_field(b"access-control-allow-methods", self._methods)
         request.set_field(b"access-control-allow-headers", self._accepted + self._asked(request))

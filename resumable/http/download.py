@@ -42,11 +42,13 @@ class Remotely(enum.Enum):
 
 @frozen
 class Ways:
-    """``url_lifetime``: seconds that a client has to follow a redirect. ``patience``: see `Sending`."""
+    """``url_lifetime``: seconds that a client has to follow a redirect. ``patience``: see `Sending`. ``inline``: see
+    `described`."""
 
     remotely: Remotely = Remotely.PROXY
     url_lifetime: float = 300.0
     patience: float | None = None
+    inline: bool = False
 
 
 class Downloads:
@@ -76,14 +78,25 @@ class Downloads:
         else:
             await self._send(request, upload, reader, span)
 
+    async def describe(self, request: StreamingRequest, upload_id: str) -> None:
+        """The fields that a GET would be answered with. Raises TusError: Unfinished where there is no file yet."""
+        try:
+            upload, reader = await self._uploads.read(upload_id)
+            reader.close()
+        except Elsewhere as elsewhere:
+            if self._ways.remotely is Remotely.OFF:
+                raise
+            upload = elsewhere.upload
+        self._begin(request, upload)
+
     async def _from_remote(self, request: StreamingRequest, upload: Upload) -> None:
         span = self._begin(request, upload)
         if span is None or not span.size:
             return
-        copies = self._uploads.engine.replication
+        copies, ways = self._uploads.engine.replication, self._ways
         try:
-            if self._ways.remotely is Remotely.REDIRECT:
-                url = await copies.signed_url(upload.id, *described(upload), self._ways.url_lifetime)
+            if ways.remotely is Remotely.REDIRECT:
+                url = await copies.signed_url(upload.id, *described(upload, ways.inline), ways.url_lifetime)
                 if url is not None:
                     _redirect(request, url)
                     return
@@ -102,13 +115,14 @@ class Downloads:
         state = validators(upload, self._uploads.engine.wall())
         known = conditions.not_modified(fields, state)
         span = None
-        if not known and conditions.allows_range(fields, state):
+        # 14.2: GET "is the only method for which range handling is defined"
+        if not known and request.method == b"GET" and conditions.allows_range(fields, state):
             span = ranges.wanted(fields, upload.offset)
         set_validators(request, state)
         if known:
             request.setResponseCode(304)
             return None
-        describe(request, upload)
+        describe(request, upload, self._ways.inline)
         if span is not None:
             request.setResponseCode(206)
             request.set_field(b"content-range", span.content_range.encode())

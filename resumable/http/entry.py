@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from urllib.parse import unquote
 
 from attrs import field, frozen
 
 from resumable.access.certificates import subject_of
 from resumable.access.guard import Guard
 from resumable.access.interfaces import Action, Ask, Identity
+from resumable.access.networks import counted
 from resumable.access.rates import Rates
 from resumable.http.origin import Origin
+from resumable.http.routing import target_of
 from resumable.http.streaming import StreamingRequest
 from resumable.protocol.errors import BadRequest, Forbidden, NotFound
 from resumable.protocol.tus import Creation
@@ -27,10 +28,11 @@ _FOR_ADMINS = frozenset({Action.LIST, Action.ADMIN})
 
 @frozen
 class Entrant:
-    """Somebody who was let in: who it is, and what uploads are told of them."""
+    """Somebody who was let in: who it is, what uploads are told of them, and whether they may do everything."""
 
     identity: Identity = field(factory=lambda: Identity(""))
     caller: Caller = NOBODY
+    is_admin: bool = False
 
 
 ANYBODY = Entrant()
@@ -59,11 +61,16 @@ class Entry:
         else:
             identity = Identity("")
             if self._rates is not None:
-                self._rates.request(peer)
-        pace = None
+                self._rates.request(counted(peer))
+        pace, is_admin = None, self.guard is not None and self.guard.is_admin(identity)
         if self._rates is not None and self._rates.of_bytes:
-            pace = partial(self._rates.received, identity.name or peer)
-        return Entrant(identity, Caller(identity.name, identity.limits.max_size, pace))
+            pace = partial(self._rates.received, identity.name or counted(peer))
+        return Entrant(identity, Caller(identity.name, identity.limits.max_size, pace), is_admin)
+
+    def refused(self, request: StreamingRequest) -> None:
+        """Somebody wasn't let in whom nobody here was asked about. Raises TooManyRequests."""
+        if self._rates is not None:
+            self._rates.refused(counted(self._origin.peer(request)))
 
     async def own(self, entrant: Entrant, partial_ids: Sequence[str]) -> None:
         """That these partial uploads are theirs. Raises BadRequest, the same as for one that isn't there."""
@@ -77,12 +84,12 @@ class Entry:
     def _ask(
         self, request: StreamingRequest, action: Action, upload_id: str | None, creation: Creation | None, peer: str
     ) -> Ask:
-        path, _, query = request.uri.decode("latin-1").partition("?")
+        path, query = target_of(request)
         scheme, host = self._origin.place(request)
         return Ask(
             action,
             request.method.decode("latin-1"),
-            unquote(path),
+            path,
             query,
             {
                 name.decode("latin-1").lower(): tuple(line.decode("latin-1").strip(" \t") for line in lines)
@@ -95,4 +102,5 @@ class Entry:
             subject_of(request.channel.transport),
             None if creation is None else creation.length,
             None if creation is None else creation.metadata,
+            self._origin.prefix(request),
         )

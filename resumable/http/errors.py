@@ -24,7 +24,16 @@ log = Logger()
 SHORTEST = 256
 CONTENT_TYPE = b"application/problem+json"
 
-_LOST = {"idle": 408, "slow": 408, "malformed": 400}
+_TO_HEAD = (
+    errors.BadRequest,
+    errors.Unauthorized,
+    errors.Forbidden,
+    errors.NotFound,
+    errors.MethodNotAllowed,
+    errors.Gone,
+    errors.UnsupportedVersion,
+    errors.PreconditionFailed,
+)
 
 
 def problem(status: int, title: str, detail: str) -> bytes:
@@ -62,6 +71,13 @@ def as_tus_error(failure: Failure, request: StreamingRequest) -> TusError:
         return BodyCut(error.reason)
     log.failure("a request failed in an unexpected way", failure, request=request.known_as)
     return errors.InternalError("The server failed in an unexpected way.")
+
+
+def to_head(error: TusError) -> TusError:
+    """What a HEAD is told of ``error``: tus-js-client starts a new upload on what isn't told here, but for 423."""
+    if isinstance(error, _TO_HEAD):
+        return error
+    return errors.Held("The upload can't be looked at now.", getattr(error, "retry_after", 1))
 
 
 class BodyCut(TusError):

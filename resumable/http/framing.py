@@ -1,4 +1,4 @@
-"""How one HTTP/1 request is framed: its head, the length of its body, its trailers, and what is refused.
+"""How one HTTP/1 request is framed: its head, the length of its body, and what is refused.
 
 Changes when the grammar that we accept changes. Invariant: whatever two servers could read differently is refused,
 so that nothing can be smuggled past a proxy. Pure functions over bytes. Specs: RFC 9112 (HTTP/1.1 messages),
@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from attrs import frozen
 from twisted.web.http_headers import Headers, InvalidHeaderName
 
+Fields = Sequence[tuple[bytes, bytes]]
+
 MAX_HEAD = 16_384
 MAX_LINE = 8_192
 MAX_FIELDS = 500
 MAX_TRAILERS = 16_384
-MAX_CHUNK_LINE = 1_024
 _MAX_DIGITS = 18
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) (HTTP/1\.[01])")
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
-_ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
+_PATH = re.compile(rb"/[^#]*")
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
+_ORIGIN = re.compile(rb"(?i:\r\norigin):[ \t]*([^\r\n]*)(?=\r\n)")
 
 
 class Refused(Exception):
@@ -79,112 +81,16 @@ def parse_head(head: bytes) -> Head:
         raise Refused(400, "The request's head contains a NUL, a bare CR or a bare LF.")
     headers = Headers()
     for line in lines[1:]:
-        name, value = _field(line)
+        name, value = field_of(line)
         try:
             headers.addRawHeader(name, value)
         except InvalidHeaderName:
             raise Refused(400, "A header field has a malformed name.") from None
-    target = _origin_form(target, headers)
-    if version == b"HTTP/1.1" and len(headers.getRawHeaders(b"Host", ())) != 1:
+    hosts = len(headers.getRawHeaders(b"Host", ()))
+    if hosts > 1 or (not hosts and (version == b"HTTP/1.1" or _ABSOLUTE.match(target))):
         raise Refused(400, "A request needs exactly one Host field.")
+    target = _origin_form(target, headers)
     return Head(method, target, version, headers, _body_length(headers, version))
-
-
-class ChunkReader:
-    """Finds the data in a chunked body (RFC 9112 section 7.1).
-
-    ``left`` is how many bytes of the current chunk's data are still to come: whoever feeds it may take bytes that lie
-    wholly within them past it, and lower ``left``. ``trailers`` are the trailer section's raw lines.
-    """
-
-    __slots__ = ("_in_chunk", "_in_trailers", "_line", "_trailers_size", "left", "trailers")
-
-    def __init__(self) -> None:
-        self.left = 0
-        self.trailers: list[bytes] = []
-        self._trailers_size = 0
-        self._in_chunk = self._in_trailers = False
-        self._line = b""  # the beginning of a line that isn't complete
-
-    def feed(self, data: bytes, pieces: list[bytes]) -> bytes | None:
-        """Append to ``pieces`` the body's bytes in ``data``.
-
-        Answers None, and at the end of the body the bytes that follow it. Raises Refused; what came before the
-        malformed place is in ``pieces`` by then.
-        """
-        if self._line:
-            data, self._line = self._line + data, b""
-        at, size = 0, len(data)
-        while at < size:
-            if self._in_trailers:
-                end = self._trailer(data, at)
-                if end == at + 2:
-                    return data[end:]
-            elif self._in_chunk:
-                piece = data[at : at + self.left]
-                if piece:
-                    pieces.append(piece)
-                self.left -= len(piece)
-                end = at + len(piece)
-                if not self.left:
-                    end = self._chunk_end(data, end)
-            else:
-                end = self._chunk_line(data, at)
-            if end <= at:
-                break
-            at = end
-        self._line = data[at:]
-        return None
-
-    # Each of these answers where to go on; where it was if a line isn't complete.
-
-    def _chunk_line(self, data: bytes, at: int) -> int:
-        match = _CHUNK_LINE.match(data, at)
-        if match is None:
-            if data.find(b"\n", at) >= 0 or len(data) - at > MAX_CHUNK_LINE:
-                raise Refused(400, "The size of a chunk is malformed.")
-            return at
-        if match.end() - at > MAX_CHUNK_LINE:
-            raise Refused(400, "The size line of a chunk is too long.")
-        self.left = int(match[1], 16)
-        self._in_chunk, self._in_trailers = self.left > 0, self.left == 0
-        return match.end()
-
-    def _chunk_end(self, data: bytes, at: int) -> int:
-        found = data[at : at + 2]
-        if found == b"\r\n":
-            self._in_chunk = False
-            return at + 2
-        if found not in (b"", b"\r"):
-            raise Refused(400, "A chunk does not end with CR LF.")
-        return at
-
-    def _trailer(self, data: bytes, at: int) -> int:
-        end = data.find(b"\r\n", at)
-        if self._trailers_size + (end if end >= 0 else len(data)) - at > MAX_TRAILERS:
-            raise Refused(400, f"The trailer section is longer than {MAX_TRAILERS} bytes.")
-        if end < 0:
-            return at
-        if end > at:
-            self.trailers.append(data[at:end])
-            self._trailers_size += end + 2 - at
-        return end + 2
-
-
-def parse_trailers(lines: Sequence[bytes]) -> Mapping[str, str]:
-    """Trailer fields by lower-case name; a repeated one is joined with commas. Raises Refused."""
-    trailers = Headers()
-    for line in lines:
-        if line.translate(None, b"\0\r\n") != line:
-            raise Refused(400, "A trailer field contains a NUL, a bare CR or a bare LF.")
-        try:
-            trailers.addRawHeader(*_field(line))
-        except InvalidHeaderName:
-            raise Refused(400, "A trailer field has a malformed name.") from None
-    return {
-        name.decode("ascii").lower(): b", ".join(values).decode("latin-1")
-        for name, values in trailers.getAllRawHeaders()
-    }
 
 
 def content_length(headers: Headers) -> int | None:
@@ -217,14 +123,17 @@ def problem(status: int, detail: str) -> bytes:
     return json.dumps(document).encode().ljust(255) + b"\n"
 
 
-def refusal(refused: Refused, fields: Mapping[str, str]) -> bytes:
+def origins_in(data: bytes) -> Sequence[bytes]:
+    """What the Origin fields say in a head that may be cut off or malformed."""
+    return [value.rstrip(b" \t") for value in _ORIGIN.findall(data.partition(b"\r\n\r\n")[0] + b"\r\n")]
+
+
+def refusal(refused: Refused, fields: Fields) -> bytes:
     """A whole response with these ``fields`` too, after which the connection closes."""
     body = problem(refused.status, refused.detail)
-    more = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return (
-        f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n{more}"
-        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    ).encode() + body
+    first = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n"
+    last = f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return first.encode() + b"".join(b"%s: %s\r\n" % field for field in fields) + last.encode() + body
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
@@ -236,12 +145,22 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
     if match is None:
         raise Refused(400, "The request line is malformed.")
     method, target, version = match.groups()
+    check_target(method, target)
     return method, target, version
+
+
+def check_target(method: bytes, target: bytes) -> None:
+    """RFC 9112 section 3.2: a path, a whole URL, or the asterisk of OPTIONS; what else there is, is for proxies.
+
+    A proxy that looks for its rules' paths in anything else may let through what we would find. Raises Refused.
+    """
+    if not (_PATH.fullmatch(target) or _ABSOLUTE.fullmatch(target) or (method, target) == (b"OPTIONS", b"*")):
+        raise Refused(400, "The request's target is neither a path nor an http URL.")
 
 
 def _origin_form(target: bytes, headers: Headers) -> bytes:
     """RFC 9112 section 3.2.2: a server accepts the absolute form, whose authority takes the place of Host."""
-    absolute = None if target.startswith(b"/") else _ABSOLUTE.fullmatch(target)
+    absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
         return target
     headers.setRawHeaders(b"Host", [absolute[1]])
@@ -249,7 +168,8 @@ def _origin_form(target: bytes, headers: Headers) -> bytes:
     return rest if rest.startswith(b"/") else b"/" + rest
 
 
-def _field(line: bytes) -> tuple[bytes, bytes]:
+def field_of(line: bytes) -> tuple[bytes, bytes]:
+    """Name and value of one line. Raises Refused; the name's characters are still to be looked at."""
     if line[:1] in (b" ", b"\t"):
         raise Refused(400, "A header field is folded over several lines.")
     name, colon, value = line.partition(b":")

@@ -22,10 +22,11 @@ _REASONS: Final = {
     404: "there is no such thing",
     409: "it is finished",
     410: "the upload is gone",
+    429: "too many requests that weren't let in; see Retry-After",
     503: "not at the moment; see Retry-After",
     507: "the disk is full",
 }
-_ALWAYS: Final = (401, 403, 503)
+_ALWAYS: Final = (401, 403, 429, 503)
 
 
 def _query(name: str, schema: dict[str, Any], required: bool = False) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Changes when the ways of proxies to tell it do. Invariant: of forwarding fields counts only what a trusted address has
 added, however many elements and lines a client has sent before; anything malformed in them is ignored. A malformed Host
-is the client's mistake. Spec: RFC 7239 (Forwarded); X-Forwarded-Proto and X-Forwarded-Host, which have none.
+is the client's mistake. Spec: RFC 7239 (Forwarded); X-Forwarded-Proto, -Host, -Port and -Prefix, which have none.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from resumable.http.streaming import StreamingRequest
 from resumable.protocol.errors import BadRequest
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_PORT = re.compile(r":[0-9]{1,5}$")
+_USUAL = ("80", "443")
+"""Ports that no URL needs, whichever of its proxies a request has come to by http and by https."""
+_PREFIX = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+)+")
+_LONGEST_PREFIX = 1024
 _PAIR = re.compile(r'[ \t]*(?:([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))[ \t]*)?')
 _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9A-Za-z._-]+)?")
 
@@ -33,24 +38,33 @@ class Origin:
         self._base_path = base_path
         self._public_url = public_url
         self._trusted = tuple(trusted_proxies)
-        self._path = None
-        if not absolute:
-            # Two slashes in front would make the first segment a host.
-            self._path = "/" + urlsplit(public_url or base_path).path.lstrip("/")
+        self._absolute = absolute
+        # Two slashes in front would make the first segment a host.
+        self._path = None if public_url is None else "/" + urlsplit(public_url).path.lstrip("/")
 
     def location(self, request: StreamingRequest, upload_id: str) -> str:
         """The URL of an upload; of an absolute one only the path for a client of HTTP/1.0 that names no host.
 
         Raises BadRequest for a malformed Host.
         """
-        if self._path is not None:
-            return self._path + upload_id
+        path = self.path(request) + upload_id
+        if not self._absolute:
+            return path
         if self._public_url is not None:
             return self._public_url + upload_id
         scheme, host = self.place(request)
-        if not host:
-            return self._base_path + upload_id
-        return f"{scheme}://{host}{self._base_path}{upload_id}"
+        return f"{scheme}://{host}{path}" if host else path
+
+    def path(self, request: StreamingRequest) -> str:
+        """The path of the upload collection that the client used."""
+        return self.prefix(request) + self._base_path if self._path is None else self._path
+
+    def prefix(self, request: StreamingRequest) -> str:
+        """What a trusted proxy has taken off the path that the client used: ``/a`` or ``/a/b``; empty for nothing."""
+        if not self._trusted or not self._is_trusted(request):
+            return ""
+        said = _last(request, b"x-forwarded-prefix").removesuffix("/")
+        return said if len(said) <= _LONGEST_PREFIX and _PREFIX.fullmatch(said) else ""
 
     def place(self, request: StreamingRequest) -> tuple[str, str]:
         """Scheme and host (with its port) that the client used; no host if it named none."""
@@ -110,6 +124,15 @@ class Origin:
             scheme = protos.pop()
         if len(hosts) == 1 and _HOST.fullmatch(next(iter(hosts)).encode("latin-1")):
             host = hosts.pop()
+        port = _last(request, b"x-forwarded-port")
+        if (
+            host
+            and not said.get("host")
+            and not _PORT.search(host)
+            and port not in _USUAL
+            and _PORT.fullmatch(f":{port}")
+        ):
+            host += f":{port}"
         return scheme, host
 
     def _believed(self, lines: Sequence[str]) -> dict[str, str]:

@@ -104,7 +104,13 @@ def _place(text: str | None) -> int | None:
         kind, _, digits = urlsafe_b64decode(text.encode("ascii") + b"==").partition(b".")
     except ValueError:
         kind = digits = b""
-    if kind != _PLACE or not digits.isdigit() or int(digits) > _LARGEST or cursor(int(digits)) != text:
+    if (
+        kind != _PLACE
+        or not digits.isdigit()
+        or len(digits) > 19
+        or int(digits) > _LARGEST
+        or cursor(int(digits)) != text
+    ):
         raise BadRequest("after: not the value of next in an answer.")
     return int(digits)
 

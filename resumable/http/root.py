@@ -19,7 +19,7 @@ from resumable.http.readiness import Readiness, alive
 from resumable.http.routing import hand_over
 from resumable.http.streaming import StreamingRequest
 from resumable.http.tus import TusResource
-from resumable.protocol.errors import NotFound, TusError
+from resumable.protocol.errors import MethodNotAllowed, NotFound, TusError
 
 ADMIN: Final = b"admin"
 
@@ -47,12 +47,13 @@ class Root(Resource):
     def _route(self, request: StreamingRequest) -> bytes | int:
         path: list[bytes] = request.postpath or []
         depth = len(self._base)
-        if path == [b"healthz"]:
-            return alive(request)
-        if path == [b"readyz"]:
-            return self._ready(request)
         if self.admin is not None and path[:1] == [ADMIN]:
             return hand_over(self.admin, request, 1)
+        self._tus.cors.apply(request)
+        if path in ([b"healthz"], [b"readyz"]):
+            if request.method not in (b"GET", b"HEAD"):
+                raise MethodNotAllowed(["GET", "HEAD"])
+            return alive(request) if path == [b"healthz"] else self._ready(request)
         if path[:depth] != self._base:
             raise NotFound("There is nothing at this address.")
         self._tus.prepare(request)

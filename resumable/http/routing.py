@@ -6,6 +6,8 @@ framework's own ever goes out. Spec: RFC 3986 section 6, RFC 9110 section 9.1.
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from klein.resource import KleinResource
 from twisted.web.resource import Resource
 
@@ -29,6 +31,12 @@ def hand_over(tree: KleinResource, request: StreamingRequest, prefix: int = 0) -
     if request.method != request.method.upper():
         request.method = b"~" + request.method  # they are case-sensitive, which the router doesn't know
     return tree.render(request)  # type: ignore[return-value]
+
+
+def target_of(request: StreamingRequest) -> tuple[str, str]:
+    """The path that is routed, decoded, however the client has spelt it; and the query as it came."""
+    path, _, query = request.uri.decode("latin-1").partition("?")
+    return unquote(path), query
 
 
 class Trunk(Resource):

@@ -9,9 +9,8 @@ while before the connection is closed. HTTP/1.1 (RFC 9112) and HTTP/1.0 here; HT
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
-from types import MappingProxyType
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -22,18 +21,19 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, datetimeToString
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 from werkzeug.routing import MapAdapter
 
 from resumable.http.body import Body
+from resumable.http.chunks import ChunkReader, parse_trailers
 from resumable.http.connections import Connections
 from resumable.http.framing import (
-    ChunkReader,
+    Fields,
     Head,
     Refused,
     check_unfinished,
+    origins_in,
     parse_head,
-    parse_trailers,
     problem,
     refusal,
     take_expectation,
@@ -139,11 +139,19 @@ class StreamingRequest(Request):
                 if self.path == b"*":
                     self._handleStar()  # type: ignore[no-untyped-call]
                 else:
-                    self.render(site.getResourceFor(self))  # type: ignore[no-untyped-call]
+                    self.render(site.getResourceFor(self))
             finally:
                 REQUEST.reset(before)
         except Exception:
             self.processingFailed(Failure())
+
+    def render(self, resrc: IResource) -> None:
+        """Have ``resrc`` answer. Twisted's own has pages for what goes wrong, and a line in the log for each HEAD."""
+        body = resrc.render(self)
+        if body is not NOT_DONE_YET:
+            self.set_field(b"content-length", b"%d" % len(body))
+            self.write(body)
+            self.finish()
 
     def __conform__(self, interface: Any) -> Any:
         """Be Klein's view of the request too; making one by its adapter costs a twentieth of a small request."""
@@ -493,10 +501,11 @@ class StreamingChannel(HTTPChannel):
                 self.regulate()  # it may have been waiting to be wanted: read and drop it now
 
     def _refuse(self, refused: Refused) -> None:
+        fields = self.site.refusal_fields(origins_in(self._input))
         self._input = b""
         self._unread = True
         self.site.watch.refused(refused.status)
-        self.write(refusal(refused, self.site.refusal_fields))  # type: ignore[no-untyped-call]
+        self.write(refusal(refused, fields))  # type: ignore[no-untyped-call]
         self._linger()
 
     def _linger(self) -> None:
@@ -566,7 +575,7 @@ class StreamingSite(Connections, Site):
     ``min_rate``: bytes a second that a wanted body must bring, on the average of a ``network_timeout``; 0: any.
     ``linger``, ``linger_bytes``: how long and how much is read and dropped after an early answer.
     ``max_body_buffer``: bytes of the largest read, and so what one paused body may hold in memory.
-    ``refusal_fields``: what else a refusal carries that is sent before there is a request.
+    ``refusal_fields``: what else a refusal carries that is sent before there is a request; told what Origin says.
     ``http2``: offer it over TLS. ``h2c``: take it from whoever begins with it, without TLS too.
     ``held``: what paused bodies of HTTP/2 hold in memory.
     ``watch``: sees each request. ``received``: bytes that have come in, over all connections.
@@ -587,7 +596,7 @@ class StreamingSite(Connections, Site):
         linger: float = 10,
         linger_bytes: int = 16 << 20,
         max_body_buffer: int = 1 << 20,
-        refusal_fields: Mapping[str, str] = MappingProxyType({}),
+        refusal_fields: Callable[[Sequence[bytes]], Fields] = lambda origins: (),
         watch: Watch | None = None,
         http2: bool = True,
         h2c: bool = False,

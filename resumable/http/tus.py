@@ -6,6 +6,9 @@ upload is decided elsewhere: `protocol` for the wording of the spec, `uploads` f
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
 from klein import Klein
 from twisted.python.failure import Failure
 from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
@@ -16,38 +19,28 @@ from resumable.http.cors import Cors
 from resumable.http.download import Downloads
 from resumable.http.entry import ANYBODY, Entrant, Entry
 from resumable.http.fields import RequestFields
+from resumable.http.framing import Fields
 from resumable.http.origin import Origin
 from resumable.http.streaming import StreamingRequest
 from resumable.http.visits import Visits, answered
 from resumable.interfaces import Upload
-from resumable.protocol import concat, ids, tus
-from resumable.protocol.errors import (
-    BadRequest,
-    Forbidden,
-    Gone,
-    Held,
-    MethodNotAllowed,
-    NotFound,
-    TusError,
-    Unauthorized,
-    UnsupportedVersion,
-)
+from resumable.protocol import concat, extensions, ids, tus
+from resumable.protocol.errors import BadRequest, MethodNotAllowed, NotFound, TusError
 from resumable.uploads.gate import Lagging
+from resumable.uploads.lookup import Unfinished
 from resumable.uploads.shield import shielded
 from resumable.uploads.uploads import CreationCut, Uploads
 from resumable.uploads.visits import Visit
 
-#: What HEAD may be refused with; tus-js-client starts a new upload on anything else but 423.
-_HEAD_REFUSALS = (BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, Gone, UnsupportedVersion)
-
-_WITHOUT_DOWNLOADS = ["DELETE", "HEAD", "OPTIONS", "PATCH"]
+#: What there is at the URL of an upload, unless some of it is switched off.
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH")
 
 
 class TusResource:
     """The upload collection and its uploads. ``max_size`` None: unlimited. ``downloads`` None: there are none.
 
-    ``status_path``: the last segment of the address of an upload's status; None: it has none. ``entry``: who is asked
-    about each request; None: nobody.
+    ``extensions``: those of tus that there are. ``status_path``: the last segment of the address of an upload's
+    status; None: it has none. ``entry``: who is asked about each request; None: nobody.
     """
 
     app = Klein()
@@ -64,6 +57,7 @@ class TusResource:
         max_size: int | None,
         downloads: Downloads | None,
         status_path: str | None = "status",
+        extensions: Sequence[str] = tus.EXTENSIONS,
         entry: Entry | None = None,
         visits: Visits | None = None,
     ) -> None:
@@ -71,54 +65,65 @@ class TusResource:
         self._origin = origin
         self._entry = entry or Entry(origin)
         self._visits = visits
-        self._cors = cors
+        self.cors = cors
         self._base_path = base_path
         self._downloads = downloads
         self._status_path = status_path
+        self._extensions = frozenset(extensions)
+        self._algorithms = tuple(uploads.algorithms) if "checksum" in extensions else ()
         self._capabilities = [
-            (name.encode(), value.encode()) for name, value in tus.capabilities(max_size, uploads.algorithms).items()
+            (name.encode(), value.encode())
+            for name, value in tus.capabilities(max_size, self._algorithms, extensions).items()
         ]
+        there = {"GET": downloads is not None, "POST": "creation" in extensions, "DELETE": "termination" in extensions}
+        self._off = {method for method, on in there.items() if not on}
 
     def prepare(self, request: StreamingRequest) -> None:
-        """Before any route: fields of every answer, and the method that counts. Raises BadRequest."""
-        self._cors.apply(request)
+        """Before any route: what every answer says, and the method that counts. Raises BadRequest."""
         if request.method != b"OPTIONS":
             request.set_field(b"tus-resumable", b"1.0.0")
         Origin.check_host(request)
         if request.requestHeaders.hasHeader(b"x-http-method-override"):
             request.method = tus.method(RequestFields(request), request.method.decode("latin-1")).encode()
 
+    def refusal_fields(self, origins: Sequence[bytes]) -> Fields:
+        """What every answer says where there never was a request; ``origins``: what its Origin fields said."""
+        return [(b"tus-resumable", b"1.0.0"), *self.cors.refusal(origins)]
+
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
         error = errors.as_tus_error(failure, request)
-        reason = failure.value
-        if self._downloads is None and isinstance(reason, NoSuchMethod):
-            error = MethodNotAllowed(sorted(set(reason.valid_methods or ()) - {"GET"}))
+        if isinstance(failure.value, NoSuchMethod):
+            error = self._no_such_method(failure.value.valid_methods or ())
         # After a pause that took too long; or whoever sent a checksum when bytes had been committed is to notice.
         if isinstance(error, Lagging) or (isinstance(error, BadRequest) and request.body.trailers):
             request.close_after_answer()
-        if request.method == b"HEAD" and not isinstance(error, _HEAD_REFUSALS):
-            error = Held("The upload can't be looked at now.", getattr(error, "retry_after", 1))
-        return errors.respond(request, error)
+        return errors.respond(request, errors.to_head(error) if request.method == b"HEAD" else error)
 
     @app.route("/", methods=["OPTIONS"])
     @app.route("/<upload_id>", methods=["OPTIONS"])
     def capabilities(self, request: StreamingRequest, upload_id: str = "") -> bytes:
         for name, value in self._capabilities:
             request.set_field(name, value)
-        self._cors.preflight(request)
+        self.cors.preflight(request)
         return answered(request, None, 200)
 
     @app.route("/", methods=["POST"])
     async def create(self, request: StreamingRequest) -> bytes:
+        if "POST" in self._off:
+            raise self._no_such_method(["OPTIONS"])
         fields = RequestFields(request)
         tus.check_version(fields)
-        creation = tus.parse_creation(fields, request.body.length, self._uploads.algorithms)
+        creation = tus.parse_creation(fields, request.body.length, self._algorithms)
+        extensions.check_creation(creation, self._extensions)
         entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.CREATE, creation=creation)
         visit = self._visit(request)
         if isinstance(creation.concat, concat.Final):
-            partials = [concat.upload_id(url, self._base_path) for url in creation.concat.urls]
+            outside = self._origin.path(request)
+            partials = [concat.upload_id(url, self._base_path, outside) for url in creation.concat.urls]
             await self._entry.own(entrant, partials)
+            if "concatenation-unfinished" not in self._extensions:
+                await self._uploads.check_finished(partials)
             upload = await self._uploads.concatenate(creation, partials, entrant.caller, visit)
         else:
             try:
@@ -141,7 +146,8 @@ class TusResource:
         tus.check_version(fields)
         wanted: tus.Append | TusError
         try:
-            wanted = tus.parse_append(fields, request.body.length, self._uploads.algorithms)
+            wanted = tus.parse_append(fields, request.body.length, self._algorithms)
+            extensions.check_append(wanted, self._extensions)
         except TusError as error:
             wanted = error
         entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.APPEND, _valid(upload_id))
@@ -155,12 +161,19 @@ class TusResource:
     async def look(self, request: StreamingRequest, upload_id: str) -> bytes:
         if request.method == b"GET":
             if self._downloads is None:
-                raise MethodNotAllowed(_WITHOUT_DOWNLOADS, "Downloads are switched off.")
+                raise self._no_such_method(_METHODS)
             if not self._entry.open:
                 await self._entry.admit(request, Action.READ, _valid(upload_id))
             await shielded(self._downloads.answer(request, _valid(upload_id)))
             return b""
-        tus.check_version(RequestFields(request))
+        fields = RequestFields(request)
+        if self._downloads is not None and not fields.values("tus-resumable"):
+            if not self._entry.open:
+                await self._entry.admit(request, Action.READ, _valid(upload_id))
+            with suppress(Unfinished):
+                await self._downloads.describe(request, _valid(upload_id))
+                return b""
+        tus.check_version(fields)
         if not self._entry.open:
             await self._entry.admit(request, Action.INSPECT, _valid(upload_id))
         self._describe(request, await self._uploads.inspect(_valid(upload_id)))
@@ -169,6 +182,8 @@ class TusResource:
 
     @app.route("/<upload_id>", methods=["DELETE"])
     async def terminate(self, request: StreamingRequest, upload_id: str) -> bytes:
+        if "DELETE" in self._off:
+            raise self._no_such_method(_METHODS)
         tus.check_version(RequestFields(request))
         if not self._entry.open:
             await self._entry.admit(request, Action.TERMINATE, _valid(upload_id))
@@ -184,9 +199,12 @@ class TusResource:
             return self.capabilities(request)
         if request.method not in (b"GET", b"HEAD"):
             raise MethodNotAllowed(["GET", "HEAD", "OPTIONS"])
-        if not self._entry.open:
-            await self._entry.admit(request, Action.STATUS, _valid(upload_id))
-        return status.respond(request, await self._uploads.status(_valid(upload_id)))
+        entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.STATUS, _valid(upload_id))
+        found = await self._uploads.status(_valid(upload_id))
+        return status.respond(request, found, fully=entrant.is_admin)
+
+    def _no_such_method(self, valid: Iterable[str]) -> MethodNotAllowed:
+        return MethodNotAllowed(sorted(set(valid) - self._off))
 
     def _locate(self, request: StreamingRequest, upload: Upload, entrant: Entrant) -> None:
         """The address of a new upload, with what its client has to bring along."""

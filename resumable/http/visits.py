@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from resumable.access.signed import masked
+from resumable.access.interfaces import uri_of
+from resumable.access.signed import without_token
 from resumable.hooks import RequestView
 from resumable.http import cors
 from resumable.http.origin import Origin
+from resumable.http.routing import target_of
 from resumable.http.streaming import StreamingRequest
 from resumable.uploads.visits import Visit
 
@@ -28,8 +30,8 @@ class Visits:
     def of(self, request: StreamingRequest) -> Visit:
         """The request as hooks see it."""
         given = ((name, request.requestHeaders.getRawHeaders(raw)) for name, raw in self._forward)
-        headers = {name: tuple(line.decode("latin-1") for line in lines) for name, lines in given if lines}
-        method, uri = request.method.decode("latin-1"), masked(request.uri.decode("latin-1"))
+        headers = {name: tuple(map(text_of, lines)) for name, lines in given if lines}
+        method, uri = request.method.decode("latin-1"), without_token(uri_of(*target_of(request)))
         return Visit(RequestView(method, uri, self._address(request), headers, request.known_as))
 
     def _address(self, request: StreamingRequest) -> str:
@@ -39,6 +41,14 @@ class Visits:
         if not peer or getattr(client, "host", None) != peer:
             return peer
         return f"[{peer}]:{client.port}" if ":" in peer else f"{peer}:{client.port}"
+
+
+def text_of(line: bytes) -> str:
+    """A field's value: UTF-8 where it can be that, as a receiver in any other language would take it."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
 
 
 def answered(request: StreamingRequest, visit: Visit | None, status: int) -> bytes:

@@ -15,6 +15,7 @@ from twisted.logger import Logger, LogLevel
 
 from resumable.http.origin import Origin
 from resumable.http.streaming import StreamingRequest
+from resumable.masking import masked_target
 from resumable.tally import Tally
 
 METHODS: Final = ("POST", "HEAD", "PATCH", "GET", "DELETE", "OPTIONS")
@@ -25,7 +26,6 @@ STATUSES: Final = (LOST, "1xx", "2xx", "3xx", "4xx", "5xx")
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
-_VALUE: Final = re.compile(r"=[^&;]*")
 
 
 class Method:
@@ -97,7 +97,7 @@ class Watch:
             "{peer} {method} {path} {status} {received}+{sent} bytes {seconds:.3f} s {request}",
             peer=self._origin.peer(request) or "-",
             method=request.method.decode("latin-1"),
-            path=masked(request.uri.decode("latin-1")),
+            path=shown(request.uri.decode("latin-1")),
             status=LOST if request.gone else request.code,
             received=request.body.received,
             sent=request.sentLength,
@@ -106,8 +106,6 @@ class Watch:
         )
 
 
-def masked(uri: str) -> str:
+def shown(uri: str) -> str:
     """The URI without the values in its query, and without what would break a line."""
-    path, mark, query = uri.partition("?")
-    shown = path + mark + _VALUE.sub("=...", query)
-    return shown.encode("unicode_escape").decode("ascii")[:2000]
+    return masked_target(uri).encode("unicode_escape").decode("ascii")[:2000]

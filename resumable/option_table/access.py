@@ -34,6 +34,7 @@ WAYS: tuple[Option, ...] = (
         "Needs `pip install 'resumable-server[jwt]'`. Keys that rotate are noticed; while the URL is down, known keys"
         " count for a day.",
         values.web_url,
+        secret=True,
     ),
     Option(
         "auth-jwt-key",
@@ -58,6 +59,7 @@ WAYS: tuple[Option, ...] = (
         "that secret itself",
         "Better as a variable than as a flag, which others on this machine can see; better still as a file.",
         values.text,
+        secret=True,
     ),
     Option(
         "auth-jwt-issuer",
@@ -131,8 +133,10 @@ WAYS: tuple[Option, ...] = (
         "URL",
         "",
         "server that is asked about each request, as nginx does with `auth_request`",
-        "2xx lets in; while it's down nobody is let in (503).",
+        "2xx lets in; while it's down nobody is let in (503). Without user and password in it; a secret in its path or"
+        " query isn't logged.",
         values.web_url,
+        secret=True,
     ),
     Option(
         "auth-forward-header",
@@ -243,8 +247,8 @@ LIMITS: tuple[Option, ...] = (
         "max-requests",
         "NUMBER",
         "requests a second",
-        "Answered 429; a second's worth may come at once. An upload is two requests or more. Who isn't known is told"
-        " apart by the IP address.",
+        "Answered 429; a second's worth may come at once. An upload is two requests or more. Who isn't known, or isn't"
+        " let in, is told apart by the IP address, with IPv6 by its /64; who isn't let in doesn't count in all.",
         values.optional_integer(0, 1_000_000, "a number of requests"),
     ),
     *_pair(

@@ -22,6 +22,7 @@ HOOKS: tuple[Option, ...] = (
         " are dropped. See [hooks.md](hooks.md).",
         tuple,
         separator="\n",
+        secret=True,
     ),
     Option(
         "guard",
@@ -31,6 +32,7 @@ HOOKS: tuple[Option, ...] = (
         "As `--hook`. A guard that can't be asked opens nothing: clients get 503.",
         tuple,
         separator="\n",
+        secret=True,
     ),
     Option(
         "hook-events",
@@ -60,6 +62,7 @@ HOOKS: tuple[Option, ...] = (
         " flags: better take the variable or `--hook-secret-file`.",
         tuple,
         separator=",",
+        secret=True,
     ),
     Option(
         "hook-secret-file",

@@ -14,7 +14,7 @@ class Option:
 
     ``parse`` gets the text; where ``separator`` is set, which makes the flag repeatable, the list of texts. A comma
     splits flags and variables alike, a blank only variables. ``default`` is text, as a person would write it.
-    ``advice`` says what happens at the ends of the scale.
+    ``advice`` says what happens at the ends of the scale. ``secret``: it may hold one, so no message repeats it.
     """
 
     flag: str
@@ -24,6 +24,7 @@ class Option:
     advice: str
     parse: Callable[[Any], Any]
     separator: str = ""
+    secret: bool = False
 
     @property
     def variable(self) -> str:

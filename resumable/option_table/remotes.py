@@ -19,6 +19,7 @@ REMOTES: tuple[Option, ...] = (
         " them. All of what a URL can say is in [remotes.md](remotes.md).",
         tuple,
         separator=" ",
+        secret=True,
     ),
     Option(
         "part-size",
@@ -185,7 +186,7 @@ REMOTES: tuple[Option, ...] = (
         "NAME",
         "status",
         "name under an upload's URL where its progress can be read as JSON; none for nowhere",
-        "Whoever knows the URL of an upload can read it.",
+        "Whoever knows the URL of an upload can read it. Names of remotes, keys and errors are for admins only.",
         values.optional_segment,
     ),
 )

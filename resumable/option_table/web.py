@@ -1,4 +1,4 @@
-"""Options for what is between server and clients: browsers' rules, the addresses that clients are told, HTTP's version.
+"""Options for what is between server and clients: what browsers may do, addresses, tus's extensions, HTTP's version.
 
 Changes when one of these comes, goes or gets another default.
 """
@@ -10,6 +10,19 @@ from collections.abc import Sequence
 from resumable import option_values as values
 from resumable.cross_origin import METHODS
 from resumable.option_table.option import Option
+
+EXTENSIONS = (
+    "creation",
+    "creation-with-upload",
+    "creation-defer-length",
+    "expiration",
+    "checksum",
+    "checksum-trailer",
+    "termination",
+    "concatenation",
+    "concatenation-unfinished",
+)
+"""Those of tus; the protocol has the same."""
 
 
 def methods(items: Sequence[str]) -> tuple[str, ...]:
@@ -32,6 +45,14 @@ def exposed(items: Sequence[str]) -> tuple[str, ...]:
     return values.field_names(items)
 
 
+def extensions(items: Sequence[str]) -> tuple[str, ...]:
+    """Extensions of tus."""
+    found = tuple(item.lower() for item in items)
+    if not set(found) <= set(EXTENSIONS):
+        raise ValueError(f"some of {', '.join(EXTENSIONS)}")
+    return found
+
+
 WEB: tuple[Option, ...] = (
     Option(
         "location",
@@ -40,6 +61,26 @@ WEB: tuple[Option, ...] = (
         "how clients are told the address of a new upload",
         "`path`: `/files/ID`, which clients complete by the address that they have used; some (aiotus) can't.",
         values.choice("absolute", "path"),
+    ),
+    Option(
+        "download-inline",
+        "",
+        "",
+        "let browsers show images, audio, video and PDF instead of saving them",
+        "Never SVG, HTML or other XML. What is shown has the origin of this server: think twice where pages of yours"
+        " have the same. See [downloads.md](downloads.md).",
+        values.switch,
+    ),
+    Option(
+        "disable-extension",
+        "NAMES",
+        "",
+        "extensions of tus that are neither told nor taken; repeatable",
+        f"Of {', '.join(EXTENSIONS)}. Those that need one of them go with it; uploads that were made with one go on."
+        " Without expiration nothing expires, as with `--expire-after never`."
+        " See [configuration](configuration.md#extensions).",
+        extensions,
+        separator=",",
     ),
     Option(
         "cors-credentials",

@@ -1,7 +1,7 @@
 """The checksum extension: which algorithms, and how a checksum is written down.
 
 Reason to change: an algorithm, or the grammar of Upload-Checksum. Invariant: every `Checksum` that leaves here
-names an algorithm that the caller offers and has a digest of its length. Spec: tus 1.0.0, Checksum.
+names an algorithm that the caller offers. Spec: tus 1.0.0, Checksum.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ class Checksum:
     algorithm: str
     digest: bytes
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether any bytes can have it: one of another length than the algorithm's matches none."""
+        return len(self.digest) == SIZES.get(self.algorithm, len(self.digest))
+
 
 def parse(value: str, algorithms: Collection[str]) -> Checksum:
     """An Upload-Checksum value; BadRequest if it is malformed or its algorithm is not among ``algorithms``.
@@ -73,13 +78,12 @@ def parse(value: str, algorithms: Collection[str]) -> Checksum:
     algorithm, _, encoded = value.partition(" ")
     if algorithm not in algorithms:
         # "400 Bad Request if the checksum algorithm is not supported by the server"
-        offered = ", ".join(algorithms)
+        offered = ", ".join(algorithms) or "those, as checksums are switched off"
         raise BadRequest(f"Upload-Checksum: the algorithm {shown(algorithm)} is not one of {offered}.")
     try:
         digest = base64(encoded)
     except ValueError as error:
         raise BadRequest(f"Upload-Checksum: {shown(encoded)} is not Base64.") from error
-    expected = SIZES.get(algorithm, len(digest))
-    if not digest or len(digest) != expected:
-        raise BadRequest(f"Upload-Checksum: {algorithm} has {expected} bytes, not {len(digest)}.")
+    if not digest:
+        raise BadRequest(f"Upload-Checksum: the checksum that {algorithm} has made is missing.")
     return Checksum(algorithm, digest)

@@ -47,14 +47,14 @@ def shown(text: str) -> str | None:
     return shortened(name) if name.strip(". ") else None
 
 
-def disposition(name: str | None) -> str:
-    """Content-Disposition of a file to be saved: a plain-ASCII name for old readers, and the real one in RFC 8187
-    coding where it differs. Only single spaces are left in the plain one, so that it can be signed as it is.
+def disposition(name: str | None, way: str = "attachment") -> str:
+    """Content-Disposition: a plain-ASCII name for old readers, and the real one in RFC 8187 coding where it differs.
+    Only single spaces are left in the plain one, so that it can be signed as it is. ``way``: or ``inline``.
 
     Appendix D: "avoid including the percent character followed by two hexadecimal characters", and the backslash.
     """
     if not name:
-        return "attachment"
+        return way
     plain = " ".join("".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in name).split())
     extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe=_ATTR_CHARS)}"
-    return f'attachment; filename="{plain}"{extended}'
+    return f'{way}; filename="{plain}"{extended}'

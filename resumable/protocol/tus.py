@@ -19,7 +19,7 @@ from resumable.protocol import concat as concats
 from resumable.protocol import metadata as metadatas
 from resumable.protocol.checksum import Checksum
 from resumable.protocol.concat import Final
-from resumable.protocol.errors import BadRequest, UnsupportedMediaType, UnsupportedVersion
+from resumable.protocol.errors import BadRequest, ChecksumMismatch, UnsupportedMediaType, UnsupportedVersion
 from resumable.protocol.fields import Fields, listed, optional_size, shown, single, size
 
 VERSION = "1.0.0"
@@ -112,7 +112,7 @@ def check_version(fields: Fields) -> None:
 
 
 def parse_creation(fields: Fields, content_length: int | None, algorithms: Collection[str]) -> Creation:
-    """A POST's header as a Creation; BadRequest or UnsupportedMediaType.
+    """A POST's header as a Creation; BadRequest, UnsupportedMediaType, or ChecksumMismatch for what can't match.
 
     ``content_length`` is in bytes: None for a chunked body, 0 when there is neither length nor transfer coding.
     """
@@ -147,7 +147,7 @@ def check_patch_type(fields: Fields) -> None:
 
 
 def parse_append(fields: Fields, content_length: int | None, algorithms: Collection[str]) -> Append:
-    """A PATCH's header as an Append; UnsupportedMediaType first, then BadRequest.
+    """A PATCH's header as an Append; UnsupportedMediaType first, then BadRequest, then ChecksumMismatch.
 
     ``content_length`` is as for `parse_creation`. Upload-Concat and Upload-Metadata mean nothing here and are
     ignored: tus-js-client sends the former with the appends to its partial uploads.
@@ -221,4 +221,7 @@ def _checksum(fields: Fields, content_length: int | None, algorithms: Collection
         return None, announced
     if announced:
         raise BadRequest("Upload-Checksum is in the header and announced as a trailer.")
-    return checksums.parse(value, algorithms), False
+    checksum = checksums.parse(value, algorithms)
+    if not checksum.is_possible:
+        raise ChecksumMismatch(f"Upload-Checksum: no body has a checksum by {checksum.algorithm} of that length.")
+    return checksum, False

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from resumable.hooks import Arrived
 from resumable.interfaces import BodyLost, IBody, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum, Digest
@@ -254,6 +255,7 @@ class Append:
         if self._end.called or self._gate is None:
             return
         self._gate.check(received - before)
+        self._engine.progress.arrived(self._record.upload.id, self._seen)
         if self._lock.locked:
             return
         if not self._record.opened:
@@ -261,6 +263,10 @@ class Append:
                 self._open_soon()
         elif self.committable - self.committed >= PART:
             self.commit_soon()
+
+    def _seen(self) -> Arrived | None:
+        """See IProgress."""
+        return None if self._end.called else self._record.seen(self._received)
 
     def _fits(self, received: int) -> bool:
         """Whether there is room for all that was received of a length that isn't known. What there is none for stays

@@ -158,11 +158,6 @@ class Engine:
         now, data = self.wall(), as_data(view(upload), request)
         return [Fact(kind, upload.id, now, data) for kind in kinds]
 
-    def moved(self, upload: Upload, request: RequestView | None) -> None:
-        """A running upload has come further: those who want to know are told, now and then."""
-        if self.progress.due(upload.id):
-            self.progress.note(view(upload), request)
-
 
 def as_answer(error: BaseException, upload_id: str) -> BaseException:
     """The error a client may see for an inner failure, logged once; protocol errors pass unchanged."""

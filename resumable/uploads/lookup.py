@@ -30,6 +30,10 @@ async def present(engine: Engine, upload_id: str) -> Upload:
     return upload
 
 
+class Unfinished(NotFound):
+    """There is nothing to be read yet."""
+
+
 class Elsewhere(NotFound):
     """A finished upload whose data isn't here any more: remotes have it, or its placed file was taken away."""
 
@@ -56,10 +60,10 @@ class Lookup:
             raise answer from error
 
     async def read(self, upload_id: str) -> tuple[Upload, Reader]:
-        """A finished upload and its open file, wherever that is here. Raises NotFound: not finished, Elsewhere."""
+        """A finished upload and its open file, wherever that is here. Raises Unfinished, Elsewhere."""
         upload = await present(self._engine, upload_id)
         if not upload.finished:
-            raise NotFound("The upload is not finished.")
+            raise Unfinished("The upload is not finished.")
         if upload.dropped_at is not None:
             return upload, await self._placed(upload)
         try:

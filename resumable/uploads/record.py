@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
+from resumable.hooks import Arrived, view
 from resumable.interfaces import Commit, FactKind, Upload
 from resumable.protocol.errors import Gone, Held
 from resumable.protocol.rules import Plan
@@ -84,12 +85,16 @@ class Record:
         ):
             landed = after
             engine.committed(after)
-            if offset != length:
-                engine.moved(after, self._visit.request)
         if landed is None:
             raise await self._overtaken()
         self.upload, self.is_new = landed, False
         self.committed, self.committed_at = offset, engine.clock.seconds()
+
+    def seen(self, received: int) -> Arrived | None:
+        """How far it is, for hooks. None before others can know of it, and at its end, which is told otherwise."""
+        if self.is_new or received == self.upload.length:
+            return None
+        return Arrived(view(self.upload), received, self._visit.request)
 
     async def _create(self, upload: Upload, *told: FactKind) -> Upload | None:
         facts = self._engine.facts(upload, self._visit.request, *told)

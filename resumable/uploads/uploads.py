@@ -14,7 +14,7 @@ from resumable.hooks import QuestionKind, RequestView
 from resumable.interfaces import Gone as GoneKind
 from resumable.interfaces import IBody, Upload
 from resumable.protocol import rules, tus
-from resumable.protocol.errors import Forbidden, Gone, OffsetMismatch, TusError
+from resumable.protocol.errors import BadRequest, Forbidden, Gone, OffsetMismatch, TusError
 from resumable.spool import Reader
 from resumable.uploads.append import Algorithms, Append
 from resumable.uploads.assembly import Assembler
@@ -86,6 +86,16 @@ class Uploads:
         """A final upload made of these partials, in this order; durable at once, its bytes follow (T50 to T60)."""
         return shielded(self._creation.concatenate(creation, partial_ids, by, visit or Visit()))
 
+    async def check_finished(self, upload_ids: Sequence[str]) -> None:
+        """Raises BadRequest, unless those that are there are finished."""
+        try:
+            found = await self.engine.catalog.get_many(upload_ids)
+        except Exception as error:
+            raise as_answer(error, "") from error
+        for upload in found.values():
+            if not upload.finished:
+                raise BadRequest(f"{upload.id} is not finished, and concatenation-unfinished is switched off here.")
+
     def inspect(self, upload_id: str) -> Deferred[Upload]:
         """The upload as HEAD may report it: a live holder has committed, a silent one was evicted.
 
@@ -94,8 +104,8 @@ class Uploads:
         return shielded(self._lookup.inspect(upload_id)).addCallback(self.engine.shown)
 
     def read(self, upload_id: str) -> Deferred[tuple[Upload, Reader]]:
-        """A finished upload and its open data file; the caller closes it. NotFound while it isn't finished,
-        Elsewhere when its data was dropped: then `Engine.replication` may have a copy."""
+        """A finished upload and its open data file; the caller closes it. Unfinished until it is, Elsewhere
+        when its data was dropped: then `Engine.replication` may have a copy."""
         return shielded(self._lookup.read(upload_id))
 
     def terminate(self, upload_id: str, visit: Visit | None = None) -> Deferred[None]:

@@ -9,14 +9,24 @@ from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs, formatEvent
+from twisted.web.server import NOT_DONE_YET
 
 from resumable.access.fetch import Fetch, FetchFailed
-from resumable.access.forward import ForwardAuth, ForwardRules
+from resumable.access.forward import ROOM, ForwardAuth, ForwardRules
+from resumable.access.guard import Guard
 from resumable.access.interfaces import Action, IAuthorizer
-from resumable.protocol.errors import Forbidden, Unauthorized, Unavailable
+from resumable.access.rates import Rate, Rates
+from resumable.protocol.errors import Forbidden, TusError, Unauthorized, Unavailable
+from tests.sight.sight_rig import Listening
 
 ASK = asking(evolve(LOOK, query="a=1"), authorization="Bearer abc", cookie="session=1", x_api_key="k", user_agent="u")
+
+
+def turn():
+    """One turn of the reactor."""
+    return deferLater(reactor, 0)
 
 
 class Rig:
@@ -39,9 +49,7 @@ class Rig:
     async def asked(self, times):
         """When as many requests have come."""
         while len(self.page.requests) < times:
-            turn: Deferred[None] = Deferred()
-            reactor.callLater(0, turn.callback, None)
-            await turn
+            await turn()
 
 
 @pytest.fixture
@@ -88,6 +96,13 @@ async def test_what_is_asked_is_what_nginx_and_traefik_ask(rig):
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_prefix_that_a_proxy_took_off_is_told_beside_the_path_that_counts(rig):
+    await rig.auth.authorize(evolve(ASK, prefix="/up"))
+    (seen,) = rig.page.requests
+    assert (seen["x-forwarded-prefix"], seen["x-forwarded-uri"]) == ("/up", seen["x-original-uri"])
+
+
+@pytest_twisted.ensureDeferred
 async def test_only_the_chosen_headers_are_passed_on(rig):
     rig.auth = rig.forward(headers=("x-api-key",))
     await rig.auth.authorize(ASK)
@@ -97,8 +112,11 @@ async def test_only_the_chosen_headers_are_passed_on(rig):
 
 @pytest_twisted.ensureDeferred
 async def test_a_client_cannot_say_what_only_we_say(rig):
-    rig.auth = rig.forward(headers=("authorization", "x-original-uri", "x-upload-action"))
-    await rig.auth.authorize(asking(evolve(LOOK, action=Action.TERMINATE), x_original_uri="/", x_upload_action="read"))
+    ours = ("x-original-uri", "x-upload-action", "x-upload-length", "x-forwarded-prefix")
+    rig.auth = rig.forward(headers=("authorization", *ours))
+    said = {"x_original_uri": "/", "x_upload_action": "read", "x_upload_length": "7", "x_forwarded_prefix": "/evil"}
+    await rig.auth.authorize(asking(evolve(LOOK, action=Action.TERMINATE), **said))
+    assert not {"x-upload-length", "x-forwarded-prefix"} & rig.page.requests[0].keys()
     assert rig.page.requests[0]["x-original-uri"] == f"/files/{ID}"
     assert rig.page.requests[0]["x-upload-action"] == "terminate"
 
@@ -143,6 +161,32 @@ async def test_a_server_that_does_not_answer_is_503_after_the_time_out(rig):
     assert not waiting.called
     rig.clock.advance(0.1)
     await waiting
+
+
+class Half(Answering):
+    """Stops in the middle of its answer."""
+
+    def render(self, request):
+        super().render(request)
+        request.setHeader("Content-Length", "10")
+        request.write(b"12345")
+        return NOT_DONE_YET
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_stops_in_the_middle_of_its_answer_is_503_and_no_error_of_ours(rig):
+    rig.server.factory.wrappedFactory.resource = rig.page = Half()
+    with capturedLogs() as logged:
+        asking = Deferred.fromCoroutine(rig.refused(Unavailable))
+        await rig.asked(1)
+        for _ in range(100):  # until what it has said is here
+            await turn()
+        rig.clock.advance(5)
+        await asking
+        while rig.server.factory.protocols:
+            await turn()
+        await turn()
+    assert [each for each in logged if "log_failure" in each] == []
 
 
 @pytest_twisted.ensureDeferred
@@ -253,3 +297,49 @@ async def test_a_failure_to_fetch_is_one_line(rig):
     with pytest.raises(FetchFailed) as caught:
         await rig.fetch.get(rig.server.url, {})
     assert "\n" not in str(caught.value) and "refused" in str(caught.value)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_logged_names_the_server_and_nothing_else_of_its_url(rig):
+    """Its path and its query may be secrets."""
+    rig.auth = rig.forward(url=f"{rig.server.url}/hunter2?key=hunter2")
+    rig.page.status = 500
+    with Listening() as events:
+        await rig.refused(Unavailable)
+    assert rig.page.paths == [b"/check/hunter2?key=hunter2"]
+    said = [formatEvent(event) for event in events]
+    assert f"http://127.0.0.1:{rig.server.number}/... doesn't tell who may come in: it answers 500" in said
+    assert "hunter2" not in str(events) and "hunter2" not in repr(ForwardRules("http://h/?hunter2"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_address_that_can_afford_no_more_asks_nothing(rig):
+    rates = Rates(rig.clock.seconds, requests=(Rate(2.0), Rate()))
+    rig.auth = ForwardAuth(ForwardRules(rig.server.url), rig.fetch, rig.clock, SALT, rates.afford)
+    rig.page.status = 401
+    guard = Guard(rig.auth, lambda upload_id: None, lambda: 0.0, rates=rates)
+    statuses = []
+    for n in range(4):
+        ask = evolve(asking(LOOK, authorization=f"Bearer {n}"), upload_id=None, peer=f"2001:db8::{n}")
+        with pytest.raises(TusError) as caught:
+            await Deferred.fromCoroutine(guard.check(ask))
+        statuses.append(caught.value.status)
+    assert statuses == [401, 401, 429, 429] and len(rig.page.requests) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_address_with_many_questions_keeps_no_other_from_asking(rig):
+    rig.fetch = Fetch(reactor, timeout=5.0, clock=rig.clock)
+    rig.auth = rig.forward()
+    rig.page.body = None
+    ask = evolve(LOOK, peer="198.51.100.9")
+    flood = [rig.auth.authorize(asking(ask, authorization=f"Bearer {n}")) for n in range(ROOM.at_once + 2 * ROOM.each)]
+    await rig.asked(ROOM.at_once)
+    assert sum(each.called for each in flood) == ROOM.each, "the rest is refused"
+    rig.page.body = b""
+    friend = rig.auth.authorize(ASK)
+    rig.clock.advance(5.0)
+    assert (await friend).name == "alice"
+    for each in flood:
+        each.addErrback(lambda failure: failure.trap(Unavailable))
+        await each

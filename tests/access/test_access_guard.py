@@ -6,6 +6,7 @@ import pytest
 from access_rig import ID, LOOK, NOW, refusal, result, wall
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -159,13 +160,56 @@ def test_a_lookup_that_fails_lets_nobody_in():
     refusal(check(checked), Unavailable)
 
 
+class Counting:
+    def __init__(self):
+        self.counted = []
+
+    def request(self, name):
+        self.counted.append(name)
+
+    def refused(self, address):
+        self.counted.append(f"refused{address}")
+
+
 def test_requests_are_counted_by_identity_or_by_address():
-    counted = []
-    rates = type("Counting", (), {"request": lambda self, name: counted.append(name)})()
+    rates = Counting()
     result(check(guard(ALICE, rates=rates)[0]))
     result(check(guard(NOBODY, owner="", rates=rates)[0]))
+    assert rates.counted == ["alice", " 192.0.2.1"]
+
+
+@pytest.mark.parametrize("refused", [WRONG, MISSING, NOT_YOU])
+def test_who_is_not_let_in_counts_by_address(refused):
+    rates = Counting()
+    refusal(check(guard(refused, rates=rates)[0]), type(refused))
+    refusal(check(guard(refused, rates=rates)[0], evolve(LOOK, peer="2001:db8::1:2:3")), type(refused))
+    assert rates.counted == ["refused 192.0.2.1", "refused 2001:db8::/64"]
+
+
+def test_a_failure_of_ours_counts_against_nobody():
+    rates = Counting()
+    refusal(check(guard(AWAY, rates=rates)[0]), Unavailable)
+    assert rates.counted == []
+
+
+def test_refused_requests_over_the_limit_are_429_and_keep_nobody_else_out():
+    clock = Clock()
+    rates = Rates(clock.seconds, requests=(Rate(2.0), Rate(2.0)))
+    stranger, friend = guard(WRONG, rates=rates)[0], guard(ALICE, rates=rates)[0]
+    answers = []
+    for n in range(5):
+        check(stranger, evolve(LOOK, peer=f"2001:db8::{n}")).addErrback(lambda failure: answers.append(failure.value))
+    assert [each.status for each in answers] == [401, 401, 429, 429, 429]
+    assert answers[-1].headers["Retry-After"] == "1"
+    assert result(check(friend, evolve(LOOK, peer="2001:db8::1"))) == ALICE, "also from there"
+    clock.advance(0.5)
+    refusal(check(stranger, evolve(LOOK, peer="2001:db8::1")), Unauthorized)
+
+
+def test_a_name_that_is_an_address_shares_nothing_with_it():
+    rates = Rates(lambda: 0.0, requests=(Rate(1.0), Rate()))
     refusal(check(guard(WRONG, rates=rates)[0]), Unauthorized)
-    assert counted == ["alice", LOOK.peer]
+    assert result(check(guard(Identity(LOOK.peer), owner="", rates=rates)[0])).name == LOOK.peer
 
 
 def test_too_many_requests_are_429_and_look_nothing_up():

@@ -10,11 +10,13 @@ from access_rig import Answering, Server, Signer, wall, with_bearer
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 
 from resumable.access.fetch import Fetch
 from resumable.access.jwts import JwtTokens, TokenRules, check_algorithms
 from resumable.access.keys import PATIENCE, REFRESH, STALE, JwksUrl
 from resumable.protocol.errors import Unauthorized, Unavailable
+from tests.sight.sight_rig import Listening
 
 OLD, NEW = Signer("old"), Signer("new")
 
@@ -138,3 +140,13 @@ async def test_an_issuer_that_sends_elsewhere_is_not_followed(issuer):
     assert await issuer.refuses(OLD.token(), Unavailable)
     assert elsewhere.requests == []
     await server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_logged_names_the_issuer_and_nothing_else_of_its_url(issuer):
+    keys = JwksUrl(f"{issuer.server.url}/hunter2?key=hunter2", issuer.fetch, issuer.clock)
+    issuer.page.status = 500
+    with Listening() as events, pytest.raises(Unavailable):
+        await Deferred.fromCoroutine(keys.candidates("old", "RS256"))
+    assert "hunter2" not in str(events)
+    assert f"no keys from http://127.0.0.1:{issuer.server.number}/...: it answers 500" in map(formatEvent, events)

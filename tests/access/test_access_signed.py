@@ -23,6 +23,7 @@ from resumable.access.secret import AccessProblem, Secret
 from resumable.access.signed import LONGEST, Grant, SignedUrls, parse_keys, sign, verify
 from resumable.access.watched import WatchedFile
 from resumable.protocol.errors import Forbidden, Unauthorized
+from resumable.protocol.fields import LARGEST
 from resumable.testing import SteppedPool
 
 KEY, OLDER = Secret(b"k" * 32), Secret(b"o" * 32)
@@ -68,6 +69,12 @@ def test_a_signed_request_is_let_in_within_what_was_signed(rig, ask):
     found = result(rig.ask(ask))
     assert (found.name, found.limits.max_size, found.limits.until) == ("user-17", 1000, GRANT.expires)
     assert found.actions == GRANT.actions
+
+
+def test_numbers_may_be_absurd_and_no_upload_gets_more_than_the_catalog_counts(rig):
+    limits = result(rig.ask(in_query(by_hand({**GOOD, "expires": 10**300, "max_size": 10**300})))).limits
+    assert (limits.max_size, limits.until) == (LARGEST, 10**300)
+    refusal(rig.ask(in_query(by_hand({**GOOD, "expires": -(10**300)}))), Unauthorized)
 
 
 def test_a_token_in_the_query_goes_on_in_the_location(rig):
@@ -264,8 +271,8 @@ def test_whatever_can_be_signed_comes_back_as_it_was(actions, path, expires, lar
         ("*", "*"),
     ],
 )
-def test_a_token_in_a_uri_is_told_to_nobody(uri, told):
-    assert signed.masked(uri) == told
+def test_a_token_in_a_uri_is_told_to_no_hook(uri, told):
+    assert signed.without_token(uri) == told
 
 
 def test_a_token_is_made_on_the_command_line(tmp_path):

@@ -37,13 +37,13 @@ class LetterContract(CatalogSuite, OutboxContract):
 
     # due, next_due
 
-    def test_what_waited_and_what_is_new_are_due_in_one_order(self):
+    def test_what_is_new_is_due_before_what_failed(self):
         self.letters("u", "v", "w", "x")
         self.ask(self.outbox.failed(2, "no", 50.0))
         self.ask(self.outbox.failed(3, "no", 40.0))
-        assert self.seqs(now=45.0) == [1, 3, 4]
-        assert self.seqs(now=50.0) == [1, 2, 3, 4]
-        assert self.seqs(now=50.0, limit=3) == [1, 2, 3]
+        assert self.seqs(now=45.0) == [1, 4, 3]
+        assert self.seqs(now=50.0) == [1, 4, 2, 3]
+        assert self.seqs(now=50.0, limit=1) == [1, 2]
 
     def test_letters_are_read_back_as_they_are(self):
         first, second, third = self.letters("u", "u", "v")
@@ -51,7 +51,7 @@ class LetterContract(CatalogSuite, OutboxContract):
         self.ask(self.outbox.failed(1, "na\u00efve \u2603", 50.0))
         self.ask(self.outbox.failed(1, "again", 60.5))
         again = evolve(first, attempts=2, error="again", retry_at=60.5)
-        assert self.due(self.outbox, now=60.5) == [again, third]
+        assert self.due(self.outbox, now=60.5) == [third, again]
         self.ask(self.outbox.bury(1, "too old", 70.0))
         assert self.due(self.outbox) == [second, third]
         dead = evolve(first, attempts=3, error="too old", dead_at=70.0)
@@ -105,7 +105,7 @@ class LetterContract(CatalogSuite, OutboxContract):
         assert (dead.attempts, dead.error, dead.retry_at, dead.dead_at) == (1, "no", None, 60.0)
         assert self.seqs(now=1e9) == []
 
-    # dead, replay, hasten
+    # dead, replay
 
     def test_dead_ones_are_listed_in_pages(self):
         self.letters(*"uvwxy")
@@ -147,16 +147,6 @@ class LetterContract(CatalogSuite, OutboxContract):
         assert self.ask(self.outbox.replay("a", [1])) == self.ask(self.outbox.replay("a", None)) == 0
         assert self.seqs() == []
 
-    def test_hastened_are_those_behind_too_and_nobody_elses(self):
-        self.outbox = self.make_outbox(["a", "b"])
-        self.post(self.outbox, fact("u"), fact("u"))
-        for seq in (1, 2, 3):
-            self.ask(self.outbox.failed(seq, "no", 70.0))
-        self.ask(self.outbox.hasten("a"))
-        self.ask(self.outbox.delivered([1]))
-        assert self.seqs() == [3]
-        assert self.due(self.outbox, deliverer="b") == []
-
     # depth
 
     def test_depth_counts_the_waiting_and_the_dead(self):
@@ -180,7 +170,6 @@ class LetterContract(CatalogSuite, OutboxContract):
             self.outbox.delivered([1]),
             self.outbox.failed(1, "no", 1.0),
             self.outbox.bury(1, "no", 1.0),
-            self.outbox.hasten("a"),
             self.outbox.dead("a", 0, 10),
             self.outbox.replay("a", None),
             self.outbox.replay("a", [1]),

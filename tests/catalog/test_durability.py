@@ -293,7 +293,7 @@ def test_the_connection_is_as_durable_as_promised(shelf: Shelf) -> None:
     assert catalog.stop().called
 
 
-@pytest.fixture
+@pytest.fixture(params=[pytest.param("tmpfs", marks=pytest.mark.process)])
 def tiny(tmp_path: Path) -> Iterator[Path]:
     """A file system of 12 MiB."""
     place = tmp_path / "tiny"
@@ -393,6 +393,7 @@ for batch in range(1000000):
 """
 
 
+@pytest.mark.process
 def test_what_was_answered_is_there_after_kill_9(shelf: Shelf) -> None:
     root = Path(__file__).parents[2]
     child = subprocess.Popen(

@@ -27,7 +27,6 @@ STEPS = st.one_of(
     st.tuples(st.just("delivered"), SEQS),
     st.tuples(st.just("failed"), SEQ, TIMES),
     st.tuples(st.just("bury"), SEQ, TIMES),
-    st.tuples(st.just("hasten"), DELIVERER),
     st.tuples(st.just("replay"), DELIVERER, SEQS),
     st.tuples(st.sampled_from(["flush", "lose the commit", "lose the answer", "restart", "replay all"])),
 )

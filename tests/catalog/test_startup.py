@@ -210,12 +210,11 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         changes.PLACED: "uploads_by_id",
         outbox.TAKE: "outbox_by_upload (deliverer=? AND upload_id=?)",
         outbox.FRESH: "outbox_by_state (deliverer=? AND state=? AND retry_at=?)",
-        outbox.RIPE: "COVERING INDEX outbox_by_state (deliverer=? AND state=? AND retry_at<?)",
+        outbox.RIPE: "outbox_by_state (deliverer=? AND state=? AND retry_at<?)",
         outbox.NEXT_DUE: "outbox_by_state (deliverer=? AND state=? AND retry_at>?)",
         outbox.PASS_ON: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid>?)",
         outbox.STEP_BACK: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid>?)",
         outbox.REPLAY: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid<?)",
-        outbox.HASTEN: "outbox_by_state (deliverer=? AND state=? AND retry_at>?)",
         outbox.DEAD: "outbox_by_state (deliverer=? AND state=? AND retry_at=? AND rowid>?)",
         outbox.DEPTH: "COVERING INDEX outbox_by_state (deliverer=?)",
         replica_lookups.OF: "replicas_by_upload",
@@ -244,7 +243,8 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         values = (None,) * _parameters(query)
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
         assert any(index in step for step in plan), (query, plan)
-        assert not any(step.startswith("SCAN") and "INDEX" not in step for step in plan), (query, plan)
+        scans = [step for step in plan if step.startswith("SCAN") and not step.startswith("SCAN (subquery")]
+        assert all("INDEX" in step for step in scans), (query, plan)
         sorts = any("TEMP B-TREE" in step for step in plan)
         assert not sorts or query in (lookups.FINALS_OF, lookups.UNASSEMBLED, lookups.ADOPTABLE, outbox.RIPE, *FEW), (
             query,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from resumable.client import checks, checkup
 from resumable.client.main import main
+from resumable.client.report import Report
 from resumable.doctor import (
     browser,
     clock,
@@ -54,12 +56,33 @@ def test_a_command_line_that_makes_no_sense_is_one_line_and_status_2(arguments, 
 
 @pytest.mark.parametrize(
     ("arguments", "environ"),
-    [(["--max-size", "many"], {}), ([], {"RESUMABLE_MAX_SIZE": "many"}), (["--ack", "remote"], {})],
+    [
+        (["--max-size", "many"], {}),
+        ([], {"RESUMABLE_MAX_SIZE": "many"}),
+        ([], {"RESUMABLE_MAXSIZE": "1K"}),
+        (["--ack", "remote"], {}),
+    ],
 )
 def test_what_the_daemon_would_refuse_is_a_finding(arguments, environ, capsys):
     assert checkup.main(arguments, environ) == 1
     out, said = capsys.readouterr()
     assert out.startswith("bad   options ") and said == ""
+
+
+@pytest.mark.parametrize("flag", ["--url", "--origin"])
+def test_a_password_in_a_url_is_refused_and_not_repeated(flag, capsys):
+    assert checkup.main([flag, "https://ann:hunter2@h/files/"], {}) == 2
+    out, said = capsys.readouterr()
+    assert "hunter2" not in out + said and "--header" in said
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_no_secret_of_a_url_is_reported(as_json):
+    out = io.StringIO()
+    report = Report(out, as_json, 100)
+    url = "https://h/files/?key=hunter2"
+    report.tell(Finding("public URL", "bad", f"{url} doesn't answer", f"Ask {url}, or http://ann:hunter2@h/."))
+    assert "hunter2" not in out.getvalue() and "https://h/files/?key=..." in out.getvalue()
 
 
 def test_every_check_is_in_the_docs():

@@ -75,6 +75,11 @@ def test_a_server_is_asked_once_and_its_clock_compared():
     assert found.fields["tus-version"] == "1.0.0"
 
 
+@pytest.mark.parametrize("date", [None, "soon", "Mon, 01 Jan 2024 0:0:0 +9" + "9" * 30])
+def test_a_date_that_makes_no_sense_tells_nothing_of_the_clock(date):
+    assert outside._ahead(date, 0.0) is None
+
+
 def certificate(path: str) -> None:
     """Of this machine, signed by itself, good until 11 October."""
     key = ec.generate_private_key(ec.SECP256R1())

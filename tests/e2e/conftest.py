@@ -10,10 +10,6 @@ from .daemon import Daemon
 from .tus import Tus
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than ten seconds")
-
-
 @pytest.fixture(scope="module")
 def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
     """A running daemon with the flags that the module names in FLAGS; its log must stay free of complaints."""

@@ -146,13 +146,19 @@ METADATA = [
 CHECKSUMS = [
     *each(
         "checksum", 400, "upload-checksum", lambda v: patch(f"Upload-Checksum: {v}"),
-        "", "sha1", "sha1 ", "sha1 x", "sha1 AAAA", "SHA1 Kq5sNclPz7QV2+lfQIuc6R7oRu0=",
+        "", "sha1", "sha1 ", "sha1 x", "SHA1 Kq5sNclPz7QV2+lfQIuc6R7oRu0=",
         "sha-1 Kq5sNclPz7QV2+lfQIuc6R7oRu0=", "sha1  Kq5sNclPz7QV2+lfQIuc6R7oRu0=",
         "sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0", "sha1 Kq5sNclPz7QV2-lfQIuc6R7oRu0=",
-        "sha1,Kq5sNclPz7QV2+lfQIuc6R7oRu0=", "sha1 2aae6c35c94fcfb415dbe95f408b9ce91ee846ed",
-        "crc64 AAAAAAAAAAA=", "md5 Kq5sNclPz7QV2+lfQIuc6R7oRu0=", "__class__ AAAA", "../sha1 AAAA",
-        "sha1 " + "A" * 4000,
+        "sha1,Kq5sNclPz7QV2+lfQIuc6R7oRu0=", "crc64 AAAAAAAAAAA=", "__class__ AAAA", "../sha1 AAAA",
+        "sha1 " + "A" * 4001,
     ),
+    *each(
+        "a checksum of another length", 460, "upload-checksum", lambda v: patch(f"Upload-Checksum: {v}"),
+        "sha1 AAAA", "md5 Kq5sNclPz7QV2+lfQIuc6R7oRu0=", "sha1 " + "A" * 4000,
+        "sha1 2aae6c35c94fcfb415dbe95f408b9ce91ee846ed",  # hexadecimal digits are Base64, too
+    ),
+    Case("a trailer of another length", 460, "checksum",
+         chunks("1\r\nx\r\n0\r\nUpload-Checksum: sha1 AAAA\r\n\r\n", "Trailer: Upload-Checksum")),
     Case("a wrong checksum", 460, ("checksum", "bytes"), patch("Upload-Checksum: sha1 AAAAAAAAAAAAAAAAAAAAAAAAAAA=")),
     Case("two checksums", 400, "upload-checksum",
          patch("Upload-Checksum: crc32 AAAAAA==", "Upload-Checksum: crc32 AAAAAQ==")),

@@ -27,6 +27,7 @@ import botocore.session
 import pytest
 from botocore.config import Config
 
+from resumable.client.line import Line
 from resumable.remotes.s3.store import PROBE
 from tests.remotes.s3_proxy import OPERATIONS
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, started
@@ -431,6 +432,15 @@ def status(tus: Tus, path: str) -> dict[str, Any]:
     return found
 
 
+def shown(daemon: Daemon, path: str) -> dict[str, Any]:
+    """What operators are told of the upload: names, keys, and what the stores have said as well."""
+    line = Line(f"unix:{daemon.upload_dir}/.resumable/admin.sock")
+    reply = line.ask("GET", f"/v1/uploads/{path.rpartition('/')[2]}")
+    assert reply.status == 200 and SECRET not in json.dumps(reply.document), reply
+    found: dict[str, Any] = reply.document
+    return found
+
+
 def stored(tus: Tus, path: str, bound: float = 40.0) -> dict[str, Any]:
     """The status, once every required remote has the upload."""
 
@@ -445,8 +455,8 @@ def stored(tus: Tus, path: str, bound: float = 40.0) -> dict[str, Any]:
 
 
 def replica(found: dict[str, Any], remote: str | None = None) -> dict[str, Any]:
-    """The only replica in a status, or that of this remote."""
-    (one,) = [each for each in found["replicas"] if remote in (None, each["remote"])]
+    """The only replica in a status, or that of this remote in what operators are told."""
+    (one,) = [each for each in found["replicas"] if remote is None or remote == each["remote"]]
     assert isinstance(one, dict)
     return one
 

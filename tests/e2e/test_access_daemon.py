@@ -6,11 +6,12 @@ import base64
 import http.client
 import io
 import json
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -157,6 +158,34 @@ def test_a_password_that_is_taken_away_counts_no_longer(passwords: Path, tmp_pat
         eventually(lambda: tus.post(4, EVE).status == 503)
         path = UNKNOWN_PATH
         assert tus.ask("HEAD", path, EVE).status == 423
+
+
+def asked_from(address: str, port: int, fields: Mapping[str, str]) -> int:
+    """The status of a creation by a client with this address of the loopback network."""
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=20, source_address=(address, 0))
+    with closing(link):
+        link.request("POST", "/files/", headers={"Tus-Resumable": "1.0.0", "Upload-Length": "4", **fields})
+        return link.getresponse().status
+
+
+def test_strangers_who_guess_keep_nobody_out_and_are_told_to_stop(tmp_path: Path) -> None:
+    file = tmp_path / "htpasswd"
+    file.write_bytes(b"ann:" + bcrypt.hashpw(b"correct horse", bcrypt.gensalt(10)) + b"\n")
+    with Daemon("--auth-htpasswd", str(file)) as daemon, ExitStack() as guesses:
+        daemon.start()
+        for number in range(100):
+            link = socket.create_connection(("127.0.0.1", daemon.port), 20, ("127.0.0.9", 0))
+            guesses.enter_context(link)
+            link.sendall(head_bytes("POST", "/files/", {"Upload-Length": "4", **basic("ann", f"guess {number}")}))
+        assert asked_from("127.0.0.1", daemon.port, ANN) == 201
+        guesses.close()
+        daemon.stop()
+        daemon.flags = (*daemon.flags, "--max-requests-per-user", "1")
+        daemon.start()
+        asked = [asked_from("127.0.0.9", daemon.port, basic("ann", f"guess {n}")) for n in range(8)]
+        assert asked[0] == 401 and 429 in asked
+        assert asked_from("127.0.0.1", daemon.port, ANN) == 201
+        assert not daemon.complaints()
 
 
 # JWT

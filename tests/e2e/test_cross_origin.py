@@ -85,6 +85,27 @@ def test_a_download_is_saved_and_never_shown(tus: Tus) -> None:
     assert "sandbox" in answer["content-security-policy"]
 
 
+def test_an_operator_may_have_other_wishes() -> None:
+    """Downloads that are shown, an extension less, a proxy that takes a prefix off: in the daemon as it is run."""
+    flags = ("--download-inline", "--disable-extension", "termination,checksum", "--behind-proxy", "loopback")
+    with Daemon(*flags) as daemon:
+        daemon.start()
+        tus = daemon.attach(Tus(daemon.port))
+        listed_extensions = tus.options()["tus-extension"].split(",")
+        assert not {"termination", "checksum", "checksum-trailer"} & set(listed_extensions)
+        assert "tus-checksum-algorithm" not in tus.options()
+        told = tus.post(3, {"X-Forwarded-Prefix": "/up", "X-Forwarded-Port": "8443", "X-Forwarded-Proto": "https"})
+        assert told["location"].startswith("https://127.0.0.1:8443/up/files/")
+        for kind, way in (("image/png", "inline"), ("application/pdf", "inline"), ("image/svg+xml", "attachment")):
+            path = tus.create(3, {"Upload-Metadata": metadata(filename="x", filetype=kind)}, b"abc")
+            answer = tus.get(path)
+            assert answer["content-disposition"] == f'{way}; filename="x"'
+            assert answer["x-content-type-options"] == "nosniff" and "'none'" in answer["content-security-policy"]
+        refused = tus.delete(path)
+        assert (refused.status, refused["allow"]) == (405, "GET, HEAD, OPTIONS, PATCH")
+        assert tus.offset(path) == 3
+
+
 def test_a_large_download_to_a_slow_reader_is_whole_and_others_go_on(tus: Tus) -> None:
     data = pattern(20_000_000, seed=31)
     path = tus.create(len(data), None, data)

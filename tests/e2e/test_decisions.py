@@ -31,12 +31,79 @@ def test_options(tus: Tus) -> None:
 
 def test_no_version(tus: Tus) -> None:
     """missing or unsupported Tus-Resumable (any verb but OPTIONS and GET) | 412 with Tus-Version, nothing processed"""
-    path = tus.create(3, None, b"abc")
-    for method in ("POST", "HEAD", "PATCH", "DELETE"):
-        answer = tus.ask(method, None if method == "POST" else path, {"Tus-Resumable": None})
-        assert answer.status == 412 and "tus-version" in answer
-    assert tus.get(path).status == 200
+    path = tus.create(6, None, b"abc")
+    for version in (None, "0.2.2", "1.0", "1.0.0, 1.0.0"):
+        for method in ("POST", "HEAD", "PATCH", "DELETE"):
+            fields = {"Tus-Resumable": version, "Upload-Offset": "3", "Content-Type": OCTETS, "Content-Length": "0"}
+            answer = tus.ask(method, None if method == "POST" else path, fields)
+            assert answer.status == 412 and answer["tus-version"] == "1.0.0"
     assert tus.offset(path) == 3
+    tus.finish(path, b"abcdef")
+    with tus.wire() as wire:
+        got = wire.send(head_bytes("GET", path, {"Tus-Resumable": "0.2.2"})).answer()
+        assert (got.status, got.body) == (200, b"abcdef")
+
+
+def test_a_head_of_a_downloader(tus: Tus) -> None:
+    """HEAD without Tus-Resumable | of a finished upload: the header fields that GET would send (downloaders, `curl
+    -I`); of an unfinished one: 412"""
+    path = tus.create(6, {"Upload-Metadata": metadata(filename="a.png", filetype="image/png")}, b"abc")
+    assert tus.ask("HEAD", path, {"Tus-Resumable": None}).status == 412
+    tus.finish(path, b"abcdef")
+    plain, got = tus.ask("HEAD", path, {"Tus-Resumable": None}), tus.get(path)
+    changing = {"date", "x-request-id", "connection"}
+    assert plain.status == got.status == 200 and plain["content-length"] == "6"
+    assert [each for each in plain.fields if each[0] not in changing] == [
+        each for each in got.fields if each[0] not in changing
+    ]
+    assert tus.head(path).offset == 6
+
+
+def test_request_targets(tus: Tus) -> None:
+    """request target that is not origin-form, absolute-form or `OPTIONS *`; absolute-form with no or two Host fields |
+    400"""
+    path = tus.create(3, None, b"abc")
+    targets = [
+        f"*{path[1:]}",
+        f"X{path[1:]}",
+        path[1:],
+        "*",
+        "t:80",
+        f"ftp://t{path}",
+        f"{path}#x",
+        f"http://u@t{path}",
+    ]
+    cases = [(target, f"GET {target} HTTP/1.1\r\nHost: t\r\n\r\n") for target in targets]
+    cases += [(host, f"GET http://t{path} HTTP/1.1\r\n{host}\r\n") for host in ("", "Host: t\r\nHost: t\r\n")]
+    for case, said in cases:
+        with tus.wire() as wire:
+            answer = wire.send(said).answer()
+            assert answer.status == answer.problem["status"] == 400, case
+            assert len(answer.body) >= 256 and answer["tus-resumable"] == "1.0.0"
+            assert wire.ended()
+    for said in (f"GET http://t{path} HTTP/1.1\r\nHost: u\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n"):
+        with tus.wire() as wire:
+            assert wire.send(said).answer().status == 200
+
+
+def test_pages_can_read_answers_from_below_the_routes(tus: Tus) -> None:
+    """any answer from below the routes (framing 400, 431, 503 when full, 404 beside the base path) | the same CORS
+    fields as an answer of a route"""
+    page = {"Origin": "https://page.example"}
+    route = tus.post(None, page)
+    cases: list[tuple[int, str, dict[str, str | None]]] = [
+        (400, "/files/", {"Host": None}),
+        (431, "/files/", {"Upload-Metadata": "a " + "A" * 17_000}),
+        (501, "/files/", {"Transfer-Encoding": "gzip"}),
+        (404, "/elsewhere", {}),
+        (405, "/healthz", {}),
+    ]
+    for status, target, fields in cases:
+        with tus.wire() as wire:
+            answer = wire.send(head_bytes("DELETE", target, {**page, **fields})).answer()
+            assert (answer.status, answer.problem["status"]) == (status, status) and len(answer.body) >= 256
+            for name in ("access-control-allow-origin", "access-control-expose-headers", "vary"):
+                assert answer[name] == route[name], (status, name)
 
 
 def test_malformed_offset_or_length(tus: Tus) -> None:
@@ -143,16 +210,23 @@ def test_metadata(tus: Tus) -> None:
 
 
 def test_checksums(tus: Tus) -> None:
-    """unknown checksum algorithm | 400 before the body; mismatch 460, nothing kept"""
+    """unknown checksum algorithm, or a value that isn't base64 | 400 before the body; a mismatch is 460, nothing kept:
+    also where the value has another length than the algorithm's, as it then can't match"""
     path = tus.create(100_000)
-    fields = {"Upload-Checksum": "xxh3 AAAA", "Expect": "100-continue"}
-    with tus.wire() as wire:
-        answer = check("PATCH", wire.send(patch_head(path, 0, 100_000, fields)).answer())
-        assert (answer.status, answer.interim) == (400, ())
+    for value, status in (("xxh3 AAAA", 400), ("sha1 AAA", 400), ("sha1 ****", 400), ("sha1 AAAA", 460)):
+        fields = {"Upload-Checksum": value, "Expect": "100-continue"}
+        with tus.wire() as wire:
+            answer = check("PATCH", wire.send(patch_head(path, 0, 100_000, fields)).answer())
+            assert (answer.status, answer.interim) == (status, ())
+        announced = {"Trailer": "Upload-Checksum"}
+        assert tus.patch(path, 0, [b"x"], announced, {"Upload-Checksum": value}).status == status
+        assert tus.post(1, {"Upload-Checksum": value}, b"x").status == status
+        assert tus.offset(path) == 0
     for size in (10, 100_000):
         body = b"x" * size
-        assert tus.patch(path, 0, body, {"Upload-Checksum": checksum("sha256", body + b"y")}).status == 460
-        assert tus.offset(path) == 0
+        for digest in (checksum("sha256", body + b"y"), checksum("sha512", body).replace("sha512", "sha256")):
+            assert tus.patch(path, 0, body, {"Upload-Checksum": digest}).status == 460
+            assert tus.offset(path) == 0
     posted = tus.post(10, {"Upload-Checksum": checksum("md5", b"y")}, b"x" * 10)
     assert posted.status == 460
     if "location" in posted:
@@ -188,7 +262,7 @@ def test_concat_in_the_201(tus: Tus) -> None:
 def test_unknown_methods(tus: Tus) -> None:
     """method not known here | 405 with Allow"""
     path = tus.create(1)
-    for method in ("PUT", "BREW", "PROPFIND", "POST", "TRACE"):
+    for method in ("PUT", "BREW", "PROPFIND", "POST", "TRACE", "CONNECT", "patch"):
         answer = tus.ask(method, path)
         assert answer.status == 405, method
         assert {"HEAD", "PATCH", "DELETE"} <= set(answer["allow"].split(", "))

@@ -27,6 +27,7 @@ from .stores import (
     ready,
     real_store,
     replica,
+    shown,
     status,
     stored,
     unique_prefix,
@@ -165,7 +166,7 @@ def test_started_with_a_remote_that_is_down_it_tells_once_takes_uploads_and_reco
         tus = daemon.start().attach(Tus(daemon.port))
         eventually(lambda: "remote cloud does not work" in daemon.log)
         path = tus.create(len(DATA), None, DATA)
-        said = eventually(lambda: replica(status(tus, path))["error"])
+        said = eventually(lambda: replica(shown(daemon, path))["error"])
         assert "ConnectionRefusedError" in said
         proxy.up()
         stored(tus, path)
@@ -183,9 +184,9 @@ def test_started_with_wrong_credentials_it_stores_when_they_are_right(store: Sto
     with Daemon("--remote", store.remote(store.url, prefix), *QUICK, env=wrong) as daemon:
         tus = daemon.start().attach(Tus(daemon.port))
         path = tus.create(len(DATA), None, DATA)
-        said = eventually(lambda: replica(status(tus, path))["error"])
+        said = eventually(lambda: replica(shown(daemon, path))["error"])
         assert "secret key" in said or "credentials" in said
-        assert replica(status(tus, path))["state"] == "open"
+        assert replica(status(tus, path))["state"] == "open" and replica(status(tus, path))["trouble"] == "retrying"
         assert daemon.stop() == 0
         daemon.env = dict(CREDENTIALS)
         daemon.start()

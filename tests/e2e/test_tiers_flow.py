@@ -101,7 +101,7 @@ def test_after_an_outage_uploads_drain_in_order_within_the_limit(
     proxy.down()
     contents = [pattern(50_000 + number, seed=number) for number in range(25)]
     paths = [tus.create(len(data), None, data) for data in contents[:5]]
-    eventually(lambda: all(replica(status(tus, path))["error"] for path in paths))
+    eventually(lambda: all(replica(status(tus, path))["trouble"] for path in paths))
     eventually(lambda: "remote down" in daemon.log)
     paths += [tus.create(len(data), None, data) for data in contents[5:]]
     large = pattern(11 * MIB, seed=99)
@@ -136,14 +136,14 @@ def test_an_outage_in_the_middle_of_an_upload(start: Start, store: Store, proxy:
     proxy.down()
     answer = tus.patch(path, 6 * MIB, data[6 * MIB :])
     assert (answer.status, answer.offset) == (204, len(data))
-    eventually(lambda: replica(status(tus, path))["error"])
+    eventually(lambda: replica(status(tus, path))["trouble"])
     found = status(tus, path)
     assert (found["state"], replica(found)["confirmed"], replica(found)["lag"]) == ("finished", 5 * MIB, 16 * MIB)
     proxy.up()
     stored(tus, path)
     whole(store, prefix, path, data)
     assert proxy.counts(path)["UploadPart"] == 5
-    assert replica(status(tus, path))["error"] is None
+    assert replica(status(tus, path))["trouble"] is None
 
 
 def test_with_max_lag_a_client_waits_for_a_store_that_stalls_and_goes_on_with_it(

@@ -13,7 +13,21 @@ from pathlib import Path
 import pytest
 
 from .daemon import Daemon, eventually
-from .stores import CREDENTIALS, MIB, QUICK, Proxy, Store, proxied, ready, real_store, replica, status, stored, whole
+from .stores import (
+    CREDENTIALS,
+    MIB,
+    QUICK,
+    Proxy,
+    Store,
+    proxied,
+    ready,
+    real_store,
+    replica,
+    shown,
+    status,
+    stored,
+    whole,
+)
 from .tus import Tus, metadata, pattern
 
 DATA, LARGE = pattern(100_003, seed=1), pattern(11 * MIB, seed=2)
@@ -95,7 +109,7 @@ def test_with_drop_nothing_goes_while_a_remote_lacks_it(start: Start, proxy: Pro
     site = start("--remote", "{s3}", "--local", "drop")
     proxy.down()
     path = site.tus.create(len(DATA), None, DATA)
-    eventually(lambda: replica(status(site.tus, path))["error"])
+    eventually(lambda: replica(status(site.tus, path))["trouble"] == "retrying")
     site.daemon.restart()
     assert site.tus.content(path) == DATA
     proxy.up()
@@ -192,7 +206,7 @@ def test_two_remotes_have_the_same(start: Start, store: Store, tmp_path: Path) -
         (copy,) = tmp_path.glob(f"*/{key(path)}")
         assert copy.read_bytes() == data
         assert {each["state"] for each in found["replicas"]} == {"stored"}
-        assert replica(found, "cloud")["location"].endswith(key(path))
+        assert replica(shown(site.daemon, path), "cloud")["location"].endswith(key(path))
 
 
 def test_a_best_effort_remote_that_is_broken_keeps_nothing_from_being_stored(
@@ -205,7 +219,7 @@ def test_a_best_effort_remote_that_is_broken_keeps_nothing_from_being_stored(
     path = site.tus.create(len(DATA), None, DATA)
     stored(site.tus, path)
     whole(store, site.prefix, path, DATA)
-    broken = eventually(lambda: one if (one := replica(status(site.tus, path), "nas"))["error"] else None)
+    broken = eventually(lambda: one if (one := replica(shown(site.daemon, path), "nas"))["error"] else None)
     assert (broken["state"], broken["required"], broken["confirmed"]) == ("open", False, 0)
     assert site.here(path)
     mount.mkdir()
@@ -218,7 +232,7 @@ def test_an_upload_waits_for_the_required_one(start: Start, tmp_path: Path, prox
     site = start("--remote", "{s3}", "--remote", f"file://{tmp_path}?required=no&name=nas", name="cloud")
     proxy.down()
     path = site.tus.create(len(DATA), None, DATA)
-    eventually(lambda: replica(status(site.tus, path), "nas")["state"] == "stored")
+    eventually(lambda: replica(shown(site.daemon, path), "nas")["state"] == "stored")
     assert status(site.tus, path)["state"] == "finished"
     proxy.up()
     stored(site.tus, path)
@@ -230,7 +244,7 @@ def test_rules_choose_the_remotes(start: Start, store: Store, tmp_path: Path) ->
     site = start("--remote", "{s3}", "--remote", images, "--local", "drop", when="filetype:video/*", name="videos")
     for kind, remotes in (("image/png", ["images"]), ("video/mp4", ["videos"]), ("text/plain", [])):
         path = site.tus.create(3, {"Upload-Metadata": metadata(filetype=kind)}, b"abc")
-        assert [each["remote"] for each in status(site.tus, path)["replicas"]] == remotes
+        assert [each["remote"] for each in shown(site.daemon, path)["replicas"]] == remotes
         if remotes:
             stored(site.tus, path)
             gone(site, path)
@@ -251,8 +265,8 @@ def test_keys_come_from_metadata_and_stay_in_their_place(
 ) -> None:
     site = start("--remote", "{s3}", key="{metadata[user]}/{id}-{metadata[filename]}")
     path = site.tus.create(3, {"Upload-Metadata": metadata(user="eve", filename=filename)}, b"abc")
-    found = stored(site.tus, path)
-    assert replica(found)["key"] == f"{site.prefix}/{expected}".replace("{id}", key(path))
+    stored(site.tus, path)
+    assert replica(shown(site.daemon, path))["key"] == f"{site.prefix}/{expected}".replace("{id}", key(path))
     assert list(store.objects(site.prefix)) == [expected.replace("{id}", key(path))]
 
 
@@ -261,7 +275,8 @@ def test_a_foreign_object_parks_the_replica_and_the_upload_is_fine(data: bytes, 
     site = start("--remote", "{s3}", "--local", "drop", "--overwrite", "refuse", key="{metadata[filename]}")
     store.put(site.prefix, "taken", b"somebody else's")
     path = site.tus.create(len(data), {"Upload-Metadata": metadata(filename="taken")}, data)
-    parked = eventually(lambda: one if (one := replica(status(site.tus, path)))["state"] == "parked" else None)
+    parked = eventually(lambda: one if (one := replica(shown(site.daemon, path)))["state"] == "parked" else None)
+    assert replica(status(site.tus, path))["trouble"] == "failed"
     assert "another object" in parked["error"] and "taken" in parked["error"]
     assert status(site.tus, path)["state"] == "finished"
     site.daemon.restart()

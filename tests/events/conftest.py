@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
 
 from tests.events.servers import Rig
 
@@ -21,3 +22,12 @@ def rig():
     yield make
     for each in rigs:
         pytest_twisted.blockon(Deferred.fromCoroutine(each.close()))
+
+
+@pytest.fixture
+def logged():
+    """What was logged meanwhile."""
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)

@@ -33,10 +33,12 @@ class MemoryOutbox:
                 self.letters[self._seq] = Letter(self._seq, name, fact)
         return list(range(first, self._seq + 1))
 
-    def due(self, deliverer, now, limit):
+    def due(self, deliverer, now, limit, again=None):
         self.asked += 1
-        oldest = [x for x in self._oldest(deliverer) if x.retry_at is None or x.retry_at <= now]
-        return self._answer(lambda: oldest[:limit])
+        oldest = self._oldest(deliverer)
+        fresh = [x for x in oldest if x.retry_at is None][:limit]
+        ripe = sorted((x for x in oldest if x.retry_at is not None and x.retry_at <= now), key=lambda x: x.attempts)
+        return self._answer(lambda: fresh + ripe[: limit if again is None else again])
 
     def next_due(self, deliverer, now):
         times = [x.retry_at for x in self._oldest(deliverer) if x.retry_at is not None and x.retry_at > now]
@@ -50,13 +52,6 @@ class MemoryOutbox:
 
     def bury(self, seq, error, at):
         return self._change(seq, lambda x: evolve(x, attempts=x.attempts + 1, error=error, retry_at=None, dead_at=at))
-
-    def hasten(self, deliverer):
-        def hasten() -> None:
-            for letter in self._of(deliverer, dead=False):
-                self.letters[letter.seq] = evolve(letter, retry_at=None)
-
-        return self._answer(hasten)
 
     def dead(self, deliverer, after, limit):
         return self._answer(lambda: [x for x in self._of(deliverer, dead=True) if x.seq > after][:limit])
@@ -150,7 +145,7 @@ class OutboxContract:
         assert self.due(outbox, now=49.0) == [other]
         assert self.outcome(outbox.next_due("a", 49.0)) == 50.0
         assert self.outcome(outbox.next_due("a", 50.0)) is None
-        again = self.due(outbox, now=50.0)[0]
+        again = self.due(outbox, now=50.0)[-1]
         assert (again.seq, again.attempts, again.error) == (first.seq, 1, "it answered 500")
 
     def test_a_dead_letter_is_listed_and_what_is_behind_it_goes(self):
@@ -177,14 +172,18 @@ class OutboxContract:
         assert self.outcome(outbox.replay("a", None)) == 1
         assert len(self.due(outbox)) == 2
 
-    def test_hastened_letters_are_due_now_but_dead_ones_stay_dead(self):
+    def test_what_never_failed_is_told_first_and_then_what_failed_least_often(self):
         outbox = self.make_outbox(["a"])
-        self.post(outbox, fact("u"), fact("v"))
-        first, second = self.due(outbox)
-        self.outcome(outbox.failed(first.seq, "no", 50.0))
-        self.outcome(outbox.bury(second.seq, "no", 1.0))
-        self.outcome(outbox.hasten("a"))
-        assert [x.seq for x in self.due(outbox)] == [first.seq]
+        self.post(outbox, fact("u"), fact("v"), fact("w"), fact("x"), fact("y"))
+        u, v, w, x, y = self.due(outbox)
+        for letter, times in ((u, 3), (v, 1), (x, 2)):
+            for _ in range(times):
+                self.outcome(outbox.failed(letter.seq, "no", 50.0))
+        told = [letter.seq for letter in self.due(outbox, now=50.0)]
+        assert told == [w.seq, y.seq, v.seq, x.seq, u.seq]
+        for limit, again, seqs in ((1, 2, [w, v, x]), (0, 1, [v]), (5, 0, [w, y])):
+            due = self.outcome(outbox.due("a", 50.0, limit, again))
+            assert [letter.seq for letter in due] == [letter.seq for letter in seqs]
 
     def test_unknown_numbers_are_passed_over(self):
         outbox = self.make_outbox(["a"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, DeferredList
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
 from resumable.events.command_hook import Command, CommandHook
@@ -21,6 +23,7 @@ from resumable.hooks import Answer, Changes
 from resumable.threads import Pool
 from tests.events.servers import event, question
 
+pytestmark = pytest.mark.process
 ENVIRONMENT = {"PATH": os.environ["PATH"], "AWS_SECRET_ACCESS_KEY": "secret", "LD_PRELOAD": "", "LANG": "C.UTF-8"}
 
 
@@ -133,8 +136,9 @@ async def test_what_is_no_clear_yes_is_none(hook, script):
 @pytest_twisted.ensureDeferred
 async def test_a_command_that_cannot_be_started_has_failed(pool, arguments):
     told = CommandHook(Command(arguments), pool, source="x", environment=ENVIRONMENT, monotonic=time.monotonic)
-    with pytest.raises(HookFailed, match="can't be run"):
+    with pytest.raises(HookFailed, match="can't be run") as caught:
         await told.ask(question())
+    assert caught.value.unreached
 
 
 def test_a_hook_without_a_program_is_refused(pool):
@@ -197,18 +201,23 @@ async def test_no_more_run_at_once_than_allowed(hook, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_command_that_nobody_waits_for_any_more_is_killed(hook, pool, tmp_path):
+async def test_a_command_that_nobody_waits_for_any_more_is_killed(hook, pool, tmp_path, logged):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     told = hook(f"echo $$ > {fifo}; exec sleep 1000")
     asking = told.ask(question())
     pid = await pool.run(lambda: int(fifo.read_text()))
-    asking.cancel()
-    with pytest.raises((HookFailed, CancelledError)):
-        await asking
-    await pool.run(lambda: None)
-    await pool.stop()
+    with capturedLogs() as logged:
+        asking.cancel()
+        with pytest.raises(CancelledError):
+            await asking
+        await pool.run(lambda: None)
+        await pool.stop()
+        await deferLater(reactor, 0)
+        del asking
+        gc.collect()  # an error that nobody has handled is told when its Deferred goes
     assert await is_dead(pid)
+    assert [each for each in logged if "log_failure" in each] == []
 
 
 @pytest_twisted.ensureDeferred

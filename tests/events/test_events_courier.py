@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import inf
 from random import Random
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, formatEvent
 from zope.interface import implementer
 
 from resumable.events import delivery as delivery_module
 from resumable.events.delivery import Courier
+from resumable.events.hand import FETCH
 from resumable.events.interfaces import EventKind, HookFailed, IHook
 from resumable.events.pacing import THRESHOLD, Delivery, Pace
 from resumable.interfaces import CatalogUnavailable, FactKind
@@ -70,6 +73,7 @@ class Bench:
         return Courier(
             "hook", self.hook, self.outbox, clock=self.clock, wall=self.clock.seconds, rng=Random(1),
             delivery=self.delivery, kinds=self.kinds, count=lambda *each: self.counted.append(each[:3]),
+            target="https://example.org",
         )  # fmt: skip
 
     def restart(self):
@@ -299,9 +303,9 @@ def test_no_more_are_under_way_than_allowed(bench, hook):
 
 
 def test_more_letters_than_are_fetched_at_once_all_arrive(bench, hook):
-    bench.post(*(fact(f"u{n}") for n in range(3 * delivery_module.FETCH)))
+    bench.post(*(fact(f"u{n}") for n in range(3 * FETCH)))
     bench.run(1)
-    assert len(hook.arrived) == 3 * delivery_module.FETCH == len({event.id for event in hook.came})
+    assert len(hook.arrived) == 3 * FETCH == len({event.id for event in hook.came})
 
 
 def test_letters_are_paced_so_that_uploads_get_their_turn(hook):
@@ -320,22 +324,149 @@ def test_a_pace_allows_a_burst_after_a_rest():
     assert 0 < pace.take(100.0) <= 0.1
 
 
-def test_while_nothing_arrives_one_letter_at_a_time_is_tried_with_pauses(bench, hook):
-    hook.answer = failing()
+def unreached(event):
+    raise HookFailed("no answer: ConnectionRefusedError", unreached=True)
+
+
+def answered(event):
+    raise HookFailed("it answered 500")
+
+
+def test_while_the_hook_cannot_be_reached_one_letter_at_a_time_is_tried_with_pauses(bench, hook):
+    hook.answer = unreached
     bench.post(*(fact(f"u{n}") for n in range(1000)))
     tried = len(hook.came)
     assert tried <= THRESHOLD + FAST.concurrency
     bench.run(3600, 3600)
-    assert len(hook.came) - tried < 400
+    assert 300 < len(hook.came) - tried < 1000
 
 
-def test_when_the_hook_is_back_everything_goes_at_once(bench, hook):
-    hook.answer = failing()
+def test_while_the_hook_cannot_be_reached_the_letter_that_was_tried_least_often_goes_next(bench, hook):
+    hook.answer = unreached
+    bench.post(*(fact(f"u{n}") for n in range(20)))
+    bench.run(3600, 3600)
+    came = Counter(event.upload.id for event in hook.came)
+    assert len(came) == 20 and max(came.values()) <= min(came.values()) + 2
+    hook.came.clear()
+    bench.post(fact("new"))
+    bench.run(11, 110)
+    assert hook.came[0].upload.id == "new"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_when_the_hook_is_back_everything_goes_within_seconds(bench, hook, again):
+    hook.answer = unreached
     bench.post(*(fact(f"u{n}") for n in range(50)))
     bench.run(1000, 1000)
-    hook.answer = lambda event: None
-    bench.run(61, 61)
+    hook.answer = answered if again else lambda event: None
+    if again:  # it answers, if not as it should: that is no outage any more
+        came = len(hook.came)
+        bench.run(21, 210)
+        assert len({event.upload.id for event in hook.came[came:]}) == 50
+        return
+    bench.run(21, 210)
     assert len(hook.arrived) == 50 and bench.outbox.letters == {}
+
+
+@pytest.mark.parametrize("answer", [answered, unreached], ids=["answered", "unreached"])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_uploads_whose_events_fail_for_days_hold_back_nobody_elses(bench, hook, answer, restarts):
+    hook.answer = lambda event: answer(event) if event.upload.id.startswith("bad") else None
+    bench.post(*(fact(f"bad{n}") for n in range(20)))
+    bench.run(2 * 86400, 10_000)
+    if restarts:
+        bench.restart()
+    posted = bench.clock.seconds()
+    bench.post(fact("good"), fact("good", FactKind.FINISHED))
+    bench.run(11, 110)
+    assert hook.of("good") == ["created", "finished"]
+    assert restarts or answer is unreached or bench.clock.seconds() - posted < 12
+    others = [event for event in hook.came if event.upload.id.startswith("bad")]
+    assert len(others) < 20 * (2 * 86400 / 100)
+
+
+def slowly(bench, hook, seconds, error):
+    """The events of ``bad`` uploads fail after so long."""
+
+    def answer(event):
+        if not event.upload.id.startswith("bad"):
+            return None
+        later = Deferred()
+        bench.clock.callLater(seconds, later.errback, error)
+        return later
+
+    hook.answer = answer
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 8])
+def test_letters_that_fail_slowly_keep_new_ones_waiting_no_longer_than_two_of_them_take(concurrency):
+    hook = Recorder()
+    bench = Bench(hook, Delivery(per_second=inf, concurrency=concurrency))
+    slowly(bench, hook, 5.0, HookFailed("no answer in time"))
+    bench.courier.start()
+    bench.post(*(fact(f"bad{n}") for n in range(300)))
+    bench.run(3600, 7200)
+    for number in range(20):
+        bench.post(fact(f"good{number}"))
+        bench.run(10.1, 101)
+        assert hook.of(f"good{number}") == ["created"]
+
+
+def test_a_letter_that_failed_once_goes_before_those_that_fail_again_and_again():
+    hook = Recorder()
+    bench = Bench(hook, Delivery(per_second=inf, concurrency=2))
+    slowly(bench, hook, 5.0, HookFailed("it answered 500"))
+    bench.courier.start()
+    bench.post(*(fact(f"bad{n}") for n in range(300)))
+    bench.run(3600, 7200)
+    fails = failing(times=1)
+    slow = hook.answer
+    hook.answer = lambda event: fails(event) if event.upload.id == "once" else slow(event)
+    bench.post(fact("once"))
+    bench.run(1000, 10_000)
+    assert hook.of("once") == ["created"]
+
+
+def test_new_letters_that_fail_slowly_do_not_keep_those_waiting_that_have_failed():
+    hook = Recorder()
+    bench = Bench(hook, Delivery(per_second=inf, concurrency=2))
+    slowly(bench, hook, 5.0, HookFailed("it answered 500"))
+    fails, slow = failing(times=1), hook.answer
+    hook.answer = lambda event: fails(event) if event.upload.id == "once" else slow(event)
+    bench.courier.start()
+    bench.post(fact("once"))
+    for number in range(100):  # twice as many as there are places for
+        bench.post(fact(f"bad{2 * number}"), fact(f"bad{2 * number + 1}"))
+        bench.run(2.5)
+    assert hook.of("once") == ["created"]
+
+
+def test_a_letter_is_logged_when_it_first_fails_and_when_it_is_given_up(logged):
+    hook = Recorder(answered)
+    bench = Bench(hook, Delivery(per_second=inf, give_up_after=1000, longest_pause=60))
+    bench.courier.start()
+    bench.post(fact("u"))
+    bench.run(1200, 1200)
+    lines = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.error]
+    assert lines == [
+        "hook hook (https://example.org) failed at created of u: it answered 500",
+        "hook hook (https://example.org): event given up: it answered 500",
+    ]
+    assert len(bench.counted) > 8 and set(bench.counted) == {("hook", "created", "failed")}
+
+
+def test_an_outage_is_logged_once_and_so_is_its_end(logged):
+    hook = Recorder(unreached)
+    bench = Bench(hook)
+    bench.courier.start()
+    bench.post(*(fact(f"u{n}") for n in range(100)))
+    bench.run(600, 600)
+    hook.answer = lambda event: None
+    bench.run(30, 30)
+    lines = [formatEvent(event) for event in logged]
+    assert lines.count("hook hook (https://example.org) can't be reached") == 1
+    assert lines.count("hook hook (https://example.org) is back") == 1
+    assert len(lines) <= THRESHOLD + 2
 
 
 def test_one_letter_that_never_arrives_does_not_slow_the_others_down(bench, hook):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import partial
 from random import Random
 
 import pytest
@@ -12,13 +13,17 @@ import pytest_twisted
 from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
+from resumable.events.command_hook import find_program
 from resumable.events.desk import Desk, Means
-from resumable.events.entry_hook import BadHook
+from resumable.events.guards import Patience
 from resumable.events.interfaces import Allow, EventKind, IGuard, IHook
+from resumable.events.pacing import Delivery
+from resumable.events.progress import MOST
 from resumable.events.settings import BadHookTarget, HookSettings, HookTarget, parse_kinds, parse_target, parse_targets
-from resumable.hooks import Changes, QuestionKind
+from resumable.hooks import Arrived, Changes, QuestionKind
 from resumable.interfaces import FactKind
 from resumable.protocol.errors import Refused
 from resumable.threads import Pool
@@ -101,12 +106,13 @@ def test_settings_hide_what_may_be_secret():
 def means(**more):
     return Means(**{
         "reactor": reactor, "clock": reactor, "wall": time.time, "monotonic": time.monotonic, "rng": Random(1),
-        "new_id": lambda: "ask_1", "commands": Pool(reactor, 2, "commands"), "environment": os.environ,
+        "new_id": lambda: "ask_1", "pool": lambda size: Pool(reactor, size, "commands"), "environment": os.environ,
         "source": "/files/", "path_of": lambda upload_id: f"/data/{upload_id}", "stop_upload": lambda *each: None,
         **more,
     })  # fmt: skip
 
 
+@pytest.mark.process
 @pytest_twisted.ensureDeferred
 async def test_every_kind_of_hook_is_told_and_asked(rig, tmp_path):
     Python.made = 0
@@ -152,11 +158,11 @@ async def test_progress_is_told_only_if_it_is_wanted_and_may_stop_an_upload(rig)
     server, stopped = HookServer({"stop": True}), Deferred()
     target = HookTarget("web", "http", rig(server).url)
     quiet = Desk(HookSettings(told=[target]), means(), MemoryOutbox())
-    assert not quiet.progress.due(UPLOAD.id)
+    quiet.progress.arrived(UPLOAD.id, lambda: pytest.fail("nobody wants to know"))
     settings = HookSettings(told=[target], events=frozenset(EventKind))
     desk = Desk(settings, means(stop_upload=lambda *each: stopped.callback(each)), MemoryOutbox(["web"]))
     desk.start()
-    desk.progress.note(UPLOAD)
+    desk.progress.arrived(UPLOAD.id, lambda: Arrived(UPLOAD, 5))
     upload_id, error = await stopped
     assert upload_id == UPLOAD.id and isinstance(error, Refused)
     await desk.stop()
@@ -172,13 +178,105 @@ def test_without_hooks_nobody_is_asked():
     ("settings", "error"),
     [
         (HookSettings(asked=[HookTarget("a", "python", f"{__name__}:OnlyTold")]), BadHookTarget),
-        (HookSettings(told=[HookTarget("a", "python", "no.such:thing")]), BadHook),
+        (HookSettings(told=[HookTarget("a", "python", "no.such:thing")]), BadHookTarget),
         (HookSettings(told=[HookTarget("a", "http", "https://h/")], forward=["Host"]), ValueError),
     ],
 )
 def test_what_cannot_work_is_told_at_the_start(settings, error):
     with pytest.raises(error):
         Desk(settings, means(), MemoryOutbox())
+
+
+def script(tmp_path, text, mode=0o755):
+    file = tmp_path / "script"
+    file.write_text(text)
+    file.chmod(mode)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (lambda place: "/no/such/program", "there is no program /no/such/program"),
+        (lambda place: "no-such-program", "there is no program no-such-program on the PATH"),
+        (lambda place: str(place), "there is no program"),
+        (lambda place: script(place, "#!/bin/sh", 0o644), "chmod"),
+        (lambda place: script(place, "#!/no/such/shell -e"), "#!/no/such/shell"),
+    ],
+    ids=["nothing", "not on the PATH", "a directory", "not executable", "no interpreter"],
+)
+@pytest.mark.parametrize("role", ["told", "asked"])
+def test_a_program_that_cannot_run_is_told_at_the_start(program, said, role, tmp_path):
+    target = HookTarget("scan", "command", arguments=(program(tmp_path), "a secret"))
+    with pytest.raises(BadHookTarget) as caught:
+        Desk(HookSettings(**{role: [target]}), means(), MemoryOutbox())
+    assert str(caught.value).startswith("hook scan: ") and said in str(caught.value)
+    assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_a_relative_program_is_the_one_that_was_there_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script(tmp_path, "#!/bin/sh\n")
+    assert find_program("./script", "") == str(tmp_path / "script")
+    assert find_program("sh", os.environ["PATH"]).startswith("/")
+
+
+@pytest.mark.parametrize(
+    "text", ["raise RuntimeError('one\\ntwo')", "import sys; sys.exit(3)", "import no_such_module", "x = (", "Hook = 1"]
+)
+def test_python_that_cannot_be_loaded_is_told_in_one_line(text, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"bad_hook_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text + "\n")
+    with pytest.raises(BadHookTarget) as caught:
+        Desk(HookSettings(asked=[HookTarget("mine", "python", f"{name}:Hook")]), means(), MemoryOutbox())
+    assert str(caught.value).startswith("hook mine: ") and name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://h:8443/secret?token=secret", "https://h:8443"),
+        ("tusd+http://h/secret", "tusd+http://h"),
+        ("exec:/bin/scan --password secret", "exec:/bin/scan"),
+        ("python:mine:Hook", "python:mine:Hook"),
+    ],
+)
+def test_a_hook_is_shown_without_what_may_be_secret(text, shown):
+    assert parse_target(text, "hook").shown == shown
+
+
+@pytest.mark.process
+@pytest_twisted.ensureDeferred
+async def test_events_and_progress_that_hang_keep_no_question_waiting(rig, tmp_path):
+    """Neither behind one URL, nor as commands, whose number is bounded."""
+    server = HookServer({"allow": True})
+    plain = server.render
+
+    def render(request):
+        answer = plain(request)
+        return answer if b"before-" in server.bodies[-1] else NOT_DONE_YET
+
+    server.render = render
+    waits = script(tmp_path, "#!/bin/sh\ncase $HOOK_EVENT in before-*) ;; *) sleep 60;; esac\n")
+    targets = parse_targets([f"web={rig(server).url}", f"cmd=exec:{waits}"], "hook")
+    settings = HookSettings(
+        told=targets, asked=targets, events=frozenset(EventKind), commands=1,
+        delivery=Delivery(concurrency=64), patience=Patience(within=5.0), timeout=60.0, command_timeout=60.0,
+    )  # fmt: skip
+    outbox = MemoryOutbox(settings.deliverers)
+    desk = Desk(settings, means(), outbox)
+    outbox.post(*(fact(f"u{n}") for n in range(100)))
+    desk.start()
+    for number in range(100):
+        upload = evolve(UPLOAD, id=f"an-upload-id-{number}")
+        desk.progress.arrived(upload.id, partial(Arrived, upload, 5))
+    while len(server.bodies) < 64 + MOST // 2:
+        await _moment()
+    granted = await desk.hooks.before(QuestionKind.CREATE, UPLOAD)
+    assert granted.changes == Changes()
+    await desk.stop(0.0)
 
 
 def test_two_that_are_alike_but_for_their_names_are_one_hook():

@@ -8,9 +8,11 @@ from random import Random
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from standardwebhooks import Webhook
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.error import DNSLookupError
 from twisted.internet.ssl import Certificate, PrivateCertificate
 from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
@@ -18,15 +20,17 @@ from zope.interface.verify import verifyObject
 from resumable.events.delivery import Courier, Delivery
 from resumable.events.guards import Guard, Guards
 from resumable.events.interfaces import Allow, EventKind, HookFailed, IGuard, IHook, IWatcher, Refuse
-from resumable.events.post import Poster, Posting, check_forward, check_url, retry_after
+from resumable.events.post import Poster, Posting, check_forward, check_url, is_unreached, retry_after
 from resumable.events.tls import Tls, from_files
 from resumable.events.verdicts import BadVerdict
 from resumable.hooks import Answer, Changes, QuestionKind
 from resumable.interfaces import FactKind
 from resumable.protocol.errors import Refused, Unavailable
+from resumable.remotes.errors import Transient, Unusable
+from resumable.remotes.http.failures import meaning, timed_out
 from tests.events.authority import Authority
 from tests.events.outbox import MemoryOutbox, fact
-from tests.events.servers import SECRET, UPLOAD, HookServer, RawServer, event, question
+from tests.events.servers import REQUEST, SECRET, UPLOAD, HookServer, RawServer, event, question
 
 # of Twisted with a pyOpenSSL that is newer
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
@@ -70,7 +74,7 @@ async def test_a_connection_is_used_again(rig):
 async def test_headers_of_the_client_go_along_only_if_chosen(rig):
     server = HookServer((204, {}, b""))
     await rig(server, Posting(forward=("Cookie", "X-Own", "X-Absent"))).hook().deliver(event())
-    assert (server.header("cookie"), server.header("x-own")) == ("a=1, b=2", "yes")
+    assert (server.header("cookie"), server.header("x-own")) == ("a=1; b=2", "yes")
     assert server.header("authorization") is None and server.header("x-absent") is None
 
 
@@ -140,9 +144,9 @@ async def test_an_answer_that_is_no_clear_yes_opens_nothing(rig, answer):
 @pytest_twisted.ensureDeferred
 async def test_a_server_that_dies_in_the_middle_has_not_said_yes(rig, say):
     server = RawServer(say)
-    with pytest.raises(HookFailed):
+    with pytest.raises(HookFailed) as caught:
         await rig(server, Posting(attempts=2, pause=0)).hook().ask(question())
-    assert server.count >= 1
+    assert server.count >= 1 and not caught.value.unreached
 
 
 @pytest.mark.parametrize(
@@ -162,17 +166,37 @@ async def test_a_server_that_is_too_slow_has_not_said_yes(rig, server):
     await it.timed_out(asked)
     with failed as caught:
         await asked
-    assert caught.value.may_retry
+    assert caught.value.may_retry and not caught.value.unreached
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_server_that_is_not_there_has_not_said_yes(rig):
     it = rig(HookServer(YES))
     await it.port.stopListening()
-    with pytest.raises(HookFailed, match="no answer"):
+    with pytest.raises(HookFailed, match="no answer") as caught:
         await Poster(
             it.url, it.http, clock=it.clock, wall=lambda: 0.0, rng=Random(1), posting=Posting(attempts=1)
         ).insist(dict, b"")
+    assert caught.value.unreached
+
+
+@pytest.mark.parametrize(
+    ("problem", "unreached"),
+    [
+        (Transient("x", code="ConnectionRefusedError"), True),
+        (Transient("x", code="TimeoutError"), True),
+        (Transient("x", code="NoRouteError"), True),
+        (meaning(DNSLookupError()), True),
+        (Unusable("no secure connection"), True),
+        (Transient("x", code="ConnectionLost"), False),
+        (Transient("x", code="ConnectionDone"), False),
+        (Transient("the answer is too long"), False),
+        (timed_out(60), False),
+    ],
+    ids=str,
+)
+def test_a_server_is_out_of_reach_where_no_connection_was_made(problem, unreached):
+    assert is_unreached(problem) is unreached
 
 
 @pytest_twisted.ensureDeferred
@@ -247,8 +271,8 @@ async def test_a_refusal_reaches_the_client_as_the_hook_said_it(rig):
 
 @pytest.mark.parametrize(
     "url",
-    ["", "ftp://h/", "h:80/x", "http://", "http://u:p@h/", "https://h/ x", "https://h/\r\nX: y", "https://h/é", "http://h:99999/",
-     "http://h/#x", "http://[::1"],
+    ["", "ftp://h/", "h:80/x", "http://", "http://u:p@h/", "https://h/ x", "https://h/\r\nX: y", "https://h/é",
+     "http://h:99999/", "http://h:0/", "http://h/#x", "http://[::1"],
 )  # fmt: skip
 def test_a_url_that_cannot_be_posted_to_is_refused_and_not_repeated(url):
     with pytest.raises(ValueError, match=r"looks like https://host/path") as caught:
@@ -311,15 +335,24 @@ async def test_a_connection_that_is_not_trusted_carries_nothing(rig, authority, 
     server = HookServer((204, {}, b""))
     name = "elsewhere" if case == "another name" else "localhost"
     it = rig(server, context=context(authority, name), policy=Tls(own.pem, identity))
-    with pytest.raises(HookFailed):
+    with pytest.raises(HookFailed) as caught:
         await it.hook().deliver(event())
-    assert server.bodies == []
+    assert server.bodies == [] and caught.value.unreached
 
 
 @pytest.mark.parametrize(("authorities", "identity"), [("", None), ("nonsense", None), (None, "nonsense")])
 def test_what_is_no_certificate_is_told_at_the_start(authorities, identity):
     with pytest.raises(ValueError, match="PEM"):
         Tls(authorities, identity)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_client_sent_in_utf8_is_forwarded_in_utf8(rig):
+    server = HookServer((204, {}, b""))
+    request = evolve(REQUEST, headers={"x-own": ("Grüße ☃",)})
+    await rig(server, Posting(forward=("X-Own",))).hook().deliver(evolve(event(), request=request))
+    assert server.requests[0].requestHeaders.getRawHeaders(b"x-own") == ["Grüße ☃".encode()]
+    assert json.loads(server.bodies[0])["data"]["request"]["headers"] == {"x-own": ["Grüße ☃"]}
 
 
 @pytest_twisted.ensureDeferred

@@ -95,6 +95,7 @@ def test_the_hook_in_python_works():
         assert stopped.value.value == wanted
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("kind", "length", "status"),
     [("before-create", "5", 0), ("before-create", "1073741825", 1), ("before-create", "", 1), ("created", "", 0)],

@@ -33,7 +33,7 @@ def whsec(secret: bytes) -> str:
     return "whsec_" + base64.b64encode(secret).decode()
 
 
-@pytest.fixture
+@pytest.fixture(params=[pytest.param("example", marks=pytest.mark.process)])
 def receiver():
     """The process, and its address."""
     environment = {**os.environ, "HOOK_SECRETS": f"{whsec(OLD)} {whsec(SECRET)}"}
@@ -90,6 +90,7 @@ async def test_it_believes_nobody_else(hook):
             await liar.ask(question())
 
 
+@pytest.mark.process
 def test_it_wants_a_secret():
     environment = {name: value for name, value in os.environ.items() if name != "HOOK_SECRETS"}
     run = subprocess.run([sys.executable, str(EXAMPLE)], env=environment, capture_output=True, text=True, timeout=60)

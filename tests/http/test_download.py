@@ -316,7 +316,12 @@ def test_a_name_that_is_no_utf_8_is_no_name() -> None:
      "text/javascript", "application/javascript", "application/ecmascript", "module/javascript", "application/wasm",
      "multipart/x-mixed-replace", "message/rfc822", "text/x-component", "application/x-shockwave-flash", "text/vtt",
      "application/rss+xml", "application/mathml+xml", "application/vnd.ms-htmlhelp", "image/x-svg", "text/plainhtml",
-     "application/vnd.openxmlformats", "application/manifest+json", "application/ld+json", "x/y"],
+     "application/vnd.openxmlformats", "application/manifest+json", "application/ld+json", "x/y", "audio/svg+xml",
+     "video/xhtml+xml", "AUDIO/X+XML", "image/png+xml", "video/mp4+xml", "text/plain+xml", "application/pdf+xml",
+     "application/vnd.oasis.opendocument.text+xml", "application/vnd.openxmlformats-officedocument.x+xml", "audio/",
+     "application/vnd.oasis.opendocument.", "video/html", "audio/xml", "video/mp4 +xml", "video/mp4\t",
+     "audio/x-mpegurl",
+     "audio/mpeg, text/html", "image/svg", "video/vnd.mpegurl", "application/vnd.oasis.opendocument.a b"],
 )  # fmt: skip
 def test_a_type_that_a_browser_would_run_or_lay_out_is_plain_bytes(kind: str) -> None:
     for parameters in ("", "; charset=utf-8", ";x=y"):
@@ -330,6 +335,9 @@ def test_a_type_that_a_browser_would_run_or_lay_out_is_plain_bytes(kind: str) ->
         ("Image/JPEG", "image/jpeg"),
         ("video/mp4; codecs=avc1", "video/mp4"),
         ("audio/ogg", "audio/ogg"),
+        ("AUDIO/MPEG", "audio/mpeg"),
+        ("video/quicktime", "video/quicktime"),
+        ("application/vnd.oasis.opendocument.text-template", "application/vnd.oasis.opendocument.text-template"),
         ("application/pdf", "application/pdf"),
         ("text/plain", "text/plain"),
         ("text/plain; charset=utf-8", "text/plain; charset=utf-8"),
@@ -344,6 +352,36 @@ def test_a_type_that_a_browser_would_run_or_lay_out_is_plain_bytes(kind: str) ->
 )
 def test_a_harmless_type_is_told(kind: str, told: str) -> None:
     assert get({"filetype": kind})[0].get("Content-Type") == told == safe_type(kind)
+
+
+SHOWN = ["image/png", "image/webp", "audio/mpeg", "video/mp4", "application/pdf"]
+SAVED = ["image/svg+xml", "text/html", "text/plain", "application/json", "audio/svg+xml", "application/zip", "x/y", ""]
+
+
+@pytest.mark.parametrize("kind", [*SHOWN, *SAVED])
+def test_nothing_is_shown_unless_it_is_switched_on(kind: str) -> None:
+    reply, _ = get({"filename": "a", "filetype": kind})
+    assert reply.get("Content-Disposition") == 'attachment; filename="a"'
+    assert reply.get("Content-Security-Policy") == "sandbox; default-src 'none'"
+
+
+@pytest.mark.parametrize("kind", SAVED)
+def test_what_a_browser_could_run_or_lay_out_is_never_shown(kind: str) -> None:
+    reply, _ = get({"filename": "a", "filetype": kind}, inline=True)
+    assert reply.get("Content-Disposition") == 'attachment; filename="a"'
+    assert reply.get("Content-Security-Policy") == "sandbox; default-src 'none'"
+    assert reply.get("X-Content-Type-Options") == "nosniff"
+
+
+@pytest.mark.parametrize("kind", SHOWN)
+def test_what_browsers_only_show_is_shown_where_that_is_wanted(kind: str) -> None:
+    for name, told in (("ä", "inline; filename=\"_\"; filename*=UTF-8''%C3%A4"), ("", "inline")):
+        reply, _ = get({"filename": name, "filetype": kind}, inline=True)
+        assert (reply.get("Content-Disposition"), reply.get("Content-Type")) == (told, kind)
+        assert reply.get("X-Content-Type-Options") == "nosniff"
+        policy = set((reply.get("Content-Security-Policy") or "").split("; "))
+        assert "default-src 'none'" in policy and not any(each.startswith("script-src") for each in policy)
+        assert ("sandbox" in policy) == (kind != "application/pdf"), "no viewer of PDF works in a sandbox"
 
 
 # ranges and conditions

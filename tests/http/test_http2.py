@@ -183,6 +183,10 @@ def test_an_answer_that_fails_midway_is_reset_and_the_connection_goes_on() -> No
 REFUSED: list[tuple[dict[str, Any], int]] = [
     ({"method": "CONNECT X"}, 400),
     ({"path": "no-slash"}, 400),
+    ({"path": "*files/1"}, 400),
+    ({"path": "http://a/files/1"}, 400),
+    ({"path": "*"}, 400),
+    ({"path": "/a#b"}, 400),
     ({"path": "/a b"}, 400),
     ({"path": "/\x7f"}, 400),
     ({"path": "/" + "x" * 9_000}, 414),
@@ -200,7 +204,7 @@ def test_what_no_resource_could_see_is_refused_with_the_reason_and_the_connectio
     said: dict[str, Any], status: int
 ) -> None:
     watcher = Watcher()
-    client = Client(ok, watch=watcher, refusal_fields={"Tus-Resumable": "1.0.0"})
+    client = Client(ok, watch=watcher, refusal_fields=lambda _: [(b"Tus-Resumable", b"1.0.0")])
     got = client.answers[client.send(**said)]
     assert (got.status, got.ended) == (status, True)
     assert json.loads(got.body)["status"] == status and len(got.body) >= 256
@@ -208,6 +212,13 @@ def test_what_no_resource_could_see_is_refused_with_the_reason_and_the_connectio
     assert watcher.refusals == [status]
     assert client.tree.requests == []
     assert client.answers[client.send()].body == b"ok"
+
+
+def test_a_refusal_is_made_for_the_page_that_asked() -> None:
+    client = Client(ok, refusal_fields=lambda origins: [(b"X-Origins", b",".join(origins))])
+    assert (
+        client.answers[client.send(path="*", origin="https://app.example")].fields["x-origins"] == "https://app.example"
+    )
 
 
 def test_the_body_of_what_was_refused_is_dropped_and_credited() -> None:

@@ -374,7 +374,7 @@ def test_bytes_are_counted_by_name_or_by_address(server: Server, desk: Desk, kno
     client.patch(new(client), 0, DATA, "X-Who: ann")
     reply = client.reply()
     assert reply is not None and reply.status == 204
-    assert {name for name, _ in told} == {"ann" if known else "192.0.2.1"} and sum(count for _, count in told) == 10
+    assert {name for name, _ in told} == {"ann" if known else " 192.0.2.1"} and sum(count for _, count in told) == 10
 
 
 # where a client is
@@ -434,6 +434,9 @@ def test_zones_are_no_part_of_an_address() -> None:
 def test_the_question_has_the_address_and_the_host_from_outside(server: Server, desk: Desk) -> None:
     client = Client(server, entry=entry(server, desk, trusted="192.0.2.1"), trusted=["192.0.2.1"])
     fields = ["X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https", "X-Forwarded-Host: out.example"]
+    fields += ["X-Forwarded-Port: 8443", "X-Forwarded-Prefix: /up"]
     reply: Reply = client.ask("POST", "/files/", "Upload-Length: 5", "X-Who: ann", *fields)
     assert reply.status == 201
-    assert (desk.asked[0].scheme, desk.asked[0].host, desk.asked[0].peer) == ("https", "out.example", "203.0.113.9")
+    asked = desk.asked[0]
+    assert (asked.scheme, asked.host, asked.peer) == ("https", "out.example:8443", "203.0.113.9")
+    assert (asked.prefix, asked.path) == ("/up", "/files/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,6 +253,7 @@ def test_an_upload_that_has_gone_meanwhile_is_no_failure(office: Office, server:
         ("/v1/uploads?after=cDEuLTE", "after"),
         ("/v1/uploads?after=cDEuMDE", "after"),
         ("/v1/uploads?after=cDEuOTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk", "after"),
+        (f"/v1/uploads?after={urlsafe_b64encode(b'p1.' + b'9' * 4999).decode().rstrip('=')}", "after"),
         ("/v1/uploads?owner=a%00b", "owner"),
         ("/v1/uploads?%00=1", "parameter"),
         ("/v1/status?x", "x"),

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from resumable.access.guard import Guard
 from resumable.access.interfaces import Action, Ask, Identity
+from resumable.access.rates import Rate, Rates
 from resumable.access.secret import Secret
 from resumable.http.clearance import Anybody, Bearer, Clearance, Guarded
 from resumable.http.entry import Entry
@@ -35,8 +36,12 @@ def server() -> Iterator[Server]:
         yield server
 
 
+def bearer(token: str | None, rates: Rates | None = None) -> Bearer:
+    return Bearer(None if token is None else Secret(token.encode()), Entry(Origin("/files/", None, []), None, rates))
+
+
 def with_token(server: Server) -> Office:
-    return Office(server, Bearer(Secret(TOKEN.encode())))
+    return Office(server, bearer(TOKEN))
 
 
 def target(path: str) -> str:
@@ -73,6 +78,15 @@ def test_any_other_token_is_none(server: Server, fields: list[str]) -> None:
     assert with_token(server).refused("GET", "/v1/uploads", *fields)[0] == 401
 
 
+def test_who_guesses_at_the_token_is_told_to_wait(server: Server) -> None:
+    """And nobody with the token is: the limits are those of who isn't let in."""
+    office = Office(server, bearer(TOKEN, Rates(server.clock.seconds, requests=(Rate(2.0), Rate(2.0)))))
+    guesses = [office.refused("GET", "/v1/uploads", f"Authorization: Bearer {n:032}")[0] for n in range(4)]
+    assert guesses == [401, 401, 429, 429]
+    assert [office.ask("GET", "/v1/uploads", GOOD).status for _ in range(4)] == [200] * 4
+    assert office.ask("GET", "/metrics").status == 200
+
+
 def test_the_scheme_may_be_written_in_any_case(server: Server) -> None:
     assert with_token(server).ask("GET", "/v1/uploads", f"authorization: bearer {TOKEN}").status == 200
 
@@ -80,12 +94,12 @@ def test_the_scheme_may_be_written_in_any_case(server: Server) -> None:
 @pytest.mark.parametrize(("method", "path"), API)
 def test_where_there_is_no_token_a_port_has_figures_only(server: Server, method: str, path: str) -> None:
     """Not even for somebody on this machine: behind a local proxy everybody is."""
-    status, detail = Office(server, Bearer(None)).refused(method, target(path), "X-Forwarded-For: 127.0.0.1", GOOD)
+    status, detail = Office(server, bearer(None)).refused(method, target(path), "X-Forwarded-For: 127.0.0.1", GOOD)
     assert status == 403 and "--admin-token-file" in detail
 
 
 @pytest.mark.parametrize("path", sorted(OPEN))
-@pytest.mark.parametrize("clearance", [Anybody(), Bearer(None), Bearer(Secret(TOKEN.encode()))])
+@pytest.mark.parametrize("clearance", [Anybody(), bearer(None), bearer(TOKEN)])
 def test_figures_are_for_all_who_get_there(server: Server, clearance: Clearance, path: str) -> None:
     assert Office(server, clearance).ask("GET", path).status == 200
 

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from resumable.hooks import Answer, Changes, Granted, IHooks, QuestionKind, RequestView, UploadView
 from resumable.http.origin import Origin
-from resumable.http.visits import Visits
+from resumable.http.visits import Visits, text_of
 from resumable.option_values import networks
 from resumable.protocol.errors import Refused, Unavailable
 from resumable.uploads.questions import Questions
@@ -64,6 +64,12 @@ def client(server: Server) -> Client:
 
 def patch(client: Client, upload_id: str, offset: int, body: bytes) -> Any:
     return client.ask("PATCH", f"/files/{upload_id}", *PATCH, f"Upload-Offset: {offset}", body=body)
+
+
+def test_hooks_are_told_the_target_in_the_one_spelling_that_counts(client: Client, hooks: Says) -> None:
+    assert client.ask("POST", "/%66iles/?a=%20b", "Upload-Length: 10").status == 201
+    request = hooks.asked[0][2]
+    assert request is not None and request.uri == "/files/?a=%20b"
 
 
 def test_a_refusal_is_answered_in_the_hooks_words(client: Client, hooks: Says) -> None:
@@ -135,6 +141,13 @@ def test_hooks_see_the_request_and_of_its_headers_those_that_were_chosen(client:
         10,
         RequestView("POST", "/files/?a=b", "192.0.2.1:5", {"cookie": ("a=1", "b=2")}),
     )
+
+
+def test_hooks_see_what_a_client_sent_as_utf8_or_else_as_latin_1(server: Server, hooks: Says) -> None:
+    client = Client(server, visits=Visits(Origin("/files/", None, ()), ["x-own"]))
+    client.ask("POST", "/files/", "Upload-Length: 10", "X-Own: Grüße ☃")
+    assert hooks.asked[0][2].headers == {"x-own": ("Grüße ☃",)}
+    assert [text_of(line) for line in (b"plain", b"Gr\xc3\xbc\xc3\x9fe", b"Gr\xfc\xdfe")] == ["plain", "Grüße", "Grüße"]
 
 
 def test_behind_a_proxy_hooks_see_the_clients_address(server: Server, hooks: Says) -> None:

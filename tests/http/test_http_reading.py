@@ -92,6 +92,55 @@ def test_a_download_under_way_keeps_nobody_from_writing_or_deleting(client: Clie
     assert reply is not None and reply.body == data, "what was opened is read to its end"
 
 
+# HEAD of those who don't speak tus
+
+DOWNLOAD = {
+    "content-length", "content-type", "content-disposition", "etag", "last-modified", "accept-ranges", "cache-control",
+    "x-content-type-options", "content-security-policy", "tus-resumable", "vary",
+}  # fmt: skip
+
+
+def described(reply: Reply, names: set[str] = DOWNLOAD) -> dict[str, str]:
+    return {name.lower(): value for name, value in reply.fields if name.lower() in names}
+
+
+def test_a_head_without_tus_resumable_tells_of_a_finished_upload_what_a_get_would(
+    client: Client, server: Server
+) -> None:
+    """HEAD without Tus-Resumable | of a finished upload: the header fields that GET would send"""
+    upload_id = new(client, 10, f"Upload-Metadata: {METADATA}")
+    client.patch(upload_id, 0, DATA)
+    client.reply()
+    for fields in ((), ("Range: bytes=2-3",)):
+        plain = client.ask("HEAD", f"/files/{upload_id}", *fields, tus=False)
+        assert (plain.status, plain.body) == (200, b"") and plain.get("Upload-Offset") is None
+        assert described(plain) == described(get(client, upload_id)) and described(plain).keys() == DOWNLOAD
+    etag = plain.get("ETag")
+    cached = client.ask("HEAD", f"/files/{upload_id}", f"If-None-Match: {etag}", tus=False)
+    assert (cached.status, cached.get("ETag")) == (304, etag)
+    assert client.ask("HEAD", f"/files/{upload_id}", 'If-Match: "x"', tus=False).status == 412
+    asked = client.ask("HEAD", f"/files/{upload_id}", "Range: bytes=2-3")
+    assert (asked.get("Upload-Offset"), asked.get("ETag")) == ("10", None), "a client of tus is told of the upload"
+
+
+def test_a_head_without_tus_resumable_of_an_unfinished_upload_is_412(client: Client, server: Server) -> None:
+    """HEAD without Tus-Resumable | ...; of an unfinished one: 412"""
+    upload_id = new(client)
+    client.patch(upload_id, 0, b"01234", "Content-Length: 10")
+    other = Client(server)
+    for _ in range(2):
+        reply = other.ask("HEAD", f"/files/{upload_id}", tus=False)
+        assert (reply.status, reply.get("Tus-Version"), reply.get("Upload-Offset")) == (412, "1.0.0", None)
+    client.send(b"56789")
+    done = client.reply()
+    assert done is not None and done.status == 204, "it disturbed nobody"
+    assert other.ask("HEAD", f"/files/{upload_id}", "Tus-Resumable: 0.2.2", tus=False).status == 412
+    assert Client(server, download=False).ask("HEAD", f"/files/{upload_id}", tus=False).status == 412
+    assert other.ask("DELETE", f"/files/{upload_id}").status == 204
+    assert other.ask("HEAD", f"/files/{upload_id}", tus=False).status == 410
+    assert other.ask("HEAD", f"/files/{'0' * 32}", tus=False).status == 404
+
+
 def test_a_client_may_take_as_long_as_a_slow_line_takes() -> None:
     assert patience(60.0, 100) == 60 + CHUNK / 100
     assert patience(60.0, 0) is None
@@ -289,13 +338,15 @@ def test_where_nothing_can_be_signed_the_bytes_go_through_here(redirected: Clien
 def test_a_head_is_never_sent_away(redirected: Client, dropped: str) -> None:
     reply = redirected.ask("HEAD", f"/files/{dropped}")
     assert (reply.status, reply.get("Upload-Offset")) == (200, "10")
-    assert redirected.ask("HEAD", f"/files/{dropped}", tus=False).status == 412
+    plain = redirected.ask("HEAD", f"/files/{dropped}", tus=False)
+    assert (plain.status, plain.get("Content-Length"), plain.get("Location")) == (200, "10", None)
 
 
 def test_it_can_be_switched_off(server: Server, remote: Any, dropped: str) -> None:
     remote.open_copy = lambda *asked: pytest.fail("a remote was asked")
     reply = get(Client(server, remotely=Remotely.OFF), dropped)
     assert reply.status == 404 and b"no longer on this server" in reply.body
+    assert Client(server, remotely=Remotely.OFF).ask("HEAD", f"/files/{dropped}", tus=False).status == 404
     assert get(Client(server, download=False), dropped).status == 405
 
 

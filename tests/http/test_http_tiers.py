@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from visitor import Reply, connect
 
+from resumable.access.guard import Guard
+from resumable.access.interfaces import Ask, Identity
+from resumable.http.entry import Entry
+from resumable.http.origin import Origin
 from resumable.interfaces import ReplicaState
 from resumable.protocol import metadata
 from resumable.uploads.engine import Limits
@@ -282,21 +287,15 @@ def test_the_status_of_an_upload_is_json(client: Client) -> None:
         "expires_at": "2023-11-14T23:13:20.000Z",
         "metadata": {"filename": "ä.txt", "blob": {"base64": "/w=="}},
         "local": "here",
-        "placed": None,
         "replicas": [
             {
-                "remote": "far",
                 "required": True,
                 "state": "open",
-                "key": None,
                 "sent": 0,
                 "confirmed": 0,
                 "lag": 5,
-                "attempts": 0,
-                "error": None,
-                "retry_at": None,
-                "location": None,
                 "stored_at": None,
+                "trouble": None,
             }
         ],
     }
@@ -306,17 +305,54 @@ def test_the_status_of_a_stored_and_dropped_upload(client: Client, dropped: str)
     found = status(client, dropped)
     assert (found["state"], found["local"], found["stored_at"]) == ("stored", "dropped", "2023-11-14T22:13:20.000Z")
     (replica,) = found["replicas"]
-    assert (replica["state"], replica["location"], replica["lag"]) == ("stored", f"far://{dropped}", 0)
+    assert (replica["state"], replica["confirmed"], replica["lag"]) == ("stored", 10, 0)
 
 
-def test_a_failing_replica_says_why_and_when_it_is_tried_again(client: Client) -> None:
-    server = client.server
-    upload_id = server.upload(DATA)
-    failing = evolve(server.replicas(upload_id)["far"], attempts=2, error="503 SlowDown", retry_at=EPOCH + 0.5)
-    server.ask(server.catalog.replicas.advance(failing))
+SAID = "AccessDenied: arn:aws:iam::123456789012:user/up may not s3:PutObject"
+
+
+@pytest.mark.parametrize(("state", "trouble"), [(ReplicaState.OPEN, "retrying"), (ReplicaState.PARKED, "failed")])
+def test_of_a_failing_replica_strangers_are_told_that_it_fails_and_nothing_else(
+    client: Client, state: ReplicaState, trouble: str
+) -> None:
+    """Names of buckets, keys, accounts, and what a store says, are for operators."""
+    upload_id = client.server.upload(DATA)
+    fail(client.server, upload_id, state)
     (replica,) = status(client, upload_id)["replicas"]
-    assert replica["state"] == ReplicaState.OPEN.value
-    assert (replica["error"], replica["retry_at"]) == ("503 SlowDown", "2023-11-14T22:13:20.500Z")
+    assert (replica["state"], replica["trouble"]) == (state.value, trouble)
+    text = client.ask("GET", f"/files/{upload_id}/status", tus=False).body.decode()
+    for word in ("far", "a/secret/key", "AccessDenied", "arn:", "123456789012", "retry_at", "location"):
+        assert word not in text
+
+
+def fail(server: Server, upload_id: str, state: ReplicaState) -> None:
+    failing = evolve(
+        server.replicas(upload_id)["far"], key="a/secret/key", attempts=2, error=SAID, retry_at=EPOCH + 0.5
+    )
+    assert server.ask(server.catalog.replicas.advance(failing)).value
+    if state is ReplicaState.PARKED:
+        assert server.ask(server.catalog.replicas.park(failing, SAID, EPOCH)).value
+
+
+def test_an_admin_is_told_all_of_it(server: Server) -> None:
+    """At the same address, with credentials that make an admin."""
+    upload_id = server.upload(DATA)
+    fail(server, upload_id, ReplicaState.OPEN)
+
+    class Desk:
+        def authorize(self, ask: Ask) -> Deferred[Identity]:
+            return succeed(Identity(ask.one("x-who") or ""))
+
+    guard = Guard(Desk(), server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}))
+    client = Client(server, entry=Entry(Origin("/files/", None, []), guard))
+    told = {
+        who: json.loads(client.ask("GET", f"/files/{upload_id}/status", f"X-Who: {who}", tus=False).body)
+        for who in ("ann", "root")
+    }
+    assert SAID not in json.dumps(told["ann"]) and "remote" not in told["ann"]["replicas"][0]
+    (replica,) = told["root"]["replicas"]
+    assert (replica["remote"], replica["key"], replica["error"]) == ("far", "a/secret/key", SAID)
+    assert (replica["attempts"], replica["retry_at"]) == (2, "2023-11-14T22:13:20.500Z")
 
 
 def test_the_status_of_what_is_not_there(client: Client) -> None:

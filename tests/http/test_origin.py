@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
-from visitor import UPLOAD, ask
+from visitor import UPLOAD, Nothing, Reply, ask, connect
+
+from resumable.interfaces import Upload
 
 PROXY = IPv4Address("TCP", "10.0.0.1", 40000)
 STRANGER = IPv4Address("TCP", "203.0.113.9", 40000)
@@ -171,6 +175,89 @@ def test_a_client_of_http_1_0_that_names_no_host_gets_a_path() -> None:
 def test_a_location_can_be_a_path_which_no_header_can_change() -> None:
     reply = ask("Host: inner.example:8080", *X, peer=PROXY, trusted=TRUSTED, absolute=False)
     assert reply.get("Location") == f"/files/{UPLOAD.id}"
+
+
+def test_a_prefix_that_a_trusted_proxy_took_off_is_put_before_the_path() -> None:
+    """Traefik's StripPrefix, for one."""
+    assert seen("X-Forwarded-Prefix: /up", *X) == "https://up.example/up"
+    assert seen("X-Forwarded-Prefix: /up/", "X-Forwarded-Host: up.example") == "http://up.example/up"
+    assert seen("X-Forwarded-Prefix: /evil, /a/b-_.~9") == DIRECT + "/a/b-_.~9"
+    assert seen("X-Forwarded-Prefix: /evil", "X-Forwarded-Prefix: /up") == DIRECT + "/up"
+    assert seen("X-Forwarded-Prefix: /", "X-Forwarded-Proto: https") == "https://inner.example:8080"
+    reply = ask("Host: a", "X-Forwarded-Prefix: /up", peer=PROXY, trusted=TRUSTED, absolute=False)
+    assert reply.get("Location") == f"/up/files/{UPLOAD.id}"
+    assert ask("X-Forwarded-Prefix: /up", version="1.0", peer=PROXY, trusted=TRUSTED).get("Location") == (
+        f"/up/files/{UPLOAD.id}"
+    )
+
+
+PREFIX = ("X-Forwarded-Prefix: /up", "X-Forwarded-Port: 8443")
+
+
+class Concatenated(Nothing):
+    """Uploads that can be put together."""
+
+    def __init__(self) -> None:
+        self.partials: list[str] = []
+
+    def concatenate(self, creation: Any, partials: list[str], by: Any, visit: Any) -> Deferred[Upload]:
+        self.partials = partials
+        return succeed(UPLOAD)
+
+
+@pytest.mark.parametrize("public", [None, "https://example.org/up/files/"])
+def test_partials_are_known_by_the_path_that_clients_were_told(public: str | None) -> None:
+    ids = [f"{number:032x}" for number in range(4)]
+    urls = (f"/files/{ids[0]}", f"/up/files/{ids[1]}", f"https://up.example:8/up/files/{ids[2]}?token=x", ids[3])
+    for prefix, status in (("X-Forwarded-Prefix: /up", 201), ("X: y", 201 if public else 400)):
+        uploads = Concatenated()
+        concat = f"Upload-Concat: final;{' '.join(urls)}"
+        fields = ("Host: a", prefix, "Tus-Resumable: 1.0.0", concat, "Content-Length: 0")
+        channel, wire = connect(uploads, peer=PROXY, trusted=TRUSTED, public_url=public)
+        channel.dataReceived("\r\n".join(["POST /files/ HTTP/1.1", *fields, "", ""]).encode())
+        assert Reply(wire.value()).status == status
+        assert uploads.partials == (ids if status == 201 else [])
+
+
+def test_a_prefix_and_a_port_of_strangers_are_ignored() -> None:
+    assert seen(*PREFIX, peer=STRANGER) == seen(*PREFIX, trusted=()) == DIRECT
+    public = "https://public.example/files/"
+    assert seen(*PREFIX, public_url=public) == "https://public.example"
+    path = ask("Host: a", *PREFIX, peer=PROXY, trusted=TRUSTED, absolute=False, public_url=public).get("Location")
+    assert path == f"/files/{UPLOAD.id}"
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["up", "//up", "/up//x", "/..", "/../x", "/a/./b", "/a/..", "/a b", "/a?b", "/a#b", "/%2e%2e", "/a;b",
+     "/\\evil.example", "http://evil.example/x", "/ü", "/" + "x" * 2000, "/a\tb", ""],
+)  # fmt: skip
+def test_a_prefix_that_is_no_plain_path_is_ignored(prefix: str) -> None:
+    assert seen(f"X-Forwarded-Prefix: {prefix}") == DIRECT
+
+
+@pytest.mark.parametrize(
+    ("host", "fields", "outside"),
+    [
+        ("up.example", ("X-Forwarded-Port: 8443", "X-Forwarded-Proto: https"), "https://up.example:8443"),
+        ("up.example", ("X-Forwarded-Port: 443", "X-Forwarded-Proto: https"), "https://up.example"),
+        ("up.example", ("X-Forwarded-Port: 80", "X-Forwarded-Proto: https"), "https://up.example"),
+        ("up.example", ("X-Forwarded-Port: 80",), "http://up.example"),
+        ("[2001:db8::1]", ("X-Forwarded-Port: 8080",), "http://[2001:db8::1]:8080"),
+        ("up.example:9000", ("X-Forwarded-Port: 8080",), "http://up.example:9000"),
+        ("inner", ("X-Forwarded-Port: 8080", "X-Forwarded-Host: up.example"), "http://up.example:8080"),
+        ("inner", ("X-Forwarded-Port: 8080", "X-Forwarded-Host: up.example:9"), "http://up.example:9"),
+        ("inner", ("X-Forwarded-Port: 8080", "Forwarded: host=up.example"), "http://up.example"),
+        ("up.example", ("X-Forwarded-Port: 1, 8080",), "http://up.example:8080"),
+        *(
+            ("up.example", (f"X-Forwarded-Port: {port}",), "http://up.example")
+            for port in ("", "x", "-1", "9" * 9, "8 0")
+        ),
+    ],
+)
+def test_a_port_counts_where_the_host_names_none(host: str, fields: tuple[str, ...], outside: str) -> None:
+    reply = ask(f"Host: {host}", *fields, peer=PROXY, trusted=TRUSTED)
+    assert reply.get("Location") == f"{outside}/files/{UPLOAD.id}"
 
 
 @pytest.mark.parametrize(

@@ -1267,7 +1267,7 @@ def test_a_malformed_request_is_refused_with_the_reason(
 
 
 def test_T2_a_refusal_before_there_is_a_request_carries_the_fields_of_every_answer() -> None:
-    client = Client(refusal_fields={"Tus-Resumable": "1.0.0"})
+    client = Client(refusal_fields=lambda _: [(b"Tus-Resumable", b"1.0.0")])
     answer = client.send(b"nonsense\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"\r\nTus-Resumable: 1.0.0\r\n" in answer.partition(b"\r\n\r\n")[0] + b"\r\n"

@@ -8,8 +8,9 @@ import pytest
 from twisted.python.usage import UsageError
 
 from resumable.cross_origin import CrossOrigin
-from resumable.option_table.web import WEB
+from resumable.option_table.web import EXTENSIONS, WEB
 from resumable.options import Options, Settings
+from resumable.protocol import tus
 
 ORIGINS = ("--cors-origin", "https://example.org")
 
@@ -28,7 +29,7 @@ def parse(*flags: str, **environ: str) -> Settings:
 
 
 def test_every_option_has_an_example() -> None:
-    others = {"location", "cors-credentials", "disable-http2", "h2c"}
+    others = {"location", "download-inline", "disable-extension", "cors-credentials", "disable-http2", "h2c"}
     assert {flag for flag, *_ in EXAMPLES} | others == {option.flag for option in WEB}
 
 
@@ -46,6 +47,27 @@ def test_any_header_is_written_as_a_star() -> None:
 def test_the_form_of_the_location_is_a_flag_and_a_variable() -> None:
     assert parse("--location", "path").location == "path"
     assert parse(RESUMABLE_LOCATION="absolute").location == "absolute"
+
+
+def test_showing_downloads_is_a_flag_and_a_variable() -> None:
+    assert [each.download_inline for each in (parse(), parse("--download-inline"))] == [False, True]
+    assert parse(RESUMABLE_DOWNLOAD_INLINE="yes").download_inline
+
+
+def test_extensions_are_switched_off_one_by_one() -> None:
+    assert EXTENSIONS == tus.EXTENSIONS
+    assert parse().disabled_extensions == ()
+    few = parse("--disable-extension", "termination", "--disable-extension", "Checksum,concatenation-unfinished")
+    assert few == parse(RESUMABLE_DISABLE_EXTENSION="termination,checksum,concatenation-unfinished")
+    assert few.disabled_extensions == ("termination", "checksum", "concatenation-unfinished")
+    assert few.expire_after == parse().expire_after
+
+
+def test_what_clients_are_not_told_of_does_not_happen_and_what_does_not_happen_they_are_not_told() -> None:
+    for flags in (("--disable-extension", "expiration"), ("--expire-after", "never")):
+        settings = parse(*flags)
+        assert (settings.disabled_extensions, settings.expire_after) == (("expiration",), None)
+    assert parse("--disable-extension", "expiration", "--expire-after", "0").expire_after is None
 
 
 def test_http2_is_a_flag_and_a_variable_and_h2c_another() -> None:
@@ -82,6 +104,8 @@ def test_credentials_go_with_origins_that_are_named() -> None:
         (("--cors-expose", "X-A\r\nX-B"), "names of header fields"),
         (("--cors-max-age", "-1"), "a time"),
         (("--location", "relative"), "one of absolute, path"),
+        (("--disable-extension", "deletion"), "some of creation, creation-with-upload"),
+        (("--disable-extension", "expiration", "--expire-after", "1d"), "clients have to be told"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line_before_the_start(flags: tuple[str, ...], said: str) -> None:

@@ -71,6 +71,7 @@ def connect(
     download: bool = True,
     patience: float | None = None,
     remotely: Remotely = Remotely.PROXY,
+    inline: bool = False,
     **options: Any,
 ) -> tuple[StreamingChannel, StringTransport]:
     """A connection to the whole tree; ``options`` are those of the resource."""
@@ -80,10 +81,11 @@ def connect(
         origin=Origin("/files/", public_url, networks(trusted), absolute),
         cors=Cors(cors or CrossOrigin(tuple(origins))),
         base_path="/files/",
-        downloads=Downloads(uploads, clock, Ways(remotely, 60.0, patience)) if download else None,
+        downloads=Downloads(uploads, clock, Ways(remotely, 60.0, patience, inline)) if download else None,
         **{"max_size": None, **options},
     )
-    site = StreamingSite(Root(tus, "/files/", Readiness({}, clock)), reactor=clock)
+    root = Root(tus, "/files/", Readiness({}, clock))
+    site = StreamingSite(root, reactor=clock, refusal_fields=tus.refusal_fields)
     wire = StringTransport(peerAddress=peer or IPv4Address("TCP", "192.0.2.1", 5))
     channel = site.buildProtocol(None)
     channel.makeConnection(wire)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from attrs import frozen
 
 from tests.e2e import tools
@@ -17,6 +18,8 @@ ACCOUNT, CONTAINER = "devstoreaccount1", "container"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """The emulator's own, which everybody knows."""
 PACKAGE = Path(__file__).parent / "azurite"
+AZURITE = pytest.param("azurite", marks=pytest.mark.process)
+"""For the params of a fixture that starts it."""
 ENTRY = PACKAGE / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 
 

@@ -151,6 +151,9 @@ def fake_gcs(directory: Path) -> Iterator[Server]:
         yield Server("fake-gcs-server", f"http://127.0.0.1:{port}", BentFakeGcs)
 
 
+#: For a fixture's params: these are processes of their own, ours is not.
+EMULATOR = pytest.param("emulator", marks=pytest.mark.process)
+FAKE_GCS = pytest.param("fake-gcs-server", marks=pytest.mark.process)
 STARTS: dict[str, Callable[[Path], Any]] = {"ours": ours, "emulator": emulator, "fake-gcs-server": fake_gcs}
 
 

@@ -72,6 +72,9 @@ def rclone(directory: Path) -> Iterator[Server]:
         yield Server("rclone", f"http://127.0.0.1:{port}", GENERIC, True, overwrites_parts=False)
 
 
+#: For a fixture's params: these are processes of their own, moto is not.
+VERSITYGW = pytest.param("versitygw", marks=pytest.mark.process)
+RCLONE = pytest.param("rclone", marks=pytest.mark.process)
 STARTS: dict[str, Callable[[Path], object]] = {"moto": lambda _: moto(), "versitygw": versitygw, "rclone": rclone}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
@@ -20,6 +21,7 @@ from tests.remotes.azure_servers import azurite
 from tests.remotes.s3_rig import fetched
 
 
+@pytest.mark.process
 class TestAzurite(RemoteContract, unittest.TestCase):
     """A prefix of its own for each test."""
 

@@ -26,7 +26,7 @@ from resumable.remotes.errors import (
 from resumable.remotes.interfaces import RegionLost
 from resumable.remotes.regions import STEP, BytesRegion
 from tests.remotes.azure_rig import rig, upload, write
-from tests.remotes.azure_servers import azurite
+from tests.remotes.azure_servers import AZURITE, azurite
 from tests.remotes.counting_region import CountingRegion
 from tests.remotes.s3_proxy import answer, error
 from tests.remotes.simple_engine import persist
@@ -38,7 +38,7 @@ BIG = bytes(range(256)) * (2 * PART // 256) + b"the rest"
 SMALL = b"a small one"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[AZURITE])
 def server(tmp_path_factory):
     with azurite(tmp_path_factory.mktemp("azurite")) as running:
         yield running

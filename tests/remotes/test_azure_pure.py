@@ -232,5 +232,6 @@ def test_a_token_that_cannot_be_got_and_a_network_that_fails_tell_no_url():
 def test_a_pause_is_in_seconds_and_at_most_an_hour():
     assert retry_after({"retry-after": "7"}) == 7.0
     assert retry_after({"x-ms-retry-after-ms": "1500"}) == 1.5
-    assert retry_after({"retry-after": "99999"}) == 3600.0
+    assert retry_after({"retry-after": "99999"}) == retry_after({"retry-after": "9" * 5000}) == 3600.0
+    assert retry_after({"retry-after": "\u00b2"}) is None
     assert retry_after({"retry-after": "soon"}) is None

@@ -16,7 +16,7 @@ from resumable.remotes import urls
 from resumable.remotes.azure import choices, sweeping
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Permanent, Transient, Unusable
 from tests.remotes.azure_rig import rig, upload, write
-from tests.remotes.azure_servers import ACCOUNT, CONTAINER, KEY, azurite
+from tests.remotes.azure_servers import ACCOUNT, AZURITE, CONTAINER, KEY, azurite
 from tests.remotes.s3_proxy import answer, error
 
 U1, U2 = "1" * 32, "2" * 32
@@ -25,7 +25,7 @@ BIG = bytes(range(256)) * (2 * PART // 256) + b"the rest"
 WRONG = "d3Jvbmc="
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[AZURITE])
 def server(tmp_path_factory):
     with azurite(tmp_path_factory.mktemp("azurite")) as running:
         yield running
@@ -300,6 +300,7 @@ def test_a_missing_extra_is_one_line_that_names_the_command(monkeypatch):
     assert "pip install 'resumable-server[azure]'" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.process
 def test_reading_a_url_does_not_load_the_sdk():
     program = (
         "import sys; from resumable.remotes import urls; urls.parse('az://container/x?account=abc');"

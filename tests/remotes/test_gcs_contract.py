@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
@@ -78,9 +79,11 @@ class TestOurs(Against, unittest.TestCase):
         assert not [key for key in self.server.store.objects if ".resumable-probe" in key]
 
 
+@pytest.mark.process
 class TestGcpStorageEmulator(Against, unittest.TestCase):
     name = "emulator"
 
 
+@pytest.mark.process
 class TestFakeGcsServer(Against, unittest.TestCase):
     name = "fake-gcs-server"

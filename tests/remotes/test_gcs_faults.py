@@ -16,7 +16,7 @@ from resumable.remotes.interfaces import OutOfStep, RegionLost
 from resumable.remotes.regions import BytesRegion
 from tests.remotes.counting_region import CountingRegion
 from tests.remotes.gcs_rig import MIB, QUANTUM, rig
-from tests.remotes.gcs_servers import Bent, started
+from tests.remotes.gcs_servers import EMULATOR, FAKE_GCS, Bent, started
 from tests.remotes.s3_proxy import answer
 from tests.remotes.simple_engine import persist, upload
 
@@ -27,7 +27,7 @@ ROUND = BIG[: 2 * PART]
 SMALL = b"a small one"
 
 
-@pytest.fixture(scope="module", params=["ours", "emulator", "fake-gcs-server"])
+@pytest.fixture(scope="module", params=["ours", EMULATOR, FAKE_GCS])
 def server(request, tmp_path_factory):
     with started(request.param, tmp_path_factory.mktemp("buckets") / "root") as running:
         yield running
@@ -484,6 +484,7 @@ async def test_memory_and_connections_are_bounded(strict, template):
         assert max(region.largest for region in regions) <= 256 << 10
 
 
+@pytest.mark.process
 @pytest_twisted.ensureDeferred
 async def test_a_store_that_makes_an_object_of_what_is_there_when_it_is_asked_begins_anew(tmp_path, template):
     """As fake-gcs-server does; what it made is removed."""

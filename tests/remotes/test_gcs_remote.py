@@ -301,6 +301,7 @@ def test_every_option_is_on_the_page_word_for_word():
     assert dict(rows) == dict(OPTIONS) == dict(SCHEME.options)
 
 
+@pytest.mark.process
 def test_google_auth_is_imported_with_the_scheme_only_and_named_when_it_is_missing():
     script = (
         "import sys\n"

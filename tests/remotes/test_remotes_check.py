@@ -11,14 +11,14 @@ from twisted.internet import reactor
 
 from resumable import tiers
 from resumable.options import Options
-from tests.remotes.azure_servers import ACCOUNT, CONTAINER, KEY, azurite
+from tests.remotes.azure_servers import ACCOUNT, AZURITE, CONTAINER, KEY, azurite
 from tests.remotes.gcs_servers import BUCKET as GOOGLE_BUCKET
 from tests.remotes.gcs_servers import started as google
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET
 from tests.remotes.s3_servers import started as s3
 
 
-@pytest.fixture(scope="module", params=["file", "memory", "s3", "az", "gs"])
+@pytest.fixture(scope="module", params=["file", "memory", "s3", AZURITE, "gs"])
 def place(request, tmp_path_factory):
     """URLs of what is there, and of what isn't; what the second is told to do."""
     directory = tmp_path_factory.mktemp("store")
@@ -32,7 +32,7 @@ def place(request, tmp_path_factory):
                 server = stack.enter_context(s3("moto", directory / "root"))
                 options = f"?endpoint={server.url}&dialect=minio"
                 yield f"s3://{BUCKET}/x{options}", f"s3://none{options}", "create the bucket"
-            case "az":
+            case "azurite":
                 server = stack.enter_context(azurite(directory))
                 options = f"?account={ACCOUNT}&endpoint={server.endpoint()}&api-version=2025-11-05"
                 yield f"az://{CONTAINER}/x{options}", f"az://none{options}", "create the container"

@@ -12,6 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
 from resumable.remotes.errors import Transient
@@ -226,3 +227,43 @@ async def test_who_waits_no_longer_gives_it_up() -> None:
         with pytest.raises(CancelledError):
             await waiting
         await until(lambda: not stores.open)
+
+
+@pytest.mark.parametrize("end", [lambda store: None, lambda store: store.transport.abortConnection()])
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_stops_in_the_middle_of_an_answer_is_given_up_in_silence(end) -> None:
+    """Nothing of it is in the log, whether the time-out ends the connection or the store's death does."""
+    clock = Clock()
+    with capturedLogs() as logged:
+        async with connected(clock) as (http, stores, url):
+            stores.answer = lambda store: store.transport.write(head(10) + b"12345")
+            asking = Deferred.fromCoroutine(http.request("GET", url, {}, None, largest=100))
+            await until(lambda: bool(stores.requests))
+            for _ in range(100):  # until the head and half of the body have come
+                await turn()
+            (store,) = stores.open
+            clock.advance(31)
+            end(store)
+            with pytest.raises(Transient, match="nothing moved"):
+                await asking
+            await until(lambda: not stores.open)
+            assert not clock.getDelayedCalls()
+        await turn()
+    assert [each for each in logged if "log_failure" in each] == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_nobody_waits_for_any_more_is_given_up_in_silence() -> None:
+    with capturedLogs() as logged:
+        async with connected() as (http, stores, url):
+            stores.answer = lambda store: store.transport.write(head(10) + b"12345")
+            asking = Deferred.fromCoroutine(http.request("GET", url, {}, None, largest=100))
+            await until(lambda: bool(stores.requests))
+            for _ in range(100):
+                await turn()
+            asking.cancel()
+            with pytest.raises(CancelledError):
+                await asking
+            await until(lambda: not stores.open)
+        await turn()
+    assert [each for each in logged if "log_failure" in each] == []

@@ -84,6 +84,7 @@ class TestMoto(Against, unittest.TestCase):
     name = "moto"
 
 
+@pytest.mark.process
 class TestVersitygw(Against, unittest.TestCase):
     """Over remotes that are made from a URL and the environment, as the service does."""
 
@@ -112,6 +113,7 @@ class TestVersitygw(Against, unittest.TestCase):
         return self.made[-1]
 
 
+@pytest.mark.process
 class TestRclone(Against, unittest.TestCase):
     name = "rclone"
     more: ClassVar[dict[str, object]] = {"look_first": True}  # it knows no conditions

@@ -18,7 +18,7 @@ from resumable.remotes.s3.credentials import Keys
 from tests.remotes.counting_region import CountingRegion
 from tests.remotes.s3_proxy import answer, error
 from tests.remotes.s3_rig import MIB, rig
-from tests.remotes.s3_servers import ACCESS, SECRET, started
+from tests.remotes.s3_servers import ACCESS, SECRET, VERSITYGW, started
 from tests.remotes.simple_engine import persist, upload
 
 U1, U2 = "1" * 32, "2" * 32
@@ -27,7 +27,7 @@ BIG = bytes(range(256)) * (PART // 256) + b"the rest"
 SMALL = b"a small one"
 
 
-@pytest.fixture(scope="module", params=["moto", "versitygw"])
+@pytest.fixture(scope="module", params=["moto", VERSITYGW])
 def server(request, tmp_path_factory):
     with started(request.param, tmp_path_factory.mktemp("buckets") / "root") as running:
         yield running

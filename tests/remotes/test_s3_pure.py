@@ -162,6 +162,9 @@ def test_what_may_be_about_the_metadata_is_told_from_what_is_not(status, code, m
         ({"retry-after": "Fri, 24 May 2013 00:00:30 GMT", "date": "Fri, 24 May 2013 00:00:00 GMT"}, 30.0),
         ({"retry-after": "Fri, 24 May 2013 00:00:30 GMT"}, None),
         ({"retry-after": "soon", "date": "Fri, 24 May 2013 00:00:00 GMT"}, None),
+        ({"retry-after": "9" * 5000}, 3600.0),
+        ({"retry-after": "\u00b2", "date": "Fri, 24 May 2013 00:00:00 GMT"}, None),
+        ({"retry-after": "Fri, 24 May 2013 00:00:30 +99999999999999999999"}, None),
     ],
 )
 def test_a_store_may_say_how_long_to_wait(headers, pause):

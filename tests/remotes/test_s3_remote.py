@@ -23,7 +23,7 @@ from resumable.remotes.s3.dialects import GENERIC
 from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.s3.remote import S3Remote
 from tests.remotes.s3_rig import MIB, rig
-from tests.remotes.s3_servers import BUCKET, Server, started
+from tests.remotes.s3_servers import BUCKET, RCLONE, VERSITYGW, Server, started
 from tests.remotes.simple_engine import upload
 
 U1, U2 = "1" * 32, "2" * 32
@@ -40,7 +40,7 @@ class PlainJournal:
         self.load, self.save = inner.load, inner.save
 
 
-@pytest.fixture(scope="module", params=["moto", "versitygw", "rclone"])
+@pytest.fixture(scope="module", params=["moto", VERSITYGW, RCLONE])
 def server(request, tmp_path_factory):
     with started(request.param, tmp_path_factory.mktemp("buckets") / "root") as running:
         yield running
@@ -52,7 +52,7 @@ def moto(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="module", params=["moto", "versitygw"])
+@pytest.fixture(scope="module", params=["moto", VERSITYGW])
 def full(request, tmp_path_factory):
     """Servers that have the whole of S3."""
     with started(request.param, tmp_path_factory.mktemp("buckets") / "root") as running:

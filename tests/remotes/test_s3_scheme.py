@@ -25,7 +25,7 @@ from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.urls import BadRemote, Means, parse
 from resumable.testing import SteppedPool
 from resumable.threads import Pool
-from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, started
+from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, VERSITYGW, started
 from tests.remotes.simple_engine import upload
 
 KEY = bytes(range(32))
@@ -244,7 +244,7 @@ def test_no_representation_shows_a_key():
 SAID = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
 
 
-@pytest.fixture(scope="module", params=["moto", "versitygw"])
+@pytest.fixture(scope="module", params=["moto", VERSITYGW])
 def server(request, tmp_path_factory):
     with started(request.param, tmp_path_factory.mktemp("s3") / "root") as running:
         yield running

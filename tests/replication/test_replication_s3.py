@@ -12,11 +12,11 @@ import pytest_twisted
 from twisted.internet.defer import gatherResults
 
 from tests.remotes.s3_rig import MIB, rig
-from tests.remotes.s3_servers import started
+from tests.remotes.s3_servers import VERSITYGW, started
 from tests.replication.real import Daemon, running
 
 
-@pytest.fixture(scope="module", params=["moto", "versitygw"])
+@pytest.fixture(scope="module", params=["moto", VERSITYGW])
 def server(request, tmp_path_factory):
     with started(request.param, tmp_path_factory.mktemp("buckets") / "root") as running:
         yield running

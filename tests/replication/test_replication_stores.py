@@ -21,7 +21,7 @@ from resumable.remotes import keys, urls
 from resumable.replication.settings import Limits
 from resumable.spool.disk import Disk
 from tests.remotes import azure_rig, gcs_rig
-from tests.remotes.azure_servers import KEY, azurite
+from tests.remotes.azure_servers import AZURITE, KEY, azurite
 from tests.remotes.gcs_servers import started
 from tests.replication.real import Daemon, running
 from tests.replication.test_replication_crashes import CATALOG, REMOTE, Death, Mortal
@@ -102,11 +102,11 @@ class Google:
         return [key for key in self.rig.server.store.objects if key.startswith(f"{self.prefix}/.resumable-")]
 
 
-@pytest.fixture(scope="module", params=["file", "az", "gs"])
+@pytest.fixture(scope="module", params=["file", AZURITE, "gs"])
 def server(request, tmp_path_factory):
     if request.param == "file":
         yield None
-    elif request.param == "az":
+    elif request.param == "azurite":
         pytest.importorskip("azure.storage.blob")
         with azurite(tmp_path_factory.mktemp("azurite")) as running_server:
             yield running_server

@@ -91,9 +91,14 @@ def test_text_is_as_twistd_writes_it() -> None:
         "https://h/b?sv=1&sig=hunter2%3D",
         "https://h/?jwt=hunter2",
         "https://h/?X-Goog-Signature=hunter2",
+        "https://h/may?key=hunter2",
+        "https://h/may?a='hunter2&b=1;hunter2",
+        "https://user:hunter2@h/may?a=b",
+        "https://:hunter2@h@example.org/?a=b",
+        "tusd+http://hunter2@h:80?a=b",
     ],
 )
-def test_tokens_and_signatures_in_urls_are_blotted_out(form: str, url: str) -> None:
+def test_what_may_be_a_secret_in_a_url_is_blotted_out(form: str, url: str) -> None:
     def write(log: Logger) -> None:
         log.info("asked for {url}", url=url)
         log.failure("failed at {url}", Failure(RuntimeError(url)), url=url)

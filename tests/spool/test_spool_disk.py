@@ -331,7 +331,7 @@ class TestSimulatedDisk(DiskContract):
         return disk, "/spool"
 
 
-@pytest.fixture
+@pytest.fixture(params=[pytest.param("tmpfs", marks=pytest.mark.process)])
 def tiny(tmp_path):
     """A file system of 1 MiB."""
     if os.geteuid() != 0:

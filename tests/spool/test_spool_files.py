@@ -384,6 +384,7 @@ def test_small_appends_on_a_real_disk(tmp_path):
         assert bench.spool.listing() == set()
 
 
+@pytest.mark.process
 def test_a_full_disk_fails_the_append_and_keeps_what_was_committed(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("mounting a tmpfs takes root")

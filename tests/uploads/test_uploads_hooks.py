@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
+from resumable.events.interfaces import Refuse
+from resumable.events.progress import Progress, Watcher
 from resumable.hooks import Answer, Changes, Granted, IHooks, IProgress, QuestionKind, RequestView
 from resumable.interfaces import FactKind
 from resumable.protocol import tus
@@ -13,6 +17,7 @@ from resumable.protocol.errors import BadRequest, Gone, NotFound, OffsetMismatch
 from resumable.uploads.engine import Limits
 from resumable.uploads.questions import Questions
 from resumable.uploads.visits import Visit
+from tests.events.test_events_progress import Watches
 from tests.uploads.facts import told
 from tests.uploads.harness import LONG, FakeBody, FakeReplication, machines, pattern
 
@@ -53,11 +58,9 @@ class FakeHooks:
             return fail(answer)
         return answer if isinstance(answer, Deferred) else succeed(answer)
 
-    def due(self, upload_id):
-        return self.is_due
-
-    def note(self, upload, request=None):
-        self.noted.append((upload.id, upload.offset))
+    def arrived(self, upload_id, look):
+        if self.is_due and (seen := look()) is not None:
+            self.noted.append((upload_id, seen.received, seen.upload.offset, seen.request))
 
 
 @pytest.fixture
@@ -512,7 +515,7 @@ def test_facts_have_the_upload_and_the_request_that_caused_them(hooked):
     assert created.data == {"length": 10, "offset": 10, "metadata": "a MQ==", "request": request}
 
 
-def test_progress_is_noted_when_bytes_were_committed_and_somebody_wants_to_know(hooked):
+def test_progress_is_noted_when_bytes_arrive_and_somebody_wants_to_know(hooked):
     server = hooked()
     server.engine.progress = server.hooks
     upload_id = server.create(10).value.id
@@ -521,7 +524,46 @@ def test_progress_is_noted_when_bytes_were_committed_and_somebody_wants_to_know(
     server.patch(upload_id, 3, b"345")
     server.hooks.is_due = True
     server.patch(upload_id, 6, b"6789")
-    assert server.hooks.noted == [(upload_id, 3)], "its end is told otherwise"
+    assert server.hooks.noted == [(upload_id, 3, 0, None)], "its end is told otherwise"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_slow_upload_is_told_of_at_every_interval_and_stopped_within_one(hooked, declared):
+    """5 KB/s; nothing commits before ten seconds have passed."""
+    server, stopped = hooked(), []
+    watches = Watches()
+    server.engine.progress = Progress(
+        [Watcher("hook", watches)], lambda *each: stopped.append(each), clock=server.clock, wall=lambda: 5.0
+    )
+    upload_id = server.create(LONG).value.id
+    body = FakeBody(LONG if declared else None)
+    answer = server.patch(upload_id, 0, body)
+    for _ in range(9):
+        for _ in range(5):
+            body.arrive(bytes(1000))
+            server.advance(0.2)
+    server.advance(0.001)
+    told = [(event.details["received"], event.upload.offset) for event in watches.came]
+    assert len(told) == 10 and {offset for _, offset in told} == {0}
+    assert all(4000 <= later - one <= 6000 for (one, _), (later, _) in pairwise(told))
+    assert server.row(upload_id).offset == 0 and stopped == []
+    watches.said = Refuse(Answer(410))
+    body.arrive(bytes(1000))
+    server.advance(1.0)
+    ((ended, refusal),) = stopped
+    server.ask(server.uploads.stop_upload(ended, refusal))
+    assert answer.error.status == 410 and server.row(upload_id).gone is not None
+
+
+def test_of_an_upload_that_nobody_can_know_yet_no_progress_is_told(hooked):
+    server = hooked()
+    server.engine.progress = server.hooks
+    creation, _ = posted(100, DATA, None)
+    body = FakeBody(100)
+    server.ask(server.uploads.create(creation, body, visit=Visit(REQUEST)))
+    body.arrive(bytes(50))
+    server.pump()
+    assert server.hooks.noted == []
 
 
 def test_answers_of_several_questions_are_put_together():

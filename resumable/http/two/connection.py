@@ -162,7 +162,7 @@ class Connection(TwistedProtocol):
             head = head_of(event.headers, ended)
             stream.accept(head)
         except Refused as refused:
-            stream.refuse(refused)
+            stream.refuse(refused, event.headers)
             return
         if head.length != 0:
             self.deadline = min(self.deadline, self.site.seconds() + self.site.network_timeout)

@@ -8,13 +8,23 @@ Spec: RFC 9113 sections 8.1 to 8.3.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from twisted.web.http_headers import Headers, InvalidHeaderName
 
-from resumable.http.framing import MAX_FIELDS, MAX_HEAD, MAX_LINE, MAX_TRAILERS, Head, Refused, content_length
+from resumable.http.framing import (
+    MAX_FIELDS,
+    MAX_HEAD,
+    MAX_LINE,
+    MAX_TRAILERS,
+    Fields,
+    Head,
+    Refused,
+    check_target,
+    content_length,
+)
 
-Fields = Sequence[tuple[bytes, bytes]]
+__all__ = ["Fields", "head_of", "trailers_of"]
 
 VERSION = b"HTTP/2"
 
@@ -34,6 +44,7 @@ def head_of(fields: Fields, ended: bool) -> Head:
         raise Refused(414, f"The request's path is longer than {MAX_LINE} bytes.")
     if not _TARGET.fullmatch(target):
         raise Refused(400, "The request's path is malformed.")
+    check_target(method, target)
     if sum(len(name) + len(value) + 4 for name, value in fields) > MAX_HEAD:
         raise Refused(431, f"The request's head is longer than {MAX_HEAD} bytes.")
     headers = Headers()
@@ -45,6 +56,8 @@ def head_of(fields: Fields, ended: bool) -> Head:
                 raise Refused(400, "A header field has a malformed name.") from None
     if b":authority" in said:
         headers.setRawHeaders(b"Host", [said[b":authority"]])
+    if len(headers.getRawHeaders(b"Host", ())) != 1:
+        raise Refused(400, "A request needs exactly one Host field.")
     length = content_length(headers)
     if ended:
         if length:

@@ -5,13 +5,13 @@ Changes when one of its modules needs something else. `resumable.http.streaming`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.python.failure import Failure
 
 from resumable.http.body import Body
-from resumable.http.framing import Head
+from resumable.http.framing import Fields, Head
 from resumable.http.two.limits import Held
 
 
@@ -42,7 +42,7 @@ class Site(Protocol):
     min_rate: int
     linger: float
     linger_bytes: int
-    refusal_fields: Mapping[str, str]
+    refusal_fields: Callable[[Sequence[bytes]], Fields]
     received: int
     held: Held
     seconds: Callable[[], float]

@@ -113,11 +113,12 @@ class Stream:
         if self._until is not None:
             self.leave()
 
-    def refuse(self, refused: Refused) -> None:
-        """Answer what isn't a request that a resource could see."""
+    def refuse(self, refused: Refused, asked: Fields) -> None:
+        """Answer what isn't a request that a resource could see; ``asked``: its fields."""
         self._site.watch.refused(refused.status)
         document = problem(refused.status, refused.detail)
-        fields = [(name.lower().encode(), value.encode()) for name, value in self._site.refusal_fields.items()]
+        origins = [value for name, value in asked if name == b"origin"]
+        fields = [(name.lower(), value) for name, value in self._site.refusal_fields(origins)]
         fields += [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(document))]
         self._connection.machine.send_headers(self.number, [(b":status", b"%d" % refused.status), *fields])
         self._done = True

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from resumable import option_values as values
+from resumable.masking import has_user
 
 EXTRA = "pip install 'resumable-server[azure]'"
 
@@ -102,9 +103,10 @@ def _check_endpoint(endpoint: str, auth: str) -> None:
         _ = parts.port
     except ValueError:
         raise ValueError("the endpoint is no URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+    bare = not (has_user(endpoint) or parts.query or parts.fragment)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not bare:
         # it isn't repeated: it may hold a signature
-        raise ValueError("an endpoint looks like https://host, without anything behind a question mark")
+        raise ValueError("an endpoint looks like https://host; credentials have options and variables of their own")
     if parts.scheme == "http" and auth == Auth.IDENTITY.value:
         raise ValueError("tokens of identities go over https only")
 

@@ -173,7 +173,7 @@ def _ahead(headers: Mapping[str, str], now: float) -> float:
     """Seconds that this machine's clock is ahead of the one that answered."""
     try:
         return now - parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         return 0.0
 
 
@@ -181,6 +181,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the store asks us to wait, at most an hour."""
     for name, unit in (("retry-after", 1.0), ("x-ms-retry-after-ms", 0.001), ("retry-after-ms", 0.001)):
         value = headers.get(name, "").strip()
-        if value.isdigit():
-            return min(int(value) * unit, 3600.0)
+        if value.isascii() and value.isdigit():
+            return min(float(value) * unit, 3600.0)
     return None

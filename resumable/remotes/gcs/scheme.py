@@ -77,7 +77,7 @@ def endpoint_for(options: Mapping[str, str]) -> str:
     except ValueError:
         right = False
     if not right or "@" in url or "?" in url or "#" in url or not re.fullmatch(r"[!-~]+", url):
-        raise ValueError("an endpoint looks like https://host or http://host:port")
+        raise ValueError("an endpoint looks like https://host or http://host:port; credentials come from a file")
     return url.rstrip("/")
 
 

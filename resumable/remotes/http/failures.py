@@ -13,6 +13,9 @@ from twisted.internet.defer import CancelledError
 
 from resumable.remotes.errors import RemoteError, Transient, Unusable
 
+NAME_NOT_FOUND = "NameNotFound"
+"""The code of a failure to find the address of a host."""
+
 
 def timed_out(seconds: float) -> RemoteError:
     """Nothing has moved for so long."""
@@ -30,7 +33,7 @@ def meaning(problem: BaseException) -> BaseException:
         if type(cause).__module__.startswith(("OpenSSL", "service_identity")):
             return Unusable(f"no secure connection: {_tls(cause)}", advice="check the certificate and the address")
     if isinstance(problem, error.DNSLookupError):
-        return Transient("the store's name was not found", code="NameNotFound", advice="check endpoint and region")
+        return Transient("the store's name was not found", code=NAME_NOT_FOUND, advice="check endpoint and region")
     last = causes[-1]
     return Transient(f"no answer: {type(last).__name__}", code=type(last).__name__)
 

@@ -14,10 +14,10 @@ from email.utils import parsedate_to_datetime
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the store asks us to wait, at most an hour; a date counts from the answer's own Date."""
     value = headers.get("retry-after", "").strip()
-    if value.isdigit():
-        return float(min(int(value), 3600))
+    if value.isascii() and value.isdigit():
+        return min(float(value), 3600.0)
     try:
         pause = (parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])).total_seconds()
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         return None
     return min(max(pause, 0.0), 3600.0)

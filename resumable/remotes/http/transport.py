@@ -81,7 +81,7 @@ class IHttp(Protocol):
 
 
 class _Collector(TwistedProtocol):
-    """Gathers a body of ``largest`` bytes at most."""
+    """Gathers a body of ``largest`` bytes at most. Who cancels ``done`` gives the connection up."""
 
     def __init__(self, largest: int, touch: Callable[[], None]) -> None:
         self.done: Deferred[bytes] = Deferred(lambda _: self._lose())
@@ -100,6 +100,8 @@ class _Collector(TwistedProtocol):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         done, self.done = self.done, Deferred()
+        if done.called:  # it was given up, and the connection has ended for that
+            return
         if self._room < 0:
             done.errback(Transient("the answer is too long"))
         elif reason is not None and reason.check(ResponseDone):
@@ -109,7 +111,7 @@ class _Collector(TwistedProtocol):
 
     def _lose(self) -> None:
         if self.transport is not None:
-            self.transport.loseConnection()
+            self.transport.stopProducing()  # type: ignore[attr-defined]
 
 
 class Http:

@@ -17,10 +17,13 @@ from botocore.endpoint_provider import EndpointProvider
 from botocore.exceptions import BotoCoreError
 from botocore.loaders import Loader
 
+from resumable.masking import has_user
 from resumable.remotes.s3.dialects import AWS, Dialect
 from resumable.remotes.s3.signing import encode_path
 
 PORTS = {"http": 80, "https": 443}
+#: What is wrong isn't repeated: it may hold a password.
+LIKE = "an endpoint looks like https://host or http://host:port; credentials come from the environment"
 
 
 @frozen
@@ -118,10 +121,9 @@ def _split(url: str, region: str, bucket: str) -> Endpoint:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError(f"{url!r} is no endpoint") from None
-    if parts.scheme not in PORTS or not parts.hostname or parts.username or parts.query or parts.fragment:
-        # the URL isn't repeated: it may hold a password
-        raise ValueError("an endpoint looks like https://host or http://host:port")
+        raise ValueError(LIKE) from None
+    if parts.scheme not in PORTS or not parts.hostname or has_user(url) or parts.query or parts.fragment:
+        raise ValueError(LIKE)
     base = parts.path.rstrip("/")
     return Endpoint(parts.scheme, parts.hostname, port or PORTS[parts.scheme], base, region, bucket)
 

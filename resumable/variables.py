@@ -1,0 +1,60 @@
+"""Variables of the environment that begin like ours and are none.
+
+Reason to change: who else sets such variables. Invariant: one that is probably meant for us, and isn't heeded, is never
+passed over in silence; what Kubernetes sets for a Service named ``resumable`` never keeps anybody from starting. Pure.
+Source: https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from attrs import frozen
+
+PREFIX: Final = "RESUMABLE_"
+#: How alike two names are, from 0 to 1, when one is taken for the other misspelt, and when it's worth a hint.
+MISSPELT: Final = 0.85
+ALIKE: Final = 0.7
+
+_OF_A_SERVICE: Final = re.compile(
+    r"RESUMABLE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://\S+")
+
+
+@frozen
+class Unknown:
+    """A variable that means nothing here. ``meant``: the one that it may be; ``misspelt``: surely enough."""
+
+    name: str
+    meant: str | None
+    misspelt: bool
+
+    def __str__(self) -> str:
+        hint = "" if self.meant is None else f": did you mean {self.meant}?"
+        return f"{self.name} is no variable of this server{hint}"
+
+
+def unknown(environ: Mapping[str, str], known: Collection[str]) -> list[Unknown]:
+    """Those that are set and that nobody here heeds."""
+    odd = sorted(name for name, value in environ.items() if name.startswith(PREFIX) and name not in known and value)
+    return [_told(name, known) for name in odd if not of_a_service(name, environ[name])]
+
+
+def of_a_service(name: str, value: str) -> bool:
+    """Whether Kubernetes sets it, in each pod beside a Service whose name begins with ``resumable``."""
+    return bool(_OF_A_SERVICE.fullmatch(name)) or (name.endswith("_PORT") and bool(_ADDRESS.fullmatch(value)))
+
+
+def _told(name: str, known: Collection[str]) -> Unknown:
+    plain = {each.removeprefix(PREFIX): each for each in known}
+    word = name.removeprefix(PREFIX).upper()
+    found = difflib.get_close_matches(word, plain, 1, ALIKE)
+    if not found:
+        return Unknown(name, None, False)
+    likeness = difflib.SequenceMatcher(None, found[0], word).ratio()
+    same = found[0].replace("_", "") == word.replace("_", "")
+    return Unknown(name, plain[found[0]], same or likeness >= MISSPELT)

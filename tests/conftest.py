@@ -1,0 +1,46 @@
+"""Which tests need other processes, and which only this one.
+
+Changes when the commands that choose among the tests do (Makefile). Invariant: what `make quick` runs starts no
+process: a test that does so without the marker `process` fails, wherever it is run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+#: Everything in these works on real daemons.
+OF_PROCESSES = (HERE / "e2e", HERE / "soak")
+STARTING = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"})
+
+_alone: list[str] = []
+"""The test that runs and may start no process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(item.path.is_relative_to(each) for each in OF_PROCESSES):
+            item.add_marker("process")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    if item.get_closest_marker("process") is None:
+        _alone.append(item.nodeid)
+    try:
+        return (yield)
+    finally:
+        _alone.clear()
+
+
+def _watch(event: str, _: tuple[Any, ...]) -> None:
+    if event in STARTING and _alone:
+        raise RuntimeError(f"{_alone[0]} starts a process: mark it `process`")
+
+
+sys.addaudithook(_watch)
