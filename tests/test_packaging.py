@@ -207,12 +207,14 @@ def unpacked(distributions, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.process
 def test_the_sdist_has_every_file_of_the_tree(unpacked):
     there = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
     assert _tree() - there == set()
 
 
 @pytest.mark.slow
+@pytest.mark.process
 def test_the_tests_of_the_sdist_run_where_it_was_unpacked(unpacked):
     """All of them are found, and the quick ones of the docs and the protocol pass."""
     for arguments in (["--collect-only"], ["tests/protocol", "tests/test_docs.py", "tests/test_options.py"]):
@@ -224,6 +226,7 @@ def test_the_tests_of_the_sdist_run_where_it_was_unpacked(unpacked):
 
 
 @pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize("kind", ["whl", "tar.gz"])
 def test_in_a_fresh_environment_it_installs_and_serves_an_upload(distributions, kind, tmp_path):
     (built,) = distributions.glob(f"resumable_server-*.{kind}")
