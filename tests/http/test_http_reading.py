@@ -14,7 +14,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from visitor import Reply
 
-from resumable.http.download import Remotely, patience
+from resumable.http.download import Remotely
 from resumable.http.sending import CHUNK
 from resumable.protocol import metadata
 from resumable.protocol.errors import NotFound, Unavailable
@@ -90,11 +90,6 @@ def test_a_download_under_way_keeps_nobody_from_writing_or_deleting(client: Clie
     server.pump()
     reply = client.reply()
     assert reply is not None and reply.body == data, "what was opened is read to its end"
-
-
-def test_a_client_may_take_as_long_as_a_slow_line_takes() -> None:
-    assert patience(60.0, 100) == 60 + CHUNK / 100
-    assert patience(60.0, 0) is None
 
 
 # from a remote

@@ -69,7 +69,6 @@ def connect(
     trusted: Sequence[str] = (),
     clock: Clock | None = None,
     download: bool = True,
-    patience: float | None = None,
     remotely: Remotely = Remotely.PROXY,
     **options: Any,
 ) -> tuple[StreamingChannel, StringTransport]:
@@ -80,7 +79,7 @@ def connect(
         origin=Origin("/files/", public_url, networks(trusted), absolute),
         cors=Cors(cors or CrossOrigin(tuple(origins))),
         base_path="/files/",
-        downloads=Downloads(uploads, clock, Ways(remotely, 60.0, patience)) if download else None,
+        downloads=Downloads(uploads, Ways(remotely, 60.0)) if download else None,
         **{"max_size": None, **options},
     )
     site = StreamingSite(Root(tus, "/files/", Readiness({}, clock)), reactor=clock)
