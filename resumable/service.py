@@ -30,7 +30,7 @@ from resumable.events.counts import HookCounts
 from resumable.hooking import desk_of
 from resumable.hooks import QuestionKind
 from resumable.http.cors import Cors
-from resumable.http.download import Downloads, Remotely, Ways, patience
+from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.root import Root
@@ -215,9 +215,8 @@ class UploadService(Service):
     def _downloads(self) -> Downloads:
         settings = self.settings
         remotely = Remotely(settings.download_from_remote)
-        allowed = patience(settings.network_timeout, settings.min_rate)
-        ways = Ways(remotely, settings.download_url_expires, allowed, settings.download_inline)
-        return Downloads(self.uploads, self._reactor, ways)
+        ways = Ways(remotely, settings.download_url_expires, settings.download_inline)
+        return Downloads(self.uploads, ways)
 
     def _listeners(
         self, descriptions: Sequence[str], site_at: Callable[[str], StreamingSite], flag: str = startup.LISTEN

@@ -9,12 +9,11 @@ from __future__ import annotations
 import enum
 
 from attrs import frozen
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from resumable.http.content import describe, described, set_validators, undescribe, validators
 from resumable.http.fields import RequestFields
-from resumable.http.sending import CHUNK, Sending, Source
+from resumable.http.sending import Sending, Source
 from resumable.http.streaming import StreamingRequest
 from resumable.interfaces import Upload
 from resumable.protocol import conditions, ranges
@@ -24,11 +23,6 @@ from resumable.uploads.lookup import Elsewhere
 from resumable.uploads.uploads import Uploads
 
 log = Logger()
-
-
-def patience(network_timeout: float, min_rate: int) -> float | None:
-    """Seconds that a client may take for one piece: silent for the one, and no slower than the other (0: any)."""
-    return network_timeout + CHUNK / min_rate if min_rate else None
 
 
 class Remotely(enum.Enum):
@@ -42,21 +36,18 @@ class Remotely(enum.Enum):
 
 @frozen
 class Ways:
-    """``url_lifetime``: seconds that a client has to follow a redirect. ``patience``: see `Sending`. ``inline``: see
-    `described`."""
+    """``url_lifetime``: seconds that a client has to follow a redirect. ``inline``: see `described`."""
 
     remotely: Remotely = Remotely.PROXY
     url_lifetime: float = 300.0
-    patience: float | None = None
     inline: bool = False
 
 
 class Downloads:
-    """``clock`` measures how long a client leaves a piece unread."""
+    """Of all uploads."""
 
-    def __init__(self, uploads: Uploads, clock: IReactorTime, ways: Ways | None = None) -> None:
+    def __init__(self, uploads: Uploads, ways: Ways | None = None) -> None:
         self._uploads = uploads
-        self._clock = clock
         self._ways = ways or Ways()
 
     async def answer(self, request: StreamingRequest, upload_id: str) -> None:
@@ -133,7 +124,7 @@ class Downloads:
 
     async def _send(self, request: StreamingRequest, upload: Upload, source: Source, span: Span) -> None:
         try:
-            await Sending(request, source, span.start, span.size, self._clock, self._ways.patience).run()
+            await Sending(request, source, span.start, span.size).run()
         except (OSError, EOFError, TusError) as error:
             log.error("a download failed: {reason}", upload=upload.id, reason=str(error))
             if not request.startedWriting:

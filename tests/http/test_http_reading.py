@@ -14,7 +14,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from visitor import Reply
 
-from resumable.http.download import Remotely, patience
+from resumable.http.download import Remotely
 from resumable.http.sending import CHUNK
 from resumable.protocol import metadata
 from resumable.protocol.errors import NotFound, Unavailable
@@ -139,11 +139,6 @@ def test_a_head_without_tus_resumable_of_an_unfinished_upload_is_412(client: Cli
     assert other.ask("DELETE", f"/files/{upload_id}").status == 204
     assert other.ask("HEAD", f"/files/{upload_id}", tus=False).status == 410
     assert other.ask("HEAD", f"/files/{'0' * 32}", tus=False).status == 404
-
-
-def test_a_client_may_take_as_long_as_a_slow_line_takes() -> None:
-    assert patience(60.0, 100) == 60 + CHUNK / 100
-    assert patience(60.0, 0) is None
 
 
 # from a remote
