@@ -27,42 +27,53 @@ _CLASSES = ((0o010, 0o040), (0o001, 0o004))
 
 @frozen
 class Sharing:
-    """``exposed``: a data file that others than `--file-mode` says can read, and its mode. ``narrower``: the place
+    """``exposed``: a data file that others than `--file-mode` says can read, and its mode. ``own``: the mode of what
+    the daemon keeps for itself, where others can look into that: earlier releases made it so. ``narrower``: the place
     directory's mode where that lacks what `--place-dir-mode` gives. ``barred``: the upload directory's mode where that
     keeps those out who may look into the place directory."""
 
     directory: str
     places: PlaceSettings
     exposed: tuple[str, int] | None = None
+    own: int | None = None
     narrower: int | None = None
     barred: int | None = None
 
 
 def look(place: Place, modes: Modes, places: PlaceSettings) -> Sharing:
-    exposed = next(_exposed(place.directory, modes.file), None) if place.exists else None
+    if not place.exists:
+        return Sharing(place.directory, places)
+    readable = _readable(place.directory)
+    exposed = next(_exposed(place.directory, readable & ~modes.file), None)
+    own = _mode(place.own) if os.path.isdir(place.own) else 0
+    opened = own if own & readable >> 2 else None
     wanted = places.rules.directory_mode
-    if places.template is None or wanted is None or not place.exists:
-        return Sharing(place.directory, places, exposed)
+    if places.template is None or wanted is None:
+        return Sharing(place.directory, places, exposed, opened)
     narrower = barred = None
     if places.directory.is_dir() and wanted & ~_mode(places.directory):
         narrower = _mode(places.directory)
     passes = _mode(place.directory)
     if Path(place.directory) in places.directory.parents and wanted & 0o011 & ~passes:
         barred = passes
-    return Sharing(place.directory, places, exposed, narrower, barred)
+    return Sharing(place.directory, places, exposed, opened, narrower, barred)
 
 
-def _exposed(directory: str, allowed: int) -> Iterator[tuple[str, int]]:
+def _readable(directory: str) -> int:
+    """The bits that let somebody else read a file in the directory: of those who can get there."""
     ways = [_mode(path) for path in (Path(directory), *Path(directory).parents)]
     # which group a directory is for isn't looked at: above the upload directory, anybody's way counts
     through = [all(way & (bit | 0o001) for way in ways[1:]) and ways[0] & bit for bit, _ in _CLASSES]
-    readable = sum(read for open_, (_, read) in zip(through, _CLASSES, strict=True) if open_)
-    if readable & ~allowed:
-        with os.scandir(directory) as entries:
-            for entry in islice(entries, MOST):
-                mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)
-                if entry.is_file(follow_symlinks=False) and mode & readable & ~allowed:
-                    yield entry.name, mode
+    return sum(read for open_, (_, read) in zip(through, _CLASSES, strict=True) if open_)
+
+
+def _exposed(directory: str, wrong: int) -> Iterator[tuple[str, int]]:
+    """Data files whose modes have some of these bits."""
+    with os.scandir(directory) as entries:
+        for entry in islice(entries, MOST if wrong else 0):
+            mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)
+            if entry.is_file(follow_symlinks=False) and mode & wrong:
+                yield entry.name, mode
 
 
 def _mode(path: str | Path) -> int:
@@ -80,6 +91,9 @@ def judge(found: Sharing) -> list[Finding]:
             f" --file-mode {mode:o}."
         )
         findings.append(Finding(NAME, "warn", what, advice))
+    if found.own is not None:
+        what = f"others on this machine can look into .resumable in {found.directory}: it has mode {found.own:04o}"
+        findings.append(Finding(NAME, "warn", what, f"chmod 700 {found.directory}/.resumable"))
     if found.narrower is not None:
         what = f"{places} has mode {found.narrower:04o}, and was there before --place-dir-mode {wanted:o}"
         findings.append(Finding(NAME, "warn", what, f"chmod {wanted:o} {places}"))

@@ -56,6 +56,19 @@ def test_files_that_others_can_read_without_being_meant_to(uploads, directory, m
         assert f"mode {mode:04o}" in finding.what and f"chmod -R go-rwx {uploads}" in finding.advice
 
 
+@pytest.mark.parametrize(
+    ("directory", "mode", "level"),
+    [(0o755, 0o755, "warn"), (0o750, 0o710, "warn"), (0o700, 0o755, "ok"), (0o750, 0o701, "ok"), (0o755, 0o700, "ok")],
+)
+def test_what_the_daemon_keeps_for_itself_is_nobody_elses(uploads, directory, mode, level):
+    (uploads / ".resumable").mkdir()
+    (uploads / ".resumable").chmod(mode)
+    uploads.chmod(directory)
+    (finding,) = found(uploads, Modes(0o644, 0o755))
+    assert finding.level == level
+    assert level == "ok" or finding.advice == f"chmod 700 {uploads}/.resumable"
+
+
 def shared(uploads, where):
     return PlaceSettings(where, parse("{id}"), Rules(directory_mode=0o2750))
 
