@@ -91,7 +91,7 @@ class UploadService(Service):
         self._budget = Budget()
         self._spool = Spool(
             directory,
-            disk=Disk(),
+            disk=Disk(settings.modes),
             batcher=lambda work: Batcher(reactor, work, name="puts"),
             pool=self._pool,
             budget=self._budget,
@@ -424,9 +424,11 @@ def makeService(options: Options) -> UploadService:
         react(lambda reactor: Deferred.fromCoroutine(_check(reactor, settings)))
     parent = getattr(options, "parent", None) or {}
     try:
-        startup.check_directory(str(settings.upload_dir))
-        if settings.placing.template is not None:
-            startup.check_places(str(settings.upload_dir), str(settings.placing.directory))
+        disk, placing = Disk(settings.modes), settings.placing
+        startup.check_directory(str(settings.upload_dir), disk)
+        if placing.template is not None:
+            mode = placing.rules.directory_mode
+            startup.check_places(str(settings.upload_dir), str(placing.directory), disk, mode)
         startup.check_ports(settings.listen)
         startup.check_ports(settings.admin_listen, startup.ADMIN_LISTEN)
         service = UploadService(settings, reactor, daemonised=not parent.get("nodaemon", True))

@@ -220,7 +220,7 @@ def _put_in_place(fresh: str, path: str, at: float) -> None:
 
 
 def _write_note(note: str, aside: str) -> None:
-    with open(f"{note}.new", "w", encoding="utf-8") as file:
+    with open(f"{note}.new", "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(os.path.basename(aside))
         file.flush()
         os.fsync(file.fileno())

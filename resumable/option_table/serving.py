@@ -55,6 +55,24 @@ SERVING: tuple[Option, ...] = (
         values.directory,
     ),
     Option(
+        "file-mode",
+        "MODE",
+        "600",
+        "permissions of data files, in octal",
+        "Files are for the server's own user, whatever the umask is. `640` lets its group read them, if the directories"
+        " do. Files that are there stay as they are. See [deployment.md](deployment.md#who-can-read-the-files).",
+        values.permissions(0o600, 0o666, "permissions like 640, with all rights for the server's user but to execute"),
+    ),
+    Option(
+        "dir-mode",
+        "MODE",
+        "700",
+        "permissions of the upload directory, if the server makes it, in octal",
+        "And of others that it makes, but for its own `.resumable`, which is for nobody else. `710` lets the group get"
+        " to what is below. A directory that is there stays as it is.",
+        values.permissions(0o700, 0o7777, "permissions like 750, with all rights for the server's user"),
+    ),
+    Option(
         "base-path",
         "PATH",
         "/files/",

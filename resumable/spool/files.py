@@ -31,6 +31,8 @@ from resumable.threads import IBatcher, IPool
 __all__ = ["Put", "PutBatcher", "Reader", "Sink", "Spool", "SpoolDamaged"]
 
 OWN = ".resumable"
+#: Of `OWN` and what is in it: the catalog and halves of files are nobody's but the server's, whoever may see the rest.
+PRIVATE = 0o700
 # also what ids given by hooks may be; nothing that could leave the directory or hide in it
 _SAFE_NAME = re.compile(r"[0-9A-Za-z_-]{1,200}")
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -79,8 +81,9 @@ class Spool:
 
     def start(self) -> None:
         """Make the directories that are missing and begin to work. Blocks; raises OSError."""
-        for path in (self.directory, f"{self.directory}/{OWN}", self._assembly, self._orphans, self._placing):
-            if self._disk.make_directory(path):
+        own = (f"{self.directory}/{OWN}", self._assembly, self._orphans, self._placing)
+        for path in (self.directory, *own):
+            if self._disk.make_directory(path, PRIVATE if path in own else None):
                 self._disk.sync_directory(os.path.dirname(path) or ".")
         for name in list(self._disk.names(self._placing)):  # what a crash has cut off is begun anew
             self._disk.unlink(f"{self._placing}/{name}")
