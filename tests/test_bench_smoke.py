@@ -93,7 +93,7 @@ def test_the_dashboard_is_drawn_from_what_its_own_queries_find() -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists() or not Path("/dev/shm").is_dir(), reason="needs Linux")
 def test_the_benchmark_runs_and_every_byte_it_sends_is_kept() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--smoke"], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "bench", "--smoke"], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout

@@ -19,7 +19,7 @@ from .daemon import environment
 
 HERE = Path(__file__).resolve().parent
 INSTALL_BOUND = 600.0
-RUN_BOUND = 120.0
+RUN_BOUND = 300.0
 
 
 def need(tool: str) -> str:
