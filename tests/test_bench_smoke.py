@@ -88,6 +88,7 @@ def test_the_dashboard_is_drawn_from_what_its_own_queries_find() -> None:
     assert not any("$" in query for query in asked)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.skipif(find_spec("resumable.service") is None, reason="resumable.service is not there")
 @pytest.mark.skipif(not Path("/proc/self/status").exists() or not Path("/dev/shm").is_dir(), reason="needs Linux")

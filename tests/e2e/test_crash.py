@@ -71,6 +71,7 @@ class Sender:
             self.at = self.acknowledged = answer.offset
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_points_loses_nothing_that_was_acknowledged(daemon: Daemon) -> None:
     rng = random.Random(1)
     data = pattern(28_000_000, seed=1)

@@ -103,6 +103,7 @@ class TestMoto(WithTinyParts, unittest.TestCase):
         cls.stack.callback(tiny_parts.undo)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 class TestVersitygw(Against, unittest.TestCase):
     """Over remotes that are made from a URL and the environment, as the service does."""
