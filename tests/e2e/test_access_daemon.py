@@ -29,7 +29,7 @@ from tusclient.client import TusClient
 from resumable.access.sign import token as signed_token
 
 from .asked import Asked
-from .daemon import Daemon, eventually, free_port, run_twistd
+from .daemon import BOUND, Daemon, eventually, free_port, run_twistd
 from .tus import Tus, head_bytes, pattern
 
 pytestmark = [
@@ -102,7 +102,7 @@ def test_tuspy_uploads_with_a_password_and_resumes_after_a_kill(daemon: Daemon, 
 
 def as_operator(daemon: Daemon, method: str, target: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
     """Status and body of what is no answer to a tus client."""
-    with closing(http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=20)) as link:
+    with closing(http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=BOUND)) as link:
         link.request(method, target, headers=dict(fields))
         answer = link.getresponse()
         return answer.status, answer.read()
@@ -232,7 +232,7 @@ def test_tokens_of_an_issuer_whose_keys_rotate() -> None:
         assert (tus.post(4, small).status, tus.post(3, small).status) == (413, 201)
         issuer.rotate()
         new = bearer(issuer.token(scope="up:write"))
-        eventually(lambda: tus.ask("HEAD", path, new).status == 200, 30)
+        eventually(lambda: tus.ask("HEAD", path, new).status == 200)
         issuer.asked.close()
         assert tus.ask("PATCH", path, {**OCTETS, **new}, DATA).status == 204
         assert tus.ask("HEAD", path, bearer(issuer.token(sub="eve", scope="up:write"))).status == 404
@@ -348,7 +348,7 @@ def test_client_certificates(tmp_path: Path) -> None:
         context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
         if who is not None:
             context.load_cert_chain(str(tmp_path / f"{who}.pem"))
-        with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context)) as link:
+        with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=BOUND, context=context)) as link:
             link.request(method, path, headers={"Tus-Resumable": "1.0.0", **(fields or {})})
             return link.getresponse()
 

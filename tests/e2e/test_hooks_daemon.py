@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from .daemon import Daemon, eventually, run_twistd
+from .daemon import BOUND, Daemon, eventually, run_twistd
 from .hook_server import YES, Document, HookServer
 from .tus import OCTETS, Tus, metadata
 
@@ -53,7 +53,7 @@ def ask(
     daemon: Daemon, method: str, path: str = "/files/", body: bytes = b"", **fields: str
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     """One request on a connection of its own; a hook's answer need not look like ours."""
-    link = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+    link = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=BOUND)
     try:
         headers = {"Tus-Resumable": "1.0.0", **{name.replace("_", "-"): value for name, value in fields.items()}}
         link.request(method, path, body, headers)
@@ -141,7 +141,7 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._over = True
-        self._thread.join(60)
+        self._thread.join(BOUND)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -245,7 +245,7 @@ def test_a_stop_breaks_off_questions(serve, hook):
     client.start()
     eventually(lambda: hook.reached)
     assert daemon.stop() == 0
-    client.join(30)
+    client.join(BOUND)
     assert answers == [503]
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from resumable.spool.lock import DirectoryInUse, DirectoryLock
 
-from .daemon import Daemon, eventually, free_port, run_twistd
+from .daemon import BOUND, Daemon, eventually, free_port, run_twistd
 from .tus import Tus
 
 
@@ -224,7 +224,7 @@ def test_several_endpoints_and_a_unix_socket() -> None:
         with closing(Tus(other)) as second:
             assert second.content(upload) == b"abc"
         with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(20)
+            link.settimeout(BOUND)
             link.connect(str(path))
             link.sendall(b"GET /healthz HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
             assert link.recv(100).startswith(b"HTTP/1.1 200 ")
@@ -289,7 +289,7 @@ def test_as_pid_1(tmp_path: Path) -> None:
     """As in a container: nobody else reaps or forwards signals there."""
     unshare = ["unshare", "--pid", "--fork", "--kill-child"]
     try:
-        subprocess.run([*unshare, "true"], check=True, capture_output=True, timeout=20)
+        subprocess.run([*unshare, "true"], check=True, capture_output=True, timeout=BOUND)
     except (OSError, subprocess.SubprocessError):
         pytest.skip("no new pid namespace may be made here")
     with Daemon() as daemon:

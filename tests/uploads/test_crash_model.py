@@ -134,6 +134,7 @@ def test_a_crash_at_every_step(directory: Path, moment: Any) -> None:
     assert step > 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["kill", 1])
 def test_a_second_crash_after_one_at_every_step(directory: Path, first: Any) -> None:
     """What a crash has left in a file never counts, however the run after it ends: with an append that has begun and
@@ -157,6 +158,7 @@ def test_a_second_crash_after_one_at_every_step(directory: Path, first: Any) -> 
     raise AssertionError("the story has no end")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number,landed", [(errno.EIO, False), (errno.ENOSPC, True)])
 def test_a_failure_at_every_step_and_a_power_loss_after_it(directory: Path, number: int, landed: bool) -> None:
     """A write, a sync, a rename, a COMMIT, ... that fails makes nothing be acknowledged that a power loss can take."""
@@ -348,6 +350,7 @@ class Stories(RuleBasedStateMachine):
             shutil.rmtree(self.place)
 
 
+@pytest.mark.slow
 def test_any_story_with_any_crash() -> None:
     """A stateful model of uploads against the real engine, on a disk that loses, fails and stops."""
     run_state_machine_as_test(
