@@ -51,7 +51,7 @@ class Downloads:
         self._ways = ways or Ways()
 
     async def answer(self, request: StreamingRequest, upload_id: str) -> None:
-        """Answer, body and all. Raises TusError while nothing is sent yet."""
+        """Answer, body and all; a HEAD without. Raises TusError while nothing is sent yet: Unfinished, for one."""
         try:
             upload, reader = await self._uploads.read(upload_id)
         except Elsewhere as elsewhere:
@@ -64,21 +64,10 @@ class Downloads:
         except BaseException:
             reader.close()
             raise
-        if span is None or request.gone:
+        if span is None or request.gone or request.method == b"HEAD":
             reader.close()
         else:
             await self._send(request, upload, reader, span)
-
-    async def describe(self, request: StreamingRequest, upload_id: str) -> None:
-        """The fields that a GET would be answered with. Raises TusError: Unfinished where there is no file yet."""
-        try:
-            upload, reader = await self._uploads.read(upload_id)
-            reader.close()
-        except Elsewhere as elsewhere:
-            if self._ways.remotely is Remotely.OFF:
-                raise
-            upload = elsewhere.upload
-        self._begin(request, upload)
 
     async def _from_remote(self, request: StreamingRequest, upload: Upload) -> None:
         span = self._begin(request, upload)
@@ -89,13 +78,14 @@ class Downloads:
             if ways.remotely is Remotely.REDIRECT:
                 url = await copies.signed_url(upload.id, *described(upload, ways.inline), ways.url_lifetime)
                 if url is not None:
-                    _redirect(request, url)
+                    if request.method != b"HEAD":  # it was signed for GET
+                        _redirect(request, url)
                     return
-            copy = await copies.open_copy(upload.id, span.start, span.size)
+            copy = await copies.open_copy(upload.id, span.start, 1 if request.method == b"HEAD" else span.size)
         except BaseException:
             undescribe(request)
             raise
-        if request.gone:
+        if request.gone or request.method == b"HEAD":
             copy.close()
         else:
             await self._send(request, upload, copy, span)

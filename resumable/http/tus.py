@@ -171,7 +171,7 @@ class TusResource:
             if not self._entry.open:
                 await self._entry.admit(request, Action.READ, _valid(upload_id))
             with suppress(Unfinished):
-                await self._downloads.describe(request, _valid(upload_id))
+                await shielded(self._downloads.answer(request, _valid(upload_id)))
                 return b""
         tus.check_version(fields)
         if not self._entry.open:
