@@ -162,7 +162,9 @@ def test_there_are_commands_to_look_at():
     assert len(OURS) > 25 and {"README.md", "docs/cli.md", "docs/doctor.md"} <= {page for page, _ in OURS}
 
 
-@pytest.mark.parametrize(("page", "words"), OURS, ids=lambda value: " ".join(value)[:60] if value != "" else "")
+@pytest.mark.parametrize(
+    ("page", "words"), OURS, ids=lambda value: value if isinstance(value, str) else " ".join(value)[:60]
+)
 def test_every_command_that_is_shown_is_one_that_we_take(page, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     program, arguments = called(list(words))
@@ -233,6 +235,26 @@ def test_the_units_and_the_composition_start_the_server_with_what_it_takes(tmp_p
 
 
 # -- values
+
+
+def findings() -> Iterator[ast.expr]:
+    """The names of all that the doctor may find, as the code writes them."""
+    for path in (ROOT / "resumable" / "doctor").glob("*.py"):
+        for node in ast.walk(ast.parse(read(path))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
+                yield node.args[0]
+
+
+def test_the_page_of_the_doctor_has_every_check():
+    told = set(
+        re.findall(r"^\| `([^`]+)` \|", read(ROOT / "docs" / "doctor.md").partition("## What it looks at")[2], re.M)
+    )
+    literal = {each.value for each in findings() if isinstance(each, ast.Constant)}
+    assert literal - {"remotes"} <= told, "which says that there are none"
+    constants = set()
+    for path in (ROOT / "resumable" / "doctor").glob("*.py"):
+        constants |= set(re.findall(r'^(?:NAME|[A-Z]+)(?:: Final)? = "([A-Za-z -]+)"$', read(path), re.M))
+    assert told - {"remote NAME"} <= literal | constants
 
 
 def test_defaults_that_sentences_tell_are_those_of_the_code():

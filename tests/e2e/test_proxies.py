@@ -14,6 +14,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from resumable.doctor.browser import check_origin
+from resumable.doctor.proxy import check_proxy
 
 from .daemon import ROOT, Daemon, eventually, free_port
 from .tools import need
@@ -163,6 +168,15 @@ def test_metadata_of_every_size_that_the_server_takes_goes_both_ways(outside: Tu
     assert made.status == 201
     asked = outside.head(made["location"])
     assert (asked.status, asked["upload-metadata"], asked["upload-offset"]) == (200, said, "0")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_doctor_finds_nothing_to_change(outside: Tus) -> None:
+    url = f"http://127.0.0.1:{outside.port}/files/"
+    found = await check_proxy(reactor, url, patience=2.0)
+    found.append(await check_origin(reactor, url, "https://www.example.org"))
+    assert {each.name for each in found} >= {"Location", "proxy buffering", "long metadata", "pages of other origins"}
+    assert {each.level for each in found} == {"ok"}, found
 
 
 def test_the_location_is_the_one_outside_whatever_a_client_claims(outside: Tus) -> None:

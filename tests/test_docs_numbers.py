@@ -1,0 +1,100 @@
+"""Numbers that sentences of the docs tell are those that the code goes by.
+
+Changes when a sentence or a constant does: then both do.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from resumable.access import basic, keys, rates, signed, tokens
+from resumable.client import commands
+from resumable.doctor import heads, machine, outside, proxy, records, syncs
+from resumable.http import framing, query
+from resumable.http.two import limits
+from resumable.http.two import machine as two
+from resumable.listening import listeners, proxy_header
+from resumable.metrics import figures
+from resumable.metrics import remotes as gauges
+from resumable.protocol import names
+from resumable.remotes import plan
+from resumable.remotes.azure import blocks, properties
+from resumable.remotes.gcs import objects as gcs_objects
+from resumable.remotes.gcs import sessions
+from resumable.replication import copies
+from resumable.spool import names as placed
+from resumable.spool import sink
+from resumable.uploads import append, operators, schedule
+
+DOCS = Path(__file__).parent.parent / "docs"
+KIB, MIB = 1 << 10, 1 << 20
+
+TOLD = [
+    ("durability.md", r"up to (\d+) KiB with a Content-Length", append.SMALL / KIB),
+    ("durability.md", r"longer \| each (\d+) MiB", append.PART / MIB),
+    ("durability.md", r"after a second, if at least (\d+) MiB is new", schedule.WORTHWHILE / MIB),
+    ("durability.md", r"at most (\d+) MiB of one append", sink.HIGH / MIB),
+    ("how-it-works.md", r"recorded with it: (\d+) MiB each", plan.PART_SIZE / MIB),
+    ("deployment.md", r"may send (\d+) MiB of one body ahead", limits.STREAM_WINDOW / MIB),
+    ("deployment.md", r"and (\d+) MiB on one connection", limits.CONNECTION_WINDOW / MIB),
+    ("deployment.md", r"all connections together \((\d+) MiB\)", limits.MAX_HELD / MIB),
+    ("proxies.md", r"one of more than (\d+) KiB: closed", proxy_header.LONGEST / KIB),
+    ("proxies.md", r"the server takes heads of (\d+) KiB", framing.MAX_HEAD / KIB),
+    ("proxies.md", r"sends (\d+) KiB, cuts the connection", proxy.SENT / KIB),
+    ("proxies.md", r"metadata: (\d+,\d+) bytes of it", heads.SIZES[0]),
+    ("proxies.md", r"and (\d+,\d+) where that much can't be sent", heads.SIZES[1]),
+    ("doctor.md", r"fewer than (\d+) at once", machine.FEW_FILES),
+    ("doctor.md", r"less than (\d+) MiB left", machine.LITTLE_MEMORY / MIB),
+    ("doctor.md", r"less than (\d+) µs", syncs.TOO_FAST * 1e6),
+    ("doctor.md", r"more than ([\d.]+) s, or much less", syncs.TOO_SLOW),
+    ("doctor.md", r"ends within (\d+) days", outside.SOON),
+    ("doctor.md", r"the (\d+,\d+) youngest uploads", records.COMPARED),
+    ("downloads.md", r"left out, after (\d+)\s+seconds", copies.OPENING),
+    ("downloads.md", r"rests for (\d+)\s+seconds", copies.RESTING),
+    ("operations.md", r"within (five) seconds", figures.PATIENCE),
+    ("operations.md", r"asked of the catalog at\s+most every (\d+) s", gauges.FRESH),
+    ("api.md", r"\| `limit` \| 1 to (\d+)", query.MOST),
+    ("api.md", r"1 to 1000; (\d+) if left out", query.LIMIT),
+    ("api.md", r"goes through (\d+,\d+) uploads at most", operators.MOST_ROWS),
+    ("api.md", r"stops\s+after about (\d+,\d+)", operators.MOST_CHANGED),
+    ("cli.md", r"`--limit NUMBER` \((\d+)\)", commands.ENOUGH),
+    ("access.md", r"a token of at least (\d+) characters", tokens.SHORTEST),
+    ("access.md", r"a shared secret of at least (\d+) bytes", keys.SHORTEST_SECRET),
+    ("access.md", r"RSA \((\d+,\d+) bits or more\)", keys.SHORTEST_RSA),
+    ("access.md", r"remembered for (five) minutes", basic.REMEMBERED / 60),
+    ("access.md", r"anew after (ten) minutes", keys.REFRESH / 60),
+    ("access.md", r"not more than every (ten) seconds", keys.PATIENCE),
+    ("access.md", r"has one key of at\s+least (\d+) characters", signed.SHORTEST_KEY),
+    ("access.md", r"never longer than (\d+) seconds", rates.LONGEST_PAUSE),
+    ("placing.md", r"a name is cut to (\d+) bytes", placed.MAX_NAME),
+    ("placing.md", r"and so on; after (\d+) its id", placed.NUMBERS - 1),
+    ("remotes.md", r"cut to (\d+) bytes with the extension kept", names.MAX_NAME),
+    ("remotes.md", r"always have at most (\d+,\d+) parts", plan.S3.parts),
+    ("azure.md", r"at most (\d+,\d+) of at most 4,000 MiB", blocks.LIMITS.parts),
+    ("azure.md", r"planned for (\d+) TiB", blocks.UNKNOWN_LENGTH / plan.TIB),
+    ("azure.md", r"as RFC 2047 writes them, (\d+) KiB in all", properties.ROOM.total / KIB),
+    ("google.md", r"without control characters, (\d+) KiB in all", gcs_objects.ROOM.total / KIB),
+    ("google.md", r"whole multiples of (\d+) KiB", sessions.QUANTUM / KIB),
+]
+WORDS = {"five": 5, "ten": 10}
+
+
+@pytest.mark.parametrize(("page", "sentence", "value"), TOLD, ids=lambda each: str(each)[:40])
+def test_a_number_that_is_told_is_the_one_that_counts(page: str, sentence: str, value: float) -> None:
+    found = re.findall(sentence, (DOCS / page).read_text(encoding="utf-8"))
+    assert found, "the sentence has changed: change this too"
+    for told in found:
+        assert WORDS.get(told) == value or float(told.replace(",", "")) == pytest.approx(value)
+
+
+def test_a_hundred_requests_are_at_once_on_one_connection() -> None:
+    assert "The hundred and first request at once is refused" in (DOCS / "deployment.md").read_text(encoding="utf-8")
+    assert two.MAX_STREAMS == 100
+
+
+def test_certificates_are_looked_at_each_minute() -> None:
+    assert "The files are looked at each minute" in (DOCS / "deployment.md").read_text(encoding="utf-8")
+    assert listeners.LOOK_EVERY == 60
