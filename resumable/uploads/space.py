@@ -41,8 +41,10 @@ class Space:
 
     async def claim(self, spool: Spool, size: int) -> Claim:
         """Room for a copy, as the disk says at this moment. Raises NoSpace unless all of it fits; OSError."""
-        free = await spool.free() - self.reserve
-        if size and size > free - self._claimed:
+        room = await spool.free() - self.reserve - self._claimed
+        if self.reserve:
+            self.room = room
+        if size and size > room:
             raise NoSpace()
         return Claim(self, size)
 
