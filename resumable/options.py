@@ -56,6 +56,8 @@ class Settings:
     public_url: str | None
     max_size: int | None
     expire_after: float | None
+    keep_partials: float
+    final_timeout: float
     remember: float
     network_timeout: float
     min_rate: int

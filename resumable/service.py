@@ -110,7 +110,14 @@ class UploadService(Service):
             clock=reactor,
             wall=time.time,
             boot_id=startup.boot_id(),
-            limits=Limits(settings.max_size, settings.expire_after, settings.remember, settings.ack_timeout),
+            limits=Limits(
+                settings.max_size,
+                settings.expire_after,
+                settings.remember,
+                settings.ack_timeout,
+                final_timeout=settings.final_timeout,
+                keep_partials=settings.keep_partials,
+            ),
             space=Space(settings.reserve),
             schedule=Schedule(),
             replicas=self._catalog.replicas,
@@ -299,7 +306,7 @@ class UploadService(Service):
             listeners.start()
         for loop, interval in zip(self._loops, (1.0, self._sweep_every(), TIDY), strict=True):
             loop.start(interval).addErrback(self._loop_failed)
-        Deferred.fromCoroutine(self._assembler.start()).addErrback(self._loop_failed)
+        self._assembler.start()
         Deferred.fromCoroutine(self._replicate()).addErrback(self._loop_failed)
         if self._desk is not None:
             self._desk.start()
@@ -315,7 +322,8 @@ class UploadService(Service):
 
     def _sweep_every(self) -> float:
         """Seconds between two rounds of the janitor: what expires goes soon, as its Upload-Expires has said."""
-        return min(SWEEP, max(1.0, (self.settings.expire_after or SWEEP) / 10))
+        shortest = min(self.settings.expire_after or SWEEP, self.settings.keep_partials or SWEEP)
+        return min(SWEEP, max(1.0, shortest / 10))
 
     async def _look(self) -> None:
         """See how much room there is; a disk that won't tell is complained of once, until it tells again."""

@@ -35,6 +35,7 @@ TEXTS: Final = (  # one for each version that brought some
     "SELECT deliverer, upload_id, kind, data, error, state FROM outbox"
     " UNION ALL SELECT owner, NULL, NULL, NULL, NULL, NULL FROM uploads",
     "SELECT placed FROM uploads",
+    "SELECT key, id, said FROM finals UNION ALL SELECT asked, NULL, NULL FROM uploads",
 )
 
 _log = Logger()

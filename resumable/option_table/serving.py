@@ -118,6 +118,24 @@ SERVING: tuple[Option, ...] = (
         values.optional_duration,
     ),
     Option(
+        "keep-partials",
+        "TIME",
+        "1h",
+        "time for which partial uploads are kept after the last final upload made of them is finished",
+        "Until then each byte is on the disk twice, where the file system shares no blocks, and another final upload"
+        " may name them; later that is refused. 0 removes them at once.",
+        values.duration,
+    ),
+    Option(
+        "final-timeout",
+        "TIME",
+        "30s",
+        "time after which the request for a final upload is answered, though that isn't finished yet",
+        "It goes on. The answer is 201 without `Upload-Offset` or, where hooks or `--ack remote` may still say no, 503:"
+        " the same request again waits for the same upload. Proxies and clients have to wait longer than that.",
+        values.positive_duration,
+    ),
+    Option(
         "remember",
         "TIME",
         "7d",

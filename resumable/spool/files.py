@@ -73,7 +73,8 @@ class Spool:
         self._budget = budget
         self._assembly_step = assembly_step
         self._puts = batcher(self._put_all)
-        self._assembly = f"{directory}/{OWN}/assembly"
+        self._assembly = f"{directory}/{OWN}/finals"
+        self._old_assembly = f"{directory}/{OWN}/assembly"
         self._orphans = f"{directory}/{OWN}/orphans"
         self._placing = f"{directory}/{OWN}/placing"
 
@@ -87,6 +88,10 @@ class Spool:
                 self._disk.sync_directory(os.path.dirname(path) or ".")
         for name in list(self._disk.names(self._placing)):  # what a crash has cut off is begun anew
             self._disk.unlink(f"{self._placing}/{name}")
+        if self._disk.look(self._old_assembly) is not None:  # of older releases: synced in other steps
+            for name in list(self._disk.names(self._old_assembly)):
+                self._disk.unlink(f"{self._old_assembly}/{name}")
+            self._disk.remove_directory(self._old_assembly)
         self._puts.start()
 
     def stop(self) -> Deferred[None]:
@@ -221,20 +226,15 @@ class Spool:
             # even if none was there: an earlier removal may have been cut off before it was synced
             self._disk.sync_directory(directory)
 
-    def assemble(
-        self, final_id: str, sources: Sequence[tuple[str, int]], *, stopping: Callable[[], bool] = lambda: False
-    ) -> Deferred[None]:
-        """Copy the sources, (upload id, length) in order, into the file of ``final_id``; durable when it fires.
+    def assembly(self, final_id: str, sources: Sequence[tuple[str, int]]) -> Assembly:
+        """Copying of the sources, (upload id, length) in order, into the file of ``final_id``.
 
-        Goes on where a crash or a failure stopped an earlier call with the same arguments (see `Assembly`). One
-        call for a final at a time. Fails with SpoolDamaged (a source is missing or short), OSError, Stopped; the
-        last also between two steps once ``stopping`` says so.
+        It goes on where a crash or a failure stopped an earlier one with the same arguments. One for a final at a time.
         """
         located = [(self.path(upload_id), upload_id, length) for upload_id, length in sources]
         final_path = self.path(final_id)
         working_path = f"{self._assembly}/{final_id}"
-        assembly = Assembly(self._disk, self._pool, working_path, final_path, located, self._assembly_step, stopping)
-        return Deferred.fromCoroutine(assembly.run())
+        return Assembly(self._disk, self._pool, working_path, final_path, located, self._assembly_step)
 
     # -- placing
 

@@ -71,13 +71,17 @@ def story(model: CrashModel) -> Iterator[None]:
     yield
     model.append(second, second.length - second.acked, check="trailer")
     yield
+    model.concatenate([first, second, first])  # the same request again
+    yield
+    model.concatenate([second, second])
+    yield
     model.delete(first)
     yield
     model.delete(upload)
     yield
     model.sweep()
     yield
-    final = model.uploads[-1]
+    final = model.uploads[-2]
     model.head(final)
     yield
     model.drop(final)
@@ -103,7 +107,8 @@ def test_the_story_without_a_crash(directory: Path) -> None:
     model = CrashModel(next(machines(directory)), Random(1))
     assert told(model)
     model.check()
-    upload, first, second, _, final = model.uploads
+    upload, first, second, _, final, other = model.uploads
+    assert other.finished and other.acked == 2000
     assert [each.gone for each in (upload, first, second, final)] == ["yes", "yes", "no", "no"]
     assert second.finished and final.finished
     assert final.acked == 2800
