@@ -9,6 +9,7 @@ are each other's inverse, so that an event tells of an upload as it was when its
 from __future__ import annotations
 
 import enum
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from zope.interface import Interface, implementer
 
 from resumable.interfaces import Upload
 from resumable.protocol import metadata
-from resumable.protocol.errors import BadRequest
+from resumable.protocol.errors import BadRequest, Refused
 
 
 class QuestionKind(enum.Enum):
@@ -158,15 +159,35 @@ def as_data(upload: UploadView, request: RequestView | None = None) -> dict[str,
     if upload.identity is not None:
         found["identity"] = upload.identity
     if request is not None:
-        headers = {name: list(values) for name, values in request.headers.items()}
-        found["request"] = {
-            "method": request.method,
-            "uri": request.uri,
-            "address": request.address,
-            "headers": headers,
-            "id": request.id,
-        }
+        found["request"] = request_as_data(request)
     return found
+
+
+def request_as_data(request: RequestView) -> dict[str, object]:
+    """In JSON's types, for `request_from_data`."""
+    return {
+        "method": request.method,
+        "uri": request.uri,
+        "address": request.address,
+        "headers": {name: list(values) for name, values in request.headers.items()},
+        "id": request.id,
+    }
+
+
+def request_from_data(data: Mapping[str, Any]) -> RequestView:
+    """The request that was shown then."""
+    headers = {name: tuple(values) for name, values in data["headers"].items()}
+    return RequestView(data["method"], data["uri"], data["address"], headers, data.get("id", ""))
+
+
+def refusal_as_data(refused: Refused) -> dict[str, object]:
+    """In JSON's types, for `refusal_from_data`."""
+    return {"status": refused.status, "headers": dict(refused.headers), "body": b64encode(refused.body).decode()}
+
+
+def refusal_from_data(data: Mapping[str, Any]) -> Refused:
+    """What was answered then."""
+    return Refused(data["status"], data["headers"], b64decode(data["body"]))
 
 
 def from_data(upload_id: str, data: Mapping[str, Any]) -> tuple[UploadView, RequestView | None, dict[str, Any]]:
@@ -184,10 +205,7 @@ def from_data(upload_id: str, data: Mapping[str, Any]) -> tuple[UploadView, Requ
         rest.pop("identity", None),
     )
     request = rest.pop("request", None)
-    if request is not None:
-        headers = {name: tuple(values) for name, values in request["headers"].items()}
-        request = RequestView(request["method"], request["uri"], request["address"], headers, request.get("id", ""))
-    return upload, request, rest
+    return upload, None if request is None else request_from_data(request), rest
 
 
 def _decoded(raw: str | None) -> Mapping[str, bytes]:

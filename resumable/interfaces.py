@@ -66,11 +66,12 @@ class Upload:
     so a commit of an evicted append can never land.
     ``adoptable`` is the offset up to which bytes found in the data file may be adopted after a crash, provided the
     machine is still in the boot named ``boot_id``; it equals ``offset`` where nothing may be. ``metadata`` and
-    ``concat`` are the request's header values, verbatim. ``partials`` are the ids of a final upload's partial uploads,
-    in order. ``required`` counts the remotes that must have it, ``stored_at`` is when the last of them had; since
-    ``dropped_at`` there is no local data any more. ``owner``: the identity that created it, None is nobody.
-    ``max_size``: a limit that a hook or a token gave it, None is none. ``place``: where its file goes once it is
-    finished; None: it stays under its id. What is placed is the local copy since ``dropped_at``.
+    ``concat`` are the request's header values, the latter with paths for URLs. ``partials`` are the ids of a final
+    upload's partial uploads, in order. ``required`` counts the remotes that must have it, ``stored_at`` is when the
+    last of them had; since ``dropped_at`` there is no local data any more. ``owner``: the identity that created it,
+    None is nobody. ``max_size``: a limit that a hook or a token gave it, None is none. ``place``: where its file goes
+    once it is finished; None: it stays under its id. What is placed is the local copy since ``dropped_at``. ``asked``:
+    the digest of the request for this final upload, by which the same request is known again.
     """
 
     id: str
@@ -93,6 +94,7 @@ class Upload:
     owner: str | None = None
     max_size: int | None = None
     place: Place | None = None
+    asked: str | None = None
 
     @property
     def is_final(self) -> bool:
@@ -172,6 +174,14 @@ class Commit:
     place: Place | None = None
 
 
+@frozen
+class Asked:
+    """The final upload that a request has made. ``refusal``: why it is gone, where that was an answer."""
+
+    upload: Upload
+    refusal: Mapping[str, Any] | None = None
+
+
 class CatalogUnavailable(Exception):
     """The catalog could not take or prove the change; nothing may be answered from it.
 
@@ -190,8 +200,17 @@ class ICatalog(Interface):
     take a change nor prove that it did.
     """
 
-    def create(upload: Upload, facts: Sequence[Fact], replicas: Sequence[Replica] = ()) -> Deferred[bool]:
-        """Record a new upload and its replicas; False when its id is taken (also by one that is gone)."""
+    def create(
+        upload: Upload,
+        facts: Sequence[Fact],
+        replicas: Sequence[Replica] = (),
+        request: Mapping[str, Any] | None = None,
+    ) -> Deferred[bool]:
+        """Record a new upload and its replicas; False when its id is taken (also by one that is gone).
+
+        Of a final also when one of its partials is gone, or when another is on its way that the same request has made
+        (`Upload.asked`). ``request``: what `request` is to answer.
+        """
 
     def get(upload_id: str) -> Deferred[Upload | None]:
         """The record, gone ones included; None when it is unknown or forgotten."""
@@ -206,10 +225,18 @@ class ICatalog(Interface):
     def commit(change: Commit) -> Deferred[bool]:
         """Move the offset; False when the compare-and-set does not match."""
 
-    def end(upload_id: str, gone: Gone, at: float, facts: Sequence[Fact], delete: bool = False) -> Deferred[bool]:
+    def end(
+        upload_id: str,
+        gone: Gone,
+        at: float,
+        facts: Sequence[Fact],
+        delete: bool = False,
+        refusal: Mapping[str, Any] | None = None,
+    ) -> Deferred[bool]:
         """Mark an upload gone; False when it is unknown or gone already. Its data may go once `removable` says so.
 
         Its replicas that are not STORED become ENDING; with ``delete`` the STORED ones too, their objects are to go.
+        ``refusal``: of a final, what `asked` is to answer; without one the request that has made it is forgotten.
         """
 
     def removable(limit: int) -> Deferred[Sequence[str]]:
@@ -232,17 +259,37 @@ class ICatalog(Interface):
     def expired(idle_since: float, limit: int) -> Deferred[Sequence[Upload]]:
         """Unfinished uploads and finished partials that are not gone, untouched since ``idle_since``.
 
-        A partial that an unfinished final needs is left out; so is a final that only waits for its assembly.
+        A partial that an unfinished final needs is left out, and one that a finished final has used (see `spent`); so
+        is a final that only waits for its assembly.
         """
+
+    def spent(used_until: float, limit: int) -> Deferred[Sequence[Upload]]:
+        """Partials, not gone, that no unfinished final needs; the last final that used one was finished at that time,
+        or earlier."""
 
     def forget(gone_before: float, limit: int) -> Deferred[int]:
         """Drop the records of uploads gone before that time whose data is removed; answers how many."""
 
-    def finals_of(partial_id: str) -> Deferred[Sequence[Upload]]:
-        """Unfinished finals, not gone, that name this partial."""
+    def finals_of(partial_id: str, after: str, limit: int) -> Deferred[Sequence[Upload]]:
+        """Unfinished finals, not gone, that name this partial; by id, those behind ``after``."""
 
-    def unassembled() -> Deferred[Sequence[Upload]]:
-        """Every unfinished final that is not gone, oldest first."""
+    def assemblable(
+        after: str, limit: int, partial_id: str | None = None
+    ) -> Deferred[tuple[Sequence[str], str | None]]:
+        """Looks at the next ``limit`` unfinished finals (that name this partial) whose ids are behind ``after``: the
+        ids of those that don't wait for a partial, and where to go on; None: these were the last."""
+
+    def asked(digest: str, over_since: float) -> Deferred[Asked | None]:
+        """The final that a request of this digest has made, if it is on its way, or was over at that time or later."""
+
+    def request(final_id: str) -> Deferred[Mapping[str, Any] | None]:
+        """The request that has made this final, as long as it is unfinished and not gone."""
+
+    def heard(digest: str) -> Deferred[None]:
+        """The refusal of the final that this request has made was heard: the same request begins anew."""
+
+    def forget_asked(over_before: float, limit: int) -> Deferred[int]:
+        """Drop what is kept for `asked` of those over before that time; answers how many."""
 
     def get_many(upload_ids: Sequence[str]) -> Deferred[Mapping[str, Upload]]:
         """Those of the ids that are known."""

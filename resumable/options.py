@@ -37,6 +37,7 @@ from resumable.option_values import Network
 from resumable.placing import PlaceSettings, place_settings
 from resumable.remotes import urls
 from resumable.remotes.urls import BadRemote, RemoteSpec
+from resumable.spool import Modes
 
 
 @frozen
@@ -50,10 +51,13 @@ class Settings:
 
     listen: tuple[str, ...]
     upload_dir: Path
+    modes: Modes
     base_path: str
     public_url: str | None
     max_size: int | None
     expire_after: float | None
+    keep_partials: float
+    final_timeout: float
     remember: float
     network_timeout: float
     min_rate: int
@@ -151,6 +155,7 @@ class Options(usage.Options):
         access, hooks, cors = self._access(found), self._hooks(found), self._cors(found)
         settings = Settings(
             listen=self._listen(found.pop("port"), found.pop("listen"), found.pop("tls_cert"), found.pop("tls_key")),
+            modes=Modes(found.pop("file_mode"), found.pop("dir_mode")),
             trusted_proxies=found.pop("behind_proxy"),
             cors=cors,
             download=not found.pop("disable_download"),

@@ -30,7 +30,7 @@ from resumable.events.counts import HookCounts
 from resumable.hooking import desk_of
 from resumable.hooks import QuestionKind
 from resumable.http.cors import Cors
-from resumable.http.download import Downloads, Remotely, Ways, patience
+from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.root import Root
@@ -91,7 +91,7 @@ class UploadService(Service):
         self._budget = Budget()
         self._spool = Spool(
             directory,
-            disk=Disk(),
+            disk=Disk(settings.modes),
             batcher=lambda work: Batcher(reactor, work, name="puts"),
             pool=self._pool,
             budget=self._budget,
@@ -110,7 +110,14 @@ class UploadService(Service):
             clock=reactor,
             wall=time.time,
             boot_id=startup.boot_id(),
-            limits=Limits(settings.max_size, settings.expire_after, settings.remember, settings.ack_timeout),
+            limits=Limits(
+                settings.max_size,
+                settings.expire_after,
+                settings.remember,
+                settings.ack_timeout,
+                final_timeout=settings.final_timeout,
+                keep_partials=settings.keep_partials,
+            ),
             space=Space(settings.reserve),
             schedule=Schedule(),
             replicas=self._catalog.replicas,
@@ -215,9 +222,8 @@ class UploadService(Service):
     def _downloads(self) -> Downloads:
         settings = self.settings
         remotely = Remotely(settings.download_from_remote)
-        allowed = patience(settings.network_timeout, settings.min_rate)
-        ways = Ways(remotely, settings.download_url_expires, allowed, settings.download_inline)
-        return Downloads(self.uploads, self._reactor, ways)
+        ways = Ways(remotely, settings.download_url_expires, settings.download_inline)
+        return Downloads(self.uploads, ways)
 
     def _listeners(
         self, descriptions: Sequence[str], site_at: Callable[[str], StreamingSite], flag: str = startup.LISTEN
@@ -300,7 +306,7 @@ class UploadService(Service):
             listeners.start()
         for loop, interval in zip(self._loops, (1.0, self._sweep_every(), TIDY), strict=True):
             loop.start(interval).addErrback(self._loop_failed)
-        Deferred.fromCoroutine(self._assembler.start()).addErrback(self._loop_failed)
+        self._assembler.start()
         Deferred.fromCoroutine(self._replicate()).addErrback(self._loop_failed)
         if self._desk is not None:
             self._desk.start()
@@ -316,7 +322,8 @@ class UploadService(Service):
 
     def _sweep_every(self) -> float:
         """Seconds between two rounds of the janitor: what expires goes soon, as its Upload-Expires has said."""
-        return min(SWEEP, max(1.0, (self.settings.expire_after or SWEEP) / 10))
+        shortest = min(self.settings.expire_after or SWEEP, self.settings.keep_partials or SWEEP)
+        return min(SWEEP, max(1.0, shortest / 10))
 
     async def _look(self) -> None:
         """See how much room there is; a disk that won't tell is complained of once, until it tells again."""
@@ -425,9 +432,11 @@ def makeService(options: Options) -> UploadService:
         react(lambda reactor: Deferred.fromCoroutine(_check(reactor, settings)))
     parent = getattr(options, "parent", None) or {}
     try:
-        startup.check_directory(str(settings.upload_dir))
-        if settings.placing.template is not None:
-            startup.check_places(str(settings.upload_dir), str(settings.placing.directory))
+        disk, placing = Disk(settings.modes), settings.placing
+        startup.check_directory(str(settings.upload_dir), disk)
+        if placing.template is not None:
+            mode = placing.rules.directory_mode
+            startup.check_places(str(settings.upload_dir), str(placing.directory), disk, mode)
         startup.check_ports(settings.listen)
         startup.check_ports(settings.admin_listen, startup.ADMIN_LISTEN)
         service = UploadService(settings, reactor, daemonised=not parent.get("nodaemon", True))

@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Sequence
 
 from resumable.protocol import ids
-from resumable.spool import Disk, IDisk
-from resumable.spool.files import OWN
+from resumable.spool import IDisk
+from resumable.spool.files import OWN, PRIVATE
 from resumable.spool.lock import DirectoryInUse, DirectoryLock, file_system
 from resumable.spool.mounts import NETWORK
 
@@ -36,11 +36,12 @@ class StartupError(Exception):
     """The daemon can't start; the message is for the operator."""
 
 
-def check_directory(path: str) -> None:
+def check_directory(path: str, disk: IDisk) -> None:
     """The upload directory exists or can be made, may be written, is local and not in use. Raises StartupError."""
     own = os.path.join(path, OWN)
     try:
-        make_directories(own, Disk())
+        make_directories(path, disk)
+        make_directories(own, disk, PRIVATE)
         with tempfile.TemporaryFile(dir=own):
             pass
         with tempfile.TemporaryFile(dir=path):
@@ -61,8 +62,9 @@ def check_directory(path: str) -> None:
     lock.release()
 
 
-def check_places(upload_dir: str, path: str) -> None:
-    """Finished files can be given names below ``path``, which exists or can be made. Raises StartupError."""
+def check_places(upload_dir: str, path: str, disk: IDisk, mode: int | None) -> None:
+    """Finished files can be given names below ``path``, which exists or can be made. ``mode``: its permissions then,
+    as those of the directories in it; one that exists is the operator's. Raises StartupError."""
     own, real, uploads = os.path.join(upload_dir, OWN), os.path.realpath(path), os.path.realpath(upload_dir)
     beneath = os.path.relpath(real, uploads)
     if beneath.split(os.sep)[0] in (".", OWN) or ids.valid(beneath) or f"{uploads}{os.sep}".startswith(real + os.sep):
@@ -70,7 +72,7 @@ def check_places(upload_dir: str, path: str) -> None:
             f"Finished files can't be placed in {path}, beside the server's own: choose another with --place-dir."
         )
     try:
-        make_directories(path, Disk())
+        make_directories(path, disk, mode)
         with tempfile.NamedTemporaryFile(dir=own) as file:
             linked = os.path.join(path, f".{os.path.basename(file.name)}")
             os.link(file.name, linked)
@@ -82,13 +84,14 @@ def check_places(upload_dir: str, path: str) -> None:
         raise StartupError(f"The directory for finished files, {path}, {reason}.") from error
 
 
-def make_directories(path: str, disk: IDisk) -> None:
-    """Make ``path`` and what is missing above it; each new name survives power loss. Raises OSError."""
+def make_directories(path: str, disk: IDisk, mode: int | None = None) -> None:
+    """Make ``path`` and what is missing above it, all with ``mode`` (None: the disk's); each new name survives power
+    loss. Raises OSError."""
     parent = os.path.dirname(path)
     if os.path.isdir(path) or parent == path:
         return
-    make_directories(parent, disk)
-    if disk.make_directory(path):
+    make_directories(parent, disk, mode)
+    if disk.make_directory(path, mode):
         disk.sync_directory(parent)
 
 

@@ -184,7 +184,7 @@ def make(
             reactor=reactor,
             pool=pool,
             journal=journal_of(spec.name),
-            disk=Disk(),
+            disk=Disk(settings.modes),
             now=wall,
             rng=rng,
             environ=os.environ,

@@ -6,6 +6,7 @@ process: a test that does so without the marker `process` fails, wherever it is 
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,12 @@ STARTING = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spa
 
 _alone: list[str] = []
 """The test that runs and may start no process."""
+
+
+def pytest_configure() -> None:
+    """With SIGINT ignored, as in the background of a script, it stays so here; daemons that are sent one start anew."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, frame: None)  # unlike SIG_IGN, no child inherits it
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

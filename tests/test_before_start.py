@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
 import pytest
 
 from resumable import startup
-from resumable.spool import Disk
+from resumable.spool import Disk, Modes
 from resumable.spool.lock import file_system
 from resumable.startup import StartupError
 
@@ -45,7 +46,7 @@ def test_network_file_systems_are_refused(kind: str, tmp_path: Path, monkeypatch
     """Network file systems are refused: they can lose what was acknowledged."""
     monkeypatch.setattr(startup, "file_system", lambda _: kind)
     with pytest.raises(StartupError, match=rf"network file system \({kind}\).*--upload-dir"):
-        startup.check_directory(str(tmp_path))
+        startup.check_directory(str(tmp_path), Disk())
 
 
 @pytest.mark.parametrize("description", ["tcp:0", "systemd:domain=INET:index=0", "tcp:8080:interface=\\:\\:1"])
@@ -55,6 +56,7 @@ def test_endpoints_that_can_not_be_looked_at_are_left_to_the_start(description: 
 
 class WatchedDisk(Disk):
     def __init__(self):
+        super().__init__()
         self.synced = []
 
     def sync_directory(self, path):
@@ -68,6 +70,39 @@ def test_new_directories_are_durable(tmp_path):
     for _ in range(2):
         startup.make_directories(f"{tmp_path}/a/b/.resumable", disk)
     assert disk.synced == [f"{tmp_path}", f"{tmp_path}/a", f"{tmp_path}/a/b"]
+
+
+@pytest.fixture
+def umask():
+    """As permissive as can be."""
+    before = os.umask(0)
+    yield os.umask
+    os.umask(before)
+
+
+def modes(root):
+    return {str(path.relative_to(root)): path.stat().st_mode & 0o7777 for path in sorted(root.rglob("*"))}
+
+
+def test_what_is_made_at_the_start_is_for_the_servers_user_alone(tmp_path, umask):
+    startup.check_directory(f"{tmp_path}/a/uploads", Disk())
+    assert modes(tmp_path) == {"a": 0o700, "a/uploads": 0o700, "a/uploads/.resumable": 0o700, **LOCK}
+
+
+LOCK = {"a/uploads/.resumable/lock": 0o600}
+
+
+def test_what_an_operator_shares_is_shared_whatever_the_umask_is_but_for_what_is_ours(tmp_path, umask):
+    umask(0o077)
+    startup.check_directory(f"{tmp_path}/a/uploads", Disk(Modes(0o640, 0o2750)))
+    assert modes(tmp_path) == {"a": 0o2750, "a/uploads": 0o2750, "a/uploads/.resumable": 0o2700, **LOCK}
+
+
+def test_a_directory_that_is_there_stays_as_it_is(tmp_path, umask):
+    (tmp_path / "a/uploads").mkdir(0o755, parents=True)
+    startup.check_directory(f"{tmp_path}/a/uploads", Disk())
+    assert (tmp_path / "a/uploads").stat().st_mode & 0o7777 == 0o755
+    assert (tmp_path / "a/uploads/.resumable").stat().st_mode & 0o7777 == 0o700
 
 
 def resident():

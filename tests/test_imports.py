@@ -59,6 +59,7 @@ ROOMS: dict[str, frozenset[str]] = {
             "option_table",
             "placing",
             "remotes",
+            "spool",
             "access",
             "events",
             "masking",

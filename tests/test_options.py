@@ -21,6 +21,7 @@ from resumable.option_table import MAIN, OPTIONS
 from resumable.options import Options, Settings
 from resumable.placing import PlaceSettings
 from resumable.remotes.urls import RemoteSpec
+from resumable.spool import Modes
 from resumable.spool.placing import Collision, Rules
 from tests.sight.sight_rig import Listening
 
@@ -44,10 +45,13 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
     assert parse() == Settings(
         listen=("tcp:8080",),
         upload_dir=tmp_path / "uploads",
+        modes=Modes(0o600, 0o700),
         base_path="/files/",
         public_url=None,
         max_size=None,
         expire_after=7 * 86400.0,
+        keep_partials=3600.0,
+        final_timeout=30.0,
         remember=7 * 86400.0,
         network_timeout=60.0,
         min_rate=100,
@@ -115,11 +119,16 @@ EXAMPLES = [
     ("listen", "tcp:9000:interface=127.0.0.1", "listen", ("tcp:9000:interface=127.0.0.1",)),
     ("tls-cert", "/tls/x.pem", "listen", ("ssl:8080:privateKey=/tls/x.pem:certKey=/tls/x.pem",)),
     ("upload-dir", "/srv/up", "upload_dir", Path("/srv/up")),
+    ("file-mode", "640", "modes", Modes(0o640, 0o700)),
+    ("dir-mode", "2710", "modes", Modes(0o600, 0o2710)),
     ("base-path", "/a/b", "base_path", "/a/b/"),
     ("public-url", "https://example.org/up", "public_url", "https://example.org/up/"),
     ("behind-proxy", "10.1.2.3", "trusted_proxies", (ipaddress.ip_network("10.1.2.3/32"),)),
     ("max-size", "5G", "max_size", 5 * 1024**3),
     ("expire-after", "24h", "expire_after", 86400.0),
+    ("keep-partials", "90s", "keep_partials", 90.0),
+    ("keep-partials", "0", "keep_partials", 0.0),
+    ("final-timeout", "90s", "final_timeout", 90.0),
     ("remember", "90s", "remember", 90.0),
     ("network-timeout", "5m", "network_timeout", 300.0),
     ("min-rate", "2K", "min_rate", 2048),
@@ -508,11 +517,15 @@ WRONG = [
     ("tls-cert", ["", "a\0b"]),
     ("tls-key", ["", "a\0b"]),
     ("upload-dir", ["", "a\0b"]),
+    ("file-mode", ["", "400", "700", "66", "rw", "0o600", "1600"]),
+    ("dir-mode", ["", "600", "99", "rwx", "0"]),
     ("base-path", ["", "/a//b/", "/../x/", "/a b/", "/a?b/", "/\u00e9/", "/a%20/"]),
     ("public-url", ["example.org", "ftp://example.org/", "https://", "https://a/?q", "http://a:99999/", "http://a b/"]),
     ("behind-proxy", ["localhost", "10.0.0.1/8", "300.1.1.1", "10.0.0.0/33"]),
     ("max-size", ["-1", "5X", "1e9", "9999999P", "M", ""]),
     ("expire-after", ["-1", "soon", "7 days", "inf", "nan", "1" * 400]),
+    ("keep-partials", ["-1", "x"]),
+    ("final-timeout", ["0", "-1", "x"]),
     ("remember", ["-1", "x"]),
     ("network-timeout", ["0", "-5", "0s", "x"]),
     ("min-rate", ["-1", "fast"]),

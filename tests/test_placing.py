@@ -16,6 +16,7 @@ from resumable.interfaces import Place, Upload
 from resumable.placing import PlaceSettings, parse, safe_name, sidecar
 from resumable.protocol import metadata
 from resumable.remotes.keys import BadTemplate
+from resumable.spool import Disk, Modes
 from resumable.spool.names import MAX_NAME, SIDECAR
 
 UPLOAD = Upload("0123456789abcdef", 1_700_000_000.0, 1_700_000_000.0, 3, 3, finished_at=1_700_000_000.0)
@@ -136,15 +137,29 @@ def test_a_sidecar_is_json_whatever_the_metadata():
 @pytest.fixture
 def uploads(tmp_path):
     path = tmp_path / "uploads"
-    startup.check_directory(str(path))
+    startup.check_directory(str(path), Disk())
     return path
 
 
 @pytest.mark.parametrize("place", ["uploads/finished", "uploads/a/b", "finished", "x/y/z"])
 def test_a_directory_on_the_same_file_system_is_made(uploads, tmp_path, place):
-    startup.check_places(str(uploads), str(tmp_path / place))
+    startup.check_places(str(uploads), str(tmp_path / place), Disk(), None)
     assert list((tmp_path / place).iterdir()) == []
     assert not list((uploads / ".resumable").glob("tmp*"))
+
+
+def test_the_place_directory_gets_the_mode_of_places_if_it_is_made_here(uploads, tmp_path):
+    """The group that may look into the directories in it has to get there; what is the operator's stays as it is."""
+    (tmp_path / "there").mkdir(0o711)
+    for place in ("there", "made/below"):
+        startup.check_places(str(uploads), str(tmp_path / place), Disk(), 0o2750)
+    assert [mode(tmp_path / each) for each in ("there", "made", "made/below")] == [0o711, 0o2750, 0o2750]
+    startup.check_places(str(uploads), str(tmp_path / "plain"), Disk(Modes(directory=0o710)), None)
+    assert mode(tmp_path / "plain") == 0o710
+
+
+def mode(path):
+    return path.stat().st_mode & 0o7777
 
 
 @pytest.mark.parametrize(
@@ -153,7 +168,7 @@ def test_a_directory_on_the_same_file_system_is_made(uploads, tmp_path, place):
 def test_a_directory_among_the_servers_own_files_is_refused(uploads, tmp_path, place):
     (tmp_path / "way").symlink_to(uploads)
     with pytest.raises(startup.StartupError, match="--place-dir") as caught:
-        startup.check_places(str(uploads), str(tmp_path / place))
+        startup.check_places(str(uploads), str(tmp_path / place), Disk(), None)
     assert "\n" not in str(caught.value)
 
 
@@ -162,10 +177,10 @@ def test_another_file_system_is_refused(uploads):
     if not other.is_dir() or other.stat().st_dev == uploads.stat().st_dev:
         pytest.skip("there is no other file system")
     with pytest.raises(startup.StartupError, match="another file system"):
-        startup.check_places(str(uploads), str(other))
+        startup.check_places(str(uploads), str(other), Disk(), None)
 
 
 def test_one_that_is_no_directory_is_refused(uploads, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(startup.StartupError, match="can't be written"):
-        startup.check_places(str(uploads), str(tmp_path / "file"))
+        startup.check_places(str(uploads), str(tmp_path / "file"), Disk(), None)

@@ -194,7 +194,7 @@ class TestBatcher(RealThreads, BatcherContract):
             groups.append(list(jobs))
             if len(groups) == 1:
                 from_thread(begun.callback, None)
-                assert release.wait(30)
+                assert release.wait(300)
             return jobs
 
         def spy(*args):
@@ -248,7 +248,7 @@ class TestPool(RealThreads, PoolContract):
         barrier = threading.Barrier(3)
 
         def meet():
-            barrier.wait(30)  # passes only when three are in here at once
+            barrier.wait(300)  # passes only when three are in here at once
             return threading.current_thread()
 
         outcomes = self.until(DeferredList([pool.run(meet) for _ in range(9)]))

@@ -8,13 +8,14 @@ Every function runs within the transaction of its batch and answers at once.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import evolve
 
 from resumable.catalog import replica_changes
 from resumable.catalog.outbox import Outbox
-from resumable.catalog.records import INSERT, to_placed, to_row
+from resumable.catalog.records import INSERT, to_json, to_placed, to_row
 from resumable.catalog.schema import AWAITS_PLACE, IS_CLEARED, LIMIT, PIN
 from resumable.interfaces import Commit, Fact, Gone, Place, Replica, Upload
 
@@ -39,22 +40,50 @@ _REMOVED = """UPDATE uploads SET on_disk = 0 WHERE id = ? AND IFNULL(gone, dropp
 _UNPLACED = "UPDATE uploads SET placed = NULL WHERE id = ? AND gone IS NOT NULL"
 PLACED = f"""UPDATE uploads SET placed = ?2 WHERE id = ?1 AND {AWAITS_PLACE} AND finished_at IS NOT NULL
     AND gone IS NULL"""
+_PINNED = "SELECT partial_id FROM pins WHERE final_id = ?"
 _UNPIN = "DELETE FROM pins WHERE final_id = ?"
+_USED = "UPDATE uploads SET settled_at = MAX(IFNULL(settled_at, 0), ?) WHERE id = ? AND gone IS NULL"
+# The row of one that is over is no longer asked for.
+_ASKED = """INSERT INTO finals (key, id, said) VALUES (?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET id = excluded.id, said = excluded.said, at = NULL WHERE at IS NOT NULL"""
+_OF = "id = ?1 AND key = (SELECT asked FROM uploads WHERE id = ?1)"
+_OVER = f"UPDATE finals SET at = ?2, said = ?3 WHERE {_OF}"
+_NOT_ASKED = f"DELETE FROM finals WHERE {_OF}"
+_HEARD = "DELETE FROM finals WHERE key = ? AND at IS NOT NULL AND said IS NOT NULL"
+FORGET_ASKED = "DELETE FROM finals WHERE key IN (SELECT key FROM finals WHERE at < ? LIMIT ?)"
 FORGETTABLE = f"SELECT id FROM uploads WHERE {IS_CLEARED} AND gone_at < ? ORDER BY gone_at LIMIT ?"
 
 
 def create(
-    connection: sqlite3.Connection, outbox: Outbox, upload: Upload, facts: Sequence[Fact], replicas: Sequence[Replica]
+    connection: sqlite3.Connection,
+    outbox: Outbox,
+    upload: Upload,
+    facts: Sequence[Fact],
+    replicas: Sequence[Replica],
+    request: Mapping[str, Any] | None,
 ) -> bool:
     upload = evolve(upload, required=sum(replica.required for replica in replicas))
+    waits = bool(upload.partials) and upload.finished_at is None and upload.gone is None
+    if waits and _lacks_partials(connection, upload):
+        return False
     if connection.execute(_CREATE, to_row(upload)).rowcount != 1:
         return False
+    if waits and upload.asked is not None:
+        said = None if request is None else to_json(request)
+        if connection.execute(_ASKED, (upload.asked, upload.id, said)).rowcount != 1:
+            connection.execute("DELETE FROM uploads WHERE id = ?", (upload.id,))
+            return False
     replica_changes.create(connection, upload.id, replicas)
-    if upload.partials and upload.finished_at is None and upload.gone is None:
+    if waits:
         connection.executemany(PIN, [(partial, upload.id) for partial in upload.partials])
     if facts:
         outbox.take(connection, facts)
     return True
+
+
+def _lacks_partials(connection: sqlite3.Connection, final: Upload) -> bool:
+    gone = "SELECT 1 FROM uploads WHERE id = ? AND gone IS NOT NULL"
+    return any(connection.execute(gone, (partial,)).fetchone() for partial in set(final.partials))
 
 
 def begin(
@@ -71,8 +100,10 @@ def commit(connection: sqlite3.Connection, outbox: Outbox, change: Commit) -> bo
         landed = connection.execute(_COMMIT, values)
     if landed.rowcount != 1:
         return False
-    if change.finished:
+    if change.finished and (pinned := connection.execute(_PINNED, (change.upload_id,)).fetchall()):
+        connection.executemany(_USED, [(change.at, partial) for (partial,) in pinned])
         connection.execute(_UNPIN, (change.upload_id,))
+        connection.execute(_OVER, (change.upload_id, change.at, None))
     if change.facts:
         outbox.take(connection, change.facts)
     return True
@@ -101,11 +132,16 @@ def end(
     at: float,
     facts: Sequence[Fact],
     delete: bool,
+    refusal: Mapping[str, Any] | None,
 ) -> bool:
     if connection.execute(_END, (gone.value, at, upload_id)).rowcount != 1:
         return False
     replica_changes.end(connection, upload_id, delete)
     connection.execute(_UNPIN, (upload_id,))
+    if refusal is None:
+        connection.execute(_NOT_ASKED, (upload_id,))
+    else:
+        connection.execute(_OVER, (upload_id, at, to_json(refusal)))
     if facts:
         outbox.take(connection, facts)
     return True
@@ -132,6 +168,14 @@ def forget(connection: sqlite3.Connection, gone_before: float, limit: int) -> in
     connection.executemany("DELETE FROM uploads WHERE id = ?", chosen)
     replica_changes.forget(connection, [upload_id for (upload_id,) in chosen])
     return len(chosen)
+
+
+def heard(connection: sqlite3.Connection, digest: str) -> None:
+    connection.execute(_HEARD, (digest,))
+
+
+def forget_asked(connection: sqlite3.Connection, over_before: float, limit: int) -> int:
+    return connection.execute(FORGET_ASKED, (over_before, limit)).rowcount
 
 
 def record_lost(connection: sqlite3.Connection, upload_ids: Sequence[str], at: float) -> int:

@@ -14,13 +14,13 @@ from resumable.interfaces import Gone, Place, Replica, ReplicaState, Upload
 FIELDS: Final = (
     "id, created_at, touched_at, length, offset, metadata, concat, partials, "
     "finished_at, gone, gone_at, epoch, boot_id, adoptable, required, stored_at, dropped_at, owner, max_size, "
-    "placed"
+    "placed, asked"
 )
 REPLICA_FIELDS: Final = (
     "upload_id, remote, required, state, key, confirmed, needs, run, "
     "attempts, error, retry_at, failing_since, stored_at, stored, deletes, seq"
 )
-INSERT: Final = f"INSERT INTO uploads ({FIELDS}) VALUES ({', '.join('?' * 20)})"
+INSERT: Final = f"INSERT INTO uploads ({FIELDS}) VALUES ({', '.join('?' * 21)})"
 
 _GONE = {gone.value: gone for gone in Gone}
 _STATES = {state.value: state for state in ReplicaState}
@@ -49,13 +49,14 @@ def to_row(upload: Upload) -> tuple[object, ...]:
         upload.owner,
         upload.max_size,
         to_placed(upload.place),
+        upload.asked,
     )
 
 
 def to_upload(row: tuple[Any, ...]) -> Upload:
     """The record of one row of FIELDS."""
     upload_id, created, touched, length, offset, metadata, concat, listed, finished, gone, gone_at, *others = row
-    others[-1] = None if others[-1] is None else _to_place(others[-1])
+    others[-2] = None if others[-2] is None else _to_place(others[-2])
     return Upload(
         upload_id,
         created,

@@ -35,6 +35,7 @@ TEXTS: Final = (  # one for each version that brought some
     "SELECT deliverer, upload_id, kind, data, error, state FROM outbox"
     " UNION ALL SELECT owner, NULL, NULL, NULL, NULL, NULL FROM uploads",
     "SELECT placed FROM uploads",
+    "SELECT key, id, said FROM finals UNION ALL SELECT asked, NULL, NULL FROM uploads",
 )
 
 _log = Logger()
@@ -220,7 +221,7 @@ def _put_in_place(fresh: str, path: str, at: float) -> None:
 
 
 def _write_note(note: str, aside: str) -> None:
-    with open(f"{note}.new", "w", encoding="utf-8") as file:
+    with open(f"{note}.new", "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(os.path.basename(aside))
         file.flush()
         os.fsync(file.fileno())

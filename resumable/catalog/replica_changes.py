@@ -49,7 +49,7 @@ _FORGET_PARTS = """DELETE FROM replica_parts WHERE upload_id = ?1 AND remote NOT
 _FORGET = "DELETE FROM replicas WHERE upload_id = ? AND state <> 'ending'"
 _SAVE_PART = """INSERT OR REPLACE INTO replica_parts (upload_id, remote, number, value)
     SELECT upload_id, remote, ?3, ?4 FROM replicas WHERE upload_id = ?1 AND remote = ?2"""
-_DROP = f"UPDATE uploads SET dropped_at = ?, settled_at = NULL WHERE id = ? AND {IS_SETTLED}"
+_DROP = f"UPDATE uploads SET dropped_at = ?, settled_at = NULL WHERE id = ? AND {IS_SETTLED} AND required > 0"
 
 
 def create(connection: sqlite3.Connection, upload_id: str, replicas: Sequence[Replica]) -> None:

@@ -35,7 +35,9 @@ BACKLOG = f"""SELECT IFNULL(SUM(MAX(offset - confirmed, 0)), 0), COUNT(finished_
     WHERE remote = ? AND {IN_WORK} AND state = 'open'"""
 UNFINISHED = f"SELECT remote, COUNT(*) FROM replicas INDEXED BY replicas_in_work WHERE {IN_WORK} GROUP BY remote"
 OWNERS = "SELECT upload_id FROM replicas WHERE remote = ? AND key = ? ORDER BY seq"
-DROPPABLE = f"SELECT {FIELDS} FROM uploads WHERE {IS_SETTLED} AND settled_at < ? ORDER BY settled_at LIMIT ?"
+# Partials that finals have used are settled without replicas: see schema.py.
+DROPPABLE = f"""SELECT {FIELDS} FROM uploads WHERE {IS_SETTLED} AND settled_at < ? AND required > 0
+    ORDER BY settled_at LIMIT ?"""
 JOURNAL = "SELECT journal FROM replicas WHERE upload_id = ? AND remote = ?"
 PARTS = "SELECT number, value FROM replica_parts WHERE upload_id = ? AND remote = ?"
 

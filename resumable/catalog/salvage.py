@@ -21,8 +21,9 @@ from resumable.catalog.mending import copy_files, open_copy
 from resumable.catalog.outbox import FIELDS as LETTER_FIELDS
 from resumable.catalog.ranges import by_id, by_number, last_number
 from resumable.catalog.records import FIELDS
+from resumable.catalog.salvage_finals import save_finals
 from resumable.catalog.salvage_replicas import save_replicas
-from resumable.catalog.schema import ARRANGE, PIN, WAITING_FINAL
+from resumable.catalog.schema import ARRANGE
 from resumable.interfaces import FactKind
 
 SENSIBLE: Final = 1 << 53  # no count gets here
@@ -34,7 +35,7 @@ _INDEX = """SELECT id, seq FROM uploads INDEXED BY uploads_by_id
 _LETTERS = f"SELECT {LETTER_FIELDS} FROM outbox NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
 _SAVE_LETTER = f"""INSERT OR IGNORE INTO outbox ({LETTER_FIELDS}, state)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?10, CASE WHEN ?10 IS NULL THEN 'behind' ELSE 'dead' END)"""
-_SAVE = f"""INSERT INTO uploads ({COLUMNS}) VALUES ({", ".join("?" * 21)})
+_SAVE = f"""INSERT INTO uploads ({COLUMNS}) VALUES ({", ".join("?" * 22)})
     ON CONFLICT (id) DO UPDATE SET ({COLUMNS}) = ({", ".join(f"excluded.{name}" for name in COLUMNS.split(", "))})
     WHERE (excluded.epoch, excluded.offset) > (uploads.epoch, uploads.offset)"""
 _TEXT, _REAL, _INT = (str,), (float,), (int,)
@@ -53,6 +54,7 @@ _TYPES: Final[tuple[tuple[type, ...], ...]] = (
         (float, _NONE),
         (str, _NONE),
         (int, _NONE),
+        (str, _NONE),
         (str, _NONE),
         _INT,
     ),
@@ -101,8 +103,7 @@ def _save(source: sqlite3.Connection, target: sqlite3.Connection, at: float) -> 
     for one in chain(lost, (row[0] for row in by_id(source, _INDEX))):
         if isinstance(one, str) and one:
             record_lost(target, [one], at)
-    for final, partials in target.execute(f"SELECT id, partials FROM uploads WHERE {WAITING_FINAL}").fetchall():
-        target.executemany(PIN, [(partial, final) for partial in partials.split(" ")])
+    save_finals(source, target)
     for letter in by_number(source, _LETTERS, last_number(source)):
         fact, attempts = letter[:6], letter[6:]
         if _is_fact(*fact):

@@ -9,7 +9,11 @@ migrations that have run: https://www.sqlite.org/pragma.html#pragma_user_version
 being appended to are young and share pages, so a batch of commits touches few of them. ``pins`` holds what
 unfinished finals need and is empty without such; every partial index covers rows that some work is waiting
 for, so a million finished uploads cost these queries nothing. ``settled_at`` is set while an upload has its
-data here and doesn't need it: then it is when the last of its replicas was stored.
+data here and doesn't need it: then it is when the last of its replicas was stored or, of a partial, when the last
+final that used it was finished.
+
+``finals`` has a row for each final upload whose request may come again: ``key`` is that request's digest (``asked``
+in ``uploads``), ``at`` is when it was over, and ``said`` is the request for hooks before that, a refusal after it.
 
 All of the schema has to fit the first page; SQLite keeps the text of each statement, so they run without the spaces
 that they are laid out with. A catalog that was migrated has its later tables on other pages than one made anew; should
@@ -142,6 +146,13 @@ PRIMARY KEY (upload_id, remote, number)) WITHOUT ROWID""",
     (
         "ALTER TABLE uploads ADD placed TEXT",
         f"CREATE INDEX uploads_to_place ON uploads (id) WHERE {AWAITS_PLACE}",
+    ),
+    (
+        "ALTER TABLE uploads ADD asked TEXT",
+        "DROP INDEX uploads_to_assemble",  # pins_by_final finds them as well
+        "CREATE TABLE finals (key TEXT PRIMARY KEY, id TEXT NOT NULL, at REAL, said TEXT) WITHOUT ROWID",
+        # What clients had signed their URLs with isn't kept any more.
+        "UPDATE uploads SET concat = 'final;' || partials WHERE partials IS NOT NULL AND concat GLOB '*[?:]*'",
     ),
 )
 

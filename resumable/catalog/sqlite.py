@@ -26,7 +26,7 @@ from resumable.catalog.outbox import Outbox
 from resumable.catalog.recovery import Opened
 from resumable.catalog.replicas import Replicas
 from resumable.catalog.schema import migrate
-from resumable.interfaces import CatalogUnavailable, Commit, Fact, Gone, ICatalog, Place, Replica, Upload
+from resumable.interfaces import Asked, CatalogUnavailable, Commit, Fact, Gone, ICatalog, Place, Replica, Upload
 from resumable.threads import IBatcher
 
 IDS_AT_ONCE: Final = 10_000
@@ -143,9 +143,15 @@ class SqliteCatalog:
 
     # ICatalog
 
-    def create(self, upload: Upload, facts: Sequence[Fact], replicas: Sequence[Replica] = ()) -> Deferred[bool]:
+    def create(
+        self,
+        upload: Upload,
+        facts: Sequence[Fact],
+        replicas: Sequence[Replica] = (),
+        request: Mapping[str, Any] | None = None,
+    ) -> Deferred[bool]:
         """See ICatalog. The upload's ``required`` is counted from the replicas, whatever it says."""
-        return self._write(lambda connection: changes.create(connection, self._facts, upload, facts, replicas))
+        return self._write(lambda connection: changes.create(connection, self._facts, upload, facts, replicas, request))
 
     def get(self, upload_id: str) -> Deferred[Upload | None]:
         return self._read(lambda connection: lookups.get(connection, upload_id))
@@ -163,9 +169,17 @@ class SqliteCatalog:
             return fail(ValueError(f"a commit from {change.start} back to {change.offset}"))
         return self._write(lambda connection: changes.commit(connection, self._facts, change))
 
-    def end(self, upload_id: str, gone: Gone, at: float, facts: Sequence[Fact], delete: bool = False) -> Deferred[bool]:
+    def end(
+        self,
+        upload_id: str,
+        gone: Gone,
+        at: float,
+        facts: Sequence[Fact],
+        delete: bool = False,
+        refusal: Mapping[str, Any] | None = None,
+    ) -> Deferred[bool]:
         return self._write(
-            lambda connection: changes.end(connection, self._facts, upload_id, gone, at, facts, delete), True
+            lambda connection: changes.end(connection, self._facts, upload_id, gone, at, facts, delete, refusal), True
         )
 
     def mark_lost(self, upload_id: str, at: float) -> Deferred[bool]:
@@ -191,11 +205,28 @@ class SqliteCatalog:
     def forget(self, gone_before: float, limit: int) -> Deferred[int]:
         return self._write(lambda connection: changes.forget(connection, gone_before, limit), True)
 
-    def finals_of(self, partial_id: str) -> Deferred[Sequence[Upload]]:
-        return self._read(lambda connection: lookups.finals_of(connection, partial_id))
+    def spent(self, used_until: float, limit: int) -> Deferred[Sequence[Upload]]:
+        return self._read(lambda connection: lookups.spent(connection, used_until, limit))
 
-    def unassembled(self) -> Deferred[Sequence[Upload]]:
-        return self._read(lookups.unassembled)
+    def finals_of(self, partial_id: str, after: str, limit: int) -> Deferred[Sequence[Upload]]:
+        return self._read(lambda connection: lookups.finals_of(connection, partial_id, after, limit))
+
+    def assemblable(
+        self, after: str, limit: int, partial_id: str | None = None
+    ) -> Deferred[tuple[Sequence[str], str | None]]:
+        return self._read(lambda connection: lookups.assemblable(connection, after, limit, partial_id))
+
+    def asked(self, digest: str, over_since: float) -> Deferred[Asked | None]:
+        return self._read(lambda connection: lookups.asked(connection, digest, over_since))
+
+    def request(self, final_id: str) -> Deferred[Mapping[str, Any] | None]:
+        return self._read(lambda connection: lookups.request(connection, final_id))
+
+    def heard(self, digest: str) -> Deferred[None]:
+        return self._write(lambda connection: changes.heard(connection, digest), True)
+
+    def forget_asked(self, over_before: float, limit: int) -> Deferred[int]:
+        return self._write(lambda connection: changes.forget_asked(connection, over_before, limit), True)
 
     def get_many(self, upload_ids: Sequence[str]) -> Deferred[Mapping[str, Upload]]:
         return self._read(lambda connection: lookups.get_many(connection, upload_ids))

@@ -25,6 +25,7 @@ from resumable.doctor import (
     proxy,
     records,
     remotes,
+    sharing,
     space,
     start,
     syncs,
@@ -80,6 +81,7 @@ def all_checks(reactor: Any, settings: Settings, seen: Seen) -> Iterable[tuple[s
     yield start.NAME, lambda: start.judge(start.look(settings, place, service))
     yield "machine", lambda: machine.judge(machine.look())
     yield directory.NAME, lambda: directory.judge(directory.look(place))
+    yield sharing.NAME, lambda: sharing.judge(sharing.look(place, settings.modes, settings.placing))
     yield locks.NAME, lambda: _locks(place)
     yield syncs.NAME, lambda: _syncs(place)
     yield space.NAME, room

@@ -143,14 +143,7 @@ class _Check:
         if status in (204, 404, 410):
             return []
         what = f"the upload that was made for this is still there: {upload.partition('?')[0]}"
-        return [
-            Finding(
-                "DELETE",
-                "warn",
-                what,
-                "Let the proxy pass DELETE, unless the server is told not to. It expires by itself.",
-            )
-        ]
+        return [Finding("DELETE", "warn", what, "Let the proxy pass DELETE, unless the server itself is told not to.")]
 
     def _refused(self, method: str, answer: Answer) -> Finding:
         who = "the server" if answer.is_tus else "somebody in front of the server"

@@ -155,5 +155,5 @@ class Desk:
         self._https.append(http)
         poster = Poster(target.address, http, clock=means.clock, wall=means.wall, rng=means.rng, posting=posting)
         if target.kind == "tusd":
-            return TusdHook(poster, TusdFormat(means.path_of, settings.tusd_finished))
+            return TusdHook(poster, TusdFormat(means.path_of, settings.tusd_finished), target.shown)
         return HttpHook(poster, Signer(settings.secrets), source=means.source, wall=means.wall)

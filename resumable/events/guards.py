@@ -30,6 +30,9 @@ from resumable.protocol.errors import Refused, Unavailable
 log = Logger()
 
 SHORTEST = 256
+REASONS = 20
+"""Different reasons of one hook that are told, at most, until it works again."""
+
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -72,6 +75,7 @@ class Guards:
         count: Count = count_nothing,
     ) -> None:
         self._guards = tuple(guards)
+        self._told: dict[str, set[str]] = {}  # why each has failed since it last worked
         self._places = {guard.name: Places(guard.places) for guard in guards if guard.places is not None}
         self._clock = clock
         self._wall = wall
@@ -120,15 +124,29 @@ class Guards:
             raise
         except Exception as error:
             self._count(guard.name, kind.value, "failed", self._clock.seconds() - began)
-            log_failure(guard.name, guard.target, kind.value, question.upload.id, error)
+            self._log(guard, question, error)
             raise Unavailable(
                 "The server can't decide at the moment whether to allow this.", self._patience.retry_after
             ) from error
         if isinstance(verdict, Refuse):
+            self._worked(guard)
             self._count(guard.name, kind.value, "refused", self._clock.seconds() - began)
             raise refused(verdict)
+        self._worked(guard)
         self._count(guard.name, kind.value, "ok", self._clock.seconds() - began)
         return verdict
+
+    def _log(self, guard: Guard, question: Question, error: Exception) -> None:
+        """A reason is told once until the hook has worked again: clients that try again don't fill the log."""
+        reason = error.reason if isinstance(error, HookFailed) else type(error).__name__
+        told = self._told.setdefault(guard.name, set())
+        if reason not in told and len(told) < REASONS:
+            told.add(reason)
+            log_failure(guard.name, guard.target, question.kind.value, question.upload.id, error)
+
+    def _worked(self, guard: Guard) -> None:
+        if self._told.pop(guard.name, None) is not None:
+            log.info("hook {hook} ({target}) works again", hook=guard.name, target=guard.target)
 
 
 def refused(verdict: Refuse) -> Refused:

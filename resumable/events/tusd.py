@@ -1,8 +1,6 @@
 """tusd's HTTP hooks: a hook server made for tusd works as it is.
 
-One reason to change: tusd's format. Invariant: what a tusd hook server can't say in tusd is not made of its answer: no
-refusal that tusd would not have seen, but for a before-finish whose answer is an error; nothing unknown is objected to,
-as Go's decoder doesn't. What can't be read is no yes.
+One reason to change: tusd's hook requests. Invariant: of what can't be passed on of an answer one warning is given.
 Source: tusd v2, docs/_advanced-topics/hooks.md, pkg/hooks/hooks.go and http/http.go, pkg/handler/hooks.go.
 """
 
@@ -11,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from resumable.events import messages
 from resumable.events.interfaces import Allow, Event, EventKind, IGuard, IHook, IWatcher, Question, Refuse, Verdict
 from resumable.events.post import Poster
-from resumable.events.verdicts import BadVerdict, as_bytes, loads, text_pairs
-from resumable.hooks import Answer, Changes, QuestionKind, RequestView, UploadView
+from resumable.events.tusd_answers import parse, parse_stop
+from resumable.events.verdicts import BadVerdict
+from resumable.hooks import QuestionKind, RequestView, UploadView
 
 QUESTIONS = {
     QuestionKind.CREATE: "pre-create",
@@ -32,12 +32,10 @@ EVENTS = {
     EventKind.FINISHED: "post-finish",
     EventKind.TERMINATED: "post-terminate",
 }
-REJECTED = {
-    QuestionKind.CREATE: "upload has been rejected by server",
-    QuestionKind.FINISH: "upload has been rejected by server",
-    QuestionKind.TERMINATE: "upload termination has been rejected by server",
-}
-STOPPED = "upload has been stopped by server"
+WARNINGS = 100
+"""Different warnings of one hook, at most."""
+
+log = Logger()
 
 
 @frozen
@@ -82,9 +80,12 @@ class TusdFormat:
 class TusdHook:
     """Posts as tusd does: plain JSON, not signed; only the headers that are to be forwarded go along."""
 
-    def __init__(self, poster: Poster, format: TusdFormat) -> None:
+    def __init__(self, poster: Poster, format: TusdFormat, target: str = "") -> None:
+        """``target``: what it is, for the log."""
         self._poster = poster
         self._format = format
+        self._target = target
+        self._warned: set[str] = set()
 
     def deliver(self, event: Event) -> Deferred[None]:
         """See IHook: any 2xx says that it arrived. What tusd has no hook for has arrived."""
@@ -109,86 +110,23 @@ class TusdHook:
             return Allow()
         answer = await self._poster.insist(*self._prepared(hook, question))
         _check_type(answer.headers)
-        return parse(answer.body, question.kind)
+        return parse(answer.body, question.kind, self._left_out)
 
     async def _watch(self, event: Event) -> Refuse | None:
         answer = await self._poster.post(*self._prepared(EVENTS[event.kind], event))
         _check_type(answer.headers)
-        return parse_stop(answer.body)
+        return parse_stop(answer.body, self._left_out)
+
+    def _left_out(self, what: str) -> None:
+        """Warn once of each; a hook that makes names up is not worth more than some warnings."""
+        if what not in self._warned and len(self._warned) < WARNINGS:
+            self._warned.add(what)
+            said = "hook {target}: the {what} of its answer can't be passed on: left out"
+            log.warn(said, target=self._target, what=what)
 
     def _prepared(self, hook: str, message: Event | Question) -> tuple[Callable[[], dict[str, str]], bytes]:
         headers = {**self._poster.forwarded(message.request), "content-type": "application/json"}
         return lambda: headers, messages.dumps(self._format.document(hook, message))
-
-
-def parse(data: bytes, kind: QuestionKind) -> Verdict:
-    """What a hook response says to that question; it has still to be checked. Raises BadVerdict."""
-    said = _Go(loads(data))
-    answer = _answer(said.object("HTTPResponse"))
-    no = said.flag("RejectTermination" if kind is QuestionKind.TERMINATE else "RejectUpload")
-    # tusd sends a pre-finish hook's answer to the client whatever its status: an error is a no
-    if kind is QuestionKind.FINISH and (answer.status or 0) >= 400:
-        no = True
-    if no:
-        return Refuse(_rejecting(answer, REJECTED[kind]))
-    return Allow(_changes(said.object("ChangeFileInfo")) if kind is QuestionKind.CREATE else Changes(), answer)
-
-
-def parse_stop(data: bytes) -> Refuse | None:
-    """What a hook response to post-receive says. Raises BadVerdict."""
-    said = _Go(loads(data))
-    return Refuse(_rejecting(_answer(said.object("HTTPResponse")), STOPPED)) if said.flag("StopUpload") else None
-
-
-class _Go:
-    """An object as Go's decoder reads it: members in any case, null like absent, other types an error."""
-
-    def __init__(self, found: Mapping[str, Any]) -> None:
-        self._members = {name.lower(): value for name, value in found.items() if value is not None}
-
-    def object(self, name: str) -> _Go:
-        return _Go(self._get(name, dict, {}))
-
-    def flag(self, name: str) -> bool:
-        return bool(self._get(name, bool, False))
-
-    def text(self, name: str) -> str:
-        return str(self._get(name, str, ""))
-
-    def number(self, name: str) -> int:
-        value = self._get(name, int, 0)
-        if isinstance(value, bool):
-            raise BadVerdict(f"{name} is of another type")
-        return int(value)
-
-    def pairs(self, name: str) -> Mapping[str, Any] | None:
-        found: Mapping[str, Any] | None = self._get(name, dict, None)
-        return found
-
-    def _get(self, name: str, kind: type[Any], default: Any) -> Any:
-        value = self._members.get(name.lower(), default)
-        if value is not default and not isinstance(value, kind):
-            raise BadVerdict(f"{name} is of another type")
-        return value
-
-
-def _answer(said: _Go) -> Answer:
-    headers = said.pairs("Header") or {}
-    return Answer(said.number("StatusCode") or None, headers, as_bytes(said.text("Body")))
-
-
-def _rejecting(answer: Answer, message: str) -> Answer:
-    """As tusd: what the hook leaves out comes from the error."""
-    headers = dict(answer.headers)
-    if "content-type" not in {name.lower() for name in headers}:
-        headers["Content-Type"] = "text/plain; charset=utf-8"
-    return evolve(answer, status=answer.status or 400, headers=headers, body=answer.body or f"{message}\n".encode())
-
-
-def _changes(said: _Go) -> Changes:
-    pairs = said.pairs("MetaData")
-    key = said.object("Storage").text("Path") or None
-    return Changes(id=said.text("ID") or None, metadata=None if pairs is None else text_pairs(pairs), key=key)
 
 
 def _request(request: RequestView | None) -> dict[str, object]:

@@ -29,6 +29,11 @@ MAX_HEADER_BYTES = 8 << 10
 MAX_REMOTES = 16
 REFUSED = 403
 
+FOLDERS = (
+    "an upload's id has no folders here: leave it out, or give one of 16 to 128 letters, digits, _ and -, and give the"
+    " path as key (in tusd's format: ChangeFileInfo.Storage.Path), which names the object and, with --place, the file"
+)
+
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?|")
 _REMOTE = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -47,6 +52,11 @@ class BadVerdict(HookFailed):
 def is_ours(name: str) -> bool:
     """Whether a header field belongs to framing or to the protocols, so that no hook may set it."""
     return name.lower() in _OURS or name.lower().startswith(_OUR_PREFIXES)
+
+
+def can_be_sent(name: str, value: str) -> bool:
+    """Whether a hook may have such a header field sent to a client."""
+    return bool(_TOKEN.fullmatch(name) and _VALUE.fullmatch(value)) and not is_ours(name)
 
 
 def check(verdict: object, kind: QuestionKind, remotes: Collection[str] | None = None) -> Verdict:
@@ -93,6 +103,8 @@ def _checked(answer: object, low: int, high: int) -> Answer:
 
 
 def _check_changes(changes: Changes, remotes: Collection[str] | None) -> None:
+    if isinstance(changes.id, str) and "/" in changes.id:
+        raise BadVerdict(FOLDERS)
     if changes.id is not None and not (isinstance(changes.id, str) and ids.valid(changes.id)):
         raise BadVerdict(f"{shown(changes.id)} is no id: 16 to 128 letters, digits, _ and -")
     if changes.key is not None and not safe_key(changes.key):

@@ -11,13 +11,22 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from resumable.http.outgoing import Outgoing
+
+log = Logger()
 
 
 class Connection(Protocol):
     """What is asked of a connection."""
 
-    deadline: float
-    """When it wants `expire` to be called, in seconds of the clock; infinity for never. It may change at any time."""
+    outgoing: Outgoing
+    """What its client doesn't take of it has it aborted."""
+
+    @property
+    def deadline(self) -> float:
+        """When it wants `expire` to be called, in seconds of the clock; infinity: never. It may change at any time."""
 
     def expire(self, now: float) -> None:
         """The deadline has passed: do something about it, or set another one."""
@@ -70,6 +79,10 @@ class Connections:
         now = self.seconds()
         for channel in [channel for channel in self.connections if channel.deadline <= now]:
             channel.expire(now)
+        for channel in [channel for channel in self.connections if channel.outgoing.deadline <= now]:
+            if channel.outgoing.stuck(now):
+                log.debug("a connection was cut off: its client takes no answers")
+                channel.abort()
 
     # Stopping
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import enum
 
 from attrs import frozen
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from resumable.http.content import describe, described, set_validators, undescribe, validators
 from resumable.http.fields import RequestFields
-from resumable.http.sending import CHUNK, Sending, Source
+from resumable.http.sending import Sending, Source
 from resumable.http.streaming import StreamingRequest
 from resumable.interfaces import Upload
 from resumable.protocol import conditions, ranges
@@ -24,11 +23,6 @@ from resumable.uploads.lookup import Elsewhere
 from resumable.uploads.uploads import Uploads
 
 log = Logger()
-
-
-def patience(network_timeout: float, min_rate: int) -> float | None:
-    """Seconds that a client may take for one piece: silent for the one, and no slower than the other (0: any)."""
-    return network_timeout + CHUNK / min_rate if min_rate else None
 
 
 class Remotely(enum.Enum):
@@ -42,25 +36,22 @@ class Remotely(enum.Enum):
 
 @frozen
 class Ways:
-    """``url_lifetime``: seconds that a client has to follow a redirect. ``patience``: see `Sending`. ``inline``: see
-    `described`."""
+    """``url_lifetime``: seconds that a client has to follow a redirect. ``inline``: see `described`."""
 
     remotely: Remotely = Remotely.PROXY
     url_lifetime: float = 300.0
-    patience: float | None = None
     inline: bool = False
 
 
 class Downloads:
-    """``clock`` measures how long a client leaves a piece unread."""
+    """Of all uploads."""
 
-    def __init__(self, uploads: Uploads, clock: IReactorTime, ways: Ways | None = None) -> None:
+    def __init__(self, uploads: Uploads, ways: Ways | None = None) -> None:
         self._uploads = uploads
-        self._clock = clock
         self._ways = ways or Ways()
 
     async def answer(self, request: StreamingRequest, upload_id: str) -> None:
-        """Answer, body and all. Raises TusError while nothing is sent yet."""
+        """Answer, body and all; a HEAD without. Raises TusError while nothing is sent yet: Unfinished, for one."""
         try:
             upload, reader = await self._uploads.read(upload_id)
         except Elsewhere as elsewhere:
@@ -73,21 +64,10 @@ class Downloads:
         except BaseException:
             reader.close()
             raise
-        if span is None or request.gone:
+        if span is None or request.gone or request.method == b"HEAD":
             reader.close()
         else:
             await self._send(request, upload, reader, span)
-
-    async def describe(self, request: StreamingRequest, upload_id: str) -> None:
-        """The fields that a GET would be answered with. Raises TusError: Unfinished where there is no file yet."""
-        try:
-            upload, reader = await self._uploads.read(upload_id)
-            reader.close()
-        except Elsewhere as elsewhere:
-            if self._ways.remotely is Remotely.OFF:
-                raise
-            upload = elsewhere.upload
-        self._begin(request, upload)
 
     async def _from_remote(self, request: StreamingRequest, upload: Upload) -> None:
         span = self._begin(request, upload)
@@ -98,13 +78,14 @@ class Downloads:
             if ways.remotely is Remotely.REDIRECT:
                 url = await copies.signed_url(upload.id, *described(upload, ways.inline), ways.url_lifetime)
                 if url is not None:
-                    _redirect(request, url)
+                    if request.method != b"HEAD":  # it was signed for GET
+                        _redirect(request, url)
                     return
-            copy = await copies.open_copy(upload.id, span.start, span.size)
+            copy = await copies.open_copy(upload.id, span.start, 1 if request.method == b"HEAD" else span.size)
         except BaseException:
             undescribe(request)
             raise
-        if request.gone:
+        if request.gone or request.method == b"HEAD":
             copy.close()
         else:
             await self._send(request, upload, copy, span)
@@ -133,7 +114,7 @@ class Downloads:
 
     async def _send(self, request: StreamingRequest, upload: Upload, source: Source, span: Span) -> None:
         try:
-            await Sending(request, source, span.start, span.size, self._clock, self._ways.patience).run()
+            await Sending(request, source, span.start, span.size).run()
         except (OSError, EOFError, TusError) as error:
             log.error("a download failed: {reason}", upload=upload.id, reason=str(error))
             if not request.startedWriting:

@@ -1,7 +1,8 @@
 """The bytes of a download as a response body, read piece by piece and sent at the client's pace.
 
-Reason to change: how bytes get from where they lie to the client. Invariant: at most one piece is read ahead, and what
-it is read from is closed however the download ends: sent, given up by the client, or failed.
+Reason to change: how bytes get from where they lie to the client. Invariant: at most one piece is read ahead, no larger
+than what the client would take where that is known, and what it is read from is closed however the download ends: sent,
+given up by the client, or failed. A client that doesn't read is the connection's to find out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from resumable.http.streaming import StreamingRequest
@@ -29,28 +30,14 @@ class Source(Protocol):
 
 @implementer(IPushProducer)
 class Sending:
-    """Sends ``size`` bytes from ``start`` on.
+    """Sends ``size`` bytes from ``start`` on."""
 
-    ``patience``: seconds that a client may leave a piece unread before its connection is cut; None: for ever.
-    """
-
-    def __init__(
-        self,
-        request: StreamingRequest,
-        source: Source,
-        start: int,
-        size: int,
-        clock: IReactorTime,
-        patience: float | None = None,
-    ) -> None:
+    def __init__(self, request: StreamingRequest, source: Source, start: int, size: int) -> None:
         self._request = request
         self._source = source
         self._offset = start
         self._end = start + size
-        self._clock = clock
-        self._patience = patience
         self._resumed: Deferred[None] | None = None
-        self._timer: IDelayedCall | None = None
         self._stopped = self._closed = False
 
     async def run(self) -> None:
@@ -60,7 +47,8 @@ class Sending:
             if self._resumed is not None:  # others are sent before
                 await self._resumed
             while self._offset < self._end and not self._gone():
-                data = await self._source.read(self._offset, min(CHUNK, self._end - self._offset))
+                size = min(CHUNK, self._end - self._offset, self._request.channel.room)
+                data = await self._source.read(self._offset, size)
                 if self._resumed is not None:
                     await self._resumed
                 if self._gone():
@@ -81,26 +69,17 @@ class Sending:
         return self._stopped
 
     def _close(self) -> None:
-        self._watch(None)
         if not self._closed:
             self._closed = True
             self._source.close()
 
-    def _watch(self, seconds: float | None) -> None:
-        """Give the client so long from now on."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None if seconds is None else self._clock.callLater(seconds, self._request.channel.abort)
-
     def pauseProducing(self) -> None:
         if self._resumed is None and not self._closed:
             self._resumed = Deferred()
-            self._watch(self._patience)
 
     def resumeProducing(self) -> None:
         resumed, self._resumed = self._resumed, None
         if resumed is not None:
-            self._watch(None)
             resumed.callback(None)
 
     def stopProducing(self) -> None:

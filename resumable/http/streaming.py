@@ -9,6 +9,7 @@ while before the connection is closed. HTTP/1.1 (RFC 9112) and HTTP/1.0 here; HT
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any, Final, Protocol
@@ -38,6 +39,7 @@ from resumable.http.framing import (
     refusal,
     take_expectation,
 )
+from resumable.http.outgoing import Outgoing
 from resumable.http.two.connection import Connection
 from resumable.http.two.frames import PREFACE
 from resumable.http.two.limits import Held
@@ -249,8 +251,12 @@ class StreamingChannel(HTTPChannel):
     _read_size = READ_SIZE
     deadline = math.inf
     """When `expire` wants to be called, on the site's clock."""
+    outgoing: Outgoing
+    room = sys.maxsize
+    """Bytes of an answer that have somewhere to go. The transport pauses who writes too many."""
 
     def connectionMade(self) -> None:
+        self.outgoing = self.site.outgoing(self.transport)
         self.deadline = self.seconds() + self.site.network_timeout
         super().connectionMade()  # type: ignore[no-untyped-call]
         self.site.connected(self)
@@ -461,12 +467,14 @@ class StreamingChannel(HTTPChannel):
 
     def pauseProducing(self) -> None:
         self._waitingForTransport = True
+        self.outgoing.full(self.seconds())
         if self._requestProducer is not None:
             self._requestProducer.pauseProducing()
         self.regulate()
 
     def resumeProducing(self) -> None:
         self._waitingForTransport = False
+        self.outgoing.empty()
         if self._requestProducer is not None:
             self._requestProducer.resumeProducing()
         self.regulate()
@@ -514,6 +522,7 @@ class StreamingChannel(HTTPChannel):
         Closing at once with bytes unread would send a reset, which can eat the answer (RFC 9112 section 9.6).
         """
         self._state = _LINGERING
+        self.outgoing.empty()  # the time for all that is bounded from now on
         linger = self.site.linger
         if self.site.stopping:
             linger = min(linger, LINGER_STOPPING)
@@ -529,8 +538,8 @@ class StreamingChannel(HTTPChannel):
     def loseConnection(self) -> None:
         """Close when all that was written is sent."""
         if self._state != _CLOSED:
-            self._state = _CLOSED
-            self.deadline = self.seconds() + self.site.network_timeout
+            self._state, self.deadline = _CLOSED, math.inf
+            self.outgoing.full(self.seconds())
             super().loseConnection()  # type: ignore[no-untyped-call]
 
     def abort(self) -> None:
@@ -571,8 +580,10 @@ class StreamingChannel(HTTPChannel):
 class StreamingSite(Connections, Site):
     """The factory of connections, with their book-keeping (connections.py).
 
-    ``network_timeout``: seconds that a client may be silent in a head, a wanted body or between requests.
-    ``min_rate``: bytes a second that a wanted body must bring, on the average of a ``network_timeout``; 0: any.
+    ``network_timeout``: seconds that a client may be silent in a head, a wanted body or between requests, or take
+    nothing of what waits for it.
+    ``min_rate``: bytes a second that a wanted body must bring, and that must be taken of an answer, on the average of a
+    ``network_timeout``; 0: any.
     ``linger``, ``linger_bytes``: how long and how much is read and dropped after an early answer.
     ``max_body_buffer``: bytes of the largest read, and so what one paused body may hold in memory.
     ``refusal_fields``: what else a refusal carries that is sent before there is a request; told what Origin says.
@@ -614,6 +625,10 @@ class StreamingSite(Connections, Site):
         self.held = Held()
         self.received = 0
         self.keep_books(reactor, max(0.01, min(1.0, network_timeout / 10, linger / 10)))
+
+    def outgoing(self, transport: Any) -> Outgoing:
+        """For a connection, which pauses when the transport says so."""
+        return Outgoing(transport, self.network_timeout, self.min_rate)
 
     # Twisted's own would keep a timer for its dates.
 

@@ -118,22 +118,22 @@ class TusResource:
         extensions.check_creation(creation, self._extensions)
         entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.CREATE, creation=creation)
         visit = self._visit(request)
-        if isinstance(creation.concat, concat.Final):
-            outside = self._origin.path(request)
-            partials = [concat.upload_id(url, self._base_path, outside) for url in creation.concat.urls]
-            await self._entry.own(entrant, partials)
-            if "concatenation-unfinished" not in self._extensions:
-                await self._uploads.check_finished(partials)
-            upload = await self._uploads.concatenate(creation, partials, entrant.caller, visit)
-        else:
-            try:
+        try:
+            if isinstance(creation.concat, concat.Final):
+                outside = self._origin.path(request)
+                partials = [concat.upload_id(url, self._base_path, outside) for url in creation.concat.urls]
+                await self._entry.own(entrant, partials)
+                if "concatenation-unfinished" not in self._extensions:
+                    await self._uploads.check_finished(partials)
+                upload = await self._uploads.concatenate(creation, partials, entrant.caller, visit)
+            else:
                 upload = await self._uploads.create(creation, request.body, entrant.caller, visit)
-            except CreationCut as cut:
-                self._describe(request, cut.upload)
-                self._locate(request, cut.upload, entrant)
-                raise cut.error from cut
+        except CreationCut as cut:
+            self._describe(request, cut.upload)
+            self._locate(request, cut.upload, entrant)
+            raise cut.error from cut
         self._locate(request, upload, entrant)
-        if creation.has_body:
+        if creation.has_body or (upload.is_final and upload.finished):
             request.set_field(b"upload-offset", b"%d" % upload.offset)
         if creation.concat_header is not None:
             request.set_field(b"upload-concat", creation.concat_header.encode("latin-1"))
@@ -171,7 +171,7 @@ class TusResource:
             if not self._entry.open:
                 await self._entry.admit(request, Action.READ, _valid(upload_id))
             with suppress(Unfinished):
-                await self._downloads.describe(request, _valid(upload_id))
+                await shielded(self._downloads.answer(request, _valid(upload_id)))
                 return b""
         tus.check_version(fields)
         if not self._entry.open:

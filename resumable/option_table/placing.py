@@ -42,15 +42,15 @@ PLACING: tuple[Option, ...] = (
         "MODE",
         "",
         "permissions of placed files, in octal",
-        "For example `640`. Unset, what the umask leaves of 666. The server must be able to read them.",
+        "For example `640`. Unset, as `--file-mode`. The server must be able to read them.",
         values.permissions(0o400, 0o666, "permissions like 640, readable by the server's user, executable by nobody"),
     ),
     Option(
         "place-dir-mode",
         "MODE",
         "",
-        "permissions of the directories that are made for them, in octal",
-        "For example `2750`. Unset, what the umask leaves of 777.",
+        "permissions of the directories that are made for them, `--place-dir` among them, in octal",
+        "For example `2750`. Unset, as `--dir-mode`. A directory that is there stays as it is.",
         values.permissions(0o700, 0o7777, "permissions like 750, with all rights for the server's user"),
     ),
     Option(

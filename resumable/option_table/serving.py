@@ -55,6 +55,24 @@ SERVING: tuple[Option, ...] = (
         values.directory,
     ),
     Option(
+        "file-mode",
+        "MODE",
+        "600",
+        "permissions of data files, in octal",
+        "Files are for the server's own user, whatever the umask is. `640` lets its group read them, if the directories"
+        " do. Files that are there stay as they are. See [deployment.md](deployment.md#who-can-read-the-files).",
+        values.permissions(0o600, 0o666, "permissions like 640, with all rights for the server's user but to execute"),
+    ),
+    Option(
+        "dir-mode",
+        "MODE",
+        "700",
+        "permissions of the upload directory, if the server makes it, in octal",
+        "And of others that it makes, but for its own `.resumable`, which is for nobody else. `710` lets the group get"
+        " to what is below. A directory that is there stays as it is.",
+        values.permissions(0o700, 0o7777, "permissions like 750, with all rights for the server's user"),
+    ),
+    Option(
         "base-path",
         "PATH",
         "/files/",
@@ -98,6 +116,24 @@ SERVING: tuple[Option, ...] = (
         "Finished uploads are never removed. Too short, and people who go home over a weekend start over; never,"
         " and abandoned uploads fill the disk.",
         values.optional_duration,
+    ),
+    Option(
+        "keep-partials",
+        "TIME",
+        "1h",
+        "time for which partial uploads are kept after the last final upload made of them is finished",
+        "Until then each byte is on the disk twice, where the file system shares no blocks, and another final upload"
+        " may name them; later that is refused. 0 removes them at once.",
+        values.duration,
+    ),
+    Option(
+        "final-timeout",
+        "TIME",
+        "30s",
+        "time after which the request for a final upload is answered, though that isn't finished yet",
+        "It goes on. The answer is 201 without `Upload-Offset` or, where hooks or `--ack remote` may still say no, 503:"
+        " the same request again waits for the same upload. Proxies and clients have to wait longer than that.",
+        values.positive_duration,
     ),
     Option(
         "remember",

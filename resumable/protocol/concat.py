@@ -1,7 +1,8 @@
 """The concatenation extension: Upload-Concat, and the upload that a URL in it means.
 
-Reason to change: the grammar of Upload-Concat. Invariant: a value that leaves here may be echoed as a header, and
-an id that leaves here is valid. Spec: tus 1.0.0, Concatenation; RFC 3986 section 4.
+Reason to change: the grammar of Upload-Concat. Invariant: a value that leaves here may be echoed as a header and
+stored, as it names uploads by their paths alone; an id that leaves here is valid. Spec: tus 1.0.0, Concatenation; RFC
+3986 section 4.
 """
 
 from __future__ import annotations
@@ -22,9 +23,17 @@ _AUTHORITY = re.compile(r"https?://[^/?#\\]+", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """A request to concatenate the uploads at ``urls``, in this order; one may be named several times."""
+    """A request to concatenate the uploads at ``urls``, in this order; one may be named several times.
+
+    Relative ones without a query: what a client's URLs have besides (a token, a host) is neither kept nor echoed.
+    """
 
     urls: tuple[str, ...]
+
+    @property
+    def header(self) -> str:
+        """The value of Upload-Concat that says so."""
+        return _FINAL + " ".join(self.urls)
 
 
 def parse(value: str) -> Literal["partial"] | Final:
@@ -37,25 +46,29 @@ def parse(value: str) -> Literal["partial"] | Final:
         raise BadRequest(f"Upload-Concat must be 'partial' or 'final;' and a list of URLs, not {shown(value)}.")
     if not (value.isascii() and value.isprintable()):
         raise BadRequest("Upload-Concat: URLs consist of printable ASCII characters.")
-    urls = tuple(url for url in value[len(_FINAL) :].split(" ") if url)
+    urls = tuple(_path(url) for url in value[len(_FINAL) :].split(" ") if url)
     if not urls:
         raise BadRequest("Upload-Concat: 'final;' names no partial upload.")
     return Final(urls)
 
 
+def _path(url: str) -> str:
+    """A URL without its host, as a proxy may be known to the client by another name than ours, and without its query:
+    what signs a URL goes there, and names no upload."""
+    authority = _AUTHORITY.match(url)
+    return (url[authority.end() :] if authority else url).partition("?")[0]
+
+
 def upload_id(url: str, base_path: str, *others: str) -> str:
     """The id of the upload at ``url``; BadRequest unless that is directly under ``base_path`` or one of ``others``.
 
-    "The partial uploads URLs MAY be absolute or relative": an absolute URL of any host (a proxy may be known to the
-    client by another name than ours), an absolute path, or an id alone.
+    "The partial uploads URLs MAY be absolute or relative": an absolute URL of any host, an absolute path, or an id
+    alone.
     """
     if ids.valid(url):
         return url
-    authority = _AUTHORITY.match(url)
-    # What signs a URL goes in its query, which names no upload.
-    path = (url[authority.end() :] if authority else url).partition("?")[0]
-    parent, _, segment = path.rpartition("/")
+    parent, _, segment = _path(url).rpartition("/")
     # A base path may end in a slash or not; doubled slashes, dots and escapes match neither it nor an id.
     if ids.valid(segment) and any(parent == base.rstrip("/") for base in (base_path, *others)):
         return segment
-    raise BadRequest(f"Upload-Concat: {shown(url)} is not the URL of an upload here.")
+    raise BadRequest(f"Upload-Concat: {shown(_path(url))} is not the URL of an upload here.")

@@ -41,9 +41,9 @@ CONTENT_TYPE = "application/offset+octet-stream"
 class Creation:
     """A POST that asks for an upload.
 
-    ``length`` is None for a deferred one and for a final. ``metadata`` and ``concat_header`` are the fields' values
-    as received, None when absent (``metadata`` also when empty). ``has_body`` tells creation-with-upload: the body
-    is chunked or declared longer than nothing.
+    ``length`` is None for a deferred one and for a final. ``metadata`` and ``concat_header`` are the fields' values,
+    None when absent (``metadata`` also when empty): the former as received, the latter with paths for URLs.
+    ``has_body`` tells creation-with-upload: the body is chunked or declared longer than nothing.
     """
 
     length: int | None
@@ -125,6 +125,7 @@ def parse_creation(fields: Fields, content_length: int | None, algorithms: Colle
     concat = None if concat_header is None else concats.parse(concat_header)
     if isinstance(concat, Final):
         _check_final(fields, has_body)
+        concat_header = concat.header
         length = None
     else:
         length = _creation_length(fields)

@@ -20,8 +20,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from resumable import option_values as values
 from resumable.remotes import keys, records
-from resumable.remotes.filesystem import PARTS, Directory, sorted_out
+from resumable.remotes.filesystem import PARTS, Directory, Modes, sorted_out
 from resumable.remotes.interfaces import (
     Conflict,
     IDeletable,
@@ -264,7 +265,8 @@ class FileRemote:
 
 
 def _make(spec: RemoteSpec, means: Means) -> FileRemote:
-    directory = Directory(means.disk, spec.path, spec.options.get("marker", ""))
+    modes = Modes(*(_mode(spec, option) for option in _MODES))
+    directory = Directory(means.disk, spec.path, spec.options.get("marker", ""), modes)
     return FileRemote(directory, means.journal, means.pool, means.now, template=spec.template, replace=spec.replace)
 
 
@@ -272,7 +274,27 @@ def _check(spec: RemoteSpec) -> None:
     marker = spec.options.get("marker")
     if marker is not None and (not marker or "/" in marker or marker in (".", "..")):
         raise ValueError("marker is the name of a file in the directory")
+    for option in _MODES:
+        _mode(spec, option)
 
 
-MARKER = "the name of a file that is there when the right directory is mounted"
-SCHEME = Scheme("file", _make, "directory", {"marker": MARKER}, _check)
+def _mode(spec: RemoteSpec, option: str) -> int | None:
+    """Permissions; None where the option isn't given. Raises ValueError."""
+    if option not in spec.options:
+        return None
+    try:
+        return _MODES[option](spec.options[option])
+    except ValueError as error:
+        raise ValueError(f"{option} is {error}") from None
+
+
+_MODES = {
+    "file-mode": values.permissions(0o600, 0o666, "permissions like 640, with all rights for the server's user"),
+    "dir-mode": values.permissions(0o700, 0o7777, "permissions like 2750, with all rights for the server's user"),
+}
+OPTIONS = {
+    "marker": "the name of a file that is there when the right directory is mounted",
+    "file-mode": "permissions of the files, as `640` (default `--file-mode`)",
+    "dir-mode": "permissions of the directories that are made for them, as `2750` (default `--dir-mode`)",
+}
+SCHEME = Scheme("file", _make, "directory", OPTIONS, _check)

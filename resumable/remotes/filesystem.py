@@ -16,10 +16,14 @@ from collections.abc import Iterator, Sequence
 from threading import Lock
 from typing import Protocol
 
+from attrs import frozen
+
 from resumable.protocol import ids
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Permanent, RemoteError, Transient, Unusable
 
 PARTS = ".resumable-parts"
+PRIVATE = 0o700
+"""Permissions of it: what is unfinished is nobody else's."""
 
 _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NEVER = frozenset({errno.EFBIG, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EILSEQ})
@@ -30,7 +34,7 @@ _NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, err
 class FileSystem(Protocol):
     """What is needed of a file system; `resumable.spool.Disk` is one. All block and raise OSError."""
 
-    def open(self, path: str, create: bool = False, read_only: bool = False) -> int: ...
+    def open(self, path: str, create: bool = False, read_only: bool = False, *, mode: int | None = None) -> int: ...
     def writev(self, fd: int, buffers: Sequence[bytes], offset: int) -> None: ...
     def read(self, fd: int, size: int, offset: int) -> bytes: ...
     def size(self, fd: int) -> int: ...
@@ -41,7 +45,7 @@ class FileSystem(Protocol):
     def rename(self, source: str, target: str) -> None: ...
     def unlink(self, path: str) -> bool: ...
     def sync_directory(self, path: str) -> None: ...
-    def make_directory(self, path: str) -> bool: ...
+    def make_directory(self, path: str, mode: int | None = None) -> bool: ...
     def names(self, path: str) -> Iterator[str]: ...
 
 
@@ -88,11 +92,20 @@ class PartFile:
         return self._fd
 
 
+@frozen
+class Modes:
+    """Permissions of objects, and of the directories that are made for them; None: those that the disk gives."""
+
+    file: int | None = None
+    directory: int | None = None
+
+
 class Directory:
     """The root of a remote. ``marker``: a file that must be there, or else the root isn't mounted."""
 
-    def __init__(self, disk: FileSystem, root: str, marker: str = "") -> None:
+    def __init__(self, disk: FileSystem, root: str, marker: str = "", modes: Modes | None = None) -> None:
         self.root = root
+        self._modes = modes or Modes()
         self._disk = disk
         self._marker = marker
         self._parts = f"{root}/{PARTS}"
@@ -123,7 +136,7 @@ class Directory:
         """An empty unfinished file instead of what was there. `sync_created` makes its name durable."""
         self.check()
         self._make_parts()
-        self._disk.close(self._disk.open(self._part(upload_id), create=True))
+        self._disk.close(self._disk.open(self._part(upload_id), create=True, mode=self._modes.file))
 
     def sync_created(self) -> None:
         """Make the names of unfinished files durable, and that of their directory."""
@@ -215,7 +228,7 @@ class Directory:
             self._disk.unlink(path)
 
     def _make_parts(self) -> None:
-        if self._disk.make_directory(self._parts) or not self._parts_synced:
+        if self._disk.make_directory(self._parts, PRIVATE) or not self._parts_synced:
             # once in each process also where it was there: the crash may have come before the sync
             self._sync_names(self.root)
             self._parts_synced = True
@@ -236,7 +249,7 @@ class Directory:
         parent = self.root
         for segment in target.removeprefix(f"{self.root}/").split("/")[:-1]:
             # also where it was there: the crash may have come before the sync
-            self._disk.make_directory(f"{parent}/{segment}")
+            self._disk.make_directory(f"{parent}/{segment}", self._modes.directory)
             self._sync_names(parent)
             parent = f"{parent}/{segment}"
 

@@ -23,6 +23,8 @@ QUEUE = 1024
 """Uploads that wait for their turn."""
 RETRIES = 1024
 """Uploads that wait for their next try, each with a timer."""
+PREFERRED = 64
+"""Uploads that came while the remote was down, and that its trials begin with."""
 PAGE = 256
 LOW = 256
 """With fewer in the queue the next page is read."""
@@ -51,6 +53,7 @@ class Agenda:
         self._offer = offer
         self._wake = wake
         self._queue: dict[str, None] = {}
+        self._preferred: dict[str, None] = {}
         self._retries: dict[str, IDelayedCall] = {}
         self._place: int | None = None
         self._again = False
@@ -82,11 +85,21 @@ class Agenda:
         else:
             self._again = True
 
-    def take(self) -> str | None:
-        """The first of the queue, which has it no longer."""
+    def prefer(self, upload_id: str) -> None:
+        """It has never failed, and is the next to be taken for a trial; as many as there is room for."""
+        if len(self._preferred) < PREFERRED:
+            self._preferred[upload_id] = None
+
+    def take(self, failed: Callable[[str], bool] | None = None) -> str | None:
+        """The first of the queue, which has it no longer. ``failed``: it is a trial, and those that it is true of
+        come last: uploads that fail by themselves must not keep a remote down for all others."""
         upload_id = next(iter(self._queue), None)
+        if failed is not None:
+            untried = (each for each in self._queue if not failed(each))
+            upload_id = next(iter(self._preferred), next(untried, upload_id))
         if upload_id is not None:
-            del self._queue[upload_id]
+            self._preferred.pop(upload_id, None)
+            self._queue.pop(upload_id, None)
             if (retry := self._retries.pop(upload_id, None)) is not None:
                 retry.cancel()
         return upload_id
@@ -101,6 +114,11 @@ class Agenda:
             self._retries[upload_id] = self._clock.callLater(max(0.0, seconds), self._retry, upload_id)
         else:
             self._retries_lost = True
+
+    def restart(self) -> None:
+        """As `forget`, and in the catalog's order, whoever was preferred."""
+        self._preferred.clear()
+        self.forget()
 
     def forget(self) -> None:
         """Nothing can be done at the moment: let it all be found in the catalog again."""

@@ -1,7 +1,8 @@
 """One remote: whose turn it is, and what comes of it.
 
 One reason to change: how the uploads of one remote share it. Invariant: memory and work under way are bounded; an
-upload has one turn at a time; while the breaker is open no turn begins but its trials.
+upload has one turn at a time; while the breaker is open no turn begins but its trials, of which uploads that never
+failed get the first.
 """
 
 from __future__ import annotations
@@ -193,6 +194,8 @@ class Lane:
 
     def _wake(self, upload_id: str) -> None:
         if self.down:
+            if not self._has_failed(upload_id):
+                self._agenda.prefer(upload_id)
             self._agenda.look()  # in the order of the catalog, once the remote is back
         else:
             self._agenda.add(upload_id)
@@ -200,8 +203,12 @@ class Lane:
 
     def _look(self) -> None:
         """In the order of the catalog: what was found before all was due comes in its turn."""
-        self._agenda.forget()
+        self._agenda.restart()
         self._pump()
+
+    def _has_failed(self, upload_id: str) -> bool:
+        standing = self._known.get(upload_id)
+        return standing is not None and standing.replica.failing_since is not None
 
     def _offer(self, replica: Replica, upload: Upload | None) -> bool:
         """The catalog has work. Whoever has a turn already sees to itself."""
@@ -213,7 +220,10 @@ class Lane:
             return
         health = self._health
         self._pumping = True
-        while len(self._active) < ACTIVE and health.admits and (upload_id := self._agenda.take()) is not None:
+        while len(self._active) < ACTIVE and health.admits:
+            upload_id = self._agenda.take(self._has_failed if self.down else None)
+            if upload_id is None:
+                break
             if upload_id not in self._active:
                 self._begin(upload_id)
         self._pumping = False

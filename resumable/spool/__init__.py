@@ -2,9 +2,9 @@
 
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import Digest, SpoolDamaged
-from resumable.spool.disk import Disk, IDisk
+from resumable.spool.disk import Disk, IDisk, Modes
 from resumable.spool.files import Spool
 from resumable.spool.reader import Reader
 from resumable.spool.sink import Sink, SinkClosed
 
-__all__ = ["Budget", "Digest", "Disk", "IDisk", "Reader", "Sink", "SinkClosed", "Spool", "SpoolDamaged"]
+__all__ = ["Budget", "Digest", "Disk", "IDisk", "Modes", "Reader", "Sink", "SinkClosed", "Spool", "SpoolDamaged"]

@@ -11,20 +11,27 @@ a file with the name and the length is therefore complete.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+
+from twisted.internet.defer import Deferred
 
 from resumable.spool.datafile import SpoolDamaged
 from resumable.spool.disk import IDisk
-from resumable.threads import IPool, Stopped
+from resumable.threads import IPool
 
-STEP = 64 << 20
+STEP = 8 << 20
 """Bytes copied before a sync, and before the thread goes back to the pool. A smaller step syncs more often, a larger
-one repeats more after a crash and makes the pool's other users wait longer. A release that changes it may only raise
-it, to a multiple: what is on disk was synced in the old steps."""
+one repeats more after a crash and makes others wait longer, as well as taking more room beside blocks that are shared.
+A release that changes it has to give the working files another directory, unless it raises it to a multiple: what is
+on disk was synced in the old steps."""
 
 
 class Assembly:
-    """One final upload's copying. ``sources`` are (path, upload id, length), in order; a source may recur."""
+    """One final upload's copying. ``sources`` are (path, upload id, length), in order; a source may recur.
+
+    `look` first, then `copy` until ``complete``, then `name`; or `discard` instead of going on. One call at a time.
+    They fail with OSError, and with Stopped when no thread would do it.
+    """
 
     def __init__(
         self,
@@ -34,7 +41,6 @@ class Assembly:
         final_path: str,
         sources: Sequence[tuple[str, str, int]],
         step: int = STEP,
-        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._disk = disk
         self._pool = pool
@@ -42,40 +48,57 @@ class Assembly:
         self._final_path = final_path
         self._sources = sources
         self._step = step
-        self._stopping = stopping
-        self._length = sum(length for _, _, length in sources)
+        self.length = sum(length for _, _, length in sources)
+        #: Bytes that are copied, and durable as far as the working file is.
+        self.copied = 0
+        self.complete = False
 
-    async def run(self) -> None:
-        """Copy, sync, rename. Raises SpoolDamaged for a source that is missing or short, OSError, and Stopped."""
-        step = await self._pool.run(self._begin)
-        while step is not None:
-            if self._stopping():
-                raise Stopped("the next start goes on with it")
-            step = await self._pool.run(self._copy_step, step)
-        await self._pool.run(self._name_it)
+    @property
+    def next_size(self) -> int:
+        """The bytes of the next step."""
+        return min(self._step, self.length - self.copied)
 
-    def _begin(self) -> int | None:
-        """The step to go on with; None when all was done and only the end has to be made sure of."""
-        if self._disk.file_size(self._final_path) == self._length:
-            return None
-        size = self._disk.file_size(self._working_path)
-        if size is None:
-            self._disk.close(self._disk.open(self._working_path, create=True))
-            self._disk.sync_directory(self._working_path.rpartition("/")[0])
-        return max(0, size - 1) // self._step if size else 0
+    def look(self) -> Deferred[None]:
+        """See what an earlier run has left."""
+        return self._pool.run(self._look)
 
-    def _copy_step(self, step: int) -> int | None:
-        """Copy one step's bytes and sync them; the next step, None after the last."""
-        start, end = step * self._step, min((step + 1) * self._step, self._length)
-        target = self._disk.open(self._working_path)
+    def copy(self) -> Deferred[None]:
+        """Copy one step's bytes and sync them. Fails with SpoolDamaged for a source that is missing or short, too."""
+        return self._pool.run(self._copy_step)
+
+    def name(self) -> Deferred[None]:
+        """Give the complete file its name, for good."""
+        return self._pool.run(self._name_it)
+
+    def discard(self) -> Deferred[None]:
+        """Give back what the working file takes."""
+        return self._pool.run(self._discard)
+
+    def _look(self) -> None:
+        if self._disk.file_size(self._final_path) == self.length:
+            self.copied, self.complete = self.length, True  # all that is left is to make sure of its name
+            return
+        size = self._disk.file_size(self._working_path) or 0
+        self.copied = max(0, size - 1) // self._step * self._step
+
+    def _copy_step(self) -> None:
+        start, end = self.copied, self.copied + self.next_size
+        target = self._disk.open(self._working_path, create=not start)
         try:
+            if not start:
+                self._disk.sync_directory(self._working_path.rpartition("/")[0])
             self._disk.truncate(target, start)
             for path, upload_id, source_offset, target_offset, count in self._pieces(start, end):
                 self._copy(path, upload_id, source_offset, target, target_offset, count)
             self._disk.fdatasync(target)
         finally:
             self._disk.close(target)
-        return step + 1 if end < self._length else None
+        self.copied, self.complete = end, end == self.length
+
+    def _discard(self) -> None:
+        self.copied, self.complete = 0, False
+        self._disk.unlink(self._working_path)
+        self._disk.sync_directory(self._working_path.rpartition("/")[0])
 
     def _pieces(self, start: int, end: int) -> Iterator[tuple[str, str, int, int, int]]:
         """The stretches of sources that make up the final's bytes from ``start`` to ``end``."""

@@ -35,11 +35,22 @@ class Seen:
     is_file: bool = True
 
 
+@frozen
+class Modes:
+    """Permissions of what is made: for the server's own user alone, unless its operator wants it otherwise."""
+
+    file: int = 0o600
+    directory: int = 0o700
+
+
 class IDisk(Interface):
     """A file system, as far as the spool needs one. Sizes and offsets are bytes."""
 
-    def open(path: str, create: bool = False, read_only: bool = False, within: int | None = None) -> int:
-        """A descriptor of a regular file. ``create``: of an empty one, made if missing, emptied if not."""
+    def open(
+        path: str, create: bool = False, read_only: bool = False, within: int | None = None, mode: int | None = None
+    ) -> int:
+        """A descriptor of a regular file. ``create``: of an empty one, made if missing, emptied if not, with these
+        permissions (``mode``; None: those that this disk gives)."""
 
     def writev(fd: int, buffers: Sequence[bytes], offset: int) -> None:
         """Write all of the buffers, one after the other, from ``offset`` on."""
@@ -71,8 +82,9 @@ class IDisk(Interface):
     def sync_directory(path: str) -> None:
         """Make the names in a directory durable."""
 
-    def make_directory(path: str, mode: int = 0o777, within: int | None = None) -> bool:
-        """Make one directory, with those bits of ``mode`` that the umask leaves; False when there was something."""
+    def make_directory(path: str, mode: int | None = None, within: int | None = None) -> bool:
+        """Make one directory with these permissions, None: those that this disk gives; False when there was
+        something, which stays as it is."""
 
     def open_directory(path: str, within: int | None = None) -> int:
         """A descriptor to be ``within``, for `fsync`, `set_mode` and `close`."""
@@ -108,13 +120,39 @@ class IDisk(Interface):
 
 @implementer(IDisk)
 class Disk:
-    """The real one."""
+    """The real one. ``modes`` hold whatever the umask is: it may take from the user's own rights only."""
 
-    def open(self, path: str, create: bool = False, read_only: bool = False, within: int | None = None) -> int:
+    def __init__(self, modes: Modes | None = None) -> None:
+        self._modes = modes or Modes()
+
+    def open(
+        self,
+        path: str,
+        create: bool = False,
+        read_only: bool = False,
+        within: int | None = None,
+        mode: int | None = None,
+    ) -> int:
         flags = os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_RDONLY if read_only else os.O_RDWR)
         if within is not None:
             flags |= os.O_NONBLOCK  # others may put a pipe there, and that would wait for a writer
-        return os.open(path, flags | os.O_CREAT | os.O_TRUNC if create else flags, 0o666, dir_fd=within)
+        if not create:
+            return os.open(path, flags, dir_fd=within)
+        mode = self._modes.file if mode is None else mode
+        fd = os.open(path, flags | os.O_CREAT | os.O_TRUNC, mode, dir_fd=within)
+        self._widen(fd, mode & ~0o600)
+        return fd
+
+    @staticmethod
+    def _widen(fd: int, further: int) -> None:
+        """``further``: rights that the umask may have taken."""
+        if not further:
+            return
+        try:
+            os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | further)
+        except BaseException:
+            os.close(fd)
+            raise
 
     def writev(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
         for start in range(0, len(buffers), IOV_MAX):
@@ -173,11 +211,16 @@ class Disk:
         finally:
             os.close(fd)
 
-    def make_directory(self, path: str, mode: int = 0o777, within: int | None = None) -> bool:
+    def make_directory(self, path: str, mode: int | None = None, within: int | None = None) -> bool:
+        mode = self._modes.directory if mode is None else mode
         try:
             os.mkdir(path, mode, dir_fd=within)
         except FileExistsError:
             return False
+        if further := mode & ~0o700:
+            fd = self.open_directory(path, within)
+            self._widen(fd, further)
+            os.close(fd)
         return True
 
     def open_directory(self, path: str, within: int | None = None) -> int:

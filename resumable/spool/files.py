@@ -31,6 +31,8 @@ from resumable.threads import IBatcher, IPool
 __all__ = ["Put", "PutBatcher", "Reader", "Sink", "Spool", "SpoolDamaged"]
 
 OWN = ".resumable"
+#: Of `OWN` and what is in it: the catalog and halves of files are nobody's but the server's, whoever may see the rest.
+PRIVATE = 0o700
 # also what ids given by hooks may be; nothing that could leave the directory or hide in it
 _SAFE_NAME = re.compile(r"[0-9A-Za-z_-]{1,200}")
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -71,7 +73,8 @@ class Spool:
         self._budget = budget
         self._assembly_step = assembly_step
         self._puts = batcher(self._put_all)
-        self._assembly = f"{directory}/{OWN}/assembly"
+        self._assembly = f"{directory}/{OWN}/finals"
+        self._old_assembly = f"{directory}/{OWN}/assembly"
         self._orphans = f"{directory}/{OWN}/orphans"
         self._placing = f"{directory}/{OWN}/placing"
 
@@ -79,11 +82,16 @@ class Spool:
 
     def start(self) -> None:
         """Make the directories that are missing and begin to work. Blocks; raises OSError."""
-        for path in (self.directory, f"{self.directory}/{OWN}", self._assembly, self._orphans, self._placing):
-            if self._disk.make_directory(path):
+        own = (f"{self.directory}/{OWN}", self._assembly, self._orphans, self._placing)
+        for path in (self.directory, *own):
+            if self._disk.make_directory(path, PRIVATE if path in own else None):
                 self._disk.sync_directory(os.path.dirname(path) or ".")
         for name in list(self._disk.names(self._placing)):  # what a crash has cut off is begun anew
             self._disk.unlink(f"{self._placing}/{name}")
+        if self._disk.look(self._old_assembly) is not None:  # of older releases: synced in other steps
+            for name in list(self._disk.names(self._old_assembly)):
+                self._disk.unlink(f"{self._old_assembly}/{name}")
+            self._disk.remove_directory(self._old_assembly)
         self._puts.start()
 
     def stop(self) -> Deferred[None]:
@@ -218,20 +226,15 @@ class Spool:
             # even if none was there: an earlier removal may have been cut off before it was synced
             self._disk.sync_directory(directory)
 
-    def assemble(
-        self, final_id: str, sources: Sequence[tuple[str, int]], *, stopping: Callable[[], bool] = lambda: False
-    ) -> Deferred[None]:
-        """Copy the sources, (upload id, length) in order, into the file of ``final_id``; durable when it fires.
+    def assembly(self, final_id: str, sources: Sequence[tuple[str, int]]) -> Assembly:
+        """Copying of the sources, (upload id, length) in order, into the file of ``final_id``.
 
-        Goes on where a crash or a failure stopped an earlier call with the same arguments (see `Assembly`). One
-        call for a final at a time. Fails with SpoolDamaged (a source is missing or short), OSError, Stopped; the
-        last also between two steps once ``stopping`` says so.
+        It goes on where a crash or a failure stopped an earlier one with the same arguments. One for a final at a time.
         """
         located = [(self.path(upload_id), upload_id, length) for upload_id, length in sources]
         final_path = self.path(final_id)
         working_path = f"{self._assembly}/{final_id}"
-        assembly = Assembly(self._disk, self._pool, working_path, final_path, located, self._assembly_step, stopping)
-        return Deferred.fromCoroutine(assembly.run())
+        return Assembly(self._disk, self._pool, working_path, final_path, located, self._assembly_step)
 
     # -- placing
 

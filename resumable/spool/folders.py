@@ -18,7 +18,8 @@ NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL})
 
 
 class Folders:
-    """Directories below ``root``, each opened once, for a ``with`` statement. ``mode``: of those that are made."""
+    """Directories below ``root``, each opened once, for a ``with`` statement. ``mode``: of those that are
+    made, None: the disk's."""
 
     def __init__(self, disk: IDisk, root: str, mode: int | None = None) -> None:
         self._disk = disk
@@ -74,15 +75,9 @@ class Folders:
         return fd
 
     def _step(self, name: str, above: int, make: bool) -> int:
-        made = make and self._disk.make_directory(name, 0o777 if self._mode is None else self._mode, above)
-        fd = self._disk.open_directory(name, above)
-        if made and self._mode is not None:  # what the umask took
-            try:
-                self._disk.set_mode(fd, self._mode)
-            except OSError:
-                self._disk.close(fd)
-                raise
-        return fd
+        if make:
+            self._disk.make_directory(name, self._mode, above)
+        return self._disk.open_directory(name, above)
 
 
 def joined(head: str, name: str) -> str:

@@ -37,7 +37,7 @@ class Collision(enum.Enum):
 
 @frozen
 class Rules:
-    """What the operator wants of placed files; modes of None are what the umask leaves."""
+    """What the operator wants of placed files; modes of None are the disk's."""
 
     collision: Collision = Collision.NUMBER
     file_mode: int | None = None

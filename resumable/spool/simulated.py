@@ -145,7 +145,14 @@ class SimulatedDisk:
     # -- the operations
 
     @_operation
-    def open(self, path: str, create: bool = False, read_only: bool = False, within: int | None = None) -> int:
+    def open(
+        self,
+        path: str,
+        create: bool = False,
+        read_only: bool = False,
+        within: int | None = None,
+        mode: int | None = None,
+    ) -> int:
         path = self._whole(path, within)
         node = self._names.get(path)
         if isinstance(node, Directory):
@@ -213,7 +220,7 @@ class SimulatedDisk:
         self._sync_names(path)
 
     @_operation
-    def make_directory(self, path: str, mode: int = 0o777, within: int | None = None) -> bool:
+    def make_directory(self, path: str, mode: int | None = None, within: int | None = None) -> bool:
         path = self._whole(path, within)
         if path in self._names:
             return False

@@ -22,7 +22,7 @@ class About:
     """What is known of a file beside its content."""
 
     modified: int = 0
-    mode: int = 0o666
+    mode: int = 0o600
 
 
 @define(eq=False)

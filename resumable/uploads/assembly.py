@@ -1,161 +1,225 @@
-"""Final uploads: their bytes are copied from their partials, in the background, once all of these are finished.
+"""Final uploads: they are put together once all of their partials are finished, several at once.
 
-Invariant: a final is durable as a list of partials before its 201; its data file gets its name only when whole, and
-its offset is committed only after that. A crash at any point leaves it to be assembled again at start-up.
+Reason to change: when a final is put together, and who waits for it. Invariants: a final is durable as a list of
+partials before its 201, so a crash at any point leaves it to be assembled again at start-up; no final waits until
+another one is finished; and however many there are, few of them are in memory.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
 
-from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.hooks import QuestionKind
-from resumable.interfaces import Commit, FactKind, Gone, Upload
-from resumable.protocol import rules
+from resumable.hooks import Granted
+from resumable.interfaces import CatalogUnavailable, Upload
 from resumable.protocol.errors import Refused, Stopping, TooLarge, TusError
-from resumable.spool import SpoolDamaged
 from resumable.threads import Stopped
-from resumable.uploads.engine import Engine
+from resumable.uploads.building import Building, Job
+from resumable.uploads.engine import Engine, as_answer
 from resumable.uploads.janitor import Janitor
-from resumable.uploads.quota import account_of, settle
+from resumable.uploads.space import Claim
 
 log = Logger()
 
-#: Seconds until an assembly that failed (a full disk, say) is tried again.
+#: Seconds until assemblies that failed (a full disk, say) are tried again.
 RETRY = 30.0
+#: Finals that wait for one partial, or for the start, and are put together at once.
+AHEAD = 8
+#: Finals that the catalog is asked for at a time.
+PAGE = 256
+#: In place of a partial: whatever a final has waited for.
+ANY = ""
+
+Waiter = Deferred[Granted | None]
+
+
+class Late(Exception):
+    """It takes longer than its client waits."""
 
 
 class Assembler:
-    """Assembles one final at a time, oldest request first."""
+    """Puts finals together: those that are asked for at once, those that waited for a partial a few at a time."""
 
     def __init__(self, engine: Engine, janitor: Janitor) -> None:
         self._engine = engine
         self._janitor = janitor
-        self._queue: deque[str] = deque()
-        self._working: Deferred[None] | None = None
-        self._stopping = False
+        self._building = Building(engine, janitor)
+        self._jobs: dict[str, Job] = {}
+        #: By final: those who want to know when nothing is being done for it any more.
+        self._waiting: dict[str, list[Waiter]] = {}
+        #: By partial whose finals are being woken: the same.
+        self._waking: dict[str, list[Waiter]] = {}
+        self._tasks: set[Deferred[None]] = set()
+        self._retry: IDelayedCall | None = None
+        self._untidy = self._tidying = self._stopping = False
         engine.on_partial_finished = self.partial_finished
+        engine.on_ended.append(self._ended)
 
-    async def start(self) -> None:
-        """Take up what an earlier run left."""
-        for final in await self._engine.catalog.unassembled():
-            self.wake(final.id)
+    def start(self) -> None:
+        """Take up what an earlier run, or an earlier attempt, has left."""
+        self.partial_finished(ANY)
+
+    def leave(self) -> None:
+        """Nobody waits any more: they are answered that the server stops."""
+        for waiting in (*self._waiting.values(), *self._waking.values()):
+            _fire(waiting, Failure(Stopping()))
 
     async def stop(self) -> None:
         """No step of an assembly is under way any more."""
-        self._stopping = True
-        self._queue.clear()
-        if self._working is not None:
-            await self._working
+        self._stopping = self._building.stopping = True
+        self.leave()
+        if self._retry is not None:
+            self._retry.cancel()
+        while self._tasks:
+            await DeferredList(tuple(self._tasks))
 
     def partial_finished(self, partial_id: str) -> None:
         """A partial has all its bytes: finals that wait for it may be assembled."""
-        Deferred.fromCoroutine(self._wake_finals(partial_id)).addErrback(self._failed, partial_id)
+        if partial_id not in self._waking:
+            self._waking[partial_id] = []
+            self._run(self._wake_all(partial_id))
 
-    def wake(self, final_id: str) -> None:
-        """See whether this final can be assembled now."""
+    def wake(self, final_id: str, claim: Claim | None = None) -> None:
+        """See whether this final can be assembled now. ``claim``: room for all of it, which is ours from now on."""
+        if self._stopping or final_id in self._jobs:
+            if claim is not None:
+                claim.release()
+            return
+        self._begin(final_id, Job(claim))
+
+    async def result(self, final_id: str, within: float) -> Granted | None:
+        """What hooks have granted, once it is finished; None: it was before, has ended, or waits for a partial.
+
+        Raises what has kept it from being finished; Late; Stopping.
+        """
+        self.wake(final_id)
         if self._stopping:
-            return
-        if final_id not in self._queue:
-            self._queue.append(final_id)
-        if self._working is None:
-            self._working = Deferred.fromCoroutine(self._work())
+            raise Stopping()
+        return await self._wait(final_id, [], within) if final_id in self._jobs else None
 
-    async def _wake_finals(self, partial_id: str) -> None:
-        for final in await self._engine.catalog.finals_of(partial_id):
-            self.wake(final.id)
+    async def settled(self, final: Upload, within: float) -> None:
+        """Nothing is being done for it any more, or so many seconds have passed."""
+        until = self._engine.clock.seconds() + within
+        while not self._stopping and (left := until - self._engine.clock.seconds()) > 0:
+            waking = [self._waking[each] for each in set(final.partials) if each in self._waking]
+            if not waking and final.id not in self._jobs:
+                return
+            with suppress(Late, TusError):
+                await self._wait(final.id, waking, left)
 
-    async def _work(self) -> None:
-        while self._queue:
-            final_id = self._queue.popleft()
-            try:
-                await self._assemble(final_id)
-            except (Stopped, Stopping):
-                log.info("assembling goes on at the next start", upload=final_id)
-            except TusError as error:
-                log.warn("a final upload waits: {reason}", upload=final_id, reason=error.detail)
-                self._engine.clock.callLater(RETRY, self.wake, final_id)
-            except Exception:
-                self._failed(Failure(), final_id)
-                self._engine.clock.callLater(RETRY, self.wake, final_id)
-        self._working = None
-
-    async def _assemble(self, final_id: str) -> None:
-        engine = self._engine
-        final = await engine.catalog.get(final_id)
-        if final is None or final.gone or final.finished:
-            return
-        partials = await engine.catalog.get_many(final.partials)
-        found = [partials.get(each) for each in final.partials]
-        # A partial that is gone before it was finished never will be.
-        if any(each is None or (each.gone and not each.finished) for each in found):
-            await self._janitor.end(final, Gone.TERMINATED)
-            return
-        ready = [each for each in found if each is not None and each.finished]
-        if len(ready) < len(found):
-            return
+    async def _wait(self, final_id: str, waking: Sequence[list[Waiter]], within: float) -> Granted | None:
+        waiter: Waiter = Deferred()
+        places = [self._waiting.setdefault(final_id, []), *waking]
+        for place in places:
+            place.append(waiter)
+        timer = self._engine.clock.callLater(within, lambda: waiter.errback(Late()))
         try:
-            rules.final_length((each.length for each in ready), engine.largest(final.max_size))
-            account = account_of(engine.quota, final)
-            account.reach(sum(each.offset for each in ready))
-        except TooLarge:
-            await self._janitor.end(final, Gone.TERMINATED)
-            return
-        try:
-            final = await self._copied(final, ready)
+            return await waiter
         finally:
-            settle(account, final)
+            for place in places:
+                if waiter in place:
+                    place.remove(waiter)
+            if not self._waiting.get(final_id, True):
+                del self._waiting[final_id]
+            if timer.active():
+                timer.cancel()
 
-    async def _copied(self, final: Upload, partials: Sequence[Upload]) -> Upload:
-        """Copy them, and commit that; answers the final's record."""
-        sources = [(each.id, each.offset) for each in partials]
+    # Which are to be assembled
+
+    async def _wake_all(self, partial_id: str) -> None:
+        """Those that wait for this partial and no other: at most so many of them at once, and others beside them."""
+        ahead = DeferredSemaphore(AHEAD)
+        after: str | None = ""
         try:
-            await self._engine.spool.assemble(final.id, sources, stopping=self._interrupted)
-        except SpoolDamaged as damage:
-            log.error("a partial's data file is shorter than its committed offset", upload=damage.upload_id)
-            await self._lost(final, next(each for each in partials if each.id == damage.upload_id))
-            return final
-        return await self._finish(final, sum(each.offset for each in partials))
+            while after is not None and not self._stopping:
+                found, after = await self._engine.catalog.assemblable(after, PAGE, partial_id or None)
+                for final_id in found:
+                    await ahead.acquire()
+                    if self._stopping or final_id in self._jobs:
+                        ahead.release()
+                    else:
+                        self._begin(final_id, Job(over=ahead.release))
+            for _ in range(AHEAD):
+                await ahead.acquire()
+        except CatalogUnavailable:
+            self._retry_later()
+        finally:
+            _fire(self._waking.pop(partial_id), None)
 
-    def _interrupted(self) -> bool:
-        """Whether the next start goes on with it. Raises NoSpace at the reserve: a copy can be larger than the disk."""
-        if not self._stopping:
-            self._engine.space.admit()
-        return self._stopping
+    def _begin(self, final_id: str, job: Job) -> None:
+        self._jobs[final_id] = job
+        self._run(self._work(final_id, job))
 
-    async def _lost(self, final: Upload, partial: Upload) -> None:
-        """The final can never be made; what it has copied so far goes with it."""
-        await self._janitor.end(partial, Gone.LOST)
-        await self._janitor.end(final, Gone.TERMINATED)
-        await self._janitor.reclaim()
+    def _retry_later(self) -> None:
+        if self._retry is None and not self._stopping:
+            self._retry = self._engine.clock.callLater(RETRY, self._again)
 
-    async def _finish(self, final: Upload, length: int) -> Upload:
-        engine = self._engine
-        now = engine.wall()
-        after = evolve(final, length=length, offset=length, touched_at=max(now, final.touched_at), finished_at=now)
-        after = engine.finishing(after)
+    def _again(self) -> None:
+        self._retry = None
+        self.start()
+
+    def _run(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
+        task = Deferred.fromCoroutine(work)
+        self._tasks.add(task)
+        task.addErrback(lambda failure: log.failure("background work failed", failure))
+        task.addBoth(lambda _: self._tasks.discard(task))
+
+    def _ended(self, upload_id: str) -> None:
+        if upload_id in self._jobs:
+            self._jobs[upload_id].gone = True
+
+    # One of them
+
+    async def _work(self, final_id: str, job: Job) -> None:
+        outcome: Granted | Failure | None
         try:
-            await engine.questions.ask(QuestionKind.FINISH, evolve(after, finished_at=None))
-        except Refused:
-            log.warn("a hook has refused a final upload", upload=final.id)
-            await self._janitor.end(final, Gone.TERMINATED)
-            await self._janitor.reclaim()
-            return final
-        facts = engine.facts(after, None, FactKind.FINISHED)
-        commit = Commit(final.id, final.epoch, 0, length, now, length, True, facts, after.place)
-        if await engine.catalog.commit(commit):
-            engine.committed(after)
-            final = after
-        else:
-            await engine.spool.remove([final.id])
-        await self._janitor.reclaim()
-        return final
+            outcome = await self._building.build(final_id, job)
+        except (Stopped, Stopping):
+            log.info("assembling goes on at the next start", upload=final_id)
+            outcome = Failure(Stopping())
+        except (Refused, TooLarge) as error:
+            log.warn("a final upload was refused: {reason}", upload=final_id, reason=error.detail)
+            outcome = Failure()
+        except Exception as error:
+            answer = as_answer(error, final_id)
+            log.warn("a final upload waits: {reason}", upload=final_id, reason=str(answer))
+            outcome = Failure(answer)
+            self._retry_later()
+        finally:
+            if job.claim is not None:
+                job.claim.release()
+            del self._jobs[final_id]
+            job.over()
+        _fire(self._waiting.pop(final_id, []), outcome)
+        self._tidy()
 
-    @staticmethod
-    def _failed(failure: Failure, upload_id: str) -> None:
-        log.failure("assembling a final upload failed; it will be tried again", failure, upload=upload_id)
+    def _tidy(self) -> None:
+        """What a final needed may go: not now for each of many, and nobody waits for it."""
+        self._untidy = True
+        if not self._tidying:
+            self._tidying = True
+            self._run(self._tidy_up())
+
+    async def _tidy_up(self) -> None:
+        try:
+            while self._untidy and not self._stopping:
+                self._untidy = False
+                if not self._engine.limits.keep_partials:
+                    await self._janitor.drop_spent()
+                await self._janitor.reclaim()
+        except (CatalogUnavailable, OSError, Stopped) as error:
+            log.warn("what a final upload needed goes with the janitor's next round: {reason}", reason=str(error))
+        finally:
+            self._tidying = False
+
+
+def _fire(waiting: list[Waiter], outcome: Granted | Failure | None) -> None:
+    for waiter in tuple(waiting):
+        if not waiter.called:
+            waiter.callback(outcome)

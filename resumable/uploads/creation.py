@@ -13,28 +13,19 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from resumable.hooks import QuestionKind
-from resumable.interfaces import CatalogUnavailable, FactKind, IBody, Upload
+from resumable.interfaces import Asked, CatalogUnavailable, FactKind, IBody, Upload
 from resumable.protocol import rules, tus
-from resumable.protocol.concat import Final
-from resumable.protocol.errors import BadRequest, Refused, TusError
+from resumable.protocol.errors import BadRequest, Conflict, Refused, TusError
 from resumable.uploads.append import Algorithms, Append
-from resumable.uploads.assembly import Assembler
 from resumable.uploads.caller import Caller
 from resumable.uploads.engine import Engine, as_answer, log
-from resumable.uploads.finishing import Finishing
+from resumable.uploads.finals import Finals, digest_of
+from resumable.uploads.finishing import CreationCut, Finishing
 from resumable.uploads.gate import check_admitted
 from resumable.uploads.quota import IAccount
 from resumable.uploads.running import Running
+from resumable.uploads.space import Claim
 from resumable.uploads.visits import Visit
-
-
-class CreationCut(Exception):
-    """The body of a creation failed after the upload was made: it is there, and can be resumed."""
-
-    def __init__(self, upload: Upload, error: TusError) -> None:
-        super().__init__(error.detail)
-        self.upload = upload
-        self.error = error
 
 
 class Creation:
@@ -45,14 +36,14 @@ class Creation:
         engine: Engine,
         running: Running,
         finishing: Finishing,
-        assembler: Assembler,
+        finals: Finals,
         algorithms: Algorithms,
         new_id: Callable[[], str],
     ) -> None:
         self._engine = engine
         self._running = running
         self._finishing = finishing
-        self._assembler = assembler
+        self._finals = finals
         self._algorithms = algorithms
         self._new_id = new_id
 
@@ -95,32 +86,56 @@ class Creation:
             if not append.recorded:
                 account.remove()
 
-    async def concatenate(self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller, visit: Visit) -> Upload:
-        """A new final upload."""
+    async def concatenate(self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller, visit: Visit) -> Asked:
+        """The final upload that this request makes, or has made before."""
         self._running.check_open()
-        assert isinstance(creation.concat, Final)
+        digest = digest_of(partial_ids, creation.metadata, by.name)
+        return await self._finals.once(digest, lambda: self._final(creation, partial_ids, by, visit, digest))
+
+    async def _final(
+        self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller, visit: Visit, digest: str
+    ) -> Upload:
         engine = self._engine
-        try:
-            partials = await engine.catalog.get_many(partial_ids)
-        except Exception as error:
-            raise as_answer(error, "") from error
-        for partial_id in partial_ids:
-            partial = partials.get(partial_id)
-            if partial is None or partial.gone or not partial.is_partial:
-                raise BadRequest(f"Upload-Concat: {partial_id} is no partial upload here.")
-        lengths = [partials[each].length for each in partial_ids]
+        partials = await self._partials(partial_ids)
+        lengths = [each.length for each in partials]
         length = rules.final_length(lengths, engine.largest(by.max_size))
         engine.space.admit()
         check_admitted(engine)
-        final = self._new(creation, length, by, partial_ids)
-        if engine.questions.asks(QuestionKind.CREATE):
-            final = await self._asked(final, visit)
-            rules.final_length(lengths, engine.largest(final.max_size))
-            self._running.check_open()
-        account = engine.quota.open(by.name, length)
-        final = await self._record(final, account, visit)
-        self._assembler.wake(final.id)
+        claim = await self._room(length)
+        try:
+            final = evolve(self._new(creation, length, by, partial_ids), asked=digest)
+            if engine.questions.asks(QuestionKind.CREATE):
+                final = await self._asked(final, visit)
+                rules.final_length(lengths, engine.largest(final.max_size))
+                self._running.check_open()
+            final = await self._record(final, engine.quota.open(by.name, length), visit)
+        except BaseException:
+            claim.release()
+            raise
+        if all(each.finished for each in partials):
+            self._finals.begin(final, claim)
+        else:
+            claim.release()
         return final
+
+    async def _partials(self, partial_ids: Sequence[str]) -> list[Upload]:
+        """Their records, in that order. Raises BadRequest unless they are there, and partials."""
+        try:
+            found = await self._engine.catalog.get_many(tuple(dict.fromkeys(partial_ids)))
+        except Exception as error:
+            raise as_answer(error, "") from error
+        for partial_id in partial_ids:
+            partial = found.get(partial_id)
+            if partial is None or partial.gone or not partial.is_partial:
+                raise BadRequest(f"Upload-Concat: {partial_id} is no partial upload here.")
+        return [found[partial_id] for partial_id in partial_ids]
+
+    async def _room(self, length: int | None) -> Claim:
+        """For the whole of a final, before anything of it is copied. Raises NoSpace."""
+        try:
+            return await self._engine.space.claim(self._engine.spool, length or 0)
+        except OSError as error:
+            raise as_answer(error, "") from error
 
     def acknowledge(self, upload: Upload, visit: Visit) -> Upload | Deferred[Upload]:
         """The answer to the creation of an upload, which is there by now, whatever comes of waiting for it."""
@@ -167,12 +182,16 @@ class Creation:
         created = None
         try:
             facts = self._engine.facts(upload, visit.request, FactKind.CREATED)
-            created = await self._engine.create(upload, facts, visit.changes)
+            created = await self._engine.create(upload, facts, visit.changes, visit.request)
         except Exception as error:
             raise as_answer(error, upload.id) from error
         finally:
             if created is None:
                 account.remove()
+        if created is None and upload.is_final:
+            raise Conflict(
+                "A partial upload has gone meanwhile, or an upload like this one is made by another request."
+            )
         if created is None:
             raise BadRequest("An upload with this id was made before.")
         return created

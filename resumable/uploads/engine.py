@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.hooks import Changes, IProgress, NoHooks, QuestionKind, RequestView, as_data, view
+from resumable.hooks import Changes, IProgress, NoHooks, QuestionKind, RequestView, as_data, request_as_data, view
 from resumable.interfaces import BodyLost, CatalogUnavailable, Fact, FactKind, ICatalog, Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import InternalError, NoSpace, TusError, Unavailable
@@ -40,6 +40,8 @@ class Limits:
 
     ``ack_timeout``: seconds that a request waits until its upload is stored. ``max_pause``: seconds that a client is
     paused for the lag of the remotes before it is sent away. ``retry_after``: seconds that such clients are to wait.
+    ``final_timeout``: seconds that a request waits until the final upload that it has asked for is finished and stored.
+    ``keep_partials``: seconds that partials are kept after the last final that has used them was finished.
     """
 
     max_size: int | None = None
@@ -48,6 +50,8 @@ class Limits:
     ack_timeout: float = 30.0
     max_pause: float = 30.0
     retry_after: int = 5
+    final_timeout: float = 30.0
+    keep_partials: float = 3600.0
 
 
 @define
@@ -79,7 +83,7 @@ class Engine:
     drain: Drain = field(factory=Drain)
     places: IPlaces = field(factory=NoPlaces)
     on_partial_finished: Callable[[str], None] = field(default=lambda _: None)
-    on_ended: Callable[[str], None] = field(default=lambda _: None)
+    on_ended: list[Callable[[str], None]] = field(factory=list)
 
     def largest(self, *own: int | None) -> int | None:
         """How large an upload may be at the most: the lowest of the operator's maximum and of its own; None: any."""
@@ -91,10 +95,17 @@ class Engine:
             return None
         return upload.touched_at + self.limits.expire_after
 
-    async def create(self, upload: Upload, facts: Sequence[Fact], changes: Changes | None = None) -> Upload | None:
+    async def create(
+        self,
+        upload: Upload,
+        facts: Sequence[Fact],
+        changes: Changes | None = None,
+        request: RequestView | None = None,
+    ) -> Upload | None:
         """Record a new upload with the replicas that are chosen for it; the record, or None: its id is taken.
 
-        ``changes``: what hooks want of its key and remotes.
+        Of a final also None: a partial is gone, or the same request has made another. ``changes``: what hooks want of
+        its key and remotes. ``request``: the one that asks for a final, for those who are asked before it is finished.
         """
         if changes is None:
             replicas = self.replication.chosen(upload)
@@ -102,7 +113,8 @@ class Engine:
             replicas = self.replication.chosen(upload, changes.remotes, changes.key)
         if replicas:
             upload = evolve(upload, required=sum(each.required for each in replicas))
-        if not await self.catalog.create(upload, facts, replicas):
+        asked = None if request is None or not upload.is_final else request_as_data(request)
+        if not await self.catalog.create(upload, facts, replicas, asked):
             return None
         self.counts.created += 1
         if upload.offset or upload.finished:
@@ -127,7 +139,8 @@ class Engine:
     def ended(self, upload_id: str) -> None:
         """The upload is gone."""
         self.replication.ended(upload_id)
-        self.on_ended(upload_id)
+        for tell in self.on_ended:
+            tell(upload_id)
 
     def pending(self, upload: Upload) -> bool:
         """Whether it has all its bytes, and isn't finished before a hook has said so.

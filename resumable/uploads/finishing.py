@@ -16,11 +16,20 @@ from twisted.python.failure import Failure
 
 from resumable.hooks import Granted, QuestionKind, RequestView
 from resumable.interfaces import Commit, FactKind, Upload
-from resumable.protocol.errors import Held, OffsetMismatch, Stopping, Unavailable
+from resumable.protocol.errors import Held, OffsetMismatch, Stopping, TusError, Unavailable
 from resumable.uploads.engine import Engine, as_answer
 from resumable.uploads.lookup import present
 from resumable.uploads.quota import account_of, settle
 from resumable.uploads.visits import Visit
+
+
+class CreationCut(Exception):
+    """A creation failed after the upload was made: it is there, and can be resumed or waited for."""
+
+    def __init__(self, upload: Upload, error: TusError) -> None:
+        super().__init__(error.detail)
+        self.upload = upload
+        self.error = error
 
 
 class OtherByte(OffsetMismatch):
@@ -46,7 +55,7 @@ class Finishing:
         self._asking: dict[str, list[Deferred[tuple[Upload, Granted]]]] = {}
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._stopping = False
-        engine.on_ended = self._ended
+        engine.on_ended.append(self._ended)
 
     def acknowledged(self, upload: Upload, visit: Visit) -> Upload | Deferred[Upload]:
         """What a request may answer that has brought ``upload`` to its offset; waits if that completes it.
@@ -70,7 +79,9 @@ class Finishing:
         if self._engine.pending(upload):
             upload, granted = await self._agreed(upload, visit)
             visit.add(granted)
-        return await self._stored(upload.id) if self._engine.withheld(upload) else upload
+        return (
+            await self.stored(upload.id, self._engine.limits.ack_timeout) if self._engine.withheld(upload) else upload
+        )
 
     def _agreed(self, upload: Upload, visit: Visit) -> Deferred[tuple[Upload, Granted]]:
         """Ask hooks, once for all that want to know meanwhile; the finished upload."""
@@ -110,13 +121,14 @@ class Finishing:
             if not waiter.called:  # it was cancelled: its client has gone
                 waiter.callback(outcome)
 
-    async def _stored(self, upload_id: str) -> Upload:
+    async def stored(self, upload_id: str, within: float) -> Upload:
+        """The upload, once it is stored. Raises Unavailable: it isn't within so many seconds; Stopping, Gone."""
         engine = self._engine
         wait: Deferred[None] = Deferred()  # cancelled only by who has asked
         # First of all, so that nothing can happen unseen between the look at the catalog and the wait.
         stored = engine.replication.when_stored(upload_id).addCallbacks(lambda _: _end(wait), _cancelled)
         self._waiting.setdefault(upload_id, []).append(wait)
-        timer = engine.clock.callLater(engine.limits.ack_timeout, _end, wait)
+        timer = engine.clock.callLater(within, _end, wait)
         try:
             upload = await present(engine, upload_id)
             if engine.withheld(upload) and not self._stopping:

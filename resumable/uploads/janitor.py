@@ -1,12 +1,15 @@
 """Ends uploads and frees what they held: the expired, the terminated, the forgotten, the dropped.
 
 Invariant: nothing is removed from the disk before the catalog says that its upload is gone or dropped, and never
-while an unassembled final needs it. A finished upload never expires, save a partial that no final needs.
+while an unassembled final needs it. A finished upload never expires, save a partial that no final needs (any more).
 """
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, DeferredLock
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredLock, FirstError, gatherResults
 from twisted.logger import Logger
 
 from resumable.hooks import RequestView
@@ -17,6 +20,8 @@ from resumable.uploads.quota import account_of
 log = Logger()
 
 BATCH = 256
+#: Seconds after its end for which a final is the answer to the request that has made it.
+ANSWERED = 600.0
 #: A wall clock that moves this much more than the steady one was set, by somebody or something.
 JUMP = 60.0
 
@@ -31,23 +36,40 @@ class Janitor:
         self._lock = DeferredLock()
         self._looked = (engine.wall(), engine.clock.seconds())
 
-    async def end(self, upload: Upload, gone: Gone, request: RequestView | None = None) -> bool:
+    async def end(
+        self,
+        upload: Upload,
+        gone: Gone,
+        request: RequestView | None = None,
+        refusal: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Mark an upload gone; finals that waited for its bytes go with it. False if it was gone already.
 
-        ``request``: the one that asked for it, for those who are told.
+        ``request``: the one that asked for it, for those who are told. ``refusal``: of a final, what its client is
+        answered that asks again.
         """
         engine = self._engine
         facts = engine.facts(upload, request, _FACTS[gone]) if gone in _FACTS else ()
         delete = gone is Gone.TERMINATED and engine.delete_objects
-        ended = await engine.catalog.end(upload.id, gone, engine.wall(), facts, delete)
+        ended = await engine.catalog.end(upload.id, gone, engine.wall(), facts, delete, refusal)
         if ended:
             engine.counts.gone[gone] += 1
             engine.ended(upload.id)
             await self._uncount(upload)
         if ended and upload.is_partial and not await self._finished(upload):
-            for final in await engine.catalog.finals_of(upload.id):
-                await self.end(final, gone)
+            after = ""
+            while finals := await engine.catalog.finals_of(upload.id, after, BATCH):
+                await self._end_all(finals, gone)
+                after = finals[-1].id
         return ended
+
+    async def _end_all(self, uploads: Sequence[Upload], gone: Gone) -> None:
+        """At once: the catalog does them together."""
+        ends = [Deferred.fromCoroutine(self.end(each, gone)) for each in uploads]
+        try:
+            await gatherResults(ends, consumeErrors=True)
+        except FirstError as first:
+            first.subFailure.raiseException()
 
     async def _finished(self, upload: Upload) -> bool:
         """Whether it has all its bytes, be it by an eviction since ``upload`` was read."""
@@ -71,14 +93,24 @@ class Janitor:
     async def sweep(self) -> None:
         """Expire, remove, forget. Skipped when the wall clock has jumped since the last time."""
         engine = self._engine
-        if engine.limits.expire_after is not None and not self._clock_jumped():
+        jumped = self._clock_jumped()
+        if engine.limits.expire_after is not None and not jumped:
             idle_since = engine.wall() - engine.limits.expire_after
             for upload in await engine.catalog.expired(idle_since, BATCH):
                 if not engine.holds.held(upload.id):
                     await self.end(upload, Gone.EXPIRED)
+        if not jumped:
+            await self.drop_spent()
         await self.reclaim()
         engine.places.sweep()
         await engine.catalog.forget(engine.wall() - engine.limits.remember, BATCH)
+        await engine.catalog.forget_asked(engine.wall() - ANSWERED, BATCH)
+
+    async def drop_spent(self) -> None:
+        """The end of partials that finals have used, and that were kept long enough after it."""
+        catalog, until = self._engine.catalog, self._engine.wall() - self._engine.limits.keep_partials
+        while spent := await catalog.spent(until, BATCH):
+            await self._end_all(spent, Gone.EXPIRED)
 
     async def _remove_all(self) -> None:
         engine = self._engine

@@ -13,8 +13,12 @@ from resumable.interfaces import Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import Gone, NotFound
 from resumable.spool import Reader, SpoolDamaged
+from resumable.uploads.assembly import Assembler
 from resumable.uploads.engine import Engine, as_answer, log
 from resumable.uploads.janitor import Janitor
+
+#: Seconds that a look at a final upload waits for it while it is being put together.
+PATIENCE = 5.0
 
 
 async def present(engine: Engine, upload_id: str) -> Upload:
@@ -45,9 +49,10 @@ class Elsewhere(NotFound):
 class Lookup:
     """Reads of uploads, and the verdict on damaged ones."""
 
-    def __init__(self, engine: Engine, janitor: Janitor) -> None:
+    def __init__(self, engine: Engine, janitor: Janitor, assembler: Assembler) -> None:
         self._engine = engine
         self._janitor = janitor
+        self._assembler = assembler
 
     async def inspect(self, upload_id: str) -> Upload:
         """The record, after a live holder has committed or a silent one was evicted."""
@@ -61,7 +66,7 @@ class Lookup:
 
     async def read(self, upload_id: str) -> tuple[Upload, Reader]:
         """A finished upload and its open file, wherever that is here. Raises Unfinished, Elsewhere."""
-        upload = await present(self._engine, upload_id)
+        upload = await self._made(await present(self._engine, upload_id))
         if not upload.finished:
             raise Unfinished("The upload is not finished.")
         if upload.dropped_at is not None:
@@ -108,7 +113,7 @@ class Lookup:
     async def _settled(self, upload_id: str) -> Upload:
         engine = self._engine
         await engine.holds.settle(upload_id)
-        upload = await present(engine, upload_id)
+        upload = await self._made(await present(engine, upload_id))
         if upload.is_final and not upload.finished:
             return await self._final_view(upload)
         if upload.offset and upload.dropped_at is None:
@@ -119,10 +124,17 @@ class Lookup:
                     raise SpoolDamaged(upload_id, upload.offset, size)
         return upload
 
+    async def _made(self, upload: Upload) -> Upload:
+        """The upload; if that is a final that is just being put together, then what has become of it soon after."""
+        if not upload.is_final or upload.finished:
+            return upload
+        await self._assembler.settled(upload, PATIENCE)
+        return await present(self._engine, upload.id)
+
     async def _final_view(self, upload: Upload) -> Upload:
         """T60: the length of a final as soon as all its partials know theirs."""
         if upload.length is not None:
             return upload
-        partials = await self._engine.catalog.get_many(upload.partials)
+        partials = await self._engine.catalog.get_many(tuple(dict.fromkeys(upload.partials)))
         lengths = [partials[each].length if each in partials else None for each in upload.partials]
         return evolve(upload, length=rules.final_length(lengths, None))

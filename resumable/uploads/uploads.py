@@ -19,9 +19,10 @@ from resumable.spool import Reader
 from resumable.uploads.append import Algorithms, Append
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.caller import NOBODY, Caller
-from resumable.uploads.creation import Creation, CreationCut
+from resumable.uploads.creation import Creation
 from resumable.uploads.engine import Engine, as_answer
-from resumable.uploads.finishing import Finishing
+from resumable.uploads.finals import Finals
+from resumable.uploads.finishing import CreationCut, Finishing
 from resumable.uploads.holds import HoldMoved
 from resumable.uploads.janitor import Janitor
 from resumable.uploads.lookup import Lookup, present
@@ -49,10 +50,12 @@ class Uploads:
         self.engine = engine
         self.algorithms = algorithms
         self._janitor = janitor
-        self._lookup = Lookup(engine, janitor)
+        self._assembler = assembler
+        self._lookup = Lookup(engine, janitor, assembler)
         self._finishing = Finishing(engine)
         self._running = Running(self._lookup)
-        self._creation = Creation(engine, self._running, self._finishing, assembler, algorithms, new_id)
+        self._finals = Finals(engine, self._finishing, assembler)
+        self._creation = Creation(engine, self._running, self._finishing, self._finals, algorithms, new_id)
 
     def create(
         self, creation: tus.Creation, body: IBody, by: Caller = NOBODY, visit: Visit | None = None
@@ -83,8 +86,14 @@ class Uploads:
     def concatenate(
         self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller = NOBODY, visit: Visit | None = None
     ) -> Deferred[Upload]:
-        """A final upload made of these partials, in this order; durable at once, its bytes follow (T50 to T60)."""
-        return shielded(self._creation.concatenate(creation, partial_ids, by, visit or Visit()))
+        """A final upload made of these partials, in this order (T50 to T60); the same request again has the same one.
+
+        Finished and stored where all of them are finished; unfinished where one isn't, or where it takes long but can't
+        be refused any more. CreationCut: it is there and goes on, but the client has to ask again.
+        """
+        visit = visit or Visit()
+        made = shielded(self._creation.concatenate(creation, partial_ids, by, visit))
+        return made.addCallback(self._finals.answer, visit)
 
     async def check_finished(self, upload_ids: Sequence[str]) -> None:
         """Raises BadRequest, unless those that are there are finished."""
@@ -97,7 +106,8 @@ class Uploads:
                 raise BadRequest(f"{upload.id} is not finished, and concatenation-unfinished is switched off here.")
 
     def inspect(self, upload_id: str) -> Deferred[Upload]:
-        """The upload as HEAD may report it: a live holder has committed, a silent one was evicted.
+        """The upload as HEAD may report it: a live holder has committed, a silent one was evicted, and a final that is
+        just being put together was waited for.
 
         A data file that is shorter than its committed offset makes the upload gone. Never raises Stopping.
         """
@@ -195,6 +205,7 @@ class Uploads:
         """Take no more bytes; everything under way commits what it has and is answered 503, as are those who wait."""
         self.engine.questions.stop()
         self._finishing.stop()
+        self._assembler.leave()
         await self._running.stop()
 
     @staticmethod

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from resumable.catalog.lookups import Owned
-from resumable.interfaces import Commit, Fact, FactKind, Gone, ICatalog, Place, Upload
+from resumable.interfaces import Asked, Commit, Fact, FactKind, Gone, ICatalog, Place, Upload
 
 
 def name(number: int) -> str:
@@ -104,6 +104,7 @@ class CatalogContract(CatalogSuite):
             upload(10, owner="na\u00efve@example", max_size=1 << 40),
             evolve(done(upload(11)), place=Place("2026-01-31/na\u00efve file.txt")),
             evolve(done(upload(12)), place=Place("a b/c", "1700000000123456789")),
+            final(13, [1], asked="0123"),
         ]
         self.add(*records)
         for record in records:
@@ -403,16 +404,127 @@ class CatalogContract(CatalogSuite):
         self.add(partial(1), partial(2))
         self.add(final(3, [1, 2]), final(4, [1], created_at=50.0), done(final(5, [1])), final(6, [2]), final(7, [1]))
         self.ask(self.catalog.end(name(7), Gone.TERMINATED, 200.0, ()))
-        found = self.ask(self.catalog.finals_of(name(1)))
-        assert list(found) == [final(4, [1], created_at=50.0), final(3, [1, 2])]
-        assert self.ids(self.catalog.finals_of(name(9))) == []
+        found = self.ask(self.catalog.finals_of(name(1), "", 10))
+        first, second = sorted([final(4, [1], created_at=50.0), final(3, [1, 2])], key=lambda each: each.id)
+        assert list(found) == [first, second]
+        assert self.ids(self.catalog.finals_of(name(1), "", 1)) == [first.id]
+        assert self.ids(self.catalog.finals_of(name(1), first.id, 10)) == [second.id]
+        assert self.ids(self.catalog.finals_of(name(9), "", 10)) == []
 
-    def test_unassembled_finals_oldest_first(self) -> None:
-        self.add(final(3, [1], created_at=20.0), final(4, [1], created_at=10.0), final(5, [1]), upload(6))
+    def test_a_final_may_be_assembled_when_none_of_its_partials_is_unfinished(self) -> None:
+        self.add(done(partial(1)), partial(2), final(3, [1]), final(4, [1, 2]), final(5, [1, 1]), upload(6))
         self.ask(self.catalog.end(name(5), Gone.TERMINATED, 200.0, ()))
-        assert self.ids(self.catalog.unassembled()) == [name(4), name(3)]
+        assert self.ask(self.catalog.assemblable("", 10)) == ([name(3)], None)
+        assert self.ask(self.catalog.assemblable("", 10, name(2))) == ([], None)
+        self.ask(self.catalog.commit(Commit(name(2), 0, 0, 1000, 300.0, finished=True)))
+        assert self.ask(self.catalog.assemblable("", 10)) == (sorted([name(3), name(4)]), None)
+        assert self.ask(self.catalog.assemblable("", 10, name(2))) == ([name(4)], None)
         self.ask(self.catalog.commit(Commit(name(4), 0, 0, 1000, 300.0, finished=True)))
-        assert self.ids(self.catalog.unassembled()) == [name(3)]
+        assert self.ask(self.catalog.assemblable("", 10)) == ([name(3)], None)
+
+    def test_assemblable_finals_are_looked_for_in_steps(self) -> None:
+        self.add(done(partial(1)), partial(2), *(final(number, [1 + number % 2]) for number in range(3, 13)))
+        found, after = [], ""
+        for _ in range(4):
+            some, after = self.ask(self.catalog.assemblable(after, 3))
+            assert len(some) <= 3
+            found += some
+        assert after is None
+        assert found == sorted(name(number) for number in range(4, 13, 2))
+
+    def test_a_final_that_can_not_be_made_any_more_is_to_be_looked_at(self) -> None:
+        self.add(partial(1), partial(2), final(3, [1, 2]), final(4, [1, 9]))
+        assert self.ask(self.catalog.assemblable("", 10)) == ([name(4)], None), "a partial is unknown"
+        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        assert self.ask(self.catalog.assemblable("", 10)) == (sorted([name(3), name(4)]), None)
+
+    def test_a_final_of_a_partial_that_is_gone_is_not_made(self) -> None:
+        self.add(done(partial(1)), done(partial(2)))
+        self.ask(self.catalog.end(name(1), Gone.EXPIRED, 200.0, ()))
+        assert self.ask(self.catalog.create(final(3, [2, 1], asked="k"), ())) is False
+        assert self.ask(self.catalog.get(name(3))) is None
+        assert self.ask(self.catalog.asked("k", 0.0)) is None
+        assert self.ids(self.catalog.expired(1e9, 10)) == [name(2)], "nothing is pinned"
+
+    def test_partials_that_were_used_are_spent_when_no_final_needs_them(self) -> None:
+        """Removed `--keep-partials` after the last final that used them."""
+        self.add(*(done(partial(number)) for number in (1, 2, 3)), final(4, [1, 2]), final(5, [2]), final(6, [3]))
+        self.ask(self.catalog.end(name(6), Gone.TERMINATED, 200.0, ()))
+        assert self.ids(self.catalog.spent(1e9, 10)) == []
+        self.ask(self.catalog.commit(Commit(name(4), 0, 0, 1000, 300.0, finished=True)))
+        assert self.ids(self.catalog.spent(1e9, 10)) == [name(1)], "another needs the second"
+        assert self.ids(self.catalog.spent(299.0, 10)) == []
+        self.ask(self.catalog.commit(Commit(name(5), 0, 0, 1000, 400.0, finished=True)))
+        assert self.ids(self.catalog.spent(399.0, 10)) == [name(1)]
+        assert self.ids(self.catalog.spent(400.0, 10)) == [name(1), name(2)]
+        assert self.ids(self.catalog.spent(400.0, 1)) == [name(1)]
+        self.ask(self.catalog.end(name(1), Gone.EXPIRED, 500.0, ()))
+        assert self.ids(self.catalog.spent(1e9, 10)) == [name(2)]
+        assert self.ids(self.catalog.expired(1e9, 10)) == [name(3)], "a refused final leaves its partials as they were"
+        assert self.ids(self.catalog.replicas.droppable(1e9, 10)) == []
+        assert self.ask(self.catalog.replicas.drop([name(2)], 600.0)) == []
+
+    # asked, request, heard
+
+    def test_a_final_is_found_by_the_request_that_has_made_it(self) -> None:
+        one = final(3, [1], asked="key", metadata="m")
+        assert self.ask(self.catalog.create(one, (), (), {"method": "POST"})) is True
+        assert self.ask(self.catalog.asked("key", 1e9)) == Asked(one)
+        assert self.ask(self.catalog.request(name(3))) == {"method": "POST"}
+        assert self.ask(self.catalog.asked("other", 0.0)) is None
+        assert self.ask(self.catalog.create(final(4, [1], asked="key"), ())) is False, "it is on its way"
+        assert self.ask(self.catalog.get(name(4))) is None
+
+    def test_it_is_found_for_a_while_after_it_is_finished(self) -> None:
+        self.ask(self.catalog.create(final(3, [1], asked="key"), (), (), {"method": "POST"}))
+        self.ask(self.catalog.commit(Commit(name(3), 0, 0, 1000, 300.0, finished=True)))
+        assert self.ask(self.catalog.asked("key", 300.0)).upload.finished
+        assert self.ask(self.catalog.asked("key", 301.0)) is None
+        assert self.ask(self.catalog.request(name(3))) is None, "cookies aren't kept for longer than they are needed"
+        again = final(4, [1], asked="key")
+        assert self.ask(self.catalog.create(again, ())) is True
+        assert self.ask(self.catalog.asked("key", 301.0)) == Asked(again)
+        self.ask(self.catalog.end(name(3), Gone.TERMINATED, 400.0, ()))
+        assert self.ask(self.catalog.asked("key", 301.0)) == Asked(again)
+
+    def test_one_that_was_ended_is_not_found(self) -> None:
+        for finished in (False, True):
+            number = 3 + finished
+            self.ask(self.catalog.create(final(number, [1], asked="key"), ()))
+            if finished:
+                self.ask(self.catalog.commit(Commit(name(number), 0, 0, 1000, 300.0, finished=True)))
+            self.ask(self.catalog.end(name(number), Gone.TERMINATED, 400.0, ()))
+            assert self.ask(self.catalog.asked("key", 0.0)) is None
+
+    def test_a_refusal_is_found_until_it_was_heard(self) -> None:
+        self.ask(self.catalog.create(final(3, [1], asked="key"), (), (), {"method": "POST"}))
+        refusal = {"status": 403, "body": "no \u2603"}
+        self.ask(self.catalog.end(name(3), Gone.TERMINATED, 400.0, (), False, refusal))
+        found = self.ask(self.catalog.asked("key", 400.0))
+        assert found.refusal == refusal and found.upload.gone is Gone.TERMINATED
+        assert self.ask(self.catalog.request(name(3))) is None
+        assert self.ask(self.catalog.asked("key", 401.0)) is None
+        self.ask(self.catalog.heard("key"))
+        assert self.ask(self.catalog.asked("key", 400.0)) is None
+
+    def test_what_is_on_its_way_or_has_finished_is_not_heard(self) -> None:
+        self.ask(self.catalog.create(final(3, [1], asked="key"), (), (), {"method": "POST"}))
+        self.ask(self.catalog.heard("key"))
+        assert self.ask(self.catalog.asked("key", 0.0)) is not None
+        self.ask(self.catalog.commit(Commit(name(3), 0, 0, 1000, 300.0, finished=True)))
+        self.ask(self.catalog.heard("key"))
+        assert self.ask(self.catalog.asked("key", 0.0)) is not None
+
+    def test_requests_are_forgotten_that_were_over_before(self) -> None:
+        for number, at in ((3, 300.0), (4, 400.0), (5, 350.0), (6, None)):
+            self.ask(self.catalog.create(final(number, [1], asked=f"key{number}"), ()))
+            if at is not None:
+                self.ask(self.catalog.commit(Commit(name(number), 0, 0, 1000, at, finished=True)))
+        assert self.ask(self.catalog.forget_asked(400.0, 1)) == 1
+        assert self.ask(self.catalog.forget_asked(400.0, 10)) == 1
+        assert self.ask(self.catalog.forget_asked(400.0, 10)) == 0
+        found = [number for number in (3, 4, 5, 6) if self.ask(self.catalog.asked(f"key{number}", 0.0))]
+        assert found == [4, 6]
 
     # facts
 

@@ -274,7 +274,7 @@ def test_facts_and_finals_survive(shelf: Shelf) -> None:
     fill(shelf, wanted, deliverers=["hook"])
     spoil(shelf.path, pages_of(shelf.path, "uploads", "leaf")[-1])
     catalog = shelf.running(deliverers=["hook"])
-    due, finals = catalog.outbox.due("hook", 0.0, 1000), catalog.finals_of(name(1))
+    due, finals = catalog.outbox.due("hook", 0.0, 1000), catalog.finals_of(name(1), "", 10)
     created = catalog.create(upload(1000), [Fact(FactKind.CREATED, name(1000), 2.0)])
     last = catalog.outbox.due("hook", 0.0, 1000)
     assert catalog.stop().called

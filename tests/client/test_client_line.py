@@ -95,3 +95,11 @@ def test_what_answers_nonsense_is_no_daemon():
     server = socket.create_server(("127.0.0.1", 0))
     with answering(server, b"SSH-2.0\r\n"), pytest.raises(NoDaemon):
         Line(f"http://127.0.0.1:{server.getsockname()[1]}").ask("GET", "/")
+
+
+@pytest.mark.parametrize("url", ["http://ann:hunter2@127.0.0.1:1/", "http://127.0.0.1:1/?key=hunter2", "ftp://h/?a=hunter2",
+                                 "http://[hunter2", "https://:hunter2@h/"])  # fmt: skip
+def test_no_secret_of_a_url_is_repeated(url):
+    with pytest.raises(NoDaemon) as caught:
+        Line(url, patience=5.0).ask("GET", "/v1/status")
+    assert "hunter2" not in str(caught.value)

@@ -24,8 +24,8 @@ from typing import Protocol, TypeVar
 ROOT = Path(__file__).resolve().parents[2]
 """The project's directory; it is put first on the child's PYTHONPATH, so that an older installed copy never runs."""
 
-START_BOUND = 60.0
-STOP_BOUND = 60.0
+BOUND = 180.0
+"""Seconds after which what has not come never will: they end a test that fails, and hold on a busy machine."""
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Closable(Protocol):
 C = TypeVar("C", bound=Closable)
 
 
-def eventually(ask: Callable[[], T | None], bound: float = 20.0) -> T:
+def eventually(ask: Callable[[], T | None], bound: float = BOUND) -> T:
     """The first true answer of ``ask``, asked again and again for at most ``bound`` seconds; AssertionError else."""
     until = time.monotonic() + bound
     while True:
@@ -85,7 +85,7 @@ def run_twistd(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=START_BOUND,
+        timeout=BOUND,
         check=False,
     )
 
@@ -164,7 +164,7 @@ class Daemon:
                 start_new_session=True,
             )
         try:
-            eventually(lambda: self._healthy() or not self.alive, START_BOUND)
+            eventually(lambda: self._healthy() or not self.alive, BOUND)
             assert self.alive, f"twistd ended with status {self.process.returncode}:\n{self.log}"
         except BaseException:
             self.kill()
@@ -184,7 +184,7 @@ class Daemon:
         if self.process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(STOP_BOUND)
+            self.process.wait(BOUND)
         self._detach()
 
     def terminate(self) -> None:
@@ -200,7 +200,7 @@ class Daemon:
     def wait(self) -> int:
         """The exit status, once it has ended by itself."""
         assert self.process is not None
-        status = self.process.wait(STOP_BOUND)
+        status = self.process.wait(BOUND)
         self._detach()
         return status
 

@@ -22,6 +22,7 @@ from h2.events import (
     StreamReset,
 )
 
+from .daemon import BOUND
 from .wire import Answer
 
 Fields = Mapping[str, str]
@@ -37,7 +38,7 @@ class States(H2ConnectionStateMachine):
 class Http2:
     """One connection. ``numbers`` of requests are those of their streams."""
 
-    def __init__(self, port: int, *, tls: bool = False, timeout: float = 30.0) -> None:
+    def __init__(self, port: int, *, tls: bool = False, timeout: float = BOUND) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

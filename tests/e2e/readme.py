@@ -15,7 +15,7 @@ import pytest
 
 from .daemon import ROOT, Daemon
 
-RUN_BOUND = 300.0
+RUN_BOUND = 600.0
 
 
 def curl_commands() -> str:

@@ -6,6 +6,7 @@ import base64
 import http.client
 import io
 import json
+import os
 import socket
 import ssl
 import time
@@ -28,7 +29,7 @@ from tusclient.client import TusClient
 from resumable.access.sign import token as signed_token
 
 from .asked import Asked
-from .daemon import Daemon, eventually, free_port, run_twistd
+from .daemon import BOUND, Daemon, eventually, free_port, run_twistd
 from .tus import Tus, head_bytes, pattern
 
 pytestmark = [
@@ -101,7 +102,7 @@ def test_tuspy_uploads_with_a_password_and_resumes_after_a_kill(daemon: Daemon, 
 
 def as_operator(daemon: Daemon, method: str, target: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
     """Status and body of what is no answer to a tus client."""
-    with closing(http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=20)) as link:
+    with closing(http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=BOUND)) as link:
         link.request(method, target, headers=dict(fields))
         answer = link.getresponse()
         return answer.status, answer.read()
@@ -231,7 +232,7 @@ def test_tokens_of_an_issuer_whose_keys_rotate() -> None:
         assert (tus.post(4, small).status, tus.post(3, small).status) == (413, 201)
         issuer.rotate()
         new = bearer(issuer.token(scope="up:write"))
-        eventually(lambda: tus.ask("HEAD", path, new).status == 200, 30)
+        eventually(lambda: tus.ask("HEAD", path, new).status == 200)
         issuer.asked.close()
         assert tus.ask("PATCH", path, {**OCTETS, **new}, DATA).status == 204
         assert tus.ask("HEAD", path, bearer(issuer.token(sub="eve", scope="up:write"))).status == 404
@@ -347,7 +348,7 @@ def test_client_certificates(tmp_path: Path) -> None:
         context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
         if who is not None:
             context.load_cert_chain(str(tmp_path / f"{who}.pem"))
-        with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context)) as link:
+        with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=BOUND, context=context)) as link:
             link.request(method, path, headers={"Tus-Resumable": "1.0.0", **(fields or {})})
             return link.getresponse()
 
@@ -483,3 +484,73 @@ def test_a_package_that_is_missing_is_named_with_the_command(
     wrapper = ["env", f"PYTHONPATH={tmp_path}:{Path(__file__).parents[2]}"]
     done = run_twistd("-n", "--pidfile=", "resumable", "--port", "0", *given, cwd=tmp_path, wrapper=wrapper)
     assert done.returncode == 1 and command in done.stdout + done.stderr
+
+
+# whom files are for
+
+
+def modes(*roots: Path) -> dict[str, int]:
+    """Of all that is there, sockets apart."""
+    found = [path for root in roots for path in (root, *root.rglob("*")) if not path.is_socket()]
+    return {path.name: path.stat().st_mode & 0o7777 for path in found}
+
+
+def place_flags(at: Path) -> list[str]:
+    return ["--upload-dir", str(at / "uploads"), "--place", "p/{id}.bin", "--place-dir", str(at / "out"), "--sidecar"]
+
+
+def test_what_was_uploaded_is_for_the_daemons_user_unless_its_operator_shares_it(tmp_path: Path) -> None:
+    nas = tmp_path / "nas"
+    nas.mkdir(0o755)
+    remote = ["--remote", f"file://{nas}?key=a/{{id}}"]
+    with Daemon(*remote, *place_flags(tmp_path / "a"), preexec=lambda: os.umask(0) and None) as daemon:
+
+        def uploaded(at: Path) -> tuple[str, str]:
+            with closing(Tus(daemon.start().port)) as tus:
+                half, whole = (tus.create(length, None, b"abc").rpartition("/")[2] for length in (9, 3))
+                eventually(lambda: (nas / "a" / whole).exists() and (at / f"out/p/{whole}.bin").exists())
+            return half, whole
+
+        half, whole = uploaded(tmp_path / "a")
+        found = modes(tmp_path / "a", nas / "a")
+        assert {name for name, mode in found.items() if mode & 0o077} == set(), found
+        assert {"uploads", half, ".resumable", "catalog.sqlite3", "out", f"{whole}.bin", whole} <= found.keys()
+        daemon.stop()
+        shared = ["--file-mode", "640", "--dir-mode", "2750", "--place-file-mode", "644", "--place-dir-mode", "755"]
+        daemon.flags = (*remote, *place_flags(tmp_path / "b"), *shared)
+        daemon.preexec = lambda: os.umask(0o077) and None
+        half, whole = uploaded(tmp_path / "b")
+        found = modes(tmp_path / "b")
+        assert (found["b"], found["uploads"], found[half]) == (0o2750, 0o2750, 0o640)
+        assert (found["out"] & 0o777, found["p"] & 0o777, found[f"{whole}.bin"]) == (0o755, 0o755, 0o644)
+        assert found[".resumable"] & 0o777 == 0o700 and found["catalog.sqlite3"] == 0o600
+        assert not daemon.complaints()
+
+
+# secrets in URLs, and misspelt variables
+
+
+def test_a_secret_in_a_url_is_never_shown(tmp_path: Path) -> None:
+    with Asked(lambda _: (500, {}, b"")) as asked:
+        urls = ["--auth-forward", f"{asked.url}?key=hunter2", "--hook", f"told={asked.url}/hunter2?key=hunter2"]
+        with Daemon(*urls, "--access-log", "info", "--log-level", "debug") as daemon:
+            with closing(Tus(daemon.start().port)) as tus:
+                assert tus.ask("POST", "/files/?key=hunter2", {"Upload-Length": "4"}).status == 503
+            eventually(lambda: "doesn't tell who may come in" in daemon.log and "/files/?key=..." in daemon.log)
+            assert "hunter2" not in daemon.log
+    url = "https://ann:hunter2@h/"
+    done = run_twistd("-n", "--pidfile=", "resumable", "--port", "0", "--auth-forward", url, cwd=tmp_path)
+    said = (done.stdout + done.stderr).strip()
+    assert done.returncode == 1 and "hunter2" not in said and "without" in said and "\n" not in said
+
+
+def test_a_misspelt_variable_ends_the_start_and_those_of_kubernetes_do_not(tmp_path: Path) -> None:
+    wrong = {"RESUMABLE_MAXSIZE": "1K"}
+    done = run_twistd("-n", "--pidfile=", "resumable", "--port", "0", cwd=tmp_path, env=wrong)
+    assert done.returncode == 1
+    said = "resumable: RESUMABLE_MAXSIZE is no variable of this server: did you mean RESUMABLE_MAX_SIZE?"
+    assert (done.stdout + done.stderr).strip() == said
+    env = {"RESUMABLE_PORT": "tcp://10.0.0.1:8080", "RESUMABLE_PORT_8080_TCP": "tcp://10.0.0.1:8080"}
+    with Daemon(env={**env, "RESUMABLE_SERVICE_HOST": "10.0.0.1", "RESUMABLE_OF_OTHERS": "x"}) as daemon:
+        daemon.start()
+        assert "RESUMABLE_OF_OTHERS is no variable of this server" in daemon.log and "enableServiceLinks" in daemon.log

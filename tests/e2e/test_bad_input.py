@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from .corpus import CORPUS, Case
-from .daemon import Daemon
+from .daemon import BOUND, Daemon
 from .tus import Tus, head_bytes, patch_head
 from .wire import Answer, Wire
 
@@ -62,7 +62,7 @@ def test_bad_input_is_refused_with_a_reason(case: Case, daemon: Daemon, tus: Tus
     fresh = {"fresh": tus.create(100)} if "{fresh}" in case.request else {}
     request = filled(case.request, {**paths, **fresh})
     method = request.split(b" ")[0].decode("latin-1")
-    with Wire(daemon.port, timeout=15) as wire:
+    with Wire(daemon.port, timeout=BOUND) as wire:
         wire.offer(request)
         answer = wire.answer(method)
         check_refusal(case, answer, method != "HEAD", daemon.home)

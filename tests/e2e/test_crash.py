@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from .daemon import Daemon, eventually
+from .daemon import BOUND, Daemon, eventually
 from .tus import Tus, check, head_bytes, patch_head, pattern
 from .wire import Wire
 
@@ -71,6 +71,7 @@ class Sender:
             self.at = self.acknowledged = answer.offset
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_points_loses_nothing_that_was_acknowledged(daemon: Daemon) -> None:
     rng = random.Random(1)
     data = pattern(28_000_000, seed=1)
@@ -80,10 +81,10 @@ def test_kill_9_at_random_points_loses_nothing_that_was_acknowledged(daemon: Dae
     while at < len(data):
         sender = Sender(daemon.port, path, data, rng, at, threshold=at + rng.randrange(1, 6_000_000))
         thread = sender.start()
-        assert sender.reached.wait(60)
+        assert sender.reached.wait(BOUND)
         kills += 1
         daemon.kill()
-        thread.join(60)
+        thread.join(BOUND)
         daemon.start()
         at = tus.offset(path)
         assert sender.acknowledged <= at <= sender.sent
@@ -123,10 +124,10 @@ def test_creations_with_upload_that_were_answered_are_there(daemon: Daemon) -> N
     threads = [threading.Thread(target=create, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
-    assert enough.wait(60)
+    assert enough.wait(BOUND)
     daemon.kill()
     for thread in threads:
-        thread.join(60)
+        thread.join(BOUND)
     daemon.start()
     tus = daemon.attach(Tus(daemon.port))
     assert len(answered) > 150

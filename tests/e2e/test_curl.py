@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from . import tools
-from .daemon import Daemon
+from .daemon import BOUND, Daemon
 from .readme import upload_with_curl
 from .tus import Tus, pattern
 
@@ -30,7 +30,7 @@ def curl(daemon: Daemon, *arguments: str, cwd: Path, fails: bool = False) -> str
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=BOUND,
         check=False,
     )
     assert (done.returncode != 0) == fails, done.stderr
@@ -81,5 +81,5 @@ def test_a_download_keeps_the_name(daemon: Daemon, tus: Tus, tmp_path: Path) -> 
     path = tus.create(3, {"Upload-Metadata": "filename YSBiLnR4dA=="}, b"abc")
     curl(daemon, "-O", "-J", daemon.origin + path, cwd=tmp_path, fails=True)  # -i and -J exclude each other
     program = tools.need("curl")
-    subprocess.run([program, "-sSOJ", daemon.origin + path], cwd=tmp_path, check=True, timeout=60)
+    subprocess.run([program, "-sSOJ", daemon.origin + path], cwd=tmp_path, check=True, timeout=BOUND)
     assert (tmp_path / "a b.txt").read_bytes() == b"abc"

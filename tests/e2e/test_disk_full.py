@@ -17,7 +17,7 @@ from typing import Protocol
 
 import pytest
 
-from .daemon import Daemon, eventually
+from .daemon import BOUND, Daemon, eventually
 from .test_start import refuse
 from .tus import Tus, check, patch_head, pattern
 
@@ -41,10 +41,10 @@ def tmpfs(tmp_path: Path) -> Iterator[Mount]:
             place = tmp_path / f"disk{size}-{options}"
             place.mkdir()
             command = ["mount", "-t", "tmpfs", "-o", f"size={size},{options}", "tmpfs", str(place)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
             if done.returncode != 0:
                 pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-            mounted.callback(subprocess.run, ["umount", "-l", str(place)], timeout=20, check=False)
+            mounted.callback(subprocess.run, ["umount", "-l", str(place)], timeout=BOUND, check=False)
             return place
 
         yield mount
@@ -56,7 +56,7 @@ def powerless() -> list[str]:
     if os.getuid() != 0:
         return []
     wrapper = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
-    if shutil.which("setpriv") is None or subprocess.run([*wrapper, "true"], timeout=20, check=False).returncode:
+    if shutil.which("setpriv") is None or subprocess.run([*wrapper, "true"], timeout=BOUND, check=False).returncode:
         pytest.skip("root's powers can't be dropped here (setpriv)")
     return wrapper
 
@@ -227,7 +227,7 @@ def as_nobody() -> list[str]:
     powers = "-all,+dac_read_search"
     user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     wrapper = ["setpriv", *user, f"--inh-caps={powers}", f"--ambient-caps={powers}"]
-    if shutil.which("setpriv") is None or subprocess.run([*wrapper, "true"], timeout=20, check=False).returncode:
+    if shutil.which("setpriv") is None or subprocess.run([*wrapper, "true"], timeout=BOUND, check=False).returncode:
         pytest.skip("no other user can be taken on here (setpriv)")
     return wrapper
 
@@ -367,7 +367,7 @@ def empty(catalog: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [spoil_header, spoil_middle, cut, empty, Path.unlink])
-@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize("stopped", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_damaged_catalog(spoil: Callable[[Path], None], stopped: bool) -> None:
     """A damaged catalog is set aside, recovered as far as SQLite can, and reported; uploads that can't be proven
     answer 410; data files are never deleted for it. Never a wrong byte acknowledged."""

@@ -55,7 +55,8 @@ def running() -> Iterator[Daemon]:
 def test_before_the_first_start_all_is_well_and_nothing_is_made(tmp_path: Path) -> None:
     found = looked(*listen(), "--remote", "memory://far", cwd=tmp_path)
     assert {level for level, *_ in found.values()} == {"ok"}
-    assert set(found) == {"options", "file locks", "catalog", "daemon", "remote memory://far", "public URL"}
+    names = {"options", "permissions", "file locks", "catalog", "daemon", "remote memory://far", "public URL"}
+    assert set(found) == names
     assert os.listdir(tmp_path) == []
 
 

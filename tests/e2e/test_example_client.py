@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from .daemon import ROOT, Daemon, eventually
+from .daemon import BOUND, ROOT, Daemon, eventually
 from .tus import pattern
 
-BOUND = 120
 SIZE = 64 * 1024 * 1024 + 3
 
 

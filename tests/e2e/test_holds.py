@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from .daemon import Daemon, eventually
+from .daemon import BOUND, Daemon, eventually
 from .tus import Tus, check, chunk, head_bytes, patch_head, pattern
 from .wire import Answer, Wire
 
@@ -92,7 +92,7 @@ class Drip:
 
     def wait(self) -> None:
         """Return once it has begun."""
-        assert self._going.wait(20)
+        assert self._going.wait(BOUND)
 
     def stop(self) -> None:
         self._stop.set()
@@ -162,7 +162,7 @@ def readable(wire: Wire) -> bool:
     except TimeoutError:
         return False
     finally:
-        wire.socket.settimeout(30)
+        wire.socket.settimeout(BOUND)
 
 
 def test_patch_takes_over_from_a_half_open_holder(tus: Tus) -> None:
@@ -228,7 +228,7 @@ def test_one_of_eight_wins_and_nothing_interleaves(size: int, tus: Tus) -> None:
 
     def race(letter: bytes) -> None:
         with tus.wire() as wire:
-            together.wait(20)
+            together.wait(BOUND)
             for at in range(0, size + 1, max(1, size // 4)):
                 piece = patch_head(path, size, size) if at == 0 else b""
                 if not wire.offer(piece + letter * min(size // 4, size - at)):
@@ -239,7 +239,7 @@ def test_one_of_eight_wins_and_nothing_interleaves(size: int, tus: Tus) -> None:
     for racer in racers:
         racer.start()
     for racer in racers:
-        racer.join(60)
+        racer.join(BOUND)
     statuses = sorted(answer.status for answer in answers)
     assert len(statuses) == 8 and statuses.count(204) == 1, statuses
     assert set(statuses) <= {204, 409, 423}

@@ -7,6 +7,8 @@ import hashlib
 import hmac
 import http.client
 import json
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from .daemon import Daemon, eventually, run_twistd
+from .daemon import BOUND, Daemon, eventually, run_twistd
 from .hook_server import YES, Document, HookServer
 from .tus import OCTETS, Tus, metadata
 
@@ -53,7 +55,7 @@ def ask(
     daemon: Daemon, method: str, path: str = "/files/", body: bytes = b"", **fields: str
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     """One request on a connection of its own; a hook's answer need not look like ours."""
-    link = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+    link = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=BOUND)
     try:
         headers = {"Tus-Resumable": "1.0.0", **{name.replace("_", "-"): value for name, value in fields.items()}}
         link.request(method, path, body, headers)
@@ -141,7 +143,7 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._over = True
-        self._thread.join(60)
+        self._thread.join(BOUND)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -213,6 +215,28 @@ def test_every_event_arrives_in_order_and_no_question_is_skipped_whatever_dies(s
                     assert heard.index(f"before-{question}") < heard.index(event), (upload_id, heard)
 
 
+class Picky(HookServer):
+    """Fails at uploads whose metadata says so: with an error, or by never answering."""
+
+    def react(self, document, headers):
+        word = document["data"]["upload"]["metadata"].get("word")
+        if word == "hang":
+            self._over.wait(60)
+        return (500, b"no") if word in ("error", "hang") else super().react(document, headers)
+
+
+@pytest.mark.parametrize("word", ["error", "hang"])
+def test_uploads_whose_events_fail_hold_back_nobody_elses(serve, word):
+    with Picky() as hook:
+        daemon = serve("--hook", hook.url, *QUICK)
+        tus = daemon.attach(Tus(daemon.port))
+        for _ in range(20):
+            tus.create(1, {"Upload-Metadata": metadata(word=word)}, b"x")
+        daemon.restart()
+        paths = [tus.create(10, body=DATA) for _ in range(3)]
+        eventually(lambda: all(hook.of(id_of(path)) == ["created", "finished"] for path in paths), 20.0)
+
+
 def test_events_that_waited_for_a_dead_hook_arrive_after_a_kill(serve, hook):
     daemon = serve("--hook", hook.url, *QUICK)
     tus = daemon.attach(Tus(daemon.port))
@@ -245,7 +269,7 @@ def test_a_stop_breaks_off_questions(serve, hook):
     client.start()
     eventually(lambda: hook.reached)
     assert daemon.stop() == 0
-    client.join(30)
+    client.join(BOUND)
     assert answers == [503]
 
 
@@ -345,6 +369,30 @@ def test_a_running_upload_is_stopped_by_the_answer_to_progress(serve, hook):
     assert ask(daemon, "HEAD", path)[0] == 410
 
 
+def test_a_slow_upload_is_stopped_long_before_anything_of_it_is_committed(serve, hook):
+    """5 KB/s: its first commit would come after ten seconds."""
+    seen: list[tuple[int, int]] = []
+
+    def progress(document: Document) -> Document:
+        seen.append((document["data"]["details"]["received"], document["data"]["upload"]["offset"]))
+        return {"stop": len(seen) == 3, "response": {"status": 410, "body": "The project was closed."}}
+
+    hook.answer = by_type(progress=progress)
+    daemon = serve("--hook", hook.url, "--hook-events", "progress,terminated", "--hook-progress-interval", "400ms")
+    path = daemon.attach(Tus(daemon.port)).create(1 << 20)
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=30) as link:
+        head = f"PATCH {path} HTTP/1.1\r\nHost: t\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
+        link.sendall(f"{head}Content-Type: {OCTETS}\r\nContent-Length: {1 << 20}\r\n\r\n".encode())
+        sent = 0
+        while not select.select([link], [], [], 0.2)[0]:  # a client's pace
+            link.sendall(bytes(1000))
+            sent += 1000
+        assert link.recv(100).startswith(b"HTTP/1.1 410 ")
+    assert sent <= 20_000 and [offset for _, offset in seen] == [0, 0, 0]
+    assert 0 < seen[0][0] < seen[1][0] < seen[2][0] <= sent
+    eventually(lambda: "terminated" in hook.of(id_of(path)))
+
+
 # other kinds of hooks
 
 
@@ -358,7 +406,7 @@ def test_a_hook_server_made_for_tusd_works_as_it_is(serve):
                 return {"RejectUpload": True, "HTTPResponse": {"StatusCode": 400, "Body": "no filename"}}
             return {
                 "ChangeFileInfo": {"ID": "chosen-by-the-hook-01", "MetaData": {"filename": "b.txt"}},
-                "HTTPResponse": {"Header": {"X-Own": "1"}},
+                "HTTPResponse": {"Header": {"X-Own": "1", "Location": "/elsewhere", "Upload-Offset": "9"}},
             }
         return {}
 
@@ -369,9 +417,13 @@ def test_a_hook_server_made_for_tusd_works_as_it_is(serve):
         status, _, body = ask(daemon, "POST", Upload_Length="10")
         assert (status, body.rstrip()) == (400, b"no filename")
         status, headers, _ = ask(
-            daemon, "POST", Upload_Length="10", Upload_Metadata=metadata(filename="a.txt"), Cookie="session=1"
+            daemon,
+            "POST",
+            Upload_Length="10",
+            Upload_Metadata=metadata(filename="a.txt"),
+            Cookie="name=Grüße".encode().decode("latin-1"),
         )
-        assert (status, headers["X-Own"]) == (201, "1")
+        assert (status, headers["X-Own"]) == (201, "1") and "Upload-Offset" not in headers
         path = "/files/chosen-by-the-hook-01"
         assert headers["Location"].endswith(path)
         assert patch(daemon, path, 0, DATA)[0] == 204
@@ -383,7 +435,7 @@ def test_a_hook_server_made_for_tusd_works_as_it_is(serve):
         assert (upload["ID"], upload["Size"], upload["Offset"]) == ("chosen-by-the-hook-01", 10, 0)
         assert upload["MetaData"] == {"filename": "b.txt"} and upload["SizeIsDeferred"] is False
         assert upload["Storage"]["Path"] == str(daemon.upload_dir / "chosen-by-the-hook-01")
-        assert (request["Method"], request["URI"], request["Header"]) == ("POST", "/files/", {"Cookie": ["session=1"]})
+        assert (request["Method"], request["URI"], request["Header"]) == ("POST", "/files/", {"Cookie": ["name=Grüße"]})
         assert request["RemoteAddr"].startswith("127.0.0.1:")
 
 
@@ -407,6 +459,10 @@ def test_commands_are_told_and_asked(serve, tmp_path: Path):
         ("--hook", "ftp://hidden/"),
         ("--guard", "https://user:hidden@host/"),
         ("--hook", "python:no_such_module:nothing"),
+        ("--guard", "exec:/nonexistent"),
+        ("--hook", "scan=exec:/etc/passwd --password hidden"),
+        ("--hook", "tusd+exec:/bin/true"),
+        ("--guard", "http://h:0/"),
         ("--hook", "a=http://h/", "--hook", "a=http://i/"),
         ("--hook", "http://h/", "--hook-secret", "whsec_hidden"),
         ("--hook", "http://h/", "--hook-secret-file", "/nowhere"),

@@ -21,7 +21,7 @@ import pytest
 
 from tests.listening.authority import made
 
-from .daemon import Daemon, eventually, free_port, run_twistd
+from .daemon import BOUND, Daemon, eventually, free_port, run_twistd
 from .test_start import refuse
 from .tools import need
 from .tus import Tus, head_bytes, pattern
@@ -46,7 +46,7 @@ class Line(Wire):
     """A connection that somebody else has made."""
 
     def __init__(self, link: socket.socket) -> None:
-        link.settimeout(20)
+        link.settimeout(BOUND)
         self.socket = link
         self._buffer = b""
 
@@ -133,13 +133,13 @@ def tls_at(port: int, protocols: Sequence[str] = (), source: str = "127.0.0.1") 
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if protocols:
         context.set_alpn_protocols(list(protocols))
-    link = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(source, 0))
+    link = socket.create_connection(("127.0.0.1", port), timeout=BOUND, source_address=(source, 0))
     return context.wrap_socket(link)
 
 
 def unix_at(path: Path) -> socket.socket:
     link = socket.socket(socket.AF_UNIX)
-    link.settimeout(20)
+    link.settimeout(BOUND)
     link.connect(str(path))
     return link
 
@@ -168,7 +168,7 @@ def test_systemd_is_told_of_a_start(scene: Scene) -> None:
 
 
 def test_uploads_come_in_at_every_socket(scene: Scene) -> None:
-    inet = lambda: socket.create_connection(("127.0.0.1", scene.systemd.port), timeout=20)  # noqa: E731
+    inet = lambda: socket.create_connection(("127.0.0.1", scene.systemd.port), timeout=BOUND)  # noqa: E731
     for connect in (inet, lambda: unix_at(scene.systemd.path), lambda: unix_at(scene.unix), lambda: tls_at(scene.tls)):
         upload_and_read(scene.client(connect))
 
@@ -197,14 +197,14 @@ def test_a_renewed_certificate_is_shown_after_sighup(scene: Scene) -> None:
 
 @pytest.mark.parametrize("said", [head_bytes("OPTIONS", "/files/"), b"PROXY TCP4 1.2.3.4 x 1 2\r\n"])
 def test_without_the_proxys_header_nothing_is_served(scene: Scene, said: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", scene.proxied), timeout=20) as link:
+    with socket.create_connection(("127.0.0.1", scene.proxied), timeout=BOUND) as link:
         link.sendall(said)
         with suppress(ConnectionResetError):
             assert link.recv(100) == b""
 
 
 def test_nobody_but_the_proxy_may_say_whose_a_connection_is(scene: Scene) -> None:
-    link = socket.create_connection(("127.0.0.1", scene.proxied), timeout=20, source_address=(CLIENT, 0))
+    link = socket.create_connection(("127.0.0.1", scene.proxied), timeout=BOUND, source_address=(CLIENT, 0))
     with closing(link), suppress(ConnectionError):
         link.sendall(b"PROXY TCP4 1.2.3.4 10.0.0.1 1 2\r\n" + head_bytes("OPTIONS", "/files/"))
         assert link.recv(100) == b""
@@ -248,7 +248,7 @@ def accepts(port: int) -> bool:
 
 def test_behind_a_real_haproxy_the_client_is_its_client(scene: Scene, haproxy: dict[str, int]) -> None:
     def plain(port: int) -> Callable[[], socket.socket]:
-        return lambda: socket.create_connection(("127.0.0.1", port), timeout=20, source_address=(CLIENT, 0))
+        return lambda: socket.create_connection(("127.0.0.1", port), timeout=BOUND, source_address=(CLIENT, 0))
 
     claims = {"X-Forwarded-For": "198.51.100.66", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
     for way in ("v1", "v2", "tls"):
@@ -278,7 +278,7 @@ def test_a_restart_refuses_and_loses_no_connection(scene: Scene) -> None:
 
     def knock() -> None:
         while not stop.is_set():
-            with socket.create_connection(("127.0.0.1", systemd.port), timeout=60) as link:
+            with socket.create_connection(("127.0.0.1", systemd.port), timeout=BOUND) as link:
                 link.sendall(head_bytes("HEAD", path, {"Connection": "close"}))
                 answers.append(link.recv(100)[:13])
 
@@ -288,9 +288,9 @@ def test_a_restart_refuses_and_loses_no_connection(scene: Scene) -> None:
         assert eventually(lambda: len(answers) > 3)
         assert daemon.stop() == 0
         assert systemd.has_told("STOPPING=1")
-        waiting = [socket.create_connection(("127.0.0.1", systemd.port), timeout=60), unix_at(systemd.path)]
+        waiting = [socket.create_connection(("127.0.0.1", systemd.port), timeout=BOUND), unix_at(systemd.path)]
         for link in waiting:
-            link.settimeout(60)
+            link.settimeout(BOUND)
             link.sendall(head_bytes("HEAD", path))
         daemon.start()
         for link in waiting:
@@ -300,7 +300,7 @@ def test_a_restart_refuses_and_loses_no_connection(scene: Scene) -> None:
         assert eventually(lambda: len(answers) > seen + 3)
     finally:
         stop.set()
-        knocker.join(60)
+        knocker.join(BOUND)
     assert set(answers) == {b"HTTP/1.1 200 "}
     assert eventually(lambda: systemd.has_told("READY=1"))
 

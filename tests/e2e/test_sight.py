@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from .daemon import Daemon, environment, eventually, free_port, run_twistd, twistd_command
+from .daemon import BOUND, Daemon, environment, eventually, free_port, run_twistd, twistd_command
 from .tus import Tus, chunk, patch_head, pattern
 
 MIB = 2**20
@@ -47,7 +47,7 @@ class Watched(Daemon):
 
 def get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=20) as answer:
+        with urllib.request.urlopen(url, timeout=BOUND) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -132,7 +132,7 @@ def test_figures_are_never_on_a_port_for_uploads(watched: Watched) -> None:
 def at_socket(path: Path, target: str) -> bytes:
     """What is answered there; nothing when nobody listens."""
     with socket.socket(socket.AF_UNIX) as link:
-        link.settimeout(20)
+        link.settimeout(BOUND)
         if link.connect_ex(str(path)):
             return b""
         link.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
@@ -160,7 +160,7 @@ def test_the_admin_api_on_a_port_needs_the_token(tmp_path: Path) -> None:
     with Watched("--admin-token-file", str(token)) as daemon, client(daemon.start()) as tus:
         upload_id = tus.create(5).rpartition("/")[2]
         assert daemon.look("/v1/uploads")[0] == 401
-        link = http.client.HTTPConnection("127.0.0.1", daemon.admin_port, timeout=20)
+        link = http.client.HTTPConnection("127.0.0.1", daemon.admin_port, timeout=BOUND)
         fields = {"Authorization": "Bearer 0123456789abcdef"}
         link.request("GET", "/v1/uploads", headers=fields)
         assert [each["id"] for each in json.load(link.getresponse())["uploads"]] == [upload_id]
@@ -251,7 +251,7 @@ def test_a_daemon_in_the_background_logs_to_its_file(tmp_path: Path) -> None:
     log, pid, port = tmp_path / "x.log", tmp_path / "x.pid", free_port()
     arguments = ["resumable", "--listen", f"tcp:{port}:interface=127.0.0.1", "--upload-dir", str(tmp_path / "up")]
     command = [*twistd_command(), "--pidfile", str(pid), "--logfile", str(log), *arguments, "--log-format", "json"]
-    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, timeout=60, stdin=subprocess.DEVNULL)
+    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, timeout=BOUND, stdin=subprocess.DEVNULL)
     try:
         eventually(lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200)
         os.kill(int(pid.read_text()), signal.SIGUSR1)

@@ -18,7 +18,7 @@ import pytest
 
 from resumable.spool.lock import DirectoryInUse, DirectoryLock
 
-from .daemon import Daemon, eventually, free_port, run_twistd
+from .daemon import BOUND, Daemon, eventually, free_port, run_twistd
 from .tus import Tus
 
 
@@ -99,6 +99,33 @@ def test_a_unix_socket_that_can_not_be_made(daemonised: bool, tmp_path: Path) ->
         ):
             said = refuse("--listen", f"unix:{place}", cwd=tmp_path, daemonised=daemonised)
             assert str(place) in said and why in said
+
+
+def test_a_hook_that_cannot_run(tmp_path: Path) -> None:
+    """Found out before the fork, so that whoever starts the daemon sees it."""
+    said = refuse("--guard", "exec:./script --key hidden", "--upload-dir", "u", cwd=tmp_path, daemonised=True)
+    assert f"hook guard: there is no program {tmp_path / 'script'}: " in said and "hidden" not in said
+    assert not (tmp_path / "pid").exists()
+
+
+def test_a_program_is_looked_for_where_the_daemon_is_started(tmp_path: Path) -> None:
+    """With --rundir it runs elsewhere."""
+    (tmp_path / "script").write_text("#!/bin/sh\n[ $HOOK_EVENT != before-create ]\n")
+    (tmp_path / "script").chmod(0o755)
+    (tmp_path / "run").mkdir()
+    port = free_port()
+    arguments = ["--listen", f"tcp:{port}:interface=127.0.0.1", "--upload-dir", str(tmp_path / "u")]
+    rundir = [f"--rundir={tmp_path / 'run'}", f"--pidfile={tmp_path / 'pid'}", f"--logfile={tmp_path / 'log'}"]
+    done = run_twistd(*rundir, "resumable", *arguments, "--guard", "exec:./script", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    pid = eventually(lambda: (tmp_path / "pid").exists() and int((tmp_path / "pid").read_text() or 0))
+    try:
+        assert eventually(lambda: answers(port))
+        with closing(Tus(port)) as tus:
+            assert tus.post(10).status == 403
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        assert eventually(lambda: not (tmp_path / "pid").exists())
 
 
 def test_a_unix_socket_that_a_killed_daemon_left() -> None:
@@ -224,7 +251,7 @@ def test_several_endpoints_and_a_unix_socket() -> None:
         with closing(Tus(other)) as second:
             assert second.content(upload) == b"abc"
         with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(20)
+            link.settimeout(BOUND)
             link.connect(str(path))
             link.sendall(b"GET /healthz HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
             assert link.recv(100).startswith(b"HTTP/1.1 200 ")
@@ -289,7 +316,7 @@ def test_as_pid_1(tmp_path: Path) -> None:
     """As in a container: nobody else reaps or forwards signals there."""
     unshare = ["unshare", "--pid", "--fork", "--kill-child"]
     try:
-        subprocess.run([*unshare, "true"], check=True, capture_output=True, timeout=20)
+        subprocess.run([*unshare, "true"], check=True, capture_output=True, timeout=BOUND)
     except (OSError, subprocess.SubprocessError):
         pytest.skip("no new pid namespace may be made here")
     with Daemon() as daemon:

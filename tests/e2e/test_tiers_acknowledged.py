@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tusclient.client import TusClient
 
-from .daemon import ROOT, Daemon, eventually
+from .daemon import BOUND, ROOT, Daemon, eventually
 from .stores import CREDENTIALS, MIB, QUICK, Proxy, Store, proxied, ready, real_store, status, stored, whole
 from .tus import OCTETS, Tus, check, head_bytes, metadata, patch_head, pattern
 from .wire import Wire
@@ -229,7 +229,7 @@ def test_the_example_client_survives_an_outage(
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     back = threading.Timer(2.5, outage.up)
     back.start()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=BOUND)
     back.join()
     assert process.returncode == 0, err
     whole(store, PREFIX, f"/{key(out.strip())}", DATA)

@@ -14,7 +14,7 @@ import pytest
 
 from resumable.remotes.s3.store import PROBE
 
-from .daemon import Daemon, eventually
+from .daemon import BOUND, Daemon, eventually
 from .stores import (
     CREDENTIALS,
     MIB,
@@ -170,7 +170,7 @@ def test_with_max_lag_a_client_waits_for_a_store_that_stalls_and_goes_on_with_it
         durable = status(tus, path)["durable"]
         assert durable < len(data)
         proxy.calm()
-        wire.socket.settimeout(30)
+        wire.socket.settimeout(BOUND)
         wire.send(data[sent:])
         answer = check("PATCH", wire.answer("PATCH"))
         assert (answer.status, answer.offset) == (204, len(data))

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 
 import pytest
 
-from .daemon import Daemon, eventually
+from .daemon import BOUND, Daemon, eventually
 from .stores import (
     CREDENTIALS,
     LONG,
@@ -245,7 +245,7 @@ def test_killed_at_random_with_many_uploads(kills: int, daemon: Daemon, tus: Tus
     if not daemon.alive:
         daemon.restart()
     for sender in senders:
-        sender.join(60)
+        sender.join(BOUND)
     for path, data in pairs:
         stored(tus, path)
         whole(store, PREFIX, path, data)

@@ -18,8 +18,8 @@ import pytest
 from .daemon import environment
 
 HERE = Path(__file__).resolve().parent
-INSTALL_BOUND = 600.0
-RUN_BOUND = 120.0
+INSTALL_BOUND = 1800.0
+RUN_BOUND = 300.0
 
 
 def need(tool: str) -> str:
@@ -44,6 +44,18 @@ def install_npm(what: str, cwd: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _has_installed(cwd):
             install(what, npm, "ci", "--ignore-scripts", cwd=cwd)
+
+
+def install_go(package: str) -> str:
+    """The program that this package is, built once for all who test: that takes minutes, hence only for slow tests."""
+    go, programs = need("go"), HERE / "go" / "bin"
+    program = programs / package.partition("@")[0].rpartition("/")[2]
+    programs.mkdir(exist_ok=True)
+    with (programs / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            install(program.name, "env", f"GOBIN={programs}", go, "install", package, cwd=programs)
+    return str(program)
 
 
 def _has_installed(cwd: Path) -> bool:

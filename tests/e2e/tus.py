@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
-from .daemon import eventually
+from .daemon import BOUND, eventually
 from .wire import Answer, Wire
 
 OCTETS = "application/offset+octet-stream"
@@ -82,7 +82,7 @@ def check(method: str, answer: Answer) -> Answer:
 class Tus:
     """A client that keeps one connection as long as the server does. Targets are paths."""
 
-    def __init__(self, port: int, base: str = "/files/", timeout: float = 30.0) -> None:
+    def __init__(self, port: int, base: str = "/files/", timeout: float = BOUND) -> None:
         self.port, self.base, self.timeout = port, base, timeout
         self._wire: Wire | None = None
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -30,10 +32,10 @@ class Says:
         return self.said(question) if callable(self.said) else succeed(self.said)
 
 
-def make(*hooks, clock=None, kinds=frozenset(QuestionKind), counted=None, **more):
+def make(*hooks, clock=None, kinds=frozenset(QuestionKind), counted=None, places=None, **more):
     ids = iter(range(100))
     return Guards(
-        [Guard(f"hook{n}", hook, kinds) for n, hook in enumerate(hooks)],
+        [Guard(f"hook{n}", hook, kinds, "", places) for n, hook in enumerate(hooks)],
         clock=clock or Clock(),
         wall=lambda: 5.0,
         new_id=lambda: f"ask_{next(ids)}",
@@ -75,6 +77,41 @@ def test_the_first_no_wins_and_nobody_behind_it_is_asked():
 def test_a_no_without_more_is_403_and_the_usual_body():
     error = ask(make(Says(Refuse())))
     assert (error.status, error.headers, error.body) == (403, {}, b"")
+
+
+def test_a_reason_is_logged_once_until_the_hook_works_again(logged):
+    says = Says(lambda question: fail(HookFailed(reasons[0])))
+    guards, reasons = make(says), ["it answered 500"]
+    for _ in range(3):
+        assert isinstance(ask(guards), Unavailable)
+    reasons[0] = "no answer in time"
+    ask(guards)
+    working, says.said = says.said, Allow()
+    ask(guards)
+    says.said = working
+    ask(guards)
+    lines = [formatEvent(each) for each in logged]
+    where = f"hook hook0 () failed at before-create of {UPLOAD.id}"
+    assert lines == [
+        f"{where}: it answered 500",
+        f"{where}: no answer in time",
+        "hook hook0 () works again",
+        f"{where}: no answer in time",
+    ]
+
+
+def test_one_client_whose_questions_hang_keeps_nobody_else_waiting():
+    clock = Clock()
+    hook = Says(lambda question: Deferred() if question.request.address.startswith("192.0.2.") else succeed(Allow()))
+    guards = make(hook, clock=clock, places=4)
+    hanging = [guards.before(CREATE, UPLOAD, evolve(REQUEST, address=f"192.0.2.7:{port}")) for port in range(50)]
+    assert len(hook.asked) == 3
+    assert guards.before(CREATE, UPLOAD, evolve(REQUEST, address="198.51.100.1:1")).result == Granted()
+    clock.advance(10.1)
+    assert all(isinstance(each.result.value, Unavailable) for each in hanging)
+    for each in hanging:
+        each.addErrback(lambda failure: None)
+    assert guards.before(CREATE, UPLOAD, evolve(REQUEST, address="192.0.3.7:1")).result == Granted()
 
 
 def test_a_short_body_is_made_long_enough_for_every_client():

@@ -103,5 +103,5 @@ def test_the_hook_in_python_works():
 def test_the_script_decides(kind, length, status):
     (script,) = (each for each in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.S | re.M) if "HOOK_EVENT" in each)
     shell = shutil.which("sh")
-    done = subprocess.run([shell, "-c", script], env={"HOOK_EVENT": kind, "HOOK_LENGTH": length}, timeout=30)
+    done = subprocess.run([shell, "-c", script], env={"HOOK_EVENT": kind, "HOOK_LENGTH": length}, timeout=300)
     assert done.returncode == status

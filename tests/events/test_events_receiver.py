@@ -93,5 +93,5 @@ async def test_it_believes_nobody_else(hook):
 @pytest.mark.process
 def test_it_wants_a_secret():
     environment = {name: value for name, value in os.environ.items() if name != "HOOK_SECRETS"}
-    run = subprocess.run([sys.executable, str(EXAMPLE)], env=environment, capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, str(EXAMPLE)], env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 2 and "HOOK_SECRETS" in run.stderr

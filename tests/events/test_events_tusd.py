@@ -10,15 +10,17 @@ import json
 import pytest
 import pytest_twisted
 from attrs import evolve
+from twisted.logger import LogLevel, formatEvent
 from zope.interface.verify import verifyObject
 
 from resumable.events.guards import Guard, Guards
 from resumable.events.interfaces import Allow, Event, EventKind, HookFailed, IGuard, IHook, IWatcher, Question, Refuse
 from resumable.events.post import Posting
-from resumable.events.tusd import TusdFormat, TusdHook, parse, parse_stop
+from resumable.events.tusd import TusdFormat, TusdHook
+from resumable.events.tusd_answers import parse, parse_stop
 from resumable.events.verdicts import BadVerdict, check
 from resumable.hooks import Answer, Changes, QuestionKind, RequestView, UploadView
-from resumable.protocol.errors import Refused
+from resumable.protocol.errors import Refused, Unavailable
 from tests.events.servers import NOW, HookServer
 
 ID = "5d892c228ec8d0451dfec588697e8930"
@@ -124,6 +126,11 @@ async def test_events_are_posted_as_plain_json(rig):
     assert server.header("content-type") == "application/json" and server.header("user-agent") == AGENT
 
 
+def test_progress_has_what_has_arrived_as_tusd_counts_it():
+    progress = event(EventKind.PROGRESS, evolve(UPLOAD, offset=5), received=77)
+    assert FORMAT.document("post-receive", progress)["Event"]["Upload"]["Offset"] == 77
+
+
 @pytest_twisted.ensureDeferred
 async def test_the_questions_that_tusd_asks(rig):
     server = HookServer({})
@@ -213,20 +220,102 @@ def test_members_are_read_as_go_reads_them():
         {"HTTPResponse": {"Body": {}}},
         {"HTTPResponse": {"Header": []}},
         {"HTTPResponse": {"Header": {"X": ["a"]}}},
-        {"HTTPResponse": {"Header": {"Content-Length": "0"}}},
-        {"HTTPResponse": {"StatusCode": 200}, "RejectUpload": True},
-        {"HTTPResponse": {"StatusCode": 500}},
         {"ChangeFileInfo": {"ID": "a/b"}},
         {"ChangeFileInfo": {"ID": 5}},
         {"ChangeFileInfo": {"MetaData": {"a": 1}}},
         {"ChangeFileInfo": {"MetaData": ["a"]}},
         {"ChangeFileInfo": {"Storage": {"Path": "/etc/passwd"}}},
+        {"ChangeFileInfo": {"Storage": {"Path": "../elsewhere"}}},
     ],
     ids=json.dumps,
 )
 def test_what_cannot_be_read_or_done_is_no_yes(document):
     with pytest.raises(BadVerdict):
         said(document)
+
+
+# What Go passes on and we can't.
+UNSENDABLE = {
+    "Location": "https://example.com/else",
+    "Content-Length": "0",
+    "Access-Control-Allow-Origin": "*",
+    "Upload-Offset": "7",
+    "Tus-Resumable": "9",
+    "Connection": "close",
+    "Transfer-Encoding": "chunked",
+    "X-Name": "Gr\u00fc\u00dfe",
+    "a b": "no name",
+    "": "none",
+}
+
+
+@pytest.mark.parametrize("kind", [QuestionKind.CREATE, QuestionKind.FINISH, QuestionKind.TERMINATE])
+@pytest.mark.parametrize("rejects", [True, False])
+def test_a_header_that_cannot_be_passed_on_is_left_out_and_the_rest_counts(kind, rejects):
+    headers = {**UNSENDABLE, "X-Own": " yes ", "X-Lines": "one\r\ntwo", "X-None": None}
+    answer = {"Header": headers, "Body": "words"}
+    document = {"HTTPResponse": answer, "RejectUpload": rejects, "RejectTermination": rejects}
+    left_out = []
+    verdict = check(parse(json.dumps(document).encode(), kind, left_out.append), kind)
+    assert isinstance(verdict, Refuse) is rejects
+    sent = {name: value for name, value in verdict.answer.headers.items() if name != "Content-Type"}
+    assert sent == {"X-Own": "yes", "X-Lines": "one  two", "X-None": ""} and verdict.answer.body == b"words"
+    assert left_out == [f"header {name!a}" for name in UNSENDABLE]
+
+
+def test_more_headers_than_can_be_passed_on_are_left_out():
+    left_out = []
+    many = {f"X-{number:03}": "x" * 400 for number in range(100)}
+    verdict = parse(json.dumps({"HTTPResponse": {"Header": many}}).encode(), QuestionKind.CREATE, left_out.append)
+    assert check(verdict, QuestionKind.CREATE) == verdict and 15 < len(verdict.answer.headers) < 32
+    assert len(left_out) + len(verdict.answer.headers) == 100
+
+
+@pytest.mark.parametrize("kind", [QuestionKind.CREATE, QuestionKind.FINISH, QuestionKind.TERMINATE])
+def test_a_client_that_is_told_of_an_error_has_been_refused(kind):
+    verdict = said({"HTTPResponse": {"StatusCode": 402, "Body": "pay"}}, kind)
+    assert isinstance(verdict, Refuse) and (verdict.answer.status, verdict.answer.body) == (402, b"pay")
+
+
+@pytest.mark.parametrize("status", [100, 204, 302, 999])
+def test_a_rejection_without_an_error_status_is_one_with_the_usual(status):
+    verdict = said({"HTTPResponse": {"StatusCode": status}, "RejectUpload": True})
+    assert isinstance(verdict, Refuse) and verdict.answer.status == 400
+
+
+@pytest.mark.parametrize("status", [100, 302, 999])
+def test_a_status_that_cannot_be_passed_on_is_left_out(status):
+    answer = {"StatusCode": status, "Header": {"X-Own": "1"}}
+    assert said({"HTTPResponse": answer}) == Allow(answer=Answer(None, {"X-Own": "1"}))
+
+
+def test_a_path_is_taken_as_it_stands_in_the_documentation():
+    path = "./upload-e7a036dc-33f4-451f-9520-49032b87e952/presentation.pdf"
+    assert said({"ChangeFileInfo": {"Storage": {"Path": path}}}) == Allow(Changes(key=path.removeprefix("./")))
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_what_is_left_out_one_warning_is_given(rig, logged):
+    server = HookServer({"HTTPResponse": {"Header": {"Location": "/x", "X-Own": "1"}, "StatusCode": 201}})
+    hook = TusdHook(rig(server).poster, FORMAT, "tusd+https://h")
+    for _ in range(3):
+        assert await hook.ask(question()) == Allow(answer=Answer(201, {"X-Own": "1"}))
+    warnings = [formatEvent(each) for each in logged if each["log_level"] is LogLevel.warn]
+    assert warnings == ["hook tusd+https://h: the header 'Location' of its answer can't be passed on: left out"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_id_with_folders_is_refused_and_the_log_says_once_what_to_change(rig, logged):
+    it = rig(HookServer({"ChangeFileInfo": {"ID": "2027/invoice-0000000001"}}))
+    guards = Guards(
+        [Guard("tusd", TusdHook(it.poster, FORMAT), target="tusd+https://h")],
+        clock=it.clock, wall=lambda: NOW, new_id=lambda: "ask_1",
+    )  # fmt: skip
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await guards.before(QuestionKind.CREATE, UPLOAD, REQUEST)
+    (line,) = [formatEvent(each) for each in logged if each["log_level"] is LogLevel.error]
+    assert line.startswith("hook tusd (tusd+https://h) failed at before-create of ") and "Storage.Path" in line
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from urllib.parse import unquote
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.task import Clock
 from visitor import UPLOAD, Reply, ask, connect, request
 from zope.interface.verify import verifyObject
 
@@ -78,11 +77,7 @@ class Client:
         self.producer: Any = None
         self.gone = False
         self.channel = self
-        self.aborted = 0
-
-    def abort(self) -> None:
-        self.aborted += 1
-        self.producer.stopProducing()
+        self.room = CHUNK
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         assert streaming
@@ -99,12 +94,10 @@ class Client:
             self.producer.pauseProducing()
 
 
-def begin(
-    file: File, client: Client, size: int | None = None, start: int = 0, clock: Clock | None = None
-) -> tuple[Any, list[Any]]:
+def begin(file: File, client: Client, size: int | None = None, start: int = 0) -> tuple[Any, list[Any]]:
     """A download and, once it has ended, its outcome: None or a Failure."""
     size = len(file.data) - start if size is None else size
-    download = Sending(client, file, start, size, clock or Clock(), 60.0)  # type: ignore[arg-type]
+    download = Sending(client, file, start, size)  # type: ignore[arg-type]
     ends: list[Any] = []
     Deferred.fromCoroutine(download.run()).addBoth(ends.append)
     return download, ends
@@ -156,28 +149,17 @@ def test_a_range_is_read_from_where_it_begins() -> None:
     assert ends == [None] and b"".join(client.got) == file.data[77 : 77 + CHUNK + 10]
 
 
-def test_a_client_that_never_reads_is_cut_off_in_time() -> None:
-    file, client, clock = File(b"x" * (3 * CHUNK)), Client(slow=True), Clock()
-    download, ends = begin(file, client, clock=clock)
+def test_pieces_are_no_larger_than_what_the_client_would_take() -> None:
+    file, client = File(b"x" * (2 * CHUNK)), Client()
+    client.room = 20_000
+    _, ends = begin(file, client)
+    assert file.asked[0][:2] == (0, 20_000)
+    client.room = 3 * CHUNK
     file.answer()
-    clock.advance(59)
-    download.resumeProducing()
+    assert file.asked[0][:2] == (20_000, CHUNK)
     file.answer()
-    clock.advance(59)
-    assert not client.aborted and not ends
-    clock.advance(1)
     file.answer()
-    assert client.aborted == 1 and ends == [None] and file.closed == 1 and not clock.getDelayedCalls()
-
-
-def test_a_client_that_reads_has_all_the_time_that_it_needs() -> None:
-    file, client, clock = File(b"x" * (3 * CHUNK)), Client(), Clock()
-    _, ends = begin(file, client, clock=clock)
-    clock.advance(1000)
-    while not ends:
-        file.answer()
-        clock.advance(1000)
-    assert ends == [None] and not client.aborted and not clock.getDelayedCalls()
+    assert ends == [None] and b"".join(client.got) == file.data
 
 
 @pytest.mark.parametrize("moment", ["reading", "paused"])

@@ -344,6 +344,31 @@ def test_requests_are_counted_by_address_where_nobody_is_asked(server: Server) -
     assert other.ask("POST", "/files/", "Upload-Length: 5").status == 201
 
 
+def test_a_network_of_ipv6_counts_as_one_address(server: Server) -> None:
+    """All of a /64 is one client's, and IPv4 within IPv6 is IPv4."""
+    rates = Rates(server.clock.seconds, requests=(Rate(0.1, burst=1), Rate()))
+
+    def status(address: str) -> int:
+        peer = IPv6Address("TCP", address, 1) if ":" in address else IPv4Address("TCP", address, 1)
+        client = Client(server, entry=entry(server, None, rates=rates), peer=peer)
+        return client.ask("POST", "/files/", "Upload-Length: 5").status
+
+    assert [status(f"2001:db8:1:2::{n}") for n in range(3)] == [201, 429, 429]
+    assert status("2001:db8:1:3::1") == 201
+    assert [status("::ffff:192.0.2.7"), status("192.0.2.7"), status("::ffff:192.0.2.8")] == [201, 429, 201]
+
+
+def test_who_is_not_let_in_is_told_to_wait_and_nobody_else_is(server: Server, desk: Desk) -> None:
+    rates = Rates(server.clock.seconds, requests=(Rate(2.0), Rate(2.0)))
+    client = Client(server, entry=entry(server, desk, rates=rates))
+    upload_id = new(client)
+    strangers = [client.ask("GET", f"/files/{upload_id}") for _ in range(4)]
+    assert [reply.status for reply in strangers] == [401, 401, 429, 429]
+    assert strangers[-1].get("Retry-After") == "1"
+    assert client.ask("HEAD", f"/files/{upload_id}").status == 423, "tus-js-client would start over on 429"
+    assert client.ask("HEAD", f"/files/{upload_id}", "X-Who: ann").status == 200
+
+
 @pytest.mark.parametrize("trusted", ["", "192.0.2.1"])
 @pytest.mark.parametrize(
     "claim",

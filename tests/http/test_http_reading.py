@@ -14,7 +14,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from visitor import Reply
 
-from resumable.http.download import Remotely, patience
+from resumable.http.download import Remotely
 from resumable.http.sending import CHUNK
 from resumable.protocol import metadata
 from resumable.protocol.errors import NotFound, Unavailable
@@ -141,9 +141,20 @@ def test_a_head_without_tus_resumable_of_an_unfinished_upload_is_412(client: Cli
     assert other.ask("HEAD", f"/files/{'0' * 32}", tus=False).status == 404
 
 
-def test_a_client_may_take_as_long_as_a_slow_line_takes() -> None:
-    assert patience(60.0, 100) == 60 + CHUNK / 100
-    assert patience(60.0, 0) is None
+def test_a_head_without_tus_resumable_says_no_more_than_a_get_could_bring(
+    client: Client, remote: Any, dropped: str
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+    remote.open_copy = lambda *given: asked.append(given) or succeed(copy)
+    copy = Copy(DATA)
+    plain = client.ask("HEAD", f"/files/{dropped}", tus=False)
+    assert (plain.status, plain.get("Content-Length"), plain.body) == (200, "10", b"")
+    assert asked == [(dropped, 0, 1)] and copy.closed == 1
+    for error, status in ((NotFound("It is lost."), 404), (Unavailable("Not now.", 7), 423)):
+        remote.open_copy = lambda *_, error=error: fail(error)
+        reply = client.ask("HEAD", f"/files/{dropped}", tus=False)
+        assert reply.status == status and reply.get("Content-Disposition") is None
+    assert client.ask("HEAD", f"/files/{dropped}").status == 200
 
 
 # from a remote
@@ -314,6 +325,20 @@ def test_a_client_is_sent_to_the_store(redirected: Client, remote: Any, dropped:
         "attachment; filename=\"_.html\"; filename*=UTF-8''%C3%A4.html",
         60.0,
     )
+
+
+def test_the_store_is_told_what_may_be_shown_too(server: Server, remote: Any) -> None:
+    picture = metadata.encode({"filename": "a.png", "filetype": "image/png"})
+    client = Client(server, remotely=Remotely.REDIRECT, inline=True)
+    upload_id = new(client, 10, f"Upload-Metadata: {picture}")
+    client.patch(upload_id, 0, DATA)
+    client.reply()
+    server.store(upload_id)
+    server.drop(upload_id)
+    server.sweep()
+    remote.url = "https://store.example/signed"
+    assert get(client, upload_id).status == 307
+    assert remote.signed[-1][1:3] == ("image/png", 'inline; filename="a.png"')
 
 
 def test_nobody_is_sent_to_the_store_for_what_is_here(redirected: Client, remote: Any, server: Server) -> None:

@@ -1060,14 +1060,6 @@ def test_a_connection_that_never_says_anything_is_closed() -> None:
     assert client.wire.disconnecting
 
 
-def test_a_client_that_does_not_read_its_answer_is_not_idle() -> None:
-    client = Client(lambda request: answer(request, 200, b"x"), network_timeout=60)
-    client.send(GET)
-    client.channel.pauseProducing()
-    client.advance(200)
-    assert not client.wire.disconnecting
-
-
 def test_a_closed_connection_that_stays_is_aborted() -> None:
     client = Client(lambda request: answer(request, 200, b"x"), network_timeout=60)
     client.advance(61)

@@ -69,7 +69,6 @@ def connect(
     trusted: Sequence[str] = (),
     clock: Clock | None = None,
     download: bool = True,
-    patience: float | None = None,
     remotely: Remotely = Remotely.PROXY,
     inline: bool = False,
     **options: Any,
@@ -81,7 +80,7 @@ def connect(
         origin=Origin("/files/", public_url, networks(trusted), absolute),
         cors=Cors(cors or CrossOrigin(tuple(origins))),
         base_path="/files/",
-        downloads=Downloads(uploads, clock, Ways(remotely, 60.0, patience, inline)) if download else None,
+        downloads=Downloads(uploads, Ways(remotely, 60.0, inline)) if download else None,
         **{"max_size": None, **options},
     )
     root = Root(tus, "/files/", Readiness({}, clock))

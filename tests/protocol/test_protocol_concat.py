@@ -21,7 +21,8 @@ def test_T50_partial():
         ("final; /files/a /files/b", ("/files/a", "/files/b")),
         ("final;a", ("a",)),
         ("final;/f/a /f/a /f/b", ("/f/a", "/f/a", "/f/b")),
-        ("final;http://h/f/a  http://h/f/b", ("http://h/f/a", "http://h/f/b")),
+        ("final;http://h/f/a  http://h/f/b?token=x", ("/f/a", "/f/b")),
+        ("final;/f/a?token=x /f/a?b=/f/c", ("/f/a", "/f/a")),
     ],
 )
 def test_T50_final_lists_urls_in_order_and_may_repeat_them(value, urls):

@@ -186,10 +186,11 @@ def test_T50_a_partial_upload_has_a_length_or_defers_it():
     assert create(upload_defer_length="1", upload_concat="partial").deferred
 
 
-def test_T50_T53_T61_a_final_upload_has_neither_and_its_header_is_kept_verbatim():
-    header = "final; /files/a  /files/b"
+def test_T50_T53_T61_a_final_upload_has_neither_and_its_header_is_kept_as_paths():
+    header = "final; /files/a  https://user:word@h:1/files/b?token=secret&x=/files/c c?d"
     made = create(upload_concat=header)
-    assert (made.concat, made.concat_header) == (Final(("/files/a", "/files/b")), header)
+    assert made.concat == Final(("/files/a", "/files/b", "c"))
+    assert made.concat_header == "final;/files/a /files/b c"
     assert (made.length, made.deferred, made.has_body) == (None, False, False)
 
 

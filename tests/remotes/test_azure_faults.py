@@ -451,7 +451,7 @@ async def test_a_body_is_read_in_steps_of_any_size_and_ends(step):
 async def test_a_body_that_is_given_up_is_read_no_more_and_its_region_given_back_once_no_thread_is_in_it():
     region, entered, leave = CountingRegion(2 * STEP), Event(), Event()
     take = region.take
-    region.take = lambda size: (entered.set(), leave.wait(30), take(size))[2]
+    region.take = lambda size: (entered.set(), leave.wait(300), take(size))[2]
     body = Body(reactor, region)
     reading = deferToThread(body.read, STEP)
     await deferToThread(entered.wait, 30)

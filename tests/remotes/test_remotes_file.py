@@ -522,6 +522,36 @@ def test_it_is_made_from_a_url():
     assert isinstance(urls.make(spec, means), FileRemote)
 
 
+@pytest.mark.parametrize(
+    ("options", "modes"),
+    [("", (0o600, 0o700)), ("&file-mode=640&dir-mode=2750", (0o640, 0o2750)), ("&file-mode=664", (0o664, 0o700))],
+)
+def test_files_are_for_the_servers_user_unless_the_url_says_otherwise(tmp_path, options, modes):
+    queue = CallQueue()
+    pool = Pool(queue, name="remote", size=1)
+    pool.start()
+    spec = urls.parse(f"file://{tmp_path}?key=a/{{id}}{options}", lambda name: SCHEME)
+    remote = SCHEME.make(spec, urls.Means(Clock(), pool, MemoryJournal(), Disk(), lambda: 0.0, Random(1)))
+    before = os.umask(0)
+    try:
+        for step in (
+            lambda: remote.initiate_upload(ID, 0, {}),
+            lambda: remote.finalize_upload(ID),
+        ):
+            queue.until(step())
+    finally:
+        os.umask(before)
+        queue.until(pool.stop())
+    found = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o7777 for path in tmp_path.rglob("*")}
+    assert found == {PARTS: 0o700, "a": modes[1], f"a/{ID}": modes[0]}
+
+
+@pytest.mark.parametrize("option", ["file-mode=400", "file-mode=x", "dir-mode=600", "dir-mode="])
+def test_permissions_are_octal_and_leave_the_server_its_rights(option):
+    with pytest.raises(urls.BadRemote, match=option.partition("=")[0]):
+        urls.parse(f"file:///nas?{option}", lambda name: SCHEME)
+
+
 @pytest.mark.parametrize("marker", ["", "a/b", ".."])
 def test_a_marker_is_a_name(marker):
     with pytest.raises(urls.BadRemote, match="marker"):

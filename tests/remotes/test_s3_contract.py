@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -20,7 +21,8 @@ from twisted.internet.threads import deferToThread
 from resumable.remotes import keys, urls
 from resumable.remotes.contract import RemoteContract
 from resumable.remotes.errors import NotThere
-from tests.remotes.s3_rig import MIB, fetched, rig
+from resumable.remotes.regions import STEP
+from tests.remotes.s3_rig import MIB, fetched, rig, tiny
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, started
 
 
@@ -80,10 +82,28 @@ class Against(RemoteContract):
         return pytest_twisted.blockon(answer.addBoth(lambda result: [result]))[0]
 
 
-class TestMoto(Against, unittest.TestCase):
+class WithTinyParts(Against):
+    """Parts that a real store would refuse; those of 5 MiB take twenty times as long, most of it in the store."""
+
+    chunk_size = 3 * STEP
+
+    def make_remote(self, journal):
+        self.more = {**type(self).more, "dialect": evolve(self.server.dialect, limits=tiny())}
+        return super().make_remote(journal)
+
+
+class TestMoto(WithTinyParts, unittest.TestCase):
     name = "moto"
 
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        tiny_parts = pytest.MonkeyPatch()
+        tiny_parts.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
+        cls.stack.callback(tiny_parts.undo)
 
+
+@pytest.mark.slow
 @pytest.mark.process
 class TestVersitygw(Against, unittest.TestCase):
     """Over remotes that are made from a URL and the environment, as the service does."""
@@ -114,7 +134,7 @@ class TestVersitygw(Against, unittest.TestCase):
 
 
 @pytest.mark.process
-class TestRclone(Against, unittest.TestCase):
+class TestRclone(WithTinyParts, unittest.TestCase):
     name = "rclone"
     more: ClassVar[dict[str, object]] = {"look_first": True}  # it knows no conditions
 

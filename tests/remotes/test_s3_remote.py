@@ -59,7 +59,7 @@ def full(request, tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[VERSITYGW])
 def versitygw_only(tmp_path_factory):
     with started("versitygw", tmp_path_factory.mktemp("buckets") / "root") as running:
         yield running

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from resumable.remotes import errors
 from resumable.remotes.faults import Fault
 from resumable.replication.settings import Limits
@@ -43,6 +45,28 @@ def test_after_an_outage_it_drains_by_itself_in_order(make):
     place = {each: number for number, each in enumerate(order)}
     # the one that found out that it is back went first
     assert max(abs(place[each] - number) for number, each in enumerate(upload_ids) if place[each]) <= 1
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_uploads_that_a_store_fails_at_keep_it_down_for_nobody_else(rig, restarts):
+    """As with metadata at which a store answers 500: to its other uploads nothing is wrong with it."""
+    bad = [rig.create(50) for _ in range(20)]
+    for each in bad:
+        rig.remotes["a"].faults.add(Fault("*", errors.Transient("500", status=500), upload_id=each, times=None))
+        rig.append(each, pattern(50))
+    rig.advance(3600)
+    assert rig.engine.lanes["a"].down
+    if restarts:
+        rig.kill().start()
+        for each in bad:
+            rig.remotes["a"].faults.add(Fault("*", errors.Transient("500", status=500), upload_id=each, times=None))
+        rig.advance(3600)
+    for number in range(3):
+        good = rig.upload(50, seed=number)
+        rig.settle([good], seconds=121)
+        rig.check(good)
+        rig.advance(600)
+    assert {rig.state(each) for each in bad} == {"open"}
 
 
 def test_a_pause_that_is_over_before_it_is_recorded_is_no_pause_for_ever(make):

@@ -22,7 +22,7 @@ from tests.e2e.stores import CREDENTIALS, Store, proxied, ready, real_store, uni
 
 from . import watch
 from .auditor import Auditor, unkept, untold
-from .clients import Client
+from .clients import PATIENCE, Client
 from .ledger import Ledger
 from .trouble import Troubles
 
@@ -145,12 +145,12 @@ class Soak:
         for each in clients:
             each.resting.wait()
         troubles.calm()
-        eventually(lambda: self._figure('resumable_outbox_waiting{hook="soak"}') == 0, 120)
+        eventually(lambda: self._figure('resumable_outbox_waiting{hook="soak"}') == 0, 4 * PATIENCE)
         for each in auditors:
             each.idle.clear()  # it sets it again when all that was finished is stored and right
         for each in auditors:
             each.idle.wait()
-        eventually(lambda: self._figure("resumable_connections") == 0, 60)
+        eventually(lambda: self._figure("resumable_connections") == 0, PATIENCE)
         threading.Event().wait(3)  # free memory is given back now and then
         assert daemon.process is not None
         found = watch.rest(daemon.process.pid)
@@ -174,13 +174,13 @@ class Soak:
         def clean() -> bool:  # what was begun by lost requests expires, what was deleted goes
             return not unkept(ledger, store, prefix) and not untold(ledger, hook)
 
-        until = time.monotonic() + 3 * self._plan.expiry
+        until = time.monotonic() + PATIENCE + 3 * self._plan.expiry
         while not clean() and time.monotonic() < until:
             threading.Event().wait(0.5)
         for each in [*unkept(ledger, store, prefix), *untold(ledger, hook)][:20]:
             ledger.problem(each)
         self._expired(daemon)
-        eventually(lambda: self._figure('resumable_outbox_waiting{hook="soak"}') == 0, 60)
+        eventually(lambda: self._figure('resumable_outbox_waiting{hook="soak"}') == 0, PATIENCE)
         status = daemon.stop()
         if status:
             ledger.problem(f"the last stop ended with status {status}")
@@ -200,6 +200,6 @@ class Soak:
 
     def _expired(self, daemon: Daemon) -> None:
         """Partials and unfinished ones have expired, and what is gone is forgotten."""
-        until = time.monotonic() + 4 * self._plan.expiry
+        until = time.monotonic() + PATIENCE + 4 * self._plan.expiry
         while watch.files(daemon.upload_dir) and time.monotonic() < until:
             threading.Event().wait(0.5)

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 from spool_bench import Bench, RealBench
+from twisted.internet.defer import Deferred
 
 from resumable.spool import SpoolDamaged
 from resumable.testing import SimulatedCrash
@@ -30,8 +31,21 @@ def put_parts(bench):
         bench.put_file(data, upload_id)
 
 
+def assemble(bench, sources=SOURCES):
+    """As its user does it."""
+
+    async def work():
+        assembly = bench.spool.assembly(FINAL, sources)
+        await assembly.look()
+        while not assembly.complete:
+            await assembly.copy()
+        await assembly.name()
+
+    return Deferred.fromCoroutine(work())
+
+
 def assembled(bench, sources=SOURCES):
-    return bench.result(bench.spool.assemble(FINAL, sources))
+    return bench.result(assemble(bench, sources))
 
 
 def is_whole_after_crashes(bench):
@@ -42,7 +56,7 @@ def test_copies_the_sources_in_order_even_the_same_one_twice_and_is_durable(benc
     assert assembled(bench) is None
     assert is_whole_after_crashes(bench)
     assert bench.disk.open_files == 0
-    assert list(bench.disk.names("/spool/.resumable/assembly")) == []
+    assert list(bench.disk.names("/spool/.resumable/finals")) == []
 
 
 @pytest.mark.parametrize("sources", [[], [(B, 0)]])
@@ -58,7 +72,7 @@ def test_ends_that_fall_on_a_step_or_beside_it(bench, length):
 
 
 def test_no_thread_is_held_for_longer_than_a_step(bench):
-    bench.spool.assemble(FINAL, SOURCES)
+    assemble(bench)
     calls = 0
     while bench.clock.calls:
         synced = bench.operations().count("fdatasync")
@@ -100,9 +114,9 @@ def test_it_goes_on_wherever_it_crashed_and_never_has_the_name_before_it_is_whol
 
 def test_it_goes_on_from_the_last_step_that_was_surely_synced(bench):
     bench.disk.fail_next("copy_range", errno.ENOSPC, after=4)
-    assert bench.failure(bench.spool.assemble(FINAL, SOURCES)).errno == errno.ENOSPC
+    assert bench.failure(assemble(bench)).errno == errno.ENOSPC
     bench.disk.trace.clear()
-    synced = bench.disk.file_size(f"/spool/.resumable/assembly/{FINAL}")
+    synced = bench.disk.file_size(f"/spool/.resumable/finals/{FINAL}")
     assert synced > 8
     assert assembled(bench) is None
     assert bench.operations().count("fdatasync") == -(-len(WHOLE) // 8) - (synced - 1) // 8
@@ -125,10 +139,10 @@ def test_it_can_be_done_again_after_any_failure(bench, operation, after):
 
 
 def test_a_source_that_is_missing_or_short_is_damaged(bench):
-    damage = bench.failure(bench.spool.assemble(FINAL, [(A, 10), ("e" * 32, 3)]))
+    damage = bench.failure(assemble(bench, [(A, 10), ("e" * 32, 3)]))
     assert isinstance(damage, SpoolDamaged)
     assert (damage.upload_id, damage.found) == ("e" * 32, None)
-    damage = bench.failure(bench.spool.assemble(FINAL, [(A, 11)]))
+    damage = bench.failure(assemble(bench, [(A, 11)]))
     assert isinstance(damage, SpoolDamaged)
     assert (damage.upload_id, damage.found) == (A, 10)
     assert bench.content(upload_id=FINAL) is None
@@ -142,10 +156,32 @@ def test_a_source_may_be_longer_than_what_is_wanted_of_it(bench):
 
 def test_removing_a_final_removes_what_was_copied_so_far(bench):
     bench.disk.fail_next("copy_range", errno.ENOSPC, after=4)
-    bench.failure(bench.spool.assemble(FINAL, SOURCES))
+    bench.failure(assemble(bench))
     bench.result(bench.spool.remove([FINAL]))
     after = bench.disk.crash(Random(1))
-    assert list(after.names("/spool/.resumable/assembly")) == []
+    assert list(after.names("/spool/.resumable/finals")) == []
+
+
+def test_a_copy_that_is_given_up_gives_back_its_half_file(bench):
+    bench.disk.fail_next("copy_range", errno.ENOSPC, after=4)
+    bench.failure(assemble(bench))
+    assembly = bench.spool.assembly(FINAL, SOURCES)
+    bench.result(assembly.look())
+    assert assembly.copied == 16
+    assert bench.result(assembly.discard()) is None
+    assert list(bench.disk.crash(Random(1)).names("/spool/.resumable/finals")) == []
+    assert not assembly.copied and assembled(bench) is None
+    assert is_whole_after_crashes(bench)
+
+
+def test_what_an_older_release_has_copied_is_copied_anew(bench):
+    """Its steps were longer: the size of its file doesn't say what was synced."""
+    bench.disk.make_directory("/spool/.resumable/assembly")
+    bench.disk.close(bench.disk.open(f"/spool/.resumable/assembly/{FINAL}", create=True))
+    again = Bench(disk=bench.disk.kill())
+    assert again.disk.look("/spool/.resumable/assembly") is None
+    assert assembled(again) is None
+    assert again.content(upload_id=FINAL) == WHOLE
 
 
 def test_on_a_real_disk_with_steps_of_real_length(tmp_path):
@@ -153,5 +189,5 @@ def test_on_a_real_disk_with_steps_of_real_length(tmp_path):
     with RealBench(tmp_path) as bench:
         bench.until(bench.spool.put(A, 0, [data]))
         bench.until(bench.spool.put(B, 0, []))
-        bench.until(bench.spool.assemble(FINAL, [(A, len(data)), (B, 0), (A, len(data))]))
+        bench.until(assemble(bench, [(A, len(data)), (B, 0), (A, len(data))]))
     assert (tmp_path / FINAL).read_bytes() == data * 2

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import pytest
 from zope.interface.verify import verifyObject
 
-from resumable.spool.disk import IOV_MAX, Disk, IDisk
+from resumable.spool.disk import IOV_MAX, Disk, IDisk, Modes
 from resumable.testing import SimulatedDisk
 
 
@@ -294,26 +294,38 @@ class TestDisk(DiskContract):
         self.disk.close(self.disk.open("pipe", read_only=True, within=within))
         self.disk.close(within)
 
-    def test_permissions_are_set_and_those_of_directories_obey_the_umask(self, tmp_path):
+    def test_permissions_are_set(self, tmp_path):
         fd = self.disk.open(self.path, create=True)
         self.disk.set_mode(fd, 0o664)
         self.disk.close(fd)
         assert (tmp_path / "file").stat().st_mode & 0o7777 == 0o664
-        before = os.umask(0o027)
-        try:
-            self.disk.make_directory(f"{self.directory}/sub", 0o777)
-        finally:
-            os.umask(before)
-        assert (tmp_path / "sub").stat().st_mode & 0o777 == 0o750
 
-    def test_descriptors_are_not_inherited_and_files_obey_the_umask(self, tmp_path):
-        before = os.umask(0o027)
+    @pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+    @pytest.mark.parametrize("modes", [Modes(), Modes(0o640, 0o2750), Modes(0o644, 0o755), Modes(0o666, 0o777)])
+    def test_what_is_made_has_these_permissions_whatever_the_umask(self, tmp_path, umask, modes):
+        disk = Disk(modes)
+        before = os.umask(umask)
         try:
-            fd = self.disk.open(self.path, create=True)
+            for name, mode in (("file", None), ("other", 0o660)):
+                disk.close(disk.open(f"{tmp_path}/{name}", create=True, mode=mode))
+            for name, mode in (("sub", None), ("further", 0o1777)):
+                assert disk.make_directory(f"{tmp_path}/{name}", mode)
         finally:
             os.umask(before)
+        found = {path.name: path.stat().st_mode & 0o7777 for path in tmp_path.iterdir()}
+        assert found == {"file": modes.file, "other": 0o660, "sub": modes.directory, "further": 0o1777}
+
+    def test_what_is_there_keeps_its_permissions(self, tmp_path):
+        (tmp_path / "sub").mkdir(0o711)
+        (tmp_path / "file").touch(0o604)
+        self.disk.close(self.disk.open(self.path, create=True))
+        assert not self.disk.make_directory(f"{self.directory}/sub", 0o777)
+        assert (tmp_path / "file").stat().st_mode & 0o7777 == 0o604
+        assert (tmp_path / "sub").stat().st_mode & 0o7777 == 0o711
+
+    def test_descriptors_are_not_inherited(self):
+        fd = self.disk.open(self.path, create=True)
         assert os.get_inheritable(fd) is False
-        assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
         self.disk.close(fd)
 
     def test_offsets_beyond_2_to_the_32(self):

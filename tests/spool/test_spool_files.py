@@ -151,8 +151,8 @@ def test_a_name_that_could_leave_the_directory_is_no_upload_id(bench, name):
         lambda name: bench.spool.put(name, 0, []),
         lambda name: bench.spool.sink(name, 0, ceiling=None),
         lambda name: bench.spool.remove([name]),
-        lambda name: bench.spool.assemble(name, []),
-        lambda name: bench.spool.assemble(ID, [(name, 1)]),
+        lambda name: bench.spool.assembly(name, []),
+        lambda name: bench.spool.assembly(ID, [(name, 1)]),
         lambda name: bench.spool.adopt(name, 0, 1),
         bench.spool.set_aside,
     ):
@@ -293,7 +293,7 @@ def test_a_removal_that_fails_says_so(bench):
 def test_start_makes_its_directories_for_good_and_may_find_them():
     bench = Bench()
     after = bench.disk.crash(Random(1))
-    assert set(after.names(OWN)) == {"assembly", "orphans", "placing"}
+    assert set(after.names(OWN)) == {"finals", "orphans", "placing"}
     again = Bench(disk=after)
     assert [operation for operation, _ in after.trace if operation == "sync_directory"] == []
     again.put_file(b"x")

@@ -325,6 +325,18 @@ def real(tmp_path):
         yield bench
 
 
+def test_without_permissions_of_their_own_placed_files_are_for_the_servers_user(real, tmp_path):
+    where = real.spool.places(str(tmp_path / "out"), Rules())
+    before = os.umask(0)
+    try:
+        (place,) = where.place([order("2026/x.bin")])
+    finally:
+        os.umask(before)
+    placed = tmp_path / "out" / place.path
+    assert placed.stat().st_mode & 0o7777 == Path(f"{placed}{SIDECAR}").stat().st_mode & 0o7777 == 0o600
+    assert placed.parent.stat().st_mode & 0o7777 == 0o700
+
+
 def test_a_real_file_gets_permissions_whatever_the_umask(real, tmp_path):
     where = real.spool.places(str(tmp_path / "out"), Rules(file_mode=0o664, directory_mode=0o2775))
     before = os.umask(0o077)

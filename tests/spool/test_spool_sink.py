@@ -259,7 +259,7 @@ def test_writes_go_on_while_a_sync_is_under_way(tmp_path):
 
     class SlowSync(Disk):
         def fdatasync(self, fd):
-            assert release.wait(30)
+            assert release.wait(300)
             super().fdatasync(fd)
 
         def writev(self, fd, buffers, offset):

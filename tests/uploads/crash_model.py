@@ -8,6 +8,7 @@ compared with that:
 - no offset is past what was sent, no byte of an append with a wrong checksum is ever visible;
 - a finished upload has exactly its bytes, and stays finished;
 - what was terminated stays gone;
+- the same request for a final has made one final, also if it was cut off;
 - data is given up only where that was asked for, and counts for nothing less then;
 - nothing is lost, nothing leaks: orphans are bounded by the creations that a crash cut off.
 
@@ -363,6 +364,8 @@ class CrashModel:
 
     def _created(self, upload: Known, sending: Sending | None, answer: Answer[Upload]) -> None:
         made = answer.cut if answer.error is not None else answer.value
+        if made is not None and made.id != upload.id:
+            upload = self._same_request(upload, made.id)
         if made is not None:
             assert made.id == upload.id
             upload.told = True
@@ -374,6 +377,14 @@ class CrashModel:
                 self._check_refusal(upload, sending, answer)
         elif sending is not None:
             assert answer.value.offset == len(sending.data), "all of it was taken"
+
+    def _same_request(self, again: Known, made: str) -> Known:
+        """The final that was made by the same request before; nothing was made by this one."""
+        assert again.parts and not again.id, "only a final is answered with another"
+        self.uploads.remove(again)
+        (first,) = (each for each in self.uploads if each.id == made)
+        assert first.parts == again.parts and first.gone == "no"
+        return first
 
     def _appended(self, upload: Known, sending: Sending, answer: Answer[Upload]) -> None:
         if answer.error is None:

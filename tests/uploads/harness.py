@@ -31,7 +31,7 @@ from zope.interface import implementer
 from resumable.catalog.batches import connect
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.digests import ALGORITHMS
-from resumable.hooks import QuestionKind
+from resumable.hooks import QuestionKind, RequestView
 from resumable.interfaces import BodyLost, IBody, Replica, Upload
 from resumable.placing import PlaceSettings
 from resumable.protocol import tus
@@ -54,6 +54,7 @@ from resumable.uploads.recovery import Recovered, recover
 from resumable.uploads.schedule import Schedule
 from resumable.uploads.space import Space
 from resumable.uploads.uploads import CreationCut, Uploads
+from resumable.uploads.visits import Visit
 
 T = TypeVar("T")
 
@@ -467,6 +468,11 @@ class Answer(Generic[T]):
         return None
 
     @property
+    def made(self) -> Upload:
+        """The upload that a creation has made, whatever came of it then."""
+        return self.cut or self.value  # type: ignore[return-value]
+
+    @property
     def value(self) -> T:
         assert self._outcome, "not answered yet"
         outcome = self._outcome[0]
@@ -558,7 +564,7 @@ class Server:
         )
         self.pool.start()
         self.catalog.start()
-        self.ask(self.assembler.start())
+        self.assembler.start()
         self.placing.start()
         self.pump()
         return self
@@ -665,19 +671,22 @@ class Server:
     def delete(self, upload_id: str) -> Answer[None]:
         return self.ask(self.uploads.terminate(upload_id))
 
-    def concat(self, *partial_ids: str) -> Answer[Upload]:
+    def concat(
+        self, *partial_ids: str, metadata: str | None = None, request: RequestView | None = None
+    ) -> Answer[Upload]:
+        """A POST of a final upload; ``request``: what hooks are shown of it."""
         header = "final;" + " ".join(f"/files/{each}" for each in partial_ids)
         creation = tus.Creation(
             length=None,
             deferred=False,
-            metadata=None,
+            metadata=metadata,
             concat=Final(tuple(f"/files/{each}" for each in partial_ids)),
             concat_header=header,
             checksum=None,
             checksum_trailer=False,
             has_body=False,
         )
-        return self.ask(self.uploads.concatenate(creation, partial_ids, self.by))
+        return self.ask(self.uploads.concatenate(creation, partial_ids, self.by, Visit(request)))
 
     def upload(self, data: bytes = b"", length: int | None = None, *, partial: bool = False) -> str:
         """An upload that has ``data``; of that length, or of ``length``."""

@@ -71,13 +71,17 @@ def story(model: CrashModel) -> Iterator[None]:
     yield
     model.append(second, second.length - second.acked, check="trailer")
     yield
+    model.concatenate([first, second, first])  # the same request again
+    yield
+    model.concatenate([second, second])
+    yield
     model.delete(first)
     yield
     model.delete(upload)
     yield
     model.sweep()
     yield
-    final = model.uploads[-1]
+    final = model.uploads[-2]
     model.head(final)
     yield
     model.drop(final)
@@ -103,7 +107,8 @@ def test_the_story_without_a_crash(directory: Path) -> None:
     model = CrashModel(next(machines(directory)), Random(1))
     assert told(model)
     model.check()
-    upload, first, second, _, final = model.uploads
+    upload, first, second, _, final, other = model.uploads
+    assert other.finished and other.acked == 2000
     assert [each.gone for each in (upload, first, second, final)] == ["yes", "yes", "no", "no"]
     assert second.finished and final.finished
     assert final.acked == 2800
@@ -134,6 +139,7 @@ def test_a_crash_at_every_step(directory: Path, moment: Any) -> None:
     assert step > 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["kill", 1])
 def test_a_second_crash_after_one_at_every_step(directory: Path, first: Any) -> None:
     """What a crash has left in a file never counts, however the run after it ends: with an append that has begun and
@@ -157,6 +163,7 @@ def test_a_second_crash_after_one_at_every_step(directory: Path, first: Any) -> 
     raise AssertionError("the story has no end")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number,landed", [(errno.EIO, False), (errno.ENOSPC, True)])
 def test_a_failure_at_every_step_and_a_power_loss_after_it(directory: Path, number: int, landed: bool) -> None:
     """A write, a sync, a rename, a COMMIT, ... that fails makes nothing be acknowledged that a power loss can take."""
@@ -348,6 +355,7 @@ class Stories(RuleBasedStateMachine):
             shutil.rmtree(self.place)
 
 
+@pytest.mark.slow
 def test_any_story_with_any_crash() -> None:
     """A stateful model of uploads against the real engine, on a disk that loses, fails and stops."""
     run_state_machine_as_test(

@@ -9,7 +9,7 @@ import pytest
 
 from resumable.interfaces import Gone as GoneKind
 from resumable.protocol.concat import Final
-from resumable.protocol.errors import BadRequest, Forbidden, Gone, NotFound, TooLarge
+from resumable.protocol.errors import BadRequest, Forbidden, Gone, NotFound, Stopping, TooLarge
 from resumable.protocol.tus import Creation
 from resumable.uploads.assembly import RETRY
 from resumable.uploads.engine import Limits
@@ -25,17 +25,11 @@ def partials(server: Server, *datas: bytes) -> list[str]:
 # concatenation
 
 
-def test_a_final_is_there_at_once_and_has_its_bytes_soon(server):
-    """Final uploads: 201 at once; the bytes are then copied into one regular file whose name contains the id; HEAD has
-    no Upload-Offset until done."""
+def test_a_final_of_finished_partials_is_answered_when_it_is_finished(server):
+    """When all partials are finished, the POST is answered once the final is: bytes in one regular file."""
     ids = partials(server, A, B, C)
-    trace = len(server.machine.trace)
-    answer = server.ask(server.uploads.concatenate(*_final(ids)))
-    final = answer.value
-    assert final.length == len(A + B + C)
-    assert not final.finished
-    assert "COMMIT" in server.machine.trace[trace:]
-    server.pump()
+    final = server.concat(*ids).value
+    assert (final.length, final.offset, final.finished) == (len(A + B + C), len(A + B + C), True)
     done = server.head(final.id).value
     assert (done.offset, done.finished) == (done.length, True)
     assert server.content(final.id) == A + B + C
@@ -46,16 +40,21 @@ def _final(ids):
     return Creation(None, False, None, Final(urls), "final;" + " ".join(urls), None, False, False), ids
 
 
-def test_the_201_is_durable_as_a_list_of_partials(serve, machine):
+@pytest.mark.parametrize("waits", [False, True])
+def test_the_201_is_durable(serve, machine, waits):
     """..., durable as a manifest that pins its partials: a power loss right after the 201 loses nothing."""
     server = serve()
-    ids = partials(server, A, B)
+    a, b = server.upload(A, partial=True), server.create(len(B), partial=True).value.id
+    if not waits:
+        server.patch(b, 0, B)
     answers: list[object] = []
-    server.uploads.concatenate(*_final(ids)).addBoth(answers.append)
+    server.uploads.concatenate(*_final([a, b])).addBoth(answers.append)
     while not answers:
         server.turn()
     server.bury()
     server = serve(machine.after_power_loss(Random(3)))
+    if waits:
+        server.patch(b, 0, B)
     server.pump()
     assert server.content(answers[0].id) == A + B
 
@@ -220,7 +219,7 @@ def test_a_final_whose_finished_partial_is_lost_becomes_410(server):
     assert server.head(b).value.finished
     server.advance(2 * RETRY)
     assert server.names() == {a, b}
-    assert server.names(f"{UPLOADS}/.resumable/assembly") == set()
+    assert server.names(f"{UPLOADS}/.resumable/finals") == set()
 
 
 def test_delete_of_a_waiting_final_frees_its_partials(server):
@@ -244,17 +243,19 @@ def test_delete_of_a_final_in_the_midst_of_its_assembly_leaves_nothing(serve, tu
     (a,) = partials(server, A)
     answers: list[object] = []
     server.uploads.concatenate(*_final([a])).addBoth(answers.append)
-    while not answers:
+    final = f"{2:032x}"
+    while server.ask(server.catalog.get(final)).value is None and not answers:
         server.turn()
     for _ in range(turns):
-        if server.clock.calls:
+        if not answers:
             server.turn()
-    server.delete(answers[0].id)
+    server.delete(final)
+    assert answers, "nobody waits for what is gone"
     server.advance(2 * RETRY)
     server.sweep()
-    assert isinstance(server.head(answers[0].id).error, Gone)
+    assert isinstance(server.head(final).error, Gone)
     assert server.names() == {a}
-    assert server.names(f"{UPLOADS}/.resumable/assembly") == set()
+    assert server.names(f"{UPLOADS}/.resumable/finals") == set()
 
 
 # failures and restarts
@@ -267,7 +268,10 @@ def test_an_assembly_that_failed_is_tried_again(serve, operation, number):
     server = serve(assembly_step=4000)
     a, b = partials(server, A, B)
     server.disk.fail_next(operation, number)
-    final = server.concat(a, b).value.id
+    answer = server.concat(a, b)
+    assert answer.status == (507 if number == errno.ENOSPC else 503)
+    final = answer.made.id
+    assert server.names(f"{UPLOADS}/.resumable/finals") == set(), "its half file is given back"
     assert not server.head(final).value.finished
     server.advance(RETRY - 1)
     assert not server.head(final).value.finished
@@ -276,28 +280,12 @@ def test_an_assembly_that_failed_is_tried_again(serve, operation, number):
     assert server.content(final) == A + B
 
 
-def test_an_assembly_stops_at_the_reserve_and_goes_on_when_there_is_space(serve):
-    """No space (reserve reached): that counts for the bytes of finals too, step by step."""
-    server = serve(reserve=1000, assembly_step=4000)
-    a, b = partials(server, A, B)
-    server.disk.fail_next("fdatasync", errno.ENOSPC)
-    final = server.concat(a, b).value.id
-    server.disk.free_bytes = 1000
-    server.ask(server.engine.space.look(server.spool))
-    server.disk.trace.clear()
-    server.advance(3 * RETRY)
-    assert not server.head(final).value.finished
-    assert "copy_range" not in [operation for operation, _ in server.disk.trace]
-    server.disk.free_bytes = 1 << 30
-    server.ask(server.engine.space.look(server.spool))
-    server.advance(RETRY)
-    assert server.content(final) == A + B
-
-
 def test_an_assembly_whose_commit_failed_is_tried_again(server):
     (a,) = partials(server, A)
     server.machine.fail_commit(after=1, times=1)
-    final = server.concat(a).value.id
+    answer = server.concat(a)
+    assert answer.status == 503
+    final = answer.made.id
     assert not server.head(final).value.finished
     server.advance(RETRY)
     assert server.head(final).value.finished
@@ -320,10 +308,12 @@ def test_an_assembly_goes_on_after_a_crash_at_any_of_its_steps(serve, directory,
             after = machine.after_power_loss(Random(step)) if power else machine.after_kill()
             server = serve(after, assembly_step=4000)
             server.advance(RETRY)
-            if answer.done:
-                final = answer.value.id
-                assert server.head(final).value.finished
-                assert server.content(final) == A + B + C
+            again = server.concat(*ids).value
+            assert server.head(again.id).value.finished
+            assert server.content(again.id) == A + B + C
+            assert not answer.done or answer.value.id == again.id
+            assert server.names() == {*ids, again.id}, "the same request has made one final"
+            assert server.names(f"{UPLOADS}/.resumable/finals") == set()
             for upload_id, data in zip(ids, (A, B, C), strict=True):
                 assert server.content(upload_id) == data
             server.bury()
@@ -346,7 +336,9 @@ def test_a_stop_does_not_wait_for_a_long_assembly(serve, machine):
     server.bury()
     server = serve(machine.after_kill(), assembly_step=100)
     server.pump()
-    assert server.content(answers[0].id) == A
+    cut = answers[0].value
+    assert isinstance(cut.error, Stopping)
+    assert server.content(cut.upload.id) == A
 
 
 def test_checksums_and_partials_go_together(server):

@@ -383,11 +383,13 @@ def test_a_final_that_is_refused_ends_and_one_that_cant_be_asked_about_waits(hoo
     server = hooked(CREATE)
     parts = [server.upload(each, partial=True) for each in (b"abc", b"def")]
     server.hooks.says[FINISH] = [DOWN, Granted(), NO]
-    late = server.concat(*parts).value.id
-    assert not server.row(late).finished
+    answer = server.concat(*parts)
+    late = answer.cut.id
+    assert answer.status == 503 and not server.row(late).finished
     server.advance(30.0)
     assert server.row(late).finished and server.content(late) == b"abcdef"
-    refused = server.concat(*parts).value.id
+    assert server.concat(*reversed(parts)).error is NO
+    refused = server.hooks.asked[-1][1]
     assert isinstance(server.head(refused).error, Gone)
     assert kinds(server, refused) == [FactKind.CREATED, FactKind.TERMINATED]
 

@@ -445,7 +445,9 @@ def test_a_crash_at_every_step_leaves_each_file_in_one_place_exactly_once(direct
 
 
 @pytest.mark.parametrize("crash", ["kill", 1])
-@pytest.mark.parametrize("waits", [True, False], ids=["not placed yet", "placed"])
+@pytest.mark.parametrize(
+    "waits", [pytest.param(True, id="not placed yet", marks=pytest.mark.slow), pytest.param(False, id="placed")]
+)
 def test_a_crash_at_every_step_of_a_deletion_leaves_nothing_of_it_and_all_of_others(directory, crash, waits):
     from tests.uploads.harness import Server, machines
 

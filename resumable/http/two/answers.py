@@ -1,39 +1,42 @@
 """How the answers on one HTTP/2 connection share it.
 
 Changes when the order does in which they are sent. Invariants: streams take turns; no producer works whose bytes would
-only wait, so that a client that reads slowly, or not at all, costs a bounded amount of memory. Spec: RFC 9113 sections
+only wait, so that a client that reads slowly, or not at all, costs a bounded amount of memory, and keeps none from the
+answers beside it. Spec: RFC 9113 sections
 5.2 and 6.9; its priorities (section 5.3) are history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from resumable.http.progress import Progress
+from resumable.http.two.machine import Machine
+
 if TYPE_CHECKING:
+    from resumable.http.two.connection import Connection
     from resumable.http.two.stream import Stream
 
-MAX_UNSENT: Final = 1 << 20
-"""Bytes of answers in memory from which on no producer goes on."""
+MAX_UNSENT: Final = 2 << 20
+"""Bytes of answers in memory from which on no producer goes on. A `PIECE` of each stream may be among them for long."""
 MAX_PRODUCING: Final = 4
 """Producers that work at once: each may bring a chunk that then has to wait."""
 
 
 class Answers:
-    """``flush`` hands to the transport what is ready; ``settle`` is called when all was sent that could be.
+    """``choked``: the transport takes nothing for now. ``unsent``: bytes that wait, of all the streams."""
 
-    ``choked``: the transport takes nothing for now. ``unsent``: bytes that wait, of all the streams.
-    """
-
-    def __init__(self, flush: Callable[[], None], settle: Callable[[], None]) -> None:
+    def __init__(self, connection: Connection, machine: Machine) -> None:
         self.choked = False
         self.unsent = 0
-        self._flush = flush
-        self._settle = settle
+        self._connection = connection
+        self._machine = machine
         self._sending: dict[int, Stream] = {}
         self._waiting: dict[int, Stream] = {}  # their producers may go on in this order
         self._producing = 0
         self._pumping = False
+        self._sent = 0
+        self._progress = Progress(connection.site.network_timeout, connection.site.min_rate)
 
     def pump(self, stream: Stream | None = None) -> None:
         """Send what the windows and the transport take; ``stream`` has more to say, or has said all."""
@@ -48,8 +51,10 @@ class Answers:
         for each in self._sending.values():
             if each.producing and each.unsent:
                 self._rest(each)
+            if not self.choked:
+                each.shut_out()
         self._let_produce()
-        self._settle()
+        self._connection.settle()
 
     def _turn(self) -> bool:
         """One turn for each stream; False when nothing more can be sent."""
@@ -62,8 +67,28 @@ class Answers:
                 self._sending.pop(stream.number, None)
                 if stream.producer is not None and not stream.producing:
                     self._waiting[stream.number] = stream
-            self._flush()
+            self._connection.flush()
         return sent > 0
+
+    def went(self, size: int) -> None:
+        """So many bytes have gone."""
+        self.unsent -= size
+        self._sent += size
+        self._connection.pace.sent(size)
+
+    def _shut_out(self) -> bool:
+        """Whether the client would take nothing of any answer, and there is one."""
+        return self._machine.outbound_flow_control_window <= 0 and bool(self._sending or self._waiting)
+
+    def check(self, now: float) -> float:
+        """Give up the answers if nothing is taken of any. Answers when to look again, at the earliest."""
+        if not self._shut_out():
+            self._progress.end()
+        elif self._progress.overdue(now, self._sent):
+            for stream in [*self._sending.values(), *self._waiting.values()]:
+                stream.abort()
+            self._progress.end()
+        return self._progress.deadline
 
     def forget(self, stream: Stream) -> None:
         """It is over."""
@@ -91,15 +116,23 @@ class Answers:
             stream.producer.pauseProducing()
 
     def _let_produce(self) -> None:
-        while (
-            self._waiting
-            and not self.choked
-            and not self._pumping
-            and self.unsent < MAX_UNSENT
-            and self._producing < MAX_PRODUCING
-        ):
-            stream = self._waiting.pop(next(iter(self._waiting)))
-            stream.producing = True
-            self._producing += 1
-            if stream.producer is not None:
-                stream.producer.resumeProducing()
+        for stream in list(self._waiting.values()):
+            if (
+                self.choked
+                or self._pumping
+                or self.unsent >= MAX_UNSENT
+                or self._producing >= MAX_PRODUCING
+                or self._machine.outbound_flow_control_window <= 0
+            ):
+                break
+            if stream.number in self._waiting and not stream.shut_out():
+                del self._waiting[stream.number]
+                stream.producing = True
+                self._producing += 1
+                if stream.producer is not None:
+                    stream.producer.resumeProducing()
+        if self._shut_out():
+            self._progress.begin(self._connection.site.seconds(), self._sent)
+            self._connection.look_at(self._progress.deadline)
+        else:
+            self._progress.end()

@@ -2,7 +2,8 @@
 
 Changes when the rules do by which a connection is kept or closed. Invariants: a stream's request knows nothing of its
 neighbours; a client is told how far it was understood before it is let go; nothing that it sends makes memory grow
-beyond `limits`. Spec: RFC 9113.
+beyond `limits`, or work beyond `pace`. The connection ends only for what no honest client sends: it may be a proxy's,
+with the requests of many. Spec: RFC 9113.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from resumable.http.body import READ_AHEAD
 from resumable.http.framing import Refused
 from resumable.http.two.answers import Answers
 from resumable.http.two.frames import Data, FrameReader, Violation, window_update
-from resumable.http.two.head import head_of
-from resumable.http.two.limits import CONNECTION_WINDOW, FRAME, RESET, Calm, Window
-from resumable.http.two.machine import Machine
+from resumable.http.two.head import head_of, size_of
+from resumable.http.two.limits import CONNECTION_WINDOW, Window
+from resumable.http.two.machine import MAX_STREAMS, Machine
+from resumable.http.two.pace import Pace
 from resumable.http.two.site import Site
 from resumable.http.two.stream import Stream
 
 LINGER: Final = 2.0
 """Seconds for a client to read the last words before its connection is closed; closing at once could eat them."""
 MAX_BACKLOG: Final = 256 << 10
-"""Bytes that wait for a client which doesn't read, beside the bodies of its answers."""
+"""Bytes that wait for a client which doesn't read, beside the bodies of its answers. At more, it isn't read either."""
 
 _OPEN, _LINGERING, _CLOSED = range(3)
 
@@ -52,20 +54,21 @@ class Connection(TwistedProtocol):
     def __init__(self, site: Site) -> None:
         self.site = site
         self.machine = Machine()
-        self.answers = Answers(self.flush, self._settle)
-        self.deadline = math.inf
+        self.answers = Answers(self, self.machine)
         self.lingers = self.secure = False
         self._reader = FrameReader()
         self._window = Window(CONNECTION_WINDOW)
-        self._calm = Calm(site.seconds())
+        self.pace = Pace(site.seconds())
+        self._due = math.inf  # when to look for who is too slow
         self._streams: dict[int, Stream] = {}
-        self._fresh: list[Stream] = []  # their heads came with the bytes being read
+        self._fresh: dict[int, Stream] = {}  # their requests are to be begun, in this order
         self._updates: list[bytes] = []  # frames to be sent that the machine needn't know
         self._held = 0
         self._backlog = 0
         self._state = _OPEN
         self._leaving = False  # one side has said GOAWAY
         self._reading = True
+        self._full = False  # not read because of what it, or its site, holds
         self._busy = False  # reading, further up the stack
         self._take: dict[type[events.Event], Callable[[Any], None]] = {
             events.RequestReceived: self._head_came,
@@ -74,27 +77,23 @@ class Connection(TwistedProtocol):
             events.WindowUpdated: lambda _: self.answers.pump(),
             events.RemoteSettingsChanged: self._settings_came,
             events.ConnectionTerminated: self._goaway_came,
-            **dict.fromkeys(
-                (
-                    events.SettingsAcknowledged,
-                    events.PingReceived,
-                    events.PingAckReceived,
-                    events.PriorityUpdated,
-                    events.UnknownFrameReceived,
-                ),
-                lambda _: self._spend(FRAME),
-            ),
         }
+
+    @property
+    def deadline(self) -> float:
+        """When `expire` wants to be called, on the site's clock: soon, while something waits for its budget."""
+        return 0.0 if self._state == _OPEN and (self._fresh or self.pace.ahead) else self._due
 
     def connectionMade(self) -> None:
         self.secure = ISSLTransport(self.transport, None) is not None
-        self.deadline = self.site.seconds() + self.site.network_timeout
+        self.outgoing = self.site.outgoing(self.transport)
+        self._due = self.site.seconds() + self.site.network_timeout
         self.transport.registerProducer(self, True)
         self.flush()
         self.site.connected(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._state, self.deadline = _CLOSED, math.inf
+        self._state, self._due = _CLOSED, math.inf
         try:
             self._lose_streams(reason)
         finally:
@@ -108,16 +107,16 @@ class Connection(TwistedProtocol):
         if self._state != _OPEN:
             return
         self._busy = True
+        self.pace.refill(self.site.seconds())
         code = self._read(data)
-        fresh, self._fresh = self._fresh, []
         if code is None:
-            for stream in fresh:
-                stream.begin()
+            self._begin_requests()
         else:
             self._leaving = self.lingers = True
             self._lose_streams(Failure(ConnectionDone(f"the client broke HTTP/2: {code}")))
         self._busy = False
-        self._settle()
+        self.regulate()
+        self.settle()
 
     def _read(self, data: bytes) -> ErrorCodes | int | None:
         """Answers what the client was told to have done wrong, if anything."""
@@ -125,10 +124,11 @@ class Connection(TwistedProtocol):
             for frame in self._reader.feed(data):
                 if isinstance(frame, Data):
                     self._data_came(frame)
-                else:
-                    for event in self.machine.receive_data(frame):
-                        if type(event) in self._take:
-                            self._take[type(event)](event)
+                    continue
+                self.pace.frame()
+                for event in self.machine.receive_data(frame):
+                    if type(event) in self._take:
+                        self._take[type(event)](event)
         except Violation as violation:
             self.machine.close_connection(violation.code)
             return violation.code
@@ -136,26 +136,31 @@ class Connection(TwistedProtocol):
             return error.error_code
         return None
 
+    def _begin_requests(self) -> None:
+        """As many as there is a budget for; those that are given up meanwhile need none."""
+        while self._fresh and self.pace.may_begin():
+            self._fresh.pop(next(iter(self._fresh))).begin()
+
     def _data_came(self, data: Data) -> None:
         self._window.take(data.size)
         stream = self._streams.get(data.stream)
-        if not data.payload and not data.ends:
-            self._spend(FRAME)
+        self.pace.data(len(data.payload))
         if stream is not None:
             stream.arrived(data)
         elif data.stream > self.machine.highest_inbound_stream_id or data.stream % 2 == 0:
             raise Violation(ErrorCodes.PROTOCOL_ERROR)
         else:  # it was answered or given up while this was under way
-            self._spend(FRAME)
             self.credit(0, self._window, data.size)
 
     def _head_came(self, event: events.RequestReceived) -> None:
         number = event.stream_id
-        if self._leaving:  # it was told that this one would not be looked at
+        self.pace.frame(size_of(event.headers))
+        # Either it was told that this one would not be looked at, or it is one more than it may ask for.
+        if self._leaving or len(self._streams) >= MAX_STREAMS:
             self.machine.reset_stream(number, ErrorCodes.REFUSED_STREAM)
             return
         if not self._streams:
-            self.deadline = math.inf
+            self._due = math.inf
         ended = event.stream_ended is not None
         stream = self._streams[number] = Stream(self, number, ended)
         try:
@@ -165,10 +170,11 @@ class Connection(TwistedProtocol):
             stream.refuse(refused, event.headers)
             return
         if head.length != 0:
-            self.deadline = min(self.deadline, self.site.seconds() + self.site.network_timeout)
-        self._fresh.append(stream)
+            self.look_at(self.site.seconds() + self.site.network_timeout)
+        self._fresh[number] = stream
 
     def _trailers_came(self, event: events.TrailersReceived) -> None:
+        self.pace.frame(size_of(event.headers))
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             stream.ended(event.headers)
@@ -178,28 +184,25 @@ class Connection(TwistedProtocol):
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             stream.lost(Failure(ConnectionDone("the client has given up this request")))
-        self._spend(RESET)
 
     def _settings_came(self, event: events.RemoteSettingsChanged) -> None:
-        self._spend(FRAME)
         self.machine.settings_changed()
         self.answers.pump()
 
     def _goaway_came(self, event: events.ConnectionTerminated) -> None:
-        self._spend(FRAME)
         self._leaving = True
-
-    def _spend(self, cost: int) -> None:
-        self._calm.spend(cost, self.site.seconds())
 
     # For the transport, whose producer this is
 
     def pauseProducing(self) -> None:
         self.answers.choked = True
+        self.outgoing.full(self.site.seconds())
 
     def resumeProducing(self) -> None:
         self.answers.choked = False
+        self.outgoing.empty()
         self._backlog = 0
+        self.regulate()
         self.answers.pump()
 
     def stopProducing(self) -> None:
@@ -217,9 +220,6 @@ class Connection(TwistedProtocol):
             return
         if self.answers.choked:
             self._backlog += len(data)
-            if self._backlog > MAX_BACKLOG:
-                self.abort()
-                return
         self.transport.write(data)
 
     def credit(self, number: int, window: Window, size: int) -> None:
@@ -240,28 +240,38 @@ class Connection(TwistedProtocol):
         self.site.held.add(size)
         self.regulate()
 
+    def look_at(self, when: float) -> None:
+        """A stream wants to be checked then, if not earlier."""
+        self._due = min(self._due, when)
+
     def linger(self) -> float:
         """Until when a client may go on to send what nobody needs."""
         until = self.site.seconds() + (min(self.site.linger, LINGER) if self._leaving else self.site.linger)
-        self.deadline = min(self.deadline, until)
+        self.look_at(until)
         return until
 
     def forget(self, stream: Stream) -> None:
         """It is over."""
         del self._streams[stream.number]
+        self._fresh.pop(stream.number, None)
         self.answers.forget(stream)
         if not self._streams and self._state == _OPEN:
-            self.deadline = self.site.seconds() + self.site.network_timeout
+            self._due = self.site.seconds() + self.site.network_timeout
 
     def regulate(self) -> None:
-        """Read on, unless all connections together hold too much, and this one has a part in it."""
-        wanted = self._held <= READ_AHEAD or not self.site.held.full
-        if not wanted:
+        """Read on, unless all connections together hold too much, and this one has a part in it; or unless it asks for
+        more than its budget, or its answers wait."""
+        full = self._held > READ_AHEAD and self.site.held.full
+        if full:
             self.site.held.stopped(self)
+        full = full or self._backlog > MAX_BACKLOG
+        if self._full and not full:
+            self._due = self.site.seconds() + self.site.network_timeout  # nobody was slow in the meantime
+        self._full = full
+        wanted = not (full or self.pace.ahead)
         if wanted != self._reading and self._state != _CLOSED:
             self._reading = wanted
             if wanted:
-                self.deadline = self.site.seconds() + self.site.network_timeout  # nobody was slow in the meantime
                 self.transport.resumeProducing()
             else:
                 self.transport.pauseProducing()
@@ -276,28 +286,36 @@ class Connection(TwistedProtocol):
             self.machine.close_connection()
             for stream in list(self._streams.values()):
                 stream.call_off()
-            self._settle()
+            self.settle()
             if idle:  # who doesn't answer the goodbye of TLS isn't waited for
-                self.deadline = min(self.deadline, self.site.seconds() + LINGER)
+                self.look_at(self.site.seconds() + LINGER)
 
     def abort(self) -> None:
         """Close at once, with a reset."""
-        self._state, self.deadline = _CLOSED, math.inf
+        self._state, self._due = _CLOSED, math.inf
         self.transport.abortConnection()
 
     def expire(self, now: float) -> None:
         """`deadline` has passed."""
+        if self._state == _OPEN:
+            self.pace.refill(now)
+            self._begin_requests()
+            self.regulate()
+            self.settle()
+        if now < self._due:
+            return
         if self._state == _CLOSED:
             self.abort()
         elif self._state == _LINGERING:
             self._close()
-        elif not self._reading:
-            self.deadline = now + self.site.network_timeout
+        elif self._full:
+            self._due = now + self.site.network_timeout
         elif self._streams:
-            checks = [stream.check(now) for stream in list(self._streams.values())]
-            if self._streams:
-                self.deadline = min((check for check in checks if check is not None), default=math.inf)
-            self._settle()
+            self._due = math.inf
+            for stream in list(self._streams.values()):
+                self.look_at(stream.check(now))
+            self.look_at(self.answers.check(now))
+            self.settle()
         else:
             self.lingers = False
             self.stop()
@@ -309,18 +327,19 @@ class Connection(TwistedProtocol):
         for stream in streams:  # what one of them sets off may reach another one
             stream.lost(reason)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Say what is to be said; and where that was the last, let the client read it, and close."""
         if self._busy:
             return
         self.flush()
         if self._leaving and not self._streams and self._state == _OPEN:
             if self.lingers:
-                self._state, self.deadline = _LINGERING, self.site.seconds() + LINGER
+                self._state, self._due = _LINGERING, self.site.seconds() + LINGER
             else:
                 self._close()
 
     def _close(self) -> None:
-        self._state, self.deadline = _CLOSED, self.site.seconds() + self.site.network_timeout
+        self._state, self._due = _CLOSED, math.inf
+        self.outgoing.full(self.site.seconds())
         self.transport.unregisterProducer()
         self.transport.loseConnection()

@@ -1,8 +1,6 @@
-"""What a client of HTTP/2 may cost: bytes that it sends ahead, bytes held for all together, frames that do no work.
+"""What a client of HTTP/2 may have in memory: bytes that it sends ahead, bytes held for all together.
 
 Changes when one of these bounds does. Invariant: memory depends on the number of connections, never on what they send.
-Floods by name: CVE-2023-44487 (rapid reset), CVE-2025-8671 (resets that the server is made to send), CVE-2019-9512 to
-9518 (pings, settings, priorities, empty frames), CVE-2024-27316 (CONTINUATION, bounded in frames.py).
 """
 
 from __future__ import annotations
@@ -20,14 +18,6 @@ CONNECTION_WINDOW: Final = 32 << 20
 """Bytes that it may send ahead on one connection, and so what all its bodies may hold while they are paused."""
 MAX_HELD: Final = 64 << 20
 """Bytes of all the bodies that wait in memory. At more, connections that hold any are not read."""
-
-BURST: Final = 10_000
-"""What frames may cost at once that do no work."""
-REFILL: Final = 330
-"""What they may cost each second in the long run."""
-FRAME: Final = 1
-RESET: Final = 10
-"""A stream that is given up has cost more than its frame. Burst and rate are those of nghttp2."""
 
 
 class Window:
@@ -54,21 +44,6 @@ class Window:
         more, self._owed = self._owed, 0
         self._left += more
         return more
-
-
-class Calm:
-    """Counts what one client's idle frames cost."""
-
-    def __init__(self, now: float) -> None:
-        self._left = float(BURST)
-        self._since = now
-
-    def spend(self, cost: int, now: float) -> None:
-        """Raises Violation at a flood."""
-        self._left = min(BURST, self._left + (now - self._since) * REFILL) - cost
-        self._since = now
-        if self._left < 0:
-            raise Violation(ErrorCodes.ENHANCE_YOUR_CALM)
 
 
 class Holder(Protocol):

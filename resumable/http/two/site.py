@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from resumable.http.body import Body
 from resumable.http.framing import Fields, Head
+from resumable.http.outgoing import Outgoing
 from resumable.http.two.limits import Held
 
 
@@ -51,6 +52,8 @@ class Site(Protocol):
     def watch(self) -> Watch: ...
 
     def requestFactory(self, channel: Any) -> Request: ...
+
+    def outgoing(self, transport: Any) -> Outgoing: ...
 
     def connected(self, channel: Any) -> None: ...
 

@@ -7,6 +7,7 @@ is complete before anything is reset. Spec: RFC 9113 sections 8.1 and 8.1.1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from twisted.web.http_headers import Headers
 
 from resumable.http.body import Body
 from resumable.http.framing import Head, Refused, problem, take_expectation
+from resumable.http.progress import Progress
 from resumable.http.two.frames import Data, Violation
 from resumable.http.two.head import Fields, trailers_of
 from resumable.http.two.limits import STREAM_WINDOW, Window
@@ -30,6 +32,9 @@ TURN: Final = 65_536
 """Bytes that a stream sends before another one has its turn."""
 GRAIN: Final = 65_536
 """Bytes of the windows that are given back at once, at least."""
+
+PIECE: Final = 16_384
+"""Bytes that are brought for an answer at once, at least, and so what one may have waiting that isn't read."""
 
 _BODILESS = (b"204", b"304")
 
@@ -59,6 +64,8 @@ class Stream:
         self._said = False  # and its end is sent
         self._over = False
         self._until: float | None = None  # when to call off what a client still sends that has its answer
+        self._progress = Progress(self._site.network_timeout, self._site.min_rate)
+        self._sent = 0
         self._came = self._credited = self._held = self._dropped = 0
 
     # For the connection
@@ -124,14 +131,26 @@ class Stream:
         self._done = True
         self.write(document)
 
-    def check(self, now: float) -> float | None:
-        """Give the body up if it should be. Answers when to look again, at the earliest; None: needn't."""
+    def check(self, now: float) -> float:
+        """Give up the body, or the answer, if it should be. Answers when to look again, at the earliest."""
+        if self._over:
+            return math.inf
+        if self._wants_to_send() and self.window <= 0:
+            if self._progress.overdue(now, self._sent):
+                self.abort()
+                return math.inf
+        else:
+            self._progress.end()
+        return min(self._progress.deadline, self._check_body(now))
+
+    def _check_body(self, now: float) -> float:
         if self._heard:
-            return None
+            return math.inf
         if self._until is not None:
-            if now >= self._until:
-                self.call_off()
-            return self._until
+            if now < self._until:
+                return self._until
+            self.call_off()
+            return math.inf
         timeout = self._site.network_timeout
         reason = self.body.overdue(now, timeout, self._site.min_rate)
         if reason is not None:
@@ -181,10 +200,31 @@ class Stream:
             self._said = self._done and sent == len(self.unsent)
             machine.send_data(self.number, frame, end_stream=self._said)
         del self.unsent[:sent]
-        self._connection.answers.unsent -= sent
+        self._connection.answers.went(sent)
+        self._sent += sent
+        if not self.unsent:
+            self._progress.end()
         if self._done and not self.unsent:
             self._conclude()
         return sent
+
+    @property
+    def window(self) -> int:
+        """How much the client would take of this answer."""
+        known = self._connection.machine.streams.get(self.number)
+        return 0 if known is None else known.outbound_flow_control_window
+
+    def shut_out(self) -> bool:
+        """Whether it has something to say that its client would not take; from now on not for ever."""
+        if self.window > 0:
+            self._progress.end()
+            return False
+        self._progress.begin(self.seconds(), self._sent)
+        self._connection.look_at(self._progress.deadline)
+        return True
+
+    def _wants_to_send(self) -> bool:
+        return bool(self.unsent) or (self.producer is not None and not self.producing)
 
     # For the body
 
@@ -217,6 +257,11 @@ class Stream:
             self._connection.took(owed)
 
     # For the request
+
+    @property
+    def room(self) -> int:
+        """Bytes of the answer that have somewhere to go, or a few more: what is brought beyond that waits here."""
+        return PIECE if self._over else max(PIECE, self.window - len(self.unsent))
 
     def getPeer(self) -> Any:
         return self.transport.getPeer()
@@ -253,6 +298,7 @@ class Stream:
         self._request = None
         self._done = True
         if not self._over:
+            self._connection.pace.answered()
             if not self._heard:
                 self.body.end("disconnected")
             self._connection.answers.pump(self)
@@ -283,7 +329,8 @@ class Stream:
 
     def _reset(self, code: ErrorCodes) -> None:
         if not self._over:
-            self._connection.machine.reset_stream(self.number, code)
+            if not (self._said and self._heard):  # else it's over for both already
+                self._connection.machine.reset_stream(self.number, code)
             self.lost(Failure(ConnectionAborted()))
             self._connection.answers.pump()
 

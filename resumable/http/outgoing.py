@@ -1,0 +1,81 @@
+"""Whether a client takes what is written for it.
+
+Changes when there is a better way to see that. Invariants: who takes nothing for a time-out is found out, however much
+of it the kernel has accepted on our behalf; who is slow but steady never is. What a write brings into the kernel's
+buffer says nothing: that holds megabytes, and asks for more only when a third of it is free, which takes a slow reader
+minutes. Hence Linux is asked what the other side's system has acknowledged (`tcp(7)`, TCP_INFO; `unix(7)`, SIOCOUTQ).
+Elsewhere a client has to make room for the next piece within the time-out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import socket
+import struct
+import sys
+from typing import Any, Final
+
+from resumable.http.progress import Progress
+
+STEPS: Final = 10
+"""How often a transport that is full is looked at in one time-out."""
+
+_ACKED: Final = struct.Struct("=120xQ")
+"""``tcpi_bytes_acked`` within ``struct tcp_info`` of linux/tcp.h (since Linux 4.1)."""
+_SIOCOUTQ: Final = 0x5411
+
+
+class Outgoing:
+    """What one connection has written and its client has not taken yet.
+
+    ``deadline``: when `stuck` wants to be asked; infinity while the transport takes what is written.
+    """
+
+    __slots__ = ("_outq", "_progress", "_step", "_taken", "_transport", "deadline")
+
+    def __init__(self, transport: Any, timeout: float, rate: float) -> None:
+        self.deadline = math.inf
+        self._transport = transport
+        self._progress = Progress(timeout, rate)
+        self._step = timeout / STEPS
+        self._taken = self._outq = 0
+
+    def full(self, now: float) -> None:
+        """The transport has enough for now; or all is written, and the connection is to close when it's taken."""
+        if self.deadline == math.inf:
+            self._look()
+            self._progress.begin(now, self._taken)
+            self.deadline = now + self._step
+
+    def empty(self) -> None:
+        """The transport has handed all of it on."""
+        self.deadline = math.inf
+        self._progress.end()
+
+    def stuck(self, now: float) -> bool:
+        """Whether the client doesn't take it."""
+        self._look()
+        self.deadline = now + self._step
+        return self._progress.overdue(now, self._taken)
+
+    def _look(self) -> None:
+        """See how much has been taken since the last time."""
+        sock = getattr(self._transport, "socket", None)
+        try:
+            if sock is None or sys.platform != "linux":
+                return
+            if sock.family == socket.AF_UNIX:
+                waits = _waiting(sock)
+                self._taken += max(0, self._outq - waits)
+                self._outq = waits
+            else:
+                (self._taken,) = _ACKED.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED.size))
+        except (OSError, ValueError, struct.error):  # it is closed; or the kernel is older than that
+            pass
+
+
+def _waiting(sock: socket.socket) -> int:
+    """Bytes that the other side hasn't read, and what they cost the kernel."""
+    (waits,) = struct.unpack("=i", fcntl.ioctl(sock.fileno(), _SIOCOUTQ, bytes(4)))
+    return int(waits)

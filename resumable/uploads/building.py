@@ -1,0 +1,151 @@
+"""One final upload, from its partials' bytes to its finished record.
+
+Reason to change: what has to happen before a final is finished, and what becomes of one that can't be. Invariants: its
+data file gets its name only when whole, and its offset is committed only after that; nothing is copied before there is
+room for all of it, and a copy that can't go on gives back what it has taken; a final that is refused leaves its
+partials as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import define, evolve
+
+from resumable.hooks import Granted, QuestionKind, RequestView, refusal_as_data, request_from_data
+from resumable.interfaces import Commit, FactKind, Gone, Upload
+from resumable.protocol import rules
+from resumable.protocol.errors import Refused, TooLarge
+from resumable.spool import SpoolDamaged
+from resumable.spool.assembly import Assembly
+from resumable.threads import Stopped
+from resumable.uploads.engine import Engine, log
+from resumable.uploads.janitor import Janitor
+from resumable.uploads.quota import account_of, settle
+from resumable.uploads.space import Claim
+from resumable.uploads.turns import Turns
+
+#: Steps of copying at once: more of them leave fewer threads to everybody else.
+AT_ONCE = 2
+
+
+@define(eq=False)
+class Job:
+    """One final that is being put together. ``claim``: its room on the disk, if it has it. ``over``: called at the end.
+    ``gone``: its upload is."""
+
+    claim: Claim | None = None
+    over: Callable[[], None] = lambda: None
+    gone: bool = False
+
+
+class Building:
+    """Builds them, a few steps of all of them at a time. ``stopping``: no step begins any more."""
+
+    def __init__(self, engine: Engine, janitor: Janitor) -> None:
+        self._engine = engine
+        self._janitor = janitor
+        self._turns = Turns(AT_ONCE)
+        self.stopping = False
+
+    async def build(self, final_id: str, job: Job) -> Granted | None:
+        """What hooks have granted; None: it waits for a partial, was finished before, or has ended without an answer.
+
+        Raises what it was refused with, or what keeps it from being finished now; Stopped.
+        """
+        engine = self._engine
+        final = await engine.catalog.get(final_id)
+        if final is None or final.gone or final.finished:
+            return None
+        partials = await engine.catalog.get_many(tuple(dict.fromkeys(final.partials)))
+        found = [partials.get(each) for each in final.partials]
+        # A partial that is gone before it was finished never will be.
+        if any(each is None or (each.gone and not each.finished) for each in found):
+            await self._janitor.end(final, Gone.TERMINATED)
+            return None
+        ready = [each for each in found if each is not None and each.finished]
+        if len(ready) < len(found):
+            return None
+        account = account_of(engine.quota, final)
+        try:
+            rules.final_length((each.length for each in ready), engine.largest(final.max_size))
+            account.reach(sum(each.offset for each in ready))
+        except TooLarge:
+            await self._janitor.end(final, Gone.TERMINATED)
+            raise
+        try:
+            await self._copy(final, ready, job)
+            if job.gone:
+                return None
+            final, granted = await self._finish(final, sum(each.offset for each in ready))
+            return granted
+        except SpoolDamaged as damage:
+            log.error("a partial's data file is shorter than its committed offset", upload=damage.upload_id)
+            await self._janitor.end(next(each for each in ready if each.id == damage.upload_id), Gone.LOST)
+            await self._janitor.end(final, Gone.TERMINATED)
+            return None
+        finally:
+            settle(account, final)
+
+    async def _copy(self, final: Upload, partials: Sequence[Upload], job: Job) -> None:
+        """All of its bytes into its data file, unless it is gone. Whatever goes wrong gives back what it has taken."""
+        assembly = self._engine.spool.assembly(final.id, [(each.id, each.offset) for each in partials])
+        await assembly.look()
+        try:
+            if job.claim is None:
+                job.claim = await self._engine.space.claim(self._engine.spool, assembly.length - assembly.copied)
+            turns = 0
+            while not (assembly.complete or job.gone):
+                await self._turns.take(turns)
+                turns += 1
+                try:
+                    await self._step(assembly, job.claim)
+                finally:
+                    self._turns.give_back()
+            if not job.gone:
+                await assembly.name()
+        except Stopped:
+            raise
+        except Exception:
+            await assembly.discard()
+            raise
+        if job.gone:
+            await assembly.discard()
+
+    async def _step(self, assembly: Assembly, claim: Claim) -> None:
+        if self.stopping:
+            raise Stopped("the next start goes on with it")
+        size = assembly.next_size
+        claim.check(size)
+        await assembly.copy()
+        claim.spend(size)
+
+    async def _finish(self, final: Upload, length: int) -> tuple[Upload, Granted]:
+        """Ask hooks, and commit that it is finished; the record."""
+        engine = self._engine
+        request = await self._request(final)
+        after = evolve(final, length=length, offset=length)
+        try:
+            granted = await engine.questions.ask(QuestionKind.FINISH, after, request)
+        except Refused as refused:
+            await self._janitor.end(final, Gone.TERMINATED, request, refusal_as_data(refused))
+            raise
+        now = engine.wall()
+        after = engine.finishing(evolve(after, touched_at=max(now, final.touched_at), finished_at=now))
+        facts = engine.facts(after, request, FactKind.FINISHED)
+        commit = Commit(final.id, final.epoch, 0, length, now, length, True, facts, after.place)
+        if await engine.catalog.commit(commit):
+            engine.committed(after)
+            return after, granted
+        row = await engine.catalog.get(final.id)
+        if row is None or row.gone:  # its data file may have got its name after the janitor had looked for it
+            await engine.spool.remove([final.id])
+        return final, granted
+
+    async def _request(self, final: Upload) -> RequestView | None:
+        """The one that has asked for it, where anybody is shown it."""
+        engine = self._engine
+        if not (engine.told or engine.questions.asks(QuestionKind.FINISH)):
+            return None
+        said = await engine.catalog.request(final.id)
+        return None if said is None else request_from_data(said)

@@ -1,0 +1,122 @@
+"""The requests for final uploads, and what they are answered with.
+
+Reason to change: what a client is told that asks for a final upload. Invariants: a request that comes again, while
+the first is on its way or soon after, makes nothing anew and is answered for the first; whatever its client does, the
+upload goes on; one that may still be refused is never answered with a success.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from resumable.hooks import QuestionKind, refusal_from_data
+from resumable.interfaces import Asked, CatalogUnavailable, Upload
+from resumable.protocol.errors import Gone, Refused, TooLarge, TusError, Unavailable
+from resumable.uploads.assembly import Assembler, Late
+from resumable.uploads.engine import Engine, as_answer
+from resumable.uploads.finishing import CreationCut, Finishing
+from resumable.uploads.janitor import ANSWERED
+from resumable.uploads.lookup import present
+from resumable.uploads.space import Claim
+from resumable.uploads.visits import Visit
+
+log = Logger()
+
+
+def digest_of(partial_ids: Sequence[str], metadata: str | None, name: str) -> str:
+    """By which the same request is known: the same partials in the same order, metadata and identity."""
+    said = json.dumps([list(partial_ids), metadata, name]).encode()
+    return hashlib.sha256(said).hexdigest()[:32]
+
+
+class Finals:
+    """Those that are asked for in this process."""
+
+    def __init__(self, engine: Engine, finishing: Finishing, assembler: Assembler) -> None:
+        self._engine = engine
+        self._finishing = finishing
+        self._assembler = assembler
+        self._making: dict[str, list[Deferred[None]]] = {}
+
+    async def once(self, digest: str, make: Callable[[], Awaitable[Upload]]) -> Asked:
+        """The final that a request of this digest has made before; else that of ``make``, one call at a time."""
+        while digest in self._making:
+            made: Deferred[None] = Deferred()
+            self._making[digest].append(made)
+            await made
+        self._making[digest] = []
+        try:
+            return await self._before(digest) or Asked(await make())
+        finally:
+            for waiter in self._making.pop(digest):
+                waiter.callback(None)
+
+    async def _before(self, digest: str) -> Asked | None:
+        engine = self._engine
+        try:
+            return await engine.catalog.asked(digest, engine.wall() - ANSWERED)
+        except Exception as error:
+            raise as_answer(error, "") from error
+
+    def begin(self, final: Upload, claim: Claim) -> None:
+        """A new one whose partials are all finished; ``claim`` is given up when it is not needed any more."""
+        self._assembler.wake(final.id, claim)
+
+    def answer(self, asked: Asked, visit: Visit) -> Deferred[Upload]:
+        """The upload, finished and stored; or unfinished, as long as it can't be refused any more.
+
+        Fails with CreationCut: it goes on, but the client has to ask again. With Refused, TooLarge or Gone: it has
+        ended. Cancel it when nobody waits any more.
+        """
+        return Deferred.fromCoroutine(self._answer(asked, visit))
+
+    async def _answer(self, asked: Asked, visit: Visit) -> Upload:
+        if asked.refusal is not None:
+            await self._heard(asked.upload)
+            raise refusal_from_data(asked.refusal)
+        engine, upload = self._engine, asked.upload
+        until = engine.clock.seconds() + engine.limits.final_timeout
+        try:
+            if not upload.finished:
+                granted = await self._assembler.result(upload.id, engine.limits.final_timeout)
+                if granted is not None:
+                    visit.add(granted)
+                upload = await present(engine, upload.id)
+            if engine.withheld(upload):
+                upload = await self._finishing.stored(upload.id, max(0.0, until - engine.clock.seconds()))
+        except Late as late:
+            if not self._refusable(upload):
+                return upload
+            error = Unavailable("The final upload is not finished yet; ask again.", engine.limits.retry_after)
+            raise CreationCut(upload, error) from late
+        except Refused:
+            await self._heard(upload)
+            raise
+        except Gone:
+            before = await self._before(upload.asked or "")
+            if before is None or before.refusal is None:
+                raise
+            return await self._answer(before, visit)  # it was refused since it was found
+        except TooLarge:
+            raise
+        except TusError as error:
+            raise CreationCut(upload, error) from error
+        return upload
+
+    def _refusable(self, upload: Upload) -> bool:
+        """Whether finishing can fail for good, or the client is to know when it is stored."""
+        engine = self._engine
+        waits = upload.required > 0 and bool(engine.replication.acknowledges)
+        return waits or engine.questions.asks(QuestionKind.FINISH)
+
+    async def _heard(self, upload: Upload) -> None:
+        """Its client is there to hear the refusal: who asks again after that begins anew."""
+        try:
+            await self._engine.catalog.heard(upload.asked or "")
+        except CatalogUnavailable:
+            log.warn("a refusal will be repeated to a client that has heard it", upload=upload.id)
