@@ -192,6 +192,7 @@ def try_daemon(options: Options, arguments: list[str], home: Path) -> None:
     options.parseOptions(arguments)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_block_of_shell_can_be_read_by_one(page):
     bash = shutil.which("bash")

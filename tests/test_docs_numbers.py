@@ -64,7 +64,7 @@ TOLD = [
     ("access.md", r"a token of at least (\d+) characters", tokens.SHORTEST),
     ("access.md", r"a shared secret of at least (\d+) bytes", keys.SHORTEST_SECRET),
     ("access.md", r"RSA \((\d+,\d+) bits or more\)", keys.SHORTEST_RSA),
-    ("access.md", r"remembered for (five) minutes", basic.REMEMBERED / 60),
+    ("access.md", r"right counts for (five) minutes", basic.REMEMBERED / 60),
     ("access.md", r"anew after (ten) minutes", keys.REFRESH / 60),
     ("access.md", r"not more than every (ten) seconds", keys.PATIENCE),
     ("access.md", r"has one key of at\s+least (\d+) characters", signed.SHORTEST_KEY),

@@ -166,9 +166,16 @@ def test_the_extras_that_messages_name_exist():
     assert {"basic", "jwt", "azure", "gcs"} <= named <= extras
 
 
+@pytest.mark.process
 def test_the_image_has_all_extras_unless_they_are_left_out():
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    assert re.search(r"^ARG EXTRAS=all$", text, re.MULTILINE) and "[$EXTRAS]" in text
+    assert re.search(r"^ARG EXTRAS=all$", text, re.MULTILINE)
+    (wanted,) = re.findall(r"pip install [^\n]*(\"\.\$[^\n]*\")", text)
+    for extras, asked in (("all", ".[all]"), ("azure,jwt", ".[azure,jwt]"), ("", ".")):
+        shell = subprocess.run(
+            ["sh", "-c", f"echo {wanted}"], env={"EXTRAS": extras}, capture_output=True, text=True, check=True
+        )
+        assert shell.stdout.strip() == asked
     every = {req.split(";")[0] for req in requires("resumable-server") or () if 'extra == "all"' in req}
     for extra in ("basic", "jwt", "azure", "gcs"):
         one = {req.split(";")[0] for req in requires("resumable-server") or () if f'extra == "{extra}"' in req}
@@ -207,12 +214,14 @@ def unpacked(distributions, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.process
 def test_the_sdist_has_every_file_of_the_tree(unpacked):
     there = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
     assert _tree() - there == set()
 
 
 @pytest.mark.slow
+@pytest.mark.process
 def test_the_tests_of_the_sdist_run_where_it_was_unpacked(unpacked):
     """All of them are found, and the quick ones of the docs and the protocol pass."""
     for arguments in (["--collect-only"], ["tests/protocol", "tests/test_docs.py", "tests/test_options.py"]):
@@ -224,6 +233,7 @@ def test_the_tests_of_the_sdist_run_where_it_was_unpacked(unpacked):
 
 
 @pytest.mark.slow
+@pytest.mark.process
 @pytest.mark.parametrize("kind", ["whl", "tar.gz"])
 def test_in_a_fresh_environment_it_installs_and_serves_an_upload(distributions, kind, tmp_path):
     (built,) = distributions.glob(f"resumable_server-*.{kind}")

@@ -13,7 +13,7 @@ from typing import Final
 from attrs import frozen
 
 from resumable.doctor.findings import Finding
-from resumable.doctor.visitor import Answer, Unanswered, Visitor, place_of
+from resumable.doctor.visitor import Answer, Unanswered, Visitor, upload_at
 
 NAME: Final = "long metadata"
 #: Bytes of Upload-Metadata: nearly all that the server takes in one head; and what proxies let through as they come.
@@ -39,7 +39,7 @@ async def check_heads(visitor: Visitor, url: str) -> list[Finding]:
         made = await _asked(visitor, "POST", url, {**_TUS, "Upload-Metadata": said, "Upload-Length": "1"})
         location = made and made.get("location")
         if made and made.status == 201 and location:
-            return await _looked_at(visitor, place_of(url, location), said, refused)
+            return await _looked_at(visitor, upload_at(url, location), said, refused)
         refused.append(_Refusal(size, made))
     return [refused[-1].finding()]
 

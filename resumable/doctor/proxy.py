@@ -15,7 +15,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 
 from resumable.doctor.findings import Finding
 from resumable.doctor.heads import check_heads
-from resumable.doctor.visitor import Answer, Unanswered, Visitor, place_of
+from resumable.doctor.visitor import Answer, Unanswered, Visitor, upload_at
 
 BUFFERING: Final = "proxy buffering"
 LIMIT: Final = "proxy body limit"
@@ -88,7 +88,7 @@ class _Check:
         location = made.get("location")
         if made.status != 201 or not made.is_tus or location is None:
             return [self._refused("POST", made)]
-        upload = place_of(self._url, location)
+        upload = upload_at(self._url, location)
         try:
             found = [*_place(self._url, location), *await self._append(upload, length)]
         finally:

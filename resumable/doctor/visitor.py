@@ -49,7 +49,7 @@ class Answer:
         return "tus-resumable" in self.fields
 
 
-def place_of(url: str, location: str) -> str:
+def upload_at(url: str, location: str) -> str:
     """Where the upload is that was made by POST to ``url``, as seen from here whatever the Location says."""
     name, mark, query = location.partition("?")
     return url + name.rpartition("/")[2] + mark + query

@@ -42,6 +42,7 @@ class Room:
         )
 
     def size(self, name: str, value: str) -> int:
+        """What the store counts for it."""
         return len(name.encode()) + len(value.encode()) + self.each
 
 

@@ -95,7 +95,7 @@ SAID = {"filename": "größe.txt".encode(), "filetype": b"text/css", "note": b"n
 
 
 @pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("code", ["MetadataTooLarge", "InvalidMetadata", "InvalidHeaderValue"])
+@pytest.mark.parametrize("code", ["MetadataTooLarge", "InvalidMetadata", "InvalidHeaderValue", "WhoKnows"])
 @pytest.mark.parametrize("operation", ["Put Blob", "Put Block List"])
 @pytest_twisted.ensureDeferred
 async def test_metadata_that_the_store_refuses_is_left_out(server, prefix, operation, code, times):

@@ -78,6 +78,11 @@ SETUP = {
 UNWELCOME = {"MetadataTooLarge", "InvalidMetadata", "EmptyMetadataKey", "RequestHeaderFieldsTooLarge"}
 #: What the store also says of options of ours.
 VAGUE = {"InvalidHeaderValue", "InvalidInput", "BadRequest"}
+#: What it says of blocks and bytes, and never of metadata.
+OF_BLOCKS = {
+    "InvalidBlockList", "InvalidBlockId", "BlockListTooLong", "BlockCountExceedsLimit", "InvalidMd5",
+    "InvalidXmlDocument",
+}  # fmt: skip
 
 
 def error_from(operation: str, error: AzureError, now: float) -> RemoteError:
@@ -121,7 +126,8 @@ def _kind(code: str, status: int) -> type[RemoteError]:
 
 def may_be_metadata(error: RemoteError) -> bool:
     """Whether a blob might be taken that has less of what its client wrote: the store didn't say what it minds."""
-    return error.status == 400 and error.code in VAGUE
+    unknown = type(error) is Permanent and error.code not in OF_BLOCKS
+    return error.status == 400 and (unknown or error.code in VAGUE)
 
 
 def _without_answer(operation: str, error: AzureError) -> RemoteError:
