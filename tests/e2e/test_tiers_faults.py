@@ -118,7 +118,9 @@ def test_the_object_is_right_and_no_append_has_failed(fault: Fault, tus: Tus, st
     assert len(store.objects(PREFIX)) == len(before) + 1
     assert not store.multiparts(PREFIX)
     assert proxy.struck >= 1
-    assert len(proxy.of(path)) <= UNDISTURBED[len(data)] + EACH * proxy.struck, proxy.counts(path)
+    # with a part that is wrong rclone drops the whole multipart, and those in flight beside it
+    times = 2 if store.name == "rclone" and str(fault) == "UploadPart-corrupt" else 1
+    assert len(proxy.of(path)) <= times * UNDISTURBED[len(data)] + EACH * proxy.struck, proxy.counts(path)
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
