@@ -145,6 +145,7 @@ def test_a_store_that_asks_for_a_pause_gets_it(seconds: int, tus: Tus, store: St
     assert proxy.counts(path) == {"PutObject": 2}
 
 
+@pytest.mark.slow
 def test_a_storm_of_all_faults_at_once(daemon: Daemon, tus: Tus, store: Store, proxy: Proxy) -> None:
     """Ten uploads, and every kind of fault that ends by itself somewhere among their requests."""
     proxy.forget()
