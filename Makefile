@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8080
-# As many processes as there are cores. The tests of one file share its daemon and its store.
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+# As many processes as there are cores. The tests of one file share its daemon and its store. In the order of names, the
+# files that take seconds come last: by the number of their tests, which is the default, it would be those that take most.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Without compiled modules each process reads the sources anew, and the tests start hundreds of them.
 unexport PYTHONDONTWRITEBYTECODE

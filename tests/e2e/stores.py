@@ -322,7 +322,7 @@ class Proxy:
             raise _Over
         with closing(socket.create_connection(self._store)) as store:
             store.sendall(head)
-            self._body(client, reader, store, seen.size, trouble)
+            heard = self._body(client, reader, store, seen.size, trouble)
             reply, seen.status = _reply(store, head)
         if trouble and how in ("lose", "half"):
             trouble.do()
@@ -334,10 +334,14 @@ class Proxy:
             raise _Over
         seen.done = time.monotonic()  # who has the answer may ask for the next before this thread goes on
         client.sendall(reply)
+        if not heard:
+            _drain(client)
+            raise _Over
 
     def _body(
         self, client: socket.socket, reader: BufferedReader, store: socket.socket, size: int, trouble: Trouble | None
-    ) -> None:
+    ) -> bool:
+        """Whether the store has taken all of it; if not, it has answered before."""
         left = size
         while left:
             piece = reader.read1(min(left, 1 << 16))
@@ -348,8 +352,12 @@ class Proxy:
             if trouble and trouble.how == "reset" and left <= size // 2:
                 trouble.do()
                 _reset(client)
-            store.sendall(piece)
+            try:
+                store.sendall(piece)
+            except OSError:
+                return False
             left -= len(piece)
+        return True
 
 
 @contextmanager

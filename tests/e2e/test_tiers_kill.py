@@ -124,6 +124,7 @@ def test_killed_at_any_request_the_object_is_there_once(
     assert not store.multiparts(PREFIX)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [("after", "before"), ("after", "after"), ("before", "after")])
 @pytest.mark.parametrize("skip", range(5) if LONG else [4])
 def test_killed_again_while_it_finds_out_what_is_there(
@@ -225,6 +226,7 @@ def test_stopped_with_a_client_and_a_store_in_the_middle_of_everything(
     assert not store.multiparts(PREFIX)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [25 if LONG else 3])
 def test_killed_at_random_with_many_uploads(kills: int, daemon: Daemon, tus: Tus, store: Store, proxy: Proxy) -> None:
     """Clients that go on as clients do, and a daemon that dies again and again."""
