@@ -147,6 +147,7 @@ class Desk:
                 source=means.source,
                 environment=means.environment,
                 monotonic=means.monotonic,
+                target=target.shown,
             )
         posting = Posting(timeout=settings.timeout, forward=settings.forward)
         # no connection in most of the time is told apart from no answer in all of it

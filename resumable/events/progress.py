@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from resumable.events.bounded import in_time
@@ -23,6 +24,7 @@ from resumable.events.verdicts import check_stop
 from resumable.hooks import Arrived, IProgress
 from resumable.protocol.errors import Refused
 
+log = Logger()
 Look = Callable[[], Arrived | None]
 
 MOST = 32
@@ -169,4 +171,6 @@ class Progress:
         self._resting.pop(event.upload.id, None)
         self._count(watcher.name, kind, "refused" if said else "ok", self._clock.seconds() - began)
         if said is not None:
+            context = {"hook": watcher.name, "target": watcher.target, "upload": event.upload.id}
+            log.info("hook {hook} ({target}) ends upload {upload}", **context)
             self._stop(event.upload.id, refused(said))
