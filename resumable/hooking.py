@@ -36,7 +36,6 @@ def desk_of(
         return None
 
     def stop_upload(upload_id: str, answer: Refused) -> None:
-        log.info("a hook ends an upload", upload=upload_id)
         uploads.stop_upload(upload_id, answer).addErrback(_not_stopped, upload_id)
 
     means = Means(

@@ -87,7 +87,9 @@ class CommandHook:
         source: str,
         environment: Mapping[str, str],
         monotonic: Callable[[], float],
+        target: str = "",
     ) -> None:
+        """``target``: what it is, for the log."""
         if not command.arguments or not all(command.arguments):
             raise ValueError("a command hook needs a program")
         self._command = command
@@ -96,6 +98,7 @@ class CommandHook:
         self._environment = {name: environment[name] for name in PASSED_ON if name in environment}
         self._environment.setdefault("PATH", os.defpath)
         self._monotonic = monotonic
+        self._target = target
 
     def deliver(self, event: Event) -> Deferred[None]:
         """See IHook: exit status 0 says that it arrived."""
@@ -121,7 +124,17 @@ class CommandHook:
         output = _output(outcome)
         if outcome.status == 0:
             return messages.parse(output) if output.strip() else Allow()
-        return _refusal(output)
+        return self._refusal(output)
+
+    def _refusal(self, output: bytes) -> Refuse:
+        """What a refusing command says to the client, if that is a refusal in our format."""
+        try:
+            verdict = messages.parse(output) if output.strip() else Refuse()
+        except BadVerdict as error:
+            said = "hook {target}: what it refuses with is no verdict: {reason}"
+            log.warn(said, target=self._target, reason=error.reason)
+            return Refuse()
+        return verdict if isinstance(verdict, Refuse) else Refuse(Answer())
 
     async def _watch(self, event: Event) -> Refuse | None:
         outcome = await self._run(event)
@@ -189,16 +202,6 @@ def _output(outcome: Outcome) -> bytes:
     if outcome.output is None:
         raise BadVerdict("it said more than it may")
     return outcome.output
-
-
-def _refusal(output: bytes) -> Refuse:
-    """What a refusing command says to the client, if that is a refusal in our format."""
-    try:
-        said = messages.parse(output) if output.strip() else Refuse()
-    except BadVerdict as error:
-        log.warn("a refusing command's words are no verdict: {reason}", reason=error.reason)
-        return Refuse()
-    return said if isinstance(said, Refuse) else Refuse(Answer())
 
 
 def _failed(outcome: Outcome) -> HookFailed:

@@ -261,6 +261,6 @@ class Courier:
 
     def _log_outbox(self, error: Exception) -> None:
         if isinstance(error, CatalogUnavailable):
-            log.error("outbox is not available: {reason}", hook=self.name, reason=str(error))
+            log.error("the outbox of hook {hook} is not available: {reason}", hook=self.name, reason=str(error))
         else:
-            log.failure("outbox failed unexpectedly", Failure(error), hook=self.name)
+            log.failure("the outbox of hook {hook} failed unexpectedly", Failure(error), hook=self.name)

@@ -62,7 +62,7 @@ class Means:
 class Desk:
     """``hooks`` and ``progress`` are for the use cases, ``counts`` for figures.
 
-    Raises BadHookTarget, BadHook, ValueError when it is made."""
+    Raises BadHookTarget when it is made."""
 
     def __init__(self, settings: HookSettings, means: Means, outbox: IOutbox) -> None:
         self._settings = settings
@@ -147,6 +147,7 @@ class Desk:
                 source=means.source,
                 environment=means.environment,
                 monotonic=means.monotonic,
+                target=target.shown,
             )
         posting = Posting(timeout=settings.timeout, forward=settings.forward)
         # no connection in most of the time is told apart from no answer in all of it

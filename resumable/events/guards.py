@@ -75,7 +75,7 @@ class Guards:
         count: Count = count_nothing,
     ) -> None:
         self._guards = tuple(guards)
-        self._told: dict[str, set[str]] = {}  # why each has failed since it last worked
+        self._complaints = Complaints()
         self._places = {guard.name: Places(guard.places) for guard in guards if guard.places is not None}
         self._clock = clock
         self._wall = wall
@@ -124,29 +124,17 @@ class Guards:
             raise
         except Exception as error:
             self._count(guard.name, kind.value, "failed", self._clock.seconds() - began)
-            self._log(guard, question, error)
+            self._complaints.failed(guard.name, guard.target, kind.value, question.upload.id, error)
             raise Unavailable(
                 "The server can't decide at the moment whether to allow this.", self._patience.retry_after
             ) from error
         if isinstance(verdict, Refuse):
-            self._worked(guard)
+            self._complaints.worked(guard.name, guard.target)
             self._count(guard.name, kind.value, "refused", self._clock.seconds() - began)
             raise refused(verdict)
-        self._worked(guard)
+        self._complaints.worked(guard.name, guard.target)
         self._count(guard.name, kind.value, "ok", self._clock.seconds() - began)
         return verdict
-
-    def _log(self, guard: Guard, question: Question, error: Exception) -> None:
-        """A reason is told once until the hook has worked again: clients that try again don't fill the log."""
-        reason = error.reason if isinstance(error, HookFailed) else type(error).__name__
-        told = self._told.setdefault(guard.name, set())
-        if reason not in told and len(told) < REASONS:
-            told.add(reason)
-            log_failure(guard.name, guard.target, question.kind.value, question.upload.id, error)
-
-    def _worked(self, guard: Guard) -> None:
-        if self._told.pop(guard.name, None) is not None:
-            log.info("hook {hook} ({target}) works again", hook=guard.name, target=guard.target)
 
 
 def refused(verdict: Refuse) -> Refused:
@@ -196,3 +184,25 @@ def log_failure(hook: str, target: str, kind: str, upload_id: str, error: BaseEx
         log.error("hook {hook} ({target}) failed at {kind} of {upload}: {reason}", **context, reason=error.reason)
     else:
         log.failure("hook {hook} ({target}) failed unexpectedly at {kind} of {upload}", Failure(error), **context)
+
+
+class Complaints:
+    """What is logged of hooks that fail: each reason once until the hook has worked again.
+
+    Clients that try again and again don't fill the log."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, set[str]] = {}
+
+    def failed(self, hook: str, target: str, kind: str, upload_id: str, error: Exception) -> None:
+        """It did."""
+        reason = error.reason if isinstance(error, HookFailed) else type(error).__name__
+        told = self._told.setdefault(hook, set())
+        if reason not in told and len(told) < REASONS:
+            told.add(reason)
+            log_failure(hook, target, kind, upload_id, error)
+
+    def worked(self, hook: str, target: str) -> None:
+        """It did what it was asked."""
+        if self._told.pop(hook, None) is not None:
+            log.info("hook {hook} ({target}) works again", hook=hook, target=target)

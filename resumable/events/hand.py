@@ -20,7 +20,7 @@ FETCH = 64
 """Letters taken from the outbox at once: more is more memory, less is more questions to the catalog."""
 
 OUTAGE_TURNS = 4
-"""In an outage every so manieth turn is one of a letter that has failed, if there are new ones as well."""
+"""In an outage three new letters go before one that has failed, and so on."""
 
 
 class Hand:

@@ -13,16 +13,18 @@ from collections.abc import Callable, Sequence
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from resumable.events.bounded import in_time
 from resumable.events.counts import Count, count_nothing
-from resumable.events.guards import log_failure, refused
+from resumable.events.guards import Complaints, refused
 from resumable.events.interfaces import Event, EventKind, IWatcher
 from resumable.events.verdicts import check_stop
 from resumable.hooks import Arrived, IProgress
 from resumable.protocol.errors import Refused
 
+log = Logger()
 Look = Callable[[], Arrived | None]
 
 MOST = 32
@@ -35,6 +37,9 @@ MANY = 10_000
 
 REST = 5
 """An upload whose event failed is left alone for so many times as long as that took."""
+
+LEAST_REST = 5.0
+"""Seconds of that at least."""
 
 
 @frozen
@@ -78,6 +83,7 @@ class Progress:
         self._resting: dict[str, float] = {}  # uploads whose last event failed: until then
         self._repeating = 0  # events under way of such uploads
         self._under_way: set[Deferred[None]] = set()
+        self._complaints = Complaints()
 
     def arrived(self, upload_id: str, look: Look) -> None:
         """See IProgress."""
@@ -162,11 +168,14 @@ class Progress:
             return
         except Exception as error:
             took = self._clock.seconds() - began
-            self._rest(event.upload.id, REST * took)
+            self._rest(event.upload.id, max(REST * took, LEAST_REST))
             self._count(watcher.name, kind, "failed", took)
-            log_failure(watcher.name, watcher.target, kind, event.upload.id, error)
+            self._complaints.failed(watcher.name, watcher.target, kind, event.upload.id, error)
             return
+        self._complaints.worked(watcher.name, watcher.target)
         self._resting.pop(event.upload.id, None)
         self._count(watcher.name, kind, "refused" if said else "ok", self._clock.seconds() - began)
         if said is not None:
+            context = {"hook": watcher.name, "target": watcher.target, "upload": event.upload.id}
+            log.info("hook {hook} ({target}) ends upload {upload}", **context)
             self._stop(event.upload.id, refused(said))

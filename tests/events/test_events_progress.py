@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -121,6 +122,24 @@ def test_a_watcher_that_fails_or_says_nonsense_stops_nothing(said):
     bench.note(UPLOAD, 5)
     assert bench.stopped == []
     assert bench.counted == [("hook0", "progress", "failed"), ("hook1", "progress", "ok")]
+
+
+def test_a_watcher_that_is_down_is_asked_seldom_and_logged_once(logged):
+    hook = Watches(HookFailed("no answer: ConnectionRefusedError"))
+    bench = Bench(hook)
+    for second in range(60):
+        bench.note(UPLOAD, second)
+        bench.clock.advance(1)
+    assert 8 <= len(hook.came) <= 13
+    hook.said = None
+    for second in range(10):
+        bench.note(UPLOAD, second)
+        bench.clock.advance(1)
+    lines = [formatEvent(event) for event in logged]
+    assert lines == [
+        f"hook hook0 () failed at progress of {UPLOAD.id}: no answer: ConnectionRefusedError",
+        "hook hook0 () works again",
+    ]
 
 
 def test_a_watcher_that_never_answers_is_given_up():
