@@ -1,4 +1,4 @@
-"""One connection of HTTP/2 that many clients share, as behind a proxy; and clients of either version that never read."""
+"""One connection of HTTP/2 that many clients share, as behind a proxy; and clients that never read."""
 
 from __future__ import annotations
 
