@@ -75,7 +75,7 @@ class Connections:
         if self._idle:
             longest = next(iter(self._idle))
             del self._idle[longest]
-            longest.stop()
+            longest.abort()
         else:
             newcomer.abort()
 

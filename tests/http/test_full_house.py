@@ -78,3 +78,11 @@ def test_who_begins_to_speak_http2_in_a_full_house_is_not_one_more() -> None:
 def test_half_of_the_files_are_left_for_uploads(monkeypatch: pytest.MonkeyPatch, hard: int, most: int) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1_024, hard))
     assert startup.most_connections() == most
+
+
+def test_who_has_been_refused_and_stays_makes_room_as_well() -> None:
+    site = house(1)
+    refused = Client(site=site)
+    assert refused.send(b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert open_ones([Client(site=site)]) == [True]
+    assert refused.wire.disconnected
