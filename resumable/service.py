@@ -189,6 +189,7 @@ class UploadService(Service):
             watch=self._sight.watch,
             http2=settings.http2,
             h2c=settings.h2c,
+            max_connections=startup.most_connections(),
         )
         self.listeners = self._listeners(settings.listen, lambda _: self.site)
         self._sight.serve(self.site, root, entry, self._expiry)

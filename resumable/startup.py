@@ -13,6 +13,7 @@ import re
 import resource
 import socket
 import stat
+import sys
 import tempfile
 from collections.abc import Sequence
 
@@ -192,6 +193,12 @@ def raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def most_connections() -> int:
+    """So many that each may have a long append and the rest of the server has files too, once the limit is raised."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard // 2
 
 
 def widen_backlog(port: object) -> None:

@@ -1,7 +1,8 @@
-"""The open connections of a server: their one timer, and how they are closed when it stops.
+"""The open connections of a server: their one timer, who makes room for another, and how they are closed when it stops.
 
-Changes when the rules of a graceful stop do. Invariant: a connection is known from its first moment to its last, so
-`Connections.drained` never fires too early; the timer runs only while there is a connection.
+Changes when the rules of a graceful stop do, or those of a full house. Invariants: a connection is known from its first
+moment to its last, so `Connections.drained` never fires too early; the timer runs only while there is a connection; who
+opens very many takes neither the files from uploads under way nor, by idling, the place from those who come later.
 """
 
 from __future__ import annotations
@@ -41,11 +42,14 @@ class Connection(Protocol):
 class Connections:
     """Keeps the books; a server's factory inherits it.
 
-    ``connections``: all that are open. ``stopping``: no connection is to outlive its answer. ``seconds``: the clock.
+    ``connections``: all that are open, at most ``max_connections``. ``stopping``: none is to outlive its
+    answer. ``seconds``: the clock.
     """
 
-    def keep_books(self, timer: IReactorTime, interval: float) -> None:
+    def keep_books(self, timer: IReactorTime, interval: float, max_connections: int) -> None:
         """Begin, with deadlines looked at every ``interval`` seconds."""
+        self.max_connections = max_connections
+        self._idle: dict[Connection, None] = {}  # the one that has been so for longest comes first
         self.seconds: Callable[[], float] = timer.seconds
         self.stopping = False
         self.connections: set[Connection] = set()
@@ -62,9 +66,30 @@ class Connections:
             self._ticking = self._timer.callLater(self._tick_every, self._tick)
         if self.stopping:
             channel.stop()
+        elif len(self.connections) > self.max_connections:
+            self._make_room(channel)
+
+    def _make_room(self, newcomer: Connection) -> None:
+        """Who has been idle for longest goes; the newcomer itself, where all others have something to do."""
+        log.debug("a connection is closed: there are {count}", count=len(self.connections))
+        if self._idle:
+            longest = next(iter(self._idle))
+            del self._idle[longest]
+            longest.abort()
+        else:
+            newcomer.abort()
+
+    def idle(self, channel: Connection) -> None:
+        """It has no request under way."""
+        self._idle[channel] = None
+
+    def busy(self, channel: Connection) -> None:
+        """It has one again."""
+        self._idle.pop(channel, None)
 
     def disconnected(self, channel: Connection) -> None:
         self.connections.discard(channel)
+        self._idle.pop(channel, None)
         if not self.connections:
             if self._ticking is not None:
                 self._ticking.cancel()

@@ -260,6 +260,8 @@ class StreamingChannel(HTTPChannel):
         self.deadline = self.seconds() + self.site.network_timeout
         super().connectionMade()  # type: ignore[no-untyped-call]
         self.site.connected(self)
+        if self._state == _OPEN:
+            self.site.idle(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._state, self.deadline, self._input = _CLOSED, math.inf, b""
@@ -322,6 +324,7 @@ class StreamingChannel(HTTPChannel):
         self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
         self.connectionLost = successor.connectionLost  # type: ignore[method-assign]
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]
+        self.site.connections.discard(self)  # it isn't one more
         successor.makeConnection(self.transport)  # type: ignore[no-untyped-call]
         self.site.disconnected(self)
         successor.dataReceived(data)
@@ -348,6 +351,7 @@ class StreamingChannel(HTTPChannel):
     def _dispatch(self, head: Head, body: Body) -> None:
         request: StreamingRequest = self.requestFactory(self)  # type: ignore[assignment]
         self.requests.append(request)
+        self.site.busy(self)
         self.persistent, self._served = head.persistent, True
         self.deadline, self._dropped = math.inf, 0
         if head.length != 0:
@@ -498,6 +502,7 @@ class StreamingChannel(HTTPChannel):
         elif self.persistent and body is None:
             self._begun = False
             self.deadline = self.seconds() + self.site.network_timeout
+            self.site.idle(self)
             self.regulate()
             self._advance()
         elif body is None and not self._input and not self._unread:
@@ -588,6 +593,7 @@ class StreamingSite(Connections, Site):
     ``max_body_buffer``: bytes of the largest read, and so what one paused body may hold in memory.
     ``refusal_fields``: what else a refusal carries that is sent before there is a request; told what Origin says.
     ``http2``: offer it over TLS. ``h2c``: take it from whoever begins with it, without TLS too.
+    ``max_connections``: when there are more, an idle one is closed, or the new one.
     ``held``: what paused bodies of HTTP/2 hold in memory.
     ``watch``: sees each request. ``received``: bytes that have come in, over all connections.
     """
@@ -611,6 +617,7 @@ class StreamingSite(Connections, Site):
         watch: Watch | None = None,
         http2: bool = True,
         h2c: bool = False,
+        max_connections: int = sys.maxsize,
     ) -> None:
         super().__init__(resource, reactor=reactor, parsePOSTFormSubmission=False)  # type: ignore[no-untyped-call]
         self.network_timeout = network_timeout
@@ -624,7 +631,7 @@ class StreamingSite(Connections, Site):
         self.h2c = h2c
         self.held = Held()
         self.received = 0
-        self.keep_books(reactor, max(0.01, min(1.0, network_timeout / 10, linger / 10)))
+        self.keep_books(reactor, max(0.01, min(1.0, network_timeout / 10, linger / 10)), max_connections)
 
     def outgoing(self, transport: Any) -> Outgoing:
         """For a connection, which pauses when the transport says so."""

@@ -99,6 +99,12 @@ class Http2:
             self._hear()
         return self.interim[number]
 
+    def reset_of(self, number: int) -> int:
+        """The code that this request was called off with."""
+        while number not in self.resets:
+            self._hear()
+        return self.resets[number]
+
     def answer(self, number: int) -> Answer:
         while number not in self.ended:
             assert number not in self.resets or number in self.heads, f"reset with {self.resets[number]}"

@@ -432,3 +432,30 @@ async def test_over_tls_without_http2_http_1_1_is_negotiated_and_early_answers_a
     assert first.startswith(b"HTTP/1.1 204 ")
     assert receiving.consumer.size == 4 * MIB
     assert second.startswith(b"HTTP/1.1 409 ") and second.endswith(b"conflict")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Twisted calls what pyOpenSSL has deprecated
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_the_socket_can_be_asked_what_its_client_has_taken(serve: Callable[..., Server], encrypted: bool) -> None:
+    """`resumable.http.outgoing` does; without it a slow reader would be cut off."""
+    found: list[object] = []
+
+    def handler(request: StreamingRequest) -> None:
+        found.append(getattr(request.channel.transport, "socket", None))
+        request.setResponseCode(204)
+        request.finish()
+
+    tls = PrivateCertificate.loadPEM(self_signed()).options() if encrypted else None
+    server = serve(handler, tls=tls)
+
+    def ask() -> int:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        with server.connect() as plain, context.wrap_socket(plain) if encrypted else plain as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            return len(connection.recv(1000))
+
+    assert await deferToThread(ask)
+    assert isinstance(found[0], socket.socket)

@@ -91,6 +91,8 @@ class Connection(TwistedProtocol):
         self.transport.registerProducer(self, True)
         self.flush()
         self.site.connected(self)
+        if self._state == _OPEN:
+            self.site.idle(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._state, self._due = _CLOSED, math.inf
@@ -161,6 +163,7 @@ class Connection(TwistedProtocol):
             return
         if not self._streams:
             self._due = math.inf
+            self.site.busy(self)
         ended = event.stream_ended is not None
         stream = self._streams[number] = Stream(self, number, ended)
         try:
@@ -256,6 +259,7 @@ class Connection(TwistedProtocol):
         self._fresh.pop(stream.number, None)
         self.answers.forget(stream)
         if not self._streams and self._state == _OPEN:
+            self.site.idle(self)
             self._due = self.site.seconds() + self.site.network_timeout
 
     def regulate(self) -> None:
