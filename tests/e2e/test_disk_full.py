@@ -183,19 +183,30 @@ def test_the_reserve_is_kept(tmpfs: Mount) -> None:
         assert eventually(lambda: tus.post(5).status == 201)
 
 
-def test_a_final_that_does_not_fit_waits_for_space(tmpfs: Mount) -> None:
-    place, data = tmpfs(40 * MIB), pattern(9 * MIB, seed=23)
-    with Daemon("--reserve", "0", upload_dir=place) as daemon:
+def test_a_final_that_does_not_fit_takes_nothing(tmpfs: Mount) -> None:
+    """90 MB with 50 MB free and a reserve of 20 MB: 507, the disk stays as it is, and nobody else is refused."""
+    place, data = tmpfs(160 * MIB), pattern(90 * MIB, seed=23)
+    with Daemon("--reserve", "20M", upload_dir=place) as daemon:
         daemon.start()
         tus = daemon.attach(Tus(daemon.port))
-        part = tus.partial(data)
-        filler = fill(place, keep=5 * MIB)
-        final = tus.concat(part)
-        assert "upload-offset" not in tus.head(final)
+        part, late = tus.partial(data), tus.create(None, {"Upload-Concat": "partial", "Upload-Defer-Length": "1"})
+        filler = fill(place, keep=50 * MIB)
+        before = free(place)
+        final = {"Upload-Concat": f"final;{part}"}
+        answer = tus.post(None, final)
+        assert answer.status == 507 and "retry-after" in answer and "location" not in answer
+        waiting = tus.concat(part, part, late)
+        assert tus.patch(late, 0, b"abc", {"Upload-Length": "3"}).status == 204, (
+            "and what has to wait for space takes none either"
+        )
+        assert "upload-offset" not in tus.head(waiting)
+        assert tus.content(tus.create(MIB, None, data[:MIB])) == data[:MIB]
+        assert free(place) > before - 4 * MIB
         assert tus.head(part).offset == len(data)
         filler.unlink()
-        daemon.restart()
-        assert tus.content(final) == data
+        assert tus.delete(waiting).status == 204
+        answer = tus.post(None, {"Upload-Concat": f"final;{late}"})
+        assert answer.status == 201 and answer.offset == 3
 
 
 def test_a_quota_that_is_used_up(tmpfs: Mount) -> None:

@@ -3,6 +3,8 @@
 import { createReadStream, readFileSync } from 'node:fs'
 import { Readable } from 'node:stream'
 import * as tus from 'tus-js-client'
+import Uppy from '@uppy/core'
+import UppyTus from '@uppy/tus'
 
 const [scenario, endpoint, file] = process.argv.slice(2)
 const data = readFileSync(file)
@@ -57,6 +59,10 @@ const scenarios = {
   chunked: () => run(data, { chunkSize: 300_000 }),
   file_stream: () => run(createReadStream(file), {}),
   parallel: () => run(data, { parallelUploads: 3, metadata }),
+  // A client that gives up at once: its error says what the final upload was answered with.
+  parallel_once: () => run(data, { parallelUploads: 3, metadata, retryDelays: null }),
+  uppy_parallel: () => uppy({ parallelUploads: 3 }),
+  uppy_parallel_once: () => uppy({ parallelUploads: 3, retryDelays: null }),
   deferred: () => run(Readable.from(pieces(data)), { uploadLengthDeferred: true, chunkSize: 250_000 }),
   with_creation: () => run(data, { uploadDataDuringCreation: true }),
   with_creation_chunked: () => run(data, { uploadDataDuringCreation: true, chunkSize: 400_000 }),
@@ -99,6 +105,22 @@ const scenarios = {
 
   // A new process that knows the URL goes on.
   resume_url: () => run(data, { uploadUrl: process.env.UPLOAD_URL, chunkSize: 500_000 }),
+}
+
+// Uppy's queue round the same client.
+function uppy(options) {
+  return new Promise((resolve, reject) => {
+    const it = new Uppy().use(UppyTus, {
+      endpoint,
+      retryDelays: [0, 100, 300, 500, 1000, 1000, 2000, 2000, 3000],
+      onBeforeRequest: (req) => { METHODS.push(req.getMethod()) },
+      ...options,
+    })
+    it.on('upload-success', (_file, response) => resolve({ url: response.uploadURL }))
+    it.on('upload-error', (_file, error) => reject(error))
+    it.addFile({ name: 'source.bin', data, size: data.length })
+    it.upload().catch(reject)
+  })
 }
 
 function* pieces(buffer) {

@@ -1,0 +1,323 @@
+"""Final uploads of a real daemon pass every gate that others do: hooks, remotes, the disk's space, crashes.
+
+Changes when what a final upload has to pass does. tus-js-client's and Uppy's parallel uploads are such.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import tools
+from .daemon import Daemon, eventually
+from .hook_server import YES, Document, HookServer
+from .stores import CREDENTIALS, QUICK, Store, proxied, real_store
+from .test_hooks_daemon import ask, by_type
+from .test_tus_js import NODE, play
+from .tus import Tus, metadata, pattern
+
+MIB = 2**20
+DATA = pattern(1_500_001, seed=51)
+GUARD = ("--guard-questions", "before-finish", "--guard")
+REFUSAL = {"allow": False, "response": {"status": 422, "body": "A virus.", "headers": {"X-Why": "virus"}}}
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    found = tools.need("node")
+    tools.install_npm("tus-js-client and Uppy", NODE)
+    return found
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with real_store(tmp_path_factory.mktemp("store")) as it:
+        yield it
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source.bin"
+    path.write_bytes(DATA)
+    return path
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Daemon]]:
+    """Starts daemons with these flags; their logs must stay free of complaints."""
+    daemons: list[Daemon] = []
+
+    def start(*flags: str, **options: Any) -> Daemon:
+        daemons.append(Daemon(*flags, **options))
+        return daemons[-1].start()
+
+    yield start
+    for each in daemons:
+        complaints = each.complaints()
+        each.close()
+        assert not complaints, "\n".join(complaints)
+
+
+def final_of(*parts: str) -> dict[str, str]:
+    return {"Upload-Concat": "final;" + " ".join(parts)}
+
+
+def files(daemon: Daemon) -> set[str]:
+    return {each.name for each in Path(daemon.upload_dir).iterdir() if each.is_file()}
+
+
+def refuse_finals(document: Document) -> Document:
+    return REFUSAL if document["data"]["upload"]["partials"] else YES
+
+
+# the answer
+
+
+def test_the_answer_comes_with_the_bytes_and_names_no_token(serve: Callable[..., Daemon]) -> None:
+    daemon = serve()
+    tus = daemon.attach(Tus(daemon.port))
+    a, b = tus.partial(DATA), tus.partial(b"abc")
+    urls = f"{daemon.origin}{a}?token=s3cr3t", f"{b}?token=s3cr3t"
+    answer = tus.post(None, final_of(*urls))
+    assert (answer.status, answer.offset) == (201, len(DATA) + 3)
+    assert answer["upload-concat"] == f"final;{a} {b}"
+    path = tus.path(answer)
+    assert tus.head(path)["upload-concat"] == f"final;{a} {b}"
+    assert tus.get(path).body == DATA + b"abc"
+    assert tus.path(tus.post(None, final_of(a, b))) == path, "the same request"
+    daemon.stop()
+    for each in Path(daemon.upload_dir, ".resumable").glob("catalog*"):
+        assert b"s3cr3t" not in each.read_bytes(), each
+
+
+def test_used_partials_go_when_they_were_kept_long_enough(serve: Callable[..., Daemon]) -> None:
+    daemon = serve("--keep-partials", "1s")
+    tus = daemon.attach(Tus(daemon.port))
+    path = tus.concat(tus.partial(DATA), tus.partial(b"abc"))
+    eventually(lambda: files(daemon) == {path.rpartition("/")[2]})
+
+
+# hooks
+
+
+def test_a_refusal_reaches_the_client_and_leaves_the_partials(serve: Callable[..., Daemon]) -> None:
+    with HookServer(by_type(before_finish=refuse_finals)) as hook:
+        daemon = serve(*GUARD, hook.url, "--hook-forward-headers", "Cookie")
+        tus = daemon.attach(Tus(daemon.port))
+        a, b = tus.partial(DATA), tus.partial(b"abc")
+        status, headers, body = ask(daemon, "POST", Upload_Concat=f"final;{a} {b}", Cookie="session=1")
+        assert (status, headers["X-Why"], body.rstrip()) == (422, "virus", b"A virus.")
+        (asked,) = [each for each in hook.documents if each["data"]["upload"]["partials"]]
+        assert asked["data"]["request"]["method"] == "POST"
+        assert asked["data"]["request"]["headers"] == {"cookie": ["session=1"]}
+        assert tus.get(a).body == DATA and tus.offset(b) == 3
+        assert files(daemon) == {a.rpartition("/")[2], b.rpartition("/")[2]}
+
+
+@pytest.mark.parametrize("scenario", ["parallel_once", "uppy_parallel_once"])
+def test_clients_hear_of_a_refusal(scenario: str, node: str, serve: Callable[..., Daemon], source: Path) -> None:
+    with HookServer(by_type(before_finish=refuse_finals)) as hook:
+        daemon = serve(*GUARD, hook.url)
+        played = fail(node, scenario, daemon, source)
+        assert "422" in played
+        assert len(files(daemon)) == 3, "the partials are as they were"
+
+
+@pytest.mark.parametrize("scenario", ["parallel", "uppy_parallel"])
+def test_clients_parallel_uploads_become_one_file(
+    scenario: str, node: str, serve: Callable[..., Daemon], source: Path
+) -> None:
+    daemon = serve("--keep-partials", "0")
+    played = play(node, scenario, daemon, source)
+    assert daemon.attach(Tus(daemon.port)).get(played["path"]).body == DATA
+    assert eventually(lambda: len(files(daemon)) == 1)
+
+
+def fail(node: str, scenario: str, daemon: Daemon, source: Path) -> str:
+    """A scenario that has to fail; what it says."""
+    command = [node, "scenarios.mjs", scenario, daemon.url, str(source)]
+    done = subprocess.run(command, cwd=NODE, capture_output=True, text=True, timeout=tools.RUN_BOUND, check=False)
+    assert done.returncode == 1, done
+    return done.stdout.splitlines()[-1]
+
+
+# --ack remote
+
+
+@pytest.mark.parametrize("scenario", ["parallel_once", "uppy_parallel_once"])
+def test_with_ack_remote_nobody_is_told_of_success_before_it_is_stored(
+    scenario: str, node: str, serve: Callable[..., Daemon], source: Path, store: Store
+) -> None:
+    with proxied(store) as proxy:
+        remote = store.remote(proxy.url, scenario)
+        daemon = serve("--remote", remote, *QUICK, "--ack", "remote", "--final-timeout", "1s", env=CREDENTIALS)
+        tus = daemon.attach(Tus(daemon.port))
+        proxy.down()
+        assert "503" in fail(node, scenario, daemon, source)
+        parts = [tus.partial(each) for each in (DATA, b"abc")]
+        answer = tus.post(None, final_of(*parts))
+        assert answer.status == 503 and "retry-after" in answer
+        path = tus.path(answer)
+        assert "upload-offset" not in tus.head(path)
+        proxy.up()
+        again = eventually(lambda: one if (one := tus.post(None, final_of(*parts))).status == 201 else None)
+        assert tus.path(again) == path and again.offset == len(DATA) + 3
+        assert path.rpartition("/")[2] in store.objects(scenario)
+
+
+# crashes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.2])
+def test_kill_9_while_it_is_put_together(delay: float, serve: Callable[..., Daemon]) -> None:
+    """Whatever had been done, the same request again has one final, whole."""
+    daemon = serve("--keep-partials", "0")
+    tus = daemon.attach(Tus(daemon.port))
+    data = pattern(8 * MIB + 5, seed=52)
+    parts = [tus.partial(data), tus.partial(b"abc")]
+
+    def post() -> None:
+        client = Tus(daemon.port)
+        with suppress(OSError, EOFError):
+            client.post(None, final_of(parts[0], *parts, parts[0]))
+        client.close()
+
+    asking = threading.Thread(target=post)
+    asking.start()
+    asking.join(delay)  # killed then, wherever it is
+    daemon.kill()
+    asking.join()
+    daemon.start()
+    tus = daemon.attach(Tus(daemon.port))
+    answer = tus.post(None, final_of(parts[0], *parts, parts[0]))
+    assert answer.status == 201 and answer.offset == 3 * len(data) + 3
+    assert tus.get(tus.path(answer)).body == data * 2 + b"abc" + data
+    eventually(lambda: len(files(daemon)) == 1)
+
+
+# blocks that are shared
+
+
+@pytest.fixture(params=["xfs", "btrfs"])
+def sharing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system that shares blocks, in a file."""
+    make = shutil.which(f"mkfs.{request.param}", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if os.getuid() != 0 or make is None:
+        pytest.skip(f"only root may mount a file system, and mkfs.{request.param} has to be there")
+    image, place = tmp_path / "image", tmp_path / "mounted"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(400 * MIB)
+    for command in ([make, "-q", str(image)], ["mount", "-o", "loop", str(image), str(place)]):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"no {request.param} here: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], timeout=60, check=False)
+
+
+class Peak:
+    """The most that was taken of a file system while this was entered."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._before = self._used()
+        self.bytes = 0
+
+    def _used(self) -> int:
+        found = os.statvfs(self._place)
+        return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+    def _watch(self) -> None:
+        while not self._over.is_set():
+            self.bytes = max(self.bytes, self._used() - self._before)
+            time.sleep(0.002)
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self.bytes = max(self.bytes, self._used() - self._before)
+
+
+@pytest.mark.slow
+def test_where_blocks_are_shared_a_final_takes_a_step_beside_its_partials(
+    sharing: Path, serve: Callable[..., Daemon]
+) -> None:
+    """Disk space at the peak: a final's length plus one step; its length after `--keep-partials`."""
+    half = 40 * MIB
+    daemon = serve("--keep-partials", "0", "--reserve", "0", upload_dir=sharing / "uploads")
+    tus = daemon.attach(Tus(daemon.port))
+    parts = [tus.partial(pattern(half, seed=seed)) for seed in (53, 54)]
+    os.sync()
+    with Peak(sharing) as peak:
+        path = tus.concat(*parts)
+        os.sync()
+    assert peak.bytes <= 8 * MIB + 2 * MIB, f"{peak.bytes / MIB:.1f} MiB beside the partials"
+    assert eventually(lambda: len(files(daemon)) == 1)
+    assert tus.offset(path) == 2 * half
+
+
+@pytest.mark.slow
+def test_elsewhere_it_takes_its_length_beside_them(tmp_path: Path, serve: Callable[..., Daemon]) -> None:
+    """At the peak at most twice a final's length."""
+    daemon = serve("--keep-partials", "0")
+    tus = daemon.attach(Tus(daemon.port))
+    parts = [tus.partial(pattern(10 * MIB, seed=seed)) for seed in (53, 54)]
+    path = tus.concat(*parts)
+    assert eventually(lambda: len(files(daemon)) == 1)
+    taken = sum(each.stat().st_blocks * 512 for each in Path(daemon.upload_dir).iterdir() if each.is_file())
+    assert taken <= 20 * MIB + 64 * 1024
+    assert tus.offset(path) == 20 * MIB
+
+
+# many
+
+
+@pytest.mark.slow
+def test_20000_finals_that_wait_for_one_partial_disturb_nobody(serve: Callable[..., Daemon]) -> None:
+    """20,000 finals (each with a name of its own) on one unfinished partial: nobody waits for them, all are made."""
+    count, makers = 20_000, 4
+    daemon = serve("--keep-partials", "0", "--log-level", "warn")
+    tus = daemon.attach(Tus(daemon.port, timeout=120))
+    part = tus.create(3, {"Upload-Concat": "partial"})
+
+    def make(first: int) -> None:
+        client = daemon.attach(Tus(daemon.port, timeout=120))
+        for number in range(first, count, makers):
+            answer = client.post(None, {**final_of(part), "Upload-Metadata": metadata(filename=f"{number}.bin")})
+            assert answer.status == 201 and "upload-offset" not in answer
+
+    threads = [threading.Thread(target=make, args=(first,)) for first in range(makers)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(files(daemon)) <= 1
+    daemon.kill()
+    daemon.start()  # they are taken up in steps
+    tus = daemon.attach(Tus(daemon.port, timeout=120))
+    assert tus.patch(part, 0, b"abc").status == 204
+    waits = []
+    while len(files(daemon)) < count + len(waits):
+        small = tus.partial(b"xyz")
+        began = time.monotonic()
+        assert tus.post(None, final_of(small)).offset == 3
+        waits.append(time.monotonic() - began)
+    print(f"others' finals: median {sorted(waits)[len(waits) // 2]:.3f} s, at most {max(waits):.3f} s")
+    assert tus.head(part).status in (200, 410)
