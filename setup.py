@@ -13,6 +13,8 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "resumable/__init__.py")
 INSTALL = [
     "twisted[tls]>=26.4,<27",
     "h2>=4.3",
+    "hpack>=4.1",
+    "hyperframe>=6.1",
     "klein>=24.8",
     "werkzeug>=3.0",
     "treq>=25.5",

@@ -23,7 +23,15 @@ from twisted.logger import Logger
 from resumable.catalog.ballast import NO_SPACE
 from resumable.catalog.batches import connect, unavailable
 from resumable.catalog.salvage import salvage
-from resumable.catalog.schema import APPLICATION_ID, MIGRATIONS, PAGE_SIZE, migrate, version
+from resumable.catalog.schema import (
+    APPLICATION_ID,
+    MIGRATIONS,
+    PAGE_SIZE,
+    REPLICA_CHECK,
+    UPLOAD_CHECKS,
+    migrate,
+    version,
+)
 from resumable.interfaces import CatalogUnavailable
 
 DAMAGE: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_READ", "SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_DATA")
@@ -36,6 +44,11 @@ TEXTS: Final = (  # one for each version that brought some
     " UNION ALL SELECT owner, NULL, NULL, NULL, NULL, NULL FROM uploads",
     "SELECT placed FROM uploads",
     "SELECT key, id, said FROM finals UNION ALL SELECT asked, NULL, NULL FROM uploads",
+)
+#: SQLite leaves the CHECKs out of quick_check when the connection is read-only, so they are asked for outright.
+IMPOSSIBLE: Final = (
+    f"SELECT 1 FROM uploads WHERE NOT ({' AND '.join(f'({each})' for each in UPLOAD_CHECKS)})",
+    f"SELECT 1 FROM replicas WHERE NOT ({REPLICA_CHECK})",
 )
 
 _log = Logger()
@@ -134,7 +147,11 @@ def _damaged_pages(connection: sqlite3.Connection) -> str | None:
     if version(connection) > len(MIGRATIONS):
         raise CatalogUnavailable("the catalog was made by a newer release")
     verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-    return _unreadable_text(connection) if verdict == "ok" else verdict
+    if verdict != "ok":
+        return verdict
+    if any(connection.execute(query).fetchone() for query in IMPOSSIBLE[: version(connection)]):
+        return "a record is not a possible one"
+    return _unreadable_text(connection)
 
 
 def _unreadable_text(connection: sqlite3.Connection) -> str | None:

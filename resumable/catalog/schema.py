@@ -35,6 +35,14 @@ PAGE_SIZE: Final = 4096
 APPLICATION_ID: Final = 0x7265736D  # "resm"
 LIMIT: Final = (1 << 63) - 1  # SQLite's largest integer
 
+UPLOAD_CHECKS: Final = (
+    "typeof(offset) = 'integer' AND offset >= 0 AND adoptable >= offset",
+    "length IS NULL OR (typeof(length) = 'integer' AND offset <= length)",
+    "finished_at IS NULL OR offset IS length",
+    "gone IS NULL OR (gone IN ('expired', 'terminated', 'lost') AND gone_at IS NOT NULL)",
+)
+REPLICA_CHECK: Final = "state IN ('open', 'stored', 'parked', 'ending')"
+
 NEEDS_EXPIRY: Final = "gone IS NULL AND (finished_at IS NULL OR (concat IS NOT NULL AND partials IS NULL))"
 WAITING_FINAL: Final = "partials IS NOT NULL AND finished_at IS NULL AND gone IS NULL"
 HAS_DATA: Final = "on_disk = 1 AND IFNULL(gone, dropped_at) <> 'lost'"  # gone but not lost, or dropped
@@ -48,7 +56,7 @@ ARRANGE: Final = """UPDATE outbox SET state = 'next' WHERE seq IN
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
-        """CREATE TABLE uploads (
+        f"""CREATE TABLE uploads (
             seq INTEGER PRIMARY KEY,
             id TEXT NOT NULL,
             created_at REAL NOT NULL,
@@ -65,10 +73,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             boot_id TEXT,
             adoptable INTEGER NOT NULL,
             on_disk INTEGER NOT NULL DEFAULT 1,
-            CHECK (typeof(offset) = 'integer' AND offset >= 0 AND adoptable >= offset),
-            CHECK (length IS NULL OR (typeof(length) = 'integer' AND offset <= length)),
-            CHECK (finished_at IS NULL OR offset IS length),
-            CHECK (gone IS NULL OR (gone IN ('expired', 'terminated', 'lost') AND gone_at IS NOT NULL))
+            {", ".join(f"CHECK ({each})" for each in UPLOAD_CHECKS)}
         )""",
         "CREATE UNIQUE INDEX uploads_by_id ON uploads (id)",
         f"CREATE INDEX uploads_to_expire ON uploads (touched_at) WHERE {NEEDS_EXPIRY}",
@@ -101,12 +106,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "DROP INDEX uploads_to_remove",
         f"CREATE INDEX uploads_to_remove ON uploads (gone_at) WHERE {HAS_DATA}",
         f"CREATE INDEX uploads_to_drop ON uploads (settled_at) WHERE {IS_SETTLED}",
-        """CREATE TABLE replicas (
+        f"""CREATE TABLE replicas (
 seq INTEGER PRIMARY KEY,
 upload_id TEXT NOT NULL,
 remote TEXT NOT NULL,
 required INTEGER NOT NULL,
-state TEXT NOT NULL CHECK (state IN ('open', 'stored', 'parked', 'ending')),
+state TEXT NOT NULL CHECK ({REPLICA_CHECK}),
 key TEXT,
 confirmed INTEGER NOT NULL,
 needs INTEGER NOT NULL,

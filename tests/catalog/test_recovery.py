@@ -122,6 +122,16 @@ def test_bad_leaf_pages_cost_the_records_on_them_alone(shelf: Shelf) -> None:
     assert len(live) < COUNT - 4
 
 
+@pytest.mark.parametrize("change", ["gone = 'göne', gone_at = 1", "offset = -1, adoptable = 0", "length = offset - 1"])
+def test_a_value_that_no_record_has_is_damage(shelf: Shelf, change: str) -> None:
+    """SQLite checks no CHECK on a read-only connection."""
+    fill(shelf, records())
+    with closing(sqlite3.connect(shelf.path)) as connection, connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute(f"UPDATE uploads SET {change} WHERE seq = 3")
+    assert recovery.damage(shelf.path) == "a record is not a possible one"
+
+
 def test_a_record_that_can_not_be_read_is_lost_and_not_unknown(shelf: Shelf) -> None:
     wanted = records()
     fill(shelf, wanted)
