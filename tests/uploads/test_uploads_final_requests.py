@@ -587,6 +587,16 @@ def test_the_end_of_a_partial_ends_all_that_wait_for_it_together(serve):
     assert all(isinstance(server.head(each).error, Gone) for each in made[::100])
 
 
+def test_finals_that_a_failing_catalog_has_kept_from_ending_end_soon(serve):
+    server = serve()
+    b = server.create(len(B), partial=True).value.id
+    made = [server.concat(b, metadata=f"n{number} eA==").value.id for number in range(100)]
+    server.machine.fail_commit(after=2, times=2)
+    assert server.delete(b).status == 503
+    server.advance(2 * RETRY)
+    assert all(server.row(each).gone for each in made)
+
+
 def test_at_the_start_finals_are_taken_up_a_few_at_a_time(serve, machine, monkeypatch):
     server = serve(reserve=100)
     a = server.create(len(A), partial=True).value.id
