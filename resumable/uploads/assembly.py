@@ -57,7 +57,7 @@ class Assembler:
         self._waking: dict[str, list[Waiter]] = {}
         self._tasks: set[Deferred[None]] = set()
         self._retry: IDelayedCall | None = None
-        self._untidy = self._tidying = self._stopping = False
+        self._untidy = self._tidying = self._left = self._stopping = False
         engine.on_partial_finished = self.partial_finished
         engine.on_ended.append(self._ended)
 
@@ -67,6 +67,7 @@ class Assembler:
 
     def leave(self) -> None:
         """Nobody waits any more: they are answered that the server stops."""
+        self._left = True
         for waiting in (*self._waiting.values(), *self._waking.values()):
             _fire(waiting, Failure(Stopping()))
 
@@ -98,15 +99,15 @@ class Assembler:
 
         Raises what has kept it from being finished; Late; Stopping.
         """
-        self.wake(final_id)
-        if self._stopping:
+        if self._left:
             raise Stopping()
+        self.wake(final_id)
         return await self._wait(final_id, [], within) if final_id in self._jobs else None
 
     async def settled(self, final: Upload, within: float) -> None:
         """Nothing is being done for it any more, or so many seconds have passed."""
         until = self._engine.clock.seconds() + within
-        while not self._stopping and (left := until - self._engine.clock.seconds()) > 0:
+        while not self._left and (left := until - self._engine.clock.seconds()) > 0:
             waking = [self._waking[each] for each in set(final.partials) if each in self._waking]
             if not waking and final.id not in self._jobs:
                 return
@@ -162,7 +163,10 @@ class Assembler:
 
     def _again(self) -> None:
         self._retry = None
-        self.start()
+        if ANY in self._waking:  # what failed has been passed already
+            self._retry_later()
+        else:
+            self.start()
 
     def _run(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
         task = Deferred.fromCoroutine(work)
@@ -197,7 +201,8 @@ class Assembler:
             del self._jobs[final_id]
             job.over()
         _fire(self._waiting.pop(final_id, []), outcome)
-        self._tidy()
+        if outcome is not None or job.gone:
+            self._tidy()
 
     def _tidy(self) -> None:
         """What a final needed may go: not now for each of many, and nobody waits for it."""

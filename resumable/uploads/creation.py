@@ -88,7 +88,6 @@ class Creation:
 
     async def concatenate(self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller, visit: Visit) -> Asked:
         """The final upload that this request makes, or has made before."""
-        self._running.check_open()
         digest = digest_of(partial_ids, creation.metadata, by.name)
         return await self._finals.once(digest, lambda: self._final(creation, partial_ids, by, visit, digest))
 
@@ -96,6 +95,7 @@ class Creation:
         self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller, visit: Visit, digest: str
     ) -> Upload:
         engine = self._engine
+        self._running.check_open()
         partials = await self._partials(partial_ids)
         lengths = [each.length for each in partials]
         length = rules.final_length(lengths, engine.largest(by.max_size))

@@ -82,6 +82,7 @@ class Engine:
     counts: Counts = field(factory=Counts)
     drain: Drain = field(factory=Drain)
     places: IPlaces = field(factory=NoPlaces)
+    #: A partial has finished, or is gone and never will: look at the finals that wait for it.
     on_partial_finished: Callable[[str], None] = field(default=lambda _: None)
     on_ended: list[Callable[[str], None]] = field(factory=list)
 

@@ -20,6 +20,8 @@ from resumable.uploads.quota import account_of
 log = Logger()
 
 BATCH = 256
+#: Uploads that end at once.
+TOGETHER = 64
 #: Seconds after its end for which a final is the answer to the request that has made it.
 ANSWERED = 600.0
 #: A wall clock that moves this much more than the steady one was set, by somebody or something.
@@ -57,11 +59,19 @@ class Janitor:
             engine.ended(upload.id)
             await self._uncount(upload)
         if ended and upload.is_partial and not await self._finished(upload):
-            after = ""
-            while finals := await engine.catalog.finals_of(upload.id, after, BATCH):
+            await self._end_finals(upload.id, gone)
+        return ended
+
+    async def _end_finals(self, partial_id: str, gone: Gone) -> None:
+        """Those that waited for it, a few at a time: the reactor has others to serve."""
+        engine, after = self._engine, ""
+        try:
+            while finals := await engine.catalog.finals_of(partial_id, after, TOGETHER):
                 await self._end_all(finals, gone)
                 after = finals[-1].id
-        return ended
+        except CatalogUnavailable:
+            engine.on_partial_finished(partial_id)  # who puts finals together ends those that can't be
+            raise
 
     async def _end_all(self, uploads: Sequence[Upload], gone: Gone) -> None:
         """At once: the catalog does them together."""
@@ -109,7 +119,7 @@ class Janitor:
     async def drop_spent(self) -> None:
         """The end of partials that finals have used, and that were kept long enough after it."""
         catalog, until = self._engine.catalog, self._engine.wall() - self._engine.limits.keep_partials
-        while spent := await catalog.spent(until, BATCH):
+        while spent := await catalog.spent(until, TOGETHER):
             await self._end_all(spent, Gone.EXPIRED)
 
     async def _remove_all(self) -> None:

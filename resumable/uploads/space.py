@@ -41,10 +41,12 @@ class Space:
 
     async def claim(self, spool: Spool, size: int) -> Claim:
         """Room for a copy, as the disk says at this moment. Raises NoSpace unless all of it fits; OSError."""
+        if not size:
+            return Claim(self, 0)
         room = await spool.free() - self.reserve - self._claimed
         if self.reserve:
             self.room = room
-        if size and size > room:
+        if size > room:
             raise NoSpace()
         return Claim(self, size)
 

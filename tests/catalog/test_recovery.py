@@ -19,7 +19,7 @@ from resumable.catalog import mending, recovery, salvage
 from resumable.catalog.batches import Job
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.catalog.sqlite import Opened, SqliteCatalog
-from resumable.interfaces import CatalogUnavailable, Fact, FactKind, Gone, Upload
+from resumable.interfaces import Asked, CatalogUnavailable, Commit, Fact, FactKind, Gone, Upload
 from tests.catalog.contract import done, final, name, partial, upload
 from tests.catalog.doubles import Shelf
 
@@ -291,6 +291,34 @@ def test_facts_and_finals_survive(shelf: Shelf) -> None:
     assert [one.fact.upload_id for one in due.result] == [record.id for record in wanted]
     assert created.result is True and last.result[-1].seq > due.result[-1].seq
     assert finals.result == [final(2, [1, 3])]
+
+
+def test_requests_for_finals_and_what_they_have_used_survive(shelf: Shelf) -> None:
+    """The same request is known again, and partials that were used are kept no longer than they would have been."""
+    rows = [done(partial(1)), done(partial(2)), done(partial(3))]
+    on_its_way, over = final(4, [1, 2], asked="0a"), final(5, [2], asked="0b")
+    catalog = shelf.running()
+    for record in (*rows, *(upload(number) for number in range(6, 500))):
+        catalog.create(record, ())
+    catalog.create(on_its_way, (), (), {"method": "POST"})
+    catalog.create(over, (), (), {"method": "POST"})
+    catalog.create(final(600, [3], asked="0c"), ())
+    catalog.commit(Commit(over.id, 0, 0, 1000, 300.0, finished=True))
+    catalog.end(name(600), Gone.TERMINATED, 310.0, (), False, {"status": 403})
+    shelf.flush()
+    assert catalog.stop().called
+    spoil(shelf.path, pages_of(shelf.path, "uploads", "leaf")[5])
+    catalog = shelf.running()
+    first, second, third = (catalog.asked(key, 0.0) for key in ("0a", "0b", "0c"))
+    request, spent = catalog.request(on_its_way.id), catalog.spent(1e9, 10)
+    catalog.commit(Commit(on_its_way.id, 0, 0, 1000, 400.0, finished=True))
+    later = catalog.spent(300.0, 10), catalog.spent(400.0, 10)
+    assert catalog.stop().called
+    assert first.result == Asked(on_its_way) and second.result.upload.finished
+    assert third.result.refusal == {"status": 403}
+    assert request.result == {"method": "POST"}
+    assert spent.result == [], "another final needs it"
+    assert [[one.id for one in each.result] for each in later] == [[], [name(1), name(2)]]
 
 
 def test_delivered_numbers_are_never_used_again(shelf: Shelf) -> None:

@@ -8,12 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from resumable.catalog import changes, lookups, outbox, replica_changes, replica_lookups, schema
 from resumable.catalog.sqlite import Opened
 from resumable.interfaces import CatalogUnavailable, Fact, FactKind, Gone, Replica
 from tests.catalog.contract import done, final, name, upload
-from tests.catalog.doubles import Shelf, first_version
+from tests.catalog.doubles import Shelf, first_version, older_version
 
 FEW = (replica_lookups.OF, replica_lookups.OWNERS)  # what they sort is one upload's, or one key's
 
@@ -182,6 +183,23 @@ def test_a_catalog_of_the_first_version_keeps_what_it_has(shelf: Shelf) -> None:
     again = shelf.catalog()
     assert again.open() == Opened(created=False)
     assert again.stop().called
+
+
+def test_what_clients_had_signed_their_urls_with_is_not_kept(shelf: Shelf) -> None:
+    records = [
+        evolve(final(1, [2, 3]), concat=f"final;/files/{name(2)}?token=secret http://h/files/{name(3)}"),
+        evolve(final(4, [2]), concat=f"final;/files/{name(2)}"),
+        upload(5, concat="partial"),
+    ]
+    older_version(shelf, 4, records)
+    catalog = shelf.running()
+    found = catalog.get_many([record.id for record in records])
+    assert catalog.stop().called
+    assert [found.result[record.id].concat for record in records] == [
+        f"final;{name(2)} {name(3)}",
+        f"final;/files/{name(2)}",
+        "partial",
+    ]
 
 
 def test_the_schema_is_on_the_first_page_alone(shelf: Shelf) -> None:

@@ -426,6 +426,30 @@ def test_head_right_after_the_last_partial_waits_too(serve):
     assert answers[0].finished
 
 
+def test_they_are_answered_as_soon_as_a_stop_begins(hooked):
+    server = hooked(Deferred())
+    ids = parts(server, A)
+    answer = server.concat(*ids)
+    (final,) = finals(server, *ids)
+    head = server.head(final)
+    server.ask(server.uploads.stop())
+    assert isinstance(answer.error, Stopping) and answer.cut.id == final
+    assert head.value.id == final and not head.value.finished
+    assert isinstance(server.concat(*ids).error, Stopping)
+
+
+def test_what_fails_while_all_are_looked_at_is_tried_again_after_that(hooked):
+    server = hooked(DOWN, wait := Deferred(), Granted())
+    ids = parts(server, A, B)
+    first = server.concat(ids[0]).cut.id
+    server.concat(ids[1])
+    server.assembler.start()
+    server.advance(3 * RETRY)
+    wait.callback(Granted())
+    server.advance(2 * RETRY)
+    assert server.row(first).finished
+
+
 def test_a_stop_answers_all_who_wait(hooked):
     server = hooked(Deferred())
     ids = parts(server, A)
@@ -585,6 +609,16 @@ def test_the_end_of_a_partial_ends_all_that_wait_for_it_together(serve):
     assert server.delete(b).error is None
     assert server.machine.trace.count("COMMIT") < 30
     assert all(isinstance(server.head(each).error, Gone) for each in made[::100])
+
+
+def test_finals_that_a_failing_catalog_has_kept_from_ending_end_soon(serve):
+    server = serve()
+    b = server.create(len(B), partial=True).value.id
+    made = [server.concat(b, metadata=f"n{number} eA==").value.id for number in range(100)]
+    server.machine.fail_commit(after=2, times=2)
+    assert server.delete(b).status == 503
+    server.advance(2 * RETRY)
+    assert all(server.row(each).gone for each in made)
 
 
 def test_at_the_start_finals_are_taken_up_a_few_at_a_time(serve, machine, monkeypatch):
