@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
-from resumable.access.networks import counted
 from resumable.access.turns import Room, Turns
+from resumable.networks import counted
 from resumable.protocol.errors import Unavailable
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import CancelledError
 
-from resumable.events.fair import Places, client_of
+from resumable.events.fair import Places
+from resumable.networks import client_of
 
 
 def take(places, whose, count=1):
@@ -57,10 +58,10 @@ def test_who_is_given_up_while_waiting_takes_no_place():
     [
         ("192.0.2.7:4711", "192.0.2.7"),
         ("192.0.2.7", "192.0.2.7"),
-        ("[2001:db8:1:2:3:4:5:6]:4711", "2001:db8:1:2::"),
-        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::"),
+        ("[2001:db8:1:2:3:4:5:6]:4711", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
         ("[::ffff:192.0.2.7]:5", "192.0.2.7"),
-        ("fe80::1%eth0", "fe80::"),
+        ("fe80::1%eth0", "fe80::/64"),
         ("", ""),
         ("elsewhere", "elsewhere"),
     ],
