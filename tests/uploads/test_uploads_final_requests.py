@@ -507,6 +507,20 @@ def test_a_final_is_not_made_of_what_went_while_hooks_were_asked(hooked):
     assert server.engine.space._claimed == 0
 
 
+def test_a_partial_that_finishes_while_hooks_are_asked_is_not_waited_for(hooked):
+    server = hooked(create=[wait := Deferred()])
+    says, server.hooks.says = server.hooks.says, {}
+    b = server.create(len(B), partial=True).value.id
+    server.hooks.says = says
+    answer = server.concat(b)
+    server.patch(b, 0, B)
+    answer.deferred.cancel()  # and its client has gone
+    wait.callback(Granted())
+    server.pump()
+    (final,) = finals(server, b)
+    assert server.row(final).finished
+
+
 # many, and fairness
 
 
