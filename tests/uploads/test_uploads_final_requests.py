@@ -481,6 +481,17 @@ def test_used_partials_go_an_hour_after_the_last_final_that_used_them(serve):
     assert isinstance(server.concat(b, metadata="x").error, BadRequest)
 
 
+def test_what_is_kept_of_many_is_forgotten_in_one_round(serve, monkeypatch):
+    monkeypatch.setattr("resumable.uploads.janitor.BATCH", 3)
+    server = serve(limits=Limits(keep_partials=0, remember=100.0))
+    for number in range(10):
+        assert server.concat(server.upload(B, partial=True), metadata=f"n{number} eA==").value.finished
+    server.advance(ANSWERED + 1)
+    server.sweep()
+    assert server.ask(server.catalog.forget_asked(1e12, 100)).value == 0
+    assert server.ask(server.catalog.forget(1e12, 100)).value == 0
+
+
 def test_with_zero_they_go_at_once(serve):
     """..., at once with 0 (then a later final that names them is refused)."""
     server = serve(limits=Limits(keep_partials=0))
