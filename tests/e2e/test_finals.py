@@ -155,7 +155,7 @@ def fail(node: str, scenario: str, daemon: Daemon, source: Path) -> str:
 # --ack remote
 
 
-@pytest.mark.parametrize("scenario", ["parallel_once", "uppy_parallel_once"])
+@pytest.mark.parametrize("scenario", ["parallel_once", pytest.param("uppy_parallel_once", marks=pytest.mark.slow)])
 def test_with_ack_remote_nobody_is_told_of_success_before_it_is_stored(
     scenario: str, node: str, serve: Callable[..., Daemon], source: Path, store: Store
 ) -> None:
@@ -179,7 +179,7 @@ def test_with_ack_remote_nobody_is_told_of_success_before_it_is_stored(
 # the disk
 
 
-@pytest.mark.parametrize("scenario", ["parallel_once", "uppy_parallel_once"])
+@pytest.mark.parametrize("scenario", ["parallel_once", pytest.param("uppy_parallel_once", marks=pytest.mark.slow)])
 def test_clients_hear_that_the_disk_is_too_small(
     scenario: str, node: str, serve: Callable[..., Daemon], source: Path, tmpfs: Mount
 ) -> None:
