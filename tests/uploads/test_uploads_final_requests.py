@@ -613,6 +613,21 @@ def test_others_are_not_behind_those_that_wait_for_one_partial(serve):
     assert server.machine.trace.count("rename") - synced <= 3 * assembly.AHEAD
 
 
+def test_head_of_one_of_many_does_not_wait_for_the_others(serve):
+    server = serve()
+    b = server.create(len(B), partial=True).value.id
+    made = [server.concat(b, metadata=f"n{number} eA==").value.id for number in range(100)]
+    server.uploads.append(b, *patched(B))
+    while not server.assembler._jobs:
+        server.turn()
+    answers: list[object] = []
+    server.uploads.inspect(next(iter(server.assembler._jobs))).addBoth(answers.append)
+    while not answers:
+        server.turn()
+    assert answers[0].finished
+    assert len(server.names() & set(made)) < 50
+
+
 def test_finals_that_wait_for_space_let_smaller_ones_pass(serve):
     server = serve(reserve=100)
     a, b = (server.create(len(each), partial=True).value.id for each in (A, B))
