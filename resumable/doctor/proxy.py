@@ -20,6 +20,7 @@ from resumable.doctor.visitor import Answer, Unanswered, Visitor, upload_at
 BUFFERING: Final = "proxy buffering"
 LIMIT: Final = "proxy body limit"
 LOCATION: Final = "Location"
+DELETE: Final = "DELETE"
 
 #: What is announced, and what is taken if that is too much; and what is sent of it. A buffer below that does no harm.
 LONG: Final = 2 << 30
@@ -137,13 +138,13 @@ class _Check:
 
     async def _remove(self, upload: str) -> list[Finding]:
         try:
-            status = (await self._visitor.ask("DELETE", upload, _TUS)).status
+            status = (await self._visitor.ask(DELETE, upload, _TUS)).status
         except Unanswered:
             status = 0
         if status in (204, 404, 410):
             return []
         what = f"the upload that was made for this is still there: {upload.partition('?')[0]}"
-        return [Finding("DELETE", "warn", what, "Let the proxy pass DELETE, unless the server itself is told not to.")]
+        return [Finding(DELETE, "warn", what, "Let the proxy pass DELETE, unless the server itself is told not to.")]
 
     def _refused(self, method: str, answer: Answer) -> Finding:
         who = "the server" if answer.is_tus else "somebody in front of the server"

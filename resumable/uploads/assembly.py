@@ -113,6 +113,9 @@ class Assembler:
                 return
             with suppress(Late, TusError):
                 await self._wait(final.id, waking, left)
+            row = await self._engine.catalog.get(final.id)
+            if row is None or row.finished or row.gone:
+                return  # while others are woken still
 
     async def _wait(self, final_id: str, waking: Sequence[list[Waiter]], within: float) -> Granted | None:
         waiter: Waiter = Deferred()

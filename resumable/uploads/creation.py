@@ -112,10 +112,10 @@ class Creation:
         except BaseException:
             claim.release()
             raise
-        if all(each.finished for each in partials):
-            self._finals.begin(final, claim)
-        else:
+        ready = all(each.finished for each in partials)
+        if not ready:
             claim.release()
+        self._finals.begin(final, claim if ready else None)
         return final
 
     async def _partials(self, partial_ids: Sequence[str]) -> list[Upload]:

@@ -63,8 +63,8 @@ class Finals:
         except Exception as error:
             raise as_answer(error, "") from error
 
-    def begin(self, final: Upload, claim: Claim) -> None:
-        """A new one whose partials are all finished; ``claim`` is given up when it is not needed any more."""
+    def begin(self, final: Upload, claim: Claim | None) -> None:
+        """A new one; its partials may have finished since they were looked up. ``claim``: the room that it has."""
         self._assembler.wake(final.id, claim)
 
     def answer(self, asked: Asked, visit: Visit) -> Deferred[Upload]:

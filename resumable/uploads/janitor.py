@@ -113,8 +113,10 @@ class Janitor:
             await self.drop_spent()
         await self.reclaim()
         engine.places.sweep()
-        await engine.catalog.forget(engine.wall() - engine.limits.remember, BATCH)
-        await engine.catalog.forget_asked(engine.wall() - ANSWERED, BATCH)
+        while await engine.catalog.forget(engine.wall() - engine.limits.remember, BATCH) == BATCH:
+            pass
+        while await engine.catalog.forget_asked(engine.wall() - ANSWERED, BATCH) == BATCH:
+            pass
 
     async def drop_spent(self) -> None:
         """The end of partials that finals have used, and that were kept long enough after it."""

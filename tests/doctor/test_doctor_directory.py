@@ -109,6 +109,7 @@ def test_the_holder_is_the_one_process_that_the_kernel_names(tmp_path):
         assert place.holder(str(lock), str(table)) == pid
 
 
+@pytest.mark.process
 def test_a_lock_keeps_another_process_out(tmp_path):
     assert locks.excludes(str(tmp_path))
 

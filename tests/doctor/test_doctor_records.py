@@ -124,6 +124,7 @@ def test_one_of_a_newer_release_is_not_read(shop):
     assert shop.wrong() == ["bad catalog: it can't be read: the catalog was made by a newer release"]
 
 
+@pytest.mark.process
 def test_what_a_killed_daemon_has_left_in_the_log_is_read_and_kept(shop):
     child = os.fork()
     if child == 0:

@@ -109,7 +109,10 @@ class Store:
     def multiparts(self, prefix: str) -> dict[str, str]:
         """Unfinished uploads under the prefix: their ids by key without it. What a probe that was killed has left goes
         when a later one finds it to be a day old."""
-        listed = self._client.list_multipart_uploads(Bucket=BUCKET, Prefix=f"{prefix}/").get("Uploads", [])
+        try:
+            listed = self._client.list_multipart_uploads(Bucket=BUCKET, Prefix=f"{prefix}/").get("Uploads", [])
+        except self._client.exceptions.NoSuchUpload:  # rclone says so before the first one
+            listed = []
         found = {each["Key"].removeprefix(f"{prefix}/"): each["UploadId"] for each in listed}
         found.pop(PROBE, None)
         return found

@@ -7,10 +7,12 @@ put where it says.
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,7 @@ def outside(request: pytest.FixtureRequest, daemon: Daemon, tmp_path: Path) -> I
             stdout=log,
             stderr=log,
             env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "XDG_DATA_HOME": str(tmp_path)},
+            start_new_session=True,
         )
     try:
         with closing(Tus(port)) as tus:
@@ -136,7 +139,8 @@ def outside(request: pytest.FixtureRequest, daemon: Daemon, tmp_path: Path) -> I
             assert proxy.poll() is None, (tmp_path / "proxy.log").read_text()
             yield tus
     finally:
-        proxy.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(proxy.pid, signal.SIGKILL)  # Apache's workers outlive it
         proxy.wait()
 
 

@@ -158,11 +158,20 @@ def test_a_zero_length_creation_is_503_with_location(client: Client, remote: Any
 def test_a_final_has_no_upload_offset_until_it_is_stored(client: Client, remote: Any, size: int) -> None:
     remote.acknowledges = True
     part = client.server.upload(DATA[:size], partial=True)
-    final = created(client.ask("POST", "/files/", f"Upload-Concat: final;/files/{part}"))
+    asked = f"Upload-Concat: final;http://host/files/{part}?token=secret"
+    client.begin("POST", "/files/", asked)
+    client.server.advance(30.0)
+    reply = client.reply()
+    assert reply is not None and reply.status == 503 and reply.get("Retry-After") == "7"
+    assert reply.get("Upload-Offset") is None and reply.get("Upload-Concat") == f"final;/files/{part}"
+    final = created(reply)
     seen = client.ask("HEAD", f"/files/{final}")
     assert seen.status == 200 and seen.get("Upload-Offset") is None and seen.get("Upload-Expires") is None
     client.server.store(final)
     assert client.ask("HEAD", f"/files/{final}").get("Upload-Offset") == str(size)
+    again = client.ask("POST", "/files/", asked)
+    assert (again.status, created(again), again.get("Upload-Offset")) == (201, final, str(size))
+    assert again.get("Upload-Concat") == f"final;/files/{part}"
 
 
 def test_an_upload_that_is_deleted_meanwhile_is_410(client: Client, remote: Any) -> None:

