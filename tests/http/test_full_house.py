@@ -13,8 +13,10 @@ from http2_client import Client as Http2Client
 from test_http2 import frame
 from test_streaming import GET, Client, Tree, Watcher, answer, nothing, patch
 from twisted.internet.task import Clock
+from twisted.logger import Logger
 
 from resumable import startup
+from resumable.http import connections
 from resumable.http.streaming import StreamingRequest, StreamingSite
 from resumable.http.two.frames import PREFACE
 
@@ -194,3 +196,10 @@ def test_who_has_been_refused_and_stays_makes_room_as_well() -> None:
     assert refused.send(b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
     assert open_ones([Client(site=site)]) == [True]
     assert refused.wire.disconnected
+
+
+def test_the_log_tells_who_was_cut_off_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr(connections, "log", Logger(observer=told.append))
+    Client(site=full_house(1))
+    assert [(each["client"], each["why"], each["count"]) for each in told] == [("192.168.1.1", "full", 2)]

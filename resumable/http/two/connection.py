@@ -172,7 +172,7 @@ class Connection(TwistedProtocol):
         stream = self._streams[number] = Stream(self, number, ended)
         try:
             if self._turned_away:
-                raise no_room(dict(event.headers)[b":method"])
+                raise no_room(dict(event.headers).get(b":method", b""))
             head = head_of(event.headers, ended)
             stream.accept(head)
         except Refused as refused:
