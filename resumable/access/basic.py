@@ -22,10 +22,10 @@ from zope.interface import implementer
 from resumable.access import credentials
 from resumable.access.answers import Answers, fingerprint
 from resumable.access.interfaces import Ask, IAuthorizer, Identity
-from resumable.access.networks import counted
 from resumable.access.secret import AccessProblem
 from resumable.access.turns import Room, Turns
 from resumable.access.watched import WatchedFile, lines
+from resumable.networks import counted
 from resumable.protocol.errors import Unauthorized
 from resumable.threads import IPool
 

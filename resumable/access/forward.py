@@ -20,9 +20,9 @@ from resumable.access import credentials
 from resumable.access.answers import Answers, fingerprint
 from resumable.access.fetch import Answer, FetchFailed, IFetch
 from resumable.access.interfaces import Ask, IAuthorizer, Identity
-from resumable.access.networks import counted
 from resumable.access.turns import Room, Turns
 from resumable.masking import server_of
+from resumable.networks import counted
 from resumable.protocol.errors import Forbidden, Unauthorized, Unavailable
 
 RETRY_AFTER = 5

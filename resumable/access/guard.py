@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from resumable.access.interfaces import ALL, Action, Ask, IAuthorizer, Identity
-from resumable.access.networks import counted
 from resumable.interfaces import CatalogUnavailable
+from resumable.networks import counted
 from resumable.protocol.errors import Forbidden, NotFound, TusError, Unauthorized, Unavailable
 
 log = Logger()

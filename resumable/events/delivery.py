@@ -22,8 +22,8 @@ from twisted.python.failure import Failure
 
 from resumable.events.bounded import in_time
 from resumable.events.counts import Count, count_nothing
+from resumable.events.due_events import DueEvents
 from resumable.events.guards import log_failure
-from resumable.events.hand import Hand
 from resumable.events.interfaces import EventKind, HookFailed, IHook
 from resumable.events.letterbox import event_of
 from resumable.events.pacing import LONGEST_OUTAGE_PAUSE, Delivery, Outage, Pace
@@ -77,7 +77,7 @@ class Courier:
         self._timer: IDelayedCall | None = None
         self._next_turn: IDelayedCall | None = None
         self._repeating = 0  # letters under way that have failed before
-        self._hand = Hand(name, outbox, self._delivery.concurrency, clock, wall)
+        self._due = DueEvents(name, outbox, self._delivery.concurrency, clock, wall)
         self._outage = Outage()
         self._pace = Pace(self._delivery)
 
@@ -88,7 +88,7 @@ class Courier:
 
     def wake(self) -> None:
         """There may be new letters: a change with facts was committed, dead ones were replayed."""
-        self._hand.look()
+        self._due.look()
         self._soon()
 
     async def stop(self, grace: float = 5.0) -> None:
@@ -97,7 +97,7 @@ class Courier:
         for call in (self._timer, self._next_turn):
             if call is not None and call.active():
                 call.cancel()
-        self._hand.drop()
+        self._due.drop()
         if self._sending:
             over = self._clock.callLater(grace, self._cancel)
             await DeferredList(tuple(self._sending))
@@ -117,17 +117,17 @@ class Courier:
             self._next_turn = self._clock.callLater(0, self._turn)
 
     def _turn(self) -> None:
-        """Start what may start; fetch what isn't in hand."""
+        """Start what may start; fetch what isn't here."""
         self._next_turn = None
-        room = 1 if self._hand.one_at_a_time else self._delivery.concurrency
-        while len(self._sending) < room and (queue := self._hand.next(self._repeating)) is not None:
+        room = 1 if self._due.one_at_a_time else self._delivery.concurrency
+        while len(self._sending) < room and (queue := self._due.next(self._repeating)) is not None:
             wait = self._pace.take(self._clock.seconds())
             if wait > 0:
                 self._sleep(wait)
                 break
-            self._start(self._hand.take(queue))
-        # also without room: what is new is to be in hand when there is some
-        if self._fetching is None and any(self._hand.wanted()):
+            self._start(self._due.take(queue))
+        # also without room: what is new is to be here when there is some
+        if self._fetching is None and any(self._due.wanted()):
             fetching = self._fetching = Deferred.fromCoroutine(self._fetch())
             fetching.addBoth(self._fetched)
 
@@ -144,13 +144,13 @@ class Courier:
     async def _fetch(self) -> None:
         pause: float | None
         try:
-            fresh = await self._hand.fetch()
+            fresh = await self._due.fetch()
             for letter in fresh:
                 if EventKind(letter.fact.kind.value) in self._kinds:
-                    self._hand.add(letter)
+                    self._due.add(letter)
                 else:
                     self._arrive(letter)
-            if fresh or any(self._hand.wanted()):
+            if fresh or any(self._due.wanted()):
                 return
             coming = await self._outbox.next_due(self.name, self._wall())
             pause = None if coming is None else coming - self._wall()
@@ -161,7 +161,7 @@ class Courier:
 
     def _fetched(self, result: object) -> object:
         self._fetching = None
-        if len(self._hand) or any(self._hand.wanted()):
+        if len(self._due) or any(self._due.wanted()):
             self._soon()
         return result
 
@@ -183,7 +183,7 @@ class Courier:
         try:
             await in_time(self._clock, self._delivery.timeout, self._hook.deliver, event)
         except CancelledError:
-            self._hand.release([letter])
+            self._due.release([letter])
         except Exception as error:
             self._count(self.name, kind, "failed", self._clock.seconds() - began)
             await self._failed(letter, error)
@@ -194,7 +194,7 @@ class Courier:
 
     def _reached(self) -> None:
         """It has answered, whatever it said."""
-        self._hand.one_at_a_time = False
+        self._due.one_at_a_time = False
         if self._outage.over():
             self._pace.not_before = 0.0
             log.info("hook {hook} ({target}) is back", hook=self.name, target=self._target)
@@ -205,8 +205,8 @@ class Courier:
         if not self._outage.is_on:
             return
         self._pace.not_before = self._clock.seconds() + pause
-        self._hand.one_at_a_time = True
-        self._hand.drop()  # from now on the next one is chosen each time
+        self._due.one_at_a_time = True
+        self._due.drop()  # from now on the next one is chosen each time
         if not was_on:
             log.error("hook {hook} ({target}) can't be reached", hook=self.name, target=self._target)
 
@@ -230,7 +230,7 @@ class Courier:
             if unreached and self._outage.is_on:
                 pause = min(pause, LONGEST_OUTAGE_PAUSE)  # it isn't this letter that has to wait
             await self._to_outbox(lambda: self._outbox.failed(letter.seq, reason, now + pause))
-        self._hand.release([letter])
+        self._due.release([letter])
 
     def _arrive(self, letter: Letter) -> None:
         self._arrived.append(letter)
@@ -244,7 +244,7 @@ class Courier:
             batch, self._arrived = self._arrived, []
             seqs = [letter.seq for letter in batch]
             await self._to_outbox(partial(self._outbox.delivered, seqs))
-            self._hand.release(batch)
+            self._due.release(batch)
 
     def _recorded(self, result: object) -> object:
         self._recording = None

@@ -6,7 +6,6 @@ quarters of several; a place that gets free goes to who has the fewest, and amon
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter, deque
 
 from twisted.internet.defer import Deferred, succeed
@@ -54,17 +53,3 @@ class Places:
         waiting.remove(waiter)
         if waiting:
             self._waiting[whose] = waiting  # behind all others
-
-
-def client_of(address: str) -> str:
-    """Who is one client for us: an address without its port, of IPv6 the network of 64 bits that one host may have."""
-    host = address.rpartition("]")[0].removeprefix("[") or address
-    if host == address and address.count(":") == 1:
-        host = address.partition(":")[0]
-    try:
-        parsed = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if isinstance(parsed, ipaddress.IPv6Address):
-        return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False).network_address)
-    return host

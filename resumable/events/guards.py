@@ -21,10 +21,11 @@ from zope.interface import implementer
 
 from resumable.events.bounded import in_time
 from resumable.events.counts import Count, count_nothing
-from resumable.events.fair import Places, client_of
+from resumable.events.fair import Places
 from resumable.events.interfaces import Allow, HookFailed, IGuard, Question, Refuse
 from resumable.events.verdicts import REFUSED, check, encoded_metadata
 from resumable.hooks import Answer, Changes, Granted, IHooks, QuestionKind, RequestView, UploadView
+from resumable.networks import client_of
 from resumable.protocol.errors import Refused, Unavailable
 
 log = Logger()

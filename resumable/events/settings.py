@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
 
 from attrs import field, frozen
 from twisted.web.iweb import IPolicyForHTTPS
@@ -20,6 +19,7 @@ from resumable.events.interfaces import EventKind
 from resumable.events.pacing import Delivery
 from resumable.events.post import check_url
 from resumable.hooks import QuestionKind
+from resumable.masking import server_of
 
 _NAMED = re.compile(r"(?:([A-Za-z0-9][A-Za-z0-9._-]{0,63})=)?(.+)", re.DOTALL)
 TOLD = frozenset(EventKind) - {EventKind.PROGRESS}
@@ -49,8 +49,7 @@ class HookTarget:
                 return f"exec:{self.arguments[0]}"
             case "python":
                 return f"python:{self.address}"
-        parts = urlsplit(self.address)
-        return f"{'tusd+' if self.kind == 'tusd' else ''}{parts.scheme}://{parts.netloc}"
+        return f"{'tusd+' if self.kind == 'tusd' else ''}{server_of(self.address)}"
 
 
 @frozen

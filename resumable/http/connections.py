@@ -2,21 +2,37 @@
 
 Changes when the rules of a graceful stop do, or those of a full house. Invariants: a connection is known from its first
 moment to its last, so `Connections.drained` never fires too early; the timer runs only while there is a connection; who
-opens very many takes neither the files from uploads under way nor, by idling, the place from those who come later.
+opens very many takes neither the files from uploads under way nor, by idling, the place from those who come later. Who
+comes when there is no room is told so, but those who are being told are few, and for a short while.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from resumable.http.framing import Refused
 from resumable.http.outgoing import Outgoing
+from resumable.networks import client_of
 
 log = Logger()
+
+TELLING: Final = 64
+"""Connections, at most, that are being told that there is no room: they come on top of all others."""
+TELLING_TAKES: Final = 5.0
+"""Seconds, at most, for that: the head of a request has to come first, as it says which page may read the answer."""
+RETRY_AFTER: Final = 10
+
+UNREAD: Final = "unread"
+"""Why somebody is cut off: takes nothing of an answer, or too little."""
+IDLE: Final = "idle"
+"""Had no request under way, and made room for somebody else."""
+NO_ROOM: Final = "full"
+"""Found no room, and was told so or closed."""
 
 
 class Connection(Protocol):
@@ -24,6 +40,7 @@ class Connection(Protocol):
 
     outgoing: Outgoing
     """What its client doesn't take of it has it aborted."""
+    transport: Any
 
     @property
     def deadline(self) -> float:
@@ -31,6 +48,9 @@ class Connection(Protocol):
 
     def expire(self, now: float) -> None:
         """The deadline has passed: do something about it, or set another one."""
+
+    def turn_away(self) -> None:
+        """Answer its first request with `no_room`, and close."""
 
     def stop(self) -> None:
         """Close now if idle, else after the answer that is under way."""
@@ -42,14 +62,17 @@ class Connection(Protocol):
 class Connections:
     """Keeps the books; a server's factory inherits it.
 
-    ``connections``: all that are open, at most ``max_connections``. ``stopping``: none is to outlive its
-    answer. ``seconds``: the clock.
+    ``connections``: all that are open, at most ``max_connections`` and those that are turned away. ``stopping``: none
+    is to outlive its answer. ``seconds``: the clock. ``cut``: how many were cut off, by why.
     """
 
     def keep_books(self, timer: IReactorTime, interval: float, max_connections: int) -> None:
         """Begin, with deadlines looked at every ``interval`` seconds."""
         self.max_connections = max_connections
+        self.cut = dict.fromkeys((UNREAD, IDLE, NO_ROOM), 0)
         self._idle: dict[Connection, None] = {}  # the one that has been so for longest comes first
+        self._turned_away: dict[Connection, float] = {}  # until when; the oldest first
+        self._telling = max(1, min(TELLING, max_connections // 16))
         self.seconds: Callable[[], float] = timer.seconds
         self.stopping = False
         self.connections: set[Connection] = set()
@@ -66,30 +89,55 @@ class Connections:
             self._ticking = self._timer.callLater(self._tick_every, self._tick)
         if self.stopping:
             channel.stop()
-        elif len(self.connections) > self.max_connections:
+        elif channel in self._turned_away:
+            channel.turn_away()
+        elif len(self.connections) - len(self._turned_away) > self.max_connections:
             self._make_room(channel)
 
     def _make_room(self, newcomer: Connection) -> None:
         """Who has been idle for longest goes; the newcomer itself, where all others have something to do."""
-        log.debug("a connection is closed: there are {count}", count=len(self.connections))
         if self._idle:
             longest = next(iter(self._idle))
             del self._idle[longest]
+            self.cut_off(IDLE, longest.transport)
             longest.abort()
-        else:
-            newcomer.abort()
+            return
+        self.cut_off(NO_ROOM, newcomer.transport)
+        self._turned_away[newcomer] = self.seconds() + TELLING_TAKES
+        newcomer.turn_away()
+        if len(self._turned_away) > self._telling:
+            self._drop(next(iter(self._turned_away)))
+
+    def _drop(self, channel: Connection) -> None:
+        """It was turned away, and has had its time."""
+        del self._turned_away[channel]
+        channel.abort()
+
+    def cut_off(self, why: str, transport: Any) -> None:
+        """Count and log that somebody is."""
+        self.cut[why] += 1
+        client, count = client_at(transport), len(self.connections)
+        log.debug("{client} is cut off: {why}; there are {count} connections", client=client, why=why, count=count)
 
     def idle(self, channel: Connection) -> None:
         """It has no request under way."""
-        self._idle[channel] = None
+        if channel not in self._turned_away:
+            self._idle[channel] = None
 
     def busy(self, channel: Connection) -> None:
         """It has one again."""
         self._idle.pop(channel, None)
 
+    def replaced(self, channel: Connection, successor: Connection) -> None:
+        """The same connection goes on as another one, which isn't one more; `disconnected` follows."""
+        self.connections.discard(channel)
+        if channel in self._turned_away:
+            self._turned_away[successor] = self._turned_away.pop(channel)
+
     def disconnected(self, channel: Connection) -> None:
         self.connections.discard(channel)
         self._idle.pop(channel, None)
+        self._turned_away.pop(channel, None)
         if not self.connections:
             if self._ticking is not None:
                 self._ticking.cancel()
@@ -106,8 +154,10 @@ class Connections:
             channel.expire(now)
         for channel in [channel for channel in self.connections if channel.outgoing.deadline <= now]:
             if channel.outgoing.stuck(now):
-                log.debug("a connection was cut off: its client takes no answers")
+                self.cut_off(UNREAD, channel.transport)
                 channel.abort()
+        for channel in [channel for channel, until in self._turned_away.items() if until <= now]:
+            self._drop(channel)
 
     # Stopping
 
@@ -137,3 +187,15 @@ class Connections:
         await self.drained()
         if abort.active():
             abort.cancel()
+
+
+def no_room(method: bytes) -> Refused:
+    """What those are told who are turned away. After a HEAD that is answered 503, tus-js-client starts over."""
+    is_head = method == b"HEAD"
+    said = "The server has as many connections as it can serve; try again later."
+    return Refused(423 if is_head else 503, said, RETRY_AFTER, bodiless=is_head)
+
+
+def client_at(transport: Any) -> str:
+    """Whose connection it is, or whose proxy's; empty on a unix socket."""
+    return client_of(getattr(transport.getPeer(), "host", None) or "")

@@ -14,11 +14,11 @@ from attrs import field, frozen
 from resumable.access.certificates import subject_of
 from resumable.access.guard import Guard
 from resumable.access.interfaces import Action, Ask, Identity
-from resumable.access.networks import counted
 from resumable.access.rates import Rates
 from resumable.http.origin import Origin
 from resumable.http.routing import target_of
 from resumable.http.streaming import StreamingRequest
+from resumable.networks import counted
 from resumable.protocol.errors import BadRequest, Forbidden, NotFound
 from resumable.protocol.tus import Creation
 from resumable.uploads.caller import NOBODY, Caller

@@ -30,12 +30,17 @@ _ORIGIN = re.compile(rb"(?i:\r\norigin):[ \t]*([^\r\n]*)(?=\r\n)")
 
 
 class Refused(Exception):
-    """A request that is answered by the connection itself, with ``status``, and never reaches a resource."""
+    """A request that is answered by the connection itself, with ``status``, and never reaches a resource.
 
-    def __init__(self, status: int, detail: str) -> None:
+    ``retry_after``: seconds after which it may be tried again, if that makes sense. ``bodiless``: it was a HEAD.
+    """
+
+    def __init__(self, status: int, detail: str, retry_after: int | None = None, bodiless: bool = False) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.bodiless = bodiless
+        self.fields: Fields = [] if retry_after is None else [(b"Retry-After", b"%d" % retry_after)]
 
 
 @frozen
@@ -133,7 +138,8 @@ def refusal(refused: Refused, fields: Fields) -> bytes:
     body = problem(refused.status, refused.detail)
     first = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n"
     last = f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    return first.encode() + b"".join(b"%s: %s\r\n" % field for field in fields) + last.encode() + body
+    lines = b"".join(b"%s: %s\r\n" % field for field in [*refused.fields, *fields])
+    return first.encode() + lines + last.encode() + (b"" if refused.bodiless else body)
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from resumable.access.networks import Network, belongs, plain
 from resumable.http.streaming import StreamingRequest
+from resumable.networks import Network, belongs, plain
 from resumable.protocol.errors import BadRequest
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")

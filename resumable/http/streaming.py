@@ -27,7 +27,7 @@ from werkzeug.routing import MapAdapter
 
 from resumable.http.body import Body
 from resumable.http.chunks import ChunkReader, parse_trailers
-from resumable.http.connections import Connections
+from resumable.http.connections import Connections, no_room
 from resumable.http.framing import (
     Fields,
     Head,
@@ -67,7 +67,7 @@ PIPELINED: Final = 16_384
 LINGER_FULL: Final = 1.0
 """Seconds to linger at the most once no more is read: a browser shows the answer only when the connection ends."""
 LINGER_STOPPING: Final = 2.0
-"""Seconds to linger at the most while the server stops: who hasn't read the answer by then asks again anyway."""
+"""Seconds to linger at the most while the server stops or is full: who hasn't read the answer by then asks again."""
 
 _OPEN, _LINGERING, _CLOSED = range(3)
 
@@ -246,6 +246,7 @@ class StreamingChannel(HTTPChannel):
     _blank = False  # an empty line before the request was skipped
     _reading = True
     _state = _OPEN
+    _turned_away = False  # there is no room, and this is all that is to be said
     _unread = False  # the client sends, or may send, what nobody reads
     _dropped = 0
     _read_size = READ_SIZE
@@ -324,7 +325,7 @@ class StreamingChannel(HTTPChannel):
         self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
         self.connectionLost = successor.connectionLost  # type: ignore[method-assign]
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]
-        self.site.connections.discard(self)  # it isn't one more
+        self.site.replaced(self, successor)
         successor.makeConnection(self.transport)  # type: ignore[no-untyped-call]
         self.site.disconnected(self)
         successor.dataReceived(data)
@@ -341,6 +342,8 @@ class StreamingChannel(HTTPChannel):
         if end < 0:
             check_unfinished(self._input)
             return False
+        if self._turned_away:
+            raise no_room(self._input.partition(b" ")[0])
         head = parse_head(self._input[:end])
         expects = head.version == b"HTTP/1.1" and take_expectation(head.headers)
         self._input = self._input[end + 4 :]
@@ -529,7 +532,7 @@ class StreamingChannel(HTTPChannel):
         self._state = _LINGERING
         self.outgoing.empty()  # the time for all that is bounded from now on
         linger = self.site.linger
-        if self.site.stopping:
+        if self.site.stopping or self._turned_away:
             linger = min(linger, LINGER_STOPPING)
         if self._dropped > self.site.linger_bytes:
             linger = min(linger, LINGER_FULL)
@@ -551,6 +554,10 @@ class StreamingChannel(HTTPChannel):
         """Close at once, with a reset."""
         self._state, self.deadline = _CLOSED, math.inf
         self.transport.abortConnection()  # type: ignore[union-attr]
+
+    def turn_away(self) -> None:
+        """Take one request, answer that there is no room, and close."""
+        self._turned_away = True
 
     def stop(self) -> None:
         """Close now, or after the answer that is under way."""
@@ -593,7 +600,7 @@ class StreamingSite(Connections, Site):
     ``max_body_buffer``: bytes of the largest read, and so what one paused body may hold in memory.
     ``refusal_fields``: what else a refusal carries that is sent before there is a request; told what Origin says.
     ``http2``: offer it over TLS. ``h2c``: take it from whoever begins with it, without TLS too.
-    ``max_connections``: when there are more, an idle one is closed, or the new one.
+    ``max_connections``: when there are more, an idle one is closed, or the new one is turned away.
     ``held``: what paused bodies of HTTP/2 hold in memory.
     ``watch``: sees each request. ``received``: bytes that have come in, over all connections.
     """

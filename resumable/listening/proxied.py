@@ -17,8 +17,8 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.logger import Logger, LogLevel
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
-from resumable.access.networks import Network, belongs
 from resumable.listening.proxy_header import Header, Malformed, parse
+from resumable.networks import Network, belongs
 
 NOBODY = IPv4Address("TCP", "0.0.0.0", 0)
 """A client that the proxy doesn't know either; its address must not be the proxy's, whose word counts."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import frozen
 
-from resumable.access.networks import plain
+from resumable.networks import plain
 
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 LONGEST_LINE: Final = 107

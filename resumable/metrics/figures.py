@@ -176,6 +176,7 @@ class Figures(Collector):
         yield "request_duration_seconds", {(name,): each.seconds for name, each in methods.items()}
         yield "received_bytes_total", _one(site.received)
         yield "connections", _one(len(site.connections))
+        yield "cut_off_total", {(why,): count for why, count in site.cut.items()}
 
     def _uploads(self) -> Iterator[tuple[str, Values]]:
         counts, holds = self._sources.counts, self._sources.holds

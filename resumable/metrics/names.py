@@ -32,6 +32,7 @@ _ALL: Final = (
     ("request_duration_seconds", "histogram", "From a request's head to the end of its answer", "method"),
     ("received_bytes_total", "counter", "Bytes that clients have sent, heads of requests included"),
     ("connections", "gauge", "Connections of clients that are open"),
+    ("cut_off_total", "counter", "Connections, and answers of HTTP/2, that were ended early by the server", "reason"),
     # Uploads
     ("uploads_created_total", "counter", "Uploads that were made"),
     ("uploads_finished_total", "counter", "Uploads that have got their last byte"),

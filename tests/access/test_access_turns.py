@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
-from resumable.access.networks import counted
 from resumable.access.turns import Room, Turns
 from resumable.protocol.errors import Unavailable
 
@@ -126,19 +124,3 @@ def test_everybody_is_served_or_refused_and_nothing_is_left(steps):
         assert len(rig.under_way) <= 2
     rig.end_all()
     assert len(rig.done) + len(rig.refused) == len(steps)
-
-
-@pytest.mark.parametrize(
-    ("address", "key"),
-    [
-        ("192.0.2.1", " 192.0.2.1"),
-        ("::ffff:192.0.2.1", " 192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", " 2001:db8:1:2::/64"),
-        ("2001:db8:1:2::", " 2001:db8:1:2::/64"),
-        ("fe80::1%eth0", " fe80::/64"),
-        ("", " "),
-        ("unknown", " unknown"),
-    ],
-)
-def test_a_network_of_64_bits_counts_as_one_address(address, key):
-    assert counted(address) == key

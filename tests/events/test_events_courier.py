@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from resumable.events import delivery as delivery_module
 from resumable.events.delivery import Courier
-from resumable.events.hand import FETCH
+from resumable.events.due_events import FETCH
 from resumable.events.interfaces import EventKind, HookFailed, IHook
 from resumable.events.pacing import THRESHOLD, Delivery, Pace
 from resumable.interfaces import CatalogUnavailable, FactKind

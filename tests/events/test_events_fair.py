@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import CancelledError
 
-from resumable.events.fair import Places, client_of
+from resumable.events.fair import Places
 
 
 def take(places, whose, count=1):
@@ -50,20 +50,3 @@ def test_who_is_given_up_while_waiting_takes_no_place():
     assert first.called and last.called
     places.give_back("a")
     assert had(take(places, "b")) == 1
-
-
-@pytest.mark.parametrize(
-    ("address", "client"),
-    [
-        ("192.0.2.7:4711", "192.0.2.7"),
-        ("192.0.2.7", "192.0.2.7"),
-        ("[2001:db8:1:2:3:4:5:6]:4711", "2001:db8:1:2::"),
-        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::"),
-        ("[::ffff:192.0.2.7]:5", "192.0.2.7"),
-        ("fe80::1%eth0", "fe80::"),
-        ("", ""),
-        ("elsewhere", "elsewhere"),
-    ],
-)
-def test_a_client_is_an_address_or_a_network_of_64_bits(address, client):
-    assert client_of(address) == client

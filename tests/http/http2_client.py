@@ -18,6 +18,7 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 from test_streaming import Consumer, Tree, Wire, ending, nothing
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -52,11 +53,13 @@ class States(H2ConnectionStateMachine):
 class Client:
     """One connection; ``wire`` is its transport. ``acknowledge``: whether the bodies of answers are taken at once."""
 
-    def __init__(self, handler: Handler = nothing, site: StreamingSite | None = None, **options: Any) -> None:
+    def __init__(
+        self, handler: Handler = nothing, site: StreamingSite | None = None, address: str = "192.0.2.1", **options: Any
+    ) -> None:
         self.clock = Clock()
         self.tree = Tree(handler)
         self.site = site or StreamingSite(self.tree, reactor=self.clock, h2c=True, **options)
-        self.wire = Wire()
+        self.wire = Wire(peerAddress=IPv4Address("TCP", address, 4711))
         self.channel = self.site.buildProtocol(None)
         self.channel.makeConnection(self.wire)
         self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))

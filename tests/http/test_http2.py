@@ -20,7 +20,7 @@ from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
 from resumable.http.streaming import StreamingRequest, StreamingSite
-from resumable.http.two.answers import MAX_PRODUCING, MAX_UNSENT
+from resumable.http.two.answers import MAX_PRODUCED, MAX_UNSENT
 from resumable.http.two.frames import MAX_FRAME, PREFACE, Data, FrameReader
 from resumable.http.two.limits import CONNECTION_WINDOW, STREAM_WINDOW, Held
 from resumable.http.two.machine import HEADER_TABLE, MAX_STREAMS
@@ -570,6 +570,47 @@ def test_many_connections_together_hold_a_bounded_number_of_bytes() -> None:
     assert [each.wire.producerState for each in clients] == ["producing"] * 4
 
 
+def fill(client: Client, stream: int) -> None:
+    """Send as long as anything is taken."""
+    while client.wire.producerState == "producing" and client.window(stream):
+        client.data(stream, b"x" * min(65_536, client.window(stream)))
+
+
+def test_one_client_with_many_connections_leaves_half_of_the_memory_for_others() -> None:
+    greedy = [Client(address="192.0.2.7")]
+    site = greedy[0].site
+    site.held = Held(4 * MIB)
+    greedy += [Client(site=site, address="192.0.2.7") for _ in range(4)]
+    for each in greedy:
+        fill(each, each.patch(1 << 30))
+    assert 2 * MIB < site.held.size <= 2 * MIB + 5 * 2 * 65_536
+    other = Client(site=site, address="192.0.2.8")
+    stream = other.patch(1 << 30)
+    for _ in range(8):
+        other.data(stream, b"y" * 65_536)
+    assert other.wire.producerState == "producing"
+    fill(other, stream)
+    assert 4 * MIB < site.held.size <= 4 * MIB + 6 * 2 * 65_536
+    bodies = [request.body for request in greedy[0].tree.requests]
+    for body in bodies[:-1]:  # what has all to do with the one client
+        body.deliver(Consumer())
+    assert [each.wire.producerState for each in [*greedy, other]] == ["producing"] * 6
+    bodies[-1].deliver(Consumer())
+    assert site.held.size == 0 and not site.held.full("192.0.2.7")
+
+
+def test_who_is_stopped_for_all_goes_on_when_somebody_else_has_given_room() -> None:
+    clients = [Client(address="192.0.2.7")]
+    site = clients[0].site
+    site.held = Held(2 * MIB)
+    clients += [Client(site=site, address=f"192.0.2.{n}") for n in (8, 9)]
+    for each in clients:
+        fill(each, each.patch(1 << 30))
+    assert [each.wire.producerState for each in clients] == ["paused"] * 3
+    clients[0].tree.requests[0].body.deliver(Consumer())
+    assert [each.wire.producerState for each in clients] == ["producing"] * 3
+
+
 def test_a_body_that_is_dropped_is_read_within_bounds_only() -> None:
     client = Client(linger_bytes=MIB)
     stream = client.patch(1 << 30)
@@ -649,7 +690,7 @@ def test_readers_that_never_read_cost_a_bounded_amount_of_memory() -> None:
     client.acknowledge = False
     for _ in range(MAX_STREAMS):
         client.send()
-    assert sum(sender.made for sender in senders) <= MAX_UNSENT + MAX_PRODUCING * (256 << 10)
+    assert sum(sender.made for sender in senders) <= MAX_UNSENT + MAX_PRODUCED
 
 
 def test_a_full_transport_pauses_the_answers() -> None:

@@ -16,7 +16,9 @@ from unread import unread
 
 from resumable.http.sending import CHUNK, Sending
 from resumable.http.streaming import StreamingRequest
+from resumable.http.two.answers import MAX_PRODUCED, MAX_UNSENT
 from resumable.http.two.machine import MAX_STREAMS
+from resumable.http.two.stream import PIECE
 
 WINDOW = 65_535
 
@@ -68,7 +70,7 @@ def test_a_download_whose_window_stays_shut_is_cut_off_alone(window: int) -> Non
     client.data(upload, b"x" * 8_000)
     client.advance(5)
     assert client.answers[stream].reset == ErrorCodes.CANCEL
-    assert files[0].closed == 1
+    assert files[0].closed == 1 and client.site.cut["unread"] == 1
     assert (len(consumer.data), ends, client.goaway) == (20_000, [], None)
 
 
@@ -160,6 +162,59 @@ def test_those_who_do_not_read_keep_none_from_reading() -> None:
     assert len(client.answers[reader].body) == 4 * CHUNK and client.answers[reader].ended
 
 
+class Remote(File):
+    """What is far away: it hasn't answered yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+        self.waiting: Deferred[bytes] = Deferred()
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        self.asked.append(size)
+        return self.waiting
+
+
+def from_remotes(remotes: list[Remote]) -> Any:
+    """Answers /slow by one of them, everything else by a file."""
+
+    def handler(request: StreamingRequest) -> None:
+        source = Remote() if request.path.startswith(b"/slow") else File()
+        if isinstance(source, Remote):
+            remotes.append(source)
+        request.setResponseCode(200)
+        sent = Deferred.fromCoroutine(Sending(request, source, 0, 4 * CHUNK).run())
+        sent.addCallbacks(lambda _: request.finish(), lambda _: None)
+
+    return handler
+
+
+def test_downloads_from_slow_remotes_delay_no_other_one() -> None:
+    remotes: list[Remote] = []
+    client = Client(from_remotes(remotes))
+    for _ in range(MAX_STREAMS - 1):
+        client.send(path="/slow")
+    assert [len(remote.asked) for remote in remotes] == [1] * (MAX_STREAMS - 1)
+    stream = client.send(path="/here")
+    assert len(client.answers[stream].body) == 4 * CHUNK and client.answers[stream].ended
+
+
+def test_remotes_that_answer_all_at_once_bring_a_bounded_amount() -> None:
+    remotes: list[Remote] = []
+    client = Client(from_remotes(remotes))
+    client.acknowledge = False
+    client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1 << 20})
+    client.exchange()
+    for _ in range(MAX_STREAMS):
+        client.send(path="/slow")
+    assert (remotes[0].asked, remotes[-1].asked) == ([CHUNK], [PIECE])
+    for remote in remotes:
+        waiting, remote.waiting = remote.waiting, Deferred()
+        waiting.callback(bytes(remote.asked[0]))
+    assert all(len(remote.asked) == 2 for remote in remotes), "a piece is read ahead of each"
+    assert sum(sum(remote.asked) for remote in remotes) <= MAX_UNSENT + 4 * MAX_PRODUCED
+
+
 def test_a_connection_that_is_not_read_at_all_is_cut_off() -> None:
     files, handler = downloads()
     client = Client(handler, network_timeout=60)
@@ -170,6 +225,7 @@ def test_a_connection_that_is_not_read_at_all_is_cut_off() -> None:
     assert not client.wire.disconnected
     client.clock.pump([1.0] * 3)
     assert client.wire.disconnected
+    assert client.site.cut["unread"] == 2, "the answer, whose window is shut as well, and the connection"
     client.hang_up()
     assert files[0].closed == 1
 

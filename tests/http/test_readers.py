@@ -62,7 +62,7 @@ def test_a_download_that_is_never_read_is_cut_off_after_the_network_timeout() ->
     client.advance(58)
     assert not client.wire.disconnected and not ends
     client.advance(3)
-    assert client.wire.disconnected
+    assert client.wire.disconnected and client.site.cut["unread"] == 1
     client.channel.stopProducing()
     client.hang_up()
     assert (file.closed, len(ends)) == (1, 1)

@@ -162,8 +162,10 @@ def test_figures_are_those_of_the_moment() -> None:
     rig.counts.created, rig.counts.finished = 5, 4
     rig.counts.gone[Gone.EXPIRED] = 2
     rig.batches.seconds.add(0.004)
+    rig.site.site.cut["unread"] = 3
     values = rig.values()
     assert values['resumable_requests_total{method="PATCH",status="2xx"}'] == 1
+    assert [values[f'resumable_cut_off_total{{reason="{why}"}}'] for why in ("unread", "idle", "full")] == [3, 0, 0]
     assert values['resumable_request_duration_seconds_count{method="PATCH"}'] == 1
     assert values["resumable_received_bytes_total"] == rig.site.site.received > 0
     assert values["resumable_uploads_created_total"] == 5

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 MAX_UNSENT: Final = 2 << 20
 """Bytes of answers in memory from which on no producer goes on. A `PIECE` of each stream may be among them for long."""
-MAX_PRODUCING: Final = 4
-"""Producers that work at once: each may bring a chunk that then has to wait."""
+MAX_PRODUCED: Final = 1 << 20
+"""Bytes that all producers share: each may bring a piece that then has to wait. None waits for another, as that may be
+one that reads from far away: the more there are, the smaller are their pieces."""
 
 
 class Answers:
@@ -33,7 +34,7 @@ class Answers:
         self._machine = machine
         self._sending: dict[int, Stream] = {}
         self._waiting: dict[int, Stream] = {}  # their producers may go on in this order
-        self._producing = 0
+        self._producers: set[int] = set()  # streams that have one
         self._pumping = False
         self._sent = 0
         self._progress = Progress(connection.site.network_timeout, connection.site.min_rate)
@@ -70,6 +71,11 @@ class Answers:
             self._connection.flush()
         return sent > 0
 
+    @property
+    def piece(self) -> int:
+        """Bytes that a producer may bring at once."""
+        return MAX_PRODUCED // max(1, len(self._producers))
+
     def went(self, size: int) -> None:
         """So many bytes have gone."""
         self.unsent -= size
@@ -86,7 +92,7 @@ class Answers:
             self._progress.end()
         elif self._progress.overdue(now, self._sent):
             for stream in [*self._sending.values(), *self._waiting.values()]:
-                stream.abort()
+                stream.give_up()
             self._progress.end()
         return self._progress.deadline
 
@@ -99,19 +105,18 @@ class Answers:
 
     def may_produce(self, stream: Stream) -> None:
         """It has a producer, which is paused."""
+        self._producers.add(stream.number)
         self._waiting[stream.number] = stream
         self._let_produce()
 
     def produced(self, stream: Stream) -> None:
         """It has none any more."""
         self._waiting.pop(stream.number, None)
-        if stream.producing:
-            stream.producing = False
-            self._producing -= 1
+        self._producers.discard(stream.number)
+        stream.producing = False
 
     def _rest(self, stream: Stream) -> None:
         stream.producing = False
-        self._producing -= 1
         if stream.producer is not None:
             stream.producer.pauseProducing()
 
@@ -121,14 +126,12 @@ class Answers:
                 self.choked
                 or self._pumping
                 or self.unsent >= MAX_UNSENT
-                or self._producing >= MAX_PRODUCING
                 or self._machine.outbound_flow_control_window <= 0
             ):
                 break
             if stream.number in self._waiting and not stream.shut_out():
                 del self._waiting[stream.number]
                 stream.producing = True
-                self._producing += 1
                 if stream.producer is not None:
                     stream.producer.resumeProducing()
         if self._shut_out():

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from resumable.http.body import READ_AHEAD
+from resumable.http.connections import client_at, no_room
 from resumable.http.framing import Refused
 from resumable.http.two.answers import Answers
 from resumable.http.two.frames import Data, FrameReader, Violation, window_update
@@ -63,10 +64,12 @@ class Connection(TwistedProtocol):
         self._streams: dict[int, Stream] = {}
         self._fresh: dict[int, Stream] = {}  # their requests are to be begun, in this order
         self._updates: list[bytes] = []  # frames to be sent that the machine needn't know
+        self._client = ""
         self._held = 0
         self._backlog = 0
         self._state = _OPEN
         self._leaving = False  # one side has said GOAWAY
+        self._turned_away = False  # there is no room, and this is all that is to be said
         self._reading = True
         self._full = False  # not read because of what it, or its site, holds
         self._busy = False  # reading, further up the stack
@@ -86,6 +89,7 @@ class Connection(TwistedProtocol):
 
     def connectionMade(self) -> None:
         self.secure = ISSLTransport(self.transport, None) is not None
+        self._client = client_at(self.transport)
         self.outgoing = self.site.outgoing(self.transport)
         self._due = self.site.seconds() + self.site.network_timeout
         self.transport.registerProducer(self, True)
@@ -167,10 +171,14 @@ class Connection(TwistedProtocol):
         ended = event.stream_ended is not None
         stream = self._streams[number] = Stream(self, number, ended)
         try:
+            if self._turned_away:
+                raise no_room(dict(event.headers).get(b":method", b""))
             head = head_of(event.headers, ended)
             stream.accept(head)
         except Refused as refused:
             stream.refuse(refused, event.headers)
+            if self._turned_away:
+                self.stop()
             return
         if head.length != 0:
             self.look_at(self.site.seconds() + self.site.network_timeout)
@@ -240,7 +248,7 @@ class Connection(TwistedProtocol):
     def hold(self, size: int) -> None:
         """So many more bytes of bodies wait in memory, or fewer."""
         self._held += size
-        self.site.held.add(size)
+        self.site.held.add(self._client, size)
         self.regulate()
 
     def look_at(self, when: float) -> None:
@@ -263,9 +271,9 @@ class Connection(TwistedProtocol):
             self._due = self.site.seconds() + self.site.network_timeout
 
     def regulate(self) -> None:
-        """Read on, unless all connections together hold too much, and this one has a part in it; or unless it asks for
-        more than its budget, or its answers wait."""
-        full = self._held > READ_AHEAD and self.site.held.full
+        """Read on, unless its client, or all together, hold too much, and this one has a part in it; or unless it asks
+        for more than its budget, or its answers wait."""
+        full = self._held > READ_AHEAD and self.site.held.full(self._client)
         if full:
             self.site.held.stopped(self)
         full = full or self._backlog > MAX_BACKLOG
@@ -281,6 +289,10 @@ class Connection(TwistedProtocol):
                 self.transport.pauseProducing()
 
     # The end
+
+    def turn_away(self) -> None:
+        """Take one request, answer that there is no room, and close."""
+        self._turned_away = True
 
     def stop(self) -> None:
         """Take no new requests; close when the last one is answered."""

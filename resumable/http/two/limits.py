@@ -5,6 +5,7 @@ Changes when one of these bounds does. Invariant: memory depends on the number o
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final, Protocol
 
 from h2.errors import ErrorCodes
@@ -17,7 +18,8 @@ half as much, a client at 50 MiB/s waits most of the time, since buffers on the 
 CONNECTION_WINDOW: Final = 32 << 20
 """Bytes that it may send ahead on one connection, and so what all its bodies may hold while they are paused."""
 MAX_HELD: Final = 64 << 20
-"""Bytes of all the bodies that wait in memory. At more, connections that hold any are not read."""
+"""Bytes of all the bodies that wait in memory. At more, connections that hold any are not read. One client may hold
+half of them, which is what one connection may send ahead: the other half is left for others."""
 
 
 class Window:
@@ -50,7 +52,7 @@ class Holder(Protocol):
     """A connection."""
 
     def regulate(self) -> None:
-        """`Held.full` has changed."""
+        """What `Held.full` answers may have changed."""
 
 
 class Held:
@@ -59,17 +61,22 @@ class Held:
     def __init__(self, limit: int = MAX_HELD) -> None:
         self.size = 0
         self._limit = limit
+        self._by_client: Counter[str] = Counter()
         self._stopped: set[Holder] = set()
 
-    @property
-    def full(self) -> bool:
-        return self.size > self._limit
+    def full(self, client: str) -> bool:
+        """Whether no more of this client's may wait."""
+        return self.size > self._limit or self._by_client[client] > self._limit // 2
 
-    def add(self, size: int) -> None:
-        """So much more, or less."""
-        was_full = self.full
+    def add(self, client: str, size: int) -> None:
+        """So much more of a client's, or less."""
+        before = self.size > self._limit, self._by_client[client] > self._limit // 2
         self.size += size
-        if was_full and not self.full:
+        self._by_client[client] += size
+        now = self.size > self._limit, self._by_client[client] > self._limit // 2
+        if not self._by_client[client]:
+            del self._by_client[client]
+        if now < before:
             stopped, self._stopped = self._stopped, set()
             for holder in stopped:
                 holder.regulate()

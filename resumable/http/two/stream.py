@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 from resumable.http.body import Body
+from resumable.http.connections import UNREAD
 from resumable.http.framing import Head, Refused, problem, take_expectation
 from resumable.http.progress import Progress
 from resumable.http.two.frames import Data, Violation
@@ -125,11 +126,17 @@ class Stream:
         self._site.watch.refused(refused.status)
         document = problem(refused.status, refused.detail)
         origins = [value for name, value in asked if name == b"origin"]
-        fields = [(name.lower(), value) for name, value in self._site.refusal_fields(origins)]
+        fields = [(name.lower(), value) for name, value in [*refused.fields, *self._site.refusal_fields(origins)]]
         fields += [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(document))]
-        self._connection.machine.send_headers(self.number, [(b":status", b"%d" % refused.status), *fields])
+        self._connection.machine.send_headers(
+            self.number, [(b":status", b"%d" % refused.status), *fields], end_stream=refused.bodiless
+        )
         self._done = True
-        self.write(document)
+        self._said = refused.bodiless
+        if self._said:
+            self._connection.answers.pump(self)
+        else:
+            self.write(document)
 
     def check(self, now: float) -> float:
         """Give up the body, or the answer, if it should be. Answers when to look again, at the earliest."""
@@ -137,11 +144,16 @@ class Stream:
             return math.inf
         if self._wants_to_send() and self.window <= 0:
             if self._progress.overdue(now, self._sent):
-                self.abort()
+                self.give_up()
                 return math.inf
         else:
             self._progress.end()
         return min(self._progress.deadline, self._check_body(now))
+
+    def give_up(self) -> None:
+        """Its client doesn't take the answer."""
+        self._site.cut_off(UNREAD, self.transport)
+        self.abort()
 
     def _check_body(self, now: float) -> float:
         if self._heard:
@@ -261,7 +273,9 @@ class Stream:
     @property
     def room(self) -> int:
         """Bytes of the answer that have somewhere to go, or a few more: what is brought beyond that waits here."""
-        return PIECE if self._over else max(PIECE, self.window - len(self.unsent))
+        if self._over:
+            return PIECE
+        return max(PIECE, min(self._connection.answers.piece, self.window - len(self.unsent)))
 
     def getPeer(self) -> Any:
         return self.transport.getPeer()

@@ -3,8 +3,7 @@
 One reason to change: the order in which letters go.
 
 Invariants: a letter that fails makes its own upload wait, and no other: letters that have failed get at most half of
-the places, and neither they nor new ones can take all the turns. Of one upload at most one letter is in hand or under
-way.
+the places, and neither they nor new ones can take all the turns. Of one upload at most one letter is here or under way.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ OUTAGE_TURNS = 4
 """In an outage three new letters go before one that has failed, and so on."""
 
 
-class Hand:
+class DueEvents:
     """Two queues: ``new`` letters, and others that have ``failed``, of these the ones that failed least often first.
 
     ``places``: how many go at once. ``wall`` tells the time of day for the outbox, ``clock`` measures.
@@ -41,8 +40,8 @@ class Hand:
         self._clock = clock
         self._wall = wall
         self._passed = 0  # new ones that went since the last that had failed
-        self._taken: set[str] = set()  # uploads with a letter in hand, under way, or not yet recorded
-        self._stale_new = self._stale_failed = True  # there may be such letters that are due and not in hand
+        self._taken: set[str] = set()  # uploads with a letter here, under way, or not yet recorded
+        self._stale_new = self._stale_failed = True  # there may be such letters that are due and not here
         self._looked = 0.0  # when the outbox was asked for those that have failed
 
     def __len__(self) -> int:
@@ -66,12 +65,12 @@ class Hand:
         self._stale_new = self._stale_failed = True
 
     def release(self, letters: Iterable[Letter]) -> None:
-        """They are neither in hand nor under way any more."""
+        """They are neither here nor under way any more."""
         self._taken.difference_update(letter.fact.upload_id for letter in letters)
         self.look()
 
     def drop(self) -> None:
-        """Let everything in hand be chosen anew."""
+        """Let everything here be chosen anew."""
         self.release([*self.new, *self.failed])
         self.new.clear()
         self.failed.clear()
@@ -79,7 +78,7 @@ class Hand:
     def wanted(self) -> tuple[int, int]:
         """How many to fetch: new ones, and others that have failed. One at a time is chosen each time."""
         most = 1 if self.one_at_a_time else FETCH
-        # while there are new ones in hand, each that arrives is no reason to look
+        # while there are new ones here, each that arrives is no reason to look
         soon = not self.new or self._clock.seconds() >= self._looked + 1
         wants_new, wants_failed = self._stale_new and not self.new, self._stale_failed and not self.failed and soon
         return most if wants_new else 0, most if wants_failed else 0

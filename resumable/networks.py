@@ -1,4 +1,4 @@
-"""Whether an address is one of those that an operator has named, and what counts as one client's address.
+"""Whether an address is one of those that an operator has named, and which addresses are one client's.
 
 Reason to change: how addresses are compared. Invariant: an IPv4 address is itself, however IPv6 wraps it (RFC 4291
 section 2.5.5.2); what is no address belongs nowhere. Pure.
@@ -17,16 +17,24 @@ def plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def counted(host: str) -> str:
-    """What an address is counted as: a client with IPv6 has a /64, all of it (RFC 6177, RFC 8981).
+def client_of(address: str) -> str:
+    """Who is one client for us: an address, of IPv6 the /64 that one has, all of it (RFC 6177, RFC 8981).
 
-    It begins with a blank, so that nobody's name can be the same.
+    A port may follow (``192.0.2.7:80``, ``[2001:db8::7]:80``); what is no address is a client by itself.
     """
+    host = address.rpartition("]")[0].removeprefix("[") or address
+    if host.count(":") == 1:
+        host = host.partition(":")[0]
     try:
-        address = plain(ip_address(host.partition("%")[0]))
+        parsed = plain(ip_address(host.partition("%")[0]))
     except ValueError:
-        return f" {host}"
-    return f" {address}" if address.version == 4 else f" {IPv6Network((int(address) >> 64 << 64, 64))}"
+        return host
+    return str(parsed if parsed.version == 4 else IPv6Network((int(parsed) >> 64 << 64, 64)))
+
+
+def counted(address: str) -> str:
+    """The name that a client without a name is counted by: it begins with a blank, so that it is nobody's."""
+    return f" {client_of(address)}"
 
 
 def belongs(host: str, networks: Iterable[Network]) -> bool:
