@@ -128,12 +128,13 @@ def origins_in(data: bytes) -> Sequence[bytes]:
     return [value.rstrip(b" \t") for value in _ORIGIN.findall(data.partition(b"\r\n\r\n")[0] + b"\r\n")]
 
 
-def refusal(refused: Refused, fields: Fields) -> bytes:
-    """A whole response with these ``fields`` too, after which the connection closes."""
+def refusal(refused: Refused, fields: Fields, data: bytes) -> bytes:
+    """A whole response with these ``fields`` too, after which the connection closes; ``data`` is what it answers."""
     body = problem(refused.status, refused.detail)
     first = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n"
     last = f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    return first.encode() + b"".join(b"%s: %s\r\n" % field for field in fields) + last.encode() + body
+    head = first.encode() + b"".join(b"%s: %s\r\n" % field for field in fields) + last.encode()
+    return head if data.startswith(b"HEAD ") else head + body
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:

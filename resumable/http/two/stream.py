@@ -127,9 +127,14 @@ class Stream:
         origins = [value for name, value in asked if name == b"origin"]
         fields = [(name.lower(), value) for name, value in self._site.refusal_fields(origins)]
         fields += [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(document))]
-        self._connection.machine.send_headers(self.number, [(b":status", b"%d" % refused.status), *fields])
+        self._said = (b":method", b"HEAD") in asked  # a body would be an error of the protocol
+        head = [(b":status", b"%d" % refused.status), *fields]
+        self._connection.machine.send_headers(self.number, head, end_stream=self._said)
         self._done = True
-        self.write(document)
+        if self._said:
+            self._connection.answers.pump(self)
+        else:
+            self.write(document)
 
     def check(self, now: float) -> float:
         """Give up the body, or the answer, if it should be. Answers when to look again, at the earliest."""
