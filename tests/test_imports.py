@@ -48,7 +48,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "http": OUTSIDE | {"access", "cross_origin"},
     "events": OUTSIDE,
     "option_values": frozenset({"masking"}),
-    "admin_socket": frozenset(),
+    "admin_socket": frozenset({"startup"}),
     "cross_origin": frozenset(),
     "option_table": frozenset({"cross_origin", "option_values"}),
     "options": frozenset(
