@@ -1,8 +1,8 @@
 """What of a URL may be shown: in logs, messages, figures and answers.
 
-Reason to change: where secrets stand in URLs. Invariant: nothing that is shown has a value of a query, be it without a
-name, or a user and a password. Whatever shows a URL that somebody else has written asks here. Pure.
-Spec: RFC 3986 sections 3.2.1 and 3.4.
+Reason to change: where secrets stand in URLs. Invariant: nothing that is shown has a value of a query, or a user and a
+password; of a URL that isn't a request's own, nor a query that is nothing but a value. Whatever shows a URL that
+somebody else has written asks here. Pure. Spec: RFC 3986 sections 3.2.1 and 3.4.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 _VALUE: Final = re.compile(r"=[^&]*")
-_BARE: Final = re.compile(r"(?<![^&])[^=&]+(?![^&])")
 # In a text the end of a URL isn't known: blanks, and quotes that no URL has, are taken for it.
 _VALUE_IN_TEXT: Final = re.compile(r"([?&;][^=&;?\s\"<>]+=)[^&\s\"<>]+")
 _BARE_IN_TEXT: Final = re.compile(r"(?<![^\s\"<>?])([^\s\"<>?]++\?)[^=&\s\"<>]+(?![^&\s\"<>])")
@@ -28,7 +27,7 @@ def masked(text: str) -> str:
 def masked_target(target: str) -> str:
     """A request's target without the values in its query."""
     path, mark, query = target.partition("?")
-    return path + mark + _VALUE.sub("=...", _BARE.sub("...", query))
+    return path + mark + _VALUE.sub("=...", query)
 
 
 def server_of(url: str) -> str:
