@@ -1,7 +1,8 @@
 """What of a URL may be shown: in logs, messages, figures and answers.
 
 Reason to change: where secrets stand in URLs. Invariant: nothing that is shown has a value of a query, or a user and a
-password. Whatever shows a URL that somebody else has written asks here. Pure. Spec: RFC 3986 sections 3.2.1 and 3.4.
+password; of a URL that isn't a request's own, nor a query that is nothing but a value. Whatever shows a URL that
+somebody else has written asks here. Pure. Spec: RFC 3986 sections 3.2.1 and 3.4.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from urllib.parse import urlsplit
 _VALUE: Final = re.compile(r"=[^&]*")
 # In a text the end of a URL isn't known: blanks, and quotes that no URL has, are taken for it.
 _VALUE_IN_TEXT: Final = re.compile(r"([?&;][^=&;?\s\"<>]+=)[^&\s\"<>]+")
+_BARE_IN_TEXT: Final = re.compile(r"(?<![^\s\"<>?])([^\s\"<>?]++\?)[^=&\s\"<>]+(?![^&\s\"<>])")
 _USER_IN_TEXT: Final = re.compile(r"(?<=://)[^/\s\"<>]*@")
 
 
 def masked(text: str) -> str:
     """The text without the values of queries, and the users and passwords, of URLs in it."""
-    return _VALUE_IN_TEXT.sub(r"\1...", _USER_IN_TEXT.sub("...@", text))
+    text = _VALUE_IN_TEXT.sub(r"\1...", _USER_IN_TEXT.sub("...@", text))
+    return _BARE_IN_TEXT.sub(lambda found: f"{found[1]}..." if "://" in found[1] else found[0], text)
 
 
 def masked_target(target: str) -> str:

@@ -213,7 +213,10 @@ class Options(usage.Options):
 
     def _admin_listen(self, endpoints: tuple[str, ...], upload_dir: Path) -> tuple[str, ...]:
         try:
-            return tuple(admin_socket.endpoint_of(upload_dir) if each == "socket" else each for each in endpoints)
+            return tuple(
+                admin_socket.endpoint_of(upload_dir) if each == "socket" else admin_socket.closed(each)
+                for each in endpoints
+            )
         except ValueError as problem:
             if self._given(BY_FLAG["admin-listen"]) is not None:
                 raise usage.UsageError(f"{problem}: give another with --admin-listen, or none") from problem

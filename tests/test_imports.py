@@ -49,7 +49,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "http": OUTSIDE | {"access", "cross_origin", "networks"},
     "events": OUTSIDE | {"networks"},
     "option_values": frozenset({"masking"}),
-    "admin_socket": frozenset(),
+    "admin_socket": frozenset({"startup"}),
     "cross_origin": frozenset(),
     "option_table": frozenset({"cross_origin", "option_values"}),
     "options": frozenset(

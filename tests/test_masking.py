@@ -22,6 +22,12 @@ def test_no_value_of_a_query_is_shown_wherever_the_url_stands(one, other):
     assert server_of(url) == "https://h.example/..."
 
 
+@pytest.mark.parametrize("text", ["{}", "asked {} in vain", "can't ask {}: no", '{{"url": "{}"}}', "<{}>"])
+def test_a_query_that_is_nothing_but_a_value_is_not_shown(text):
+    shown = masked(text.format("https://h.example/p?SECRET"))
+    assert "SECRET" not in shown and "https://h.example/p?..." in shown
+
+
 @given(PASSWORDS)
 def test_no_user_and_no_password_is_shown(password):
     for user in (f"ann:{password}", f":{password}", password):

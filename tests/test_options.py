@@ -398,6 +398,20 @@ def test_no_status_has_its_word():
     assert parse("--status-path", "none").status_path is None
 
 
+@pytest.mark.parametrize(
+    ("given", "understood"),
+    [
+        ("unix:/run/a.sock", "unix:/run/a.sock:mode=600"),
+        ("unix:address=/run/a.sock:lockfile=0", "unix:address=/run/a.sock:lockfile=0:mode=600"),
+        ("unix:/run/a.sock:mode=660", "unix:/run/a.sock:mode=660"),
+        ("unix:/run/a.sock:660", "unix:/run/a.sock:660"),
+        ("tcp:9090", "tcp:9090"),
+    ],
+)
+def test_a_socket_for_operators_is_for_the_daemon_s_user_unless_its_mode_is_told(given, understood):
+    assert parse("--admin-listen", given).admin_listen == (understood,)
+
+
 def test_listen_replaces_the_default_port():
     assert parse("--listen", "tcp:1", "--listen", "unix:/tmp/s").listen == ("tcp:1", "unix:/tmp/s")
 

@@ -191,9 +191,8 @@ class Connections:
 
 def no_room(method: bytes) -> Refused:
     """What those are told who are turned away. After a HEAD that is answered 503, tus-js-client starts over."""
-    is_head = method == b"HEAD"
     said = "The server has as many connections as it can serve; try again later."
-    return Refused(423 if is_head else 503, said, RETRY_AFTER, bodiless=is_head)
+    return Refused(423 if method == b"HEAD" else 503, said, RETRY_AFTER)
 
 
 def client_at(transport: Any) -> str:

@@ -32,14 +32,13 @@ _ORIGIN = re.compile(rb"(?i:\r\norigin):[ \t]*([^\r\n]*)(?=\r\n)")
 class Refused(Exception):
     """A request that is answered by the connection itself, with ``status``, and never reaches a resource.
 
-    ``retry_after``: seconds after which it may be tried again, if that makes sense. ``bodiless``: it was a HEAD.
+    ``retry_after``: seconds after which it may be tried again, if that makes sense.
     """
 
-    def __init__(self, status: int, detail: str, retry_after: int | None = None, bodiless: bool = False) -> None:
+    def __init__(self, status: int, detail: str, retry_after: int | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
-        self.bodiless = bodiless
         self.fields: Fields = [] if retry_after is None else [(b"Retry-After", b"%d" % retry_after)]
 
 
@@ -133,13 +132,13 @@ def origins_in(data: bytes) -> Sequence[bytes]:
     return [value.rstrip(b" \t") for value in _ORIGIN.findall(data.partition(b"\r\n\r\n")[0] + b"\r\n")]
 
 
-def refusal(refused: Refused, fields: Fields) -> bytes:
-    """A whole response with these ``fields`` too, after which the connection closes."""
+def refusal(refused: Refused, fields: Fields, data: bytes) -> bytes:
+    """A whole response with these ``fields`` too, after which the connection closes; ``data`` is what it answers."""
     body = problem(refused.status, refused.detail)
     first = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n"
     last = f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     lines = b"".join(b"%s: %s\r\n" % field for field in [*refused.fields, *fields])
-    return first.encode() + lines + last.encode() + (b"" if refused.bodiless else body)
+    return first.encode() + lines + last.encode() + (b"" if data.startswith(b"HEAD ") else body)
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:

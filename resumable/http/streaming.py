@@ -517,11 +517,11 @@ class StreamingChannel(HTTPChannel):
                 self.regulate()  # it may have been waiting to be wanted: read and drop it now
 
     def _refuse(self, refused: Refused) -> None:
-        fields = self.site.refusal_fields(origins_in(self._input))
+        answer = refusal(refused, self.site.refusal_fields(origins_in(self._input)), self._input)
         self._input = b""
         self._unread = True
         self.site.watch.refused(refused.status)
-        self.write(refusal(refused, fields))  # type: ignore[no-untyped-call]
+        self.write(answer)  # type: ignore[no-untyped-call]
         self._linger()
 
     def _linger(self) -> None:

@@ -16,8 +16,9 @@ SIGHT: tuple[Option, ...] = (
         "where operators find figures and the admin API; repeatable",
         "A Twisted server endpoint, for example `unix:/run/resumable/admin.sock:mode=660` or"
         " `tcp:9090:interface=127.0.0.1`. `socket`: `.resumable/admin.sock` in the upload directory, for nobody but the"
-        " daemon's own user; there is none if its path is too long. On a TCP port anybody sees the figures, the rest"
-        " is for those with `--admin-token-file`'s token. Endpoints in the variable are separated by blanks.",
+        " daemon's own user, as is any other Unix socket whose `mode=` isn't given; there is none if its path is too"
+        " long. On a TCP port anybody sees the figures, the rest is for those with `--admin-token-file`'s token."
+        " Endpoints in the variable are separated by blanks.",
         values.admin_endpoints,
         separator=" ",
     ),

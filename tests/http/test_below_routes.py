@@ -45,6 +45,11 @@ BELOW: list[tuple[int, dict[str, Any]]] = [
 ]
 
 
+def test_the_refusal_of_a_head_has_no_body() -> None:
+    reply = refused("Upload-Metadata: " + "x" * 17_000, first="HEAD /files/x HTTP/1.1")
+    assert reply.status == 431 and reply.body == b""
+
+
 @pytest.mark.parametrize("origins", [("*",), (ORIGIN, "https://*.example.org")])
 @pytest.mark.parametrize(("status", "said"), BELOW)
 def test_a_page_may_read_answers_from_below_the_routes(

@@ -213,6 +213,14 @@ def test_what_no_resource_could_see_is_refused_with_the_reason_and_the_connectio
     assert client.answers[client.send()].body == b"ok"
 
 
+def test_the_refusal_of_a_head_has_no_body() -> None:
+    """It would break the protocol: clients, and proxies with the requests of many, end the connection for it."""
+    client = Client(ok)
+    got = client.answers[client.send(method="HEAD", x="y" * 17_000)]
+    assert (got.status, got.ended, got.body) == (431, True, b"")
+    assert client.answers[client.send()].body == b"ok"
+
+
 def test_a_refusal_is_made_for_the_page_that_asked() -> None:
     client = Client(ok, refusal_fields=lambda origins: [(b"X-Origins", b",".join(origins))])
     assert (

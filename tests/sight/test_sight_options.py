@@ -82,7 +82,7 @@ def test_a_socket_that_was_asked_for_is_there_or_nothing_starts() -> None:
 
 
 def test_several_listeners() -> None:
-    wanted = ("tcp:1", "unix:/tmp/s")
+    wanted = ("tcp:1", "unix:/tmp/s:mode=600")
     assert parse("--admin-listen", "tcp:1", "--admin-listen", "unix:/tmp/s").admin_listen == wanted
     assert parse(RESUMABLE_ADMIN_LISTEN="tcp:1  unix:/tmp/s").admin_listen == wanted
 

@@ -128,11 +128,10 @@ class Stream:
         origins = [value for name, value in asked if name == b"origin"]
         fields = [(name.lower(), value) for name, value in [*refused.fields, *self._site.refusal_fields(origins)]]
         fields += [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(document))]
-        self._connection.machine.send_headers(
-            self.number, [(b":status", b"%d" % refused.status), *fields], end_stream=refused.bodiless
-        )
+        self._said = (b":method", b"HEAD") in asked  # a body would be an error of the protocol
+        head = [(b":status", b"%d" % refused.status), *fields]
+        self._connection.machine.send_headers(self.number, head, end_stream=self._said)
         self._done = True
-        self._said = refused.bodiless
         if self._said:
             self._connection.answers.pump(self)
         else:
