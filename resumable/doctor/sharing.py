@@ -68,11 +68,11 @@ def _readable(directory: str) -> int:
 
 
 def _exposed(directory: str, wrong: int) -> Iterator[tuple[str, int]]:
-    """Data files whose modes have some of these bits."""
+    """Data files whose modes have some of these bits. What begins with a dot is none: no id does."""
     with os.scandir(directory) as entries:
         for entry in islice(entries, MOST if wrong else 0):
             mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)
-            if entry.is_file(follow_symlinks=False) and mode & wrong:
+            if entry.is_file(follow_symlinks=False) and mode & wrong and not entry.name.startswith("."):
                 yield entry.name, mode
 
 

@@ -91,3 +91,11 @@ def test_a_group_that_cannot_get_to_what_it_may_read(uploads):
 
 def test_a_directory_that_will_be_made_is_nothing_to_speak_of(uploads):
     assert [each.level for each in found(uploads / "later")] == ["ok"]
+
+
+def test_what_begins_with_a_dot_is_no_upload(uploads):
+    """A checkout has `uploads/.gitkeep`."""
+    uploads.chmod(0o755)
+    (uploads / ".gitkeep").touch()
+    (uploads / ".gitkeep").chmod(0o644)
+    assert [each.level for each in found(uploads)] == ["ok"]
