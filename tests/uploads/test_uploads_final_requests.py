@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from resumable.hooks import Answer, Granted, QuestionKind, RequestView
 from resumable.interfaces import Gone as GoneKind
@@ -233,6 +233,23 @@ def test_hooks_and_the_remote_share_one_bound(hooked):
     assert not answer.done
     server.advance(1)
     assert answer.status == 503
+
+
+@pytest.mark.parametrize("turns", range(24))
+def test_a_client_that_hangs_up_at_any_moment_is_no_failure_and_stops_nothing(hooked, logged, turns):
+    """Whatever its client does, the upload goes on; and the log holds no complaint."""
+    server = hooked(Granted(), replication=FakeReplication(acknowledges=True))
+    ids = parts(server, A, B)
+    asked = server.uploads.concatenate(*request(*ids))
+    asked.addErrback(lambda failure: failure.trap(CancelledError))
+    for _ in range(turns):
+        if any(call.getTime() <= server.clock.seconds() for call in server.clock.calls):
+            server.turn()
+    asked.cancel()
+    server.pump()
+    (final,) = finals(server, *ids)
+    assert server.row(final).finished
+    assert not [each for each in logged if "log_failure" in each]
 
 
 # the same request again
