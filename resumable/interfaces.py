@@ -280,7 +280,10 @@ class ICatalog(Interface):
         ids of those that don't wait for a partial, and where to go on; None: these were the last."""
 
     def asked(digest: str, over_since: float) -> Deferred[Asked | None]:
-        """The final that a request of this digest has made, if it is on its way, or was over at that time or later."""
+        """The final that a request of this digest has made, if it is on its way, or was over at that time or later.
+
+        One that remotes are required to have is on its way until they have it.
+        """
 
     def request(final_id: str) -> Deferred[Mapping[str, Any] | None]:
         """The request that has made this final, as long as it is unfinished and not gone."""

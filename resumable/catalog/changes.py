@@ -16,7 +16,7 @@ from attrs import evolve
 from resumable.catalog import replica_changes
 from resumable.catalog.outbox import Outbox
 from resumable.catalog.records import INSERT, to_json, to_placed, to_row
-from resumable.catalog.schema import AWAITS_PLACE, IS_CLEARED, LIMIT, PIN
+from resumable.catalog.schema import ASKED_UNTIL, AWAITS_PLACE, IS_CLEARED, LIMIT, PIN
 from resumable.interfaces import Commit, Fact, Gone, Place, Replica, Upload
 
 _OPEN = "finished_at IS NULL AND gone IS NULL"
@@ -50,7 +50,8 @@ _OF = "id = ?1 AND key = (SELECT asked FROM uploads WHERE id = ?1)"
 _OVER = f"UPDATE finals SET at = ?2, said = ?3 WHERE {_OF}"
 _NOT_ASKED = f"DELETE FROM finals WHERE {_OF}"
 _HEARD = "DELETE FROM finals WHERE key = ? AND at IS NOT NULL AND said IS NOT NULL"
-FORGET_ASKED = "DELETE FROM finals WHERE key IN (SELECT key FROM finals WHERE at < ? LIMIT ?)"
+FORGET_ASKED = f"""DELETE FROM finals WHERE key IN (SELECT key FROM finals LEFT JOIN uploads ON uploads.id = finals.id
+    WHERE {ASKED_UNTIL} < ? LIMIT ?)"""
 FORGETTABLE = f"SELECT id FROM uploads WHERE {IS_CLEARED} AND gone_at < ? ORDER BY gone_at LIMIT ?"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from attrs import frozen
 
 from resumable.catalog.records import FIELDS, to_upload, to_uploads
-from resumable.catalog.schema import AWAITS_PLACE, HAS_DATA, IS_SETTLED, NEEDS_EXPIRY
+from resumable.catalog.schema import ASKED_UNTIL, AWAITS_PLACE, HAS_DATA, IS_SETTLED, NEEDS_EXPIRY
 from resumable.interfaces import Asked, Upload
 
 GET = f"SELECT {FIELDS} FROM uploads WHERE id = ?"
@@ -44,7 +44,7 @@ PINNING = f"""SELECT id, {_WAITS} FROM (SELECT final_id AS id FROM pins WHERE pa
 UNASSEMBLED = f"""SELECT id, {_WAITS} FROM (SELECT DISTINCT final_id AS id FROM pins INDEXED BY pins_by_final
     WHERE final_id > ?1 ORDER BY final_id LIMIT ?2) AS found"""
 ASKED = f"""SELECT {", ".join(f"uploads.{name}" for name in FIELDS.split(", "))}, IIF(finals.at IS NULL, NULL, said)
-    FROM finals JOIN uploads ON uploads.id = finals.id WHERE key = ? AND IFNULL(finals.at >= ?, 1)"""
+    FROM finals JOIN uploads ON uploads.id = finals.id WHERE key = ? AND IFNULL({ASKED_UNTIL} >= ?, 1)"""
 REQUEST = """SELECT said FROM uploads JOIN finals ON finals.key = uploads.asked AND finals.id = uploads.id
     WHERE uploads.id = ? AND finals.at IS NULL"""
 ADOPTABLE = f"""SELECT {FIELDS} FROM uploads INDEXED BY uploads_to_expire WHERE finished_at IS NULL AND gone IS NULL

@@ -48,6 +48,8 @@ WAITING_FINAL: Final = "partials IS NOT NULL AND finished_at IS NULL AND gone IS
 HAS_DATA: Final = "on_disk = 1 AND IFNULL(gone, dropped_at) <> 'lost'"  # gone but not lost, or dropped
 IS_CLEARED: Final = "gone IS NOT NULL AND on_disk = 0"
 IS_SETTLED: Final = "settled_at IS NOT NULL"
+# of a row of finals and its upload: when it was over for who had asked; NULL while it is on its way, to a remote too
+ASKED_UNTIL: Final = "IIF(uploads.required > 0 AND uploads.gone IS NULL, uploads.stored_at, finals.at)"
 AWAITS_PLACE: Final = "placed >= '>'"
 IN_WORK: Final = "state IN ('open', 'ending')"
 WAITS: Final = f"{IN_WORK} AND retry_at IS NOT NULL"

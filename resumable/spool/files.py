@@ -220,7 +220,8 @@ class Spool:
         return self._pool.run(self._remove, list(upload_ids))
 
     def _remove(self, upload_ids: Sequence[str]) -> None:
-        for directory in (self.directory, self._assembly) if upload_ids else ():
+        # A copy under way goes first: then it can't get its name behind our back.
+        for directory in (self._assembly, self.directory) if upload_ids else ():
             for upload_id in upload_ids:
                 self._disk.unlink(f"{directory}/{upload_id}")
             # even if none was there: an earlier removal may have been cut off before it was synced

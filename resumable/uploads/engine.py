@@ -9,6 +9,7 @@ import errno
 from collections.abc import Callable, Sequence
 
 from attrs import define, evolve, field, frozen
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -174,7 +175,7 @@ class Engine:
 
 
 def as_answer(error: BaseException, upload_id: str) -> BaseException:
-    """The error a client may see for an inner failure, logged once; protocol errors pass unchanged."""
+    """The error a client may see for an inner failure, logged once; protocol errors pass unchanged, and so does that nobody waits."""
     if isinstance(error, CatalogUnavailable):
         log.error("catalog unavailable: {reason}", upload=upload_id, reason=str(error))
         return NoSpace() if error.no_space else Unavailable("The server can't record uploads at the moment.")
@@ -185,7 +186,7 @@ def as_answer(error: BaseException, upload_id: str) -> BaseException:
         if error.errno in _BUSY:
             return Unavailable("The server is out of files or memory at the moment.")
         return Unavailable("The server can't write to its disk at the moment.")
-    if isinstance(error, TusError | BodyLost) or not isinstance(error, Exception):
+    if isinstance(error, TusError | BodyLost | CancelledError) or not isinstance(error, Exception):
         return error
     log.failure("unexpected failure", Failure(error), upload=upload_id)
     return InternalError("The server failed in an unexpected way.")

@@ -162,6 +162,31 @@ def test_removing_a_final_removes_what_was_copied_so_far(bench):
     assert list(after.names("/spool/.resumable/finals")) == []
 
 
+@pytest.mark.parametrize("moment", range(4))
+def test_a_file_that_gets_its_name_while_it_is_removed_is_removed(bench, monkeypatch, moment):
+    """By another thread, before any of the removal's operations."""
+    assembly = bench.spool.assembly(FINAL, SOURCES)
+    bench.result(assembly.look())
+    while not assembly.complete:
+        bench.result(assembly.copy())
+    moments = iter(range(4))
+
+    def meanwhile(act):
+        def do(path):
+            if next(moments, None) == moment:
+                assembly._name_it()
+            return act(path)
+
+        return do
+
+    for operation in ("unlink", "sync_directory"):
+        monkeypatch.setattr(bench.disk, operation, meanwhile(getattr(bench.disk, operation)))
+    bench.result(bench.spool.remove([FINAL]))
+    monkeypatch.undo()
+    assert bench.content(bench.disk, FINAL) is None
+    assert list(bench.disk.names("/spool/.resumable/finals")) == []
+
+
 def test_a_copy_that_is_given_up_gives_back_its_half_file(bench):
     bench.disk.fail_next("copy_range", errno.ENOSPC, after=4)
     bench.failure(assemble(bench))

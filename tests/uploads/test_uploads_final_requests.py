@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from resumable.hooks import Answer, Granted, QuestionKind, RequestView
 from resumable.interfaces import Gone as GoneKind
@@ -202,6 +202,27 @@ def test_with_ack_remote_and_the_store_down_it_is_503_until_it_is_stored(serve):
     assert finals(server, *ids) == {final}
 
 
+def test_while_the_store_is_down_for_long_the_same_request_makes_no_second_copy(serve):
+    """The same POST again is answered for the first one while that is on its way, and for ten minutes after."""
+    server = serve(replication=FakeReplication(acknowledges=True), limits=Limits(final_timeout=WITHIN))
+    ids = [server.upload(each, partial=True) for each in (A, B)]
+    final = server.concat(*ids)
+    for _ in range(4):
+        server.advance(ANSWERED)
+        server.sweep()
+        again = server.concat(*ids)
+        server.advance(WITHIN)
+        assert again.status == 503 and again.cut.id == final.cut.id
+    assert finals(server, *ids) == {final.cut.id}
+    server.store(final.cut.id)
+    server.advance(ANSWERED - 1)
+    server.sweep()
+    assert server.concat(*ids).value.id == final.cut.id, "it was stored a moment ago"
+    server.advance(2)
+    server.sweep()
+    assert server.ask(server.catalog.asked(server.row(final.cut.id).asked, 0)).value is None
+
+
 def test_hooks_and_the_remote_share_one_bound(hooked):
     server = hooked(wait := Deferred(), replication=FakeReplication(acknowledges=True))
     ids = parts(server, A)
@@ -212,6 +233,23 @@ def test_hooks_and_the_remote_share_one_bound(hooked):
     assert not answer.done
     server.advance(1)
     assert answer.status == 503
+
+
+@pytest.mark.parametrize("turns", range(24))
+def test_a_client_that_hangs_up_at_any_moment_is_no_failure_and_stops_nothing(hooked, logged, turns):
+    """Whatever its client does, the upload goes on; and the log holds no complaint."""
+    server = hooked(Granted(), replication=FakeReplication(acknowledges=True))
+    ids = parts(server, A, B)
+    asked = server.uploads.concatenate(*request(*ids))
+    asked.addErrback(lambda failure: failure.trap(CancelledError))
+    for _ in range(turns):
+        if any(call.getTime() <= server.clock.seconds() for call in server.clock.calls):
+            server.turn()
+    asked.cancel()
+    server.pump()
+    (final,) = finals(server, *ids)
+    assert server.row(final).finished
+    assert not [each for each in logged if "log_failure" in each]
 
 
 # the same request again
