@@ -175,7 +175,7 @@ class Engine:
 
 
 def as_answer(error: BaseException, upload_id: str) -> BaseException:
-    """The error a client may see for an inner failure, logged once; protocol errors pass unchanged, and so does that nobody waits."""
+    """The error a client may see for an inner failure, logged once; protocol errors and cancellation pass unchanged."""
     if isinstance(error, CatalogUnavailable):
         log.error("catalog unavailable: {reason}", upload=upload_id, reason=str(error))
         return NoSpace() if error.no_space else Unavailable("The server can't record uploads at the moment.")

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from resumable.hooks import QuestionKind, refusal_from_data
@@ -41,20 +41,18 @@ class Finals:
         self._engine = engine
         self._finishing = finishing
         self._assembler = assembler
-        self._making: dict[str, list[Deferred[None]]] = {}
+        self._making: dict[str, DeferredLock] = {}
 
     async def once(self, digest: str, make: Callable[[], Awaitable[Upload]]) -> Asked:
         """The final that a request of this digest has made before; else that of ``make``, one call at a time."""
-        while digest in self._making:
-            made: Deferred[None] = Deferred()
-            self._making[digest].append(made)
-            await made
-        self._making[digest] = []
+        turn = self._making.setdefault(digest, DeferredLock())
+        await turn.acquire()
         try:
             return await self._before(digest) or Asked(await make())
         finally:
-            for waiter in self._making.pop(digest):
-                waiter.callback(None)
+            if not turn.waiting:
+                del self._making[digest]
+            turn.release()
 
     async def _before(self, digest: str) -> Asked | None:
         engine = self._engine

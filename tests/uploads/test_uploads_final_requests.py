@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from random import Random
 
 import pytest
@@ -275,6 +276,29 @@ def test_while_hooks_are_asked_whether_it_may_be_made_the_same_request_waits(hoo
     server.pump()
     assert first.value.id == second.value.id
     assert [kind for kind, *_ in server.hooks.asked].count(QuestionKind.CREATE) == 1
+
+
+def test_many_that_send_the_same_request_cost_no_more_than_each_once(hooked):
+    """One client's many requests don't hold the loop: whoever has to wait on is not woken."""
+    server = hooked(create=[wait := Deferred()])
+    ids = parts(server, A)
+    answers = [server.uploads.concatenate(*request(*ids)) for _ in range(100)]
+    server.pump()
+    woken = 0
+
+    def count(frame, event, _):
+        nonlocal woken
+        woken += event == "call" and frame.f_code.co_name == "once"
+
+    sys.setprofile(count)
+    try:
+        wait.callback(Granted())
+        server.pump()
+    finally:
+        sys.setprofile(None)
+    assert all(each.called for each in answers) and len(finals(server, *ids)) == 1
+    assert woken < 4 * len(answers)
+    assert not server.uploads._finals._making
 
 
 @pytest.mark.parametrize("restart", [False, True])
