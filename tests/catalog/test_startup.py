@@ -321,9 +321,11 @@ def test_what_waits_costs_nothing_until_it_is_due(shelf: Shelf, tried: bool) -> 
                 catalog.outbox.failed(seq, "no", 50.0)
             shelf.flush()
         count = [0]
-        connection.set_progress_handler(lambda count=count: count.__setitem__(0, count[0] + 1), 1)
-        due, coming = catalog.outbox.due("hook", 0.0, 256), catalog.outbox.next_due("hook", 0.0)
-        shelf.flush()
+        for counted in (False, True):  # newer SQLites count what it takes to prepare a statement, too
+            if counted:
+                connection.set_progress_handler(lambda count=count: count.__setitem__(0, count[0] + 1), 1)
+            due, coming = catalog.outbox.due("hook", 0.0, 256), catalog.outbox.next_due("hook", 0.0)
+            shelf.flush()
         connection.set_progress_handler(None, 0)
         assert len(due.result) == (0 if tried else 256) and coming.result == (50.0 if tried else None)
         steps.append(count[0])

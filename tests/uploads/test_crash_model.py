@@ -113,6 +113,7 @@ def test_the_story_without_a_crash(directory: Path) -> None:
     assert second.finished and final.finished
     assert final.acked == 2800
     assert final.dropped and final.id not in model.server.names()
+    model.server.bury()
 
 
 @pytest.mark.parametrize("moment", ["before", "after", "torn"])
@@ -128,6 +129,7 @@ def test_a_crash_at_every_step(directory: Path, moment: Any) -> None:
         model = CrashModel(machine, Random(step))
         model.crash_at(step, moment, step)
         if told(model):
+            model.server.bury()
             break
         if moment != "torn" or machine.trace[-1] == "COMMIT":
             for crash in ("kill", *seeds):
@@ -150,6 +152,7 @@ def test_a_second_crash_after_one_at_every_step(directory: Path, first: Any) -> 
         model = CrashModel(machine, Random(step))
         model.crash_at(step, "before", step)
         if told(model):
+            model.server.bury()
             return
         model.recover(first)
         for sent, second in ((0, "kill"), (600, "kill"), (700, step)):
@@ -178,6 +181,7 @@ def test_a_failure_at_every_step_and_a_power_loss_after_it(directory: Path, numb
         except IndexError:
             pass  # a creation was refused: the story can't go on
         if machine.steps < step:
+            model.server.bury()
             return
         model.recover(step)
         model.finish_all()
