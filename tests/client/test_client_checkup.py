@@ -18,6 +18,7 @@ from resumable.doctor import (
     clock,
     daemon,
     directory,
+    heads,
     locks,
     machine,
     outside,
@@ -88,9 +89,9 @@ def test_no_secret_of_a_url_is_reported(as_json):
 
 def test_every_check_is_in_the_docs():
     page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
-    modules = (browser, clock, daemon, directory, locks, outside, records, sharing, space, start, syncs)
+    modules = (browser, clock, daemon, directory, heads, locks, outside, records, sharing, space, start, syncs)
     names = {each.NAME for each in modules} | {proxy.BUFFERING, proxy.LIMIT, proxy.LOCATION, records.FILES}
-    names |= {each.name for each in machine.judge(machine.look())} | {"certificate", "remote NAME"}
+    names |= {each.name for each in machine.judge(machine.look())} | {"certificate", "remote NAME", "DELETE"}
     assert set(re.findall(r"^\| `([^-`][^`]*)` \|", page, re.MULTILINE)) == names
 
 
