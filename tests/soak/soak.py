@@ -84,6 +84,8 @@ class Soak:
                     *FLAGS,
                     "--expire-after",
                     f"{self._plan.expiry:g}s",
+                    "--keep-partials",
+                    f"{self._plan.expiry:g}s",
                     env=CREDENTIALS,
                     upload_dir=self._scratch / "uploads",
                 )
