@@ -449,6 +449,7 @@ def test_too_many_requests_are_429() -> None:
 # what is wrong is told at the start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

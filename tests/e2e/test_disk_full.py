@@ -22,6 +22,8 @@ from .daemon import BOUND, Daemon, eventually
 from .test_start import refuse
 from .tus import Tus, check, head_bytes, patch_head, pattern
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 
 

@@ -276,6 +276,7 @@ def test_a_stop_breaks_off_questions(serve, hook):
 # asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["slow", "dead", "garbage", "cut", "error", "redirect"])
 def test_a_guard_that_fails_opens_nothing(serve, hook, mode):
     hook.pause = 10.0
@@ -453,6 +454,7 @@ def test_commands_are_told_and_asked(serve, tmp_path: Path):
     eventually(lambda: log.exists() and log.read_text().splitlines() == expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

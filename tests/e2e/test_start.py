@@ -83,6 +83,7 @@ def test_a_directory_that_can_not_be_written(daemonised: bool, tmp_path: Path) -
         assert str(place) in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("daemonised", [False, True])
 def test_a_unix_socket_that_can_not_be_made(daemonised: bool, tmp_path: Path) -> None:
     taken, file = tmp_path / "taken", tmp_path / "file"
@@ -177,6 +178,7 @@ def test_a_directory_of_somebody_else(tmp_path: Path) -> None:
     assert str(tmp_path / "u") in refuse("--upload-dir", str(tmp_path / "u"), cwd=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

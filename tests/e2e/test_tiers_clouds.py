@@ -20,6 +20,8 @@ from .test_tiers_faults import EACH, send
 from .test_tiers_kill import LARGE, MOST, SMALL, begun, kill_in, survived
 from .tus import Tus
 
+pytestmark = pytest.mark.slow
+
 PREFIX = "clouds"
 CONTENTS = {"small": SMALL, "large": LARGE}
 Cloud = Azure | Google

@@ -34,6 +34,8 @@ from .stores import (
 )
 from .tus import Tus, patch_head, pattern
 
+pytestmark = pytest.mark.slow
+
 PREFIX = "kills"
 SMALL, LARGE = pattern(100_003, seed=1), pattern(11 * MIB + 5, seed=2)
 MOST = 12

@@ -30,6 +30,8 @@ from .stores import (
 )
 from .tus import Tus, metadata, pattern
 
+pytestmark = pytest.mark.slow
+
 DATA, LARGE = pattern(100_003, seed=1), pattern(11 * MIB, seed=2)
 
 
