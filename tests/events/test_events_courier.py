@@ -368,6 +368,7 @@ def test_when_the_hook_is_back_everything_goes_within_seconds(bench, hook, again
     assert len(hook.arrived) == 50 and bench.outbox.letters == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [answered, unreached], ids=["answered", "unreached"])
 @pytest.mark.parametrize("restarts", [False, True])
 def test_uploads_whose_events_fail_for_days_hold_back_nobody_elses(bench, hook, answer, restarts):

@@ -131,6 +131,7 @@ def at_every_step(directory, kind, play, check):
     return step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [0, 50, 350])
 def test_a_death_at_any_step_of_an_upload_that_came_at_once(directory, kind, size):
@@ -140,6 +141,7 @@ def test_a_death_at_any_step_of_an_upload_that_came_at_once(directory, kind, siz
     assert steps >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_death_at_any_step_of_an_upload_of_deferred_length(directory, kind):
     def play(rig):
@@ -153,6 +155,7 @@ def test_a_death_at_any_step_of_an_upload_of_deferred_length(directory, kind):
     assert at_every_step(directory, KINDS[kind], play, lambda rig, upload_id: rig.check(upload_id)) >= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [450, 1000])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_death_at_any_step_of_an_upload_that_is_terminated(directory, kind, size):

@@ -31,6 +31,7 @@ def row(rig, upload_id, size):
     return Upload(upload_id, now, now, length=size, offset=size, finished_at=now)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_huge_upload_doesnt_starve_a_thousand_small_ones(make, kind):
     rig = make({"a": KINDS[kind](latency=1.0)}, limits=Limits(part_size=PART, per_remote=4))

@@ -123,6 +123,7 @@ class Play:
             assert len(rig.stores[name].objects) == len(self.totals)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40))
 def test_whatever_happens_the_objects_are_right_in_the_end(make, seed):
     play = Play(make({"a": parts(), "b": plain()}), Random(seed))

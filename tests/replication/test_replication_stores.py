@@ -198,6 +198,7 @@ async def test_of_an_upload_that_is_terminated_nothing_is_left(server, tmp_path)
         assert not await store.unfinished()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest_twisted.ensureDeferred
 async def test_a_death_at_any_step_of_a_replica_is_made_good(server, tmp_path, after):

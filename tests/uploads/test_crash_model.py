@@ -116,6 +116,7 @@ def test_the_story_without_a_crash(directory: Path) -> None:
     model.server.bury()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after", "torn"])
 def test_a_crash_at_every_step(directory: Path, moment: Any) -> None:
     """At each step k = 1..N of the story, before and after its effect, and within a COMMIT; then the process is gone,

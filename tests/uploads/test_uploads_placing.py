@@ -399,6 +399,7 @@ def story(server, ids, name="x.bin"):
         server.patch(ids[0], 0, DATA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crash", ["kill", 1, 2])
 @pytest.mark.parametrize("collision", [Collision.NUMBER, Collision.REPLACE])
 @pytest.mark.parametrize("moment", ["before", "after", "torn"])
