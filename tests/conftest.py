@@ -6,6 +6,8 @@ process: a test that does so without the marker `process` fails, wherever it is 
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import signal
 import sys
 from collections.abc import Iterator
@@ -27,6 +29,8 @@ def pytest_configure() -> None:
     """With SIGINT ignored, as in the background of a script, it stays so here; daemons that are sent one start anew."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda number, frame: None)  # unlike SIG_IGN, no child inherits it
+    # pytest asks for Twisted's version before each test, which reads a file for a millisecond
+    importlib.metadata.version = functools.cache(importlib.metadata.version)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

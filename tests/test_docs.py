@@ -53,7 +53,7 @@ OTHERS = {"unix-socket", "fix", "check", "strict", "now", "endpoint"}
 # Those of the command resumable that the daemon doesn't have.
 OPERATORS = {"url", "origin", "header", "json", "token-file", "yes", "all", "limit", "newest"}
 OPERATORS |= {"state", "parked", "owner", "older-than", "idle", "min-size"}
-PYTEST = {"dist", "no-loadscope-reorder"}
+PYTEST = {"ignore", "dist", "no-loadscope-reorder"}
 OTHERS_FLAGS = PYTEST | OPERATORS | TWISTD | DOCKER | HEALTHCHECK | PIP | OTHERS
 
 

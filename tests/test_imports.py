@@ -6,8 +6,9 @@ Read from the source by `ast`, so that an import inside a function or under TYPE
 from __future__ import annotations
 
 import ast
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -106,9 +107,23 @@ MAY_IMPORT_THE_REACTOR = frozenset({"resumable/service.py"})
 SOURCES = sorted(str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py"))
 
 
-def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[tuple[int, str]]:
+@functools.cache
+def parsed(source: str) -> tuple[ast.Module, list[ast.AST]]:
+    """The tree, and all that is in it."""
+    tree = ast.parse(source)
+    return tree, list(ast.walk(tree))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget() -> Iterator[None]:
+    """Half a million nodes would slow the collection of garbage for all tests after these."""
+    yield
+    parsed.cache_clear()
+
+
+def imported(nodes: Iterable[ast.AST], module: str, is_package: bool) -> Iterator[tuple[int, str]]:
     """Line and full dotted name of everything imported, ``from a import b`` as ``a.b``."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -133,7 +148,7 @@ def wrong_imports(source: str, path: str) -> list[str]:
     module = ".".join(parts[:-1] if is_package else parts)
     room = room_of(module)
     found = []
-    for line, name in imported(ast.parse(source), module, is_package):
+    for line, name in imported(parsed(source)[1], module, is_package):
         top = name.split(".")[0]
         if top != "resumable":
             if room in STANDARD_LIBRARY_ONLY and top not in sys.stdlib_module_names:
@@ -147,10 +162,10 @@ def wrong_imports(source: str, path: str) -> list[str]:
     return found
 
 
-def own_privates(tree: ast.AST) -> set[str]:
+def own_privates(nodes: Iterable[ast.AST]) -> set[str]:
     """Names with an underscore that the file itself defines: its classes may know each other."""
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -170,11 +185,11 @@ def is_private(name: str) -> bool:
 
 def private_touches(source: str, path: str) -> list[str]:
     """Each use of somebody else's private name."""
-    tree = ast.parse(source)
-    own = own_privates(tree)
+    _, nodes = parsed(source)
+    own = own_privates(nodes)
     found = [
         f"{path}:{node.lineno}: .{node.attr} is somebody else's private"
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Attribute)
         and is_private(node.attr)
         and not is_self(node.value)
@@ -182,7 +197,7 @@ def private_touches(source: str, path: str) -> list[str]:
     ]
     found += [
         f"{path}:{line}: {name} is a private module or name"
-        for line, name in imported(tree, "resumable", True)
+        for line, name in imported(nodes, "resumable", True)
         if not name.startswith("resumable.") and name != "__future__" and any(is_private(p) for p in name.split("."))
     ]
     return found
@@ -203,30 +218,33 @@ def reactor_imports(source: str, path: str) -> list[str]:
     """Each import of the global reactor that runs when the module is imported."""
     return [
         f"{path}:{line}: {name} at module level"
-        for node in module_level(ast.parse(source))
+        for node in module_level(parsed(source)[0])
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for line, name in imported(ast.Module([node], []), "resumable", True)
+        for line, name in imported([node], "resumable", True)
         if name.startswith("twisted.internet.reactor")
     ]
 
 
-def read(path: str) -> str:
-    return (ROOT / path).read_text(encoding="utf-8")
+def found(rule: Callable[[str, str], list[str]], allowed: frozenset[str] = frozenset()) -> list[str]:
+    """What the rule finds in all sources but those that are allowed it."""
+    return [
+        each
+        for path in SOURCES
+        if path not in allowed
+        for each in rule((ROOT / path).read_text(encoding="utf-8"), path)
+    ]
 
 
-@pytest.mark.parametrize("path", SOURCES)
-def test_imports_go_one_way(path):
-    assert not wrong_imports(read(path), path)
+def test_imports_go_one_way():
+    assert not found(wrong_imports)
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path not in MAY_TOUCH_PRIVATES])
-def test_only_streaming_touches_privates_of_others(path):
-    assert not private_touches(read(path), path)
+def test_only_streaming_touches_privates_of_others():
+    assert not found(private_touches, MAY_TOUCH_PRIVATES)
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path not in MAY_IMPORT_THE_REACTOR])
-def test_the_reactor_is_passed_in(path):
-    assert not reactor_imports(read(path), path)
+def test_the_reactor_is_passed_in():
+    assert not found(reactor_imports, MAY_IMPORT_THE_REACTOR)
 
 
 def test_every_room_has_its_place_in_the_direction():

@@ -248,7 +248,9 @@ def test_a_checked_append_counts_only_when_whole(tus: Tus) -> None:
         assert tus.offset(path) == 0
     assert tus.offset(path) == 0
     good = {"Upload-Checksum": checksum("sha1", b"x" * 200_000)}
-    assert tus.patch(path, 0, b"x" * 200_000, good).offset == 200_000
+    # as long as the end of the broken connection is on its way, its bytes may just be arriving: 409
+    answer = eventually(lambda: answer if (answer := tus.patch(path, 0, b"x" * 200_000, good)).status != 409 else None)
+    assert answer.offset == 200_000
 
 
 def test_a_wrong_checksum_discards_the_chunk(tus: Tus) -> None:

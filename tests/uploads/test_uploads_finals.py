@@ -292,6 +292,7 @@ def test_an_assembly_whose_commit_failed_is_tried_again(server):
     assert server.content(final) == A
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [False, True])
 def test_an_assembly_goes_on_after_a_crash_at_any_of_its_steps(serve, directory, power):
     """Copied into one regular file ..., resumable after a crash."""

@@ -6,6 +6,7 @@ everything goes through the interfaces and the methods of `Kit` that a test case
 
 from __future__ import annotations
 
+import functools
 import unittest
 import uuid
 from collections.abc import Mapping
@@ -255,6 +256,7 @@ class Kit:
         return bool(IPartRemote.providedBy(self.remote))
 
 
+@functools.cache
 def pattern(size: int) -> bytes:
     """Bytes of which each stretch is unlike the others."""
     block = b"".join(number.to_bytes(4, "big") for number in range(size // 4 + 1))
