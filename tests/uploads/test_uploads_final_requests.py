@@ -175,6 +175,22 @@ def test_what_takes_long_and_cannot_be_refused_is_201_without_an_offset(serve, m
     assert server.head(answer.value.id).value.finished
 
 
+def test_a_final_that_hooks_are_asked_about_does_not_expire(hooked):
+    """One that is being worked on isn't idle; one that hooks can't be asked about for long is."""
+    server = hooked(wait := Deferred(), Deferred())
+    server.engine.limits = Limits(expire_after=3600.0, final_timeout=WITHIN)
+    ids = parts(server, A)
+    server.concat(*ids)
+    (final,) = finals(server, *ids)
+    server.advance(7200)
+    server.sweep()
+    assert server.row(final).gone is None
+    wait.errback(DOWN)
+    server.pump()
+    server.sweep()
+    assert server.row(final).gone is GoneKind.EXPIRED and server.content(final) is None
+
+
 # --ack remote
 
 
