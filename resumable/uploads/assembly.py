@@ -198,10 +198,12 @@ class Assembler:
             log.warn("a final upload was refused: {reason}", upload=final_id, reason=error.detail)
             outcome = Failure()
         except Exception as error:
-            answer = as_answer(error, final_id)
-            log.warn("a final upload waits: {reason}", upload=final_id, reason=str(answer))
-            outcome = Failure(answer)
-            self._retry_later()
+            outcome = None
+            if not job.gone:  # else whatever went wrong did so because of that
+                answer = as_answer(error, final_id)
+                log.warn("a final upload waits: {reason}", upload=final_id, reason=str(answer))
+                outcome = Failure(answer)
+                self._retry_later()
         finally:
             if job.claim is not None:
                 job.claim.release()

@@ -99,7 +99,8 @@ class Building:
                 await self._turns.take(turns)
                 turns += 1
                 try:
-                    await self._step(assembly, job.claim)
+                    if not job.gone:  # while it waited
+                        await self._step(assembly, job.claim)
                 finally:
                     self._turns.give_back()
             if not job.gone:

@@ -143,6 +143,7 @@ class Engine:
     def ended(self, upload_id: str) -> None:
         """The upload is gone."""
         self.replication.ended(upload_id)
+        self.questions.over(upload_id)
         for tell in self.on_ended:
             tell(upload_id)
 

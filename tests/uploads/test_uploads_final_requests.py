@@ -6,10 +6,11 @@ import sys
 from random import Random
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from resumable.hooks import Answer, Granted, QuestionKind, RequestView
 from resumable.interfaces import Gone as GoneKind
+from resumable.interfaces import ReplicaState
 from resumable.protocol import tus
 from resumable.protocol.concat import Final
 from resumable.protocol.errors import BadRequest, Gone, NoSpace, NotFound, Refused, Stopping, Unavailable
@@ -22,6 +23,7 @@ from resumable.uploads.lookup import PATIENCE
 from resumable.uploads.questions import Questions
 from resumable.uploads.turns import Turns
 from tests.uploads.harness import UPLOADS, FakeBody, FakeReplication, Server, machines, pattern
+from tests.uploads.harness import Answer as Outcome
 from tests.uploads.test_uploads_hooks import FakeHooks
 
 A, B, C = pattern(10_000, 1), pattern(3, 2), pattern(5_000, 3)
@@ -267,6 +269,74 @@ def test_a_client_that_hangs_up_at_any_moment_is_no_failure_and_stops_nothing(ho
     (final,) = finals(server, *ids)
     assert server.row(final).finished
     assert not [each for each in logged if "log_failure" in each]
+
+
+# DELETE, whatever is under way
+
+
+def check_deleted(server, asked, final, ids):
+    """DELETE has ended it at once: its client is told, and nothing is left of it but its partials, as they were."""
+    assert server.delete(final).error is None
+    assert isinstance(asked.error, Gone) and asked.cut is None
+    assert server.names() == set(ids) and server.names(f"{UPLOADS}/.resumable/finals") == set()
+    assert server.row(final).gone is GoneKind.TERMINATED
+    assert all(each.state is ReplicaState.ENDING for each in server.replicas(final).values())
+    assert [server.head(each).value.finished for each in ids] == [True] * len(ids)
+    for each in ids:  # unpinned: its bytes go with it
+        server.delete(each)
+    assert server.names() == set() and server.engine.space._claimed == 0
+
+
+@pytest.mark.parametrize("says", [Granted(), NO, DOWN])
+def test_delete_while_hooks_are_asked_ends_it_at_once(hooked, says):
+    server = hooked(wait := Deferred(), replication=FakeReplication(acknowledges=True))
+    ids = parts(server, A, B)
+    asked = server.concat(*ids)
+    (final,) = finals(server, *ids)
+    head = server.head(final)
+    check_deleted(server, asked, final, ids)
+    assert isinstance(head.error, Gone)
+    (wait.callback if isinstance(says, Granted) else wait.errback)(says)
+    server.advance(2 * RETRY)
+    assert server.names() == set() and not server.assembler._jobs, "what hooks say then comes to nothing"
+    assert server.row(final).gone is GoneKind.TERMINATED
+
+
+def test_delete_while_it_is_copied_ends_it_after_the_step(serve):
+    server = serve(assembly_step=1000, replication=FakeReplication(acknowledges=True))
+    ids = [server.upload(each, partial=True) for each in (A, B)]
+    before = server.machine.trace.count("copy_range")
+    asked = Outcome(server.machine, server.uploads.concatenate(*request(*ids)))
+    while server.machine.trace.count("copy_range") < before + 3:
+        server.turn()
+    (final,) = server.assembler._jobs
+    check_deleted(server, asked, final, ids)
+    assert server.machine.trace.count("copy_range") < before + len(A + B) // 1000
+
+
+def test_delete_while_it_waits_for_its_turn_ends_it(serve, monkeypatch, logged):
+    server = serve(assembly_step=1000)
+    ids = [server.upload(each, partial=True) for each in (A, B)]
+    turns = [succeed(None), succeed(None), turn := Deferred()]
+    monkeypatch.setattr(Turns, "take", lambda self, had: turns[had])
+    asked = server.concat(*ids)
+    (final,) = server.assembler._jobs
+    assert server.delete(final).error is None
+    turn.callback(None)
+    server.pump()
+    assert isinstance(asked.error, Gone) and asked.cut is None
+    assert server.names() == set(ids) and server.names(f"{UPLOADS}/.resumable/finals") == set()
+    assert server.engine.space._claimed == 0 and not [each for each in logged if each["log_level"].name != "info"]
+
+
+def test_delete_while_it_waits_for_the_remote_ends_it_at_once(serve):
+    server = serve(replication=FakeReplication(acknowledges=True))
+    ids = [server.upload(each, partial=True) for each in (A, B)]
+    asked = server.concat(*ids)
+    (final,) = finals(server, *ids)
+    assert server.row(final).finished
+    check_deleted(server, asked, final, ids)
+    assert server.engine.replication.waits == 0
 
 
 # the same request again
