@@ -14,6 +14,7 @@ from resumable.interfaces import ReplicaState
 from resumable.protocol import tus
 from resumable.protocol.concat import Final
 from resumable.protocol.errors import BadRequest, Gone, NoSpace, NotFound, Refused, Stopping, Unavailable
+from resumable.spool.assembly import SHARES, Assembly
 from resumable.uploads import assembly, building
 from resumable.uploads.assembly import RETRY
 from resumable.uploads.caller import Caller
@@ -168,7 +169,7 @@ def test_what_takes_long_and_cannot_be_refused_is_201_without_an_offset(serve, m
     server = serve(limits=Limits(final_timeout=WITHIN))
     ids = [server.upload(each, partial=True) for each in (A, B)]
     held: Deferred[None] = Deferred()
-    monkeypatch.setattr(Turns, "take", lambda self, had: held)
+    monkeypatch.setattr(Turns, "take", lambda self, left: held)
     answer = server.concat(*ids)
     server.advance(WITHIN)
     assert answer.value.finished is False and answer.value.offset == 0
@@ -318,7 +319,7 @@ def test_delete_while_it_waits_for_its_turn_ends_it(serve, monkeypatch, logged):
     server = serve(assembly_step=1000)
     ids = [server.upload(each, partial=True) for each in (A, B)]
     turns = [succeed(None), succeed(None), turn := Deferred()]
-    monkeypatch.setattr(Turns, "take", lambda self, had: turns[had])
+    monkeypatch.setattr(Turns, "take", lambda self, left: turns.pop(0))
     asked = server.concat(*ids)
     (final,) = server.assembler._jobs
     assert server.delete(final).error is None
@@ -683,11 +684,11 @@ def test_a_partial_that_finishes_while_hooks_are_asked_is_not_waited_for(hooked)
 # many, and fairness
 
 
-def test_a_turn_goes_to_whoever_had_few(serve):
+def test_a_turn_goes_to_whoever_has_little_to_do():
     turns, order = Turns(1), []
     turns.take(0)
-    for name, had in (("big", 100), ("big too", 100), ("small", 0), ("small too", 0)):
-        turns.take(had).addCallback(lambda _, name=name: order.append(name))
+    for name, left in (("big", 100), ("big too", 100), ("small", 0), ("small too", 0)):
+        turns.take(left).addCallback(lambda _, name=name: order.append(name))
     for _ in range(4):
         turns.give_back()
     assert order == ["small", "small too", "big", "big too"]
@@ -721,6 +722,45 @@ def test_a_small_final_is_not_delayed_by_large_ones(serve):
     assert server.machine.trace.count("fdatasync") - copied <= 40, "two for each step of the request, and not 1600"
     server.machine.stop()
     server.bury()
+
+
+def test_a_small_final_goes_before_the_next_step_of_large_ones_and_that_is_short(serve, monkeypatch):
+    """Three that name one partial 400 times are there first: those under way end their share of a step, and then it is
+    the small one's turn."""
+    asked: list[int] = []
+    begun: list[tuple[int, int]] = []
+    take, copy = Turns.take, Assembly.copy
+    monkeypatch.setattr(Turns, "take", lambda self, left: asked.append(left) or take(self, left))
+    monkeypatch.setattr(Assembly, "copy", lambda self, size: begun.append((self.length, size)) or copy(self, size))
+    server = serve(assembly_step=8000)
+    a, small = server.upload(A, partial=True), server.upload(B, partial=True)
+    for number in range(3):
+        large = server.uploads.concatenate(*request(*[a] * 400, metadata=f"n{number} eA=="))
+        large.addErrback(lambda _: None)  # nobody waits until they are done
+    while len(begun) < 20:
+        server.turn()
+    answers: list[object] = []
+    server.uploads.concatenate(*request(small)).addBoth(answers.append)
+    while asked[-1]:
+        server.turn()
+    before = len(begun)
+    while not answers:
+        server.turn()
+    assert answers[0].finished
+    assert asked[0] == 499, "a large one is known as such by its first step"
+    assert begun.index((len(B), len(B))) <= before
+    assert {size for length, size in begun[3:] if length > len(B)} == {8000 // SHARES}
+    server.machine.stop()
+    server.bury()
+
+
+def test_one_alone_is_copied_in_whole_steps(serve, monkeypatch):
+    sizes: list[int] = []
+    copy = Assembly.copy
+    monkeypatch.setattr(Assembly, "copy", lambda self, size: sizes.append(size) or copy(self, size))
+    server = serve(assembly_step=4000)
+    assert server.concat(server.upload(A, partial=True)).value.finished
+    assert sizes == [4000, 4000, 2000]
 
 
 def test_many_finals_of_one_partial_are_put_together_a_few_at_a_time(serve, monkeypatch):
