@@ -58,7 +58,7 @@ class Assembler:
         self._tasks: set[Deferred[None]] = set()
         self._retry: IDelayedCall | None = None
         self._untidy = self._tidying = self._left = self._stopping = False
-        #: Whether all that an earlier run has left were tried.
+        #: Whether all finals that an earlier run has left were tried.
         self._caught_up = False
         engine.on_partial_finished = self.partial_finished
         engine.assembles = lambda final_id: not self._caught_up or final_id in self._jobs
@@ -154,7 +154,8 @@ class Assembler:
                         self._begin(final_id, Job(over=ahead.release))
             for _ in range(AHEAD):
                 await ahead.acquire()
-            self._caught_up |= partial_id == ANY
+            if partial_id == ANY:
+                self._caught_up = True
         except CatalogUnavailable:
             self._retry_later()
         finally:

@@ -125,6 +125,22 @@ def test_a_refusal_reaches_the_client_and_leaves_the_partials(serve: Callable[..
         assert files(daemon) == {a.rpartition("/")[2], b.rpartition("/")[2]}
 
 
+def test_a_final_that_cannot_be_finished_expires_and_so_do_its_partials(serve: Callable[..., Daemon]) -> None:
+    def fail_finals(document: Document) -> Document | None:
+        return None if document["data"]["upload"]["partials"] else YES
+
+    with HookServer(by_type(before_finish=fail_finals)) as hook:
+        daemon = serve(*GUARD, hook.url, "--expire-after", "3s")
+        tus = daemon.attach(Tus(daemon.port))
+        part = tus.partial(b"abc")
+        answer = tus.post(None, final_of(part))
+        assert answer.status == 503
+        path = tus.path(answer)
+        assert tus.head(path).status == 200
+        assert eventually(lambda: tus.head(path).status == 410 and tus.head(part).status == 410)
+        assert eventually(lambda: not files(daemon))
+
+
 def test_delete_ends_a_final_that_waits_for_a_guard_or_the_remote(serve: Callable[..., Daemon], store: Store) -> None:
     """Its client is told at once, and nothing of it is left, in either tier."""
     asked, held = threading.Event(), threading.Event()
