@@ -233,7 +233,8 @@ class ICatalog(Interface):
         delete: bool = False,
         refusal: Mapping[str, Any] | None = None,
     ) -> Deferred[bool]:
-        """Mark an upload gone; False when it is unknown or gone already. Its data may go once `removable` says so.
+        """Mark an upload gone; False when it is unknown or gone already, or finished and no partial, which never
+        expires. Its data may go once `removable` says so.
 
         Its replicas that are not STORED become ENDING; with ``delete`` the STORED ones too, their objects are to go.
         ``refusal``: of a final, what `asked` is to answer; without one the request that has made it is forgotten.
@@ -260,7 +261,7 @@ class ICatalog(Interface):
         """Unfinished uploads and finished partials that are not gone, untouched since ``idle_since``.
 
         A partial that an unfinished final needs is left out, and one that a finished final has used (see `spent`); so
-        is a final that only waits for its assembly.
+        is a final of which a partial was touched since.
         """
 
     def spent(used_until: float, limit: int) -> Deferred[Sequence[Upload]]:

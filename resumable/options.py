@@ -12,6 +12,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from getopt import GetoptError
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -140,10 +141,19 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as problem:
+            problem.args = (self._hinted(problem),)
             if self.parent is None:
                 raise
             # twistd would print all of --help and, below it, the one line that matters.
             raise SystemExit(f"resumable: {masked(str(problem))}") from problem
+
+    def _hinted(self, problem: usage.UsageError) -> str:
+        """What is wrong; of a flag that isn't one of ours, what is probably meant as well."""
+        cause = problem.__context__
+        if not isinstance(cause, GetoptError) or not cause.msg.endswith("not recognized"):
+            return str(problem)
+        meant = variables.nearest(cause.opt.lower(), (each.rstrip("=") for each in self.longOpt))
+        return cause.msg + variables.hint(meant and f"--{meant}")
 
     def parseArgs(self, *args: str) -> None:
         if args:

@@ -1,4 +1,4 @@
-"""Variables of the environment that begin like ours and are none.
+"""Variables of the environment that begin like ours and are none, and what whoever misspells a name has meant.
 
 Reason to change: who else sets such variables. Invariant: one that is probably meant for us, and isn't heeded, is never
 passed over in silence; what Kubernetes sets for a Service named ``resumable`` never keeps anybody from starting. Pure.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from attrs import frozen
@@ -34,8 +34,7 @@ class Unknown:
     misspelt: bool
 
     def __str__(self) -> str:
-        hint = "" if self.meant is None else f": did you mean {self.meant}?"
-        return f"{self.name} is no variable of this server{hint}"
+        return f"{self.name} is no variable of this server{hint(self.meant)}"
 
 
 def unknown(environ: Mapping[str, str], known: Collection[str]) -> list[Unknown]:
@@ -49,12 +48,22 @@ def of_a_service(name: str, value: str) -> bool:
     return bool(_OF_A_SERVICE.fullmatch(name)) or (name.endswith("_PORT") and bool(_ADDRESS.fullmatch(value)))
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The one of these names that is meant, if any is."""
+    return next(iter(difflib.get_close_matches(word, list(known), 1, ALIKE)), None)
+
+
+def hint(meant: str | None) -> str:
+    """The end of a complaint about a name."""
+    return "" if meant is None else f": did you mean {meant}?"
+
+
 def _told(name: str, known: Collection[str]) -> Unknown:
     plain = {each.removeprefix(PREFIX): each for each in known}
     word = name.removeprefix(PREFIX).upper()
-    found = difflib.get_close_matches(word, plain, 1, ALIKE)
-    if not found:
+    found = nearest(word, plain)
+    if found is None:
         return Unknown(name, None, False)
-    likeness = difflib.SequenceMatcher(None, found[0], word).ratio()
-    same = found[0].replace("_", "") == word.replace("_", "")
-    return Unknown(name, plain[found[0]], same or likeness >= MISSPELT)
+    likeness = difflib.SequenceMatcher(None, found, word).ratio()
+    same = found.replace("_", "") == word.replace("_", "")
+    return Unknown(name, plain[found], same or likeness >= MISSPELT)

@@ -306,6 +306,24 @@ def test_a_misspelt_variable_ends_the_start_with_what_was_meant(name, meant):
     assert refusal(**{name: "hunter2"}) == f"{name} is no variable of this server: did you mean {meant}?"
 
 
+@pytest.mark.parametrize(
+    ("flag", "meant"),
+    [
+        ("prot", "port"),
+        ("upload_dir=x", "upload-dir"),
+        ("MAX-SIZE", "max-size"),
+        ("trusted-proxy", None),
+        ("remotes", "remote"),
+        ("disable-dowload", "disable-download"),
+        ("versoin", "version"),
+    ],
+)
+def test_a_misspelt_flag_is_refused_with_what_was_meant(flag, meant):
+    hint = "" if meant is None else f": did you mean --{meant}?"
+    assert refusal(f"--{flag}", "hunter2") == f"option --{flag.partition('=')[0]} not recognized{hint}"
+    assert refusal("-x") == "option -x not recognized"
+
+
 def test_no_variable_of_ours_is_taken_for_somebody_elses():
     names = {option.variable for option in OPTIONS}
     assert variables.unknown(dict.fromkeys(names, "x"), names) == []

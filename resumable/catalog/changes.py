@@ -16,7 +16,7 @@ from attrs import evolve
 from resumable.catalog import replica_changes
 from resumable.catalog.outbox import Outbox
 from resumable.catalog.records import INSERT, to_json, to_placed, to_row
-from resumable.catalog.schema import ASKED_UNTIL, AWAITS_PLACE, IS_CLEARED, LIMIT, PIN
+from resumable.catalog.schema import ASKED_UNTIL, AWAITS_PLACE, IS_CLEARED, LIMIT, NEEDS_EXPIRY, PIN
 from resumable.interfaces import Commit, Fact, Gone, Place, Replica, Upload
 
 _OPEN = "finished_at IS NULL AND gone IS NULL"
@@ -33,8 +33,10 @@ _ADOPT = f"""UPDATE uploads SET offset = ?1, adoptable = ?1, touched_at = MAX(to
     placed = IFNULL(placed, CASE WHEN length = ?1 THEN ?4 END)
     WHERE id = ?3 AND offset < ?1 AND adoptable >= ?1 AND IFNULL(length, {LIMIT}) >= ?1 AND {_OPEN}"""
 # What was placed is to be removed, though the data file may be gone.
-_END = """UPDATE uploads SET gone = ?, gone_at = MAX(touched_at, ?), settled_at = NULL,
-    on_disk = MAX(on_disk, placed IS NOT NULL) WHERE id = ? AND gone IS NULL"""
+# It may have finished since it was found idle.
+_END = f"""UPDATE uploads SET gone = ?1, gone_at = MAX(touched_at, ?2), settled_at = NULL,
+    on_disk = MAX(on_disk, placed IS NOT NULL) WHERE id = ?3 AND gone IS NULL
+    AND (?1 <> '{Gone.EXPIRED.value}' OR ({NEEDS_EXPIRY}))"""
 _REMOVED = """UPDATE uploads SET on_disk = 0 WHERE id = ? AND IFNULL(gone, dropped_at) IS NOT NULL
     AND (gone IS NULL OR placed IS NULL)"""
 _UNPLACED = "UPDATE uploads SET placed = NULL WHERE id = ? AND gone IS NOT NULL"

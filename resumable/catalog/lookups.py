@@ -20,15 +20,11 @@ from resumable.interfaces import Asked, Upload
 GET = f"SELECT {FIELDS} FROM uploads WHERE id = ?"
 REMOVABLE = f"""SELECT id FROM uploads WHERE {HAS_DATA}
     AND NOT EXISTS (SELECT 1 FROM pins WHERE partial_id = uploads.id) ORDER BY gone_at LIMIT ?"""
-# An append to a partial touches the finals that wait for it. A final is left out once nothing but its assembly
-# is missing, and kept in as long as a partial is unfinished or unknown.
+# An append to a partial touches the finals that wait for it.
 EXPIRED = f"""SELECT {FIELDS} FROM uploads WHERE {NEEDS_EXPIRY} AND touched_at < ?1 AND settled_at IS NULL
     AND NOT EXISTS (SELECT 1 FROM pins WHERE partial_id = uploads.id)
-    AND (partials IS NULL OR (
-        EXISTS (SELECT 1 FROM pins LEFT JOIN uploads AS part ON part.id = pins.partial_id
-                WHERE pins.final_id = uploads.id AND part.finished_at IS NULL)
-        AND NOT EXISTS (SELECT 1 FROM pins JOIN uploads AS part ON part.id = pins.partial_id
-                WHERE pins.final_id = uploads.id AND part.touched_at >= ?1)))
+    AND (partials IS NULL OR NOT EXISTS (SELECT 1 FROM pins JOIN uploads AS part ON part.id = pins.partial_id
+        WHERE pins.final_id = uploads.id AND part.touched_at >= ?1))
     ORDER BY touched_at LIMIT ?2"""
 SPENT = f"""SELECT {FIELDS} FROM uploads WHERE {IS_SETTLED} AND settled_at <= ? AND required = 0
     AND NOT EXISTS (SELECT 1 FROM pins WHERE partial_id = uploads.id) ORDER BY settled_at LIMIT ?"""

@@ -90,7 +90,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         owner=nullable(text("the identity that created it; null: nobody's")),
         appending=flag("a request holds it at the moment"),
         metadata=by_name({"anyOf": [text("UTF-8"), record("any other bytes", base64=text("RFC 4648"))]}),
-        local=words("here", "placed", "dropped"),
+        local=nullable(words("here", "placed", "dropped")),
         placed=nullable(text("its file's path below `--place-dir`; null while it isn't there")),
         replicas=many(ref("Replica")),
     ),

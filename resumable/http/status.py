@@ -55,10 +55,16 @@ def full(status: UploadStatus) -> dict[str, Any]:
     return {
         **_flat(status),
         "metadata": {key: json_forms.text(value) for key, value in status.metadata.items()},
-        "local": "here" if status.local else "placed" if status.placed else "dropped",
+        "local": _local(status),
         "gone": None if status.gone is None else status.gone.value,
         "replicas": [_flat(each) for each in status.replicas],
     }
+
+
+def _local(status: UploadStatus) -> str | None:
+    if status.gone is not None:
+        return None
+    return "here" if status.local else "placed" if status.placed else "dropped"
 
 
 def _flat(value: UploadStatus | ReplicaStatus) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 One reason to change: how a final upload's file comes to be.
 
-The bytes are copied in steps of STEP bytes to a working file; a step begins only after the one before was synced.
+The bytes are copied in steps to a working file; a step begins only after the one before was synced, and none goes past
+a multiple of STEP.
 Invariant, and what a restart goes by: of a working file of any size, everything below the last multiple of STEP
 that is smaller than the size was synced. So the size alone tells where to go on: the last step is done again,
 whether it was finished, torn by a crash, or failed to sync. The file gets its name when all of it is durable;
@@ -20,10 +21,13 @@ from resumable.spool.disk import IDisk
 from resumable.threads import IPool
 
 STEP = 8 << 20
-"""Bytes copied before a sync, and before the thread goes back to the pool. A smaller step syncs more often, a larger
-one repeats more after a crash and makes others wait longer, as well as taking more room beside blocks that are shared.
+"""Bytes copied before a sync, and before the thread goes back to the pool, at most. Smaller steps sync more often,
+larger ones repeat more after a crash and make others wait longer, as well as taking more room beside shared blocks.
 A release that changes it has to give the working files another directory, unless it raises it to a multiple: what is
 on disk was synced in the old steps."""
+SHARES = 4
+"""While others want to copy as well, a step is cut into so many: that is how long they wait for the disk. More of them
+sync more often, fewer make small finals wait longer."""
 
 
 class Assembly:
@@ -54,17 +58,23 @@ class Assembly:
         self.complete = False
 
     @property
-    def next_size(self) -> int:
-        """The bytes of the next step."""
-        return min(self._step, self.length - self.copied)
+    def steps_left(self) -> int:
+        """The whole steps that are to come after the next one."""
+        return max(0, self.length - self.copied - 1) // self._step
+
+    def next_size(self, shared: bool) -> int:
+        """The bytes of the next step; ``shared``: while others want to copy as well."""
+        most = max(1, self._step // SHARES) if shared else self._step
+        return min(most, self._step - self.copied % self._step, self.length - self.copied)
 
     def look(self) -> Deferred[None]:
         """See what an earlier run has left."""
         return self._pool.run(self._look)
 
-    def copy(self) -> Deferred[None]:
-        """Copy one step's bytes and sync them. Fails with SpoolDamaged for a source that is missing or short, too."""
-        return self._pool.run(self._copy_step)
+    def copy(self, size: int) -> Deferred[None]:
+        """Copy one step's bytes, `next_size` of them, and sync them. Fails with SpoolDamaged for a source that is
+        missing or short, too."""
+        return self._pool.run(lambda: self._copy_step(size))
 
     def name(self) -> Deferred[None]:
         """Give the complete file its name, for good."""
@@ -81,8 +91,8 @@ class Assembly:
         size = self._disk.file_size(self._working_path) or 0
         self.copied = max(0, size - 1) // self._step * self._step
 
-    def _copy_step(self) -> None:
-        start, end = self.copied, self.copied + self.next_size
+    def _copy_step(self, size: int) -> None:
+        start, end = self.copied, self.copied + size
         target = self._disk.open(self._working_path, create=not start)
         try:
             if not start:

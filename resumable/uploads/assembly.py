@@ -58,7 +58,10 @@ class Assembler:
         self._tasks: set[Deferred[None]] = set()
         self._retry: IDelayedCall | None = None
         self._untidy = self._tidying = self._left = self._stopping = False
+        #: Whether all finals that an earlier run has left were tried.
+        self._caught_up = False
         engine.on_partial_finished = self.partial_finished
+        engine.assembles = lambda final_id: not self._caught_up or final_id in self._jobs
         engine.on_ended.append(self._ended)
 
     def start(self) -> None:
@@ -151,6 +154,8 @@ class Assembler:
                         self._begin(final_id, Job(over=ahead.release))
             for _ in range(AHEAD):
                 await ahead.acquire()
+            if partial_id == ANY:
+                self._caught_up = True
         except CatalogUnavailable:
             self._retry_later()
         finally:
@@ -194,10 +199,12 @@ class Assembler:
             log.warn("a final upload was refused: {reason}", upload=final_id, reason=error.detail)
             outcome = Failure()
         except Exception as error:
-            answer = as_answer(error, final_id)
-            log.warn("a final upload waits: {reason}", upload=final_id, reason=str(answer))
-            outcome = Failure(answer)
-            self._retry_later()
+            outcome = None
+            if not job.gone:  # else whatever went wrong did so because of that
+                answer = as_answer(error, final_id)
+                log.warn("a final upload waits: {reason}", upload=final_id, reason=str(answer))
+                outcome = Failure(answer)
+                self._retry_later()
         finally:
             if job.claim is not None:
                 job.claim.release()

@@ -46,6 +46,7 @@ class Building:
         self._engine = engine
         self._janitor = janitor
         self._turns = Turns(AT_ONCE)
+        self._copying = 0
         self.stopping = False
 
     async def build(self, final_id: str, job: Job) -> Granted | None:
@@ -94,14 +95,7 @@ class Building:
         try:
             if job.claim is None:
                 job.claim = await self._engine.space.claim(self._engine.spool, assembly.length - assembly.copied)
-            turns = 0
-            while not (assembly.complete or job.gone):
-                await self._turns.take(turns)
-                turns += 1
-                try:
-                    await self._step(assembly, job.claim)
-                finally:
-                    self._turns.give_back()
+            await self._copy_all(assembly, job.claim, job)
             if not job.gone:
                 await assembly.name()
         except Stopped:
@@ -112,12 +106,26 @@ class Building:
         if job.gone:
             await assembly.discard()
 
+    async def _copy_all(self, assembly: Assembly, claim: Claim, job: Job) -> None:
+        """Step by step, each in its turn."""
+        self._copying += 1
+        try:
+            while not (assembly.complete or job.gone):
+                await self._turns.take(assembly.steps_left)
+                try:
+                    if not job.gone:  # while it waited
+                        await self._step(assembly, claim)
+                finally:
+                    self._turns.give_back()
+        finally:
+            self._copying -= 1
+
     async def _step(self, assembly: Assembly, claim: Claim) -> None:
         if self.stopping:
             raise Stopped("the next start goes on with it")
-        size = assembly.next_size
+        size = assembly.next_size(shared=self._copying > 1)
         claim.check(size)
-        await assembly.copy()
+        await assembly.copy(size)
         claim.spend(size)
 
     async def _finish(self, final: Upload, length: int) -> tuple[Upload, Granted]:

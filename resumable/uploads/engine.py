@@ -85,6 +85,8 @@ class Engine:
     places: IPlaces = field(factory=NoPlaces)
     #: A partial has finished, or is gone and never will: look at the finals that wait for it.
     on_partial_finished: Callable[[str], None] = field(default=lambda _: None)
+    #: Whether a final is being put together, or its turn to be tried has yet to come: it isn't idle.
+    assembles: Callable[[str], bool] = field(default=lambda _: False)
     on_ended: list[Callable[[str], None]] = field(factory=list)
 
     def largest(self, *own: int | None) -> int | None:
@@ -141,6 +143,7 @@ class Engine:
     def ended(self, upload_id: str) -> None:
         """The upload is gone."""
         self.replication.ended(upload_id)
+        self.questions.over(upload_id)
         for tell in self.on_ended:
             tell(upload_id)
 

@@ -107,7 +107,7 @@ class Janitor:
         if engine.limits.expire_after is not None and not jumped:
             idle_since = engine.wall() - engine.limits.expire_after
             for upload in await engine.catalog.expired(idle_since, BATCH):
-                if not engine.holds.held(upload.id):
+                if not (engine.holds.held(upload.id) or (upload.is_final and engine.assembles(upload.id))):
                     await self.end(upload, Gone.EXPIRED)
         if not jumped:
             await self.drop_spent()

@@ -1,7 +1,7 @@
 """Hooks are asked before something is done.
 
 Reason to change: how a question ends. Invariant: what is asked about happens only after a yes; no question outlives the
-server, and one that was broken off was a no.
+server or its upload, and one that was broken off was a no.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from resumable.hooks import Granted, IHooks, NoHooks, QuestionKind, RequestView, view
 from resumable.interfaces import Upload
-from resumable.protocol.errors import Stopping
+from resumable.protocol.errors import Gone, Stopping
 
 
 class Questions:
@@ -18,7 +18,7 @@ class Questions:
 
     def __init__(self, hooks: IHooks | None = None) -> None:
         self._hooks = hooks or NoHooks()
-        self._under_way: set[Deferred[Granted]] = set()
+        self._under_way: dict[Deferred[Granted], str] = {}
         self._stopping = False
 
     def asks(self, kind: QuestionKind) -> bool:
@@ -26,19 +26,25 @@ class Questions:
         return bool(self._hooks.asks(kind))
 
     async def ask(self, kind: QuestionKind, upload: Upload, request: RequestView | None = None) -> Granted:
-        """A yes. Raises Refused with the hook's answer, Unavailable when a hook has failed, Stopping."""
+        """A yes. Raises Refused with the hook's answer, Unavailable when a hook has failed, Stopping, Gone."""
         if not self._hooks.asks(kind):
             return Granted()
         if self._stopping:
             raise Stopping()
         asking = self._hooks.before(kind, view(upload), request)
-        self._under_way.add(asking)
+        self._under_way[asking] = upload.id
         try:
             return await asking
         except CancelledError:
-            raise Stopping() from None
+            raise (Stopping() if asking in self._under_way else Gone("The upload was removed.")) from None
         finally:
-            self._under_way.discard(asking)
+            self._under_way.pop(asking, None)
+
+    def over(self, upload_id: str) -> None:
+        """The upload is gone: whoever waits for what hooks say of it is told."""
+        for asking in [asking for asking, about in self._under_way.items() if about == upload_id]:
+            del self._under_way[asking]
+            asking.cancel()
 
     def stop(self) -> None:
         """Break off what is under way, ask nothing more."""

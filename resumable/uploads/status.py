@@ -40,10 +40,10 @@ class ReplicaStatus:
 @frozen
 class UploadStatus:
     """One upload. ``received``: bytes that have come, durable or not; ``durable``: committed; ``offset``: what its
-    client is told. ``local``: whether its data is still here. ``placed``: its file's path below the place directory,
-    None before it is there. ``metadata``: the client's, decoded. ``owner``: the identity that created it.
-    ``appending``: whether a request holds it now. ``touched_at``: when that last moved it. ``gone``: why it is, where
-    that is shown."""
+    client is told. ``local``: whether its data is still here, unless it is gone. ``placed``: its file's path below the
+    place directory, None before it is there. ``metadata``: the client's, decoded. ``owner``: the identity that created
+    it. ``appending``: whether a request holds it now. ``touched_at``: when that last moved it. ``gone``: why it is,
+    where that is shown."""
 
     id: str
     state: State

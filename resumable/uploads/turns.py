@@ -1,7 +1,7 @@
 """Who copies next, where several want to.
 
 Reason to change: what is fair among final uploads that are put together at once. Invariant: at most so many have a turn
-at a time, and everybody gets one: whoever had many lets later ones go first, but only so many.
+at a time, and everybody gets one: whoever has much to do lets later ones go first, but only so many.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from itertools import count
 
 from twisted.internet.defer import Deferred
 
-#: How many that come later go before somebody for each turn that this one has had.
+#: How many that come later go before somebody for each step that this one has left.
 BEHIND = 16
-#: Turns that count for that, at most.
+#: Steps that count for that, at most.
 COUNTED = 16
 
 
@@ -25,11 +25,11 @@ class Turns:
         self._numbers = count()
         self._waiting: list[tuple[int, int, Deferred[None]]] = []
 
-    def take(self, had: int) -> Deferred[None]:
-        """Fires when it is the turn of one that has ``had`` so many turns already."""
+    def take(self, left: int) -> Deferred[None]:
+        """Fires when it is the turn of one that has so many whole steps ``left`` after it."""
         turn: Deferred[None] = Deferred()
         number = next(self._numbers)
-        heappush(self._waiting, (number + BEHIND * min(had, COUNTED), number, turn))
+        heappush(self._waiting, (number + BEHIND * min(left, COUNTED), number, turn))
         self._next()
         return turn
 

@@ -383,10 +383,20 @@ class CatalogContract(CatalogSuite):
         self.ask(self.catalog.end(name(4), Gone.EXPIRED, 200.0, ()))
         assert sorted(self.ids(self.catalog.expired(400.0, 10))) == sorted([name(1), name(2)])
 
-    def test_a_final_whose_partials_are_all_finished_does_not_expire(self) -> None:
-        self.add(done(partial(1)), done(partial(2)), final(3, [1, 2]))
+    def test_a_final_that_is_not_put_together_expires_as_others_do(self) -> None:
+        self.add(done(partial(1)), done(evolve(partial(2), touched_at=450.0)), final(3, [1, 2]))
         self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
-        assert self.ids(self.catalog.expired(400.0, 10)) == []
+        assert self.ids(self.catalog.expired(400.0, 10)) == [], "a partial of it was touched since"
+        assert self.ids(self.catalog.expired(500.0, 10)) == [name(3)]
+
+    def test_what_has_finished_since_it_was_idle_does_not_expire(self) -> None:
+        self.add(done(partial(1)), final(2, [1]), upload(3))
+        assert sorted(self.ids(self.catalog.expired(400.0, 10))) == [name(2), name(3)]
+        for number in (2, 3):
+            self.ask(self.catalog.commit(Commit(name(number), 0, 0, 10, 450.0, 10, True)))
+            assert self.ask(self.catalog.end(name(number), Gone.EXPIRED, 500.0, ())) is False
+            assert self.get(number).gone is None and self.get(number).finished
+        assert self.ask(self.catalog.end(name(1), Gone.EXPIRED, 500.0, ())) is True
 
     def test_a_final_with_an_unfinished_partial_expires(self) -> None:
         self.add(done(partial(1)), partial(2), final(3, [1, 2]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -174,6 +175,14 @@ def test_show_tells_all_of_it_in_both_tiers(daemon, capsys):
     assert told["remote cloud"].strip() == "parked, 1 KiB there"
     assert lines[-3].split() == ["error", "412", "a", "foreign", "object"]
     assert "gone" not in told
+
+
+def test_show_of_what_is_gone_tells_of_no_local_copy(daemon, capsys):
+    gone = {"state": "gone", "gone": "expired", "gone_at": "2026-10-01T11:59:00.000Z", "local": None}
+    daemon.answer = pages({**UPLOAD, **gone})
+    assert run(daemon, "show", UPLOAD["id"]) == 0
+    said = capsys.readouterr().out
+    assert "local copy" not in said and re.search(r"gone +expired", said)
 
 
 def test_show_as_json_is_what_the_daemon_says(daemon, capsys):

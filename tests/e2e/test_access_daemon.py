@@ -549,12 +549,15 @@ def test_a_secret_in_a_url_is_never_shown(tmp_path: Path) -> None:
     assert done.returncode == 1 and "hunter2" not in said and "without" in said and "\n" not in said
 
 
-def test_a_misspelt_variable_ends_the_start_and_those_of_kubernetes_do_not(tmp_path: Path) -> None:
+def test_a_misspelt_variable_or_flag_ends_the_start_and_those_of_kubernetes_do_not(tmp_path: Path) -> None:
     wrong = {"RESUMABLE_MAXSIZE": "1K"}
     done = run_twistd("-n", "--pidfile=", "resumable", "--port", "0", cwd=tmp_path, env=wrong)
     assert done.returncode == 1
     said = "resumable: RESUMABLE_MAXSIZE is no variable of this server: did you mean RESUMABLE_MAX_SIZE?"
     assert (done.stdout + done.stderr).strip() == said
+    done = run_twistd("-n", "--pidfile=", "resumable", "--prot", "8080", cwd=tmp_path)
+    said = "resumable: option --prot not recognized: did you mean --port?"
+    assert (done.returncode, (done.stdout + done.stderr).strip()) == (1, said)
     env = {"RESUMABLE_PORT": "tcp://10.0.0.1:8080", "RESUMABLE_PORT_8080_TCP": "tcp://10.0.0.1:8080"}
     with Daemon(env={**env, "RESUMABLE_SERVICE_HOST": "10.0.0.1", "RESUMABLE_OF_OTHERS": "x"}) as daemon:
         daemon.start()

@@ -25,7 +25,7 @@ from .test_disk_full import Mount, fill, free
 from .test_disk_full import tmpfs as tmpfs
 from .test_hooks_daemon import ask, by_type
 from .test_tus_js import NODE, play
-from .tus import Tus, metadata, pattern
+from .tus import Tus, check, head_bytes, metadata, pattern
 
 MIB = 2**20
 DATA = pattern(1_500_001, seed=51)
@@ -123,6 +123,57 @@ def test_a_refusal_reaches_the_client_and_leaves_the_partials(serve: Callable[..
         assert asked["data"]["request"]["headers"] == {"cookie": ["session=1"]}
         assert tus.get(a).body == DATA and tus.offset(b) == 3
         assert files(daemon) == {a.rpartition("/")[2], b.rpartition("/")[2]}
+
+
+def test_a_final_that_cannot_be_finished_expires_and_so_do_its_partials(serve: Callable[..., Daemon]) -> None:
+    def fail_finals(document: Document) -> Document | None:
+        return None if document["data"]["upload"]["partials"] else YES
+
+    with HookServer(by_type(before_finish=fail_finals)) as hook:
+        daemon = serve(*GUARD, hook.url, "--expire-after", "3s")
+        tus = daemon.attach(Tus(daemon.port))
+        part = tus.partial(b"abc")
+        answer = tus.post(None, final_of(part))
+        assert answer.status == 503
+        path = tus.path(answer)
+        assert tus.head(path).status == 200
+        assert eventually(lambda: tus.head(path).status == 410 and tus.head(part).status == 410)
+        assert eventually(lambda: not files(daemon))
+
+
+def test_delete_ends_a_final_that_waits_for_a_guard_or_the_remote(serve: Callable[..., Daemon], store: Store) -> None:
+    """Its client is told at once, and nothing of it is left, in either tier."""
+    asked, held = threading.Event(), threading.Event()
+
+    def hold_finals(document: Document) -> Document:
+        if document["data"]["upload"]["partials"] and not held.is_set():
+            asked.set()
+            held.wait()
+        return YES
+
+    with HookServer(by_type(before_finish=hold_finals)) as hook, proxied(store) as proxy:
+        remote = store.remote(proxy.url, "deleted")
+        daemon = serve(*GUARD, hook.url, "--remote", remote, *QUICK, "--ack", "remote", env=CREDENTIALS)
+        tus, other = daemon.attach(Tus(daemon.port)), daemon.attach(Tus(daemon.port))
+        parts = [tus.partial(each) for each in (DATA, b"abc")]
+
+        def delete_when(waits: Callable[[], object]) -> None:
+            with tus.wire() as wire:
+                wire.send(head_bytes("POST", tus.base, final_of(*parts)))
+                eventually(waits)
+                (final,) = files(daemon) - {each.rpartition("/")[2] for each in parts}
+                assert other.delete(f"{tus.base}{final}").status == 204
+                assert check("POST", wire.answer("POST")).status == 410
+            assert files(daemon) == {each.rpartition("/")[2] for each in parts}
+
+        try:
+            delete_when(asked.is_set)
+        finally:
+            held.set()
+        proxy.trouble("PutObject", "hold")
+        delete_when(lambda: proxy.struck)
+        proxy.calm()
+        assert eventually(lambda: not store.objects("deleted") and not store.multiparts("deleted"))
 
 
 @pytest.mark.parametrize("scenario", ["parallel_once", "uppy_parallel_once"])

@@ -97,6 +97,7 @@ def test_what_is_gone_is_shown_only_on_request(office: Office, server: Server) -
     assert office.ids("state=any") == [here, gone]
     shown = office.told("GET", f"/v1/uploads/{gone}")
     assert (shown["state"], shown["gone"], shown["gone_at"] is None) == ("gone", "terminated", False)
+    assert shown["local"] is None and office.told("GET", f"/v1/uploads/{here}")["local"] == "here"
 
 
 def test_uploads_are_found_by_what_became_of_them(office: Office, server: Server) -> None:

@@ -9,7 +9,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -19,6 +19,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ConnectionTerminated, ResponseReceived
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
@@ -459,3 +462,104 @@ async def test_the_socket_can_be_asked_what_its_client_has_taken(serve: Callable
 
     assert await deferToThread(ask)
     assert isinstance(found[0], socket.socket)
+
+
+class Crowded:
+    """A full house over TLS: one connection, whose upload is under way, is all that it takes."""
+
+    def __init__(self, serve: Callable[..., Server], stack: ExitStack) -> None:
+        self.stack = stack
+        self.begun: Deferred[None] = Deferred()
+        tls = PrivateCertificate.loadPEM(self_signed()).options()
+        self.server = serve(lambda _: self.begun.callback(None), tls=tls, max_connections=1)
+
+    @contextmanager
+    def connect(self, *protocols: str) -> Iterator[ssl.SSLSocket]:
+        """A client that hears of an end that isn't TLS's own."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.set_alpn_protocols(protocols)
+        with context.wrap_socket(self.server.connect(), suppress_ragged_eofs=False) as connection:
+            yield connection
+
+    async def fill(self) -> None:
+        """The upload begins."""
+
+        def begin() -> None:
+            self.stack.enter_context(self.connect("http/1.1")).sendall(patch(100))
+
+        await in_thread(begin)
+        await self.begun
+        (self.channel,) = self.server.site.connections
+
+    def goes_on(self) -> bool:
+        """Whether the upload does, after one client was turned away."""
+        site = self.server.site
+        return self.channel in site.connections and (site.cut["idle"], site.cut["full"]) == (0, 1)
+
+
+@pytest.fixture
+def house(serve: Callable[..., Server]) -> Iterator[Crowded]:
+    with ExitStack() as stack:
+        yield Crowded(serve, stack)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Twisted calls what pyOpenSSL has deprecated
+@pytest_twisted.ensureDeferred
+async def test_over_tls_who_finds_a_full_house_can_read_so_and_is_closed_rightly(house: Crowded) -> None:
+    """Its end is TLS's own, for whoever reads on; and who is still sending a body isn't reset."""
+    await house.fill()
+
+    def visit() -> bytes:
+        with house.connect("http/1.1") as connection:
+            connection.sendall(patch(4 * MIB))
+            for _ in range(4):
+                connection.sendall(b"x" * MIB)
+            return read_all(connection)
+
+    head, _, body = (await in_thread(visit)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ") and b"Retry-After: 10" in head.split(b"\r\n")
+    assert len(body) >= 256 and b'"status": 503' in body
+    assert house.goes_on()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Twisted calls what pyOpenSSL has deprecated
+@pytest_twisted.ensureDeferred
+async def test_over_tls_http_2_tells_of_a_full_house_too(house: Crowded) -> None:
+    await house.fill()
+
+    def visit() -> list[Any]:
+        events: list[Any] = []
+        with house.connect("h2") as connection:
+            assert connection.selected_alpn_protocol() == "h2"
+            client = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+            client.initiate_connection()
+            fields = {":method": "GET", ":scheme": "https", ":authority": "a", ":path": "/"}
+            client.send_headers(1, list(fields.items()), end_stream=True)
+            connection.sendall(client.data_to_send())
+            while data := connection.recv(65_536):
+                events += client.receive_data(data)
+        return events
+
+    events = await in_thread(visit)
+    (told,) = [each for each in events if isinstance(each, ResponseReceived)]
+    assert dict(told.headers)[":status"] == "503" and dict(told.headers)["retry-after"] == "10"
+    assert [each.error_code for each in events if isinstance(each, ConnectionTerminated)] == [0]
+    assert house.goes_on()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Twisted calls what pyOpenSSL has deprecated
+@pytest_twisted.ensureDeferred
+async def test_over_tls_who_never_shakes_hands_makes_room(house: Crowded) -> None:
+    silent = house.stack.enter_context(await in_thread(house.server.connect))
+    await house.fill()
+
+    def ended() -> bool:
+        try:
+            return not silent.recv(1)
+        except ConnectionResetError:
+            return True
+
+    assert await in_thread(ended)
+    assert len(house.server.site.connections) == 1 and house.server.site.cut["idle"] == 1

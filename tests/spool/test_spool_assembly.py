@@ -31,21 +31,21 @@ def put_parts(bench):
         bench.put_file(data, upload_id)
 
 
-def assemble(bench, sources=SOURCES):
-    """As its user does it."""
+def assemble(bench, sources=SOURCES, shared=False):
+    """As its user does it; ``shared``: while others copy as well."""
 
     async def work():
         assembly = bench.spool.assembly(FINAL, sources)
         await assembly.look()
         while not assembly.complete:
-            await assembly.copy()
+            await assembly.copy(assembly.next_size(shared))
         await assembly.name()
 
     return Deferred.fromCoroutine(work())
 
 
-def assembled(bench, sources=SOURCES):
-    return bench.result(assemble(bench, sources))
+def assembled(bench, sources=SOURCES, shared=False):
+    return bench.result(assemble(bench, sources, shared))
 
 
 def is_whole_after_crashes(bench):
@@ -82,6 +82,23 @@ def test_no_thread_is_held_for_longer_than_a_step(bench):
     assert calls == 2 + -(-len(WHOLE) // 8)
 
 
+def test_while_others_copy_as_well_steps_are_short_and_end_where_whole_ones_do(bench):
+    assembly = bench.spool.assembly(FINAL, SOURCES)
+    bench.result(assembly.look())
+    ends, left = [], []
+    for shared in (True, True, False, False, True, False, True, True, True):
+        left.append(assembly.steps_left)
+        bench.result(assembly.copy(assembly.next_size(shared)))
+        ends.append(assembly.copied)
+    assert ends == [2, 4, 8, 16, 18, 24, 26, 28, 30]
+    assert left == [4, 3, 3, 3, 2, 1, 1, 0, 0]
+    bench.result(assembly.copy(assembly.next_size(False)))
+    assert assembly.next_size(True) == 1 and assembly.copied == 32
+    bench.result(assembly.copy(1))
+    bench.result(assembly.name())
+    assert assembly.complete and is_whole_after_crashes(bench)
+
+
 def test_doing_it_again_after_it_was_done_changes_nothing(bench):
     assembled(bench)
     bench.disk.trace.clear()
@@ -90,8 +107,9 @@ def test_doing_it_again_after_it_was_done_changes_nothing(bench):
     assert bench.content(upload_id=FINAL) == WHOLE
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("power", [True, False])
-def test_it_goes_on_wherever_it_crashed_and_never_has_the_name_before_it_is_whole(power):
+def test_it_goes_on_wherever_it_crashed_and_never_has_the_name_before_it_is_whole(power, shared):
     step, crashed = 0, True
     while crashed:
         step += 1
@@ -101,7 +119,7 @@ def test_it_goes_on_wherever_it_crashed_and_never_has_the_name_before_it_is_whol
                 put_parts(bench)
                 bench.disk.crash_at(bench.disk.steps + step, before=before)
                 try:
-                    assembled(bench)
+                    assembled(bench, shared=shared)
                     crashed = False
                 except SimulatedCrash:
                     pass
@@ -168,7 +186,7 @@ def test_a_file_that_gets_its_name_while_it_is_removed_is_removed(bench, monkeyp
     assembly = bench.spool.assembly(FINAL, SOURCES)
     bench.result(assembly.look())
     while not assembly.complete:
-        bench.result(assembly.copy())
+        bench.result(assembly.copy(assembly.next_size(False)))
     moments = iter(range(4))
 
     def meanwhile(act):

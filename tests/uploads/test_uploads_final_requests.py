@@ -6,13 +6,15 @@ import sys
 from random import Random
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from resumable.hooks import Answer, Granted, QuestionKind, RequestView
 from resumable.interfaces import Gone as GoneKind
+from resumable.interfaces import ReplicaState
 from resumable.protocol import tus
 from resumable.protocol.concat import Final
 from resumable.protocol.errors import BadRequest, Gone, NoSpace, NotFound, Refused, Stopping, Unavailable
+from resumable.spool.assembly import SHARES, Assembly
 from resumable.uploads import assembly, building
 from resumable.uploads.assembly import RETRY
 from resumable.uploads.caller import Caller
@@ -22,6 +24,7 @@ from resumable.uploads.lookup import PATIENCE
 from resumable.uploads.questions import Questions
 from resumable.uploads.turns import Turns
 from tests.uploads.harness import UPLOADS, FakeBody, FakeReplication, Server, machines, pattern
+from tests.uploads.harness import Answer as Outcome
 from tests.uploads.test_uploads_hooks import FakeHooks
 
 A, B, C = pattern(10_000, 1), pattern(3, 2), pattern(5_000, 3)
@@ -166,13 +169,29 @@ def test_what_takes_long_and_cannot_be_refused_is_201_without_an_offset(serve, m
     server = serve(limits=Limits(final_timeout=WITHIN))
     ids = [server.upload(each, partial=True) for each in (A, B)]
     held: Deferred[None] = Deferred()
-    monkeypatch.setattr(Turns, "take", lambda self, had: held)
+    monkeypatch.setattr(Turns, "take", lambda self, left: held)
     answer = server.concat(*ids)
     server.advance(WITHIN)
     assert answer.value.finished is False and answer.value.offset == 0
     held.callback(None)
     server.pump()
     assert server.head(answer.value.id).value.finished
+
+
+def test_a_final_that_hooks_are_asked_about_does_not_expire(hooked):
+    """One that is being worked on isn't idle; one that hooks can't be asked about for long is."""
+    server = hooked(wait := Deferred(), Deferred())
+    server.engine.limits = Limits(expire_after=3600.0, final_timeout=WITHIN)
+    ids = parts(server, A)
+    server.concat(*ids)
+    (final,) = finals(server, *ids)
+    server.advance(7200)
+    server.sweep()
+    assert server.row(final).gone is None
+    wait.errback(DOWN)
+    server.pump()
+    server.sweep()
+    assert server.row(final).gone is GoneKind.EXPIRED and server.content(final) is None
 
 
 # --ack remote
@@ -251,6 +270,74 @@ def test_a_client_that_hangs_up_at_any_moment_is_no_failure_and_stops_nothing(ho
     (final,) = finals(server, *ids)
     assert server.row(final).finished
     assert not [each for each in logged if "log_failure" in each]
+
+
+# DELETE, whatever is under way
+
+
+def check_deleted(server, asked, final, ids):
+    """DELETE has ended it at once: its client is told, and nothing is left of it but its partials, as they were."""
+    assert server.delete(final).error is None
+    assert isinstance(asked.error, Gone) and asked.cut is None
+    assert server.names() == set(ids) and server.names(f"{UPLOADS}/.resumable/finals") == set()
+    assert server.row(final).gone is GoneKind.TERMINATED
+    assert all(each.state is ReplicaState.ENDING for each in server.replicas(final).values())
+    assert [server.head(each).value.finished for each in ids] == [True] * len(ids)
+    for each in ids:  # unpinned: its bytes go with it
+        server.delete(each)
+    assert server.names() == set() and server.engine.space._claimed == 0
+
+
+@pytest.mark.parametrize("says", [Granted(), NO, DOWN])
+def test_delete_while_hooks_are_asked_ends_it_at_once(hooked, says):
+    server = hooked(wait := Deferred(), replication=FakeReplication(acknowledges=True))
+    ids = parts(server, A, B)
+    asked = server.concat(*ids)
+    (final,) = finals(server, *ids)
+    head = server.head(final)
+    check_deleted(server, asked, final, ids)
+    assert isinstance(head.error, Gone)
+    (wait.callback if isinstance(says, Granted) else wait.errback)(says)
+    server.advance(2 * RETRY)
+    assert server.names() == set() and not server.assembler._jobs, "what hooks say then comes to nothing"
+    assert server.row(final).gone is GoneKind.TERMINATED
+
+
+def test_delete_while_it_is_copied_ends_it_after_the_step(serve):
+    server = serve(assembly_step=1000, replication=FakeReplication(acknowledges=True))
+    ids = [server.upload(each, partial=True) for each in (A, B)]
+    before = server.machine.trace.count("copy_range")
+    asked = Outcome(server.machine, server.uploads.concatenate(*request(*ids)))
+    while server.machine.trace.count("copy_range") < before + 3:
+        server.turn()
+    (final,) = server.assembler._jobs
+    check_deleted(server, asked, final, ids)
+    assert server.machine.trace.count("copy_range") < before + len(A + B) // 1000
+
+
+def test_delete_while_it_waits_for_its_turn_ends_it(serve, monkeypatch, logged):
+    server = serve(assembly_step=1000)
+    ids = [server.upload(each, partial=True) for each in (A, B)]
+    turns = [succeed(None), succeed(None), turn := Deferred()]
+    monkeypatch.setattr(Turns, "take", lambda self, left: turns.pop(0))
+    asked = server.concat(*ids)
+    (final,) = server.assembler._jobs
+    assert server.delete(final).error is None
+    turn.callback(None)
+    server.pump()
+    assert isinstance(asked.error, Gone) and asked.cut is None
+    assert server.names() == set(ids) and server.names(f"{UPLOADS}/.resumable/finals") == set()
+    assert server.engine.space._claimed == 0 and not [each for each in logged if each["log_level"].name != "info"]
+
+
+def test_delete_while_it_waits_for_the_remote_ends_it_at_once(serve):
+    server = serve(replication=FakeReplication(acknowledges=True))
+    ids = [server.upload(each, partial=True) for each in (A, B)]
+    asked = server.concat(*ids)
+    (final,) = finals(server, *ids)
+    assert server.row(final).finished
+    check_deleted(server, asked, final, ids)
+    assert server.engine.replication.waits == 0
 
 
 # the same request again
@@ -597,11 +684,11 @@ def test_a_partial_that_finishes_while_hooks_are_asked_is_not_waited_for(hooked)
 # many, and fairness
 
 
-def test_a_turn_goes_to_whoever_had_few(serve):
+def test_a_turn_goes_to_whoever_has_little_to_do():
     turns, order = Turns(1), []
     turns.take(0)
-    for name, had in (("big", 100), ("big too", 100), ("small", 0), ("small too", 0)):
-        turns.take(had).addCallback(lambda _, name=name: order.append(name))
+    for name, left in (("big", 100), ("big too", 100), ("small", 0), ("small too", 0)):
+        turns.take(left).addCallback(lambda _, name=name: order.append(name))
     for _ in range(4):
         turns.give_back()
     assert order == ["small", "small too", "big", "big too"]
@@ -635,6 +722,45 @@ def test_a_small_final_is_not_delayed_by_large_ones(serve):
     assert server.machine.trace.count("fdatasync") - copied <= 40, "two for each step of the request, and not 1600"
     server.machine.stop()
     server.bury()
+
+
+def test_a_small_final_goes_before_the_next_step_of_large_ones_and_that_is_short(serve, monkeypatch):
+    """Three that name one partial 400 times are there first: those under way end their share of a step, and then it is
+    the small one's turn."""
+    asked: list[int] = []
+    begun: list[tuple[int, int]] = []
+    take, copy = Turns.take, Assembly.copy
+    monkeypatch.setattr(Turns, "take", lambda self, left: asked.append(left) or take(self, left))
+    monkeypatch.setattr(Assembly, "copy", lambda self, size: begun.append((self.length, size)) or copy(self, size))
+    server = serve(assembly_step=8000)
+    a, small = server.upload(A, partial=True), server.upload(B, partial=True)
+    for number in range(3):
+        large = server.uploads.concatenate(*request(*[a] * 400, metadata=f"n{number} eA=="))
+        large.addErrback(lambda _: None)  # nobody waits until they are done
+    while len(begun) < 20:
+        server.turn()
+    answers: list[object] = []
+    server.uploads.concatenate(*request(small)).addBoth(answers.append)
+    while asked[-1]:
+        server.turn()
+    before = len(begun)
+    while not answers:
+        server.turn()
+    assert answers[0].finished
+    assert asked[0] == 499, "a large one is known as such by its first step"
+    assert begun.index((len(B), len(B))) <= before
+    assert {size for length, size in begun[3:] if length > len(B)} == {8000 // SHARES}
+    server.machine.stop()
+    server.bury()
+
+
+def test_one_alone_is_copied_in_whole_steps(serve, monkeypatch):
+    sizes: list[int] = []
+    copy = Assembly.copy
+    monkeypatch.setattr(Assembly, "copy", lambda self, size: sizes.append(size) or copy(self, size))
+    server = serve(assembly_step=4000)
+    assert server.concat(server.upload(A, partial=True)).value.finished
+    assert sizes == [4000, 4000, 2000]
 
 
 def test_many_finals_of_one_partial_are_put_together_a_few_at_a_time(serve, monkeypatch):

@@ -251,6 +251,25 @@ def test_nobody_waits_for_a_question_about_an_append(hooked):
     assert isinstance(answer.error, Gone)
 
 
+# DELETE while they are asked
+
+
+def test_delete_ends_what_waits_for_a_hook_at_once(hooked):
+    """DELETE always evicts: also a request that waits until a hook has said whether it may append, or finish."""
+    server = hooked(append=[Granted(), to_append := Deferred()], finish=[to_finish := Deferred()])
+    appending, finishing = (server.create(10).value.id for _ in range(2))
+    answers = [server.patch(finishing, 0, DATA), server.patch(appending, 0, DATA)]
+    assert [each.done for each in answers] == [False, False]
+    for each in (appending, finishing):
+        assert server.delete(each).error is None
+    assert [type(each.error) for each in answers] == [Gone, Gone]
+    assert server.names() == set()
+    to_append.callback(Granted())
+    to_finish.callback(Granted())
+    server.pump()
+    assert server.names() == set() and not server.engine.questions._under_way
+
+
 # before-finish
 
 

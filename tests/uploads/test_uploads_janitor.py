@@ -6,6 +6,7 @@ import pytest
 
 from resumable.interfaces import Gone as GoneKind
 from resumable.protocol.errors import Gone, NotFound
+from resumable.uploads.assembly import Assembler
 from resumable.uploads.engine import Limits
 from resumable.uploads.roles import ASSEMBLER, JANITOR, LocalRoles
 from tests.uploads.facts import told
@@ -92,6 +93,60 @@ def test_a_final_that_is_waited_for_keeps_its_partials(server):
         server.patch(waiting, offset, b"x")
     assert server.head(done).error is None
     assert server.head(final).error is None
+
+
+def waiting_for_room(server):
+    """A final that is whole but for its assembly, which the disk has no room for; and its partial."""
+    partial = server.create(LONG, partial=True).value.id
+    final = server.concat(partial).value.id
+    server.disk.free_bytes = 2000 + LONG - 1
+    server.ask(server.engine.space.look(server.spool))
+    server.patch(partial, 0, pattern(LONG))
+    assert server.names() == {partial} and not server.row(final).finished
+    return final, partial
+
+
+@pytest.fixture
+def full(serve):
+    """With a reserve, which its disk will get down to."""
+    return serve(limits=Limits(expire_after=HOUR), deliverers=["outside"], reserve=2000)
+
+
+def test_a_final_that_waits_for_room_expires_and_gives_its_partials_back(full):
+    """Expiry removes unfinished uploads that are idle: also those that can't be put together."""
+    final, partial = waiting_for_room(full)
+    round_after(full, HOUR - 1)
+    assert full.row(final).gone is full.row(partial).gone is None
+    round_after(full, 2)
+    assert isinstance(full.head(final).error, Gone) and full.row(final).gone is GoneKind.EXPIRED
+    assert kinds(full, final) == ["created", "expired"]
+    round_after(full, 1)
+    assert full.row(partial).gone is GoneKind.EXPIRED
+    assert full.names() == set()
+
+
+def test_room_in_time_keeps_it_from_expiring(full):
+    final, _ = waiting_for_room(full)
+    round_after(full, HOUR - 60)
+    full.disk.free_bytes = 1 << 30
+    round_after(full, 60)
+    round_after(full, 365 * DAY)
+    assert full.head(final).value.finished
+
+
+def test_a_final_that_was_not_tried_since_the_start_does_not_expire(full, serve, monkeypatch):
+    """The server was down for longer than uploads are kept; it has all that it needs by now."""
+    final, _ = waiting_for_room(full)
+    full.bury()
+    with monkeypatch.context() as patched:
+        patched.setattr(Assembler, "start", lambda _: None)
+        server = serve(full.machine.after_kill(), limits=Limits(expire_after=HOUR))
+    server.disk.free_bytes = 1 << 30
+    round_after(server, 2 * HOUR)
+    assert server.row(final).gone is None
+    server.assembler.start()
+    server.pump()
+    assert server.head(final).value.finished
 
 
 def test_an_upload_that_is_being_appended_to_does_not_expire(server):
