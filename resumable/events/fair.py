@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 
+from resumable.networks import counted
+
 V = TypeVar("V")
+
+_counted = lru_cache(4096)(counted)
+
+
+def owner(identity: str | None, address: str) -> str:
+    """Whose an event is: that identity's, else the client's at that address; all that nobody has caused are one's."""
+    return _counted(address) if identity is None else identity
 
 
 class Lines(Generic[V]):

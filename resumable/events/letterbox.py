@@ -8,15 +8,12 @@ Invariant: the same letter always gives the same event, and no other letter of t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
+from resumable.events.fair import owner
 from resumable.events.interfaces import Event, EventKind
 from resumable.hooks import from_data
 from resumable.letters import Letter
-from resumable.networks import counted
-
-_counted = lru_cache(4096)(counted)
 
 
 def event_of(letter: Letter) -> Event:
@@ -28,7 +25,6 @@ def event_of(letter: Letter) -> Event:
 
 
 def owner_of(letter: Letter) -> str:
-    """Who it counts for: the upload's owner, else the client that has caused it; all that nobody has are one's."""
+    """Whose it is, as `owner` says."""
     data: Mapping[str, Any] = letter.fact.data  # not all of it is read: this is asked of each that only waits, too
-    identity: str | None = data.get("identity")
-    return _counted(data.get("request", {}).get("address", "")) if identity is None else identity
+    return owner(data.get("identity"), data.get("request", {}).get("address", ""))
