@@ -168,9 +168,8 @@ def test_a_body_is_not_asked_for_before_its_sender_was_let_in(client: Client, de
     again.begin("POST", "/files/", *fields, "X-Who: ann")
     interim = again.reply()
     assert interim is not None and interim.status == 100
-    again.channel.connectionLost(
-        Failure(ConnectionLost())
-    )  # what waits for a body for ever ends in the collector's hands
+    # or the garbage collector ends what waits for the body, in the middle of a test to come
+    again.channel.connectionLost(Failure(ConnectionLost()))
     client.server.pump()
 
 
