@@ -51,9 +51,11 @@ class IOutbox(Interface):
     One courier at a time works on a deliverer's letters.
     """
 
-    def due(deliverer: str, now: float, limit: int, again: int | None = None) -> Deferred[Sequence[Letter]]:
-        """Letters that may go now: at most ``limit`` that wait for no time, by ``seq``, then at most ``again`` (None:
-        as many) of those that have failed, the ones that failed least often first.
+    def due(
+        deliverer: str, now: float, limit: int, again: int | None = None, after: int = 0
+    ) -> Deferred[Sequence[Letter]]:
+        """Letters that may go now: at most ``limit`` that wait for no time, by ``seq``, which is behind ``after``; then
+        at most ``again`` (None: as many) of those that have failed, the ones that failed least often first.
 
         Of each upload only the oldest that is not dead, and only if its ``retry_at`` has come (it is None or not past
         ``now``): whatever is behind it waits with it, letters of other uploads don't.
@@ -77,7 +79,7 @@ class IOutbox(Interface):
 
     def replay(deliverer: str, seqs: Sequence[int] | None) -> Deferred[int]:
         """These dead ones (None: all) wait again, as if nothing had failed; how many. Each keeps its ``seq``, so it is
-        in front of what is newer. Tell the courier to wake."""
+        in front of what is newer. Tell the courier."""
 
     def depth(deliverer: str) -> Deferred[Depth]:
         """Counts every row: for status pages and figures, not for each letter."""

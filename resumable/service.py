@@ -175,6 +175,7 @@ class UploadService(Service):
                 counts=self.engine.counts,
                 uploads=self.uploads,
                 hook_counts=HookCounts() if self._desk is None else self._desk.counts,
+                replayed=(lambda: None) if self._desk is None else self._desk.replayed,
                 wall=self.engine.wall,
                 replication=None if self._tier is None else self._tier.replication,
             ),

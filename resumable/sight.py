@@ -53,7 +53,7 @@ SHORTEST_TOKEN = 16
 
 @frozen
 class Seen:
-    """The parts of the daemon that are looked at."""
+    """The parts of the daemon that are looked at. ``replayed``: dead events wait again."""
 
     catalog: SqliteCatalog
     pool: Pool
@@ -64,6 +64,7 @@ class Seen:
     wall: Callable[[], float]
     uploads: Uploads
     hook_counts: HookCounts
+    replayed: Callable[[], None]
     replication: Replication | None = None
 
 
@@ -130,7 +131,7 @@ class Sight:
             self.readiness,
             operators,
             Overview(parts, operators),
-            DeadEvents(outbox, hooks, lambda: seen.catalog.on_facts()) if hooks else None,
+            DeadEvents(outbox, hooks, seen.replayed) if hooks else None,
         )
 
     async def _disk(self) -> tuple[int, int]:

@@ -29,9 +29,11 @@ class Letters:
         self._read = read
         self._write = write
 
-    def due(self, deliverer: str, now: float, limit: int, again: int | None = None) -> Deferred[Sequence[Letter]]:
+    def due(
+        self, deliverer: str, now: float, limit: int, again: int | None = None, after: int = 0
+    ) -> Deferred[Sequence[Letter]]:
         most = limit if again is None else again
-        return self._read(lambda connection: outbox.due(connection, deliverer, now, limit, most))
+        return self._read(lambda connection: outbox.due(connection, deliverer, now, limit, most, after))
 
     def next_due(self, deliverer: str, now: float) -> Deferred[float | None]:
         return self._read(lambda connection: outbox.next_due(connection, deliverer, now))

@@ -25,7 +25,7 @@ _KIN = "SELECT kin.seq FROM outbox AS it JOIN outbox AS kin USING (deliverer, up
 TAKE = """INSERT INTO outbox (deliverer, upload_id, kind, at, data, state) VALUES (?1, ?2, ?3, ?4, ?5, CASE WHEN
     EXISTS (SELECT 1 FROM outbox WHERE deliverer = ?1 AND upload_id = ?2 AND dead_at IS NULL) THEN 'behind'
     ELSE 'next' END)"""
-FRESH = f"""SELECT {FIELDS} FROM outbox WHERE deliverer = ? AND state = 'next' AND retry_at IS NULL
+FRESH = f"""SELECT {FIELDS} FROM outbox WHERE deliverer = ? AND state = 'next' AND retry_at IS NULL AND seq > ?
     ORDER BY seq LIMIT ?"""
 # Who failed least often goes first; of very many only those are looked at whose time came first.
 RIPE = f"""SELECT {FIELDS} FROM outbox WHERE seq IN (SELECT seq FROM (SELECT seq, attempts FROM outbox
@@ -79,8 +79,8 @@ class Outbox:
         connection.executemany("DELETE FROM outbox WHERE deliverer = ?", stale)
 
 
-def due(connection: sqlite3.Connection, deliverer: str, now: float, limit: int, again: int) -> list[Letter]:
-    fresh = connection.execute(FRESH, (deliverer, limit)).fetchall() if limit else []
+def due(connection: sqlite3.Connection, deliverer: str, now: float, limit: int, again: int, after: int) -> list[Letter]:
+    fresh = connection.execute(FRESH, (deliverer, after, limit)).fetchall() if limit else []
     ripe = connection.execute(RIPE, (deliverer, now, again)).fetchall() if again else []
     return [_letter(row) for row in fresh + ripe]
 

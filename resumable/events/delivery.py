@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from resumable.events.bounded import in_time
 from resumable.events.counts import Count, count_nothing
-from resumable.events.due_events import DueEvents
+from resumable.events.due_events import DueEvents, Turn
 from resumable.events.guards import log_failure
 from resumable.events.interfaces import EventKind, HookFailed, IHook
 from resumable.events.letterbox import event_of
@@ -76,7 +76,6 @@ class Courier:
         self._recording: Deferred[None] | None = None
         self._timer: IDelayedCall | None = None
         self._next_turn: IDelayedCall | None = None
-        self._repeating = 0  # letters under way that have failed before
         self._due = DueEvents(name, outbox, self._delivery.concurrency, clock, wall)
         self._outage = Outage()
         self._pace = Pace(self._delivery)
@@ -86,9 +85,9 @@ class Courier:
         self._running = True
         self._soon()
 
-    def wake(self) -> None:
-        """There may be new letters: a change with facts was committed, dead ones were replayed."""
-        self._due.look()
+    def wake(self, *, replayed: bool = False) -> None:
+        """There may be new letters: a change with facts was committed, or dead ones were ``replayed``."""
+        self._due.look(anew=replayed)
         self._soon()
 
     async def stop(self, grace: float = 5.0) -> None:
@@ -120,12 +119,12 @@ class Courier:
         """Start what may start; fetch what isn't here."""
         self._next_turn = None
         room = 1 if self._due.one_at_a_time else self._delivery.concurrency
-        while len(self._sending) < room and (queue := self._due.next(self._repeating)) is not None:
+        while len(self._sending) < room and (turn := self._due.next()) is not None:
             wait = self._pace.take(self._clock.seconds())
             if wait > 0:
                 self._sleep(wait)
                 break
-            self._start(self._due.take(queue))
+            self._start(turn)
         # also without room: what is new is to be here when there is some
         if self._fetching is None and any(self._due.wanted()):
             fetching = self._fetching = Deferred.fromCoroutine(self._fetch())
@@ -165,14 +164,13 @@ class Courier:
             self._soon()
         return result
 
-    def _start(self, letter: Letter) -> None:
-        self._repeating += letter.attempts > 0
-        sending = Deferred.fromCoroutine(self._send(letter))
+    def _start(self, turn: Turn) -> None:
+        sending = Deferred.fromCoroutine(self._send(self._due.take(turn)))
         self._sending.add(sending)
-        sending.addBoth(self._sent, sending, letter)
+        sending.addBoth(self._sent, sending, turn)
 
-    def _sent(self, result: object, sending: Deferred[None], letter: Letter) -> object:
-        self._repeating -= letter.attempts > 0
+    def _sent(self, result: object, sending: Deferred[None], turn: Turn) -> object:
+        self._due.ended(turn)
         self._sending.discard(sending)
         self._soon()
         return result

@@ -110,6 +110,11 @@ class Desk:
         for courier in self._couriers:
             courier.wake()
 
+    def replayed(self) -> None:
+        """Dead letters wait again."""
+        for courier in self._couriers:
+            courier.wake(replayed=True)
+
     async def stop(self, grace: float = 5.0) -> None:
         """Uploads are at rest by now: whoever asks afterwards is refused."""
         await DeferredList([Deferred.fromCoroutine(courier.stop(grace)) for courier in self._couriers])

@@ -7,8 +7,96 @@ quarters of several; a place that gets free goes to who has the fewest, and amon
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
+
+from resumable.networks import counted
+
+V = TypeVar("V")
+
+_counted = lru_cache(4096)(counted)
+
+
+def owner(identity: str | None, address: str) -> str:
+    """Whose an event is: that identity's, else the client's at that address; all that nobody has caused are one's."""
+    return _counted(address) if identity is None else identity
+
+
+class Lines(Generic[V]):
+    """What waits, by whose it is; in the order in which it is their turn."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, deque[V]] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __contains__(self, whose: str) -> bool:
+        return whose in self._lines
+
+    def of(self, whose: str) -> deque[V]:
+        """All that waits of theirs, oldest first; never empty."""
+        return self._lines[whose]
+
+    def count(self, whose: str) -> int:
+        """How much waits of theirs."""
+        return len(self._lines.get(whose, ()))
+
+    def add(self, whose: str, one: V) -> None:
+        """It comes last of theirs."""
+        self._lines.setdefault(whose, deque()).append(one)
+
+    def remove(self, whose: str, one: V) -> None:
+        """It waits no longer; what else is theirs comes behind everybody else's."""
+        line = self._lines.pop(whose)
+        line.remove(one)
+        if line:
+            self._lines[whose] = line
+
+    def clear(self) -> list[V]:
+        """Nothing waits any longer; what did."""
+        waited = [one for line in self._lines.values() for one in line]
+        self._lines.clear()
+        return waited
+
+
+class Shares:
+    """Who has how many of ``count`` places."""
+
+    def __init__(self, count: int) -> None:
+        self._most = count - count // 4
+        self._used: Counter[str] = Counter()
+
+    def next(self, waiting: Iterable[str]) -> str | None:
+        """Who of these is to have a place that is free; None: nobody."""
+        first, fewest = None, self._most
+        for whose in waiting:
+            used = self._used.get(whose, 0)
+            if used < fewest:
+                first, fewest = whose, used
+            if not used:
+                break
+        return first
+
+    def has(self, whose: str) -> bool:
+        """Whether any is theirs."""
+        return whose in self._used
+
+    def take(self, whose: str) -> None:
+        """One more is theirs."""
+        self._used[whose] += 1
+
+    def give_back(self, whose: str) -> None:
+        """One less is."""
+        self._used[whose] -= 1
+        if not self._used[whose]:
+            del self._used[whose]
 
 
 class Places:
@@ -16,40 +104,29 @@ class Places:
 
     def __init__(self, count: int) -> None:
         self._free = count
-        self._most = count - count // 4
-        self._used: Counter[str] = Counter()
-        self._waiting: dict[str, deque[Deferred[None]]] = {}
+        self._shares = Shares(count)
+        self._waiting: Lines[Deferred[None]] = Lines()
 
     def take(self, whose: str) -> Deferred[None]:
         """Fires when there is a place. Cancelled: none is wanted any more."""
-        if self._free and self._used[whose] < self._most:
+        if self._free and self._shares.next([whose]) is not None:
             self._grant(whose)
             return succeed(None)
-        waiting = self._waiting.setdefault(whose, deque())
-        waiter: Deferred[None] = Deferred(lambda waiter: self._forget(whose, waiter))
-        waiting.append(waiter)
+        waiter: Deferred[None] = Deferred(lambda waiter: self._waiting.remove(whose, waiter))
+        self._waiting.add(whose, waiter)
         return waiter
 
     def give_back(self, whose: str) -> None:
         """It is free again."""
         self._free += 1
-        self._used[whose] -= 1
-        if not self._used[whose]:
-            del self._used[whose]
-        able = [each for each in self._waiting if self._used[each] < self._most]
-        if able:
-            first = min(able, key=self._used.__getitem__)
-            waiter = self._waiting[first][0]
-            self._forget(first, waiter)
+        self._shares.give_back(whose)
+        first = self._shares.next(self._waiting)
+        if first is not None:
+            waiter = self._waiting.of(first)[0]
+            self._waiting.remove(first, waiter)
             self._grant(first)
             waiter.callback(None)
 
     def _grant(self, whose: str) -> None:
         self._free -= 1
-        self._used[whose] += 1
-
-    def _forget(self, whose: str, waiter: Deferred[None]) -> None:
-        waiting = self._waiting.pop(whose)
-        waiting.remove(waiter)
-        if waiting:
-            self._waiting[whose] = waiting  # behind all others
+        self._shares.take(whose)

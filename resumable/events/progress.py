@@ -2,7 +2,8 @@
 
 One reason to change: how often, and to whom. Invariants: nothing here is durable, and nothing waits for it; of one
 upload at most one event goes in each interval, and one at a time; at most `MOST` are under way in all: more are left
-out. Uploads whose event failed get at most half of these places, and the longer it took the more seldom.
+out. Uploads whose event failed get at most half of these places, and the longer it took the more seldom; those of one
+client get three quarters.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from zope.interface import implementer
 
 from resumable.events.bounded import in_time
 from resumable.events.counts import Count, count_nothing
+from resumable.events.fair import Shares, owner
 from resumable.events.guards import Complaints, refused
 from resumable.events.interfaces import Event, EventKind, IWatcher
 from resumable.events.verdicts import check_stop
@@ -83,6 +85,7 @@ class Progress:
         self._resting: dict[str, float] = {}  # uploads whose last event failed: until then
         self._repeating = 0  # events under way of such uploads
         self._under_way: set[Deferred[None]] = set()
+        self._shares = Shares(MOST)
         self._complaints = Complaints()
 
     def arrived(self, upload_id: str, look: Look) -> None:
@@ -118,6 +121,9 @@ class Progress:
         now = self._wall()
         self._told[upload_id] = self._clock.seconds()
         self._rearm()
+        whose = owner(seen.upload.identity, "" if seen.request is None else seen.request.address)
+        if self._shares.next([whose]) is None:
+            return
         # bytes that arrived and were lost come again, so their number alone is no key
         key = f"evt_{upload_id}_progress_{seen.received}_{int(1000 * now)}"
         event = Event(key, EventKind.PROGRESS, now, seen.upload, seen.request, {"received": seen.received})
@@ -125,9 +131,10 @@ class Progress:
         repeats = upload_id in self._resting
         for watcher in self._watchers:
             self._repeating += repeats
+            self._shares.take(whose)
             telling = Deferred.fromCoroutine(self._tell(watcher, event))
             self._under_way.add(telling)
-            telling.addBoth(self._done, telling, upload_id, repeats)
+            telling.addBoth(self._done, telling, upload_id, whose, repeats)
 
     def _may(self, upload_id: str) -> bool:
         """Whether there is a place for it now."""
@@ -147,8 +154,9 @@ class Progress:
             each.cancel()
         await DeferredList(tuple(self._under_way))
 
-    def _done(self, result: object, telling: Deferred[None], upload_id: str, repeats: bool) -> object:
+    def _done(self, result: object, telling: Deferred[None], upload_id: str, whose: str, repeats: bool) -> object:
         self._under_way.discard(telling)
+        self._shares.give_back(whose)
         self._repeating -= repeats
         self._busy[upload_id] -= 1
         if not self._busy[upload_id]:

@@ -17,7 +17,7 @@ AT_ONCE = 100
 
 
 class DeadEvents:
-    """``hooks``: whose letters are in the outbox. ``wake``: there is something to deliver."""
+    """``hooks``: whose letters are in the outbox. ``wake``: those that were dead wait again."""
 
     def __init__(self, outbox: IOutbox, hooks: Sequence[str], wake: Callable[[], None]) -> None:
         self._outbox = outbox

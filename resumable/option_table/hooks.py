@@ -127,7 +127,8 @@ HOOKS: tuple[Option, ...] = (
         "NUMBER",
         "8",
         "events under way to one hook at once",
-        "Those of one upload go one after another, whatever it is. Those that failed get half of it. 256 at most.",
+        "Those of one upload go one after another, whatever it is. Those that failed get half of it, those of "
+        "one client three quarters. 256 at most.",
         values.integer(1, 256, "a number of events"),
     ),
     Option(

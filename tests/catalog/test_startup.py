@@ -236,7 +236,7 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         lookups.UNPLACED: "uploads_to_place (id>?)",
         changes.PLACED: "uploads_by_id",
         outbox.TAKE: "outbox_by_upload (deliverer=? AND upload_id=?)",
-        outbox.FRESH: "outbox_by_state (deliverer=? AND state=? AND retry_at=?)",
+        outbox.FRESH: "outbox_by_state (deliverer=? AND state=? AND retry_at=? AND rowid>?)",
         outbox.RIPE: "outbox_by_state (deliverer=? AND state=? AND retry_at<?)",
         outbox.NEXT_DUE: "outbox_by_state (deliverer=? AND state=? AND retry_at>?)",
         outbox.PASS_ON: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid>?)",

@@ -33,10 +33,10 @@ class MemoryOutbox:
                 self.letters[self._seq] = Letter(self._seq, name, fact)
         return list(range(first, self._seq + 1))
 
-    def due(self, deliverer, now, limit, again=None):
+    def due(self, deliverer, now, limit, again=None, after=0):
         self.asked += 1
         oldest = self._oldest(deliverer)
-        fresh = [x for x in oldest if x.retry_at is None][:limit]
+        fresh = [x for x in oldest if x.retry_at is None and x.seq > after][:limit]
         ripe = sorted((x for x in oldest if x.retry_at is not None and x.retry_at <= now), key=lambda x: x.attempts)
         return self._answer(lambda: fresh + ripe[: limit if again is None else again])
 
@@ -183,6 +183,15 @@ class OutboxContract:
         assert told == [w.seq, y.seq, v.seq, x.seq, u.seq]
         for limit, again, seqs in ((1, 2, [w, v, x]), (0, 1, [v]), (5, 0, [w, y])):
             due = self.outcome(outbox.due("a", 50.0, limit, again))
+            assert [letter.seq for letter in due] == [letter.seq for letter in seqs]
+
+    def test_new_ones_are_told_from_a_number_on(self):
+        outbox = self.make_outbox(["a"])
+        self.post(outbox, fact("u"), fact("v"), fact("w"), fact("x"))
+        u, v, w, x = self.due(outbox)
+        self.outcome(outbox.failed(u.seq, "no", 50.0))
+        for after, seqs in ((0, [v, w, u]), (u.seq, [v, w, u]), (v.seq, [w, x, u]), (w.seq, [x, u]), (x.seq, [u])):
+            due = self.outcome(outbox.due("a", 50.0, 2, 9, after))
             assert [letter.seq for letter in due] == [letter.seq for letter in seqs]
 
     def test_unknown_numbers_are_passed_over(self):

@@ -294,7 +294,7 @@ def test_no_more_are_under_way_than_allowed(bench, hook):
         return waiting[-1]
 
     hook.answer = answer
-    bench.post(*(fact(f"u{n}") for n in range(100)))
+    bench.post(*(fact(f"u{n}", identity=f"owner {n % 2}") for n in range(100)))
     assert hook.under_way == FAST.concurrency
     while waiting:
         waiting.pop(0).callback(None)

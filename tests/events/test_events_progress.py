@@ -78,8 +78,21 @@ def test_slow_watchers_make_events_be_left_out_not_pile_up():
     hook = Watches(Deferred())
     bench = Bench(hook)
     for number in range(1000):
-        bench.note(evolve(UPLOAD, id=f"upload-{number:016}"), 5)
+        bench.note(evolve(UPLOAD, id=f"upload-{number:016}", identity=f"{number % 2}"), 5)
     assert len(hook.came) == MOST
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_one_client_whose_events_hang_leaves_places_for_others(again):
+    bench = Bench(hook := Watches(Deferred()))
+    for _ in range(1 + again):
+        for number in range(1000):
+            bench.note(evolve(UPLOAD, id=f"upload-{number:016}"), 5, REQUEST)
+        bench.clock.advance(2)
+    assert len(hook.came) == MOST * 3 // 4
+    bench.note(UPLOAD, 5, evolve(REQUEST, address="198.51.100.1"))
+    bench.note(evolve(UPLOAD, id="another-upload-id", identity="ann"), 5, REQUEST)
+    assert [event.upload.id for event in hook.came[-2:]] == [UPLOAD.id, "another-upload-id"]
 
 
 def test_of_one_upload_one_event_is_under_way():
