@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make run     serve http://127.0.0.1:$(PORT)/files/ from uploads/"
-	@echo "make quick   ruff, mypy and every quick test that needs no other process: two minutes"
+	@echo "make quick   ruff, mypy and every quick test that needs no other process: a minute and a half"
 	@echo "make test    ruff, mypy and all tests but the slow ones: some minutes; what to run before a commit"
 	@echo "make test-all  make test, then the slow tests: what CI checks"
 	@echo "make check   ruff, mypy and the direction of imports: seconds"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,6 +83,7 @@ def views(outbox: Any) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(steps=st.lists(STEPS, max_size=40))
 def test_the_letters_are_the_model(steps: list[tuple[Any, ...]]) -> None:

@@ -179,6 +179,7 @@ def test_a_catalog_of_an_older_version_keeps_its_facts(shelf: Shelf, version: in
     assert catalog.stop().called
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("migrated", [True, False], ids=["migrated", "as it was"])
 @pytest.mark.parametrize("page", ["first", "leaf of an index"])
 @pytest.mark.parametrize("version", OLDER)
@@ -201,6 +202,7 @@ def test_a_damaged_catalog_of_an_older_version_is_saved(shelf: Shelf, version: i
     assert catalog.stop().called
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 1 << 32), hits=st.integers(1, 12), size=st.sampled_from([16, 300, PAGE_SIZE, 20_000]))
 def test_whatever_is_overwritten_the_letters_go_on(

@@ -522,6 +522,7 @@ def test_a_violation_brings_what_arrived_before_it() -> None:
 # Windows and memory
 
 
+@pytest.mark.slow
 def test_the_windows_cover_50_mib_a_second_over_50_ms() -> None:
     client = Client()
     stream = client.patch(1 << 30)

@@ -505,6 +505,7 @@ def house(serve: Callable[..., Server]) -> Iterator[Crowded]:
         yield Crowded(serve, stack)
 
 
+@pytest.mark.slow  # it lingers for seconds
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Twisted calls what pyOpenSSL has deprecated
 @pytest_twisted.ensureDeferred
 async def test_over_tls_who_finds_a_full_house_can_read_so_and_is_closed_rightly(house: Crowded) -> None:

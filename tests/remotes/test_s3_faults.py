@@ -62,6 +62,7 @@ MATRIX = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("operation", "how", "more"), MATRIX, ids=lambda value: str(value)[:20])
 @pytest_twisted.ensureDeferred
 async def test_whatever_goes_wrong_once_the_object_is_right_in_the_end(server, template, operation, how, more):
@@ -89,6 +90,7 @@ REFUSALS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize(("status", "code"), REFUSALS)
 @pytest.mark.parametrize("operation", ["PutObject", "CreateMultipartUpload"])

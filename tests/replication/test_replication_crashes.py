@@ -174,6 +174,7 @@ def test_a_death_at_any_step_of_an_upload_that_is_terminated(directory, kind, si
     assert at_every_step(directory, KINDS[kind], play, check) >= 8
 
 
+@pytest.mark.slow
 def test_a_death_while_many_are_under_way(directory):
     def play(rig):
         for number in range(4):

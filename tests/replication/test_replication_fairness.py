@@ -56,6 +56,7 @@ def test_uploads_that_wait_get_their_turns_one_after_the_other(make):
     assert max(counts) - min(counts) <= 8 + 1
 
 
+@pytest.mark.slow
 def test_ten_thousand_replicas_at_the_start_are_bounded_work(make, monkeypatch):
     rig = make()
     ids = fill(rig, 10_000)

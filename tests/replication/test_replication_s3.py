@@ -34,6 +34,7 @@ async def daemon(server, directory, run: str = "1") -> AsyncIterator[tuple[Any, 
             yield s3, it
 
 
+@pytest.mark.slow
 @pytest_twisted.ensureDeferred
 async def test_fifty_mebibytes_in_two_hundred_pieces_cost_nine_requests(server, tmp_path):
     data = Random(1).randbytes(50 * MIB)
