@@ -7,6 +7,7 @@ that started it, and nothing here waits longer than its bound.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -53,11 +54,15 @@ def eventually(ask: Callable[[], T | None], bound: float = BOUND) -> T:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback interface that nobody listens on.
+
+    Not one of those that the system gives to clients: any connection could take it before somebody listens on it.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def twistd_command() -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 from attrs import frozen
 
 from tests.e2e import tools
+from tests.e2e.daemon import free_port
 
 ACCOUNT, CONTAINER = "devstoreaccount1", "container"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -36,7 +37,7 @@ def azurite(directory: Path) -> Iterator[Azurite]:
     """Running, with an empty container; the test is skipped where there is no npm, or no registry for it."""
     node = tools.need("node")
     tools.install_npm("azurite", PACKAGE)
-    port = _free_port()
+    port = free_port()
     # the SDK may speak a newer version of the service than it knows
     command = [node, str(ENTRY), "--silent", "--skipApiVersionCheck", "--disableTelemetry", "--blobHost", "127.0.0.1",
                "--blobPort", str(port), "--location", str(directory)]  # fmt: skip
@@ -56,12 +57,6 @@ def _service(server: Azurite):
     from azure.storage.blob import BlobServiceClient
 
     return BlobServiceClient(server.endpoint(), {"account_name": ACCOUNT, "account_key": KEY}, retry_total=0)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

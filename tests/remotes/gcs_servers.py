@@ -22,8 +22,10 @@ from twisted.internet import reactor
 
 from resumable.remotes.http.streams import Opened
 from resumable.remotes.http.transport import Answer, IHttp
+from tests.e2e import tools
+from tests.e2e.daemon import free_port
 from tests.remotes.gcs_fake import FakeApi, FakeStore
-from tests.remotes.s3_servers import free_port, needed, running
+from tests.remotes.s3_servers import found, running
 
 BUCKET = "the-bucket"
 
@@ -144,16 +146,16 @@ def emulator(directory: Path) -> Iterator[Server]:
 def fake_gcs(directory: Path) -> Iterator[Server]:
     """fake-gcs-server, everything in memory."""
     port = free_port()
-    binary = needed("fake-gcs-server", "go install github.com/fsouza/fake-gcs-server@latest")
+    binary = found("fake-gcs-server") or tools.install_go("github.com/fsouza/fake-gcs-server@v1.56.1")
     command = [binary, "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
     with running(command, port):
         _make_bucket(port)
         yield Server("fake-gcs-server", f"http://127.0.0.1:{port}", BentFakeGcs)
 
 
-#: For a fixture's params: these are processes of their own, ours is not.
+#: For a fixture's params: these are processes of their own, ours is not. The second is built from its sources.
 EMULATOR = pytest.param("emulator", marks=pytest.mark.process)
-FAKE_GCS = pytest.param("fake-gcs-server", marks=pytest.mark.process)
+FAKE_GCS = pytest.param("fake-gcs-server", marks=[pytest.mark.process, pytest.mark.slow])
 STARTS: dict[str, Callable[[Path], Any]] = {"ours": ours, "emulator": emulator, "fake-gcs-server": fake_gcs}
 
 

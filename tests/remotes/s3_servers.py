@@ -18,6 +18,7 @@ from attrs import evolve, frozen
 
 from resumable.remotes.s3.dialects import AWS, GENERIC, Dialect
 from tests.e2e import tools
+from tests.e2e.daemon import free_port
 
 ACCESS, SECRET, BUCKET = "an-access-key", "a-secret-of-some-length", "bucket"
 
@@ -100,12 +101,6 @@ def found(name: str) -> str | None:
         if place and os.access(place, os.X_OK):
             return place
     return None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

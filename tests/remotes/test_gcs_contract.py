@@ -84,6 +84,7 @@ class TestGcpStorageEmulator(Against, unittest.TestCase):
     name = "emulator"
 
 
+@pytest.mark.slow
 @pytest.mark.process
 class TestFakeGcsServer(Against, unittest.TestCase):
     name = "fake-gcs-server"

@@ -484,6 +484,7 @@ async def test_memory_and_connections_are_bounded(strict, template):
         assert max(region.largest for region in regions) <= 256 << 10
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest_twisted.ensureDeferred
 async def test_a_store_that_makes_an_object_of_what_is_there_when_it_is_asked_begins_anew(tmp_path, template):
