@@ -188,13 +188,19 @@ class Creation:
         finally:
             if created is None:
                 account.remove()
-        if created is None and upload.is_final:
+        if created is not None:
+            return created
+        if upload.is_final and not await self._taken(upload.id):
             raise Conflict(
                 "A partial upload has gone meanwhile, or an upload like this one is made by another request."
             )
-        if created is None:
-            raise BadRequest("An upload with this id was made before.")
-        return created
+        raise BadRequest("An upload with this id was made before.")
+
+    async def _taken(self, upload_id: str) -> bool:
+        try:
+            return await self._engine.catalog.get(upload_id) is not None
+        except Exception as error:
+            raise as_answer(error, upload_id) from error
 
     async def _discard(self, upload_id: str) -> None:
         """Remove what a creation has written, if the catalog knows for sure that it is not there."""

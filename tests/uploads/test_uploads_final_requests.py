@@ -25,7 +25,7 @@ from resumable.uploads.questions import Questions
 from resumable.uploads.turns import Turns
 from tests.uploads.harness import UPLOADS, FakeBody, FakeReplication, Server, machines, pattern
 from tests.uploads.harness import Answer as Outcome
-from tests.uploads.test_uploads_hooks import FakeHooks
+from tests.uploads.test_uploads_hooks import GIVEN, FakeHooks, changed
 
 A, B, C = pattern(10_000, 1), pattern(3, 2), pattern(5_000, 3)
 NO = Refused(422, {"X-Why": "virus"}, b"a virus \xff")
@@ -665,6 +665,19 @@ def test_a_final_is_not_made_of_what_went_while_hooks_were_asked(hooked):
     assert answer.status == 409
     assert server.names() == set()
     assert server.engine.space._claimed == 0
+
+
+def test_a_final_whose_given_id_is_taken_is_refused_for_good_as_any_upload_is(hooked):
+    """docs/hooks.md: it must be new, else 400. Of a 409 clients think that asking again helps."""
+    server = hooked(create=[changed(id=GIVEN)])
+    ids = parts(server, A, B)
+    assert server.concat(*ids).value.id == GIVEN
+    answer = server.concat(*ids, metadata="x")
+    assert isinstance(answer.error, BadRequest) and answer.cut is None
+    assert server.names() == {*ids, GIVEN} and server.content(GIVEN) == A + B
+    assert server.engine.space._claimed == 0
+    assert server.delete(GIVEN).done
+    assert isinstance(server.concat(*ids, metadata="x").error, BadRequest), "it was used"
 
 
 def test_a_partial_that_finishes_while_hooks_are_asked_is_not_waited_for(hooked):
