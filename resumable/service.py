@@ -21,7 +21,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from resumable import logs, signals, startup, tiers
+from resumable import logs, signals, startup, stopping, tiers
 from resumable.access.build import Access, build
 from resumable.access.secret import AccessProblem
 from resumable.catalog.sqlite import SqliteCatalog
@@ -387,33 +387,37 @@ class UploadService(Service):
     # Stop
 
     async def _stop(self) -> None:
-        self._manager.stopping(2 * self.settings.shutdown_timeout + HOOKS_GRACE)
-        self._sight.readiness.stopping()
-        await self.listeners.stop()
+        desk, tier, site = self._desk, self._tier, self.site
+        abort = self._reactor.callLater(self.settings.shutdown_timeout, site.abort_all)
+        steps: list[stopping.Step] = [
+            lambda: self._manager.stopping(2 * self.settings.shutdown_timeout + HOOKS_GRACE),
+            self._sight.readiness.stopping,
+            self.listeners.stop,
+            self._stop_loops,
+            site.stop_idle,
+            self.uploads.stop,
+            site.drained,
+            lambda: abort.cancel() if abort.active() else None,
+            self.access.stop,
+            self._assembler.stop,
+            self._placing.stop,
+            *([] if tier is None else [tier.stop]),
+            *([] if desk is None else [lambda: desk.stop(min(HOOKS_GRACE, self.settings.shutdown_timeout))]),
+            self.admin_listeners.stop,
+            self._sight.stop,
+            self._spool.stop,
+            self._catalog.stop,
+            self._pool.stop,
+            self._lock.release,
+            self._manager.stopped,
+        ]
+        if await stopping.take_all(steps):
+            log.info("stopped; every byte that was received is committed")
+
+    def _stop_loops(self) -> None:
         for loop in self._loops:
             if loop.running:
                 loop.stop()
-        abort = self._reactor.callLater(self.settings.shutdown_timeout, self.site.abort_all)
-        self.site.stop_idle()
-        await self.uploads.stop()
-        await self.site.drained()
-        if abort.active():
-            abort.cancel()
-        await self.access.stop()
-        await self._assembler.stop()
-        await self._placing.stop()
-        if self._tier is not None:
-            await self._tier.stop()
-        if self._desk is not None:
-            await self._desk.stop(min(HOOKS_GRACE, self.settings.shutdown_timeout))
-        await self.admin_listeners.stop()
-        await self._sight.stop()
-        await self._spool.stop()
-        await self._catalog.stop()
-        await self._pool.stop()
-        self._lock.release()
-        self._manager.stopped()
-        log.info("stopped; every byte that was received is committed")
 
     def stopService(self) -> Deferred[None]:
         """Commit what was received, answer, let go. Fires within ``shutdown_timeout`` and the disk's own time."""

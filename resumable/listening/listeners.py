@@ -7,11 +7,15 @@ StartupError of one line; a socket that systemd holds outlives the daemon, and s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.task import LoopingCall
+from twisted.internet.tcp import Port as TcpPort
+from twisted.internet.unix import Port as UnixPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -101,14 +105,29 @@ class Listeners:
         """Close the ports; connections stay."""
         if self._renewal.running:
             self._renewal.stop()
-        waits = [self._close(each, port) for _, each, port in self._bound]
-        await gatherResults([wait for wait in waits if isinstance(wait, Deferred)], consumeErrors=True)
+        await gatherResults([Deferred.fromCoroutine(self._close(*each)) for each in self._bound], consumeErrors=True)
 
     @staticmethod
-    def _close(each: Point, port: Any) -> Any:
+    async def _close(place: str, each: Point, port: Any) -> None:
         if each.handed_over:  # Twisted would shut the socket down for systemd too, and remove its name
-            return port.stopReading()
-        return port.stopListening()
+            port.stopReading()
+            return
+        try:
+            await maybeDeferred(port.stopListening)
+        except OSError as error:
+            if not isinstance(port, UnixPort):
+                raise
+            if not isinstance(error, FileNotFoundError):
+                log.warn("the socket {place} stays: {reason}", place=place, reason=error.strerror)
+            _close_nameless(port)
+
+
+def _close_nameless(port: UnixPort) -> None:
+    """Do what Twisted leaves out when it can't remove the name of a Unix socket, which somebody else may have done."""
+    if port.lockFile is not None:
+        with suppress(OSError, ValueError):
+            port.lockFile.unlock()
+    TcpPort.connectionLost(port, Failure(CONNECTION_DONE))
 
 
 def _place(address: Any) -> str:

@@ -184,6 +184,26 @@ def test_a_stop_commits_what_was_received(size: int, stop: signal.Signals, daemo
     assert tus.content(path) == data
 
 
+def test_a_stop_commits_what_was_received_although_the_unix_sockets_were_removed() -> None:
+    """Whoever tidies up /run or the upload directory takes only their names; every step of stopping is taken."""
+    data = pattern(1_000_000, seed=7)
+    with Daemon("--listen", "unix:http.sock") as daemon:
+        daemon.start()
+        tus = daemon.attach(Tus(daemon.port))
+        path = tus.create(len(data))
+        with hold(tus, path, len(data), data[:60_000]) as wire:
+            (daemon.home / "http.sock").unlink()
+            (daemon.upload_dir / ".resumable" / "admin.sock").unlink()
+            daemon.terminate()
+            answer = check("PATCH", wire.answer())
+            assert answer.status == 503 and "retry-after" in answer
+            assert daemon.wait() == 0
+        assert "every byte that was received is committed" in daemon.log
+        assert not daemon.complaints() and "failed" not in daemon.log, daemon.log
+        daemon.start()
+        assert tus.offset(path) == 60_000
+
+
 def test_a_stop_keeps_nothing_of_a_checked_append(daemon: Daemon) -> None:
     tus = daemon.attach(Tus(daemon.port))
     path = tus.create(1_000_000, None, b"x" * 10)

@@ -15,6 +15,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import capturedLogs, formatEvent
 
 from resumable.listening.endpoints import Terms, point
 from resumable.listening.listeners import Listeners
@@ -73,6 +74,42 @@ async def test_a_unix_socket_is_where_it_was_asked_for_with_its_mode(
     for each in (one, two):
         await each.stop()
     assert not (tmp_path / "one.sock").exists()
+
+
+@pytest.mark.parametrize("lock", ["1", "0"])
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket_that_somebody_has_removed_closes_like_any_other(tmp_path: Path, lock: str) -> None:
+    one = listeners(f"unix:{tmp_path}/one.sock:lockfile={lock}", "tcp:0:interface=127.0.0.1")
+    _, tcp = one.bind()
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(f"{tmp_path}/one.sock")
+        (tmp_path / "one.sock").unlink()
+        await one.stop()
+        link.settimeout(5)
+        with pytest.raises(ConnectionResetError):  # what waited in it is told that nobody is there
+            link.recv(1)
+    assert list(tmp_path.iterdir()) == [], "nor is its lock left"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(tcp.rpartition(":")[2])), timeout=5)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket_whose_name_can_not_be_removed_is_closed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlink(path: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    one = listeners(f"unix:{tmp_path}/one.sock:lockfile=0")
+    one.bind()
+    with socket.socket(socket.AF_UNIX) as link, capturedLogs() as logged:
+        with monkeypatch.context() as patch:
+            patch.setattr("twisted.internet.unix.os.unlink", unlink)
+            await one.stop()
+        with pytest.raises(ConnectionRefusedError):
+            link.connect(f"{tmp_path}/one.sock")
+    told = [event for event in logged if event["log_namespace"] == "resumable.listening.listeners"]
+    assert [formatEvent(event) for event in told] == [f"the socket unix:{tmp_path}/one.sock stays: Permission denied"]
 
 
 def test_a_port_in_use_is_one_line_that_names_it() -> None:
