@@ -83,10 +83,15 @@ class Write(Protocol):
         """The same for a change, once it is durable; ``frees``: it leads to free space."""
 
 
+def uri(path: str, mode: str) -> str:
+    """How SQLite is told of a file, whatever bytes its name is made of. Spec: https://www.sqlite.org/uri.html"""
+    return f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode={mode}"
+
+
 def connect(path: str, mode: str = "rw") -> sqlite3.Connection:
     """A connection to an existing file (``rwc``: make it); raises sqlite3.Error."""
     connection = sqlite3.connect(
-        f"file:{quote(os.path.abspath(path))}?mode={mode}",
+        uri(path, mode),
         uri=True,
         timeout=0,
         isolation_level=None,

@@ -12,8 +12,8 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import BinaryIO
-from urllib.parse import quote
 
+from resumable.catalog.batches import uri
 from resumable.catalog.schema import MIGRATIONS, PAGE_SIZE, version
 
 
@@ -31,7 +31,7 @@ def open_copy(copy: str, fresh: str, trial: str, values: tuple[int, ...]) -> sql
 
 
 def _open(copy: str, trial: str, values: tuple[int, ...]) -> sqlite3.Connection | None:
-    source = sqlite3.connect(f"file:{quote(os.path.abspath(copy))}?mode=rw", uri=True, isolation_level=None)
+    source = sqlite3.connect(uri(copy, "rw"), uri=True, isolation_level=None)
     try:
         source.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
         source.execute("PRAGMA writable_schema = ON")

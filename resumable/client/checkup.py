@@ -101,15 +101,18 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         return 1
     globalLogBeginner.beginLoggingTo([_unheard], redirectStandardIO=False, discardBuffer=True)
 
-    ended: list[bool] = []
+    ended: list[OSError | None] = []
 
     async def go(reactor: Any) -> None:
-        for each in options.unknown_variables:
-            report.tell(start.unheeded(str(each)))
-        for name, check in all_checks(reactor, options.settings(), Seen(url, origin, options.headers)):
-            for finding in await made(name, check):
-                report.tell(finding)
-        ended.append(True)
+        try:
+            for each in options.unknown_variables:
+                report.tell(start.unheeded(str(each)))
+            for name, check in all_checks(reactor, options.settings(), Seen(url, origin, options.headers)):
+                for finding in await made(name, check):
+                    report.tell(finding)
+            ended.append(None)
+        except OSError as error:  # which the reactor would keep to itself
+            ended.append(error)
 
     try:
         react(lambda reactor: Deferred.fromCoroutine(go(reactor)))
@@ -118,6 +121,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
             return int(end.code)
     if not ended:  # the reactor takes SIGINT for itself
         raise KeyboardInterrupt
+    if ended[0] is not None:
+        raise ended[0]
     report.end()
     return 1 if report.bad else 0
 

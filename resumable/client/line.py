@@ -19,10 +19,15 @@ from attrs import frozen
 from resumable.masking import has_user, masked
 
 PATIENCE: Final = 60.0
+_LIKE: Final = "it looks like http://127.0.0.1:9090 or unix:/path"
 
 
 class NoDaemon(Exception):
     """Nobody listens there, or what answers isn't ours."""
+
+
+class BadUrl(NoDaemon):
+    """It says nowhere where anybody could listen."""
 
 
 @frozen
@@ -64,7 +69,7 @@ class Line:
         headers = {"Accept": "application/json", "Connection": "close"}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
-        target = f"{base}{path}" + (f"?{urlencode(query)}" if query else "")
+        target = f"{base}{path}" + (f"?{urlencode(query, errors='surrogateescape')}" if query else "")
         try:
             link.request(method, target, headers=headers)
             answer = link.getresponse()
@@ -86,13 +91,17 @@ class Line:
             return _Local(self.where.removeprefix("unix:"), self.patience), ""
         try:
             parts = urlsplit(self.where)
-            host, port = parts.hostname, parts.port
+            host = parts.hostname
         except ValueError as error:
-            raise NoDaemon("that is no URL; it looks like http://127.0.0.1:9090") from error
+            raise BadUrl(f"that is no URL; {_LIKE}") from error
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise BadUrl(f"the port of {masked(self.where)} is no number from 0 to 65535") from error
         if has_user(self.where):
-            raise NoDaemon("a URL takes no user and password here: give the token with --token-file")
+            raise BadUrl("a URL takes no user and password here: give the token with --token-file")
         if parts.scheme not in ("http", "https") or not host:
-            raise NoDaemon(f"{masked(self.where)} is no URL; it looks like http://127.0.0.1:9090")
+            raise BadUrl(f"{masked(self.where) or 'an empty text'} is no URL; {_LIKE}")
         base = parts.path.rstrip("/")
         if parts.scheme == "https":
             return http.client.HTTPSConnection(host, port, timeout=self.patience), base

@@ -10,11 +10,12 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 from resumable.client.asking import Asking, NotAllowed, Refused
 from resumable.client.grammar import check, parser
-from resumable.client.line import Line, NoDaemon
+from resumable.client.line import BadUrl, Line, NoDaemon
 from resumable.client.show import plain
 
 
@@ -25,16 +26,48 @@ class BadToken(Exception):
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """The exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if not _streams():
+        sys.stderr.write("resumable: there is no standard output to write to\n")
+        return 1
     try:
-        status = _run(given, environ)
-        sys.stdout.flush()
-        return status
+        try:
+            return _status(given, environ)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has enough
+        _forget_output()
+        return 0
+    except OSError as error:
+        _forget_output()
+        sys.stderr.write(f"resumable: {error.filename or 'standard output'}: {error.strerror or error}\n")
+        return 1
+
+
+def _streams() -> bool:
+    """Make what can't be written in the terminal's encoding no error; clients choose names. Whether there is an output.
+
+    Python has no streams where the shell has closed them (``>&-``).
+    """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return sys.stdout is not None
+
+
+def _forget_output() -> None:
+    """Python would complain when it flushes at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _status(given: list[str], environ: Mapping[str, str]) -> int:
+    try:
+        return _run(given, environ)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read it has enough; Python would complain when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BadUrl as error:
+        sys.stderr.write(f"resumable: --url: {error}\n")
+        return 2
     except NoDaemon as error:
         sys.stderr.write(f"resumable: {error}: does it run? Give --upload-dir or --url\n")
     except Refused as error:

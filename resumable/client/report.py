@@ -43,7 +43,7 @@ class Report:
                 "what": finding.what,
                 "advice": finding.advice or None,
             }
-            self._out.write(json.dumps(fields, ensure_ascii=False) + "\n")
+            self._out.write(json.dumps(fields) + "\n")
         else:
             head = f"{finding.level:<4}  {finding.name:<{_NAME}}  "
             self._write(finding.what, head, " " * (_NAME + 8))

@@ -64,6 +64,7 @@ def whole(upload: Document, now: float) -> Iterator[str]:
         ("size", size),
         ("durable", f"{human.size(durable)} ({durable} bytes), {_share(durable, length)}"),
         ("local copy", upload.get("local")),
+        ("placed", upload.get("placed")),
         ("appending", "a request holds it" if upload.get("appending") else None),
     ]
     for name in ("created_at", "touched_at", "finished_at", "stored_at", "expires_at", "gone_at"):

@@ -69,8 +69,12 @@ class Operators:
     async def page(
         self, wanted: Filter, place: int | None, limit: int, newest: bool, show: Callable[[UploadStatus], T]
     ) -> Page[T]:
-        """Up to ``limit`` of those that match, behind that place, as ``show`` makes them: a few at a time."""
+        """Up to ``limit`` of those that match, behind that place, as ``show`` makes them: a few at a time.
+
+        Raises BadRequest for a remote that neither is there nor has been, as far as is known.
+        """
         found: list[T] = []
+        first = place is None
         for _ in range(MOST_ROWS // ROWS):
             some = min(AT_ONCE, limit - len(found))
             look = await self._asked(self._listing.look(wanted, place, some, newest))
@@ -78,6 +82,8 @@ class Operators:
             place = look.place
             if place is None or len(found) == limit:
                 break
+        if first and place is None and not found:
+            self._check_remote(wanted.remote)
         return Page(found, place)
 
     async def show(self, upload_id: str) -> UploadStatus:

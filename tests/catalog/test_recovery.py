@@ -201,6 +201,19 @@ def test_a_smashed_first_page_costs_nothing(shelf: Shelf) -> None:
     check(shelf, wanted, len(wanted))
 
 
+@pytest.mark.parametrize("odd", [b"up\xff", b"a?b#c%41 d"])
+def test_a_directory_may_have_any_name(odd: bytes, tmp_path: Path) -> None:
+    """One that isn't UTF-8, or means something in a URI; opened, and recovered."""
+    directory = tmp_path / os.fsdecode(odd)
+    directory.mkdir()
+    shelf = Shelf(directory)
+    wanted = records(20)
+    fill(shelf, wanted)
+    spoil(shelf.path, 1)
+    check(shelf, wanted, len(wanted))
+    assert os.listdir(tmp_path) == [directory.name]
+
+
 @pytest.mark.parametrize("garbage", [b"", b"\0" * 50_000, b"no database at all\n" * 1000, b"x"])
 def test_garbage_is_set_aside_and_nothing_recovered(shelf: Shelf, garbage: bytes) -> None:
     fill(shelf, records(10))

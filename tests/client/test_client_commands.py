@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from datetime import UTC, datetime
@@ -177,6 +178,14 @@ def test_show_tells_all_of_it_in_both_tiers(daemon, capsys):
     assert "gone" not in told
 
 
+def test_show_tells_where_the_file_was_placed(daemon, capsys):
+    daemon.answer = pages({**DONE, "placed": "2026-10-01/film.mp4"}, {**DONE, "placed": None})
+    assert run(daemon, "show", DONE["id"]) == 0
+    assert re.search(r"(?m)^placed +2026-10-01/film.mp4$", capsys.readouterr().out)
+    assert run(daemon, "show", DONE["id"]) == 0
+    assert "placed" not in capsys.readouterr().out
+
+
 def test_show_of_what_is_gone_tells_of_no_local_copy(daemon, capsys):
     gone = {"state": "gone", "gone": "expired", "gone_at": "2026-10-01T11:59:00.000Z", "local": None}
     daemon.answer = pages({**UPLOAD, **gone})
@@ -337,6 +346,62 @@ def test_somebody_elses_server_is_one_line(answer, daemon, capsys):
     daemon.answer = lambda *_: answer
     assert run(daemon, "ls") == 1
     assert f"what answers at {daemon.url} is no daemon of this release" in capsys.readouterr().err
+
+
+def test_what_is_no_utf_8_is_asked_for_as_it_is(daemon, capsys):
+    daemon.answer = lambda *_: problem(404, "There is no such upload.")
+    assert run(daemon, "show", "\udcff") == 1
+    assert run(daemon, "ls", "--owner", "a\udcff") == 1
+    assert capsys.readouterr().err == "resumable: There is no such upload\n" * 2
+    assert [path for _, path, _ in daemon.asked] == ["/v1/uploads/%FF", "/v1/uploads"]
+
+
+class Full(io.RawIOBase):
+    def __init__(self, error):
+        self.error = error
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return 1000
+
+    def write(self, data):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (OSError(28, "No space left on device"), 1, "resumable: standard output: No space left on device\n"),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_an_output_that_can_not_be_written_is_a_line_but_for_a_reader_who_has_enough(
+    error, status, said, daemon, capsys, monkeypatch
+):
+    daemon.answer = lambda *_: (200, {"uploads": [UPLOAD], "next": None})
+    forgotten = []
+    monkeypatch.setattr("resumable.client.main.os.dup2", lambda old, new: forgotten.append(new))
+    monkeypatch.setattr("resumable.client.main.sys.stdout", io.TextIOWrapper(io.BufferedWriter(Full(error))))
+    assert run(daemon, "ls") == status
+    assert (capsys.readouterr().err, forgotten) == (said, [1000])
+    monkeypatch.setattr(Full, "write", lambda self, data: len(data))  # or it complains when it is collected
+
+
+def test_without_an_output_nothing_is_done(daemon, capsys, monkeypatch):
+    monkeypatch.setattr("resumable.client.main.sys.stdout", None)
+    assert run(daemon, "rm", "--yes", "a") == 1
+    assert capsys.readouterr().err == "resumable: there is no standard output to write to\n"
+    assert daemon.asked == []
+
+
+def test_a_name_that_the_terminal_can_not_show_stops_no_list(daemon, monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr("resumable.client.main.sys.stdout", io.TextIOWrapper(shown, "ascii", write_through=True))
+    daemon.answer = pages({"uploads": [{**DONE, "metadata": {"filename": "grün😀"}}], "next": None})
+    assert run(daemon, "ls") == 0
+    assert shown.getvalue().endswith(b"gr\\xfcn\\U0001f600\n")
 
 
 @pytest.mark.parametrize("command", [["replay", "h"], ["retry", "x"], ["retry", "--all", "--remote", "r"]])

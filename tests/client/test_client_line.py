@@ -10,7 +10,8 @@ from contextlib import closing, contextmanager
 import pytest
 
 from resumable.client.endpoints import where
-from resumable.client.line import Line, NoDaemon, Reply
+from resumable.client.line import BadUrl, Line, NoDaemon, Reply
+from resumable.client.main import main
 
 
 @pytest.mark.parametrize(
@@ -77,11 +78,6 @@ def test_a_port_is_asked_with_a_token():
     [
         ("unix:/no/such/socket", "no daemon answers at unix:/no/such/socket (No such file or directory)"),
         ("http://no-such-host.invalid", "no daemon answers"),
-        ("ftp://x", "is no URL"),
-        ("http://", "is no URL"),
-        ("http://[", "is no URL"),
-        ("http://x:99999", "is no URL"),
-        ("nonsense", "is no URL"),
         (f"unix:/{'x' * 200}", "no daemon answers"),
     ],
 )
@@ -89,6 +85,26 @@ def test_nobody_there_is_one_sentence(place, words):
     with pytest.raises(NoDaemon, match=r"^[^\n]+$") as caught:
         Line(place, patience=5).ask("GET", "/")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("", "an empty text is no URL; it looks like http://127.0.0.1:9090 or unix:/path"),
+        ("foo", "foo is no URL; it looks like http://127.0.0.1:9090 or unix:/path"),
+        ("ftp://x", "ftp://x is no URL; it looks like http://127.0.0.1:9090 or unix:/path"),
+        ("http://", "http:// is no URL; it looks like http://127.0.0.1:9090 or unix:/path"),
+        ("http://[", "that is no URL; it looks like http://127.0.0.1:9090 or unix:/path"),
+        ("http://x:99999", "the port of http://x:99999 is no number from 0 to 65535"),
+        ("http://x:abc", "the port of http://x:abc is no number from 0 to 65535"),
+    ],
+)
+def test_what_is_no_url_is_told_of_as_such(url, words, capsys):
+    with pytest.raises(BadUrl) as caught:
+        Line(url).ask("GET", "/")
+    assert str(caught.value) == words
+    assert main(["ls", "--url", url], {}) == 2
+    assert capsys.readouterr() == ("", f"resumable: --url: {words}\n")
 
 
 def test_what_answers_nonsense_is_no_daemon():

@@ -156,6 +156,32 @@ def test_whoever_reads_no_further_is_no_error(kept: Kept, client: Tus) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("ls >/dev/full", 1, "resumable: standard output: No space left on device\n"),
+        ("drain status >&-", 1, "resumable: there is no standard output to write to\n"),
+        ("doctor >/dev/full", 1, "resumable: standard output: No space left on device\n"),
+        ("--version >/dev/full", 1, "resumable: standard output: No space left on device\n"),
+        ("ls >&- 2>&-", 1, ""),
+        ("show $'\\xff'", 1, "resumable: There is nothing at this address\n"),
+        ("ls --remote nope", 1, "resumable: remote: there is no remote of that name\n"),
+    ],
+)
+def test_what_can_not_be_done_is_a_line(line: str, status: int, said: str, kept: Kept) -> None:
+    env = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m resumable {line}"],
+        cwd=kept.home,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=BOUND,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (status, said)
+
+
 def test_the_doctor_finds_that_daemon_well(kept: Kept) -> None:
     found = kept.ask("doctor", "--json", *kept.arguments()[1:])
     told = {each["check"]: each for each in map(json.loads, found.splitlines())}

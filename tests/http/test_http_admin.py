@@ -109,7 +109,17 @@ def test_uploads_are_found_by_what_became_of_them(office: Office, server: Server
     assert office.ids("state=assembling") == []
     assert office.ids("remote=far&replica=stored") == [stored]
     assert office.ids("replica=open&state=stored") == [stored], "near still lacks it"
-    assert office.ids("remote=elsewhere") == []
+    assert office.ids("remote=near&replica=stored") == []
+
+
+def test_a_remote_that_there_has_never_been_is_no_filter(office: Office, server: Server) -> None:
+    """Of one that isn't configured any more, what still has replicas there is found."""
+    upload = server.upload(DATA)
+    assert office.refused("GET", "/v1/uploads?remote=elsewhere")[0] == 400
+    del office.lanes["far"]
+    assert office.ids("remote=far") == [upload]
+    place = office.told("GET", "/v1/uploads?limit=1&remote=far")["next"]
+    assert office.ids(f"remote=far&after={place}") == [], "the last page of some"
 
 
 def test_uploads_are_found_by_owner_time_and_size(office: Office, server: Server) -> None:
