@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from getopt import GetoptError
@@ -139,6 +138,7 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
+            self._check_flags(sys.argv[1:] if options is None else options)
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as problem:
             problem.args = (self._hinted(problem),)
@@ -146,6 +146,21 @@ class Options(usage.Options):
                 raise
             # twistd would print all of --help and, below it, the one line that matters.
             raise SystemExit(f"resumable: {masked(str(problem))}") from problem
+
+    def _check_flags(self, arguments: Sequence[str]) -> None:
+        """Refuse a flag's beginning as getopt would refuse any other word: the next release may have two like it."""
+        rest = iter(arguments)
+        for each in rest:
+            if not each.startswith("--") or each == "--":
+                return
+            name, equals, _ = each[2:].partition("=")
+            if name not in self.longOpt and f"{name}=" not in self.longOpt:
+                try:
+                    raise GetoptError(f"option --{name} not recognized", name)
+                except GetoptError as error:
+                    raise usage.UsageError(str(error)) from error
+            if f"{name}=" in self.longOpt and not equals:
+                next(rest, None)
 
     def _hinted(self, problem: usage.UsageError) -> str:
         """What is wrong; of a flag that isn't one of ours, what is probably meant as well."""
@@ -185,8 +200,8 @@ class Options(usage.Options):
     def unknown_variables(self) -> list[variables.Unknown]:
         """What begins like a variable of ours and is none, but for those that remotes are told to look at."""
         _, remotes = self._given(BY_FLAG["remote"]) or ("", [])
-        named = {name for url in remotes for name in re.findall(rf"{variables.PREFIX}\w+", url)}
-        return variables.unknown(self._environ, {option.variable for option in OPTIONS} | named)
+        known = {option.variable for option in OPTIONS} | variables.mentioned(remotes)
+        return variables.unknown(self._environ, known)
 
     def _check_environment(self) -> None:
         """Raises UsageError for a variable that is misspelt: nobody would notice that it isn't heeded."""

@@ -15,7 +15,8 @@ from typing import Final
 from attrs import frozen
 
 PREFIX: Final = "RESUMABLE_"
-#: How alike two names are, from 0 to 1, when one is taken for the other misspelt, and when it's worth a hint.
+#: How alike two names are, from 0 to 1, when one is taken for the other misspelt, and when it's worth a hint. A slip
+#: is one however short the name is.
 MISSPELT: Final = 0.85
 ALIKE: Final = 0.7
 
@@ -48,9 +49,25 @@ def of_a_service(name: str, value: str) -> bool:
     return bool(_OF_A_SERVICE.fullmatch(name)) or (name.endswith("_PORT") and bool(_ADDRESS.fullmatch(value)))
 
 
+def mentioned(texts: Iterable[str]) -> set[str]:
+    """Variables that these tell somebody to look at."""
+    return {name for text in texts for name in re.findall(rf"{PREFIX}\w+", text)}
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The one of these names that is meant, if any is."""
-    return next(iter(difflib.get_close_matches(word, list(known), 1, ALIKE)), None)
+    names = list(known)
+    slips = (name for name in names if is_slip(word, name))
+    return next(slips, None) or next(iter(difflib.get_close_matches(word, names, 1, ALIKE)), None)
+
+
+def is_slip(word: str, name: str) -> bool:
+    """Whether one letter is wrong, missing or too much, or two have changed places (Damerau and Levenshtein's 1)."""
+    pairs = enumerate(zip(word, name, strict=False))
+    start = next((at for at, (one, other) in pairs if one != other), min(len(word), len(name)))
+    word, name = word[start:], name[start:]
+    changed = (word[:2], word[2:]) == (name[:2][::-1], name[2:])
+    return changed or word[1:] == name[1:] or word[1:] == name or word == name[1:]
 
 
 def hint(meant: str | None) -> str:
@@ -66,4 +83,4 @@ def _told(name: str, known: Collection[str]) -> Unknown:
         return Unknown(name, None, False)
     likeness = difflib.SequenceMatcher(None, found, word).ratio()
     same = found.replace("_", "") == word.replace("_", "")
-    return Unknown(name, plain[found], same or likeness >= MISSPELT)
+    return Unknown(name, plain[found], same or is_slip(word, found) or likeness >= MISSPELT)

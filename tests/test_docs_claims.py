@@ -21,7 +21,7 @@ import yaml
 
 from resumable import __version__, option_values
 from resumable.client.checkup import DoctorOptions
-from resumable.client.grammar import check, parser
+from resumable.client.grammar import parsed, parser
 from resumable.events.entry_hook import GROUP as HOOKS
 from resumable.option_table import OPTIONS
 from resumable.options import Options
@@ -178,9 +178,7 @@ def test_every_command_that_is_shown_is_one_that_we_take(page, words, tmp_path, 
         words_only = [word for word in arguments if word != "..."]
         if words_only == [arguments[0]] and arguments[0] in ("show", "retry", "rm", "replay", "drain"):
             words_only.append("on" if arguments[0] == "drain" else "ID")  # named, not called
-        grammar = parser()
-        given = grammar.parse_args([word.removesuffix("...") for word in words_only])
-        check(grammar, given)
+        parsed(parser(), [word.removesuffix("...") for word in words_only])
 
 
 def try_daemon(options: Options, arguments: list[str], home: Path) -> None:

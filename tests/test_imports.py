@@ -79,7 +79,20 @@ ROOMS: dict[str, frozenset[str]] = {
     "listening": ENGINES | {"access", "networks", "startup"},
     "human": PROTOCOL,
     "doctor": OUTSIDE | {"startup", "options", "tiers", "listening", "human"},
-    "client": frozenset({"doctor", "human", "masking", "option_values", "options", "service", "spool", "startup"}),
+    "client": frozenset(
+        {
+            "doctor",
+            "human",
+            "masking",
+            "option_table",
+            "option_values",
+            "options",
+            "service",
+            "spool",
+            "startup",
+            "variables",
+        }
+    ),
     "__main__": frozenset({"client"}),
     "service": OUTSIDE
     | {

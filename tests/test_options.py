@@ -300,6 +300,11 @@ def test_a_malformed_url_is_refused_without_what_may_be_a_secret(flag, url):
         ("RESUMABLE_REMOTES", "RESUMABLE_REMOTE"),
         ("RESUMABLE_AUTH_HTPASWD", "RESUMABLE_AUTH_HTPASSWD"),
         ("RESUMABLE_MAX_REQUEST_PER_USER", "RESUMABLE_MAX_REQUESTS_PER_USER"),
+        *((f"RESUMABLE_{word}", "RESUMABLE_PORT") for word in ("PROT", "POTR", "PORTT", "PRT", "PPORT", "PORD", "ort")),
+        ("RESUMABLE_HOKO", "RESUMABLE_HOOK"),
+        ("RESUMABLE_GAURD", "RESUMABLE_GUARD"),
+        ("RESUMABLE_AKC", "RESUMABLE_ACK"),
+        ("RESUMABLE_H2", "RESUMABLE_H2C"),
     ],
 )
 def test_a_misspelt_variable_ends_the_start_with_what_was_meant(name, meant):
@@ -322,6 +327,31 @@ def test_a_misspelt_flag_is_refused_with_what_was_meant(flag, meant):
     hint = "" if meant is None else f": did you mean --{meant}?"
     assert refusal(f"--{flag}", "hunter2") == f"option --{flag.partition('=')[0]} not recognized{hint}"
     assert refusal("-x") == "option -x not recognized"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--por", "0"], "option --por not recognized: did you mean --port?"),
+        (["--max-siz=1K"], "option --max-siz not recognized: did you mean --max-size?"),
+        (["--port", "0", "--disable-down"], "option --disable-down not recognized: did you mean --disable-download?"),
+        (["--port", "--por", "--h2"], "option --h2 not recognized: did you mean --h2c?"),
+    ],
+)
+def test_a_flag_is_written_in_full(flags, said):
+    """Or a new one, in another release, makes it mean nothing."""
+    assert refusal(*flags) == said
+
+
+@pytest.mark.parametrize("name", ["PORT", "AC", "LISTEN"])
+def test_what_is_a_slip(name):
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ_"
+    places = range(len(name) + 1)
+    near = {name[:at] + other + name[at + cut :] for at in places for other in ("", *letters) for cut in (0, 1)}
+    near |= {name[:at] + name[at : at + 2][::-1] + name[at + 2 :] for at in places}
+    assert all(variables.is_slip(each, name) and variables.is_slip(name, each) for each in near)
+    assert not any(variables.is_slip(each + "ZZ", name) for each in near if not each.startswith(name))
+    assert not variables.is_slip(name[::-1] + "X", name)
 
 
 def test_no_variable_of_ours_is_taken_for_somebody_elses():

@@ -6,12 +6,14 @@ Changes when a command or one of its flags comes or goes. Written with argparse.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, TypeVar
 
-from resumable import __version__, option_values
+from resumable import __version__, option_values, variables
 from resumable.client import commands
 from resumable.client.commands import ENOUGH
+from resumable.client.show import plain
 
 T = TypeVar("T")
 STATES: Final = ("uploading", "assembling", "finished", "stored", "gone", "unfinished", "any")
@@ -64,7 +66,19 @@ def _retry(retry: argparse.ArgumentParser) -> None:
     retry.add_argument("--all", action="store_true", help="instead of an ID: everything that was parked for --remote")
 
 
-def check(root: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+def parsed(root: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """What was given; ends the process for what makes no sense."""
+    given, others = root.parse_known_args(arguments)
+    if others:
+        command: argparse.ArgumentParser = given.command
+        flag = next((each.partition("=")[0] for each in others if each.startswith("--")), "")
+        meant = variables.nearest(flag.lower(), re.findall("--[a-z-]+", command.format_usage())) if flag else None
+        command.error(f"unrecognized arguments: {plain(' '.join(others))}{variables.hint(meant)}")
+    _check(root, given)
+    return given
+
+
+def _check(root: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     """What argparse can't say; ends the process as it would."""
     if given.run is commands.retry:
         if given.all and (given.ids or given.remote is None):
@@ -76,8 +90,9 @@ def check(root: argparse.ArgumentParser, given: argparse.Namespace) -> None:
 def _command(
     add: Callable[..., argparse.ArgumentParser], name: str, run: commands.Command, help_line: str
 ) -> argparse.ArgumentParser:
-    command = add(name, help=help_line, description=f"{help_line[0].upper()}{help_line[1:]}.")
-    command.set_defaults(run=run)
+    description = f"{help_line[0].upper()}{help_line[1:]}."
+    command = add(name, help=help_line, description=description, allow_abbrev=False)
+    command.set_defaults(run=run, command=command)
     where = command.add_argument_group("the daemon")
     where.add_argument("--upload-dir", metavar="PATH", help="the one of this upload directory [uploads]")
     where.add_argument("--url", help="the one that answers operators there: http://..., or unix:/path")

@@ -13,14 +13,19 @@ from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
+from resumable import variables
 from resumable.client.asking import Asking, NotAllowed, Refused
-from resumable.client.grammar import check, parser
+from resumable.client.grammar import parsed, parser
 from resumable.client.line import BadUrl, Line, NoDaemon
 from resumable.client.show import plain
 
 
 class BadToken(Exception):
     """The file with the token can't be used."""
+
+
+class Misspelt(Exception):
+    """Somebody has set a variable that isn't heeded, and believes that it is."""
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -73,7 +78,7 @@ def _status(given: list[str], environ: Mapping[str, str]) -> int:
     except Refused as error:
         hint = "; give --token-file" if isinstance(error, NotAllowed) else ""
         sys.stderr.write(f"resumable: {plain(error).rstrip('.')}{hint}\n")
-    except BadToken as error:
+    except (BadToken, Misspelt) as error:
         sys.stderr.write(f"resumable: {error}\n")
         return 2
     return 1
@@ -84,11 +89,23 @@ def _run(given: list[str], environ: Mapping[str, str]) -> int:
         from resumable.client import checkup  # all of the daemon, which the other commands can do without
 
         return checkup.main(given[1:], environ)
-    grammar = parser()
-    found = grammar.parse_args(given)
-    check(grammar, found)
+    found = parsed(parser(), given)
+    _check_environment(environ)
     status: int = found.run(Asking(Line(_where(found, environ), _token(found))), found)
     return status
+
+
+def _check_environment(environ: Mapping[str, str]) -> None:
+    """Tell of variables that the daemon wouldn't heed. Raises Misspelt."""
+    if not any(name.startswith(variables.PREFIX) for name in environ):
+        return
+    from resumable.option_table import BY_FLAG, OPTIONS
+
+    mentioned = variables.mentioned([environ.get(BY_FLAG["remote"].variable, "")])
+    for each in variables.unknown(environ, {option.variable for option in OPTIONS} | mentioned):
+        if each.misspelt:
+            raise Misspelt(str(each))
+        sys.stderr.write(f"resumable: {each}\n")
 
 
 def _where(found: Namespace, environ: Mapping[str, str]) -> str:

@@ -356,6 +356,48 @@ def test_what_is_no_utf_8_is_asked_for_as_it_is(daemon, capsys):
     assert [path for _, path, _ in daemon.asked] == ["/v1/uploads/%FF", "/v1/uploads"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ls", "--upload_dir", "x"], "ls: unrecognized arguments: --upload_dir x: did you mean --upload-dir?"),
+        (["ls", "--limti=5"], "ls: unrecognized arguments: --limti=5: did you mean --limit?"),
+        (["show", "a", "--josn"], "show: unrecognized arguments: --josn: did you mean --json?"),
+        (["show", "a", "--js"], "show: unrecognized arguments: --js: did you mean --json?"),
+        (["retry", "a", "--frobnicate"], "retry: unrecognized arguments: --frobnicate"),
+        (["show", "a", "b\n"], "show: unrecognized arguments: b?"),
+    ],
+)
+def test_a_misspelt_flag_is_refused_with_what_was_meant(arguments, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments, {})
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"resumable {said}; see resumable {arguments[0]} --help\n"
+
+
+def test_a_misspelt_variable_ends_a_command_as_it_ends_the_daemons_start(daemon, capsys):
+    daemon.answer = lambda *_: (200, {"uploads": [], "next": None})
+    assert main(["ls", "--url", daemon.url], {"RESUMABLE_UPLOADDIR": "x"}) == 2
+    assert (
+        capsys.readouterr().err
+        == "resumable: RESUMABLE_UPLOADDIR is no variable of this server: did you mean RESUMABLE_UPLOAD_DIR?\n"
+    )
+    assert daemon.asked == []
+
+
+def test_other_variables_are_warned_of_as_by_the_daemon(daemon, capsys):
+    daemon.answer = lambda *_: (200, {"uploads": [], "next": None})
+    environ = {
+        "RESUMABLE_IMAGE_TAG": "1.2",
+        "RESUMABLE_UPLOAD_DIR": "/srv",
+        "RESUMABLE_PORT": "tcp://10.43.0.17:8080",
+        "RESUMABLE_SERVICE_HOST": "10.43.0.17",
+        "RESUMABLE_REMOTE": "s3://b?endpoint=https://h&sse-c-variable=RESUMABLE_SSE_KEY",
+        "RESUMABLE_SSE_KEY": "k",
+    }
+    assert main(["ls", "--url", daemon.url], environ) == 0
+    assert capsys.readouterr().err == "resumable: RESUMABLE_IMAGE_TAG is no variable of this server\n"
+
+
 class Full(io.RawIOBase):
     def __init__(self, error):
         self.error = error
