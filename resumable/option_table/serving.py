@@ -130,9 +130,10 @@ SERVING: tuple[Option, ...] = (
         "final-timeout",
         "TIME",
         "30s",
-        "time after which the request for a final upload is answered, though that isn't finished yet",
-        "It goes on. The answer is 201 without `Upload-Offset` or, where hooks or `--ack remote` may still say no, 503:"
-        " the same request again waits for the same upload. Proxies and clients have to wait longer than that.",
+        "how long the request that joins partial uploads waits until the final one is finished",
+        "The server goes on with it after that. The answer is then 201 without `Upload-Offset` or, where hooks or"
+        " `--ack remote` may still say no, 503: the same request again waits for the same upload. Proxies and clients"
+        " have to wait longer than that.",
         values.positive_duration,
     ),
     Option(
@@ -155,8 +156,9 @@ SERVING: tuple[Option, ...] = (
         "min-rate",
         "SIZE",
         "100",
-        "bytes a second below which a request that drips, or an answer that is hardly read, is closed; 0 for off",
-        "Received bytes are kept. Time in which the server itself has paused the client does not count.",
+        "least bytes a second: a connection over which a client sends or reads less is closed; 0 for off",
+        "It is an average over `--network-timeout`. What has been received is kept. Time in which the server itself has"
+        " paused the client does not count.",
         values.size,
     ),
     Option(

@@ -90,7 +90,7 @@ def test_figures_and_downloads(daemon: Daemon, tus: Tus, tmp_path: Path) -> None
 
 
 def test_the_readmes_look_at_an_installation(daemon: Daemon) -> None:
-    (line,) = re.findall(r"^venv/bin/resumable (doctor .*)$", page("README.md"), re.MULTILINE)
+    (line,) = re.findall(r"^\.venv/bin/resumable (doctor .*)$", page("README.md"), re.MULTILINE)
     done = subprocess.run(
         [sys.executable, "-m", "resumable", *line.split()],
         cwd=daemon.home, env=environment(), capture_output=True, text=True, timeout=120,
