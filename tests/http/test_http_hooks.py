@@ -175,6 +175,13 @@ def test_a_before_finish_that_refuses_withholds_the_last_byte_until_it_agrees(cl
     assert [upload.offset for _, upload, _ in hooks.asked] == [10, 10, 10]
 
 
+def test_a_creation_with_all_its_bytes_tells_the_full_offset_when_guards_agree(client: Client, hooks: Says) -> None:
+    hooks.kinds = (QuestionKind.FINISH,)
+    hooks.says = Granted(answer=Answer(None, {"X-Job": "7"}))
+    whole = client.ask("POST", "/files/", "Upload-Length: 10", *PATCH, body=DATA)
+    assert (whole.status, whole.get("Upload-Offset"), whole.get("X-Job")) == (201, "10", "7")
+
+
 def test_an_empty_upload_whose_hook_fails_is_503_with_location(client: Client, hooks: Says) -> None:
     hooks.kinds = (QuestionKind.FINISH,)
     hooks.says = Unavailable("Nobody knows.", 7)
