@@ -80,7 +80,7 @@ def retry(asking: Asking, given: Namespace) -> int:
 
 def rm(asking: Asking, given: Namespace) -> int:
     """End uploads, and remove what there is of them."""
-    if sys.stdin.isatty() and not given.yes and not _agreed(given.ids):
+    if sys.stdin is not None and sys.stdin.isatty() and not given.yes and not _agreed(given.ids):
         sys.stderr.write("resumable: nothing was removed\n")
         return 1
 

@@ -70,6 +70,8 @@ def _status(given: list[str], environ: Mapping[str, str]) -> int:
         return _run(given, environ)
     except KeyboardInterrupt:
         return 130
+    except FileNotFoundError as error:  # no path means anything in a directory that is gone
+        sys.stderr.write(f"resumable: {error.filename or 'the working directory'}: {error.strerror}\n")
     except BadUrl as error:
         sys.stderr.write(f"resumable: --url: {error}\n")
         return 2

@@ -130,7 +130,7 @@ SERVING: tuple[Option, ...] = (
         "final-timeout",
         "TIME",
         "30s",
-        "how long the request that joins partial uploads waits until the final one is finished",
+        "how long at most the request that joins partial uploads waits for the final one",
         "The server goes on with it after that. The answer is then 201 without `Upload-Offset` or, where hooks or"
         " `--ack remote` may still say no, 503: the same request again waits for the same upload. Proxies and clients"
         " have to wait longer than that.",
@@ -156,7 +156,7 @@ SERVING: tuple[Option, ...] = (
         "min-rate",
         "SIZE",
         "100",
-        "least bytes a second: a connection over which a client sends or reads less is closed; 0 for off",
+        "least bytes a second; a client that sends or reads slower is cut off; 0 for off",
         "It is an average over `--network-timeout`. What has been received is kept. Time in which the server itself has"
         " paused the client does not count.",
         values.size,

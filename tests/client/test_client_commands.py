@@ -261,6 +261,13 @@ def test_rm_asks_whoever_sits_there(answer, removed, daemon, capsys, monkeypatch
     assert "Remove 2 uploads for good (a, b)? [y/N] " in capsys.readouterr().err
 
 
+def test_rm_asks_nobody_where_the_shell_has_closed_its_input(daemon, capsys, monkeypatch):
+    daemon.answer = lambda *_: (204, b"")
+    monkeypatch.setattr(commands.sys, "stdin", None)
+    assert run(daemon, "rm", "a") == 0
+    assert capsys.readouterr() == ("a: removed\n", "")
+
+
 def test_rm_asks_not_when_it_is_told_yes(daemon, capsys, monkeypatch):
     daemon.answer = lambda *_: (204, b"")
     monkeypatch.setattr(commands.sys, "stdin", Terminal(""))
@@ -429,6 +436,15 @@ def test_an_output_that_can_not_be_written_is_a_line_but_for_a_reader_who_has_en
     assert run(daemon, "ls") == status
     assert (capsys.readouterr().err, forgotten) == (said, [1000])
     monkeypatch.setattr(Full, "write", lambda self, data: len(data))  # or it complains when it is collected
+
+
+@pytest.mark.parametrize("command", ["ls", "doctor"])
+def test_a_working_directory_that_is_gone_is_a_line(command, capsys, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main([command], {}) == 1
+    assert capsys.readouterr() == ("", "resumable: the working directory: No such file or directory\n")
 
 
 def test_without_an_output_nothing_is_done(daemon, capsys, monkeypatch):
