@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from resumable.events.fair import Lines, Shares
 from resumable.events.letterbox import owner_of
+from resumable.events.reading import Reading
 from resumable.letters import IOutbox, Letter
 
 FETCH = 64
@@ -64,10 +65,11 @@ class DueEvents:
         self._hanging: dict[str, None] = {}
         self._under_way: dict[int, tuple[str, bool, bool]] = {}  # whose, has it failed before, did they come last
         self._passed = 0  # new ones that went since the last that had failed
+        self._was_last = False  # whose new one went last had come last
         self._taken: dict[str, Letter] = {}  # by upload, what is here, under way, or not yet recorded
         self._stale_new = self._stale_failed = True  # there may be such letters that are due and not here
         self._looked = 0.0  # when the outbox was asked though there was something here
-        self._read = _Read()
+        self._read = Reading()
 
     def __len__(self) -> int:
         return len(self.new) + len(self.failed)
@@ -88,7 +90,8 @@ class DueEvents:
         if not self._hanging:
             return False
         last = [last for whose, again, last in self._under_way.values() if not again and whose not in self._hanging]
-        return 2 * sum(last) < len(last)
+        more = 2 * sum(last) - len(last)
+        return more < 0 or (more == 0 and not self._was_last)
 
     def _next_failed(self) -> str | None:
         used = sum(again or whose in self._hanging for whose, again, _ in self._under_way.values())
@@ -97,7 +100,10 @@ class DueEvents:
     def take(self, turn: Turn) -> Letter:
         """The letter of what `next` answered: under way until it has `ended`, its upload taken until `release`."""
         queue, whose, last = turn
-        self._passed = self._passed + 1 if queue is self.new else 0
+        if queue is self.new:
+            self._passed, self._was_last = self._passed + 1, last
+        else:
+            self._passed = 0
         letter = queue.of(whose)[0]
         queue.remove(whose, letter)
         self._shares.take(whose)
@@ -203,10 +209,10 @@ class DueEvents:
         taken, (new, failed) = frozenset(self._taken), self.wanted()
         read, after = self._read, 0
         if new:
-            if self._taken:
+            if self._taken:  # else nothing is known to hide anything
                 after = read.after(self._has_none) if self._goes_back() else read.seen
             new += sum(letter.seq > after for letter in self._taken.values())
-            self._read = _Read()
+            self._read = Reading()
         failed = failed and failed + len(taken)
         self._stale_new &= not new
         if failed or new >= SEEN:
@@ -241,34 +247,3 @@ class DueEvents:
     def add(self, letter: Letter) -> None:
         """It comes last of its kind and owner."""
         self._line(letter).add(owner_of(letter), letter)
-
-
-class _Read:
-    """How far the outbox was read for new letters: up to ``seen``, but for those of some owners.
-
-    ``left``: from where on there may be such of theirs. ``anew``: it has to be read from the start."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-        self.left: dict[str, int] = {}
-        self.anew = False
-
-    def leave(self, whose: str, seq: int) -> None:
-        """There may be some of theirs, from this number on."""
-        self.left[whose] = min(seq, self.left.get(whose, seq))
-
-    def after(self, has_none: Callable[[str], bool]) -> int:
-        """Behind which number to read again, for owners that have none here."""
-        return 0 if self.anew else min((seq - 1 for whose, seq in self.left.items() if has_none(whose)), default=0)
-
-    def go_on(self, before: _Read, after: int, last: int, *, full: bool) -> None:
-        """What was known ``before`` all from ``after`` to ``last`` was read; if it wasn't ``full``, all behind it, too.
-
-        What was left since then stays so: it may have come too late to be found."""
-        seen = 0 if before.anew else before.seen
-        for whose, seq in before.left.items():
-            if seq <= after or (full and seq > last):
-                self.leave(whose, seq)
-            elif full and last < seen:
-                self.leave(whose, last + 1)
-        self.seen = max(seen, last)
