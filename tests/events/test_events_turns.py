@@ -8,6 +8,7 @@ from random import Random
 import pytest
 from twisted.internet.defer import Deferred
 
+from resumable.events import due_events
 from resumable.events.due_events import FETCH
 from resumable.events.interfaces import HookFailed
 from resumable.events.pacing import Delivery
@@ -250,6 +251,20 @@ def test_newcomers_that_come_one_after_the_other_go_within_a_time_out(bench, hoo
         assert hook.of(f"good{n}") == ["created"]
 
 
+def test_what_is_here_is_bounded_however_many_owners_hang(monkeypatch):
+    monkeypatch.setattr(due_events, "SEEN", 100)
+    monkeypatch.setattr(due_events, "HANGING", 50)
+    bench = Bench(Recorder(hanging))
+    bench.courier.start()
+    bench.post(*crowd(1000, 4))
+    most = 0
+    for _ in range(600):
+        bench.run(1, 4)
+        most = max(most, len([*bench.courier._due._taken]))
+        assert len(bench.courier._due._hanging) <= 50
+    assert 200 <= most <= 300
+
+
 def test_whose_event_was_answered_again_hangs_no_longer(bench, hook):
     bench.post(*(fact(f"bad{n}", identity="one") for n in range(20)))
     bench.run(2 * FAST.timeout)
@@ -284,13 +299,16 @@ def test_one_event_that_hangs_now_and_then_does_not_slow_its_owners_others(bench
     hook.answer = answer
     bench.post(*(fact(f"u{n}", identity="one") for n in range(3000)))
     bench.run(600, 1200)
-    assert len(hook.arrived) > 600
+    assert len(hook.arrived) > 600  # were none of them known to hang it would be 680
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_nothing_is_lost_or_doubled_whoever_hangs_and_for_how_long(seed):
+def test_nothing_is_lost_or_doubled_whoever_hangs_and_for_how_long(monkeypatch, seed):
     rng = Random(seed)
-    until = {f"owner{n}": rng.choice((0, 0, 100, 400)) for n in range(30)}
+    if seed % 2:  # with little room
+        for name, count in (("FETCH", 6), ("SLOW", 2), ("SEEN", 20), ("HANGING", 5)):
+            monkeypatch.setattr(due_events, name, count)
+    until = {f"owner{n}": rng.choice((0, 0, 100, 400)) for n in range(16)}
     under_way = set()
 
     def answer(event):
@@ -309,7 +327,7 @@ def test_nothing_is_lost_or_doubled_whoever_hangs_and_for_how_long(seed):
     hook = Recorder(answer)
     bench = Bench(hook)
     bench.courier.start()
-    names = [(f"{owner}-{n}", owner) for owner in until for n in range(rng.choice((1, 3, 70)))]
+    names = [(f"{owner}-{n}", owner) for owner in until for n in range(rng.choice((1, 3, 40)))]
     rng.shuffle(names)
     for kind in KINDS:
         for name, owner in names:
@@ -320,7 +338,7 @@ def test_nothing_is_lost_or_doubled_whoever_hangs_and_for_how_long(seed):
             bench.outbox.broken = CatalogUnavailable("x")
             bench.run(1)
             bench.outbox.broken = None
-    bench.run(4000, 8000)
+    bench.run(4000, 4000)
     assert bench.outbox.letters == {}
     for name, _ in names:
         assert list(dict.fromkeys(hook.of(name))) == ["created", "finished", "stored"]
