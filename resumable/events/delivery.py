@@ -129,7 +129,7 @@ class Courier:
         if self._fetching is None and any(self._due.wanted()):
             fetching = self._fetching = Deferred.fromCoroutine(self._fetch())
             fetching.addBoth(self._fetched)
-        if self._due.behind:
+        if self._due.behind and not self._due.one_at_a_time:
             self._sleep(1.0)  # they are looked for then
 
     def _sleep(self, seconds: float) -> None:
