@@ -31,7 +31,9 @@ def in_time(clock: IReactorTime, seconds: float, call: Callable[[A], object], ar
         asking.cancel()
 
     def gave_up(failure: Failure) -> Failure:
-        return failure if cancelled or not failure.check(CancelledError) else Failure(HookFailed("it gave up"))
+        if cancelled or not failure.check(CancelledError):
+            return failure
+        return Failure(HookFailed("it gave up", unanswered=True))
 
     answer: Deferred[object] = Deferred(cancel)
     asking: Deferred[object] = maybeDeferred(call, argument)
@@ -41,4 +43,4 @@ def in_time(clock: IReactorTime, seconds: float, call: Callable[[A], object], ar
 
 
 def _too_long(result: object, seconds: float) -> Failure:
-    return Failure(HookFailed(f"it took more than {seconds:g} s"))
+    return Failure(HookFailed(f"it took more than {seconds:g} s", unanswered=True))

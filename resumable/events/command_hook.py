@@ -209,4 +209,5 @@ def _failed(outcome: Outcome) -> HookFailed:
     how = "it was killed, it took or said too much" if outcome.status is None else f"it ended with {outcome.status}"
     lines = outcome.said.decode("utf-8", "replace").strip().splitlines()
     last = "".join(char if char.isprintable() else "?" for char in lines[-1][:200]) if lines else ""
-    return HookFailed(f"{how}: {last}" if last else how)
+    late = outcome.status is None and outcome.output is not None
+    return HookFailed(f"{how}: {last}" if last else how, unanswered=late)

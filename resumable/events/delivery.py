@@ -129,6 +129,8 @@ class Courier:
         if self._fetching is None and any(self._due.wanted()):
             fetching = self._fetching = Deferred.fromCoroutine(self._fetch())
             fetching.addBoth(self._fetched)
+        if self._due.behind and not self._due.one_at_a_time:
+            self._sleep(1.0)  # they are looked for then
 
     def _sleep(self, seconds: float) -> None:
         """Wake after that time, if not before: waking too early does no harm."""
@@ -165,12 +167,13 @@ class Courier:
         return result
 
     def _start(self, turn: Turn) -> None:
-        sending = Deferred.fromCoroutine(self._send(self._due.take(turn)))
+        letter = self._due.take(turn)
+        sending = Deferred.fromCoroutine(self._send(letter))
         self._sending.add(sending)
-        sending.addBoth(self._sent, sending, turn)
+        sending.addBoth(self._sent, sending, letter)
 
-    def _sent(self, result: object, sending: Deferred[None], turn: Turn) -> object:
-        self._due.ended(turn)
+    def _sent(self, result: object, sending: Deferred[None], letter: Letter) -> object:
+        self._due.ended(letter)
         self._sending.discard(sending)
         self._soon()
         return result
@@ -188,6 +191,7 @@ class Courier:
         else:
             self._count(self.name, kind, "ok", self._clock.seconds() - began)
             self._reached()
+            self._due.answered(letter)
             self._arrive(letter)
 
     def _reached(self) -> None:
@@ -215,6 +219,8 @@ class Courier:
             self._unreached(letter)
         else:
             self._reached()
+            hangs = isinstance(error, HookFailed) and error.unanswered
+            (self._due.hung if hangs else self._due.answered)(letter)
         if not letter.attempts and not (unreached and self._outage.is_on):
             log_failure(self.name, self._target, letter.fact.kind.value, letter.fact.upload_id, error)
         reason = (error.reason if isinstance(error, HookFailed) else type(error).__name__)[:MAX_ERROR]

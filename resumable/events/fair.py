@@ -30,6 +30,7 @@ class Lines(Generic[V]):
 
     def __init__(self) -> None:
         self._lines: dict[str, deque[V]] = {}
+        self._came: dict[str, None] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._lines)
@@ -39,6 +40,10 @@ class Lines(Generic[V]):
 
     def __contains__(self, whose: str) -> bool:
         return whose in self._lines
+
+    def __reversed__(self) -> Iterator[str]:
+        """Whoever has begun to wait last comes first, however many turns the others had since they did."""
+        return reversed(self._came)
 
     def of(self, whose: str) -> deque[V]:
         """All that waits of theirs, oldest first; never empty."""
@@ -51,6 +56,7 @@ class Lines(Generic[V]):
     def add(self, whose: str, one: V) -> None:
         """It comes last of theirs."""
         self._lines.setdefault(whose, deque()).append(one)
+        self._came.setdefault(whose)
 
     def remove(self, whose: str, one: V) -> None:
         """It waits no longer; what else is theirs comes behind everybody else's."""
@@ -58,11 +64,19 @@ class Lines(Generic[V]):
         line.remove(one)
         if line:
             self._lines[whose] = line
+        else:
+            del self._came[whose]
+
+    def pop(self, whose: str) -> Iterable[V]:
+        """Nothing of theirs waits any longer; what did."""
+        self._came.pop(whose, None)
+        return self._lines.pop(whose, ())
 
     def clear(self) -> list[V]:
         """Nothing waits any longer; what did."""
         waited = [one for line in self._lines.values() for one in line]
         self._lines.clear()
+        self._came.clear()
         return waited
 
 

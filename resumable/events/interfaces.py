@@ -88,16 +88,24 @@ class HookFailed(Exception):
     ``retry_after``: seconds that it asks us to wait. ``may_retry``: asking again at once makes sense.
     ``unreached``: it has heard nothing (nobody listens, no secure connection, a program that can't be started), so all
     others fare the same, whatever they say. An answer is not that, be it an error, nor is one that doesn't come.
+    ``unanswered``: that was it, no answer came in time.
     """
 
     def __init__(
-        self, reason: str, *, retry_after: float | None = None, may_retry: bool = False, unreached: bool = False
+        self,
+        reason: str,
+        *,
+        retry_after: float | None = None,
+        may_retry: bool = False,
+        unreached: bool = False,
+        unanswered: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after
         self.may_retry = may_retry
         self.unreached = unreached
+        self.unanswered = unanswered
 
 
 class IHook(Interface):

@@ -154,7 +154,7 @@ class _Stale(HookFailed):
 
 
 def _too_long(result: object, seconds: float) -> Answer:
-    raise HookFailed("no answer in time", may_retry=True)
+    raise HookFailed("no answer in time", may_retry=True, unanswered=True)
 
 
 def retry_after(value: str | None, now: float) -> float | None:

@@ -150,8 +150,9 @@ def test_a_hook_without_a_program_is_refused(pool):
 async def test_a_command_that_takes_too_long_is_killed_with_all_it_has_started(hook, tmp_path):
     pids = tmp_path / "pids"
     told = hook(f"sleep 1000 & echo $$ $! > {pids}; wait", timeout=0.5)
-    with pytest.raises(HookFailed, match="was killed"):
+    with pytest.raises(HookFailed, match="was killed") as caught:
         await told.deliver(event())
+    assert caught.value.unanswered
     assert [await is_dead(int(pid)) for pid in pids.read_text().split()] == [True, True]
 
 

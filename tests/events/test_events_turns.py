@@ -8,6 +8,7 @@ from random import Random
 import pytest
 from twisted.internet.defer import Deferred
 
+from resumable.events import due_events
 from resumable.events.due_events import FETCH
 from resumable.events.interfaces import HookFailed
 from resumable.events.pacing import Delivery
@@ -52,12 +53,12 @@ def bench(hook):
 
 
 @pytest.mark.parametrize("owners", OWNERS)
-@pytest.mark.parametrize("waited", [0, 1000])
-def test_one_client_s_events_that_hang_do_not_delay_anothers(bench, hook, owners, waited):
+@pytest.mark.parametrize(("waited", "places"), [(0, FAST.concurrency * 3 // 4), (1000, FAST.concurrency // 2)])
+def test_one_client_s_events_that_hang_do_not_delay_anothers(bench, hook, owners, waited, places):
     bad, good = OWNERS[owners]
     bench.post(*(fact(f"bad{n}", **bad) for n in range(200)))
     bench.run(waited, 200)
-    assert hook.under_way == FAST.concurrency * 3 // 4
+    assert hook.under_way == places
     bench.post(*(fact("good", kind, **good) for kind in KINDS))
     assert hook.of("good") == ["created", "finished", "stored"]
 
@@ -201,3 +202,144 @@ def test_every_other_letter_arrives_in_order_whatever_fails(seed):
     for name in wanted:
         assert list(dict.fromkeys(hook.of(name))) == ["created", "finished", "stored"]
     assert {x.fact.upload_id[:3] for x in bench.outbox.letters.values()} == {"bad"}
+
+
+CROWDS = ((13, 60), (41, 5), (150, 20))
+
+
+def crowd(owners, each):
+    return [fact(f"bad{owner}-{n}", identity=f"bad{owner}") for owner in range(owners) for n in range(each)]
+
+
+@pytest.mark.parametrize(("owners", "each"), CROWDS)
+@pytest.mark.parametrize("waited", [0, 1, 1000])
+def test_many_owners_whose_events_hang_do_not_delay_a_newcomer(bench, hook, owners, each, waited):
+    bench.post(*crowd(owners, each))
+    bench.run(0, 200)
+    bench.run(waited, 200)
+    bench.post(fact("good", identity="good"), fact("good", FactKind.FINISHED, identity="good"))
+    bench.run(FAST.timeout + 1, 62)
+    assert hook.of("good")[:1] == ["created"]
+    bench.run(FAST.timeout + 1, 62)
+    assert hook.of("good") == ["created", "finished"]
+
+
+@pytest.mark.parametrize("places", [1, 2, 3])
+def test_nor_do_they_for_long_where_there_are_few_places(hook, places):
+    bench = Bench(hook, Delivery(per_second=inf, concurrency=places))
+    bench.courier.start()
+    bench.post(*crowd(60, 5))
+    bench.post(fact("good", identity="good"))
+    bench.run(4 * FAST.timeout + 1, 242)
+    assert hook.of("good") == ["created"]
+
+
+def test_once_those_are_known_newcomers_go_at_once_one_after_the_other(bench, hook):
+    bench.post(*crowd(41, 60))
+    bench.run(20 * FAST.timeout, 600)
+    for n in range(20):
+        bench.post(fact(f"good{n}", identity=f"good{n}"), fact(f"good{n}", FactKind.FINISHED, identity=f"good{n}"))
+        bench.run(1.5, 4)
+        assert hook.of(f"good{n}") == ["created", "finished"]
+
+
+def test_newcomers_that_come_one_after_the_other_go_within_a_time_out(bench, hook):
+    bench.post(*crowd(200, 5))
+    for n in range(10):
+        bench.post(fact(f"good{n}", identity=f"good{n}"))
+        bench.run(FAST.timeout + 1, 62)
+        assert hook.of(f"good{n}") == ["created"]
+
+
+def test_what_is_here_is_bounded_however_many_owners_hang(monkeypatch):
+    monkeypatch.setattr(due_events, "SEEN", 100)
+    monkeypatch.setattr(due_events, "HANGING", 50)
+    bench = Bench(Recorder(hanging))
+    bench.courier.start()
+    bench.post(*crowd(1000, 4))
+    most = 0
+    for _ in range(600):
+        bench.run(1, 4)
+        most = max(most, len(bench.courier._due._taken))
+        assert len(bench.courier._due._hanging) <= 50
+    assert 200 <= most <= 300
+
+
+def test_whose_event_was_answered_again_hangs_no_longer(bench, hook):
+    waiting = []
+    hook.answer = lambda event: waiting.append(Deferred()) or waiting[-1]
+    bench.post(fact("first", identity="one"))
+    bench.run(FAST.timeout + 1)
+    bench.post(*(fact(f"u{n}", identity="one") for n in range(20)))
+    assert hook.under_way == FAST.concurrency // 2
+    waiting[-1].errback(HookFailed("it answered 500"))
+    bench.run(0)
+    assert hook.under_way == FAST.concurrency * 3 // 4
+
+
+def failing():
+    raise HookFailed("it answered 500")
+
+
+def test_what_fails_fast_hangs_not(bench, hook):
+    hook.answer = lambda event: failing() if event.upload.id.startswith("no") else Deferred()
+    bench.post(*(fact(f"no{n}", identity="one") for n in range(20)))
+    bench.post(*(fact(f"bad{n}", identity="one") for n in range(20)))
+    assert hook.under_way == FAST.concurrency * 3 // 4
+
+
+def test_one_event_that_hangs_now_and_then_does_not_slow_its_owners_others(bench, hook):
+    """Everybody behind one address; one event in thirty is never answered, others take a second."""
+
+    def answer(event):
+        later = Deferred()
+        if not event.upload.id.endswith("7") or int(event.upload.id[1:]) % 30 != 7:
+            bench.clock.callLater(1, later.callback, None)
+        return later
+
+    hook.answer = answer
+    bench.post(*(fact(f"u{n}", identity="one") for n in range(3000)))
+    bench.run(600, 1200)
+    assert len(hook.arrived) > 600  # were none of them known to hang it would be 680
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nothing_is_lost_or_doubled_whoever_hangs_and_for_how_long(monkeypatch, seed):
+    rng = Random(seed)
+    if seed % 2:  # with little room
+        for name, count in (("FETCH", 6), ("SLOW", 2), ("SEEN", 20), ("HANGING", 5)):
+            monkeypatch.setattr(due_events, name, count)
+    until = {f"owner{n}": rng.choice((0, 0, 100, 400)) for n in range(16)}
+    under_way = set()
+
+    def answer(event):
+        assert event.upload.id not in under_way
+        under_way.add(event.upload.id)
+        later = Deferred(lambda _: under_way.discard(event.upload.id))
+        if bench.clock.seconds() >= until[event.upload.identity]:
+            bench.clock.callLater(rng.random(), answer_now, event, later)
+        return later
+
+    def answer_now(event, later):
+        if not later.called:
+            under_way.discard(event.upload.id)
+            later.errback(HookFailed("no")) if rng.random() < 0.1 else later.callback(None)
+
+    hook = Recorder(answer)
+    bench = Bench(hook)
+    bench.courier.start()
+    names = [(f"{owner}-{n}", owner) for owner in until for n in range(rng.choice((1, 3, 40)))]
+    rng.shuffle(names)
+    for kind in KINDS:
+        for name, owner in names:
+            bench.outbox.post(fact(name, kind, identity=owner))
+        bench.courier.wake()
+        bench.run(rng.choice((0, 1, 100)))
+        if rng.random() < 0.3:
+            bench.outbox.broken = CatalogUnavailable("x")
+            bench.run(1)
+            bench.outbox.broken = None
+    bench.run(4000, 4000)
+    assert bench.outbox.letters == {}
+    for name, _ in names:
+        assert list(dict.fromkeys(hook.of(name))) == ["created", "finished", "stored"]
