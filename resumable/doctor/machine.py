@@ -18,7 +18,7 @@ from resumable import __version__, human
 from resumable.doctor.findings import Finding
 
 #: Tested: from the first to the last; setup.py says the same.
-PYTHON = ((3, 11), (3, 13))
+PYTHON = ((3, 11), (3, 14))
 #: From the first to before the second.
 TWISTED = ((26, 4), (27, 0))
 #: A connection takes a descriptor, a long append another.
