@@ -7,6 +7,7 @@ process: a test that does so without the marker `process` fails, wherever it is 
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.metadata
 import signal
 import sys
@@ -37,6 +38,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(item.path.is_relative_to(each) for each in OF_PROCESSES):
             item.add_marker("process")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # the garbage collector needn't look through thousands of tests again and again
 
 
 @pytest.hookimpl(wrapper=True)

@@ -117,6 +117,7 @@ def test_no_init_file_hides_twisted_itself():
     assert not list((ROOT / "twisted").rglob("__init__.py"))
 
 
+@pytest.mark.slow
 def test_everything_imported_is_required():
     imported = set()
     for path in (ROOT / "resumable").rglob("*.py"):

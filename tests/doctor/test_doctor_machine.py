@@ -27,7 +27,7 @@ def test_a_good_machine_is_told_of_in_a_line_for_each():
 @pytest.mark.parametrize(
     ("changed", "name", "level", "word"),
     [
-        ({"python": (3, 14)}, "versions", "warn", "3.11 to 3.13"),
+        ({"python": (3, 15)}, "versions", "warn", "3.11 to 3.14"),
         ({"twisted": (25, 5)}, "versions", "bad", "26.4"),
         ({"twisted": (27, 0)}, "versions", "bad", "before 27"),
         ({"files": 1024}, "open files", "warn", "LimitNOFILE"),

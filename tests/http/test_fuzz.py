@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from hpack import Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -101,6 +102,7 @@ def test_http_1_1_with_bytes_changed(
         talk(Client(serve, network_timeout=5, linger=2), changed(b"".join(requests), changes), cut, ways)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(FRAMES, min_size=1, max_size=12), CHANGES, st.integers(1, 200), WAYS)
 def test_http_2_with_frames_of_all_kinds_and_bytes_changed(

@@ -89,6 +89,7 @@ def test_an_outage_of_a_whole_upload_costs_nothing_but_time(rig):
     assert rig.calls(upload_id).count("confirmed_parts") == 0
 
 
+@pytest.mark.slow
 def test_an_outage_uses_up_no_attempts_but_the_first_few(make):
     rig = make(limits=Limits(part_size=PART, attempts=6))
     down(rig)

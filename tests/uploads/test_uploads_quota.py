@@ -248,6 +248,7 @@ OPERATION = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(OPERATION, max_size=25))
 def test_whatever_happens_the_books_say_what_is_there(tmp_path_factory, operations):
