@@ -92,6 +92,7 @@ class WithTinyParts(Against):
         return super().make_remote(journal)
 
 
+@pytest.mark.slow
 class TestMoto(WithTinyParts, unittest.TestCase):
     name = "moto"
 
