@@ -11,7 +11,6 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from getopt import GetoptError
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -141,7 +140,6 @@ class Options(usage.Options):
             self._check_flags(sys.argv[1:] if options is None else options)
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as problem:
-            problem.args = (self._hinted(problem),)
             if self.parent is None:
                 raise
             # twistd would print all of --help and, below it, the one line that matters.
@@ -155,20 +153,11 @@ class Options(usage.Options):
                 return
             name, equals, _ = each[2:].partition("=")
             if name not in self.longOpt and f"{name}=" not in self.longOpt:
-                try:
-                    raise GetoptError(f"option --{name} not recognized", name)
-                except GetoptError as error:
-                    raise usage.UsageError(str(error)) from error
+                meant = variables.nearest(name.lower(), (known.rstrip("=") for known in self.longOpt))
+                hint = variables.hint(meant and f"--{meant}")
+                raise usage.UsageError(f"option --{name} not recognized{hint}")
             if f"{name}=" in self.longOpt and not equals:
                 next(rest, None)
-
-    def _hinted(self, problem: usage.UsageError) -> str:
-        """What is wrong; of a flag that isn't one of ours, what is probably meant as well."""
-        cause = problem.__context__
-        if not isinstance(cause, GetoptError) or not cause.msg.endswith("not recognized"):
-            return str(problem)
-        meant = variables.nearest(cause.opt.lower(), (each.rstrip("=") for each in self.longOpt))
-        return cause.msg + variables.hint(meant and f"--{meant}")
 
     def parseArgs(self, *args: str) -> None:
         if args:

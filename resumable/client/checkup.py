@@ -134,5 +134,5 @@ def _unheard(event: LogEvent) -> None:
 
 def _is_usage(problem: usage.UsageError) -> bool:
     """Whether it is about this command line's form, and not about what the daemon would say of a value."""
-    ours = ("unexpected argument", "--url ", "--origin ", "--header")
+    ours = ("unexpected argument", "option --", "--url ", "--origin ", "--header")
     return isinstance(problem.__context__, getopt.error) or str(problem).startswith(ours)
