@@ -17,7 +17,7 @@ from resumable.letters import IOutbox
 from tests.catalog.contract import upload
 from tests.catalog.doubles import Shelf
 from tests.events.outbox import fact
-from tests.events.test_events_courier import FAST, Bench, Recorder, answered
+from tests.events.test_events_courier import FAST, Bench, Recorder, answered, unsteady
 
 KINDS = (FactKind.CREATED, FactKind.FINISHED, FactKind.STORED)
 
@@ -175,18 +175,7 @@ def test_what_is_replayed_is_found_in_front_of_what_hangs():
 @pytest.mark.parametrize("seed", range(20))
 def test_every_other_letter_arrives_in_order_whatever_fails(seed):
     rng = Random(seed)
-    hook = Recorder()
-
-    def answer(event):
-        if event.upload.id.startswith("bad"):
-            return Deferred()
-        if rng.random() < 0.3:
-            raise HookFailed("no")
-        later = Deferred()
-        bench.clock.callLater(rng.random(), later.callback, None)
-        return later
-
-    hook.answer = answer
+    hook = Recorder(lambda event: hanging(event) or unsteady(bench, rng))
     bench = Bench(hook)
     bench.courier.start()
     wanted = {f"u{n}": n % 4 for n in range(15)}
