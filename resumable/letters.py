@@ -65,8 +65,9 @@ class IOutbox(Interface):
         """The earliest ``retry_at`` past ``now`` among those that are the oldest of their upload and not dead; None:
         nobody waits for a time."""
 
-    def delivered(seqs: Sequence[int]) -> Deferred[None]:
-        """Forget these: they have arrived."""
+    def delivered(seqs: Sequence[int]) -> Deferred[Sequence[Letter]]:
+        """Forget these: they have arrived. Those that were behind them, and wait for no time, may go now: these are the
+        answer, at most one of each upload."""
 
     def failed(seq: int, error: str, retry_at: float) -> Deferred[None]:
         """One more attempt has failed."""

@@ -38,7 +38,7 @@ class Letters:
     def next_due(self, deliverer: str, now: float) -> Deferred[float | None]:
         return self._read(lambda connection: outbox.next_due(connection, deliverer, now))
 
-    def delivered(self, seqs: Sequence[int]) -> Deferred[None]:
+    def delivered(self, seqs: Sequence[int]) -> Deferred[Sequence[Letter]]:
         return self._write(lambda connection: outbox.delivered(connection, seqs), True)
 
     def failed(self, seq: int, error: str, retry_at: float) -> Deferred[None]:

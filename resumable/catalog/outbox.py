@@ -32,8 +32,9 @@ RIPE = f"""SELECT {FIELDS} FROM outbox WHERE seq IN (SELECT seq FROM (SELECT seq
     WHERE deliverer = ? AND state = 'next' AND retry_at <= ? ORDER BY retry_at LIMIT 4096)
     ORDER BY attempts, seq LIMIT ?) ORDER BY attempts, seq"""
 NEXT_DUE = "SELECT MIN(retry_at) FROM outbox WHERE deliverer = ? AND state = 'next' AND retry_at > ?"
-PASS_ON = f"""UPDATE outbox SET state = 'next' WHERE seq = ({_KIN} AND it.state = 'next'
+BEHIND = f"""SELECT {FIELDS} FROM outbox WHERE seq = ({_KIN} AND it.state = 'next'
     AND kin.dead_at IS NULL AND kin.seq > ?1 ORDER BY kin.seq LIMIT 1)"""
+PASS_ON = "UPDATE outbox SET state = 'next' WHERE seq = ?"
 DELIVERED = "DELETE FROM outbox WHERE seq = ?"
 FAILED = "UPDATE outbox SET attempts = attempts + 1, error = ?2, retry_at = ?3 WHERE seq = ?1 AND dead_at IS NULL"
 BURY = """UPDATE outbox SET attempts = attempts + 1, error = ?2, retry_at = NULL, dead_at = ?3, state = 'dead'
@@ -90,10 +91,22 @@ def next_due(connection: sqlite3.Connection, deliverer: str, now: float) -> floa
     return at
 
 
-def delivered(connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
-    rows = [(seq,) for seq in sorted(seqs)]  # of two of one upload, the first passes on to the second
-    connection.executemany(PASS_ON, rows)
-    connection.executemany(DELIVERED, rows)
+def delivered(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[Letter]:
+    behind = [_pass_on(connection, seq) for seq in sorted(set(seqs))]  # of two of one upload, the first to the second
+    connection.executemany(DELIVERED, [(seq,) for seq in seqs])
+    return [one for one in behind if one is not None and one.retry_at is None and one.seq not in seqs]
+
+
+def _pass_on(connection: sqlite3.Connection, seq: int) -> Letter | None:
+    """The letter behind that one may go now."""
+    row = connection.execute(BEHIND, (seq,)).fetchone()
+    if row is None:
+        return None
+    connection.execute(PASS_ON, row[:1])
+    try:
+        return _letter(row)
+    except CatalogUnavailable:
+        return None  # whoever asks for it is told
 
 
 def failed(connection: sqlite3.Connection, seq: int, error: str, retry_at: float) -> None:
@@ -101,7 +114,7 @@ def failed(connection: sqlite3.Connection, seq: int, error: str, retry_at: float
 
 
 def bury(connection: sqlite3.Connection, seq: int, error: str, at: float) -> None:
-    connection.execute(PASS_ON, (seq,))
+    _pass_on(connection, seq)
     connection.execute(BURY, (seq, error, at))
 
 

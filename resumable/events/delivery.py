@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from random import Random
+from typing import TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -32,6 +33,8 @@ from resumable.letters import IOutbox, Letter
 from resumable.trace import REQUEST
 
 log = Logger()
+
+T = TypeVar("T")
 
 LONGEST_SLEEP = 60.0
 """The outbox is looked at again after this, whatever a wall clock that was set back says."""
@@ -71,7 +74,7 @@ class Courier:
         self._count = count
         self._running = False
         self._sending: set[Deferred[None]] = set()
-        self._arrived: list[Letter] = []
+        self._arrived: list[tuple[Letter, Deferred[Letter | None]]] = []
         self._fetching: Deferred[None] | None = None
         self._recording: Deferred[None] | None = None
         self._timer: IDelayedCall | None = None
@@ -129,8 +132,8 @@ class Courier:
         if self._fetching is None and any(self._due.wanted()):
             fetching = self._fetching = Deferred.fromCoroutine(self._fetch())
             fetching.addBoth(self._fetched)
-        if self._due.behind and not self._due.one_at_a_time:
-            self._sleep(1.0)  # they are looked for then
+        if self._due.looks_again:
+            self._sleep(1.0)
 
     def _sleep(self, seconds: float) -> None:
         """Wake after that time, if not before: waking too early does no harm."""
@@ -147,11 +150,8 @@ class Courier:
         try:
             fresh = await self._due.fetch()
             for letter in fresh:
-                if EventKind(letter.fact.kind.value) in self._kinds:
-                    self._due.add(letter)
-                else:
-                    self._arrive(letter)
-            if fresh or any(self._due.wanted()):
+                self._line_up(letter)
+            if (fresh and not self._due.failed) or any(self._due.wanted()):
                 return
             coming = await self._outbox.next_due(self.name, self._wall())
             pause = None if coming is None else coming - self._wall()
@@ -166,6 +166,20 @@ class Courier:
             self._soon()
         return result
 
+    def _line_up(self, letter: Letter) -> None:
+        """It waits for its turn; one that nobody wants is taken for arrived."""
+        if self._wants(letter):
+            self._due.add(letter)
+        else:
+            self._arrive(letter).addCallback(self._line_up_behind)
+
+    def _line_up_behind(self, behind: Letter | None) -> None:
+        if behind is not None:
+            self._line_up(behind)
+
+    def _wants(self, letter: Letter) -> bool:
+        return EventKind(letter.fact.kind.value) in self._kinds
+
     def _start(self, turn: Turn) -> None:
         letter = self._due.take(turn)
         sending = Deferred.fromCoroutine(self._send(letter))
@@ -179,20 +193,35 @@ class Courier:
         return result
 
     async def _send(self, letter: Letter) -> None:
+        """Those behind it follow in its place, as an answer to one promises answers to them."""
+        following: Letter | None = letter
+        while following is not None:
+            following = await self._deliver(following)
+
+    async def _deliver(self, letter: Letter) -> Letter | None:
+        """What is to follow at once."""
         kind, event, began = letter.fact.kind.value, event_of(letter), self._clock.seconds()
         REQUEST.set("" if event.request is None else event.request.id)
         try:
             await in_time(self._clock, self._delivery.timeout, self._hook.deliver, event)
         except CancelledError:
             self._due.release([letter])
+            return None
         except Exception as error:
             self._count(self.name, kind, "failed", self._clock.seconds() - began)
             await self._failed(letter, error)
-        else:
-            self._count(self.name, kind, "ok", self._clock.seconds() - began)
-            self._reached()
-            self._due.answered(letter)
-            self._arrive(letter)
+            return None
+        self._count(self.name, kind, "ok", self._clock.seconds() - began)
+        self._reached()
+        self._due.answered(letter)
+        try:
+            behind = await self._arrive(letter)
+        except CancelledError:
+            return None
+        if behind is None or (self._running and self._wants(behind) and not self._pace.take(self._clock.seconds())):
+            return behind
+        self._line_up(behind)
+        return None
 
     def _reached(self) -> None:
         """It has answered, whatever it said."""
@@ -236,32 +265,42 @@ class Courier:
             await self._to_outbox(lambda: self._outbox.failed(letter.seq, reason, now + pause))
         self._due.release([letter])
 
-    def _arrive(self, letter: Letter) -> None:
-        self._arrived.append(letter)
+    def _arrive(self, letter: Letter) -> Deferred[Letter | None]:
+        """Fires once that is recorded, or can't be; with the letter of its upload that may go now."""
+        recorded: Deferred[Letter | None] = Deferred()
+        self._arrived.append((letter, recorded))
         if self._recording is None:
             recording = self._recording = Deferred.fromCoroutine(self._record())
             recording.addBoth(self._recorded)
+        return recorded
 
     async def _record(self) -> None:
         """One commit for all that arrived while the last one was on its way."""
         while self._arrived:
             batch, self._arrived = self._arrived, []
-            seqs = [letter.seq for letter in batch]
-            await self._to_outbox(partial(self._outbox.delivered, seqs))
-            self._due.release(batch)
+            letters = [letter for letter, _ in batch]
+            found = await self._to_outbox(partial(self._outbox.delivered, [letter.seq for letter in letters]))
+            behind = {letter.fact.upload_id: letter for letter in found or ()}
+            if found is None:
+                self._due.release(letters)
+            else:
+                self._due.replace(letters, behind)
+            for letter, recorded in batch:
+                recorded.callback(behind.get(letter.fact.upload_id))
 
     def _recorded(self, result: object) -> object:
         self._recording = None
         self._soon()
         return result
 
-    async def _to_outbox(self, change: Callable[[], Deferred[None]]) -> None:
-        """A change that can't be recorded leaves the letter as it was: it comes again, after a pause for all."""
+    async def _to_outbox(self, change: Callable[[], Deferred[T]]) -> T | None:
+        """A change that can't be recorded (None) leaves the letter as it was: it comes again, after a pause for all."""
         try:
-            await change()
+            return await change()
         except Exception as error:
             self._log_outbox(error)
             self._pace.not_before = self._clock.seconds() + CATALOG_PAUSE
+            return None
 
     def _log_outbox(self, error: Exception) -> None:
         if isinstance(error, CatalogUnavailable):

@@ -2,18 +2,20 @@
 
 One reason to change: the order in which letters go.
 
-Invariants: a letter that fails makes its own upload wait, and no other; one that isn't answered makes its owner's wait,
-and no others'. Letters go by turns of their owners, nobody's take all places (`resumable.events.fair`). Those that have
-failed, and all of owners that hang, get at most half of the places together, and neither they nor others can take all
-the turns. However many of somebody's wait in the outbox, new ones of others are found behind them; however many owners,
-a few thousand letters are here. Of one upload at most one letter is here or under way.
+Invariants: a letter that fails makes its own upload wait, and no other; of those that aren't answered, however many,
+neither another owner's wait nor the newest of the same owner's. Letters go by turns of their owners, nobody's take all
+places (`resumable.events.fair`), and an owner's oldest and newest have as many places. Those that have failed, and all
+of owners that hang, get at most half of the places together, and neither they nor others can take all the turns.
+However many of somebody's wait in the outbox, new ones are found behind them; however many owners, a few thousand are
+here. Of one upload at most one letter is here or under way.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from resumable.events.fair import Lines, Shares
@@ -23,9 +25,9 @@ from resumable.letters import IOutbox, Letter
 
 FETCH = 64
 """Letters taken from the outbox at once: more is more memory, less is more questions to the catalog. So many of
-one owner are here, at most, and as many that have failed."""
+one owner are here, at most, half of them the oldest and half the newest, and as many that have failed."""
 
-SLOW = 8
+SLOW = 16
 """So many of an owner that hangs: they go slowly."""
 
 SEEN = 2048
@@ -38,81 +40,120 @@ HANGING = 4096
 OUTAGE_TURNS = 4
 """In an outage three new letters go before one that has failed, and so on."""
 
-Turn = tuple[Lines[Letter], str, bool]
-"""What kind of letter is to go next, and whose; whether they are who came last."""
+
+def _order(letter: Letter) -> tuple[int, int]:
+    """Who failed least often comes first, and of these the oldest."""
+    return letter.attempts, letter.seq
+
+
+@frozen
+class Turn:
+    """The letter that may go next: of that kind and owner, the oldest or the ``newest``.
+
+    ``came_last``: it is their turn because they began to wait last."""
+
+    kind: Lines[Letter]
+    whose: str
+    newest: bool
+    came_last: bool
 
 
 class DueEvents:
-    """Letters that are ``new``, and others that have ``failed`` or whose owners hang.
+    """Letters that are ``new``, those of owners that hang, which go ``slow``-ly, and those that have ``failed``.
 
-    An owner hangs once no answer to one of its letters came in time, until there is an answer to one. Of those that
-    have failed the ones that failed least often come first.
+    An owner hangs once no answer to one of its letters came in time, until there is an answer to one.
     ``places``: how many go at once. ``wall`` tells the time of day for the outbox, ``clock`` measures.
     """
 
     def __init__(
         self, deliverer: str, outbox: IOutbox, places: int, clock: IReactorTime, wall: Callable[[], float]
     ) -> None:
-        self.new: Lines[Letter] = Lines()
-        self.failed: Lines[Letter] = Lines()
+        self.new, self.slow, self.failed = (Lines[Letter](_order) for _ in range(3))
         self.one_at_a_time = False
         self._deliverer = deliverer
         self._outbox = outbox
         self._shares = Shares(places)
-        self._most_failed = max(1, places // 2)
+        self._most_again = max(1, places // 2)
         self._clock = clock
         self._wall = wall
         self._hanging: dict[str, None] = {}
-        self._under_way: dict[int, tuple[str, bool, bool]] = {}  # whose, has it failed before, did they come last
-        self._passed = 0  # new ones that went since the last that had failed
-        self._was_last = False  # whose new one went last had come last
+        self._under_way: dict[str, Turn] = {}  # by upload
+        self._passed = 0  # new ones that went since the last slow or failed one
+        self._was_last = self._was_newest = False  # were the last new one's owner, the last slow one
+        self._was_slow = False  # and not failed
         self._taken: dict[str, Letter] = {}  # by upload, what is here, under way, or not yet recorded
         self._stale_new = self._stale_failed = True  # there may be such letters that are due and not here
         self._looked = 0.0  # when the outbox was asked though there was something here
         self._read = Reading()
 
     def __len__(self) -> int:
-        return len(self.new) + len(self.failed)
+        return len(self.new) + len(self.slow) + len(self.failed)
 
     def next(self) -> Turn | None:
         """What may go next; None: nothing."""
-        failed = self._next_failed()
+        again = self._next_again()
         share = OUTAGE_TURNS if self.one_at_a_time else 2
-        if failed is None or self._passed < share - 1:
+        if again is None or self._passed < share - 1:
             last = self._is_turn_of_last()
             new = self._shares.next(reversed(self.new) if last else self.new)
             if new is not None:
-                return self.new, new, last
-        return None if failed is None else (self.failed, failed, False)
+                return Turn(self.new, new, self._is_turn_of_newest(new), last)
+        return again
 
     def _is_turn_of_last(self) -> bool:
         """While some hang any others may, too: who came last has as many places as who has waited longest."""
         if not self._hanging:
             return False
-        last = [last for whose, again, last in self._under_way.values() if not again and whose not in self._hanging]
+        last = [each.came_last for each in self._under_way.values() if not self._is_again(each)]
         more = 2 * sum(last) - len(last)
         return more < 0 or (more == 0 and not self._was_last)
 
-    def _next_failed(self) -> str | None:
-        used = sum(again or whose in self._hanging for whose, again, _ in self._under_way.values())
-        return self._shares.next(self.failed) if used < self._most_failed else None
+    def _is_turn_of_newest(self, whose: str) -> bool:
+        """While one isn't answered others of theirs may be: the newest have as many places as the oldest."""
+        newest = [
+            each.newest for each in self._under_way.values() if each.whose == whose and each.kind is not self.failed
+        ]
+        more = 2 * sum(newest) - len(newest)
+        return more < 0 or (more == 0 and whose in self._hanging and not self._was_newest)
+
+    def _is_again(self, turn: Turn) -> bool:
+        return turn.kind is self.failed or turn.whose in self._hanging
+
+    def _next_again(self) -> Turn | None:
+        """Whoever has the fewest places; else of that kind which has the fewest, or did not go last."""
+        failed, slow = self._again()
+        turns = []
+        if failed + slow < self._most_again:
+            if (whose := self._shares.next(self.slow)) is not None:
+                turn = Turn(self.slow, whose, self._is_turn_of_newest(whose), came_last=False)
+                turns.append((self._shares.of(whose), slow, self._was_slow, turn))
+            if (whose := self._shares.next(self.failed)) is not None:
+                turn = Turn(self.failed, whose, newest=False, came_last=False)
+                turns.append((self._shares.of(whose), failed, not self._was_slow, turn))
+        return min(turns, key=lambda each: each[:3])[-1] if turns else None
+
+    def _again(self) -> tuple[int, int]:
+        """How many are under way that have failed, and how many others of owners that hang."""
+        again = [each.kind is self.failed for each in self._under_way.values() if self._is_again(each)]
+        return sum(again), len(again) - sum(again)
 
     def take(self, turn: Turn) -> Letter:
-        """The letter of what `next` answered: under way until it has `ended`, its upload taken until `release`."""
-        queue, whose, last = turn
-        if queue is self.new:
-            self._passed, self._was_last = self._passed + 1, last
+        """The letter whose turn it is: under way until it `ended`, its upload taken until `release` or `replace`."""
+        if turn.kind is self.new:
+            self._passed, self._was_last = self._passed + 1, turn.came_last
         else:
-            self._passed = 0
-        letter = queue.of(whose)[0]
-        queue.remove(whose, letter)
-        self._shares.take(whose)
-        self._under_way[letter.seq] = whose, letter.attempts > 0, last
+            self._passed, self._was_slow = 0, turn.kind is self.slow
+        if turn.kind is not self.failed:
+            self._was_newest = turn.newest
+        letter = turn.kind.of(turn.whose)[-1 if turn.newest else 0]
+        turn.kind.remove(turn.whose, letter)
+        self._shares.take(turn.whose)
+        self._under_way[letter.fact.upload_id] = turn
         return letter
 
     def ended(self, letter: Letter) -> None:
-        """It is not under way any more."""
-        self._shares.give_back(self._under_way.pop(letter.seq)[0])
+        """None of its upload is under way any more."""
+        self._shares.give_back(self._under_way.pop(letter.fact.upload_id).whose)
 
     def hung(self, letter: Letter) -> None:
         """No answer to it came in time: its owner hangs."""
@@ -134,19 +175,18 @@ class DueEvents:
             self._line_up_again(whose)
 
     def _line_up_again(self, whose: str) -> None:
-        """What is here of theirs waits where it has to now, but for what is too much there."""
-        letters = [*self.new.pop(whose), *self.failed.pop(whose)]
-        for letter in letters:
-            if self._line(letter).count(whose) < self._most(whose):
-                self.add(letter)
-            else:
-                self.release([letter])
+        """What is here of theirs waits where it has to now."""
+        for letter in (*self.new.pop(whose), *self.slow.pop(whose)):
+            self.add(letter)
 
-    def _line(self, letter: Letter) -> Lines[Letter]:
-        return self.failed if letter.attempts or owner_of(letter) in self._hanging else self.new
+    def _fresh(self, whose: str) -> Lines[Letter]:
+        """Where their letters wait that have never failed."""
+        return self.slow if whose in self._hanging else self.new
 
     def _most(self, whose: str) -> int:
         """How many of theirs may be here, of one kind."""
+        if len(self._taken) > SEEN:
+            return 1
         return SLOW if whose in self._hanging else FETCH
 
     def look(self, *, anew: bool = False) -> None:
@@ -157,23 +197,37 @@ class DueEvents:
     def release(self, letters: Iterable[Letter]) -> None:
         """They are neither here nor under way any more: they, or others of their uploads, may be due."""
         for letter in letters:
-            del self._taken[letter.fact.upload_id]
-            self._read.leave(owner_of(letter), letter.seq)
+            self._pass_over(letter)
         self._stale_failed = True
+
+    def _pass_over(self, letter: Letter) -> None:
+        del self._taken[letter.fact.upload_id]
+        self._read.leave(owner_of(letter), letter.seq)
+
+    def replace(self, arrived: Iterable[Letter], behind: Mapping[str, Letter]) -> None:
+        """They have arrived. What is ``behind`` them, by upload, is taken; it still has to be `add`-ed, or sent."""
+        for letter in arrived:
+            del self._taken[letter.fact.upload_id]
+        self._taken.update(behind)
 
     def drop(self) -> None:
         """Let everything here be chosen anew, whoever hangs."""
         self._hanging.clear()
-        for queue in (self.new, self.failed):
-            self.release(queue.clear())
+        for kind in (self.new, self.slow, self.failed):
+            self.release(kind.clear())
 
     @property
-    def behind(self) -> bool:
-        """Whether somebody who has none here may have new ones behind others'."""
-        return any(map(self._has_none, self._read.left))
+    def looks_again(self) -> bool:
+        """Whether the outbox is to be asked in a second, for what wasn't looked for now."""
+        return not self.one_at_a_time and (self._stale_failed or self._has_older())
 
-    def _has_none(self, whose: str) -> bool:
-        return whose not in (self.failed if whose in self._hanging else self.new)
+    def _has_older(self) -> bool:
+        """Whether somebody may have new ones in the outbox that are older than theirs here."""
+        return any(map(self._is_first_there, self._read.left))
+
+    def _is_first_there(self, whose: str) -> bool:
+        fresh = self._fresh(whose)
+        return whose not in fresh or fresh.of(whose)[0].seq > self._read.left[whose]
 
     def wanted(self) -> tuple[int, int]:
         """How many to fetch: new ones, and others that have failed. One at a time is chosen each time."""
@@ -181,7 +235,8 @@ class DueEvents:
             return 0, 0
         most = 1 if self.one_at_a_time else FETCH
         if self.failed:  # all of somebody's that hang, perhaps, before those of others
-            failed = SEEN if self._stale_failed and self._is_later() and self._next_failed() is None else 0
+            none_may_go = sum(self._again()) >= self._most_again or self._shares.next(self.failed) is None
+            failed = SEEN if self._stale_failed and self._is_later() and none_may_go else 0
         else:  # while there are some here, each that arrives is no reason to look
             failed = most if self._stale_failed and (self._is_later() or not self.new) else 0
         if self._goes_back():
@@ -195,13 +250,13 @@ class DueEvents:
     def _somebody_waits(self) -> bool:
         """Somebody who has none under way: nobody has waited longer."""
         first = self._shares.next(self.new)
-        return first is not None and not self._shares.has(first)
+        return first is not None and not self._shares.of(first)
 
     def _goes_back(self) -> bool:
         """Whether to read again what was passed over; else, what is behind all that was read."""
         if self._read.anew:
             return self._stale_new
-        return self.behind and ((self._is_later() and not self.one_at_a_time) or not self._somebody_waits())
+        return self._has_older() and ((self._is_later() and not self.one_at_a_time) or not self._somebody_waits())
 
     async def fetch(self) -> list[Letter]:
         """What is due and was not taken; it is from now on, and still has to be `add`-ed."""
@@ -210,7 +265,7 @@ class DueEvents:
         read, after = self._read, 0
         if new:
             if self._taken:  # else nothing is known to hide anything
-                after = read.after(self._has_none) if self._goes_back() else read.seen
+                after = read.after(self._is_first_there) if self._goes_back() else read.seen
             new += sum(letter.seq > after for letter in self._taken.values())
             self._read = Reading()
         failed = failed and failed + len(taken)
@@ -228,22 +283,33 @@ class DueEvents:
         self._stale_failed |= len(found) - count >= failed > 0
         if new:
             self._read.go_on(read, after, found[count - 1].seq if count else after, full=count >= new)
-        return self._chosen([letter for letter in found if letter.fact.upload_id not in taken])
+        return self._chosen(found, taken)
 
-    def _chosen(self, found: Sequence[Letter]) -> list[Letter]:
-        """Take these, but for those of owners that have enough here."""
-        chosen, counts = [], Counter[tuple[bool, str]]()
+    def _chosen(self, found: Sequence[Letter], taken: frozenset[str]) -> list[Letter]:
+        """Take these, but for what was taken, and those that have failed of owners that have enough of them here."""
+        chosen, counts = [], Counter[str]()
         for letter in found:
-            whose, line = owner_of(letter), self._line(letter)
-            here = counts[line is self.failed, whose] + line.count(whose)
-            if here < (self._most(whose) if len(self._taken) < SEEN else 1):
-                counts[line is self.failed, whose] += 1
-                self._taken[letter.fact.upload_id] = letter
-                chosen.append(letter)
-            elif not letter.attempts:
-                self._read.leave(whose, letter.seq)
+            if letter.fact.upload_id in taken:
+                if letter.fact.upload_id not in self._taken:  # it was passed over, but needn't have been
+                    self._read.leave(owner_of(letter), letter.seq)
+                continue
+            if letter.attempts:
+                whose = owner_of(letter)
+                if counts[whose] + self.failed.count(whose) >= self._most(whose):
+                    continue
+                counts[whose] += 1
+            self._taken[letter.fact.upload_id] = letter
+            chosen.append(letter)
         return chosen
 
     def add(self, letter: Letter) -> None:
-        """It comes last of its kind and owner."""
-        self._line(letter).add(owner_of(letter), letter)
+        """It waits for its turn. Where too many of theirs do, one between the oldest and the newest is passed over."""
+        whose = owner_of(letter)
+        if letter.attempts:
+            self.failed.add(whose, letter)
+            return
+        kind = self._fresh(whose)
+        kind.add(whose, letter)
+        count = kind.count(whose)
+        if count > self._most(whose):
+            self._pass_over(kind.leave(whose, count // 2))

@@ -6,10 +6,11 @@ quarters of several; a place that gets free goes to who has the fewest, and amon
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -26,9 +27,12 @@ def owner(identity: str | None, address: str) -> str:
 
 
 class Lines(Generic[V]):
-    """What waits, by whose it is; in the order in which it is their turn."""
+    """What waits, by whose it is; in the order in which it is their turn.
 
-    def __init__(self) -> None:
+    What is one owner's waits in the order of ``key``, and without one in that in which it came."""
+
+    def __init__(self, key: Callable[[V], Any] | None = None) -> None:
+        self._key = key
         self._lines: dict[str, deque[V]] = {}
         self._came: dict[str, None] = {}
 
@@ -46,7 +50,7 @@ class Lines(Generic[V]):
         return reversed(self._came)
 
     def of(self, whose: str) -> deque[V]:
-        """All that waits of theirs, oldest first; never empty."""
+        """All that waits of theirs, in order; never empty."""
         return self._lines[whose]
 
     def count(self, whose: str) -> int:
@@ -54,9 +58,20 @@ class Lines(Generic[V]):
         return len(self._lines.get(whose, ()))
 
     def add(self, whose: str, one: V) -> None:
-        """It comes last of theirs."""
-        self._lines.setdefault(whose, deque()).append(one)
+        """It waits with what else is theirs."""
+        line = self._lines.setdefault(whose, deque())
+        if self._key is None:
+            line.append(one)
+        else:
+            insort(line, one, key=self._key)
         self._came.setdefault(whose)
+
+    def leave(self, whose: str, at: int) -> V:
+        """The one there of theirs waits no longer; nobody's turn changes. Others of theirs wait on."""
+        line = self._lines[whose]
+        one = line[at]
+        del line[at]
+        return one
 
     def remove(self, whose: str, one: V) -> None:
         """It waits no longer; what else is theirs comes behind everybody else's."""
@@ -98,9 +113,9 @@ class Shares:
                 break
         return first
 
-    def has(self, whose: str) -> bool:
-        """Whether any is theirs."""
-        return whose in self._used
+    def of(self, whose: str) -> int:
+        """How many are theirs."""
+        return self._used.get(whose, 0)
 
     def take(self, whose: str) -> None:
         """One more is theirs."""

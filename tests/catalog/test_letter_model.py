@@ -50,8 +50,7 @@ class Model(MemoryOutbox):
             case "failed" | "bury":
                 seq, at = values
                 return getattr(self, verb)(seq, f"{verb} {at}", at).result if self.lives(seq) else None
-        answer = getattr(self, verb)(*values).result
-        return answer if verb == "replay" else None
+        return getattr(self, verb)(*values).result
 
     def state(self) -> Any:
         return dict(self.letters), self._seq

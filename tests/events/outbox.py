@@ -45,7 +45,16 @@ class MemoryOutbox:
         return self._answer(lambda: min(times, default=None))
 
     def delivered(self, seqs):
-        return self._answer(lambda: [self.letters.pop(seq, None) for seq in seqs] and None)
+        def deliver() -> list[Letter]:
+            behind = []
+            for one in [self.letters[seq] for seq in sorted(set(seqs)) if seq in self.letters]:
+                kin = [x for x in self.letters.values() if x.fact.upload_id == one.fact.upload_id and x.dead_at is None]
+                ours = sorted((x for x in kin if x.deliverer == one.deliverer), key=lambda x: x.seq)
+                behind += ours[1:2] if one in ours[:1] else []
+                del self.letters[one.seq]
+            return [x for x in behind if x.seq in self.letters and x.retry_at is None]
+
+        return self._answer(deliver)
 
     def failed(self, seq, error, retry_at):
         return self._change(seq, lambda x: evolve(x, attempts=x.attempts + 1, error=error, retry_at=retry_at))
@@ -136,6 +145,29 @@ class OutboxContract:
         assert len(self.due(outbox, limit=2)) == 2
         self.outcome(outbox.delivered([first.seq]))
         assert FactKind.FINISHED in [x.fact.kind for x in self.due(outbox) if x.fact.upload_id == "u"]
+
+    def test_what_was_behind_those_that_arrived_is_told(self):
+        outbox = self.make_outbox(["a", "b"])
+        self.post(outbox, fact("u"), fact("v"), fact("u", FactKind.FINISHED), fact("w"), fact("w", FactKind.FINISHED))
+        self.post(outbox, fact("u", FactKind.STORED))
+        u, v, w = self.due(outbox)
+        finished, other = self.outcome(outbox.delivered([w.seq, v.seq, u.seq, 99]))
+        assert [(x.fact.upload_id, x.fact.kind) for x in (finished, other)] in (
+            [("u", FactKind.FINISHED), ("w", FactKind.FINISHED)],
+            [("w", FactKind.FINISHED), ("u", FactKind.FINISHED)],
+        )
+        assert sorted(self.due(outbox), key=lambda x: x.seq) == sorted((finished, other), key=lambda x: x.seq)
+        first = min((finished, other), key=lambda x: x.seq)
+        (last,) = self.outcome(outbox.delivered([first.seq]))
+        assert (last.fact.upload_id, last.fact.kind) == ("u", FactKind.STORED)
+        assert self.outcome(outbox.delivered([last.seq])) == []
+
+    def test_of_several_of_one_upload_that_arrived_none_is_told(self):
+        outbox = self.make_outbox(["a"])
+        self.post(outbox, fact("u"), fact("u", FactKind.FINISHED), fact("u", FactKind.STORED))
+        (first,) = self.due(outbox)
+        (last,) = self.outcome(outbox.delivered([first.seq, first.seq + 1]))
+        assert last.fact.kind is FactKind.STORED and self.due(outbox) == [last]
 
     def test_a_failed_letter_waits_for_its_time_and_holds_up_its_upload_alone(self):
         outbox = self.make_outbox(["a"])

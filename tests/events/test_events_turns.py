@@ -63,6 +63,35 @@ def test_one_client_s_events_that_hang_do_not_delay_anothers(bench, hook, owners
     assert hook.of("good") == ["created", "finished", "stored"]
 
 
+@pytest.mark.parametrize("owner", [{}, {"identity": "one"}, sent_from("192.0.2.1")])
+@pytest.mark.parametrize("count", [20, 100, 1000])
+@pytest.mark.parametrize("waited", [0, 1, 40, 1000])
+def test_those_that_hang_do_not_delay_others_of_the_same_owner(bench, hook, owner, count, waited):
+    bench.post(*(fact(f"bad{n}", kind, **owner) for n in range(count) for kind in KINDS))
+    bench.run(waited, 100)
+    bench.post(*(fact(f"good{n}", kind, **owner) for n in range(3) for kind in KINDS))
+    bench.run(3 * FAST.timeout + 1, 182)
+    for n in range(3):
+        assert hook.of(f"good{n}") == ["created", "finished", "stored"]
+
+
+def test_newer_ones_of_the_same_owner_hide_none_that_waited_before(bench, hook):
+    """The hook is too slow for all, so that there are always newer ones."""
+
+    def answer(event):
+        later = Deferred()
+        bench.clock.callLater(10, later.callback, None)
+        return later
+
+    hook.answer = answer
+    bench.post(*(fact(f"first{n}", identity="one") for n in range(3 * FETCH)))
+    for n in range(350):
+        bench.post(fact(f"then{n}", identity="one"))
+        bench.run(2, 4)
+    assert all(hook.of(f"first{n}") for n in range(3 * FETCH))
+    assert sum(len(hook.of(f"then{n}")) for n in range(350)) > 200
+
+
 def test_who_comes_last_is_next_after_several_whose_events_hang(bench, hook):
     bench.post(*(fact(f"bad{owner}-{n}", identity=f"bad{owner}") for n in range(100) for owner in range(3)))
     bench.post(fact("good", identity="good"))
