@@ -209,6 +209,7 @@ class DueEvents:
         for letter in arrived:
             del self._taken[letter.fact.upload_id]
         self._taken.update(behind)
+        self._stale_failed = True
 
     def drop(self) -> None:
         """Let everything here be chosen anew, whoever hangs."""
