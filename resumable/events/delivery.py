@@ -23,11 +23,12 @@ from twisted.python.failure import Failure
 
 from resumable.events.bounded import in_time
 from resumable.events.counts import Count, count_nothing
-from resumable.events.due_events import DueEvents, Turn
+from resumable.events.due_events import DueEvents
 from resumable.events.guards import log_failure
 from resumable.events.interfaces import EventKind, HookFailed, IHook
 from resumable.events.letterbox import event_of
 from resumable.events.pacing import LONGEST_OUTAGE_PAUSE, Delivery, Outage, Pace
+from resumable.events.turns import Turn
 from resumable.interfaces import CatalogUnavailable
 from resumable.letters import IOutbox, Letter
 from resumable.trace import REQUEST
@@ -80,6 +81,7 @@ class Courier:
         self._timer: IDelayedCall | None = None
         self._next_turn: IDelayedCall | None = None
         self._due = DueEvents(name, outbox, self._delivery.concurrency, clock, wall)
+        self._turns = self._due.turns
         self._outage = Outage()
         self._pace = Pace(self._delivery)
 
@@ -121,8 +123,8 @@ class Courier:
     def _turn(self) -> None:
         """Start what may start; fetch what isn't here."""
         self._next_turn = None
-        room = 1 if self._due.one_at_a_time else self._delivery.concurrency
-        while len(self._sending) < room and (turn := self._due.next()) is not None:
+        room = 1 if self._turns.one_at_a_time else self._delivery.concurrency
+        while len(self._sending) < room and (turn := self._turns.next()) is not None:
             wait = self._pace.take(self._clock.seconds())
             if wait > 0:
                 self._sleep(wait)
@@ -151,7 +153,7 @@ class Courier:
             fresh = await self._due.fetch()
             for letter in fresh:
                 self._line_up(letter)
-            if (fresh and not self._due.failed) or any(self._due.wanted()):
+            if (fresh and not self._turns.failed) or any(self._due.wanted()):
                 return
             coming = await self._outbox.next_due(self.name, self._wall())
             pause = None if coming is None else coming - self._wall()
@@ -162,7 +164,7 @@ class Courier:
 
     def _fetched(self, result: object) -> object:
         self._fetching = None
-        if len(self._due) or any(self._due.wanted()):
+        if len(self._turns) or any(self._due.wanted()):
             self._soon()
         return result
 
@@ -181,13 +183,13 @@ class Courier:
         return EventKind(letter.fact.kind.value) in self._kinds
 
     def _start(self, turn: Turn) -> None:
-        letter = self._due.take(turn)
+        letter = self._turns.take(turn)
         sending = Deferred.fromCoroutine(self._send(letter))
         self._sending.add(sending)
         sending.addBoth(self._sent, sending, letter)
 
     def _sent(self, result: object, sending: Deferred[None], letter: Letter) -> object:
-        self._due.ended(letter)
+        self._turns.ended(letter)
         self._sending.discard(sending)
         self._soon()
         return result
@@ -225,7 +227,7 @@ class Courier:
 
     def _reached(self) -> None:
         """It has answered, whatever it said."""
-        self._due.one_at_a_time = False
+        self._turns.one_at_a_time = False
         if self._outage.over():
             self._pace.not_before = 0.0
             log.info("hook {hook} ({target}) is back", hook=self.name, target=self._target)
@@ -236,7 +238,7 @@ class Courier:
         if not self._outage.is_on:
             return
         self._pace.not_before = self._clock.seconds() + pause
-        self._due.one_at_a_time = True
+        self._turns.one_at_a_time = True
         self._due.drop()  # from now on the next one is chosen each time
         if not was_on:
             log.error("hook {hook} ({target}) can't be reached", hook=self.name, target=self._target)

@@ -279,7 +279,7 @@ def test_what_is_here_is_bounded_however_many_owners_hang(monkeypatch):
     for _ in range(600):
         bench.run(1, 4)
         most = max(most, len(bench.courier._due._taken))
-        assert len(bench.courier._due._hanging) <= 50
+        assert len(bench.courier._due.turns.hanging) <= 50
     assert 200 <= most <= 300
 
 
