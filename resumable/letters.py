@@ -66,14 +66,14 @@ class IOutbox(Interface):
         nobody waits for a time."""
 
     def delivered(seqs: Sequence[int]) -> Deferred[Sequence[Letter]]:
-        """Forget these: they have arrived. Those that were behind them, and wait for no time, may go now: these are the
-        answer, at most one of each upload."""
+        """Forget these: they have arrived. The answer: those that were behind them, may go now and wait for no time, at
+        most one of each upload."""
 
     def failed(seq: int, error: str, retry_at: float) -> Deferred[None]:
         """One more attempt has failed."""
 
-    def bury(seq: int, error: str, at: float) -> Deferred[None]:
-        """One more attempt has failed, and it was the last: the letter is dead, those behind it may go."""
+    def bury(seq: int, error: str, at: float) -> Deferred[Sequence[Letter]]:
+        """One more attempt has failed, and it was the last: the letter is dead. The answer: as of `delivered`."""
 
     def dead(deliverer: str, after: int, limit: int) -> Deferred[Sequence[Letter]]:
         """The next ``limit`` dead ones with a ``seq`` behind ``after`` (0: from the first on), by ``seq``."""

@@ -45,7 +45,7 @@ class Letters:
         """See IOutbox. A dead one stays as it is."""
         return self._write(lambda connection: outbox.failed(connection, seq, error, retry_at))
 
-    def bury(self, seq: int, error: str, at: float) -> Deferred[None]:
+    def bury(self, seq: int, error: str, at: float) -> Deferred[Sequence[Letter]]:
         """See IOutbox. A dead one stays as it is."""
         return self._write(lambda connection: outbox.bury(connection, seq, error, at))
 

@@ -92,30 +92,33 @@ def next_due(connection: sqlite3.Connection, deliverer: str, now: float) -> floa
 
 
 def delivered(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[Letter]:
-    behind = [_pass_on(connection, seq) for seq in sorted(set(seqs))]  # of two of one upload, the first to the second
+    gone = set(seqs)
+    behind = [_pass_on(connection, seq) for seq in sorted(gone)]  # of two of one upload, the first to the second
     connection.executemany(DELIVERED, [(seq,) for seq in seqs])
-    return [one for one in behind if one is not None and one.retry_at is None and one.seq not in seqs]
+    return [one for one in behind if one is not None and one.seq not in gone]
 
 
 def _pass_on(connection: sqlite3.Connection, seq: int) -> Letter | None:
-    """The letter behind that one may go now."""
+    """The letter behind that one may go now; None, if there is none, or it waits for a time."""
     row = connection.execute(BEHIND, (seq,)).fetchone()
     if row is None:
         return None
     connection.execute(PASS_ON, row[:1])
     try:
-        return _letter(row)
+        letter = _letter(row)
     except CatalogUnavailable:
         return None  # whoever asks for it is told
+    return letter if letter.retry_at is None else None
 
 
 def failed(connection: sqlite3.Connection, seq: int, error: str, retry_at: float) -> None:
     connection.execute(FAILED, (seq, error, retry_at))
 
 
-def bury(connection: sqlite3.Connection, seq: int, error: str, at: float) -> None:
-    _pass_on(connection, seq)
+def bury(connection: sqlite3.Connection, seq: int, error: str, at: float) -> list[Letter]:
+    behind = _pass_on(connection, seq)
     connection.execute(BURY, (seq, error, at))
+    return [] if behind is None else [behind]
 
 
 def dead(connection: sqlite3.Connection, deliverer: str, after: int, limit: int) -> list[Letter]:

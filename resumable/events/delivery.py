@@ -11,7 +11,7 @@ receiver that is down costs little, however much waits for it. Times are seconds
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import TypeVar
@@ -26,7 +26,7 @@ from resumable.events.counts import Count, count_nothing
 from resumable.events.due_events import DueEvents
 from resumable.events.guards import log_failure
 from resumable.events.interfaces import EventKind, HookFailed, IHook
-from resumable.events.letterbox import event_of
+from resumable.events.letterbox import event_of, owner_of
 from resumable.events.pacing import LONGEST_OUTAGE_PAUSE, Delivery, Outage, Pace
 from resumable.events.turns import Turn
 from resumable.interfaces import CatalogUnavailable
@@ -74,6 +74,7 @@ class Courier:
         self._kinds = kinds
         self._count = count
         self._running = False
+        self._rests_until = 0.0  # the outbox: a change could not be recorded
         self._sending: set[Deferred[None]] = set()
         self._arrived: list[tuple[Letter, Deferred[Letter | None]]] = []
         self._fetching: Deferred[None] | None = None
@@ -131,7 +132,9 @@ class Courier:
                 break
             self._start(turn)
         # also without room: what is new is to be here when there is some
-        if self._fetching is None and any(self._due.wanted()):
+        if self._fetching is None and self._clock.seconds() < self._rests_until:
+            self._sleep(self._rests_until - self._clock.seconds())
+        elif self._fetching is None and any(self._due.wanted()):
             fetching = self._fetching = Deferred.fromCoroutine(self._fetch())
             fetching.addBoth(self._fetched)
         if self._due.looks_again:
@@ -153,7 +156,7 @@ class Courier:
             fresh = await self._due.fetch()
             for letter in fresh:
                 self._line_up(letter)
-            if (fresh and not self._turns.failed) or any(self._due.wanted()):
+            if any(self._due.wanted()):
                 return
             coming = await self._outbox.next_due(self.name, self._wall())
             pause = None if coming is None else coming - self._wall()
@@ -220,10 +223,14 @@ class Courier:
             behind = await self._arrive(letter)
         except CancelledError:
             return None
-        if behind is None or (self._running and self._wants(behind) and not self._pace.take(self._clock.seconds())):
+        if behind is None or (self._running and self._follows(behind) and not self._pace.take(self._clock.seconds())):
             return behind
         self._line_up(behind)
         return None
+
+    def _follows(self, letter: Letter) -> bool:
+        """Whether it may go in the place of the one before it: one whose owner hangs waits for its turn."""
+        return self._wants(letter) and owner_of(letter) not in self._turns.hanging
 
     def _reached(self) -> None:
         """It has answered, whatever it said."""
@@ -258,14 +265,15 @@ class Courier:
         if now - letter.fact.at >= delivery.give_up_after and letter.attempts + 1 >= delivery.least_attempts:
             said = {"hook": self.name, "target": self._target, "kind": letter.fact.kind.value, "reason": reason}
             log.error("hook {hook} ({target}): event given up: {reason}", upload=letter.fact.upload_id, **said)
-            await self._to_outbox(lambda: self._outbox.bury(letter.seq, reason, now))
+            behind = await self._gone([letter], lambda: self._outbox.bury(letter.seq, reason, now))
+            self._line_up_behind(behind.get(letter.fact.upload_id))
         else:
             asked = (error.retry_after if isinstance(error, HookFailed) else None) or 0.0
             pause = max(delivery.pause(letter.attempts, self._rng), min(asked, 86400.0))
             if unreached and self._outage.is_on:
                 pause = min(pause, LONGEST_OUTAGE_PAUSE)  # it isn't this letter that has to wait
             await self._to_outbox(lambda: self._outbox.failed(letter.seq, reason, now + pause))
-        self._due.release([letter])
+            self._due.release([letter])
 
     def _arrive(self, letter: Letter) -> Deferred[Letter | None]:
         """Fires once that is recorded, or can't be; with the letter of its upload that may go now."""
@@ -281,14 +289,21 @@ class Courier:
         while self._arrived:
             batch, self._arrived = self._arrived, []
             letters = [letter for letter, _ in batch]
-            found = await self._to_outbox(partial(self._outbox.delivered, [letter.seq for letter in letters]))
-            behind = {letter.fact.upload_id: letter for letter in found or ()}
-            if found is None:
-                self._due.release(letters)
-            else:
-                self._due.replace(letters, behind)
+            behind = await self._gone(letters, partial(self._outbox.delivered, [letter.seq for letter in letters]))
             for letter, recorded in batch:
                 recorded.callback(behind.get(letter.fact.upload_id))
+
+    async def _gone(
+        self, letters: Sequence[Letter], change: Callable[[], Deferred[Sequence[Letter]]]
+    ) -> Mapping[str, Letter]:
+        """They have arrived, or are dead, which ``change`` records. What is behind them, by upload."""
+        found = await self._to_outbox(change)
+        if found is None:
+            self._due.release(letters)
+            return {}
+        behind = {letter.fact.upload_id: letter for letter in found}
+        self._due.replace(letters, behind)
+        return behind
 
     def _recorded(self, result: object) -> object:
         self._recording = None
@@ -301,7 +316,7 @@ class Courier:
             return await change()
         except Exception as error:
             self._log_outbox(error)
-            self._pace.not_before = self._clock.seconds() + CATALOG_PAUSE
+            self._pace.not_before = self._rests_until = self._clock.seconds() + CATALOG_PAUSE
             return None
 
     def _log_outbox(self, error: Exception) -> None:

@@ -27,8 +27,8 @@ SLOW = 16
 """So many of an owner that hangs: they go slowly."""
 
 SEEN = 2048
-"""So many are looked at, once a second at most, where those here have to wait; with so many here, each owner has one
-at most, and with twice as many no more are taken."""
+"""In one look back at most so many are read, once a second. With more than so many here each owner keeps one; with
+twice as many no more are read."""
 
 HANGING = 4096
 """So many owners are known to hang."""
@@ -49,8 +49,9 @@ class DueEvents:
         self._clock = clock
         self._wall = wall
         self._taken: dict[str, Letter] = {}  # by upload, what is here, under way, or not yet recorded
-        self._stale_new = self._stale_failed = True  # there may be such letters that are due and not here
-        self._looked = 0.0  # when the outbox was asked though there was something here
+        self._overtaken: dict[str, Letter] = {}  # by upload, older ones that were replayed while that was taken
+        self._stale_new = self._stale_failed = True  # there may be such letters that were not looked for since
+        self._looked = 0.0  # when failed ones, or many new ones, were last read
         self._read = Reading()
 
     def hung(self, letter: Letter) -> None:
@@ -92,13 +93,19 @@ class DueEvents:
         self._stale_failed = True
 
     def _pass_over(self, letter: Letter) -> None:
-        del self._taken[letter.fact.upload_id]
+        self._forget(letter)
         self._read.leave(owner_of(letter), letter.seq)
 
+    def _forget(self, letter: Letter) -> None:
+        del self._taken[letter.fact.upload_id]
+        overtaken = self._overtaken.pop(letter.fact.upload_id, None)
+        if overtaken is not None:
+            self._read.leave(owner_of(overtaken), overtaken.seq)
+
     def replace(self, arrived: Iterable[Letter], behind: Mapping[str, Letter]) -> None:
-        """They have arrived. What is ``behind`` them, by upload, is taken; it still has to be `add`-ed, or sent."""
+        """They leave for good. What is ``behind`` them, by upload, is taken; it still has to be `add`-ed, or sent."""
         for letter in arrived:
-            del self._taken[letter.fact.upload_id]
+            self._forget(letter)
         self._taken.update(behind)
         self._stale_failed = True
 
@@ -113,9 +120,9 @@ class DueEvents:
 
     def _has_older(self) -> bool:
         """Whether somebody may have new ones in the outbox that are older than theirs here."""
-        return any(map(self._is_first_there, self._read.left))
+        return any(map(self._has_older_in_outbox, self._read.left))
 
-    def _is_first_there(self, whose: str) -> bool:
+    def _has_older_in_outbox(self, whose: str) -> bool:
         fresh = self.turns.fresh(whose)
         return whose not in fresh or fresh.of(whose)[0].seq > self._read.left[whose]
 
@@ -151,7 +158,7 @@ class DueEvents:
         read, after = self._read, 0
         if new:
             if self._taken:  # else nothing is known to hide anything
-                after = read.after(self._is_first_there) if self._goes_back() else read.seen
+                after = read.after(self._has_older_in_outbox) if self._goes_back() else read.seen
             new += sum(letter.seq > after for letter in self._taken.values())
             self._read = Reading()
         failed = failed and failed + len(taken)
@@ -176,8 +183,11 @@ class DueEvents:
         chosen, counts = [], Counter[str]()
         for letter in found:
             if letter.fact.upload_id in taken:
-                if letter.fact.upload_id not in self._taken:  # it was passed over, but needn't have been
+                here = self._taken.get(letter.fact.upload_id)
+                if here is None:  # its upload became free while we asked
                     self._read.leave(owner_of(letter), letter.seq)
+                elif letter.seq < here.seq:  # it was replayed, and goes once that one is neither here nor under way
+                    self._overtaken[letter.fact.upload_id] = letter
                 continue
             if letter.attempts:
                 whose = owner_of(letter)

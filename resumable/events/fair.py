@@ -102,11 +102,15 @@ class Shares:
         self._most = count - count // 4
         self._used: Counter[str] = Counter()
 
-    def next(self, waiting: Iterable[str]) -> str | None:
-        """Who of these is to have a place that is free; None: nobody."""
+    def next(self, waiting: Iterable[str], counted: Counter[str] | None = None) -> str | None:
+        """Who of these is to have a place that is free; None: nobody. ``counted``: so many of their places count."""
         first, fewest = None, self._most
         for whose in waiting:
             used = self._used.get(whose, 0)
+            if used >= self._most:
+                continue
+            if counted is not None:
+                used = counted[whose]
             if used < fewest:
                 first, fewest = whose, used
             if not used:

@@ -24,9 +24,9 @@ class Reading:
         """There may be some of theirs, from this number on."""
         self.left[whose] = min(seq, self.left.get(whose, seq))
 
-    def after(self, has_none: Callable[[str], bool]) -> int:
+    def after(self, wanted_of: Callable[[str], bool]) -> int:
         """Behind which number to read again, for owners that have none here."""
-        return 0 if self.anew else min((seq - 1 for whose, seq in self.left.items() if has_none(whose)), default=0)
+        return 0 if self.anew else min((seq - 1 for whose, seq in self.left.items() if wanted_of(whose)), default=0)
 
     def go_on(self, before: Reading, after: int, last: int, *, full: bool) -> None:
         """What was known ``before`` all from ``after`` to ``last`` was read; if it wasn't ``full``, all behind it, too.

@@ -10,6 +10,8 @@ owners that hang, get at most half of the places together, and neither they nor 
 
 from __future__ import annotations
 
+from collections import Counter
+
 from attrs import frozen
 
 from resumable.events.fair import Lines, Shares
@@ -39,19 +41,20 @@ class Turn:
 class Turns:
     """Letters that are ``new``, those of owners that hang, which go ``slow``-ly, and those that have ``failed``.
 
-    An owner is in ``hanging`` once no answer to one of its letters came in time, until there is an answer to one.
+    An owner is in ``hanging`` once no answer to one of its letters came in time, until there is an answer to one. The
+    slow and the failed ones are held back: half of the places are not for them.
     ``places``: how many go at once, but in an outage, where they go ``one_at_a_time``.
     """
 
     def __init__(self, places: int) -> None:
         self.new, self.slow, self.failed = (Lines[Letter](_order) for _ in range(3))
-        self.hanging: dict[str, None] = {}
+        self.hanging: dict[str, bool] = {}  # did the newest of theirs go last
         self.one_at_a_time = False
         self._shares = Shares(places)
-        self._most_again = max(1, places // 2)
+        self._most_held_back = max(1, places // 2)
         self._under_way: dict[str, Turn] = {}  # by upload
         self._passed = 0  # new ones that went since the last slow or failed one
-        self._was_last = self._was_newest = False  # were the last new one's owner, the last slow one
+        self._was_last = False
         self._was_slow = False  # and not failed
 
     def __len__(self) -> int:
@@ -63,7 +66,7 @@ class Turns:
 
     def hangs(self, whose: str) -> list[Letter]:
         """They do from now on; what waits of theirs, and has to be lined up again."""
-        self.hanging[whose] = None
+        self.hanging[whose] = False
         return list(self.new.pop(whose))
 
     def answers(self, whose: str) -> list[Letter]:
@@ -78,53 +81,54 @@ class Turns:
 
     def next(self) -> Turn | None:
         """What may go next; None: nothing."""
-        again = self._next_again()
+        held_back = self._next_held_back()
         share = OUTAGE_TURNS if self.one_at_a_time else 2
-        if again is None or self._passed < share - 1:
+        if held_back is None or self._passed < share - 1:
             last = self._is_turn_of_last()
             new = self._shares.next(reversed(self.new) if last else self.new)
             if new is not None:
                 return Turn(self.new, new, self._is_turn_of_newest(new), last)
-        return again
+        return held_back
 
     def _is_turn_of_last(self) -> bool:
-        """While some hang any others may, too: who came last has as many places as who has waited longest."""
+        """While anybody hangs, who came last and who has waited longest get as many places."""
         if not self.hanging:
             return False
-        last = [each.came_last for each in self._under_way.values() if not self._is_again(each)]
+        last = [each.came_last for each in self._under_way.values() if not self._is_held_back(each)]
         more = 2 * sum(last) - len(last)
         return more < 0 or (more == 0 and not self._was_last)
 
     def _is_turn_of_newest(self, whose: str) -> bool:
-        """While one isn't answered others of theirs may be: the newest have as many places as the oldest."""
+        """If more of their oldest are under way than of their newest; if as many, owners that hang take turns."""
         theirs = [each for each in self._under_way.values() if each.whose == whose and each.kind is not self.failed]
         more = 2 * sum(each.newest for each in theirs) - len(theirs)
-        return more < 0 or (more == 0 and whose in self.hanging and not self._was_newest)
+        return more < 0 or (more == 0 and not self.hanging.get(whose, True))
 
-    def _is_again(self, turn: Turn) -> bool:
+    def _is_held_back(self, turn: Turn) -> bool:
         return turn.kind is self.failed or turn.whose in self.hanging
 
-    def _next_again(self) -> Turn | None:
-        """Whoever has the fewest places; else of that kind which has the fewest, or did not go last."""
-        failed, slow = self._again()
+    def _next_held_back(self) -> Turn | None:
+        """One that is held back: of whom such have the fewest places, else of the kind that has, or did not go last."""
+        failed, slow = self._held_back()
         turns = []
-        if failed + slow < self._most_again:
-            if (whose := self._shares.next(self.slow)) is not None:
+        if failed + slow < self._most_held_back:
+            used = Counter(each.whose for each in self._under_way.values() if self._is_held_back(each))
+            if (whose := self._shares.next(self.slow, used)) is not None:
                 turn = Turn(self.slow, whose, self._is_turn_of_newest(whose))
-                turns.append((self._shares.of(whose), slow, self._was_slow, turn))
-            if (whose := self._shares.next(self.failed)) is not None:
-                turns.append((self._shares.of(whose), failed, not self._was_slow, Turn(self.failed, whose)))
+                turns.append((used[whose], slow, self._was_slow, turn))
+            if (whose := self._shares.next(self.failed, used)) is not None:
+                turns.append((used[whose], failed, not self._was_slow, Turn(self.failed, whose)))
         return min(turns, key=lambda each: each[:3])[-1] if turns else None
 
-    def _again(self) -> tuple[int, int]:
-        """How many are under way that have failed, and how many others of owners that hang."""
-        again = [each.kind is self.failed for each in self._under_way.values() if self._is_again(each)]
+    def _held_back(self) -> tuple[int, int]:
+        """How many that are held back are under way: that have failed, and others."""
+        again = [each.kind is self.failed for each in self._under_way.values() if self._is_held_back(each)]
         return sum(again), len(again) - sum(again)
 
     @property
     def no_failed_may_go(self) -> bool:
         """Whether none that has failed may go now, whatever comes."""
-        return sum(self._again()) >= self._most_again or self._shares.next(self.failed) is None
+        return sum(self._held_back()) >= self._most_held_back or self._shares.next(self.failed) is None
 
     @property
     def somebody_waits(self) -> bool:
@@ -138,8 +142,8 @@ class Turns:
             self._passed, self._was_last = self._passed + 1, turn.came_last
         else:
             self._passed, self._was_slow = 0, turn.kind is self.slow
-        if turn.kind is not self.failed:
-            self._was_newest = turn.newest
+        if turn.kind is self.slow:
+            self.hanging[turn.whose] = turn.newest
         letter = turn.kind.of(turn.whose)[-1 if turn.newest else 0]
         turn.kind.remove(turn.whose, letter)
         self._shares.take(turn.whose)

@@ -49,7 +49,9 @@ class Model(MemoryOutbox):
                 return True
             case "failed" | "bury":
                 seq, at = values
-                return getattr(self, verb)(seq, f"{verb} {at}", at).result if self.lives(seq) else None
+                if not self.lives(seq):
+                    return [] if verb == "bury" else None
+                return getattr(self, verb)(seq, f"{verb} {at}", at).result
         return getattr(self, verb)(*values).result
 
     def state(self) -> Any:

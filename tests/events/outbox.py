@@ -48,9 +48,7 @@ class MemoryOutbox:
         def deliver() -> list[Letter]:
             behind = []
             for one in [self.letters[seq] for seq in sorted(set(seqs)) if seq in self.letters]:
-                kin = [x for x in self.letters.values() if x.fact.upload_id == one.fact.upload_id and x.dead_at is None]
-                ours = sorted((x for x in kin if x.deliverer == one.deliverer), key=lambda x: x.seq)
-                behind += ours[1:2] if one in ours[:1] else []
+                behind += self._behind(one)
                 del self.letters[one.seq]
             return [x for x in behind if x.seq in self.letters and x.retry_at is None]
 
@@ -60,7 +58,15 @@ class MemoryOutbox:
         return self._change(seq, lambda x: evolve(x, attempts=x.attempts + 1, error=error, retry_at=retry_at))
 
     def bury(self, seq, error, at):
-        return self._change(seq, lambda x: evolve(x, attempts=x.attempts + 1, error=error, retry_at=None, dead_at=at))
+        def bury() -> list[Letter]:
+            one = self.letters.get(seq)
+            if one is None:
+                return []
+            behind = self._behind(one)
+            self.letters[seq] = evolve(one, attempts=one.attempts + 1, error=error, retry_at=None, dead_at=at)
+            return [x for x in behind if x.retry_at is None]
+
+        return self._answer(bury)
 
     def dead(self, deliverer, after, limit):
         return self._answer(lambda: [x for x in self._of(deliverer, dead=True) if x.seq > after][:limit])
@@ -78,6 +84,12 @@ class MemoryOutbox:
         waiting = self._of(deliverer, dead=False)
         oldest = min((x.fact.at for x in waiting), default=None)
         return self._answer(lambda: Depth(len(waiting), len(self._of(deliverer, dead=True)), oldest))
+
+    def _behind(self, one: Letter) -> list[Letter]:
+        """Which may go once that is gone."""
+        kin = [x for x in self.letters.values() if x.fact.upload_id == one.fact.upload_id and x.dead_at is None]
+        ours = sorted((x for x in kin if x.deliverer == one.deliverer), key=lambda x: x.seq)
+        return ours[1:2] if one in ours[:1] else []
 
     def _of(self, deliverer: str, dead: bool) -> list[Letter]:
         letters = sorted(self.letters.values(), key=lambda x: x.seq)
@@ -161,6 +173,14 @@ class OutboxContract:
         (last,) = self.outcome(outbox.delivered([first.seq]))
         assert (last.fact.upload_id, last.fact.kind) == ("u", FactKind.STORED)
         assert self.outcome(outbox.delivered([last.seq])) == []
+
+    def test_what_was_behind_a_dead_one_is_told(self):
+        outbox = self.make_outbox(["a"])
+        self.post(outbox, fact("u"), fact("u", FactKind.FINISHED), fact("v"))
+        first, other = self.due(outbox)
+        (behind,) = self.outcome(outbox.bury(first.seq, "no", 5.0))
+        assert (behind.fact.upload_id, behind.fact.kind) == ("u", FactKind.FINISHED)
+        assert self.outcome(outbox.bury(other.seq, "no", 5.0)) == []
 
     def test_of_several_of_one_upload_that_arrived_none_is_told(self):
         outbox = self.make_outbox(["a"])
