@@ -16,7 +16,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall, react
+from twisted.internet.task import LoopingCall, deferLater, react
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -394,6 +394,7 @@ class UploadService(Service):
             self._sight.readiness.stopping,
             self.listeners.stop,
             self._stop_loops,
+            self._read_what_came,
             site.stop_idle,
             self.uploads.stop,
             site.drained,
@@ -413,6 +414,11 @@ class UploadService(Service):
         ]
         if await stopping.take_all(steps):
             log.info("stopped; every byte that was received is committed")
+
+    async def _read_what_came(self) -> None:
+        """Requests that the kernel has already are answered: between two calls of the reactor's it reads them all."""
+        for _ in range(2):
+            await deferLater(self._reactor, 0)
 
     def _stop_loops(self) -> None:
         for loop in self._loops:

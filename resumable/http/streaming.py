@@ -69,6 +69,10 @@ LINGER_FULL: Final = 1.0
 LINGER_STOPPING: Final = 2.0
 """Seconds to linger at the most while the server stops or is full: who hasn't read the answer by then asks again."""
 
+COMING: Final = 1.0
+"""Seconds, at most, for the first request of a connection, or the rest of a head, to come while the server stops: a
+client that was let in before the stop is answered."""
+
 _OPEN, _LINGERING, _CLOSED = range(3)
 
 
@@ -560,13 +564,20 @@ class StreamingChannel(HTTPChannel):
         self._turned_away = True
 
     def stop(self) -> None:
-        """Close now, or after the answer that is under way."""
+        """Close after the answer that is under way; now if there is none, and no request is on its way."""
         for request in self.requests:
             request.close_after_answer()
         if not self.requests and self._state == _OPEN:
-            self.loseConnection()
-            # There is nothing left to send, and who doesn't answer the goodbye of TLS isn't waited for.
-            self.deadline = min(self.deadline, self.seconds() + LINGER_STOPPING)
+            began = self.deadline - self.site.network_timeout  # the connection, or the head of a request
+            if (self._begun or not self._served) and began + COMING > self.seconds():
+                self.deadline = min(self.deadline, began + COMING)
+            else:
+                self._leave()
+
+    def _leave(self) -> None:
+        """Close: there is nothing left to send, and who doesn't answer the goodbye of TLS isn't waited for."""
+        self.loseConnection()
+        self.deadline = self.seconds() + LINGER_STOPPING
 
     def expire(self, now: float) -> None:
         """`deadline` has passed."""
@@ -583,6 +594,8 @@ class StreamingChannel(HTTPChannel):
                 self._lose_body(reason)
         elif self._begun:
             self._refuse(Refused(408, "The request's head took too long."))
+        elif site.stopping:
+            self._leave()
         elif self._waitingForTransport:
             self.deadline = now + site.network_timeout
         else:

@@ -305,6 +305,25 @@ def test_a_restart_refuses_and_loses_no_connection(scene: Scene) -> None:
     assert eventually(lambda: systemd.has_told("READY=1"))
 
 
+def test_who_was_let_in_before_a_stop_is_answered(scene: Scene) -> None:
+    """Its request comes when nobody listens any more. Who wasn't let in yet is answered by the next process."""
+    daemon, systemd = scene.daemon, scene.systemd
+    path = scene.client(lambda: unix_at(scene.unix)).create(5)
+    early = [socket.create_connection(("127.0.0.1", systemd.port), timeout=BOUND) for _ in range(20)]
+    stopper = Thread(target=daemon.stop)
+    stopper.start()
+    try:
+        assert eventually(lambda: systemd.has_told("STOPPING=1"))
+        for link in early:
+            link.sendall(head_bytes("HEAD", path))
+    finally:
+        stopper.join(BOUND)
+    daemon.start()
+    for link in early:
+        with closing(link):
+            assert link.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_socket_that_nobody_has_handed_over_is_one_line(tmp_path: Path) -> None:
     listen = ("--listen", "systemd:domain=INET:index=0", "--upload-dir", str(tmp_path))
     done = run_twistd("-n", "--pidfile=", "resumable", *listen, cwd=tmp_path)

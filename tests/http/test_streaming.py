@@ -1095,16 +1095,58 @@ def test_a_started_factory_keeps_no_timer_and_no_access_log() -> None:
 # Stopping
 
 
-def test_stopping_closes_idle_connections_at_once() -> None:
+@pytest.mark.parametrize("asked", [False, True])
+def test_stopping_closes_idle_connections_at_once(asked: bool) -> None:
     client = Client()
+    if asked:
+        client.send(GET)
+        answer(client.request)
+    else:
+        client.advance(2)
     client.site.stop_idle()
     assert client.wire.disconnecting
+
+
+@pytest.mark.parametrize("sent", [b"", GET[:1], GET[:-1]])
+def test_stopping_waits_a_moment_for_a_request_that_is_on_its_way(sent: bytes) -> None:
+    client = Client()
+    client.send(sent)
+    client.site.stop_idle()
+    assert not client.wire.disconnecting
+    client.send(GET[len(sent) :])
+    answer(client.request)
+    received = client.received()
+    assert b"Connection: close\r\n" in received and received.startswith(b"HTTP/1.1 204 ")
+    assert client.wire.disconnecting
+
+
+def test_stopping_waits_for_the_rest_of_a_later_request() -> None:
+    client = Client()
+    client.send(GET)
+    answer(client.request)
+    client.received()
+    client.send(GET[:5])
+    client.site.stop_idle()
+    client.send(GET[5:])
+    answer(client.request)
+    assert client.received().startswith(b"HTTP/1.1 204 ") and client.wire.disconnecting
+
+
+def test_stopping_waits_no_longer_than_a_moment() -> None:
+    silent = Client()
+    slow = Client(site=silent.site)
+    slow.send(GET[:5])
+    silent.site.stop_idle()
+    silent.advance(2)
+    assert silent.wire.disconnecting and silent.received() == b""
+    assert slow.received().startswith(b"HTTP/1.1 408 ")
 
 
 def test_stopping_does_not_wait_for_idle_clients_that_do_not_say_goodbye() -> None:
     """TLS closes when the other side has agreed; one that sleeps would keep the server for its whole time to stop."""
     client = Client()
     client.wire.loseConnection = lambda: None  # type: ignore[method-assign]
+    client.advance(2)
     client.site.stop_idle()
     client.advance(1)
     assert client.site.connections
@@ -1128,10 +1170,13 @@ def test_stopping_lets_answers_out_and_closes_after_them() -> None:
     assert client.wire.disconnecting
 
 
-def test_a_connection_that_comes_while_stopping_is_closed() -> None:
+def test_a_connection_that_comes_while_stopping_is_closed_after_its_first_request() -> None:
     client = Client()
     client.site.stop_idle()
-    assert Client(site=client.site).wire.disconnecting
+    late = Client(site=client.site)
+    late.send(GET)
+    answer(client.request)
+    assert late.received().startswith(b"HTTP/1.1 204 ") and late.wire.disconnecting
 
 
 def test_drained_fires_when_no_connection_is_left() -> None:

@@ -188,6 +188,7 @@ def test_large_reads_are_asked_of_the_transport_that_reads(door: Door) -> None:
 def test_a_stop_closes_connections_that_have_not_said_whose_they_are(door: Door) -> None:
     wire = door.connect(b"PROXY ")
     door.site.stop_idle()
+    door.clock.pump([0.5] * 4)
     assert wire.disconnecting
 
 
