@@ -7,7 +7,7 @@ from math import inf
 from random import Random
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 from zope.interface import implementer
@@ -543,3 +543,30 @@ def test_what_arrived_but_could_not_be_recorded_comes_again_after_a_pause(bench,
     bench.outbox.broken, hook.answer = None, lambda event: None
     bench.run(delivery_module.CATALOG_PAUSE + 1)
     assert hook.of("u") == ["created"] * 2 and bench.outbox.letters == {}
+
+
+def test_while_arrivals_cannot_be_recorded_the_outbox_is_read_once_in_a_pause(hook):
+    bench = Bench(hook, kinds=frozenset({EventKind.FINISHED}))
+    bench.outbox.delivered = lambda seqs: fail(CatalogUnavailable("the disk is full"))
+    bench.courier.start()
+    bench.post(fact("u"))
+    assert bench.outbox.asked == 1
+    bench.run(20, 100)
+    assert 2 < bench.outbox.asked < 10
+
+
+def test_what_failed_goes_again_in_time_whatever_comes_meanwhile(bench, hook):
+    hook.answer = failing(times=1)
+    failed = bench.outbox.failed
+
+    def meanwhile(*said):
+        hook.answer = lambda event: Deferred() if event.upload.id == "hangs" else None
+        bench.outbox.failed = failed
+        bench.outbox.post(fact("hangs", identity="another"))
+        bench.courier.wake()
+        return failed(*said)
+
+    bench.outbox.failed = meanwhile
+    bench.post(fact("u", identity="one"))
+    bench.run(1.5)
+    assert hook.of("u") == ["created"]

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from resumable.events import due_events
 from resumable.events.due_events import FETCH
-from resumable.events.interfaces import HookFailed
+from resumable.events.interfaces import EventKind, HookFailed
 from resumable.events.pacing import Delivery
 from resumable.interfaces import CatalogUnavailable, FactKind
 from resumable.letters import IOutbox
@@ -90,6 +90,87 @@ def test_newer_ones_of_the_same_owner_hide_none_that_waited_before(bench, hook):
         bench.run(2, 4)
     assert all(hook.of(f"first{n}") for n in range(3 * FETCH))
     assert sum(len(hook.of(f"then{n}")) for n in range(350)) > 200
+
+
+@pytest.mark.parametrize(("owners", "places", "time_outs"), [(1, 1, 4), (1, 2, 2), (2, 2, 8), (4, 8, 4), (6, 8, 7)])
+def test_of_several_owners_that_hang_each_one_s_newest_has_its_turn(owners, places, time_outs):
+    for owner in range(owners):
+        hook = Recorder(hanging)
+        bench = Bench(hook, Delivery(per_second=inf, concurrency=places))
+        bench.courier.start()
+        bench.post(*crowd(owners, 60))
+        bench.run(600, 600)
+        bench.post(fact("good", identity=f"bad{owner}"))
+        bench.run(time_outs * FAST.timeout, time_outs * 60)
+        assert hook.of("good") == ["created"]
+
+
+def test_what_follows_takes_no_place_if_its_owner_hangs(bench, hook):
+    """The events of one upload may have several owners: here ``stored`` is nobody's, and hangs."""
+    hook.answer = lambda event: Deferred() if event.kind is EventKind.STORED else None
+    bench.post(*(fact(f"w{n}", FactKind.STORED) for n in range(20)))
+    bench.run(100, 200)
+    for n in range(50):
+        client = sent_from(f"192.0.2.{n}")
+        bench.post(*(fact(f"u{n}", kind, **client) for kind in KINDS[:2]), fact(f"u{n}", FactKind.STORED))
+        bench.run(1, 4)
+        assert hook.of(f"u{n}") == ["created", "finished"]
+        assert hook.under_way == FAST.concurrency // 2
+
+
+def test_what_failed_has_its_turn_though_its_owner_has_others_under_way(bench, hook):
+    bench.post(*crowd(5, 60))
+    bench.run(1200, 600)
+    failed = []
+
+    def answer(event):
+        if event.upload.id == "special" and not failed:
+            failed.append(event)
+            raise HookFailed("it answered 500")
+        later = Deferred()
+        bench.clock.callLater(1, later.callback, None)
+        return hanging(event) or later
+
+    hook.answer = answer
+    bench.post(fact("special", identity="busy"))
+    for n in range(240):
+        bench.post(fact(f"u{n}", identity="busy"))
+        bench.run(0.5, 2)
+    assert hook.of("special") == ["created"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_replayed_while_the_next_of_its_upload_is_under_way_is_not_forgotten(fails):
+    hook = Recorder(answered)
+    bench = Bench(hook, Delivery(per_second=inf, give_up_after=0.0, least_attempts=1))
+    bench.courier.start()
+    bench.post(fact("good", identity="good"))
+    bench.courier._delivery = FAST
+    last = Deferred()
+    hook.answer = lambda event: (
+        hanging(event) or (last if event.kind is EventKind.FINISHED and not last.called else None)
+    )
+    bench.post(*(fact(f"bad{n}", identity="bad") for n in range(200)))
+    bench.post(fact("good", FactKind.FINISHED, identity="good"))
+    assert bench.outbox.replay("hook", None).result == 1
+    bench.courier.wake(replayed=True)
+    bench.run(2)
+    last.errback(HookFailed("no")) if fails else last.callback(None)
+    bench.run(2 * FAST.timeout, 120)
+    assert sorted(hook.of("good")) == ["created", "finished"]
+
+
+def test_what_is_behind_a_dead_one_goes_at_once_whose_ever_it_is(bench, hook):
+    hook.answer = lambda event: (
+        failing() if event.kind is EventKind.CREATED and event.upload.id == "good" else hanging(event)
+    )
+    bench.courier._delivery = Delivery(per_second=inf, give_up_after=0.0, least_attempts=1)
+    bench.post(*(fact(f"bad{n}", identity="bad") for n in range(100)))
+    bench.post(
+        fact("good", identity="bad"), fact("good", FactKind.FINISHED, identity="good"), fact("bad", identity="bad")
+    )
+    bench.run(FAST.timeout + 1, 62)
+    assert hook.of("good") == ["finished"]
 
 
 def test_who_comes_last_is_next_after_several_whose_events_hang(bench, hook):
