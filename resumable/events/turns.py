@@ -11,6 +11,7 @@ owners that hang, get at most half of the places together, and neither they nor 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from attrs import frozen
 
@@ -95,14 +96,12 @@ class Turns:
         if not self.hanging:
             return False
         last = [each.came_last for each in self._under_way.values() if not self._is_held_back(each)]
-        more = 2 * sum(last) - len(last)
-        return more < 0 or (more == 0 and not self._was_last)
+        return _fewer(last, as_many=not self._was_last)
 
     def _is_turn_of_newest(self, whose: str) -> bool:
         """If more of their oldest are under way than of their newest; if as many, owners that hang take turns."""
         theirs = [each for each in self._under_way.values() if each.whose == whose and each.kind is not self.failed]
-        more = 2 * sum(each.newest for each in theirs) - len(theirs)
-        return more < 0 or (more == 0 and not self.hanging.get(whose, True))
+        return _fewer([each.newest for each in theirs], as_many=not self.hanging.get(whose, True))
 
     def _is_held_back(self, turn: Turn) -> bool:
         return turn.kind is self.failed or turn.whose in self.hanging
@@ -137,7 +136,7 @@ class Turns:
         return first is not None and not self._shares.of(first)
 
     def take(self, turn: Turn) -> Letter:
-        """The letter whose turn it is; one of its upload is under way until that `ended`."""
+        """The letter whose turn it is; one of its upload is under way until it `ended`."""
         if turn.kind is self.new:
             self._passed, self._was_last = self._passed + 1, turn.came_last
         else:
@@ -153,3 +152,9 @@ class Turns:
     def ended(self, letter: Letter) -> None:
         """None of its upload is under way any more."""
         self._shares.give_back(self._under_way.pop(letter.fact.upload_id).whose)
+
+
+def _fewer(flags: Sequence[bool], *, as_many: bool) -> bool:
+    """Whether fewer of these are true than false; ``as_many``: what it is if neither are."""
+    more = 2 * sum(flags) - len(flags)
+    return more < 0 or (more == 0 and as_many)
