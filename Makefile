@@ -76,7 +76,7 @@ format: $(BIN)/.dev
 	$(BIN)/ruff format .
 
 docs: $(BIN)/.run
-	$(BIN)/python -m resumable.option_table README.md docs/configuration.md
+	$(BIN)/python -m resumable.config README.md docs/configuration.md
 
 bench: $(BIN)/.dev
 	$(BIN)/python -m bench

@@ -51,8 +51,8 @@ class Kind:
 
 
 def _own_version() -> str:
-    if importlib.util.find_spec("resumable.service") is None:
-        raise Unavailable("resumable.service is not there")
+    if importlib.util.find_spec("resumable.daemon.service") is None:
+        raise Unavailable("resumable.daemon.service is not there")
     from resumable import __version__
 
     return __version__

@@ -90,7 +90,7 @@ def test_the_dashboard_is_drawn_from_what_its_own_queries_find() -> None:
 
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.skipif(find_spec("resumable.service") is None, reason="resumable.service is not there")
+@pytest.mark.skipif(find_spec("resumable.daemon.service") is None, reason="resumable.daemon.service is not there")
 @pytest.mark.skipif(not Path("/proc/self/status").exists() or not Path("/dev/shm").is_dir(), reason="needs Linux")
 def test_the_benchmark_runs_and_every_byte_it_sends_is_kept() -> None:
     done = subprocess.run(

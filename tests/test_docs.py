@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 from tusclient.uploader import Uploader
 
-from resumable.option_table import MAIN, OPTIONS, pages
+from resumable.config import MAIN, OPTIONS, pages
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -1,7 +1,7 @@
 """What the docs claim of the code is held against the code: pages, anchors, commands, paths, defaults, versions.
 
 Changes when the docs make another kind of claim. What can only be seen in a running server is in
-tests/e2e/test_docs_commands.py; tables of options, flags and variables are in test_docs.py, figures in tests/sight.
+tests/e2e/test_docs_commands.py; tables of options, flags and variables are in test_docs.py, figures in tests/daemon.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from resumable import __version__, option_values
+from resumable import __version__
 from resumable.client.checkup import DoctorOptions
 from resumable.client.grammar import parsed, parser
-from resumable.events.entry_hook import GROUP as HOOKS
-from resumable.option_table import OPTIONS
-from resumable.options import Options
+from resumable.config import OPTIONS
+from resumable.config.options import Options
+from resumable.hooks.entry_hook import GROUP as HOOKS
+from resumable.model import values as option_values
 from resumable.remotes.s3.dialects import CAUTIOUS, DIALECTS
 from resumable.remotes.schemes import GROUP as REMOTES
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from resumable.access import basic, keys, rates, signed, tokens
+from resumable.auth import basic, keys, rates, signed, tokens
 from resumable.client import commands
 from resumable.doctor import heads, machine, outside, proxy, records, syncs
 from resumable.http import framing, query
-from resumable.http.two import limits
-from resumable.http.two import machine as two
+from resumable.http.h2 import limits
+from resumable.http.h2 import machine as two
 from resumable.listening import listeners, proxy_header
 from resumable.metrics import figures
 from resumable.metrics import remotes as gauges

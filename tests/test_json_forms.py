@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resumable import json_forms
+from resumable.model import json_forms
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,18 @@ from hypothesis import strategies as st
 from twisted.logger import LogLevel, formatEvent
 from twisted.python import usage
 
-from resumable import __version__, option_values, variables
-from resumable.access.build import AccessSettings
-from resumable.cross_origin import CrossOrigin
-from resumable.events.settings import HookSettings
-from resumable.option_table import MAIN, OPTIONS
-from resumable.options import Options, Settings
-from resumable.placing import PlaceSettings
+from resumable import __version__
+from resumable.auth.build import AccessSettings
+from resumable.config import MAIN, OPTIONS, variables
+from resumable.config.options import Options, Settings
+from resumable.hooks.settings import HookSettings
+from resumable.http.cross_origin import CrossOrigin
+from resumable.model import values as option_values
 from resumable.remotes.urls import RemoteSpec
 from resumable.spool import Modes
+from resumable.spool.place_rules import PlaceSettings
 from resumable.spool.placing import Collision, Rules
-from tests.sight.sight_rig import Listening
+from tests.daemon.sight_rig import Listening
 
 
 def parse(*flags: str, **environ: str) -> Settings:

@@ -26,8 +26,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from resumable.catalog.ballast import Ballast, disk_is_full
-from resumable.interfaces import CatalogUnavailable
-from resumable.tally import Tally
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.tally import Tally
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -17,7 +17,7 @@ from resumable.catalog import replica_changes
 from resumable.catalog.outbox import Outbox
 from resumable.catalog.records import INSERT, to_json, to_placed, to_row
 from resumable.catalog.schema import ASKED_UNTIL, AWAITS_PLACE, IS_CLEARED, LIMIT, NEEDS_EXPIRY, PIN
-from resumable.interfaces import Commit, Fact, Gone, Place, Replica, Upload
+from resumable.model.upload import Commit, Fact, Gone, Place, Replica, Upload
 
 _OPEN = "finished_at IS NULL AND gone IS NULL"
 _CREATE = f"{INSERT} ON CONFLICT (id) DO NOTHING"

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from resumable.catalog import outbox
 from resumable.catalog.batches import Read, Write
 from resumable.catalog.schema import LIMIT
-from resumable.letters import Depth, IOutbox, Letter
+from resumable.model.outbox import Depth, IOutbox, Letter
 
 REPLAYED_AT_ONCE: Final = 500  # milliseconds of the catalog's thread, which all others wait for
 

@@ -17,8 +17,8 @@ from resumable.catalog import replica_lookups
 from resumable.catalog.batches import Read
 from resumable.catalog.records import FIELDS, to_upload
 from resumable.catalog.schema import LIMIT, NEEDS_EXPIRY
-from resumable.interfaces import ReplicaState
-from resumable.listing import Counted, Filter, Found, IListing, Parked, State
+from resumable.model.listing import Counted, Filter, Found, IListing, Parked, State
+from resumable.model.upload import ReplicaState
 
 ROWS: Final = 500
 """Rows of one job: a millisecond or two, as commits wait for it."""

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from resumable.catalog.records import FIELDS, to_upload, to_uploads
 from resumable.catalog.schema import ASKED_UNTIL, AWAITS_PLACE, HAS_DATA, IS_SETTLED, NEEDS_EXPIRY
-from resumable.interfaces import Asked, Upload
+from resumable.model.upload import Asked, Upload
 
 GET = f"SELECT {FIELDS} FROM uploads WHERE id = ?"
 REMOVABLE = f"""SELECT id FROM uploads WHERE {HAS_DATA}

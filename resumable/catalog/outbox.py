@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from resumable.catalog.records import to_json
-from resumable.interfaces import CatalogUnavailable, Fact, FactKind
-from resumable.letters import Depth, Letter
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.outbox import Depth, Letter
+from resumable.model.upload import Fact, FactKind
 
 FIELDS: Final = "seq, deliverer, upload_id, kind, at, data, attempts, error, retry_at, dead_at"
 # Another letter of the same upload for the same deliverer.

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from resumable.interfaces import Gone, Place, Replica, ReplicaState, Upload
+from resumable.model.upload import Gone, Place, Replica, ReplicaState, Upload
 
 FIELDS: Final = (
     "id, created_at, touched_at, length, offset, metadata, concat, partials, "

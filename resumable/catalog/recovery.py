@@ -32,7 +32,7 @@ from resumable.catalog.schema import (
     migrate,
     version,
 )
-from resumable.interfaces import CatalogUnavailable
+from resumable.model.errors import CatalogUnavailable
 
 DAMAGE: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_READ", "SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_DATA")
 COMPANIONS: Final = ("", "-wal", "-shm")

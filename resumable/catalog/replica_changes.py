@@ -15,8 +15,8 @@ from resumable.catalog import lookups
 from resumable.catalog.outbox import Outbox
 from resumable.catalog.records import REPLICA_FIELDS, from_replica, to_json
 from resumable.catalog.schema import AWAITS_PLACE, IS_SETTLED, WAITS
-from resumable.hooks import as_data, view
-from resumable.interfaces import Fact, FactKind, Replica
+from resumable.model.hooks import as_data, view
+from resumable.model.upload import Fact, FactKind, Replica
 
 _DETAILS = ("location", "etag", "version", "checksum")
 _ONE = "upload_id = ? AND remote = ?"

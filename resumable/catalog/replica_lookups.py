@@ -12,8 +12,8 @@ from typing import Any
 
 from resumable.catalog.records import FIELDS, REPLICA_FIELDS, to_replica, to_upload, to_uploads
 from resumable.catalog.schema import IN_WORK, IS_SETTLED, WAITS
-from resumable.interfaces import Replica, Upload
-from resumable.replicas import Backlog, Page
+from resumable.model.replica import Backlog, Page
+from resumable.model.upload import Replica, Upload
 
 _WIDTH = len(REPLICA_FIELDS.split(", "))
 _BOTH = ", ".join(

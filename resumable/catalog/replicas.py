@@ -16,8 +16,8 @@ from resumable.catalog import replica_changes as changes
 from resumable.catalog import replica_lookups as lookups
 from resumable.catalog.batches import Read, Write
 from resumable.catalog.outbox import Outbox
-from resumable.interfaces import Replica, Upload
-from resumable.replicas import Backlog, IReplicas, Page
+from resumable.model.replica import Backlog, IReplicas, Page
+from resumable.model.upload import Replica, Upload
 
 
 @implementer(IReplicas)

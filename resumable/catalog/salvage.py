@@ -24,7 +24,7 @@ from resumable.catalog.records import FIELDS
 from resumable.catalog.salvage_finals import save_finals
 from resumable.catalog.salvage_replicas import save_replicas
 from resumable.catalog.schema import ARRANGE
-from resumable.interfaces import FactKind
+from resumable.model.upload import FactKind
 
 SENSIBLE: Final = 1 << 53  # no count gets here
 COLUMNS: Final = f"{FIELDS}, on_disk"

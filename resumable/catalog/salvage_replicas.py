@@ -17,7 +17,7 @@ from resumable.catalog.changes import record_lost
 from resumable.catalog.ranges import by_id, by_number, last_number
 from resumable.catalog.records import REPLICA_FIELDS
 from resumable.catalog.replica_changes import give_up, settle
-from resumable.interfaces import ReplicaState
+from resumable.model.upload import ReplicaState
 
 REASON: Final = "what was known of it was lost with a damaged catalog"
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from resumable.interfaces import CatalogUnavailable
+from resumable.model.errors import CatalogUnavailable
 
 PAGE_SIZE: Final = 4096
 APPLICATION_ID: Final = 0x7265736D  # "resm"

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from resumable.aio.threads import IBatcher
 from resumable.catalog import changes, lookups, recovery
 from resumable.catalog.ballast import Ballast
 from resumable.catalog.batches import Batches, Job, T, connect
@@ -26,8 +27,8 @@ from resumable.catalog.outbox import Outbox
 from resumable.catalog.recovery import Opened
 from resumable.catalog.replicas import Replicas
 from resumable.catalog.schema import migrate
-from resumable.interfaces import Asked, CatalogUnavailable, Commit, Fact, Gone, ICatalog, Place, Replica, Upload
-from resumable.threads import IBatcher
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.upload import Asked, Commit, Fact, Gone, ICatalog, Place, Replica, Upload
 
 IDS_AT_ONCE: Final = 10_000
 

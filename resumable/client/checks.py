@@ -14,6 +14,8 @@ from attrs import evolve, field, frozen
 
 from resumable.client.endpoints import where
 from resumable.client.line import Line, NoDaemon
+from resumable.config.options import Settings
+from resumable.daemon.service import UploadService
 from resumable.doctor import (
     browser,
     clock,
@@ -32,8 +34,6 @@ from resumable.doctor import (
 )
 from resumable.doctor.findings import Finding
 from resumable.doctor.place import Place, place_of
-from resumable.options import Settings
-from resumable.service import UploadService
 from resumable.spool.mounts import mount_of
 
 Check = Callable[[], Iterable[Finding] | Awaitable[Iterable[Finding]]]

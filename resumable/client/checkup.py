@@ -23,9 +23,9 @@ from zope.interface import provider
 
 from resumable.client.checks import Seen, all_checks, made
 from resumable.client.report import Report
+from resumable.config.options import Options
 from resumable.doctor import start
 from resumable.masking import has_user
-from resumable.options import Options
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\x20-\x7e\xa0-\xff]*")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from resumable.startup import taken_apart
+from resumable.listening.ports import taken_apart
 
 _WILDCARDS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 

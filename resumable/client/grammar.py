@@ -10,10 +10,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, TypeVar
 
-from resumable import __version__, option_values, variables
+from resumable import __version__
 from resumable.client import commands
 from resumable.client.commands import ENOUGH
 from resumable.client.show import plain
+from resumable.config import variables
+from resumable.model import values as option_values
 
 T = TypeVar("T")
 STATES: Final = ("uploading", "assembling", "finished", "stored", "gone", "unfinished", "any")

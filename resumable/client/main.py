@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
-from resumable import variables
 from resumable.client.asking import Asking, NotAllowed, Refused
 from resumable.client.grammar import parsed, parser
 from resumable.client.line import BadUrl, Line, NoDaemon
 from resumable.client.show import plain
+from resumable.config import variables
 
 
 class BadToken(Exception):
@@ -101,7 +101,7 @@ def _check_environment(environ: Mapping[str, str]) -> None:
     """Tell of variables that the daemon wouldn't heed. Raises Misspelt."""
     if not any(name.startswith(variables.PREFIX) for name in environ):
         return
-    from resumable.option_table import BY_FLAG, OPTIONS
+    from resumable.config import BY_FLAG, OPTIONS
 
     mentioned = variables.mentioned([environ.get(BY_FLAG["remote"].variable, "")])
     for each in variables.unknown(environ, {option.variable for option in OPTIONS} | mentioned):

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from resumable import human
 from resumable.client.asking import Document
+from resumable.doctor import human
 
 HEADINGS = ("ID", "STATE", "SIZE", "DONE", "IDLE", "REMOTES", "OWNER", "NAME")
 LONGEST = 60

@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from resumable import human
+from resumable.doctor import human
 from resumable.doctor.findings import Finding
 
 NAME = "clock"

@@ -14,7 +14,8 @@ from contextlib import suppress
 from attrs import frozen
 from twisted import __version__ as twisted_version
 
-from resumable import __version__, human
+from resumable import __version__
+from resumable.doctor import human
 from resumable.doctor.findings import Finding
 
 #: Tested: from the first to the last; setup.py says the same.

@@ -17,12 +17,12 @@ from itertools import islice
 
 from attrs import frozen
 
-from resumable import human
 from resumable.catalog.batches import connect
 from resumable.catalog.recovery import COMPANIONS, damage
+from resumable.doctor import human
 from resumable.doctor.findings import Finding
 from resumable.doctor.place import Place
-from resumable.interfaces import CatalogUnavailable
+from resumable.model.errors import CatalogUnavailable
 
 NAME = "catalog"
 FILES = "data files"

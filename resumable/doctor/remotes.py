@@ -12,11 +12,11 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import Deferred, gatherResults
 
-from resumable import tiers
+from resumable.config.options import Settings
+from resumable.daemon import remote_tier as tiers
 from resumable.doctor.findings import Finding
-from resumable.options import Settings
+from resumable.model.errors import StartupError
 from resumable.remotes.urls import RemoteSpec
-from resumable.startup import StartupError
 
 
 async def look(reactor: Any, settings: Settings, wall: Callable[[], float]) -> Mapping[str, str | None]:

@@ -15,8 +15,8 @@ from attrs import frozen
 
 from resumable.doctor.findings import Finding
 from resumable.doctor.place import Place
-from resumable.placing import PlaceSettings
 from resumable.spool import Modes
+from resumable.spool.place_rules import PlaceSettings
 
 NAME = "permissions"
 #: Data files that are looked at.

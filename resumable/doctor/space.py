@@ -10,7 +10,7 @@ from itertools import islice
 
 from attrs import frozen
 
-from resumable import human
+from resumable.doctor import human
 from resumable.doctor.findings import Finding
 
 NAME = "free space"

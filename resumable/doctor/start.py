@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from resumable import startup
+from resumable.config.options import Settings
 from resumable.doctor.findings import Finding
 from resumable.doctor.place import Place
-from resumable.options import Settings
-from resumable.startup import StartupError
+from resumable.listening import ports
+from resumable.model.errors import StartupError
 
 NAME = "options"
 
@@ -21,7 +21,7 @@ NAME = "options"
 def look(settings: Settings, place: Place, make: Callable[[], object]) -> list[str]:
     """What keeps it from starting, a line each; ``make`` makes the service as the start does."""
     steps: list[Callable[[], object]] = [make]
-    for flag, given in ((startup.LISTEN, settings.listen), (startup.ADMIN_LISTEN, settings.admin_listen)):
+    for flag, given in ((ports.LISTEN, settings.listen), (ports.ADMIN_LISTEN, settings.admin_listen)):
         for each in given:
             if place.held is False:
                 steps.append(partial(_try, each, flag))
@@ -31,8 +31,8 @@ def look(settings: Settings, place: Place, make: Callable[[], object]) -> list[s
 def _try(description: str, flag: str) -> None:
     """See that the port can be had. Raises StartupError."""
     # Sockets in the file system are left alone: to look at one clears away what a killed daemon has left.
-    if not description.removeprefix(startup.PROXIED).startswith("unix:"):
-        startup.check_ports([description], flag)
+    if not description.removeprefix(ports.PROXIED).startswith("unix:"):
+        ports.check_ports([description], flag)
 
 
 def _problem(step: Callable[[], object]) -> str | None:

@@ -14,7 +14,7 @@ from statistics import median
 
 from attrs import frozen
 
-from resumable import human
+from resumable.doctor import human
 from resumable.doctor.findings import Finding
 from resumable.spool.mounts import Mount
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from resumable import json_forms
 from resumable.http.streaming import StreamingRequest
+from resumable.model import json_forms
 
 
 def respond(request: StreamingRequest, document: object) -> bytes:

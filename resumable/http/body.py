@@ -1,7 +1,7 @@
 """The bytes of one request while they arrive: who gets them, when they must wait, and how they end.
 
-Changes when the contract `resumable.interfaces.IBody` does. Invariant: the consumer gets every byte that arrived, once
-and in order, before it is told the end, however the body ended. Knows nothing of HTTP's grammar nor of Twisted's
+Changes when the contract `resumable.model.upload.IBody` does. Invariant: the consumer gets every byte that arrived,
+once and in order, before it is told the end, however the body ended. Knows nothing of HTTP's grammar nor of Twisted's
 insides: a connection (streaming.py) feeds it.
 """
 
@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
-from resumable.interfaces import BodyLost, IBody
+from resumable.model.errors import BodyLost
+from resumable.model.upload import IBody
 
 READ_AHEAD = 65_536
 """Bytes kept for a body that nobody has asked for yet, before the TCP window closes."""
@@ -44,7 +45,7 @@ class Connection(Protocol):
 
 @implementer(IBody, IPushProducer)
 class Body:
-    """See `resumable.interfaces.IBody`.
+    """See `resumable.model.upload.IBody`.
 
     ``received`` is how many bytes have arrived, delivered or not; ``held`` how many of them wait here.
     """

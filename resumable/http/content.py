@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Final
 
 from resumable.http.streaming import StreamingRequest
-from resumable.interfaces import Upload
+from resumable.model.upload import Upload
 from resumable.protocol import metadata, tus
 from resumable.protocol.conditions import Validators
 from resumable.protocol.names import disposition

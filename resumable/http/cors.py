@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from resumable.cross_origin import METHODS, CrossOrigin, Matcher
+from resumable.http.cross_origin import METHODS, CrossOrigin, Matcher
 from resumable.http.streaming import StreamingRequest
 
 EXPOSED = (

@@ -15,7 +15,7 @@ from resumable.http.content import describe, described, set_validators, undescri
 from resumable.http.fields import RequestFields
 from resumable.http.sending import Sending, Source
 from resumable.http.streaming import StreamingRequest
-from resumable.interfaces import Upload
+from resumable.model.upload import Upload
 from resumable.protocol import conditions, ranges
 from resumable.protocol.errors import TusError, Unavailable
 from resumable.protocol.ranges import Span

@@ -11,10 +11,10 @@ from functools import partial
 
 from attrs import field, frozen
 
-from resumable.access.certificates import subject_of
-from resumable.access.guard import Guard
-from resumable.access.interfaces import Action, Ask, Identity
-from resumable.access.rates import Rates
+from resumable.auth.certificates import subject_of
+from resumable.auth.guard import Guard
+from resumable.auth.interfaces import Action, Ask, Identity
+from resumable.auth.rates import Rates
 from resumable.http.origin import Origin
 from resumable.http.routing import target_of
 from resumable.http.streaming import StreamingRequest

@@ -15,7 +15,7 @@ from werkzeug.exceptions import NotFound as NoSuchRoute
 
 from resumable.http import cors
 from resumable.http.streaming import StreamingRequest
-from resumable.interfaces import BodyLost
+from resumable.model.errors import BodyLost
 from resumable.protocol import errors
 from resumable.protocol.errors import Refused, TusError
 

@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl
 from attrs import frozen
 
 from resumable.http.streaming import StreamingRequest
-from resumable.interfaces import ReplicaState
-from resumable.listing import PRESENT, Filter, State
+from resumable.model.listing import PRESENT, Filter, State
+from resumable.model.upload import ReplicaState
 from resumable.protocol.errors import BadRequest
 
 LIMIT: Final = 100
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @frozen
 class Wanted:
-    """What of all uploads. ``place``: see `resumable.listing`."""
+    """What of all uploads. ``place``: see `resumable.model.listing`."""
 
     filter: Filter
     place: int | None

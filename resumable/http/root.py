@@ -15,7 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from resumable.http import errors
-from resumable.http.readiness import Readiness, alive
+from resumable.http.admin.readiness import Readiness, alive
 from resumable.http.routing import hand_over
 from resumable.http.streaming import StreamingRequest
 from resumable.http.tus import TusResource

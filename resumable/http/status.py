@@ -12,10 +12,10 @@ from typing import Any
 
 from attrs import asdict
 
-from resumable import json_forms
 from resumable.http import answers
 from resumable.http.streaming import StreamingRequest
-from resumable.interfaces import ReplicaState
+from resumable.model import json_forms
+from resumable.model.upload import ReplicaState
 from resumable.uploads.status import ReplicaStatus, UploadStatus
 
 _TIMES = ("created_at", "finished_at", "stored_at", "expires_at", "retry_at", "touched_at", "gone_at")

@@ -39,13 +39,13 @@ from resumable.http.framing import (
     refusal,
     take_expectation,
 )
+from resumable.http.h2.connection import Connection
+from resumable.http.h2.frames import PREFACE
+from resumable.http.h2.limits import Held
+from resumable.http.h2.stream import Stream
 from resumable.http.outgoing import Outgoing
-from resumable.http.two.connection import Connection
-from resumable.http.two.frames import PREFACE
-from resumable.http.two.limits import Held
-from resumable.http.two.stream import Stream
-from resumable.interfaces import BodyLost
-from resumable.trace import REQUEST
+from resumable.model.errors import BodyLost
+from resumable.model.trace import REQUEST
 
 __all__ = ["Body", "StreamingRequest", "StreamingSite"]
 

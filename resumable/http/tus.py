@@ -13,7 +13,7 @@ from klein import Klein
 from twisted.python.failure import Failure
 from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 
-from resumable.access.interfaces import Action
+from resumable.auth.interfaces import Action
 from resumable.http import errors, status
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads
@@ -23,7 +23,7 @@ from resumable.http.framing import Fields
 from resumable.http.origin import Origin
 from resumable.http.streaming import StreamingRequest
 from resumable.http.visits import Visits, answered
-from resumable.interfaces import Upload
+from resumable.model.upload import Upload
 from resumable.protocol import concat, extensions, ids, tus
 from resumable.protocol.errors import BadRequest, MethodNotAllowed, NotFound, TusError
 from resumable.uploads.gate import Lagging

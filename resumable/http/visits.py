@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from resumable.access.interfaces import uri_of
-from resumable.access.signed import without_token
-from resumable.hooks import RequestView
+from resumable.auth.interfaces import uri_of
+from resumable.auth.signed import without_token
 from resumable.http import cors
 from resumable.http.origin import Origin
 from resumable.http.routing import target_of
 from resumable.http.streaming import StreamingRequest
+from resumable.model.hooks import RequestView
 from resumable.uploads.visits import Visit
 
 _BODILESS = (204, 205)

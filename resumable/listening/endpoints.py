@@ -18,10 +18,10 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from resumable.listening.ports import BACKLOG, PROXIED, taken_apart
 from resumable.listening.proxied import ProxiedFactory
 from resumable.listening.tls import Certificate, Files
 from resumable.networks import Network
-from resumable.startup import BACKLOG, PROXIED, taken_apart
 
 _TLS = ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters")
 """What Twisted's ``ssl:`` takes, in its order."""

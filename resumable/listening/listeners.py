@@ -19,11 +19,11 @@ from twisted.internet.unix import Port as UnixPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable import startup
+from resumable.aio.threads import IPool
+from resumable.listening import ports
 from resumable.listening.endpoints import Point, Terms, point
 from resumable.listening.tls import Certificate
-from resumable.startup import StartupError
-from resumable.threads import IPool
+from resumable.model.errors import StartupError
 
 LOOK_EVERY = 60.0
 """Seconds between two looks at the files of certificates."""
@@ -46,7 +46,7 @@ class Listeners:
         *,
         pool: IPool,
         wall: Callable[[], float],
-        flag: str = startup.LISTEN,
+        flag: str = ports.LISTEN,
     ) -> None:
         self._reactor = reactor
         self._site_at = site_at
@@ -78,8 +78,8 @@ class Listeners:
             raise StartupError(f"Can't listen on {each.description}: {error}.") from error
         (port,) = outcome
         if isinstance(port, Failure):
-            raise StartupError(startup.listen_failed(each.description, port.value or port, self._flag))
-        startup.widen_backlog(port)
+            raise StartupError(ports.listen_failed(each.description, port.value or port, self._flag))
+        ports.widen_backlog(port)
         return port
 
     def start(self) -> None:

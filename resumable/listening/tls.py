@@ -24,8 +24,8 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from resumable.access.secret import AccessProblem, read_text
-from resumable.threads import IPool, Stopped
+from resumable.aio.threads import IPool, Stopped
+from resumable.auth.secret import AccessProblem, read_text
 
 SOON = 14 * 86400.0
 """Seconds before its end at which a certificate is complained of; a fifth of its life, if that is less."""

@@ -17,21 +17,22 @@ from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from resumable.aio.threads import Stopped
 from resumable.catalog.batches import Timing
-from resumable.events.counts import HookCounts
+from resumable.hooks.counts import HookCounts
 from resumable.http.streaming import StreamingSite
 from resumable.http.watch import Watch
-from resumable.interfaces import CatalogUnavailable, Gone, ReplicaState
-from resumable.letters import Depth, IOutbox
-from resumable.listing import State
 from resumable.metrics.delay import Delay
 from resumable.metrics.names import METRICS
 from resumable.metrics.remotes import Behind, Lags
 from resumable.metrics.troubles import Troubles
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.listing import State
+from resumable.model.outbox import Depth, IOutbox
+from resumable.model.tally import Tally
+from resumable.model.upload import Gone, ReplicaState
 from resumable.replication.engine import Replication
 from resumable.spool import Budget
-from resumable.tally import Tally
-from resumable.threads import Stopped
 from resumable.uploads.census import Census, Count
 from resumable.uploads.counts import Counts
 from resumable.uploads.holds import LocalHolds

@@ -12,7 +12,7 @@ from typing import Final
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from resumable.replicas import Backlog, IReplicas
+from resumable.model.replica import Backlog, IReplicas
 from resumable.replication.lane import Lane
 
 FRESH: Final = 30.0

@@ -20,8 +20,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from resumable import option_values as values
-from resumable.remotes import keys, records
+from resumable.aio.threads import IPool, Stopped
+from resumable.model import keys, values
+from resumable.remotes import records
 from resumable.remotes.filesystem import PARTS, Directory, Modes, sorted_out
 from resumable.remotes.interfaces import (
     Conflict,
@@ -41,7 +42,6 @@ from resumable.remotes.reading import IObjectStream, IReadable, Pieces, check_sp
 from resumable.remotes.records import Record, State
 from resumable.remotes.regions import check_chunk, copy
 from resumable.remotes.urls import Means, RemoteSpec, Scheme
-from resumable.threads import IPool, Stopped
 
 P = ParamSpec("P")
 R = TypeVar("R")

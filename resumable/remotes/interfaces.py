@@ -1,6 +1,6 @@
 """What a remote is: five operations, and a few more that some have.
 
-One reason to change: what the engine between the tiers asks of a store. `resumable.remotes.contract` tests every
+One reason to change: what the engine between the tiers asks of a store. `resumable.testing.contract` tests every
 promise made here; docs/writing-a-backend.md shows a backend from end to end.
 
 Invariant: a backend keeps nothing that it can't do without in memory. What must outlive the process it saves in its
@@ -220,7 +220,7 @@ class IKeyed(IRemoteStorage):
     def initiate_upload(
         upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None = None
     ) -> Deferred[str]:
-        """``key``: the object's, as it is, relative and safe as `resumable.remotes.keys` makes them; None: the remote
+        """``key``: the object's, as it is, relative and safe as `resumable.model.keys` makes them; None: the remote
         makes one.
 
         Counts for the first call only, as anything else that it fixes. It may be another object's, or be given to

@@ -19,7 +19,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
-from resumable.remotes import keys, plan, records
+from resumable.model import keys
+from resumable.remotes import plan, records
 from resumable.remotes.faults import Fault, Faults
 from resumable.remotes.interfaces import (
     Conflict,

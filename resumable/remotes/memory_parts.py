@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from resumable.remotes import keys, plan, records
+from resumable.model import keys
+from resumable.remotes import plan, records
 from resumable.remotes.interfaces import IJournal, IPartRemote, IRegion, Part
 from resumable.remotes.memory import MemoryRemote
 from resumable.remotes.memory_store import MemoryStore, Open

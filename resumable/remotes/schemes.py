@@ -19,11 +19,12 @@ from typing import Any
 
 from attrs import field, frozen
 
-from resumable.remotes import keys, plan
+from resumable.aio.threads import IPool
+from resumable.model import keys
+from resumable.remotes import plan
 from resumable.remotes.filesystem import FileSystem
 from resumable.remotes.interfaces import IJournal, IRemoteStorage
 from resumable.remotes.memory_held import Memory
-from resumable.threads import IPool
 
 GROUP = "resumable.remotes"
 BUILT_IN = {

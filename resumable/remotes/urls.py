@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from resumable.remotes import keys
+from resumable.model import keys
 from resumable.remotes.schemes import (
     BadRemote,
     Means,

@@ -15,9 +15,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from resumable.interfaces import CatalogUnavailable, Replica, Upload
+from resumable.aio.threads import Stopped
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.upload import Replica, Upload
 from resumable.replication.settings import Means
-from resumable.threads import Stopped
 
 QUEUE = 1024
 """Uploads that wait for their turn."""

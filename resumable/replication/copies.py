@@ -16,12 +16,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from resumable.interfaces import CatalogUnavailable, Replica, ReplicaState
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.replica import ICopy, IReplicas
+from resumable.model.upload import Replica, ReplicaState
 from resumable.protocol.errors import NotFound, Unavailable
 from resumable.remotes.errors import NotThere, RemoteError, Throttled, Transient
 from resumable.remotes.interfaces import IRemoteStorage
 from resumable.remotes.reading import IObjectStream, IReadable, ISigning, Presented
-from resumable.replicas import ICopy, IReplicas
 
 log = Logger()
 

@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from resumable.interfaces import Replica, Upload
+from resumable.model.replica import ICopy, IReplicas, IReplication, Progress
+from resumable.model.upload import Replica, Upload
 from resumable.remotes.reading import Presented
-from resumable.replicas import ICopy, IReplicas, IReplication, Progress
 from resumable.replication.copies import Copies
 from resumable.replication.lane import Lane
 from resumable.replication.settings import Limits, Means, Remote, Source

@@ -12,12 +12,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from resumable.interfaces import CatalogUnavailable
+from resumable.aio.threads import Stopped
+from resumable.model.errors import CatalogUnavailable
 from resumable.replication.backoff import Backoff
 from resumable.replication.breaker import Breaker
 from resumable.replication.settings import Figures, Means
 from resumable.replication.troubles import Trouble
-from resumable.threads import Stopped
 
 _log = Logger()
 

@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from resumable.model.replica import IReplicas
 from resumable.remotes.interfaces import IPartJournal
-from resumable.replicas import IReplicas
 
 KEPT = 4096
 """Values that are remembered, so that loading what was just saved costs nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from resumable.interfaces import Replica, Upload
+from resumable.model.upload import Replica, Upload
 from resumable.replication.lag import Lag
 from resumable.replication.settings import Means
 from resumable.replication.standing import Standing, fresher

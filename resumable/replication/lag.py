@@ -12,9 +12,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from resumable.interfaces import CatalogUnavailable
+from resumable.aio.threads import Stopped
+from resumable.model.errors import CatalogUnavailable
 from resumable.replication.settings import Means
-from resumable.threads import Stopped
 
 LOOK = 30.0
 SOON = 5.0

@@ -14,8 +14,11 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, Defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.interfaces import CatalogUnavailable, Replica, Upload
-from resumable.replicas import Progress
+from resumable.aio.threads import Stopped
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.replica import Progress
+from resumable.model.trace import REQUEST
+from resumable.model.upload import Replica, Upload
 from resumable.replication.agenda import CATALOG_PAUSE, Agenda
 from resumable.replication.health import Health
 from resumable.replication.known import Known
@@ -25,8 +28,6 @@ from resumable.replication.settings import Figures, Means, Remote
 from resumable.replication.standing import Standing, fresher
 from resumable.replication.troubles import sorted_out
 from resumable.replication.turn import Kit, Outcome, Overtaken, Turn
-from resumable.threads import Stopped
-from resumable.trace import REQUEST
 
 ACTIVE = 64
 """Turns at once."""

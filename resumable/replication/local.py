@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from twisted.logger import Logger
 
-from resumable.replicas import IReplicas
+from resumable.model.replica import IReplicas
 
 BATCH = 256
 SMALL_BATCH = 16

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from resumable.interfaces import Replica
+from resumable.model.upload import Replica
 from resumable.replication.settings import Figures, Means
 from resumable.replication.standing import Standing
 from resumable.replication.troubles import Trouble, after, gives_up

@@ -14,11 +14,11 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from resumable.interfaces import Upload
+from resumable.model.replica import IReplicas
+from resumable.model.upload import Upload
 from resumable.remotes.interfaces import IRemoteStorage
 from resumable.remotes.plan import PART_SIZE
 from resumable.remotes.regions import Readable
-from resumable.replicas import IReplicas
 
 
 @frozen

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from attrs import define, evolve, field
 
-from resumable.interfaces import Replica, ReplicaState, Upload
+from resumable.model.upload import Replica, ReplicaState, Upload
 from resumable.remotes.interfaces import Part, Plan
 from resumable.remotes.plan import TooLarge
 

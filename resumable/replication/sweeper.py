@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from attrs import define
 from twisted.logger import Logger
 
+from resumable.model.replica import IReplicas
 from resumable.remotes.interfaces import ISweeper, Unfinished
-from resumable.replicas import IReplicas
 
 DAY = 86400.0
 PAGE = 100

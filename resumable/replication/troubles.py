@@ -12,7 +12,8 @@ from random import Random
 
 from attrs import evolve, frozen
 
-from resumable.interfaces import CatalogUnavailable, Replica, ReplicaState
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.upload import Replica, ReplicaState
 from resumable.remotes.interfaces import RegionLost, RemoteError, Throttled
 from resumable.remotes.plan import TooLarge
 from resumable.replication.backoff import Backoff

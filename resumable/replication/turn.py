@@ -16,7 +16,9 @@ from typing import TypeVar
 from attrs import asdict, evolve, frozen
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError, maybeDeferred
 
-from resumable.interfaces import ReplicaState, Upload
+from resumable.model.replica import Progress
+from resumable.model.trace import REQUEST
+from resumable.model.upload import ReplicaState, Upload
 from resumable.protocol import metadata
 from resumable.remotes.interfaces import (
     IDeletable,
@@ -32,11 +34,9 @@ from resumable.remotes.interfaces import (
 )
 from resumable.remotes.plan import Step
 from resumable.remotes.regions import Window
-from resumable.replicas import Progress
 from resumable.replication.flight import Flight
 from resumable.replication.settings import Figures, Means, Remote, Source
 from resumable.replication.standing import Standing
-from resumable.trace import REQUEST
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 
 from twisted.internet.defer import Deferred
 
+from resumable.aio.threads import IPool
 from resumable.spool.datafile import SpoolDamaged
 from resumable.spool.disk import IDisk
-from resumable.threads import IPool
 
 STEP = 8 << 20
 """Bytes copied before a sync, and before the thread goes back to the pool, at most. Smaller steps sync more often,

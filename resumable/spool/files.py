@@ -18,6 +18,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from resumable.aio.threads import IBatcher, IPool
 from resumable.spool import salvage
 from resumable.spool.assembly import STEP, Assembly
 from resumable.spool.budget import Budget
@@ -26,7 +27,6 @@ from resumable.spool.disk import COPY_BUFFER, IDisk
 from resumable.spool.placing import PlaceDirectory, Rules
 from resumable.spool.reader import Reader
 from resumable.spool.sink import Sink
-from resumable.threads import IBatcher, IPool
 
 __all__ = ["Put", "PutBatcher", "Reader", "Sink", "Spool", "SpoolDamaged"]
 

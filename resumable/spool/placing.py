@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from attrs import frozen
 
-from resumable.interfaces import Place
+from resumable.model.upload import Place
 from resumable.spool.disk import IDisk, Seen
 from resumable.spool.folders import NOT_THERE, Folders, joined, parted
 from resumable.spool.names import SIDECAR, candidates, fitted

@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from resumable.aio.threads import IPool
 from resumable.spool.disk import IDisk
-from resumable.threads import IPool
 
 T = TypeVar("T")
 #: Bytes that a scan holds at once: they stay in the processor's cache.

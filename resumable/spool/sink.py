@@ -19,9 +19,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from resumable.aio.threads import IPool
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import DataFile
-from resumable.threads import IPool
 
 HIGH = 8 << 20
 """Bytes queued in one sink at which its producer is paused."""

@@ -18,8 +18,9 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from resumable.hooks import Arrived
-from resumable.interfaces import BodyLost, IBody, Upload
+from resumable.model.errors import BodyLost
+from resumable.model.hooks import Arrived
+from resumable.model.upload import IBody, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum, Digest
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge, TusError

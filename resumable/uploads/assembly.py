@@ -16,10 +16,11 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.hooks import Granted
-from resumable.interfaces import CatalogUnavailable, Upload
+from resumable.aio.threads import Stopped
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.hooks import Granted
+from resumable.model.upload import Upload
 from resumable.protocol.errors import Refused, Stopping, TooLarge, TusError
-from resumable.threads import Stopped
 from resumable.uploads.building import Building, Job
 from resumable.uploads.engine import Engine, as_answer
 from resumable.uploads.janitor import Janitor

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 
 from attrs import define, evolve
 
-from resumable.hooks import Granted, QuestionKind, RequestView, refusal_as_data, request_from_data
-from resumable.interfaces import Commit, FactKind, Gone, Upload
+from resumable.aio.threads import Stopped
+from resumable.model.hooks import Granted, QuestionKind, RequestView, refusal_as_data, request_from_data
+from resumable.model.upload import Commit, FactKind, Gone, Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import Refused, TooLarge
 from resumable.spool import SpoolDamaged
 from resumable.spool.assembly import Assembly
-from resumable.threads import Stopped
 from resumable.uploads.engine import Engine, log
 from resumable.uploads.janitor import Janitor
 from resumable.uploads.quota import account_of, settle

@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from resumable.interfaces import ReplicaState
-from resumable.listing import Counted, IListing, State
+from resumable.model.listing import Counted, IListing, State
+from resumable.model.upload import ReplicaState
 
 FRESH: Final = 30.0
 SHARE: Final = 100

@@ -9,7 +9,7 @@ from collections import Counter
 
 from attrs import define, field
 
-from resumable.interfaces import Gone
+from resumable.model.upload import Gone
 
 
 @define

@@ -12,8 +12,9 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from resumable.hooks import QuestionKind
-from resumable.interfaces import Asked, CatalogUnavailable, FactKind, IBody, Upload
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.hooks import QuestionKind
+from resumable.model.upload import Asked, FactKind, IBody, Upload
 from resumable.protocol import rules, tus
 from resumable.protocol.errors import BadRequest, Conflict, Refused, TusError
 from resumable.uploads.append import Algorithms, Append

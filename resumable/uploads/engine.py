@@ -14,11 +14,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.hooks import Changes, IProgress, NoHooks, QuestionKind, RequestView, as_data, request_as_data, view
-from resumable.interfaces import BodyLost, CatalogUnavailable, Fact, FactKind, ICatalog, Upload
+from resumable.model.errors import BodyLost, CatalogUnavailable
+from resumable.model.hooks import Changes, IProgress, NoHooks, QuestionKind, RequestView, as_data, request_as_data, view
+from resumable.model.replica import IReplicas, IReplication, NoReplication
+from resumable.model.upload import Fact, FactKind, ICatalog, Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import InternalError, NoSpace, TusError, Unavailable
-from resumable.replicas import IReplicas, IReplication, NoReplication
 from resumable.spool.files import Spool
 from resumable.uploads.counts import Counts
 from resumable.uploads.drain import Drain

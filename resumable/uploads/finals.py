@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
-from resumable.hooks import QuestionKind, refusal_from_data
-from resumable.interfaces import Asked, CatalogUnavailable, Upload
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.hooks import QuestionKind, refusal_from_data
+from resumable.model.upload import Asked, Upload
 from resumable.protocol.errors import Gone, Refused, TooLarge, TusError, Unavailable
 from resumable.uploads.assembly import Assembler, Late
 from resumable.uploads.engine import Engine, as_answer

@@ -14,8 +14,8 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from resumable.hooks import Granted, QuestionKind, RequestView
-from resumable.interfaces import Commit, FactKind, Upload
+from resumable.model.hooks import Granted, QuestionKind, RequestView
+from resumable.model.upload import Commit, FactKind, Upload
 from resumable.protocol.errors import Held, OffsetMismatch, Stopping, TusError, Unavailable
 from resumable.uploads.engine import Engine, as_answer
 from resumable.uploads.lookup import present

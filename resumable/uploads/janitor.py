@@ -12,8 +12,9 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredLock, FirstError, gatherResults
 from twisted.logger import Logger
 
-from resumable.hooks import RequestView
-from resumable.interfaces import CatalogUnavailable, FactKind, Gone, Upload
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.hooks import RequestView
+from resumable.model.upload import FactKind, Gone, Upload
 from resumable.uploads.engine import Engine
 from resumable.uploads.quota import account_of
 

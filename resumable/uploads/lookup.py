@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from resumable.interfaces import Gone as GoneKind
-from resumable.interfaces import Upload
+from resumable.model.upload import Gone as GoneKind
+from resumable.model.upload import Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import Gone, NotFound
 from resumable.spool import Reader, SpoolDamaged

@@ -14,8 +14,8 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults
 
 from resumable.catalog.listing import ROWS
-from resumable.interfaces import Upload
-from resumable.listing import Filter, IListing
+from resumable.model.listing import Filter, IListing
+from resumable.model.upload import Upload
 from resumable.protocol.errors import BadRequest, Conflict, Gone, NotFound
 from resumable.uploads.engine import Engine, as_answer
 from resumable.uploads.lookup import present

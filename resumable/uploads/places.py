@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import Interface, implementer
 
-from resumable.interfaces import Place, Upload
+from resumable.model.upload import Place, Upload
 from resumable.spool import Reader
 
 

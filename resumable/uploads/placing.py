@@ -18,11 +18,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from resumable.interfaces import CatalogUnavailable, FactKind, Place, Upload
-from resumable.placing import PlaceSettings, sidecar
+from resumable.aio.threads import IPool, Stopped
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.upload import FactKind, Place, Upload
 from resumable.spool import Reader
+from resumable.spool.place_rules import PlaceSettings, sidecar
 from resumable.spool.placing import Order, PlaceDirectory
-from resumable.threads import IPool, Stopped
 from resumable.uploads.engine import Engine
 from resumable.uploads.janitor import Janitor
 from resumable.uploads.places import IPlaces

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from resumable.hooks import Granted, IHooks, NoHooks, QuestionKind, RequestView, view
-from resumable.interfaces import Upload
+from resumable.model.hooks import Granted, IHooks, NoHooks, QuestionKind, RequestView, view
+from resumable.model.upload import Upload
 from resumable.protocol.errors import Gone, Stopping
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from resumable.interfaces import Upload
+from resumable.model.upload import Upload
 
 
 class IAccount(Protocol):

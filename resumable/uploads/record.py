@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from resumable.hooks import Arrived, view
-from resumable.interfaces import Commit, FactKind, Upload
+from resumable.model.hooks import Arrived, view
+from resumable.model.upload import Commit, FactKind, Upload
 from resumable.protocol.errors import Gone, Held
 from resumable.protocol.rules import Plan
 from resumable.uploads.engine import Engine

@@ -12,8 +12,8 @@ from attrs import evolve, frozen
 
 from resumable.catalog.recovery import Opened
 from resumable.catalog.sqlite import SqliteCatalog
-from resumable.hooks import as_data, view
-from resumable.interfaces import Fact, FactKind, Place, Upload
+from resumable.model.hooks import as_data, view
+from resumable.model.upload import Fact, FactKind, Place, Upload
 from resumable.protocol import rules
 from resumable.spool import Spool
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred, DeferredList
 
-from resumable.interfaces import Upload
+from resumable.model.upload import Upload
 from resumable.protocol import tus
 from resumable.protocol.errors import Stopping
 from resumable.protocol.rules import Plan

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.interfaces import BodyLost
+from resumable.model.errors import BodyLost
 from resumable.protocol.errors import TusError
 
 T = TypeVar("T")

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
-from resumable.interfaces import Gone, Replica, ReplicaState, Upload
-from resumable.listing import State, state_of
+from resumable.model.listing import State, state_of
+from resumable.model.replica import Progress
+from resumable.model.upload import Gone, Replica, ReplicaState, Upload
 from resumable.protocol import metadata
-from resumable.replicas import Progress
 from resumable.uploads.engine import Engine, as_answer
 from resumable.uploads.lookup import present
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
 
-from resumable.hooks import QuestionKind, RequestView
-from resumable.interfaces import Gone as GoneKind
-from resumable.interfaces import IBody, Upload
+from resumable.model.hooks import QuestionKind, RequestView
+from resumable.model.upload import Gone as GoneKind
+from resumable.model.upload import IBody, Upload
 from resumable.protocol import rules, tus
 from resumable.protocol.errors import BadRequest, Forbidden, Gone, OffsetMismatch, TusError
 from resumable.spool import Reader

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from attrs import define, evolve
 
-from resumable.hooks import Answer, Changes, Granted, RequestView
+from resumable.model.hooks import Answer, Changes, Granted, RequestView
 
 _NOTHING = Answer()
 

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from resumable.catalog.lookups import Owned
-from resumable.interfaces import Asked, Commit, Fact, FactKind, Gone, ICatalog, Place, Upload
+from resumable.model.upload import Asked, Commit, Fact, FactKind, Gone, ICatalog, Place, Upload
 
 
 def name(number: int) -> str:

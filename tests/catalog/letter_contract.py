@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from resumable.interfaces import CatalogUnavailable, Fact, FactKind
-from resumable.letters import Depth, IOutbox, Letter
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.outbox import Depth, IOutbox, Letter
+from resumable.model.upload import Fact, FactKind
 from tests.catalog.contract import CatalogSuite, name, upload
-from tests.events.outbox import OutboxContract, fact
+from tests.hooks.outbox import OutboxContract, fact
 
 
 class LetterContract(CatalogSuite, OutboxContract):

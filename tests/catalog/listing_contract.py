@@ -8,8 +8,8 @@ from attrs import evolve
 from zope.interface.verify import verifyObject
 
 from resumable.catalog import listing as on_sqlite
-from resumable.interfaces import Gone, Replica, ReplicaState
-from resumable.listing import Filter, Found, IListing, State
+from resumable.model.listing import Filter, Found, IListing, State
+from resumable.model.upload import Gone, Replica, ReplicaState
 from tests.catalog.contract import CatalogSuite, done, name, upload
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from attrs import evolve
 from zope.interface.verify import verifyObject
 
-from resumable.interfaces import Fact, FactKind, Gone, Place, Replica, ReplicaState, Upload
-from resumable.replicas import Backlog, IReplicas, Page
+from resumable.model.replica import Backlog, IReplicas, Page
+from resumable.model.upload import Fact, FactKind, Gone, Place, Replica, ReplicaState, Upload
 from tests.catalog.contract import CatalogSuite, done, name, upload
 
 A, B = "s3", "tape"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest_twisted
 from twisted.internet.defer import gatherResults
 
+from resumable.aio.threads import Batcher
 from resumable.catalog.batches import connect
 from resumable.catalog.sqlite import Opened, SqliteCatalog
-from resumable.interfaces import Commit
-from resumable.threads import Batcher
+from resumable.model.upload import Commit
 from tests.catalog.contract import name, upload
 
 

@@ -18,7 +18,8 @@ from twisted.internet.defer import Deferred
 
 from resumable.catalog import batches
 from resumable.catalog.ballast import Ballast
-from resumable.interfaces import CatalogUnavailable, Commit, Fact, FactKind, Gone, Replica
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.upload import Commit, Fact, FactKind, Gone, Replica
 from tests.catalog.contract import done, name, upload
 from tests.catalog.doubles import Shelf
 
@@ -376,7 +377,7 @@ def test_no_ballast_is_made_where_it_would_fill_the_disk(tiny: Path) -> None:
 
 CHILD = """
 import sys
-from resumable.interfaces import Commit
+from resumable.model.upload import Commit
 from tests.catalog.contract import name, upload
 from tests.catalog.doubles import Shelf
 shelf = Shelf(sys.argv[1])

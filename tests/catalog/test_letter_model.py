@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resumable.interfaces import CatalogUnavailable
+from resumable.model.errors import CatalogUnavailable
 from tests.catalog.contract import upload
 from tests.catalog.doubles import Shelf
 from tests.catalog.test_durability import Faults, outcome
-from tests.events.outbox import MemoryOutbox, fact
+from tests.hooks.outbox import MemoryOutbox, fact
 
 DELIVERERS = ("a", "b")
 UPLOADS = st.lists(st.sampled_from("uvw"), min_size=1, max_size=4)

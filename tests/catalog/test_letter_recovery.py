@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from resumable.catalog.schema import MIGRATIONS, PAGE_SIZE
 from resumable.catalog.sqlite import Opened, SqliteCatalog
-from resumable.interfaces import CatalogUnavailable, Fact, FactKind, Place, Replica
-from resumable.letters import Letter
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.outbox import Letter
+from resumable.model.upload import Fact, FactKind, Place, Replica
 from tests.catalog.contract import name, upload
 from tests.catalog.doubles import Shelf, older_version
 from tests.catalog.test_recovery import content, pages_of, spoil

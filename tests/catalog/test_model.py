@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from resumable.interfaces import CatalogUnavailable, Commit, Gone, Upload
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.upload import Commit, Gone, Upload
 from tests.catalog.contract import name, upload
 from tests.catalog.doubles import Shelf
 from tests.catalog.test_durability import Faults, outcome

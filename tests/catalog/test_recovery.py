@@ -19,7 +19,8 @@ from resumable.catalog import mending, recovery, salvage
 from resumable.catalog.batches import Job
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.catalog.sqlite import Opened, SqliteCatalog
-from resumable.interfaces import Asked, CatalogUnavailable, Commit, Fact, FactKind, Gone, Upload
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.upload import Asked, Commit, Fact, FactKind, Gone, Upload
 from tests.catalog.contract import done, final, name, partial, upload
 from tests.catalog.doubles import Shelf
 

@@ -9,7 +9,8 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resumable.interfaces import CatalogUnavailable, Commit, Gone, Replica, ReplicaState, Upload
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.upload import Commit, Gone, Replica, ReplicaState, Upload
 from tests.catalog.contract import name, upload
 from tests.catalog.doubles import Shelf
 from tests.catalog.test_durability import Faults, outcome

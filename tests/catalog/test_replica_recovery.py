@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from resumable.catalog.salvage_replicas import REASON
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.catalog.sqlite import Opened, SqliteCatalog
-from resumable.interfaces import Gone, Replica, ReplicaState, Upload
+from resumable.model.upload import Gone, Replica, ReplicaState, Upload
 from tests.catalog.contract import done, name, upload
 from tests.catalog.doubles import Shelf, first_version
 from tests.catalog.test_recovery import content, pages_of, spoil

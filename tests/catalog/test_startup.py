@@ -12,7 +12,8 @@ from attrs import evolve
 
 from resumable.catalog import changes, lookups, outbox, replica_changes, replica_lookups, schema
 from resumable.catalog.sqlite import Opened
-from resumable.interfaces import CatalogUnavailable, Fact, FactKind, Gone, Replica
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.upload import Fact, FactKind, Gone, Replica
 from tests.catalog.contract import done, final, name, upload
 from tests.catalog.doubles import Shelf, first_version, older_version
 

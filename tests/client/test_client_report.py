@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from resumable import human
 from resumable.client.report import Report
+from resumable.doctor import human
 from resumable.doctor.findings import Finding
 
 

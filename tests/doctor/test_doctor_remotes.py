@@ -13,11 +13,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from resumable import __version__
+from resumable.config.options import Options
 from resumable.doctor import daemon, remotes, start
 from resumable.doctor.daemon import Daemon
 from resumable.doctor.place import Place, place_of
-from resumable.options import Options
-from resumable.startup import StartupError
+from resumable.model.errors import StartupError
 
 HERE = Place("/u", "/u", True)
 

@@ -6,8 +6,8 @@ import pytest
 
 from resumable.doctor import sharing
 from resumable.doctor.place import place_of
-from resumable.placing import PlaceSettings, parse
 from resumable.spool import Modes
+from resumable.spool.place_rules import PlaceSettings, parse
 from resumable.spool.placing import Rules
 
 

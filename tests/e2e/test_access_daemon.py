@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from tusclient.client import TusClient
 
-from resumable.access.sign import token as signed_token
+from resumable.auth.sign import token as signed_token
 
 from .asked import Asked
 from .daemon import BOUND, Daemon, eventually, free_port, run_twistd

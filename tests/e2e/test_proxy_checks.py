@@ -20,8 +20,8 @@ from twisted.internet import reactor
 from resumable.doctor.browser import check_origin
 from resumable.doctor.findings import Finding
 from resumable.doctor.proxy import check_proxy
-from resumable.events.tls import Tls
-from tests.events.authority import Authority
+from resumable.hooks.tls import Tls
+from tests.hooks.authority import Authority
 
 from . import tools
 from .daemon import Daemon, eventually, free_port

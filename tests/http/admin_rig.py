@@ -17,19 +17,19 @@ from jsonschema import Draft202012Validator, FormatChecker
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from resumable.http.admin import Admin, Desk
-from resumable.http.clearance import Anybody, Clearance
-from resumable.http.dead import DeadEvents
-from resumable.http.openapi import description
-from resumable.http.overview import Overview, Parts
-from resumable.http.readiness import Readiness
+from resumable.http.admin.api import Admin, Desk
+from resumable.http.admin.clearance import Anybody, Clearance
+from resumable.http.admin.dead import DeadEvents
+from resumable.http.admin.openapi import description
+from resumable.http.admin.overview import Overview, Parts
+from resumable.http.admin.readiness import Readiness
 from resumable.http.streaming import StreamingSite
 from resumable.metrics.remotes import Behind
 from resumable.replication.settings import Figures as RemoteFigures
 from resumable.spool import Budget
 from resumable.uploads.census import Census
 from resumable.uploads.operators import Operators
-from tests.events.outbox import MemoryOutbox
+from tests.hooks.outbox import MemoryOutbox
 from tests.http.visitor import Reply
 from tests.uploads.harness import Machine, Server
 

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 
 from resumable.http.content import disposition, safe_type
 from resumable.http.sending import CHUNK, Sending
-from resumable.interfaces import Upload
+from resumable.model.upload import Upload
 from resumable.protocol import metadata
 from resumable.protocol.errors import NotFound
 

@@ -14,8 +14,8 @@ from test_http2 import frame
 from test_streaming import GET, Client, Consumer, answer, patch
 from twisted.logger import LogLevel, globalLogPublisher
 
+from resumable.http.h2.frames import PREFACE
 from resumable.http.streaming import StreamingRequest
-from resumable.http.two.frames import PREFACE
 
 REQUESTS = [
     GET,

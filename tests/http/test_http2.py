@@ -19,11 +19,11 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
+from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT
+from resumable.http.h2.frames import MAX_FRAME, PREFACE, Data, FrameReader
+from resumable.http.h2.limits import CONNECTION_WINDOW, STREAM_WINDOW, Held
+from resumable.http.h2.machine import HEADER_TABLE, MAX_STREAMS
 from resumable.http.streaming import StreamingRequest, StreamingSite
-from resumable.http.two.answers import MAX_PRODUCED, MAX_UNSENT
-from resumable.http.two.frames import MAX_FRAME, PREFACE, Data, FrameReader
-from resumable.http.two.limits import CONNECTION_WINDOW, STREAM_WINDOW, Held
-from resumable.http.two.machine import HEADER_TABLE, MAX_STREAMS
 
 MIB = 1 << 20
 SETTINGS, PING, CONTINUATION, HEADERS, WINDOW_UPDATE, RST, PRIORITY = 4, 6, 9, 1, 8, 3, 2

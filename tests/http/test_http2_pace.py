@@ -12,10 +12,10 @@ from http2_client import Client
 from test_http2 import CONTINUATION, HEADERS, PING, PRIORITY, RST, SETTINGS, WINDOW_UPDATE, frame, ok
 from test_streaming import Consumer, Watcher, answer
 
-from resumable.http.two import connection, pace
-from resumable.http.two.connection import MAX_BACKLOG
-from resumable.http.two.machine import MAX_STREAMS
-from resumable.http.two.pace import FRAMES_RATE, REQUESTS_RATE, Budget, Pace
+from resumable.http.h2 import connection, pace
+from resumable.http.h2.connection import MAX_BACKLOG
+from resumable.http.h2.machine import MAX_STREAMS
+from resumable.http.h2.pace import FRAMES_RATE, REQUESTS_RATE, Budget, Pace
 
 FRAMES, REQUESTS = 1_000, 100
 DATA, GOAWAY, ALTSVC, ORIGIN, UNKNOWN = 0, 7, 10, 12, 200

@@ -16,14 +16,14 @@ from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 from visitor import Reply
 
-from resumable.access.guard import Guard
-from resumable.access.interfaces import ALL, EVERYDAY, Action, Ask, Identity, Limits
-from resumable.access.rates import Rate, Rates
-from resumable.cross_origin import CrossOrigin
+from resumable.auth.guard import Guard
+from resumable.auth.interfaces import ALL, EVERYDAY, Action, Ask, Identity, Limits
+from resumable.auth.rates import Rate, Rates
+from resumable.http.cross_origin import CrossOrigin
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
-from resumable.interfaces import CatalogUnavailable
-from resumable.option_values import networks
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.values import networks
 from resumable.protocol.errors import Forbidden, TooManyRequests, TusError, Unauthorized, Unavailable
 from tests.uploads.harness import EPOCH, LONG, Machine, Server, pattern
 

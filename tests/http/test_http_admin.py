@@ -13,7 +13,7 @@ from admin_rig import DOCUMENT, ROUTES, Office, serving
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from resumable.http.query import FILTERS
-from resumable.interfaces import ReplicaState
+from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
 from resumable.uploads.caller import Caller
 from tests.uploads.harness import EPOCH, LONG, FakeBody, FakeReplication, Server, pattern

@@ -8,11 +8,11 @@ import pytest
 from admin_rig import DOCUMENT, Office, serving
 from twisted.internet.defer import Deferred, fail, succeed
 
-from resumable.access.guard import Guard
-from resumable.access.interfaces import Action, Ask, Identity
-from resumable.access.rates import Rate, Rates
-from resumable.access.secret import Secret
-from resumable.http.clearance import Anybody, Bearer, Clearance, Guarded
+from resumable.auth.guard import Guard
+from resumable.auth.interfaces import Action, Ask, Identity
+from resumable.auth.rates import Rate, Rates
+from resumable.auth.secret import Secret
+from resumable.http.admin.clearance import Anybody, Bearer, Clearance, Guarded
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.protocol.errors import Unauthorized

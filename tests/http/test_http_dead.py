@@ -11,9 +11,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from visitor import Reply
 
-from resumable.http.dead import AT_ONCE, DeadEvents
+from resumable.http.admin.dead import AT_ONCE, DeadEvents
 from resumable.http.streaming import StreamingSite
-from tests.events.outbox import MemoryOutbox, fact
+from tests.hooks.outbox import MemoryOutbox, fact
 
 
 class Desk:

@@ -13,10 +13,10 @@ from test_http_tiers import Client, created
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from resumable.hooks import Answer, Changes, Granted, IHooks, QuestionKind, RequestView, UploadView
 from resumable.http.origin import Origin
 from resumable.http.visits import Visits, text_of
-from resumable.option_values import networks
+from resumable.model.hooks import Answer, Changes, Granted, IHooks, QuestionKind, RequestView, UploadView
+from resumable.model.values import networks
 from resumable.protocol.errors import Refused, Unavailable
 from resumable.uploads.questions import Questions
 from tests.uploads.harness import Machine, Server

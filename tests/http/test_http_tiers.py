@@ -15,11 +15,11 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from visitor import Reply, connect
 
-from resumable.access.guard import Guard
-from resumable.access.interfaces import Ask, Identity
+from resumable.auth.guard import Guard
+from resumable.auth.interfaces import Ask, Identity
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
-from resumable.interfaces import ReplicaState
+from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
 from resumable.uploads.engine import Limits
 from tests.uploads.harness import EPOCH, LONG, FakeReplication, Machine, Server, pattern

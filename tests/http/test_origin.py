@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from visitor import UPLOAD, Nothing, Reply, ask, connect
 
-from resumable.interfaces import Upload
+from resumable.model.upload import Upload
 
 PROXY = IPv4Address("TCP", "10.0.0.1", 40000)
 STRANGER = IPv4Address("TCP", "203.0.113.9", 40000)

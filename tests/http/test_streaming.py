@@ -34,7 +34,8 @@ from resumable.http.streaming import (
     StreamingSite,
     Unwatched,
 )
-from resumable.interfaces import BodyLost, IBody
+from resumable.model.errors import BodyLost
+from resumable.model.upload import IBody
 
 Handler = Callable[[StreamingRequest], None]
 

@@ -32,7 +32,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from resumable.http.streaming import StreamingRequest, StreamingSite
-from resumable.interfaces import BodyLost
+from resumable.model.errors import BodyLost
 
 T = TypeVar("T")
 Handler = Callable[[StreamingRequest], object]

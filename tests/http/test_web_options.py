@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from twisted.python.usage import UsageError
 
-from resumable.cross_origin import CrossOrigin
-from resumable.option_table.web import EXTENSIONS, WEB
-from resumable.options import Options, Settings
+from resumable.config.options import Options, Settings
+from resumable.config.web import EXTENSIONS, WEB
+from resumable.http.cross_origin import CrossOrigin
 from resumable.protocol import tus
 
 ORIGINS = ("--cors-origin", "https://example.org")

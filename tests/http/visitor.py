@@ -11,16 +11,16 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from resumable.cross_origin import CrossOrigin
+from resumable.http.admin.readiness import Readiness
 from resumable.http.cors import Cors
+from resumable.http.cross_origin import CrossOrigin
 from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.origin import Origin
-from resumable.http.readiness import Readiness
 from resumable.http.root import Root
 from resumable.http.streaming import StreamingChannel, StreamingSite
 from resumable.http.tus import TusResource
-from resumable.interfaces import Upload
-from resumable.option_values import networks
+from resumable.model.upload import Upload
+from resumable.model.values import networks
 
 UPLOAD = Upload(id="0" * 32, created_at=0, touched_at=0, length=5)
 

@@ -19,8 +19,8 @@ from twisted.logger import capturedLogs, formatEvent
 
 from resumable.listening.endpoints import Terms, point
 from resumable.listening.listeners import Listeners
-from resumable.option_values import networks
-from resumable.startup import StartupError
+from resumable.model.errors import StartupError
+from resumable.model.values import networks
 
 
 def listeners(*descriptions: str) -> Listeners:

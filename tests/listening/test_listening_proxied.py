@@ -15,12 +15,12 @@ from resumable.http.streaming import StreamingRequest, StreamingSite
 from resumable.listening.endpoints import Terms, point
 from resumable.listening.listeners import Listeners
 from resumable.listening.proxied import ProxiedFactory
-from resumable.option_values import networks
-from resumable.startup import StartupError
+from resumable.model.errors import StartupError
+from resumable.model.values import networks
+from tests.daemon.sight_rig import Listening, Tree
 from tests.http.visitor import Reply
 from tests.listening.authority import made
 from tests.listening.test_listening_proxy_header import V4, binary
-from tests.sight.sight_rig import Listening, Tree
 
 TRUSTED = networks(["10.0.0.0/8", "fc00::/7"])
 PROXY = IPv4Address("TCP", "10.0.0.9", 40000)

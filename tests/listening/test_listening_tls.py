@@ -20,14 +20,14 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
-from resumable.access.certificates import subject_of
-from resumable.access.secret import AccessProblem
+from resumable.auth.certificates import subject_of
+from resumable.auth.secret import AccessProblem
 from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import LOOK_EVERY, Listeners
 from resumable.listening.tls import Certificate, Files
-from resumable.startup import StartupError
+from resumable.model.errors import StartupError
+from tests.daemon.sight_rig import Listening
 from tests.listening.authority import DAY, made
-from tests.sight.sight_rig import Listening
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 

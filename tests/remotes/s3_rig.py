@@ -15,6 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from resumable.aio.threads import Pool
 from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.interfaces import IJournal
 from resumable.remotes.journals import MemoryJournal
@@ -24,7 +25,6 @@ from resumable.remotes.s3.credentials import ICredentials, StaticCredentials
 from resumable.remotes.s3.endpoint import Place, resolve
 from resumable.remotes.s3.remote import S3Remote
 from resumable.remotes.s3.requests import Requests
-from resumable.threads import Pool
 from tests.remotes.s3_proxy import Proxy
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, Server
 

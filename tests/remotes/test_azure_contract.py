@@ -15,7 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from resumable.remotes.contract import RemoteContract
+from resumable.testing.contract import RemoteContract
 from tests.remotes.azure_rig import rig
 from tests.remotes.azure_servers import azurite
 from tests.remotes.s3_rig import fetched

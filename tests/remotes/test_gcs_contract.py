@@ -14,8 +14,8 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from resumable.remotes import keys
-from resumable.remotes.contract import RemoteContract
+from resumable.model import keys
+from resumable.testing.contract import RemoteContract
 from tests.remotes.gcs_rig import QUANTUM, rig
 from tests.remotes.gcs_servers import started
 from tests.remotes.s3_rig import fetched

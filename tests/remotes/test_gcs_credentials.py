@@ -15,9 +15,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 
+from resumable.aio.threads import Pool
 from resumable.remotes.errors import AuthFailed, Transient, Unusable
 from resumable.remotes.gcs.credentials import Anonymous, GoogleTokens, Token, found
-from resumable.threads import Pool
 
 
 @pytest.fixture

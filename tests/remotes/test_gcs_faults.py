@@ -9,7 +9,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 
-from resumable.remotes import keys
+from resumable.model import keys
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Throttled, Transient, Unusable
 from resumable.remotes.http.transport import Limits
 from resumable.remotes.interfaces import OutOfStep, RegionLost

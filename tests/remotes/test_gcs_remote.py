@@ -15,7 +15,8 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import succeed
 
-from resumable.remotes import keys, urls
+from resumable.model import keys
+from resumable.remotes import urls
 from resumable.remotes.errors import AuthFailed, Conflict, OutOfStep, Permanent, Unusable
 from resumable.remotes.gcs.credentials import Token
 from resumable.remotes.gcs.objects import ObjectOptions

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from resumable import tiers
-from resumable.options import Options
+from resumable.config.options import Options
+from resumable.daemon import remote_tier as tiers
 from resumable.remotes import urls
 from resumable.remotes.gcs.credentials import Anonymous
 from resumable.remotes.gcs.requests import Place as GcsPlace

@@ -9,8 +9,8 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from resumable import tiers
-from resumable.options import Options
+from resumable.config.options import Options
+from resumable.daemon import remote_tier as tiers
 from tests.remotes.azure_servers import ACCOUNT, AZURITE, CONTAINER, KEY, azurite
 from tests.remotes.gcs_servers import BUCKET as GOOGLE_BUCKET
 from tests.remotes.gcs_servers import started as google

@@ -11,8 +11,9 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from resumable.aio.threads import Pool
+from resumable.model.keys import parse
 from resumable.remotes import urls
-from resumable.remotes.contract import RemoteContract
 from resumable.remotes.file import SCHEME, FileRemote
 from resumable.remotes.filesystem import PARTS, Directory
 from resumable.remotes.interfaces import (
@@ -25,11 +26,10 @@ from resumable.remotes.interfaces import (
     Unusable,
 )
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.keys import parse
 from resumable.remotes.regions import BytesRegion
 from resumable.spool.disk import Disk
 from resumable.testing import CallQueue, SimulatedCrash, SimulatedDisk, SteppedPool
-from resumable.threads import Pool
+from resumable.testing.contract import RemoteContract
 
 ROOT = "/nas"
 ID = "0123456789abcdef0123456789abcdef"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resumable.remotes.keys import MAX_KEY, BadTemplate, parse, safe_segment
+from resumable.model.keys import MAX_KEY, BadTemplate, parse, safe_segment
 
 ID = "0123456789abcdef0123456789abcdef"
 AT = 1_769_904_000.0  # 2026-02-01T00:00:00Z

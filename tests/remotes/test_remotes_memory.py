@@ -9,16 +9,16 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from resumable.model.keys import parse
 from resumable.remotes import urls
-from resumable.remotes.contract import RemoteContract
 from resumable.remotes.interfaces import Conflict, Permanent, Throttled, Transient
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.keys import parse
 from resumable.remotes.memory import Fault, MemoryRemote
 from resumable.remotes.memory_parts import MemoryPartRemote
 from resumable.remotes.memory_store import MemoryStore, Object
 from resumable.remotes.plan import Limits
 from resumable.remotes.regions import BytesRegion
+from resumable.testing.contract import RemoteContract
 
 ID = "0" * 31 + "1"
 

@@ -13,6 +13,7 @@ from google.auth import exceptions
 from google.auth.credentials import Credentials, Signing
 from twisted.internet import reactor
 
+from resumable.aio.threads import Pool
 from resumable.remotes.azure.access import Access
 from resumable.remotes.errors import AuthFailed, Transient
 from resumable.remotes.gcs.credentials import Anonymous, GoogleTokens
@@ -23,7 +24,6 @@ from resumable.remotes.s3.credentials import Keys
 from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.s3.presign import presigned
 from resumable.remotes.s3.signing import encode_path, encode_query
-from resumable.threads import Pool
 from tests.remotes.s3_rig import rig
 from tests.remotes.s3_servers import started
 from tests.remotes.simple_engine import upload

@@ -17,11 +17,12 @@ from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from resumable.aio.threads import Pool
+from resumable.model.keys import parse
 from resumable.remotes.errors import Transient, Unusable
 from resumable.remotes.http.bodies import RegionBody
 from resumable.remotes.http.transport import Answer, Http
 from resumable.remotes.interfaces import Plan
-from resumable.remotes.keys import parse
 from resumable.remotes.plan import Step
 from resumable.remotes.regions import BytesRegion
 from resumable.remotes.s3.client import S3Client
@@ -33,7 +34,6 @@ from resumable.remotes.s3.records import Record
 from resumable.remotes.s3.requests import Requests
 from resumable.remotes.s3.scheme import policy_for
 from resumable.remotes.s3.store import Store
-from resumable.threads import Pool
 
 # of Twisted with a pyOpenSSL that is newer
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")

@@ -194,7 +194,7 @@ def test_what_the_service_gives_has_defaults_for_tuning():
 
 @pytest.mark.process
 def test_a_backend_is_imported_only_when_its_scheme_is_used():
-    loaded = "import sys, resumable.options as o; o.urls.parse('file:///a'); print('botocore' in sys.modules)"
+    loaded = "import sys, resumable.config.options as o; o.urls.parse('file:///a'); print('botocore' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True, timeout=300)
     assert run.stdout == "False\n"
 

@@ -18,10 +18,11 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from resumable.remotes import keys, urls
-from resumable.remotes.contract import RemoteContract
+from resumable.model import keys
+from resumable.remotes import urls
 from resumable.remotes.errors import NotThere
 from resumable.remotes.regions import STEP
+from resumable.testing.contract import RemoteContract
 from tests.remotes.s3_rig import MIB, fetched, rig, tiny
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, started
 

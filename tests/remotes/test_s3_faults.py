@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs, formatEvent
 
-from resumable.remotes import keys
+from resumable.model import keys
 from resumable.remotes.errors import AuthFailed, Conflict, Throttled, Transient, Unusable
 from resumable.remotes.http.transport import Limits
 from resumable.remotes.interfaces import RegionLost

@@ -11,7 +11,7 @@ from attrs import evolve
 from twisted.internet.defer import gatherResults
 from zope.interface import implementer
 
-from resumable.remotes import keys
+from resumable.model import keys
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, OutOfStep, Permanent, Transient, Unusable
 from resumable.remotes.interfaces import IJournal, Part
 from resumable.remotes.journals import MemoryJournal

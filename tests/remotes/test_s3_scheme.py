@@ -16,6 +16,7 @@ from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from resumable.aio.threads import Pool
 from resumable.remotes import urls
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.probe import probe
@@ -24,7 +25,6 @@ from resumable.remotes.s3.dialects import AWS, BACKBLAZE, DIALECTS, GCS_INTEROP,
 from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.urls import BadRemote, Means, parse
 from resumable.testing import SteppedPool
-from resumable.threads import Pool
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, VERSITYGW, started
 from tests.remotes.simple_engine import upload
 

@@ -13,14 +13,14 @@ from attrs import define
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from resumable.aio.threads import Batcher, Pool
 from resumable.catalog.sqlite import SqliteCatalog
-from resumable.interfaces import Commit, Gone, Replica, Upload
+from resumable.model.upload import Commit, Gone, Replica, Upload
 from resumable.replication.engine import Replication
 from resumable.replication.journal import CatalogJournal
 from resumable.replication.settings import Limits, Remote
 from resumable.spool import Budget, Spool
 from resumable.spool.disk import Disk
-from resumable.threads import Batcher, Pool
 
 MIB = 1 << 20
 NAME = "far"

@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from resumable.catalog.sqlite import SqliteCatalog
-from resumable.interfaces import Commit, Gone, Replica, Upload
+from resumable.model.upload import Commit, Gone, Replica, Upload
 from resumable.remotes.memory import MemoryRemote, MemoryStore
 from resumable.remotes.memory_parts import MemoryPartRemote
 from resumable.remotes.memory_store import Object

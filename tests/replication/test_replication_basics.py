@@ -6,11 +6,11 @@ import hashlib
 
 import pytest
 
+from resumable.model import keys
+from resumable.model.trace import REQUEST
 from resumable.protocol import metadata
-from resumable.remotes import keys
 from resumable.replication.engine import Replication
 from resumable.replication.settings import Remote
-from resumable.trace import REQUEST
 from tests.replication.rig import PART, parts, pattern, plain
 
 KINDS = {"parts": parts(), "plain": plain()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resumable.interfaces import Upload
+from resumable.model.upload import Upload
 from tests.replication.rig import PART, parts, plain
 
 KEY = "customers/7/invoice.pdf"

@@ -10,11 +10,12 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from resumable.interfaces import CatalogUnavailable, Replica, ReplicaState
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.replica import ICopy
+from resumable.model.upload import Replica, ReplicaState
 from resumable.protocol.errors import NotFound, Unavailable
 from resumable.remotes.errors import AuthFailed, NotThere, Throttled, Transient
 from resumable.remotes.reading import IObjectStream, IReadable, ISigning, Presented
-from resumable.replicas import ICopy
 from resumable.replication.copies import OPENING, RESTING, Copies
 
 DATA = bytes(range(100))

@@ -7,7 +7,7 @@ import errno
 import pytest
 from twisted.logger import globalLogPublisher
 
-from resumable.interfaces import CatalogUnavailable
+from resumable.model.errors import CatalogUnavailable
 from resumable.remotes import errors
 from resumable.remotes.faults import Fault
 from resumable.remotes.memory_store import Object

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resumable.interfaces import Replica, Upload
+from resumable.model.upload import Replica, Upload
 from resumable.replication import agenda, known, lane
 from resumable.replication.settings import Limits
 from tests.replication.rig import PART, parts, pattern, plain

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from resumable.interfaces import CatalogUnavailable, Upload
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.upload import Upload
 from resumable.remotes import errors
 from resumable.remotes.faults import Fault
 from resumable.replication.settings import Limits

@@ -7,7 +7,8 @@ from random import Random
 import pytest
 from attrs import evolve
 
-from resumable.interfaces import CatalogUnavailable, Replica, ReplicaState, Upload
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.upload import Replica, ReplicaState, Upload
 from resumable.remotes import errors
 from resumable.remotes.interfaces import RegionLost
 from resumable.remotes.plan import Plan, Step, TooLarge

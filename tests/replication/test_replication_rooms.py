@@ -6,14 +6,14 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from zope.interface.verify import verifyObject
 
-from resumable.interfaces import CatalogUnavailable
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.replica import IReplication
 from resumable.remotes import errors
 from resumable.remotes.faults import Fault
 from resumable.remotes.file import FileRemote
 from resumable.remotes.filesystem import Directory
 from resumable.remotes.interfaces import IPartJournal
 from resumable.remotes.memory_store import Open
-from resumable.replicas import IReplication
 from resumable.replication.journal import CatalogJournal
 from resumable.replication.local import Local, Policy
 from resumable.replication.sweeper import DAY, Sweeper

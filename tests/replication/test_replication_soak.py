@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from resumable.interfaces import CatalogUnavailable
+from resumable.model.errors import CatalogUnavailable
 from resumable.remotes import errors
 from resumable.remotes.faults import Fault
 from tests.replication.rig import Rig, parts, plain

@@ -17,7 +17,8 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
-from resumable.remotes import keys, urls
+from resumable.model import keys
+from resumable.remotes import urls
 from resumable.replication.settings import Limits
 from resumable.spool.disk import Disk
 from tests.remotes import azure_rig, gcs_rig

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.logger import capturedLogs, formatEvent
 
-from resumable import tiers
+from resumable.daemon import remote_tier as tiers
 from resumable.remotes.schemes import RemoteSpec
 from tests.replication.rig import parts, pattern
 
@@ -14,7 +14,7 @@ from tests.replication.rig import parts, pattern
 def told(rig: Any, *names: str) -> list[str]:
     with capturedLogs() as said:
         rig.ask(tiers.tell_of_strays(rig.catalog.replicas, [RemoteSpec("memory", name) for name in names]))
-    return [formatEvent(event) for event in said if event["log_namespace"] == "resumable.tiers"]
+    return [formatEvent(event) for event in said if event["log_namespace"] == "resumable.daemon.remote_tier"]
 
 
 def test_a_line_for_each_remote_that_is_not_there_any_more_and_that_something_waits_for(make):

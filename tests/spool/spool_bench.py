@@ -5,9 +5,9 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from resumable.aio.threads import Batcher, Pool
 from resumable.spool import Budget, Disk, Spool
 from resumable.testing import CallQueue, SimulatedDisk, SteppedBatcher, SteppedPool
-from resumable.threads import Batcher, Pool
 
 ID = "a" * 32
 MIB = 1 << 20

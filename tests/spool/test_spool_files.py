@@ -12,9 +12,9 @@ import pytest
 from spool_bench import ID, MIB, Bench, RealBench
 from twisted.internet.defer import DeferredList
 
+from resumable.aio.threads import Stopped
 from resumable.spool import SpoolDamaged
 from resumable.testing import SimulatedCrash
-from resumable.threads import Stopped
 
 OTHER = "b" * 32
 OWN = "/spool/.resumable"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spool_bench import Bench, RealBench
 
-from resumable.interfaces import Place
+from resumable.model.upload import Place
 from resumable.spool.names import MAX_NAME, NUMBERS, SIDECAR, candidates, fitted
 from resumable.spool.placing import Collision, Order, Rules
 from resumable.testing import SimulatedCrash, SimulatedDisk

@@ -26,7 +26,8 @@ from unittest import mock
 
 from attrs import define, field
 
-from resumable.interfaces import BodyLost, CatalogUnavailable, Gone, Upload
+from resumable.model.errors import BodyLost, CatalogUnavailable
+from resumable.model.upload import Gone, Upload
 from resumable.protocol import errors
 from resumable.uploads.assembly import RETRY
 from resumable.uploads.engine import Limits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resumable.interfaces import Fact
+from resumable.model.upload import Fact
 
 
 def told(server, deliverer: str) -> list[Fact]:

@@ -30,18 +30,19 @@ from zope.interface import implementer
 
 from resumable.catalog.batches import connect
 from resumable.catalog.sqlite import SqliteCatalog
-from resumable.digests import ALGORITHMS
-from resumable.hooks import QuestionKind, RequestView
-from resumable.interfaces import BodyLost, IBody, Replica, Upload
-from resumable.placing import PlaceSettings
+from resumable.daemon.digests import ALGORITHMS
+from resumable.model.errors import BodyLost
+from resumable.model.hooks import QuestionKind, RequestView
+from resumable.model.replica import IReplication, NoReplication, Progress
+from resumable.model.upload import IBody, Replica, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum
 from resumable.protocol.concat import Final
 from resumable.protocol.errors import TusError, Unavailable
-from resumable.replicas import IReplication, NoReplication, Progress
 from resumable.spool import Budget, Spool
 from resumable.spool.assembly import STEP
 from resumable.spool.disk import IDisk
+from resumable.spool.place_rules import PlaceSettings
 from resumable.testing import SimulatedDisk, SteppedBatcher, SteppedPool
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.caller import NOBODY

@@ -7,7 +7,7 @@ import errno
 import pytest
 from twisted.internet.defer import Deferred
 
-from resumable.interfaces import ReplicaState
+from resumable.model.upload import ReplicaState
 from resumable.protocol import tus
 from resumable.protocol.errors import (
     BadRequest,

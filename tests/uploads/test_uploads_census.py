@@ -7,8 +7,9 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from resumable.interfaces import CatalogUnavailable, ReplicaState
-from resumable.listing import Counted, State
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.listing import Counted, State
+from resumable.model.upload import ReplicaState
 from resumable.uploads.census import FRESH, SHARE, Census, Count
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resumable.interfaces import BodyLost
+from resumable.model.errors import BodyLost
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, OffsetMismatch, TooLarge
 from resumable.uploads.append import PART, SMALL
 from resumable.uploads.engine import Limits

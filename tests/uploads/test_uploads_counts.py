@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from resumable.interfaces import Gone
+from resumable.model.upload import Gone
 from resumable.uploads.engine import Limits
 from tests.uploads.harness import LONG, FakeBody, pattern
 

@@ -8,8 +8,8 @@ from base64 import b64encode
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from resumable.interfaces import Gone as GoneKind
-from resumable.interfaces import Upload
+from resumable.model.upload import Gone as GoneKind
+from resumable.model.upload import Upload
 from resumable.protocol.errors import BadRequest, Gone, Held, NoSpace, NotFound, Stopping, TusError, Unavailable
 from resumable.uploads.engine import as_answer
 from resumable.uploads.shield import shielded

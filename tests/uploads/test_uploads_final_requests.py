@@ -8,9 +8,9 @@ from random import Random
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
-from resumable.hooks import Answer, Granted, QuestionKind, RequestView
-from resumable.interfaces import Gone as GoneKind
-from resumable.interfaces import ReplicaState
+from resumable.model.hooks import Answer, Granted, QuestionKind, RequestView
+from resumable.model.upload import Gone as GoneKind
+from resumable.model.upload import ReplicaState
 from resumable.protocol import tus
 from resumable.protocol.concat import Final
 from resumable.protocol.errors import BadRequest, Gone, NoSpace, NotFound, Refused, Stopping, Unavailable

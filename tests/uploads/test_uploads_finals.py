@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from resumable.interfaces import Gone as GoneKind
+from resumable.model.upload import Gone as GoneKind
 from resumable.protocol.concat import Final
 from resumable.protocol.errors import BadRequest, Forbidden, Gone, NotFound, Stopping, TooLarge
 from resumable.protocol.tus import Creation

@@ -8,16 +8,16 @@ import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from resumable.events.interfaces import Refuse
-from resumable.events.progress import Progress, Watcher
-from resumable.hooks import Answer, Changes, Granted, IHooks, IProgress, QuestionKind, RequestView
-from resumable.interfaces import FactKind
+from resumable.hooks.interfaces import Refuse
+from resumable.hooks.progress import Progress, Watcher
+from resumable.model.hooks import Answer, Changes, Granted, IHooks, IProgress, QuestionKind, RequestView
+from resumable.model.upload import FactKind
 from resumable.protocol import tus
 from resumable.protocol.errors import BadRequest, Gone, NotFound, OffsetMismatch, Refused, Stopping, Unavailable
 from resumable.uploads.engine import Limits
 from resumable.uploads.questions import Questions
 from resumable.uploads.visits import Visit
-from tests.events.test_events_progress import Watches
+from tests.hooks.test_events_progress import Watches
 from tests.uploads.facts import told
 from tests.uploads.harness import LONG, FakeBody, FakeReplication, machines, pattern
 

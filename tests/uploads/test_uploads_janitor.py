@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resumable.interfaces import Gone as GoneKind
+from resumable.model.upload import Gone as GoneKind
 from resumable.protocol.errors import Gone, NotFound
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.engine import Limits

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resumable.access.quota import Ledger, Quota, Usage
-from resumable.hooks import NoHooks, QuestionKind
+from resumable.auth.quota import Ledger, Quota, Usage
+from resumable.model.hooks import NoHooks, QuestionKind
 from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
 from resumable.uploads.caller import Caller
 from resumable.uploads.engine import Limits

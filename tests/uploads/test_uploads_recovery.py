@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from resumable.interfaces import Gone as GoneKind
+from resumable.model.upload import Gone as GoneKind
 from resumable.protocol.errors import Gone, NotFound
 from resumable.uploads.recovery import Recovered
 from tests.uploads.facts import told

@@ -8,8 +8,8 @@ from random import Random
 import pytest
 from attrs import evolve
 
-from resumable.interfaces import Gone as GoneKind
-from resumable.interfaces import ReplicaState
+from resumable.model.upload import Gone as GoneKind
+from resumable.model.upload import ReplicaState
 from resumable.protocol.errors import Gone, NotFound, OffsetMismatch, TooLarge
 from resumable.uploads.engine import Limits
 from tests.uploads.harness import LONG, FakeBody, FakeReplication, machines, pattern

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
-from resumable.interfaces import ReplicaState
+from resumable.model.replica import Progress
+from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata, tus
 from resumable.protocol.errors import Gone, NotFound, Unavailable
-from resumable.replicas import Progress
 from resumable.uploads.engine import Limits
 from resumable.uploads.status import State
 from tests.uploads.harness import EPOCH, LONG, FakeBody, FakeReplication, pattern

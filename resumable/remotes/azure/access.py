@@ -31,10 +31,10 @@ from azure.storage.blob import (
 )
 from requests.adapters import HTTPAdapter
 
+from resumable.model.trace import REQUEST
 from resumable.remotes.azure.choices import FILES, VARIABLES, Auth
 from resumable.remotes.reading import Presented
 from resumable.remotes.regions import STEP
-from resumable.trace import REQUEST
 
 KEY_LIFETIME = timedelta(hours=1)
 """For which a key that signs for an identity is kept and used again."""

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
-from resumable import option_values as values
 from resumable.masking import has_user
+from resumable.model import values
 
 EXTRA = "pip install 'resumable-server[azure]'"
 

@@ -16,7 +16,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface import implementer
 
-from resumable.remotes import keys
+from resumable.model import keys
 from resumable.remotes.azure.blocks import LIMITS, UNKNOWN_LENGTH
 from resumable.remotes.azure.calls import Calls
 from resumable.remotes.azure.finishing import Finishing

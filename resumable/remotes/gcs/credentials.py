@@ -25,8 +25,8 @@ from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from resumable.aio.threads import IPool
 from resumable.remotes.errors import AuthFailed, RemoteError, Transient, Unusable
-from resumable.threads import IPool
 
 SCOPES = ["https://www.googleapis.com/auth/devstorage.read_write"]
 GOOD_FOR = 60.0

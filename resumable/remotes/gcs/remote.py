@@ -18,7 +18,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from resumable.remotes import keys
+from resumable.model import keys
 from resumable.remotes.gcs.finishing import Finishing
 from resumable.remotes.gcs.objects import ObjectOptions
 from resumable.remotes.gcs.reading import Reading

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from resumable import option_values as values
+from resumable.model import values
 from resumable.remotes.gcs.credentials import Anonymous, GoogleTokens, ITokens, found
 from resumable.remotes.gcs.objects import ObjectOptions
 from resumable.remotes.gcs.remote import GcsRemote

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from resumable.remotes import keys
+from resumable.model import keys
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Transient
 from resumable.remotes.gcs.bodies import Framed, crc_of
 from resumable.remotes.gcs.objects import Object, ObjectOptions, encoded, object_from

@@ -23,13 +23,13 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
+from resumable.model.trace import REQUEST
 from resumable.remotes.errors import Transient
 from resumable.remotes.http.connections import Endpoints
 from resumable.remotes.http.failures import meaning, timed_out
 from resumable.remotes.http.watch import Watch
 from resumable.remotes.memory_held import PIECE
 from resumable.remotes.reading import IObjectStream
-from resumable.trace import REQUEST
 
 KEPT = 8
 """Idle connections that are kept for the next reader."""

@@ -17,8 +17,8 @@ from typing import Protocol
 from attrs import frozen
 from google_crc32c import Checksum as Crc32c
 
+from resumable.aio.threads import IPool
 from resumable.remotes.interfaces import IRegion
-from resumable.threads import IPool
 
 INLINE = 64 << 10
 """Bytes that are reckoned at once: a thread would cost more."""

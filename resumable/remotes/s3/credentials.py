@@ -19,8 +19,8 @@ from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from resumable.aio.threads import IPool
 from resumable.remotes.errors import AuthFailed, RemoteError, Transient
-from resumable.threads import IPool
 
 GOOD_FOR = 60.0
 """Seconds that keys must still be good for, so that a request signed with them arrives in time."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
+from resumable.aio.threads import IPool
 from resumable.remotes.interfaces import Conflict, IRegion, NotThere, OutOfStep, Part, RemoteError, Stored
 from resumable.remotes.plainer import taken
 from resumable.remotes.records import State
@@ -21,7 +22,6 @@ from resumable.remotes.s3.checksums import of_whole
 from resumable.remotes.s3.errors import may_be_metadata
 from resumable.remotes.s3.records import Record, Records
 from resumable.remotes.s3.store import Store
-from resumable.threads import IPool
 
 BEGIN_ANEW = {"ConditionalRequestConflict", "BadDigest"}
 """The object cannot be made of this multipart any more."""

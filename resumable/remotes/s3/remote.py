@@ -17,7 +17,8 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from resumable.remotes import keys
+from resumable.aio.threads import IPool
+from resumable.model import keys
 from resumable.remotes.interfaces import (
     IClosable,
     IDeletable,
@@ -48,7 +49,6 @@ from resumable.remotes.s3.objects import ObjectOptions
 from resumable.remotes.s3.reading import Reading
 from resumable.remotes.s3.records import Record, Records
 from resumable.remotes.s3.store import Store
-from resumable.threads import IPool
 
 
 @implementer(IKeyed, IPartRemote, IDeletable, IProbe, IReadable, ISigning, ISweeper, IClosable)

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from attrs import frozen
 
+from resumable.aio.threads import IPool
 from resumable.remotes.errors import AuthFailed, RemoteError, Transient
 from resumable.remotes.http.bodies import BytesBody, RegionBody
 from resumable.remotes.http.streams import Opened
@@ -26,7 +27,6 @@ from resumable.remotes.s3.endpoint import Endpoint
 from resumable.remotes.s3.errors import STALE_KEYS, error_from
 from resumable.remotes.s3.presign import presigned
 from resumable.remotes.s3.signing import EMPTY_SHA256, UNSIGNED, Signer, encode_query
-from resumable.threads import IPool
 
 T = TypeVar("T")
 

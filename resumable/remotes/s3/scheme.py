@@ -21,7 +21,7 @@ from attrs import evolve
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.web.client import BrowserLikePolicyForHTTPS
 
-from resumable import option_values as values
+from resumable.model import values
 from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.s3.checksums import ALGORITHMS, algorithm
 from resumable.remotes.s3.client import S3Client

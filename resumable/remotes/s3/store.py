@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from resumable.remotes import keys
+from resumable.model import keys
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Unusable
 from resumable.remotes.interfaces import IRegion, Stored, Unfinished
 from resumable.remotes.metadata import ID_METADATA

@@ -1,0 +1,1 @@
+"""Helpers for Deferreds and threads. They know nothing of uploads."""

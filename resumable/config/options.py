@@ -1,0 +1,384 @@
+"""The command line of ``twistd resumable`` and its environment, made into one frozen `Settings`.
+
+Changes when the way from a flag to a setting does; the options themselves are in `resumable.config`. Flags
+win over the environment, the environment wins over the defaults, and whatever is wrong is told in one line before
+anything is started. Written after `twisted.python.usage`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from attrs import frozen
+from twisted import __version__ as twisted_version
+from twisted.internet.endpoints import quoteStringArgument
+from twisted.logger import Logger
+from twisted.python import usage
+
+from resumable import __version__
+from resumable.auth.build import AccessSettings
+from resumable.auth.secret import AccessProblem
+from resumable.config import BY_FLAG, OPTIONS, Option, help_line, variables
+from resumable.config.access import ACCESS
+from resumable.config.access_settings import access_settings
+from resumable.config.hook_settings import hook_settings
+from resumable.config.hooks import HOOKS
+from resumable.hooks.settings import HookSettings
+from resumable.http import cross_origin
+from resumable.http.cross_origin import CrossOrigin
+from resumable.listening import admin_socket
+from resumable.masking import masked
+from resumable.model.values import Network
+from resumable.remotes import urls
+from resumable.remotes.urls import BadRemote, RemoteSpec
+from resumable.spool import Modes
+from resumable.spool.place_rules import PlaceSettings, place_settings
+
+
+@frozen
+class Settings:
+    """What the service is made from; sizes are bytes, times are seconds.
+
+    ``public_url`` is what clients see in place of ``base_path``. None: ``max_size``, ``max_lag``, ``max_lag_age`` and
+    ``remote_attempts`` without a limit; ``expire_after``, ``reclaim_after`` and ``give_up_after`` never; ``public_url``
+    taken from each request; no ``status_path``. Words that may be chosen are as in the table of options.
+    """
+
+    listen: tuple[str, ...]
+    upload_dir: Path
+    modes: Modes
+    base_path: str
+    public_url: str | None
+    max_size: int | None
+    expire_after: float | None
+    keep_partials: float
+    final_timeout: float
+    remember: float
+    network_timeout: float
+    min_rate: int
+    shutdown_timeout: float
+    trusted_proxies: tuple[Network, ...]
+    reserve: int
+    cors: CrossOrigin
+    location: str
+    http2: bool
+    h2c: bool
+    writers: int
+    disabled_extensions: tuple[str, ...]
+    download: bool
+    download_inline: bool
+    download_from_remote: str
+    download_url_expires: float
+    remotes: tuple[RemoteSpec, ...]
+    part_size: int
+    ack: str
+    ack_timeout: float
+    local: str
+    reclaim_after: float | None
+    max_lag: int | None
+    max_lag_age: float | None
+    terminate_remote: str
+    remote_attempts: int | None
+    give_up_after: float | None
+    retry_delay: float
+    retry_delay_max: float
+    parts_per_upload: int
+    parts_per_remote: int
+    parts: int
+    remote_timeout: float
+    sweep: str
+    check: bool
+    status_path: str | None
+    admin_listen: tuple[str, ...]
+    admin_token_file: Path | None
+    admin_on_public: bool
+    ready_remotes: str
+    log_format: str
+    log_level: str
+    access_log: str
+    tls_client_ca: Path | None
+    tls_client_optional: bool
+    access: AccessSettings
+    hooks: HookSettings
+    placing: PlaceSettings
+
+
+class Options(usage.Options):
+    """The command line of ``twistd resumable``; `settings` is valid once it has been parsed."""
+
+    longdesc = (
+        "A resumable upload server (tus 1.0). Each option can also be set by the environment variable named beside it;"
+        " flags win. Sizes may end in K, M, G, T (powers of 1024), times in s, m, h, d, w."
+    )
+    optParameters = [[o.flag, None, None, help_line(o)] for o in OPTIONS if not o.is_switch and not o.separator]  # noqa: RUF012
+    optFlags = [[o.flag, None, help_line(o)] for o in OPTIONS if o.is_switch]  # noqa: RUF012
+
+    _log = Logger()
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._environ = environ
+        self._repeated: dict[str, list[str]] = {}
+        self._settings: Settings | None = None
+        self.docs.update({o.flag: help_line(o) for o in OPTIONS if o.separator})
+
+    def repeat(self, flag: str, value: str) -> None:
+        """The flag was given once more."""
+        self._repeated.setdefault(flag, []).append(value)
+
+    def opt_version(self) -> None:
+        """Display the versions of resumable, Twisted and Python, and exit."""
+        print(f"resumable {__version__} (Twisted {twisted_version}, Python {platform.python_version()})")
+        sys.exit(0)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        try:
+            self._check_flags(sys.argv[1:] if options is None else options)
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except usage.UsageError as problem:
+            if self.parent is None:
+                raise
+            # twistd would print all of --help and, below it, the one line that matters.
+            raise SystemExit(f"resumable: {masked(str(problem))}") from problem
+
+    def _check_flags(self, arguments: Sequence[str]) -> None:
+        """Refuse a flag's beginning as getopt would refuse any other word: the next release may have two like it."""
+        rest = iter(arguments)
+        for each in rest:
+            if not each.startswith("--") or each == "--":
+                return
+            name, equals, _ = each[2:].partition("=")
+            if name not in self.longOpt and f"{name}=" not in self.longOpt:
+                meant = variables.nearest(name.lower(), (known.rstrip("=") for known in self.longOpt))
+                hint = variables.hint(meant and f"--{meant}")
+                raise usage.UsageError(f"option --{name} not recognized{hint}")
+            if f"{name}=" in self.longOpt and not equals:
+                next(rest, None)
+
+    def parseArgs(self, *args: str) -> None:
+        if args:
+            raise usage.UsageError(f"unexpected argument {args[0]!r}: everything is set by flags, see --help")
+
+    def postOptions(self) -> None:
+        self._check_environment()
+        found = {option.flag.replace("-", "_"): self._value(option) for option in OPTIONS}
+        access, hooks, cors = self._access(found), self._hooks(found), self._cors(found)
+        settings = Settings(
+            listen=self._listen(found.pop("port"), found.pop("listen"), found.pop("tls_cert"), found.pop("tls_key")),
+            modes=Modes(found.pop("file_mode"), found.pop("dir_mode")),
+            trusted_proxies=found.pop("behind_proxy"),
+            cors=cors,
+            download=not found.pop("disable_download"),
+            disabled_extensions=self._disabled_extensions(found),
+            http2=not found.pop("disable_http2"),
+            admin_listen=self._admin_listen(found.pop("admin_listen"), found["upload_dir"]),
+            remotes=self._remotes(found.pop("remote"), found.pop("overwrite")),
+            access=access,
+            hooks=hooks,
+            placing=self._placing(found),
+            **found,
+        )
+        check_together(settings)
+        self._settings = settings
+
+    @property
+    def unknown_variables(self) -> list[variables.Unknown]:
+        """What begins like a variable of ours and is none, but for those that remotes are told to look at."""
+        _, remotes = self._given(BY_FLAG["remote"]) or ("", [])
+        known = {option.variable for option in OPTIONS} | variables.mentioned(remotes)
+        return variables.unknown(self._environ, known)
+
+    def _check_environment(self) -> None:
+        """Raises UsageError for a variable that is misspelt: nobody would notice that it isn't heeded."""
+        port = BY_FLAG["port"].variable
+        if variables.of_a_service(port, self._environ.get(port, "")):
+            told = (
+                "{port} is what Kubernetes sets for a Service of that name, and not heeded (enableServiceLinks: false)"
+            )
+            self._log.warn(told, port=port)
+        for each in self.unknown_variables:
+            if each.misspelt:
+                raise usage.UsageError(str(each))
+            self._log.warn("{variable}", variable=str(each))
+
+    def settings(self) -> Settings:
+        """What was asked for; RuntimeError before `parseOptions`."""
+        if self._settings is None:
+            raise RuntimeError("parseOptions was not called")
+        return self._settings
+
+    def _listen(
+        self, port: int, endpoints: tuple[str, ...], certificate: Path | None, key: Path | None
+    ) -> tuple[str, ...]:
+        if key is not None and certificate is None:
+            raise usage.UsageError("--tls-key needs --tls-cert")
+        if endpoints and self._given(BY_FLAG["port"]) is None:
+            if certificate is not None:
+                raise usage.UsageError("--tls-cert is for --port: with --listen alone, name the files in an ssl:...")
+            return endpoints
+        if certificate is None:
+            return (f"tcp:{port}", *endpoints)
+        files = (quoteStringArgument(str(path)) for path in (key or certificate, certificate))
+        return ("ssl:{}:privateKey={}:certKey={}".format(port, *files), *endpoints)
+
+    def _admin_listen(self, endpoints: tuple[str, ...], upload_dir: Path) -> tuple[str, ...]:
+        try:
+            return tuple(
+                admin_socket.endpoint_of(upload_dir) if each == "socket" else admin_socket.closed(each)
+                for each in endpoints
+            )
+        except ValueError as problem:
+            if self._given(BY_FLAG["admin-listen"]) is not None:
+                raise usage.UsageError(f"{problem}: give another with --admin-listen, or none") from problem
+            self._log.warn("operators find no socket, as {problem}: give another with --admin-listen", problem=problem)
+            return ()
+
+    @staticmethod
+    def _access(found: dict[str, Any]) -> AccessSettings:
+        """Takes what only access goes by out of ``found``."""
+        try:
+            access = access_settings(found)
+        except AccessProblem as problem:
+            raise usage.UsageError(str(problem)) from problem
+        for option in ACCESS:
+            if not option.flag.startswith("tls-"):
+                del found[option.flag.replace("-", "_")]
+        return access
+
+    @staticmethod
+    def _placing(found: dict[str, Any]) -> PlaceSettings:
+        """As `_access`."""
+        try:
+            return place_settings(found, found["upload_dir"])
+        except ValueError as problem:
+            raise usage.UsageError(str(problem)) from problem
+
+    @staticmethod
+    def _hooks(found: dict[str, Any]) -> HookSettings:
+        """As `_access`."""
+        try:
+            hooks = hook_settings(found)
+        except ValueError as problem:
+            raise usage.UsageError(str(problem)) from problem
+        for option in HOOKS:
+            del found[option.flag.replace("-", "_")]
+        return hooks
+
+    def _disabled_extensions(self, found: dict[str, Any]) -> tuple[str, ...]:
+        """As `_access`. What isn't told to clients isn't done, so expiration goes together with the time for it."""
+        disabled: tuple[str, ...] = found.pop("disable_extension")
+        if "expiration" in disabled:
+            if self._given(BY_FLAG["expire-after"]) and found["expire_after"] is not None:
+                raise usage.UsageError(
+                    "--disable-extension expiration and --expire-after contradict each other: clients have to be told"
+                )
+            found["expire_after"] = None
+        elif found["expire_after"] is None:
+            return (*disabled, "expiration")
+        return disabled
+
+    @staticmethod
+    def _cors(found: dict[str, Any]) -> CrossOrigin:
+        """As `_access`."""
+        try:
+            cors = cross_origin.rules(found)
+        except ValueError as problem:
+            raise usage.UsageError(str(problem)) from problem
+        for flag in [flag for flag in found if flag.startswith("cors_")]:
+            del found[flag]
+        return cors
+
+    def _remotes(self, texts: Sequence[str], overwrite: str) -> tuple[RemoteSpec, ...]:
+        given = self._given(BY_FLAG["remote"])
+        specs = [self._remote(given[0] if given else "", text, overwrite) for text in texts]
+        bucket = self._environ.get("AWS_S3_BUCKET", "").strip()
+        if bucket and not any(spec.scheme == "s3" and spec.bucket == bucket for spec in specs):
+            specs.append(self._remote("AWS_S3_BUCKET", f"s3://{quote(bucket)}", overwrite))
+        try:
+            urls.check_names(specs)
+        except BadRemote as problem:
+            raise usage.UsageError(str(problem)) from problem
+        return tuple(specs)
+
+    def _remote(self, source: str, url: str, overwrite: str) -> RemoteSpec:
+        """What is wrong with a URL is told by who reads it: it may hold a password."""
+        try:
+            return urls.parse(url, overwrite=overwrite, environ=self._environ)
+        except BadRemote as problem:
+            raise usage.UsageError(f"{source}: {problem}") from problem
+
+    def _given(self, option: Option) -> tuple[str, list[str]] | None:
+        """Where the option was set, and to which texts; None when it was not."""
+        flag = f"--{option.flag}"
+        if option.is_switch:
+            if self[option.flag]:
+                return flag, ["yes"]
+        elif option.separator:
+            if option.flag in self._repeated:
+                texts = self._repeated[option.flag]
+                return flag, split(texts, ",") if option.separator == "," else texts
+        elif self[option.flag] is not None:
+            return flag, [self[option.flag]]
+        text = self._environ.get(option.variable, "").strip()
+        if not text or variables.of_a_service(option.variable, text):
+            return None
+        return option.variable, split([text], option.separator) if option.separator else [text]
+
+    def _value(self, option: Option) -> Any:
+        given = self._given(option)
+        if given is None:
+            source, texts = "default", [option.default]
+            if option.separator:
+                texts = split(texts, option.separator)
+            if option.is_switch:
+                return False
+            if not option.default and not option.separator:
+                return None
+        else:
+            source, texts = given
+        try:
+            return option.parse(texts if option.separator else texts[0])
+        except ValueError as problem:
+            text = masked(",".join(texts))
+            shown = repr(text if len(text) <= 100 else text[:100] + "...")
+            if option.secret or "@" in text:
+                shown = "(not repeated here)"
+            raise usage.UsageError(f"{source} {shown}: expected {problem}") from problem
+
+
+def _collector(flag: str) -> Callable[[Options, str], None]:
+    return lambda options, value: options.repeat(flag, value)
+
+
+for _option in OPTIONS:
+    if _option.separator:  # usage.Options calls a method of that name for each time the flag is given
+        setattr(Options, f"opt_{_option.flag.replace('-', '_')}", _collector(_option.flag))
+
+
+def check_together(settings: Settings) -> None:
+    """Raises UsageError for options that contradict each other."""
+    is_waited_for = any(spec.required for spec in settings.remotes)
+    if settings.ack == "remote" and not is_waited_for:
+        raise usage.UsageError("--ack remote needs a --remote that is required: there is none to wait for")
+    if settings.local != "keep" and not is_waited_for:
+        raise usage.UsageError(f"--local {settings.local} needs a --remote that is required: uploads would be lost")
+    if settings.local != "keep" and settings.placing.template is not None:
+        raise usage.UsageError(f"--local {settings.local} and --place contradict each other: what is placed stays")
+    if settings.tls_client_ca and not any(each.startswith(("ssl:", "haproxy:ssl:")) for each in settings.listen):
+        raise usage.UsageError("--tls-client-ca needs --tls-cert or --listen ssl:...: there is no TLS without")
+    if settings.admin_on_public and (settings.base_path + "/").startswith("/admin/"):
+        raise usage.UsageError("--admin-on-public needs another --base-path: under /admin/ is the admin API")
+    if settings.retry_delay > settings.retry_delay_max:
+        raise usage.UsageError("--retry-delay is longer than --retry-delay-max")
+
+
+def split(texts: list[str], separator: str) -> list[str]:
+    """The parts of all the texts that are not empty, trimmed."""
+    parts = (part.strip() for text in texts for part in text.split(None if separator == " " else separator))
+    return [part for part in parts if part]

@@ -1,0 +1,1 @@
+"""The daemon: its service, its start and its stop."""

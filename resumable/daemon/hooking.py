@@ -1,0 +1,63 @@
+"""The hooks of one daemon.
+
+Changes when what hooks need of the daemon does. Invariant: without hooks there is none of this, and no thread of it
+runs.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from resumable.aio.threads import Pool
+from resumable.config.options import Settings
+from resumable.hooks.desk import Desk, Means
+from resumable.model.errors import StartupError
+from resumable.model.outbox import IOutbox
+from resumable.protocol.errors import Refused, TusError
+from resumable.uploads.uploads import Uploads
+
+log = Logger()
+
+
+def desk_of(
+    settings: Settings, reactor: Any, outbox: IOutbox, uploads: Uploads, path_of: Callable[[str], str]
+) -> Desk | None:
+    """Everything about hooks; None: there are none. Raises StartupError."""
+    hooks = settings.hooks
+    if not hooks.told and not hooks.asked:
+        return None
+
+    def stop_upload(upload_id: str, answer: Refused) -> None:
+        uploads.stop_upload(upload_id, answer).addErrback(_not_stopped, upload_id)
+
+    means = Means(
+        reactor=reactor,
+        clock=reactor,
+        wall=time.time,
+        monotonic=time.monotonic,
+        rng=Random(secrets.randbits(64)),
+        new_id=lambda: f"ask_{secrets.token_hex(16)}",
+        pool=lambda size: Pool(reactor, size, "hooks"),
+        environment=os.environ,
+        source=settings.public_url or settings.base_path,
+        path_of=path_of,
+        stop_upload=stop_upload,
+        remotes=[spec.name for spec in settings.remotes],
+    )
+    try:
+        return Desk(hooks, means, outbox)
+    except ValueError as problem:
+        raise StartupError(str(problem)) from problem
+
+
+def _not_stopped(failure: Failure, upload_id: str) -> None:
+    if not failure.check(TusError):  # it is gone by now
+        log.failure("an upload could not be stopped", failure, upload=upload_id)

@@ -1,0 +1,209 @@
+"""What an operator sees of one daemon: its figures, whether it is ready, and a site for both.
+
+Changes when what the daemon shows is made of something else. Invariant: nothing here decides anything, and a daemon
+without a listener for operators counts all the same, at next to no cost.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+from twisted.logger import LogLevel, globalLogPublisher
+
+from resumable import __version__
+from resumable.aio.threads import Pool
+from resumable.auth.secret import AccessProblem, Secret, read_secret
+from resumable.catalog.sqlite import SqliteCatalog
+from resumable.config.options import Settings
+from resumable.hooks.counts import HookCounts
+from resumable.http.admin.api import Admin, Desk
+from resumable.http.admin.clearance import Anybody, Bearer, Guarded
+from resumable.http.admin.dead import DeadEvents
+from resumable.http.admin.overview import Overview, Parts
+from resumable.http.admin.readiness import Check, Readiness
+from resumable.http.entry import Entry
+from resumable.http.origin import Origin
+from resumable.http.root import Root
+from resumable.http.streaming import StreamingSite
+from resumable.http.watch import Watch
+from resumable.listening.ports import taken_apart
+from resumable.metrics.delay import Delay
+from resumable.metrics.figures import Certificates, Figures, Sources
+from resumable.metrics.remotes import Lags
+from resumable.metrics.troubles import Troubles
+from resumable.model.errors import CatalogUnavailable, StartupError
+from resumable.replication.engine import Replication
+from resumable.spool import Budget
+from resumable.uploads.census import Census
+from resumable.uploads.counts import Counts
+from resumable.uploads.holds import LocalHolds
+from resumable.uploads.operators import Operators
+from resumable.uploads.space import Space
+from resumable.uploads.uploads import Uploads
+
+#: Seconds that answers to operators get at the end.
+GRACE = 1.0
+#: Bytes. Nobody guesses the output of `openssl rand -hex 16`.
+SHORTEST_TOKEN = 16
+
+
+@frozen
+class Seen:
+    """The parts of the daemon that are looked at. ``replayed``: dead events wait again."""
+
+    catalog: SqliteCatalog
+    pool: Pool
+    budget: Budget
+    holds: LocalHolds
+    space: Space
+    counts: Counts
+    wall: Callable[[], float]
+    uploads: Uploads
+    hook_counts: HookCounts
+    replayed: Callable[[], None]
+    replication: Replication | None = None
+
+
+class Sight:
+    """``watch`` is for the site that takes uploads, ``readiness`` for both. `start` and `stop` with the daemon."""
+
+    def __init__(self, settings: Settings, reactor: Any, origin: Origin, seen: Seen) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._seen = seen
+        self._delay = Delay(reactor)
+        self._troubles = Troubles()
+        level = None if settings.access_log == "off" else LogLevel.levelWithName(settings.access_log)
+        self.watch = Watch(origin, secrets.token_hex(4), level)
+        self.readiness = Readiness(self._checks(), reactor)
+        self._token = _token(settings)
+        self._census = Census(seen.catalog.listing, reactor, seen.wall)
+        self._sites: dict[bool, StreamingSite] = {}
+
+    def serve(self, site: StreamingSite, root: Root, entry: Entry, certificates: Certificates) -> None:
+        """Make what operators are answered by; ``site`` is the one for uploads. Raises StartupError."""
+        desk = self._desk(site, certificates)
+        if self._settings.admin_on_public:
+            if entry.guard is None:
+                raise StartupError("--admin-on-public needs a way to tell who is an admin: see --admin")
+            root.admin = Admin(desk, Guarded(entry)).tree
+        for private, clearance in ((True, Anybody()), (False, Bearer(self._token, entry))):
+            self._sites[private] = StreamingSite(Admin(desk, clearance).resource, reactor=self._reactor)
+
+    def site_at(self, description: str) -> StreamingSite:
+        """The site for one listener of operators: only the permissions of a Unix socket tell who they are."""
+        return self._sites[taken_apart(description)[0] == "unix"]
+
+    def start(self) -> None:
+        self._delay.start()
+        globalLogPublisher.addObserver(self._troubles)
+
+    async def stop(self) -> None:
+        """Its ports must have been closed before."""
+        self._delay.stop()
+        for site in self._sites.values():
+            await site.close_connections(GRACE)
+        globalLogPublisher.removeObserver(self._troubles)
+
+    def _desk(self, site: StreamingSite, certificates: Certificates) -> Desk:
+        seen, hooks = self._seen, self._settings.hooks.deliverers
+        outbox, lanes = seen.catalog.outbox, {} if seen.replication is None else seen.replication.lanes
+        lags = Lags(lanes, seen.catalog.replicas, self._reactor, seen.wall) if lanes else None
+        operators = Operators(seen.uploads, seen.catalog.listing, lanes)
+        parts = Parts(
+            version=__version__,
+            started_at=seen.wall(),
+            clock=self._reactor,
+            engine=seen.uploads.engine,
+            budget=seen.budget,
+            disk=self._disk,
+            census=self._census,
+            readiness=self.readiness,
+            lanes=lanes,
+            lags=lags,
+        )
+        return Desk(
+            Figures(self._sources(site, lags, certificates)),
+            self.readiness,
+            operators,
+            Overview(parts, operators),
+            DeadEvents(outbox, hooks, seen.replayed) if hooks else None,
+        )
+
+    async def _disk(self) -> tuple[int, int]:
+        usage = await self._seen.pool.run(shutil.disk_usage, str(self._settings.upload_dir))
+        return usage.free, usage.used
+
+    def _sources(self, site: StreamingSite, lags: Lags | None, certificates: Certificates) -> Sources:
+        seen = self._seen
+        return Sources(
+            version=__version__,
+            clock=self._reactor,
+            wall=seen.wall,
+            watch=self.watch,
+            site=site,
+            counts=seen.counts,
+            holds=seen.holds,
+            space=seen.space,
+            budget=seen.budget,
+            disk=self._disk,
+            batches=seen.catalog.timing,
+            outbox=seen.catalog.outbox,
+            delay=self._delay,
+            troubles=self._troubles,
+            census=self._census,
+            hooks=self._settings.hooks.deliverers,
+            hook_counts=seen.hook_counts,
+            replication=seen.replication,
+            lags=lags,
+            certificates=certificates,
+        )
+
+    # Readiness
+
+    def _checks(self) -> dict[str, Check]:
+        checks: dict[str, Check] = {
+            "catalog": self._catalog_writable,
+            "disk": self._disk_above_reserve,
+            "drain": self._not_draining,
+        }
+        if self._settings.ready_remotes != "none":
+            checks["remotes"] = self._remotes_up
+        return checks
+
+    async def _catalog_writable(self) -> str | None:
+        try:
+            await self._seen.catalog.check()
+        except CatalogUnavailable as error:
+            return str(error)
+        return None
+
+    async def _disk_above_reserve(self) -> str | None:
+        return "the free space is down to the reserve" if self._seen.space.room <= 0 else None
+
+    async def _not_draining(self) -> str | None:
+        return None if self._seen.uploads.engine.drain.since is None else "no upload may begin"
+
+    async def _remotes_up(self) -> str | None:
+        if self._seen.replication is None:
+            return None
+        lanes, every = self._seen.replication.lanes, self._settings.ready_remotes == "all"
+        down = [name for name, lane in lanes.items() if lane.down and (every or lane.remote.required)]
+        return f"down: {', '.join(down)}" if down else None
+
+
+def _token(settings: Settings) -> Secret | None:
+    """What operators show elsewhere than at a Unix socket. Blocks. Raises StartupError."""
+    if settings.admin_token_file is None:
+        return None
+    try:
+        token = read_secret("--admin-token-file", None, settings.admin_token_file)
+    except AccessProblem as problem:
+        raise StartupError(str(problem)) from problem
+    if len(token.reveal()) < SHORTEST_TOKEN:
+        raise StartupError(f"--admin-token-file: a token has at least {SHORTEST_TOKEN} bytes")
+    return token

@@ -1,0 +1,249 @@
+"""The remote tier of one daemon: its backends, the engine that feeds them, and what is done now and then.
+
+Changes when what the remote tier is made of does. Invariant: without a remote there is none of this, and no thread of
+it runs; a remote that doesn't work is told of, and keeps nothing from starting.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from resumable.aio.threads import Pool
+from resumable.config.options import Settings
+from resumable.model.errors import CatalogUnavailable, StartupError
+from resumable.model.replica import IReplicas
+from resumable.model.upload import Upload
+from resumable.protocol import metadata
+from resumable.remotes import urls
+from resumable.remotes.errors import RemoteError
+from resumable.remotes.interfaces import IClosable, IJournal, IRemoteStorage, ISweeper
+from resumable.remotes.journals import MemoryJournal
+from resumable.remotes.memory_held import Memory
+from resumable.remotes.probe import probe
+from resumable.remotes.schemes import Means, RemoteSpec
+from resumable.replication.engine import Replication
+from resumable.replication.journal import CatalogJournal
+from resumable.replication.local import Local, Policy
+from resumable.replication.settings import Limits, Remote
+from resumable.replication.sweeper import Sweeper
+from resumable.spool import Disk
+
+log = Logger()
+
+#: Threads for what backends do that blocks: files of another mount, credentials, the SDKs.
+THREADS = 4
+#: Seconds between two looks at what may be given up locally, and between two sweeps of a store.
+LOCAL_EVERY = 1.0
+SWEEP_EVERY = 6 * 3600.0
+
+
+@frozen
+class Spot:
+    """What the tier needs of the daemon around it. ``open`` is the spool's `reader`, ``reclaim`` the janitor's.
+
+    ``space_needed``: whether the disk is close to its reserve.
+    """
+
+    replicas: IReplicas
+    open: Callable[[str], Deferred[Any]]
+    reclaim: Callable[[], Awaitable[None]]
+    space_needed: Callable[[], bool]
+    wall: Callable[[], float]
+
+
+class RemoteTier:
+    """`start` when the catalog runs, `stop` while it still does."""
+
+    def __init__(self, settings: Settings, reactor: Any, spot: Spot) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._pool = Pool(reactor, THREADS, "remotes")
+        rng = Random(secrets.randbits(64))
+        journals = {spec.name: CatalogJournal(spot.replicas, spec.name) for spec in settings.remotes}
+        self.backends = make(settings, reactor, self._pool, journals.__getitem__, spot.wall, rng)
+        self.replication = Replication(
+            [
+                Remote(spec.name, self.backends[spec.name], spec.required, accepts=_accepts(spec))
+                for spec in settings.remotes
+            ],
+            spot.replicas,
+            spot.open,
+            clock=reactor,
+            wall=spot.wall,
+            rng=rng,
+            run=secrets.token_hex(8),
+            limits=limits_of(settings),
+        )
+        self._local = Local(
+            spot.replicas,
+            Policy(settings.local),
+            wall=spot.wall,
+            reclaim=spot.reclaim,
+            space_needed=spot.space_needed,
+            age=settings.reclaim_after,
+        )
+        self._sweepers = [
+            Sweeper(name, backend, spot.replicas, spot.wall, dry_run=settings.sweep == "dry-run")
+            for name, backend in self.backends.items()
+            if ISweeper.providedBy(backend) and settings.sweep != "off"
+        ]
+        self._under_way: set[Deferred[None]] = set()
+        self._loops = [(LoopingCall(self._go, self._sweep_stores), SWEEP_EVERY)]
+        if settings.local != "keep":
+            self._loops.append((LoopingCall(self._go, self._sweep_local), LOCAL_EVERY))
+        for loop, _ in self._loops:
+            loop.clock = reactor
+
+    def start(self) -> None:
+        """Take up what an earlier run left; tell of remotes that wouldn't work."""
+        self._pool.start()
+        self.replication.start()
+        for loop, seconds in self._loops:
+            loop.start(seconds)
+        self._go(self._probe)
+
+    async def stop(self) -> None:
+        """Nothing of the tier is under way when this returns."""
+        for loop, _ in self._loops:
+            if loop.running:
+                loop.stop()
+        for each in tuple(self._under_way):
+            each.cancel()
+        await self.replication.stop()
+        for backend in self.backends.values():
+            if IClosable.providedBy(backend):
+                await IClosable(backend).close()
+        await self._pool.stop()
+
+    def _go(self, work: Callable[[], Awaitable[None]]) -> None:
+        done: Deferred[None] = Deferred.fromCoroutine(_told(work))
+        self._under_way.add(done)
+        done.addBoth(self._done, done)
+
+    def _done(self, result: Failure | None, done: Deferred[None]) -> None:
+        self._under_way.discard(done)
+
+    async def _probe(self) -> None:
+        for name, wrong in (await probe(self.backends.items(), self._reactor)).items():
+            if wrong is None:
+                log.info("remote ready", remote=name)
+            else:
+                log.error("remote {remote} does not work, and is tried again: {reason}", remote=name, reason=wrong)
+
+    async def _sweep_local(self) -> None:
+        await self._local.sweep()
+
+    async def _sweep_stores(self) -> None:
+        for sweeper in self._sweepers:
+            await _told(sweeper.sweep)
+
+
+async def _told(work: Callable[[], Awaitable[object]]) -> None:
+    """Background work that fails is tried again by whoever calls it the next time."""
+    try:
+        await work()
+    except CancelledError:
+        log.debug("background work for the remotes was given up: the daemon stops")
+    except (RemoteError, CatalogUnavailable) as error:
+        log.warn("background work for the remotes will be tried again: {reason}", reason=str(error))
+    except Exception:
+        log.failure("background work for the remotes failed; it will be tried again")
+
+
+async def tell_of_strays(replicas: IReplicas, remotes: Sequence[RemoteSpec]) -> None:
+    """A line of the log for each remote that replicas wait for, and that isn't among those of this run."""
+    configured = {spec.name for spec in remotes}
+    for name, count in sorted((await replicas.unfinished()).items()):
+        if name not in configured:
+            log.warn("{count} replicas wait for {remote}, and there is no such remote", count=count, remote=name)
+
+
+def make(
+    settings: Settings,
+    reactor: Any,
+    pool: Pool,
+    journal_of: Callable[[str], IJournal],
+    wall: Callable[[], float],
+    rng: Random,
+) -> dict[str, IRemoteStorage]:
+    """The backends by the names of their remotes. Raises StartupError."""
+    backends: dict[str, IRemoteStorage] = {}
+    memory = Memory()
+    for spec in settings.remotes:
+        means = Means(
+            reactor=reactor,
+            pool=pool,
+            journal=journal_of(spec.name),
+            disk=Disk(settings.modes),
+            now=wall,
+            rng=rng,
+            environ=os.environ,
+            part_size=settings.part_size,
+            timeout=settings.remote_timeout,
+            parts=settings.parts_per_remote,
+            memory=memory,
+        )
+        try:
+            backends[spec.name] = urls.make(spec, means)
+        except ValueError as error:
+            raise StartupError(f"remote {spec.name}: {error}") from error
+    return backends
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What the options say of replication."""
+    return Limits(
+        part_size=settings.part_size,
+        per_upload=settings.parts_per_upload,
+        per_remote=settings.parts_per_remote,
+        total=settings.parts,
+        base_delay=settings.retry_delay,
+        max_delay=settings.retry_delay_max,
+        attempts=settings.remote_attempts or 0,
+        give_up_after=settings.give_up_after,
+        max_lag=settings.max_lag,
+        max_lag_age=settings.max_lag_age,
+        acknowledges=settings.ack == "remote",
+    )
+
+
+def _accepts(spec: RemoteSpec) -> Callable[[Upload], bool]:
+    if spec.when is None:
+        return lambda upload: True
+    return lambda upload: spec.accepts(metadata.parse(upload.metadata or ""))
+
+
+async def tried(reactor: Any, settings: Settings, wall: Callable[[], float]) -> Mapping[str, str | None]:
+    """Try each remote: by its name what is wrong, None for nothing. Raises StartupError for one that can't be made."""
+    pool = Pool(reactor, THREADS, "remotes")
+    pool.start()
+    try:
+        backends = make(settings, reactor, pool, lambda _: MemoryJournal(), wall, Random(secrets.randbits(64)))
+        found = await probe(backends.items(), reactor)
+        for backend in backends.values():
+            if IClosable.providedBy(backend):
+                await IClosable(backend).close()
+    finally:
+        await pool.stop()
+    return found
+
+
+async def check(reactor: Any, settings: Settings, wall: Callable[[], float], tell: Callable[[str], object]) -> None:
+    """``--check``: `tried`, a line for each. Raises SystemExit with status 1 unless all work."""
+    found = await tried(reactor, settings, wall)
+    for spec in settings.remotes:
+        tell(f"resumable: remote {spec.name}: {found[spec.name] or 'works'}")
+    if not settings.remotes:
+        tell("resumable: there is no remote to check; name one with --remote")
+    if any(found.values()):
+        raise SystemExit(1)

@@ -1,0 +1,143 @@
+"""What must be right before the daemon starts; whatever is wrong is one line that says what to change.
+
+Invariant: nothing looked at here is kept open: `twistd` forks afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import resource
+import sys
+import tempfile
+
+from resumable.model.errors import StartupError
+from resumable.protocol import ids
+from resumable.spool import IDisk
+from resumable.spool.files import OWN, PRIVATE
+from resumable.spool.lock import DirectoryInUse, DirectoryLock, file_system
+from resumable.spool.mounts import NETWORK
+
+HEAP_KEPT = 32 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def check_directory(path: str, disk: IDisk) -> None:
+    """The upload directory exists or can be made, may be written, is local and not in use. Raises StartupError."""
+    own = os.path.join(path, OWN)
+    try:
+        make_directories(path, disk)
+        make_directories(own, disk, PRIVATE)
+        with tempfile.TemporaryFile(dir=own):
+            pass
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise StartupError(
+            f"The upload directory {path} can't be written ({error.strerror}): "
+            "choose another with --upload-dir, or make it writable."
+        ) from error
+    kind = file_system(path)
+    if kind in NETWORK:
+        raise StartupError(
+            f"The upload directory {path} is on a network file system ({kind}), which can lose what was "
+            "acknowledged: choose a local directory with --upload-dir."
+        )
+    lock = lock_of(path)
+    take_lock(lock, path)
+    lock.release()
+
+
+def check_places(upload_dir: str, path: str, disk: IDisk, mode: int | None) -> None:
+    """Finished files can be given names below ``path``, which exists or can be made. ``mode``: its permissions then,
+    as those of the directories in it; one that exists is the operator's. Raises StartupError."""
+    own, real, uploads = os.path.join(upload_dir, OWN), os.path.realpath(path), os.path.realpath(upload_dir)
+    beneath = os.path.relpath(real, uploads)
+    if beneath.split(os.sep)[0] in (".", OWN) or ids.valid(beneath) or f"{uploads}{os.sep}".startswith(real + os.sep):
+        raise StartupError(
+            f"Finished files can't be placed in {path}, beside the server's own: choose another with --place-dir."
+        )
+    try:
+        make_directories(path, disk, mode)
+        with tempfile.NamedTemporaryFile(dir=own) as file:
+            linked = os.path.join(path, f".{os.path.basename(file.name)}")
+            os.link(file.name, linked)
+            os.unlink(linked)
+    except OSError as error:
+        reason = f"can't be written ({error.strerror}): choose another with --place-dir, or make it writable"
+        if error.errno in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP):
+            reason = "is on another file system than the uploads, or on one without hard links: choose --place-dir anew"
+        raise StartupError(f"The directory for finished files, {path}, {reason}.") from error
+
+
+def make_directories(path: str, disk: IDisk, mode: int | None = None) -> None:
+    """Make ``path`` and what is missing above it, all with ``mode`` (None: the disk's); each new name survives power
+    loss. Raises OSError."""
+    parent = os.path.dirname(path)
+    if os.path.isdir(path) or parent == path:
+        return
+    make_directories(parent, disk, mode)
+    if disk.make_directory(path, mode):
+        disk.sync_directory(parent)
+
+
+def lock_of(path: str) -> DirectoryLock:
+    return DirectoryLock(os.path.join(path, OWN, "lock"))
+
+
+def take_lock(lock: DirectoryLock, path: str) -> None:
+    """Raises StartupError when another daemon has it."""
+    try:
+        lock.acquire()
+    except DirectoryInUse:
+        raise StartupError(
+            f"Another daemon uses the upload directory {path}: stop it, or choose another with --upload-dir."
+        ) from None
+    except OSError as error:
+        raise StartupError(f"The upload directory {path} can't be locked ({error.strerror}).") from error
+
+
+def raise_file_limit() -> None:
+    """Every connection and every long append needs an open file: take what the system grants."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def most_connections() -> int:
+    """So many that each may have a long append and the rest of the server has files too, once the limit is raised."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard // 2
+
+
+def keep_heap() -> None:
+    """Have glibc keep what large reads use between them (mallopt(3)).
+
+    Its defaults hand the memory of every body's buffers back to the kernel and ask for it again: a fifth of the CPU
+    of a large upload. The most that is kept at the heap's end is `HEAP_KEPT` bytes; for its holes see `give_back_heap`.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_TRIM_THRESHOLD, HEAP_KEPT)
+        mallopt(_M_MMAP_THRESHOLD, HEAP_KEPT)
+
+
+def give_back_heap() -> None:
+    """Return the pages of the heap's holes to the kernel (malloc_trim(3)): milliseconds, in a thread.
+
+    Reads of 64 KiB leave a hole wherever something small and lasting was put behind them: with thousands of slow
+    uploads these come to three times of what is used.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(HEAP_KEPT)
+
+
+def boot_id() -> str:
+    """Names the machine's present boot (random(4)); empty where that can't be told."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,189 @@
+"""How running uploads get on, told now and then.
+
+One reason to change: how often, and to whom. Invariants: nothing here is durable, and nothing waits for it; of one
+upload at most one event goes in each interval, and one at a time; at most `MOST` are under way in all: more are left
+out. Uploads whose event failed get at most half of these places, and the longer it took the more seldom; those of one
+client get three quarters.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from resumable.hooks.bounded import in_time
+from resumable.hooks.counts import Count, count_nothing
+from resumable.hooks.fair import Shares, owner
+from resumable.hooks.guards import Complaints, refused
+from resumable.hooks.interfaces import Event, EventKind, IWatcher
+from resumable.hooks.verdicts import check_stop
+from resumable.model.hooks import Arrived, IProgress
+from resumable.protocol.errors import Refused
+
+log = Logger()
+Look = Callable[[], Arrived | None]
+
+MOST = 32
+
+EARLY = 0.001
+"""A timer may be early by so much: times are no exact numbers."""
+
+MANY = 10_000
+"""Uploads whose last event is known to have failed, at most."""
+
+REST = 5
+"""An upload whose event failed is left alone for so many times as long as that took."""
+
+LEAST_REST = 5.0
+"""Seconds of that at least."""
+
+
+@frozen
+class Watcher:
+    """A hook, its name for logs and figures, and what it is, for logs."""
+
+    name: str
+    hook: IWatcher
+    target: str = ""
+
+
+@implementer(IProgress)
+class Progress:
+    """``stop`` is called with an upload's id and what its client is told, when a hook wants it ended.
+
+    ``interval``: seconds between two events of one upload. ``timeout``: of one event.
+    """
+
+    def __init__(
+        self,
+        watchers: Sequence[Watcher],
+        stop: Callable[[str, Refused], None],
+        *,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        interval: float = 1.0,
+        timeout: float = 10.0,
+        count: Count = count_nothing,
+    ) -> None:
+        self._watchers = tuple(watchers)
+        self._stop = stop
+        self._clock = clock
+        self._wall = wall
+        self._interval = interval
+        self._timeout = timeout
+        self._count = count
+        self._told: OrderedDict[str, float] = OrderedDict()  # when, the first of them first
+        self._waiting: dict[str, Look] = {}  # uploads of which more has come in the same interval
+        self._timer: IDelayedCall | None = None
+        self._busy: dict[str, int] = {}  # uploads with events under way, and how many
+        self._resting: dict[str, float] = {}  # uploads whose last event failed: until then
+        self._repeating = 0  # events under way of such uploads
+        self._under_way: set[Deferred[None]] = set()
+        self._shares = Shares(MOST)
+        self._complaints = Complaints()
+
+    def arrived(self, upload_id: str, look: Look) -> None:
+        """See IProgress."""
+        if not self._watchers or upload_id in self._waiting:
+            return
+        if upload_id in self._told:
+            self._waiting[upload_id] = look
+        else:
+            self._note(upload_id, look)
+
+    def _rearm(self) -> None:
+        """One timer for all: they wait equally long, so who was told of first is the next."""
+        if self._timer is None and self._told:
+            at = next(iter(self._told.values())) + self._interval
+            self._timer = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._interval_over)
+
+    def _interval_over(self) -> None:
+        self._timer = None
+        again = []
+        while self._told and next(iter(self._told.values())) + self._interval <= self._clock.seconds() + EARLY:
+            upload_id, _ = self._told.popitem(last=False)
+            if (look := self._waiting.pop(upload_id, None)) is not None:
+                again.append((upload_id, look))
+        for upload_id, look in again:
+            self._note(upload_id, look)
+        self._rearm()
+
+    def _note(self, upload_id: str, look: Look) -> None:
+        seen = look() if self._may(upload_id) else None
+        if seen is None:
+            return
+        now = self._wall()
+        self._told[upload_id] = self._clock.seconds()
+        self._rearm()
+        whose = owner(seen.upload.identity, "" if seen.request is None else seen.request.address)
+        if self._shares.next([whose]) is None:
+            return
+        # bytes that arrived and were lost come again, so their number alone is no key
+        key = f"evt_{upload_id}_progress_{seen.received}_{int(1000 * now)}"
+        event = Event(key, EventKind.PROGRESS, now, seen.upload, seen.request, {"received": seen.received})
+        self._busy[upload_id] = len(self._watchers)
+        repeats = upload_id in self._resting
+        for watcher in self._watchers:
+            self._repeating += repeats
+            self._shares.take(whose)
+            telling = Deferred.fromCoroutine(self._tell(watcher, event))
+            self._under_way.add(telling)
+            telling.addBoth(self._done, telling, upload_id, whose, repeats)
+
+    def _may(self, upload_id: str) -> bool:
+        """Whether there is a place for it now."""
+        if upload_id in self._busy or len(self._under_way) + len(self._watchers) > MOST:
+            return False
+        until = self._resting.get(upload_id)
+        return until is None or (until <= self._clock.seconds() and self._repeating < MOST // 2)
+
+    async def stop(self) -> None:
+        """Cancel what is under way, and tell nothing more."""
+        self._watchers = ()
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for each in tuple(self._under_way):
+            each.cancel()
+        await DeferredList(tuple(self._under_way))
+
+    def _done(self, result: object, telling: Deferred[None], upload_id: str, whose: str, repeats: bool) -> object:
+        self._under_way.discard(telling)
+        self._shares.give_back(whose)
+        self._repeating -= repeats
+        self._busy[upload_id] -= 1
+        if not self._busy[upload_id]:
+            del self._busy[upload_id]
+        return result
+
+    def _rest(self, upload_id: str, seconds: float) -> None:
+        if len(self._resting) >= MANY:
+            del self._resting[next(iter(self._resting))]
+        self._resting[upload_id] = self._clock.seconds() + seconds
+
+    async def _tell(self, watcher: Watcher, event: Event) -> None:
+        kind, began = event.kind.value, self._clock.seconds()
+        try:
+            said = check_stop(await in_time(self._clock, self._timeout, watcher.hook.watch, event))
+        except CancelledError:
+            return
+        except Exception as error:
+            took = self._clock.seconds() - began
+            self._rest(event.upload.id, max(REST * took, LEAST_REST))
+            self._count(watcher.name, kind, "failed", took)
+            self._complaints.failed(watcher.name, watcher.target, kind, event.upload.id, error)
+            return
+        self._complaints.worked(watcher.name, watcher.target)
+        self._resting.pop(event.upload.id, None)
+        self._count(watcher.name, kind, "refused" if said else "ok", self._clock.seconds() - began)
+        if said is not None:
+            context = {"hook": watcher.name, "target": watcher.target, "upload": event.upload.id}
+            log.info("hook {hook} ({target}) ends upload {upload}", **context)
+            self._stop(event.upload.id, refused(said))

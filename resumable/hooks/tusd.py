@@ -1,0 +1,146 @@
+"""tusd's HTTP hooks: a hook server made for tusd works as it is.
+
+One reason to change: tusd's hook requests. Invariant: of what can't be passed on of an answer one warning is given.
+Source: tusd v2, docs/_advanced-topics/hooks.md, pkg/hooks/hooks.go and http/http.go, pkg/handler/hooks.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from resumable.hooks import messages
+from resumable.hooks.interfaces import Allow, Event, EventKind, IGuard, IHook, IWatcher, Question, Refuse, Verdict
+from resumable.hooks.post import Poster
+from resumable.hooks.tusd_answers import parse, parse_stop
+from resumable.hooks.verdicts import BadVerdict
+from resumable.model.hooks import QuestionKind, RequestView, UploadView
+
+QUESTIONS = {
+    QuestionKind.CREATE: "pre-create",
+    QuestionKind.FINISH: "pre-finish",
+    QuestionKind.TERMINATE: "pre-terminate",
+}
+EVENTS = {
+    EventKind.CREATED: "post-create",
+    EventKind.PROGRESS: "post-receive",
+    EventKind.FINISHED: "post-finish",
+    EventKind.TERMINATED: "post-terminate",
+}
+WARNINGS = 100
+"""Different warnings of one hook, at most."""
+
+log = Logger()
+
+
+@frozen
+class TusdFormat:
+    """``path_of``: where an upload's data is, for ``Storage``. ``finished``: STORED makes post-finish wait until every
+    required remote has the upload, which is what tusd with a bucket means by it."""
+
+    path_of: Callable[[str], str]
+    finished: EventKind = EventKind.FINISHED
+
+    def hook_for(self, event: Event) -> str | None:
+        """tusd's name of the event; None: tusd has none."""
+        if event.kind in (EventKind.FINISHED, EventKind.STORED):
+            done = event.kind is self.finished and (event.kind is EventKind.FINISHED or event.remote is None)
+            return EVENTS[EventKind.FINISHED] if done else None
+        return EVENTS.get(event.kind)
+
+    def document(self, hook: str, message: Event | Question) -> dict[str, Any]:
+        """A hook request, in JSON's types."""
+        new = isinstance(message, Question) and message.kind is QuestionKind.CREATE
+        upload = self._upload(message.upload, new)
+        if isinstance(message, Event) and message.kind is EventKind.PROGRESS:  # tusd's is what has arrived, too
+            upload["Offset"] = message.details.get("received", message.upload.offset)
+        return {"Type": hook, "Event": {"Upload": upload, "HTTPRequest": _request(message.request)}}
+
+    def _upload(self, upload: UploadView, new: bool) -> dict[str, object]:
+        storage = None if new else {"Type": "filestore", "Path": self.path_of(upload.id)}
+        return {
+            "ID": "" if new else upload.id,
+            "Size": upload.length or 0,
+            "SizeIsDeferred": upload.length is None,
+            "Offset": upload.offset,
+            "MetaData": messages.texts(upload.metadata),
+            "IsPartial": upload.partial,
+            "IsFinal": bool(upload.partials),
+            "PartialUploads": list(upload.partials) or None,
+            "Storage": storage,
+        }
+
+
+@implementer(IHook, IGuard, IWatcher)
+class TusdHook:
+    """Posts as tusd does: plain JSON, not signed; only the headers that are to be forwarded go along."""
+
+    def __init__(self, poster: Poster, format: TusdFormat, target: str = "") -> None:
+        """``target``: what it is, for the log."""
+        self._poster = poster
+        self._format = format
+        self._target = target
+        self._warned: set[str] = set()
+
+    def deliver(self, event: Event) -> Deferred[None]:
+        """See IHook: any 2xx says that it arrived. What tusd has no hook for has arrived."""
+        return Deferred.fromCoroutine(self._deliver(event))
+
+    def ask(self, question: Question) -> Deferred[Verdict]:
+        """See IGuard. tusd has no hook before an append: nobody is asked."""
+        return Deferred.fromCoroutine(self._ask(question))
+
+    def watch(self, event: Event) -> Deferred[Refuse | None]:
+        """See IWatcher: StopUpload."""
+        return Deferred.fromCoroutine(self._watch(event))
+
+    async def _deliver(self, event: Event) -> None:
+        hook = self._format.hook_for(event)
+        if hook is not None:
+            await self._poster.post(*self._prepared(hook, event))
+
+    async def _ask(self, question: Question) -> Verdict:
+        hook = QUESTIONS.get(question.kind)
+        if hook is None:
+            return Allow()
+        answer = await self._poster.insist(*self._prepared(hook, question))
+        _check_type(answer.headers)
+        return parse(answer.body, question.kind, self._left_out)
+
+    async def _watch(self, event: Event) -> Refuse | None:
+        answer = await self._poster.post(*self._prepared(EVENTS[event.kind], event))
+        _check_type(answer.headers)
+        return parse_stop(answer.body, self._left_out)
+
+    def _left_out(self, what: str) -> None:
+        """Warn once of each; a hook that makes names up is not worth more than some warnings."""
+        if what not in self._warned and len(self._warned) < WARNINGS:
+            self._warned.add(what)
+            said = "hook {target}: the {what} of its answer can't be passed on: left out"
+            log.warn(said, target=self._target, what=what)
+
+    def _prepared(self, hook: str, message: Event | Question) -> tuple[Callable[[], dict[str, str]], bytes]:
+        headers = {**self._poster.forwarded(message.request), "content-type": "application/json"}
+        return lambda: headers, messages.dumps(self._format.document(hook, message))
+
+
+def _request(request: RequestView | None) -> dict[str, object]:
+    if request is None:
+        return {"Method": "", "URI": "", "RemoteAddr": "", "Header": {}}
+    headers = {_canonical(name): list(values) for name, values in request.headers.items()}
+    return {"Method": request.method, "URI": request.uri, "RemoteAddr": request.address, "Header": headers}
+
+
+def _canonical(name: str) -> str:
+    """As https://pkg.go.dev/net/http#CanonicalHeaderKey writes it."""
+    return "-".join(part.capitalize() for part in name.split("-"))
+
+
+def _check_type(headers: Mapping[str, str]) -> None:
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise BadVerdict("it answered without Content-Type: application/json")

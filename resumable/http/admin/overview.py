@@ -1,0 +1,153 @@
+"""How the daemon is, as documents for operators: all of it, its remotes, and what a drain still waits for.
+
+Changes when one of these tells something else. Invariant: asking is cheap however often it is done; what isn't known at
+the moment is null. Sizes are bytes, spans are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+
+from resumable.http.admin.readiness import Readiness
+from resumable.http.answers import written
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.listing import State
+from resumable.model.upload import ReplicaState
+from resumable.replication.lane import Lane
+from resumable.spool import Budget
+from resumable.uploads.census import Census, Count
+from resumable.uploads.engine import Engine
+from resumable.uploads.operators import Operators
+
+
+class Behind(Protocol):
+    """What a remote lacks."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    @property
+    def seconds(self) -> float:
+        """How long the oldest finished upload has waited for it."""
+
+
+class Lags(Protocol):
+    """Those of all remotes."""
+
+    async def of(self, name: str) -> Behind:
+        """Raises CatalogUnavailable."""
+
+
+@frozen
+class Parts:
+    """What is looked at. ``disk``: bytes of the upload directory's disk that are free and in use; raises OSError."""
+
+    version: str
+    started_at: float
+    clock: IReactorTime
+    engine: Engine
+    budget: Budget
+    disk: Callable[[], Awaitable[tuple[int, int]]]
+    census: Census
+    readiness: Readiness
+    lanes: Mapping[str, Lane]
+    lags: Lags | None
+
+
+class Overview:
+    """Makes the documents."""
+
+    def __init__(self, parts: Parts, operators: Operators) -> None:
+        self._parts = parts
+        self._operators = operators
+        self._began = parts.clock.seconds()
+
+    async def status(self) -> dict[str, Any]:
+        """The daemon as a whole."""
+        parts, counts, counted = self._parts, self._parts.engine.counts, await self._counted()
+        wrong = await parts.readiness.wrong()
+        return {
+            "version": parts.version,
+            "started_at": written(parts.started_at),
+            "uptime": round(parts.clock.seconds() - self._began, 3),
+            "ready": not wrong,
+            "wrong": dict(wrong),
+            "draining": parts.engine.drain.since is not None,
+            "uploads": None if counted is None else {state.value: counted.uploads[state] for state in State},
+            "counted_at": None if counted is None else written(counted.at),
+            "since_start": {
+                "created": counts.created,
+                "finished": counts.finished,
+                "gone": sum(counts.gone.values()),
+            },
+            "appending": parts.engine.holds.count,
+            "spool": await self._spool(),
+            "remotes": await self._remotes(counted),
+        }
+
+    async def remotes(self) -> dict[str, Any]:
+        """Each remote."""
+        return {"remotes": await self._remotes(await self._counted())}
+
+    async def drain(self) -> dict[str, Any]:
+        """Whether no upload may begin, and what is left of those that have."""
+        since, left = self._parts.engine.drain.since, await self._operators.left()
+        return {
+            "draining": since is not None,
+            "since": written(since),
+            "unfinished": left.unfinished,
+            "appending": left.appending,
+            "replicas": dict(left.replicas),
+        }
+
+    async def _spool(self) -> dict[str, Any]:
+        parts = self._parts
+        try:
+            free, used = await parts.disk()
+        except OSError:
+            free = used = None  # type: ignore[assignment]
+        return {"free": free, "used": used, "reserve": parts.engine.space.reserve, "queued": parts.budget.used}
+
+    async def _remotes(self, counted: Count | None) -> list[dict[str, Any]]:
+        return [await self._remote(name, lane, counted) for name, lane in self._parts.lanes.items()]
+
+    async def _remote(self, name: str, lane: Lane, counted: Count | None) -> dict[str, Any]:
+        behind = await self._behind(name)
+        return {
+            "name": name,
+            "required": lane.remote.required,
+            "state": "down" if lane.down else "up",
+            "next_try": lane.pause if lane.down else None,
+            "active": lane.active,
+            "queued": lane.queued,
+            "lag": None if behind is None else {"bytes": behind.size, "seconds": behind.seconds},
+            "replicas": None
+            if counted is None
+            else {state.value: counted.replicas[name, state] for state in ReplicaState},
+            "since_start": {
+                "parts": lane.figures.parts,
+                "bytes": lane.figures.bytes,
+                "stored": lane.figures.stored,
+                "parked": lane.figures.parked,
+                "retries": lane.figures.retries,
+                "outages": lane.figures.opened,
+                "failures": dict(lane.figures.failures),
+            },
+        }
+
+    async def _behind(self, name: str) -> Behind | None:
+        try:
+            return None if self._parts.lags is None else await self._parts.lags.of(name)
+        except CatalogUnavailable:
+            return None
+
+    async def _counted(self) -> Count | None:
+        try:
+            return await self._parts.census.known()
+        except CatalogUnavailable:
+            return None

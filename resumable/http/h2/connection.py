@@ -1,0 +1,361 @@
+"""One HTTP/2 connection: its frames to its streams, and its end.
+
+Changes when the rules do by which a connection is kept or closed. Invariants: a stream's request knows nothing of its
+neighbours; a client is told how far it was understood before it is let go; nothing that it sends makes memory grow
+beyond `limits`, or work beyond `pace`. The connection ends only for what no honest client sends: it may be a proxy's,
+with the requests of many. Spec: RFC 9113.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+from h2 import events
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPushProducer, ISSLTransport
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from resumable.http.body import READ_AHEAD
+from resumable.http.connections import client_at, no_room
+from resumable.http.framing import Refused
+from resumable.http.h2.answers import Answers
+from resumable.http.h2.frames import Data, FrameReader, Violation, window_update
+from resumable.http.h2.head import head_of, size_of
+from resumable.http.h2.limits import CONNECTION_WINDOW, Window
+from resumable.http.h2.machine import MAX_STREAMS, Machine
+from resumable.http.h2.pace import Pace
+from resumable.http.h2.site import Site
+from resumable.http.h2.stream import Stream
+
+LINGER: Final = 2.0
+"""Seconds for a client to read the last words before its connection is closed; closing at once could eat them."""
+MAX_BACKLOG: Final = 256 << 10
+"""Bytes that wait for a client which doesn't read, beside the bodies of its answers. At more, it isn't read either."""
+
+_OPEN, _LINGERING, _CLOSED = range(3)
+
+
+@implementer(IPushProducer)
+class Connection(TwistedProtocol):
+    """See the module, and `resumable.http.connections.Connection`.
+
+    ``secure``: whether it is encrypted. ``lingers``: the client may be sending what nobody reads, so that closing at
+    once would reset the connection.
+    """
+
+    transport: Any
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.machine = Machine()
+        self.answers = Answers(self, self.machine)
+        self.lingers = self.secure = False
+        self._reader = FrameReader()
+        self._window = Window(CONNECTION_WINDOW)
+        self.pace = Pace(site.seconds())
+        self._due = math.inf  # when to look for who is too slow
+        self._streams: dict[int, Stream] = {}
+        self._fresh: dict[int, Stream] = {}  # their requests are to be begun, in this order
+        self._updates: list[bytes] = []  # frames to be sent that the machine needn't know
+        self._client = ""
+        self._held = 0
+        self._backlog = 0
+        self._state = _OPEN
+        self._leaving = False  # one side has said GOAWAY
+        self._turned_away = False  # there is no room, and this is all that is to be said
+        self._reading = True
+        self._full = False  # not read because of what it, or its site, holds
+        self._busy = False  # reading, further up the stack
+        self._take: dict[type[events.Event], Callable[[Any], None]] = {
+            events.RequestReceived: self._head_came,
+            events.TrailersReceived: self._trailers_came,
+            events.StreamReset: self._reset_came,
+            events.WindowUpdated: lambda _: self.answers.pump(),
+            events.RemoteSettingsChanged: self._settings_came,
+            events.ConnectionTerminated: self._goaway_came,
+        }
+
+    @property
+    def deadline(self) -> float:
+        """When `expire` wants to be called, on the site's clock: soon, while something waits for its budget."""
+        return 0.0 if self._state == _OPEN and (self._fresh or self.pace.ahead) else self._due
+
+    def connectionMade(self) -> None:
+        self.secure = ISSLTransport(self.transport, None) is not None
+        self._client = client_at(self.transport)
+        self.outgoing = self.site.outgoing(self.transport)
+        self._due = self.site.seconds() + self.site.network_timeout
+        self.transport.registerProducer(self, True)
+        self.flush()
+        self.site.connected(self)
+        if self._state == _OPEN:
+            self.site.idle(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._state, self._due = _CLOSED, math.inf
+        try:
+            self._lose_streams(reason)
+        finally:
+            self.site.held.forget(self)
+            self.site.disconnected(self)
+
+    # What comes
+
+    def dataReceived(self, data: bytes) -> None:
+        self.site.received += len(data)
+        if self._state != _OPEN:
+            return
+        self._busy = True
+        self.pace.refill(self.site.seconds())
+        code = self._read(data)
+        if code is None:
+            self._begin_requests()
+        else:
+            self._leaving = self.lingers = True
+            self._lose_streams(Failure(ConnectionDone(f"the client broke HTTP/2: {code}")))
+        self._busy = False
+        self.regulate()
+        self.settle()
+
+    def _read(self, data: bytes) -> ErrorCodes | int | None:
+        """Answers what the client was told to have done wrong, if anything."""
+        try:
+            for frame in self._reader.feed(data):
+                if isinstance(frame, Data):
+                    self._data_came(frame)
+                    continue
+                self.pace.frame()
+                for event in self.machine.receive_data(frame):
+                    if type(event) in self._take:
+                        self._take[type(event)](event)
+        except Violation as violation:
+            self.machine.close_connection(violation.code)
+            return violation.code
+        except ProtocolError as error:  # the machine has said GOAWAY itself
+            return error.error_code
+        return None
+
+    def _begin_requests(self) -> None:
+        """As many as there is a budget for; those that are given up meanwhile need none."""
+        while self._fresh and self.pace.may_begin():
+            self._fresh.pop(next(iter(self._fresh))).begin()
+
+    def _data_came(self, data: Data) -> None:
+        self._window.take(data.size)
+        stream = self._streams.get(data.stream)
+        self.pace.data(len(data.payload))
+        if stream is not None:
+            stream.arrived(data)
+        elif data.stream > self.machine.highest_inbound_stream_id or data.stream % 2 == 0:
+            raise Violation(ErrorCodes.PROTOCOL_ERROR)
+        else:  # it was answered or given up while this was under way
+            self.credit(0, self._window, data.size)
+
+    def _head_came(self, event: events.RequestReceived) -> None:
+        number = event.stream_id
+        self.pace.frame(size_of(event.headers))
+        # Either it was told that this one would not be looked at, or it is one more than it may ask for.
+        if self._leaving or len(self._streams) >= MAX_STREAMS:
+            self.machine.reset_stream(number, ErrorCodes.REFUSED_STREAM)
+            return
+        if not self._streams:
+            self._due = math.inf
+            self.site.busy(self)
+        ended = event.stream_ended is not None
+        stream = self._streams[number] = Stream(self, number, ended)
+        try:
+            if self._turned_away:
+                raise no_room(dict(event.headers).get(b":method", b""))
+            head = head_of(event.headers, ended)
+            stream.accept(head)
+        except Refused as refused:
+            stream.refuse(refused, event.headers)
+            if self._turned_away:
+                self.stop()
+            return
+        if head.length != 0:
+            self.look_at(self.site.seconds() + self.site.network_timeout)
+        self._fresh[number] = stream
+
+    def _trailers_came(self, event: events.TrailersReceived) -> None:
+        self.pace.frame(size_of(event.headers))
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream.ended(event.headers)
+
+    def _reset_came(self, event: events.StreamReset) -> None:
+        """The client's reset; or the machine's, for what the client did."""
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream.lost(Failure(ConnectionDone("the client has given up this request")))
+
+    def _settings_came(self, event: events.RemoteSettingsChanged) -> None:
+        self.machine.settings_changed()
+        self.answers.pump()
+
+    def _goaway_came(self, event: events.ConnectionTerminated) -> None:
+        self._leaving = True
+
+    # For the transport, whose producer this is
+
+    def pauseProducing(self) -> None:
+        self.answers.choked = True
+        self.outgoing.full(self.site.seconds())
+
+    def resumeProducing(self) -> None:
+        self.answers.choked = False
+        self.outgoing.empty()
+        self._backlog = 0
+        self.regulate()
+        self.answers.pump()
+
+    def stopProducing(self) -> None:
+        """`connectionLost` follows."""
+
+    # For the streams
+
+    def flush(self) -> None:
+        """Hand to the transport what there is to say."""
+        data = self.machine.data_to_send()
+        if self._updates:
+            data += b"".join(self._updates)
+            self._updates.clear()
+        if not data or self._state == _CLOSED:
+            return
+        if self.answers.choked:
+            self._backlog += len(data)
+        self.transport.write(data)
+
+    def credit(self, number: int, window: Window, size: int) -> None:
+        """So many bytes of a window are free again; ``number`` is the stream's, or 0."""
+        more = window.give(size)
+        if more and self._state == _OPEN:
+            self._updates.append(window_update(number, more))
+            if not self._busy:
+                self.flush()
+
+    def took(self, size: int) -> None:
+        """A stream has done with so many bytes."""
+        self.credit(0, self._window, size)
+
+    def hold(self, size: int) -> None:
+        """So many more bytes of bodies wait in memory, or fewer."""
+        self._held += size
+        self.site.held.add(self._client, size)
+        self.regulate()
+
+    def look_at(self, when: float) -> None:
+        """A stream wants to be checked then, if not earlier."""
+        self._due = min(self._due, when)
+
+    def linger(self) -> float:
+        """Until when a client may go on to send what nobody needs."""
+        until = self.site.seconds() + (min(self.site.linger, LINGER) if self._leaving else self.site.linger)
+        self.look_at(until)
+        return until
+
+    def forget(self, stream: Stream) -> None:
+        """It is over."""
+        del self._streams[stream.number]
+        self._fresh.pop(stream.number, None)
+        self.answers.forget(stream)
+        if not self._streams and self._state == _OPEN:
+            self.site.idle(self)
+            self._due = self.site.seconds() + self.site.network_timeout
+
+    def regulate(self) -> None:
+        """Read on, unless its client, or all together, hold too much, and this one has a part in it; or unless it asks
+        for more than its budget, or its answers wait."""
+        full = self._held > READ_AHEAD and self.site.held.full(self._client)
+        if full:
+            self.site.held.stopped(self)
+        full = full or self._backlog > MAX_BACKLOG
+        if self._full and not full:
+            self._due = self.site.seconds() + self.site.network_timeout  # nobody was slow in the meantime
+        self._full = full
+        wanted = not (full or self.pace.ahead)
+        if wanted != self._reading and self._state != _CLOSED:
+            self._reading = wanted
+            if wanted:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    # The end
+
+    def turn_away(self) -> None:
+        """Take one request, answer that there is no room, and close."""
+        self._turned_away = True
+
+    def stop(self) -> None:
+        """Take no new requests; close when the last one is answered."""
+        if self._state == _OPEN:
+            idle = not self._streams
+            self._leaving = True
+            self.machine.close_connection()
+            for stream in list(self._streams.values()):
+                stream.call_off()
+            self.settle()
+            if idle:  # who doesn't answer the goodbye of TLS isn't waited for
+                self.look_at(self.site.seconds() + LINGER)
+
+    def abort(self) -> None:
+        """Close at once, with a reset."""
+        self._state, self._due = _CLOSED, math.inf
+        self.transport.abortConnection()
+
+    def expire(self, now: float) -> None:
+        """`deadline` has passed."""
+        if self._state == _OPEN:
+            self.pace.refill(now)
+            self._begin_requests()
+            self.regulate()
+            self.settle()
+        if now < self._due:
+            return
+        if self._state == _CLOSED:
+            self.abort()
+        elif self._state == _LINGERING:
+            self._close()
+        elif self._full:
+            self._due = now + self.site.network_timeout
+        elif self._streams:
+            self._due = math.inf
+            for stream in list(self._streams.values()):
+                self.look_at(stream.check(now))
+            self.look_at(self.answers.check(now))
+            self.settle()
+        else:
+            self.lingers = False
+            self.stop()
+
+    def _lose_streams(self, reason: Failure) -> None:
+        streams = list(self._streams.values())
+        for stream in streams:
+            stream.leave()
+        for stream in streams:  # what one of them sets off may reach another one
+            stream.lost(reason)
+
+    def settle(self) -> None:
+        """Say what is to be said; and where that was the last, let the client read it, and close."""
+        if self._busy:
+            return
+        self.flush()
+        if self._leaving and not self._streams and self._state == _OPEN:
+            if self.lingers:
+                self._state, self._due = _LINGERING, self.site.seconds() + LINGER
+            else:
+                self._close()
+
+    def _close(self) -> None:
+        self._state, self._due = _CLOSED, math.inf
+        self.outgoing.full(self.site.seconds())
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()

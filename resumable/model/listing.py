@@ -1,0 +1,112 @@
+"""Looking through all uploads: what operators may ask of the catalog, and in which pieces it answers.
+
+One reason to change: another thing to look for, or to count. Nothing here does any work.
+
+Invariants: one answer looks at a bounded number of rows, however many there are, so that commits never wait long for
+somebody who only looks. A place is the position of a row in the order of creation: what comes and goes meanwhile makes
+nobody see a row twice, or miss one that stays. Times are seconds since the epoch, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred
+from zope.interface import Interface
+
+from resumable.model.upload import Replica, ReplicaState, Upload
+
+
+class State(enum.Enum):
+    """UPLOADING: bytes are missing. ASSEMBLING: a final that isn't made yet. FINISHED: all bytes are here, STORED: and
+    in every required remote. GONE: terminated, expired or lost, and still remembered."""
+
+    UPLOADING = "uploading"
+    ASSEMBLING = "assembling"
+    FINISHED = "finished"
+    STORED = "stored"
+    GONE = "gone"
+
+
+PRESENT: Final = frozenset(State) - {State.GONE}
+
+
+def state_of(upload: Upload) -> State:
+    """The one that it is in."""
+    if upload.gone is not None:
+        return State.GONE
+    if upload.stored_at is not None:
+        return State.STORED
+    if upload.finished:
+        return State.FINISHED
+    return State.ASSEMBLING if upload.is_final else State.UPLOADING
+
+
+@frozen
+class Filter:
+    """Uploads in one of these states, and all that isn't None.
+
+    ``owner``: "" is nobody. ``remote``: there is a replica there; ``replica``: one (there) is in this state.
+    ``..._after`` is from that time on, ``..._before`` is before it. ``idle_since``: not touched since.
+    ``min_size``: of the length, or of what is there while that isn't known.
+    """
+
+    states: frozenset[State] = PRESENT
+    owner: str | None = None
+    remote: str | None = None
+    replica: ReplicaState | None = None
+    created_after: float | None = None
+    created_before: float | None = None
+    finished_after: float | None = None
+    finished_before: float | None = None
+    idle_since: float | None = None
+    min_size: int | None = None
+
+
+@frozen
+class Found:
+    """Uploads with their replicas, in the order that was asked for. ``place``: where to go on; None: that was all."""
+
+    uploads: Sequence[tuple[Upload, Sequence[Replica]]]
+    place: int | None
+
+
+@frozen
+class Counted:
+    """How many of the rows looked at are in each state: of uploads, or of replicas by remote. ``place``: see Found."""
+
+    uploads: Mapping[State, int] = field(factory=dict)
+    replicas: Mapping[tuple[str, ReplicaState], int] = field(factory=dict)
+    place: int | None = None
+
+
+@frozen
+class Parked:
+    """Ids of uploads with parked replicas. ``place``: see Found."""
+
+    upload_ids: Sequence[str]
+    place: int | None
+
+
+class IListing(Interface):
+    """Every method answers with a Deferred, looks at the next `catalog.listing.ROWS` rows behind ``place`` at most
+    (None: from the first on), and fails with CatalogUnavailable as ICatalog does."""
+
+    def look(wanted: Filter, place: int | None, limit: int, newest: bool = False) -> Deferred[Found]:
+        """Those that match, ``limit`` at most; oldest first, or newest."""
+
+    def count_uploads(place: int | None) -> Deferred[Counted]:
+        """The next ones by their state."""
+
+    def count_replicas(place: int | None) -> Deferred[Counted]:
+        """The next ones by remote and state."""
+
+    def parked(remote: str, place: int | None) -> Deferred[Parked]:
+        """Uploads whose replica in this remote is parked."""
+
+    def unfinished() -> Deferred[int]:
+        """How many uploads are UPLOADING or ASSEMBLING, or are partials that a final may be made of. Looks at these
+        only, and at their index at that."""

@@ -1,0 +1,20 @@
+"""What `resumable.remotes.interfaces` promises, as a suite that any backend can be put through. Public.
+
+    class TestTape(RemoteContract, unittest.TestCase):
+        def make_remote(self, journal): ...
+        def read_object(self, key): ...
+
+See docs/writing-a-backend.md. Tests of capabilities that the backend doesn't have are skipped.
+"""
+
+from resumable.testing.contract.capabilities import Capabilities
+from resumable.testing.contract.crashes import Crashes
+from resumable.testing.contract.kit import Kit
+from resumable.testing.contract.operations import Operations
+from resumable.testing.contract.readers import Readers
+
+__all__ = ["RemoteContract"]
+
+
+class RemoteContract(Operations, Crashes, Capabilities, Readers, Kit):
+    """All of it. `Kit` says what a test case has to bring along."""

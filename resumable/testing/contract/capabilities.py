@@ -1,0 +1,194 @@
+"""What only some backends can do; the others skip these tests.
+
+One reason to change: an optional interface changes. Invariant: as in `operations`.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import gatherResults
+from zope.interface.verify import verifyObject
+
+from resumable.remotes.interfaces import (
+    IClosable,
+    IDeletable,
+    IKeyed,
+    IPartRemote,
+    IPlanned,
+    IProbe,
+    ISweeper,
+    NotThere,
+    Unfinished,
+)
+from resumable.remotes.regions import BytesRegion
+from resumable.testing.contract.kit import Kit, SpoolBroke, WatchedRegion
+
+
+class Capabilities(Kit):
+    """IDeletable, IKeyed, IProbe, ISweeper, IPlanned, IPartRemote, IClosable."""
+
+    def test_capabilities_are_as_their_interfaces_say(self) -> None:
+        for interface in (IDeletable, IKeyed, IProbe, ISweeper, IPlanned, IPartRemote, IClosable):
+            if interface.providedBy(self.remote):
+                assert verifyObject(interface, self.remote)
+
+    # IKeyed
+
+    def test_a_key_that_is_given_is_the_objects_and_stays_so(self) -> None:
+        remote = self.need(IKeyed)
+        key = f"given/{self.id[:8]}/a name.txt"
+        assert self.ask(remote.initiate_upload(self.id, len(self.data), {}, key)) == key
+        assert self.initiate(len(self.data)) == key
+        assert self.ask(remote.initiate_upload(self.id, len(self.data), {}, "another")) == key
+        self.restart()
+        assert self.initiate(len(self.data)) == key
+        assert self.store().key == key
+        assert self.read_object(key) == self.data
+
+    # IDeletable
+
+    def test_a_stored_object_is_deleted(self) -> None:
+        remote = self.need(IDeletable)
+        key = self.store().key
+        assert self.ask(remote.delete_object(self.id)) is True
+        assert self.read_object(key) is None
+        assert self.ask(remote.delete_object(self.id)) is False
+
+    def test_a_stored_object_is_deleted_after_an_abort_too(self) -> None:
+        remote = self.need(IDeletable)
+        key = self.store().key
+        self.ask(remote.abort_upload(self.id))
+        assert self.ask(remote.delete_object(self.id)) is True
+        assert self.read_object(key) is None
+
+    def test_what_was_never_stored_is_not_deleted(self) -> None:
+        remote = self.need(IDeletable)
+        assert self.ask(remote.delete_object(self.id)) is False
+        self.begin(1)
+        assert self.ask(remote.delete_object(self.id)) is False
+        assert self.progress() > 0
+
+    def test_a_foreign_object_is_not_deleted(self) -> None:
+        remote = self.need(IDeletable)
+        key = self.store().key
+        self.put_foreign(key, b"theirs")
+        assert self.ask(remote.delete_object(self.id)) is False
+        assert self.read_object(key) == b"theirs"
+
+    def test_after_a_deletion_it_can_begin_anew(self) -> None:
+        remote = self.need(IDeletable)
+        self.store()
+        self.ask(remote.delete_object(self.id))
+        self.initiate(len(self.data))
+        assert self.progress() == 0
+        assert self.read_object(self.store().key) == self.data
+
+    # IProbe
+
+    def test_a_probe_of_a_remote_that_works_is_content_and_leaves_nothing(self) -> None:
+        remote = self.need(IProbe)
+        assert self.ask(remote.probe()) is None
+        if ISweeper.providedBy(remote):
+            assert not self.ask(remote.list_unfinished(1000, None))
+
+    # ISweeper
+
+    def test_what_is_unfinished_is_listed_page_by_page(self) -> None:
+        remote = self.need(ISweeper)
+        ids = [self.new_id() for _ in range(3)]
+        for self.id in ids:
+            self.begin(1)
+        found: list[Unfinished] = []
+        while page := self.ask(remote.list_unfinished(2, found[-1] if found else None)):
+            assert len(page) <= 2
+            found += page
+        assert len({(one.key, one.handle) for one in found}) == len(found) >= 3
+        keys = {self.initiate(len(self.data), upload_id) for upload_id in ids}
+        assert keys <= {one.key for one in found} or set(ids) <= {one.upload_id for one in found}
+        for upload_id in ids:
+            self.ask(remote.abort_upload(upload_id))
+        assert not {(one.key, one.handle) for one in found} & {
+            (one.key, one.handle) for one in self.ask(remote.list_unfinished(1000, None))
+        }
+
+    def test_what_an_upload_works_with_is_not_discarded(self) -> None:
+        remote = self.need(ISweeper)
+        parts = self.begin(1)
+        for found in self.ask(remote.list_unfinished(1000, None)):
+            assert self.ask(remote.discard(found, self.id, False)) is False
+        assert self.progress() == parts[0].end
+
+    def test_what_nobody_works_with_is_discarded(self) -> None:
+        remote = self.need(ISweeper)
+        self.begin(1)
+        found = self.ask(remote.list_unfinished(1000, None))
+        stranger = self.new_id()
+        for one in found:
+            assert self.ask(remote.discard(one, stranger, True)) is True
+        assert self.ask(remote.list_unfinished(1000, None)) == found
+        for one in found * 2:
+            assert self.ask(remote.discard(one, stranger, False)) is True
+        assert not self.ask(remote.list_unfinished(1000, None))
+
+    def test_an_upload_whose_parts_are_gone_from_the_store_begins_anew(self) -> None:
+        remote = self.need(ISweeper)
+        self.begin(2)
+        for one in self.ask(remote.list_unfinished(1000, None)):
+            self.ask(remote.discard(one, self.new_id(), False))
+        self.refusal(remote.get_upload_progress(self.id), NotThere)
+        self.initiate(len(self.data))
+        assert self.progress() == 0
+        assert self.read_object(self.store().key) == self.data
+
+    # IPlanned
+
+    def test_the_plan_stays_as_it_was_fixed(self) -> None:
+        remote = self.need(IPlanned)
+        self.refusal(remote.part_plan(self.id), NotThere)
+        self.initiate(None)
+        plan = self.ask(remote.part_plan(self.id))
+        self.initiate(len(self.data))
+        assert self.ask(remote.part_plan(self.id)) == plan
+        self.restart()
+        assert self.ask(self.remote.part_plan(self.id)) == plan
+
+    # IPartRemote
+
+    def test_parts_are_taken_in_any_order(self) -> None:
+        remote = self.need(IPartRemote)
+        parts = self.begin(0)
+        assert self.ask(remote.confirmed_parts(self.id)) == []
+        for part in (parts[2], parts[0]):
+            self.write(part)
+        assert self.progress() == parts[0].end
+        assert list(self.ask(remote.confirmed_parts(self.id))) == [parts[0], parts[2]]
+        self.restart()
+        assert self.progress() == parts[0].end
+        assert list(self.ask(self.remote.confirmed_parts(self.id))) == [parts[0], parts[2]]
+        self.write(parts[1])
+        assert self.progress() == len(self.data)
+        assert self.read_object(self.store().key) == self.data
+        assert list(self.ask(self.remote.confirmed_parts(self.id))) == parts
+
+    def test_parts_are_taken_at_the_same_time(self) -> None:
+        remote = self.need(IPartRemote)
+        parts = self.begin(0)
+        pieces = [(part, BytesRegion(self.data[part.offset : part.end])) for part in parts]
+        answers = [remote.write_chunk(self.id, part.offset, piece, piece.size) for part, piece in reversed(pieces)]
+        self.ask(gatherResults(answers))
+        assert self.progress() == len(self.data)
+        assert self.read_object(self.store().key) == self.data
+
+    def test_a_part_that_failed_is_not_confirmed(self) -> None:
+        remote = self.need(IPartRemote)
+        parts = self.begin(0)
+        region = WatchedRegion(self.data[: parts[0].end], parts[0].end - 1)
+        self.refusal(remote.write_chunk(self.id, 0, region, region.size), SpoolBroke)
+        assert self.ask(remote.confirmed_parts(self.id)) == []
+        assert self.progress() == 0
+
+    # IClosable
+
+    def test_it_can_be_closed(self) -> None:
+        remote = self.need(IClosable)
+        self.begin(1)
+        assert self.ask(remote.close()) is None
