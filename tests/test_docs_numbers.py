@@ -40,7 +40,7 @@ TOLD = [
     ("how-it-works.md", r"recorded with it: (\d+) MiB each", plan.PART_SIZE / MIB),
     ("deployment.md", r"may send (\d+) MiB of one body ahead", limits.STREAM_WINDOW / MIB),
     ("deployment.md", r"and (\d+) MiB on one connection", limits.CONNECTION_WINDOW / MIB),
-    ("deployment.md", r"all connections together \((\d+) MiB\)", limits.MAX_HELD / MIB),
+    ("deployment.md", r"hold at most (\d+) MiB in memory, all connections together", limits.MAX_HELD / MIB),
     ("proxies.md", r"one of more than (\d+) KiB: closed", proxy_header.LONGEST / KIB),
     ("proxies.md", r"the server takes heads of (\d+) KiB", framing.MAX_HEAD / KIB),
     ("proxies.md", r"sends (\d+) KiB, cuts the connection", proxy.SENT / KIB),
@@ -96,6 +96,6 @@ def test_a_hundred_requests_are_at_once_on_one_connection() -> None:
     assert two.MAX_STREAMS == 100
 
 
-def test_certificates_are_looked_at_each_minute() -> None:
-    assert "The files are looked at each minute" in (DOCS / "deployment.md").read_text(encoding="utf-8")
+def test_certificates_are_checked_each_minute() -> None:
+    assert "The server checks the files each minute" in (DOCS / "deployment.md").read_text(encoding="utf-8")
     assert listeners.LOOK_EVERY == 60
