@@ -37,7 +37,7 @@ TOLD = [
     ("durability.md", r"longer \| each (\d+) MiB", append.PART / MIB),
     ("durability.md", r"after a second, if at least (\d+) MiB is new", schedule.WORTHWHILE / MIB),
     ("durability.md", r"at most (\d+) MiB of one append", sink.HIGH / MIB),
-    ("how-it-works.md", r"recorded with it: (\d+) MiB each", plan.PART_SIZE / MIB),
+    ("how-it-works.md", r"when the replica starts: (\d+) MiB each", plan.PART_SIZE / MIB),
     ("deployment.md", r"may send (\d+) MiB of one body ahead", limits.STREAM_WINDOW / MIB),
     ("deployment.md", r"and (\d+) MiB on one connection", limits.CONNECTION_WINDOW / MIB),
     ("deployment.md", r"hold at most (\d+) MiB in memory, all connections together", limits.MAX_HELD / MIB),
