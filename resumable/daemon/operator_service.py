@@ -38,11 +38,10 @@ from resumable.metrics.troubles import Troubles
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.replication.engine import Replication
 from resumable.spool import Budget
-from resumable.uploads.census import Census
-from resumable.uploads.counts import Counts
+from resumable.uploads.context import Counts
 from resumable.uploads.holds import LocalHolds
-from resumable.uploads.operators import Operators
-from resumable.uploads.space import Space
+from resumable.uploads.limits import Space
+from resumable.uploads.operators import Census, Operators
 from resumable.uploads.uploads import Uploads
 
 #: Seconds that answers to operators get at the end.

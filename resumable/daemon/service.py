@@ -52,15 +52,15 @@ from resumable.protocol import extensions
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
 from resumable.uploads.assembly import Assembler
-from resumable.uploads.engine import Engine, Limits
+from resumable.uploads.context import UploadContext
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.janitor import Janitor
+from resumable.uploads.limits import Space, UploadLimits
 from resumable.uploads.placing import Placing
 from resumable.uploads.questions import Questions
 from resumable.uploads.recovery import recover
 from resumable.uploads.roles import JANITOR, REPLICATION, LocalRoles
 from resumable.uploads.schedule import Schedule
-from resumable.uploads.space import Space
 from resumable.uploads.uploads import Uploads
 
 __all__ = ["Options", "UploadService", "makeService"]
@@ -104,14 +104,14 @@ class UploadService(Service):
         )
         self._roles = LocalRoles()
         holds = LocalHolds(reactor)
-        self.engine = Engine(
+        self.engine = UploadContext(
             catalog=self._catalog,
             spool=self._spool,
             holds=holds,
             clock=reactor,
             wall=time.time,
             boot_id=startup.boot_id(),
-            limits=Limits(
+            limits=UploadLimits(
                 settings.max_size,
                 settings.expire_after,
                 settings.remember,

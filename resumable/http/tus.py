@@ -26,11 +26,11 @@ from resumable.http.visits import Visits, answered
 from resumable.model.upload import Upload
 from resumable.protocol import concat, extensions, ids, tus
 from resumable.protocol.errors import BadRequest, MethodNotAllowed, NotFound, TusError
-from resumable.uploads.gate import Lagging
+from resumable.uploads.append import Lagging
 from resumable.uploads.lookup import Unfinished
+from resumable.uploads.questions import HookContext
 from resumable.uploads.shield import shielded
 from resumable.uploads.uploads import CreationCut, Uploads
-from resumable.uploads.visits import Visit
 
 #: What there is at the URL of an upload, unless some of it is switched off.
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH")
@@ -231,7 +231,7 @@ class TusResource:
         if expires is not None:
             request.set_field(b"upload-expires", tus.http_date(expires).encode())
 
-    def _visit(self, request: StreamingRequest) -> Visit | None:
+    def _visit(self, request: StreamingRequest) -> HookContext | None:
         """What hooks are shown of it; None where there are none."""
         return None if self._visits is None else self._visits.of(request)
 

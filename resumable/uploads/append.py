@@ -14,26 +14,26 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from resumable.model.errors import BodyLost
 from resumable.model.hooks import Arrived
+from resumable.model.principal import NOBODY, Principal
 from resumable.model.upload import IBody, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum, Digest
-from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge, TusError
+from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge, TusError, Unavailable
 from resumable.protocol.rules import Plan
 from resumable.spool.sink import Sink
-from resumable.uploads.caller import NOBODY, Caller
-from resumable.uploads.engine import Engine
+from resumable.uploads.context import UploadContext
 from resumable.uploads.finishing import check_repeated
-from resumable.uploads.gate import Gate
 from resumable.uploads.holds import IHolder
-from resumable.uploads.quota import FREE, IAccount, settle
-from resumable.uploads.record import Record
-from resumable.uploads.visits import Visit
+from resumable.uploads.limits import FREE, IAccount, settle
+from resumable.uploads.questions import HookContext
+from resumable.uploads.record import AppendRecord
 
 #: A body up to this size is gathered in memory and committed in one group step.
 SMALL = 64 * 1024
@@ -46,7 +46,7 @@ Algorithms: TypeAlias = Mapping[str, Callable[[], Digest]]
 
 
 @implementer(IHolder)
-class Append:
+class RunningAppend:
     """An append under way: `run` drives it, newer requests talk to it as the holder, `release` ends it."""
 
     __slots__ = (
@@ -54,9 +54,9 @@ class Append:
         "_algorithms",
         "_body",
         "_checksum",
+        "_context",
         "_digest",
         "_end",
-        "_engine",
         "_gate",
         "_heard",
         "_listening",
@@ -79,18 +79,18 @@ class Append:
 
     def __init__(
         self,
-        engine: Engine,
+        context: UploadContext,
         upload: Upload,
         start: int,
         body: IBody,
         algorithms: Algorithms,
-        visit: Visit,
+        hooks: HookContext,
         new: bool = False,
     ) -> None:
         """``upload`` is what is known of it so far; `run` gets the record as it is under the hold. ``new`` says that
         the catalog has no record yet."""
-        self._engine = engine
-        self._record = Record(engine, upload, start, visit, new)
+        self._context = context
+        self._record = AppendRecord(context, upload, start, hooks, new)
         self._repeats = False
         self._account: IAccount = FREE
         self._body = body
@@ -145,7 +145,7 @@ class Append:
     def heard(self) -> float:
         """Time in which we don't want its bytes yet, pause it, or do its last commit is not the client's silence."""
         busy = not self._listening or self._end.called or (self._sink is not None and self._sink.paused)
-        return self._engine.clock.seconds() if busy else self._heard
+        return self._context.clock.seconds() if busy else self._heard
 
     async def settle(self) -> None:
         if not self._listening and not self._end.called:
@@ -178,7 +178,7 @@ class Append:
         trailer: bool = False,
         repeats: bool = False,
         account: IAccount = FREE,
-        by: Caller = NOBODY,
+        by: Principal = NOBODY,
     ) -> Upload:
         """Receive the body and commit it; answers the upload as it then is.
 
@@ -192,27 +192,27 @@ class Append:
         self._record.upload, self._repeats = upload, repeats
         self._checksum, self._trailer = checksum, trailer
         self._digest = self._algorithms[checksum.algorithm]() if checksum else None
-        self._sink = sink = self._engine.spool.sink(upload.id, plan.start, ceiling=plan.ceiling, digest=self._digest)
+        self._sink = sink = self._context.spool.sink(upload.id, plan.start, ceiling=plan.ceiling, digest=self._digest)
         sink.on_write = self._arrived
         sink.on_failure = self._failed
         sink.on_resume = self._listen
         if not repeats:
             sink.on_pressure = self._open_soon
-            self._gate = Gate(self._engine, sink, self._stop, by.pace)
-        self._engine.schedule.add(self)
+            self._gate = Gate(self._context, sink, self._stop, by.pace)
+        self._context.schedule.add(self)
         await self._receive(sink)
         await self._conclude(sink)
         return self.upload
 
     async def release(self) -> None:
         """Let go of the file and of the hold, however the append ended. Never raises."""
-        self._engine.schedule.remove(self)
+        self._context.schedule.remove(self)
         self._stop(None)
         if self._sink is not None:
             leftover = self._record.opened and max(self._received, self._sink.received) > self.committed
             await self._sink.close(self.committed if leftover else None)
         settle(self._account, self.upload)  # before anybody else may append: what wasn't kept is theirs to use
-        self._engine.holds.release(self.upload.id, self)
+        self._context.holds.release(self.upload.id, self)
         self._released = True
         for waiter in self._waiting:
             waiter.callback(None)
@@ -237,18 +237,18 @@ class Append:
     def _listen(self) -> None:
         """From now on the client may send."""
         self._listening = True
-        self._heard = self._engine.clock.seconds()
+        self._heard = self._context.clock.seconds()
 
     def _arrived(self) -> None:
         """Called by the sink after each write of the body."""
         sink = self._sink
         assert sink is not None
-        self._heard = self._engine.clock.seconds()
+        self._heard = self._context.clock.seconds()
         received, before = sink.received, self._received
         if self._plan.length is None and not self._fits(received):
             return
         self._received = received
-        if not self._repeats and not self._engine.space.spend(received - before):
+        if not self._repeats and not self._context.space.spend(received - before):
             self._stop(NoSpace())
         if sink.overrun:
             # Told at once: a body without an end holds nothing.
@@ -256,7 +256,7 @@ class Append:
         if self._end.called or self._gate is None:
             return
         self._gate.check(received - before)
-        self._engine.progress.arrived(self._record.upload.id, self._seen)
+        self._context.progress.arrived(self._record.upload.id, self._seen)
         if self._lock.locked:
             return
         if not self._record.opened:
@@ -353,7 +353,7 @@ class Append:
         """Bring to the disk and into the catalog what may be kept."""
         if self._repeats:
             if whole:
-                await check_repeated(self._engine, self.upload, gathered)
+                await check_repeated(self._context, self.upload, gathered)
                 self._record.upload = evolve(self.upload, offset=self._received)
             return
         offset = self._received if whole else self._plan.committable(self._received)
@@ -365,7 +365,7 @@ class Append:
             return
         elif offset > self.committed or (whole and self._plan.length == 0):
             chunks = _first(gathered, offset - self.committed)
-            await self._engine.spool.put(self.upload.id, self.committed, chunks)
+            await self._context.spool.put(self.upload.id, self.committed, chunks)
         await self._record.commit(offset, whole)
 
     async def _verify(self, sink: Sink, gathered: list[bytes]) -> None:
@@ -386,7 +386,7 @@ class Append:
             for chunk in gathered:
                 digest.update(chunk)
             if self._record.opened:
-                await self._engine.spool.digest(self.upload.id, self._plan.start, self._received, digest)
+                await self._context.spool.digest(self.upload.id, self._plan.start, self._received, digest)
         if digest.digest() != checksum.digest:
             raise ChecksumMismatch("The body does not match its Upload-Checksum; nothing of it was kept.")
 
@@ -406,3 +406,83 @@ def _first(chunks: list[bytes], size: int) -> list[bytes]:
         taken.append(chunk[:size] if len(chunk) > size else chunk)
         size -= len(chunk)
     return taken
+
+
+_LAGGING = "The server's storage doesn't keep up at the moment; resume later."
+
+
+class Lagging(Unavailable):
+    """A pause took too long; the connection is to be closed, so that another server may be tried."""
+
+
+def check_admitted(context: UploadContext) -> None:
+    """Raises Unavailable while no upload is to begin."""
+    if not context.replication.admits():
+        raise Unavailable(_LAGGING, context.limits.retry_after)
+
+
+class Gate:
+    """The pauses of one append: `check` when bytes came or are about to, `close` at its end.
+
+    ``pace``: see `resumable.model.principal.Principal`.
+    """
+
+    __slots__ = ("_admitted", "_context", "_give_up", "_pace", "_pausing", "_sink", "_timer")
+
+    def __init__(
+        self,
+        context: UploadContext,
+        sink: Sink,
+        give_up: Callable[[Lagging], None],
+        pace: Callable[[int], float] | None = None,
+    ) -> None:
+        self._context = context
+        self._sink = sink
+        self._give_up = give_up
+        self._pace = pace
+        self._timer: IDelayedCall | None = None
+        self._pausing: IDelayedCall | None = None
+        self._admitted: Deferred[None] | None = None
+
+    def check(self, size: int = 0) -> None:
+        """``size`` bytes came: pause the sink's producer if the lag is too large, until it no longer is, or for as
+        long as it was too fast."""
+        context = self._context
+        if self._pace is not None:
+            self._slow_down(self._pace(size))
+        if self._timer is not None or context.replication.admits():
+            return
+        self._sink.hold(True)
+        self._timer = context.clock.callLater(context.limits.max_pause, self._overdue)
+        admitted = self._admitted = context.replication.when_admitted()
+        admitted.addCallbacks(self._open, _cancelled)
+
+    def close(self) -> None:
+        """No pause any more, and none left behind."""
+        for timer in (self._timer, self._pausing):
+            if timer is not None and timer.active():
+                timer.cancel()
+        if self._admitted is not None:
+            self._admitted.cancel()
+
+    def _slow_down(self, seconds: float) -> None:
+        if seconds > 0 and self._pausing is None:
+            self._sink.hold(True)
+            self._pausing = self._context.clock.callLater(seconds, self._paused)
+
+    def _paused(self) -> None:
+        self._pausing = None
+        self._sink.hold(self._timer is not None)
+
+    def _open(self, _: None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._sink.hold(self._pausing is not None)
+
+    def _overdue(self) -> None:
+        self._give_up(Lagging(_LAGGING, self._context.limits.retry_after))
+
+
+def _cancelled(failure: Failure) -> None:
+    failure.trap(CancelledError)

@@ -21,10 +21,10 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import Granted
 from resumable.model.upload import Upload
 from resumable.protocol.errors import Refused, Stopping, TooLarge, TusError
-from resumable.uploads.building import Building, Job
-from resumable.uploads.engine import Engine, as_answer
+from resumable.uploads.building import AssemblyJob, Building
+from resumable.uploads.context import UploadContext, as_answer
 from resumable.uploads.janitor import Janitor
-from resumable.uploads.space import Claim
+from resumable.uploads.limits import Claim
 
 log = Logger()
 
@@ -47,11 +47,11 @@ class Late(Exception):
 class Assembler:
     """Puts finals together: those that are asked for at once, those that waited for a partial a few at a time."""
 
-    def __init__(self, engine: Engine, janitor: Janitor) -> None:
-        self._engine = engine
+    def __init__(self, context: UploadContext, janitor: Janitor) -> None:
+        self._context = context
         self._janitor = janitor
-        self._building = Building(engine, janitor)
-        self._jobs: dict[str, Job] = {}
+        self._building = Building(context, janitor)
+        self._jobs: dict[str, AssemblyJob] = {}
         #: By final: those who want to know when nothing is being done for it any more.
         self._waiting: dict[str, list[Waiter]] = {}
         #: By partial whose finals are being woken: the same.
@@ -61,9 +61,9 @@ class Assembler:
         self._untidy = self._tidying = self._left = self._stopping = False
         #: Whether all finals that an earlier run has left were tried.
         self._caught_up = False
-        engine.on_partial_finished = self.partial_finished
-        engine.assembles = lambda final_id: not self._caught_up or final_id in self._jobs
-        engine.on_ended.append(self._ended)
+        context.on_partial_finished = self.partial_finished
+        context.assembles = lambda final_id: not self._caught_up or final_id in self._jobs
+        context.on_ended.append(self._ended)
 
     def start(self) -> None:
         """Take up what an earlier run, or an earlier attempt, has left."""
@@ -96,7 +96,7 @@ class Assembler:
             if claim is not None:
                 claim.release()
             return
-        self._begin(final_id, Job(claim))
+        self._begin(final_id, AssemblyJob(claim))
 
     async def result(self, final_id: str, within: float) -> Granted | None:
         """What hooks have granted, once it is finished; None: it was before, has ended, or waits for a partial.
@@ -110,14 +110,14 @@ class Assembler:
 
     async def settled(self, final: Upload, within: float) -> None:
         """Nothing is being done for it any more, or so many seconds have passed."""
-        until = self._engine.clock.seconds() + within
-        while not self._left and (left := until - self._engine.clock.seconds()) > 0:
+        until = self._context.clock.seconds() + within
+        while not self._left and (left := until - self._context.clock.seconds()) > 0:
             waking = [self._waking[each] for each in set(final.partials) if each in self._waking]
             if not waking and final.id not in self._jobs:
                 return
             with suppress(Late, TusError):
                 await self._wait(final.id, waking, left)
-            row = await self._engine.catalog.get(final.id)
+            row = await self._context.catalog.get(final.id)
             if row is None or row.finished or row.gone:
                 return  # while others are woken still
 
@@ -126,7 +126,7 @@ class Assembler:
         places = [self._waiting.setdefault(final_id, []), *waking]
         for place in places:
             place.append(waiter)
-        timer = self._engine.clock.callLater(within, lambda: waiter.errback(Late()))
+        timer = self._context.clock.callLater(within, lambda: waiter.errback(Late()))
         try:
             return await waiter
         finally:
@@ -146,13 +146,13 @@ class Assembler:
         after: str | None = ""
         try:
             while after is not None and not self._stopping:
-                found, after = await self._engine.catalog.assemblable(after, PAGE, partial_id or None)
+                found, after = await self._context.catalog.assemblable(after, PAGE, partial_id or None)
                 for final_id in found:
                     await ahead.acquire()
                     if self._stopping or final_id in self._jobs:
                         ahead.release()
                     else:
-                        self._begin(final_id, Job(over=ahead.release))
+                        self._begin(final_id, AssemblyJob(over=ahead.release))
             for _ in range(AHEAD):
                 await ahead.acquire()
             if partial_id == ANY:
@@ -162,13 +162,13 @@ class Assembler:
         finally:
             _fire(self._waking.pop(partial_id), None)
 
-    def _begin(self, final_id: str, job: Job) -> None:
+    def _begin(self, final_id: str, job: AssemblyJob) -> None:
         self._jobs[final_id] = job
         self._run(self._work(final_id, job))
 
     def _retry_later(self) -> None:
         if self._retry is None and not self._stopping:
-            self._retry = self._engine.clock.callLater(RETRY, self._again)
+            self._retry = self._context.clock.callLater(RETRY, self._again)
 
     def _again(self) -> None:
         self._retry = None
@@ -189,7 +189,7 @@ class Assembler:
 
     # One of them
 
-    async def _work(self, final_id: str, job: Job) -> None:
+    async def _work(self, final_id: str, job: AssemblyJob) -> None:
         outcome: Granted | Failure | None
         try:
             outcome = await self._building.build(final_id, job)
@@ -226,7 +226,7 @@ class Assembler:
         try:
             while self._untidy and not self._stopping:
                 self._untidy = False
-                if not self._engine.limits.keep_partials:
+                if not self._context.limits.keep_partials:
                     await self._janitor.drop_spent()
                 await self._janitor.reclaim()
         except (CatalogUnavailable, OSError, Stopped) as error:

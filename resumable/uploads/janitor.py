@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import RequestView
 from resumable.model.upload import FactKind, Gone, Upload
-from resumable.uploads.engine import Engine
-from resumable.uploads.quota import account_of
+from resumable.uploads.context import UploadContext
+from resumable.uploads.limits import account_of
 
 log = Logger()
 
@@ -34,10 +34,10 @@ _FACTS = {Gone.TERMINATED: FactKind.TERMINATED, Gone.EXPIRED: FactKind.EXPIRED}
 class Janitor:
     """Call `sweep` now and then; `end` and `reclaim` whenever an upload is to go."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, context: UploadContext) -> None:
+        self._context = context
         self._lock = DeferredLock()
-        self._looked = (engine.wall(), engine.clock.seconds())
+        self._looked = (context.wall(), context.clock.seconds())
 
     async def end(
         self,
@@ -51,13 +51,13 @@ class Janitor:
         ``request``: the one that asked for it, for those who are told. ``refusal``: of a final, what its client is
         answered that asks again.
         """
-        engine = self._engine
-        facts = engine.facts(upload, request, _FACTS[gone]) if gone in _FACTS else ()
-        delete = gone is Gone.TERMINATED and engine.delete_objects
-        ended = await engine.catalog.end(upload.id, gone, engine.wall(), facts, delete, refusal)
+        context = self._context
+        facts = context.facts(upload, request, _FACTS[gone]) if gone in _FACTS else ()
+        delete = gone is Gone.TERMINATED and context.delete_objects
+        ended = await context.catalog.end(upload.id, gone, context.wall(), facts, delete, refusal)
         if ended:
-            engine.counts.gone[gone] += 1
-            engine.ended(upload.id)
+            context.counts.gone[gone] += 1
+            context.ended(upload.id)
             await self._uncount(upload)
         if ended and upload.is_partial and not await self._finished(upload):
             await self._end_finals(upload.id, gone)
@@ -65,13 +65,13 @@ class Janitor:
 
     async def _end_finals(self, partial_id: str, gone: Gone) -> None:
         """Those that waited for it, a few at a time: the reactor has others to serve."""
-        engine, after = self._engine, ""
+        context, after = self._context, ""
         try:
-            while finals := await engine.catalog.finals_of(partial_id, after, TOGETHER):
+            while finals := await context.catalog.finals_of(partial_id, after, TOGETHER):
                 await self._end_all(finals, gone)
                 after = finals[-1].id
         except CatalogUnavailable:
-            engine.on_partial_finished(partial_id)  # who puts finals together ends those that can't be
+            context.on_partial_finished(partial_id)  # who puts finals together ends those that can't be
             raise
 
     async def _end_all(self, uploads: Sequence[Upload], gone: Gone) -> None:
@@ -84,18 +84,18 @@ class Janitor:
 
     async def _finished(self, upload: Upload) -> bool:
         """Whether it has all its bytes, be it by an eviction since ``upload`` was read."""
-        row = upload if upload.finished else await self._engine.catalog.get(upload.id)
+        row = upload if upload.finished else await self._context.catalog.get(upload.id)
         return row is not None and row.finished
 
     async def _uncount(self, upload: Upload) -> None:
         """What is gone counts for nothing, and doesn't change any more; since ``upload`` was read, it may have."""
-        engine = self._engine
-        if engine.quota.counts:
+        context = self._context
+        if context.quota.counts:
             try:
-                upload = await engine.catalog.get(upload.id) or upload
+                upload = await context.catalog.get(upload.id) or upload
             except CatalogUnavailable:
                 log.warn("what an upload counted for is not certain until the next start", upload=upload.id)
-            account_of(engine.quota, upload).remove()
+            account_of(context.quota, upload).remove()
 
     async def reclaim(self) -> None:
         """Remove the data of all that is gone or dropped. What was so at the call is off the disk when it returns."""
@@ -103,39 +103,39 @@ class Janitor:
 
     async def sweep(self) -> None:
         """Expire, remove, forget. Skipped when the wall clock has jumped since the last time."""
-        engine = self._engine
+        context = self._context
         jumped = self._clock_jumped()
-        if engine.limits.expire_after is not None and not jumped:
-            idle_since = engine.wall() - engine.limits.expire_after
-            for upload in await engine.catalog.expired(idle_since, BATCH):
-                if not (engine.holds.held(upload.id) or (upload.is_final and engine.assembles(upload.id))):
+        if context.limits.expire_after is not None and not jumped:
+            idle_since = context.wall() - context.limits.expire_after
+            for upload in await context.catalog.expired(idle_since, BATCH):
+                if not (context.holds.held(upload.id) or (upload.is_final and context.assembles(upload.id))):
                     await self.end(upload, Gone.EXPIRED)
         if not jumped:
             await self.drop_spent()
         await self.reclaim()
-        engine.places.sweep()
-        while await engine.catalog.forget(engine.wall() - engine.limits.remember, BATCH) == BATCH:
+        context.places.sweep()
+        while await context.catalog.forget(context.wall() - context.limits.remember, BATCH) == BATCH:
             pass
-        while await engine.catalog.forget_asked(engine.wall() - ANSWERED, BATCH) == BATCH:
+        while await context.catalog.forget_asked(context.wall() - ANSWERED, BATCH) == BATCH:
             pass
 
     async def drop_spent(self) -> None:
         """The end of partials that finals have used, and that were kept long enough after it."""
-        catalog, until = self._engine.catalog, self._engine.wall() - self._engine.limits.keep_partials
+        catalog, until = self._context.catalog, self._context.wall() - self._context.limits.keep_partials
         while spent := await catalog.spent(until, TOGETHER):
             await self._end_all(spent, Gone.EXPIRED)
 
     async def _remove_all(self) -> None:
-        engine = self._engine
-        while ids := await engine.catalog.removable(BATCH):
-            rows = (await engine.catalog.get_many(ids)).values()
+        context = self._context
+        while ids := await context.catalog.removable(BATCH):
+            rows = (await context.catalog.get_many(ids)).values()
             unplaced = [each for each in rows if each.gone and each.place]
-            await engine.places.remove(unplaced)  # before the data file, by which an unrecorded place is known
-            await engine.spool.remove(ids)
-            await engine.catalog.removed(ids, [each.id for each in unplaced])
+            await context.places.remove(unplaced)  # before the data file, by which an unrecorded place is known
+            await context.spool.remove(ids)
+            await context.catalog.removed(ids, [each.id for each in unplaced])
 
     def _clock_jumped(self) -> bool:
-        wall, steady = self._engine.wall(), self._engine.clock.seconds()
+        wall, steady = self._context.wall(), self._context.clock.seconds()
         was_wall, was_steady = self._looked
         self._looked = (wall, steady)
         jumped = abs((wall - was_wall) - (steady - was_steady)) > JUMP

@@ -14,17 +14,17 @@ from resumable.protocol import rules
 from resumable.protocol.errors import Gone, NotFound
 from resumable.spool import Reader, SpoolDamaged
 from resumable.uploads.assembly import Assembler
-from resumable.uploads.engine import Engine, as_answer, log
+from resumable.uploads.context import UploadContext, as_answer, log
 from resumable.uploads.janitor import Janitor
 
 #: Seconds that a look at a final upload waits for it while it is being put together.
 PATIENCE = 5.0
 
 
-async def present(engine: Engine, upload_id: str) -> Upload:
+async def present(context: UploadContext, upload_id: str) -> Upload:
     """The record of an upload that is there; NotFound or Gone (T10, T17, T39, T48)."""
     try:
-        upload = await engine.catalog.get(upload_id)
+        upload = await context.catalog.get(upload_id)
     except Exception as error:
         raise as_answer(error, upload_id) from error
     if upload is None:
@@ -49,8 +49,8 @@ class Elsewhere(NotFound):
 class Lookup:
     """Reads of uploads, and the verdict on damaged ones."""
 
-    def __init__(self, engine: Engine, janitor: Janitor, assembler: Assembler) -> None:
-        self._engine = engine
+    def __init__(self, context: UploadContext, janitor: Janitor, assembler: Assembler) -> None:
+        self._context = context
         self._janitor = janitor
         self._assembler = assembler
 
@@ -66,18 +66,18 @@ class Lookup:
 
     async def read(self, upload_id: str) -> tuple[Upload, Reader]:
         """A finished upload and its open file, wherever that is here. Raises Unfinished, Elsewhere."""
-        upload = await self._made(await present(self._engine, upload_id))
+        upload = await self._made(await present(self._context, upload_id))
         if not upload.finished:
             raise Unfinished("The upload is not finished.")
         if upload.dropped_at is not None:
             return upload, await self._placed(upload)
         try:
-            reader = await self._engine.spool.reader(upload_id)
+            reader = await self._context.spool.reader(upload_id)
             if reader.size < upload.offset:
                 reader.close()
                 raise SpoolDamaged(upload_id, upload.offset, reader.size)
         except FileNotFoundError:
-            upload = await present(self._engine, upload_id)
+            upload = await present(self._context, upload_id)
             if upload.dropped_at is not None:  # since it was looked at
                 return upload, await self._placed(upload)
             raise await self.answer(SpoolDamaged(upload_id, upload.offset, None), upload_id) from None
@@ -91,7 +91,7 @@ class Lookup:
             return as_answer(error, upload_id)
         try:
             # Its data may have been given up since its record was read.
-            upload = await present(self._engine, upload_id)
+            upload = await present(self._context, upload_id)
             if upload.dropped_at is not None:
                 return Elsewhere(upload)
             log.error("data file is shorter than its committed offset", upload=upload_id, found=error.found)
@@ -103,7 +103,7 @@ class Lookup:
     async def _placed(self, upload: Upload) -> Reader:
         """What was placed of an upload without a data file. Raises Elsewhere: nothing was, or it was taken away."""
         try:
-            reader = await self._engine.places.reader(upload)
+            reader = await self._context.places.reader(upload)
         except Exception as error:
             raise as_answer(error, upload.id) from error
         if reader is None:
@@ -111,15 +111,15 @@ class Lookup:
         return reader
 
     async def _settled(self, upload_id: str) -> Upload:
-        engine = self._engine
-        await engine.holds.settle(upload_id)
-        upload = await self._made(await present(engine, upload_id))
+        context = self._context
+        await context.holds.settle(upload_id)
+        upload = await self._made(await present(context, upload_id))
         if upload.is_final and not upload.finished:
             return await self._final_view(upload)
         if upload.offset and upload.dropped_at is None:
-            size = await engine.spool.size(upload_id)
+            size = await context.spool.size(upload_id)
             if size is None or size < upload.offset:
-                upload = await present(engine, upload_id)
+                upload = await present(context, upload_id)
                 if upload.dropped_at is None:
                     raise SpoolDamaged(upload_id, upload.offset, size)
         return upload
@@ -129,12 +129,12 @@ class Lookup:
         if not upload.is_final or upload.finished:
             return upload
         await self._assembler.settled(upload, PATIENCE)
-        return await present(self._engine, upload.id)
+        return await present(self._context, upload.id)
 
     async def _final_view(self, upload: Upload) -> Upload:
         """T60: the length of a final as soon as all its partials know theirs."""
         if upload.length is not None:
             return upload
-        partials = await self._engine.catalog.get_many(tuple(dict.fromkeys(upload.partials)))
+        partials = await self._context.catalog.get_many(tuple(dict.fromkeys(upload.partials)))
         lengths = [partials[each].length if each in partials else None for each in upload.partials]
         return evolve(upload, length=rules.final_length(lengths, None))

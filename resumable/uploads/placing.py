@@ -24,7 +24,7 @@ from resumable.model.upload import FactKind, Place, Upload
 from resumable.spool import Reader
 from resumable.spool.place_rules import PlaceSettings, sidecar
 from resumable.spool.placing import Order, PlaceDirectory
-from resumable.uploads.engine import Engine
+from resumable.uploads.context import UploadContext
 from resumable.uploads.janitor import Janitor
 from resumable.uploads.places import IPlaces
 
@@ -40,12 +40,12 @@ QUEUE = 4096
 class Placing:
     """See `IPlaces`. `start` when the catalog runs; `stop` while it still does."""
 
-    def __init__(self, engine: Engine, janitor: Janitor, pool: IPool, settings: PlaceSettings) -> None:
-        self._engine = engine
+    def __init__(self, context: UploadContext, janitor: Janitor, pool: IPool, settings: PlaceSettings) -> None:
+        self._context = context
         self._janitor = janitor
         self._pool = pool
         self._settings = settings
-        self._directory: PlaceDirectory = engine.spool.places(str(settings.directory), settings.rules)
+        self._directory: PlaceDirectory = context.spool.places(str(settings.directory), settings.rules)
         self._lock = DeferredLock()
         self._queue: deque[str] = deque()
         self._all = self._stopping = False
@@ -118,7 +118,7 @@ class Placing:
         """Whatever waits, once."""
         after, placed, found = "", 0, 0
         while not self._stopping:
-            waiting = await self._engine.catalog.unplaced(after, BATCH)
+            waiting = await self._context.catalog.unplaced(after, BATCH)
             if not waiting:
                 break
             after, found = waiting[-1].id, found + len(waiting)
@@ -132,7 +132,7 @@ class Placing:
 
     async def _place(self, upload_ids: Sequence[str]) -> int:
         """Place those of the uploads that wait for it; how many were."""
-        rows = await self._engine.catalog.get_many(upload_ids)
+        rows = await self._context.catalog.get_many(upload_ids)
         waiting = [each for each in rows.values() if each.finished and not each.gone and each.place and not each.placed]
         results = await self._pool.run(self._directory.place, [self._order(each) for each in waiting])
         placed = 0
@@ -149,23 +149,23 @@ class Placing:
         return Order(upload.id, upload.place.path, said)
 
     async def _record(self, upload: Upload) -> bool:
-        engine = self._engine
+        context = self._context
         assert upload.place is not None
         facts = [
             evolve(fact, data={**fact.data, "path": upload.place.path})
-            for fact in engine.facts(upload, None, FactKind.PLACED)
+            for fact in context.facts(upload, None, FactKind.PLACED)
         ]
-        if await engine.catalog.placed(upload.id, upload.place, engine.wall(), facts):
-            engine.counts.placed += 1
+        if await context.catalog.placed(upload.id, upload.place, context.wall(), facts):
+            context.counts.placed += 1
             return True
         await self._remove([upload])  # it has gone meanwhile
         return False
 
     async def _failed(self, upload: Upload, error: OSError) -> None:
-        row = await self._engine.catalog.get(upload.id)
+        row = await self._context.catalog.get(upload.id)
         if row is None or row.gone:
             return
-        self._engine.counts.not_placed += 1
+        self._context.counts.not_placed += 1
         if not self._complained:
             self._complained = True
             log.error(
@@ -181,7 +181,7 @@ class Placing:
         if upload.place is None or upload.place.stamp is None:
             return None
         fd = await self._pool.run(self._directory.open, upload.place, upload.offset)
-        return None if fd is None else self._engine.spool.opened(fd, upload.offset)
+        return None if fd is None else self._context.spool.opened(fd, upload.offset)
 
     async def _remove(self, uploads: Sequence[Upload]) -> None:
         for upload in uploads:

@@ -6,9 +6,10 @@ server or its upload, and one that was broken off was a no.
 
 from __future__ import annotations
 
+from attrs import define, evolve
 from twisted.internet.defer import CancelledError, Deferred
 
-from resumable.model.hooks import Granted, IHooks, NoHooks, QuestionKind, RequestView, view
+from resumable.model.hooks import Answer, Changes, Granted, IHooks, NoHooks, QuestionKind, RequestView, view
 from resumable.model.upload import Upload
 from resumable.protocol.errors import Gone, Stopping
 
@@ -51,3 +52,27 @@ class Questions:
         self._stopping = True
         for asking in tuple(self._under_way):
             asking.cancel()
+
+
+_NOTHING = Answer()
+
+
+@define
+class HookContext:
+    """``request``: what hooks are shown of it; None where there are none. ``changes``: what they want of the upload
+    that it makes. ``answer``: what they add to the client's success."""
+
+    request: RequestView | None = None
+    changes: Changes | None = None
+    answer: Answer = _NOTHING
+
+    def add(self, granted: Granted) -> None:
+        """Hooks have agreed once more; where they say different things to the client, the later word counts."""
+        theirs = {name.lower() for name in granted.answer.headers}
+        kept = {name: value for name, value in self.answer.headers.items() if name.lower() not in theirs}
+        self.answer = evolve(
+            granted.answer,
+            status=self.answer.status if granted.answer.status is None else granted.answer.status,
+            headers={**kept, **granted.answer.headers},
+            body=granted.answer.body or self.answer.body,
+        )

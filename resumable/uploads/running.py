@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred, DeferredList
 
+from resumable.model.principal import Principal
 from resumable.model.upload import Upload
 from resumable.protocol import tus
 from resumable.protocol.errors import Stopping
 from resumable.protocol.rules import Plan
-from resumable.uploads.append import Append
-from resumable.uploads.caller import Caller
+from resumable.uploads.append import RunningAppend
+from resumable.uploads.limits import IAccount
 from resumable.uploads.lookup import Lookup
-from resumable.uploads.quota import IAccount
 
 
-class Running:
+class Appends:
     """Those of one process."""
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
-        self._under_way: set[Append] = set()
+        self._under_way: set[RunningAppend] = set()
         self._stopping = False
 
     def check_open(self) -> None:
@@ -31,26 +31,26 @@ class Running:
         if self._stopping:
             raise Stopping()
 
-    def add(self, append: Append) -> None:
+    def add(self, append: RunningAppend) -> None:
         """It is about to run: a stop ends it."""
         self._under_way.add(append)
 
-    async def give_up(self, append: Append) -> None:
+    async def give_up(self, append: RunningAppend) -> None:
         """It won't run."""
         self._under_way.discard(append)
         await append.release()
 
     async def run(
         self,
-        append: Append,
+        append: RunningAppend,
         upload: Upload,
         plan: Plan,
         request: tus.Creation | tus.Append,
         account: IAccount,
-        by: Caller,
+        by: Principal,
         repeats: bool = False,
     ) -> Upload:
-        """See `Append.run`; raises what a client is told."""
+        """See `RunningAppend.run`; raises what a client is told."""
         self.add(append)
         checksum, trailer = request.checksum, request.checksum_trailer
         try:

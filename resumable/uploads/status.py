@@ -14,7 +14,7 @@ from resumable.model.listing import State, state_of
 from resumable.model.replica import Progress
 from resumable.model.upload import Gone, Replica, ReplicaState, Upload
 from resumable.protocol import metadata
-from resumable.uploads.engine import Engine, as_answer
+from resumable.uploads.context import UploadContext, as_answer
 from resumable.uploads.lookup import present
 
 
@@ -66,36 +66,36 @@ class UploadStatus:
     gone_at: float | None
 
 
-async def status_of(engine: Engine, upload_id: str) -> UploadStatus:
+async def status_of(context: UploadContext, upload_id: str) -> UploadStatus:
     """The status of an upload that is there. Raises NotFound, Gone, Unavailable."""
-    upload = await present(engine, upload_id)
+    upload = await present(context, upload_id)
     try:
-        replicas = [] if engine.replicas is None else await engine.replicas.of(upload_id)
+        replicas = [] if context.replicas is None else await context.replicas.of(upload_id)
     except Exception as error:
         raise as_answer(error, upload_id) from error
-    return status_from(engine, upload, replicas)
+    return status_from(context, upload, replicas)
 
 
-def status_from(engine: Engine, upload: Upload, replicas: Sequence[Replica]) -> UploadStatus:
+def status_from(context: UploadContext, upload: Upload, replicas: Sequence[Replica]) -> UploadStatus:
     """The status of what the catalog says of an upload, which may be gone."""
-    progress = engine.replication.progress(upload.id)
+    progress = context.replication.progress(upload.id)
     return UploadStatus(
         id=upload.id,
         state=state_of(upload),
         length=upload.length,
-        received=max(upload.offset, engine.holds.received(upload.id) or 0),
+        received=max(upload.offset, context.holds.received(upload.id) or 0),
         durable=upload.offset,
-        offset=engine.shown(upload).offset,
+        offset=context.shown(upload).offset,
         created_at=upload.created_at,
         finished_at=upload.finished_at,
         stored_at=upload.stored_at,
-        expires_at=engine.expires_at(upload),
+        expires_at=context.expires_at(upload),
         metadata=metadata.parse(upload.metadata or ""),
         local=upload.dropped_at is None,
         placed=upload.place.path if upload.place is not None and upload.placed else None,
         replicas=[_replica(each, upload, progress.get(each.remote)) for each in replicas],
         owner=upload.owner,
-        appending=engine.holds.held(upload.id),
+        appending=context.holds.held(upload.id),
         touched_at=upload.touched_at,
         gone=upload.gone,
         gone_at=upload.gone_at,

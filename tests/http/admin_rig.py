@@ -27,8 +27,7 @@ from resumable.http.streaming import StreamingSite
 from resumable.metrics.remotes import Behind
 from resumable.replication.settings import Figures as RemoteFigures
 from resumable.spool import Budget
-from resumable.uploads.census import Census
-from resumable.uploads.operators import Operators
+from resumable.uploads.operators import Census, Operators
 from tests.hooks.outbox import MemoryOutbox
 from tests.http.visitor import Reply
 from tests.uploads.harness import Machine, Server

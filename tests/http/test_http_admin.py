@@ -13,9 +13,9 @@ from admin_rig import DOCUMENT, ROUTES, Office, serving
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from resumable.http.query import FILTERS
+from resumable.model.principal import Principal
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
-from resumable.uploads.caller import Caller
 from tests.uploads.harness import EPOCH, LONG, FakeBody, FakeReplication, Server, pattern
 
 DATA = b"0123456789"
@@ -123,7 +123,7 @@ def test_a_remote_that_there_has_never_been_is_no_filter(office: Office, server:
 def test_uploads_are_found_by_owner_time_and_size(office: Office, server: Server) -> None:
     nobodys = server.upload(length=5)
     server.advance(10.0)
-    server.by = Caller("ann")
+    server.by = Principal("ann")
     anns = server.upload(DATA)
     assert office.ids("owner=ann") == [anns]
     assert office.ids("owner=") == [nobodys]
@@ -138,7 +138,7 @@ def test_uploads_are_found_by_owner_time_and_size(office: Office, server: Server
 
 
 def test_one_upload_is_shown_with_both_tiers(office: Office, server: Server) -> None:
-    server.by = Caller("ann")
+    server.by = Principal("ann")
     upload_id = server.create(20, metadata=metadata.encode({"filename": "ä".encode(), "raw": b"\xff"})).value.id
     server.patch(upload_id, 0, FakeBody(20))
     shown = office.told("GET", f"/v1/uploads/{upload_id}")

@@ -9,7 +9,7 @@ import pytest
 from admin_rig import Office, serving
 from test_http_tiers import Client
 
-from resumable.uploads.census import FRESH
+from resumable.uploads.operators import FRESH
 from tests.uploads.harness import FakeBody, FakeReplication, Server
 
 

@@ -30,7 +30,7 @@ from resumable.model.errors import BodyLost, CatalogUnavailable
 from resumable.model.upload import Gone, Upload
 from resumable.protocol import errors
 from resumable.uploads.assembly import RETRY
-from resumable.uploads.engine import Limits
+from resumable.uploads.limits import UploadLimits
 from tests.uploads.harness import (
     ORPHANS,
     UPLOADS,
@@ -486,7 +486,7 @@ class CrashModel:
             self.machine,
             rng=self.rng,
             wall=wall,
-            limits=Limits(max_size=1 << 20, expire_after=EXPIRE_AFTER),
+            limits=UploadLimits(max_size=1 << 20, expire_after=EXPIRE_AFTER),
             assembly_step=1024,
             budget=6000,
             new_id=self._new_id,

@@ -33,6 +33,7 @@ from resumable.catalog.sqlite import SqliteCatalog
 from resumable.daemon.digests import ALGORITHMS
 from resumable.model.errors import BodyLost
 from resumable.model.hooks import QuestionKind, RequestView
+from resumable.model.principal import NOBODY
 from resumable.model.replica import IReplication, NoReplication, Progress
 from resumable.model.upload import IBody, Replica, Upload
 from resumable.protocol import tus
@@ -45,17 +46,15 @@ from resumable.spool.disk import IDisk
 from resumable.spool.place_rules import PlaceSettings
 from resumable.testing import SimulatedDisk, SteppedBatcher, SteppedPool
 from resumable.uploads.assembly import Assembler
-from resumable.uploads.caller import NOBODY
-from resumable.uploads.engine import Engine, Limits
+from resumable.uploads.context import UploadContext
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.janitor import Janitor
+from resumable.uploads.limits import Space, UploadLimits
 from resumable.uploads.placing import Placing
-from resumable.uploads.questions import Questions
+from resumable.uploads.questions import HookContext, Questions
 from resumable.uploads.recovery import Recovered, recover
 from resumable.uploads.schedule import Schedule
-from resumable.uploads.space import Space
 from resumable.uploads.uploads import CreationCut, Uploads
-from resumable.uploads.visits import Visit
 
 T = TypeVar("T")
 
@@ -489,7 +488,7 @@ class Server:
         self,
         machine: Machine,
         *,
-        limits: Limits | None = None,
+        limits: UploadLimits | None = None,
         reserve: int = 0,
         rng: Random | None = None,
         boot_id: str | None = None,
@@ -525,14 +524,14 @@ class Server:
             now=lambda: wall,
             connector=machine.connect,
         )
-        self.engine = Engine(
+        self.engine = UploadContext(
             catalog=self.catalog,
             spool=self.spool,
             holds=LocalHolds(self.clock),
             clock=self.clock,
             wall=lambda: wall + self.skew + self.clock.seconds(),
             boot_id=machine.boot_id if boot_id is None else boot_id,
-            limits=limits or Limits(),
+            limits=limits or UploadLimits(),
             space=Space(reserve),
             schedule=Schedule(),
             replication=replication or NoReplication(),
@@ -687,7 +686,7 @@ class Server:
             checksum_trailer=False,
             has_body=False,
         )
-        return self.ask(self.uploads.concatenate(creation, partial_ids, self.by, Visit(request)))
+        return self.ask(self.uploads.concatenate(creation, partial_ids, self.by, HookContext(request)))
 
     def upload(self, data: bytes = b"", length: int | None = None, *, partial: bool = False) -> str:
         """An upload that has ``data``; of that length, or of ``length``."""

@@ -18,7 +18,7 @@ from resumable.protocol.errors import (
     TooLarge,
     Unavailable,
 )
-from resumable.uploads.engine import Limits
+from resumable.uploads.limits import UploadLimits
 from tests.uploads.harness import LONG, FakeBody, FakeReplication, pattern, sha1
 
 TIMEOUT = 20.0
@@ -32,7 +32,7 @@ def remote():
 
 @pytest.fixture
 def server(serve, remote):
-    return serve(replication=remote, limits=Limits(ack_timeout=TIMEOUT, expire_after=3600.0, retry_after=7))
+    return serve(replication=remote, limits=UploadLimits(ack_timeout=TIMEOUT, expire_after=3600.0, retry_after=7))
 
 
 def withheld(server, data=DATA):
@@ -274,7 +274,7 @@ def test_a_last_byte_that_is_cut_off_changes_nothing(server):
 
 def test_the_last_byte_needs_no_space_and_no_budget(serve, remote):
     """Nothing is written: neither a full disk nor short memory keeps a client from asking."""
-    server = serve(replication=remote, limits=Limits(ack_timeout=TIMEOUT), reserve=1, budget=0)
+    server = serve(replication=remote, limits=UploadLimits(ack_timeout=TIMEOUT), reserve=1, budget=0)
     server.engine.space.room = 100.0
     upload_id = withheld(server)
     server.engine.space.room = 0.0

@@ -7,7 +7,7 @@ import pytest
 from resumable.model.errors import BodyLost
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, OffsetMismatch, TooLarge
 from resumable.uploads.append import PART, SMALL
-from resumable.uploads.engine import Limits
+from resumable.uploads.limits import UploadLimits
 from resumable.uploads.schedule import LATEST, PER_TICK, WORTHWHILE, Schedule
 from tests.uploads.harness import EPOCH, LONG, UPLOADS, FakeBody, Server, pattern, sha1
 
@@ -238,7 +238,7 @@ def test_an_overrun_is_answered_before_the_body_ends(server):
 
 def test_an_overrun_of_the_maximum_is_413_too(serve):
     """Chunked body runs past the maximum: 413 with the committed Upload-Offset. Nothing can be finished there."""
-    server = serve(limits=Limits(max_size=LONG))
+    server = serve(limits=UploadLimits(max_size=LONG))
     upload_id, body, answer = under_way(server, None, FakeBody(None))
     body.arrive(bytes(LONG + 5))
     server.pump()

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from resumable.model.upload import Gone
-from resumable.uploads.engine import Limits
+from resumable.uploads.limits import UploadLimits
 from tests.uploads.harness import LONG, FakeBody, pattern
 
 HOUR = 3600.0
@@ -15,7 +15,7 @@ HOUR = 3600.0
 
 @pytest.fixture
 def server(serve):
-    return serve(limits=Limits(expire_after=HOUR))
+    return serve(limits=UploadLimits(expire_after=HOUR))
 
 
 def seen(server):

@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from resumable.model.upload import Gone as GoneKind
 from resumable.model.upload import Upload
 from resumable.protocol.errors import BadRequest, Gone, Held, NoSpace, NotFound, Stopping, TusError, Unavailable
-from resumable.uploads.engine import as_answer
+from resumable.uploads.context import as_answer
 from resumable.uploads.shield import shielded
 from tests.uploads.harness import LONG, UPLOADS, FakeBody, Server, pattern, sha1
 

@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from resumable.model.hooks import Answer, Granted, QuestionKind, RequestView
+from resumable.model.principal import Principal
 from resumable.model.upload import Gone as GoneKind
 from resumable.model.upload import ReplicaState
 from resumable.protocol import tus
@@ -17,12 +18,11 @@ from resumable.protocol.errors import BadRequest, Gone, NoSpace, NotFound, Refus
 from resumable.spool.assembly import SHARES, Assembly
 from resumable.uploads import assembly, building
 from resumable.uploads.assembly import RETRY
-from resumable.uploads.caller import Caller
-from resumable.uploads.engine import Limits
+from resumable.uploads.building import Turns
 from resumable.uploads.janitor import ANSWERED
+from resumable.uploads.limits import UploadLimits
 from resumable.uploads.lookup import PATIENCE
 from resumable.uploads.questions import Questions
-from resumable.uploads.turns import Turns
 from tests.uploads.harness import UPLOADS, FakeBody, FakeReplication, Server, machines, pattern
 from tests.uploads.harness import Answer as Outcome
 from tests.uploads.test_uploads_hooks import GIVEN, FakeHooks, changed
@@ -40,7 +40,7 @@ def hooked(serve):
 
     def start(*says, create=(), **options):
         hooks = FakeHooks(finish=says, **({"create": create} if create else {}))
-        server = serve(questions=Questions(hooks), limits=Limits(final_timeout=WITHIN, retry_after=7), **options)
+        server = serve(questions=Questions(hooks), limits=UploadLimits(final_timeout=WITHIN, retry_after=7), **options)
         server.hooks = hooks
         return server
 
@@ -166,7 +166,7 @@ def test_a_hook_that_takes_long_is_503_and_the_same_request_hears_of_it(hooked):
 
 
 def test_what_takes_long_and_cannot_be_refused_is_201_without_an_offset(serve, monkeypatch):
-    server = serve(limits=Limits(final_timeout=WITHIN))
+    server = serve(limits=UploadLimits(final_timeout=WITHIN))
     ids = [server.upload(each, partial=True) for each in (A, B)]
     held: Deferred[None] = Deferred()
     monkeypatch.setattr(Turns, "take", lambda self, left: held)
@@ -181,7 +181,7 @@ def test_what_takes_long_and_cannot_be_refused_is_201_without_an_offset(serve, m
 def test_a_final_that_hooks_are_asked_about_does_not_expire(hooked):
     """One that is being worked on isn't idle; one that hooks can't be asked about for long is."""
     server = hooked(wait := Deferred(), Deferred())
-    server.engine.limits = Limits(expire_after=3600.0, final_timeout=WITHIN)
+    server.engine.limits = UploadLimits(expire_after=3600.0, final_timeout=WITHIN)
     ids = parts(server, A)
     server.concat(*ids)
     (final,) = finals(server, *ids)
@@ -198,7 +198,9 @@ def test_a_final_that_hooks_are_asked_about_does_not_expire(hooked):
 
 
 def test_with_ack_remote_it_is_answered_when_it_is_stored(serve):
-    server = serve(replication=FakeReplication(acknowledges=True), limits=Limits(final_timeout=WITHIN, retry_after=7))
+    server = serve(
+        replication=FakeReplication(acknowledges=True), limits=UploadLimits(final_timeout=WITHIN, retry_after=7)
+    )
     ids = [server.upload(each, partial=True) for each in (A, B)]
     answer = server.concat(*ids)
     (final,) = finals(server, *ids)
@@ -208,7 +210,9 @@ def test_with_ack_remote_it_is_answered_when_it_is_stored(serve):
 
 
 def test_with_ack_remote_and_the_store_down_it_is_503_until_it_is_stored(serve):
-    server = serve(replication=FakeReplication(acknowledges=True), limits=Limits(final_timeout=WITHIN, retry_after=7))
+    server = serve(
+        replication=FakeReplication(acknowledges=True), limits=UploadLimits(final_timeout=WITHIN, retry_after=7)
+    )
     ids = [server.upload(each, partial=True) for each in (A, B)]
     answer = server.concat(*ids)
     server.advance(WITHIN)
@@ -224,7 +228,7 @@ def test_with_ack_remote_and_the_store_down_it_is_503_until_it_is_stored(serve):
 
 def test_while_the_store_is_down_for_long_the_same_request_makes_no_second_copy(serve):
     """The same POST again is answered for the first one while that is on its way, and for ten minutes after."""
-    server = serve(replication=FakeReplication(acknowledges=True), limits=Limits(final_timeout=WITHIN))
+    server = serve(replication=FakeReplication(acknowledges=True), limits=UploadLimits(final_timeout=WITHIN))
     ids = [server.upload(each, partial=True) for each in (A, B)]
     final = server.concat(*ids)
     for _ in range(4):
@@ -412,7 +416,7 @@ def test_another_request_has_another_final(serve):
     a, b = (server.upload(each, partial=True) for each in (A, B))
     made = {server.concat(a, b).value.id, server.concat(b, a).value.id, server.concat(a, b, b).value.id}
     made.add(server.concat(a, b, metadata="name eA==").value.id)
-    server.by = Caller("ann")
+    server.by = Principal("ann")
     made.add(server.concat(a, b).value.id)
     assert len(made) == 5
 
@@ -431,7 +435,7 @@ def test_one_that_was_deleted_is_made_anew(serve):
 
 
 def test_it_is_looked_up_before_its_partials_are(serve):
-    server = serve(limits=Limits(keep_partials=0))
+    server = serve(limits=UploadLimits(keep_partials=0))
     a = server.upload(A, partial=True)
     final = server.concat(a).value.id
     assert isinstance(server.head(a).error, Gone)
@@ -615,7 +619,7 @@ def test_a_stop_answers_all_who_wait(hooked):
 
 def test_used_partials_go_an_hour_after_the_last_final_that_used_them(serve):
     """Partials: removed `--keep-partials` (1h) after the last final that used them."""
-    server = serve(limits=Limits(keep_partials=3600.0, expire_after=None))
+    server = serve(limits=UploadLimits(keep_partials=3600.0, expire_after=None))
     a, b, unused = (server.upload(each, partial=True) for each in (A, B, C))
     first = server.concat(a, b).value.id
     server.advance(3000)
@@ -632,7 +636,7 @@ def test_used_partials_go_an_hour_after_the_last_final_that_used_them(serve):
 
 def test_what_is_kept_of_many_is_forgotten_in_one_round(serve, monkeypatch):
     monkeypatch.setattr("resumable.uploads.janitor.BATCH", 3)
-    server = serve(limits=Limits(keep_partials=0, remember=100.0))
+    server = serve(limits=UploadLimits(keep_partials=0, remember=100.0))
     for number in range(10):
         assert server.concat(server.upload(B, partial=True), metadata=f"n{number} eA==").value.finished
     server.advance(ANSWERED + 1)
@@ -643,7 +647,7 @@ def test_what_is_kept_of_many_is_forgotten_in_one_round(serve, monkeypatch):
 
 def test_with_zero_they_go_at_once(serve):
     """..., at once with 0 (then a later final that names them is refused)."""
-    server = serve(limits=Limits(keep_partials=0))
+    server = serve(limits=UploadLimits(keep_partials=0))
     a, b = (server.upload(each, partial=True) for each in (A, B))
     late = server.create(3, partial=True).value.id
     waiting = server.concat(b, late).value.id
@@ -881,7 +885,7 @@ def test_at_the_start_finals_are_taken_up_a_few_at_a_time(serve, machine, monkey
 
 
 def test_what_a_final_has_cost_is_tidied_up_without_anybody_waiting_for_it(serve):
-    server = serve(limits=Limits(keep_partials=0))
+    server = serve(limits=UploadLimits(keep_partials=0))
     ids = [server.upload(each, partial=True) for each in (A, B)]
     answers: list[object] = []
     server.uploads.concatenate(*request(*ids)).addBoth(answers.append)
@@ -898,7 +902,7 @@ def test_a_request_that_a_crash_has_cut_off_and_that_comes_again_makes_one_final
     for step in range(1, 200):
         machine = next(fresh)
         hooks = FakeHooks(finish=[Granted()], create=[Granted()])
-        server = Server(machine, questions=Questions(hooks), limits=Limits(keep_partials=0)).start()
+        server = Server(machine, questions=Questions(hooks), limits=UploadLimits(keep_partials=0)).start()
         ids = [server.upload(each, partial=True) for each in (A, B)]
         machine.crash_at(step)
         first = server.concat(*ids, request=ASKED)
@@ -906,7 +910,7 @@ def test_a_request_that_a_crash_has_cut_off_and_that_comes_again_makes_one_final
         server.bury()
         after = machine.after_power_loss(Random(step)) if step % 2 else machine.after_kill()
         hooks = FakeHooks(finish=[Granted()], create=[Granted()])
-        server = Server(after, questions=Questions(hooks), limits=Limits(keep_partials=0)).start()
+        server = Server(after, questions=Questions(hooks), limits=UploadLimits(keep_partials=0)).start()
         final = server.concat(*ids, request=ASKED).value
         assert server.content(final.id) == A + B
         assert not first.done or first.value.id == final.id

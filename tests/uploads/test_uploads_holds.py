@@ -342,9 +342,9 @@ def test_a_new_append_truncates_what_was_never_committed(server):
 
 def test_an_append_that_holds_keeps_the_hold_while_its_upload_is_created(serve):
     """The one that creates with a body has the hold: nobody expires it under its feet."""
-    from resumable.uploads.engine import Limits
+    from resumable.uploads.limits import UploadLimits
 
-    server = serve(limits=Limits(expire_after=60))
+    server = serve(limits=UploadLimits(expire_after=60))
     body = FakeBody(1 << 20)
     answer = server.create(1 << 20, body, checksum=_any_checksum())
     body.arrive(DATA)

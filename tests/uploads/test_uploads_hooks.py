@@ -14,9 +14,8 @@ from resumable.model.hooks import Answer, Changes, Granted, IHooks, IProgress, Q
 from resumable.model.upload import FactKind
 from resumable.protocol import tus
 from resumable.protocol.errors import BadRequest, Gone, NotFound, OffsetMismatch, Refused, Stopping, Unavailable
-from resumable.uploads.engine import Limits
-from resumable.uploads.questions import Questions
-from resumable.uploads.visits import Visit
+from resumable.uploads.limits import UploadLimits
+from resumable.uploads.questions import HookContext, Questions
 from tests.hooks.test_events_progress import Watches
 from tests.uploads.facts import told
 from tests.uploads.harness import LONG, FakeBody, FakeReplication, machines, pattern
@@ -69,7 +68,7 @@ def hooked(serve):
 
     def start(*kinds, replication=None, on=None, limits=None, **says):
         hooks = FakeHooks(*kinds, **says)
-        options = {"replication": replication, "limits": limits or Limits(expire_after=3600.0)}
+        options = {"replication": replication, "limits": limits or UploadLimits(expire_after=3600.0)}
         options |= {} if on is None else {"on": on}
         server = serve(deliverers=["outside"], questions=Questions(hooks), **options)
         server.hooks = hooks
@@ -111,7 +110,7 @@ def test_a_hook_that_fails_makes_nothing(hooked):
 
 
 def test_what_is_malformed_or_too_large_is_not_asked_about(hooked):
-    server = hooked(CREATE, limits=Limits(max_size=5))
+    server = hooked(CREATE, limits=UploadLimits(max_size=5))
     assert server.create(6).status == 413
     assert server.hooks.asked == []
 
@@ -291,7 +290,7 @@ def test_the_hooks_yes_finishes_it_and_goes_to_the_client(hooked):
     yes = Deferred()
     server = hooked(finish=[yes])
     upload_id = server.create(10).value.id
-    visit = Visit(REQUEST)
+    visit = HookContext(REQUEST)
     request = tus.Append(0, None, None, False)
     answer = server.ask(server.uploads.append(upload_id, request, FakeBody.whole(DATA), visit=visit))
     yes.callback(Granted(answer=Answer(200, {"X-Job": "7"}, b"done")))
@@ -494,7 +493,7 @@ def test_an_upload_whose_end_is_refused_stays(hooked):
     running = server.patch(upload_id, 0, FakeBody(10).arrive(b"012"))
     assert server.delete(upload_id).error is NO
     assert not running.done, "nobody was evicted"
-    visit = Visit(REQUEST)
+    visit = HookContext(REQUEST)
     assert server.ask(server.uploads.terminate(upload_id, visit)).done
     assert running.status == 423
     (fact,) = [each for each in told(server, "outside") if each.kind is FactKind.TERMINATED]
@@ -527,7 +526,7 @@ def test_an_upload_is_stopped_by_the_api_without_a_reason(hooked):
 def test_facts_have_the_upload_and_the_request_that_caused_them(hooked):
     server = hooked()
     creation, body = posted(10, DATA, "a MQ==")
-    upload = server.ask(server.uploads.create(creation, body, visit=Visit(REQUEST))).value
+    upload = server.ask(server.uploads.create(creation, body, visit=HookContext(REQUEST))).value
     created, finished = told(server, "outside")
     assert (created.kind, finished.kind) == (FactKind.CREATED, FactKind.FINISHED)
     assert created.upload_id == upload.id
@@ -581,14 +580,14 @@ def test_of_an_upload_that_nobody_can_know_yet_no_progress_is_told(hooked):
     server.engine.progress = server.hooks
     creation, _ = posted(100, DATA, None)
     body = FakeBody(100)
-    server.ask(server.uploads.create(creation, body, visit=Visit(REQUEST)))
+    server.ask(server.uploads.create(creation, body, visit=HookContext(REQUEST)))
     body.arrive(bytes(50))
     server.pump()
     assert server.hooks.noted == []
 
 
 def test_answers_of_several_questions_are_put_together():
-    visit = Visit()
+    visit = HookContext()
     visit.add(Granted(answer=Answer(202, {"X-A": "1", "X-B": "1"}, b"first")))
     visit.add(Granted(answer=Answer(None, {"x-b": "2"})))
     assert visit.answer == Answer(202, {"X-A": "1", "x-b": "2"}, b"first")

@@ -7,7 +7,7 @@ import pytest
 from resumable.model.upload import Gone as GoneKind
 from resumable.protocol.errors import Gone, NotFound
 from resumable.uploads.assembly import Assembler
-from resumable.uploads.engine import Limits
+from resumable.uploads.limits import UploadLimits
 from resumable.uploads.roles import ASSEMBLER, JANITOR, LocalRoles
 from tests.uploads.facts import told
 from tests.uploads.harness import EPOCH, LONG, FakeBody, pattern, sha1
@@ -18,7 +18,7 @@ DAY = 24 * HOUR
 
 @pytest.fixture
 def server(serve):
-    return serve(limits=Limits(expire_after=HOUR, remember=7 * DAY), deliverers=["outside"])
+    return serve(limits=UploadLimits(expire_after=HOUR, remember=7 * DAY), deliverers=["outside"])
 
 
 def kinds(server, upload_id):
@@ -109,7 +109,7 @@ def waiting_for_room(server):
 @pytest.fixture
 def full(serve):
     """With a reserve, which its disk will get down to."""
-    return serve(limits=Limits(expire_after=HOUR), deliverers=["outside"], reserve=2000)
+    return serve(limits=UploadLimits(expire_after=HOUR), deliverers=["outside"], reserve=2000)
 
 
 def test_a_final_that_waits_for_room_expires_and_gives_its_partials_back(full):
@@ -140,7 +140,7 @@ def test_a_final_that_was_not_tried_since_the_start_does_not_expire(full, serve,
     full.bury()
     with monkeypatch.context() as patched:
         patched.setattr(Assembler, "start", lambda _: None)
-        server = serve(full.machine.after_kill(), limits=Limits(expire_after=HOUR))
+        server = serve(full.machine.after_kill(), limits=UploadLimits(expire_after=HOUR))
     server.disk.free_bytes = 1 << 30
     round_after(server, 2 * HOUR)
     assert server.row(final).gone is None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from resumable.protocol.errors import Stopping, Unavailable
-from resumable.uploads.engine import Limits
-from resumable.uploads.gate import Lagging
+from resumable.uploads.append import Lagging
+from resumable.uploads.limits import UploadLimits
 from tests.uploads.harness import LONG, FakeBody, FakeReplication, pattern
 
 PAUSE = 30.0
@@ -20,7 +20,7 @@ def remote():
 
 @pytest.fixture
 def server(serve, remote):
-    return serve(replication=remote, limits=Limits(max_pause=PAUSE, retry_after=7))
+    return serve(replication=remote, limits=UploadLimits(max_pause=PAUSE, retry_after=7))
 
 
 def sending(server, size=LONG):

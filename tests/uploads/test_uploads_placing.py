@@ -369,9 +369,9 @@ def _append():
 
 
 def test_finished_files_never_expire_wherever_they_are(serve):
-    from resumable.uploads.engine import Limits
+    from resumable.uploads.limits import UploadLimits
 
-    server = serve(placing=wanted(), limits=Limits(expire_after=60.0))
+    server = serve(placing=wanted(), limits=UploadLimits(expire_after=60.0))
     upload(server)
     server.advance(3600.0)
     server.sweep()

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from resumable.auth.quota import Ledger, Quota, Usage
 from resumable.model.hooks import NoHooks, QuestionKind
+from resumable.model.principal import Principal
 from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
-from resumable.uploads.caller import Caller
-from resumable.uploads.engine import Limits
+from resumable.uploads.limits import UploadLimits
 from resumable.uploads.questions import Questions
 from tests.uploads.harness import LONG, FakeBody, FakeReplication, Server, machines, pattern, sha1
 
-ANN, BOB = Caller("ann"), Caller("bob")
+ANN, BOB = Principal("ann"), Principal("bob")
 
 
 def counted(server, each=None, overall=None):
@@ -45,14 +45,14 @@ def test_an_upload_belongs_to_who_created_it(server):
     kept.append(server.concat(part))
     assert {server.row(upload_id).owner for upload_id in [part, *server.names()]} == {"ann"}
     assert server.row(kept[0].value.id).owner == "ann"
-    server.by = Caller()
+    server.by = Principal()
     assert server.row(server.create(5).value.id).owner is None
 
 
 @pytest.mark.parametrize(("ours", "theirs", "largest"), [(10, 5, 5), (5, 10, 5), (None, 5, 5)])
 def test_the_lower_maximum_counts(serve, ours, theirs, largest):
-    server = serve(limits=Limits(max_size=ours))
-    server.by = Caller("ann", max_size=theirs)
+    server = serve(limits=UploadLimits(max_size=ours))
+    server.by = Principal("ann", max_size=theirs)
     assert isinstance(server.create(largest + 1).error, TooLarge)
     assert server.create(largest).error is None
     parts = [server.upload(b"abc", partial=True) for _ in range(2)]
@@ -60,9 +60,9 @@ def test_the_lower_maximum_counts(serve, ours, theirs, largest):
 
 
 def test_a_maximum_of_its_own_goes_with_the_upload(server):
-    server.by = Caller("ann", max_size=5)
+    server.by = Principal("ann", max_size=5)
     upload_id = server.create().value.id
-    server.by = Caller("ann")
+    server.by = Principal("ann")
     assert isinstance(server.patch(upload_id, 0, b"abcdef").error, TooLarge)
     assert isinstance(server.patch(upload_id, 0, FakeBody.chunked(b"abcdef")).error, TooLarge)
     assert isinstance(server.patch(upload_id, 5, b"", length=6).error, TooLarge)
@@ -71,7 +71,7 @@ def test_a_maximum_of_its_own_goes_with_the_upload(server):
 
 def test_who_appends_is_held_to_their_own_maximum_too(server):
     upload_id = server.create().value.id
-    server.by = Caller("ann", max_size=5)
+    server.by = Principal("ann", max_size=5)
     assert isinstance(server.patch(upload_id, 0, b"abcdef").error, TooLarge)
 
 
@@ -164,7 +164,7 @@ def test_a_checksum_that_fails_keeps_and_counts_nothing(server):
 
 
 def test_unfinished_uploads_are_counted_and_make_room_when_they_end(serve):
-    server = counted(serve(limits=Limits(expire_after=60)), Quota(unfinished=2))
+    server = counted(serve(limits=UploadLimits(expire_after=60)), Quota(unfinished=2))
     first, second = server.create(5).value.id, server.create().value.id
     assert isinstance(server.create(5).error, TooManyRequests)
     server.patch(first, 0, b"abcde")
@@ -310,7 +310,7 @@ class Pace:
 
 def test_who_sends_too_fast_waits_and_is_not_given_up(server):
     pace = Pace()
-    server.by = Caller("ann", pace=pace)
+    server.by = Principal("ann", pace=pace)
     upload_id = server.create(3 * LONG).value.id
     body = FakeBody(3 * LONG, pattern(LONG))
     answer = server.patch(upload_id, 0, body)
@@ -330,7 +330,7 @@ def test_who_sends_too_fast_waits_and_is_not_given_up(server):
 def test_a_debt_from_before_is_waited_for_at_the_beginning(server):
     pace = Pace()
     pace.debt = 5.0
-    server.by = Caller("ann", pace=pace)
+    server.by = Principal("ann", pace=pace)
     answer = server.create(3, FakeBody.whole(b"abc"))
     assert not answer.done
     pace.debt = 0.0
@@ -341,7 +341,7 @@ def test_a_debt_from_before_is_waited_for_at_the_beginning(server):
 
 def test_a_pause_ends_with_its_append(server):
     pace = Pace()
-    server.by = Caller("ann", pace=pace)
+    server.by = Principal("ann", pace=pace)
     upload_id = server.create(30 * LONG).value.id
     body = FakeBody(30 * LONG, pattern(LONG))
     answer = server.patch(upload_id, 0, body)
@@ -352,7 +352,7 @@ def test_a_pause_ends_with_its_append(server):
 def test_both_pauses_must_be_over(serve):
     remote = FakeReplication()
     server = serve(replication=remote)
-    server.by = Caller("ann", pace=Pace())
+    server.by = Principal("ann", pace=Pace())
     upload_id = server.create(3 * LONG).value.id
     body = FakeBody(3 * LONG)
     server.patch(upload_id, 0, body)

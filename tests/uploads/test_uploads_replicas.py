@@ -11,7 +11,7 @@ from attrs import evolve
 from resumable.model.upload import Gone as GoneKind
 from resumable.model.upload import ReplicaState
 from resumable.protocol.errors import Gone, NotFound, OffsetMismatch, TooLarge
-from resumable.uploads.engine import Limits
+from resumable.uploads.limits import UploadLimits
 from tests.uploads.harness import LONG, FakeBody, FakeReplication, machines, pattern
 
 DATA = pattern(100)
@@ -24,7 +24,7 @@ def remote():
 
 @pytest.fixture
 def server(serve, remote):
-    return serve(replication=remote, limits=Limits(expire_after=3600.0))
+    return serve(replication=remote, limits=UploadLimits(expire_after=3600.0))
 
 
 def same(row, told):

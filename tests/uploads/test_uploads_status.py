@@ -9,7 +9,7 @@ from resumable.model.replica import Progress
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata, tus
 from resumable.protocol.errors import Gone, NotFound, Unavailable
-from resumable.uploads.engine import Limits
+from resumable.uploads.limits import UploadLimits
 from resumable.uploads.status import State
 from tests.uploads.harness import EPOCH, LONG, FakeBody, FakeReplication, pattern
 
@@ -23,7 +23,7 @@ def remote():
 
 @pytest.fixture
 def server(serve, remote):
-    return serve(replication=remote, limits=Limits(expire_after=3600.0))
+    return serve(replication=remote, limits=UploadLimits(expire_after=3600.0))
 
 
 def status(server, upload_id):

@@ -19,9 +19,8 @@ from resumable.model.listing import State
 from resumable.model.upload import ReplicaState
 from resumable.replication.lane import Lane
 from resumable.spool import Budget
-from resumable.uploads.census import Census, Count
-from resumable.uploads.engine import Engine
-from resumable.uploads.operators import Operators
+from resumable.uploads.context import UploadContext
+from resumable.uploads.operators import Census, Count, Operators
 
 
 class Behind(Protocol):
@@ -50,7 +49,7 @@ class Parts:
     version: str
     started_at: float
     clock: IReactorTime
-    engine: Engine
+    engine: UploadContext
     budget: Budget
     disk: Callable[[], Awaitable[tuple[int, int]]]
     census: Census

@@ -6,9 +6,10 @@ The table (`as_answer`) is the only place that turns an OSError or a catalog fai
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Sequence
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -17,18 +18,15 @@ from twisted.python.failure import Failure
 from resumable.model.errors import BodyLost, CatalogUnavailable
 from resumable.model.hooks import Changes, IProgress, NoHooks, QuestionKind, RequestView, as_data, request_as_data, view
 from resumable.model.replica import IReplicas, IReplication, NoReplication
-from resumable.model.upload import Fact, FactKind, ICatalog, Upload
+from resumable.model.upload import Fact, FactKind, Gone, ICatalog, Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import InternalError, NoSpace, TusError, Unavailable
 from resumable.spool.files import Spool
-from resumable.uploads.counts import Counts
-from resumable.uploads.drain import Drain
 from resumable.uploads.holds import IHolds
+from resumable.uploads.limits import Drain, IQuota, NoQuota, Space, UploadLimits
 from resumable.uploads.places import IPlaces, NoPlaces
 from resumable.uploads.questions import Questions
-from resumable.uploads.quota import IQuota, NoQuota
 from resumable.uploads.schedule import Schedule
-from resumable.uploads.space import Space
 
 log = Logger()
 
@@ -36,28 +34,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BUSY = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
 
 
-@frozen
-class Limits:
-    """The operator's bounds. None means unlimited (``max_size``) or never (``expire_after``).
-
-    ``ack_timeout``: seconds that a request waits until its upload is stored. ``max_pause``: seconds that a client is
-    paused for the lag of the remotes before it is sent away. ``retry_after``: seconds that such clients are to wait.
-    ``final_timeout``: seconds that a request waits until the final upload that it has asked for is finished and stored.
-    ``keep_partials``: seconds that partials are kept after the last final that has used them was finished.
-    """
-
-    max_size: int | None = None
-    expire_after: float | None = None
-    remember: float = 7 * 86400.0
-    ack_timeout: float = 30.0
-    max_pause: float = 30.0
-    retry_after: int = 5
-    final_timeout: float = 30.0
-    keep_partials: float = 3600.0
-
-
 @define
-class Engine:
+class UploadContext:
     """Everything an append needs to reach; made once by the service.
 
     ``clock`` measures spans (reactor seconds), ``wall`` tells the time of day for records. ``replicas`` is None where
@@ -71,7 +49,7 @@ class Engine:
     clock: IReactorTime
     wall: Callable[[], float]
     boot_id: str
-    limits: Limits
+    limits: UploadLimits
     space: Space
     schedule: Schedule
     replication: IReplication = field(factory=NoReplication)
@@ -194,3 +172,14 @@ def as_answer(error: BaseException, upload_id: str) -> BaseException:
         return error
     log.failure("unexpected failure", Failure(error), upload=upload_id)
     return InternalError("The server failed in an unexpected way.")
+
+
+@define
+class Counts:
+    """Only ever grows; ``gone`` by the reason. ``not_placed``: attempts at a place that have failed."""
+
+    created: int = 0
+    finished: int = 0
+    placed: int = 0
+    not_placed: int = 0
+    gone: Counter[Gone] = field(factory=Counter)
