@@ -27,10 +27,9 @@ from resumable.model.upload import Upload
 from resumable.protocol import concat, extensions, ids, tus
 from resumable.protocol.errors import BadRequest, MethodNotAllowed, NotFound, TusError
 from resumable.uploads.append import Lagging
-from resumable.uploads.lookup import Unfinished
 from resumable.uploads.questions import HookContext
-from resumable.uploads.shield import shielded
-from resumable.uploads.uploads import CreationCut, Uploads
+from resumable.uploads.status import Unfinished
+from resumable.uploads.uploads import CreationCut, Uploads, shielded
 
 #: What there is at the URL of an upload, unless some of it is switched off.
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH")
@@ -214,7 +213,7 @@ class TusResource:
 
     def _describe(self, request: StreamingRequest, upload: Upload) -> None:
         """Everything HEAD tells of an upload."""
-        if not upload.is_final or (upload.finished and not self._uploads.engine.withheld(upload)):
+        if not upload.is_final or (upload.finished and not self._uploads.withheld(upload)):
             request.set_field(b"upload-offset", b"%d" % upload.offset)
         if upload.length is not None:
             request.set_field(b"upload-length", b"%d" % upload.length)
@@ -227,7 +226,7 @@ class TusResource:
         self._expiry(request, upload)
 
     def _expiry(self, request: StreamingRequest, upload: Upload) -> None:
-        expires = self._uploads.engine.expires_at(upload)
+        expires = self._uploads.expires_at(upload)
         if expires is not None:
             request.set_field(b"upload-expires", tus.http_date(expires).encode())
 

@@ -32,7 +32,7 @@ from resumable.catalog.batches import connect
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.daemon.digests import ALGORITHMS
 from resumable.model.errors import BodyLost
-from resumable.model.hooks import QuestionKind, RequestView
+from resumable.model.hooks import IProgress, NoHooks, QuestionKind, RequestView
 from resumable.model.principal import NOBODY
 from resumable.model.replica import IReplication, NoReplication, Progress
 from resumable.model.upload import IBody, Replica, Upload
@@ -45,16 +45,15 @@ from resumable.spool.assembly import STEP
 from resumable.spool.disk import IDisk
 from resumable.spool.place_rules import PlaceSettings
 from resumable.testing import SimulatedDisk, SteppedBatcher, SteppedPool
-from resumable.uploads.assembly import Assembler
 from resumable.uploads.context import UploadContext
+from resumable.uploads.finishing import CreationCut
 from resumable.uploads.holds import LocalHolds
-from resumable.uploads.janitor import Janitor
-from resumable.uploads.limits import Space, UploadLimits
-from resumable.uploads.placing import Placing
+from resumable.uploads.janitor import Reclaimer
+from resumable.uploads.limits import IQuota, NoQuota, Space, UploadLimits
+from resumable.uploads.places import PlacedFiles
 from resumable.uploads.questions import HookContext, Questions
 from resumable.uploads.recovery import Recovered, recover
-from resumable.uploads.schedule import Schedule
-from resumable.uploads.uploads import CreationCut, Uploads
+from resumable.uploads.uploads import Uploads
 
 T = TypeVar("T")
 
@@ -500,11 +499,14 @@ class Server:
         replication: IReplication | None = None,
         delete_objects: bool = True,
         questions: Questions | None = None,
+        progress: IProgress | None = None,
+        quota: IQuota | None = None,
         placing: PlaceSettings | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.machine = machine
         self.disk = machine.disk
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.skew = 0.0
         self.bodies: list[FakeBody] = []
         self.by = NOBODY
@@ -524,7 +526,9 @@ class Server:
             now=lambda: wall,
             connector=machine.connect,
         )
-        self.engine = UploadContext(
+        places = PlacedFiles(self.spool, self.pool, placing or PlaceSettings(Path(PLACED)))
+        self.reclaimer = Reclaimer(self.catalog, self.spool, places)
+        self.context = UploadContext(
             catalog=self.catalog,
             spool=self.spool,
             holds=LocalHolds(self.clock),
@@ -533,20 +537,20 @@ class Server:
             boot_id=machine.boot_id if boot_id is None else boot_id,
             limits=limits or UploadLimits(),
             space=Space(reserve),
-            schedule=Schedule(),
+            places=places,
             replication=replication or NoReplication(),
             replicas=self.catalog.replicas,
+            quota=NoQuota() if quota is None else quota,
             delete_objects=delete_objects,
             questions=questions or Questions(),
+            progress=progress or NoHooks(),
         )
-        self.janitor = Janitor(self.engine)
-        self.assembler = Assembler(self.engine, self.janitor)
-        self.placing = Placing(self.engine, self.janitor, self.pool, placing or PlaceSettings(Path(PLACED)))
-        self.engine.places = self.placing
         ids = (f"{machine.run:08x}{number:024x}" for number in itertools.count(1))
         self.uploads = Uploads(
-            self.engine, self.assembler, self.janitor, algorithms=ALGORITHMS, new_id=new_id or (lambda: next(ids))
+            self.context, self.reclaimer, algorithms=ALGORITHMS, new_id=new_id or (lambda: next(ids))
         )
+        self.assembler, self.janitor = self.uploads.assembler, self.uploads.janitor
+        self.schedule = self.uploads.appends.schedule
         self.recovered: Recovered | None = None
 
     # the run
@@ -555,17 +559,16 @@ class Server:
         """As the service does it."""
         self.spool.start()
         opened = self.catalog.open()
-        engine = self.engine
-        asks = engine.questions.asks(QuestionKind.FINISH)
+        context = self.context
         self.recovered = recover(
-            *(self.catalog, opened, self.spool, engine.boot_id, engine.wall()),
-            asks=asks,
-            planned=self.placing.planned,
+            *(self.catalog, opened, self.spool, context.boot_id, context.wall()),
+            asks=context.questions.asks(QuestionKind.FINISH),
+            planned=context.places.planned,
         )
         self.pool.start()
         self.catalog.start()
         self.assembler.start()
-        self.placing.start()
+        self.uploads.placer.start()
         self.pump()
         return self
 
@@ -593,7 +596,7 @@ class Server:
 
     def tick(self) -> int:
         """What the service does once a second; answers how many commits it began."""
-        begun = self.engine.schedule.tick(self.clock.seconds())
+        begun = self.schedule.tick(self.clock.seconds())
         self.pump()
         return begun
 
@@ -604,7 +607,7 @@ class Server:
         """A graceful stop, to the end."""
 
         async def stop() -> None:
-            for each in (self.uploads, self.assembler, self.placing, self.spool, self.catalog, self.pool):
+            for each in (self.uploads, self.assembler, self.uploads.placer, self.spool, self.catalog, self.pool):
                 await each.stop()
 
         assert self.ask(stop()).done or self.machine.down
@@ -705,10 +708,10 @@ class Server:
         for remote, replica in self.replicas(upload_id).items():
             if not remotes or remote in remotes:
                 stored = {"location": f"{remote}://{upload_id}"}
-                landed, done = self.ask(self.catalog.replicas.store(replica, stored, self.engine.wall())).value
+                landed, done = self.ask(self.catalog.replicas.store(replica, stored, self.context.wall())).value
                 assert landed
-        if done and isinstance(self.engine.replication, FakeReplication):
-            self.engine.replication.stored(upload_id)
+        if done and isinstance(self.context.replication, FakeReplication):
+            self.context.replication.stored(upload_id)
         self.pump()
 
     def write_uncommitted(self, upload_id: str, data: bytes) -> None:
@@ -721,7 +724,7 @@ class Server:
 
     def drop(self, *upload_ids: str) -> list[str]:
         """Give up the local data of these, as far as it isn't needed; the files go with the next round."""
-        return list(self.ask(self.catalog.replicas.drop(upload_ids, self.engine.wall())).value)
+        return list(self.ask(self.catalog.replicas.drop(upload_ids, self.context.wall())).value)
 
     def _sent(self, body: FakeBody | None) -> FakeBody:
         body = body or FakeBody.whole(b"")

@@ -19,7 +19,7 @@ def server(serve):
 
 
 def seen(server):
-    counts = server.engine.counts
+    counts = server.context.counts
     return counts.created, counts.finished, dict(counts.gone)
 
 

@@ -21,8 +21,8 @@ from resumable.uploads.assembly import RETRY
 from resumable.uploads.building import Turns
 from resumable.uploads.janitor import ANSWERED
 from resumable.uploads.limits import UploadLimits
-from resumable.uploads.lookup import PATIENCE
 from resumable.uploads.questions import Questions
+from resumable.uploads.status import PATIENCE
 from tests.uploads.harness import UPLOADS, FakeBody, FakeReplication, Server, machines, pattern
 from tests.uploads.harness import Answer as Outcome
 from tests.uploads.test_uploads_hooks import GIVEN, FakeHooks, changed
@@ -40,7 +40,8 @@ def hooked(serve):
 
     def start(*says, create=(), **options):
         hooks = FakeHooks(finish=says, **({"create": create} if create else {}))
-        server = serve(questions=Questions(hooks), limits=UploadLimits(final_timeout=WITHIN, retry_after=7), **options)
+        limits = UploadLimits(final_timeout=WITHIN, retry_after=7)
+        server = serve(**{"questions": Questions(hooks), "limits": limits, **options})
         server.hooks = hooks
         return server
 
@@ -180,8 +181,8 @@ def test_what_takes_long_and_cannot_be_refused_is_201_without_an_offset(serve, m
 
 def test_a_final_that_hooks_are_asked_about_does_not_expire(hooked):
     """One that is being worked on isn't idle; one that hooks can't be asked about for long is."""
-    server = hooked(wait := Deferred(), Deferred())
-    server.engine.limits = UploadLimits(expire_after=3600.0, final_timeout=WITHIN)
+    limits = UploadLimits(expire_after=3600.0, final_timeout=WITHIN)
+    server = hooked(wait := Deferred(), Deferred(), limits=limits)
     ids = parts(server, A)
     server.concat(*ids)
     (final,) = finals(server, *ids)
@@ -222,7 +223,7 @@ def test_with_ack_remote_and_the_store_down_it_is_503_until_it_is_stored(serve):
     assert not again.done
     server.store(final)
     assert again.value.id == final and again.value.finished
-    assert server.engine.replication.waits == 0
+    assert server.context.replication.waits == 0
     assert finals(server, *ids) == {final}
 
 
@@ -289,7 +290,7 @@ def check_deleted(server, asked, final, ids):
     assert [server.head(each).value.finished for each in ids] == [True] * len(ids)
     for each in ids:  # unpinned: its bytes go with it
         server.delete(each)
-    assert server.names() == set() and server.engine.space._claimed == 0
+    assert server.names() == set() and server.context.space._claimed == 0
 
 
 @pytest.mark.parametrize("says", [Granted(), NO, DOWN])
@@ -331,7 +332,7 @@ def test_delete_while_it_waits_for_its_turn_ends_it(serve, monkeypatch, logged):
     server.pump()
     assert isinstance(asked.error, Gone) and asked.cut is None
     assert server.names() == set(ids) and server.names(f"{UPLOADS}/.resumable/finals") == set()
-    assert server.engine.space._claimed == 0 and not [each for each in logged if each["log_level"].name != "info"]
+    assert server.context.space._claimed == 0 and not [each for each in logged if each["log_level"].name != "info"]
 
 
 def test_delete_while_it_waits_for_the_remote_ends_it_at_once(serve):
@@ -341,7 +342,7 @@ def test_delete_while_it_waits_for_the_remote_ends_it_at_once(serve):
     (final,) = finals(server, *ids)
     assert server.row(final).finished
     check_deleted(server, asked, final, ids)
-    assert server.engine.replication.waits == 0
+    assert server.context.replication.waits == 0
 
 
 # the same request again
@@ -460,7 +461,7 @@ def test_a_final_that_does_not_fit_is_507_and_nothing_is_copied(serve):
     server = serve(reserve=2000, assembly_step=1000)
     a = server.upload(A, partial=True)
     server.disk.free_bytes = 2000 + len(A) - 1
-    server.ask(server.engine.space.look(server.spool))
+    server.ask(server.context.space.look(server.spool))
     server.disk.trace.clear()
     answer = server.concat(a)
     assert isinstance(answer.error, NoSpace) and answer.cut is None
@@ -481,20 +482,20 @@ def test_two_finals_that_do_not_fit_together_are_not_begun_together(hooked):
     server.pump()
     assert first.error is NO
     assert server.concat(a, b).value.finished, "and given back"
-    assert server.engine.space._claimed == 0
+    assert server.context.space._claimed == 0
 
 
 def test_a_claim_is_nobody_elses_room(hooked):
     server = hooked(reserve=2000, create=[wait := Deferred(), Granted()])
     (a,) = parts(server, A)
     server.disk.free_bytes = 2000 + len(A) + 1
-    server.ask(server.engine.space.look(server.spool))
+    server.ask(server.context.space.look(server.spool))
     server.concat(a)
-    server.ask(server.engine.space.look(server.spool))
-    assert server.engine.space.room == 1
+    server.ask(server.context.space.look(server.spool))
+    assert server.context.space.room == 1
     wait.errback(NO)
     server.pump()
-    assert server.engine.space.room == len(A) + 1
+    assert server.context.space.room == len(A) + 1
 
 
 def test_a_final_whose_partials_come_later_waits_for_space_and_takes_none(serve):
@@ -502,7 +503,7 @@ def test_a_final_whose_partials_come_later_waits_for_space_and_takes_none(serve)
     a = server.create(len(A), partial=True).value.id
     final = server.concat(a).value.id
     server.disk.free_bytes = 2000 + len(A) - 1
-    server.ask(server.engine.space.look(server.spool))
+    server.ask(server.context.space.look(server.spool))
     server.patch(a, 0, A)
     assert not server.head(final).value.finished
     assert server.names(f"{UPLOADS}/.resumable/finals") == set()
@@ -522,7 +523,7 @@ def test_a_copy_whose_room_others_take_gives_back_what_it_has_taken(serve):
     while server.machine.trace.count("copy_range") < 3:
         server.turn()
     server.disk.free_bytes = 2000
-    looked = Deferred.fromCoroutine(server.engine.space.look(server.spool))
+    looked = Deferred.fromCoroutine(server.context.space.look(server.spool))
     while not looked.called:
         server.turn()
     server.pump()
@@ -531,7 +532,7 @@ def test_a_copy_whose_room_others_take_gives_back_what_it_has_taken(serve):
     assert server.machine.trace.count("copy_range") < 10
     assert server.names() == {a} and server.names(f"{UPLOADS}/.resumable/finals") == set()
     server.disk.free_bytes = 1 << 30
-    server.ask(server.engine.space.look(server.spool))
+    server.ask(server.context.space.look(server.spool))
     server.advance(RETRY)
     assert server.content(cut.upload.id) == A
 
@@ -668,7 +669,7 @@ def test_a_final_is_not_made_of_what_went_while_hooks_were_asked(hooked):
     server.pump()
     assert answer.status == 409
     assert server.names() == set()
-    assert server.engine.space._claimed == 0
+    assert server.context.space._claimed == 0
 
 
 def test_a_final_whose_given_id_is_taken_is_refused_for_good_as_any_upload_is(hooked):
@@ -679,7 +680,7 @@ def test_a_final_whose_given_id_is_taken_is_refused_for_good_as_any_upload_is(ho
     answer = server.concat(*ids, metadata="x")
     assert isinstance(answer.error, BadRequest) and answer.cut is None
     assert server.names() == {*ids, GIVEN} and server.content(GIVEN) == A + B
-    assert server.engine.space._claimed == 0
+    assert server.context.space._claimed == 0
     assert server.delete(GIVEN).done
     assert isinstance(server.concat(*ids, metadata="x").error, BadRequest), "it was used"
 
@@ -838,9 +839,9 @@ def test_finals_that_wait_for_space_let_smaller_ones_pass(serve):
     a, b = (server.create(len(each), partial=True).value.id for each in (A, B))
     big, small = server.concat(a).value.id, server.concat(b).value.id
     server.disk.free_bytes = 100 + len(A) - 1
-    server.ask(server.engine.space.look(server.spool))
+    server.ask(server.context.space.look(server.spool))
     server.patch(a, 0, A)
-    server.ask(server.engine.space.look(server.spool))
+    server.ask(server.context.space.look(server.spool))
     server.patch(b, 0, B)
     assert server.head(small).value.finished and not server.head(big).value.finished
 
@@ -871,8 +872,8 @@ def test_at_the_start_finals_are_taken_up_a_few_at_a_time(serve, machine, monkey
     a = server.create(len(A), partial=True).value.id
     made = [server.concat(a, metadata=f"n{number} eA==").value.id for number in range(30)]
     server.disk.free_bytes = 100
-    server.ask(server.engine.space.look(server.spool))
-    server.engine.space.room = 10**9
+    server.ask(server.context.space.look(server.spool))
+    server.context.space.room = 10**9
     server.patch(a, 0, A)
     assert not any(server.row(each).finished for each in made)
     server.bury()

@@ -106,7 +106,7 @@ def test_patch_of_a_final_is_403_before_the_offset_is_looked_at(server, body):
         assert isinstance(server.patch(final, 99, body).error, Forbidden)
         malformed = server.ask(server.uploads.append(final, BadRequest("bad"), FakeBody(1)))
         assert isinstance(malformed.error, Forbidden)
-        assert not server.engine.holds.held(final)
+        assert not server.context.holds.held(final)
 
 
 def test_what_is_no_partial_cannot_be_concatenated(server):

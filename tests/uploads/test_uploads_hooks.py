@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from resumable.hooks.interfaces import Refuse
@@ -66,9 +67,10 @@ class FakeHooks:
 def hooked(serve):
     """Starts a server with such hooks."""
 
-    def start(*kinds, replication=None, on=None, limits=None, **says):
+    def start(*kinds, replication=None, on=None, limits=None, progress=None, clock=None, **says):
         hooks = FakeHooks(*kinds, **says)
         options = {"replication": replication, "limits": limits or UploadLimits(expire_after=3600.0)}
+        options |= {"progress": progress or hooks, "clock": clock}
         options |= {} if on is None else {"on": on}
         server = serve(deliverers=["outside"], questions=Questions(hooks), **options)
         server.hooks = hooks
@@ -266,7 +268,7 @@ def test_delete_ends_what_waits_for_a_hook_at_once(hooked):
     to_append.callback(Granted())
     to_finish.callback(Granted())
     server.pump()
-    assert server.names() == set() and not server.engine.questions._under_way
+    assert server.names() == set() and not server.context.questions._under_way
 
 
 # before-finish
@@ -281,7 +283,7 @@ def test_an_upload_is_finished_once_a_hook_has_agreed(hooked, size):
     assert not answer.done and server.hooks.asked == [(FINISH, upload_id, size)]
     row = server.row(upload_id)
     assert (row.offset, row.finished) == (size, False), "durable, and not finished"
-    assert not server.engine.holds.held(upload_id)
+    assert not server.context.holds.held(upload_id)
     assert server.head(upload_id).value.offset == size - 1
     assert isinstance(server.ask(server.uploads.read(upload_id)).error, NotFound)
 
@@ -292,7 +294,7 @@ def test_the_hooks_yes_finishes_it_and_goes_to_the_client(hooked):
     upload_id = server.create(10).value.id
     visit = HookContext(REQUEST)
     request = tus.Append(0, None, None, False)
-    answer = server.ask(server.uploads.append(upload_id, request, FakeBody.whole(DATA), visit=visit))
+    answer = server.ask(server.uploads.append(upload_id, request, FakeBody.whole(DATA), hooks=visit))
     yes.callback(Granted(answer=Answer(200, {"X-Job": "7"}, b"done")))
     server.pump()
     assert answer.value.finished and answer.value.offset == 10
@@ -416,7 +418,7 @@ def test_an_upload_that_waits_for_a_hook_expires_as_others_do(hooked):
     server = hooked(finish=[NO])
     upload_id = server.create(10).value.id
     server.patch(upload_id, 0, DATA)
-    assert server.engine.expires_at(server.head(upload_id).value) is not None
+    assert server.context.expires_at(server.head(upload_id).value) is not None
     server.advance(3700.0)
     server.sweep()
     assert isinstance(server.head(upload_id).error, Gone)
@@ -526,7 +528,7 @@ def test_an_upload_is_stopped_by_the_api_without_a_reason(hooked):
 def test_facts_have_the_upload_and_the_request_that_caused_them(hooked):
     server = hooked()
     creation, body = posted(10, DATA, "a MQ==")
-    upload = server.ask(server.uploads.create(creation, body, visit=HookContext(REQUEST))).value
+    upload = server.ask(server.uploads.create(creation, body, hooks=HookContext(REQUEST))).value
     created, finished = told(server, "outside")
     assert (created.kind, finished.kind) == (FactKind.CREATED, FactKind.FINISHED)
     assert created.upload_id == upload.id
@@ -537,7 +539,6 @@ def test_facts_have_the_upload_and_the_request_that_caused_them(hooked):
 
 def test_progress_is_noted_when_bytes_arrive_and_somebody_wants_to_know(hooked):
     server = hooked()
-    server.engine.progress = server.hooks
     upload_id = server.create(10).value.id
     server.patch(upload_id, 0, b"012")
     server.hooks.is_due = False
@@ -550,11 +551,9 @@ def test_progress_is_noted_when_bytes_arrive_and_somebody_wants_to_know(hooked):
 @pytest.mark.parametrize("declared", [True, False])
 def test_a_slow_upload_is_told_of_at_every_interval_and_stopped_within_one(hooked, declared):
     """5 KB/s; nothing commits before ten seconds have passed."""
-    server, stopped = hooked(), []
-    watches = Watches()
-    server.engine.progress = Progress(
-        [Watcher("hook", watches)], lambda *each: stopped.append(each), clock=server.clock, wall=lambda: 5.0
-    )
+    stopped, watches, clock = [], Watches(), Clock()
+    progress = Progress([Watcher("hook", watches)], lambda *each: stopped.append(each), clock=clock, wall=lambda: 5.0)
+    server = hooked(progress=progress, clock=clock)
     upload_id = server.create(LONG).value.id
     body = FakeBody(LONG if declared else None)
     answer = server.patch(upload_id, 0, body)
@@ -577,10 +576,9 @@ def test_a_slow_upload_is_told_of_at_every_interval_and_stopped_within_one(hooke
 
 def test_of_an_upload_that_nobody_can_know_yet_no_progress_is_told(hooked):
     server = hooked()
-    server.engine.progress = server.hooks
     creation, _ = posted(100, DATA, None)
     body = FakeBody(100)
-    server.ask(server.uploads.create(creation, body, visit=HookContext(REQUEST)))
+    server.ask(server.uploads.create(creation, body, hooks=HookContext(REQUEST)))
     body.arrive(bytes(50))
     server.pump()
     assert server.hooks.noted == []

@@ -95,7 +95,7 @@ def test_a_finished_file_is_placed_and_no_longer_lies_under_its_id(server):
     assert row.placed and row.place.path == "2023-11-14/report.pdf"
     assert server.head(upload_id).value.offset == len(DATA)
     assert read(server, upload_id) == DATA
-    assert server.engine.counts.placed == 1
+    assert server.context.counts.placed == 1
 
 
 def test_the_status_tells_its_place(server):
@@ -237,7 +237,7 @@ def test_what_can_not_be_placed_stays_acknowledged_and_is_tried_again(server, nu
     assert server.content(upload_id) is None
     complaints = [each for each in logged if "can't be placed" in each["log_format"]]
     assert [each["upload"] for each in complaints] == [upload_id], "once, not with every round"
-    assert server.engine.counts.not_placed == 2
+    assert server.context.counts.not_placed == 2
     server.disk.fail_next("link", number)
     upload(server, name="x")
     assert sum("can't be placed" in each["log_format"] for each in logged) == 2, "it worked in between"
