@@ -30,7 +30,8 @@ from resumable.spool import Budget
 from resumable.uploads.operators import Census, Operators
 from tests.hooks.outbox import MemoryOutbox
 from tests.http.visitor import Reply
-from tests.uploads.harness import Machine, Server
+from tests.uploads.harness import Server
+from tests.uploads.machine import Machine
 
 DOCUMENT = description()
 ROUTES = Admin.app.url_map

@@ -16,7 +16,8 @@ from resumable.http.query import FILTERS
 from resumable.model.principal import Principal
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
-from tests.uploads.harness import EPOCH, LONG, FakeBody, FakeReplication, Server, pattern
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import EPOCH, LONG, Server, pattern
 
 DATA = b"0123456789"
 UNKNOWN = "f" * 32

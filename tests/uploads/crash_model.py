@@ -31,18 +31,9 @@ from resumable.model.upload import Gone, Upload
 from resumable.protocol import errors
 from resumable.uploads.assembly import RETRY
 from resumable.uploads.limits import UploadLimits
-from tests.uploads.harness import (
-    ORPHANS,
-    UPLOADS,
-    Answer,
-    FakeBody,
-    FakeReplication,
-    Machine,
-    Moment,
-    Server,
-    pattern,
-    sha1,
-)
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import ORPHANS, UPLOADS, Answer, Server, pattern, sha1
+from tests.uploads.machine import Machine, Moment
 
 #: The longest body or upload of a model.
 LARGEST = 6000

@@ -19,7 +19,8 @@ from resumable.protocol.errors import (
     Unavailable,
 )
 from resumable.uploads.limits import UploadLimits
-from tests.uploads.harness import LONG, FakeBody, FakeReplication, pattern, sha1
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import LONG, pattern, sha1
 
 TIMEOUT = 20.0
 DATA = b"0123456789"

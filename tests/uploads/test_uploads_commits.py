@@ -9,7 +9,8 @@ from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, Offset
 from resumable.uploads.append import PART, SMALL
 from resumable.uploads.appends import LATEST, PER_TICK, WORTHWHILE, Schedule
 from resumable.uploads.limits import UploadLimits
-from tests.uploads.harness import EPOCH, LONG, UPLOADS, FakeBody, Server, pattern, sha1
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import EPOCH, LONG, UPLOADS, Server, pattern, sha1
 
 DATA = pattern(LONG)
 BIG = 1 << 32

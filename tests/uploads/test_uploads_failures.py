@@ -13,7 +13,8 @@ from resumable.model.upload import Upload
 from resumable.protocol.errors import BadRequest, Gone, Held, NoSpace, NotFound, Stopping, TusError, Unavailable
 from resumable.uploads.context import as_answer
 from resumable.uploads.uploads import shielded
-from tests.uploads.harness import LONG, UPLOADS, FakeBody, Server, pattern, sha1
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import LONG, UPLOADS, Server, pattern, sha1
 
 DATA = pattern(LONG)
 BIG = 1 << 32

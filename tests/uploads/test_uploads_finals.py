@@ -13,7 +13,9 @@ from resumable.protocol.errors import BadRequest, Forbidden, Gone, NotFound, Sto
 from resumable.protocol.tus import Creation
 from resumable.uploads.assembly import RETRY
 from resumable.uploads.limits import UploadLimits
-from tests.uploads.harness import UPLOADS, FakeBody, Server, machines, pattern, sha1
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import UPLOADS, Server, pattern, sha1
+from tests.uploads.machine import machines
 
 A, B, C = pattern(10_000, 1), pattern(3, 2), pattern(5_000, 3)
 

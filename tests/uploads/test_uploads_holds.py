@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 
 from resumable.protocol.errors import Gone, Held, OffsetMismatch
 from resumable.uploads.holds import SILENCE, LocalHolds
-from tests.uploads.harness import LONG, UPLOADS, FakeBody, Server, pattern
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import LONG, UPLOADS, Server, pattern
 
 DATA = pattern(LONG + 1000)
 

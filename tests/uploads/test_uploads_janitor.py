@@ -9,8 +9,8 @@ from resumable.protocol.errors import Gone, NotFound
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.limits import UploadLimits
 from resumable.uploads.roles import ASSEMBLER, JANITOR, LocalRoles
-from tests.uploads.facts import told
-from tests.uploads.harness import EPOCH, LONG, FakeBody, pattern, sha1
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import EPOCH, LONG, pattern, sha1, told
 
 HOUR = 3600.0
 DAY = 24 * HOUR

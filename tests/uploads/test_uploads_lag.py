@@ -7,7 +7,8 @@ import pytest
 from resumable.protocol.errors import Stopping, Unavailable
 from resumable.uploads.append import Lagging
 from resumable.uploads.limits import UploadLimits
-from tests.uploads.harness import LONG, FakeBody, FakeReplication, pattern
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import LONG, pattern
 
 PAUSE = 30.0
 DATA = pattern(4 * LONG)

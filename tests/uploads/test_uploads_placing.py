@@ -20,9 +20,9 @@ from resumable.spool.place_rules import PlaceSettings, parse
 from resumable.spool.placing import Collision, Rules
 from resumable.uploads.questions import Questions
 from resumable.uploads.status import State
-from tests.uploads.facts import told
-from tests.uploads.harness import LONG, PLACED, UPLOADS, FakeBody, FakeReplication, content, pattern
-from tests.uploads.test_uploads_hooks import FakeHooks
+from tests.uploads.fakes import FakeBody, FakeHooks, FakeReplication
+from tests.uploads.harness import LONG, PLACED, UPLOADS, pattern, told
+from tests.uploads.machine import content
 
 DATA = b"0123456789"
 FOREIGN = b"somebody else's"
@@ -405,7 +405,8 @@ def story(server, ids, name="x.bin"):
 @pytest.mark.parametrize("moment", ["before", "after", "torn"])
 def test_a_crash_at_every_step_leaves_each_file_in_one_place_exactly_once(directory, crash, collision, moment):
     """Finish, place, record, remove the data file: wherever it stops, the next start ends with the file placed."""
-    from tests.uploads.harness import Server, machines
+    from tests.uploads.harness import Server
+    from tests.uploads.machine import machines
 
     fresh = machines(directory)
     settings = wanted("d/{metadata[filename]}", rules=Rules(collision), sidecar=True)
@@ -450,7 +451,8 @@ def test_a_crash_at_every_step_leaves_each_file_in_one_place_exactly_once(direct
     "waits", [pytest.param(True, id="not placed yet", marks=pytest.mark.slow), pytest.param(False, id="placed")]
 )
 def test_a_crash_at_every_step_of_a_deletion_leaves_nothing_of_it_and_all_of_others(directory, crash, waits):
-    from tests.uploads.harness import Server, machines
+    from tests.uploads.harness import Server
+    from tests.uploads.machine import machines
 
     fresh = machines(directory)
     settings = wanted("d/{metadata[filename]}", sidecar=True)

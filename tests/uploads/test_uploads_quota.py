@@ -12,7 +12,9 @@ from resumable.model.principal import Principal
 from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
 from resumable.uploads.limits import UploadLimits
 from resumable.uploads.questions import Questions
-from tests.uploads.harness import LONG, FakeBody, FakeReplication, Server, machines, pattern, sha1
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import LONG, Server, pattern, sha1
+from tests.uploads.machine import machines
 
 ANN, BOB = Principal("ann"), Principal("bob")
 

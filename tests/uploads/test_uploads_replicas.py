@@ -12,7 +12,9 @@ from resumable.model.upload import Gone as GoneKind
 from resumable.model.upload import ReplicaState
 from resumable.protocol.errors import Gone, NotFound, OffsetMismatch, TooLarge
 from resumable.uploads.limits import UploadLimits
-from tests.uploads.harness import LONG, FakeBody, FakeReplication, machines, pattern
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import LONG, pattern
+from tests.uploads.machine import machines
 
 DATA = pattern(100)
 

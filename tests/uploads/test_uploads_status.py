@@ -11,7 +11,8 @@ from resumable.protocol import metadata, tus
 from resumable.protocol.errors import Gone, NotFound, Unavailable
 from resumable.uploads.limits import UploadLimits
 from resumable.uploads.status import State
-from tests.uploads.harness import EPOCH, LONG, FakeBody, FakeReplication, pattern
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import EPOCH, LONG, pattern
 
 DATA = pattern(LONG)
 
