@@ -327,7 +327,7 @@ class UploadService(Service):
             self._blind = False
 
     def _tick(self) -> None:
-        self.uploads.appends.schedule.tick(self._reactor.seconds())
+        self.uploads.appends.tick(self._reactor.seconds())
         Deferred.fromCoroutine(self._look()).addErrback(self._loop_failed)
 
     def _tidy(self) -> None:

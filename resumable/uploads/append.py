@@ -1,7 +1,7 @@
-"""One append: from the body, through the spool, to the committed offset.
+"""One append: from the body, through the spool, to the committed offset; and the pauses of its client.
 
-Invariants: the committed offset never passes bytes that were written and synced (design.md 1); what arrived is
-committed however the body ends, save for an append with a checksum (2); the hold is released only after the last
+Invariants: the committed offset never passes bytes that were written and synced (design.md 1); received bytes are
+committed however the body ends, except for an append with a checksum (2); the hold is released only after the last
 write is confirmed (3).
 
 A body that stays small is gathered in memory and put in one group step with others. Any other is *opened*: the
@@ -118,10 +118,12 @@ class RunningAppend:
 
     @property
     def committed(self) -> int:
+        """The offset that the catalog has."""
         return self._record.committed
 
     @property
     def committed_at(self) -> float:
+        """When that was last moved, or the append made (reactor seconds)."""
         return self._record.committed_at
 
     # What newer requests see of the holder
@@ -414,15 +416,17 @@ class Lagging(Unavailable):
 
 
 def check_admitted(context: UploadContext) -> None:
-    """Raises Unavailable while no upload is to begin."""
+    """Raises Unavailable while the remotes lag too far behind for an upload to begin."""
     if not context.replication.admits():
         raise Unavailable(_LAGGING, context.limits.retry_after)
 
 
 class Gate:
-    """The pauses of one append: `check` when bytes came or are about to, `close` at its end.
+    """Pauses one append's client while the remotes lag too far behind the spool, and when it sends too fast.
 
-    ``pace``: see `resumable.model.principal.Principal`.
+    `check` when bytes came or are about to, `close` at the append's end. ``pace``: see `Principal`. Invariant: such a
+    pause is ours, so no guard against silent clients counts it, and it is bounded. A pause for the lag ends with
+    everything received committed, if not before.
     """
 
     __slots__ = ("_admitted", "_context", "_give_up", "_pace", "_pausing", "_sink", "_timer")

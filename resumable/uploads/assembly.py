@@ -1,21 +1,19 @@
-"""Final uploads: they are put together once all of their partials are finished, several at once.
+"""Final uploads are put together once all of their partials are finished, several at once.
 
-Reason to change: when a final is put together, and who waits for it. Invariants: a final is durable as a list of
-partials before its 201, so a crash at any point leaves it to be assembled again at start-up; no final waits until
-another one is finished; and however many there are, few of them are in memory.
+Invariants: a final is durable as a list of partials before its 201, so after a crash at any point the next start puts
+it together; no final waits until another one is finished; and however many there are, few of them are in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from resumable.aio.deferreds import TaskGroup, Timer
 from resumable.aio.threads import Stopped
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import Granted
@@ -57,8 +55,8 @@ class Assembler:
         self._waiting: dict[str, list[Waiter]] = {}
         #: By partial whose finals are being woken: the same.
         self._waking: dict[str, list[Waiter]] = {}
-        self._tasks: set[Deferred[None]] = set()
-        self._retry: IDelayedCall | None = None
+        self._tasks = TaskGroup(lambda failure: log.failure("background work failed", failure))
+        self._retry = Timer(context.clock, self._again)
         self._untidy = self._tidying = self._left = self._stopping = False
         #: Whether all finals that an earlier run has left were tried.
         self._caught_up = False
@@ -79,16 +77,15 @@ class Assembler:
         """No step of an assembly is under way any more."""
         self._stopping = self._building.stopping = True
         self.leave()
-        if self._retry is not None:
-            self._retry.cancel()
+        self._retry.clear()
         while self._tasks:
-            await DeferredList(tuple(self._tasks))
+            await self._tasks.ended()
 
     def partial_finished(self, partial_id: str) -> None:
         """A partial has all its bytes: finals that wait for it may be assembled."""
         if partial_id not in self._waking:
             self._waking[partial_id] = []
-            self._run(self._wake_all(partial_id))
+            self._tasks.start(self._wake_all(partial_id))
 
     def assembles(self, final_id: str) -> bool:
         """Whether a final is being put together, or its turn to be tried has yet to come: it isn't idle."""
@@ -130,7 +127,8 @@ class Assembler:
         places = [self._waiting.setdefault(final_id, []), *waking]
         for place in places:
             place.append(waiter)
-        timer = self._context.clock.callLater(within, lambda: waiter.errback(Late()))
+        timer = Timer(self._context.clock, lambda: waiter.errback(Late()))
+        timer.set(within)
         try:
             return await waiter
         finally:
@@ -139,8 +137,7 @@ class Assembler:
                     place.remove(waiter)
             if not self._waiting.get(final_id, True):
                 del self._waiting[final_id]
-            if timer.active():
-                timer.cancel()
+            timer.clear()
 
     # Which are to be assembled
 
@@ -168,24 +165,17 @@ class Assembler:
 
     def _begin(self, final_id: str, job: AssemblyJob) -> None:
         self._jobs[final_id] = job
-        self._run(self._work(final_id, job))
+        self._tasks.start(self._work(final_id, job))
 
     def _retry_later(self) -> None:
-        if self._retry is None and not self._stopping:
-            self._retry = self._context.clock.callLater(RETRY, self._again)
+        if not (self._retry.pending or self._stopping):
+            self._retry.set(RETRY)
 
     def _again(self) -> None:
-        self._retry = None
         if ANY in self._waking:  # what failed has been passed already
             self._retry_later()
         else:
             self.start()
-
-    def _run(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
-        task = Deferred.fromCoroutine(work)
-        self._tasks.add(task)
-        task.addErrback(lambda failure: log.failure("background work failed", failure))
-        task.addBoth(lambda _: self._tasks.discard(task))
 
     def _ended(self, upload_id: str) -> None:
         if upload_id in self._jobs:
@@ -224,7 +214,7 @@ class Assembler:
         self._untidy = True
         if not self._tidying:
             self._tidying = True
-            self._run(self._tidy_up())
+            self._tasks.start(self._tidy_up())
 
     async def _tidy_up(self) -> None:
         try:

@@ -1,9 +1,8 @@
-"""One final upload, from its partials' bytes to its finished record.
+"""One final upload, from its partials' bytes to its finished record; and whose turn it is to copy.
 
-Reason to change: what has to happen before a final is finished, and what becomes of one that can't be. Invariants: its
-data file gets its name only when whole, and its offset is committed only after that; nothing is copied before there is
-room for all of it, and a copy that can't go on gives back what it has taken; a final that is refused leaves its
-partials as they were.
+Invariants: a final's data file gets its name only when whole, and its offset is committed only after that; nothing is
+copied before there is room for all of it, and a copy that can't go on gives back the room that it has taken; a final
+that is refused leaves its partials as they were.
 """
 
 from __future__ import annotations
@@ -167,7 +166,11 @@ COUNTED = 16
 
 
 class Turns:
-    """``at_once``: how many have one at a time. `take` one, do something short, `give_back`."""
+    """Turns at copying, among final uploads that are put together at once. `take` one, copy a step, `give_back`.
+
+    ``at_once``: how many have a turn at a time. Invariant: everybody gets one: a final with many steps lets
+    later finals go first, but only so many.
+    """
 
     def __init__(self, at_once: int) -> None:
         self._free = at_once

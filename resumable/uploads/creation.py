@@ -1,7 +1,7 @@
-"""New uploads, whether they begin with bytes or are made of others.
+"""New uploads: with bytes, without, or made of partial uploads.
 
-Reason to change: what comes before an upload's first byte, and what its creation is answered with. Invariant: nothing
-of an upload whose id wasn't drawn here is written before the catalog knows it; what was refused leaves nothing behind.
+Invariant: nothing of an upload whose id wasn't drawn here is written before the catalog knows it; a refused creation
+leaves nothing behind.
 """
 
 from __future__ import annotations

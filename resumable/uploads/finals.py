@@ -1,8 +1,8 @@
-"""The requests for final uploads, and what they are answered with.
+"""The requests for final uploads, and their answers.
 
-Reason to change: what a client is told that asks for a final upload. Invariants: a request that comes again, while
-the first is on its way or soon after, makes nothing anew and is answered for the first; whatever its client does, the
-upload goes on; one that may still be refused is never answered with a success.
+Invariants: a request that comes again, while the first is on its way or soon after, makes nothing anew and is answered
+for the first; whatever its client does, the upload goes on; an upload that may still be refused is never answered with
+a success.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
+from resumable.aio.deferreds import deferred
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import QuestionKind, refusal_from_data
 from resumable.model.upload import Asked, Upload
@@ -65,15 +66,13 @@ class Finals:
         """A new one; its partials may have finished since they were looked up. ``claim``: the room that it has."""
         self._assembler.wake(final.id, claim)
 
-    def answer(self, asked: Asked, hooks: HookContext) -> Deferred[Upload]:
+    @deferred
+    async def answer(self, asked: Asked, hooks: HookContext) -> Upload:
         """The upload, finished and stored; or unfinished, as long as it can't be refused any more.
 
         Fails with CreationCut: it goes on, but the client has to ask again. With Refused, TooLarge or Gone: it has
         ended. Cancel it when nobody waits any more.
         """
-        return Deferred.fromCoroutine(self._answer(asked, hooks))
-
-    async def _answer(self, asked: Asked, hooks: HookContext) -> Upload:
         if asked.refusal is not None:
             await self._heard(asked.upload)
             raise refusal_from_data(asked.refusal)
@@ -99,7 +98,7 @@ class Finals:
             before = await self._before(upload.asked or "")
             if before is None or before.refusal is None:
                 raise
-            return await self._answer(before, hooks)  # it was refused since it was found
+            return await self.answer(before, hooks)  # it was refused since it was found
         except TooLarge:
             raise
         except TusError as error:

@@ -1,9 +1,9 @@
 """An upload that has all its bytes is not finished yet: a hook may have to agree, and with `--ack remote` it counts
 only once it is stored.
 
-Reason to change: when a client may believe that its upload is complete. Invariant: before that nobody is told an offset
-past its last byte but one, whoever asks and however often; no upload is finished before every hook that is asked has
-agreed; and every wait ends: by success, by time, by the end of the upload, of the client or of the server.
+Invariant: until then no client is shown an offset past the last byte but one, however often it asks; no upload is
+finished before every hook that is asked has agreed; and every wait ends: by success, by time, by the end of the
+upload, of the client or of the server.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from resumable.aio.deferreds import Timer, deferred
 from resumable.model.hooks import Granted, QuestionKind, RequestView
 from resumable.model.upload import Commit, FactKind, Upload
 from resumable.protocol.errors import Held, OffsetMismatch, Stopping, TusError, Unavailable
@@ -65,7 +66,7 @@ class Finishing:
         if not self._context.withheld(upload):
             return upload
         if upload.offset == upload.length:
-            return Deferred.fromCoroutine(self._complete(upload, hooks))
+            return self._complete(upload, hooks)
         return self._context.shown(upload)
 
     def stop(self) -> None:
@@ -74,6 +75,7 @@ class Finishing:
         for upload_id in tuple(self._waiting):
             self._ended(upload_id)
 
+    @deferred
     async def _complete(self, upload: Upload, hooks: HookContext) -> Upload:
         if self._context.pending(upload):
             upload, granted = await self._agreed(upload, hooks)
@@ -127,7 +129,8 @@ class Finishing:
         # First of all, so that nothing can happen unseen between the look at the catalog and the wait.
         stored = context.replication.when_stored(upload_id).addCallbacks(lambda _: _end(wait), _cancelled)
         self._waiting.setdefault(upload_id, []).append(wait)
-        timer = context.clock.callLater(within, _end, wait)
+        timer = Timer(context.clock, lambda: _end(wait))
+        timer.set(within)
         try:
             upload = await context.present(upload_id)
             if context.withheld(upload) and not self._stopping:
@@ -136,8 +139,7 @@ class Finishing:
         finally:
             self._forget(upload_id, wait)
             stored.cancel()
-            if timer.active():
-                timer.cancel()
+            timer.clear()
         if not context.withheld(upload):
             return upload
         if self._stopping:

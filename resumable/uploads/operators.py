@@ -1,8 +1,7 @@
-"""The use cases of operators: to look through all uploads, end some, send on what was given up, and drain the server.
+"""The use cases of operators: look through all uploads, count them, end some, retry replicas, and drain the server.
 
-Reason to change: what an operator may ask for. Invariants: looking disturbs no hold; one request looks at `MOST_ROWS`
-rows, or changes little more than `MOST_CHANGED` uploads, and says where it stopped. Hooks aren't asked whether an
-operator may do something, and are told of it afterwards.
+Invariants: looking disturbs no hold; one request looks at `MOST_ROWS` rows, or changes little more than `MOST_CHANGED`
+uploads, and says where it stopped. Hooks can't refuse what an operator does; they get its events afterwards.
 """
 
 from __future__ import annotations
@@ -180,7 +179,12 @@ class Count:
 
 
 class Census:
-    """``clock`` measures spans, ``wall`` tells the time of day."""
+    """How many uploads and replicas there are, by their state.
+
+    All rows are gone through, in pieces between which commits get their turn. Invariant: that takes one part in `SHARE`
+    of the time at most, however many rows there are and however often somebody asks, so a count may be `FRESH` seconds
+    old, or with millions of rows some minutes. ``clock`` measures spans, ``wall`` tells the time of day.
+    """
 
     def __init__(self, listing: IListing, clock: IReactorTime, wall: Callable[[], float]) -> None:
         self._listing = listing

@@ -1,7 +1,7 @@
-"""Hooks are asked before something is done.
+"""Questions to hooks before something is done, and the context of one request for them.
 
-Reason to change: how a question ends. Invariant: what is asked about happens only after a yes; no question outlives the
-server or its upload, and one that was broken off was a no.
+Invariant: the thing asked about happens only after a yes; no question outlives the server or its upload, and a question
+that was broken off was a no.
 """
 
 from __future__ import annotations
@@ -59,8 +59,11 @@ _NOTHING = Answer()
 
 @define
 class HookContext:
-    """``request``: what hooks are shown of it; None where there are none. ``changes``: what they want of the upload
-    that it makes. ``answer``: what they add to the client's success."""
+    """One request, as far as hooks have to do with it.
+
+    ``request``: the request as hooks see it; None where there are no hooks. ``changes``: their changes to the upload
+    that it makes. ``answer``: their additions to the client's success.
+    """
 
     request: RequestView | None = None
     changes: Changes | None = None

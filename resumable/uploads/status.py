@@ -1,7 +1,8 @@
-"""How far an upload is, in both tiers, as one value.
+"""Looking at an upload: its record, whether its data still bears that out, and how far it is in both tiers.
 
-Reason to change: what is told of an upload's progress. Invariant: looking never touches the hold, so a monitor may look
-as often as it likes. What comes out holds no secrets: errors are those of `IReplicas`, one line without any.
+Invariants: an upload whose data file is shorter than its committed offset is never shown as whole: it becomes gone,
+unless its data was given up because remotes have it. A status never touches the hold, so a monitor may look as often as
+it likes, and holds no secrets: errors are those of `IReplicas`, one line without any.
 """
 
 from __future__ import annotations

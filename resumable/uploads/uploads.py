@@ -1,7 +1,7 @@
 """The use cases of uploads, each one method: create, append, inspect, terminate, read, status, restart.
 
-Reason to change: what a client may ask for. Invariant: every answer about an offset comes from the catalog, under
-the hold or after the holder has settled, and is no more than `UploadContext.shown` lets a client see.
+Invariant: every offset in an answer comes from the catalog, under the hold or after the holder has settled, and is no
+more than `UploadContext.shown` lets a client see.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from resumable.aio.deferreds import deferred
 from resumable.model.errors import BodyLost
 from resumable.model.hooks import QuestionKind, RequestView
 from resumable.model.principal import NOBODY, Principal
@@ -163,9 +164,10 @@ class Uploads:
         """End an upload as `terminate` does, without asking anybody; ``reason``: what its running request is told."""
         return shielded(self._end(upload_id, None, reason or Gone("The upload was stopped.")))
 
-    def status(self, upload_id: str) -> Deferred[UploadStatus]:
+    @deferred
+    async def status(self, upload_id: str) -> UploadStatus:
         """How far the upload is in both tiers. Never touches the hold."""
-        return Deferred.fromCoroutine(status_of(self._context, upload_id))
+        return await status_of(self._context, upload_id)
 
     def withheld(self, upload: Upload) -> bool:
         """See `UploadContext.withheld`."""
