@@ -28,7 +28,7 @@ from resumable.protocol import concat, extensions, ids, tus
 from resumable.protocol.errors import BadRequest, MethodNotAllowed, NotFound, TusError
 from resumable.uploads.append import Lagging
 from resumable.uploads.questions import HookContext
-from resumable.uploads.status import Unfinished
+from resumable.uploads.status import NotFinished
 from resumable.uploads.uploads import CreationCut, Uploads, shielded
 
 #: What there is at the URL of an upload, unless some of it is switched off.
@@ -169,7 +169,7 @@ class TusResource:
         if self._downloads is not None and not fields.values("tus-resumable"):
             if not self._entry.open:
                 await self._entry.admit(request, Action.READ, _valid(upload_id))
-            with suppress(Unfinished):
+            with suppress(NotFinished):
                 await shielded(self._downloads.answer(request, _valid(upload_id)))
                 return b""
         tus.check_version(fields)

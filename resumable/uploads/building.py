@@ -45,7 +45,7 @@ class Building:
     def __init__(self, context: UploadContext, endings: Endings) -> None:
         self._context = context
         self._endings = endings
-        self._turns = Turns(AT_ONCE)
+        self._turns = CopyTurns(AT_ONCE)
         self._copying = 0
         self.stopping = False
 
@@ -165,7 +165,7 @@ BEHIND = 16
 COUNTED = 16
 
 
-class Turns:
+class CopyTurns:
     """Turns at copying, among final uploads that are put together at once. `take` one, copy a step, `give_back`.
 
     ``at_once``: how many have a turn at a time. Invariant: everybody gets one: a final with many steps lets

@@ -50,7 +50,7 @@ class Counts:
 
 
 @frozen
-class Listeners:
+class UploadListeners:
     """Functions that are called with an upload's id when something has happened to it. Each listener adds itself when
     it is made.
 
@@ -90,7 +90,7 @@ class UploadContext:
     progress: IProgress = field(factory=NoHooks)
     counts: Counts = field(factory=Counts)
     drain: Drain = field(factory=Drain)
-    listeners: Listeners = field(factory=Listeners)
+    listeners: UploadListeners = field(factory=UploadListeners)
 
     # Reading a record
 

@@ -22,7 +22,7 @@ from resumable.uploads.append import Algorithms, RunningAppend, check_admitted
 from resumable.uploads.appends import Appends
 from resumable.uploads.context import UploadContext, as_answer, log
 from resumable.uploads.finals import Finals, digest_of
-from resumable.uploads.finishing import CreationCut, Finishing
+from resumable.uploads.finishing import Acknowledgements, CreationCut
 from resumable.uploads.limits import Claim, IAccount
 from resumable.uploads.questions import HookContext
 
@@ -34,14 +34,14 @@ class Creator:
         self,
         context: UploadContext,
         running: Appends,
-        finishing: Finishing,
+        acknowledgements: Acknowledgements,
         finals: Finals,
         algorithms: Algorithms,
         new_id: Callable[[], str],
     ) -> None:
         self._context = context
         self._running = running
-        self._finishing = finishing
+        self._acknowledgements = acknowledgements
         self._finals = finals
         self._algorithms = algorithms
         self._new_id = new_id
@@ -140,7 +140,7 @@ class Creator:
 
     def acknowledge(self, upload: Upload, hooks: HookContext) -> Upload | Deferred[Upload]:
         """The answer to the creation of an upload, which is there by now, whatever comes of waiting for it."""
-        answer = self._finishing.acknowledged(upload, hooks)
+        answer = self._acknowledgements.acknowledged(upload, hooks)
         return answer.addErrback(self._not_acknowledged, upload) if isinstance(answer, Deferred) else answer
 
     def _not_acknowledged(self, failure: Failure, upload: Upload) -> Upload:

@@ -21,7 +21,7 @@ from resumable.model.upload import Asked, Upload
 from resumable.protocol.errors import Gone, Refused, TooLarge, TusError, Unavailable
 from resumable.uploads.assembly import Assembler, Late
 from resumable.uploads.context import UploadContext, as_answer
-from resumable.uploads.finishing import CreationCut, Finishing
+from resumable.uploads.finishing import Acknowledgements, CreationCut
 from resumable.uploads.janitor import ANSWERED
 from resumable.uploads.limits import Claim
 from resumable.uploads.questions import HookContext
@@ -38,9 +38,9 @@ def digest_of(partial_ids: Sequence[str], metadata: str | None, name: str) -> st
 class Finals:
     """Those that are asked for in this process."""
 
-    def __init__(self, context: UploadContext, finishing: Finishing, assembler: Assembler) -> None:
+    def __init__(self, context: UploadContext, acknowledgements: Acknowledgements, assembler: Assembler) -> None:
         self._context = context
-        self._finishing = finishing
+        self._acknowledgements = acknowledgements
         self._assembler = assembler
         self._making: dict[str, DeferredLock] = {}
 
@@ -85,7 +85,7 @@ class Finals:
                     hooks.add(granted)
                 upload = await context.present(upload.id)
             if context.withheld(upload):
-                upload = await self._finishing.stored(upload.id, max(0.0, until - context.clock.seconds()))
+                upload = await self._acknowledgements.stored(upload.id, max(0.0, until - context.clock.seconds()))
         except Late as late:
             if not self._refusable(upload):
                 return upload

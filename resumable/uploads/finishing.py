@@ -47,7 +47,7 @@ async def check_repeated(context: UploadContext, upload: Upload, chunks: Sequenc
         raise OtherByte(upload.offset)
 
 
-class Finishing:
+class Acknowledgements:
     """The requests that wait until their upload is finished and stored."""
 
     def __init__(self, context: UploadContext) -> None:

@@ -130,7 +130,7 @@ def _replica(replica: Replica, upload: Upload, progress: Progress | None) -> Rep
 PATIENCE = 5.0
 
 
-class Unfinished(NotFound):
+class NotFinished(NotFound):
     """There is nothing to be read yet."""
 
 
@@ -161,10 +161,10 @@ class Lookup:
             raise answer from error
 
     async def read(self, upload_id: str) -> tuple[Upload, Reader]:
-        """A finished upload and its open file, wherever that is here. Raises Unfinished, Elsewhere."""
+        """A finished upload and its open file, wherever that is here. Raises NotFinished, Elsewhere."""
         upload = await self._made(await self._context.present(upload_id))
         if not upload.finished:
-            raise Unfinished("The upload is not finished.")
+            raise NotFinished("The upload is not finished.")
         if upload.dropped_at is not None:
             return upload, await self._placed(upload)
         try:

@@ -28,7 +28,7 @@ from resumable.uploads.assembly import Assembler
 from resumable.uploads.context import UploadContext, as_answer
 from resumable.uploads.creation import Creator
 from resumable.uploads.finals import Finals
-from resumable.uploads.finishing import CreationCut, Finishing
+from resumable.uploads.finishing import Acknowledgements, CreationCut
 from resumable.uploads.holds import HoldMoved
 from resumable.uploads.janitor import Endings, Janitor, Reclaimer
 from resumable.uploads.limits import account_of
@@ -86,10 +86,10 @@ class Uploads:
         self.placer = Placer(context, reclaimer)
         self.janitor = Janitor(context, self._endings, reclaimer, self.assembler.assembles, self.placer.sweep)
         self._lookup = Lookup(context, self._endings, self.assembler)
-        self._finishing = Finishing(context)
+        self._acknowledgements = Acknowledgements(context)
         self.appends = Appends(self._lookup)
-        self._finals = Finals(context, self._finishing, self.assembler)
-        self._creator = Creator(context, self.appends, self._finishing, self._finals, algorithms, new_id)
+        self._finals = Finals(context, self._acknowledgements, self.assembler)
+        self._creator = Creator(context, self.appends, self._acknowledgements, self._finals, algorithms, new_id)
 
     def create(
         self, creation: tus.Creation, body: IBody, by: Principal = NOBODY, hooks: HookContext | None = None
@@ -115,7 +115,7 @@ class Uploads:
         upload is there and no final (404, 410 and 403 come first). Unavailable when it isn't stored in time."""
         hooks = hooks or HookContext()
         appended = shielded(self._append(upload_id, request, body, by, hooks))
-        return appended.addCallback(self._finishing.acknowledged, hooks)
+        return appended.addCallback(self._acknowledgements.acknowledged, hooks)
 
     def concatenate(
         self,
@@ -152,7 +152,7 @@ class Uploads:
         return shielded(self._lookup.inspect(upload_id)).addCallback(self._context.shown)
 
     def read(self, upload_id: str) -> Deferred[tuple[Upload, Reader]]:
-        """A finished upload and its open data file; the caller closes it. Unfinished until it is, Elsewhere
+        """A finished upload and its open data file; the caller closes it. NotFinished until it is, Elsewhere
         when its data was dropped: then `UploadContext.replication` may have a copy."""
         return shielded(self._lookup.read(upload_id))
 
@@ -251,7 +251,7 @@ class Uploads:
     async def stop(self) -> None:
         """Take no more bytes; everything under way commits what it has and is answered 503, as are those who wait."""
         self._context.questions.stop()
-        self._finishing.stop()
+        self._acknowledgements.stop()
         self.assembler.leave()
         await self.appends.stop()
 
