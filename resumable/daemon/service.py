@@ -111,24 +111,7 @@ class UploadService(Service):
         if self._desk is not None:
             self._catalog.on_facts = self._desk.wake
         self.access = self._access()
-        self._context = UploadContext(
-            catalog=self._catalog,
-            spool=self._spool,
-            holds=LocalHolds(reactor),
-            clock=reactor,
-            wall=time.time,
-            boot_id=startup.boot_id(),
-            limits=_limits(settings),
-            space=self._space,
-            places=places,
-            replication=NoReplication() if self._tier is None else self._tier.replication,
-            replicas=self._catalog.replicas,
-            quota=self.access.ledger if self.access.ledger.counts else NoQuota(),
-            delete_objects=settings.terminate_remote == "delete",
-            told=bool(settings.hooks.told),
-            questions=Questions(None if self._desk is None else self._desk.hooks),
-            progress=NoHooks() if self._desk is None else self._desk.progress,
-        )
+        self._context = self._upload_context(places)
         self.uploads = Uploads(
             self._context, self._reclaimer, algorithms=ALGORITHMS, new_id=lambda: secrets.token_hex(16)
         )
@@ -136,45 +119,10 @@ class UploadService(Service):
             settings.base_path, settings.public_url, settings.trusted_proxies, settings.location == "absolute"
         )
         entry = Entry(origin, self.access.guard, self.access.rates)
-        tus = TusResource(
-            self.uploads,
-            origin=origin,
-            cors=Cors(settings.cors),
-            base_path=settings.base_path,
-            max_size=settings.max_size,
-            downloads=self._downloads() if settings.download else None,
-            status_path=settings.status_path,
-            extensions=extensions.without(settings.disabled_extensions),
-            entry=entry,
-            visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
-        )
-        self._sight = Sight(
-            settings,
-            reactor,
-            origin,
-            Seen(
-                catalog=self._catalog,
-                pool=self._pool,
-                budget=self._budget,
-                context=self._context,
-                uploads=self.uploads,
-                hook_counts=HookCounts() if self._desk is None else self._desk.counts,
-                replayed=(lambda: None) if self._desk is None else self._desk.replayed,
-                replication=None if self._tier is None else self._tier.replication,
-            ),
-        )
+        tus = self._resource(origin, entry)
+        self._sight = Sight(settings, reactor, origin, self._seen())
         root = Root(tus, settings.base_path, self._sight.readiness)
-        self.site = StreamingSite(
-            root,
-            reactor=reactor,
-            network_timeout=settings.network_timeout,
-            min_rate=settings.min_rate,
-            refusal_fields=tus.refusal_fields,
-            watch=self._sight.watch,
-            http2=settings.http2,
-            h2c=settings.h2c,
-            max_connections=startup.most_connections(),
-        )
+        self.site = self._site(root, tus)
         self.listeners = self._listeners(settings.listen, lambda _: self.site)
         self._sight.serve(self.site, root, entry, self._expiry)
         self.admin_listeners = self._listeners(settings.admin_listen, self._sight.site_at, ports.ADMIN_LISTEN)
@@ -188,6 +136,73 @@ class UploadService(Service):
         self.log_observer: ILogObserver | None = None
         self._blind = False
         self._manager = ServiceManager(os.environ, reactor, os.getpid, time.monotonic)
+
+    def _upload_context(self, places: PlacedFiles) -> UploadContext:
+        """What the use cases reach."""
+        settings, desk, tier, ledger = self.settings, self._desk, self._tier, self.access.ledger
+        return UploadContext(
+            catalog=self._catalog,
+            spool=self._spool,
+            holds=LocalHolds(self._reactor),
+            clock=self._reactor,
+            wall=time.time,
+            boot_id=startup.boot_id(),
+            limits=_limits(settings),
+            space=self._space,
+            places=places,
+            replication=NoReplication() if tier is None else tier.replication,
+            replicas=self._catalog.replicas,
+            quota=ledger if ledger.counts else NoQuota(),
+            delete_objects=settings.terminate_remote == "delete",
+            told=bool(settings.hooks.told),
+            questions=Questions(None if desk is None else desk.hooks),
+            progress=NoHooks() if desk is None else desk.progress,
+        )
+
+    def _resource(self, origin: Origin, entry: Entry) -> TusResource:
+        """What clients talk to."""
+        settings = self.settings
+        return TusResource(
+            self.uploads,
+            origin=origin,
+            cors=Cors(settings.cors),
+            base_path=settings.base_path,
+            max_size=settings.max_size,
+            downloads=self._downloads() if settings.download else None,
+            status_path=settings.status_path,
+            extensions=extensions.without(settings.disabled_extensions),
+            entry=entry,
+            visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
+        )
+
+    def _seen(self) -> Seen:
+        """What operators look at."""
+        desk, tier = self._desk, self._tier
+        return Seen(
+            catalog=self._catalog,
+            pool=self._pool,
+            budget=self._budget,
+            context=self._context,
+            uploads=self.uploads,
+            hook_counts=HookCounts() if desk is None else desk.counts,
+            replayed=(lambda: None) if desk is None else desk.replayed,
+            replication=None if tier is None else tier.replication,
+        )
+
+    def _site(self, root: Root, tus: TusResource) -> StreamingSite:
+        """The connections of clients."""
+        settings = self.settings
+        return StreamingSite(
+            root,
+            reactor=self._reactor,
+            network_timeout=settings.network_timeout,
+            min_rate=settings.min_rate,
+            refusal_fields=tus.refusal_fields,
+            watch=self._sight.watch,
+            http2=settings.http2,
+            h2c=settings.h2c,
+            max_connections=startup.most_connections(),
+        )
 
     def _spot(self) -> Spot:
         """What the remote tier needs of the local one."""
