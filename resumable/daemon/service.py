@@ -154,7 +154,7 @@ class UploadService(Service):
             replicas=self._catalog.replicas,
             quota=ledger if ledger.counts else NoQuota(),
             delete_objects=settings.terminate_remote == "delete",
-            told=bool(settings.hooks.told),
+            records_facts=bool(settings.hooks.told),
             questions=Questions(None if desk is None else desk.hooks),
             progress=NoHooks() if desk is None else desk.progress,
         )

@@ -1,8 +1,8 @@
 """The appends under way: how they are run, when the long ones commit, and how a stop ends them.
 
 A long append commits a second after its last commit if it has `WORTHWHILE` new bytes, and after `LATEST` seconds if it
-has any. Those that waited longest go first, so 5,000 slow uploads share `PER_TICK` syncs a second. Invariant: no append
-begins once a stop has, and each has committed what it received when `stop` returns.
+has any. The appends that waited longest go first, so 5,000 slow uploads share `PER_TICK` syncs a second. Invariant: no
+append begins once a stop has, and each has committed all that it received when `stop` returns.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Appends:
         by: Principal,
         repeats: bool = False,
     ) -> Upload:
-        """See `RunningAppend.run`; raises what a client is told."""
+        """See `RunningAppend.run`; raises the error for the client."""
         self.add(append)
         checksum, trailer = request.checksum, request.checksum_trailer
         try:
@@ -83,7 +83,7 @@ class Appends:
             await self.give_up(append)
 
     async def stop(self) -> None:
-        """Each commits what it has, and is answered 503."""
+        """Each append commits all that it received, and is answered 503."""
         self._stopping = True
         waiting = [Deferred.fromCoroutine(each.evict(Stopping())) for each in tuple(self._under_way)]
         await DeferredList(waiting, consumeErrors=True)

@@ -43,7 +43,7 @@ class Late(Exception):
 
 
 class Assembler:
-    """Puts finals together: those that are asked for at once, those that waited for a partial a few at a time."""
+    """Puts finals together: at once where a request asks for them, a few at a time where they waited for a partial."""
 
     def __init__(self, context: UploadContext, endings: Endings, reclaimer: Reclaimer) -> None:
         self._context = context
@@ -51,7 +51,7 @@ class Assembler:
         self._reclaimer = reclaimer
         self._building = Building(context, endings)
         self._jobs: dict[str, AssemblyJob] = {}
-        #: By final: those who want to know when nothing is being done for it any more.
+        #: By final: Deferreds that fire when nothing is being done for it any more.
         self._waiting: dict[str, list[Waiter]] = {}
         #: By partial whose finals are being woken: the same.
         self._waking: dict[str, list[Waiter]] = {}
@@ -68,7 +68,7 @@ class Assembler:
         self.partial_finished(ANY)
 
     def leave(self) -> None:
-        """Nobody waits any more: they are answered that the server stops."""
+        """Answer all waiting requests that the server stops."""
         self._left = True
         for waiting in (*self._waiting.values(), *self._waking.values()):
             _fire(waiting, Failure(Stopping()))
@@ -100,9 +100,9 @@ class Assembler:
         self._begin(final_id, AssemblyJob(claim))
 
     async def result(self, final_id: str, within: float) -> Granted | None:
-        """What hooks have granted, once it is finished; None: it was before, has ended, or waits for a partial.
+        """The hooks' answer, once the final is finished; None: it was before, has ended, or waits for a partial.
 
-        Raises what has kept it from being finished; Late; Stopping.
+        Raises the error that keeps it from being finished; Late; Stopping.
         """
         if self._left:
             raise Stopping()
@@ -139,10 +139,10 @@ class Assembler:
                 del self._waiting[final_id]
             timer.clear()
 
-    # Which are to be assembled
+    # Which finals are to be put together
 
     async def _wake_all(self, partial_id: str) -> None:
-        """Those that wait for this partial and no other: at most so many of them at once, and others beside them."""
+        """Begin the finals that wait for this partial and no other, `AHEAD` at a time; others go on beside them."""
         ahead = DeferredSemaphore(AHEAD)
         after: str | None = ""
         try:
@@ -181,7 +181,7 @@ class Assembler:
         if upload_id in self._jobs:
             self._jobs[upload_id].gone = True
 
-    # One of them
+    # One final
 
     async def _work(self, final_id: str, job: AssemblyJob) -> None:
         outcome: Granted | Failure | None
@@ -210,7 +210,7 @@ class Assembler:
             self._tidy()
 
     def _tidy(self) -> None:
-        """What a final needed may go: not now for each of many, and nobody waits for it."""
+        """Free the data that finals needed, soon and for many at once; no request waits for it."""
         self._untidy = True
         if not self._tidying:
             self._tidying = True

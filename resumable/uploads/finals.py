@@ -36,7 +36,7 @@ def digest_of(partial_ids: Sequence[str], metadata: str | None, name: str) -> st
 
 
 class Finals:
-    """Those that are asked for in this process."""
+    """The requests for finals in this process."""
 
     def __init__(self, context: UploadContext, acknowledgements: Acknowledgements, assembler: Assembler) -> None:
         self._context = context
@@ -71,7 +71,7 @@ class Finals:
         """The upload, finished and stored; or unfinished, as long as it can't be refused any more.
 
         Fails with CreationCut: it goes on, but the client has to ask again. With Refused, TooLarge or Gone: it has
-        ended. Cancel it when nobody waits any more.
+        ended. Cancel it when the client has gone.
         """
         if asked.refusal is not None:
             await self._heard(asked.upload)
@@ -112,7 +112,7 @@ class Finals:
         return waits or context.questions.asks(QuestionKind.FINISH)
 
     async def _heard(self, upload: Upload) -> None:
-        """Its client is there to hear the refusal: who asks again after that begins anew."""
+        """Its client hears the refusal: the same request after that begins anew."""
         try:
             await self._context.catalog.heard(upload.asked or "")
         except CatalogUnavailable:

@@ -58,10 +58,10 @@ class Acknowledgements:
         context.listeners.ended.append(self._ended)
 
     def acknowledged(self, upload: Upload, hooks: HookContext) -> Upload | Deferred[Upload]:
-        """What a request may answer that has brought ``upload`` to its offset; waits if that completes it.
+        """The answer to a request that has brought ``upload`` to its offset; waits if that completes it.
 
         Fails with Refused (by a hook), Unavailable (not stored in time, a hook has failed), Stopping or Gone. Cancel it
-        when nobody waits any more: what hooks say counts all the same.
+        when the client has gone: the hooks' answer counts all the same.
         """
         if not self._context.withheld(upload):
             return upload
@@ -70,7 +70,7 @@ class Acknowledgements:
         return self._context.shown(upload)
 
     def stop(self) -> None:
-        """Nobody waits any more."""
+        """End all waits."""
         self._stopping = True
         for upload_id in tuple(self._waiting):
             self._ended(upload_id)
@@ -125,7 +125,7 @@ class Acknowledgements:
     async def stored(self, upload_id: str, within: float) -> Upload:
         """The upload, once it is stored. Raises Unavailable: it isn't within so many seconds; Stopping, Gone."""
         context = self._context
-        wait: Deferred[None] = Deferred()  # cancelled only by who has asked
+        wait: Deferred[None] = Deferred()  # cancelled only by its request
         # First of all, so that nothing can happen unseen between the look at the catalog and the wait.
         stored = context.replication.when_stored(upload_id).addCallbacks(lambda _: _end(wait), _cancelled)
         self._waiting.setdefault(upload_id, []).append(wait)

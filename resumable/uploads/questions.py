@@ -15,7 +15,7 @@ from resumable.protocol.errors import Gone, Stopping
 
 
 class Questions:
-    """What is asked, of all hooks."""
+    """Asks all hooks, and breaks questions off."""
 
     def __init__(self, hooks: IHooks | None = None) -> None:
         self._hooks = hooks or NoHooks()
@@ -23,7 +23,7 @@ class Questions:
         self._stopping = False
 
     def asks(self, kind: QuestionKind) -> bool:
-        """Whether anybody wants to be asked."""
+        """Whether a hook wants to be asked."""
         return bool(self._hooks.asks(kind))
 
     async def ask(self, kind: QuestionKind, upload: Upload, request: RequestView | None = None) -> Granted:
@@ -42,13 +42,13 @@ class Questions:
             self._under_way.pop(asking, None)
 
     def over(self, upload_id: str) -> None:
-        """The upload is gone: whoever waits for what hooks say of it is told."""
+        """The upload is gone: end the questions about it."""
         for asking in [asking for asking, about in self._under_way.items() if about == upload_id]:
             del self._under_way[asking]
             asking.cancel()
 
     def stop(self) -> None:
-        """Break off what is under way, ask nothing more."""
+        """Break off all questions under way, ask nothing more."""
         self._stopping = True
         for asking in tuple(self._under_way):
             asking.cancel()

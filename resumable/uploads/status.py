@@ -44,11 +44,11 @@ class ReplicaStatus:
 
 @frozen
 class UploadStatus:
-    """One upload. ``received``: bytes that have come, durable or not; ``durable``: committed; ``offset``: what its
-    client is told. ``local``: whether its data is still here, unless it is gone. ``placed``: its file's path below the
-    place directory, None before it is there. ``metadata``: the client's, decoded. ``owner``: the identity that created
-    it. ``appending``: whether a request holds it now. ``touched_at``: when that last moved it. ``gone``: why it is,
-    where that is shown."""
+    """One upload. ``received``: bytes that have come, durable or not; ``durable``: committed; ``offset``: the one
+    that its client sees. ``local``: whether its data is still here, unless it is gone. ``placed``: its file's path
+    below the place directory, None before it is there. ``metadata``: the client's, decoded. ``owner``: the identity
+    that created it. ``appending``: whether a request holds it now. ``touched_at``: when that last moved it. ``gone``:
+    why it is, where that is shown."""
 
     id: str
     state: State
@@ -182,7 +182,7 @@ class Lookup:
         return upload, reader
 
     async def answer(self, error: Exception, upload_id: str) -> BaseException:
-        """What a client is told of an inner failure; a damaged upload is gone by then."""
+        """The error for the client for an inner failure; a damaged upload is gone by then."""
         if not isinstance(error, SpoolDamaged):
             return as_answer(error, upload_id)
         try:
@@ -197,7 +197,7 @@ class Lookup:
         return Gone("The upload was lost: its data was damaged.")
 
     async def _placed(self, upload: Upload) -> Reader:
-        """What was placed of an upload without a data file. Raises Elsewhere: nothing was, or it was taken away."""
+        """The placed file of an upload without a data file. Raises Elsewhere: there is none, or it was taken away."""
         try:
             reader = await self._context.places.reader(upload)
         except Exception as error:
@@ -221,7 +221,7 @@ class Lookup:
         return upload
 
     async def _made(self, upload: Upload) -> Upload:
-        """The upload; if that is a final that is just being put together, then what has become of it soon after."""
+        """The upload; a final that is just being put together is waited for, `PATIENCE` seconds at most."""
         if not upload.is_final or upload.finished:
             return upload
         await self._assembler.settled(upload, PATIENCE)

@@ -47,7 +47,7 @@ log = Logger()
 def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
     """A Deferred of the work's outcome whose cancellation leaves the work alone.
 
-    A failure that nobody waits for any more is logged, unless it only says that the body or the request was bad.
+    A failure after the client has gone is logged, unless it only says that the body or the request was bad.
     """
     outer: Deferred[T] = Deferred(lambda _: None)
 
@@ -77,7 +77,7 @@ class Uploads:
     ) -> None:
         self._context = context
         self.wall = context.wall
-        #: Copies of what has been dropped here.
+        #: Reads uploads whose local data was dropped.
         self.copies = context.replication
         self.algorithms = algorithms
         self._reclaimer = reclaimer
@@ -97,7 +97,7 @@ class Uploads:
         """A new upload, with as much of the body as there was. Not for finals: see `concatenate`.
 
         Raises CreationCut when the body failed after the upload was made, or when one without bytes can't be finished
-        or isn't stored in time. One with bytes for which that is so is answered with its last byte withheld.
+        or isn't stored in time. An upload with bytes is then answered with its last byte withheld.
         """
         hooks = hooks or HookContext()
         made = shielded(self._creator.create(creation, body, by, hooks))
@@ -134,7 +134,7 @@ class Uploads:
         return made.addCallback(self._finals.answer, hooks)
 
     async def check_finished(self, upload_ids: Sequence[str]) -> None:
-        """Raises BadRequest, unless those that are there are finished."""
+        """Raises BadRequest if one of these uploads is there and not finished."""
         try:
             found = await self._context.catalog.get_many(upload_ids)
         except Exception as error:
@@ -161,7 +161,7 @@ class Uploads:
         return shielded(self._terminate(upload_id, hooks or HookContext()))
 
     def stop_upload(self, upload_id: str, reason: TusError | None = None) -> Deferred[None]:
-        """End an upload as `terminate` does, without asking anybody; ``reason``: what its running request is told."""
+        """End an upload as `terminate` does, without asking hooks; ``reason``: the error for its running request."""
         return shielded(self._end(upload_id, None, reason or Gone("The upload was stopped.")))
 
     @deferred
@@ -178,7 +178,7 @@ class Uploads:
         return self._context.expires_at(upload)
 
     def restart(self, upload_id: str, remote: str | None = None) -> Deferred[int]:
-        """Try again what was parked of this upload, in one remote or in all; answers how many replicas that were."""
+        """Try parked replicas of this upload again, in one remote or in all; answers how many there were."""
         return shielded(self._restart(upload_id, remote))
 
     async def _append(
@@ -249,7 +249,8 @@ class Uploads:
         return count
 
     async def stop(self) -> None:
-        """Take no more bytes; everything under way commits what it has and is answered 503, as are those who wait."""
+        """Take no more bytes; each append commits all that it received; it and all waiting requests are answered
+        503."""
         self._context.questions.stop()
         self._acknowledgements.stop()
         self.assembler.leave()
