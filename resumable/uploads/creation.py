@@ -28,19 +28,19 @@ from resumable.uploads.questions import HookContext
 
 
 class Creator:
-    """Makes them."""
+    """Makes new uploads."""
 
     def __init__(
         self,
         context: UploadContext,
-        running: Appends,
+        appends: Appends,
         acknowledgements: Acknowledgements,
         finals: Finals,
         algorithms: Algorithms,
         new_id: Callable[[], str],
     ) -> None:
         self._context = context
-        self._running = running
+        self._appends = appends
         self._acknowledgements = acknowledgements
         self._finals = finals
         self._algorithms = algorithms
@@ -49,7 +49,7 @@ class Creator:
     async def create(self, creation: tus.Creation, body: IBody, by: Principal, hooks: HookContext) -> Upload:
         """A new upload, with as much of the body as there was. Raises CreationCut if that failed once it was there."""
         context = self._context
-        self._running.check_open()
+        self._appends.check_open()
         plan = rules.admit_creation(creation, body.length, context.largest(by.max_size))
         context.drain.check()
         context.space.admit()
@@ -60,7 +60,7 @@ class Creator:
             plan = rules.admit_creation(creation, body.length, context.largest(upload.max_size))
         if creation.has_body and context.questions.asks(QuestionKind.APPEND):
             hooks.add(await context.questions.ask(QuestionKind.APPEND, upload, hooks.request))
-        self._running.check_open()
+        self._appends.check_open()
         account = context.quota.open(by.name, creation.length)
         # An id that wasn't drawn here may be another upload's: its file is touched only once the catalog has said no.
         given = hooks.changes is not None and hooks.changes.id is not None
@@ -74,7 +74,7 @@ class Creator:
             if plan.length is None:
                 account.reach(body.length or 0)
             await context.holds.take(upload.id, append, 0)
-            return await self._running.run(append, upload, plan, creation, account, by)
+            return await self._appends.run(append, upload, plan, creation, account, by)
         except TusError as error:
             if append.recorded:
                 raise CreationCut(append.upload, error) from error
@@ -96,7 +96,7 @@ class Creator:
         self, creation: tus.Creation, partial_ids: Sequence[str], by: Principal, hooks: HookContext, digest: str
     ) -> Upload:
         context = self._context
-        self._running.check_open()
+        self._appends.check_open()
         partials = await self._partials(partial_ids)
         lengths = [each.length for each in partials]
         length = rules.final_length(lengths, context.largest(by.max_size))
@@ -108,7 +108,7 @@ class Creator:
             if context.questions.asks(QuestionKind.CREATE):
                 final = await self._asked(final, hooks)
                 rules.final_length(lengths, context.largest(final.max_size))
-                self._running.check_open()
+                self._appends.check_open()
             final = await self._record(final, context.quota.open(by.name, length), hooks)
         except BaseException:
             claim.release()
