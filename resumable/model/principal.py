@@ -1,4 +1,8 @@
-"""Somebody who sends requests, as far as uploads care. Whether they may has been decided before."""
+"""Who has sent a request, as far as uploads care.
+
+Reason to change: something else about somebody changes what becomes of their uploads. Who they are, and whether they
+may, has been decided before.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from attrs import frozen
 
 @frozen
 class Principal:
-    """``name``: the owner of the uploads that they create, "" for nobody. ``max_size``: bytes of one upload, None for
-    no limit of their own. ``pace``: given how many bytes came, it answers for how many seconds to read no more."""
+    """``name``: whose the uploads are that they create, "" for nobody's. ``max_size``: bytes of one upload, None for no
+    limit of their own. ``pace``: told how many bytes came, it answers for how many seconds to read no more."""
 
     name: str = ""
     max_size: int | None = None
@@ -18,4 +22,4 @@ class Principal:
 
 
 NOBODY = Principal()
-"""The principal of a request without an identity."""
+"""Somebody in particular is not known."""
