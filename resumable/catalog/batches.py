@@ -25,7 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.catalog.ballast import Ballast, disk_is_full
+from resumable.catalog.space_reserve import SpaceReserve, disk_is_full
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.tally import Tally
 
@@ -65,7 +65,7 @@ class Timing:
 class Job(Generic[T_co]):
     """``run`` is called with the connection, possibly twice (the first time is rolled back then).
 
-    ``writes``: may change something. ``frees``: leads to free space, so it may use the ballast.
+    ``writes``: may change something. ``frees``: leads to free space, so it may use the space reserve.
     """
 
     run: Callable[[sqlite3.Connection], T_co]
@@ -125,12 +125,12 @@ class Batches:
     def __init__(
         self,
         path: str,
-        ballast: Ballast,
+        reserve: SpaceReserve,
         connector: Callable[[str], sqlite3.Connection] = connect,
         seconds: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.path = path
-        self.ballast = ballast
+        self.reserve = reserve
         self.timing = Timing()
         self._connect = connector
         self._seconds = seconds
@@ -162,7 +162,7 @@ class Batches:
         """A result or a Failure for each job, in order; never raises.
 
         A job that fails by itself fails alone. Everything else fails all of them with CatalogUnavailable,
-        but on a full disk the jobs that free space are tried once more with the ballast's.
+        but on a full disk the jobs that free space are tried once more with the space reserve's.
         """
         try:
             return self._attempt(jobs)
@@ -170,8 +170,8 @@ class Batches:
             refused = error
         chosen = [job for job in jobs if job.frees or not job.writes]
         results: list[Any] = []
-        if refused.no_space and any(job.frees for job in jobs) and self.ballast.release():
-            self.log.warn("the disk is full; the ballast is released to remove uploads")
+        if refused.no_space and any(job.frees for job in jobs) and self.reserve.release():
+            self.log.warn("the disk is full; the space reserve is released to remove uploads")
             try:
                 results = self._attempt(chosen)
             except CatalogUnavailable as error:

@@ -1,7 +1,7 @@
 """IOutbox on SQLite: each method becomes a job for the catalog's one thread.
 
 Changes when IOutbox does. Invariant: as in sqlite.py, what a Deferred answers is durable. What is delivered may use the
-ballast, as forgetting leads to free space.
+space reserve, as forgetting leads to free space.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from zope.interface import implementer
 from resumable.catalog import outbox
 from resumable.catalog.batches import Read, Write
 from resumable.catalog.schema import LIMIT
-from resumable.model.outbox import Depth, IOutbox, Letter
+from resumable.model.outbox import Depth, IOutbox, OutboxEvent
 
 REPLAYED_AT_ONCE: Final = 500  # milliseconds of the catalog's thread, which all others wait for
 
 
 @implementer(IOutbox)
 class Letters:
-    """The letters in a catalog that runs what is given to ``read`` and ``write``."""
+    """The events in a catalog that runs what is given to ``read`` and ``write``."""
 
     def __init__(self, read: Read, write: Write) -> None:
         self._read = read
@@ -31,25 +31,25 @@ class Letters:
 
     def due(
         self, deliverer: str, now: float, limit: int, again: int | None = None, after: int = 0
-    ) -> Deferred[Sequence[Letter]]:
+    ) -> Deferred[Sequence[OutboxEvent]]:
         most = limit if again is None else again
         return self._read(lambda connection: outbox.due(connection, deliverer, now, limit, most, after))
 
     def next_due(self, deliverer: str, now: float) -> Deferred[float | None]:
         return self._read(lambda connection: outbox.next_due(connection, deliverer, now))
 
-    def delivered(self, seqs: Sequence[int]) -> Deferred[Sequence[Letter]]:
+    def delivered(self, seqs: Sequence[int]) -> Deferred[Sequence[OutboxEvent]]:
         return self._write(lambda connection: outbox.delivered(connection, seqs), True)
 
     def failed(self, seq: int, error: str, retry_at: float) -> Deferred[None]:
         """See IOutbox. A dead one stays as it is."""
         return self._write(lambda connection: outbox.failed(connection, seq, error, retry_at))
 
-    def bury(self, seq: int, error: str, at: float) -> Deferred[Sequence[Letter]]:
+    def bury(self, seq: int, error: str, at: float) -> Deferred[Sequence[OutboxEvent]]:
         """See IOutbox. A dead one stays as it is."""
         return self._write(lambda connection: outbox.bury(connection, seq, error, at))
 
-    def dead(self, deliverer: str, after: int, limit: int) -> Deferred[Sequence[Letter]]:
+    def dead(self, deliverer: str, after: int, limit: int) -> Deferred[Sequence[OutboxEvent]]:
         return self._read(lambda connection: outbox.dead(connection, deliverer, after, limit))
 
     def replay(self, deliverer: str, seqs: Sequence[int] | None) -> Deferred[int]:
@@ -66,7 +66,7 @@ class Letters:
     async def _chosen(self, deliverer: str, seqs: Sequence[int] | None, after: int) -> Sequence[int]:
         if seqs is not None:
             return sorted(seq for seq in seqs if after < seq <= LIMIT)[:REPLAYED_AT_ONCE]
-        return [letter.seq for letter in await self.dead(deliverer, after, REPLAYED_AT_ONCE)]
+        return [event.seq for event in await self.dead(deliverer, after, REPLAYED_AT_ONCE)]
 
     def depth(self, deliverer: str) -> Deferred[Depth]:
         return self._read(lambda connection: outbox.depth(connection, deliverer))

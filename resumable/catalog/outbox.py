@@ -1,9 +1,9 @@
-"""The statements on letters: facts, kept for each configured deliverer until it has delivered them.
+"""The statements on events: facts, kept for each configured deliverer until it has delivered them.
 
 Changes when a promise of IOutbox does. Invariants: a fact is written in the transaction of the change that it tells
 of, once for each deliverer that was configured then, and for no other; a sequence number is never used twice. Of the
-letters of one upload for one deliverer that are not dead, the oldest is ``next`` and all others are ``behind``, after
-each of these. What is asked again and again looks only at letters that it answers with, or whose time has come, however
+events of one upload for one deliverer that are not dead, the oldest is ``next`` and all others are ``behind``, after
+each of these. What is asked again and again looks only at events that it answers with, or whose time has come, however
 many wait. Every function runs within the transaction of its batch.
 """
 
@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from resumable.catalog.records import to_json
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.outbox import Depth, Letter
+from resumable.model.outbox import Depth, OutboxEvent
 from resumable.model.upload import Fact, FactKind
 
 FIELDS: Final = "seq, deliverer, upload_id, kind, at, data, attempts, error, retry_at, dead_at"
-# Another letter of the same upload for the same deliverer.
+# Another event of the same upload for the same deliverer.
 _KIN = "SELECT kin.seq FROM outbox AS it JOIN outbox AS kin USING (deliverer, upload_id) WHERE it.seq = ?1"
 
 TAKE = """INSERT INTO outbox (deliverer, upload_id, kind, at, data, state) VALUES (?1, ?2, ?3, ?4, ?5, CASE WHEN
@@ -71,8 +71,8 @@ class Outbox:
         self.taken += len(facts)
         for fact in facts:
             data = to_json(fact.data)
-            letters = [(name, fact.upload_id, fact.kind.value, fact.at, data) for name in self._deliverers]
-            connection.executemany(TAKE, letters)
+            events = [(name, fact.upload_id, fact.kind.value, fact.at, data) for name in self._deliverers]
+            connection.executemany(TAKE, events)
 
     def purge(self, connection: sqlite3.Connection) -> None:
         """Drop what is kept for deliverers that are no longer configured: one that returns starts from then."""
@@ -81,10 +81,12 @@ class Outbox:
         connection.executemany("DELETE FROM outbox WHERE deliverer = ?", stale)
 
 
-def due(connection: sqlite3.Connection, deliverer: str, now: float, limit: int, again: int, after: int) -> list[Letter]:
+def due(
+    connection: sqlite3.Connection, deliverer: str, now: float, limit: int, again: int, after: int
+) -> list[OutboxEvent]:
     fresh = connection.execute(FRESH, (deliverer, after, limit)).fetchall() if limit else []
     ripe = connection.execute(RIPE, (deliverer, now, again)).fetchall() if again else []
-    return [_letter(row) for row in fresh + ripe]
+    return [_event(row) for row in fresh + ripe]
 
 
 def next_due(connection: sqlite3.Connection, deliverer: str, now: float) -> float | None:
@@ -92,38 +94,38 @@ def next_due(connection: sqlite3.Connection, deliverer: str, now: float) -> floa
     return at
 
 
-def delivered(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[Letter]:
+def delivered(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[OutboxEvent]:
     gone = set(seqs)
     behind = [_pass_on(connection, seq) for seq in sorted(gone)]  # of two of one upload, the first to the second
     connection.executemany(DELIVERED, [(seq,) for seq in seqs])
     return [one for one in behind if one is not None and one.seq not in gone]
 
 
-def _pass_on(connection: sqlite3.Connection, seq: int) -> Letter | None:
-    """The letter behind that one may go now; None, if there is none, or it waits for a time."""
+def _pass_on(connection: sqlite3.Connection, seq: int) -> OutboxEvent | None:
+    """The event behind that one may go now; None, if there is none, or it waits for a time."""
     row = connection.execute(BEHIND, (seq,)).fetchone()
     if row is None:
         return None
     connection.execute(PASS_ON, row[:1])
     try:
-        letter = _letter(row)
+        event = _event(row)
     except CatalogUnavailable:
         return None  # whoever asks for it is told
-    return letter if letter.retry_at is None else None
+    return event if event.retry_at is None else None
 
 
 def failed(connection: sqlite3.Connection, seq: int, error: str, retry_at: float) -> None:
     connection.execute(FAILED, (seq, error, retry_at))
 
 
-def bury(connection: sqlite3.Connection, seq: int, error: str, at: float) -> list[Letter]:
+def bury(connection: sqlite3.Connection, seq: int, error: str, at: float) -> list[OutboxEvent]:
     behind = _pass_on(connection, seq)
     connection.execute(BURY, (seq, error, at))
     return [] if behind is None else [behind]
 
 
-def dead(connection: sqlite3.Connection, deliverer: str, after: int, limit: int) -> list[Letter]:
-    return [_letter(row) for row in connection.execute(DEAD, (deliverer, after, limit)).fetchall()]
+def dead(connection: sqlite3.Connection, deliverer: str, after: int, limit: int) -> list[OutboxEvent]:
+    return [_event(row) for row in connection.execute(DEAD, (deliverer, after, limit)).fetchall()]
 
 
 def replay(connection: sqlite3.Connection, deliverer: str, seqs: Sequence[int]) -> int:
@@ -137,10 +139,10 @@ def depth(connection: sqlite3.Connection, deliverer: str) -> Depth:
     return Depth(count - int(dead), int(dead), oldest)
 
 
-def _letter(row: tuple[Any, ...]) -> Letter:
+def _event(row: tuple[Any, ...]) -> OutboxEvent:
     """The record of one row of FIELDS; raises CatalogUnavailable when it is damaged."""
     seq, deliverer, upload_id, kind, at, data, *delivery = row
     try:
-        return Letter(seq, deliverer, Fact(FactKind(kind), upload_id, at, json.loads(data)), *delivery)
+        return OutboxEvent(seq, deliverer, Fact(FactKind(kind), upload_id, at, json.loads(data)), *delivery)
     except ValueError as error:
-        raise CatalogUnavailable(f"letter {seq} can't be read") from error
+        raise CatalogUnavailable(f"outbox event {seq} can't be read") from error

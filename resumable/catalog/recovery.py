@@ -20,7 +20,6 @@ from typing import Final
 from attrs import frozen
 from twisted.logger import Logger
 
-from resumable.catalog.ballast import NO_SPACE
 from resumable.catalog.batches import connect, unavailable
 from resumable.catalog.salvage import salvage
 from resumable.catalog.schema import (
@@ -32,6 +31,7 @@ from resumable.catalog.schema import (
     migrate,
     version,
 )
+from resumable.catalog.space_reserve import NO_SPACE
 from resumable.model.errors import CatalogUnavailable
 
 DAMAGE: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_READ", "SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_DATA")

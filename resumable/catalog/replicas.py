@@ -1,7 +1,7 @@
 """IReplicas on SQLite: each method becomes a job for the catalog's one thread.
 
 Changes when IReplicas does. Invariant: as in sqlite.py, what a Deferred answers is durable. What leads to free
-space, as storing does where data is dropped once it is stored, may use the ballast.
+space, as storing does where data is dropped once it is stored, may use the space reserve.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Final
 
 from resumable.catalog.changes import record_lost
 from resumable.catalog.mending import copy_files, open_copy
-from resumable.catalog.outbox import FIELDS as LETTER_FIELDS
+from resumable.catalog.outbox import FIELDS as OUTBOX_FIELDS
 from resumable.catalog.ranges import by_id, by_number, last_number
 from resumable.catalog.records import FIELDS
 from resumable.catalog.salvage_finals import save_finals
@@ -32,8 +32,8 @@ COLUMNS: Final = f"{FIELDS}, on_disk"
 _ROWS = f"SELECT seq, {COLUMNS} FROM uploads NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
 _INDEX = """SELECT id, seq FROM uploads INDEXED BY uploads_by_id
     WHERE id >= CAST(? AS TEXT) AND id < CAST(? AS TEXT) ORDER BY id"""
-_LETTERS = f"SELECT {LETTER_FIELDS} FROM outbox NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
-_SAVE_LETTER = f"""INSERT OR IGNORE INTO outbox ({LETTER_FIELDS}, state)
+_OUTBOX = f"SELECT {OUTBOX_FIELDS} FROM outbox NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
+_SAVE_EVENT = f"""INSERT OR IGNORE INTO outbox ({OUTBOX_FIELDS}, state)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?10, CASE WHEN ?10 IS NULL THEN 'behind' ELSE 'dead' END)"""
 _SAVE = f"""INSERT INTO uploads ({COLUMNS}) VALUES ({", ".join("?" * 22)})
     ON CONFLICT (id) DO UPDATE SET ({COLUMNS}) = ({", ".join(f"excluded.{name}" for name in COLUMNS.split(", "))})
@@ -59,7 +59,7 @@ _TYPES: Final[tuple[tuple[type, ...], ...]] = (
         _INT,
     ),
 )
-_FRESH: Final = (0, None, None, None)  # what an undelivered letter has of attempts
+_FRESH: Final = (0, None, None, None)  # what an undelivered event has of attempts
 
 
 def salvage(damaged: str, fresh: str, at: float) -> int:
@@ -104,10 +104,10 @@ def _save(source: sqlite3.Connection, target: sqlite3.Connection, at: float) -> 
         if isinstance(one, str) and one:
             record_lost(target, [one], at)
     save_finals(source, target)
-    for letter in by_number(source, _LETTERS, last_number(source)):
-        fact, attempts = letter[:6], letter[6:]
+    for event in by_number(source, _OUTBOX, last_number(source)):
+        fact, attempts = event[:6], event[6:]
         if _is_fact(*fact):
-            target.execute(_SAVE_LETTER, (*fact, *(attempts if _are_attempts(*attempts) else _FRESH)))
+            target.execute(_SAVE_EVENT, (*fact, *(attempts if _are_attempts(*attempts) else _FRESH)))
     target.execute(ARRANGE)
     _keep_counting(source, target, at)
     save_replicas(source, target, at)

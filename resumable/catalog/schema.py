@@ -21,7 +21,7 @@ it lose its first page, then it loses what is in them.
 
 ``placed`` is a stamp, which begins with a digit, and a path; or ``>`` and a path, until the file is there.
 
-A letter in ``outbox`` is the ``next`` one of its upload for its deliverer, waits ``behind`` that one, or is ``dead``.
+An event in ``outbox`` is the ``next`` one of its upload for its deliverer, waits ``behind`` that one, or is ``dead``.
 """
 
 from __future__ import annotations

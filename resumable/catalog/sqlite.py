@@ -18,7 +18,6 @@ from zope.interface import implementer
 
 from resumable.aio.threads import IBatcher
 from resumable.catalog import changes, lookups, recovery
-from resumable.catalog.ballast import Ballast
 from resumable.catalog.batches import Batches, Job, T, connect
 from resumable.catalog.letters import Letters
 from resumable.catalog.listing import Listing
@@ -27,6 +26,7 @@ from resumable.catalog.outbox import Outbox
 from resumable.catalog.recovery import Opened
 from resumable.catalog.replicas import Replicas
 from resumable.catalog.schema import migrate
+from resumable.catalog.space_reserve import SpaceReserve
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Asked, Commit, Fact, Gone, ICatalog, Place, Replica, Upload
 
@@ -42,7 +42,7 @@ def _nothing(connection: sqlite3.Connection) -> None:
 
 @implementer(ICatalog)
 class SqliteCatalog:
-    """The catalog in the file at ``path``; its log, the ballast and what was damaged live beside it.
+    """The catalog in the file at ``path``; its log, the space reserve and what was damaged live beside it.
 
     ``batcher`` is called with the function that does a batch and returns the IBatcher that will call it.
     ``deliverers`` names those who want facts; without any, none is kept. ``now`` dates a damaged catalog.
@@ -62,8 +62,8 @@ class SqliteCatalog:
     ) -> None:
         self._path = path
         self._now_is = now
-        self._ballast = Ballast(recovery.beside(path, "ballast"))
-        self._batches = Batches(path, self._ballast, connector)
+        self._reserve = SpaceReserve(recovery.beside(path, "ballast"))
+        self._batches = Batches(path, self._reserve, connector)
         self.timing = self._batches.timing
         self._facts = Outbox(deliverers)
         self._seen = 0
@@ -81,16 +81,16 @@ class SqliteCatalog:
     def open(self) -> Opened:
         """Make or check, repair, migrate and open the catalog. Blocks; before `start` only.
 
-        A full disk costs the ballast. Raises CatalogUnavailable when there is no way to go on: another process has
+        A full disk costs the space reserve. Raises CatalogUnavailable when there is no way to go on: another process has
         the catalog, a newer release made it, the directory can't be written, the disk is full.
         """
         try:
             opened = self._open()
         except CatalogUnavailable as error:
-            if not (error.no_space and self._ballast.release()):
+            if not (error.no_space and self._reserve.release()):
                 raise
             opened = self._open()
-        self._ballast.restore()
+        self._reserve.restore()
         return opened
 
     def _open(self) -> Opened:
@@ -246,14 +246,14 @@ class SqliteCatalog:
         """Change nothing, durably: fires when a change reaches the disk, fails as ICatalog's methods."""
         return self._write(lambda connection: connection.execute("UPDATE batches SET number = number").close())
 
-    def release_ballast(self) -> Deferred[bool]:
+    def release_reserve(self) -> Deferred[bool]:
         """Give back the space held for a full disk; False when it was given already. `end`, `removed`, `forget`
         and the outbox's `delivered` do so by themselves."""
-        return self._read(lambda _: self._ballast.release())
+        return self._read(lambda _: self._reserve.release())
 
-    def restore_ballast(self) -> Deferred[bool]:
+    def restore_reserve(self) -> Deferred[bool]:
         """Hold space back again if there is twice as much; True when it is held."""
-        return self._read(lambda _: self._ballast.restore())
+        return self._read(lambda _: self._reserve.restore())
 
     # Jobs
 

@@ -136,7 +136,7 @@ def test_a_new_deliverer_starts_from_now_and_one_that_returns_too(shelf: Shelf) 
         catalog.create(upload(number), [Fact(FactKind.CREATED, name(number), 1.0)])
         answers = {one: catalog.outbox.due(one, 0.0, 10) for one in ("hook", "log")}
         assert catalog.stop().called
-        return {one: [letter.fact.upload_id for letter in answer.result] for one, answer in answers.items()}
+        return {one: [event.fact.upload_id for event in answer.result] for one, answer in answers.items()}
 
     assert facts_of([], 1) == {"hook": [], "log": []}
     assert facts_of(["hook"], 2) == {"hook": [name(2)], "log": []}

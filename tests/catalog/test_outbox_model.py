@@ -1,4 +1,4 @@
-"""Whatever happens to letters, in whatever batches and with commits that fail, the outbox is the one in memory."""
+"""Whatever happens to outbox events, in whatever batches and with commits that fail, the outbox is the one in memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Model(MemoryOutbox):
     at = 0.0
 
     def lives(self, seq: int) -> bool:
-        return seq in self.letters and self.letters[seq].dead_at is None
+        return seq in self.events and self.events[seq].dead_at is None
 
     def step(self, verb: str, *values: Any) -> Any:
         match verb:
@@ -55,10 +55,10 @@ class Model(MemoryOutbox):
         return getattr(self, verb)(*values).result
 
     def state(self) -> Any:
-        return dict(self.letters), self._seq
+        return dict(self.events), self._seq
 
     def set_back(self, state: Any) -> None:
-        self.letters, self._seq = dict(state[0]), state[1]
+        self.events, self._seq = dict(state[0]), state[1]
 
 
 def ask(catalog: Any, number: int, verb: str, *values: Any) -> Any:
@@ -87,7 +87,7 @@ def views(outbox: Any) -> list[Any]:
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(steps=st.lists(STEPS, max_size=40))
-def test_the_letters_are_the_model(steps: list[tuple[Any, ...]]) -> None:
+def test_the_events_are_the_model(steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         shelf, faults, model, posted = Shelf(directory), Faults(), Model(DELIVERERS), 0
         catalog = shelf.running(connector=faults.connect, deliverers=DELIVERERS)
