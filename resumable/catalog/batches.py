@@ -17,11 +17,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -29,7 +28,6 @@ from resumable.catalog.space_reserve import SpaceReserve, disk_is_full
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.tally import Tally
 
-T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 CHECKPOINT_PAGES: Final = 2000  # 8 MiB of log: rewriting hot pages once per log, a checkpoint of tens of milliseconds
@@ -71,16 +69,6 @@ class Job(Generic[T_co]):
     run: Callable[[sqlite3.Connection], T_co]
     writes: bool = field(default=False, kw_only=True)
     frees: bool = field(default=False, kw_only=True)
-
-
-class Read(Protocol):
-    def __call__(self, run: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
-        """What ``run`` answers, called with the connection in the catalog's thread."""
-
-
-class Write(Protocol):
-    def __call__(self, run: Callable[[sqlite3.Connection], T], frees: bool = False) -> Deferred[T]:
-        """The same for a change, once it is durable; ``frees``: it leads to free space."""
 
 
 def uri(path: str, mode: str) -> str:

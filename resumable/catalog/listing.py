@@ -1,7 +1,7 @@
-"""IListing on SQLite: rows are gone through in the order of creation, a few thousand in each job.
+"""IListing on SQLite: rows are read in the order of creation, `ROWS` of them in each job.
 
-Changes when IListing does. Invariant: the text of a statement holds nothing that was asked for, only values do; no job
-looks at more than `ROWS` rows. Spec: https://www.sqlite.org/rowidtable.html (``seq`` is the rowid).
+Invariant: the text of a statement holds nothing that was asked for, only values do; no job looks at more than `ROWS`
+rows. Spec: https://www.sqlite.org/rowidtable.html (``seq`` is the rowid).
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import sqlite3
 from collections import Counter
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from resumable.catalog import replica_lookups
-from resumable.catalog.batches import Read
+from resumable.catalog.jobs import Table, reads
 from resumable.catalog.records import FIELDS, to_upload
+from resumable.catalog.replicas import replicas_of
 from resumable.catalog.schema import LIMIT, NEEDS_EXPIRY
 from resumable.model.listing import Counted, Filter, Found, IListing, Parked, State
 from resumable.model.upload import ReplicaState
@@ -27,11 +26,6 @@ _STATE: Final = """CASE WHEN gone IS NOT NULL THEN 'gone' WHEN stored_at IS NOT 
     WHEN finished_at IS NOT NULL THEN 'finished' WHEN partials IS NOT NULL THEN 'assembling' ELSE 'uploading' END"""
 _OLDEST: Final = "WHERE seq > ? ORDER BY seq LIMIT ?"
 _NEWEST: Final = "WHERE seq < ? ORDER BY seq DESC LIMIT ?"
-_AT: Final = f"SELECT {FIELDS} FROM uploads WHERE seq = ?"
-_COUNT_UPLOADS: Final = f"SELECT seq, {_STATE} FROM uploads {_OLDEST}"
-_COUNT_REPLICAS: Final = f"SELECT seq, remote, state FROM replicas {_OLDEST}"
-_PARKED: Final = f"SELECT seq, CASE WHEN remote = ? AND state = 'parked' THEN upload_id END FROM replicas {_OLDEST}"
-_UNFINISHED: Final = f"SELECT COUNT(*) FROM uploads INDEXED BY uploads_to_expire WHERE {NEEDS_EXPIRY}"
 _REPLICA: Final = """EXISTS (SELECT 1 FROM replicas WHERE upload_id = uploads.id
     AND remote = IFNULL(?, remote) AND state = IFNULL(?, state))"""
 
@@ -47,55 +41,53 @@ _COMPARED: Final = {
 
 
 @implementer(IListing)
-class Listing:
-    """That of a catalog that runs what is given to ``read``."""
+class Listing(Table):
+    """IListing on SQLite, over the tables of uploads and replicas."""
 
-    def __init__(self, read: Read) -> None:
-        self._read = read
+    AT = f"SELECT {FIELDS} FROM uploads WHERE seq = ?"
 
-    def look(self, wanted: Filter, place: int | None, limit: int, newest: bool = False) -> Deferred[Found]:
-        return self._read(lambda connection: look(connection, wanted, place, limit, newest))
+    @reads
+    def look(
+        self, connection: sqlite3.Connection, wanted: Filter, place: int | None, limit: int, newest: bool = False
+    ) -> Found:
+        condition, values = _condition(wanted)
+        start, order = (LIMIT, _NEWEST) if newest else (0, _OLDEST)
+        # The few columns that decide; the rest is only read of those that match.
+        scan = f"SELECT seq, {condition} FROM uploads {order}"
+        rows = connection.execute(scan, (*values, start if place is None else place, ROWS)).fetchall()
+        matching = [number for number, (_, matches) in enumerate(rows) if matches][:limit]
+        uploads = [to_upload(connection.execute(self.AT, (rows[number][0],)).fetchone()) for number in matching]
+        found = [(upload, replicas_of(connection, upload.id)) for upload in uploads]
+        end = matching[-1] + 1 if len(matching) == limit else len(rows)
+        return Found(found, _place(rows[:end], end == len(rows)))
 
-    def count_uploads(self, place: int | None) -> Deferred[Counted]:
-        return self._read(lambda connection: count_uploads(connection, place))
+    COUNT_UPLOADS = f"SELECT seq, {_STATE} FROM uploads {_OLDEST}"
 
-    def count_replicas(self, place: int | None) -> Deferred[Counted]:
-        return self._read(lambda connection: count_replicas(connection, place))
+    @reads
+    def count_uploads(self, connection: sqlite3.Connection, place: int | None) -> Counted:
+        rows = connection.execute(self.COUNT_UPLOADS, (place or 0, ROWS)).fetchall()
+        return Counted(uploads=Counter(State(state) for _, state in rows), place=_place(rows))
 
-    def parked(self, remote: str, place: int | None) -> Deferred[Parked]:
-        return self._read(lambda connection: parked(connection, remote, place))
+    COUNT_REPLICAS = f"SELECT seq, remote, state FROM replicas {_OLDEST}"
 
-    def unfinished(self) -> Deferred[int]:
-        return self._read(lambda connection: int(connection.execute(_UNFINISHED).fetchone()[0]))
+    @reads
+    def count_replicas(self, connection: sqlite3.Connection, place: int | None) -> Counted:
+        rows = connection.execute(self.COUNT_REPLICAS, (place or 0, ROWS)).fetchall()
+        found = Counter((remote, ReplicaState(state)) for _, remote, state in rows)
+        return Counted(replicas=found, place=_place(rows))
 
+    PARKED = f"SELECT seq, CASE WHEN remote = ? AND state = 'parked' THEN upload_id END FROM replicas {_OLDEST}"
 
-def look(connection: sqlite3.Connection, wanted: Filter, place: int | None, limit: int, newest: bool) -> Found:
-    condition, values = _condition(wanted)
-    start, order = (LIMIT, _NEWEST) if newest else (0, _OLDEST)
-    # The few columns that decide; the rest is only read of those that match.
-    scan = f"SELECT seq, {condition} FROM uploads {order}"
-    rows = connection.execute(scan, (*values, start if place is None else place, ROWS)).fetchall()
-    matching = [number for number, (_, matches) in enumerate(rows) if matches][:limit]
-    uploads = [to_upload(connection.execute(_AT, (rows[number][0],)).fetchone()) for number in matching]
-    found = [(upload, replica_lookups.of(connection, upload.id)) for upload in uploads]
-    end = matching[-1] + 1 if len(matching) == limit else len(rows)
-    return Found(found, _place(rows[:end], end == len(rows)))
+    @reads
+    def parked(self, connection: sqlite3.Connection, remote: str, place: int | None) -> Parked:
+        rows = connection.execute(self.PARKED, (remote, place or 0, ROWS)).fetchall()
+        return Parked([upload_id for _, upload_id in rows if upload_id is not None], _place(rows))
 
+    UNFINISHED = f"SELECT COUNT(*) FROM uploads INDEXED BY uploads_to_expire WHERE {NEEDS_EXPIRY}"
 
-def count_uploads(connection: sqlite3.Connection, place: int | None) -> Counted:
-    rows = connection.execute(_COUNT_UPLOADS, (place or 0, ROWS)).fetchall()
-    return Counted(uploads=Counter(State(state) for _, state in rows), place=_place(rows))
-
-
-def count_replicas(connection: sqlite3.Connection, place: int | None) -> Counted:
-    rows = connection.execute(_COUNT_REPLICAS, (place or 0, ROWS)).fetchall()
-    found = Counter((remote, ReplicaState(state)) for _, remote, state in rows)
-    return Counted(replicas=found, place=_place(rows))
-
-
-def parked(connection: sqlite3.Connection, remote: str, place: int | None) -> Parked:
-    rows = connection.execute(_PARKED, (remote, place or 0, ROWS)).fetchall()
-    return Parked([upload_id for _, upload_id in rows if upload_id is not None], _place(rows))
+    @reads
+    def unfinished(self, connection: sqlite3.Connection) -> int:
+        return int(connection.execute(self.UNFINISHED).fetchone()[0])
 
 
 def _place(rows: list[tuple[Any, ...]], seen_all: bool = True) -> int | None:

@@ -16,14 +16,14 @@ from contextlib import closing, suppress
 from itertools import chain
 from typing import Final
 
-from resumable.catalog.changes import record_lost
 from resumable.catalog.mending import copy_files, open_copy
-from resumable.catalog.outbox import FIELDS as OUTBOX_FIELDS
+from resumable.catalog.outbox import OUTBOX_FIELDS
 from resumable.catalog.ranges import by_id, by_number, last_number
 from resumable.catalog.records import FIELDS
 from resumable.catalog.salvage_finals import save_finals
 from resumable.catalog.salvage_replicas import save_replicas
 from resumable.catalog.schema import ARRANGE
+from resumable.catalog.uploads import add_lost
 from resumable.model.upload import FactKind
 
 SENSIBLE: Final = 1 << 53  # no count gets here
@@ -102,7 +102,7 @@ def _save(source: sqlite3.Connection, target: sqlite3.Connection, at: float) -> 
     saved = int(target.execute("SELECT count(*) FROM uploads").fetchone()[0])
     for one in chain(lost, (row[0] for row in by_id(source, _INDEX))):
         if isinstance(one, str) and one:
-            record_lost(target, [one], at)
+            add_lost(target, [one], at)
     save_finals(source, target)
     for event in by_number(source, _OUTBOX, last_number(source)):
         fact, attempts = event[:6], event[6:]

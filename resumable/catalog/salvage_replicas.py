@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
-from resumable.catalog.changes import record_lost
 from resumable.catalog.ranges import by_id, by_number, last_number
 from resumable.catalog.records import REPLICA_FIELDS
-from resumable.catalog.replica_changes import give_up, settle
+from resumable.catalog.replicas import drop_placed, settle
+from resumable.catalog.uploads import add_lost
 from resumable.model.upload import ReplicaState
 
 REASON: Final = "what was known of it was lost with a damaged catalog"
@@ -59,7 +59,7 @@ def save_replicas(source: sqlite3.Connection, target: sqlite3.Connection, at: fl
             row[_RUN] = ""
             target.execute(_SAVE, row)
     lost = [upload_id for (upload_id,) in target.execute(_UNKNOWN).fetchall()]
-    record_lost(target, lost, at)
+    add_lost(target, lost, at)
     target.execute(_END)
     for upload_id, remote, _ in by_id(source, _INDEX):
         if isinstance(remote, str):
@@ -69,7 +69,7 @@ def save_replicas(source: sqlite3.Connection, target: sqlite3.Connection, at: fl
             target.execute(_SAVE_PART, (upload_id, remote, number, value))
     for (upload_id,) in target.execute("SELECT DISTINCT upload_id FROM replicas").fetchall():
         settle(target, upload_id)
-        give_up(target, upload_id, at)
+        drop_placed(target, upload_id, at)
     (bereft,) = target.execute(_BEREFT).fetchone()
     if bereft:
         _log.critical("{uploads} uploads have lost what was known of a remote that must have them", uploads=bereft)

@@ -1,4 +1,4 @@
-"""Whatever happens to outbox events, in whatever batches and with commits that fail, the outbox is the one in memory."""
+"""Whatever happens to events, in whatever batches and with commits that fail, the outbox is the one in memory."""
 
 from __future__ import annotations
 

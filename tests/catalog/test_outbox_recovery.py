@@ -51,7 +51,7 @@ def outbox_of(catalog: SqliteCatalog) -> tuple[list[OutboxEvent], list[OutboxEve
 
 
 def ask(catalog: SqliteCatalog, answer: Any) -> Any:
-    catalog._batcher.flush()
+    catalog.jobs._batcher.flush()
     return answer.result
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from resumable.catalog import mending, recovery, salvage
 from resumable.catalog.batches import Job
+from resumable.catalog.records import find_upload
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.catalog.sqlite import Opened, SqliteCatalog
 from resumable.model.errors import CatalogUnavailable
@@ -51,14 +52,13 @@ def fill(shelf: Shelf, wanted: list[Upload], **options: Any) -> None:
 
 def content(catalog: SqliteCatalog) -> dict[str, Upload]:
     """Everything in it, read by its own means."""
-    found: dict[str, Upload] = catalog._now(Job(lambda connection: _all(connection)))
+    found: dict[str, Upload] = catalog.jobs.now(Job(lambda connection: _all(connection)))
     return found
 
 
 def _all(connection: sqlite3.Connection) -> dict[str, Upload]:
-    from resumable.catalog.lookups import get_many
-
-    return get_many(connection, [row[0] for row in connection.execute("SELECT id FROM uploads")])
+    found = [find_upload(connection, upload_id) for (upload_id,) in connection.execute("SELECT id FROM uploads")]
+    return {one.id: one for one in found if one is not None}
 
 
 def spoil(path: str, *pages: int) -> None:

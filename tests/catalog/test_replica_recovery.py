@@ -65,7 +65,7 @@ def replicas_of(catalog: SqliteCatalog, numbers: Any) -> dict[str, Replica]:
 
 
 def flush(catalog: SqliteCatalog) -> None:
-    catalog._batcher.flush()
+    catalog.jobs._batcher.flush()
 
 
 def saved(shelf: Shelf) -> tuple[SqliteCatalog, dict[str, Upload], dict[str, Replica]]:

@@ -10,14 +10,18 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from resumable.catalog import changes, lookups, outbox, replica_changes, replica_lookups, schema
+from resumable.catalog import records, schema
+from resumable.catalog import replicas as of_replicas
+from resumable.catalog.outbox import OutboxTable
+from resumable.catalog.replicas import ReplicaTable
 from resumable.catalog.sqlite import Opened
+from resumable.catalog.uploads import UploadTable
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Fact, FactKind, Gone, Replica
 from tests.catalog.contract import done, final, name, upload
 from tests.catalog.doubles import Shelf, first_version, older_version
 
-FEW = (replica_lookups.OF, replica_lookups.OWNERS)  # what they sort is one upload's, or one key's
+FEW = (of_replicas.OF, ReplicaTable.OWNERS)  # what they sort is one upload's, or one key's
 
 
 @pytest.fixture
@@ -101,7 +105,7 @@ def test_adopting_the_last_byte_finishes_and_says_so(shelf: Shelf) -> None:
 
 
 def test_ids_are_all_that_are_known_in_order(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resumable.catalog.sqlite.IDS_AT_ONCE", 3)
+    monkeypatch.setattr("resumable.catalog.uploads.IDS_AT_ONCE", 3)
     catalog = shelf.running()
     for number in range(10):
         catalog.create(upload(number), ())
@@ -119,7 +123,7 @@ def test_data_without_a_record_is_lost_and_stays_so(shelf: Shelf) -> None:
     assert catalog.record_lost([name(1), name(2), name(3)], 200.0) == 2
     assert catalog.record_lost([name(2)], 300.0) == 0
     found = catalog.get_many([name(1), name(2)])
-    marked, again = catalog.mark_lost(name(1), 250.0), catalog.mark_lost(name(1), 260.0)
+    marked, again = (catalog.end(name(1), Gone.LOST, at, ()) for at in (250.0, 260.0))
     now, removable, forgotten = catalog.get(name(1)), catalog.removable(10), catalog.forget(1e9, 10)
     shelf.flush()
     assert found.result[name(1)].gone is None
@@ -214,59 +218,59 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
     catalog = shelf.running()
     connection = catalog._batches.open()
     wanted = {
-        lookups.GET: "uploads_by_id",
-        lookups.REMOVABLE: "uploads_to_remove",
-        lookups.EXPIRED: "uploads_to_expire",
-        lookups.UNASSEMBLED: "COVERING INDEX pins_by_final (final_id>?)",
-        lookups.PINNING: "PRIMARY KEY (partial_id=? AND final_id>?)",
-        lookups.SPENT: "uploads_to_drop",
-        lookups.ASKED: "PRIMARY KEY (key=?)",
-        lookups.REQUEST: "uploads_by_id",
-        changes._OVER: "PRIMARY KEY (key=?)",
-        changes._NOT_ASKED: "PRIMARY KEY (key=?)",
-        changes._HEARD: "PRIMARY KEY (key=?)",
-        changes._USED: "uploads_by_id",
-        changes._PINNED: "pins_by_final",
-        lookups.ADOPTABLE: "uploads_to_expire",
-        lookups.FINALS_OF: "uploads_by_id",
-        changes.FORGETTABLE: "uploads_to_forget",
-        changes._COMMIT: "uploads_by_id",
-        changes._UNPIN: "pins_by_final",
-        changes._END: "uploads_by_id",
-        lookups.OWNER_OF: "uploads_by_id",
-        lookups.UNPLACED: "uploads_to_place (id>?)",
-        changes.PLACED: "uploads_by_id",
-        outbox.TAKE: "outbox_by_upload (deliverer=? AND upload_id=?)",
-        outbox.FRESH: "outbox_by_state (deliverer=? AND state=? AND retry_at=? AND rowid>?)",
-        outbox.RIPE: "outbox_by_state (deliverer=? AND state=? AND retry_at<?)",
-        outbox.NEXT_DUE: "outbox_by_state (deliverer=? AND state=? AND retry_at>?)",
-        outbox.BEHIND: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid>?)",
-        outbox.PASS_ON: "INTEGER PRIMARY KEY",
-        outbox.STEP_BACK: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid>?)",
-        outbox.REPLAY: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid<?)",
-        outbox.DEAD: "outbox_by_state (deliverer=? AND state=? AND retry_at=? AND rowid>?)",
-        outbox.DEPTH: "COVERING INDEX outbox_by_state (deliverer=?)",
-        replica_lookups.OF: "replicas_by_upload",
-        replica_lookups.GET: "replicas_by_upload",
-        replica_lookups.AT: "INTEGER PRIMARY KEY",
-        replica_lookups.SCAN: "replicas_in_work (remote=? AND rowid>?)",
-        replica_lookups.BACKLOG: "replicas_in_work",
-        replica_lookups.UNFINISHED: "replicas_in_work",
-        replica_lookups.NEXT_RETRY: "replicas_waiting",
-        replica_lookups.OWNERS: "replicas_by_key (remote=? AND key=?)",
-        replica_lookups.DROPPABLE: "uploads_to_drop",
-        replica_lookups.PARTS: "PRIMARY KEY (upload_id=? AND remote=?)",
-        replica_changes.HASTEN: "replicas_waiting",
-        replica_changes._END: "replicas_by_upload",
-        replica_changes._ADVANCE: "replicas_by_upload",
-        replica_changes._STORE: "replicas_by_upload",
-        replica_changes._STORED: "replicas_by_upload",
-        replica_changes._SETTLED: "replicas_by_upload",
-        replica_changes._RESTART: "replicas_by_upload",
-        replica_changes._FORGET: "replicas_by_upload",
-        replica_changes._FORGET_PARTS: "PRIMARY KEY (upload_id=?",
-        replica_changes._SAVE_PART: "replicas_by_upload",
-        replica_changes._DROP: "uploads_by_id",
+        records.GET: "uploads_by_id",
+        UploadTable.REMOVABLE: "uploads_to_remove",
+        UploadTable.EXPIRED: "uploads_to_expire",
+        UploadTable.UNASSEMBLED: "COVERING INDEX pins_by_final (final_id>?)",
+        UploadTable.PINNING: "PRIMARY KEY (partial_id=? AND final_id>?)",
+        UploadTable.SPENT: "uploads_to_drop",
+        UploadTable.ASKED: "PRIMARY KEY (key=?)",
+        UploadTable.REQUEST: "uploads_by_id",
+        UploadTable.OVER: "PRIMARY KEY (key=?)",
+        UploadTable.NOT_ASKED: "PRIMARY KEY (key=?)",
+        UploadTable.HEARD: "PRIMARY KEY (key=?)",
+        UploadTable.USED: "uploads_by_id",
+        UploadTable.PINNED: "pins_by_final",
+        UploadTable.ADOPTABLE: "uploads_to_expire",
+        UploadTable.FINALS_OF: "uploads_by_id",
+        UploadTable.FORGETTABLE: "uploads_to_forget",
+        UploadTable.COMMIT: "uploads_by_id",
+        UploadTable.UNPIN: "pins_by_final",
+        UploadTable.END: "uploads_by_id",
+        UploadTable.OWNER_OF: "uploads_by_id",
+        UploadTable.UNPLACED: "uploads_to_place (id>?)",
+        UploadTable.PLACED: "uploads_by_id",
+        OutboxTable.TAKE: "outbox_by_upload (deliverer=? AND upload_id=?)",
+        OutboxTable.FRESH: "outbox_by_state (deliverer=? AND state=? AND retry_at=? AND rowid>?)",
+        OutboxTable.RIPE: "outbox_by_state (deliverer=? AND state=? AND retry_at<?)",
+        OutboxTable.NEXT_DUE: "outbox_by_state (deliverer=? AND state=? AND retry_at>?)",
+        OutboxTable.BEHIND: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid>?)",
+        OutboxTable.PASS_ON: "INTEGER PRIMARY KEY",
+        OutboxTable.STEP_BACK: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid>?)",
+        OutboxTable.REPLAY: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid<?)",
+        OutboxTable.DEAD: "outbox_by_state (deliverer=? AND state=? AND retry_at=? AND rowid>?)",
+        OutboxTable.DEPTH: "COVERING INDEX outbox_by_state (deliverer=?)",
+        of_replicas.OF: "replicas_by_upload",
+        ReplicaTable.GET: "replicas_by_upload",
+        ReplicaTable.AT: "INTEGER PRIMARY KEY",
+        ReplicaTable.SCAN: "replicas_in_work (remote=? AND rowid>?)",
+        ReplicaTable.BACKLOG: "replicas_in_work",
+        ReplicaTable.UNFINISHED: "replicas_in_work",
+        ReplicaTable.NEXT_RETRY: "replicas_waiting",
+        ReplicaTable.OWNERS: "replicas_by_key (remote=? AND key=?)",
+        ReplicaTable.DROPPABLE: "uploads_to_drop",
+        ReplicaTable.PARTS: "PRIMARY KEY (upload_id=? AND remote=?)",
+        ReplicaTable.HASTEN: "replicas_waiting",
+        of_replicas.END: "replicas_by_upload",
+        ReplicaTable.ADVANCE: "replicas_by_upload",
+        ReplicaTable.STORE: "replicas_by_upload",
+        ReplicaTable.STORED: "replicas_by_upload",
+        of_replicas.SETTLE: "replicas_by_upload",
+        ReplicaTable.RESTART: "replicas_by_upload",
+        of_replicas.FORGET: "replicas_by_upload",
+        of_replicas.FORGET_PARTS: "PRIMARY KEY (upload_id=?",
+        ReplicaTable.SAVE_PART: "replicas_by_upload",
+        ReplicaTable.DROP: "uploads_by_id",
     }
     for query, index in wanted.items():
         values = (None,) * _parameters(query)
@@ -276,7 +280,7 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         scans = [step for step in plan if step.startswith("SCAN") and "INDEX" not in step]
         assert all(step.startswith(named) for step in scans), (query, plan)
         sorts = any("TEMP B-TREE" in step for step in plan)
-        assert not sorts or query in (lookups.ADOPTABLE, outbox.RIPE, *FEW), (query, plan)
+        assert not sorts or query in (UploadTable.ADOPTABLE, OutboxTable.RIPE, *FEW), (query, plan)
     assert catalog.stop().called
 
 
