@@ -60,7 +60,7 @@ class Timing:
 
 
 @frozen
-class Job(Generic[T_co]):
+class CatalogJob(Generic[T_co]):
     """``run`` is called with the connection, possibly twice (the first time is rolled back then).
 
     ``writes``: may change something. ``frees``: leads to free space, so it may use the space reserve.
@@ -146,7 +146,7 @@ class Batches:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._drop()
 
-    def run(self, jobs: Sequence[Job[Any]]) -> list[Any]:
+    def run(self, jobs: Sequence[CatalogJob[Any]]) -> list[Any]:
         """A result or a Failure for each job, in order; never raises.
 
         A job that fails by itself fails alone. Everything else fails all of them with CatalogUnavailable,
@@ -167,7 +167,7 @@ class Batches:
         answers = iter(results)
         return [next(answers) if results and (job.frees or not job.writes) else _failure(refused) for job in jobs]
 
-    def _attempt(self, jobs: Sequence[Job[Any]]) -> list[Any]:
+    def _attempt(self, jobs: Sequence[CatalogJob[Any]]) -> list[Any]:
         connection = self.open()
         number = self._number
         try:
@@ -190,7 +190,7 @@ class Batches:
         self.timing.jobs.add(len(jobs))
         return results
 
-    def _together(self, connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> list[Any]:
+    def _together(self, connection: sqlite3.Connection, jobs: Sequence[CatalogJob[Any]]) -> list[Any]:
         """All in one go; if one fails by itself, all again with a savepoint for each."""
         try:
             return [job.run(connection) for job in jobs]
@@ -238,7 +238,7 @@ class Batches:
                 connection.close()
 
 
-def _alone(job: Job[Any], connection: sqlite3.Connection) -> Any:
+def _alone(job: CatalogJob[Any], connection: sqlite3.Connection) -> Any:
     try:
         return job.run(connection)
     except Exception as error:

@@ -7,8 +7,8 @@ the upload that it has made.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
+from sqlite3 import Connection
 from typing import Any
 
 from resumable.catalog.jobs import Table, frees, reads
@@ -33,17 +33,17 @@ class FinalTable(Table):
     ASK = """INSERT INTO finals (key, id, said) VALUES (?, ?, ?)
         ON CONFLICT (key) DO UPDATE SET id = excluded.id, said = excluded.said, at = NULL WHERE at IS NOT NULL"""
 
-    def _ask(self, connection: sqlite3.Connection, final: Upload, request: Mapping[str, Any] | None) -> bool:
+    def _ask(self, connection: Connection, final: Upload, request: Mapping[str, Any] | None) -> bool:
         """Remember the request that makes this final; False when another upload of the same request is on its way."""
         said = None if request is None else to_json(request)
         return connection.execute(self.ASK, (final.asked, final.id, said)).rowcount == 1
 
     GONE = "SELECT 1 FROM uploads WHERE id = ? AND gone IS NOT NULL"
 
-    def _lacks_partials(self, connection: sqlite3.Connection, final: Upload) -> bool:
+    def _lacks_partials(self, connection: Connection, final: Upload) -> bool:
         return any(connection.execute(self.GONE, (partial,)).fetchone() for partial in set(final.partials))
 
-    def _pin(self, connection: sqlite3.Connection, final: Upload) -> None:
+    def _pin(self, connection: Connection, final: Upload) -> None:
         connection.executemany(PIN, [(partial, final.id) for partial in final.partials])
 
     PINNED = "SELECT partial_id FROM pins WHERE final_id = ?"
@@ -51,7 +51,7 @@ class FinalTable(Table):
     UNPIN = "DELETE FROM pins WHERE final_id = ?"
     OVER = f"UPDATE finals SET at = ?2, said = ?3 WHERE {_OF}"
 
-    def _made(self, connection: sqlite3.Connection, final_id: str, at: float) -> None:
+    def _made(self, connection: Connection, final_id: str, at: float) -> None:
         """The final, if it is one that waited, is finished: its partials are used."""
         pinned = connection.execute(self.PINNED, (final_id,)).fetchall()
         if pinned:
@@ -61,9 +61,7 @@ class FinalTable(Table):
 
     NOT_ASKED = f"DELETE FROM finals WHERE {_OF}"
 
-    def _unmade(
-        self, connection: sqlite3.Connection, final_id: str, at: float, refusal: Mapping[str, Any] | None
-    ) -> None:
+    def _unmade(self, connection: Connection, final_id: str, at: float, refusal: Mapping[str, Any] | None) -> None:
         """The upload is gone; if it is a final, it pins nothing, and its request is forgotten or has this answer."""
         connection.execute(self.UNPIN, (final_id,))
         if refusal is None:
@@ -77,14 +75,14 @@ class FinalTable(Table):
         AND NOT EXISTS (SELECT 1 FROM pins WHERE partial_id = uploads.id) ORDER BY settled_at LIMIT ?"""
 
     @reads
-    def spent(self, connection: sqlite3.Connection, used_until: float, limit: int) -> Sequence[Upload]:
+    def spent(self, connection: Connection, used_until: float, limit: int) -> Sequence[Upload]:
         return to_uploads(connection.execute(self.SPENT, (used_until, limit)).fetchall())
 
     FINALS_OF = f"""SELECT {FIELDS} FROM pins JOIN uploads ON uploads.id = pins.final_id
         WHERE pins.partial_id = ? AND pins.final_id > ? ORDER BY pins.final_id LIMIT ?"""
 
     @reads
-    def finals_of(self, connection: sqlite3.Connection, partial_id: str, after: str, limit: int) -> Sequence[Upload]:
+    def finals_of(self, connection: Connection, partial_id: str, after: str, limit: int) -> Sequence[Upload]:
         return to_uploads(connection.execute(self.FINALS_OF, (partial_id, after, limit)).fetchall())
 
     PINNING = f"""SELECT id, {_WAITS} FROM (SELECT final_id AS id FROM pins WHERE partial_id = ?3 AND final_id > ?1
@@ -94,7 +92,7 @@ class FinalTable(Table):
 
     @reads
     def assemblable(
-        self, connection: sqlite3.Connection, after: str, limit: int, partial_id: str | None = None
+        self, connection: Connection, after: str, limit: int, partial_id: str | None = None
     ) -> tuple[Sequence[str], str | None]:
         if partial_id is None:
             rows = connection.execute(self.UNASSEMBLED, (after, limit)).fetchall()
@@ -106,7 +104,7 @@ class FinalTable(Table):
         FROM finals JOIN uploads ON uploads.id = finals.id WHERE key = ? AND IFNULL({ASKED_UNTIL} >= ?, 1)"""
 
     @reads
-    def asked(self, connection: sqlite3.Connection, digest: str, over_since: float) -> Asked | None:
+    def asked(self, connection: Connection, digest: str, over_since: float) -> Asked | None:
         row = connection.execute(self.ASKED, (digest, over_since)).fetchone()
         return None if row is None else Asked(to_upload(row[:-1]), None if row[-1] is None else json.loads(row[-1]))
 
@@ -114,7 +112,7 @@ class FinalTable(Table):
         WHERE uploads.id = ? AND finals.at IS NULL"""
 
     @reads
-    def request(self, connection: sqlite3.Connection, final_id: str) -> Mapping[str, Any] | None:
+    def request(self, connection: Connection, final_id: str) -> Mapping[str, Any] | None:
         row = connection.execute(self.REQUEST, (final_id,)).fetchone()
         found: Mapping[str, Any] | None = None if row is None or row[0] is None else json.loads(row[0])
         return found
@@ -122,12 +120,12 @@ class FinalTable(Table):
     HEARD = "DELETE FROM finals WHERE key = ? AND at IS NOT NULL AND said IS NOT NULL"
 
     @frees
-    def heard(self, connection: sqlite3.Connection, digest: str) -> None:
+    def heard(self, connection: Connection, digest: str) -> None:
         connection.execute(self.HEARD, (digest,))
 
     FORGET_ASKED = f"""DELETE FROM finals WHERE key IN (SELECT key FROM finals
         LEFT JOIN uploads ON uploads.id = finals.id WHERE {ASKED_UNTIL} < ? LIMIT ?)"""
 
     @frees
-    def forget_asked(self, connection: sqlite3.Connection, over_before: float, limit: int) -> int:
+    def forget_asked(self, connection: Connection, over_before: float, limit: int) -> int:
         return connection.execute(self.FORGET_ASKED, (over_before, limit)).rowcount

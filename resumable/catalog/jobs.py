@@ -5,25 +5,25 @@ Invariant: the reactor never waits for the disk; what a Deferred answers is dura
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from sqlite3 import Connection
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from resumable.aio.threads import IBatcher
-from resumable.catalog.batches import Batches, Job
+from resumable.catalog.batches import Batches, CatalogJob
 from resumable.model.errors import CatalogUnavailable
 
 T = TypeVar("T")
 P = ParamSpec("P")
-AnyJob = Job[Any]
+AnyJob = CatalogJob[Any]
 Work = Callable[[list[AnyJob]], Sequence[Any]]
 
 
-def _nothing(connection: sqlite3.Connection) -> None:
+def _nothing(connection: Connection) -> None:
     """The last job: all jobs before it are done first."""
 
 
@@ -47,7 +47,7 @@ class Jobs:
         self.facts = 0
         self._told = 0
         self._started = self._working = False
-        self._last = Job(_nothing)
+        self._last = CatalogJob(_nothing)
 
     def start(self) -> None:
         """From now on jobs go to the catalog's thread. Never before the process has forked for good."""
@@ -67,7 +67,7 @@ class Jobs:
             return succeed(None)
         return self._batcher.stop()
 
-    def now(self, job: Job[T]) -> T:
+    def now(self, job: CatalogJob[T]) -> T:
         """Do the job and return its answer. Blocks; before `start` only. Raises CatalogUnavailable."""
         result = self._batches.run([job])[0]
         if isinstance(result, Failure):
@@ -75,7 +75,7 @@ class Jobs:
         answer: T = result
         return answer
 
-    def submit(self, job: Job[T]) -> Deferred[T]:
+    def submit(self, job: CatalogJob[T]) -> Deferred[T]:
         """The job's answer from the catalog's thread; CatalogUnavailable when the catalog isn't running."""
         if not self._working:
             return fail(CatalogUnavailable("the catalog is not running"))
@@ -104,56 +104,50 @@ class Table:
 
 
 S = TypeVar("S", bound=Table)
-Method = Callable[Concatenate[S, sqlite3.Connection, P], T]
+Method = Callable[Concatenate[S, Connection, P], T]
 
 
-def reads(method: Method[S, P, T]) -> Callable[Concatenate[S, P], Deferred[T]]:
-    """A method that is given the connection, changes nothing, and answers its callers with a Deferred."""
-
-    @wraps(method)
-    def submit(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        return self.jobs.submit(Job(lambda connection: method(self, connection, *args, **kwargs)))
-
-    return submit
+class _Submits(Protocol):
+    def __call__(self, method: Method[S, P, T]) -> Callable[Concatenate[S, P], Deferred[T]]: ...
 
 
-def writes(method: Method[S, P, T]) -> Callable[Concatenate[S, P], Deferred[T]]:
-    """The same for a change: the Deferred fires once the change is durable."""
-
-    @wraps(method)
-    def submit(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        return self.jobs.submit(Job(lambda connection: method(self, connection, *args, **kwargs), writes=True))
-
-    return submit
+class _Runs(Protocol):
+    def __call__(self, method: Method[S, P, T]) -> Callable[Concatenate[S, P], T]: ...
 
 
-def frees(method: Method[S, P, T]) -> Callable[Concatenate[S, P], Deferred[T]]:
-    """The same for a change that leads to free space, so that it may use the space reserve."""
+def _submitted(*, writes: bool = False, frees: bool = False) -> _Submits:
+    def decorate(method: Method[S, P, T]) -> Callable[Concatenate[S, P], Deferred[T]]:
+        @wraps(method)
+        def submit(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+            job = CatalogJob(lambda connection: method(self, connection, *args, **kwargs), writes=writes, frees=frees)
+            return self.jobs.submit(job)
 
-    @wraps(method)
-    def submit(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        return self.jobs.submit(
-            Job(lambda connection: method(self, connection, *args, **kwargs), writes=True, frees=True)
-        )
+        return submit
 
-    return submit
-
-
-def reads_now(method: Method[S, P, T]) -> Callable[Concatenate[S, P], T]:
-    """A method that is given the connection, changes nothing, and blocks. Before `Jobs.start` only."""
-
-    @wraps(method)
-    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.jobs.now(Job(lambda connection: method(self, connection, *args, **kwargs)))
-
-    return run
+    return decorate
 
 
-def writes_now(method: Method[S, P, T]) -> Callable[Concatenate[S, P], T]:
-    """The same for a change, which is durable when the method returns."""
+def _run_now(*, writes: bool = False) -> _Runs:
+    def decorate(method: Method[S, P, T]) -> Callable[Concatenate[S, P], T]:
+        @wraps(method)
+        def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            return self.jobs.now(
+                CatalogJob(lambda connection: method(self, connection, *args, **kwargs), writes=writes)
+            )
 
-    @wraps(method)
-    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.jobs.now(Job(lambda connection: method(self, connection, *args, **kwargs), writes=True))
+        return run
 
-    return run
+    return decorate
+
+
+# Decorators of a table's methods, which are given the connection; their callers leave it out.
+reads = _submitted()
+"""It changes nothing. Its callers get a Deferred."""
+writes = _submitted(writes=True)
+"""It is a change. The Deferred of its callers fires once the change is durable."""
+frees = _submitted(writes=True, frees=True)
+"""The same for a change that leads to free space, so that it may use the space reserve."""
+reads_now = _run_now()
+"""It changes nothing, and blocks its callers. Before `Jobs.start` only."""
+writes_now = _run_now(writes=True)
+"""It is a change, durable when it returns, and blocks its callers. Before `Jobs.start` only."""

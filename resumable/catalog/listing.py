@@ -6,8 +6,8 @@ rows. Spec: https://www.sqlite.org/rowidtable.html (``seq`` is the rowid).
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
+from sqlite3 import Connection
 from typing import Any, Final
 
 from zope.interface import implementer
@@ -48,7 +48,7 @@ class Listing(Table):
 
     @reads
     def look(
-        self, connection: sqlite3.Connection, wanted: Filter, place: int | None, limit: int, newest: bool = False
+        self, connection: Connection, wanted: Filter, place: int | None, limit: int, newest: bool = False
     ) -> Found:
         condition, values = _condition(wanted)
         start, order = (LIMIT, _NEWEST) if newest else (0, _OLDEST)
@@ -64,14 +64,14 @@ class Listing(Table):
     COUNT_UPLOADS = f"SELECT seq, {_STATE} FROM uploads {_OLDEST}"
 
     @reads
-    def count_uploads(self, connection: sqlite3.Connection, place: int | None) -> Counted:
+    def count_uploads(self, connection: Connection, place: int | None) -> Counted:
         rows = connection.execute(self.COUNT_UPLOADS, (place or 0, ROWS)).fetchall()
         return Counted(uploads=Counter(State(state) for _, state in rows), place=_place(rows))
 
     COUNT_REPLICAS = f"SELECT seq, remote, state FROM replicas {_OLDEST}"
 
     @reads
-    def count_replicas(self, connection: sqlite3.Connection, place: int | None) -> Counted:
+    def count_replicas(self, connection: Connection, place: int | None) -> Counted:
         rows = connection.execute(self.COUNT_REPLICAS, (place or 0, ROWS)).fetchall()
         found = Counter((remote, ReplicaState(state)) for _, remote, state in rows)
         return Counted(replicas=found, place=_place(rows))
@@ -79,14 +79,14 @@ class Listing(Table):
     PARKED = f"SELECT seq, CASE WHEN remote = ? AND state = 'parked' THEN upload_id END FROM replicas {_OLDEST}"
 
     @reads
-    def parked(self, connection: sqlite3.Connection, remote: str, place: int | None) -> Parked:
+    def parked(self, connection: Connection, remote: str, place: int | None) -> Parked:
         rows = connection.execute(self.PARKED, (remote, place or 0, ROWS)).fetchall()
         return Parked([upload_id for _, upload_id in rows if upload_id is not None], _place(rows))
 
     UNFINISHED = f"SELECT COUNT(*) FROM uploads INDEXED BY uploads_to_expire WHERE {NEEDS_EXPIRY}"
 
     @reads
-    def unfinished(self, connection: sqlite3.Connection) -> int:
+    def unfinished(self, connection: Connection) -> int:
         return int(connection.execute(self.UNFINISHED).fetchone()[0])
 
 

@@ -9,8 +9,8 @@ again looks only at events that it answers with, or whose time has come, however
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
+from sqlite3 import Connection
 from typing import Any, Final
 
 from zope.interface import implementer
@@ -58,7 +58,7 @@ class OutboxTable(Table):
         EXISTS (SELECT 1 FROM outbox WHERE deliverer = ?1 AND upload_id = ?2 AND dead_at IS NULL) THEN 'behind'
         ELSE 'next' END)"""
 
-    def take(self, connection: sqlite3.Connection, facts: Sequence[Fact]) -> None:
+    def take(self, connection: Connection, facts: Sequence[Fact]) -> None:
         """Keep each fact for each deliverer."""
         if not self._deliverers:
             return
@@ -68,7 +68,7 @@ class OutboxTable(Table):
             rows = [(name, fact.upload_id, fact.kind.value, fact.at, data) for name in self._deliverers]
             connection.executemany(self.TAKE, rows)
 
-    def purge(self, connection: sqlite3.Connection) -> None:
+    def purge(self, connection: Connection) -> None:
         """Drop what is kept for deliverers that are no longer configured: one that returns starts from then."""
         known = connection.execute("SELECT DISTINCT deliverer FROM outbox").fetchall()
         stale = [name for name in known if name[0] not in self._deliverers]
@@ -86,7 +86,7 @@ class OutboxTable(Table):
     @reads
     def due(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         deliverer: str,
         now: float,
         limit: int,
@@ -101,14 +101,14 @@ class OutboxTable(Table):
     NEXT_DUE = "SELECT MIN(retry_at) FROM outbox WHERE deliverer = ? AND state = 'next' AND retry_at > ?"
 
     @reads
-    def next_due(self, connection: sqlite3.Connection, deliverer: str, now: float) -> float | None:
+    def next_due(self, connection: Connection, deliverer: str, now: float) -> float | None:
         at: float | None = connection.execute(self.NEXT_DUE, (deliverer, now)).fetchone()[0]
         return at
 
     DELIVERED = "DELETE FROM outbox WHERE seq = ?"
 
     @frees
-    def delivered(self, connection: sqlite3.Connection, seqs: Sequence[int]) -> Sequence[OutboxEvent]:
+    def delivered(self, connection: Connection, seqs: Sequence[int]) -> Sequence[OutboxEvent]:
         gone = set(seqs)
         behind = [
             self._pass_on(connection, seq) for seq in sorted(gone)
@@ -120,7 +120,7 @@ class OutboxTable(Table):
         AND kin.dead_at IS NULL AND kin.seq > ?1 ORDER BY kin.seq LIMIT 1)"""
     PASS_ON = "UPDATE outbox SET state = 'next' WHERE seq = ?"
 
-    def _pass_on(self, connection: sqlite3.Connection, seq: int) -> OutboxEvent | None:
+    def _pass_on(self, connection: Connection, seq: int) -> OutboxEvent | None:
         """The event behind that one may go now; None if there is none, or it waits for a time."""
         row = connection.execute(self.BEHIND, (seq,)).fetchone()
         if row is None:
@@ -135,7 +135,7 @@ class OutboxTable(Table):
     FAILED = "UPDATE outbox SET attempts = attempts + 1, error = ?2, retry_at = ?3 WHERE seq = ?1 AND dead_at IS NULL"
 
     @writes
-    def failed(self, connection: sqlite3.Connection, seq: int, error: str, retry_at: float) -> None:
+    def failed(self, connection: Connection, seq: int, error: str, retry_at: float) -> None:
         """See IOutbox. A dead one stays as it is."""
         connection.execute(self.FAILED, (seq, error, retry_at))
 
@@ -143,7 +143,7 @@ class OutboxTable(Table):
         WHERE seq = ?1 AND dead_at IS NULL"""
 
     @writes
-    def bury(self, connection: sqlite3.Connection, seq: int, error: str, at: float) -> Sequence[OutboxEvent]:
+    def bury(self, connection: Connection, seq: int, error: str, at: float) -> Sequence[OutboxEvent]:
         """See IOutbox. A dead one stays as it is."""
         behind = self._pass_on(connection, seq)
         connection.execute(self.BURY, (seq, error, at))
@@ -153,7 +153,7 @@ class OutboxTable(Table):
         AND seq > ? ORDER BY seq LIMIT ?"""
 
     @reads
-    def dead(self, connection: sqlite3.Connection, deliverer: str, after: int, limit: int) -> Sequence[OutboxEvent]:
+    def dead(self, connection: Connection, deliverer: str, after: int, limit: int) -> Sequence[OutboxEvent]:
         return [_event(row) for row in connection.execute(self.DEAD, (deliverer, after, limit)).fetchall()]
 
     @deferred
@@ -177,7 +177,7 @@ class OutboxTable(Table):
         AND kin.dead_at IS NULL AND kin.state = 'next' AND kin.seq > ?1)"""
 
     @writes
-    def _replay(self, connection: sqlite3.Connection, deliverer: str, seqs: Sequence[int]) -> int:
+    def _replay(self, connection: Connection, deliverer: str, seqs: Sequence[int]) -> int:
         replayed = [seq for seq in seqs if connection.execute(self.REPLAY, (seq, deliverer)).rowcount == 1]
         connection.executemany(self.STEP_BACK, [(seq,) for seq in replayed])
         return len(replayed)
@@ -187,6 +187,6 @@ class OutboxTable(Table):
         FROM outbox WHERE deliverer = ?1"""
 
     @reads
-    def depth(self, connection: sqlite3.Connection, deliverer: str) -> Depth:
+    def depth(self, connection: Connection, deliverer: str) -> Depth:
         count, dead, oldest = connection.execute(self.DEPTH, (deliverer,)).fetchone()
         return Depth(count - int(dead), int(dead), oldest)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping
+from sqlite3 import Connection
 from typing import Any, Final
 
 from resumable.model.upload import Gone, Place, Replica, ReplicaState, Upload
@@ -77,7 +77,7 @@ def to_uploads(rows: Iterable[tuple[Any, ...]]) -> list[Upload]:
     return [to_upload(row) for row in rows]
 
 
-def find_upload(connection: sqlite3.Connection, upload_id: str) -> Upload | None:
+def find_upload(connection: Connection, upload_id: str) -> Upload | None:
     """The upload of that id, gone or not; None: there is no record."""
     row = connection.execute(GET, (upload_id,)).fetchone()
     return None if row is None else to_upload(row)

@@ -8,8 +8,8 @@ that are asked again and again look only at rows that some work waits for: what 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
+from sqlite3 import Connection
 from typing import Any, Final
 
 from zope.interface import implementer
@@ -48,7 +48,7 @@ _DETAILS: Final = ("location", "etag", "version", "checksum")
 ADD: Final = f"INSERT INTO replicas ({REPLICA_FIELDS}) VALUES ({', '.join('?' * _WIDTH)})"
 
 
-def add_replicas(connection: sqlite3.Connection, upload_id: str, replicas: Sequence[Replica]) -> None:
+def add_replicas(connection: Connection, upload_id: str, replicas: Sequence[Replica]) -> None:
     """The replicas of a new upload."""
     connection.executemany(ADD, [from_replica(upload_id, replica) for replica in replicas])
 
@@ -56,7 +56,7 @@ def add_replicas(connection: sqlite3.Connection, upload_id: str, replicas: Seque
 OF: Final = f"SELECT {REPLICA_FIELDS} FROM replicas WHERE upload_id = ? ORDER BY seq"
 
 
-def replicas_of(connection: sqlite3.Connection, upload_id: str) -> list[Replica]:
+def replicas_of(connection: Connection, upload_id: str) -> list[Replica]:
     """All of one upload's, in the order of creation."""
     return [to_replica(row) for row in connection.execute(OF, (upload_id,)).fetchall()]
 
@@ -65,7 +65,7 @@ END: Final = f"""UPDATE replicas SET state = 'ending', deletes = ?2, {_UNTRIED}
     WHERE upload_id = ?1 AND (?2 OR state <> 'stored')"""
 
 
-def end_replicas(connection: sqlite3.Connection, upload_id: str, delete: bool) -> None:
+def end_replicas(connection: Connection, upload_id: str, delete: bool) -> None:
     """The upload is gone: its replicas become ENDING, with ``delete`` the STORED ones too."""
     connection.execute(END, (upload_id, delete))
 
@@ -75,7 +75,7 @@ FORGET_PARTS: Final = """DELETE FROM replica_parts WHERE upload_id = ?1 AND remo
 FORGET: Final = "DELETE FROM replicas WHERE upload_id = ? AND state <> 'ending'"
 
 
-def forget_replicas(connection: sqlite3.Connection, upload_ids: Sequence[str]) -> None:
+def forget_replicas(connection: Connection, upload_ids: Sequence[str]) -> None:
     """Drop what is left of these uploads, except what has still to be removed from a store."""
     ids = [(upload_id,) for upload_id in upload_ids]
     connection.executemany(FORGET_PARTS, ids)
@@ -88,7 +88,7 @@ SETTLE: Final = f"""UPDATE uploads SET settled_at = (SELECT MAX(stored_at) FROM 
         AND placed IS NULL"""
 
 
-def settle(connection: sqlite3.Connection, upload_id: str) -> None:
+def settle(connection: Connection, upload_id: str) -> None:
     """See that the upload is droppable if, and only if, its replicas say so."""
     connection.execute(SETTLE, (upload_id,))
 
@@ -98,7 +98,7 @@ DROP_PLACED: Final = f"""UPDATE uploads SET dropped_at = MAX(?2, touched_at) WHE
     AND NOT EXISTS (SELECT 1 FROM replicas WHERE upload_id = ?1 AND {_NEEDS_DATA})"""
 
 
-def drop_placed(connection: sqlite3.Connection, upload_id: str, at: float) -> None:
+def drop_placed(connection: Connection, upload_id: str, at: float) -> None:
     """See that the data file of an upload whose file is in its place goes when no replica needs it any more."""
     connection.execute(DROP_PLACED, (upload_id, at))
 
@@ -117,13 +117,13 @@ class ReplicaTable(Table):
     # Questions
 
     @reads
-    def of(self, connection: sqlite3.Connection, upload_id: str) -> Sequence[Replica]:
+    def of(self, connection: Connection, upload_id: str) -> Sequence[Replica]:
         return replicas_of(connection, upload_id)
 
     GET = f"{_PAIR} WHERE replicas.upload_id = ? AND remote = ?"
 
     @reads
-    def get(self, connection: sqlite3.Connection, upload_id: str, remote: str) -> tuple[Replica, Upload | None] | None:
+    def get(self, connection: Connection, upload_id: str, remote: str) -> tuple[Replica, Upload | None] | None:
         row = connection.execute(self.GET, (upload_id, remote)).fetchone()
         return None if row is None else _pair(row)
 
@@ -135,7 +135,7 @@ class ReplicaTable(Table):
     AT = f"{_PAIR} WHERE replicas.seq = ?"
 
     @reads
-    def due(self, connection: sqlite3.Connection, remote: str, now: float, after: int, limit: int) -> Page:
+    def due(self, connection: Connection, remote: str, now: float, after: int, limit: int) -> Page:
         rows = connection.execute(self.SCAN, (remote, now, after, limit)).fetchall()
         found = [_pair(connection.execute(self.AT, (seq,)).fetchone()) for seq, is_due in rows if is_due]
         return Page(found, rows[-1][0] if rows and len(rows) == limit else None)
@@ -143,7 +143,7 @@ class ReplicaTable(Table):
     NEXT_RETRY = f"SELECT retry_at FROM replicas WHERE remote = ? AND {WAITS} ORDER BY retry_at LIMIT 1"
 
     @reads
-    def next_retry(self, connection: sqlite3.Connection, remote: str) -> float | None:
+    def next_retry(self, connection: Connection, remote: str) -> float | None:
         row = connection.execute(self.NEXT_RETRY, (remote,)).fetchone()
         return None if row is None else float(row[0])
 
@@ -152,19 +152,19 @@ class ReplicaTable(Table):
         WHERE remote = ? AND {IN_WORK} AND state = 'open'"""
 
     @reads
-    def backlog(self, connection: sqlite3.Connection, remote: str) -> Backlog:
+    def backlog(self, connection: Connection, remote: str) -> Backlog:
         return Backlog(*connection.execute(self.BACKLOG, (remote,)).fetchone())
 
     UNFINISHED = f"SELECT remote, COUNT(*) FROM replicas INDEXED BY replicas_in_work WHERE {IN_WORK} GROUP BY remote"
 
     @reads
-    def unfinished(self, connection: sqlite3.Connection) -> Mapping[str, int]:
+    def unfinished(self, connection: Connection) -> Mapping[str, int]:
         return dict(connection.execute(self.UNFINISHED).fetchall())
 
     OWNERS = "SELECT upload_id FROM replicas WHERE remote = ? AND key = ? ORDER BY seq"
 
     @reads
-    def owners(self, connection: sqlite3.Connection, remote: str, key: str) -> Sequence[str]:
+    def owners(self, connection: Connection, remote: str, key: str) -> Sequence[str]:
         return [row[0] for row in connection.execute(self.OWNERS, (remote, key)).fetchall()]
 
     # The state of a replica
@@ -173,7 +173,7 @@ class ReplicaTable(Table):
         failing_since = ? WHERE {_ONE} AND state = ?"""
 
     @writes
-    def advance(self, connection: sqlite3.Connection, replica: Replica) -> bool:
+    def advance(self, connection: Connection, replica: Replica) -> bool:
         work = (replica.key, replica.confirmed, replica.needs, replica.run)
         failures = (replica.attempts, replica.error, replica.retry_at, replica.failing_since)
         found = (replica.upload_id, replica.remote, replica.state.value)
@@ -186,7 +186,7 @@ class ReplicaTable(Table):
 
     @frees
     def store(
-        self, connection: sqlite3.Connection, replica: Replica, stored: Mapping[str, Any], at: float
+        self, connection: Connection, replica: Replica, stored: Mapping[str, Any], at: float
     ) -> tuple[bool, bool]:
         """See IReplicas. Without any required replica the upload never counts as stored."""
         one = (replica.upload_id, replica.remote)
@@ -211,7 +211,7 @@ class ReplicaTable(Table):
     PARK = f"UPDATE replicas SET state = 'parked', error = ?, retry_at = NULL WHERE {_ONE} AND state = 'open'"
 
     @writes
-    def park(self, connection: sqlite3.Connection, replica: Replica, reason: str, at: float) -> bool:
+    def park(self, connection: Connection, replica: Replica, reason: str, at: float) -> bool:
         if connection.execute(self.PARK, (reason, replica.upload_id, replica.remote)).rowcount != 1:
             return False
         settle(connection, replica.upload_id)
@@ -220,7 +220,7 @@ class ReplicaTable(Table):
         self._outbox.take(connection, [Fact(FactKind.FAILED, replica.upload_id, at, told)])
         return True
 
-    def _as_data(self, connection: sqlite3.Connection, upload_id: str) -> dict[str, object]:
+    def _as_data(self, connection: Connection, upload_id: str) -> dict[str, object]:
         """The upload, for a fact."""
         upload = find_upload(connection, upload_id) if self._outbox.wanted else None
         return {} if upload is None else as_data(view(upload))
@@ -229,7 +229,7 @@ class ReplicaTable(Table):
         AND state = 'parked' AND EXISTS (SELECT 1 FROM uploads WHERE id = ?1 AND gone IS NULL AND dropped_at IS NULL)"""
 
     @writes
-    def restart(self, connection: sqlite3.Connection, upload_id: str, remote: str | None) -> int:
+    def restart(self, connection: Connection, upload_id: str, remote: str | None) -> int:
         """See IReplicas. Of an upload that is gone or dropped, none: there is nothing to send any more."""
         count = connection.execute(self.RESTART, (upload_id, remote)).rowcount
         settle(connection, upload_id)
@@ -238,13 +238,13 @@ class ReplicaTable(Table):
     HASTEN = f"UPDATE replicas SET retry_at = NULL WHERE remote = ? AND {WAITS}"
 
     @writes
-    def hasten(self, connection: sqlite3.Connection, remote: str) -> None:
+    def hasten(self, connection: Connection, remote: str) -> None:
         connection.execute(self.HASTEN, (remote,))
 
     ENDED = f"DELETE FROM replicas WHERE {_ONE} AND state = 'ending'"
 
     @frees
-    def ended(self, connection: sqlite3.Connection, replica: Replica) -> None:
+    def ended(self, connection: Connection, replica: Replica) -> None:
         one = (replica.upload_id, replica.remote)
         if connection.execute(self.ENDED, one).rowcount == 1:
             connection.execute(self.DROP_PARTS, one)
@@ -254,7 +254,7 @@ class ReplicaTable(Table):
     JOURNAL = f"SELECT journal FROM replicas WHERE {_ONE}"
 
     @reads
-    def load_journal(self, connection: sqlite3.Connection, upload_id: str, remote: str) -> dict[str, Any] | None:
+    def load_journal(self, connection: Connection, upload_id: str, remote: str) -> dict[str, Any] | None:
         row = connection.execute(self.JOURNAL, (upload_id, remote)).fetchone()
         value: dict[str, Any] | None = None if row is None or row[0] is None else json.loads(row[0])
         return value
@@ -262,29 +262,27 @@ class ReplicaTable(Table):
     SAVE_JOURNAL = f"UPDATE replicas SET journal = ? WHERE {_ONE}"
 
     @writes
-    def save_journal(
-        self, connection: sqlite3.Connection, upload_id: str, remote: str, value: Mapping[str, Any]
-    ) -> None:
+    def save_journal(self, connection: Connection, upload_id: str, remote: str, value: Mapping[str, Any]) -> None:
         connection.execute(self.SAVE_JOURNAL, (to_json(value), upload_id, remote))
 
     PARTS = f"SELECT number, value FROM replica_parts WHERE {_ONE}"
 
     @reads
-    def load_parts(self, connection: sqlite3.Connection, upload_id: str, remote: str) -> dict[int, str]:
+    def load_parts(self, connection: Connection, upload_id: str, remote: str) -> dict[int, str]:
         return dict(connection.execute(self.PARTS, (upload_id, remote)).fetchall())
 
     SAVE_PART = """INSERT OR REPLACE INTO replica_parts (upload_id, remote, number, value)
         SELECT upload_id, remote, ?3, ?4 FROM replicas WHERE upload_id = ?1 AND remote = ?2"""
 
     @writes
-    def save_part(self, connection: sqlite3.Connection, upload_id: str, remote: str, number: int, value: str) -> None:
+    def save_part(self, connection: Connection, upload_id: str, remote: str, number: int, value: str) -> None:
         """See IReplicas. Does nothing when there is no such replica."""
         connection.execute(self.SAVE_PART, (upload_id, remote, number, value))
 
     DROP_PARTS = f"DELETE FROM replica_parts WHERE {_ONE}"
 
     @frees
-    def drop_parts(self, connection: sqlite3.Connection, upload_id: str, remote: str) -> None:
+    def drop_parts(self, connection: Connection, upload_id: str, remote: str) -> None:
         connection.execute(self.DROP_PARTS, (upload_id, remote))
 
     # Uploads whose local data isn't needed any more
@@ -294,13 +292,13 @@ class ReplicaTable(Table):
         ORDER BY settled_at LIMIT ?"""
 
     @reads
-    def droppable(self, connection: sqlite3.Connection, stored_before: float, limit: int) -> Sequence[Upload]:
+    def droppable(self, connection: Connection, stored_before: float, limit: int) -> Sequence[Upload]:
         return to_uploads(connection.execute(self.DROPPABLE, (stored_before, limit)).fetchall())
 
     DROP = f"UPDATE uploads SET dropped_at = ?, settled_at = NULL WHERE id = ? AND {IS_SETTLED} AND required > 0"
 
     @frees
-    def drop(self, connection: sqlite3.Connection, upload_ids: Sequence[str], at: float) -> Sequence[str]:
+    def drop(self, connection: Connection, upload_ids: Sequence[str], at: float) -> Sequence[str]:
         return [one for one in upload_ids if connection.execute(self.DROP, (at, one)).rowcount == 1]
 
 

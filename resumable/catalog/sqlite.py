@@ -14,12 +14,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from resumable.aio.threads import IBatcher
-from resumable.catalog import recovery
-from resumable.catalog.batches import Batches, Job, connect
+from resumable.catalog import opening
+from resumable.catalog.batches import Batches, CatalogJob, connect
 from resumable.catalog.jobs import AnyJob, Jobs, Work, reads, writes
 from resumable.catalog.listing import Listing
+from resumable.catalog.opening import OpenedCatalog
 from resumable.catalog.outbox import OutboxTable
-from resumable.catalog.recovery import Opened
 from resumable.catalog.replicas import ReplicaTable
 from resumable.catalog.schema import migrate
 from resumable.catalog.space_reserve import SpaceReserve
@@ -48,7 +48,7 @@ class SqliteCatalog(UploadTable):
     ) -> None:
         self._path = path
         self._now = now
-        self._reserve = SpaceReserve(recovery.beside(path, "ballast"))
+        self._reserve = SpaceReserve(opening.beside(path, "ballast"))
         self._batches = Batches(path, self._reserve, connector)
         self.timing = self._batches.timing
         #: Called when a change with facts for a deliverer has reached the disk.
@@ -58,7 +58,7 @@ class SqliteCatalog(UploadTable):
         self.replicas = ReplicaTable(jobs, self.outbox)
         self.listing = Listing(jobs)
 
-    def open(self) -> Opened:
+    def open(self) -> OpenedCatalog:
         """Make or check, repair, migrate and open the catalog. Blocks; before `start` only.
 
         A full disk costs the space reserve. Raises CatalogUnavailable when there is no way to go on: another process
@@ -73,10 +73,10 @@ class SqliteCatalog(UploadTable):
         self._reserve.restore()
         return opened
 
-    def _open(self) -> Opened:
-        opened = recovery.ready(self._path, self._now())
+    def _open(self) -> OpenedCatalog:
+        opened = opening.ready(self._path, self._now())
         migrate(self._batches.open())
-        self.jobs.now(Job(self.outbox.purge, writes=True))
+        self.jobs.now(CatalogJob(self.outbox.purge, writes=True))
         return opened
 
     def start(self) -> None:

@@ -7,8 +7,8 @@ for: each goes by an index of schema.py, so its cost does not grow with the numb
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from sqlite3 import Connection
 from typing import Any, Final
 
 from attrs import evolve, frozen
@@ -39,7 +39,7 @@ class Owned:
     unfinished: int
 
 
-def add_lost(connection: sqlite3.Connection, upload_ids: Sequence[str], at: float) -> int:
+def add_lost(connection: Connection, upload_ids: Sequence[str], at: float) -> int:
     """Tombstones, LOST, for those of these ids that have no record; how many."""
     rows = [to_row(Upload(one, at, at, gone=Gone.LOST, gone_at=at)) for one in upload_ids]
     return connection.executemany(CREATE, rows).rowcount
@@ -58,7 +58,7 @@ class UploadTable(FinalTable):
     @writes
     def create(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         upload: Upload,
         facts: Sequence[Fact],
         replicas: Sequence[Replica] = (),
@@ -81,11 +81,11 @@ class UploadTable(FinalTable):
         return True
 
     @reads
-    def get(self, connection: sqlite3.Connection, upload_id: str) -> Upload | None:
+    def get(self, connection: Connection, upload_id: str) -> Upload | None:
         return find_upload(connection, upload_id)
 
     @reads
-    def get_many(self, connection: sqlite3.Connection, upload_ids: Sequence[str]) -> Mapping[str, Upload]:
+    def get_many(self, connection: Connection, upload_ids: Sequence[str]) -> Mapping[str, Upload]:
         found = (find_upload(connection, upload_id) for upload_id in upload_ids)
         return {upload.id: upload for upload in found if upload is not None}
 
@@ -95,7 +95,7 @@ class UploadTable(FinalTable):
     @writes
     def begin(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         upload_id: str,
         epoch: int,
         start: int,
@@ -113,7 +113,7 @@ class UploadTable(FinalTable):
         WHERE id = ?4 AND offset = ?5 AND epoch = ?6 AND {_OPEN}"""
 
     @writes
-    def commit(self, connection: sqlite3.Connection, change: Commit) -> bool:
+    def commit(self, connection: Connection, change: Commit) -> bool:
         """See ICatalog. What may be adopted stays as `begin` said, but never below the new offset, until the next
         `begin` or the finish, which leaves nothing to adopt. ValueError for an offset that goes back."""
         if change.offset < change.start:
@@ -139,7 +139,7 @@ class UploadTable(FinalTable):
     @frees
     def end(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         upload_id: str,
         gone: Gone,
         at: float,
@@ -164,7 +164,7 @@ class UploadTable(FinalTable):
         ORDER BY touched_at LIMIT ?2"""
 
     @reads
-    def expired(self, connection: sqlite3.Connection, idle_since: float, limit: int) -> Sequence[Upload]:
+    def expired(self, connection: Connection, idle_since: float, limit: int) -> Sequence[Upload]:
         """See ICatalog. An append to a partial also touches the finals that wait for it."""
         return to_uploads(connection.execute(self.EXPIRED, (idle_since, limit)).fetchall())
 
@@ -172,7 +172,7 @@ class UploadTable(FinalTable):
         AND NOT EXISTS (SELECT 1 FROM pins WHERE partial_id = uploads.id) ORDER BY gone_at LIMIT ?"""
 
     @reads
-    def removable(self, connection: sqlite3.Connection, limit: int) -> Sequence[str]:
+    def removable(self, connection: Connection, limit: int) -> Sequence[str]:
         return [row[0] for row in connection.execute(self.REMOVABLE, (limit,)).fetchall()]
 
     REMOVED = """UPDATE uploads SET on_disk = 0 WHERE id = ? AND IFNULL(gone, dropped_at) IS NOT NULL
@@ -180,14 +180,14 @@ class UploadTable(FinalTable):
     NOT_PLACED = "UPDATE uploads SET placed = NULL WHERE id = ? AND gone IS NOT NULL"
 
     @frees
-    def removed(self, connection: sqlite3.Connection, upload_ids: Sequence[str], unplaced: Sequence[str] = ()) -> None:
+    def removed(self, connection: Connection, upload_ids: Sequence[str], unplaced: Sequence[str] = ()) -> None:
         connection.executemany(self.NOT_PLACED, [(one,) for one in unplaced])
         connection.executemany(self.REMOVED, [(one,) for one in upload_ids])
 
     FORGETTABLE = f"SELECT id FROM uploads WHERE {IS_CLEARED} AND gone_at < ? ORDER BY gone_at LIMIT ?"
 
     @frees
-    def forget(self, connection: sqlite3.Connection, gone_before: float, limit: int) -> int:
+    def forget(self, connection: Connection, gone_before: float, limit: int) -> int:
         chosen = connection.execute(self.FORGETTABLE, (gone_before, limit)).fetchall()
         connection.executemany("DELETE FROM uploads WHERE id = ?", chosen)
         forget_replicas(connection, [upload_id for (upload_id,) in chosen])
@@ -199,7 +199,7 @@ class UploadTable(FinalTable):
         AND finished_at IS NOT NULL AND gone IS NULL ORDER BY id LIMIT ?"""
 
     @reads
-    def unplaced(self, connection: sqlite3.Connection, after: str, limit: int) -> Sequence[Upload]:
+    def unplaced(self, connection: Connection, after: str, limit: int) -> Sequence[Upload]:
         return to_uploads(connection.execute(self.UNPLACED, (after, limit)).fetchall())
 
     PLACED = f"""UPDATE uploads SET placed = ?2 WHERE id = ?1 AND {AWAITS_PLACE} AND finished_at IS NOT NULL
@@ -207,7 +207,7 @@ class UploadTable(FinalTable):
 
     @writes
     def placed(
-        self, connection: sqlite3.Connection, upload_id: str, place: Place, at: float, facts: Sequence[Fact] = ()
+        self, connection: Connection, upload_id: str, place: Place, at: float, facts: Sequence[Fact] = ()
     ) -> bool:
         if connection.execute(self.PLACED, (upload_id, to_placed(place))).rowcount != 1:
             return False
@@ -220,7 +220,7 @@ class UploadTable(FinalTable):
     OWNER_OF = "SELECT IFNULL(owner, '') FROM uploads WHERE id = ?"
 
     @reads
-    def owner_of(self, connection: sqlite3.Connection, upload_id: str) -> str | None:
+    def owner_of(self, connection: Connection, upload_id: str) -> str | None:
         """The identity that created it, gone or not; "": nobody's, None: unknown or forgotten."""
         row = connection.execute(self.OWNER_OF, (upload_id,)).fetchone()
         return None if row is None else str(row[0])
@@ -231,7 +231,7 @@ class UploadTable(FinalTable):
         FROM uploads WHERE gone IS NULL GROUP BY 1 ORDER BY 1"""
 
     @reads_now
-    def owners(self, connection: sqlite3.Connection) -> Sequence[Owned]:
+    def owners(self, connection: Connection) -> Sequence[Owned]:
         """What each owner has here, each once, nobody ("") included. Blocks, and reads every record: before `start`."""
         rows = connection.execute(self.OWNERS).fetchall()
         return [Owned(owner, int(size), int(unfinished_size), count) for owner, size, unfinished_size, count in rows]
@@ -242,7 +242,7 @@ class UploadTable(FinalTable):
         AND adoptable > offset AND boot_id = ? ORDER BY seq"""
 
     @reads_now
-    def adoptable(self, connection: sqlite3.Connection, boot_id: str) -> Sequence[Upload]:
+    def adoptable(self, connection: Connection, boot_id: str) -> Sequence[Upload]:
         """Uploads under way in that boot whose data file may hold bytes past the offset. Blocks."""
         return to_uploads(connection.execute(self.ADOPTABLE, (boot_id,)).fetchall())
 
@@ -254,7 +254,7 @@ class UploadTable(FinalTable):
     @writes_now
     def adopted(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         upload_id: str,
         offset: int,
         at: float,
@@ -280,10 +280,10 @@ class UploadTable(FinalTable):
     IDS = "SELECT seq, id FROM uploads WHERE seq > ? ORDER BY seq LIMIT ?"
 
     @reads_now
-    def _ids(self, connection: sqlite3.Connection, after: int, limit: int) -> Sequence[tuple[int, str]]:
+    def _ids(self, connection: Connection, after: int, limit: int) -> Sequence[tuple[int, str]]:
         return connection.execute(self.IDS, (after, limit)).fetchall()
 
     @writes_now
-    def record_lost(self, connection: sqlite3.Connection, upload_ids: Sequence[str], at: float) -> int:
+    def record_lost(self, connection: Connection, upload_ids: Sequence[str], at: float) -> int:
         """Answer 410 for data files without a record: tombstones for those unknown. Blocks; answers how many."""
         return add_lost(connection, upload_ids, at)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resumable.catalog.schema import MIGRATIONS, PAGE_SIZE
-from resumable.catalog.sqlite import Opened, SqliteCatalog
+from resumable.catalog.sqlite import OpenedCatalog, SqliteCatalog
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.outbox import OutboxEvent
 from resumable.model.upload import Fact, FactKind, Place, Replica
@@ -226,5 +226,5 @@ def test_whatever_is_overwritten_the_events_go_on(
         assert ask(catalog, catalog.outbox.depth("hook")).waiting == 0, "nothing waits for ever"
     assert catalog.stop().called
     again = shelf.catalog(deliverers=["hook"])
-    assert again.open() == Opened(created=False)
+    assert again.open() == OpenedCatalog(created=False)
     assert again.stop().called

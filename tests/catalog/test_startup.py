@@ -14,7 +14,7 @@ from resumable.catalog import records, schema
 from resumable.catalog import replicas as of_replicas
 from resumable.catalog.outbox import OutboxTable
 from resumable.catalog.replicas import ReplicaTable
-from resumable.catalog.sqlite import Opened
+from resumable.catalog.sqlite import OpenedCatalog
 from resumable.catalog.uploads import UploadTable
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Fact, FactKind, Gone, Replica
@@ -31,10 +31,10 @@ def shelf(tmp_path: Path) -> Shelf:
 
 def test_the_first_open_creates_and_the_second_finds(shelf: Shelf) -> None:
     first = shelf.catalog()
-    assert first.open() == Opened(created=True, recovered=None, set_aside=None)
+    assert first.open() == OpenedCatalog(created=True, recovered=None, set_aside=None)
     assert first.stop().called, "never started, closed all the same"
     second = shelf.catalog()
-    assert second.open() == Opened(created=False, recovered=None, set_aside=None)
+    assert second.open() == OpenedCatalog(created=False, recovered=None, set_aside=None)
     assert second.stop().called
 
 
@@ -172,7 +172,7 @@ def test_a_catalog_of_the_first_version_keeps_what_it_has(shelf: Shelf) -> None:
     ]
     first_version(shelf, records)
     catalog = shelf.catalog()
-    assert catalog.open() == Opened(created=False)
+    assert catalog.open() == OpenedCatalog(created=False)
     assert catalog.adoptable("this") == [records[0]]
     catalog.start()
     found = catalog.get_many([record.id for record in records])
@@ -186,7 +186,7 @@ def test_a_catalog_of_the_first_version_keeps_what_it_has(shelf: Shelf) -> None:
     assert stored.result == (True, True) and of_old.result == []
     assert [one.id for one in droppable.result] == [name(6)]
     again = shelf.catalog()
-    assert again.open() == Opened(created=False)
+    assert again.open() == OpenedCatalog(created=False)
     assert again.stop().called
 
 
@@ -208,7 +208,7 @@ def test_what_clients_had_signed_their_urls_with_is_not_kept(shelf: Shelf) -> No
 
 
 def test_the_schema_is_on_the_first_page_alone(shelf: Shelf) -> None:
-    """A new first page makes a catalog whole again that has lost its own: see mending.py."""
+    """A new first page makes a catalog whole again that has lost its own: see recovery/damaged.py."""
     assert shelf.running().stop().called
     assert Path(shelf.path).read_bytes()[100] == 13, "a leaf of a table"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from resumable.catalog import recovery
+from resumable.catalog import opening
 from resumable.catalog.batches import connect
 from resumable.catalog.records import INSERT, to_row
 from resumable.catalog.schema import PAGE_SIZE
@@ -30,7 +30,7 @@ class Shop:
         self.lock = DirectoryLock(self.place.lock)
         self.lock.acquire()
         self.lock.release()
-        recovery.ready(self.place.catalog, 0.0)
+        opening.ready(self.place.catalog, 0.0)
 
     def add(self, number: int, size: int | None, **fields: object) -> str:
         """An upload of 100 committed bytes, and its file of ``size`` bytes."""
