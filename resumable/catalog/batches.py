@@ -1,7 +1,6 @@
 """One SQLite connection, and batches of jobs that take effect together or not at all.
 
-Changes when the way in which changes become durable does. Invariant: a result is only handed out once the
-transaction that it rests on is known to be on the disk.
+Invariant: a result is only handed out once the transaction that it rests on is known to be on the disk.
 
 There is ONE connection in the process, for reads, writes and checkpoints, and it locks the file for itself:
 SQLite 3.7.0 to 3.51.2 can corrupt a database in WAL mode when two connections write and checkpoint at the
@@ -43,7 +42,7 @@ _PRAGMAS: Final = (
     f"PRAGMA journal_size_limit = {4 * CHECKPOINT_PAGES * 4096}",
 )
 
-# What a job can do wrong on its own; any other sqlite3.Error says something of the database.
+# Errors of one job; any other sqlite3.Error is one of the database.
 _OWN_ERRORS: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
 
 
@@ -53,7 +52,7 @@ _JOBS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @frozen
 class Timing:
-    """Batches with changes that became durable: how long each took, how many jobs it had."""
+    """Batches with changes that became durable: the seconds that each took, the number of its jobs."""
 
     seconds: Tally = field(factory=lambda: Tally(_SECONDS))
     jobs: Tally = field(factory=lambda: Tally(_JOBS))
@@ -72,7 +71,7 @@ class CatalogJob(Generic[T_co]):
 
 
 def uri(path: str, mode: str) -> str:
-    """How SQLite is told of a file, whatever bytes its name is made of. Spec: https://www.sqlite.org/uri.html"""
+    """The URI of a file for SQLite, whatever bytes its name is made of. Spec: https://www.sqlite.org/uri.html"""
     return f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode={mode}"
 
 
@@ -97,7 +96,7 @@ def connect(path: str, mode: str = "rw") -> sqlite3.Connection:
 
 
 def unavailable(error: BaseException, path: str) -> CatalogUnavailable:
-    """What to tell of an error of SQLite's: its message, and whether the disk is full."""
+    """The CatalogUnavailable for an error of SQLite: with its message, and whether the disk is full."""
     name = getattr(error, "sqlite_errorname", None) or type(error).__name__
     full = name == "SQLITE_FULL"
     if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
@@ -149,8 +148,8 @@ class Batches:
     def run(self, jobs: Sequence[CatalogJob[Any]]) -> list[Any]:
         """A result or a Failure for each job, in order; never raises.
 
-        A job that fails by itself fails alone. Everything else fails all of them with CatalogUnavailable,
-        but on a full disk the jobs that free space are tried once more with the space reserve's.
+        A job that fails by itself fails alone. Everything else fails all of them with CatalogUnavailable. On a full
+        disk the jobs that free space are tried once more, with the space of the reserve.
         """
         try:
             return self._attempt(jobs)
@@ -252,7 +251,8 @@ def _alone(job: CatalogJob[Any], connection: sqlite3.Connection) -> Any:
 
 
 def _is_fatal(error: Exception) -> bool:
-    """Whether it says something of the database. Text that is not UTF-8 has no code: Python says that, not SQLite."""
+    """Whether the error is one of the database, not of one job. Text that is not UTF-8 is an error of Python's, without
+    a code of SQLite's."""
     if isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_ERRORS):
         return hasattr(error, "sqlite_errorcode")
     return isinstance(error, MemoryError)

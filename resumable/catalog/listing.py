@@ -20,7 +20,7 @@ from resumable.model.listing import Counted, Filter, Found, IListing, Parked, St
 from resumable.model.upload import ReplicaState
 
 ROWS: Final = 500
-"""Rows of one job: a millisecond or two, as commits wait for it."""
+"""Rows of one job, which takes a millisecond or two: commits wait for it."""
 
 _STATE: Final = """CASE WHEN gone IS NOT NULL THEN 'gone' WHEN stored_at IS NOT NULL THEN 'stored'
     WHEN finished_at IS NOT NULL THEN 'finished' WHEN partials IS NOT NULL THEN 'assembling' ELSE 'uploading' END"""

@@ -1,7 +1,7 @@
-"""A file that holds space back, so that removing things works on a full disk.
+"""A file that holds space back, so that uploads can be removed on a full disk.
 
-SQLite writes a page to forget a row as it does to keep one. Changes when space is to be kept back in another way.
-Invariant: the space reserve is never made where that would fill the disk.
+SQLite needs space to forget a row, as it does to keep one. Invariant: the file is never made where it would fill the
+disk.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -36,6 +37,19 @@ def test_the_first_open_creates_and_the_second_finds(shelf: Shelf) -> None:
     second = shelf.catalog()
     assert second.open() == OpenedCatalog(created=False, recovered=None, set_aside=None)
     assert second.stop().called
+
+
+def test_the_code_of_recovery_is_loaded_by_damage_alone(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loaded() -> list[str]:
+        return [name for name in sys.modules if name.startswith("resumable.catalog.recovery")]
+
+    for name in loaded():
+        monkeypatch.delitem(sys.modules, name)
+    for created in (True, False):
+        catalog = shelf.catalog()
+        assert catalog.open().created is created
+        assert catalog.stop().called
+    assert loaded() == []
 
 
 def test_the_log_of_a_catalog_that_was_taken_away_is_not_the_new_ones(shelf: Shelf) -> None:
