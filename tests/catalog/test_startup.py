@@ -43,8 +43,8 @@ def test_the_code_of_recovery_is_loaded_by_damage_alone(shelf: Shelf, monkeypatc
     def loaded() -> list[str]:
         return [name for name in sys.modules if name.startswith("resumable.catalog.recovery")]
 
-    for name in loaded():
-        monkeypatch.delitem(sys.modules, name)
+    for module in loaded():
+        monkeypatch.delitem(sys.modules, module)
     for created in (True, False):
         catalog = shelf.catalog()
         assert catalog.open().created is created
