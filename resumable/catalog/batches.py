@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from resumable.catalog.space_reserve import SpaceReserve, disk_is_full
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.tally import Tally
+from resumable.model.telemetry import Tally
 
 T_co = TypeVar("T_co", covariant=True)
 
