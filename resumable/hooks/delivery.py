@@ -30,7 +30,7 @@ from resumable.hooks.letterbox import event_of, owner_of
 from resumable.hooks.pacing import LONGEST_OUTAGE_PAUSE, Delivery, Outage, Pace
 from resumable.hooks.turns import Turn
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.outbox import IOutbox, OutboxEvent
+from resumable.model.outbox import IOutbox, Letter
 from resumable.model.telemetry import REQUEST
 
 log = Logger()
@@ -76,7 +76,7 @@ class Courier:
         self._running = False
         self._rests_until = 0.0  # the outbox: a change could not be recorded
         self._sending: set[Deferred[None]] = set()
-        self._arrived: list[tuple[OutboxEvent, Deferred[OutboxEvent | None]]] = []
+        self._arrived: list[tuple[Letter, Deferred[Letter | None]]] = []
         self._fetching: Deferred[None] | None = None
         self._recording: Deferred[None] | None = None
         self._timer: IDelayedCall | None = None
@@ -171,18 +171,18 @@ class Courier:
             self._soon()
         return result
 
-    def _line_up(self, letter: OutboxEvent) -> None:
+    def _line_up(self, letter: Letter) -> None:
         """It waits for its turn; one that nobody wants is taken for arrived."""
         if self._wants(letter):
             self._due.add(letter)
         else:
             self._arrive(letter).addCallback(self._line_up_behind)
 
-    def _line_up_behind(self, behind: OutboxEvent | None) -> None:
+    def _line_up_behind(self, behind: Letter | None) -> None:
         if behind is not None:
             self._line_up(behind)
 
-    def _wants(self, letter: OutboxEvent) -> bool:
+    def _wants(self, letter: Letter) -> bool:
         return EventKind(letter.fact.kind.value) in self._kinds
 
     def _start(self, turn: Turn) -> None:
@@ -191,19 +191,19 @@ class Courier:
         self._sending.add(sending)
         sending.addBoth(self._sent, sending, letter)
 
-    def _sent(self, result: object, sending: Deferred[None], letter: OutboxEvent) -> object:
+    def _sent(self, result: object, sending: Deferred[None], letter: Letter) -> object:
         self._turns.ended(letter)
         self._sending.discard(sending)
         self._soon()
         return result
 
-    async def _send(self, letter: OutboxEvent) -> None:
+    async def _send(self, letter: Letter) -> None:
         """Those behind it follow in its place, as an answer to one promises answers to them."""
-        following: OutboxEvent | None = letter
+        following: Letter | None = letter
         while following is not None:
             following = await self._deliver(following)
 
-    async def _deliver(self, letter: OutboxEvent) -> OutboxEvent | None:
+    async def _deliver(self, letter: Letter) -> Letter | None:
         """What is to follow at once."""
         kind, event, began = letter.fact.kind.value, event_of(letter), self._clock.seconds()
         REQUEST.set("" if event.request is None else event.request.id)
@@ -228,7 +228,7 @@ class Courier:
         self._line_up(behind)
         return None
 
-    def _follows(self, letter: OutboxEvent) -> bool:
+    def _follows(self, letter: Letter) -> bool:
         """Whether it may go in the place of the one before it: one whose owner hangs waits for its turn."""
         return self._wants(letter) and owner_of(letter) not in self._turns.hanging
 
@@ -239,7 +239,7 @@ class Courier:
             self._pace.not_before = 0.0
             log.info("hook {hook} ({target}) is back", hook=self.name, target=self._target)
 
-    def _unreached(self, letter: OutboxEvent) -> None:
+    def _unreached(self, letter: Letter) -> None:
         was_on = self._outage.is_on
         pause = self._outage.unreached(letter.fact.upload_id, self._delivery, self._rng)
         if not self._outage.is_on:
@@ -250,7 +250,7 @@ class Courier:
         if not was_on:
             log.error("hook {hook} ({target}) can't be reached", hook=self.name, target=self._target)
 
-    async def _failed(self, letter: OutboxEvent, error: Exception) -> None:
+    async def _failed(self, letter: Letter, error: Exception) -> None:
         delivery, now = self._delivery, self._wall()
         unreached = isinstance(error, HookFailed) and error.unreached
         if unreached:
@@ -275,9 +275,9 @@ class Courier:
             await self._to_outbox(lambda: self._outbox.failed(letter.seq, reason, now + pause))
             self._due.release([letter])
 
-    def _arrive(self, letter: OutboxEvent) -> Deferred[OutboxEvent | None]:
+    def _arrive(self, letter: Letter) -> Deferred[Letter | None]:
         """Fires once that is recorded, or can't be; with the letter of its upload that may go now."""
-        recorded: Deferred[OutboxEvent | None] = Deferred()
+        recorded: Deferred[Letter | None] = Deferred()
         self._arrived.append((letter, recorded))
         if self._recording is None:
             recording = self._recording = Deferred.fromCoroutine(self._record())
@@ -294,8 +294,8 @@ class Courier:
                 recorded.callback(behind.get(letter.fact.upload_id))
 
     async def _gone(
-        self, letters: Sequence[OutboxEvent], change: Callable[[], Deferred[Sequence[OutboxEvent]]]
-    ) -> Mapping[str, OutboxEvent]:
+        self, letters: Sequence[Letter], change: Callable[[], Deferred[Sequence[Letter]]]
+    ) -> Mapping[str, Letter]:
         """They have arrived, or are dead, which ``change`` records. What is behind them, by upload."""
         found = await self._to_outbox(change)
         if found is None:

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from resumable.hooks.letterbox import owner_of
 from resumable.hooks.reading import Reading
 from resumable.hooks.turns import Turns
-from resumable.model.outbox import IOutbox, OutboxEvent
+from resumable.model.outbox import IOutbox, Letter
 
 FETCH = 64
 """Letters taken from the outbox at once: more is more memory, less is more questions to the catalog. So many of
@@ -48,13 +48,13 @@ class DueEvents:
         self._outbox = outbox
         self._clock = clock
         self._wall = wall
-        self._taken: dict[str, OutboxEvent] = {}  # by upload, what is here, under way, or not yet recorded
-        self._overtaken: dict[str, OutboxEvent] = {}  # by upload, older ones that were replayed while that was taken
+        self._taken: dict[str, Letter] = {}  # by upload, what is here, under way, or not yet recorded
+        self._overtaken: dict[str, Letter] = {}  # by upload, older ones that were replayed while that was taken
         self._stale_new = self._stale_failed = True  # there may be such letters that were not looked for since
         self._looked = 0.0  # when failed ones, or many new ones, were last read
         self._read = Reading()
 
-    def hung(self, letter: OutboxEvent) -> None:
+    def hung(self, letter: Letter) -> None:
         """No answer to it came in time: its owner hangs, until there is an answer to one of theirs."""
         whose = owner_of(letter)
         if whose not in self.turns.hanging:
@@ -62,7 +62,7 @@ class DueEvents:
                 self._answers(next(iter(self.turns.hanging)))
             self._line_up(self.turns.hangs(whose))
 
-    def answered(self, letter: OutboxEvent) -> None:
+    def answered(self, letter: Letter) -> None:
         """There was an answer to it, whatever it said: its owner hangs no longer."""
         if self.turns.hanging:
             self._answers(owner_of(letter))
@@ -71,7 +71,7 @@ class DueEvents:
         if whose in self.turns.hanging:
             self._line_up(self.turns.answers(whose))
 
-    def _line_up(self, letters: Iterable[OutboxEvent]) -> None:
+    def _line_up(self, letters: Iterable[Letter]) -> None:
         for letter in letters:
             self.add(letter)
 
@@ -86,23 +86,23 @@ class DueEvents:
         self._stale_new = self._stale_failed = True
         self._read.anew |= anew
 
-    def release(self, letters: Iterable[OutboxEvent]) -> None:
+    def release(self, letters: Iterable[Letter]) -> None:
         """They are neither here nor under way any more: they, or others of their uploads, may be due."""
         for letter in letters:
             self._pass_over(letter)
         self._stale_failed = True
 
-    def _pass_over(self, letter: OutboxEvent) -> None:
+    def _pass_over(self, letter: Letter) -> None:
         self._forget(letter)
         self._read.leave(owner_of(letter), letter.seq)
 
-    def _forget(self, letter: OutboxEvent) -> None:
+    def _forget(self, letter: Letter) -> None:
         del self._taken[letter.fact.upload_id]
         overtaken = self._overtaken.pop(letter.fact.upload_id, None)
         if overtaken is not None:
             self._read.leave(owner_of(overtaken), overtaken.seq)
 
-    def replace(self, arrived: Iterable[OutboxEvent], behind: Mapping[str, OutboxEvent]) -> None:
+    def replace(self, arrived: Iterable[Letter], behind: Mapping[str, Letter]) -> None:
         """They leave for good. What is ``behind`` them, by upload, is taken; it still has to be `add`-ed, or sent."""
         for letter in arrived:
             self._forget(letter)
@@ -151,7 +151,7 @@ class DueEvents:
             (self._is_later() and not self.turns.one_at_a_time) or not self.turns.somebody_waits
         )
 
-    async def fetch(self) -> list[OutboxEvent]:
+    async def fetch(self) -> list[Letter]:
         """What is due and was not taken; it is from now on, and still has to be `add`-ed."""
         # what is taken while we ask is taken; what is released meanwhile may still be in the answer
         taken, (new, failed) = frozenset(self._taken), self.wanted()
@@ -178,7 +178,7 @@ class DueEvents:
             self._read.go_on(read, after, found[count - 1].seq if count else after, full=count >= new)
         return self._chosen(found, taken)
 
-    def _chosen(self, found: Sequence[OutboxEvent], taken: frozenset[str]) -> list[OutboxEvent]:
+    def _chosen(self, found: Sequence[Letter], taken: frozenset[str]) -> list[Letter]:
         """Take these, but for what was taken, and those that have failed of owners that have enough of them here."""
         chosen, counts = [], Counter[str]()
         for letter in found:
@@ -198,7 +198,7 @@ class DueEvents:
             chosen.append(letter)
         return chosen
 
-    def add(self, letter: OutboxEvent) -> None:
+    def add(self, letter: Letter) -> None:
         """It waits for its turn. Where too many of theirs do, one between the oldest and the newest is passed over."""
         whose = owner_of(letter)
         if letter.attempts:

@@ -13,10 +13,10 @@ from typing import Any
 from resumable.hooks.fair import owner
 from resumable.hooks.interfaces import Event, EventKind
 from resumable.model.hooks import from_data
-from resumable.model.outbox import OutboxEvent
+from resumable.model.outbox import Letter
 
 
-def event_of(letter: OutboxEvent) -> Event:
+def event_of(letter: Letter) -> Event:
     """The event that this letter tells of."""
     fact = letter.fact
     upload, request, details = from_data(fact.upload_id, fact.data)
@@ -24,7 +24,7 @@ def event_of(letter: OutboxEvent) -> Event:
     return Event(key, EventKind(fact.kind.value), fact.at, upload, request, details)
 
 
-def owner_of(letter: OutboxEvent) -> str:
+def owner_of(letter: Letter) -> str:
     """Whose it is, as `owner` says."""
     data: Mapping[str, Any] = letter.fact.data  # not all of it is read: this is asked of each that only waits, too
     return owner(data.get("identity"), data.get("request", {}).get("address", ""))

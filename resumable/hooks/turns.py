@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from resumable.hooks.fair import Lines, Shares
-from resumable.model.outbox import OutboxEvent
+from resumable.model.outbox import Letter
 
 OUTAGE_TURNS = 4
 """In an outage three new letters go before one that has failed, and so on."""
 
 
-def _order(letter: OutboxEvent) -> tuple[int, int]:
+def _order(letter: Letter) -> tuple[int, int]:
     """Who failed least often comes first, and of these the oldest."""
     return letter.attempts, letter.seq
 
@@ -33,7 +33,7 @@ class Turn:
 
     ``came_last``: it is their turn because they began to wait last."""
 
-    kind: Lines[OutboxEvent]
+    kind: Lines[Letter]
     whose: str
     newest: bool = False
     came_last: bool = False
@@ -48,7 +48,7 @@ class Turns:
     """
 
     def __init__(self, places: int) -> None:
-        self.new, self.slow, self.failed = (Lines[OutboxEvent](_order) for _ in range(3))
+        self.new, self.slow, self.failed = (Lines[Letter](_order) for _ in range(3))
         self.hanging: dict[str, bool] = {}  # did the newest of theirs go last
         self.one_at_a_time = False
         self._shares = Shares(places)
@@ -61,21 +61,21 @@ class Turns:
     def __len__(self) -> int:
         return len(self.new) + len(self.slow) + len(self.failed)
 
-    def fresh(self, whose: str) -> Lines[OutboxEvent]:
+    def fresh(self, whose: str) -> Lines[Letter]:
         """Where their letters wait that have never failed."""
         return self.slow if whose in self.hanging else self.new
 
-    def hangs(self, whose: str) -> list[OutboxEvent]:
+    def hangs(self, whose: str) -> list[Letter]:
         """They do from now on; what waits of theirs, and has to be lined up again."""
         self.hanging[whose] = False
         return list(self.new.pop(whose))
 
-    def answers(self, whose: str) -> list[OutboxEvent]:
+    def answers(self, whose: str) -> list[Letter]:
         """They hang no longer; what waits of theirs, and has to be lined up again."""
         del self.hanging[whose]
         return list(self.slow.pop(whose))
 
-    def clear(self) -> list[OutboxEvent]:
+    def clear(self) -> list[Letter]:
         """Nothing waits any longer, and nobody hangs; what waited."""
         self.hanging.clear()
         return [letter for kind in (self.new, self.slow, self.failed) for letter in kind.clear()]
@@ -135,7 +135,7 @@ class Turns:
         first = self._shares.next(self.new)
         return first is not None and not self._shares.of(first)
 
-    def take(self, turn: Turn) -> OutboxEvent:
+    def take(self, turn: Turn) -> Letter:
         """The letter whose turn it is; one of its upload is under way until it `ended`."""
         if turn.kind is self.new:
             self._passed, self._was_last = self._passed + 1, turn.came_last
@@ -149,7 +149,7 @@ class Turns:
         self._under_way[letter.fact.upload_id] = turn
         return letter
 
-    def ended(self, letter: OutboxEvent) -> None:
+    def ended(self, letter: Letter) -> None:
         """None of its upload is under way any more."""
         self._shares.give_back(self._under_way.pop(letter.fact.upload_id).whose)
 
