@@ -96,14 +96,14 @@ class Jobs:
         return results
 
 
-class Table:
-    """A table of the catalog: its methods are jobs, by the decorators below."""
+class CatalogTable:
+    """A table of the catalog. Its methods are jobs by the decorators below."""
 
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
 
 
-S = TypeVar("S", bound=Table)
+S = TypeVar("S", bound=CatalogTable)
 Method = Callable[Concatenate[S, Connection, P], T]
 
 

@@ -17,13 +17,13 @@ from resumable.aio.threads import IBatcher
 from resumable.catalog import opening
 from resumable.catalog.batches import Batches, CatalogJob, connect
 from resumable.catalog.jobs import AnyJob, Jobs, Work, reads, writes
-from resumable.catalog.listing import Listing
 from resumable.catalog.opening import OpenedCatalog
-from resumable.catalog.outbox import OutboxTable
-from resumable.catalog.replicas import ReplicaTable
+from resumable.catalog.outbox_table import OutboxTable
+from resumable.catalog.replica_table import ReplicaTable
 from resumable.catalog.schema import migrate
 from resumable.catalog.space_reserve import SpaceReserve
-from resumable.catalog.uploads import UploadTable
+from resumable.catalog.upload_listing import Listing
+from resumable.catalog.upload_table import UploadTable
 from resumable.model.errors import CatalogUnavailable
 
 

@@ -90,7 +90,7 @@ class Parked:
 
 
 class IListing(Interface):
-    """Every method answers with a Deferred, looks at no more than the next `catalog.listing.ROWS` rows after ``place``
+    """Every method answers with a Deferred, looks at no more than the next `catalog.upload_listing.ROWS` rows after ``place``
     (None: from the first on), and fails with CatalogUnavailable as ICatalog does."""
 
     def look(wanted: Filter, place: int | None, limit: int, newest: bool = False) -> Deferred[Found]:

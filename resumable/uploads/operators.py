@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults
 
-from resumable.catalog.listing import ROWS
+from resumable.catalog.upload_listing import ROWS
 from resumable.model.listing import Filter, IListing
 from resumable.model.upload import Upload
 from resumable.protocol.errors import BadRequest, Conflict, Gone, NotFound

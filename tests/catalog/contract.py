@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from resumable.catalog.uploads import Owned
+from resumable.catalog.upload_table import Owned
 from resumable.model.upload import Asked, Commit, Fact, FactKind, Gone, ICatalog, Place, Upload
 
 

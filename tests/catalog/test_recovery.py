@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from resumable.catalog import opening
 from resumable.catalog.batches import CatalogJob
 from resumable.catalog.damage import damage
-from resumable.catalog.records import find_upload
 from resumable.catalog.recovery import damaged as reading
+from resumable.catalog.rows import find_upload
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.catalog.sqlite import OpenedCatalog, SqliteCatalog
 from resumable.model.errors import CatalogUnavailable

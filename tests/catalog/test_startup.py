@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from resumable.catalog import records, schema
-from resumable.catalog import replicas as of_replicas
-from resumable.catalog.outbox import OutboxTable
-from resumable.catalog.replicas import ReplicaTable
+from resumable.catalog import replica_table, rows, schema
+from resumable.catalog.outbox_table import OutboxTable
+from resumable.catalog.replica_table import ReplicaTable
 from resumable.catalog.sqlite import OpenedCatalog
-from resumable.catalog.uploads import UploadTable
+from resumable.catalog.upload_table import UploadTable
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Fact, FactKind, Gone, Replica
 from tests.catalog.contract import done, final, name, upload
 from tests.catalog.doubles import Shelf, first_version, older_version
 
-FEW = (of_replicas.OF, ReplicaTable.OWNERS)  # what they sort is one upload's, or one key's
+FEW = (replica_table.OF, ReplicaTable.OWNERS)  # what they sort is one upload's, or one key's
 
 
 @pytest.fixture
@@ -119,7 +118,7 @@ def test_adopting_the_last_byte_finishes_and_says_so(shelf: Shelf) -> None:
 
 
 def test_ids_are_all_that_are_known_in_order(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resumable.catalog.uploads.IDS_AT_ONCE", 3)
+    monkeypatch.setattr("resumable.catalog.upload_table.IDS_AT_ONCE", 3)
     catalog = shelf.running()
     for number in range(10):
         catalog.create(upload(number), ())
@@ -232,7 +231,7 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
     catalog = shelf.running()
     connection = catalog._batches.open()
     wanted = {
-        records.GET: "uploads_by_id",
+        rows.GET: "uploads_by_id",
         UploadTable.REMOVABLE: "uploads_to_remove",
         UploadTable.EXPIRED: "uploads_to_expire",
         UploadTable.UNASSEMBLED: "COVERING INDEX pins_by_final (final_id>?)",
@@ -264,7 +263,7 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         OutboxTable.REPLAY: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid<?)",
         OutboxTable.DEAD: "outbox_by_state (deliverer=? AND state=? AND retry_at=? AND rowid>?)",
         OutboxTable.DEPTH: "COVERING INDEX outbox_by_state (deliverer=?)",
-        of_replicas.OF: "replicas_by_upload",
+        replica_table.OF: "replicas_by_upload",
         ReplicaTable.GET: "replicas_by_upload",
         ReplicaTable.AT: "INTEGER PRIMARY KEY",
         ReplicaTable.SCAN: "replicas_in_work (remote=? AND rowid>?)",
@@ -275,14 +274,14 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         ReplicaTable.DROPPABLE: "uploads_to_drop",
         ReplicaTable.PARTS: "PRIMARY KEY (upload_id=? AND remote=?)",
         ReplicaTable.HASTEN: "replicas_waiting",
-        of_replicas.END: "replicas_by_upload",
+        replica_table.END: "replicas_by_upload",
         ReplicaTable.ADVANCE: "replicas_by_upload",
         ReplicaTable.STORE: "replicas_by_upload",
         ReplicaTable.STORED: "replicas_by_upload",
-        of_replicas.SETTLE: "replicas_by_upload",
+        replica_table.SETTLE: "replicas_by_upload",
         ReplicaTable.RESTART: "replicas_by_upload",
-        of_replicas.FORGET: "replicas_by_upload",
-        of_replicas.FORGET_PARTS: "PRIMARY KEY (upload_id=?",
+        replica_table.FORGET: "replicas_by_upload",
+        replica_table.FORGET_PARTS: "PRIMARY KEY (upload_id=?",
         ReplicaTable.SAVE_PART: "replicas_by_upload",
         ReplicaTable.DROP: "uploads_by_id",
     }

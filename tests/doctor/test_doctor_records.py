@@ -12,7 +12,7 @@ from attrs import evolve
 
 from resumable.catalog import opening
 from resumable.catalog.batches import connect
-from resumable.catalog.records import INSERT, to_row
+from resumable.catalog.rows import INSERT, to_row
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.doctor import records
 from resumable.doctor.place import Place, place_of

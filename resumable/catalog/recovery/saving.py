@@ -18,12 +18,12 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
-from resumable.catalog.outbox import OUTBOX_FIELDS
-from resumable.catalog.records import FIELDS, REPLICA_FIELDS
+from resumable.catalog.outbox_table import OUTBOX_FIELDS
 from resumable.catalog.recovery.damaged import by_id, by_number, last_number
-from resumable.catalog.replicas import drop_placed, settle
+from resumable.catalog.replica_table import drop_placed, settle
+from resumable.catalog.rows import FIELDS, REPLICA_FIELDS
 from resumable.catalog.schema import ARRANGE, PIN, WAITING_FINAL
-from resumable.catalog.uploads import add_lost
+from resumable.catalog.upload_table import add_lost
 from resumable.model.upload import FactKind, ReplicaState
 
 SENSIBLE: Final = 1 << 53  # no count gets here

@@ -16,8 +16,8 @@ from typing import Any, Final
 from zope.interface import implementer
 
 from resumable.aio.deferreds import deferred
-from resumable.catalog.jobs import Jobs, Table, frees, reads, writes
-from resumable.catalog.records import to_json
+from resumable.catalog.jobs import CatalogTable, Jobs, frees, reads, writes
+from resumable.catalog.rows import to_json
 from resumable.catalog.schema import LIMIT
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.outbox import Depth, IOutbox, OutboxEvent
@@ -40,7 +40,7 @@ def _event(row: tuple[Any, ...]) -> OutboxEvent:
 
 
 @implementer(IOutbox)
-class OutboxTable(Table):
+class OutboxTable(CatalogTable):
     """IOutbox on SQLite. Facts are kept for those ``deliverers``; without any, none is kept."""
 
     def __init__(self, jobs: Jobs, deliverers: Sequence[str]) -> None:

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from zope.interface import implementer
 
-from resumable.catalog.jobs import Table, reads
-from resumable.catalog.records import FIELDS, to_upload
-from resumable.catalog.replicas import replicas_of
+from resumable.catalog.jobs import CatalogTable, reads
+from resumable.catalog.replica_table import replicas_of
+from resumable.catalog.rows import FIELDS, to_upload
 from resumable.catalog.schema import LIMIT, NEEDS_EXPIRY
 from resumable.model.listing import Counted, Filter, Found, IListing, Parked, State
 from resumable.model.upload import ReplicaState
@@ -41,7 +41,7 @@ _COMPARED: Final = {
 
 
 @implementer(IListing)
-class Listing(Table):
+class Listing(CatalogTable):
     """IListing on SQLite, over the tables of uploads and replicas."""
 
     AT = f"SELECT {FIELDS} FROM uploads WHERE seq = ?"

@@ -14,11 +14,11 @@ from typing import Any, Final
 from attrs import evolve, frozen
 from zope.interface import implementer
 
-from resumable.catalog.finals import FinalTable
+from resumable.catalog.final_table import FinalTable
 from resumable.catalog.jobs import Jobs, frees, reads, reads_now, writes, writes_now
-from resumable.catalog.outbox import OutboxTable
-from resumable.catalog.records import FIELDS, INSERT, find_upload, to_placed, to_row, to_uploads
-from resumable.catalog.replicas import add_replicas, drop_placed, end_replicas, forget_replicas
+from resumable.catalog.outbox_table import OutboxTable
+from resumable.catalog.replica_table import add_replicas, drop_placed, end_replicas, forget_replicas
+from resumable.catalog.rows import FIELDS, INSERT, find_upload, to_placed, to_row, to_uploads
 from resumable.catalog.schema import AWAITS_PLACE, HAS_DATA, IS_CLEARED, LIMIT, NEEDS_EXPIRY
 from resumable.model.upload import Commit, Fact, Gone, ICatalog, Place, Replica, Upload
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from zope.interface import implementer
 
-from resumable.catalog.jobs import Jobs, Table, frees, reads, writes
-from resumable.catalog.outbox import OutboxTable
-from resumable.catalog.records import (
+from resumable.catalog.jobs import CatalogTable, Jobs, frees, reads, writes
+from resumable.catalog.outbox_table import OutboxTable
+from resumable.catalog.rows import (
     FIELDS,
     REPLICA_FIELDS,
     find_upload,
@@ -104,7 +104,7 @@ def drop_placed(connection: Connection, upload_id: str, at: float) -> None:
 
 
 @implementer(IReplicas)
-class ReplicaTable(Table):
+class ReplicaTable(CatalogTable):
     """IReplicas on SQLite; facts go to ``outbox``.
 
     Changes that lead to free space may use the space reserve, as storing does where data is dropped once it is stored.

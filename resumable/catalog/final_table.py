@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any
 
-from resumable.catalog.jobs import Table, frees, reads
-from resumable.catalog.records import FIELDS, to_json, to_upload, to_uploads
+from resumable.catalog.jobs import CatalogTable, frees, reads
+from resumable.catalog.rows import FIELDS, to_json, to_upload, to_uploads
 from resumable.catalog.schema import ASKED_UNTIL, IS_SETTLED, PIN
 from resumable.model.upload import Asked, Upload
 
@@ -24,7 +24,7 @@ _WAITS = """EXISTS (SELECT 1 FROM pins AS pin JOIN uploads AS part ON part.id = 
 _OF = "id = ?1 AND key = (SELECT asked FROM uploads WHERE id = ?1)"
 
 
-class FinalTable(Table):
+class FinalTable(CatalogTable):
     """The part of ICatalog that is about final uploads and their partials."""
 
     # Steps of changes to an upload, within their transactions
