@@ -1,7 +1,7 @@
-"""A file that holds space back, so that removing things works on a full disk.
+"""A file that holds space back, so that uploads can be removed on a full disk.
 
-SQLite writes a page to forget a row as it does to keep one. Changes when space is to be kept back in another way.
-Invariant: the ballast is never made where that would fill the disk.
+SQLite needs space to forget a row, as it does to keep one. Invariant: the file is never made where it would fill the
+disk.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SIZE: Final = 4 << 20
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-class Ballast:
+class SpaceReserve:
     """``size`` bytes at ``path``. Everything here blocks, for microseconds to a few milliseconds."""
 
     def __init__(self, path: str, size: int = SIZE) -> None:

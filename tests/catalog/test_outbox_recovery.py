@@ -1,4 +1,4 @@
-"""Letters and owners outlive releases and damage; what can't be read of an attempt is forgotten, the fact is not."""
+"""Outbox events and owners outlive releases and damage; an attempt that can't be read is forgotten, the fact is not."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resumable.catalog.schema import MIGRATIONS, PAGE_SIZE
-from resumable.catalog.sqlite import Opened, SqliteCatalog
+from resumable.catalog.sqlite import OpenedCatalog, SqliteCatalog
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.outbox import Letter
+from resumable.model.outbox import OutboxEvent
 from resumable.model.upload import Fact, FactKind, Place, Replica
 from tests.catalog.contract import name, upload
 from tests.catalog.doubles import Shelf, older_version
@@ -41,28 +41,30 @@ def record(number: int) -> Any:
     return upload(number, owner=f"owner-{number % 7}", max_size=number + 1, place=place)
 
 
-def outbox_of(catalog: SqliteCatalog) -> tuple[list[Letter], list[Letter]]:
-    """All letters that wait, in their order and delivered by that, and the dead."""
-    waiting: list[Letter] = []
+def outbox_of(catalog: SqliteCatalog) -> tuple[list[OutboxEvent], list[OutboxEvent]]:
+    """All events that wait, in their order and delivered by that, and the dead."""
+    waiting: list[OutboxEvent] = []
     while found := ask(catalog, catalog.outbox.due("hook", 1e9, 10_000)):
         waiting += found
-        ask(catalog, catalog.outbox.delivered([letter.seq for letter in found]))
-    return sorted(waiting, key=lambda letter: letter.seq), ask(catalog, catalog.outbox.dead("hook", 0, 10_000))
+        ask(catalog, catalog.outbox.delivered([event.seq for event in found]))
+    return sorted(waiting, key=lambda event: event.seq), ask(catalog, catalog.outbox.dead("hook", 0, 10_000))
 
 
 def ask(catalog: SqliteCatalog, answer: Any) -> Any:
-    catalog._batcher.flush()
+    catalog.jobs._batcher.flush()
     return answer.result
 
 
-def life(shelf: Shelf, count: int = COUNT) -> tuple[dict[int, Letter], dict[int, Letter]]:
-    """A catalog with letters of all kinds; answers those that wait and those that are dead."""
+def life(shelf: Shelf, count: int = COUNT) -> tuple[dict[int, OutboxEvent], dict[int, OutboxEvent]]:
+    """A catalog with events of all kinds; answers those that wait and those that are dead."""
     catalog = shelf.running(deliverers=["hook"])
     for number in range(count):
         catalog.create(record(number), facts_of(number))
     shelf.flush()
-    letters = [Letter(seq, "hook", fact) for seq, fact in enumerate((f for n in range(count) for f in facts_of(n)), 1)]
-    waiting, dead = {letter.seq: letter for letter in letters}, {}
+    events = [
+        OutboxEvent(seq, "hook", fact) for seq, fact in enumerate((f for n in range(count) for f in facts_of(n)), 1)
+    ]
+    waiting, dead = {event.seq: event for event in events}, {}
     for number in range(0, count, 3):
         seq = 3 * number + 1
         if number % 2:
@@ -75,7 +77,7 @@ def life(shelf: Shelf, count: int = COUNT) -> tuple[dict[int, Letter], dict[int,
     return waiting, dead
 
 
-def test_damage_elsewhere_costs_no_letter_and_no_owner(shelf: Shelf) -> None:
+def test_damage_elsewhere_costs_no_event_and_no_owner(shelf: Shelf) -> None:
     waiting, dead = life(shelf)
     spoil(shelf.path, *pages_of(shelf.path, "uploads_by_id", "leaf")[:2])
     catalog = shelf.catalog(deliverers=["hook"])
@@ -84,12 +86,12 @@ def test_damage_elsewhere_costs_no_letter_and_no_owner(shelf: Shelf) -> None:
     catalog.start()
     due = ask(catalog, catalog.outbox.due("hook", 0.0, 10_000))
     wanted = [3 * number + (1 if number % 3 else 2) for number in range(COUNT) if number % 3 or number % 2 == 0]
-    assert [letter.seq for letter in due] == wanted, "the oldest of each upload, but those that wait for a time"
+    assert [event.seq for event in due] == wanted, "the oldest of each upload, but those that wait for a time"
     assert outbox_of(catalog) == (list(waiting.values()), list(dead.values()))
     assert catalog.stop().called
 
 
-def test_a_smashed_first_page_costs_no_letter_and_no_owner(shelf: Shelf) -> None:
+def test_a_smashed_first_page_costs_no_event_and_no_owner(shelf: Shelf) -> None:
     waiting, dead = life(shelf)
     spoil(shelf.path, 1)
     catalog = shelf.catalog(deliverers=["hook"])
@@ -100,7 +102,7 @@ def test_a_smashed_first_page_costs_no_letter_and_no_owner(shelf: Shelf) -> None
     assert catalog.stop().called
 
 
-def test_bad_pages_cost_the_letters_on_them_alone(shelf: Shelf) -> None:
+def test_bad_pages_cost_the_events_on_them_alone(shelf: Shelf) -> None:
     waiting, dead = life(shelf)
     spoil(shelf.path, *pages_of(shelf.path, "outbox", "leaf")[3:5])
     spoil(
@@ -108,8 +110,8 @@ def test_bad_pages_cost_the_letters_on_them_alone(shelf: Shelf) -> None:
     )
     catalog = shelf.running(deliverers=["hook"])
     found, found_dead = outbox_of(catalog)
-    assert all(waiting[letter.seq] == letter for letter in found)
-    assert all(dead[letter.seq] == letter for letter in found_dead)
+    assert all(waiting[event.seq] == event for event in found)
+    assert all(dead[event.seq] == event for event in found_dead)
     assert len(waiting) + len(dead) - 150 < len(found) + len(found_dead) < len(waiting) + len(dead)
     assert catalog.stop().called
 
@@ -125,9 +127,9 @@ def test_an_attempt_that_is_none_of_ours_is_forgotten_and_the_fact_kept(shelf: S
         connection.commit()
     spoil(shelf.path, *pages_of(shelf.path, "uploads_by_id", "leaf"))
     catalog = shelf.running(deliverers=["hook"])
-    found = {letter.seq: letter for letter in outbox_of(catalog)[0]}
+    found = {event.seq: event for event in outbox_of(catalog)[0]}
     for seq in (3, 6, 9, 12, 15):
-        assert found[seq] == Letter(seq, "hook", facts_of(seq // 3 - 1)[2])
+        assert found[seq] == OutboxEvent(seq, "hook", facts_of(seq // 3 - 1)[2])
     assert not {18, 21} & set(found)
     assert catalog.stop().called
 
@@ -150,7 +152,7 @@ def test_text_that_can_not_be_read_is_found_at_the_start(shelf: Shelf, change: s
     assert catalog.stop().called
 
 
-def test_a_letter_that_can_not_be_read_says_so(shelf: Shelf) -> None:
+def test_an_event_that_can_not_be_read_says_so(shelf: Shelf) -> None:
     life(shelf, 2)
     with closing(sqlite3.connect(shelf.path)) as connection:
         connection.execute("UPDATE outbox SET data = '{' WHERE seq = 4")
@@ -158,7 +160,7 @@ def test_a_letter_that_can_not_be_read_says_so(shelf: Shelf) -> None:
     catalog = shelf.running(deliverers=["hook"])
     answer = catalog.outbox.due("hook", 0.0, 10)
     shelf.flush()
-    with pytest.raises(CatalogUnavailable, match="letter 4"):
+    with pytest.raises(CatalogUnavailable, match="outbox event 4"):
         answer.result.raiseException()
     answer.addErrback(lambda failure: None)
     assert catalog.stop().called
@@ -175,8 +177,8 @@ def test_a_catalog_of_an_older_version_keeps_its_facts(shelf: Shelf, version: in
     catalog = shelf.running(deliverers=["hook"])
     assert content(catalog) == {one.id: one for one in records}
     due = ask(catalog, catalog.outbox.due("hook", 0.0, 10_000))
-    assert [letter.seq for letter in due] == list(range(1, 3 * COUNT, 3)), "the oldest of each upload"
-    assert outbox_of(catalog)[0] == [Letter(seq, "hook", fact) for seq, fact in enumerate(facts, 1)]
+    assert [event.seq for event in due] == list(range(1, 3 * COUNT, 3)), "the oldest of each upload"
+    assert outbox_of(catalog)[0] == [OutboxEvent(seq, "hook", fact) for seq, fact in enumerate(facts, 1)]
     assert catalog.stop().called
 
 
@@ -196,7 +198,7 @@ def test_a_damaged_catalog_of_an_older_version_is_saved(shelf: Shelf, version: i
     assert catalog.open().recovered == COUNT
     assert content(catalog) == {one.id: one for one in records}
     catalog.start()
-    assert outbox_of(catalog)[0] == [Letter(seq, "hook", fact) for seq, fact in enumerate(facts, 1)]
+    assert outbox_of(catalog)[0] == [OutboxEvent(seq, "hook", fact) for seq, fact in enumerate(facts, 1)]
     found = [catalog.replicas.of(one.id) for one in records]
     shelf.flush()
     assert [evolve(one, seq=0) for answer in found for one in answer.result] == replicas
@@ -206,7 +208,7 @@ def test_a_damaged_catalog_of_an_older_version_is_saved(shelf: Shelf, version: i
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 1 << 32), hits=st.integers(1, 12), size=st.sampled_from([16, 300, PAGE_SIZE, 20_000]))
-def test_whatever_is_overwritten_the_letters_go_on(
+def test_whatever_is_overwritten_the_events_go_on(
     tmp_path_factory: pytest.TempPathFactory, seed: int, hits: int, size: int
 ) -> None:
     shelf = Shelf(tmp_path_factory.mktemp("damaged"))
@@ -224,5 +226,5 @@ def test_whatever_is_overwritten_the_letters_go_on(
         assert ask(catalog, catalog.outbox.depth("hook")).waiting == 0, "nothing waits for ever"
     assert catalog.stop().called
     again = shelf.catalog(deliverers=["hook"])
-    assert again.open() == Opened(created=False)
+    assert again.open() == OpenedCatalog(created=False)
     assert again.stop().called

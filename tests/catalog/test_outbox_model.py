@@ -1,4 +1,4 @@
-"""Whatever happens to letters, in whatever batches and with commits that fail, the outbox is the one in memory."""
+"""Whatever happens to events, in whatever batches and with commits that fail, the outbox is the one in memory."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def views(outbox: Any) -> list[Any]:
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(steps=st.lists(STEPS, max_size=40))
-def test_the_letters_are_the_model(steps: list[tuple[Any, ...]]) -> None:
+def test_the_events_are_the_model(steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         shelf, faults, model, posted = Shelf(directory), Faults(), Model(DELIVERERS), 0
         catalog = shelf.running(connector=faults.connect, deliverers=DELIVERERS)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from attrs import evolve
 
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.outbox import Depth, IOutbox, Letter
+from resumable.model.outbox import Depth, IOutbox, OutboxEvent
 from resumable.model.upload import Fact, FactKind
 from tests.catalog.contract import CatalogSuite, name, upload
 from tests.hooks.outbox import OutboxContract, fact
 
 
-class LetterContract(CatalogSuite, OutboxContract):
+class DurableOutboxContract(CatalogSuite, OutboxContract):
     """`make_catalog` comes from the class that this is mixed into; facts are those of creations."""
 
     made = 0
@@ -27,27 +27,27 @@ class LetterContract(CatalogSuite, OutboxContract):
     def outcome(self, answer):
         return self.ask(answer)
 
-    def letters(self, *uploads: str) -> list[Letter]:
-        """New letters of these uploads, oldest first."""
+    def events(self, *uploads: str) -> list[OutboxEvent]:
+        """New events of these uploads, oldest first."""
         self.outbox = self.make_outbox(["a"])
         self.post(self.outbox, *(fact(one, at=float(at)) for at, one in enumerate(uploads)))
-        return [Letter(seq, "a", fact(one, at=seq - 1.0)) for seq, one in enumerate(uploads, 1)]
+        return [OutboxEvent(seq, "a", fact(one, at=seq - 1.0)) for seq, one in enumerate(uploads, 1)]
 
     def seqs(self, now=0.0, limit=100):
-        return [letter.seq for letter in self.due(self.outbox, now, limit)]
+        return [event.seq for event in self.due(self.outbox, now, limit)]
 
     # due, next_due
 
     def test_what_is_new_is_due_before_what_failed(self):
-        self.letters("u", "v", "w", "x")
+        self.events("u", "v", "w", "x")
         self.ask(self.outbox.failed(2, "no", 50.0))
         self.ask(self.outbox.failed(3, "no", 40.0))
         assert self.seqs(now=45.0) == [1, 4, 3]
         assert self.seqs(now=50.0) == [1, 4, 2, 3]
         assert self.seqs(now=50.0, limit=1) == [1, 2]
 
-    def test_letters_are_read_back_as_they_are(self):
-        first, second, third = self.letters("u", "u", "v")
+    def test_events_are_read_back_as_they_are(self):
+        first, second, third = self.events("u", "u", "v")
         assert self.due(self.outbox) == [first, third]
         self.ask(self.outbox.failed(1, "na\u00efve \u2603", 50.0))
         self.ask(self.outbox.failed(1, "again", 60.5))
@@ -59,7 +59,7 @@ class LetterContract(CatalogSuite, OutboxContract):
         assert list(self.ask(self.outbox.dead("a", 0, 10))) == [dead]
 
     def test_the_next_time_is_that_of_the_oldest_of_an_upload(self):
-        self.letters("u", "u", "v", "w")
+        self.events("u", "u", "v", "w")
         assert self.ask(self.outbox.next_due("a", 0.0)) is None
         self.ask(self.outbox.failed(2, "behind the first", 5.0))
         self.ask(self.outbox.failed(3, "no", 30.0))
@@ -75,19 +75,19 @@ class LetterContract(CatalogSuite, OutboxContract):
 
     def test_several_of_one_upload_arrive_in_any_order(self):
         for arrived in ([1, 2], [2, 1], [2, 1, 1, 99]):
-            self.letters("u", "u", "u")
+            self.events("u", "u", "u")
             self.ask(self.outbox.delivered(arrived))
             assert self.seqs() == [3]
 
     def test_what_arrives_before_its_turn_changes_no_turn(self):
-        self.letters("u", "u", "u")
+        self.events("u", "u", "u")
         self.ask(self.outbox.delivered([2]))
         assert self.seqs() == [1]
         self.ask(self.outbox.delivered([1]))
         assert self.seqs() == [3]
 
-    def test_a_new_letter_waits_behind_those_of_its_upload_but_not_behind_dead_ones(self):
-        self.letters("u")
+    def test_a_new_event_waits_behind_those_of_its_upload_but_not_behind_dead_ones(self):
+        self.events("u")
         self.ask(self.outbox.failed(1, "no", 50.0))
         self.post(self.outbox, fact("u", FactKind.FINISHED))
         assert self.seqs() == []
@@ -98,7 +98,7 @@ class LetterContract(CatalogSuite, OutboxContract):
         assert self.seqs() == [3]
 
     def test_an_attempt_of_a_dead_one_is_passed_over(self):
-        self.letters("u")
+        self.events("u")
         self.ask(self.outbox.bury(1, "no", 60.0))
         self.ask(self.outbox.failed(1, "late", 70.0))
         self.ask(self.outbox.bury(1, "late", 80.0))
@@ -109,15 +109,15 @@ class LetterContract(CatalogSuite, OutboxContract):
     # dead, replay
 
     def test_dead_ones_are_listed_in_pages(self):
-        self.letters(*"uvwxy")
+        self.events(*"uvwxy")
         for seq in (4, 1, 5, 2):
             self.ask(self.outbox.bury(seq, "no", 60.0 - seq))
-        assert [letter.seq for letter in self.ask(self.outbox.dead("a", 0, 3))] == [1, 2, 4]
-        assert [letter.seq for letter in self.ask(self.outbox.dead("a", 4, 3))] == [5]
+        assert [event.seq for event in self.ask(self.outbox.dead("a", 0, 3))] == [1, 2, 4]
+        assert [event.seq for event in self.ask(self.outbox.dead("a", 4, 3))] == [5]
         assert list(self.ask(self.outbox.dead("b", 0, 3))) == []
 
-    def test_a_replayed_letter_holds_up_what_is_newer(self):
-        self.letters("u", "u", "u")
+    def test_a_replayed_event_holds_up_what_is_newer(self):
+        self.events("u", "u", "u")
         self.ask(self.outbox.bury(1, "no", 60.0))
         self.ask(self.outbox.failed(2, "no", 70.0))
         assert self.ask(self.outbox.replay("a", [1])) == 1
@@ -128,22 +128,22 @@ class LetterContract(CatalogSuite, OutboxContract):
 
     def test_several_of_one_upload_are_replayed_in_their_order(self):
         for seqs in ([1, 3], [3, 1], [3, 3, 1, 1, 0, -1, 1 << 70], None):
-            self.letters("u", "u", "u", "u")
+            self.events("u", "u", "u", "u")
             for seq in (1, 2, 3):
                 self.ask(self.outbox.bury(seq, "no", 60.0))
             if seqs is None:
                 self.ask(self.outbox.delivered([2]))
             assert self.ask(self.outbox.replay("a", seqs)) == 2
-            told = [letter.seq for _ in range(3) for letter in self.arrive()]
+            told = [event.seq for _ in range(3) for event in self.arrive()]
             assert told == [1, 3, 4]
 
     def arrive(self):
-        letters = self.due(self.outbox)
-        self.ask(self.outbox.delivered([letter.seq for letter in letters]))
-        return letters
+        events = self.due(self.outbox)
+        self.ask(self.outbox.delivered([event.seq for event in events]))
+        return events
 
-    def test_a_letter_that_waits_is_not_replayed(self):
-        self.letters("u")
+    def test_an_event_that_waits_is_not_replayed(self):
+        self.events("u")
         self.ask(self.outbox.failed(1, "no", 70.0))
         assert self.ask(self.outbox.replay("a", [1])) == self.ask(self.outbox.replay("a", None)) == 0
         assert self.seqs() == []
@@ -151,7 +151,7 @@ class LetterContract(CatalogSuite, OutboxContract):
     # depth
 
     def test_depth_counts_the_waiting_and_the_dead(self):
-        self.letters("u", "u", "v", "w", "x")
+        self.events("u", "u", "v", "w", "x")
         self.ask(self.outbox.bury(1, "no", 60.0))
         self.ask(self.outbox.bury(3, "no", 60.0))
         self.ask(self.outbox.failed(2, "no", 70.0))
@@ -163,7 +163,7 @@ class LetterContract(CatalogSuite, OutboxContract):
     # all
 
     def test_without_a_running_catalog_everything_fails(self):
-        self.letters("u")
+        self.events("u")
         self.ask(self.catalog.stop())
         for answer in (
             self.outbox.due("a", 0.0, 10),
@@ -178,7 +178,7 @@ class LetterContract(CatalogSuite, OutboxContract):
         ):
             self.refusal(answer, CatalogUnavailable)
 
-    def test_each_kind_of_change_writes_its_letters_or_none(self):
+    def test_each_kind_of_change_writes_its_events_or_none(self):
         self.outbox = self.make_outbox(["a", "b"])
         self.post(self.outbox, fact(name(1)))
         assert self.ask(self.catalog.create(upload(1), [fact(name(1))])) is False

@@ -1,12 +1,10 @@
-"""How a record becomes a row and back.
-
-Changes when a record gains or loses a field. Invariant: a row that is read back gives an equal record.
-"""
+"""How a record becomes a row and back. Invariant: a row that is read back gives an equal record."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from sqlite3 import Connection
 from typing import Any, Final
 
 from resumable.model.upload import Gone, Place, Replica, ReplicaState, Upload
@@ -16,11 +14,12 @@ FIELDS: Final = (
     "finished_at, gone, gone_at, epoch, boot_id, adoptable, required, stored_at, dropped_at, owner, max_size, "
     "placed, asked"
 )
+INSERT: Final = f"INSERT INTO uploads ({FIELDS}) VALUES ({', '.join('?' * 21)})"
+GET: Final = f"SELECT {FIELDS} FROM uploads WHERE id = ?"
 REPLICA_FIELDS: Final = (
     "upload_id, remote, required, state, key, confirmed, needs, run, "
     "attempts, error, retry_at, failing_since, stored_at, stored, deletes, seq"
 )
-INSERT: Final = f"INSERT INTO uploads ({FIELDS}) VALUES ({', '.join('?' * 21)})"
 
 _GONE = {gone.value: gone for gone in Gone}
 _STATES = {state.value: state for state in ReplicaState}
@@ -74,11 +73,18 @@ def to_upload(row: tuple[Any, ...]) -> Upload:
 
 
 def to_uploads(rows: Iterable[tuple[Any, ...]]) -> list[Upload]:
+    """The records of rows of FIELDS."""
     return [to_upload(row) for row in rows]
 
 
+def find_upload(connection: Connection, upload_id: str) -> Upload | None:
+    """The upload of that id, gone or not; None: there is no record."""
+    row = connection.execute(GET, (upload_id,)).fetchone()
+    return None if row is None else to_upload(row)
+
+
 def to_placed(place: Place | None) -> str | None:
-    """The value of the column."""
+    """The value of the column ``placed``: see schema.py."""
     return None if place is None else f"{place.stamp or '>'} {place.path}"
 
 
@@ -118,4 +124,5 @@ def from_replica(upload_id: str, replica: Replica) -> tuple[object, ...]:
 
 
 def to_json(value: Mapping[str, Any]) -> str:
+    """The object as compact JSON text."""
     return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":"))
