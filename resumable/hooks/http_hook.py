@@ -18,7 +18,7 @@ from resumable.hooks.interfaces import Event, IGuard, IHook, IWatcher, Question,
 from resumable.hooks.post import Poster
 from resumable.hooks.signing import Signer
 from resumable.hooks.verdicts import BadVerdict
-from resumable.remotes.http.transport import Answer
+from resumable.httpclient.client import Answer
 
 JSON = frozenset({"application/json", "application/cloudevents+json"})
 

@@ -20,8 +20,7 @@ import pytest
 from attrs import frozen
 from twisted.internet import reactor
 
-from resumable.remotes.http.streams import Opened
-from resumable.remotes.http.transport import Answer, IHttp
+from resumable.httpclient.client import Answer, IHttp, Opened
 from tests.e2e import tools
 from tests.e2e.daemon import free_port
 from tests.remotes.gcs_fake import FakeApi, FakeStore

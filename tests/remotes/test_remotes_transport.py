@@ -18,10 +18,10 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from resumable.aio.threads import Pool
+from resumable.httpclient.bodies import RegionBody
+from resumable.httpclient.client import Answer, Http
 from resumable.model.keys import parse
 from resumable.remotes.errors import Transient, Unusable
-from resumable.remotes.http.bodies import RegionBody
-from resumable.remotes.http.transport import Answer, Http
 from resumable.remotes.interfaces import Plan
 from resumable.remotes.plan import Step
 from resumable.remotes.regions import BytesRegion

@@ -15,14 +15,15 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from attrs import frozen
 
-from resumable.remotes.errors import AuthFailed, RemoteError, Transient
+from resumable.httpclient.bodies import PIECE, BytesBody, RegionBody
+from resumable.httpclient.client import Answer, IHttp, Opened
+from resumable.httpclient.errors import HttpError, KeptClosed
+from resumable.remotes.errors import AuthFailed
 from resumable.remotes.gcs.credentials import ITokens
 from resumable.remotes.gcs.errors import error_from
-from resumable.remotes.http.bodies import BytesBody, RegionBody
-from resumable.remotes.http.streams import Opened
-from resumable.remotes.http.transport import STALE, Answer, IHttp
 from resumable.remotes.interfaces import IContent
-from resumable.remotes.memory_held import PIECE, Memory
+from resumable.remotes.memory_held import Memory
+from resumable.remotes.over_http import open_stream, remote_error
 
 A = TypeVar("A", Answer, Opened)
 
@@ -111,10 +112,7 @@ class Requests:
 
         async def once(named: Mapping[str, str]) -> Opened:
             self.sent[operation] = self.sent.get(operation, 0) + 1
-            try:
-                return await self._http.stream(url, named)
-            except RemoteError as error:
-                raise _named(error, operation) from None
+            return await open_stream(self._http, operation, url, named)
 
         opened = await self._allowed(url, headers, once)
         if opened.status not in (200, 206):
@@ -152,16 +150,10 @@ class Requests:
         sent = None if body is None and method in ("GET", "DELETE") else made
         try:
             return await self._http.request(method, url, headers, sent, largest=largest, patience=patience)
-        except RemoteError as error:
-            if error.code == STALE and not again:
+        except HttpError as error:
+            if isinstance(error, KeptClosed) and not again:
                 return await self._once(operation, method, url, headers, body, largest, patience, again=True)
-            raise _named(error, operation) from None
-
-
-def _named(error: RemoteError, operation: str) -> RemoteError:
-    """The same with the operation in its reason."""
-    kind = type(error) if type(error).__init__ is RemoteError.__init__ else Transient
-    return kind(f"{operation}: {error.reason}", status=error.status, code=error.code, advice=error.advice)
+            raise remote_error(error, operation) from None
 
 
 def may_not(operation: str, error: AuthFailed, right: str) -> AuthFailed:

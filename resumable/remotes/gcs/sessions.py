@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from resumable.httpclient.client import Answer
 from resumable.remotes.errors import Transient, Unusable
 from resumable.remotes.gcs.errors import NO_BUCKET
 from resumable.remotes.gcs.objects import Object, encoded, object_from
 from resumable.remotes.gcs.requests import Requests
-from resumable.remotes.http.transport import Answer
 from resumable.remotes.interfaces import IContent, NotThere
 
 QUANTUM = 256 << 10

@@ -11,8 +11,8 @@ from urllib.parse import unquote_plus
 
 from attrs import frozen
 
+from resumable.httpclient.client import Answer
 from resumable.remotes.errors import Transient
-from resumable.remotes.http.transport import Answer
 from resumable.remotes.s3.checksums import Algorithm
 from resumable.remotes.s3.xml import Element
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_plus
 
+from resumable.httpclient.client import Answer
 from resumable.remotes.errors import Transient
-from resumable.remotes.http.transport import Answer
 from resumable.remotes.interfaces import IRegion
 from resumable.remotes.s3.answers import (
     Head,

@@ -15,12 +15,13 @@ from typing import TypeVar
 from attrs import frozen
 
 from resumable.aio.threads import IPool
-from resumable.remotes.errors import AuthFailed, RemoteError, Transient
-from resumable.remotes.http.bodies import BytesBody, RegionBody
-from resumable.remotes.http.streams import Opened
-from resumable.remotes.http.transport import STALE, Answer, IHttp
+from resumable.httpclient.bodies import PIECE, BytesBody, RegionBody
+from resumable.httpclient.client import Answer, IHttp, Opened
+from resumable.httpclient.errors import HttpError, KeptClosed
+from resumable.remotes.errors import AuthFailed
 from resumable.remotes.interfaces import IRegion
-from resumable.remotes.memory_held import PIECE, Memory
+from resumable.remotes.memory_held import Memory
+from resumable.remotes.over_http import open_stream, remote_error
 from resumable.remotes.s3.checksums import Algorithm, Hash, digest_bytes, digest_region, encoded
 from resumable.remotes.s3.credentials import ICredentials, Keys
 from resumable.remotes.s3.endpoint import Endpoint
@@ -130,10 +131,7 @@ class Requests:
 
         async def once(signed: Mapping[str, str]) -> Opened:
             self.sent[operation] = self.sent.get(operation, 0) + 1
-            try:
-                opened = await self._http.stream(url, signed)
-            except RemoteError as error:
-                raise _named(error, operation) from None
+            opened = await open_stream(self._http, operation, url, signed)
             if opened.status not in (200, 206):
                 raise error_from(operation, opened.status, opened.headers, opened.body, self.endpoint.region)
             return opened
@@ -186,10 +184,10 @@ class Requests:
         body = None if data is None else BytesBody(data) if isinstance(data, bytes) else RegionBody(data)
         try:
             answer = await self._http.request(method, url, headers, body, largest=largest, patience=patience)
-        except RemoteError as error:
-            if error.code == STALE and method != "POST" and not again:
+        except HttpError as error:
+            if isinstance(error, KeptClosed) and method != "POST" and not again:
                 return await self._once(operation, method, url, headers, data, largest, patience, again=True)
-            raise _named(error, operation) from None
+            raise remote_error(error, operation) from None
         if not 200 <= answer.status < 300:
             raise error_from(operation, answer.status, answer.headers, answer.body, self.endpoint.region)
         return answer
@@ -207,9 +205,3 @@ class Requests:
         else:
             await digest_region(data, hashes)
         return sha256.hexdigest() if sha256 else UNSIGNED, encoded(made.digest()) if made else None
-
-
-def _named(error: RemoteError, operation: str) -> RemoteError:
-    """The same with the operation in its reason."""
-    kind = type(error) if type(error).__init__ is RemoteError.__init__ else Transient
-    return kind(f"{operation}: {error.reason}", status=error.status, code=error.code, advice=error.advice)
