@@ -136,8 +136,9 @@ class Endpoints:
 class _Untouched:
     """One request below treq's agents, which would change it and its answer.
 
-    treq asks for gzip and unpacks it, so that a small answer may become gigabytes; it takes URLs apart, which breaks
-    signatures, hosts with an underscore and IPv6 addresses; and it keeps cookies. So it gets neither URL nor headers.
+    treq asks for gzip and unpacks it, so that a small answer may become gigabytes; it takes URLs apart and puts them
+    together otherwise, which breaks signatures, and fails for IPv6 addresses; it keeps cookies. So it gets neither URL
+    nor headers.
     """
 
     def __init__(self, agent: Agent, url: bytes, headers: Headers) -> None:
@@ -164,7 +165,8 @@ class _Headless:
         self.headers = Headers()
 
 
-_NOWHERE = "http://host/"
+_NOWHERE = "http:///"
+"""The URL that treq sees: it would encode a host anew for each request."""
 
 
 class Connections:
