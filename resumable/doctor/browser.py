@@ -12,7 +12,7 @@ from typing import Any, Final
 from twisted.web.iweb import IPolicyForHTTPS
 
 from resumable.doctor.findings import Finding
-from resumable.doctor.visitor import Answer, Unanswered, Visitor
+from resumable.doctor.visitor import TusAnswer, Unanswered, Visitor
 
 NAME: Final = "pages of other origins"
 ASKED: Final = ("content-type", "tus-resumable", "upload-length", "upload-metadata", "upload-offset")
@@ -54,7 +54,7 @@ async def check_origin(
 Wrong = tuple[str, str] | None
 
 
-def _preflight(answer: Answer, origin: str, asked: str) -> Wrong:
+def _preflight(answer: TusAnswer, origin: str, asked: str) -> Wrong:
     if not 200 <= answer.status < 300:
         return (
             f"OPTIONS is answered with {answer.status}",
@@ -73,7 +73,7 @@ def _preflight(answer: Answer, origin: str, asked: str) -> Wrong:
     return None
 
 
-def _answer(answer: Answer, origin: str) -> Wrong:
+def _answer(answer: TusAnswer, origin: str) -> Wrong:
     wrong = _allowed(answer, origin)
     if wrong is not None:
         return wrong
@@ -83,7 +83,7 @@ def _answer(answer: Answer, origin: str) -> Wrong:
     return None
 
 
-def _allowed(answer: Answer, origin: str) -> Wrong:
+def _allowed(answer: TusAnswer, origin: str) -> Wrong:
     allowed = answer.fields.get(_ORIGIN, ())
     if len(allowed) > 1 or "," in "".join(allowed):
         return f"Access-Control-Allow-Origin is there twice: {', '.join(allowed)}", _TWICE
@@ -95,5 +95,5 @@ def _allowed(answer: Answer, origin: str) -> Wrong:
     return None
 
 
-def _names(answer: Answer, field: str) -> set[str]:
+def _names(answer: TusAnswer, field: str) -> set[str]:
     return {name.strip().lower() for name in (answer.get(field) or "").split(",")}

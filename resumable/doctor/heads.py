@@ -13,7 +13,7 @@ from typing import Final
 from attrs import frozen
 
 from resumable.doctor.findings import Finding
-from resumable.doctor.visitor import Answer, Unanswered, Visitor, upload_at
+from resumable.doctor.visitor import TusAnswer, Unanswered, Visitor, upload_at
 
 NAME: Final = "long metadata"
 #: Bytes of Upload-Metadata: nearly all that the server takes in one head; and what proxies let through as they come.
@@ -59,7 +59,7 @@ async def _looked_at(visitor: Visitor, upload: str, said: str, refused: list[_Re
 @frozen
 class _Refusal:
     size: int
-    answer: Answer | None
+    answer: TusAnswer | None
 
     def finding(self) -> Finding:
         what = f"an upload with {self.size} bytes of metadata can't be made: POST is {_how(self.answer)}"
@@ -68,13 +68,13 @@ class _Refusal:
         return Finding(NAME, "warn", what, _LONGER_REQUESTS)
 
 
-def _how(answer: Answer | None) -> str:
+def _how(answer: TusAnswer | None) -> str:
     if answer is None:
         return "not answered"
     return f"answered with {answer.status} by {'the server' if answer.is_tus else 'somebody in front of the server'}"
 
 
-async def _asked(visitor: Visitor, method: str, url: str, fields: dict[str, str]) -> Answer | None:
+async def _asked(visitor: Visitor, method: str, url: str, fields: dict[str, str]) -> TusAnswer | None:
     """The answer; None without one."""
     try:
         return await visitor.ask(method, url, fields)

@@ -15,7 +15,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 
 from resumable.doctor.findings import Finding
 from resumable.doctor.heads import check_heads
-from resumable.doctor.visitor import Answer, Unanswered, Visitor, upload_at
+from resumable.doctor.visitor import TusAnswer, Unanswered, Visitor, upload_at
 
 BUFFERING: Final = "proxy buffering"
 LIMIT: Final = "proxy body limit"
@@ -96,7 +96,7 @@ class _Check:
             left = await self._remove(upload)
         return [*found, *left, *await check_heads(self._visitor, self._url)]
 
-    async def _create(self) -> tuple[int, Answer]:
+    async def _create(self) -> tuple[int, TusAnswer]:
         """A long one, so that limits show, unless the server itself takes no such thing."""
         for length in (LONG, SHORT):
             made = await self._visitor.ask("POST", self._url, {**_TUS, **_NAMED, "Upload-Length": str(length)})
@@ -146,7 +146,7 @@ class _Check:
         what = f"the upload that was made for this is still there: {upload.partition('?')[0]}"
         return [Finding(DELETE, "warn", what, "Let the proxy pass DELETE, unless the server itself is told not to.")]
 
-    def _refused(self, method: str, answer: Answer) -> Finding:
+    def _refused(self, method: str, answer: TusAnswer) -> Finding:
         who = "the server" if answer.is_tus else "somebody in front of the server"
         advice = _REFUSALS.get(answer.status, "Ask the log of whoever answered.")
         return Finding(BUFFERING, "bad", f"{who} answers {method} with {answer.status}", advice)

@@ -105,7 +105,7 @@ async def test_a_longer_answer_than_asked_for_is_refused() -> None:
 @pytest_twisted.ensureDeferred
 async def test_an_ipv6_address_is_an_address() -> None:
     http = Http(reactor)
-    with pytest.raises(Unreached, match="ConnectionRefusedError|TimeoutError|NoRouteError|ConnectError"):
+    with pytest.raises(Unreached, match="no answer"):
         await http.request("GET", "http://[::1]:1/", {}, None, largest=10)
 
 
