@@ -16,24 +16,9 @@ from resumable.client.endpoints import where
 from resumable.client.line import Line, NoDaemon
 from resumable.config.options import Settings
 from resumable.daemon.service import UploadService
-from resumable.doctor import (
-    browser,
-    clock,
-    daemon,
-    directory,
-    locks,
-    machine,
-    outside,
-    proxy,
-    records,
-    remotes,
-    sharing,
-    space,
-    start,
-    syncs,
-)
+from resumable.doctor import daemon, directory, machine, outside, proxy, records, sharing, space, syncs
+from resumable.doctor.directory import Place, place_of
 from resumable.doctor.findings import Finding
-from resumable.doctor.place import Place, place_of
 from resumable.spool.mounts import mount_of
 
 Check = Callable[[], Iterable[Finding] | Awaitable[Iterable[Finding]]]
@@ -78,23 +63,23 @@ def all_checks(reactor: Any, settings: Settings, seen: Seen) -> Iterable[tuple[s
     def room() -> Iterable[Finding]:
         return space.judge(space.look(place.nearest, place.directory), settings.reserve, settings.max_size)
 
-    yield start.NAME, lambda: start.judge(start.look(settings, place, service))
+    yield daemon.OPTIONS, lambda: daemon.judge_options(daemon.look_at_options(settings, place, service))
     yield "machine", lambda: machine.judge(machine.look())
     yield directory.NAME, lambda: directory.judge(directory.look(place))
     yield sharing.NAME, lambda: sharing.judge(sharing.look(place, settings.modes, settings.placing))
-    yield locks.NAME, lambda: _locks(place)
+    yield directory.LOCKS, lambda: _locks(place)
     yield syncs.NAME, lambda: _syncs(place)
     yield space.NAME, room
     yield records.NAME, lambda: _records(place)
-    yield daemon.NAME, lambda: daemon.judge(place, _daemon(settings) if place.held else None)
+    yield daemon.NAME, lambda: daemon.judge_daemon(place, _daemon(settings) if place.held else None)
     yield "remotes", lambda: _remotes(reactor, settings)
     yield outside.NAME, lambda: _outside(seen)
-    yield clock.NAME, lambda: _clock(settings, seen)
+    yield machine.CLOCK, lambda: _clock(settings, seen)
     # Without an answer that is tus's there is nothing more to find out.
     if seen.is_tus and seen.url is not None:
         url = seen.url
         yield proxy.BUFFERING, lambda: proxy.check_proxy(reactor, url, seen.headers)
-        yield browser.NAME, lambda: _browser(reactor, settings, url, seen)
+        yield outside.PAGES, lambda: _browser(reactor, settings, url, seen)
 
 
 def _outside(seen: Seen) -> Iterable[Finding]:
@@ -107,13 +92,13 @@ def _outside(seen: Seen) -> Iterable[Finding]:
 async def _browser(reactor: Any, settings: Settings, url: str, seen: Seen) -> Iterable[Finding]:
     origin = seen.origin or next((each for each in settings.cors.origins if "://" in each and "*" not in each), None)
     if origin is None:
-        return [Finding(browser.NAME, "ok", "not looked at", "Give --origin to try one.")]
-    return [await browser.check_origin(reactor, url, origin, headers=seen.headers)]
+        return [Finding(outside.PAGES, "ok", "not looked at", "Give --origin to try one.")]
+    return [await outside.check_origin(reactor, url, origin, headers=seen.headers)]
 
 
 def _locks(place: Place) -> Iterable[Finding]:
     with place.scratch() as scratch:
-        return locks.judge(place, locks.excludes(scratch))
+        return directory.judge_locks(place, directory.excludes(scratch))
 
 
 def _syncs(place: Place) -> Iterable[Finding]:
@@ -132,10 +117,10 @@ def _records(place: Place) -> Iterable[Finding]:
     return records.judge(records.look(place))
 
 
-def _daemon(settings: Settings) -> daemon.Daemon:
+def _daemon(settings: Settings) -> daemon.DaemonStatus:
     places = [place for endpoint in settings.admin_listen if (place := where(endpoint)) is not None]
     if not places:
-        return daemon.Daemon()
+        return daemon.DaemonStatus()
     asked = min(places, key=lambda place: not place.startswith("unix:"))  # where nobody needs a token
     line = Line(asked, patience=PATIENCE)
     try:
@@ -143,14 +128,14 @@ def _daemon(settings: Settings) -> daemon.Daemon:
         if not isinstance(told, dict) or "wrong" not in told:  # it needs a token; this doesn't
             told = line.ask("GET", "/readyz").document
     except NoDaemon as error:
-        return daemon.Daemon(asked, silent=str(error))
+        return daemon.DaemonStatus(asked, silent=str(error))
     if not isinstance(told, dict) or not isinstance(told.get("wrong"), dict):
-        return daemon.Daemon(asked, silent="what answers there is no daemon")
-    return daemon.Daemon(asked, wrong=told["wrong"], version=told.get("version"))
+        return daemon.DaemonStatus(asked, silent="what answers there is no daemon")
+    return daemon.DaemonStatus(asked, wrong=told["wrong"], version=told.get("version"))
 
 
 async def _remotes(reactor: Any, settings: Settings) -> Iterable[Finding]:
-    return remotes.judge(await remotes.look(reactor, settings, time.time))
+    return daemon.judge_remotes(await daemon.look_at_remotes(reactor, settings, time.time))
 
 
 def _clock(settings: Settings, seen: Seen) -> Iterable[Finding]:
@@ -162,4 +147,4 @@ def _clock(settings: Settings, seen: Seen) -> Iterable[Finding]:
     others = {name: each.ahead for name, each in asked.items() if each.ahead is not None}
     before = time.monotonic()
     goes_on = time.monotonic() >= before and time.get_clock_info("monotonic").monotonic
-    return clock.judge(clock.Clock(time.time(), goes_on, clock.synchronised(), others))
+    return machine.judge_clock(machine.Clock(time.time(), goes_on, machine.synchronised(), others))

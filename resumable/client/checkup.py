@@ -24,7 +24,7 @@ from zope.interface import provider
 from resumable.client.checks import Seen, all_checks, made
 from resumable.client.report import Report
 from resumable.config.options import Options
-from resumable.doctor import start
+from resumable.doctor import daemon
 from resumable.masking import has_user
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         if _is_usage(problem):
             sys.stderr.write(f"resumable doctor: {problem}; see resumable doctor --help\n")
             return 2
-        report.tell(start.refused(str(problem)))
+        report.tell(daemon.refused(str(problem)))
         report.end()
         return 1
     globalLogBeginner.beginLoggingTo([_unheard], redirectStandardIO=False, discardBuffer=True)
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     async def go(reactor: Any) -> None:
         try:
             for each in options.unknown_variables:
-                report.tell(start.unheeded(str(each)))
+                report.tell(daemon.unheeded(str(each)))
             for name, check in all_checks(reactor, options.settings(), Seen(url, origin, options.headers)):
                 for finding in await made(name, check):
                     report.tell(finding)

@@ -1,20 +1,107 @@
-"""The upload directory: whether it is there, may be written, and by whom.
+"""Where checks of the upload directory work, and whether a daemon runs there.
 
-Changes when the daemon asks something else of it. Invariant: nothing is made there that stays.
+Changes when a check needs to know something else of the directory. Invariant: nothing that is made here stays, and
+nothing here is ever in a daemon's way: the lock is looked at, never made.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
+import re
 import stat
-from contextlib import suppress
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from attrs import frozen
 
 from resumable.doctor.findings import Finding
-from resumable.doctor.place import Place
+from resumable.spool.files import OWN
 from resumable.spool.mounts import NETWORK, Mount, mount_of
+
+_FLOCK = re.compile(r"\d+: FLOCK +\S+ +WRITE (\d+) [0-9a-f]+:[0-9a-f]+:(\d+) ")
+
+
+@frozen
+class Place:
+    """``directory``: the upload directory; ``nearest``: it, or the directory above it that exists.
+
+    ``held``: whether a daemon has it, None where the lock can't be read; ``holder``: its process, if that can be told.
+    """
+
+    directory: str
+    nearest: str
+    held: bool | None = False
+    holder: int | None = None
+
+    @property
+    def own(self) -> str:
+        return os.path.join(self.directory, OWN)
+
+    @property
+    def lock(self) -> str:
+        return os.path.join(self.own, "lock")
+
+    @property
+    def catalog(self) -> str:
+        return os.path.join(self.own, "catalog.sqlite3")
+
+    @property
+    def exists(self) -> bool:
+        return self.nearest == self.directory
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A directory on the same file system, for as long as this lasts. Raises OSError."""
+        where = self.own if os.path.isdir(self.own) else self.nearest
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=where) as path:
+            yield path
+
+
+def place_of(directory: str) -> Place:
+    """What is the case there now."""
+    nearest = directory
+    while not os.path.isdir(nearest) and os.path.dirname(nearest) != nearest:
+        nearest = os.path.dirname(nearest)
+    place = Place(directory, nearest)
+    held = is_held(place.lock)
+    return Place(directory, nearest, held, holder(place.lock) if held else None)
+
+
+def is_held(path: str) -> bool | None:
+    """Whether somebody has the lock in that file; None where it can't be opened. It is taken for a moment if not."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return False
+
+
+def holder(path: str, locks: str = "/proc/locks") -> int | None:
+    """The process that has the lock (proc(5), /proc/locks); None where it isn't shown, as in another container."""
+    try:
+        inode = os.stat(path).st_ino
+        with open(locks, encoding="ascii") as lines:
+            found = [match for line in lines if (match := _FLOCK.match(line)) and int(match[2]) == inode]
+    except OSError:
+        return None
+    pids = [int(match[1]) for match in found if int(match[1]) > 0]
+    return pids[0] if len(pids) == 1 else None
+
 
 NAME = "directory"
 
@@ -93,3 +180,39 @@ def _user(number: int) -> str:
     with suppress(KeyError):
         return pwd.getpwuid(number).pw_name
     return f"uid {number}"
+
+
+LOCKS = "file locks"
+_TRY = """import fcntl, sys
+with open(sys.argv[1]) as file:
+    try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError: sys.exit(77)
+"""
+PATIENCE = 30.0
+
+
+def excludes(scratch: str) -> bool:
+    """Whether a second process fails to lock what we have locked. Raises OSError, subprocess.SubprocessError."""
+    path = os.path.join(scratch, "lock")
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        tried = subprocess.run([sys.executable, "-I", "-S", "-c", _TRY, path], timeout=PATIENCE, check=False)
+        return tried.returncode == 77
+    finally:
+        os.close(handle)
+
+
+def judge_locks(place: Place, excludes: bool | str) -> list[Finding]:
+    """``excludes``: as the function says, or why it couldn't be tried."""
+    if excludes is not True:
+        what = "a locked file can be locked again" if excludes is False else f"files can't be locked: {excludes}"
+        advice = "Two daemons could write to one directory: choose a local file system with --upload-dir."
+        return [Finding(LOCKS, "bad", what, advice)]
+    if place.held is None:
+        advice = "Run this as the user that the daemon runs as."
+        return [Finding(LOCKS, "warn", f"they work, but {place.lock} can't be opened", advice)]
+    if not place.held:
+        return [Finding(LOCKS, "ok", "they work; no daemon has the upload directory")]
+    who = "a daemon" if place.holder is None else f"process {place.holder}"
+    return [Finding(LOCKS, "ok", f"they work; {who} has the upload directory")]

@@ -19,9 +19,8 @@ from attrs import frozen
 
 from resumable.catalog.batches import connect
 from resumable.catalog.recovery import COMPANIONS, damage
-from resumable.doctor import human
-from resumable.doctor.findings import Finding
-from resumable.doctor.place import Place
+from resumable.doctor.directory import Place
+from resumable.doctor.findings import Finding, size_text
 from resumable.model.errors import CatalogUnavailable
 
 NAME = "catalog"
@@ -153,7 +152,7 @@ def _sound(found: Records) -> Finding:
     if found.unread is not None:
         advice = "Run this as the user that the daemon runs as, with the daemon's own release."
         return Finding(NAME, "bad", f"it can't be read: {found.unread}", advice)
-    return Finding(NAME, "ok", f"{human.size(found.size)}, sound (quick_check)")
+    return Finding(NAME, "ok", f"{size_text(found.size)}, sound (quick_check)")
 
 
 def _history(found: Records) -> list[Finding]:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from resumable.doctor.directory import Place
 from resumable.doctor.findings import Finding
-from resumable.doctor.place import Place
 from resumable.spool import Modes
 from resumable.spool.place_rules import PlaceSettings
 

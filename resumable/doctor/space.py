@@ -10,8 +10,7 @@ from itertools import islice
 
 from attrs import frozen
 
-from resumable.doctor import human
-from resumable.doctor.findings import Finding
+from resumable.doctor.findings import Finding, size_text
 
 NAME = "free space"
 #: Files that are counted at most; a directory with more is only estimated.
@@ -49,17 +48,17 @@ def look(nearest: str, directory: str) -> Room:
 
 def judge(room: Room, reserve: int, max_size: int | None) -> list[Finding]:
     """``reserve`` and ``max_size`` as in the settings."""
-    free = human.size(room.free)
+    free = size_text(room.free)
     if room.free <= reserve:
-        what = f"{free} are free, and --reserve is {human.size(reserve)}: uploads are refused with 507"
+        what = f"{free} are free, and --reserve is {size_text(reserve)}: uploads are refused with 507"
         advice = "Make room on the disk, enlarge it, or let local copies go (--local reclaim, with a remote)."
         return [Finding(NAME, "bad", what, advice), *_files(room)]
     files = "files here have" if room.counted != 1 else "file here has"
     least = "at least " if room.more else ""
-    used = f"; {least}{room.counted} {files} {human.size(room.used)}" if room.counted else ""
-    findings = [Finding(NAME, "ok", f"{free} are free, {human.size(reserve)} in reserve{used}")]
+    used = f"; {least}{room.counted} {files} {size_text(room.used)}" if room.counted else ""
+    findings = [Finding(NAME, "ok", f"{free} are free, {size_text(reserve)} in reserve{used}")]
     if max_size is not None and max_size > room.free - reserve:
-        what = f"one upload of --max-size ({human.size(max_size)}) doesn't fit into {free}"
+        what = f"one upload of --max-size ({size_text(max_size)}) doesn't fit into {free}"
         findings.append(Finding(NAME, "warn", what, "Enlarge the disk, or lower --max-size."))
     return [*findings, *_files(room)]
 

@@ -14,8 +14,7 @@ from statistics import median
 
 from attrs import frozen
 
-from resumable.doctor import human
-from resumable.doctor.findings import Finding
+from resumable.doctor.findings import Finding, span_text
 from resumable.spool.mounts import Mount
 
 NAME = "fsync"
@@ -96,7 +95,7 @@ def judge(found: Syncs) -> list[Finding]:
 def _told(found: Syncs) -> str:
     where = "" if found.mount is None else f" on {found.mount.kind}"
     cache = "" if found.cache is None else f", with {found.cache} cache"
-    took = human.span(median(found.fdatasync))
+    took = span_text(median(found.fdatasync))
     return f"a block is synced in {took} (median of {len(found.fdatasync)}){where}{cache}"
 
 
@@ -151,19 +150,17 @@ def _paced(found: Syncs) -> list[Finding]:
     if found.mount is not None and found.mount.kind in MEMORY:
         return []
     if plain < TOO_FAST:
-        what = f"a sync takes {human.span(plain)}, less than any disk needs"
+        what = f"a sync takes {span_text(plain)}, less than any disk needs"
         advice = (
             "Something in between answers for the disk: a virtual machine's cache (cache=unsafe), a controller whose"
             " cache has no battery, or a library. Ask whoever runs it; power loss may take what was acknowledged."
         )
         return [Finding(NAME, "warn", what, advice)]
     if dsync > DOUBT and plain < dsync * SHARE:
-        what = (
-            f"fdatasync takes {human.span(plain)}, and writing with O_DSYNC {human.span(dsync)}: the first skips work"
-        )
+        what = f"fdatasync takes {span_text(plain)}, and writing with O_DSYNC {span_text(dsync)}: the first skips work"
         return [Finding(NAME, "warn", what, "Look for a library or a sandbox that catches fdatasync.")]
     if plain > TOO_SLOW:
-        what = f"a sync takes {human.span(plain)}, and every acknowledgement waits for one"
+        what = f"a sync takes {span_text(plain)}, and every acknowledgement waits for one"
         advice = "Look at the disk (iostat -x 1, dmesg) and at what else writes to it; take a faster one for uploads."
         return [Finding(NAME, "warn", what, advice)]
     return []

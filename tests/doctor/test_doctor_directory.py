@@ -7,9 +7,8 @@ import stat
 
 import pytest
 
-from resumable.doctor import directory, locks, place
-from resumable.doctor.directory import Directory
-from resumable.doctor.place import Place, place_of
+from resumable.doctor import directory
+from resumable.doctor.directory import Directory, Place, place_of
 from resumable.spool.lock import DirectoryLock
 from resumable.spool.mounts import Mount, mount_of
 
@@ -106,12 +105,12 @@ def test_the_holder_is_the_one_process_that_the_kernel_names(tmp_path):
         ([], None),
     ]:
         table.write_text("".join(line.format(*each) for each in lines) + "9: POSIX  ADVISORY  READ 5 00:1b:1 0 0\n")
-        assert place.holder(str(lock), str(table)) == pid
+        assert directory.holder(str(lock), str(table)) == pid
 
 
 @pytest.mark.process
 def test_a_lock_keeps_another_process_out(tmp_path):
-    assert locks.excludes(str(tmp_path))
+    assert directory.excludes(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +125,7 @@ def test_a_lock_keeps_another_process_out(tmp_path):
     ],
 )
 def test_locks_are_judged(there, excludes, level, word):
-    (found,) = locks.judge(there, excludes)
+    (found,) = directory.judge_locks(there, excludes)
     assert found.level == level
     assert word in found.what
     assert bool(found.advice) is (level != "ok")

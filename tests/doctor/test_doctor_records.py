@@ -15,7 +15,7 @@ from resumable.catalog.batches import connect
 from resumable.catalog.records import INSERT, to_row
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.doctor import records
-from resumable.doctor.place import Place, place_of
+from resumable.doctor.directory import Place, place_of
 from resumable.model.upload import Gone, Upload
 from resumable.spool.lock import DirectoryLock
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from resumable.doctor import clock, space
-from resumable.doctor.clock import Clock
+from resumable.doctor import machine, space
+from resumable.doctor.machine import Clock
 from resumable.doctor.space import Room
 
 GIB = 1 << 30
@@ -55,7 +55,7 @@ def test_what_is_used_is_counted_up_to_a_bound(tmp_path, monkeypatch):
 
 
 def test_a_clock_that_is_right_is_well():
-    (found,) = clock.judge(Clock(NOW, True, True, {"the public URL": 2.0}))
+    (found,) = machine.judge_clock(Clock(NOW, True, True, {"the public URL": 2.0}))
     assert found.level == "ok"
     assert found.what == "2026-10-01 00:00:00 UTC, as by the public URL, kept right"
 
@@ -71,15 +71,15 @@ def test_a_clock_that_is_right_is_well():
     ],
 )
 def test_a_clock_that_is_wrong_says_what_to_change(found, level, words):
-    ((got, what, advice),) = wrong(clock.judge(found))
+    ((got, what, advice),) = wrong(machine.judge_clock(found))
     assert got == level and words in what and advice
 
 
 def test_a_kernel_that_does_not_say_is_not_accused():
-    assert not wrong(clock.judge(Clock(NOW, True, None)))
-    assert clock.synchronised() in (True, False, None)
+    assert not wrong(machine.judge_clock(Clock(NOW, True, None)))
+    assert machine.synchronised() in (True, False, None)
 
 
 def test_where_the_c_library_has_no_adjtimex_nothing_is_said(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    assert clock.synchronised() is None
+    assert machine.synchronised() is None
