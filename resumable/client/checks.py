@@ -12,8 +12,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from resumable.client.endpoints import where
-from resumable.client.line import Line, NoDaemon
+from resumable.client.asking import Line, NoDaemon, where
 from resumable.config.options import Settings
 from resumable.daemon.service import UploadService
 from resumable.doctor import daemon, directory, machine, outside, proxy, records, sharing, space, syncs

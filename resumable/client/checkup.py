@@ -7,14 +7,18 @@ command's own grammar says is a mistake of whoever typed it.
 from __future__ import annotations
 
 import getopt
+import json
 import os
 import re
 import shutil
 import sys
+import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
@@ -22,12 +26,13 @@ from twisted.python import usage
 from zope.interface import provider
 
 from resumable.client.checks import Seen, all_checks, made
-from resumable.client.report import Report
 from resumable.config.options import Options
 from resumable.doctor import daemon
-from resumable.masking import has_user
+from resumable.doctor.findings import Finding, Level
+from resumable.masking import has_user, masked
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NAME_WIDTH = 16
 _VALUE = re.compile(r"[\x20-\x7e\xa0-\xff]*")
 
 
@@ -136,3 +141,63 @@ def _is_usage(problem: usage.UsageError) -> bool:
     """Whether it is about this command line's form, and not about what the daemon would say of a value."""
     ours = ("unexpected argument", "option --", "--url ", "--origin ", "--header")
     return isinstance(problem.__context__, getopt.error) or str(problem).startswith(ours)
+
+
+class Report:
+    """``width``: columns that lines are broken at."""
+
+    def __init__(self, out: TextIO, as_json: bool, width: int) -> None:
+        self._out = out
+        self._json = as_json
+        self._width = max(40, width)
+        self._counts: Counter[Level] = Counter()
+
+    @property
+    def bad(self) -> int:
+        return self._counts["bad"]
+
+    def tell(self, finding: Finding) -> None:
+        """At once, as the next check may take long."""
+        finding = evolve(finding, what=masked(finding.what), advice=masked(finding.advice))
+        self._counts[finding.level] += 1
+        if self._json:
+            fields = {
+                "check": finding.name,
+                "level": finding.level,
+                "what": finding.what,
+                "advice": finding.advice or None,
+            }
+            self._out.write(json.dumps(fields) + "\n")
+        else:
+            head = f"{finding.level:<4}  {finding.name:<{_NAME_WIDTH}}  "
+            self._write(finding.what, head, " " * (_NAME_WIDTH + 8))
+            if finding.advice:
+                self._write(finding.advice, " " * (_NAME_WIDTH + 8) + "> ", " " * (_NAME_WIDTH + 10))
+        self._out.flush()
+
+    def end(self) -> None:
+        """The last line."""
+        if self._json:
+            return
+        warnings, bad = self._counts["warn"], self.bad
+        if not warnings and not bad:
+            self._out.write("\nall is well\n")
+            return
+        told = [f"{count} {word}" for count, word in ((bad, "bad"), (warnings, _plural(warnings, "warning"))) if count]
+        self._out.write(f"\n{', '.join(told)}; see what to change behind each >\n")
+
+    def _write(self, text: str, first: str, further: str) -> None:
+        clean = " ".join(text.split())
+        lines = textwrap.wrap(
+            clean,
+            self._width,
+            initial_indent=first,
+            subsequent_indent=further,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        self._out.write("\n".join(lines or [first]) + "\n")
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"

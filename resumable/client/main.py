@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
-from resumable.client.asking import Asking, NotAllowed, Refused
+from resumable.client.asking import Asking, BadUrl, Line, NoDaemon, NotAllowed, Refused, where
 from resumable.client.grammar import parsed, parser
-from resumable.client.line import BadUrl, Line, NoDaemon
 from resumable.client.show import plain
 from resumable.config import variables
 
@@ -116,8 +115,6 @@ def _where(found: Namespace, environ: Mapping[str, str]) -> str:
         return str(found.url)
     listened = environ.get("RESUMABLE_ADMIN_LISTEN", "").split()
     if found.upload_dir is None and listened and "socket" not in listened:
-        from resumable.client.endpoints import where
-
         for endpoint in listened:
             if (place := where(endpoint)) is not None:
                 return place

@@ -11,8 +11,8 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from resumable.client import checks, checkup
+from resumable.client.checkup import Report
 from resumable.client.main import main
-from resumable.client.report import Report
 from resumable.doctor import daemon, directory, machine, outside, proxy, records, sharing, space, syncs
 from resumable.doctor.findings import Finding
 

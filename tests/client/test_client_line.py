@@ -9,8 +9,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from resumable.client.endpoints import where
-from resumable.client.line import BadUrl, Line, NoDaemon, Reply
+from resumable.client.asking import BadUrl, Line, NoDaemon, Reply, where
 from resumable.client.main import main
 
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from resumable.client.report import Report
+from resumable.client.checkup import Report
 from resumable.doctor.findings import Finding, age_text, size_text, span_text
 
 

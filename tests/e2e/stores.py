@@ -27,7 +27,7 @@ import botocore.session
 import pytest
 from botocore.config import Config
 
-from resumable.client.line import Line
+from resumable.client.asking import Line
 from resumable.remotes.s3.store import PROBE
 from tests.remotes.s3_proxy import OPERATIONS
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, found, started
