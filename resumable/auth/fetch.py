@@ -17,7 +17,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS
 
 from resumable.httpclient.client import all_lines
-from resumable.httpclient.connections import Connections
+from resumable.httpclient.connections import ConnectionPool
 from resumable.httpclient.errors import TooLong
 from resumable.httpclient.streams import stream_of
 
@@ -64,7 +64,7 @@ class Fetch:
         self._most = most
         self._asking = 0
         trust = policy or BrowserLikePolicyForHTTPS()
-        self._connections = Connections(
+        self._connections = ConnectionPool(
             reactor, self._clock, trust, timeout, kept=KEPT, kept_for=KEPT_FOR, repeats=True
         )
 

@@ -1,7 +1,6 @@
-"""The checks of ``resumable doctor``, in the order in which they are made.
+"""The checks of ``resumable doctor``, in the order in which they are made. Each is defined in `resumable.doctor`.
 
-Changes when a check comes or goes; what each looks at is in `resumable.doctor`. Invariants: nothing that lasts is
-changed; a check that fails itself is told of as such, and keeps no other from being made.
+Invariants: nothing that lasts is changed. A check that fails itself is a finding, and keeps no other from being made.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from resumable.client.asking import Line, NoDaemon, where
+from resumable.client.admin_client import AdminLine, NoDaemon, where
 from resumable.config.options import Settings
 from resumable.daemon.service import UploadService
 from resumable.doctor import daemon, directory, machine, outside, proxy, records, sharing, space, syncs
-from resumable.doctor.directory import Place, place_of
+from resumable.doctor.directory import CheckedDirectory, place_of
 from resumable.doctor.findings import Finding
 from resumable.spool.mounts import mount_of
 
@@ -26,7 +25,7 @@ PATIENCE = 15.0
 
 
 async def made(name: str, check: Check) -> Iterable[Finding]:
-    """What the check has found; never fails."""
+    """The findings of a check. Never raises."""
     try:
         found = check()
         return await found if isinstance(found, Awaitable) else found
@@ -39,8 +38,9 @@ async def made(name: str, check: Check) -> Iterable[Finding]:
 
 
 @frozen
-class Seen:
-    """What to ask of the public URL, None: nothing; and, as checks go on, what it has answered first."""
+class PublicUrl:
+    """The public URL to check, None to leave it out. ``origin``: of a page that is to upload there. ``headers``: sent
+    with each request. ``answers``: the first answer, once that is there."""
 
     url: str | None
     origin: str | None
@@ -49,11 +49,12 @@ class Seen:
 
     @property
     def is_tus(self) -> bool:
+        """Whether the upload server has answered there."""
         return any(each.is_tus for each in self.answers)
 
 
-def all_checks(reactor: Any, settings: Settings, seen: Seen) -> Iterable[tuple[str, Check]]:
-    """Each by its name; to be made one after the other, while this is iterated."""
+def all_checks(reactor: Any, settings: Settings, seen: PublicUrl) -> Iterable[tuple[str, Check]]:
+    """Each check with its name. Make each before the next is taken."""
     place = place_of(str(settings.upload_dir))
 
     def service() -> object:
@@ -81,26 +82,26 @@ def all_checks(reactor: Any, settings: Settings, seen: Seen) -> Iterable[tuple[s
         yield outside.PAGES, lambda: _browser(reactor, settings, url, seen)
 
 
-def _outside(seen: Seen) -> Iterable[Finding]:
+def _outside(seen: PublicUrl) -> Iterable[Finding]:
     if seen.url is None:
         return [Finding(outside.NAME, "ok", "not looked at", "Give --url to try proxies and browsers too.")]
     seen.answers.append(outside.look(seen.url, time.time()))
     return outside.judge(seen.answers[0])
 
 
-async def _browser(reactor: Any, settings: Settings, url: str, seen: Seen) -> Iterable[Finding]:
+async def _browser(reactor: Any, settings: Settings, url: str, seen: PublicUrl) -> Iterable[Finding]:
     origin = seen.origin or next((each for each in settings.cors.origins if "://" in each and "*" not in each), None)
     if origin is None:
         return [Finding(outside.PAGES, "ok", "not looked at", "Give --origin to try one.")]
     return [await outside.check_origin(reactor, url, origin, headers=seen.headers)]
 
 
-def _locks(place: Place) -> Iterable[Finding]:
+def _locks(place: CheckedDirectory) -> Iterable[Finding]:
     with place.scratch() as scratch:
         return directory.judge_locks(place, directory.excludes(scratch))
 
 
-def _syncs(place: Place) -> Iterable[Finding]:
+def _syncs(place: CheckedDirectory) -> Iterable[Finding]:
     mount = mount_of(place.nearest)
     pids: tuple[int | str, ...] = ("self",) if place.holder is None else ("self", place.holder)
     with place.scratch() as scratch:
@@ -110,7 +111,7 @@ def _syncs(place: Place) -> Iterable[Finding]:
     return syncs.judge(syncs.Syncs(plain, dsync, error, machine.preloaded(pids), mount, cache))
 
 
-def _records(place: Place) -> Iterable[Finding]:
+def _records(place: CheckedDirectory) -> Iterable[Finding]:
     if place.held:
         return [Finding(records.NAME, "ok", "the daemon has it; with the daemon stopped, this reads all of it")]
     return records.judge(records.look(place))
@@ -121,7 +122,7 @@ def _daemon(settings: Settings) -> daemon.DaemonStatus:
     if not places:
         return daemon.DaemonStatus()
     asked = min(places, key=lambda place: not place.startswith("unix:"))  # where nobody needs a token
-    line = Line(asked, patience=PATIENCE)
+    line = AdminLine(asked, patience=PATIENCE)
     try:
         told = line.ask("GET", "/v1/status").document
         if not isinstance(told, dict) or "wrong" not in told:  # it needs a token; this doesn't
@@ -137,7 +138,7 @@ async def _remotes(reactor: Any, settings: Settings) -> Iterable[Finding]:
     return daemon.judge_remotes(await daemon.look_at_remotes(reactor, settings, time.time))
 
 
-def _clock(settings: Settings, seen: Seen) -> Iterable[Finding]:
+def _clock(settings: Settings, seen: PublicUrl) -> Iterable[Finding]:
     asked = {"the public URL": seen.answers[0]} if seen.answers else {}
     for spec in settings.remotes:
         endpoint = spec.options.get("endpoint", "")
@@ -146,4 +147,4 @@ def _clock(settings: Settings, seen: Seen) -> Iterable[Finding]:
     others = {name: each.ahead for name, each in asked.items() if each.ahead is not None}
     before = time.monotonic()
     goes_on = time.monotonic() >= before and time.get_clock_info("monotonic").monotonic
-    return machine.judge_clock(machine.Clock(time.time(), goes_on, machine.synchronised(), others))
+    return machine.judge_clock(machine.ClockFacts(time.time(), goes_on, machine.synchronised(), others))

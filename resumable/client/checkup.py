@@ -1,7 +1,8 @@
-"""``resumable doctor``: looks at everything that a daemon depends on, and says what to change.
+"""``resumable doctor``: its command line, and the report that it prints.
 
-Changes when its command line does. Invariant: what the daemon would say of an option is a finding, what only this
-command's own grammar says is a mistake of whoever typed it.
+Invariants: an option that the daemon would refuse is a finding; an option that only this command has ends it with
+status 2. One line for each finding, and below it, indented, what to change; as JSON one object a line. No secret of a
+URL is printed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from twisted.python import usage
 from zope.interface import provider
 
-from resumable.client.checks import Seen, all_checks, made
+from resumable.client.checks import PublicUrl, all_checks, made
 from resumable.config.options import Options
 from resumable.doctor import daemon
 from resumable.doctor.findings import Finding, Level
@@ -37,7 +38,7 @@ _VALUE = re.compile(r"[\x20-\x7e\xa0-\xff]*")
 
 
 class DoctorOptions(Options):
-    """Those of the daemon, so that what it would do can be tried, and a few more."""
+    """The options of the daemon, and a few more."""
 
     synopsis = "Usage: resumable doctor [options]"
     longdesc = (
@@ -64,7 +65,7 @@ class DoctorOptions(Options):
 
     @property
     def url(self) -> str | None:
-        """What to ask from outside. Raises UsageError."""
+        """The URL to ask from outside. Raises UsageError."""
         url: str | None = self["url"] or self.settings().public_url
         if url is not None:
             _check_url("--url", url)
@@ -72,7 +73,7 @@ class DoctorOptions(Options):
 
     @property
     def origin(self) -> str | None:
-        """Raises UsageError."""
+        """The origin of the page that is to upload. Raises UsageError."""
         origin: str | None = self["origin"]
         if origin is not None:
             _check_url("--origin", origin)
@@ -91,7 +92,7 @@ def _check_url(flag: str, url: str) -> None:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
-    """The exit status."""
+    """Make all checks and print their findings. The exit status."""
     options = DoctorOptions(environ)
     report = Report(sys.stdout, "--json" in arguments, shutil.get_terminal_size((100, 24)).columns)
     try:
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         try:
             for each in options.unknown_variables:
                 report.tell(daemon.unheeded(str(each)))
-            for name, check in all_checks(reactor, options.settings(), Seen(url, origin, options.headers)):
+            for name, check in all_checks(reactor, options.settings(), PublicUrl(url, origin, options.headers)):
                 for finding in await made(name, check):
                     report.tell(finding)
             ended.append(None)
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
 
 @provider(ILogObserver)
 def _unheard(event: LogEvent) -> None:
-    """What parts of the daemon log while they are tried is in their findings."""
+    """Drop what parts of the daemon log while they are tried: it is in their findings."""
 
 
 def _is_usage(problem: usage.UsageError) -> bool:
@@ -144,7 +145,7 @@ def _is_usage(problem: usage.UsageError) -> bool:
 
 
 class Report:
-    """``width``: columns that lines are broken at."""
+    """Prints findings. ``width``: columns that lines are broken at."""
 
     def __init__(self, out: TextIO, as_json: bool, width: int) -> None:
         self._out = out
@@ -154,10 +155,11 @@ class Report:
 
     @property
     def bad(self) -> int:
+        """How many findings were bad."""
         return self._counts["bad"]
 
     def tell(self, finding: Finding) -> None:
-        """At once, as the next check may take long."""
+        """Print a finding at once, as the next check may take long."""
         finding = evolve(finding, what=masked(finding.what), advice=masked(finding.advice))
         self._counts[finding.level] += 1
         if self._json:
@@ -176,7 +178,7 @@ class Report:
         self._out.flush()
 
     def end(self) -> None:
-        """The last line."""
+        """Print the last line."""
         if self._json:
             return
         warnings, bad = self._counts["warn"], self.bad

@@ -1,7 +1,6 @@
-"""How uploads are shown to people.
+"""Uploads as text for people.
 
-Changes when people are to see something else of an upload. Invariant: what a client has chosen (names, metadata) can't
-move the cursor or colour the terminal of whoever looks.
+Invariant: text that a client has chosen (names, metadata) can't move the cursor or colour the terminal.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from resumable.client.asking import Document
+from resumable.client.admin_client import Document
 from resumable.doctor.findings import age_text, size_text
 
 HEADINGS = ("ID", "STATE", "SIZE", "DONE", "IDLE", "REMOTES", "OWNER", "NAME")
@@ -19,7 +18,7 @@ _GAP = "  "
 
 
 def plain(value: object) -> str:
-    """A value's text, with nothing in it that a terminal would obey."""
+    """A value's text, without characters that a terminal would obey."""
     return "".join(char if char.isprintable() else "?" for char in str(value))
 
 
@@ -31,6 +30,7 @@ class Table:
         self._widths = [0] * len(HEADINGS)
 
     def lines(self, page: Sequence[Document]) -> Iterator[str]:
+        """The lines of one page; the first page has the headings."""
         rows = [self._row(upload) for upload in page]
         if not any(self._widths):
             rows.insert(0, HEADINGS)

@@ -1,6 +1,7 @@
-"""The daemon that has the upload directory, as it tells of itself.
+"""The daemon: whether it would start with these options, whether the running one is well, whether its remotes work.
 
-Changes when operators are told something else of a daemon.
+Invariants: nothing is opened that stays open, no port of a running daemon is touched, and a remote that is set up wrong
+keeps none of the others from being tried.
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ from twisted.internet.defer import Deferred, gatherResults
 from resumable import __version__
 from resumable.config.options import Settings
 from resumable.daemon import remote_tier as tiers
-from resumable.doctor.directory import Place
+from resumable.doctor.directory import CheckedDirectory
 from resumable.doctor.findings import Finding
 from resumable.listening import ports
 from resumable.model.errors import StartupError
 from resumable.remotes.urls import RemoteSpec
 
 NAME = "daemon"
+OPTIONS = "options"
 
 
 @frozen
 class DaemonStatus:
-    """``asked``: where it answers operators, None: nowhere. ``silent``: why it didn't. ``wrong``: why it isn't ready,
-    by the names of its checks. ``version``: None where it doesn't say."""
+    """How the running daemon is, in its own words.
+
+    ``asked``: the place where it answers operators, None without one. ``silent``: why it did not answer. ``wrong``: why
+    it isn't ready, by the names of its checks. ``version``: None where it doesn't say.
+    """
 
     asked: str | None = None
     silent: str | None = None
@@ -35,8 +40,8 @@ class DaemonStatus:
     version: str | None = None
 
 
-def judge_daemon(place: Place, found: DaemonStatus | None) -> list[Finding]:
-    """``found``: None where no daemon is known to have the directory."""
+def judge_daemon(place: CheckedDirectory, found: DaemonStatus | None) -> list[Finding]:
+    """The findings about the running daemon. ``found``: None where no daemon is known to have the directory."""
     if found is None and place.held is None:
         what = f"whether one has {place.directory} can't be told from here"
         return [Finding(NAME, "warn", what, "Run this as the user that the daemon runs as.")]
@@ -60,11 +65,8 @@ def judge_daemon(place: Place, found: DaemonStatus | None) -> list[Finding]:
     return findings or [Finding(NAME, "ok", f"it is ready{version}")]
 
 
-OPTIONS = "options"
-
-
-def look_at_options(settings: Settings, place: Place, make: Callable[[], object]) -> list[str]:
-    """What keeps it from starting, a line each; ``make`` makes the service as the start does."""
+def look_at_options(settings: Settings, place: CheckedDirectory, make: Callable[[], object]) -> list[str]:
+    """The reasons why the daemon would not start, a line each. ``make`` makes the service as the start does."""
     steps: list[Callable[[], object]] = [make]
     for flag, given in ((ports.LISTEN, settings.listen), (ports.ADMIN_LISTEN, settings.admin_listen)):
         for each in given:
@@ -89,23 +91,24 @@ def _problem(step: Callable[[], object]) -> str | None:
 
 
 def judge_options(problems: Sequence[str]) -> list[Finding]:
+    """The findings about the options."""
     if not problems:
         return [Finding(OPTIONS, "ok", "the daemon would start with these")]
     return [refused(each) for each in problems]
 
 
 def unheeded(variable: str) -> Finding:
-    """A variable that the daemon passes over."""
+    """The finding about an environment variable that the daemon ignores."""
     return Finding(OPTIONS, "warn", variable, "Take it out of the environment, or correct its name.")
 
 
 def refused(problem: str) -> Finding:
-    """A start-up error, which has its advice behind a colon or a semicolon."""
+    """The finding about an error at the start. Its advice is in the error's own text."""
     return Finding(OPTIONS, "bad", problem, "The daemon doesn't start with that: change it where it was given.")
 
 
 async def look_at_remotes(reactor: Any, settings: Settings, wall: Callable[[], float]) -> Mapping[str, str | None]:
-    """What is wrong with each remote, by its name; None: nothing. All are asked at once."""
+    """The fault of each remote, by its name; None for one that works. All are tried at once, as ``--check`` does."""
 
     async def ask(spec: RemoteSpec) -> str | None:
         try:
@@ -118,6 +121,7 @@ async def look_at_remotes(reactor: Any, settings: Settings, wall: Callable[[], f
 
 
 def judge_remotes(found: Mapping[str, str | None]) -> list[Finding]:
+    """A finding for each remote."""
     if not found:
         return [Finding("remotes", "ok", "there is none: uploads stay on this disk")]
     return [_judged(f"remote {name}", wrong) for name, wrong in found.items()]

@@ -1,6 +1,7 @@
-"""What a look at the installation has found.
+"""A finding of the doctor, and numbers as people read them.
 
-Changes when what is told of a finding does. Invariant: what isn't well says what to change.
+Invariants: a finding that is not "ok" says what to change. A number is never shown more exactly than it is known.
+Units as `resumable.model.values` reads them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ Level = Literal["ok", "warn", "bad"]
 
 @frozen
 class Finding:
-    """``name``: what was looked at, in a word or two; ``what``: what is the case, in a sentence; ``advice``: what to
-    change, nothing where all is well.
+    """``name``: the check, in a word or two. ``what``: one sentence about the installation. ``advice``: what to change,
+    empty where all is well.
     """
 
     name: str

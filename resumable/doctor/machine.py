@@ -1,6 +1,7 @@
-"""Versions, open files and memory.
+"""The machine: versions, open files, memory and clock.
 
-Changes when another release of Python or Twisted has been tested, or what a daemon needs of its machine.
+Expiry, signatures and tokens go by the clock; S3 refuses requests that are fifteen minutes off. Sources: adjtimex(2),
+https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html (RequestTimeTooSkewed).
 """
 
 from __future__ import annotations
@@ -30,10 +31,17 @@ FEW_FILES = 4096
 LITTLE_MEMORY = 256 << 20
 CGROUP = "/sys/fs/cgroup/memory.max"
 
+CLOCK = "clock"
+#: The clock can't be right before this release was made.
+RELEASED: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+SKEWED, OFF = 15 * 60.0, 60.0
+"""Seconds of difference that stores refuse, and that are worth a warning."""
+_UNSYNCHRONISED = 0x40  # STA_UNSYNC
+
 
 @frozen
-class Machine:
-    """``files``: the most that a process may have open. ``memory``: bytes that are free, or that are granted."""
+class MachineFacts:
+    """``files``: the most that a process may have open. ``memory``: bytes that are free, or that the cgroup grants."""
 
     python: tuple[int, ...]
     twisted: tuple[int, ...]
@@ -42,19 +50,21 @@ class Machine:
     memory: int | None
 
 
-def look(meminfo: str = "/proc/meminfo", cgroup: str = CGROUP) -> Machine:
+def look(meminfo: str = "/proc/meminfo", cgroup: str = CGROUP) -> MachineFacts:
+    """Read versions and limits of this process and its machine."""
     python = tuple(map(int, platform.python_version_tuple()[:2]))
     twisted = tuple(int(part) for part in twisted_version.split(".")[:2] if part.isdigit())
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     files = 1 << 62 if hard == resource.RLIM_INFINITY else hard
-    return Machine(python, twisted, sqlite3.sqlite_version_info, files, _memory(meminfo, cgroup))
+    return MachineFacts(python, twisted, sqlite3.sqlite_version_info, files, _memory(meminfo, cgroup))
 
 
-def judge(machine: Machine) -> list[Finding]:
+def judge(machine: MachineFacts) -> list[Finding]:
+    """The findings about versions, open files and memory."""
     return [_versions(machine), _files(machine), *_memory_found(machine)]
 
 
-def _versions(machine: Machine) -> Finding:
+def _versions(machine: MachineFacts) -> Finding:
     python, twisted, sqlite = (".".join(map(str, each)) for each in (machine.python, machine.twisted, machine.sqlite))
     what = f"resumable {__version__}, Python {python}, Twisted {twisted}, SQLite {sqlite}"
     if not PYTHON[0] <= machine.python <= PYTHON[1]:
@@ -66,7 +76,7 @@ def _versions(machine: Machine) -> Finding:
     return Finding("versions", "ok", what)
 
 
-def _files(machine: Machine) -> Finding:
+def _files(machine: MachineFacts) -> Finding:
     count = "any number of" if machine.files >= 1 << 62 else str(machine.files)
     what = f"{count} files may be open at once"
     if machine.files < FEW_FILES:
@@ -87,7 +97,7 @@ def _memory(meminfo: str, cgroup: str) -> int | None:
     return min(found, default=None)
 
 
-def _memory_found(machine: Machine) -> list[Finding]:
+def _memory_found(machine: MachineFacts) -> list[Finding]:
     if machine.memory is None:
         return []
     what = f"{size_text(machine.memory)} may still be used"
@@ -101,7 +111,7 @@ def _memory_found(machine: Machine) -> list[Finding]:
 
 
 def preloaded(pids: tuple[int | str, ...] = ("self",), proc: str = "/proc", environ: str | None = None) -> str | None:
-    """A library that makes syncs do nothing, if one of these processes has it, or the environment asks for it."""
+    """The library that makes syncs do nothing, where one of these processes has it or the environment asks for it."""
     wanted = os.environ.get("LD_PRELOAD", "") if environ is None else environ
     if "eatmydata" in wanted:
         return "LD_PRELOAD has libeatmydata"
@@ -110,13 +120,6 @@ def preloaded(pids: tuple[int | str, ...] = ("self",), proc: str = "/proc", envi
             if any("eatmydata" in line for line in lines):
                 return "the daemon has loaded libeatmydata" if pid != "self" else "libeatmydata is loaded"
     return None
-
-
-CLOCK = "clock"
-#: This release is not older than that.
-RELEASED: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-SKEWED, OFF = 15 * 60.0, 60.0
-_UNSYNCHRONISED = 0x40  # STA_UNSYNC
 
 
 class _Timex(ctypes.Structure):
@@ -134,9 +137,9 @@ class _Timex(ctypes.Structure):
 
 
 @frozen
-class Clock:
-    """``now``: seconds since the epoch. ``goes_on``: the monotonic one does. ``synchronised``: None where the kernel
-    doesn't say. ``others``: seconds that others are ahead, by their names."""
+class ClockFacts:
+    """``now``: seconds since the epoch. ``goes_on``: the monotonic clock does not go back. ``synchronised``: None where
+    the kernel doesn't say. ``others``: seconds that other clocks are ahead, by their names."""
 
     now: float
     goes_on: bool
@@ -145,7 +148,7 @@ class Clock:
 
 
 def synchronised() -> bool | None:
-    """Whether something keeps the clock right, as the kernel was told."""
+    """Whether a service keeps the clock right, as the kernel knows; None where it doesn't say."""
     timex = _Timex()
     try:
         answer = ctypes.CDLL(None).adjtimex(ctypes.byref(timex))
@@ -154,7 +157,8 @@ def synchronised() -> bool | None:
     return None if answer < 0 else not timex.status & _UNSYNCHRONISED
 
 
-def judge_clock(clock: Clock) -> list[Finding]:
+def judge_clock(clock: ClockFacts) -> list[Finding]:
+    """The findings about the clock."""
     shown = datetime.fromtimestamp(clock.now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     set_it = "Set it, and run chrony or systemd-timesyncd (timedatectl set-ntp true)."
     if clock.now < RELEASED:

@@ -1,6 +1,8 @@
-"""The public URL as a client meets it first: name, certificate, clock, and whether tus is spoken there.
+"""The public URL as clients meet it first: name, certificate, clock, tus; and whether other origins may upload.
 
-Changes when something else is asked of the first answer. Invariant: one request, which changes nothing (OPTIONS).
+The first request is made with the standard library: it gives the certificate's last day, and the reason why it isn't
+trusted. Invariant: no request changes anything. A browser's preflight has no credentials.
+Spec: Fetch standard, "CORS protocol" (3.2) and "CORS-preflight fetch" (4.8).
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ SOON: Final = 14
 
 @frozen
 class Outside:
-    """``silent``: why there is no answer, and ``untrusted``: it is the certificate. ``fields``: by lower-case name.
-    ``ahead``: seconds that the server's clock is ahead, None where it doesn't say. ``days``: left of the certificate,
-    None without TLS."""
+    """The first answer. ``silent``: why there is none; ``untrusted``: because of the certificate. ``fields``: by
+    lower-case name. ``ahead``: seconds that the server's clock is ahead, None where it doesn't say. ``days``: left of
+    the certificate, None without TLS."""
 
     url: str
     silent: str | None = None
@@ -40,11 +42,12 @@ class Outside:
 
     @property
     def is_tus(self) -> bool:
+        """Whether the upload server has answered."""
         return "tus-version" in self.fields
 
 
 def look(url: str, now: float, context: ssl.SSLContext | None = None) -> Outside:
-    """Ask for OPTIONS of ``url``, http or https; blocks. ``now``: the time."""
+    """Ask for OPTIONS of ``url``, http or https. Blocks. ``now``: seconds since the epoch."""
     parts = urlsplit(url)
     if parts.scheme == "https":
         context = context or ssl.create_default_context()
@@ -83,6 +86,7 @@ def _ahead(date: str | None, now: float) -> float | None:
 
 
 def judge(found: Outside) -> list[Finding]:
+    """The findings about the first answer and its certificate."""
     if found.untrusted:
         advice = "Renew it, or send the whole chain; its names have to fit the URL. Clients refuse it as well."
         return [Finding(NAME, "bad", f"{found.url}: the certificate isn't trusted: {found.silent}", advice)]
@@ -121,8 +125,9 @@ async def check_origin(
     headers: Mapping[str, str] | None = None,
     policy: IPolicyForHTTPS | None = None,
 ) -> Finding:
-    """``origin``: that of the page, like https://www.example.org. ``headers``: what the page will send to be let in;
-    only their names are sent. Never raises.
+    """Ask as a browser would for a page of ``origin``, like https://www.example.org. Never raises.
+
+    ``headers``: those that let the page in; only their names are sent.
     """
     asked = ",".join(sorted({*ASKED, *(name.lower() for name in headers or {})}))
     preflight = {

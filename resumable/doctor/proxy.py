@@ -1,7 +1,10 @@
-"""What a proxy in front of the server does to uploads: does it collect requests, limit bodies, hide the address?
+"""The proxy in front of the server: does it collect requests, limit bodies, hide the address, refuse long metadata?
 
-Changes when proxies find another way to spoil resuming. Invariant: each upload that is made is ended again, and no
-answer is waited for without a bound. A 413 and its like without Tus-Resumable is the proxy's own word.
+Metadata comes in one header field and goes back in the answer to HEAD. Where a proxy has less room for an answer's head
+than for a request's, an upload with much of it can be made, but HEAD is answered 502 and the client starts over.
+
+Invariant: each upload that is made is removed again, and each answer is waited for within a limit. A 413 or the like
+without Tus-Resumable is the proxy's own answer.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ LIMIT: Final = "proxy body limit"
 LOCATION: Final = "Location"
 DELETE: Final = "DELETE"
 
-#: What is announced, and what is taken if that is too much; and what is sent of it. A buffer below that does no harm.
+#: Bytes that are announced, or announced where that is too much, and sent. A buffer smaller than that does no harm.
 LONG: Final = 2 << 30
 SHORT: Final = 256 << 10
 SENT: Final = 128 << 10
@@ -62,10 +65,10 @@ async def check_proxy(
     policy: IPolicyForHTTPS | None = None,
     patience: float = 5.0,
 ) -> list[Finding]:
-    """Make an upload through ``url``, cut its append in the middle, and see what arrived; one with long metadata too.
+    """Make an upload through ``url``, cut its append in the middle, and see what arrived; and one with long metadata.
 
-    ``headers``: what lets a client in, such as Authorization. ``patience``: seconds that bytes have to arrive in.
-    Never raises: what goes wrong is a finding. Guards are asked about them, hooks are told.
+    ``headers``: those that let a client in, such as Authorization. ``patience``: seconds that bytes have to arrive in.
+    Never raises: each failure is a finding. Guards and hooks see these uploads.
     """
     check = _Check(reactor, url if url.endswith("/") else url + "/", Visitor(reactor, headers or {}, policy), patience)
     try:
@@ -181,8 +184,8 @@ def _origin(scheme: str, netloc: str) -> tuple[str, str]:
     return scheme, netloc.lower().removesuffix(default)
 
 
-LONG_METADATA: Final = "long metadata"
-#: Bytes of Upload-Metadata: nearly all that the server takes in one head; and what proxies let through as they come.
+METADATA: Final = "long metadata"
+#: Bytes of Upload-Metadata: nearly all that the server takes in one head; and what proxies let through by default.
 METADATA_SIZES: Final = (14_000, 7_000)
 
 _LONGER_ANSWERS: Final = (
@@ -218,11 +221,9 @@ async def _looked_at(visitor: Visitor, upload: str, said: str, refused: list[_Re
     if got is None or got.status not in (200, 423) or (got.status == 200 and got.get("upload-metadata") != said):
         how = _how(got) if got is None or got.status != 200 else "answered without them"
         return [
-            Finding(
-                LONG_METADATA, "bad", f"an upload with {size} can be made, and HEAD of it is {how}", _LONGER_ANSWERS
-            )
+            Finding(METADATA, "bad", f"an upload with {size} can be made, and HEAD of it is {how}", _LONGER_ANSWERS)
         ]
-    return [refused[0].finding()] if refused else [Finding(LONG_METADATA, "ok", f"{size} go both ways")]
+    return [refused[0].finding()] if refused else [Finding(METADATA, "ok", f"{size} go both ways")]
 
 
 @frozen
@@ -233,8 +234,8 @@ class _Refusal:
     def finding(self) -> Finding:
         what = f"an upload with {self.size} bytes of metadata can't be made: POST is {_how(self.answer)}"
         if self.answer is not None and self.answer.is_tus:
-            return Finding(LONG_METADATA, "ok", f"not looked at: {what}")  # by a guard, or a rate
-        return Finding(LONG_METADATA, "warn", what, _LONGER_REQUESTS)
+            return Finding(METADATA, "ok", f"not looked at: {what}")  # by a guard, or a rate
+        return Finding(METADATA, "warn", what, _LONGER_REQUESTS)
 
 
 def _how(answer: TusAnswer | None) -> str:

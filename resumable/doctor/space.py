@@ -1,7 +1,4 @@
-"""Whether there is room: bytes, and files.
-
-Changes when the daemon needs room for something else.
-"""
+"""Whether the file system has room: for bytes, and for files."""
 
 from __future__ import annotations
 
@@ -19,8 +16,8 @@ FEW_FILES, NO_FILES = 10_000, 100
 
 
 @frozen
-class Room:
-    """``free``: bytes that may still be written. ``files``: how many may still be made, None: any number. ``used``:
+class SpaceFacts:
+    """``free``: bytes that may still be written. ``files``: how many may still be made, None for any number. ``used``:
     bytes of the ``counted`` uploads here; ``more``: there are more of them."""
 
     free: int
@@ -30,8 +27,8 @@ class Room:
     more: bool = False
 
 
-def look(nearest: str, directory: str) -> Room:
-    """Raises OSError."""
+def look(nearest: str, directory: str) -> SpaceFacts:
+    """Ask the file system, and count the files of the directory. Raises OSError."""
     figures = os.statvfs(nearest)
     files = figures.f_favail if figures.f_files else None  # some file systems make them as they need
     used = counted = 0
@@ -43,11 +40,11 @@ def look(nearest: str, directory: str) -> Room:
                 used += each.stat(follow_symlinks=False).st_blocks * 512
                 counted += 1
             more = next(here, None) is not None
-    return Room(figures.f_bavail * figures.f_frsize, files, used, counted, more)
+    return SpaceFacts(figures.f_bavail * figures.f_frsize, files, used, counted, more)
 
 
-def judge(room: Room, reserve: int, max_size: int | None) -> list[Finding]:
-    """``reserve`` and ``max_size`` as in the settings."""
+def judge(room: SpaceFacts, reserve: int, max_size: int | None) -> list[Finding]:
+    """The findings about room. ``reserve`` and ``max_size``: bytes, as in the settings."""
     free = size_text(room.free)
     if room.free <= reserve:
         what = f"{free} are free, and --reserve is {size_text(reserve)}: uploads are refused with 507"
@@ -63,7 +60,7 @@ def judge(room: Room, reserve: int, max_size: int | None) -> list[Finding]:
     return [*findings, *_files(room)]
 
 
-def _files(room: Room) -> list[Finding]:
+def _files(room: SpaceFacts) -> list[Finding]:
     if room.files is None or room.files >= FEW_FILES:
         return []
     what = f"only {room.files} more files can be made (df -i), however much space there is"

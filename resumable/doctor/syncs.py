@@ -1,7 +1,7 @@
-"""Whether what is synced is on the disk, as far as that shows from here.
+"""Whether synced data is on the disk, as far as software can see.
 
-Changes when there is another way to be deceived. A disk that lies can't be caught by software, only suspected: a
-sync that takes less time than any disk needs was answered by a memory. Sources: fdatasync(2), open(2) on O_DSYNC,
+A disk that lies can't be caught by software, only suspected: a sync that takes less time than any disk needs was
+answered by a memory. Sources: fdatasync(2), open(2) on O_DSYNC,
 https://docs.kernel.org/block/writeback_cache_control.html.
 """
 
@@ -33,9 +33,9 @@ SHARED = frozenset({"9p", "virtiofs", "vboxsf", "prl_fs", "drvfs", "fakeowner"})
 
 @frozen
 class Syncs:
-    """``fdatasync`` and ``dsync``: seconds that each small write took to be durable, in both ways; empty: it wasn't
-    possible. ``directory``: why a directory can't be synced. ``preloaded``: what makes syncs do nothing. ``cache``:
-    the kernel's word for the disk's cache."""
+    """``fdatasync`` and ``dsync``: seconds that each small write took to be durable, in both ways; empty where it could
+    not be tried. ``directory``: why a directory can't be synced. ``preloaded``: the library that makes syncs do
+    nothing. ``cache``: the kernel's word for the disk's cache."""
 
     fdatasync: Sequence[float]
     dsync: Sequence[float]
@@ -87,6 +87,7 @@ def write_cache(device: str, sys: str = "/sys/dev/block") -> str | None:
 
 
 def judge(found: Syncs) -> list[Finding]:
+    """The findings about syncs."""
     findings = [*_deceived(found), *_mounted(found), *_directory(found), *_paced(found)]
     told = [Finding(NAME, "ok", _told(found))] if found.fdatasync else []
     return findings if any(each.level == "bad" for each in findings) else [*told, *findings]

@@ -1,6 +1,6 @@
-"""A client of the public URL: whole requests, and one that is cut off in the middle of its body.
+"""A client of the public URL: whole requests with treq, and one that is cut off in the middle of its body without.
 
-Changes when the way of asking does. Invariant: every request ends within its time, and no answer's body is read.
+Invariant: every request ends within its time, and no answer's body is read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS
 
 from resumable.httpclient.client import all_lines
-from resumable.httpclient.connections import Connections
+from resumable.httpclient.connections import ConnectionPool
 from resumable.httpclient.streams import stream_of
 
 T = TypeVar("T")
@@ -54,13 +54,13 @@ class TusAnswer:
 
 
 def upload_at(url: str, location: str) -> str:
-    """Where the upload is that was made by POST to ``url``, as seen from here whatever the Location says."""
+    """The URL of an upload that was made by POST to ``url``, as seen from here, whatever the Location says."""
     name, mark, query = location.partition("?")
     return url + name.rpartition("/")[2] + mark + query
 
 
 class Visitor:
-    """``headers``: what lets it in, sent with each request; ``policy``: whose certificates are good."""
+    """``headers``: those that let it in, sent with each request. ``policy``: the certificates that it trusts."""
 
     def __init__(
         self, reactor: Any, headers: Mapping[str, str], policy: IPolicyForHTTPS | None = None, timeout: float = TIMEOUT
@@ -69,7 +69,7 @@ class Visitor:
         self._headers = dict(headers)
         self._policy = policy or BrowserLikePolicyForHTTPS()
         self._timeout = timeout
-        self._connections = Connections(reactor, reactor, self._policy, timeout, kept=0, kept_for=0.0, repeats=False)
+        self._connections = ConnectionPool(reactor, reactor, self._policy, timeout, kept=0, kept_for=0.0, repeats=False)
 
     async def ask(self, method: str, url: str, fields: Mapping[str, str]) -> TusAnswer:
         """A request without a body. Raises Unanswered."""

@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from resumable.hooks.interfaces import HookFailed
 from resumable.hooks.verdicts import is_ours
 from resumable.httpclient.bodies import BytesBody
-from resumable.httpclient.client import Answer, IHttp, retry_after
+from resumable.httpclient.client import HttpAnswer, IHttp, retry_after
 from resumable.httpclient.errors import HttpError, KeptClosed, Unreached
 from resumable.masking import has_user
 from resumable.model.hooks import RequestView
@@ -91,14 +91,14 @@ class Poster:
         headers = {} if request is None else request.headers
         return {name: _joined(name, headers[name]) for name in self._forward if headers.get(name)}
 
-    async def post(self, headers: Callable[[], Mapping[str, str]], body: bytes) -> Answer:
+    async def post(self, headers: Callable[[], Mapping[str, str]], body: bytes) -> HttpAnswer:
         """One attempt; again at once if only a kept connection had been closed. Any 2xx; HookFailed otherwise."""
         try:
             return await self._once(headers(), body)
         except _Stale:
             return await self._once(headers(), body)
 
-    async def insist(self, headers: Callable[[], Mapping[str, str]], body: bytes) -> Answer:
+    async def insist(self, headers: Callable[[], Mapping[str, str]], body: bytes) -> HttpAnswer:
         """A few attempts, for a question that somebody waits for. HookFailed is that of the last."""
         for attempt in range(1, self._posting.attempts + 1):
             try:
@@ -110,7 +110,7 @@ class Poster:
                 await deferLater(self._clock, self._posting.pause * attempt * self._rng.uniform(0.5, 1))
         raise HookFailed("it was not asked")
 
-    async def _once(self, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def _once(self, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
         posting = self._posting
         asking = Deferred.fromCoroutine(
             self._http.request("POST", self._url, headers, BytesBody(body), largest=posting.largest)
@@ -142,5 +142,5 @@ class _Stale(HookFailed):
     """The connection had been kept, and was closed by the other side."""
 
 
-def _too_long(result: object, seconds: float) -> Answer:
+def _too_long(result: object, seconds: float) -> HttpAnswer:
     raise HookFailed("no answer in time", may_retry=True, unanswered=True)

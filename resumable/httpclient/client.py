@@ -21,9 +21,9 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 
 from resumable.httpclient.bodies import BytesBody, RegionBody
-from resumable.httpclient.connections import Connections
+from resumable.httpclient.connections import ConnectionPool
 from resumable.httpclient.errors import HttpError, KeptClosed, TimedOut, causes_of, error_for
-from resumable.httpclient.streams import Stream, Watch, stream_of
+from resumable.httpclient.streams import BodyStream, IdleTimeout, stream_of
 from resumable.model.trace import REQUEST
 
 KEPT_STREAMS = 8
@@ -49,7 +49,7 @@ class HttpLimits:
 
 
 @frozen
-class Answer:
+class HttpAnswer:
     """``headers``: the first line of each field, by lower-case name."""
 
     status: int
@@ -58,7 +58,7 @@ class Answer:
 
 
 class IStream(Protocol):
-    """Bytes at the reader's pace, such as `Stream`."""
+    """Bytes at the reader's pace, such as `BodyStream`."""
 
     def read(self) -> Deferred[bytes]:
         """The next bytes, none at the end."""
@@ -68,8 +68,8 @@ class IStream(Protocol):
 
 
 @frozen
-class Opened:
-    """An answer whose body is still to come. ``headers`` as in `Answer`, with the content's length where it is known.
+class StreamedAnswer:
+    """An answer whose body is still to come. ``headers`` as in `HttpAnswer`, with the length where it is known.
 
     ``stream`` has the body of a 200 or 206; ``body`` that of any other status.
     """
@@ -85,10 +85,10 @@ class IHttp(Protocol):
 
     async def request(
         self, method: str, url: str, headers: Mapping[str, str], body: Body, *, largest: int, patience: float = 1.0
-    ) -> Answer:
+    ) -> HttpAnswer:
         """See `Http.request`."""
 
-    async def stream(self, url: str, headers: Mapping[str, str]) -> Opened:
+    async def stream(self, url: str, headers: Mapping[str, str]) -> StreamedAnswer:
         """See `Http.stream`."""
 
     def close(self) -> Deferred[None]:
@@ -111,29 +111,29 @@ class Http:
         self._clock: IReactorTime = clock or reactor
         self._slots = DeferredSemaphore(limits.connections)
 
-        def connections(kept: int, repeats: bool) -> Connections:
+        def connections(kept: int, repeats: bool) -> ConnectionPool:
             trust = policy or BrowserLikePolicyForHTTPS()
             seconds, kept_for = limits.connect_timeout, limits.kept_for
-            return Connections(reactor, self._clock, trust, seconds, kept=kept, kept_for=kept_for, repeats=repeats)
+            return ConnectionPool(reactor, self._clock, trust, seconds, kept=kept, kept_for=kept_for, repeats=repeats)
 
         self._requests = connections(limits.connections, False)
         self._streams = connections(KEPT_STREAMS, True)
 
     async def request(
         self, method: str, url: str, headers: Mapping[str, str], body: Body, *, largest: int, patience: float = 1.0
-    ) -> Answer:
+    ) -> HttpAnswer:
         """Send a request and gather its answer, whatever its status.
 
         ``url`` goes out as it is. ``largest``: bytes of the answer. ``patience`` multiplies the idle time-out. Raises
         HttpError, CancelledError, and what reading the body raised.
         """
         await self._slots.acquire()
-        watch = Watch(self._clock, self._idle * patience)
+        watch = IdleTimeout(self._clock, self._idle * patience)
         try:
             response = await self._answered(method, url, headers, body, watch)
             watch.stop()
             stream = stream_of(response, self._clock, self._idle * patience)
-            return Answer(response.code, fields(response), await stream.read_all(largest))
+            return HttpAnswer(response.code, fields(response), await stream.read_all(largest))
         except HttpError:
             raise
         except Exception as problem:
@@ -146,7 +146,9 @@ class Http:
                 body.stopProducing()
             self._slots.release()
 
-    async def _answered(self, method: str, url: str, headers: Mapping[str, str], body: Body, watch: Watch) -> IResponse:
+    async def _answered(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body, watch: IdleTimeout
+    ) -> IResponse:
         """The answer's head."""
         if isinstance(body, RegionBody):
             body.progress = watch.touch
@@ -161,13 +163,13 @@ class Http:
                 raise KeptClosed from None
             raise
 
-    async def stream(self, url: str, headers: Mapping[str, str]) -> Opened:
+    async def stream(self, url: str, headers: Mapping[str, str]) -> StreamedAnswer:
         """The answer to a GET once its head is there. Its connection is none of those that `request` uses.
 
         The stream is the caller's to close. Raises HttpError, CancelledError.
         """
         asking = self._streams.request("GET", url, _traced(headers))
-        watch = Watch(self._clock, self._idle)
+        watch = IdleTimeout(self._clock, self._idle)
         watch.give_up = asking.cancel
         try:
             response = await asking
@@ -175,13 +177,13 @@ class Http:
             raise TimedOut(self._idle) if watch.expired else error_for(problem) from None
         finally:
             watch.stop()
-        stream: Stream = stream_of(response, self._clock, self._idle)
+        stream: BodyStream = stream_of(response, self._clock, self._idle)
         got = fields(response)
         if isinstance(response.length, int):  # Twisted's client keeps this one to itself
             got["content-length"] = str(response.length)
         if response.code in (200, 206):
-            return Opened(response.code, got, stream)
-        return Opened(response.code, got, stream, await stream.read_all(ERROR_SIZE))
+            return StreamedAnswer(response.code, got, stream)
+        return StreamedAnswer(response.code, got, stream, await stream.read_all(ERROR_SIZE))
 
     def close(self) -> Deferred[None]:
         """Close the idle connections; fires when they are closed."""

@@ -28,7 +28,7 @@ EARLY = 64 << 10
 """Bytes of an answer that are taken while its request is still being sent."""
 
 
-class Connection(ProtocolWrapper):
+class ClientConnection(ProtocolWrapper):
     """Sits between Twisted's HTTP client and the network.
 
     The client stops reading at an answer's head until somebody wants its body, but gives the answer out only when the
@@ -78,14 +78,14 @@ class Connection(ProtocolWrapper):
         self._network.abortConnection()
 
 
-class _Factory(WrappingFactory[Connection]):
-    protocol = Connection
+class _Factory(WrappingFactory[ClientConnection]):
+    protocol = ClientConnection
     noisy = False
 
 
 @implementer(IStreamClientEndpoint)
 class _Timed:
-    """An endpoint that gives up on our clock, and whose connections are `Connection`."""
+    """An endpoint that gives up on our clock, and whose connections are `ClientConnection`."""
 
     def __init__(
         self, endpoint: IStreamClientEndpoint, clock: IReactorTime, seconds: float, opening: Callable[[], None]
@@ -108,7 +108,7 @@ def _never_connected(failure: Failure | object, seconds: float) -> Failure:
 
 
 @implementer(IAgentEndpointFactory)
-class Endpoints:
+class ClientEndpoints:
     """Makes the endpoints that the client connects to. ``opened`` counts the connections that it asked for.
 
     ``seconds``: the time to connect.
@@ -169,7 +169,7 @@ _NOWHERE = "http:///"
 """The URL that treq sees: it would encode a host anew for each request."""
 
 
-class Connections:
+class ConnectionPool:
     """Connections that are used again, by treq. ``seconds``: the time to connect.
 
     ``kept``: idle connections for one host, each for ``kept_for`` seconds. ``repeats``: a GET goes out again by itself
@@ -188,7 +188,7 @@ class Connections:
         repeats: bool,
     ) -> None:
         self._reactor = reactor
-        self._endpoints = Endpoints(reactor, clock, policy, seconds)
+        self._endpoints = ClientEndpoints(reactor, clock, policy, seconds)
         self._pool = HTTPConnectionPool(reactor, persistent=kept > 0)
         self._pool.retryAutomatically = repeats
         self._pool.maxPersistentPerHost = kept

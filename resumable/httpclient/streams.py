@@ -21,7 +21,7 @@ from resumable.httpclient.bodies import PIECE
 from resumable.httpclient.errors import TimedOut, TooLong, error_for
 
 
-class Watch:
+class IdleTimeout:
     """Calls ``give_up`` when ``seconds`` have passed since the last `touch`."""
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
@@ -45,7 +45,7 @@ class Watch:
         self.give_up()
 
 
-class Stream(Protocol):
+class BodyStream(Protocol):
     """The body of one answer. ``seconds``: of silence, while somebody waits, after which it is given up.
 
     ``until_closed``: a body of unknown length may end with its connection, so a broken one can't be told from a whole.
@@ -59,7 +59,7 @@ class Stream(Protocol):
         self._held = 0
         self._paused = False
         self._waiting: Deferred[bytes] | None = None
-        self._watch: Watch | None = None
+        self._watch: IdleTimeout | None = None
         self._end: Failure | None = None
 
     def read(self) -> Deferred[bytes]:
@@ -69,7 +69,7 @@ class Stream(Protocol):
         if self._end is not None:
             return succeed(b"") if self._end.check(*self._whole) else fail(self._end)
         self._waiting = Deferred(lambda _: self.close())
-        self._watch = Watch(self._clock, self._seconds)
+        self._watch = IdleTimeout(self._clock, self._seconds)
         self._watch.give_up = self._give_up
         return self._waiting
 
@@ -139,8 +139,8 @@ class Stream(Protocol):
         return data
 
 
-def stream_of(response: IResponse, clock: IReactorTime, seconds: float, until_closed: bool = False) -> Stream:
-    """The body of an answer whose head is there; see `Stream`."""
-    stream = Stream(clock, seconds, until_closed)
+def stream_of(response: IResponse, clock: IReactorTime, seconds: float, until_closed: bool = False) -> BodyStream:
+    """The body of an answer whose head is there; see `BodyStream`."""
+    stream = BodyStream(clock, seconds, until_closed)
     response.deliverBody(stream)
     return stream

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from resumable.httpclient.client import IHttp, IStream, Opened
+from resumable.httpclient.client import IHttp, IStream, StreamedAnswer
 from resumable.httpclient.errors import HttpError, Insecure
 from resumable.remotes.errors import RemoteError, Transient, Unusable
 from resumable.remotes.reading import IObjectStream
@@ -23,7 +23,7 @@ def remote_error(error: HttpError, operation: str = "") -> RemoteError:
     return Transient(reason, code=error.code, advice=advice)
 
 
-async def open_stream(http: IHttp, operation: str, url: str, headers: Mapping[str, str]) -> Opened:
+async def open_stream(http: IHttp, operation: str, url: str, headers: Mapping[str, str]) -> StreamedAnswer:
     """The answer to a GET, whose body comes piece by piece. Raises RemoteError; its stream raises HttpError."""
     try:
         return await http.stream(url, headers)

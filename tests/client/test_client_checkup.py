@@ -80,7 +80,7 @@ def test_every_check_is_in_the_docs():
         directory.LOCKS,
         machine.CLOCK,
         outside.PAGES,
-        proxy.LONG_METADATA,
+        proxy.METADATA,
         proxy.BUFFERING,
         proxy.LIMIT,
         proxy.LOCATION,

@@ -16,10 +16,10 @@ from resumable import __version__
 from resumable.config.options import Options
 from resumable.doctor import daemon
 from resumable.doctor.daemon import DaemonStatus
-from resumable.doctor.directory import Place, place_of
+from resumable.doctor.directory import CheckedDirectory, place_of
 from resumable.model.errors import StartupError
 
-HERE = Place("/u", "/u", True)
+HERE = CheckedDirectory("/u", "/u", True)
 
 
 def settings(*flags):
@@ -79,7 +79,7 @@ def test_a_daemon_is_judged_by_what_it_says(found, level, words):
 
 
 def test_where_the_lock_is_for_others_only_nothing_is_said_of_a_daemon():
-    (got,) = daemon.judge_daemon(Place("/u", "/u", None), None)
+    (got,) = daemon.judge_daemon(CheckedDirectory("/u", "/u", None), None)
     assert got.level == "warn" and "can't be told" in got.what and got.advice
 
 

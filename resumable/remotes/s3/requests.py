@@ -16,7 +16,7 @@ from attrs import frozen
 
 from resumable.aio.threads import IPool
 from resumable.httpclient.bodies import PIECE, BytesBody, RegionBody
-from resumable.httpclient.client import Answer, IHttp, Opened
+from resumable.httpclient.client import HttpAnswer, IHttp, StreamedAnswer
 from resumable.httpclient.errors import HttpError, KeptClosed
 from resumable.remotes.errors import AuthFailed
 from resumable.remotes.interfaces import IRegion
@@ -82,7 +82,7 @@ class Requests:
         *,
         largest: int = ERROR_SIZE,
         patience: float = 1.0,
-    ) -> tuple[Answer, str | None]:
+    ) -> tuple[HttpAnswer, str | None]:
         """A successful answer, and the payload's checksum. Raises RemoteError; what reading the payload raises.
 
         A refusal of our keys is answered once with newer ones, if there are any.
@@ -113,23 +113,23 @@ class Requests:
         algorithm: Algorithm | None,
         largest: int,
         patience: float,
-    ) -> tuple[Answer, str | None]:
+    ) -> tuple[HttpAnswer, str | None]:
         digest, checksum = await self._digests(data, algorithm)
         named = dict(headers)
         if algorithm is not None and checksum is not None:
             named[algorithm.header] = checksum
         url = self.endpoint.url(key) + (f"?{encode_query(query)}" if query else "")
 
-        async def once(signed: Mapping[str, str]) -> Answer:
+        async def once(signed: Mapping[str, str]) -> HttpAnswer:
             return await self._once(operation, method, url, signed, data, largest, patience)
 
         return await self._signed(method, url, named, digest, once), checksum
 
-    async def stream(self, operation: str, key: str, headers: Mapping[str, str]) -> Opened:
+    async def stream(self, operation: str, key: str, headers: Mapping[str, str]) -> StreamedAnswer:
         """A successful answer to a GET, whose body comes piece by piece. Raises RemoteError."""
         url = self.endpoint.url(key)
 
-        async def once(signed: Mapping[str, str]) -> Opened:
+        async def once(signed: Mapping[str, str]) -> StreamedAnswer:
             self.sent[operation] = self.sent.get(operation, 0) + 1
             opened = await open_stream(self._http, operation, url, signed)
             if opened.status not in (200, 206):
@@ -178,7 +178,7 @@ class Requests:
         largest: int,
         patience: float,
         again: bool = False,
-    ) -> Answer:
+    ) -> HttpAnswer:
         """``again``: a kept connection has failed. All but POST may be sent twice (RFC 9110, 9.2.2)."""
         self.sent[operation] = self.sent.get(operation, 0) + 1
         body = None if data is None else BytesBody(data) if isinstance(data, bytes) else RegionBody(data)

@@ -1,6 +1,7 @@
-"""What a daemon is asked through a line, and what becomes of its answers.
+"""The client of a daemon's admin API (docs/api.md), over the Unix socket or the port where it answers operators.
 
-Changes when the admin API (docs/api.md) does. Invariant: an answer that isn't understood is told of in one sentence.
+It blocks, and does without Twisted: to load that would take more than twice as long as a whole command does. Invariant: whatever goes wrong is
+one sentence that says what to try. Spec: RFC 9110.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ MOST_ROUNDS: Final = 100
 Document = dict[str, Any]
 
 
-class Refused(Exception):
-    """The daemon won't, in its own words."""
+class DaemonRefused(Exception):
+    """The daemon refuses to do it, for the reason that it gives."""
 
 
-class NotAllowed(Refused):
-    """It won't for whoever asks."""
+class NotAllowed(DaemonRefused):
+    """The daemon refuses because of who asks."""
 
 
-class Asking:
-    """Every method raises Refused and NoDaemon."""
+class AdminClient:
+    """The API's methods. Each raises DaemonRefused and NoDaemon."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: AdminLine) -> None:
         self._line = line
 
     def uploads(self, filters: Mapping[str, str], most: int | None) -> Iterator[list[Document]]:
-        """Pages, until there are no more or ``most`` were told; a last empty one says that there are more."""
+        """Pages of uploads, ``most`` in all (None for any number). A last empty page says that there are more."""
         left, query = most, dict(filters)
         while True:
             query["limit"] = str(LARGEST_PAGE if left is None else min(left, LARGEST_PAGE))
@@ -60,18 +61,20 @@ class Asking:
             query["after"] = place
 
     def upload(self, upload_id: str) -> Document:
+        """Everything about one upload."""
         return self._document("GET", f"/v1/uploads/{_segment(upload_id)}")
 
     def remove(self, upload_id: str) -> None:
+        """End an upload and remove its bytes."""
         self._checked(self._line.ask("DELETE", f"/v1/uploads/{_segment(upload_id)}"))
 
     def retry(self, upload_id: str, remote: str | None) -> int:
-        """How many replicas are tried again."""
+        """Try parked replicas of an upload again, in one remote or all (None). How many there are."""
         query = {} if remote is None else {"remote": remote}
         return self._count(self._document("POST", f"/v1/uploads/{_segment(upload_id)}/retry", query), "restarted")
 
     def retry_all(self, remote: str) -> tuple[int, bool]:
-        """As `retry`, for everything that was parked for the remote; and whether there is more, as it may be parked
+        """Try all parked replicas of a remote again. How many there were, and whether there are more: one may be parked
         again as soon as it was tried."""
         count, more = 0, True
         for _ in range(MOST_ROUNDS):
@@ -83,11 +86,11 @@ class Asking:
         return count, more
 
     def replay(self, hook: str) -> int:
-        """How many events are sent on their way again."""
+        """Deliver the dead events of a hook again. How many there are."""
         return self._count(self._document("POST", f"/v1/hooks/{_segment(hook)}/replay"), "replayed")
 
     def drain(self, method: str) -> Document:
-        """GET looks, PUT begins, DELETE ends."""
+        """The state of draining: GET reads it, PUT begins it, DELETE ends it."""
         return self._document(method, "/v1/drain")
 
     def _document(self, method: str, path: str, query: Mapping[str, str] | None = None) -> Document:
@@ -101,7 +104,7 @@ class Asking:
             return reply
         if not isinstance(reply.document, dict) or not isinstance(reply.document.get("detail"), str):
             raise self._foreign(f" ({reply.status})")
-        raise (NotAllowed if reply.status in (401, 403) else Refused)(reply.document["detail"])
+        raise (NotAllowed if reply.status in (401, 403) else DaemonRefused)(reply.document["detail"])
 
     def _count(self, document: Document, name: str) -> int:
         count = document.get(name)
@@ -122,16 +125,16 @@ _LIKE: Final = "it looks like http://127.0.0.1:9090 or unix:/path"
 
 
 class NoDaemon(Exception):
-    """Nobody listens there, or what answers isn't ours."""
+    """Nobody listens there, or another program answers."""
 
 
 class BadUrl(NoDaemon):
-    """It says nowhere where anybody could listen."""
+    """The URL is no place where a daemon could listen."""
 
 
 @frozen
 class Reply:
-    """``document``: what the JSON says, or the text where it is none."""
+    """An answer. ``document``: its JSON, or its text where it is no JSON."""
 
     status: int
     document: Any
@@ -155,15 +158,16 @@ class _Local(http.client.HTTPConnection):
 
 
 @frozen
-class Line:
-    """``where``: ``unix:/path`` or an http(s) URL. ``token``: sent as a bearer's. ``patience``: seconds of silence."""
+class AdminLine:
+    """The way to a daemon. ``where``: ``unix:/path`` or an http(s) URL. ``token``: sent as a bearer's. ``patience``:
+    seconds of silence."""
 
     where: str
     token: str | None = None
     patience: float = PATIENCE
 
     def ask(self, method: str, path: str, query: Mapping[str, str] | None = None) -> Reply:
-        """Each question on a connection of its own. Raises NoDaemon."""
+        """Send one request, on a connection of its own. Raises NoDaemon."""
         link, base = self._link()
         headers = {"Accept": "application/json", "Connection": "close"}
         if self.token is not None:
@@ -211,7 +215,7 @@ _WILDCARDS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def where(endpoint: str) -> str | None:
-    """As `resumable.client.asking.Line` takes it; None: that can't be told."""
+    """The place to connect to for a Twisted endpoint, as `AdminLine` takes it; None where it can't be told."""
     kind, arguments, named = taken_apart(endpoint)
     if kind == "unix":
         path = named.get("address") or (arguments or [""])[0]
