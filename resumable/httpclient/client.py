@@ -24,7 +24,7 @@ from resumable.httpclient.bodies import BytesBody, RegionBody
 from resumable.httpclient.connections import ConnectionPool
 from resumable.httpclient.errors import HttpError, KeptClosed, TimedOut, causes_of, error_for
 from resumable.httpclient.streams import BodyStream, IdleTimeout, stream_of
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 
 KEPT_STREAMS = 8
 """Idle connections that are kept for the next reader."""

@@ -16,7 +16,7 @@ from twisted.web.server import Site
 
 from resumable.daemon import logs
 from resumable.httpclient.client import Http, HttpLimits
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 from resumable.model.upload import Fact, FactKind, Upload
 from tests.hooks.test_events_courier import Bench, Recorder
 from tests.http.visitor import UPLOAD, Nothing, connect, request

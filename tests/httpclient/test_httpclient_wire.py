@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from resumable.httpclient.bodies import BytesBody
 from resumable.httpclient.client import Http, retry_after
 from resumable.httpclient.errors import TooLong, Unreached
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 
 BOMB = gzip.compress(bytes(1 << 20))
 

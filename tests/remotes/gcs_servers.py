@@ -22,9 +22,9 @@ from twisted.internet import reactor
 
 from resumable.httpclient.client import HttpAnswer, IHttp, StreamedAnswer
 from tests.e2e import tools
-from tests.e2e.daemon import free_port
 from tests.remotes.gcs_fake import FakeApi, FakeStore
 from tests.remotes.s3_servers import found, running
+from tests.waiting import free_port
 
 BUCKET = "the-bucket"
 
