@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from resumable.aio.threads import Pool
 from resumable.config.options import Settings
-from resumable.hooks.desk import Desk, Means
+from resumable.hooks.hooks import HookDependencies, Hooks
 from resumable.model.errors import StartupError
 from resumable.model.outbox import IOutbox
 from resumable.protocol.errors import Refused, TusError
@@ -29,7 +29,7 @@ log = Logger()
 
 def desk_of(
     settings: Settings, reactor: Any, outbox: IOutbox, uploads: Uploads, path_of: Callable[[str], str]
-) -> Desk | None:
+) -> Hooks | None:
     """Everything about hooks; None: there are none. Raises StartupError."""
     hooks = settings.hooks
     if not hooks.told and not hooks.asked:
@@ -38,7 +38,7 @@ def desk_of(
     def stop_upload(upload_id: str, answer: Refused) -> None:
         uploads.stop_upload(upload_id, answer).addErrback(_not_stopped, upload_id)
 
-    means = Means(
+    means = HookDependencies(
         reactor=reactor,
         clock=reactor,
         wall=time.time,
@@ -53,7 +53,7 @@ def desk_of(
         remotes=[spec.name for spec in settings.remotes],
     )
     try:
-        return Desk(hooks, means, outbox)
+        return Hooks(hooks, means, outbox)
     except ValueError as problem:
         raise StartupError(str(problem)) from problem
 

@@ -33,7 +33,7 @@ from resumable.daemon.hooking import desk_of
 from resumable.daemon.operator_service import Seen, Sight
 from resumable.daemon.remote_tier import RemoteTier, Spot
 from resumable.daemon.systemd import ServiceManager
-from resumable.hooks.counts import HookCounts
+from resumable.hooks.calls import HookCounts
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.entry import Entry

@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
-from resumable.hooks.letterbox import owner_of
-from resumable.hooks.reading import Reading
-from resumable.hooks.turns import Turns
+from resumable.hooks.turns import EventTurns, owner_of
 from resumable.model.outbox import IOutbox, Letter
 
 FETCH = 64
@@ -43,7 +41,7 @@ class DueEvents:
     def __init__(
         self, deliverer: str, outbox: IOutbox, places: int, clock: IReactorTime, wall: Callable[[], float]
     ) -> None:
-        self.turns = Turns(places)
+        self.turns = EventTurns(places)
         self._deliverer = deliverer
         self._outbox = outbox
         self._clock = clock
@@ -209,3 +207,34 @@ class DueEvents:
         count = kind.count(whose)
         if count > self._most(whose):
             self._pass_over(kind.leave(whose, count // 2))
+
+
+class Reading:
+    """How far the outbox was read for new letters: up to ``seen``, but for those of some owners.
+
+    ``left``: from where on there may be such of theirs. ``anew``: it has to be read from the start."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.left: dict[str, int] = {}
+        self.anew = False
+
+    def leave(self, whose: str, seq: int) -> None:
+        """There may be some of theirs, from this number on."""
+        self.left[whose] = min(seq, self.left.get(whose, seq))
+
+    def after(self, wanted_of: Callable[[str], bool]) -> int:
+        """Behind which number to read again, for owners that have none here."""
+        return 0 if self.anew else min((seq - 1 for whose, seq in self.left.items() if wanted_of(whose)), default=0)
+
+    def go_on(self, before: Reading, after: int, last: int, *, full: bool) -> None:
+        """What was known ``before`` all from ``after`` to ``last`` was read; if it wasn't ``full``, all behind it, too.
+
+        What was left since then stays so: it may have come too late to be found."""
+        seen = 0 if before.anew else before.seen
+        for whose, seq in before.left.items():
+            if seq <= after or (full and seq > last):
+                self.leave(whose, seq)
+            elif full and last < seen:
+                self.leave(whose, last + 1)
+        self.seen = max(seen, last)

@@ -3,7 +3,7 @@
 One reason to change: something else that a hook may know or decide. Nothing here does any work.
 
 Invariants: an `Event` that is delivered again has the same id; nothing that a hook says counts before
-`resumable.hooks.verdicts` has checked it. Sizes are bytes, times are seconds since the epoch.
+`resumable.hooks.ask` has checked it. Sizes are bytes, times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -106,6 +106,10 @@ class HookFailed(Exception):
         self.may_retry = may_retry
         self.unreached = unreached
         self.unanswered = unanswered
+
+
+class BadVerdict(HookFailed):
+    """A hook answered, but its answer is no verdict."""
 
 
 class IHook(Interface):

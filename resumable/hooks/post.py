@@ -21,8 +21,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
+from resumable.hooks.ask import is_ours
 from resumable.hooks.interfaces import HookFailed
-from resumable.hooks.verdicts import is_ours
 from resumable.masking import has_user
 from resumable.model.hooks import RequestView
 from resumable.remotes.errors import RemoteError, Unusable

@@ -26,7 +26,7 @@ KEPT_OF_STDERR = 4 << 10
 
 
 @frozen
-class Outcome:
+class CommandOutcome:
     """``status``: the exit status; negative: the signal that ended it; None: we have killed it, as it took or said too
     much. ``output`` is None when it was longer than the limit. ``said``: the end of what it wrote to stderr."""
 
@@ -53,7 +53,7 @@ class Run:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def talk(self, data: bytes, seconds: float, limit: int, clock: Callable[[], float]) -> Outcome:
+    def talk(self, data: bytes, seconds: float, limit: int, clock: Callable[[], float]) -> CommandOutcome:
         """Give it ``data`` on stdin, and gather what it says until it ends. ``clock`` measures ``seconds``."""
         deadline = clock() + seconds
         with _Conversation(self._process, data, limit) as conversation:
@@ -69,7 +69,7 @@ class Run:
                 self.kill()
                 self._over = True
                 status = self._process.wait()
-            return Outcome(status if ended_itself else None, conversation.output, conversation.said)
+            return CommandOutcome(status if ended_itself else None, conversation.output, conversation.said)
 
     def _has_ended(self) -> bool:
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None

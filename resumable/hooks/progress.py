@@ -17,12 +17,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from resumable.hooks.bounded import in_time
-from resumable.hooks.counts import Count, count_nothing
-from resumable.hooks.fair import Shares, owner
-from resumable.hooks.guards import Complaints, refused
+from resumable.hooks.ask import check_stop, refused
+from resumable.hooks.calls import Complaints, Count, count_nothing, in_time
 from resumable.hooks.interfaces import Event, EventKind, IWatcher
-from resumable.hooks.verdicts import check_stop
+from resumable.hooks.turns import Shares, owner
 from resumable.model.hooks import Arrived, IProgress
 from resumable.protocol.errors import Refused
 
@@ -54,7 +52,7 @@ class Watcher:
 
 
 @implementer(IProgress)
-class Progress:
+class ProgressEvents:
     """``stop`` is called with an upload's id and what its client is told, when a hook wants it ended.
 
     ``interval``: seconds between two events of one upload. ``timeout``: of one event.

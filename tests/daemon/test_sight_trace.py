@@ -18,7 +18,7 @@ from resumable.daemon import logs
 from resumable.model.trace import REQUEST
 from resumable.model.upload import Fact, FactKind, Upload
 from resumable.remotes.http.transport import Http, Limits
-from tests.hooks.test_events_courier import Bench, Recorder
+from tests.hooks.test_hooks_deliver import Bench, Recorder
 from tests.http.visitor import UPLOAD, Nothing, connect, request
 
 

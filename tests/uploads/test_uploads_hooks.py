@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from resumable.hooks.interfaces import Refuse
-from resumable.hooks.progress import Progress, Watcher
+from resumable.hooks.progress import ProgressEvents, Watcher
 from resumable.model.hooks import Answer, Changes, Granted, IHooks, IProgress, QuestionKind, RequestView
 from resumable.model.upload import FactKind
 from resumable.protocol import tus
@@ -17,7 +17,7 @@ from resumable.protocol.errors import BadRequest, Gone, NotFound, OffsetMismatch
 from resumable.uploads.engine import Limits
 from resumable.uploads.questions import Questions
 from resumable.uploads.visits import Visit
-from tests.hooks.test_events_progress import Watches
+from tests.hooks.test_hooks_progress import Watches
 from tests.uploads.facts import told
 from tests.uploads.harness import LONG, FakeBody, FakeReplication, machines, pattern
 
@@ -553,7 +553,7 @@ def test_a_slow_upload_is_told_of_at_every_interval_and_stopped_within_one(hooke
     """5 KB/s; nothing commits before ten seconds have passed."""
     server, stopped = hooked(), []
     watches = Watches()
-    server.engine.progress = Progress(
+    server.engine.progress = ProgressEvents(
         [Watcher("hook", watches)], lambda *each: stopped.append(each), clock=server.clock, wall=lambda: 5.0
     )
     upload_id = server.create(LONG).value.id

@@ -18,7 +18,7 @@ LONGEST_OUTAGE_PAUSE = 10.0
 
 
 @frozen
-class Delivery:
+class RetryPolicy:
     """How one deliverer is served.
 
     ``concurrency``: letters under way at once. ``per_second``: letters started, at most; more empties a backlog faster
@@ -41,10 +41,10 @@ class Delivery:
         return rng.uniform(0, min(self.longest_pause, self.first_pause * 2.0 ** min(failures, 32)))
 
 
-class Pace:
+class SendingRate:
     """Room for ``concurrency`` letters at once, then for ``per_second``; none before ``not_before``."""
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: RetryPolicy) -> None:
         self.not_before = 0.0
         self._gap = 1 / delivery.per_second
         self._burst = delivery.concurrency * self._gap
@@ -71,7 +71,7 @@ class Outage:
     def is_on(self) -> bool:
         return len(self._failing) >= THRESHOLD
 
-    def unreached(self, upload_id: str, delivery: Delivery, rng: Random) -> float:
+    def unreached(self, upload_id: str, delivery: RetryPolicy, rng: Random) -> float:
         """A letter got no answer; the pause that all take for it."""
         if not self.is_on:
             self._failing.add(upload_id)

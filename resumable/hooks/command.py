@@ -20,9 +20,19 @@ from zope.interface import implementer
 
 from resumable.aio.threads import IPool, Stopped
 from resumable.hooks import messages
-from resumable.hooks.interfaces import Allow, Event, HookFailed, IGuard, IHook, IWatcher, Question, Refuse, Verdict
-from resumable.hooks.processes import Outcome, Run
-from resumable.hooks.verdicts import BadVerdict
+from resumable.hooks.interfaces import (
+    Allow,
+    BadVerdict,
+    Event,
+    HookFailed,
+    IGuard,
+    IHook,
+    IWatcher,
+    Question,
+    Refuse,
+    Verdict,
+)
+from resumable.hooks.processes import CommandOutcome, Run
 from resumable.model.hooks import Answer
 
 log = Logger()
@@ -142,13 +152,13 @@ class CommandHook:
             raise _failed(outcome)
         return messages.parse_stop(_output(outcome))
 
-    async def _run(self, message: Event | Question) -> Outcome:
+    async def _run(self, message: Event | Question) -> CommandOutcome:
         command = self._command
         attempt = _Attempt(command, {**self._environment, **facts(message)}, self._monotonic)
         data = messages.dumps(messages.document(message, self._source)) + b"\n"
         running = self._pool.run(attempt.run, data)
         # a thread can't be cancelled, its process can be killed: how that ends is then nobody's concern
-        waiting: Deferred[Outcome] = Deferred(lambda _: attempt.kill())
+        waiting: Deferred[CommandOutcome] = Deferred(lambda _: attempt.kill())
         running.addBoth(lambda outcome: None if waiting.called else waiting.callback(outcome))
         try:
             return await waiting
@@ -169,12 +179,12 @@ class _Attempt:
         self._run: Run | None = None
         self._unwanted = False
 
-    def run(self, data: bytes) -> Outcome:
+    def run(self, data: bytes) -> CommandOutcome:
         command = self._command
         if not self._is_unwanted():
             self._run = Run(command.arguments, self._environment, command.directory)
         if self._run is None:
-            return Outcome(None, b"", b"")
+            return CommandOutcome(None, b"", b"")
         if self._is_unwanted():  # `kill` may not have seen the run
             self._run.kill()
         return self._run.talk(data, command.timeout, command.largest, self._monotonic)
@@ -198,13 +208,13 @@ def facts(message: Event | Question) -> dict[str, str]:
     return found
 
 
-def _output(outcome: Outcome) -> bytes:
+def _output(outcome: CommandOutcome) -> bytes:
     if outcome.output is None:
         raise BadVerdict("it said more than it may")
     return outcome.output
 
 
-def _failed(outcome: Outcome) -> HookFailed:
+def _failed(outcome: CommandOutcome) -> HookFailed:
     """The last line that it wrote to stderr says why; it is the operator's own program."""
     how = "it was killed, it took or said too much" if outcome.status is None else f"it ended with {outcome.status}"
     lines = outcome.said.decode("utf-8", "replace").strip().splitlines()

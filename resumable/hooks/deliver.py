@@ -4,9 +4,9 @@ One reason to change: when a letter goes, and what follows when it does not arri
 
 Invariants: a letter is forgotten only after its hook has said that it arrived, so each arrives at least once, across
 crashes too. Of one upload at most one letter is under way, the oldest; a letter that fails holds up its own upload
-alone, however many fail and however slowly (see `resumable.hooks.pacing`). When letters of several uploads could not
-reach the hook and there was no answer since, only one at a time goes, with pauses, the one that failed least often: a
-receiver that is down costs little, however much waits for it. Times are seconds.
+alone, however many fail and however slowly (see `resumable.hooks.retry_policy`). When letters of several uploads could
+not reach the hook and there was no answer since, only one at a time goes, with pauses, the one that failed least often:
+a receiver that is down costs little, however much waits for it. Times are seconds.
 """
 
 from __future__ import annotations
@@ -21,15 +21,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.hooks.bounded import in_time
-from resumable.hooks.counts import Count, count_nothing
+from resumable.hooks.calls import Count, count_nothing, in_time, log_failure
 from resumable.hooks.due_events import DueEvents
-from resumable.hooks.guards import log_failure
-from resumable.hooks.interfaces import EventKind, HookFailed, IHook
-from resumable.hooks.letterbox import event_of, owner_of
-from resumable.hooks.pacing import LONGEST_OUTAGE_PAUSE, Delivery, Outage, Pace
-from resumable.hooks.turns import Turn
+from resumable.hooks.interfaces import Event, EventKind, HookFailed, IHook
+from resumable.hooks.retry_policy import LONGEST_OUTAGE_PAUSE, Outage, RetryPolicy, SendingRate
+from resumable.hooks.turns import Turn, owner_of
 from resumable.model.errors import CatalogUnavailable
+from resumable.model.hooks import from_data
 from resumable.model.outbox import IOutbox, Letter
 from resumable.model.trace import REQUEST
 
@@ -44,7 +42,7 @@ CATALOG_PAUSE = 5.0
 MAX_ERROR = 300
 
 
-class Courier:
+class Deliverer:
     """Serves one deliverer. ``wall`` tells the time of day for the outbox, ``clock`` measures.
 
     ``target``: what the hook is, for the log."""
@@ -58,7 +56,7 @@ class Courier:
         clock: IReactorTime,
         wall: Callable[[], float],
         rng: Random,
-        delivery: Delivery | None = None,
+        delivery: RetryPolicy | None = None,
         kinds: frozenset[EventKind] = frozenset(EventKind),
         count: Count = count_nothing,
         target: str = "",
@@ -70,7 +68,7 @@ class Courier:
         self._clock = clock
         self._wall = wall
         self._rng = rng
-        self._delivery = delivery or Delivery()
+        self._delivery = delivery or RetryPolicy()
         self._kinds = kinds
         self._count = count
         self._running = False
@@ -84,7 +82,7 @@ class Courier:
         self._due = DueEvents(name, outbox, self._delivery.concurrency, clock, wall)
         self._turns = self._due.turns
         self._outage = Outage()
-        self._pace = Pace(self._delivery)
+        self._pace = SendingRate(self._delivery)
 
     def start(self) -> None:
         """Deliver what waits, and what comes."""
@@ -324,3 +322,11 @@ class Courier:
             log.error("the outbox of hook {hook} is not available: {reason}", hook=self.name, reason=str(error))
         else:
             log.failure("the outbox of hook {hook} failed unexpectedly", Failure(error), hook=self.name)
+
+
+def event_of(letter: Letter) -> Event:
+    """The event that this letter tells of."""
+    fact = letter.fact
+    upload, request, details = from_data(fact.upload_id, fact.data)
+    key = f"evt_{fact.upload_id}_{fact.kind.value}_{letter.seq}"
+    return Event(key, EventKind(fact.kind.value), fact.at, upload, request, details)

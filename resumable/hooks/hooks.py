@@ -2,7 +2,7 @@
 
 One reason to change: another kind of hook. Invariants: what a hook is told, asked and shown of progress goes over
 connections and threads of its own for each, so that what hangs there holds up nothing else, and no other hook; Python
-that is told and asked alike is one object; whatever was opened is closed by `Desk.stop`. What can't work is found out
+that is told and asked alike is one object; whatever was opened is closed by `Hooks.stop`. What can't work is found out
 before anything starts.
 """
 
@@ -18,17 +18,17 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from resumable.aio.threads import IPool
-from resumable.hooks import entry_hook
-from resumable.hooks.command_hook import Command, CommandHook, find_program
-from resumable.hooks.counts import HookCounts
-from resumable.hooks.delivery import Courier
-from resumable.hooks.guards import Guard, Guards
+from resumable.hooks import python as entry_hook
+from resumable.hooks.ask import Guard, Guards
+from resumable.hooks.calls import HookCounts
+from resumable.hooks.command import Command, CommandHook, find_program
+from resumable.hooks.deliver import Deliverer
 from resumable.hooks.http_hook import HttpHook
 from resumable.hooks.interfaces import EventKind, IGuard, IHook, IWatcher
+from resumable.hooks.messages import WebhookSigner
 from resumable.hooks.post import Poster, Posting
-from resumable.hooks.progress import MOST, Progress, Watcher
+from resumable.hooks.progress import MOST, ProgressEvents, Watcher
 from resumable.hooks.settings import BadHookTarget, HookSettings, HookTarget
-from resumable.hooks.signing import Signer
 from resumable.hooks.tusd import TusdFormat, TusdHook
 from resumable.model.outbox import IOutbox
 from resumable.protocol.errors import Refused
@@ -39,7 +39,7 @@ AT_ONCE = 32
 
 
 @frozen
-class Means:
+class HookDependencies:
     """What hooks need of the rest. ``pool`` makes one for so many commands at once, which the desk starts and stops.
     ``source``: what events say that they come from. ``path_of``: where an upload's data is. ``remotes``: their names;
     None: any. ``stop_upload``: ends a running upload with that answer."""
@@ -59,12 +59,12 @@ class Means:
     counts: HookCounts = field(factory=HookCounts)
 
 
-class Desk:
+class Hooks:
     """``hooks`` and ``progress`` are for the use cases, ``counts`` for figures.
 
     Raises BadHookTarget when it is made."""
 
-    def __init__(self, settings: HookSettings, means: Means, outbox: IOutbox) -> None:
+    def __init__(self, settings: HookSettings, means: HookDependencies, outbox: IOutbox) -> None:
         self._settings = settings
         self._means = means
         self.counts = means.counts
@@ -81,7 +81,7 @@ class Desk:
                 delivery = evolve(delivery, concurrency=min(delivery.concurrency, settings.commands))
             more: dict[str, Any] = {"rng": means.rng, "delivery": delivery, "kinds": kinds, "target": target.shown}
             hook = self._make(target, IHook, delivery.concurrency)
-            self._couriers.append(Courier(target.name, hook, outbox, **more, **common))
+            self._couriers.append(Deliverer(target.name, hook, outbox, **more, **common))
             if EventKind.PROGRESS in settings.events and IWatcher.providedBy(hook):
                 watchers.append(Watcher(target.name, self._make(target, IWatcher, MOST), target.shown))
         self.hooks = Guards(
@@ -91,7 +91,7 @@ class Desk:
             remotes=means.remotes,
             **common,
         )
-        self.progress = Progress(
+        self.progress = ProgressEvents(
             watchers,
             means.stop_upload,
             interval=settings.progress_interval,
@@ -162,4 +162,4 @@ class Desk:
         poster = Poster(target.address, http, clock=means.clock, wall=means.wall, rng=means.rng, posting=posting)
         if target.kind == "tusd":
             return TusdHook(poster, TusdFormat(means.path_of, settings.tusd_finished), target.shown)
-        return HttpHook(poster, Signer(settings.secrets), source=means.source, wall=means.wall)
+        return HttpHook(poster, WebhookSigner(settings.secrets), source=means.source, wall=means.wall)

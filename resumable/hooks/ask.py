@@ -8,7 +8,8 @@ passed the check. The first no wins; each hook sees the upload as those before i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,23 +17,22 @@ from attrs import asdict, evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from resumable.hooks.bounded import in_time
-from resumable.hooks.counts import Count, count_nothing
-from resumable.hooks.fair import Places
-from resumable.hooks.interfaces import Allow, HookFailed, IGuard, Question, Refuse
-from resumable.hooks.verdicts import REFUSED, check, encoded_metadata
+from resumable.hooks.calls import Complaints, Count, count_nothing, in_time
+from resumable.hooks.interfaces import Allow, BadVerdict, IGuard, Question, Refuse, Verdict
+from resumable.hooks.messages import shown
+from resumable.hooks.turns import Places
 from resumable.model.hooks import Answer, Changes, Granted, IHooks, QuestionKind, RequestView, UploadView
+from resumable.model.keys import MAX_KEY, safe_segment
 from resumable.networks import client_of
+from resumable.protocol import ids, metadata
 from resumable.protocol.errors import Refused, Unavailable
+from resumable.protocol.fields import LARGEST
 
 log = Logger()
 
 SHORTEST = 256
-REASONS = 20
-"""Different reasons of one hook that are told, at most, until it works again."""
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -178,32 +178,117 @@ def merged_answers(first: Answer, second: Answer) -> Answer:
     return Answer(status, {**headers, **second.headers}, second.body or first.body)
 
 
-def log_failure(hook: str, target: str, kind: str, upload_id: str, error: BaseException) -> None:
-    """Once, with its context; a traceback only for what a hook should not raise."""
-    context: dict[str, Any] = {"hook": hook, "target": target, "kind": kind, "upload": upload_id}
-    if isinstance(error, HookFailed):
-        log.error("hook {hook} ({target}) failed at {kind} of {upload}: {reason}", **context, reason=error.reason)
-    else:
-        log.failure("hook {hook} ({target}) failed unexpectedly at {kind} of {upload}", Failure(error), **context)
+MAX_BODY = 64 << 10
+MAX_HEADERS = 32
+MAX_HEADER_BYTES = 8 << 10
+MAX_REMOTES = 16
+REFUSED = 403
+
+FOLDERS = (
+    "an upload's id has no folders here: leave it out, or give one of 16 to 128 letters, digits, _ and -, and give the"
+    " path as key (in tusd's format: ChangeFileInfo.Storage.Path), which names the object and, with --place, the file"
+)
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?|")
+_REMOTE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_OURS = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
+    | {"transfer-encoding", "upgrade", "content-length", "content-encoding", "content-range"}
+    | {"date", "server", "location", "host", "expect", "allow"}
+)
+_OUR_PREFIXES = ("upload-", "tus-", "access-control-")
 
 
-class Complaints:
-    """What is logged of hooks that fail: each reason once until the hook has worked again.
+def is_ours(name: str) -> bool:
+    """Whether a header field belongs to framing or to the protocols, so that no hook may set it."""
+    return name.lower() in _OURS or name.lower().startswith(_OUR_PREFIXES)
 
-    Clients that try again and again don't fill the log."""
 
-    def __init__(self) -> None:
-        self._told: dict[str, set[str]] = {}
+def can_be_sent(name: str, value: str) -> bool:
+    """Whether a hook may have such a header field sent to a client."""
+    return bool(_TOKEN.fullmatch(name) and _VALUE.fullmatch(value)) and not is_ours(name)
 
-    def failed(self, hook: str, target: str, kind: str, upload_id: str, error: Exception) -> None:
-        """It did."""
-        reason = error.reason if isinstance(error, HookFailed) else type(error).__name__
-        told = self._told.setdefault(hook, set())
-        if reason not in told and len(told) < REASONS:
-            told.add(reason)
-            log_failure(hook, target, kind, upload_id, error)
 
-    def worked(self, hook: str, target: str) -> None:
-        """It did what it was asked."""
-        if self._told.pop(hook, None) is not None:
-            log.info("hook {hook} ({target}) works again", hook=hook, target=target)
+def check(verdict: object, kind: QuestionKind, remotes: Collection[str] | None = None) -> Verdict:
+    """The verdict, if it is one for such a question; ``remotes``: the names that there are. Raises BadVerdict."""
+    if isinstance(verdict, Refuse):
+        return evolve(verdict, answer=_checked(verdict.answer, 400, 599))
+    if not isinstance(verdict, Allow):
+        raise BadVerdict("the answer is neither yes nor no")
+    if kind is not QuestionKind.CREATE and verdict.changes != Changes():
+        raise BadVerdict(f"nothing can be changed {kind.value}")
+    _check_changes(verdict.changes, remotes)
+    return evolve(verdict, answer=_checked(verdict.answer, 200, 299))
+
+
+def check_stop(said: object) -> Refuse | None:
+    """What a watcher said, if it may say that. Raises BadVerdict."""
+    if said is None:
+        return None
+    if not isinstance(said, Refuse):
+        raise BadVerdict("the answer is neither a stop nor none")
+    return evolve(said, answer=_checked(said.answer, 400, 599))
+
+
+def _checked(answer: object, low: int, high: int) -> Answer:
+    if not isinstance(answer, Answer):
+        raise BadVerdict("the response is none")
+    status = answer.status
+    if status is not None and (type(status) is not int or not low <= status <= high):
+        raise BadVerdict(f"the response's status is not one from {low} to {high}")
+    if not isinstance(answer.body, bytes) or len(answer.body) > MAX_BODY:
+        raise BadVerdict(f"the response's body is more than {MAX_BODY} bytes")
+    if len(answer.headers) > MAX_HEADERS:
+        raise BadVerdict(f"the response has more than {MAX_HEADERS} headers")
+    room = MAX_HEADER_BYTES
+    for name, value in answer.headers.items():
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name) or is_ours(name):
+            raise BadVerdict(f"the response may not set the header {shown(name)}")
+        if not isinstance(value, str) or not _VALUE.fullmatch(value):
+            raise BadVerdict(f"the response's header {name} has a value that can't be sent")
+        room -= len(name) + len(value)
+    if room < 0:
+        raise BadVerdict(f"the response's headers are more than {MAX_HEADER_BYTES} bytes")
+    return answer
+
+
+def _check_changes(changes: Changes, remotes: Collection[str] | None) -> None:
+    if isinstance(changes.id, str) and "/" in changes.id:
+        raise BadVerdict(FOLDERS)
+    if changes.id is not None and not (isinstance(changes.id, str) and ids.valid(changes.id)):
+        raise BadVerdict(f"{shown(changes.id)} is no id: 16 to 128 letters, digits, _ and -")
+    if changes.key is not None and not safe_key(changes.key):
+        raise BadVerdict(f"{shown(changes.key)} is no key for a remote")
+    if changes.max_size is not None and not (type(changes.max_size) is int and 0 <= changes.max_size <= LARGEST):
+        raise BadVerdict("max_size is not a number of bytes")
+    if changes.metadata is not None:
+        encoded_metadata(changes.metadata)
+    if changes.remotes is not None:
+        _check_remotes(changes.remotes, remotes)
+
+
+def encoded_metadata(pairs: Mapping[str, bytes]) -> str:
+    """The Upload-Metadata for these pairs, as a client could have sent it. Raises BadVerdict."""
+    try:
+        header = metadata.encode(pairs)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise BadVerdict("metadata has a key or a value that can't be sent") from error
+    if len(header) > metadata.MAX_BYTES:
+        raise BadVerdict(f"metadata is more than {metadata.MAX_BYTES} bytes")
+    return header
+
+
+def _check_remotes(names: object, known: Collection[str] | None) -> None:
+    if not isinstance(names, tuple) or len(names) > MAX_REMOTES or len(set(names)) < len(names):
+        raise BadVerdict("remotes is no list of different names")
+    for name in names:
+        if not isinstance(name, str) or not _REMOTE.fullmatch(name) or (known is not None and name not in known):
+            raise BadVerdict(f"there is no remote {shown(name)}")
+
+
+def safe_key(key: object) -> bool:
+    """Whether it can be an object's key as it is: see `resumable.model.keys`."""
+    if not isinstance(key, str) or any("\ud800" <= char <= "\udfff" for char in key):
+        return False
+    return 0 < len(key.encode()) <= MAX_KEY and all(safe_segment(part) == part != "" for part in key.split("/"))

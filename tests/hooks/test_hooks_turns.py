@@ -11,14 +11,14 @@ from twisted.internet.defer import Deferred
 from resumable.hooks import due_events
 from resumable.hooks.due_events import FETCH
 from resumable.hooks.interfaces import EventKind, HookFailed
-from resumable.hooks.pacing import Delivery
+from resumable.hooks.retry_policy import RetryPolicy
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.outbox import IOutbox
 from resumable.model.upload import FactKind
 from tests.catalog.contract import upload
 from tests.catalog.doubles import Shelf
 from tests.hooks.outbox import fact
-from tests.hooks.test_events_courier import FAST, Bench, Recorder, answered, unsteady
+from tests.hooks.test_hooks_deliver import FAST, Bench, Recorder, answered, unsteady
 
 KINDS = (FactKind.CREATED, FactKind.FINISHED, FactKind.STORED)
 
@@ -97,7 +97,7 @@ def test_newer_ones_of_the_same_owner_hide_none_that_waited_before(bench, hook):
 def test_of_several_owners_that_hang_each_one_s_newest_has_its_turn(owners, places, time_outs):
     for owner in range(owners):
         hook = Recorder(hanging)
-        bench = Bench(hook, Delivery(per_second=inf, concurrency=places))
+        bench = Bench(hook, RetryPolicy(per_second=inf, concurrency=places))
         bench.courier.start()
         bench.post(*crowd(owners, 60))
         bench.run(600, 600)
@@ -143,7 +143,7 @@ def test_what_failed_has_its_turn_though_its_owner_has_others_under_way(bench, h
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_is_replayed_while_the_next_of_its_upload_is_under_way_is_not_forgotten(fails):
     hook = Recorder(answered)
-    bench = Bench(hook, Delivery(per_second=inf, give_up_after=0.0, least_attempts=1))
+    bench = Bench(hook, RetryPolicy(per_second=inf, give_up_after=0.0, least_attempts=1))
     bench.courier.start()
     bench.post(fact("good", identity="good"))
     bench.courier._delivery = FAST
@@ -165,7 +165,7 @@ def test_what_is_behind_a_dead_one_goes_at_once_whose_ever_it_is(bench, hook):
     hook.answer = lambda event: (
         failing() if event.kind is EventKind.CREATED and event.upload.id == "good" else hanging(event)
     )
-    bench.courier._delivery = Delivery(per_second=inf, give_up_after=0.0, least_attempts=1)
+    bench.courier._delivery = RetryPolicy(per_second=inf, give_up_after=0.0, least_attempts=1)
     bench.post(*(fact(f"bad{n}", identity="bad") for n in range(100)))
     bench.post(
         fact("good", identity="bad"), fact("good", FactKind.FINISHED, identity="good"), fact("bad", identity="bad")
@@ -271,7 +271,7 @@ def test_what_follows_is_found_though_it_was_passed_over(bench, hook):
 
 def test_what_is_replayed_is_found_in_front_of_what_hangs():
     hook = Recorder(answered)
-    bench = Bench(hook, Delivery(per_second=inf, give_up_after=0.0, least_attempts=1))
+    bench = Bench(hook, RetryPolicy(per_second=inf, give_up_after=0.0, least_attempts=1))
     bench.courier.start()
 
     bench.post(fact("good", identity="good"))
@@ -326,7 +326,7 @@ def test_many_owners_whose_events_hang_do_not_delay_a_newcomer(bench, hook, owne
 
 @pytest.mark.parametrize("places", [1, 2, 3])
 def test_nor_do_they_for_long_where_there_are_few_places(hook, places):
-    bench = Bench(hook, Delivery(per_second=inf, concurrency=places))
+    bench = Bench(hook, RetryPolicy(per_second=inf, concurrency=places))
     bench.courier.start()
     bench.post(*crowd(60, 5))
     bench.post(fact("good", identity="good"))

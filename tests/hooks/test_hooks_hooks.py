@@ -17,12 +17,12 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from resumable.aio.threads import Pool
-from resumable.hooks.command_hook import find_program
-from resumable.hooks.desk import Desk, Means
-from resumable.hooks.guards import Patience
+from resumable.hooks.ask import Patience
+from resumable.hooks.command import find_program
+from resumable.hooks.hooks import HookDependencies, Hooks
 from resumable.hooks.interfaces import Allow, EventKind, IGuard, IHook
-from resumable.hooks.pacing import Delivery
 from resumable.hooks.progress import MOST
+from resumable.hooks.retry_policy import RetryPolicy
 from resumable.hooks.settings import BadHookTarget, HookSettings, HookTarget, parse_kinds, parse_target, parse_targets
 from resumable.model.hooks import Arrived, Changes, QuestionKind
 from resumable.model.upload import FactKind
@@ -104,7 +104,7 @@ def test_settings_hide_what_may_be_secret():
 
 
 def means(**more):
-    return Means(**{
+    return HookDependencies(**{
         "reactor": reactor, "clock": reactor, "wall": time.time, "monotonic": time.monotonic, "rng": Random(1),
         "new_id": lambda: "ask_1", "pool": lambda size: Pool(reactor, size, "commands"), "environment": os.environ,
         "source": "/files/", "path_of": lambda upload_id: f"/data/{upload_id}", "stop_upload": lambda *each: None,
@@ -127,7 +127,7 @@ async def test_every_kind_of_hook_is_told_and_asked(rig, tmp_path):
     targets = parse_targets(texts, "hook")
     settings = HookSettings(told=targets, asked=targets, secrets=[SECRET])
     outbox = MemoryOutbox(settings.deliverers)
-    desk = Desk(settings, means(), outbox)
+    desk = Hooks(settings, means(), outbox)
     outbox.post(fact("u"))
     desk.start()
     outbox.post(fact("u", FactKind.FINISHED))
@@ -157,10 +157,10 @@ def _moment() -> Deferred:
 async def test_progress_is_told_only_if_it_is_wanted_and_may_stop_an_upload(rig):
     server, stopped = HookServer({"stop": True}), Deferred()
     target = HookTarget("web", "http", rig(server).url)
-    quiet = Desk(HookSettings(told=[target]), means(), MemoryOutbox())
+    quiet = Hooks(HookSettings(told=[target]), means(), MemoryOutbox())
     quiet.progress.arrived(UPLOAD.id, lambda: pytest.fail("nobody wants to know"))
     settings = HookSettings(told=[target], events=frozenset(EventKind))
-    desk = Desk(settings, means(stop_upload=lambda *each: stopped.callback(each)), MemoryOutbox(["web"]))
+    desk = Hooks(settings, means(stop_upload=lambda *each: stopped.callback(each)), MemoryOutbox(["web"]))
     desk.start()
     desk.progress.arrived(UPLOAD.id, lambda: Arrived(UPLOAD, 5))
     upload_id, error = await stopped
@@ -170,7 +170,7 @@ async def test_progress_is_told_only_if_it_is_wanted_and_may_stop_an_upload(rig)
 
 
 def test_without_hooks_nobody_is_asked():
-    desk = Desk(HookSettings(), means(), MemoryOutbox())
+    desk = Hooks(HookSettings(), means(), MemoryOutbox())
     assert not any(desk.hooks.asks(kind) for kind in QuestionKind)
 
 
@@ -184,7 +184,7 @@ def test_without_hooks_nobody_is_asked():
 )
 def test_what_cannot_work_is_told_at_the_start(settings, error):
     with pytest.raises(error):
-        Desk(settings, means(), MemoryOutbox())
+        Hooks(settings, means(), MemoryOutbox())
 
 
 def script(tmp_path, text, mode=0o755):
@@ -209,7 +209,7 @@ def script(tmp_path, text, mode=0o755):
 def test_a_program_that_cannot_run_is_told_at_the_start(program, said, role, tmp_path):
     target = HookTarget("scan", "command", arguments=(program(tmp_path), "a secret"))
     with pytest.raises(BadHookTarget) as caught:
-        Desk(HookSettings(**{role: [target]}), means(), MemoryOutbox())
+        Hooks(HookSettings(**{role: [target]}), means(), MemoryOutbox())
     assert str(caught.value).startswith("hook scan: ") and said in str(caught.value)
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
 
@@ -229,7 +229,7 @@ def test_python_that_cannot_be_loaded_is_told_in_one_line(text, tmp_path, monkey
     name = f"bad_hook_{abs(hash(text))}"
     (tmp_path / f"{name}.py").write_text(text + "\n")
     with pytest.raises(BadHookTarget) as caught:
-        Desk(HookSettings(asked=[HookTarget("mine", "python", f"{name}:Hook")]), means(), MemoryOutbox())
+        Hooks(HookSettings(asked=[HookTarget("mine", "python", f"{name}:Hook")]), means(), MemoryOutbox())
     assert str(caught.value).startswith("hook mine: ") and name in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -263,10 +263,10 @@ async def test_events_and_progress_that_hang_keep_no_question_waiting(rig, tmp_p
     targets = parse_targets([f"web={rig(server).url}", f"cmd=exec:{waits}"], "hook")
     settings = HookSettings(
         told=targets, asked=targets, events=frozenset(EventKind), commands=1,
-        delivery=Delivery(concurrency=64), patience=Patience(within=5.0), timeout=60.0, command_timeout=60.0,
+        delivery=RetryPolicy(concurrency=64), patience=Patience(within=5.0), timeout=60.0, command_timeout=60.0,
     )  # fmt: skip
     outbox = MemoryOutbox(settings.deliverers)
-    desk = Desk(settings, means(), outbox)
+    desk = Hooks(settings, means(), outbox)
     outbox.post(*(fact(f"u{n}") for n in range(100)))
     desk.start()
     for number in range(100):
@@ -282,5 +282,5 @@ async def test_events_and_progress_that_hang_keep_no_question_waiting(rig, tmp_p
 def test_two_that_are_alike_but_for_their_names_are_one_hook():
     Python.made = 0
     target = HookTarget("a", "python", f"{__name__}:Python")
-    Desk(HookSettings(told=[target], asked=[evolve(target, name="b")]), means(), MemoryOutbox())
+    Hooks(HookSettings(told=[target], asked=[evolve(target, name="b")]), means(), MemoryOutbox())
     assert Python.made == 1

@@ -12,16 +12,16 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 from zope.interface import implementer
 
-from resumable.hooks import delivery as delivery_module
-from resumable.hooks.delivery import Courier
+from resumable.hooks import deliver as delivery_module
+from resumable.hooks.deliver import Deliverer
 from resumable.hooks.due_events import FETCH
 from resumable.hooks.interfaces import EventKind, HookFailed, IHook
-from resumable.hooks.pacing import THRESHOLD, Delivery, Pace
+from resumable.hooks.retry_policy import THRESHOLD, RetryPolicy, SendingRate
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import FactKind
 from tests.hooks.outbox import MemoryOutbox, fact
 
-FAST = Delivery(per_second=inf)
+FAST = RetryPolicy(per_second=inf)
 
 
 @implementer(IHook)
@@ -71,7 +71,7 @@ class Bench:
         self.courier = self.make()
 
     def make(self):
-        return Courier(
+        return Deliverer(
             "hook", self.hook, self.outbox, clock=self.clock, wall=self.clock.seconds, rng=Random(1),
             delivery=self.delivery, kinds=self.kinds, count=lambda *each: self.counted.append(each[:3]),
             target="https://example.org",
@@ -156,7 +156,7 @@ def test_a_failure_is_repeated_with_the_same_key_and_holds_up_its_upload_alone(b
 
 
 def test_pauses_grow_up_to_a_limit_and_are_random():
-    policy, rng = Delivery(first_pause=1, longest_pause=100), Random(1)
+    policy, rng = RetryPolicy(first_pause=1, longest_pause=100), Random(1)
     for failures, longest in ((0, 1), (3, 8), (20, 100), (10**6, 100)):
         pauses = [policy.pause(failures, rng) for _ in range(200)]
         assert 0 <= min(pauses) < longest / 10 and longest * 0.9 < max(pauses) <= longest
@@ -208,7 +208,7 @@ def test_a_hook_that_cancels_itself_has_failed(bench, hook):
 
 def test_a_letter_that_fails_for_too_long_is_dead_and_can_be_replayed():
     hook = Recorder(failing())
-    bench = Bench(hook, Delivery(per_second=inf, give_up_after=1000, longest_pause=60))
+    bench = Bench(hook, RetryPolicy(per_second=inf, give_up_after=1000, longest_pause=60))
     bench.courier.start()
     (seq, _) = bench.post(fact("u"), fact("u", FactKind.FINISHED))
     bench.run(1000, 1000)
@@ -227,7 +227,7 @@ def test_a_letter_that_fails_for_too_long_is_dead_and_can_be_replayed():
 
 def test_a_daemon_that_was_down_for_long_does_not_give_up_at_the_first_failure():
     hook = Recorder(failing(times=3))
-    bench = Bench(hook, Delivery(per_second=inf, give_up_after=1000))
+    bench = Bench(hook, RetryPolicy(per_second=inf, give_up_after=1000))
     bench.clock.advance(5000)
     bench.outbox.post(fact("u", at=0.0))
     bench.courier.start()
@@ -311,7 +311,7 @@ def test_more_letters_than_are_fetched_at_once_all_arrive(bench, hook):
 
 
 def test_letters_are_paced_so_that_uploads_get_their_turn(hook):
-    bench = Bench(hook, Delivery(concurrency=4, per_second=10))
+    bench = Bench(hook, RetryPolicy(concurrency=4, per_second=10))
     bench.courier.start()
     bench.post(*(fact(f"u{n}") for n in range(60)))
     bench.run(2, 200)
@@ -321,7 +321,7 @@ def test_letters_are_paced_so_that_uploads_get_their_turn(hook):
 
 
 def test_a_pace_allows_a_burst_after_a_rest():
-    pace = Pace(Delivery(concurrency=4, per_second=10))
+    pace = SendingRate(RetryPolicy(concurrency=4, per_second=10))
     assert [pace.take(100.0) for _ in range(5)] == [0] * 5
     assert 0 < pace.take(100.0) <= 0.1
 
@@ -404,7 +404,7 @@ def slowly(bench, hook, seconds, error):
 @pytest.mark.parametrize("concurrency", [1, 2, 8])
 def test_letters_that_fail_slowly_keep_new_ones_waiting_no_longer_than_two_of_them_take(concurrency):
     hook = Recorder()
-    bench = Bench(hook, Delivery(per_second=inf, concurrency=concurrency))
+    bench = Bench(hook, RetryPolicy(per_second=inf, concurrency=concurrency))
     slowly(bench, hook, 5.0, HookFailed("no answer in time"))
     bench.courier.start()
     bench.post(*(fact(f"bad{n}") for n in range(300)))
@@ -417,7 +417,7 @@ def test_letters_that_fail_slowly_keep_new_ones_waiting_no_longer_than_two_of_th
 
 def test_a_letter_that_failed_once_goes_before_those_that_fail_again_and_again():
     hook = Recorder()
-    bench = Bench(hook, Delivery(per_second=inf, concurrency=2))
+    bench = Bench(hook, RetryPolicy(per_second=inf, concurrency=2))
     slowly(bench, hook, 5.0, HookFailed("it answered 500"))
     bench.courier.start()
     bench.post(*(fact(f"bad{n}") for n in range(300)))
@@ -432,7 +432,7 @@ def test_a_letter_that_failed_once_goes_before_those_that_fail_again_and_again()
 
 def test_new_letters_that_fail_slowly_do_not_keep_those_waiting_that_have_failed():
     hook = Recorder()
-    bench = Bench(hook, Delivery(per_second=inf, concurrency=2))
+    bench = Bench(hook, RetryPolicy(per_second=inf, concurrency=2))
     slowly(bench, hook, 5.0, HookFailed("it answered 500"))
     fails, slow = failing(times=1), hook.answer
     hook.answer = lambda event: fails(event) if event.upload.id == "once" else slow(event)
@@ -446,7 +446,7 @@ def test_new_letters_that_fail_slowly_do_not_keep_those_waiting_that_have_failed
 
 def test_a_letter_is_logged_when_it_first_fails_and_when_it_is_given_up(logged):
     hook = Recorder(answered)
-    bench = Bench(hook, Delivery(per_second=inf, give_up_after=1000, longest_pause=60))
+    bench = Bench(hook, RetryPolicy(per_second=inf, give_up_after=1000, longest_pause=60))
     bench.courier.start()
     bench.post(fact("u"))
     bench.run(1200, 1200)
@@ -507,7 +507,7 @@ def test_an_idle_courier_asks_the_catalog_once_a_minute_at_most(bench):
 def test_a_stop_waits_for_what_is_under_way_and_begins_nothing_more(hook):
     slow = Deferred()
     hook.answer = lambda event: slow
-    bench = Bench(hook, Delivery(concurrency=1, per_second=inf))
+    bench = Bench(hook, RetryPolicy(concurrency=1, per_second=inf))
     bench.courier.start()
     bench.post(fact("u"), fact("v"))
     stopped = Deferred.fromCoroutine(bench.courier.stop(5))

@@ -10,9 +10,9 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from resumable.hooks import messages
+from resumable.hooks.deliver import event_of
 from resumable.hooks.interfaces import EventKind
-from resumable.hooks.letterbox import event_of
-from resumable.hooks.signing import Signer, parse_secret
+from resumable.hooks.messages import WebhookSigner, parse_secret
 from resumable.model.hooks import QuestionKind, RequestView, UploadView, as_data, from_data, view
 from resumable.model.outbox import Letter
 from resumable.model.upload import Fact, FactKind, Upload
@@ -97,7 +97,7 @@ def test_a_record_as_hooks_see_it():
 def test_a_signature_is_that_of_standard_webhooks():
     secret = "whsec_" + base64.b64encode(SECRET).decode()
     body = messages.dumps(DOCUMENT)
-    headers = Signer([parse_secret(secret)]).headers("evt_1", int(time.time()), body)
+    headers = WebhookSigner([parse_secret(secret)]).headers("evt_1", int(time.time()), body)
     assert Webhook(secret).verify(body, headers) == DOCUMENT
     for wrong in ({"webhook-id": "evt_2"}, {"webhook-timestamp": str(int(time.time()) - 1)}):
         with pytest.raises(WebhookVerificationError):
@@ -108,10 +108,10 @@ def test_a_signature_is_that_of_standard_webhooks():
 
 def test_while_a_secret_is_changed_both_the_old_and_the_new_one_verify():
     secrets = [bytes([n]) * 32 for n in range(3)]
-    headers = Signer(secrets).headers("evt_1", int(time.time()), b"{}")
+    headers = WebhookSigner(secrets).headers("evt_1", int(time.time()), b"{}")
     for secret in secrets:
         assert Webhook(secret).verify(b"{}", headers) == {}
-    assert "webhook-signature" not in Signer().headers("evt_1", 1, b"{}")
+    assert "webhook-signature" not in WebhookSigner().headers("evt_1", 1, b"{}")
 
 
 @pytest.mark.parametrize("text", ["", "whsec_", "whsec_c2hvcnQ=", "whsec_!!!", "whsec_" + "A" * 100, "ü" * 40])

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from resumable.hooks.interfaces import IGuard, IHook, IWatcher
-from resumable.hooks.verdicts import shown
+from resumable.hooks.messages import shown
 
 GROUP = "resumable.hooks"
 ROLES = (IHook, IGuard, IWatcher)

@@ -17,12 +17,12 @@ from twisted.internet.ssl import Certificate, PrivateCertificate
 from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
-from resumable.hooks.delivery import Courier, Delivery
-from resumable.hooks.guards import Guard, Guards
-from resumable.hooks.interfaces import Allow, EventKind, HookFailed, IGuard, IHook, IWatcher, Refuse
+from resumable.hooks.ask import Guard, Guards
+from resumable.hooks.deliver import Deliverer
+from resumable.hooks.interfaces import Allow, BadVerdict, EventKind, HookFailed, IGuard, IHook, IWatcher, Refuse
 from resumable.hooks.post import Poster, Posting, check_forward, check_url, is_unreached, retry_after
+from resumable.hooks.retry_policy import RetryPolicy
 from resumable.hooks.tls import Tls, from_files
-from resumable.hooks.verdicts import BadVerdict
 from resumable.model.hooks import Answer, Changes, QuestionKind
 from resumable.model.upload import FactKind
 from resumable.protocol.errors import Refused, Unavailable
@@ -248,8 +248,8 @@ async def test_events_arrive_through_a_courier_though_the_server_fails_at_first(
     server = HookServer((500, {}, b""), (302, {"Location": "/"}, b""), (200, {}, b""))
     it, outbox, clock = rig(server), MemoryOutbox(), Clock()
     outbox.post(fact("u"), fact("u", FactKind.FINISHED))
-    courier = Courier(
-        "hook", it.hook(), outbox, clock=clock, wall=clock.seconds, rng=Random(1), delivery=Delivery(timeout=1e9)
+    courier = Deliverer(
+        "hook", it.hook(), outbox, clock=clock, wall=clock.seconds, rng=Random(1), delivery=RetryPolicy(timeout=1e9)
     )
     courier.start()
     while outbox.letters:

@@ -9,9 +9,9 @@ from attrs import evolve
 from twisted.python import usage
 
 from resumable.config.options import Options
-from resumable.hooks.guards import Patience
+from resumable.hooks.ask import Patience
 from resumable.hooks.interfaces import EventKind
-from resumable.hooks.pacing import Delivery
+from resumable.hooks.retry_policy import RetryPolicy
 from resumable.hooks.settings import HookSettings, HookTarget
 from resumable.hooks.tls import Tls
 from resumable.model.hooks import QuestionKind
@@ -68,7 +68,7 @@ def test_every_flag_counts():
         command_timeout=60.0,
         commands=2,
         patience=Patience(within=7.0),
-        delivery=evolve(Delivery(), concurrency=3, per_second=5.0, timeout=120.0, give_up_after=3600.0),
+        delivery=evolve(RetryPolicy(), concurrency=3, per_second=5.0, timeout=120.0, give_up_after=3600.0),
         progress_interval=4.0,
         tusd_finished=EventKind.STORED,
     )
