@@ -141,7 +141,7 @@ class UploadService(Service):
         )
         self._desk = desk_of(settings, reactor, self._catalog.outbox, self.uploads, self._spool.path)
         if self._desk is not None:
-            self.engine.questions = Questions(self._desk.hooks)
+            self.engine.questions = Questions(self._desk.guards)
             self.engine.progress = self._desk.progress
             self._catalog.on_facts = self._desk.wake
         self.access = self._access()

@@ -1,9 +1,11 @@
-"""The hooks that are asked before something is done, one after another.
+"""Guards: hooks that are asked before something is done, one after another; and what of their answers counts.
 
-One reason to change: how several hooks come to one decision.
-
-Invariant: what is guarded is done only if every hook that wants to be asked has said yes, in time and in words that
-passed the check. The first no wins; each hook sees the upload as those before it have changed it.
+Invariants: something guarded is done only if every guard that wants to be asked has said yes, in time and in words
+that passed `check`. The first no wins; each guard sees the upload as those before it have changed it.
+What passes `check` can do no harm to the protocol: no header of framing or of the protocols' own, no id that is no id,
+no key that leaves its place. An answer of which one member is not understood is no verdict: a hook that wants something
+that is unknown here must not be taken for one that has said yes.
+Spec: RFC 9110 sections 5.5, 5.6.2 and 7.6.1 (fields), RFC 9457 for what goes out without a body.
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ from functools import partial
 from typing import Any
 
 from attrs import asdict, evolve, frozen
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
-from resumable.hooks.calls import Complaints, Count, count_nothing, in_time
+from resumable.aio.deferreds import deferred
+from resumable.hooks.calls import Count, HookCalls, count_nothing
 from resumable.hooks.interfaces import Allow, BadVerdict, IGuard, Question, Refuse, Verdict
 from resumable.hooks.messages import shown
 from resumable.hooks.turns import Places
@@ -30,16 +32,35 @@ from resumable.protocol import ids, metadata
 from resumable.protocol.errors import Refused, Unavailable
 from resumable.protocol.fields import LARGEST
 
-log = Logger()
-
 SHORTEST = 256
+"""Bytes of a refusal's text, at least."""
 
 TEXT = "text/plain; charset=utf-8"
+MAX_BODY = 64 << 10
+MAX_HEADERS = 32
+MAX_HEADER_BYTES = 8 << 10
+MAX_REMOTES = 16
+REFUSED = 403
+
+FOLDERS = (
+    "an upload's id has no folders here: leave it out, or give one of 16 to 128 letters, digits, _ and -, and give the"
+    " path as key (in tusd's format: ChangeFileInfo.Storage.Path), which names the object and, with --place, the file"
+)
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?|")
+_REMOTE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_OURS = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
+    | {"transfer-encoding", "upgrade", "content-length", "content-encoding", "content-range"}
+    | {"date", "server", "location", "host", "expect", "allow"}
+)
+_OUR_PREFIXES = ("upload-", "tus-", "access-control-")
 
 
 @frozen
 class Guard:
-    """A hook, its name for logs and figures, what it wants to be asked, and what it is, for logs.
+    """A hook that is asked ``kinds`` of questions. ``name``: in logs and metrics. ``target``: what it is, for logs.
 
     ``places``: how many questions may be under way at once; None: any number."""
 
@@ -61,7 +82,7 @@ class Patience:
 
 @implementer(IHooks)
 class Guards:
-    """All of them, in order. ``new_id`` gives ids for questions. ``remotes``: the names that a hook may choose from;
+    """All of them, in order. ``new_id`` gives ids for questions. ``remotes``: the names that a guard may choose from;
     None for any."""
 
     def __init__(
@@ -76,25 +97,25 @@ class Guards:
         count: Count = count_nothing,
     ) -> None:
         self._guards = tuple(guards)
-        self._complaints = Complaints()
-        self._places = {guard.name: Places(guard.places) for guard in guards if guard.places is not None}
-        self._clock = clock
         self._wall = wall
         self._new_id = new_id
         self._patience = patience or Patience()
         self._remotes = remotes
-        self._count = count
         self._asked = frozenset[QuestionKind]().union(*(guard.kinds for guard in guards))
+        self._places = {guard.name: Places(guard.places) for guard in guards if guard.places is not None}
+        within = self._patience.within
+        self._calls = {
+            guard.name: HookCalls(guard.name, guard.target, clock=clock, timeout=within, count=count)
+            for guard in guards
+        }
 
     def asks(self, kind: QuestionKind) -> bool:
-        """See IHooks."""
+        """See `IHooks.asks`."""
         return kind in self._asked
 
-    def before(self, kind: QuestionKind, upload: UploadView, request: RequestView | None = None) -> Deferred[Granted]:
-        """See IHooks."""
-        return Deferred.fromCoroutine(self._before(kind, upload, request))
-
-    async def _before(self, kind: QuestionKind, upload: UploadView, request: RequestView | None) -> Granted:
+    @deferred
+    async def before(self, kind: QuestionKind, upload: UploadView, request: RequestView | None = None) -> Granted:
+        """See `IHooks.before`."""
         changes, answer = Changes(), Answer()
         for guard in self._guards:
             if kind in guard.kinds:
@@ -104,45 +125,40 @@ class Guards:
                 answer = merged_answers(answer, allowed.answer)
         return Granted(changes, answer, None if changes.metadata is None else upload.raw_metadata)
 
-    async def _in_turn(self, guard: Guard, question: Question) -> object:
-        """What the hook says, once there is a place for the question."""
-        places = self._places.get(guard.name)
-        if places is None:
-            return await maybeDeferred(guard.hook.ask, question)
-        whose = client_of("" if question.request is None else question.request.address)
-        await places.take(whose)
-        try:
-            return await maybeDeferred(guard.hook.ask, question)
-        finally:
-            places.give_back(whose)
-
     async def _ask(self, guard: Guard, question: Question) -> Allow:
-        kind, began = question.kind, self._clock.seconds()
+        def checked(said: object) -> Verdict:
+            return check(said, question.kind, self._remotes)
+
         try:
-            said = await in_time(self._clock, self._patience.within, partial(self._in_turn, guard), question)
-            verdict = check(said, kind, self._remotes)
+            verdict = await self._calls[guard.name].call_and_log(partial(self._in_turn, guard), question, checked)
         except CancelledError:
             raise
         except Exception as error:
-            self._count(guard.name, kind.value, "failed", self._clock.seconds() - began)
-            self._complaints.failed(guard.name, guard.target, kind.value, question.upload.id, error)
             raise Unavailable(
                 "The server can't decide at the moment whether to allow this.", self._patience.retry_after
             ) from error
         if isinstance(verdict, Refuse):
-            self._complaints.worked(guard.name, guard.target)
-            self._count(guard.name, kind.value, "refused", self._clock.seconds() - began)
             raise refused(verdict)
-        self._complaints.worked(guard.name, guard.target)
-        self._count(guard.name, kind.value, "ok", self._clock.seconds() - began)
         return verdict
+
+    async def _in_turn(self, guard: Guard, question: Question) -> object:
+        """The guard's answer, once there is a place for the question."""
+        places = self._places.get(guard.name)
+        if places is None:
+            return await maybeDeferred(guard.hook.ask, question)
+        owner = client_of("" if question.request is None else question.request.address)
+        await places.take(owner)
+        try:
+            return await maybeDeferred(guard.hook.ask, question)
+        finally:
+            places.give_back(owner)
 
 
 def refused(verdict: Refuse) -> Refused:
-    """What the client is told of a checked refusal.
+    """The answer to the client for a checked refusal.
 
-    A body without a type is text. Text gets blanks at its end: there are clients that can't take an error's body of
-    less than `SHORTEST` bytes, unless it is empty.
+    A body without a type is text. Text gets blanks at its end: some clients can't take an error's body of less than
+    `SHORTEST` bytes, unless it is empty.
     """
     answer = verdict.answer
     status = REFUSED if answer.status is None else answer.status
@@ -176,28 +192,6 @@ def merged_answers(first: Answer, second: Answer) -> Answer:
     headers = {name: value for name, value in first.headers.items() if name.lower() not in theirs}
     status = first.status if second.status is None else second.status
     return Answer(status, {**headers, **second.headers}, second.body or first.body)
-
-
-MAX_BODY = 64 << 10
-MAX_HEADERS = 32
-MAX_HEADER_BYTES = 8 << 10
-MAX_REMOTES = 16
-REFUSED = 403
-
-FOLDERS = (
-    "an upload's id has no folders here: leave it out, or give one of 16 to 128 letters, digits, _ and -, and give the"
-    " path as key (in tusd's format: ChangeFileInfo.Storage.Path), which names the object and, with --place, the file"
-)
-
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
-_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?|")
-_REMOTE = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_OURS = frozenset(
-    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
-    | {"transfer-encoding", "upgrade", "content-length", "content-encoding", "content-range"}
-    | {"date", "server", "location", "host", "expect", "allow"}
-)
-_OUR_PREFIXES = ("upload-", "tus-", "access-control-")
 
 
 def is_ours(name: str) -> bool:

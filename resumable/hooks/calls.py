@@ -1,33 +1,33 @@
-"""Hooks are waited for no longer than they may take.
+"""Calls of hooks: each is bounded in time, measured and counted, and its failures are logged.
 
-One reason to change: how a hook that doesn't answer is left behind.
-
-Invariant: what `in_time` answers fires in time, even if the hook swallows its cancellation; it fails with
-CancelledError only if it was cancelled itself.
+Invariants: what `in_time` answers fires in time, even if the hook swallows its cancellation; it fails with
+CancelledError only if it was cancelled itself. There are as many counters as the code knows hooks, kinds and outcomes;
+nothing of a request makes one more. Times are seconds.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.hooks.interfaces import HookFailed
+from resumable.hooks.interfaces import Event, HookFailed, Question, Refuse
 from resumable.model.tally import Tally
 
 log = Logger()
 
 A = TypeVar("A")
+M = TypeVar("M", Event, Question)
 R = TypeVar("R")
 
 
 def in_time(clock: IReactorTime, seconds: float, call: Callable[[A], object], argument: A) -> Deferred[object]:
-    """What ``call`` answers, now or later; HookFailed if that takes more than ``seconds``."""
+    """What ``call`` answers, now or later; fails with HookFailed if that takes more than ``seconds``."""
     cancelled = False
 
     def cancel(_: object) -> None:
@@ -74,35 +74,64 @@ class HookCounts:
 
 
 REASONS = 20
-"""Different reasons of one hook that are told, at most, until it works again."""
+"""So many different reasons of one hook are logged, at most, until it works again."""
 
 
-def log_failure(hook: str, target: str, kind: str, upload_id: str, error: BaseException) -> None:
-    """Once, with its context; a traceback only for what a hook should not raise."""
-    context: dict[str, Any] = {"hook": hook, "target": target, "kind": kind, "upload": upload_id}
-    if isinstance(error, HookFailed):
-        log.error("hook {hook} ({target}) failed at {kind} of {upload}: {reason}", **context, reason=error.reason)
-    else:
-        log.failure("hook {hook} ({target}) failed unexpectedly at {kind} of {upload}", Failure(error), **context)
+class HookCalls:
+    """Calls of one hook. ``timeout``: of one call. ``target``: what the hook is, for the log."""
+
+    def __init__(
+        self, name: str, target: str, *, clock: IReactorTime, timeout: float, count: Count = count_nothing
+    ) -> None:
+        self._name = name
+        self._target = target
+        self._clock = clock
+        self._timeout = timeout
+        self._count = count
+        self._reasons: set[str] = set()  # of failures since it worked
+
+    async def call(self, method: Callable[[M], object], message: M, check: Callable[[object], R]) -> R:
+        """What ``check`` makes of the hook's answer. Raises what either raises, HookFailed if the hook is too late."""
+        kind, began = message.kind.value, self._clock.seconds()
+        try:
+            said = check(await in_time(self._clock, self._timeout, method, message))
+        except CancelledError:
+            raise
+        except Exception:
+            self._count(self._name, kind, "failed", self._clock.seconds() - began)
+            raise
+        outcome = "refused" if isinstance(said, Refuse) else "ok"
+        self._count(self._name, kind, outcome, self._clock.seconds() - began)
+        return said
+
+    async def call_and_log(self, method: Callable[[M], object], message: M, check: Callable[[object], R]) -> R:
+        """As `call`, but logs each reason of a failure once until the hook has worked again.
+
+        Clients that try again and again don't fill the log."""
+        try:
+            said = await self.call(method, message, check)
+        except CancelledError:
+            raise
+        except Exception as error:
+            reason = reason_of(error)
+            if reason not in self._reasons and len(self._reasons) < REASONS:
+                self._reasons.add(reason)
+                self.log_failure(message, error)
+            raise
+        if self._reasons:
+            self._reasons.clear()
+            log.info("hook {hook} ({target}) works again", hook=self._name, target=self._target)
+        return said
+
+    def log_failure(self, message: Event | Question, error: Exception) -> None:
+        """Once, with its context; a traceback only for what a hook should not raise."""
+        context = {"hook": self._name, "target": self._target, "kind": message.kind.value, "upload": message.upload.id}
+        if isinstance(error, HookFailed):
+            log.error("hook {hook} ({target}) failed at {kind} of {upload}: {reason}", **context, reason=error.reason)
+        else:
+            log.failure("hook {hook} ({target}) failed unexpectedly at {kind} of {upload}", Failure(error), **context)
 
 
-class Complaints:
-    """What is logged of hooks that fail: each reason once until the hook has worked again.
-
-    Clients that try again and again don't fill the log."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, set[str]] = {}
-
-    def failed(self, hook: str, target: str, kind: str, upload_id: str, error: Exception) -> None:
-        """It did."""
-        reason = error.reason if isinstance(error, HookFailed) else type(error).__name__
-        told = self._told.setdefault(hook, set())
-        if reason not in told and len(told) < REASONS:
-            told.add(reason)
-            log_failure(hook, target, kind, upload_id, error)
-
-    def worked(self, hook: str, target: str) -> None:
-        """It did what it was asked."""
-        if self._told.pop(hook, None) is not None:
-            log.info("hook {hook} ({target}) works again", hook=hook, target=target)
+def reason_of(error: Exception) -> str:
+    """Why the hook failed, without what may be secret."""
+    return error.reason if isinstance(error, HookFailed) else type(error).__name__

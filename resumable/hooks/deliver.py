@@ -1,12 +1,11 @@
-"""Letters are brought to one deliverer, until each has arrived or is dead.
+"""Events are delivered to one hook, until each has arrived or is dead.
 
-One reason to change: when a letter goes, and what follows when it does not arrive.
-
-Invariants: a letter is forgotten only after its hook has said that it arrived, so each arrives at least once, across
-crashes too. Of one upload at most one letter is under way, the oldest; a letter that fails holds up its own upload
-alone, however many fail and however slowly (see `resumable.hooks.retry_policy`). When letters of several uploads could
-not reach the hook and there was no answer since, only one at a time goes, with pauses, the one that failed least often:
-a receiver that is down costs little, however much waits for it. Times are seconds.
+Invariants: an event is forgotten only after its hook has said that it arrived, so each arrives at least once, across
+crashes too. The same row of the outbox always gives the same event, and no other row of this catalog gives one with its
+id. Of one upload at most one event is under way, the oldest; an event that fails holds up its own upload alone, however
+many fail and however slowly (see `resumable.hooks.turns`). When events of several uploads could not reach the hook, and
+there was no answer since, only one at a time goes, with pauses, the one that failed least often: a receiver that is
+down costs little, however much waits for it. Times are seconds.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ from functools import partial
 from random import Random
 from typing import TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.hooks.calls import Count, count_nothing, in_time, log_failure
+from resumable.aio.deferreds import TaskGroup, Timer
+from resumable.hooks.calls import Count, HookCalls, count_nothing, reason_of
 from resumable.hooks.due_events import DueEvents
 from resumable.hooks.interfaces import Event, EventKind, HookFailed, IHook
 from resumable.hooks.retry_policy import LONGEST_OUTAGE_PAUSE, Outage, RetryPolicy, SendingRate
@@ -36,14 +36,20 @@ log = Logger()
 T = TypeVar("T")
 
 LONGEST_SLEEP = 60.0
-"""The outbox is looked at again after this, whatever a wall clock that was set back says."""
+"""The outbox is looked at again after this, even if a wall clock that was set back says later."""
+
+LONGEST_RETRY_AFTER = 86400.0
+"""A hook that asks for a longer pause gets this one."""
 
 CATALOG_PAUSE = 5.0
+"""After this the outbox is asked again, when the catalog has failed."""
+
 MAX_ERROR = 300
+"""Characters of a failure's reason that are kept in the outbox."""
 
 
 class Deliverer:
-    """Serves one deliverer. ``wall`` tells the time of day for the outbox, ``clock`` measures.
+    """Delivers the events of one hook. ``wall`` gives the time of day for the outbox, ``clock`` measures.
 
     ``target``: what the hook is, for the log."""
 
@@ -56,7 +62,7 @@ class Deliverer:
         clock: IReactorTime,
         wall: Callable[[], float],
         rng: Random,
-        delivery: RetryPolicy | None = None,
+        policy: RetryPolicy | None = None,
         kinds: frozenset[EventKind] = frozenset(EventKind),
         count: Count = count_nothing,
         target: str = "",
@@ -68,93 +74,86 @@ class Deliverer:
         self._clock = clock
         self._wall = wall
         self._rng = rng
-        self._delivery = delivery or RetryPolicy()
+        self._policy = policy or RetryPolicy()
         self._kinds = kinds
-        self._count = count
+        self._calls = HookCalls(name, target, clock=clock, timeout=self._policy.timeout, count=count)
         self._running = False
         self._rests_until = 0.0  # the outbox: a change could not be recorded
-        self._sending: set[Deferred[None]] = set()
+        self._sending = TaskGroup(self._failed_unexpectedly)
+        self._catalog_work = TaskGroup(self._failed_unexpectedly)
+        self._is_fetching = self._is_recording = False
         self._arrived: list[tuple[Letter, Deferred[Letter | None]]] = []
-        self._fetching: Deferred[None] | None = None
-        self._recording: Deferred[None] | None = None
-        self._timer: IDelayedCall | None = None
-        self._next_turn: IDelayedCall | None = None
-        self._due = DueEvents(name, outbox, self._delivery.concurrency, clock, wall)
+        self._alarm = Timer(clock, self.wake)
+        self._alarm_at = 0.0
+        self._next_turn = Timer(clock, self._turn)
+        self._due = DueEvents(name, outbox, self._policy.concurrency, clock, wall)
         self._turns = self._due.turns
         self._outage = Outage()
-        self._pace = SendingRate(self._delivery)
+        self._rate = SendingRate(self._policy)
 
     def start(self) -> None:
-        """Deliver what waits, and what comes."""
+        """Deliver the events that wait, and those that come."""
         self._running = True
         self._soon()
 
     def wake(self, *, replayed: bool = False) -> None:
-        """There may be new letters: a change with facts was committed, or dead ones were ``replayed``."""
+        """Look for new events: a change with facts was committed, or dead events were ``replayed``."""
         self._due.look(anew=replayed)
         self._soon()
 
     async def stop(self, grace: float = 5.0) -> None:
-        """Begin nothing more; what is under way gets ``grace`` seconds, then it is cancelled and comes again later."""
+        """Begin nothing more; events under way get ``grace`` seconds, then they are cancelled and come again later."""
         self._running = False
-        for call in (self._timer, self._next_turn):
-            if call is not None and call.active():
-                call.cancel()
+        self._alarm.clear()
+        self._next_turn.clear()
         self._due.drop()
-        if self._sending:
-            over = self._clock.callLater(grace, self._cancel)
-            await DeferredList(tuple(self._sending))
-            if over.active():
-                over.cancel()
-        for each in (self._fetching, self._recording):
-            if each is not None:
-                await DeferredList([each])
+        if len(self._sending):
+            over = Timer(self._clock, self._sending.cancel)
+            over.set(grace)
+            await self._sending.ended()
+            over.clear()
+        await self._catalog_work.ended()
 
-    def _cancel(self) -> None:
-        for each in tuple(self._sending):
-            each.cancel()
+    def _failed_unexpectedly(self, failure: Failure) -> None:
+        log.failure("delivery to hook {hook} failed unexpectedly", failure, hook=self.name)
 
     def _soon(self) -> None:
-        """A turn, once for all that asks for it now: there may be thousands of wakes, and hooks that answer at once."""
-        if self._running and self._next_turn is None:
-            self._next_turn = self._clock.callLater(0, self._turn)
+        """One turn for all who want one now: there may be thousands of wakes, and hooks that answer at once."""
+        if self._running and not self._next_turn.pending:
+            self._next_turn.set(0)
 
     def _turn(self) -> None:
-        """Start what may start; fetch what isn't here."""
-        self._next_turn = None
-        room = 1 if self._turns.one_at_a_time else self._delivery.concurrency
+        """Send the events that may go; fetch more."""
+        room = 1 if self._turns.one_at_a_time else self._policy.concurrency
         while len(self._sending) < room and (turn := self._turns.next()) is not None:
-            wait = self._pace.take(self._clock.seconds())
+            wait = self._rate.take(self._clock.seconds())
             if wait > 0:
                 self._sleep(wait)
                 break
             self._start(turn)
-        # also without room: what is new is to be here when there is some
-        if self._fetching is None and self._clock.seconds() < self._rests_until:
+        # also without room: new events are to be here when there is some
+        if not self._is_fetching and self._clock.seconds() < self._rests_until:
             self._sleep(self._rests_until - self._clock.seconds())
-        elif self._fetching is None and any(self._due.wanted()):
-            fetching = self._fetching = Deferred.fromCoroutine(self._fetch())
-            fetching.addBoth(self._fetched)
+        elif not self._is_fetching and self._due.is_wanting:
+            self._is_fetching = True
+            self._catalog_work.start(Deferred.fromCoroutine(self._fetch()).addBoth(self._fetched))
         if self._due.looks_again:
             self._sleep(1.0)
 
     def _sleep(self, seconds: float) -> None:
-        """Wake after that time, if not before: waking too early does no harm."""
-        seconds = min(max(seconds, 0.0), LONGEST_SLEEP)
-        if self._timer is not None and self._timer.active():
-            if self._timer.getTime() <= self._clock.seconds() + seconds:
-                return
-            self._timer.cancel()
-        if self._running:
-            self._timer = self._clock.callLater(seconds, self.wake)
+        """Wake after that time, or before: waking too early does no harm."""
+        now = self._clock.seconds()
+        at = now + min(max(seconds, 0.0), LONGEST_SLEEP)
+        if self._running and not (self._alarm.pending and self._alarm_at <= at):
+            self._alarm_at = at
+            self._alarm.set(at - now)
 
     async def _fetch(self) -> None:
         pause: float | None
         try:
-            fresh = await self._due.fetch()
-            for letter in fresh:
-                self._line_up(letter)
-            if any(self._due.wanted()):
+            for event in await self._due.fetch():
+                self._line_up(event)
+            if self._due.is_wanting:
                 return
             coming = await self._outbox.next_due(self.name, self._wall())
             pause = None if coming is None else coming - self._wall()
@@ -163,158 +162,158 @@ class Deliverer:
             pause = CATALOG_PAUSE
         self._sleep(LONGEST_SLEEP if pause is None else pause)
 
-    def _fetched(self, result: object) -> object:
-        self._fetching = None
-        if len(self._turns) or any(self._due.wanted()):
+    def _fetched(self, result: T) -> T:
+        self._is_fetching = False
+        if len(self._turns) or self._due.is_wanting:
             self._soon()
         return result
 
-    def _line_up(self, letter: Letter) -> None:
-        """It waits for its turn; one that nobody wants is taken for arrived."""
-        if self._wants(letter):
-            self._due.add(letter)
+    def _line_up(self, event: Letter) -> None:
+        """Let it wait for its turn; one of a kind that the hook doesn't want counts as arrived."""
+        if self._wants(event):
+            self._due.add(event)
         else:
-            self._arrive(letter).addCallback(self._line_up_behind)
+            self._arrive(event).addCallback(self._line_up_behind)
 
     def _line_up_behind(self, behind: Letter | None) -> None:
         if behind is not None:
             self._line_up(behind)
 
-    def _wants(self, letter: Letter) -> bool:
-        return EventKind(letter.fact.kind.value) in self._kinds
+    def _wants(self, event: Letter) -> bool:
+        return EventKind(event.fact.kind.value) in self._kinds
 
     def _start(self, turn: Turn) -> None:
-        letter = self._turns.take(turn)
-        sending = Deferred.fromCoroutine(self._send(letter))
-        self._sending.add(sending)
-        sending.addBoth(self._sent, sending, letter)
+        event = self._turns.take(turn)
+        self._sending.start(Deferred.fromCoroutine(self._send(event)).addBoth(self._sent, event))
 
-    def _sent(self, result: object, sending: Deferred[None], letter: Letter) -> object:
-        self._turns.ended(letter)
-        self._sending.discard(sending)
+    def _sent(self, result: T, event: Letter) -> T:
+        self._turns.ended(event)
         self._soon()
         return result
 
-    async def _send(self, letter: Letter) -> None:
-        """Those behind it follow in its place, as an answer to one promises answers to them."""
-        following: Letter | None = letter
+    async def _send(self, event: Letter) -> None:
+        """Send the event, and those behind it in its place, as an answer to one promises answers to them."""
+        following: Letter | None = event
         while following is not None:
             following = await self._deliver(following)
 
-    async def _deliver(self, letter: Letter) -> Letter | None:
-        """What is to follow at once."""
-        kind, event, began = letter.fact.kind.value, event_of(letter), self._clock.seconds()
-        REQUEST.set("" if event.request is None else event.request.id)
+    async def _deliver(self, event: Letter) -> Letter | None:
+        """Deliver one event. Returns the event that follows at once, if there is one."""
+        message = message_of(event)
+        REQUEST.set("" if message.request is None else message.request.id)
         try:
-            await in_time(self._clock, self._delivery.timeout, self._hook.deliver, event)
+            await self._calls.call(self._hook.deliver, message, _nothing)
         except CancelledError:
-            self._due.release([letter])
+            self._due.release([event])
             return None
         except Exception as error:
-            self._count(self.name, kind, "failed", self._clock.seconds() - began)
-            await self._failed(letter, error)
+            await self._failed(event, message, error)
             return None
-        self._count(self.name, kind, "ok", self._clock.seconds() - began)
         self._reached()
-        self._due.answered(letter)
+        self._due.answered(event)
         try:
-            behind = await self._arrive(letter)
+            behind = await self._arrive(event)
         except CancelledError:
             return None
-        if behind is None or (self._running and self._follows(behind) and not self._pace.take(self._clock.seconds())):
+        if behind is None or (self._running and self._follows(behind) and not self._rate.take(self._clock.seconds())):
             return behind
         self._line_up(behind)
         return None
 
-    def _follows(self, letter: Letter) -> bool:
+    def _follows(self, event: Letter) -> bool:
         """Whether it may go in the place of the one before it: one whose owner hangs waits for its turn."""
-        return self._wants(letter) and owner_of(letter) not in self._turns.hanging
+        return self._wants(event) and owner_of(event) not in self._turns.hanging
 
     def _reached(self) -> None:
-        """It has answered, whatever it said."""
+        """The hook has answered, were it with an error."""
         self._turns.one_at_a_time = False
         if self._outage.over():
-            self._pace.not_before = 0.0
+            self._rate.not_before = 0.0
             log.info("hook {hook} ({target}) is back", hook=self.name, target=self._target)
 
-    def _unreached(self, letter: Letter) -> None:
+    def _unreached(self, event: Letter) -> None:
         was_on = self._outage.is_on
-        pause = self._outage.unreached(letter.fact.upload_id, self._delivery, self._rng)
+        pause = self._outage.unreached(event.fact.upload_id, self._policy, self._rng)
         if not self._outage.is_on:
             return
-        self._pace.not_before = self._clock.seconds() + pause
+        self._rate.not_before = self._clock.seconds() + pause
         self._turns.one_at_a_time = True
         self._due.drop()  # from now on the next one is chosen each time
         if not was_on:
             log.error("hook {hook} ({target}) can't be reached", hook=self.name, target=self._target)
 
-    async def _failed(self, letter: Letter, error: Exception) -> None:
-        delivery, now = self._delivery, self._wall()
-        unreached = isinstance(error, HookFailed) and error.unreached
+    async def _failed(self, event: Letter, message: Event, error: Exception) -> None:
+        policy, now, failed = self._policy, self._wall(), error if isinstance(error, HookFailed) else None
+        unreached = failed is not None and failed.unreached
         if unreached:
-            self._unreached(letter)
+            self._unreached(event)
         else:
             self._reached()
-            hangs = isinstance(error, HookFailed) and error.unanswered
-            (self._due.hung if hangs else self._due.answered)(letter)
-        if not letter.attempts and not (unreached and self._outage.is_on):
-            log_failure(self.name, self._target, letter.fact.kind.value, letter.fact.upload_id, error)
-        reason = (error.reason if isinstance(error, HookFailed) else type(error).__name__)[:MAX_ERROR]
-        if now - letter.fact.at >= delivery.give_up_after and letter.attempts + 1 >= delivery.least_attempts:
-            said = {"hook": self.name, "target": self._target, "kind": letter.fact.kind.value, "reason": reason}
-            log.error("hook {hook} ({target}): event given up: {reason}", upload=letter.fact.upload_id, **said)
-            behind = await self._gone([letter], lambda: self._outbox.bury(letter.seq, reason, now))
-            self._line_up_behind(behind.get(letter.fact.upload_id))
-        else:
-            asked = (error.retry_after if isinstance(error, HookFailed) else None) or 0.0
-            pause = max(delivery.pause(letter.attempts, self._rng), min(asked, 86400.0))
-            if unreached and self._outage.is_on:
-                pause = min(pause, LONGEST_OUTAGE_PAUSE)  # it isn't this letter that has to wait
-            await self._to_outbox(lambda: self._outbox.failed(letter.seq, reason, now + pause))
-            self._due.release([letter])
+            hangs = failed is not None and failed.unanswered
+            (self._due.hung if hangs else self._due.answered)(event)
+        is_outage = unreached and self._outage.is_on
+        if not event.attempts and not is_outage:
+            self._calls.log_failure(message, error)
+        reason = reason_of(error)[:MAX_ERROR]
+        if now - event.fact.at >= policy.give_up_after and event.attempts + 1 >= policy.least_attempts:
+            await self._give_up(event, reason, now)
+            return
+        asked = (failed.retry_after if failed is not None else None) or 0.0
+        pause = max(policy.pause(event.attempts, self._rng), min(asked, LONGEST_RETRY_AFTER))
+        if is_outage:
+            pause = min(pause, LONGEST_OUTAGE_PAUSE)  # it isn't this event that has to wait
+        await self._to_outbox(lambda: self._outbox.failed(event.seq, reason, now + pause))
+        self._due.release([event])
 
-    def _arrive(self, letter: Letter) -> Deferred[Letter | None]:
-        """Fires once that is recorded, or can't be; with the letter of its upload that may go now."""
+    async def _give_up(self, event: Letter, reason: str, now: float) -> None:
+        """The event is dead; the one behind it may go."""
+        said = {"hook": self.name, "target": self._target, "kind": event.fact.kind.value, "reason": reason}
+        log.error("hook {hook} ({target}): event given up: {reason}", upload=event.fact.upload_id, **said)
+        behind = await self._gone([event], lambda: self._outbox.bury(event.seq, reason, now))
+        self._line_up_behind(behind.get(event.fact.upload_id))
+
+    def _arrive(self, event: Letter) -> Deferred[Letter | None]:
+        """Fires once that is recorded, or can't be; with the event of its upload that may go now."""
         recorded: Deferred[Letter | None] = Deferred()
-        self._arrived.append((letter, recorded))
-        if self._recording is None:
-            recording = self._recording = Deferred.fromCoroutine(self._record())
-            recording.addBoth(self._recorded)
+        self._arrived.append((event, recorded))
+        if not self._is_recording:
+            self._is_recording = True
+            self._catalog_work.start(Deferred.fromCoroutine(self._record()).addBoth(self._recorded))
         return recorded
 
     async def _record(self) -> None:
-        """One commit for all that arrived while the last one was on its way."""
+        """One commit for all events that arrived while the last commit was on its way."""
         while self._arrived:
             batch, self._arrived = self._arrived, []
-            letters = [letter for letter, _ in batch]
-            behind = await self._gone(letters, partial(self._outbox.delivered, [letter.seq for letter in letters]))
-            for letter, recorded in batch:
-                recorded.callback(behind.get(letter.fact.upload_id))
+            events = [event for event, _ in batch]
+            behind = await self._gone(events, partial(self._outbox.delivered, [event.seq for event in events]))
+            for event, recorded in batch:
+                recorded.callback(behind.get(event.fact.upload_id))
 
-    async def _gone(
-        self, letters: Sequence[Letter], change: Callable[[], Deferred[Sequence[Letter]]]
-    ) -> Mapping[str, Letter]:
-        """They have arrived, or are dead, which ``change`` records. What is behind them, by upload."""
-        found = await self._to_outbox(change)
-        if found is None:
-            self._due.release(letters)
-            return {}
-        behind = {letter.fact.upload_id: letter for letter in found}
-        self._due.replace(letters, behind)
-        return behind
-
-    def _recorded(self, result: object) -> object:
-        self._recording = None
+    def _recorded(self, result: T) -> T:
+        self._is_recording = False
         self._soon()
         return result
 
+    async def _gone(
+        self, events: Sequence[Letter], change: Callable[[], Deferred[Sequence[Letter]]]
+    ) -> Mapping[str, Letter]:
+        """These have arrived, or are dead, which ``change`` records. Returns the events behind them, by upload."""
+        found = await self._to_outbox(change)
+        if found is None:
+            self._due.release(events)
+            return {}
+        behind = {event.fact.upload_id: event for event in found}
+        self._due.replace(events, behind)
+        return behind
+
     async def _to_outbox(self, change: Callable[[], Deferred[T]]) -> T | None:
-        """A change that can't be recorded (None) leaves the letter as it was: it comes again, after a pause for all."""
+        """A change that can't be recorded (None) leaves the event as it was: it comes again, after a pause for all."""
         try:
             return await change()
         except Exception as error:
             self._log_outbox(error)
-            self._pace.not_before = self._rests_until = self._clock.seconds() + CATALOG_PAUSE
+            self._rate.not_before = self._rests_until = self._clock.seconds() + CATALOG_PAUSE
             return None
 
     def _log_outbox(self, error: Exception) -> None:
@@ -324,9 +323,13 @@ class Deliverer:
             log.failure("the outbox of hook {hook} failed unexpectedly", Failure(error), hook=self.name)
 
 
-def event_of(letter: Letter) -> Event:
-    """The event that this letter tells of."""
-    fact = letter.fact
+def message_of(event: Letter) -> Event:
+    """The event as the hook gets it."""
+    fact = event.fact
     upload, request, details = from_data(fact.upload_id, fact.data)
-    key = f"evt_{fact.upload_id}_{fact.kind.value}_{letter.seq}"
+    key = f"evt_{fact.upload_id}_{fact.kind.value}_{event.seq}"
     return Event(key, EventKind(fact.kind.value), fact.at, upload, request, details)
+
+
+def _nothing(answer: object) -> None:
+    """A hook's answer to an event counts for nothing: it has arrived."""

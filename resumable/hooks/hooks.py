@@ -1,9 +1,8 @@
-"""Everything about events and hooks, put together.
+"""All hooks of one daemon: those that hear of events and progress, and those that are asked.
 
-One reason to change: another kind of hook. Invariants: what a hook is told, asked and shown of progress goes over
-connections and threads of its own for each, so that what hangs there holds up nothing else, and no other hook; Python
-that is told and asked alike is one object; whatever was opened is closed by `Hooks.stop`. What can't work is found out
-before anything starts.
+Invariants: each hook has connections and threads of its own for events, questions and progress, so that a call that
+hangs holds up neither the others nor another hook; a Python hook with several roles is one object; `Hooks.stop` closes
+all that was opened. What can't work is found out before anything starts.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from resumable.aio.threads import IPool
-from resumable.hooks import python as entry_hook
+from resumable.hooks import python
 from resumable.hooks.ask import Guard, Guards
 from resumable.hooks.calls import HookCounts
 from resumable.hooks.command import Command, CommandHook, find_program
@@ -40,8 +39,8 @@ AT_ONCE = 32
 
 @frozen
 class HookDependencies:
-    """What hooks need of the rest. ``pool`` makes one for so many commands at once, which the desk starts and stops.
-    ``source``: what events say that they come from. ``path_of``: where an upload's data is. ``remotes``: their names;
+    """Parts of the daemon that hooks use. ``pool`` makes one for so many commands at once; `Hooks` starts and stops it.
+    ``source``: the source of events, a URI reference. ``path_of``: where an upload's data is. ``remotes``: their names;
     None: any. ``stop_upload``: ends a running upload with that answer."""
 
     reactor: Any
@@ -60,67 +59,65 @@ class HookDependencies:
 
 
 class Hooks:
-    """``hooks`` and ``progress`` are for the use cases, ``counts`` for figures.
+    """``guards`` and ``progress`` are for the use cases, ``counts`` for metrics.
 
     Raises BadHookTarget when it is made."""
 
-    def __init__(self, settings: HookSettings, means: HookDependencies, outbox: IOutbox) -> None:
+    def __init__(self, settings: HookSettings, needs: HookDependencies, outbox: IOutbox) -> None:
         self._settings = settings
-        self._means = means
-        self.counts = means.counts
+        self._needs = needs
+        self.counts = needs.counts
         self._https: list[Http] = []
         self._pools: list[IPool] = []
         self._loaded: dict[str, Any] = {}
-        kinds = settings.events - {EventKind.PROGRESS}
-        common: dict[str, Any] = {"clock": means.clock, "wall": means.wall, "count": means.counts.add}
-        self._couriers = []
+        self._common: dict[str, Any] = {"clock": needs.clock, "wall": needs.wall, "count": needs.counts.add}
+        self._deliverers: list[Deliverer] = []
         watchers = []
         for target in settings.told:
-            delivery = settings.delivery
-            if target.kind == "command":  # one that waits for its turn would use up its time
-                delivery = evolve(delivery, concurrency=min(delivery.concurrency, settings.commands))
-            more: dict[str, Any] = {"rng": means.rng, "delivery": delivery, "kinds": kinds, "target": target.shown}
-            hook = self._make(target, IHook, delivery.concurrency)
-            self._couriers.append(Deliverer(target.name, hook, outbox, **more, **common))
+            deliverer, hook = self._deliverer(target, outbox)
+            self._deliverers.append(deliverer)
             if EventKind.PROGRESS in settings.events and IWatcher.providedBy(hook):
                 watchers.append(Watcher(target.name, self._make(target, IWatcher, MOST), target.shown))
-        self.hooks = Guards(
+        self.guards = Guards(
             [self._guard(target) for target in settings.asked],
-            new_id=means.new_id,
+            new_id=needs.new_id,
             patience=settings.patience,
-            remotes=means.remotes,
-            **common,
+            remotes=needs.remotes,
+            **self._common,
         )
-        self.progress = ProgressEvents(
-            watchers,
-            means.stop_upload,
-            interval=settings.progress_interval,
-            **common,
-        )
+        self.progress = ProgressEvents(watchers, needs.stop_upload, interval=settings.progress_interval, **self._common)
 
     def start(self) -> None:
-        """Deliver what waits, and take what comes."""
+        """Deliver the events that wait, and take those that come."""
         for pool in self._pools:
             pool.start()
-        for courier in self._couriers:
-            courier.start()
+        for deliverer in self._deliverers:
+            deliverer.start()
 
     def wake(self) -> None:
         """A change with facts was committed; costs next to nothing."""
-        for courier in self._couriers:
-            courier.wake()
+        for deliverer in self._deliverers:
+            deliverer.wake()
 
     def replayed(self) -> None:
-        """Dead letters wait again."""
-        for courier in self._couriers:
-            courier.wake(replayed=True)
+        """Dead events wait again."""
+        for deliverer in self._deliverers:
+            deliverer.wake(replayed=True)
 
     async def stop(self, grace: float = 5.0) -> None:
-        """Uploads are at rest by now: whoever asks afterwards is refused."""
-        await DeferredList([Deferred.fromCoroutine(courier.stop(grace)) for courier in self._couriers])
+        """To be called when uploads are at rest: questions that come afterwards are refused. ``grace``: seconds."""
+        await DeferredList([Deferred.fromCoroutine(deliverer.stop(grace)) for deliverer in self._deliverers])
         await self.progress.stop()
         await DeferredList([pool.stop() for pool in self._pools])
         await DeferredList([http.close() for http in self._https])
+
+    def _deliverer(self, target: HookTarget, outbox: IOutbox) -> tuple[Deliverer, Any]:
+        policy, kinds = self._settings.retry_policy, self._settings.events - {EventKind.PROGRESS}
+        if target.kind == "command":  # one that waits for its turn would use up its time
+            policy = evolve(policy, concurrency=min(policy.concurrency, self._settings.commands))
+        hook = self._make(target, IHook, policy.concurrency)
+        more: dict[str, Any] = {"rng": self._needs.rng, "policy": policy, "kinds": kinds, "target": target.shown}
+        return Deliverer(target.name, hook, outbox, **more, **self._common), hook
 
     def _guard(self, target: HookTarget) -> Guard:
         places = {"command": self._settings.commands, "python": None}.get(target.kind, AT_ONCE)
@@ -138,28 +135,28 @@ class Hooks:
         return hook
 
     def _hook(self, target: HookTarget, connections: int) -> Any:
-        settings, means = self._settings, self._means
+        settings, needs = self._settings, self._needs
         if target.kind == "python":
             if target.address not in self._loaded:
-                self._loaded[target.address] = entry_hook.load(target.address)
+                self._loaded[target.address] = python.load(target.address)
             return self._loaded[target.address]
         if target.kind == "command":
-            program = find_program(target.arguments[0], means.environment.get("PATH", os.defpath))
-            self._pools.append(means.pool(settings.commands))
+            program = find_program(target.arguments[0], needs.environment.get("PATH", os.defpath))
+            self._pools.append(needs.pool(settings.commands))
             return CommandHook(
                 Command((program, *target.arguments[1:]), settings.command_timeout),
                 self._pools[-1],
-                source=means.source,
-                environment=means.environment,
-                monotonic=means.monotonic,
+                source=needs.source,
+                environment=needs.environment,
+                monotonic=needs.monotonic,
                 target=target.shown,
             )
         posting = Posting(timeout=settings.timeout, forward=settings.forward)
         # no connection in most of the time is told apart from no answer in all of it
         limits = Limits(connect_timeout=min(Limits().connect_timeout, 0.8 * settings.timeout), connections=connections)
-        http = Http(means.reactor, limits, clock=means.clock, policy=settings.policy)
+        http = Http(needs.reactor, limits, clock=needs.clock, policy=settings.policy)
         self._https.append(http)
-        poster = Poster(target.address, http, clock=means.clock, wall=means.wall, rng=means.rng, posting=posting)
+        poster = Poster(target.address, http, clock=needs.clock, wall=needs.wall, rng=needs.rng, posting=posting)
         if target.kind == "tusd":
-            return TusdHook(poster, TusdFormat(means.path_of, settings.tusd_finished), target.shown)
-        return HttpHook(poster, WebhookSigner(settings.secrets), source=means.source, wall=means.wall)
+            return TusdHook(poster, TusdFormat(needs.path_of, settings.tusd_finished), target.shown)
+        return HttpHook(poster, WebhookSigner(settings.secrets), source=needs.source, wall=needs.wall)

@@ -1,9 +1,11 @@
-"""Events, questions and answers as JSON: our own format.
+"""Events, questions and answers in our own format: JSON, signed.
 
-One reason to change: the format, which docs/hooks.md promises. Pure.
-
-Invariant: an event gives the same document each time it is delivered, to the byte. What `parse` makes of an answer has
-still to be checked. Spec: CloudEvents 1.0.2, structured mode, https://github.com/cloudevents/spec; RFC 3339 for times.
+Pure. Invariants: an event gives the same document each time it is delivered, to the byte. A result of `parse` has still
+to be checked. A secret never shows in a message or a repr.
+Spec: docs/hooks.md promises the format; CloudEvents 1.0.2, structured mode, https://github.com/cloudevents/spec;
+RFC 3339 for times; https://github.com/standard-webhooks/standard-webhooks (spec/standard-webhooks.md, "Signature
+scheme", symmetric): HMAC-SHA256 over ``id.timestamp.body``, one signature for each secret, so that a receiver can
+change from one secret to the next.
 """
 
 from __future__ import annotations
@@ -24,11 +26,15 @@ from resumable.model.hooks import Answer, Changes, RequestView, UploadView
 
 CONTENT_TYPE = "application/cloudevents+json"
 PREFIX = "resumable.upload."
-"""What types of events begin with; a name of the project's, no domain of somebody's."""
+"""The beginning of each event's type; a name of the project's, nobody's domain."""
+
+SECRET_PREFIX = "whsec_"
+SHORTEST, LONGEST = 24, 64
+"""Bytes of a secret, as the specification has them."""
 
 
 def document(message: Event | Question, source: str) -> dict[str, Any]:
-    """The CloudEvent, in JSON's types. ``source``: which daemon it is, a URI reference."""
+    """The CloudEvent, in JSON's types. ``source``: the daemon, as a URI reference."""
     data: dict[str, object] = {"upload": _upload(message.upload)}
     if message.request is not None:
         data["request"] = _request(message.request)
@@ -52,7 +58,7 @@ def dumps(found: Mapping[str, object]) -> bytes:
 
 
 def texts(pairs: Mapping[str, bytes]) -> dict[str, str]:
-    """Metadata as JSON's strings; what is no UTF-8 shows as U+FFFD."""
+    """Metadata as JSON's strings; bytes that are no UTF-8 become U+FFFD."""
     return {key: value.decode("utf-8", "replace") for key, value in pairs.items()}
 
 
@@ -135,7 +141,7 @@ def _changes(found: object) -> Changes:
 
 
 def shown(value: object) -> str:
-    """A hook's word for a message: ASCII, quoted, short."""
+    """A value that a hook gave, for a message: ASCII, quoted, short."""
     text = ascii(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -167,11 +173,6 @@ def as_bytes(text: str) -> bytes:
         raise BadVerdict("a text in the answer is not Unicode") from None
 
 
-SECRET_PREFIX = "whsec_"
-SHORTEST, LONGEST = 24, 64
-"""Bytes of a secret, as the specification has them."""
-
-
 def parse_secret(text: str) -> bytes:
     """The key in ``whsec_...`` (base64 of 24 to 64 bytes). Raises ValueError, which does not repeat it."""
     try:
@@ -191,7 +192,7 @@ class WebhookSigner:
         self._secrets = tuple(secrets)
 
     def headers(self, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-        """The fields that go with the message. ``timestamp``: seconds, when this attempt is made."""
+        """Header fields for the message. ``timestamp``: seconds since the epoch, when this attempt is made."""
         headers = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
         content = b"%s.%d.%s" % (message_id.encode(), timestamp, body)
         signatures = [base64.b64encode(hmac.digest(secret, content, sha256)).decode() for secret in self._secrets]

@@ -1,8 +1,7 @@
-"""What an operator says of hooks.
+"""Settings of hooks: how an operator names them, and what the options make of them.
 
-One reason to change: how hooks are named. Pure.
-
-Invariant: no message repeats a target: a URL's path or query may be a secret.
+Invariants: no message repeats a target or a secret: a URL's path or query may be one. An option that was set in vain is
+an error.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class BadHookTarget(ValueError):
 @frozen
 class HookTarget:
     """``kind``: ``http``, ``tusd``, ``command`` or ``python``. ``address``: the URL, ``module:attribute`` or the name
-    of an entry point; ``arguments``: of a command. ``name``: in logs, figures, and in the outbox, where it has to stay
+    of an entry point; ``arguments``: of a command. ``name``: in logs, metrics, and in the outbox, where it has to stay
     the same while events wait."""
 
     name: str
@@ -47,7 +46,7 @@ class HookTarget:
 
     @property
     def shown(self) -> str:
-        """What it is, for the log and messages, without what may be secret: of a URL only where it leads."""
+        """The target for logs and messages, without its secret parts: of a URL only the server."""
         match self.kind:
             case "command":
                 return f"exec:{self.arguments[0]}"
@@ -58,10 +57,10 @@ class HookTarget:
 
 @frozen
 class HookSettings:
-    """``told`` get the events in ``events``; ``asked`` the questions in ``questions``, in this order.
+    """``told`` get the events in ``events``; ``asked`` get the questions in ``questions``, in this order.
 
     ``secrets`` sign, the newest first. ``forward``: headers of clients that go along. ``timeout``: seconds, of one
-    attempt. ``policy``: whom TLS trusts, None: the system's authorities. ``commands``: how many may run at once.
+    attempt. ``policy``: the authorities that TLS trusts, None: the system's. ``commands``: how many may run at once.
     """
 
     told: Sequence[HookTarget] = ()
@@ -75,13 +74,13 @@ class HookSettings:
     commands: int = 4
     policy: IPolicyForHTTPS | None = None
     patience: Patience = field(factory=Patience)
-    delivery: RetryPolicy = field(factory=RetryPolicy)
+    retry_policy: RetryPolicy = field(factory=RetryPolicy)
     progress_interval: float = 1.0
     tusd_finished: EventKind = EventKind.FINISHED
 
     @property
     def deliverers(self) -> tuple[str, ...]:
-        """For whom the catalog keeps facts."""
+        """Names of the hooks for which the catalog keeps facts."""
         return tuple(target.name for target in self.told)
 
 
@@ -129,16 +128,16 @@ def parse_kinds(names: Sequence[str]) -> tuple[frozenset[EventKind], frozenset[Q
 
 
 def hook_settings(values: Mapping[str, Any]) -> HookSettings:
-    """``values``: those of the options, by their flags with underscores; more may be among them.
+    """The settings for the options' ``values``, by their flags with underscores; more may be among them.
 
-    Raises ValueError with a line for the operator. Reads the files of secrets and certificates.
+    Reads the files of secrets and certificates. Raises ValueError with a line for the operator.
     """
     told, asked = parse_targets(values["hook"], "hook"), parse_targets(values["guard"], "guard")
     if values["hook_key"] and not values["hook_cert"]:
         raise ValueError("--hook-key needs --hook-cert")
-    # an attempt includes reading the answer, so what delivers gets more than what posts
+    # an attempt includes reading the answer, so it gets more time than the request
     longest = max(values["hook_timeout"], values["hook_command_timeout"])
-    delivery = evolve(
+    retry_policy = evolve(
         RetryPolicy(),
         concurrency=values["hook_concurrency"],
         per_second=float(values["hook_rate"]),
@@ -157,7 +156,7 @@ def hook_settings(values: Mapping[str, Any]) -> HookSettings:
         commands=values["hook_commands"],
         policy=_policy(values["hook_ca"], values["hook_cert"], values["hook_key"]),
         patience=Patience(within=values["guard_timeout"]),
-        delivery=delivery,
+        retry_policy=retry_policy,
         progress_interval=values["hook_progress_interval"],
         tusd_finished=EventKind(values["hook_tusd_finished"]),
     )

@@ -73,7 +73,7 @@ def test_an_event_is_delivered_in_the_name_of_its_own_request() -> None:
     seen: list[str] = []
     hook = Recorder(lambda event: seen.append(REQUEST.get()))
     bench = Bench(hook)
-    bench.courier.start()
+    bench.deliverer.start()
     told = {"method": "POST", "uri": "/", "address": "", "headers": {}}
     before = REQUEST.set("somebody-else")
     bench.post(Fact(FactKind.CREATED, "u", 0.0, {"request": {**told, "id": "abc"}}))

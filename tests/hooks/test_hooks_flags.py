@@ -68,7 +68,7 @@ def test_every_flag_counts():
         command_timeout=60.0,
         commands=2,
         patience=Patience(within=7.0),
-        delivery=evolve(RetryPolicy(), concurrency=3, per_second=5.0, timeout=120.0, give_up_after=3600.0),
+        retry_policy=evolve(RetryPolicy(), concurrency=3, per_second=5.0, timeout=120.0, give_up_after=3600.0),
         progress_interval=4.0,
         tusd_finished=EventKind.STORED,
     )

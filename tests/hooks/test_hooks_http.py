@@ -248,14 +248,14 @@ async def test_events_arrive_through_a_courier_though_the_server_fails_at_first(
     server = HookServer((500, {}, b""), (302, {"Location": "/"}, b""), (200, {}, b""))
     it, outbox, clock = rig(server), MemoryOutbox(), Clock()
     outbox.post(fact("u"), fact("u", FactKind.FINISHED))
-    courier = Deliverer(
-        "hook", it.hook(), outbox, clock=clock, wall=clock.seconds, rng=Random(1), delivery=RetryPolicy(timeout=1e9)
+    deliverer = Deliverer(
+        "hook", it.hook(), outbox, clock=clock, wall=clock.seconds, rng=Random(1), policy=RetryPolicy(timeout=1e9)
     )
-    courier.start()
+    deliverer.start()
     while outbox.letters:
         await deferLater(reactor, 0.001)
         clock.advance(1)
-    await courier.stop()
+    await deliverer.stop()
     assert [json.loads(body)["type"].rpartition(".")[2] for body in server.bodies] == ["created"] * 3 + ["finished"]
     assert len({json.loads(body)["id"] for body in server.bodies}) == 2
 

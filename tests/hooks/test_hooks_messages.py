@@ -10,7 +10,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from resumable.hooks import messages
-from resumable.hooks.deliver import event_of
+from resumable.hooks.deliver import message_of
 from resumable.hooks.interfaces import EventKind
 from resumable.hooks.messages import WebhookSigner, parse_secret
 from resumable.model.hooks import QuestionKind, RequestView, UploadView, as_data, from_data, view
@@ -64,14 +64,14 @@ def test_a_letter_gives_the_same_event_each_time():
     data = {**as_data(UPLOAD, REQUEST), "remote": "s3", "key": "a.txt"}
     kept = json.loads(json.dumps(data))  # as the catalog keeps it
     letter = Letter(7, "hook", Fact(FactKind.STORED, UPLOAD.id, NOW, kept))
-    assert messages.document(event_of(letter), "/files/") == DOCUMENT
-    assert event_of(letter) == event_of(letter)
-    assert event_of(letter).id.replace("-", "").replace("_", "").isalnum()
+    assert messages.document(message_of(letter), "/files/") == DOCUMENT
+    assert message_of(letter) == message_of(letter)
+    assert message_of(letter).id.replace("-", "").replace("_", "").isalnum()
 
 
 @pytest.mark.parametrize("kind", FactKind)
 def test_every_fact_gives_an_event_whatever_its_data_lacks(kind):
-    made = event_of(Letter(1, "hook", Fact(kind, "u", 0.0)))
+    made = message_of(Letter(1, "hook", Fact(kind, "u", 0.0)))
     assert (made.kind.value, made.upload, made.request) == (kind.value, UploadView("u"), None)
 
 
