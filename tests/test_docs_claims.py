@@ -54,6 +54,11 @@ def linked(page: str, folder: str) -> set[str]:
     return set(re.findall(rf"^- .*?\]\({folder}([a-z-]+\.md)\)", page, re.MULTILINE))
 
 
+def test_the_readme_has_the_same_list_of_pages_as_the_index() -> None:
+    index = [line for line in read(ROOT / "docs" / "index.md").splitlines() if line.startswith("- ")]
+    assert "\n".join(index).replace("](", "](docs/") in read(ROOT / "README.md")
+
+
 # -- pages and links
 
 

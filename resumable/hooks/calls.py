@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from resumable.hooks.interfaces import Event, HookFailed, Question, Refuse
-from resumable.model.tally import Tally
+from resumable.model.telemetry import Tally
 
 log = Logger()
 

@@ -29,7 +29,7 @@ from resumable.hooks.turns import Turn, owner_of
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import from_data
 from resumable.model.outbox import IOutbox, Letter
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 
 log = Logger()
 

@@ -21,8 +21,8 @@ from typing import Any
 from attrs import fields
 
 from resumable.hooks.interfaces import Allow, BadVerdict, Event, Question, Refuse, Verdict
-from resumable.model import json_forms
 from resumable.model.hooks import Answer, Changes, RequestView, UploadView
+from resumable.model.values import json_time
 
 CONTENT_TYPE = "application/cloudevents+json"
 PREFIX = "resumable.upload."
@@ -46,7 +46,7 @@ def document(message: Event | Question, source: str) -> dict[str, Any]:
         "source": source,
         "type": PREFIX + message.kind.value,
         "subject": message.upload.id,
-        "time": json_forms.time(message.at),
+        "time": json_time(message.at),
         "datacontenttype": "application/json",
         "data": data,
     }
