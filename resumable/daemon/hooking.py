@@ -1,8 +1,4 @@
-"""The hooks of one daemon.
-
-Changes when what hooks need of the daemon does. Invariant: without hooks there is none of this, and no thread of it
-runs.
-"""
+"""The hooks of one daemon. Invariant: without hooks there are none of their objects, and none of their threads."""
 
 from __future__ import annotations
 
@@ -27,10 +23,10 @@ from resumable.uploads.uploads import Uploads
 log = Logger()
 
 
-def desk_of(
+def hooks_of(
     settings: Settings, reactor: Any, outbox: IOutbox, uploads: Uploads, path_of: Callable[[str], str]
 ) -> Hooks | None:
-    """Everything about hooks; None: there are none. Raises StartupError."""
+    """The hooks that the settings name; None: they name none. Raises StartupError."""
     hooks = settings.hooks
     if not hooks.told and not hooks.asked:
         return None
@@ -38,7 +34,7 @@ def desk_of(
     def stop_upload(upload_id: str, answer: Refused) -> None:
         uploads.stop_upload(upload_id, answer).addErrback(_not_stopped, upload_id)
 
-    means = HookDependencies(
+    needs = HookDependencies(
         reactor=reactor,
         clock=reactor,
         wall=time.time,
@@ -53,11 +49,11 @@ def desk_of(
         remotes=[spec.name for spec in settings.remotes],
     )
     try:
-        return Hooks(hooks, means, outbox)
+        return Hooks(hooks, needs, outbox)
     except ValueError as problem:
         raise StartupError(str(problem)) from problem
 
 
 def _not_stopped(failure: Failure, upload_id: str) -> None:
-    if not failure.check(TusError):  # it is gone by now
+    if not failure.check(TusError):  # the upload is gone by now
         log.failure("an upload could not be stopped", failure, upload=upload_id)

@@ -29,7 +29,7 @@ from resumable.config.options import Options, Settings
 from resumable.daemon import logs, signals, startup, stopping
 from resumable.daemon import remote_tier as tiers
 from resumable.daemon.digests import ALGORITHMS
-from resumable.daemon.hooking import desk_of
+from resumable.daemon.hooking import hooks_of
 from resumable.daemon.operator_service import Seen, Sight
 from resumable.daemon.remote_tier import RemoteTier, Spot
 from resumable.daemon.systemd import ServiceManager
@@ -139,7 +139,7 @@ class UploadService(Service):
             algorithms=ALGORITHMS,
             new_id=lambda: secrets.token_hex(16),
         )
-        self._desk = desk_of(settings, reactor, self._catalog.outbox, self.uploads, self._spool.path)
+        self._desk = hooks_of(settings, reactor, self._catalog.outbox, self.uploads, self._spool.path)
         if self._desk is not None:
             self.engine.questions = Questions(self._desk.guards)
             self.engine.progress = self._desk.progress

@@ -1,7 +1,9 @@
 """tusd's HTTP hooks: a hook server made for tusd works as it is.
 
-One reason to change: tusd's hook requests. Invariant: of what can't be passed on of an answer one warning is given.
-Source: tusd v2, docs/_advanced-topics/hooks.md, pkg/hooks/hooks.go and http/http.go, pkg/handler/hooks.go.
+Invariants: nothing unknown in an answer is objected to, as Go's decoder doesn't. A part of an answer that can't be
+passed on to the client is left out, with one warning; the rest counts. An answer that can't be read is no yes, and a
+client that gets an error has been refused.
+Source: tusd v2, docs/_advanced-topics/hooks.md, pkg/hooks/hooks.go and http/http.go, pkg/handler/hooks.go and http.go.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ from posixpath import normpath
 from typing import Any
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.hooks import messages
 from resumable.hooks.ask import MAX_HEADER_BYTES, MAX_HEADERS, can_be_sent
 from resumable.hooks.interfaces import (
@@ -45,6 +47,12 @@ EVENTS = {
     EventKind.FINISHED: "post-finish",
     EventKind.TERMINATED: "post-terminate",
 }
+REJECTED = {
+    QuestionKind.CREATE: "upload has been rejected by server",
+    QuestionKind.FINISH: "upload has been rejected by server",
+    QuestionKind.TERMINATE: "upload termination has been rejected by server",
+}
+STOPPED = "upload has been stopped by server"
 WARNINGS = 100
 """Different warnings of one hook, at most."""
 
@@ -94,30 +102,22 @@ class TusdHook:
     """Posts as tusd does: plain JSON, not signed; only the headers that are to be forwarded go along."""
 
     def __init__(self, poster: Poster, format: TusdFormat, target: str = "") -> None:
-        """``target``: what it is, for the log."""
+        """``target``: what the hook is, for the log."""
         self._poster = poster
         self._format = format
         self._target = target
         self._warned: set[str] = set()
 
-    def deliver(self, event: Event) -> Deferred[None]:
-        """See IHook: any 2xx says that it arrived. What tusd has no hook for has arrived."""
-        return Deferred.fromCoroutine(self._deliver(event))
-
-    def ask(self, question: Question) -> Deferred[Verdict]:
-        """See IGuard. tusd has no hook before an append: nobody is asked."""
-        return Deferred.fromCoroutine(self._ask(question))
-
-    def watch(self, event: Event) -> Deferred[Refuse | None]:
-        """See IWatcher: StopUpload."""
-        return Deferred.fromCoroutine(self._watch(event))
-
-    async def _deliver(self, event: Event) -> None:
+    @deferred
+    async def deliver(self, event: Event) -> None:
+        """See `IHook.deliver`: any 2xx says that it arrived. An event that tusd has no hook for has arrived."""
         hook = self._format.hook_for(event)
         if hook is not None:
             await self._poster.post(*self._prepared(hook, event))
 
-    async def _ask(self, question: Question) -> Verdict:
+    @deferred
+    async def ask(self, question: Question) -> Verdict:
+        """See `IGuard.ask`. tusd has no hook before an append: it is allowed."""
         hook = QUESTIONS.get(question.kind)
         if hook is None:
             return Allow()
@@ -125,13 +125,15 @@ class TusdHook:
         _check_type(answer.headers)
         return parse(answer.body, question.kind, self._left_out)
 
-    async def _watch(self, event: Event) -> Refuse | None:
+    @deferred
+    async def watch(self, event: Event) -> Refuse | None:
+        """See `IWatcher.watch`: StopUpload."""
         answer = await self._poster.post(*self._prepared(EVENTS[event.kind], event))
         _check_type(answer.headers)
         return parse_stop(answer.body, self._left_out)
 
     def _left_out(self, what: str) -> None:
-        """Warn once of each; a hook that makes names up is not worth more than some warnings."""
+        """Warn once of each, `WARNINGS` times at most: a hook may make names up."""
         if what not in self._warned and len(self._warned) < WARNINGS:
             self._warned.add(what)
             said = "hook {target}: the {what} of its answer can't be passed on: left out"
@@ -159,21 +161,13 @@ def _check_type(headers: Mapping[str, str]) -> None:
         raise BadVerdict("it answered without Content-Type: application/json")
 
 
-REJECTED = {
-    QuestionKind.CREATE: "upload has been rejected by server",
-    QuestionKind.FINISH: "upload has been rejected by server",
-    QuestionKind.TERMINATE: "upload termination has been rejected by server",
-}
-STOPPED = "upload has been stopped by server"
-
-
 def _ignore(what: str) -> None: ...
 
 
 def parse(data: bytes, kind: QuestionKind, left_out: Callable[[str], None] = _ignore) -> Verdict:
-    """What a hook response says to that question; it has still to be checked. Raises BadVerdict.
+    """The verdict in a hook's response to such a question; it has still to be checked. Raises BadVerdict.
 
-    ``left_out`` is told what of its answer to the client can't be passed on.
+    ``left_out`` is called with each part of its answer to the client that can't be passed on.
     """
     said = _Go(loads(data))
     answer = _answer(said.object("HTTPResponse"), left_out)
@@ -185,7 +179,7 @@ def parse(data: bytes, kind: QuestionKind, left_out: Callable[[str], None] = _ig
 
 
 def parse_stop(data: bytes, left_out: Callable[[str], None] = _ignore) -> Refuse | None:
-    """What a hook response to post-receive says. Raises BadVerdict."""
+    """The stop in a hook's response to post-receive; None: go on. Raises BadVerdict."""
     said = _Go(loads(data))
     if not said.flag("StopUpload"):
         return None
@@ -233,7 +227,7 @@ def _answer(said: _Go, left_out: Callable[[str], None]) -> Answer:
 
 
 def _headers(found: Mapping[str, Any], left_out: Callable[[str], None]) -> dict[str, str]:
-    """Those that can be sent, with the blanks that Go would send."""
+    """The fields that can be sent, with the blanks that Go would send."""
     headers: dict[str, str] = {}
     room = MAX_HEADER_BYTES
     for name, value in found.items():
@@ -250,7 +244,7 @@ def _headers(found: Mapping[str, Any], left_out: Callable[[str], None]) -> dict[
 
 
 def _rejecting(answer: Answer, message: str, left_out: Callable[[str], None]) -> Answer:
-    """As tusd: what the hook leaves out comes from the error."""
+    """The answer of a refusal. As in tusd, parts that the hook leaves out come from the error."""
     headers = dict(answer.headers)
     if "content-type" not in {name.lower() for name in headers}:
         headers["Content-Type"] = "text/plain; charset=utf-8"
