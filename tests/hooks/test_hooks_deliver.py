@@ -206,7 +206,7 @@ def test_a_hook_that_cancels_itself_has_failed(bench, hook):
     assert bench.outbox.letters[seq].attempts == 1
 
 
-def test_a_letter_that_fails_for_too_long_is_dead_and_can_be_replayed():
+def test_a_event_that_fails_for_too_long_is_dead_and_can_be_replayed():
     hook = Recorder(failing())
     bench = Bench(hook, RetryPolicy(per_second=inf, give_up_after=1000, longest_pause=60))
     bench.deliverer.start()
@@ -267,7 +267,7 @@ def unsteady(bench, rng):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_letter_arrives_in_order_through_failures_crashes_and_a_catalog_that_fails(seed):
+def test_every_event_arrives_in_order_through_failures_crashes_and_a_catalog_that_fails(seed):
     rng = Random(seed)
     hook = Recorder()
     bench = Bench(hook)
@@ -304,13 +304,13 @@ def test_no_more_are_under_way_than_allowed(bench, hook):
     assert hook.most == FAST.concurrency and len(hook.arrived) == 100
 
 
-def test_more_letters_than_are_fetched_at_once_all_arrive(bench, hook):
+def test_more_events_than_are_fetched_at_once_all_arrive(bench, hook):
     bench.post(*(fact(f"u{n}") for n in range(3 * FETCH)))
     bench.run(1)
     assert len(hook.arrived) == 3 * FETCH == len({event.id for event in hook.came})
 
 
-def test_letters_are_paced_so_that_uploads_get_their_turn(hook):
+def test_events_are_paced_so_that_uploads_get_their_turn(hook):
     bench = Bench(hook, RetryPolicy(concurrency=4, per_second=10))
     bench.deliverer.start()
     bench.post(*(fact(f"u{n}") for n in range(60)))
@@ -334,7 +334,7 @@ def answered(event):
     raise HookFailed("it answered 500")
 
 
-def test_while_the_hook_cannot_be_reached_one_letter_at_a_time_is_tried_with_pauses(bench, hook):
+def test_while_the_hook_cannot_be_reached_one_event_at_a_time_is_tried_with_pauses(bench, hook):
     hook.answer = unreached
     bench.post(*(fact(f"u{n}") for n in range(1000)))
     tried = len(hook.came)
@@ -343,7 +343,7 @@ def test_while_the_hook_cannot_be_reached_one_letter_at_a_time_is_tried_with_pau
     assert 300 < len(hook.came) - tried < 1000
 
 
-def test_while_the_hook_cannot_be_reached_the_letter_that_was_tried_least_often_goes_next(bench, hook):
+def test_while_the_hook_cannot_be_reached_the_event_that_was_tried_least_often_goes_next(bench, hook):
     hook.answer = unreached
     bench.post(*(fact(f"u{n}") for n in range(20)))
     bench.run(3600, 3600)
@@ -402,7 +402,7 @@ def slowly(bench, hook, seconds, error):
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 8])
-def test_letters_that_fail_slowly_keep_new_ones_waiting_no_longer_than_two_of_them_take(concurrency):
+def test_events_that_fail_slowly_keep_new_ones_waiting_no_longer_than_two_of_them_take(concurrency):
     hook = Recorder()
     bench = Bench(hook, RetryPolicy(per_second=inf, concurrency=concurrency))
     slowly(bench, hook, 5.0, HookFailed("no answer in time"))
@@ -415,7 +415,7 @@ def test_letters_that_fail_slowly_keep_new_ones_waiting_no_longer_than_two_of_th
         assert hook.of(f"good{number}") == ["created"]
 
 
-def test_a_letter_that_failed_once_goes_before_those_that_fail_again_and_again():
+def test_a_event_that_failed_once_goes_before_those_that_fail_again_and_again():
     hook = Recorder()
     bench = Bench(hook, RetryPolicy(per_second=inf, concurrency=2))
     slowly(bench, hook, 5.0, HookFailed("it answered 500"))
@@ -430,7 +430,7 @@ def test_a_letter_that_failed_once_goes_before_those_that_fail_again_and_again()
     assert hook.of("once") == ["created"]
 
 
-def test_new_letters_that_fail_slowly_do_not_keep_those_waiting_that_have_failed():
+def test_new_events_that_fail_slowly_do_not_keep_those_waiting_that_have_failed():
     hook = Recorder()
     bench = Bench(hook, RetryPolicy(per_second=inf, concurrency=2))
     slowly(bench, hook, 5.0, HookFailed("it answered 500"))
@@ -444,7 +444,7 @@ def test_new_letters_that_fail_slowly_do_not_keep_those_waiting_that_have_failed
     assert hook.of("once") == ["created"]
 
 
-def test_a_letter_is_logged_when_it_first_fails_and_when_it_is_given_up(logged):
+def test_a_event_is_logged_when_it_first_fails_and_when_it_is_given_up(logged):
     hook = Recorder(answered)
     bench = Bench(hook, RetryPolicy(per_second=inf, give_up_after=1000, longest_pause=60))
     bench.deliverer.start()
@@ -472,7 +472,7 @@ def test_an_outage_is_logged_once_and_so_is_its_end(logged):
     assert len(lines) <= THRESHOLD + 2
 
 
-def test_one_letter_that_never_arrives_does_not_slow_the_others_down(bench, hook):
+def test_one_event_that_never_arrives_does_not_slow_the_others_down(bench, hook):
     hook.answer = lambda event: failing()(event) if event.upload.id == "bad" else None
     bench.post(fact("bad"))
     bench.run(600, 600)
@@ -497,7 +497,7 @@ def test_a_catalog_that_fails_is_asked_again_later(bench, hook, error):
     assert hook.of("u") == ["created"]
 
 
-def test_an_idle_courier_asks_the_catalog_once_a_minute_at_most(bench):
+def test_an_idle_deliverer_asks_the_catalog_once_a_minute_at_most(bench):
     bench.run(10)
     asked = bench.outbox.asked
     bench.run(3600, 3600)

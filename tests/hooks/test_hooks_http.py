@@ -244,7 +244,7 @@ async def test_a_huge_answer_to_an_event_is_a_failure(rig):
 
 
 @pytest_twisted.ensureDeferred
-async def test_events_arrive_through_a_courier_though_the_server_fails_at_first(rig):
+async def test_events_arrive_through_a_deliverer_though_the_server_fails_at_first(rig):
     server = HookServer((500, {}, b""), (302, {"Location": "/"}, b""), (200, {}, b""))
     it, outbox, clock = rig(server), MemoryOutbox(), Clock()
     outbox.post(fact("u"), fact("u", FactKind.FINISHED))

@@ -60,7 +60,7 @@ def test_a_question_is_one_too():
     assert messages.document(question(QuestionKind.FINISH), "x")["type"] == "resumable.upload.before-finish"
 
 
-def test_a_letter_gives_the_same_event_each_time():
+def test_a_event_gives_the_same_event_each_time():
     data = {**as_data(UPLOAD, REQUEST), "remote": "s3", "key": "a.txt"}
     kept = json.loads(json.dumps(data))  # as the catalog keeps it
     letter = Letter(7, "hook", Fact(FactKind.STORED, UPLOAD.id, NOW, kept))

@@ -284,7 +284,7 @@ def test_what_is_replayed_is_found_in_front_of_what_hangs():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_other_letter_arrives_in_order_whatever_fails(seed):
+def test_every_other_event_arrives_in_order_whatever_fails(seed):
     rng = Random(seed)
     hook = Recorder(lambda event: hanging(event) or unsteady(bench, rng))
     bench = Bench(hook)
