@@ -1,4 +1,4 @@
-"""Guards: hooks that are asked before something is done, one after another; and what of their answers counts.
+"""Guards: hooks that are asked before something is done, one after another; and the check of their answers.
 
 Invariants: something guarded is done only if every guard that wants to be asked has said yes, in time and in words
 that passed `check`. The first no wins; each guard sees the upload as those before it have changed it.
@@ -73,8 +73,8 @@ class Guard:
 
 @frozen
 class Patience:
-    """``within``: seconds that one hook gets, its repetitions included. ``retry_after``: what clients are told when
-    one has failed."""
+    """``within``: seconds that one guard gets, its repetitions included. ``retry_after``: seconds after which clients
+    may come again when one has failed."""
 
     within: float = 10.0
     retry_after: int = 5

@@ -57,7 +57,8 @@ Count = Callable[[str, str, str, float], None]
 """Called with the hook's name, the kind of event or question, ``ok``, ``refused`` or ``failed``, and seconds."""
 
 
-def count_nothing(hook: str, kind: str, outcome: str, seconds: float) -> None: ...
+def count_nothing(hook: str, kind: str, outcome: str, seconds: float) -> None:
+    """A `Count` that drops everything."""
 
 
 class HookCounts:

@@ -10,8 +10,7 @@ down costs little, however much waits for it. Times are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable
 from random import Random
 from typing import TypeVar
 
@@ -24,6 +23,7 @@ from resumable.aio.deferreds import TaskGroup, Timer
 from resumable.hooks.calls import Count, HookCalls, count_nothing, reason_of
 from resumable.hooks.due_events import DueEvents
 from resumable.hooks.interfaces import Event, EventKind, HookFailed, IHook
+from resumable.hooks.records import Records
 from resumable.hooks.retry_policy import LONGEST_OUTAGE_PAUSE, Outage, RetryPolicy, SendingRate
 from resumable.hooks.turns import Turn, owner_of
 from resumable.model.errors import CatalogUnavailable
@@ -78,16 +78,16 @@ class Deliverer:
         self._kinds = kinds
         self._calls = HookCalls(name, target, clock=clock, timeout=self._policy.timeout, count=count)
         self._running = False
-        self._rests_until = 0.0  # the outbox: a change could not be recorded
+        self._rests_until = 0.0  # after a change that the outbox could not record
         self._sending = TaskGroup(self._failed_unexpectedly)
         self._catalog_work = TaskGroup(self._failed_unexpectedly)
-        self._is_fetching = self._is_recording = False
-        self._arrived: list[tuple[Letter, Deferred[Letter | None]]] = []
+        self._is_fetching = False
         self._alarm = Timer(clock, self.wake)
         self._alarm_at = 0.0
         self._next_turn = Timer(clock, self._turn)
         self._due = DueEvents(name, outbox, self._policy.concurrency, clock, wall)
         self._turns = self._due.turns
+        self._records = Records(outbox, self._due, self._catalog_work, self._soon, self._rest)
         self._outage = Outage()
         self._rate = SendingRate(self._policy)
 
@@ -173,7 +173,7 @@ class Deliverer:
         if self._wants(event):
             self._due.add(event)
         else:
-            self._arrive(event).addCallback(self._line_up_behind)
+            self._records.arrived(event).addCallback(self._line_up_behind)
 
     def _line_up_behind(self, behind: Letter | None) -> None:
         if behind is not None:
@@ -212,7 +212,7 @@ class Deliverer:
         self._reached()
         self._due.answered(event)
         try:
-            behind = await self._arrive(event)
+            behind = await self._records.arrived(event)
         except CancelledError:
             return None
         if behind is None or (self._running and self._follows(behind) and not self._rate.take(self._clock.seconds())):
@@ -256,65 +256,20 @@ class Deliverer:
             self._calls.log_failure(message, error)
         reason = reason_of(error)[:MAX_ERROR]
         if now - event.fact.at >= policy.give_up_after and event.attempts + 1 >= policy.least_attempts:
-            await self._give_up(event, reason, now)
+            said = {"hook": self.name, "target": self._target, "kind": event.fact.kind.value, "reason": reason}
+            log.error("hook {hook} ({target}): event given up: {reason}", upload=event.fact.upload_id, **said)
+            self._line_up_behind(await self._records.dead(event, reason, now))
             return
         asked = (failed.retry_after if failed is not None else None) or 0.0
         pause = max(policy.pause(event.attempts, self._rng), min(asked, LONGEST_RETRY_AFTER))
         if is_outage:
             pause = min(pause, LONGEST_OUTAGE_PAUSE)  # it isn't this event that has to wait
-        await self._to_outbox(lambda: self._outbox.failed(event.seq, reason, now + pause))
-        self._due.release([event])
+        await self._records.failed(event, reason, now + pause)
 
-    async def _give_up(self, event: Letter, reason: str, now: float) -> None:
-        """The event is dead; the one behind it may go."""
-        said = {"hook": self.name, "target": self._target, "kind": event.fact.kind.value, "reason": reason}
-        log.error("hook {hook} ({target}): event given up: {reason}", upload=event.fact.upload_id, **said)
-        behind = await self._gone([event], lambda: self._outbox.bury(event.seq, reason, now))
-        self._line_up_behind(behind.get(event.fact.upload_id))
-
-    def _arrive(self, event: Letter) -> Deferred[Letter | None]:
-        """Fires once that is recorded, or can't be; with the event of its upload that may go now."""
-        recorded: Deferred[Letter | None] = Deferred()
-        self._arrived.append((event, recorded))
-        if not self._is_recording:
-            self._is_recording = True
-            self._catalog_work.start(Deferred.fromCoroutine(self._record()).addBoth(self._recorded))
-        return recorded
-
-    async def _record(self) -> None:
-        """One commit for all events that arrived while the last commit was on its way."""
-        while self._arrived:
-            batch, self._arrived = self._arrived, []
-            events = [event for event, _ in batch]
-            behind = await self._gone(events, partial(self._outbox.delivered, [event.seq for event in events]))
-            for event, recorded in batch:
-                recorded.callback(behind.get(event.fact.upload_id))
-
-    def _recorded(self, result: T) -> T:
-        self._is_recording = False
-        self._soon()
-        return result
-
-    async def _gone(
-        self, events: Sequence[Letter], change: Callable[[], Deferred[Sequence[Letter]]]
-    ) -> Mapping[str, Letter]:
-        """These have arrived, or are dead, which ``change`` records. Returns the events behind them, by upload."""
-        found = await self._to_outbox(change)
-        if found is None:
-            self._due.release(events)
-            return {}
-        behind = {event.fact.upload_id: event for event in found}
-        self._due.replace(events, behind)
-        return behind
-
-    async def _to_outbox(self, change: Callable[[], Deferred[T]]) -> T | None:
-        """A change that can't be recorded (None) leaves the event as it was: it comes again, after a pause for all."""
-        try:
-            return await change()
-        except Exception as error:
-            self._log_outbox(error)
-            self._rate.not_before = self._rests_until = self._clock.seconds() + CATALOG_PAUSE
-            return None
+    def _rest(self, error: Exception) -> None:
+        """The outbox could not record a change: neither it nor the hook is called for a while."""
+        self._log_outbox(error)
+        self._rate.not_before = self._rests_until = self._clock.seconds() + CATALOG_PAUSE
 
     def _log_outbox(self, error: Exception) -> None:
         if isinstance(error, CatalogUnavailable):

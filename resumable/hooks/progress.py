@@ -141,7 +141,7 @@ class ProgressEvents:
         return until is None or (until <= self._clock.seconds() and self._repeating < MOST // 2)
 
     async def stop(self) -> None:
-        """Cancel what is under way, and tell nothing more."""
+        """Cancel the events that are under way, and begin no more."""
         self._watchers = ()
         self._waiting.clear()
         self._timer.clear()

@@ -1,7 +1,5 @@
 """Turns: the order in which events go to a hook, and questions to a guard, so that no client takes all places.
 
-Pure but for the Deferreds of `Places`.
-
 Invariants: no more places are taken than there are; nobody has more than three quarters of several; a place that gets
 free goes to the owner with the fewest, and among these to the one who has waited longest. An event that fails makes its
 own upload wait, and no other; however many get no answer in time, neither other owners' events wait for that nor the
