@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unittest
 from collections import Counter
 from math import inf
 from random import Random
@@ -19,7 +20,7 @@ from resumable.hooks.interfaces import EventKind, HookFailed, IHook
 from resumable.hooks.retry_policy import THRESHOLD, RetryPolicy, SendingRate
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import FactKind
-from tests.hooks.outbox import MemoryOutbox, fact
+from tests.hooks.outbox import MemoryOutbox, OutboxContract, fact
 
 FAST = RetryPolicy(per_second=inf)
 
@@ -571,3 +572,13 @@ def test_what_failed_goes_again_in_time_whatever_comes_meanwhile(bench, hook):
     bench.post(fact("u", identity="one"))
     bench.run(1.5)
     assert hook.of("u") == ["created"]
+
+
+class TestMemoryOutbox(OutboxContract, unittest.TestCase):
+    """The outbox of these tests keeps the promises of every outbox."""
+
+    def make_outbox(self, deliverers):
+        return MemoryOutbox(deliverers)
+
+    def post(self, outbox, *facts):
+        outbox.post(*facts)
