@@ -21,9 +21,9 @@ from twisted.python.failure import Failure
 
 from resumable.aio.deferreds import TaskGroup, Timer
 from resumable.hooks.calls import Count, HookCalls, count_nothing, reason_of
+from resumable.hooks.delivery_records import DeliveryRecords
 from resumable.hooks.due_events import DueEvents
 from resumable.hooks.interfaces import Event, EventKind, HookFailed, IHook
-from resumable.hooks.records import Records
 from resumable.hooks.retry_policy import LONGEST_OUTAGE_PAUSE, Outage, RetryPolicy, SendingRate
 from resumable.hooks.turns import Turn, owner_of
 from resumable.model.errors import CatalogUnavailable
@@ -87,7 +87,7 @@ class Deliverer:
         self._next_turn = Timer(clock, self._turn)
         self._due = DueEvents(name, outbox, self._policy.concurrency, clock, wall)
         self._turns = self._due.turns
-        self._records = Records(outbox, self._due, self._catalog_work, self._soon, self._rest)
+        self._records = DeliveryRecords(outbox, self._due, self._catalog_work, self._soon, self._rest)
         self._outage = Outage()
         self._rate = SendingRate(self._policy)
 
@@ -107,11 +107,10 @@ class Deliverer:
         self._alarm.clear()
         self._next_turn.clear()
         self._due.drop()
-        if len(self._sending):
-            over = Timer(self._clock, self._sending.cancel)
-            over.set(grace)
-            await self._sending.ended()
-            over.clear()
+        cut_off = Timer(self._clock, self._sending.cancel)
+        cut_off.set(grace)
+        await self._sending.ended()
+        cut_off.clear()
         await self._catalog_work.ended()
 
     def _failed_unexpectedly(self, failure: Failure) -> None:

@@ -18,7 +18,7 @@ from resumable.model.outbox import IOutbox, Letter
 T = TypeVar("T")
 
 
-class Records:
+class DeliveryRecords:
     """Records for one deliverer. ``due`` forgets each event that is recorded, or comes again.
 
     ``work`` gets the work under way. ``changed`` is called after it, ``on_failure`` with the error of a failed record.
