@@ -28,7 +28,7 @@ def hooks_of(
 ) -> Hooks | None:
     """The hooks that the settings name; None: they name none. Raises StartupError."""
     hooks = settings.hooks
-    if not hooks.told and not hooks.asked:
+    if not hooks.deliverers and not hooks.guards:
         return None
 
     def stop_upload(upload_id: str, answer: Refused) -> None:

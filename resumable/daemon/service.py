@@ -123,7 +123,7 @@ class UploadService(Service):
             schedule=Schedule(),
             replicas=self._catalog.replicas,
             delete_objects=settings.terminate_remote == "delete",
-            told=bool(settings.hooks.told),
+            told=bool(settings.hooks.deliverers),
         )
         self._janitor = Janitor(self.engine)
         self._assembler = Assembler(self.engine, self._janitor)

@@ -1,4 +1,4 @@
-"""All hooks of one daemon: those that hear of events and progress, and those that are asked.
+"""All hooks of one daemon: those that get events and progress, and those that are asked.
 
 Invariants: each hook has connections and threads of its own for events, questions and progress, so that a call that
 hangs holds up neither the others nor another hook; a Python hook with several roles is one object; `Hooks.stop` closes
@@ -73,13 +73,13 @@ class Hooks:
         self._common: dict[str, Any] = {"clock": needs.clock, "wall": needs.wall, "count": needs.counts.add}
         self._deliverers: list[Deliverer] = []
         watchers = []
-        for target in settings.told:
+        for target in settings.hooks:
             deliverer, hook = self._deliverer(target, outbox)
             self._deliverers.append(deliverer)
             if EventKind.PROGRESS in settings.events and IWatcher.providedBy(hook):
                 watchers.append(Watcher(target.name, self._make(target, IWatcher, MOST), target.shown))
         self.guards = Guards(
-            [self._guard(target) for target in settings.asked],
+            [self._guard(target) for target in settings.guards],
             new_id=needs.new_id,
             patience=settings.patience,
             remotes=needs.remotes,

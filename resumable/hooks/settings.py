@@ -25,8 +25,8 @@ from resumable.masking import server_of
 from resumable.model.hooks import QuestionKind
 
 _NAMED = re.compile(r"(?:([A-Za-z0-9][A-Za-z0-9._-]{0,63})=)?(.+)", re.DOTALL)
-TOLD = frozenset(EventKind) - {EventKind.PROGRESS}
-ASKED = frozenset(QuestionKind)
+DEFAULT_EVENTS = frozenset(EventKind) - {EventKind.PROGRESS}
+ALL_QUESTIONS = frozenset(QuestionKind)
 
 
 class BadHookTarget(ValueError):
@@ -57,16 +57,16 @@ class HookTarget:
 
 @frozen
 class HookSettings:
-    """``told`` get the events in ``events``; ``asked`` get the questions in ``questions``, in this order.
+    """``hooks`` get the events in ``events``; ``guards`` get the questions in ``questions``, in this order.
 
     ``secrets`` sign, the newest first. ``forward``: headers of clients that go along. ``timeout``: seconds, of one
     attempt. ``policy``: the authorities that TLS trusts, None: the system's. ``commands``: how many may run at once.
     """
 
-    told: Sequence[HookTarget] = ()
-    asked: Sequence[HookTarget] = ()
-    events: frozenset[EventKind] = TOLD
-    questions: frozenset[QuestionKind] = ASKED
+    hooks: Sequence[HookTarget] = ()
+    guards: Sequence[HookTarget] = ()
+    events: frozenset[EventKind] = DEFAULT_EVENTS
+    questions: frozenset[QuestionKind] = ALL_QUESTIONS
     secrets: Sequence[bytes] = field(default=(), repr=False)
     forward: Sequence[str] = ()
     timeout: float = 5.0
@@ -81,7 +81,7 @@ class HookSettings:
     @property
     def deliverers(self) -> tuple[str, ...]:
         """Names of the hooks for which the catalog keeps facts."""
-        return tuple(target.name for target in self.told)
+        return tuple(target.name for target in self.hooks)
 
 
 def parse_target(text: str, default: str) -> HookTarget:
@@ -132,7 +132,7 @@ def hook_settings(values: Mapping[str, Any]) -> HookSettings:
 
     Reads the files of secrets and certificates. Raises ValueError with a line for the operator.
     """
-    told, asked = parse_targets(values["hook"], "hook"), parse_targets(values["guard"], "guard")
+    hooks, guards = parse_targets(values["hook"], "hook"), parse_targets(values["guard"], "guard")
     if values["hook_key"] and not values["hook_cert"]:
         raise ValueError("--hook-key needs --hook-cert")
     # an attempt includes reading the answer, so it gets more time than the request
@@ -145,8 +145,8 @@ def hook_settings(values: Mapping[str, Any]) -> HookSettings:
         give_up_after=values["hook_give_up_after"],
     )
     return HookSettings(
-        told=told,
-        asked=asked,
+        hooks=hooks,
+        guards=guards,
         events=parse_kinds(values["hook_events"])[0],
         questions=parse_kinds(values["guard_questions"])[1],
         secrets=_secrets(values["hook_secret"], values["hook_secret_file"]),

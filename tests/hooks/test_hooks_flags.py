@@ -44,10 +44,10 @@ def test_hooks_and_guards_come_from_flags_or_from_lines_of_a_variable():
         HookTarget("hook", "http", "https://h/x?a=b,c"),
         HookTarget("log", "command", arguments=("/bin/log", "a b")),
     )
-    assert parse("--hook", "https://h/x?a=b,c", "--hook", "log=exec:/bin/log 'a b'").told == expected
+    assert parse("--hook", "https://h/x?a=b,c", "--hook", "log=exec:/bin/log 'a b'").hooks == expected
     found = parse(RESUMABLE_HOOK="https://h/x?a=b,c\n log=exec:/bin/log 'a b'\n\n", RESUMABLE_GUARD="tusd+http://g/")
-    assert found.told == expected
-    assert found.asked == (HookTarget("guard", "tusd", "http://g/"),)
+    assert found.hooks == expected
+    assert found.guards == (HookTarget("guard", "tusd", "http://g/"),)
     assert found.deliverers == ("hook", "log")
 
 

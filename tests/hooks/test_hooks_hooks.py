@@ -99,7 +99,7 @@ def test_events_and_questions_by_name():
 
 
 def test_settings_hide_what_may_be_secret():
-    shown = repr(HookSettings(told=[HookTarget("a", "http", "https://h/secret")], secrets=[b"secret"]))
+    shown = repr(HookSettings(hooks=[HookTarget("a", "http", "https://h/secret")], secrets=[b"secret"]))
     assert "secret" not in shown.replace("secrets", "")
 
 
@@ -125,7 +125,7 @@ async def test_every_kind_of_hook_is_told_and_asked(rig, tmp_path):
         f"code=python:{__name__}:Python",
     ]
     targets = parse_targets(texts, "hook")
-    settings = HookSettings(told=targets, asked=targets, secrets=[SECRET])
+    settings = HookSettings(hooks=targets, guards=targets, secrets=[SECRET])
     outbox = MemoryOutbox(settings.deliverers)
     hooks = Hooks(settings, needs(), outbox)
     outbox.post(fact("u"))
@@ -157,9 +157,9 @@ def _moment() -> Deferred:
 async def test_progress_is_told_only_if_it_is_wanted_and_may_stop_an_upload(rig):
     server, stopped = HookServer({"stop": True}), Deferred()
     target = HookTarget("web", "http", rig(server).url)
-    quiet = Hooks(HookSettings(told=[target]), needs(), MemoryOutbox())
+    quiet = Hooks(HookSettings(hooks=[target]), needs(), MemoryOutbox())
     quiet.progress.arrived(UPLOAD.id, lambda: pytest.fail("nobody wants to know"))
-    settings = HookSettings(told=[target], events=frozenset(EventKind))
+    settings = HookSettings(hooks=[target], events=frozenset(EventKind))
     hooks = Hooks(settings, needs(stop_upload=lambda *each: stopped.callback(each)), MemoryOutbox(["web"]))
     hooks.start()
     hooks.progress.arrived(UPLOAD.id, lambda: Arrived(UPLOAD, 5))
@@ -177,9 +177,9 @@ def test_without_hooks_nobody_is_asked():
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        (HookSettings(asked=[HookTarget("a", "python", f"{__name__}:OnlyTold")]), BadHookTarget),
-        (HookSettings(told=[HookTarget("a", "python", "no.such:thing")]), BadHookTarget),
-        (HookSettings(told=[HookTarget("a", "http", "https://h/")], forward=["Host"]), ValueError),
+        (HookSettings(guards=[HookTarget("a", "python", f"{__name__}:OnlyTold")]), BadHookTarget),
+        (HookSettings(hooks=[HookTarget("a", "python", "no.such:thing")]), BadHookTarget),
+        (HookSettings(hooks=[HookTarget("a", "http", "https://h/")], forward=["Host"]), ValueError),
     ],
 )
 def test_what_cannot_work_is_told_at_the_start(settings, error):
@@ -205,7 +205,7 @@ def script(tmp_path, text, mode=0o755):
     ],
     ids=["nothing", "not on the PATH", "a directory", "not executable", "no interpreter"],
 )
-@pytest.mark.parametrize("role", ["told", "asked"])
+@pytest.mark.parametrize("role", ["hooks", "guards"])
 def test_a_program_that_cannot_run_is_told_at_the_start(program, said, role, tmp_path):
     target = HookTarget("scan", "command", arguments=(program(tmp_path), "a secret"))
     with pytest.raises(BadHookTarget) as caught:
@@ -229,7 +229,7 @@ def test_python_that_cannot_be_loaded_is_told_in_one_line(text, tmp_path, monkey
     name = f"bad_hook_{abs(hash(text))}"
     (tmp_path / f"{name}.py").write_text(text + "\n")
     with pytest.raises(BadHookTarget) as caught:
-        Hooks(HookSettings(asked=[HookTarget("mine", "python", f"{name}:Hook")]), needs(), MemoryOutbox())
+        Hooks(HookSettings(guards=[HookTarget("mine", "python", f"{name}:Hook")]), needs(), MemoryOutbox())
     assert str(caught.value).startswith("hook mine: ") and name in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -262,7 +262,7 @@ async def test_events_and_progress_that_hang_keep_no_question_waiting(rig, tmp_p
     waits = script(tmp_path, "#!/bin/sh\ncase $HOOK_EVENT in before-*) ;; *) sleep 60;; esac\n")
     targets = parse_targets([f"web={rig(server).url}", f"cmd=exec:{waits}"], "hook")
     settings = HookSettings(
-        told=targets, asked=targets, events=frozenset(EventKind), commands=1,
+        hooks=targets, guards=targets, events=frozenset(EventKind), commands=1,
         retry_policy=RetryPolicy(concurrency=64), patience=Patience(within=5.0), timeout=60.0, command_timeout=60.0,
     )  # fmt: skip
     outbox = MemoryOutbox(settings.deliverers)
@@ -282,5 +282,5 @@ async def test_events_and_progress_that_hang_keep_no_question_waiting(rig, tmp_p
 def test_two_that_are_alike_but_for_their_names_are_one_hook():
     Python.made = 0
     target = HookTarget("a", "python", f"{__name__}:Python")
-    Hooks(HookSettings(told=[target], asked=[evolve(target, name="b")]), needs(), MemoryOutbox())
+    Hooks(HookSettings(hooks=[target], guards=[evolve(target, name="b")]), needs(), MemoryOutbox())
     assert Python.made == 1
