@@ -27,7 +27,7 @@ from resumable.remotes.gcs import sessions
 from resumable.replication import copies
 from resumable.spool import names as placed
 from resumable.spool import sink
-from resumable.uploads import append, operators, schedule
+from resumable.uploads import append, appends, operators
 
 DOCS = Path(__file__).parent.parent / "docs"
 KIB, MIB = 1 << 10, 1 << 20
@@ -35,17 +35,17 @@ KIB, MIB = 1 << 10, 1 << 20
 TOLD = [
     ("durability.md", r"up to (\d+) KiB with a Content-Length", append.SMALL / KIB),
     ("durability.md", r"longer \| each (\d+) MiB", append.PART / MIB),
-    ("durability.md", r"after a second, if at least (\d+) MiB is new", schedule.WORTHWHILE / MIB),
+    ("durability.md", r"after a second, if at least (\d+) MiB is new", appends.WORTHWHILE / MIB),
     ("durability.md", r"at most (\d+) MiB of one append", sink.HIGH / MIB),
     ("how-it-works.md", r"when the replica starts: (\d+) MiB each", plan.PART_SIZE / MIB),
     ("deployment.md", r"may send (\d+) MiB of one body ahead", limits.STREAM_WINDOW / MIB),
     ("deployment.md", r"and (\d+) MiB on one connection", limits.CONNECTION_WINDOW / MIB),
     ("deployment.md", r"hold at most (\d+) MiB in memory, all connections together", limits.MAX_HELD / MIB),
     ("proxies.md", r"one of more than (\d+) KiB: closed", proxy_header.LONGEST / KIB),
-    ("proxies.md", r"the server takes heads of (\d+) KiB", framing.MAX_HEAD / KIB),
+    ("proxies.md", r"the server accepts headers of (\d+) KiB", framing.MAX_HEAD / KIB),
     ("proxies.md", r"sends (\d+) KiB, cuts the connection", proxy.SENT / KIB),
     ("proxies.md", r"metadata: (\d+,\d+) bytes of it", heads.SIZES[0]),
-    ("proxies.md", r"and (\d+,\d+) where that much can't be sent", heads.SIZES[1]),
+    ("proxies.md", r"and (\d+,\d+) if that many can't be sent", heads.SIZES[1]),
     ("doctor.md", r"fewer than (\d+) at once", machine.FEW_FILES),
     ("doctor.md", r"less than (\d+) MiB left", machine.LITTLE_MEMORY / MIB),
     ("doctor.md", r"less than (\d+) µs", syncs.TOO_FAST * 1e6),

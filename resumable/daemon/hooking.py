@@ -9,6 +9,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -18,21 +19,27 @@ from resumable.hooks.hooks import HookDependencies, Hooks
 from resumable.model.errors import StartupError
 from resumable.model.outbox import IOutbox
 from resumable.protocol.errors import Refused, TusError
-from resumable.uploads.uploads import Uploads
 
 log = Logger()
 
 
 def hooks_of(
-    settings: Settings, reactor: Any, outbox: IOutbox, uploads: Uploads, path_of: Callable[[str], str]
+    settings: Settings,
+    reactor: Any,
+    outbox: IOutbox,
+    stop: Callable[[str, TusError], Deferred[None]],
+    path_of: Callable[[str], str],
 ) -> Hooks | None:
-    """The hooks that the settings name; None: they name none. Raises StartupError."""
+    """The hooks that the settings name; None: they name none. Raises StartupError.
+
+    ``stop``: ends an upload, and answers its running request with that error. ``path_of``: where an upload's data is.
+    """
     hooks = settings.hooks
     if not hooks.deliverers and not hooks.guards:
         return None
 
     def stop_upload(upload_id: str, answer: Refused) -> None:
-        uploads.stop_upload(upload_id, answer).addErrback(_not_stopped, upload_id)
+        stop(upload_id, answer).addErrback(_not_stopped, upload_id)
 
     needs = HookDependencies(
         reactor=reactor,
