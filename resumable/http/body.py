@@ -27,7 +27,7 @@ _PIECE = 65_536
 _NO_TRAILERS: Mapping[str, str] = MappingProxyType({})
 
 
-class Connection(Protocol):
+class BodySource(Protocol):
     """What a body needs of the connection it arrives on."""
 
     def seconds(self) -> float:
@@ -70,7 +70,7 @@ class Body:
         "trailers",
     )
 
-    def __init__(self, connection: Connection, length: int | None, expects_continue: bool = False) -> None:
+    def __init__(self, connection: BodySource, length: int | None, expects_continue: bool = False) -> None:
         self.length = length
         self.received = self.held = 0
         self.expects_continue = expects_continue

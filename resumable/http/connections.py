@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from resumable.http.framing import Refused
+from resumable.http.h1.head import RefusedRequest
 from resumable.http.outgoing import Outgoing
 from resumable.networks import client_of
 
@@ -35,7 +35,7 @@ NO_ROOM: Final = "full"
 """Found no room, and was told so or closed."""
 
 
-class Connection(Protocol):
+class OpenConnection(Protocol):
     """What is asked of a connection."""
 
     outgoing: Outgoing
@@ -70,12 +70,12 @@ class Connections:
         """Begin, with deadlines looked at every ``interval`` seconds."""
         self.max_connections = max_connections
         self.cut = dict.fromkeys((UNREAD, IDLE, NO_ROOM), 0)
-        self._idle: dict[Connection, None] = {}  # the one that has been so for longest comes first
-        self._turned_away: dict[Connection, float] = {}  # until when; the oldest first
+        self._idle: dict[OpenConnection, None] = {}  # the one that has been so for longest comes first
+        self._turned_away: dict[OpenConnection, float] = {}  # until when; the oldest first
         self._telling = max(1, min(TELLING, max_connections // 16))
         self.seconds: Callable[[], float] = timer.seconds
         self.stopping = False
-        self.connections: set[Connection] = set()
+        self.connections: set[OpenConnection] = set()
         self._timer = timer
         self._tick_every = interval
         self._ticking: IDelayedCall | None = None
@@ -83,7 +83,7 @@ class Connections:
 
     # For the connections
 
-    def connected(self, channel: Connection) -> None:
+    def connected(self, channel: OpenConnection) -> None:
         self.connections.add(channel)
         if self._ticking is None:
             self._ticking = self._timer.callLater(self._tick_every, self._tick)
@@ -94,7 +94,7 @@ class Connections:
         elif len(self.connections) - len(self._turned_away) > self.max_connections:
             self._make_room(channel)
 
-    def _make_room(self, newcomer: Connection) -> None:
+    def _make_room(self, newcomer: OpenConnection) -> None:
         """Who has been idle for longest goes; the newcomer itself, where all others have something to do."""
         if self._idle:
             longest = next(iter(self._idle))
@@ -108,7 +108,7 @@ class Connections:
         if len(self._turned_away) > self._telling:
             self._drop(next(iter(self._turned_away)))
 
-    def _drop(self, channel: Connection) -> None:
+    def _drop(self, channel: OpenConnection) -> None:
         """It was turned away, and has had its time."""
         del self._turned_away[channel]
         channel.abort()
@@ -119,22 +119,22 @@ class Connections:
         client, count = client_at(transport), len(self.connections)
         log.debug("{client} is cut off: {why}; there are {count} connections", client=client, why=why, count=count)
 
-    def idle(self, channel: Connection) -> None:
+    def idle(self, channel: OpenConnection) -> None:
         """It has no request under way."""
         if channel not in self._turned_away:
             self._idle[channel] = None
 
-    def busy(self, channel: Connection) -> None:
+    def busy(self, channel: OpenConnection) -> None:
         """It has one again."""
         self._idle.pop(channel, None)
 
-    def replaced(self, channel: Connection, successor: Connection) -> None:
+    def replaced(self, channel: OpenConnection, successor: OpenConnection) -> None:
         """The same connection goes on as another one, which isn't one more; `disconnected` follows."""
         self.connections.discard(channel)
         if channel in self._turned_away:
             self._turned_away[successor] = self._turned_away.pop(channel)
 
-    def disconnected(self, channel: Connection) -> None:
+    def disconnected(self, channel: OpenConnection) -> None:
         self.connections.discard(channel)
         self._idle.pop(channel, None)
         self._turned_away.pop(channel, None)
@@ -189,10 +189,10 @@ class Connections:
             abort.cancel()
 
 
-def no_room(method: bytes) -> Refused:
+def no_room(method: bytes) -> RefusedRequest:
     """What those are told who are turned away. After a HEAD that is answered 503, tus-js-client starts over."""
     said = "The server has as many connections as it can serve; try again later."
-    return Refused(423 if method == b"HEAD" else 503, said, RETRY_AFTER)
+    return RefusedRequest(423 if method == b"HEAD" else 503, said, RETRY_AFTER)
 
 
 def client_at(transport: Any) -> str:

@@ -26,12 +26,12 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from werkzeug.routing import MapAdapter
 
 from resumable.http.body import Body
-from resumable.http.chunks import ChunkReader, parse_trailers
 from resumable.http.connections import Connections, no_room
-from resumable.http.framing import (
+from resumable.http.h1.chunks import ChunkReader, parse_trailers
+from resumable.http.h1.head import (
     Fields,
-    Head,
-    Refused,
+    RefusedRequest,
+    RequestHead,
     check_unfinished,
     origins_in,
     parse_head,
@@ -39,10 +39,10 @@ from resumable.http.framing import (
     refusal,
     take_expectation,
 )
-from resumable.http.h2.connection import Connection
+from resumable.http.h2.connection import Http2Connection
 from resumable.http.h2.frames import PREFACE
-from resumable.http.h2.limits import Held
-from resumable.http.h2.stream import Stream
+from resumable.http.h2.limits import HeldBytes
+from resumable.http.h2.stream import Http2Stream
 from resumable.http.outgoing import Outgoing
 from resumable.model.errors import BodyLost
 from resumable.model.trace import REQUEST
@@ -109,7 +109,7 @@ class StreamingRequest(Request):
     """
 
     defaultContentType = None
-    channel: StreamingChannel | Stream  # type: ignore[assignment]
+    channel: StreamingChannel | Http2Stream  # type: ignore[assignment]
     site: StreamingSite
     body: Body
     sent_method = b""
@@ -119,7 +119,7 @@ class StreamingRequest(Request):
     mapper: MapAdapter
     branch_segments: tuple[str, ...] = ("",)
 
-    def begin(self, head: Head, body: Body) -> None:
+    def begin(self, head: RequestHead, body: Body) -> None:
         """Be dispatched: this is the request."""
         self.requestHeaders = head.headers
         self.content = BytesIO()
@@ -305,7 +305,7 @@ class StreamingChannel(HTTPChannel):
                     self._input = b""
                 elif self.requests or not self._take_head():
                     break
-        except Refused as refused:
+        except RefusedRequest as refused:
             if self._is_preface():
                 self._hand_over()
             else:
@@ -325,7 +325,7 @@ class StreamingChannel(HTTPChannel):
     def _hand_over(self) -> None:
         """From now on the connection speaks HTTP/2."""
         data, self._input = self._input, b""
-        successor = Connection(self.site)
+        successor = Http2Connection(self.site)
         self.dataReceived = successor.dataReceived  # type: ignore[method-assign]
         self.connectionLost = successor.connectionLost  # type: ignore[method-assign]
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]
@@ -355,7 +355,7 @@ class StreamingChannel(HTTPChannel):
         self._dispatch(head, Body(self, head.length, expects))
         return True
 
-    def _dispatch(self, head: Head, body: Body) -> None:
+    def _dispatch(self, head: RequestHead, body: Body) -> None:
         request: StreamingRequest = self.requestFactory(self)  # type: ignore[assignment]
         self.requests.append(request)
         self.site.busy(self)
@@ -392,7 +392,7 @@ class StreamingChannel(HTTPChannel):
             rest = chunks.feed(data, pieces)
             if rest is not None:
                 body.trailers = parse_trailers(chunks.trailers)
-        except Refused:
+        except RefusedRequest:
             malformed = True
         self._left = chunks.left
         if pieces:  # one write for all that one read brought
@@ -520,7 +520,7 @@ class StreamingChannel(HTTPChannel):
                 body.end("disconnected")
                 self.regulate()  # it may have been waiting to be wanted: read and drop it now
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: RefusedRequest) -> None:
         answer = refusal(refused, self.site.refusal_fields(origins_in(self._input)), self._input)
         self._input = b""
         self._unread = True
@@ -593,7 +593,7 @@ class StreamingChannel(HTTPChannel):
             else:
                 self._lose_body(reason)
         elif self._begun:
-            self._refuse(Refused(408, "The request's head took too long."))
+            self._refuse(RefusedRequest(408, "The request's head took too long."))
         elif site.stopping:
             self._leave()
         elif self._waitingForTransport:
@@ -649,7 +649,7 @@ class StreamingSite(Connections, Site):
         self.watch = watch or Unwatched()
         self.http2 = http2
         self.h2c = h2c
-        self.held = Held()
+        self.held = HeldBytes()
         self.received = 0
         self.keep_books(reactor, max(0.01, min(1.0, network_timeout / 10, linger / 10)), max_connections)
 

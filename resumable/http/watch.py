@@ -28,7 +28,7 @@ SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
-class Method:
+class MethodCounts:
     """The requests of one method: ``seconds`` they took, ``ended`` as `STATUSES` says."""
 
     __slots__ = ("ended", "seconds")
@@ -42,7 +42,7 @@ class Method:
         return list(zip(STATUSES, self.ended, strict=True))
 
 
-class Watch:
+class RequestLog:
     """Give it to `StreamingSite`. ``run``: begins the ids that are made here, and is another one in each run.
 
     ``level``: at which each request is logged when it has ended; None: not at all.
@@ -55,11 +55,11 @@ class Watch:
         self._run = run.encode("ascii")
         self._level = level
         self._number = 0
-        self._other = Method()
-        self._methods = {name.encode(): Method() for name in METHODS}
+        self._other = MethodCounts()
+        self._methods = {name.encode(): MethodCounts() for name in METHODS}
 
     @property
-    def methods(self) -> Mapping[str, Method]:
+    def methods(self) -> Mapping[str, MethodCounts]:
         """What was counted, by method; those that aren't in `METHODS` together as `OTHER`."""
         return {**{name.decode(): method for name, method in self._methods.items()}, OTHER: self._other}
 

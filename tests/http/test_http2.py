@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT
 from resumable.http.h2.frames import MAX_FRAME, PREFACE, Data, FrameReader
-from resumable.http.h2.limits import CONNECTION_WINDOW, STREAM_WINDOW, Held
+from resumable.http.h2.limits import CONNECTION_WINDOW, STREAM_WINDOW, HeldBytes
 from resumable.http.h2.machine import HEADER_TABLE, MAX_STREAMS
 from resumable.http.streaming import StreamingRequest, StreamingSite
 
@@ -564,7 +564,7 @@ def test_paused_bodies_of_one_connection_hold_no_more_than_its_window() -> None:
 
 def test_many_connections_together_hold_a_bounded_number_of_bytes() -> None:
     client = Client()
-    client.site.held = Held(MIB)
+    client.site.held = HeldBytes(MIB)
     clients = [client, *(Client(site=client.site) for _ in range(3))]
     streams = [each.patch(1 << 30) for each in clients]
     bodies = [request.body for request in client.tree.requests]
@@ -588,7 +588,7 @@ def fill(client: Client, stream: int) -> None:
 def test_one_client_with_many_connections_leaves_half_of_the_memory_for_others() -> None:
     greedy = [Client(address="192.0.2.7")]
     site = greedy[0].site
-    site.held = Held(4 * MIB)
+    site.held = HeldBytes(4 * MIB)
     greedy += [Client(site=site, address="192.0.2.7") for _ in range(4)]
     for each in greedy:
         fill(each, each.patch(1 << 30))
@@ -611,7 +611,7 @@ def test_one_client_with_many_connections_leaves_half_of_the_memory_for_others()
 def test_who_is_stopped_for_all_goes_on_when_somebody_else_has_given_room() -> None:
     clients = [Client(address="192.0.2.7")]
     site = clients[0].site
-    site.held = Held(2 * MIB)
+    site.held = HeldBytes(2 * MIB)
     clients += [Client(site=site, address=f"192.0.2.{n}") for n in (8, 9)]
     for each in clients:
         fill(each, each.patch(1 << 30))
@@ -782,7 +782,7 @@ def test_time_that_we_pause_counts_for_no_guard() -> None:
 
 def test_time_in_which_the_connection_is_not_read_counts_for_no_guard() -> None:
     client = Client(network_timeout=60)
-    client.site.held = Held(0)
+    client.site.held = HeldBytes(0)
     client.patch(100_000)
     _, ends = client.deliver()
     waiting = client.patch(1 << 20)

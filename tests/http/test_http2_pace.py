@@ -12,10 +12,10 @@ from http2_client import Client
 from test_http2 import CONTINUATION, HEADERS, PING, PRIORITY, RST, SETTINGS, WINDOW_UPDATE, frame, ok
 from test_streaming import Consumer, Watcher, answer
 
-from resumable.http.h2 import connection, pace
+from resumable.http.h2 import connection, limits
 from resumable.http.h2.connection import MAX_BACKLOG
+from resumable.http.h2.limits import FRAMES_RATE, REQUESTS_RATE, ClientPace, TokenBudget
 from resumable.http.h2.machine import MAX_STREAMS
-from resumable.http.h2.pace import FRAMES_RATE, REQUESTS_RATE, Budget, Pace
 
 FRAMES, REQUESTS = 1_000, 100
 DATA, GOAWAY, ALTSVC, ORIGIN, UNKNOWN = 0, 7, 10, 12, 200
@@ -24,8 +24,8 @@ DATA, GOAWAY, ALTSVC, ORIGIN, UNKNOWN = 0, 7, 10, 12, 200
 @pytest.fixture(autouse=True)
 def smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same rules with a tenth of the figures, as there is an h2 on the other side."""
-    monkeypatch.setattr(pace, "FRAMES", FRAMES)
-    monkeypatch.setattr(pace, "REQUESTS", REQUESTS)
+    monkeypatch.setattr(limits, "FRAMES", FRAMES)
+    monkeypatch.setattr(limits, "REQUESTS", REQUESTS)
 
 
 def uploading(client: Client) -> tuple[int, Consumer, list[str]]:
@@ -225,7 +225,7 @@ def test_heads_that_unpack_to_much_are_counted_for_what_they_are() -> None:
 
 def test_what_is_read_pays_for_the_frames_that_allow_more() -> None:
     """A client that makes room for each 4 KiB, of its stream and of its connection, downloads without a pause."""
-    pace = Pace(0.0)
+    pace = ClientPace(0.0)
     for _ in range(10 * FRAMES):
         pace.sent(4_096)
         pace.frame()
@@ -341,7 +341,7 @@ def test_a_refused_request_is_seen_by_nobody() -> None:
 
 
 def test_a_budget_comes_back_with_time_and_never_beyond_its_size() -> None:
-    budget = Budget(100, 10, 0.0)
+    budget = TokenBudget(100, 10, 0.0)
     budget.refill(1_000)
     budget.spend(99)
     assert not budget.spent
@@ -354,7 +354,7 @@ def test_a_budget_comes_back_with_time_and_never_beyond_its_size() -> None:
 
 
 def test_a_budget_that_is_overdrawn_takes_as_much_longer() -> None:
-    budget = Budget(100, 10, 0.0)
+    budget = TokenBudget(100, 10, 0.0)
     budget.spend(200)
     budget.refill(10)
     assert budget.spent
@@ -363,7 +363,7 @@ def test_a_budget_that_is_overdrawn_takes_as_much_longer() -> None:
 
 
 def test_what_is_earned_can_be_spent() -> None:
-    budget = Budget(100, 10, 0.0)
+    budget = TokenBudget(100, 10, 0.0)
     budget.spend(100)
     budget.earn(5)
     assert not budget.spent

@@ -14,10 +14,10 @@ from test_streaming import answer
 from twisted.internet.defer import Deferred
 from unread import unread
 
+from resumable.http.download import CHUNK, Sending
 from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT
 from resumable.http.h2.machine import MAX_STREAMS
 from resumable.http.h2.stream import PIECE
-from resumable.http.sending import CHUNK, Sending
 from resumable.http.streaming import StreamingRequest
 
 WINDOW = 65_535

@@ -9,7 +9,7 @@ from test_streaming import GET, Client, answer, patch
 from twisted.internet.defer import Deferred, succeed
 from unread import read_on, unread
 
-from resumable.http.sending import CHUNK, Sending
+from resumable.http.download import CHUNK, Sending
 from resumable.http.streaming import StreamingRequest
 
 STEADY = 10_000

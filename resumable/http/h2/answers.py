@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from resumable.http.h2.machine import Machine
-from resumable.http.progress import Progress
+from resumable.http.h2.machine import Http2Machine
+from resumable.http.outgoing import TakingProgress
 
 if TYPE_CHECKING:
-    from resumable.http.h2.connection import Connection
-    from resumable.http.h2.stream import Stream
+    from resumable.http.h2.connection import Http2Connection
+    from resumable.http.h2.stream import Http2Stream
 
 MAX_UNSENT: Final = 2 << 20
 """Bytes of answers in memory from which on no producer goes on. A `PIECE` of each stream may be among them for long."""
@@ -24,22 +24,22 @@ MAX_PRODUCED: Final = 1 << 20
 one that reads from far away: the more there are, the smaller are their pieces."""
 
 
-class Answers:
+class AnswerQueue:
     """``choked``: the transport takes nothing for now. ``unsent``: bytes that wait, of all the streams."""
 
-    def __init__(self, connection: Connection, machine: Machine) -> None:
+    def __init__(self, connection: Http2Connection, machine: Http2Machine) -> None:
         self.choked = False
         self.unsent = 0
         self._connection = connection
         self._machine = machine
-        self._sending: dict[int, Stream] = {}
-        self._waiting: dict[int, Stream] = {}  # their producers may go on in this order
+        self._sending: dict[int, Http2Stream] = {}
+        self._waiting: dict[int, Http2Stream] = {}  # their producers may go on in this order
         self._producers: set[int] = set()  # streams that have one
         self._pumping = False
         self._sent = 0
-        self._progress = Progress(connection.site.network_timeout, connection.site.min_rate)
+        self._progress = TakingProgress(connection.site.network_timeout, connection.site.min_rate)
 
-    def pump(self, stream: Stream | None = None) -> None:
+    def pump(self, stream: Http2Stream | None = None) -> None:
         """Send what the windows and the transport take; ``stream`` has more to say, or has said all."""
         if stream is not None:
             self._sending[stream.number] = stream
@@ -96,26 +96,26 @@ class Answers:
             self._progress.end()
         return self._progress.deadline
 
-    def forget(self, stream: Stream) -> None:
+    def forget(self, stream: Http2Stream) -> None:
         """It is over."""
         self._sending.pop(stream.number, None)
         self.produced(stream)
 
     # Producers
 
-    def may_produce(self, stream: Stream) -> None:
+    def may_produce(self, stream: Http2Stream) -> None:
         """It has a producer, which is paused."""
         self._producers.add(stream.number)
         self._waiting[stream.number] = stream
         self._let_produce()
 
-    def produced(self, stream: Stream) -> None:
+    def produced(self, stream: Http2Stream) -> None:
         """It has none any more."""
         self._waiting.pop(stream.number, None)
         self._producers.discard(stream.number)
         stream.producing = False
 
-    def _rest(self, stream: Stream) -> None:
+    def _rest(self, stream: Http2Stream) -> None:
         stream.producing = False
         if stream.producer is not None:
             stream.producer.pauseProducing()

@@ -24,15 +24,14 @@ from zope.interface import implementer
 
 from resumable.http.body import READ_AHEAD
 from resumable.http.connections import client_at, no_room
-from resumable.http.framing import Refused
-from resumable.http.h2.answers import Answers
+from resumable.http.h1.head import RefusedRequest
+from resumable.http.h2.answers import AnswerQueue
 from resumable.http.h2.frames import Data, FrameReader, Violation, window_update
 from resumable.http.h2.head import head_of, size_of
-from resumable.http.h2.limits import CONNECTION_WINDOW, Window
-from resumable.http.h2.machine import MAX_STREAMS, Machine
-from resumable.http.h2.pace import Pace
+from resumable.http.h2.limits import CONNECTION_WINDOW, ClientPace, ReceiveWindow
+from resumable.http.h2.machine import MAX_STREAMS, Http2Machine
 from resumable.http.h2.site import Site
-from resumable.http.h2.stream import Stream
+from resumable.http.h2.stream import Http2Stream
 
 LINGER: Final = 2.0
 """Seconds for a client to read the last words before its connection is closed; closing at once could eat them."""
@@ -43,8 +42,8 @@ _OPEN, _LINGERING, _CLOSED = range(3)
 
 
 @implementer(IPushProducer)
-class Connection(TwistedProtocol):
-    """See the module, and `resumable.http.connections.Connection`.
+class Http2Connection(TwistedProtocol):
+    """See the module, and `resumable.http.connections.OpenConnection`.
 
     ``secure``: whether it is encrypted. ``lingers``: the client may be sending what nobody reads, so that closing at
     once would reset the connection.
@@ -54,15 +53,15 @@ class Connection(TwistedProtocol):
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.machine = Machine()
-        self.answers = Answers(self, self.machine)
+        self.machine = Http2Machine()
+        self.answers = AnswerQueue(self, self.machine)
         self.lingers = self.secure = False
         self._reader = FrameReader()
-        self._window = Window(CONNECTION_WINDOW)
-        self.pace = Pace(site.seconds())
+        self._window = ReceiveWindow(CONNECTION_WINDOW)
+        self.pace = ClientPace(site.seconds())
         self._due = math.inf  # when to look for who is too slow
-        self._streams: dict[int, Stream] = {}
-        self._fresh: dict[int, Stream] = {}  # their requests are to be begun, in this order
+        self._streams: dict[int, Http2Stream] = {}
+        self._fresh: dict[int, Http2Stream] = {}  # their requests are to be begun, in this order
         self._updates: list[bytes] = []  # frames to be sent that the machine needn't know
         self._client = ""
         self._held = 0
@@ -169,13 +168,13 @@ class Connection(TwistedProtocol):
             self._due = math.inf
             self.site.busy(self)
         ended = event.stream_ended is not None
-        stream = self._streams[number] = Stream(self, number, ended)
+        stream = self._streams[number] = Http2Stream(self, number, ended)
         try:
             if self._turned_away:
                 raise no_room(dict(event.headers).get(b":method", b""))
             head = head_of(event.headers, ended)
             stream.accept(head)
-        except Refused as refused:
+        except RefusedRequest as refused:
             stream.refuse(refused, event.headers)
             if self._turned_away:
                 self.stop()
@@ -233,7 +232,7 @@ class Connection(TwistedProtocol):
             self._backlog += len(data)
         self.transport.write(data)
 
-    def credit(self, number: int, window: Window, size: int) -> None:
+    def credit(self, number: int, window: ReceiveWindow, size: int) -> None:
         """So many bytes of a window are free again; ``number`` is the stream's, or 0."""
         more = window.give(size)
         if more and self._state == _OPEN:
@@ -261,7 +260,7 @@ class Connection(TwistedProtocol):
         self.look_at(until)
         return until
 
-    def forget(self, stream: Stream) -> None:
+    def forget(self, stream: Http2Stream) -> None:
         """It is over."""
         del self._streams[stream.number]
         self._fresh.pop(stream.number, None)

@@ -56,7 +56,7 @@ def _settings(streams: int) -> Settings:
     )
 
 
-class Machine(H2Connection):
+class Http2Machine(H2Connection):
     """One connection's state. What it wants to say is in `data_to_send`, the settings from the start."""
 
     MAX_CLOSED_STREAMS = 1_000

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from twisted.python.failure import Failure
 
 from resumable.http.body import Body
-from resumable.http.framing import Fields, Head
-from resumable.http.h2.limits import Held
+from resumable.http.h1.head import Fields, RequestHead
+from resumable.http.h2.limits import HeldBytes
 from resumable.http.outgoing import Outgoing
 
 
@@ -22,7 +22,7 @@ class Request(Protocol):
     method: bytes
     startedWriting: Any
 
-    def begin(self, head: Head, body: Body) -> None:
+    def begin(self, head: RequestHead, body: Body) -> None:
         """Dispatch it."""
 
     def connectionLost(self, reason: Failure) -> None:
@@ -45,7 +45,7 @@ class Site(Protocol):
     linger_bytes: int
     refusal_fields: Callable[[Sequence[bytes]], Fields]
     received: int
-    held: Held
+    held: HeldBytes
     seconds: Callable[[], float]
 
     @property

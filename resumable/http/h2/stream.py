@@ -19,15 +19,15 @@ from twisted.web.http_headers import Headers
 
 from resumable.http.body import Body
 from resumable.http.connections import UNREAD
-from resumable.http.framing import Head, Refused, problem, take_expectation
+from resumable.http.h1.head import RefusedRequest, RequestHead, problem, take_expectation
 from resumable.http.h2.frames import Data, Violation
 from resumable.http.h2.head import Fields, trailers_of
-from resumable.http.h2.limits import STREAM_WINDOW, Window
+from resumable.http.h2.limits import STREAM_WINDOW, ReceiveWindow
 from resumable.http.h2.site import Request
-from resumable.http.progress import Progress
+from resumable.http.outgoing import TakingProgress
 
 if TYPE_CHECKING:
-    from resumable.http.h2.connection import Connection
+    from resumable.http.h2.connection import Http2Connection
 
 TURN: Final = 65_536
 """Bytes that a stream sends before another one has its turn."""
@@ -40,13 +40,13 @@ PIECE: Final = 16_384
 _BODILESS = (b"204", b"304")
 
 
-class Stream:
+class Http2Stream:
     """See the module. ``unsent``: bytes of the answer that wait for the client's windows, or for the transport."""
 
     persistent = True
     """A request may set it to False. It means this request only, whose stream ends with its answer anyway."""
 
-    def __init__(self, connection: Connection, number: int, ended: bool) -> None:
+    def __init__(self, connection: Http2Connection, number: int, ended: bool) -> None:
         self.number = number
         self.site: Any = connection.site
         self.factory: Any = connection.site
@@ -57,21 +57,21 @@ class Stream:
         self.body = Body(self, 0)
         self._connection = connection
         self._site = connection.site
-        self._window = Window(STREAM_WINDOW)
-        self._head: Head | None = None
+        self._window = ReceiveWindow(STREAM_WINDOW)
+        self._head: RequestHead | None = None
         self._request: Request | None = None
         self._heard = ended  # the client has said all
         self._done = False  # the answer is complete, sent or not
         self._said = False  # and its end is sent
         self._over = False
         self._until: float | None = None  # when to call off what a client still sends that has its answer
-        self._progress = Progress(self._site.network_timeout, self._site.min_rate)
+        self._progress = TakingProgress(self._site.network_timeout, self._site.min_rate)
         self._sent = 0
         self._came = self._credited = self._held = self._dropped = 0
 
     # For the connection
 
-    def accept(self, head: Head) -> None:
+    def accept(self, head: RequestHead) -> None:
         """This is the request; `begin` follows when all has been taken in that came along with it. Raises Refused."""
         self.body = Body(self, head.length, take_expectation(head.headers))
         self._head = head
@@ -114,14 +114,14 @@ class Stream:
         elif trailers is not None:
             try:
                 self.body.trailers = trailers_of(trailers)
-            except Refused:
+            except RefusedRequest:
                 reason = "malformed"
         self.body.end(reason)
         self.regulate()
         if self._until is not None:
             self.leave()
 
-    def refuse(self, refused: Refused, asked: Fields) -> None:
+    def refuse(self, refused: RefusedRequest, asked: Fields) -> None:
         """Answer what isn't a request that a resource could see; ``asked``: its fields."""
         self._site.watch.refused(refused.status)
         document = problem(refused.status, refused.detail)
