@@ -28,7 +28,7 @@ from resumable.http.admin.readiness import Check, Readiness
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.root import Root
-from resumable.http.streaming import StreamingSite
+from resumable.http.site import StreamingSite
 from resumable.http.watch import RequestLog
 from resumable.listening.ports import taken_apart
 from resumable.metrics.delay import Delay

@@ -8,15 +8,17 @@ comes when there is no room is told so, but those who are being told are few, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from resumable.http.h1.head import RefusedRequest
+from resumable.http.h1.head import Fields, RefusedRequest
+from resumable.http.h2.limits import HeldBytes
 from resumable.http.outgoing import Outgoing
+from resumable.http.request import RequestObserver, StreamingRequest
 from resumable.networks import client_of
 
 log = Logger()
@@ -63,8 +65,22 @@ class Connections:
     """Keeps the books; a server's factory inherits it.
 
     ``connections``: all that are open, at most ``max_connections`` and those that are turned away. ``stopping``: none
-    is to outlive its answer. ``seconds``: the clock. ``cut``: how many were cut off, by why.
+    is to outlive its answer. ``seconds``: the clock. ``cut``: how many were cut off, by why. `StreamingSite` has the
+    settings.
     """
+
+    network_timeout: float
+    min_rate: int
+    linger: float
+    linger_bytes: int
+    max_body_buffer: int
+    refusal_fields: Callable[[Sequence[bytes]], Fields]
+    watch: RequestObserver
+    http2: bool
+    h2c: bool
+    received: int
+    held: HeldBytes
+    requestFactory: Callable[[Any], StreamingRequest]
 
     def keep_books(self, timer: IReactorTime, interval: float, max_connections: int) -> None:
         """Begin, with deadlines looked at every ``interval`` seconds."""
@@ -82,6 +98,10 @@ class Connections:
         self._drained: list[Deferred[None]] = []
 
     # For the connections
+
+    def outgoing(self, transport: Any) -> Outgoing:
+        """For a connection, which pauses when the transport says so."""
+        return Outgoing(transport, self.network_timeout, self.min_rate)
 
     def connected(self, channel: OpenConnection) -> None:
         self.connections.add(channel)

@@ -12,7 +12,7 @@ import re
 from hashlib import sha256
 from typing import Final
 
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.model.upload import Upload
 from resumable.protocol import metadata, tus
 from resumable.protocol.conditions import Validators

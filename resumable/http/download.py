@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from resumable.http.content import describe, described, set_validators, undescribe, validators
 from resumable.http.fields import RequestFields
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.model.upload import Upload
 from resumable.protocol import conditions, ranges
 from resumable.protocol.errors import TusError, Unavailable

@@ -14,7 +14,7 @@ from typing import Final
 from twisted.logger import Logger, LogLevel
 
 from resumable.http.origin import Origin
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import RequestObserver, StreamingRequest
 from resumable.masking import masked_target
 from resumable.model.tally import Tally
 
@@ -42,7 +42,7 @@ class MethodCounts:
         return list(zip(STATUSES, self.ended, strict=True))
 
 
-class RequestLog:
+class RequestLog(RequestObserver):
     """Give it to `StreamingSite`. ``run``: begins the ids that are made here, and is another one in each run.
 
     ``level``: at which each request is logged when it has ended; None: not at all.

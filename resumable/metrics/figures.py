@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from resumable.aio.threads import Stopped
 from resumable.catalog.batches import Timing
 from resumable.hooks.counts import HookCounts
-from resumable.http.streaming import StreamingSite
+from resumable.http.site import StreamingSite
 from resumable.http.watch import RequestLog
 from resumable.metrics.delay import Delay
 from resumable.metrics.names import METRICS

@@ -13,7 +13,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from resumable.http.origin import Origin
-from resumable.http.streaming import StreamingRequest, StreamingSite
+from resumable.http.request import StreamingRequest
+from resumable.http.site import StreamingSite
 from resumable.http.watch import RequestLog
 from tests.http.visitor import Reply
 

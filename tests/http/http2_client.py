@@ -23,7 +23,8 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from resumable.http.streaming import StreamingRequest, StreamingSite
+from resumable.http.request import StreamingRequest
+from resumable.http.site import StreamingSite
 
 Handler = Callable[[StreamingRequest], None]
 

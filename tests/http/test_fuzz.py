@@ -15,7 +15,7 @@ from test_streaming import GET, Client, Consumer, answer, patch
 from twisted.logger import LogLevel, globalLogPublisher
 
 from resumable.http.h2.frames import PREFACE
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 
 REQUESTS = [
     GET,

@@ -23,7 +23,8 @@ from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT
 from resumable.http.h2.frames import MAX_FRAME, PREFACE, Data, FrameReader
 from resumable.http.h2.limits import CONNECTION_WINDOW, STREAM_WINDOW, HeldBytes
 from resumable.http.h2.machine import HEADER_TABLE, MAX_STREAMS
-from resumable.http.streaming import StreamingRequest, StreamingSite
+from resumable.http.request import StreamingRequest
+from resumable.http.site import StreamingSite
 
 MIB = 1 << 20
 SETTINGS, PING, CONTINUATION, HEADERS, WINDOW_UPDATE, RST, PRIORITY = 4, 6, 9, 1, 8, 3, 2

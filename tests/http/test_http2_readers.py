@@ -18,7 +18,7 @@ from resumable.http.download import CHUNK, Sending
 from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT
 from resumable.http.h2.machine import MAX_STREAMS
 from resumable.http.h2.stream import PIECE
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 
 WINDOW = 65_535
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from unread import read_on, unread
 
 from resumable.http.download import CHUNK, Sending
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 
 STEADY = 10_000
 

@@ -24,16 +24,11 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from resumable.http.body import READ_AHEAD
-from resumable.http.streaming import (
-    PRIVATES,
-    READ_SIZE,
-    TESTED_TWISTED,
-    Body,
-    StreamingRequest,
-    StreamingSite,
-    Unwatched,
-)
+from resumable.http.body import READ_AHEAD, Body
+from resumable.http.channel import READ_SIZE
+from resumable.http.request import RequestObserver, StreamingRequest
+from resumable.http.site import StreamingSite
+from resumable.http.twisted_web import PRIVATES, TESTED_TWISTED
 from resumable.model.errors import BodyLost
 from resumable.model.upload import IBody
 
@@ -103,7 +98,7 @@ def nothing(request: StreamingRequest) -> None:
     """Leaves the answer to the test."""
 
 
-class Watcher(Unwatched):
+class Watcher(RequestObserver):
     """A watch that changes or answers requests, and notes how they and what was none have ended."""
 
     def __init__(self, prepare: Callable[[StreamingRequest], None] = lambda _: None) -> None:
@@ -191,7 +186,7 @@ def test_twisted_still_has_every_private_name_that_is_leaned_on() -> None:
     oldest, newest = (tuple(map(int, version.split("."))) for version in TESTED_TWISTED)
     version = (twisted.version.major, twisted.version.minor)
     assert oldest <= version <= newest, (
-        f"resumable/http/streaming.py was never tested with Twisted {twisted.__version__}"
+        f"resumable/http/twisted_web.py was never tested with Twisted {twisted.__version__}"
     )
     for kind, names in PRIVATES.items():
         missing = [name for name in names if not hasattr(kind, name)]

@@ -59,8 +59,14 @@ class RequestHead:
         return self.version == b"HTTP/1.1" and b"close" not in (token.strip() for token in tokens)
 
 
-def check_unfinished(data: bytes) -> None:
-    """Look at a head of which only the beginning has arrived; raises Refused as soon as it can't become a good one."""
+def end_of_head(data: bytes) -> int:
+    """Where the CR LF CR LF stands that ends the head; -1 when more bytes must come.
+
+    Raises RefusedRequest as soon as a head can't become a good one.
+    """
+    found = data.find(b"\r\n\r\n")
+    if found >= 0:
+        return found
     end = data.find(b"\n")
     if end > 0 and data[end - 1 : end] == b"\r":
         _request_line(data[: end - 1])
@@ -70,6 +76,7 @@ def check_unfinished(data: bytes) -> None:
         raise RefusedRequest(414, f"The request line is longer than {MAX_LINE} bytes.")
     if len(data) > MAX_HEAD:
         raise RefusedRequest(431, f"The request's head is longer than {MAX_HEAD} bytes.")
+    return -1
 
 
 def parse_head(head: bytes) -> RequestHead:

@@ -23,14 +23,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from resumable.http.body import READ_AHEAD
-from resumable.http.connections import client_at, no_room
+from resumable.http.connections import Connections, client_at, no_room
 from resumable.http.h1.head import RefusedRequest
 from resumable.http.h2.answers import AnswerQueue
 from resumable.http.h2.frames import Data, FrameReader, Violation, window_update
 from resumable.http.h2.head import head_of, size_of
 from resumable.http.h2.limits import CONNECTION_WINDOW, ClientPace, ReceiveWindow
 from resumable.http.h2.machine import MAX_STREAMS, Http2Machine
-from resumable.http.h2.site import Site
 from resumable.http.h2.stream import Http2Stream
 
 LINGER: Final = 2.0
@@ -51,7 +50,7 @@ class Http2Connection(TwistedProtocol):
 
     transport: Any
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Connections) -> None:
         self.site = site
         self.machine = Http2Machine()
         self.answers = AnswerQueue(self, self.machine)

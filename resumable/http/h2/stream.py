@@ -23,8 +23,8 @@ from resumable.http.h1.head import RefusedRequest, RequestHead, problem, take_ex
 from resumable.http.h2.frames import Data, Violation
 from resumable.http.h2.head import Fields, trailers_of
 from resumable.http.h2.limits import STREAM_WINDOW, ReceiveWindow
-from resumable.http.h2.site import Request
 from resumable.http.outgoing import TakingProgress
+from resumable.http.request import StreamingRequest
 
 if TYPE_CHECKING:
     from resumable.http.h2.connection import Http2Connection
@@ -59,7 +59,7 @@ class Http2Stream:
         self._site = connection.site
         self._window = ReceiveWindow(STREAM_WINDOW)
         self._head: RequestHead | None = None
-        self._request: Request | None = None
+        self._request: StreamingRequest | None = None
         self._heard = ended  # the client has said all
         self._done = False  # the answer is complete, sent or not
         self._said = False  # and its end is sent
