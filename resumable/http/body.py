@@ -1,8 +1,7 @@
-"""The bytes of one request while they arrive: who gets them, when they must wait, and how they end.
+"""The bytes of one request while they arrive: which consumer gets them, when they must wait, and how they end.
 
-Changes when the contract `resumable.model.upload.IBody` does. Invariant: the consumer gets every byte that arrived,
-once and in order, before it is told the end, however the body ended. Knows nothing of HTTP's grammar nor of Twisted's
-insides: a connection (streaming.py) feeds it.
+Invariant: the consumer gets every byte that arrived, once and in order, before the end, however the body ended. The
+body knows neither HTTP's grammar nor Twisted's insides: a `StreamingChannel` or an `Http2Stream` feeds it.
 """
 
 from __future__ import annotations

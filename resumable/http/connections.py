@@ -1,6 +1,6 @@
-"""The open connections of a server: their one timer, who makes room for another, and how they are closed when it stops.
+"""The open connections of a server: their one timer, which makes room for another, and how a stop closes them.
 
-Changes when the rules of a graceful stop do, or those of a full house. Invariants: a connection is known from its first
+Invariants: a connection is known from its first
 moment to its last, so `Connections.drained` never fires too early; the timer runs only while there is a connection; who
 opens very many takes neither the files from uploads under way nor, by idling, the place from those who come later. Who
 comes when there is no room is told so, but those who are being told are few, and for a short while.

@@ -1,9 +1,9 @@
-"""What a download says of itself: fields that let a browser save it, and never do anything else with it.
+"""The fields that describe a download: they let a browser save it, and never do anything else with it.
 
-Reason to change: how files are described to clients. Invariant: nothing that an uploader said makes a browser run,
-style or lay out anything: types come from a short list, everything is an attachment unless the operator wants pictures
-and the like shown, and names hold no path and no control character. Spec: RFC 9110 sections 8.3, 8.6 and 8.8, RFC 6266,
-RFC 8187, the Fetch standard's nosniff, Content Security Policy Level 3.
+Invariant: no word of an uploader makes a browser run, style or lay out anything: types come from a short list,
+everything is an attachment unless the operator wants pictures and the like shown, and names hold no path and no control
+character. Spec: RFC 9110 sections 8.3, 8.6 and 8.8, RFC 6266, RFC 8187, the Fetch standard's nosniff, Content Security
+Policy Level 3.
 """
 
 from __future__ import annotations

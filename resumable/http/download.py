@@ -1,7 +1,9 @@
-"""Downloads: what a GET of an upload is answered with.
+"""Downloads: the answer to a GET of an upload, read piece by piece and sent at the client's pace.
 
-Reason to change: where the bytes of an answer come from. Invariant: nothing of an upload is sent before it is finished,
-and nothing here touches the hold: who reads never disturbs who writes. Spec: RFC 9110 sections 13 to 15.
+Invariants: no byte of an upload is sent before it is finished; nothing here touches the hold, so that readers never
+disturb writers; at most one piece is read ahead, no larger than what the client would take where that is known; the
+source is closed however the download ends: sent, given up by the client, or failed. A client that doesn't read is found
+by its connection. Spec: RFC 9110 sections 13 to 15.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Whether a client takes what is written for it.
+"""Whether a client takes the bytes that are written for it.
 
-Changes when there is a better way to see that. Invariants: who takes nothing for a time-out is found out, however much
-of it the kernel has accepted on our behalf; who is slow but steady never is. What a write brings into the kernel's
-buffer says nothing: that holds megabytes, and asks for more only when a third of it is free, which takes a slow reader
-minutes. Hence Linux is asked what the other side's system has acknowledged (`tcp(7)`, TCP_INFO; `unix(7)`, SIOCOUTQ).
-Elsewhere a client has to make room for the next piece within the time-out.
+Invariants: a client that takes no byte for a time-out is found, however many the kernel has accepted for it; a client
+that takes bytes steadily, at ``--min-rate`` or faster, is never given up. How much of a write the kernel's buffer takes
+shows neither: it holds megabytes, and asks for more only when a third of it is free, which takes a slow reader minutes.
+Hence Linux is asked how much the other side's system has acknowledged (`tcp(7)`, TCP_INFO; `unix(7)`, SIOCOUTQ).
+On other systems a client has to make room for the next piece within the time-out.
 """
 
 from __future__ import annotations

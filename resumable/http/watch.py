@@ -1,8 +1,7 @@
-"""What is seen of each request: its id, how it ended, how long it took.
+"""The log of requests and their metrics: each request's id, how it ended, how long it took.
 
-Changes when something else of a request is to be counted or logged. Invariants: what a client sends is never a name of
-something counted, so that no client can make the figures grow; no value of a query gets into the log, as it may be a
-secret; a request costs a few microseconds here.
+Invariants: no byte that a client sends becomes the name of a metric, so that no client can make the metrics grow; no
+value of a query gets into the log, as it may be a secret; a request costs a few microseconds here.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class MethodCounts:
 
 
 class RequestLog(RequestObserver):
-    """Give it to `StreamingSite`. ``run``: begins the ids that are made here, and is another one in each run.
+    """For `StreamingSite`. ``run``: the beginning of the ids that are made here, another one in each run.
 
     ``level``: at which each request is logged when it has ended; None: not at all.
     """

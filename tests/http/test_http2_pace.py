@@ -12,9 +12,9 @@ from http2_client import Client
 from test_http2 import CONTINUATION, HEADERS, PING, PRIORITY, RST, SETTINGS, WINDOW_UPDATE, frame, ok
 from test_streaming import Consumer, Watcher, answer
 
-from resumable.http.h2 import connection, limits
-from resumable.http.h2.connection import MAX_BACKLOG
+from resumable.http.h2 import limits, link
 from resumable.http.h2.limits import FRAMES_RATE, REQUESTS_RATE, ClientPace, TokenBudget
+from resumable.http.h2.link import MAX_BACKLOG
 from resumable.http.h2.machine import MAX_STREAMS
 
 FRAMES, REQUESTS = 1_000, 100
@@ -277,7 +277,7 @@ def test_a_client_that_asks_and_never_reads_is_not_read_and_then_cut_off() -> No
 
 def test_a_busy_proxy_that_reads_late_loses_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many small answers while the line is full: the proxy isn't read for a while, and that's all."""
-    monkeypatch.setattr(connection, "MAX_BACKLOG", 8_192)
+    monkeypatch.setattr(link, "MAX_BACKLOG", 8_192)
     client = Client(lambda request: answer(request, 200))
     block = client.h2.encoder.encode([(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")])
     client.wire.producer.pauseProducing()

@@ -15,9 +15,8 @@ from twisted.internet.defer import Deferred
 from unread import unread
 
 from resumable.http.download import CHUNK, Sending
-from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT
+from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT, PIECE
 from resumable.http.h2.machine import MAX_STREAMS
-from resumable.http.h2.stream import PIECE
 from resumable.http.request import StreamingRequest
 
 WINDOW = 65_535

@@ -1,7 +1,7 @@
 """A chunked body: where its data is, and the trailers behind it.
 
-Changes when the grammar that we accept changes. Invariant: whatever two servers could read differently is refused, so
-that nothing can be smuggled past a proxy. No I/O. Spec: RFC 9112 section 7.1 (chunked transfer coding).
+Invariant: a body that two servers could read differently is refused, so that no request can be smuggled past a proxy.
+No I/O. Spec: RFC 9112 section 7.1 (chunked transfer coding).
 """
 
 from __future__ import annotations

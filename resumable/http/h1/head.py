@@ -1,7 +1,7 @@
-"""How one HTTP/1 request is framed: its head, the length of its body, and what is refused.
+"""How one HTTP/1 request is framed: its head, the length of its body, and which requests are refused.
 
-Changes when the grammar that we accept changes. Invariant: whatever two servers could read differently is refused,
-so that nothing can be smuggled past a proxy. Pure functions over bytes. Specs: RFC 9112 (HTTP/1.1 messages),
+Invariant: a head that two servers could read differently is refused, so that no request can be smuggled past a proxy.
+Pure functions over bytes. Specs: RFC 9112 (HTTP/1.1 messages),
 RFC 9110 section 5 (fields), RFC 9457 (problem details).
 """
 
@@ -80,7 +80,7 @@ def end_of_head(data: bytes) -> int:
 
 
 def parse_head(head: bytes) -> RequestHead:
-    """The request whose head is ``head`` (without the CR LF CR LF that ends it). Raises Refused."""
+    """The request whose head is ``head`` (without the CR LF CR LF that ends it). Raises RefusedRequest."""
     lines = head.split(b"\r\n")
     method, target, version = _request_line(lines[0])
     if len(head) > MAX_HEAD:
@@ -105,7 +105,7 @@ def parse_head(head: bytes) -> RequestHead:
 
 
 def content_length(headers: Headers) -> int | None:
-    """What Content-Length says, in bytes; None without. Raises Refused."""
+    """The value of Content-Length, in bytes; None without. Raises RefusedRequest."""
     lengths = headers.getRawHeaders(b"Content-Length")
     if lengths is None:
         return None
@@ -135,7 +135,7 @@ def problem(status: int, detail: str) -> bytes:
 
 
 def origins_in(data: bytes) -> Sequence[bytes]:
-    """What the Origin fields say in a head that may be cut off or malformed."""
+    """The values of the Origin fields in a head that may be cut off or malformed."""
     return [value.rstrip(b" \t") for value in _ORIGIN.findall(data.partition(b"\r\n\r\n")[0] + b"\r\n")]
 
 
@@ -162,9 +162,9 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def check_target(method: bytes, target: bytes) -> None:
-    """RFC 9112 section 3.2: a path, a whole URL, or the asterisk of OPTIONS; what else there is, is for proxies.
+    """RFC 9112 section 3.2: a path, a whole URL, or the asterisk of OPTIONS; the other forms are for proxies.
 
-    A proxy that looks for its rules' paths in anything else may let through what we would find. Raises Refused.
+    A proxy that looks for the paths of its rules in another form may let requests through. Raises RefusedRequest.
     """
     if not (_PATH.fullmatch(target) or _ABSOLUTE.fullmatch(target) or (method, target) == (b"OPTIONS", b"*")):
         raise RefusedRequest(400, "The request's target is neither a path nor an http URL.")
@@ -181,7 +181,7 @@ def _origin_form(target: bytes, headers: Headers) -> bytes:
 
 
 def field_of(line: bytes) -> tuple[bytes, bytes]:
-    """Name and value of one line. Raises Refused; the name's characters are still to be looked at."""
+    """Name and value of one line. Raises RefusedRequest; the name's characters are still to be looked at."""
     if line[:1] in (b" ", b"\t"):
         raise RefusedRequest(400, "A header field is folded over several lines.")
     name, colon, value = line.partition(b":")

@@ -1,8 +1,8 @@
-"""What an HTTP/2 request says, in the terms of HTTP/1.1 that everything behind a connection knows.
+"""The head of an HTTP/2 request, turned into a `RequestHead` as HTTP/1.1 has it.
 
-Changes when the grammar that we accept changes. Invariants: what framing.py would refuse is refused here too; what a
-head says that it must not is refused with its request, and harms no other on the connection. Pure functions. h2 could
-look at heads as well, but takes them apart byte by byte, and ends the connection for what it finds.
+Invariants: heads that h1/head.py would refuse are refused here too; a malformed head is refused with its request, and
+harms no other request on the connection. Pure functions. h2 could check heads as well, but it takes them apart byte by
+byte, and ends the connection for each error.
 Spec: RFC 9113 sections 8.1 to 8.3.
 """
 

@@ -1,6 +1,10 @@
-"""What a client of HTTP/2 may have in memory: bytes that it sends ahead, bytes held for all together.
+"""How much memory and work one client of HTTP/2 may cost: windows, bytes held for all clients together, budgets.
 
-Changes when one of these bounds does. Invariant: memory depends on the number of connections, never on what they send.
+Invariants: memory depends on the number of connections, never on the bytes that they send. A client that asks for too
+much gets it later. Its connection isn't ended for that, as behind a proxy many clients share one, and one of them would
+end the uploads of the others. Every frame counts, whatever its kind, so no list of floods has to be complete. By name
+they are CVE-2023-44487 (rapid reset), CVE-2025-8671 (resets that the server is made to send), CVE-2019-9512 to 9518
+(pings, settings, priorities, empty frames), CVE-2024-27316 (CONTINUATION, whose length is bounded in frames.py).
 """
 
 from __future__ import annotations
@@ -135,7 +139,7 @@ class TokenBudget:
 
 
 class ClientPace:
-    """See the module."""
+    """How fast one client may make us work: a budget for its frames, and one for its requests."""
 
     __slots__ = ("_frames", "_requests")
 
