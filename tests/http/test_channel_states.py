@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_streaming import GET, Client, answer, patch
+from http1_client import GET, Client, answer, patch
 
 from resumable.http.channel import StreamingChannel
 from resumable.http.h1.states import TRANSITIONS, State

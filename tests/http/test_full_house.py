@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from h2.settings import SettingCodes
+from http1_client import GET, Client, Tree, Watcher, answer, nothing, patch
 from http2_client import Client as Http2Client
-from test_http2 import frame
-from test_streaming import GET, Client, Tree, Watcher, answer, nothing, patch
+from http2_client import frame
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 

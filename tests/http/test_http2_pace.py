@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import pytest
 from h2.errors import ErrorCodes
-from http2_client import Client
-from test_http2 import CONTINUATION, HEADERS, PING, PRIORITY, RST, SETTINGS, WINDOW_UPDATE, frame, ok
-from test_streaming import Consumer, Watcher, answer
+from http1_client import Consumer, Watcher, answer
+from http2_client import CONTINUATION, HEADERS, PING, PRIORITY, RST, SETTINGS, WINDOW_UPDATE, Client, frame, ok
 
 from resumable.http.h2 import limits, link
 from resumable.http.h2.limits import FRAMES_RATE, REQUESTS_RATE, ClientPace, TokenBudget

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
-from http2_client import Client
-from test_http2 import WINDOW_UPDATE, frame
+from http1_client import answer
+from http2_client import WINDOW_UPDATE, Client, frame
 from test_readers import STEADY, File
-from test_streaming import answer
 from twisted.internet.defer import Deferred
 from unread import unread
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_streaming import GET, Client, answer, patch
+from http1_client import GET, Client, answer, patch
 from twisted.internet.defer import Deferred, succeed
 from unread import read_on, unread
 
