@@ -22,7 +22,7 @@ from resumable.http.body import Body
 from resumable.http.h1.head import RequestHead, problem
 from resumable.http.twisted_web import WebRequest
 from resumable.model.errors import BodyLost
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 
 __all__ = ["Body", "RequestChannel", "RequestObserver", "RequestSite", "StreamingRequest"]
 

@@ -22,19 +22,20 @@ from resumable.http.request import RequestObserver, StreamingRequest
 
 
 class StreamingSite(Connections, Site):
-    """The factory of connections, with their book-keeping (connections.py).
+    """Makes connections, and keeps them as `Connections` says.
 
-    ``network_timeout``: seconds that a client may be silent in a head, a wanted body or between requests, or take
-    nothing of what waits for it.
+    ``network_timeout``: seconds for which a client may be silent in a head, a wanted body or between requests, or take
+    no byte of an answer that waits.
     ``min_rate``: bytes a second that a wanted body must bring, and that must be taken of an answer, on the average of a
     ``network_timeout``; 0: any.
-    ``linger``, ``linger_bytes``: how long and how much is read and dropped after an early answer.
+    ``linger``, ``linger_bytes``: seconds for which, and bytes up to which a body is read and dropped after an early
+    answer.
     ``max_body_buffer``: bytes of the largest read, and so what one paused body may hold in memory.
-    ``refusal_fields``: what else a refusal carries that is sent before there is a request; told what Origin says.
-    ``http2``: offer it over TLS. ``h2c``: take it from whoever begins with it, without TLS too.
+    ``refusal_fields``: from the values of Origin, the fields of a refusal that is sent before there is a request.
+    ``http2``: offer HTTP/2 over TLS. ``h2c``: speak it with each client that begins with it, without TLS too.
     ``max_connections``: when there are more, an idle one is closed, or the new one is turned away.
-    ``held``: what paused bodies of HTTP/2 hold in memory.
-    ``watch``: sees each request. ``received``: bytes that have come in, over all connections.
+    ``held``: bytes of paused bodies of HTTP/2 in memory.
+    ``watch``: sees each request. ``received``: bytes that have come in, on all connections.
     """
 
     protocol = StreamingChannel  # type: ignore[assignment]
@@ -70,7 +71,7 @@ class StreamingSite(Connections, Site):
         self.h2c = h2c
         self.held = HeldBytes()
         self.received = 0
-        self.keep_books(reactor, max(0.01, min(1.0, network_timeout / 10, linger / 10)), max_connections)
+        self.begin(reactor, max(0.01, min(1.0, network_timeout / 10, linger / 10)), max_connections)
 
     # Twisted's own would keep a timer for its dates.
 
