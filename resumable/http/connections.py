@@ -196,7 +196,7 @@ class Connections:
             channel.abort()
 
     async def close_connections(self, grace: float) -> None:
-        """Stop gracefully: answers under way have ``grace`` seconds, then what is left is reset."""
+        """Stop gracefully: answers under way have ``grace`` seconds, then the connections that are left are reset."""
         self.stop_idle()
         abort = Timer(self._clock, self.abort_all)
         abort.set(grace)

@@ -33,7 +33,7 @@ _VIDEO: Final = (
     "3gpp", "3gpp2", "av1", "h264", "h265", "matroska", "mp2t", "mp4", "mpeg", "mpv", "ogg", "quicktime", "vp8", "vp9",
     "webm", "x-flv", "x-m4v", "x-matroska", "x-ms-wmv", "x-msvideo",
 )  # fmt: skip
-# A suffix makes a type another one: what ends in +xml is laid out and run as XML, whatever stands before it.
+# A suffix makes a type another one: a type that ends in +xml is laid out and run as XML.
 _OFFICE: Final = re.compile(r"application/vnd\.(?:openxmlformats-officedocument|oasis\.opendocument)\.[a-z0-9.-]+")
 _PDF: Final = "application/pdf"
 _SHOWN: Final = frozenset(
@@ -68,7 +68,7 @@ def safe_type(declared: str | None) -> str:
 
 
 def described(upload: Upload, inline: bool) -> tuple[str, str]:
-    """The values of Content-Type and Content-Disposition; ``inline``: what browsers can show, they may."""
+    """The values of Content-Type and Content-Disposition; ``inline``: browsers may show types that they can show."""
     known = metadata.parse(upload.metadata or "")
     kind = safe_type(metadata.content_type(known))
     way = "inline" if inline and kind in _SHOWN else "attachment"
@@ -78,7 +78,7 @@ def described(upload: Upload, inline: bool) -> tuple[str, str]:
 def validators(upload: Upload, now: float) -> Validators:
     """Of a finished upload, which never changes. ``now``: seconds since the epoch.
 
-    8.8.2.1: what would be modified in the future was modified now.
+    RFC 9110 section 8.8.2.1: a time of modification in the future is replaced by now.
     """
     finished = upload.finished_at or 0.0
     state = sha256(f"{upload.id} {upload.length} {finished!r}".encode()).hexdigest()

@@ -96,7 +96,7 @@ class Downloads:
             await self._send(request, upload, copy, span)
 
     def _begin(self, request: StreamingRequest, upload: Upload) -> Span | None:
-        """Set status and fields; answers what is to be sent, None: nothing."""
+        """Set status and fields; returns the bytes that are to be sent, None for no body."""
         fields = RequestFields(request)
         state = validators(upload, self._uploads.engine.wall())
         known = conditions.not_modified(fields, state)
@@ -149,7 +149,7 @@ class ByteSource(Protocol):
         """Up to ``size`` bytes; none only at the end."""
 
     def close(self) -> object:
-        """Nothing more is read; what is being read may fail."""
+        """No more is read; a read under way may fail."""
 
 
 @implementer(IPushProducer)
@@ -165,7 +165,7 @@ class Sending:
         self._stopped = self._closed = False
 
     async def run(self) -> None:
-        """Returns when all is sent or the client has gone. Raises EOFError, and what reading does."""
+        """Returns when all is sent or the client has gone. Raises EOFError, and errors of `ByteSource.read`."""
         self._request.registerProducer(self, True)  # type: ignore[no-untyped-call]
         try:
             if self._resumed is not None:  # others are sent before

@@ -12,7 +12,8 @@ from typing import Final
 from twisted.python.failure import Failure
 
 from resumable.http.connections import Connections
-from resumable.http.h1.states import TRANSITIONS, State
+from resumable.http.h1 import states
+from resumable.http.h1.states import State
 from resumable.http.outgoing import Outgoing
 from resumable.http.request import StreamingRequest
 from resumable.http.twisted_web import WebChannel
@@ -39,40 +40,42 @@ class ChannelLifetime(WebChannel):
     outgoing: Outgoing
     deadline = math.inf
 
-    _state = State.OPENED
+    _state: State = states.OPENED
     _turned_away = False  # there is no room, and the client is told so
-    _dropped = 0  # bytes of this request, and of whatever follows it, that nobody wants
+    _dropped = 0  # bytes of this request's body, or behind it, that nobody wants
 
     def connectionMade(self) -> None:
         self.outgoing = self.site.outgoing(self.transport)
         self.deadline = self.seconds() + self.site.network_timeout
         super().connectionMade()  # type: ignore[no-untyped-call]
         self.site.connected(self)
-        if self._state is State.OPENED:
+        if self._state is states.OPENED:
             self.site.idle(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self._enter(State.CLOSING)
+        self._enter(states.CLOSING)
         try:
             super().connectionLost(reason)  # type: ignore[no-untyped-call]
         finally:
             self.site.disconnected(self)
 
-    def _enter(self, state: State, seconds: float = math.inf) -> None:
-        """Go on to ``state``, whose deadline is in so many seconds."""
-        assert state in TRANSITIONS[self._state], f"{self._state.name} does not lead to {state.name}"
+    def _enter(self, state: State, deadline: float = math.inf) -> None:
+        """Go on to ``state``."""
+        assert state in states.TRANSITIONS[self._state], f"{self._state.name} does not lead to {state.name}"
         self._state = state
-        self.deadline = self.seconds() + seconds
+        self.deadline = deadline
 
     def seconds(self) -> float:
+        """See `BodySource.seconds`."""
         return self.site.seconds()
 
     def dropped(self, size: int) -> None:
+        """See `BodySource.dropped`. Beyond the site's ``linger_bytes``, the connection is read no more."""
         self._dropped += size
-        if self._state is State.ANSWERING:
-            self._enter(State.DEAF)
+        if self._state is states.ANSWERING:
+            self._enter(states.DEAF)
         if self._dropped > self.site.linger_bytes:
-            if self._state is State.LINGERING:
+            if self._state is states.LINGERING:
                 self.deadline = min(self.deadline, self.seconds() + LINGER_FULL)
             self.regulate()
 
@@ -105,7 +108,7 @@ class ChannelLifetime(WebChannel):
             linger = min(linger, LINGER_STOPPING)
         if self._dropped > self.site.linger_bytes:
             linger = min(linger, LINGER_FULL)
-        self._enter(State.LINGERING, linger)
+        self._enter(states.LINGERING, self.seconds() + linger)
         half_close = getattr(self.transport, "loseWriteConnection", None)
         if half_close is not None and not self.isSecure():  # type: ignore[no-untyped-call]
             self.leave_transport()
@@ -114,14 +117,14 @@ class ChannelLifetime(WebChannel):
 
     def loseConnection(self) -> None:
         """Close when all that was written is sent."""
-        if self._state is not State.CLOSING:
-            self._enter(State.CLOSING)
+        if self._state is not states.CLOSING:
+            self._enter(states.CLOSING)
             self.outgoing.full(self.seconds())
             super().loseConnection()  # type: ignore[no-untyped-call]
 
     def abort(self) -> None:
         """Close at once, with a reset."""
-        self._enter(State.CLOSING)
+        self._enter(states.CLOSING)
         self.transport.abortConnection()  # type: ignore[union-attr]
 
     def turn_away(self) -> None:
@@ -132,10 +135,10 @@ class ChannelLifetime(WebChannel):
         """Close after the answer that is under way; now if there is none, and no request is on its way."""
         for request in self.requests:
             request.close_after_answer()
-        if not self._state.awaits_head:
+        if self._state not in states.AWAITING_HEAD:
             return
         began = self.deadline - self.site.network_timeout  # the connection, or the head of a request
-        if self._state is not State.IDLE and began + COMING > self.seconds():
+        if self._state is not states.IDLE and began + COMING > self.seconds():
             self.deadline = min(self.deadline, began + COMING)
         else:
             self._leave()
@@ -147,9 +150,9 @@ class ChannelLifetime(WebChannel):
 
     def expire(self, now: float) -> None:
         """`deadline` has passed, and neither a head nor a body is coming."""
-        if self._state is State.CLOSING:
+        if self._state is states.CLOSING:
             self.abort()
-        elif self._state is State.LINGERING:
+        elif self._state is states.LINGERING:
             self.loseConnection()
         elif self.site.stopping:
             self._leave()

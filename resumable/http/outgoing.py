@@ -27,7 +27,7 @@ _SIOCOUTQ: Final = 0x5411
 class Outgoing:
     """What one connection has written and its client has not taken yet.
 
-    ``deadline``: when `stuck` wants to be asked; infinity while the transport takes what is written.
+    ``deadline``: when `stuck` is to be called; infinity while the transport takes what is written.
     """
 
     __slots__ = ("_outq", "_progress", "_step", "_taken", "_transport", "deadline")
@@ -74,7 +74,7 @@ class Outgoing:
 
 
 def _waiting(sock: socket.socket) -> int:
-    """Bytes that the other side hasn't read, and what they cost the kernel."""
+    """Bytes that the other side hasn't read, with the kernel's overhead for them."""
     (waits,) = struct.unpack("=i", fcntl.ioctl(sock.fileno(), _SIOCOUTQ, bytes(4)))
     return int(waits)
 
@@ -94,7 +94,7 @@ class TakingProgress:
         self._taken = 0
 
     def begin(self, now: float, taken: int) -> None:
-        """Something waits, if nothing did before. ``taken``: what was taken up to now."""
+        """Bytes wait, if none did before. ``taken``: how many were taken up to now."""
         if self.deadline == math.inf:
             self.deadline, self._taken = now + self._timeout, taken
 

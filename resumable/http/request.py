@@ -54,7 +54,7 @@ class RequestSite(Protocol):
 
 
 class RequestChannel(Protocol):
-    """The part of its channel that a request uses, beside what Twisted's request does."""
+    """The part of its channel that a request uses, beside the part that Twisted's request does."""
 
     transport: Any
     persistent: bool
@@ -150,6 +150,7 @@ class StreamingRequest(WebRequest):
         return reason
 
     def write(self, data: bytes) -> None:
+        """Send these bytes of the answer's body, after its head."""
         if not self.startedWriting and not self.gone:
             self._frame_for_client()
             self.channel.answering(self)

@@ -30,7 +30,7 @@ class StreamingSite(Connections, Site):
     ``network_timeout``; 0: any.
     ``linger``, ``linger_bytes``: seconds for which, and bytes up to which a body is read and dropped after an early
     answer.
-    ``max_body_buffer``: bytes of the largest read, and so what one paused body may hold in memory.
+    ``max_body_buffer``: bytes of the largest read, and so those that one paused body may hold in memory.
     ``refusal_fields``: from the values of Origin, the fields of a refusal that is sent before there is a request.
     ``http2``: offer HTTP/2 over TLS. ``h2c``: speak it with each client that begins with it, without TLS too.
     ``max_connections``: when there are more, an idle one is closed, or the new one is turned away.

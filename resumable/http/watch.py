@@ -63,9 +63,9 @@ class RequestLog(RequestObserver):
         return {**{name.decode(): method for name, method in self._methods.items()}, OTHER: self._other}
 
     def prepare(self, request: StreamingRequest) -> None:
-        """The request's id: what its client or a proxy calls it, if that is sane; it goes into the answer.
+        """Set the request's id in the answer: the one from its client or a proxy if that is sane, else a new one.
 
-        One that is made here is put into the request's header too, for those who read it there.
+        A new one is put into the request's header too, where other code reads it.
         """
         given = request.requestHeaders.getRawHeaders(b"x-request-id")
         if given is not None and len(given) == 1 and _SANE_ID.fullmatch(given[0]):
@@ -106,5 +106,5 @@ class RequestLog(RequestObserver):
 
 
 def shown(uri: str) -> str:
-    """The URI without the values in its query, and without what would break a line."""
+    """The URI without the values in its query, and without characters that would break a line."""
     return masked_target(uri).encode("unicode_escape").decode("ascii")[:2000]

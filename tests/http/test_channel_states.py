@@ -33,9 +33,9 @@ def walked(monkeypatch: pytest.MonkeyPatch) -> list[State]:
     entered: list[State] = []
     enter = StreamingChannel._enter
 
-    def note(channel: StreamingChannel, state: State, *seconds: float) -> None:
+    def note(channel: StreamingChannel, state: State, *deadline: float) -> None:
         entered.append(state)
-        enter(channel, state, *seconds)
+        enter(channel, state, *deadline)
 
     monkeypatch.setattr(StreamingChannel, "_enter", note)
     return entered

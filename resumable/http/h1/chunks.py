@@ -37,8 +37,8 @@ class ChunkReader:
     def feed(self, data: bytes, pieces: list[bytes]) -> bytes | None:
         """Append to ``pieces`` the body's bytes in ``data``.
 
-        Answers None, and at the end of the body the bytes that follow it. Raises Refused; what came before the
-        malformed place is in ``pieces`` by then.
+        Returns None, and at the end of the body the bytes that follow it. Raises RefusedRequest; the bytes before
+        the malformed place are in ``pieces`` by then.
         """
         if self._line:
             data, self._line = self._line + data, b""
@@ -100,7 +100,7 @@ class ChunkReader:
 
 
 def parse_trailers(lines: Sequence[bytes]) -> Mapping[str, str]:
-    """Trailer fields by lower-case name; a repeated one is joined with commas. Raises Refused."""
+    """Trailer fields by lower-case name; a repeated one is joined with commas. Raises RefusedRequest."""
     trailers = Headers()
     for line in lines:
         if line.translate(None, b"\0\r\n") != line:

@@ -140,7 +140,7 @@ def origins_in(data: bytes) -> Sequence[bytes]:
 
 
 def refusal(refused: RefusedRequest, fields: Fields, data: bytes) -> bytes:
-    """A whole response with these ``fields`` too, after which the connection closes; ``data`` is what it answers."""
+    """A whole response with these ``fields`` too, the last one of its connection; ``data`` begins the request."""
     body = problem(refused.status, refused.detail)
     first = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n"
     last = f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"

@@ -95,12 +95,14 @@ class StreamAnswer:
         return max(PIECE, min(self._queue.piece, self.window - len(self.unsent)))
 
     def write(self, data: bytes) -> None:
+        """Send these bytes of the answer's body, or keep them until the client takes them."""
         if not self._over and not self._said:
             self.unsent += data
             self._queue.unsent += len(data)
             self._queue.pump(self)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
+        """The same for several pieces."""
         self.write(b"".join(data))
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
@@ -114,6 +116,7 @@ class StreamAnswer:
         self._queue.may_produce(self)
 
     def unregisterProducer(self) -> None:
+        """The producer has brought everything."""
         self.producer = None
         self._queue.produced(self)
 

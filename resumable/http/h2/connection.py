@@ -25,7 +25,7 @@ from resumable.http.h1.head import RefusedRequest
 from resumable.http.h2.answers import AnswerQueue
 from resumable.http.h2.frames import Data, FrameReader, Violation
 from resumable.http.h2.head import head_of, size_of
-from resumable.http.h2.link import LINGER, Http2Link, LinkState
+from resumable.http.h2.link import CLOSED, LINGER, LINGERING, OPEN, Http2Link
 from resumable.http.h2.machine import MAX_STREAMS
 from resumable.http.h2.stream import Http2Stream
 
@@ -53,7 +53,7 @@ class Http2Connection(Http2Link):
     @property
     def deadline(self) -> float:
         """When `expire` wants to be called, on the site's clock: soon, while something waits for its budget."""
-        return 0.0 if self._state is LinkState.OPEN and (self._fresh or self.pace.ahead) else self._due
+        return 0.0 if self._state is OPEN and (self._fresh or self.pace.ahead) else self._due
 
     def connectionMade(self) -> None:
         self.secure = ISSLTransport(self.transport, None) is not None
@@ -63,11 +63,11 @@ class Http2Connection(Http2Link):
         self.transport.registerProducer(self, True)
         self.flush()
         self.site.connected(self)
-        if self._state is LinkState.OPEN:
+        if self._state is OPEN:
             self.site.idle(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._state, self._due = LinkState.CLOSED, math.inf
+        self._state, self._due = CLOSED, math.inf
         try:
             self._lose_streams(reason)
         finally:
@@ -78,7 +78,7 @@ class Http2Connection(Http2Link):
 
     def dataReceived(self, data: bytes) -> None:
         self.site.received += len(data)
-        if self._state is not LinkState.OPEN:
+        if self._state is not OPEN:
             return
         self._busy = True
         self.pace.refill(self.site.seconds())
@@ -194,7 +194,7 @@ class Http2Connection(Http2Link):
         del self._streams[stream.number]
         self._fresh.pop(stream.number, None)
         self.answers.forget(stream)
-        if not self._streams and self._state is LinkState.OPEN:
+        if not self._streams and self._state is OPEN:
             self.site.idle(self)
             self._due = self.site.seconds() + self.site.network_timeout
 
@@ -206,7 +206,7 @@ class Http2Connection(Http2Link):
 
     def stop(self) -> None:
         """Take no new requests; close when the last one is answered."""
-        if self._state is LinkState.OPEN:
+        if self._state is OPEN:
             idle = not self._streams
             self._leaving = True
             self.machine.close_connection()
@@ -218,21 +218,21 @@ class Http2Connection(Http2Link):
 
     def abort(self) -> None:
         """Close at once, with a reset."""
-        self._state, self._due = LinkState.CLOSED, math.inf
+        self._state, self._due = CLOSED, math.inf
         self.transport.abortConnection()
 
     def expire(self, now: float) -> None:
         """`deadline` has passed."""
-        if self._state is LinkState.OPEN:
+        if self._state is OPEN:
             self.pace.refill(now)
             self._begin_requests()
             self.regulate()
             self.settle()
         if now < self._due:
             return
-        if self._state is LinkState.CLOSED:
+        if self._state is CLOSED:
             self.abort()
-        elif self._state is LinkState.LINGERING:
+        elif self._state is LINGERING:
             self._close()
         elif self._full:
             self._due = now + self.site.network_timeout
@@ -250,7 +250,7 @@ class Http2Connection(Http2Link):
         streams = list(self._streams.values())
         for stream in streams:
             stream.leave()
-        for stream in streams:  # what one of them sets off may reach another one
+        for stream in streams:  # losing one stream may have effects on another
             stream.lost(reason)
 
     def settle(self) -> None:
@@ -258,14 +258,14 @@ class Http2Connection(Http2Link):
         if self._busy:
             return
         self.flush()
-        if self._leaving and not self._streams and self._state is LinkState.OPEN:
+        if self._leaving and not self._streams and self._state is OPEN:
             if self.lingers:
-                self._state, self._due = LinkState.LINGERING, self.site.seconds() + LINGER
+                self._state, self._due = LINGERING, self.site.seconds() + LINGER
             else:
                 self._close()
 
     def _close(self) -> None:
-        self._state, self._due = LinkState.CLOSED, math.inf
+        self._state, self._due = CLOSED, math.inf
         self.outgoing.full(self.site.seconds())
         self.transport.unregisterProducer()
         self.transport.loseConnection()

@@ -60,7 +60,7 @@ class FrameReader:
         self._block: int | None = None  # bytes of a header block that isn't complete
 
     def feed(self, data: bytes) -> Iterator[bytes | Data]:
-        """Whole frames, and what DATA frames bring, in order. Raises Violation after those before the offending one."""
+        """Whole frames, and the bytes of DATA frames, in order. Raises Violation after those before the wrong one."""
         if self._rest:
             data, self._rest = self._rest + data, b""
         at, size = 0, len(data)

@@ -20,7 +20,7 @@ STREAM_WINDOW: Final = 16 << 20
 """Bytes that a client may send of one body ahead of us. Seven eighths of them are 140 MiB/s over 50 ms each way; with
 half as much, a client at 50 MiB/s waits most of the time, since buffers on the way fill up too."""
 CONNECTION_WINDOW: Final = 32 << 20
-"""Bytes that it may send ahead on one connection, and so what all its bodies may hold while they are paused."""
+"""Bytes that it may send ahead on one connection, and so the bytes that all its paused bodies may hold."""
 MAX_HELD: Final = 64 << 20
 """Bytes of all the bodies that wait in memory. At more, connections that hold any are not read. One client may hold
 half of them, which is what one connection may send ahead: the other half is left for others."""
@@ -90,6 +90,7 @@ class HeldBytes:
         self._stopped.add(holder)
 
     def forget(self, holder: Holder) -> None:
+        """The connection is closed."""
         self._stopped.discard(holder)
 
 
@@ -100,11 +101,11 @@ FRAMES_RATE: Final = 330
 REQUESTS: Final = 1_000
 """Requests that may be begun at once and given up before they are answered. One that is answered costs nothing."""
 REQUESTS_RATE: Final = 33
-"""And each second in the long run. More wait for their turn; what waits can be given up for nothing."""
+"""And each second in the long run. More wait for their turn; to give up one that waits costs nothing."""
 SENT: Final = 1_024
 """Bytes of answers that a client needs a frame for: Go's clients allow 4 KiB more at a time, of a stream and of all."""
 ANSWERED: Final = 8
-"""Frames that one request needs: its head and trailers, the end of its body, what allows us to send on."""
+"""Frames that one request needs: its head and trailers, the end of its body, and those that allow us to send on."""
 SHORT: Final = 64
 """Bytes of a body that a frame has to bring to be more than a frame."""
 HEAD: Final = 1_024
@@ -127,14 +128,16 @@ class TokenBudget:
         return self._left < 1
 
     def refill(self, now: float) -> None:
-        """With what has come in meanwhile."""
+        """Add the share of the time since the last call."""
         self.earn((now - self._since) * self._rate)
         self._since = now
 
     def earn(self, gain: float) -> None:
+        """Add to the budget, up to its size."""
         self._left = min(self._size, self._left + gain)
 
     def spend(self, cost: int = 1) -> None:
+        """Take from the budget, which may overdraw it."""
         self._left -= cost
 
 
@@ -158,7 +161,7 @@ class ClientPace:
         self._requests.refill(now)
 
     def frame(self, head: int = 0) -> None:
-        """One has come; or what was in it is a head of so many bytes."""
+        """A frame has come; or, with ``head``, it was a head of so many bytes when unpacked."""
         self._frames.spend(head // HEAD if head else 1)
 
     def data(self, size: int) -> None:

@@ -79,7 +79,7 @@ class Http2Machine(H2Connection):
         self.decoder.max_header_list_size = DECODED
 
     def clear_outbound_data_buffer(self) -> None:
-        """h2 does this when the client says GOAWAY; what waits belongs to streams that go on."""
+        """h2 does this when the client says GOAWAY. Here the bytes stay: they belong to streams that go on."""
 
     def settings_changed(self) -> None:
         """The client has sent settings."""
@@ -99,7 +99,7 @@ class Http2Machine(H2Connection):
         except ProtocolError as error:
             stream = self.streams.get(frame.stream_id)
             if stream is None or isinstance(error, DenialOfServiceError) or isinstance(error.__cause__, HPACKError):
-                raise  # what it says isn't known, and so neither is what the next ones say
+                raise  # the state of the compression is lost, so no later head can be read
             stream.state_machine.state = StreamState.CLOSED
             stream.state_machine.stream_closed_by = StreamClosedBy.SEND_RST_STREAM
             code = ErrorCodes.PROTOCOL_ERROR

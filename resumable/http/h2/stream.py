@@ -50,7 +50,7 @@ class Http2Stream(StreamAnswer):
         self._head: RequestHead | None = None
         self._request: StreamingRequest | None = None
         self._heard = ended  # the client has said all
-        self._until: float | None = None  # when to call off what a client still sends that has its answer
+        self._until: float | None = None  # when to call off the body that a client still sends after its answer
         self._came = self._credited = self._held = self._dropped = 0
 
     # For the connection
@@ -180,14 +180,17 @@ class Http2Stream(StreamAnswer):
     # For the body
 
     def seconds(self) -> float:
+        """See `BodySource.seconds`."""
         return self._site.seconds()
 
     def dropped(self, size: int) -> None:
+        """See `BodySource.dropped`. Beyond the site's ``linger_bytes``, an answered request's body is called off."""
         self._dropped += size
         if self._dropped > self._site.linger_bytes:
             self.call_off()
 
     def send_continue(self) -> None:
+        """See `BodySource.send_continue`."""
         if not self._over and self._request is not None and not self._request.startedWriting:
             self._link.machine.send_headers(self.number, [(b":status", b"100")])
             self._link.flush()
@@ -210,18 +213,22 @@ class Http2Stream(StreamAnswer):
     # For the request
 
     def getPeer(self) -> Any:
+        """The client's address, or its proxy's."""
         return self.transport.getPeer()
 
     def getHost(self) -> Any:
+        """The address that the client has connected to."""
         return self.transport.getHost()
 
     def isSecure(self) -> bool:
+        """Whether the connection is encrypted."""
         return self._link.secure
 
     def answering(self, request: Any) -> None:
         """The headers of an answer are about to go out. Nothing has to be closed for it."""
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Send the head of the answer; it ends the stream if the answer has no body."""
         if not self._over:
             fields = [(name.lower(), value) for name, values in headers.getAllRawHeaders() for value in values]
             empty = code in _BODILESS or (b"content-length", b"0") in fields
