@@ -18,7 +18,8 @@ from itertools import islice
 from attrs import frozen
 
 from resumable.catalog.batches import connect
-from resumable.catalog.recovery import COMPANIONS, damage
+from resumable.catalog.damage import damage
+from resumable.catalog.opening import COMPANIONS
 from resumable.doctor import human
 from resumable.doctor.findings import Finding
 from resumable.doctor.place import Place

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from resumable.catalog import recovery
+from resumable.catalog import opening
 from resumable.catalog.batches import connect
-from resumable.catalog.records import INSERT, to_row
+from resumable.catalog.rows import INSERT, to_row
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.doctor import records
 from resumable.doctor.place import Place, place_of
@@ -30,7 +30,7 @@ class Shop:
         self.lock = DirectoryLock(self.place.lock)
         self.lock.acquire()
         self.lock.release()
-        recovery.ready(self.place.catalog, 0.0)
+        opening.ready(self.place.catalog, 0.0)
 
     def add(self, number: int, size: int | None, **fields: object) -> str:
         """An upload of 100 committed bytes, and its file of ``size`` bytes."""
