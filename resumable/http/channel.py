@@ -26,7 +26,7 @@ from resumable.http.h1.head import (
     refusal,
     take_expectation,
 )
-from resumable.http.h1.states import State
+from resumable.http.h1.states import ChannelState
 from resumable.http.h2.connection import Http2Connection
 from resumable.http.h2.frames import PREFACE
 from resumable.http.lifetime import ChannelLifetime
@@ -202,7 +202,7 @@ class StreamingChannel(ChannelLifetime):
         body.end(reason)
         self.regulate()
 
-    def _forget_body(self, following: State) -> None:
+    def _forget_body(self, following: ChannelState) -> None:
         self._body = self._chunks = None
         self._left = 0
         if self._state is states.BODY:

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from resumable.http.connections import Connections
 from resumable.http.h1 import states
-from resumable.http.h1.states import State
+from resumable.http.h1.states import ChannelState
 from resumable.http.outgoing import Outgoing
 from resumable.http.request import StreamingRequest
 from resumable.http.twisted_web import WebChannel
@@ -40,7 +40,7 @@ class ChannelLifetime(WebChannel):
     outgoing: Outgoing
     deadline = math.inf
 
-    _state: State = states.OPENED
+    _state: ChannelState = states.OPENED
     _turned_away = False  # there is no room, and the client is told so
     _dropped = 0  # bytes of this request's body, or behind it, that nobody wants
 
@@ -59,7 +59,7 @@ class ChannelLifetime(WebChannel):
         finally:
             self.site.disconnected(self)
 
-    def _enter(self, state: State, deadline: float = math.inf) -> None:
+    def _enter(self, state: ChannelState, deadline: float = math.inf) -> None:
         """Go on to ``state``."""
         assert state in states.TRANSITIONS[self._state], f"{self._state.name} does not lead to {state.name}"
         self._state = state

@@ -6,34 +6,46 @@ import pytest
 from http1_client import GET, Client, answer, patch
 
 from resumable.http.channel import StreamingChannel
-from resumable.http.h1.states import TRANSITIONS, State
+from resumable.http.h1.states import (
+    ANSWERING,
+    BODY,
+    CLOSING,
+    DEAF,
+    FIRST_HEAD,
+    HEAD,
+    IDLE,
+    LINGERING,
+    OPENED,
+    TRANSITIONS,
+    ChannelState,
+)
 
 
 def test_every_state_is_in_the_table_and_may_be_left_for_closing() -> None:
-    assert set(TRANSITIONS) == set(State)
-    assert all(State.CLOSING in following for following in TRANSITIONS.values())
+    assert set(TRANSITIONS) == set(ChannelState)
+    assert all(CLOSING in following for following in TRANSITIONS.values())
 
 
 def test_every_state_is_reached() -> None:
-    assert {state for following in TRANSITIONS.values() for state in following} == set(State) - {State.OPENED}
+    assert {state for following in TRANSITIONS.values() for state in following} == set(ChannelState) - {OPENED}
 
 
 def test_only_a_complete_answer_to_a_complete_request_makes_a_connection_idle() -> None:
-    assert {state for state, following in TRANSITIONS.items() if State.IDLE in following} == {State.ANSWERING}
+    assert {state for state, following in TRANSITIONS.items() if IDLE in following} == {ANSWERING}
 
 
 def test_a_head_follows_nothing_but_the_beginning_and_an_idle_connection() -> None:
-    before = {state for state, following in TRANSITIONS.items() if following & {State.FIRST_HEAD, State.HEAD}}
-    assert before == {State.OPENED, State.IDLE}
+    before = {state for state, following in TRANSITIONS.items() if following & {FIRST_HEAD, HEAD}}
+    assert before == {OPENED, IDLE}
 
 
 @pytest.fixture
-def walked(monkeypatch: pytest.MonkeyPatch) -> list[State]:
+def walked(monkeypatch: pytest.MonkeyPatch) -> list[ChannelState]:
     """The states that connections enter from now on."""
-    entered: list[State] = []
+    entered: list[ChannelState] = []
     enter = StreamingChannel._enter
 
-    def note(channel: StreamingChannel, state: State, *deadline: float) -> None:
+    def note(channel: StreamingChannel, state: ChannelState, *deadline: float) -> None:
         entered.append(state)
         enter(channel, state, *deadline)
 
@@ -41,36 +53,36 @@ def walked(monkeypatch: pytest.MonkeyPatch) -> list[State]:
     return entered
 
 
-def test_two_requests_one_after_the_other(walked: list[State]) -> None:
+def test_two_requests_one_after_the_other(walked: list[ChannelState]) -> None:
     client = Client(answer)
     client.send(GET[:5], GET[5:], GET)
-    assert walked == [State.FIRST_HEAD, State.ANSWERING, State.IDLE, State.HEAD, State.ANSWERING, State.IDLE]
+    assert walked == [FIRST_HEAD, ANSWERING, IDLE, HEAD, ANSWERING, IDLE]
 
 
-def test_a_body_that_is_taken(walked: list[State]) -> None:
+def test_a_body_that_is_taken(walked: list[ChannelState]) -> None:
     client = Client()
     client.send(patch(5))
     client.deliver()
     client.send(b"hello")
     answer(client.request)
-    assert walked == [State.FIRST_HEAD, State.BODY, State.ANSWERING, State.IDLE]
+    assert walked == [FIRST_HEAD, BODY, ANSWERING, IDLE]
 
 
-def test_an_early_answer(walked: list[State]) -> None:
+def test_an_early_answer(walked: list[ChannelState]) -> None:
     client = Client(answer)
     client.send(patch(5), b"hello")
-    assert walked == [State.FIRST_HEAD, State.BODY, State.LINGERING, State.CLOSING]
+    assert walked == [FIRST_HEAD, BODY, LINGERING, CLOSING]
 
 
-def test_a_body_that_is_lost_and_answered(walked: list[State]) -> None:
+def test_a_body_that_is_lost_and_answered(walked: list[ChannelState]) -> None:
     client = Client()
     client.send(patch(None), b"no chunk\r\n")
     answer(client.request)
-    assert walked == [State.FIRST_HEAD, State.BODY, State.DEAF, State.LINGERING]
+    assert walked == [FIRST_HEAD, BODY, DEAF, LINGERING]
 
 
-def test_a_refusal(walked: list[State]) -> None:
+def test_a_refusal(walked: list[ChannelState]) -> None:
     client = Client()
     client.send(b"nonsense\r\n")
     client.hang_up()
-    assert walked == [State.FIRST_HEAD, State.LINGERING, State.CLOSING]
+    assert walked == [FIRST_HEAD, LINGERING, CLOSING]

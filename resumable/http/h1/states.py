@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 
-class State(enum.IntEnum):
+class ChannelState(enum.IntEnum):
     """Where a connection is, between its requests and in them. Numbers, as hashes of other enums are slow."""
 
     OPENED = enum.auto()
@@ -35,14 +35,14 @@ class State(enum.IntEnum):
 
 
 # Names of the module are found in a tenth of the time that a member of an enum takes.
-OPENED, FIRST_HEAD, HEAD, BODY, ANSWERING, DEAF, IDLE, LINGERING, CLOSING = State
+OPENED, FIRST_HEAD, HEAD, BODY, ANSWERING, DEAF, IDLE, LINGERING, CLOSING = ChannelState
 
 IN_HEAD: Final = frozenset({FIRST_HEAD, HEAD})
 """A head has begun."""
 AWAITING_HEAD: Final = IN_HEAD | {OPENED, IDLE}
 """The next bytes belong to a head."""
 
-TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
+TRANSITIONS: Final[Mapping[ChannelState, frozenset[ChannelState]]] = {
     OPENED: frozenset({FIRST_HEAD, CLOSING}),
     # A head is dispatched, with a body or without; or it is refused.
     FIRST_HEAD: frozenset({BODY, ANSWERING, LINGERING, CLOSING}),

@@ -52,7 +52,7 @@ class ReceiveWindow:
         return more
 
 
-class Holder(Protocol):
+class BytesHolder(Protocol):
     """A connection."""
 
     def regulate(self) -> None:
@@ -66,7 +66,7 @@ class HeldBytes:
         self.size = 0
         self._limit = limit
         self._by_client: Counter[str] = Counter()
-        self._stopped: set[Holder] = set()
+        self._stopped: set[BytesHolder] = set()
 
     def full(self, client: str) -> bool:
         """Whether no more of this client's may wait."""
@@ -85,11 +85,11 @@ class HeldBytes:
             for holder in stopped:
                 holder.regulate()
 
-    def stopped(self, holder: Holder) -> None:
+    def stopped(self, holder: BytesHolder) -> None:
         """It isn't read until there is room."""
         self._stopped.add(holder)
 
-    def forget(self, holder: Holder) -> None:
+    def forget(self, holder: BytesHolder) -> None:
         """The connection is closed."""
         self._stopped.discard(holder)
 
