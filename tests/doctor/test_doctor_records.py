@@ -15,7 +15,7 @@ from resumable.catalog.batches import connect
 from resumable.catalog.rows import INSERT, to_row
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.doctor import records
-from resumable.doctor.place import Place, place_of
+from resumable.doctor.directory import CheckedDirectory, place_of
 from resumable.model.upload import Gone, Upload
 from resumable.spool.lock import DirectoryLock
 
@@ -174,6 +174,6 @@ def test_without_a_lock_to_take_what_a_reader_leaves_stays(tmp_path):
     """Somebody may have begun to use it."""
     shop = Shop(tmp_path)
     os.unlink(shop.place.lock)
-    assert records.look(Place(str(tmp_path), str(tmp_path))).damage is None
+    assert records.look(CheckedDirectory(str(tmp_path), str(tmp_path))).damage is None
     assert os.path.exists(f"{shop.place.catalog}-wal")
     assert not os.path.exists(shop.place.lock)

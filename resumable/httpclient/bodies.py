@@ -1,6 +1,4 @@
-"""Bodies of requests, read from a region while they are sent.
-
-One reason to change: how bytes get from the spool into a request.
+"""Bodies of requests, read from their source while they are sent.
 
 Invariant: one body holds one piece, `PIECE` bytes: the next is read when the transport has sent the last. (Reading
 ahead in halves needs twice the turns, and parts go several at once.)
@@ -9,6 +7,7 @@ ahead in halves needs twice the turns, and parts go several at once.)
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IConsumer
@@ -16,8 +15,17 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from resumable.remotes.interfaces import IContent
-from resumable.remotes.memory_held import PIECE
+PIECE = 256 << 10
+"""Bytes that one body holds at most."""
+
+
+class Content(Protocol):
+    """Bytes that a request is made of, such as a region of an upload. ``size``: how many."""
+
+    size: int
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        """Exactly the ``size`` bytes (at most `PIECE`) from ``offset`` on. A failure is the request's."""
 
 
 @implementer(IBodyProducer)
@@ -44,12 +52,12 @@ class BytesBody:
 
 @implementer(IBodyProducer)
 class RegionBody:
-    """A region, piece by piece. ``failure`` is what reading it ended with, if it did.
+    """A region, piece by piece. ``failure``: why it could not be read, None while it can.
 
-    ``progress`` is called whenever the network has taken something. ``sent`` counts the bytes handed to the transport.
+    ``progress`` is called whenever the network has taken something. ``sent``: bytes handed to the transport.
     """
 
-    def __init__(self, region: IContent, progress: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, region: Content, progress: Callable[[], None] = lambda: None) -> None:
         self.length: int = region.size
         self.progress = progress
         self.failure: Failure | None = None
@@ -76,7 +84,7 @@ class RegionBody:
             paused.callback(None)
 
     def stopProducing(self) -> None:
-        """The answer to `startProducing` never fires then. May be repeated, and called after the end."""
+        """See IBodyProducer. May be repeated, and called after the end."""
         self._stopped = True
         if self._running is not None:
             self._running.cancel()

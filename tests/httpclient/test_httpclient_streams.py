@@ -15,9 +15,10 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
-from resumable.remotes.errors import Transient
-from resumable.remotes.http.transport import Http, Limits
-from resumable.remotes.memory_held import PIECE
+from resumable.httpclient.bodies import PIECE
+from resumable.httpclient.client import Http, HttpLimits
+from resumable.httpclient.errors import HttpError, TimedOut, TooLong
+from resumable.remotes.over_http import ObjectStream
 from resumable.remotes.reading import IObjectStream
 
 LARGE = 64 << 20
@@ -68,7 +69,7 @@ class Stores(Factory):
 async def connected(clock: Any = None) -> AsyncIterator[tuple[Http, Stores, str]]:
     stores = Stores()
     port = reactor.listenTCP(0, stores, interface="127.0.0.1")
-    http = Http(reactor, Limits(idle_timeout=30.0, connections=1), clock=clock)
+    http = Http(reactor, HttpLimits(idle_timeout=30.0, connections=1), clock=clock)
     try:
         yield http, stores, f"http://127.0.0.1:{port.getHost().port}/b/k"
     finally:
@@ -107,7 +108,9 @@ async def test_who_does_not_read_is_sent_no_more_than_fits() -> None:
     async with connected() as (http, stores, url):
         stores.answer = large
         opened = await http.stream(url, {"X-A": "b"})
-        assert verifyObject(IObjectStream, opened.stream) and opened.headers["content-length"] == str(LARGE)
+        assert verifyObject(IObjectStream, ObjectStream(opened.stream)) and opened.headers["content-length"] == str(
+            LARGE
+        )
         assert b"GET /b/k HTTP/1.1" in stores.requests[0] and b"X-A: b" in stores.requests[0]
         before = -1
         while before != stores.sent:  # until the kernel's buffers are full, too
@@ -160,7 +163,7 @@ async def test_silence_is_given_up_while_somebody_waits_and_only_then() -> None:
         asking = Deferred.fromCoroutine(http.stream(url, {}))
         await until(lambda: bool(stores.requests))
         clock.advance(31)
-        with pytest.raises(Transient, match="nothing moved"):
+        with pytest.raises(TimedOut, match="nothing moved"):
             await asking
         stores.answer = lambda store: store.transport.write(head(10) + b"12345")
         opened = await http.stream(url, {})
@@ -170,7 +173,7 @@ async def test_silence_is_given_up_while_somebody_waits_and_only_then() -> None:
         clock.advance(29)
         assert not waiting.called
         clock.advance(1)
-        with pytest.raises(Transient, match="nothing moved"):
+        with pytest.raises(TimedOut, match="nothing moved"):
             await waiting
         await until(lambda: not stores.open)
         assert not clock.getDelayedCalls()
@@ -187,7 +190,7 @@ async def test_a_body_that_ends_early_is_a_failure() -> None:
         stores.answer = cut
         opened = await http.stream(url, {})
         got = b""
-        with pytest.raises(Transient):
+        with pytest.raises(HttpError):
             while True:
                 got += await opened.stream.read()
         assert got == b"12345"
@@ -200,7 +203,7 @@ async def test_a_refusal_comes_with_its_body_unless_that_is_too_long() -> None:
         opened = await http.stream(url, {})
         assert (opened.status, opened.body, opened.headers["x-code"]) == (404, b"gone", "a")
         stores.answer = lambda store: store.transport.write(head(LARGE, "500 Oops") + bytes(100_000))
-        with pytest.raises(Transient, match="too long"):
+        with pytest.raises(TooLong, match="too long"):
             await http.stream(url, {})
 
 
@@ -208,7 +211,7 @@ async def test_a_refusal_comes_with_its_body_unless_that_is_too_long() -> None:
 async def test_nobody_there_is_told_as_such() -> None:
     async with connected() as (http, stores, url):
         stores.answer = lambda store: store.transport.abortConnection()
-        with pytest.raises(Transient):
+        with pytest.raises(HttpError):
             await http.stream(url, {})
 
 
@@ -244,7 +247,7 @@ async def test_a_store_that_stops_in_the_middle_of_an_answer_is_given_up_in_sile
             (store,) = stores.open
             clock.advance(31)
             end(store)
-            with pytest.raises(Transient, match="nothing moved"):
+            with pytest.raises(TimedOut, match="nothing moved"):
                 await asking
             await until(lambda: not stores.open)
             assert not clock.getDelayedCalls()
