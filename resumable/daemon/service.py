@@ -39,7 +39,7 @@ from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.root import Root
-from resumable.http.streaming import StreamingSite
+from resumable.http.site import StreamingSite
 from resumable.http.tus import TusResource
 from resumable.http.visits import Visits
 from resumable.listening import ports
