@@ -21,11 +21,11 @@ from zope.interface import implementer
 
 from resumable.aio.threads import IPool
 from resumable.auth import credentials
-from resumable.auth.answers import Answers, fingerprint
-from resumable.auth.interfaces import Ask, IAuthorizer, Identity
-from resumable.auth.secret import AccessProblem
-from resumable.auth.turns import Room, Turns
-from resumable.auth.watched import WatchedFile, lines
+from resumable.auth.interfaces import AuthRequest, IAuthorizer
+from resumable.auth.remembered import Remembered, fingerprint
+from resumable.auth.secret import AccessProblem, WatchedFile, lines
+from resumable.auth.turns import FairTurns, TurnLimits
+from resumable.model.principal import Principal
 from resumable.networks import counted
 from resumable.protocol.errors import Unauthorized
 
@@ -122,22 +122,22 @@ class Basic:
         self._pool = pool
         self._salt = salt
         self._afford = afford
-        self._right: Answers[None] = Answers(clock, REMEMBERED)
-        self._turns = Turns(Room(HASHING_THREADS))
+        self._right: Remembered[None] = Remembered(clock, REMEMBERED)
+        self._turns = FairTurns(TurnLimits(HASHING_THREADS))
         self._familiar: OrderedDict[bytes, None] = OrderedDict()
 
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
+    def authorize(self, request: AuthRequest) -> Deferred[Principal]:
         """See `IAuthorizer.authorize`."""
-        return Deferred.fromCoroutine(self._authorize(ask))
+        return Deferred.fromCoroutine(self._authorize(request))
 
-    async def _authorize(self, ask: Ask) -> Identity:
-        given = credentials.basic(ask)
+    async def _authorize(self, request: AuthRequest) -> Principal:
+        given = credentials.basic(request)
         if given is None:
             raise Unauthorized("A user and a password are needed.", [credentials.BASIC])
         user, password = given
         users = await self._users.current()
         hashed = users.get(user) or standing_in(users, user)
-        address = counted(ask.peer)
+        address = counted(request.peer)
         place = fingerprint(self._salt, address.encode(), user.encode(), hashed)
         attempt = _Attempt(address, place, password, hashed, user in users)
         try:
@@ -146,7 +146,7 @@ class Basic:
             )
         except _Wrong:
             raise Unauthorized("The user or the password is wrong.", [credentials.BASIC]) from None
-        return Identity(user)
+        return Principal(user)
 
     async def _check(self, attempt: _Attempt) -> None:
         """Raises _Wrong, TooManyRequests, Unavailable."""

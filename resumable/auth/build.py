@@ -16,17 +16,16 @@ from twisted.internet.defer import Deferred
 from resumable.aio.threads import Pool
 from resumable.auth import jwts, keys
 from resumable.auth.basic import HASHING_THREADS, Basic, check_installed, parse_htpasswd
-from resumable.auth.certificates import Certificates
+from resumable.auth.certificates import ClientCertificates
 from resumable.auth.fetch import Fetch
 from resumable.auth.forward import ForwardAuth, ForwardRules
 from resumable.auth.guard import AnyOf, Guard
 from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.quota import Ledger, Quota
 from resumable.auth.rates import Rate, Rates
-from resumable.auth.secret import AccessProblem, Secret, read_text
+from resumable.auth.secret import AccessProblem, Secret, WatchedFile, read_text
 from resumable.auth.signed import SignedUrls, parse_keys
 from resumable.auth.tokens import StaticTokens, parse_tokens
-from resumable.auth.watched import WatchedFile
 
 FETCH_TIMEOUT = 5.0
 
@@ -72,7 +71,7 @@ class AccessSettings:
 
 
 @frozen
-class Access:
+class AccessControl:
     """``guard`` None: nobody is asked. ``signed`` None: no URLs can be minted."""
 
     guard: Guard | None
@@ -119,7 +118,7 @@ class _Building:
         if settings.tokens is not None:
             found.append(StaticTokens(self._watched("tokens", settings.tokens, parse_tokens)))
         if settings.certificate_part is not None:
-            found.append(Certificates(settings.certificate_part, settings.certificate_names))
+            found.append(ClientCertificates(settings.certificate_part, settings.certificate_names))
         if settings.jwt is not None:
             found.append(self._jwt(settings.jwt))
         if settings.htpasswd is not None:
@@ -180,7 +179,7 @@ def build(
     *,
     wall: Callable[[], float],
     salt: bytes,
-) -> Access:
+) -> AccessControl:
     """Raises AccessProblem. Reads files. ``owner_of``: see `Guard`; ``salt``: 32 random bytes of this process."""
     rates = Rates(reactor.seconds, requests=settings.request_rates, size=settings.byte_rates)
     building = _Building(settings, reactor, wall, salt, rates)
@@ -191,4 +190,4 @@ def build(
         guard = Guard(authorizer, owner_of, wall, admins=settings.admins, rates=rates)
     pools = tuple(pool for pool in (building.files, building.hashing) if pool is not None)
     ledger = Ledger(*settings.quotas, max_size=settings.max_size)
-    return Access(guard, building.signed, ledger, rates, pools, tuple(building.fetches))
+    return AccessControl(guard, building.signed, ledger, rates, pools, tuple(building.fetches))

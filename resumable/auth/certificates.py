@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from resumable.auth.credentials import valid_name
-from resumable.auth.interfaces import Ask, IAuthorizer, Identity, Subject
+from resumable.auth.interfaces import AuthRequest, IAuthorizer, Subject
+from resumable.model.principal import Principal
 from resumable.protocol.errors import Forbidden, Unauthorized
 
 CHALLENGE = 'Mutual-TLS realm="resumable"'
@@ -57,18 +58,18 @@ def read_subject(certificate: x509.Certificate) -> Subject:
 
 
 @implementer(IAuthorizer)
-class Certificates:
+class ClientCertificates:
     """``part``: one of `PARTS`. ``allowed``: names that may come in; none given: whoever has a certificate."""
 
     def __init__(self, part: str = "cn", allowed: frozenset[str] = frozenset()) -> None:
         self._part = PARTS[part]
         self._allowed = allowed
 
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
+    def authorize(self, request: AuthRequest) -> Deferred[Principal]:
         """See `IAuthorizer.authorize`."""
-        if ask.tls is None:
+        if request.tls is None:
             return fail(Unauthorized("A client certificate is needed.", [CHALLENGE]))
-        names = self._part(ask.tls)
+        names = self._part(request.tls)
         if len(names) != 1 or not valid_name(names[0]) or (self._allowed and names[0] not in self._allowed):
             return fail(Forbidden("This certificate is not for uploads."))
-        return succeed(Identity(names[0]))
+        return succeed(Principal(names[0]))

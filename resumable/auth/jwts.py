@@ -18,10 +18,11 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from resumable.auth import credentials
-from resumable.auth.answers import Answers
-from resumable.auth.interfaces import ALL, EVERYDAY, Ask, IAuthorizer, Identity, Limits
+from resumable.auth.interfaces import AuthRequest, IAuthorizer
 from resumable.auth.keys import HMAC, PUBLIC, IKeys, Key, check_installed
+from resumable.auth.remembered import Remembered
 from resumable.auth.secret import AccessProblem
+from resumable.model.principal import ALL, EVERYDAY, Principal
 from resumable.protocol.errors import Forbidden, Unauthorized
 
 LONGEST = 16 << 10
@@ -70,14 +71,14 @@ class JwtTokens:
         self._keys = keys
         self._rules = rules
         self._wall = wall
-        self._verified: Answers[Mapping[str, Any]] = Answers(clock, REMEMBERED)
+        self._verified: Remembered[Mapping[str, Any]] = Remembered(clock, REMEMBERED)
 
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
+    def authorize(self, request: AuthRequest) -> Deferred[Principal]:
         """See `IAuthorizer.authorize`."""
-        return Deferred.fromCoroutine(self._authorize(ask))
+        return Deferred.fromCoroutine(self._authorize(request))
 
-    async def _authorize(self, ask: Ask) -> Identity:
-        token = credentials.bearer(ask)
+    async def _authorize(self, request: AuthRequest) -> Principal:
+        token = credentials.bearer(request)
         if token is None:
             raise Unauthorized("A bearer token is needed.", [credentials.BEARER])
         if len(token) > LONGEST:
@@ -129,7 +130,7 @@ class JwtTokens:
                 raise credentials.invalid_token("The token is malformed.") from None
         raise credentials.invalid_token("The token is not signed by a key that is known here.")
 
-    def _identity(self, claims: Mapping[str, Any]) -> Identity:
+    def _identity(self, claims: Mapping[str, Any]) -> Principal:
         rules, now = self._rules, self._wall()
         expires, begins = claims.get("exp"), claims.get("nbf", 0)
         if not _is_time(expires) or not _is_time(begins):
@@ -149,7 +150,7 @@ class JwtTokens:
             challenge = f'{credentials.BEARER}, error="insufficient_scope", scope="{wanted}"'
             raise Forbidden("The token is not for uploads.", headers={"WWW-Authenticate": challenge})
         actions = ALL if rules.admin_scope is not None and rules.admin_scope in scopes else EVERYDAY
-        return Identity(str(name), Limits(largest, expires + rules.leeway), actions)
+        return Principal(str(name), largest, expires + rules.leeway, actions)
 
 
 def _is_time(value: object) -> TypeGuard[float]:

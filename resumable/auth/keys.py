@@ -23,8 +23,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from resumable.auth import credentials
-from resumable.auth.answers import Answers
 from resumable.auth.fetch import FetchFailed, IFetch
+from resumable.auth.remembered import Remembered
 from resumable.auth.secret import AccessProblem, Secret
 from resumable.masking import server_of
 from resumable.protocol.errors import Unavailable
@@ -201,7 +201,7 @@ class JwksUrl:
         self._keys: Sequence[Key] = ()
         self._fetched_at = self._tried_at = float("-inf")
         self._failed = False
-        self._one: Answers[bool] = Answers(clock, 0, most=1)
+        self._one: Remembered[bool] = Remembered(clock, 0, most=1)
 
     async def candidates(self, kid: str | None, algorithm: str) -> Sequence[Key]:
         """See `IKeys.candidates`."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from attrs import define, frozen
 
-from resumable.auth.interfaces import Limits
 from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
 
 RETRY_AFTER = 60
@@ -59,13 +58,12 @@ class Ledger:
         used = self._used_overall if name is None else self._used.get(name, Usage())
         return Usage(used.size, used.unfinished_size, used.unfinished)
 
-    def open(self, name: str, length: int | None, limits: Limits | None = None) -> Reservation:
-        """A new upload, ``length`` None while it's deferred.
+    def open(self, name: str, length: int | None, max_size: int | None = None) -> Reservation:
+        """A new upload, ``length`` None while it's deferred. ``max_size``: bytes that its principal may store in one.
 
         Raises TooLarge (it can never fit), NoSpace (not now), TooManyRequests (too many are unfinished).
         """
-        largest = (limits or Limits()).largest(self._max_size)
-        reservation = Reservation(self, name, 0, largest)
+        reservation = Reservation(self, name, 0, self._largest(max_size))
         reservation.check(length or 0)
         for quota, used in self._accounts(name):
             if quota.unfinished is not None and used.unfinished >= quota.unfinished:
@@ -75,9 +73,9 @@ class Ledger:
         reservation.charged = length or 0
         return reservation
 
-    def counted(self, name: str, charged: int, *, finished: bool, limits: Limits | None = None) -> Reservation:
+    def counted(self, name: str, charged: int, *, finished: bool, max_size: int | None = None) -> Reservation:
         """One that counts already: with its length if that is known, else with its offset."""
-        return Reservation(self, name, charged, (limits or Limits()).largest(self._max_size), finished=finished)
+        return Reservation(self, name, charged, self._largest(max_size), finished=finished)
 
     def charge(self, name: str, count: int) -> None:
         """``count`` more unfinished bytes, if they fit. Raises NoSpace or TooLarge."""
@@ -101,6 +99,10 @@ class Ledger:
 
     def __len__(self) -> int:
         return len(self._used)
+
+    def _largest(self, max_size: int | None) -> int | None:
+        """The lower one of two maxima, None for no limit."""
+        return min((size for size in (max_size, self._max_size) if size is not None), default=None)
 
     def _accounts(self, name: str) -> tuple[tuple[Quota, Usage], tuple[Quota, Usage]]:
         return (self._each, self._used.get(name, Usage())), (self._overall, self._used_overall)

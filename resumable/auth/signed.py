@@ -27,9 +27,9 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from resumable.auth import credentials
-from resumable.auth.interfaces import EVERYDAY, Action, Ask, IAuthorizer, Identity, Limits
-from resumable.auth.secret import AccessProblem, Secret
-from resumable.auth.watched import WatchedFile, lines
+from resumable.auth.interfaces import AuthRequest, IAuthorizer
+from resumable.auth.secret import AccessProblem, Secret, WatchedFile, lines
+from resumable.model.principal import EVERYDAY, Action, Principal
 from resumable.protocol.errors import Forbidden, Unauthorized
 
 HEADER = "x-upload-token"
@@ -165,13 +165,13 @@ class SignedUrls:
         keys = await self._keys.current()
         return sign(keys[0], Grant(frozenset(actions), path, identity, int(self._wall() + seconds), max_size))
 
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
+    def authorize(self, request: AuthRequest) -> Deferred[Principal]:
         """See `IAuthorizer.authorize`."""
-        return Deferred.fromCoroutine(self._authorize(ask))
+        return Deferred.fromCoroutine(self._authorize(request))
 
-    async def _authorize(self, ask: Ask) -> Identity:
-        in_query = [value for name, value in parse_qsl(ask.query) if name == PARAMETER]
-        given = [*ask.headers.get(HEADER, ()), *in_query]
+    async def _authorize(self, request: AuthRequest) -> Principal:
+        in_query = [value for name, value in parse_qsl(request.query) if name == PARAMETER]
+        given = [*request.headers.get(HEADER, ()), *in_query]
         if not given:
             raise Unauthorized("A signed URL is needed.", [CHALLENGE])
         grant = verify(await self._keys.current(), given[0]) if len(set(given)) == 1 else None
@@ -179,7 +179,7 @@ class SignedUrls:
             raise Unauthorized("This URL was not signed here.", [CHALLENGE])
         if self._wall() >= grant.expires:
             raise Unauthorized("This URL has expired.", [CHALLENGE])
-        if ask.action not in grant.actions or not grant.covers(ask.path):
+        if request.action not in grant.actions or not grant.covers(request.path):
             raise Forbidden("This URL was not signed for that.")
         carry = f"{PARAMETER}={given[0]}" if in_query else ""
-        return Identity(grant.identity, Limits(grant.max_size, grant.expires), grant.actions, carry)
+        return Principal(grant.identity, grant.max_size, grant.expires, grant.actions, carry)

@@ -21,7 +21,7 @@ RETRY_AFTER = 5
 
 
 @frozen
-class Room:
+class TurnLimits:
     """``at_once``: pieces of work; ``waiting``: for their turn, in all; ``each``: of one address among these."""
 
     at_once: int
@@ -29,10 +29,10 @@ class Room:
     each: int = 8
 
 
-class Turns:
+class FairTurns:
     """Addresses after each other, and of each address the names that it gives after each other."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: TurnLimits) -> None:
         self._room = room
         self._working = 0
         self._lines = (_Line(), _Line())  # strangers, and those who are known

@@ -6,7 +6,7 @@ Changes when one of these comes, goes or gets another default.
 from __future__ import annotations
 
 from resumable.config.option import Option
-from resumable.http import cross_origin
+from resumable.http import cors
 from resumable.model import values
 
 SERVING: tuple[Option, ...] = (
@@ -184,7 +184,7 @@ SERVING: tuple[Option, ...] = (
         "web origin that may upload from a browser, * for all, none for no CORS headers; repeatable",
         "Several are separated by commas: `https://example.org,https://*.example.org`. In a pattern `*` is one or more"
         " parts of a name, or any port: `http://localhost:*`. See [browsers.md](browsers.md).",
-        cross_origin.parse,
+        cors.parse_origins,
         separator=",",
     ),
     Option(

@@ -20,12 +20,11 @@ from resumable.auth.secret import AccessProblem, Secret, read_secret
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Settings
 from resumable.hooks.counts import HookCounts
-from resumable.http.admin.api import Admin, Desk
-from resumable.http.admin.clearance import Anybody, Bearer, Guarded
-from resumable.http.admin.dead import DeadEvents
-from resumable.http.admin.overview import Overview, Parts
+from resumable.http.admin.api import Admin, AdminServices
+from resumable.http.admin.auth import PrincipalAuth, SocketAuth, TokenAuth
+from resumable.http.admin.overview import DeadEvents, Overview, OverviewSources
 from resumable.http.admin.readiness import Check, Readiness
-from resumable.http.entry import Entry
+from resumable.http.admission import Admission
 from resumable.http.origin import Origin
 from resumable.http.root import Root
 from resumable.http.streaming import StreamingSite
@@ -83,15 +82,15 @@ class Sight:
         self._census = Census(seen.catalog.listing, reactor, seen.wall)
         self._sites: dict[bool, StreamingSite] = {}
 
-    def serve(self, site: StreamingSite, root: Root, entry: Entry, certificates: Certificates) -> None:
+    def serve(self, site: StreamingSite, root: Root, admission: Admission, certificates: Certificates) -> None:
         """Make what operators are answered by; ``site`` is the one for uploads. Raises StartupError."""
-        desk = self._desk(site, certificates)
+        services = self._services(site, certificates)
         if self._settings.admin_on_public:
-            if entry.guard is None:
+            if admission.guard is None:
                 raise StartupError("--admin-on-public needs a way to tell who is an admin: see --admin")
-            root.admin = Admin(desk, Guarded(entry)).tree
-        for private, clearance in ((True, Anybody()), (False, Bearer(self._token, entry))):
-            self._sites[private] = StreamingSite(Admin(desk, clearance).resource, reactor=self._reactor)
+            root.admin = Admin(services, PrincipalAuth(admission)).tree
+        for private, auth in ((True, SocketAuth()), (False, TokenAuth(self._token, admission))):
+            self._sites[private] = StreamingSite(Admin(services, auth).resource, reactor=self._reactor)
 
     def site_at(self, description: str) -> StreamingSite:
         """The site for one listener of operators: only the permissions of a Unix socket tell who they are."""
@@ -108,16 +107,19 @@ class Sight:
             await site.close_connections(GRACE)
         globalLogPublisher.removeObserver(self._troubles)
 
-    def _desk(self, site: StreamingSite, certificates: Certificates) -> Desk:
+    def _services(self, site: StreamingSite, certificates: Certificates) -> AdminServices:
         seen, hooks = self._seen, self._settings.hooks.deliverers
         outbox, lanes = seen.catalog.outbox, {} if seen.replication is None else seen.replication.lanes
         lags = Lags(lanes, seen.catalog.replicas, self._reactor, seen.wall) if lanes else None
-        operators = Operators(seen.uploads, seen.catalog.listing, lanes)
-        parts = Parts(
+        operators = Operators(seen.uploads.context, seen.uploads, seen.catalog.listing, lanes)
+        parts = OverviewSources(
             version=__version__,
             started_at=seen.wall(),
             clock=self._reactor,
-            engine=seen.uploads.engine,
+            counts=seen.counts,
+            drain=seen.uploads.context.drain,
+            holds=seen.holds,
+            space=seen.space,
             budget=seen.budget,
             disk=self._disk,
             census=self._census,
@@ -125,7 +127,7 @@ class Sight:
             lanes=lanes,
             lags=lags,
         )
-        return Desk(
+        return AdminServices(
             Figures(self._sources(site, lags, certificates)),
             self.readiness,
             operators,
@@ -185,7 +187,7 @@ class Sight:
         return "the free space is down to the reserve" if self._seen.space.room <= 0 else None
 
     async def _not_draining(self) -> str | None:
-        return None if self._seen.uploads.engine.drain.since is None else "no upload may begin"
+        return None if self._seen.uploads.context.drain.since is None else "no upload may begin"
 
     async def _remotes_up(self) -> str | None:
         if self._seen.replication is None:

@@ -22,7 +22,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from resumable.aio.threads import Batcher, Pool, Stopped
-from resumable.auth.build import Access, build
+from resumable.auth.build import AccessControl, build
 from resumable.auth.secret import AccessProblem
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Options, Settings
@@ -34,14 +34,13 @@ from resumable.daemon.operator_service import Seen, Sight
 from resumable.daemon.remote_tier import RemoteTier, Spot
 from resumable.daemon.systemd import ServiceManager
 from resumable.hooks.counts import HookCounts
+from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads, Remotely, Ways
-from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.root import Root
 from resumable.http.streaming import StreamingSite
-from resumable.http.tus import TusResource
-from resumable.http.visits import Visits
+from resumable.http.tus import TusRoutes
 from resumable.listening import ports
 from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import Listeners
@@ -150,8 +149,9 @@ class UploadService(Service):
         origin = Origin(
             settings.base_path, settings.public_url, settings.trusted_proxies, settings.location == "absolute"
         )
-        entry = Entry(origin, self.access.guard, self.access.rates)
-        tus = TusResource(
+        forward = None if self._desk is None else settings.hooks.forward
+        admission = Admission(origin, self.access.guard, self.access.rates, forward)
+        tus = TusRoutes(
             self.uploads,
             origin=origin,
             cors=Cors(settings.cors),
@@ -160,8 +160,7 @@ class UploadService(Service):
             downloads=self._downloads() if settings.download else None,
             status_path=settings.status_path,
             extensions=extensions.without(settings.disabled_extensions),
-            entry=entry,
-            visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
+            admission=admission,
         )
         self._sight = Sight(
             settings,
@@ -194,7 +193,7 @@ class UploadService(Service):
             max_connections=startup.most_connections(),
         )
         self.listeners = self._listeners(settings.listen, lambda _: self.site)
-        self._sight.serve(self.site, root, entry, self._expiry)
+        self._sight.serve(self.site, root, admission, self._expiry)
         self.admin_listeners = self._listeners(settings.admin_listen, self._sight.site_at, ports.ADMIN_LISTEN)
         self._loops = [
             LoopingCall(self._tick),
@@ -239,7 +238,7 @@ class UploadService(Service):
     def _expiry(self) -> dict[str, float]:
         return {**self.listeners.expiry(), **self.admin_listeners.expiry()}
 
-    def _access(self) -> Access:
+    def _access(self) -> AccessControl:
         """Who may do what. Reads files, and raises StartupError for what is wrong with them."""
         owner_of = self._catalog.owner_of
         try:

@@ -1,7 +1,7 @@
-"""Downloads: what a GET of an upload is answered with.
+"""Downloads: the answer to a GET of an upload, from this server's file, its placed file, or a remote.
 
-Reason to change: where the bytes of an answer come from. Invariant: nothing of an upload is sent before it is finished,
-and nothing here touches the hold: who reads never disturbs who writes. Spec: RFC 9110 sections 13 to 15.
+Invariants: nothing of an upload is sent before it is finished. A download never touches the hold, so it never disturbs
+an append. Spec: RFC 9110 sections 13 to 15.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from resumable.http.content import describe, described, set_validators, undescribe, validators
-from resumable.http.fields import RequestFields
 from resumable.http.sending import Sending, Source
 from resumable.http.streaming import StreamingRequest
 from resumable.model.upload import Upload
 from resumable.protocol import conditions, ranges
 from resumable.protocol.errors import TusError, Unavailable
+from resumable.protocol.fields import Fields
 from resumable.protocol.ranges import Span
 from resumable.uploads.lookup import Elsewhere
 from resumable.uploads.uploads import Uploads
@@ -50,17 +50,17 @@ class Downloads:
         self._uploads = uploads
         self._ways = ways or Ways()
 
-    async def answer(self, request: StreamingRequest, upload_id: str) -> None:
+    async def answer(self, request: StreamingRequest, fields: Fields, upload_id: str) -> None:
         """Answer, body and all; a HEAD without. Raises TusError while nothing is sent yet: Unfinished, for one."""
         try:
             upload, reader = await self._uploads.read(upload_id)
         except Elsewhere as elsewhere:
             if self._ways.remotely is Remotely.OFF:
                 raise
-            await self._from_remote(request, elsewhere.upload)
+            await self._from_remote(request, fields, elsewhere.upload)
             return
         try:
-            span = self._begin(request, upload)
+            span = self._begin(request, fields, upload)
         except BaseException:
             reader.close()
             raise
@@ -69,11 +69,11 @@ class Downloads:
         else:
             await self._send(request, upload, reader, span)
 
-    async def _from_remote(self, request: StreamingRequest, upload: Upload) -> None:
-        span = self._begin(request, upload)
+    async def _from_remote(self, request: StreamingRequest, fields: Fields, upload: Upload) -> None:
+        span = self._begin(request, fields, upload)
         if span is None or not span.size:
             return
-        copies, ways = self._uploads.engine.replication, self._ways
+        copies, ways = self._uploads.context.replication, self._ways
         try:
             if ways.remotely is Remotely.REDIRECT:
                 url = await copies.signed_url(upload.id, *described(upload, ways.inline), ways.url_lifetime)
@@ -90,10 +90,9 @@ class Downloads:
         else:
             await self._send(request, upload, copy, span)
 
-    def _begin(self, request: StreamingRequest, upload: Upload) -> Span | None:
+    def _begin(self, request: StreamingRequest, fields: Fields, upload: Upload) -> Span | None:
         """Set status and fields; answers what is to be sent, None: nothing."""
-        fields = RequestFields(request)
-        state = validators(upload, self._uploads.engine.wall())
+        state = validators(upload, self._uploads.context.wall())
         known = conditions.not_modified(fields, state)
         span = None
         # 14.2: GET "is the only method for which range handling is defined"

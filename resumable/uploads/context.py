@@ -35,6 +35,17 @@ _BUSY = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
 
 
 @define
+class Counts:
+    """Only ever grows; ``gone`` by the reason. ``not_placed``: attempts at a place that have failed."""
+
+    created: int = 0
+    finished: int = 0
+    placed: int = 0
+    not_placed: int = 0
+    gone: Counter[Gone] = field(factory=Counter)
+
+
+@define
 class UploadContext:
     """Everything an append needs to reach; made once by the service.
 
@@ -172,14 +183,3 @@ def as_answer(error: BaseException, upload_id: str) -> BaseException:
         return error
     log.failure("unexpected failure", Failure(error), upload=upload_id)
     return InternalError("The server failed in an unexpected way.")
-
-
-@define
-class Counts:
-    """Only ever grows; ``gone`` by the reason. ``not_placed``: attempts at a place that have failed."""
-
-    created: int = 0
-    finished: int = 0
-    placed: int = 0
-    not_placed: int = 0
-    gone: Counter[Gone] = field(factory=Counter)

@@ -63,10 +63,12 @@ class Left:
 class Operators:
     """``remotes``: the names of those that there are. Every method raises TusError only."""
 
-    def __init__(self, uploads: Uploads, listing: IListing, remotes: Collection[str] = ()) -> None:
+    def __init__(
+        self, context: UploadContext, uploads: Uploads, listing: IListing, remotes: Collection[str] = ()
+    ) -> None:
+        self._context = context
         self._uploads = uploads
         self._remotes = remotes
-        self._context: UploadContext = uploads.engine
         self._listing = listing
 
     async def page(

@@ -16,11 +16,11 @@ from twisted.internet.task import Clock
 from resumable.auth import basic, tokens
 from resumable.auth.basic import Basic, parse_htpasswd
 from resumable.auth.guard import Guard
-from resumable.auth.interfaces import Action, IAuthorizer
+from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.rates import Rate, Rates
-from resumable.auth.secret import AccessProblem
+from resumable.auth.secret import AccessProblem, WatchedFile
 from resumable.auth.tokens import StaticTokens, parse_tokens
-from resumable.auth.watched import WatchedFile
+from resumable.model.principal import Action
 from resumable.protocol.errors import TooManyRequests, Unauthorized, Unavailable
 from resumable.testing import SteppedPool
 

@@ -16,8 +16,9 @@ from twisted.web.server import NOT_DONE_YET
 from resumable.auth.fetch import Fetch, FetchFailed
 from resumable.auth.forward import ROOM, ForwardAuth, ForwardRules
 from resumable.auth.guard import Guard
-from resumable.auth.interfaces import Action, IAuthorizer
+from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.rates import Rate, Rates
+from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, TusError, Unauthorized, Unavailable
 from tests.daemon.sight_rig import Listening
 

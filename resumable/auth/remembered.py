@@ -27,7 +27,7 @@ def fingerprint(salt: bytes, *parts: bytes) -> bytes:
     return keyed.digest()
 
 
-class Answers(Generic[V]):
+class Remembered(Generic[V]):
     """``seconds``: how long an answer counts. ``most``: answers kept."""
 
     def __init__(self, clock: IReactorTime, seconds: float, most: int = 4096) -> None:
