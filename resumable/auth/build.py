@@ -1,7 +1,7 @@
-"""Access as an operator has set it up.
+"""Makes authorizers, guard, quotas and rates from an operator's settings.
 
-Reason to change: a way to be let in comes or goes. Invariant: any of the ways that are set up may let in, and the
-cheap ones are asked first; with none there is no guard, and with a file, key or package missing there's no server.
+Invariants: any of the authorizers that are set up may let in, and the cheap ones are asked first. Without any there is
+no guard. If a file, key or package is missing, the server doesn't start.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TokenSettings:
 
 @frozen
 class AccessSettings:
-    """What may let in (None: not in use), and how much. ``certificate_names`` empty: any. Times in seconds.
+    """The ways to be let in (None: not in use), and the limits. ``certificate_names`` empty: any. Times in seconds.
 
     ``quotas``, ``request_rates`` and ``byte_rates``: for each identity, and in all. ``max_size``: bytes of any upload.
     """

@@ -1,7 +1,7 @@
-"""Clients that prove who they are by a TLS certificate.
+"""Authorizes clients by their TLS certificates.
 
-Reason to change: which part of a certificate is the name. Invariant: only a certificate that the handshake has verified
-counts; one that has several of that part, or none, names nobody. Spec: RFC 5280 sections 4.1.2.6 and 4.2.1.6, RFC 4514.
+Invariant: only a certificate that the handshake has verified counts; one that has several of the part that is the name,
+or none, names nobody. Spec: RFC 5280 sections 4.1.2.6 and 4.2.1.6, RFC 4514.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PARTS: dict[str, Callable[[Subject], tuple[str, ...]]] = {
     "email": lambda subject: subject.emails,
     "uri": lambda subject: subject.uris,
 }
-"""What of a certificate can be the identity's name."""
+"""The parts of a certificate that can be the principal's name."""
 
 
 def subject_of(transport: Any) -> Subject | None:

@@ -1,7 +1,7 @@
-"""What a request brings to prove who it is, and how it's asked for.
+"""Credentials in a request's Authorization field, and the challenges that ask for them.
 
-Reason to change: a header's grammar. Invariant: what is malformed or given twice is no credential. Spec: RFC 9110
-section 11, RFC 7617 (Basic), RFC 6750 (Bearer).
+Invariant: a field that is malformed or given twice is no credential. Spec: RFC 9110 section 11, RFC 7617 (Basic),
+RFC 6750 (Bearer).
 """
 
 from __future__ import annotations

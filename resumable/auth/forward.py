@@ -1,8 +1,9 @@
-"""Asking another server: what nginx calls auth_request.
+"""Authorizes by asking another server, as nginx does with auth_request.
 
-Reason to change: what that server is told, or what its answers mean. Invariant: only 2xx lets in; 401 and 403 are its
-refusal, anything else (a redirect, 404, silence) refuses for the moment; only letting in is remembered, for exactly the
-same question, and not for long; nobody's questions keep everybody else's from being asked (turns.py). Spec: https://nginx.org/en/docs/http/ngx_http_auth_request_module.html
+Invariants: only 2xx lets in. 401 and 403 are that server's refusal; anything else (a redirect, 404, silence) refuses
+for the moment. Only letting in is remembered, for exactly the same question, and not for long. Nobody's questions keep
+everybody else's from being asked (turns.py).
+Spec: https://nginx.org/en/docs/http/ngx_http_auth_request_module.html
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.auth.interfaces import AuthRequest, IAuthorizer
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.principal import ALL, Principal
@@ -35,11 +36,9 @@ class AnyOf:
     def __init__(self, authorizers: Sequence[IAuthorizer]) -> None:
         self._authorizers = authorizers
 
-    def authorize(self, request: AuthRequest) -> Deferred[Principal]:
+    @deferred
+    async def authorize(self, request: AuthRequest) -> Principal:
         """See `IAuthorizer.authorize`."""
-        return Deferred.fromCoroutine(self._authorize(request))
-
-    async def _authorize(self, request: AuthRequest) -> Principal:
         refusals = []
         for authorizer in self._authorizers:
             try:
@@ -50,7 +49,7 @@ class AnyOf:
         others = [refusal for refusal in refusals if not isinstance(refusal, Unauthorized)]
         if others:
             raise max(others, key=lambda refusal: refusal.status)
-        # who sent something wrong is told so, not that something else is missing
+        # a wrong credential is named, rather than another one that is missing
         told = max(
             reversed(unauthorized), key=lambda refusal: any("error=" in challenge for challenge in refusal.challenges)
         )
@@ -59,7 +58,7 @@ class AnyOf:
 
 
 async def ask_one(authorizer: IAuthorizer, request: AuthRequest) -> Principal:
-    """What one authorizer answers; whatever goes wrong in it is Unavailable."""
+    """The answer of one authorizer. Raises Unavailable for whatever goes wrong in it."""
     try:
         principal = await authorizer.authorize(request)
         if not isinstance(principal, Principal):

@@ -1,7 +1,7 @@
-"""What is asked about a request, and what an authorizer answers.
+"""A request as authorizers see it, and the interface of authorizers.
 
-Reason to change: a request has more to tell, or an authorizer more to say. Invariant: an authorizer lets in by
-answering with an `Principal`; whatever else happens, an unexpected failure included, lets nobody in.
+Invariant: an authorizer lets in by answering with a `Principal`; whatever else happens, an unexpected failure included,
+lets nobody in.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class AuthRequest:
 
 
 def uri_of(path: str, query: str) -> str:
-    """A decoded path and a raw query in the one spelling that others are told, so that they judge what is routed."""
+    """A decoded path and a raw query in one spelling: others judge the address that is routed."""
     return quote(path, safe="/:@!$&'()*+,;=-._~") + (f"?{query}" if query else "")
 
 

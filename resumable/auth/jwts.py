@@ -1,9 +1,9 @@
 """Bearer tokens that somebody else has signed: JWT.
 
-Reason to change: what of a token counts. Invariant: the signature is verified with an algorithm that the operator
-allows and that belongs to the key, before any claim is believed; ``none`` is never allowed; a token that never expires
-is refused, and so is one whose claims have the wrong types. A signature that was right is for `REMEMBERED` seconds, and
-the claims are looked at each time. Spec: RFC 7519, RFC 8725, RFC 6750 section 3.
+Invariants: the signature is verified with an algorithm that the operator allows and that belongs to the key, before any
+claim is believed; ``none`` is never allowed. A token that never expires is refused, and so is one whose claims have the
+wrong types. A right signature is remembered for `REMEMBERED` seconds; the claims are looked at each time.
+Spec: RFC 7519, RFC 8725, RFC 6750 section 3.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.auth import credentials
 from resumable.auth.interfaces import AuthRequest, IAuthorizer
 from resumable.auth.keys import HMAC, PUBLIC, IKeys, Key, check_installed
@@ -29,14 +30,14 @@ LONGEST = 16 << 10
 """Characters of a token."""
 REMEMBERED = 30.0
 LATEST = 1e12
-"""Seconds since the epoch; what is later is no time, but a way to say never."""
+"""Seconds since the epoch; a later time only means never."""
 MOST_TRIED = 8
 """Keys that are tried for a token that doesn't say which."""
 
 
 @frozen
 class TokenRules:
-    """What a token must be like. ``audiences`` and ``issuer`` None: not looked at; but a token with an audience is for
+    """Conditions of a good token. ``audiences`` and ``issuer`` None: not looked at; but a token with an audience is for
     whom it names, so then it is refused. ``scopes``: all of them are needed. ``leeway``: seconds that clocks differ.
     ``size_claim``: the claim with the largest size of an upload in bytes.
     """
@@ -73,11 +74,9 @@ class JwtTokens:
         self._wall = wall
         self._verified: Remembered[Mapping[str, Any]] = Remembered(clock, REMEMBERED)
 
-    def authorize(self, request: AuthRequest) -> Deferred[Principal]:
+    @deferred
+    async def authorize(self, request: AuthRequest) -> Principal:
         """See `IAuthorizer.authorize`."""
-        return Deferred.fromCoroutine(self._authorize(request))
-
-    async def _authorize(self, request: AuthRequest) -> Principal:
         token = credentials.bearer(request)
         if token is None:
             raise Unauthorized("A bearer token is needed.", [credentials.BEARER])

@@ -1,6 +1,6 @@
 """Keys that tokens are verified with: from a file, a shared secret, or an issuer's JWKS URL.
 
-Reason to change: where keys come from, or how they rotate. Invariant: a shared secret only ever verifies HMAC, a public
+Invariant: a shared secret only ever verifies HMAC, a public
 key never does; a key is used for the algorithm that it names, or that its kind allows. An issuer is asked again after
 `REFRESH` seconds, or for a key that isn't known, but never within `PATIENCE` seconds; its last answer counts for
 `STALE` seconds. Spec: RFC 7517, RFC 7518 section 3, RFC 8725 sections 3.1 and 3.5.

@@ -1,13 +1,13 @@
 """How much: bytes and unfinished uploads, for each identity and in all.
 
-Reason to change: what counts against whom. Invariant: everything is counted in one step, before anything is awaited, so
-that parallel requests can't both have the last byte; what is refused counts nothing; an upload whose length is known
-counts with all of it from its creation on, any other with what has come, so that a deferred length gets nobody further;
-whoever has nothing here takes no memory.
+Invariants: everything is counted in one step, before anything is awaited, so that parallel requests can't both have the
+last byte. A refused request counts nothing. An upload whose length is known counts with all of it from its creation on,
+any other with the bytes that have come, so that a deferred length gains nothing. A principal without uploads takes no
+memory.
 
-An upload's life: `Ledger.open` at its creation; later requests take a `Ledger.counted` of what its record says. Then
-`grow` before bytes are taken, `settle` when an append has ended, `reach` when the length comes, `finish` and `remove`
-when it has. At the start, what is there already goes in by `Ledger.add`, a sum for each identity.
+An upload's life: `Ledger.open` at its creation; later requests take a `Ledger.counted` from its record. Then `grow`
+before bytes are taken, `settle` when an append has ended, `reach` when the length comes, `finish` and `remove` when the
+upload has finished or gone. At the start, the uploads that are there go in by `Ledger.add`, a sum for each principal.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Quota:
 
 @define
 class Usage:
-    """What is counted, like `Quota`."""
+    """Sums of uploads, like `Quota`."""
 
     size: int = 0
     unfinished_size: int = 0
@@ -54,7 +54,7 @@ class Ledger:
         return (self._each, self._overall) != (Quota(), Quota()) or self._max_size is not None
 
     def usage(self, name: str | None) -> Usage:
-        """What that identity uses; None: all of them. A copy."""
+        """Sums of that principal's uploads; None: of all uploads. A copy."""
         used = self._used_overall if name is None else self._used.get(name, Usage())
         return Usage(used.size, used.unfinished_size, used.unfinished)
 
@@ -109,7 +109,7 @@ class Ledger:
 
 
 class Reservation:
-    """What one upload counts for. ``charged``: bytes."""
+    """The share of one upload. ``charged``: bytes."""
 
     __slots__ = ("_finished", "_largest", "_ledger", "_removed", "charged", "name")
 

@@ -1,7 +1,7 @@
 """Answers that are kept for a moment, and asked for once however many wait for the same.
 
-Reason to change: what is worth not asking twice. Invariant: failures are never kept; at most ``most`` answers are, and
-the longest unused goes first. Who waits and gives up takes nothing from the others.
+Invariants: failures are never kept; at most ``most`` answers are, and the longest unused goes first. A caller that
+gives up waiting takes nothing from the others.
 """
 
 from __future__ import annotations

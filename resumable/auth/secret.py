@@ -1,6 +1,8 @@
-"""Secrets, given as they are or as a file, as Docker and Kubernetes do.
+"""Secrets, given as they are or as a file, as Docker and Kubernetes do; and files of secrets that operators edit while
+the server runs.
 
-Reason to change: where secrets come from. Invariant: no ``repr``, no message and no log line holds one.
+Invariants: no ``repr``, no message and no log line holds a secret. A watched file counts as it is now, or was a second
+ago at the most; while it can't be read or makes no sense, nobody is let in by its earlier content.
 """
 
 from __future__ import annotations
@@ -99,7 +101,7 @@ class WatchedFile(Generic[T]):
         self._complaint = ""
 
     def load(self) -> T:
-        """What the file says now; blocks, and raises AccessProblem. For the start."""
+        """The file's content now, parsed. Blocks; raises AccessProblem. For the start."""
         try:
             found = os.stat(self._path)
         except OSError as problem:
@@ -111,7 +113,7 @@ class WatchedFile(Generic[T]):
         return self._seen[1]
 
     def current(self) -> Deferred[T]:
-        """What the file says; fails with Unavailable."""
+        """The file's content, parsed. Fails with Unavailable."""
         return self._looks.ask(b"", self._look)
 
     def _look(self) -> Deferred[T]:

@@ -1,7 +1,7 @@
 """Bearer tokens that an operator has written into a file.
 
-Reason to change: the file's grammar. Invariant: how long a check takes depends on the number of tokens alone. A line is
-``token name``, or ``token name action,action`` for somebody who may do only that. Spec: RFC 6750.
+Invariant: how long a check takes depends on the number of tokens alone. A line is ``token name``, or
+``token name action,action`` for a principal that may do only that. Spec: RFC 6750.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import hmac
 from collections.abc import Sequence
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.auth import credentials
 from resumable.auth.interfaces import AuthRequest, IAuthorizer
 from resumable.auth.secret import AccessProblem, WatchedFile, lines
@@ -33,7 +33,7 @@ class KnownToken:
 
 
 def parse_tokens(text: str) -> Sequence[KnownToken]:
-    """Raises AccessProblem, which names lines and never what is in them."""
+    """Raises AccessProblem, which names lines and never their content."""
     found = [_known(number, line.split()) for number, line in lines(text)]
     if not found:
         raise AccessProblem("the file of tokens has none")
@@ -63,11 +63,9 @@ class StaticTokens:
     def __init__(self, tokens: WatchedFile[Sequence[KnownToken]]) -> None:
         self._tokens = tokens
 
-    def authorize(self, request: AuthRequest) -> Deferred[Principal]:
+    @deferred
+    async def authorize(self, request: AuthRequest) -> Principal:
         """See `IAuthorizer.authorize`."""
-        return Deferred.fromCoroutine(self._authorize(request))
-
-    async def _authorize(self, request: AuthRequest) -> Principal:
         token = credentials.bearer(request)
         if token is None:
             raise Unauthorized("A bearer token is needed.", [credentials.BEARER])

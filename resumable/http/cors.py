@@ -61,7 +61,7 @@ class CrossOrigin:
 def parse_origins(items: Sequence[str]) -> tuple[str, ...]:
     """Origins and patterns in lower case without a default port; ``("*",)`` for all, ``()`` for none.
 
-    Raises ValueError with what is expected.
+    Raises ValueError, whose message names the forms that are allowed.
     """
     cleaned = [item.lower().removesuffix("/") for item in items]
     if cleaned == ["none"]:
@@ -152,7 +152,7 @@ class _Pattern:
 
 
 class Cors:
-    """Who may upload from a browser, and what such a page may send and read."""
+    """Sets the fields that tell browsers which pages may upload, and which fields they may send and read."""
 
     def __init__(self, rules: CrossOrigin) -> None:
         self._on = bool(rules.origins)

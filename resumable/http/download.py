@@ -26,7 +26,7 @@ log = Logger()
 
 
 class Remotely(enum.Enum):
-    """What becomes of a GET whose bytes only remotes have. PROXY: they go through here. REDIRECT: the client is sent
+    """How a GET is answered if only remotes have the bytes. PROXY: they go through here. REDIRECT: the client is sent
     to the store, where there is one that gives out signed URLs; else as PROXY. OFF: 404."""
 
     PROXY = "proxy"
@@ -91,7 +91,7 @@ class Downloads:
             await self._send(request, upload, copy, span)
 
     def _begin(self, request: StreamingRequest, fields: Fields, upload: Upload) -> Span | None:
-        """Set status and fields; answers what is to be sent, None: nothing."""
+        """Set status and fields. The bytes that are to be sent; None: no body."""
         state = validators(upload, self._uploads.context.wall())
         known = conditions.not_modified(fields, state)
         span = None

@@ -59,7 +59,7 @@ def respond(request: StreamingRequest, error: TusError) -> bytes:
 
 
 def as_tus_error(failure: Failure, request: StreamingRequest) -> TusError:
-    """What a client is told of any failure of a route; unexpected ones are logged here, once."""
+    """The error that a client sees for any failure of a route; unexpected failures are logged here, once."""
     error = failure.value
     if isinstance(error, TusError):
         return error
@@ -74,7 +74,7 @@ def as_tus_error(failure: Failure, request: StreamingRequest) -> TusError:
 
 
 def to_head(error: TusError) -> TusError:
-    """What a HEAD is told of ``error``: tus-js-client starts a new upload on what isn't told here, but for 423."""
+    """The error that a HEAD sees: tus-js-client begins a new upload on any other than these, unless it is 423."""
     if isinstance(error, _TO_HEAD):
         return error
     return errors.Held("The upload can't be looked at now.", getattr(error, "retry_after", 1))

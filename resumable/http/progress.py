@@ -1,6 +1,6 @@
-"""When a client that takes too little of what waits for it is given up.
+"""When a client that takes too little of an answer that waits for it is given up.
 
-Changes when that rule does. Invariant: whoever takes something steadily, at ``--min-rate`` or faster, never is. Pure.
+Invariant: a client that takes something steadily, at ``--min-rate`` or faster, never is given up. Pure.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from resumable.uploads.status import ReplicaStatus, UploadStatus
 _TIMES = ("created_at", "finished_at", "stored_at", "expires_at", "retry_at", "touched_at", "gone_at")
 _FOR_OPERATORS = ("owner", "appending", "touched_at", "gone", "gone_at", "placed")
 _REPLICA = ("required", "state", "sent", "confirmed", "lag", "stored_at")
-"""What everybody may know of a remote's copy."""
+"""Fields of a remote's copy that everybody may see."""
 
 
 def respond(request: StreamingRequest, document: object) -> bytes:
@@ -68,7 +68,7 @@ def line(status: UploadStatus) -> bytes:
 
 
 def full(status: UploadStatus) -> dict[str, Any]:
-    """`document`, and what is for operators only."""
+    """`document`, with the fields for operators only."""
     return {
         **_flat(status),
         "metadata": {key: json_forms.text(value) for key, value in status.metadata.items()},

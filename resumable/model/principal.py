@@ -1,4 +1,4 @@
-"""Who asks for something, and what they may do.
+"""The principal that a request is made by, and the actions that principals may do.
 
 Invariant: only an authorizer or the guard makes a `Principal` for somebody; a request without one may do nothing.
 """
@@ -14,7 +14,7 @@ from resumable.protocol.fields import LARGEST
 
 
 class Action(enum.Enum):
-    """What a request wants. INSPECT is HEAD, READ a download, STATUS one upload's state, LIST everybody's uploads."""
+    """The purpose of a request. INSPECT is HEAD, READ a download, STATUS one upload's state, LIST all uploads."""
 
     CREATE = "create"
     APPEND = "append"
@@ -28,11 +28,11 @@ class Action(enum.Enum):
 
 ALL = frozenset(Action)
 EVERYDAY = ALL - {Action.LIST, Action.ADMIN}
-"""What somebody who was let in may do, with uploads of their own."""
+"""The actions of somebody who was let in, with uploads of their own."""
 
 
 def _countable(size: int | None) -> int | None:
-    """Who may store more than any catalog counts may store as much as that."""
+    """A size that a catalog can keep: as much as that is no limit."""
     return None if size is None else min(size, LARGEST)
 
 

@@ -39,7 +39,7 @@ class SocketAuth:
 
 
 class TokenAuth:
-    """Figures for anybody, everything else for those who have the token; None: for nobody."""
+    """Metrics for anybody, everything else for those who have the token; None: for nobody."""
 
     def __init__(self, token: Secret | None, admission: Admission) -> None:
         self._token = token

@@ -28,7 +28,7 @@ from resumable.uploads.operators import Census, Count, Operators
 
 
 class RemoteLag(Protocol):
-    """What a remote lacks."""
+    """The data that a remote lacks."""
 
     @property
     def size(self) -> int:
@@ -48,7 +48,8 @@ class RemoteLags(Protocol):
 
 @frozen
 class OverviewSources:
-    """What is looked at. ``disk``: bytes of the upload directory's disk that are free and in use; raises OSError."""
+    """The parts of the daemon that are looked at. ``disk``: bytes of the upload directory's disk that are free and in
+    use; raises OSError."""
 
     version: str
     started_at: float
@@ -101,7 +102,7 @@ class Overview:
         return {"remotes": await self._remotes(await self._counted())}
 
     async def drain(self) -> dict[str, Any]:
-        """Whether no upload may begin, and what is left of those that have."""
+        """Whether no upload may begin, and how much is left of the uploads that have begun."""
         since, left = self._parts.drain.since, await self._operators.left()
         return {
             "draining": since is not None,
