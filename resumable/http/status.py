@@ -14,8 +14,8 @@ from typing import Any
 from attrs import asdict
 
 from resumable.http.streaming import StreamingRequest
-from resumable.model import json_forms
 from resumable.model.upload import ReplicaState
+from resumable.model.values import json_text, json_time
 from resumable.uploads.status import ReplicaStatus, UploadStatus
 
 _TIMES = ("created_at", "finished_at", "stored_at", "expires_at", "retry_at", "touched_at", "gone_at")
@@ -43,7 +43,7 @@ def page(name: str, lines: Sequence[bytes], following: str | None) -> bytes:
 
 def written(seconds: float | None) -> str | None:
     """A time since the epoch, or None."""
-    return None if seconds is None else json_forms.time(seconds)
+    return None if seconds is None else json_time(seconds)
 
 
 def document(status: UploadStatus) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def full(status: UploadStatus) -> dict[str, Any]:
     """`document`, with the fields for operators only."""
     return {
         **_flat(status),
-        "metadata": {key: json_forms.text(value) for key, value in status.metadata.items()},
+        "metadata": {key: json_text(value) for key, value in status.metadata.items()},
         "local": _local(status),
         "gone": None if status.gone is None else status.gone.value,
         "replicas": [_flat(each) for each in status.replicas],
