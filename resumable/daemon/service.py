@@ -46,20 +46,20 @@ from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import Listeners
 from resumable.masking import masked
 from resumable.model.errors import CatalogUnavailable, StartupError
-from resumable.model.hooks import QuestionKind
+from resumable.model.hooks import NoHooks, QuestionKind
+from resumable.model.replica import NoReplication
 from resumable.protocol import extensions
+from resumable.protocol.errors import TusError
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
-from resumable.uploads.assembly import Assembler
 from resumable.uploads.context import UploadContext
 from resumable.uploads.holds import LocalHolds
-from resumable.uploads.janitor import Janitor
-from resumable.uploads.limits import Space, UploadLimits
-from resumable.uploads.placing import Placing
+from resumable.uploads.janitor import Reclaimer
+from resumable.uploads.limits import NoQuota, Space, UploadLimits
+from resumable.uploads.places import PlacedFiles
 from resumable.uploads.questions import Questions
 from resumable.uploads.recovery import recover
 from resumable.uploads.roles import JANITOR, REPLICATION, LocalRoles
-from resumable.uploads.schedule import Schedule
 from resumable.uploads.uploads import Uploads
 
 __all__ = ["Options", "UploadService", "makeService"]
@@ -102,50 +102,35 @@ class UploadService(Service):
             deliverers=settings.hooks.deliverers,
         )
         self._roles = LocalRoles()
-        holds = LocalHolds(reactor)
-        self.engine = UploadContext(
+        self._space = Space(settings.reserve)
+        places = PlacedFiles(self._spool, self._pool, settings.placing)
+        self._reclaimer = Reclaimer(self._catalog, self._spool, places)
+        self._tier = RemoteTier(settings, reactor, self._spot()) if settings.remotes else None
+        self._desk = desk_of(settings, reactor, self._catalog.outbox, self._stop_upload, self._spool.path)
+        if self._desk is not None:
+            self._catalog.on_facts = self._desk.wake
+        self.access = self._access()
+        self._context = UploadContext(
             catalog=self._catalog,
             spool=self._spool,
-            holds=holds,
+            holds=LocalHolds(reactor),
             clock=reactor,
             wall=time.time,
             boot_id=startup.boot_id(),
-            limits=UploadLimits(
-                settings.max_size,
-                settings.expire_after,
-                settings.remember,
-                settings.ack_timeout,
-                final_timeout=settings.final_timeout,
-                keep_partials=settings.keep_partials,
-            ),
-            space=Space(settings.reserve),
-            schedule=Schedule(),
+            limits=_limits(settings),
+            space=self._space,
+            places=places,
+            replication=NoReplication() if self._tier is None else self._tier.replication,
             replicas=self._catalog.replicas,
+            quota=self.access.ledger if self.access.ledger.counts else NoQuota(),
             delete_objects=settings.terminate_remote == "delete",
             told=bool(settings.hooks.told),
+            questions=Questions(None if self._desk is None else self._desk.hooks),
+            progress=NoHooks() if self._desk is None else self._desk.progress,
         )
-        self._janitor = Janitor(self.engine)
-        self._assembler = Assembler(self.engine, self._janitor)
-        self.engine.places = self._placing = Placing(self.engine, self._janitor, self._pool, settings.placing)
-        self._tier: RemoteTier | None = None
-        if settings.remotes:
-            self._tier = RemoteTier(settings, reactor, self._spot())
-            self.engine.replication = self._tier.replication
         self.uploads = Uploads(
-            self.engine,
-            self._assembler,
-            self._janitor,
-            algorithms=ALGORITHMS,
-            new_id=lambda: secrets.token_hex(16),
+            self._context, self._reclaimer, algorithms=ALGORITHMS, new_id=lambda: secrets.token_hex(16)
         )
-        self._desk = desk_of(settings, reactor, self._catalog.outbox, self.uploads, self._spool.path)
-        if self._desk is not None:
-            self.engine.questions = Questions(self._desk.hooks)
-            self.engine.progress = self._desk.progress
-            self._catalog.on_facts = self._desk.wake
-        self.access = self._access()
-        if self.access.ledger.counts:
-            self.engine.quota = self.access.ledger
         origin = Origin(
             settings.base_path, settings.public_url, settings.trusted_proxies, settings.location == "absolute"
         )
@@ -170,13 +155,10 @@ class UploadService(Service):
                 catalog=self._catalog,
                 pool=self._pool,
                 budget=self._budget,
-                holds=holds,
-                space=self.engine.space,
-                counts=self.engine.counts,
+                context=self._context,
                 uploads=self.uploads,
                 hook_counts=HookCounts() if self._desk is None else self._desk.counts,
                 replayed=(lambda: None) if self._desk is None else self._desk.replayed,
-                wall=self.engine.wall,
                 replication=None if self._tier is None else self._tier.replication,
             ),
         )
@@ -210,16 +192,20 @@ class UploadService(Service):
         """What the remote tier needs of the local one."""
 
         async def reclaim() -> None:
-            await self._janitor.reclaim()
+            await self._reclaimer.reclaim()
             await self._look()  # what was freed is seen before more is given up
 
         return Spot(
             replicas=self._catalog.replicas,
             open=self._spool.reader,
             reclaim=reclaim,
-            space_needed=lambda: self.engine.space.scarce,
-            wall=self.engine.wall,
+            space_needed=lambda: self._space.scarce,
+            wall=time.time,
         )
+
+    def _stop_upload(self, upload_id: str, reason: TusError) -> Deferred[None]:
+        """Hooks end an upload. They are made before `uploads`, which asks them."""
+        return self.uploads.stop_upload(upload_id, reason)
 
     def _downloads(self) -> Downloads:
         settings = self.settings
@@ -233,7 +219,7 @@ class UploadService(Service):
         """Reads certificates. Raises StartupError."""
         settings = self.settings
         terms = Terms(settings.tls_client_ca, not settings.tls_client_optional, settings.trusted_proxies)
-        return Listeners(self._reactor, descriptions, site_at, terms, pool=self._pool, wall=self.engine.wall, flag=flag)
+        return Listeners(self._reactor, descriptions, site_at, terms, pool=self._pool, wall=time.time, flag=flag)
 
     def _expiry(self) -> dict[str, float]:
         return {**self.listeners.expiry(), **self.admin_listeners.expiry()}
@@ -285,11 +271,11 @@ class UploadService(Service):
         opened = self._catalog.open()
         if opened.set_aside is not None:
             log.error("the catalog was damaged; what could be read was recovered", **_fields(opened))
-        asks = self.engine.questions.asks(QuestionKind.FINISH)
+        context = self._context
         found = recover(
-            *(self._catalog, opened, self._spool, self.engine.boot_id, self.engine.wall()),
-            asks=asks,
-            planned=self._placing.planned,
+            *(self._catalog, opened, self._spool, context.boot_id, context.wall()),
+            asks=context.questions.asks(QuestionKind.FINISH),
+            planned=context.places.planned,
         )
         log.info(
             "upload directory ready: {adopted} uploads moved on, {orphans} orphans, {lost} lost",
@@ -308,7 +294,8 @@ class UploadService(Service):
             listeners.start()
         for loop, interval in zip(self._loops, (1.0, self._sweep_every(), TIDY), strict=True):
             loop.start(interval).addErrback(self._loop_failed)
-        self._assembler.start()
+        self.uploads.assembler.start()
+        self.uploads.placer.start()
         Deferred.fromCoroutine(self._replicate()).addErrback(self._loop_failed)
         if self._desk is not None:
             self._desk.start()
@@ -330,7 +317,7 @@ class UploadService(Service):
     async def _look(self) -> None:
         """See how much room there is; a disk that won't tell is complained of once, until it tells again."""
         try:
-            await self.engine.space.look(self._spool)
+            await self._space.look(self._spool)
         except OSError as error:
             if not self._blind:
                 log.warn("free space is not known: {reason}", reason=error.strerror)
@@ -339,7 +326,7 @@ class UploadService(Service):
             self._blind = False
 
     def _tick(self) -> None:
-        self.engine.schedule.tick(self._reactor.seconds())
+        self.uploads.appends.schedule.tick(self._reactor.seconds())
         Deferred.fromCoroutine(self._look()).addErrback(self._loop_failed)
 
     def _tidy(self) -> None:
@@ -350,7 +337,7 @@ class UploadService(Service):
     async def _sweep(self) -> None:
         try:
             if await self._roles.granted(JANITOR):
-                await self._janitor.sweep()
+                await self.uploads.janitor.sweep()
                 await self._catalog.restore_ballast()
         except Exception as error:
             # A stop in the middle of a round cuts it off; the next start goes on with it.
@@ -400,8 +387,8 @@ class UploadService(Service):
             site.drained,
             lambda: abort.cancel() if abort.active() else None,
             self.access.stop,
-            self._assembler.stop,
-            self._placing.stop,
+            self.uploads.assembler.stop,
+            self.uploads.placer.stop,
             *([] if tier is None else [tier.stop]),
             *([] if desk is None else [lambda: desk.stop(min(HOOKS_GRACE, self.settings.shutdown_timeout))]),
             self.admin_listeners.stop,
@@ -429,6 +416,17 @@ class UploadService(Service):
         """Commit what was received, answer, let go. Fires within ``shutdown_timeout`` and the disk's own time."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
+
+
+def _limits(settings: Settings) -> UploadLimits:
+    return UploadLimits(
+        settings.max_size,
+        settings.expire_after,
+        settings.remember,
+        settings.ack_timeout,
+        final_timeout=settings.final_timeout,
+        keep_partials=settings.keep_partials,
+    )
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from resumable.protocol import conditions, ranges
 from resumable.protocol.errors import TusError, Unavailable
 from resumable.protocol.fields import Fields
 from resumable.protocol.ranges import Span
-from resumable.uploads.lookup import Elsewhere
+from resumable.uploads.status import Elsewhere
 from resumable.uploads.uploads import Uploads
 
 log = Logger()
@@ -73,7 +73,7 @@ class Downloads:
         span = self._begin(request, fields, upload)
         if span is None or not span.size:
             return
-        copies, ways = self._uploads.context.replication, self._ways
+        copies, ways = self._uploads.copies, self._ways
         try:
             if ways.remotely is Remotely.REDIRECT:
                 url = await copies.signed_url(upload.id, *described(upload, ways.inline), ways.url_lifetime)
@@ -92,7 +92,7 @@ class Downloads:
 
     def _begin(self, request: StreamingRequest, fields: Fields, upload: Upload) -> Span | None:
         """Set status and fields. The bytes that are to be sent; None: no body."""
-        state = validators(upload, self._uploads.context.wall())
+        state = validators(upload, self._uploads.wall())
         known = conditions.not_modified(fields, state)
         span = None
         # 14.2: GET "is the only method for which range handling is defined"

@@ -27,10 +27,9 @@ from resumable.model.upload import Upload
 from resumable.protocol import concat, extensions, ids, tus
 from resumable.protocol.errors import BadRequest, NotFound, TusError
 from resumable.uploads.append import Lagging
-from resumable.uploads.lookup import Unfinished
 from resumable.uploads.questions import HookContext
-from resumable.uploads.shield import shielded
-from resumable.uploads.uploads import CreationCut, Uploads
+from resumable.uploads.status import Unfinished
+from resumable.uploads.uploads import CreationCut, Uploads, shielded
 
 _COLLECTION = "/"
 _UPLOAD = "/<upload_id>"
@@ -297,7 +296,7 @@ class TusRoutes:
 
     def _describe(self, request: StreamingRequest, upload: Upload) -> None:
         """Everything HEAD tells of an upload."""
-        if not upload.is_final or (upload.finished and not self._uploads.context.withheld(upload)):
+        if not upload.is_final or (upload.finished and not self._uploads.withheld(upload)):
             request.set_field(b"upload-offset", b"%d" % upload.offset)
         if upload.length is not None:
             request.set_field(b"upload-length", b"%d" % upload.length)
@@ -310,7 +309,7 @@ class TusRoutes:
         self._expiry(request, upload)
 
     def _expiry(self, request: StreamingRequest, upload: Upload) -> None:
-        expires = self._uploads.context.expires_at(upload)
+        expires = self._uploads.expires_at(upload)
         if expires is not None:
             request.set_field(b"upload-expires", tus.http_date(expires).encode())
 

@@ -34,7 +34,7 @@ from resumable.model.upload import Gone, ReplicaState
 from resumable.replication.engine import Replication
 from resumable.spool import Budget
 from resumable.uploads.context import Counts
-from resumable.uploads.holds import LocalHolds
+from resumable.uploads.holds import IHolds
 from resumable.uploads.limits import Space
 from resumable.uploads.operators import Census, Count
 
@@ -64,7 +64,7 @@ class Sources:
     watch: Watch
     site: StreamingSite
     counts: Counts
-    holds: LocalHolds
+    holds: IHolds
     space: Space
     budget: Budget
     disk: Callable[[], Awaitable[tuple[int, int]]]

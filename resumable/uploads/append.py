@@ -199,14 +199,12 @@ class RunningAppend:
         if not repeats:
             sink.on_pressure = self._open_soon
             self._gate = Gate(self._context, sink, self._stop, by.pace)
-        self._context.schedule.add(self)
         await self._receive(sink)
         await self._conclude(sink)
         return self.upload
 
     async def release(self) -> None:
         """Let go of the file and of the hold, however the append ended. Never raises."""
-        self._context.schedule.remove(self)
         self._stop(None)
         if self._sink is not None:
             leftover = self._record.opened and max(self._received, self._sink.received) > self.committed

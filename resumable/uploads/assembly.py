@@ -23,7 +23,7 @@ from resumable.model.upload import Upload
 from resumable.protocol.errors import Refused, Stopping, TooLarge, TusError
 from resumable.uploads.building import AssemblyJob, Building
 from resumable.uploads.context import UploadContext, as_answer
-from resumable.uploads.janitor import Janitor
+from resumable.uploads.janitor import Endings, Reclaimer
 from resumable.uploads.limits import Claim
 
 log = Logger()
@@ -47,10 +47,11 @@ class Late(Exception):
 class Assembler:
     """Puts finals together: those that are asked for at once, those that waited for a partial a few at a time."""
 
-    def __init__(self, context: UploadContext, janitor: Janitor) -> None:
+    def __init__(self, context: UploadContext, endings: Endings, reclaimer: Reclaimer) -> None:
         self._context = context
-        self._janitor = janitor
-        self._building = Building(context, janitor)
+        self._endings = endings
+        self._reclaimer = reclaimer
+        self._building = Building(context, endings)
         self._jobs: dict[str, AssemblyJob] = {}
         #: By final: those who want to know when nothing is being done for it any more.
         self._waiting: dict[str, list[Waiter]] = {}
@@ -61,9 +62,8 @@ class Assembler:
         self._untidy = self._tidying = self._left = self._stopping = False
         #: Whether all finals that an earlier run has left were tried.
         self._caught_up = False
-        context.on_partial_finished = self.partial_finished
-        context.assembles = lambda final_id: not self._caught_up or final_id in self._jobs
-        context.on_ended.append(self._ended)
+        context.listeners.partial_finished.append(self.partial_finished)
+        context.listeners.ended.append(self._ended)
 
     def start(self) -> None:
         """Take up what an earlier run, or an earlier attempt, has left."""
@@ -89,6 +89,10 @@ class Assembler:
         if partial_id not in self._waking:
             self._waking[partial_id] = []
             self._run(self._wake_all(partial_id))
+
+    def assembles(self, final_id: str) -> bool:
+        """Whether a final is being put together, or its turn to be tried has yet to come: it isn't idle."""
+        return not self._caught_up or final_id in self._jobs
 
     def wake(self, final_id: str, claim: Claim | None = None) -> None:
         """See whether this final can be assembled now. ``claim``: room for all of it, which is ours from now on."""
@@ -227,8 +231,8 @@ class Assembler:
             while self._untidy and not self._stopping:
                 self._untidy = False
                 if not self._context.limits.keep_partials:
-                    await self._janitor.drop_spent()
-                await self._janitor.reclaim()
+                    await self._endings.drop_spent()
+                await self._reclaimer.reclaim()
         except (CatalogUnavailable, OSError, Stopped) as error:
             log.warn("what a final upload needed goes with the janitor's next round: {reason}", reason=str(error))
         finally:

@@ -23,7 +23,7 @@ from resumable.protocol.errors import Refused, TooLarge
 from resumable.spool import SpoolDamaged
 from resumable.spool.assembly import Assembly
 from resumable.uploads.context import UploadContext, log
-from resumable.uploads.janitor import Janitor
+from resumable.uploads.janitor import Endings
 from resumable.uploads.limits import Claim, account_of, settle
 
 #: Steps of copying at once: more of them leave fewer threads to everybody else.
@@ -43,9 +43,9 @@ class AssemblyJob:
 class Building:
     """Builds them, a few steps of all of them at a time. ``stopping``: no step begins any more."""
 
-    def __init__(self, context: UploadContext, janitor: Janitor) -> None:
+    def __init__(self, context: UploadContext, endings: Endings) -> None:
         self._context = context
-        self._janitor = janitor
+        self._endings = endings
         self._turns = Turns(AT_ONCE)
         self._copying = 0
         self.stopping = False
@@ -63,7 +63,7 @@ class Building:
         found = [partials.get(each) for each in final.partials]
         # A partial that is gone before it was finished never will be.
         if any(each is None or (each.gone and not each.finished) for each in found):
-            await self._janitor.end(final, Gone.TERMINATED)
+            await self._endings.end(final, Gone.TERMINATED)
             return None
         ready = [each for each in found if each is not None and each.finished]
         if len(ready) < len(found):
@@ -73,7 +73,7 @@ class Building:
             rules.final_length((each.length for each in ready), context.largest(final.max_size))
             account.reach(sum(each.offset for each in ready))
         except TooLarge:
-            await self._janitor.end(final, Gone.TERMINATED)
+            await self._endings.end(final, Gone.TERMINATED)
             raise
         try:
             await self._copy(final, ready, job)
@@ -83,8 +83,8 @@ class Building:
             return granted
         except SpoolDamaged as damage:
             log.error("a partial's data file is shorter than its committed offset", upload=damage.upload_id)
-            await self._janitor.end(next(each for each in ready if each.id == damage.upload_id), Gone.LOST)
-            await self._janitor.end(final, Gone.TERMINATED)
+            await self._endings.end(next(each for each in ready if each.id == damage.upload_id), Gone.LOST)
+            await self._endings.end(final, Gone.TERMINATED)
             return None
         finally:
             settle(account, final)
@@ -137,7 +137,7 @@ class Building:
         try:
             granted = await context.questions.ask(QuestionKind.FINISH, after, request)
         except Refused as refused:
-            await self._janitor.end(final, Gone.TERMINATED, request, refusal_as_data(refused))
+            await self._endings.end(final, Gone.TERMINATED, request, refusal_as_data(refused))
             raise
         now = context.wall()
         after = context.finishing(evolve(after, touched_at=max(now, final.touched_at), finished_at=now))

@@ -1,15 +1,16 @@
-"""What the use cases share: the tiers, the clocks, the limits, and one table from inner failures to answers.
+"""What all use cases reach: the tiers, the clocks, the limits, hooks; and what they do alike with an upload's record.
 
-The table (`as_answer`) is the only place that turns an OSError or a catalog failure into something a client sees.
+`as_answer` is the only place that turns an OSError or a catalog failure into something a client sees. Invariants: a
+context never changes once it is made; nothing counts before it is durable.
 """
 
 from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -18,40 +19,57 @@ from twisted.python.failure import Failure
 from resumable.model.errors import BodyLost, CatalogUnavailable
 from resumable.model.hooks import Changes, IProgress, NoHooks, QuestionKind, RequestView, as_data, request_as_data, view
 from resumable.model.replica import IReplicas, IReplication, NoReplication
-from resumable.model.upload import Fact, FactKind, Gone, ICatalog, Upload
+from resumable.model.upload import Fact, FactKind, ICatalog, Upload
+from resumable.model.upload import Gone as GoneKind
 from resumable.protocol import rules
-from resumable.protocol.errors import InternalError, NoSpace, TusError, Unavailable
+from resumable.protocol.errors import Gone, InternalError, NoSpace, NotFound, TusError, Unavailable
 from resumable.spool.files import Spool
 from resumable.uploads.holds import IHolds
 from resumable.uploads.limits import Drain, IQuota, NoQuota, Space, UploadLimits
-from resumable.uploads.places import IPlaces, NoPlaces
+from resumable.uploads.places import PlacedFiles
 from resumable.uploads.questions import Questions
-from resumable.uploads.schedule import Schedule
 
 log = Logger()
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BUSY = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
 
+Listener = Callable[[str], None]
+
 
 @define
 class Counts:
-    """Only ever grows; ``gone`` by the reason. ``not_placed``: attempts at a place that have failed."""
+    """What has become of uploads since the start. Only ever grows; ``gone`` by the reason. ``not_placed``: attempts at
+    a place that have failed."""
 
     created: int = 0
     finished: int = 0
     placed: int = 0
     not_placed: int = 0
-    gone: Counter[Gone] = field(factory=Counter)
+    gone: Counter[GoneKind] = field(factory=Counter)
 
 
-@define
+@frozen
+class Listeners:
+    """Functions that are called with an upload's id when something has happened to it. Each listener adds itself when
+    it is made.
+
+    ``partial_finished``: a partial has finished, or is gone and never will finish. ``place_planned``: the upload is
+    finished, and its file has a place to go to. ``ended``: the upload is gone.
+    """
+
+    partial_finished: list[Listener] = field(factory=list)
+    place_planned: list[Listener] = field(factory=list)
+    ended: list[Listener] = field(factory=list)
+
+
+@frozen
 class UploadContext:
-    """Everything an append needs to reach; made once by the service.
+    """The surroundings of the use cases of uploads; made once by the service.
 
     ``clock`` measures spans (reactor seconds), ``wall`` tells the time of day for records. ``replicas`` is None where
     none are recorded. ``delete_objects``: the end of a stored upload by its client ends its objects too. ``told``:
-    whether anybody is told of facts.
+    whether facts are kept for hooks.
     """
 
     catalog: ICatalog
@@ -62,7 +80,7 @@ class UploadContext:
     boot_id: str
     limits: UploadLimits
     space: Space
-    schedule: Schedule
+    places: PlacedFiles
     replication: IReplication = field(factory=NoReplication)
     replicas: IReplicas | None = None
     quota: IQuota = field(factory=NoQuota)
@@ -72,15 +90,24 @@ class UploadContext:
     progress: IProgress = field(factory=NoHooks)
     counts: Counts = field(factory=Counts)
     drain: Drain = field(factory=Drain)
-    places: IPlaces = field(factory=NoPlaces)
-    #: A partial has finished, or is gone and never will: look at the finals that wait for it.
-    on_partial_finished: Callable[[str], None] = field(default=lambda _: None)
-    #: Whether a final is being put together, or its turn to be tried has yet to come: it isn't idle.
-    assembles: Callable[[str], bool] = field(default=lambda _: False)
-    on_ended: list[Callable[[str], None]] = field(factory=list)
+    listeners: Listeners = field(factory=Listeners)
+
+    # Reading a record
+
+    async def present(self, upload_id: str) -> Upload:
+        """The record of an upload that is there. Raises NotFound or Gone (T10, T17, T39, T48), Unavailable."""
+        try:
+            upload = await self.catalog.get(upload_id)
+        except Exception as error:
+            raise as_answer(error, upload_id) from error
+        if upload is None:
+            raise NotFound("There is no such upload.")
+        if upload.gone is not None:
+            raise Gone(f"The upload was {upload.gone.value}.")
+        return upload
 
     def largest(self, *own: int | None) -> int | None:
-        """How large an upload may be at the most: the lowest of the operator's maximum and of its own; None: any."""
+        """How many bytes an upload may have: the lowest of the operator's maximum and of its own; None: any number."""
         return min((each for each in (self.limits.max_size, *own) if each is not None), default=None)
 
     def expires_at(self, upload: Upload) -> float | None:
@@ -88,6 +115,26 @@ class UploadContext:
         if self.limits.expire_after is None or upload.finished or upload.gone:
             return None
         return upload.touched_at + self.limits.expire_after
+
+    def pending(self, upload: Upload) -> bool:
+        """Whether it has all its bytes, and isn't finished before a hook has agreed.
+
+        Whether a hook is still asked doesn't count: one that isn't any more was when the last byte was committed.
+        """
+        return not upload.finished and upload.offset == upload.length and not upload.is_final
+
+    def withheld(self, upload: Upload) -> bool:
+        """Whether it has all its bytes, and its client isn't to know: a hook hasn't agreed, or it isn't stored."""
+        if self.pending(upload):
+            return True
+        waits = upload.finished and upload.required > 0 and upload.stored_at is None
+        return waits and bool(self.replication.acknowledges)
+
+    def shown(self, upload: Upload) -> Upload:
+        """The upload as its client may see it: the last byte is not acknowledged while it is withheld."""
+        return evolve(upload, offset=max(0, (upload.length or 0) - 1)) if self.withheld(upload) else upload
+
+    # Changing a record
 
     async def create(
         self,
@@ -99,7 +146,7 @@ class UploadContext:
         """Record a new upload with the replicas that are chosen for it; the record, or None: its id is taken.
 
         Of a final also None: a partial is gone, or the same request has made another. ``changes``: what hooks want of
-        its key and remotes. ``request``: the one that asks for a final, for those who are asked before it is finished.
+        its key and remotes. ``request``: the request for a final, which hooks see before the final is finished.
         """
         if changes is None:
             replicas = self.replication.chosen(upload)
@@ -115,56 +162,48 @@ class UploadContext:
             self.committed(upload)
         return upload
 
-    def committed(self, upload: Upload) -> None:
-        """A commit has landed, and this is the record now: who works on from there is told."""
-        self.counts.finished += upload.finished
-        if not upload.is_partial:
-            self.replication.committed(upload)
-        elif upload.finished:
-            self.on_partial_finished(upload.id)
-        if upload.finished and upload.place is not None:
-            self.places.wake(upload.id)
+    def finishes(self, upload: Upload, offset: int, length: int | None) -> bool:
+        """Whether a commit of that offset finishes the upload by itself."""
+        return rules.finished(offset, length) and (upload.finished or not self.questions.asks(QuestionKind.FINISH))
 
     def finishing(self, after: Upload) -> Upload:
         """The record of an upload that is finished with it, with the place that its file is to get."""
         place = self.places.planned(after) if after.place is None else None
         return after if place is None else evolve(after, place=place)
 
-    def ended(self, upload_id: str) -> None:
-        """The upload is gone."""
-        self.replication.ended(upload_id)
-        self.questions.over(upload_id)
-        for tell in self.on_ended:
-            tell(upload_id)
-
-    def pending(self, upload: Upload) -> bool:
-        """Whether it has all its bytes, and isn't finished before a hook has said so.
-
-        Whether a hook is still asked doesn't count: one that isn't any more was when the last byte was committed.
-        """
-        return not upload.finished and upload.offset == upload.length and not upload.is_final
-
-    def finishes(self, upload: Upload, offset: int, length: int | None) -> bool:
-        """Whether a commit of that offset finishes the upload by itself."""
-        return rules.finished(offset, length) and (upload.finished or not self.questions.asks(QuestionKind.FINISH))
-
-    def withheld(self, upload: Upload) -> bool:
-        """Whether it has all its bytes, and its client isn't to know: a hook hasn't agreed, or it isn't stored."""
-        if self.pending(upload):
-            return True
-        waits = upload.finished and upload.required > 0 and upload.stored_at is None
-        return waits and bool(self.replication.acknowledges)
-
-    def shown(self, upload: Upload) -> Upload:
-        """The upload as its client may see it: the last byte is not acknowledged while it is withheld."""
-        return evolve(upload, offset=max(0, (upload.length or 0) - 1)) if self.withheld(upload) else upload
-
     def facts(self, upload: Upload, request: RequestView | None, *kinds: FactKind) -> Sequence[Fact]:
-        """What is told of the upload as it is now; nothing where nobody is told."""
+        """Facts about the upload as it is now; none where no hook is told."""
         if not self.told:
             return ()
         now, data = self.wall(), as_data(view(upload), request)
         return [Fact(kind, upload.id, now, data) for kind in kinds]
+
+    # After a change
+
+    def committed(self, upload: Upload) -> None:
+        """A commit has landed, and this is the record now: wake those who work on from there."""
+        self.counts.finished += upload.finished
+        if not upload.is_partial:
+            self.replication.committed(upload)
+        elif upload.finished:
+            self.partial_finished(upload.id)
+        if upload.finished and upload.place is not None:
+            _call(self.listeners.place_planned, upload.id)
+
+    def partial_finished(self, partial_id: str) -> None:
+        """A partial has finished, or never will: look at the finals that wait for it."""
+        _call(self.listeners.partial_finished, partial_id)
+
+    def ended(self, upload_id: str) -> None:
+        """The upload is gone: stop what is under way for it."""
+        self.replication.ended(upload_id)
+        self.questions.over(upload_id)
+        _call(self.listeners.ended, upload_id)
+
+
+def _call(listeners: Iterable[Listener], upload_id: str) -> None:
+    for listener in listeners:
+        listener(upload_id)
 
 
 def as_answer(error: BaseException, upload_id: str) -> BaseException:

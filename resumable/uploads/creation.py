@@ -19,12 +19,12 @@ from resumable.model.upload import Asked, FactKind, IBody, Upload
 from resumable.protocol import rules, tus
 from resumable.protocol.errors import BadRequest, Conflict, Refused, TusError
 from resumable.uploads.append import Algorithms, RunningAppend, check_admitted
+from resumable.uploads.appends import Appends
 from resumable.uploads.context import UploadContext, as_answer, log
 from resumable.uploads.finals import Finals, digest_of
 from resumable.uploads.finishing import CreationCut, Finishing
 from resumable.uploads.limits import Claim, IAccount
 from resumable.uploads.questions import HookContext
-from resumable.uploads.running import Appends
 
 
 class Creator:

@@ -23,7 +23,6 @@ from resumable.uploads.context import UploadContext, as_answer
 from resumable.uploads.finishing import CreationCut, Finishing
 from resumable.uploads.janitor import ANSWERED
 from resumable.uploads.limits import Claim
-from resumable.uploads.lookup import present
 from resumable.uploads.questions import HookContext
 
 log = Logger()
@@ -85,7 +84,7 @@ class Finals:
                 granted = await self._assembler.result(upload.id, context.limits.final_timeout)
                 if granted is not None:
                     hooks.add(granted)
-                upload = await present(context, upload.id)
+                upload = await context.present(upload.id)
             if context.withheld(upload):
                 upload = await self._finishing.stored(upload.id, max(0.0, until - context.clock.seconds()))
         except Late as late:

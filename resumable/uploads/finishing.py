@@ -19,7 +19,6 @@ from resumable.model.upload import Commit, FactKind, Upload
 from resumable.protocol.errors import Held, OffsetMismatch, Stopping, TusError, Unavailable
 from resumable.uploads.context import UploadContext, as_answer
 from resumable.uploads.limits import account_of, settle
-from resumable.uploads.lookup import present
 from resumable.uploads.questions import HookContext
 
 
@@ -55,7 +54,7 @@ class Finishing:
         self._asking: dict[str, list[Deferred[tuple[Upload, Granted]]]] = {}
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._stopping = False
-        context.on_ended.append(self._ended)
+        context.listeners.ended.append(self._ended)
 
     def acknowledged(self, upload: Upload, hooks: HookContext) -> Upload | Deferred[Upload]:
         """What a request may answer that has brought ``upload`` to its offset; waits if that completes it.
@@ -109,7 +108,7 @@ class Finishing:
                 context.committed(after)
                 settle(account_of(context.quota, upload), after)
                 return after, granted
-            row = await present(context, upload.id)
+            row = await context.present(upload.id)
         except Exception as error:
             raise as_answer(error, upload.id) from error
         if not row.finished:
@@ -130,10 +129,10 @@ class Finishing:
         self._waiting.setdefault(upload_id, []).append(wait)
         timer = context.clock.callLater(within, _end, wait)
         try:
-            upload = await present(context, upload_id)
+            upload = await context.present(upload_id)
             if context.withheld(upload) and not self._stopping:
                 await wait
-                upload = await present(context, upload_id)
+                upload = await context.present(upload_id)
         finally:
             self._forget(upload_id, wait)
             stored.cancel()

@@ -43,6 +43,7 @@ class IHolds(Interface):
     """The exclusive right to append, per upload."""
 
     count = Attribute("int: uploads that somebody has the hold of.")
+    takeovers = Attribute("int: how often a hold was taken over from a silent holder, since the start.")
 
     def take(upload_id: str, holder: IHolder, offset: int) -> Awaitable[None]:
         """Get the hold for an append at ``offset``.

@@ -1,4 +1,4 @@
-"""Ends uploads and frees what they held: the expired, the terminated, the forgotten, the dropped.
+"""Ends uploads, frees the disk that they held, and forgets them after a while.
 
 Invariant: nothing is removed from the disk before the catalog says that its upload is gone or dropped, and never
 while an unassembled final needs it. A finished upload never expires, save a partial that no final needs (any more).
@@ -6,7 +6,7 @@ while an unassembled final needs it. A finished upload never expires, save a par
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, FirstError, gatherResults
@@ -14,9 +14,11 @@ from twisted.logger import Logger
 
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import RequestView
-from resumable.model.upload import FactKind, Gone, Upload
+from resumable.model.upload import FactKind, Gone, ICatalog, Upload
+from resumable.spool import Spool
 from resumable.uploads.context import UploadContext
 from resumable.uploads.limits import account_of
+from resumable.uploads.places import PlacedFiles
 
 log = Logger()
 
@@ -31,13 +33,33 @@ JUMP = 60.0
 _FACTS = {Gone.TERMINATED: FactKind.TERMINATED, Gone.EXPIRED: FactKind.EXPIRED}
 
 
-class Janitor:
-    """Call `sweep` now and then; `end` and `reclaim` whenever an upload is to go."""
+class Reclaimer:
+    """Removes the data of uploads that are gone or dropped."""
+
+    def __init__(self, catalog: ICatalog, spool: Spool, places: PlacedFiles) -> None:
+        self._catalog = catalog
+        self._spool = spool
+        self._places = places
+        self._lock = DeferredLock()
+
+    async def reclaim(self) -> None:
+        """Remove the data of all that is gone or dropped. What was so at the call is off the disk when it returns."""
+        await self._lock.run(lambda: Deferred.fromCoroutine(self._remove_all()))
+
+    async def _remove_all(self) -> None:
+        while ids := await self._catalog.removable(BATCH):
+            rows = (await self._catalog.get_many(ids)).values()
+            unplaced = [each for each in rows if each.gone and each.place]
+            await self._places.remove(unplaced)  # before the data file, by which an unrecorded place is known
+            await self._spool.remove(ids)
+            await self._catalog.removed(ids, [each.id for each in unplaced])
+
+
+class Endings:
+    """Ends uploads. Their data goes with the next `Reclaimer.reclaim`."""
 
     def __init__(self, context: UploadContext) -> None:
         self._context = context
-        self._lock = DeferredLock()
-        self._looked = (context.wall(), context.clock.seconds())
 
     async def end(
         self,
@@ -63,6 +85,12 @@ class Janitor:
             await self._end_finals(upload.id, gone)
         return ended
 
+    async def drop_spent(self) -> None:
+        """The end of partials that finals have used, and that were kept long enough after it."""
+        catalog, until = self._context.catalog, self._context.wall() - self._context.limits.keep_partials
+        while spent := await catalog.spent(until, TOGETHER):
+            await self._end_all(spent, Gone.EXPIRED)
+
     async def _end_finals(self, partial_id: str, gone: Gone) -> None:
         """Those that waited for it, a few at a time: the reactor has others to serve."""
         context, after = self._context, ""
@@ -71,7 +99,7 @@ class Janitor:
                 await self._end_all(finals, gone)
                 after = finals[-1].id
         except CatalogUnavailable:
-            context.on_partial_finished(partial_id)  # who puts finals together ends those that can't be
+            context.partial_finished(partial_id)  # who puts finals together ends those that can't be
             raise
 
     async def _end_all(self, uploads: Sequence[Upload], gone: Gone) -> None:
@@ -97,9 +125,26 @@ class Janitor:
                 log.warn("what an upload counted for is not certain until the next start", upload=upload.id)
             account_of(context.quota, upload).remove()
 
-    async def reclaim(self) -> None:
-        """Remove the data of all that is gone or dropped. What was so at the call is off the disk when it returns."""
-        await self._lock.run(lambda: Deferred.fromCoroutine(self._remove_all()))
+
+class Janitor:
+    """Call `sweep` now and then."""
+
+    def __init__(
+        self,
+        context: UploadContext,
+        endings: Endings,
+        reclaimer: Reclaimer,
+        assembles: Callable[[str], bool],
+        place_all: Callable[[], None],
+    ) -> None:
+        """``assembles``: whether something is done, or about to be, for the final of that id: it isn't idle.
+        ``place_all``: gives all finished files their places that wait for one."""
+        self._context = context
+        self._endings = endings
+        self._reclaimer = reclaimer
+        self._assembles = assembles
+        self._place_all = place_all
+        self._looked = (context.wall(), context.clock.seconds())
 
     async def sweep(self) -> None:
         """Expire, remove, forget. Skipped when the wall clock has jumped since the last time."""
@@ -108,31 +153,16 @@ class Janitor:
         if context.limits.expire_after is not None and not jumped:
             idle_since = context.wall() - context.limits.expire_after
             for upload in await context.catalog.expired(idle_since, BATCH):
-                if not (context.holds.held(upload.id) or (upload.is_final and context.assembles(upload.id))):
-                    await self.end(upload, Gone.EXPIRED)
+                if not (context.holds.held(upload.id) or (upload.is_final and self._assembles(upload.id))):
+                    await self._endings.end(upload, Gone.EXPIRED)
         if not jumped:
-            await self.drop_spent()
-        await self.reclaim()
-        context.places.sweep()
+            await self._endings.drop_spent()
+        await self._reclaimer.reclaim()
+        self._place_all()
         while await context.catalog.forget(context.wall() - context.limits.remember, BATCH) == BATCH:
             pass
         while await context.catalog.forget_asked(context.wall() - ANSWERED, BATCH) == BATCH:
             pass
-
-    async def drop_spent(self) -> None:
-        """The end of partials that finals have used, and that were kept long enough after it."""
-        catalog, until = self._context.catalog, self._context.wall() - self._context.limits.keep_partials
-        while spent := await catalog.spent(until, TOGETHER):
-            await self._end_all(spent, Gone.EXPIRED)
-
-    async def _remove_all(self) -> None:
-        context = self._context
-        while ids := await context.catalog.removable(BATCH):
-            rows = (await context.catalog.get_many(ids)).values()
-            unplaced = [each for each in rows if each.gone and each.place]
-            await context.places.remove(unplaced)  # before the data file, by which an unrecorded place is known
-            await context.spool.remove(ids)
-            await context.catalog.removed(ids, [each.id for each in unplaced])
 
     def _clock_jumped(self) -> bool:
         wall, steady = self._context.wall(), self._context.clock.seconds()

@@ -1,8 +1,4 @@
-"""What uploads count for: whoever keeps the books is told before bytes are taken, and may refuse them.
-
-Reason to change: another moment of an upload's life counts. Invariant: an upload counts with its length if that is
-known, else with its committed offset; in between, with what its append may still bring.
-"""
+"""What bounds uploads: the operator's limits, room on the disk, a drain of the server, and quotas."""
 
 from __future__ import annotations
 
@@ -16,107 +12,33 @@ from resumable.protocol.errors import NoSpace, Unavailable
 from resumable.spool.files import Spool
 
 
-class IAccount(Protocol):
-    """What one upload counts for, in bytes. Sums are kept elsewhere, so two of these for one upload do no harm."""
+@frozen
+class UploadLimits:
+    """The operator's bounds. None means unlimited (``max_size``) or never (``expire_after``).
 
-    def reach(self, total: int) -> None:
-        """Room for ``total`` bytes of it altogether. Raises TooLarge (never) or NoSpace (not now)."""
+    ``ack_timeout``: seconds that a request waits until its upload is stored. ``max_pause``: seconds that a client is
+    paused for the lag of the remotes before it is sent away. ``retry_after``: seconds that such clients are to wait.
+    ``final_timeout``: seconds that a request waits until the final upload that it has asked for is finished and stored.
+    ``keep_partials``: seconds that partials are kept after the last final that has used them was finished.
+    """
 
-    def settle(self, total: int) -> None:
-        """That is what it counts for after all."""
-
-    def finish(self) -> None:
-        """It isn't unfinished any more. May be repeated."""
-
-    def remove(self) -> None:
-        """It counts for nothing any more. May be repeated."""
-
-
-class IQuota(Protocol):
-    """The books. Nothing of it waits for anything."""
-
-    @property
-    def counts(self) -> bool:
-        """Whether anything is limited; if not, nothing needs to be told."""
-
-    def open(self, name: str, length: int | None) -> IAccount:
-        """A new upload of that name's. Raises TooLarge, NoSpace or TooManyRequests, and then counts nothing."""
-
-    def counted(self, name: str, charged: int, *, finished: bool) -> IAccount:
-        """One that counts already."""
-
-
-class _Free:
-    """Counts nothing."""
-
-    def reach(self, total: int) -> None: ...
-
-    def settle(self, total: int) -> None: ...
-
-    def finish(self) -> None: ...
-
-    def remove(self) -> None: ...
-
-
-FREE = _Free()
-
-
-class NoQuota:
-    """Everything fits."""
-
-    counts = False
-
-    def open(self, name: str, length: int | None) -> IAccount:
-        return FREE
-
-    def counted(self, name: str, charged: int, *, finished: bool) -> IAccount:
-        return FREE
-
-
-def charge(upload: Upload) -> int:
-    """What the record says that it counts for."""
-    return upload.offset if upload.length is None else upload.length
-
-
-def account_of(quota: IQuota, upload: Upload) -> IAccount:
-    """The account of an upload that is recorded."""
-    return quota.counted(upload.owner or "", charge(upload), finished=upload.finished)
-
-
-def settle(account: IAccount, upload: Upload) -> None:
-    """From now on it counts for what its record says."""
-    account.settle(charge(upload))
-    if upload.finished:
-        account.finish()
-
-
-RETRY_AFTER = 5
-"""Seconds that clients are to wait: by then a balancer has noticed, and sends them elsewhere."""
-
-
-class Drain:
-    """``since``: when it began (seconds since the epoch); None: uploads may begin."""
-
-    def __init__(self) -> None:
-        self.since: float | None = None
-
-    def begin(self, wall: Callable[[], float]) -> None:
-        """Again changes nothing."""
-        if self.since is None:
-            self.since = wall()
-
-    def end(self) -> None:
-        """Uploads may begin."""
-        self.since = None
-
-    def check(self) -> None:
-        """Raises Unavailable while no upload may begin."""
-        if self.since is not None:
-            raise Unavailable("No uploads begin here at the moment; try again, perhaps elsewhere.", RETRY_AFTER)
+    max_size: int | None = None
+    expire_after: float | None = None
+    remember: float = 7 * 86400.0
+    ack_timeout: float = 30.0
+    max_pause: float = 30.0
+    retry_after: int = 5
+    final_timeout: float = 30.0
+    keep_partials: float = 3600.0
 
 
 class Space:
-    """Free bytes above the operator's reserve. A reserve of 0 leaves the judgement of appends to the disk itself."""
+    """Free bytes above the operator's reserve, known without asking the disk for every byte.
+
+    A reserve of 0 leaves the judgement of appends to the disk itself. Invariant: between two looks at the disk, what
+    was let in is subtracted from what the last look found, so the reserve is kept at any speed; and what was claimed
+    for a copy is nobody else's until it is written or given up.
+    """
 
     def __init__(self, reserve: int) -> None:
         self.reserve = reserve
@@ -182,21 +104,108 @@ class Claim:
         self.left = 0
 
 
-@frozen
-class UploadLimits:
-    """The operator's bounds. None means unlimited (``max_size``) or never (``expire_after``).
+RETRY_AFTER = 5
+"""Seconds that clients are to wait: by then a balancer has noticed, and sends them elsewhere."""
 
-    ``ack_timeout``: seconds that a request waits until its upload is stored. ``max_pause``: seconds that a client is
-    paused for the lag of the remotes before it is sent away. ``retry_after``: seconds that such clients are to wait.
-    ``final_timeout``: seconds that a request waits until the final upload that it has asked for is finished and stored.
-    ``keep_partials``: seconds that partials are kept after the last final that has used them was finished.
+
+class Drain:
+    """While the server drains, no upload begins, and those that have begun go on: their appends, and the final uploads
+    of partial ones. A daemon that starts drains nothing.
+
+    ``since``: when it began (seconds since the epoch); None: uploads may begin.
     """
 
-    max_size: int | None = None
-    expire_after: float | None = None
-    remember: float = 7 * 86400.0
-    ack_timeout: float = 30.0
-    max_pause: float = 30.0
-    retry_after: int = 5
-    final_timeout: float = 30.0
-    keep_partials: float = 3600.0
+    def __init__(self) -> None:
+        self.since: float | None = None
+
+    def begin(self, wall: Callable[[], float]) -> None:
+        """Again changes nothing."""
+        if self.since is None:
+            self.since = wall()
+
+    def end(self) -> None:
+        """Uploads may begin."""
+        self.since = None
+
+    def check(self) -> None:
+        """Raises Unavailable while no upload may begin."""
+        if self.since is not None:
+            raise Unavailable("No uploads begin here at the moment; try again, perhaps elsewhere.", RETRY_AFTER)
+
+
+class IAccount(Protocol):
+    """What one upload counts for, in bytes. Sums are kept elsewhere, so two of these for one upload do no harm."""
+
+    def reach(self, total: int) -> None:
+        """Room for ``total`` bytes of it altogether. Raises TooLarge (never) or NoSpace (not now)."""
+
+    def settle(self, total: int) -> None:
+        """That is what it counts for after all."""
+
+    def finish(self) -> None:
+        """It isn't unfinished any more. May be repeated."""
+
+    def remove(self) -> None:
+        """It counts for nothing any more. May be repeated."""
+
+
+class IQuota(Protocol):
+    """The sums of all identities. It is asked before bytes are taken, and may refuse them. Nothing waits here.
+
+    Invariant: an upload counts with its length if that is known, else with its committed offset; in between, with what
+    its append may still bring.
+    """
+
+    @property
+    def counts(self) -> bool:
+        """Whether anything is limited; if not, nothing needs to be told."""
+
+    def open(self, name: str, length: int | None) -> IAccount:
+        """A new upload of that name's. Raises TooLarge, NoSpace or TooManyRequests, and then counts nothing."""
+
+    def counted(self, name: str, charged: int, *, finished: bool) -> IAccount:
+        """One that counts already."""
+
+
+class _Free:
+    """Counts nothing."""
+
+    def reach(self, total: int) -> None: ...
+
+    def settle(self, total: int) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def remove(self) -> None: ...
+
+
+FREE = _Free()
+
+
+class NoQuota:
+    """Everything fits."""
+
+    counts = False
+
+    def open(self, name: str, length: int | None) -> IAccount:
+        return FREE
+
+    def counted(self, name: str, charged: int, *, finished: bool) -> IAccount:
+        return FREE
+
+
+def charge(upload: Upload) -> int:
+    """What the record says that it counts for."""
+    return upload.offset if upload.length is None else upload.length
+
+
+def account_of(quota: IQuota, upload: Upload) -> IAccount:
+    """The account of an upload that is recorded."""
+    return quota.counted(upload.owner or "", charge(upload), finished=upload.finished)
+
+
+def settle(account: IAccount, upload: Upload) -> None:
+    """From now on it counts for what its record says."""
+    account.settle(charge(upload))
+    if upload.finished:
+        account.finish()

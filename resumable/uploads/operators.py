@@ -21,7 +21,6 @@ from resumable.model.listing import Counted, Filter, IListing, State
 from resumable.model.upload import ReplicaState, Upload
 from resumable.protocol.errors import BadRequest, Conflict, Gone, NotFound
 from resumable.uploads.context import UploadContext, as_answer
-from resumable.uploads.lookup import present
 from resumable.uploads.status import UploadStatus, status_from
 from resumable.uploads.uploads import Uploads
 
@@ -101,9 +100,9 @@ class Operators:
 
     async def stop(self, upload_id: str) -> None:
         """End an upload that isn't finished; the request that appends to it is told that it is gone."""
-        self._check_unfinished(await present(self._context, upload_id))
+        self._check_unfinished(await self._context.present(upload_id))
         await self._context.holds.evict(upload_id, Gone("The upload was stopped."))
-        self._check_unfinished(await present(self._context, upload_id))  # the last byte may just have been committed
+        self._check_unfinished(await self._context.present(upload_id))  # the last byte may just have been committed
         await self._uploads.stop_upload(upload_id)
 
     async def remove(self, upload_id: str) -> None:

@@ -6,10 +6,14 @@ the hold or after the holder has settled, and is no more than `UploadContext.sho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from resumable.model.errors import BodyLost
 from resumable.model.hooks import QuestionKind, RequestView
 from resumable.model.principal import NOBODY, Principal
 from resumable.model.upload import Gone as GoneKind
@@ -18,44 +22,73 @@ from resumable.protocol import rules, tus
 from resumable.protocol.errors import BadRequest, Forbidden, Gone, OffsetMismatch, TusError
 from resumable.spool import Reader
 from resumable.uploads.append import Algorithms, RunningAppend
+from resumable.uploads.appends import Appends
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.context import UploadContext, as_answer
 from resumable.uploads.creation import Creator
 from resumable.uploads.finals import Finals
 from resumable.uploads.finishing import CreationCut, Finishing
 from resumable.uploads.holds import HoldMoved
-from resumable.uploads.janitor import Janitor
+from resumable.uploads.janitor import Endings, Janitor, Reclaimer
 from resumable.uploads.limits import account_of
-from resumable.uploads.lookup import Lookup, present
+from resumable.uploads.placing import Placer
 from resumable.uploads.questions import HookContext
-from resumable.uploads.running import Appends
-from resumable.uploads.shield import shielded
-from resumable.uploads.status import UploadStatus, status_of
+from resumable.uploads.status import Lookup, UploadStatus, status_of
 
 __all__ = ["CreationCut", "Uploads"]
 
 
+T = TypeVar("T")
+
+log = Logger()
+
+
+def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+    """A Deferred of the work's outcome whose cancellation leaves the work alone.
+
+    A failure that nobody waits for any more is logged, unless it only says that the body or the request was bad.
+    """
+    outer: Deferred[T] = Deferred(lambda _: None)
+
+    def done(outcome: T | Failure) -> None:
+        if not outer.called:
+            outer.callback(outcome)
+        elif isinstance(outcome, Failure) and not outcome.check(TusError, BodyLost):
+            log.failure("work failed after its client had gone", outcome)
+
+    Deferred.fromCoroutine(work).addBoth(done)
+    return outer
+
+
 class Uploads:
-    """What clients may do. Every method raises TusError, or BodyLost where a body was cut off."""
+    """What clients may do. Every method raises TusError, or BodyLost where a body was cut off.
+
+    ``assembler``, ``placer``, ``janitor`` and ``appends`` work in the background: the service starts and stops them.
+    """
 
     def __init__(
         self,
         context: UploadContext,
-        assembler: Assembler,
-        janitor: Janitor,
+        reclaimer: Reclaimer,
         *,
         algorithms: Algorithms,
         new_id: Callable[[], str],
     ) -> None:
-        self.context = context
+        self._context = context
+        self.wall = context.wall
+        #: Copies of what has been dropped here.
+        self.copies = context.replication
         self.algorithms = algorithms
-        self._janitor = janitor
-        self._assembler = assembler
-        self._lookup = Lookup(context, janitor, assembler)
+        self._reclaimer = reclaimer
+        self._endings = Endings(context)
+        self.assembler = Assembler(context, self._endings, reclaimer)
+        self.placer = Placer(context, reclaimer)
+        self.janitor = Janitor(context, self._endings, reclaimer, self.assembler.assembles, self.placer.sweep)
+        self._lookup = Lookup(context, self._endings, self.assembler)
         self._finishing = Finishing(context)
-        self._running = Appends(self._lookup)
-        self._finals = Finals(context, self._finishing, assembler)
-        self._creation = Creator(context, self._running, self._finishing, self._finals, algorithms, new_id)
+        self.appends = Appends(self._lookup)
+        self._finals = Finals(context, self._finishing, self.assembler)
+        self._creator = Creator(context, self.appends, self._finishing, self._finals, algorithms, new_id)
 
     def create(
         self, creation: tus.Creation, body: IBody, by: Principal = NOBODY, hooks: HookContext | None = None
@@ -66,8 +99,8 @@ class Uploads:
         or isn't stored in time. One with bytes for which that is so is answered with its last byte withheld.
         """
         hooks = hooks or HookContext()
-        made = shielded(self._creation.create(creation, body, by, hooks))
-        return made.addCallback(self._creation.acknowledge, hooks)
+        made = shielded(self._creator.create(creation, body, by, hooks))
+        return made.addCallback(self._creator.acknowledge, hooks)
 
     def append(
         self,
@@ -96,13 +129,13 @@ class Uploads:
         be refused any more. CreationCut: it is there and goes on, but the client has to ask again.
         """
         hooks = hooks or HookContext()
-        made = shielded(self._creation.concatenate(creation, partial_ids, by, hooks))
+        made = shielded(self._creator.concatenate(creation, partial_ids, by, hooks))
         return made.addCallback(self._finals.answer, hooks)
 
     async def check_finished(self, upload_ids: Sequence[str]) -> None:
         """Raises BadRequest, unless those that are there are finished."""
         try:
-            found = await self.context.catalog.get_many(upload_ids)
+            found = await self._context.catalog.get_many(upload_ids)
         except Exception as error:
             raise as_answer(error, "") from error
         for upload in found.values():
@@ -115,7 +148,7 @@ class Uploads:
 
         A data file that is shorter than its committed offset makes the upload gone. Never raises Stopping.
         """
-        return shielded(self._lookup.inspect(upload_id)).addCallback(self.context.shown)
+        return shielded(self._lookup.inspect(upload_id)).addCallback(self._context.shown)
 
     def read(self, upload_id: str) -> Deferred[tuple[Upload, Reader]]:
         """A finished upload and its open data file; the caller closes it. Unfinished until it is, Elsewhere
@@ -132,7 +165,15 @@ class Uploads:
 
     def status(self, upload_id: str) -> Deferred[UploadStatus]:
         """How far the upload is in both tiers. Never touches the hold."""
-        return Deferred.fromCoroutine(status_of(self.context, upload_id))
+        return Deferred.fromCoroutine(status_of(self._context, upload_id))
+
+    def withheld(self, upload: Upload) -> bool:
+        """See `UploadContext.withheld`."""
+        return self._context.withheld(upload)
+
+    def expires_at(self, upload: Upload) -> float | None:
+        """See `UploadContext.expires_at`."""
+        return self._context.expires_at(upload)
 
     def restart(self, upload_id: str, remote: str | None = None) -> Deferred[int]:
         """Try again what was parked of this upload, in one remote or in all; answers how many replicas that were."""
@@ -141,25 +182,25 @@ class Uploads:
     async def _append(
         self, upload_id: str, request: tus.Append | TusError, body: IBody, by: Principal, hooks: HookContext
     ) -> Upload:
-        self._running.check_open()
-        context = self.context
+        self.appends.check_open()
+        context = self._context
         if isinstance(request, TusError):
-            self._check_appendable(await present(context, upload_id))
+            self._check_appendable(await context.present(upload_id))
             raise request
         if context.questions.asks(QuestionKind.APPEND):  # before it takes the hold: others don't wait for hooks
-            upload = context.shown(await present(context, upload_id))
+            upload = context.shown(await context.present(upload_id))
             self._check_appendable(upload)
             hooks.add(await context.questions.ask(QuestionKind.APPEND, upload, hooks.request))
-            self._running.check_open()
+            self.appends.check_open()
         append = RunningAppend(context, Upload(upload_id, 0, 0), request.offset, body, self.algorithms, hooks)
-        self._running.add(append)
+        self.appends.add(append)
         try:
             try:
                 await context.holds.take(upload_id, append, request.offset)
             except HoldMoved:
-                upload = context.shown(await present(context, upload_id))
+                upload = context.shown(await context.present(upload_id))
                 raise OffsetMismatch(upload.offset, request.offset) from None
-            row = await present(context, upload_id)
+            row = await context.present(upload_id)
             upload, repeats = context.shown(row), row.finished or context.pending(row)
             self._check_appendable(upload)
             largest = context.largest(upload.max_size, by.max_size)
@@ -169,32 +210,32 @@ class Uploads:
             account = account_of(context.quota, upload)
             account.reach(plan.start + (body.length or 0) if plan.length is None else plan.length)
         except BaseException:
-            await self._running.give_up(append)
+            await self.appends.give_up(append)
             raise
-        return await self._running.run(append, upload, plan, request, account, by, repeats)
+        return await self.appends.run(append, upload, plan, request, account, by, repeats)
 
     async def _terminate(self, upload_id: str, hooks: HookContext) -> None:
-        questions = self.context.questions
+        questions = self._context.questions
         if questions.asks(QuestionKind.TERMINATE):
-            upload = await present(self.context, upload_id)
+            upload = await self._context.present(upload_id)
             hooks.add(await questions.ask(QuestionKind.TERMINATE, upload, hooks.request))
         await self._end(upload_id, hooks.request)
 
     async def _end(self, upload_id: str, request: RequestView | None, reason: TusError | None = None) -> None:
-        context = self.context
-        upload = await present(context, upload_id)
+        context = self._context
+        upload = await context.present(upload_id)
         await context.holds.evict(upload_id, reason)
         try:
-            ended = await self._janitor.end(upload, GoneKind.TERMINATED, request)
-            await self._janitor.reclaim()
+            ended = await self._endings.end(upload, GoneKind.TERMINATED, request)
+            await self._reclaimer.reclaim()
         except Exception as error:
             raise as_answer(error, upload_id) from error
         if not ended:
             raise Gone("The upload was removed.")
 
     async def _restart(self, upload_id: str, remote: str | None) -> int:
-        context = self.context
-        await present(context, upload_id)
+        context = self._context
+        await context.present(upload_id)
         if context.replicas is None:
             return 0
         try:
@@ -207,10 +248,10 @@ class Uploads:
 
     async def stop(self) -> None:
         """Take no more bytes; everything under way commits what it has and is answered 503, as are those who wait."""
-        self.context.questions.stop()
+        self._context.questions.stop()
         self._finishing.stop()
-        self._assembler.leave()
-        await self._running.stop()
+        self.assembler.leave()
+        await self.appends.stop()
 
     @staticmethod
     def _check_appendable(upload: Upload) -> None:

@@ -287,9 +287,9 @@ def test_warnings_and_worse_are_counted_by_part() -> None:
     log.error("bad")
     log.failure("worse", _failure())
     assert {key: count for key, count in troubles.counts().items() if count} == {
-        ("warn", "uploads.engine"): 1,
-        ("error", "uploads.engine"): 2,
-        ("critical", "uploads.engine"): 1,
+        ("warn", "uploads.context"): 1,
+        ("error", "uploads.context"): 2,
+        ("critical", "uploads.context"): 1,
     }
 
 

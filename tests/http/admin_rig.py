@@ -29,7 +29,8 @@ from resumable.spool import Budget
 from resumable.uploads.operators import Census, Operators
 from tests.hooks.outbox import MemoryOutbox
 from tests.http.visitor import Reply
-from tests.uploads.harness import Machine, Server
+from tests.uploads.harness import Server
+from tests.uploads.machine import Machine
 
 DOCUMENT = description()
 ROUTES = Admin.app.url_map
@@ -78,18 +79,18 @@ class Office:
         self.lanes = {"far": lane(), "near": lane(down=True, pause=3.5)}
         self.disk: Any = (1000, 500)
         self.readiness = Readiness({"drain": self._drain}, server.clock)
-        operators = Operators(server.engine, server.uploads, server.catalog.listing, self.lanes)
+        operators = Operators(server.context, server.uploads, server.catalog.listing, self.lanes)
         parts = OverviewSources(
             version="1.2.3",
-            started_at=server.engine.wall(),
+            started_at=server.context.wall(),
             clock=server.clock,
-            counts=server.engine.counts,
-            drain=server.engine.drain,
-            holds=server.engine.holds,
-            space=server.engine.space,
+            counts=server.context.counts,
+            drain=server.context.drain,
+            holds=server.context.holds,
+            space=server.context.space,
             budget=Budget(),
             disk=self._disk,
-            census=Census(server.catalog.listing, server.clock, server.engine.wall),
+            census=Census(server.catalog.listing, server.clock, server.context.wall),
             readiness=self.readiness,
             lanes=self.lanes,
             lags=SimpleNamespace(of=self._lag),  # type: ignore[arg-type]
@@ -100,7 +101,7 @@ class Office:
         self.site = StreamingSite(self.admin.resource, reactor=Clock())
 
     async def _drain(self) -> str | None:
-        return None if self.server.engine.drain.since is None else "no upload may begin"
+        return None if self.server.context.drain.since is None else "no upload may begin"
 
     async def _disk(self) -> tuple[int, int]:
         if isinstance(self.disk, Exception):

@@ -26,7 +26,8 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.principal import ALL, EVERYDAY, Action, Principal
 from resumable.model.values import networks
 from resumable.protocol.errors import Forbidden, TooManyRequests, TusError, Unauthorized, Unavailable
-from tests.uploads.harness import EPOCH, LONG, Machine, Server, pattern
+from tests.uploads.harness import EPOCH, LONG, Server, pattern
+from tests.uploads.machine import Machine
 
 DATA = b"0123456789"
 UNKNOWN = "f" * 32

@@ -16,7 +16,8 @@ from resumable.http.admin.query import FILTERS
 from resumable.model.principal import Principal
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
-from tests.uploads.harness import EPOCH, LONG, FakeBody, FakeReplication, Server, pattern
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import EPOCH, LONG, Server, pattern
 
 DATA = b"0123456789"
 UNKNOWN = "f" * 32
@@ -156,7 +157,7 @@ def test_looking_disturbs_nobody(office: Office, server: Server) -> None:
     office.ids()
     office.told("GET", f"/v1/uploads/{upload_id}")
     office.told("GET", "/v1/drain")
-    assert not answer.done and server.engine.holds.held(upload_id)
+    assert not answer.done and server.context.holds.held(upload_id)
 
 
 # Ending
@@ -226,16 +227,16 @@ def test_all_that_was_parked_for_a_remote_is_tried_again(office: Office, server:
     park(server, ids[0], "near")
     assert office.told("POST", "/v1/retry?remote=far") == {"restarted": 3, "more": False}
     assert office.ids("replica=parked") == [ids[0]]
-    assert server.engine.replication.again == ids  # type: ignore[attr-defined]
+    assert server.context.replication.again == ids  # type: ignore[attr-defined]
 
 
-def test_an_upload_that_has_gone_meanwhile_is_no_failure(office: Office, server: Server) -> None:
-    ids = [server.upload(DATA) for _ in range(2)]
-    for upload_id in ids:
-        park(server, upload_id)
-    server.engine.delete_objects = False
-    server.delete(ids[0])
-    assert office.told("POST", "/v1/retry?remote=far")["restarted"] == 1
+def test_an_upload_that_has_gone_meanwhile_is_no_failure() -> None:
+    with serving(replication=FakeReplication(("far",), ("near",)), delete_objects=False) as server:
+        ids = [server.upload(DATA) for _ in range(2)]
+        for upload_id in ids:
+            park(server, upload_id)
+        server.delete(ids[0])
+        assert Office(server).told("POST", "/v1/retry?remote=far")["restarted"] == 1
 
 
 # Refusals

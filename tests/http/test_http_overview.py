@@ -10,7 +10,8 @@ from admin_rig import Office, serving
 from test_http_tiers import Client
 
 from resumable.uploads.operators import FRESH
-from tests.uploads.harness import FakeBody, FakeReplication, Server
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import Server
 
 
 @pytest.fixture

@@ -23,7 +23,9 @@ from resumable.model.principal import Principal
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
 from resumable.uploads.limits import UploadLimits
-from tests.uploads.harness import EPOCH, LONG, FakeReplication, Machine, Server, pattern
+from tests.uploads.fakes import FakeReplication
+from tests.uploads.harness import EPOCH, LONG, Server, pattern
+from tests.uploads.machine import Machine
 
 DATA = b"0123456789"
 ORIGIN = "https://app.example"

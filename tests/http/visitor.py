@@ -29,10 +29,6 @@ class Nothing:
 
     algorithms = ("sha1",)
 
-    @property
-    def context(self) -> Nothing:
-        return self
-
     def expires_at(self, upload: Upload) -> None:
         return None
 

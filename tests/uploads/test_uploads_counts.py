@@ -8,7 +8,8 @@ import pytest
 
 from resumable.model.upload import Gone
 from resumable.uploads.limits import UploadLimits
-from tests.uploads.harness import LONG, FakeBody, pattern
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import LONG, pattern
 
 HOUR = 3600.0
 
@@ -19,7 +20,7 @@ def server(serve):
 
 
 def seen(server):
-    counts = server.engine.counts
+    counts = server.context.counts
     return counts.created, counts.finished, dict(counts.gone)
 
 

@@ -13,7 +13,9 @@ from resumable.protocol.errors import BadRequest, Forbidden, Gone, NotFound, Sto
 from resumable.protocol.tus import Creation
 from resumable.uploads.assembly import RETRY
 from resumable.uploads.limits import UploadLimits
-from tests.uploads.harness import UPLOADS, FakeBody, Server, machines, pattern, sha1
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import UPLOADS, Server, pattern, sha1
+from tests.uploads.machine import machines
 
 A, B, C = pattern(10_000, 1), pattern(3, 2), pattern(5_000, 3)
 
@@ -106,7 +108,7 @@ def test_patch_of_a_final_is_403_before_the_offset_is_looked_at(server, body):
         assert isinstance(server.patch(final, 99, body).error, Forbidden)
         malformed = server.ask(server.uploads.append(final, BadRequest("bad"), FakeBody(1)))
         assert isinstance(malformed.error, Forbidden)
-        assert not server.engine.holds.held(final)
+        assert not server.context.holds.held(final)
 
 
 def test_what_is_no_partial_cannot_be_concatenated(server):
