@@ -48,8 +48,8 @@ from resumable.masking import masked
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.model.hooks import NoHooks, QuestionKind
 from resumable.model.replica import NoReplication
-from resumable.protocol import extensions
 from resumable.protocol.errors import TusError
+from resumable.protocol.tus import extensions_without
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
 from resumable.uploads.context import UploadContext
@@ -144,7 +144,7 @@ class UploadService(Service):
             max_size=settings.max_size,
             downloads=self._downloads() if settings.download else None,
             status_path=settings.status_path,
-            extensions=extensions.without(settings.disabled_extensions),
+            extensions=extensions_without(settings.disabled_extensions),
             admission=admission,
         )
         self._sight = Sight(

@@ -43,7 +43,9 @@ class Admission:
         self._origin = origin
         self.guard = guard
         self._rates = rates if rates is not None and (rates.of_requests or rates.of_bytes) else None
-        self._forward = None if forward is None else [(name, name.encode("latin-1")) for name in forward]
+        self._forward = [(name, name.encode("latin-1")) for name in forward or ()]
+        #: Whether there are hooks that `hook_context` is for.
+        self.has_hooks = forward is not None
         #: Whether `admit` would admit anybody for everyday things: a route need not wait for it.
         self.open = guard is None and self._rates is None
 
@@ -76,10 +78,8 @@ class Admission:
                 except NotFound:
                     raise BadRequest(f"Upload-Concat: {partial_id} is no partial upload here.") from None
 
-    def hook_context(self, request: StreamingRequest) -> HookContext | None:
-        """The request as hooks see it; None without hooks."""
-        if self._forward is None:
-            return None
+    def hook_context(self, request: StreamingRequest) -> HookContext:
+        """The request as hooks see it."""
         given = ((name, request.requestHeaders.getRawHeaders(raw)) for name, raw in self._forward)
         headers = {name: tuple(map(text_of, lines)) for name, lines in given if lines}
         method, uri = request.method.decode("latin-1"), without_token(uri_of(*_target_of(request)))

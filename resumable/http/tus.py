@@ -24,7 +24,7 @@ from resumable.http.origin import Origin
 from resumable.http.streaming import StreamingRequest
 from resumable.model.principal import NOBODY, Action, Principal
 from resumable.model.upload import Upload
-from resumable.protocol import concat, extensions, ids, tus
+from resumable.protocol import concat, ids, tus
 from resumable.protocol.errors import BadRequest, NotFound, TusError
 from resumable.uploads.append import Lagging
 from resumable.uploads.questions import HookContext
@@ -174,7 +174,7 @@ class TusRoutes:
                 raise NotFound("There is no such upload.")
             if not self._admission.open:
                 call.principal = await self._admission.admit(request, action, upload_id or None, call.creation)
-            if route.hooks:
+            if route.hooks and self._admission.has_hooks:
                 call.hooks = self._admission.hook_context(request)
             answer = await handle(self, call)
             return answer if isinstance(answer, bytes) else _succeed(request, answer, call.hooks)
@@ -210,7 +210,7 @@ class TusRoutes:
 
     def _creation(self, call: Call) -> tus.Creation:
         creation = tus.parse_creation(call.fields, call.request.body.length, self._algorithms)
-        extensions.check_creation(creation, self._extensions)
+        tus.check_creation_extensions(creation, self._extensions)
         return creation
 
     @_route("POST", _COLLECTION, Action.CREATE, hooks=True)
@@ -246,7 +246,7 @@ class TusRoutes:
         wanted: tus.Append | TusError
         try:
             wanted = tus.parse_append(call.fields, call.request.body.length, self._algorithms)
-            extensions.check_append(wanted, self._extensions)
+            tus.check_append_extensions(wanted, self._extensions)
         except TusError as error:
             wanted = error
         request = call.request
