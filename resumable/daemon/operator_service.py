@@ -27,8 +27,8 @@ from resumable.http.admin.readiness import Check, Readiness
 from resumable.http.admission import Admission
 from resumable.http.origin import Origin
 from resumable.http.root import Root
-from resumable.http.streaming import StreamingSite
-from resumable.http.watch import Watch
+from resumable.http.site import StreamingSite
+from resumable.http.watch import RequestLog
 from resumable.listening.ports import taken_apart
 from resumable.metrics.delay import Delay
 from resumable.metrics.figures import Certificates, Figures, Sources
@@ -71,7 +71,7 @@ class Sight:
         self._delay = Delay(reactor)
         self._troubles = Troubles()
         level = None if settings.access_log == "off" else LogLevel.levelWithName(settings.access_log)
-        self.watch = Watch(origin, secrets.token_hex(4), level)
+        self.watch = RequestLog(origin, secrets.token_hex(4), level)
         self.readiness = Readiness(self._checks(), reactor)
         self._token = _token(settings)
         self._census = Census(seen.catalog.listing, reactor, seen.context.wall)

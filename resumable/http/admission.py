@@ -18,7 +18,7 @@ from resumable.auth.interfaces import AuthRequest, uri_of
 from resumable.auth.rates import Rates
 from resumable.auth.signed import without_token
 from resumable.http.origin import Origin
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.model.hooks import RequestView
 from resumable.model.principal import NOBODY, Action, Principal
 from resumable.networks import counted

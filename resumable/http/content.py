@@ -1,9 +1,9 @@
-"""What a download says of itself: fields that let a browser save it, and never do anything else with it.
+"""The fields that describe a download: they let a browser save it, and never do anything else with it.
 
-Reason to change: how files are described to clients. Invariant: nothing that an uploader said makes a browser run,
-style or lay out anything: types come from a short list, everything is an attachment unless the operator wants pictures
-and the like shown, and names hold no path and no control character. Spec: RFC 9110 sections 8.3, 8.6 and 8.8, RFC 6266,
-RFC 8187, the Fetch standard's nosniff, Content Security Policy Level 3.
+Invariant: no word of an uploader makes a browser run, style or lay out anything: types come from a short list,
+everything is an attachment unless the operator wants pictures and the like shown, and names hold no path and no control
+character. Spec: RFC 9110 sections 8.3, 8.6 and 8.8, RFC 6266, RFC 8187, the Fetch standard's nosniff, Content Security
+Policy Level 3.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from hashlib import sha256
 from typing import Final
 
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.model.upload import Upload
 from resumable.protocol import metadata, tus
 from resumable.protocol.conditions import Validators

@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import frozen
 
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 
 METHODS = ("POST", "GET", "HEAD", "PATCH", "DELETE", "OPTIONS")
 

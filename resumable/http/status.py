@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import asdict
 
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.model.upload import ReplicaState
 from resumable.model.values import json_text, json_time
 from resumable.uploads.status import ReplicaStatus, UploadStatus

@@ -19,9 +19,9 @@ from resumable.http import cors, errors, status
 from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads
-from resumable.http.framing import Fields
+from resumable.http.h1.head import Fields
 from resumable.http.origin import Origin
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.model.principal import NOBODY, Action, Principal
 from resumable.model.upload import Upload
 from resumable.protocol import concat, ids, tus

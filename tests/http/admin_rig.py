@@ -22,7 +22,7 @@ from resumable.http.admin.auth import AdminAuth, SocketAuth
 from resumable.http.admin.openapi import description
 from resumable.http.admin.overview import DeadEvents, Overview, OverviewSources
 from resumable.http.admin.readiness import Readiness
-from resumable.http.streaming import StreamingSite
+from resumable.http.site import StreamingSite
 from resumable.metrics.remotes import Behind
 from resumable.replication.settings import Figures as RemoteFigures
 from resumable.spool import Budget

@@ -12,11 +12,12 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from resumable.http.admin.readiness import Readiness
+from resumable.http.channel import StreamingChannel
 from resumable.http.cors import Cors, CrossOrigin
 from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.origin import Origin
 from resumable.http.root import Root
-from resumable.http.streaming import StreamingChannel, StreamingSite
+from resumable.http.site import StreamingSite
 from resumable.http.tus import TusRoutes
 from resumable.model.upload import Upload
 from resumable.model.values import networks

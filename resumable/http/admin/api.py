@@ -22,8 +22,8 @@ from resumable.http.admin.auth import AdminAuth
 from resumable.http.admin.openapi import description
 from resumable.http.admin.overview import DeadEvents, Overview
 from resumable.http.admin.readiness import Readiness, alive
+from resumable.http.request import StreamingRequest
 from resumable.http.root import TreeRoot
-from resumable.http.streaming import StreamingRequest
 from resumable.model.principal import Action
 from resumable.protocol import ids
 from resumable.protocol.errors import BadRequest, NotFound

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from resumable.auth.secret import Secret
 from resumable.http.admission import Admission
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, Unauthorized
 
