@@ -90,7 +90,7 @@ def standing_in(users: Mapping[str, bytes], user: str) -> bytes:
 
 
 @frozen
-class _Attempt:
+class _PasswordCheck:
     """``place``: of the user at the address. ``there``: whether the user is; if not, the hash is another's."""
 
     address: str
@@ -137,7 +137,7 @@ class Basic:
         hashed = users.get(user) or standing_in(users, user)
         address = counted(request.peer)
         place = fingerprint(self._salt, address.encode(), user.encode(), hashed)
-        attempt = _Attempt(address, place, password, hashed, user in users)
+        attempt = _PasswordCheck(address, place, password, hashed, user in users)
         try:
             await self._right.ask(
                 fingerprint(self._salt, place, password), lambda: Deferred.fromCoroutine(self._check(attempt))
@@ -146,7 +146,7 @@ class Basic:
             raise Unauthorized("The user or the password is wrong.", [credentials.BASIC]) from None
         return Principal(user)
 
-    async def _check(self, attempt: _Attempt) -> None:
+    async def _check(self, attempt: _PasswordCheck) -> None:
         """Raises _Wrong, TooManyRequests, Unavailable."""
         place, known = attempt.place, attempt.place in self._familiar
         if not known:  # others at the same address are not to shut out who was let in there before
@@ -159,5 +159,5 @@ class Basic:
         if len(self._familiar) > MOST_FAMILIAR:
             self._familiar.popitem(last=False)
 
-    async def _reckoned(self, attempt: _Attempt) -> bool:
+    async def _reckoned(self, attempt: _PasswordCheck) -> bool:
         return await self._pool.run(_matches, attempt.password, attempt.hashed)

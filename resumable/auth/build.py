@@ -19,7 +19,7 @@ from resumable.auth.basic import HASHING_THREADS, Basic, check_installed, parse_
 from resumable.auth.certificates import ClientCertificates
 from resumable.auth.fetch import Fetch
 from resumable.auth.forward import ForwardAuth, ForwardRules
-from resumable.auth.guard import AnyOf, Guard
+from resumable.auth.guard import AccessGuard, AnyOf
 from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.quota import Ledger, Quota
 from resumable.auth.rates import Rate, Rates
@@ -74,7 +74,7 @@ class AccessSettings:
 class AccessControl:
     """``guard`` None: nobody is asked. ``signed`` None: no URLs can be minted."""
 
-    guard: Guard | None
+    guard: AccessGuard | None
     signed: SignedUrls | None
     ledger: Ledger
     rates: Rates
@@ -180,14 +180,14 @@ def build(
     wall: Callable[[], float],
     salt: bytes,
 ) -> AccessControl:
-    """Raises AccessProblem. Reads files. ``owner_of``: see `Guard`; ``salt``: 32 random bytes of this process."""
+    """Raises AccessProblem. Reads files. ``owner_of``: see `AccessGuard`; ``salt``: 32 random bytes of this process."""
     rates = Rates(reactor.seconds, requests=settings.request_rates, size=settings.byte_rates)
     building = _Building(settings, reactor, wall, salt, rates)
     authorizers = building.authorizers()
     guard = None
     if authorizers:
         authorizer = authorizers[0] if len(authorizers) == 1 else AnyOf(authorizers)
-        guard = Guard(authorizer, owner_of, wall, admins=settings.admins, rates=rates)
+        guard = AccessGuard(authorizer, owner_of, wall, admins=settings.admins, rates=rates)
     pools = tuple(pool for pool in (building.files, building.hashing) if pool is not None)
     ledger = Ledger(*settings.quotas, max_size=settings.max_size)
     return AccessControl(guard, building.signed, ledger, rates, pools, tuple(building.fetches))

@@ -81,7 +81,7 @@ class IRequestRates(Protocol):
         """One more from there that wasn't let in. Raises TooManyRequests."""
 
 
-class Guard:
+class AccessGuard:
     """Asked about every request but OPTIONS.
 
     ``owner_of`` answers with the name that an upload is bound to, "" for one that is bound to nobody, None for an

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from attrs import evolve
 
 from resumable.auth.certificates import subject_of
-from resumable.auth.guard import Guard
+from resumable.auth.guard import AccessGuard
 from resumable.auth.interfaces import AuthRequest, uri_of
 from resumable.auth.rates import Rates
 from resumable.auth.signed import without_token
@@ -36,7 +36,7 @@ class Admission:
     def __init__(
         self,
         origin: Origin,
-        guard: Guard | None = None,
+        guard: AccessGuard | None = None,
         rates: Rates | None = None,
         forward: Sequence[str] | None = None,
     ) -> None:
@@ -52,7 +52,7 @@ class Admission:
     async def admit(
         self, request: StreamingRequest, action: Action, upload_id: str | None = None, creation: Creation | None = None
     ) -> Principal:
-        """The principal who may do this. Raises what `Guard.check` does."""
+        """The principal who may do this. Raises what `AccessGuard.check` does."""
         peer, principal = self._origin.peer(request), NOBODY
         if self.guard is not None:
             principal = await self.guard.check(self._auth_request(request, action, upload_id, creation, peer))

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from resumable.auth.guard import AnyOf, Guard
+from resumable.auth.guard import AccessGuard, AnyOf
 from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.rates import Rate, Rates
 from resumable.model.principal import ALL, EVERYDAY, Action, Principal
@@ -57,7 +57,7 @@ class Records:
 def guard(answer, owner="alice", **further):
     records = Records(**({} if owner is None else {ID: owner}))
     authorizer = answer if hasattr(answer, "authorize") else Saying(answer)
-    return Guard(authorizer, records, wall, **further), records
+    return AccessGuard(authorizer, records, wall, **further), records
 
 
 def check(checked, ask=LOOK):
@@ -157,7 +157,7 @@ def test_an_answer_that_is_no_identity_lets_nobody_in(answer):
 
 
 def test_a_lookup_that_fails_lets_nobody_in():
-    checked = Guard(Saying(ALICE), lambda upload_id: fail(Unavailable("no catalog")), wall)
+    checked = AccessGuard(Saying(ALICE), lambda upload_id: fail(Unavailable("no catalog")), wall)
     refusal(check(checked), Unavailable)
 
 

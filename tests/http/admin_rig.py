@@ -47,7 +47,7 @@ def serving(**options: Any) -> Iterator[Server]:
         server.bury()
 
 
-class NoFigures:
+class NoMetrics:
     """One figure, for nothing."""
 
     async def render(self) -> bytes:
@@ -56,7 +56,7 @@ class NoFigures:
 
 def tree(readiness: Any = None, dead: Any = None, auth: AdminAuth | None = None) -> Admin:
     """One that can't be asked about uploads."""
-    services = AdminServices(NoFigures(), readiness, None, None, dead)  # type: ignore[arg-type]
+    services = AdminServices(NoMetrics(), readiness, None, None, dead)  # type: ignore[arg-type]
     return Admin(services, auth or SocketAuth())
 
 
@@ -96,7 +96,7 @@ class Office:
             lags=SimpleNamespace(of=self._lag),  # type: ignore[arg-type]
         )
         dead = DeadEvents(self.outbox, ["hook"], lambda: None)
-        services = AdminServices(NoFigures(), self.readiness, operators, Overview(parts, operators), dead)
+        services = AdminServices(NoMetrics(), self.readiness, operators, Overview(parts, operators), dead)
         self.admin = Admin(services, auth or SocketAuth())
         self.site = StreamingSite(self.admin.resource, reactor=Clock())
 

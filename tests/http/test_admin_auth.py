@@ -8,7 +8,7 @@ import pytest
 from admin_rig import DOCUMENT, Office, serving
 from twisted.internet.defer import Deferred, fail, succeed
 
-from resumable.auth.guard import Guard
+from resumable.auth.guard import AccessGuard
 from resumable.auth.interfaces import AuthRequest
 from resumable.auth.rates import Rate, Rates
 from resumable.auth.secret import Secret
@@ -155,7 +155,7 @@ class People:
 
 @pytest.fixture
 def public(server: Server) -> Office:
-    guard = Guard(People(), server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}))
+    guard = AccessGuard(People(), server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}))
     return Office(server, PrincipalAuth(Admission(Origin("/files/", None, ()), guard)))
 
 
@@ -171,7 +171,7 @@ def test_who_may_list_may_not_change(server: Server) -> None:
         def authorize(self, ask: AuthRequest) -> Deferred[Principal]:
             return succeed(Principal("viewer", actions=frozenset({Action.LIST})))
 
-    guard = Guard(Lister(), server.catalog.owner_of, lambda: EPOCH)
+    guard = AccessGuard(Lister(), server.catalog.owner_of, lambda: EPOCH)
     office = Office(server, PrincipalAuth(Admission(Origin("/files/", None, ()), guard)))
     assert office.ask("GET", "/v1/uploads").status == 200
     assert office.ask("PUT", "/v1/drain").status == 403

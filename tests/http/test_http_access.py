@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 from visitor import Reply
 
-from resumable.auth.guard import Guard
+from resumable.auth.guard import AccessGuard
 from resumable.auth.interfaces import AuthRequest
 from resumable.auth.rates import Rate, Rates
 from resumable.http.admission import Admission
@@ -75,7 +75,7 @@ def server() -> Iterator[Server]:
 def admission(server: Server, desk: Desk | None, trusted: str = "", rates: Rates | None = None) -> Admission:
     guard = None
     if desk is not None:
-        guard = Guard(desk, server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}), rates=rates)
+        guard = AccessGuard(desk, server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}), rates=rates)
     return Admission(Origin("/files/", None, networks([trusted] if trusted else [])), guard, rates)
 
 
@@ -267,7 +267,7 @@ def test_an_authorizer_that_breaks_lets_nobody_in(client: Client, desk: Desk) ->
 
 def test_while_the_catalog_cannot_tell_whose_it_is_nobody_gets_it(client: Client, server: Server, desk: Desk) -> None:
     upload_id = new(client)
-    broken = Guard(desk, lambda _: fail(CatalogUnavailable("broken")), lambda: EPOCH)
+    broken = AccessGuard(desk, lambda _: fail(CatalogUnavailable("broken")), lambda: EPOCH)
     closed = Client(server, admission=Admission(Origin("/files/", None, ()), broken))
     assert closed.ask("DELETE", f"/files/{upload_id}", "X-Who: ann").status == 503
     assert closed.ask("HEAD", f"/files/{upload_id}", "X-Who: ann").status == 423

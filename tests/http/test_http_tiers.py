@@ -15,7 +15,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from visitor import Reply, connect
 
-from resumable.auth.guard import Guard
+from resumable.auth.guard import AccessGuard
 from resumable.auth.interfaces import AuthRequest
 from resumable.http.admission import Admission
 from resumable.http.origin import Origin
@@ -355,7 +355,7 @@ def test_an_admin_is_told_all_of_it(server: Server) -> None:
         def authorize(self, ask: AuthRequest) -> Deferred[Principal]:
             return succeed(Principal(ask.one("x-who") or ""))
 
-    guard = Guard(Desk(), server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}))
+    guard = AccessGuard(Desk(), server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}))
     client = Client(server, admission=Admission(Origin("/files/", None, []), guard))
     told = {
         who: json.loads(client.ask("GET", f"/files/{upload_id}/status", f"X-Who: {who}", tus=False).body)

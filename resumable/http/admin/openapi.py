@@ -258,7 +258,7 @@ _REMOTE: Final = text("the name of a remote")
 
 
 @frozen
-class _Route:
+class _Operation:
     """``answer``: the schema of what 200 carries; empty: it is 204."""
 
     path: str
@@ -271,36 +271,36 @@ class _Route:
 
 
 ROUTES: Final = (
-    _Route("/v1/status", "get", "status", "The daemon as a whole", "Status", (400,)),
-    _Route("/v1/uploads", "get", "uploads", "Uploads that match, page by page", "Uploads", (400,), tuple(PARAMETERS)),
-    _Route(_UPLOAD, "get", "upload", "One upload, in both tiers, even if it is gone", "Upload", (400, 404)),
-    _Route(_UPLOAD, "delete", "remove", "End any upload, as its client could", "", (400, 404, 410, 507)),
-    _Route(
+    _Operation("/v1/status", "get", "status", "The daemon as a whole", "Status", (400,)),
+    _Operation("/v1/uploads", "get", "uploads", "Uploads that match, page by page", "Uploads", (400,), tuple(PARAMETERS)),
+    _Operation(_UPLOAD, "get", "upload", "One upload, in both tiers, even if it is gone", "Upload", (400, 404)),
+    _Operation(_UPLOAD, "delete", "remove", "End any upload, as its client could", "", (400, 404, 410, 507)),
+    _Operation(
         f"{_UPLOAD}/stop", "post", "stop", "End an upload that isn't finished, and its request", "",
         (400, 404, 409, 410, 507),
     ),
-    _Route(
+    _Operation(
         f"{_UPLOAD}/retry", "post", "retry", "Try its parked replicas again", "Restarted", (400, 404, 410, 507),
         (_query("remote", _REMOTE),),
     ),
-    _Route("/v1/remotes", "get", "remotes", "Each remote", "Remotes", (400,)),
-    _Route(
+    _Operation("/v1/remotes", "get", "remotes", "Each remote", "Remotes", (400,)),
+    _Operation(
         "/v1/retry", "post", "retry_all", "Try again all that was parked for a remote", "AllRestarted", (400, 507),
         (_query("remote", _REMOTE, required=True),),
     ),
-    _Route("/v1/drain", "get", "drained", "What a drain still waits for", "Drain", (400,)),
-    _Route("/v1/drain", "put", "drain", "Let no upload begin", "Drain", (400,)),
-    _Route("/v1/drain", "delete", "fill", "Let uploads begin again", "Drain", (400,)),
-    _Route("/v1/hooks", "get", "hooks", "Events on their way, by hook", "Hooks", (400,)),
-    _Route(
+    _Operation("/v1/drain", "get", "drained", "What a drain still waits for", "Drain", (400,)),
+    _Operation("/v1/drain", "put", "drain", "Let no upload begin", "Drain", (400,)),
+    _Operation("/v1/drain", "delete", "fill", "Let uploads begin again", "Drain", (400,)),
+    _Operation("/v1/hooks", "get", "hooks", "Events on their way, by hook", "Hooks", (400,)),
+    _Operation(
         f"{_HOOK}/dead", "get", "dead", "Events that were given up", "DeadEvents", (400, 404),
         (_query("after", whole("`next` of the page before")),),
     ),
-    _Route(f"{_HOOK}/replay", "post", "replay", "Send a hook's dead events again", "Replayed", (400, 404, 507)),
-    _Route("/v1/openapi.json", "get", "description", "This document", "", (400,)),
-    _Route("/metrics", "get", "metrics", "Figures for Prometheus", ""),
-    _Route("/healthz", "get", "health", "200 while the event loop turns", ""),
-    _Route("/readyz", "get", "ready", "Whether it should be sent requests", "Ready"),
+    _Operation(f"{_HOOK}/replay", "post", "replay", "Send a hook's dead events again", "Replayed", (400, 404, 507)),
+    _Operation("/v1/openapi.json", "get", "description", "This document", "", (400,)),
+    _Operation("/metrics", "get", "metrics", "Figures for Prometheus", ""),
+    _Operation("/healthz", "get", "health", "200 while the event loop turns", ""),
+    _Operation("/readyz", "get", "ready", "Whether it should be sent requests", "Ready"),
 )  # fmt: skip
 
 
@@ -324,7 +324,7 @@ def description() -> dict[str, Any]:
     }
 
 
-def _operation(route: _Route) -> dict[str, Any]:
+def _operation(route: _Operation) -> dict[str, Any]:
     answers = _ANSWERS.get(route.path) or (_json(route.answer) if route.answer else {"204": {"description": "done"}})
     refusals = {} if route.path == "/healthz" else {str(each): _problem(each) for each in (*_ALWAYS, *route.refusals)}
     return {
