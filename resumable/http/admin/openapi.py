@@ -231,7 +231,7 @@ _MEANINGS: Final[dict[str, Schema]] = {
     "order": {**words("oldest", "newest"), "default": "oldest"},
     "after": text("`next` of the page before"),
 }
-PARAMETERS: Final[list[Schema]] = [{"name": name, "in": "query", "schema": _MEANINGS[name]} for name in FILTERS]
+PARAMETERS: Final = tuple({"name": name, "in": "query", "schema": _MEANINGS[name]} for name in FILTERS)
 
 
 _UPLOAD: Final = "/v1/uploads/{upload_id}"
@@ -272,7 +272,7 @@ class _Operation:
 
 ROUTES: Final = (
     _Operation("/v1/status", "get", "status", "The daemon as a whole", "Status", (400,)),
-    _Operation("/v1/uploads", "get", "uploads", "Uploads that match, page by page", "Uploads", (400,), tuple(PARAMETERS)),
+    _Operation("/v1/uploads", "get", "uploads", "Uploads that match, page by page", "Uploads", (400,), PARAMETERS),
     _Operation(_UPLOAD, "get", "upload", "One upload, in both tiers, even if it is gone", "Upload", (400, 404)),
     _Operation(_UPLOAD, "delete", "remove", "End any upload, as its client could", "", (400, 404, 410, 507)),
     _Operation(
