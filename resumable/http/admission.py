@@ -100,21 +100,21 @@ class Admission:
         scheme, host = self._origin.place(request)
         return AuthRequest(
             action,
-            request.method.decode("latin-1"),
-            path,
-            query,
-            {
+            method=request.method.decode("latin-1"),
+            path=path,
+            query=query,
+            headers={
                 name.decode("latin-1").lower(): tuple(line.decode("latin-1").strip(" \t") for line in lines)
                 for name, lines in request.requestHeaders.getAllRawHeaders()
             },
-            upload_id,
-            scheme,
-            host,
-            peer,
-            subject_of(request.channel.transport),
-            None if creation is None else creation.length,
-            None if creation is None else creation.metadata,
-            self._origin.prefix(request),
+            upload_id=upload_id,
+            scheme=scheme,
+            host=host,
+            peer=peer,
+            tls=subject_of(request.channel.transport),
+            length=None if creation is None else creation.length,
+            metadata=None if creation is None else creation.metadata,
+            prefix=self._origin.prefix(request),
         )
 
 

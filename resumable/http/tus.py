@@ -45,6 +45,7 @@ class RequestFields:
         self._headers = request.requestHeaders
 
     def values(self, name: str) -> Sequence[str]:
+        """See `Fields.values`."""
         raw = self._headers.getRawHeaders(name.encode())
         return [value.decode("latin-1").strip(" \t") for value in raw] if raw else ()
 
@@ -263,6 +264,7 @@ class TusRoutes:
             tus.check_version(call.fields)  # refuses it
             raise
 
+    # Declared before GET, whose rule in the router takes HEAD too.
     @_route("HEAD", _UPLOAD, Action.INSPECT, untagged=_probe)
     async def inspect(self, call: Call) -> int:
         """How far an upload is."""

@@ -35,6 +35,7 @@ class SocketAuth:
     """The permissions of a Unix socket have let them in."""
 
     async def check(self, request: StreamingRequest, action: Action) -> None:
+        """See `AdminAuth.check`."""
         check_page(request)
 
 
@@ -46,6 +47,7 @@ class TokenAuth:
         self._admission = admission
 
     async def check(self, request: StreamingRequest, action: Action) -> None:
+        """See `AdminAuth.check`."""
         if action is Action.STATUS:
             return
         check_page(request)
@@ -65,6 +67,7 @@ class PrincipalAuth:
         self._admission = admission
 
     async def check(self, request: StreamingRequest, action: Action) -> None:
+        """See `AdminAuth.check`."""
         check_page(request)
         await self._admission.admit(request, Action.LIST if action is Action.STATUS else action)
 

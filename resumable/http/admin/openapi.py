@@ -19,26 +19,32 @@ Schema = dict[str, Any]
 
 
 def whole(description: str, least: int = 0) -> Schema:
+    """A whole number, at least ``least``."""
     return {"type": "integer", "minimum": least, "description": description}
 
 
 def text(description: str) -> Schema:
+    """A string."""
     return {"type": "string", "description": description}
 
 
 def time(description: str) -> Schema:
+    """A time of RFC 3339."""
     return {"type": "string", "format": "date-time", "description": description}
 
 
 def flag(description: str) -> Schema:
+    """A boolean."""
     return {"type": "boolean", "description": description}
 
 
 def words(*values: str) -> Schema:
+    """One of these words."""
     return {"type": "string", "enum": list(values)}
 
 
 def nullable(schema: Schema) -> Schema:
+    """The same, or null."""
     if "type" in schema:
         return {**schema, "type": [schema["type"], "null"], **_with_null(schema)}
     return {"anyOf": [schema, {"type": "null"}]}
@@ -60,14 +66,17 @@ def record(description: str, **fields: Schema) -> Schema:
 
 
 def many(schema: Schema) -> Schema:
+    """A list."""
     return {"type": "array", "items": schema}
 
 
 def by_name(schema: Schema) -> Schema:
+    """An object with values of one kind, by names."""
     return {"type": "object", "additionalProperties": schema}
 
 
 def ref(name: str) -> Schema:
+    """A reference to one of `SCHEMAS`."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
