@@ -110,24 +110,7 @@ class UploadService(Service):
         if self._desk is not None:
             self._catalog.on_facts = self._desk.wake
         self.access = self._access()
-        self._context = UploadContext(
-            catalog=self._catalog,
-            spool=self._spool,
-            holds=LocalHolds(reactor),
-            clock=reactor,
-            wall=time.time,
-            boot_id=startup.boot_id(),
-            limits=_limits(settings),
-            space=self._space,
-            places=places,
-            replication=NoReplication() if self._tier is None else self._tier.replication,
-            replicas=self._catalog.replicas,
-            quota=self.access.ledger if self.access.ledger.counts else NoQuota(),
-            delete_objects=settings.terminate_remote == "delete",
-            told=bool(settings.hooks.told),
-            questions=Questions(None if self._desk is None else self._desk.hooks),
-            progress=NoHooks() if self._desk is None else self._desk.progress,
-        )
+        self._context = self._upload_context(places)
         self.uploads = Uploads(
             self._context, self._reclaimer, algorithms=ALGORITHMS, new_id=lambda: secrets.token_hex(16)
         )
@@ -136,44 +119,10 @@ class UploadService(Service):
         )
         forward = None if self._desk is None else settings.hooks.forward
         admission = Admission(origin, self.access.guard, self.access.rates, forward)
-        tus = TusRoutes(
-            self.uploads,
-            origin=origin,
-            cors=Cors(settings.cors),
-            base_path=settings.base_path,
-            max_size=settings.max_size,
-            downloads=self._downloads() if settings.download else None,
-            status_path=settings.status_path,
-            extensions=extensions_without(settings.disabled_extensions),
-            admission=admission,
-        )
-        self._sight = Sight(
-            settings,
-            reactor,
-            origin,
-            Seen(
-                catalog=self._catalog,
-                pool=self._pool,
-                budget=self._budget,
-                context=self._context,
-                uploads=self.uploads,
-                hook_counts=HookCounts() if self._desk is None else self._desk.counts,
-                replayed=(lambda: None) if self._desk is None else self._desk.replayed,
-                replication=None if self._tier is None else self._tier.replication,
-            ),
-        )
+        tus = self._routes(origin, admission)
+        self._sight = Sight(settings, reactor, origin, self._seen())
         root = Root(tus, settings.base_path, self._sight.readiness)
-        self.site = StreamingSite(
-            root,
-            reactor=reactor,
-            network_timeout=settings.network_timeout,
-            min_rate=settings.min_rate,
-            refusal_fields=tus.refusal_fields,
-            watch=self._sight.watch,
-            http2=settings.http2,
-            h2c=settings.h2c,
-            max_connections=startup.most_connections(),
-        )
+        self.site = self._site(root, tus)
         self.listeners = self._listeners(settings.listen, lambda _: self.site)
         self._sight.serve(self.site, root, admission, self._expiry)
         self.admin_listeners = self._listeners(settings.admin_listen, self._sight.site_at, ports.ADMIN_LISTEN)
@@ -187,6 +136,72 @@ class UploadService(Service):
         self.log_observer: ILogObserver | None = None
         self._blind = False
         self._manager = ServiceManager(os.environ, reactor, os.getpid, time.monotonic)
+
+    def _upload_context(self, places: PlacedFiles) -> UploadContext:
+        """What the use cases reach."""
+        settings, desk, tier, ledger = self.settings, self._desk, self._tier, self.access.ledger
+        return UploadContext(
+            catalog=self._catalog,
+            spool=self._spool,
+            holds=LocalHolds(self._reactor),
+            clock=self._reactor,
+            wall=time.time,
+            boot_id=startup.boot_id(),
+            limits=_limits(settings),
+            space=self._space,
+            places=places,
+            replication=NoReplication() if tier is None else tier.replication,
+            replicas=self._catalog.replicas,
+            quota=ledger if ledger.counts else NoQuota(),
+            delete_objects=settings.terminate_remote == "delete",
+            records_facts=bool(settings.hooks.told),
+            questions=Questions(None if desk is None else desk.hooks),
+            progress=NoHooks() if desk is None else desk.progress,
+        )
+
+    def _routes(self, origin: Origin, admission: Admission) -> TusRoutes:
+        """The routes of clients."""
+        settings = self.settings
+        return TusRoutes(
+            self.uploads,
+            origin=origin,
+            cors=Cors(settings.cors),
+            base_path=settings.base_path,
+            max_size=settings.max_size,
+            downloads=self._downloads() if settings.download else None,
+            status_path=settings.status_path,
+            extensions=extensions_without(settings.disabled_extensions),
+            admission=admission,
+        )
+
+    def _seen(self) -> Seen:
+        """What operators look at."""
+        desk, tier = self._desk, self._tier
+        return Seen(
+            catalog=self._catalog,
+            pool=self._pool,
+            budget=self._budget,
+            context=self._context,
+            uploads=self.uploads,
+            hook_counts=HookCounts() if desk is None else desk.counts,
+            replayed=(lambda: None) if desk is None else desk.replayed,
+            replication=None if tier is None else tier.replication,
+        )
+
+    def _site(self, root: Root, tus: TusRoutes) -> StreamingSite:
+        """The connections of clients."""
+        settings = self.settings
+        return StreamingSite(
+            root,
+            reactor=self._reactor,
+            network_timeout=settings.network_timeout,
+            min_rate=settings.min_rate,
+            refusal_fields=tus.refusal_fields,
+            watch=self._sight.watch,
+            http2=settings.http2,
+            h2c=settings.h2c,
+            max_connections=startup.most_connections(),
+        )
 
     def _spot(self) -> Spot:
         """What the remote tier needs of the local one."""
@@ -326,7 +341,7 @@ class UploadService(Service):
             self._blind = False
 
     def _tick(self) -> None:
-        self.uploads.appends.schedule.tick(self._reactor.seconds())
+        self.uploads.appends.tick(self._reactor.seconds())
         Deferred.fromCoroutine(self._look()).addErrback(self._loop_failed)
 
     def _tidy(self) -> None:

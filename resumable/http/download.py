@@ -56,7 +56,7 @@ class Downloads:
         self._ways = ways or Ways()
 
     async def answer(self, request: StreamingRequest, fields: Fields, upload_id: str) -> None:
-        """Answer, body and all; a HEAD without. Raises TusError while nothing is sent yet: Unfinished, for one."""
+        """Answer, body and all; a HEAD without. Raises TusError while nothing is sent yet: NotFinished, for one."""
         try:
             upload, reader = await self._uploads.read(upload_id)
         except Elsewhere as elsewhere:

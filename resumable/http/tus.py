@@ -28,7 +28,7 @@ from resumable.protocol import concat, ids, tus
 from resumable.protocol.errors import BadRequest, NotFound, TusError
 from resumable.uploads.append import Lagging
 from resumable.uploads.questions import HookContext
-from resumable.uploads.status import Unfinished
+from resumable.uploads.status import NotFinished
 from resumable.uploads.uploads import CreationCut, Uploads, shielded
 
 _COLLECTION = "/"
@@ -260,7 +260,7 @@ class TusRoutes:
         """A HEAD of a client that doesn't speak tus: as its GET, without the body."""
         try:
             return await self.download(call)
-        except Unfinished:
+        except NotFinished:
             tus.check_version(call.fields)  # refuses it
             raise
 

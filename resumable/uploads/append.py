@@ -1,7 +1,7 @@
-"""One append: from the body, through the spool, to the committed offset.
+"""One append: from the body, through the spool, to the committed offset; and the pauses of its client.
 
-Invariants: the committed offset never passes bytes that were written and synced (design.md 1); what arrived is
-committed however the body ends, save for an append with a checksum (2); the hold is released only after the last
+Invariants: the committed offset never passes bytes that were written and synced (design.md 1); received bytes are
+committed however the body ends, except for an append with a checksum (2); the hold is released only after the last
 write is confirmed (3).
 
 A body that stays small is gathered in memory and put in one group step with others. Any other is *opened*: the
@@ -87,7 +87,7 @@ class RunningAppend:
         hooks: HookContext,
         new: bool = False,
     ) -> None:
-        """``upload`` is what is known of it so far; `run` gets the record as it is under the hold. ``new`` says that
+        """``upload``: the record as known so far; `run` gets the record as it is under the hold. ``new`` says that
         the catalog has no record yet."""
         self._context = context
         self._record = AppendRecord(context, upload, start, hooks, new)
@@ -118,13 +118,15 @@ class RunningAppend:
 
     @property
     def committed(self) -> int:
+        """The offset that the catalog has."""
         return self._record.committed
 
     @property
     def committed_at(self) -> float:
+        """When that was last moved, or the append made (reactor seconds)."""
         return self._record.committed_at
 
-    # What newer requests see of the holder
+    # The holder, as newer requests see it
 
     @property
     def position(self) -> int:
@@ -149,7 +151,7 @@ class RunningAppend:
 
     async def settle(self) -> None:
         if not self._listening and not self._end.called:
-            # Its first bytes may have come while the catalog was told of it: they are to be seen.
+            # Its first bytes may have come while the catalog recorded it: they count as well.
             waiter: Deferred[None] = Deferred()
             self._starting.append(waiter)
             await waiter
@@ -164,7 +166,7 @@ class RunningAppend:
         await self._until_released()
 
     def commit_soon(self) -> None:
-        """Commit what is there, in the background; a failure ends the append."""
+        """Commit the received bytes, in the background; a failure ends the append."""
         Deferred.fromCoroutine(self._commit()).addErrback(self._failed)
 
     # The append itself
@@ -182,7 +184,7 @@ class RunningAppend:
     ) -> Upload:
         """Receive the body and commit it; answers the upload as it then is.
 
-        Raises the reason why the body ended early, or what went wrong; what may be kept has been committed by then.
+        Raises the reason why the body ended early, or the failure; the bytes that may be kept are committed by then.
         ``trailer``: the checksum comes after the body. ``repeats``: all bytes of the upload are here, and nothing is
         written; at most, its withheld last byte is looked at. ``account`` has room for the upload's length, or else for
         as much of the body as was declared.
@@ -209,7 +211,7 @@ class RunningAppend:
         if self._sink is not None:
             leftover = self._record.opened and max(self._received, self._sink.received) > self.committed
             await self._sink.close(self.committed if leftover else None)
-        settle(self._account, self.upload)  # before anybody else may append: what wasn't kept is theirs to use
+        settle(self._account, self.upload)  # before another append begins, which may use the room
         self._context.holds.release(self.upload.id, self)
         self._released = True
         for waiter in self._waiting:
@@ -268,8 +270,8 @@ class RunningAppend:
         return None if self._end.called else self._record.seen(self._received)
 
     def _fits(self, received: int) -> bool:
-        """Whether there is room for all that was received of a length that isn't known. What there is none for stays
-        out of account, and is never committed."""
+        """Whether there is room for all received bytes of an unknown length. Bytes without room stay out of account,
+        and are never committed."""
         if self._end.called:
             return False
         try:
@@ -311,7 +313,7 @@ class RunningAppend:
         sink.start()
 
     async def _commit(self) -> None:
-        """Commit what may be committed while the body is still coming."""
+        """Commit as far as possible while the body is still coming."""
         sink = self._sink
         if sink is None:
             return
@@ -328,7 +330,7 @@ class RunningAppend:
             self.commit_soon()
 
     async def _conclude(self, sink: Sink) -> None:
-        """After the end of the body: verify, write what is left, commit, and raise what was wrong."""
+        """After the end of the body: verify, write the rest, commit, and raise the failure."""
         await self._lock.acquire()
         try:
             reason = self._reason
@@ -348,7 +350,7 @@ class RunningAppend:
             raise reason
 
     async def _flush(self, sink: Sink, gathered: list[bytes], whole: bool) -> None:
-        """Bring to the disk and into the catalog what may be kept."""
+        """Bring the bytes that may be kept to the disk and into the catalog."""
         if self._repeats:
             if whole:
                 await check_repeated(self._context, self.upload, gathered)
@@ -378,7 +380,7 @@ class RunningAppend:
         digest = self._digest
         await sink.drained()
         if sink.failure is not None:
-            return  # that is what is wrong, not the client's bytes
+            return  # the disk has failed, and the client's bytes may be right
         if digest is None or not self._record.opened:
             digest = self._algorithms[checksum.algorithm]()
             for chunk in gathered:
@@ -414,15 +416,17 @@ class Lagging(Unavailable):
 
 
 def check_admitted(context: UploadContext) -> None:
-    """Raises Unavailable while no upload is to begin."""
+    """Raises Unavailable while the remotes lag too far behind for an upload to begin."""
     if not context.replication.admits():
         raise Unavailable(_LAGGING, context.limits.retry_after)
 
 
 class Gate:
-    """The pauses of one append: `check` when bytes came or are about to, `close` at its end.
+    """Pauses one append's client while the remotes lag too far behind the spool, and when it sends too fast.
 
-    ``pace``: see `resumable.model.principal.Principal`.
+    `check` when bytes came or are about to, `close` at the append's end. ``pace``: see `Principal`. Invariant: such a
+    pause is ours, so no guard against silent clients counts it, and it is bounded. A pause for the lag ends with
+    everything received committed, if not before.
     """
 
     __slots__ = ("_admitted", "_context", "_give_up", "_pace", "_pausing", "_sink", "_timer")

@@ -1,13 +1,11 @@
 """The appends under way: how they are run, when the long ones commit, and how a stop ends them.
 
 A long append commits a second after its last commit if it has `WORTHWHILE` new bytes, and after `LATEST` seconds if it
-has any. Those that waited longest go first, so 5,000 slow uploads share `PER_TICK` syncs a second. Invariant: no append
-begins once a stop has, and each has committed what it received when `stop` returns.
+has any. The appends that waited longest go first, so 5,000 slow uploads share `PER_TICK` syncs a second. Invariant: no
+append begins once a stop has, and each has committed all that it received when `stop` returns.
 """
 
 from __future__ import annotations
-
-from typing import Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
 
@@ -25,63 +23,16 @@ LATEST = 10.0
 PER_TICK = 128
 
 
-class Committer(Protocol):
-    """A long append, as far as the schedule cares."""
-
-    @property
-    def committed(self) -> int: ...
-
-    @property
-    def committed_at(self) -> float: ...
-
-    @property
-    def committable(self) -> int: ...
-
-    def commit_soon(self) -> None: ...
-
-
-class Schedule:
-    """The appends under way."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[Committer, None] = {}
-
-    def add(self, append: Committer) -> None:
-        self._waiting[append] = None
-
-    def remove(self, append: Committer) -> None:
-        self._waiting.pop(append, None)
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def appends(self) -> list[Committer]:
-        return list(self._waiting)
-
-    def tick(self, now: float) -> int:
-        """Start the commits that are due; answers how many. Called once a second."""
-        due = [append for append in self._waiting if self._due(append, now)][:PER_TICK]
-        for append in due:
-            del self._waiting[append]
-            self._waiting[append] = None
-            append.commit_soon()
-        return len(due)
-
-    @staticmethod
-    def _due(append: Committer, now: float) -> bool:
-        fresh = append.committable - append.committed
-        waited = now - append.committed_at
-        return waited >= (1.0 if fresh >= WORTHWHILE else LATEST) and fresh > 0
-
-
 class Appends:
-    """Those of one process."""
+    """The appends of one process."""
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
-        self._under_way: set[RunningAppend] = set()
-        self.schedule = Schedule()
+        self._under_way: dict[RunningAppend, None] = {}
         self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._under_way)
 
     def check_open(self) -> None:
         """Raises Stopping once a stop has begun."""
@@ -90,13 +41,21 @@ class Appends:
 
     def add(self, append: RunningAppend) -> None:
         """It is about to run: a stop ends it."""
-        self._under_way.add(append)
+        self._under_way[append] = None
 
     async def give_up(self, append: RunningAppend) -> None:
-        """It won't run."""
-        self._under_way.discard(append)
-        self.schedule.remove(append)
+        """It won't run, or has run."""
+        self._under_way.pop(append, None)
         await append.release()
+
+    def tick(self, now: float) -> int:
+        """Start the commits that are due; answers how many. Called once a second."""
+        due = [append for append in self._under_way if _due(append, now)][:PER_TICK]
+        for append in due:
+            del self._under_way[append]  # behind all others
+            self._under_way[append] = None
+            append.commit_soon()
+        return len(due)
 
     async def run(
         self,
@@ -108,9 +67,8 @@ class Appends:
         by: Principal,
         repeats: bool = False,
     ) -> Upload:
-        """See `RunningAppend.run`; raises what a client is told."""
+        """See `RunningAppend.run`; raises the error for the client."""
         self.add(append)
-        self.schedule.add(append)
         checksum, trailer = request.checksum, request.checksum_trailer
         try:
             return await append.run(
@@ -125,7 +83,13 @@ class Appends:
             await self.give_up(append)
 
     async def stop(self) -> None:
-        """Each commits what it has, and is answered 503."""
+        """Each append commits all that it received, and is answered 503."""
         self._stopping = True
         waiting = [Deferred.fromCoroutine(each.evict(Stopping())) for each in tuple(self._under_way)]
         await DeferredList(waiting, consumeErrors=True)
+
+
+def _due(append: RunningAppend, now: float) -> bool:
+    fresh = append.committable - append.committed
+    waited = now - append.committed_at
+    return waited >= (1.0 if fresh >= WORTHWHILE else LATEST) and fresh > 0

@@ -1,21 +1,19 @@
-"""Final uploads: they are put together once all of their partials are finished, several at once.
+"""Final uploads are put together once all of their partials are finished, several at once.
 
-Reason to change: when a final is put together, and who waits for it. Invariants: a final is durable as a list of
-partials before its 201, so a crash at any point leaves it to be assembled again at start-up; no final waits until
-another one is finished; and however many there are, few of them are in memory.
+Invariants: a final is durable as a list of partials before its 201, so after a crash at any point the next start puts
+it together; no final waits until another one is finished; and however many there are, few of them are in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from resumable.aio.deferreds import TaskGroup, Timer
 from resumable.aio.threads import Stopped
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import Granted
@@ -45,7 +43,7 @@ class Late(Exception):
 
 
 class Assembler:
-    """Puts finals together: those that are asked for at once, those that waited for a partial a few at a time."""
+    """Puts finals together: at once where a request asks for them, a few at a time where they waited for a partial."""
 
     def __init__(self, context: UploadContext, endings: Endings, reclaimer: Reclaimer) -> None:
         self._context = context
@@ -53,12 +51,12 @@ class Assembler:
         self._reclaimer = reclaimer
         self._building = Building(context, endings)
         self._jobs: dict[str, AssemblyJob] = {}
-        #: By final: those who want to know when nothing is being done for it any more.
+        #: By final: Deferreds that fire when nothing is being done for it any more.
         self._waiting: dict[str, list[Waiter]] = {}
         #: By partial whose finals are being woken: the same.
         self._waking: dict[str, list[Waiter]] = {}
-        self._tasks: set[Deferred[None]] = set()
-        self._retry: IDelayedCall | None = None
+        self._tasks = TaskGroup(lambda failure: log.failure("background work failed", failure))
+        self._retry = Timer(context.clock, self._again)
         self._untidy = self._tidying = self._left = self._stopping = False
         #: Whether all finals that an earlier run has left were tried.
         self._caught_up = False
@@ -70,7 +68,7 @@ class Assembler:
         self.partial_finished(ANY)
 
     def leave(self) -> None:
-        """Nobody waits any more: they are answered that the server stops."""
+        """Answer all waiting requests that the server stops."""
         self._left = True
         for waiting in (*self._waiting.values(), *self._waking.values()):
             _fire(waiting, Failure(Stopping()))
@@ -79,16 +77,15 @@ class Assembler:
         """No step of an assembly is under way any more."""
         self._stopping = self._building.stopping = True
         self.leave()
-        if self._retry is not None:
-            self._retry.cancel()
+        self._retry.clear()
         while self._tasks:
-            await DeferredList(tuple(self._tasks))
+            await self._tasks.ended()
 
     def partial_finished(self, partial_id: str) -> None:
         """A partial has all its bytes: finals that wait for it may be assembled."""
         if partial_id not in self._waking:
             self._waking[partial_id] = []
-            self._run(self._wake_all(partial_id))
+            self._tasks.start(self._wake_all(partial_id))
 
     def assembles(self, final_id: str) -> bool:
         """Whether a final is being put together, or its turn to be tried has yet to come: it isn't idle."""
@@ -103,9 +100,9 @@ class Assembler:
         self._begin(final_id, AssemblyJob(claim))
 
     async def result(self, final_id: str, within: float) -> Granted | None:
-        """What hooks have granted, once it is finished; None: it was before, has ended, or waits for a partial.
+        """The hooks' answer, once the final is finished; None: it was before, has ended, or waits for a partial.
 
-        Raises what has kept it from being finished; Late; Stopping.
+        Raises the error that keeps it from being finished; Late; Stopping.
         """
         if self._left:
             raise Stopping()
@@ -130,7 +127,8 @@ class Assembler:
         places = [self._waiting.setdefault(final_id, []), *waking]
         for place in places:
             place.append(waiter)
-        timer = self._context.clock.callLater(within, lambda: waiter.errback(Late()))
+        timer = Timer(self._context.clock, lambda: waiter.errback(Late()))
+        timer.set(within)
         try:
             return await waiter
         finally:
@@ -139,13 +137,12 @@ class Assembler:
                     place.remove(waiter)
             if not self._waiting.get(final_id, True):
                 del self._waiting[final_id]
-            if timer.active():
-                timer.cancel()
+            timer.clear()
 
-    # Which are to be assembled
+    # Which finals are to be put together
 
     async def _wake_all(self, partial_id: str) -> None:
-        """Those that wait for this partial and no other: at most so many of them at once, and others beside them."""
+        """Begin the finals that wait for this partial and no other, `AHEAD` at a time; others go on beside them."""
         ahead = DeferredSemaphore(AHEAD)
         after: str | None = ""
         try:
@@ -168,30 +165,23 @@ class Assembler:
 
     def _begin(self, final_id: str, job: AssemblyJob) -> None:
         self._jobs[final_id] = job
-        self._run(self._work(final_id, job))
+        self._tasks.start(self._work(final_id, job))
 
     def _retry_later(self) -> None:
-        if self._retry is None and not self._stopping:
-            self._retry = self._context.clock.callLater(RETRY, self._again)
+        if not (self._retry.pending or self._stopping):
+            self._retry.set(RETRY)
 
     def _again(self) -> None:
-        self._retry = None
         if ANY in self._waking:  # what failed has been passed already
             self._retry_later()
         else:
             self.start()
 
-    def _run(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
-        task = Deferred.fromCoroutine(work)
-        self._tasks.add(task)
-        task.addErrback(lambda failure: log.failure("background work failed", failure))
-        task.addBoth(lambda _: self._tasks.discard(task))
-
     def _ended(self, upload_id: str) -> None:
         if upload_id in self._jobs:
             self._jobs[upload_id].gone = True
 
-    # One of them
+    # One final
 
     async def _work(self, final_id: str, job: AssemblyJob) -> None:
         outcome: Granted | Failure | None
@@ -220,11 +210,11 @@ class Assembler:
             self._tidy()
 
     def _tidy(self) -> None:
-        """What a final needed may go: not now for each of many, and nobody waits for it."""
+        """Free the data that finals needed, soon and for many at once; no request waits for it."""
         self._untidy = True
         if not self._tidying:
             self._tidying = True
-            self._run(self._tidy_up())
+            self._tasks.start(self._tidy_up())
 
     async def _tidy_up(self) -> None:
         try:

@@ -1,9 +1,8 @@
-"""One final upload, from its partials' bytes to its finished record.
+"""One final upload, from its partials' bytes to its finished record; and turns at copying.
 
-Reason to change: what has to happen before a final is finished, and what becomes of one that can't be. Invariants: its
-data file gets its name only when whole, and its offset is committed only after that; nothing is copied before there is
-room for all of it, and a copy that can't go on gives back what it has taken; a final that is refused leaves its
-partials as they were.
+Invariants: a final's data file gets its name only when whole, and its offset is committed only after that; nothing is
+copied before there is room for all of it, and a copy that can't go on gives back the room that it has taken; a final
+that is refused leaves its partials as they were.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ AT_ONCE = 2
 
 @define(eq=False)
 class AssemblyJob:
-    """One final that is being put together. ``claim``: its room on the disk, if it has it. ``over``: called at the end.
-    ``gone``: its upload is."""
+    """One final that is being put together. ``claim``: its room on the disk, if it has that. ``over``: called at the
+    end. ``gone``: its upload is."""
 
     claim: Claim | None = None
     over: Callable[[], None] = lambda: None
@@ -46,14 +45,14 @@ class Building:
     def __init__(self, context: UploadContext, endings: Endings) -> None:
         self._context = context
         self._endings = endings
-        self._turns = Turns(AT_ONCE)
+        self._turns = CopyTurns(AT_ONCE)
         self._copying = 0
         self.stopping = False
 
     async def build(self, final_id: str, job: AssemblyJob) -> Granted | None:
-        """What hooks have granted; None: it waits for a partial, was finished before, or has ended without an answer.
+        """The hooks' answer; None: the final waits for a partial, was finished before, or has ended without an answer.
 
-        Raises what it was refused with, or what keeps it from being finished now; Stopped.
+        Raises Refused, TooLarge, or the error that keeps it from being finished now; Stopped.
         """
         context = self._context
         final = await context.catalog.get(final_id)
@@ -90,7 +89,7 @@ class Building:
             settle(account, final)
 
     async def _copy(self, final: Upload, partials: Sequence[Upload], job: AssemblyJob) -> None:
-        """All of its bytes into its data file, unless it is gone. Whatever goes wrong gives back what it has taken."""
+        """Copy all bytes into its data file, unless it is gone. A failure gives back the room that was taken."""
         assembly = self._context.spool.assembly(final.id, [(each.id, each.offset) for each in partials])
         await assembly.look()
         try:
@@ -154,20 +153,24 @@ class Building:
     async def _request(self, final: Upload) -> RequestView | None:
         """The one that has asked for it, where anybody is shown it."""
         context = self._context
-        if not (context.told or context.questions.asks(QuestionKind.FINISH)):
+        if not (context.records_facts or context.questions.asks(QuestionKind.FINISH)):
             return None
         said = await context.catalog.request(final.id)
         return None if said is None else request_from_data(said)
 
 
-#: How many that come later go before somebody for each step that this one has left.
+#: How many later finals go before one for each step that this one has left.
 BEHIND = 16
 #: Steps that count for that, at most.
 COUNTED = 16
 
 
-class Turns:
-    """``at_once``: how many have one at a time. `take` one, do something short, `give_back`."""
+class CopyTurns:
+    """Turns at copying, among final uploads that are put together at once. `take` one, copy a step, `give_back`.
+
+    ``at_once``: how many have a turn at a time. Invariant: everybody gets one: a final with many steps lets
+    later finals go first, but only so many.
+    """
 
     def __init__(self, at_once: int) -> None:
         self._free = at_once
@@ -183,7 +186,7 @@ class Turns:
         return turn
 
     def give_back(self) -> None:
-        """Somebody else may have it."""
+        """The next one may have it."""
         self._free += 1
         self._next()
 

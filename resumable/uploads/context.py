@@ -1,6 +1,6 @@
-"""What all use cases reach: the tiers, the clocks, the limits, hooks; and what they do alike with an upload's record.
+"""The surroundings of all use cases (tiers, clocks, limits, hooks), and their common steps with an upload's record.
 
-`as_answer` is the only place that turns an OSError or a catalog failure into something a client sees. Invariants: a
+`as_answer` is the only place that turns an OSError or a catalog failure into an error for the client. Invariants: a
 context never changes once it is made; nothing counts before it is durable.
 """
 
@@ -39,8 +39,8 @@ Listener = Callable[[str], None]
 
 @define
 class Counts:
-    """What has become of uploads since the start. Only ever grows; ``gone`` by the reason. ``not_placed``: attempts at
-    a place that have failed."""
+    """How many uploads were created, finished, ... since the start. Only ever grows; ``gone`` by the reason.
+    ``not_placed``: attempts at a place that have failed."""
 
     created: int = 0
     finished: int = 0
@@ -50,7 +50,7 @@ class Counts:
 
 
 @frozen
-class Listeners:
+class UploadListeners:
     """Functions that are called with an upload's id when something has happened to it. Each listener adds itself when
     it is made.
 
@@ -68,8 +68,8 @@ class UploadContext:
     """The surroundings of the use cases of uploads; made once by the service.
 
     ``clock`` measures spans (reactor seconds), ``wall`` tells the time of day for records. ``replicas`` is None where
-    none are recorded. ``delete_objects``: the end of a stored upload by its client ends its objects too. ``told``:
-    whether facts are kept for hooks.
+    none are recorded. ``delete_objects``: the end of a stored upload by its client ends its objects too.
+    ``records_facts``: whether facts are kept, for hooks.
     """
 
     catalog: ICatalog
@@ -85,12 +85,12 @@ class UploadContext:
     replicas: IReplicas | None = None
     quota: IQuota = field(factory=NoQuota)
     delete_objects: bool = True
-    told: bool = True
+    records_facts: bool = True
     questions: Questions = field(factory=Questions)
     progress: IProgress = field(factory=NoHooks)
     counts: Counts = field(factory=Counts)
     drain: Drain = field(factory=Drain)
-    listeners: Listeners = field(factory=Listeners)
+    listeners: UploadListeners = field(factory=UploadListeners)
 
     # Reading a record
 
@@ -111,7 +111,7 @@ class UploadContext:
         return min((each for each in (self.limits.max_size, *own) if each is not None), default=None)
 
     def expires_at(self, upload: Upload) -> float | None:
-        """When this upload will be removed if nobody touches it; None when it won't."""
+        """When this upload will be removed unless a request touches it; None when it won't."""
         if self.limits.expire_after is None or upload.finished or upload.gone:
             return None
         return upload.touched_at + self.limits.expire_after
@@ -145,8 +145,8 @@ class UploadContext:
     ) -> Upload | None:
         """Record a new upload with the replicas that are chosen for it; the record, or None: its id is taken.
 
-        Of a final also None: a partial is gone, or the same request has made another. ``changes``: what hooks want of
-        its key and remotes. ``request``: the request for a final, which hooks see before the final is finished.
+        Of a final also None: a partial is gone, or the same request has made another. ``changes``: the key and
+        remotes that hooks want. ``request``: the request for a final, which hooks see before the final is finished.
         """
         if changes is None:
             replicas = self.replication.chosen(upload)
@@ -173,7 +173,7 @@ class UploadContext:
 
     def facts(self, upload: Upload, request: RequestView | None, *kinds: FactKind) -> Sequence[Fact]:
         """Facts about the upload as it is now; none where no hook is told."""
-        if not self.told:
+        if not self.records_facts:
             return ()
         now, data = self.wall(), as_data(view(upload), request)
         return [Fact(kind, upload.id, now, data) for kind in kinds]
@@ -181,7 +181,7 @@ class UploadContext:
     # After a change
 
     def committed(self, upload: Upload) -> None:
-        """A commit has landed, and this is the record now: wake those who work on from there."""
+        """A commit has landed, and this is the record now: wake the remote tier and the listeners."""
         self.counts.finished += upload.finished
         if not upload.is_partial:
             self.replication.committed(upload)

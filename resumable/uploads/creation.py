@@ -1,7 +1,7 @@
-"""New uploads, whether they begin with bytes or are made of others.
+"""New uploads: with bytes, without, or made of partial uploads.
 
-Reason to change: what comes before an upload's first byte, and what its creation is answered with. Invariant: nothing
-of an upload whose id wasn't drawn here is written before the catalog knows it; what was refused leaves nothing behind.
+Invariant: nothing of an upload whose id wasn't drawn here is written before the catalog knows it; a refused creation
+leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from resumable.uploads.append import Algorithms, RunningAppend, check_admitted
 from resumable.uploads.appends import Appends
 from resumable.uploads.context import UploadContext, as_answer, log
 from resumable.uploads.finals import Finals, digest_of
-from resumable.uploads.finishing import CreationCut, Finishing
+from resumable.uploads.finishing import Acknowledgements, CreationCut
 from resumable.uploads.limits import Claim, IAccount
 from resumable.uploads.questions import HookContext
 
 
 class Creator:
-    """Makes them."""
+    """Makes new uploads."""
 
     def __init__(
         self,
         context: UploadContext,
-        running: Appends,
-        finishing: Finishing,
+        appends: Appends,
+        acknowledgements: Acknowledgements,
         finals: Finals,
         algorithms: Algorithms,
         new_id: Callable[[], str],
     ) -> None:
         self._context = context
-        self._running = running
-        self._finishing = finishing
+        self._appends = appends
+        self._acknowledgements = acknowledgements
         self._finals = finals
         self._algorithms = algorithms
         self._new_id = new_id
@@ -49,7 +49,7 @@ class Creator:
     async def create(self, creation: tus.Creation, body: IBody, by: Principal, hooks: HookContext) -> Upload:
         """A new upload, with as much of the body as there was. Raises CreationCut if that failed once it was there."""
         context = self._context
-        self._running.check_open()
+        self._appends.check_open()
         plan = rules.admit_creation(creation, body.length, context.largest(by.max_size))
         context.drain.check()
         context.space.admit()
@@ -60,7 +60,7 @@ class Creator:
             plan = rules.admit_creation(creation, body.length, context.largest(upload.max_size))
         if creation.has_body and context.questions.asks(QuestionKind.APPEND):
             hooks.add(await context.questions.ask(QuestionKind.APPEND, upload, hooks.request))
-        self._running.check_open()
+        self._appends.check_open()
         account = context.quota.open(by.name, creation.length)
         # An id that wasn't drawn here may be another upload's: its file is touched only once the catalog has said no.
         given = hooks.changes is not None and hooks.changes.id is not None
@@ -74,7 +74,7 @@ class Creator:
             if plan.length is None:
                 account.reach(body.length or 0)
             await context.holds.take(upload.id, append, 0)
-            return await self._running.run(append, upload, plan, creation, account, by)
+            return await self._appends.run(append, upload, plan, creation, account, by)
         except TusError as error:
             if append.recorded:
                 raise CreationCut(append.upload, error) from error
@@ -96,7 +96,7 @@ class Creator:
         self, creation: tus.Creation, partial_ids: Sequence[str], by: Principal, hooks: HookContext, digest: str
     ) -> Upload:
         context = self._context
-        self._running.check_open()
+        self._appends.check_open()
         partials = await self._partials(partial_ids)
         lengths = [each.length for each in partials]
         length = rules.final_length(lengths, context.largest(by.max_size))
@@ -108,7 +108,7 @@ class Creator:
             if context.questions.asks(QuestionKind.CREATE):
                 final = await self._asked(final, hooks)
                 rules.final_length(lengths, context.largest(final.max_size))
-                self._running.check_open()
+                self._appends.check_open()
             final = await self._record(final, context.quota.open(by.name, length), hooks)
         except BaseException:
             claim.release()
@@ -140,7 +140,7 @@ class Creator:
 
     def acknowledge(self, upload: Upload, hooks: HookContext) -> Upload | Deferred[Upload]:
         """The answer to the creation of an upload, which is there by now, whatever comes of waiting for it."""
-        answer = self._finishing.acknowledged(upload, hooks)
+        answer = self._acknowledgements.acknowledged(upload, hooks)
         return answer.addErrback(self._not_acknowledged, upload) if isinstance(answer, Deferred) else answer
 
     def _not_acknowledged(self, failure: Failure, upload: Upload) -> Upload:

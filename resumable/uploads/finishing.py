@@ -1,9 +1,9 @@
 """An upload that has all its bytes is not finished yet: a hook may have to agree, and with `--ack remote` it counts
 only once it is stored.
 
-Reason to change: when a client may believe that its upload is complete. Invariant: before that nobody is told an offset
-past its last byte but one, whoever asks and however often; no upload is finished before every hook that is asked has
-agreed; and every wait ends: by success, by time, by the end of the upload, of the client or of the server.
+Invariant: until then no client is shown an offset past the last byte but one, however often it asks; no upload is
+finished before every hook that is asked has agreed; and every wait ends: by success, by time, by the end of the
+upload, of the client or of the server.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from resumable.aio.deferreds import Timer, deferred
 from resumable.model.hooks import Granted, QuestionKind, RequestView
 from resumable.model.upload import Commit, FactKind, Upload
 from resumable.protocol.errors import Held, OffsetMismatch, Stopping, TusError, Unavailable
@@ -46,7 +47,7 @@ async def check_repeated(context: UploadContext, upload: Upload, chunks: Sequenc
         raise OtherByte(upload.offset)
 
 
-class Finishing:
+class Acknowledgements:
     """The requests that wait until their upload is finished and stored."""
 
     def __init__(self, context: UploadContext) -> None:
@@ -57,23 +58,24 @@ class Finishing:
         context.listeners.ended.append(self._ended)
 
     def acknowledged(self, upload: Upload, hooks: HookContext) -> Upload | Deferred[Upload]:
-        """What a request may answer that has brought ``upload`` to its offset; waits if that completes it.
+        """The answer to a request that has brought ``upload`` to its offset; waits if that completes it.
 
         Fails with Refused (by a hook), Unavailable (not stored in time, a hook has failed), Stopping or Gone. Cancel it
-        when nobody waits any more: what hooks say counts all the same.
+        when the client has gone: the hooks' answer counts all the same.
         """
         if not self._context.withheld(upload):
             return upload
         if upload.offset == upload.length:
-            return Deferred.fromCoroutine(self._complete(upload, hooks))
+            return self._complete(upload, hooks)
         return self._context.shown(upload)
 
     def stop(self) -> None:
-        """Nobody waits any more."""
+        """End all waits."""
         self._stopping = True
         for upload_id in tuple(self._waiting):
             self._ended(upload_id)
 
+    @deferred
     async def _complete(self, upload: Upload, hooks: HookContext) -> Upload:
         if self._context.pending(upload):
             upload, granted = await self._agreed(upload, hooks)
@@ -123,11 +125,12 @@ class Finishing:
     async def stored(self, upload_id: str, within: float) -> Upload:
         """The upload, once it is stored. Raises Unavailable: it isn't within so many seconds; Stopping, Gone."""
         context = self._context
-        wait: Deferred[None] = Deferred()  # cancelled only by who has asked
+        wait: Deferred[None] = Deferred()  # cancelled only by its request
         # First of all, so that nothing can happen unseen between the look at the catalog and the wait.
         stored = context.replication.when_stored(upload_id).addCallbacks(lambda _: _end(wait), _cancelled)
         self._waiting.setdefault(upload_id, []).append(wait)
-        timer = context.clock.callLater(within, _end, wait)
+        timer = Timer(context.clock, lambda: _end(wait))
+        timer.set(within)
         try:
             upload = await context.present(upload_id)
             if context.withheld(upload) and not self._stopping:
@@ -136,8 +139,7 @@ class Finishing:
         finally:
             self._forget(upload_id, wait)
             stored.cancel()
-            if timer.active():
-                timer.cancel()
+            timer.clear()
         if not context.withheld(upload):
             return upload
         if self._stopping:

@@ -27,7 +27,7 @@ BATCH = 256
 TOGETHER = 64
 #: Seconds after its end for which a final is the answer to the request that has made it.
 ANSWERED = 600.0
-#: A wall clock that moves this much more than the steady one was set, by somebody or something.
+#: A wall clock that moves this much more than the steady one was set.
 JUMP = 60.0
 
 _FACTS = {Gone.TERMINATED: FactKind.TERMINATED, Gone.EXPIRED: FactKind.EXPIRED}
@@ -43,7 +43,7 @@ class Reclaimer:
         self._lock = DeferredLock()
 
     async def reclaim(self) -> None:
-        """Remove the data of all that is gone or dropped. What was so at the call is off the disk when it returns."""
+        """Remove the data of all uploads that are gone or dropped by now; it is off the disk when this returns."""
         await self._lock.run(lambda: Deferred.fromCoroutine(self._remove_all()))
 
     async def _remove_all(self) -> None:
@@ -70,8 +70,7 @@ class Endings:
     ) -> bool:
         """Mark an upload gone; finals that waited for its bytes go with it. False if it was gone already.
 
-        ``request``: the one that asked for it, for those who are told. ``refusal``: of a final, what its client is
-        answered that asks again.
+        ``request``: the request for it, for events. ``refusal``: of a final, the answer to the same request again.
         """
         context = self._context
         facts = context.facts(upload, request, _FACTS[gone]) if gone in _FACTS else ()
@@ -86,20 +85,20 @@ class Endings:
         return ended
 
     async def drop_spent(self) -> None:
-        """The end of partials that finals have used, and that were kept long enough after it."""
+        """End partials that finals have used, and that were kept long enough after it."""
         catalog, until = self._context.catalog, self._context.wall() - self._context.limits.keep_partials
         while spent := await catalog.spent(until, TOGETHER):
             await self._end_all(spent, Gone.EXPIRED)
 
     async def _end_finals(self, partial_id: str, gone: Gone) -> None:
-        """Those that waited for it, a few at a time: the reactor has others to serve."""
+        """End the finals that waited for it, a few at a time: the reactor has others to serve."""
         context, after = self._context, ""
         try:
             while finals := await context.catalog.finals_of(partial_id, after, TOGETHER):
                 await self._end_all(finals, gone)
                 after = finals[-1].id
         except CatalogUnavailable:
-            context.partial_finished(partial_id)  # who puts finals together ends those that can't be
+            context.partial_finished(partial_id)  # the assembler ends finals that can't be put together
             raise
 
     async def _end_all(self, uploads: Sequence[Upload], gone: Gone) -> None:
@@ -116,7 +115,7 @@ class Endings:
         return row is not None and row.finished
 
     async def _uncount(self, upload: Upload) -> None:
-        """What is gone counts for nothing, and doesn't change any more; since ``upload`` was read, it may have."""
+        """A gone upload counts for nothing. Its record is read again: it may have changed, and won't any more."""
         context = self._context
         if context.quota.counts:
             try:

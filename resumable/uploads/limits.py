@@ -35,9 +35,9 @@ class UploadLimits:
 class Space:
     """Free bytes above the operator's reserve, known without asking the disk for every byte.
 
-    A reserve of 0 leaves the judgement of appends to the disk itself. Invariant: between two looks at the disk, what
-    was let in is subtracted from what the last look found, so the reserve is kept at any speed; and what was claimed
-    for a copy is nobody else's until it is written or given up.
+    A reserve of 0 leaves the judgement of appends to the disk itself. Invariant: between two looks at the disk,
+    admitted bytes are subtracted from the room that the last look found, so the reserve is kept at any speed; and room
+    that was claimed for a copy is kept for it until it is written or given up.
     """
 
     def __init__(self, reserve: int) -> None:
@@ -58,7 +58,7 @@ class Space:
 
     @property
     def scarce(self) -> bool:
-        """Whether less than another reserve is left: what is only a cache may go."""
+        """Whether less than another reserve is left: local copies of stored uploads may go."""
         return self.room < self.reserve
 
     def spend(self, size: int) -> bool:
@@ -140,7 +140,7 @@ class IAccount(Protocol):
         """Room for ``total`` bytes of it altogether. Raises TooLarge (never) or NoSpace (not now)."""
 
     def settle(self, total: int) -> None:
-        """That is what it counts for after all."""
+        """It counts for so many bytes after all."""
 
     def finish(self) -> None:
         """It isn't unfinished any more. May be repeated."""
@@ -158,13 +158,13 @@ class IQuota(Protocol):
 
     @property
     def counts(self) -> bool:
-        """Whether anything is limited; if not, nothing needs to be told."""
+        """Whether anything is limited; if not, nothing needs to be counted."""
 
     def open(self, name: str, length: int | None) -> IAccount:
         """A new upload of that name's. Raises TooLarge, NoSpace or TooManyRequests, and then counts nothing."""
 
     def counted(self, name: str, charged: int, *, finished: bool) -> IAccount:
-        """One that counts already."""
+        """The account of an upload that counts already."""
 
 
 class _Free:
@@ -195,7 +195,7 @@ class NoQuota:
 
 
 def charge(upload: Upload) -> int:
-    """What the record says that it counts for."""
+    """The bytes that it counts for by its record."""
     return upload.offset if upload.length is None else upload.length
 
 
@@ -205,7 +205,7 @@ def account_of(quota: IQuota, upload: Upload) -> IAccount:
 
 
 def settle(account: IAccount, upload: Upload) -> None:
-    """From now on it counts for what its record says."""
+    """From now on it counts as its record says."""
     account.settle(charge(upload))
     if upload.finished:
         account.finish()

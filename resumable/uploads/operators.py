@@ -1,8 +1,7 @@
-"""The use cases of operators: to look through all uploads, end some, send on what was given up, and drain the server.
+"""The use cases of operators: look through all uploads, count them, end some, retry replicas, and drain the server.
 
-Reason to change: what an operator may ask for. Invariants: looking disturbs no hold; one request looks at `MOST_ROWS`
-rows, or changes little more than `MOST_CHANGED` uploads, and says where it stopped. Hooks aren't asked whether an
-operator may do something, and are told of it afterwards.
+Invariants: looking disturbs no hold; one request looks at `MOST_ROWS` rows, or changes little more than `MOST_CHANGED`
+uploads, and says where it stopped. Hooks can't refuse what an operator does; they get its events afterwards.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ T = TypeVar("T")
 
 @frozen
 class StatusPage(Generic[T]):
-    """What was ``shown``. ``place``: where to go on, which may be before anything was found; None: there is nothing
-    behind."""
+    """The uploads as ``shown``. ``place``: where to go on, perhaps before anything was found; None: this was the
+    end."""
 
     shown: Sequence[T]
     place: int | None
@@ -43,7 +42,7 @@ class StatusPage(Generic[T]):
 
 @frozen
 class Restarted:
-    """How many replicas are tried again; ``more``: ask again for those that are left."""
+    """How many replicas are tried again; ``more``: some are left, ask again."""
 
     count: int
     more: bool
@@ -60,7 +59,7 @@ class Left:
 
 
 class Operators:
-    """``remotes``: the names of those that there are. Every method raises TusError only."""
+    """``remotes``: the names of all remotes. Every method raises TusError only."""
 
     def __init__(
         self, context: UploadContext, uploads: Uploads, listing: IListing, remotes: Collection[str] = ()
@@ -73,7 +72,7 @@ class Operators:
     async def page(
         self, wanted: Filter, place: int | None, limit: int, newest: bool, show: Callable[[UploadStatus], T]
     ) -> StatusPage[T]:
-        """Up to ``limit`` of those that match, behind that place, as ``show`` makes them: a few at a time.
+        """Up to ``limit`` uploads that match, behind that place, as ``show`` makes them: a few at a time.
 
         Raises BadRequest for a remote that neither is there nor has been, as far as is known.
         """
@@ -91,7 +90,7 @@ class Operators:
         return StatusPage(found, place)
 
     async def show(self, upload_id: str) -> UploadStatus:
-        """One of them, even if it is gone."""
+        """One upload, even if it is gone."""
         upload = await self._asked(self._context.catalog.get(upload_id))
         if upload is None:
             raise NotFound("There is no such upload.")
@@ -99,7 +98,7 @@ class Operators:
         return status_from(self._context, upload, () if replicas is None else await self._asked(replicas.of(upload_id)))
 
     async def stop(self, upload_id: str) -> None:
-        """End an upload that isn't finished; the request that appends to it is told that it is gone."""
+        """End an upload that isn't finished; the request that appends to it is answered that it is gone."""
         self._check_unfinished(await self._context.present(upload_id))
         await self._context.holds.evict(upload_id, Gone("The upload was stopped."))
         self._check_unfinished(await self._context.present(upload_id))  # the last byte may just have been committed
@@ -137,7 +136,7 @@ class Operators:
         self._context.drain.end()
 
     async def left(self) -> Left:
-        """What has to be waited for until the server may be stopped for good."""
+        """The work that is left until the server may be stopped for good."""
         context = self._context
         replicas: Mapping[str, int] = {}
         if context.replicas is not None:
@@ -172,7 +171,7 @@ SHARE: Final = 100
 
 @frozen
 class Count:
-    """What was counted, and when that ended (seconds since the epoch)."""
+    """A count, and when it ended (seconds since the epoch)."""
 
     uploads: Counter[State]
     replicas: Counter[tuple[str, ReplicaState]]
@@ -180,7 +179,12 @@ class Count:
 
 
 class Census:
-    """``clock`` measures spans, ``wall`` tells the time of day."""
+    """How many uploads and replicas there are, by their state.
+
+    All rows are gone through, in pieces between which commits get their turn. Invariant: that takes one part in `SHARE`
+    of the time at most, however many rows there are and however often it is asked for, so a count may be `FRESH`
+    seconds old, or with millions of rows some minutes. ``clock`` measures spans, ``wall`` tells the time of day.
+    """
 
     def __init__(self, listing: IListing, clock: IReactorTime, wall: Callable[[], float]) -> None:
         self._listing = listing

@@ -45,7 +45,7 @@ class Placer:
         self.sweep()
 
     def sweep(self) -> None:
-        """See to all that wait, those that have failed before included."""
+        """Place all files that wait for it, including those that have failed before."""
         self._all = True
         self._go_on()
 

@@ -1,7 +1,7 @@
-"""Hooks are asked before something is done.
+"""Questions to hooks before something is done, and the context of one request for them.
 
-Reason to change: how a question ends. Invariant: what is asked about happens only after a yes; no question outlives the
-server or its upload, and one that was broken off was a no.
+Invariant: the thing asked about happens only after a yes; no question outlives the server or its upload, and a question
+that was broken off was a no.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from resumable.protocol.errors import Gone, Stopping
 
 
 class Questions:
-    """What is asked, of all hooks."""
+    """Asks all hooks, and breaks questions off."""
 
     def __init__(self, hooks: IHooks | None = None) -> None:
         self._hooks = hooks or NoHooks()
@@ -23,7 +23,7 @@ class Questions:
         self._stopping = False
 
     def asks(self, kind: QuestionKind) -> bool:
-        """Whether anybody wants to be asked."""
+        """Whether a hook wants to be asked."""
         return bool(self._hooks.asks(kind))
 
     async def ask(self, kind: QuestionKind, upload: Upload, request: RequestView | None = None) -> Granted:
@@ -42,13 +42,13 @@ class Questions:
             self._under_way.pop(asking, None)
 
     def over(self, upload_id: str) -> None:
-        """The upload is gone: whoever waits for what hooks say of it is told."""
+        """The upload is gone: end the questions about it."""
         for asking in [asking for asking, about in self._under_way.items() if about == upload_id]:
             del self._under_way[asking]
             asking.cancel()
 
     def stop(self) -> None:
-        """Break off what is under way, ask nothing more."""
+        """Break off all questions under way, ask nothing more."""
         self._stopping = True
         for asking in tuple(self._under_way):
             asking.cancel()
@@ -59,8 +59,11 @@ _NOTHING = Answer()
 
 @define
 class HookContext:
-    """``request``: what hooks are shown of it; None where there are none. ``changes``: what they want of the upload
-    that it makes. ``answer``: what they add to the client's success."""
+    """One request, as far as hooks have to do with it.
+
+    ``request``: the request as hooks see it; None where there are no hooks. ``changes``: their changes to the upload
+    that it makes. ``answer``: their additions to the client's success.
+    """
 
     request: RequestView | None = None
     changes: Changes | None = None

@@ -91,7 +91,7 @@ class AppendRecord:
         self.committed, self.committed_at = offset, context.clock.seconds()
 
     def seen(self, received: int) -> Arrived | None:
-        """How far it is, for hooks. None before others can know of it, and at its end, which is told otherwise."""
+        """How far it is, for hooks. None while the catalog has no record, and at its end, which is an event."""
         if self.is_new or received == self.upload.length:
             return None
         return Arrived(view(self.upload), received, self._hooks.request)

@@ -1,7 +1,8 @@
-"""How far an upload is, in both tiers, as one value.
+"""Looking at an upload: its record, whether its data still bears that out, and how far it is in both tiers.
 
-Reason to change: what is told of an upload's progress. Invariant: looking never touches the hold, so a monitor may look
-as often as it likes. What comes out holds no secrets: errors are those of `IReplicas`, one line without any.
+Invariants: an upload whose data file is shorter than its committed offset is never shown as whole: it becomes gone,
+unless its data was given up because remotes have it. A status never touches the hold, so a monitor may look as often as
+it likes, and holds no secrets: errors are those of `IReplicas`, one line without any.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ class ReplicaStatus:
 
 @frozen
 class UploadStatus:
-    """One upload. ``received``: bytes that have come, durable or not; ``durable``: committed; ``offset``: what its
-    client is told. ``local``: whether its data is still here, unless it is gone. ``placed``: its file's path below the
-    place directory, None before it is there. ``metadata``: the client's, decoded. ``owner``: the identity that created
-    it. ``appending``: whether a request holds it now. ``touched_at``: when that last moved it. ``gone``: why it is,
-    where that is shown."""
+    """One upload. ``received``: bytes that have come, durable or not; ``durable``: committed; ``offset``: the one
+    that its client sees. ``local``: whether its data is still here, unless it is gone. ``placed``: its file's path
+    below the place directory, None before it is there. ``metadata``: the client's, decoded. ``owner``: the identity
+    that created it. ``appending``: whether a request holds it now. ``touched_at``: when that last moved it. ``gone``:
+    why it is, where that is shown."""
 
     id: str
     state: State
@@ -129,7 +130,7 @@ def _replica(replica: Replica, upload: Upload, progress: Progress | None) -> Rep
 PATIENCE = 5.0
 
 
-class Unfinished(NotFound):
+class NotFinished(NotFound):
     """There is nothing to be read yet."""
 
 
@@ -160,10 +161,10 @@ class Lookup:
             raise answer from error
 
     async def read(self, upload_id: str) -> tuple[Upload, Reader]:
-        """A finished upload and its open file, wherever that is here. Raises Unfinished, Elsewhere."""
+        """A finished upload and its open file, wherever that is here. Raises NotFinished, Elsewhere."""
         upload = await self._made(await self._context.present(upload_id))
         if not upload.finished:
-            raise Unfinished("The upload is not finished.")
+            raise NotFinished("The upload is not finished.")
         if upload.dropped_at is not None:
             return upload, await self._placed(upload)
         try:
@@ -181,7 +182,7 @@ class Lookup:
         return upload, reader
 
     async def answer(self, error: Exception, upload_id: str) -> BaseException:
-        """What a client is told of an inner failure; a damaged upload is gone by then."""
+        """The error for the client for an inner failure; a damaged upload is gone by then."""
         if not isinstance(error, SpoolDamaged):
             return as_answer(error, upload_id)
         try:
@@ -196,7 +197,7 @@ class Lookup:
         return Gone("The upload was lost: its data was damaged.")
 
     async def _placed(self, upload: Upload) -> Reader:
-        """What was placed of an upload without a data file. Raises Elsewhere: nothing was, or it was taken away."""
+        """The placed file of an upload without a data file. Raises Elsewhere: there is none, or it was taken away."""
         try:
             reader = await self._context.places.reader(upload)
         except Exception as error:
@@ -220,7 +221,7 @@ class Lookup:
         return upload
 
     async def _made(self, upload: Upload) -> Upload:
-        """The upload; if that is a final that is just being put together, then what has become of it soon after."""
+        """The upload; a final that is just being put together is waited for, `PATIENCE` seconds at most."""
         if not upload.is_final or upload.finished:
             return upload
         await self._assembler.settled(upload, PATIENCE)

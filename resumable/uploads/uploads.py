@@ -1,7 +1,7 @@
 """The use cases of uploads, each one method: create, append, inspect, terminate, read, status, restart.
 
-Reason to change: what a client may ask for. Invariant: every answer about an offset comes from the catalog, under
-the hold or after the holder has settled, and is no more than `UploadContext.shown` lets a client see.
+Invariant: every offset in an answer comes from the catalog, under the hold or after the holder has settled, and is no
+more than `UploadContext.shown` lets a client see.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from resumable.aio.deferreds import deferred
 from resumable.model.errors import BodyLost
 from resumable.model.hooks import QuestionKind, RequestView
 from resumable.model.principal import NOBODY, Principal
@@ -27,7 +28,7 @@ from resumable.uploads.assembly import Assembler
 from resumable.uploads.context import UploadContext, as_answer
 from resumable.uploads.creation import Creator
 from resumable.uploads.finals import Finals
-from resumable.uploads.finishing import CreationCut, Finishing
+from resumable.uploads.finishing import Acknowledgements, CreationCut
 from resumable.uploads.holds import HoldMoved
 from resumable.uploads.janitor import Endings, Janitor, Reclaimer
 from resumable.uploads.limits import account_of
@@ -46,7 +47,7 @@ log = Logger()
 def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
     """A Deferred of the work's outcome whose cancellation leaves the work alone.
 
-    A failure that nobody waits for any more is logged, unless it only says that the body or the request was bad.
+    A failure after the client has gone is logged, unless it only says that the body or the request was bad.
     """
     outer: Deferred[T] = Deferred(lambda _: None)
 
@@ -76,7 +77,7 @@ class Uploads:
     ) -> None:
         self._context = context
         self.wall = context.wall
-        #: Copies of what has been dropped here.
+        #: Reads uploads whose local data was dropped.
         self.copies = context.replication
         self.algorithms = algorithms
         self._reclaimer = reclaimer
@@ -85,10 +86,10 @@ class Uploads:
         self.placer = Placer(context, reclaimer)
         self.janitor = Janitor(context, self._endings, reclaimer, self.assembler.assembles, self.placer.sweep)
         self._lookup = Lookup(context, self._endings, self.assembler)
-        self._finishing = Finishing(context)
+        self._acknowledgements = Acknowledgements(context)
         self.appends = Appends(self._lookup)
-        self._finals = Finals(context, self._finishing, self.assembler)
-        self._creator = Creator(context, self.appends, self._finishing, self._finals, algorithms, new_id)
+        self._finals = Finals(context, self._acknowledgements, self.assembler)
+        self._creator = Creator(context, self.appends, self._acknowledgements, self._finals, algorithms, new_id)
 
     def create(
         self, creation: tus.Creation, body: IBody, by: Principal = NOBODY, hooks: HookContext | None = None
@@ -96,7 +97,7 @@ class Uploads:
         """A new upload, with as much of the body as there was. Not for finals: see `concatenate`.
 
         Raises CreationCut when the body failed after the upload was made, or when one without bytes can't be finished
-        or isn't stored in time. One with bytes for which that is so is answered with its last byte withheld.
+        or isn't stored in time. An upload with bytes is then answered with its last byte withheld.
         """
         hooks = hooks or HookContext()
         made = shielded(self._creator.create(creation, body, by, hooks))
@@ -114,7 +115,7 @@ class Uploads:
         upload is there and no final (404, 410 and 403 come first). Unavailable when it isn't stored in time."""
         hooks = hooks or HookContext()
         appended = shielded(self._append(upload_id, request, body, by, hooks))
-        return appended.addCallback(self._finishing.acknowledged, hooks)
+        return appended.addCallback(self._acknowledgements.acknowledged, hooks)
 
     def concatenate(
         self,
@@ -133,7 +134,7 @@ class Uploads:
         return made.addCallback(self._finals.answer, hooks)
 
     async def check_finished(self, upload_ids: Sequence[str]) -> None:
-        """Raises BadRequest, unless those that are there are finished."""
+        """Raises BadRequest if one of these uploads is there and not finished."""
         try:
             found = await self._context.catalog.get_many(upload_ids)
         except Exception as error:
@@ -151,7 +152,7 @@ class Uploads:
         return shielded(self._lookup.inspect(upload_id)).addCallback(self._context.shown)
 
     def read(self, upload_id: str) -> Deferred[tuple[Upload, Reader]]:
-        """A finished upload and its open data file; the caller closes it. Unfinished until it is, Elsewhere
+        """A finished upload and its open data file; the caller closes it. NotFinished until it is, Elsewhere
         when its data was dropped: then `UploadContext.replication` may have a copy."""
         return shielded(self._lookup.read(upload_id))
 
@@ -160,12 +161,13 @@ class Uploads:
         return shielded(self._terminate(upload_id, hooks or HookContext()))
 
     def stop_upload(self, upload_id: str, reason: TusError | None = None) -> Deferred[None]:
-        """End an upload as `terminate` does, without asking anybody; ``reason``: what its running request is told."""
+        """End an upload as `terminate` does, without asking hooks; ``reason``: the error for its running request."""
         return shielded(self._end(upload_id, None, reason or Gone("The upload was stopped.")))
 
-    def status(self, upload_id: str) -> Deferred[UploadStatus]:
+    @deferred
+    async def status(self, upload_id: str) -> UploadStatus:
         """How far the upload is in both tiers. Never touches the hold."""
-        return Deferred.fromCoroutine(status_of(self._context, upload_id))
+        return await status_of(self._context, upload_id)
 
     def withheld(self, upload: Upload) -> bool:
         """See `UploadContext.withheld`."""
@@ -176,7 +178,7 @@ class Uploads:
         return self._context.expires_at(upload)
 
     def restart(self, upload_id: str, remote: str | None = None) -> Deferred[int]:
-        """Try again what was parked of this upload, in one remote or in all; answers how many replicas that were."""
+        """Try parked replicas of this upload again, in one remote or in all; answers how many there were."""
         return shielded(self._restart(upload_id, remote))
 
     async def _append(
@@ -247,9 +249,10 @@ class Uploads:
         return count
 
     async def stop(self) -> None:
-        """Take no more bytes; everything under way commits what it has and is answered 503, as are those who wait."""
+        """Take no more bytes; each append commits all that it received; it and all waiting requests are answered
+        503."""
         self._context.questions.stop()
-        self._finishing.stop()
+        self._acknowledgements.stop()
         self.assembler.leave()
         await self.appends.stop()
 

@@ -338,7 +338,7 @@ class CrashModel:
         assert len(server.names(ORPHANS)) <= self._cut, "orphans come from creations that were cut off"
         assert self.machine.disk.open_files == 0
         assert server.spool._budget.used == 0
-        assert len(server.schedule) == 0
+        assert len(server.uploads.appends) == 0
         assert not any(server.context.holds.held(each.id) for each in self.uploads)
 
     def settle(self) -> None:

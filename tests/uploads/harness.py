@@ -192,7 +192,6 @@ class Server:
             self.context, self.reclaimer, algorithms=ALGORITHMS, new_id=new_id or (lambda: next(ids))
         )
         self.assembler, self.janitor = self.uploads.assembler, self.uploads.janitor
-        self.schedule = self.uploads.appends.schedule
         self.recovered: Recovered | None = None
 
     # the run
@@ -238,7 +237,7 @@ class Server:
 
     def tick(self) -> int:
         """What the service does once a second; answers how many commits it began."""
-        begun = self.schedule.tick(self.clock.seconds())
+        begun = self.uploads.appends.tick(self.clock.seconds())
         self.pump()
         return begun
 

@@ -7,7 +7,7 @@ import pytest
 from resumable.model.errors import BodyLost
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, OffsetMismatch, TooLarge
 from resumable.uploads.append import PART, SMALL
-from resumable.uploads.appends import LATEST, PER_TICK, WORTHWHILE, Schedule
+from resumable.uploads.appends import LATEST, PER_TICK, WORTHWHILE, Appends
 from resumable.uploads.limits import UploadLimits
 from tests.uploads.fakes import FakeBody
 from tests.uploads.harness import EPOCH, LONG, UPLOADS, Server, pattern, sha1
@@ -104,11 +104,11 @@ def test_timed_syncs_are_capped_and_those_that_waited_longest_go_first():
             done.append(self.number)
 
     done: list[int] = []
-    schedule = Schedule()
+    appends = Appends(None)
     for number in range(5000):
-        schedule.add(Slow(number))
+        appends.add(Slow(number))
     ticks = -(-5000 // PER_TICK)
-    assert all(schedule.tick(LATEST + second) <= PER_TICK for second in range(ticks))
+    assert all(appends.tick(LATEST + second) <= PER_TICK for second in range(ticks))
     assert set(done) == set(range(5000))  # each has had its turn
 
 

@@ -12,7 +12,7 @@ from resumable.protocol.errors import BadRequest, Gone, NoSpace
 from resumable.spool.assembly import SHARES, Assembly
 from resumable.uploads import assembly, building
 from resumable.uploads.assembly import RETRY
-from resumable.uploads.building import Turns
+from resumable.uploads.building import CopyTurns
 from resumable.uploads.janitor import ANSWERED
 from resumable.uploads.limits import UploadLimits
 from resumable.uploads.questions import Questions
@@ -194,7 +194,7 @@ def test_a_partial_that_finishes_while_hooks_are_asked_is_not_waited_for(finish_
 
 
 def test_a_turn_goes_to_whoever_has_little_to_do():
-    turns, order = Turns(1), []
+    turns, order = CopyTurns(1), []
     turns.take(0)
     for name, left in (("big", 100), ("big too", 100), ("small", 0), ("small too", 0)):
         turns.take(left).addCallback(lambda _, name=name: order.append(name))
@@ -204,7 +204,7 @@ def test_a_turn_goes_to_whoever_has_little_to_do():
 
 
 def test_nobody_is_passed_for_ever():
-    turns, order = Turns(1), []
+    turns, order = CopyTurns(1), []
     turns.take(0)
     turns.take(10**6).addCallback(lambda _: order.append("big"))
     for _ in range(1000):
@@ -238,8 +238,8 @@ def test_a_small_final_goes_before_the_next_step_of_large_ones_and_that_is_short
     the small one's turn."""
     asked: list[int] = []
     begun: list[tuple[int, int]] = []
-    take, copy = Turns.take, Assembly.copy
-    monkeypatch.setattr(Turns, "take", lambda self, left: asked.append(left) or take(self, left))
+    take, copy = CopyTurns.take, Assembly.copy
+    monkeypatch.setattr(CopyTurns, "take", lambda self, left: asked.append(left) or take(self, left))
     monkeypatch.setattr(Assembly, "copy", lambda self, size: begun.append((self.length, size)) or copy(self, size))
     server = serve(assembly_step=8000)
     a, small = server.upload(A, partial=True), server.upload(B, partial=True)

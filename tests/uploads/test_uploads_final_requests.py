@@ -14,7 +14,7 @@ from resumable.model.upload import Gone as GoneKind
 from resumable.model.upload import ReplicaState
 from resumable.protocol.errors import BadRequest, Gone, NotFound, Refused, Stopping
 from resumable.uploads.assembly import RETRY
-from resumable.uploads.building import Turns
+from resumable.uploads.building import CopyTurns
 from resumable.uploads.janitor import ANSWERED
 from resumable.uploads.limits import UploadLimits
 from resumable.uploads.questions import Questions
@@ -121,7 +121,7 @@ def test_what_takes_long_and_cannot_be_refused_is_201_without_an_offset(serve, m
     server = serve(limits=UploadLimits(final_timeout=WITHIN))
     ids = [server.upload(each, partial=True) for each in (A, B)]
     held: Deferred[None] = Deferred()
-    monkeypatch.setattr(Turns, "take", lambda self, left: held)
+    monkeypatch.setattr(CopyTurns, "take", lambda self, left: held)
     answer = server.concat(*ids)
     server.advance(WITHIN)
     assert answer.value.finished is False and answer.value.offset == 0
@@ -275,7 +275,7 @@ def test_delete_while_it_waits_for_its_turn_ends_it(serve, monkeypatch, logged):
     server = serve(assembly_step=1000)
     ids = [server.upload(each, partial=True) for each in (A, B)]
     turns = [succeed(None), succeed(None), turn := Deferred()]
-    monkeypatch.setattr(Turns, "take", lambda self, left: turns.pop(0))
+    monkeypatch.setattr(CopyTurns, "take", lambda self, left: turns.pop(0))
     asked = server.concat(*ids)
     (final,) = server.assembler._jobs
     assert server.delete(final).error is None

@@ -318,7 +318,7 @@ def test_who_sends_too_fast_waits_and_is_not_given_up(server):
     assert sum(pace.told) == LONG and body.events[-1] == "pause"
     server.advance(0.5)
     assert body.events[-1] == "pause"
-    append = server.schedule.appends()[0]
+    (append,) = server.uploads.appends._under_way
     assert append.heard == server.clock.seconds()
     server.advance(0.5)
     assert body.events[-1] == "resume"
