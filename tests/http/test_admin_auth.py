@@ -102,9 +102,9 @@ def test_where_there_is_no_token_a_port_has_figures_only(server: Server, method:
 
 
 @pytest.mark.parametrize("path", sorted(OPEN))
-@pytest.mark.parametrize("clearance", [SocketAuth(), bearer(None), bearer(TOKEN)])
-def test_figures_are_for_all_who_get_there(server: Server, clearance: AdminAuth, path: str) -> None:
-    assert Office(server, clearance).ask("GET", path).status == 200
+@pytest.mark.parametrize("auth", [SocketAuth(), bearer(None), bearer(TOKEN)])
+def test_figures_are_for_all_who_get_there(server: Server, auth: AdminAuth, path: str) -> None:
+    assert Office(server, auth).ask("GET", path).status == 200
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ class AdminAuth(Protocol):
     """Asked about each request."""
 
     async def check(self, request: StreamingRequest, action: Action) -> None:
-        """STATUS: to see figures, LIST: to see uploads, ADMIN: to change something.
+        """STATUS: to see metrics, LIST: to see uploads, ADMIN: to change something.
 
         Raises Unauthorized, Forbidden, TooManyRequests, Unavailable.
         """

@@ -307,7 +307,7 @@ ROUTES: Final = (
     ),
     _Operation(f"{_HOOK}/replay", "post", "replay", "Send a hook's dead events again", "Replayed", (400, 404, 507)),
     _Operation("/v1/openapi.json", "get", "description", "This document", "", (400,)),
-    _Operation("/metrics", "get", "metrics", "Figures for Prometheus", ""),
+    _Operation("/metrics", "get", "metrics", "Metrics for Prometheus", ""),
     _Operation("/healthz", "get", "health", "200 while the event loop turns", ""),
     _Operation("/readyz", "get", "ready", "Whether it should be sent requests", "Ready"),
 )  # fmt: skip
