@@ -36,7 +36,7 @@ from resumable.metrics.figures import Certificates, Figures, Sources
 from resumable.metrics.remotes import Lags
 from resumable.metrics.troubles import Troubles
 from resumable.model.errors import CatalogUnavailable, StartupError
-from resumable.replication.engine import Replication
+from resumable.replication.service import Replication
 from resumable.spool import Budget
 from resumable.uploads.census import Census
 from resumable.uploads.counts import Counts
@@ -111,9 +111,9 @@ class Sight:
 
     def _desk(self, site: StreamingSite, certificates: Certificates) -> Desk:
         seen, hooks = self._seen, self._settings.hooks.deliverers
-        outbox, lanes = seen.catalog.outbox, {} if seen.replication is None else seen.replication.lanes
-        lags = Lags(lanes, seen.catalog.replicas, self._reactor, seen.wall) if lanes else None
-        operators = Operators(seen.uploads, seen.catalog.listing, lanes)
+        outbox, queues = seen.catalog.outbox, {} if seen.replication is None else seen.replication.queues
+        lags = Lags(queues, seen.catalog.replicas, self._reactor, seen.wall) if queues else None
+        operators = Operators(seen.uploads, seen.catalog.listing, queues)
         parts = Parts(
             version=__version__,
             started_at=seen.wall(),
@@ -123,7 +123,7 @@ class Sight:
             disk=self._disk,
             census=self._census,
             readiness=self.readiness,
-            lanes=lanes,
+            queues=queues,
             lags=lags,
         )
         return Desk(
@@ -191,8 +191,8 @@ class Sight:
     async def _remotes_up(self) -> str | None:
         if self._seen.replication is None:
             return None
-        lanes, every = self._seen.replication.lanes, self._settings.ready_remotes == "all"
-        down = [name for name, lane in lanes.items() if lane.down and (every or lane.remote.required)]
+        queues, every = self._seen.replication.queues, self._settings.ready_remotes == "all"
+        down = [name for name, queue in queues.items() if queue.down and (every or queue.remote.required)]
         return f"down: {', '.join(down)}" if down else None
 
 

@@ -31,11 +31,10 @@ from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.memory_held import Memory
 from resumable.remotes.probe import probe
 from resumable.remotes.schemes import Means, RemoteSpec
-from resumable.replication.engine import Replication
+from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.journal import CatalogJournal
-from resumable.replication.local import Local, Policy
-from resumable.replication.settings import Limits, Remote
-from resumable.replication.sweeper import Sweeper
+from resumable.replication.service import Replication
+from resumable.replication.sweeper import LocalPolicy, LocalSweeper, StoreSweeper
 from resumable.spool import Disk
 
 log = Logger()
@@ -84,16 +83,16 @@ class RemoteTier:
             run=secrets.token_hex(8),
             limits=limits_of(settings),
         )
-        self._local = Local(
+        self._local = LocalSweeper(
             spot.replicas,
-            Policy(settings.local),
+            LocalPolicy(settings.local),
             wall=spot.wall,
             reclaim=spot.reclaim,
             space_needed=spot.space_needed,
             age=settings.reclaim_after,
         )
         self._sweepers = [
-            Sweeper(name, backend, spot.replicas, spot.wall, dry_run=settings.sweep == "dry-run")
+            StoreSweeper(name, backend, spot.replicas, spot.wall, dry_run=settings.sweep == "dry-run")
             for name, backend in self.backends.items()
             if ISweeper.providedBy(backend) and settings.sweep != "off"
         ]
@@ -200,9 +199,9 @@ def make(
     return backends
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(settings: Settings) -> ReplicationLimits:
     """What the options say of replication."""
-    return Limits(
+    return ReplicationLimits(
         part_size=settings.part_size,
         per_upload=settings.parts_per_upload,
         per_remote=settings.parts_per_remote,

@@ -31,7 +31,7 @@ from resumable.model.listing import State
 from resumable.model.outbox import Depth, IOutbox
 from resumable.model.tally import Tally
 from resumable.model.upload import Gone, ReplicaState
-from resumable.replication.engine import Replication
+from resumable.replication.service import Replication
 from resumable.spool import Budget
 from resumable.uploads.census import Census, Count
 from resumable.uploads.counts import Counts
@@ -144,7 +144,7 @@ class Figures(Collector):
             *(depth(hook) for hook in sources.hooks),
         ]
         if sources.replication is not None and sources.lags is not None:
-            questions += [lag(sources.lags, name) for name in sources.replication.lanes]
+            questions += [lag(sources.lags, name) for name in sources.replication.queues]
         await gatherResults([Deferred.fromCoroutine(self._in_time(each)) for each in questions])
         return asked
 
@@ -203,30 +203,30 @@ class Figures(Collector):
         yield "catalog_batch_jobs", _one(sources.batches.jobs)
 
     def _remotes(self, replication: Replication) -> Iterator[tuple[str, Values]]:
-        lanes, lags = replication.lanes, self._asked.lags
+        queues, lags = replication.queues, self._asked.lags
         yield "uploads_stored_total", _one(replication.stored)
-        yield "remote_up", {(name,): 0 if lane.down else 1 for name, lane in lanes.items()}
+        yield "remote_up", {(name,): 0 if queue.down else 1 for name, queue in queues.items()}
         yield "remote_lag_bytes", {(name,): behind.size for name, behind in lags.items()}
         yield "remote_lag_seconds", {(name,): behind.seconds for name, behind in lags.items()}
-        yield "remote_queued", {(name,): lane.queued for name, lane in lanes.items()}
-        yield "remote_active", {(name,): lane.active for name, lane in lanes.items()}
+        yield "remote_queued", {(name,): queue.queued for name, queue in queues.items()}
+        yield "remote_active", {(name,): queue.active for name, queue in queues.items()}
         if self._asked.count is not None:
             found = self._asked.count.replicas
             yield (
                 "remote_replicas",
-                {(name, state.value): found[name, state] for name in lanes for state in ReplicaState},
+                {(name, state.value): found[name, state] for name in queues for state in ReplicaState},
             )
-        yield "remote_parts_total", {(name,): lane.figures.parts for name, lane in lanes.items()}
-        yield "remote_bytes_total", {(name,): lane.figures.bytes for name, lane in lanes.items()}
-        yield "remote_stored_total", {(name,): lane.figures.stored for name, lane in lanes.items()}
-        yield "remote_removed_total", {(name,): lane.figures.removed for name, lane in lanes.items()}
-        yield "remote_retries_total", {(name,): lane.figures.retries for name, lane in lanes.items()}
+        yield "remote_parts_total", {(name,): queue.counts.parts for name, queue in queues.items()}
+        yield "remote_bytes_total", {(name,): queue.counts.bytes for name, queue in queues.items()}
+        yield "remote_stored_total", {(name,): queue.counts.stored for name, queue in queues.items()}
+        yield "remote_removed_total", {(name,): queue.counts.removed for name, queue in queues.items()}
+        yield "remote_retries_total", {(name,): queue.counts.retries for name, queue in queues.items()}
         yield (
             "remote_failures_total",
-            {(name, kind): n for name, lane in lanes.items() for kind, n in lane.figures.failures.items()},
+            {(name, kind): n for name, queue in queues.items() for kind, n in queue.counts.failures.items()},
         )
-        yield "remote_parked_total", {(name,): lane.figures.parked for name, lane in lanes.items()}
-        yield "remote_outages_total", {(name,): lane.figures.opened for name, lane in lanes.items()}
+        yield "remote_parked_total", {(name,): queue.counts.parked for name, queue in queues.items()}
+        yield "remote_outages_total", {(name,): queue.counts.opened for name, queue in queues.items()}
 
     def _events(self) -> Iterator[tuple[str, Values]]:
         depths, now = self._asked.outbox, self._sources.wall()

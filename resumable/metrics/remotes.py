@@ -13,7 +13,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from resumable.model.replica import Backlog, IReplicas
-from resumable.replication.lane import Lane
+from resumable.replication.remote_queue import RemoteQueue
 
 FRESH: Final = 30.0
 
@@ -30,9 +30,9 @@ class Lags:
     """Those of all remotes."""
 
     def __init__(
-        self, lanes: Mapping[str, Lane], replicas: IReplicas, clock: IReactorTime, wall: Callable[[], float]
+        self, queues: Mapping[str, RemoteQueue], replicas: IReplicas, clock: IReactorTime, wall: Callable[[], float]
     ) -> None:
-        self._lanes = lanes
+        self._queues = queues
         self._replicas = replicas
         self._clock = clock
         self._wall = wall
@@ -40,7 +40,7 @@ class Lags:
 
     async def of(self, name: str) -> Behind:
         """Raises CatalogUnavailable."""
-        lag = self._lanes[name].lag
+        lag = self._queues[name].lag
         if lag is not None:
             return self._behind(lag.size, lag.oldest)
         asked, backlog = self._known.get(name, (-FRESH, Backlog()))

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from resumable.aio.threads import Stopped
 from resumable.model.errors import CatalogUnavailable
-from resumable.replication.settings import Means
+from resumable.replication.context import ReplicationContext
 
 LOOK = 30.0
 SOON = 5.0
@@ -27,12 +27,14 @@ class Lag:
     """``unrecorded`` answers how many confirmed bytes the catalog doesn't know yet; ``changed`` is called when the
     remote may have caught up."""
 
-    def __init__(self, remote: str, means: Means, unrecorded: Callable[[], int], changed: Callable[[], None]) -> None:
+    def __init__(
+        self, remote: str, context: ReplicationContext, unrecorded: Callable[[], int], changed: Callable[[], None]
+    ) -> None:
         self._remote = remote
-        self._replicas = means.replicas
-        self._clock = means.clock
-        self._wall = means.wall
-        self._limits = means.limits
+        self._replicas = context.replicas
+        self._clock = context.clock
+        self._wall = context.wall
+        self._limits = context.limits
         self._unrecorded = unrecorded
         self._changed = changed
         self.size = 0

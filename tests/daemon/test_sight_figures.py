@@ -24,7 +24,7 @@ from resumable.model.listing import Counted, State
 from resumable.model.outbox import Depth
 from resumable.model.replica import Backlog
 from resumable.model.upload import Gone, ReplicaState
-from resumable.replication.settings import Figures as RemoteFigures
+from resumable.replication.context import RemoteCounts
 from resumable.spool import Budget
 from resumable.uploads.census import Census
 from resumable.uploads.counts import Counts
@@ -81,9 +81,9 @@ class Rig:
         self.troubles = Troubles()
         self.batches = Timing()
         self.space = Space(64)
-        self.far = self.lane()
-        self.near = self.lane(lag=SimpleNamespace(size=5, oldest=None))
-        replication: Any = SimpleNamespace(lanes={"s3://far": self.far, "near": self.near}, stored=9)
+        self.far = self.queue()
+        self.near = self.queue(lag=SimpleNamespace(size=5, oldest=None))
+        replication: Any = SimpleNamespace(queues={"s3://far": self.far, "near": self.near}, stored=9)
         self.figures = Figures(
             Sources(
                 version="1.2.3",
@@ -104,15 +104,15 @@ class Rig:
                 hooks=["hook"],
                 hook_counts=self.hook_counts,
                 replication=replication,
-                lags=Lags(replication.lanes, self.replicas, self.clock, lambda: NOW),  # type: ignore[arg-type]
+                lags=Lags(replication.queues, self.replicas, self.clock, lambda: NOW),  # type: ignore[arg-type]
                 certificates=lambda: {"0.0.0.0:443": 86400.0},
             )
         )
 
     @staticmethod
-    def lane(**more: Any) -> Any:
-        figures = RemoteFigures(parts=4, bytes=400, stored=3, parked=1, retries=2, failures=Counter({"Unreachable": 2}))
-        return SimpleNamespace(**({"figures": figures, "queued": 7, "active": 2, "down": False, "lag": None} | more))
+    def queue(**more: Any) -> Any:
+        counts = RemoteCounts(parts=4, bytes=400, stored=3, parked=1, retries=2, failures=Counter({"Unreachable": 2}))
+        return SimpleNamespace(**({"counts": counts, "queued": 7, "active": 2, "down": False, "lag": None} | more))
 
     async def _disk(self) -> tuple[int, int]:
         if isinstance(self.disk, Exception):
@@ -246,7 +246,7 @@ def test_without_remotes_and_hooks_there_are_no_figures_of_them() -> None:
 
 def test_a_name_that_an_operator_chose_is_escaped() -> None:
     rig = Rig()
-    rig.far.figures.failures['we"ird\n\\'] = 1
+    rig.far.counts.failures['we"ird\n\\'] = 1
     (document,) = rig.render()
     assert 'kind="we\\"ird\\n\\\\"' in document
 
@@ -295,7 +295,7 @@ def test_warnings_and_worse_are_counted_by_part() -> None:
 
 def test_parts_are_modules_of_ours_and_packages_of_others() -> None:
     assert part_of("resumable.daemon.service") == "daemon.service"
-    assert part_of("resumable.replication.lane") == "replication.lane"
+    assert part_of("resumable.replication.remote_queue") == "replication.remote_queue"
     assert part_of("twisted.web.http.HTTPChannel") == "twisted"
     assert part_of("log_legacy") == "log_legacy"
 

@@ -25,7 +25,7 @@ from resumable.http.admin.overview import Overview, Parts
 from resumable.http.admin.readiness import Readiness
 from resumable.http.streaming import StreamingSite
 from resumable.metrics.remotes import Behind
-from resumable.replication.settings import Figures as RemoteFigures
+from resumable.replication.context import RemoteCounts
 from resumable.spool import Budget
 from resumable.uploads.census import Census
 from resumable.uploads.operators import Operators
@@ -61,13 +61,13 @@ def tree(readiness: Any = None, dead: Any = None, clearance: Clearance | None = 
     return Admin(desk, clearance or Anybody())
 
 
-def lane(**more: Any) -> Any:
+def queue(**more: Any) -> Any:
     """A remote as it is looked at."""
     remote = SimpleNamespace(required=True)
-    figures = RemoteFigures(parts=4, bytes=400)
-    figures.failures["Unreachable"] = 2
+    counts = RemoteCounts(parts=4, bytes=400)
+    counts.failures["Unreachable"] = 2
     return SimpleNamespace(
-        **{"remote": remote, "figures": figures, "queued": 7, "active": 2, "down": False, "pause": 0.0, **more}
+        **{"remote": remote, "counts": counts, "queued": 7, "active": 2, "down": False, "pause": 0.0, **more}
     )
 
 
@@ -77,10 +77,10 @@ class Office:
     def __init__(self, server: Server, clearance: Clearance | None = None) -> None:
         self.server = server
         self.outbox = MemoryOutbox(["hook"])
-        self.lanes = {"far": lane(), "near": lane(down=True, pause=3.5)}
+        self.queues = {"far": queue(), "near": queue(down=True, pause=3.5)}
         self.disk: Any = (1000, 500)
         self.readiness = Readiness({"drain": self._drain}, server.clock)
-        operators = Operators(server.uploads, server.catalog.listing, self.lanes)
+        operators = Operators(server.uploads, server.catalog.listing, self.queues)
         parts = Parts(
             version="1.2.3",
             started_at=server.engine.wall(),
@@ -90,7 +90,7 @@ class Office:
             disk=self._disk,
             census=Census(server.catalog.listing, server.clock, server.engine.wall),
             readiness=self.readiness,
-            lanes=self.lanes,
+            queues=self.queues,
             lags=SimpleNamespace(of=self._lag),  # type: ignore[arg-type]
         )
         dead = DeadEvents(self.outbox, ["hook"], lambda: None)

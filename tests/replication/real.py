@@ -16,9 +16,9 @@ from twisted.internet.task import deferLater
 from resumable.aio.threads import Batcher, Pool
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.model.upload import Commit, Gone, Replica, Upload
-from resumable.replication.engine import Replication
+from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.journal import CatalogJournal
-from resumable.replication.settings import Limits, Remote
+from resumable.replication.service import Replication
 from resumable.spool import Budget, Spool
 from resumable.spool.disk import Disk
 
@@ -80,7 +80,7 @@ async def running(
     remote: Callable[[CatalogJournal, Pool], Any],
     run: str = "1",
     *,
-    limits: Limits | None = None,
+    limits: ReplicationLimits | None = None,
     replicas: Callable[[Any], Any] = as_it_is,
 ) -> AsyncIterator[Daemon]:
     """``remote`` makes the backend; ``replicas`` may put something before the catalog's."""

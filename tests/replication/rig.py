@@ -23,9 +23,9 @@ from resumable.remotes.memory import MemoryRemote, MemoryStore
 from resumable.remotes.memory_parts import MemoryPartRemote
 from resumable.remotes.memory_store import Object
 from resumable.remotes.plan import Limits as StoreLimits
-from resumable.replication.engine import Replication
+from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.journal import CatalogJournal
-from resumable.replication.settings import Limits, Remote
+from resumable.replication.service import Replication
 from resumable.spool import Budget, Spool
 from resumable.testing import SimulatedDisk, SteppedBatcher, SteppedPool
 
@@ -109,13 +109,13 @@ class Rig:
         directory: Path,
         remotes: Mapping[str, Make] | None = None,
         *,
-        limits: Limits | None = None,
+        limits: ReplicationLimits | None = None,
         specs: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
         self._directory = directory
         self.makes = dict(remotes or {"a": parts()})
         self.stores = {name: MemoryStore(objects=Once()) for name in self.makes}
-        self.limits = limits or Limits(part_size=PART)
+        self.limits = limits or ReplicationLimits(part_size=PART)
         self.specs = dict(specs or {})
         self.disk = SimulatedDisk()
         self.runs = 0

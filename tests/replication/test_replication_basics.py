@@ -9,8 +9,8 @@ import pytest
 from resumable.model import keys
 from resumable.model.trace import REQUEST
 from resumable.protocol import metadata
-from resumable.replication.engine import Replication
-from resumable.replication.settings import Remote
+from resumable.replication.context import Remote
+from resumable.replication.service import Replication
 from tests.replication.rig import PART, parts, pattern, plain
 
 KINDS = {"parts": parts(), "plain": plain()}
@@ -209,7 +209,7 @@ def test_a_length_that_becomes_known_while_parts_are_on_their_way_is_told_before
         *["initiate_upload", "write_chunk", "write_chunk"],
         *["initiate_upload", "write_chunk", "write_chunk", "finalize_upload"],
     ]
-    assert not rig.engine.lanes["a"].figures.failures
+    assert not rig.engine.queues["a"].counts.failures
 
 
 def test_parts_that_are_committed_while_others_are_on_their_way_go_beside_them(make):

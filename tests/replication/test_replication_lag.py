@@ -8,12 +8,16 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Upload
 from resumable.remotes import errors
 from resumable.remotes.faults import Fault
-from resumable.replication.settings import Limits
+from resumable.replication.context import ReplicationLimits
 from tests.replication.rig import PART, parts, pattern
 
 
 def bounded(make, **bounds):
-    return make({"a": parts(), "b": parts()}, limits=Limits(part_size=PART, **bounds), specs={"b": {"required": False}})
+    return make(
+        {"a": parts(), "b": parts()},
+        limits=ReplicationLimits(part_size=PART, **bounds),
+        specs={"b": {"required": False}},
+    )
 
 
 def fail(rig, remote="a"):
@@ -117,7 +121,7 @@ def test_after_a_restart_the_lag_is_what_the_catalog_says(make):
 
 def test_the_count_stays_right_through_everything(make):
     rig = bounded(make, max_lag=1000)
-    lag = rig.engine.lanes["a"].lag
+    lag = rig.engine.queues["a"].lag
     rig.remotes["a"].faults.add(Fault("write_chunk", errors.Transient("x"), skip=3, times=2))
     rig.remotes["a"].faults.add(Fault("finalize_upload", errors.NotThere("x"), times=1))
     uploads = [rig.create(size) for size in (50, 350, 1000)]

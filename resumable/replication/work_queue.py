@@ -18,10 +18,10 @@ from twisted.logger import Logger
 from resumable.aio.threads import Stopped
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Replica, Upload
-from resumable.replication.settings import Means
+from resumable.replication.context import ReplicationContext
 
 QUEUE = 1024
-"""Uploads that wait for their turn."""
+"""Uploads that wait for their transfer."""
 RETRIES = 1024
 """Uploads that wait for their next try, each with a timer."""
 PREFERRED = 64
@@ -37,20 +37,20 @@ CATALOG_PAUSE = 5.0
 _log = Logger()
 
 
-class Agenda:
+class WorkQueue:
     """``offer`` is shown what a pass finds and says whether it is to be queued; ``wake``: there may be some now."""
 
     def __init__(
         self,
         remote: str,
-        means: Means,
+        context: ReplicationContext,
         offer: Callable[[Replica, Upload | None], bool],
         wake: Callable[[], None],
     ) -> None:
         self._remote = remote
-        self._replicas = means.replicas
-        self._clock = means.clock
-        self._wall = means.wall
+        self._replicas = context.replicas
+        self._clock = context.clock
+        self._wall = context.wall
         self._offer = offer
         self._wake = wake
         self._queue: dict[str, None] = {}

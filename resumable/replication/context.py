@@ -22,7 +22,7 @@ from resumable.remotes.regions import Readable
 
 
 @frozen
-class Limits:
+class ReplicationLimits:
     """Bounds and times. Sizes in bytes, times in seconds.
 
     ``part_size``: the chunks of remotes without a plan of their own. ``per_upload``, ``per_remote``, ``total``: parts
@@ -66,7 +66,7 @@ class Remote:
 
 
 @define
-class Figures:
+class RemoteCounts:
     """What one remote has seen since the start; only ever grows. ``failures`` by the name of their class.
 
     ``completed``: uploads of which this was the last required remote to get a copy.
@@ -83,7 +83,7 @@ class Figures:
     failures: Counter[str] = field(factory=Counter)
 
 
-class Source(Readable, Protocol):
+class SpoolSource(Readable, Protocol):
     """The spool's Reader."""
 
     def close(self) -> Deferred[None]:
@@ -91,16 +91,16 @@ class Source(Readable, Protocol):
 
 
 @frozen
-class Means:
+class ReplicationContext:
     """What all remotes of one engine share. ``open`` opens an upload's spool file.
 
     ``clock`` measures spans, ``wall`` tells the time of day for records. ``run`` names this run of the daemon.
     """
 
     replicas: IReplicas
-    open: Callable[[str], Deferred[Source]]
+    open: Callable[[str], Deferred[SpoolSource]]
     clock: IReactorTime
     wall: Callable[[], float]
     rng: Random
     run: str
-    limits: Limits
+    limits: ReplicationLimits

@@ -2,12 +2,13 @@
 
 One reason to change: which bytes go next. No I/O.
 
-Invariant: it says nothing that the catalog's row doesn't, but what a crash may forget: a standing may be thrown away
-between two turns at any time, and is then made from the row again.
+Invariant: it says nothing that the catalog's row doesn't, but what a crash may forget: a progress may be thrown away
+between two transfers at any time, and is then made from the row again.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from attrs import define, evolve, field
@@ -15,6 +16,8 @@ from attrs import define, evolve, field
 from resumable.model.upload import Replica, ReplicaState, Upload
 from resumable.remotes.interfaces import Part, Plan
 from resumable.remotes.plan import TooLarge
+from resumable.replication.context import ReplicationContext
+from resumable.replication.lag import Lag
 
 
 def fresher(one: Upload | None, other: Upload | None) -> Upload | None:
@@ -27,7 +30,7 @@ def fresher(one: Upload | None, other: Upload | None) -> Upload | None:
 
 
 @define(eq=False)
-class Standing:
+class ReplicaProgress:
     """``saved`` is what the catalog has of ``replica``. ``upload`` is None while nothing is to be done.
 
     ``whole_parts``: the remote takes parts of its plan only. ``told``: `initiate_upload` was called in this process,
@@ -55,7 +58,7 @@ class Standing:
 
     @property
     def has_work(self) -> bool:
-        """Whether a turn would find something to do, now or after the replica's pause."""
+        """Whether a transfer would find something to do, now or after the replica's pause."""
         upload = self.upload
         if self.replica.state is ReplicaState.ENDING:
             return True
@@ -65,7 +68,7 @@ class Standing:
             return upload.finished or upload.offset > 0
         try:
             return self.part_from(self.confirmed) is not None
-        except TooLarge:  # the turn will find out
+        except TooLarge:  # the transfer will find out
             return True
 
     @property
@@ -142,3 +145,68 @@ class Standing:
         while confirmed in self.ahead:
             confirmed = self.ahead.pop(confirmed)
         return confirmed
+
+
+REMEMBERED = 4096
+"""Replicas that need not be read from the catalog before their next transfer."""
+
+
+class ReplicaCache:
+    """``lag`` (None: nobody wants to know) is told of what was committed."""
+
+    def __init__(self, remote: str, context: ReplicationContext, lag: Lag | None) -> None:
+        self._remote = remote
+        self._replicas = context.replicas
+        self._lag = lag
+        self._progress: OrderedDict[str, ReplicaProgress | None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._progress)
+
+    def get(self, upload_id: str) -> ReplicaProgress | None:
+        """None: nothing is known, or that it has no replica here."""
+        return self._progress.get(upload_id)
+
+    def lacks(self, upload_id: str) -> bool:
+        """Whether it is known to have no replica here."""
+        return upload_id in self._progress and self._progress[upload_id] is None
+
+    def remember(self, upload_id: str, progress: ReplicaProgress | None) -> None:
+        """None: it has no replica here."""
+        self._progress[upload_id] = progress
+        self._progress.move_to_end(upload_id)
+        if len(self._progress) > REMEMBERED:
+            self._progress.popitem(last=False)
+
+    def forget(self, upload_id: str, progress: ReplicaProgress | None = None) -> None:
+        """It no longer counts, nor what it lacks."""
+        progress = self._progress.pop(upload_id, None) or progress
+        if self._lag is not None and progress is not None and progress.counted is not None:
+            self._lag.move(min(0, progress.confirmed - progress.counted))
+
+    def read(self, replica: Replica, upload: Upload | None) -> ReplicaProgress:
+        """What the catalog has, while nothing is under way for it."""
+        progress = self.get(replica.upload_id) or ReplicaProgress(replica, replica)
+        progress.replica = progress.saved = replica
+        if upload is not None:
+            self.committed(progress, upload)
+        self.remember(replica.upload_id, progress)
+        return progress
+
+    async def ask(self, upload_id: str) -> ReplicaProgress | None:
+        """With its upload, from the catalog if need be; None: it has no replica here. Raises CatalogUnavailable."""
+        progress = self.get(upload_id)
+        if progress is not None and progress.upload is not None:
+            return progress
+        found = await self._replicas.get(upload_id, self._remote)
+        if found is None:
+            self.remember(upload_id, None)
+            return None
+        return self.read(*found)
+
+    def committed(self, progress: ReplicaProgress, upload: Upload) -> None:
+        """What the upload has more than when it was last seen, the remote lacks."""
+        if self._lag is not None and progress.counted is not None and upload.offset > progress.counted:
+            self._lag.move(upload.offset - progress.counted)
+        progress.counted = max(progress.counted or 0, upload.offset)
+        progress.upload = fresher(progress.upload, upload)

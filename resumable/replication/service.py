@@ -16,9 +16,9 @@ from zope.interface import implementer
 from resumable.model.replica import ICopy, IReplicas, IReplication, Progress
 from resumable.model.upload import Replica, Upload
 from resumable.remotes.reading import Presented
+from resumable.replication.context import Remote, ReplicationContext, ReplicationLimits, SpoolSource
 from resumable.replication.copies import Copies
-from resumable.replication.lane import Lane
-from resumable.replication.settings import Limits, Means, Remote, Source
+from resumable.replication.remote_queue import RemoteQueue
 
 
 @implementer(IReplication)
@@ -36,21 +36,21 @@ class Replication:
         self,
         remotes: Sequence[Remote],
         replicas: IReplicas,
-        open: Callable[[str], Deferred[Source]],
+        open: Callable[[str], Deferred[SpoolSource]],
         *,
         clock: IReactorTime,
         wall: Callable[[], float],
         rng: Random,
         run: str,
-        limits: Limits | None = None,
+        limits: ReplicationLimits | None = None,
     ) -> None:
-        limits = limits or Limits()
-        means = Means(replicas, open, clock, wall, rng, run, limits)
+        limits = limits or ReplicationLimits()
+        context = ReplicationContext(replicas, open, clock, wall, rng, run, limits)
         slots = max(1, min(limits.per_remote, limits.total // max(1, len(remotes))))
         self.acknowledges = limits.acknowledges
         self._run = run
-        self.lanes = {each.name: Lane(each, means, slots, self._stored, self._caught_up) for each in remotes}
-        if len(self.lanes) != len(remotes):
+        self.queues = {each.name: RemoteQueue(each, context, slots, self._stored, self._caught_up) for each in remotes}
+        if len(self.queues) != len(remotes):
             raise ValueError("two remotes have the same name")
         self._copies = Copies({each.name: each.backend for each in remotes}, replicas, clock)
         self._waiting: dict[str, list[Deferred[None]]] = {}
@@ -60,12 +60,12 @@ class Replication:
 
     def start(self) -> None:
         """Look through the catalog for what is to be done, and do it."""
-        for lane in self.lanes.values():
-            lane.start()
+        for queue in self.queues.values():
+            queue.start()
 
     async def stop(self) -> None:
         """Give up what is under way. The catalog and the remotes are asked nothing after this."""
-        await gatherResults([Deferred.fromCoroutine(lane.stop()) for lane in self.lanes.values()])
+        await gatherResults([Deferred.fromCoroutine(queue.stop()) for queue in self.queues.values()])
 
     # -- IReplication
 
@@ -76,42 +76,42 @@ class Replication:
         if upload.is_partial:
             return ()
         replicas = []
-        for name, lane in self.lanes.items():
+        for name, queue in self.queues.items():
             replica = None
-            if (remotes is None or name in remotes) and lane.remote.accepts(upload):
+            if (remotes is None or name in remotes) and queue.remote.accepts(upload):
                 # nothing of it is in the remote, and this run knows that
-                replica = Replica(upload.id, name, required=lane.remote.required, key=key, run=self._run)
+                replica = Replica(upload.id, name, required=queue.remote.required, key=key, run=self._run)
                 replicas.append(replica)
-            lane.chosen(upload, replica)
+            queue.chosen(upload, replica)
         return replicas
 
     def committed(self, upload: Upload) -> None:
         """See IReplication."""
         if not upload.is_partial:
-            for lane in self.lanes.values():
-                lane.committed(upload)
+            for queue in self.queues.values():
+                queue.committed(upload)
 
     def ended(self, upload_id: str) -> None:
         """See IReplication."""
-        for lane in self.lanes.values():
-            lane.ended(upload_id)
+        for queue in self.queues.values():
+            queue.ended(upload_id)
 
     def restarted(self, upload_id: str) -> None:
         """See IReplication."""
-        for lane in self.lanes.values():
-            lane.restarted(upload_id)
+        for queue in self.queues.values():
+            queue.restarted(upload_id)
 
     def when_stored(self, upload_id: str) -> Deferred[None]:
         """See IReplication. Those of its replicas that wait for a retry are tried now: somebody asked again."""
-        for lane in self.lanes.values():
-            lane.hurry(upload_id)
+        for queue in self.queues.values():
+            queue.hurry(upload_id)
         stored: Deferred[None] = Deferred(lambda cancelled: self._no_longer(upload_id, cancelled))
         self._waiting.setdefault(upload_id, []).append(stored)
         return stored
 
     def progress(self, upload_id: str) -> Mapping[str, Progress]:
         """See IReplication."""
-        found = {name: lane.progress(upload_id) for name, lane in self.lanes.items()}
+        found = {name: queue.progress(upload_id) for name, queue in self.queues.items()}
         return {name: progress for name, progress in found.items() if progress is not None}
 
     def open_copy(self, upload_id: str, start: int, size: int) -> Deferred[ICopy]:
@@ -125,7 +125,7 @@ class Replication:
 
     def admits(self) -> bool:
         """See IReplication."""
-        return not any(lane.lag.over for lane in self.lanes.values() if lane.lag is not None)
+        return not any(queue.lag.over for queue in self.queues.values() if queue.lag is not None)
 
     def when_admitted(self) -> Deferred[None]:
         """See IReplication."""
@@ -140,9 +140,9 @@ class Replication:
     @property
     def stored(self) -> int:
         """How many uploads every required remote has got since the start."""
-        return sum(lane.figures.completed for lane in self.lanes.values())
+        return sum(queue.counts.completed for queue in self.queues.values())
 
-    # -- what the lanes say
+    # -- what the queues say
 
     def _stored(self, upload_id: str) -> None:
         for stored in self._waiting.pop(upload_id, []):
