@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 from resumable.config.access import ACCESS
 from resumable.config.hooks import HOOKS
+from resumable.config.operators import SIGHT
 from resumable.config.option import Option, help_line
 from resumable.config.placing import PLACING
 from resumable.config.remotes import REMOTES
 from resumable.config.serving import SERVING
-from resumable.config.sight import SIGHT
 from resumable.config.web import WEB
 
 __all__ = ["BY_FLAG", "MAIN", "OPTIONS", "Option", "help_line"]

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from resumable.aio.threads import Stopped
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.replica import Progress
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 from resumable.model.upload import Replica, Upload
 from resumable.replication.context import Remote, RemoteCounts, ReplicationContext
 from resumable.replication.failures import FailureRecorder, classified

@@ -1,0 +1,112 @@
+"""Small helpers for Deferreds: coroutines that answer with one, who waits for a moment, work under way, one timer.
+
+Everything here runs in the reactor's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def deferred(function: Callable[P, Coroutine[Deferred[Any], Any, R]]) -> Callable[P, Deferred[R]]:
+    """An ``async def`` that starts at once when it is called, and answers its caller with a Deferred."""
+
+    @wraps(function)
+    def start(*args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
+        return Deferred.fromCoroutine(function(*args, **kwargs))
+
+    return start
+
+
+class Waiters:
+    """Deferreds of all who wait for the same moment."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Deferred[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def wait(self) -> Deferred[None]:
+        """Fires at the next `fire`. Who cancels it waits no longer."""
+        waiter: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiter)
+        return waiter
+
+    def fire(self) -> None:
+        """Wake all who wait now, in the order in which they came. Who begins to wait meanwhile waits for the next."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.called:
+                waiter.callback(None)
+
+
+class TaskGroup:
+    """Work under way that somebody has to wait for, or to cut off. ``on_failure`` gets each failure of it."""
+
+    def __init__(self, on_failure: Callable[[Failure], object]) -> None:
+        self._on_failure = on_failure
+        self._running: set[Deferred[Any]] = set()
+        self._ended = Waiters()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, work: Coroutine[Deferred[Any], Any, Any] | Deferred[Any]) -> None:
+        """Begin it, or take over what has begun."""
+        task = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)
+        self._running.add(task)
+        task.addErrback(self._on_failure)
+        task.addBoth(lambda _: self._over(task))
+
+    def ended(self) -> Deferred[None]:
+        """Fires when nothing is under way."""
+        return self._ended.wait() if self._running else succeed(None)
+
+    def cancel(self) -> None:
+        """Cut off all that is under way; ``on_failure`` gets each CancelledError."""
+        for task in list(self._running):
+            task.cancel()
+
+    def _over(self, task: Deferred[Any]) -> None:
+        self._running.discard(task)
+        if not self._running:
+            self._ended.fire()
+
+
+class Timer:
+    """One call of ``action`` that can be put off and called off."""
+
+    def __init__(self, clock: IReactorTime, action: Callable[[], object]) -> None:
+        self._clock = clock
+        self._action = action
+        self._call: IDelayedCall | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether the action will be called."""
+        return self._call is not None
+
+    def set(self, seconds: float) -> None:
+        """Call the action after so many seconds from now, and not at the time that was set before."""
+        self.clear()
+        self._call = self._clock.callLater(seconds, self._fire)
+
+    def clear(self) -> None:
+        """Don't call it."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def _fire(self) -> None:
+        self._call = None
+        self._action()

@@ -1,0 +1,155 @@
+"""The helpers for Deferreds."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from resumable.aio.deferreds import TaskGroup, Timer, Waiters, deferred
+
+
+def test_a_coroutine_function_answers_with_a_deferred_and_begins_at_once():
+    seen: list[int] = []
+
+    @deferred
+    async def double(number: int) -> int:
+        """Twice as much."""
+        seen.append(number)
+        return 2 * await succeed(number)
+
+    assert isinstance(answer := double(3), Deferred)
+    assert seen == [3]
+    assert answer.result == 6
+    assert (double.__name__, double.__doc__) == ("double", "Twice as much.")
+
+
+def test_what_a_coroutine_raises_fails_its_deferred():
+    @deferred
+    async def fail() -> None:
+        raise ValueError("no")
+
+    errors: list[Failure] = []
+    fail().addErrback(errors.append)
+    assert errors[0].check(ValueError)
+
+
+def test_all_who_wait_are_woken_once_and_in_order():
+    waiters, woken = Waiters(), []
+    for name in "ab":
+        waiters.wait().addCallback(lambda _, name=name: woken.append(name))
+    assert len(waiters) == 2
+    waiters.fire()
+    waiters.fire()
+    assert woken == ["a", "b"]
+    assert len(waiters) == 0
+
+
+def test_who_begins_to_wait_while_others_are_woken_waits_for_the_next_time():
+    waiters, later = Waiters(), []
+    waiters.wait().addCallback(lambda _: later.append(waiters.wait()))
+    waiters.fire()
+    assert not later[0].called
+    waiters.fire()
+    assert later[0].called
+
+
+def test_who_cancels_waits_no_longer():
+    waiters, errors = Waiters(), []
+    gone, stays = waiters.wait().addErrback(errors.append), waiters.wait()
+    gone.cancel()
+    assert errors[0].check(CancelledError)
+    assert len(waiters) == 1
+    waiters.fire()
+    assert stays.called
+
+
+def test_one_who_is_woken_may_cancel_another_that_is_about_to_be():
+    waiters, errors = Waiters(), []
+    waiters.wait().addCallback(lambda _: second.cancel())
+    second = waiters.wait().addErrback(errors.append)
+    waiters.fire()
+    assert errors[0].check(CancelledError)
+
+
+def test_a_group_has_ended_when_nothing_of_it_is_under_way():
+    group = TaskGroup(lambda failure: None)
+    assert group.ended().called
+    first, second = Deferred(), Deferred()
+
+    async def wait() -> None:
+        await first
+
+    group.start(wait())
+    group.start(second)
+    ended = group.ended()
+    assert len(group) == 2
+    first.callback(None)
+    assert not ended.called
+    second.callback(None)
+    assert ended.called
+    assert len(group) == 0
+
+
+def test_a_failure_of_a_group_goes_to_one_place_and_ends_only_its_own_work():
+    failures: list[Failure] = []
+    group = TaskGroup(failures.append)
+    bad, good = Deferred(), Deferred()
+    group.start(bad)
+    group.start(good)
+    bad.errback(ValueError("no"))
+    assert failures[0].check(ValueError)
+    assert len(group) == 1
+    group.cancel()
+    assert failures[1].check(CancelledError)
+    assert group.ended().called
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_a_timer_calls_once_at_the_time_that_was_set_last(clock):
+    calls: list[float] = []
+    timer = Timer(clock, lambda: calls.append(clock.seconds()))
+    timer.set(5)
+    clock.advance(3)
+    timer.set(5)
+    assert timer.pending
+    clock.advance(4)
+    assert calls == []
+    clock.advance(1)
+    assert calls == [8]
+    assert not timer.pending
+    clock.advance(10)
+    assert calls == [8]
+
+
+def test_a_timer_that_is_cleared_does_nothing_and_may_be_set_again(clock):
+    calls: list[float] = []
+    timer = Timer(clock, lambda: calls.append(clock.seconds()))
+    timer.clear()
+    timer.set(1)
+    timer.clear()
+    clock.advance(2)
+    assert calls == [] and not clock.getDelayedCalls()
+    timer.set(1)
+    clock.advance(1)
+    assert calls == [3]
+
+
+def test_an_action_may_set_its_own_timer(clock):
+    calls: list[float] = []
+
+    def again() -> None:
+        calls.append(clock.seconds())
+        if len(calls) < 3:
+            timer.set(1)
+
+    timer = Timer(clock, again)
+    timer.set(1)
+    for _ in range(5):
+        clock.advance(1)
+    assert calls == [1, 2, 3]
