@@ -15,9 +15,9 @@ from resumable.remotes.interfaces import Part
 
 
 class ParallelParts:
-    """``width`` parts at once. ``take`` gives the next, or None while there is none; ``write`` writes one.
+    """``width`` parts at once. ``take`` answers the next one, None while there is none; ``write`` writes one.
 
-    The first failure lets no more begin; those that are on their way are waited for.
+    After the first failure no part begins any more, and those on their way are waited for.
     """
 
     def __init__(
@@ -33,15 +33,16 @@ class ParallelParts:
 
     @property
     def size(self) -> int:
-        """The bytes on their way."""
+        """Bytes on their way."""
         return sum(part.size for part in self._under_way)
 
     @property
     def failed(self) -> bool:
+        """Whether a part has failed, so that no more shall begin."""
         return self._failure is not None
 
     async def run(self) -> None:
-        """Until nothing is on its way and there is nothing to take. Raises what the first to fail failed with."""
+        """Write parts until none is on its way and none can be taken. Raises the error of the first that failed."""
         self.fill()
         try:
             await self._over
@@ -56,7 +57,7 @@ class ParallelParts:
             self._failure.raiseException()
 
     def fill(self) -> None:
-        """Begin what may begin."""
+        """Begin as many parts as may begin."""
         if self._filling:
             return
         self._filling = True

@@ -1,9 +1,8 @@
-"""What this process knows of one replica.
+"""How far the replicas of one remote are, as this process knows it: which bytes go next, and what is remembered.
 
-One reason to change: which bytes go next. No I/O.
-
-Invariant: it says nothing that the catalog's row doesn't, but what a crash may forget: a progress may be thrown away
-between two transfers at any time, and is then made from the row again.
+Invariants: all that is known of a replica follows from the catalog's row, but for what a crash may forget: it may be
+thrown away between two transfers at any time, and is then made from the row again; so many replicas are remembered
+and no more.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from resumable.replication.lag import Lag
 
 
 def fresher(one: Upload | None, other: Upload | None) -> Upload | None:
-    """Of two records of the same upload the one that is more recent."""
+    """The more recent of two records of the same upload; None counts as the oldest."""
     if one is None or other is None:
         return other if one is None else one
     return max(
@@ -31,12 +30,13 @@ def fresher(one: Upload | None, other: Upload | None) -> Upload | None:
 
 @define(eq=False)
 class ReplicaProgress:
-    """``saved`` is what the catalog has of ``replica``. ``upload`` is None while nothing is to be done.
+    """How far one replica is, and which part it gets next.
 
-    ``whole_parts``: the remote takes parts of its plan only. ``told``: `initiate_upload` was called in this process,
-    with ``told_length``. ``ahead``: confirmed behind a gap, ends by offsets. ``counted``: the committed bytes that
-    have gone into the lag. ``hurried``: the pause before the next try is only what the store asked for, which is over
-    at ``not_before``. ``request``: the client's latest request that it got bytes from, if that is known.
+    ``saved``: ``replica`` as the catalog has it. ``upload``: None while nothing is to be done. ``whole_parts``: the
+    remote takes parts of its plan only. ``initiated``: `initiate_upload` was called in this process, with
+    ``initiated_length``. ``ahead``: what is confirmed behind a gap, ends by offsets. ``counted``: committed bytes that
+    are part of the lag. ``hurried``: the pause before the next try is only what the store asked for, which is over at
+    ``not_before``. ``request``: the id of the client's latest request that brought bytes, if it is known.
     """
 
     replica: Replica
@@ -44,8 +44,8 @@ class ReplicaProgress:
     upload: Upload | None = None
     plan: Plan | None = None
     whole_parts: bool = False
-    told: bool = False
-    told_length: int | None = None
+    initiated: bool = False
+    initiated_length: int | None = None
     ahead: dict[int, int] = field(factory=dict)
     counted: int | None = None
     hurried: bool = False
@@ -54,11 +54,12 @@ class ReplicaProgress:
 
     @property
     def confirmed(self) -> int:
+        """Bytes from the start that the remote has confirmed."""
         return self.replica.confirmed
 
     @property
     def has_work(self) -> bool:
-        """Whether a transfer would find something to do, now or after the replica's pause."""
+        """Whether a transfer would find something to do, now or after the pause before the next try."""
         upload = self.upload
         if self.replica.state is ReplicaState.ENDING:
             return True
@@ -72,10 +73,10 @@ class ReplicaProgress:
             return True
 
     @property
-    def untold(self) -> bool:
-        """Whether the remote has to be told of the upload, or of its length."""
+    def needs_initiating(self) -> bool:
+        """Whether the remote has yet to learn of the upload, or of its length."""
         assert self.upload is not None
-        return not self.told or self.told_length != self.upload.length
+        return not self.initiated or self.initiated_length != self.upload.length
 
     def part_from(self, start: int) -> Part | None:
         """The first part at or behind ``start`` that may be written now and isn't confirmed."""
@@ -92,42 +93,51 @@ class ReplicaProgress:
         return None
 
     def confirm(self, part: Part) -> int:
-        """The remote has this part. Answers by how much that moved ``confirmed``; what had failed is over."""
+        """The remote has this part, so its failures are over. Answers by how many bytes ``confirmed`` has moved."""
         confirmed = self.confirmed
         if part.offset <= confirmed:
             confirmed = max(confirmed, part.end)
         else:
             self.ahead[part.offset] = part.end
-        moved = self.believe(self._past_gaps(confirmed))
+        moved = self.set_confirmed(self._past_gaps(confirmed))
         self.replica = evolve(self.replica, attempts=0, error=None, retry_at=None, failing_since=None)
         return moved
 
-    def learn(self, parts: Sequence[Part], run: str) -> int:
-        """The remote has just these parts; what is past the committed offset counts for nothing."""
+    def set_confirmed_parts(self, parts: Sequence[Part], run: str) -> int:
+        """The remote has exactly these parts; those past the committed offset don't count. Answers as `confirm`."""
         assert self.upload is not None
         committed = self.upload.offset
         self.ahead = {part.offset: part.end for part in parts if part.end <= committed}
-        return self.believe(self._past_gaps(0), run)
+        return self.set_confirmed(self._past_gaps(0), run)
 
-    def believe(self, confirmed: int, run: str | None = None) -> int:
-        """So many bytes are confirmed. Answers by how much that is more, or less, than before."""
+    def set_confirmed(self, confirmed: int, run: str | None = None) -> int:
+        """So many bytes are confirmed, as this ``run`` has found out. Answers by how many more that is (or fewer)."""
         moved = confirmed - self.confirmed
         self.replica = evolve(self.replica, confirmed=confirmed, run=self.replica.run if run is None else run)
         return moved
 
-    def doubt(self) -> None:
-        """The remote has to be asked what it has."""
+    def distrust(self) -> None:
+        """Have the remote asked for what it has before anything is sent."""
         self.ahead.clear()
         self.replica = evolve(self.replica, run="")
 
-    def begin_anew(self, run: str) -> int:
-        """The remote has nothing: all has to be written again. Answers as `believe`."""
+    def start_over(self, run: str) -> int:
+        """The remote has nothing: all has to be written again. Answers as `set_confirmed`."""
         self.ahead.clear()
-        self.told = False
-        return self.believe(0, run)
+        self.initiated = False
+        return self.set_confirmed(0, run)
 
-    def settled(self) -> Replica:
-        """The replica with the committed offset that it ``needs``, for the catalog."""
+    def failed(self, replica: Replica, not_before: float) -> None:
+        """A transfer failed. ``replica`` says when it is tried again, ``not_before`` when at the earliest."""
+        self.replica, self.not_before, self.hurried = replica, not_before, False
+
+    def pause(self, now: float) -> float:
+        """Seconds until the next try; 0 or less: it may be now."""
+        at = self.not_before if self.hurried else self.replica.retry_at
+        return 0.0 if at is None else at - now
+
+    def for_catalog(self) -> Replica:
+        """The replica as it is to be recorded, with the committed offset that it ``needs`` before it has work again."""
         self.replica = evolve(self.replica, needs=self._needs())
         return self.replica
 
@@ -152,7 +162,10 @@ REMEMBERED = 4096
 
 
 class ReplicaCache:
-    """``lag`` (None: nobody wants to know) is told of what was committed."""
+    """The replicas of one remote that are remembered; others are read from the catalog.
+
+    ``lag`` gets the bytes that are committed and not confirmed; None: they are not counted.
+    """
 
     def __init__(self, remote: str, context: ReplicationContext, lag: Lag | None) -> None:
         self._remote = remote
@@ -164,28 +177,28 @@ class ReplicaCache:
         return len(self._progress)
 
     def get(self, upload_id: str) -> ReplicaProgress | None:
-        """None: nothing is known, or that it has no replica here."""
+        """The replica's progress; None: it isn't remembered, or the upload has no replica in this remote."""
         return self._progress.get(upload_id)
 
     def lacks(self, upload_id: str) -> bool:
-        """Whether it is known to have no replica here."""
+        """Whether the upload is known to have no replica in this remote."""
         return upload_id in self._progress and self._progress[upload_id] is None
 
     def remember(self, upload_id: str, progress: ReplicaProgress | None) -> None:
-        """None: it has no replica here."""
+        """Remember it; None: the upload has no replica in this remote."""
         self._progress[upload_id] = progress
         self._progress.move_to_end(upload_id)
         if len(self._progress) > REMEMBERED:
             self._progress.popitem(last=False)
 
     def forget(self, upload_id: str, progress: ReplicaProgress | None = None) -> None:
-        """It no longer counts, nor what it lacks."""
+        """Forget it, and take what it lacks out of the lag. ``progress``: that of an upload that isn't remembered."""
         progress = self._progress.pop(upload_id, None) or progress
         if self._lag is not None and progress is not None and progress.counted is not None:
             self._lag.move(min(0, progress.confirmed - progress.counted))
 
     def read(self, replica: Replica, upload: Upload | None) -> ReplicaProgress:
-        """What the catalog has, while nothing is under way for it."""
+        """Remember the catalog's row; for a replica that no transfer works on."""
         progress = self.get(replica.upload_id) or ReplicaProgress(replica, replica)
         progress.replica = progress.saved = replica
         if upload is not None:
@@ -194,7 +207,10 @@ class ReplicaCache:
         return progress
 
     async def ask(self, upload_id: str) -> ReplicaProgress | None:
-        """With its upload, from the catalog if need be; None: it has no replica here. Raises CatalogUnavailable."""
+        """The progress with its upload, from the catalog if need be; None: there is no replica in this remote.
+
+        Raises CatalogUnavailable.
+        """
         progress = self.get(upload_id)
         if progress is not None and progress.upload is not None:
             return progress
@@ -205,7 +221,7 @@ class ReplicaCache:
         return self.read(*found)
 
     def committed(self, progress: ReplicaProgress, upload: Upload) -> None:
-        """What the upload has more than when it was last seen, the remote lacks."""
+        """The upload has more bytes than before, or has finished: the new bytes are part of the lag."""
         if self._lag is not None and progress.counted is not None and upload.offset > progress.counted:
             self._lag.move(upload.offset - progress.counted)
         progress.counted = max(progress.counted or 0, upload.offset)

@@ -1,7 +1,7 @@
-"""The engine between the tiers, as the use cases see it.
+"""Replication, as the use cases see it: it sends every committed byte on to the remotes.
 
-One reason to change: what they may ask of it. Invariant: nothing here blocks, waits or raises; a remote that fails
-shows in the catalog and in the log, never in an append.
+Invariant: nothing here blocks, waits or raises; a remote that fails shows in the catalog and in the log, never in an
+append.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from resumable.aio.deferreds import Waiters
 from resumable.model.replica import ICopy, IReplicas, IReplication, Progress
 from resumable.model.upload import Replica, Upload
 from resumable.remotes.reading import Presented
@@ -23,13 +24,14 @@ from resumable.replication.remote_queue import RemoteQueue
 
 @implementer(IReplication)
 class Replication:
-    """Sends every committed byte on to the remotes that were chosen for its upload.
+    """Sends the bytes of uploads on to the remotes that were chosen for each.
 
     ``open`` is the spool's `reader`. ``clock`` measures spans, ``wall`` tells the time of day. ``run`` is another in
-    each run of the daemon: what an earlier one wrote about a remote's progress isn't believed.
+    each run of the daemon: what an earlier run recorded of a remote's progress is asked for again.
 
     Each remote may have its share of ``limits.total`` parts on their way and no more, so that one that hangs takes
     nothing away from the others. Replicas in the catalog whose remote isn't among ``remotes`` are left alone.
+    ValueError: two remotes have the same name.
     """
 
     def __init__(
@@ -54,17 +56,17 @@ class Replication:
             raise ValueError("two remotes have the same name")
         self._copies = Copies({each.name: each.backend for each in remotes}, replicas, clock)
         self._waiting: dict[str, list[Deferred[None]]] = {}
-        self._refused: list[Deferred[None]] = []
+        self._refused = Waiters()
 
-    # -- the run
+    # -- start and stop
 
     def start(self) -> None:
-        """Look through the catalog for what is to be done, and do it."""
+        """Look through the catalog for work, and begin it."""
         for queue in self.queues.values():
             queue.start()
 
     async def stop(self) -> None:
-        """Give up what is under way. The catalog and the remotes are asked nothing after this."""
+        """Give up what is under way. Nothing is asked of the catalog or a remote after this."""
         await gatherResults([Deferred.fromCoroutine(queue.stop()) for queue in self.queues.values()])
 
     # -- IReplication
@@ -79,7 +81,7 @@ class Replication:
         for name, queue in self.queues.items():
             replica = None
             if (remotes is None or name in remotes) and queue.remote.accepts(upload):
-                # nothing of it is in the remote, and this run knows that
+                # with this run's name: the remote has nothing of it, and needn't be asked
                 replica = Replica(upload.id, name, required=queue.remote.required, key=key, run=self._run)
                 replicas.append(replica)
             queue.chosen(upload, replica)
@@ -102,7 +104,7 @@ class Replication:
             queue.restarted(upload_id)
 
     def when_stored(self, upload_id: str) -> Deferred[None]:
-        """See IReplication. Those of its replicas that wait for a retry are tried now: somebody asked again."""
+        """See IReplication. Its replicas that wait for a retry are tried now, because somebody asked again."""
         for queue in self.queues.values():
             queue.hurry(upload_id)
         stored: Deferred[None] = Deferred(lambda cancelled: self._no_longer(upload_id, cancelled))
@@ -116,12 +118,11 @@ class Replication:
 
     def open_copy(self, upload_id: str, start: int, size: int) -> Deferred[ICopy]:
         """See IReplication."""
-        return Deferred.fromCoroutine(self._copies.open(upload_id, start, size))
+        return self._copies.open(upload_id, start, size)
 
     def signed_url(self, upload_id: str, content_type: str, disposition: str, lifetime: float) -> Deferred[str | None]:
         """See IReplication."""
-        presented = Presented(content_type, disposition, lifetime)
-        return Deferred.fromCoroutine(self._copies.signed_url(upload_id, presented))
+        return self._copies.signed_url(upload_id, Presented(content_type, disposition, lifetime))
 
     def admits(self) -> bool:
         """See IReplication."""
@@ -129,20 +130,16 @@ class Replication:
 
     def when_admitted(self) -> Deferred[None]:
         """See IReplication."""
-        if self.admits():
-            return succeed(None)
-        admitted: Deferred[None] = Deferred(self._refused.remove)
-        self._refused.append(admitted)
-        return admitted
+        return succeed(None) if self.admits() else self._refused.wait()
 
-    # -- what else may be asked
+    # -- for operators
 
     @property
     def stored(self) -> int:
-        """How many uploads every required remote has got since the start."""
+        """Uploads that became stored in every required remote since the start."""
         return sum(queue.counts.completed for queue in self.queues.values())
 
-    # -- what the queues say
+    # -- news of the queues
 
     def _stored(self, upload_id: str) -> None:
         for stored in self._waiting.pop(upload_id, []):
@@ -156,6 +153,4 @@ class Replication:
 
     def _caught_up(self) -> None:
         if self._refused and self.admits():
-            refused, self._refused = self._refused, []
-            for admitted in refused:
-                admitted.callback(None)
+            self._refused.fire()

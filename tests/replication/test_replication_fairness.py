@@ -63,15 +63,15 @@ def test_ten_thousand_replicas_at_the_start_are_bounded_work(make, monkeypatch):
     rig.kill().start()
     most = {"queue": 0, "active": 0, "known": 0}
     (one,) = rig.engine.queues.values()
-    pump = one._pump
+    begin = one._fill
 
     def watched():
-        pump()
+        begin()
         most["queue"] = max(most["queue"], one.queued)
         most["active"] = max(most["active"], one.active)
-        most["known"] = max(most["known"], one.known)
+        most["known"] = max(most["known"], len(one._cache))
 
-    monkeypatch.setattr(one, "_pump", watched)
+    monkeypatch.setattr(one, "_fill", watched)
     monkeypatch.setattr(one._waiting, "_wake", watched)
     order = rig.stores["a"].objects.order
     rig.until(lambda: len(order) >= 1000)
