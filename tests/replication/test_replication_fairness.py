@@ -62,7 +62,7 @@ def test_ten_thousand_replicas_at_the_start_are_bounded_work(make, monkeypatch):
     ids = fill(rig, 10_000)
     rig.kill().start()
     most = {"queue": 0, "active": 0, "known": 0}
-    (one,) = rig.engine.queues.values()
+    (one,) = rig.replication.queues.values()
     begin = one._fill
 
     def watched():

@@ -26,7 +26,7 @@ def test_a_remote_that_is_down_is_asked_seldom(rig):
     before = len(rig.calls())
     rig.advance(3600)
     assert len(rig.calls()) - before <= 3600 / 30 + 10
-    assert rig.engine.queues["a"].counts.opened == 1
+    assert rig.replication.queues["a"].counts.opened == 1
 
 
 def test_after_an_outage_it_drains_by_itself_in_order(make):
@@ -55,7 +55,7 @@ def test_uploads_that_a_store_fails_at_keep_it_down_for_nobody_else(rig, restart
         rig.remotes["a"].faults.add(Fault("*", errors.Transient("500", status=500), upload_id=each, times=None))
         rig.append(each, pattern(50))
     rig.advance(3600)
-    assert rig.engine.queues["a"].down
+    assert rig.replication.queues["a"].down
     if restarts:
         rig.kill().start()
         for each in bad:
@@ -109,7 +109,7 @@ def test_when_it_is_back_nobody_waits_for_the_end_of_a_long_pause(rig):
     last = rig.upload(50)
     rig.advance(20)
     rig.check(*waiting, last)
-    assert rig.engine.queues["a"].counts.opened == 1
+    assert rig.replication.queues["a"].counts.opened == 1
 
 
 def test_no_more_parts_are_on_their_way_than_allowed(make):

@@ -1,4 +1,4 @@
-"""What stands beside the engine: local data, the sweeper, the journal; and remotes that are directories."""
+"""The sweepers and the journal; and remotes that are directories."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.replication.rig import EPOCH, parts, pattern
 
 
 def test_it_is_what_the_use_cases_want(rig):
-    assert verifyObject(IReplication, rig.engine)
-    assert rig.engine.acknowledges is False
+    assert verifyObject(IReplication, rig.replication)
+    assert rig.replication.acknowledges is False
 
 
 # -- local data
