@@ -17,8 +17,7 @@ from resumable.http import framing, query
 from resumable.http.h2 import limits
 from resumable.http.h2 import machine as two
 from resumable.listening import listeners, proxy_header
-from resumable.metrics import figures
-from resumable.metrics import remotes as gauges
+from resumable.metrics import collector, meters
 from resumable.protocol import names
 from resumable.remotes import plan
 from resumable.remotes.azure import blocks, properties
@@ -54,8 +53,8 @@ TOLD = [
     ("doctor.md", r"the (\d+,\d+) youngest uploads", records.COMPARED),
     ("downloads.md", r"left out, after (\d+)\s+seconds", copies.OPENING),
     ("downloads.md", r"rests for (\d+)\s+seconds", copies.RESTING),
-    ("operations.md", r"within (five) seconds", figures.PATIENCE),
-    ("operations.md", r"asked of the catalog at\s+most every (\d+) s", gauges.FRESH),
+    ("operations.md", r"within (five) seconds", collector.PATIENCE),
+    ("operations.md", r"asked of the catalog at\s+most every (\d+) s", meters.FRESH),
     ("api.md", r"\| `limit` \| 1 to (\d+)", query.MOST),
     ("api.md", r"1 to 1000; (\d+) if left out", query.LIMIT),
     ("api.md", r"goes through (\d+,\d+) uploads at most", operators.MOST_ROWS),

@@ -24,7 +24,7 @@ from resumable.remotes.urls import RemoteSpec
 from resumable.spool import Modes
 from resumable.spool.place_rules import PlaceSettings
 from resumable.spool.placing import Collision, Rules
-from tests.daemon.sight_rig import Listening
+from tests.daemon.site_rig import Listening
 
 
 def parse(*flags: str, **environ: str) -> Settings:

@@ -31,10 +31,8 @@ from resumable.http.root import Root
 from resumable.http.streaming import StreamingSite
 from resumable.http.watch import Watch
 from resumable.listening.ports import taken_apart
-from resumable.metrics.delay import Delay
-from resumable.metrics.figures import Certificates, Figures, Sources
-from resumable.metrics.remotes import Lags
-from resumable.metrics.troubles import Troubles
+from resumable.metrics.collector import Certificates, MetricsCollector, MetricSources
+from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLags
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.replication.service import Replication
 from resumable.spool import Budget
@@ -75,8 +73,8 @@ class Sight:
         self._settings = settings
         self._reactor = reactor
         self._seen = seen
-        self._delay = Delay(reactor)
-        self._troubles = Troubles()
+        self._delay = ReactorDelay(reactor)
+        self._log_counts = LogCounter()
         level = None if settings.access_log == "off" else LogLevel.levelWithName(settings.access_log)
         self.watch = Watch(origin, secrets.token_hex(4), level)
         self.readiness = Readiness(self._checks(), reactor)
@@ -100,19 +98,19 @@ class Sight:
 
     def start(self) -> None:
         self._delay.start()
-        globalLogPublisher.addObserver(self._troubles)
+        globalLogPublisher.addObserver(self._log_counts)
 
     async def stop(self) -> None:
         """Its ports must have been closed before."""
         self._delay.stop()
         for site in self._sites.values():
             await site.close_connections(GRACE)
-        globalLogPublisher.removeObserver(self._troubles)
+        globalLogPublisher.removeObserver(self._log_counts)
 
     def _desk(self, site: StreamingSite, certificates: Certificates) -> Desk:
         seen, hooks = self._seen, self._settings.hooks.deliverers
         outbox, queues = seen.catalog.outbox, {} if seen.replication is None else seen.replication.queues
-        lags = Lags(queues, seen.catalog.replicas, self._reactor, seen.wall) if queues else None
+        lags = RemoteLags(queues, seen.catalog.replicas, self._reactor, seen.wall) if queues else None
         operators = Operators(seen.uploads, seen.catalog.listing, queues)
         parts = Parts(
             version=__version__,
@@ -127,7 +125,7 @@ class Sight:
             lags=lags,
         )
         return Desk(
-            Figures(self._sources(site, lags, certificates)),
+            MetricsCollector(self._sources(site, lags, certificates)),
             self.readiness,
             operators,
             Overview(parts, operators),
@@ -138,9 +136,9 @@ class Sight:
         usage = await self._seen.pool.run(shutil.disk_usage, str(self._settings.upload_dir))
         return usage.free, usage.used
 
-    def _sources(self, site: StreamingSite, lags: Lags | None, certificates: Certificates) -> Sources:
+    def _sources(self, site: StreamingSite, lags: RemoteLags | None, certificates: Certificates) -> MetricSources:
         seen = self._seen
-        return Sources(
+        return MetricSources(
             version=__version__,
             clock=self._reactor,
             wall=seen.wall,
@@ -154,7 +152,7 @@ class Sight:
             batches=seen.catalog.timing,
             outbox=seen.catalog.outbox,
             delay=self._delay,
-            troubles=self._troubles,
+            log_counts=self._log_counts,
             census=self._census,
             hooks=self._settings.hooks.deliverers,
             hook_counts=seen.hook_counts,

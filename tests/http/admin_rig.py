@@ -24,7 +24,7 @@ from resumable.http.admin.openapi import description
 from resumable.http.admin.overview import Overview, Parts
 from resumable.http.admin.readiness import Readiness
 from resumable.http.streaming import StreamingSite
-from resumable.metrics.remotes import Behind
+from resumable.metrics.meters import RemoteLag
 from resumable.replication.context import RemoteCounts
 from resumable.spool import Budget
 from resumable.uploads.census import Census
@@ -107,8 +107,8 @@ class Office:
         answer: tuple[int, int] = self.disk
         return answer
 
-    async def _lag(self, name: str) -> Behind:
-        return Behind(700, 60.0)
+    async def _lag(self, name: str) -> RemoteLag:
+        return RemoteLag(700, 60.0)
 
     def ask(self, method: str, target: str, *fields: str) -> Reply:
         """The answer to one request, which is as described."""

@@ -17,7 +17,7 @@ from resumable.listening.listeners import Listeners
 from resumable.listening.proxied import ProxiedFactory
 from resumable.model.errors import StartupError
 from resumable.model.values import networks
-from tests.daemon.sight_rig import Listening, Tree
+from tests.daemon.site_rig import Listening, Tree
 from tests.http.visitor import Reply
 from tests.listening.authority import made
 from tests.listening.test_listening_proxy_header import V4, binary

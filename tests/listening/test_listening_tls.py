@@ -26,7 +26,7 @@ from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import LOOK_EVERY, Listeners
 from resumable.listening.tls import Certificate, Files
 from resumable.model.errors import StartupError
-from tests.daemon.sight_rig import Listening
+from tests.daemon.site_rig import Listening
 from tests.listening.authority import DAY, made
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")

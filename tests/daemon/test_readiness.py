@@ -15,7 +15,7 @@ from resumable.http.cross_origin import CrossOrigin
 from resumable.http.origin import Origin
 from resumable.http.root import Root
 from resumable.http.tus import TusResource
-from tests.daemon.sight_rig import Listening, Site
+from tests.daemon.site_rig import Listening, Site
 from tests.http.admin_rig import tree
 from tests.http.visitor import Nothing
 

@@ -1,4 +1,4 @@
-"""The options of sight: flags, variables, and what they refuse."""
+"""The options of what operators see: flags, variables, and values that are refused."""
 
 from __future__ import annotations
 
