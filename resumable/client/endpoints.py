@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from resumable.listening.ports import taken_apart
+from resumable.listening.ports import split_endpoint
 
 _WILDCARDS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def where(endpoint: str) -> str | None:
     """As `resumable.client.line.Line` takes it; None: that can't be told."""
-    kind, arguments, named = taken_apart(endpoint)
+    kind, arguments, named = split_endpoint(endpoint)
     if kind == "unix":
         path = named.get("address") or (arguments or [""])[0]
         return f"unix:{path}" if path else None

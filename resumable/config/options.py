@@ -32,7 +32,7 @@ from resumable.config.hooks import HOOKS
 from resumable.hooks.settings import HookSettings
 from resumable.http import cross_origin
 from resumable.http.cross_origin import CrossOrigin
-from resumable.listening import admin_socket
+from resumable.listening import ports
 from resumable.masking import masked
 from resumable.model.values import Network
 from resumable.remotes import urls
@@ -230,7 +230,7 @@ class Options(usage.Options):
     def _admin_listen(self, endpoints: tuple[str, ...], upload_dir: Path) -> tuple[str, ...]:
         try:
             return tuple(
-                admin_socket.endpoint_of(upload_dir) if each == "socket" else admin_socket.closed(each)
+                ports.admin_endpoint(upload_dir) if each == "socket" else ports.private_socket(each)
                 for each in endpoints
             )
         except ValueError as problem:

@@ -30,7 +30,7 @@ from resumable.http.origin import Origin
 from resumable.http.root import Root
 from resumable.http.streaming import StreamingSite
 from resumable.http.watch import Watch
-from resumable.listening.ports import taken_apart
+from resumable.listening.ports import split_endpoint
 from resumable.metrics.collector import Certificates, MetricsCollector, MetricSources
 from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLags
 from resumable.model.errors import CatalogUnavailable, StartupError
@@ -94,7 +94,7 @@ class Sight:
 
     def site_at(self, description: str) -> StreamingSite:
         """The site for one listener of operators: only the permissions of a Unix socket tell who they are."""
-        return self._sites[taken_apart(description)[0] == "unix"]
+        return self._sites[split_endpoint(description)[0] == "unix"]
 
     def start(self) -> None:
         self._delay.start()
