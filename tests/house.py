@@ -12,7 +12,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from tests.waiting import answers, eventually, free_port
 
 SMALL = 30
 """Lines. A module with fewer is a seam (``__init__``, ``__main__``, an interface), or belongs to its owner."""
@@ -147,7 +148,7 @@ class Daemon:
         command += ["--port", str(self.port), "--upload-dir", str(place / "uploads"), *flags]
         with (place / "log").open("wb") as log:
             self._process = subprocess.Popen(command, cwd=root, stdout=log, stderr=log)
-        wait_for(lambda: answers(self.port), 30)
+        eventually(lambda: answers(self.port))
 
     def begin(self) -> None:
         """Note what is entered from now on."""
@@ -158,32 +159,12 @@ class Daemon:
         """File and function of all that was entered."""
         self._told.unlink(missing_ok=True)
         self._process.send_signal(signal.SIGUSR2)
-        wait_for(self._told.exists, 10)
+        eventually(self._told.exists)
         return {(file, name) for file, name in json.loads(self._told.read_text())}
 
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(done: Callable[[], object], seconds: float) -> None:
-    """Raises TimeoutError."""
-    end = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > end:
-            raise TimeoutError
-        time.sleep(0.02)
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def ask(port: int, method: str, path: str, body: bytes = b"", **fields: str) -> dict[str, str]:
@@ -231,7 +212,7 @@ def to_s3(root: Path, place: Path) -> tuple[int, int]:
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as store:
         try:
-            wait_for(lambda: answers(port), 30)
+            eventually(lambda: answers(port))
             urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT")).read()
             os.environ |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_S3_REGION": "us-east-1"}
             os.environ |= {"AWS_S3_BUCKET": "bucket", "AWS_S3_ENDPOINT": f"http://127.0.0.1:{port}"}
@@ -250,7 +231,7 @@ def upload(port: int, bucket: str) -> None:
     made = path_of(ask(port, "POST", "/files/", Upload_Length=str(20 * MIB))["location"])
     octets = {"Upload_Offset": "0", "Content_Type": "application/offset+octet-stream"}
     ask(port, "PATCH", made, bytes(20 * MIB), **octets)
-    wait_for(lambda: count_of(bucket) > before, 60)
+    eventually(lambda: count_of(bucket) > before)
     time.sleep(0.5)
 
 
