@@ -24,8 +24,7 @@ from resumable.remotes.azure import blocks, properties
 from resumable.remotes.gcs import objects as gcs_objects
 from resumable.remotes.gcs import sessions
 from resumable.replication import copies
-from resumable.spool import names as placed
-from resumable.spool import sink
+from resumable.spool import placing, sink
 from resumable.uploads import append, operators, schedule
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -68,8 +67,8 @@ TOLD = [
     ("access.md", r"not more than every (ten) seconds", keys.PATIENCE),
     ("access.md", r"has one key of at\s+least (\d+) characters", signed.SHORTEST_KEY),
     ("access.md", r"never longer than (\d+) seconds", rates.LONGEST_PAUSE),
-    ("placing.md", r"cuts a name to (\d+) bytes", placed.MAX_NAME),
-    ("placing.md", r"and so on; after (\d+) its id", placed.NUMBERS - 1),
+    ("placing.md", r"cuts a name to (\d+) bytes", placing.MAX_NAME),
+    ("placing.md", r"and so on; after (\d+) its id", placing.NUMBERS - 1),
     ("remotes.md", r"cut to (\d+) bytes with the extension kept", names.MAX_NAME),
     ("remotes.md", r"always have at most (\d+,\d+) parts", plan.S3.parts),
     ("azure.md", r"at most (\d+,\d+) of at most 4,000 MiB", blocks.LIMITS.parts),

@@ -34,7 +34,7 @@ from resumable.doctor import (
 )
 from resumable.doctor.findings import Finding
 from resumable.doctor.place import Place, place_of
-from resumable.spool.mounts import mount_of
+from resumable.spool.directory import mount_of
 
 Check = Callable[[], Iterable[Finding] | Awaitable[Iterable[Finding]]]
 #: Seconds that a daemon gets to say how it is.

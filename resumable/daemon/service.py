@@ -48,7 +48,7 @@ from resumable.listening.listeners import Listeners
 from resumable.masking import masked
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.model.hooks import QuestionKind
-from resumable.protocol import extensions
+from resumable.protocol.tus import without as extensions_without
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
 from resumable.uploads.assembly import Assembler
@@ -159,7 +159,7 @@ class UploadService(Service):
             max_size=settings.max_size,
             downloads=self._downloads() if settings.download else None,
             status_path=settings.status_path,
-            extensions=extensions.without(settings.disabled_extensions),
+            extensions=extensions_without(settings.disabled_extensions),
             entry=entry,
             visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
         )

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from resumable.doctor.findings import Finding
 from resumable.doctor.place import Place
-from resumable.spool.mounts import NETWORK, Mount, mount_of
+from resumable.spool.directory import NETWORK, Mount, mount_of
 
 NAME = "directory"
 

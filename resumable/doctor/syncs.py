@@ -16,7 +16,7 @@ from attrs import frozen
 
 from resumable.doctor import human
 from resumable.doctor.findings import Finding
-from resumable.spool.mounts import Mount
+from resumable.spool.directory import Mount
 
 NAME = "fsync"
 TIMES = 20

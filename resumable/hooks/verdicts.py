@@ -20,8 +20,9 @@ from attrs import evolve
 from resumable.hooks.interfaces import Allow, HookFailed, Refuse, Verdict
 from resumable.model.hooks import Answer, Changes, QuestionKind
 from resumable.model.keys import MAX_KEY, safe_segment
-from resumable.protocol import ids, metadata
+from resumable.protocol import metadata
 from resumable.protocol.fields import LARGEST
+from resumable.protocol.names import valid_id
 
 MAX_BODY = 64 << 10
 MAX_HEADERS = 32
@@ -105,7 +106,7 @@ def _checked(answer: object, low: int, high: int) -> Answer:
 def _check_changes(changes: Changes, remotes: Collection[str] | None) -> None:
     if isinstance(changes.id, str) and "/" in changes.id:
         raise BadVerdict(FOLDERS)
-    if changes.id is not None and not (isinstance(changes.id, str) and ids.valid(changes.id)):
+    if changes.id is not None and not (isinstance(changes.id, str) and valid_id(changes.id)):
         raise BadVerdict(f"{shown(changes.id)} is no id: 16 to 128 letters, digits, _ and -")
     if changes.key is not None and not safe_key(changes.key):
         raise BadVerdict(f"{shown(changes.key)} is no key for a remote")

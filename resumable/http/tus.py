@@ -24,8 +24,9 @@ from resumable.http.origin import Origin
 from resumable.http.streaming import StreamingRequest
 from resumable.http.visits import Visits, answered
 from resumable.model.upload import Upload
-from resumable.protocol import concat, extensions, ids, tus
+from resumable.protocol import concat, tus
 from resumable.protocol.errors import BadRequest, MethodNotAllowed, NotFound, TusError
+from resumable.protocol.names import valid_id
 from resumable.uploads.gate import Lagging
 from resumable.uploads.lookup import Unfinished
 from resumable.uploads.shield import shielded
@@ -115,11 +116,11 @@ class TusResource:
         fields = RequestFields(request)
         tus.check_version(fields)
         creation = tus.parse_creation(fields, request.body.length, self._algorithms)
-        extensions.check_creation(creation, self._extensions)
+        tus.check_creation(creation, self._extensions)
         entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.CREATE, creation=creation)
         visit = self._visit(request)
         try:
-            if isinstance(creation.concat, concat.Final):
+            if isinstance(creation.concat, concat.FinalUpload):
                 outside = self._origin.path(request)
                 partials = [concat.upload_id(url, self._base_path, outside) for url in creation.concat.urls]
                 await self._entry.own(entrant, partials)
@@ -147,7 +148,7 @@ class TusResource:
         wanted: tus.Append | TusError
         try:
             wanted = tus.parse_append(fields, request.body.length, self._algorithms)
-            extensions.check_append(wanted, self._extensions)
+            tus.check_append(wanted, self._extensions)
         except TusError as error:
             wanted = error
         entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.APPEND, _valid(upload_id))
@@ -238,6 +239,6 @@ class TusResource:
 
 def _valid(upload_id: str) -> str:
     """An id that can be an id; NotFound for anything else, so that it never gets near a path."""
-    if not ids.valid(upload_id):
+    if not valid_id(upload_id):
         raise NotFound("There is no such upload.")
     return upload_id

@@ -24,7 +24,7 @@ from resumable.model.upload import IBody, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum, Digest
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge, TusError
-from resumable.protocol.rules import Plan
+from resumable.protocol.rules import AppendPlan
 from resumable.spool.sink import Sink
 from resumable.uploads.caller import NOBODY, Caller
 from resumable.uploads.engine import Engine
@@ -73,7 +73,7 @@ class Append:
         "_waiting",
     )
 
-    _plan: Plan
+    _plan: AppendPlan
     _sink: Sink | None
     _gate: Gate | None
 
@@ -172,7 +172,7 @@ class Append:
     async def run(
         self,
         upload: Upload,
-        plan: Plan,
+        plan: AppendPlan,
         *,
         checksum: Checksum | None = None,
         trailer: bool = False,

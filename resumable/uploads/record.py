@@ -11,7 +11,7 @@ from attrs import evolve
 from resumable.model.hooks import Arrived, view
 from resumable.model.upload import Commit, FactKind, Upload
 from resumable.protocol.errors import Gone, Held
-from resumable.protocol.rules import Plan
+from resumable.protocol.rules import AppendPlan
 from resumable.uploads.engine import Engine
 from resumable.uploads.visits import Visit
 
@@ -21,7 +21,7 @@ class Record:
 
     __slots__ = ("_engine", "_visit", "committed", "committed_at", "is_new", "opened", "plan", "upload")
 
-    plan: Plan
+    plan: AppendPlan
 
     def __init__(self, engine: Engine, upload: Upload, start: int, visit: Visit, is_new: bool) -> None:
         self._engine = engine

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from resumable.model.upload import Upload
 from resumable.protocol import tus
 from resumable.protocol.errors import Stopping
-from resumable.protocol.rules import Plan
+from resumable.protocol.rules import AppendPlan
 from resumable.uploads.append import Append
 from resumable.uploads.caller import Caller
 from resumable.uploads.lookup import Lookup
@@ -44,7 +44,7 @@ class Running:
         self,
         append: Append,
         upload: Upload,
-        plan: Plan,
+        plan: AppendPlan,
         request: tus.Creation | tus.Append,
         account: IAccount,
         by: Caller,

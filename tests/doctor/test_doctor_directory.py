@@ -10,8 +10,7 @@ import pytest
 from resumable.doctor import directory, locks, place
 from resumable.doctor.directory import Directory
 from resumable.doctor.place import Place, place_of
-from resumable.spool.lock import DirectoryLock
-from resumable.spool.mounts import Mount, mount_of
+from resumable.spool.directory import DirectoryLock, Mount, mount_of
 
 HERE = Place("/srv/up", "/srv/up")
 ABOVE = Place("/srv/up", "/srv")

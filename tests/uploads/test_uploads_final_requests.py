@@ -12,7 +12,7 @@ from resumable.model.hooks import Answer, Granted, QuestionKind, RequestView
 from resumable.model.upload import Gone as GoneKind
 from resumable.model.upload import ReplicaState
 from resumable.protocol import tus
-from resumable.protocol.concat import Final
+from resumable.protocol.concat import FinalUpload
 from resumable.protocol.errors import BadRequest, Gone, NoSpace, NotFound, Refused, Stopping, Unavailable
 from resumable.spool.assembly import SHARES, Assembly
 from resumable.uploads import assembly, building
@@ -58,7 +58,7 @@ def parts(server, *datas):
 
 def request(*ids, metadata=None):
     """What `Uploads.concatenate` is given."""
-    final = Final(tuple(f"/files/{each}" for each in ids))
+    final = FinalUpload(tuple(f"/files/{each}" for each in ids))
     return tus.Creation(None, False, metadata, final, final.header, None, False, False), ids
 
 

@@ -15,9 +15,8 @@ from resumable.model.hooks import Changes, Granted, QuestionKind
 from resumable.model.upload import FactKind, Place
 from resumable.protocol import metadata
 from resumable.protocol.errors import Gone, NotFound
-from resumable.spool.names import SIDECAR
 from resumable.spool.place_rules import PlaceSettings, parse
-from resumable.spool.placing import Collision, Rules
+from resumable.spool.placing import SIDECAR, Collision, Rules
 from resumable.uploads.questions import Questions
 from resumable.uploads.status import State
 from tests.uploads.facts import told

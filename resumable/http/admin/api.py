@@ -22,8 +22,8 @@ from resumable.http.admin.overview import Overview
 from resumable.http.admin.readiness import Readiness, alive
 from resumable.http.routing import Trunk
 from resumable.http.streaming import StreamingRequest
-from resumable.protocol import ids
 from resumable.protocol.errors import BadRequest, NotFound
+from resumable.protocol.names import valid_id
 from resumable.uploads.operators import Operators
 
 #: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
@@ -193,6 +193,6 @@ class Admin:
 
 def _checked(upload_id: str) -> str:
     """Raises NotFound for what is no id."""
-    if not ids.valid(upload_id):
+    if not valid_id(upload_id):
         raise NotFound("There is no such upload.")
     return upload_id
