@@ -1,24 +1,21 @@
-"""Options of what an operator sees: figures, the log, and whether the daemon is ready.
-
-Changes when one of these comes, goes or gets another default.
-"""
+"""Options for operators: the admin listener, metrics, readiness and the log."""
 
 from __future__ import annotations
 
 from resumable.config.option import Option
 from resumable.model import values
 
-SIGHT: tuple[Option, ...] = (
+OPERATORS: tuple[Option, ...] = (
     Option(
         "admin-listen",
         "ENDPOINT|socket|none",
         "socket",
-        "where operators find figures and the admin API; repeatable",
+        "where the metrics and the admin API listen; repeatable",
         "A Twisted server endpoint, for example `unix:/run/resumable/admin.sock:mode=660` or"
-        " `tcp:9090:interface=127.0.0.1`. `socket`: `.resumable/admin.sock` in the upload directory, for nobody but the"
-        " daemon's own user, as is any other Unix socket whose `mode=` isn't given; there is none if its path is too"
-        " long. On a TCP port anybody sees the figures, the rest is for those with `--admin-token-file`'s token."
-        " Endpoints in the variable are separated by blanks.",
+        " `tcp:9090:interface=127.0.0.1`. `socket`: `.resumable/admin.sock` in the upload directory; only the daemon's"
+        " own user can connect, as to any Unix socket without a `mode=`. If the path is too long for a socket, there"
+        " is none. On a TCP port everybody can read the metrics; the API needs the token of `--admin-token-file`."
+        " Separate endpoints in the variable by blanks.",
         values.admin_endpoints,
         separator=" ",
     ),
@@ -26,27 +23,27 @@ SIGHT: tuple[Option, ...] = (
         "admin-token-file",
         "FILE",
         "",
-        "file with the token that opens the admin API elsewhere than on Unix sockets",
-        "Sent as `Authorization: Bearer TOKEN`; at least 16 bytes, read at the start. Without it a TCP listener of"
-        " operators has figures, `/healthz` and `/readyz` only. Unix sockets ask for no token.",
+        "file with the token for the admin API on TCP ports",
+        "Clients send it as `Authorization: Bearer TOKEN`. It has at least 16 bytes and is read at the start. Without"
+        " it a TCP port serves only the metrics, `/healthz` and `/readyz`. Unix sockets need no token.",
         values.file,
     ),
     Option(
         "admin-on-public",
         "",
         "",
-        "the admin API under `/admin/` on the ports for uploads as well, for admins",
-        "With figures. The rules of access tell who is an admin: `--admin`, or `--auth-jwt-admin-scope`. A port of its"
-        " own keeps operators apart from clients, and works while those take all connections.",
+        "serve the admin API under `/admin/` on the upload ports too, for admins",
+        "It includes the metrics. Access rules say who is an admin: `--admin`, or `--auth-jwt-admin-scope`. A separate"
+        " port keeps operators apart from clients, and works while clients use all connections.",
         values.switch,
     ),
     Option(
         "ready-remotes",
         "none|required|all",
         "none",
-        "remotes that have to be up for `/readyz` to say so",
-        "`none`: uploads are taken while remotes are down, which is what the local disk is for. With the others a load"
-        " balancer sends clients elsewhere; if all nodes share the store, nowhere.",
+        "remotes that must be up for `/readyz` to answer 200",
+        "`none`: the server accepts uploads while remotes are down, thanks to its disk. With the others a load balancer"
+        " sends clients to other servers; if all servers use the same store, to none.",
         values.choice("none", "required", "all"),
     ),
     Option(
@@ -54,16 +51,16 @@ SIGHT: tuple[Option, ...] = (
         "text|json",
         "text",
         "lines for people, or one JSON object for each event",
-        "Goes where twistd's log goes (standard output, `--logfile`). Not with twistd's `--logger` and `--syslog`.",
+        "It goes where twistd's log goes (standard output, `--logfile`). It has no effect with twistd's `--logger` and"
+        " `--syslog`.",
         values.choice("text", "json"),
     ),
     Option(
         "log-level",
         "debug|info|warn|error",
         "info",
-        "what is logged: this and what is worse",
-        "`debug` tells of each attempt at a remote; `warn` says nothing while all is well. What is wrong counts in the"
-        " figures at any level.",
+        "lowest level that is logged",
+        "`debug` logs each request to a remote; `warn` logs only problems. The metrics count problems at any level.",
         values.choice("debug", "info", "warn", "error"),
     ),
     Option(
@@ -71,8 +68,8 @@ SIGHT: tuple[Option, ...] = (
         "off|debug|info",
         "off",
         "log a line for each request, at this level",
-        "With its method, path, status, bytes, time, X-Request-ID and client; of a query only the names. Costs a sixth"
-        " of a small request's time.",
+        "The line has method, path, status, bytes, time, X-Request-ID and client; of a query only the names. It costs a"
+        " sixth of a small request's time.",
         values.choice("off", "debug", "info"),
     ),
 )
