@@ -25,7 +25,7 @@ from resumable.remotes.gcs import objects as gcs_objects
 from resumable.remotes.gcs import sessions
 from resumable.replication import copies
 from resumable.spool import placing, sink
-from resumable.uploads import append, operators, schedule
+from resumable.uploads import append, appends, operators
 
 DOCS = Path(__file__).parent.parent / "docs"
 KIB, MIB = 1 << 10, 1 << 20
@@ -33,7 +33,7 @@ KIB, MIB = 1 << 10, 1 << 20
 TOLD = [
     ("durability.md", r"up to (\d+) KiB with a Content-Length", append.SMALL / KIB),
     ("durability.md", r"longer \| each (\d+) MiB", append.PART / MIB),
-    ("durability.md", r"after a second, if at least (\d+) MiB is new", schedule.WORTHWHILE / MIB),
+    ("durability.md", r"after a second, if at least (\d+) MiB is new", appends.WORTHWHILE / MIB),
     ("durability.md", r"at most (\d+) MiB of one append", sink.HIGH / MIB),
     ("how-it-works.md", r"when the replica starts: (\d+) MiB each", plan.PART_SIZE / MIB),
     ("deployment.md", r"may send (\d+) MiB of one body ahead", limits.STREAM_WINDOW / MIB),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 
 import pytest
-from tests.daemon.site_rig import Listening
 from twisted.logger import LogLevel, formatEvent
 
 from resumable.config import OPTIONS, variables
+from tests.daemon.site_rig import Listening
 from tests.parsing import parse, refusal
 
 
