@@ -21,9 +21,10 @@ from resumable.metrics import figures
 from resumable.metrics import remotes as gauges
 from resumable.protocol import names
 from resumable.remotes import plan
-from resumable.remotes.azure import blocks, properties
-from resumable.remotes.gcs import objects as gcs_objects
-from resumable.remotes.gcs import sessions
+from resumable.remotes.azure import records as blocks
+from resumable.remotes.azure import records as properties
+from resumable.remotes.gcs import records as gcs_objects
+from resumable.remotes.gcs import store as sessions
 from resumable.replication import copies
 from resumable.spool import names as placed
 from resumable.spool import sink

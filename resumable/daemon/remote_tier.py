@@ -28,9 +28,9 @@ from resumable.remotes import urls
 from resumable.remotes.errors import RemoteError
 from resumable.remotes.interfaces import IClosable, IJournal, IRemoteStorage, ISweeper
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.memory_held import Memory
 from resumable.remotes.probe import probe
-from resumable.remotes.schemes import Means, RemoteSpec
+from resumable.remotes.regions import Memory
+from resumable.remotes.urls import BackendServices, RemoteSpec
 from resumable.replication.engine import Replication
 from resumable.replication.journal import CatalogJournal
 from resumable.replication.local import Local, Policy
@@ -180,7 +180,7 @@ def make(
     backends: dict[str, IRemoteStorage] = {}
     memory = Memory()
     for spec in settings.remotes:
-        means = Means(
+        means = BackendServices(
             reactor=reactor,
             pool=pool,
             journal=journal_of(spec.name),

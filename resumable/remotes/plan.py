@@ -29,7 +29,7 @@ class TooLarge(ValueError):
 
 
 @frozen
-class Limits:
+class PartLimits:
     """What a store takes. Sizes in bytes.
 
     ``multiple_of``: all parts but the last are multiples of it (GCS: 256 KiB). ``equal``: all parts but the last have
@@ -44,8 +44,8 @@ class Limits:
     equal: bool = False
 
 
-S3 = Limits()
-S3_50TB = Limits(largest_object=50 * 10**12)
+S3 = PartLimits()
+S3_50TB = PartLimits(largest_object=50 * 10**12)
 """AWS itself since December 2025; other stores may not."""
 
 
@@ -184,7 +184,7 @@ class Plan:
             raise ValueError(f"not a part plan: {value!r}") from error
 
 
-def for_length(length: int, part_size: int = PART_SIZE, limits: Limits = S3) -> Plan:
+def for_length(length: int, part_size: int = PART_SIZE, limits: PartLimits = S3) -> Plan:
     """Equal parts of ``part_size``, or as much larger as the length needs. Raises TooLarge."""
     if length > limits.largest_object:
         raise TooLarge(f"the store takes objects of at most {limits.largest_object} bytes")
@@ -192,7 +192,7 @@ def for_length(length: int, part_size: int = PART_SIZE, limits: Limits = S3) -> 
     return Plan((Step(size, limits.parts),))
 
 
-def for_unknown_length(part_size: int = PART_SIZE, limits: Limits = S3) -> Plan:
+def for_unknown_length(part_size: int = PART_SIZE, limits: PartLimits = S3) -> Plan:
     """A plan that reaches the store's largest object: parts that double after every so many.
 
     The slowest growth that gets there, so that an upload that turns out small has small parts. Where all must be
@@ -211,12 +211,12 @@ def for_unknown_length(part_size: int = PART_SIZE, limits: Limits = S3) -> Plan:
         first = min(2 * first, most)
 
 
-def plan_for(length: int | None, part_size: int = PART_SIZE, limits: Limits = S3) -> Plan:
+def plan_for(length: int | None, part_size: int = PART_SIZE, limits: PartLimits = S3) -> Plan:
     """The plan for an upload of that length; None: it isn't known yet."""
     return for_unknown_length(part_size, limits) if length is None else for_length(length, part_size, limits)
 
 
-def _aligned(size: int, limits: Limits) -> int:
+def _aligned(size: int, limits: PartLimits) -> int:
     aligned = size + -size % limits.multiple_of
     if aligned > limits.largest_part:
         raise TooLarge(f"a part of {aligned} bytes is more than the store's {limits.largest_part}")
@@ -233,7 +233,7 @@ def _doubling(first: int, most: int, every: int, parts: int) -> tuple[Step, ...]
     return (*steps, Step(first, parts))
 
 
-def _slowest(first: int, most: int, limits: Limits) -> int:
+def _slowest(first: int, most: int, limits: PartLimits) -> int:
     """The largest number of parts between doublings that still reaches the largest object; 0 when none does."""
     low, high = 0, limits.parts
     while low < high:

@@ -17,7 +17,7 @@ from zope.interface import Interface, implementer
 
 from resumable.remotes.errors import NotThere, Permanent, RemoteError
 from resumable.remotes.interfaces import Stored
-from resumable.remotes.memory_held import PIECE
+from resumable.remotes.regions import PIECE
 
 
 class IObjectStream(Interface):

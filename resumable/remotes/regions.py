@@ -6,6 +6,7 @@ answers all the bytes that it was asked for, or fails.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -145,3 +146,40 @@ def check_chunk(offset: int, data: IRegion, size: int, declared: int | None) -> 
         raise ValueError(f"a chunk of {data.size} bytes was called one of {size} at {offset}")
     if declared is not None and offset + size > declared:
         raise ValueError(f"{size} bytes at {offset} go past the declared {declared}")
+
+
+PIECE = 256 << 10
+"""Bytes that one body holds at most."""
+
+
+class Memory:
+    """``limit`` bytes shared by all bodies, first come first served. More lets more requests run at once."""
+
+    def __init__(self, limit: int = 16 << 20) -> None:
+        self.limit = limit
+        self.used = 0
+        self._waiting: deque[tuple[int, Deferred[None]]] = deque()
+
+    def acquire(self, size: int) -> Deferred[None]:
+        """Fires when these bytes may be held; ``size`` is at most the limit."""
+        if not self._waiting and self.used + size <= self.limit:
+            self.used += size
+            return succeed(None)
+        granted: Deferred[None] = Deferred(self._give_up)
+        self._waiting.append((size, granted))
+        return granted
+
+    def release(self, size: int) -> None:
+        """They are no longer held."""
+        self.used -= size
+        self._grant()
+
+    def _give_up(self, granted: Deferred[None]) -> None:
+        self._waiting = deque(each for each in self._waiting if each[1] is not granted)
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and self.used + self._waiting[0][0] <= self.limit:
+            size, granted = self._waiting.popleft()
+            self.used += size
+            granted.callback(None)

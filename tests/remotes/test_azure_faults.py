@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from resumable.remotes.azure.body import Body, GivenUp
+from resumable.remotes.azure.calls import BlobBody, GivenUp
 from resumable.remotes.errors import (
     AuthFailed,
     Conflict,
@@ -441,7 +441,7 @@ async def test_a_blob_that_changes_while_it_is_deleted_stays(server, prefix):
 @pytest_twisted.ensureDeferred
 async def test_a_body_is_read_in_steps_of_any_size_and_ends(step):
     data = BIG * 5
-    body = Body(reactor, BytesRegion(data))
+    body = BlobBody(reactor, BytesRegion(data))
     assert len(body) == len(data) and body.tell() == 0
     read = await deferToThread(lambda: b"".join(iter(lambda: body.read(step), b"")))
     assert read == data and body.tell() == len(data)
@@ -452,7 +452,7 @@ async def test_a_body_that_is_given_up_is_read_no_more_and_its_region_given_back
     region, entered, leave = CountingRegion(2 * STEP), Event(), Event()
     take = region.take
     region.take = lambda size: (entered.set(), leave.wait(300), take(size))[2]
-    body = Body(reactor, region)
+    body = BlobBody(reactor, region)
     reading = deferToThread(body.read, STEP)
     await deferToThread(entered.wait, 30)
     body.give_up()
@@ -471,8 +471,8 @@ async def test_a_body_that_is_given_up_is_read_no_more_and_its_region_given_back
 async def test_a_region_that_is_shorter_than_it_says_fails_rather_than_keep_the_store_waiting():
     region = BytesRegion(BIG)
     region.size += 10
-    for read in (Body.md5, lambda body: b"".join(iter(lambda: body.read(PART), b""))):
-        body = Body(reactor, region)
+    for read in (BlobBody.md5, lambda body: b"".join(iter(lambda: body.read(PART), b""))):
+        body = BlobBody(reactor, region)
         with pytest.raises(RegionLost):
             await deferToThread(read, body)
         assert isinstance(body.failure, RegionLost)

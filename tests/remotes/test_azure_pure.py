@@ -9,11 +9,20 @@ from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resumable.remotes.azure.access import Access, Secret, secret_from
-from resumable.remotes.azure.blocks import LIMITS, UNKNOWN_LENGTH, WIDTH, block_name, is_of, owner, parts_among
-from resumable.remotes.azure.choices import Auth
+from resumable.remotes.azure.access import AzureAccess, Secret, secret_from
 from resumable.remotes.azure.errors import error_from, retry_after
-from resumable.remotes.azure.properties import metadata_of, properties_for
+from resumable.remotes.azure.records import (
+    LIMITS,
+    UNKNOWN_LENGTH,
+    WIDTH,
+    block_name,
+    is_of,
+    metadata_of,
+    owner,
+    parts_among,
+    properties_for,
+)
+from resumable.remotes.azure.scheme import Auth
 from resumable.remotes.errors import (
     AuthFailed,
     Conflict,
@@ -24,7 +33,7 @@ from resumable.remotes.errors import (
     Unusable,
     Unwelcome,
 )
-from resumable.remotes.plan import MIB, TIB, Limits, Part, plan_for
+from resumable.remotes.plan import MIB, TIB, Part, PartLimits, plan_for
 
 IDS = st.text("abcdefghijklmnopqrstuvwxyzABCDEF0123456789_-", min_size=1, max_size=128)
 NOW = 1_800_000_000.0
@@ -49,7 +58,7 @@ def test_no_two_uploads_share_a_name(one, other):
 
 @given(st.integers(0, 1000), st.sets(st.integers(0, 40)), st.lists(st.text(max_size=WIDTH), max_size=3))
 def test_parts_are_known_by_their_names_and_by_nothing_else(length, indices, others):
-    plan = plan_for(length, 32, Limits(smallest_part=1))
+    plan = plan_for(length, 32, PartLimits(smallest_part=1))
     parts = [part for part in plan.parts(length) if part.number in indices]
     names = [block_name("mine", part) for part in parts]
     wrong = [
@@ -62,13 +71,13 @@ def test_parts_are_known_by_their_names_and_by_nothing_else(length, indices, oth
 
 def test_what_is_planned_fits_into_what_azure_takes():
     for length in (None, 0, 1, LIMITS.parts * 8 * MIB, LIMITS.parts * 8 * MIB + 1, LIMITS.largest_object):
-        limits = LIMITS if length is not None else Limits(1, 4000 * MIB, 50_000, UNKNOWN_LENGTH)
+        limits = LIMITS if length is not None else PartLimits(1, 4000 * MIB, 50_000, UNKNOWN_LENGTH)
         plan = plan_for(length, 8 * MIB, limits)
         assert sum(step.count for step in plan.steps) <= 50_000
         assert max(step.size for step in plan.steps) <= 4000 * MIB
         assert plan.capacity >= (length or 0) and plan.first_size >= 8 * MIB
-    assert plan_for(None, 8 * MIB, Limits(1, 4000 * MIB, 50_000, UNKNOWN_LENGTH)).capacity >= 100 * TIB
-    assert plan_for(None, 8 * MIB, Limits(1, 4000 * MIB, 50_000, UNKNOWN_LENGTH)).first_size == 8 * MIB
+    assert plan_for(None, 8 * MIB, PartLimits(1, 4000 * MIB, 50_000, UNKNOWN_LENGTH)).capacity >= 100 * TIB
+    assert plan_for(None, 8 * MIB, PartLimits(1, 4000 * MIB, 50_000, UNKNOWN_LENGTH)).first_size == 8 * MIB
 
 
 # properties
@@ -131,7 +140,7 @@ def test_the_first_that_is_there_is_taken(tmp_path):
 )
 def test_credentials_that_cannot_be_are_refused_without_telling_them(options, environ, what):
     with pytest.raises(ValueError) as caught:
-        Access("container", options, environ)
+        AzureAccess("container", options, environ)
     assert what in str(caught.value) and "c2VjcmV0" not in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -153,7 +162,7 @@ def test_credentials_that_cannot_be_are_refused_without_telling_them(options, en
     ],
 )
 def test_where_the_container_is(options, environ, url):
-    access = Access("container", options, environ)
+    access = AzureAccess("container", options, environ)
     assert access.client.url == url
     assert access.renew(access.client) is False
     access.close()

@@ -15,16 +15,12 @@ from resumable.config.options import Options
 from resumable.daemon import remote_tier as tiers
 from resumable.remotes import urls
 from resumable.remotes.gcs.credentials import Anonymous
-from resumable.remotes.gcs.requests import Place as GcsPlace
-from resumable.remotes.gcs.requests import Requests as GcsRequests
+from resumable.remotes.gcs.requests import GcsPlace, GcsRequests
 from resumable.remotes.http.bodies import RegionBody
-from resumable.remotes.memory_held import PIECE, Memory
-from resumable.remotes.regions import BytesRegion
+from resumable.remotes.regions import PIECE, BytesRegion, Memory
 from resumable.remotes.s3.credentials import StaticCredentials
-from resumable.remotes.s3.dialects import dialect
-from resumable.remotes.s3.endpoint import Place, resolve
-from resumable.remotes.s3.requests import Payload
-from resumable.remotes.s3.requests import Requests as S3Requests
+from resumable.remotes.s3.endpoint import S3Place, dialect, resolve
+from resumable.remotes.s3.requests import Payload, S3Requests
 
 
 class Slow:
@@ -170,7 +166,7 @@ def requests_of(scheme, memory):
     """What sends a body of two pieces to a store of this kind."""
     data = BytesRegion(bytes(2 * PIECE))
     if scheme == "s3":
-        place = resolve(Place("bucket", None, "http://127.0.0.1:1"), dialect("generic"))
+        place = resolve(S3Place("bucket", None, "http://127.0.0.1:1"), dialect("generic"))
         requests = S3Requests(place, StaticCredentials("a", "b"), Silent(), None, time.time, memory=memory)
         return Deferred.fromCoroutine(requests.send("put", "PUT", "key", payload=Payload(data)))
     if scheme == "gs":

@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from resumable.aio.threads import Pool
 from resumable.model.keys import parse
 from resumable.remotes import urls
-from resumable.remotes.file import SCHEME, FileRemote
-from resumable.remotes.filesystem import PARTS, Directory
+from resumable.remotes.file.filesystem import PARTS, Directory
+from resumable.remotes.file.remote import SCHEME, FileRemote
 from resumable.remotes.interfaces import (
     AuthFailed,
     Conflict,
@@ -518,7 +518,7 @@ def test_a_deletion_after_a_crash_at_any_step_leaves_nothing():
 
 def test_it_is_made_from_a_url():
     spec = urls.parse("file:///nas?key={date}/{id}&marker=.mounted")
-    means = urls.Means(Clock(), SteppedPool(Clock()), MemoryJournal(), mounted(), lambda: 0.0, Random(1))
+    means = urls.BackendServices(Clock(), SteppedPool(Clock()), MemoryJournal(), mounted(), lambda: 0.0, Random(1))
     assert isinstance(urls.make(spec, means), FileRemote)
 
 
@@ -531,7 +531,7 @@ def test_files_are_for_the_servers_user_unless_the_url_says_otherwise(tmp_path, 
     pool = Pool(queue, name="remote", size=1)
     pool.start()
     spec = urls.parse(f"file://{tmp_path}?key=a/{{id}}{options}", lambda name: SCHEME)
-    remote = SCHEME.make(spec, urls.Means(Clock(), pool, MemoryJournal(), Disk(), lambda: 0.0, Random(1)))
+    remote = SCHEME.make(spec, urls.BackendServices(Clock(), pool, MemoryJournal(), Disk(), lambda: 0.0, Random(1)))
     before = os.umask(0)
     try:
         for step in (

@@ -8,8 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
 from resumable.remotes.errors import AuthFailed, Permanent, RemoteError, Transient, Unusable, Unwelcome
-from resumable.remotes.metadata import ID_METADATA, Room, fitting, in_ascii
-from resumable.remotes.plainer import stripped, taken
+from resumable.remotes.metadata import ID_METADATA, Room, fitting, in_ascii, stripped, taken
 
 CLEAR, VAGUE, OTHER = Unwelcome("too large"), Unusable("hm", code="vague"), Permanent("key too long")
 

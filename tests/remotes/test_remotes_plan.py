@@ -17,8 +17,8 @@ from resumable.remotes.plan import (
     S3,
     S3_50TB,
     TIB,
-    Limits,
     Part,
+    PartLimits,
     Plan,
     Step,
     TooLarge,
@@ -28,11 +28,11 @@ from resumable.remotes.plan import (
 )
 
 # 6 GiB parts: what it would take to hold 50 TiB in 10,000 of them
-FIFTY_TIB = Limits(largest_object=50 * TIB, largest_part=6 * GIB)
-GCS = Limits(multiple_of=256 * KIB, smallest_part=256 * KIB)
-R2 = Limits(equal=True)
+FIFTY_TIB = PartLimits(largest_object=50 * TIB, largest_part=6 * GIB)
+GCS = PartLimits(multiple_of=256 * KIB, smallest_part=256 * KIB)
+R2 = PartLimits(equal=True)
 STORES = [S3, S3_50TB, FIFTY_TIB, GCS, R2]
-TINY = Limits(smallest_part=3, largest_part=40, parts=20, largest_object=300, multiple_of=1)
+TINY = PartLimits(smallest_part=3, largest_part=40, parts=20, largest_object=300, multiple_of=1)
 
 lengths = st.one_of(st.integers(0, 5 * TIB), st.integers(0, 1 << 26), st.sampled_from([0, 5 * TIB, PART_SIZE]))
 part_sizes = st.integers(1, 5 * GIB - 256 * KIB)
@@ -102,7 +102,7 @@ def test_equal_part_stores_get_equal_parts_of_a_ten_thousandth_of_their_largest_
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 5))
 def test_small_stores_are_covered_whatever_their_limits(part_size, parts, multiple_of):
-    limits = Limits(1, 60, parts, 40 * parts, multiple_of)
+    limits = PartLimits(1, 60, parts, 40 * parts, multiple_of)
     try:
         plan = for_unknown_length(part_size, limits)
     except TooLarge:
@@ -231,7 +231,7 @@ def test_what_the_store_cannot_hold_is_refused(length, part_size, limits):
 
 def test_a_largest_object_out_of_reach_is_refused():
     with pytest.raises(TooLarge):
-        for_unknown_length(3, Limits(1, 10, 5, 51))
+        for_unknown_length(3, PartLimits(1, 10, 5, 51))
 
 
 def test_the_whole_capacity_can_be_used():

@@ -7,11 +7,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from resumable.remotes import errors, records
+from resumable.remotes import errors
 from resumable.remotes.interfaces import IJournal, ILoan, IPartJournal, IRegion, NotThere, OutOfStep, RegionLost, Stored
-from resumable.remotes.journals import MemoryJournal
+from resumable.remotes.journals import MemoryJournal, ReplicaRecord, ReplicaRecords, Stage
 from resumable.remotes.plan import for_length
-from resumable.remotes.records import Record, State
 from resumable.remotes.regions import STEP, BytesRegion, Window, check_chunk, copy
 
 
@@ -107,21 +106,24 @@ class TestRegions(SynchronousTestCase):
 
     def test_records_are_read_back_as_they_were(self):
         journal = MemoryJournal()
+        kept = ReplicaRecords(ReplicaRecord, journal)
         stored = Stored("memory://k", "k", 7, etag="e")
-        record = Record("k", State.STORED, 7, "h", 7, for_length(7), stored)
-        self.successResultOf(Deferred.fromCoroutine(records.save(journal, "i", record)))
-        assert self.successResultOf(Deferred.fromCoroutine(records.load(journal, "i"))) == record
+        record = ReplicaRecord("k", Stage.STORED, 7, "h", 7, for_length(7), stored)
+        self.successResultOf(Deferred.fromCoroutine(kept.save("i", record)))
+        assert self.successResultOf(Deferred.fromCoroutine(kept.load("i"))) == record
 
     def test_what_is_no_record_is_told(self):
         journal = MemoryJournal()
+        kept = ReplicaRecords(ReplicaRecord, journal)
         self.successResultOf(journal.save("i", {"state": "open"}))
-        self.failureResultOf(Deferred.fromCoroutine(records.load(journal, "i")), ValueError)
+        self.failureResultOf(Deferred.fromCoroutine(kept.load("i")), ValueError)
 
     def test_what_is_over_was_not_started(self):
         journal = MemoryJournal()
-        self.successResultOf(Deferred.fromCoroutine(records.save(journal, "i", Record("k", State.OVER))))
+        kept = ReplicaRecords(ReplicaRecord, journal)
+        self.successResultOf(Deferred.fromCoroutine(kept.save("i", ReplicaRecord("k", Stage.OVER))))
         for upload_id in ("i", "unknown"):
-            self.failureResultOf(Deferred.fromCoroutine(records.load_started(journal, upload_id)), NotThere)
+            self.failureResultOf(Deferred.fromCoroutine(kept.started(upload_id)), NotThere)
 
     def test_a_journal_shares_nothing(self):
         journal = MemoryJournal()
@@ -150,13 +152,13 @@ def test_chunks_that_cannot_be_are_refused(offset, size, declared):
 
 
 def test_a_size_changes_only_from_unknown_to_known():
-    assert Record("k").sized(5).sized(None).sized(5).size == 5
+    assert ReplicaRecord("k").sized(5).sized(None).sized(5).size == 5
     with pytest.raises(ValueError):
-        Record("k", size=5).sized(6)
+        ReplicaRecord("k", size=5).sized(6)
     with pytest.raises(ValueError):
-        Record("k", confirmed=6).sized(5)
+        ReplicaRecord("k", confirmed=6).sized(5)
     with pytest.raises(OutOfStep):
-        Record("k").known_size()
+        ReplicaRecord("k").known_size()
 
 
 RETRIED = {errors.Transient, errors.Throttled, errors.Unusable, errors.AuthFailed, errors.OutOfStep, errors.NotThere}

@@ -17,8 +17,8 @@ from zope.interface.verify import verifyObject
 
 from resumable.remotes.errors import Transient
 from resumable.remotes.http.transport import Http, Limits
-from resumable.remotes.memory_held import PIECE
 from resumable.remotes.reading import IObjectStream
+from resumable.remotes.regions import PIECE
 
 LARGE = 64 << 20
 

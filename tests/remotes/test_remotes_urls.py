@@ -13,9 +13,10 @@ from random import Random
 import pytest
 from twisted.internet.task import Clock
 
-from resumable.remotes import schemes, urls
+from resumable.remotes import urls
+from resumable.remotes import urls as schemes
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.urls import BadRemote, Means, RemoteSpec, Scheme, When, check_names, flag, parse
+from resumable.remotes.urls import BackendServices, BadRemote, RemoteSpec, Scheme, When, check_names, flag, parse
 from resumable.testing import SteppedPool
 
 
@@ -188,7 +189,7 @@ def test_what_making_a_backend_finds_wrong_is_one_line_with_its_name():
 
 
 def test_what_the_service_gives_has_defaults_for_tuning():
-    means = Means(Clock(), SteppedPool(Clock()), MemoryJournal(), None, lambda: 0.0, Random(1))
+    means = BackendServices(Clock(), SteppedPool(Clock()), MemoryJournal(), None, lambda: 0.0, Random(1))
     assert (means.part_size, means.timeout, means.parts) == (8 << 20, 60.0, 16)
 
 

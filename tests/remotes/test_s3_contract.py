@@ -130,7 +130,7 @@ class TestVersitygw(Against, unittest.TestCase):
     def make_remote(self, journal):
         prefix = self.template.prefix.strip("/")
         url = f"s3://{BUCKET}/{prefix}?endpoint={self.server.url}&dialect=aws&style=path&part-size=5M&tags=a=b"
-        means = urls.Means(reactor, self.rig.pool, journal, None, time.time, Random(1))
+        means = urls.BackendServices(reactor, self.rig.pool, journal, None, time.time, Random(1))
         self.made.append(urls.make(urls.parse(url), means))
         return self.made[-1]
 

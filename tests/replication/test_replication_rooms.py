@@ -9,11 +9,10 @@ from zope.interface.verify import verifyObject
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.replica import IReplication
 from resumable.remotes import errors
-from resumable.remotes.faults import Fault
-from resumable.remotes.file import FileRemote
-from resumable.remotes.filesystem import Directory
+from resumable.remotes.file.filesystem import Directory
+from resumable.remotes.file.remote import FileRemote
 from resumable.remotes.interfaces import IPartJournal
-from resumable.remotes.memory_store import Open
+from resumable.remotes.memory.store import Fault, OpenObject
 from resumable.replication.journal import CatalogJournal
 from resumable.replication.local import Local, Policy
 from resumable.replication.sweeper import DAY, Sweeper
@@ -100,7 +99,7 @@ def test_what_isnt_stored_is_never_given_up(rig):
 
 
 def leftover(rig, key, handle, age=2 * DAY):
-    rig.stores["a"].unfinished[handle] = Open(key, "", EPOCH + rig.clock.seconds() - age)
+    rig.stores["a"].unfinished[handle] = OpenObject(key, "", EPOCH + rig.clock.seconds() - age)
 
 
 def sweeper(rig, **options):

@@ -32,7 +32,7 @@ from azure.storage.blob import (
 from requests.adapters import HTTPAdapter
 
 from resumable.model.trace import REQUEST
-from resumable.remotes.azure.choices import FILES, VARIABLES, Auth
+from resumable.remotes.azure.scheme import FILES, VARIABLES, Auth
 from resumable.remotes.reading import Presented
 from resumable.remotes.regions import STEP
 
@@ -73,7 +73,7 @@ def _read(path: str) -> str:
         raise ValueError(f"{path} cannot be read: {problem}") from None
 
 
-class Access:
+class AzureAccess:
     """Makes clients of one container. ``timeout``: seconds of silence; ``connections``: how many are kept.
 
     Blocks: `client` and `renew` are called in threads, but for the first time.

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 from resumable.model import values
 from resumable.remotes.gcs.credentials import Anonymous, GoogleTokens, ITokens, found
-from resumable.remotes.gcs.objects import ObjectOptions
+from resumable.remotes.gcs.records import GcsObjectOptions
 from resumable.remotes.gcs.remote import GcsRemote
-from resumable.remotes.gcs.requests import GOOGLE, Place, Requests
+from resumable.remotes.gcs.requests import GOOGLE, GcsPlace, GcsRequests
 from resumable.remotes.http.transport import Http, Limits
-from resumable.remotes.schemes import Means, RemoteSpec, Scheme, flag
+from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
 
 OTHER_REQUESTS = 16
 """Connections beside those that write parts: beginnings, ends and questions don't wait for large bodies."""
@@ -92,21 +92,21 @@ def is_anonymous(options: Mapping[str, str]) -> bool:
     return anonymous
 
 
-def make(spec: RemoteSpec, means: Means) -> GcsRemote:
+def make(spec: RemoteSpec, means: BackendServices) -> GcsRemote:
     """The remote. Raises ValueError. Credentials are looked for when the first request needs them."""
     options = spec.options
     tokens: ITokens = GoogleTokens(means.pool, means.now, found(options.get("credentials") or None))
     if is_anonymous(options):
         tokens = Anonymous()
     http = Http(means.reactor, Limits(idle_timeout=means.timeout, connections=means.parts + OTHER_REQUESTS))
-    place = Place(spec.bucket, endpoint_for(options), options.get("user-project") or None)
+    place = GcsPlace(spec.bucket, endpoint_for(options), options.get("user-project") or None)
     return GcsRemote(
-        Requests(place, tokens, http, memory=means.memory),
+        GcsRequests(place, tokens, http, memory=means.memory),
         means.journal,
         means.now,
         means.rng,
         template=spec.template,
-        options=ObjectOptions(
+        options=GcsObjectOptions(
             storage_class=options.get("storage-class") or None,
             kms_key=options.get("kms-key") or None,
             acl=options.get("acl") or None,

@@ -17,7 +17,7 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from resumable.remotes.interfaces import IContent
-from resumable.remotes.memory_held import PIECE
+from resumable.remotes.regions import PIECE
 
 
 @implementer(IBodyProducer)

@@ -21,7 +21,7 @@ from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
-from resumable.remotes.memory_held import PIECE
+from resumable.remotes.regions import PIECE
 
 EARLY = 64 << 10
 """Bytes of an answer that are taken while its request is still being sent."""

@@ -28,8 +28,8 @@ from resumable.remotes.errors import Transient
 from resumable.remotes.http.connections import Endpoints
 from resumable.remotes.http.failures import meaning, timed_out
 from resumable.remotes.http.watch import Watch
-from resumable.remotes.memory_held import PIECE
 from resumable.remotes.reading import IObjectStream
+from resumable.remotes.regions import PIECE
 
 KEPT = 8
 """Idle connections that are kept for the next reader."""

@@ -25,7 +25,7 @@ from resumable.remotes.errors import (
     Unwelcome,
 )
 from resumable.remotes.http.pauses import retry_after
-from resumable.remotes.s3.xml import BadXml, Element, parse
+from resumable.remotes.s3.answers import BadXml, Element, parse
 
 THROTTLES = {
     "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded",

@@ -20,13 +20,19 @@ from resumable.remotes.http.bodies import BytesBody, RegionBody
 from resumable.remotes.http.streams import Opened
 from resumable.remotes.http.transport import STALE, Answer, IHttp
 from resumable.remotes.interfaces import IRegion
-from resumable.remotes.memory_held import PIECE, Memory
+from resumable.remotes.regions import PIECE, Memory
 from resumable.remotes.s3.checksums import Algorithm, Hash, digest_bytes, digest_region, encoded
-from resumable.remotes.s3.credentials import ICredentials, Keys
+from resumable.remotes.s3.credentials import (
+    EMPTY_SHA256,
+    UNSIGNED,
+    ICredentials,
+    Keys,
+    S3Signer,
+    encode_query,
+    presigned,
+)
 from resumable.remotes.s3.endpoint import Endpoint
 from resumable.remotes.s3.errors import STALE_KEYS, error_from
-from resumable.remotes.s3.presign import presigned
-from resumable.remotes.s3.signing import EMPTY_SHA256, UNSIGNED, Signer, encode_query
 
 T = TypeVar("T")
 
@@ -41,7 +47,7 @@ class Payload:
     algorithm: Algorithm | None = None
 
 
-class Requests:
+class S3Requests:
     """Sends requests to one bucket. ``unsigned``: payloads aren't digested for the signature (only with https).
 
     ``sent`` counts the requests by operation.
@@ -68,7 +74,7 @@ class Requests:
         self._now = now
         self._memory = memory or Memory()
         self._unsigned = unsigned
-        self._signer = Signer(endpoint.region)
+        self._signer = S3Signer(endpoint.region)
 
     async def send(
         self,

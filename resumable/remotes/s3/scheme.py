@@ -26,12 +26,11 @@ from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.s3.checksums import ALGORITHMS, algorithm
 from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.credentials import SessionCredentials, botocore_session
-from resumable.remotes.s3.dialects import DIALECTS, Dialect, dialect, dialect_of_host
-from resumable.remotes.s3.endpoint import Endpoint, Place, resolve
-from resumable.remotes.s3.objects import ObjectOptions
+from resumable.remotes.s3.endpoint import DIALECTS, Dialect, Endpoint, S3Place, dialect, dialect_of_host, resolve
+from resumable.remotes.s3.records import S3ObjectOptions
 from resumable.remotes.s3.remote import S3Remote
-from resumable.remotes.s3.requests import Requests
-from resumable.remotes.urls import Means, RemoteSpec, Scheme, flag
+from resumable.remotes.s3.requests import S3Requests
+from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
 
 OTHER_REQUESTS = 16
 """Connections beside those that write parts: beginnings, ends and questions don't wait for large bodies."""
@@ -93,7 +92,7 @@ def endpoint_for(spec: RemoteSpec, spoken: Dialect) -> Endpoint:
     """Where the bucket is. Raises ValueError. Reads botocore's rules from the disk for AWS."""
     options = spec.options
     style = _one_of(options, "style", ("path", "virtual"))
-    place = Place(
+    place = S3Place(
         spec.bucket,
         options.get("region") or None,
         options.get("endpoint") or None,
@@ -105,7 +104,7 @@ def endpoint_for(spec: RemoteSpec, spoken: Dialect) -> Endpoint:
     return resolve(place, spoken)
 
 
-def objects_for(options: Mapping[str, str], customer_key: bytes | None = None) -> ObjectOptions:
+def objects_for(options: Mapping[str, str], customer_key: bytes | None = None) -> S3ObjectOptions:
     """What objects are given. Raises ValueError."""
     storage_class = options.get("storage-class") or None
     if storage_class and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", storage_class):
@@ -113,7 +112,7 @@ def objects_for(options: Mapping[str, str], customer_key: bytes | None = None) -
     kms_key = options.get("sse-key") or None
     if kms_key and not re.fullmatch(r"[A-Za-z0-9:/_-]{1,2048}", kms_key):
         raise ValueError("sse-key is the id or the ARN of a KMS key")
-    return ObjectOptions(
+    return S3ObjectOptions(
         storage_class=storage_class,
         acl=_one_of(options, "acl", ACLS),
         encryption=_one_of(options, "sse", ("AES256", "aws:kms", "aws:kms:dsse")),
@@ -168,7 +167,7 @@ def check(spec: RemoteSpec) -> None:
         raise ValueError("sse-c-variable is the name of an environment variable, not the key")
 
 
-def make(spec: RemoteSpec, means: Means) -> S3Remote:
+def make(spec: RemoteSpec, means: BackendServices) -> S3Remote:
     """The remote. Raises ValueError; reads files, so it is called before the reactor runs."""
     options = spec.options
     spoken = dialect_for(options)
@@ -178,7 +177,7 @@ def make(spec: RemoteSpec, means: Means) -> S3Remote:
     credentials = SessionCredentials(means.pool, means.now, botocore_session(options.get("profile") or None))
     unsigned = options.get("payload") == "unsigned"
     place = endpoint_for(spec, spoken)
-    requests = Requests(place, credentials, http, means.pool, means.now, memory=means.memory, unsigned=unsigned)
+    requests = S3Requests(place, credentials, http, means.pool, means.now, memory=means.memory, unsigned=unsigned)
     return S3Remote(
         S3Client(requests),
         means.journal,

@@ -22,8 +22,7 @@ from zope.interface import implementer
 
 from resumable.aio.threads import IPool, Stopped
 from resumable.model import keys, values
-from resumable.remotes import records
-from resumable.remotes.filesystem import PARTS, Directory, Modes, sorted_out
+from resumable.remotes.file.filesystem import PARTS, Directory, Modes, sorted_out
 from resumable.remotes.interfaces import (
     Conflict,
     IDeletable,
@@ -38,10 +37,10 @@ from resumable.remotes.interfaces import (
     Transient,
     Unfinished,
 )
+from resumable.remotes.journals import ReplicaRecord, ReplicaRecords, Stage
 from resumable.remotes.reading import IObjectStream, IReadable, Pieces, check_span, finalised
-from resumable.remotes.records import Record, State
 from resumable.remotes.regions import check_chunk, copy
-from resumable.remotes.urls import Means, RemoteSpec, Scheme
+from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,7 +63,7 @@ class FileRemote:
         replace: bool = False,
     ) -> None:
         self._directory = directory
-        self._journal = journal
+        self._records = ReplicaRecords(ReplicaRecord, journal)
         self._pool = pool
         self._now = now
         self._template = template or keys.parse()
@@ -115,22 +114,22 @@ class FileRemote:
     # -- how
 
     async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None) -> str:
-        record = await records.load(self._journal, upload_id)
+        record = await self._records.load(upload_id)
         if record is None:
-            record = Record(key or self._template.render(upload_id, self._now(), metadata), State.OVER)
-        if record.state is State.OVER:
-            fresh, record = True, Record(record.key, handle=upload_id)
+            record = ReplicaRecord(key or self._template.render(upload_id, self._now(), metadata), Stage.OVER)
+        if record.state is Stage.OVER:
+            fresh, record = True, ReplicaRecord(record.key, handle=upload_id)
         else:
             fresh = await self._is_lost(upload_id, record)
-            record = evolve(record, state=State.OPEN, confirmed=0) if fresh else record
+            record = evolve(record, state=Stage.OPEN, confirmed=0) if fresh else record
         record = record.sized(size)
-        await records.save(self._journal, upload_id, record)
+        await self._records.save(upload_id, record)
         if fresh:
             await self._run(self._directory.create, upload_id)
         return record.key
 
     async def _write(self, upload_id: str, offset: int, data: IRegion, size: int) -> None:
-        record = await records.load_started(self._journal, upload_id)
+        record = await self._records.started(upload_id)
         check_chunk(offset, data, size, record.size)
         if offset > record.confirmed:
             raise OutOfStep(f"{record.confirmed} bytes are there, the chunk begins at {offset}", record.confirmed)
@@ -150,17 +149,17 @@ class FileRemote:
         await self._run(file.close)
         if not record.confirmed:
             await self._run(self._directory.sync_created)
-        await records.save(self._journal, upload_id, evolve(record, confirmed=offset + size))
+        await self._records.save(upload_id, evolve(record, confirmed=offset + size))
 
     async def _finalize(self, upload_id: str) -> Stored:
-        record = await records.load_started(self._journal, upload_id)
+        record = await self._records.started(upload_id)
         if record.stored:
             return record.stored
         size = record.known_size()
         if record.confirmed != size:
             raise OutOfStep(f"{record.confirmed} bytes of {size} are there", record.confirmed)
         part, placed = await self._run(self._directory.sizes, upload_id, record.key)
-        if part is None and record.state is State.PLACING and placed == size:
+        if part is None and record.state is Stage.PLACING and placed == size:
             await self._run(self._directory.sync_placed, record.key)
         elif part is None or part < size:
             raise NotThere("the unfinished file is gone or too short")
@@ -168,58 +167,58 @@ class FileRemote:
             await self._place(upload_id, record, size, part)
         return await self._save_stored(upload_id, record)
 
-    async def _place(self, upload_id: str, record: Record, size: int, there: int) -> None:
+    async def _place(self, upload_id: str, record: ReplicaRecord, size: int, there: int) -> None:
         if there > size:
             await self._run(self._directory.cut, upload_id, size)
         if not size:  # no chunk has made the name durable
             await self._run(self._directory.sync_created)
-        placing = evolve(record, state=State.PLACING)
-        await records.save(self._journal, upload_id, placing)
+        placing = evolve(record, state=Stage.PLACING)
+        await self._records.save(upload_id, placing)
         try:
             await self._run(self._directory.place, upload_id, record.key, size, self._replace)
         except Conflict:
             # what is there isn't ours, whatever becomes of the unfinished file
-            await records.save(self._journal, upload_id, evolve(record, state=State.OPEN))
+            await self._records.save(upload_id, evolve(record, state=Stage.OPEN))
             raise
 
-    async def _save_stored(self, upload_id: str, record: Record) -> Stored:
+    async def _save_stored(self, upload_id: str, record: ReplicaRecord) -> Stored:
         stored = Stored(f"file://{quote(self._directory.root)}/{record.key}", record.key, record.known_size())
-        await records.save(self._journal, upload_id, evolve(record, state=State.STORED, stored=stored))
+        await self._records.save(upload_id, evolve(record, state=Stage.STORED, stored=stored))
         return stored
 
     async def _abort(self, upload_id: str) -> None:
-        record = await records.load(self._journal, upload_id)
-        if record is None or record.state is State.STORED:
+        record = await self._records.load(upload_id)
+        if record is None or record.state is Stage.STORED:
             return
         part, placed = await self._run(self._directory.sizes, upload_id, record.key)
-        if record.state is State.PLACING and part is None and placed == record.size:
+        if record.state is Stage.PLACING and part is None and placed == record.size:
             await self._run(self._directory.sync_placed, record.key)
             await self._save_stored(upload_id, record)
             return
         await self._run(self._directory.remove_part, upload_id)
-        await records.save(self._journal, upload_id, evolve(record, state=State.OVER))
+        await self._records.save(upload_id, evolve(record, state=Stage.OVER))
 
     async def _progress(self, upload_id: str) -> int:
-        record = await records.load_started(self._journal, upload_id)
+        record = await self._records.started(upload_id)
         if await self._is_lost(upload_id, record):
             raise NotThere("the unfinished file is gone or too short")
         return record.confirmed
 
     async def _delete(self, upload_id: str) -> bool:
-        record = await records.load(self._journal, upload_id)
-        if record is None or record.state not in (State.PLACING, State.STORED):
+        record = await self._records.load(upload_id)
+        if record is None or record.state not in (Stage.PLACING, Stage.STORED):
             return False
         part, placed = await self._run(self._directory.sizes, upload_id, record.key)
-        if part is not None and record.state is State.PLACING:
+        if part is not None and record.state is Stage.PLACING:
             return False
         ours = placed is not None and placed == record.size
         if ours or placed is None:  # where it is gone, that is to be durable
             await self._run(self._directory.remove_object, record.key)
-        await records.save(self._journal, upload_id, Record(record.key, State.OVER))
+        await self._records.save(upload_id, ReplicaRecord(record.key, Stage.OVER))
         return ours
 
     async def _read(self, upload_id: str, start: int, size: int) -> IObjectStream:
-        record = await records.load_started(self._journal, upload_id)
+        record = await self._records.started(upload_id)
         total = finalised(record.stored)
         check_span(start, size, total)
 
@@ -236,20 +235,20 @@ class FileRemote:
         ][:limit]
 
     async def _discard(self, found: Unfinished, upload_id: str, dry_run: bool) -> bool:
-        record = await records.load(self._journal, upload_id)
-        if found.handle == upload_id and record and record.state in (State.OPEN, State.PLACING):
+        record = await self._records.load(upload_id)
+        if found.handle == upload_id and record and record.state in (Stage.OPEN, Stage.PLACING):
             return False
         if not dry_run:
             await self._run(self._directory.remove_part, found.handle)
         return True
 
-    async def _is_lost(self, upload_id: str, record: Record) -> bool:
+    async def _is_lost(self, upload_id: str, record: ReplicaRecord) -> bool:
         """Whether what the journal says is there isn't."""
-        if record.state is State.STORED:
+        if record.state is Stage.STORED:
             return False
         part, placed = await self._run(self._directory.sizes, upload_id, record.key)
         if part is None:
-            return not (record.state is State.PLACING and placed == record.size)
+            return not (record.state is Stage.PLACING and placed == record.size)
         return part < record.confirmed
 
     async def _run(self, f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -264,7 +263,7 @@ class FileRemote:
         self._log.failure("closing a file of {root} failed", failure, root=self._directory.root)
 
 
-def _make(spec: RemoteSpec, means: Means) -> FileRemote:
+def _make(spec: RemoteSpec, means: BackendServices) -> FileRemote:
     modes = Modes(*(_mode(spec, option) for option in _MODES))
     directory = Directory(means.disk, spec.path, spec.options.get("marker", ""), modes)
     return FileRemote(directory, means.journal, means.pool, means.now, template=spec.template, replace=spec.replace)
