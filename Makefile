@@ -21,7 +21,7 @@ help:
 	@echo "make check   ruff, mypy and the direction of imports: seconds"
 	@echo "make venv    .venv with all that tests need"
 	@echo "make format  let ruff lay out the code and mend what it can"
-	@echo "make docs    write the tables of options in README.md and docs/ anew"
+	@echo "make docs    write the tables of options and the picture of the rooms anew"
 	@echo "make bench   measure speed and memory; minutes"
 	@echo "make soak    ten minutes of mixed clients, a store that flaps, hooks that fail, restarts"
 	@echo "make clean   remove .venv and caches (never uploads/)"
@@ -77,6 +77,7 @@ format: $(BIN)/.dev
 
 docs: $(BIN)/.run
 	$(BIN)/python -m resumable.config README.md docs/configuration.md
+	$(BIN)/python -m tests.rooms
 
 bench: $(BIN)/.dev
 	$(BIN)/python -m bench

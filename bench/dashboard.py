@@ -1,7 +1,7 @@
 """The dashboard as a picture: what a Prometheus answers to the queries of examples/grafana-dashboard.json.
 
 ``python -m bench.dashboard --prometheus http://127.0.0.1:9090`` draws docs/dashboard.svg.
-Changes when the picture does. Invariant: nothing is drawn that isn't asked for in the dashboard's own words.
+Invariant: nothing is drawn that isn't asked for in the dashboard's own words.
 Plain SVG 1.1. Source: https://prometheus.io/docs/prometheus/latest/querying/api/#range-queries
 """
 
@@ -24,6 +24,8 @@ from bench.servers import ROOT
 UNIT_WIDTH, UNIT_HEIGHT, MARGIN, SPACE = 46, 26, 14, 10
 COLOURS = ("#2f6fde", "#d97706", "#2e9e6b", "#c2412d", "#8b5cf6", "#0e9aa7", "#b8860b", "#7a869a")
 MOST_NAMED = 6
+LONGEST_NAME = 19
+"""Letters of a name that has half of a panel's width."""
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #24292f } .t { font-weight: 600; font-size: 13px }
 .u { fill: #57606a; font-size: 11px } .bg { fill: #f6f8fa } .p { fill: #ffffff; stroke: #d0d7de } .a { stroke: #e4e8ec }
@@ -69,6 +71,21 @@ def lines_of(panel: Mapping[str, Any], ask: Ask, interval: str) -> list[Line]:
     return [line for line in lines if line.points]
 
 
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Names without the server that all of them begin with: what is left tells them apart."""
+    first = {name.partition(" ")[0] for name in names}
+    if len(names) > 1 and len(first) == 1 and ":" in min(first) and all(" " in name for name in names):
+        return [name.partition(" ")[2] for name in names]
+    return list(names)
+
+
+def ago(seconds: float) -> str:
+    """A label of the time axis: ``10 min ago``, ``now``."""
+    if not round(seconds):
+        return "now"
+    return f"{seconds / 60:.3g} min ago" if seconds >= 60 else f"{seconds:.0f} s ago"
+
+
 def shortened(name: str) -> str:
     """Names of remotes without what only tests have."""
     return re.sub(r"(\w+://[^/ ]+)/t[0-9a-f]{8,}", r"\1", name)
@@ -93,8 +110,10 @@ def _panel(panel: Mapping[str, Any], lines: Sequence[Line], start: float, end: f
     x, y = at["x"] * UNIT_WIDTH + MARGIN, at["y"] * UNIT_HEIGHT + MARGIN
     width, height = at["w"] * UNIT_WIDTH - SPACE, at["h"] * UNIT_HEIGHT - SPACE
     named = sorted(lines, key=lambda line: -max(value for _, value in line.points))[:MOST_NAMED]
-    left, top, right = 58, 30, 10
-    bottom = 14 + 16 * (-(-len(named) // 2))
+    left, top, right = 74, 30, 12
+    names = told_apart([line.name for line in named])
+    columns = 2 if all(len(name) <= LONGEST_NAME for name in names) else 1
+    bottom = 30 + 16 * (-(-len(named) // columns))
     across, down = width - left - right, height - top - bottom
     greatest = max((value for line in lines for _, value in line.points), default=0.0) or 1.0
     parts = [
@@ -105,17 +124,21 @@ def _panel(panel: Mapping[str, Any], lines: Sequence[Line], start: float, end: f
         level, told = top + down * (1 - share), shown(greatest * share, unit)
         parts.append(f'<line class="a" x1="{left}" x2="{width - right}" y1="{level:.1f}" y2="{level:.1f}"/>')
         parts.append(f'<text class="u" x="{left - 6}" y="{level + 4:.1f}" text-anchor="end">{told}</text>')
-    for number, line in enumerate(named):
+    for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
+        where, told = left + across * share, ago((end - start) * (1 - share))
+        parts.append(f'<line class="a" x1="{where:.1f}" x2="{where:.1f}" y1="{top}" y2="{top + down}"/>')
+        parts.append(f'<text class="u" x="{where:.1f}" y="{top + down + 14}" text-anchor="{anchor}">{told}</text>')
+    for number, (line, name) in enumerate(zip(named, names, strict=True)):
         colour = COLOURS[number % len(COLOURS)]
         points = " ".join(
             f"{left + across * (when - start) / (end - start):.1f},{top + down * (1 - value / greatest):.1f}"
             for when, value in line.points
         )
         parts.append(f'<polyline points="{points}" stroke="{colour}"/>')
-        column, row = number % 2, number // 2
-        where, under = left + column * across / 2, height - bottom + 18 + 16 * row
+        column, row = number % columns, number // columns
+        where, under = left + column * across / columns, height - bottom + 36 + 16 * row
         parts.append(f'<rect x="{where:.0f}" y="{under - 8}" width="10" height="3" fill="{colour}"/>')
-        parts.append(f'<text class="u" x="{where + 15:.0f}" y="{under - 3}">{escape(line.name[:26])}</text>')
+        parts.append(f'<text class="u" x="{where + 15:.0f}" y="{under - 3}">{escape(name)}</text>')
     return "\n".join([*parts, "</g>"])
 
 
@@ -140,7 +163,7 @@ def draw(dashboard: Mapping[str, Any], ask: Ask, start: float, end: float, inter
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.dashboard", description="Draw the dashboard.")
-    parser.add_argument("--prometheus", default="http://127.0.0.1:9090", help="where one is that has the figures")
+    parser.add_argument("--prometheus", default="http://127.0.0.1:9090", help="where one is that has the metrics")
     parser.add_argument("--minutes", type=float, default=10.0, help="how much of the past is shown")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/dashboard.svg")
     chosen = parser.parse_args()

@@ -22,6 +22,13 @@ OCTETS = "application/offset+octet-stream"
 SEND_MAX = 1 << 20
 
 
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
 class LoadError(Exception):
     """A server did not do what it was asked to; the figure that was being measured does not exist."""
 

@@ -10,7 +10,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from bench import rivals
-from bench.load import HOST, Connection, LoadError, create
+from bench.load import HOST, Connection, LoadError, create, free_port
 from bench.rivals import CACHE, Unavailable
 from bench.store import BUCKET, Gateway
 
@@ -142,13 +141,6 @@ KINDS = {
 }
 # tusd only where it is there already: not everywhere can Go fetch it.
 DEFAULT = (OURS, "tus-node", "rustus", *(("tusd",) if rivals.has_tusd() else ()))
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 class Running:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bench.load import HOST, LoadError
+from bench.load import HOST, LoadError, free_port
 from bench.rivals import CACHE, Unavailable
 
 ACCESS, SECRET, BUCKET = "an-access-key", "a-secret-of-some-length", "bench"
@@ -39,7 +39,7 @@ class Gateway:
     def __init__(self, scratch: Path) -> None:
         self.root, self.log = scratch / "store", scratch / "store.log"
         self.bucket = self.root / BUCKET
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.environment = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
         self._process: subprocess.Popen[bytes] | None = None
@@ -102,9 +102,3 @@ class Gateway:
                 pass
             time.sleep(0.002)
         raise LoadError(f"the object {name} was not there within {seconds:.0f} s")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])

@@ -15,7 +15,8 @@ from xml.etree import ElementTree
 import pytest
 from tusclient.uploader import Uploader
 
-from resumable.config import MAIN, OPTIONS, pages
+from resumable.config import MAIN, OPTIONS
+from resumable.config.__main__ import rewrite
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -80,7 +81,7 @@ def marked_block(page: str, mark: str) -> str:
 @pytest.mark.parametrize("page", WITH_TABLES, ids=name)
 def test_the_tables_of_options_are_those_of_the_code(page):
     assert "<!-- options: " in read(page)
-    assert pages.rewrite(read(page)) == read(page), "run: make docs"
+    assert rewrite(read(page)) == read(page), "run: make docs"
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.flag)

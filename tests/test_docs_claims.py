@@ -54,6 +54,11 @@ def linked(page: str, folder: str) -> set[str]:
     return set(re.findall(rf"^- .*?\]\({folder}([a-z-]+\.md)\)", page, re.MULTILINE))
 
 
+def test_the_readme_has_the_same_list_of_pages_as_the_index() -> None:
+    index = [line for line in read(ROOT / "docs" / "index.md").splitlines() if line.startswith("- ")]
+    assert "\n".join(index).replace("](", "](docs/") in read(ROOT / "README.md")
+
+
 # -- pages and links
 
 
@@ -246,9 +251,7 @@ def findings() -> Iterator[ast.expr]:
 
 
 def test_the_page_of_the_doctor_has_every_check():
-    told = set(
-        re.findall(r"^\| `([^`]+)` \|", read(ROOT / "docs" / "doctor.md").partition("## What it looks at")[2], re.M)
-    )
+    told = set(re.findall(r"^\| `([^`]+)` \|", read(ROOT / "docs" / "doctor.md").partition("## The checks")[2], re.M))
     literal = {each.value for each in findings() if isinstance(each, ast.Constant)}
     assert literal - {"remotes"} <= told, "which says that there are none"
     constants = set()

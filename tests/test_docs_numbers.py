@@ -38,10 +38,10 @@ TOLD = [
     ("durability.md", r"longer \| each (\d+) MiB", append.PART / MIB),
     ("durability.md", r"after a second, if at least (\d+) MiB is new", schedule.WORTHWHILE / MIB),
     ("durability.md", r"at most (\d+) MiB of one append", sink.HIGH / MIB),
-    ("how-it-works.md", r"recorded with it: (\d+) MiB each", plan.PART_SIZE / MIB),
+    ("how-it-works.md", r"when the replica starts: (\d+) MiB each", plan.PART_SIZE / MIB),
     ("deployment.md", r"may send (\d+) MiB of one body ahead", limits.STREAM_WINDOW / MIB),
     ("deployment.md", r"and (\d+) MiB on one connection", limits.CONNECTION_WINDOW / MIB),
-    ("deployment.md", r"all connections together \((\d+) MiB\)", limits.MAX_HELD / MIB),
+    ("deployment.md", r"hold at most (\d+) MiB in memory, all connections together", limits.MAX_HELD / MIB),
     ("proxies.md", r"one of more than (\d+) KiB: closed", proxy_header.LONGEST / KIB),
     ("proxies.md", r"the server takes heads of (\d+) KiB", framing.MAX_HEAD / KIB),
     ("proxies.md", r"sends (\d+) KiB, cuts the connection", proxy.SENT / KIB),
@@ -53,14 +53,14 @@ TOLD = [
     ("doctor.md", r"more than ([\d.]+) s, or much less", syncs.TOO_SLOW),
     ("doctor.md", r"ends within (\d+) days", outside.SOON),
     ("doctor.md", r"the (\d+,\d+) youngest uploads", records.COMPARED),
-    ("downloads.md", r"left out, after (\d+)\s+seconds", copies.OPENING),
-    ("downloads.md", r"rests for (\d+)\s+seconds", copies.RESTING),
-    ("operations.md", r"within (five) seconds", figures.PATIENCE),
-    ("operations.md", r"asked of the catalog at\s+most every (\d+) s", gauges.FRESH),
+    ("downloads.md", r"is down,\s+after (\d+)\s+seconds", copies.OPENING),
+    ("downloads.md", r"after a pause of (\d+)\s+seconds", copies.RESTING),
+    ("operations.md", r"longer\s+than (five) seconds", figures.PATIENCE),
+    ("operations.md", r"by\s+state at most every (\d+) s", gauges.FRESH),
     ("api.md", r"\| `limit` \| 1 to (\d+)", query.MOST),
-    ("api.md", r"1 to 1000; (\d+) if left out", query.LIMIT),
-    ("api.md", r"goes through (\d+,\d+) uploads at most", operators.MOST_ROWS),
-    ("api.md", r"stops\s+after about (\d+,\d+)", operators.MOST_CHANGED),
+    ("api.md", r"1 to 1000; default (\d+)", query.LIMIT),
+    ("api.md", r"looks at no more than (\d+,\d+) uploads", operators.MOST_ROWS),
+    ("api.md", r"One\s+request retries about (\d+,\d+)", operators.MOST_CHANGED),
     ("cli.md", r"`--limit NUMBER` \((\d+)\)", commands.ENOUGH),
     ("access.md", r"a token of at least (\d+) characters", tokens.SHORTEST),
     ("access.md", r"a shared secret of at least (\d+) bytes", keys.SHORTEST_SECRET),
@@ -70,7 +70,7 @@ TOLD = [
     ("access.md", r"not more than every (ten) seconds", keys.PATIENCE),
     ("access.md", r"has one key of at\s+least (\d+) characters", signed.SHORTEST_KEY),
     ("access.md", r"never longer than (\d+) seconds", rates.LONGEST_PAUSE),
-    ("placing.md", r"a name is cut to (\d+) bytes", placed.MAX_NAME),
+    ("placing.md", r"cuts a name to (\d+) bytes", placed.MAX_NAME),
     ("placing.md", r"and so on; after (\d+) its id", placed.NUMBERS - 1),
     ("remotes.md", r"cut to (\d+) bytes with the extension kept", names.MAX_NAME),
     ("remotes.md", r"always have at most (\d+,\d+) parts", plan.S3.parts),
@@ -97,6 +97,6 @@ def test_a_hundred_requests_are_at_once_on_one_connection() -> None:
     assert two.MAX_STREAMS == 100
 
 
-def test_certificates_are_looked_at_each_minute() -> None:
-    assert "The files are looked at each minute" in (DOCS / "deployment.md").read_text(encoding="utf-8")
+def test_certificates_are_checked_each_minute() -> None:
+    assert "The server checks the files each minute" in (DOCS / "deployment.md").read_text(encoding="utf-8")
     assert listeners.LOOK_EVERY == 60

@@ -13,55 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.rooms import PICTURE, ROOMS, picture
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "resumable"
 
-# What each room may import of ours, beside itself and the package's __init__ (which imports nothing).
-ROOMS: dict[str, frozenset[str]] = {}
-
-
-def may_import(room: str, *others: str) -> None:
-    """``room`` may import ``others``, and what is at the bottom."""
-    bottom = frozenset({"aio", "masking", "networks", "protocol", "model"})
-    ROOMS[room] = frozenset(others) | (bottom if room not in bottom else frozenset())
-
-
-may_import("protocol")
-may_import("aio")
-may_import("masking")
-may_import("networks")
-may_import("model", "masking", "protocol")
-may_import("spool")
-may_import("catalog")
-may_import("remotes")
-may_import("auth")
-may_import("replication", "remotes", "spool", "catalog")
-may_import("uploads", "spool", "catalog")
-may_import("hooks", "remotes")
-may_import("http", "auth", "uploads", "replication", "spool")
-may_import("listening", "auth")
-may_import("metrics", "catalog", "hooks", "http", "replication", "spool", "uploads")
-may_import("testing", "remotes", "spool")
-may_import("config", "auth", "hooks", "http", "listening", "remotes", "spool")
-may_import(
-    "daemon",
-    *(
-        "auth",
-        "catalog",
-        "config",
-        "hooks",
-        "http",
-        "listening",
-        "metrics",
-        "remotes",
-        "replication",
-        "spool",
-        "uploads",
-    ),
-)
-may_import("doctor", "catalog", "config", "daemon", "listening", "remotes", "spool")
-may_import("client", "config", "daemon", "doctor", "listening", "spool")
-may_import("__main__", "client")
 STANDARD_LIBRARY_ONLY = frozenset({"protocol"})
 MAY_TOUCH_PRIVATES = frozenset({"resumable/http/streaming.py"})
 MAY_IMPORT_THE_REACTOR = frozenset({"resumable/daemon/service.py"})
@@ -220,6 +176,10 @@ def test_rooms_do_not_go_round_in_a_circle():
         ready = {room for room, below in ROOMS.items() if room not in seen and below <= seen}
         assert ready, f"a circle among {set(ROOMS) - seen}"
         seen |= ready
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_table():
+    assert PICTURE.read_text(encoding="utf-8") == picture(), "run: make docs"
 
 
 WRONG_WAY = [

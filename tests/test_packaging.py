@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from resumable import __version__
-from tests.e2e.daemon import eventually, free_port
+from tests.waiting import eventually, free_port
 
 ROOT = Path(__file__).parent.parent
 # Name of what is imported, where it isn't the distribution's.

@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 
 from resumable.catalog.ballast import Ballast, disk_is_full
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.tally import Tally
+from resumable.model.telemetry import Tally
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -1,11 +1,11 @@
-"""Options of access: who may do what, and how much. Changes when one of these comes, goes or gets another default."""
+"""Options of access: who may do what, and how much."""
 
 from __future__ import annotations
 
 from resumable.config.option import Option
 from resumable.model import values
 
-_LINES = "Names in the variable are in lines of their own."
+_LINES = "In the variable write one name per line."
 _PAGE = "[access.md](access.md)"
 
 WAYS: tuple[Option, ...] = (
@@ -14,25 +14,25 @@ WAYS: tuple[Option, ...] = (
         "FILE",
         "",
         "users and passwords, as `htpasswd -B` writes them, for HTTP Basic",
-        "Needs `pip install 'resumable-server[basic]'`. As soon as one way in is set up, nobody else is let in:"
-        f" {_PAGE}.",
+        "It needs `pip install 'resumable-server[basic]'`. As soon as one `--auth-...` is set, requests without valid"
+        f" credentials are refused: {_PAGE}.",
         values.file,
     ),
     Option(
         "auth-tokens",
         "FILE",
         "",
-        "bearer tokens, one in each line with a name: `token name [action,action]`",
-        "For scripts and other servers. Tokens have 20 characters or more.",
+        "bearer tokens, one per line with a name: `token name [action,action]`",
+        "For scripts and other servers. A token has at least 20 characters.",
         values.file,
     ),
     Option(
         "auth-jwks",
         "URL",
         "",
-        "where the keys are that JWTs are signed with",
-        "Needs `pip install 'resumable-server[jwt]'`. Keys that rotate are noticed; while the URL is down, known keys"
-        " count for a day.",
+        "URL of the keys that sign JWTs",
+        "It needs `pip install 'resumable-server[jwt]'`. Rotated keys are noticed. While the URL is down, known keys"
+        " stay valid for a day.",
         values.web_url,
         secret=True,
     ),
@@ -40,24 +40,24 @@ WAYS: tuple[Option, ...] = (
         "auth-jwt-key",
         "FILE",
         "",
-        "public keys that JWTs are signed with, PEM or JWKS",
-        "In place of `--auth-jwks`. Read at the start.",
+        "file with the public keys that sign JWTs, PEM or JWKS",
+        "It replaces `--auth-jwks` and is read at the start.",
         values.file,
     ),
     Option(
         "auth-jwt-secret-file",
         "FILE",
         "",
-        "file with the secret that JWTs are signed with (HMAC)",
-        "In place of `--auth-jwks`. 32 bytes at least. Whoever has it can make tokens.",
+        "file with the secret that signs JWTs (HMAC)",
+        "It replaces `--auth-jwks`. It has at least 32 bytes. Everybody who knows it can make tokens.",
         values.file,
     ),
     Option(
         "auth-jwt-secret",
         "TEXT",
         "",
-        "that secret itself",
-        "Better as a variable than as a flag, which others on this machine can see; better still as a file.",
+        "the secret itself",
+        "Other users of this machine can see flags: prefer the variable, or better a file.",
         values.text,
         secret=True,
     ),
@@ -65,16 +65,16 @@ WAYS: tuple[Option, ...] = (
         "auth-jwt-issuer",
         "TEXT",
         "",
-        "issuer (`iss`) that JWTs must name",
-        "Unset, any issuer's tokens are taken that those keys have signed.",
+        "issuer (`iss`) that JWTs must have",
+        "Unset, the tokens of any issuer are valid if the keys have signed them.",
         values.word,
     ),
     Option(
         "auth-jwt-audience",
         "TEXT",
         "",
-        "audience (`aud`) that JWTs must name, one of these; repeatable",
-        "Unset, tokens that name an audience are refused: they are for somebody else.",
+        "audience (`aud`) of JWTs: at least one of these must be there; repeatable",
+        "Unset, tokens with an audience are refused, because they are for another service.",
         values.words,
         separator=" ",
     ),
@@ -82,8 +82,8 @@ WAYS: tuple[Option, ...] = (
         "auth-jwt-scope",
         "SCOPE",
         "",
-        "scope that JWTs must have, all of these; repeatable",
-        "Looked for in `scope` and `scp`. Who lacks one is answered 403.",
+        "scope of JWTs: all of these must be there; repeatable",
+        "The server reads the claims `scope` and `scp`. A token without one of the scopes is answered 403.",
         values.words,
         separator=" ",
     ),
@@ -91,8 +91,8 @@ WAYS: tuple[Option, ...] = (
         "auth-jwt-admin-scope",
         "SCOPE",
         "",
-        "scope that makes an admin",
-        "An admin sees and ends everybody's uploads.",
+        "scope of admins",
+        "An admin sees and deletes everybody's uploads.",
         values.word,
     ),
     Option(
@@ -100,7 +100,7 @@ WAYS: tuple[Option, ...] = (
         "NAME",
         "",
         "signature algorithm of JWTs, like RS256; repeatable",
-        "Unset, all that go with the kind of key. `none` never does.",
+        "Unset, all algorithms for the kind of key. `none` is never valid.",
         values.words,
         separator=",",
     ),
@@ -108,16 +108,16 @@ WAYS: tuple[Option, ...] = (
         "auth-jwt-leeway",
         "TIME",
         "30s",
-        "how far the issuer's clock may be from ours",
-        "Longer keeps expired tokens alive for as long.",
+        "how far the issuer's clock may differ from ours",
+        "Expired tokens stay valid for this time.",
         values.duration,
     ),
     Option(
         "auth-jwt-name-claim",
         "NAME",
         "sub",
-        "claim with the identity, which uploads are bound to",
-        "It must never be given to somebody else: an e-mail address may.",
+        "claim with the identity, which owns the uploads",
+        "Its value must never pass to another person, as an e-mail address may.",
         values.word,
     ),
     Option(
@@ -125,16 +125,16 @@ WAYS: tuple[Option, ...] = (
         "NAME",
         "max_size",
         "claim with the largest size of an upload in bytes",
-        "A token without it has no limit of its own.",
+        "A token without it sets no limit.",
         values.word,
     ),
     Option(
         "auth-forward",
         "URL",
         "",
-        "server that is asked about each request, as nginx does with `auth_request`",
-        "2xx lets in; while it's down nobody is let in (503). Without user and password in it; a secret in its path or"
-        " query isn't logged.",
+        "URL of a server that decides about each request, as nginx does with `auth_request`",
+        "2xx allows the request. While that server is down, requests are answered 503. The URL has no user and"
+        " password; a secret in its path or query isn't logged.",
         values.web_url,
         secret=True,
     ),
@@ -142,8 +142,8 @@ WAYS: tuple[Option, ...] = (
         "auth-forward-header",
         "NAME",
         "authorization,cookie",
-        "client's header that is passed on to `--auth-forward`; repeatable",
-        "Only what that server goes by: answers are remembered for each combination.",
+        "header of the client that is passed on to `--auth-forward`; repeatable",
+        "List only headers that the server uses: answers are cached for each combination.",
         values.field_names,
         separator=",",
     ),
@@ -152,39 +152,39 @@ WAYS: tuple[Option, ...] = (
         "NAME",
         "remote-user",
         "header of that server's answer with the identity; none if it has none",
-        "With none, uploads are bound to nobody, and it is up to that server to tell whose is whose.",
+        "With `none` uploads have no owner, and that server must decide who may use which upload.",
         values.optional_field_name,
     ),
     Option(
         "auth-forward-timeout",
         "TIME",
         "5s",
-        "time for that server's answer",
-        "After it the request is answered 503, and clients come again.",
+        "how long to wait for that server's answer",
+        "After this time the request is answered 503, and clients try again.",
         values.positive_duration,
     ),
     Option(
         "auth-forward-cache",
         "TIME",
         "5s",
-        "how long being let in counts for the same question; 0 for not at all",
-        "Longer spares that server; somebody who was shut out stays in for as long.",
+        "how long to cache that server's permission; 0 for no cache",
+        "A longer time spares that server, but a withdrawn permission stays valid for as long.",
         values.duration,
     ),
     Option(
         "auth-tls",
         "cn|dn|dns|email|uri",
         "",
-        "what of a client's certificate is the identity",
-        "Needs `--tls-client-ca`.",
+        "field of the client's certificate that is the identity",
+        "It needs `--tls-client-ca`.",
         values.choice("cn", "dn", "dns", "email", "uri"),
     ),
     Option(
         "auth-tls-name",
         "NAME",
         "",
-        "identity that a certificate may have; repeatable",
-        f"Unset, whoever has a certificate of that authority is let in. {_LINES}",
+        "identity of certificates that are allowed; repeatable",
+        f"Unset, every certificate of that authority is allowed. {_LINES}",
         values.names,
         separator="\n",
     ),
@@ -192,7 +192,7 @@ WAYS: tuple[Option, ...] = (
         "tls-client-ca",
         "FILE",
         "",
-        "authorities (PEM) whose client certificates are good, for each endpoint with TLS",
+        "authorities (PEM) of valid client certificates, for all TLS endpoints",
         "Clients without one can't connect.",
         values.file,
     ),
@@ -200,23 +200,23 @@ WAYS: tuple[Option, ...] = (
         "tls-client-optional",
         "",
         "",
-        "let clients without a certificate connect all the same",
-        "For when there are other ways in.",
+        "let clients without a certificate connect too",
+        "Use it together with another `--auth-...`.",
         values.switch,
     ),
     Option(
         "auth-signed-keys",
         "FILE",
         "",
-        "keys that signed URLs are signed with, one in each line, the first one signs",
-        "32 characters or more each. Whoever has one can sign.",
+        "file with the keys of signed URLs, one per line; the first one signs",
+        "A key has at least 32 characters. Everybody who knows one can sign.",
         values.file,
     ),
     Option(
         "admin",
         "NAME",
         "",
-        "identity that may do everything with everybody's uploads; repeatable",
+        "identity that may do everything with all uploads; repeatable",
         _LINES,
         values.names,
         separator="\n",
@@ -225,14 +225,14 @@ WAYS: tuple[Option, ...] = (
 
 
 def _pair(flag: str, metavar: str, what: str, advice: str, parse: values.Parse[float | None]) -> tuple[Option, Option]:
-    user = "Uploads that belong to nobody count as one user's. "
+    user = "All uploads without an owner count as one identity's. "
     return (
         Option(f"{flag}-per-user", metavar, "0", f"{what}, for each identity; 0 for no limit", user + advice, parse),
         Option(flag, metavar, "0", f"{what}, in all; 0 for no limit", advice, parse),
     )
 
 
-_TO_FIT = "Answered 507, or 413 where it can never fit. An upload counts with its whole length from its creation on."
+_TO_FIT = "The answer is 507, or 413 if it can never fit. An upload counts with its whole length from its creation on."
 LIMITS: tuple[Option, ...] = (
     *_pair("max-stored", "SIZE", "bytes of all uploads, finished or not", _TO_FIT, values.optional_size),
     *_pair("max-unfinished-size", "SIZE", "bytes of unfinished uploads", _TO_FIT, values.optional_size),
@@ -240,22 +240,22 @@ LIMITS: tuple[Option, ...] = (
         "max-unfinished",
         "NUMBER",
         "unfinished uploads at a time",
-        "Answered 429. With too few, who has left uploads behind waits until they expire.",
+        "The answer is 429. With too few, a user with abandoned uploads must wait until they expire.",
         values.optional_integer(0, 1_000_000_000, "a number of uploads"),
     ),
     *_pair(
         "max-requests",
         "NUMBER",
-        "requests a second",
-        "Answered 429; a second's worth may come at once. An upload is two requests or more. Who isn't known, or isn't"
-        " let in, is told apart by the IP address, with IPv6 by its /64; who isn't let in doesn't count in all.",
+        "requests per second",
+        "The answer is 429; the requests of one second may come at once. An upload needs at least two requests. Requests"
+        " without valid credentials count by IP address (IPv6: by /64); refused ones don't count for the total.",
         values.optional_integer(0, 1_000_000, "a number of requests"),
     ),
     *_pair(
         "max-rate",
         "SIZE",
-        "bytes a second that are taken",
-        "Who is faster is slowed down. Below 64K it is only roughly kept to, as a pause is never longer than 30 s.",
+        "bytes per second that the server receives",
+        "Faster clients are slowed down. Below 64K the limit is approximate, as a pause is never longer than 30 s.",
         values.optional_size,
     ),
 )

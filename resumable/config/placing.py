@@ -1,7 +1,4 @@
-"""Options for what finished files are called on this machine, and where they go.
-
-Changes when one of these comes, goes or gets another default.
-"""
+"""Options for the names and places of finished files on this machine."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ PLACING: tuple[Option, ...] = (
         "place",
         "TEMPLATE",
         "",
-        "path that each finished file gets below `--place-dir`",
-        "Made of text, `{id}`, `{date}`, `{year}`, `{month}`, `{day}`, `{owner}` and `{metadata[NAME]}`:"
-        " `{date}/{metadata[filename]}`. Unset, files stay in the upload directory under their ids. See"
+        "path of each finished file below `--place-dir`",
+        "A template of text, `{id}`, `{date}`, `{year}`, `{month}`, `{day}`, `{owner}` and `{metadata[NAME]}`:"
+        " `{date}/{metadata[filename]}`. Unset, files stay in the upload directory, named by their ids. See"
         " [placing.md](placing.md).",
         values.text,
     ),
@@ -24,17 +21,17 @@ PLACING: tuple[Option, ...] = (
         "PATH",
         "",
         "directory below which `--place` puts files",
-        "Unset, `finished` in the upload directory. On the same file system as that one: files are not copied. Keep it"
-        " when you give up `--place`, or what was placed can't be downloaded any more.",
+        "Unset, `finished` in the upload directory. It must be on the same file system, because files are not copied."
+        " Keep this flag when you stop using `--place`; otherwise placed files can't be downloaded.",
         values.directory,
     ),
     Option(
         "place-collision",
         "number|refuse|replace",
         "number",
-        "what happens when a file's place is taken",
-        "`number` calls it `name (2).ext`; `refuse` leaves it under its id until the place is free; `replace` takes the"
-        " place, and what was there is gone for good.",
+        "what to do when another file has that path",
+        "`number` names it `name (2).ext`; `refuse` keeps the id as its name until the path is free; `replace` replaces"
+        " the other file for good.",
         values.choice("number", "refuse", "replace"),
     ),
     Option(
@@ -42,23 +39,23 @@ PLACING: tuple[Option, ...] = (
         "MODE",
         "",
         "permissions of placed files, in octal",
-        "For example `640`. Unset, as `--file-mode`. The server must be able to read them.",
+        "For example `640`. Unset, `--file-mode`. The server must be able to read them.",
         values.permissions(0o400, 0o666, "permissions like 640, readable by the server's user, executable by nobody"),
     ),
     Option(
         "place-dir-mode",
         "MODE",
         "",
-        "permissions of the directories that are made for them, `--place-dir` among them, in octal",
-        "For example `2750`. Unset, as `--dir-mode`. A directory that is there stays as it is.",
+        "permissions of directories that are created for them, including `--place-dir`, in octal",
+        "For example `2750`. Unset, `--dir-mode`. Existing directories keep their permissions.",
         values.permissions(0o700, 0o7777, "permissions like 750, with all rights for the server's user"),
     ),
     Option(
         "sidecar",
         "",
         "",
-        "write what is known of a placed file to NAME.info.json beside it",
-        "It is there before the file is.",
+        "write NAME.info.json with the metadata beside each placed file",
+        "It appears before the file does.",
         values.switch,
     ),
 )

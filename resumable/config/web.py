@@ -1,7 +1,4 @@
-"""Options for what is between server and clients: what browsers may do, addresses, tus's extensions, HTTP's version.
-
-Changes when one of these comes, goes or gets another default.
-"""
+"""Options for HTTP: CORS, Location, extensions of tus, HTTP/2."""
 
 from __future__ import annotations
 
@@ -58,8 +55,8 @@ WEB: tuple[Option, ...] = (
         "location",
         "absolute|path",
         "absolute",
-        "how clients are told the address of a new upload",
-        "`path`: `/files/ID`, which clients complete by the address that they have used; some (aiotus) can't.",
+        "form of the `Location` of a new upload",
+        "`path`: `/files/ID`; clients add the host that they used. Some clients (aiotus) can't.",
         values.choice("absolute", "path"),
     ),
     Option(
@@ -67,17 +64,17 @@ WEB: tuple[Option, ...] = (
         "",
         "",
         "let browsers show images, audio, video and PDF instead of saving them",
-        "Never SVG, HTML or other XML. What is shown has the origin of this server: think twice where pages of yours"
-        " have the same. See [downloads.md](downloads.md).",
+        "Never SVG, HTML or other XML. The shown file has the origin of this server: be careful if your pages have the"
+        " same origin. See [downloads.md](downloads.md).",
         values.switch,
     ),
     Option(
         "disable-extension",
         "NAMES",
         "",
-        "extensions of tus that are neither told nor taken; repeatable",
-        f"Of {', '.join(EXTENSIONS)}. Those that need one of them go with it; uploads that were made with one go on."
-        " Without expiration nothing expires, as with `--expire-after never`."
+        "extensions of tus to turn off; repeatable",
+        f"Of {', '.join(EXTENSIONS)}. Extensions that need one of them are turned off too; existing uploads"
+        " that use one continue. Without expiration nothing expires, as with `--expire-after never`."
         " See [configuration](configuration.md#extensions).",
         extensions,
         separator=",",
@@ -86,8 +83,9 @@ WEB: tuple[Option, ...] = (
         "cors-credentials",
         "",
         "",
-        "let pages of the listed origins come with cookies and other credentials of the browser",
-        "Never with `--cors-origin *`. A header that the page sets itself, such as Authorization, doesn't need it.",
+        "let pages of the listed origins send the browser's cookies and other credentials",
+        "It can't be combined with `--cors-origin *`. A header that the page sets itself, such as Authorization,"
+        " doesn't need it.",
         values.switch,
     ),
     Option(
@@ -95,8 +93,8 @@ WEB: tuple[Option, ...] = (
         "NAMES",
         ",".join(METHODS),
         "methods that pages may use",
-        "GET, HEAD and POST are open to every page by the browsers' rules. Without DELETE pages can't end uploads."
-        " Where one is left out, pages may not send X-HTTP-Method-Override either.",
+        "Browsers allow GET, HEAD and POST to every page. Without DELETE pages can't delete uploads. If you leave one"
+        " out, pages may not send X-HTTP-Method-Override either.",
         methods,
         separator=",",
     ),
@@ -104,8 +102,8 @@ WEB: tuple[Option, ...] = (
         "cors-headers",
         "NAMES",
         "*",
-        "request headers that pages may send, beside those of tus",
-        "`*`: whichever they ask for. With names, a page that sends another one can't upload.",
+        "request headers that pages may send, in addition to those of tus",
+        "`*` allows all. If you list names, a page that sends another header can't upload.",
         accepted,
         separator=",",
     ),
@@ -113,8 +111,8 @@ WEB: tuple[Option, ...] = (
         "cors-expose",
         "NAMES",
         "",
-        "answers' headers that pages may read, beside those of tus",
-        "Those that a guard adds can be read without it. For those that a proxy adds.",
+        "response headers that pages may read, in addition to those of tus",
+        "Use it for headers that a proxy adds. Pages can always read headers that a guard adds.",
         exposed,
         separator=",",
     ),
@@ -122,15 +120,15 @@ WEB: tuple[Option, ...] = (
         "cors-max-age",
         "TIME",
         "1d",
-        "how long browsers may remember what pages may do",
-        "0: each request is preceded by a question. Chromium remembers for two hours at most, Firefox for a day.",
+        "how long browsers may cache these rules",
+        "With 0 browsers ask before each request. Chromium caches for at most two hours, Firefox for a day.",
         values.duration,
     ),
     Option(
         "disable-http2",
         "",
         "",
-        "speak HTTP/1.1 only, over TLS too",
+        "use only HTTP/1.1, also over TLS",
         "Otherwise `ssl:` endpoints offer HTTP/2, and clients choose.",
         values.switch,
     ),
@@ -138,8 +136,8 @@ WEB: tuple[Option, ...] = (
         "h2c",
         "",
         "",
-        "take HTTP/2 without TLS from whoever begins with it",
-        "For proxies that speak it to their backends. HTTP/1.1 stays possible on the same endpoint.",
+        "accept HTTP/2 without TLS (prior knowledge)",
+        "It is for proxies that use HTTP/2 to their backends. HTTP/1.1 still works on the same endpoint.",
         values.switch,
     ),
 )

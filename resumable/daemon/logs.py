@@ -26,7 +26,7 @@ from twisted.logger import (
 from twisted.python.logfile import LogFile
 
 from resumable.masking import masked
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 
 LEVELS: Final = ("debug", "info", "warn", "error")
 FORMATS: Final = ("text", "json")

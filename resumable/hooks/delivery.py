@@ -31,7 +31,7 @@ from resumable.hooks.pacing import LONGEST_OUTAGE_PAUSE, Delivery, Outage, Pace
 from resumable.hooks.turns import Turn
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.outbox import IOutbox, Letter
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 
 log = Logger()
 

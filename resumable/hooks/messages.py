@@ -16,8 +16,8 @@ from attrs import fields
 
 from resumable.hooks.interfaces import Allow, Event, Question, Refuse, Verdict
 from resumable.hooks.verdicts import BadVerdict, as_bytes, loads, shown, text_pairs
-from resumable.model import json_forms
 from resumable.model.hooks import Answer, Changes, RequestView, UploadView
+from resumable.model.values import json_time
 
 CONTENT_TYPE = "application/cloudevents+json"
 PREFIX = "resumable.upload."
@@ -37,7 +37,7 @@ def document(message: Event | Question, source: str) -> dict[str, Any]:
         "source": source,
         "type": PREFIX + message.kind.value,
         "subject": message.upload.id,
-        "time": json_forms.time(message.at),
+        "time": json_time(message.at),
         "datacontenttype": "application/json",
         "data": data,
     }

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 
 from resumable.http.streaming import StreamingRequest
-from resumable.model import json_forms
+from resumable.model.values import json_time
 
 
 def respond(request: StreamingRequest, document: object) -> bytes:
@@ -42,4 +42,4 @@ def nothing(request: StreamingRequest) -> bytes:
 
 def written(seconds: float | None) -> str | None:
     """A time since the epoch, or None."""
-    return None if seconds is None else json_forms.time(seconds)
+    return None if seconds is None else json_time(seconds)

@@ -14,8 +14,8 @@ from attrs import asdict
 
 from resumable.http import answers
 from resumable.http.streaming import StreamingRequest
-from resumable.model import json_forms
 from resumable.model.upload import ReplicaState
+from resumable.model.values import json_text
 from resumable.uploads.status import ReplicaStatus, UploadStatus
 
 _TIMES = ("created_at", "finished_at", "stored_at", "expires_at", "retry_at", "touched_at", "gone_at")
@@ -54,7 +54,7 @@ def full(status: UploadStatus) -> dict[str, Any]:
     """`document`, and what is for operators only."""
     return {
         **_flat(status),
-        "metadata": {key: json_forms.text(value) for key, value in status.metadata.items()},
+        "metadata": {key: json_text(value) for key, value in status.metadata.items()},
         "local": _local(status),
         "gone": None if status.gone is None else status.gone.value,
         "replicas": [_flat(each) for each in status.replicas],

@@ -45,7 +45,7 @@ from resumable.http.h2.limits import Held
 from resumable.http.h2.stream import Stream
 from resumable.http.outgoing import Outgoing
 from resumable.model.errors import BodyLost
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 
 __all__ = ["Body", "StreamingRequest", "StreamingSite"]
 

@@ -16,7 +16,7 @@ from twisted.logger import Logger, LogLevel
 from resumable.http.origin import Origin
 from resumable.http.streaming import StreamingRequest
 from resumable.masking import masked_target
-from resumable.model.tally import Tally
+from resumable.model.telemetry import Tally
 
 METHODS: Final = ("POST", "HEAD", "PATCH", "GET", "DELETE", "OPTIONS")
 OTHER: Final = "other"

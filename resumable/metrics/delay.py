@@ -9,7 +9,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from resumable.model.tally import Tally
+from resumable.model.telemetry import Tally
 
 EVERY: Final = 0.5
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

@@ -29,7 +29,7 @@ from resumable.metrics.troubles import Troubles
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.listing import State
 from resumable.model.outbox import Depth, IOutbox
-from resumable.model.tally import Tally
+from resumable.model.telemetry import Tally
 from resumable.model.upload import Gone, ReplicaState
 from resumable.replication.engine import Replication
 from resumable.spool import Budget

@@ -1,7 +1,7 @@
-"""What people may write after a flag, or in an environment variable, and what it means.
+"""The grammar of values: what may follow a flag or stand in a variable, and how times and bytes are written in JSON.
 
-Changes when the grammar of a value does. Every function takes the text as it was given and answers with the
-value, or raises ValueError whose message says what is expected, in words that follow "expected".
+Each parser takes the text as it was given. It returns the value, or raises ValueError whose message says what is
+expected, in words that follow "expected". Pure. Spec: RFC 3339, RFC 4648 section 4.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from base64 import b64encode
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -311,3 +313,16 @@ def networks(items: Sequence[str]) -> tuple[Network, ...]:
                 f"IP addresses, CIDR blocks, or the words {' and '.join(_NETWORK_WORDS)} ({problem})"
             ) from problem
     return tuple(found)
+
+
+def json_time(seconds: float) -> str:
+    """Seconds since the epoch in UTC, to the millisecond: ``2026-01-31T23:59:59.000Z``."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def json_text(value: bytes) -> str | dict[str, str]:
+    """A client's bytes; what is no UTF-8 stays in Base64, and is marked as such."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": b64encode(value).decode()}

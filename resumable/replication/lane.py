@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from resumable.aio.threads import Stopped
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.replica import Progress
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 from resumable.model.upload import Replica, Upload
 from resumable.replication.agenda import CATALOG_PAUSE, Agenda
 from resumable.replication.health import Health

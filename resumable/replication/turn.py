@@ -17,7 +17,7 @@ from attrs import asdict, evolve, frozen
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError, maybeDeferred
 
 from resumable.model.replica import Progress
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 from resumable.model.upload import ReplicaState, Upload
 from resumable.protocol import metadata
 from resumable.remotes.interfaces import (

@@ -14,9 +14,10 @@ from typing import Any
 
 from attrs import field, frozen
 
-from resumable.model import json_forms, keys
+from resumable.model import keys
 from resumable.model.hooks import view
 from resumable.model.upload import Place, Upload
+from resumable.model.values import json_text, json_time
 from resumable.spool.names import SIDECAR, fitted
 from resumable.spool.placing import Collision, Rules
 
@@ -81,9 +82,9 @@ def sidecar(upload: Upload, path: str) -> bytes:
         "id": upload.id,
         "path": path,
         "size": upload.offset,
-        "metadata": {name: json_forms.text(value) for name, value in view(upload).metadata.items()},
-        "created_at": json_forms.time(upload.created_at),
-        "finished_at": json_forms.time(upload.finished_at or upload.created_at),
+        "metadata": {name: json_text(value) for name, value in view(upload).metadata.items()},
+        "created_at": json_time(upload.created_at),
+        "finished_at": json_time(upload.finished_at or upload.created_at),
     }
     if upload.owner is not None:
         said["owner"] = upload.owner

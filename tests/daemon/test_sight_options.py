@@ -8,8 +8,8 @@ import pytest
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.usage import UsageError
 
+from resumable.config.operators import SIGHT
 from resumable.config.options import Options, Settings
-from resumable.config.sight import SIGHT
 from resumable.listening.admin_socket import socket_of
 from resumable.listening.ports import taken_apart
 

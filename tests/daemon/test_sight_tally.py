@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resumable.model.tally import Tally
+from resumable.model.telemetry import Tally
 
 
 def test_a_bound_belongs_to_its_bucket() -> None:

@@ -15,7 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from resumable.daemon import logs
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 from resumable.model.upload import Fact, FactKind, Upload
 from resumable.remotes.http.transport import Http, Limits
 from tests.hooks.test_events_courier import Bench, Recorder

@@ -7,26 +7,22 @@ that started it, and nothing here waits longer than its bound.
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeVar
 
+from tests.waiting import BOUND, eventually, free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 """The project's directory; it is put first on the child's PYTHONPATH, so that an older installed copy never runs."""
-
-BOUND = 180.0
-"""Seconds after which what has not come never will: they end a test that fails, and hold on a busy machine."""
 
 T = TypeVar("T")
 
@@ -39,30 +35,6 @@ class Closable(Protocol):
 
 
 C = TypeVar("C", bound=Closable)
-
-
-def eventually(ask: Callable[[], T | None], bound: float = BOUND) -> T:
-    """The first true answer of ``ask``, asked again and again for at most ``bound`` seconds; AssertionError else."""
-    until = time.monotonic() + bound
-    while True:
-        answer = ask()
-        if answer:
-            return answer
-        if time.monotonic() > until:
-            raise AssertionError(f"still {answer!r} after {bound} s")
-        threading.Event().wait(0.02)
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on.
-
-    Not one of those that the system gives to clients: any connection could take it before somebody listens on it.
-    """
-    while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def twistd_command() -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 from attrs import frozen
 
 from tests.e2e import tools
-from tests.e2e.daemon import free_port
+from tests.waiting import free_port, wait_until_it_listens
 
 ACCOUNT, CONTAINER = "devstoreaccount1", "container"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -43,7 +41,7 @@ def azurite(directory: Path) -> Iterator[Azurite]:
                "--blobPort", str(port), "--location", str(directory)]  # fmt: skip
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_for(port, process)
+        wait_until_it_listens(port, process)
         server = Azurite(port)
         with _service(server) as service:
             service.create_container(CONTAINER)
@@ -57,15 +55,3 @@ def _service(server: Azurite):
     from azure.storage.blob import BlobServiceClient
 
     return BlobServiceClient(server.endpoint(), {"account_name": ACCOUNT, "account_key": KEY}, retry_total=0)
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 180
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-    raise RuntimeError("azurite did not start")

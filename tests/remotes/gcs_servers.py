@@ -23,9 +23,9 @@ from twisted.internet import reactor
 from resumable.remotes.http.streams import Opened
 from resumable.remotes.http.transport import Answer, IHttp
 from tests.e2e import tools
-from tests.e2e.daemon import free_port
 from tests.remotes.gcs_fake import FakeApi, FakeStore
 from tests.remotes.s3_servers import found, running
+from tests.waiting import free_port
 
 BUCKET = "the-bucket"
 

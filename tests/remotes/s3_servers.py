@@ -5,10 +5,8 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +16,7 @@ from attrs import evolve, frozen
 
 from resumable.remotes.s3.endpoint import AWS, GENERIC, Dialect
 from tests.e2e import tools
-from tests.e2e.daemon import free_port
+from tests.waiting import free_port, wait_until_it_listens
 
 ACCESS, SECRET, BUCKET = "an-access-key", "a-secret-of-some-length", "bucket"
 
@@ -107,23 +105,11 @@ def found(name: str) -> str | None:
 def running(command: list[str], port: int) -> Iterator[None]:
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_for(port, process)
+        wait_until_it_listens(port, process)
         yield
     finally:
         process.kill()
         process.wait()
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 180
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-    raise RuntimeError(f"{process.args[0]} did not start")
 
 
 def _ask(host: str, port: int, method: str, path: str) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from resumable.model import keys
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 from resumable.protocol import metadata
 from resumable.replication.engine import Replication
 from resumable.replication.settings import Remote

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests.e2e.daemon import Daemon, eventually, free_port
+from tests.e2e.daemon import Daemon
 from tests.e2e.hook_server import YES, HookServer
 from tests.e2e.stores import CREDENTIALS, Store, proxied, ready, real_store, unique_prefix
+from tests.waiting import eventually, free_port
 
 from . import watch
 from .auditor import Auditor, unkept, untold

@@ -23,7 +23,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
-from resumable.model.trace import REQUEST
+from resumable.model.telemetry import REQUEST
 from resumable.remotes.errors import Transient
 from resumable.remotes.http.connections import Endpoints
 from resumable.remotes.http.failures import meaning, timed_out

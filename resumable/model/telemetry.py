@@ -1,14 +1,17 @@
-"""Counting how large things are, cheaply: what is counted here is read by whoever draws figures from it.
+"""What is noted for operators while work is done: how large things are, and for which request.
 
-One reason to change: what is kept of a measurement. Invariant: counting takes no lock and makes no object; one thread
-counts, any thread may read, and what it reads is at most one measurement behind.
+Invariant: counting takes no lock and makes no object; one thread counts, any thread may read, and what it reads is at
+most one measurement behind. A coroutine keeps the request that was set when it began, whatever runs between its steps
+(PEP 567, which Twisted's coroutines follow); work that belongs to no request sets it to nothing.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextvars import ContextVar
 from itertools import accumulate
+from typing import Final
 
 
 class Tally:
@@ -36,3 +39,7 @@ class Tally:
         """How many were at most so large: bounds as Prometheus writes them ("+Inf" the last), and their counts."""
         names = [*(f"{bound:g}" for bound in self.bounds), "+Inf"]
         return list(zip(names, map(float, accumulate(self.counts)), strict=True))
+
+
+REQUEST: Final[ContextVar[str]] = ContextVar("request", default="")
+"""The request's X-Request-ID; empty for none."""
