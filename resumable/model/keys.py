@@ -1,6 +1,6 @@
 """The key, or file name, that an upload gets in a remote, or its place on this machine.
 
-One reason to change: what may stand in a key, or be put into one. Pure.
+Pure.
 
 Invariant: whatever a client sends, a rendered key is at most 1,024 bytes of UTF-8, is relative, has no empty, ``.`` or
 ``..`` segment, no control, formatting or invisible character, no backslash, and a metadata value never makes a segment

@@ -1,7 +1,6 @@
 """What can go wrong with a remote, sorted by what to do about it.
 
-One reason to change: a failure that asks for another reaction. Invariant: ``reason`` is one line for the operator and
-holds no secret: no key, token, signature or signed URL.
+Invariant: ``reason`` is one line for the operator and holds no secret: no key, token, signature or signed URL.
 
 ::
 
@@ -111,3 +110,9 @@ class Conflict(Permanent):
 
 class Unwelcome(Permanent):
     """The store takes no object with this metadata, or of this type or file name; `plainer` has it go without."""
+
+
+def with_operation(error: RemoteError, operation: str) -> RemoteError:
+    """The same error with the operation in its reason."""
+    kind = type(error) if type(error).__init__ is RemoteError.__init__ else Transient
+    return kind(f"{operation}: {error.reason}", status=error.status, code=error.code, advice=error.advice)

@@ -1,7 +1,6 @@
 """What a remote is: five operations, and a few more that some have.
 
-One reason to change: what the engine between the tiers asks of a store. `resumable.testing.contract` tests every
-promise made here; docs/writing-a-backend.md shows a backend from end to end.
+`resumable.testing.contract` tests every promise made here; docs/writing-a-backend.md shows a backend from end to end.
 
 Invariant: a backend keeps nothing that it can't do without in memory. What must outlive the process it saves in its
 journal, and it saves what it is about to do before it asks the store, so that a crash at any point leaves a record of

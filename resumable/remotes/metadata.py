@@ -1,9 +1,9 @@
 """What a client wrote into its upload's metadata, as properties of an object.
 
-One reason to change: what of it becomes a property, and how. Pure.
-
 Invariant: whatever the client wrote, what comes out of `described` and `in_ascii` is ASCII without line breaks, fit for
-headers and signatures, and no more than the store is known to take.
+headers and signatures, and no more than the store is known to take. It is a courtesy: no upload waits or is parked for
+it. The upload's id stays, it is how we know our object. What the store has clearly refused is in the journal before it
+is asked again, and what it took instead is there with the outcome, so retries and restarts ask for the same.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where an object is cut into parts.
 
-One reason to change: what stores demand of parts. Pure: no I/O, no clock.
+Pure: no I/O, no clock.
 
 Invariant: the boundaries depend on the offset and the plan alone, never on how bytes arrived. A plan has at most as
 many parts as the store takes, every part but the last has exactly the size that the plan says, and all sizes are

@@ -1,9 +1,9 @@
 """Whether the remotes would work, asked before anybody depends on them.
 
-One reason to change: what an operator is told of a remote that doesn't work. Used at start-up and by ``--check``.
+Used at start-up and by ``--check``.
 
-Invariant: every remote gets an answer within the time-out, and each answer is one line that says what is wrong and
-what to change, without a secret.
+Invariant: every remote gets an answer within the time-out, and each answer is one line that says what is wrong and what
+to change, without a secret.
 """
 
 from __future__ import annotations

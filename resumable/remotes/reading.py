@@ -1,6 +1,6 @@
 """What a remote promises that can be read from: two optional interfaces, and what their backends share.
 
-One reason to change: what a download asks of a store. `resumable.testing.contract` tests every promise made here.
+`resumable.testing.contract` tests every promise made here.
 
 Invariant: what is read is the upload's own object, whole as it was finalised: nothing of another object under its key,
 or of one that was replaced, is ever given out. As in `resumable.remotes.interfaces`, nothing blocks, and failures are

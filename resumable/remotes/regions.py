@@ -1,7 +1,7 @@
-"""Stretches of bytes that remotes read from.
+"""Stretches of bytes that remotes read from, and the memory that their bodies share.
 
-One reason to change: where a chunk's bytes come from. Invariant: see `resumable.remotes.interfaces.IRegion`: a read
-answers all the bytes that it was asked for, or fails.
+Invariant: see `resumable.remotes.interfaces.IRegion`: a read answers all the bytes that it was asked for, or fails. No
+more memory than the limit is granted at once.
 """
 
 from __future__ import annotations

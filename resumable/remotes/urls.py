@@ -1,10 +1,10 @@
-"""What a kind of remote is, what a URL may say of one, and how a backend is found and made.
+"""What a kind of remote is, what its URL says, and how a backend is found and made. Opens no connection.
 
-One reason to change: what a backend is given. Backends of others are found by the entry point group
-``resumable.remotes``: the scheme names a `Scheme`.
+Backends of others are found by the entry point group ``resumable.remotes``: the scheme names a `Scheme`.
 
-Invariant: a backend is imported when its scheme is used, not before. What is wrong is told in one line, without
-anything that might be a secret.
+Invariant: a backend is imported when its scheme is used, not before. A URL that is taken names a backend, a destination
+and only options that this backend knows. What is wrong is told in one line, without anything that might be a secret.
+The name of a remote doesn't change with its options, since replicas are recorded under it.
 """
 
 from __future__ import annotations
@@ -170,6 +170,15 @@ def flag(options: Mapping[str, str], name: str, default: bool) -> bool:
     if value.lower() not in _YES:
         raise ValueError(f'{name} is yes or no, not "{shown(value)}"')
     return _YES[value.lower()]
+
+
+def part_size(options: Mapping[str, str], default: int, bytes_of: Callable[[str], int]) -> int:
+    """Bytes of a part, as the option ``part-size`` says. Raises ValueError, as ``bytes_of`` does."""
+    text = options.get("part-size")
+    try:
+        return bytes_of(text) if text else default
+    except ValueError as error:
+        raise ValueError(f"part-size is {error}") from None
 
 
 def meant(name: str, names: Sequence[str]) -> str:

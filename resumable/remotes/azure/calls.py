@@ -1,11 +1,9 @@
-"""From the reactor to the SDK and back.
+"""From the reactor to the SDK and back, and the bodies that the SDK reads in its threads.
 
-One reason to change: how blocking calls are made, given up and renewed.
-
-Invariant: the SDK runs in threads of its own, so many at most as requests may be under way; the daemon's other
-threads, which write what clients send, never wait for a store. Whatever it raises becomes a `RemoteError`, but for
-what reading the spool failed with. A call that was given up reads no more of the spool; its thread ends with the
-answer or the time-out.
+Invariant: the SDK runs in threads of its own, so many at most as requests may be under way; the daemon's other threads,
+which write what clients send, never wait for a store. Whatever it raises becomes a `RemoteError`, but for what reading
+the spool failed with. A call that was given up reads no more of the spool; its thread ends with the answer or the
+time-out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """``az://container/prefix?options``: from what an operator says to a remote that works.
 
-One reason to change: how the parts of the backend are put together. The options are in `choices`.
-
 Invariant: the SDK is imported when a remote is made, not when its URL is read; reading it finds out whether it is
 there. Neither a URL nor a specification holds a secret.
 """

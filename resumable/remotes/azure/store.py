@@ -1,8 +1,9 @@
-"""What the remote asks of a container, in terms of replicas.
+"""What the remote asks of a container, in terms of replicas, and how its blobs are read back.
 
 Invariant: whatever makes a blob names the upload in its metadata and, unless replacing was asked for, makes it only
 where there is none: two daemons can't finish over each other. Only blobs that are known to be ours are deleted, and
-only as they were when that was looked up.
+only as they were when that was looked up. A blob is read, or a URL to it given out, only if it carries the upload's id
+and has its size.
 Source: https://learn.microsoft.com/rest/api/storageservices/put-blob, .../put-block-list, .../get-block-list and
 .../specifying-conditional-headers-for-blob-service-operations
 """

@@ -1,11 +1,10 @@
 """A directory as a store: the blocking steps, for threads.
 
-One reason to change: in which steps a file becomes an object. Invariant: under its own name an object is whole and
-synced, or not there; a step that was interrupted, by a crash or a loss of power, can be repeated. POSIX: rename(2),
-fsync(2).
+Invariant: under its own name an object is whole and synced, or not there; a step that was interrupted, by a crash or a
+loss of power, can be repeated. POSIX: rename(2), fsync(2).
 
-Unfinished files lie in `PARTS` in the root of the remote, named by their upload's id, so that they are on the same
-file system as the objects and easy to list. Nothing tells our files from others' but the record that we placed them.
+Unfinished files lie in `PARTS` in the root of the remote, named by their upload's id, so that they are on the same file
+system as the objects and easy to list. Nothing tells our files from others' but the record that we placed them.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """``file:///mnt/nas``: another directory or mount.
 
-One reason to change: what a replica in a directory goes through. Invariant: bytes are confirmed in the journal only
-once they are synced, and an object gets its name only when all its bytes are; every blocking call runs in the pool.
+Invariant: bytes are confirmed in the journal only once they are synced, and an object gets its name only when all its
+bytes are; every blocking call runs in the pool.
 
 A file carries no upload id, so an object is ours if the journal says that we were placing it, its unfinished file is
-gone, and its size is right. ``overwrite=refuse`` is checked just before the rename: a file that somebody else makes
-in that instant is replaced.
+gone, and its size is right. ``overwrite=refuse`` is checked just before the rename: a file that somebody else makes in
+that instant is replaced.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Who we are to the store: found by google-auth, kept fresh, and never shown.
-
-One reason to change: where tokens come from.
+"""Tokens for Google, found by google-auth, kept fresh and never shown; and URLs that a service account signs.
 
 Invariant: looking for credentials and fetching a token, which may read files and ask the network, happens in a thread,
-once at a time; while a token is still good for a minute nobody waits for the next.
-Source: https://docs.cloud.google.com/docs/authentication/application-default-credentials
+once at a time; while a token is still good for a minute nobody waits for the next. Of a URL only Host is signed, so
+that a reader may ask for ranges; no token is in it.
+Sources: https://docs.cloud.google.com/docs/authentication/application-default-credentials,
+https://docs.cloud.google.com/storage/docs/access-control/signed-urls and
+https://docs.cloud.google.com/storage/docs/authentication/canonical-requests
 """
 
 from __future__ import annotations

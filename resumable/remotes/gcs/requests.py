@@ -1,6 +1,4 @@
-"""One request to Cloud Storage: who asks, its journey, and what the answer means.
-
-One reason to change: what all operations have in common.
+"""One request to Cloud Storage: its token, its body, its journey, and what the answer means.
 
 Invariant: a token goes only to the endpoint that it was made for. An answer that comes back is a success, or of a
 status that was named as expected; all others are raised. Memory is bounded by what all requests may hold.
@@ -18,7 +16,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from resumable.remotes.errors import AuthFailed, RemoteError, Transient
+from resumable.remotes.errors import AuthFailed, RemoteError, with_operation
 from resumable.remotes.gcs.credentials import ITokens
 from resumable.remotes.gcs.errors import error_from
 from resumable.remotes.http.bodies import BytesBody, RegionBody
@@ -117,7 +115,7 @@ class GcsRequests:
             try:
                 return await self._http.stream(url, named)
             except RemoteError as error:
-                raise _named(error, operation) from None
+                raise with_operation(error, operation) from None
 
         opened = await self._allowed(url, headers, once)
         if opened.status not in (200, 206):
@@ -158,13 +156,7 @@ class GcsRequests:
         except RemoteError as error:
             if error.code == STALE and not again:
                 return await self._once(operation, method, url, headers, body, largest, patience, again=True)
-            raise _named(error, operation) from None
-
-
-def _named(error: RemoteError, operation: str) -> RemoteError:
-    """The same with the operation in its reason."""
-    kind = type(error) if type(error).__init__ is RemoteError.__init__ else Transient
-    return kind(f"{operation}: {error.reason}", status=error.status, code=error.code, advice=error.advice)
+            raise with_operation(error, operation) from None
 
 
 def may_not(operation: str, error: AuthFailed, right: str) -> AuthFailed:

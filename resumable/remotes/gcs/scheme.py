@@ -1,9 +1,9 @@
 """``gs://bucket/prefix?options``: from what an operator says to a remote that works.
 
-One reason to change: an option of Google remotes. The options are on the page docs/google.md, word for word.
+The options are on the page docs/google.md, word for word.
 
-Invariant: whatever can be found wrong without asking the store is found before anything is started. A URL never holds
-a secret, and no token goes over a connection that isn't encrypted.
+Invariant: whatever can be found wrong without asking the store is found before anything is started. A URL never holds a
+secret, and no token goes over a connection that isn't encrypted.
 Source: https://docs.cloud.google.com/storage/docs/buckets#naming
 """
 
@@ -19,7 +19,7 @@ from resumable.remotes.gcs.records import GcsObjectOptions
 from resumable.remotes.gcs.remote import GcsRemote
 from resumable.remotes.gcs.requests import GOOGLE, GcsPlace, GcsRequests
 from resumable.remotes.http.transport import Http, Limits
-from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
+from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag, part_size
 
 OTHER_REQUESTS = 16
 """Connections beside those that write parts: beginnings, ends and questions don't wait for large bodies."""
@@ -62,7 +62,7 @@ def check(spec: RemoteSpec) -> None:
         if options.get(name) and not re.fullmatch(pattern, options[name]):
             raise ValueError(f"{name} is {meaning}")
     if options.get("part-size"):
-        _size_of_parts(options, 0)
+        part_size(options, 0, _part_size)
     is_anonymous(options)
     flag(options, "metadata", True)
 
@@ -112,18 +112,10 @@ def make(spec: RemoteSpec, means: BackendServices) -> GcsRemote:
             acl=options.get("acl") or None,
             client_metadata=flag(options, "metadata", True),
         ),
-        part_size=_size_of_parts(options, means.part_size),
+        part_size=part_size(options, means.part_size, _part_size),
         replace=spec.replace,
         closing=http.close,
     )
-
-
-def _size_of_parts(options: Mapping[str, str], default: int) -> int:
-    text = options.get("part-size")
-    try:
-        return _part_size(text) if text else default
-    except ValueError as error:
-        raise ValueError(f"part-size is {error}") from None
 
 
 SCHEME = Scheme("gs", make, "bucket", OPTIONS, check, VARIABLES)

@@ -1,7 +1,7 @@
 """``memory://``, and a store in memory that takes parts in any order.
 
-One reason to change: what parts change for a store. Invariant: a part is there as a whole or not at all, and it is
-one of the plan that was fixed when the upload was initiated.
+Invariant: a part is there as a whole or not at all, and it is one of the plan that was fixed when the upload was
+initiated.
 """
 
 from __future__ import annotations

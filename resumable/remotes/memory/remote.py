@@ -1,8 +1,7 @@
 """A store in this process, for tests, which fails as it is told to.
 
-One reason to change: what a store may do to us that the engine must live with. Invariant: `MemoryStore` is the store,
-which outlives remotes that are made over it, as a store outlives our process; a remote keeps nothing else than what
-is in its journal.
+Invariant: `MemoryStore` is the store, which outlives remotes that are made over it, as a store outlives our process; a
+remote keeps nothing else than what is in its journal.
 
 `MemoryRemote` takes chunks in order; `resumable.remotes.memory.parts.MemoryPartRemote` takes parts in any order.
 """

@@ -1,7 +1,7 @@
-"""What a store in memory holds.
+"""What a store in memory holds, and the faults that a test puts into it.
 
-One reason to change: what a test wants to see in a store. Invariant: it changes only by what a remote or a test does
-to it; remotes that are made anew over it find all that the last one left.
+Invariant: it changes only by what a remote or a test does to it; remotes that are made anew over it find all that the
+last one left. A fault strikes exactly the calls that it was meant for, so a test that is run again sees the same.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Checksums that the store compares with its own.
 
-One reason to change: an algorithm that S3 takes. Invariant: what is long is read and reckoned piece by piece, in
-threads where it takes long. Values are base64, as they go over the wire.
+Invariant: what is long is read and reckoned piece by piece, in threads where it takes long. Values are base64, as they
+go over the wire.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
 """
 

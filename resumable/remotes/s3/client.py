@@ -1,6 +1,6 @@
 """An S3 client whose methods are named as txaws's are.
 
-One reason to change: an operation of S3 that we use. It tries everything once; repeating is its caller's.
+It tries everything once; repeating is its caller's.
 
 Invariant: an answer that lacks what the operation is there for (an upload id, an ETag) is a failure, and so is a
 success that holds an error document.

@@ -1,10 +1,13 @@
-"""Who we are to the store: found, kept fresh, and never shown.
+"""The keys of S3, found, kept fresh and never shown; and what they sign: requests and URLs, by botocore.
 
-One reason to change: where credentials come from.
-
-Invariant: looking them up, which may read files and ask the network, happens in a thread; while keys are still good
-for a minute nobody waits for a refresh. Neither keys nor what carries them has a representation that shows a secret.
-Source: https://boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html
+Invariant: looking them up, which may read files and ask the network, happens in a thread; while keys are still good for
+a minute nobody waits for a refresh. Neither keys nor what carries them has a representation that shows a secret. What
+is signed is byte for byte what is sent: path and query are encoded here, once, and Host carries its port. Nothing is
+logged: botocore's own ``add_auth`` would log the session token. Of a URL only Host is signed, so that a reader may ask
+for ranges.
+Sources: https://boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html,
+https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html and
+https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 """
 
 from __future__ import annotations

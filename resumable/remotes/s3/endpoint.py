@@ -1,9 +1,8 @@
-"""Where a bucket is reached.
+"""What each store that speaks S3 supports, as named settings, and where a bucket is reached.
 
-One reason to change: how names of endpoints are made up; AWS's come from botocore's rules.
-
-Invariant: an `Endpoint` is complete: nothing about the address is decided later.
-Source: https://docs.aws.amazon.com/general/latest/gr/s3.html
+Invariant: no other module tells stores apart. An `Endpoint` is complete: nothing about the address is decided later.
+Sources: https://docs.aws.amazon.com/general/latest/gr/s3.html and the stores' own compatibility pages, named below;
+where they don't say, the cautious value stands here.
 """
 
 from __future__ import annotations

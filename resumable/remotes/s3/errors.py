@@ -1,6 +1,6 @@
 """What an answer of S3 means to us.
 
-One reason to change: an error code that asks for another reaction. Pure.
+Pure.
 
 Invariant: every answer that isn't a success becomes exactly one `RemoteError`; of what the store said, only its code
 and a cleaned, shortened message get into the reason, and never an access key, signature or token.

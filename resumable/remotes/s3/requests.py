@@ -1,7 +1,5 @@
 """One request to S3: its digests, its signature, its journey, and what the answer means.
 
-One reason to change: what all operations have in common.
-
 Invariant: what leaves here is signed for the time of its leaving, with a payload's digest unless the connection is
 secure and the operator chose otherwise; an answer that comes back is a success, all others are raised.
 """
@@ -15,7 +13,7 @@ from typing import TypeVar
 from attrs import frozen
 
 from resumable.aio.threads import IPool
-from resumable.remotes.errors import AuthFailed, RemoteError, Transient
+from resumable.remotes.errors import AuthFailed, RemoteError, with_operation
 from resumable.remotes.http.bodies import BytesBody, RegionBody
 from resumable.remotes.http.streams import Opened
 from resumable.remotes.http.transport import STALE, Answer, IHttp
@@ -139,7 +137,7 @@ class S3Requests:
             try:
                 opened = await self._http.stream(url, signed)
             except RemoteError as error:
-                raise _named(error, operation) from None
+                raise with_operation(error, operation) from None
             if opened.status not in (200, 206):
                 raise error_from(operation, opened.status, opened.headers, opened.body, self.endpoint.region)
             return opened
@@ -195,7 +193,7 @@ class S3Requests:
         except RemoteError as error:
             if error.code == STALE and method != "POST" and not again:
                 return await self._once(operation, method, url, headers, data, largest, patience, again=True)
-            raise _named(error, operation) from None
+            raise with_operation(error, operation) from None
         if not 200 <= answer.status < 300:
             raise error_from(operation, answer.status, answer.headers, answer.body, self.endpoint.region)
         return answer
@@ -213,9 +211,3 @@ class S3Requests:
         else:
             await digest_region(data, hashes)
         return sha256.hexdigest() if sha256 else UNSIGNED, encoded(made.digest()) if made else None
-
-
-def _named(error: RemoteError, operation: str) -> RemoteError:
-    """The same with the operation in its reason."""
-    kind = type(error) if type(error).__init__ is RemoteError.__init__ else Transient
-    return kind(f"{operation}: {error.reason}", status=error.status, code=error.code, advice=error.advice)

@@ -1,9 +1,9 @@
 """``s3://bucket/prefix?options``: from what an operator says to a remote that works.
 
-One reason to change: an option of S3 remotes. The options are on the page docs/remotes.md, word for word.
+The options are on the page docs/remotes.md, word for word.
 
-Invariant: whatever can be found wrong without asking the store is found before anything is started. Neither a URL nor
-a specification holds a secret: keys come from where botocore looks, SSE-C's from a file or a variable.
+Invariant: whatever can be found wrong without asking the store is found before anything is started. Neither a URL nor a
+specification holds a secret: keys come from where botocore looks, SSE-C's from a file or a variable.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from resumable.remotes.s3.endpoint import DIALECTS, Dialect, Endpoint, S3Place, 
 from resumable.remotes.s3.records import S3ObjectOptions
 from resumable.remotes.s3.remote import S3Remote
 from resumable.remotes.s3.requests import S3Requests
-from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
+from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag, part_size
 
 OTHER_REQUESTS = 16
 """Connections beside those that write parts: beginnings, ends and questions don't wait for large bodies."""
@@ -153,7 +153,7 @@ def check(spec: RemoteSpec) -> None:
     endpoint = endpoint_for(spec, dialect_for(options))
     objects_for(options)
     if options.get("part-size"):
-        _size_of_parts(spec, 0)
+        part_size(options, 0, _part_size)
     if _one_of(options, "payload", ("signed", "unsigned")) == "unsigned" and not endpoint.secure:
         raise ValueError("payload=unsigned needs https: anybody on the way could change what is sent")
     file, variable = options.get("sse-c-file"), options.get("sse-c-variable")
@@ -186,7 +186,7 @@ def make(spec: RemoteSpec, means: BackendServices) -> S3Remote:
         dialect=spoken,
         template=spec.template,
         options=objects,
-        part_size=_size_of_parts(spec, means.part_size),
+        part_size=part_size(options, means.part_size, _part_size),
         replace=spec.replace,
         closing=http.close,
     )
@@ -197,14 +197,6 @@ def _host(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""  # told by whoever resolves it
-
-
-def _size_of_parts(spec: RemoteSpec, default: int) -> int:
-    text = spec.options.get("part-size")
-    try:
-        return _part_size(text) if text else default
-    except ValueError as error:
-        raise ValueError(f"part-size is {error}") from None
 
 
 def _one_of(options: Mapping[str, str], name: str, words: tuple[str, ...]) -> str | None:

@@ -1,7 +1,9 @@
-"""What the remote asks of a bucket, in terms of replicas.
+"""What the remote asks of a bucket, in terms of replicas, and how its objects are read back.
 
 Invariant: whatever creates an object names the upload in its metadata, and refuses to replace another's object where
-that was asked for and the store can. Only multiparts and objects that are known to be ours are removed.
+that was asked for and the store can. Only multiparts and objects that are known to be ours are removed. An object is
+read, or a URL to it given out, only if it carries the upload's id and has its size.
+Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
 """
 
 from __future__ import annotations

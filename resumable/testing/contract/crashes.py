@@ -1,7 +1,7 @@
 """Restarts, and crashes wherever something is saved.
 
-One reason to change: what must be true after a crash. Invariant: a process that dies before or after any save leaves
-a store from which the next one reaches the whole object, once, with nothing unfinished left.
+Invariant: a process that dies before or after any save leaves a store from which the next one reaches the whole object,
+once, with nothing unfinished left.
 """
 
 from __future__ import annotations

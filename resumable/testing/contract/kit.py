@@ -1,7 +1,7 @@
 """What the suite's tests are made of, and what a backend's test case brings along.
 
-One reason to change: how a backend under test is reached. Invariant: no test waits, or knows how a store works;
-everything goes through the interfaces and the methods of `Kit` that a test case fills in.
+Invariant: no test waits, or knows how a store works; everything goes through the interfaces and the methods of `Kit`
+that a test case fills in.
 """
 
 from __future__ import annotations
