@@ -29,7 +29,7 @@ from resumable.remotes.errors import RemoteError
 from resumable.remotes.interfaces import IClosable, IJournal, IRemoteStorage, ISweeper
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.probe import probe
-from resumable.remotes.regions import Memory
+from resumable.remotes.regions import BodyMemory
 from resumable.remotes.urls import BackendServices, RemoteSpec
 from resumable.replication.engine import Replication
 from resumable.replication.journal import CatalogJournal
@@ -178,7 +178,7 @@ def make(
 ) -> dict[str, IRemoteStorage]:
     """The backends by the names of their remotes. Raises StartupError."""
     backends: dict[str, IRemoteStorage] = {}
-    memory = Memory()
+    memory = BodyMemory()
     for spec in settings.remotes:
         means = BackendServices(
             reactor=reactor,

@@ -26,7 +26,7 @@ PLAIN = "application/octet-stream"
 
 
 @frozen
-class Room:
+class MetadataRoom:
     """What a store takes: bytes of all names and values, the id's too; bytes of one value; how many; and how much it
     counts for each beside its name and value, as where names count with their prefix.
     """
@@ -58,12 +58,12 @@ def described(metadata: Mapping[str, bytes]) -> dict[str, str]:
     return {"Content-Type": kind, **({"Content-Disposition": disposition(name)} if name else {})}
 
 
-def in_ascii(metadata: Mapping[str, bytes], room: Room, ours: Mapping[str, str]) -> dict[str, str]:
+def in_ascii(metadata: Mapping[str, bytes], room: MetadataRoom, ours: Mapping[str, str]) -> dict[str, str]:
     """What fits beside ``ours``, in order of the names, which are in lower case."""
     return fitting({name: _ascii(value) for name, value in metadata.items()}, room, ours)
 
 
-def fitting(texts: Mapping[str, str], room: Room, ours: Mapping[str, str]) -> dict[str, str]:
+def fitting(texts: Mapping[str, str], room: MetadataRoom, ours: Mapping[str, str]) -> dict[str, str]:
     """The same of texts that may be sent as they are."""
     found: dict[str, str] = {}
     used = sum(room.size(name, value) for name, value in ours.items())
@@ -92,7 +92,7 @@ def _ascii(value: bytes) -> str:
 _log = Logger()
 
 
-class Plain(Protocol):
+class MetadataHolder(Protocol):
     """A record of a replica."""
 
     @property
@@ -103,11 +103,11 @@ class Plain(Protocol):
         """The next record with less of what the client wrote; None when nothing is left of it."""
 
 
-P = TypeVar("P", bound=Plain)
+P = TypeVar("P", bound=MetadataHolder)
 T = TypeVar("T")
 
 
-class Saving(Protocol[P]):
+class RecordKeeper(Protocol[P]):
     """Where records are kept."""
 
     async def save(self, upload_id: str, record: P) -> P:
@@ -124,7 +124,7 @@ def stripped(headers: Mapping[str, str], custom: str, kept: str, plain: Mapping[
 
 
 async def taken(
-    records: Saving[P],
+    records: RecordKeeper[P],
     upload_id: str,
     record: P,
     make: Callable[[P], Awaitable[T]],
@@ -154,7 +154,7 @@ async def taken(
             return given, made
 
 
-def _tell(upload_id: str, record: Plain, reason: str) -> bool:
+def _tell(upload_id: str, record: MetadataHolder, reason: str) -> bool:
     _log.warn(
         "{key}: the store refuses what the client wrote into the metadata, so the object goes without: {reason}",
         upload=upload_id,

@@ -34,7 +34,7 @@ from resumable.remotes.interfaces import (
 )
 from resumable.remotes.journals import ReplicaRecords, Stage, agreed_size
 from resumable.remotes.metadata import taken
-from resumable.remotes.plan import PART_SIZE, PartLimits, TooLarge, plan_for
+from resumable.remotes.plan import PART_SIZE, ObjectTooLarge, PartLimits, plan_for
 from resumable.remotes.reading import IObjectStream, IReadable, ISigning, Presented, not_ours
 from resumable.remotes.regions import BytesRegion, check_chunk
 
@@ -68,7 +68,7 @@ class ObjectRecord:
         return evolve(self, size=agreed_size(self.size, size))
 
     def plainer(self) -> Self | None:
-        """See `resumable.remotes.metadata.Plain`."""
+        """See `resumable.remotes.metadata.MetadataHolder`."""
         raise NotImplementedError
 
     def over(self) -> Self:
@@ -167,8 +167,8 @@ class ObjectRemote(ABC, Generic[R]):
                 known = self._record(upload_id, key, plan_for(size, self._part_size, limits), size, metadata)
             sized = known.sized(size)
             if size is not None and size > min(sized.plan.capacity, limits.largest_object):
-                raise TooLarge(f"the store takes no objects of {size} bytes, or not when begun without a length")
-        except TooLarge as error:
+                raise ObjectTooLarge(f"the store takes no objects of {size} bytes, or not when begun without a length")
+        except ObjectTooLarge as error:
             raise Permanent(str(error)) from None
         if sized != record:
             await self._records.save(upload_id, sized)

@@ -24,7 +24,7 @@ PART_SIZE = 8 * MIB
 """The default. Larger: fewer requests, more to send again after a failure, and more lag behind the client."""
 
 
-class TooLarge(ValueError):
+class ObjectTooLarge(ValueError):
     """The store cannot hold an object of that size."""
 
 
@@ -114,7 +114,7 @@ class Plan:
         if offset < 0 or (length is not None and offset > length):
             raise ValueError(f"no part at offset {offset}")
         if max(offset, length or 0) > self.capacity:
-            raise TooLarge(f"the plan ends at {self.capacity} bytes")
+            raise ObjectTooLarge(f"the plan ends at {self.capacity} bytes")
         looked_for = offset - 1 if offset and offset in (length, self.capacity) else offset
         start, number = 0, 1
         for step in self.steps:
@@ -125,7 +125,7 @@ class Plan:
                 return Part(number + index, start, size)
             start += step.count * step.size
             number += step.count
-        raise TooLarge(f"the plan ends at {self.capacity} bytes")  # pragma: no cover (the capacity was checked)
+        raise ObjectTooLarge(f"the plan ends at {self.capacity} bytes")  # pragma: no cover (the capacity was checked)
 
     def part_numbered(self, number: int, length: int | None = None) -> Part:
         """The part of that number, cut to ``length``. Raises ValueError, or TooLarge past the plan's capacity."""
@@ -135,7 +135,7 @@ class Plan:
                 return self.part_at(start + before * step.size, length)
             start += step.count * step.size
             before -= step.count
-        raise TooLarge(f"the plan has no part {number}")
+        raise ObjectTooLarge(f"the plan has no part {number}")
 
     def parts(self, length: int) -> Iterator[Part]:
         """All parts of an object of that length, in order; one empty part for an empty object."""
@@ -187,7 +187,7 @@ class Plan:
 def for_length(length: int, part_size: int = PART_SIZE, limits: PartLimits = S3) -> Plan:
     """Equal parts of ``part_size``, or as much larger as the length needs. Raises TooLarge."""
     if length > limits.largest_object:
-        raise TooLarge(f"the store takes objects of at most {limits.largest_object} bytes")
+        raise ObjectTooLarge(f"the store takes objects of at most {limits.largest_object} bytes")
     size = _aligned(max(part_size, limits.smallest_part, -(-length // limits.parts)), limits)
     return Plan((Step(size, limits.parts),))
 
@@ -207,7 +207,7 @@ def for_unknown_length(part_size: int = PART_SIZE, limits: PartLimits = S3) -> P
         if every:
             return Plan(_doubling(first, most, every, limits.parts))
         if first == most:
-            raise TooLarge(f"{limits.parts} parts of {most} bytes don't hold {limits.largest_object} bytes")
+            raise ObjectTooLarge(f"{limits.parts} parts of {most} bytes don't hold {limits.largest_object} bytes")
         first = min(2 * first, most)
 
 
@@ -219,7 +219,7 @@ def plan_for(length: int | None, part_size: int = PART_SIZE, limits: PartLimits 
 def _aligned(size: int, limits: PartLimits) -> int:
     aligned = size + -size % limits.multiple_of
     if aligned > limits.largest_part:
-        raise TooLarge(f"a part of {aligned} bytes is more than the store's {limits.largest_part}")
+        raise ObjectTooLarge(f"a part of {aligned} bytes is more than the store's {limits.largest_part}")
     return aligned
 
 

@@ -43,7 +43,7 @@ class Readable(Protocol):
 
 
 @implementer(IRegion)
-class Window:
+class RegionWindow:
     """``size`` bytes of ``source`` from ``start`` on. The source stays its owner's to close."""
 
     def __init__(self, source: Readable, start: int, size: int) -> None:
@@ -152,7 +152,7 @@ PIECE = 256 << 10
 """Bytes that one body holds at most."""
 
 
-class Memory:
+class BodyMemory:
     """``limit`` bytes shared by all bodies, first come first served. More lets more requests run at once."""
 
     def __init__(self, limit: int = 16 << 20) -> None:

@@ -26,7 +26,7 @@ from resumable.model import keys
 from resumable.remotes import plan
 from resumable.remotes.file.filesystem import FileSystem
 from resumable.remotes.interfaces import IJournal, IRemoteStorage
-from resumable.remotes.regions import Memory
+from resumable.remotes.regions import BodyMemory
 
 GROUP = "resumable.remotes"
 BUILT_IN = {
@@ -109,7 +109,7 @@ class BackendServices:
     part_size: int = plan.PART_SIZE
     timeout: float = 60.0
     parts: int = 16
-    memory: Memory = field(factory=Memory)
+    memory: BodyMemory = field(factory=BodyMemory)
 
 
 @frozen

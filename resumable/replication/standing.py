@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 
 from resumable.model.upload import Replica, ReplicaState, Upload
 from resumable.remotes.interfaces import Part, Plan
-from resumable.remotes.plan import TooLarge
+from resumable.remotes.plan import ObjectTooLarge
 
 
 def fresher(one: Upload | None, other: Upload | None) -> Upload | None:
@@ -65,7 +65,7 @@ class Standing:
             return upload.finished or upload.offset > 0
         try:
             return self.part_from(self.confirmed) is not None
-        except TooLarge:  # the turn will find out
+        except ObjectTooLarge:  # the turn will find out
             return True
 
     @property

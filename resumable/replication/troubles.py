@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Replica, ReplicaState
 from resumable.remotes.interfaces import RegionLost, RemoteError, Throttled
-from resumable.remotes.plan import TooLarge
+from resumable.remotes.plan import ObjectTooLarge
 from resumable.replication.backoff import Backoff
 from resumable.replication.settings import Limits
 
@@ -45,7 +45,7 @@ def sorted_out(error: BaseException) -> Trouble:
         return Trouble(kind, _line(f"the catalog: {error}"), ours=True)
     if isinstance(error, RegionLost):
         return Trouble(kind, _line(f"the local data is damaged: {error}"), hopeless=True)
-    if isinstance(error, TooLarge):
+    if isinstance(error, ObjectTooLarge):
         return Trouble(kind, _line(str(error)), hopeless=True)
     if isinstance(error, OSError):
         return Trouble(kind, _line(f"the spool: {error.strerror or kind}"))

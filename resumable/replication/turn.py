@@ -33,7 +33,7 @@ from resumable.remotes.interfaces import (
     Transient,
 )
 from resumable.remotes.plan import Step
-from resumable.remotes.regions import Window
+from resumable.remotes.regions import RegionWindow
 from resumable.replication.flight import Flight
 from resumable.replication.settings import Figures, Means, Remote, Source
 from resumable.replication.standing import Standing
@@ -225,7 +225,7 @@ class Turn:
             assert self._flight is not None and self._source is not None
             if self._flight.failed:
                 return
-            data = Window(self._source, part.offset, part.size)
+            data = RegionWindow(self._source, part.offset, part.size)
             await self._ask(lambda: self._backend.write_chunk(self._id, part.offset, data, part.size), part.size)
         finally:
             kit.slots.release()

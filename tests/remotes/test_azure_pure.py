@@ -9,7 +9,7 @@ from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resumable.remotes.azure.access import AzureAccess, Secret, secret_from
+from resumable.remotes.azure.access import AzureAccess, AzureSecret, secret_from
 from resumable.remotes.azure.errors import error_from, retry_after
 from resumable.remotes.azure.records import (
     LIMITS,
@@ -110,14 +110,14 @@ def test_the_first_that_is_there_is_taken(tmp_path):
     file = tmp_path / "sas"
     file.write_text("?sv=1&sig=x\n")
     environ = {"AZURE_STORAGE_KEY": "a2V5", "AZURE_STORAGE_SAS_TOKEN": "t", "AZURE_STORAGE_CONNECTION_STRING": "c"}
-    assert secret_from({"sas-file": str(file)}, environ) == Secret(Auth.SAS, "?sv=1&sig=x", str(file))
+    assert secret_from({"sas-file": str(file)}, environ) == AzureSecret(Auth.SAS, "?sv=1&sig=x", str(file))
     found = []
     while environ:
         found.append(secret_from({}, environ).auth)
         environ = dict(itertools.islice(environ.items(), len(environ) - 1))
     assert found == [Auth.CONNECTION_STRING, Auth.KEY, Auth.KEY]
     assert secret_from({}, {}).auth is Auth.IDENTITY
-    assert secret_from({"auth": "identity"}, {"AZURE_STORAGE_KEY": "k"}) == Secret(Auth.IDENTITY)
+    assert secret_from({"auth": "identity"}, {"AZURE_STORAGE_KEY": "k"}) == AzureSecret(Auth.IDENTITY)
     assert secret_from({"auth": "sas"}, {"AZURE_STORAGE_KEY": "k", "AZURE_STORAGE_SAS_TOKEN": "t"}).value == "t"
 
 
@@ -169,7 +169,7 @@ def test_where_the_container_is(options, environ, url):
 
 
 def test_a_secret_has_no_representation():
-    assert "sesame" not in repr(Secret(Auth.KEY, "sesame"))
+    assert "sesame" not in repr(AzureSecret(Auth.KEY, "sesame"))
 
 
 # failures

@@ -9,7 +9,7 @@ from zope.interface.verify import verifyObject
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.replica import IReplication
 from resumable.remotes import errors
-from resumable.remotes.file.filesystem import Directory
+from resumable.remotes.file.filesystem import RemoteDirectory
 from resumable.remotes.file.remote import FileRemote
 from resumable.remotes.interfaces import IPartJournal
 from resumable.remotes.memory.store import Fault, OpenObject
@@ -219,7 +219,7 @@ def test_it_remembers_so_many_and_no_more():
 def test_a_directory_is_a_remote_too(make, size):
     def make_file(rig, name, journal):
         rig.disk.make_directory("/nas") if rig.runs == 1 else None
-        return FileRemote(Directory(rig.disk, "/nas"), journal, rig.pool, rig.wall)
+        return FileRemote(RemoteDirectory(rig.disk, "/nas"), journal, rig.pool, rig.wall)
 
     rig = make({"a": make_file})
     upload_id = rig.create(size)

@@ -41,7 +41,7 @@ SKEW = 300.0
 
 
 @frozen
-class Secret:
+class AzureSecret:
     """``value`` is empty for an identity. ``path``: the file it was read from."""
 
     auth: Auth
@@ -49,17 +49,17 @@ class Secret:
     path: str | None = None
 
 
-def secret_from(options: Mapping[str, str], environ: Mapping[str, str]) -> Secret:
+def secret_from(options: Mapping[str, str], environ: Mapping[str, str]) -> AzureSecret:
     """The first that is there: a file that an option names, a variable, an identity. Raises ValueError."""
     wanted = Auth(options["auth"]) if options.get("auth", "auto") != "auto" else None
     for auth, option in FILES.items():
         if option in options and wanted in (None, auth):
-            return Secret(auth, _read(options[option]), options[option])
+            return AzureSecret(auth, _read(options[option]), options[option])
     for auth, variable in VARIABLES.items():
         if environ.get(variable) and wanted in (None, auth):
-            return Secret(auth, environ[variable].strip())
+            return AzureSecret(auth, environ[variable].strip())
     if wanted in (None, Auth.IDENTITY):
-        return Secret(Auth.IDENTITY)
+        return AzureSecret(Auth.IDENTITY)
     raise ValueError(f"auth={wanted.value} needs {FILES[wanted]}= or {VARIABLES[wanted]}")
 
 
@@ -101,7 +101,7 @@ class AzureAccess:
             return True
         if self._secret.path is None:
             return False  # tokens of identities are renewed by the SDK; variables don't change
-        found = Secret(self._secret.auth, _read(self._secret.path), self._secret.path)
+        found = AzureSecret(self._secret.auth, _read(self._secret.path), self._secret.path)
         if found == self._secret:
             return False
         self._secret = found

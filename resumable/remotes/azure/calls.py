@@ -24,7 +24,7 @@ from resumable.remotes.azure.access import AzureAccess
 from resumable.remotes.azure.errors import error_from
 from resumable.remotes.errors import AuthFailed
 from resumable.remotes.interfaces import IRegion, RegionLost
-from resumable.remotes.regions import PIECE, STEP, Memory
+from resumable.remotes.regions import PIECE, STEP, BodyMemory
 
 R = TypeVar("R")
 
@@ -36,10 +36,15 @@ class Calls:
     """
 
     def __init__(
-        self, reactor: Any, access: AzureAccess, threads: int, now: Callable[[], float], memory: Memory | None = None
+        self,
+        reactor: Any,
+        access: AzureAccess,
+        threads: int,
+        now: Callable[[], float],
+        memory: BodyMemory | None = None,
     ) -> None:
         self._reactor = reactor
-        self._memory = memory or Memory()
+        self._memory = memory or BodyMemory()
         self._access = access
         self._now = now
         self._pool = Pool(reactor, threads, "azure")

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from attrs import evolve, field, frozen
 
 from resumable.remotes.interfaces import Stored
-from resumable.remotes.metadata import PLAIN, Room, described, in_ascii, stripped
+from resumable.remotes.metadata import PLAIN, MetadataRoom, described, in_ascii, stripped
 from resumable.remotes.object_remote import ObjectRecord
 from resumable.remotes.plan import MIB, TIB, Part, PartLimits, Plan
 
@@ -59,7 +59,7 @@ class AzureRecord(ObjectRecord):
 ID_METADATA = "resumable_upload_id"
 DROPPED_METADATA = "resumable_dropped"
 """On an empty blob that only exists to get rid of blocks, until it is deleted."""
-ROOM = Room(8 << 10)
+ROOM = MetadataRoom(8 << 10)
 CUSTOM = "meta:"
 
 

@@ -92,19 +92,19 @@ class PartFile:
 
 
 @frozen
-class Modes:
+class FileModes:
     """Permissions of objects, and of the directories that are made for them; None: those that the disk gives."""
 
     file: int | None = None
     directory: int | None = None
 
 
-class Directory:
+class RemoteDirectory:
     """The root of a remote. ``marker``: a file that must be there, or else the root isn't mounted."""
 
-    def __init__(self, disk: FileSystem, root: str, marker: str = "", modes: Modes | None = None) -> None:
+    def __init__(self, disk: FileSystem, root: str, marker: str = "", modes: FileModes | None = None) -> None:
         self.root = root
-        self._modes = modes or Modes()
+        self._modes = modes or FileModes()
         self._disk = disk
         self._marker = marker
         self._parts = f"{root}/{PARTS}"

@@ -20,9 +20,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.aio.threads import IPool, Stopped
 from resumable.model import keys, values
-from resumable.remotes.file.filesystem import PARTS, Directory, Modes, sorted_out
+from resumable.remotes.file.filesystem import PARTS, FileModes, RemoteDirectory, sorted_out
 from resumable.remotes.interfaces import (
     Conflict,
     IDeletable,
@@ -54,7 +55,7 @@ class FileRemote:
 
     def __init__(
         self,
-        directory: Directory,
+        directory: RemoteDirectory,
         journal: IJournal,
         pool: IPool,
         now: Callable[[], float],
@@ -69,51 +70,11 @@ class FileRemote:
         self._template = template or keys.parse()
         self._replace = replace
 
-    def initiate_upload(
+    @deferred
+    async def initiate_upload(
         self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None = None
-    ) -> Deferred[str]:
+    ) -> str:
         """See IKeyed."""
-        return Deferred.fromCoroutine(self._initiate(upload_id, size, metadata, key))
-
-    def write_chunk(self, upload_id: str, offset: int, data: IRegion, size: int) -> Deferred[None]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._write(upload_id, offset, data, size))
-
-    def finalize_upload(self, upload_id: str) -> Deferred[Stored]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._finalize(upload_id))
-
-    def abort_upload(self, upload_id: str) -> Deferred[None]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._abort(upload_id))
-
-    def get_upload_progress(self, upload_id: str) -> Deferred[int]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._progress(upload_id))
-
-    def delete_object(self, upload_id: str) -> Deferred[bool]:
-        """See IDeletable. A foreign file of the same size under the same name can't be told from ours."""
-        return Deferred.fromCoroutine(self._delete(upload_id))
-
-    def read_object(self, upload_id: str, start: int, size: int) -> Deferred[IObjectStream]:
-        """See IReadable. A foreign file of the same size under the same name can't be told from ours."""
-        return Deferred.fromCoroutine(self._read(upload_id, start, size))
-
-    def probe(self) -> Deferred[None]:
-        """See IProbe."""
-        return Deferred.fromCoroutine(self._run(self._directory.probe))
-
-    def list_unfinished(self, limit: int, after: Unfinished | None) -> Deferred[Sequence[Unfinished]]:
-        """See ISweeper. A file doesn't say which key it was for: ``key`` is its own name."""
-        return Deferred.fromCoroutine(self._list(limit, after))
-
-    def discard(self, found: Unfinished, upload_id: str, dry_run: bool) -> Deferred[bool]:
-        """See ISweeper."""
-        return Deferred.fromCoroutine(self._discard(found, upload_id, dry_run))
-
-    # -- how
-
-    async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None) -> str:
         record = await self._records.load(upload_id)
         if record is None:
             record = ReplicaRecord(key or self._template.render(upload_id, self._now(), metadata), Stage.OVER)
@@ -128,7 +89,9 @@ class FileRemote:
             await self._run(self._directory.create, upload_id)
         return record.key
 
-    async def _write(self, upload_id: str, offset: int, data: IRegion, size: int) -> None:
+    @deferred
+    async def write_chunk(self, upload_id: str, offset: int, data: IRegion, size: int) -> None:
+        """See IRemoteStorage."""
         record = await self._records.started(upload_id)
         check_chunk(offset, data, size, record.size)
         if offset > record.confirmed:
@@ -151,7 +114,9 @@ class FileRemote:
             await self._run(self._directory.sync_created)
         await self._records.save(upload_id, evolve(record, confirmed=offset + size))
 
-    async def _finalize(self, upload_id: str) -> Stored:
+    @deferred
+    async def finalize_upload(self, upload_id: str) -> Stored:
+        """See IRemoteStorage."""
         record = await self._records.started(upload_id)
         if record.stored:
             return record.stored
@@ -186,7 +151,9 @@ class FileRemote:
         await self._records.save(upload_id, evolve(record, state=Stage.STORED, stored=stored))
         return stored
 
-    async def _abort(self, upload_id: str) -> None:
+    @deferred
+    async def abort_upload(self, upload_id: str) -> None:
+        """See IRemoteStorage."""
         record = await self._records.load(upload_id)
         if record is None or record.state is Stage.STORED:
             return
@@ -198,13 +165,17 @@ class FileRemote:
         await self._run(self._directory.remove_part, upload_id)
         await self._records.save(upload_id, evolve(record, state=Stage.OVER))
 
-    async def _progress(self, upload_id: str) -> int:
+    @deferred
+    async def get_upload_progress(self, upload_id: str) -> int:
+        """See IRemoteStorage."""
         record = await self._records.started(upload_id)
         if await self._is_lost(upload_id, record):
             raise NotThere("the unfinished file is gone or too short")
         return record.confirmed
 
-    async def _delete(self, upload_id: str) -> bool:
+    @deferred
+    async def delete_object(self, upload_id: str) -> bool:
+        """See IDeletable. A foreign file of the same size under the same name can't be told from ours."""
         record = await self._records.load(upload_id)
         if record is None or record.state not in (Stage.PLACING, Stage.STORED):
             return False
@@ -217,7 +188,9 @@ class FileRemote:
         await self._records.save(upload_id, ReplicaRecord(record.key, Stage.OVER))
         return ours
 
-    async def _read(self, upload_id: str, start: int, size: int) -> IObjectStream:
+    @deferred
+    async def read_object(self, upload_id: str, start: int, size: int) -> IObjectStream:
+        """See IReadable. A foreign file of the same size under the same name can't be told from ours."""
         record = await self._records.started(upload_id)
         total = finalised(record.stored)
         check_span(start, size, total)
@@ -228,13 +201,21 @@ class FileRemote:
         await read(start, 0)
         return Pieces(read, start, size)
 
-    async def _list(self, limit: int, after: Unfinished | None) -> Sequence[Unfinished]:
+    def probe(self) -> Deferred[None]:
+        """See IProbe."""
+        return Deferred.fromCoroutine(self._run(self._directory.probe))
+
+    @deferred
+    async def list_unfinished(self, limit: int, after: Unfinished | None) -> Sequence[Unfinished]:
+        """See ISweeper. A file doesn't say which key it was for: ``key`` is its own name."""
         found = await self._run(self._directory.unfinished)
         return [
             Unfinished(f"{PARTS}/{name}", name, upload_id=name) for name in found if not after or name > after.handle
         ][:limit]
 
-    async def _discard(self, found: Unfinished, upload_id: str, dry_run: bool) -> bool:
+    @deferred
+    async def discard(self, found: Unfinished, upload_id: str, dry_run: bool) -> bool:
+        """See ISweeper."""
         record = await self._records.load(upload_id)
         if found.handle == upload_id and record and record.state in (Stage.OPEN, Stage.PLACING):
             return False
@@ -264,8 +245,8 @@ class FileRemote:
 
 
 def _make(spec: RemoteSpec, means: BackendServices) -> FileRemote:
-    modes = Modes(*(_mode(spec, option) for option in _MODES))
-    directory = Directory(means.disk, spec.path, spec.options.get("marker", ""), modes)
+    modes = FileModes(*(_mode(spec, option) for option in _MODES))
+    directory = RemoteDirectory(means.disk, spec.path, spec.options.get("marker", ""), modes)
     return FileRemote(directory, means.journal, means.pool, means.now, template=spec.template, replace=spec.replace)
 
 

@@ -17,7 +17,7 @@ from attrs import evolve, field, frozen
 from resumable.remotes.errors import Transient
 from resumable.remotes.interfaces import Plan, Stored
 from resumable.remotes.journals import Stage, agreed_size
-from resumable.remotes.metadata import ID_METADATA, PLAIN, Room, described, fitting
+from resumable.remotes.metadata import ID_METADATA, PLAIN, MetadataRoom, described, fitting
 from resumable.remotes.object_remote import ObjectRecord
 
 
@@ -67,7 +67,7 @@ class GcsRecord(ObjectRecord):
         return evolve(self, state=Stage.OPEN, session=None, confirmed=0, crc=0)
 
 
-ROOM = Room(8 << 10)
+ROOM = MetadataRoom(8 << 10)
 
 
 @frozen

@@ -23,7 +23,7 @@ from resumable.remotes.http.bodies import BytesBody, RegionBody
 from resumable.remotes.http.streams import Opened
 from resumable.remotes.http.transport import STALE, Answer, IHttp
 from resumable.remotes.interfaces import IContent, IRegion
-from resumable.remotes.regions import PIECE, Memory
+from resumable.remotes.regions import PIECE, BodyMemory
 
 A = TypeVar("A", Answer, Opened)
 
@@ -69,12 +69,12 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 class GcsRequests:
     """Sends requests. ``sent`` counts them by operation."""
 
-    def __init__(self, place: GcsPlace, tokens: ITokens, http: IHttp, *, memory: Memory | None = None) -> None:
+    def __init__(self, place: GcsPlace, tokens: ITokens, http: IHttp, *, memory: BodyMemory | None = None) -> None:
         self.place = place
         self.sent: dict[str, int] = {}
         self.tokens = tokens
         self._http = http
-        self._memory = memory or Memory()
+        self._memory = memory or BodyMemory()
 
     async def send(
         self,

@@ -18,12 +18,12 @@ from botocore.exceptions import BotoCoreError
 from botocore.loaders import Loader
 
 from resumable.masking import has_user
-from resumable.remotes.metadata import Room
+from resumable.remotes.metadata import MetadataRoom
 from resumable.remotes.plan import S3, S3_50TB, TIB, PartLimits
 from resumable.remotes.s3.credentials import encode_path
 
 PREFIX = len("x-amz-meta-")
-CAUTIOUS = Room(2048, each=PREFIX)
+CAUTIOUS = MetadataRoom(2048, each=PREFIX)
 
 
 @frozen
@@ -48,7 +48,7 @@ class Dialect:
     complete_if_absent: bool = False
     path_style: bool = True
     fixed_region: str = "us-east-1"
-    metadata: Room = CAUTIOUS
+    metadata: MetadataRoom = CAUTIOUS
 
 
 GENERIC = Dialect("generic")
@@ -62,7 +62,7 @@ AWS = Dialect(
     put_if_absent=True,
     complete_if_absent=True,
     path_style=False,
-    metadata=Room(2048),
+    metadata=MetadataRoom(2048),
 )
 
 #: Conditions: https://github.com/minio/minio/pull/16551. Checksums of whole objects came in 2025
@@ -79,13 +79,13 @@ R2 = Dialect(
     put_if_absent=True,
     complete_if_absent=True,
     fixed_region="auto",
-    metadata=Room(8192, each=PREFIX),
+    metadata=MetadataRoom(8192, each=PREFIX),
 )
 
 #: https://www.backblaze.com/docs/cloud-storage-s3-compatible-api: x-amz-checksum-* is refused as an unsupported header
 #: (https://github.com/iterate-ch/cyberduck/issues/16107), a conditional PutObject as not implemented
 #: (https://github.com/lance-format/lance/issues/5614).
-BACKBLAZE = Dialect("backblaze", metadata=Room(2048, entries=10, each=PREFIX))
+BACKBLAZE = Dialect("backblaze", metadata=MetadataRoom(2048, entries=10, each=PREFIX))
 
 #: What releases in use have in common. If-None-Match on PutObject is old (https://github.com/ceph/s3-tests/issues/218)
 #: yet reported as ignored (https://github.com/open-rails/contentkit/releases/tag/v0.58.1); on CompleteMultipartUpload
@@ -95,7 +95,7 @@ CEPH = Dialect("ceph")
 #: The XML API of Google Cloud Storage with HMAC keys. https://cloud.google.com/storage/docs/multipart-uploads:
 #: completing replaces what is there, and preconditions don't go with it; else they go by generation. Content-MD5 is
 #: compared (https://cloud.google.com/storage/docs/xml-api/put-object-multipart).
-GCS_INTEROP = Dialect("gcs-interop", fixed_region="auto", metadata=Room(8192, each=PREFIX))
+GCS_INTEROP = Dialect("gcs-interop", fixed_region="auto", metadata=MetadataRoom(8192, each=PREFIX))
 
 DIALECTS = {each.name: each for each in (GENERIC, AWS, MINIO, R2, BACKBLAZE, CEPH, GCS_INTEROP)}
 

@@ -17,7 +17,7 @@ from attrs import evolve, field, frozen
 
 from resumable.remotes.interfaces import IJournal, IPartJournal, Stored
 from resumable.remotes.journals import ReplicaRecords, Stage
-from resumable.remotes.metadata import ID_METADATA, PLAIN, Room, described, in_ascii, stripped
+from resumable.remotes.metadata import ID_METADATA, PLAIN, MetadataRoom, described, in_ascii, stripped
 from resumable.remotes.object_remote import ObjectRecord
 from resumable.remotes.s3.answers import ListedPart
 
@@ -150,7 +150,7 @@ class S3ObjectOptions:
         }
         return {**{name: value for name, value in named.items() if value}, **self.access_headers()}
 
-    def headers_for(self, upload_id: str, metadata: Mapping[str, bytes], room: Room) -> dict[str, str]:
+    def headers_for(self, upload_id: str, metadata: Mapping[str, bytes], room: MetadataRoom) -> dict[str, str]:
         """What comes from the upload itself; secrets aren't among it, it goes to the journal."""
         ours = {ID_METADATA: upload_id}
         custom = {**ours, **(in_ascii(metadata, room, ours) if self.client_metadata else {})}

@@ -18,7 +18,7 @@ from resumable.remotes.http.bodies import BytesBody, RegionBody
 from resumable.remotes.http.streams import Opened
 from resumable.remotes.http.transport import STALE, Answer, IHttp
 from resumable.remotes.interfaces import IRegion
-from resumable.remotes.regions import PIECE, Memory
+from resumable.remotes.regions import PIECE, BodyMemory
 from resumable.remotes.s3.checksums import Algorithm, Hash, digest_bytes, digest_region, encoded
 from resumable.remotes.s3.credentials import (
     EMPTY_SHA256,
@@ -59,7 +59,7 @@ class S3Requests:
         pool: IPool,
         now: Callable[[], float],
         *,
-        memory: Memory | None = None,
+        memory: BodyMemory | None = None,
         unsigned: bool = False,
     ) -> None:
         if unsigned and not endpoint.secure:
@@ -70,7 +70,7 @@ class S3Requests:
         self._http = http
         self._pool = pool
         self._now = now
-        self._memory = memory or Memory()
+        self._memory = memory or BodyMemory()
         self._unsigned = unsigned
         self._signer = S3Signer(endpoint.region)
 
