@@ -55,8 +55,8 @@ _Piece = str | _Field | _Metadata
 @frozen
 class KeyTemplate:
     """Made by `parse`. ``{id}``: the upload's id. ``{date}``: a UTC date like 2026-01-31; ``{year}``, ``{month}`` and
-    ``{day}`` are its parts. ``{metadata[name]}``: that value of the upload's metadata, ``{owner}``: who created it; or
-    the id where it is missing or nothing is left of it. ``{{`` and ``}}`` stand for braces.
+    ``{day}`` are its parts. ``{metadata[name]}``: that value of the upload's metadata, ``{owner}``: the name of its
+    creator; or the id where it is missing or nothing is left of it. ``{{`` and ``}}`` stand for braces.
     """
 
     prefix: str

@@ -75,7 +75,7 @@ def agreed_size(known: int | None, size: int | None, confirmed: int = 0) -> int 
 
 @frozen
 class ReplicaRecord:
-    """One upload's replica. ``handle`` is the store's name for what is unfinished; ``confirmed`` counts bytes."""
+    """One upload's replica. ``handle`` is the store's name for the unfinished object; ``confirmed`` counts bytes."""
 
     key: str
     state: Stage = Stage.OPEN
@@ -120,7 +120,7 @@ class ReplicaRecords(Generic[R]):
         self._locks: dict[str, tuple[DeferredLock, int]] = {}
 
     async def load(self, upload_id: str) -> R | None:
-        """The record; None if there was none. Raises ValueError for what isn't one."""
+        """The record; None if there was none. Raises ValueError for a value that is no record."""
         value = await self._journal.load(upload_id)
         if value is None:
             return None

@@ -115,8 +115,10 @@ class RecordKeeper(Protocol[P]):
 
 
 def stripped(headers: Mapping[str, str], custom: str, kept: str, plain: Mapping[str, str]) -> dict[str, str] | None:
-    """Without all whose name begins with ``custom``, but for ``kept``; if there are none, ``plain`` and ``kept``; None
-    if that is what there is."""
+    """The headers without those whose name begins with ``custom``, except ``kept``.
+
+    If there are no such headers: ``plain`` and ``kept`` alone; None if nothing else was there.
+    """
     rest = {name: value for name, value in headers.items() if not name.startswith(custom) or name == kept}
     if rest == headers:
         rest = {**plain, **({kept: headers[kept]} if kept in headers else {})}

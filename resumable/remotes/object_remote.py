@@ -72,11 +72,11 @@ class ObjectRecord:
         raise NotImplementedError
 
     def over(self) -> Self:
-        """As it is aborted, before what is unfinished is removed."""
+        """The record of an upload that is aborted, before its unfinished parts are removed."""
         return evolve(self, state=Stage.OVER)
 
     def finished(self, stored: Stored) -> Self:
-        """As it is once the object is there."""
+        """The record once the object is there."""
         return evolve(self, state=Stage.STORED, stored=stored)
 
 
@@ -275,7 +275,7 @@ class ObjectRemote(ABC, Generic[R]):
 
     @abstractmethod
     async def _end(self, upload_id: str, record: R) -> None:
-        """Remove what is left of an upload that is over."""
+        """Remove the unfinished rest of an upload that is over."""
 
     # -- what they share
 
@@ -306,7 +306,7 @@ class ObjectRemote(ABC, Generic[R]):
 
 @implementer(IPartRemote, ISweeper)
 class ObjectPartsRemote(ObjectRemote[R]):
-    """One whose store takes parts in any order, and lists what is unfinished."""
+    """A remote whose store takes parts in any order, and lists unfinished uploads."""
 
     @deferred
     async def get_upload_progress(self, upload_id: str) -> int:

@@ -59,6 +59,7 @@ class Part:
 
     @property
     def end(self) -> int:
+        """The offset behind its last byte."""
         return self.offset + self.size
 
 
@@ -94,7 +95,7 @@ class Plan:
 
     @property
     def first_size(self) -> int:
-        """The size of the first part; what is not longer goes in a single PUT."""
+        """The size of the first part; an object that isn't longer goes in a single PUT."""
         return self.steps[0].size
 
     def is_single(self, length: int | None) -> bool:

@@ -86,7 +86,7 @@ class _LentWindow:
 
 @implementer(IRegion)
 class BytesRegion:
-    """Bytes in memory, for tests and for what is small."""
+    """Bytes in memory, for tests and for small bodies."""
 
     def __init__(self, data: bytes) -> None:
         self.size = len(data)

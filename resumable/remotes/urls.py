@@ -3,8 +3,8 @@
 Backends of others are found by the entry point group ``resumable.remotes``: the scheme names a `Scheme`.
 
 Invariant: a backend is imported when its scheme is used, not before. A URL that is taken names a backend, a destination
-and only options that this backend knows. What is wrong is told in one line, without anything that might be a secret.
-The name of a remote doesn't change with its options, since replicas are recorded under it.
+and only options that this backend knows. A message about a wrong URL is one line, without anything that might be a
+secret. The name of a remote doesn't change with its options, since replicas are recorded under it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who we are to a storage account, and a client of the SDK made of it.
+"""Credentials for a storage account, and a client of the SDK made of them.
 
 Invariant: a secret has no representation. The SDK neither tries again by itself nor waits longer than we say: whoever
 asked decides that. Secrets in files are read again when they were refused, so they can be renewed in place.
@@ -74,7 +74,7 @@ def _read(path: str) -> str:
 class AzureAccess:
     """Makes clients of one container. ``timeout``: seconds of silence; ``connections``: how many are kept.
 
-    Blocks: `client` and `renew` are called in threads, but for the first time.
+    Blocks: `client` and `renew` are called in threads, except for the first time.
     """
 
     def __init__(

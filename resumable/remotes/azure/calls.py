@@ -1,8 +1,8 @@
 """From the reactor to the SDK and back, and the bodies that the SDK reads in its threads.
 
 Invariant: the SDK runs in threads of its own, so many at most as requests may be under way; the daemon's other threads,
-which write what clients send, never wait for a store. Whatever it raises becomes a `RemoteError`, but for what reading
-the spool failed with. A call that was given up reads no more of the spool; its thread ends with the answer or the
+which write what clients send, never wait for a store. Whatever it raises becomes a `RemoteError`, except for a failure
+of reading the spool. A call that was given up reads no more of the spool; its thread ends with the answer or the
 time-out.
 """
 
@@ -79,7 +79,7 @@ class Calls:
             self._memory.release(held)
 
     async def close(self) -> None:
-        """Give up what is under way and end the threads."""
+        """Give up all calls that are under way, and end the threads."""
         for body in list(self._bodies):
             body.give_up()
         if self._started:

@@ -1,9 +1,9 @@
 """The record of a replica in Azure, what a blob is given beside its bytes, and the names of blocks.
 
-Invariant: whatever a client wrote into its metadata, what is made of it is ASCII and fits into what Azure takes; the
-upload's id is always among it. A block's name says the upload, the offset and the size, so it stands for the same bytes
-for ever, whatever was staged, aborted or planned before; all names have the same length, as the store demands, and at
-most its 64 bytes.
+Invariant: whatever a client wrote into its metadata, the properties made of it are ASCII and fit into the room that
+Azure gives; the upload's id is always among it. A block's name says the upload, the offset and the size, so it stands
+for the same bytes for ever, whatever was staged, aborted or planned before; all names have the same length, as the
+store demands, and at most its 64 bytes.
 Sources: https://learn.microsoft.com/rest/api/storageservices/setting-and-retrieving-properties-and-metadata-for-blob-resources
 and https://learn.microsoft.com/rest/api/storageservices/put-block (block ids, 100,000 uncommitted blocks)
 """

@@ -125,9 +125,9 @@ def _there(name: str) -> bool:
 
 
 READERS = 8
-"""Threads for downloads, so that who reads slowly holds up no upload."""
+"""Threads for downloads, so that a slow reader holds up no upload."""
 SPARE = 2
-"""Threads beside those for parts, so that what is small doesn't wait for what is slow."""
+"""Threads beside those for parts, so that small requests don't wait for slow ones."""
 
 
 def make(spec: RemoteSpec, means: BackendServices) -> AzureRemote:

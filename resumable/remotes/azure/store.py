@@ -163,7 +163,7 @@ class AzureStore:
             await self._delete(key, etag)
 
     async def clear(self, key: str, upload_id: str) -> None:
-        """`drop` what is unfinished of an upload, if that is wanted."""
+        """`drop` the blocks of an upload, if that is wanted."""
         if self.drops:
             await self.drop(key, upload_id)
 

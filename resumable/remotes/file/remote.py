@@ -106,7 +106,7 @@ class FileRemote:
             await copy(data, lambda start, piece: self._run(file.write, offset + start, piece), done)
             await self._run(file.sync)
         except BaseException:
-            # not waited for: who cancels because the mount hangs must not hang as well
+            # not waited for: a caller that cancels because the mount hangs must not hang as well
             self._pool.run(file.close).addErrback(self._close_failed)
             raise
         await self._run(file.close)
@@ -142,7 +142,7 @@ class FileRemote:
         try:
             await self._run(self._directory.place, upload_id, record.key, size, self._replace)
         except Conflict:
-            # what is there isn't ours, whatever becomes of the unfinished file
+            # the file that is there isn't ours, whatever becomes of the unfinished one
             await self._records.save(upload_id, evolve(record, state=Stage.OPEN))
             raise
 

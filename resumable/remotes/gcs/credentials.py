@@ -1,7 +1,7 @@
 """Tokens for Google, found by google-auth, kept fresh and never shown; and URLs that a service account signs.
 
 Invariant: looking for credentials and fetching a token, which may read files and ask the network, happens in a thread,
-once at a time; while a token is still good for a minute nobody waits for the next. Of a URL only Host is signed, so
+once at a time; while a token is still good for a minute no request waits for the next. Of a URL only Host is signed, so
 that a reader may ask for ranges; no token is in it.
 Sources: https://docs.cloud.google.com/docs/authentication/application-default-credentials,
 https://docs.cloud.google.com/storage/docs/access-control/signed-urls and
@@ -37,7 +37,7 @@ GOOD_FOR = 60.0
 REFRESH_BEFORE = 225.0
 """Seconds before its end at which a new one is fetched aside; metadata servers give no other one before that."""
 PAUSE = 30.0
-"""Seconds between two look-ups that nobody needs at once."""
+"""Seconds between two look-ups that no request waits for."""
 ADVICE = "set GOOGLE_APPLICATION_CREDENTIALS or the option credentials, or run where there is a service account"
 
 
@@ -66,15 +66,18 @@ class ITokens(Protocol):
 
 
 class Anonymous:
-    """Emulators ask nobody who they are."""
+    """No tokens: emulators ask for none."""
 
     def get(self) -> Deferred[Token | None]:
+        """See `ITokens.get`."""
         return succeed(None)
 
     def renew(self, refused: Token) -> Deferred[Token | None]:
+        """See `ITokens.renew`."""
         return succeed(None)
 
     def sign(self, text_for: Callable[[str], bytes]) -> Deferred[tuple[str, bytes] | None]:
+        """See `ITokens.sign`."""
         return succeed(None)
 
 

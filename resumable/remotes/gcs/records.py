@@ -1,7 +1,7 @@
 """The record of a replica in Cloud Storage, what an object is given beside its bytes, and what the store tells of one.
 
-Invariant: whatever a client wrote into its metadata, what is made of it is printable and stays within the 8 KiB that
-the store allows; the upload's id is always among it.
+Invariant: whatever a client wrote into its metadata, the properties made of it are printable and stay within the 8 KiB
+that the store allows; the upload's id is always among it.
 Source: https://docs.cloud.google.com/storage/docs/json_api/v1/objects, https://docs.cloud.google.com/storage/quotas
 """
 

@@ -144,7 +144,7 @@ class GcsRemote(ObjectRemote[GcsRecord]):
     ) -> tuple[GcsRecord, int]:
         if isinstance(kept, GcsObject):
             if kept.is_of(upload_id, None) and kept.size != record.size:
-                await self._store.delete(record.key, kept.generation)  # nobody asked for it
+                await self._store.delete(record.key, kept.generation)  # an object that was not asked for
             stored = await self._lost(upload_id, record, "the session made an object that isn't the upload's")
             return evolve(record, stored=stored), 0
         if kept < least:

@@ -82,7 +82,7 @@ def endpoint_for(options: Mapping[str, str]) -> str:
 
 
 def is_anonymous(options: Mapping[str, str]) -> bool:
-    """Whether requests name nobody. Raises ValueError."""
+    """Whether requests carry no credentials. Raises ValueError."""
     is_secure = endpoint_for(options).startswith("https://")
     anonymous = flag(options, "anonymous", not is_secure)
     if anonymous and options.get("credentials"):

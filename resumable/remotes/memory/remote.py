@@ -1,7 +1,7 @@
 """A store in this process, for tests, which fails as it is told to.
 
 Invariant: `MemoryStore` is the store, which outlives remotes that are made over it, as a store outlives our process; a
-remote keeps nothing else than what is in its journal.
+remote keeps nothing but its journal.
 
 `MemoryRemote` takes chunks in order; `resumable.remotes.memory.parts.MemoryPartRemote` takes parts in any order.
 """
@@ -121,7 +121,7 @@ class MemoryRemote:
         return Deferred.fromCoroutine(self._strike(operation, upload_id, work))
 
     async def _strike(self, operation: str, upload_id: str, work: Callable[[Fault | None], Awaitable[R]]) -> R:
-        """Do the work, and with it what is to go wrong."""
+        """Do the work, and let happen the fault that is due."""
         self.calls.append((operation, upload_id))
         fault = self.faults.take(operation, upload_id)
         await deferLater(self._clock, self.latency + (fault.delay if fault else 0.0))

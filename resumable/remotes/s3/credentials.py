@@ -1,10 +1,10 @@
 """The keys of S3, found, kept fresh and never shown; and what they sign: requests and URLs, by botocore.
 
 Invariant: looking them up, which may read files and ask the network, happens in a thread; while keys are still good for
-a minute nobody waits for a refresh. Neither keys nor what carries them has a representation that shows a secret. What
-is signed is byte for byte what is sent: path and query are encoded here, once, and Host carries its port. Nothing is
-logged: botocore's own ``add_auth`` would log the session token. Of a URL only Host is signed, so that a reader may ask
-for ranges.
+a minute no request waits for a refresh. Neither keys nor what carries them has a representation that shows a secret.
+What is signed is byte for byte what is sent: path and query are encoded here, once, and Host carries its port. Nothing
+is logged: botocore's own ``add_auth`` would log the session token. Of a URL only Host is signed, so that a reader may
+ask for ranges.
 Sources: https://boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html,
 https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html and
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
@@ -65,9 +65,11 @@ class StaticCredentials:
         self._keys = Keys(access_key, secret_key, token)
 
     def get(self) -> Deferred[Keys]:
+        """See `ICredentials.get`."""
         return succeed(self._keys)
 
     def renew(self, refused: Keys) -> Deferred[Keys | None]:
+        """See `ICredentials.renew`."""
         return succeed(None)
 
 

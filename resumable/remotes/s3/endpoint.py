@@ -146,10 +146,12 @@ class Endpoint:
 
     @property
     def secure(self) -> bool:
+        """Whether it is reached over TLS."""
         return self.scheme == "https"
 
     @property
     def netloc(self) -> str:
+        """Host, and port where it isn't the scheme's own."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 

@@ -156,7 +156,7 @@ def error_in(operation: str, status: int, headers: Mapping[str, str], body: byte
     if document is None or document.name != "Error":
         return None
     error = error_from(operation, status, headers, body, region)
-    # the status is no help here: what nobody knows may well work next time
+    # the status is no help here: an unknown error may well be gone next time
     known = THROTTLES | TRANSIENT | LOST | STALE_KEYS | SETUP | PERMANENT | set(ADVICE) | {"PreconditionFailed"}
     return error if error.code in known else Transient(error.reason, status=status, code=error.code)
 

@@ -66,7 +66,7 @@ class S3Record(ObjectRecord):
 
 
 class S3Records(ReplicaRecords[S3Record]):
-    """The records in a journal, and what is kept of each part."""
+    """The records in a journal, and those of each part."""
 
     def __init__(self, journal: IJournal) -> None:
         super().__init__(S3Record, journal)

@@ -75,7 +75,7 @@ _CERTIFICATE = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE--
 
 
 def dialect_for(options: Mapping[str, str]) -> Dialect:
-    """The dialect that is named, or else the endpoint's, with what is set one by one. Raises ValueError."""
+    """The dialect that is named, or else the endpoint's, with the settings that options change. Raises ValueError."""
     name, endpoint = options.get("dialect"), options.get("endpoint")
     chosen = dialect(name) if name else dialect_of_host(_host(endpoint) if endpoint else "amazonaws.com")
     checksum = options.get("checksum")
@@ -225,7 +225,7 @@ def _tags(text: str) -> dict[str, str]:
 
 
 def policy_for(ca_file: str | None) -> Any:
-    """Who may sign certificates; None for those whom the system trusts. Raises ValueError."""
+    """A policy that trusts the authorities in this file; None: the system's. Raises ValueError."""
     if not ca_file:
         return None
     try:

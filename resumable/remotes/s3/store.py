@@ -132,14 +132,14 @@ class S3Store:
         return True
 
     async def abort(self, key: str, multipart: str) -> None:
-        """Remove what is unfinished; fine if it isn't there."""
+        """Remove an unfinished multipart; fine if it isn't there."""
         with contextlib.suppress(NotThere):
             await self._client.abort_multipart_upload(key, multipart)
 
     async def abort_strays(self, upload_id: str, record: S3Record) -> None:
         """Remove a multipart whose id we were never told.
 
-        Where the key may be another upload's too nobody can tell whose it is; the sweeper finds it by its age.
+        Where the key may be another upload's too it can't be told whose it is; the sweeper finds it by its age.
         """
         if not self._is_own(upload_id, record):
             return

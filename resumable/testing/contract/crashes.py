@@ -46,7 +46,7 @@ class Crashes(Kit):
 
     def _go_on(self) -> None:
         if self.read_object(self.initiate(len(self.data))) is not None:
-            assert self.progress() == len(self.data), "what is stored already is to be sent again"
+            assert self.progress() == len(self.data), "bytes that are stored already are to be sent again"
         self._check_stored(self.store().key)
 
     def _abort(self) -> None:
