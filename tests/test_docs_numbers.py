@@ -28,7 +28,7 @@ from resumable.remotes.gcs import store as sessions
 from resumable.replication import copies
 from resumable.spool import names as placed
 from resumable.spool import sink
-from resumable.uploads import append, operators, schedule
+from resumable.uploads import append, appends, operators
 
 DOCS = Path(__file__).parent.parent / "docs"
 KIB, MIB = 1 << 10, 1 << 20
@@ -36,17 +36,17 @@ KIB, MIB = 1 << 10, 1 << 20
 TOLD = [
     ("durability.md", r"up to (\d+) KiB with a Content-Length", append.SMALL / KIB),
     ("durability.md", r"longer \| each (\d+) MiB", append.PART / MIB),
-    ("durability.md", r"after a second, if at least (\d+) MiB is new", schedule.WORTHWHILE / MIB),
+    ("durability.md", r"after a second, if at least (\d+) MiB is new", appends.WORTHWHILE / MIB),
     ("durability.md", r"at most (\d+) MiB of one append", sink.HIGH / MIB),
     ("how-it-works.md", r"when the replica starts: (\d+) MiB each", plan.PART_SIZE / MIB),
     ("deployment.md", r"may send (\d+) MiB of one body ahead", limits.STREAM_WINDOW / MIB),
     ("deployment.md", r"and (\d+) MiB on one connection", limits.CONNECTION_WINDOW / MIB),
     ("deployment.md", r"hold at most (\d+) MiB in memory, all connections together", limits.MAX_HELD / MIB),
     ("proxies.md", r"one of more than (\d+) KiB: closed", proxy_header.LONGEST / KIB),
-    ("proxies.md", r"the server takes heads of (\d+) KiB", framing.MAX_HEAD / KIB),
+    ("proxies.md", r"the server accepts headers of (\d+) KiB", framing.MAX_HEAD / KIB),
     ("proxies.md", r"sends (\d+) KiB, cuts the connection", proxy.SENT / KIB),
     ("proxies.md", r"metadata: (\d+,\d+) bytes of it", heads.SIZES[0]),
-    ("proxies.md", r"and (\d+,\d+) where that much can't be sent", heads.SIZES[1]),
+    ("proxies.md", r"and (\d+,\d+) if that many can't be sent", heads.SIZES[1]),
     ("doctor.md", r"fewer than (\d+) at once", machine.FEW_FILES),
     ("doctor.md", r"less than (\d+) MiB left", machine.LITTLE_MEMORY / MIB),
     ("doctor.md", r"less than (\d+) µs", syncs.TOO_FAST * 1e6),
@@ -65,14 +65,14 @@ TOLD = [
     ("access.md", r"a token of at least (\d+) characters", tokens.SHORTEST),
     ("access.md", r"a shared secret of at least (\d+) bytes", keys.SHORTEST_SECRET),
     ("access.md", r"RSA \((\d+,\d+) bits or more\)", keys.SHORTEST_RSA),
-    ("access.md", r"right counts for (five) minutes", basic.REMEMBERED / 60),
-    ("access.md", r"anew after (ten) minutes", keys.REFRESH / 60),
-    ("access.md", r"not more than every (ten) seconds", keys.PATIENCE),
+    ("access.md", r"correct password stays valid for (five) minutes", basic.REMEMBERED / 60),
+    ("access.md", r"again after (ten) minutes", keys.REFRESH / 60),
+    ("access.md", r"at most every (ten) seconds", keys.PATIENCE),
     ("access.md", r"has one key of at\s+least (\d+) characters", signed.SHORTEST_KEY),
     ("access.md", r"never longer than (\d+) seconds", rates.LONGEST_PAUSE),
     ("placing.md", r"cuts a name to (\d+) bytes", placed.MAX_NAME),
     ("placing.md", r"and so on; after (\d+) its id", placed.NUMBERS - 1),
-    ("remotes.md", r"cut to (\d+) bytes with the extension kept", names.MAX_NAME),
+    ("remotes.md", r"cuts it to (\d+) bytes", names.MAX_NAME),
     ("remotes.md", r"always have at most (\d+,\d+) parts", plan.S3.parts),
     ("azure.md", r"at most (\d+,\d+) of at most 4,000 MiB", blocks.LIMITS.parts),
     ("azure.md", r"planned for (\d+) TiB", blocks.UNKNOWN_LENGTH / plan.TIB),

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from twisted.logger import LogLevel, formatEvent
 from twisted.python import usage
 
 from resumable import __version__
 from resumable.auth.build import AccessSettings
-from resumable.config import MAIN, OPTIONS, variables
+from resumable.config import MAIN, OPTIONS
 from resumable.config.options import Options, Settings
 from resumable.hooks.settings import HookSettings
 from resumable.http.cross_origin import CrossOrigin
-from resumable.model import values as option_values
 from resumable.remotes.urls import RemoteSpec
 from resumable.spool import Modes
 from resumable.spool.place_rules import PlaceSettings
 from resumable.spool.placing import Collision, Rules
-from tests.daemon.sight_rig import Listening
-
-
-def parse(*flags: str, **environ: str) -> Settings:
-    options = Options(environ)
-    options.parseOptions(list(flags))
-    return options.settings()
-
-
-def refusal(*flags: str, **environ: str) -> str:
-    with pytest.raises(usage.UsageError) as caught:
-        parse(*flags, **environ)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+from tests.parsing import SWITCHES, parse, refusal
 
 
 def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypatch):
@@ -157,7 +138,6 @@ EXAMPLES = [
     ("download-url-expires", "90s", "download_url_expires", 90.0),
     ("status-path", "progress", "status_path", "progress"),
 ]
-SWITCHES = {"disable-download", "check"}
 # Those whose effect shows only beside a remote.
 WITH_A_REMOTE = {"overwrite", "ack", "local"}
 WITH_A_CERTIFICATE = {"tls-key"}
@@ -291,117 +271,6 @@ def test_a_malformed_url_is_refused_without_what_may_be_a_secret(flag, url):
     assert "hunter2" not in refusal(f"--{flag}", url)
 
 
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("RESUMABLE_MAXSIZE", "RESUMABLE_MAX_SIZE"),
-        ("RESUMABLE_MAX_SIZES", "RESUMABLE_MAX_SIZE"),
-        ("RESUMABLE_UPLOADDIR", "RESUMABLE_UPLOAD_DIR"),
-        ("RESUMABLE_max_size", "RESUMABLE_MAX_SIZE"),
-        ("RESUMABLE_REMOTES", "RESUMABLE_REMOTE"),
-        ("RESUMABLE_AUTH_HTPASWD", "RESUMABLE_AUTH_HTPASSWD"),
-        ("RESUMABLE_MAX_REQUEST_PER_USER", "RESUMABLE_MAX_REQUESTS_PER_USER"),
-        *((f"RESUMABLE_{word}", "RESUMABLE_PORT") for word in ("PROT", "POTR", "PORTT", "PRT", "PPORT", "PORD", "ort")),
-        ("RESUMABLE_HOKO", "RESUMABLE_HOOK"),
-        ("RESUMABLE_GAURD", "RESUMABLE_GUARD"),
-        ("RESUMABLE_AKC", "RESUMABLE_ACK"),
-        ("RESUMABLE_H2", "RESUMABLE_H2C"),
-    ],
-)
-def test_a_misspelt_variable_ends_the_start_with_what_was_meant(name, meant):
-    assert refusal(**{name: "hunter2"}) == f"{name} is no variable of this server: did you mean {meant}?"
-
-
-@pytest.mark.parametrize(
-    ("flag", "meant"),
-    [
-        ("prot", "port"),
-        ("upload_dir=x", "upload-dir"),
-        ("MAX-SIZE", "max-size"),
-        ("trusted-proxy", None),
-        ("remotes", "remote"),
-        ("disable-dowload", "disable-download"),
-        ("versoin", "version"),
-    ],
-)
-def test_a_misspelt_flag_is_refused_with_what_was_meant(flag, meant):
-    hint = "" if meant is None else f": did you mean --{meant}?"
-    assert refusal(f"--{flag}", "hunter2") == f"option --{flag.partition('=')[0]} not recognized{hint}"
-    assert refusal("-x") == "option -x not recognized"
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--por", "0"], "option --por not recognized: did you mean --port?"),
-        (["--max-siz=1K"], "option --max-siz not recognized: did you mean --max-size?"),
-        (["--port", "0", "--disable-down"], "option --disable-down not recognized: did you mean --disable-download?"),
-        (["--port", "--por", "--h2"], "option --h2 not recognized: did you mean --h2c?"),
-    ],
-)
-def test_a_flag_is_written_in_full(flags, said):
-    """Or a new one, in another release, makes it mean nothing."""
-    assert refusal(*flags) == said
-
-
-@pytest.mark.parametrize("name", ["PORT", "AC", "LISTEN"])
-def test_what_is_a_slip(name):
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ_"
-    places = range(len(name) + 1)
-    near = {name[:at] + other + name[at + cut :] for at in places for other in ("", *letters) for cut in (0, 1)}
-    near |= {name[:at] + name[at : at + 2][::-1] + name[at + 2 :] for at in places}
-    assert all(variables.is_slip(each, name) and variables.is_slip(name, each) for each in near)
-    assert not any(variables.is_slip(each + "ZZ", name) for each in near if not each.startswith(name))
-    assert not variables.is_slip(name[::-1] + "X", name)
-
-
-def test_no_variable_of_ours_is_taken_for_somebody_elses():
-    names = {option.variable for option in OPTIONS}
-    assert variables.unknown(dict.fromkeys(names, "x"), names) == []
-    assert not any(variables.of_a_service(name, "8080") for name in names)
-
-
-# What Kubernetes sets in a pod beside Services called resumable and resumable-admin.
-OF_SERVICES = {
-    "RESUMABLE_PORT": "tcp://10.43.0.17:8080",
-    "RESUMABLE_SERVICE_HOST": "10.43.0.17",
-    "RESUMABLE_SERVICE_PORT": "8080",
-    "RESUMABLE_SERVICE_PORT_HTTP": "8080",
-    "RESUMABLE_PORT_8080_TCP": "tcp://10.43.0.17:8080",
-    "RESUMABLE_PORT_8080_TCP_PROTO": "tcp",
-    "RESUMABLE_PORT_8080_TCP_PORT": "8080",
-    "RESUMABLE_PORT_8080_TCP_ADDR": "10.43.0.17",
-    "RESUMABLE_ADMIN_PORT": "tcp://10.43.0.18:9090",
-    "RESUMABLE_ADMIN_SERVICE_HOST": "10.43.0.18",
-    "RESUMABLE_ADMIN_PORT_9090_TCP_ADDR": "10.43.0.18",
-}
-
-
-def warnings(**environ: str) -> list[str]:
-    with Listening() as events:
-        parse(**environ)
-    return [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
-
-
-def test_what_kubernetes_sets_for_services_of_our_name_keeps_nothing_from_starting():
-    assert parse(**OF_SERVICES).listen == ("tcp:8080",)
-    (said,) = warnings(**OF_SERVICES)
-    assert "RESUMABLE_PORT" in said and "enableServiceLinks" in said
-
-
-def test_a_variable_of_somebody_else_is_warned_of():
-    (said,) = warnings(RESUMABLE_IMAGE_TAG="1.2", RESUMABLE_MAX_SIZE="1K", RESUMABLE_X="")
-    assert said == "RESUMABLE_IMAGE_TAG is no variable of this server"
-    (said,) = warnings(RESUMABLE_UPLOAD_DIRECTORY="x")
-    assert said.endswith("did you mean RESUMABLE_UPLOAD_DIR?")
-
-
-def test_a_variable_that_a_remote_is_told_to_look_at_is_ours():
-    key = base64.b64encode(bytes(32)).decode()
-    url = "s3://b?endpoint=https://h&sse-c-variable=RESUMABLE_SSE_KEY"
-    assert warnings(RESUMABLE_REMOTE=url, RESUMABLE_SSE_KEY=key) == []
-
-
 def test_settings_show_no_secrets():
     settings = parse(
         *("--auth-forward", "https://h/?a=hunter2", "--hook", "https://h/hunter2"),
@@ -525,117 +394,6 @@ def test_the_upload_directory_is_resolved_when_it_is_parsed(tmp_path, monkeypatc
     settings = parse("--upload-dir", "a/../b")
     monkeypatch.chdir("/")
     assert settings.upload_dir == tmp_path / "b"
-
-
-@pytest.mark.parametrize(
-    ("text", "path"), [("/", "/"), ("files", "/files/"), ("/files", "/files/"), ("a/b.c_d~e-f/", "/a/b.c_d~e-f/")]
-)
-def test_the_base_path_begins_and_ends_with_a_slash(text, path):
-    assert parse("--base-path", text).base_path == path
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("0", 0),
-        ("17", 17),
-        ("17B", 17),
-        ("64M", 64 << 20),
-        ("64 MB", 64 << 20),
-        ("512KiB", 512 << 10),
-        ("1.5g", 3 << 29),
-    ],
-)
-def test_sizes(text, size):
-    assert option_values.size(text) == size
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("60", 60), ("90s", 90), ("5m", 300), ("24h", 86400), ("7d", 604800), ("250ms", 0.25), ("1w", 604800)],
-)
-def test_durations(text, seconds):
-    assert option_values.duration(text) == seconds
-
-
-@given(st.integers(0, option_values.MAX_SIZE))
-def test_every_plain_number_of_bytes_is_itself(number):
-    assert option_values.size(str(number)) == number
-
-
-@given(st.text(max_size=12))
-def test_a_value_parses_or_raises_value_error_and_nothing_else(text):
-    parsers = [option.parse for option in OPTIONS if not option.separator]
-    lists = [option.parse for option in OPTIONS if option.separator == ","]
-    for parser, value in [*((p, text) for p in parsers), *((p, [text]) for p in lists)]:
-        try:
-            parser(value)
-        except ValueError as problem:
-            assert "\n" not in str(problem)
-
-
-WRONG = [
-    ("port", ["-1", "65536", "http", "", "8o8o", "\u0663", "1" * 5000]),
-    ("listen", ["", "8080", "nosuch:1", "tcp", "tcp:x", "tcp:70000", "ssl:70000", "haproxy:tcp:x", "haproxy:"]),
-    ("tls-cert", ["", "a\0b"]),
-    ("tls-key", ["", "a\0b"]),
-    ("upload-dir", ["", "a\0b"]),
-    ("file-mode", ["", "400", "700", "66", "rw", "0o600", "1600"]),
-    ("dir-mode", ["", "600", "99", "rwx", "0"]),
-    ("base-path", ["", "/a//b/", "/../x/", "/a b/", "/a?b/", "/\u00e9/", "/a%20/"]),
-    ("public-url", ["example.org", "ftp://example.org/", "https://", "https://a/?q", "http://a:99999/", "http://a b/"]),
-    ("behind-proxy", ["localhost", "10.0.0.1/8", "300.1.1.1", "10.0.0.0/33"]),
-    ("max-size", ["-1", "5X", "1e9", "9999999P", "M", ""]),
-    ("expire-after", ["-1", "soon", "7 days", "inf", "nan", "1" * 400]),
-    ("keep-partials", ["-1", "x"]),
-    ("final-timeout", ["0", "-1", "x"]),
-    ("remember", ["-1", "x"]),
-    ("network-timeout", ["0", "-5", "0s", "x"]),
-    ("min-rate", ["-1", "fast"]),
-    ("shutdown-timeout", ["-1", "x"]),
-    ("reserve", ["-1", "10%"]),
-    ("cors-origin", ["", "example.org", "https://a/path", "*,https://a", "none,https://a", "https://*"]),
-    ("writers", ["0", "65", "many", "2.5"]),
-    ("part-size", ["0", "1M", "4.9M", "6G", "big"]),
-    ("overwrite", ["", "yes", "refuse,replace"]),
-    ("ack", ["", "both"]),
-    ("ack-timeout", ["0", "-1", "x"]),
-    ("local", ["", "delete"]),
-    ("reclaim-after", ["-1", "soon"]),
-    ("max-lag", ["-1", "10%"]),
-    ("max-lag-age", ["-1", "x"]),
-    ("terminate-remote", ["", "yes"]),
-    ("remote-attempts", ["-1", "1000001", "many"]),
-    ("give-up-after", ["-1", "x"]),
-    ("retry-delay", ["0", "x"]),
-    ("retry-delay-max", ["0", "x"]),
-    ("parts-per-upload", ["0", "65"]),
-    ("parts-per-remote", ["0", "257"]),
-    ("parts", ["0", "1025"]),
-    ("remote-timeout", ["0", "x"]),
-    ("sweep", ["", "yes"]),
-    ("download-from-remote", ["", "yes", "direct"]),
-    ("download-url-expires", ["", "0", "500ms", "8d", "never", "-1"]),
-    ("status-path", ["", "a/b", "..", ".", "a b", "\u00e9"]),
-]
-
-
-@pytest.mark.parametrize(("flag", "text"), [(flag, text) for flag, texts in WRONG for text in texts])
-def test_a_wrong_value_is_refused_in_one_line_that_names_flag_value_and_what_is_expected(flag, text):
-    message = refusal(f"--{flag}", text)
-    assert message.startswith(f"--{flag} ")
-    assert ": expected " in message
-    assert len(message) < 400
-
-
-@pytest.mark.parametrize(("flag", "text"), [(flag, text) for flag, texts in WRONG for text in texts if text.strip()])
-def test_a_wrong_variable_is_refused_under_its_own_name(flag, text):
-    variable = "RESUMABLE_" + flag.upper().replace("-", "_")
-    assert refusal(**{variable: text}).startswith(f"{variable} ")
-
-
-def test_every_option_has_wrong_values_above():
-    assert {flag for flag, _ in WRONG} | SWITCHES | {"remote"} == {option.flag for option in MAIN}
 
 
 def test_an_unknown_flag_and_a_stray_argument_are_refused():

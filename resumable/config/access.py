@@ -14,8 +14,8 @@ WAYS: tuple[Option, ...] = (
         "FILE",
         "",
         "users and passwords, as `htpasswd -B` writes them, for HTTP Basic",
-        "It needs `pip install 'resumable-server[basic]'`. As soon as one `--auth-...` is set, requests without valid"
-        f" credentials are refused: {_PAGE}.",
+        "It needs `pip install 'resumable-server[basic]'`. As soon as one way to authenticate is set, requests without"
+        f" valid credentials are refused: {_PAGE}.",
         values.file,
     ),
     Option(
@@ -201,7 +201,7 @@ WAYS: tuple[Option, ...] = (
         "",
         "",
         "let clients without a certificate connect too",
-        "Use it together with another `--auth-...`.",
+        "Use it together with another way to authenticate.",
         values.switch,
     ),
     Option(
@@ -247,8 +247,9 @@ LIMITS: tuple[Option, ...] = (
         "max-requests",
         "NUMBER",
         "requests per second",
-        "The answer is 429; the requests of one second may come at once. An upload needs at least two requests. Requests"
-        " without valid credentials count by IP address (IPv6: by /64); refused ones don't count for the total.",
+        "The answer is 429; the requests of one second may come at once. An upload needs at least two requests."
+        " Requests without valid credentials count by IP address (IPv6: by /64); refused ones"
+        " don't count for the total.",
         values.optional_integer(0, 1_000_000, "a number of requests"),
     ),
     *_pair(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -22,21 +23,25 @@ from resumable.hooks.desk import Desk, Means
 from resumable.model.errors import StartupError
 from resumable.model.outbox import IOutbox
 from resumable.protocol.errors import Refused, TusError
-from resumable.uploads.uploads import Uploads
 
 log = Logger()
 
 
 def desk_of(
-    settings: Settings, reactor: Any, outbox: IOutbox, uploads: Uploads, path_of: Callable[[str], str]
+    settings: Settings,
+    reactor: Any,
+    outbox: IOutbox,
+    stop: Callable[[str, TusError], Deferred[None]],
+    path_of: Callable[[str], str],
 ) -> Desk | None:
-    """Everything about hooks; None: there are none. Raises StartupError."""
+    """Everything about hooks; None: there are none. ``stop``: ends an upload, and with which error its running request
+    is answered. Raises StartupError."""
     hooks = settings.hooks
     if not hooks.told and not hooks.asked:
         return None
 
     def stop_upload(upload_id: str, answer: Refused) -> None:
-        uploads.stop_upload(upload_id, answer).addErrback(_not_stopped, upload_id)
+        stop(upload_id, answer).addErrback(_not_stopped, upload_id)
 
     means = Means(
         reactor=reactor,

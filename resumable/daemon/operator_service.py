@@ -38,11 +38,8 @@ from resumable.metrics.troubles import Troubles
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.replication.engine import Replication
 from resumable.spool import Budget
-from resumable.uploads.census import Census
-from resumable.uploads.counts import Counts
-from resumable.uploads.holds import LocalHolds
-from resumable.uploads.operators import Operators
-from resumable.uploads.space import Space
+from resumable.uploads.context import UploadContext
+from resumable.uploads.operators import Census, Operators
 from resumable.uploads.uploads import Uploads
 
 #: Seconds that answers to operators get at the end.
@@ -58,10 +55,7 @@ class Seen:
     catalog: SqliteCatalog
     pool: Pool
     budget: Budget
-    holds: LocalHolds
-    space: Space
-    counts: Counts
-    wall: Callable[[], float]
+    context: UploadContext
     uploads: Uploads
     hook_counts: HookCounts
     replayed: Callable[[], None]
@@ -81,7 +75,7 @@ class Sight:
         self.watch = Watch(origin, secrets.token_hex(4), level)
         self.readiness = Readiness(self._checks(), reactor)
         self._token = _token(settings)
-        self._census = Census(seen.catalog.listing, reactor, seen.wall)
+        self._census = Census(seen.catalog.listing, reactor, seen.context.wall)
         self._sites: dict[bool, StreamingSite] = {}
 
     def serve(self, site: StreamingSite, root: Root, entry: Entry, certificates: Certificates) -> None:
@@ -112,13 +106,16 @@ class Sight:
     def _desk(self, site: StreamingSite, certificates: Certificates) -> Desk:
         seen, hooks = self._seen, self._settings.hooks.deliverers
         outbox, lanes = seen.catalog.outbox, {} if seen.replication is None else seen.replication.lanes
-        lags = Lags(lanes, seen.catalog.replicas, self._reactor, seen.wall) if lanes else None
-        operators = Operators(seen.uploads, seen.catalog.listing, lanes)
+        lags = Lags(lanes, seen.catalog.replicas, self._reactor, seen.context.wall) if lanes else None
+        operators = Operators(seen.context, seen.uploads, seen.catalog.listing, lanes)
         parts = Parts(
             version=__version__,
-            started_at=seen.wall(),
+            started_at=seen.context.wall(),
             clock=self._reactor,
-            engine=seen.uploads.engine,
+            counts=seen.context.counts,
+            drain=seen.context.drain,
+            holds=seen.context.holds,
+            space=seen.context.space,
             budget=seen.budget,
             disk=self._disk,
             census=self._census,
@@ -143,12 +140,12 @@ class Sight:
         return Sources(
             version=__version__,
             clock=self._reactor,
-            wall=seen.wall,
+            wall=seen.context.wall,
             watch=self.watch,
             site=site,
-            counts=seen.counts,
-            holds=seen.holds,
-            space=seen.space,
+            counts=seen.context.counts,
+            holds=seen.context.holds,
+            space=seen.context.space,
             budget=seen.budget,
             disk=self._disk,
             batches=seen.catalog.timing,
@@ -183,10 +180,10 @@ class Sight:
         return None
 
     async def _disk_above_reserve(self) -> str | None:
-        return "the free space is down to the reserve" if self._seen.space.room <= 0 else None
+        return "the free space is down to the reserve" if self._seen.context.space.room <= 0 else None
 
     async def _not_draining(self) -> str | None:
-        return None if self._seen.uploads.engine.drain.since is None else "no upload may begin"
+        return None if self._seen.context.drain.since is None else "no upload may begin"
 
     async def _remotes_up(self) -> str | None:
         if self._seen.replication is None:

@@ -47,20 +47,20 @@ from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import Listeners
 from resumable.masking import masked
 from resumable.model.errors import CatalogUnavailable, StartupError
-from resumable.model.hooks import QuestionKind
+from resumable.model.hooks import NoHooks, QuestionKind
+from resumable.model.replica import NoReplication
 from resumable.protocol import extensions
+from resumable.protocol.errors import TusError
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
-from resumable.uploads.assembly import Assembler
-from resumable.uploads.engine import Engine, Limits
+from resumable.uploads.context import UploadContext
 from resumable.uploads.holds import LocalHolds
-from resumable.uploads.janitor import Janitor
-from resumable.uploads.placing import Placing
+from resumable.uploads.janitor import Reclaimer
+from resumable.uploads.limits import NoQuota, Space, UploadLimits
+from resumable.uploads.places import PlacedFiles
 from resumable.uploads.questions import Questions
 from resumable.uploads.recovery import recover
 from resumable.uploads.roles import JANITOR, REPLICATION, LocalRoles
-from resumable.uploads.schedule import Schedule
-from resumable.uploads.space import Space
 from resumable.uploads.uploads import Uploads
 
 __all__ = ["Options", "UploadService", "makeService"]
@@ -103,96 +103,26 @@ class UploadService(Service):
             deliverers=settings.hooks.deliverers,
         )
         self._roles = LocalRoles()
-        holds = LocalHolds(reactor)
-        self.engine = Engine(
-            catalog=self._catalog,
-            spool=self._spool,
-            holds=holds,
-            clock=reactor,
-            wall=time.time,
-            boot_id=startup.boot_id(),
-            limits=Limits(
-                settings.max_size,
-                settings.expire_after,
-                settings.remember,
-                settings.ack_timeout,
-                final_timeout=settings.final_timeout,
-                keep_partials=settings.keep_partials,
-            ),
-            space=Space(settings.reserve),
-            schedule=Schedule(),
-            replicas=self._catalog.replicas,
-            delete_objects=settings.terminate_remote == "delete",
-            told=bool(settings.hooks.told),
-        )
-        self._janitor = Janitor(self.engine)
-        self._assembler = Assembler(self.engine, self._janitor)
-        self.engine.places = self._placing = Placing(self.engine, self._janitor, self._pool, settings.placing)
-        self._tier: RemoteTier | None = None
-        if settings.remotes:
-            self._tier = RemoteTier(settings, reactor, self._spot())
-            self.engine.replication = self._tier.replication
-        self.uploads = Uploads(
-            self.engine,
-            self._assembler,
-            self._janitor,
-            algorithms=ALGORITHMS,
-            new_id=lambda: secrets.token_hex(16),
-        )
-        self._desk = desk_of(settings, reactor, self._catalog.outbox, self.uploads, self._spool.path)
+        self._space = Space(settings.reserve)
+        places = PlacedFiles(self._spool, self._pool, settings.placing)
+        self._reclaimer = Reclaimer(self._catalog, self._spool, places)
+        self._tier = RemoteTier(settings, reactor, self._spot()) if settings.remotes else None
+        self._desk = desk_of(settings, reactor, self._catalog.outbox, self._stop_upload, self._spool.path)
         if self._desk is not None:
-            self.engine.questions = Questions(self._desk.hooks)
-            self.engine.progress = self._desk.progress
             self._catalog.on_facts = self._desk.wake
         self.access = self._access()
-        if self.access.ledger.counts:
-            self.engine.quota = self.access.ledger
+        self._context = self._upload_context(places)
+        self.uploads = Uploads(
+            self._context, self._reclaimer, algorithms=ALGORITHMS, new_id=lambda: secrets.token_hex(16)
+        )
         origin = Origin(
             settings.base_path, settings.public_url, settings.trusted_proxies, settings.location == "absolute"
         )
         entry = Entry(origin, self.access.guard, self.access.rates)
-        tus = TusResource(
-            self.uploads,
-            origin=origin,
-            cors=Cors(settings.cors),
-            base_path=settings.base_path,
-            max_size=settings.max_size,
-            downloads=self._downloads() if settings.download else None,
-            status_path=settings.status_path,
-            extensions=extensions.without(settings.disabled_extensions),
-            entry=entry,
-            visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
-        )
-        self._sight = Sight(
-            settings,
-            reactor,
-            origin,
-            Seen(
-                catalog=self._catalog,
-                pool=self._pool,
-                budget=self._budget,
-                holds=holds,
-                space=self.engine.space,
-                counts=self.engine.counts,
-                uploads=self.uploads,
-                hook_counts=HookCounts() if self._desk is None else self._desk.counts,
-                replayed=(lambda: None) if self._desk is None else self._desk.replayed,
-                wall=self.engine.wall,
-                replication=None if self._tier is None else self._tier.replication,
-            ),
-        )
+        tus = self._resource(origin, entry)
+        self._sight = Sight(settings, reactor, origin, self._seen())
         root = Root(tus, settings.base_path, self._sight.readiness)
-        self.site = StreamingSite(
-            root,
-            reactor=reactor,
-            network_timeout=settings.network_timeout,
-            min_rate=settings.min_rate,
-            refusal_fields=tus.refusal_fields,
-            watch=self._sight.watch,
-            http2=settings.http2,
-            h2c=settings.h2c,
-            max_connections=startup.most_connections(),
-        )
+        self.site = self._site(root, tus)
         self.listeners = self._listeners(settings.listen, lambda _: self.site)
         self._sight.serve(self.site, root, entry, self._expiry)
         self.admin_listeners = self._listeners(settings.admin_listen, self._sight.site_at, ports.ADMIN_LISTEN)
@@ -207,20 +137,91 @@ class UploadService(Service):
         self._blind = False
         self._manager = ServiceManager(os.environ, reactor, os.getpid, time.monotonic)
 
+    def _upload_context(self, places: PlacedFiles) -> UploadContext:
+        """What the use cases reach."""
+        settings, desk, tier, ledger = self.settings, self._desk, self._tier, self.access.ledger
+        return UploadContext(
+            catalog=self._catalog,
+            spool=self._spool,
+            holds=LocalHolds(self._reactor),
+            clock=self._reactor,
+            wall=time.time,
+            boot_id=startup.boot_id(),
+            limits=_limits(settings),
+            space=self._space,
+            places=places,
+            replication=NoReplication() if tier is None else tier.replication,
+            replicas=self._catalog.replicas,
+            quota=ledger if ledger.counts else NoQuota(),
+            delete_objects=settings.terminate_remote == "delete",
+            records_facts=bool(settings.hooks.told),
+            questions=Questions(None if desk is None else desk.hooks),
+            progress=NoHooks() if desk is None else desk.progress,
+        )
+
+    def _resource(self, origin: Origin, entry: Entry) -> TusResource:
+        """What clients talk to."""
+        settings = self.settings
+        return TusResource(
+            self.uploads,
+            origin=origin,
+            cors=Cors(settings.cors),
+            base_path=settings.base_path,
+            max_size=settings.max_size,
+            downloads=self._downloads() if settings.download else None,
+            status_path=settings.status_path,
+            extensions=extensions.without(settings.disabled_extensions),
+            entry=entry,
+            visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
+        )
+
+    def _seen(self) -> Seen:
+        """What operators look at."""
+        desk, tier = self._desk, self._tier
+        return Seen(
+            catalog=self._catalog,
+            pool=self._pool,
+            budget=self._budget,
+            context=self._context,
+            uploads=self.uploads,
+            hook_counts=HookCounts() if desk is None else desk.counts,
+            replayed=(lambda: None) if desk is None else desk.replayed,
+            replication=None if tier is None else tier.replication,
+        )
+
+    def _site(self, root: Root, tus: TusResource) -> StreamingSite:
+        """The connections of clients."""
+        settings = self.settings
+        return StreamingSite(
+            root,
+            reactor=self._reactor,
+            network_timeout=settings.network_timeout,
+            min_rate=settings.min_rate,
+            refusal_fields=tus.refusal_fields,
+            watch=self._sight.watch,
+            http2=settings.http2,
+            h2c=settings.h2c,
+            max_connections=startup.most_connections(),
+        )
+
     def _spot(self) -> Spot:
         """What the remote tier needs of the local one."""
 
         async def reclaim() -> None:
-            await self._janitor.reclaim()
+            await self._reclaimer.reclaim()
             await self._look()  # what was freed is seen before more is given up
 
         return Spot(
             replicas=self._catalog.replicas,
             open=self._spool.reader,
             reclaim=reclaim,
-            space_needed=lambda: self.engine.space.scarce,
-            wall=self.engine.wall,
+            space_needed=lambda: self._space.scarce,
+            wall=time.time,
         )
+
+    def _stop_upload(self, upload_id: str, reason: TusError) -> Deferred[None]:
+        """Hooks end an upload. They are made before `uploads`, which asks them."""
+        return self.uploads.stop_upload(upload_id, reason)
 
     def _downloads(self) -> Downloads:
         settings = self.settings
@@ -234,7 +235,7 @@ class UploadService(Service):
         """Reads certificates. Raises StartupError."""
         settings = self.settings
         terms = Terms(settings.tls_client_ca, not settings.tls_client_optional, settings.trusted_proxies)
-        return Listeners(self._reactor, descriptions, site_at, terms, pool=self._pool, wall=self.engine.wall, flag=flag)
+        return Listeners(self._reactor, descriptions, site_at, terms, pool=self._pool, wall=time.time, flag=flag)
 
     def _expiry(self) -> dict[str, float]:
         return {**self.listeners.expiry(), **self.admin_listeners.expiry()}
@@ -286,11 +287,11 @@ class UploadService(Service):
         opened = self._catalog.open()
         if opened.set_aside is not None:
             log.error("the catalog was damaged; what could be read was recovered", **_fields(opened))
-        asks = self.engine.questions.asks(QuestionKind.FINISH)
+        context = self._context
         found = recover(
-            *(self._catalog, opened, self._spool, self.engine.boot_id, self.engine.wall()),
-            asks=asks,
-            planned=self._placing.planned,
+            *(self._catalog, opened, self._spool, context.boot_id, context.wall()),
+            asks=context.questions.asks(QuestionKind.FINISH),
+            planned=context.places.planned,
         )
         log.info(
             "upload directory ready: {adopted} uploads moved on, {orphans} orphans, {lost} lost",
@@ -309,7 +310,8 @@ class UploadService(Service):
             listeners.start()
         for loop, interval in zip(self._loops, (1.0, self._sweep_every(), TIDY), strict=True):
             loop.start(interval).addErrback(self._loop_failed)
-        self._assembler.start()
+        self.uploads.assembler.start()
+        self.uploads.placer.start()
         Deferred.fromCoroutine(self._replicate()).addErrback(self._loop_failed)
         if self._desk is not None:
             self._desk.start()
@@ -331,7 +333,7 @@ class UploadService(Service):
     async def _look(self) -> None:
         """See how much room there is; a disk that won't tell is complained of once, until it tells again."""
         try:
-            await self.engine.space.look(self._spool)
+            await self._space.look(self._spool)
         except OSError as error:
             if not self._blind:
                 log.warn("free space is not known: {reason}", reason=error.strerror)
@@ -340,7 +342,7 @@ class UploadService(Service):
             self._blind = False
 
     def _tick(self) -> None:
-        self.engine.schedule.tick(self._reactor.seconds())
+        self.uploads.appends.tick(self._reactor.seconds())
         Deferred.fromCoroutine(self._look()).addErrback(self._loop_failed)
 
     def _tidy(self) -> None:
@@ -351,7 +353,7 @@ class UploadService(Service):
     async def _sweep(self) -> None:
         try:
             if await self._roles.granted(JANITOR):
-                await self._janitor.sweep()
+                await self.uploads.janitor.sweep()
                 await self._catalog.restore_ballast()
         except Exception as error:
             # A stop in the middle of a round cuts it off; the next start goes on with it.
@@ -401,8 +403,8 @@ class UploadService(Service):
             site.drained,
             lambda: abort.cancel() if abort.active() else None,
             self.access.stop,
-            self._assembler.stop,
-            self._placing.stop,
+            self.uploads.assembler.stop,
+            self.uploads.placer.stop,
             *([] if tier is None else [tier.stop]),
             *([] if desk is None else [lambda: desk.stop(min(HOOKS_GRACE, self.settings.shutdown_timeout))]),
             self.admin_listeners.stop,
@@ -430,6 +432,17 @@ class UploadService(Service):
         """Commit what was received, answer, let go. Fires within ``shutdown_timeout`` and the disk's own time."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
+
+
+def _limits(settings: Settings) -> UploadLimits:
+    return UploadLimits(
+        settings.max_size,
+        settings.expire_after,
+        settings.remember,
+        settings.ack_timeout,
+        final_timeout=settings.final_timeout,
+        keep_partials=settings.keep_partials,
+    )
 
 
 def _fields(value: Any) -> dict[str, Any]:

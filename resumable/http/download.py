@@ -19,7 +19,7 @@ from resumable.model.upload import Upload
 from resumable.protocol import conditions, ranges
 from resumable.protocol.errors import TusError, Unavailable
 from resumable.protocol.ranges import Span
-from resumable.uploads.lookup import Elsewhere
+from resumable.uploads.status import Elsewhere
 from resumable.uploads.uploads import Uploads
 
 log = Logger()
@@ -51,7 +51,7 @@ class Downloads:
         self._ways = ways or Ways()
 
     async def answer(self, request: StreamingRequest, upload_id: str) -> None:
-        """Answer, body and all; a HEAD without. Raises TusError while nothing is sent yet: Unfinished, for one."""
+        """Answer, body and all; a HEAD without. Raises TusError while nothing is sent yet: NotFinished, for one."""
         try:
             upload, reader = await self._uploads.read(upload_id)
         except Elsewhere as elsewhere:
@@ -73,7 +73,7 @@ class Downloads:
         span = self._begin(request, upload)
         if span is None or not span.size:
             return
-        copies, ways = self._uploads.engine.replication, self._ways
+        copies, ways = self._uploads.copies, self._ways
         try:
             if ways.remotely is Remotely.REDIRECT:
                 url = await copies.signed_url(upload.id, *described(upload, ways.inline), ways.url_lifetime)
@@ -93,7 +93,7 @@ class Downloads:
     def _begin(self, request: StreamingRequest, upload: Upload) -> Span | None:
         """Set status and fields; answers what is to be sent, None: nothing."""
         fields = RequestFields(request)
-        state = validators(upload, self._uploads.engine.wall())
+        state = validators(upload, self._uploads.wall())
         known = conditions.not_modified(fields, state)
         span = None
         # 14.2: GET "is the only method for which range handling is defined"

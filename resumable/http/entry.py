@@ -18,10 +18,10 @@ from resumable.auth.rates import Rates
 from resumable.http.origin import Origin
 from resumable.http.routing import target_of
 from resumable.http.streaming import StreamingRequest
+from resumable.model.principal import NOBODY, Principal
 from resumable.networks import counted
 from resumable.protocol.errors import BadRequest, Forbidden, NotFound
 from resumable.protocol.tus import Creation
-from resumable.uploads.caller import NOBODY, Caller
 
 _FOR_ADMINS = frozenset({Action.LIST, Action.ADMIN})
 
@@ -31,7 +31,7 @@ class Entrant:
     """Somebody who was let in: who it is, what uploads are told of them, and whether they may do everything."""
 
     identity: Identity = field(factory=lambda: Identity(""))
-    caller: Caller = NOBODY
+    caller: Principal = NOBODY
     is_admin: bool = False
 
 
@@ -65,7 +65,7 @@ class Entry:
         pace, is_admin = None, self.guard is not None and self.guard.is_admin(identity)
         if self._rates is not None and self._rates.of_bytes:
             pace = partial(self._rates.received, identity.name or counted(peer))
-        return Entrant(identity, Caller(identity.name, identity.limits.max_size, pace), is_admin)
+        return Entrant(identity, Principal(identity.name, identity.limits.max_size, pace), is_admin)
 
     def refused(self, request: StreamingRequest) -> None:
         """Somebody wasn't let in whom nobody here was asked about. Raises TooManyRequests."""

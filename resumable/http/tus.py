@@ -26,11 +26,10 @@ from resumable.http.visits import Visits, answered
 from resumable.model.upload import Upload
 from resumable.protocol import concat, extensions, ids, tus
 from resumable.protocol.errors import BadRequest, MethodNotAllowed, NotFound, TusError
-from resumable.uploads.gate import Lagging
-from resumable.uploads.lookup import Unfinished
-from resumable.uploads.shield import shielded
-from resumable.uploads.uploads import CreationCut, Uploads
-from resumable.uploads.visits import Visit
+from resumable.uploads.append import Lagging
+from resumable.uploads.questions import HookContext
+from resumable.uploads.status import NotFinished
+from resumable.uploads.uploads import CreationCut, Uploads, shielded
 
 #: What there is at the URL of an upload, unless some of it is switched off.
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH")
@@ -170,7 +169,7 @@ class TusResource:
         if self._downloads is not None and not fields.values("tus-resumable"):
             if not self._entry.open:
                 await self._entry.admit(request, Action.READ, _valid(upload_id))
-            with suppress(Unfinished):
+            with suppress(NotFinished):
                 await shielded(self._downloads.answer(request, _valid(upload_id)))
                 return b""
         tus.check_version(fields)
@@ -214,7 +213,7 @@ class TusResource:
 
     def _describe(self, request: StreamingRequest, upload: Upload) -> None:
         """Everything HEAD tells of an upload."""
-        if not upload.is_final or (upload.finished and not self._uploads.engine.withheld(upload)):
+        if not upload.is_final or (upload.finished and not self._uploads.withheld(upload)):
             request.set_field(b"upload-offset", b"%d" % upload.offset)
         if upload.length is not None:
             request.set_field(b"upload-length", b"%d" % upload.length)
@@ -227,11 +226,11 @@ class TusResource:
         self._expiry(request, upload)
 
     def _expiry(self, request: StreamingRequest, upload: Upload) -> None:
-        expires = self._uploads.engine.expires_at(upload)
+        expires = self._uploads.expires_at(upload)
         if expires is not None:
             request.set_field(b"upload-expires", tus.http_date(expires).encode())
 
-    def _visit(self, request: StreamingRequest) -> Visit | None:
+    def _visit(self, request: StreamingRequest) -> HookContext | None:
         """What hooks are shown of it; None where there are none."""
         return None if self._visits is None else self._visits.of(request)
 

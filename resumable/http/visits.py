@@ -15,7 +15,7 @@ from resumable.http.origin import Origin
 from resumable.http.routing import target_of
 from resumable.http.streaming import StreamingRequest
 from resumable.model.hooks import RequestView
-from resumable.uploads.visits import Visit
+from resumable.uploads.questions import HookContext
 
 _BODILESS = (204, 205)
 
@@ -27,12 +27,12 @@ class Visits:
         self._origin = origin
         self._forward = [(name, name.encode("latin-1")) for name in forward]
 
-    def of(self, request: StreamingRequest) -> Visit:
+    def of(self, request: StreamingRequest) -> HookContext:
         """The request as hooks see it."""
         given = ((name, request.requestHeaders.getRawHeaders(raw)) for name, raw in self._forward)
         headers = {name: tuple(map(text_of, lines)) for name, lines in given if lines}
         method, uri = request.method.decode("latin-1"), without_token(uri_of(*target_of(request)))
-        return Visit(RequestView(method, uri, self._address(request), headers, request.known_as))
+        return HookContext(RequestView(method, uri, self._address(request), headers, request.known_as))
 
     def _address(self, request: StreamingRequest) -> str:
         """Whose request it is; with the port, where that is known."""
@@ -51,7 +51,7 @@ def text_of(line: bytes) -> str:
         return line.decode("latin-1")
 
 
-def answered(request: StreamingRequest, visit: Visit | None, status: int) -> bytes:
+def answered(request: StreamingRequest, visit: HookContext | None, status: int) -> bytes:
     """The end of a success: with ``status`` and no body, unless hooks want it otherwise."""
     body = b""
     if visit is not None:

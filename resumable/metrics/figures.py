@@ -33,10 +33,10 @@ from resumable.model.telemetry import Tally
 from resumable.model.upload import Gone, ReplicaState
 from resumable.replication.engine import Replication
 from resumable.spool import Budget
-from resumable.uploads.census import Census, Count
-from resumable.uploads.counts import Counts
-from resumable.uploads.holds import LocalHolds
-from resumable.uploads.space import Space
+from resumable.uploads.context import Counts
+from resumable.uploads.holds import IHolds
+from resumable.uploads.limits import Space
+from resumable.uploads.operators import Census, Count
 
 PATIENCE: Final = 5.0
 FAMILIES: Final = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
@@ -64,7 +64,7 @@ class Sources:
     watch: Watch
     site: StreamingSite
     counts: Counts
-    holds: LocalHolds
+    holds: IHolds
     space: Space
     budget: Budget
     disk: Callable[[], Awaitable[tuple[int, int]]]

@@ -45,6 +45,6 @@ class Troubles:
 
 
 def part_of(namespace: str) -> str:
-    """``uploads.engine`` for a module of ours, ``twisted`` for any of Twisted's."""
+    """``uploads.context`` for a module of ours, ``twisted`` for any of Twisted's."""
     top, _, rest = namespace.partition(".")
     return ".".join(rest.split(".")[:2]) if top == "resumable" and rest else top

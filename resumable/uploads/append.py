@@ -1,7 +1,7 @@
-"""One append: from the body, through the spool, to the committed offset.
+"""One append: from the body, through the spool, to the committed offset; and the pauses of its client.
 
-Invariants: the committed offset never passes bytes that were written and synced (design.md 1); what arrived is
-committed however the body ends, save for an append with a checksum (2); the hold is released only after the last
+Invariants: the committed offset never passes bytes that were written and synced (design.md 1); received bytes are
+committed however the body ends, except for an append with a checksum (2); the hold is released only after the last
 write is confirmed (3).
 
 A body that stays small is gathered in memory and put in one group step with others. Any other is *opened*: the
@@ -14,26 +14,26 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from resumable.model.errors import BodyLost
 from resumable.model.hooks import Arrived
+from resumable.model.principal import NOBODY, Principal
 from resumable.model.upload import IBody, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum, Digest
-from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge, TusError
+from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge, TusError, Unavailable
 from resumable.protocol.rules import Plan
 from resumable.spool.sink import Sink
-from resumable.uploads.caller import NOBODY, Caller
-from resumable.uploads.engine import Engine
+from resumable.uploads.context import UploadContext
 from resumable.uploads.finishing import check_repeated
-from resumable.uploads.gate import Gate
 from resumable.uploads.holds import IHolder
-from resumable.uploads.quota import FREE, IAccount, settle
-from resumable.uploads.record import Record
-from resumable.uploads.visits import Visit
+from resumable.uploads.limits import FREE, IAccount, settle
+from resumable.uploads.questions import HookContext
+from resumable.uploads.record import AppendRecord
 
 #: A body up to this size is gathered in memory and committed in one group step.
 SMALL = 64 * 1024
@@ -46,7 +46,7 @@ Algorithms: TypeAlias = Mapping[str, Callable[[], Digest]]
 
 
 @implementer(IHolder)
-class Append:
+class RunningAppend:
     """An append under way: `run` drives it, newer requests talk to it as the holder, `release` ends it."""
 
     __slots__ = (
@@ -54,9 +54,9 @@ class Append:
         "_algorithms",
         "_body",
         "_checksum",
+        "_context",
         "_digest",
         "_end",
-        "_engine",
         "_gate",
         "_heard",
         "_listening",
@@ -79,18 +79,18 @@ class Append:
 
     def __init__(
         self,
-        engine: Engine,
+        context: UploadContext,
         upload: Upload,
         start: int,
         body: IBody,
         algorithms: Algorithms,
-        visit: Visit,
+        hooks: HookContext,
         new: bool = False,
     ) -> None:
-        """``upload`` is what is known of it so far; `run` gets the record as it is under the hold. ``new`` says that
+        """``upload``: the record as known so far; `run` gets the record as it is under the hold. ``new`` says that
         the catalog has no record yet."""
-        self._engine = engine
-        self._record = Record(engine, upload, start, visit, new)
+        self._context = context
+        self._record = AppendRecord(context, upload, start, hooks, new)
         self._repeats = False
         self._account: IAccount = FREE
         self._body = body
@@ -118,13 +118,15 @@ class Append:
 
     @property
     def committed(self) -> int:
+        """The offset that the catalog has."""
         return self._record.committed
 
     @property
     def committed_at(self) -> float:
+        """When that was last moved, or the append made (reactor seconds)."""
         return self._record.committed_at
 
-    # What newer requests see of the holder
+    # The holder, as newer requests see it
 
     @property
     def position(self) -> int:
@@ -145,11 +147,11 @@ class Append:
     def heard(self) -> float:
         """Time in which we don't want its bytes yet, pause it, or do its last commit is not the client's silence."""
         busy = not self._listening or self._end.called or (self._sink is not None and self._sink.paused)
-        return self._engine.clock.seconds() if busy else self._heard
+        return self._context.clock.seconds() if busy else self._heard
 
     async def settle(self) -> None:
         if not self._listening and not self._end.called:
-            # Its first bytes may have come while the catalog was told of it: they are to be seen.
+            # Its first bytes may have come while the catalog recorded it: they count as well.
             waiter: Deferred[None] = Deferred()
             self._starting.append(waiter)
             await waiter
@@ -164,7 +166,7 @@ class Append:
         await self._until_released()
 
     def commit_soon(self) -> None:
-        """Commit what is there, in the background; a failure ends the append."""
+        """Commit the received bytes, in the background; a failure ends the append."""
         Deferred.fromCoroutine(self._commit()).addErrback(self._failed)
 
     # The append itself
@@ -178,11 +180,11 @@ class Append:
         trailer: bool = False,
         repeats: bool = False,
         account: IAccount = FREE,
-        by: Caller = NOBODY,
+        by: Principal = NOBODY,
     ) -> Upload:
         """Receive the body and commit it; answers the upload as it then is.
 
-        Raises the reason why the body ended early, or what went wrong; what may be kept has been committed by then.
+        Raises the reason why the body ended early, or the failure; the bytes that may be kept are committed by then.
         ``trailer``: the checksum comes after the body. ``repeats``: all bytes of the upload are here, and nothing is
         written; at most, its withheld last byte is looked at. ``account`` has room for the upload's length, or else for
         as much of the body as was declared.
@@ -192,27 +194,25 @@ class Append:
         self._record.upload, self._repeats = upload, repeats
         self._checksum, self._trailer = checksum, trailer
         self._digest = self._algorithms[checksum.algorithm]() if checksum else None
-        self._sink = sink = self._engine.spool.sink(upload.id, plan.start, ceiling=plan.ceiling, digest=self._digest)
+        self._sink = sink = self._context.spool.sink(upload.id, plan.start, ceiling=plan.ceiling, digest=self._digest)
         sink.on_write = self._arrived
         sink.on_failure = self._failed
         sink.on_resume = self._listen
         if not repeats:
             sink.on_pressure = self._open_soon
-            self._gate = Gate(self._engine, sink, self._stop, by.pace)
-        self._engine.schedule.add(self)
+            self._gate = Gate(self._context, sink, self._stop, by.pace)
         await self._receive(sink)
         await self._conclude(sink)
         return self.upload
 
     async def release(self) -> None:
         """Let go of the file and of the hold, however the append ended. Never raises."""
-        self._engine.schedule.remove(self)
         self._stop(None)
         if self._sink is not None:
             leftover = self._record.opened and max(self._received, self._sink.received) > self.committed
             await self._sink.close(self.committed if leftover else None)
-        settle(self._account, self.upload)  # before anybody else may append: what wasn't kept is theirs to use
-        self._engine.holds.release(self.upload.id, self)
+        settle(self._account, self.upload)  # before another append begins, which may use the room
+        self._context.holds.release(self.upload.id, self)
         self._released = True
         for waiter in self._waiting:
             waiter.callback(None)
@@ -237,18 +237,18 @@ class Append:
     def _listen(self) -> None:
         """From now on the client may send."""
         self._listening = True
-        self._heard = self._engine.clock.seconds()
+        self._heard = self._context.clock.seconds()
 
     def _arrived(self) -> None:
         """Called by the sink after each write of the body."""
         sink = self._sink
         assert sink is not None
-        self._heard = self._engine.clock.seconds()
+        self._heard = self._context.clock.seconds()
         received, before = sink.received, self._received
         if self._plan.length is None and not self._fits(received):
             return
         self._received = received
-        if not self._repeats and not self._engine.space.spend(received - before):
+        if not self._repeats and not self._context.space.spend(received - before):
             self._stop(NoSpace())
         if sink.overrun:
             # Told at once: a body without an end holds nothing.
@@ -256,7 +256,7 @@ class Append:
         if self._end.called or self._gate is None:
             return
         self._gate.check(received - before)
-        self._engine.progress.arrived(self._record.upload.id, self._seen)
+        self._context.progress.arrived(self._record.upload.id, self._seen)
         if self._lock.locked:
             return
         if not self._record.opened:
@@ -270,8 +270,8 @@ class Append:
         return None if self._end.called else self._record.seen(self._received)
 
     def _fits(self, received: int) -> bool:
-        """Whether there is room for all that was received of a length that isn't known. What there is none for stays
-        out of account, and is never committed."""
+        """Whether there is room for all received bytes of an unknown length. Bytes without room stay out of account,
+        and are never committed."""
         if self._end.called:
             return False
         try:
@@ -313,7 +313,7 @@ class Append:
         sink.start()
 
     async def _commit(self) -> None:
-        """Commit what may be committed while the body is still coming."""
+        """Commit as far as possible while the body is still coming."""
         sink = self._sink
         if sink is None:
             return
@@ -330,7 +330,7 @@ class Append:
             self.commit_soon()
 
     async def _conclude(self, sink: Sink) -> None:
-        """After the end of the body: verify, write what is left, commit, and raise what was wrong."""
+        """After the end of the body: verify, write the rest, commit, and raise the failure."""
         await self._lock.acquire()
         try:
             reason = self._reason
@@ -350,10 +350,10 @@ class Append:
             raise reason
 
     async def _flush(self, sink: Sink, gathered: list[bytes], whole: bool) -> None:
-        """Bring to the disk and into the catalog what may be kept."""
+        """Bring the bytes that may be kept to the disk and into the catalog."""
         if self._repeats:
             if whole:
-                await check_repeated(self._engine, self.upload, gathered)
+                await check_repeated(self._context, self.upload, gathered)
                 self._record.upload = evolve(self.upload, offset=self._received)
             return
         offset = self._received if whole else self._plan.committable(self._received)
@@ -365,7 +365,7 @@ class Append:
             return
         elif offset > self.committed or (whole and self._plan.length == 0):
             chunks = _first(gathered, offset - self.committed)
-            await self._engine.spool.put(self.upload.id, self.committed, chunks)
+            await self._context.spool.put(self.upload.id, self.committed, chunks)
         await self._record.commit(offset, whole)
 
     async def _verify(self, sink: Sink, gathered: list[bytes]) -> None:
@@ -380,13 +380,13 @@ class Append:
         digest = self._digest
         await sink.drained()
         if sink.failure is not None:
-            return  # that is what is wrong, not the client's bytes
+            return  # the disk has failed, and the client's bytes may be right
         if digest is None or not self._record.opened:
             digest = self._algorithms[checksum.algorithm]()
             for chunk in gathered:
                 digest.update(chunk)
             if self._record.opened:
-                await self._engine.spool.digest(self.upload.id, self._plan.start, self._received, digest)
+                await self._context.spool.digest(self.upload.id, self._plan.start, self._received, digest)
         if digest.digest() != checksum.digest:
             raise ChecksumMismatch("The body does not match its Upload-Checksum; nothing of it was kept.")
 
@@ -406,3 +406,85 @@ def _first(chunks: list[bytes], size: int) -> list[bytes]:
         taken.append(chunk[:size] if len(chunk) > size else chunk)
         size -= len(chunk)
     return taken
+
+
+_LAGGING = "The server's storage doesn't keep up at the moment; resume later."
+
+
+class Lagging(Unavailable):
+    """A pause took too long; the connection is to be closed, so that another server may be tried."""
+
+
+def check_admitted(context: UploadContext) -> None:
+    """Raises Unavailable while the remotes lag too far behind for an upload to begin."""
+    if not context.replication.admits():
+        raise Unavailable(_LAGGING, context.limits.retry_after)
+
+
+class Gate:
+    """Pauses one append's client while the remotes lag too far behind the spool, and when it sends too fast.
+
+    `check` when bytes came or are about to, `close` at the append's end. ``pace``: see `Principal`. Invariant: such a
+    pause is ours, so no guard against silent clients counts it, and it is bounded. A pause for the lag ends with
+    everything received committed, if not before.
+    """
+
+    __slots__ = ("_admitted", "_context", "_give_up", "_pace", "_pausing", "_sink", "_timer")
+
+    def __init__(
+        self,
+        context: UploadContext,
+        sink: Sink,
+        give_up: Callable[[Lagging], None],
+        pace: Callable[[int], float] | None = None,
+    ) -> None:
+        self._context = context
+        self._sink = sink
+        self._give_up = give_up
+        self._pace = pace
+        self._timer: IDelayedCall | None = None
+        self._pausing: IDelayedCall | None = None
+        self._admitted: Deferred[None] | None = None
+
+    def check(self, size: int = 0) -> None:
+        """``size`` bytes came: pause the sink's producer if the lag is too large, until it no longer is, or for as
+        long as it was too fast."""
+        context = self._context
+        if self._pace is not None:
+            self._slow_down(self._pace(size))
+        if self._timer is not None or context.replication.admits():
+            return
+        self._sink.hold(True)
+        self._timer = context.clock.callLater(context.limits.max_pause, self._overdue)
+        admitted = self._admitted = context.replication.when_admitted()
+        admitted.addCallbacks(self._open, _cancelled)
+
+    def close(self) -> None:
+        """No pause any more, and none left behind."""
+        for timer in (self._timer, self._pausing):
+            if timer is not None and timer.active():
+                timer.cancel()
+        if self._admitted is not None:
+            self._admitted.cancel()
+
+    def _slow_down(self, seconds: float) -> None:
+        if seconds > 0 and self._pausing is None:
+            self._sink.hold(True)
+            self._pausing = self._context.clock.callLater(seconds, self._paused)
+
+    def _paused(self) -> None:
+        self._pausing = None
+        self._sink.hold(self._timer is not None)
+
+    def _open(self, _: None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._sink.hold(self._pausing is not None)
+
+    def _overdue(self) -> None:
+        self._give_up(Lagging(_LAGGING, self._context.limits.retry_after))
+
+
+def _cancelled(failure: Failure) -> None:
+    failure.trap(CancelledError)

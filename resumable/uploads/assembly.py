@@ -1,30 +1,28 @@
-"""Final uploads: they are put together once all of their partials are finished, several at once.
+"""Final uploads are put together once all of their partials are finished, several at once.
 
-Reason to change: when a final is put together, and who waits for it. Invariants: a final is durable as a list of
-partials before its 201, so a crash at any point leaves it to be assembled again at start-up; no final waits until
-another one is finished; and however many there are, few of them are in memory.
+Invariants: a final is durable as a list of partials before its 201, so after a crash at any point the next start puts
+it together; no final waits until another one is finished; and however many there are, few of them are in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from resumable.aio.deferreds import TaskGroup, Timer
 from resumable.aio.threads import Stopped
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import Granted
 from resumable.model.upload import Upload
 from resumable.protocol.errors import Refused, Stopping, TooLarge, TusError
-from resumable.uploads.building import Building, Job
-from resumable.uploads.engine import Engine, as_answer
-from resumable.uploads.janitor import Janitor
-from resumable.uploads.space import Claim
+from resumable.uploads.building import AssemblyJob, Building
+from resumable.uploads.context import UploadContext, as_answer
+from resumable.uploads.janitor import Endings, Reclaimer
+from resumable.uploads.limits import Claim
 
 log = Logger()
 
@@ -45,32 +43,32 @@ class Late(Exception):
 
 
 class Assembler:
-    """Puts finals together: those that are asked for at once, those that waited for a partial a few at a time."""
+    """Puts finals together: at once where a request asks for them, a few at a time where they waited for a partial."""
 
-    def __init__(self, engine: Engine, janitor: Janitor) -> None:
-        self._engine = engine
-        self._janitor = janitor
-        self._building = Building(engine, janitor)
-        self._jobs: dict[str, Job] = {}
-        #: By final: those who want to know when nothing is being done for it any more.
+    def __init__(self, context: UploadContext, endings: Endings, reclaimer: Reclaimer) -> None:
+        self._context = context
+        self._endings = endings
+        self._reclaimer = reclaimer
+        self._building = Building(context, endings)
+        self._jobs: dict[str, AssemblyJob] = {}
+        #: By final: Deferreds that fire when nothing is being done for it any more.
         self._waiting: dict[str, list[Waiter]] = {}
         #: By partial whose finals are being woken: the same.
         self._waking: dict[str, list[Waiter]] = {}
-        self._tasks: set[Deferred[None]] = set()
-        self._retry: IDelayedCall | None = None
+        self._tasks = TaskGroup(lambda failure: log.failure("background work failed", failure))
+        self._retry = Timer(context.clock, self._again)
         self._untidy = self._tidying = self._left = self._stopping = False
         #: Whether all finals that an earlier run has left were tried.
         self._caught_up = False
-        engine.on_partial_finished = self.partial_finished
-        engine.assembles = lambda final_id: not self._caught_up or final_id in self._jobs
-        engine.on_ended.append(self._ended)
+        context.listeners.partial_finished.append(self.partial_finished)
+        context.listeners.ended.append(self._ended)
 
     def start(self) -> None:
         """Take up what an earlier run, or an earlier attempt, has left."""
         self.partial_finished(ANY)
 
     def leave(self) -> None:
-        """Nobody waits any more: they are answered that the server stops."""
+        """Answer all waiting requests that the server stops."""
         self._left = True
         for waiting in (*self._waiting.values(), *self._waking.values()):
             _fire(waiting, Failure(Stopping()))
@@ -79,16 +77,19 @@ class Assembler:
         """No step of an assembly is under way any more."""
         self._stopping = self._building.stopping = True
         self.leave()
-        if self._retry is not None:
-            self._retry.cancel()
+        self._retry.clear()
         while self._tasks:
-            await DeferredList(tuple(self._tasks))
+            await self._tasks.ended()
 
     def partial_finished(self, partial_id: str) -> None:
         """A partial has all its bytes: finals that wait for it may be assembled."""
         if partial_id not in self._waking:
             self._waking[partial_id] = []
-            self._run(self._wake_all(partial_id))
+            self._tasks.start(self._wake_all(partial_id))
+
+    def assembles(self, final_id: str) -> bool:
+        """Whether a final is being put together, or its turn to be tried has yet to come: it isn't idle."""
+        return not self._caught_up or final_id in self._jobs
 
     def wake(self, final_id: str, claim: Claim | None = None) -> None:
         """See whether this final can be assembled now. ``claim``: room for all of it, which is ours from now on."""
@@ -96,12 +97,12 @@ class Assembler:
             if claim is not None:
                 claim.release()
             return
-        self._begin(final_id, Job(claim))
+        self._begin(final_id, AssemblyJob(claim))
 
     async def result(self, final_id: str, within: float) -> Granted | None:
-        """What hooks have granted, once it is finished; None: it was before, has ended, or waits for a partial.
+        """The hooks' answer, once the final is finished; None: it was before, has ended, or waits for a partial.
 
-        Raises what has kept it from being finished; Late; Stopping.
+        Raises the error that keeps it from being finished; Late; Stopping.
         """
         if self._left:
             raise Stopping()
@@ -110,14 +111,14 @@ class Assembler:
 
     async def settled(self, final: Upload, within: float) -> None:
         """Nothing is being done for it any more, or so many seconds have passed."""
-        until = self._engine.clock.seconds() + within
-        while not self._left and (left := until - self._engine.clock.seconds()) > 0:
+        until = self._context.clock.seconds() + within
+        while not self._left and (left := until - self._context.clock.seconds()) > 0:
             waking = [self._waking[each] for each in set(final.partials) if each in self._waking]
             if not waking and final.id not in self._jobs:
                 return
             with suppress(Late, TusError):
                 await self._wait(final.id, waking, left)
-            row = await self._engine.catalog.get(final.id)
+            row = await self._context.catalog.get(final.id)
             if row is None or row.finished or row.gone:
                 return  # while others are woken still
 
@@ -126,7 +127,8 @@ class Assembler:
         places = [self._waiting.setdefault(final_id, []), *waking]
         for place in places:
             place.append(waiter)
-        timer = self._engine.clock.callLater(within, lambda: waiter.errback(Late()))
+        timer = Timer(self._context.clock, lambda: waiter.errback(Late()))
+        timer.set(within)
         try:
             return await waiter
         finally:
@@ -135,24 +137,23 @@ class Assembler:
                     place.remove(waiter)
             if not self._waiting.get(final_id, True):
                 del self._waiting[final_id]
-            if timer.active():
-                timer.cancel()
+            timer.clear()
 
-    # Which are to be assembled
+    # Which finals are to be put together
 
     async def _wake_all(self, partial_id: str) -> None:
-        """Those that wait for this partial and no other: at most so many of them at once, and others beside them."""
+        """Begin the finals that wait for this partial and no other, `AHEAD` at a time; others go on beside them."""
         ahead = DeferredSemaphore(AHEAD)
         after: str | None = ""
         try:
             while after is not None and not self._stopping:
-                found, after = await self._engine.catalog.assemblable(after, PAGE, partial_id or None)
+                found, after = await self._context.catalog.assemblable(after, PAGE, partial_id or None)
                 for final_id in found:
                     await ahead.acquire()
                     if self._stopping or final_id in self._jobs:
                         ahead.release()
                     else:
-                        self._begin(final_id, Job(over=ahead.release))
+                        self._begin(final_id, AssemblyJob(over=ahead.release))
             for _ in range(AHEAD):
                 await ahead.acquire()
             if partial_id == ANY:
@@ -162,34 +163,27 @@ class Assembler:
         finally:
             _fire(self._waking.pop(partial_id), None)
 
-    def _begin(self, final_id: str, job: Job) -> None:
+    def _begin(self, final_id: str, job: AssemblyJob) -> None:
         self._jobs[final_id] = job
-        self._run(self._work(final_id, job))
+        self._tasks.start(self._work(final_id, job))
 
     def _retry_later(self) -> None:
-        if self._retry is None and not self._stopping:
-            self._retry = self._engine.clock.callLater(RETRY, self._again)
+        if not (self._retry.pending or self._stopping):
+            self._retry.set(RETRY)
 
     def _again(self) -> None:
-        self._retry = None
         if ANY in self._waking:  # what failed has been passed already
             self._retry_later()
         else:
             self.start()
 
-    def _run(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
-        task = Deferred.fromCoroutine(work)
-        self._tasks.add(task)
-        task.addErrback(lambda failure: log.failure("background work failed", failure))
-        task.addBoth(lambda _: self._tasks.discard(task))
-
     def _ended(self, upload_id: str) -> None:
         if upload_id in self._jobs:
             self._jobs[upload_id].gone = True
 
-    # One of them
+    # One final
 
-    async def _work(self, final_id: str, job: Job) -> None:
+    async def _work(self, final_id: str, job: AssemblyJob) -> None:
         outcome: Granted | Failure | None
         try:
             outcome = await self._building.build(final_id, job)
@@ -216,19 +210,19 @@ class Assembler:
             self._tidy()
 
     def _tidy(self) -> None:
-        """What a final needed may go: not now for each of many, and nobody waits for it."""
+        """Free the data that finals needed, soon and for many at once; no request waits for it."""
         self._untidy = True
         if not self._tidying:
             self._tidying = True
-            self._run(self._tidy_up())
+            self._tasks.start(self._tidy_up())
 
     async def _tidy_up(self) -> None:
         try:
             while self._untidy and not self._stopping:
                 self._untidy = False
-                if not self._engine.limits.keep_partials:
-                    await self._janitor.drop_spent()
-                await self._janitor.reclaim()
+                if not self._context.limits.keep_partials:
+                    await self._endings.drop_spent()
+                await self._reclaimer.reclaim()
         except (CatalogUnavailable, OSError, Stopped) as error:
             log.warn("what a final upload needed goes with the janitor's next round: {reason}", reason=str(error))
         finally:

@@ -1,16 +1,18 @@
-"""One final upload, from its partials' bytes to its finished record.
+"""One final upload, from its partials' bytes to its finished record; and turns at copying.
 
-Reason to change: what has to happen before a final is finished, and what becomes of one that can't be. Invariants: its
-data file gets its name only when whole, and its offset is committed only after that; nothing is copied before there is
-room for all of it, and a copy that can't go on gives back what it has taken; a final that is refused leaves its
-partials as they were.
+Invariants: a final's data file gets its name only when whole, and its offset is committed only after that; nothing is
+copied before there is room for all of it, and a copy that can't go on gives back the room that it has taken; a final
+that is refused leaves its partials as they were.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from itertools import count
 
 from attrs import define, evolve
+from twisted.internet.defer import Deferred
 
 from resumable.aio.threads import Stopped
 from resumable.model.hooks import Granted, QuestionKind, RequestView, refusal_as_data, request_from_data
@@ -19,20 +21,18 @@ from resumable.protocol import rules
 from resumable.protocol.errors import Refused, TooLarge
 from resumable.spool import SpoolDamaged
 from resumable.spool.assembly import Assembly
-from resumable.uploads.engine import Engine, log
-from resumable.uploads.janitor import Janitor
-from resumable.uploads.quota import account_of, settle
-from resumable.uploads.space import Claim
-from resumable.uploads.turns import Turns
+from resumable.uploads.context import UploadContext, log
+from resumable.uploads.janitor import Endings
+from resumable.uploads.limits import Claim, account_of, settle
 
 #: Steps of copying at once: more of them leave fewer threads to everybody else.
 AT_ONCE = 2
 
 
 @define(eq=False)
-class Job:
-    """One final that is being put together. ``claim``: its room on the disk, if it has it. ``over``: called at the end.
-    ``gone``: its upload is."""
+class AssemblyJob:
+    """One final that is being put together. ``claim``: its room on the disk, if it has that. ``over``: called at the
+    end. ``gone``: its upload is."""
 
     claim: Claim | None = None
     over: Callable[[], None] = lambda: None
@@ -42,37 +42,37 @@ class Job:
 class Building:
     """Builds them, a few steps of all of them at a time. ``stopping``: no step begins any more."""
 
-    def __init__(self, engine: Engine, janitor: Janitor) -> None:
-        self._engine = engine
-        self._janitor = janitor
-        self._turns = Turns(AT_ONCE)
+    def __init__(self, context: UploadContext, endings: Endings) -> None:
+        self._context = context
+        self._endings = endings
+        self._turns = CopyTurns(AT_ONCE)
         self._copying = 0
         self.stopping = False
 
-    async def build(self, final_id: str, job: Job) -> Granted | None:
-        """What hooks have granted; None: it waits for a partial, was finished before, or has ended without an answer.
+    async def build(self, final_id: str, job: AssemblyJob) -> Granted | None:
+        """The hooks' answer; None: the final waits for a partial, was finished before, or has ended without an answer.
 
-        Raises what it was refused with, or what keeps it from being finished now; Stopped.
+        Raises Refused, TooLarge, or the error that keeps it from being finished now; Stopped.
         """
-        engine = self._engine
-        final = await engine.catalog.get(final_id)
+        context = self._context
+        final = await context.catalog.get(final_id)
         if final is None or final.gone or final.finished:
             return None
-        partials = await engine.catalog.get_many(tuple(dict.fromkeys(final.partials)))
+        partials = await context.catalog.get_many(tuple(dict.fromkeys(final.partials)))
         found = [partials.get(each) for each in final.partials]
         # A partial that is gone before it was finished never will be.
         if any(each is None or (each.gone and not each.finished) for each in found):
-            await self._janitor.end(final, Gone.TERMINATED)
+            await self._endings.end(final, Gone.TERMINATED)
             return None
         ready = [each for each in found if each is not None and each.finished]
         if len(ready) < len(found):
             return None
-        account = account_of(engine.quota, final)
+        account = account_of(context.quota, final)
         try:
-            rules.final_length((each.length for each in ready), engine.largest(final.max_size))
+            rules.final_length((each.length for each in ready), context.largest(final.max_size))
             account.reach(sum(each.offset for each in ready))
         except TooLarge:
-            await self._janitor.end(final, Gone.TERMINATED)
+            await self._endings.end(final, Gone.TERMINATED)
             raise
         try:
             await self._copy(final, ready, job)
@@ -82,19 +82,19 @@ class Building:
             return granted
         except SpoolDamaged as damage:
             log.error("a partial's data file is shorter than its committed offset", upload=damage.upload_id)
-            await self._janitor.end(next(each for each in ready if each.id == damage.upload_id), Gone.LOST)
-            await self._janitor.end(final, Gone.TERMINATED)
+            await self._endings.end(next(each for each in ready if each.id == damage.upload_id), Gone.LOST)
+            await self._endings.end(final, Gone.TERMINATED)
             return None
         finally:
             settle(account, final)
 
-    async def _copy(self, final: Upload, partials: Sequence[Upload], job: Job) -> None:
-        """All of its bytes into its data file, unless it is gone. Whatever goes wrong gives back what it has taken."""
-        assembly = self._engine.spool.assembly(final.id, [(each.id, each.offset) for each in partials])
+    async def _copy(self, final: Upload, partials: Sequence[Upload], job: AssemblyJob) -> None:
+        """Copy all bytes into its data file, unless it is gone. A failure gives back the room that was taken."""
+        assembly = self._context.spool.assembly(final.id, [(each.id, each.offset) for each in partials])
         await assembly.look()
         try:
             if job.claim is None:
-                job.claim = await self._engine.space.claim(self._engine.spool, assembly.length - assembly.copied)
+                job.claim = await self._context.space.claim(self._context.spool, assembly.length - assembly.copied)
             await self._copy_all(assembly, job.claim, job)
             if not job.gone:
                 await assembly.name()
@@ -106,7 +106,7 @@ class Building:
         if job.gone:
             await assembly.discard()
 
-    async def _copy_all(self, assembly: Assembly, claim: Claim, job: Job) -> None:
+    async def _copy_all(self, assembly: Assembly, claim: Claim, job: AssemblyJob) -> None:
         """Step by step, each in its turn."""
         self._copying += 1
         try:
@@ -130,30 +130,67 @@ class Building:
 
     async def _finish(self, final: Upload, length: int) -> tuple[Upload, Granted]:
         """Ask hooks, and commit that it is finished; the record."""
-        engine = self._engine
+        context = self._context
         request = await self._request(final)
         after = evolve(final, length=length, offset=length)
         try:
-            granted = await engine.questions.ask(QuestionKind.FINISH, after, request)
+            granted = await context.questions.ask(QuestionKind.FINISH, after, request)
         except Refused as refused:
-            await self._janitor.end(final, Gone.TERMINATED, request, refusal_as_data(refused))
+            await self._endings.end(final, Gone.TERMINATED, request, refusal_as_data(refused))
             raise
-        now = engine.wall()
-        after = engine.finishing(evolve(after, touched_at=max(now, final.touched_at), finished_at=now))
-        facts = engine.facts(after, request, FactKind.FINISHED)
+        now = context.wall()
+        after = context.finishing(evolve(after, touched_at=max(now, final.touched_at), finished_at=now))
+        facts = context.facts(after, request, FactKind.FINISHED)
         commit = Commit(final.id, final.epoch, 0, length, now, length, True, facts, after.place)
-        if await engine.catalog.commit(commit):
-            engine.committed(after)
+        if await context.catalog.commit(commit):
+            context.committed(after)
             return after, granted
-        row = await engine.catalog.get(final.id)
+        row = await context.catalog.get(final.id)
         if row is None or row.gone:  # its data file may have got its name after the janitor had looked for it
-            await engine.spool.remove([final.id])
+            await context.spool.remove([final.id])
         return final, granted
 
     async def _request(self, final: Upload) -> RequestView | None:
         """The one that has asked for it, where anybody is shown it."""
-        engine = self._engine
-        if not (engine.told or engine.questions.asks(QuestionKind.FINISH)):
+        context = self._context
+        if not (context.records_facts or context.questions.asks(QuestionKind.FINISH)):
             return None
-        said = await engine.catalog.request(final.id)
+        said = await context.catalog.request(final.id)
         return None if said is None else request_from_data(said)
+
+
+#: How many later finals go before one for each step that this one has left.
+BEHIND = 16
+#: Steps that count for that, at most.
+COUNTED = 16
+
+
+class CopyTurns:
+    """Turns at copying, among final uploads that are put together at once. `take` one, copy a step, `give_back`.
+
+    ``at_once``: how many have a turn at a time. Invariant: everybody gets one: a final with many steps lets
+    later finals go first, but only so many.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._free = at_once
+        self._numbers = count()
+        self._waiting: list[tuple[int, int, Deferred[None]]] = []
+
+    def take(self, left: int) -> Deferred[None]:
+        """Fires when it is the turn of one that has so many whole steps ``left`` after it."""
+        turn: Deferred[None] = Deferred()
+        number = next(self._numbers)
+        heappush(self._waiting, (number + BEHIND * min(left, COUNTED), number, turn))
+        self._next()
+        return turn
+
+    def give_back(self) -> None:
+        """The next one may have it."""
+        self._free += 1
+        self._next()
+
+    def _next(self) -> None:
+        while self._free and self._waiting:
+            self._free -= 1
+            heappop(self._waiting)[2].callback(None)

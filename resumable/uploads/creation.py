@@ -1,7 +1,7 @@
-"""New uploads, whether they begin with bytes or are made of others.
+"""New uploads: with bytes, without, or made of partial uploads.
 
-Reason to change: what comes before an upload's first byte, and what its creation is answered with. Invariant: nothing
-of an upload whose id wasn't drawn here is written before the catalog knows it; what was refused leaves nothing behind.
+Invariant: nothing of an upload whose id wasn't drawn here is written before the catalog knows it; a refused creation
+leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -14,69 +14,67 @@ from twisted.python.failure import Failure
 
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import QuestionKind
+from resumable.model.principal import Principal
 from resumable.model.upload import Asked, FactKind, IBody, Upload
 from resumable.protocol import rules, tus
 from resumable.protocol.errors import BadRequest, Conflict, Refused, TusError
-from resumable.uploads.append import Algorithms, Append
-from resumable.uploads.caller import Caller
-from resumable.uploads.engine import Engine, as_answer, log
+from resumable.uploads.append import Algorithms, RunningAppend, check_admitted
+from resumable.uploads.appends import Appends
+from resumable.uploads.context import UploadContext, as_answer, log
 from resumable.uploads.finals import Finals, digest_of
-from resumable.uploads.finishing import CreationCut, Finishing
-from resumable.uploads.gate import check_admitted
-from resumable.uploads.quota import IAccount
-from resumable.uploads.running import Running
-from resumable.uploads.space import Claim
-from resumable.uploads.visits import Visit
+from resumable.uploads.finishing import Acknowledgements, CreationCut
+from resumable.uploads.limits import Claim, IAccount
+from resumable.uploads.questions import HookContext
 
 
-class Creation:
-    """Makes them."""
+class Creator:
+    """Makes new uploads."""
 
     def __init__(
         self,
-        engine: Engine,
-        running: Running,
-        finishing: Finishing,
+        context: UploadContext,
+        appends: Appends,
+        acknowledgements: Acknowledgements,
         finals: Finals,
         algorithms: Algorithms,
         new_id: Callable[[], str],
     ) -> None:
-        self._engine = engine
-        self._running = running
-        self._finishing = finishing
+        self._context = context
+        self._appends = appends
+        self._acknowledgements = acknowledgements
         self._finals = finals
         self._algorithms = algorithms
         self._new_id = new_id
 
-    async def create(self, creation: tus.Creation, body: IBody, by: Caller, visit: Visit) -> Upload:
+    async def create(self, creation: tus.Creation, body: IBody, by: Principal, hooks: HookContext) -> Upload:
         """A new upload, with as much of the body as there was. Raises CreationCut if that failed once it was there."""
-        engine = self._engine
-        self._running.check_open()
-        plan = rules.admit_creation(creation, body.length, engine.largest(by.max_size))
-        engine.drain.check()
-        engine.space.admit()
-        check_admitted(engine)
+        context = self._context
+        self._appends.check_open()
+        plan = rules.admit_creation(creation, body.length, context.largest(by.max_size))
+        context.drain.check()
+        context.space.admit()
+        check_admitted(context)
         upload = self._new(creation, creation.length, by)
-        if engine.questions.asks(QuestionKind.CREATE):
-            upload = await self._asked(upload, visit)
-            plan = rules.admit_creation(creation, body.length, engine.largest(upload.max_size))
-        if creation.has_body and engine.questions.asks(QuestionKind.APPEND):
-            visit.add(await engine.questions.ask(QuestionKind.APPEND, upload, visit.request))
-        self._running.check_open()
-        account = engine.quota.open(by.name, creation.length)
+        if context.questions.asks(QuestionKind.CREATE):
+            upload = await self._asked(upload, hooks)
+            plan = rules.admit_creation(creation, body.length, context.largest(upload.max_size))
+        if creation.has_body and context.questions.asks(QuestionKind.APPEND):
+            hooks.add(await context.questions.ask(QuestionKind.APPEND, upload, hooks.request))
+        self._appends.check_open()
+        account = context.quota.open(by.name, creation.length)
         # An id that wasn't drawn here may be another upload's: its file is touched only once the catalog has said no.
-        given = visit.changes is not None and visit.changes.id is not None
+        given = hooks.changes is not None and hooks.changes.id is not None
         empty = not creation.has_body and creation.length != 0
         if given or empty:
-            upload = await self._record(upload, account, visit)
+            upload = await self._record(upload, account, hooks)
         if empty:
             return upload
-        append = Append(engine, upload, 0, body, self._algorithms, visit, new=not given)
+        append = RunningAppend(context, upload, 0, body, self._algorithms, hooks, new=not given)
         try:
             if plan.length is None:
                 account.reach(body.length or 0)
-            await engine.holds.take(upload.id, append, 0)
-            return await self._running.run(append, upload, plan, creation, account, by)
+            await context.holds.take(upload.id, append, 0)
+            return await self._appends.run(append, upload, plan, creation, account, by)
         except TusError as error:
             if append.recorded:
                 raise CreationCut(append.upload, error) from error
@@ -87,29 +85,31 @@ class Creation:
             if not append.recorded:
                 account.remove()
 
-    async def concatenate(self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller, visit: Visit) -> Asked:
+    async def concatenate(
+        self, creation: tus.Creation, partial_ids: Sequence[str], by: Principal, hooks: HookContext
+    ) -> Asked:
         """The final upload that this request makes, or has made before."""
         digest = digest_of(partial_ids, creation.metadata, by.name)
-        return await self._finals.once(digest, lambda: self._final(creation, partial_ids, by, visit, digest))
+        return await self._finals.once(digest, lambda: self._final(creation, partial_ids, by, hooks, digest))
 
     async def _final(
-        self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller, visit: Visit, digest: str
+        self, creation: tus.Creation, partial_ids: Sequence[str], by: Principal, hooks: HookContext, digest: str
     ) -> Upload:
-        engine = self._engine
-        self._running.check_open()
+        context = self._context
+        self._appends.check_open()
         partials = await self._partials(partial_ids)
         lengths = [each.length for each in partials]
-        length = rules.final_length(lengths, engine.largest(by.max_size))
-        engine.space.admit()
-        check_admitted(engine)
+        length = rules.final_length(lengths, context.largest(by.max_size))
+        context.space.admit()
+        check_admitted(context)
         claim = await self._room(length)
         try:
             final = evolve(self._new(creation, length, by, partial_ids), asked=digest)
-            if engine.questions.asks(QuestionKind.CREATE):
-                final = await self._asked(final, visit)
-                rules.final_length(lengths, engine.largest(final.max_size))
-                self._running.check_open()
-            final = await self._record(final, engine.quota.open(by.name, length), visit)
+            if context.questions.asks(QuestionKind.CREATE):
+                final = await self._asked(final, hooks)
+                rules.final_length(lengths, context.largest(final.max_size))
+                self._appends.check_open()
+            final = await self._record(final, context.quota.open(by.name, length), hooks)
         except BaseException:
             claim.release()
             raise
@@ -122,7 +122,7 @@ class Creation:
     async def _partials(self, partial_ids: Sequence[str]) -> list[Upload]:
         """Their records, in that order. Raises BadRequest unless they are there, and partials."""
         try:
-            found = await self._engine.catalog.get_many(tuple(dict.fromkeys(partial_ids)))
+            found = await self._context.catalog.get_many(tuple(dict.fromkeys(partial_ids)))
         except Exception as error:
             raise as_answer(error, "") from error
         for partial_id in partial_ids:
@@ -134,13 +134,13 @@ class Creation:
     async def _room(self, length: int | None) -> Claim:
         """For the whole of a final, before anything of it is copied. Raises NoSpace."""
         try:
-            return await self._engine.space.claim(self._engine.spool, length or 0)
+            return await self._context.space.claim(self._context.spool, length or 0)
         except OSError as error:
             raise as_answer(error, "") from error
 
-    def acknowledge(self, upload: Upload, visit: Visit) -> Upload | Deferred[Upload]:
+    def acknowledge(self, upload: Upload, hooks: HookContext) -> Upload | Deferred[Upload]:
         """The answer to the creation of an upload, which is there by now, whatever comes of waiting for it."""
-        answer = self._finishing.acknowledged(upload, visit)
+        answer = self._acknowledgements.acknowledged(upload, hooks)
         return answer.addErrback(self._not_acknowledged, upload) if isinstance(answer, Deferred) else answer
 
     def _not_acknowledged(self, failure: Failure, upload: Upload) -> Upload:
@@ -149,10 +149,10 @@ class Creation:
             failure.raiseException()
         if upload.length == 0:  # no byte of it could be withheld
             raise CreationCut(upload, error) from error
-        return self._engine.shown(upload)
+        return self._context.shown(upload)
 
-    def _new(self, creation: tus.Creation, length: int | None, by: Caller, partials: Sequence[str] = ()) -> Upload:
-        now = self._engine.wall()
+    def _new(self, creation: tus.Creation, length: int | None, by: Principal, partials: Sequence[str] = ()) -> Upload:
+        now = self._context.wall()
         return Upload(
             id=self._new_id(),
             created_at=now,
@@ -165,25 +165,25 @@ class Creation:
             max_size=by.max_size,
         )
 
-    async def _asked(self, upload: Upload, visit: Visit) -> Upload:
+    async def _asked(self, upload: Upload, hooks: HookContext) -> Upload:
         """A new upload as hooks want it."""
-        granted = await self._engine.questions.ask(QuestionKind.CREATE, upload, visit.request)
-        visit.add(granted)
-        changes = visit.changes = granted.changes
+        granted = await self._context.questions.ask(QuestionKind.CREATE, upload, hooks.request)
+        hooks.add(granted)
+        changes = hooks.changes = granted.changes
         sizes = [size for size in (upload.max_size, changes.max_size) if size is not None]
         upload = evolve(upload, id=changes.id or upload.id)
         return evolve(
             upload,
-            place=None if changes.key is None else self._engine.places.chosen(upload, changes.key),
+            place=None if changes.key is None else self._context.places.chosen(upload, changes.key),
             metadata=upload.metadata if granted.raw_metadata is None else granted.raw_metadata or None,
             max_size=min(sizes, default=None),
         )
 
-    async def _record(self, upload: Upload, account: IAccount, visit: Visit) -> Upload:
+    async def _record(self, upload: Upload, account: IAccount, hooks: HookContext) -> Upload:
         created = None
         try:
-            facts = self._engine.facts(upload, visit.request, FactKind.CREATED)
-            created = await self._engine.create(upload, facts, visit.changes, visit.request)
+            facts = self._context.facts(upload, hooks.request, FactKind.CREATED)
+            created = await self._context.create(upload, facts, hooks.changes, hooks.request)
         except Exception as error:
             raise as_answer(error, upload.id) from error
         finally:
@@ -199,14 +199,14 @@ class Creation:
 
     async def _taken(self, upload_id: str) -> bool:
         try:
-            return await self._engine.catalog.get(upload_id) is not None
+            return await self._context.catalog.get(upload_id) is not None
         except Exception as error:
             raise as_answer(error, upload_id) from error
 
     async def _discard(self, upload_id: str) -> None:
         """Remove what a creation has written, if the catalog knows for sure that it is not there."""
         try:
-            if await self._engine.catalog.get(upload_id) is None:
-                await self._engine.spool.remove([upload_id])
+            if await self._context.catalog.get(upload_id) is None:
+                await self._context.spool.remove([upload_id])
         except (CatalogUnavailable, OSError):
             log.warn("a failed creation's data stays until the next start", upload=upload_id)

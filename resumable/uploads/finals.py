@@ -1,8 +1,8 @@
-"""The requests for final uploads, and what they are answered with.
+"""The requests for final uploads, and their answers.
 
-Reason to change: what a client is told that asks for a final upload. Invariants: a request that comes again, while
-the first is on its way or soon after, makes nothing anew and is answered for the first; whatever its client does, the
-upload goes on; one that may still be refused is never answered with a success.
+Invariants: a request that comes again, while the first is on its way or soon after, makes nothing anew and is answered
+for the first; whatever its client does, the upload goes on; an upload that may still be refused is never answered with
+a success.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
+from resumable.aio.deferreds import deferred
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import QuestionKind, refusal_from_data
 from resumable.model.upload import Asked, Upload
 from resumable.protocol.errors import Gone, Refused, TooLarge, TusError, Unavailable
 from resumable.uploads.assembly import Assembler, Late
-from resumable.uploads.engine import Engine, as_answer
-from resumable.uploads.finishing import CreationCut, Finishing
+from resumable.uploads.context import UploadContext, as_answer
+from resumable.uploads.finishing import Acknowledgements, CreationCut
 from resumable.uploads.janitor import ANSWERED
-from resumable.uploads.lookup import present
-from resumable.uploads.space import Claim
-from resumable.uploads.visits import Visit
+from resumable.uploads.limits import Claim
+from resumable.uploads.questions import HookContext
 
 log = Logger()
 
@@ -36,11 +36,11 @@ def digest_of(partial_ids: Sequence[str], metadata: str | None, name: str) -> st
 
 
 class Finals:
-    """Those that are asked for in this process."""
+    """The requests for finals in this process."""
 
-    def __init__(self, engine: Engine, finishing: Finishing, assembler: Assembler) -> None:
-        self._engine = engine
-        self._finishing = finishing
+    def __init__(self, context: UploadContext, acknowledgements: Acknowledgements, assembler: Assembler) -> None:
+        self._context = context
+        self._acknowledgements = acknowledgements
         self._assembler = assembler
         self._making: dict[str, DeferredLock] = {}
 
@@ -56,9 +56,9 @@ class Finals:
             turn.release()
 
     async def _before(self, digest: str) -> Asked | None:
-        engine = self._engine
+        context = self._context
         try:
-            return await engine.catalog.asked(digest, engine.wall() - ANSWERED)
+            return await context.catalog.asked(digest, context.wall() - ANSWERED)
         except Exception as error:
             raise as_answer(error, "") from error
 
@@ -66,32 +66,30 @@ class Finals:
         """A new one; its partials may have finished since they were looked up. ``claim``: the room that it has."""
         self._assembler.wake(final.id, claim)
 
-    def answer(self, asked: Asked, visit: Visit) -> Deferred[Upload]:
+    @deferred
+    async def answer(self, asked: Asked, hooks: HookContext) -> Upload:
         """The upload, finished and stored; or unfinished, as long as it can't be refused any more.
 
         Fails with CreationCut: it goes on, but the client has to ask again. With Refused, TooLarge or Gone: it has
-        ended. Cancel it when nobody waits any more.
+        ended. Cancel it when the client has gone.
         """
-        return Deferred.fromCoroutine(self._answer(asked, visit))
-
-    async def _answer(self, asked: Asked, visit: Visit) -> Upload:
         if asked.refusal is not None:
             await self._heard(asked.upload)
             raise refusal_from_data(asked.refusal)
-        engine, upload = self._engine, asked.upload
-        until = engine.clock.seconds() + engine.limits.final_timeout
+        context, upload = self._context, asked.upload
+        until = context.clock.seconds() + context.limits.final_timeout
         try:
             if not upload.finished:
-                granted = await self._assembler.result(upload.id, engine.limits.final_timeout)
+                granted = await self._assembler.result(upload.id, context.limits.final_timeout)
                 if granted is not None:
-                    visit.add(granted)
-                upload = await present(engine, upload.id)
-            if engine.withheld(upload):
-                upload = await self._finishing.stored(upload.id, max(0.0, until - engine.clock.seconds()))
+                    hooks.add(granted)
+                upload = await context.present(upload.id)
+            if context.withheld(upload):
+                upload = await self._acknowledgements.stored(upload.id, max(0.0, until - context.clock.seconds()))
         except Late as late:
             if not self._refusable(upload):
                 return upload
-            error = Unavailable("The final upload is not finished yet; ask again.", engine.limits.retry_after)
+            error = Unavailable("The final upload is not finished yet; ask again.", context.limits.retry_after)
             raise CreationCut(upload, error) from late
         except Refused:
             await self._heard(upload)
@@ -100,7 +98,7 @@ class Finals:
             before = await self._before(upload.asked or "")
             if before is None or before.refusal is None:
                 raise
-            return await self._answer(before, visit)  # it was refused since it was found
+            return await self.answer(before, hooks)  # it was refused since it was found
         except TooLarge:
             raise
         except TusError as error:
@@ -109,13 +107,13 @@ class Finals:
 
     def _refusable(self, upload: Upload) -> bool:
         """Whether finishing can fail for good, or the client is to know when it is stored."""
-        engine = self._engine
-        waits = upload.required > 0 and bool(engine.replication.acknowledges)
-        return waits or engine.questions.asks(QuestionKind.FINISH)
+        context = self._context
+        waits = upload.required > 0 and bool(context.replication.acknowledges)
+        return waits or context.questions.asks(QuestionKind.FINISH)
 
     async def _heard(self, upload: Upload) -> None:
-        """Its client is there to hear the refusal: who asks again after that begins anew."""
+        """Its client hears the refusal: the same request after that begins anew."""
         try:
-            await self._engine.catalog.heard(upload.asked or "")
+            await self._context.catalog.heard(upload.asked or "")
         except CatalogUnavailable:
             log.warn("a refusal will be repeated to a client that has heard it", upload=upload.id)

@@ -1,9 +1,9 @@
 """An upload that has all its bytes is not finished yet: a hook may have to agree, and with `--ack remote` it counts
 only once it is stored.
 
-Reason to change: when a client may believe that its upload is complete. Invariant: before that nobody is told an offset
-past its last byte but one, whoever asks and however often; no upload is finished before every hook that is asked has
-agreed; and every wait ends: by success, by time, by the end of the upload, of the client or of the server.
+Invariant: until then no client is shown an offset past the last byte but one, however often it asks; no upload is
+finished before every hook that is asked has agreed; and every wait ends: by success, by time, by the end of the
+upload, of the client or of the server.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from resumable.aio.deferreds import Timer, deferred
 from resumable.model.hooks import Granted, QuestionKind, RequestView
 from resumable.model.upload import Commit, FactKind, Upload
 from resumable.protocol.errors import Held, OffsetMismatch, Stopping, TusError, Unavailable
-from resumable.uploads.engine import Engine, as_answer
-from resumable.uploads.lookup import present
-from resumable.uploads.quota import account_of, settle
-from resumable.uploads.visits import Visit
+from resumable.uploads.context import UploadContext, as_answer
+from resumable.uploads.limits import account_of, settle
+from resumable.uploads.questions import HookContext
 
 
 class CreationCut(Exception):
@@ -40,50 +40,51 @@ class OtherByte(OffsetMismatch):
         self.detail = "The upload's last byte is here already, and it is not this one."
 
 
-async def check_repeated(engine: Engine, upload: Upload, chunks: Sequence[bytes]) -> None:
+async def check_repeated(context: UploadContext, upload: Upload, chunks: Sequence[bytes]) -> None:
     """The withheld last byte, sent again, must be the one that is here. Raises OtherByte; OSError."""
     sent = b"".join(chunks)
-    if sent and sent != await engine.spool.read(upload.id, upload.offset, len(sent)):
+    if sent and sent != await context.spool.read(upload.id, upload.offset, len(sent)):
         raise OtherByte(upload.offset)
 
 
-class Finishing:
+class Acknowledgements:
     """The requests that wait until their upload is finished and stored."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, context: UploadContext) -> None:
+        self._context = context
         self._asking: dict[str, list[Deferred[tuple[Upload, Granted]]]] = {}
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._stopping = False
-        engine.on_ended.append(self._ended)
+        context.listeners.ended.append(self._ended)
 
-    def acknowledged(self, upload: Upload, visit: Visit) -> Upload | Deferred[Upload]:
-        """What a request may answer that has brought ``upload`` to its offset; waits if that completes it.
+    def acknowledged(self, upload: Upload, hooks: HookContext) -> Upload | Deferred[Upload]:
+        """The answer to a request that has brought ``upload`` to its offset; waits if that completes it.
 
         Fails with Refused (by a hook), Unavailable (not stored in time, a hook has failed), Stopping or Gone. Cancel it
-        when nobody waits any more: what hooks say counts all the same.
+        when the client has gone: the hooks' answer counts all the same.
         """
-        if not self._engine.withheld(upload):
+        if not self._context.withheld(upload):
             return upload
         if upload.offset == upload.length:
-            return Deferred.fromCoroutine(self._complete(upload, visit))
-        return self._engine.shown(upload)
+            return self._complete(upload, hooks)
+        return self._context.shown(upload)
 
     def stop(self) -> None:
-        """Nobody waits any more."""
+        """End all waits."""
         self._stopping = True
         for upload_id in tuple(self._waiting):
             self._ended(upload_id)
 
-    async def _complete(self, upload: Upload, visit: Visit) -> Upload:
-        if self._engine.pending(upload):
-            upload, granted = await self._agreed(upload, visit)
-            visit.add(granted)
+    @deferred
+    async def _complete(self, upload: Upload, hooks: HookContext) -> Upload:
+        if self._context.pending(upload):
+            upload, granted = await self._agreed(upload, hooks)
+            hooks.add(granted)
         return (
-            await self.stored(upload.id, self._engine.limits.ack_timeout) if self._engine.withheld(upload) else upload
+            await self.stored(upload.id, self._context.limits.ack_timeout) if self._context.withheld(upload) else upload
         )
 
-    def _agreed(self, upload: Upload, visit: Visit) -> Deferred[tuple[Upload, Granted]]:
+    def _agreed(self, upload: Upload, hooks: HookContext) -> Deferred[tuple[Upload, Granted]]:
         """Ask hooks, once for all that want to know meanwhile; the finished upload."""
         waiter: Deferred[tuple[Upload, Granted]] = Deferred()
         waiting = self._asking.get(upload.id)
@@ -91,25 +92,25 @@ class Finishing:
             waiting.append(waiter)
             return waiter
         self._asking[upload.id] = [waiter]
-        asked = Deferred.fromCoroutine(self._ask(upload, visit.request))
+        asked = Deferred.fromCoroutine(self._ask(upload, hooks.request))
         asked.addBoth(self._answered, upload.id)
         return waiter
 
     async def _ask(self, upload: Upload, request: RequestView | None) -> tuple[Upload, Granted]:
-        engine = self._engine
+        context = self._context
         try:
-            granted = await engine.questions.ask(QuestionKind.FINISH, upload, request)
-            now = engine.wall()
-            after = engine.finishing(evolve(upload, finished_at=now, touched_at=max(now, upload.touched_at)))
-            facts = engine.facts(after, request, FactKind.FINISHED)
+            granted = await context.questions.ask(QuestionKind.FINISH, upload, request)
+            now = context.wall()
+            after = context.finishing(evolve(upload, finished_at=now, touched_at=max(now, upload.touched_at)))
+            facts = context.facts(after, request, FactKind.FINISHED)
             here = upload.offset
-            if await engine.catalog.commit(
+            if await context.catalog.commit(
                 Commit(upload.id, upload.epoch, here, here, now, finished=True, facts=facts, place=after.place)
             ):
-                engine.committed(after)
-                settle(account_of(engine.quota, upload), after)
+                context.committed(after)
+                settle(account_of(context.quota, upload), after)
                 return after, granted
-            row = await present(engine, upload.id)
+            row = await context.present(upload.id)
         except Exception as error:
             raise as_answer(error, upload.id) from error
         if not row.finished:
@@ -123,27 +124,27 @@ class Finishing:
 
     async def stored(self, upload_id: str, within: float) -> Upload:
         """The upload, once it is stored. Raises Unavailable: it isn't within so many seconds; Stopping, Gone."""
-        engine = self._engine
-        wait: Deferred[None] = Deferred()  # cancelled only by who has asked
+        context = self._context
+        wait: Deferred[None] = Deferred()  # cancelled only by its request
         # First of all, so that nothing can happen unseen between the look at the catalog and the wait.
-        stored = engine.replication.when_stored(upload_id).addCallbacks(lambda _: _end(wait), _cancelled)
+        stored = context.replication.when_stored(upload_id).addCallbacks(lambda _: _end(wait), _cancelled)
         self._waiting.setdefault(upload_id, []).append(wait)
-        timer = engine.clock.callLater(within, _end, wait)
+        timer = Timer(context.clock, lambda: _end(wait))
+        timer.set(within)
         try:
-            upload = await present(engine, upload_id)
-            if engine.withheld(upload) and not self._stopping:
+            upload = await context.present(upload_id)
+            if context.withheld(upload) and not self._stopping:
                 await wait
-                upload = await present(engine, upload_id)
+                upload = await context.present(upload_id)
         finally:
             self._forget(upload_id, wait)
             stored.cancel()
-            if timer.active():
-                timer.cancel()
-        if not engine.withheld(upload):
+            timer.clear()
+        if not context.withheld(upload):
             return upload
         if self._stopping:
             raise Stopping()
-        raise Unavailable("The upload is not stored yet; ask again.", engine.limits.retry_after)
+        raise Unavailable("The upload is not stored yet; ask again.", context.limits.retry_after)
 
     def _ended(self, upload_id: str) -> None:
         for wait in tuple(self._waiting.get(upload_id, ())):

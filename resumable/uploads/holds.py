@@ -1,8 +1,8 @@
-"""Who may append to an upload now, and how a newer request takes that right over.
+"""Holds: the right to append to an upload, and how a newer request takes it over.
 
 Invariant: an upload has at most one holder, and the hold changes hands only after the old holder has confirmed
-its last write. A live holder is never evicted by polling; a silent or half-open one never delays anybody for
-longer than `SILENCE`.
+its last write. A live holder is never evicted by polling; a silent or half-open one never delays another
+request for longer than `SILENCE`.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ class IHolder(Interface):
     heard = Attribute("float: when it last received a byte, or was free to receive one (reactor seconds).")
 
     def settle() -> Awaitable[None]:
-        """Commit what was received so far; the append goes on."""
+        """Commit all that was received so far; the append goes on."""
 
     def evict(reason: BaseException | None = None) -> Awaitable[None]:
-        """End the append, commit what was received; fires once the last write is confirmed and the hold released.
+        """End the append, commit all that was received; fires once the last write is confirmed and the hold released.
 
-        ``reason``: what its client is told; None: that another request has come.
+        ``reason``: the error for its client; None: another request has come.
         """
 
 
 class IHolds(Interface):
     """The exclusive right to append, per upload."""
 
-    count = Attribute("int: uploads that somebody has the hold of.")
+    count = Attribute("int: uploads that are held.")
+    takeovers = Attribute("int: how often a hold was taken over from a silent holder, since the start.")
 
     def take(upload_id: str, holder: IHolder, offset: int) -> Awaitable[None]:
         """Get the hold for an append at ``offset``.
@@ -55,16 +56,16 @@ class IHolds(Interface):
         """Bring the committed offset up to date: a live holder commits, a silent one is evicted."""
 
     def evict(upload_id: str, reason: BaseException | None = None) -> Awaitable[None]:
-        """End whoever has the hold, for that reason."""
+        """End the holder's append, for that reason."""
 
     def release(upload_id: str, holder: IHolder) -> None:
         """Give the hold back."""
 
     def held(upload_id: str) -> bool:
-        """Whether anybody has it."""
+        """Whether a request has it."""
 
     def received(upload_id: str) -> int | None:
-        """How far its holder has received, committed or not; None when nobody is appending. Disturbs nobody."""
+        """How far its holder has received, committed or not; None when no append is running. Disturbs no append."""
 
 
 @define(slots=True)
@@ -124,7 +125,7 @@ class LocalHolds:
 
     @property
     def count(self) -> int:
-        """Uploads that somebody has the hold of."""
+        """See `IHolds.count`."""
         return len(self._holds)
 
     def received(self, upload_id: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Ends uploads and frees what they held: the expired, the terminated, the forgotten, the dropped.
+"""Ends uploads, frees the disk that they held, and forgets them after a while.
 
 Invariant: nothing is removed from the disk before the catalog says that its upload is gone or dropped, and never
 while an unassembled final needs it. A finished upload never expires, save a partial that no final needs (any more).
@@ -6,7 +6,7 @@ while an unassembled final needs it. A finished upload never expires, save a par
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, FirstError, gatherResults
@@ -14,9 +14,11 @@ from twisted.logger import Logger
 
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import RequestView
-from resumable.model.upload import FactKind, Gone, Upload
-from resumable.uploads.engine import Engine
-from resumable.uploads.quota import account_of
+from resumable.model.upload import FactKind, Gone, ICatalog, Upload
+from resumable.spool import Spool
+from resumable.uploads.context import UploadContext
+from resumable.uploads.limits import account_of
+from resumable.uploads.places import PlacedFiles
 
 log = Logger()
 
@@ -25,19 +27,39 @@ BATCH = 256
 TOGETHER = 64
 #: Seconds after its end for which a final is the answer to the request that has made it.
 ANSWERED = 600.0
-#: A wall clock that moves this much more than the steady one was set, by somebody or something.
+#: A wall clock that moves this much more than the steady one was set.
 JUMP = 60.0
 
 _FACTS = {Gone.TERMINATED: FactKind.TERMINATED, Gone.EXPIRED: FactKind.EXPIRED}
 
 
-class Janitor:
-    """Call `sweep` now and then; `end` and `reclaim` whenever an upload is to go."""
+class Reclaimer:
+    """Removes the data of uploads that are gone or dropped."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, catalog: ICatalog, spool: Spool, places: PlacedFiles) -> None:
+        self._catalog = catalog
+        self._spool = spool
+        self._places = places
         self._lock = DeferredLock()
-        self._looked = (engine.wall(), engine.clock.seconds())
+
+    async def reclaim(self) -> None:
+        """Remove the data of all uploads that are gone or dropped by now; it is off the disk when this returns."""
+        await self._lock.run(lambda: Deferred.fromCoroutine(self._remove_all()))
+
+    async def _remove_all(self) -> None:
+        while ids := await self._catalog.removable(BATCH):
+            rows = (await self._catalog.get_many(ids)).values()
+            unplaced = [each for each in rows if each.gone and each.place]
+            await self._places.remove(unplaced)  # before the data file, by which an unrecorded place is known
+            await self._spool.remove(ids)
+            await self._catalog.removed(ids, [each.id for each in unplaced])
+
+
+class Endings:
+    """Ends uploads. Their data goes with the next `Reclaimer.reclaim`."""
+
+    def __init__(self, context: UploadContext) -> None:
+        self._context = context
 
     async def end(
         self,
@@ -48,30 +70,35 @@ class Janitor:
     ) -> bool:
         """Mark an upload gone; finals that waited for its bytes go with it. False if it was gone already.
 
-        ``request``: the one that asked for it, for those who are told. ``refusal``: of a final, what its client is
-        answered that asks again.
+        ``request``: the request for it, for events. ``refusal``: of a final, the answer to the same request again.
         """
-        engine = self._engine
-        facts = engine.facts(upload, request, _FACTS[gone]) if gone in _FACTS else ()
-        delete = gone is Gone.TERMINATED and engine.delete_objects
-        ended = await engine.catalog.end(upload.id, gone, engine.wall(), facts, delete, refusal)
+        context = self._context
+        facts = context.facts(upload, request, _FACTS[gone]) if gone in _FACTS else ()
+        delete = gone is Gone.TERMINATED and context.delete_objects
+        ended = await context.catalog.end(upload.id, gone, context.wall(), facts, delete, refusal)
         if ended:
-            engine.counts.gone[gone] += 1
-            engine.ended(upload.id)
+            context.counts.gone[gone] += 1
+            context.ended(upload.id)
             await self._uncount(upload)
         if ended and upload.is_partial and not await self._finished(upload):
             await self._end_finals(upload.id, gone)
         return ended
 
+    async def drop_spent(self) -> None:
+        """End partials that finals have used, and that were kept long enough after it."""
+        catalog, until = self._context.catalog, self._context.wall() - self._context.limits.keep_partials
+        while spent := await catalog.spent(until, TOGETHER):
+            await self._end_all(spent, Gone.EXPIRED)
+
     async def _end_finals(self, partial_id: str, gone: Gone) -> None:
-        """Those that waited for it, a few at a time: the reactor has others to serve."""
-        engine, after = self._engine, ""
+        """End the finals that waited for it, a few at a time: the reactor has others to serve."""
+        context, after = self._context, ""
         try:
-            while finals := await engine.catalog.finals_of(partial_id, after, TOGETHER):
+            while finals := await context.catalog.finals_of(partial_id, after, TOGETHER):
                 await self._end_all(finals, gone)
                 after = finals[-1].id
         except CatalogUnavailable:
-            engine.on_partial_finished(partial_id)  # who puts finals together ends those that can't be
+            context.partial_finished(partial_id)  # the assembler ends finals that can't be put together
             raise
 
     async def _end_all(self, uploads: Sequence[Upload], gone: Gone) -> None:
@@ -84,58 +111,60 @@ class Janitor:
 
     async def _finished(self, upload: Upload) -> bool:
         """Whether it has all its bytes, be it by an eviction since ``upload`` was read."""
-        row = upload if upload.finished else await self._engine.catalog.get(upload.id)
+        row = upload if upload.finished else await self._context.catalog.get(upload.id)
         return row is not None and row.finished
 
     async def _uncount(self, upload: Upload) -> None:
-        """What is gone counts for nothing, and doesn't change any more; since ``upload`` was read, it may have."""
-        engine = self._engine
-        if engine.quota.counts:
+        """A gone upload counts for nothing. Its record is read again: it may have changed, and won't any more."""
+        context = self._context
+        if context.quota.counts:
             try:
-                upload = await engine.catalog.get(upload.id) or upload
+                upload = await context.catalog.get(upload.id) or upload
             except CatalogUnavailable:
                 log.warn("what an upload counted for is not certain until the next start", upload=upload.id)
-            account_of(engine.quota, upload).remove()
+            account_of(context.quota, upload).remove()
 
-    async def reclaim(self) -> None:
-        """Remove the data of all that is gone or dropped. What was so at the call is off the disk when it returns."""
-        await self._lock.run(lambda: Deferred.fromCoroutine(self._remove_all()))
+
+class Janitor:
+    """Call `sweep` now and then."""
+
+    def __init__(
+        self,
+        context: UploadContext,
+        endings: Endings,
+        reclaimer: Reclaimer,
+        assembles: Callable[[str], bool],
+        place_all: Callable[[], None],
+    ) -> None:
+        """``assembles``: whether something is done, or about to be, for the final of that id: it isn't idle.
+        ``place_all``: gives all finished files their places that wait for one."""
+        self._context = context
+        self._endings = endings
+        self._reclaimer = reclaimer
+        self._assembles = assembles
+        self._place_all = place_all
+        self._looked = (context.wall(), context.clock.seconds())
 
     async def sweep(self) -> None:
         """Expire, remove, forget. Skipped when the wall clock has jumped since the last time."""
-        engine = self._engine
+        context = self._context
         jumped = self._clock_jumped()
-        if engine.limits.expire_after is not None and not jumped:
-            idle_since = engine.wall() - engine.limits.expire_after
-            for upload in await engine.catalog.expired(idle_since, BATCH):
-                if not (engine.holds.held(upload.id) or (upload.is_final and engine.assembles(upload.id))):
-                    await self.end(upload, Gone.EXPIRED)
+        if context.limits.expire_after is not None and not jumped:
+            idle_since = context.wall() - context.limits.expire_after
+            for upload in await context.catalog.expired(idle_since, BATCH):
+                if not (context.holds.held(upload.id) or (upload.is_final and self._assembles(upload.id))):
+                    await self._endings.end(upload, Gone.EXPIRED)
         if not jumped:
-            await self.drop_spent()
-        await self.reclaim()
-        engine.places.sweep()
-        while await engine.catalog.forget(engine.wall() - engine.limits.remember, BATCH) == BATCH:
+            await self._endings.drop_spent()
+        await self._reclaimer.reclaim()
+        self._place_all()
+        while await context.catalog.forget(context.wall() - context.limits.remember, BATCH) == BATCH:
             pass
-        while await engine.catalog.forget_asked(engine.wall() - ANSWERED, BATCH) == BATCH:
+        while await context.catalog.forget_asked(context.wall() - ANSWERED, BATCH) == BATCH:
             pass
-
-    async def drop_spent(self) -> None:
-        """The end of partials that finals have used, and that were kept long enough after it."""
-        catalog, until = self._engine.catalog, self._engine.wall() - self._engine.limits.keep_partials
-        while spent := await catalog.spent(until, TOGETHER):
-            await self._end_all(spent, Gone.EXPIRED)
-
-    async def _remove_all(self) -> None:
-        engine = self._engine
-        while ids := await engine.catalog.removable(BATCH):
-            rows = (await engine.catalog.get_many(ids)).values()
-            unplaced = [each for each in rows if each.gone and each.place]
-            await engine.places.remove(unplaced)  # before the data file, by which an unrecorded place is known
-            await engine.spool.remove(ids)
-            await engine.catalog.removed(ids, [each.id for each in unplaced])
 
     def _clock_jumped(self) -> bool:
-        wall, steady = self._engine.wall(), self._engine.clock.seconds()
+        wall, steady = self._context.wall(), self._context.clock.seconds()
         was_wall, was_steady = self._looked
         self._looked = (wall, steady)
         jumped = abs((wall - was_wall) - (steady - was_steady)) > JUMP

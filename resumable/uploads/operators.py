@@ -1,24 +1,25 @@
-"""The use cases of operators: to look through all uploads, end some, send on what was given up, and drain the server.
+"""The use cases of operators: look through all uploads, count them, end some, retry replicas, and drain the server.
 
-Reason to change: what an operator may ask for. Invariants: looking disturbs no hold; one request looks at `MOST_ROWS`
-rows, or changes little more than `MOST_CHANGED` uploads, and says where it stopped. Hooks aren't asked whether an
-operator may do something, and are told of it afterwards.
+Invariants: looking disturbs no hold; one request looks at `MOST_ROWS` rows, or changes little more than `MOST_CHANGED`
+uploads, and says where it stopped. Hooks can't refuse what an operator does; they get its events afterwards.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from resumable.catalog.listing import ROWS
-from resumable.model.listing import Filter, IListing
-from resumable.model.upload import Upload
+from resumable.model.listing import Counted, Filter, IListing, State
+from resumable.model.upload import ReplicaState, Upload
 from resumable.protocol.errors import BadRequest, Conflict, Gone, NotFound
-from resumable.uploads.engine import Engine, as_answer
-from resumable.uploads.lookup import present
+from resumable.uploads.context import UploadContext, as_answer
 from resumable.uploads.status import UploadStatus, status_from
 from resumable.uploads.uploads import Uploads
 
@@ -31,9 +32,9 @@ T = TypeVar("T")
 
 
 @frozen
-class Page(Generic[T]):
-    """What was ``shown``. ``place``: where to go on, which may be before anything was found; None: there is nothing
-    behind."""
+class StatusPage(Generic[T]):
+    """The uploads as ``shown``. ``place``: where to go on, perhaps before anything was found; None: this was the
+    end."""
 
     shown: Sequence[T]
     place: int | None
@@ -41,7 +42,7 @@ class Page(Generic[T]):
 
 @frozen
 class Restarted:
-    """How many replicas are tried again; ``more``: ask again for those that are left."""
+    """How many replicas are tried again; ``more``: some are left, ask again."""
 
     count: int
     more: bool
@@ -58,18 +59,20 @@ class Left:
 
 
 class Operators:
-    """``remotes``: the names of those that there are. Every method raises TusError only."""
+    """``remotes``: the names of all remotes. Every method raises TusError only."""
 
-    def __init__(self, uploads: Uploads, listing: IListing, remotes: Collection[str] = ()) -> None:
+    def __init__(
+        self, context: UploadContext, uploads: Uploads, listing: IListing, remotes: Collection[str] = ()
+    ) -> None:
+        self._context = context
         self._uploads = uploads
         self._remotes = remotes
-        self._engine: Engine = uploads.engine
         self._listing = listing
 
     async def page(
         self, wanted: Filter, place: int | None, limit: int, newest: bool, show: Callable[[UploadStatus], T]
-    ) -> Page[T]:
-        """Up to ``limit`` of those that match, behind that place, as ``show`` makes them: a few at a time.
+    ) -> StatusPage[T]:
+        """Up to ``limit`` uploads that match, behind that place, as ``show`` makes them: a few at a time.
 
         Raises BadRequest for a remote that neither is there nor has been, as far as is known.
         """
@@ -78,27 +81,27 @@ class Operators:
         for _ in range(MOST_ROWS // ROWS):
             some = min(AT_ONCE, limit - len(found))
             look = await self._asked(self._listing.look(wanted, place, some, newest))
-            found += [show(status_from(self._engine, upload, replicas)) for upload, replicas in look.uploads]
+            found += [show(status_from(self._context, upload, replicas)) for upload, replicas in look.uploads]
             place = look.place
             if place is None or len(found) == limit:
                 break
         if first and place is None and not found:
             self._check_remote(wanted.remote)
-        return Page(found, place)
+        return StatusPage(found, place)
 
     async def show(self, upload_id: str) -> UploadStatus:
-        """One of them, even if it is gone."""
-        upload = await self._asked(self._engine.catalog.get(upload_id))
+        """One upload, even if it is gone."""
+        upload = await self._asked(self._context.catalog.get(upload_id))
         if upload is None:
             raise NotFound("There is no such upload.")
-        replicas = self._engine.replicas
-        return status_from(self._engine, upload, () if replicas is None else await self._asked(replicas.of(upload_id)))
+        replicas = self._context.replicas
+        return status_from(self._context, upload, () if replicas is None else await self._asked(replicas.of(upload_id)))
 
     async def stop(self, upload_id: str) -> None:
-        """End an upload that isn't finished; the request that appends to it is told that it is gone."""
-        self._check_unfinished(await present(self._engine, upload_id))
-        await self._engine.holds.evict(upload_id, Gone("The upload was stopped."))
-        self._check_unfinished(await present(self._engine, upload_id))  # the last byte may just have been committed
+        """End an upload that isn't finished; the request that appends to it is answered that it is gone."""
+        self._check_unfinished(await self._context.present(upload_id))
+        await self._context.holds.evict(upload_id, Gone("The upload was stopped."))
+        self._check_unfinished(await self._context.present(upload_id))  # the last byte may just have been committed
         await self._uploads.stop_upload(upload_id)
 
     async def remove(self, upload_id: str) -> None:
@@ -126,19 +129,19 @@ class Operators:
 
     def begin_drain(self) -> None:
         """No upload begins any more."""
-        self._engine.drain.begin(self._engine.wall)
+        self._context.drain.begin(self._context.wall)
 
     def end_drain(self) -> None:
         """Uploads may begin again."""
-        self._engine.drain.end()
+        self._context.drain.end()
 
     async def left(self) -> Left:
-        """What has to be waited for until the server may be stopped for good."""
-        engine = self._engine
+        """The work that is left until the server may be stopped for good."""
+        context = self._context
         replicas: Mapping[str, int] = {}
-        if engine.replicas is not None:
-            replicas = await self._asked(engine.replicas.unfinished())
-        return Left(await self._asked(self._listing.unfinished()), engine.holds.count, replicas)
+        if context.replicas is not None:
+            replicas = await self._asked(context.replicas.unfinished())
+        return Left(await self._asked(self._listing.unfinished()), context.holds.count, replicas)
 
     async def _restarted(self, upload_id: str, remote: str) -> int:
         try:
@@ -160,3 +163,85 @@ class Operators:
     def _check_unfinished(upload: Upload) -> None:
         if upload.finished:
             raise Conflict("The upload is finished; DELETE removes it.")
+
+
+FRESH: Final = 30.0
+SHARE: Final = 100
+
+
+@frozen
+class Count:
+    """A count, and when it ended (seconds since the epoch)."""
+
+    uploads: Counter[State]
+    replicas: Counter[tuple[str, ReplicaState]]
+    at: float
+
+
+class Census:
+    """How many uploads and replicas there are, by their state.
+
+    All rows are gone through, in pieces between which commits get their turn. Invariant: that takes one part in `SHARE`
+    of the time at most, however many rows there are and however often it is asked for, so a count may be `FRESH`
+    seconds old, or with millions of rows some minutes. ``clock`` measures spans, ``wall`` tells the time of day.
+    """
+
+    def __init__(self, listing: IListing, clock: IReactorTime, wall: Callable[[], float]) -> None:
+        self._listing = listing
+        self._clock = clock
+        self._wall = wall
+        self._known: Count | None = None
+        self._due = 0.0
+        self._waiting: list[Deferred[Count]] | None = None
+
+    def known(self) -> Deferred[Count]:
+        """The last count, while the next one is made if it is time for that; waits for the first one only.
+
+        Fails with CatalogUnavailable.
+        """
+        if self._waiting is None and (self._known is None or self._clock.seconds() >= self._due):
+            self._waiting = []
+            counting = Deferred.fromCoroutine(self._count())
+        else:
+            counting = None
+        answer: Deferred[Count] = Deferred(self._no_longer)
+        if self._known is not None:
+            answer.callback(self._known)
+        elif self._waiting is not None:
+            self._waiting.append(answer)
+        if counting is not None:
+            counting.addCallbacks(self._counted, self._failed)
+        return answer
+
+    async def _count(self) -> Count:
+        began = self._clock.seconds()
+        uploads: Counter[State] = Counter()
+        replicas: Counter[tuple[str, ReplicaState]] = Counter()
+        for ask in (self._listing.count_uploads, self._listing.count_replicas):
+            found: Counted = await ask(None)
+            while True:
+                uploads.update(found.uploads)
+                replicas.update(found.replicas)
+                if found.place is None:
+                    break
+                found = await ask(found.place)
+        now = self._clock.seconds()
+        self._due = now + max(FRESH, SHARE * (now - began))
+        return Count(uploads, replicas, self._wall())
+
+    def _counted(self, count: Count) -> None:
+        self._known = count
+        for waiter in self._over():
+            waiter.callback(count)
+
+    def _failed(self, failure: Failure) -> None:
+        for waiter in self._over():
+            waiter.errback(failure)
+
+    def _over(self) -> list[Deferred[Count]]:
+        waiting, self._waiting = self._waiting or [], None
+        return waiting
+
+    def _no_longer(self, answer: Deferred[Count]) -> None:
+        if self._waiting is not None and answer in self._waiting:
+            self._waiting.remove(answer)

@@ -1,20 +1,21 @@
-"""Hooks are asked before something is done.
+"""Questions to hooks before something is done, and the context of one request for them.
 
-Reason to change: how a question ends. Invariant: what is asked about happens only after a yes; no question outlives the
-server or its upload, and one that was broken off was a no.
+Invariant: the thing asked about happens only after a yes; no question outlives the server or its upload, and a question
+that was broken off was a no.
 """
 
 from __future__ import annotations
 
+from attrs import define, evolve
 from twisted.internet.defer import CancelledError, Deferred
 
-from resumable.model.hooks import Granted, IHooks, NoHooks, QuestionKind, RequestView, view
+from resumable.model.hooks import Answer, Changes, Granted, IHooks, NoHooks, QuestionKind, RequestView, view
 from resumable.model.upload import Upload
 from resumable.protocol.errors import Gone, Stopping
 
 
 class Questions:
-    """What is asked, of all hooks."""
+    """Asks all hooks, and breaks questions off."""
 
     def __init__(self, hooks: IHooks | None = None) -> None:
         self._hooks = hooks or NoHooks()
@@ -22,7 +23,7 @@ class Questions:
         self._stopping = False
 
     def asks(self, kind: QuestionKind) -> bool:
-        """Whether anybody wants to be asked."""
+        """Whether a hook wants to be asked."""
         return bool(self._hooks.asks(kind))
 
     async def ask(self, kind: QuestionKind, upload: Upload, request: RequestView | None = None) -> Granted:
@@ -41,13 +42,40 @@ class Questions:
             self._under_way.pop(asking, None)
 
     def over(self, upload_id: str) -> None:
-        """The upload is gone: whoever waits for what hooks say of it is told."""
+        """The upload is gone: end the questions about it."""
         for asking in [asking for asking, about in self._under_way.items() if about == upload_id]:
             del self._under_way[asking]
             asking.cancel()
 
     def stop(self) -> None:
-        """Break off what is under way, ask nothing more."""
+        """Break off all questions under way, ask nothing more."""
         self._stopping = True
         for asking in tuple(self._under_way):
             asking.cancel()
+
+
+_NOTHING = Answer()
+
+
+@define
+class HookContext:
+    """One request, as far as hooks have to do with it.
+
+    ``request``: the request as hooks see it; None where there are no hooks. ``changes``: their changes to the upload
+    that it makes. ``answer``: their additions to the client's success.
+    """
+
+    request: RequestView | None = None
+    changes: Changes | None = None
+    answer: Answer = _NOTHING
+
+    def add(self, granted: Granted) -> None:
+        """Hooks have agreed once more; where they say different things to the client, the later word counts."""
+        theirs = {name.lower() for name in granted.answer.headers}
+        kept = {name: value for name, value in self.answer.headers.items() if name.lower() not in theirs}
+        self.answer = evolve(
+            granted.answer,
+            status=self.answer.status if granted.answer.status is None else granted.answer.status,
+            headers={**kept, **granted.answer.headers},
+            body=granted.answer.body or self.answer.body,
+        )

@@ -12,23 +12,23 @@ from resumable.model.hooks import Arrived, view
 from resumable.model.upload import Commit, FactKind, Upload
 from resumable.protocol.errors import Gone, Held
 from resumable.protocol.rules import Plan
-from resumable.uploads.engine import Engine
-from resumable.uploads.visits import Visit
+from resumable.uploads.context import UploadContext
+from resumable.uploads.questions import HookContext
 
 
-class Record:
+class AppendRecord:
     """One append's side of the catalog. ``is_new``: the catalog has no record yet; ``opened``: see `open`."""
 
-    __slots__ = ("_engine", "_visit", "committed", "committed_at", "is_new", "opened", "plan", "upload")
+    __slots__ = ("_context", "_hooks", "committed", "committed_at", "is_new", "opened", "plan", "upload")
 
     plan: Plan
 
-    def __init__(self, engine: Engine, upload: Upload, start: int, visit: Visit, is_new: bool) -> None:
-        self._engine = engine
-        self._visit = visit
+    def __init__(self, context: UploadContext, upload: Upload, start: int, hooks: HookContext, is_new: bool) -> None:
+        self._context = context
+        self._hooks = hooks
         self.upload = upload
         self.committed = start
-        self.committed_at = engine.clock.seconds()
+        self.committed_at = context.clock.seconds()
         self.is_new, self.opened = is_new, False
 
     async def open(self) -> None:
@@ -36,13 +36,13 @@ class Record:
 
         Raises Held or Gone when the upload is no longer what this append goes by.
         """
-        engine, upload, ceiling = self._engine, self.upload, self.plan.commit_ceiling
+        context, upload, ceiling = self._context, self.upload, self.plan.commit_ceiling
         adoptable = 2**63 - 1 if ceiling is None else ceiling
         if self.is_new:
-            upload = evolve(upload, epoch=1, boot_id=engine.boot_id, adoptable=adoptable)
+            upload = evolve(upload, epoch=1, boot_id=context.boot_id, adoptable=adoptable)
             matched = await self._create(upload, FactKind.CREATED)
-        elif await engine.catalog.begin(
-            upload.id, upload.epoch, self.committed, engine.boot_id, adoptable, engine.wall()
+        elif await context.catalog.begin(
+            upload.id, upload.epoch, self.committed, context.boot_id, adoptable, context.wall()
         ):
             matched = evolve(upload, epoch=upload.epoch + 1)
         else:
@@ -56,21 +56,21 @@ class Record:
 
         Raises Held or Gone as `open`.
         """
-        engine, upload = self._engine, self.upload
+        context, upload = self._context, self.upload
         new_length = self.plan.new_length if whole else self.plan.early_length
         length = upload.length if new_length is None else new_length
-        finished = engine.finishes(upload, offset, length)
+        finished = context.finishes(upload, offset, length)
         if not self.is_new and (offset, length, finished) == (self.committed, upload.length, upload.finished):
             return
-        now = engine.wall()
+        now = context.wall()
         touched = max(now, upload.touched_at)
         after = evolve(upload, offset=offset, length=length, touched_at=touched, finished_at=now if finished else None)
-        after = engine.finishing(after) if finished else after
+        after = context.finishing(after) if finished else after
         told = [FactKind.FINISHED] if finished else []
         landed: Upload | None = None
         if self.is_new:
             landed = await self._create(after, FactKind.CREATED, *told)
-        elif await engine.catalog.commit(
+        elif await context.catalog.commit(
             Commit(
                 upload.id,
                 upload.epoch,
@@ -79,30 +79,30 @@ class Record:
                 now,
                 new_length,
                 finished,
-                engine.facts(after, self._visit.request, *told),
+                context.facts(after, self._hooks.request, *told),
                 after.place,
             )
         ):
             landed = after
-            engine.committed(after)
+            context.committed(after)
         if landed is None:
             raise await self._overtaken()
         self.upload, self.is_new = landed, False
-        self.committed, self.committed_at = offset, engine.clock.seconds()
+        self.committed, self.committed_at = offset, context.clock.seconds()
 
     def seen(self, received: int) -> Arrived | None:
-        """How far it is, for hooks. None before others can know of it, and at its end, which is told otherwise."""
+        """How far it is, for hooks. None while the catalog has no record, and at its end, which is an event."""
         if self.is_new or received == self.upload.length:
             return None
-        return Arrived(view(self.upload), received, self._visit.request)
+        return Arrived(view(self.upload), received, self._hooks.request)
 
     async def _create(self, upload: Upload, *told: FactKind) -> Upload | None:
-        facts = self._engine.facts(upload, self._visit.request, *told)
-        return await self._engine.create(upload, facts, self._visit.changes)
+        facts = self._context.facts(upload, self._hooks.request, *told)
+        return await self._context.create(upload, facts, self._hooks.changes)
 
     async def _overtaken(self) -> Exception:
         """Why a compare-and-set did not match."""
-        row = await self._engine.catalog.get(self.upload.id)
+        row = await self._context.catalog.get(self.upload.id)
         if row is None or row.gone is not None:
             return Gone("The upload was removed.")
         return Held("Another request has taken this upload over.")

@@ -1,4 +1,4 @@
-"""What start-up makes of the last run's end: the catalog's word and the data files are brought together.
+"""Recovery at start-up: the catalog and the data files that the last run left are brought together.
 
 Invariant: after a crash the catalog's offset rules. Bytes past it are adopted only in the same boot and only as far
 as their append had declared; a data file is never deleted here.
@@ -20,7 +20,7 @@ from resumable.spool import Spool
 
 @frozen
 class Recovered:
-    """What was found: uploads whose offset moved on, files set aside, files that can't be proven."""
+    """Numbers of uploads whose offset moved on, of files set aside, and of files that can't be proven."""
 
     adopted: int
     orphans: int
@@ -39,8 +39,8 @@ def recover(
 ) -> Recovered:
     """Blocks; before anything is served. Raises CatalogUnavailable, OSError.
 
-    ``asks``: whether somebody has to be asked before an upload is finished. Then its last byte is not adopted: its
-    client sends it again, and is told what the answer is. ``planned``: where a finished upload is to go.
+    ``asks``: whether a hook has to be asked before an upload is finished. Then its last byte is not adopted: its
+    client sends it again, and gets the hook's answer. ``planned``: where a finished upload is to go.
     """
     unknown = spool.listing()
     for upload_id in catalog.ids():
@@ -51,7 +51,7 @@ def recover(
         lost = catalog.record_lost(sorted(unknown), now)
         unknown = set()
     for upload_id in unknown:
-        # Its record never was committed, so nobody was ever told of it.
+        # Its record never was committed, so no client ever knew of it.
         spool.set_aside(upload_id)
     # A machine that can't name its boots can't tell a kill from a power loss.
     candidates = catalog.adoptable(boot_id) if boot_id else []

@@ -1,21 +1,26 @@
-"""How far an upload is, in both tiers, as one value.
+"""Looking at an upload: its record, whether its data still bears that out, and how far it is in both tiers.
 
-Reason to change: what is told of an upload's progress. Invariant: looking never touches the hold, so a monitor may look
-as often as it likes. What comes out holds no secrets: errors are those of `IReplicas`, one line without any.
+Invariants: an upload whose data file is shorter than its committed offset is never shown as whole: it becomes gone,
+unless its data was given up because remotes have it. A status never touches the hold, so a monitor may look as often as
+it likes, and holds no secrets: errors are those of `IReplicas`, one line without any.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from resumable.model.listing import State, state_of
 from resumable.model.replica import Progress
-from resumable.model.upload import Gone, Replica, ReplicaState, Upload
-from resumable.protocol import metadata
-from resumable.uploads.engine import Engine, as_answer
-from resumable.uploads.lookup import present
+from resumable.model.upload import Gone as GoneKind
+from resumable.model.upload import Replica, ReplicaState, Upload
+from resumable.protocol import metadata, rules
+from resumable.protocol.errors import Gone, NotFound
+from resumable.spool import Reader, SpoolDamaged
+from resumable.uploads.assembly import Assembler
+from resumable.uploads.context import UploadContext, as_answer, log
+from resumable.uploads.janitor import Endings
 
 
 @frozen
@@ -39,11 +44,11 @@ class ReplicaStatus:
 
 @frozen
 class UploadStatus:
-    """One upload. ``received``: bytes that have come, durable or not; ``durable``: committed; ``offset``: what its
-    client is told. ``local``: whether its data is still here, unless it is gone. ``placed``: its file's path below the
-    place directory, None before it is there. ``metadata``: the client's, decoded. ``owner``: the identity that created
-    it. ``appending``: whether a request holds it now. ``touched_at``: when that last moved it. ``gone``: why it is,
-    where that is shown."""
+    """One upload. ``received``: bytes that have come, durable or not; ``durable``: committed; ``offset``: the one
+    that its client sees. ``local``: whether its data is still here, unless it is gone. ``placed``: its file's path
+    below the place directory, None before it is there. ``metadata``: the client's, decoded. ``owner``: the identity
+    that created it. ``appending``: whether a request holds it now. ``touched_at``: when that last moved it. ``gone``:
+    why it is, where that is shown."""
 
     id: str
     state: State
@@ -62,40 +67,40 @@ class UploadStatus:
     owner: str | None
     appending: bool
     touched_at: float
-    gone: Gone | None
+    gone: GoneKind | None
     gone_at: float | None
 
 
-async def status_of(engine: Engine, upload_id: str) -> UploadStatus:
+async def status_of(context: UploadContext, upload_id: str) -> UploadStatus:
     """The status of an upload that is there. Raises NotFound, Gone, Unavailable."""
-    upload = await present(engine, upload_id)
+    upload = await context.present(upload_id)
     try:
-        replicas = [] if engine.replicas is None else await engine.replicas.of(upload_id)
+        replicas = [] if context.replicas is None else await context.replicas.of(upload_id)
     except Exception as error:
         raise as_answer(error, upload_id) from error
-    return status_from(engine, upload, replicas)
+    return status_from(context, upload, replicas)
 
 
-def status_from(engine: Engine, upload: Upload, replicas: Sequence[Replica]) -> UploadStatus:
+def status_from(context: UploadContext, upload: Upload, replicas: Sequence[Replica]) -> UploadStatus:
     """The status of what the catalog says of an upload, which may be gone."""
-    progress = engine.replication.progress(upload.id)
+    progress = context.replication.progress(upload.id)
     return UploadStatus(
         id=upload.id,
         state=state_of(upload),
         length=upload.length,
-        received=max(upload.offset, engine.holds.received(upload.id) or 0),
+        received=max(upload.offset, context.holds.received(upload.id) or 0),
         durable=upload.offset,
-        offset=engine.shown(upload).offset,
+        offset=context.shown(upload).offset,
         created_at=upload.created_at,
         finished_at=upload.finished_at,
         stored_at=upload.stored_at,
-        expires_at=engine.expires_at(upload),
+        expires_at=context.expires_at(upload),
         metadata=metadata.parse(upload.metadata or ""),
         local=upload.dropped_at is None,
         placed=upload.place.path if upload.place is not None and upload.placed else None,
         replicas=[_replica(each, upload, progress.get(each.remote)) for each in replicas],
         owner=upload.owner,
-        appending=engine.holds.held(upload.id),
+        appending=context.holds.held(upload.id),
         touched_at=upload.touched_at,
         gone=upload.gone,
         gone_at=upload.gone_at,
@@ -119,3 +124,113 @@ def _replica(replica: Replica, upload: Upload, progress: Progress | None) -> Rep
         location=None if location is None else str(location),
         stored_at=replica.stored_at,
     )
+
+
+#: Seconds that a look at a final upload waits for it while it is being put together.
+PATIENCE = 5.0
+
+
+class NotFinished(NotFound):
+    """There is nothing to be read yet."""
+
+
+class Elsewhere(NotFound):
+    """A finished upload whose data isn't here any more: remotes have it, or its placed file was taken away."""
+
+    def __init__(self, upload: Upload) -> None:
+        super().__init__("The file is no longer on this server; it was moved or stored elsewhere.")
+        self.upload = upload
+
+
+class Lookup:
+    """Reads of uploads, and the verdict on damaged ones."""
+
+    def __init__(self, context: UploadContext, endings: Endings, assembler: Assembler) -> None:
+        self._context = context
+        self._endings = endings
+        self._assembler = assembler
+
+    async def inspect(self, upload_id: str) -> Upload:
+        """The record, after a live holder has committed or a silent one was evicted."""
+        try:
+            return await self._settled(upload_id)
+        except Exception as error:
+            answer = await self.answer(error, upload_id)
+            if answer is error:
+                raise
+            raise answer from error
+
+    async def read(self, upload_id: str) -> tuple[Upload, Reader]:
+        """A finished upload and its open file, wherever that is here. Raises NotFinished, Elsewhere."""
+        upload = await self._made(await self._context.present(upload_id))
+        if not upload.finished:
+            raise NotFinished("The upload is not finished.")
+        if upload.dropped_at is not None:
+            return upload, await self._placed(upload)
+        try:
+            reader = await self._context.spool.reader(upload_id)
+            if reader.size < upload.offset:
+                reader.close()
+                raise SpoolDamaged(upload_id, upload.offset, reader.size)
+        except FileNotFoundError:
+            upload = await self._context.present(upload_id)
+            if upload.dropped_at is not None:  # since it was looked at
+                return upload, await self._placed(upload)
+            raise await self.answer(SpoolDamaged(upload_id, upload.offset, None), upload_id) from None
+        except Exception as error:
+            raise await self.answer(error, upload_id) from error
+        return upload, reader
+
+    async def answer(self, error: Exception, upload_id: str) -> BaseException:
+        """The error for the client for an inner failure; a damaged upload is gone by then."""
+        if not isinstance(error, SpoolDamaged):
+            return as_answer(error, upload_id)
+        try:
+            # Its data may have been given up since its record was read.
+            upload = await self._context.present(upload_id)
+            if upload.dropped_at is not None:
+                return Elsewhere(upload)
+            log.error("data file is shorter than its committed offset", upload=upload_id, found=error.found)
+            await self._endings.end(upload, GoneKind.LOST)
+        except Exception as failed:
+            return as_answer(failed, upload_id)
+        return Gone("The upload was lost: its data was damaged.")
+
+    async def _placed(self, upload: Upload) -> Reader:
+        """The placed file of an upload without a data file. Raises Elsewhere: there is none, or it was taken away."""
+        try:
+            reader = await self._context.places.reader(upload)
+        except Exception as error:
+            raise as_answer(error, upload.id) from error
+        if reader is None:
+            raise Elsewhere(upload)
+        return reader
+
+    async def _settled(self, upload_id: str) -> Upload:
+        context = self._context
+        await context.holds.settle(upload_id)
+        upload = await self._made(await context.present(upload_id))
+        if upload.is_final and not upload.finished:
+            return await self._final_view(upload)
+        if upload.offset and upload.dropped_at is None:
+            size = await context.spool.size(upload_id)
+            if size is None or size < upload.offset:
+                upload = await context.present(upload_id)
+                if upload.dropped_at is None:
+                    raise SpoolDamaged(upload_id, upload.offset, size)
+        return upload
+
+    async def _made(self, upload: Upload) -> Upload:
+        """The upload; a final that is just being put together is waited for, `PATIENCE` seconds at most."""
+        if not upload.is_final or upload.finished:
+            return upload
+        await self._assembler.settled(upload, PATIENCE)
+        return await self._context.present(upload.id)
+
+    async def _final_view(self, upload: Upload) -> Upload:
+        """T60: the length of a final as soon as all its partials know theirs."""
+        if upload.length is not None:
+            return upload
+        partials = await self._context.catalog.get_many(tuple(dict.fromkeys(upload.partials)))
+        lengths = [partials[each].length if each in partials else None for each in upload.partials]
+        return evolve(upload, length=rules.final_length(lengths, None))

@@ -1,104 +1,142 @@
 """The use cases of uploads, each one method: create, append, inspect, terminate, read, status, restart.
 
-Reason to change: what a client may ask for. Invariant: every answer about an offset comes from the catalog, under
-the hold or after the holder has settled, and is no more than `Engine.shown` lets a client see.
+Invariant: every offset in an answer comes from the catalog, under the hold or after the holder has settled, and is no
+more than `UploadContext.shown` lets a client see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from resumable.aio.deferreds import deferred
+from resumable.model.errors import BodyLost
 from resumable.model.hooks import QuestionKind, RequestView
+from resumable.model.principal import NOBODY, Principal
 from resumable.model.upload import Gone as GoneKind
 from resumable.model.upload import IBody, Upload
 from resumable.protocol import rules, tus
 from resumable.protocol.errors import BadRequest, Forbidden, Gone, OffsetMismatch, TusError
 from resumable.spool import Reader
-from resumable.uploads.append import Algorithms, Append
+from resumable.uploads.append import Algorithms, RunningAppend
+from resumable.uploads.appends import Appends
 from resumable.uploads.assembly import Assembler
-from resumable.uploads.caller import NOBODY, Caller
-from resumable.uploads.creation import Creation
-from resumable.uploads.engine import Engine, as_answer
+from resumable.uploads.context import UploadContext, as_answer
+from resumable.uploads.creation import Creator
 from resumable.uploads.finals import Finals
-from resumable.uploads.finishing import CreationCut, Finishing
+from resumable.uploads.finishing import Acknowledgements, CreationCut
 from resumable.uploads.holds import HoldMoved
-from resumable.uploads.janitor import Janitor
-from resumable.uploads.lookup import Lookup, present
-from resumable.uploads.quota import account_of
-from resumable.uploads.running import Running
-from resumable.uploads.shield import shielded
-from resumable.uploads.status import UploadStatus, status_of
-from resumable.uploads.visits import Visit
+from resumable.uploads.janitor import Endings, Janitor, Reclaimer
+from resumable.uploads.limits import account_of
+from resumable.uploads.placing import Placer
+from resumable.uploads.questions import HookContext
+from resumable.uploads.status import Lookup, UploadStatus, status_of
 
 __all__ = ["CreationCut", "Uploads"]
 
 
+T = TypeVar("T")
+
+log = Logger()
+
+
+def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+    """A Deferred of the work's outcome whose cancellation leaves the work alone.
+
+    A failure after the client has gone is logged, unless it only says that the body or the request was bad.
+    """
+    outer: Deferred[T] = Deferred(lambda _: None)
+
+    def done(outcome: T | Failure) -> None:
+        if not outer.called:
+            outer.callback(outcome)
+        elif isinstance(outcome, Failure) and not outcome.check(TusError, BodyLost):
+            log.failure("work failed after its client had gone", outcome)
+
+    Deferred.fromCoroutine(work).addBoth(done)
+    return outer
+
+
 class Uploads:
-    """What clients may do. Every method raises TusError, or BodyLost where a body was cut off."""
+    """What clients may do. Every method raises TusError, or BodyLost where a body was cut off.
+
+    ``assembler``, ``placer``, ``janitor`` and ``appends`` work in the background: the service starts and stops them.
+    """
 
     def __init__(
         self,
-        engine: Engine,
-        assembler: Assembler,
-        janitor: Janitor,
+        context: UploadContext,
+        reclaimer: Reclaimer,
         *,
         algorithms: Algorithms,
         new_id: Callable[[], str],
     ) -> None:
-        self.engine = engine
+        self._context = context
+        self.wall = context.wall
+        #: Reads uploads whose local data was dropped.
+        self.copies = context.replication
         self.algorithms = algorithms
-        self._janitor = janitor
-        self._assembler = assembler
-        self._lookup = Lookup(engine, janitor, assembler)
-        self._finishing = Finishing(engine)
-        self._running = Running(self._lookup)
-        self._finals = Finals(engine, self._finishing, assembler)
-        self._creation = Creation(engine, self._running, self._finishing, self._finals, algorithms, new_id)
+        self._reclaimer = reclaimer
+        self._endings = Endings(context)
+        self.assembler = Assembler(context, self._endings, reclaimer)
+        self.placer = Placer(context, reclaimer)
+        self.janitor = Janitor(context, self._endings, reclaimer, self.assembler.assembles, self.placer.sweep)
+        self._lookup = Lookup(context, self._endings, self.assembler)
+        self._acknowledgements = Acknowledgements(context)
+        self.appends = Appends(self._lookup)
+        self._finals = Finals(context, self._acknowledgements, self.assembler)
+        self._creator = Creator(context, self.appends, self._acknowledgements, self._finals, algorithms, new_id)
 
     def create(
-        self, creation: tus.Creation, body: IBody, by: Caller = NOBODY, visit: Visit | None = None
+        self, creation: tus.Creation, body: IBody, by: Principal = NOBODY, hooks: HookContext | None = None
     ) -> Deferred[Upload]:
         """A new upload, with as much of the body as there was. Not for finals: see `concatenate`.
 
         Raises CreationCut when the body failed after the upload was made, or when one without bytes can't be finished
-        or isn't stored in time. One with bytes for which that is so is answered with its last byte withheld.
+        or isn't stored in time. An upload with bytes is then answered with its last byte withheld.
         """
-        visit = visit or Visit()
-        made = shielded(self._creation.create(creation, body, by, visit))
-        return made.addCallback(self._creation.acknowledge, visit)
+        hooks = hooks or HookContext()
+        made = shielded(self._creator.create(creation, body, by, hooks))
+        return made.addCallback(self._creator.acknowledge, hooks)
 
     def append(
         self,
         upload_id: str,
         request: tus.Append | TusError,
         body: IBody,
-        by: Caller = NOBODY,
-        visit: Visit | None = None,
+        by: Principal = NOBODY,
+        hooks: HookContext | None = None,
     ) -> Deferred[Upload]:
         """Bytes for an upload. ``request`` is an error where the header was malformed: it is raised only if the
         upload is there and no final (404, 410 and 403 come first). Unavailable when it isn't stored in time."""
-        visit = visit or Visit()
-        appended = shielded(self._append(upload_id, request, body, by, visit))
-        return appended.addCallback(self._finishing.acknowledged, visit)
+        hooks = hooks or HookContext()
+        appended = shielded(self._append(upload_id, request, body, by, hooks))
+        return appended.addCallback(self._acknowledgements.acknowledged, hooks)
 
     def concatenate(
-        self, creation: tus.Creation, partial_ids: Sequence[str], by: Caller = NOBODY, visit: Visit | None = None
+        self,
+        creation: tus.Creation,
+        partial_ids: Sequence[str],
+        by: Principal = NOBODY,
+        hooks: HookContext | None = None,
     ) -> Deferred[Upload]:
         """A final upload made of these partials, in this order (T50 to T60); the same request again has the same one.
 
         Finished and stored where all of them are finished; unfinished where one isn't, or where it takes long but can't
         be refused any more. CreationCut: it is there and goes on, but the client has to ask again.
         """
-        visit = visit or Visit()
-        made = shielded(self._creation.concatenate(creation, partial_ids, by, visit))
-        return made.addCallback(self._finals.answer, visit)
+        hooks = hooks or HookContext()
+        made = shielded(self._creator.concatenate(creation, partial_ids, by, hooks))
+        return made.addCallback(self._finals.answer, hooks)
 
     async def check_finished(self, upload_ids: Sequence[str]) -> None:
-        """Raises BadRequest, unless those that are there are finished."""
+        """Raises BadRequest if one of these uploads is there and not finished."""
         try:
-            found = await self.engine.catalog.get_many(upload_ids)
+            found = await self._context.catalog.get_many(upload_ids)
         except Exception as error:
             raise as_answer(error, "") from error
         for upload in found.values():
@@ -111,102 +149,112 @@ class Uploads:
 
         A data file that is shorter than its committed offset makes the upload gone. Never raises Stopping.
         """
-        return shielded(self._lookup.inspect(upload_id)).addCallback(self.engine.shown)
+        return shielded(self._lookup.inspect(upload_id)).addCallback(self._context.shown)
 
     def read(self, upload_id: str) -> Deferred[tuple[Upload, Reader]]:
-        """A finished upload and its open data file; the caller closes it. Unfinished until it is, Elsewhere
-        when its data was dropped: then `Engine.replication` may have a copy."""
+        """A finished upload and its open data file; the caller closes it. NotFinished until it is, Elsewhere
+        when its data was dropped: then `UploadContext.replication` may have a copy."""
         return shielded(self._lookup.read(upload_id))
 
-    def terminate(self, upload_id: str, visit: Visit | None = None) -> Deferred[None]:
+    def terminate(self, upload_id: str, hooks: HookContext | None = None) -> Deferred[None]:
         """End an upload and free its disk, whatever is under way."""
-        return shielded(self._terminate(upload_id, visit or Visit()))
+        return shielded(self._terminate(upload_id, hooks or HookContext()))
 
     def stop_upload(self, upload_id: str, reason: TusError | None = None) -> Deferred[None]:
-        """End an upload as `terminate` does, without asking anybody; ``reason``: what its running request is told."""
+        """End an upload as `terminate` does, without asking hooks; ``reason``: the error for its running request."""
         return shielded(self._end(upload_id, None, reason or Gone("The upload was stopped.")))
 
-    def status(self, upload_id: str) -> Deferred[UploadStatus]:
+    @deferred
+    async def status(self, upload_id: str) -> UploadStatus:
         """How far the upload is in both tiers. Never touches the hold."""
-        return Deferred.fromCoroutine(status_of(self.engine, upload_id))
+        return await status_of(self._context, upload_id)
+
+    def withheld(self, upload: Upload) -> bool:
+        """See `UploadContext.withheld`."""
+        return self._context.withheld(upload)
+
+    def expires_at(self, upload: Upload) -> float | None:
+        """See `UploadContext.expires_at`."""
+        return self._context.expires_at(upload)
 
     def restart(self, upload_id: str, remote: str | None = None) -> Deferred[int]:
-        """Try again what was parked of this upload, in one remote or in all; answers how many replicas that were."""
+        """Try parked replicas of this upload again, in one remote or in all; answers how many there were."""
         return shielded(self._restart(upload_id, remote))
 
     async def _append(
-        self, upload_id: str, request: tus.Append | TusError, body: IBody, by: Caller, visit: Visit
+        self, upload_id: str, request: tus.Append | TusError, body: IBody, by: Principal, hooks: HookContext
     ) -> Upload:
-        self._running.check_open()
-        engine = self.engine
+        self.appends.check_open()
+        context = self._context
         if isinstance(request, TusError):
-            self._check_appendable(await present(engine, upload_id))
+            self._check_appendable(await context.present(upload_id))
             raise request
-        if engine.questions.asks(QuestionKind.APPEND):  # before it takes the hold: others don't wait for hooks
-            upload = engine.shown(await present(engine, upload_id))
+        if context.questions.asks(QuestionKind.APPEND):  # before it takes the hold: others don't wait for hooks
+            upload = context.shown(await context.present(upload_id))
             self._check_appendable(upload)
-            visit.add(await engine.questions.ask(QuestionKind.APPEND, upload, visit.request))
-            self._running.check_open()
-        append = Append(engine, Upload(upload_id, 0, 0), request.offset, body, self.algorithms, visit)
-        self._running.add(append)
+            hooks.add(await context.questions.ask(QuestionKind.APPEND, upload, hooks.request))
+            self.appends.check_open()
+        append = RunningAppend(context, Upload(upload_id, 0, 0), request.offset, body, self.algorithms, hooks)
+        self.appends.add(append)
         try:
             try:
-                await engine.holds.take(upload_id, append, request.offset)
+                await context.holds.take(upload_id, append, request.offset)
             except HoldMoved:
-                upload = engine.shown(await present(engine, upload_id))
+                upload = context.shown(await context.present(upload_id))
                 raise OffsetMismatch(upload.offset, request.offset) from None
-            row = await present(engine, upload_id)
-            upload, repeats = engine.shown(row), row.finished or engine.pending(row)
+            row = await context.present(upload_id)
+            upload, repeats = context.shown(row), row.finished or context.pending(row)
             self._check_appendable(upload)
-            largest = engine.largest(upload.max_size, by.max_size)
+            largest = context.largest(upload.max_size, by.max_size)
             plan = rules.admit_append(upload.offset, upload.length, request, body.length, largest)
             if body.length != 0 and not repeats:
-                engine.space.admit()
-            account = account_of(engine.quota, upload)
+                context.space.admit()
+            account = account_of(context.quota, upload)
             account.reach(plan.start + (body.length or 0) if plan.length is None else plan.length)
         except BaseException:
-            await self._running.give_up(append)
+            await self.appends.give_up(append)
             raise
-        return await self._running.run(append, upload, plan, request, account, by, repeats)
+        return await self.appends.run(append, upload, plan, request, account, by, repeats)
 
-    async def _terminate(self, upload_id: str, visit: Visit) -> None:
-        questions = self.engine.questions
+    async def _terminate(self, upload_id: str, hooks: HookContext) -> None:
+        questions = self._context.questions
         if questions.asks(QuestionKind.TERMINATE):
-            upload = await present(self.engine, upload_id)
-            visit.add(await questions.ask(QuestionKind.TERMINATE, upload, visit.request))
-        await self._end(upload_id, visit.request)
+            upload = await self._context.present(upload_id)
+            hooks.add(await questions.ask(QuestionKind.TERMINATE, upload, hooks.request))
+        await self._end(upload_id, hooks.request)
 
     async def _end(self, upload_id: str, request: RequestView | None, reason: TusError | None = None) -> None:
-        engine = self.engine
-        upload = await present(engine, upload_id)
-        await engine.holds.evict(upload_id, reason)
+        context = self._context
+        upload = await context.present(upload_id)
+        await context.holds.evict(upload_id, reason)
         try:
-            ended = await self._janitor.end(upload, GoneKind.TERMINATED, request)
-            await self._janitor.reclaim()
+            ended = await self._endings.end(upload, GoneKind.TERMINATED, request)
+            await self._reclaimer.reclaim()
         except Exception as error:
             raise as_answer(error, upload_id) from error
         if not ended:
             raise Gone("The upload was removed.")
 
     async def _restart(self, upload_id: str, remote: str | None) -> int:
-        engine = self.engine
-        await present(engine, upload_id)
-        if engine.replicas is None:
+        context = self._context
+        await context.present(upload_id)
+        if context.replicas is None:
             return 0
         try:
-            count = await engine.replicas.restart(upload_id, remote)
+            count = await context.replicas.restart(upload_id, remote)
         except Exception as error:
             raise as_answer(error, upload_id) from error
         if count:
-            engine.replication.restarted(upload_id)
+            context.replication.restarted(upload_id)
         return count
 
     async def stop(self) -> None:
-        """Take no more bytes; everything under way commits what it has and is answered 503, as are those who wait."""
-        self.engine.questions.stop()
-        self._finishing.stop()
-        self._assembler.leave()
-        await self._running.stop()
+        """Take no more bytes; each append commits all that it received; it and all waiting requests are answered
+        503."""
+        self._context.questions.stop()
+        self._acknowledgements.stop()
+        self.assembler.leave()
+        await self.appends.stop()
 
     @staticmethod
     def _check_appendable(upload: Upload) -> None:

@@ -26,10 +26,10 @@ from resumable.model.replica import Backlog
 from resumable.model.upload import Gone, ReplicaState
 from resumable.replication.settings import Figures as RemoteFigures
 from resumable.spool import Budget
-from resumable.uploads.census import Census
-from resumable.uploads.counts import Counts
+from resumable.uploads.context import Counts
 from resumable.uploads.holds import LocalHolds
-from resumable.uploads.space import Space
+from resumable.uploads.limits import Space
+from resumable.uploads.operators import Census
 from tests.daemon.sight_rig import Site
 
 NOW = 1_700_000_000.0
@@ -280,16 +280,16 @@ def test_a_loop_that_was_blocked_is_late_by_that_much() -> None:
 
 def test_warnings_and_worse_are_counted_by_part() -> None:
     troubles = Troubles()
-    log = Logger("resumable.uploads.engine.Engine", observer=troubles)
+    log = Logger("resumable.uploads.context.UploadContext", observer=troubles)
     log.info("well")
     log.warn("hm")
     log.error("bad")
     log.error("bad")
     log.failure("worse", _failure())
     assert {key: count for key, count in troubles.counts().items() if count} == {
-        ("warn", "uploads.engine"): 1,
-        ("error", "uploads.engine"): 2,
-        ("critical", "uploads.engine"): 1,
+        ("warn", "uploads.context"): 1,
+        ("error", "uploads.context"): 2,
+        ("critical", "uploads.context"): 1,
     }
 
 

@@ -27,11 +27,11 @@ from resumable.http.streaming import StreamingSite
 from resumable.metrics.remotes import Behind
 from resumable.replication.settings import Figures as RemoteFigures
 from resumable.spool import Budget
-from resumable.uploads.census import Census
-from resumable.uploads.operators import Operators
+from resumable.uploads.operators import Census, Operators
 from tests.hooks.outbox import MemoryOutbox
 from tests.http.visitor import Reply
-from tests.uploads.harness import Machine, Server
+from tests.uploads.harness import Server
+from tests.uploads.machine import Machine
 
 DOCUMENT = description()
 ROUTES = Admin.app.url_map
@@ -80,15 +80,18 @@ class Office:
         self.lanes = {"far": lane(), "near": lane(down=True, pause=3.5)}
         self.disk: Any = (1000, 500)
         self.readiness = Readiness({"drain": self._drain}, server.clock)
-        operators = Operators(server.uploads, server.catalog.listing, self.lanes)
+        operators = Operators(server.context, server.uploads, server.catalog.listing, self.lanes)
         parts = Parts(
             version="1.2.3",
-            started_at=server.engine.wall(),
+            started_at=server.context.wall(),
             clock=server.clock,
-            engine=server.engine,
+            counts=server.context.counts,
+            drain=server.context.drain,
+            holds=server.context.holds,
+            space=server.context.space,
             budget=Budget(),
             disk=self._disk,
-            census=Census(server.catalog.listing, server.clock, server.engine.wall),
+            census=Census(server.catalog.listing, server.clock, server.context.wall),
             readiness=self.readiness,
             lanes=self.lanes,
             lags=SimpleNamespace(of=self._lag),  # type: ignore[arg-type]
@@ -99,7 +102,7 @@ class Office:
         self.site = StreamingSite(self.admin.resource, reactor=Clock())
 
     async def _drain(self) -> str | None:
-        return None if self.server.engine.drain.since is None else "no upload may begin"
+        return None if self.server.context.drain.since is None else "no upload may begin"
 
     async def _disk(self) -> tuple[int, int]:
         if isinstance(self.disk, Exception):

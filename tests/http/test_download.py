@@ -204,7 +204,6 @@ class Finished:
     def __init__(self, pairs: dict[str, str | bytes] | None, data: bytes = b"bytes") -> None:
         self.pairs = pairs
         self.file = File(data)
-        self.engine = self
 
     def expires_at(self, upload: Upload) -> None:
         return None

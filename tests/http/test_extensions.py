@@ -11,7 +11,8 @@ from test_http_tiers import Client, created, new
 from visitor import Reply
 
 from resumable.protocol import extensions, tus
-from tests.uploads.harness import Machine, Server
+from tests.uploads.harness import Server
+from tests.uploads.machine import Machine
 
 TYPE = "Content-Type: application/offset+octet-stream"
 DATA = b"0123456789"

@@ -25,7 +25,8 @@ from resumable.http.origin import Origin
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.values import networks
 from resumable.protocol.errors import Forbidden, TooManyRequests, TusError, Unauthorized, Unavailable
-from tests.uploads.harness import EPOCH, LONG, Machine, Server, pattern
+from tests.uploads.harness import EPOCH, LONG, Server, pattern
+from tests.uploads.machine import Machine
 
 DATA = b"0123456789"
 UNKNOWN = "f" * 32

@@ -13,10 +13,11 @@ from admin_rig import DOCUMENT, ROUTES, Office, serving
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from resumable.http.query import FILTERS
+from resumable.model.principal import Principal
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
-from resumable.uploads.caller import Caller
-from tests.uploads.harness import EPOCH, LONG, FakeBody, FakeReplication, Server, pattern
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import EPOCH, LONG, Server, pattern
 
 DATA = b"0123456789"
 UNKNOWN = "f" * 32
@@ -123,7 +124,7 @@ def test_a_remote_that_there_has_never_been_is_no_filter(office: Office, server:
 def test_uploads_are_found_by_owner_time_and_size(office: Office, server: Server) -> None:
     nobodys = server.upload(length=5)
     server.advance(10.0)
-    server.by = Caller("ann")
+    server.by = Principal("ann")
     anns = server.upload(DATA)
     assert office.ids("owner=ann") == [anns]
     assert office.ids("owner=") == [nobodys]
@@ -138,7 +139,7 @@ def test_uploads_are_found_by_owner_time_and_size(office: Office, server: Server
 
 
 def test_one_upload_is_shown_with_both_tiers(office: Office, server: Server) -> None:
-    server.by = Caller("ann")
+    server.by = Principal("ann")
     upload_id = server.create(20, metadata=metadata.encode({"filename": "ä".encode(), "raw": b"\xff"})).value.id
     server.patch(upload_id, 0, FakeBody(20))
     shown = office.told("GET", f"/v1/uploads/{upload_id}")
@@ -156,7 +157,7 @@ def test_looking_disturbs_nobody(office: Office, server: Server) -> None:
     office.ids()
     office.told("GET", f"/v1/uploads/{upload_id}")
     office.told("GET", "/v1/drain")
-    assert not answer.done and server.engine.holds.held(upload_id)
+    assert not answer.done and server.context.holds.held(upload_id)
 
 
 # Ending
@@ -226,16 +227,16 @@ def test_all_that_was_parked_for_a_remote_is_tried_again(office: Office, server:
     park(server, ids[0], "near")
     assert office.told("POST", "/v1/retry?remote=far") == {"restarted": 3, "more": False}
     assert office.ids("replica=parked") == [ids[0]]
-    assert server.engine.replication.again == ids  # type: ignore[attr-defined]
+    assert server.context.replication.again == ids  # type: ignore[attr-defined]
 
 
-def test_an_upload_that_has_gone_meanwhile_is_no_failure(office: Office, server: Server) -> None:
-    ids = [server.upload(DATA) for _ in range(2)]
-    for upload_id in ids:
-        park(server, upload_id)
-    server.engine.delete_objects = False
-    server.delete(ids[0])
-    assert office.told("POST", "/v1/retry?remote=far")["restarted"] == 1
+def test_an_upload_that_has_gone_meanwhile_is_no_failure() -> None:
+    with serving(replication=FakeReplication(("far",), ("near",)), delete_objects=False) as server:
+        ids = [server.upload(DATA) for _ in range(2)]
+        for upload_id in ids:
+            park(server, upload_id)
+        server.delete(ids[0])
+        assert Office(server).told("POST", "/v1/retry?remote=far")["restarted"] == 1
 
 
 # Refusals

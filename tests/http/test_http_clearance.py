@@ -52,7 +52,7 @@ def target(path: str) -> str:
 def test_nothing_of_the_api_is_told_without_the_token(server: Server, method: str, path: str) -> None:
     reply = with_token(server).ask(method, target(path))
     assert (reply.status, reply.get("WWW-Authenticate")) == (401, 'Bearer realm="resumable"')
-    assert server.engine.drain.since is None
+    assert server.context.drain.since is None
 
 
 @pytest.mark.parametrize(("method", "path"), API)
@@ -118,7 +118,7 @@ def test_figures_are_for_all_who_get_there(server: Server, clearance: Clearance,
 def test_pages_in_a_browser_are_refused(server: Server, method: str, path: str, field: str) -> None:
     for office in (Office(server), with_token(server)):
         assert office.refused(method, path, field, GOOD)[0] == 403
-    assert server.engine.drain.since is None
+    assert server.context.drain.since is None
 
 
 def test_an_operator_who_types_the_address_is_not_a_page(server: Server) -> None:
@@ -128,7 +128,7 @@ def test_an_operator_who_types_the_address_is_not_a_page(server: Server) -> None
 @pytest.mark.parametrize("method", ["put", "Put"])
 def test_methods_are_case_sensitive(server: Server, method: str) -> None:
     assert Office(server).ask(method, "/v1/drain").status == 405
-    assert server.engine.drain.since is None
+    assert server.context.drain.since is None
 
 
 @pytest.mark.parametrize("path", ["//v1/drain", "/v1//drain", "/v1/drain/", "/v1%2Fdrain", "/./v1/drain", "/V1/drain"])
@@ -136,7 +136,7 @@ def test_an_address_has_one_spelling(server: Server, path: str) -> None:
     office = with_token(server)
     assert office.ask("PUT", path).status in (401, 404)
     assert office.ask("PUT", path, GOOD).status == 404
-    assert server.engine.drain.since is None
+    assert server.context.drain.since is None
 
 
 # On a port for uploads

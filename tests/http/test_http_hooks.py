@@ -19,7 +19,8 @@ from resumable.model.hooks import Answer, Changes, Granted, IHooks, QuestionKind
 from resumable.model.values import networks
 from resumable.protocol.errors import Refused, Unavailable
 from resumable.uploads.questions import Questions
-from tests.uploads.harness import Machine, Server
+from tests.uploads.harness import Server
+from tests.uploads.machine import Machine
 
 DATA = b"0123456789"
 PATCH = ("Content-Type: application/offset+octet-stream",)

@@ -9,8 +9,9 @@ import pytest
 from admin_rig import Office, serving
 from test_http_tiers import Client
 
-from resumable.uploads.census import FRESH
-from tests.uploads.harness import FakeBody, FakeReplication, Server
+from resumable.uploads.operators import FRESH
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import Server
 
 
 @pytest.fixture

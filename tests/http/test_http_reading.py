@@ -18,7 +18,9 @@ from resumable.http.download import Remotely
 from resumable.http.sending import CHUNK
 from resumable.protocol import metadata
 from resumable.protocol.errors import NotFound, Unavailable
-from tests.uploads.harness import FakeReplication, Machine, Server
+from tests.uploads.fakes import FakeReplication
+from tests.uploads.harness import Server
+from tests.uploads.machine import Machine
 
 DATA = b"0123456789"
 METADATA = metadata.encode({"filename": "ä.html", "filetype": "text/html"})

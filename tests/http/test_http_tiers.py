@@ -21,8 +21,10 @@ from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
-from resumable.uploads.engine import Limits
-from tests.uploads.harness import EPOCH, LONG, FakeReplication, Machine, Server, pattern
+from resumable.uploads.limits import UploadLimits
+from tests.uploads.fakes import FakeReplication
+from tests.uploads.harness import EPOCH, LONG, Server, pattern
+from tests.uploads.machine import Machine
 
 DATA = b"0123456789"
 ORIGIN = "https://app.example"
@@ -38,7 +40,7 @@ def server(remote: FakeReplication) -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as place:
         directory = Path(place) / "run"
         directory.mkdir()
-        limits = Limits(expire_after=3600.0, ack_timeout=20.0, max_pause=30.0, retry_after=7)
+        limits = UploadLimits(expire_after=3600.0, ack_timeout=20.0, max_pause=30.0, retry_after=7)
         server = Server(Machine(directory), replication=remote, limits=limits)
         yield server.start()
         server.bury()

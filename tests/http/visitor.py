@@ -30,10 +30,6 @@ class Nothing:
 
     algorithms = ("sha1",)
 
-    @property
-    def engine(self) -> Nothing:
-        return self
-
     def expires_at(self, upload: Upload) -> None:
         return None
 

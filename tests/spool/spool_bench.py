@@ -94,3 +94,23 @@ class RealBench:
     def __exit__(self, *error):
         self.until(self.spool.stop())
         self.until(self.pool.stop())
+
+
+class Producer:
+    """A body; it remembers what it was asked for."""
+
+    def __init__(self):
+        self.calls = []
+
+    def pauseProducing(self):
+        self.calls.append("pause")
+
+    def resumeProducing(self):
+        self.calls.append("resume")
+
+    def stopProducing(self):
+        self.calls.append("stop")
+
+    @property
+    def paused(self):
+        return bool(self.calls) and self.calls[-1] == "pause"

@@ -1,4 +1,4 @@
-"""A machine for each test, its catalog in memory where the system allows that."""
+"""A machine for each test, its catalog in memory where the system allows that; servers, with and without hooks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 from twisted.logger import globalLogPublisher
 
-from tests.uploads.harness import Machine, Server, machines
+from resumable.uploads.limits import UploadLimits
+from resumable.uploads.questions import Questions
+from tests.uploads.fakes import FakeHooks
+from tests.uploads.final_requests import WITHIN
+from tests.uploads.harness import Server
+from tests.uploads.machine import Machine, machines
 
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
@@ -53,3 +58,33 @@ def logged() -> Iterator[list[dict[str, Any]]]:
     globalLogPublisher.addObserver(events.append)
     yield events
     globalLogPublisher.removeObserver(events.append)
+
+
+@pytest.fixture
+def hooked(serve):
+    """Starts a server with such hooks."""
+
+    def start(*kinds, replication=None, on=None, limits=None, progress=None, clock=None, **says):
+        hooks = FakeHooks(*kinds, **says)
+        options = {"replication": replication, "limits": limits or UploadLimits(expire_after=3600.0)}
+        options |= {"progress": progress or hooks, "clock": clock}
+        options |= {} if on is None else {"on": on}
+        server = serve(deliverers=["outside"], questions=Questions(hooks), **options)
+        server.hooks = hooks
+        return server
+
+    return start
+
+
+@pytest.fixture
+def finish_hooked(serve):
+    """Starts a server with hooks that are asked before an upload is finished, and say that."""
+
+    def start(*says, create=(), **options):
+        hooks = FakeHooks(finish=says, **({"create": create} if create else {}))
+        limits = UploadLimits(final_timeout=WITHIN, retry_after=7)
+        server = serve(**{"questions": Questions(hooks), "limits": limits, **options})
+        server.hooks = hooks
+        return server
+
+    return start

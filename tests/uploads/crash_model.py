@@ -30,19 +30,10 @@ from resumable.model.errors import BodyLost, CatalogUnavailable
 from resumable.model.upload import Gone, Upload
 from resumable.protocol import errors
 from resumable.uploads.assembly import RETRY
-from resumable.uploads.engine import Limits
-from tests.uploads.harness import (
-    ORPHANS,
-    UPLOADS,
-    Answer,
-    FakeBody,
-    FakeReplication,
-    Machine,
-    Moment,
-    Server,
-    pattern,
-    sha1,
-)
+from resumable.uploads.limits import UploadLimits
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import ORPHANS, UPLOADS, Answer, Server, pattern, sha1
+from tests.uploads.machine import Machine, Moment
 
 #: The longest body or upload of a model.
 LARGEST = 6000
@@ -61,7 +52,7 @@ def small_sizes() -> Iterator[None]:
     with (
         mock.patch("resumable.uploads.append.SMALL", 512),
         mock.patch("resumable.uploads.append.PART", 2048),
-        mock.patch("resumable.uploads.schedule.WORTHWHILE", 256),
+        mock.patch("resumable.uploads.appends.WORTHWHILE", 256),
         mock.patch("resumable.spool.sink.HIGH", 2048),
         mock.patch("resumable.spool.sink.LOW", 1024),
         mock.patch("resumable.spool.sink.TURN", 1024),
@@ -231,7 +222,7 @@ class CrashModel:
         if upload.partial or not upload.finished or upload.gone != "no":
             return
         upload.dropped = True
-        replicas, now = self.server.catalog.replicas, self.server.engine.wall()
+        replicas, now = self.server.catalog.replicas, self.server.context.wall()
         found = self.server.ask(replicas.of(upload.id))
         if found.done and found.error is None:
             for each in found.value:
@@ -249,7 +240,7 @@ class CrashModel:
 
     def sweep(self) -> None:
         """A round of the janitor; what is idle may expire by it."""
-        now = self.server.engine.wall()
+        now = self.server.context.wall()
         if now - self._wall >= EXPIRE_AFTER:
             for upload in self.uploads:
                 if upload.gone == "no" and (not upload.finished or upload.partial):
@@ -315,7 +306,7 @@ class CrashModel:
             self.head(upload)
         # assemblies that failed are tried again
         self.server.advance(RETRY + 1)
-        self.server.ask(self.server.janitor.reclaim())
+        self.server.ask(self.server.reclaimer.reclaim())
         for upload in self.uploads:
             self.head(upload)
             if upload.told and upload.will_be_whole() and not self.machine.down:
@@ -347,8 +338,8 @@ class CrashModel:
         assert len(server.names(ORPHANS)) <= self._cut, "orphans come from creations that were cut off"
         assert self.machine.disk.open_files == 0
         assert server.spool._budget.used == 0
-        assert len(server.engine.schedule) == 0
-        assert not any(server.engine.holds.held(each.id) for each in self.uploads)
+        assert len(server.uploads.appends) == 0
+        assert not any(server.context.holds.held(each.id) for each in self.uploads)
 
     def settle(self) -> None:
         """Take what was answered."""
@@ -481,12 +472,12 @@ class CrashModel:
 
     def _boot(self) -> None:
         self._forget_faults()
-        wall = self.server.engine.wall() if self.crashes else self._wall
+        wall = self.server.context.wall() if self.crashes else self._wall
         self.server = Server(
             self.machine,
             rng=self.rng,
             wall=wall,
-            limits=Limits(max_size=1 << 20, expire_after=EXPIRE_AFTER),
+            limits=UploadLimits(max_size=1 << 20, expire_after=EXPIRE_AFTER),
             assembly_step=1024,
             budget=6000,
             new_id=self._new_id,

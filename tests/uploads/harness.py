@@ -1,61 +1,51 @@
-"""The real engine on a machine that a test can stop, break and start again.
+"""The real use cases on a machine that a test can stop, break and start again.
 
 A `Machine` is what outlives a process: a simulated disk, the catalog's file, the name of the boot. A `Server` is one
-run of the engine on it, put together as the service does it, under a `twisted.internet.task.Clock`. A `FakeBody` is
-what a client sends. Nothing here waits for real time, and no thread is started.
+run of the use cases on it, put together as the service does it, under a `twisted.internet.task.Clock`. Nothing here
+waits for real time, and no thread is started.
 
-Every operation of the disk and every COMMIT of the catalog is a step of the machine: `Machine.crash_at` stops it
-there. What is stopped raises ordinary errors, so that the old run can be wound up (`Server.bury`) and leaves no
-coroutine hanging; what it answers after the stop, nobody has heard (`Answer` does not take it).
+What is stopped with the machine raises ordinary errors, so that the old run can be wound up (`Server.bury`) and leaves
+no coroutine hanging; what it answers after the stop, nobody has heard (`Answer` does not take it).
 """
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
-import shutil
-import sqlite3
-import tempfile
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from resumable.catalog.batches import connect
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.daemon.digests import ALGORITHMS
-from resumable.model.errors import BodyLost
-from resumable.model.hooks import QuestionKind, RequestView
-from resumable.model.replica import IReplication, NoReplication, Progress
-from resumable.model.upload import IBody, Replica, Upload
+from resumable.model.hooks import IProgress, NoHooks, QuestionKind, RequestView
+from resumable.model.principal import NOBODY
+from resumable.model.replica import IReplication, NoReplication
+from resumable.model.upload import Fact, Replica, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum
 from resumable.protocol.concat import Final
-from resumable.protocol.errors import TusError, Unavailable
+from resumable.protocol.errors import TusError
 from resumable.spool import Budget, Spool
 from resumable.spool.assembly import STEP
-from resumable.spool.disk import IDisk
 from resumable.spool.place_rules import PlaceSettings
-from resumable.testing import SimulatedDisk, SteppedBatcher, SteppedPool
-from resumable.uploads.assembly import Assembler
-from resumable.uploads.caller import NOBODY
-from resumable.uploads.engine import Engine, Limits
+from resumable.testing import SteppedBatcher, SteppedPool
+from resumable.uploads.context import UploadContext
+from resumable.uploads.finishing import CreationCut
 from resumable.uploads.holds import LocalHolds
-from resumable.uploads.janitor import Janitor
-from resumable.uploads.placing import Placing
-from resumable.uploads.questions import Questions
+from resumable.uploads.janitor import Reclaimer
+from resumable.uploads.limits import IQuota, NoQuota, Space, UploadLimits
+from resumable.uploads.places import PlacedFiles
+from resumable.uploads.questions import HookContext, Questions
 from resumable.uploads.recovery import Recovered, recover
-from resumable.uploads.schedule import Schedule
-from resumable.uploads.space import Space
-from resumable.uploads.uploads import CreationCut, Uploads
-from resumable.uploads.visits import Visit
+from resumable.uploads.uploads import Uploads
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.machine import Machine, MachineDisk, content
 
 T = TypeVar("T")
 
@@ -67,8 +57,6 @@ LONG = 64 * 1024 + 1
 #: Where the wall clock stands when a test begins.
 EPOCH = 1_700_000_000.0
 
-Moment = Literal["before", "after", "torn"]
-
 
 def pattern(size: int, seed: int = 1) -> bytes:
     """Bytes that differ from place to place and from seed to seed."""
@@ -79,354 +67,6 @@ def sha1(data: bytes) -> Checksum:
     digest = ALGORITHMS["sha1"]()
     digest.update(data)
     return Checksum("sha1", digest.digest())
-
-
-class Down(OSError):
-    """The machine has stopped."""
-
-    def __init__(self) -> None:
-        super().__init__(errno.EIO, "the machine is down")
-
-
-class Machine:
-    """A disk, a catalog file and a boot. ``steps`` counts I/O; ``trace`` names it."""
-
-    def __init__(self, directory: Path, *, disk: SimulatedDisk | None = None, boot: int = 1, run: int = 0) -> None:
-        self.catalog_directory = directory
-        self.disk = disk or SimulatedDisk()
-        self.boot = boot
-        self.run = run
-        self.steps = 0
-        self.trace: list[str] = []
-        self.down = False
-        self.commit_faults: list[Callable[[Callable[[], Any]], Any]] = []
-        self._crash_step: int | None = None
-        self._faulty_step: tuple[int, int, bool] | None = None
-        self._moment: Moment = "before"
-        self._rng = Random(0)
-
-    @property
-    def catalog_path(self) -> str:
-        return str(self.catalog_directory / "catalog.sqlite3")
-
-    @property
-    def boot_id(self) -> str:
-        return f"boot-{self.boot}"
-
-    def crash_at(self, step: int, moment: Moment = "before", rng: Random | None = None) -> None:
-        """Stop at the step of that number (from now: the next one is 1), before or after its effect.
-
-        ``torn``: a COMMIT is cut off within what it writes; another step is as ``after``.
-        """
-        self._crash_step, self._moment = self.steps + step, moment
-        self._rng = rng or Random(step)
-
-    def fail_at(self, step: int, number: int, landed: bool = False) -> None:
-        """Let the step of that number (from now: the next one is 1) fail with this errno; a COMMIT as `fail_commit`."""
-        self._faulty_step = self.steps + step, number, landed
-
-    def step(self, name: str, act: Callable[[], T]) -> T:
-        if self.down:
-            raise Down
-        self.steps += 1
-        self.trace.append(name)
-        if self._faulty_step is not None and self.steps == self._faulty_step[0]:
-            self._fail(name, *self._faulty_step[1:])
-        if self.steps != self._crash_step:
-            return act()
-        size = self._log_size()
-        try:
-            if self._moment != "before":
-                act()
-        finally:
-            self.stop(self._rng.randint(size, max(size, self._log_size())) if self._moment == "torn" else None)
-        raise Down
-
-    def _fail(self, name: str, number: int, landed: bool) -> None:
-        if name != "COMMIT":
-            self.disk.fail_next(name, number)
-            return
-        # this one is on its way already: what it does is decided now
-        self.fail_commit(landed=landed, full=number in (errno.ENOSPC, errno.EDQUOT))
-
-    def stop(self, log_size: int | None = None) -> None:
-        """Nothing has an effect from now on. ``log_size``: what is left of the catalog's log."""
-        if self.down:
-            return
-        self.down = True
-        after = self.catalog_directory / "left"
-        after.mkdir()
-        for suffix in ("", "-wal"):
-            if os.path.exists(self.catalog_path + suffix):
-                shutil.copyfile(self.catalog_path + suffix, after / f"catalog.sqlite3{suffix}")
-        if log_size is not None and (after / "catalog.sqlite3-wal").exists():
-            os.truncate(after / "catalog.sqlite3-wal", log_size)
-
-    def after_kill(self) -> Machine:
-        """The same boot; the process is gone."""
-        self.stop()
-        return self._next(self.disk.kill(), self.boot)
-
-    def after_power_loss(self, rng: Random) -> Machine:
-        """The next boot, with what has survived."""
-        self.stop()
-        return self._next(self.disk.crash(rng), self.boot + 1)
-
-    def _next(self, disk: SimulatedDisk, boot: int) -> Machine:
-        directory = Path(tempfile.mkdtemp(prefix=f"run-{self.run + 1}-", dir=self.catalog_directory.parent))
-        shutil.copytree(self.catalog_directory / "left", directory, dirs_exist_ok=True)
-        return Machine(directory, disk=disk, boot=boot, run=self.run + 1)
-
-    def fail_commit(self, *, landed: bool = False, times: int = 1, after: int = 0, full: bool = False) -> None:
-        """Let COMMITs fail: ``times`` of them, ``after`` so many that work; ``landed``: with their effect."""
-
-        def fault(act: Callable[[], Any]) -> Any:
-            if landed:
-                act()
-            error = sqlite3.OperationalError("no room" if full else "cannot write")
-            error.sqlite_errorname = "SQLITE_FULL" if full else "SQLITE_ERROR"
-            raise error
-
-        self.commit_faults += [lambda act: act()] * after + [fault] * times
-
-    def connect(self, path: str) -> Any:
-        """What SqliteCatalog makes its connection with."""
-        if self.down:
-            raise sqlite3.OperationalError("the machine is down")
-        return _Connection(self, connect(path))
-
-    def commit(self, act: Callable[[], Any]) -> Any:
-        return self.step("COMMIT", lambda: self.commit_faults.pop(0)(act) if self.commit_faults else act())
-
-    def _log_size(self) -> int:
-        try:
-            return os.path.getsize(f"{self.catalog_path}-wal")
-        except FileNotFoundError:
-            return 0
-
-
-class _Connection:
-    """An sqlite3.Connection whose COMMITs are steps of the machine."""
-
-    def __init__(self, machine: Machine, connection: sqlite3.Connection) -> None:
-        self._machine = machine
-        self._connection = connection
-
-    def execute(self, statement: str, *parameters: Any) -> Any:
-        if statement == "COMMIT":
-            try:
-                return self._machine.commit(lambda: self._connection.execute(statement))
-            except Down as error:
-                raise sqlite3.OperationalError(str(error)) from error
-        if self._machine.down:
-            raise sqlite3.OperationalError("the machine is down")
-        return self._connection.execute(statement, *parameters)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-
-@implementer(IDisk)
-class MachineDisk:
-    """The machine's disk; every operation is a step of the machine."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._machine.disk, name)
-        return lambda *args, **kwargs: self._machine.step(name, lambda: method(*args, **kwargs))
-
-
-@implementer(IBody, IPushProducer)
-class FakeBody:
-    """What a client sends, when the test says so.
-
-    Ends by itself when ``length`` bytes have arrived; a chunked one (``length`` None) by `end`. ``events`` tells what
-    the server did with it: ``deliver``, ``pause``, ``resume``, ``discard``.
-    """
-
-    def __init__(self, length: int | None, data: bytes = b"") -> None:
-        self.length = length
-        self.trailers: Mapping[str, str] = {}
-        self.events: list[str] = []
-        self._held: list[bytes] = [data] if data else []
-        self._arrived = len(data)
-        self._consumer: IConsumer | None = None
-        self._done: Deferred[None] | None = None
-        self._paused = self._discarded = False
-        self._result: BodyLost | Literal["complete"] | None = "complete" if self._arrived == length else None
-
-    @classmethod
-    def whole(cls, data: bytes) -> FakeBody:
-        """One with a Content-Length, all of it here."""
-        return cls(len(data), data)
-
-    @classmethod
-    def chunked(cls, data: bytes, trailers: Mapping[str, str] | None = None) -> FakeBody:
-        """A chunked one, all of it here."""
-        body = cls(None, data)
-        body.end(trailers)
-        return body
-
-    @property
-    def discarded(self) -> bool:
-        return self._discarded
-
-    # the client
-
-    def arrive(self, data: bytes) -> FakeBody:
-        self._arrived += len(data)
-        self._held.append(data)
-        if self._arrived == self.length:
-            self._result = "complete"
-        self._flush()
-        return self
-
-    def end(self, trailers: Mapping[str, str] | None = None) -> None:
-        self.trailers = trailers or {}
-        self._result = "complete"
-        self._flush()
-
-    def lose(self, reason: str = "disconnected") -> None:
-        if self._result is None:
-            self._result = BodyLost(reason)
-            self._flush()
-
-    # the server
-
-    def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        assert self._done is None and not self._discarded, "a body is delivered once"
-        self.events.append("deliver")
-        self._done, self._consumer = Deferred(), consumer
-        consumer.registerProducer(self, True)
-        self._flush()
-        return self._done
-
-    def discard(self) -> None:
-        self.events.append("discard")
-        self._discarded = True
-        self._held.clear()
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            consumer.unregisterProducer()
-
-    def pauseProducing(self) -> None:
-        self.events.append("pause")
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        self.events.append("resume")
-        self._paused = False
-        self._flush()
-
-    def stopProducing(self) -> None:
-        self.lose()
-
-    def _flush(self) -> None:
-        lost = isinstance(self._result, BodyLost)
-        while self._held and self._consumer is not None and (lost or not self._paused):
-            self._consumer.write(self._held.pop(0))
-        if self._result is None or self._held or self._consumer is None or self._done is None:
-            return
-        consumer, self._consumer = self._consumer, None
-        consumer.unregisterProducer()
-        if isinstance(self._result, BodyLost):
-            self._done.errback(self._result)
-        else:
-            self._done.callback(None)
-
-
-@implementer(IReplication)
-class FakeReplication:
-    """The engine between the tiers, as a test wants it: what it was told, and what it says.
-
-    Uploads get a replica in each of ``required`` and ``optional``. ``told``: each record that was said to have
-    changed; ``gone``: the ids that have ended; ``again``: those with replicas that are no longer parked; ``moving``:
-    what `progress` answers; ``copies``: what `open_copy` does; ``url``: what `signed_url` does. `Server.store` stores.
-    """
-
-    def __init__(
-        self, required: Sequence[str] = ("far",), optional: Sequence[str] = (), acknowledges: bool = False
-    ) -> None:
-        self.required, self.optional = tuple(required), tuple(optional)
-        self.acknowledges = acknowledges
-        self.told: list[Upload] = []
-        self.copies: dict[str, Any] = {}
-        self.url: str | None = None
-        self.signed: list[tuple[Any, ...]] = []
-        self.gone: list[str] = []
-        self.again: list[str] = []
-        self.moving: dict[str, Progress] = {}
-        self.waiting: dict[str, list[Deferred[None]]] = {}
-        self.lagging = False
-        self.paused: list[Deferred[None]] = []
-
-    def chosen(
-        self, upload: Upload, remotes: Collection[str] | None = None, key: str | None = None
-    ) -> Sequence[Replica]:
-        if upload.is_partial:
-            return ()
-        names = [each for each in (*self.required, *self.optional) if remotes is None or each in remotes]
-        return [Replica(upload.id, each, each in self.required, key=key) for each in names]
-
-    def committed(self, upload: Upload) -> None:
-        self.told.append(upload)
-
-    def ended(self, upload_id: str) -> None:
-        self.gone.append(upload_id)
-
-    def restarted(self, upload_id: str) -> None:
-        self.again.append(upload_id)
-
-    def when_stored(self, upload_id: str) -> Deferred[None]:
-        return self._waiter(self.waiting.setdefault(upload_id, []))
-
-    def progress(self, upload_id: str) -> Mapping[str, Progress]:
-        return self.moving
-
-    def open_copy(self, upload_id: str, start: int, size: int) -> Deferred[Any]:
-        if upload_id not in self.copies:
-            return fail(Unavailable("no copy", 7))
-        return succeed(self.copies[upload_id])
-
-    def signed_url(self, *asked: Any) -> Deferred[str | None]:
-        self.signed.append(asked)
-        return succeed(self.url)
-
-    def admits(self) -> bool:
-        return not self.lagging
-
-    def when_admitted(self) -> Deferred[None]:
-        return self._waiter(self.paused) if self.lagging else succeed(None)
-
-    # what a test does
-
-    @property
-    def waits(self) -> int:
-        """How many wait for anything."""
-        return sum(map(len, self.waiting.values())) + len(self.paused)
-
-    def stored(self, upload_id: str) -> None:
-        for waiter in tuple(self.waiting.get(upload_id, ())):
-            waiter.callback(None)
-
-    def catch_up(self) -> None:
-        """The lag is small again."""
-        self.lagging = False
-        for waiter in tuple(self.paused):
-            waiter.callback(None)
-
-    @staticmethod
-    def _waiter(waiting: list[Deferred[None]]) -> Deferred[None]:
-        waiter: Deferred[None] = Deferred()
-        waiting.append(waiter)
-
-        def over(outcome: Any) -> Any:
-            waiting.remove(waiter)
-            return outcome
-
-        return waiter.addBoth(over)
 
 
 class Answer(Generic[T]):
@@ -483,13 +123,13 @@ class Answer(Generic[T]):
 
 
 class Server:
-    """One run of the engine on a machine. ``wall`` may be set; it goes on with the clock. ``by``: who asks."""
+    """One run of the use cases on a machine. ``wall`` may be set; it goes on with the clock. ``by``: who asks."""
 
     def __init__(
         self,
         machine: Machine,
         *,
-        limits: Limits | None = None,
+        limits: UploadLimits | None = None,
         reserve: int = 0,
         rng: Random | None = None,
         boot_id: str | None = None,
@@ -501,11 +141,14 @@ class Server:
         replication: IReplication | None = None,
         delete_objects: bool = True,
         questions: Questions | None = None,
+        progress: IProgress | None = None,
+        quota: IQuota | None = None,
         placing: PlaceSettings | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.machine = machine
         self.disk = machine.disk
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.skew = 0.0
         self.bodies: list[FakeBody] = []
         self.by = NOBODY
@@ -525,29 +168,30 @@ class Server:
             now=lambda: wall,
             connector=machine.connect,
         )
-        self.engine = Engine(
+        places = PlacedFiles(self.spool, self.pool, placing or PlaceSettings(Path(PLACED)))
+        self.reclaimer = Reclaimer(self.catalog, self.spool, places)
+        self.context = UploadContext(
             catalog=self.catalog,
             spool=self.spool,
             holds=LocalHolds(self.clock),
             clock=self.clock,
             wall=lambda: wall + self.skew + self.clock.seconds(),
             boot_id=machine.boot_id if boot_id is None else boot_id,
-            limits=limits or Limits(),
+            limits=limits or UploadLimits(),
             space=Space(reserve),
-            schedule=Schedule(),
+            places=places,
             replication=replication or NoReplication(),
             replicas=self.catalog.replicas,
+            quota=NoQuota() if quota is None else quota,
             delete_objects=delete_objects,
             questions=questions or Questions(),
+            progress=progress or NoHooks(),
         )
-        self.janitor = Janitor(self.engine)
-        self.assembler = Assembler(self.engine, self.janitor)
-        self.placing = Placing(self.engine, self.janitor, self.pool, placing or PlaceSettings(Path(PLACED)))
-        self.engine.places = self.placing
         ids = (f"{machine.run:08x}{number:024x}" for number in itertools.count(1))
         self.uploads = Uploads(
-            self.engine, self.assembler, self.janitor, algorithms=ALGORITHMS, new_id=new_id or (lambda: next(ids))
+            self.context, self.reclaimer, algorithms=ALGORITHMS, new_id=new_id or (lambda: next(ids))
         )
+        self.assembler, self.janitor = self.uploads.assembler, self.uploads.janitor
         self.recovered: Recovered | None = None
 
     # the run
@@ -556,17 +200,16 @@ class Server:
         """As the service does it."""
         self.spool.start()
         opened = self.catalog.open()
-        engine = self.engine
-        asks = engine.questions.asks(QuestionKind.FINISH)
+        context = self.context
         self.recovered = recover(
-            *(self.catalog, opened, self.spool, engine.boot_id, engine.wall()),
-            asks=asks,
-            planned=self.placing.planned,
+            *(self.catalog, opened, self.spool, context.boot_id, context.wall()),
+            asks=context.questions.asks(QuestionKind.FINISH),
+            planned=context.places.planned,
         )
         self.pool.start()
         self.catalog.start()
         self.assembler.start()
-        self.placing.start()
+        self.uploads.placer.start()
         self.pump()
         return self
 
@@ -594,7 +237,7 @@ class Server:
 
     def tick(self) -> int:
         """What the service does once a second; answers how many commits it began."""
-        begun = self.engine.schedule.tick(self.clock.seconds())
+        begun = self.uploads.appends.tick(self.clock.seconds())
         self.pump()
         return begun
 
@@ -605,7 +248,7 @@ class Server:
         """A graceful stop, to the end."""
 
         async def stop() -> None:
-            for each in (self.uploads, self.assembler, self.placing, self.spool, self.catalog, self.pool):
+            for each in (self.uploads, self.assembler, self.uploads.placer, self.spool, self.catalog, self.pool):
                 await each.stop()
 
         assert self.ask(stop()).done or self.machine.down
@@ -687,7 +330,7 @@ class Server:
             checksum_trailer=False,
             has_body=False,
         )
-        return self.ask(self.uploads.concatenate(creation, partial_ids, self.by, Visit(request)))
+        return self.ask(self.uploads.concatenate(creation, partial_ids, self.by, HookContext(request)))
 
     def upload(self, data: bytes = b"", length: int | None = None, *, partial: bool = False) -> str:
         """An upload that has ``data``; of that length, or of ``length``."""
@@ -706,10 +349,10 @@ class Server:
         for remote, replica in self.replicas(upload_id).items():
             if not remotes or remote in remotes:
                 stored = {"location": f"{remote}://{upload_id}"}
-                landed, done = self.ask(self.catalog.replicas.store(replica, stored, self.engine.wall())).value
+                landed, done = self.ask(self.catalog.replicas.store(replica, stored, self.context.wall())).value
                 assert landed
-        if done and isinstance(self.engine.replication, FakeReplication):
-            self.engine.replication.stored(upload_id)
+        if done and isinstance(self.context.replication, FakeReplication):
+            self.context.replication.stored(upload_id)
         self.pump()
 
     def write_uncommitted(self, upload_id: str, data: bytes) -> None:
@@ -722,7 +365,7 @@ class Server:
 
     def drop(self, *upload_ids: str) -> list[str]:
         """Give up the local data of these, as far as it isn't needed; the files go with the next round."""
-        return list(self.ask(self.catalog.replicas.drop(upload_ids, self.engine.wall())).value)
+        return list(self.ask(self.catalog.replicas.drop(upload_ids, self.context.wall())).value)
 
     def _sent(self, body: FakeBody | None) -> FakeBody:
         body = body or FakeBody.whole(b"")
@@ -746,15 +389,10 @@ class Server:
         return {os.path.basename(path) for path in paths} - {".resumable"}
 
 
-def content(disk: SimulatedDisk, path: str) -> bytes | None:
-    """A file's bytes as a process would read them; no operation of the disk, so nothing fails or counts."""
-    node = disk._names.get(path)
-    return None if node is None else bytes(node.content)  # type: ignore[union-attr]
-
-
-def machines(directory: Path) -> Iterator[Machine]:
-    """Fresh machines in directories of their own."""
-    for number in itertools.count():
-        place = directory / f"machine-{number}" / "run-0"
-        place.mkdir(parents=True)
-        yield Machine(place)
+def told(server: Server, deliverer: str) -> list[Fact]:
+    """Deliver everything that waits for this deliverer: each upload's facts in their order."""
+    outbox, facts = server.catalog.outbox, []
+    while letters := server.ask(outbox.due(deliverer, 1e12, 100)).value:
+        facts += [letter.fact for letter in letters]
+        server.ask(outbox.delivered([letter.seq for letter in letters]))
+    return facts

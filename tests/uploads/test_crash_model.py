@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from tests.uploads.crash_model import CrashModel, small_sizes
-from tests.uploads.harness import machines
+from tests.uploads.machine import machines
 
 LONG = bool(os.environ.get("RESUMABLE_LONG"))
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

@@ -18,8 +18,9 @@ from resumable.protocol.errors import (
     TooLarge,
     Unavailable,
 )
-from resumable.uploads.engine import Limits
-from tests.uploads.harness import LONG, FakeBody, FakeReplication, pattern, sha1
+from resumable.uploads.limits import UploadLimits
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import LONG, pattern, sha1
 
 TIMEOUT = 20.0
 DATA = b"0123456789"
@@ -32,7 +33,7 @@ def remote():
 
 @pytest.fixture
 def server(serve, remote):
-    return serve(replication=remote, limits=Limits(ack_timeout=TIMEOUT, expire_after=3600.0, retry_after=7))
+    return serve(replication=remote, limits=UploadLimits(ack_timeout=TIMEOUT, expire_after=3600.0, retry_after=7))
 
 
 def withheld(server, data=DATA):
@@ -51,7 +52,7 @@ def patched(data):
 
 def quiet(server):
     """Nothing is left of any wait."""
-    return server.engine.replication.waits == 0 and not server.clock.getDelayedCalls()
+    return server.context.replication.waits == 0 and not server.clock.getDelayedCalls()
 
 
 # the request that completes the upload
@@ -78,7 +79,7 @@ def test_an_upload_that_is_stored_before_anybody_waits_is_answered_at_once(serve
     def store_at_once(upload):
         committed(upload)
         if upload.finished:
-            for replica in server.engine.replication.chosen(upload):
+            for replica in server.context.replication.chosen(upload):
                 server.catalog.replicas.store(replica, {}, 1.0)
 
     remote.committed = store_at_once
@@ -127,10 +128,10 @@ def test_the_hold_is_released_before_the_wait(server):
     """Several may ask, and wait, at the same time; no HEAD or PATCH evicts or waits for another."""
     upload_id = server.create(10).value.id
     first = server.patch(upload_id, 0, DATA)
-    assert not server.engine.holds.held(upload_id)
+    assert not server.context.holds.held(upload_id)
     assert server.head(upload_id).value.offset == 9
     second = server.patch(upload_id, 9, b"9")
-    assert not first.done and not second.done and not server.engine.holds.held(upload_id)
+    assert not first.done and not second.done and not server.context.holds.held(upload_id)
     server.store(upload_id)
     assert first.value.offset == second.value.offset == 10
     assert quiet(server)
@@ -175,7 +176,7 @@ def test_until_it_is_stored_the_reported_offset_stays_at_length_minus_one(server
     upload_id = withheld(server)
     seen = server.head(upload_id).value
     assert (seen.offset, seen.length) == (9, 10)
-    assert server.engine.withheld(seen)
+    assert server.context.withheld(seen)
     for wrong in (0, 8, 10, 11):
         answer = server.patch(upload_id, wrong, b"")
         assert isinstance(answer.error, OffsetMismatch) and answer.error.offset == 9
@@ -187,7 +188,7 @@ def test_until_it_is_stored_the_reported_offset_stays_at_length_minus_one(server
 
 def test_no_upload_expires_and_no_expiry_while_it_is_withheld(server):
     upload_id = withheld(server)
-    assert server.engine.expires_at(server.head(upload_id).value) is None
+    assert server.context.expires_at(server.head(upload_id).value) is None
     server.advance(7200.0)
     server.sweep()
     assert server.head(upload_id).value.offset == 9
@@ -269,15 +270,15 @@ def test_a_last_byte_that_is_cut_off_changes_nothing(server):
     body.lose()
     server.pump()
     assert server.head(upload_id).value.offset == 9
-    assert not server.engine.holds.held(upload_id) and quiet(server)
+    assert not server.context.holds.held(upload_id) and quiet(server)
 
 
 def test_the_last_byte_needs_no_space_and_no_budget(serve, remote):
     """Nothing is written: neither a full disk nor short memory keeps a client from asking."""
-    server = serve(replication=remote, limits=Limits(ack_timeout=TIMEOUT), reserve=1, budget=0)
-    server.engine.space.room = 100.0
+    server = serve(replication=remote, limits=UploadLimits(ack_timeout=TIMEOUT), reserve=1, budget=0)
+    server.context.space.room = 100.0
     upload_id = withheld(server)
-    server.engine.space.room = 0.0
+    server.context.space.room = 0.0
     answer = server.patch(upload_id, 9, FakeBody.chunked(b"9"))
     server.store(upload_id)
     assert answer.value.offset == 10
@@ -348,11 +349,11 @@ def test_a_final_shows_no_offset_before_it_is_stored(server):
     (final,) = server.names() - {part}
     assert not answer.done
     seen = server.head(final).value
-    assert seen.finished and server.engine.withheld(seen) and seen.offset == 9
+    assert seen.finished and server.context.withheld(seen) and seen.offset == 9
     server.store(final)
     assert answer.value.offset == 10
     seen = server.head(final).value
-    assert seen.offset == 10 and not server.engine.withheld(seen)
+    assert seen.offset == 10 and not server.context.withheld(seen)
 
 
 # how else a wait may end
@@ -430,6 +431,6 @@ def test_a_catalog_that_fails_meanwhile_takes_no_creation_back(server):
     answer = server.create(10, FakeBody.whole(DATA))
     (upload_id,) = server.names()
     server.catalog.stop()
-    server.engine.replication.stored(upload_id)
+    server.context.replication.stored(upload_id)
     server.pump()
     assert answer.value.offset == 9, "a creation was made, whatever becomes of the wait"

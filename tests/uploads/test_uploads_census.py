@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.listing import Counted, State
 from resumable.model.upload import ReplicaState
-from resumable.uploads.census import FRESH, SHARE, Census, Count
+from resumable.uploads.operators import FRESH, SHARE, Census, Count
 
 
 class Slow:

@@ -7,9 +7,10 @@ import pytest
 from resumable.model.errors import BodyLost
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, OffsetMismatch, TooLarge
 from resumable.uploads.append import PART, SMALL
-from resumable.uploads.engine import Limits
-from resumable.uploads.schedule import LATEST, PER_TICK, WORTHWHILE, Schedule
-from tests.uploads.harness import EPOCH, LONG, UPLOADS, FakeBody, Server, pattern, sha1
+from resumable.uploads.appends import LATEST, PER_TICK, WORTHWHILE, Appends
+from resumable.uploads.limits import UploadLimits
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import EPOCH, LONG, UPLOADS, Server, pattern, sha1
 
 DATA = pattern(LONG)
 BIG = 1 << 32
@@ -103,11 +104,11 @@ def test_timed_syncs_are_capped_and_those_that_waited_longest_go_first():
             done.append(self.number)
 
     done: list[int] = []
-    schedule = Schedule()
+    appends = Appends(None)
     for number in range(5000):
-        schedule.add(Slow(number))
+        appends.add(Slow(number))
     ticks = -(-5000 // PER_TICK)
-    assert all(schedule.tick(LATEST + second) <= PER_TICK for second in range(ticks))
+    assert all(appends.tick(LATEST + second) <= PER_TICK for second in range(ticks))
     assert set(done) == set(range(5000))  # each has had its turn
 
 
@@ -233,12 +234,12 @@ def test_an_overrun_is_answered_before_the_body_ends(server):
     server.pump()
     assert isinstance(answer.error, TooLarge)
     assert body.discarded
-    assert not server.engine.holds.held(upload_id)
+    assert not server.context.holds.held(upload_id)
 
 
 def test_an_overrun_of_the_maximum_is_413_too(serve):
     """Chunked body runs past the maximum: 413 with the committed Upload-Offset. Nothing can be finished there."""
-    server = serve(limits=Limits(max_size=LONG))
+    server = serve(limits=UploadLimits(max_size=LONG))
     upload_id, body, answer = under_way(server, None, FakeBody(None))
     body.arrive(bytes(LONG + 5))
     server.pump()
@@ -263,7 +264,7 @@ def test_a_declared_length_that_runs_past_is_refused_before_the_body_is_read(ser
     assert answer.error.offset == 0
     assert "deliver" not in body.events
     assert server.names() == set()
-    assert not server.engine.holds.held(upload_id)
+    assert not server.context.holds.held(upload_id)
 
 
 def test_a_length_that_comes_with_a_declared_body_is_recorded_with_its_first_commit(server):

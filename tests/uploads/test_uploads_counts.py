@@ -7,19 +7,20 @@ import errno
 import pytest
 
 from resumable.model.upload import Gone
-from resumable.uploads.engine import Limits
-from tests.uploads.harness import LONG, FakeBody, pattern
+from resumable.uploads.limits import UploadLimits
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import LONG, pattern
 
 HOUR = 3600.0
 
 
 @pytest.fixture
 def server(serve):
-    return serve(limits=Limits(expire_after=HOUR))
+    return serve(limits=UploadLimits(expire_after=HOUR))
 
 
 def seen(server):
-    counts = server.engine.counts
+    counts = server.context.counts
     return counts.created, counts.finished, dict(counts.gone)
 
 

@@ -11,9 +11,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from resumable.model.upload import Gone as GoneKind
 from resumable.model.upload import Upload
 from resumable.protocol.errors import BadRequest, Gone, Held, NoSpace, NotFound, Stopping, TusError, Unavailable
-from resumable.uploads.engine import as_answer
-from resumable.uploads.shield import shielded
-from tests.uploads.harness import LONG, UPLOADS, FakeBody, Server, pattern, sha1
+from resumable.uploads.context import as_answer
+from resumable.uploads.uploads import shielded
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import LONG, UPLOADS, Server, pattern, sha1
 
 DATA = pattern(LONG)
 BIG = 1 << 32
@@ -173,7 +174,7 @@ def test_the_reserve_refuses_new_bytes_and_keeps_the_old(serve):
     server = serve(reserve=1000)
     upload_id, body, answer = _under_way(server)
     server.disk.free_bytes = 1000 + LONG
-    server.ask(server.engine.space.look(server.spool))
+    server.ask(server.context.space.look(server.spool))
     body.arrive(DATA[:-1])
     server.pump()
     assert not answer.done
@@ -187,13 +188,13 @@ def test_the_reserve_refuses_new_bytes_and_keeps_the_old(serve):
     assert server.patch(upload_id, LONG).value.offset == LONG  # nothing comes in by this
     assert server.delete(upload_id).error is None
     server.disk.free_bytes = 1 << 30
-    server.ask(server.engine.space.look(server.spool))
+    server.ask(server.context.space.look(server.spool))
     assert server.create(10, FakeBody.whole(bytes(10))).value.finished
 
 
 def test_without_a_reserve_the_disk_itself_judges(server):
     server.disk.free_bytes = 0
-    server.ask(server.engine.space.look(server.spool))
+    server.ask(server.context.space.look(server.spool))
     assert server.upload(b"data")
 
 
@@ -323,7 +324,7 @@ def test_what_is_unknown_is_404_and_what_is_gone_is_410(server):
         assert type(server.delete(upload_id).error) is kind
         malformed = server.ask(server.uploads.append(upload_id, BadRequest("bad"), FakeBody(1)))
         assert type(malformed.error) is kind
-    assert server.engine.holds.held(unknown) is False
+    assert server.context.holds.held(unknown) is False
 
 
 def test_a_malformed_patch_is_told_so_once_its_upload_is_there(server):
@@ -396,7 +397,7 @@ def test_a_client_that_is_gone_does_not_cancel_the_commit(server):
     server.pump()
     assert failures[0].check(CancelledError)
     assert server.head(upload_id).value.offset == LONG
-    assert not server.engine.holds.held(upload_id)
+    assert not server.context.holds.held(upload_id)
 
 
 def test_the_shield_gives_the_outcome_to_who_waits():

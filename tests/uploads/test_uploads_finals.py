@@ -12,8 +12,10 @@ from resumable.protocol.concat import Final
 from resumable.protocol.errors import BadRequest, Forbidden, Gone, NotFound, Stopping, TooLarge
 from resumable.protocol.tus import Creation
 from resumable.uploads.assembly import RETRY
-from resumable.uploads.engine import Limits
-from tests.uploads.harness import UPLOADS, FakeBody, Server, machines, pattern, sha1
+from resumable.uploads.limits import UploadLimits
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import UPLOADS, Server, pattern, sha1
+from tests.uploads.machine import machines
 
 A, B, C = pattern(10_000, 1), pattern(3, 2), pattern(5_000, 3)
 
@@ -106,7 +108,7 @@ def test_patch_of_a_final_is_403_before_the_offset_is_looked_at(server, body):
         assert isinstance(server.patch(final, 99, body).error, Forbidden)
         malformed = server.ask(server.uploads.append(final, BadRequest("bad"), FakeBody(1)))
         assert isinstance(malformed.error, Forbidden)
-        assert not server.engine.holds.held(final)
+        assert not server.context.holds.held(final)
 
 
 def test_what_is_no_partial_cannot_be_concatenated(server):
@@ -121,7 +123,7 @@ def test_what_is_no_partial_cannot_be_concatenated(server):
 
 def test_a_sum_over_the_maximum_is_413(serve):
     """A sum over the maximum is 413."""
-    server = serve(limits=Limits(max_size=len(A) + 1))
+    server = serve(limits=UploadLimits(max_size=len(A) + 1))
     a, b = partials(server, A, B)
     assert isinstance(server.concat(a, b).error, TooLarge)
     assert server.concat(a).error is None
@@ -129,7 +131,7 @@ def test_a_sum_over_the_maximum_is_413(serve):
 
 def test_a_sum_that_turns_out_over_the_maximum_ends_the_final(serve):
     """... also where a length was deferred: such a final can't be made, and becomes 410."""
-    server = serve(limits=Limits(max_size=len(A) + 1))
+    server = serve(limits=UploadLimits(max_size=len(A) + 1))
     (a,) = partials(server, A)
     b = server.create(partial=True).value.id
     final = server.concat(a, b).value.id

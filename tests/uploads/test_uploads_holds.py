@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 
 from resumable.protocol.errors import Gone, Held, OffsetMismatch
 from resumable.uploads.holds import SILENCE, LocalHolds
-from tests.uploads.harness import LONG, UPLOADS, FakeBody, Server, pattern
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import LONG, UPLOADS, Server, pattern
 
 DATA = pattern(LONG + 1000)
 
@@ -37,7 +38,7 @@ def test_a_patch_that_cannot_match_is_refused_at_once_and_nobody_is_evicted(serv
     second = server.patch(upload_id, offset, b"x")
     assert isinstance(second.error, OffsetMismatch)
     assert not first.done and not body.discarded
-    assert server.engine.holds.takeovers == 0
+    assert server.context.holds.takeovers == 0
 
 
 def test_a_patch_that_cannot_match_does_not_disturb_a_silent_holder_either(server):
@@ -140,7 +141,7 @@ def test_head_of_a_live_append_commits_and_evicts_nobody(server):
         body.arrive(b"more")
         sent += 4
     assert not answer.done and not body.discarded
-    assert server.engine.holds.takeovers == 0
+    assert server.context.holds.takeovers == 0
     body.arrive(bytes(10 * LONG - sent))
     server.pump()
     assert answer.value.finished
@@ -170,8 +171,8 @@ def test_head_of_a_silent_append_evicts_it_and_keeps_its_bytes(server, size):
     assert answer.error.headers["Retry-After"]
     assert body.discarded
     assert server.content(upload_id) == DATA[:size]
-    assert not server.engine.holds.held(upload_id)
-    assert server.engine.holds.takeovers == 1
+    assert not server.context.holds.held(upload_id)
+    assert server.context.holds.takeovers == 1
 
 
 def test_a_client_that_comes_back_has_its_offset_within_half_a_second(server):
@@ -276,7 +277,7 @@ def test_the_last_commit_is_not_silence(server):
     server.pump()
     assert answer.value.finished
     assert heads[0].offset == len(DATA)
-    assert server.engine.holds.takeovers == 0
+    assert server.context.holds.takeovers == 0
 
 
 # DELETE, and the hand-over
@@ -342,9 +343,9 @@ def test_a_new_append_truncates_what_was_never_committed(server):
 
 def test_an_append_that_holds_keeps_the_hold_while_its_upload_is_created(serve):
     """The one that creates with a body has the hold: nobody expires it under its feet."""
-    from resumable.uploads.engine import Limits
+    from resumable.uploads.limits import UploadLimits
 
-    server = serve(limits=Limits(expire_after=60))
+    server = serve(limits=UploadLimits(expire_after=60))
     body = FakeBody(1 << 20)
     answer = server.create(1 << 20, body, checksum=_any_checksum())
     body.arrive(DATA)

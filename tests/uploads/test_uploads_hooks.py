@@ -1,97 +1,24 @@
-"""Hooks are asked before something happens to an upload, told afterwards, and may end it."""
+"""Hooks are asked before something happens to an upload, and may end it."""
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
-from twisted.internet.defer import Deferred, fail, succeed
-from zope.interface import implementer
+from twisted.internet.defer import Deferred
 
-from resumable.hooks.interfaces import Refuse
-from resumable.hooks.progress import Progress, Watcher
-from resumable.model.hooks import Answer, Changes, Granted, IHooks, IProgress, QuestionKind, RequestView
+from resumable.model.hooks import Answer, Granted, QuestionKind
 from resumable.model.upload import FactKind
 from resumable.protocol import tus
 from resumable.protocol.errors import BadRequest, Gone, NotFound, OffsetMismatch, Refused, Stopping, Unavailable
-from resumable.uploads.engine import Limits
-from resumable.uploads.questions import Questions
-from resumable.uploads.visits import Visit
-from tests.hooks.test_events_progress import Watches
-from tests.uploads.facts import told
-from tests.uploads.harness import LONG, FakeBody, FakeReplication, machines, pattern
+from resumable.uploads.limits import UploadLimits
+from resumable.uploads.questions import HookContext
+from tests.uploads.asking import DATA, GIVEN, REQUEST, changed, kinds
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import LONG, pattern, told
 
 CREATE, APPEND = QuestionKind.CREATE, QuestionKind.APPEND
 FINISH, TERMINATE = QuestionKind.FINISH, QuestionKind.TERMINATE
-DATA = b"0123456789"
-GIVEN = "an-id-that-was-given"
 NO = Refused(422, {"X-Why": "no"}, b"no")
 DOWN = Unavailable("The hook is down.")
-REQUEST = RequestView("POST", "/files/", "192.0.2.7:1", {"cookie": ("a=1",)}, "7f3a-1")
-
-
-@implementer(IHooks, IProgress)
-class FakeHooks:
-    """Says to each kind of question what ``says`` has for it, one after another, the last for ever; else yes.
-
-    ``asked``: what was asked, with the offset then. A Deferred is waited for. ``noted``: what of progress was told.
-    """
-
-    def __init__(self, *kinds, **says) -> None:
-        self.kinds = kinds
-        self.says = {QuestionKind[name.upper()]: list(answers) for name, answers in says.items()}
-        self.asked = []
-        self.requests = []
-        self.noted = []
-        self.is_due = True
-
-    def asks(self, kind):
-        return kind in self.kinds or kind in self.says
-
-    def before(self, kind, upload, request=None):
-        assert self.asks(kind)
-        self.asked.append((kind, upload.id, upload.offset))
-        self.requests.append(request)
-        answers = self.says.get(kind) or [Granted()]
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if isinstance(answer, Exception):
-            return fail(answer)
-        return answer if isinstance(answer, Deferred) else succeed(answer)
-
-    def arrived(self, upload_id, look):
-        if self.is_due and (seen := look()) is not None:
-            self.noted.append((upload_id, seen.received, seen.upload.offset, seen.request))
-
-
-@pytest.fixture
-def hooked(serve):
-    """Starts a server with such hooks."""
-
-    def start(*kinds, replication=None, on=None, limits=None, **says):
-        hooks = FakeHooks(*kinds, **says)
-        options = {"replication": replication, "limits": limits or Limits(expire_after=3600.0)}
-        options |= {} if on is None else {"on": on}
-        server = serve(deliverers=["outside"], questions=Questions(hooks), **options)
-        server.hooks = hooks
-        return server
-
-    return start
-
-
-def kinds(server, upload_id):
-    return [fact.kind for fact in told(server, "outside") if fact.upload_id == upload_id]
-
-
-def changed(**changes):
-    raw = changes.pop("raw", None)
-    return Granted(Changes(**changes), raw_metadata=raw)
-
-
-def posted(length, body=b"", metadata=None):
-    """What `Uploads.create` is given."""
-    creation = tus.Creation(length, length is None, metadata, None, None, None, False, bool(body))
-    return creation, FakeBody.whole(body)
-
 
 # before-create
 
@@ -111,7 +38,7 @@ def test_a_hook_that_fails_makes_nothing(hooked):
 
 
 def test_what_is_malformed_or_too_large_is_not_asked_about(hooked):
-    server = hooked(CREATE, limits=Limits(max_size=5))
+    server = hooked(CREATE, limits=UploadLimits(max_size=5))
     assert server.create(6).status == 413
     assert server.hooks.asked == []
 
@@ -267,7 +194,7 @@ def test_delete_ends_what_waits_for_a_hook_at_once(hooked):
     to_append.callback(Granted())
     to_finish.callback(Granted())
     server.pump()
-    assert server.names() == set() and not server.engine.questions._under_way
+    assert server.names() == set() and not server.context.questions._under_way
 
 
 # before-finish
@@ -282,7 +209,7 @@ def test_an_upload_is_finished_once_a_hook_has_agreed(hooked, size):
     assert not answer.done and server.hooks.asked == [(FINISH, upload_id, size)]
     row = server.row(upload_id)
     assert (row.offset, row.finished) == (size, False), "durable, and not finished"
-    assert not server.engine.holds.held(upload_id)
+    assert not server.context.holds.held(upload_id)
     assert server.head(upload_id).value.offset == size - 1
     assert isinstance(server.ask(server.uploads.read(upload_id)).error, NotFound)
 
@@ -291,9 +218,9 @@ def test_the_hooks_yes_finishes_it_and_goes_to_the_client(hooked):
     yes = Deferred()
     server = hooked(finish=[yes])
     upload_id = server.create(10).value.id
-    visit = Visit(REQUEST)
+    visit = HookContext(REQUEST)
     request = tus.Append(0, None, None, False)
-    answer = server.ask(server.uploads.append(upload_id, request, FakeBody.whole(DATA), visit=visit))
+    answer = server.ask(server.uploads.append(upload_id, request, FakeBody.whole(DATA), hooks=visit))
     yes.callback(Granted(answer=Answer(200, {"X-Job": "7"}, b"done")))
     server.pump()
     assert answer.value.finished and answer.value.offset == 10
@@ -417,7 +344,7 @@ def test_an_upload_that_waits_for_a_hook_expires_as_others_do(hooked):
     server = hooked(finish=[NO])
     upload_id = server.create(10).value.id
     server.patch(upload_id, 0, DATA)
-    assert server.engine.expires_at(server.head(upload_id).value) is not None
+    assert server.context.expires_at(server.head(upload_id).value) is not None
     server.advance(3700.0)
     server.sweep()
     assert isinstance(server.head(upload_id).error, Gone)
@@ -494,7 +421,7 @@ def test_an_upload_whose_end_is_refused_stays(hooked):
     running = server.patch(upload_id, 0, FakeBody(10).arrive(b"012"))
     assert server.delete(upload_id).error is NO
     assert not running.done, "nobody was evicted"
-    visit = Visit(REQUEST)
+    visit = HookContext(REQUEST)
     assert server.ask(server.uploads.terminate(upload_id, visit)).done
     assert running.status == 423
     (fact,) = [each for each in told(server, "outside") if each.kind is FactKind.TERMINATED]
@@ -519,105 +446,3 @@ def test_an_upload_is_stopped_by_the_api_without_a_reason(hooked):
     running = server.patch(upload_id, 0, FakeBody(10).arrive(b"012"))
     assert server.ask(server.uploads.stop_upload(upload_id)).error is None
     assert isinstance(running.error, Gone)
-
-
-# what is told
-
-
-def test_facts_have_the_upload_and_the_request_that_caused_them(hooked):
-    server = hooked()
-    creation, body = posted(10, DATA, "a MQ==")
-    upload = server.ask(server.uploads.create(creation, body, visit=Visit(REQUEST))).value
-    created, finished = told(server, "outside")
-    assert (created.kind, finished.kind) == (FactKind.CREATED, FactKind.FINISHED)
-    assert created.upload_id == upload.id
-    told_of = {"method": "POST", "uri": "/files/", "address": "192.0.2.7:1", "headers": {"cookie": ["a=1"]}}
-    request = {**told_of, "id": "7f3a-1"}
-    assert created.data == {"length": 10, "offset": 10, "metadata": "a MQ==", "request": request}
-
-
-def test_progress_is_noted_when_bytes_arrive_and_somebody_wants_to_know(hooked):
-    server = hooked()
-    server.engine.progress = server.hooks
-    upload_id = server.create(10).value.id
-    server.patch(upload_id, 0, b"012")
-    server.hooks.is_due = False
-    server.patch(upload_id, 3, b"345")
-    server.hooks.is_due = True
-    server.patch(upload_id, 6, b"6789")
-    assert server.hooks.noted == [(upload_id, 3, 0, None)], "its end is told otherwise"
-
-
-@pytest.mark.parametrize("declared", [True, False])
-def test_a_slow_upload_is_told_of_at_every_interval_and_stopped_within_one(hooked, declared):
-    """5 KB/s; nothing commits before ten seconds have passed."""
-    server, stopped = hooked(), []
-    watches = Watches()
-    server.engine.progress = Progress(
-        [Watcher("hook", watches)], lambda *each: stopped.append(each), clock=server.clock, wall=lambda: 5.0
-    )
-    upload_id = server.create(LONG).value.id
-    body = FakeBody(LONG if declared else None)
-    answer = server.patch(upload_id, 0, body)
-    for _ in range(9):
-        for _ in range(5):
-            body.arrive(bytes(1000))
-            server.advance(0.2)
-    server.advance(0.001)
-    told = [(event.details["received"], event.upload.offset) for event in watches.came]
-    assert len(told) == 10 and {offset for _, offset in told} == {0}
-    assert all(4000 <= later - one <= 6000 for (one, _), (later, _) in pairwise(told))
-    assert server.row(upload_id).offset == 0 and stopped == []
-    watches.said = Refuse(Answer(410))
-    body.arrive(bytes(1000))
-    server.advance(1.0)
-    ((ended, refusal),) = stopped
-    server.ask(server.uploads.stop_upload(ended, refusal))
-    assert answer.error.status == 410 and server.row(upload_id).gone is not None
-
-
-def test_of_an_upload_that_nobody_can_know_yet_no_progress_is_told(hooked):
-    server = hooked()
-    server.engine.progress = server.hooks
-    creation, _ = posted(100, DATA, None)
-    body = FakeBody(100)
-    server.ask(server.uploads.create(creation, body, visit=Visit(REQUEST)))
-    body.arrive(bytes(50))
-    server.pump()
-    assert server.hooks.noted == []
-
-
-def test_answers_of_several_questions_are_put_together():
-    visit = Visit()
-    visit.add(Granted(answer=Answer(202, {"X-A": "1", "X-B": "1"}, b"first")))
-    visit.add(Granted(answer=Answer(None, {"x-b": "2"})))
-    assert visit.answer == Answer(202, {"X-A": "1", "x-b": "2"}, b"first")
-
-
-@pytest.mark.parametrize("moment", ["before", "after", "torn"])
-@pytest.mark.parametrize("size", [10, LONG])
-def test_a_crash_at_any_step_finishes_nothing_unasked_and_tells_of_each_end_once(hooked, directory, size, moment):
-    """Until a run comes to its end before the crash does."""
-    data = pattern(size)
-    for step, machine in enumerate(machines(directory / "each"), 1):
-        server = hooked(FINISH, on=machine)
-        machine.crash_at(step, moment)
-        made = server.create(size)
-        upload_id = made.value.id if made.done else None
-        if upload_id is not None:
-            server.patch(upload_id, 0, data)
-        crashed = machine.down
-        asked = bool(server.hooks.asked)
-        server.bury()
-        if upload_id is None:
-            continue
-        again = hooked(FINISH, on=machine.after_kill())
-        assert asked or not again.row(upload_id).finished
-        offset = again.head(upload_id).value.offset
-        assert again.patch(upload_id, offset, data[offset:]).value.offset == size
-        assert again.content(upload_id) == data
-        assert again.hooks.asked or asked
-        assert kinds(again, upload_id) == [FactKind.CREATED, FactKind.FINISHED]
-        again.bury()
-        if not crashed:
-            break

@@ -7,10 +7,10 @@ import pytest
 from resumable.model.upload import Gone as GoneKind
 from resumable.protocol.errors import Gone, NotFound
 from resumable.uploads.assembly import Assembler
-from resumable.uploads.engine import Limits
+from resumable.uploads.limits import UploadLimits
 from resumable.uploads.roles import ASSEMBLER, JANITOR, LocalRoles
-from tests.uploads.facts import told
-from tests.uploads.harness import EPOCH, LONG, FakeBody, pattern, sha1
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import EPOCH, LONG, pattern, sha1, told
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -18,7 +18,7 @@ DAY = 24 * HOUR
 
 @pytest.fixture
 def server(serve):
-    return serve(limits=Limits(expire_after=HOUR, remember=7 * DAY), deliverers=["outside"])
+    return serve(limits=UploadLimits(expire_after=HOUR, remember=7 * DAY), deliverers=["outside"])
 
 
 def kinds(server, upload_id):
@@ -48,7 +48,7 @@ def test_an_append_puts_the_expiry_off(server):
     upload_id = server.upload(b"half", length=8)
     round_after(server, HOUR - 1)
     server.patch(upload_id, 4, b"m")
-    assert server.engine.expires_at(server.row(upload_id)) == EPOCH + 2 * HOUR - 1
+    assert server.context.expires_at(server.row(upload_id)) == EPOCH + 2 * HOUR - 1
     round_after(server, HOUR - 1)
     assert server.head(upload_id).error is None
 
@@ -59,7 +59,7 @@ def test_a_finished_upload_never_expires(server):
     server.patch(empty, 0, length=0)
     round_after(server, 365 * DAY)
     assert server.head(whole).value.finished
-    assert server.engine.expires_at(server.row(whole)) is None
+    assert server.context.expires_at(server.row(whole)) is None
     assert server.content(whole) == b"whole"
 
 
@@ -68,7 +68,7 @@ def test_without_an_expiry_nothing_expires(serve):
     upload_id = server.upload(b"half", length=8)
     round_after(server, 365 * DAY)
     assert server.head(upload_id).value.offset == 4
-    assert server.engine.expires_at(server.row(upload_id)) is None
+    assert server.context.expires_at(server.row(upload_id)) is None
 
 
 def test_partials_that_no_final_needs_expire(server):
@@ -100,7 +100,7 @@ def waiting_for_room(server):
     partial = server.create(LONG, partial=True).value.id
     final = server.concat(partial).value.id
     server.disk.free_bytes = 2000 + LONG - 1
-    server.ask(server.engine.space.look(server.spool))
+    server.ask(server.context.space.look(server.spool))
     server.patch(partial, 0, pattern(LONG))
     assert server.names() == {partial} and not server.row(final).finished
     return final, partial
@@ -109,7 +109,7 @@ def waiting_for_room(server):
 @pytest.fixture
 def full(serve):
     """With a reserve, which its disk will get down to."""
-    return serve(limits=Limits(expire_after=HOUR), deliverers=["outside"], reserve=2000)
+    return serve(limits=UploadLimits(expire_after=HOUR), deliverers=["outside"], reserve=2000)
 
 
 def test_a_final_that_waits_for_room_expires_and_gives_its_partials_back(full):
@@ -140,7 +140,7 @@ def test_a_final_that_was_not_tried_since_the_start_does_not_expire(full, serve,
     full.bury()
     with monkeypatch.context() as patched:
         patched.setattr(Assembler, "start", lambda _: None)
-        server = serve(full.machine.after_kill(), limits=Limits(expire_after=HOUR))
+        server = serve(full.machine.after_kill(), limits=UploadLimits(expire_after=HOUR))
     server.disk.free_bytes = 1 << 30
     round_after(server, 2 * HOUR)
     assert server.row(final).gone is None

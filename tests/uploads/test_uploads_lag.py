@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from resumable.protocol.errors import Stopping, Unavailable
-from resumable.uploads.engine import Limits
-from resumable.uploads.gate import Lagging
-from tests.uploads.harness import LONG, FakeBody, FakeReplication, pattern
+from resumable.uploads.append import Lagging
+from resumable.uploads.limits import UploadLimits
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import LONG, pattern
 
 PAUSE = 30.0
 DATA = pattern(4 * LONG)
@@ -20,7 +21,7 @@ def remote():
 
 @pytest.fixture
 def server(serve, remote):
-    return serve(replication=remote, limits=Limits(max_pause=PAUSE, retry_after=7))
+    return serve(replication=remote, limits=UploadLimits(max_pause=PAUSE, retry_after=7))
 
 
 def sending(server, size=LONG):
@@ -31,7 +32,7 @@ def sending(server, size=LONG):
 
 
 def quiet(server):
-    return server.engine.replication.waits == 0 and not server.clock.getDelayedCalls()
+    return server.context.replication.waits == 0 and not server.clock.getDelayedCalls()
 
 
 # creations
@@ -112,7 +113,7 @@ def test_a_pause_that_takes_too_long_commits_answers_503_and_closes(server, remo
     assert isinstance(answer.error, Lagging) and answer.error.headers == {"Retry-After": "7"}
     assert body.discarded
     assert server.head(upload_id).value.offset >= LONG
-    assert not server.engine.holds.held(upload_id) and quiet(server)
+    assert not server.context.holds.held(upload_id) and quiet(server)
     remote.catch_up()
     offset = server.row(upload_id).offset
     assert server.patch(upload_id, offset, DATA[offset:]).value.offset == len(DATA)
@@ -168,11 +169,11 @@ def test_a_paused_client_is_not_silent(server, remote):
     body.arrive(DATA[LONG : 2 * LONG])
     server.advance(PAUSE / 2)
     assert server.head(upload_id).value.offset == 2 * LONG
-    assert not answer.done and server.engine.holds.takeovers == 0
+    assert not answer.done and server.context.holds.takeovers == 0
     remote.catch_up()
     server.pump()
     server.advance(0.2)
-    assert server.head(upload_id).error is None and server.engine.holds.takeovers == 0, "it may send again from now on"
+    assert server.head(upload_id).error is None and server.context.holds.takeovers == 0, "it may send again from now on"
 
 
 def test_head_and_delete_are_answered(server, remote):

@@ -20,9 +20,9 @@ from resumable.spool.place_rules import PlaceSettings, parse
 from resumable.spool.placing import Collision, Rules
 from resumable.uploads.questions import Questions
 from resumable.uploads.status import State
-from tests.uploads.facts import told
-from tests.uploads.harness import LONG, PLACED, UPLOADS, FakeBody, FakeReplication, content, pattern
-from tests.uploads.test_uploads_hooks import FakeHooks
+from tests.uploads.fakes import FakeBody, FakeHooks, FakeReplication
+from tests.uploads.harness import LONG, PLACED, UPLOADS, pattern, told
+from tests.uploads.machine import content
 
 DATA = b"0123456789"
 FOREIGN = b"somebody else's"
@@ -95,7 +95,7 @@ def test_a_finished_file_is_placed_and_no_longer_lies_under_its_id(server):
     assert row.placed and row.place.path == "2023-11-14/report.pdf"
     assert server.head(upload_id).value.offset == len(DATA)
     assert read(server, upload_id) == DATA
-    assert server.engine.counts.placed == 1
+    assert server.context.counts.placed == 1
 
 
 def test_the_status_tells_its_place(server):
@@ -237,7 +237,7 @@ def test_what_can_not_be_placed_stays_acknowledged_and_is_tried_again(server, nu
     assert server.content(upload_id) is None
     complaints = [each for each in logged if "can't be placed" in each["log_format"]]
     assert [each["upload"] for each in complaints] == [upload_id], "once, not with every round"
-    assert server.engine.counts.not_placed == 2
+    assert server.context.counts.not_placed == 2
     server.disk.fail_next("link", number)
     upload(server, name="x")
     assert sum("can't be placed" in each["log_format"] for each in logged) == 2, "it worked in between"
@@ -369,9 +369,9 @@ def _append():
 
 
 def test_finished_files_never_expire_wherever_they_are(serve):
-    from resumable.uploads.engine import Limits
+    from resumable.uploads.limits import UploadLimits
 
-    server = serve(placing=wanted(), limits=Limits(expire_after=60.0))
+    server = serve(placing=wanted(), limits=UploadLimits(expire_after=60.0))
     upload(server)
     server.advance(3600.0)
     server.sweep()
@@ -405,7 +405,8 @@ def story(server, ids, name="x.bin"):
 @pytest.mark.parametrize("moment", ["before", "after", "torn"])
 def test_a_crash_at_every_step_leaves_each_file_in_one_place_exactly_once(directory, crash, collision, moment):
     """Finish, place, record, remove the data file: wherever it stops, the next start ends with the file placed."""
-    from tests.uploads.harness import Server, machines
+    from tests.uploads.harness import Server
+    from tests.uploads.machine import machines
 
     fresh = machines(directory)
     settings = wanted("d/{metadata[filename]}", rules=Rules(collision), sidecar=True)
@@ -450,7 +451,8 @@ def test_a_crash_at_every_step_leaves_each_file_in_one_place_exactly_once(direct
     "waits", [pytest.param(True, id="not placed yet", marks=pytest.mark.slow), pytest.param(False, id="placed")]
 )
 def test_a_crash_at_every_step_of_a_deletion_leaves_nothing_of_it_and_all_of_others(directory, crash, waits):
-    from tests.uploads.harness import Server, machines
+    from tests.uploads.harness import Server
+    from tests.uploads.machine import machines
 
     fresh = machines(directory)
     settings = wanted("d/{metadata[filename]}", sidecar=True)

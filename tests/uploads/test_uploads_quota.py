@@ -8,18 +8,20 @@ from hypothesis import strategies as st
 
 from resumable.auth.quota import Ledger, Quota, Usage
 from resumable.model.hooks import NoHooks, QuestionKind
+from resumable.model.principal import Principal
 from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
-from resumable.uploads.caller import Caller
-from resumable.uploads.engine import Limits
+from resumable.uploads.limits import UploadLimits
 from resumable.uploads.questions import Questions
-from tests.uploads.harness import LONG, FakeBody, FakeReplication, Server, machines, pattern, sha1
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import LONG, Server, pattern, sha1
+from tests.uploads.machine import machines
 
-ANN, BOB = Caller("ann"), Caller("bob")
+ANN, BOB = Principal("ann"), Principal("bob")
 
 
-def counted(server, each=None, overall=None):
-    """The server with books."""
-    server.engine.quota = Ledger(each, overall)
+def counted(serve, each=None, overall=None, **options):
+    """A server with books."""
+    server = serve(quota=Ledger(each, overall), **options)
     server.by = ANN
     return server
 
@@ -29,7 +31,7 @@ def agrees(server):
     anew = Ledger()
     for owned in server.catalog.owners():
         anew.add(owned.owner, owned.size, owned.unfinished_size, owned.unfinished)
-    ledger = server.engine.quota
+    ledger = server.context.quota
     for name in (None, "ann", "bob", ""):
         assert ledger.usage(name) == anew.usage(name), name
     return True
@@ -45,14 +47,14 @@ def test_an_upload_belongs_to_who_created_it(server):
     kept.append(server.concat(part))
     assert {server.row(upload_id).owner for upload_id in [part, *server.names()]} == {"ann"}
     assert server.row(kept[0].value.id).owner == "ann"
-    server.by = Caller()
+    server.by = Principal()
     assert server.row(server.create(5).value.id).owner is None
 
 
 @pytest.mark.parametrize(("ours", "theirs", "largest"), [(10, 5, 5), (5, 10, 5), (None, 5, 5)])
 def test_the_lower_maximum_counts(serve, ours, theirs, largest):
-    server = serve(limits=Limits(max_size=ours))
-    server.by = Caller("ann", max_size=theirs)
+    server = serve(limits=UploadLimits(max_size=ours))
+    server.by = Principal("ann", max_size=theirs)
     assert isinstance(server.create(largest + 1).error, TooLarge)
     assert server.create(largest).error is None
     parts = [server.upload(b"abc", partial=True) for _ in range(2)]
@@ -60,9 +62,9 @@ def test_the_lower_maximum_counts(serve, ours, theirs, largest):
 
 
 def test_a_maximum_of_its_own_goes_with_the_upload(server):
-    server.by = Caller("ann", max_size=5)
+    server.by = Principal("ann", max_size=5)
     upload_id = server.create().value.id
-    server.by = Caller("ann")
+    server.by = Principal("ann")
     assert isinstance(server.patch(upload_id, 0, b"abcdef").error, TooLarge)
     assert isinstance(server.patch(upload_id, 0, FakeBody.chunked(b"abcdef")).error, TooLarge)
     assert isinstance(server.patch(upload_id, 5, b"", length=6).error, TooLarge)
@@ -71,15 +73,15 @@ def test_a_maximum_of_its_own_goes_with_the_upload(server):
 
 def test_who_appends_is_held_to_their_own_maximum_too(server):
     upload_id = server.create().value.id
-    server.by = Caller("ann", max_size=5)
+    server.by = Principal("ann", max_size=5)
     assert isinstance(server.patch(upload_id, 0, b"abcdef").error, TooLarge)
 
 
 # what uploads count for
 
 
-def test_a_known_length_counts_from_the_creation_on(server):
-    counted(server, Quota(size=10))
+def test_a_known_length_counts_from_the_creation_on(serve):
+    server = counted(serve, Quota(size=10))
     first = server.create(6).value.id
     assert isinstance(server.create(5).error, NoSpace)
     assert server.create(11).error.status == 413
@@ -88,12 +90,12 @@ def test_a_known_length_counts_from_the_creation_on(server):
     server.by = ANN
     assert server.delete(first).error is None
     assert server.create(5, FakeBody.whole(b"abcde")).value.finished
-    assert server.engine.quota.usage("ann") == Usage(5, 0, 0)
+    assert server.context.quota.usage("ann") == Usage(5, 0, 0)
     assert agrees(server)
 
 
 def test_a_creation_that_failed_counts_for_nothing(serve):
-    server = counted(serve(reserve=0), Quota(size=LONG * 3))
+    server = counted(serve, Quota(size=LONG * 3), reserve=0)
     for body in (FakeBody(5, b"a"), FakeBody(LONG, b"a")):
         answer = server.create(body.length, body)
         body.lose()
@@ -105,22 +107,22 @@ def test_a_creation_that_failed_counts_for_nothing(serve):
     assert agrees(server)
 
 
-def test_a_deferred_length_counts_with_what_has_come(server):
-    counted(server, Quota(size=10))
+def test_a_deferred_length_counts_with_what_has_come(serve):
+    server = counted(serve, Quota(size=10))
     upload_id = server.create().value.id
     assert server.patch(upload_id, 0, b"abcdef").value.offset == 6
-    assert server.engine.quota.usage("ann") == Usage(6, 6, 1)
+    assert server.context.quota.usage("ann") == Usage(6, 6, 1)
     assert isinstance(server.patch(upload_id, 6, b"ghijk").error, NoSpace)
     assert isinstance(server.patch(upload_id, 6, b"g", length=11).error, NoSpace)
     assert server.row(upload_id).length is None and server.row(upload_id).offset == 6
     assert server.patch(upload_id, 6, b"ghij", length=10).value.finished
-    assert server.engine.quota.usage("ann") == Usage(10, 0, 0) and agrees(server)
+    assert server.context.quota.usage("ann") == Usage(10, 0, 0) and agrees(server)
 
 
 @pytest.mark.parametrize("size", [10, 3 * LONG])
 @pytest.mark.parametrize("with_creation", [True, False])
-def test_a_chunked_body_of_unknown_length_ends_where_the_room_does(server, size, with_creation):
-    counted(server, Quota(size=size))
+def test_a_chunked_body_of_unknown_length_ends_where_the_room_does(serve, size, with_creation):
+    server = counted(serve, Quota(size=size))
     body = FakeBody(None)
     if with_creation:
         answer = server.create(None, body)
@@ -142,8 +144,8 @@ def test_a_chunked_body_of_unknown_length_ends_where_the_room_does(server, size,
     assert agrees(server)
 
 
-def test_room_that_a_lost_body_had_is_given_back(server):
-    counted(server, Quota(size=10))
+def test_room_that_a_lost_body_had_is_given_back(serve):
+    server = counted(serve, Quota(size=10))
     upload_id = server.create().value.id
     body = FakeBody(10, b"abc")
     answer = server.patch(upload_id, 0, body)
@@ -156,15 +158,15 @@ def test_room_that_a_lost_body_had_is_given_back(server):
     assert agrees(server)
 
 
-def test_a_checksum_that_fails_keeps_and_counts_nothing(server):
-    counted(server, Quota(size=10))
+def test_a_checksum_that_fails_keeps_and_counts_nothing(serve):
+    server = counted(serve, Quota(size=10))
     upload_id = server.create().value.id
     assert server.patch(upload_id, 0, b"abcdef", checksum=sha1(b"x"), length=6).status == 460
-    assert server.engine.quota.usage("ann") == Usage(0, 0, 1) and agrees(server)
+    assert server.context.quota.usage("ann") == Usage(0, 0, 1) and agrees(server)
 
 
 def test_unfinished_uploads_are_counted_and_make_room_when_they_end(serve):
-    server = counted(serve(limits=Limits(expire_after=60)), Quota(unfinished=2))
+    server = counted(serve, Quota(unfinished=2), limits=UploadLimits(expire_after=60))
     first, second = server.create(5).value.id, server.create().value.id
     assert isinstance(server.create(5).error, TooManyRequests)
     server.patch(first, 0, b"abcde")
@@ -176,17 +178,17 @@ def test_unfinished_uploads_are_counted_and_make_room_when_they_end(serve):
     server.advance(100)
     server.sweep()
     server.pump()
-    assert server.engine.quota.usage("ann") == Usage(5, 0, 0) and agrees(server)
+    assert server.context.quota.usage("ann") == Usage(5, 0, 0) and agrees(server)
 
 
-def test_an_upload_that_is_ended_while_it_grows_counts_for_nothing(server):
-    counted(server, Quota(size=4 * LONG))
+def test_an_upload_that_is_ended_while_it_grows_counts_for_nothing(serve):
+    server = counted(serve, Quota(size=4 * LONG))
     upload_id = server.create().value.id
     body = FakeBody(None, pattern(2 * LONG))
     answer = server.patch(upload_id, 0, body)
     server.delete(upload_id)
     assert answer.error is not None
-    assert server.engine.quota.usage("ann") == Usage() and agrees(server)
+    assert server.context.quota.usage("ann") == Usage() and agrees(server)
 
 
 class Agreeing(NoHooks):
@@ -198,28 +200,27 @@ class Agreeing(NoHooks):
 
 @pytest.mark.parametrize("with_creation", [True, False])
 @pytest.mark.parametrize("data", [b"", b"abcde", pattern(LONG)])
-def test_an_upload_that_a_hook_lets_finish_is_unfinished_no_longer(server, with_creation, data):
-    counted(server, Quota(unfinished=1))
-    server.engine.questions = Questions(Agreeing())
+def test_an_upload_that_a_hook_lets_finish_is_unfinished_no_longer(serve, with_creation, data):
+    server = counted(serve, Quota(unfinished=1), questions=Questions(Agreeing()))
     if with_creation:
         assert server.create(len(data), FakeBody.whole(data)).value.finished
     else:
         upload_id = server.create(None).value.id
         assert server.patch(upload_id, 0, data, length=len(data)).value.finished
-    assert server.engine.quota.usage("ann") == Usage(len(data), 0, 0) and agrees(server)
+    assert server.context.quota.usage("ann") == Usage(len(data), 0, 0) and agrees(server)
 
 
-def test_a_final_counts_beside_its_partials(server):
-    counted(server, Quota(size=10))
+def test_a_final_counts_beside_its_partials(serve):
+    server = counted(serve, Quota(size=10))
     first, second = server.upload(b"abc", partial=True), server.upload(b"de", partial=True)
     assert server.concat(first, second).error is None
     server.pump()
-    assert server.engine.quota.usage("ann") == Usage(10, 0, 0) and agrees(server)
+    assert server.context.quota.usage("ann") == Usage(10, 0, 0) and agrees(server)
     assert isinstance(server.concat(first).error, NoSpace)
 
 
-def test_a_final_of_unknown_length_waits_for_room(server):
-    counted(server, Quota(size=10))
+def test_a_final_of_unknown_length_waits_for_room(serve):
+    server = counted(serve, Quota(size=10))
     part = server.create(None, partial=True).value.id
     final = server.concat(part).value.id
     other = server.upload(b"xyz")
@@ -236,7 +237,7 @@ def test_a_final_of_unknown_length_waits_for_room(server):
 def test_without_limits_nothing_is_kept(server):
     server.by = ANN
     server.delete(server.create(5).value.id)
-    assert server.engine.quota.counts is False
+    assert server.context.quota.counts is False
     assert Ledger().counts is False and Ledger(Quota(unfinished=1)).counts
 
 
@@ -252,8 +253,8 @@ OPERATION = st.tuples(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(OPERATION, max_size=25))
 def test_whatever_happens_the_books_say_what_is_there(tmp_path_factory, operations):
-    server = Server(next(machines(tmp_path_factory.mktemp("books")))).start()
-    counted(server, Quota(size=6 * LONG, unfinished=4), Quota(size=9 * LONG))
+    ledger = Ledger(Quota(size=6 * LONG, unfinished=4), Quota(size=9 * LONG))
+    server = Server(next(machines(tmp_path_factory.mktemp("books"))), quota=ledger).start()
     made = []
     try:
         for what, which, size, by in operations:
@@ -262,7 +263,7 @@ def test_whatever_happens_the_books_say_what_is_there(tmp_path_factory, operatio
             server.pump()
             server.advance(31)
             agrees(server)
-            assert server.engine.quota.usage(None).size <= 9 * LONG
+            assert server.context.quota.usage(None).size <= 9 * LONG
     finally:
         server.bury()
 
@@ -310,14 +311,14 @@ class Pace:
 
 def test_who_sends_too_fast_waits_and_is_not_given_up(server):
     pace = Pace()
-    server.by = Caller("ann", pace=pace)
+    server.by = Principal("ann", pace=pace)
     upload_id = server.create(3 * LONG).value.id
     body = FakeBody(3 * LONG, pattern(LONG))
     answer = server.patch(upload_id, 0, body)
     assert sum(pace.told) == LONG and body.events[-1] == "pause"
     server.advance(0.5)
     assert body.events[-1] == "pause"
-    append = server.engine.schedule.appends()[0]
+    (append,) = server.uploads.appends._under_way
     assert append.heard == server.clock.seconds()
     server.advance(0.5)
     assert body.events[-1] == "resume"
@@ -330,7 +331,7 @@ def test_who_sends_too_fast_waits_and_is_not_given_up(server):
 def test_a_debt_from_before_is_waited_for_at_the_beginning(server):
     pace = Pace()
     pace.debt = 5.0
-    server.by = Caller("ann", pace=pace)
+    server.by = Principal("ann", pace=pace)
     answer = server.create(3, FakeBody.whole(b"abc"))
     assert not answer.done
     pace.debt = 0.0
@@ -341,7 +342,7 @@ def test_a_debt_from_before_is_waited_for_at_the_beginning(server):
 
 def test_a_pause_ends_with_its_append(server):
     pace = Pace()
-    server.by = Caller("ann", pace=pace)
+    server.by = Principal("ann", pace=pace)
     upload_id = server.create(30 * LONG).value.id
     body = FakeBody(30 * LONG, pattern(LONG))
     answer = server.patch(upload_id, 0, body)
@@ -352,7 +353,7 @@ def test_a_pause_ends_with_its_append(server):
 def test_both_pauses_must_be_over(serve):
     remote = FakeReplication()
     server = serve(replication=remote)
-    server.by = Caller("ann", pace=Pace())
+    server.by = Principal("ann", pace=Pace())
     upload_id = server.create(3 * LONG).value.id
     body = FakeBody(3 * LONG)
     server.patch(upload_id, 0, body)

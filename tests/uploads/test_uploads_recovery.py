@@ -11,8 +11,9 @@ import pytest
 from resumable.model.upload import Gone as GoneKind
 from resumable.protocol.errors import Gone, NotFound
 from resumable.uploads.recovery import Recovered
-from tests.uploads.facts import told
-from tests.uploads.harness import LONG, ORPHANS, UPLOADS, FakeBody, content, pattern, sha1
+from tests.uploads.fakes import FakeBody
+from tests.uploads.harness import LONG, ORPHANS, UPLOADS, pattern, sha1, told
+from tests.uploads.machine import content
 
 DATA = pattern(LONG + 7)
 BIG = 1 << 32

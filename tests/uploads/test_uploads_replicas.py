@@ -11,8 +11,10 @@ from attrs import evolve
 from resumable.model.upload import Gone as GoneKind
 from resumable.model.upload import ReplicaState
 from resumable.protocol.errors import Gone, NotFound, OffsetMismatch, TooLarge
-from resumable.uploads.engine import Limits
-from tests.uploads.harness import LONG, FakeBody, FakeReplication, machines, pattern
+from resumable.uploads.limits import UploadLimits
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import LONG, pattern
+from tests.uploads.machine import machines
 
 DATA = pattern(100)
 
@@ -24,7 +26,7 @@ def remote():
 
 @pytest.fixture
 def server(serve, remote):
-    return serve(replication=remote, limits=Limits(expire_after=3600.0))
+    return serve(replication=remote, limits=UploadLimits(expire_after=3600.0))
 
 
 def same(row, told):
@@ -258,7 +260,7 @@ def test_a_crash_at_any_step_of_dropping_loses_nothing(serve, directory, moment)
         server.store(upload_id)
         machine.crash_at(step, moment)
         server.ask(server.catalog.replicas.drop([upload_id], 1.0))
-        server.ask(server.janitor.reclaim())
+        server.ask(server.reclaimer.reclaim())
         over = not machine.down
         server.bury()
         for after in (machine.after_kill(), machine.after_power_loss(Random(step))):

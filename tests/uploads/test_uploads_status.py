@@ -9,9 +9,10 @@ from resumable.model.replica import Progress
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata, tus
 from resumable.protocol.errors import Gone, NotFound, Unavailable
-from resumable.uploads.engine import Limits
+from resumable.uploads.limits import UploadLimits
 from resumable.uploads.status import State
-from tests.uploads.harness import EPOCH, LONG, FakeBody, FakeReplication, pattern
+from tests.uploads.fakes import FakeBody, FakeReplication
+from tests.uploads.harness import EPOCH, LONG, pattern
 
 DATA = pattern(LONG)
 
@@ -23,7 +24,7 @@ def remote():
 
 @pytest.fixture
 def server(serve, remote):
-    return serve(replication=remote, limits=Limits(expire_after=3600.0))
+    return serve(replication=remote, limits=UploadLimits(expire_after=3600.0))
 
 
 def status(server, upload_id):
@@ -73,17 +74,17 @@ def test_looking_never_touches_the_hold(server):
     for _ in range(10):
         assert status(server, upload_id).received == LONG
     assert server.machine.steps == steps and not answer.done and not body.discarded
-    assert server.engine.holds.takeovers == 0
+    assert server.context.holds.takeovers == 0
 
 
 def test_an_append_that_does_not_fit_counts_for_nothing(server):
     """It has the hold for the moment in which it is looked at, and its offset may be anything."""
     upload_id = server.create(100).value.id
     server.uploads.append(upload_id, *at(90)).addErrback(lambda failure: None)
-    assert server.engine.holds.held(upload_id)
-    assert server.engine.holds.received(upload_id) is None
+    assert server.context.holds.held(upload_id)
+    assert server.context.holds.received(upload_id) is None
     server.pump()
-    assert not server.engine.holds.held(upload_id)
+    assert not server.context.holds.held(upload_id)
 
 
 def test_what_is_under_way_is_ahead_of_what_is_recorded(server, remote):

@@ -19,9 +19,10 @@ from resumable.model.listing import State
 from resumable.model.upload import ReplicaState
 from resumable.replication.lane import Lane
 from resumable.spool import Budget
-from resumable.uploads.census import Census, Count
-from resumable.uploads.engine import Engine
-from resumable.uploads.operators import Operators
+from resumable.uploads.context import Counts
+from resumable.uploads.holds import IHolds
+from resumable.uploads.limits import Drain, Space
+from resumable.uploads.operators import Census, Count, Operators
 
 
 class Behind(Protocol):
@@ -50,7 +51,10 @@ class Parts:
     version: str
     started_at: float
     clock: IReactorTime
-    engine: Engine
+    counts: Counts
+    drain: Drain
+    holds: IHolds
+    space: Space
     budget: Budget
     disk: Callable[[], Awaitable[tuple[int, int]]]
     census: Census
@@ -69,7 +73,7 @@ class Overview:
 
     async def status(self) -> dict[str, Any]:
         """The daemon as a whole."""
-        parts, counts, counted = self._parts, self._parts.engine.counts, await self._counted()
+        parts, counts, counted = self._parts, self._parts.counts, await self._counted()
         wrong = await parts.readiness.wrong()
         return {
             "version": parts.version,
@@ -77,7 +81,7 @@ class Overview:
             "uptime": round(parts.clock.seconds() - self._began, 3),
             "ready": not wrong,
             "wrong": dict(wrong),
-            "draining": parts.engine.drain.since is not None,
+            "draining": parts.drain.since is not None,
             "uploads": None if counted is None else {state.value: counted.uploads[state] for state in State},
             "counted_at": None if counted is None else written(counted.at),
             "since_start": {
@@ -85,7 +89,7 @@ class Overview:
                 "finished": counts.finished,
                 "gone": sum(counts.gone.values()),
             },
-            "appending": parts.engine.holds.count,
+            "appending": parts.holds.count,
             "spool": await self._spool(),
             "remotes": await self._remotes(counted),
         }
@@ -96,7 +100,7 @@ class Overview:
 
     async def drain(self) -> dict[str, Any]:
         """Whether no upload may begin, and what is left of those that have."""
-        since, left = self._parts.engine.drain.since, await self._operators.left()
+        since, left = self._parts.drain.since, await self._operators.left()
         return {
             "draining": since is not None,
             "since": written(since),
@@ -111,7 +115,7 @@ class Overview:
             free, used = await parts.disk()
         except OSError:
             free = used = None  # type: ignore[assignment]
-        return {"free": free, "used": used, "reserve": parts.engine.space.reserve, "queued": parts.budget.used}
+        return {"free": free, "used": used, "reserve": parts.space.reserve, "queued": parts.budget.used}
 
     async def _remotes(self, counted: Count | None) -> list[dict[str, Any]]:
         return [await self._remote(name, lane, counted) for name, lane in self._parts.lanes.items()]

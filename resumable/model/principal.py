@@ -12,7 +12,7 @@ from attrs import frozen
 
 
 @frozen
-class Caller:
+class Principal:
     """``name``: whose the uploads are that they create, "" for nobody's. ``max_size``: bytes of one upload, None for no
     limit of their own. ``pace``: told how many bytes came, it answers for how many seconds to read no more."""
 
@@ -21,5 +21,5 @@ class Caller:
     pace: Callable[[int], float] | None = None
 
 
-NOBODY = Caller()
+NOBODY = Principal()
 """Somebody in particular is not known."""

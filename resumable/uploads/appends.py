@@ -1,0 +1,95 @@
+"""The appends under way: how they are run, when the long ones commit, and how a stop ends them.
+
+A long append commits a second after its last commit if it has `WORTHWHILE` new bytes, and after `LATEST` seconds if it
+has any. The appends that waited longest go first, so 5,000 slow uploads share `PER_TICK` syncs a second. Invariant: no
+append begins once a stop has, and each has committed all that it received when `stop` returns.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from resumable.model.principal import Principal
+from resumable.model.upload import Upload
+from resumable.protocol import tus
+from resumable.protocol.errors import Stopping
+from resumable.protocol.rules import Plan
+from resumable.uploads.append import RunningAppend
+from resumable.uploads.limits import IAccount
+from resumable.uploads.status import Lookup
+
+WORTHWHILE = 1 << 20
+LATEST = 10.0
+PER_TICK = 128
+
+
+class Appends:
+    """The appends of one process."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self._under_way: dict[RunningAppend, None] = {}
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def check_open(self) -> None:
+        """Raises Stopping once a stop has begun."""
+        if self._stopping:
+            raise Stopping()
+
+    def add(self, append: RunningAppend) -> None:
+        """It is about to run: a stop ends it."""
+        self._under_way[append] = None
+
+    async def give_up(self, append: RunningAppend) -> None:
+        """It won't run, or has run."""
+        self._under_way.pop(append, None)
+        await append.release()
+
+    def tick(self, now: float) -> int:
+        """Start the commits that are due; answers how many. Called once a second."""
+        due = [append for append in self._under_way if _due(append, now)][:PER_TICK]
+        for append in due:
+            del self._under_way[append]  # behind all others
+            self._under_way[append] = None
+            append.commit_soon()
+        return len(due)
+
+    async def run(
+        self,
+        append: RunningAppend,
+        upload: Upload,
+        plan: Plan,
+        request: tus.Creation | tus.Append,
+        account: IAccount,
+        by: Principal,
+        repeats: bool = False,
+    ) -> Upload:
+        """See `RunningAppend.run`; raises the error for the client."""
+        self.add(append)
+        checksum, trailer = request.checksum, request.checksum_trailer
+        try:
+            return await append.run(
+                upload, plan, checksum=checksum, trailer=trailer, repeats=repeats, account=account, by=by
+            )
+        except Exception as error:
+            answer = await self._lookup.answer(error, upload.id)
+            if answer is error:
+                raise
+            raise answer from error
+        finally:
+            await self.give_up(append)
+
+    async def stop(self) -> None:
+        """Each append commits all that it received, and is answered 503."""
+        self._stopping = True
+        waiting = [Deferred.fromCoroutine(each.evict(Stopping())) for each in tuple(self._under_way)]
+        await DeferredList(waiting, consumeErrors=True)
+
+
+def _due(append: RunningAppend, now: float) -> bool:
+    fresh = append.committable - append.committed
+    waited = now - append.committed_at
+    return waited >= (1.0 if fresh >= WORTHWHILE else LATEST) and fresh > 0

@@ -1,0 +1,224 @@
+"""The surroundings of all use cases (tiers, clocks, limits, hooks), and their common steps with an upload's record.
+
+`as_answer` is the only place that turns an OSError or a catalog failure into an error for the client. Invariants: a
+context never changes once it is made; nothing counts before it is durable.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from attrs import define, evolve, field, frozen
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from resumable.model.errors import BodyLost, CatalogUnavailable
+from resumable.model.hooks import Changes, IProgress, NoHooks, QuestionKind, RequestView, as_data, request_as_data, view
+from resumable.model.replica import IReplicas, IReplication, NoReplication
+from resumable.model.upload import Fact, FactKind, ICatalog, Upload
+from resumable.model.upload import Gone as GoneKind
+from resumable.protocol import rules
+from resumable.protocol.errors import Gone, InternalError, NoSpace, NotFound, TusError, Unavailable
+from resumable.spool.files import Spool
+from resumable.uploads.holds import IHolds
+from resumable.uploads.limits import Drain, IQuota, NoQuota, Space, UploadLimits
+from resumable.uploads.places import PlacedFiles
+from resumable.uploads.questions import Questions
+
+log = Logger()
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_BUSY = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
+
+Listener = Callable[[str], None]
+
+
+@define
+class Counts:
+    """How many uploads were created, finished, ... since the start. Only ever grows; ``gone`` by the reason.
+    ``not_placed``: attempts at a place that have failed."""
+
+    created: int = 0
+    finished: int = 0
+    placed: int = 0
+    not_placed: int = 0
+    gone: Counter[GoneKind] = field(factory=Counter)
+
+
+@frozen
+class UploadListeners:
+    """Functions that are called with an upload's id when something has happened to it. Each listener adds itself when
+    it is made.
+
+    ``partial_finished``: a partial has finished, or is gone and never will finish. ``place_planned``: the upload is
+    finished, and its file has a place to go to. ``ended``: the upload is gone.
+    """
+
+    partial_finished: list[Listener] = field(factory=list)
+    place_planned: list[Listener] = field(factory=list)
+    ended: list[Listener] = field(factory=list)
+
+
+@frozen
+class UploadContext:
+    """The surroundings of the use cases of uploads; made once by the service.
+
+    ``clock`` measures spans (reactor seconds), ``wall`` tells the time of day for records. ``replicas`` is None where
+    none are recorded. ``delete_objects``: the end of a stored upload by its client ends its objects too.
+    ``records_facts``: whether facts are kept, for hooks.
+    """
+
+    catalog: ICatalog
+    spool: Spool
+    holds: IHolds
+    clock: IReactorTime
+    wall: Callable[[], float]
+    boot_id: str
+    limits: UploadLimits
+    space: Space
+    places: PlacedFiles
+    replication: IReplication = field(factory=NoReplication)
+    replicas: IReplicas | None = None
+    quota: IQuota = field(factory=NoQuota)
+    delete_objects: bool = True
+    records_facts: bool = True
+    questions: Questions = field(factory=Questions)
+    progress: IProgress = field(factory=NoHooks)
+    counts: Counts = field(factory=Counts)
+    drain: Drain = field(factory=Drain)
+    listeners: UploadListeners = field(factory=UploadListeners)
+
+    # Reading a record
+
+    async def present(self, upload_id: str) -> Upload:
+        """The record of an upload that is there. Raises NotFound or Gone (T10, T17, T39, T48), Unavailable."""
+        try:
+            upload = await self.catalog.get(upload_id)
+        except Exception as error:
+            raise as_answer(error, upload_id) from error
+        if upload is None:
+            raise NotFound("There is no such upload.")
+        if upload.gone is not None:
+            raise Gone(f"The upload was {upload.gone.value}.")
+        return upload
+
+    def largest(self, *own: int | None) -> int | None:
+        """How many bytes an upload may have: the lowest of the operator's maximum and of its own; None: any number."""
+        return min((each for each in (self.limits.max_size, *own) if each is not None), default=None)
+
+    def expires_at(self, upload: Upload) -> float | None:
+        """When this upload will be removed unless a request touches it; None when it won't."""
+        if self.limits.expire_after is None or upload.finished or upload.gone:
+            return None
+        return upload.touched_at + self.limits.expire_after
+
+    def pending(self, upload: Upload) -> bool:
+        """Whether it has all its bytes, and isn't finished before a hook has agreed.
+
+        Whether a hook is still asked doesn't count: one that isn't any more was when the last byte was committed.
+        """
+        return not upload.finished and upload.offset == upload.length and not upload.is_final
+
+    def withheld(self, upload: Upload) -> bool:
+        """Whether it has all its bytes, and its client isn't to know: a hook hasn't agreed, or it isn't stored."""
+        if self.pending(upload):
+            return True
+        waits = upload.finished and upload.required > 0 and upload.stored_at is None
+        return waits and bool(self.replication.acknowledges)
+
+    def shown(self, upload: Upload) -> Upload:
+        """The upload as its client may see it: the last byte is not acknowledged while it is withheld."""
+        return evolve(upload, offset=max(0, (upload.length or 0) - 1)) if self.withheld(upload) else upload
+
+    # Changing a record
+
+    async def create(
+        self,
+        upload: Upload,
+        facts: Sequence[Fact],
+        changes: Changes | None = None,
+        request: RequestView | None = None,
+    ) -> Upload | None:
+        """Record a new upload with the replicas that are chosen for it; the record, or None: its id is taken.
+
+        Of a final also None: a partial is gone, or the same request has made another. ``changes``: the key and
+        remotes that hooks want. ``request``: the request for a final, which hooks see before the final is finished.
+        """
+        if changes is None:
+            replicas = self.replication.chosen(upload)
+        else:
+            replicas = self.replication.chosen(upload, changes.remotes, changes.key)
+        if replicas:
+            upload = evolve(upload, required=sum(each.required for each in replicas))
+        asked = None if request is None or not upload.is_final else request_as_data(request)
+        if not await self.catalog.create(upload, facts, replicas, asked):
+            return None
+        self.counts.created += 1
+        if upload.offset or upload.finished:
+            self.committed(upload)
+        return upload
+
+    def finishes(self, upload: Upload, offset: int, length: int | None) -> bool:
+        """Whether a commit of that offset finishes the upload by itself."""
+        return rules.finished(offset, length) and (upload.finished or not self.questions.asks(QuestionKind.FINISH))
+
+    def finishing(self, after: Upload) -> Upload:
+        """The record of an upload that is finished with it, with the place that its file is to get."""
+        place = self.places.planned(after) if after.place is None else None
+        return after if place is None else evolve(after, place=place)
+
+    def facts(self, upload: Upload, request: RequestView | None, *kinds: FactKind) -> Sequence[Fact]:
+        """Facts about the upload as it is now; none where no hook is told."""
+        if not self.records_facts:
+            return ()
+        now, data = self.wall(), as_data(view(upload), request)
+        return [Fact(kind, upload.id, now, data) for kind in kinds]
+
+    # After a change
+
+    def committed(self, upload: Upload) -> None:
+        """A commit has landed, and this is the record now: wake the remote tier and the listeners."""
+        self.counts.finished += upload.finished
+        if not upload.is_partial:
+            self.replication.committed(upload)
+        elif upload.finished:
+            self.partial_finished(upload.id)
+        if upload.finished and upload.place is not None:
+            _call(self.listeners.place_planned, upload.id)
+
+    def partial_finished(self, partial_id: str) -> None:
+        """A partial has finished, or never will: look at the finals that wait for it."""
+        _call(self.listeners.partial_finished, partial_id)
+
+    def ended(self, upload_id: str) -> None:
+        """The upload is gone: stop what is under way for it."""
+        self.replication.ended(upload_id)
+        self.questions.over(upload_id)
+        _call(self.listeners.ended, upload_id)
+
+
+def _call(listeners: Iterable[Listener], upload_id: str) -> None:
+    for listener in listeners:
+        listener(upload_id)
+
+
+def as_answer(error: BaseException, upload_id: str) -> BaseException:
+    """The error a client may see for an inner failure, logged once; protocol errors and cancellation pass unchanged."""
+    if isinstance(error, CatalogUnavailable):
+        log.error("catalog unavailable: {reason}", upload=upload_id, reason=str(error))
+        return NoSpace() if error.no_space else Unavailable("The server can't record uploads at the moment.")
+    if isinstance(error, OSError):
+        log.error("spool failed: {reason}", upload=upload_id, reason=error.strerror, errno=error.errno)
+        if error.errno in _FULL:
+            return NoSpace()
+        if error.errno in _BUSY:
+            return Unavailable("The server is out of files or memory at the moment.")
+        return Unavailable("The server can't write to its disk at the moment.")
+    if isinstance(error, TusError | BodyLost | CancelledError) or not isinstance(error, Exception):
+        return error
+    log.failure("unexpected failure", Failure(error), upload=upload_id)
+    return InternalError("The server failed in an unexpected way.")
