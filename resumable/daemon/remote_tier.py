@@ -180,7 +180,7 @@ def make(
     backends: dict[str, IRemoteStorage] = {}
     memory = BodyMemory()
     for spec in settings.remotes:
-        means = BackendServices(
+        services = BackendServices(
             reactor=reactor,
             pool=pool,
             journal=journal_of(spec.name),
@@ -194,7 +194,7 @@ def make(
             memory=memory,
         )
         try:
-            backends[spec.name] = urls.make(spec, means)
+            backends[spec.name] = urls.make(spec, services)
         except ValueError as error:
             raise StartupError(f"remote {spec.name}: {error}") from error
     return backends

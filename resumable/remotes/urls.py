@@ -154,10 +154,10 @@ def find(name: str) -> Scheme:
     return found
 
 
-def make(spec: RemoteSpec, means: BackendServices, find: Callable[[str], Scheme] = find) -> IRemoteStorage:
+def make(spec: RemoteSpec, services: BackendServices, find: Callable[[str], Scheme] = find) -> IRemoteStorage:
     """The backend for what `parse` answered. Raises BadRemote; may read files, so before the reactor runs."""
     try:
-        return find(spec.scheme).make(spec, means)
+        return find(spec.scheme).make(spec, services)
     except ValueError as error:
         raise BadRemote(f"remote {shown(spec.name)}: {error}") from error
 

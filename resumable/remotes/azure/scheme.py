@@ -130,7 +130,7 @@ SPARE = 2
 """Threads beside those for parts, so that small requests don't wait for slow ones."""
 
 
-def make(spec: RemoteSpec, means: BackendServices) -> AzureRemote:
+def make(spec: RemoteSpec, services: BackendServices) -> AzureRemote:
     """The backend. Raises ValueError: no credentials, or wrong ones. Reads files."""
     from resumable.remotes.azure.access import AzureAccess
     from resumable.remotes.azure.calls import Calls
@@ -139,22 +139,24 @@ def make(spec: RemoteSpec, means: BackendServices) -> AzureRemote:
     from resumable.remotes.azure.store import AzureReading, AzureStore
 
     options = spec.options
-    threads = means.parts + SPARE
-    access = AzureAccess(spec.bucket, options, means.environ, timeout=means.timeout, connections=threads + READERS)
-    calls = Calls(means.reactor, access, threads, means.now, means.memory)
-    readers = Calls(means.reactor, access, READERS, means.now)
+    threads = services.parts + SPARE
+    access = AzureAccess(
+        spec.bucket, options, services.environ, timeout=services.timeout, connections=threads + READERS
+    )
+    calls = Calls(services.reactor, access, threads, services.now, services.memory)
+    readers = Calls(services.reactor, access, READERS, services.now)
     blobs = BlobOptions(TIERS.get(options.get("tier", "")), options.get("encryption-scope"))
     drops = options.get("abort", "drop") == "drop"
     store, read = (AzureStore(each, spec.bucket, blobs, spec.replace, drops) for each in (calls, readers))
     return AzureRemote(
         store,
         calls,
-        means.journal,
-        means.now,
-        AzureReading(read, readers, access, means.now),
+        services.journal,
+        services.now,
+        AzureReading(read, readers, access, services.now),
         template=spec.template,
         client_metadata=flag(options, "metadata", True),
-        part_size=part_size(options, means.part_size),
+        part_size=part_size(options, services.part_size),
     )
 
 

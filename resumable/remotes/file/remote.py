@@ -244,10 +244,12 @@ class FileRemote:
         self._log.failure("closing a file of {root} failed", failure, root=self._directory.root)
 
 
-def _make(spec: RemoteSpec, means: BackendServices) -> FileRemote:
+def _make(spec: RemoteSpec, services: BackendServices) -> FileRemote:
     modes = FileModes(*(_mode(spec, option) for option in _MODES))
-    directory = RemoteDirectory(means.disk, spec.path, spec.options.get("marker", ""), modes)
-    return FileRemote(directory, means.journal, means.pool, means.now, template=spec.template, replace=spec.replace)
+    directory = RemoteDirectory(services.disk, spec.path, spec.options.get("marker", ""), modes)
+    return FileRemote(
+        directory, services.journal, services.pool, services.now, template=spec.template, replace=spec.replace
+    )
 
 
 def _check(spec: RemoteSpec) -> None:

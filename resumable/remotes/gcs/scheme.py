@@ -92,19 +92,19 @@ def is_anonymous(options: Mapping[str, str]) -> bool:
     return anonymous
 
 
-def make(spec: RemoteSpec, means: BackendServices) -> GcsRemote:
+def make(spec: RemoteSpec, services: BackendServices) -> GcsRemote:
     """The remote. Raises ValueError. Credentials are looked for when the first request needs them."""
     options = spec.options
-    tokens: ITokens = GoogleTokens(means.pool, means.now, found(options.get("credentials") or None))
+    tokens: ITokens = GoogleTokens(services.pool, services.now, found(options.get("credentials") or None))
     if is_anonymous(options):
         tokens = Anonymous()
-    http = Http(means.reactor, Limits(idle_timeout=means.timeout, connections=means.parts + OTHER_REQUESTS))
+    http = Http(services.reactor, Limits(idle_timeout=services.timeout, connections=services.parts + OTHER_REQUESTS))
     place = GcsPlace(spec.bucket, endpoint_for(options), options.get("user-project") or None)
     return GcsRemote(
-        GcsRequests(place, tokens, http, memory=means.memory),
-        means.journal,
-        means.now,
-        means.rng,
+        GcsRequests(place, tokens, http, memory=services.memory),
+        services.journal,
+        services.now,
+        services.rng,
         template=spec.template,
         options=GcsObjectOptions(
             storage_class=options.get("storage-class") or None,
@@ -112,7 +112,7 @@ def make(spec: RemoteSpec, means: BackendServices) -> GcsRemote:
             acl=options.get("acl") or None,
             client_metadata=flag(options, "metadata", True),
         ),
-        part_size=part_size(options, means.part_size, _part_size),
+        part_size=part_size(options, services.part_size, _part_size),
         replace=spec.replace,
         closing=http.close,
     )

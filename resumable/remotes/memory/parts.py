@@ -102,9 +102,9 @@ def _part(record: ReplicaRecord, number: int) -> Part:
     return _planned(record).part_numbered(number, record.size)
 
 
-def _make(spec: RemoteSpec, means: BackendServices) -> MemoryRemote:
+def _make(spec: RemoteSpec, services: BackendServices) -> MemoryRemote:
     kind = MemoryPartRemote if flag(spec.options, "parts", False) else MemoryRemote
-    return kind(MemoryStore(), means.journal, means.reactor, template=spec.template, replace=spec.replace)
+    return kind(MemoryStore(), services.journal, services.reactor, template=spec.template, replace=spec.replace)
 
 
 def _check(spec: RemoteSpec) -> None:

@@ -167,26 +167,28 @@ def check(spec: RemoteSpec) -> None:
         raise ValueError("sse-c-variable is the name of an environment variable, not the key")
 
 
-def make(spec: RemoteSpec, means: BackendServices) -> S3Remote:
+def make(spec: RemoteSpec, services: BackendServices) -> S3Remote:
     """The remote. Raises ValueError; reads files, so it is called before the reactor runs."""
     options = spec.options
     spoken = dialect_for(options)
-    limits = Limits(idle_timeout=means.timeout, connections=means.parts + OTHER_REQUESTS)
-    objects = objects_for(options, customer_key(options, means.environ))
-    http = Http(means.reactor, limits, policy=policy_for(options.get("ca-file")))
-    credentials = SessionCredentials(means.pool, means.now, botocore_session(options.get("profile") or None))
+    limits = Limits(idle_timeout=services.timeout, connections=services.parts + OTHER_REQUESTS)
+    objects = objects_for(options, customer_key(options, services.environ))
+    http = Http(services.reactor, limits, policy=policy_for(options.get("ca-file")))
+    credentials = SessionCredentials(services.pool, services.now, botocore_session(options.get("profile") or None))
     unsigned = options.get("payload") == "unsigned"
     place = endpoint_for(spec, spoken)
-    requests = S3Requests(place, credentials, http, means.pool, means.now, memory=means.memory, unsigned=unsigned)
+    requests = S3Requests(
+        place, credentials, http, services.pool, services.now, memory=services.memory, unsigned=unsigned
+    )
     return S3Remote(
         S3Client(requests),
-        means.journal,
-        means.pool,
-        means.now,
+        services.journal,
+        services.pool,
+        services.now,
         dialect=spoken,
         template=spec.template,
         options=objects,
-        part_size=part_size(options, means.part_size, _part_size),
+        part_size=part_size(options, services.part_size, _part_size),
         replace=spec.replace,
         closing=http.close,
     )
