@@ -281,9 +281,7 @@ class ObjectRemote(ABC, Generic[R]):
 
     async def _put(self, upload_id: str, record: R, data: IRegion) -> Stored:
         """Make the object in one go."""
-        record, made = await self._taken(
-            upload_id, record, lambda given: self._objects.put(upload_id, given, data)
-        )  # fmt: skip
+        record, made = await self._taken(upload_id, record, lambda given: self._objects.put(upload_id, given, data))
         return await self._keep(upload_id, record, made)
 
     async def _taken(self, upload_id: str, record: R, make: Callable[[R], Awaitable[T]]) -> tuple[R, T]:

@@ -126,9 +126,7 @@ class S3Remote(ObjectPartsRemote[S3Record]):
             record = await self._records.save(upload_id, evolve(record, multipart=""))
         else:
             await self._store.abort_strays(upload_id, record)
-        record, multipart = await self._taken(
-            upload_id, record, lambda given: self._store.create(upload_id, given)
-        )  # fmt: skip
+        record, multipart = await self._taken(upload_id, record, lambda given: self._store.create(upload_id, given))
         return await self._records.save(upload_id, evolve(record, multipart=multipart))
 
     async def _finish(self, upload_id: str, record: S3Record, size: int) -> Stored:
