@@ -209,12 +209,13 @@ __all__ = [
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 COMMON: Mapping[str, str] = {
-    "required": "`no`: an upload counts as stored, and its local copy may go, without this remote (default `yes`)",
-    "name": "what the remote is called in status, logs and the catalog (default the URL without its options)",
-    "key": "how objects are named: `{id}`, `{date}`, `{year}`, `{month}`, `{day}`, `{metadata[name]}` and text"
-    " (default `{id}`)",
-    "overwrite": "`replace`: replace what another has put under the key; `refuse`: park (default `--overwrite`)",
-    "when": "`name:pattern`: only uploads whose metadata value of that name fits the pattern, as `filetype:image/*`",
+    "required": "`no`: an upload is stored, and its local copy may be removed, without this remote (default `yes`)",
+    "name": "name of the remote in status, logs and the catalog (default the URL without its options)",
+    "key": "template for the names of objects: `{id}`, `{date}`, `{year}`, `{month}`, `{day}`,"
+    " `{metadata[name]}` and text (default `{id}`)",
+    "overwrite": "`replace`: replace an object of somebody else that has the key; `refuse`: park the replica"
+    " (default `--overwrite`)",
+    "when": "`name:pattern`: only uploads whose metadata value of this name matches the pattern, as `filetype:image/*`",
 }
 """Options of every remote, each with one line of help."""
 _SECRETIVE = re.compile(r"secret|password|token|credential|access.?key", re.IGNORECASE)

@@ -264,7 +264,7 @@ def test_a_scheme_with_a_page_of_its_own_leads_there_and_names_what_to_install(n
 
 
 def test_what_each_store_promises_comes_with_its_makers_word_for_it():
-    table = PAGE.partition("\n## What each promises\n")[2].partition("\n## ")[0]
+    table = PAGE.partition("\n## What each store guarantees\n")[2].partition("\n## ")[0]
     rows = [row.strip("|").split("|") for row in table.strip().splitlines() if row.startswith("|")]
     assert [name.strip() for name in rows[0][1:]] == ["s3", "az", "gs", "file"]
     for _, *cells in rows[2:-1]:

@@ -275,8 +275,8 @@ _MODES = {
     "dir-mode": values.permissions(0o700, 0o7777, "permissions like 2750, with all rights for the server's user"),
 }
 OPTIONS = {
-    "marker": "the name of a file that is there when the right directory is mounted",
+    "marker": "name of a file that exists only when the right file system is mounted",
     "file-mode": "permissions of the files, as `640` (default `--file-mode`)",
-    "dir-mode": "permissions of the directories that are made for them, as `2750` (default `--dir-mode`)",
+    "dir-mode": "permissions of new directories, as `2750` (default `--dir-mode`)",
 }
 SCHEME = Scheme("file", _make, "directory", OPTIONS, _check)

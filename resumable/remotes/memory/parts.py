@@ -112,5 +112,9 @@ def _check(spec: RemoteSpec) -> None:
 
 
 SCHEME = Scheme(
-    "memory", _make, "nothing", {"parts": "yes: parts in any order and several at once (default no)"}, _check
+    "memory",
+    _make,
+    "nothing",
+    {"parts": "`yes`: parts in any order and several at the same time (default `no`)"},
+    _check,
 )

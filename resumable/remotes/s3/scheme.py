@@ -40,11 +40,11 @@ OPTIONS = {
     "endpoint": "URL of a store that isn't AWS, as `http://minio:9000` (default `AWS_S3_ENDPOINT`,"
     " `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, AWS)",
     "dialect": f"what the store supports: `{'`, `'.join(DIALECTS)}` (default by the endpoint's name, else `generic`)",
-    "style": "`path` or `virtual`: the bucket stands in the path or in the host's name (default the dialect's)",
-    "profile": "profile of the AWS configuration files to take credentials from (default where botocore looks)",
+    "style": "`path` or `virtual`: the bucket is in the path or in the host name (default the dialect's)",
+    "profile": "profile in the AWS configuration files with the credentials (default botocore's)",
     "part-size": "size of parts, from 5M to 5G (default `--part-size`)",
-    "checksum": f"checksum that the store compares: `{'`, `'.join(ALGORITHMS)}` (default the dialect's)",
-    "payload": "`signed`, or with https `unsigned`: bodies aren't hashed for the signature, which saves CPU"
+    "checksum": f"checksum that the store verifies: `{'`, `'.join(ALGORITHMS)}` (default the dialect's)",
+    "payload": "`signed`, or with https `unsigned`: the signature does not cover the bodies, which saves CPU"
     " (default `signed`)",
     "storage-class": "storage class of the objects, as `STANDARD_IA` (default the bucket's)",
     "acl": "canned ACL of the objects, as `bucket-owner-full-control` (default none)",
@@ -53,12 +53,11 @@ OPTIONS = {
     "sse-c-file": "SSE-C: absolute path of a file with a key of 32 bytes, raw or as base64",
     "sse-c-variable": "SSE-C: name of an environment variable with the key as base64",
     "tags": "tags of the objects, as `team=media,env=prod`",
-    "metadata": "`no`: the uploads' metadata doesn't become the objects' (default `yes`)",
-    "accelerate": "`yes`: by S3 Transfer Acceleration (default `no`)",
-    "dual-stack": "`yes`: by endpoints that have IPv6 too (default `no`)",
-    "fips": "`yes`: by FIPS endpoints (default `no`)",
-    "ca-file": "PEM file of the authorities that sign the endpoint's certificate (default `AWS_CA_BUNDLE`, the"
-    " system's)",
+    "metadata": "`no`: the objects don't get the metadata of the uploads (default `yes`)",
+    "accelerate": "`yes`: use S3 Transfer Acceleration (default `no`)",
+    "dual-stack": "`yes`: use endpoints with IPv4 and IPv6 (default `no`)",
+    "fips": "`yes`: use FIPS endpoints (default `no`)",
+    "ca-file": "PEM file of the authorities for the endpoint's certificate (default `AWS_CA_BUNDLE`, the system's)",
 }
 VARIABLES = {
     "region": ("AWS_S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"),
