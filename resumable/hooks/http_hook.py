@@ -18,7 +18,7 @@ from resumable.hooks.interfaces import Event, IGuard, IHook, IWatcher, Question,
 from resumable.hooks.post import Poster
 from resumable.hooks.signing import Signer
 from resumable.hooks.verdicts import BadVerdict
-from resumable.remotes.http.transport import Answer
+from resumable.httpclient.client import HttpAnswer
 
 JSON = frozenset({"application/json", "application/cloudevents+json"})
 
@@ -73,6 +73,6 @@ class HttpHook:
         return headers, body
 
 
-def is_json(answer: Answer) -> bool:
+def is_json(answer: HttpAnswer) -> bool:
     """Whether that is what it calls itself."""
     return answer.headers.get("content-type", "").partition(";")[0].strip().lower() in JSON

@@ -1,10 +1,8 @@
-"""Looking through all uploads: what operators may ask of the catalog, and in which pieces it answers.
-
-One reason to change: another thing to look for, or to count. Nothing here does any work.
+"""Lists and counts of all uploads: the questions of operators to the catalog, which it answers piece by piece.
 
 Invariants: one answer looks at a bounded number of rows, however many there are, so that commits never wait long for
-somebody who only looks. A place is the position of a row in the order of creation: what comes and goes meanwhile makes
-nobody see a row twice, or miss one that stays. Times are seconds since the epoch, sizes are bytes.
+it. A place is the position of a row in the order of creation: although rows come and go meanwhile, no row is seen
+twice, and none that stays is missed. Times are seconds since the epoch, sizes are bytes.
 """
 
 from __future__ import annotations
@@ -21,8 +19,8 @@ from resumable.model.upload import Replica, ReplicaState, Upload
 
 
 class State(enum.Enum):
-    """UPLOADING: bytes are missing. ASSEMBLING: a final that isn't made yet. FINISHED: all bytes are here, STORED: and
-    in every required remote. GONE: terminated, expired or lost, and still remembered."""
+    """UPLOADING: bytes are missing. ASSEMBLING: a final upload that isn't made yet. FINISHED: all bytes are here.
+    STORED: every required remote has them, too. GONE: terminated, expired or lost, and still remembered."""
 
     UPLOADING = "uploading"
     ASSEMBLING = "assembling"
@@ -35,7 +33,7 @@ PRESENT: Final = frozenset(State) - {State.GONE}
 
 
 def state_of(upload: Upload) -> State:
-    """The one that it is in."""
+    """The state that the upload is in."""
     if upload.gone is not None:
         return State.GONE
     if upload.stored_at is not None:
@@ -47,11 +45,11 @@ def state_of(upload: Upload) -> State:
 
 @frozen
 class Filter:
-    """Uploads in one of these states, and all that isn't None.
+    """Uploads in one of these states that also match each field that isn't None.
 
-    ``owner``: "" is nobody. ``remote``: there is a replica there; ``replica``: one (there) is in this state.
-    ``..._after`` is from that time on, ``..._before`` is before it. ``idle_since``: not touched since.
-    ``min_size``: of the length, or of what is there while that isn't known.
+    ``owner``: "" is nobody. ``remote``: there is a replica in it. ``replica``: a replica (in that remote) is in this
+    state. ``..._after`` is from that time on, ``..._before`` is before it. ``idle_since``: not touched since.
+    ``min_size`` is compared with the length, or with the offset while the length isn't known.
     """
 
     states: frozenset[State] = PRESENT
@@ -68,7 +66,7 @@ class Filter:
 
 @frozen
 class Found:
-    """Uploads with their replicas, in the order that was asked for. ``place``: where to go on; None: that was all."""
+    """Uploads with their replicas, in the wanted order. ``place``: where to go on; None: there are no more."""
 
     uploads: Sequence[tuple[Upload, Sequence[Replica]]]
     place: int | None
@@ -76,7 +74,7 @@ class Found:
 
 @frozen
 class Counted:
-    """How many of the rows looked at are in each state: of uploads, or of replicas by remote. ``place``: see Found."""
+    """How many rows of this piece are in each state: of uploads, or of replicas by remote. ``place``: see Found."""
 
     uploads: Mapping[State, int] = field(factory=dict)
     replicas: Mapping[tuple[str, ReplicaState], int] = field(factory=dict)
@@ -92,21 +90,23 @@ class Parked:
 
 
 class IListing(Interface):
-    """Every method answers with a Deferred, looks at the next `catalog.listing.ROWS` rows behind ``place`` at most
-    (None: from the first on), and fails with CatalogUnavailable as ICatalog does."""
+    """Pages of uploads. Every method returns a Deferred, which fails with CatalogUnavailable as those of ICatalog do.
+
+    It reads at most `catalog.upload_listing.ROWS` rows after ``place`` (None: from the first row on).
+    """
 
     def look(wanted: Filter, place: int | None, limit: int, newest: bool = False) -> Deferred[Found]:
-        """Those that match, ``limit`` at most; oldest first, or newest."""
+        """Uploads that match, ``limit`` at most; oldest first, or newest."""
 
     def count_uploads(place: int | None) -> Deferred[Counted]:
-        """The next ones by their state."""
+        """How many of the next uploads are in each state."""
 
     def count_replicas(place: int | None) -> Deferred[Counted]:
-        """The next ones by remote and state."""
+        """How many of the next replicas are in each remote and state."""
 
     def parked(remote: str, place: int | None) -> Deferred[Parked]:
-        """Uploads whose replica in this remote is parked."""
+        """The next uploads whose replica in this remote is parked."""
 
     def unfinished() -> Deferred[int]:
-        """How many uploads are UPLOADING or ASSEMBLING, or are partials that a final may be made of. Looks at these
-        only, and at their index at that."""
+        """How many uploads are UPLOADING or ASSEMBLING, or are partials that a final may be made of. Reads only their
+        entries in an index."""

@@ -110,9 +110,3 @@ class Conflict(Permanent):
 
 class Unwelcome(Permanent):
     """The store takes no object with this metadata, or of this type or file name; `plainer` has it go without."""
-
-
-def with_operation(error: RemoteError, operation: str) -> RemoteError:
-    """The same error with the operation in its reason."""
-    kind = type(error) if type(error).__init__ is RemoteError.__init__ else Transient
-    return kind(f"{operation}: {error.reason}", status=error.status, code=error.code, advice=error.advice)

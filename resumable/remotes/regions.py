@@ -148,10 +148,6 @@ def check_chunk(offset: int, data: IRegion, size: int, declared: int | None) -> 
         raise ValueError(f"{size} bytes at {offset} go past the declared {declared}")
 
 
-PIECE = 256 << 10
-"""Bytes that one body holds at most."""
-
-
 class BodyMemory:
     """``limit`` bytes shared by all bodies, first come first served. More lets more requests run at once."""
 

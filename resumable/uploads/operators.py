@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from resumable.catalog.listing import ROWS
+from resumable.catalog.upload_listing import ROWS
 from resumable.model.listing import Counted, Filter, IListing, State
 from resumable.model.upload import ReplicaState, Upload
 from resumable.protocol.errors import BadRequest, Conflict, Gone, NotFound

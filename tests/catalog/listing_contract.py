@@ -7,7 +7,7 @@ from unittest.mock import patch
 from attrs import evolve
 from zope.interface.verify import verifyObject
 
-from resumable.catalog import listing as on_sqlite
+from resumable.catalog import upload_listing as on_sqlite
 from resumable.model.listing import Filter, Found, IListing, State
 from resumable.model.upload import Gone, Replica, ReplicaState
 from tests.catalog.contract import CatalogSuite, done, name, upload

@@ -17,7 +17,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from resumable.catalog import batches
-from resumable.catalog.ballast import Ballast
+from resumable.catalog.space_reserve import SpaceReserve
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Commit, Fact, FactKind, Gone, Replica
 from tests.catalog.contract import done, name, upload
@@ -185,7 +185,7 @@ def test_running_out_of_memory_fails_the_batch(shelf: Shelf, faults: Faults) -> 
     assert catalog.stop().called
 
 
-def test_a_full_disk_is_told_and_end_gets_the_ballast(shelf: Shelf, faults: Faults) -> None:
+def test_a_full_disk_is_told_and_end_gets_the_space_reserve(shelf: Shelf, faults: Faults) -> None:
     catalog = shelf.running(connector=faults.connect)
     first = catalog.create(upload(1), ())
     shelf.flush()
@@ -204,10 +204,10 @@ def test_a_full_disk_is_told_and_end_gets_the_ballast(shelf: Shelf, faults: Faul
     last = catalog.removed([name(1)])
     shelf.flush()
     assert outcome(last).no_space
-    restored = catalog.restore_ballast()
+    restored = catalog.restore_reserve()
     shelf.flush()
     assert outcome(restored) is True and (shelf.directory / "ballast").stat().st_size == 4 << 20
-    released = catalog.release_ballast()
+    released = catalog.release_reserve()
     shelf.flush()
     assert outcome(released) is True and not (shelf.directory / "ballast").exists()
     assert catalog.stop().called
@@ -341,11 +341,11 @@ def test_on_a_full_disk_uploads_can_be_ended_and_all_goes_on_when_there_is_space
     assert [outcome(one) for one in read[1:]] == [None, None, []]
     assert outcome(read[0]).gone is Gone.TERMINATED
     fill_up(tiny)
-    no = catalog.restore_ballast()
+    no = catalog.restore_reserve()
     shelf.flush()
     assert outcome(no) is False
     (tiny / "filler").unlink()
-    healed = catalog.restore_ballast(), catalog.create(upload(number), ())
+    healed = catalog.restore_reserve(), catalog.create(upload(number), ())
     shelf.flush()
     assert [outcome(one) for one in healed] == [True, True]
     assert catalog.stop().called
@@ -355,7 +355,7 @@ def test_on_a_full_disk_uploads_can_be_ended_and_all_goes_on_when_there_is_space
     assert again.stop().called
 
 
-def test_a_catalog_opens_on_a_full_disk_by_its_ballast(tiny: Path) -> None:
+def test_a_catalog_opens_on_a_full_disk_by_its_space_reserve(tiny: Path) -> None:
     shelf = Shelf(tiny)
     catalog = shelf.running()
     first = catalog.create(upload(1), ())
@@ -367,12 +367,12 @@ def test_a_catalog_opens_on_a_full_disk_by_its_ballast(tiny: Path) -> None:
     assert [outcome(one) for one in got] == [upload(1), True]
 
 
-def test_no_ballast_is_made_where_it_would_fill_the_disk(tiny: Path) -> None:
-    assert Ballast(str(tiny / "ballast"), 7 << 20).restore() is False
-    assert Ballast(str(tiny / "ballast"), 5 << 20).restore() is True
-    assert Ballast(str(tiny / "ballast"), 5 << 20).restore() is True
-    assert Ballast(str(tiny / "ballast")).release() is True
-    assert Ballast(str(tiny / "ballast")).release() is False
+def test_no_space_reserve_is_made_where_it_would_fill_the_disk(tiny: Path) -> None:
+    assert SpaceReserve(str(tiny / "ballast"), 7 << 20).restore() is False
+    assert SpaceReserve(str(tiny / "ballast"), 5 << 20).restore() is True
+    assert SpaceReserve(str(tiny / "ballast"), 5 << 20).restore() is True
+    assert SpaceReserve(str(tiny / "ballast")).release() is True
+    assert SpaceReserve(str(tiny / "ballast")).release() is False
 
 
 CHILD = """

@@ -18,9 +18,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs, formatEvent
 
+from resumable.httpclient.client import HttpLimits
 from resumable.model import keys
 from resumable.remotes.errors import AuthFailed, RemoteError, Throttled, Transient
-from resumable.remotes.http.transport import Limits
 from resumable.remotes.interfaces import RegionLost
 from resumable.remotes.regions import BytesRegion
 from tests.remotes.counting_region import CountingRegion
@@ -284,7 +284,9 @@ class HttpFaultSuite(FaultSuite):
     forbidden: ClassVar[bytes]
     """An answer to a look that may not be taken."""
 
-    def rig(self, server: Any, *, limits: Limits | None = None, clock: Any = None) -> AbstractAsyncContextManager[Any]:
+    def rig(
+        self, server: Any, *, limits: HttpLimits | None = None, clock: Any = None
+    ) -> AbstractAsyncContextManager[Any]:
         """See `FaultSuite.rig`."""
         raise NotImplementedError
 
@@ -295,7 +297,7 @@ class HttpFaultSuite(FaultSuite):
     @pytest_twisted.ensureDeferred
     async def test_a_stall_ends_with_the_time_out_of_the_clock(self, strict, prefix):
         clock = Clock()
-        async with self.rig(strict, limits=Limits(idle_timeout=30.0), clock=clock) as it:
+        async with self.rig(strict, limits=HttpLimits(idle_timeout=30.0), clock=clock) as it:
             remote = self.remote(it, prefix)
             for operation, data in ((self.small, SMALL), (self.part, self.big), (self.finish, self.big)):
                 it.proxy.requests.clear()
@@ -356,7 +358,7 @@ class HttpFaultSuite(FaultSuite):
     @pytest_twisted.ensureDeferred
     async def test_memory_and_connections_are_bounded(self, strict, prefix):
         part_size, size = self.many
-        async with self.rig(strict, limits=Limits(connections=4)) as it:
+        async with self.rig(strict, limits=HttpLimits(connections=4)) as it:
             remote = self.remote(it, prefix, part_size=part_size)
             regions = [CountingRegion(4 * MIB) for _ in range(12)]
             ids = [f"{index:032x}" for index in range(12)]

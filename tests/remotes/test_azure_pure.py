@@ -9,8 +9,9 @@ from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resumable.httpclient.client import retry_after
 from resumable.remotes.azure.access import AzureAccess, AzureSecret, secret_from
-from resumable.remotes.azure.errors import error_from, retry_after
+from resumable.remotes.azure.errors import error_from
 from resumable.remotes.azure.records import (
     LIMITS,
     UNKNOWN_LENGTH,

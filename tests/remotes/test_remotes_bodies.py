@@ -13,11 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from resumable.config.options import Options
 from resumable.daemon import remote_tier as tiers
+from resumable.httpclient.bodies import PIECE, RegionBody
 from resumable.remotes import urls
 from resumable.remotes.gcs.credentials import Anonymous
 from resumable.remotes.gcs.requests import GcsPlace, GcsRequests
-from resumable.remotes.http.bodies import RegionBody
-from resumable.remotes.regions import PIECE, BodyMemory, BytesRegion
+from resumable.remotes.regions import BodyMemory, BytesRegion
 from resumable.remotes.s3.credentials import StaticCredentials
 from resumable.remotes.s3.endpoint import S3Place, dialect, resolve
 from resumable.remotes.s3.requests import Payload, S3Requests

@@ -20,11 +20,12 @@ from azure.storage.blob import ContainerClient
 from twisted.internet.defer import Deferred
 
 from resumable.aio.threads import Pool
+from resumable.httpclient.bodies import PIECE
 from resumable.remotes.azure.access import AzureAccess
 from resumable.remotes.azure.errors import error_from
 from resumable.remotes.errors import AuthFailed
 from resumable.remotes.interfaces import IRegion, RegionLost
-from resumable.remotes.regions import PIECE, STEP, BodyMemory
+from resumable.remotes.regions import STEP, BodyMemory
 
 R = TypeVar("R")
 

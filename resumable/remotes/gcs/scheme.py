@@ -13,12 +13,12 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from resumable.httpclient.client import Http, HttpLimits
 from resumable.model import values
 from resumable.remotes.gcs.credentials import Anonymous, GoogleTokens, ITokens, found
 from resumable.remotes.gcs.records import GcsObjectOptions
 from resumable.remotes.gcs.remote import GcsRemote
 from resumable.remotes.gcs.requests import GOOGLE, GcsPlace, GcsRequests
-from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag, part_size
 
 OTHER_REQUESTS = 16
@@ -98,7 +98,9 @@ def make(spec: RemoteSpec, services: BackendServices) -> GcsRemote:
     tokens: ITokens = GoogleTokens(services.pool, services.now, found(options.get("credentials") or None))
     if is_anonymous(options):
         tokens = Anonymous()
-    http = Http(services.reactor, Limits(idle_timeout=services.timeout, connections=services.parts + OTHER_REQUESTS))
+    http = Http(
+        services.reactor, HttpLimits(idle_timeout=services.timeout, connections=services.parts + OTHER_REQUESTS)
+    )
     place = GcsPlace(spec.bucket, endpoint_for(options), options.get("user-project") or None)
     return GcsRemote(
         GcsRequests(place, tokens, http, memory=services.memory),

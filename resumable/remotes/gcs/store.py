@@ -15,15 +15,16 @@ from random import Random
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from resumable.httpclient.client import HttpAnswer
 from resumable.model import keys
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, RemoteError, Transient, Unusable
 from resumable.remotes.gcs.credentials import ITokens, Unsigned
 from resumable.remotes.gcs.errors import NO_BUCKET
 from resumable.remotes.gcs.records import GcsObject, GcsObjectOptions, GcsRecord, encoded, object_from
 from resumable.remotes.gcs.requests import Framed, GcsRequests, crc_of, may_not
-from resumable.remotes.http.transport import Answer
 from resumable.remotes.interfaces import IContent, IRegion, Stored
 from resumable.remotes.object_remote import another_object, found_ours
+from resumable.remotes.over_http import ObjectStream
 from resumable.remotes.reading import (
     IObjectStream,
     Presented,
@@ -212,7 +213,7 @@ class Sessions:
         await self._requests.send("cancel a session", "DELETE", uri, expected=(404, 410, 499))
 
 
-def _kept(name: str, answer: Answer) -> int | GcsObject:
+def _kept(name: str, answer: HttpAnswer) -> int | GcsObject:
     if answer.status != INCOMPLETE:
         return object_from(name, answer.body)
     said = answer.headers.get("range")
@@ -261,7 +262,7 @@ class GcsReading:
         except RemoteError:
             opened.stream.close()
             raise
-        return opened.stream
+        return ObjectStream(opened.stream)
 
     async def url(self, upload_id: str, record: GcsRecord, presented: Presented) -> str | None:
         """See ISigning.signed_url."""

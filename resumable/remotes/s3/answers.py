@@ -15,8 +15,8 @@ from xml.sax.saxutils import escape
 from attrs import frozen
 from defusedxml import ElementTree
 
+from resumable.httpclient.client import HttpAnswer
 from resumable.remotes.errors import Transient
-from resumable.remotes.http.transport import Answer
 from resumable.remotes.s3.checksums import Algorithm
 
 DEEPEST = 10
@@ -130,7 +130,7 @@ class UploadsPage:
     markers: tuple[str, str] | None
 
 
-def written(operation: str, answer: Answer, checksum: str | None, algorithm: Algorithm | None) -> Written:
+def written(operation: str, answer: HttpAnswer, checksum: str | None, algorithm: Algorithm | None) -> Written:
     """What an answer to PutObject or UploadPart confirms; ``checksum`` is ours."""
     etag = answer.headers.get("etag")
     if not etag:

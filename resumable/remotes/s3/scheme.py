@@ -21,8 +21,8 @@ from attrs import evolve
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.web.client import BrowserLikePolicyForHTTPS
 
+from resumable.httpclient.client import Http, HttpLimits
 from resumable.model import values
-from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.s3.checksums import ALGORITHMS, algorithm
 from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.credentials import SessionCredentials, botocore_session
@@ -170,7 +170,7 @@ def make(spec: RemoteSpec, services: BackendServices) -> S3Remote:
     """The remote. Raises ValueError; reads files, so it is called before the reactor runs."""
     options = spec.options
     spoken = dialect_for(options)
-    limits = Limits(idle_timeout=services.timeout, connections=services.parts + OTHER_REQUESTS)
+    limits = HttpLimits(idle_timeout=services.timeout, connections=services.parts + OTHER_REQUESTS)
     objects = objects_for(options, customer_key(options, services.environ))
     http = Http(services.reactor, limits, policy=policy_for(options.get("ca-file")))
     credentials = SessionCredentials(services.pool, services.now, botocore_session(options.get("profile") or None))

@@ -16,6 +16,7 @@ from resumable.remotes.errors import AuthFailed, Conflict, NotThere, RemoteError
 from resumable.remotes.interfaces import IRegion, Stored, Unfinished
 from resumable.remotes.metadata import ID_METADATA
 from resumable.remotes.object_remote import another_object, found_ours
+from resumable.remotes.over_http import ObjectStream
 from resumable.remotes.reading import (
     IObjectStream,
     Presented,
@@ -261,7 +262,7 @@ class S3Reading:
         except RemoteError:
             opened.stream.close()
             raise
-        return opened.stream
+        return ObjectStream(opened.stream)
 
     async def url(self, upload_id: str, record: S3Record, presented: Presented) -> str | None:
         """See ISigning.signed_url. With SSE-C a reader would need the key."""
