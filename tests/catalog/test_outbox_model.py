@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from resumable.model.errors import CatalogUnavailable
 from tests.catalog.contract import upload
 from tests.catalog.doubles import Shelf
-from tests.catalog.test_durability import Faults, outcome
+from tests.catalog.faults import Faults, outcome
 from tests.hooks.outbox import MemoryOutbox, fact
 
 DELIVERERS = ("a", "b")

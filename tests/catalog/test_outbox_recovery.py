@@ -20,8 +20,8 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.outbox import OutboxEvent
 from resumable.model.upload import Fact, FactKind, Place, Replica
 from tests.catalog.contract import name, upload
+from tests.catalog.damaging import content, pages_of, spoil
 from tests.catalog.doubles import Shelf, older_version
-from tests.catalog.test_recovery import content, pages_of, spoil
 
 COUNT = 300
 KINDS = (FactKind.CREATED, FactKind.FINISHED, FactKind.TERMINATED)

@@ -16,15 +16,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from resumable.catalog import opening
-from resumable.catalog.batches import CatalogJob
 from resumable.catalog.damage import damage
 from resumable.catalog.recovery import damaged as reading
-from resumable.catalog.rows import find_upload
 from resumable.catalog.schema import PAGE_SIZE
-from resumable.catalog.sqlite import OpenedCatalog, SqliteCatalog
+from resumable.catalog.sqlite import OpenedCatalog
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Asked, Commit, Fact, FactKind, Gone, Upload
 from tests.catalog.contract import done, final, name, partial, upload
+from tests.catalog.damaging import content, pages_of, spoil
 from tests.catalog.doubles import Shelf
 
 COUNT = 800
@@ -50,34 +49,6 @@ def fill(shelf: Shelf, wanted: list[Upload], **options: Any) -> None:
     stopped = catalog.stop()
     assert stopped.called
     assert all(answer.result is True for answer in answers)
-
-
-def content(catalog: SqliteCatalog) -> dict[str, Upload]:
-    """Everything in it, read by its own means."""
-    found: dict[str, Upload] = catalog.jobs.now(CatalogJob(lambda connection: _all(connection)))
-    return found
-
-
-def _all(connection: sqlite3.Connection) -> dict[str, Upload]:
-    found = [find_upload(connection, upload_id) for (upload_id,) in connection.execute("SELECT id FROM uploads")]
-    return {one.id: one for one in found if one is not None}
-
-
-def spoil(path: str, *pages: int) -> None:
-    with open(path, "r+b") as file:
-        for page in pages:
-            file.seek((page - 1) * PAGE_SIZE)
-            file.write(os.urandom(PAGE_SIZE))
-
-
-def pages_of(path: str, tree: str, kind: str) -> list[int]:
-    """The numbers of one tree's pages; the list is empty where SQLite was built without dbstat."""
-    with closing(sqlite3.connect(path)) as connection:
-        query = "SELECT pageno FROM dbstat WHERE name = ? AND pagetype = ?"
-        try:
-            return [row[0] for row in connection.execute(query, (tree, kind))]
-        except sqlite3.OperationalError:
-            pytest.skip("this SQLite can't tell which page belongs to what (no dbstat)")
 
 
 def check(shelf: Shelf, wanted: list[Upload], at_least: int) -> tuple[OpenedCatalog, dict[str, Upload]]:

@@ -19,8 +19,8 @@ from resumable.catalog.schema import PAGE_SIZE
 from resumable.catalog.sqlite import OpenedCatalog, SqliteCatalog
 from resumable.model.upload import Gone, Replica, ReplicaState, Upload
 from tests.catalog.contract import done, name, upload
+from tests.catalog.damaging import content, pages_of, spoil
 from tests.catalog.doubles import Shelf, first_version
-from tests.catalog.test_recovery import content, pages_of, spoil
 
 COUNT = 400
 WORDS = {"location": "s3://bucket/" + "k" * 100, "etag": '"x"'}

@@ -14,7 +14,7 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Commit, Gone, Upload
 from tests.catalog.contract import name, upload
 from tests.catalog.doubles import Shelf
-from tests.catalog.test_durability import Faults, outcome
+from tests.catalog.faults import Faults, outcome
 
 LENGTH = 4
 NUMBERS = st.integers(0, 2)
