@@ -30,7 +30,7 @@ from bench.measure import GIB, MIB, Bench, Measure, new_upload, send_whole
 from bench.rivals import Unavailable
 from bench.sdk import ACCOUNT, KEY, Sdk
 from bench.servers import ROOT, START_SECONDS, Running, free_port
-from resumable.client.line import Line
+from resumable.client.admin_client import AdminLine
 
 PLACE = "bench"
 AZURITE = ROOT / "tests/remotes/azurite/node_modules/azurite/dist/src/blob/main.js"
@@ -172,7 +172,7 @@ def _asked(log: Path) -> int:
 
 def _stored(server: Running, path: str) -> str:
     """The key of the object of an upload that has been answered, so its status says that it is stored."""
-    line = Line(f"unix:{server.directory}/.resumable/admin.sock")
+    line = AdminLine(f"unix:{server.directory}/.resumable/admin.sock")
     status = line.ask("GET", f"/v1/uploads/{path.rpartition('/')[2]}").document
     if status["state"] != "stored":
         raise LoadError(f"answered, but not stored: {status['replicas']}")

@@ -12,7 +12,7 @@ import pytest
 
 from resumable.auth import basic, keys, rates, signed, tokens
 from resumable.client import commands
-from resumable.doctor import heads, machine, outside, proxy, records, syncs
+from resumable.doctor import machine, outside, proxy, records, syncs
 from resumable.http import framing, query
 from resumable.http.h2 import limits
 from resumable.http.h2 import machine as two
@@ -44,8 +44,8 @@ TOLD = [
     ("proxies.md", r"one of more than (\d+) KiB: closed", proxy_header.LONGEST / KIB),
     ("proxies.md", r"the server accepts headers of (\d+) KiB", framing.MAX_HEAD / KIB),
     ("proxies.md", r"sends (\d+) KiB, cuts the connection", proxy.SENT / KIB),
-    ("proxies.md", r"metadata: (\d+,\d+) bytes of it", heads.SIZES[0]),
-    ("proxies.md", r"and (\d+,\d+) if that many can't be sent", heads.SIZES[1]),
+    ("proxies.md", r"metadata: (\d+,\d+) bytes of it", proxy.METADATA_SIZES[0]),
+    ("proxies.md", r"and (\d+,\d+) if that many can't be sent", proxy.METADATA_SIZES[1]),
     ("doctor.md", r"fewer than (\d+) at once", machine.FEW_FILES),
     ("doctor.md", r"less than (\d+) MiB left", machine.LITTLE_MEMORY / MIB),
     ("doctor.md", r"less than (\d+) µs", syncs.TOO_FAST * 1e6),

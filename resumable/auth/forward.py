@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from resumable.auth import credentials
 from resumable.auth.answers import Answers, fingerprint
-from resumable.auth.fetch import Answer, FetchFailed, IFetch
+from resumable.auth.fetch import Fetched, FetchFailed, IFetch
 from resumable.auth.interfaces import Ask, IAuthorizer, Identity
 from resumable.auth.turns import Room, Turns
 from resumable.masking import server_of
@@ -109,7 +109,7 @@ class ForwardAuth:
         challenges = [line for line in answer.headers.get("www-authenticate", ()) if line.isprintable()]
         raise Unauthorized("Credentials are needed, or those that came are wrong.", challenges or [credentials.BEARER])
 
-    def _name(self, answer: Answer) -> str:
+    def _name(self, answer: Fetched) -> str:
         if self._rules.name_header is None:
             return ""
         lines = answer.headers.get(self._rules.name_header, ())

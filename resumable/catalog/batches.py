@@ -1,7 +1,6 @@
 """One SQLite connection, and batches of jobs that take effect together or not at all.
 
-Changes when the way in which changes become durable does. Invariant: a result is only handed out once the
-transaction that it rests on is known to be on the disk.
+Invariant: a result is only handed out once the transaction that it rests on is known to be on the disk.
 
 There is ONE connection in the process, for reads, writes and checkpoints, and it locks the file for itself:
 SQLite 3.7.0 to 3.51.2 can corrupt a database in WAL mode when two connections write and checkpoint at the
@@ -17,19 +16,17 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.catalog.ballast import Ballast, disk_is_full
+from resumable.catalog.space_reserve import SpaceReserve, disk_is_full
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.telemetry import Tally
 
-T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 CHECKPOINT_PAGES: Final = 2000  # 8 MiB of log: rewriting hot pages once per log, a checkpoint of tens of milliseconds
@@ -45,7 +42,7 @@ _PRAGMAS: Final = (
     f"PRAGMA journal_size_limit = {4 * CHECKPOINT_PAGES * 4096}",
 )
 
-# What a job can do wrong on its own; any other sqlite3.Error says something of the database.
+# Errors of one job; any other sqlite3.Error is one of the database.
 _OWN_ERRORS: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)
 
 
@@ -55,17 +52,17 @@ _JOBS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @frozen
 class Timing:
-    """Batches with changes that became durable: how long each took, how many jobs it had."""
+    """Batches with changes that became durable: the seconds that each took, the number of its jobs."""
 
     seconds: Tally = field(factory=lambda: Tally(_SECONDS))
     jobs: Tally = field(factory=lambda: Tally(_JOBS))
 
 
 @frozen
-class Job(Generic[T_co]):
+class CatalogJob(Generic[T_co]):
     """``run`` is called with the connection, possibly twice (the first time is rolled back then).
 
-    ``writes``: may change something. ``frees``: leads to free space, so it may use the ballast.
+    ``writes``: may change something. ``frees``: leads to free space, so it may use the space reserve.
     """
 
     run: Callable[[sqlite3.Connection], T_co]
@@ -73,18 +70,8 @@ class Job(Generic[T_co]):
     frees: bool = field(default=False, kw_only=True)
 
 
-class Read(Protocol):
-    def __call__(self, run: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
-        """What ``run`` answers, called with the connection in the catalog's thread."""
-
-
-class Write(Protocol):
-    def __call__(self, run: Callable[[sqlite3.Connection], T], frees: bool = False) -> Deferred[T]:
-        """The same for a change, once it is durable; ``frees``: it leads to free space."""
-
-
 def uri(path: str, mode: str) -> str:
-    """How SQLite is told of a file, whatever bytes its name is made of. Spec: https://www.sqlite.org/uri.html"""
+    """The URI of a file for SQLite, whatever bytes its name is made of. Spec: https://www.sqlite.org/uri.html"""
     return f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode={mode}"
 
 
@@ -109,7 +96,7 @@ def connect(path: str, mode: str = "rw") -> sqlite3.Connection:
 
 
 def unavailable(error: BaseException, path: str) -> CatalogUnavailable:
-    """What to tell of an error of SQLite's: its message, and whether the disk is full."""
+    """The CatalogUnavailable for an error of SQLite: with its message, and whether the disk is full."""
     name = getattr(error, "sqlite_errorname", None) or type(error).__name__
     full = name == "SQLITE_FULL"
     if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
@@ -125,12 +112,12 @@ class Batches:
     def __init__(
         self,
         path: str,
-        ballast: Ballast,
+        reserve: SpaceReserve,
         connector: Callable[[str], sqlite3.Connection] = connect,
         seconds: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.path = path
-        self.ballast = ballast
+        self.reserve = reserve
         self.timing = Timing()
         self._connect = connector
         self._seconds = seconds
@@ -158,11 +145,11 @@ class Batches:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._drop()
 
-    def run(self, jobs: Sequence[Job[Any]]) -> list[Any]:
+    def run(self, jobs: Sequence[CatalogJob[Any]]) -> list[Any]:
         """A result or a Failure for each job, in order; never raises.
 
-        A job that fails by itself fails alone. Everything else fails all of them with CatalogUnavailable,
-        but on a full disk the jobs that free space are tried once more with the ballast's.
+        A job that fails by itself fails alone. Everything else fails all of them with CatalogUnavailable. On a full
+        disk the jobs that free space are tried once more, with the space of the reserve.
         """
         try:
             return self._attempt(jobs)
@@ -170,8 +157,8 @@ class Batches:
             refused = error
         chosen = [job for job in jobs if job.frees or not job.writes]
         results: list[Any] = []
-        if refused.no_space and any(job.frees for job in jobs) and self.ballast.release():
-            self.log.warn("the disk is full; the ballast is released to remove uploads")
+        if refused.no_space and any(job.frees for job in jobs) and self.reserve.release():
+            self.log.warn("the disk is full; the space reserve is released to remove uploads")
             try:
                 results = self._attempt(chosen)
             except CatalogUnavailable as error:
@@ -179,7 +166,7 @@ class Batches:
         answers = iter(results)
         return [next(answers) if results and (job.frees or not job.writes) else _failure(refused) for job in jobs]
 
-    def _attempt(self, jobs: Sequence[Job[Any]]) -> list[Any]:
+    def _attempt(self, jobs: Sequence[CatalogJob[Any]]) -> list[Any]:
         connection = self.open()
         number = self._number
         try:
@@ -202,7 +189,7 @@ class Batches:
         self.timing.jobs.add(len(jobs))
         return results
 
-    def _together(self, connection: sqlite3.Connection, jobs: Sequence[Job[Any]]) -> list[Any]:
+    def _together(self, connection: sqlite3.Connection, jobs: Sequence[CatalogJob[Any]]) -> list[Any]:
         """All in one go; if one fails by itself, all again with a savepoint for each."""
         try:
             return [job.run(connection) for job in jobs]
@@ -250,7 +237,7 @@ class Batches:
                 connection.close()
 
 
-def _alone(job: Job[Any], connection: sqlite3.Connection) -> Any:
+def _alone(job: CatalogJob[Any], connection: sqlite3.Connection) -> Any:
     try:
         return job.run(connection)
     except Exception as error:
@@ -264,7 +251,8 @@ def _alone(job: Job[Any], connection: sqlite3.Connection) -> Any:
 
 
 def _is_fatal(error: Exception) -> bool:
-    """Whether it says something of the database. Text that is not UTF-8 has no code: Python says that, not SQLite."""
+    """Whether the error is one of the database, not of one job. Text that is not UTF-8 is an error of Python's, without
+    a code of SQLite's."""
     if isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_ERRORS):
         return hasattr(error, "sqlite_errorcode")
     return isinstance(error, MemoryError)

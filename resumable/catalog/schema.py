@@ -1,16 +1,15 @@
-"""What the catalog's tables look like.
+"""The catalog's tables, and the migrations that lead to them.
 
-Changes when a record gains or loses a field; then it gains a migration, and never edits an old one.
-Invariant: the tables are made by the same statements in the same order everywhere, so the first page of one
-fresh catalog fits any other of its version (recovery leans on that). ``PRAGMA user_version`` counts the
-migrations that have run: https://www.sqlite.org/pragma.html#pragma_user_version
+A record that gains or loses a field needs a new migration; an old one is never edited. Invariant: the tables are made
+by the same statements in the same order everywhere, so the first page of a fresh catalog fits any other of its version
+(recovery relies on that). ``PRAGMA user_version`` counts the migrations that have run:
+https://www.sqlite.org/pragma.html#pragma_user_version
 
 ``uploads`` keeps its rows in the order of creation and finds them by an index on the random id: rows that are
-being appended to are young and share pages, so a batch of commits touches few of them. ``pins`` holds what
-unfinished finals need and is empty without such; every partial index covers rows that some work is waiting
-for, so a million finished uploads cost these queries nothing. ``settled_at`` is set while an upload has its
-data here and doesn't need it: then it is when the last of its replicas was stored or, of a partial, when the last
-final that used it was finished.
+being appended to are young and share pages, so a batch of commits touches few of them. ``pins`` names the partials that
+unfinished finals need. Every partial index covers only rows that some work waits for, so a million finished uploads
+cost these queries nothing. ``settled_at`` is set while an upload has its data here and doesn't need it: it is the time
+when the last of its replicas was stored or, of a partial, when the last final that used it was finished.
 
 ``finals`` has a row for each final upload whose request may come again: ``key`` is that request's digest (``asked``
 in ``uploads``), ``at`` is when it was over, and ``said`` is the request for hooks before that, a refusal after it.
@@ -21,7 +20,7 @@ it lose its first page, then it loses what is in them.
 
 ``placed`` is a stamp, which begins with a digit, and a path; or ``>`` and a path, until the file is there.
 
-A letter in ``outbox`` is the ``next`` one of its upload for its deliverer, waits ``behind`` that one, or is ``dead``.
+An event in ``outbox`` is the ``next`` one of its upload for its deliverer, waits ``behind`` that one, or is ``dead``.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ WAITING_FINAL: Final = "partials IS NOT NULL AND finished_at IS NULL AND gone IS
 HAS_DATA: Final = "on_disk = 1 AND IFNULL(gone, dropped_at) <> 'lost'"  # gone but not lost, or dropped
 IS_CLEARED: Final = "gone IS NOT NULL AND on_disk = 0"
 IS_SETTLED: Final = "settled_at IS NOT NULL"
-# of a row of finals and its upload: when it was over for who had asked; NULL while it is on its way, to a remote too
+# of a row of finals and its upload: when it was over for its client; NULL while it is on its way, to a remote too
 ASKED_UNTIL: Final = "IIF(uploads.required > 0 AND uploads.gone IS NULL, uploads.stored_at, finals.at)"
 AWAITS_PLACE: Final = "placed >= '>'"
 IN_WORK: Final = "state IN ('open', 'ending')"
@@ -167,6 +166,7 @@ PIN: Final = "INSERT OR IGNORE INTO pins (partial_id, final_id) VALUES (?, ?)"
 
 
 def version(connection: sqlite3.Connection) -> int:
+    """How many migrations have run."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 

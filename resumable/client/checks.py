@@ -1,7 +1,6 @@
-"""The checks of ``resumable doctor``, in the order in which they are made.
+"""The checks of ``resumable doctor``, in the order in which they are made. Each is defined in `resumable.doctor`.
 
-Changes when a check comes or goes; what each looks at is in `resumable.doctor`. Invariants: nothing that lasts is
-changed; a check that fails itself is told of as such, and keeps no other from being made.
+Invariants: nothing that lasts is changed. A check that fails itself is a finding, and keeps no other from being made.
 """
 
 from __future__ import annotations
@@ -12,28 +11,12 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from resumable.client.endpoints import where
-from resumable.client.line import Line, NoDaemon
+from resumable.client.admin_client import AdminLine, NoDaemon, where
 from resumable.config.options import Settings
 from resumable.daemon.service import UploadService
-from resumable.doctor import (
-    browser,
-    clock,
-    daemon,
-    directory,
-    locks,
-    machine,
-    outside,
-    proxy,
-    records,
-    remotes,
-    sharing,
-    space,
-    start,
-    syncs,
-)
+from resumable.doctor import daemon, directory, machine, outside, proxy, records, sharing, space, syncs
+from resumable.doctor.directory import CheckedDirectory, place_of
 from resumable.doctor.findings import Finding
-from resumable.doctor.place import Place, place_of
 from resumable.spool.mounts import mount_of
 
 Check = Callable[[], Iterable[Finding] | Awaitable[Iterable[Finding]]]
@@ -42,7 +25,7 @@ PATIENCE = 15.0
 
 
 async def made(name: str, check: Check) -> Iterable[Finding]:
-    """What the check has found; never fails."""
+    """The findings of a check. Never raises."""
     try:
         found = check()
         return await found if isinstance(found, Awaitable) else found
@@ -55,8 +38,9 @@ async def made(name: str, check: Check) -> Iterable[Finding]:
 
 
 @frozen
-class Seen:
-    """What to ask of the public URL, None: nothing; and, as checks go on, what it has answered first."""
+class PublicUrl:
+    """The public URL to check, None to leave it out. ``origin``: of a page that is to upload there. ``headers``: sent
+    with each request. ``answers``: the first answer, once that is there."""
 
     url: str | None
     origin: str | None
@@ -65,11 +49,12 @@ class Seen:
 
     @property
     def is_tus(self) -> bool:
+        """Whether the upload server has answered there."""
         return any(each.is_tus for each in self.answers)
 
 
-def all_checks(reactor: Any, settings: Settings, seen: Seen) -> Iterable[tuple[str, Check]]:
-    """Each by its name; to be made one after the other, while this is iterated."""
+def all_checks(reactor: Any, settings: Settings, seen: PublicUrl) -> Iterable[tuple[str, Check]]:
+    """Each check with its name. Make each before the next is taken."""
     place = place_of(str(settings.upload_dir))
 
     def service() -> object:
@@ -78,45 +63,45 @@ def all_checks(reactor: Any, settings: Settings, seen: Seen) -> Iterable[tuple[s
     def room() -> Iterable[Finding]:
         return space.judge(space.look(place.nearest, place.directory), settings.reserve, settings.max_size)
 
-    yield start.NAME, lambda: start.judge(start.look(settings, place, service))
+    yield daemon.OPTIONS, lambda: daemon.judge_options(daemon.look_at_options(settings, place, service))
     yield "machine", lambda: machine.judge(machine.look())
     yield directory.NAME, lambda: directory.judge(directory.look(place))
     yield sharing.NAME, lambda: sharing.judge(sharing.look(place, settings.modes, settings.placing))
-    yield locks.NAME, lambda: _locks(place)
+    yield directory.LOCKS, lambda: _locks(place)
     yield syncs.NAME, lambda: _syncs(place)
     yield space.NAME, room
     yield records.NAME, lambda: _records(place)
-    yield daemon.NAME, lambda: daemon.judge(place, _daemon(settings) if place.held else None)
+    yield daemon.NAME, lambda: daemon.judge_daemon(place, _daemon(settings) if place.held else None)
     yield "remotes", lambda: _remotes(reactor, settings)
     yield outside.NAME, lambda: _outside(seen)
-    yield clock.NAME, lambda: _clock(settings, seen)
+    yield machine.CLOCK, lambda: _clock(settings, seen)
     # Without an answer that is tus's there is nothing more to find out.
     if seen.is_tus and seen.url is not None:
         url = seen.url
         yield proxy.BUFFERING, lambda: proxy.check_proxy(reactor, url, seen.headers)
-        yield browser.NAME, lambda: _browser(reactor, settings, url, seen)
+        yield outside.PAGES, lambda: _browser(reactor, settings, url, seen)
 
 
-def _outside(seen: Seen) -> Iterable[Finding]:
+def _outside(seen: PublicUrl) -> Iterable[Finding]:
     if seen.url is None:
         return [Finding(outside.NAME, "ok", "not looked at", "Give --url to try proxies and browsers too.")]
     seen.answers.append(outside.look(seen.url, time.time()))
     return outside.judge(seen.answers[0])
 
 
-async def _browser(reactor: Any, settings: Settings, url: str, seen: Seen) -> Iterable[Finding]:
+async def _browser(reactor: Any, settings: Settings, url: str, seen: PublicUrl) -> Iterable[Finding]:
     origin = seen.origin or next((each for each in settings.cors.origins if "://" in each and "*" not in each), None)
     if origin is None:
-        return [Finding(browser.NAME, "ok", "not looked at", "Give --origin to try one.")]
-    return [await browser.check_origin(reactor, url, origin, headers=seen.headers)]
+        return [Finding(outside.PAGES, "ok", "not looked at", "Give --origin to try one.")]
+    return [await outside.check_origin(reactor, url, origin, headers=seen.headers)]
 
 
-def _locks(place: Place) -> Iterable[Finding]:
+def _locks(place: CheckedDirectory) -> Iterable[Finding]:
     with place.scratch() as scratch:
-        return locks.judge(place, locks.excludes(scratch))
+        return directory.judge_locks(place, directory.excludes(scratch))
 
 
-def _syncs(place: Place) -> Iterable[Finding]:
+def _syncs(place: CheckedDirectory) -> Iterable[Finding]:
     mount = mount_of(place.nearest)
     pids: tuple[int | str, ...] = ("self",) if place.holder is None else ("self", place.holder)
     with place.scratch() as scratch:
@@ -126,34 +111,34 @@ def _syncs(place: Place) -> Iterable[Finding]:
     return syncs.judge(syncs.Syncs(plain, dsync, error, machine.preloaded(pids), mount, cache))
 
 
-def _records(place: Place) -> Iterable[Finding]:
+def _records(place: CheckedDirectory) -> Iterable[Finding]:
     if place.held:
         return [Finding(records.NAME, "ok", "the daemon has it; with the daemon stopped, this reads all of it")]
     return records.judge(records.look(place))
 
 
-def _daemon(settings: Settings) -> daemon.Daemon:
+def _daemon(settings: Settings) -> daemon.DaemonStatus:
     places = [place for endpoint in settings.admin_listen if (place := where(endpoint)) is not None]
     if not places:
-        return daemon.Daemon()
+        return daemon.DaemonStatus()
     asked = min(places, key=lambda place: not place.startswith("unix:"))  # where nobody needs a token
-    line = Line(asked, patience=PATIENCE)
+    line = AdminLine(asked, patience=PATIENCE)
     try:
         told = line.ask("GET", "/v1/status").document
         if not isinstance(told, dict) or "wrong" not in told:  # it needs a token; this doesn't
             told = line.ask("GET", "/readyz").document
     except NoDaemon as error:
-        return daemon.Daemon(asked, silent=str(error))
+        return daemon.DaemonStatus(asked, silent=str(error))
     if not isinstance(told, dict) or not isinstance(told.get("wrong"), dict):
-        return daemon.Daemon(asked, silent="what answers there is no daemon")
-    return daemon.Daemon(asked, wrong=told["wrong"], version=told.get("version"))
+        return daemon.DaemonStatus(asked, silent="what answers there is no daemon")
+    return daemon.DaemonStatus(asked, wrong=told["wrong"], version=told.get("version"))
 
 
 async def _remotes(reactor: Any, settings: Settings) -> Iterable[Finding]:
-    return remotes.judge(await remotes.look(reactor, settings, time.time))
+    return daemon.judge_remotes(await daemon.look_at_remotes(reactor, settings, time.time))
 
 
-def _clock(settings: Settings, seen: Seen) -> Iterable[Finding]:
+def _clock(settings: Settings, seen: PublicUrl) -> Iterable[Finding]:
     asked = {"the public URL": seen.answers[0]} if seen.answers else {}
     for spec in settings.remotes:
         endpoint = spec.options.get("endpoint", "")
@@ -162,4 +147,4 @@ def _clock(settings: Settings, seen: Seen) -> Iterable[Finding]:
     others = {name: each.ahead for name, each in asked.items() if each.ahead is not None}
     before = time.monotonic()
     goes_on = time.monotonic() >= before and time.get_clock_info("monotonic").monotonic
-    return clock.judge(clock.Clock(time.time(), goes_on, clock.synchronised(), others))
+    return machine.judge_clock(machine.ClockFacts(time.time(), goes_on, machine.synchronised(), others))

@@ -1,38 +1,44 @@
-"""``resumable doctor``: looks at everything that a daemon depends on, and says what to change.
+"""``resumable doctor``: its command line, and the report that it prints.
 
-Changes when its command line does. Invariant: what the daemon would say of an option is a finding, what only this
-command's own grammar says is a mistake of whoever typed it.
+Invariants: an option that the daemon would refuse is a finding; an option that only this command has ends it with
+status 2. One line for each finding, and below it, indented, what to change; as JSON one object a line. No secret of a
+URL is printed.
 """
 
 from __future__ import annotations
 
 import getopt
+import json
 import os
 import re
 import shutil
 import sys
+import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from twisted.python import usage
 from zope.interface import provider
 
-from resumable.client.checks import Seen, all_checks, made
-from resumable.client.report import Report
+from resumable.client.checks import PublicUrl, all_checks, made
 from resumable.config.options import Options
-from resumable.doctor import start
-from resumable.masking import has_user
+from resumable.doctor import daemon
+from resumable.doctor.findings import Finding, Level
+from resumable.masking import has_user, masked
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NAME_WIDTH = 16
 _VALUE = re.compile(r"[\x20-\x7e\xa0-\xff]*")
 
 
 class DoctorOptions(Options):
-    """Those of the daemon, so that what it would do can be tried, and a few more."""
+    """The options of the daemon, and a few more."""
 
     synopsis = "Usage: resumable doctor [options]"
     longdesc = (
@@ -59,7 +65,7 @@ class DoctorOptions(Options):
 
     @property
     def url(self) -> str | None:
-        """What to ask from outside. Raises UsageError."""
+        """The URL to ask from outside. Raises UsageError."""
         url: str | None = self["url"] or self.settings().public_url
         if url is not None:
             _check_url("--url", url)
@@ -67,7 +73,7 @@ class DoctorOptions(Options):
 
     @property
     def origin(self) -> str | None:
-        """Raises UsageError."""
+        """The origin of the page that is to upload. Raises UsageError."""
         origin: str | None = self["origin"]
         if origin is not None:
             _check_url("--origin", origin)
@@ -86,7 +92,7 @@ def _check_url(flag: str, url: str) -> None:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
-    """The exit status."""
+    """Make all checks and print their findings. The exit status."""
     options = DoctorOptions(environ)
     report = Report(sys.stdout, "--json" in arguments, shutil.get_terminal_size((100, 24)).columns)
     try:
@@ -96,7 +102,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         if _is_usage(problem):
             sys.stderr.write(f"resumable doctor: {problem}; see resumable doctor --help\n")
             return 2
-        report.tell(start.refused(str(problem)))
+        report.tell(daemon.refused(str(problem)))
         report.end()
         return 1
     globalLogBeginner.beginLoggingTo([_unheard], redirectStandardIO=False, discardBuffer=True)
@@ -106,8 +112,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     async def go(reactor: Any) -> None:
         try:
             for each in options.unknown_variables:
-                report.tell(start.unheeded(str(each)))
-            for name, check in all_checks(reactor, options.settings(), Seen(url, origin, options.headers)):
+                report.tell(daemon.unheeded(str(each)))
+            for name, check in all_checks(reactor, options.settings(), PublicUrl(url, origin, options.headers)):
                 for finding in await made(name, check):
                     report.tell(finding)
             ended.append(None)
@@ -129,10 +135,71 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
 
 @provider(ILogObserver)
 def _unheard(event: LogEvent) -> None:
-    """What parts of the daemon log while they are tried is in their findings."""
+    """Drop what parts of the daemon log while they are tried: it is in their findings."""
 
 
 def _is_usage(problem: usage.UsageError) -> bool:
     """Whether it is about this command line's form, and not about what the daemon would say of a value."""
     ours = ("unexpected argument", "option --", "--url ", "--origin ", "--header")
     return isinstance(problem.__context__, getopt.error) or str(problem).startswith(ours)
+
+
+class Report:
+    """Prints findings. ``width``: columns that lines are broken at."""
+
+    def __init__(self, out: TextIO, as_json: bool, width: int) -> None:
+        self._out = out
+        self._json = as_json
+        self._width = max(40, width)
+        self._counts: Counter[Level] = Counter()
+
+    @property
+    def bad(self) -> int:
+        """How many findings were bad."""
+        return self._counts["bad"]
+
+    def tell(self, finding: Finding) -> None:
+        """Print a finding at once, as the next check may take long."""
+        finding = evolve(finding, what=masked(finding.what), advice=masked(finding.advice))
+        self._counts[finding.level] += 1
+        if self._json:
+            fields = {
+                "check": finding.name,
+                "level": finding.level,
+                "what": finding.what,
+                "advice": finding.advice or None,
+            }
+            self._out.write(json.dumps(fields) + "\n")
+        else:
+            head = f"{finding.level:<4}  {finding.name:<{_NAME_WIDTH}}  "
+            self._write(finding.what, head, " " * (_NAME_WIDTH + 8))
+            if finding.advice:
+                self._write(finding.advice, " " * (_NAME_WIDTH + 8) + "> ", " " * (_NAME_WIDTH + 10))
+        self._out.flush()
+
+    def end(self) -> None:
+        """Print the last line."""
+        if self._json:
+            return
+        warnings, bad = self._counts["warn"], self.bad
+        if not warnings and not bad:
+            self._out.write("\nall is well\n")
+            return
+        told = [f"{count} {word}" for count, word in ((bad, "bad"), (warnings, _plural(warnings, "warning"))) if count]
+        self._out.write(f"\n{', '.join(told)}; see what to change behind each >\n")
+
+    def _write(self, text: str, first: str, further: str) -> None:
+        clean = " ".join(text.split())
+        lines = textwrap.wrap(
+            clean,
+            self._width,
+            initial_indent=first,
+            subsequent_indent=further,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        self._out.write("\n".join(lines or [first]) + "\n")
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"

@@ -1,7 +1,6 @@
-"""What `resumable`'s commands that talk to a daemon do.
+"""The commands of `resumable` that talk to a daemon.
 
-Changes when a command does something else. Invariant: each answers the exit status; what is asked for goes to standard
-output, everything else to standard error.
+Invariant: each returns the exit status. The answer goes to standard output, everything else to standard error.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from resumable.client.asking import Asking, Document, NotAllowed, Refused
+from resumable.client.admin_client import AdminClient, DaemonRefused, Document, NotAllowed
 from resumable.client.show import Table, plain, whole
 
-Command = Callable[[Asking, Namespace], int]
+Command = Callable[[AdminClient, Namespace], int]
 ENOUGH: Final = 100
 _METHODS: Final = {"on": "PUT", "off": "DELETE", "status": "GET"}
 
 
-def ls(asking: Asking, given: Namespace) -> int:
-    """Uploads, as they come."""
+def ls(asking: AdminClient, given: Namespace) -> int:
+    """List uploads, page by page."""
     now = time.time()
     table = Table(now)
     for page in asking.uploads(filters(given, now), None if given.all else given.limit):
@@ -37,7 +36,7 @@ def ls(asking: Asking, given: Namespace) -> int:
 
 
 def filters(given: Namespace, now: float) -> dict[str, str]:
-    """What the API is asked for. Times are this machine's."""
+    """The query for the API. Times are this machine's."""
     wanted = {"state": given.state, "owner": given.owner, "remote": given.remote}
     found = {name: value for name, value in wanted.items() if value is not None}
     if given.parked:
@@ -53,16 +52,16 @@ def filters(given: Namespace, now: float) -> dict[str, str]:
     return found
 
 
-def show(asking: Asking, given: Namespace) -> int:
-    """One upload, in full."""
+def show(asking: AdminClient, given: Namespace) -> int:
+    """Show one upload in full."""
     upload = asking.upload(given.id)
     lines = [json.dumps(upload, indent=2)] if given.json else whole(upload, time.time())
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 
 
-def retry(asking: Asking, given: Namespace) -> int:
-    """Try parked replicas again: those of the uploads named, or all of a remote."""
+def retry(asking: AdminClient, given: Namespace) -> int:
+    """Try parked replicas again: of the named uploads, or all of a remote."""
     if given.all:
         count, more = asking.retry_all(given.remote)
         told = {"restarted": count, "more": more}
@@ -71,15 +70,15 @@ def retry(asking: Asking, given: Namespace) -> int:
     def one(upload_id: str) -> None:
         count = asking.retry(upload_id, given.remote)
         if not count:
-            raise Refused("nothing of it is parked")
+            raise DaemonRefused("nothing of it is parked")
         told = {"id": upload_id, "restarted": count}
         _tell(told, given, "{id}: {restarted} tried again")
 
     return _each(given.ids, one)
 
 
-def rm(asking: Asking, given: Namespace) -> int:
-    """End uploads, and remove what there is of them."""
+def rm(asking: AdminClient, given: Namespace) -> int:
+    """End uploads, and remove their bytes."""
     if sys.stdin is not None and sys.stdin.isatty() and not given.yes and not _agreed(given.ids):
         sys.stderr.write("resumable: nothing was removed\n")
         return 1
@@ -91,13 +90,13 @@ def rm(asking: Asking, given: Namespace) -> int:
     return _each(given.ids, one)
 
 
-def replay(asking: Asking, given: Namespace) -> int:
-    """Send the dead events of a hook on their way again."""
+def replay(asking: AdminClient, given: Namespace) -> int:
+    """Deliver the dead events of a hook again."""
     return _tell({"replayed": asking.replay(given.hook)}, given, "{replayed} events are sent again")
 
 
-def drain(asking: Asking, given: Namespace) -> int:
-    """Let no upload begin any more, or again; or look what is left."""
+def drain(asking: AdminClient, given: Namespace) -> int:
+    """Stop or allow the creation of uploads, or show how many are unfinished."""
     found = asking.drain(_METHODS[given.what])
     replicas = found.get("replicas")
     waiting = [f"{each}: {count}" for each, count in replicas.items()] if isinstance(replicas, dict) else []
@@ -111,14 +110,14 @@ def drain(asking: Asking, given: Namespace) -> int:
 
 
 def _each(ids: list[str], one: Callable[[str], None]) -> int:
-    """Do it for each; what one of them is refused for is no reason to leave the others out."""
+    """Do it for each upload, also after one was refused."""
     status = 0
     for upload_id in ids:
         try:
             one(upload_id)
         except NotAllowed:
             raise
-        except Refused as refused:
+        except DaemonRefused as refused:
             sys.stderr.write(f"resumable: {plain(upload_id)}: {plain(refused)}\n")
             status = 1
     return status

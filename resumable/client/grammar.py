@@ -1,7 +1,4 @@
-"""The grammar of ``resumable``'s command line.
-
-Changes when a command or one of its flags comes or goes. Written with argparse.
-"""
+"""The grammar of ``resumable``'s command line, with argparse."""
 
 from __future__ import annotations
 
@@ -22,14 +19,14 @@ STATES: Final = ("uploading", "assembling", "finished", "stored", "gone", "unfin
 
 
 class _Parser(argparse.ArgumentParser):
-    """One line for what it doesn't know, as for everything else that goes wrong."""
+    """An unknown argument is one line, as everything else that goes wrong."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
-    """It ends the process with status 2 for what it doesn't know."""
+    """The parser of all commands. It ends the process with status 2 for an unknown argument."""
     root = _Parser("resumable", description="For operators of an upload server.", allow_abbrev=False)
     root.add_argument("--version", action="version", version=f"resumable {__version__}")
     add = root.add_subparsers(metavar="COMMAND", required=True).add_parser
@@ -69,7 +66,7 @@ def _retry(retry: argparse.ArgumentParser) -> None:
 
 
 def parsed(root: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """What was given; ends the process for what makes no sense."""
+    """The parsed arguments. Ends the process with status 2 for arguments that make no sense."""
     given, others = root.parse_known_args(arguments)
     if others:
         command: argparse.ArgumentParser = given.command

@@ -1,7 +1,7 @@
 """The command ``resumable``.
 
-Changes when all commands are to behave otherwise. Invariant: status 0: done, and all is well; 1: something is wrong or
-not there; 2: the command line makes no sense. Whatever goes wrong is one line, never a traceback.
+Invariants: status 0 means done, and all is well; 1 that something is wrong or not there; 2 that the command line makes
+no sense. Whatever goes wrong is one line, never a traceback.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
-from resumable.client.asking import Asking, NotAllowed, Refused
+from resumable.client.admin_client import AdminClient, AdminLine, BadUrl, DaemonRefused, NoDaemon, NotAllowed, where
 from resumable.client.grammar import parsed, parser
-from resumable.client.line import BadUrl, Line, NoDaemon
 from resumable.client.show import plain
 from resumable.config import variables
 
@@ -25,11 +24,11 @@ class BadToken(Exception):
 
 
 class Misspelt(Exception):
-    """Somebody has set a variable that isn't heeded, and believes that it is."""
+    """An environment variable is set that looks like one of ours and is none."""
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
-    """The exit status."""
+    """Run the command that ``arguments`` name. The exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not _streams():
         sys.stderr.write("resumable: there is no standard output to write to\n")
@@ -77,7 +76,7 @@ def _status(given: list[str], environ: Mapping[str, str]) -> int:
         return 2
     except NoDaemon as error:
         sys.stderr.write(f"resumable: {error}: does it run? Give --upload-dir or --url\n")
-    except Refused as error:
+    except DaemonRefused as error:
         hint = "; give --token-file" if isinstance(error, NotAllowed) else ""
         sys.stderr.write(f"resumable: {plain(error).rstrip('.')}{hint}\n")
     except (BadToken, Misspelt) as error:
@@ -93,12 +92,12 @@ def _run(given: list[str], environ: Mapping[str, str]) -> int:
         return checkup.main(given[1:], environ)
     found = parsed(parser(), given)
     _check_environment(environ)
-    status: int = found.run(Asking(Line(_where(found, environ), _token(found))), found)
+    status: int = found.run(AdminClient(AdminLine(_where(found, environ), _token(found))), found)
     return status
 
 
 def _check_environment(environ: Mapping[str, str]) -> None:
-    """Tell of variables that the daemon wouldn't heed. Raises Misspelt."""
+    """Warn of variables that the daemon would ignore. Raises Misspelt."""
     if not any(name.startswith(variables.PREFIX) for name in environ):
         return
     from resumable.config import BY_FLAG, OPTIONS
@@ -116,8 +115,6 @@ def _where(found: Namespace, environ: Mapping[str, str]) -> str:
         return str(found.url)
     listened = environ.get("RESUMABLE_ADMIN_LISTEN", "").split()
     if found.upload_dir is None and listened and "socket" not in listened:
-        from resumable.client.endpoints import where
-
         for endpoint in listened:
             if (place := where(endpoint)) is not None:
                 return place

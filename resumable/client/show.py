@@ -1,7 +1,6 @@
-"""How uploads are shown to people.
+"""Uploads as text for people.
 
-Changes when people are to see something else of an upload. Invariant: what a client has chosen (names, metadata) can't
-move the cursor or colour the terminal of whoever looks.
+Invariant: text that a client has chosen (names, metadata) can't move the cursor or colour the terminal.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from resumable.client.asking import Document
-from resumable.doctor import human
+from resumable.client.admin_client import Document
+from resumable.doctor.findings import age_text, size_text
 
 HEADINGS = ("ID", "STATE", "SIZE", "DONE", "IDLE", "REMOTES", "OWNER", "NAME")
 LONGEST = 60
@@ -19,7 +18,7 @@ _GAP = "  "
 
 
 def plain(value: object) -> str:
-    """A value's text, with nothing in it that a terminal would obey."""
+    """A value's text, without characters that a terminal would obey."""
     return "".join(char if char.isprintable() else "?" for char in str(value))
 
 
@@ -31,6 +30,7 @@ class Table:
         self._widths = [0] * len(HEADINGS)
 
     def lines(self, page: Sequence[Document]) -> Iterator[str]:
+        """The lines of one page; the first page has the headings."""
         rows = [self._row(upload) for upload in page]
         if not any(self._widths):
             rows.insert(0, HEADINGS)
@@ -43,7 +43,7 @@ class Table:
         return (
             plain(upload.get("id")),
             plain(upload.get("state")) + ("*" if upload.get("appending") is True else ""),
-            "?" if length is None else human.size(length),
+            "?" if length is None else size_text(length),
             _share(offset, length),
             _since(upload.get("touched_at"), self._now),
             ",".join(_remote(each) for each in _replicas(upload)) or "-",
@@ -55,14 +55,14 @@ class Table:
 def whole(upload: Document, now: float) -> Iterator[str]:
     """Everything about one upload, a line for each thing."""
     length, durable = _number(upload, "length"), _number(upload, "durable") or 0
-    size = "not known yet" if length is None else f"{human.size(length)} ({length} bytes)"
+    size = "not known yet" if length is None else f"{size_text(length)} ({length} bytes)"
     facts: list[tuple[str, object]] = [
         ("id", upload.get("id")),
         ("state", upload.get("state")),
         ("gone", upload.get("gone")),
         ("owner", upload.get("owner")),
         ("size", size),
-        ("durable", f"{human.size(durable)} ({durable} bytes), {_share(durable, length)}"),
+        ("durable", f"{size_text(durable)} ({durable} bytes), {_share(durable, length)}"),
         ("local copy", upload.get("local")),
         ("placed", upload.get("placed")),
         ("appending", "a request holds it" if upload.get("appending") else None),
@@ -83,7 +83,7 @@ def _replica(replica: Document, now: float) -> list[tuple[str, object]]:
     name = f"remote {plain(replica.get('remote'))}"
     required = "" if replica.get("required") else ", best effort"
     confirmed = _number(replica, "confirmed") or 0
-    facts: list[tuple[str, object]] = [(name, f"{replica.get('state')}, {human.size(confirmed)} there{required}")]
+    facts: list[tuple[str, object]] = [(name, f"{replica.get('state')}, {size_text(confirmed)} there{required}")]
     facts += [("  " + word, replica.get(word)) for word in ("key", "location", "error")]
     if _number(replica, "attempts"):
         facts.append(("  failed tries", replica.get("attempts")))
@@ -115,7 +115,7 @@ def _number(document: Document, name: str) -> int | None:
 
 def _share(offset: int, length: int | None) -> str:
     if length is None:
-        return human.size(offset)
+        return size_text(offset)
     return "100%" if offset >= length else f"{offset * 100 // length}%"
 
 
@@ -133,12 +133,12 @@ def _seconds(value: object) -> float | None:
 
 def _since(value: object, now: float) -> str:
     at = _seconds(value)
-    return "?" if at is None else human.age(max(0.0, now - at))
+    return "?" if at is None else age_text(max(0.0, now - at))
 
 
 def _when(value: object, now: float) -> str | None:
     at = _seconds(value)
     if at is None:
         return None
-    away = f"in {human.age(at - now)}" if at > now else f"{human.age(now - at)} ago"
+    away = f"in {age_text(at - now)}" if at > now else f"{age_text(now - at)} ago"
     return f"{plain(value)} ({away})"

@@ -354,7 +354,7 @@ class UploadService(Service):
         try:
             if await self._roles.granted(JANITOR):
                 await self.uploads.janitor.sweep()
-                await self._catalog.restore_ballast()
+                await self._catalog.restore_reserve()
         except Exception as error:
             # A stop in the middle of a round cuts it off; the next start goes on with it.
             if self.running or not isinstance(error, (CatalogUnavailable, Stopped)):

@@ -1,25 +1,38 @@
-"""The daemon that has the upload directory, as it tells of itself.
+"""The daemon: whether it would start with these options, whether the running one is well, whether its remotes work.
 
-Changes when operators are told something else of a daemon.
+Invariants: nothing is opened that stays open, no port of a running daemon is touched, and a remote that is set up wrong
+keeps none of the others from being tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
+from twisted.internet.defer import Deferred, gatherResults
 
 from resumable import __version__
+from resumable.config.options import Settings
+from resumable.daemon import remote_tier as tiers
+from resumable.doctor.directory import CheckedDirectory
 from resumable.doctor.findings import Finding
-from resumable.doctor.place import Place
+from resumable.listening import ports
+from resumable.model.errors import StartupError
+from resumable.remotes.urls import RemoteSpec
 
 NAME = "daemon"
+OPTIONS = "options"
 
 
 @frozen
-class Daemon:
-    """``asked``: where it answers operators, None: nowhere. ``silent``: why it didn't. ``wrong``: why it isn't ready,
-    by the names of its checks. ``version``: None where it doesn't say."""
+class DaemonStatus:
+    """How the running daemon is, in its own words.
+
+    ``asked``: the place where it answers operators, None without one. ``silent``: why it did not answer. ``wrong``: why
+    it isn't ready, by the names of its checks. ``version``: None where it doesn't say.
+    """
 
     asked: str | None = None
     silent: str | None = None
@@ -27,8 +40,8 @@ class Daemon:
     version: str | None = None
 
 
-def judge(place: Place, found: Daemon | None) -> list[Finding]:
-    """``found``: None where no daemon is known to have the directory."""
+def judge_daemon(place: CheckedDirectory, found: DaemonStatus | None) -> list[Finding]:
+    """The findings about the running daemon. ``found``: None where no daemon is known to have the directory."""
     if found is None and place.held is None:
         what = f"whether one has {place.directory} can't be told from here"
         return [Finding(NAME, "warn", what, "Run this as the user that the daemon runs as.")]
@@ -50,3 +63,76 @@ def judge(place: Place, found: Daemon | None) -> list[Finding]:
         findings.append(Finding(NAME, "warn", what, "Restart it, or ask with the program that it runs from."))
     version = "" if found.version is None else f", version {found.version}"
     return findings or [Finding(NAME, "ok", f"it is ready{version}")]
+
+
+def look_at_options(settings: Settings, place: CheckedDirectory, make: Callable[[], object]) -> list[str]:
+    """The reasons why the daemon would not start, a line each. ``make`` makes the service as the start does."""
+    steps: list[Callable[[], object]] = [make]
+    for flag, given in ((ports.LISTEN, settings.listen), (ports.ADMIN_LISTEN, settings.admin_listen)):
+        for each in given:
+            if place.held is False:
+                steps.append(partial(_try, each, flag))
+    return [problem for step in steps if (problem := _problem(step)) is not None]
+
+
+def _try(description: str, flag: str) -> None:
+    """See that the port can be had. Raises StartupError."""
+    # Sockets in the file system are left alone: to look at one clears away what a killed daemon has left.
+    if not description.removeprefix(ports.PROXIED).startswith("unix:"):
+        ports.check_ports([description], flag)
+
+
+def _problem(step: Callable[[], object]) -> str | None:
+    try:
+        step()
+    except StartupError as error:
+        return str(error)
+    return None
+
+
+def judge_options(problems: Sequence[str]) -> list[Finding]:
+    """The findings about the options."""
+    if not problems:
+        return [Finding(OPTIONS, "ok", "the daemon would start with these")]
+    return [refused(each) for each in problems]
+
+
+def unheeded(variable: str) -> Finding:
+    """The finding about an environment variable that the daemon ignores."""
+    return Finding(OPTIONS, "warn", variable, "Take it out of the environment, or correct its name.")
+
+
+def refused(problem: str) -> Finding:
+    """The finding about an error at the start. Its advice is in the error's own text."""
+    return Finding(OPTIONS, "bad", problem, "The daemon doesn't start with that: change it where it was given.")
+
+
+async def look_at_remotes(reactor: Any, settings: Settings, wall: Callable[[], float]) -> Mapping[str, str | None]:
+    """The fault of each remote, by its name; None for one that works. All are tried at once, as ``--check`` does."""
+
+    async def ask(spec: RemoteSpec) -> str | None:
+        try:
+            return (await tiers.tried(reactor, evolve(settings, remotes=(spec,)), wall))[spec.name]
+        except StartupError as error:
+            return str(error).removeprefix(f"remote {spec.name}: ")
+
+    answers = await gatherResults([Deferred.fromCoroutine(ask(spec)) for spec in settings.remotes])
+    return dict(zip((spec.name for spec in settings.remotes), answers, strict=True))
+
+
+def judge_remotes(found: Mapping[str, str | None]) -> list[Finding]:
+    """A finding for each remote."""
+    if not found:
+        return [Finding("remotes", "ok", "there is none: uploads stay on this disk")]
+    return [_judged(f"remote {name}", wrong) for name, wrong in found.items()]
+
+
+def _judged(name: str, wrong: str | None) -> Finding:
+    if wrong is None:
+        return Finding(name, "ok", "works")
+    what, _, advice = wrong.partition("; ")
+    return Finding(name, "bad", what, _sentence(advice or "compare its --remote with docs/remotes.md"))
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:].rstrip('.')}."

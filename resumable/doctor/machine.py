@@ -1,22 +1,26 @@
-"""Versions, open files and memory.
+"""The machine: versions, open files, memory and clock.
 
-Changes when another release of Python or Twisted has been tested, or what a daemon needs of its machine.
+Expiry, signatures and tokens go by the clock; S3 refuses requests that are fifteen minutes off. Sources: adjtimex(2),
+https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html (RequestTimeTooSkewed).
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import resource
 import sqlite3
+from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted import __version__ as twisted_version
 
 from resumable import __version__
-from resumable.doctor import human
-from resumable.doctor.findings import Finding
+from resumable.doctor.findings import Finding, age_text, size_text
 
 #: Tested: from the first to the last; setup.py says the same.
 PYTHON = ((3, 11), (3, 14))
@@ -27,10 +31,17 @@ FEW_FILES = 4096
 LITTLE_MEMORY = 256 << 20
 CGROUP = "/sys/fs/cgroup/memory.max"
 
+CLOCK = "clock"
+#: The clock can't be right before this release was made.
+RELEASED: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+SKEWED, OFF = 15 * 60.0, 60.0
+"""Seconds of difference that stores refuse, and that are worth a warning."""
+_UNSYNCHRONISED = 0x40  # STA_UNSYNC
+
 
 @frozen
-class Machine:
-    """``files``: the most that a process may have open. ``memory``: bytes that are free, or that are granted."""
+class MachineFacts:
+    """``files``: the most that a process may have open. ``memory``: bytes that are free, or that the cgroup grants."""
 
     python: tuple[int, ...]
     twisted: tuple[int, ...]
@@ -39,19 +50,21 @@ class Machine:
     memory: int | None
 
 
-def look(meminfo: str = "/proc/meminfo", cgroup: str = CGROUP) -> Machine:
+def look(meminfo: str = "/proc/meminfo", cgroup: str = CGROUP) -> MachineFacts:
+    """Read versions and limits of this process and its machine."""
     python = tuple(map(int, platform.python_version_tuple()[:2]))
     twisted = tuple(int(part) for part in twisted_version.split(".")[:2] if part.isdigit())
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     files = 1 << 62 if hard == resource.RLIM_INFINITY else hard
-    return Machine(python, twisted, sqlite3.sqlite_version_info, files, _memory(meminfo, cgroup))
+    return MachineFacts(python, twisted, sqlite3.sqlite_version_info, files, _memory(meminfo, cgroup))
 
 
-def judge(machine: Machine) -> list[Finding]:
+def judge(machine: MachineFacts) -> list[Finding]:
+    """The findings about versions, open files and memory."""
     return [_versions(machine), _files(machine), *_memory_found(machine)]
 
 
-def _versions(machine: Machine) -> Finding:
+def _versions(machine: MachineFacts) -> Finding:
     python, twisted, sqlite = (".".join(map(str, each)) for each in (machine.python, machine.twisted, machine.sqlite))
     what = f"resumable {__version__}, Python {python}, Twisted {twisted}, SQLite {sqlite}"
     if not PYTHON[0] <= machine.python <= PYTHON[1]:
@@ -63,7 +76,7 @@ def _versions(machine: Machine) -> Finding:
     return Finding("versions", "ok", what)
 
 
-def _files(machine: Machine) -> Finding:
+def _files(machine: MachineFacts) -> Finding:
     count = "any number of" if machine.files >= 1 << 62 else str(machine.files)
     what = f"{count} files may be open at once"
     if machine.files < FEW_FILES:
@@ -84,13 +97,13 @@ def _memory(meminfo: str, cgroup: str) -> int | None:
     return min(found, default=None)
 
 
-def _memory_found(machine: Machine) -> list[Finding]:
+def _memory_found(machine: MachineFacts) -> list[Finding]:
     if machine.memory is None:
         return []
-    what = f"{human.size(machine.memory)} may still be used"
+    what = f"{size_text(machine.memory)} may still be used"
     if machine.memory < LITTLE_MEMORY:
         advice = (
-            f"Give it {human.size(LITTLE_MEMORY)}: bodies that wait for the disk take up to 32 MiB, those for remotes"
+            f"Give it {size_text(LITTLE_MEMORY)}: bodies that wait for the disk take up to 32 MiB, those for remotes"
             " 16 MiB, and there are the program itself and its connections."
         )
         return [Finding("memory", "warn", what, advice)]
@@ -98,7 +111,7 @@ def _memory_found(machine: Machine) -> list[Finding]:
 
 
 def preloaded(pids: tuple[int | str, ...] = ("self",), proc: str = "/proc", environ: str | None = None) -> str | None:
-    """A library that makes syncs do nothing, if one of these processes has it, or the environment asks for it."""
+    """The library that makes syncs do nothing, where one of these processes has it or the environment asks for it."""
     wanted = os.environ.get("LD_PRELOAD", "") if environ is None else environ
     if "eatmydata" in wanted:
         return "LD_PRELOAD has libeatmydata"
@@ -107,3 +120,65 @@ def preloaded(pids: tuple[int | str, ...] = ("self",), proc: str = "/proc", envi
             if any("eatmydata" in line for line in lines):
                 return "the daemon has loaded libeatmydata" if pid != "self" else "libeatmydata is loaded"
     return None
+
+
+class _Timex(ctypes.Structure):
+    """The first members of struct timex, and room for the rest."""
+
+    _fields_ = [
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_char * 512),
+    ]
+
+
+@frozen
+class ClockFacts:
+    """``now``: seconds since the epoch. ``goes_on``: the monotonic clock does not go back. ``synchronised``: None where
+    the kernel doesn't say. ``others``: seconds that other clocks are ahead, by their names."""
+
+    now: float
+    goes_on: bool
+    synchronised: bool | None
+    others: Mapping[str, float] = field(factory=dict)
+
+
+def synchronised() -> bool | None:
+    """Whether a service keeps the clock right, as the kernel knows; None where it doesn't say."""
+    timex = _Timex()
+    try:
+        answer = ctypes.CDLL(None).adjtimex(ctypes.byref(timex))
+    except (OSError, AttributeError):
+        return None
+    return None if answer < 0 else not timex.status & _UNSYNCHRONISED
+
+
+def judge_clock(clock: ClockFacts) -> list[Finding]:
+    """The findings about the clock."""
+    shown = datetime.fromtimestamp(clock.now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    set_it = "Set it, and run chrony or systemd-timesyncd (timedatectl set-ntp true)."
+    if clock.now < RELEASED:
+        return [Finding(CLOCK, "bad", f"it is {shown} by this machine, before this release was made", set_it)]
+    if not clock.goes_on:
+        what = "the monotonic clock went back, which no time-out survives"
+        return [Finding(CLOCK, "bad", what, "It is the kernel's or the virtual machine's: choose another clocksource.")]
+    findings = [_compared(name, ahead, set_it) for name, ahead in clock.others.items() if abs(ahead) > OFF]
+    if clock.synchronised is False:
+        what = f"{shown}; the kernel says that nothing keeps it right"
+        advice = "Run chrony or systemd-timesyncd, unless the host sets this machine's clock: stores refuse 15 minutes."
+        findings.append(Finding(CLOCK, "warn", what, advice))
+    if findings:
+        return findings
+    agrees = f", as by {', '.join(clock.others)}" if clock.others else ""
+    return [Finding(CLOCK, "ok", f"{shown}{agrees}{', kept right' if clock.synchronised else ''}")]
+
+
+def _compared(name: str, ahead: float, advice: str) -> Finding:
+    what = f"{name} is {age_text(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} this machine"
+    if abs(ahead) >= SKEWED:
+        return Finding(CLOCK, "bad", f"{what}; S3 refuses requests that are 15 minutes off", advice)
+    return Finding(CLOCK, "warn", what, advice)

@@ -1,7 +1,10 @@
-"""What a proxy in front of the server does to uploads: does it collect requests, limit bodies, hide the address?
+"""The proxy in front of the server: does it collect requests, limit bodies, hide the address, refuse long metadata?
 
-Changes when proxies find another way to spoil resuming. Invariant: each upload that is made is ended again, and no
-answer is waited for without a bound. A 413 and its like without Tus-Resumable is the proxy's own word.
+Metadata comes in one header field and goes back in the answer to HEAD. Where a proxy has less room for an answer's head
+than for a request's, an upload with much of it can be made, but HEAD is answered 502 and the client starts over.
+
+Invariant: each upload that is made is removed again, and each answer is waited for within a limit. A 413 or the like
+without Tus-Resumable is the proxy's own answer.
 """
 
 from __future__ import annotations
@@ -10,19 +13,19 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
+from attrs import frozen
 from twisted.internet.task import deferLater
 from twisted.web.iweb import IPolicyForHTTPS
 
 from resumable.doctor.findings import Finding
-from resumable.doctor.heads import check_heads
-from resumable.doctor.visitor import Answer, Unanswered, Visitor, upload_at
+from resumable.doctor.visitor import TusAnswer, Unanswered, Visitor, upload_at
 
 BUFFERING: Final = "proxy buffering"
 LIMIT: Final = "proxy body limit"
 LOCATION: Final = "Location"
 DELETE: Final = "DELETE"
 
-#: What is announced, and what is taken if that is too much; and what is sent of it. A buffer below that does no harm.
+#: Bytes that are announced, or announced where that is too much, and sent. A buffer smaller than that does no harm.
 LONG: Final = 2 << 30
 SHORT: Final = 256 << 10
 SENT: Final = 128 << 10
@@ -62,10 +65,10 @@ async def check_proxy(
     policy: IPolicyForHTTPS | None = None,
     patience: float = 5.0,
 ) -> list[Finding]:
-    """Make an upload through ``url``, cut its append in the middle, and see what arrived; one with long metadata too.
+    """Make an upload through ``url``, cut its append in the middle, and see what arrived; and one with long metadata.
 
-    ``headers``: what lets a client in, such as Authorization. ``patience``: seconds that bytes have to arrive in.
-    Never raises: what goes wrong is a finding. Guards are asked about them, hooks are told.
+    ``headers``: those that let a client in, such as Authorization. ``patience``: seconds that bytes have to arrive in.
+    Never raises: each failure is a finding. Guards and hooks see these uploads.
     """
     check = _Check(reactor, url if url.endswith("/") else url + "/", Visitor(reactor, headers or {}, policy), patience)
     try:
@@ -96,7 +99,7 @@ class _Check:
             left = await self._remove(upload)
         return [*found, *left, *await check_heads(self._visitor, self._url)]
 
-    async def _create(self) -> tuple[int, Answer]:
+    async def _create(self) -> tuple[int, TusAnswer]:
         """A long one, so that limits show, unless the server itself takes no such thing."""
         for length in (LONG, SHORT):
             made = await self._visitor.ask("POST", self._url, {**_TUS, **_NAMED, "Upload-Length": str(length)})
@@ -146,7 +149,7 @@ class _Check:
         what = f"the upload that was made for this is still there: {upload.partition('?')[0]}"
         return [Finding(DELETE, "warn", what, "Let the proxy pass DELETE, unless the server itself is told not to.")]
 
-    def _refused(self, method: str, answer: Answer) -> Finding:
+    def _refused(self, method: str, answer: TusAnswer) -> Finding:
         who = "the server" if answer.is_tus else "somebody in front of the server"
         advice = _REFUSALS.get(answer.status, "Ask the log of whoever answered.")
         return Finding(BUFFERING, "bad", f"{who} answers {method} with {answer.status}", advice)
@@ -179,3 +182,71 @@ def _place(url: str, location: str) -> list[Finding]:
 def _origin(scheme: str, netloc: str) -> tuple[str, str]:
     default = {"http": ":80", "https": ":443"}.get(scheme, ":")
     return scheme, netloc.lower().removesuffix(default)
+
+
+METADATA: Final = "long metadata"
+#: Bytes of Upload-Metadata: nearly all that the server takes in one head; and what proxies let through by default.
+METADATA_SIZES: Final = (14_000, 7_000)
+
+_LONGER_ANSWERS: Final = (
+    "Give it 32 KiB for the head of an answer: proxy_buffer_size 32k and proxy_buffers 4 32k (nginx; ingress-nginx has"
+    " annotations for them), tune.bufsize 32768 (HAProxy), responsefieldsize=32768 (Apache). Otherwise a client with"
+    " that much metadata starts over each time that it comes back."
+)
+_LONGER_REQUESTS: Final = (
+    "Clients with more metadata can't begin. If there may be such, give it room for a header field of 16 KiB:"
+    " large_client_header_buffers 4 32k (nginx), tune.bufsize 32768 (HAProxy), LimitRequestFieldSize 32768 (Apache)."
+)
+
+
+async def check_heads(visitor: Visitor, url: str) -> list[Finding]:
+    """Make an upload with as much metadata as gets through, ask for it, and remove it. Never raises."""
+    refused: list[_Refusal] = []
+    for size in METADATA_SIZES:
+        said = f"filename cmVzdW1hYmxlLWRvY3Rvcg==,note {'eHh4' * (size // 4)}"
+        made = await _asked(visitor, "POST", url, {**_TUS, "Upload-Metadata": said, "Upload-Length": "1"})
+        location = made and made.get("location")
+        if made and made.status == 201 and location:
+            return await _looked_at(visitor, upload_at(url, location), said, refused)
+        refused.append(_Refusal(size, made))
+    return [refused[-1].finding()]
+
+
+async def _looked_at(visitor: Visitor, upload: str, said: str, refused: list[_Refusal]) -> list[Finding]:
+    try:
+        got = await _asked(visitor, "HEAD", upload, _TUS)
+    finally:
+        await _asked(visitor, "DELETE", upload, _TUS)
+    size = f"{len(said)} bytes of metadata"
+    if got is None or got.status not in (200, 423) or (got.status == 200 and got.get("upload-metadata") != said):
+        how = _how(got) if got is None or got.status != 200 else "answered without them"
+        return [
+            Finding(METADATA, "bad", f"an upload with {size} can be made, and HEAD of it is {how}", _LONGER_ANSWERS)
+        ]
+    return [refused[0].finding()] if refused else [Finding(METADATA, "ok", f"{size} go both ways")]
+
+
+@frozen
+class _Refusal:
+    size: int
+    answer: TusAnswer | None
+
+    def finding(self) -> Finding:
+        what = f"an upload with {self.size} bytes of metadata can't be made: POST is {_how(self.answer)}"
+        if self.answer is not None and self.answer.is_tus:
+            return Finding(METADATA, "ok", f"not looked at: {what}")  # by a guard, or a rate
+        return Finding(METADATA, "warn", what, _LONGER_REQUESTS)
+
+
+def _how(answer: TusAnswer | None) -> str:
+    if answer is None:
+        return "not answered"
+    return f"answered with {answer.status} by {'the server' if answer.is_tus else 'somebody in front of the server'}"
+
+
+async def _asked(visitor: Visitor, method: str, url: str, fields: dict[str, str]) -> TusAnswer | None:
+    """The answer; None without one."""
+    try:
+        return await visitor.ask(method, url, fields)
+    except Unanswered:
+        return None

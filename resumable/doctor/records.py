@@ -1,8 +1,7 @@
 """Whether the catalog is sound, and the data files are as long as it says.
 
-Changes when the catalog or the data files may be wrong in another way. Invariants: a catalog that a daemon has open is
-left alone (see resumable/catalog/batches.py on second connections), and one that isn't is only read, under the
-daemon's lock; what reading has made beside it is removed again.
+Invariants: a catalog that a daemon has open is left alone (see resumable/catalog/batches.py on second connections).
+Any other is only read, under the daemon's lock. Files that SQLite makes beside it for reading are removed again.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from itertools import islice
 from attrs import frozen
 
 from resumable.catalog.batches import connect
-from resumable.catalog.recovery import COMPANIONS, damage
-from resumable.doctor import human
-from resumable.doctor.findings import Finding
-from resumable.doctor.place import Place
+from resumable.catalog.damage import damage
+from resumable.catalog.opening import COMPANIONS
+from resumable.doctor.directory import CheckedDirectory
+from resumable.doctor.findings import Finding, size_text
 from resumable.model.errors import CatalogUnavailable
 
 NAME = "catalog"
@@ -36,9 +35,9 @@ _COUNT = "SELECT COUNT(*) FROM uploads WHERE gone IS NULL AND dropped_at IS NULL
 
 
 @frozen
-class Records:
-    """``size``: bytes of the catalog, None: there is none. ``damage``: what is wrong with it; ``unread``: why that
-    isn't known. ``aside``: damaged catalogs that were kept; ``interrupted``: a recovery was.
+class CatalogFacts:
+    """``size``: bytes of the catalog, None without one. ``damage``: the fault that was found in it; ``unread``: the
+    reason why it could not be read. ``aside``: damaged catalogs that were kept; ``interrupted``: a recovery was.
 
     ``missing`` and ``short``: uploads whose file is not there, or shorter than was acknowledged, among the youngest
     ``compared`` of ``total``. ``strays``: files without a record.
@@ -56,32 +55,37 @@ class Records:
     strays: int = 0
 
 
-def look(place: Place, at_most: int = COMPARED) -> Records:
-    """Only where no daemon has the directory. Reads the whole catalog. Raises OSError."""
+def look(place: CheckedDirectory, at_most: int = COMPARED) -> CatalogFacts:
+    """Read the whole catalog, and compare it with the files. Only where no daemon has the directory. Raises OSError."""
     names = sorted(os.listdir(place.own)) if os.path.isdir(place.own) else []
     stem = os.path.basename(place.catalog)
     aside = tuple(name for name in names if name.startswith(f"{stem}.damaged-") and not name.endswith(("-wal", "-shm")))
     interrupted = f"{stem}.recovery" in names
     if stem not in names:
-        return Records(aside=aside, interrupted=interrupted)
+        return CatalogFacts(aside=aside, interrupted=interrupted)
     size = os.path.getsize(place.catalog)
     try:
         with _ours(place) as alone, _as_it_was(place.catalog, alone):
             wrong = damage(place.catalog)
             if wrong is not None:
-                return Records(size, wrong, aside=aside, interrupted=interrupted)
+                return CatalogFacts(size, wrong, aside=aside, interrupted=interrupted)
             with closing(connect(place.catalog, "ro")) as connection:
                 return _compared(connection, place, at_most, size, aside, interrupted)
     except BlockingIOError:
         unread = "a daemon has just started"
     except (sqlite3.Error, CatalogUnavailable, PermissionError) as error:
         unread = getattr(error, "strerror", None) or str(error)
-    return Records(size, unread=unread, aside=aside, interrupted=interrupted)
+    return CatalogFacts(size, unread=unread, aside=aside, interrupted=interrupted)
 
 
 def _compared(
-    connection: sqlite3.Connection, place: Place, at_most: int, size: int, aside: tuple[str, ...], interrupted: bool
-) -> Records:
+    connection: sqlite3.Connection,
+    place: CheckedDirectory,
+    at_most: int,
+    size: int,
+    aside: tuple[str, ...],
+    interrupted: bool,
+) -> CatalogFacts:
     missing, short, compared = [], [], 0
     for upload_id, offset in connection.execute(_ACKNOWLEDGED, (at_most,)):
         compared += 1
@@ -95,7 +99,7 @@ def _compared(
     known = "SELECT 1 FROM uploads WHERE id = ?"
     strays = sum(connection.execute(known, (name,)).fetchone() is None for name in names)
     (total,) = connection.execute(_COUNT).fetchone()
-    return Records(
+    return CatalogFacts(
         size,
         aside=aside,
         interrupted=interrupted,
@@ -108,8 +112,9 @@ def _compared(
 
 
 @contextmanager
-def _ours(place: Place) -> Iterator[bool]:
-    """No daemon begins in the meantime; False: that can't be said. Raises BlockingIOError when one has, OSError."""
+def _ours(place: CheckedDirectory) -> Iterator[bool]:
+    """Keep daemons from starting meanwhile. Yields False where that can't be done. Raises BlockingIOError where one has
+    started, OSError."""
     try:
         handle = os.open(place.lock, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:  # no daemon has run here; to make a lock is a daemon's, who may be another user
@@ -124,7 +129,7 @@ def _ours(place: Place) -> Iterator[bool]:
 
 @contextmanager
 def _as_it_was(catalog: str, alone: bool) -> Iterator[None]:
-    """The empty log and the index that SQLite makes for a reader go again, unless somebody else may use them."""
+    """Remove the empty log and the index that SQLite makes for a reader, unless somebody else may use them."""
     made = [catalog + each for each in COMPANIONS if not os.path.exists(catalog + each)]
     try:
         yield
@@ -134,14 +139,15 @@ def _as_it_was(catalog: str, alone: bool) -> Iterator[None]:
                 os.unlink(each)
 
 
-def judge(found: Records) -> list[Finding]:
+def judge(found: CatalogFacts) -> list[Finding]:
+    """The findings about the catalog and the data files."""
     findings = [_sound(found), *_history(found)]
     if found.size is None or found.damage is not None or found.unread is not None:
         return findings
     return [*findings, *_files(found)]
 
 
-def _sound(found: Records) -> Finding:
+def _sound(found: CatalogFacts) -> Finding:
     if found.size is None:
         return Finding(NAME, "ok", "there is none yet; the first start makes it")
     if found.damage is not None:
@@ -153,10 +159,10 @@ def _sound(found: Records) -> Finding:
     if found.unread is not None:
         advice = "Run this as the user that the daemon runs as, with the daemon's own release."
         return Finding(NAME, "bad", f"it can't be read: {found.unread}", advice)
-    return Finding(NAME, "ok", f"{human.size(found.size)}, sound (quick_check)")
+    return Finding(NAME, "ok", f"{size_text(found.size)}, sound (quick_check)")
 
 
-def _history(found: Records) -> list[Finding]:
+def _history(found: CatalogFacts) -> list[Finding]:
     findings = []
     if found.interrupted:
         what = "a recovery of a damaged catalog was cut off"
@@ -168,7 +174,7 @@ def _history(found: Records) -> list[Finding]:
     return findings
 
 
-def _files(found: Records) -> list[Finding]:
+def _files(found: CatalogFacts) -> list[Finding]:
     findings = []
     if found.missing:
         what = f"{len(found.missing)} are missing: {_some(found.missing)}"

@@ -1,6 +1,6 @@
-"""Who else on this machine can read what was uploaded, and whether those can whom the operator wants to.
+"""Permissions: whether other users of this machine can read uploads, and whether those can that the operator wants to.
 
-Changes when permissions are given in another way. Invariant: nothing is changed, and no file is opened.
+Invariant: nothing is changed, and no file is opened.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from resumable.doctor.directory import CheckedDirectory
 from resumable.doctor.findings import Finding
-from resumable.doctor.place import Place
 from resumable.spool import Modes
 from resumable.spool.place_rules import PlaceSettings
 
@@ -40,7 +40,8 @@ class Sharing:
     barred: int | None = None
 
 
-def look(place: Place, modes: Modes, places: PlaceSettings) -> Sharing:
+def look(place: CheckedDirectory, modes: Modes, places: PlaceSettings) -> Sharing:
+    """Read the modes of the directories and of the data files. Raises OSError."""
     if not place.exists:
         return Sharing(place.directory, places)
     readable = _readable(place.directory)
@@ -81,6 +82,7 @@ def _mode(path: str | Path) -> int:
 
 
 def judge(found: Sharing) -> list[Finding]:
+    """The findings about permissions."""
     findings = []
     places, wanted = found.places.directory, found.places.rules.directory_mode or 0
     if found.exposed is not None:

@@ -1,7 +1,4 @@
-"""Whether there is room: bytes, and files.
-
-Changes when the daemon needs room for something else.
-"""
+"""Whether the file system has room: for bytes, and for files."""
 
 from __future__ import annotations
 
@@ -10,8 +7,7 @@ from itertools import islice
 
 from attrs import frozen
 
-from resumable.doctor import human
-from resumable.doctor.findings import Finding
+from resumable.doctor.findings import Finding, size_text
 
 NAME = "free space"
 #: Files that are counted at most; a directory with more is only estimated.
@@ -20,8 +16,8 @@ FEW_FILES, NO_FILES = 10_000, 100
 
 
 @frozen
-class Room:
-    """``free``: bytes that may still be written. ``files``: how many may still be made, None: any number. ``used``:
+class SpaceFacts:
+    """``free``: bytes that may still be written. ``files``: how many may still be made, None for any number. ``used``:
     bytes of the ``counted`` uploads here; ``more``: there are more of them."""
 
     free: int
@@ -31,8 +27,8 @@ class Room:
     more: bool = False
 
 
-def look(nearest: str, directory: str) -> Room:
-    """Raises OSError."""
+def look(nearest: str, directory: str) -> SpaceFacts:
+    """Ask the file system, and count the files of the directory. Raises OSError."""
     figures = os.statvfs(nearest)
     files = figures.f_favail if figures.f_files else None  # some file systems make them as they need
     used = counted = 0
@@ -44,27 +40,27 @@ def look(nearest: str, directory: str) -> Room:
                 used += each.stat(follow_symlinks=False).st_blocks * 512
                 counted += 1
             more = next(here, None) is not None
-    return Room(figures.f_bavail * figures.f_frsize, files, used, counted, more)
+    return SpaceFacts(figures.f_bavail * figures.f_frsize, files, used, counted, more)
 
 
-def judge(room: Room, reserve: int, max_size: int | None) -> list[Finding]:
-    """``reserve`` and ``max_size`` as in the settings."""
-    free = human.size(room.free)
+def judge(room: SpaceFacts, reserve: int, max_size: int | None) -> list[Finding]:
+    """The findings about room. ``reserve`` and ``max_size``: bytes, as in the settings."""
+    free = size_text(room.free)
     if room.free <= reserve:
-        what = f"{free} are free, and --reserve is {human.size(reserve)}: uploads are refused with 507"
+        what = f"{free} are free, and --reserve is {size_text(reserve)}: uploads are refused with 507"
         advice = "Make room on the disk, enlarge it, or let local copies go (--local reclaim, with a remote)."
         return [Finding(NAME, "bad", what, advice), *_files(room)]
     files = "files here have" if room.counted != 1 else "file here has"
     least = "at least " if room.more else ""
-    used = f"; {least}{room.counted} {files} {human.size(room.used)}" if room.counted else ""
-    findings = [Finding(NAME, "ok", f"{free} are free, {human.size(reserve)} in reserve{used}")]
+    used = f"; {least}{room.counted} {files} {size_text(room.used)}" if room.counted else ""
+    findings = [Finding(NAME, "ok", f"{free} are free, {size_text(reserve)} in reserve{used}")]
     if max_size is not None and max_size > room.free - reserve:
-        what = f"one upload of --max-size ({human.size(max_size)}) doesn't fit into {free}"
+        what = f"one upload of --max-size ({size_text(max_size)}) doesn't fit into {free}"
         findings.append(Finding(NAME, "warn", what, "Enlarge the disk, or lower --max-size."))
     return [*findings, *_files(room)]
 
 
-def _files(room: Room) -> list[Finding]:
+def _files(room: SpaceFacts) -> list[Finding]:
     if room.files is None or room.files >= FEW_FILES:
         return []
     what = f"only {room.files} more files can be made (df -i), however much space there is"

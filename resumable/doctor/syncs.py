@@ -1,7 +1,7 @@
-"""Whether what is synced is on the disk, as far as that shows from here.
+"""Whether synced data is on the disk, as far as software can see.
 
-Changes when there is another way to be deceived. A disk that lies can't be caught by software, only suspected: a
-sync that takes less time than any disk needs was answered by a memory. Sources: fdatasync(2), open(2) on O_DSYNC,
+A disk that lies can't be caught by software, only suspected: a sync that takes less time than any disk needs was
+answered by a memory. Sources: fdatasync(2), open(2) on O_DSYNC,
 https://docs.kernel.org/block/writeback_cache_control.html.
 """
 
@@ -14,8 +14,7 @@ from statistics import median
 
 from attrs import frozen
 
-from resumable.doctor import human
-from resumable.doctor.findings import Finding
+from resumable.doctor.findings import Finding, span_text
 from resumable.spool.mounts import Mount
 
 NAME = "fsync"
@@ -34,9 +33,9 @@ SHARED = frozenset({"9p", "virtiofs", "vboxsf", "prl_fs", "drvfs", "fakeowner"})
 
 @frozen
 class Syncs:
-    """``fdatasync`` and ``dsync``: seconds that each small write took to be durable, in both ways; empty: it wasn't
-    possible. ``directory``: why a directory can't be synced. ``preloaded``: what makes syncs do nothing. ``cache``:
-    the kernel's word for the disk's cache."""
+    """``fdatasync`` and ``dsync``: seconds that each small write took to be durable, in both ways; empty where it could
+    not be tried. ``directory``: why a directory can't be synced. ``preloaded``: the library that makes syncs do
+    nothing. ``cache``: the kernel's word for the disk's cache."""
 
     fdatasync: Sequence[float]
     dsync: Sequence[float]
@@ -88,6 +87,7 @@ def write_cache(device: str, sys: str = "/sys/dev/block") -> str | None:
 
 
 def judge(found: Syncs) -> list[Finding]:
+    """The findings about syncs."""
     findings = [*_deceived(found), *_mounted(found), *_directory(found), *_paced(found)]
     told = [Finding(NAME, "ok", _told(found))] if found.fdatasync else []
     return findings if any(each.level == "bad" for each in findings) else [*told, *findings]
@@ -96,7 +96,7 @@ def judge(found: Syncs) -> list[Finding]:
 def _told(found: Syncs) -> str:
     where = "" if found.mount is None else f" on {found.mount.kind}"
     cache = "" if found.cache is None else f", with {found.cache} cache"
-    took = human.span(median(found.fdatasync))
+    took = span_text(median(found.fdatasync))
     return f"a block is synced in {took} (median of {len(found.fdatasync)}){where}{cache}"
 
 
@@ -151,19 +151,17 @@ def _paced(found: Syncs) -> list[Finding]:
     if found.mount is not None and found.mount.kind in MEMORY:
         return []
     if plain < TOO_FAST:
-        what = f"a sync takes {human.span(plain)}, less than any disk needs"
+        what = f"a sync takes {span_text(plain)}, less than any disk needs"
         advice = (
             "Something in between answers for the disk: a virtual machine's cache (cache=unsafe), a controller whose"
             " cache has no battery, or a library. Ask whoever runs it; power loss may take what was acknowledged."
         )
         return [Finding(NAME, "warn", what, advice)]
     if dsync > DOUBT and plain < dsync * SHARE:
-        what = (
-            f"fdatasync takes {human.span(plain)}, and writing with O_DSYNC {human.span(dsync)}: the first skips work"
-        )
+        what = f"fdatasync takes {span_text(plain)}, and writing with O_DSYNC {span_text(dsync)}: the first skips work"
         return [Finding(NAME, "warn", what, "Look for a library or a sandbox that catches fdatasync.")]
     if plain > TOO_SLOW:
-        what = f"a sync takes {human.span(plain)}, and every acknowledgement waits for one"
+        what = f"a sync takes {span_text(plain)}, and every acknowledgement waits for one"
         advice = "Look at the disk (iostat -x 1, dmesg) and at what else writes to it; take a faster one for uploads."
         return [Finding(NAME, "warn", what, advice)]
     return []

@@ -1,6 +1,6 @@
-"""A client of the public URL: whole requests, and one that is cut off in the middle of its body.
+"""A client of the public URL: whole requests with treq, and one that is cut off in the middle of its body without.
 
-Changes when the way of asking does. Invariant: every request ends within its time, and no answer's body is read.
+Invariant: every request ends within its time, and no answer's body is read.
 """
 
 from __future__ import annotations
@@ -17,9 +17,14 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
+from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS
+
+from resumable.httpclient.client import all_lines
+from resumable.httpclient.connections import ConnectionPool
+from resumable.httpclient.errors import one_line
+from resumable.httpclient.streams import stream_of
 
 T = TypeVar("T")
 
@@ -32,7 +37,7 @@ class Unanswered(Exception):
 
 
 @frozen
-class Answer:
+class TusAnswer:
     """``fields``: by lower-case name, each with its lines."""
 
     status: int
@@ -50,13 +55,13 @@ class Answer:
 
 
 def upload_at(url: str, location: str) -> str:
-    """Where the upload is that was made by POST to ``url``, as seen from here whatever the Location says."""
+    """The URL of an upload that was made by POST to ``url``, as seen from here, whatever the Location says."""
     name, mark, query = location.partition("?")
     return url + name.rpartition("/")[2] + mark + query
 
 
 class Visitor:
-    """``headers``: what lets it in, sent with each request; ``policy``: whose certificates are good."""
+    """``headers``: those that let it in, sent with each request. ``policy``: the certificates that it trusts."""
 
     def __init__(
         self, reactor: Any, headers: Mapping[str, str], policy: IPolicyForHTTPS | None = None, timeout: float = TIMEOUT
@@ -65,25 +70,21 @@ class Visitor:
         self._headers = dict(headers)
         self._policy = policy or BrowserLikePolicyForHTTPS()
         self._timeout = timeout
-        self._agent = Agent(reactor, self._policy, connectTimeout=timeout)
+        self._connections = ConnectionPool(reactor, reactor, self._policy, timeout, kept=0, kept_for=0.0, repeats=False)
 
-    async def ask(self, method: str, url: str, fields: Mapping[str, str]) -> Answer:
+    async def ask(self, method: str, url: str, fields: Mapping[str, str]) -> TusAnswer:
         """A request without a body. Raises Unanswered."""
         return await self._within(self._timeout, self._ask(method, url, {**self._headers, **fields}))
 
-    async def _ask(self, method: str, url: str, fields: Mapping[str, str]) -> Answer:
+    async def _ask(self, method: str, url: str, fields: Mapping[str, str]) -> TusAnswer:
         raw = Headers({name.encode(): [value.encode("latin-1")] for name, value in fields.items()})
-        response = await self._agent.request(method.encode(), url.encode(), raw)
-        response.deliverBody(_Unread())
-        lines = {
-            name.decode("latin-1").lower(): tuple(line.decode("latin-1") for line in found)
-            for name, found in response.headers.getAllRawHeaders()
-        }
-        return Answer(response.code, lines)
+        response = await self._connections.request(method, url, raw)
+        stream_of(response, self._reactor, self._timeout).close()  # nobody reads its body
+        return TusAnswer(response.code, all_lines(response))
 
     async def cut(
         self, method: str, url: str, fields: Mapping[str, str], length: int, body: bytes, wait: float
-    ) -> Answer | None:
+    ) -> TusAnswer | None:
         """Announce a body of ``length`` bytes, send ``body``, wait ``wait`` seconds and close the connection.
 
         What was answered until then, if anything. Raises Unanswered if there was no connection.
@@ -117,22 +118,14 @@ class Visitor:
         except TimeoutError:
             raise Unanswered(f"no answer within {seconds:g} s") from None
         except Exception as problem:  # each layer below raises what it likes
-            raise Unanswered(_one_line(problem)) from problem
-
-
-class _Unread(Protocol):
-    """Closes the connection instead of reading an answer's body."""
-
-    def connectionMade(self) -> None:
-        if self.transport is not None:
-            self.transport.loseConnection()
+            raise Unanswered(one_line(problem)) from problem
 
 
 class _Link(Protocol):
     """Sends ``said`` and keeps the head of what is answered."""
 
     def __init__(self, said: bytes) -> None:
-        self.answer: Answer | None = None
+        self.answer: TusAnswer | None = None
         self.answered: Deferred[None] = Deferred()
         self._said = said
         self._heard = b""
@@ -171,7 +164,7 @@ def _too_late(value: T | Failure, seconds: float) -> T | Failure:
     return value
 
 
-def _parsed(head: bytes) -> Answer | None:
+def _parsed(head: bytes) -> TusAnswer | None:
     line, _, rest = head.partition(b"\r\n")
     words = line.split(b" ", 2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
@@ -183,11 +176,4 @@ def _parsed(head: bytes) -> Answer | None:
     fields: dict[str, tuple[str, ...]] = {}
     for name, value in message.items():
         fields[name.lower()] = (*fields.get(name.lower(), ()), value)
-    return Answer(int(words[1]), fields)
-
-
-def _one_line(problem: BaseException) -> str:
-    """Twisted keeps the reasons inside."""
-    reasons = getattr(problem, "reasons", None) or ()
-    inner = [str(failure.value) or type(failure.value).__name__ for failure in reasons]
-    return " ".join(("; ".join(inner) or str(problem) or type(problem).__name__).split())[:200]
+    return TusAnswer(int(words[1]), fields)

@@ -29,9 +29,9 @@ from resumable.hooks.post import Poster, Posting
 from resumable.hooks.progress import MOST, ProgressEvents, Watcher
 from resumable.hooks.settings import BadHookTarget, HookSettings, HookTarget
 from resumable.hooks.tusd import TusdFormat, TusdHook
+from resumable.httpclient.client import Http, HttpLimits
 from resumable.model.outbox import IOutbox
 from resumable.protocol.errors import Refused
-from resumable.remotes.http.transport import Http, Limits
 
 AT_ONCE = 32
 """Questions under way to one URL at once."""
@@ -153,7 +153,9 @@ class Hooks:
             )
         posting = Posting(timeout=settings.timeout, forward=settings.forward)
         # no connection in most of the time is told apart from no answer in all of it
-        limits = Limits(connect_timeout=min(Limits().connect_timeout, 0.8 * settings.timeout), connections=connections)
+        limits = HttpLimits(
+            connect_timeout=min(HttpLimits().connect_timeout, 0.8 * settings.timeout), connections=connections
+        )
         http = Http(needs.reactor, limits, clock=needs.clock, policy=settings.policy)
         self._https.append(http)
         poster = Poster(target.address, http, clock=needs.clock, wall=needs.wall, rng=needs.rng, posting=posting)

@@ -17,7 +17,7 @@ from resumable.hooks import messages
 from resumable.hooks.interfaces import BadVerdict, Event, IGuard, IHook, IWatcher, Question, Refuse, Verdict
 from resumable.hooks.messages import WebhookSigner
 from resumable.hooks.post import Poster
-from resumable.remotes.http.transport import Answer
+from resumable.httpclient.client import HttpAnswer
 
 JSON = frozenset({"application/json", "application/cloudevents+json"})
 
@@ -72,6 +72,6 @@ class HttpHook:
         return headers, body
 
 
-def is_json(answer: Answer) -> bool:
+def is_json(answer: HttpAnswer) -> bool:
     """Whether that is what it calls itself."""
     return answer.headers.get("content-type", "").partition(";")[0].strip().lower() in JSON

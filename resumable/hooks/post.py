@@ -11,25 +11,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from random import Random
 from urllib.parse import urlsplit
 
 from attrs import frozen
-from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from resumable.hooks.ask import is_ours
 from resumable.hooks.interfaces import HookFailed
+from resumable.httpclient.bodies import BytesBody
+from resumable.httpclient.client import HttpAnswer, IHttp, retry_after
+from resumable.httpclient.errors import HttpError, KeptClosed, Unreached
 from resumable.masking import has_user
 from resumable.model.hooks import RequestView
-from resumable.remotes.errors import RemoteError, Unusable
-from resumable.remotes.http.bodies import BytesBody
-from resumable.remotes.http.failures import NAME_NOT_FOUND
-from resumable.remotes.http.transport import STALE, Answer, IHttp
 
+LONGEST_WAIT = 86400.0
+"""Seconds that a hook may ask us to wait."""
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _RESERVED = ("webhook-", "content-")
 
@@ -92,14 +91,14 @@ class Poster:
         headers = {} if request is None else request.headers
         return {name: _joined(name, headers[name]) for name in self._forward if headers.get(name)}
 
-    async def post(self, headers: Callable[[], Mapping[str, str]], body: bytes) -> Answer:
+    async def post(self, headers: Callable[[], Mapping[str, str]], body: bytes) -> HttpAnswer:
         """One attempt; again at once if only a kept connection had been closed. Any 2xx; HookFailed otherwise."""
         try:
             return await self._once(headers(), body)
         except _Stale:
             return await self._once(headers(), body)
 
-    async def insist(self, headers: Callable[[], Mapping[str, str]], body: bytes) -> Answer:
+    async def insist(self, headers: Callable[[], Mapping[str, str]], body: bytes) -> HttpAnswer:
         """A few attempts, for a question that somebody waits for. HookFailed is that of the last."""
         for attempt in range(1, self._posting.attempts + 1):
             try:
@@ -111,7 +110,7 @@ class Poster:
                 await deferLater(self._clock, self._posting.pause * attempt * self._rng.uniform(0.5, 1))
         raise HookFailed("it was not asked")
 
-    async def _once(self, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def _once(self, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
         posting = self._posting
         asking = Deferred.fromCoroutine(
             self._http.request("POST", self._url, headers, BytesBody(body), largest=posting.largest)
@@ -119,26 +118,16 @@ class Poster:
         asking.addTimeout(posting.timeout, self._clock, _too_long)
         try:
             answer = await asking
-        except RemoteError as problem:
-            if problem.code == STALE:
-                raise _Stale("the connection was closed", may_retry=True) from None
+        except KeptClosed:
+            raise _Stale("the connection was closed", may_retry=True) from None
+        except HttpError as problem:
             said = problem.code or problem.reason
-            raise HookFailed(
-                f"no answer: {said}", may_retry=problem.may_retry, unreached=is_unreached(problem)
-            ) from None
+            raise HookFailed(f"no answer: {said}", may_retry=True, unreached=isinstance(problem, Unreached)) from None
         if 200 <= answer.status < 300:
             return answer
         busy = answer.status >= 500 or answer.status in (408, 425, 429)
-        wait = retry_after(answer.headers.get("retry-after"), self._wall())
+        wait = retry_after(answer.headers, self._wall(), longest=LONGEST_WAIT)
         raise HookFailed(f"it answered {answer.status}", retry_after=wait, may_retry=busy)
-
-
-def is_unreached(problem: RemoteError) -> bool:
-    """Whether there was no connection at all. One that broke, or on which nothing came, may be the fault of what was
-    sent."""
-    kind = getattr(error, problem.code or "", None)
-    refused = isinstance(kind, type) and issubclass(kind, error.ConnectError)
-    return refused or isinstance(problem, Unusable) or problem.code == NAME_NOT_FOUND
 
 
 def _joined(name: str, lines: Sequence[str]) -> str:
@@ -153,17 +142,5 @@ class _Stale(HookFailed):
     """The connection had been kept, and was closed by the other side."""
 
 
-def _too_long(result: object, seconds: float) -> Answer:
+def _too_long(result: object, seconds: float) -> HttpAnswer:
     raise HookFailed("no answer in time", may_retry=True, unanswered=True)
-
-
-def retry_after(value: str | None, now: float) -> float | None:
-    """Seconds from now; None where it says nothing."""
-    if value is None:
-        return None
-    if value.isascii() and value.isdigit() and len(value) < 10:
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None

@@ -1,10 +1,8 @@
-"""Looking through all uploads: what operators may ask of the catalog, and in which pieces it answers.
-
-One reason to change: another thing to look for, or to count. Nothing here does any work.
+"""Lists and counts of all uploads: the questions of operators to the catalog, which it answers piece by piece.
 
 Invariants: one answer looks at a bounded number of rows, however many there are, so that commits never wait long for
-somebody who only looks. A place is the position of a row in the order of creation: what comes and goes meanwhile makes
-nobody see a row twice, or miss one that stays. Times are seconds since the epoch, sizes are bytes.
+it. A place is the position of a row in the order of creation: although rows come and go meanwhile, no row is seen
+twice, and none that stays is missed. Times are seconds since the epoch, sizes are bytes.
 """
 
 from __future__ import annotations
@@ -20,9 +18,9 @@ from zope.interface import Interface
 from resumable.model.upload import Replica, ReplicaState, Upload
 
 
-class State(enum.Enum):
-    """UPLOADING: bytes are missing. ASSEMBLING: a final that isn't made yet. FINISHED: all bytes are here, STORED: and
-    in every required remote. GONE: terminated, expired or lost, and still remembered."""
+class UploadState(enum.Enum):
+    """UPLOADING: bytes are missing. ASSEMBLING: a final upload that isn't made yet. FINISHED: all bytes are here.
+    STORED: every required remote has them, too. GONE: terminated, expired or lost, and still remembered."""
 
     UPLOADING = "uploading"
     ASSEMBLING = "assembling"
@@ -31,30 +29,32 @@ class State(enum.Enum):
     GONE = "gone"
 
 
-PRESENT: Final = frozenset(State) - {State.GONE}
+State = UploadState  # the name that the admin API and the metrics import
+
+PRESENT: Final = frozenset(UploadState) - {UploadState.GONE}
 
 
-def state_of(upload: Upload) -> State:
-    """The one that it is in."""
+def state_of(upload: Upload) -> UploadState:
+    """The state that the upload is in."""
     if upload.gone is not None:
-        return State.GONE
+        return UploadState.GONE
     if upload.stored_at is not None:
-        return State.STORED
+        return UploadState.STORED
     if upload.finished:
-        return State.FINISHED
-    return State.ASSEMBLING if upload.is_final else State.UPLOADING
+        return UploadState.FINISHED
+    return UploadState.ASSEMBLING if upload.is_final else UploadState.UPLOADING
 
 
 @frozen
 class Filter:
-    """Uploads in one of these states, and all that isn't None.
+    """Uploads in one of these states that also match each field that isn't None.
 
-    ``owner``: "" is nobody. ``remote``: there is a replica there; ``replica``: one (there) is in this state.
-    ``..._after`` is from that time on, ``..._before`` is before it. ``idle_since``: not touched since.
-    ``min_size``: of the length, or of what is there while that isn't known.
+    ``owner``: "" is nobody. ``remote``: there is a replica in it. ``replica``: a replica (in that remote) is in this
+    state. ``..._after`` is from that time on, ``..._before`` is before it. ``idle_since``: not touched since.
+    ``min_size`` is compared with the length, or with the offset while the length isn't known.
     """
 
-    states: frozenset[State] = PRESENT
+    states: frozenset[UploadState] = PRESENT
     owner: str | None = None
     remote: str | None = None
     replica: ReplicaState | None = None
@@ -68,7 +68,7 @@ class Filter:
 
 @frozen
 class Found:
-    """Uploads with their replicas, in the order that was asked for. ``place``: where to go on; None: that was all."""
+    """Uploads with their replicas, in the wanted order. ``place``: where to go on; None: there are no more."""
 
     uploads: Sequence[tuple[Upload, Sequence[Replica]]]
     place: int | None
@@ -76,9 +76,9 @@ class Found:
 
 @frozen
 class Counted:
-    """How many of the rows looked at are in each state: of uploads, or of replicas by remote. ``place``: see Found."""
+    """How many rows of this piece are in each state: of uploads, or of replicas by remote. ``place``: see Found."""
 
-    uploads: Mapping[State, int] = field(factory=dict)
+    uploads: Mapping[UploadState, int] = field(factory=dict)
     replicas: Mapping[tuple[str, ReplicaState], int] = field(factory=dict)
     place: int | None = None
 
@@ -92,21 +92,23 @@ class Parked:
 
 
 class IListing(Interface):
-    """Every method answers with a Deferred, looks at the next `catalog.listing.ROWS` rows behind ``place`` at most
-    (None: from the first on), and fails with CatalogUnavailable as ICatalog does."""
+    """Pages of uploads. Every method returns a Deferred, which fails with CatalogUnavailable as those of ICatalog do.
+
+    It reads at most `catalog.upload_listing.ROWS` rows after ``place`` (None: from the first row on).
+    """
 
     def look(wanted: Filter, place: int | None, limit: int, newest: bool = False) -> Deferred[Found]:
-        """Those that match, ``limit`` at most; oldest first, or newest."""
+        """Uploads that match, ``limit`` at most; oldest first, or newest."""
 
     def count_uploads(place: int | None) -> Deferred[Counted]:
-        """The next ones by their state."""
+        """How many of the next uploads are in each state."""
 
     def count_replicas(place: int | None) -> Deferred[Counted]:
-        """The next ones by remote and state."""
+        """How many of the next replicas are in each remote and state."""
 
     def parked(remote: str, place: int | None) -> Deferred[Parked]:
-        """Uploads whose replica in this remote is parked."""
+        """The next uploads whose replica in this remote is parked."""
 
     def unfinished() -> Deferred[int]:
-        """How many uploads are UPLOADING or ASSEMBLING, or are partials that a final may be made of. Looks at these
-        only, and at their index at that."""
+        """How many uploads are UPLOADING or ASSEMBLING, or are partials that a final may be made of. Reads only their
+        entries in an index."""

@@ -1,10 +1,8 @@
-"""Letters: what the catalog keeps of facts that somebody has still to be told of.
+"""Outbox events: facts that the catalog keeps until they are delivered.
 
-One reason to change: what is known of a fact's delivery. Nothing here does any work.
-
-Invariants: a fact becomes one letter for each deliverer that was configured, in the transaction of the change that it
-tells of; a letter's ``seq`` is never used twice; it is forgotten only once it was delivered, or when its deliverer is
-no longer configured. Times are seconds since the epoch.
+Invariants: a fact becomes one event for each configured deliverer, in the transaction of the change that it reports; an
+event's ``seq`` is never used twice; an event is forgotten only once it was delivered, or when its deliverer is no
+longer configured. Times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -19,11 +17,11 @@ from resumable.model.upload import Fact
 
 
 @frozen
-class Letter:
+class OutboxEvent:
     """One fact on its way to one deliverer.
 
-    ``attempts`` have failed, the last with ``error`` (one line, without secrets); ``retry_at``: not before then (None:
-    at once). Since ``dead_at`` it is dead: given up until somebody replays it.
+    ``attempts`` have failed, the last with ``error`` (one line, without secrets). ``retry_at``: it does not go before
+    then; None: it may go at once. ``dead_at``: since then it is dead, and goes only after a replay.
     """
 
     seq: int
@@ -37,7 +35,8 @@ class Letter:
 
 @frozen
 class Depth:
-    """How many letters of one deliverer wait and are dead; ``oldest``: when the fact of the oldest that waits was."""
+    """The numbers of one deliverer's events that wait, and that are dead; ``oldest``: the time of the oldest fact that
+    waits."""
 
     waiting: int = 0
     dead: int = 0
@@ -45,42 +44,43 @@ class Depth:
 
 
 class IOutbox(Interface):
-    """The letters of every deliverer. Every method answers with a Deferred; changes are durable when it fires.
+    """The events of every deliverer. Every method answers with a Deferred; changes are durable when it fires.
 
-    All fail with CatalogUnavailable as ICatalog does. Numbers that are unknown, or forgotten by now, are passed over.
-    One courier at a time works on a deliverer's letters.
+    All fail with CatalogUnavailable as ICatalog does. Numbers of unknown or forgotten events are ignored. At most one
+    worker at a time delivers a deliverer's events.
     """
 
     def due(
         deliverer: str, now: float, limit: int, again: int | None = None, after: int = 0
-    ) -> Deferred[Sequence[Letter]]:
-        """Letters that may go now: at most ``limit`` that wait for no time, by ``seq``, which is behind ``after``; then
-        at most ``again`` (None: as many) of those that have failed, the ones that failed least often first.
+    ) -> Deferred[Sequence[OutboxEvent]]:
+        """Events that may go now: first at most ``limit`` without a ``retry_at`` and with a ``seq`` greater than
+        ``after``, by ``seq``; then at most ``again`` (None: ``limit``) of those that have failed, the ones with the
+        fewest attempts first.
 
-        Of each upload only the oldest that is not dead, and only if its ``retry_at`` has come (it is None or not past
-        ``now``): whatever is behind it waits with it, letters of other uploads don't.
+        Of each upload only the oldest event that is not dead, and only if its ``retry_at`` is None or not past ``now``.
+        Newer events of the same upload wait behind it; events of other uploads don't.
         """
 
     def next_due(deliverer: str, now: float) -> Deferred[float | None]:
-        """The earliest ``retry_at`` past ``now`` among those that are the oldest of their upload and not dead; None:
-        nobody waits for a time."""
+        """The earliest ``retry_at`` past ``now`` among the events that are the oldest of their upload and not dead;
+        None: there is none."""
 
-    def delivered(seqs: Sequence[int]) -> Deferred[Sequence[Letter]]:
-        """Forget these: they have arrived. The answer: those that were behind them, may go now and wait for no time, at
-        most one of each upload."""
+    def delivered(seqs: Sequence[int]) -> Deferred[Sequence[OutboxEvent]]:
+        """Forget these events: they have arrived. Answers the events behind them that may go now and have no
+        ``retry_at``, at most one of each upload."""
 
     def failed(seq: int, error: str, retry_at: float) -> Deferred[None]:
         """One more attempt has failed."""
 
-    def bury(seq: int, error: str, at: float) -> Deferred[Sequence[Letter]]:
-        """One more attempt has failed, and it was the last: the letter is dead. The answer: as of `delivered`."""
+    def bury(seq: int, error: str, at: float) -> Deferred[Sequence[OutboxEvent]]:
+        """One more attempt has failed, and it was the last: the event is dead. Answers as `delivered` does."""
 
-    def dead(deliverer: str, after: int, limit: int) -> Deferred[Sequence[Letter]]:
-        """The next ``limit`` dead ones with a ``seq`` behind ``after`` (0: from the first on), by ``seq``."""
+    def dead(deliverer: str, after: int, limit: int) -> Deferred[Sequence[OutboxEvent]]:
+        """The next ``limit`` dead events with a ``seq`` greater than ``after`` (0: from the first on), by ``seq``."""
 
     def replay(deliverer: str, seqs: Sequence[int] | None) -> Deferred[int]:
-        """These dead ones (None: all) wait again, as if nothing had failed; how many. Each keeps its ``seq``, so it is
-        in front of what is newer. Tell the courier."""
+        """These dead events (None: all) wait again, as if nothing had failed. Answers how many. Each keeps its ``seq``,
+        so it goes before newer events of its upload. Wake the deliverer afterwards."""
 
     def depth(deliverer: str) -> Deferred[Depth]:
-        """Counts every row: for status pages and figures, not for each letter."""
+        """Counts every row, so it is for status pages and metrics, not for the delivery of each event."""

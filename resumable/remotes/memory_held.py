@@ -9,9 +9,6 @@ from collections import deque
 
 from twisted.internet.defer import Deferred, succeed
 
-PIECE = 256 << 10
-"""Bytes that one body holds at most."""
-
 
 class Memory:
     """``limit`` bytes shared by all bodies, first come first served. More lets more requests run at once."""

@@ -15,9 +15,9 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import Interface, implementer
 
+from resumable.httpclient.bodies import PIECE
 from resumable.remotes.errors import NotThere, Permanent, RemoteError
 from resumable.remotes.interfaces import Stored
-from resumable.remotes.memory_held import PIECE
 
 
 class IObjectStream(Interface):

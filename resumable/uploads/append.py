@@ -130,6 +130,7 @@ class RunningAppend:
 
     @property
     def position(self) -> int:
+        """See `IHolder.position`."""
         return self._received
 
     @property

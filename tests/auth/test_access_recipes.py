@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from resumable.auth import signed
-from resumable.auth.fetch import Answer
+from resumable.auth.fetch import Fetched
 from resumable.auth.forward import ForwardAuth, ForwardRules
 from resumable.auth.interfaces import Action, Ask
 from resumable.auth.signed import SignedUrls
@@ -106,7 +106,7 @@ class FlaskFetch:
         got = {}
         for name, value in answer.headers:
             got.setdefault(name.lower(), []).append(value)
-        return Answer(answer.status_code, got, answer.data)
+        return Fetched(answer.status_code, got, answer.data)
 
 
 def test_the_server_that_is_asked_lets_in_who_is_logged_in():

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from resumable.catalog.lookups import Owned
+from resumable.catalog.upload_table import Owned
 from resumable.model.upload import Asked, Commit, Fact, FactKind, Gone, ICatalog, Place, Upload
 
 
@@ -73,9 +73,9 @@ class CatalogSuite:
     def told(self, deliverer: str) -> list[Fact]:
         """Deliver all that it is to be told."""
         facts = []
-        while letters := self.ask(self.catalog.outbox.due(deliverer, 1e9, 100)):
-            facts += [letter.fact for letter in letters]
-            self.ask(self.catalog.outbox.delivered([letter.seq for letter in letters]))
+        while events := self.ask(self.catalog.outbox.due(deliverer, 1e9, 100)):
+            facts += [event.fact for event in events]
+            self.ask(self.catalog.outbox.delivered([event.seq for event in events]))
         return facts
 
     def ids(self, answer: Deferred[Any]) -> list[str]:

@@ -11,7 +11,7 @@ from twisted.internet.defer import gatherResults
 
 from resumable.aio.threads import Batcher
 from resumable.catalog.batches import connect
-from resumable.catalog.sqlite import Opened, SqliteCatalog
+from resumable.catalog.sqlite import OpenedCatalog, SqliteCatalog
 from resumable.model.upload import Commit
 from tests.catalog.contract import name, upload
 
@@ -22,7 +22,7 @@ async def test_many_at_once_share_commits_in_one_thread_and_the_stop_closes_ther
 
     path = str(tmp_path / "catalog.sqlite3")
     catalog = SqliteCatalog(path, batcher=lambda work: Batcher[Any, Any](reactor, work, name="catalog"))
-    assert catalog.open() == Opened(created=True)
+    assert catalog.open() == OpenedCatalog(created=True)
     catalog.start()
     created = await gatherResults([catalog.create(upload(number), ()) for number in range(200)])
     commits = [catalog.commit(Commit(name(number), 0, 0, number, 150.0)) for number in range(200)]

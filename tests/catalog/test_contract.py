@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from resumable.catalog.sqlite import SqliteCatalog
 from tests.catalog.contract import CatalogContract, CatalogSuite
 from tests.catalog.doubles import Shelf
-from tests.catalog.letter_contract import LetterContract
 from tests.catalog.listing_contract import ListingContract
+from tests.catalog.outbox_contract import DurableOutboxContract
 from tests.catalog.replica_contract import ReplicaContract
 
 
@@ -39,7 +39,7 @@ class SqliteReplicaTests(ReplicaContract, OnSqlite):
     """The contract of its replicas."""
 
 
-class SqliteLetterTests(LetterContract, OnSqlite):
+class SqliteOutboxTests(DurableOutboxContract, OnSqlite):
     """The contract of its outbox."""
 
 

@@ -9,85 +9,22 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
 
-from resumable.catalog import batches
-from resumable.catalog.ballast import Ballast
+from resumable.catalog.space_reserve import SpaceReserve
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Commit, Fact, FactKind, Gone, Replica
 from tests.catalog.contract import done, name, upload
 from tests.catalog.doubles import Shelf
+from tests.catalog.faults import Execute, Faults, outcome
 
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path)
-
-
-def outcome(answer: Deferred[Any]) -> Any:
-    """Its result, or the exception that it failed with; may be asked again."""
-    assert answer.called, "no answer yet"
-    answer.addErrback(lambda failure: failure.value)
-    return answer.result
-
-
-def error(code: int, text: str) -> sqlite3.OperationalError:
-    wrong = sqlite3.OperationalError(text)
-    wrong.sqlite_errorcode = code
-    wrong.sqlite_errorname = {10: "SQLITE_IOERR", 13: "SQLITE_FULL", 1034: "SQLITE_IOERR_FSYNC"}[code]
-    return wrong
-
-
-Execute = Callable[..., sqlite3.Cursor]
-
-
-class Faults:
-    """Connections that fail as told: ``rules`` maps the start of a statement to what happens instead, once each."""
-
-    def __init__(self) -> None:
-        self.rules: list[tuple[str, Callable[[Execute, str], sqlite3.Cursor]]] = []
-        self.opened = 0
-        self.refuse_open = False
-
-    def connect(self, path: str) -> sqlite3.Connection:
-        if self.refuse_open:
-            raise error(10, "disk I/O error")
-        self.opened += 1
-        faults = self
-
-        class Faulty(sqlite3.Connection):
-            def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
-                for rule in faults.rules:
-                    if sql.startswith(rule[0]):
-                        faults.rules.remove(rule)
-                        return rule[1](super().execute, sql)
-                return super().execute(sql, *arguments)
-
-        connection = sqlite3.connect(path, factory=Faulty, isolation_level=None, check_same_thread=False)
-        for pragma in batches._PRAGMAS:
-            connection.execute(pragma).fetchall()
-        return connection
-
-    def instead(self, sql: str, happens: Callable[[Execute, str], sqlite3.Cursor]) -> None:
-        self.rules.append((sql, happens))
-
-    def fail(self, sql: str, code: int = 1034) -> None:
-        def failing(execute: Execute, statement: str) -> sqlite3.Cursor:
-            raise error(code, f"failed: {statement[:20]}")
-
-        self.instead(sql, failing)
-
-    def fail_after(self, sql: str) -> None:
-        def failing(execute: Execute, statement: str) -> sqlite3.Cursor:
-            execute(statement).fetchall()
-            raise error(1034, "failed when it was done")
-
-        self.instead(sql, failing)
 
 
 @pytest.fixture
@@ -185,7 +122,7 @@ def test_running_out_of_memory_fails_the_batch(shelf: Shelf, faults: Faults) -> 
     assert catalog.stop().called
 
 
-def test_a_full_disk_is_told_and_end_gets_the_ballast(shelf: Shelf, faults: Faults) -> None:
+def test_a_full_disk_is_told_and_end_gets_the_space_reserve(shelf: Shelf, faults: Faults) -> None:
     catalog = shelf.running(connector=faults.connect)
     first = catalog.create(upload(1), ())
     shelf.flush()
@@ -204,10 +141,10 @@ def test_a_full_disk_is_told_and_end_gets_the_ballast(shelf: Shelf, faults: Faul
     last = catalog.removed([name(1)])
     shelf.flush()
     assert outcome(last).no_space
-    restored = catalog.restore_ballast()
+    restored = catalog.restore_reserve()
     shelf.flush()
     assert outcome(restored) is True and (shelf.directory / "ballast").stat().st_size == 4 << 20
-    released = catalog.release_ballast()
+    released = catalog.release_reserve()
     shelf.flush()
     assert outcome(released) is True and not (shelf.directory / "ballast").exists()
     assert catalog.stop().called
@@ -341,11 +278,11 @@ def test_on_a_full_disk_uploads_can_be_ended_and_all_goes_on_when_there_is_space
     assert [outcome(one) for one in read[1:]] == [None, None, []]
     assert outcome(read[0]).gone is Gone.TERMINATED
     fill_up(tiny)
-    no = catalog.restore_ballast()
+    no = catalog.restore_reserve()
     shelf.flush()
     assert outcome(no) is False
     (tiny / "filler").unlink()
-    healed = catalog.restore_ballast(), catalog.create(upload(number), ())
+    healed = catalog.restore_reserve(), catalog.create(upload(number), ())
     shelf.flush()
     assert [outcome(one) for one in healed] == [True, True]
     assert catalog.stop().called
@@ -355,7 +292,7 @@ def test_on_a_full_disk_uploads_can_be_ended_and_all_goes_on_when_there_is_space
     assert again.stop().called
 
 
-def test_a_catalog_opens_on_a_full_disk_by_its_ballast(tiny: Path) -> None:
+def test_a_catalog_opens_on_a_full_disk_by_its_space_reserve(tiny: Path) -> None:
     shelf = Shelf(tiny)
     catalog = shelf.running()
     first = catalog.create(upload(1), ())
@@ -367,12 +304,12 @@ def test_a_catalog_opens_on_a_full_disk_by_its_ballast(tiny: Path) -> None:
     assert [outcome(one) for one in got] == [upload(1), True]
 
 
-def test_no_ballast_is_made_where_it_would_fill_the_disk(tiny: Path) -> None:
-    assert Ballast(str(tiny / "ballast"), 7 << 20).restore() is False
-    assert Ballast(str(tiny / "ballast"), 5 << 20).restore() is True
-    assert Ballast(str(tiny / "ballast"), 5 << 20).restore() is True
-    assert Ballast(str(tiny / "ballast")).release() is True
-    assert Ballast(str(tiny / "ballast")).release() is False
+def test_no_space_reserve_is_made_where_it_would_fill_the_disk(tiny: Path) -> None:
+    assert SpaceReserve(str(tiny / "ballast"), 7 << 20).restore() is False
+    assert SpaceReserve(str(tiny / "ballast"), 5 << 20).restore() is True
+    assert SpaceReserve(str(tiny / "ballast"), 5 << 20).restore() is True
+    assert SpaceReserve(str(tiny / "ballast")).release() is True
+    assert SpaceReserve(str(tiny / "ballast")).release() is False
 
 
 CHILD = """

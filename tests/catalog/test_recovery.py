@@ -15,13 +15,15 @@ from attrs import evolve
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from resumable.catalog import mending, recovery, salvage
-from resumable.catalog.batches import Job
+from resumable.catalog import opening
+from resumable.catalog.damage import damage
+from resumable.catalog.recovery import damaged as reading
 from resumable.catalog.schema import PAGE_SIZE
-from resumable.catalog.sqlite import Opened, SqliteCatalog
+from resumable.catalog.sqlite import OpenedCatalog
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Asked, Commit, Fact, FactKind, Gone, Upload
 from tests.catalog.contract import done, final, name, partial, upload
+from tests.catalog.damaging import content, pages_of, spoil
 from tests.catalog.doubles import Shelf
 
 COUNT = 800
@@ -49,36 +51,7 @@ def fill(shelf: Shelf, wanted: list[Upload], **options: Any) -> None:
     assert all(answer.result is True for answer in answers)
 
 
-def content(catalog: SqliteCatalog) -> dict[str, Upload]:
-    """Everything in it, read by its own means."""
-    found: dict[str, Upload] = catalog._now(Job(lambda connection: _all(connection)))
-    return found
-
-
-def _all(connection: sqlite3.Connection) -> dict[str, Upload]:
-    from resumable.catalog.lookups import get_many
-
-    return get_many(connection, [row[0] for row in connection.execute("SELECT id FROM uploads")])
-
-
-def spoil(path: str, *pages: int) -> None:
-    with open(path, "r+b") as file:
-        for page in pages:
-            file.seek((page - 1) * PAGE_SIZE)
-            file.write(os.urandom(PAGE_SIZE))
-
-
-def pages_of(path: str, tree: str, kind: str) -> list[int]:
-    """The numbers of one tree's pages; the list is empty where SQLite was built without dbstat."""
-    with closing(sqlite3.connect(path)) as connection:
-        query = "SELECT pageno FROM dbstat WHERE name = ? AND pagetype = ?"
-        try:
-            return [row[0] for row in connection.execute(query, (tree, kind))]
-        except sqlite3.OperationalError:
-            pytest.skip("this SQLite can't tell which page belongs to what (no dbstat)")
-
-
-def check(shelf: Shelf, wanted: list[Upload], at_least: int) -> tuple[Opened, dict[str, Upload]]:
+def check(shelf: Shelf, wanted: list[Upload], at_least: int) -> tuple[OpenedCatalog, dict[str, Upload]]:
     """What every recovery must keep to; answers what was opened and the live records."""
     damaged = Path(shelf.path).read_bytes()
     before = set(os.listdir(shelf.directory))
@@ -99,7 +72,7 @@ def check(shelf: Shelf, wanted: list[Upload], at_least: int) -> tuple[Opened, di
     new = catalog.create(upload(COUNT + 1), ())
     assert catalog.stop().called and new.result is True
     again = shelf.catalog()
-    assert again.open() == Opened(created=False), "the recovered catalog is sound"
+    assert again.open() == OpenedCatalog(created=False), "the recovered catalog is sound"
     assert again.stop().called
     return opened, live
 
@@ -109,7 +82,7 @@ def test_no_catalog_is_created_then_found(tmp_path: Path) -> None:
     first = shelf.running()
     assert first.stop().called
     catalog = shelf.catalog()
-    assert catalog.open() == Opened(created=False, recovered=None, set_aside=None)
+    assert catalog.open() == OpenedCatalog(created=False, recovered=None, set_aside=None)
     assert catalog.stop().called
 
 
@@ -130,7 +103,7 @@ def test_a_value_that_no_record_has_is_damage(shelf: Shelf, change: str) -> None
     with closing(sqlite3.connect(shelf.path)) as connection, connection:
         connection.execute("PRAGMA ignore_check_constraints = ON")
         connection.execute(f"UPDATE uploads SET {change} WHERE seq = 3")
-    assert recovery.damage(shelf.path) == "a record is not a possible one"
+    assert damage(shelf.path) == "a record is not a possible one"
 
 
 def test_a_record_that_can_not_be_read_is_lost_and_not_unknown(shelf: Shelf) -> None:
@@ -247,7 +220,7 @@ def killed(shelf: Shelf, wanted: list[Upload], others: list[Upload]) -> None:
 def test_what_is_in_the_log_is_there_after_a_kill(shelf: Shelf) -> None:
     killed(shelf, [upload(1)], [upload(2), upload(3)])
     catalog = shelf.catalog()
-    assert catalog.open() == Opened(created=False)
+    assert catalog.open() == OpenedCatalog(created=False)
     assert set(content(catalog)) == {name(1), name(2), name(3)}
     assert catalog.stop().called
 
@@ -280,7 +253,7 @@ def test_a_log_torn_at_its_end_is_no_damage(shelf: Shelf) -> None:
     killed(shelf, [upload(1)], [upload(2), upload(3)])
     os.truncate(f"{shelf.path}-wal", os.path.getsize(f"{shelf.path}-wal") - 100)
     catalog = shelf.catalog()
-    assert catalog.open() == Opened(created=False)
+    assert catalog.open() == OpenedCatalog(created=False)
     assert set(content(catalog)) == {name(1), name(2)}
     assert catalog.stop().called
 
@@ -289,7 +262,7 @@ def test_a_log_whose_header_never_reached_the_disk_is_no_damage(shelf: Shelf) ->
     fill(shelf, [upload(1)])
     Path(f"{shelf.path}-wal").write_bytes(bytes(8192))
     catalog = shelf.catalog()
-    assert catalog.open() == Opened(created=False)
+    assert catalog.open() == OpenedCatalog(created=False)
     assert catalog.stop().called
 
 
@@ -393,7 +366,7 @@ def test_a_crash_in_the_midst_of_recovery_loses_nothing(
 
     with monkeypatch.context() as patch:
         for call in ("rename", "fsync"):
-            patch.setattr(recovery.os, call, crashing(getattr(os, call)))
+            patch.setattr(opening.os, call, crashing(getattr(os, call)))
         first = shelf.catalog()
         with suppress(Crash):
             first.open()
@@ -418,7 +391,7 @@ def test_a_page_that_the_disk_can_not_read_counts_as_a_bad_one(shelf: Shelf, mon
             raise OSError(5, "Input/output error")
         return real(handle, size, place)
 
-    monkeypatch.setattr(salvage.os, "pread", failing)
+    monkeypatch.setattr(reading.os, "pread", failing)
     catalog = shelf.catalog()
     recovered = catalog.open().recovered
     assert recovered is not None and COUNT - 40 < recovered < len(wanted)
@@ -457,7 +430,7 @@ def test_nobody_else_may_read_the_catalog_nor_what_is_made_of_a_damaged_one(shel
     try:
         fill(shelf, records(40))
         spoil(shelf.path, 1)
-        mending.copy_files(shelf.path, f"{shelf.path}.copy")
+        reading.copy_files(shelf.path, f"{shelf.path}.copy")
         catalog = shelf.running()
         made = catalog.create(upload(1000), ())
         shelf.flush()

@@ -13,7 +13,7 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Commit, Gone, Replica, ReplicaState, Upload
 from tests.catalog.contract import name, upload
 from tests.catalog.doubles import Shelf
-from tests.catalog.test_durability import Faults, outcome
+from tests.catalog.faults import Faults, outcome
 
 LENGTH = 4
 REMOTES = {"a": True, "b": True, "c": False}

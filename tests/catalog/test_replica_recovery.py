@@ -14,13 +14,13 @@ from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resumable.catalog.salvage_replicas import REASON
+from resumable.catalog.recovery.saving import REASON
 from resumable.catalog.schema import PAGE_SIZE
-from resumable.catalog.sqlite import Opened, SqliteCatalog
+from resumable.catalog.sqlite import OpenedCatalog, SqliteCatalog
 from resumable.model.upload import Gone, Replica, ReplicaState, Upload
 from tests.catalog.contract import done, name, upload
+from tests.catalog.damaging import content, pages_of, spoil
 from tests.catalog.doubles import Shelf, first_version
-from tests.catalog.test_recovery import content, pages_of, spoil
 
 COUNT = 400
 WORDS = {"location": "s3://bucket/" + "k" * 100, "etag": '"x"'}
@@ -65,7 +65,7 @@ def replicas_of(catalog: SqliteCatalog, numbers: Any) -> dict[str, Replica]:
 
 
 def flush(catalog: SqliteCatalog) -> None:
-    catalog._batcher.flush()
+    catalog.jobs._batcher.flush()
 
 
 def saved(shelf: Shelf) -> tuple[SqliteCatalog, dict[str, Upload], dict[str, Replica]]:
@@ -259,5 +259,5 @@ def test_whatever_is_overwritten_no_replica_is_made_up(
     assert all(record is None or record.id == found.upload_id for found, record in page.due)
     assert catalog.stop().called
     again = shelf.catalog()
-    assert again.open() == Opened(created=False)
+    assert again.open() == OpenedCatalog(created=False)
     assert again.stop().called

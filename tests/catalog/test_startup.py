@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from attrs import evolve
 
-from resumable.catalog import changes, lookups, outbox, replica_changes, replica_lookups, schema
-from resumable.catalog.sqlite import Opened
+from resumable.catalog import replica_table, rows, schema
+from resumable.catalog.outbox_table import OutboxTable
+from resumable.catalog.replica_table import ReplicaTable
+from resumable.catalog.sqlite import OpenedCatalog
+from resumable.catalog.upload_table import UploadTable
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Fact, FactKind, Gone, Replica
 from tests.catalog.contract import done, final, name, upload
 from tests.catalog.doubles import Shelf, first_version, older_version
 
-FEW = (replica_lookups.OF, replica_lookups.OWNERS)  # what they sort is one upload's, or one key's
+FEW = (replica_table.OF, ReplicaTable.OWNERS)  # what they sort is one upload's, or one key's
 
 
 @pytest.fixture
@@ -27,11 +31,24 @@ def shelf(tmp_path: Path) -> Shelf:
 
 def test_the_first_open_creates_and_the_second_finds(shelf: Shelf) -> None:
     first = shelf.catalog()
-    assert first.open() == Opened(created=True, recovered=None, set_aside=None)
+    assert first.open() == OpenedCatalog(created=True, recovered=None, set_aside=None)
     assert first.stop().called, "never started, closed all the same"
     second = shelf.catalog()
-    assert second.open() == Opened(created=False, recovered=None, set_aside=None)
+    assert second.open() == OpenedCatalog(created=False, recovered=None, set_aside=None)
     assert second.stop().called
+
+
+def test_the_code_of_recovery_is_loaded_by_damage_alone(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loaded() -> list[str]:
+        return [name for name in sys.modules if name.startswith("resumable.catalog.recovery")]
+
+    for module in loaded():
+        monkeypatch.delitem(sys.modules, module)
+    for created in (True, False):
+        catalog = shelf.catalog()
+        assert catalog.open().created is created
+        assert catalog.stop().called
+    assert loaded() == []
 
 
 def test_the_log_of_a_catalog_that_was_taken_away_is_not_the_new_ones(shelf: Shelf) -> None:
@@ -101,7 +118,7 @@ def test_adopting_the_last_byte_finishes_and_says_so(shelf: Shelf) -> None:
 
 
 def test_ids_are_all_that_are_known_in_order(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resumable.catalog.sqlite.IDS_AT_ONCE", 3)
+    monkeypatch.setattr("resumable.catalog.upload_table.IDS_AT_ONCE", 3)
     catalog = shelf.running()
     for number in range(10):
         catalog.create(upload(number), ())
@@ -119,7 +136,7 @@ def test_data_without_a_record_is_lost_and_stays_so(shelf: Shelf) -> None:
     assert catalog.record_lost([name(1), name(2), name(3)], 200.0) == 2
     assert catalog.record_lost([name(2)], 300.0) == 0
     found = catalog.get_many([name(1), name(2)])
-    marked, again = catalog.mark_lost(name(1), 250.0), catalog.mark_lost(name(1), 260.0)
+    marked, again = (catalog.end(name(1), Gone.LOST, at, ()) for at in (250.0, 260.0))
     now, removable, forgotten = catalog.get(name(1)), catalog.removable(10), catalog.forget(1e9, 10)
     shelf.flush()
     assert found.result[name(1)].gone is None
@@ -136,7 +153,7 @@ def test_a_new_deliverer_starts_from_now_and_one_that_returns_too(shelf: Shelf) 
         catalog.create(upload(number), [Fact(FactKind.CREATED, name(number), 1.0)])
         answers = {one: catalog.outbox.due(one, 0.0, 10) for one in ("hook", "log")}
         assert catalog.stop().called
-        return {one: [letter.fact.upload_id for letter in answer.result] for one, answer in answers.items()}
+        return {one: [event.fact.upload_id for event in answer.result] for one, answer in answers.items()}
 
     assert facts_of([], 1) == {"hook": [], "log": []}
     assert facts_of(["hook"], 2) == {"hook": [name(2)], "log": []}
@@ -168,7 +185,7 @@ def test_a_catalog_of_the_first_version_keeps_what_it_has(shelf: Shelf) -> None:
     ]
     first_version(shelf, records)
     catalog = shelf.catalog()
-    assert catalog.open() == Opened(created=False)
+    assert catalog.open() == OpenedCatalog(created=False)
     assert catalog.adoptable("this") == [records[0]]
     catalog.start()
     found = catalog.get_many([record.id for record in records])
@@ -182,7 +199,7 @@ def test_a_catalog_of_the_first_version_keeps_what_it_has(shelf: Shelf) -> None:
     assert stored.result == (True, True) and of_old.result == []
     assert [one.id for one in droppable.result] == [name(6)]
     again = shelf.catalog()
-    assert again.open() == Opened(created=False)
+    assert again.open() == OpenedCatalog(created=False)
     assert again.stop().called
 
 
@@ -204,7 +221,7 @@ def test_what_clients_had_signed_their_urls_with_is_not_kept(shelf: Shelf) -> No
 
 
 def test_the_schema_is_on_the_first_page_alone(shelf: Shelf) -> None:
-    """A new first page makes a catalog whole again that has lost its own: see mending.py."""
+    """A new first page makes a catalog whole again that has lost its own: see recovery/damaged.py."""
     assert shelf.running().stop().called
     assert Path(shelf.path).read_bytes()[100] == 13, "a leaf of a table"
 
@@ -214,59 +231,59 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
     catalog = shelf.running()
     connection = catalog._batches.open()
     wanted = {
-        lookups.GET: "uploads_by_id",
-        lookups.REMOVABLE: "uploads_to_remove",
-        lookups.EXPIRED: "uploads_to_expire",
-        lookups.UNASSEMBLED: "COVERING INDEX pins_by_final (final_id>?)",
-        lookups.PINNING: "PRIMARY KEY (partial_id=? AND final_id>?)",
-        lookups.SPENT: "uploads_to_drop",
-        lookups.ASKED: "PRIMARY KEY (key=?)",
-        lookups.REQUEST: "uploads_by_id",
-        changes._OVER: "PRIMARY KEY (key=?)",
-        changes._NOT_ASKED: "PRIMARY KEY (key=?)",
-        changes._HEARD: "PRIMARY KEY (key=?)",
-        changes._USED: "uploads_by_id",
-        changes._PINNED: "pins_by_final",
-        lookups.ADOPTABLE: "uploads_to_expire",
-        lookups.FINALS_OF: "uploads_by_id",
-        changes.FORGETTABLE: "uploads_to_forget",
-        changes._COMMIT: "uploads_by_id",
-        changes._UNPIN: "pins_by_final",
-        changes._END: "uploads_by_id",
-        lookups.OWNER_OF: "uploads_by_id",
-        lookups.UNPLACED: "uploads_to_place (id>?)",
-        changes.PLACED: "uploads_by_id",
-        outbox.TAKE: "outbox_by_upload (deliverer=? AND upload_id=?)",
-        outbox.FRESH: "outbox_by_state (deliverer=? AND state=? AND retry_at=? AND rowid>?)",
-        outbox.RIPE: "outbox_by_state (deliverer=? AND state=? AND retry_at<?)",
-        outbox.NEXT_DUE: "outbox_by_state (deliverer=? AND state=? AND retry_at>?)",
-        outbox.BEHIND: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid>?)",
-        outbox.PASS_ON: "INTEGER PRIMARY KEY",
-        outbox.STEP_BACK: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid>?)",
-        outbox.REPLAY: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid<?)",
-        outbox.DEAD: "outbox_by_state (deliverer=? AND state=? AND retry_at=? AND rowid>?)",
-        outbox.DEPTH: "COVERING INDEX outbox_by_state (deliverer=?)",
-        replica_lookups.OF: "replicas_by_upload",
-        replica_lookups.GET: "replicas_by_upload",
-        replica_lookups.AT: "INTEGER PRIMARY KEY",
-        replica_lookups.SCAN: "replicas_in_work (remote=? AND rowid>?)",
-        replica_lookups.BACKLOG: "replicas_in_work",
-        replica_lookups.UNFINISHED: "replicas_in_work",
-        replica_lookups.NEXT_RETRY: "replicas_waiting",
-        replica_lookups.OWNERS: "replicas_by_key (remote=? AND key=?)",
-        replica_lookups.DROPPABLE: "uploads_to_drop",
-        replica_lookups.PARTS: "PRIMARY KEY (upload_id=? AND remote=?)",
-        replica_changes.HASTEN: "replicas_waiting",
-        replica_changes._END: "replicas_by_upload",
-        replica_changes._ADVANCE: "replicas_by_upload",
-        replica_changes._STORE: "replicas_by_upload",
-        replica_changes._STORED: "replicas_by_upload",
-        replica_changes._SETTLED: "replicas_by_upload",
-        replica_changes._RESTART: "replicas_by_upload",
-        replica_changes._FORGET: "replicas_by_upload",
-        replica_changes._FORGET_PARTS: "PRIMARY KEY (upload_id=?",
-        replica_changes._SAVE_PART: "replicas_by_upload",
-        replica_changes._DROP: "uploads_by_id",
+        rows.GET: "uploads_by_id",
+        UploadTable.REMOVABLE: "uploads_to_remove",
+        UploadTable.EXPIRED: "uploads_to_expire",
+        UploadTable.UNASSEMBLED: "COVERING INDEX pins_by_final (final_id>?)",
+        UploadTable.PINNING: "PRIMARY KEY (partial_id=? AND final_id>?)",
+        UploadTable.SPENT: "uploads_to_drop",
+        UploadTable.ASKED: "PRIMARY KEY (key=?)",
+        UploadTable.REQUEST: "uploads_by_id",
+        UploadTable.OVER: "PRIMARY KEY (key=?)",
+        UploadTable.NOT_ASKED: "PRIMARY KEY (key=?)",
+        UploadTable.HEARD: "PRIMARY KEY (key=?)",
+        UploadTable.USED: "uploads_by_id",
+        UploadTable.PINNED: "pins_by_final",
+        UploadTable.ADOPTABLE: "uploads_to_expire",
+        UploadTable.FINALS_OF: "uploads_by_id",
+        UploadTable.FORGETTABLE: "uploads_to_forget",
+        UploadTable.COMMIT: "uploads_by_id",
+        UploadTable.UNPIN: "pins_by_final",
+        UploadTable.END: "uploads_by_id",
+        UploadTable.OWNER_OF: "uploads_by_id",
+        UploadTable.UNPLACED: "uploads_to_place (id>?)",
+        UploadTable.PLACED: "uploads_by_id",
+        OutboxTable.TAKE: "outbox_by_upload (deliverer=? AND upload_id=?)",
+        OutboxTable.FRESH: "outbox_by_state (deliverer=? AND state=? AND retry_at=? AND rowid>?)",
+        OutboxTable.RIPE: "outbox_by_state (deliverer=? AND state=? AND retry_at<?)",
+        OutboxTable.NEXT_DUE: "outbox_by_state (deliverer=? AND state=? AND retry_at>?)",
+        OutboxTable.BEHIND: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid>?)",
+        OutboxTable.PASS_ON: "INTEGER PRIMARY KEY",
+        OutboxTable.STEP_BACK: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid>?)",
+        OutboxTable.REPLAY: "outbox_by_upload (deliverer=? AND upload_id=? AND rowid<?)",
+        OutboxTable.DEAD: "outbox_by_state (deliverer=? AND state=? AND retry_at=? AND rowid>?)",
+        OutboxTable.DEPTH: "COVERING INDEX outbox_by_state (deliverer=?)",
+        replica_table.OF: "replicas_by_upload",
+        ReplicaTable.GET: "replicas_by_upload",
+        ReplicaTable.AT: "INTEGER PRIMARY KEY",
+        ReplicaTable.SCAN: "replicas_in_work (remote=? AND rowid>?)",
+        ReplicaTable.BACKLOG: "replicas_in_work",
+        ReplicaTable.UNFINISHED: "replicas_in_work",
+        ReplicaTable.NEXT_RETRY: "replicas_waiting",
+        ReplicaTable.OWNERS: "replicas_by_key (remote=? AND key=?)",
+        ReplicaTable.DROPPABLE: "uploads_to_drop",
+        ReplicaTable.PARTS: "PRIMARY KEY (upload_id=? AND remote=?)",
+        ReplicaTable.HASTEN: "replicas_waiting",
+        replica_table.END: "replicas_by_upload",
+        ReplicaTable.ADVANCE: "replicas_by_upload",
+        ReplicaTable.STORE: "replicas_by_upload",
+        ReplicaTable.STORED: "replicas_by_upload",
+        replica_table.SETTLE: "replicas_by_upload",
+        ReplicaTable.RESTART: "replicas_by_upload",
+        replica_table.FORGET: "replicas_by_upload",
+        replica_table.FORGET_PARTS: "PRIMARY KEY (upload_id=?",
+        ReplicaTable.SAVE_PART: "replicas_by_upload",
+        ReplicaTable.DROP: "uploads_by_id",
     }
     for query, index in wanted.items():
         values = (None,) * _parameters(query)
@@ -276,7 +293,7 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         scans = [step for step in plan if step.startswith("SCAN") and "INDEX" not in step]
         assert all(step.startswith(named) for step in scans), (query, plan)
         sorts = any("TEMP B-TREE" in step for step in plan)
-        assert not sorts or query in (lookups.ADOPTABLE, outbox.RIPE, *FEW), (query, plan)
+        assert not sorts or query in (UploadTable.ADOPTABLE, OutboxTable.RIPE, *FEW), (query, plan)
     assert catalog.stop().called
 
 

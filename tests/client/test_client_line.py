@@ -9,8 +9,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from resumable.client.endpoints import where
-from resumable.client.line import BadUrl, Line, NoDaemon, Reply
+from resumable.client.admin_client import AdminLine, BadUrl, NoDaemon, Reply, where
 from resumable.client.main import main
 
 
@@ -58,7 +57,7 @@ def test_a_socket_is_asked(tmp_path):
     server.bind(f"{tmp_path}/s")
     server.listen()
     with answering(server, OK) as asked:
-        reply = Line(f"unix:{tmp_path}/s").ask("GET", "/uploads", {"state": "a b"})
+        reply = AdminLine(f"unix:{tmp_path}/s").ask("GET", "/uploads", {"state": "a b"})
     assert reply == Reply(200, {"a": 1})
     assert asked[0].startswith(b"GET /uploads?state=a+b HTTP/1.1\r\nHost: localhost\r\n")
     assert b"Authorization" not in asked[0]
@@ -68,7 +67,7 @@ def test_a_port_is_asked_with_a_token():
     server = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{server.getsockname()[1]}/ops/"
     with answering(server, b"HTTP/1.1 404 Not Found\r\n\r\nnothing") as asked:
-        assert Line(url, "s3cret").ask("DELETE", "/uploads/x") == Reply(404, "nothing")
+        assert AdminLine(url, "s3cret").ask("DELETE", "/uploads/x") == Reply(404, "nothing")
     assert asked[0].startswith(b"DELETE /ops/uploads/x HTTP/1.1\r\n")
     assert b"Authorization: Bearer s3cret\r\n" in asked[0]
 
@@ -83,7 +82,7 @@ def test_a_port_is_asked_with_a_token():
 )
 def test_nobody_there_is_one_sentence(place, words):
     with pytest.raises(NoDaemon, match=r"^[^\n]+$") as caught:
-        Line(place, patience=5).ask("GET", "/")
+        AdminLine(place, patience=5).ask("GET", "/")
     assert words in str(caught.value)
 
 
@@ -101,7 +100,7 @@ def test_nobody_there_is_one_sentence(place, words):
 )
 def test_what_is_no_url_is_told_of_as_such(url, words, capsys):
     with pytest.raises(BadUrl) as caught:
-        Line(url).ask("GET", "/")
+        AdminLine(url).ask("GET", "/")
     assert str(caught.value) == words
     assert main(["ls", "--url", url], {}) == 2
     assert capsys.readouterr() == ("", f"resumable: --url: {words}\n")
@@ -110,12 +109,12 @@ def test_what_is_no_url_is_told_of_as_such(url, words, capsys):
 def test_what_answers_nonsense_is_no_daemon():
     server = socket.create_server(("127.0.0.1", 0))
     with answering(server, b"SSH-2.0\r\n"), pytest.raises(NoDaemon):
-        Line(f"http://127.0.0.1:{server.getsockname()[1]}").ask("GET", "/")
+        AdminLine(f"http://127.0.0.1:{server.getsockname()[1]}").ask("GET", "/")
 
 
 @pytest.mark.parametrize("url", ["http://ann:hunter2@127.0.0.1:1/", "http://127.0.0.1:1/?key=hunter2", "ftp://h/?a=hunter2",
                                  "http://[hunter2", "https://:hunter2@h/"])  # fmt: skip
 def test_no_secret_of_a_url_is_repeated(url):
     with pytest.raises(NoDaemon) as caught:
-        Line(url, patience=5.0).ask("GET", "/v1/status")
+        AdminLine(url, patience=5.0).ask("GET", "/v1/status")
     assert "hunter2" not in str(caught.value)

@@ -7,9 +7,8 @@ import json
 
 import pytest
 
-from resumable.client.report import Report
-from resumable.doctor import human
-from resumable.doctor.findings import Finding
+from resumable.client.checkup import Report
+from resumable.doctor.findings import Finding, age_text, size_text, span_text
 
 
 def printed(*findings, as_json=False, width=62):
@@ -58,7 +57,7 @@ def test_machines_get_an_object_a_line():
     [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (64 << 20, "64 MiB"), (5 << 30, "5 GiB"), (2**63, "8 EiB")],
 )
 def test_sizes_are_shown_as_they_are_written(count, text):
-    assert human.size(count) == text
+    assert size_text(count) == text
 
 
 @pytest.mark.parametrize(
@@ -73,5 +72,5 @@ def test_sizes_are_shown_as_they_are_written(count, text):
     ],
 )
 def test_times_are_shown_in_their_largest_unit(seconds, age, span):
-    assert human.age(seconds) == age
-    assert human.span(seconds) == span
+    assert age_text(seconds) == age
+    assert span_text(seconds) == span

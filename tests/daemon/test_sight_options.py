@@ -8,7 +8,7 @@ import pytest
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.usage import UsageError
 
-from resumable.config.operators import SIGHT
+from resumable.config.operators import OPERATORS
 from resumable.config.options import Options, Settings
 from resumable.listening.admin_socket import socket_of
 from resumable.listening.ports import taken_apart
@@ -31,7 +31,7 @@ def parse(*flags: str, **environ: str) -> Settings:
 
 
 def test_every_option_has_an_example_above() -> None:
-    assert [flag for flag, *_ in EXAMPLES] == [option.flag for option in SIGHT]
+    assert [flag for flag, *_ in EXAMPLES] == [option.flag for option in OPERATORS]
 
 
 @pytest.mark.parametrize(("flag", "text", "value"), EXAMPLES)

@@ -15,9 +15,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from resumable.daemon import logs
+from resumable.httpclient.client import Http, HttpLimits
 from resumable.model.telemetry import REQUEST
 from resumable.model.upload import Fact, FactKind, Upload
-from resumable.remotes.http.transport import Http, Limits
 from tests.hooks.test_hooks_deliver import Bench, Recorder
 from tests.http.visitor import UPLOAD, Nothing, connect, request
 
@@ -94,7 +94,7 @@ class Header(Resource):
 @pytest_twisted.ensureDeferred
 async def test_requests_to_stores_and_hooks_carry_the_id_as_a_header() -> None:
     port = reactor.listenTCP(0, Site(Header()), interface="127.0.0.1")
-    http = Http(reactor, Limits(), clock=Clock())
+    http = Http(reactor, HttpLimits(), clock=Clock())
     url = f"http://127.0.0.1:{port.getHost().port}/"
     try:
         for name, answer in (("abc-1", b"abc-1"), ("", b"none")):

@@ -7,7 +7,7 @@ import pytest_twisted
 from front import TUS, said
 from twisted.internet import reactor
 
-from resumable.doctor.browser import check_origin
+from resumable.doctor.outside import check_origin
 
 ORIGIN = "https://app.example"
 ALLOW = f"Access-Control-Allow-Origin: {ORIGIN}"

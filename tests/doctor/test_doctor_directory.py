@@ -7,14 +7,13 @@ import stat
 
 import pytest
 
-from resumable.doctor import directory, locks, place
-from resumable.doctor.directory import Directory
-from resumable.doctor.place import Place, place_of
+from resumable.doctor import directory
+from resumable.doctor.directory import CheckedDirectory, DirectoryFacts, place_of
 from resumable.spool.lock import DirectoryLock
 from resumable.spool.mounts import Mount, mount_of
 
-HERE = Place("/srv/up", "/srv/up")
-ABOVE = Place("/srv/up", "/srv")
+HERE = CheckedDirectory("/srv/up", "/srv/up")
+ABOVE = CheckedDirectory("/srv/up", "/srv")
 
 
 def test_a_directory_that_can_be_written_is_well(tmp_path):
@@ -41,12 +40,12 @@ def test_a_file_in_its_place_is_bad(tmp_path):
 @pytest.mark.parametrize(
     ("found", "level", "word"),
     [
-        (Directory(HERE, "Permission denied"), "bad", "chown"),
-        (Directory(ABOVE, "Read-only file system"), "bad", "--upload-dir"),
-        (Directory(HERE, None, mount=Mount("/srv", "nfs4")), "bad", "--upload-dir"),
-        (Directory(HERE, None, apart=True), "bad", "as a whole"),
-        (Directory(HERE, None, owner=12345), "warn", "sudo -u uid 12345"),
-        (Directory(HERE, None, mode=0o777), "warn", "chmod o-w /srv/up"),
+        (DirectoryFacts(HERE, "Permission denied"), "bad", "chown"),
+        (DirectoryFacts(ABOVE, "Read-only file system"), "bad", "--upload-dir"),
+        (DirectoryFacts(HERE, None, mount=Mount("/srv", "nfs4")), "bad", "--upload-dir"),
+        (DirectoryFacts(HERE, None, apart=True), "bad", "as a whole"),
+        (DirectoryFacts(HERE, None, owner=12345), "warn", "sudo -u uid 12345"),
+        (DirectoryFacts(HERE, None, mode=0o777), "warn", "chmod o-w /srv/up"),
     ],
 )
 def test_what_is_wrong_says_what_to_change_there(found, level, word):
@@ -58,9 +57,9 @@ def test_what_is_wrong_says_what_to_change_there(found, level, word):
 @pytest.mark.parametrize(
     "found",
     [
-        Directory(HERE, None, owner=5, me=5, mount=Mount("/", "ext4")),
-        Directory(HERE, None, mode=0o777 | stat.S_ISVTX),
-        Directory(ABOVE, None, owner=5, mode=0o777),
+        DirectoryFacts(HERE, None, owner=5, me=5, mount=Mount("/", "ext4")),
+        DirectoryFacts(HERE, None, mode=0o777 | stat.S_ISVTX),
+        DirectoryFacts(ABOVE, None, owner=5, mode=0o777),
     ],
 )
 def test_what_others_may_do_harmlessly_is_no_warning(found):
@@ -106,27 +105,27 @@ def test_the_holder_is_the_one_process_that_the_kernel_names(tmp_path):
         ([], None),
     ]:
         table.write_text("".join(line.format(*each) for each in lines) + "9: POSIX  ADVISORY  READ 5 00:1b:1 0 0\n")
-        assert place.holder(str(lock), str(table)) == pid
+        assert directory.holder(str(lock), str(table)) == pid
 
 
 @pytest.mark.process
 def test_a_lock_keeps_another_process_out(tmp_path):
-    assert locks.excludes(str(tmp_path))
+    assert directory.excludes(str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("there", "excludes", "level", "word"),
     [
-        (Place("/u", "/u"), True, "ok", "no daemon"),
-        (Place("/u", "/u", True, 4711), True, "ok", "process 4711"),
-        (Place("/u", "/u", True), True, "ok", "a daemon"),
-        (Place("/u", "/u", None), True, "warn", "can't be opened"),
-        (Place("/u", "/u"), False, "bad", "locked again"),
-        (Place("/u", "/u"), "No locks available", "bad", "No locks available"),
+        (CheckedDirectory("/u", "/u"), True, "ok", "no daemon"),
+        (CheckedDirectory("/u", "/u", True, 4711), True, "ok", "process 4711"),
+        (CheckedDirectory("/u", "/u", True), True, "ok", "a daemon"),
+        (CheckedDirectory("/u", "/u", None), True, "warn", "can't be opened"),
+        (CheckedDirectory("/u", "/u"), False, "bad", "locked again"),
+        (CheckedDirectory("/u", "/u"), "No locks available", "bad", "No locks available"),
     ],
 )
 def test_locks_are_judged(there, excludes, level, word):
-    (found,) = locks.judge(there, excludes)
+    (found,) = directory.judge_locks(there, excludes)
     assert found.level == level
     assert word in found.what
     assert bool(found.advice) is (level != "ok")

@@ -9,13 +9,13 @@ import pytest
 from attrs import evolve
 
 from resumable.doctor import machine
-from resumable.doctor.machine import Machine
+from resumable.doctor.machine import MachineFacts
 
 ROOT = Path(__file__).parents[2]
-GOOD = Machine((3, 13), (26, 4), (3, 51, 3), 65536, 8 << 30)
+GOOD = MachineFacts((3, 13), (26, 4), (3, 51, 3), 65536, 8 << 30)
 
 
-def levels(found: Machine) -> dict[str, str]:
+def levels(found: MachineFacts) -> dict[str, str]:
     return {each.name: each.level for each in machine.judge(found)}
 
 

@@ -11,8 +11,7 @@ from front import TUS, Front, said
 from twisted.internet import reactor
 
 from resumable.doctor.findings import Finding
-from resumable.doctor.heads import check_heads
-from resumable.doctor.proxy import SENT, check_proxy
+from resumable.doctor.proxy import SENT, check_heads, check_proxy
 from resumable.doctor.visitor import Unanswered, Visitor
 
 MADE = said(201, TUS, "Location: {url}one")

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from resumable.catalog import recovery
+from resumable.catalog import opening
 from resumable.catalog.batches import connect
-from resumable.catalog.records import INSERT, to_row
+from resumable.catalog.rows import INSERT, to_row
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.doctor import records
-from resumable.doctor.place import Place, place_of
+from resumable.doctor.directory import CheckedDirectory, place_of
 from resumable.model.upload import Gone, Upload
 from resumable.spool.lock import DirectoryLock
 
@@ -30,7 +30,7 @@ class Shop:
         self.lock = DirectoryLock(self.place.lock)
         self.lock.acquire()
         self.lock.release()
-        recovery.ready(self.place.catalog, 0.0)
+        opening.ready(self.place.catalog, 0.0)
 
     def add(self, number: int, size: int | None, **fields: object) -> str:
         """An upload of 100 committed bytes, and its file of ``size`` bytes."""
@@ -174,6 +174,6 @@ def test_without_a_lock_to_take_what_a_reader_leaves_stays(tmp_path):
     """Somebody may have begun to use it."""
     shop = Shop(tmp_path)
     os.unlink(shop.place.lock)
-    assert records.look(Place(str(tmp_path), str(tmp_path))).damage is None
+    assert records.look(CheckedDirectory(str(tmp_path), str(tmp_path))).damage is None
     assert os.path.exists(f"{shop.place.catalog}-wal")
     assert not os.path.exists(shop.place.lock)

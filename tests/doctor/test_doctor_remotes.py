@@ -14,12 +14,12 @@ from twisted.internet.defer import Deferred
 
 from resumable import __version__
 from resumable.config.options import Options
-from resumable.doctor import daemon, remotes, start
-from resumable.doctor.daemon import Daemon
-from resumable.doctor.place import Place, place_of
+from resumable.doctor import daemon
+from resumable.doctor.daemon import DaemonStatus
+from resumable.doctor.directory import CheckedDirectory, place_of
 from resumable.model.errors import StartupError
 
-HERE = Place("/u", "/u", True)
+HERE = CheckedDirectory("/u", "/u", True)
 
 
 def settings(*flags):
@@ -35,7 +35,9 @@ def looked(found):
 @pytest_twisted.ensureDeferred
 async def test_each_remote_is_tried_and_one_that_is_wrong_spoils_no_other(tmp_path):
     given = settings("--remote", "memory://far", "--remote", f"file://{tmp_path}/none?name=nas")
-    found = looked(remotes.judge(await Deferred.fromCoroutine(remotes.look(reactor, given, lambda: 0.0))))
+    found = looked(
+        daemon.judge_remotes(await Deferred.fromCoroutine(daemon.look_at_remotes(reactor, given, lambda: 0.0)))
+    )
     assert found["remote memory://far"] == ("ok", "works", "")
     level, _, advice = found["remote nas"]
     assert level == "bad" and "ount it" in advice and advice.endswith(".")
@@ -46,36 +48,38 @@ async def test_a_remote_that_can_not_be_made_is_told_of(monkeypatch):
     def make(*_):
         raise StartupError("remote memory://far: it lacks a key")
 
-    monkeypatch.setattr(remotes.tiers, "make", make)
-    found = await Deferred.fromCoroutine(remotes.look(reactor, settings("--remote", "memory://far"), lambda: 0.0))
+    monkeypatch.setattr(daemon.tiers, "make", make)
+    found = await Deferred.fromCoroutine(
+        daemon.look_at_remotes(reactor, settings("--remote", "memory://far"), lambda: 0.0)
+    )
     assert found == {"memory://far": "it lacks a key"}
-    assert "docs/remotes.md" in looked(remotes.judge(found))["remote memory://far"][2]
+    assert "docs/remotes.md" in looked(daemon.judge_remotes(found))["remote memory://far"][2]
 
 
 def test_without_remotes_that_is_said():
-    assert [each.level for each in remotes.judge({})] == ["ok"]
+    assert [each.level for each in daemon.judge_remotes({})] == ["ok"]
 
 
 @pytest.mark.parametrize(
     ("found", "level", "words"),
     [
         (None, "ok", "none has /u"),
-        (Daemon("unix:/s", version=__version__), "ok", f"version {__version__}"),
-        (Daemon("unix:/s"), "ok", "it is ready"),
-        (Daemon(), "warn", "no operators"),
-        (Daemon("unix:/s", silent="refused"), "bad", "unix:/s doesn't answer: refused"),
-        (Daemon("unix:/s", wrong={"disk": "full"}), "bad", "disk: full"),
-        (Daemon("unix:/s", version="0.0.1"), "warn", "version 0.0.1"),
+        (DaemonStatus("unix:/s", version=__version__), "ok", f"version {__version__}"),
+        (DaemonStatus("unix:/s"), "ok", "it is ready"),
+        (DaemonStatus(), "warn", "no operators"),
+        (DaemonStatus("unix:/s", silent="refused"), "bad", "unix:/s doesn't answer: refused"),
+        (DaemonStatus("unix:/s", wrong={"disk": "full"}), "bad", "disk: full"),
+        (DaemonStatus("unix:/s", version="0.0.1"), "warn", "version 0.0.1"),
     ],
 )
 def test_a_daemon_is_judged_by_what_it_says(found, level, words):
-    (got,) = daemon.judge(HERE, found)
+    (got,) = daemon.judge_daemon(HERE, found)
     assert got.level == level and words in got.what
     assert bool(got.advice) is (level != "ok")
 
 
 def test_where_the_lock_is_for_others_only_nothing_is_said_of_a_daemon():
-    (got,) = daemon.judge(Place("/u", "/u", None), None)
+    (got,) = daemon.judge_daemon(CheckedDirectory("/u", "/u", None), None)
     assert got.level == "warn" and "can't be told" in got.what and got.advice
 
 
@@ -83,12 +87,12 @@ def test_where_the_lock_is_for_others_only_nothing_is_said_of_a_daemon():
 
 
 def refused(given, place, make=lambda: None):
-    return start.look(given, place, make)
+    return daemon.look_at_options(given, place, make)
 
 
 def test_options_that_a_daemon_would_start_with(tmp_path):
     assert refused(settings("--upload-dir", str(tmp_path)), place_of(str(tmp_path))) == []
-    assert start.judge([])[0].level == "ok"
+    assert daemon.judge_options([])[0].level == "ok"
 
 
 def test_a_port_in_use_is_told_of_unless_it_is_the_daemons_own(tmp_path):
@@ -97,7 +101,7 @@ def test_a_port_in_use_is_told_of_unless_it_is_the_daemons_own(tmp_path):
         here = place_of(str(tmp_path))
         (problem,) = refused(given, here)
         assert "the port is in use" in problem
-        assert start.judge([problem])[0].level == "bad"
+        assert daemon.judge_options([problem])[0].level == "bad"
         for known in (True, None):
             assert refused(given, evolve(here, held=known)) == []
 

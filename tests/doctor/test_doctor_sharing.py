@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resumable.doctor import sharing
-from resumable.doctor.place import place_of
+from resumable.doctor.directory import place_of
 from resumable.spool import Modes
 from resumable.spool.place_rules import PlaceSettings, parse
 from resumable.spool.placing import Rules

@@ -27,7 +27,7 @@ import botocore.session
 import pytest
 from botocore.config import Config
 
-from resumable.client.line import Line
+from resumable.client.admin_client import AdminLine
 from resumable.remotes.s3.store import PROBE
 from tests.remotes.s3_proxy import OPERATIONS
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, found, started
@@ -447,7 +447,7 @@ def status(tus: Tus, path: str) -> dict[str, Any]:
 
 def shown(daemon: Daemon, path: str) -> dict[str, Any]:
     """What operators are told of the upload: names, keys, and what the stores have said as well."""
-    line = Line(f"unix:{daemon.upload_dir}/.resumable/admin.sock")
+    line = AdminLine(f"unix:{daemon.upload_dir}/.resumable/admin.sock")
     reply = line.ask("GET", f"/v1/uploads/{path.rpartition('/')[2]}")
     assert reply.status == 200 and SECRET not in json.dumps(reply.document), reply
     found: dict[str, Any] = reply.document

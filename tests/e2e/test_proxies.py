@@ -19,7 +19,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from resumable.doctor.browser import check_origin
+from resumable.doctor.outside import check_origin
 from resumable.doctor.proxy import check_proxy
 
 from .daemon import ROOT, Daemon, eventually, free_port

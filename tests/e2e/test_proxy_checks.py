@@ -17,8 +17,8 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from resumable.doctor.browser import check_origin
 from resumable.doctor.findings import Finding
+from resumable.doctor.outside import check_origin
 from resumable.doctor.proxy import check_proxy
 from resumable.hooks.tls import Tls
 from tests.hooks.authority import Authority

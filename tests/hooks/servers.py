@@ -17,8 +17,8 @@ from resumable.hooks.http_hook import HttpHook
 from resumable.hooks.interfaces import Event, EventKind, Question
 from resumable.hooks.messages import WebhookSigner
 from resumable.hooks.post import Poster, Posting
+from resumable.httpclient.client import Http
 from resumable.model.hooks import QuestionKind, RequestView, UploadView
-from resumable.remotes.http.transport import Http
 
 SECRET = b"a secret of 24 bytes or more"
 NOW = 1_800_000_000.25

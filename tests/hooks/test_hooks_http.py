@@ -9,25 +9,27 @@ from random import Random
 import pytest
 import pytest_twisted
 from attrs import evolve
+from OpenSSL import SSL
 from standardwebhooks import Webhook
-from twisted.internet import reactor
+from twisted.internet import error, reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.error import DNSLookupError
 from twisted.internet.ssl import Certificate, PrivateCertificate
 from twisted.internet.task import Clock, deferLater
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseNeverReceived
 from zope.interface.verify import verifyObject
 
 from resumable.hooks.ask import Guard, Guards
 from resumable.hooks.deliver import Deliverer
 from resumable.hooks.interfaces import Allow, BadVerdict, EventKind, HookFailed, IGuard, IHook, IWatcher, Refuse
-from resumable.hooks.post import Poster, Posting, check_forward, check_url, is_unreached, retry_after
+from resumable.hooks.post import Poster, Posting, check_forward, check_url
 from resumable.hooks.retry_policy import RetryPolicy
 from resumable.hooks.tls import Tls, from_files
+from resumable.httpclient.client import retry_after
+from resumable.httpclient.errors import HttpError, TimedOut, TooLong, Unreached, error_for
 from resumable.model.hooks import Answer, Changes, QuestionKind
 from resumable.model.upload import FactKind
 from resumable.protocol.errors import Refused, Unavailable
-from resumable.remotes.errors import Transient, Unusable
-from resumable.remotes.http.failures import meaning, timed_out
 from tests.hooks.authority import Authority
 from tests.hooks.outbox import MemoryOutbox, fact
 from tests.hooks.servers import REQUEST, SECRET, UPLOAD, HookServer, RawServer, event, question
@@ -183,20 +185,21 @@ async def test_a_server_that_is_not_there_has_not_said_yes(rig):
 @pytest.mark.parametrize(
     ("problem", "unreached"),
     [
-        (Transient("x", code="ConnectionRefusedError"), True),
-        (Transient("x", code="TimeoutError"), True),
-        (Transient("x", code="NoRouteError"), True),
-        (meaning(DNSLookupError()), True),
-        (Unusable("no secure connection"), True),
-        (Transient("x", code="ConnectionLost"), False),
-        (Transient("x", code="ConnectionDone"), False),
-        (Transient("the answer is too long"), False),
-        (timed_out(60), False),
+        (error.ConnectionRefusedError(), True),
+        (error.TimeoutError(), True),
+        (error.NoRouteError(), True),
+        (error.DNSLookupError(), True),
+        (ResponseNeverReceived([Failure(SSL.Error("no certificate"))]), True),
+        (error.ConnectionLost(), False),
+        (error.ConnectionDone(), False),
+        (TooLong(10), False),
+        (TimedOut(60), False),
     ],
-    ids=str,
+    ids=lambda each: type(each).__name__,
 )
 def test_a_server_is_out_of_reach_where_no_connection_was_made(problem, unreached):
-    assert is_unreached(problem) is unreached
+    found = error_for(problem)
+    assert isinstance(found, HttpError) and isinstance(found, Unreached) is unreached
 
 
 @pytest_twisted.ensureDeferred
@@ -299,10 +302,10 @@ def test_headers_that_may_be_forwarded():
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [(None, None), ("7", 7.0), ("-7", None), ("soon", None), ("²", None), ("Thu, 01 Jan 1970 00:02:00 GMT", 20.0),
-     ("Wed, 01 Jan 1969 00:00:00 GMT", 0.0), ("9" * 30, None)],
+     ("Wed, 01 Jan 1969 00:00:00 GMT", 0.0), ("9" * 30, 3600.0)],
 )  # fmt: skip
 def test_retry_after_in_seconds_or_as_a_date(value, seconds):
-    assert retry_after(value, 100.0) == seconds
+    assert retry_after({} if value is None else {"retry-after": value}, 100.0) == seconds
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from resumable.hooks.http_hook import HttpHook
 from resumable.hooks.interfaces import Allow, EventKind, HookFailed, Refuse
 from resumable.hooks.messages import WebhookSigner
 from resumable.hooks.post import Poster, Posting
+from resumable.httpclient.client import Http
 from resumable.model.hooks import Answer, QuestionKind
-from resumable.remotes.http.transport import Http
 from tests.hooks.servers import SECRET, UPLOAD, event, question
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hook_receiver.py"

@@ -13,11 +13,11 @@ from attrs import define
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from resumable.httpclient.client import Http, HttpLimits
 from resumable.remotes.errors import NotThere
 from resumable.remotes.gcs.credentials import Anonymous, ITokens
 from resumable.remotes.gcs.remote import GcsRemote
 from resumable.remotes.gcs.requests import Place, Requests
-from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.interfaces import IJournal
 from resumable.remotes.journals import MemoryJournal
 from tests.remotes.gcs_servers import BUCKET, Server
@@ -64,12 +64,12 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    server: Server, tokens: ITokens | None = None, limits: Limits | None = None, clock: Any = None
+    server: Server, tokens: ITokens | None = None, limits: HttpLimits | None = None, clock: Any = None
 ) -> AsyncIterator[Rig]:
     """Everything started, and stopped at the end."""
     proxy = Proxy(reactor, urlsplit(server.url).port or 80, OPERATIONS)
     port = reactor.listenTCP(0, proxy, interface="127.0.0.1")
-    http, other = Http(reactor, limits or Limits(idle_timeout=10.0), clock=clock), Http(reactor)
+    http, other = Http(reactor, limits or HttpLimits(idle_timeout=10.0), clock=clock), Http(reactor)
     base = f"http://127.0.0.1:{port.getHost().port}"
     requests = Requests(Place(BUCKET, base), tokens or Anonymous(), server.bend(http, server.url))
     direct = Requests(Place(BUCKET, server.url), tokens or Anonymous(), other)

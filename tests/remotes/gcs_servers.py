@@ -20,8 +20,7 @@ import pytest
 from attrs import frozen
 from twisted.internet import reactor
 
-from resumable.remotes.http.streams import Opened
-from resumable.remotes.http.transport import Answer, IHttp
+from resumable.httpclient.client import HttpAnswer, IHttp, StreamedAnswer
 from tests.e2e import tools
 from tests.remotes.gcs_fake import FakeApi, FakeStore
 from tests.remotes.s3_servers import found, running
@@ -40,10 +39,10 @@ class Bent:
 
     async def request(
         self, method: str, url: str, headers: Mapping[str, str], body: Any, *, largest: int, patience: float = 1.0
-    ) -> Answer:
+    ) -> HttpAnswer:
         return await self.http.request(method, url, headers, body, largest=largest, patience=patience)
 
-    async def stream(self, url: str, headers: Mapping[str, str]) -> Opened:
+    async def stream(self, url: str, headers: Mapping[str, str]) -> StreamedAnswer:
         return await self.http.stream(url, headers)
 
     def close(self) -> Any:
@@ -58,13 +57,13 @@ class BentEmulator(Bent):
 
     async def request(
         self, method: str, url: str, headers: Mapping[str, str], body: Any, *, largest: int, patience: float = 1.0
-    ) -> Answer:
+    ) -> HttpAnswer:
         query = parse_qs(urlsplit(url).query)
         session = query.get("upload_id", [""])[0]
         self.http.close()  # not waited for: what is asked may be given up
         if session and (method == "DELETE" or session in self.cancelled):
             self.cancelled.add(session)
-            return Answer(499, {}, b"")
+            return HttpAnswer(499, {}, b"")
         makes = re.fullmatch(r"bytes .*/\d+", headers.get("Content-Range", "")) or "multipart" in query.get(
             "uploadType", []
         )
@@ -72,11 +71,11 @@ class BentEmulator(Bent):
             at = f"{self.url}/storage/v1/b/{BUCKET}/o/{quote(query['name'][0], safe='')}"
             found = await self.http.request("GET", at, {}, None, largest=largest)
             if found.status == 200:
-                return Answer(412, {}, b"")
+                return HttpAnswer(412, {}, b"")
             self.http.close()  # not waited for: what is asked may be given up
         answer = await super().request(method, url, headers, body, largest=largest, patience=patience)
         if answer.status == 308 and answer.headers.get("range") == "bytes=0-0":
-            return Answer(308, {}, answer.body)
+            return HttpAnswer(308, {}, answer.body)
         return answer
 
 
@@ -89,13 +88,13 @@ class BentFakeGcs(Bent):
 
     async def request(
         self, method: str, url: str, headers: Mapping[str, str], body: Any, *, largest: int, patience: float = 1.0
-    ) -> Answer:
+    ) -> HttpAnswer:
         session = parse_qs(urlsplit(url).query).get("upload_id", [""])[0]
         if session and (method == "DELETE" or session in self.cancelled):
             self.cancelled.add(session)
-            return Answer(499, {}, b"")
+            return HttpAnswer(499, {}, b"")
         if headers.get("Content-Range") == "bytes */*" and session in self.kept:
-            return Answer(308, self.kept[session], b"")
+            return HttpAnswer(308, self.kept[session], b"")
         answer = await super().request(method, url, headers, body, largest=largest, patience=patience)
         if session and answer.status == 308 and answer.headers.get("range", "").startswith("bytes=0-"):
             self.kept[session] = answer.headers

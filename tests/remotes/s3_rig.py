@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from resumable.aio.threads import Pool
-from resumable.remotes.http.transport import Http, Limits
+from resumable.httpclient.client import Http, HttpLimits
 from resumable.remotes.interfaces import IJournal
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.plan import Limits as PartLimits
@@ -57,7 +57,7 @@ class Rig:
 async def rig(
     server: Server,
     credentials: ICredentials | None = None,
-    limits: Limits | None = None,
+    limits: HttpLimits | None = None,
     clock: Any = None,
     region: str | None = None,
 ) -> AsyncIterator[Rig]:
@@ -66,7 +66,7 @@ async def rig(
     port = reactor.listenTCP(0, proxy, interface="127.0.0.1")
     pool = Pool(reactor, 2, "s3-test")
     pool.start()
-    http = Http(reactor, limits or Limits(idle_timeout=10.0), clock=clock)
+    http = Http(reactor, limits or HttpLimits(idle_timeout=10.0), clock=clock)
     place = Place(BUCKET, region, f"http://127.0.0.1:{port.getHost().port}")
     keys = credentials or StaticCredentials(ACCESS, SECRET)
     client = S3Client(Requests(resolve(place, server.dialect), keys, http, pool, time.time))

@@ -9,10 +9,11 @@ from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resumable.httpclient.client import retry_after
 from resumable.remotes.azure.access import Access, Secret, secret_from
 from resumable.remotes.azure.blocks import LIMITS, UNKNOWN_LENGTH, WIDTH, block_name, is_of, owner, parts_among
 from resumable.remotes.azure.choices import Auth
-from resumable.remotes.azure.errors import error_from, retry_after
+from resumable.remotes.azure.errors import error_from
 from resumable.remotes.azure.properties import metadata_of, properties_for
 from resumable.remotes.errors import (
     AuthFailed,

@@ -9,9 +9,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock, deferLater
 
+from resumable.httpclient.client import HttpLimits
 from resumable.model import keys
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Throttled, Transient, Unusable
-from resumable.remotes.http.transport import Limits
 from resumable.remotes.interfaces import OutOfStep, RegionLost
 from resumable.remotes.regions import BytesRegion
 from tests.remotes.counting_region import CountingRegion
@@ -385,7 +385,7 @@ async def test_an_early_answer_is_heard_and_stops_the_body(strict, template):
 @pytest_twisted.ensureDeferred
 async def test_a_stall_ends_with_the_time_out_of_the_clock(strict, template):
     clock = Clock()
-    async with rig(strict, limits=Limits(idle_timeout=30.0), clock=clock) as it:
+    async with rig(strict, limits=HttpLimits(idle_timeout=30.0), clock=clock) as it:
         remote = it.remote(template=template, part_size=PART)
         for operation, data in (("Insert", SMALL), ("Chunk", BIG), ("Finish", BIG)):
             it.proxy.requests.clear()
@@ -471,7 +471,7 @@ async def test_what_reading_the_spool_fails_with_comes_through(server, template)
 
 @pytest_twisted.ensureDeferred
 async def test_memory_and_connections_are_bounded(strict, template):
-    async with rig(strict, limits=Limits(connections=4)) as it:
+    async with rig(strict, limits=HttpLimits(connections=4)) as it:
         remote = it.remote(template=template, part_size=4 * MIB)
         regions = [CountingRegion(4 * MIB) for _ in range(12)]
         ids = [f"{index:032x}" for index in range(12)]

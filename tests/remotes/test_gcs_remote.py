@@ -227,10 +227,10 @@ async def test_a_token_goes_to_the_endpoint_only():
         seen: list = []  # noqa: RUF012
 
         async def request(self, method, url, headers, body, *, largest, patience=1.0):
-            from resumable.remotes.http.transport import Answer
+            from resumable.httpclient.client import HttpAnswer
 
             self.seen.append((url, headers))
-            return Answer(200, {"location": "https://elsewhere.example/upload?upload_id=1"}, b"{}")
+            return HttpAnswer(200, {"location": "https://elsewhere.example/upload?upload_id=1"}, b"{}")
 
     requests = Requests(Place("bucket", "https://store.example"), Tokens("token"), Recorder())
     await requests.send("x", "GET", "https://store.example:443/storage")

@@ -13,12 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from resumable.config.options import Options
 from resumable.daemon import remote_tier as tiers
+from resumable.httpclient.bodies import PIECE, RegionBody
 from resumable.remotes import urls
 from resumable.remotes.gcs.credentials import Anonymous
 from resumable.remotes.gcs.requests import Place as GcsPlace
 from resumable.remotes.gcs.requests import Requests as GcsRequests
-from resumable.remotes.http.bodies import RegionBody
-from resumable.remotes.memory_held import PIECE, Memory
+from resumable.remotes.memory_held import Memory
 from resumable.remotes.regions import BytesRegion
 from resumable.remotes.s3.credentials import StaticCredentials
 from resumable.remotes.s3.dialects import dialect

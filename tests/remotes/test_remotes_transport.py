@@ -18,10 +18,10 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from resumable.aio.threads import Pool
+from resumable.httpclient.bodies import RegionBody
+from resumable.httpclient.client import Http, HttpAnswer
 from resumable.model.keys import parse
 from resumable.remotes.errors import Transient, Unusable
-from resumable.remotes.http.bodies import RegionBody
-from resumable.remotes.http.transport import Answer, Http
 from resumable.remotes.interfaces import Plan
 from resumable.remotes.plan import Step
 from resumable.remotes.regions import BytesRegion
@@ -133,9 +133,9 @@ class Scripted:
         self.headers: list[dict[str, str]] = []
         self.body = body
 
-    async def request(self, method, url, headers, body, *, largest, patience=1.0) -> Answer:
+    async def request(self, method, url, headers, body, *, largest, patience=1.0) -> HttpAnswer:
         self.headers.append(dict(headers))
-        return Answer(200, {"etag": '"e"', "content-length": "0"}, self.body)
+        return HttpAnswer(200, {"etag": '"e"', "content-length": "0"}, self.body)
 
 
 @pytest_twisted.ensureDeferred

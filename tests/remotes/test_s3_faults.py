@@ -9,9 +9,9 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs, formatEvent
 
+from resumable.httpclient.client import HttpLimits
 from resumable.model import keys
 from resumable.remotes.errors import AuthFailed, Conflict, Throttled, Transient, Unusable
-from resumable.remotes.http.transport import Limits
 from resumable.remotes.interfaces import RegionLost
 from resumable.remotes.regions import BytesRegion
 from resumable.remotes.s3.credentials import Keys
@@ -254,7 +254,7 @@ async def test_an_early_answer_is_heard_and_stops_the_body(server, template):
 @pytest_twisted.ensureDeferred
 async def test_a_stall_ends_with_the_time_out_of_the_clock(server, template):
     clock = Clock()
-    async with rig(server, limits=Limits(idle_timeout=30.0), clock=clock) as it:
+    async with rig(server, limits=HttpLimits(idle_timeout=30.0), clock=clock) as it:
         remote = it.remote(template=template, part_size=PART)
         for operation, data in (("PutObject", SMALL), ("UploadPart", BIG), ("CompleteMultipartUpload", BIG)):
             it.proxy.requests.clear()
@@ -374,7 +374,7 @@ async def test_what_reading_the_spool_fails_with_comes_through(server, template)
 
 @pytest_twisted.ensureDeferred
 async def test_memory_and_connections_are_bounded(server, template):
-    async with rig(server, limits=Limits(connections=4)) as it:
+    async with rig(server, limits=HttpLimits(connections=4)) as it:
         remote = it.remote(template=template)
         regions = [CountingRegion(4 * MIB) for _ in range(12)]
         ids = [f"{index:032x}" for index in range(12)]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from resumable.http.answers import written
-from resumable.model.outbox import IOutbox, Letter
+from resumable.model.outbox import IOutbox, OutboxEvent
 from resumable.protocol.errors import BadRequest, NotFound
 
 AT_ONCE = 100
@@ -53,7 +53,7 @@ class DeadEvents:
             raise NotFound("There is no such hook.")
 
 
-def _shown(letter: Letter) -> dict[str, Any]:
+def _shown(letter: OutboxEvent) -> dict[str, Any]:
     return {
         "seq": letter.seq,
         "upload": letter.fact.upload_id,

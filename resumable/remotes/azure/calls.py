@@ -19,12 +19,13 @@ from azure.storage.blob import ContainerClient
 from twisted.internet.defer import Deferred
 
 from resumable.aio.threads import Pool
+from resumable.httpclient.bodies import PIECE
 from resumable.remotes.azure.access import Access
 from resumable.remotes.azure.body import Body
 from resumable.remotes.azure.errors import error_from
 from resumable.remotes.errors import AuthFailed
 from resumable.remotes.interfaces import IRegion
-from resumable.remotes.memory_held import PIECE, Memory
+from resumable.remotes.memory_held import Memory
 
 R = TypeVar("R")
 

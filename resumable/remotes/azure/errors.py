@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 
 from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestTimeoutError, ServiceResponseTimeoutError
 
+from resumable.httpclient.client import retry_after
 from resumable.remotes.errors import (
     AuthFailed,
     Conflict,
@@ -181,12 +182,3 @@ def _ahead(headers: Mapping[str, str], now: float) -> float:
         return now - parsedate_to_datetime(headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError, OverflowError):
         return 0.0
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the store asks us to wait, at most an hour."""
-    for name, unit in (("retry-after", 1.0), ("x-ms-retry-after-ms", 0.001), ("retry-after-ms", 0.001)):
-        value = headers.get(name, "").strip()
-        if value.isascii() and value.isdigit():
-            return min(float(value) * unit, 3600.0)
-    return None

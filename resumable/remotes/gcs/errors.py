@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from resumable.httpclient.client import retry_after
 from resumable.remotes.errors import (
     AuthFailed,
     Conflict,
@@ -26,7 +27,6 @@ from resumable.remotes.errors import (
     Unusable,
     Unwelcome,
 )
-from resumable.remotes.http.pauses import retry_after
 
 BAD_DIGEST = "badDigest"
 """Our code for bytes whose checksum differs from the store's."""

@@ -19,6 +19,7 @@ from resumable.remotes.gcs.requests import Requests, may_not
 from resumable.remotes.gcs.signing import Unsigned
 from resumable.remotes.gcs.store import Store
 from resumable.remotes.interfaces import Stored
+from resumable.remotes.over_http import ObjectStream
 from resumable.remotes.reading import (
     IObjectStream,
     Presented,
@@ -58,7 +59,7 @@ class Reading:
         except RemoteError:
             opened.stream.close()
             raise
-        return opened.stream
+        return ObjectStream(opened.stream)
 
     async def url(self, upload_id: str, record: Record, presented: Presented) -> str | None:
         """See ISigning.signed_url."""

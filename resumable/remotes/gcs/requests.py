@@ -15,16 +15,17 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from attrs import frozen
 
-from resumable.remotes.errors import AuthFailed, RemoteError, Transient
+from resumable.httpclient.bodies import PIECE, BytesBody, RegionBody
+from resumable.httpclient.client import HttpAnswer, IHttp, StreamedAnswer
+from resumable.httpclient.errors import HttpError, KeptClosed
+from resumable.remotes.errors import AuthFailed
 from resumable.remotes.gcs.credentials import ITokens
 from resumable.remotes.gcs.errors import error_from
-from resumable.remotes.http.bodies import BytesBody, RegionBody
-from resumable.remotes.http.streams import Opened
-from resumable.remotes.http.transport import STALE, Answer, IHttp
 from resumable.remotes.interfaces import IContent
-from resumable.remotes.memory_held import PIECE, Memory
+from resumable.remotes.memory_held import Memory
+from resumable.remotes.over_http import open_stream, remote_error
 
-A = TypeVar("A", Answer, Opened)
+A = TypeVar("A", HttpAnswer, StreamedAnswer)
 
 GOOGLE = "https://storage.googleapis.com"
 ANSWER_SIZE = 256 << 10
@@ -86,7 +87,7 @@ class Requests:
         expected: Collection[int] = (),
         largest: int = ANSWER_SIZE,
         patience: float = 1.0,
-    ) -> Answer:
+    ) -> HttpAnswer:
         """The answer, of a status below 300 or in ``expected``. Raises RemoteError; what reading the body raises.
 
         A refused token is replaced once; a request on a kept connection that the store had closed goes out once more:
@@ -96,7 +97,7 @@ class Requests:
         await self._memory.acquire(held)
         try:
 
-            async def once(named: Mapping[str, str]) -> Answer:
+            async def once(named: Mapping[str, str]) -> HttpAnswer:
                 return await self._once(operation, method, url, named, body, largest, patience)
 
             answer = await self._allowed(url, headers or {}, once)
@@ -106,15 +107,12 @@ class Requests:
             raise error_from(operation, answer.status, answer.headers, answer.body)
         return answer
 
-    async def stream(self, operation: str, url: str, headers: Mapping[str, str]) -> Opened:
+    async def stream(self, operation: str, url: str, headers: Mapping[str, str]) -> StreamedAnswer:
         """A successful answer to a GET, whose body comes piece by piece. Raises RemoteError."""
 
-        async def once(named: Mapping[str, str]) -> Opened:
+        async def once(named: Mapping[str, str]) -> StreamedAnswer:
             self.sent[operation] = self.sent.get(operation, 0) + 1
-            try:
-                return await self._http.stream(url, named)
-            except RemoteError as error:
-                raise _named(error, operation) from None
+            return await open_stream(self._http, operation, url, named)
 
         opened = await self._allowed(url, headers, once)
         if opened.status not in (200, 206):
@@ -146,22 +144,16 @@ class Requests:
         largest: int,
         patience: float,
         again: bool = False,
-    ) -> Answer:
+    ) -> HttpAnswer:
         self.sent[operation] = self.sent.get(operation, 0) + 1
         made = BytesBody(body or b"") if body is None or isinstance(body, bytes) else RegionBody(body)
         sent = None if body is None and method in ("GET", "DELETE") else made
         try:
             return await self._http.request(method, url, headers, sent, largest=largest, patience=patience)
-        except RemoteError as error:
-            if error.code == STALE and not again:
+        except HttpError as error:
+            if isinstance(error, KeptClosed) and not again:
                 return await self._once(operation, method, url, headers, body, largest, patience, again=True)
-            raise _named(error, operation) from None
-
-
-def _named(error: RemoteError, operation: str) -> RemoteError:
-    """The same with the operation in its reason."""
-    kind = type(error) if type(error).__init__ is RemoteError.__init__ else Transient
-    return kind(f"{operation}: {error.reason}", status=error.status, code=error.code, advice=error.advice)
+            raise remote_error(error, operation) from None
 
 
 def may_not(operation: str, error: AuthFailed, right: str) -> AuthFailed:

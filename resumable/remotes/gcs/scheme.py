@@ -13,12 +13,12 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from resumable.httpclient.client import Http, HttpLimits
 from resumable.model import values
 from resumable.remotes.gcs.credentials import Anonymous, GoogleTokens, ITokens, found
 from resumable.remotes.gcs.objects import ObjectOptions
 from resumable.remotes.gcs.remote import GcsRemote
 from resumable.remotes.gcs.requests import GOOGLE, Place, Requests
-from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.schemes import Means, RemoteSpec, Scheme, flag
 
 OTHER_REQUESTS = 16
@@ -98,7 +98,7 @@ def make(spec: RemoteSpec, means: Means) -> GcsRemote:
     tokens: ITokens = GoogleTokens(means.pool, means.now, found(options.get("credentials") or None))
     if is_anonymous(options):
         tokens = Anonymous()
-    http = Http(means.reactor, Limits(idle_timeout=means.timeout, connections=means.parts + OTHER_REQUESTS))
+    http = Http(means.reactor, HttpLimits(idle_timeout=means.timeout, connections=means.parts + OTHER_REQUESTS))
     place = Place(spec.bucket, endpoint_for(options), options.get("user-project") or None)
     return GcsRemote(
         Requests(place, tokens, http, memory=means.memory),

@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from resumable.httpclient.client import HttpAnswer
 from resumable.remotes.errors import Transient, Unusable
 from resumable.remotes.gcs.errors import NO_BUCKET
 from resumable.remotes.gcs.objects import Object, encoded, object_from
 from resumable.remotes.gcs.requests import Requests
-from resumable.remotes.http.transport import Answer
 from resumable.remotes.interfaces import IContent, NotThere
 
 QUANTUM = 256 << 10
@@ -90,7 +90,7 @@ class Sessions:
         await self._requests.send("cancel a session", "DELETE", uri, expected=(404, 410, 499))
 
 
-def _kept(name: str, answer: Answer) -> int | Object:
+def _kept(name: str, answer: HttpAnswer) -> int | Object:
     if answer.status != INCOMPLETE:
         return object_from(name, answer.body)
     said = answer.headers.get("range")

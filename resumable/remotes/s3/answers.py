@@ -11,8 +11,8 @@ from urllib.parse import unquote_plus
 
 from attrs import frozen
 
+from resumable.httpclient.client import HttpAnswer
 from resumable.remotes.errors import Transient
-from resumable.remotes.http.transport import Answer
 from resumable.remotes.s3.checksums import Algorithm
 from resumable.remotes.s3.xml import Element
 
@@ -72,7 +72,7 @@ class UploadsPage:
     markers: tuple[str, str] | None
 
 
-def written(operation: str, answer: Answer, checksum: str | None, algorithm: Algorithm | None) -> Written:
+def written(operation: str, answer: HttpAnswer, checksum: str | None, algorithm: Algorithm | None) -> Written:
     """What an answer to PutObject or UploadPart confirms; ``checksum`` is ours."""
     etag = answer.headers.get("etag")
     if not etag:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_plus
 
+from resumable.httpclient.client import HttpAnswer
 from resumable.remotes.errors import Transient
-from resumable.remotes.http.transport import Answer
 from resumable.remotes.interfaces import IRegion
 from resumable.remotes.s3.answers import (
     Head,
@@ -191,7 +191,7 @@ class S3Client:
         """Give it up with all its parts. NotThere: it isn't known."""
         await self.requests.send("AbortMultipartUpload", "DELETE", key, [("uploadId", upload_id)])
 
-    def _document(self, operation: str, answer: Answer) -> Element:
+    def _document(self, operation: str, answer: HttpAnswer) -> Element:
         error = error_in(operation, answer.status, answer.headers, answer.body, self.endpoint.region)
         if error is not None:
             raise error

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 
+from resumable.httpclient.client import retry_after
 from resumable.remotes.errors import (
     AuthFailed,
     Conflict,
@@ -24,7 +25,6 @@ from resumable.remotes.errors import (
     Unusable,
     Unwelcome,
 )
-from resumable.remotes.http.pauses import retry_after
 from resumable.remotes.s3.xml import BadXml, Element, parse
 
 THROTTLES = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from resumable.remotes.errors import RemoteError
 from resumable.remotes.metadata import ID_METADATA
+from resumable.remotes.over_http import ObjectStream
 from resumable.remotes.reading import (
     IObjectStream,
     Presented,
@@ -50,7 +51,7 @@ class Reading:
         except RemoteError:
             opened.stream.close()
             raise
-        return opened.stream
+        return ObjectStream(opened.stream)
 
     async def url(self, upload_id: str, record: Record, presented: Presented) -> str | None:
         """See ISigning.signed_url. With SSE-C a reader would need the key."""

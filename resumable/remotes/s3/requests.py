@@ -15,12 +15,13 @@ from typing import TypeVar
 from attrs import frozen
 
 from resumable.aio.threads import IPool
-from resumable.remotes.errors import AuthFailed, RemoteError, Transient
-from resumable.remotes.http.bodies import BytesBody, RegionBody
-from resumable.remotes.http.streams import Opened
-from resumable.remotes.http.transport import STALE, Answer, IHttp
+from resumable.httpclient.bodies import PIECE, BytesBody, RegionBody
+from resumable.httpclient.client import HttpAnswer, IHttp, StreamedAnswer
+from resumable.httpclient.errors import HttpError, KeptClosed
+from resumable.remotes.errors import AuthFailed
 from resumable.remotes.interfaces import IRegion
-from resumable.remotes.memory_held import PIECE, Memory
+from resumable.remotes.memory_held import Memory
+from resumable.remotes.over_http import open_stream, remote_error
 from resumable.remotes.s3.checksums import Algorithm, Hash, digest_bytes, digest_region, encoded
 from resumable.remotes.s3.credentials import ICredentials, Keys
 from resumable.remotes.s3.endpoint import Endpoint
@@ -81,7 +82,7 @@ class Requests:
         *,
         largest: int = ERROR_SIZE,
         patience: float = 1.0,
-    ) -> tuple[Answer, str | None]:
+    ) -> tuple[HttpAnswer, str | None]:
         """A successful answer, and the payload's checksum. Raises RemoteError; what reading the payload raises.
 
         A refusal of our keys is answered once with newer ones, if there are any.
@@ -112,28 +113,25 @@ class Requests:
         algorithm: Algorithm | None,
         largest: int,
         patience: float,
-    ) -> tuple[Answer, str | None]:
+    ) -> tuple[HttpAnswer, str | None]:
         digest, checksum = await self._digests(data, algorithm)
         named = dict(headers)
         if algorithm is not None and checksum is not None:
             named[algorithm.header] = checksum
         url = self.endpoint.url(key) + (f"?{encode_query(query)}" if query else "")
 
-        async def once(signed: Mapping[str, str]) -> Answer:
+        async def once(signed: Mapping[str, str]) -> HttpAnswer:
             return await self._once(operation, method, url, signed, data, largest, patience)
 
         return await self._signed(method, url, named, digest, once), checksum
 
-    async def stream(self, operation: str, key: str, headers: Mapping[str, str]) -> Opened:
+    async def stream(self, operation: str, key: str, headers: Mapping[str, str]) -> StreamedAnswer:
         """A successful answer to a GET, whose body comes piece by piece. Raises RemoteError."""
         url = self.endpoint.url(key)
 
-        async def once(signed: Mapping[str, str]) -> Opened:
+        async def once(signed: Mapping[str, str]) -> StreamedAnswer:
             self.sent[operation] = self.sent.get(operation, 0) + 1
-            try:
-                opened = await self._http.stream(url, signed)
-            except RemoteError as error:
-                raise _named(error, operation) from None
+            opened = await open_stream(self._http, operation, url, signed)
             if opened.status not in (200, 206):
                 raise error_from(operation, opened.status, opened.headers, opened.body, self.endpoint.region)
             return opened
@@ -180,16 +178,16 @@ class Requests:
         largest: int,
         patience: float,
         again: bool = False,
-    ) -> Answer:
+    ) -> HttpAnswer:
         """``again``: a kept connection has failed. All but POST may be sent twice (RFC 9110, 9.2.2)."""
         self.sent[operation] = self.sent.get(operation, 0) + 1
         body = None if data is None else BytesBody(data) if isinstance(data, bytes) else RegionBody(data)
         try:
             answer = await self._http.request(method, url, headers, body, largest=largest, patience=patience)
-        except RemoteError as error:
-            if error.code == STALE and method != "POST" and not again:
+        except HttpError as error:
+            if isinstance(error, KeptClosed) and method != "POST" and not again:
                 return await self._once(operation, method, url, headers, data, largest, patience, again=True)
-            raise _named(error, operation) from None
+            raise remote_error(error, operation) from None
         if not 200 <= answer.status < 300:
             raise error_from(operation, answer.status, answer.headers, answer.body, self.endpoint.region)
         return answer
@@ -207,9 +205,3 @@ class Requests:
         else:
             await digest_region(data, hashes)
         return sha256.hexdigest() if sha256 else UNSIGNED, encoded(made.digest()) if made else None
-
-
-def _named(error: RemoteError, operation: str) -> RemoteError:
-    """The same with the operation in its reason."""
-    kind = type(error) if type(error).__init__ is RemoteError.__init__ else Transient
-    return kind(f"{operation}: {error.reason}", status=error.status, code=error.code, advice=error.advice)

@@ -21,8 +21,8 @@ from attrs import evolve
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.web.client import BrowserLikePolicyForHTTPS
 
+from resumable.httpclient.client import Http, HttpLimits
 from resumable.model import values
-from resumable.remotes.http.transport import Http, Limits
 from resumable.remotes.s3.checksums import ALGORITHMS, algorithm
 from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.credentials import SessionCredentials, botocore_session
@@ -172,7 +172,7 @@ def make(spec: RemoteSpec, means: Means) -> S3Remote:
     """The remote. Raises ValueError; reads files, so it is called before the reactor runs."""
     options = spec.options
     spoken = dialect_for(options)
-    limits = Limits(idle_timeout=means.timeout, connections=means.parts + OTHER_REQUESTS)
+    limits = HttpLimits(idle_timeout=means.timeout, connections=means.parts + OTHER_REQUESTS)
     objects = objects_for(options, customer_key(options, means.environ))
     http = Http(means.reactor, limits, policy=policy_for(options.get("ca-file")))
     credentials = SessionCredentials(means.pool, means.now, botocore_session(options.get("profile") or None))

@@ -1,0 +1,122 @@
+"""The catalog is made ready to be opened: a new one is made, a sound one is left as it is, a damaged one is recovered.
+
+Invariant: a catalog only gets its name once it is whole and synced, so a file by that name without the tables is
+damage, and no file is no catalog.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from typing import Final
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from resumable.catalog.batches import unavailable
+from resumable.catalog.damage import damage
+from resumable.catalog.schema import PAGE_SIZE, migrate
+from resumable.catalog.space_reserve import NO_SPACE
+from resumable.model.errors import CatalogUnavailable
+
+#: What is added to the catalog's name for each of its files: the database, its log, the log's index.
+COMPANIONS: Final = ("", "-wal", "-shm")
+
+_log = Logger()
+
+
+@frozen
+class OpenedCatalog:
+    """What the start found. ``created``: this catalog was made now, so there may be data files that it doesn't know.
+
+    ``recovered``: how many records of a damaged catalog were saved in it, None when there was no damage; the
+    damaged one is kept at ``set_aside``.
+    """
+
+    created: bool
+    recovered: int | None = None
+    set_aside: str | None = None
+
+
+def beside(path: str, name: str) -> str:
+    """The path of that name in the directory of ``path``."""
+    return os.path.join(os.path.dirname(os.path.abspath(path)), name)
+
+
+def note_of(path: str) -> str:
+    """The file that is there while a recovery is under way; it names the file that the damaged catalog becomes."""
+    return f"{path}.recovery"
+
+
+def ready(path: str, at: float) -> OpenedCatalog:
+    """See that a sound catalog is at ``path``; ``at`` is the time. Blocks for as long as it takes to read it.
+
+    Raises CatalogUnavailable when it is in use, of a newer release, or there is no right or space to go on.
+    """
+    try:
+        return _ready(path, at)
+    except sqlite3.Error as error:
+        raise unavailable(error, path) from error
+    except OSError as error:
+        raise CatalogUnavailable(str(error.strerror), no_space=error.errno in NO_SPACE) from error
+
+
+def _ready(path: str, at: float) -> OpenedCatalog:
+    if not os.path.exists(note_of(path)):
+        if not os.path.exists(path):
+            put_in_place(fresh_catalog(path), path, at)
+            return OpenedCatalog(created=True)
+        reason = damage(path)
+        if reason is None:
+            return OpenedCatalog(created=False)
+        _log.critical("the catalog is damaged: {reason}", reason=reason)
+    from resumable.catalog.recovery.recover import recover  # code that only damage loads
+
+    return recover(path, at)
+
+
+def fresh_catalog(path: str) -> str:
+    """Make an empty catalog beside ``path`` and return its path; replace what an interrupted attempt left there."""
+    fresh = f"{path}.new"
+    for companion in (*COMPANIONS, "-journal"):
+        with suppress(FileNotFoundError):
+            os.unlink(fresh + companion)
+    os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    with closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        connection.execute("PRAGMA synchronous = OFF")  # synced as a whole before it gets its name
+        migrate(connection)
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    return fresh
+
+
+def put_in_place(fresh: str, path: str, at: float) -> None:
+    """Sync the catalog at ``fresh`` and give it its name."""
+    handle = os.open(fresh, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    for companion in ("-wal", "-shm"):  # those of a catalog that was taken away by hand: not this one's
+        if os.path.exists(path + companion):
+            os.rename(path + companion, f"{free_name(path, at)}{companion}")
+    os.rename(fresh, path)
+    sync_directory(path)
+
+
+def free_name(path: str, at: float) -> str:
+    """A path beside it, with the time in its name, that no file of a catalog has."""
+    stem = f"{path}.damaged-{datetime.fromtimestamp(at, UTC):%Y%m%dT%H%M%SZ}"
+    names = [stem, *(f"{stem}-{count}" for count in range(1, 1000))]
+    return next(name for name in names if not any(os.path.exists(name + companion) for companion in COMPANIONS))
+
+
+def sync_directory(path: str) -> None:
+    """Sync the directory that ``path`` is in."""
+    handle = os.open(beside(path, ""), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,109 @@
+"""IListing on SQLite: rows are read in the order of creation, `ROWS` of them in each job.
+
+Invariant: the text of a statement holds nothing that was asked for, only values do; no job looks at more than `ROWS`
+rows. Spec: https://www.sqlite.org/rowidtable.html (``seq`` is the rowid).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from sqlite3 import Connection
+from typing import Any, Final
+
+from zope.interface import implementer
+
+from resumable.catalog.jobs import CatalogTable, reads
+from resumable.catalog.replica_table import replicas_of
+from resumable.catalog.rows import FIELDS, to_upload
+from resumable.catalog.schema import LIMIT, NEEDS_EXPIRY
+from resumable.model.listing import Counted, Filter, Found, IListing, Parked, UploadState
+from resumable.model.upload import ReplicaState
+
+ROWS: Final = 500
+"""Rows of one job, which takes a millisecond or two: commits wait for it."""
+
+_STATE: Final = """CASE WHEN gone IS NOT NULL THEN 'gone' WHEN stored_at IS NOT NULL THEN 'stored'
+    WHEN finished_at IS NOT NULL THEN 'finished' WHEN partials IS NOT NULL THEN 'assembling' ELSE 'uploading' END"""
+_OLDEST: Final = "WHERE seq > ? ORDER BY seq LIMIT ?"
+_NEWEST: Final = "WHERE seq < ? ORDER BY seq DESC LIMIT ?"
+_REPLICA: Final = """EXISTS (SELECT 1 FROM replicas WHERE upload_id = uploads.id
+    AND remote = IFNULL(?, remote) AND state = IFNULL(?, state))"""
+
+_COMPARED: Final = {
+    "owner": "IFNULL(owner, '') = ?",
+    "created_after": "created_at >= ?",
+    "created_before": "created_at < ?",
+    "finished_after": "finished_at >= ?",
+    "finished_before": "finished_at < ?",
+    "idle_since": "touched_at < ?",
+    "min_size": "IFNULL(length, offset) >= ?",
+}
+
+
+@implementer(IListing)
+class Listing(CatalogTable):
+    """IListing on SQLite, over the tables of uploads and replicas."""
+
+    AT = f"SELECT {FIELDS} FROM uploads WHERE seq = ?"
+
+    @reads
+    def look(
+        self, connection: Connection, wanted: Filter, place: int | None, limit: int, newest: bool = False
+    ) -> Found:
+        condition, values = _condition(wanted)
+        start, order = (LIMIT, _NEWEST) if newest else (0, _OLDEST)
+        # The few columns that decide; the rest is only read of those that match.
+        scan = f"SELECT seq, {condition} FROM uploads {order}"
+        rows = connection.execute(scan, (*values, start if place is None else place, ROWS)).fetchall()
+        matching = [number for number, (_, matches) in enumerate(rows) if matches][:limit]
+        uploads = [to_upload(connection.execute(self.AT, (rows[number][0],)).fetchone()) for number in matching]
+        found = [(upload, replicas_of(connection, upload.id)) for upload in uploads]
+        end = matching[-1] + 1 if len(matching) == limit else len(rows)
+        return Found(found, _place(rows[:end], end == len(rows)))
+
+    COUNT_UPLOADS = f"SELECT seq, {_STATE} FROM uploads {_OLDEST}"
+
+    @reads
+    def count_uploads(self, connection: Connection, place: int | None) -> Counted:
+        rows = connection.execute(self.COUNT_UPLOADS, (place or 0, ROWS)).fetchall()
+        return Counted(uploads=Counter(UploadState(state) for _, state in rows), place=_place(rows))
+
+    COUNT_REPLICAS = f"SELECT seq, remote, state FROM replicas {_OLDEST}"
+
+    @reads
+    def count_replicas(self, connection: Connection, place: int | None) -> Counted:
+        rows = connection.execute(self.COUNT_REPLICAS, (place or 0, ROWS)).fetchall()
+        found = Counter((remote, ReplicaState(state)) for _, remote, state in rows)
+        return Counted(replicas=found, place=_place(rows))
+
+    PARKED = f"SELECT seq, CASE WHEN remote = ? AND state = 'parked' THEN upload_id END FROM replicas {_OLDEST}"
+
+    @reads
+    def parked(self, connection: Connection, remote: str, place: int | None) -> Parked:
+        rows = connection.execute(self.PARKED, (remote, place or 0, ROWS)).fetchall()
+        return Parked([upload_id for _, upload_id in rows if upload_id is not None], _place(rows))
+
+    UNFINISHED = f"SELECT COUNT(*) FROM uploads INDEXED BY uploads_to_expire WHERE {NEEDS_EXPIRY}"
+
+    @reads
+    def unfinished(self, connection: Connection) -> int:
+        return int(connection.execute(self.UNFINISHED).fetchone()[0])
+
+
+def _place(rows: list[tuple[Any, ...]], seen_all: bool = True) -> int | None:
+    return None if not rows or (seen_all and len(rows) < ROWS) else int(rows[-1][0])
+
+
+def _condition(wanted: Filter) -> tuple[str, list[object]]:
+    """An expression and its values."""
+    states = sorted(state.value for state in wanted.states)
+    conditions, values = [f"({_STATE}) IN ({', '.join('?' * len(states))})"], list[object](states)
+    for name, condition in _COMPARED.items():
+        value = getattr(wanted, name)
+        if value is not None:
+            conditions.append(condition)
+            values.append(value)
+    if wanted.remote is not None or wanted.replica is not None:
+        conditions.append(_REPLICA)
+        values += [wanted.remote, None if wanted.replica is None else wanted.replica.value]
+    return " AND ".join(conditions), values

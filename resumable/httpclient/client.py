@@ -1,0 +1,232 @@
+"""Requests to one server: so many connections, time-outs of our own, answers of a bounded size.
+
+Invariant: every request ends: nothing waits longer than a time-out for the next sign of progress. An answer that comes
+before its request is fully sent stops the body. Connections are at most as many as the limit; those of streams are
+apart, so that readers never wait for requests, nor requests for readers, however slow these are. No request is
+repeated but a GET of `stream`: whether it may be sent twice is the caller's to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+
+from attrs import field, frozen
+from twisted.internet import error
+from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.client import BrowserLikePolicyForHTTPS, RequestTransmissionFailed, ResponseNeverReceived
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IPolicyForHTTPS, IResponse
+
+from resumable.httpclient.bodies import BytesBody, RegionBody
+from resumable.httpclient.connections import ConnectionPool
+from resumable.httpclient.errors import HttpError, KeptClosed, TimedOut, causes_of, error_for
+from resumable.httpclient.streams import BodyStream, IdleTimeout, stream_of
+from resumable.model.telemetry import REQUEST
+
+KEPT_STREAMS = 8
+"""Idle connections that are kept for the next reader."""
+ERROR_SIZE = 64 << 10
+"""Bytes of a streamed answer that isn't a success."""
+LONGEST_PAUSE = 3600.0
+
+Body = BytesBody | RegionBody | None
+
+
+@frozen
+class HttpLimits:
+    """``idle_timeout``: seconds without a byte moving either way. ``connections``: more let more requests go at once.
+
+    ``connect_timeout``: seconds. ``kept_for``: seconds that an idle connection is kept.
+    """
+
+    connect_timeout: float = 10.0
+    idle_timeout: float = 60.0
+    kept_for: float = 15.0
+    connections: int = 32
+
+
+@frozen
+class HttpAnswer:
+    """``headers``: the first line of each field, by lower-case name."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class IStream(Protocol):
+    """Bytes at the reader's pace, such as `BodyStream`."""
+
+    def read(self) -> Deferred[bytes]:
+        """The next bytes, none at the end."""
+
+    def close(self) -> None:
+        """No more is wanted."""
+
+
+@frozen
+class StreamedAnswer:
+    """An answer whose body is still to come. ``headers`` as in `HttpAnswer`, with the length where it is known.
+
+    ``stream`` has the body of a 200 or 206; ``body`` that of any other status.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    stream: IStream
+    body: bytes = field(default=b"", repr=False)
+
+
+class IHttp(Protocol):
+    """The methods of `Http`, so that tests can do without a network."""
+
+    async def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body, *, largest: int, patience: float = 1.0
+    ) -> HttpAnswer:
+        """See `Http.request`."""
+
+    async def stream(self, url: str, headers: Mapping[str, str]) -> StreamedAnswer:
+        """See `Http.stream`."""
+
+    def close(self) -> Deferred[None]:
+        """See `Http.close`."""
+
+
+class Http:
+    """A client for one server. ``clock`` measures the time-outs; ``reactor`` does the rest."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        limits: HttpLimits | None = None,
+        *,
+        clock: IReactorTime | None = None,
+        policy: IPolicyForHTTPS | None = None,
+    ) -> None:
+        limits = limits or HttpLimits()
+        self._idle = limits.idle_timeout
+        self._clock: IReactorTime = clock or reactor
+        self._slots = DeferredSemaphore(limits.connections)
+
+        def connections(kept: int, repeats: bool) -> ConnectionPool:
+            trust = policy or BrowserLikePolicyForHTTPS()
+            seconds, kept_for = limits.connect_timeout, limits.kept_for
+            return ConnectionPool(reactor, self._clock, trust, seconds, kept=kept, kept_for=kept_for, repeats=repeats)
+
+        self._requests = connections(limits.connections, False)
+        self._streams = connections(KEPT_STREAMS, True)
+
+    async def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body, *, largest: int, patience: float = 1.0
+    ) -> HttpAnswer:
+        """Send a request and gather its answer, whatever its status.
+
+        ``url`` goes out as it is. ``largest``: bytes of the answer. ``patience`` multiplies the idle time-out. Raises
+        HttpError, CancelledError, and what reading the body raised.
+        """
+        await self._slots.acquire()
+        watch = IdleTimeout(self._clock, self._idle * patience)
+        try:
+            response = await self._answered(method, url, headers, body, watch)
+            watch.stop()
+            stream = stream_of(response, self._clock, self._idle * patience)
+            return HttpAnswer(response.code, fields(response), await stream.read_all(largest))
+        except HttpError:
+            raise
+        except Exception as problem:
+            if isinstance(body, RegionBody) and body.failure is not None:
+                raise body.failure.value or problem from None
+            raise TimedOut(self._idle * patience) if watch.expired else error_for(problem) from None
+        finally:
+            watch.stop()
+            if isinstance(body, RegionBody):
+                body.stopProducing()
+            self._slots.release()
+
+    async def _answered(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body, watch: IdleTimeout
+    ) -> IResponse:
+        """The answer's head."""
+        if isinstance(body, RegionBody):
+            body.progress = watch.touch
+        opened = self._requests.opened
+        asking = self._requests.request(method, url, _traced(headers), body)
+        kept = self._requests.opened == opened  # it takes a connection at once, or opens one
+        watch.give_up = asking.cancel
+        try:
+            return await asking
+        except (ResponseNeverReceived, RequestTransmissionFailed) as problem:
+            if kept and not watch.expired and isinstance(causes_of(problem)[-1], error.ConnectionClosed):
+                raise KeptClosed from None
+            raise
+
+    async def stream(self, url: str, headers: Mapping[str, str]) -> StreamedAnswer:
+        """The answer to a GET once its head is there. Its connection is none of those that `request` uses.
+
+        The stream is the caller's to close. Raises HttpError, CancelledError.
+        """
+        asking = self._streams.request("GET", url, _traced(headers))
+        watch = IdleTimeout(self._clock, self._idle)
+        watch.give_up = asking.cancel
+        try:
+            response = await asking
+        except Exception as problem:
+            raise TimedOut(self._idle) if watch.expired else error_for(problem) from None
+        finally:
+            watch.stop()
+        stream: BodyStream = stream_of(response, self._clock, self._idle)
+        got = fields(response)
+        if isinstance(response.length, int):  # Twisted's client keeps this one to itself
+            got["content-length"] = str(response.length)
+        if response.code in (200, 206):
+            return StreamedAnswer(response.code, got, stream)
+        return StreamedAnswer(response.code, got, stream, await stream.read_all(ERROR_SIZE))
+
+    def close(self) -> Deferred[None]:
+        """Close the idle connections; fires when they are closed."""
+        return gatherResults([self._requests.close(), self._streams.close()]).addCallback(lambda _: None)
+
+
+def _traced(headers: Mapping[str, str]) -> Headers:
+    """These, and the id of the request that this one is made for."""
+    made = Headers({name.encode(): [value.encode("latin-1")] for name, value in headers.items()})
+    if not made.hasHeader(b"x-request-id") and (request := REQUEST.get()):
+        made.setRawHeaders(b"x-request-id", [request.encode("latin-1")])
+    return made
+
+
+def fields(response: IResponse) -> dict[str, str]:
+    """The first line of each field, by lower-case name, as UTF-8."""
+    return {
+        name.decode("latin-1").lower(): lines[0].decode("utf-8", "replace")
+        for name, lines in response.headers.getAllRawHeaders()
+    }
+
+
+def all_lines(response: IResponse) -> dict[str, tuple[str, ...]]:
+    """All lines of each field, by lower-case name, as latin-1: each character is a byte."""
+    return {
+        name.decode("latin-1").lower(): tuple(line.decode("latin-1") for line in lines)
+        for name, lines in response.headers.getAllRawHeaders()
+    }
+
+
+def retry_after(headers: Mapping[str, str], now: float | None = None, longest: float = LONGEST_PAUSE) -> float | None:
+    """Seconds that an answer asks to wait, at most ``longest``; None where it says nothing that can be read.
+
+    A date counts from ``now`` (seconds since the epoch), else from the answer's own Date. Spec: RFC 9110 section
+    10.2.3; Azure's fields count milliseconds.
+    """
+    for name, unit in (("retry-after", 1.0), ("x-ms-retry-after-ms", 0.001), ("retry-after-ms", 0.001)):
+        value = headers.get(name, "").strip()
+        if value.isascii() and value.isdigit():
+            return min(float(value) * unit, longest)
+    try:
+        then = parsedate_to_datetime(headers["retry-after"]).timestamp()
+        since = parsedate_to_datetime(headers["date"]).timestamp() if now is None else now
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+    return min(max(then - since, 0.0), longest)
