@@ -20,8 +20,8 @@ from twisted.logger import Logger
 from resumable.aio.threads import Stopped
 from resumable.catalog.batches import Timing
 from resumable.hooks.calls import HookCounts
-from resumable.http.streaming import StreamingSite
-from resumable.http.watch import Watch
+from resumable.http.site import StreamingSite
+from resumable.http.watch import RequestLog
 from resumable.metrics.delay import Delay
 from resumable.metrics.names import METRICS
 from resumable.metrics.remotes import Behind, Lags
@@ -61,7 +61,7 @@ class Sources:
     version: str
     clock: IReactorTime
     wall: Callable[[], float]
-    watch: Watch
+    watch: RequestLog
     site: StreamingSite
     counts: Counts
     holds: IHolds

@@ -1,7 +1,7 @@
 """A chunked body: where its data is, and the trailers behind it.
 
-Changes when the grammar that we accept changes. Invariant: whatever two servers could read differently is refused, so
-that nothing can be smuggled past a proxy. No I/O. Spec: RFC 9112 section 7.1 (chunked transfer coding).
+Invariant: a body that two servers could read differently is refused, so that no request can be smuggled past a proxy.
+No I/O. Spec: RFC 9112 section 7.1 (chunked transfer coding).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from twisted.web.http_headers import Headers, InvalidHeaderName
 
-from resumable.http.framing import MAX_TRAILERS, Refused, field_of
+from resumable.http.h1.head import MAX_TRAILERS, RefusedRequest, field_of
 
 MAX_CHUNK_LINE = 1_024
 
@@ -37,8 +37,8 @@ class ChunkReader:
     def feed(self, data: bytes, pieces: list[bytes]) -> bytes | None:
         """Append to ``pieces`` the body's bytes in ``data``.
 
-        Answers None, and at the end of the body the bytes that follow it. Raises Refused; what came before the
-        malformed place is in ``pieces`` by then.
+        Returns None, and at the end of the body the bytes that follow it. Raises RefusedRequest; the bytes before
+        the malformed place are in ``pieces`` by then.
         """
         if self._line:
             data, self._line = self._line + data, b""
@@ -70,10 +70,10 @@ class ChunkReader:
         match = _CHUNK_LINE.match(data, at)
         if match is None:
             if data.find(b"\n", at) >= 0 or len(data) - at > MAX_CHUNK_LINE:
-                raise Refused(400, "The size of a chunk is malformed.")
+                raise RefusedRequest(400, "The size of a chunk is malformed.")
             return at
         if match.end() - at > MAX_CHUNK_LINE:
-            raise Refused(400, "The size line of a chunk is too long.")
+            raise RefusedRequest(400, "The size line of a chunk is too long.")
         self.left = int(match[1], 16)
         self._in_chunk, self._in_trailers = self.left > 0, self.left == 0
         return match.end()
@@ -84,13 +84,13 @@ class ChunkReader:
             self._in_chunk = False
             return at + 2
         if found not in (b"", b"\r"):
-            raise Refused(400, "A chunk does not end with CR LF.")
+            raise RefusedRequest(400, "A chunk does not end with CR LF.")
         return at
 
     def _trailer(self, data: bytes, at: int) -> int:
         end = data.find(b"\r\n", at)
         if self._trailers_size + (end if end >= 0 else len(data)) - at > MAX_TRAILERS:
-            raise Refused(400, f"The trailer section is longer than {MAX_TRAILERS} bytes.")
+            raise RefusedRequest(400, f"The trailer section is longer than {MAX_TRAILERS} bytes.")
         if end < 0:
             return at
         if end > at:
@@ -100,15 +100,15 @@ class ChunkReader:
 
 
 def parse_trailers(lines: Sequence[bytes]) -> Mapping[str, str]:
-    """Trailer fields by lower-case name; a repeated one is joined with commas. Raises Refused."""
+    """Trailer fields by lower-case name; a repeated one is joined with commas. Raises RefusedRequest."""
     trailers = Headers()
     for line in lines:
         if line.translate(None, b"\0\r\n") != line:
-            raise Refused(400, "A trailer field contains a NUL, a bare CR or a bare LF.")
+            raise RefusedRequest(400, "A trailer field contains a NUL, a bare CR or a bare LF.")
         try:
             trailers.addRawHeader(*field_of(line))
         except InvalidHeaderName:
-            raise Refused(400, "A trailer field has a malformed name.") from None
+            raise RefusedRequest(400, "A trailer field has a malformed name.") from None
     return {
         name.decode("ascii").lower(): b", ".join(values).decode("latin-1")
         for name, values in trailers.getAllRawHeaders()

@@ -1,7 +1,7 @@
-"""How one HTTP/1 request is framed: its head, the length of its body, and what is refused.
+"""How one HTTP/1 request is framed: its head, the length of its body, and which requests are refused.
 
-Changes when the grammar that we accept changes. Invariant: whatever two servers could read differently is refused,
-so that nothing can be smuggled past a proxy. Pure functions over bytes. Specs: RFC 9112 (HTTP/1.1 messages),
+Invariant: a head that two servers could read differently is refused, so that no request can be smuggled past a proxy.
+Pure functions over bytes. Specs: RFC 9112 (HTTP/1.1 messages),
 RFC 9110 section 5 (fields), RFC 9457 (problem details).
 """
 
@@ -29,7 +29,7 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
 _ORIGIN = re.compile(rb"(?i:\r\norigin):[ \t]*([^\r\n]*)(?=\r\n)")
 
 
-class Refused(Exception):
+class RefusedRequest(Exception):
     """A request that is answered by the connection itself, with ``status``, and never reaches a resource.
 
     ``retry_after``: seconds after which it may be tried again, if that makes sense.
@@ -43,7 +43,7 @@ class Refused(Exception):
 
 
 @frozen
-class Head:
+class RequestHead:
     """The request line and the fields of one request. ``length`` is the body's, in bytes; None when it is chunked."""
 
     method: bytes
@@ -59,53 +59,60 @@ class Head:
         return self.version == b"HTTP/1.1" and b"close" not in (token.strip() for token in tokens)
 
 
-def check_unfinished(data: bytes) -> None:
-    """Look at a head of which only the beginning has arrived; raises Refused as soon as it can't become a good one."""
+def end_of_head(data: bytes) -> int:
+    """Where the CR LF CR LF stands that ends the head; -1 when more bytes must come.
+
+    Raises RefusedRequest as soon as a head can't become a good one.
+    """
+    found = data.find(b"\r\n\r\n")
+    if found >= 0:
+        return found
     end = data.find(b"\n")
     if end > 0 and data[end - 1 : end] == b"\r":
         _request_line(data[: end - 1])
     elif end >= 0:
-        raise Refused(400, "The request line does not end with CR LF.")
+        raise RefusedRequest(400, "The request line does not end with CR LF.")
     elif len(data) > MAX_LINE:
-        raise Refused(414, f"The request line is longer than {MAX_LINE} bytes.")
+        raise RefusedRequest(414, f"The request line is longer than {MAX_LINE} bytes.")
     if len(data) > MAX_HEAD:
-        raise Refused(431, f"The request's head is longer than {MAX_HEAD} bytes.")
+        raise RefusedRequest(431, f"The request's head is longer than {MAX_HEAD} bytes.")
+    return -1
 
 
-def parse_head(head: bytes) -> Head:
-    """The request whose head is ``head`` (without the CR LF CR LF that ends it). Raises Refused."""
+def parse_head(head: bytes) -> RequestHead:
+    """The request whose head is ``head`` (without the CR LF CR LF that ends it). Raises RefusedRequest."""
     lines = head.split(b"\r\n")
     method, target, version = _request_line(lines[0])
     if len(head) > MAX_HEAD:
-        raise Refused(431, f"The request's head is longer than {MAX_HEAD} bytes.")
+        raise RefusedRequest(431, f"The request's head is longer than {MAX_HEAD} bytes.")
     if len(lines) > MAX_FIELDS:
-        raise Refused(431, f"The request has more than {MAX_FIELDS} header fields.")
+        raise RefusedRequest(431, f"The request has more than {MAX_FIELDS} header fields.")
     breaks = len(lines) - 1
     if b"\0" in head or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
-        raise Refused(400, "The request's head contains a NUL, a bare CR or a bare LF.")
+        raise RefusedRequest(400, "The request's head contains a NUL, a bare CR or a bare LF.")
     headers = Headers()
     for line in lines[1:]:
         name, value = field_of(line)
         try:
             headers.addRawHeader(name, value)
         except InvalidHeaderName:
-            raise Refused(400, "A header field has a malformed name.") from None
+            raise RefusedRequest(400, "A header field has a malformed name.") from None
     hosts = len(headers.getRawHeaders(b"Host", ()))
     if hosts > 1 or (not hosts and (version == b"HTTP/1.1" or _ABSOLUTE.match(target))):
-        raise Refused(400, "A request needs exactly one Host field.")
+        raise RefusedRequest(400, "A request needs exactly one Host field.")
     target = _origin_form(target, headers)
-    return Head(method, target, version, headers, _body_length(headers, version))
+    return RequestHead(method, target, version, headers, _body_length(headers, version))
 
 
 def content_length(headers: Headers) -> int | None:
-    """What Content-Length says, in bytes; None without. Raises Refused."""
+    """The value of Content-Length, in bytes; None without. Raises RefusedRequest."""
     lengths = headers.getRawHeaders(b"Content-Length")
     if lengths is None:
         return None
     if len(lengths) != 1:
-        raise Refused(400, "Content-Length is given more than once.")
+        raise RefusedRequest(400, "Content-Length is given more than once.")
     if not lengths[0].isdigit() or len(lengths[0]) > _MAX_DIGITS:
-        raise Refused(400, f"Content-Length must be a number of 1 to {_MAX_DIGITS} digits.")
+        raise RefusedRequest(400, f"Content-Length must be a number of 1 to {_MAX_DIGITS} digits.")
     return int(lengths[0])
 
 
@@ -116,24 +123,24 @@ def take_expectation(headers: Headers) -> bool:
         return False
     headers.removeHeader(b"Expect")
     if [expectation.lower() for expectation in expectations] != [b"100-continue"]:
-        raise Refused(417, "The only expectation known here is 100-continue.")
+        raise RefusedRequest(417, "The only expectation known here is 100-continue.")
     return True
 
 
-def problem(status: int, detail: str) -> bytes:
-    """A problem+json document (RFC 9457), filled up to 256 bytes: some clients choke on short error bodies."""
-    title = HTTPStatus(status).phrase
-    document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+def problem(status: int, detail: str, title: str = "") -> bytes:
+    """A problem+json document (RFC 9457), filled up to 256 bytes: tusgo panics on shorter ones. ``title``: of a status
+    that HTTP doesn't know."""
+    document = {"type": "about:blank", "title": title or HTTPStatus(status).phrase, "status": status, "detail": detail}
     return json.dumps(document).encode().ljust(255) + b"\n"
 
 
 def origins_in(data: bytes) -> Sequence[bytes]:
-    """What the Origin fields say in a head that may be cut off or malformed."""
+    """The values of the Origin fields in a head that may be cut off or malformed."""
     return [value.rstrip(b" \t") for value in _ORIGIN.findall(data.partition(b"\r\n\r\n")[0] + b"\r\n")]
 
 
-def refusal(refused: Refused, fields: Fields, data: bytes) -> bytes:
-    """A whole response with these ``fields`` too, after which the connection closes; ``data`` is what it answers."""
+def refusal(refused: RefusedRequest, fields: Fields, data: bytes) -> bytes:
+    """A whole response with these ``fields`` too, the last one of its connection; ``data`` begins the request."""
     body = problem(refused.status, refused.detail)
     first = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n"
     last = f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -143,24 +150,24 @@ def refusal(refused: Refused, fields: Fields, data: bytes) -> bytes:
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
     if len(line) > MAX_LINE:
-        raise Refused(414, f"The request line is longer than {MAX_LINE} bytes.")
+        raise RefusedRequest(414, f"The request line is longer than {MAX_LINE} bytes.")
     if b"\n" in line:
-        raise Refused(400, "The request line does not end with CR LF.")
+        raise RefusedRequest(400, "The request line does not end with CR LF.")
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
-        raise Refused(400, "The request line is malformed.")
+        raise RefusedRequest(400, "The request line is malformed.")
     method, target, version = match.groups()
     check_target(method, target)
     return method, target, version
 
 
 def check_target(method: bytes, target: bytes) -> None:
-    """RFC 9112 section 3.2: a path, a whole URL, or the asterisk of OPTIONS; what else there is, is for proxies.
+    """RFC 9112 section 3.2: a path, a whole URL, or the asterisk of OPTIONS; the other forms are for proxies.
 
-    A proxy that looks for its rules' paths in anything else may let through what we would find. Raises Refused.
+    A proxy that looks for the paths of its rules in another form may let requests through. Raises RefusedRequest.
     """
     if not (_PATH.fullmatch(target) or _ABSOLUTE.fullmatch(target) or (method, target) == (b"OPTIONS", b"*")):
-        raise Refused(400, "The request's target is neither a path nor an http URL.")
+        raise RefusedRequest(400, "The request's target is neither a path nor an http URL.")
 
 
 def _origin_form(target: bytes, headers: Headers) -> bytes:
@@ -174,12 +181,12 @@ def _origin_form(target: bytes, headers: Headers) -> bytes:
 
 
 def field_of(line: bytes) -> tuple[bytes, bytes]:
-    """Name and value of one line. Raises Refused; the name's characters are still to be looked at."""
+    """Name and value of one line. Raises RefusedRequest; the name's characters are still to be looked at."""
     if line[:1] in (b" ", b"\t"):
-        raise Refused(400, "A header field is folded over several lines.")
+        raise RefusedRequest(400, "A header field is folded over several lines.")
     name, colon, value = line.partition(b":")
     if not colon:
-        raise Refused(400, "A header line has no colon.")
+        raise RefusedRequest(400, "A header line has no colon.")
     return name, value.strip(b" \t")
 
 
@@ -189,12 +196,12 @@ def _body_length(headers: Headers, version: bytes) -> int | None:
     codings = headers.getRawHeaders(b"Transfer-Encoding")
     if codings is not None:
         if length is not None:
-            raise Refused(400, "Content-Length and Transfer-Encoding exclude each other.")
+            raise RefusedRequest(400, "Content-Length and Transfer-Encoding exclude each other.")
         if version == b"HTTP/1.0":
-            raise Refused(400, "HTTP/1.0 has no Transfer-Encoding.")
+            raise RefusedRequest(400, "HTTP/1.0 has no Transfer-Encoding.")
         if len(codings) != 1:
-            raise Refused(400, "Transfer-Encoding is given more than once.")
+            raise RefusedRequest(400, "Transfer-Encoding is given more than once.")
         if codings[0].lower() != b"chunked":
-            raise Refused(501, "The only Transfer-Encoding known here is chunked.")
+            raise RefusedRequest(501, "The only Transfer-Encoding known here is chunked.")
         return None
     return length or 0
