@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resumable.remotes import errors
-from resumable.remotes.faults import Fault
+from resumable.remotes.memory.store import Fault
 from tests.replication.rig import parts, pattern, plain
 
 KINDS = {"parts": parts(), "plain": plain()}
@@ -20,7 +20,7 @@ def gone(rig, upload_id):
     rig.until(lambda: rig.replica(upload_id) is None)
     assert rig.object(upload_id) is None
     assert not rig.stores["a"].unfinished
-    assert rig.engine.progress(upload_id) == {}
+    assert rig.replication.progress(upload_id) == {}
 
 
 def test_what_was_begun_is_removed(either):

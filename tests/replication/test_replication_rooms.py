@@ -1,4 +1,4 @@
-"""What stands beside the engine: local data, the sweeper, the journal; and remotes that are directories."""
+"""The sweepers and the journal; and remotes that are directories."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from zope.interface.verify import verifyObject
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.replica import IReplication
 from resumable.remotes import errors
-from resumable.remotes.faults import Fault
-from resumable.remotes.file import FileRemote
-from resumable.remotes.filesystem import Directory
+from resumable.remotes.file.filesystem import RemoteDirectory
+from resumable.remotes.file.remote import FileRemote
 from resumable.remotes.interfaces import IPartJournal
-from resumable.remotes.memory_store import Open
+from resumable.remotes.memory.store import Fault, OpenObject
 from resumable.replication.journal import CatalogJournal
-from resumable.replication.local import Local, Policy
-from resumable.replication.sweeper import DAY, Sweeper
+from resumable.replication.sweeper import DAY, LocalPolicy, LocalSweeper, StoreSweeper
 from tests.replication.rig import EPOCH, parts, pattern
 
 
 def test_it_is_what_the_use_cases_want(rig):
-    assert verifyObject(IReplication, rig.engine)
-    assert rig.engine.acknowledges is False
+    assert verifyObject(IReplication, rig.replication)
+    assert rig.replication.acknowledges is False
 
 
 # -- local data
@@ -34,7 +32,7 @@ def local(rig, policy, needed=lambda: False, age=None):
         await rig.spool.remove(ids)
         await rig.catalog.removed(ids)
 
-    return Local(rig.catalog.replicas, policy, wall=rig.wall, reclaim=reclaim, space_needed=needed, age=age)
+    return LocalSweeper(rig.catalog.replicas, policy, wall=rig.wall, reclaim=reclaim, space_needed=needed, age=age)
 
 
 def kept(rig, *upload_ids):
@@ -45,7 +43,7 @@ def test_kept_for_ever(rig):
     upload_id = rig.upload(50)
     rig.settle([upload_id])
     rig.advance(1e4)
-    assert rig.ask(local(rig, Policy.KEEP, lambda: True, 1.0).sweep()) == 0
+    assert rig.ask(local(rig, LocalPolicy.KEEP, lambda: True, 1.0).sweep()) == 0
     assert kept(rig, upload_id) == [True]
 
 
@@ -54,10 +52,10 @@ def test_dropped_at_once_when_every_replica_is_stored_or_given_up(make):
     rig.remotes["b"].faults.add(Fault("finalize_upload", errors.Throttled("later", 50.0)))
     upload_id = rig.upload(50)
     rig.settle([upload_id])
-    assert rig.ask(local(rig, Policy.DROP).sweep()) == 0, "b still needs it"
+    assert rig.ask(local(rig, LocalPolicy.DROP).sweep()) == 0, "b still needs it"
     rig.settle([upload_id], "b")
     rig.advance(1)
-    assert rig.ask(local(rig, Policy.DROP).sweep()) == 1
+    assert rig.ask(local(rig, LocalPolicy.DROP).sweep()) == 1
     assert kept(rig, upload_id) == [False]
     assert rig.row(upload_id).dropped_at is not None
 
@@ -68,7 +66,7 @@ def test_reclaimed_when_old(rig):
     rig.advance(1000)
     young = rig.upload(60)
     rig.settle([young])
-    assert rig.ask(local(rig, Policy.RECLAIM, age=500.0).sweep()) == 1
+    assert rig.ask(local(rig, LocalPolicy.RECLAIM, age=500.0).sweep()) == 1
     assert kept(rig, old, young) == [False, True]
 
 
@@ -83,7 +81,7 @@ def test_reclaimed_when_space_is_needed_oldest_first_and_no_more_than_that(rig):
         left[0] -= 1
         return left[0] >= 0
 
-    assert rig.ask(local(rig, Policy.RECLAIM, needed).sweep()) == 32
+    assert rig.ask(local(rig, LocalPolicy.RECLAIM, needed).sweep()) == 32
     assert kept(rig, *uploads) == [False] * 32 + [True] * 18
 
 
@@ -92,7 +90,7 @@ def test_what_isnt_stored_is_never_given_up(rig):
     parked = rig.upload(50)
     sending = rig.create(50)
     rig.advance(100)
-    assert rig.ask(local(rig, Policy.DROP).sweep()) == 0
+    assert rig.ask(local(rig, LocalPolicy.DROP).sweep()) == 0
     assert kept(rig, parked, sending) == [True, True]
 
 
@@ -100,11 +98,11 @@ def test_what_isnt_stored_is_never_given_up(rig):
 
 
 def leftover(rig, key, handle, age=2 * DAY):
-    rig.stores["a"].unfinished[handle] = Open(key, "", EPOCH + rig.clock.seconds() - age)
+    rig.stores["a"].unfinished[handle] = OpenObject(key, "", EPOCH + rig.clock.seconds() - age)
 
 
 def sweeper(rig, **options):
-    return Sweeper("a", rig.remotes["a"], rig.catalog.replicas, lambda: rig.wall(), **options)
+    return StoreSweeper("a", rig.remotes["a"], rig.catalog.replicas, lambda: rig.wall(), **options)
 
 
 def test_leftovers_of_ours_are_removed_and_nothing_else(make):
@@ -220,7 +218,7 @@ def test_it_remembers_so_many_and_no_more():
 def test_a_directory_is_a_remote_too(make, size):
     def make_file(rig, name, journal):
         rig.disk.make_directory("/nas") if rig.runs == 1 else None
-        return FileRemote(Directory(rig.disk, "/nas"), journal, rig.pool, rig.wall)
+        return FileRemote(RemoteDirectory(rig.disk, "/nas"), journal, rig.pool, rig.wall)
 
     rig = make({"a": make_file})
     upload_id = rig.create(size)

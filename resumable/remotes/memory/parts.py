@@ -1,0 +1,120 @@
+"""``memory://``, and a store in memory that takes parts in any order.
+
+Invariant: a part is there as a whole or not at all, and it is one of the plan that was fixed when the upload was
+initiated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from resumable.model import keys
+from resumable.remotes import plan
+from resumable.remotes.interfaces import IJournal, IPartRemote, IRegion, Part
+from resumable.remotes.journals import ReplicaRecord
+from resumable.remotes.memory.remote import MemoryRemote
+from resumable.remotes.memory.store import MemoryStore, OpenObject
+from resumable.remotes.regions import copy
+from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
+
+
+@implementer(IPartRemote)
+class MemoryPartRemote(MemoryRemote):
+    """A store that takes parts in any order. ``limits`` are the store's; a test may make them tiny."""
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        journal: IJournal,
+        clock: IReactorTime,
+        *,
+        part_size: int = plan.PART_SIZE,
+        limits: plan.PartLimits = plan.S3,
+        template: keys.KeyTemplate | None = None,
+        replace: bool = False,
+        latency: float = 0.0,
+    ) -> None:
+        super().__init__(
+            store,
+            journal,
+            clock,
+            template=template,
+            replace=replace,
+            latency=latency,
+            largest=limits.largest_object,
+        )
+        self._part_size = part_size
+        self._limits = limits
+
+    def part_plan(self, upload_id: str) -> Deferred[plan.Plan]:
+        """See IPlanned."""
+        return Deferred.fromCoroutine(self._plan_of(upload_id))
+
+    def confirmed_parts(self, upload_id: str) -> Deferred[Sequence[Part]]:
+        """See IPartRemote."""
+        return self._do("confirmed_parts", upload_id, lambda fault: self._parts(upload_id))
+
+    async def _plan_of(self, upload_id: str) -> plan.Plan:
+        return _planned(await self._records.started(upload_id))
+
+    async def _parts(self, upload_id: str) -> Sequence[Part]:
+        record = await self._records.started(upload_id)
+        if record.stored or self._is_ours(upload_id, record):
+            return list(_planned(record).parts(record.known_size()))
+        return [_part(record, number) for number in sorted(self._open(record).parts)]
+
+    def _plan(self, size: int | None) -> plan.Plan | None:
+        return plan.plan_for(size, self._part_size, self._limits)
+
+    def _confirmed(self, unfinished: OpenObject, record: ReplicaRecord) -> int:
+        end = 0
+        for number in range(1, len(unfinished.parts) + 1):
+            if number not in unfinished.parts:
+                break
+            end = _part(record, number).end
+        return end
+
+    async def _write_into(
+        self, unfinished: OpenObject, record: ReplicaRecord, offset: int, data: IRegion, keep: int | None
+    ) -> None:
+        part = _planned(record).part_at(offset, record.size)
+        if (part.offset, part.size) != (offset, data.size):
+            raise ValueError(f"{data.size} bytes at {offset} are no part of the plan, but {part}")
+
+        async def write(start: int, piece: bytes) -> None:
+            unfinished.put(offset + start, piece)
+
+        await copy(data, write)
+        if keep is None:
+            unfinished.parts.add(part.number)
+
+
+def _planned(record: ReplicaRecord) -> plan.Plan:
+    assert record.plan is not None
+    return record.plan
+
+
+def _part(record: ReplicaRecord, number: int) -> Part:
+    return _planned(record).part_numbered(number, record.size)
+
+
+def _make(spec: RemoteSpec, services: BackendServices) -> MemoryRemote:
+    kind = MemoryPartRemote if flag(spec.options, "parts", False) else MemoryRemote
+    return kind(MemoryStore(), services.journal, services.reactor, template=spec.template, replace=spec.replace)
+
+
+def _check(spec: RemoteSpec) -> None:
+    flag(spec.options, "parts", False)
+
+
+SCHEME = Scheme(
+    "memory",
+    _make,
+    "nothing",
+    {"parts": "`yes`: parts in any order and several at the same time (default `no`)"},
+    _check,
+)
