@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from resumable.model.outbox import Depth, IOutbox, Letter
+from resumable.model.outbox import Depth, IOutbox, OutboxEvent
 from resumable.model.upload import Fact, FactKind
 
 
@@ -18,7 +18,7 @@ class MemoryOutbox:
     """Keeps letters as the catalog does. ``broken`` is what everything fails with, ``asked`` counts calls of `due`."""
 
     def __init__(self, deliverers: Sequence[str] = ("hook",)) -> None:
-        self.letters: dict[int, Letter] = {}
+        self.letters: dict[int, OutboxEvent] = {}
         self.deliverers = tuple(deliverers)
         self.broken: Exception | None = None
         self.asked = 0
@@ -30,7 +30,7 @@ class MemoryOutbox:
         for fact in facts:
             for name in self.deliverers:
                 self._seq += 1
-                self.letters[self._seq] = Letter(self._seq, name, fact)
+                self.letters[self._seq] = OutboxEvent(self._seq, name, fact)
         return list(range(first, self._seq + 1))
 
     def due(self, deliverer, now, limit, again=None, after=0):
@@ -45,7 +45,7 @@ class MemoryOutbox:
         return self._answer(lambda: min(times, default=None))
 
     def delivered(self, seqs):
-        def deliver() -> list[Letter]:
+        def deliver() -> list[OutboxEvent]:
             behind = []
             for one in [self.letters[seq] for seq in sorted(set(seqs)) if seq in self.letters]:
                 behind += self._behind(one)
@@ -58,7 +58,7 @@ class MemoryOutbox:
         return self._change(seq, lambda x: evolve(x, attempts=x.attempts + 1, error=error, retry_at=retry_at))
 
     def bury(self, seq, error, at):
-        def bury() -> list[Letter]:
+        def bury() -> list[OutboxEvent]:
             one = self.letters.get(seq)
             if one is None:
                 return []
@@ -75,7 +75,7 @@ class MemoryOutbox:
         def replay() -> int:
             chosen = [x for x in self._of(deliverer, dead=True) if seqs is None or x.seq in seqs]
             for letter in chosen:
-                self.letters[letter.seq] = Letter(letter.seq, letter.deliverer, letter.fact)
+                self.letters[letter.seq] = OutboxEvent(letter.seq, letter.deliverer, letter.fact)
             return len(chosen)
 
         return self._answer(replay)
@@ -85,23 +85,23 @@ class MemoryOutbox:
         oldest = min((x.fact.at for x in waiting), default=None)
         return self._answer(lambda: Depth(len(waiting), len(self._of(deliverer, dead=True)), oldest))
 
-    def _behind(self, one: Letter) -> list[Letter]:
+    def _behind(self, one: OutboxEvent) -> list[OutboxEvent]:
         """Which may go once that is gone."""
         kin = [x for x in self.letters.values() if x.fact.upload_id == one.fact.upload_id and x.dead_at is None]
         ours = sorted((x for x in kin if x.deliverer == one.deliverer), key=lambda x: x.seq)
         return ours[1:2] if one in ours[:1] else []
 
-    def _of(self, deliverer: str, dead: bool) -> list[Letter]:
+    def _of(self, deliverer: str, dead: bool) -> list[OutboxEvent]:
         letters = sorted(self.letters.values(), key=lambda x: x.seq)
         return [x for x in letters if x.deliverer == deliverer and (x.dead_at is not None) is dead]
 
-    def _oldest(self, deliverer: str) -> list[Letter]:
-        oldest: dict[str, Letter] = {}
+    def _oldest(self, deliverer: str) -> list[OutboxEvent]:
+        oldest: dict[str, OutboxEvent] = {}
         for letter in self._of(deliverer, dead=False):
             oldest.setdefault(letter.fact.upload_id, letter)
         return list(oldest.values())
 
-    def _change(self, seq: int, change: Callable[[Letter], Letter]) -> Deferred[None]:
+    def _change(self, seq: int, change: Callable[[OutboxEvent], OutboxEvent]) -> Deferred[None]:
         def act() -> None:
             if seq in self.letters:
                 self.letters[seq] = change(self.letters[seq])
@@ -220,7 +220,7 @@ class OutboxContract:
         first = self.outcome(outbox.dead("a", 0, 1))[0]
         assert self.outcome(outbox.replay("b", None)) == 0
         assert self.outcome(outbox.replay("a", [first.seq, 12345])) == 1
-        assert self.due(outbox)[0] == Letter(first.seq, "a", first.fact)
+        assert self.due(outbox)[0] == OutboxEvent(first.seq, "a", first.fact)
         assert self.outcome(outbox.replay("a", None)) == 1
         assert len(self.due(outbox)) == 2
 

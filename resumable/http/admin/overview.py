@@ -16,7 +16,7 @@ from resumable.http.admin.readiness import Readiness
 from resumable.http.status import written
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.listing import State
-from resumable.model.outbox import IOutbox, Letter
+from resumable.model.outbox import IOutbox, OutboxEvent
 from resumable.model.upload import ReplicaState
 from resumable.protocol.errors import BadRequest, NotFound
 from resumable.replication.remote_queue import RemoteQueue
@@ -200,7 +200,7 @@ class DeadEvents:
             raise NotFound("There is no such hook.")
 
 
-def _shown(letter: Letter) -> dict[str, Any]:
+def _shown(letter: OutboxEvent) -> dict[str, Any]:
     return {
         "seq": letter.seq,
         "upload": letter.fact.upload_id,
