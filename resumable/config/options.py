@@ -30,7 +30,7 @@ from resumable.config.access_settings import access_settings
 from resumable.config.hooks import HOOKS
 from resumable.hooks.settings import HookSettings, hook_settings
 from resumable.http.cors import CrossOrigin, cross_origin_rules
-from resumable.listening import admin_socket
+from resumable.listening import ports
 from resumable.masking import masked
 from resumable.model.values import Network
 from resumable.remotes import urls
@@ -228,7 +228,7 @@ class Options(usage.Options):
     def _admin_listen(self, endpoints: tuple[str, ...], upload_dir: Path) -> tuple[str, ...]:
         try:
             return tuple(
-                admin_socket.endpoint_of(upload_dir) if each == "socket" else admin_socket.closed(each)
+                ports.admin_endpoint(upload_dir) if each == "socket" else ports.private_socket(each)
                 for each in endpoints
             )
         except ValueError as problem:

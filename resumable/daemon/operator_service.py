@@ -29,13 +29,11 @@ from resumable.http.origin import Origin
 from resumable.http.root import Root
 from resumable.http.site import StreamingSite
 from resumable.http.watch import RequestLog
-from resumable.listening.ports import taken_apart
-from resumable.metrics.delay import Delay
-from resumable.metrics.figures import Certificates, Figures, Sources
-from resumable.metrics.remotes import Lags
-from resumable.metrics.troubles import Troubles
+from resumable.listening.ports import split_endpoint
+from resumable.metrics.collector import Certificates, MetricsCollector, MetricSources
+from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLags
 from resumable.model.errors import CatalogUnavailable, StartupError
-from resumable.replication.engine import Replication
+from resumable.replication.service import Replication
 from resumable.spool import Budget
 from resumable.uploads.context import UploadContext
 from resumable.uploads.operators import Census, Operators
@@ -68,8 +66,8 @@ class Sight:
         self._settings = settings
         self._reactor = reactor
         self._seen = seen
-        self._delay = Delay(reactor)
-        self._troubles = Troubles()
+        self._delay = ReactorDelay(reactor)
+        self._log_counts = LogCounter()
         level = None if settings.access_log == "off" else LogLevel.levelWithName(settings.access_log)
         self.watch = RequestLog(origin, secrets.token_hex(4), level)
         self.readiness = Readiness(self._checks(), reactor)
@@ -89,24 +87,24 @@ class Sight:
 
     def site_at(self, description: str) -> StreamingSite:
         """The site for one listener of operators: only the permissions of a Unix socket tell who they are."""
-        return self._sites[taken_apart(description)[0] == "unix"]
+        return self._sites[split_endpoint(description)[0] == "unix"]
 
     def start(self) -> None:
         self._delay.start()
-        globalLogPublisher.addObserver(self._troubles)
+        globalLogPublisher.addObserver(self._log_counts)
 
     async def stop(self) -> None:
         """Its ports must have been closed before."""
         self._delay.stop()
         for site in self._sites.values():
             await site.close_connections(GRACE)
-        globalLogPublisher.removeObserver(self._troubles)
+        globalLogPublisher.removeObserver(self._log_counts)
 
     def _services(self, site: StreamingSite, certificates: Certificates) -> AdminServices:
         seen, hooks = self._seen, self._settings.hooks.deliverers
-        outbox, lanes = seen.catalog.outbox, {} if seen.replication is None else seen.replication.lanes
-        lags = Lags(lanes, seen.catalog.replicas, self._reactor, seen.context.wall) if lanes else None
-        operators = Operators(seen.context, seen.uploads, seen.catalog.listing, lanes)
+        outbox, queues = seen.catalog.outbox, {} if seen.replication is None else seen.replication.queues
+        lags = RemoteLags(queues, seen.catalog.replicas, self._reactor, seen.context.wall) if queues else None
+        operators = Operators(seen.context, seen.uploads, seen.catalog.listing, queues)
         parts = OverviewSources(
             version=__version__,
             started_at=seen.context.wall(),
@@ -119,11 +117,11 @@ class Sight:
             disk=self._disk,
             census=self._census,
             readiness=self.readiness,
-            lanes=lanes,
+            queues=queues,
             lags=lags,
         )
         return AdminServices(
-            Figures(self._sources(site, lags, certificates)),
+            MetricsCollector(self._sources(site, lags, certificates)),
             self.readiness,
             operators,
             Overview(parts, operators),
@@ -134,9 +132,9 @@ class Sight:
         usage = await self._seen.pool.run(shutil.disk_usage, str(self._settings.upload_dir))
         return usage.free, usage.used
 
-    def _sources(self, site: StreamingSite, lags: Lags | None, certificates: Certificates) -> Sources:
+    def _sources(self, site: StreamingSite, lags: RemoteLags | None, certificates: Certificates) -> MetricSources:
         seen = self._seen
-        return Sources(
+        return MetricSources(
             version=__version__,
             clock=self._reactor,
             wall=seen.context.wall,
@@ -150,7 +148,7 @@ class Sight:
             batches=seen.catalog.timing,
             outbox=seen.catalog.outbox,
             delay=self._delay,
-            troubles=self._troubles,
+            log_counts=self._log_counts,
             census=self._census,
             hooks=self._settings.hooks.deliverers,
             hook_counts=seen.hook_counts,
@@ -187,8 +185,8 @@ class Sight:
     async def _remotes_up(self) -> str | None:
         if self._seen.replication is None:
             return None
-        lanes, every = self._seen.replication.lanes, self._settings.ready_remotes == "all"
-        down = [name for name, lane in lanes.items() if lane.down and (every or lane.remote.required)]
+        queues, every = self._seen.replication.queues, self._settings.ready_remotes == "all"
+        down = [name for name, queue in queues.items() if queue.down and (every or queue.remote.required)]
         return f"down: {', '.join(down)}" if down else None
 
 

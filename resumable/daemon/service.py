@@ -31,7 +31,7 @@ from resumable.daemon import remote_tier as tiers
 from resumable.daemon.digests import ALGORITHMS
 from resumable.daemon.hooking import hooks_of
 from resumable.daemon.operator_service import Seen, Sight
-from resumable.daemon.remote_tier import RemoteTier, Spot
+from resumable.daemon.remote_tier import RemoteTier, TierContext
 from resumable.daemon.systemd import ServiceManager
 from resumable.hooks.calls import HookCounts
 from resumable.http.admission import Admission
@@ -203,14 +203,14 @@ class UploadService(Service):
             max_connections=startup.most_connections(),
         )
 
-    def _spot(self) -> Spot:
+    def _spot(self) -> TierContext:
         """What the remote tier needs of the local one."""
 
         async def reclaim() -> None:
             await self._reclaimer.reclaim()
             await self._look()  # what was freed is seen before more is given up
 
-        return Spot(
+        return TierContext(
             replicas=self._catalog.replicas,
             open=self._spool.reader,
             reclaim=reclaim,

@@ -28,9 +28,10 @@ from resumable.hooks.turns import Places
 from resumable.model.hooks import Answer, Changes, Granted, IHooks, QuestionKind, RequestView, UploadView
 from resumable.model.keys import MAX_KEY, safe_segment
 from resumable.networks import client_of
-from resumable.protocol import ids, metadata
+from resumable.protocol import metadata
 from resumable.protocol.errors import Refused, Unavailable
 from resumable.protocol.fields import LARGEST
+from resumable.protocol.names import valid_id
 
 SHORTEST = 256
 """Bytes of a refusal's text, at least."""
@@ -250,7 +251,7 @@ def _checked(answer: object, low: int, high: int) -> Answer:
 def _check_changes(changes: Changes, remotes: Collection[str] | None) -> None:
     if isinstance(changes.id, str) and "/" in changes.id:
         raise BadVerdict(FOLDERS)
-    if changes.id is not None and not (isinstance(changes.id, str) and ids.valid(changes.id)):
+    if changes.id is not None and not (isinstance(changes.id, str) and valid_id(changes.id)):
         raise BadVerdict(f"{shown(changes.id)} is no id: 16 to 128 letters, digits, _ and -")
     if changes.key is not None and not safe_key(changes.key):
         raise BadVerdict(f"{shown(changes.key)} is no key for a remote")

@@ -24,8 +24,9 @@ from resumable.http.origin import Origin
 from resumable.http.request import StreamingRequest
 from resumable.model.principal import NOBODY, Action, Principal
 from resumable.model.upload import Upload
-from resumable.protocol import concat, ids, tus
+from resumable.protocol import concat, tus
 from resumable.protocol.errors import BadRequest, NotFound, TusError
+from resumable.protocol.names import valid_id
 from resumable.uploads.append import Lagging
 from resumable.uploads.questions import HookContext
 from resumable.uploads.status import NotFinished
@@ -171,7 +172,7 @@ class TusRoutes:
                 tus.check_version(call.fields)
             if action is Action.CREATE:
                 call.creation = self._creation(call)
-            elif not ids.valid(upload_id):  # it never gets near a path
+            elif not valid_id(upload_id):  # it never gets near a path
                 raise NotFound("There is no such upload.")
             if not self._admission.open:
                 call.principal = await self._admission.admit(request, action, upload_id or None, call.creation)
@@ -220,7 +221,7 @@ class TusRoutes:
         request, creation, principal = call.request, call.creation, call.principal
         assert creation is not None, "it is parsed before anybody is asked about it"
         try:
-            if isinstance(creation.concat, concat.Final):
+            if isinstance(creation.concat, concat.FinalUpload):
                 outside = self._origin.path(request)
                 partials = [concat.upload_id(url, self._base_path, outside) for url in creation.concat.urls]
                 await self._admission.own(principal, partials)

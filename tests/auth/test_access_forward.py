@@ -20,7 +20,7 @@ from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.rates import Rate, Rates
 from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, TusError, Unauthorized, Unavailable
-from tests.daemon.sight_rig import Listening
+from tests.daemon.site_rig import Listening
 
 ASK = asking(evolve(LOOK, query="a=1"), authorization="Bearer abc", cookie="session=1", x_api_key="k", user_agent="u")
 

@@ -23,8 +23,8 @@ from resumable.http.admin.openapi import description
 from resumable.http.admin.overview import DeadEvents, Overview, OverviewSources
 from resumable.http.admin.readiness import Readiness
 from resumable.http.site import StreamingSite
-from resumable.metrics.remotes import Behind
-from resumable.replication.settings import Figures as RemoteFigures
+from resumable.metrics.meters import RemoteLag
+from resumable.replication.context import RemoteCounts
 from resumable.spool import Budget
 from resumable.uploads.operators import Census, Operators
 from tests.hooks.outbox import MemoryOutbox
@@ -60,13 +60,13 @@ def tree(readiness: Any = None, dead: Any = None, auth: AdminAuth | None = None)
     return Admin(services, auth or SocketAuth())
 
 
-def lane(**more: Any) -> Any:
+def queue(**more: Any) -> Any:
     """A remote as it is looked at."""
     remote = SimpleNamespace(required=True)
-    figures = RemoteFigures(parts=4, bytes=400)
-    figures.failures["Unreachable"] = 2
+    counts = RemoteCounts(parts=4, bytes=400)
+    counts.failures["Unreachable"] = 2
     return SimpleNamespace(
-        **{"remote": remote, "figures": figures, "queued": 7, "active": 2, "down": False, "pause": 0.0, **more}
+        **{"remote": remote, "counts": counts, "queued": 7, "active": 2, "down": False, "pause": 0.0, **more}
     )
 
 
@@ -76,10 +76,10 @@ class Office:
     def __init__(self, server: Server, auth: AdminAuth | None = None) -> None:
         self.server = server
         self.outbox = MemoryOutbox(["hook"])
-        self.lanes = {"far": lane(), "near": lane(down=True, pause=3.5)}
+        self.queues = {"far": queue(), "near": queue(down=True, pause=3.5)}
         self.disk: Any = (1000, 500)
         self.readiness = Readiness({"drain": self._drain}, server.clock)
-        operators = Operators(server.context, server.uploads, server.catalog.listing, self.lanes)
+        operators = Operators(server.context, server.uploads, server.catalog.listing, self.queues)
         parts = OverviewSources(
             version="1.2.3",
             started_at=server.context.wall(),
@@ -92,7 +92,7 @@ class Office:
             disk=self._disk,
             census=Census(server.catalog.listing, server.clock, server.context.wall),
             readiness=self.readiness,
-            lanes=self.lanes,
+            queues=self.queues,
             lags=SimpleNamespace(of=self._lag),  # type: ignore[arg-type]
         )
         dead = DeadEvents(self.outbox, ["hook"], lambda: None)
@@ -109,8 +109,8 @@ class Office:
         answer: tuple[int, int] = self.disk
         return answer
 
-    async def _lag(self, name: str) -> Behind:
-        return Behind(700, 60.0)
+    async def _lag(self, name: str) -> RemoteLag:
+        return RemoteLag(700, 60.0)
 
     def ask(self, method: str, target: str, *fields: str) -> Reply:
         """The answer to one request, which is as described."""

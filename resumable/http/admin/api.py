@@ -25,8 +25,8 @@ from resumable.http.admin.readiness import Readiness, alive
 from resumable.http.request import StreamingRequest
 from resumable.http.root import TreeRoot
 from resumable.model.principal import Action
-from resumable.protocol import ids
 from resumable.protocol.errors import BadRequest, NotFound
+from resumable.protocol.names import valid_id
 from resumable.uploads.operators import Operators
 
 #: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
@@ -68,7 +68,7 @@ def _route(method: str, path: str, action: Action, *parameters: str) -> Callable
         async def answer(admin: Admin, request: StreamingRequest, **segments: Any) -> bytes:
             await admin.auth.check(request, action)
             given = query.fields(request, *parameters)
-            if "upload_id" in segments and not ids.valid(segments["upload_id"]):
+            if "upload_id" in segments and not valid_id(segments["upload_id"]):
                 raise NotFound("There is no such upload.")
             if parameters:
                 segments["given"] = given

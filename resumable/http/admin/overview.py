@@ -19,7 +19,7 @@ from resumable.model.listing import UploadState
 from resumable.model.outbox import IOutbox, OutboxEvent
 from resumable.model.upload import ReplicaState
 from resumable.protocol.errors import BadRequest, NotFound
-from resumable.replication.lane import Lane
+from resumable.replication.remote_queue import RemoteQueue
 from resumable.spool import Budget
 from resumable.uploads.context import Counts
 from resumable.uploads.holds import IHolds
@@ -62,7 +62,7 @@ class OverviewSources:
     disk: Callable[[], Awaitable[tuple[int, int]]]
     census: Census
     readiness: Readiness
-    lanes: Mapping[str, Lane]
+    queues: Mapping[str, RemoteQueue]
     lags: RemoteLags | None
 
 
@@ -121,29 +121,29 @@ class Overview:
         return {"free": free, "used": used, "reserve": parts.space.reserve, "queued": parts.budget.used}
 
     async def _remotes(self, counted: Count | None) -> list[dict[str, Any]]:
-        return [await self._remote(name, lane, counted) for name, lane in self._parts.lanes.items()]
+        return [await self._remote(name, queue, counted) for name, queue in self._parts.queues.items()]
 
-    async def _remote(self, name: str, lane: Lane, counted: Count | None) -> dict[str, Any]:
+    async def _remote(self, name: str, queue: RemoteQueue, counted: Count | None) -> dict[str, Any]:
         behind = await self._behind(name)
         return {
             "name": name,
-            "required": lane.remote.required,
-            "state": "down" if lane.down else "up",
-            "next_try": lane.pause if lane.down else None,
-            "active": lane.active,
-            "queued": lane.queued,
+            "required": queue.remote.required,
+            "state": "down" if queue.down else "up",
+            "next_try": queue.pause if queue.down else None,
+            "active": queue.active,
+            "queued": queue.queued,
             "lag": None if behind is None else {"bytes": behind.size, "seconds": behind.seconds},
             "replicas": None
             if counted is None
             else {state.value: counted.replicas[name, state] for state in ReplicaState},
             "since_start": {
-                "parts": lane.figures.parts,
-                "bytes": lane.figures.bytes,
-                "stored": lane.figures.stored,
-                "parked": lane.figures.parked,
-                "retries": lane.figures.retries,
-                "outages": lane.figures.opened,
-                "failures": dict(lane.figures.failures),
+                "parts": queue.counts.parts,
+                "bytes": queue.counts.bytes,
+                "stored": queue.counts.stored,
+                "parked": queue.counts.parked,
+                "retries": queue.counts.retries,
+                "outages": queue.counts.opened,
+                "failures": dict(queue.counts.failures),
             },
         }
 

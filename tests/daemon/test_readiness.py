@@ -14,7 +14,7 @@ from resumable.http.cors import Cors, CrossOrigin
 from resumable.http.origin import Origin
 from resumable.http.root import Root
 from resumable.http.tus import TusRoutes
-from tests.daemon.sight_rig import Listening, Site
+from tests.daemon.site_rig import Listening, Site
 from tests.http.admin_rig import tree
 from tests.http.visitor import Nothing
 

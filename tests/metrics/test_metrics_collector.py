@@ -1,4 +1,4 @@
-"""The figures: every name has a value, what isn't known is left out, and what costs is asked seldom."""
+"""The metrics: every name has a value, what isn't known is left out, and what costs is asked seldom."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred, fail, succeed
@@ -14,29 +16,28 @@ from twisted.logger import Logger, LogLevel
 
 from resumable.catalog.batches import Timing
 from resumable.hooks.calls import HookCounts
-from resumable.metrics.delay import EVERY, Delay
-from resumable.metrics.figures import PATIENCE, Figures, Sources
+from resumable.metrics.collector import PATIENCE, MetricsCollector, MetricSources
+from resumable.metrics.meters import EVERY, FRESH, MOST, LogCounter, ReactorDelay, RemoteLags, part_of
 from resumable.metrics.names import KINDS, METRICS
-from resumable.metrics.remotes import FRESH, Lags
-from resumable.metrics.troubles import MOST, Troubles, part_of
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.listing import Counted, State
 from resumable.model.outbox import Depth
 from resumable.model.replica import Backlog
+from resumable.model.telemetry import Tally
 from resumable.model.upload import Gone, ReplicaState
-from resumable.replication.settings import Figures as RemoteFigures
+from resumable.replication.context import RemoteCounts
 from resumable.spool import Budget
 from resumable.uploads.context import Counts
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.limits import Space
 from resumable.uploads.operators import Census
-from tests.daemon.sight_rig import Site
+from tests.daemon.site_rig import Site
 
 NOW = 1_700_000_000.0
 
 
 class Replicas:
-    """Of IReplicas, what figures ask."""
+    """The part of IReplicas that metrics ask."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -50,7 +51,7 @@ class Replicas:
 
 
 class Listing:
-    """Of IListing, what figures ask."""
+    """The part of IListing that metrics ask."""
 
     def __init__(self) -> None:
         self.broken = False
@@ -65,7 +66,7 @@ class Listing:
 
 
 class Rig:
-    """Figures over parts of a daemon that a test sets."""
+    """Metrics over parts of a daemon that a test sets."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -77,15 +78,15 @@ class Rig:
         self.listing = Listing()
         self.hook_counts = HookCounts()
         self.hook_counts.add("hook", "created", "ok", 0.02)
-        self.delay = Delay(self.clock)
-        self.troubles = Troubles()
+        self.delay = ReactorDelay(self.clock)
+        self.log_counts = LogCounter()
         self.batches = Timing()
         self.space = Space(64)
-        self.far = self.lane()
-        self.near = self.lane(lag=SimpleNamespace(size=5, oldest=None))
-        replication: Any = SimpleNamespace(lanes={"s3://far": self.far, "near": self.near}, stored=9)
-        self.figures = Figures(
-            Sources(
+        self.far = self.queue()
+        self.near = self.queue(lag=SimpleNamespace(size=5, oldest=None))
+        replication: Any = SimpleNamespace(queues={"s3://far": self.far, "near": self.near}, stored=9)
+        self.metrics = MetricsCollector(
+            MetricSources(
                 version="1.2.3",
                 clock=self.clock,
                 wall=lambda: NOW,
@@ -99,20 +100,20 @@ class Rig:
                 batches=self.batches,
                 outbox=SimpleNamespace(depth=lambda hook: succeed(self.depth)),  # type: ignore[arg-type]
                 delay=self.delay,
-                troubles=self.troubles,
+                log_counts=self.log_counts,
                 census=Census(self.listing, self.clock, lambda: NOW),  # type: ignore[arg-type]
                 hooks=["hook"],
                 hook_counts=self.hook_counts,
                 replication=replication,
-                lags=Lags(replication.lanes, self.replicas, self.clock, lambda: NOW),  # type: ignore[arg-type]
+                lags=RemoteLags(replication.queues, self.replicas, self.clock, lambda: NOW),  # type: ignore[arg-type]
                 certificates=lambda: {"0.0.0.0:443": 86400.0},
             )
         )
 
     @staticmethod
-    def lane(**more: Any) -> Any:
-        figures = RemoteFigures(parts=4, bytes=400, stored=3, parked=1, retries=2, failures=Counter({"Unreachable": 2}))
-        return SimpleNamespace(**({"figures": figures, "queued": 7, "active": 2, "down": False, "lag": None} | more))
+    def queue(**more: Any) -> Any:
+        counts = RemoteCounts(parts=4, bytes=400, stored=3, parked=1, retries=2, failures=Counter({"Unreachable": 2}))
+        return SimpleNamespace(**({"counts": counts, "queued": 7, "active": 2, "down": False, "lag": None} | more))
 
     async def _disk(self) -> tuple[int, int]:
         if isinstance(self.disk, Exception):
@@ -123,7 +124,7 @@ class Rig:
     def render(self) -> list[str]:
         """The document, once it is there."""
         found: list[str] = []
-        Deferred.fromCoroutine(self.figures.render()).addCallback(lambda document: found.append(document.decode()))
+        Deferred.fromCoroutine(self.metrics.render()).addCallback(lambda document: found.append(document.decode()))
         return found
 
     def values(self) -> dict[str, float]:
@@ -133,7 +134,7 @@ class Rig:
         return {name: float(value) for name, _, value in lines}
 
 
-def test_every_figure_has_its_name_kind_and_help_and_no_other_is_shown() -> None:
+def test_every_metric_has_its_name_kind_and_help_and_no_other_is_shown() -> None:
     (document,) = Rig().render()
     families = {each.name: each for each in text_string_to_metric_families(document)}
     shown = {name for name in families if not name.startswith("process_")}
@@ -157,7 +158,7 @@ def test_nothing_is_registered_for_the_whole_process() -> None:
     assert not [each for each in REGISTRY.collect() if each.name.startswith("resumable")]
 
 
-def test_figures_are_those_of_the_moment() -> None:
+def test_metrics_are_those_of_the_moment() -> None:
     rig = Rig()
     rig.site.ask(method="PATCH")
     rig.counts.created, rig.counts.finished = 5, 4
@@ -219,10 +220,10 @@ def test_what_hangs_is_left_out_after_a_while() -> None:
     assert "resumable_spool_free_bytes" not in document[0] and "resumable_info" in document[0]
 
 
-def test_without_remotes_and_hooks_there_are_no_figures_of_them() -> None:
+def test_without_remotes_and_hooks_there_are_no_metrics_of_them() -> None:
     rig = Rig()
-    rig.figures = Figures(
-        Sources(
+    rig.metrics = MetricsCollector(
+        MetricSources(
             version="1",
             clock=rig.clock,
             wall=lambda: NOW,
@@ -237,7 +238,7 @@ def test_without_remotes_and_hooks_there_are_no_figures_of_them() -> None:
             batches=rig.batches,
             outbox=SimpleNamespace(),  # type: ignore[arg-type]
             delay=rig.delay,
-            troubles=rig.troubles,
+            log_counts=rig.log_counts,
         )
     )
     others = ("remote", "outbox", "uploads_stored", "tls")
@@ -246,7 +247,7 @@ def test_without_remotes_and_hooks_there_are_no_figures_of_them() -> None:
 
 def test_a_name_that_an_operator_chose_is_escaped() -> None:
     rig = Rig()
-    rig.far.figures.failures['we"ird\n\\'] = 1
+    rig.far.counts.failures['we"ird\n\\'] = 1
     (document,) = rig.render()
     assert 'kind="we\\"ird\\n\\\\"' in document
 
@@ -256,7 +257,7 @@ def test_a_name_that_an_operator_chose_is_escaped() -> None:
 
 def test_a_loop_in_time_has_no_delay() -> None:
     clock = Clock()
-    delay = Delay(clock)
+    delay = ReactorDelay(clock)
     delay.start()
     for _ in range(4):
         clock.advance(EVERY)
@@ -267,7 +268,7 @@ def test_a_loop_in_time_has_no_delay() -> None:
 
 def test_a_loop_that_was_blocked_is_late_by_that_much() -> None:
     clock = Clock()
-    delay = Delay(clock)
+    delay = ReactorDelay(clock)
     delay.start()
     clock.advance(EVERY + 2)
     assert (delay.tally.count, delay.tally.total) == (1, 2.0)
@@ -279,14 +280,14 @@ def test_a_loop_that_was_blocked_is_late_by_that_much() -> None:
 
 
 def test_warnings_and_worse_are_counted_by_part() -> None:
-    troubles = Troubles()
-    log = Logger("resumable.uploads.context.UploadContext", observer=troubles)
+    log_counts = LogCounter()
+    log = Logger("resumable.uploads.context.UploadContext", observer=log_counts)
     log.info("well")
     log.warn("hm")
     log.error("bad")
     log.error("bad")
     log.failure("worse", _failure())
-    assert {key: count for key, count in troubles.counts().items() if count} == {
+    assert {key: count for key, count in log_counts.counts().items() if count} == {
         ("warn", "uploads.context"): 1,
         ("error", "uploads.context"): 2,
         ("critical", "uploads.context"): 1,
@@ -295,24 +296,24 @@ def test_warnings_and_worse_are_counted_by_part() -> None:
 
 def test_parts_are_modules_of_ours_and_packages_of_others() -> None:
     assert part_of("resumable.daemon.service") == "daemon.service"
-    assert part_of("resumable.replication.lane") == "replication.lane"
+    assert part_of("resumable.replication.remote_queue") == "replication.remote_queue"
     assert part_of("twisted.web.http.HTTPChannel") == "twisted"
     assert part_of("log_legacy") == "log_legacy"
 
 
 def test_however_many_names_are_logged_there_are_few_counters() -> None:
-    troubles = Troubles()
+    log_counts = LogCounter()
     for number in range(2 * MOST):
-        Logger(f"plugin{number}", observer=troubles).warn("x")
-    counts = troubles.counts()
+        Logger(f"plugin{number}", observer=log_counts).warn("x")
+    counts = log_counts.counts()
     assert len(counts) <= MOST
     assert sum(counts.values()) == 2 * MOST
 
 
 def test_every_level_is_there_from_the_start_so_that_the_first_error_shows_as_an_increase() -> None:
-    assert Troubles().counts() == {(level, "other"): 0 for level in ("warn", "error", "critical")}
-    Troubles()({"log_level": LogLevel.error})
-    Troubles()({})
+    assert LogCounter().counts() == {(level, "other"): 0 for level in ("warn", "error", "critical")}
+    LogCounter()({"log_level": LogLevel.error})
+    LogCounter()({})
 
 
 def _failure() -> Any:
@@ -345,3 +346,22 @@ def test_what_came_of_hooks_is_counted() -> None:
     assert values['resumable_hook_calls_total{hook="hook",kind="before-create",outcome="refused"}'] == 1
     assert values['resumable_hook_duration_seconds_bucket{hook="hook",le="0.025"}'] == 1
     assert values['resumable_hook_duration_seconds_sum{hook="hook"}'] == 3.02
+
+
+def test_a_bound_belongs_to_its_bucket() -> None:
+    tally = Tally((1, 2))
+    for value in (0, 1, 1.5, 2, 3):
+        tally.add(value)
+    assert tally.cumulated() == [("1", 2.0), ("2", 4.0), ("+Inf", 5.0)]
+    assert (tally.count, tally.total) == (5, 7.5)
+
+
+@given(st.lists(st.floats(-10, 1e6)), st.sets(st.integers(0, 1000), min_size=1))
+def test_each_bucket_counts_all_that_is_at_most_its_bound(values: list[float], bounds: set[int]) -> None:
+    tally = Tally(sorted(bounds))
+    for value in values:
+        tally.add(value)
+    found = dict(tally.cumulated())
+    assert found.pop("+Inf") == len(values)
+    for name, count in found.items():
+        assert count == sum(value <= float(name) for value in values)

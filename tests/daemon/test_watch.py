@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 
 from resumable.http.request import StreamingRequest
 from resumable.http.watch import METHODS, OTHER, SECONDS, shown
-from tests.daemon.sight_rig import Listening, Site, finish
+from tests.daemon.site_rig import Listening, Site, finish
 
 
 def test_requests_are_counted_by_method_and_class_of_status() -> None:

@@ -1,7 +1,7 @@
-"""The engine between the tiers, as the use cases see it.
+"""Replication, as the use cases see it: it sends every committed byte on to the remotes.
 
-One reason to change: what they may ask of it. Invariant: nothing here blocks, waits or raises; a remote that fails
-shows in the catalog and in the log, never in an append.
+Invariant: nothing here blocks, waits or raises; a remote that fails shows in the catalog and in the log, never in an
+append.
 """
 
 from __future__ import annotations
@@ -13,59 +13,61 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from resumable.aio.deferreds import Waiters
 from resumable.model.replica import ICopy, IReplicas, IReplication, Progress
 from resumable.model.upload import Replica, Upload
 from resumable.remotes.reading import Presented
+from resumable.replication.context import Remote, ReplicationContext, ReplicationLimits, SpoolSource
 from resumable.replication.copies import Copies
-from resumable.replication.lane import Lane
-from resumable.replication.settings import Limits, Means, Remote, Source
+from resumable.replication.remote_queue import RemoteQueue
 
 
 @implementer(IReplication)
 class Replication:
-    """Sends every committed byte on to the remotes that were chosen for its upload.
+    """Sends the bytes of uploads on to the remotes that were chosen for each.
 
     ``open`` is the spool's `reader`. ``clock`` measures spans, ``wall`` tells the time of day. ``run`` is another in
-    each run of the daemon: what an earlier one wrote about a remote's progress isn't believed.
+    each run of the daemon: what an earlier run recorded of a remote's progress is asked for again.
 
     Each remote may have its share of ``limits.total`` parts on their way and no more, so that one that hangs takes
     nothing away from the others. Replicas in the catalog whose remote isn't among ``remotes`` are left alone.
+    ValueError: two remotes have the same name.
     """
 
     def __init__(
         self,
         remotes: Sequence[Remote],
         replicas: IReplicas,
-        open: Callable[[str], Deferred[Source]],
+        open: Callable[[str], Deferred[SpoolSource]],
         *,
         clock: IReactorTime,
         wall: Callable[[], float],
         rng: Random,
         run: str,
-        limits: Limits | None = None,
+        limits: ReplicationLimits | None = None,
     ) -> None:
-        limits = limits or Limits()
-        means = Means(replicas, open, clock, wall, rng, run, limits)
+        limits = limits or ReplicationLimits()
+        context = ReplicationContext(replicas, open, clock, wall, rng, run, limits)
         slots = max(1, min(limits.per_remote, limits.total // max(1, len(remotes))))
         self.acknowledges = limits.acknowledges
         self._run = run
-        self.lanes = {each.name: Lane(each, means, slots, self._stored, self._caught_up) for each in remotes}
-        if len(self.lanes) != len(remotes):
+        self.queues = {each.name: RemoteQueue(each, context, slots, self._stored, self._caught_up) for each in remotes}
+        if len(self.queues) != len(remotes):
             raise ValueError("two remotes have the same name")
         self._copies = Copies({each.name: each.backend for each in remotes}, replicas, clock)
         self._waiting: dict[str, list[Deferred[None]]] = {}
-        self._refused: list[Deferred[None]] = []
+        self._refused = Waiters()
 
-    # -- the run
+    # -- start and stop
 
     def start(self) -> None:
-        """Look through the catalog for what is to be done, and do it."""
-        for lane in self.lanes.values():
-            lane.start()
+        """Look through the catalog for work, and begin it."""
+        for queue in self.queues.values():
+            queue.start()
 
     async def stop(self) -> None:
-        """Give up what is under way. The catalog and the remotes are asked nothing after this."""
-        await gatherResults([Deferred.fromCoroutine(lane.stop()) for lane in self.lanes.values()])
+        """Give up what is under way. Nothing is asked of the catalog or a remote after this."""
+        await gatherResults([Deferred.fromCoroutine(queue.stop()) for queue in self.queues.values()])
 
     # -- IReplication
 
@@ -76,73 +78,68 @@ class Replication:
         if upload.is_partial:
             return ()
         replicas = []
-        for name, lane in self.lanes.items():
+        for name, queue in self.queues.items():
             replica = None
-            if (remotes is None or name in remotes) and lane.remote.accepts(upload):
-                # nothing of it is in the remote, and this run knows that
-                replica = Replica(upload.id, name, required=lane.remote.required, key=key, run=self._run)
+            if (remotes is None or name in remotes) and queue.remote.accepts(upload):
+                # with this run's name: the remote has nothing of it, and needn't be asked
+                replica = Replica(upload.id, name, required=queue.remote.required, key=key, run=self._run)
                 replicas.append(replica)
-            lane.chosen(upload, replica)
+            queue.chosen(upload, replica)
         return replicas
 
     def committed(self, upload: Upload) -> None:
         """See IReplication."""
         if not upload.is_partial:
-            for lane in self.lanes.values():
-                lane.committed(upload)
+            for queue in self.queues.values():
+                queue.committed(upload)
 
     def ended(self, upload_id: str) -> None:
         """See IReplication."""
-        for lane in self.lanes.values():
-            lane.ended(upload_id)
+        for queue in self.queues.values():
+            queue.ended(upload_id)
 
     def restarted(self, upload_id: str) -> None:
         """See IReplication."""
-        for lane in self.lanes.values():
-            lane.restarted(upload_id)
+        for queue in self.queues.values():
+            queue.restarted(upload_id)
 
     def when_stored(self, upload_id: str) -> Deferred[None]:
-        """See IReplication. Those of its replicas that wait for a retry are tried now: somebody asked again."""
-        for lane in self.lanes.values():
-            lane.hurry(upload_id)
+        """See IReplication. Its replicas that wait for a retry are tried now, because somebody asked again."""
+        for queue in self.queues.values():
+            queue.hurry(upload_id)
         stored: Deferred[None] = Deferred(lambda cancelled: self._no_longer(upload_id, cancelled))
         self._waiting.setdefault(upload_id, []).append(stored)
         return stored
 
     def progress(self, upload_id: str) -> Mapping[str, Progress]:
         """See IReplication."""
-        found = {name: lane.progress(upload_id) for name, lane in self.lanes.items()}
+        found = {name: queue.progress(upload_id) for name, queue in self.queues.items()}
         return {name: progress for name, progress in found.items() if progress is not None}
 
     def open_copy(self, upload_id: str, start: int, size: int) -> Deferred[ICopy]:
         """See IReplication."""
-        return Deferred.fromCoroutine(self._copies.open(upload_id, start, size))
+        return self._copies.open(upload_id, start, size)
 
     def signed_url(self, upload_id: str, content_type: str, disposition: str, lifetime: float) -> Deferred[str | None]:
         """See IReplication."""
-        presented = Presented(content_type, disposition, lifetime)
-        return Deferred.fromCoroutine(self._copies.signed_url(upload_id, presented))
+        return self._copies.signed_url(upload_id, Presented(content_type, disposition, lifetime))
 
     def admits(self) -> bool:
         """See IReplication."""
-        return not any(lane.lag.over for lane in self.lanes.values() if lane.lag is not None)
+        return not any(queue.lag.over for queue in self.queues.values() if queue.lag is not None)
 
     def when_admitted(self) -> Deferred[None]:
         """See IReplication."""
-        if self.admits():
-            return succeed(None)
-        admitted: Deferred[None] = Deferred(self._refused.remove)
-        self._refused.append(admitted)
-        return admitted
+        return succeed(None) if self.admits() else self._refused.wait()
 
-    # -- what else may be asked
+    # -- for operators
 
     @property
     def stored(self) -> int:
-        """How many uploads every required remote has got since the start."""
-        return sum(lane.figures.completed for lane in self.lanes.values())
+        """Uploads that became stored in every required remote since the start."""
+        return sum(queue.counts.completed for queue in self.queues.values())
 
-    # -- what the lanes say
+    # -- news of the queues
 
     def _stored(self, upload_id: str) -> None:
         for stored in self._waiting.pop(upload_id, []):
@@ -156,6 +153,4 @@ class Replication:
 
     def _caught_up(self) -> None:
         if self._refused and self.admits():
-            refused, self._refused = self._refused, []
-            for admitted in refused:
-                admitted.callback(None)
+            self._refused.fire()

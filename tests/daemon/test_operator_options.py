@@ -1,4 +1,4 @@
-"""The options of sight: flags, variables, and what they refuse."""
+"""The options of what operators see: flags, variables, and values that are refused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from twisted.python.usage import UsageError
 
 from resumable.config.operators import OPERATORS
 from resumable.config.options import Options, Settings
-from resumable.listening.admin_socket import socket_of
-from resumable.listening.ports import taken_apart
+from resumable.listening.ports import admin_socket_path, split_endpoint
 
 EXAMPLES = [
     ("admin-listen", "tcp:9090:interface=127.0.0.1", ("tcp:9090:interface=127.0.0.1",)),
@@ -45,7 +44,7 @@ def test_flags_and_variables_set_the_same_field(flag: str, text: str, value: obj
 def test_operators_are_answered_in_the_upload_directory_where_nothing_else_is_said(tmp_path: Path) -> None:
     socket = f"unix:address={tmp_path}/.resumable/admin.sock:mode=600:lockfile=0"
     assert parse("--upload-dir", str(tmp_path)).admin_listen == (socket,)
-    assert str(socket_of(tmp_path)) in socket
+    assert str(admin_socket_path(tmp_path)) in socket
     beside = parse("--upload-dir", str(tmp_path), "--admin-listen", "tcp:1", "--admin-listen", "socket")
     assert beside.admin_listen == ("tcp:1", socket)
 
@@ -59,7 +58,11 @@ def test_an_upload_directory_with_any_name_has_a_socket(tmp_path: Path) -> None:
     place = tmp_path / "a:b\\c=d é"
     (place / ".resumable").mkdir(parents=True)
     (description,) = parse("--upload-dir", str(place)).admin_listen
-    assert taken_apart(description) == ("unix", [], {"address": str(socket_of(place)), "mode": "600", "lockfile": "0"})
+    assert split_endpoint(description) == (
+        "unix",
+        [],
+        {"address": str(admin_socket_path(place)), "mode": "600", "lockfile": "0"},
+    )
 
 
 def test_an_upload_directory_too_deep_for_a_socket_goes_without_one_and_says_so() -> None:

@@ -1,7 +1,7 @@
-"""The figures, read where they are when somebody asks for them.
+"""The values of the metrics, read where they are kept when somebody asks for them.
 
-Changes when a figure comes, goes or is read elsewhere; its name and meaning are in names.py. Invariants: nothing here
-is the global registry's; asking never fails and ends within `PATIENCE`: what isn't known by then is left out.
+Invariants: nothing here is in the global registry; asking never fails and ends within `PATIENCE`: a value that isn't
+known by then is left out.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ from resumable.catalog.batches import Timing
 from resumable.hooks.calls import HookCounts
 from resumable.http.site import StreamingSite
 from resumable.http.watch import RequestLog
-from resumable.metrics.delay import Delay
+from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLag, RemoteLags
 from resumable.metrics.names import METRICS
-from resumable.metrics.remotes import Behind, Lags
-from resumable.metrics.troubles import Troubles
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.listing import State
 from resumable.model.outbox import Depth, IOutbox
 from resumable.model.telemetry import Tally
 from resumable.model.upload import Gone, ReplicaState
-from resumable.replication.engine import Replication
+from resumable.replication.service import Replication
 from resumable.spool import Budget
 from resumable.uploads.context import Counts
 from resumable.uploads.holds import IHolds
@@ -39,6 +37,7 @@ from resumable.uploads.limits import Space
 from resumable.uploads.operators import Census, Count
 
 PATIENCE: Final = 5.0
+"""Seconds."""
 FAMILIES: Final = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
 
 T = TypeVar("T")
@@ -52,10 +51,10 @@ log = Logger()
 
 
 @frozen
-class Sources:
-    """Where the figures are. ``disk`` answers the bytes of the upload directory's disk that are free and in use.
+class MetricSources:
+    """Where the values are kept. ``disk`` answers the bytes of the upload directory's disk that are free and in use.
 
-    ``replication`` and ``lags`` are None without remotes. ``hooks``: whose letters are in the outbox.
+    ``replication`` and ``lags`` are None without remotes. ``hooks``: by name, those with events in the outbox.
     """
 
     version: str
@@ -70,47 +69,47 @@ class Sources:
     disk: Callable[[], Awaitable[tuple[int, int]]]
     batches: Timing
     outbox: IOutbox
-    delay: Delay
-    troubles: Troubles
+    delay: ReactorDelay
+    log_counts: LogCounter
     census: Census
     hooks: Sequence[str] = ()
     hook_counts: HookCounts = field(factory=HookCounts)
     replication: Replication | None = None
-    lags: Lags | None = None
+    lags: RemoteLags | None = None
     certificates: Certificates = dict
 
 
 @define
-class _Asked:
-    """What had to be asked for, as it was the last time."""
+class _Answers:
+    """Values that had to be asked for, as of the last time."""
 
     disk: tuple[int, int] | None = None
     count: Count | None = None
-    lags: dict[str, Behind] = Factory(dict)
+    lags: dict[str, RemoteLag] = Factory(dict)
     outbox: dict[str, Depth] = Factory(dict)
 
 
-class Figures(Collector):
-    """All of them."""
+class MetricsCollector(Collector):
+    """Collects all metrics in a registry of its own."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: MetricSources) -> None:
         self._sources = sources
-        self._asked = _Asked()
+        self._answers = _Answers()
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
     async def render(self) -> bytes:
-        """The text format of Prometheus."""
-        self._asked = await self._ask()
+        """All metrics in the text format of Prometheus."""
+        self._answers = await self._ask()
         return generate_latest(self._registry)
 
     def describe(self) -> list[Metric]:
-        """Nothing: whoever registers a collector would have it collect otherwise."""
+        """No metric: the registry would otherwise collect all of them to learn their names."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Each figure that is known."""
+        """Each metric whose value is known."""
         for name, values in self._values():
             metric = METRICS[name]
             family = FAMILIES[metric.kind](metric.name, metric.help.rstrip("."), labels=metric.labels)
@@ -121,22 +120,22 @@ class Figures(Collector):
                     family.add_metric(labels, value)
             yield family
 
-    # Asking
+    # -- asking
 
-    async def _ask(self) -> _Asked:
-        sources, asked = self._sources, _Asked()
+    async def _ask(self) -> _Answers:
+        sources, answers = self._sources, _Answers()
 
         async def disk() -> None:
-            asked.disk = await sources.disk()
+            answers.disk = await sources.disk()
 
         async def census() -> None:
-            asked.count = await sources.census.known()
+            answers.count = await sources.census.known()
 
-        async def lag(lags: Lags, name: str) -> None:
-            asked.lags[name] = await lags.of(name)
+        async def lag(lags: RemoteLags, name: str) -> None:
+            answers.lags[name] = await lags.of(name)
 
         async def depth(hook: str) -> None:
-            asked.outbox[hook] = await sources.outbox.depth(hook)
+            answers.outbox[hook] = await sources.outbox.depth(hook)
 
         questions: list[Coroutine[Deferred[Any], Any, None]] = [
             disk(),
@@ -144,19 +143,19 @@ class Figures(Collector):
             *(depth(hook) for hook in sources.hooks),
         ]
         if sources.replication is not None and sources.lags is not None:
-            questions += [lag(sources.lags, name) for name in sources.replication.lanes]
+            questions += [lag(sources.lags, name) for name in sources.replication.queues]
         await gatherResults([Deferred.fromCoroutine(self._in_time(each)) for each in questions])
-        return asked
+        return answers
 
     async def _in_time(self, question: Coroutine[Deferred[Any], Any, None]) -> None:
         try:
             await Deferred.fromCoroutine(question).addTimeout(PATIENCE, self._sources.clock)
         except (CatalogUnavailable, Stopped, TimeoutError, OSError) as error:
-            log.debug("a figure is not known: {reason}", reason=str(error) or type(error).__name__)
+            log.debug("a metric is not known: {reason}", reason=str(error) or type(error).__name__)
         except Exception:
-            log.failure("a figure is not known")
+            log.failure("a metric is not known")
 
-    # Reading
+    # -- reading
 
     def _values(self) -> Iterator[tuple[str, Values]]:
         yield "info", {(self._sources.version,): 1}
@@ -169,7 +168,7 @@ class Figures(Collector):
         if certificates := self._sources.certificates():
             yield "tls_expires_seconds", {(endpoint,): left for endpoint, left in certificates.items()}
         yield "reactor_delay_seconds", _one(self._sources.delay.tally)
-        yield "log_events_total", self._sources.troubles.counts()
+        yield "log_events_total", self._sources.log_counts.counts()
 
     def _requests(self) -> Iterator[tuple[str, Values]]:
         site, methods = self._sources.site, self._sources.watch.methods
@@ -186,15 +185,15 @@ class Figures(Collector):
         yield "uploads_placed_total", _one(counts.placed)
         yield "placing_failures_total", _one(counts.not_placed)
         yield "uploads_gone_total", {(gone.value,): counts.gone[gone] for gone in Gone}
-        if self._asked.count is not None:
-            yield "uploads", {(state.value,): self._asked.count.uploads[state] for state in State}
+        if self._answers.count is not None:
+            yield "uploads", {(state.value,): self._answers.count.uploads[state] for state in State}
         yield "appends", _one(holds.count)
         yield "holds_taken_over_total", _one(holds.takeovers)
 
     def _local(self) -> Iterator[tuple[str, Values]]:
         sources = self._sources
-        if self._asked.disk is not None:
-            free, used = self._asked.disk
+        if self._answers.disk is not None:
+            free, used = self._answers.disk
             yield "spool_free_bytes", _one(free)
             yield "spool_used_bytes", _one(used)
         yield "spool_reserve_bytes", _one(sources.space.reserve)
@@ -203,33 +202,33 @@ class Figures(Collector):
         yield "catalog_batch_jobs", _one(sources.batches.jobs)
 
     def _remotes(self, replication: Replication) -> Iterator[tuple[str, Values]]:
-        lanes, lags = replication.lanes, self._asked.lags
+        queues, lags = replication.queues, self._answers.lags
         yield "uploads_stored_total", _one(replication.stored)
-        yield "remote_up", {(name,): 0 if lane.down else 1 for name, lane in lanes.items()}
+        yield "remote_up", {(name,): 0 if queue.down else 1 for name, queue in queues.items()}
         yield "remote_lag_bytes", {(name,): behind.size for name, behind in lags.items()}
         yield "remote_lag_seconds", {(name,): behind.seconds for name, behind in lags.items()}
-        yield "remote_queued", {(name,): lane.queued for name, lane in lanes.items()}
-        yield "remote_active", {(name,): lane.active for name, lane in lanes.items()}
-        if self._asked.count is not None:
-            found = self._asked.count.replicas
+        yield "remote_queued", {(name,): queue.queued for name, queue in queues.items()}
+        yield "remote_active", {(name,): queue.active for name, queue in queues.items()}
+        if self._answers.count is not None:
+            found = self._answers.count.replicas
             yield (
                 "remote_replicas",
-                {(name, state.value): found[name, state] for name in lanes for state in ReplicaState},
+                {(name, state.value): found[name, state] for name in queues for state in ReplicaState},
             )
-        yield "remote_parts_total", {(name,): lane.figures.parts for name, lane in lanes.items()}
-        yield "remote_bytes_total", {(name,): lane.figures.bytes for name, lane in lanes.items()}
-        yield "remote_stored_total", {(name,): lane.figures.stored for name, lane in lanes.items()}
-        yield "remote_removed_total", {(name,): lane.figures.removed for name, lane in lanes.items()}
-        yield "remote_retries_total", {(name,): lane.figures.retries for name, lane in lanes.items()}
+        yield "remote_parts_total", {(name,): queue.counts.parts for name, queue in queues.items()}
+        yield "remote_bytes_total", {(name,): queue.counts.bytes for name, queue in queues.items()}
+        yield "remote_stored_total", {(name,): queue.counts.stored for name, queue in queues.items()}
+        yield "remote_removed_total", {(name,): queue.counts.removed for name, queue in queues.items()}
+        yield "remote_retries_total", {(name,): queue.counts.retries for name, queue in queues.items()}
         yield (
             "remote_failures_total",
-            {(name, kind): n for name, lane in lanes.items() for kind, n in lane.figures.failures.items()},
+            {(name, kind): n for name, queue in queues.items() for kind, n in queue.counts.failures.items()},
         )
-        yield "remote_parked_total", {(name,): lane.figures.parked for name, lane in lanes.items()}
-        yield "remote_outages_total", {(name,): lane.figures.opened for name, lane in lanes.items()}
+        yield "remote_parked_total", {(name,): queue.counts.parked for name, queue in queues.items()}
+        yield "remote_outages_total", {(name,): queue.counts.opened for name, queue in queues.items()}
 
     def _events(self) -> Iterator[tuple[str, Values]]:
-        depths, now = self._asked.outbox, self._sources.wall()
+        depths, now = self._answers.outbox, self._sources.wall()
         yield "outbox_waiting", {(hook,): depth.waiting for hook, depth in depths.items()}
         yield "outbox_dead", {(hook,): depth.dead for hook, depth in depths.items()}
         ages = {hook: 0.0 if depth.oldest is None else max(0.0, now - depth.oldest) for hook, depth in depths.items()}
@@ -239,5 +238,5 @@ class Figures(Collector):
 
 
 def _one(value: float | Tally) -> Values:
-    """That of a figure without labels."""
+    """The value of a metric without labels."""
     return {(): value}

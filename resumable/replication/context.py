@@ -1,7 +1,4 @@
-"""What the operator says about replication, what is counted of it, and what it works with.
-
-One reason to change: a knob or a figure. Nothing here does any work.
-"""
+"""What all parts of replication share: the operator's limits, a remote, what is counted of it, and the dependencies."""
 
 from __future__ import annotations
 
@@ -22,18 +19,20 @@ from resumable.remotes.regions import Readable
 
 
 @frozen
-class Limits:
-    """Bounds and times. Sizes in bytes, times in seconds.
+class ReplicationLimits:
+    """The operator's limits. Sizes in bytes, times in seconds.
 
     ``part_size``: the chunks of remotes without a plan of their own. ``per_upload``, ``per_remote``, ``total``: parts
-    on their way at once. More: faster over a long line; fewer: less memory, and clients' own traffic suffers less.
+    on their way at once. More of them are faster over a long line; fewer need less memory and leave more of the line
+    to the clients.
 
     ``base_delay``, ``max_delay``: a retry waits a random part of ``base_delay``, doubled with each failure in a row, at
-    most ``max_delay``. Smaller: sooner back, more load on a store that suffers. ``attempts`` in a row (0: for ever) and
-    ``give_up_after`` seconds of failing (None: never): then the replica is parked. ``try_timeout``: a call that hasn't
-    answered is given up after that, and what ``slowest`` bytes a second need.
+    most ``max_delay``. With shorter pauses a remote is used sooner after an outage, and has more load during it. A
+    replica is parked after ``attempts`` failures in a row (0: never), or when it has failed for ``give_up_after``
+    (None: never). A call is given up after ``try_timeout``, and what its bytes need at ``slowest`` bytes a second.
 
-    ``max_lag`` bytes, and ``max_lag_age`` of the oldest upload that finished: past these no client may send.
+    ``max_lag``: bytes, and ``max_lag_age``: age of the oldest finished upload, past which no client may send.
+    ``acknowledges``: a finished upload is acknowledged only once it is stored (`--ack remote`).
     """
 
     part_size: int = PART_SIZE
@@ -57,7 +56,7 @@ def _always(upload: Upload) -> bool:
 
 @frozen
 class Remote:
-    """A remote as the operator named it. ``accepts`` is asked about each new upload."""
+    """A remote under the operator's name for it. ``accepts`` decides whether a new upload gets a replica in it."""
 
     name: str
     backend: IRemoteStorage
@@ -66,8 +65,8 @@ class Remote:
 
 
 @define
-class Figures:
-    """What one remote has seen since the start; only ever grows. ``failures`` by the name of their class.
+class RemoteCounts:
+    """Counters of one remote since the start. ``failures``: by the name of the error's class; ``opened``: outages.
 
     ``completed``: uploads of which this was the last required remote to get a copy.
     """
@@ -83,24 +82,24 @@ class Figures:
     failures: Counter[str] = field(factory=Counter)
 
 
-class Source(Readable, Protocol):
-    """The spool's Reader."""
+class SpoolSource(Readable, Protocol):
+    """The bytes of an upload in the spool: its `Reader`."""
 
     def close(self) -> Deferred[None]:
-        """Fires when the file is closed."""
+        """Close the file; fires when that is done."""
 
 
 @frozen
-class Means:
-    """What all remotes of one engine share. ``open`` opens an upload's spool file.
+class ReplicationContext:
+    """The dependencies that all remotes share. ``open`` opens an upload's spool file.
 
     ``clock`` measures spans, ``wall`` tells the time of day for records. ``run`` names this run of the daemon.
     """
 
     replicas: IReplicas
-    open: Callable[[str], Deferred[Source]]
+    open: Callable[[str], Deferred[SpoolSource]]
     clock: IReactorTime
     wall: Callable[[], float]
     rng: Random
     run: str
-    limits: Limits
+    limits: ReplicationLimits

@@ -72,7 +72,7 @@ def test_counters_are_looked_at_as_rates_and_gauges_are_not(where: str, expressi
             assert call in ("rate", "increase") or "offset" in expression, where
 
 
-def test_the_dashboard_shows_every_figure() -> None:
+def test_the_dashboard_shows_every_metric() -> None:
     shown = {name for panel in DASHBOARD["panels"] for name in re.findall(r"resumable_[a-z_]+", json.dumps(panel))}
     missing = [metric.name for metric in METRICS.values() if not any(name.startswith(metric.name) for name in shown)]
     assert missing == []
@@ -102,10 +102,10 @@ def test_no_alert_is_explained_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
-def test_the_page_says_of_each_figure_what_it_means(metric: Any) -> None:
+def test_the_page_says_of_each_metric_what_it_means(metric: Any) -> None:
     labels = ", ".join(f"`{label}`" for label in metric.labels)
     assert f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |" in PAGE
 
 
-def test_the_page_names_no_figure_that_is_not_there() -> None:
+def test_the_page_names_no_metric_that_is_not_there() -> None:
     assert set(re.findall(rf"\b{PREFIX}\w+", PAGE)) <= {*SAMPLES, *(metric.name for metric in METRICS.values())}

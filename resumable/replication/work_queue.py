@@ -1,10 +1,8 @@
-"""Which uploads a remote has to look at next.
+"""Which uploads a remote has to look at next: new ones, those due for a retry, and those that the catalog has.
 
-One reason to change: where work comes from. It comes from wakes, from retries, and from the catalog, page by page.
-
-Invariant: memory is bounded whatever there is to do: what finds no room here is found in the catalog later, and a pass
-over the catalog goes on only when little is left here. Nothing waits for ever: a pass begins at the start, whenever
-something found no room, and now and then.
+Invariants: memory is bounded however much there is to do: an upload that finds no room here is found in the catalog
+later, and a pass over the catalog goes on only when little is left here. Nothing waits for ever: a pass begins at the
+first row whenever an upload found no room, and from time to time.
 """
 
 from __future__ import annotations
@@ -15,18 +13,20 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from resumable.aio.deferreds import Timer
 from resumable.aio.threads import Stopped
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Replica, Upload
-from resumable.replication.settings import Means
+from resumable.replication.context import ReplicationContext
 
 QUEUE = 1024
-"""Uploads that wait for their turn."""
+"""Uploads that wait for their transfer, at most."""
 RETRIES = 1024
-"""Uploads that wait for their next try, each with a timer."""
+"""Uploads that wait for their next try, each with a timer, at most."""
 PREFERRED = 64
-"""Uploads that came while the remote was down, and that its trials begin with."""
+"""Uploads that came while the remote was down, and that its trials begin with, at most."""
 PAGE = 256
+"""Rows of the catalog that are read at once."""
 LOW = 256
 """With fewer in the queue the next page is read."""
 NOW_AND_THEN = 30.0
@@ -37,21 +37,21 @@ CATALOG_PAUSE = 5.0
 _log = Logger()
 
 
-class Agenda:
-    """``offer`` is shown what a pass finds and says whether it is to be queued; ``wake``: there may be some now."""
+class WorkQueue:
+    """``wants`` decides whether a row that a pass found is to be queued; ``wake`` is called when there may be work."""
 
     def __init__(
         self,
         remote: str,
-        means: Means,
-        offer: Callable[[Replica, Upload | None], bool],
+        context: ReplicationContext,
+        wants: Callable[[Replica, Upload | None], bool],
         wake: Callable[[], None],
     ) -> None:
         self._remote = remote
-        self._replicas = means.replicas
-        self._clock = means.clock
-        self._wall = means.wall
-        self._offer = offer
+        self._replicas = context.replicas
+        self._clock = context.clock
+        self._wall = context.wall
+        self._wants = wants
         self._wake = wake
         self._queue: dict[str, None] = {}
         self._preferred: dict[str, None] = {}
@@ -60,7 +60,7 @@ class Agenda:
         self._again = False
         self._retries_lost = False
         self._reading: Deferred[None] | None = None
-        self._timer: IDelayedCall | None = None
+        self._next_pass = Timer(context.clock, self._begin_pass)
         self._began = 0.0
         self._stopped = False
 
@@ -68,17 +68,12 @@ class Agenda:
         return len(self._queue)
 
     @property
-    def waiting(self) -> int:
-        """How many wait for their next try, as far as it is known here."""
-        return len(self._retries)
-
-    @property
     def crowded(self) -> bool:
-        """Whether there is more to do than was begun."""
+        """Whether uploads wait, here or in the catalog."""
         return bool(self._queue) or self._place is not None
 
     def add(self, upload_id: str) -> None:
-        """To the end of the queue, unless it is in it. Without room: the catalog is looked through again."""
+        """Put it at the end of the queue, unless it is there. Without room it is found in the catalog later."""
         if upload_id in self._queue:
             return
         if len(self._queue) < QUEUE:
@@ -87,13 +82,16 @@ class Agenda:
             self._again = True
 
     def prefer(self, upload_id: str) -> None:
-        """It has never failed, and is the next to be taken for a trial; as many as there is room for."""
+        """It has never failed: take it first for a trial, if there is room to remember it."""
         if len(self._preferred) < PREFERRED:
             self._preferred[upload_id] = None
 
     def take(self, failed: Callable[[str], bool] | None = None) -> str | None:
-        """The first of the queue, which has it no longer. ``failed``: it is a trial, and those that it is true of
-        come last: uploads that fail by themselves must not keep a remote down for all others."""
+        """Remove the first upload of the queue and answer its id; None: there is none.
+
+        ``failed`` is given for a trial: uploads for which it is true come last then, because uploads that fail by
+        themselves must not keep a remote down for all others.
+        """
         upload_id = next(iter(self._queue), None)
         if failed is not None:
             untried = (each for each in self._queue if not failed(each))
@@ -105,8 +103,8 @@ class Agenda:
                 retry.cancel()
         return upload_id
 
-    def later(self, upload_id: str, seconds: float) -> None:
-        """To the queue, after so long."""
+    def add_later(self, upload_id: str, seconds: float) -> None:
+        """Put it into the queue after so many seconds."""
         if (known := self._retries.pop(upload_id, None)) is not None:
             known.cancel()
         if self._stopped:
@@ -117,32 +115,32 @@ class Agenda:
             self._retries_lost = True
 
     def restart(self) -> None:
-        """As `forget`, and in the catalog's order, whoever was preferred."""
+        """As `clear`, and forget which were preferred: all is found in the order of the catalog."""
         self._preferred.clear()
-        self.forget()
+        self.clear()
 
-    def forget(self) -> None:
-        """Nothing can be done at the moment: let it all be found in the catalog again."""
+    def clear(self) -> None:
+        """Nothing can be done at the moment: empty the queue, and let all be found in the catalog again."""
         self._queue.clear()
         for retry in self._retries.values():
             retry.cancel()
         self._retries.clear()
         self._retries_lost = True
-        self.look()
+        self.search()
 
-    def look(self) -> None:
-        """Let the next pass be from the first row on."""
+    def search(self) -> None:
+        """Begin the next pass at the first row."""
         self._place, self._again = None, True
 
     def refill(self) -> None:
-        """Read the next page, if there is room and more may be there."""
+        """Read the next page of the catalog, if there is room and there may be more."""
         if self._stopped or self._reading is not None or len(self._queue) >= LOW:
             return
         if self._place is None:
             if not self._again:
                 return
             self._place, self._again, self._began = 0, False, self._clock.seconds()
-            self._rest(None)
+            self._next_pass.clear()
         self._reading = reading = Deferred.fromCoroutine(self._read(self._place))
         reading.addErrback(lambda failure: _log.failure("looking for work failed", failure, remote=self._remote))
         reading.addCallback(self._was_read)
@@ -150,8 +148,8 @@ class Agenda:
     async def stop(self) -> None:
         """No timer and no question to the catalog is left when this returns."""
         self._stopped = True
-        self.forget()
-        self._rest(None)
+        self.clear()
+        self._next_pass.clear()
         if (reading := self._reading) is not None:
             reading.cancel()
             await reading
@@ -160,9 +158,9 @@ class Agenda:
         try:
             page = await self._replicas.due(self._remote, self._wall(), place, PAGE)
             for replica, upload in page.due:
-                if self._offer(replica, upload):
+                if self._wants(replica, upload):
                     self.add(replica.upload_id)
-            if self._place != place:  # told to begin again meanwhile
+            if self._place != place:  # `search` was called meanwhile
                 return
             self._place = page.after
             if page.after is None:
@@ -173,7 +171,7 @@ class Agenda:
         except CatalogUnavailable as error:
             _log.warn("looking for work: {reason}", remote=self._remote, reason=str(error))
             self._place = None
-            self._rest(CATALOG_PAUSE)
+            self._next_pass.set(CATALOG_PAUSE)
 
     async def _passed(self) -> None:
         """A pass is over: when is the next?"""
@@ -184,7 +182,7 @@ class Agenda:
             if at is not None:
                 self._retries_lost = True
                 seconds = min(seconds, max(1.0, at - self._wall()))
-        self._rest(seconds)
+        self._next_pass.set(seconds)
 
     def _was_read(self, _: None) -> None:
         self._reading = None
@@ -196,12 +194,6 @@ class Agenda:
         self.add(upload_id)
         self._wake()
 
-    def _rest(self, seconds: float | None) -> None:
-        """Begin the next pass after so long; None: not by the timer."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None if seconds is None else self._clock.callLater(seconds, self._rested)
-
-    def _rested(self) -> None:
+    def _begin_pass(self) -> None:
         self._again = True
         self._wake()
