@@ -32,7 +32,7 @@ from resumable.remotes.interfaces import (
     Transient,
 )
 from resumable.remotes.plan import Step
-from resumable.remotes.regions import Window
+from resumable.remotes.regions import RegionWindow
 from resumable.replication.context import Remote, RemoteCounts, ReplicationContext, SpoolSource
 from resumable.replication.parallel_parts import ParallelParts
 from resumable.replication.progress import ReplicaProgress
@@ -226,7 +226,7 @@ class Transfer:
             assert self._parts is not None and self._source is not None
             if self._parts.failed:
                 return
-            data = Window(self._source, part.offset, part.size)
+            data = RegionWindow(self._source, part.offset, part.size)
             await self._ask(lambda: self._backend.write_chunk(self._id, part.offset, data, part.size), part.size)
         finally:
             context.slots.release()
