@@ -15,7 +15,7 @@ from typing import TypeVar
 from attrs import asdict, define, evolve, frozen
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError, maybeDeferred
 
-from resumable.model.replica import Progress
+from resumable.model.replica import TransferProgress
 from resumable.model.telemetry import REQUEST
 from resumable.model.upload import ReplicaState, Upload
 from resumable.protocol import metadata
@@ -95,12 +95,12 @@ class Transfer:
         self._taken = self._written = 0
 
     @property
-    def sent_and_confirmed(self) -> Progress:
+    def sent_and_confirmed(self) -> TransferProgress:
         """How far it is at this moment."""
         progress = self._progress
         ahead = sum(end - start for start, end in progress.ahead.items())
         under_way = self._parts.size if self._parts else 0
-        return Progress(progress.confirmed + ahead + under_way, progress.confirmed)
+        return TransferProgress(progress.confirmed + ahead + under_way, progress.confirmed)
 
     def fill(self) -> None:
         """The upload has more bytes: begin the parts that may begin now."""

@@ -63,10 +63,10 @@ def test_a_question_is_one_too():
 def test_a_event_gives_the_same_event_each_time():
     data = {**as_data(UPLOAD, REQUEST), "remote": "s3", "key": "a.txt"}
     kept = json.loads(json.dumps(data))  # as the catalog keeps it
-    letter = OutboxEvent(7, "hook", Fact(FactKind.STORED, UPLOAD.id, NOW, kept))
-    assert messages.document(message_of(letter), "/files/") == DOCUMENT
-    assert message_of(letter) == message_of(letter)
-    assert message_of(letter).id.replace("-", "").replace("_", "").isalnum()
+    event = OutboxEvent(7, "hook", Fact(FactKind.STORED, UPLOAD.id, NOW, kept))
+    assert messages.document(message_of(event), "/files/") == DOCUMENT
+    assert message_of(event) == message_of(event)
+    assert message_of(event).id.replace("-", "").replace("_", "").isalnum()
 
 
 @pytest.mark.parametrize("kind", FactKind)
