@@ -19,7 +19,7 @@ from resumable.aio.threads import Pool
 from resumable.auth.secret import AccessProblem, Secret, read_secret
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Settings
-from resumable.hooks.counts import HookCounts
+from resumable.hooks.calls import HookCounts
 from resumable.http.admin.api import Admin, Desk
 from resumable.http.admin.clearance import Anybody, Bearer, Guarded
 from resumable.http.admin.dead import DeadEvents

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from resumable.aio.threads import Stopped
 from resumable.catalog.batches import Timing
-from resumable.hooks.counts import HookCounts
+from resumable.hooks.calls import HookCounts
 from resumable.http.site import StreamingSite
 from resumable.http.watch import RequestLog
 from resumable.metrics.delay import Delay

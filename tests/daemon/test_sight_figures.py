@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel
 
 from resumable.catalog.batches import Timing
-from resumable.hooks.counts import HookCounts
+from resumable.hooks.calls import HookCounts
 from resumable.metrics.delay import EVERY, Delay
 from resumable.metrics.figures import PATIENCE, Figures, Sources
 from resumable.metrics.names import KINDS, METRICS

@@ -18,7 +18,7 @@ from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
 from resumable.aio.threads import Pool
-from resumable.hooks.command_hook import Command, CommandHook
+from resumable.hooks.command import Command, CommandHook
 from resumable.hooks.interfaces import Allow, EventKind, HookFailed, IGuard, IHook, IWatcher, Refuse
 from resumable.model.hooks import Answer, Changes
 from tests.hooks.servers import event, question

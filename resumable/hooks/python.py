@@ -1,9 +1,7 @@
 """A hook that is Python: an entry point in the group `GROUP`, or ``module:attribute``.
 
-One reason to change: how such hooks are found.
-
-Invariant: what `load` answers provides at least one of the hooks' interfaces. It runs in the reactor's thread, and must
-not block it; what it raises or answers is checked like any other hook's.
+Invariant: `load` returns an object that provides at least one of the hooks' interfaces. It runs in the reactor's
+thread, and must not block it; its answers and failures are checked like any other hook's.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from resumable.hooks.interfaces import IGuard, IHook, IWatcher
-from resumable.hooks.verdicts import shown
+from resumable.hooks.messages import shown
 
 GROUP = "resumable.hooks"
 ROLES = (IHook, IGuard, IWatcher)
@@ -23,7 +21,9 @@ class BadHook(ValueError):
 
 
 def load(name: str) -> Any:
-    """The hook of that name. What is found is it, or makes it when it is called without arguments. Raises BadHook."""
+    """The hook of that name: the object that is found, or its result when it is called without arguments.
+
+    Raises BadHook."""
     try:
         found = _find(name)
         if not provides(found) and callable(found):

@@ -19,12 +19,12 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 from zope.interface.verify import verifyObject
 
-from resumable.hooks.delivery import Courier, Delivery
-from resumable.hooks.guards import Guard, Guards
-from resumable.hooks.interfaces import Allow, EventKind, HookFailed, IGuard, IHook, IWatcher, Refuse
+from resumable.hooks.ask import Guard, Guards
+from resumable.hooks.deliver import Deliverer
+from resumable.hooks.interfaces import Allow, BadVerdict, EventKind, HookFailed, IGuard, IHook, IWatcher, Refuse
 from resumable.hooks.post import Poster, Posting, check_forward, check_url
+from resumable.hooks.retry_policy import RetryPolicy
 from resumable.hooks.tls import Tls, from_files
-from resumable.hooks.verdicts import BadVerdict
 from resumable.httpclient.client import retry_after
 from resumable.httpclient.errors import HttpError, TimedOut, TooLong, Unreached, error_for
 from resumable.model.hooks import Answer, Changes, QuestionKind
@@ -247,18 +247,18 @@ async def test_a_huge_answer_to_an_event_is_a_failure(rig):
 
 
 @pytest_twisted.ensureDeferred
-async def test_events_arrive_through_a_courier_though_the_server_fails_at_first(rig):
+async def test_events_arrive_through_a_deliverer_though_the_server_fails_at_first(rig):
     server = HookServer((500, {}, b""), (302, {"Location": "/"}, b""), (200, {}, b""))
     it, outbox, clock = rig(server), MemoryOutbox(), Clock()
     outbox.post(fact("u"), fact("u", FactKind.FINISHED))
-    courier = Courier(
-        "hook", it.hook(), outbox, clock=clock, wall=clock.seconds, rng=Random(1), delivery=Delivery(timeout=1e9)
+    deliverer = Deliverer(
+        "hook", it.hook(), outbox, clock=clock, wall=clock.seconds, rng=Random(1), policy=RetryPolicy(timeout=1e9)
     )
-    courier.start()
+    deliverer.start()
     while outbox.letters:
         await deferLater(reactor, 0.001)
         clock.advance(1)
-    await courier.stop()
+    await deliverer.stop()
     assert [json.loads(body)["type"].rpartition(".")[2] for body in server.bodies] == ["created"] * 3 + ["finished"]
     assert len({json.loads(body)["id"] for body in server.bodies}) == 2
 

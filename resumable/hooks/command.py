@@ -1,10 +1,8 @@
 """A hook that is a command: one process for each event or question.
 
-One reason to change: what a command is given, and what its end means.
-
-Invariant: no shell sees anything a client has sent: the arguments are the operator's, the event comes as JSON on stdin.
-The environment is clean but for `PASSED_ON` and a few facts of our own making. What a command does not say clearly is
-no yes: only exit status 0, with a verdict or nothing on stdout, is one.
+Invariants: no shell sees anything a client has sent: the arguments are the operator's, the event comes as JSON on
+stdin. The environment is clean except for `PASSED_ON` and a few facts of our own making. A command that does not speak
+clearly has not said yes: only exit status 0, with a verdict or nothing on stdout, is a yes.
 """
 
 from __future__ import annotations
@@ -18,18 +16,29 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.aio.threads import IPool, Stopped
 from resumable.hooks import messages
-from resumable.hooks.interfaces import Allow, Event, HookFailed, IGuard, IHook, IWatcher, Question, Refuse, Verdict
-from resumable.hooks.processes import Outcome, Run
-from resumable.hooks.verdicts import BadVerdict
+from resumable.hooks.interfaces import (
+    Allow,
+    BadVerdict,
+    Event,
+    HookFailed,
+    IGuard,
+    IHook,
+    IWatcher,
+    Question,
+    Refuse,
+    Verdict,
+)
+from resumable.hooks.processes import CommandOutcome, Run
 from resumable.model.hooks import Answer
 
 log = Logger()
 
 PASSED_ON = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR")
 CANNOT_RUN = (126, 127)
-"""What a shell, or env, ends with when it could not start what it was told to."""
+"""The exit statuses of a shell, or env, that could not start a command."""
 
 
 def find_program(program: str, path: str) -> str:
@@ -51,7 +60,7 @@ def find_program(program: str, path: str) -> str:
 
 
 def _interpreter(program: str) -> str:
-    """What a script is run by; empty: it is no script, or we may not look."""
+    """The program that runs a script; empty: it is no script, or can't be read."""
     try:
         with open(program, "rb") as file:
             words = file.readline(4096).decode("utf-8", "replace").removeprefix("#!").split()
@@ -74,7 +83,7 @@ class Command:
 
 @implementer(IHook, IGuard, IWatcher)
 class CommandHook:
-    """``pool``: as many threads as commands may run at once; whoever made it starts and stops it.
+    """``pool``: as many threads as commands may run at once; its maker starts and stops it.
 
     ``environment``: what `PASSED_ON` is taken from. ``monotonic`` measures the time-out, in a thread.
     """
@@ -89,7 +98,7 @@ class CommandHook:
         monotonic: Callable[[], float],
         target: str = "",
     ) -> None:
-        """``target``: what it is, for the log."""
+        """``target``: what the hook is, for the log."""
         if not command.arguments or not all(command.arguments):
             raise ValueError("a command hook needs a program")
         self._command = command
@@ -100,24 +109,16 @@ class CommandHook:
         self._monotonic = monotonic
         self._target = target
 
-    def deliver(self, event: Event) -> Deferred[None]:
-        """See IHook: exit status 0 says that it arrived."""
-        return Deferred.fromCoroutine(self._deliver(event))
-
-    def ask(self, question: Question) -> Deferred[Verdict]:
-        """See IGuard: exit status 0 is yes unless stdout says otherwise, 1 to 125 is no."""
-        return Deferred.fromCoroutine(self._ask(question))
-
-    def watch(self, event: Event) -> Deferred[Refuse | None]:
-        """See IWatcher: stdout may say stop."""
-        return Deferred.fromCoroutine(self._watch(event))
-
-    async def _deliver(self, event: Event) -> None:
+    @deferred
+    async def deliver(self, event: Event) -> None:
+        """See `IHook.deliver`: exit status 0 says that it arrived."""
         outcome = await self._run(event)
         if outcome.status != 0:
             raise _failed(outcome)
 
-    async def _ask(self, question: Question) -> Verdict:
+    @deferred
+    async def ask(self, question: Question) -> Verdict:
+        """See `IGuard.ask`: exit status 0 is yes unless stdout says otherwise, 1 to 125 is no."""
         outcome = await self._run(question)
         if outcome.status is None or outcome.status < 0 or outcome.status in CANNOT_RUN:
             raise _failed(outcome)
@@ -127,7 +128,7 @@ class CommandHook:
         return self._refusal(output)
 
     def _refusal(self, output: bytes) -> Refuse:
-        """What a refusing command says to the client, if that is a refusal in our format."""
+        """The refusal that a refusing command has for the client; an empty one if it gives none in our format."""
         try:
             verdict = messages.parse(output) if output.strip() else Refuse()
         except BadVerdict as error:
@@ -136,19 +137,21 @@ class CommandHook:
             return Refuse()
         return verdict if isinstance(verdict, Refuse) else Refuse(Answer())
 
-    async def _watch(self, event: Event) -> Refuse | None:
+    @deferred
+    async def watch(self, event: Event) -> Refuse | None:
+        """See `IWatcher.watch`: stdout may say stop."""
         outcome = await self._run(event)
         if outcome.status != 0:
             raise _failed(outcome)
         return messages.parse_stop(_output(outcome))
 
-    async def _run(self, message: Event | Question) -> Outcome:
+    async def _run(self, message: Event | Question) -> CommandOutcome:
         command = self._command
         attempt = _Attempt(command, {**self._environment, **facts(message)}, self._monotonic)
         data = messages.dumps(messages.document(message, self._source)) + b"\n"
         running = self._pool.run(attempt.run, data)
         # a thread can't be cancelled, its process can be killed: how that ends is then nobody's concern
-        waiting: Deferred[Outcome] = Deferred(lambda _: attempt.kill())
+        waiting: Deferred[CommandOutcome] = Deferred(lambda _: attempt.kill())
         running.addBoth(lambda outcome: None if waiting.called else waiting.callback(outcome))
         try:
             return await waiting
@@ -169,12 +172,12 @@ class _Attempt:
         self._run: Run | None = None
         self._unwanted = False
 
-    def run(self, data: bytes) -> Outcome:
+    def run(self, data: bytes) -> CommandOutcome:
         command = self._command
         if not self._is_unwanted():
             self._run = Run(command.arguments, self._environment, command.directory)
         if self._run is None:
-            return Outcome(None, b"", b"")
+            return CommandOutcome(None, b"", b"")
         if self._is_unwanted():  # `kill` may not have seen the run
             self._run.kill()
         return self._run.talk(data, command.timeout, command.largest, self._monotonic)
@@ -189,7 +192,7 @@ class _Attempt:
 
 
 def facts(message: Event | Question) -> dict[str, str]:
-    """Environment variables for scripts that need no more: none of them holds what a client could choose freely."""
+    """Environment variables for scripts that need no more: a client can choose none of their values freely."""
     upload = message.upload
     found = {"HOOK_EVENT": message.kind.value, "HOOK_ID": message.id, "HOOK_UPLOAD": upload.id}
     found |= {"HOOK_OFFSET": str(upload.offset), "HOOK_LENGTH": "" if upload.length is None else str(upload.length)}
@@ -198,13 +201,13 @@ def facts(message: Event | Question) -> dict[str, str]:
     return found
 
 
-def _output(outcome: Outcome) -> bytes:
+def _output(outcome: CommandOutcome) -> bytes:
     if outcome.output is None:
         raise BadVerdict("it said more than it may")
     return outcome.output
 
 
-def _failed(outcome: Outcome) -> HookFailed:
+def _failed(outcome: CommandOutcome) -> HookFailed:
     """The last line that it wrote to stderr says why; it is the operator's own program."""
     how = "it was killed, it took or said too much" if outcome.status is None else f"it ended with {outcome.status}"
     lines = outcome.said.decode("utf-8", "replace").strip().splitlines()

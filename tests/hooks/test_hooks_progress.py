@@ -13,7 +13,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from resumable.hooks.interfaces import Allow, EventKind, HookFailed, IWatcher, Refuse
-from resumable.hooks.progress import MOST, Progress, Watcher
+from resumable.hooks.progress import MOST, ProgressEvents, Watcher
 from resumable.model.hooks import Answer, Arrived, IProgress
 from tests.hooks.servers import REQUEST, UPLOAD
 
@@ -38,7 +38,7 @@ class Bench:
         self.clock = Clock()
         self.stopped = []
         self.counted = []
-        self.progress = Progress(
+        self.progress = ProgressEvents(
             [Watcher(f"hook{n}", hook) for n, hook in enumerate(hooks)],
             lambda *each: self.stopped.append(each),
             clock=self.clock, wall=self.clock.seconds, interval=2.0, count=lambda *each: self.counted.append(each[:3]),

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from resumable.hooks import messages, tusd
-from resumable.hooks.command_hook import PASSED_ON, facts
+from resumable.hooks.ask import check, check_stop
+from resumable.hooks.command import PASSED_ON, facts
 from resumable.hooks.interfaces import Allow, EventKind, IGuard, Refuse
-from resumable.hooks.signing import Signer
-from resumable.hooks.verdicts import check, check_stop
+from resumable.hooks.messages import WebhookSigner
 from resumable.model.hooks import Answer, Changes, QuestionKind
 from tests.hooks.servers import SECRET, event, question
 
@@ -77,7 +77,7 @@ def test_variables_of_commands_are_named():
 
 
 def test_the_way_to_verify_works():
-    headers = Signer([SECRET]).headers("evt_1", int(time.time()), b'{"a": 1}')
+    headers = WebhookSigner([SECRET]).headers("evt_1", int(time.time()), b'{"a": 1}')
     secret = "whsec_" + base64.b64encode(SECRET).decode()
     verified = run("verify")["verified"]
     assert verified(secret, headers, b'{"a": 1}') == {"a": 1} and verified(secret, headers, b"{}") is None

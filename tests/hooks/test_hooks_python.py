@@ -7,8 +7,8 @@ import sys
 import pytest
 from zope.interface import implementer
 
-from resumable.hooks.entry_hook import BadHook, load
 from resumable.hooks.interfaces import IGuard, IHook
+from resumable.hooks.python import BadHook, load
 
 HERE = __name__
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resumable.hooks import messages, verdicts
-from resumable.hooks.interfaces import Allow, Refuse
-from resumable.hooks.verdicts import BadVerdict, check
+from resumable.hooks import ask, messages
+from resumable.hooks.ask import check
+from resumable.hooks.interfaces import Allow, BadVerdict, Refuse
 from resumable.model.hooks import Answer, Changes, QuestionKind
 
 CREATE = QuestionKind.CREATE
@@ -90,7 +90,7 @@ def test_garbage_is_no_verdict(data):
         {"allow": False, "response": {"status": "403"}},
         {"allow": False, "response": {"status": True}},
         {"allow": False, "response": {"body": {"a": 1}}},
-        {"allow": False, "response": {"body": "x" * (verdicts.MAX_BODY + 1)}},
+        {"allow": False, "response": {"body": "x" * (ask.MAX_BODY + 1)}},
         {"allow": False, "response": {"headers": ["a"]}},
         {"allow": False, "response": {"headers": {"X": "a\r\nSet-Cookie: b"}}},
         {"allow": False, "response": {"headers": {"X": 1}}},
@@ -134,18 +134,16 @@ def test_python_that_answers_something_else_has_not_said_yes(verdict):
 
 @pytest.mark.parametrize("key", ["a", "a/b/c", "Rechnung ü.pdf", "a.b..c", "2026/01/x_y-z", "x" * 255])
 def test_keys_that_are_safe(key):
-    assert verdicts.safe_key(key)
+    assert ask.safe_key(key)
 
 
 def test_a_watcher_may_stop_or_say_nothing():
-    assert verdicts.check_stop(messages.parse_stop(b"  \n")) is None
+    assert ask.check_stop(messages.parse_stop(b"  \n")) is None
     assert messages.parse_stop(b"{}") is None
-    assert verdicts.check_stop(messages.parse_stop(b'{"stop": true, "response": {"status": 409}}')) == Refuse(
-        Answer(409)
-    )
+    assert ask.check_stop(messages.parse_stop(b'{"stop": true, "response": {"status": 409}}')) == Refuse(Answer(409))
     for wrong in (True, Allow(), Refuse(Answer(200))):
         with pytest.raises(BadVerdict):
-            verdicts.check_stop(wrong)
+            ask.check_stop(wrong)
 
 
 JSON = st.recursive(

@@ -10,9 +10,9 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from resumable.hooks import messages
+from resumable.hooks.deliver import message_of
 from resumable.hooks.interfaces import EventKind
-from resumable.hooks.letterbox import event_of
-from resumable.hooks.signing import Signer, parse_secret
+from resumable.hooks.messages import WebhookSigner, parse_secret
 from resumable.model.hooks import QuestionKind, RequestView, UploadView, as_data, from_data, view
 from resumable.model.outbox import Letter
 from resumable.model.upload import Fact, FactKind, Upload
@@ -60,18 +60,18 @@ def test_a_question_is_one_too():
     assert messages.document(question(QuestionKind.FINISH), "x")["type"] == "resumable.upload.before-finish"
 
 
-def test_a_letter_gives_the_same_event_each_time():
+def test_a_event_gives_the_same_event_each_time():
     data = {**as_data(UPLOAD, REQUEST), "remote": "s3", "key": "a.txt"}
     kept = json.loads(json.dumps(data))  # as the catalog keeps it
     letter = Letter(7, "hook", Fact(FactKind.STORED, UPLOAD.id, NOW, kept))
-    assert messages.document(event_of(letter), "/files/") == DOCUMENT
-    assert event_of(letter) == event_of(letter)
-    assert event_of(letter).id.replace("-", "").replace("_", "").isalnum()
+    assert messages.document(message_of(letter), "/files/") == DOCUMENT
+    assert message_of(letter) == message_of(letter)
+    assert message_of(letter).id.replace("-", "").replace("_", "").isalnum()
 
 
 @pytest.mark.parametrize("kind", FactKind)
 def test_every_fact_gives_an_event_whatever_its_data_lacks(kind):
-    made = event_of(Letter(1, "hook", Fact(kind, "u", 0.0)))
+    made = message_of(Letter(1, "hook", Fact(kind, "u", 0.0)))
     assert (made.kind.value, made.upload, made.request) == (kind.value, UploadView("u"), None)
 
 
@@ -97,7 +97,7 @@ def test_a_record_as_hooks_see_it():
 def test_a_signature_is_that_of_standard_webhooks():
     secret = "whsec_" + base64.b64encode(SECRET).decode()
     body = messages.dumps(DOCUMENT)
-    headers = Signer([parse_secret(secret)]).headers("evt_1", int(time.time()), body)
+    headers = WebhookSigner([parse_secret(secret)]).headers("evt_1", int(time.time()), body)
     assert Webhook(secret).verify(body, headers) == DOCUMENT
     for wrong in ({"webhook-id": "evt_2"}, {"webhook-timestamp": str(int(time.time()) - 1)}):
         with pytest.raises(WebhookVerificationError):
@@ -108,10 +108,10 @@ def test_a_signature_is_that_of_standard_webhooks():
 
 def test_while_a_secret_is_changed_both_the_old_and_the_new_one_verify():
     secrets = [bytes([n]) * 32 for n in range(3)]
-    headers = Signer(secrets).headers("evt_1", int(time.time()), b"{}")
+    headers = WebhookSigner(secrets).headers("evt_1", int(time.time()), b"{}")
     for secret in secrets:
         assert Webhook(secret).verify(b"{}", headers) == {}
-    assert "webhook-signature" not in Signer().headers("evt_1", 1, b"{}")
+    assert "webhook-signature" not in WebhookSigner().headers("evt_1", 1, b"{}")
 
 
 @pytest.mark.parametrize("text", ["", "whsec_", "whsec_c2hvcnQ=", "whsec_!!!", "whsec_" + "A" * 100, "ü" * 40])

@@ -10,7 +10,7 @@ from twisted.logger import formatEvent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from resumable.hooks.guards import SHORTEST, Guard, Guards, Patience
+from resumable.hooks.ask import SHORTEST, Guard, Guards, Patience
 from resumable.hooks.interfaces import Allow, HookFailed, IGuard, Refuse
 from resumable.model.hooks import Answer, Changes, Granted, IHooks, IProgress, NoHooks, QuestionKind
 from resumable.protocol.errors import Refused, Unavailable

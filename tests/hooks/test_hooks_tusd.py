@@ -13,12 +13,21 @@ from attrs import evolve
 from twisted.logger import LogLevel, formatEvent
 from zope.interface.verify import verifyObject
 
-from resumable.hooks.guards import Guard, Guards
-from resumable.hooks.interfaces import Allow, Event, EventKind, HookFailed, IGuard, IHook, IWatcher, Question, Refuse
+from resumable.hooks.ask import Guard, Guards, check
+from resumable.hooks.interfaces import (
+    Allow,
+    BadVerdict,
+    Event,
+    EventKind,
+    HookFailed,
+    IGuard,
+    IHook,
+    IWatcher,
+    Question,
+    Refuse,
+)
 from resumable.hooks.post import Posting
-from resumable.hooks.tusd import TusdFormat, TusdHook
-from resumable.hooks.tusd_answers import parse, parse_stop
-from resumable.hooks.verdicts import BadVerdict, check
+from resumable.hooks.tusd import TusdFormat, TusdHook, parse, parse_stop
 from resumable.model.hooks import Answer, Changes, QuestionKind, RequestView, UploadView
 from resumable.protocol.errors import Refused, Unavailable
 from tests.hooks.servers import NOW, HookServer

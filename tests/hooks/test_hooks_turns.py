@@ -11,14 +11,14 @@ from twisted.internet.defer import Deferred
 from resumable.hooks import due_events
 from resumable.hooks.due_events import FETCH
 from resumable.hooks.interfaces import EventKind, HookFailed
-from resumable.hooks.pacing import Delivery
+from resumable.hooks.retry_policy import RetryPolicy
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.outbox import IOutbox
 from resumable.model.upload import FactKind
 from tests.catalog.contract import upload
 from tests.catalog.doubles import Shelf
 from tests.hooks.outbox import fact
-from tests.hooks.test_events_courier import FAST, Bench, Recorder, answered, unsteady
+from tests.hooks.test_hooks_deliver import FAST, Bench, Recorder, answered, unsteady
 
 KINDS = (FactKind.CREATED, FactKind.FINISHED, FactKind.STORED)
 
@@ -49,7 +49,7 @@ def hook():
 @pytest.fixture
 def bench(hook):
     bench = Bench(hook)
-    bench.courier.start()
+    bench.deliverer.start()
     return bench
 
 
@@ -97,8 +97,8 @@ def test_newer_ones_of_the_same_owner_hide_none_that_waited_before(bench, hook):
 def test_of_several_owners_that_hang_each_one_s_newest_has_its_turn(owners, places, time_outs):
     for owner in range(owners):
         hook = Recorder(hanging)
-        bench = Bench(hook, Delivery(per_second=inf, concurrency=places))
-        bench.courier.start()
+        bench = Bench(hook, RetryPolicy(per_second=inf, concurrency=places))
+        bench.deliverer.start()
         bench.post(*crowd(owners, 60))
         bench.run(600, 600)
         bench.post(fact("good", identity=f"bad{owner}"))
@@ -143,10 +143,10 @@ def test_what_failed_has_its_turn_though_its_owner_has_others_under_way(bench, h
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_is_replayed_while_the_next_of_its_upload_is_under_way_is_not_forgotten(fails):
     hook = Recorder(answered)
-    bench = Bench(hook, Delivery(per_second=inf, give_up_after=0.0, least_attempts=1))
-    bench.courier.start()
+    bench = Bench(hook, RetryPolicy(per_second=inf, give_up_after=0.0, least_attempts=1))
+    bench.deliverer.start()
     bench.post(fact("good", identity="good"))
-    bench.courier._delivery = FAST
+    bench.deliverer._policy = FAST
     last = Deferred()
     hook.answer = lambda event: (
         hanging(event) or (last if event.kind is EventKind.FINISHED and not last.called else None)
@@ -154,7 +154,7 @@ def test_what_is_replayed_while_the_next_of_its_upload_is_under_way_is_not_forgo
     bench.post(*(fact(f"bad{n}", identity="bad") for n in range(200)))
     bench.post(fact("good", FactKind.FINISHED, identity="good"))
     assert bench.outbox.replay("hook", None).result == 1
-    bench.courier.wake(replayed=True)
+    bench.deliverer.wake(replayed=True)
     bench.run(2)
     last.errback(HookFailed("no")) if fails else last.callback(None)
     bench.run(2 * FAST.timeout, 120)
@@ -165,7 +165,7 @@ def test_what_is_behind_a_dead_one_goes_at_once_whose_ever_it_is(bench, hook):
     hook.answer = lambda event: (
         failing() if event.kind is EventKind.CREATED and event.upload.id == "good" else hanging(event)
     )
-    bench.courier._delivery = Delivery(per_second=inf, give_up_after=0.0, least_attempts=1)
+    bench.deliverer._policy = RetryPolicy(per_second=inf, give_up_after=0.0, least_attempts=1)
     bench.post(*(fact(f"bad{n}", identity="bad") for n in range(100)))
     bench.post(
         fact("good", identity="bad"), fact("good", FactKind.FINISHED, identity="good"), fact("bad", identity="bad")
@@ -217,13 +217,13 @@ def test_many_rows_of_one_client_hide_nobody_elses(tmp_path, hook):
     catalog = shelf.running(deliverers=["hook"])
     bench = Bench(hook)
     bench.outbox = catalog.outbox
-    bench.courier = bench.make()
+    bench.deliverer = bench.make()
     made = iter(range(100))
 
     def post(*facts):
         catalog.create(upload(next(made)), facts)
         shelf.flush()
-        bench.courier.wake()
+        bench.deliverer.wake()
         settle()
 
     def settle():
@@ -231,7 +231,7 @@ def test_many_rows_of_one_client_hide_nobody_elses(tmp_path, hook):
             bench.clock.advance(0)
             shelf.flush()
 
-    bench.courier.start()
+    bench.deliverer.start()
     post(*(fact(f"bad{n}", identity="bad") for n in range(MANY)))
     assert hook.under_way == FAST.concurrency * 3 // 4
     post(fact("good", identity="good"), fact("good", FactKind.FINISHED, identity="good"))
@@ -271,24 +271,24 @@ def test_what_follows_is_found_though_it_was_passed_over(bench, hook):
 
 def test_what_is_replayed_is_found_in_front_of_what_hangs():
     hook = Recorder(answered)
-    bench = Bench(hook, Delivery(per_second=inf, give_up_after=0.0, least_attempts=1))
-    bench.courier.start()
+    bench = Bench(hook, RetryPolicy(per_second=inf, give_up_after=0.0, least_attempts=1))
+    bench.deliverer.start()
 
     bench.post(fact("good", identity="good"))
     hook.answer = hanging
     bench.post(*(fact(f"bad{n}", identity="bad") for n in range(200)))
     assert bench.outbox.replay("hook", None).result == 1
-    bench.courier.wake(replayed=True)
+    bench.deliverer.wake(replayed=True)
     bench.run(0)
     assert hook.of("good") == ["created"]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_other_letter_arrives_in_order_whatever_fails(seed):
+def test_every_other_event_arrives_in_order_whatever_fails(seed):
     rng = Random(seed)
     hook = Recorder(lambda event: hanging(event) or unsteady(bench, rng))
     bench = Bench(hook)
-    bench.courier.start()
+    bench.deliverer.start()
     wanted = {f"u{n}": n % 4 for n in range(15)}
     for kind in KINDS:
         for name, owner in wanted.items():
@@ -326,8 +326,8 @@ def test_many_owners_whose_events_hang_do_not_delay_a_newcomer(bench, hook, owne
 
 @pytest.mark.parametrize("places", [1, 2, 3])
 def test_nor_do_they_for_long_where_there_are_few_places(hook, places):
-    bench = Bench(hook, Delivery(per_second=inf, concurrency=places))
-    bench.courier.start()
+    bench = Bench(hook, RetryPolicy(per_second=inf, concurrency=places))
+    bench.deliverer.start()
     bench.post(*crowd(60, 5))
     bench.post(fact("good", identity="good"))
     bench.run(4 * FAST.timeout + 1, 242)
@@ -355,13 +355,13 @@ def test_what_is_here_is_bounded_however_many_owners_hang(monkeypatch):
     monkeypatch.setattr(due_events, "SEEN", 100)
     monkeypatch.setattr(due_events, "HANGING", 50)
     bench = Bench(Recorder(hanging))
-    bench.courier.start()
+    bench.deliverer.start()
     bench.post(*crowd(1000, 4))
     most = 0
     for _ in range(600):
         bench.run(1, 4)
-        most = max(most, len(bench.courier._due._taken))
-        assert len(bench.courier._due.turns.hanging) <= 50
+        most = max(most, len(bench.deliverer._due._taken))
+        assert len(bench.deliverer._due.turns.hanging) <= 50
     assert 200 <= most <= 300
 
 
@@ -427,13 +427,13 @@ def test_nothing_is_lost_or_doubled_whoever_hangs_and_for_how_long(monkeypatch, 
 
     hook = Recorder(answer)
     bench = Bench(hook)
-    bench.courier.start()
+    bench.deliverer.start()
     names = [(f"{owner}-{n}", owner) for owner in until for n in range(rng.choice((1, 3, 40)))]
     rng.shuffle(names)
     for kind in KINDS:
         for name, owner in names:
             bench.outbox.post(fact(name, kind, identity=owner))
-        bench.courier.wake()
+        bench.deliverer.wake()
         bench.run(rng.choice((0, 1, 100)))
         if rng.random() < 0.3:
             bench.outbox.broken = CatalogUnavailable("x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unittest
 from collections import Counter
 from math import inf
 from random import Random
@@ -12,16 +13,16 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 from zope.interface import implementer
 
-from resumable.hooks import delivery as delivery_module
-from resumable.hooks.delivery import Courier
+from resumable.hooks import deliver
+from resumable.hooks.deliver import Deliverer
 from resumable.hooks.due_events import FETCH
 from resumable.hooks.interfaces import EventKind, HookFailed, IHook
-from resumable.hooks.pacing import THRESHOLD, Delivery, Pace
+from resumable.hooks.retry_policy import THRESHOLD, RetryPolicy, SendingRate
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import FactKind
-from tests.hooks.outbox import MemoryOutbox, fact
+from tests.hooks.outbox import MemoryOutbox, OutboxContract, fact
 
-FAST = Delivery(per_second=inf)
+FAST = RetryPolicy(per_second=inf)
 
 
 @implementer(IHook)
@@ -59,35 +60,35 @@ class Recorder:
 
 
 class Bench:
-    """An outbox, a clock, and couriers over them."""
+    """An outbox, a clock, and deliverers over them."""
 
-    def __init__(self, hook, delivery=FAST, kinds=frozenset(EventKind)) -> None:
+    def __init__(self, hook, policy=FAST, kinds=frozenset(EventKind)) -> None:
         self.clock = Clock()
         self.outbox = MemoryOutbox()
         self.hook = hook
-        self.delivery = delivery
+        self.policy = policy
         self.kinds = kinds
         self.counted = []
-        self.courier = self.make()
+        self.deliverer = self.make()
 
     def make(self):
-        return Courier(
+        return Deliverer(
             "hook", self.hook, self.outbox, clock=self.clock, wall=self.clock.seconds, rng=Random(1),
-            delivery=self.delivery, kinds=self.kinds, count=lambda *each: self.counted.append(each[:3]),
+            policy=self.policy, kinds=self.kinds, count=lambda *each: self.counted.append(each[:3]),
             target="https://example.org",
         )  # fmt: skip
 
     def restart(self):
-        """As after a crash: whatever the old courier knew is gone, nothing calls it any more."""
+        """As after a crash: whatever the old deliverer knew is gone, nothing calls it any more."""
         for call in self.clock.getDelayedCalls():
             call.cancel()
-        self.courier = self.make()
-        self.courier.start()
+        self.deliverer = self.make()
+        self.deliverer.start()
         self.run(0.1)
 
     def post(self, *facts):
         seqs = self.outbox.post(*facts)
-        self.courier.wake()
+        self.deliverer.wake()
         self.run(0)
         return seqs
 
@@ -104,7 +105,7 @@ def hook():
 @pytest.fixture
 def bench(hook):
     bench = Bench(hook)
-    bench.courier.start()
+    bench.deliverer.start()
     return bench
 
 
@@ -123,7 +124,7 @@ def failing(reason="no", times=10**9, **more):
 def test_what_waits_at_the_start_and_what_is_committed_later_is_delivered(hook):
     bench = Bench(hook)
     bench.outbox.post(fact("u"))
-    bench.courier.start()
+    bench.deliverer.start()
     bench.run(0)
     assert hook.of("u") == ["created"]
     bench.post(fact("u", FactKind.FINISHED))
@@ -156,7 +157,7 @@ def test_a_failure_is_repeated_with_the_same_key_and_holds_up_its_upload_alone(b
 
 
 def test_pauses_grow_up_to_a_limit_and_are_random():
-    policy, rng = Delivery(first_pause=1, longest_pause=100), Random(1)
+    policy, rng = RetryPolicy(first_pause=1, longest_pause=100), Random(1)
     for failures, longest in ((0, 1), (3, 8), (20, 100), (10**6, 100)):
         pauses = [policy.pause(failures, rng) for _ in range(200)]
         assert 0 <= min(pauses) < longest / 10 and longest * 0.9 < max(pauses) <= longest
@@ -206,10 +207,10 @@ def test_a_hook_that_cancels_itself_has_failed(bench, hook):
     assert bench.outbox.letters[seq].attempts == 1
 
 
-def test_a_letter_that_fails_for_too_long_is_dead_and_can_be_replayed():
+def test_a_event_that_fails_for_too_long_is_dead_and_can_be_replayed():
     hook = Recorder(failing())
-    bench = Bench(hook, Delivery(per_second=inf, give_up_after=1000, longest_pause=60))
-    bench.courier.start()
+    bench = Bench(hook, RetryPolicy(per_second=inf, give_up_after=1000, longest_pause=60))
+    bench.deliverer.start()
     (seq, _) = bench.post(fact("u"), fact("u", FactKind.FINISHED))
     bench.run(1000, 1000)
     assert bench.outbox.letters[seq].dead_at is None
@@ -219,7 +220,7 @@ def test_a_letter_that_fails_for_too_long_is_dead_and_can_be_replayed():
     assert hook.of("u") == ["finished"]
     hook.answer = lambda event: None
     bench.outbox.replay("hook", None)
-    bench.courier.wake()
+    bench.deliverer.wake()
     bench.run(0)
     assert hook.of("u") == ["finished", "created"] and bench.outbox.letters == {}
     assert len({event.id for event in hook.came}) == 2
@@ -227,10 +228,10 @@ def test_a_letter_that_fails_for_too_long_is_dead_and_can_be_replayed():
 
 def test_a_daemon_that_was_down_for_long_does_not_give_up_at_the_first_failure():
     hook = Recorder(failing(times=3))
-    bench = Bench(hook, Delivery(per_second=inf, give_up_after=1000))
+    bench = Bench(hook, RetryPolicy(per_second=inf, give_up_after=1000))
     bench.clock.advance(5000)
     bench.outbox.post(fact("u", at=0.0))
-    bench.courier.start()
+    bench.deliverer.start()
     bench.run(60)
     assert hook.of("u") == ["created"]
 
@@ -239,7 +240,7 @@ def test_a_crash_between_arrival_and_record_delivers_again_in_order(hook):
     bench = Bench(hook)
     bench.outbox.post(fact("u"), fact("u", FactKind.FINISHED))
     before = dict(bench.outbox.letters)
-    bench.courier.start()
+    bench.deliverer.start()
     bench.run(0)
     bench.outbox.letters = dict(before)  # the crash took the commits with it
     bench.restart()
@@ -250,7 +251,7 @@ def test_a_crash_between_arrival_and_record_delivers_again_in_order(hook):
 def test_a_crash_in_the_middle_of_a_delivery_delivers_again(hook):
     hook.answer = lambda event: Deferred()
     bench = Bench(hook)
-    bench.courier.start()
+    bench.deliverer.start()
     bench.post(fact("u"))
     hook.answer = lambda event: None
     bench.restart()
@@ -267,12 +268,12 @@ def unsteady(bench, rng):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_letter_arrives_in_order_through_failures_crashes_and_a_catalog_that_fails(seed):
+def test_every_event_arrives_in_order_through_failures_crashes_and_a_catalog_that_fails(seed):
     rng = Random(seed)
     hook = Recorder()
     bench = Bench(hook)
     hook.answer = lambda event: unsteady(bench, rng)
-    bench.courier.start()
+    bench.deliverer.start()
     wanted = {f"u{n}": ["created", "finished", "stored"] for n in range(15)}
     for kind in (FactKind.CREATED, FactKind.FINISHED, FactKind.STORED):
         bench.post(*(fact(name, kind) for name in wanted))
@@ -304,15 +305,15 @@ def test_no_more_are_under_way_than_allowed(bench, hook):
     assert hook.most == FAST.concurrency and len(hook.arrived) == 100
 
 
-def test_more_letters_than_are_fetched_at_once_all_arrive(bench, hook):
+def test_more_events_than_are_fetched_at_once_all_arrive(bench, hook):
     bench.post(*(fact(f"u{n}") for n in range(3 * FETCH)))
     bench.run(1)
     assert len(hook.arrived) == 3 * FETCH == len({event.id for event in hook.came})
 
 
-def test_letters_are_paced_so_that_uploads_get_their_turn(hook):
-    bench = Bench(hook, Delivery(concurrency=4, per_second=10))
-    bench.courier.start()
+def test_events_are_paced_so_that_uploads_get_their_turn(hook):
+    bench = Bench(hook, RetryPolicy(concurrency=4, per_second=10))
+    bench.deliverer.start()
     bench.post(*(fact(f"u{n}") for n in range(60)))
     bench.run(2, 200)
     assert 20 <= len(hook.arrived) <= 26
@@ -321,7 +322,7 @@ def test_letters_are_paced_so_that_uploads_get_their_turn(hook):
 
 
 def test_a_pace_allows_a_burst_after_a_rest():
-    pace = Pace(Delivery(concurrency=4, per_second=10))
+    pace = SendingRate(RetryPolicy(concurrency=4, per_second=10))
     assert [pace.take(100.0) for _ in range(5)] == [0] * 5
     assert 0 < pace.take(100.0) <= 0.1
 
@@ -334,7 +335,7 @@ def answered(event):
     raise HookFailed("it answered 500")
 
 
-def test_while_the_hook_cannot_be_reached_one_letter_at_a_time_is_tried_with_pauses(bench, hook):
+def test_while_the_hook_cannot_be_reached_one_event_at_a_time_is_tried_with_pauses(bench, hook):
     hook.answer = unreached
     bench.post(*(fact(f"u{n}") for n in range(1000)))
     tried = len(hook.came)
@@ -343,7 +344,7 @@ def test_while_the_hook_cannot_be_reached_one_letter_at_a_time_is_tried_with_pau
     assert 300 < len(hook.came) - tried < 1000
 
 
-def test_while_the_hook_cannot_be_reached_the_letter_that_was_tried_least_often_goes_next(bench, hook):
+def test_while_the_hook_cannot_be_reached_the_event_that_was_tried_least_often_goes_next(bench, hook):
     hook.answer = unreached
     bench.post(*(fact(f"u{n}") for n in range(20)))
     bench.run(3600, 3600)
@@ -402,11 +403,11 @@ def slowly(bench, hook, seconds, error):
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 8])
-def test_letters_that_fail_slowly_keep_new_ones_waiting_no_longer_than_two_of_them_take(concurrency):
+def test_events_that_fail_slowly_keep_new_ones_waiting_no_longer_than_two_of_them_take(concurrency):
     hook = Recorder()
-    bench = Bench(hook, Delivery(per_second=inf, concurrency=concurrency))
+    bench = Bench(hook, RetryPolicy(per_second=inf, concurrency=concurrency))
     slowly(bench, hook, 5.0, HookFailed("no answer in time"))
-    bench.courier.start()
+    bench.deliverer.start()
     bench.post(*(fact(f"bad{n}") for n in range(300)))
     bench.run(3600, 7200)
     for number in range(20):
@@ -415,11 +416,11 @@ def test_letters_that_fail_slowly_keep_new_ones_waiting_no_longer_than_two_of_th
         assert hook.of(f"good{number}") == ["created"]
 
 
-def test_a_letter_that_failed_once_goes_before_those_that_fail_again_and_again():
+def test_a_event_that_failed_once_goes_before_those_that_fail_again_and_again():
     hook = Recorder()
-    bench = Bench(hook, Delivery(per_second=inf, concurrency=2))
+    bench = Bench(hook, RetryPolicy(per_second=inf, concurrency=2))
     slowly(bench, hook, 5.0, HookFailed("it answered 500"))
-    bench.courier.start()
+    bench.deliverer.start()
     bench.post(*(fact(f"bad{n}") for n in range(300)))
     bench.run(3600, 7200)
     fails = failing(times=1)
@@ -430,13 +431,13 @@ def test_a_letter_that_failed_once_goes_before_those_that_fail_again_and_again()
     assert hook.of("once") == ["created"]
 
 
-def test_new_letters_that_fail_slowly_do_not_keep_those_waiting_that_have_failed():
+def test_new_events_that_fail_slowly_do_not_keep_those_waiting_that_have_failed():
     hook = Recorder()
-    bench = Bench(hook, Delivery(per_second=inf, concurrency=2))
+    bench = Bench(hook, RetryPolicy(per_second=inf, concurrency=2))
     slowly(bench, hook, 5.0, HookFailed("it answered 500"))
     fails, slow = failing(times=1), hook.answer
     hook.answer = lambda event: fails(event) if event.upload.id == "once" else slow(event)
-    bench.courier.start()
+    bench.deliverer.start()
     bench.post(fact("once"))
     for number in range(100):  # twice as many as there are places for
         bench.post(fact(f"bad{2 * number}"), fact(f"bad{2 * number + 1}"))
@@ -444,10 +445,10 @@ def test_new_letters_that_fail_slowly_do_not_keep_those_waiting_that_have_failed
     assert hook.of("once") == ["created"]
 
 
-def test_a_letter_is_logged_when_it_first_fails_and_when_it_is_given_up(logged):
+def test_a_event_is_logged_when_it_first_fails_and_when_it_is_given_up(logged):
     hook = Recorder(answered)
-    bench = Bench(hook, Delivery(per_second=inf, give_up_after=1000, longest_pause=60))
-    bench.courier.start()
+    bench = Bench(hook, RetryPolicy(per_second=inf, give_up_after=1000, longest_pause=60))
+    bench.deliverer.start()
     bench.post(fact("u"))
     bench.run(1200, 1200)
     lines = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.error]
@@ -461,7 +462,7 @@ def test_a_letter_is_logged_when_it_first_fails_and_when_it_is_given_up(logged):
 def test_an_outage_is_logged_once_and_so_is_its_end(logged):
     hook = Recorder(unreached)
     bench = Bench(hook)
-    bench.courier.start()
+    bench.deliverer.start()
     bench.post(*(fact(f"u{n}") for n in range(100)))
     bench.run(600, 600)
     hook.answer = lambda event: None
@@ -472,7 +473,7 @@ def test_an_outage_is_logged_once_and_so_is_its_end(logged):
     assert len(lines) <= THRESHOLD + 2
 
 
-def test_one_letter_that_never_arrives_does_not_slow_the_others_down(bench, hook):
+def test_one_event_that_never_arrives_does_not_slow_the_others_down(bench, hook):
     hook.answer = lambda event: failing()(event) if event.upload.id == "bad" else None
     bench.post(fact("bad"))
     bench.run(600, 600)
@@ -482,7 +483,7 @@ def test_one_letter_that_never_arrives_does_not_slow_the_others_down(bench, hook
 
 def test_kinds_that_are_not_wanted_are_forgotten_undelivered(hook):
     bench = Bench(hook, kinds=frozenset({EventKind.FINISHED}))
-    bench.courier.start()
+    bench.deliverer.start()
     bench.post(fact("u"), fact("u", FactKind.FINISHED))
     assert hook.of("u", hook.came) == ["finished"] and bench.outbox.letters == {}
 
@@ -493,11 +494,11 @@ def test_a_catalog_that_fails_is_asked_again_later(bench, hook, error):
     bench.post(fact("u"))
     assert hook.came == []
     bench.outbox.broken = None
-    bench.run(delivery_module.CATALOG_PAUSE + 1)
+    bench.run(deliver.CATALOG_PAUSE + 1)
     assert hook.of("u") == ["created"]
 
 
-def test_an_idle_courier_asks_the_catalog_once_a_minute_at_most(bench):
+def test_an_idle_deliverer_asks_the_catalog_once_a_minute_at_most(bench):
     bench.run(10)
     asked = bench.outbox.asked
     bench.run(3600, 3600)
@@ -507,10 +508,10 @@ def test_an_idle_courier_asks_the_catalog_once_a_minute_at_most(bench):
 def test_a_stop_waits_for_what_is_under_way_and_begins_nothing_more(hook):
     slow = Deferred()
     hook.answer = lambda event: slow
-    bench = Bench(hook, Delivery(concurrency=1, per_second=inf))
-    bench.courier.start()
+    bench = Bench(hook, RetryPolicy(concurrency=1, per_second=inf))
+    bench.deliverer.start()
     bench.post(fact("u"), fact("v"))
-    stopped = Deferred.fromCoroutine(bench.courier.stop(5))
+    stopped = Deferred.fromCoroutine(bench.deliverer.stop(5))
     assert not stopped.called
     slow.callback(None)
     assert stopped.called and hook.of("u") == ["created"]
@@ -523,9 +524,9 @@ def test_a_stop_waits_for_what_is_under_way_and_begins_nothing_more(hook):
 def test_a_stop_cancels_what_takes_too_long_and_it_comes_again(hook):
     hook.answer = lambda event: Deferred()
     bench = Bench(hook)
-    bench.courier.start()
+    bench.deliverer.start()
     (seq,) = bench.post(fact("u"))
-    stopped = Deferred.fromCoroutine(bench.courier.stop(5))
+    stopped = Deferred.fromCoroutine(bench.deliverer.stop(5))
     bench.run(5.1)
     assert stopped.called
     assert bench.outbox.letters[seq].attempts == 0
@@ -542,14 +543,14 @@ def test_what_arrived_but_could_not_be_recorded_comes_again_after_a_pause(bench,
     bench.post(fact("u"))
     assert hook.of("u") == ["created"]
     bench.outbox.broken, hook.answer = None, lambda event: None
-    bench.run(delivery_module.CATALOG_PAUSE + 1)
+    bench.run(deliver.CATALOG_PAUSE + 1)
     assert hook.of("u") == ["created"] * 2 and bench.outbox.letters == {}
 
 
 def test_while_arrivals_cannot_be_recorded_the_outbox_is_read_once_in_a_pause(hook):
     bench = Bench(hook, kinds=frozenset({EventKind.FINISHED}))
     bench.outbox.delivered = lambda seqs: fail(CatalogUnavailable("the disk is full"))
-    bench.courier.start()
+    bench.deliverer.start()
     bench.post(fact("u"))
     assert bench.outbox.asked == 1
     bench.run(20, 100)
@@ -564,10 +565,20 @@ def test_what_failed_goes_again_in_time_whatever_comes_meanwhile(bench, hook):
         hook.answer = lambda event: Deferred() if event.upload.id == "hangs" else None
         bench.outbox.failed = failed
         bench.outbox.post(fact("hangs", identity="another"))
-        bench.courier.wake()
+        bench.deliverer.wake()
         return failed(*said)
 
     bench.outbox.failed = meanwhile
     bench.post(fact("u", identity="one"))
     bench.run(1.5)
     assert hook.of("u") == ["created"]
+
+
+class TestMemoryOutbox(OutboxContract, unittest.TestCase):
+    """The outbox of these tests keeps the promises of every outbox."""
+
+    def make_outbox(self, deliverers):
+        return MemoryOutbox(deliverers)
+
+    def post(self, outbox, *facts):
+        outbox.post(*facts)

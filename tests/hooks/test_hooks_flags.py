@@ -9,9 +9,9 @@ from attrs import evolve
 from twisted.python import usage
 
 from resumable.config.options import Options
-from resumable.hooks.guards import Patience
+from resumable.hooks.ask import Patience
 from resumable.hooks.interfaces import EventKind
-from resumable.hooks.pacing import Delivery
+from resumable.hooks.retry_policy import RetryPolicy
 from resumable.hooks.settings import HookSettings, HookTarget
 from resumable.hooks.tls import Tls
 from resumable.model.hooks import QuestionKind
@@ -44,10 +44,10 @@ def test_hooks_and_guards_come_from_flags_or_from_lines_of_a_variable():
         HookTarget("hook", "http", "https://h/x?a=b,c"),
         HookTarget("log", "command", arguments=("/bin/log", "a b")),
     )
-    assert parse("--hook", "https://h/x?a=b,c", "--hook", "log=exec:/bin/log 'a b'").told == expected
+    assert parse("--hook", "https://h/x?a=b,c", "--hook", "log=exec:/bin/log 'a b'").hooks == expected
     found = parse(RESUMABLE_HOOK="https://h/x?a=b,c\n log=exec:/bin/log 'a b'\n\n", RESUMABLE_GUARD="tusd+http://g/")
-    assert found.told == expected
-    assert found.asked == (HookTarget("guard", "tusd", "http://g/"),)
+    assert found.hooks == expected
+    assert found.guards == (HookTarget("guard", "tusd", "http://g/"),)
     assert found.deliverers == ("hook", "log")
 
 
@@ -68,7 +68,7 @@ def test_every_flag_counts():
         command_timeout=60.0,
         commands=2,
         patience=Patience(within=7.0),
-        delivery=evolve(Delivery(), concurrency=3, per_second=5.0, timeout=120.0, give_up_after=3600.0),
+        retry_policy=evolve(RetryPolicy(), concurrency=3, per_second=5.0, timeout=120.0, give_up_after=3600.0),
         progress_interval=4.0,
         tusd_finished=EventKind.STORED,
     )

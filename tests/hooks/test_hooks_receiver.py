@@ -19,8 +19,8 @@ from twisted.internet.task import Clock
 from resumable.aio.threads import Pool
 from resumable.hooks.http_hook import HttpHook
 from resumable.hooks.interfaces import Allow, EventKind, HookFailed, Refuse
+from resumable.hooks.messages import WebhookSigner
 from resumable.hooks.post import Poster, Posting
-from resumable.hooks.signing import Signer
 from resumable.httpclient.client import Http
 from resumable.model.hooks import Answer, QuestionKind
 from tests.hooks.servers import SECRET, UPLOAD, event, question
@@ -52,7 +52,7 @@ def hook(receiver):
 
     def make(secret: bytes = SECRET, wall=time.time) -> HttpHook:
         poster = Poster(receiver[1], http, clock=clock, wall=wall, rng=Random(1), posting=Posting(attempts=1))
-        return HttpHook(poster, Signer([secret]), source="/files/", wall=wall)
+        return HttpHook(poster, WebhookSigner([secret]), source="/files/", wall=wall)
 
     yield make
     pytest_twisted.blockon(http.close())

@@ -17,12 +17,12 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from resumable.aio.threads import Pool
-from resumable.hooks.command_hook import find_program
-from resumable.hooks.desk import Desk, Means
-from resumable.hooks.guards import Patience
+from resumable.hooks.ask import Patience
+from resumable.hooks.command import find_program
+from resumable.hooks.hooks import HookDependencies, Hooks
 from resumable.hooks.interfaces import Allow, EventKind, IGuard, IHook
-from resumable.hooks.pacing import Delivery
 from resumable.hooks.progress import MOST
+from resumable.hooks.retry_policy import RetryPolicy
 from resumable.hooks.settings import BadHookTarget, HookSettings, HookTarget, parse_kinds, parse_target, parse_targets
 from resumable.model.hooks import Arrived, Changes, QuestionKind
 from resumable.model.upload import FactKind
@@ -99,12 +99,12 @@ def test_events_and_questions_by_name():
 
 
 def test_settings_hide_what_may_be_secret():
-    shown = repr(HookSettings(told=[HookTarget("a", "http", "https://h/secret")], secrets=[b"secret"]))
+    shown = repr(HookSettings(hooks=[HookTarget("a", "http", "https://h/secret")], secrets=[b"secret"]))
     assert "secret" not in shown.replace("secrets", "")
 
 
-def means(**more):
-    return Means(**{
+def needs(**more):
+    return HookDependencies(**{
         "reactor": reactor, "clock": reactor, "wall": time.time, "monotonic": time.monotonic, "rng": Random(1),
         "new_id": lambda: "ask_1", "pool": lambda size: Pool(reactor, size, "commands"), "environment": os.environ,
         "source": "/files/", "path_of": lambda upload_id: f"/data/{upload_id}", "stop_upload": lambda *each: None,
@@ -125,18 +125,18 @@ async def test_every_kind_of_hook_is_told_and_asked(rig, tmp_path):
         f"code=python:{__name__}:Python",
     ]
     targets = parse_targets(texts, "hook")
-    settings = HookSettings(told=targets, asked=targets, secrets=[SECRET])
+    settings = HookSettings(hooks=targets, guards=targets, secrets=[SECRET])
     outbox = MemoryOutbox(settings.deliverers)
-    desk = Desk(settings, means(), outbox)
+    hooks = Hooks(settings, needs(), outbox)
     outbox.post(fact("u"))
-    desk.start()
+    hooks.start()
     outbox.post(fact("u", FactKind.FINISHED))
-    desk.wake()
-    granted = await desk.hooks.before(QuestionKind.CREATE, UPLOAD)
+    hooks.wake()
+    granted = await hooks.guards.before(QuestionKind.CREATE, UPLOAD)
     assert granted.changes == Changes(key="from-python", max_size=5)
     while outbox.letters:
         await _moment()
-    await desk.stop()
+    await hooks.stop()
     assert Python.made == 1
     assert [json.loads(body)["type"].rpartition(".")[2] for body in server.bodies if b"before-" not in body] == [
         "created",
@@ -157,34 +157,34 @@ def _moment() -> Deferred:
 async def test_progress_is_told_only_if_it_is_wanted_and_may_stop_an_upload(rig):
     server, stopped = HookServer({"stop": True}), Deferred()
     target = HookTarget("web", "http", rig(server).url)
-    quiet = Desk(HookSettings(told=[target]), means(), MemoryOutbox())
+    quiet = Hooks(HookSettings(hooks=[target]), needs(), MemoryOutbox())
     quiet.progress.arrived(UPLOAD.id, lambda: pytest.fail("nobody wants to know"))
-    settings = HookSettings(told=[target], events=frozenset(EventKind))
-    desk = Desk(settings, means(stop_upload=lambda *each: stopped.callback(each)), MemoryOutbox(["web"]))
-    desk.start()
-    desk.progress.arrived(UPLOAD.id, lambda: Arrived(UPLOAD, 5))
+    settings = HookSettings(hooks=[target], events=frozenset(EventKind))
+    hooks = Hooks(settings, needs(stop_upload=lambda *each: stopped.callback(each)), MemoryOutbox(["web"]))
+    hooks.start()
+    hooks.progress.arrived(UPLOAD.id, lambda: Arrived(UPLOAD, 5))
     upload_id, error = await stopped
     assert upload_id == UPLOAD.id and isinstance(error, Refused)
-    await desk.stop()
+    await hooks.stop()
     await quiet.stop()
 
 
 def test_without_hooks_nobody_is_asked():
-    desk = Desk(HookSettings(), means(), MemoryOutbox())
-    assert not any(desk.hooks.asks(kind) for kind in QuestionKind)
+    hooks = Hooks(HookSettings(), needs(), MemoryOutbox())
+    assert not any(hooks.guards.asks(kind) for kind in QuestionKind)
 
 
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        (HookSettings(asked=[HookTarget("a", "python", f"{__name__}:OnlyTold")]), BadHookTarget),
-        (HookSettings(told=[HookTarget("a", "python", "no.such:thing")]), BadHookTarget),
-        (HookSettings(told=[HookTarget("a", "http", "https://h/")], forward=["Host"]), ValueError),
+        (HookSettings(guards=[HookTarget("a", "python", f"{__name__}:OnlyTold")]), BadHookTarget),
+        (HookSettings(hooks=[HookTarget("a", "python", "no.such:thing")]), BadHookTarget),
+        (HookSettings(hooks=[HookTarget("a", "http", "https://h/")], forward=["Host"]), ValueError),
     ],
 )
 def test_what_cannot_work_is_told_at_the_start(settings, error):
     with pytest.raises(error):
-        Desk(settings, means(), MemoryOutbox())
+        Hooks(settings, needs(), MemoryOutbox())
 
 
 def script(tmp_path, text, mode=0o755):
@@ -205,11 +205,11 @@ def script(tmp_path, text, mode=0o755):
     ],
     ids=["nothing", "not on the PATH", "a directory", "not executable", "no interpreter"],
 )
-@pytest.mark.parametrize("role", ["told", "asked"])
+@pytest.mark.parametrize("role", ["hooks", "guards"])
 def test_a_program_that_cannot_run_is_told_at_the_start(program, said, role, tmp_path):
     target = HookTarget("scan", "command", arguments=(program(tmp_path), "a secret"))
     with pytest.raises(BadHookTarget) as caught:
-        Desk(HookSettings(**{role: [target]}), means(), MemoryOutbox())
+        Hooks(HookSettings(**{role: [target]}), needs(), MemoryOutbox())
     assert str(caught.value).startswith("hook scan: ") and said in str(caught.value)
     assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
 
@@ -229,7 +229,7 @@ def test_python_that_cannot_be_loaded_is_told_in_one_line(text, tmp_path, monkey
     name = f"bad_hook_{abs(hash(text))}"
     (tmp_path / f"{name}.py").write_text(text + "\n")
     with pytest.raises(BadHookTarget) as caught:
-        Desk(HookSettings(asked=[HookTarget("mine", "python", f"{name}:Hook")]), means(), MemoryOutbox())
+        Hooks(HookSettings(guards=[HookTarget("mine", "python", f"{name}:Hook")]), needs(), MemoryOutbox())
     assert str(caught.value).startswith("hook mine: ") and name in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -262,25 +262,25 @@ async def test_events_and_progress_that_hang_keep_no_question_waiting(rig, tmp_p
     waits = script(tmp_path, "#!/bin/sh\ncase $HOOK_EVENT in before-*) ;; *) sleep 60;; esac\n")
     targets = parse_targets([f"web={rig(server).url}", f"cmd=exec:{waits}"], "hook")
     settings = HookSettings(
-        told=targets, asked=targets, events=frozenset(EventKind), commands=1,
-        delivery=Delivery(concurrency=64), patience=Patience(within=5.0), timeout=60.0, command_timeout=60.0,
+        hooks=targets, guards=targets, events=frozenset(EventKind), commands=1,
+        retry_policy=RetryPolicy(concurrency=64), patience=Patience(within=5.0), timeout=60.0, command_timeout=60.0,
     )  # fmt: skip
     outbox = MemoryOutbox(settings.deliverers)
-    desk = Desk(settings, means(), outbox)
+    hooks = Hooks(settings, needs(), outbox)
     outbox.post(*(fact(f"u{n}") for n in range(100)))
-    desk.start()
+    hooks.start()
     for number in range(100):
         upload = evolve(UPLOAD, id=f"an-upload-id-{number}")
-        desk.progress.arrived(upload.id, partial(Arrived, upload, 5))
+        hooks.progress.arrived(upload.id, partial(Arrived, upload, 5))
     while len(server.bodies) < 64 + MOST // 2:
         await _moment()
-    granted = await desk.hooks.before(QuestionKind.CREATE, UPLOAD)
+    granted = await hooks.guards.before(QuestionKind.CREATE, UPLOAD)
     assert granted.changes == Changes()
-    await desk.stop(0.0)
+    await hooks.stop(0.0)
 
 
 def test_two_that_are_alike_but_for_their_names_are_one_hook():
     Python.made = 0
     target = HookTarget("a", "python", f"{__name__}:Python")
-    Desk(HookSettings(told=[target], asked=[evolve(target, name="b")]), means(), MemoryOutbox())
+    Hooks(HookSettings(hooks=[target], guards=[evolve(target, name="b")]), needs(), MemoryOutbox())
     assert Python.made == 1

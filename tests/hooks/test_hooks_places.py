@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import CancelledError
 
-from resumable.hooks.fair import Places
+from resumable.hooks.turns import Places
 
 
 def take(places, whose, count=1):

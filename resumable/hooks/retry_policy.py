@@ -1,6 +1,6 @@
-"""How fast letters go, and when they go again.
+"""How fast events go to one hook, and when they go again.
 
-One reason to change: the pauses. Pure. Times are seconds. Invariant: an answer, be it an error, is no outage.
+Pure. Times are seconds. Invariant: an answer, even an error, is no outage.
 Source: exponential backoff with full jitter, https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
 """
 
@@ -11,20 +11,20 @@ from random import Random
 from attrs import frozen
 
 THRESHOLD = 8
-"""Uploads that got no answer since there was one make an outage: one may be at fault itself, several are not."""
+"""So many uploads without an answer, and none to others since, make an outage: one alone may be at fault itself."""
 
 LONGEST_OUTAGE_PAUSE = 10.0
-"""Longer spares a receiver that is down nothing worth mentioning, and makes events wait when it is back."""
+"""A longer pause spares a receiver that is down hardly anything, and makes events wait when it is back."""
 
 
 @frozen
-class Delivery:
-    """How one deliverer is served.
+class RetryPolicy:
+    """How one hook gets its events.
 
-    ``concurrency``: letters under way at once. ``per_second``: letters started, at most; more empties a backlog faster
+    ``concurrency``: events under way at once. ``per_second``: events started, at most; more empties a backlog faster
     and takes more of the reactor's time from uploads (infinity: no limit). ``timeout``: of one attempt.
 
-    Pauses grow from ``first_pause`` to ``longest_pause``, each a random share of that. A letter that fails so long
+    Pauses grow from ``first_pause`` to ``longest_pause``, each a random share of that. An event that fails so long
     after its fact as ``give_up_after``, and for the ``least_attempts``th time or more, is dead.
     """
 
@@ -37,21 +37,21 @@ class Delivery:
     least_attempts: int = 8
 
     def pause(self, failures: int, rng: Random) -> float:
-        """Before the next attempt, when so many have failed before this one."""
+        """The pause after an attempt that failed, when so many ``failures`` came before it."""
         return rng.uniform(0, min(self.longest_pause, self.first_pause * 2.0 ** min(failures, 32)))
 
 
-class Pace:
-    """Room for ``concurrency`` letters at once, then for ``per_second``; none before ``not_before``."""
+class SendingRate:
+    """Room for ``concurrency`` events at once, then for ``per_second``; none before ``not_before``."""
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, policy: RetryPolicy) -> None:
         self.not_before = 0.0
-        self._gap = 1 / delivery.per_second
-        self._burst = delivery.concurrency * self._gap
+        self._gap = 1 / policy.per_second
+        self._burst = policy.concurrency * self._gap
         self._next = 0.0
 
     def take(self, now: float) -> float:
-        """0: one may go now, and is counted. Else how long to wait before asking again."""
+        """0: one event may go now, and is counted. Else the time to wait before asking again."""
         slot = max(self._next, now - self._burst)
         wait = max(self.not_before, slot) - now
         if wait > 0:
@@ -61,7 +61,7 @@ class Pace:
 
 
 class Outage:
-    """Notices when there is no answer any more."""
+    """Whether the hook can't be reached at all."""
 
     def __init__(self) -> None:
         self._failing: set[str] = set()
@@ -69,18 +69,19 @@ class Outage:
 
     @property
     def is_on(self) -> bool:
+        """Whether there is an outage now."""
         return len(self._failing) >= THRESHOLD
 
-    def unreached(self, upload_id: str, delivery: Delivery, rng: Random) -> float:
-        """A letter got no answer; the pause that all take for it."""
+    def unreached(self, upload_id: str, policy: RetryPolicy, rng: Random) -> float:
+        """An event of that upload did not reach the hook. Returns the pause that all events take for it."""
         if not self.is_on:
             self._failing.add(upload_id)
             return 0.0
         self._probes += 1
-        return min(delivery.pause(self._probes, rng), LONGEST_OUTAGE_PAUSE)
+        return min(policy.pause(self._probes, rng), LONGEST_OUTAGE_PAUSE)
 
     def over(self) -> bool:
-        """There was an answer; whether that was the end of an outage."""
+        """There was an answer. Returns whether that was the end of an outage."""
         was_on, self._probes = self.is_on, 0
         self._failing.clear()
         return was_on
