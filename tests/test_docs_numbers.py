@@ -13,7 +13,7 @@ import pytest
 from resumable.auth import basic, keys, rates, signed, tokens
 from resumable.client import commands
 from resumable.doctor import machine, outside, proxy, records, syncs
-from resumable.http import query
+from resumable.http.admin import query
 from resumable.http.h1 import head as framing
 from resumable.http.h2 import limits
 from resumable.http.h2 import machine as two

@@ -29,8 +29,7 @@ from resumable.config.access import ACCESS
 from resumable.config.access_settings import access_settings
 from resumable.config.hooks import HOOKS
 from resumable.hooks.settings import HookSettings, hook_settings
-from resumable.http import cross_origin
-from resumable.http.cross_origin import CrossOrigin
+from resumable.http.cors import CrossOrigin, cross_origin_rules
 from resumable.listening import admin_socket
 from resumable.masking import masked
 from resumable.model.values import Network
@@ -286,7 +285,7 @@ class Options(usage.Options):
     def _cors(found: dict[str, Any]) -> CrossOrigin:
         """As `_access`."""
         try:
-            cors = cross_origin.rules(found)
+            cors = cross_origin_rules(found)
         except ValueError as problem:
             raise usage.UsageError(str(problem)) from problem
         for flag in [flag for flag in found if flag.startswith("cors_")]:

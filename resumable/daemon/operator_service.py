@@ -20,12 +20,11 @@ from resumable.auth.secret import AccessProblem, Secret, read_secret
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Settings
 from resumable.hooks.calls import HookCounts
-from resumable.http.admin.api import Admin, Desk
-from resumable.http.admin.clearance import Anybody, Bearer, Guarded
-from resumable.http.admin.dead import DeadEvents
-from resumable.http.admin.overview import Overview, Parts
+from resumable.http.admin.api import Admin, AdminServices
+from resumable.http.admin.auth import PrincipalAuth, SocketAuth, TokenAuth
+from resumable.http.admin.overview import DeadEvents, Overview, OverviewSources
 from resumable.http.admin.readiness import Check, Readiness
-from resumable.http.entry import Entry
+from resumable.http.admission import Admission
 from resumable.http.origin import Origin
 from resumable.http.root import Root
 from resumable.http.site import StreamingSite
@@ -78,15 +77,15 @@ class Sight:
         self._census = Census(seen.catalog.listing, reactor, seen.context.wall)
         self._sites: dict[bool, StreamingSite] = {}
 
-    def serve(self, site: StreamingSite, root: Root, entry: Entry, certificates: Certificates) -> None:
+    def serve(self, site: StreamingSite, root: Root, admission: Admission, certificates: Certificates) -> None:
         """Make what operators are answered by; ``site`` is the one for uploads. Raises StartupError."""
-        desk = self._desk(site, certificates)
+        services = self._services(site, certificates)
         if self._settings.admin_on_public:
-            if entry.guard is None:
+            if admission.guard is None:
                 raise StartupError("--admin-on-public needs a way to tell who is an admin: see --admin")
-            root.admin = Admin(desk, Guarded(entry)).tree
-        for private, clearance in ((True, Anybody()), (False, Bearer(self._token, entry))):
-            self._sites[private] = StreamingSite(Admin(desk, clearance).resource, reactor=self._reactor)
+            root.admin = Admin(services, PrincipalAuth(admission)).tree
+        for private, auth in ((True, SocketAuth()), (False, TokenAuth(self._token, admission))):
+            self._sites[private] = StreamingSite(Admin(services, auth).resource, reactor=self._reactor)
 
     def site_at(self, description: str) -> StreamingSite:
         """The site for one listener of operators: only the permissions of a Unix socket tell who they are."""
@@ -103,12 +102,12 @@ class Sight:
             await site.close_connections(GRACE)
         globalLogPublisher.removeObserver(self._troubles)
 
-    def _desk(self, site: StreamingSite, certificates: Certificates) -> Desk:
+    def _services(self, site: StreamingSite, certificates: Certificates) -> AdminServices:
         seen, hooks = self._seen, self._settings.hooks.deliverers
         outbox, lanes = seen.catalog.outbox, {} if seen.replication is None else seen.replication.lanes
         lags = Lags(lanes, seen.catalog.replicas, self._reactor, seen.context.wall) if lanes else None
         operators = Operators(seen.context, seen.uploads, seen.catalog.listing, lanes)
-        parts = Parts(
+        parts = OverviewSources(
             version=__version__,
             started_at=seen.context.wall(),
             clock=self._reactor,
@@ -123,7 +122,7 @@ class Sight:
             lanes=lanes,
             lags=lags,
         )
-        return Desk(
+        return AdminServices(
             Figures(self._sources(site, lags, certificates)),
             self.readiness,
             operators,

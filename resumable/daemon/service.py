@@ -22,7 +22,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from resumable.aio.threads import Batcher, Pool, Stopped
-from resumable.auth.build import Access, build
+from resumable.auth.build import AccessControl, build
 from resumable.auth.secret import AccessProblem
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Options, Settings
@@ -34,14 +34,13 @@ from resumable.daemon.operator_service import Seen, Sight
 from resumable.daemon.remote_tier import RemoteTier, Spot
 from resumable.daemon.systemd import ServiceManager
 from resumable.hooks.calls import HookCounts
+from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads, Remotely, Ways
-from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.root import Root
 from resumable.http.site import StreamingSite
-from resumable.http.tus import TusResource
-from resumable.http.visits import Visits
+from resumable.http.tus import TusRoutes
 from resumable.listening import ports
 from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import Listeners
@@ -49,8 +48,8 @@ from resumable.masking import masked
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.model.hooks import NoHooks, QuestionKind
 from resumable.model.replica import NoReplication
-from resumable.protocol import extensions
 from resumable.protocol.errors import TusError
+from resumable.protocol.tus import extensions_without
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
 from resumable.uploads.context import UploadContext
@@ -118,13 +117,14 @@ class UploadService(Service):
         origin = Origin(
             settings.base_path, settings.public_url, settings.trusted_proxies, settings.location == "absolute"
         )
-        entry = Entry(origin, self.access.guard, self.access.rates)
-        tus = self._resource(origin, entry)
+        forward = None if self._hooks is None else settings.hooks.forward
+        admission = Admission(origin, self.access.guard, self.access.rates, forward)
+        tus = self._routes(origin, admission)
         self._sight = Sight(settings, reactor, origin, self._seen())
         root = Root(tus, settings.base_path, self._sight.readiness)
         self.site = self._site(root, tus)
         self.listeners = self._listeners(settings.listen, lambda _: self.site)
-        self._sight.serve(self.site, root, entry, self._expiry)
+        self._sight.serve(self.site, root, admission, self._expiry)
         self.admin_listeners = self._listeners(settings.admin_listen, self._sight.site_at, ports.ADMIN_LISTEN)
         self._loops = [
             LoopingCall(self._tick),
@@ -159,10 +159,10 @@ class UploadService(Service):
             progress=NoHooks() if hooks is None else hooks.progress,
         )
 
-    def _resource(self, origin: Origin, entry: Entry) -> TusResource:
-        """What clients talk to."""
+    def _routes(self, origin: Origin, admission: Admission) -> TusRoutes:
+        """The routes of clients."""
         settings = self.settings
-        return TusResource(
+        return TusRoutes(
             self.uploads,
             origin=origin,
             cors=Cors(settings.cors),
@@ -170,9 +170,8 @@ class UploadService(Service):
             max_size=settings.max_size,
             downloads=self._downloads() if settings.download else None,
             status_path=settings.status_path,
-            extensions=extensions.without(settings.disabled_extensions),
-            entry=entry,
-            visits=None if self._hooks is None else Visits(origin, settings.hooks.forward),
+            extensions=extensions_without(settings.disabled_extensions),
+            admission=admission,
         )
 
     def _seen(self) -> Seen:
@@ -189,7 +188,7 @@ class UploadService(Service):
             replication=None if tier is None else tier.replication,
         )
 
-    def _site(self, root: Root, tus: TusResource) -> StreamingSite:
+    def _site(self, root: Root, tus: TusRoutes) -> StreamingSite:
         """The connections of clients."""
         settings = self.settings
         return StreamingSite(
@@ -240,7 +239,7 @@ class UploadService(Service):
     def _expiry(self) -> dict[str, float]:
         return {**self.listeners.expiry(), **self.admin_listeners.expiry()}
 
-    def _access(self) -> Access:
+    def _access(self) -> AccessControl:
         """Who may do what. Reads files, and raises StartupError for what is wrong with them."""
         owner_of = self._catalog.owner_of
         try:

@@ -18,11 +18,11 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from resumable.http.content import describe, described, set_validators, undescribe, validators
-from resumable.http.fields import RequestFields
 from resumable.http.request import StreamingRequest
 from resumable.model.upload import Upload
 from resumable.protocol import conditions, ranges
 from resumable.protocol.errors import TusError, Unavailable
+from resumable.protocol.fields import Fields
 from resumable.protocol.ranges import Span
 from resumable.uploads.status import Elsewhere
 from resumable.uploads.uploads import Uploads
@@ -31,7 +31,7 @@ log = Logger()
 
 
 class Remotely(enum.Enum):
-    """What becomes of a GET whose bytes only remotes have. PROXY: they go through here. REDIRECT: the client is sent
+    """How a GET is answered if only remotes have the bytes. PROXY: they go through here. REDIRECT: the client is sent
     to the store, where there is one that gives out signed URLs; else as PROXY. OFF: 404."""
 
     PROXY = "proxy"
@@ -55,17 +55,17 @@ class Downloads:
         self._uploads = uploads
         self._ways = ways or Ways()
 
-    async def answer(self, request: StreamingRequest, upload_id: str) -> None:
+    async def answer(self, request: StreamingRequest, fields: Fields, upload_id: str) -> None:
         """Answer, body and all; a HEAD without. Raises TusError while nothing is sent yet: NotFinished, for one."""
         try:
             upload, reader = await self._uploads.read(upload_id)
         except Elsewhere as elsewhere:
             if self._ways.remotely is Remotely.OFF:
                 raise
-            await self._from_remote(request, elsewhere.upload)
+            await self._from_remote(request, fields, elsewhere.upload)
             return
         try:
-            span = self._begin(request, upload)
+            span = self._begin(request, fields, upload)
         except BaseException:
             reader.close()
             raise
@@ -74,8 +74,8 @@ class Downloads:
         else:
             await self._send(request, upload, reader, span)
 
-    async def _from_remote(self, request: StreamingRequest, upload: Upload) -> None:
-        span = self._begin(request, upload)
+    async def _from_remote(self, request: StreamingRequest, fields: Fields, upload: Upload) -> None:
+        span = self._begin(request, fields, upload)
         if span is None or not span.size:
             return
         copies, ways = self._uploads.copies, self._ways
@@ -95,9 +95,8 @@ class Downloads:
         else:
             await self._send(request, upload, copy, span)
 
-    def _begin(self, request: StreamingRequest, upload: Upload) -> Span | None:
-        """Set status and fields; returns the bytes that are to be sent, None for no body."""
-        fields = RequestFields(request)
+    def _begin(self, request: StreamingRequest, fields: Fields, upload: Upload) -> Span | None:
+        """Set status and fields. The bytes that are to be sent; None: no body."""
         state = validators(upload, self._uploads.wall())
         known = conditions.not_modified(fields, state)
         span = None

@@ -1,7 +1,8 @@
 """tus 1.0.0: header fields to typed requests, and what the server says of itself.
 
-Reason to change: what a request's header may say. Invariant: a request that leaves here is well-formed in itself;
-whether it fits its upload is decided in `rules`. Nothing here knows what is stored. Spec: tus 1.0.0 (2016-03-25).
+Invariants: a request that leaves here is well-formed in itself; whether it fits its upload is decided in `rules`. An
+extension that isn't listed in Tus-Extension is never used for a new request; uploads that were made with it go on.
+Nothing here knows what is stored. Spec: tus 1.0.0 (2016-03-25).
 
 An append is looked at in this order: 412 version, then (the caller) 404, 410 and 403 on a final upload, then
 `parse_append`: 415 type, 400 for a malformed field; then `rules.admit_append`: 409 offset, 400 and 413 lengths.
@@ -34,6 +35,14 @@ EXTENSIONS = (
     "concatenation",
     "concatenation-unfinished",
 )
+NEEDED: Mapping[str, str] = {
+    "creation-with-upload": "creation",
+    "creation-defer-length": "creation",
+    "checksum-trailer": "checksum",
+    "concatenation": "creation",
+    "concatenation-unfinished": "concatenation",
+}
+"""Extensions that need another one."""
 CONTENT_TYPE = "application/offset+octet-stream"
 
 
@@ -226,3 +235,40 @@ def _checksum(fields: Fields, content_length: int | None, algorithms: Collection
     if not checksum.is_possible:
         raise ChecksumMismatch(f"Upload-Checksum: no body has a checksum by {checksum.algorithm} of that length.")
     return checksum, False
+
+
+def extensions_without(disabled: Collection[str]) -> tuple[str, ...]:
+    """The extensions in the usual order, less ``disabled`` and those that need one of these."""
+    left: list[str] = []
+    for each in EXTENSIONS:  # none comes before what it needs
+        if each not in disabled and NEEDED.get(each, each) in (*left, each):
+            left.append(each)
+    return tuple(left)
+
+
+def check_creation_extensions(creation: Creation, extensions: Collection[str]) -> None:
+    """Raises BadRequest where it needs one that isn't among ``extensions``."""
+    if creation.concat is not None:
+        _check("concatenation", extensions, "make the upload in one piece, without Upload-Concat")
+    if creation.has_body:
+        _check("creation-with-upload", extensions, "make the upload without a body, then send its bytes by PATCH")
+    if creation.deferred:
+        _check("creation-defer-length", extensions, "say the length of the upload in Upload-Length")
+    if creation.checksum_trailer:
+        check_trailer(extensions)
+
+
+def check_append_extensions(append: Append, extensions: Collection[str]) -> None:
+    """Raises BadRequest where it needs one that isn't among ``extensions``."""
+    if append.checksum_trailer:
+        check_trailer(extensions)
+
+
+def check_trailer(extensions: Collection[str]) -> None:
+    """Raises BadRequest unless a checksum may come as a trailer."""
+    _check("checksum-trailer", extensions, "send the checksum in the header, or none")
+
+
+def _check(name: str, extensions: Collection[str], instead: str) -> None:
+    if name not in extensions:
+        raise BadRequest(f"The extension {name} is switched off here: {instead}.")

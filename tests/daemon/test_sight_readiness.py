@@ -10,11 +10,10 @@ from twisted.internet.task import Clock
 
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.http.admin.readiness import FRESH, PATIENCE, Readiness
-from resumable.http.cors import Cors
-from resumable.http.cross_origin import CrossOrigin
+from resumable.http.cors import Cors, CrossOrigin
 from resumable.http.origin import Origin
 from resumable.http.root import Root
-from resumable.http.tus import TusResource
+from resumable.http.tus import TusRoutes
 from tests.daemon.sight_rig import Listening, Site
 from tests.http.admin_rig import tree
 from tests.http.visitor import Nothing
@@ -117,7 +116,7 @@ def test_who_goes_away_while_waiting_leaves_the_others() -> None:
 
 
 def public(readiness: Readiness) -> Site:
-    tus = TusResource(
+    tus = TusRoutes(
         Nothing(),  # type: ignore[arg-type]
         origin=Origin("/files/", None, ()),
         cors=Cors(CrossOrigin(())),

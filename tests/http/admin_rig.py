@@ -17,11 +17,10 @@ from jsonschema import Draft202012Validator, FormatChecker
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from resumable.http.admin.api import Admin, Desk
-from resumable.http.admin.clearance import Anybody, Clearance
-from resumable.http.admin.dead import DeadEvents
+from resumable.http.admin.api import Admin, AdminServices
+from resumable.http.admin.auth import AdminAuth, SocketAuth
 from resumable.http.admin.openapi import description
-from resumable.http.admin.overview import Overview, Parts
+from resumable.http.admin.overview import DeadEvents, Overview, OverviewSources
 from resumable.http.admin.readiness import Readiness
 from resumable.http.site import StreamingSite
 from resumable.metrics.remotes import Behind
@@ -48,17 +47,17 @@ def serving(**options: Any) -> Iterator[Server]:
         server.bury()
 
 
-class NoFigures:
+class NoMetrics:
     """One figure, for nothing."""
 
     async def render(self) -> bytes:
         return b"x 1\n"
 
 
-def tree(readiness: Any = None, dead: Any = None, clearance: Clearance | None = None) -> Admin:
+def tree(readiness: Any = None, dead: Any = None, auth: AdminAuth | None = None) -> Admin:
     """One that can't be asked about uploads."""
-    desk = Desk(NoFigures(), readiness, None, None, dead)  # type: ignore[arg-type]
-    return Admin(desk, clearance or Anybody())
+    services = AdminServices(NoMetrics(), readiness, None, None, dead)  # type: ignore[arg-type]
+    return Admin(services, auth or SocketAuth())
 
 
 def lane(**more: Any) -> Any:
@@ -74,14 +73,14 @@ def lane(**more: Any) -> Any:
 class Office:
     """Operators in front of a server, its remotes ``far`` and ``near``, and its hook ``hook``."""
 
-    def __init__(self, server: Server, clearance: Clearance | None = None) -> None:
+    def __init__(self, server: Server, auth: AdminAuth | None = None) -> None:
         self.server = server
         self.outbox = MemoryOutbox(["hook"])
         self.lanes = {"far": lane(), "near": lane(down=True, pause=3.5)}
         self.disk: Any = (1000, 500)
         self.readiness = Readiness({"drain": self._drain}, server.clock)
         operators = Operators(server.context, server.uploads, server.catalog.listing, self.lanes)
-        parts = Parts(
+        parts = OverviewSources(
             version="1.2.3",
             started_at=server.context.wall(),
             clock=server.clock,
@@ -97,8 +96,8 @@ class Office:
             lags=SimpleNamespace(of=self._lag),  # type: ignore[arg-type]
         )
         dead = DeadEvents(self.outbox, ["hook"], lambda: None)
-        desk = Desk(NoFigures(), self.readiness, operators, Overview(parts, operators), dead)
-        self.admin = Admin(desk, clearance or Anybody())
+        services = AdminServices(NoMetrics(), self.readiness, operators, Overview(parts, operators), dead)
+        self.admin = Admin(services, auth or SocketAuth())
         self.site = StreamingSite(self.admin.resource, reactor=Clock())
 
     async def _drain(self) -> str | None:

@@ -12,7 +12,7 @@ import pytest
 from admin_rig import DOCUMENT, ROUTES, Office, serving
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from resumable.http.query import FILTERS
+from resumable.http.admin.query import FILTERS
 from resumable.model.principal import Principal
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata

@@ -127,10 +127,10 @@ def take_expectation(headers: Headers) -> bool:
     return True
 
 
-def problem(status: int, detail: str) -> bytes:
-    """A problem+json document (RFC 9457), filled up to 256 bytes: some clients choke on short error bodies."""
-    title = HTTPStatus(status).phrase
-    document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+def problem(status: int, detail: str, title: str = "") -> bytes:
+    """A problem+json document (RFC 9457), filled up to 256 bytes: tusgo panics on shorter ones. ``title``: of a status
+    that HTTP doesn't know."""
+    document = {"type": "about:blank", "title": title or HTTPStatus(status).phrase, "status": status, "detail": detail}
     return json.dumps(document).encode().ljust(255) + b"\n"
 
 

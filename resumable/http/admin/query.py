@@ -1,7 +1,7 @@
-"""The query of an admin request, made into what it asks for.
+"""The query of an admin request, parsed.
 
-Changes when a parameter comes, goes or is written otherwise. Invariant: what isn't understood is refused, by its name:
-an operator who mistypes a filter would else see, or end, what was not meant. Spec: the URL Standard's
+Invariant: a parameter that isn't understood is refused by its name: an operator who mistypes a filter would else see,
+or end, other uploads than they meant. Spec: the URL Standard's
 application/x-www-form-urlencoded, RFC 3339 for times.
 """
 
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @frozen
 class Wanted:
-    """What of all uploads. ``place``: see `resumable.model.listing`."""
+    """Which of all uploads. ``place``: see `resumable.model.listing`."""
 
     filter: Filter
     place: int | None
@@ -93,7 +93,7 @@ def number(name: str, text: str, least: int, most: int) -> int:
 
 
 def cursor(place: int | None) -> str | None:
-    """What a client gives back as ``after``."""
+    """The value that a client gives back as ``after``."""
     return None if place is None else urlsafe_b64encode(b"%s.%d" % (_PLACE, place)).decode().rstrip("=")
 
 

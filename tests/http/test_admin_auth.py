@@ -8,13 +8,14 @@ import pytest
 from admin_rig import DOCUMENT, Office, serving
 from twisted.internet.defer import Deferred, fail, succeed
 
-from resumable.auth.guard import Guard
-from resumable.auth.interfaces import Action, Ask, Identity
+from resumable.auth.guard import AccessGuard
+from resumable.auth.interfaces import AuthRequest
 from resumable.auth.rates import Rate, Rates
 from resumable.auth.secret import Secret
-from resumable.http.admin.clearance import Anybody, Bearer, Clearance, Guarded
-from resumable.http.entry import Entry
+from resumable.http.admin.auth import AdminAuth, PrincipalAuth, SocketAuth, TokenAuth
+from resumable.http.admission import Admission
 from resumable.http.origin import Origin
+from resumable.model.principal import Action, Principal
 from resumable.protocol.errors import Unauthorized
 from tests.uploads.harness import EPOCH, Server
 
@@ -36,8 +37,10 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def bearer(token: str | None, rates: Rates | None = None) -> Bearer:
-    return Bearer(None if token is None else Secret(token.encode()), Entry(Origin("/files/", None, []), None, rates))
+def bearer(token: str | None, rates: Rates | None = None) -> TokenAuth:
+    return TokenAuth(
+        None if token is None else Secret(token.encode()), Admission(Origin("/files/", None, []), None, rates)
+    )
 
 
 def with_token(server: Server) -> Office:
@@ -99,9 +102,9 @@ def test_where_there_is_no_token_a_port_has_figures_only(server: Server, method:
 
 
 @pytest.mark.parametrize("path", sorted(OPEN))
-@pytest.mark.parametrize("clearance", [Anybody(), bearer(None), bearer(TOKEN)])
-def test_figures_are_for_all_who_get_there(server: Server, clearance: Clearance, path: str) -> None:
-    assert Office(server, clearance).ask("GET", path).status == 200
+@pytest.mark.parametrize("auth", [SocketAuth(), bearer(None), bearer(TOKEN)])
+def test_figures_are_for_all_who_get_there(server: Server, auth: AdminAuth, path: str) -> None:
+    assert Office(server, auth).ask("GET", path).status == 200
 
 
 @pytest.mark.parametrize(
@@ -145,15 +148,15 @@ def test_an_address_has_one_spelling(server: Server, path: str) -> None:
 class People:
     """Knows everybody by the header X-Who."""
 
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
+    def authorize(self, ask: AuthRequest) -> Deferred[Principal]:
         who = ask.one("x-who")
-        return fail(Unauthorized("Who are you?", ["Basic"])) if who is None else succeed(Identity(who))
+        return fail(Unauthorized("Who are you?", ["Basic"])) if who is None else succeed(Principal(who))
 
 
 @pytest.fixture
 def public(server: Server) -> Office:
-    guard = Guard(People(), server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}))
-    return Office(server, Guarded(Entry(Origin("/files/", None, ()), guard)))
+    guard = AccessGuard(People(), server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}))
+    return Office(server, PrincipalAuth(Admission(Origin("/files/", None, ()), guard)))
 
 
 @pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if route[1] != "/healthz"])
@@ -165,11 +168,11 @@ def test_there_it_is_for_admins(public: Office, method: str, path: str) -> None:
 
 def test_who_may_list_may_not_change(server: Server) -> None:
     class Lister(People):
-        def authorize(self, ask: Ask) -> Deferred[Identity]:
-            return succeed(Identity("viewer", actions=frozenset({Action.LIST})))
+        def authorize(self, ask: AuthRequest) -> Deferred[Principal]:
+            return succeed(Principal("viewer", actions=frozenset({Action.LIST})))
 
-    guard = Guard(Lister(), server.catalog.owner_of, lambda: EPOCH)
-    office = Office(server, Guarded(Entry(Origin("/files/", None, ()), guard)))
+    guard = AccessGuard(Lister(), server.catalog.owner_of, lambda: EPOCH)
+    office = Office(server, PrincipalAuth(Admission(Origin("/files/", None, ()), guard)))
     assert office.ask("GET", "/v1/uploads").status == 200
     assert office.ask("PUT", "/v1/drain").status == 403
 

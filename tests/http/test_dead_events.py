@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from visitor import Reply
 
-from resumable.http.admin.dead import AT_ONCE, DeadEvents
+from resumable.http.admin.overview import AT_ONCE, DeadEvents
 from resumable.http.site import StreamingSite
 from tests.hooks.outbox import MemoryOutbox, fact
 

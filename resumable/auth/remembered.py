@@ -1,7 +1,7 @@
 """Answers that are kept for a moment, and asked for once however many wait for the same.
 
-Reason to change: what is worth not asking twice. Invariant: failures are never kept; at most ``most`` answers are, and
-the longest unused goes first. Who waits and gives up takes nothing from the others.
+Invariants: failures are never kept; at most ``most`` answers are, and the longest unused goes first. A caller that
+gives up waiting takes nothing from the others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def fingerprint(salt: bytes, *parts: bytes) -> bytes:
     return keyed.digest()
 
 
-class Answers(Generic[V]):
+class Remembered(Generic[V]):
     """``seconds``: how long an answer counts. ``most``: answers kept."""
 
     def __init__(self, clock: IReactorTime, seconds: float, most: int = 4096) -> None:
