@@ -13,7 +13,8 @@ import pytest
 from resumable.auth import basic, keys, rates, signed, tokens
 from resumable.client import commands
 from resumable.doctor import machine, outside, proxy, records, syncs
-from resumable.http import framing, query
+from resumable.http import query
+from resumable.http.h1 import head as framing
 from resumable.http.h2 import limits
 from resumable.http.h2 import machine as two
 from resumable.listening import listeners, proxy_header

@@ -27,9 +27,8 @@ from resumable.auth.secret import AccessProblem
 from resumable.config import BY_FLAG, OPTIONS, Option, help_line, variables
 from resumable.config.access import ACCESS
 from resumable.config.access_settings import access_settings
-from resumable.config.hook_settings import hook_settings
 from resumable.config.hooks import HOOKS
-from resumable.hooks.settings import HookSettings
+from resumable.hooks.settings import HookSettings, hook_settings
 from resumable.http import cross_origin
 from resumable.http.cross_origin import CrossOrigin
 from resumable.listening import ports

@@ -19,7 +19,7 @@ from resumable.aio.threads import Pool
 from resumable.auth.secret import AccessProblem, Secret, read_secret
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Settings
-from resumable.hooks.counts import HookCounts
+from resumable.hooks.calls import HookCounts
 from resumable.http.admin.api import Admin, Desk
 from resumable.http.admin.clearance import Anybody, Bearer, Guarded
 from resumable.http.admin.dead import DeadEvents
@@ -28,8 +28,8 @@ from resumable.http.admin.readiness import Check, Readiness
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.root import Root
-from resumable.http.streaming import StreamingSite
-from resumable.http.watch import Watch
+from resumable.http.site import StreamingSite
+from resumable.http.watch import RequestLog
 from resumable.listening.ports import split_endpoint
 from resumable.metrics.collector import Certificates, MetricsCollector, MetricSources
 from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLags
@@ -70,7 +70,7 @@ class Sight:
         self._delay = ReactorDelay(reactor)
         self._log_counts = LogCounter()
         level = None if settings.access_log == "off" else LogLevel.levelWithName(settings.access_log)
-        self.watch = Watch(origin, secrets.token_hex(4), level)
+        self.watch = RequestLog(origin, secrets.token_hex(4), level)
         self.readiness = Readiness(self._checks(), reactor)
         self._token = _token(settings)
         self._census = Census(seen.catalog.listing, reactor, seen.context.wall)

@@ -29,17 +29,17 @@ from resumable.config.options import Options, Settings
 from resumable.daemon import logs, signals, startup, stopping
 from resumable.daemon import remote_tier as tiers
 from resumable.daemon.digests import ALGORITHMS
-from resumable.daemon.hooking import desk_of
+from resumable.daemon.hooking import hooks_of
 from resumable.daemon.operator_service import Seen, Sight
 from resumable.daemon.remote_tier import RemoteTier, TierContext
 from resumable.daemon.systemd import ServiceManager
-from resumable.hooks.counts import HookCounts
+from resumable.hooks.calls import HookCounts
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.root import Root
-from resumable.http.streaming import StreamingSite
+from resumable.http.site import StreamingSite
 from resumable.http.tus import TusResource
 from resumable.http.visits import Visits
 from resumable.listening import ports
@@ -107,9 +107,9 @@ class UploadService(Service):
         places = PlacedFiles(self._spool, self._pool, settings.placing)
         self._reclaimer = Reclaimer(self._catalog, self._spool, places)
         self._tier = RemoteTier(settings, reactor, self._spot()) if settings.remotes else None
-        self._desk = desk_of(settings, reactor, self._catalog.outbox, self._stop_upload, self._spool.path)
-        if self._desk is not None:
-            self._catalog.on_facts = self._desk.wake
+        self._hooks = hooks_of(settings, reactor, self._catalog.outbox, self._stop_upload, self._spool.path)
+        if self._hooks is not None:
+            self._catalog.on_facts = self._hooks.wake
         self.access = self._access()
         self._context = self._upload_context(places)
         self.uploads = Uploads(
@@ -139,7 +139,7 @@ class UploadService(Service):
 
     def _upload_context(self, places: PlacedFiles) -> UploadContext:
         """What the use cases reach."""
-        settings, desk, tier, ledger = self.settings, self._desk, self._tier, self.access.ledger
+        settings, hooks, tier, ledger = self.settings, self._hooks, self._tier, self.access.ledger
         return UploadContext(
             catalog=self._catalog,
             spool=self._spool,
@@ -154,9 +154,9 @@ class UploadService(Service):
             replicas=self._catalog.replicas,
             quota=ledger if ledger.counts else NoQuota(),
             delete_objects=settings.terminate_remote == "delete",
-            records_facts=bool(settings.hooks.told),
-            questions=Questions(None if desk is None else desk.hooks),
-            progress=NoHooks() if desk is None else desk.progress,
+            records_facts=bool(settings.hooks.deliverers),
+            questions=Questions(None if hooks is None else hooks.guards),
+            progress=NoHooks() if hooks is None else hooks.progress,
         )
 
     def _resource(self, origin: Origin, entry: Entry) -> TusResource:
@@ -172,20 +172,20 @@ class UploadService(Service):
             status_path=settings.status_path,
             extensions=extensions_without(settings.disabled_extensions),
             entry=entry,
-            visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
+            visits=None if self._hooks is None else Visits(origin, settings.hooks.forward),
         )
 
     def _seen(self) -> Seen:
         """What operators look at."""
-        desk, tier = self._desk, self._tier
+        hooks, tier = self._hooks, self._tier
         return Seen(
             catalog=self._catalog,
             pool=self._pool,
             budget=self._budget,
             context=self._context,
             uploads=self.uploads,
-            hook_counts=HookCounts() if desk is None else desk.counts,
-            replayed=(lambda: None) if desk is None else desk.replayed,
+            hook_counts=HookCounts() if hooks is None else hooks.counts,
+            replayed=(lambda: None) if hooks is None else hooks.replayed,
             replication=None if tier is None else tier.replication,
         )
 
@@ -313,8 +313,8 @@ class UploadService(Service):
         self.uploads.assembler.start()
         self.uploads.placer.start()
         Deferred.fromCoroutine(self._replicate()).addErrback(self._loop_failed)
-        if self._desk is not None:
-            self._desk.start()
+        if self._hooks is not None:
+            self._hooks.start()
         self._reactor.callWhenRunning(self._manager.ready)
 
     def _give_up(self, error: BaseException) -> None:
@@ -390,7 +390,7 @@ class UploadService(Service):
     # Stop
 
     async def _stop(self) -> None:
-        desk, tier, site = self._desk, self._tier, self.site
+        hooks, tier, site = self._hooks, self._tier, self.site
         abort = self._reactor.callLater(self.settings.shutdown_timeout, site.abort_all)
         steps: list[stopping.Step] = [
             lambda: self._manager.stopping(2 * self.settings.shutdown_timeout + HOOKS_GRACE),
@@ -406,7 +406,7 @@ class UploadService(Service):
             self.uploads.assembler.stop,
             self.uploads.placer.stop,
             *([] if tier is None else [tier.stop]),
-            *([] if desk is None else [lambda: desk.stop(min(HOOKS_GRACE, self.settings.shutdown_timeout))]),
+            *([] if hooks is None else [lambda: hooks.stop(min(HOOKS_GRACE, self.settings.shutdown_timeout))]),
             self.admin_listeners.stop,
             self._sight.stop,
             self._spool.stop,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from resumable.http.cross_origin import METHODS, CrossOrigin, Matcher
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 
 EXPOSED = (
     b"Location, Upload-Offset, Upload-Length, Upload-Defer-Length, Upload-Metadata, Upload-Concat, Upload-Expires, "

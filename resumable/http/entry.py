@@ -16,8 +16,8 @@ from resumable.auth.guard import Guard
 from resumable.auth.interfaces import Action, Ask, Identity
 from resumable.auth.rates import Rates
 from resumable.http.origin import Origin
+from resumable.http.request import StreamingRequest
 from resumable.http.routing import target_of
-from resumable.http.streaming import StreamingRequest
 from resumable.model.principal import NOBODY, Principal
 from resumable.networks import counted
 from resumable.protocol.errors import BadRequest, Forbidden, NotFound

@@ -14,7 +14,7 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchRoute
 
 from resumable.http import cors
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.model.errors import BodyLost
 from resumable.protocol import errors
 from resumable.protocol.errors import Refused, TusError

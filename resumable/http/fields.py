@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 
 
 class RequestFields:

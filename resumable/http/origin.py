@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.networks import Network, belongs, plain
 from resumable.protocol.errors import BadRequest
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 from attrs import frozen
 
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.model.listing import PRESENT, Filter, State
 from resumable.model.upload import ReplicaState
 from resumable.protocol.errors import BadRequest

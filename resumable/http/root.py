@@ -16,8 +16,8 @@ from twisted.web.server import NOT_DONE_YET
 
 from resumable.http import errors
 from resumable.http.admin.readiness import Readiness, alive
+from resumable.http.request import StreamingRequest
 from resumable.http.routing import hand_over
-from resumable.http.streaming import StreamingRequest
 from resumable.http.tus import TusResource
 from resumable.protocol.errors import MethodNotAllowed, NotFound, TusError
 

@@ -12,7 +12,7 @@ from klein.resource import KleinResource
 from twisted.web.resource import Resource
 
 from resumable.http import errors
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.protocol.errors import NotFound, TusError
 
 

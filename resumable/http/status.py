@@ -13,7 +13,7 @@ from typing import Any
 from attrs import asdict
 
 from resumable.http import answers
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.model.upload import ReplicaState
 from resumable.model.values import json_text
 from resumable.uploads.status import ReplicaStatus, UploadStatus

@@ -19,9 +19,9 @@ from resumable.http.cors import Cors
 from resumable.http.download import Downloads
 from resumable.http.entry import ANYBODY, Entrant, Entry
 from resumable.http.fields import RequestFields
-from resumable.http.framing import Fields
+from resumable.http.h1.head import Fields
 from resumable.http.origin import Origin
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.http.visits import Visits, answered
 from resumable.model.upload import Upload
 from resumable.protocol import concat, tus

@@ -12,8 +12,8 @@ from resumable.auth.interfaces import uri_of
 from resumable.auth.signed import without_token
 from resumable.http import cors
 from resumable.http.origin import Origin
+from resumable.http.request import StreamingRequest
 from resumable.http.routing import target_of
-from resumable.http.streaming import StreamingRequest
 from resumable.model.hooks import RequestView
 from resumable.uploads.questions import HookContext
 

@@ -19,9 +19,9 @@ from twisted.logger import Logger
 
 from resumable.aio.threads import Stopped
 from resumable.catalog.batches import Timing
-from resumable.hooks.counts import HookCounts
-from resumable.http.streaming import StreamingSite
-from resumable.http.watch import Watch
+from resumable.hooks.calls import HookCounts
+from resumable.http.site import StreamingSite
+from resumable.http.watch import RequestLog
 from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLag, RemoteLags
 from resumable.metrics.names import METRICS
 from resumable.model.errors import CatalogUnavailable
@@ -60,7 +60,7 @@ class MetricSources:
     version: str
     clock: IReactorTime
     wall: Callable[[], float]
-    watch: Watch
+    watch: RequestLog
     site: StreamingSite
     counts: Counts
     holds: IHolds

@@ -13,8 +13,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from resumable.http.origin import Origin
-from resumable.http.streaming import StreamingRequest, StreamingSite
-from resumable.http.watch import Watch
+from resumable.http.request import StreamingRequest
+from resumable.http.site import StreamingSite
+from resumable.http.watch import RequestLog
 from tests.http.visitor import Reply
 
 
@@ -53,7 +54,7 @@ class Site:
         level: LogLevel | None = None,
     ) -> None:
         self.clock = Clock()
-        self.watch = Watch(Origin("/files/", None, ()), "run", level)
+        self.watch = RequestLog(Origin("/files/", None, ()), "run", level)
         self.site = StreamingSite(tree or Tree(handler or finish()), reactor=self.clock, watch=self.watch)
 
     def send(self, said: bytes) -> tuple[Any, StringTransport]:

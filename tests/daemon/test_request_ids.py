@@ -18,7 +18,7 @@ from resumable.daemon import logs
 from resumable.httpclient.client import Http, HttpLimits
 from resumable.model.telemetry import REQUEST
 from resumable.model.upload import Fact, FactKind, Upload
-from tests.hooks.test_events_courier import Bench, Recorder
+from tests.hooks.test_hooks_deliver import Bench, Recorder
 from tests.http.visitor import UPLOAD, Nothing, connect, request
 
 
@@ -73,7 +73,7 @@ def test_an_event_is_delivered_in_the_name_of_its_own_request() -> None:
     seen: list[str] = []
     hook = Recorder(lambda event: seen.append(REQUEST.get()))
     bench = Bench(hook)
-    bench.courier.start()
+    bench.deliverer.start()
     told = {"method": "POST", "uri": "/", "address": "", "headers": {}}
     before = REQUEST.set("somebody-else")
     bench.post(Fact(FactKind.CREATED, "u", 0.0, {"request": {**told, "id": "abc"}}))

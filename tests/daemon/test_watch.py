@@ -7,7 +7,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.http.watch import METHODS, OTHER, SECONDS, shown
 from tests.daemon.site_rig import Listening, Site, finish
 

@@ -23,7 +23,7 @@ from resumable.http.admin.dead import DeadEvents
 from resumable.http.admin.openapi import description
 from resumable.http.admin.overview import Overview, Parts
 from resumable.http.admin.readiness import Readiness
-from resumable.http.streaming import StreamingSite
+from resumable.http.site import StreamingSite
 from resumable.metrics.meters import RemoteLag
 from resumable.replication.context import RemoteCounts
 from resumable.spool import Budget

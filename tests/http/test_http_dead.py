@@ -12,7 +12,7 @@ from twisted.internet.testing import StringTransport
 from visitor import Reply
 
 from resumable.http.admin.dead import AT_ONCE, DeadEvents
-from resumable.http.streaming import StreamingSite
+from resumable.http.site import StreamingSite
 from tests.hooks.outbox import MemoryOutbox, fact
 
 

@@ -12,12 +12,13 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from resumable.http.admin.readiness import Readiness
+from resumable.http.channel import StreamingChannel
 from resumable.http.cors import Cors
 from resumable.http.cross_origin import CrossOrigin
 from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.origin import Origin
 from resumable.http.root import Root
-from resumable.http.streaming import StreamingChannel, StreamingSite
+from resumable.http.site import StreamingSite
 from resumable.http.tus import TusResource
 from resumable.model.upload import Upload
 from resumable.model.values import networks

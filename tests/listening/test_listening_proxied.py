@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
 from resumable.http.origin import Origin
-from resumable.http.streaming import StreamingRequest, StreamingSite
+from resumable.http.request import StreamingRequest
+from resumable.http.site import StreamingSite
 from resumable.listening.endpoints import Terms, listening_point
 from resumable.listening.listeners import Listeners
 from resumable.listening.proxied import ProxiedFactory

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger, LogLevel
 
 from resumable.catalog.batches import Timing
-from resumable.hooks.counts import HookCounts
+from resumable.hooks.calls import HookCounts
 from resumable.metrics.collector import PATIENCE, MetricsCollector, MetricSources
 from resumable.metrics.meters import EVERY, FRESH, MOST, LogCounter, ReactorDelay, RemoteLags, part_of
 from resumable.metrics.names import KINDS, METRICS

@@ -20,8 +20,8 @@ from resumable.http.admin.dead import DeadEvents
 from resumable.http.admin.openapi import description
 from resumable.http.admin.overview import Overview
 from resumable.http.admin.readiness import Readiness, alive
+from resumable.http.request import StreamingRequest
 from resumable.http.routing import Trunk
-from resumable.http.streaming import StreamingRequest
 from resumable.protocol.errors import BadRequest, NotFound
 from resumable.protocol.names import valid_id
 from resumable.uploads.operators import Operators

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from resumable.auth.interfaces import Action
 from resumable.auth.secret import Secret
 from resumable.http.entry import Entry
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.protocol.errors import Forbidden, Unauthorized
 
 CHALLENGE: Final = 'Bearer realm="resumable"'

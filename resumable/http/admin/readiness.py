@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 
 FRESH: Final = 1.0
 PATIENCE: Final = 5.0
