@@ -20,7 +20,7 @@ from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.replica_table import add_replicas, drop_placed, end_replicas, forget_replicas
 from resumable.catalog.rows import FIELDS, INSERT, find_upload, to_placed, to_row, to_uploads
 from resumable.catalog.schema import AWAITS_PLACE, HAS_DATA, IS_CLEARED, LIMIT, NEEDS_EXPIRY
-from resumable.model.upload import Commit, Fact, Gone, ICatalog, Place, Replica, Upload
+from resumable.model.upload import Commit, Fact, GoneReason, ICatalog, Place, Replica, Upload
 
 IDS_AT_ONCE: Final = 10_000
 
@@ -41,7 +41,7 @@ class Owned:
 
 def add_lost(connection: Connection, upload_ids: Sequence[str], at: float) -> int:
     """Tombstones, LOST, for those of these ids that have no record; how many."""
-    rows = [to_row(Upload(one, at, at, gone=Gone.LOST, gone_at=at)) for one in upload_ids]
+    rows = [to_row(Upload(one, at, at, gone=GoneReason.LOST, gone_at=at)) for one in upload_ids]
     return connection.executemany(CREATE, rows).rowcount
 
 
@@ -134,14 +134,14 @@ class UploadTable(FinalTable):
     # may be gone.
     END = f"""UPDATE uploads SET gone = ?1, gone_at = MAX(touched_at, ?2), settled_at = NULL,
         on_disk = MAX(on_disk, placed IS NOT NULL) WHERE id = ?3 AND gone IS NULL
-        AND (?1 <> '{Gone.EXPIRED.value}' OR ({NEEDS_EXPIRY}))"""
+        AND (?1 <> '{GoneReason.EXPIRED.value}' OR ({NEEDS_EXPIRY}))"""
 
     @frees
     def end(
         self,
         connection: Connection,
         upload_id: str,
-        gone: Gone,
+        gone: GoneReason,
         at: float,
         facts: Sequence[Fact],
         delete: bool = False,

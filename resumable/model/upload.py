@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
 
 
-class Gone(enum.Enum):
+class GoneReason(enum.Enum):
     """Why an upload that was once here answers 410."""
 
     EXPIRED = "expired"
@@ -83,7 +83,7 @@ class Upload:
     concat: str | None = None
     partials: tuple[str, ...] = ()
     finished_at: float | None = None
-    gone: Gone | None = None
+    gone: GoneReason | None = None
     gone_at: float | None = None
     epoch: int = 0
     boot_id: str | None = None
@@ -219,7 +219,7 @@ class ICatalog(Interface):
 
     def end(
         upload_id: str,
-        gone: Gone,
+        gone: GoneReason,
         at: float,
         facts: Sequence[Fact],
         delete: bool = False,
