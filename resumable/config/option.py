@@ -28,10 +28,12 @@ class Option:
 
     @property
     def variable(self) -> str:
+        """Name of the environment variable that sets it."""
         return "RESUMABLE_" + self.flag.upper().replace("-", "_")
 
     @property
     def is_switch(self) -> bool:
+        """Whether the flag stands alone, without a value."""
         return not self.metavar
 
 

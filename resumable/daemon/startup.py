@@ -83,6 +83,7 @@ def make_directories(path: str, disk: IDisk, mode: int | None = None) -> None:
 
 
 def lock_of(path: str) -> DirectoryLock:
+    """The lock of the upload directory at ``path``, not taken yet."""
     return DirectoryLock(os.path.join(path, OWN, "lock"))
 
 

@@ -17,8 +17,8 @@ from itertools import islice
 from attrs import frozen
 
 from resumable.catalog.batches import connect
+from resumable.catalog.catalog_files import COMPANIONS
 from resumable.catalog.damage import damage
-from resumable.catalog.opening import COMPANIONS
 from resumable.doctor.directory import CheckedDirectory
 from resumable.doctor.findings import Finding, size_text
 from resumable.model.errors import CatalogUnavailable

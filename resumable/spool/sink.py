@@ -115,6 +115,7 @@ class Sink:
 
     @property
     def started(self) -> bool:
+        """Whether anything has been handed to the writer."""
         return self._started
 
     def write(self, data: bytes) -> None:

@@ -93,6 +93,7 @@ class SimulatedDisk:
 
     @property
     def open_files(self) -> int:
+        """How many descriptors are open."""
         return len(self._descriptors)
 
     def fail_next(self, operation: str, number: int, after: int = 0) -> None:

@@ -15,7 +15,7 @@ from attrs import evolve
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from resumable.catalog import opening
+from resumable.catalog import catalog_files
 from resumable.catalog.damage import damage
 from resumable.catalog.recovery import damaged as reading
 from resumable.catalog.schema import PAGE_SIZE
@@ -366,7 +366,7 @@ def test_a_crash_in_the_midst_of_recovery_loses_nothing(
 
     with monkeypatch.context() as patch:
         for call in ("rename", "fsync"):
-            patch.setattr(opening.os, call, crashing(getattr(os, call)))
+            patch.setattr(catalog_files.os, call, crashing(getattr(os, call)))
         first = shelf.catalog()
         with suppress(Crash):
             first.open()

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from resumable.catalog import opening
 from resumable.catalog.batches import connect
 from resumable.catalog.rows import INSERT, to_row
 from resumable.catalog.schema import PAGE_SIZE
+from resumable.catalog.sqlite import ready
 from resumable.doctor import records
 from resumable.doctor.directory import CheckedDirectory, place_of
 from resumable.model.upload import GoneReason, Upload
@@ -30,7 +30,7 @@ class Shop:
         self.lock = DirectoryLock(self.place.lock)
         self.lock.acquire()
         self.lock.release()
-        opening.ready(self.place.catalog, 0.0)
+        ready(self.place.catalog, 0.0)
 
     def add(self, number: int, size: int | None, **fields: object) -> str:
         """An upload of 100 committed bytes, and its file of ``size`` bytes."""
