@@ -115,10 +115,11 @@ class Sink:
 
     @property
     def started(self) -> bool:
-        """Whether anything has been handed to the writer."""
+        """Whether `start` was called."""
         return self._started
 
     def write(self, data: bytes) -> None:
+        """Take ``data`` in; drop it after a failure, and the bytes past ``ceiling``."""
         if self.failure is not None or self._closing is not None:
             return
         if self.ceiling is not None and self.received + len(data) > self.ceiling:

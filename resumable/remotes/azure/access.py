@@ -30,7 +30,7 @@ from azure.storage.blob import (
 from requests.adapters import HTTPAdapter
 
 from resumable.model.telemetry import REQUEST
-from resumable.remotes.azure.scheme import FILES, VARIABLES, Auth
+from resumable.remotes.azure.records import FILES, VARIABLES, Auth
 from resumable.remotes.reading import Presented
 from resumable.remotes.regions import STEP
 

@@ -1,4 +1,4 @@
-"""The record of a replica in Azure, what a blob is given beside its bytes, and the names of blocks.
+"""The record of a replica in Azure, a blob's properties, the names of blocks, and the kinds of credentials.
 
 Invariant: whatever a client wrote into its metadata, the properties made of it are ASCII and fit into the room that
 Azure gives; the upload's id is always among it. A block's name says the upload, the offset and the size, so it stands
@@ -21,6 +21,24 @@ from resumable.remotes.interfaces import Stored
 from resumable.remotes.metadata import PLAIN, MetadataRoom, described, in_ascii, stripped
 from resumable.remotes.object_remote import ObjectRecord
 from resumable.remotes.plan import MIB, TIB, Part, PartLimits, Plan
+
+
+class Auth(enum.Enum):
+    """Kinds of credentials."""
+
+    CONNECTION_STRING = "connection-string"
+    KEY = "key"
+    SAS = "sas"
+    IDENTITY = "identity"
+
+
+#: In the order in which they are looked for.
+FILES = {Auth.CONNECTION_STRING: "connection-string-file", Auth.KEY: "key-file", Auth.SAS: "sas-file"}
+VARIABLES = {
+    Auth.CONNECTION_STRING: "AZURE_STORAGE_CONNECTION_STRING",
+    Auth.KEY: "AZURE_STORAGE_KEY",
+    Auth.SAS: "AZURE_STORAGE_SAS_TOKEN",
+}
 
 
 class Blocks(enum.Enum):
