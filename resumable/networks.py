@@ -1,7 +1,7 @@
-"""Whether an address is one of those that an operator has named, and which addresses are one client's.
+"""Whether an address is in the networks that an operator has named, and which addresses are one client's.
 
-Reason to change: how addresses are compared. Invariant: an IPv4 address is itself, however IPv6 wraps it (RFC 4291
-section 2.5.5.2); what is no address belongs nowhere. Pure.
+Invariant: an IPv4 address stays itself, however IPv6 wraps it (RFC 4291 section 2.5.5.2); a text that is no address is
+in no network. Pure.
 """
 
 from __future__ import annotations

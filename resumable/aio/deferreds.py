@@ -1,13 +1,14 @@
-"""Small helpers for Deferreds: coroutines that answer with one, who waits for a moment, work under way, one timer.
+"""Small helpers for Deferreds: coroutines that answer with one, waiters, work under way, a timer, kept answers.
 
 Everything here runs in the reactor's thread.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -110,3 +111,44 @@ class Timer:
     def _fire(self) -> None:
         self._call = None
         self._action()
+
+
+class Remembered(Generic[R]):
+    """Answers that are kept for ``seconds``, ``most`` of them; each is asked for once, however many wait for it.
+
+    Invariants: failures are never kept; the answer that was longest unused goes first. Who cancels takes nothing
+    from the others.
+    """
+
+    def __init__(self, clock: IReactorTime, seconds: float, most: int = 4096) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._most = most
+        self._kept: OrderedDict[bytes, tuple[float, R]] = OrderedDict()
+        self._waiting: dict[bytes, list[Deferred[R]]] = {}
+
+    def ask(self, key: bytes, make: Callable[[], Deferred[R]]) -> Deferred[R]:
+        """The answer kept for ``key``, or what ``make`` answers or fails with."""
+        kept = self._kept.get(key)
+        if kept is not None and self._clock.seconds() < kept[0]:
+            self._kept.move_to_end(key)
+            return succeed(kept[1])
+        answer: Deferred[R] = Deferred()
+        waiting = self._waiting.setdefault(key, [])
+        waiting.append(answer)
+        if len(waiting) == 1:
+            make().addCallbacks(self._made, self._failed, callbackArgs=(key,), errbackArgs=(key,))
+        return answer
+
+    def _made(self, value: R, key: bytes) -> None:
+        if self._seconds > 0:
+            self._kept[key] = (self._clock.seconds() + self._seconds, value)
+            self._kept.move_to_end(key)
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        for answer in self._waiting.pop(key):
+            answer.callback(value)
+
+    def _failed(self, failure: Failure, key: bytes) -> None:
+        for answer in self._waiting.pop(key):
+            answer.errback(Failure(failure.value))  # each is cleaned on its own

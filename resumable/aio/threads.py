@@ -1,6 +1,6 @@
 """Threads for blocking work, answered in the reactor.
 
-One reason to change: how blocking work gets off the reactor. Knows nothing of uploads.
+Knows nothing of uploads.
 
 Invariant: everything that was submitted before ``stop`` is done and answered, in the reactor's thread, before
 the Deferred of ``stop`` fires; the threads have ended by then. Without work the threads sleep.

@@ -18,11 +18,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from resumable.aio.deferreds import deferred
+from resumable.aio.deferreds import Remembered, deferred
 from resumable.aio.threads import IPool
 from resumable.auth import credentials
+from resumable.auth.credentials import fingerprint
 from resumable.auth.interfaces import AuthRequest, IAuthorizer
-from resumable.auth.remembered import Remembered, fingerprint
 from resumable.auth.secret import AccessProblem, WatchedFile, lines
 from resumable.auth.turns import FairTurns, TurnLimits
 from resumable.model.principal import Principal

@@ -17,10 +17,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from resumable.aio.deferreds import Remembered
 from resumable.auth import credentials
+from resumable.auth.credentials import fingerprint
 from resumable.auth.fetch import Fetched, FetchFailed, IFetch
 from resumable.auth.interfaces import AuthRequest, IAuthorizer
-from resumable.auth.remembered import Remembered, fingerprint
 from resumable.auth.turns import FairTurns, TurnLimits
 from resumable.masking import server_of
 from resumable.model.principal import Principal

@@ -22,9 +22,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from resumable.aio.deferreds import Remembered
 from resumable.auth import credentials
 from resumable.auth.fetch import FetchFailed, IFetch
-from resumable.auth.remembered import Remembered
 from resumable.auth.secret import AccessProblem, Secret
 from resumable.masking import server_of
 from resumable.protocol.errors import Unavailable

@@ -17,8 +17,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from resumable.aio.deferreds import Remembered
 from resumable.aio.threads import IPool
-from resumable.auth.remembered import Remembered
 from resumable.protocol.errors import Unavailable
 
 LARGEST = 1 << 20

@@ -1,4 +1,4 @@
-"""What is known of one option. Changes when the table gets another column."""
+"""One option of the command line and the environment."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ class Option:
 
 
 def help_line(option: Option) -> str:
-    """What ``--help`` says of it."""
+    """Its line in ``--help``."""
     default = f" [{option.default}]" if option.default else ""
     return f"{option.help}{default} ({option.variable})"

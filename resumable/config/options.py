@@ -1,8 +1,7 @@
 """The command line of ``twistd resumable`` and its environment, made into one frozen `Settings`.
 
-Changes when the way from a flag to a setting does; the options themselves are in `resumable.config`. Flags
-win over the environment, the environment wins over the defaults, and whatever is wrong is told in one line before
-anything is started. Written after `twisted.python.usage`.
+The options themselves are in `resumable.config`. Flags win over the environment, the environment wins over the
+defaults, and each error is reported in one line before anything starts. Written after `twisted.python.usage`.
 """
 
 from __future__ import annotations

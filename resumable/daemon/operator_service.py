@@ -1,7 +1,6 @@
-"""What an operator sees of one daemon: its figures, whether it is ready, and a site for both.
+"""The metrics, the readiness and the admin API of one daemon, and the site that serves them to operators.
 
-Changes when what the daemon shows is made of something else. Invariant: nothing here decides anything, and a daemon
-without a listener for operators counts all the same, at next to no cost.
+Invariant: nothing here decides anything. A daemon without a listener for operators counts too, at next to no cost.
 """
 
 from __future__ import annotations

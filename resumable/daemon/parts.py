@@ -10,11 +10,13 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 from google_crc32c import Checksum as Crc32c
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from resumable.aio.threads import Batcher, Pool
 from resumable.auth.build import AccessControl, build
@@ -22,10 +24,10 @@ from resumable.auth.secret import AccessProblem
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Settings
 from resumable.daemon import startup
-from resumable.daemon.hooking import hooks_of
 from resumable.daemon.operator_service import OperatorParts, OperatorService
 from resumable.daemon.remote_tier import RemoteTier, TierContext
 from resumable.hooks.calls import HookCounts
+from resumable.hooks.hooks import HookDependencies, Hooks
 from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads, Remotely, Ways
@@ -38,9 +40,10 @@ from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import Listeners
 from resumable.model.errors import StartupError
 from resumable.model.hooks import NoHooks
+from resumable.model.outbox import IOutbox
 from resumable.model.replica import NoReplication
 from resumable.protocol.checksum import STANDARD, Digest
-from resumable.protocol.errors import TusError
+from resumable.protocol.errors import Refused, TusError
 from resumable.protocol.tus import extensions_without
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
@@ -246,3 +249,46 @@ def _limits(settings: Settings) -> UploadLimits:
         final_timeout=settings.final_timeout,
         keep_partials=settings.keep_partials,
     )
+
+
+def hooks_of(
+    settings: Settings,
+    reactor: Any,
+    outbox: IOutbox,
+    stop: Callable[[str, TusError], Deferred[None]],
+    path_of: Callable[[str], str],
+) -> Hooks | None:
+    """The hooks that the settings name; None, and no object or thread of theirs, without any. Raises StartupError.
+
+    ``stop``: ends an upload, and answers its running request with that error. ``path_of``: where an upload's data is.
+    """
+    hooks = settings.hooks
+    if not hooks.deliverers and not hooks.guards:
+        return None
+
+    def stop_upload(upload_id: str, answer: Refused) -> None:
+        stop(upload_id, answer).addErrback(_not_stopped, upload_id)
+
+    needs = HookDependencies(
+        reactor=reactor,
+        clock=reactor,
+        wall=time.time,
+        monotonic=time.monotonic,
+        rng=Random(secrets.randbits(64)),
+        new_id=lambda: f"ask_{secrets.token_hex(16)}",
+        pool=lambda size: Pool(reactor, size, "hooks"),
+        environment=os.environ,
+        source=settings.public_url or settings.base_path,
+        path_of=path_of,
+        stop_upload=stop_upload,
+        remotes=[spec.name for spec in settings.remotes],
+    )
+    try:
+        return Hooks(hooks, needs, outbox)
+    except ValueError as problem:
+        raise StartupError(str(problem)) from problem
+
+
+def _not_stopped(failure: Failure, upload_id: str) -> None:
+    if not failure.check(TusError):  # the upload is gone by now
+        log.failure("an upload could not be stopped", failure, upload=upload_id)

@@ -19,7 +19,7 @@ from twisted.python.components import Componentized
 
 from resumable.aio.deferreds import deferred
 from resumable.config.options import Options, Settings
-from resumable.daemon import logs, signals, startup
+from resumable.daemon import logs, startup
 from resumable.daemon import remote_tier as tiers
 from resumable.daemon.children import Child, Chores, Clients, Ports, Remotes, Storage, log_failure, take_all
 from resumable.daemon.parts import Parts
@@ -151,7 +151,7 @@ def makeService(options: Options) -> UploadService:
     service.log_observer = logs.observer_beside(parent, settings.log_format, settings.log_level, reactor)
     startup.raise_file_limit()
     startup.keep_heap()
-    signals.heed(reactor, service.reload)
+    startup.handle_signals(reactor, service.reload)
     return service
 
 

@@ -22,10 +22,9 @@ from resumable.hooks.ask import Guard, Guards
 from resumable.hooks.calls import HookCounts
 from resumable.hooks.command import Command, CommandHook, find_program
 from resumable.hooks.deliver import Deliverer
-from resumable.hooks.http_hook import HttpHook
+from resumable.hooks.http import HttpHook, Poster, Posting
 from resumable.hooks.interfaces import EventKind, IGuard, IHook, IWatcher
 from resumable.hooks.messages import WebhookSigner
-from resumable.hooks.post import Poster, Posting
 from resumable.hooks.progress import MOST, ProgressEvents, Watcher
 from resumable.hooks.settings import BadHookTarget, HookSettings, HookTarget
 from resumable.hooks.tusd import TusdFormat, TusdHook

@@ -16,11 +16,10 @@ from attrs import evolve, field, frozen
 from twisted.web.iweb import IPolicyForHTTPS
 
 from resumable.hooks.ask import Patience
+from resumable.hooks.http import Tls, check_forward, check_url, from_files
 from resumable.hooks.interfaces import EventKind
 from resumable.hooks.messages import parse_secret
-from resumable.hooks.post import check_forward, check_url
 from resumable.hooks.retry_policy import RetryPolicy
-from resumable.hooks.tls import Tls, from_files
 from resumable.masking import server_of
 from resumable.model.hooks import QuestionKind
 

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from resumable.aio.deferreds import deferred
 from resumable.hooks import messages
 from resumable.hooks.ask import MAX_HEADER_BYTES, MAX_HEADERS, can_be_sent
+from resumable.hooks.http import Poster
 from resumable.hooks.interfaces import (
     Allow,
     BadVerdict,
@@ -33,7 +34,6 @@ from resumable.hooks.interfaces import (
     Verdict,
 )
 from resumable.hooks.messages import as_bytes, loads, shown, text_pairs
-from resumable.hooks.post import Poster
 from resumable.model.hooks import Answer, Changes, QuestionKind, RequestView, UploadView
 
 QUESTIONS = {

@@ -1,7 +1,7 @@
 """A disk in memory that forgets, fails and stops as real ones do.
 
-One reason to change: what a crash may leave on a disk. It keeps to what POSIX promises and to what Linux does after a
-failed sync (https://lwn.net/Articles/752063/), not to the kinder behaviour of one file system.
+It keeps to the promises of POSIX, and to Linux's behaviour after a failed sync (https://lwn.net/Articles/752063/), not
+to the kinder behaviour of one file system.
 
 What was written, truncated, created, renamed or unlinked is volatile: `SimulatedDisk.kill` (the process dies) keeps
 all of it, `SimulatedDisk.crash` (the power fails) keeps of it what chance will. ``fdatasync`` makes a file's content

@@ -1,6 +1,6 @@
-"""The files and directories of a simulated disk, and what a crash leaves of them.
+"""The files and directories of a simulated disk, and the changes to them that a crash may leave.
 
-One reason to change: what may be left of a change that wasn't synced. See `resumable.testing.simulated_disk`.
+See `resumable.testing.simulated_disk`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Fakes and drivers for tests of this package and of what is built on it. Public, and kept working like the rest.
 
-One reason to change: what a test needs in place of threads and disks.
-
-`SteppedBatcher` and `SteppedPool` stand in for `resumable.aio.threads.Batcher` and ``Pool``: their work runs in the
-turns of a `twisted.internet.task.Clock`, so a test sees every order of events that it asks for, and always the same.
-``clock.advance(0)`` does all that waits, and what comes of it. `SimulatedDisk` stands in for
+`SteppedBatcher` and `SteppedPool` stand in for `resumable.aio.threads.Batcher` and ``Pool``: their work runs
+when a `twisted.internet.task.Clock` advances, so a test gets each order of events that it asks for, the same each time.
+``clock.advance(0)`` does all waiting work, and the work that follows from it. `SimulatedDisk` stands in for
 `resumable.spool.Disk`. A SimulatedCrash inside of the work comes out of ``clock.advance``. Where real threads are
 wanted without a reactor, `CallQueue` takes its place.
 """

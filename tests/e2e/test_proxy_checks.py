@@ -20,7 +20,7 @@ from twisted.internet import reactor
 from resumable.doctor.findings import Finding
 from resumable.doctor.outside import check_origin
 from resumable.doctor.proxy import check_proxy
-from resumable.hooks.tls import Tls
+from resumable.hooks.http import Tls
 from tests.hooks.authority import Authority
 
 from . import tools
