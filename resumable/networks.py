@@ -18,7 +18,7 @@ def plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 
 def client_of(address: str) -> str:
-    """Who is one client for us: an address, of IPv6 the /64 that one has, all of it (RFC 6177, RFC 8981).
+    """One client's key: its address; of IPv6 the whole /64 (RFC 6177, RFC 8981).
 
     A port may follow (``192.0.2.7:80``, ``[2001:db8::7]:80``); what is no address is a client by itself.
     """

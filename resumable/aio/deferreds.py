@@ -29,7 +29,7 @@ def deferred(function: Callable[P, Coroutine[Deferred[Any], Any, R]]) -> Callabl
 
 
 class Waiters:
-    """Deferreds of all who wait for the same moment."""
+    """Deferreds that wait for the same moment."""
 
     def __init__(self) -> None:
         self._waiting: list[Deferred[None]] = []
@@ -38,13 +38,14 @@ class Waiters:
         return len(self._waiting)
 
     def wait(self) -> Deferred[None]:
-        """Fires at the next `fire`. Who cancels it waits no longer."""
+        """Fires at the next `fire`; may be cancelled."""
         waiter: Deferred[None] = Deferred(self._waiting.remove)
         self._waiting.append(waiter)
         return waiter
 
     def fire(self) -> None:
-        """Wake all who wait now, in the order in which they came. Who begins to wait meanwhile waits for the next."""
+        """Wake all that wait now, in the order in which they came. One that begins to wait meanwhile waits for the
+        next."""
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             if not waiter.called:
@@ -116,8 +117,8 @@ class Timer:
 class Remembered(Generic[R]):
     """Answers that are kept for ``seconds``, ``most`` of them; each is asked for once, however many wait for it.
 
-    Invariants: failures are never kept; the answer that was longest unused goes first. Who cancels takes nothing
-    from the others.
+    Invariants: failures are never kept; the answer that was longest unused goes first. A Deferred that is cancelled
+    takes nothing from the others.
     """
 
     def __init__(self, clock: IReactorTime, seconds: float, most: int = 4096) -> None:

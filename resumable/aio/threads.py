@@ -50,7 +50,7 @@ class IPool(Protocol):
         """Ready to work from now on."""
 
     def run(self, f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
-        """What ``f`` answers or raises, later and in the reactor; fails with Stopped when no thread would do it."""
+        """The result of ``f``, later and in the reactor; fails with Stopped when no thread would do it."""
 
     def stop(self) -> Deferred[None]:
         """Fires when everything submitted is done and answered and the threads have ended; may be repeated."""

@@ -1,10 +1,9 @@
 """HTTP Basic with an htpasswd file of bcrypt hashes.
 
-Invariants: an unknown user is checked as a known one is, for as long, and with the same place in line. Hashes are
-computed in threads, in turns (turns.py), so that wrong passwords keep nobody out for more than a bounded number of
-checks. A right password is hashed once in five minutes for each address. It is remembered for that address only:
-else somebody who guesses would get the answer at once, and not after the time of a hash.
-Spec: RFC 7617; https://httpd.apache.org/docs/2.4/programs/htpasswd.html
+Invariants: an unknown user takes the same check, the same time and the same place in line as a known one. Threads
+compute the hashes, in turns (turns.py), so wrong passwords delay nobody by more than a bounded number of checks. A
+right password is hashed once in five minutes for each address. It is remembered for that address only: otherwise
+somebody that guesses would get the answer at once, and not after the time of a hash. Spec: RFC 7617; https://httpd.apache.org/docs/2.4/programs/htpasswd.html
 """
 
 from __future__ import annotations

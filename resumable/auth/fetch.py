@@ -1,4 +1,4 @@
-"""Small GET requests to a server that the operator named: an issuer of keys, or who decides who may come in.
+"""Small GET requests to a server that the operator named: an issuer of keys, or one that decides about access.
 
 Invariant: every question ends within its time-out, an answer of more than ``largest`` bytes is a failure, no redirect
 is followed, and only so many are asked at once.

@@ -1,8 +1,8 @@
 """Authorizes by asking another server, as nginx does with auth_request.
 
 Invariants: only 2xx lets in. 401 and 403 are that server's refusal; anything else (a redirect, 404, silence) refuses
-for the moment. Only letting in is remembered, for exactly the same question, and not for long. Nobody's questions keep
-everybody else's from being asked (turns.py).
+for the moment. Only a yes is remembered, for exactly the same question, and not for long. No client's questions keep
+those of others waiting for ever (turns.py).
 Spec: https://nginx.org/en/docs/http/ngx_http_auth_request_module.html
 """
 

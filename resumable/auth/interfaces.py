@@ -53,7 +53,7 @@ class AuthRequest:
 
     @property
     def uri(self) -> str:
-        """Path and query as others are told."""
+        """Path and query as other servers get them."""
         return uri_of(self.path, self.query)
 
     def one(self, name: str) -> str | None:

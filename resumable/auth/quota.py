@@ -1,4 +1,4 @@
-"""How much: bytes and unfinished uploads, for each identity and in all.
+"""Quotas: bytes and unfinished uploads, for each identity and in all.
 
 Invariants: everything is counted in one step, before anything is awaited, so that parallel requests can't both have the
 last byte. A refused request counts nothing. An upload whose length is known counts with all of it from its creation on,

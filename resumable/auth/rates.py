@@ -1,4 +1,4 @@
-"""How fast: requests and bytes a second, for each identity and in all.
+"""Rates: requests and bytes a second, for each identity and in all.
 
 Invariants: everything is counted at once, before anything is awaited. A refused request costs nothing. At most ``most``
 buckets are kept, and none that isn't full goes while one that is full could go. Pure: the time is passed in.

@@ -1,7 +1,7 @@
 """``python -m resumable.auth.sign KEYS IDENTITY PATH SECONDS [ACTIONS [MAX_SIZE]]`` prints a token for signed URLs.
 
 For scripts and for trying it out. KEYS is the file of keys, ACTIONS has commas between (default: all that a token can
-give away), MAX_SIZE is in bytes.
+grant), MAX_SIZE is in bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Expensive work is done in turns, so that nobody waits behind all the work of somebody else.
+"""Expensive work is done in turns, so that no client waits behind all the work of another.
 
 Invariants: the work that waits is bounded, in all and for each address. An address with much work loses some of its own
 before anybody else's is refused. Known clients wait behind at most as many strangers as known clients. How a client is

@@ -16,13 +16,14 @@ from attrs import frozen
 
 from resumable.catalog.schema import PAGE_SIZE, migrate
 
-#: What is added to the catalog's name for each of its files: the database, its log, the log's index.
+#: The suffixes of the catalog's files: the database, its log, the log's index.
 COMPANIONS: Final = ("", "-wal", "-shm")
 
 
 @frozen
 class OpenedCatalog:
-    """What the start found. ``created``: this catalog was made now, so there may be data files that it doesn't know.
+    """The catalog as it was found at the start. ``created``: this catalog was made now, so there may be data files
+    that it doesn't know.
 
     ``recovered``: how many records of a damaged catalog were saved in it, None when there was no damage; the
     damaged one is kept at ``set_aside``.

@@ -1,6 +1,6 @@
 """Methods of the catalog's tables become jobs for the one thread that has the one connection.
 
-Invariant: the reactor never waits for the disk; what a Deferred answers is durable (see batches.py).
+Invariant: the reactor never waits for the disk; the change behind an answer is durable (see batches.py).
 """
 
 from __future__ import annotations

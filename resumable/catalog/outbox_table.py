@@ -2,8 +2,8 @@
 
 Invariants: a fact is written in the transaction of the change that it reports, once for each deliverer that was
 configured then, and for no other; a sequence number is never used twice. Of the events of one upload for one deliverer
-that are not dead, the oldest is ``next`` and all others are ``behind``, after each of these. What is asked again and
-again looks only at events that it answers with, or whose time has come, however many wait.
+that are not dead, the oldest is ``next`` and all others are ``behind``, after each of these. The
+frequent questions look only at events that they answer with, or whose time has come, however many wait.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The catalog on SQLite: its tables, and how it is opened, started and stopped.
 
-Invariant: the reactor never waits for the disk; what a Deferred answers is durable (batches.py says how). See
+Invariant: the reactor never waits for the disk; the change behind an answer is durable (see batches.py). See
 https://www.sqlite.org/wal.html for the mode it runs in.
 """
 

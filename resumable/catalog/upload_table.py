@@ -30,7 +30,7 @@ _OPEN: Final = "finished_at IS NULL AND gone IS NULL"
 
 @frozen
 class Owned:
-    """What one identity ("": nobody) has here: bytes of uploads that are not gone, by their length if that is known,
+    """The uploads of one identity ("": nobody): bytes of uploads that are not gone, by their length if that is known,
     else by their offset; how many of these bytes, and how many uploads, are unfinished."""
 
     owner: str
@@ -232,7 +232,7 @@ class UploadTable(FinalTable):
 
     @reads_now
     def owners(self, connection: Connection) -> Sequence[Owned]:
-        """What each owner has here, each once, nobody ("") included. Blocks, and reads every record: before `start`."""
+        """The usage of each owner, each once, nobody ("") included. Blocks, and reads every record: before `start`."""
         rows = connection.execute(self.OWNERS).fetchall()
         return [Owned(owner, int(size), int(unfinished_size), count) for owner, size, unfinished_size, count in rows]
 

@@ -17,6 +17,6 @@ from resumable.config.web import WEB
 __all__ = ["BY_FLAG", "MAIN", "OPTIONS", "Option", "help_line"]
 
 MAIN: tuple[Option, ...] = (*SERVING, *REMOTES)
-"""What most people look for."""
+"""The options that most people look for."""
 OPTIONS: tuple[Option, ...] = (*MAIN, *PLACING, *WEB, *OPERATORS, *HOOKS, *ACCESS)
 BY_FLAG: Mapping[str, Option] = {option.flag: option for option in OPTIONS}

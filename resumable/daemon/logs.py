@@ -31,7 +31,7 @@ from resumable.model.telemetry import REQUEST
 LEVELS: Final = ("debug", "info", "warn", "error")
 FORMATS: Final = ("text", "json")
 
-#: What twistd's older way of logging adds to an event; it says nothing new.
+#: Fields that twistd's older way of logging adds to an event; they repeat others.
 _LEGACY: Final = frozenset({"isError", "message", "time", "format", "system", "why", "failure", "printed", "logLevel"})
 _OWN: Final = frozenset({"time", "level", "logger", "message", "error", "traceback"})
 _LONGEST: Final = 4000

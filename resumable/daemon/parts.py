@@ -63,7 +63,7 @@ ALGORITHMS: dict[str, Callable[[], Digest]] = {**STANDARD, "crc32c": Crc32c}
 
 
 class Parts:
-    """What the daemon's children start, use and stop. Raises StartupError for files that can't be used."""
+    """The objects that the daemon's children start, use and stop. Raises StartupError for files that can't be used."""
 
     def __init__(self, settings: Settings, reactor: Any) -> None:
         self.settings = settings
@@ -130,7 +130,7 @@ class Parts:
             self._blind = False
 
     def _upload_context(self, places: PlacedFiles) -> UploadContext:
-        """What the use cases reach."""
+        """The context of the use cases."""
         settings, hooks, tier, ledger = self.settings, self.hooks, self.tier, self.access.ledger
         return UploadContext(
             catalog=self.catalog,
@@ -167,7 +167,7 @@ class Parts:
         )
 
     def _operator_parts(self) -> OperatorParts:
-        """What operators look at."""
+        """The objects that operators look at."""
         hooks, tier = self.hooks, self.tier
         return OperatorParts(
             catalog=self.catalog,
@@ -196,7 +196,7 @@ class Parts:
         )
 
     def _tier_context(self) -> TierContext:
-        """What the remote tier needs of the local one."""
+        """The parts of the local tier that the remote tier needs."""
 
         async def reclaim() -> None:
             await self._reclaimer.reclaim()
@@ -232,7 +232,7 @@ class Parts:
         return {**self.listeners.expiry(), **self.admin_listeners.expiry()}
 
     def _access(self) -> AccessControl:
-        """Who may do what. Reads files, and raises StartupError for what is wrong with them."""
+        """The access rules. Reads files; raises StartupError for an error in them."""
         owner_of = self.catalog.owner_of
         try:
             return build(self.settings.access, self._reactor, owner_of, wall=time.time, salt=secrets.token_bytes(32))

@@ -1,7 +1,7 @@
-"""The remote tier of one daemon: its backends, replication to them, and what is done from time to time.
+"""The remote tier of one daemon: its backends, replication to them, and the periodic work.
 
 Invariant: without a remote there is none of this, and no thread of it runs; a remote that doesn't work is logged, and
-keeps nothing from starting.
+the daemon starts nevertheless.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class UploadService(MultiService):
 
 
 def makeService(options: Options) -> UploadService:
-    """What `twistd` calls with the parsed options. A mistake of the user's ends with one line and status 1."""
+    """`twistd` calls this with the parsed options. A mistake of the user's ends with one line and status 1."""
     from twisted.internet import reactor
 
     settings = options.settings()

@@ -54,7 +54,7 @@ class ServiceManager:
         self._tell("RELOADING=1", f"MONOTONIC_USEC={int(self._monotonic() * 1_000_000)}", "STATUS=reading files anew")
 
     def stopping(self, seconds: float) -> None:
-        """What was received is committed, which takes so long at the most."""
+        """The daemon commits the received bytes, in so many seconds at most."""
         self._tell(
             "STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}", "STATUS=committing what was received"
         )

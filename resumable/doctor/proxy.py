@@ -147,7 +147,14 @@ class _Check:
         if status in (204, 404, 410):
             return []
         what = f"the upload that was made for this is still there: {upload.partition('?')[0]}"
-        return [Finding(DELETE, "warn", what, "Let the proxy pass DELETE, unless the server itself is told not to.")]
+        return [
+            Finding(
+                DELETE,
+                "warn",
+                what,
+                "Let the proxy pass DELETE, unless termination is turned off on purpose.",
+            )
+        ]
 
     def _refused(self, method: str, answer: TusAnswer) -> Finding:
         who = "the server" if answer.is_tus else "somebody in front of the server"
@@ -160,9 +167,7 @@ def _place(url: str, location: str) -> list[Finding]:
     try:
         here, there = urlsplit(url), urlsplit(urljoin(url, location))
     except ValueError:
-        return [
-            Finding(LOCATION, "bad", f"Location is no URL: {location[:200]}", "See who in front of the server sets it.")
-        ]
+        return [Finding(LOCATION, "bad", f"Location is no URL: {location[:200]}", "Find the proxy that sets it.")]
     path = there.path.rpartition("/")[0] + "/"
     told = f"{there.scheme}://{there.netloc}{path}"
     what = f"clients of {url} are sent to {told}"

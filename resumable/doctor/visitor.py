@@ -158,7 +158,7 @@ async def _result(waited: Deferred[None]) -> None:
 
 
 def _too_late(value: T | Failure, seconds: float) -> T | Failure:
-    """What is cancelled below often comes up as something else."""
+    """A cancelled operation often fails with another error."""
     if isinstance(value, Failure):
         raise TimeoutError(seconds)
     return value

@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 def in_time(clock: IReactorTime, seconds: float, call: Callable[[A], object], argument: A) -> Deferred[object]:
-    """What ``call`` answers, now or later; fails with HookFailed if that takes more than ``seconds``."""
+    """The answer of ``call``, now or later; fails with HookFailed if that takes more than ``seconds``."""
     cancelled = False
 
     def cancel(_: object) -> None:
@@ -92,7 +92,7 @@ class HookCalls:
         self._reasons: set[str] = set()  # of failures since it worked
 
     async def call(self, method: Callable[[M], object], message: M, check: Callable[[object], R]) -> R:
-        """What ``check`` makes of the hook's answer. Raises what either raises, HookFailed if the hook is too late."""
+        """The hook's answer, through ``check``. Raises as either does; HookFailed if the hook is too late."""
         kind, began = message.kind.value, self._clock.seconds()
         try:
             said = check(await in_time(self._clock, self._timeout, method, message))

@@ -1,8 +1,8 @@
 """A hook that is a command: one process for each event or question.
 
 Invariants: no shell sees anything a client has sent: the arguments are the operator's, the event comes as JSON on
-stdin. The environment is clean except for `PASSED_ON` and a few facts of our own making. A command that does not speak
-clearly has not said yes: only exit status 0, with a verdict or nothing on stdout, is a yes.
+stdin. The environment is clean except for `PASSED_ON` and a few facts of our own making. Only exit
+status 0, with a verdict or nothing on stdout, is a yes.
 """
 
 from __future__ import annotations

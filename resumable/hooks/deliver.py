@@ -117,7 +117,7 @@ class Deliverer:
         log.failure("delivery to hook {hook} failed unexpectedly", failure, hook=self.name)
 
     def _soon(self) -> None:
-        """One turn for all who want one now: there may be thousands of wakes, and hooks that answer at once."""
+        """One pass for all that want one now: there may be thousands of wakes, and hooks that answer at once."""
         if self._running and not self._next_turn.pending:
             self._next_turn.set(0)
 

@@ -2,7 +2,7 @@
 
 Invariants: each hook has connections and threads of its own for events, questions and progress, so that a call that
 hangs holds up neither the others nor another hook; a Python hook with several roles is one object; `Hooks.stop` closes
-all that was opened. What can't work is found out before anything starts.
+all that was opened. An error in the settings is found before anything starts.
 """
 
 from __future__ import annotations

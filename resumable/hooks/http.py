@@ -212,15 +212,15 @@ class HttpHook:
 
 
 def is_json(answer: HttpAnswer) -> bool:
-    """Whether that is what it calls itself."""
+    """Whether the answer says that it is JSON."""
     return answer.headers.get("content-type", "").partition(";")[0].strip().lower() in JSON
 
 
 @implementer(IPolicyForHTTPS)
 class Tls:
     """The trust in a hook's server, and our identity. ``authorities``: PEM text of those to trust instead of the
-    system's. ``identity``: PEM text of a certificate and its key, shown to hooks that ask. Raises ValueError for what
-    is neither."""
+    system's. ``identity``: PEM text of a certificate and its key, shown to hooks that ask. Raises ValueError for text
+    that is neither."""
 
     def __init__(self, authorities: str | None = None, identity: str | None = None) -> None:
         try:

@@ -1,6 +1,6 @@
-"""Settings of hooks: how an operator names them, and what the options make of them.
+"""Settings of hooks: the targets that an operator names, and the objects made of the options.
 
-Invariants: no message repeats a target or a secret: a URL's path or query may be one. An option that was set in vain is
+Invariants: no message repeats a target or a secret: a URL's path or query may be one. An option that has no effect is
 an error.
 """
 

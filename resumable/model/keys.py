@@ -108,7 +108,7 @@ def parse(template: str = DEFAULT, prefix: str = "", *, what: str = "key", owner
 
 
 def safe_segment(value: bytes | str) -> str:
-    """What of a client's value may stand in a key, as part of one segment; empty when nothing is left.
+    """The part of a client's value that may stand in a key, as part of one segment; empty when nothing is left.
 
     Cut to `MAX_VALUE` bytes, the extension kept.
     """

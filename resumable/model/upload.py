@@ -1,7 +1,7 @@
 """The seams between the rooms: records, and the interfaces that several rooms share.
 
-Nothing here does any work. A record is a frozen value; an interface says what may be relied upon, what it
-answers with and what it raises. Sizes are bytes, times are seconds since the epoch (UTC).
+Nothing here does any work. A record is a frozen value; an interface lists its promises, its answers
+and its errors. Sizes are bytes, times are seconds since the epoch (UTC).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class GoneReason(enum.Enum):
 
 
 class FactKind(enum.Enum):
-    """What the outside is told of; written in the transaction of the change that it reports."""
+    """The kinds of facts for the outside; a fact is written in the transaction of the change that it reports."""
 
     CREATED = "created"
     FINISHED = "finished"

@@ -1,7 +1,7 @@
-"""The grammar of values: what may follow a flag or stand in a variable, and how times and bytes are written in JSON.
+"""The grammar of values: of flags and variables, and of times and bytes in JSON.
 
-Each parser takes the text as it was given. It returns the value, or raises ValueError whose message says what is
-expected, in words that follow "expected". Pure. Spec: RFC 3339, RFC 4648 section 4.
+Each parser takes the text as it was given. It returns the value, or raises ValueError whose message continues
+the word "expected". Pure. Spec: RFC 3339, RFC 4648 section 4.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def optional_duration(text: str) -> float | None:
 
 
 def switch(text: str) -> bool:
-    """What an environment variable says of a flag that takes no value."""
+    """The value of an environment variable for a flag that takes none."""
     word = text.lower()
     if word in {"1", "true", "yes", "on"}:
         return True
@@ -204,7 +204,7 @@ def words(items: Sequence[str]) -> tuple[str, ...]:
 
 
 def names(items: Sequence[str]) -> tuple[str, ...]:
-    """What identities may be called."""
+    """The name of an identity."""
     if not all(item and item.isprintable() and item == item.strip() for item in items):
         raise ValueError("a name that can be read")
     return tuple(items)

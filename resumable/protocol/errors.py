@@ -23,7 +23,7 @@
      +-- Refused               any  a hook's own status, header fields and body
 
 Invariant: an error only *hints* a status, a title and header fields; it
-knows nothing of responses. Field values made here hold numbers and fixed tokens, never what a client sent.
+knows nothing of responses. Field values made here hold numbers and fixed tokens, never a client's bytes.
 Spec: tus 1.0.0, RFC 9110 section 15.5, RFC 6585 section 4 (429), RFC 4918 sections 11.3 (423) and 11.5 (507).
 """
 

@@ -1,4 +1,4 @@
-"""Upload-Metadata: its grammar, and what may be taken from it for a download.
+"""Upload-Metadata: its grammar, and the file name and type that a download takes from it.
 
 Invariant: a header that `parse` accepted may be echoed as it is, and text that leaves `filename` and `content_type`
 may stand in a header and names no path. Spec: tus 1.0.0, Creation, Upload-Metadata; RFC 4648 section 4.

@@ -1,4 +1,4 @@
-"""tus 1.0.0: header fields to typed requests, and what the server says of itself.
+"""tus 1.0.0: header fields to typed requests, and the server's description of itself.
 
 Invariants: a request that leaves here is well-formed in itself; whether it fits its upload is decided in `rules`. An
 extension that isn't listed in Tus-Extension is never used for a new request; uploads that were made with it go on.

@@ -1,4 +1,4 @@
-"""What the remotes of S3, Azure and Google share: a replica as an object in a bucket or container.
+"""Shared by the remotes of S3, Azure and Google: a replica as an object in a bucket or container.
 
 Invariant: the journal knows of everything that may be in the store, before it is there. An object is ours if it carries
 the upload's id and has its size; that is looked up before anything is done again whose answer was lost, and no object

@@ -1,4 +1,4 @@
-"""Where an object is cut into parts.
+"""The boundaries of an object's parts.
 
 Pure: no I/O, no clock.
 
@@ -30,7 +30,7 @@ class ObjectTooLarge(ValueError):
 
 @frozen
 class PartLimits:
-    """What a store takes. Sizes in bytes.
+    """A store's limits for parts. Sizes in bytes.
 
     ``multiple_of``: all parts but the last are multiples of it (GCS: 256 KiB). ``equal``: all parts but the last have
     the same size (R2).
@@ -173,7 +173,7 @@ class Plan:
             start = part.end
 
     def to_json(self) -> list[list[int]]:
-        """What `from_json` takes: ``[[size, count], ...]``."""
+        """The form that `from_json` takes: ``[[size, count], ...]``."""
         return [[step.size, step.count] for step in self.steps]
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What a remote promises that can be read from: two optional interfaces, and what their backends share.
+"""Reading from a remote: two optional interfaces, and the code that their backends share.
 
 `resumable.testing.contract` tests every promise made here.
 
@@ -71,7 +71,7 @@ def check_span(start: int, size: int, total: int | None) -> None:
 
 
 def range_headers(start: int, size: int, total: int) -> dict[str, str]:
-    """What asks for these bytes; nothing where they are all there are."""
+    """The Range header for these bytes; none where they are the whole object."""
     return {} if size == total else {"Range": f"bytes={start}-{start + size - 1}"}
 
 
@@ -94,7 +94,7 @@ def missing(error: RemoteError) -> RemoteError:
 
 
 def not_ours() -> NotThere:
-    """What is there isn't what we have stored."""
+    """The error for an object that isn't the one we stored."""
     return NotThere("what is under the key is another object than the upload's")
 
 

@@ -1,4 +1,4 @@
-"""What a kind of remote is, what its URL says, and how a backend is found and made. Opens no connection.
+"""Kinds of remotes, their URLs, and how a backend is found and made. Opens no connection.
 
 Backends of others are found by the entry point group ``resumable.remotes``: the scheme names a `Scheme`.
 
@@ -59,7 +59,7 @@ class When:
 
 @frozen
 class RemoteSpec:
-    """What a remote's URL says.
+    """A remote, as its URL describes it.
 
     ``bucket`` is the host part, empty for schemes without. ``path`` is the absolute directory of a ``file`` URL and
     empty for others; ``prefix`` is what their path says, without slashes around. ``options`` are those of the backend.
@@ -91,7 +91,7 @@ class RemoteSpec:
 
 @frozen
 class BackendServices:
-    """What the service gives a backend to work with.
+    """The service's objects that a backend works with.
 
     ``reactor`` is a whole one. ``pool`` does blocking calls; it is not the backend's to stop. ``journal`` belongs to
     this remote. ``disk`` blocks. ``now`` is the time in seconds since the epoch. ``part_size``: bytes of a part where
@@ -188,7 +188,7 @@ def meant(name: str, names: Sequence[str]) -> str:
 
 
 def shown(text: str) -> str:
-    """What somebody wrote, fit for a line of a message."""
+    """A foreign text, fit for a line of a message."""
     return "".join(char if char.isprintable() else "?" for char in text[:200])
 
 
@@ -228,7 +228,8 @@ def parse(
     overwrite: str = "refuse",
     environ: Mapping[str, str] | None = None,
 ) -> RemoteSpec:
-    """What the URL says; ``overwrite`` where it doesn't say. Raises BadRemote."""
+    """The remote that the URL describes; ``overwrite``: the value of that option where the URL has none. Raises
+    BadRemote."""
     try:
         parts = urlsplit(url)
         host, secret, fragment = parts.netloc, "@" in parts.netloc, parts.fragment
@@ -254,11 +255,11 @@ def parse(
 
 def check_names(specs: Iterable[RemoteSpec]) -> None:
     """Raises BadRemote for two of the same name."""
-    seen: set[str] = set()
+    names: set[str] = set()
     for spec in specs:
-        if spec.name in seen:
+        if spec.name in names:
             raise BadRemote(f"remote {shown(spec.name)}: two have this name; give one of them ?name=")
-        seen.add(spec.name)
+        names.add(spec.name)
 
 
 def _options(query: str) -> dict[str, str]:

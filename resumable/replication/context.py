@@ -1,4 +1,4 @@
-"""What all parts of replication share: the operator's limits, a remote, what is counted of it, and the dependencies."""
+"""Shared by all parts of replication: the operator's limits, a remote, its counts, and the dependencies."""
 
 from __future__ import annotations
 

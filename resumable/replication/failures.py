@@ -1,7 +1,7 @@
-"""What a failure of a transfer means for its replica: when it is tried again, or that it is parked.
+"""The consequence of a failed transfer for its replica: when it is tried again, or that it is parked.
 
 Invariants: a replica that begins to fail is logged once, and one that is parked once, however often it fails between;
-what is kept and shown of a failure is one line without secrets: a remote's own reason, or for anything unforeseen only
+a failure is kept and shown as one line without secrets: a remote's own reason, or for anything unforeseen only
 the name of its class.
 """
 

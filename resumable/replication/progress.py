@@ -1,7 +1,7 @@
-"""How far the replicas of one remote are, as this process knows it: which bytes go next, and what is remembered.
+"""The progress of one remote's replicas, as this process knows it: the bytes that go next, and a cache.
 
-Invariants: all that is known of a replica follows from the catalog's row, but for what a crash may forget: it may be
-thrown away between two transfers at any time, and is then made from the row again; so many replicas are remembered
+Invariants: a replica's progress follows from the catalog's row, except for parts that a crash may forget: it may be
+dropped between two transfers at any time, and is then made from the row again; so many replicas are remembered
 and no more.
 """
 

@@ -1,4 +1,4 @@
-"""The uploads that one remote has to get: which is sent on next, and what comes of it.
+"""The uploads that one remote has to get: their order, their transfers, and the outcomes.
 
 Invariants: memory and work under way are bounded; an upload has one transfer at a time; while the remote counts as
 down no transfer begins but a trial, and uploads that never failed are tried first.

@@ -1,9 +1,9 @@
 """A transfer: one stretch of work on one replica.
 
 Invariants: a remote gets committed bytes only, learns the length before the last of them, and is asked to finalise
-only what is finished and confirmed to the last byte. It is asked for its progress only where that isn't known: an
-upload of one part costs one request to the store; any other costs one for each part, and those that initiate and
-finalise it.
+only an upload that is finished and confirmed to the last byte. It is asked for its progress only where that isn't
+known: an upload of one part costs one request to the store; any other costs one for each part, and those that initiate
+and finalise it.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class Reader:
         return result
 
     def _close_file(self) -> None:
-        """Close it if that was asked for and nobody is at it; tell who waits once it is closed."""
+        """Close it if that was asked for and no read is under way; then answer the waiting Deferreds."""
         if self._closing is None or self._reading:
             return
         fd, self._fd = self._fd, -1

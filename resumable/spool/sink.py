@@ -1,8 +1,8 @@
 """The queue between one request's body and one upload's data file.
 
-Invariants: bytes reach the file in order and without gaps; at most one write of a sink is under way; what `sync`
-answers was written and synced before. After a write or a sync has failed nothing more is written or synced
-through this sink, and what wasn't synced before is cut off.
+Invariants: bytes reach the file in order and without gaps; at most one write of a sink is under way; the offset
+that `sync` answers was written and synced before. After a failed write or sync nothing more is written or synced
+through this sink, and unsynced bytes are cut off.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Sink:
             return
         over = self.failure is not None or self._closing is not None
         queued, held = (0, False) if over else (self.queued, self._held)
-        # who only gathers and can't be told to start would wait for ever
+        # a sink that only gathers, and has no `on_pressure`, would wait for ever
         short = self._budget.over and (self._started or self.on_pressure is not None)
         if not self._paused and (held or (queued and (queued >= HIGH or short))):
             self._paused = True
@@ -177,7 +177,7 @@ class Sink:
             self._producer.resumeProducing()
 
     def take(self) -> list[bytes]:
-        """What a sink that was never started has gathered. It is empty and closed afterwards; feeds no digest."""
+        """The bytes that a sink gathered before its start. It is empty and closed afterwards; feeds no digest."""
         if self._started:
             raise RuntimeError("the sink was started")
         gathered = list(self._queue)
@@ -307,7 +307,7 @@ class Sink:
         self.received = self.written
 
     def _go_on(self) -> None:
-        """Something has changed: start what can be started, tell who waits."""
+        """Something has changed: start what can be started, and answer the waiting Deferreds."""
         self._write_on()
         self._sync_on()
         self._pace()

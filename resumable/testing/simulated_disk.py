@@ -334,7 +334,7 @@ class SimulatedDisk:
         return self._descriptors[subject].path if subject in self._descriptors else "?"
 
     def _spoil(self, name: str, args: Sequence[Any]) -> None:
-        """What a failing operation does all the same."""
+        """The effect that a failing operation has nevertheless."""
         if name == "writev":
             data = b"".join(args[1])
             self._write(args[0], data[: len(data) // 2], args[2])
@@ -346,7 +346,7 @@ class SimulatedDisk:
             self._descriptors.pop(args[0])
 
     def _opened(self, descriptor: _Descriptor) -> int:
-        self._next_fd += 1  # never one that was used before: who uses a closed one is found out
+        self._next_fd += 1  # never one that was used before: the use of a closed one fails
         self._descriptors[self._next_fd] = descriptor
         return self._next_fd
 

@@ -19,7 +19,7 @@ _moments = itertools.count(1)
 
 @define
 class About:
-    """What is known of a file beside its content."""
+    """A file's attributes."""
 
     modified: int = 0
     mode: int = 0o600
@@ -55,7 +55,8 @@ class File:
         self.durable_about = self.about
 
     def survivor(self, rng: Random) -> File:
-        """What is left of it: of each change all, nothing or some sectors; nothing of what `sync_all` didn't keep."""
+        """The content after the crash: of each change all, nothing or some sectors; nothing that `sync_all` didn't
+        keep."""
         content = bytearray(self.durable)
         for offset, data in self.unsynced:
             fate = rng.random()

@@ -125,7 +125,7 @@ class SteppedPool:
 
 @implementer(IReactorFromThreads)
 class CallQueue:
-    """What real threads want from a reactor: their calls run in the thread that waits in `until`."""
+    """A reactor's place for real threads: their calls run in the thread that waits in `until`."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[Callable[[], object]] = SimpleQueue()

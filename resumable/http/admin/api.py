@@ -1,4 +1,4 @@
-"""The admin API: metrics, how the daemon is, and what operators may do with uploads, remotes and hooks.
+"""The admin API: metrics, the daemon's state, and operations on uploads, remotes and hooks.
 
 The API's description (openapi.py) and docs/api.md change with it. Invariant: `AdminAuth` is asked about each request
 before anything is looked up, and a query that isn't understood is refused.
@@ -183,7 +183,7 @@ class Admin:
 
     @_route("GET", "/v1/drain", Action.LIST)
     async def drained(self) -> object:
-        """What a drain still waits for."""
+        """The work that a drain still waits for."""
         return await self._overview.drain()
 
     @_route("PUT", "/v1/drain", Action.ADMIN)

@@ -1,4 +1,4 @@
-"""How the daemon is, as documents for operators: all of it, its remotes, a drain, and events that were given up.
+"""The daemon's state as documents for operators: all of it, its remotes, a drain, and events that were given up.
 
 Invariants: asking is cheap however often it is done. No document shows the headers of a client's request, as they may
 be secrets. A value that isn't known at the moment is null. Sizes are bytes, spans are seconds, times RFC 3339 in UTC.

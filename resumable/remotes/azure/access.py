@@ -1,7 +1,7 @@
 """Credentials for a storage account, and a client of the SDK made of them.
 
-Invariant: a secret has no representation. The SDK neither tries again by itself nor waits longer than we say: whoever
-asked decides that. Secrets in files are read again when they were refused, so they can be renewed in place.
+Invariant: a secret has no representation. The SDK neither tries again by itself nor waits longer than we say:
+the remote decides that. Secrets in files are read again when they were refused, so they can be renewed in place.
 Source: https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string and
 https://learn.microsoft.com/python/api/azure-identity/azure.identity.defaultazurecredential
 """

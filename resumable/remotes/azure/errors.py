@@ -1,4 +1,4 @@
-"""What an answer of Azure, or none, means to us.
+"""The error that an answer of Azure, or its silence, stands for.
 
 Pure.
 
@@ -77,9 +77,9 @@ SETUP = {
 }  # fmt: skip
 
 UNWELCOME = {"MetadataTooLarge", "InvalidMetadata", "EmptyMetadataKey", "RequestHeaderFieldsTooLarge"}
-#: What the store also says of options of ours.
+#: Codes that the store also uses about our options.
 VAGUE = {"InvalidHeaderValue", "InvalidInput", "BadRequest"}
-#: What it says of blocks and bytes, and never of metadata.
+#: Codes about blocks and bytes, never about metadata.
 OF_BLOCKS = {
     "InvalidBlockList", "InvalidBlockId", "BlockListTooLong", "BlockCountExceedsLimit", "InvalidMd5",
     "InvalidXmlDocument",
@@ -144,14 +144,14 @@ def _without_answer(operation: str, error: AzureError) -> RemoteError:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What it comes from, the outermost first. Libraries put causes into arguments and attributes, too."""
-    seen: set[int] = set()
+    """The causes of the error, the outermost first. Libraries put causes into arguments and attributes, too."""
+    passed: set[int] = set()
     waiting: list[object] = [error]
     while waiting:
         one = waiting.pop(0)
-        if not isinstance(one, BaseException) or id(one) in seen:
+        if not isinstance(one, BaseException) or id(one) in passed:
             continue
-        seen.add(id(one))
+        passed.add(id(one))
         yield one
         inner = (getattr(one, name, None) for name in ("inner_exception", "reason", "__cause__", "__context__"))
         waiting += [*inner, *one.args]

@@ -114,7 +114,8 @@ LIMITS = PartLimits(smallest_part=1, largest_part=4000 * MIB, parts=50_000, larg
 """https://learn.microsoft.com/azure/storage/blobs/scalability-targets"""
 
 UNKNOWN_LENGTH = 100 * TIB
-"""What an upload of unknown length is planned for. For the whole 190 TiB its parts would be of 4000 MiB soon."""
+"""The length that an upload of unknown length is planned for. For the whole 190 TiB its parts would be of 4000 MiB
+soon."""
 
 OWNER = 32
 WIDTH = OWNER + 1 + 15 + 1 + 10

@@ -1,4 +1,4 @@
-"""``az://container/prefix?options``: from what an operator says to a remote that works.
+"""``az://container/prefix?options``: from an operator's URL to a working remote.
 
 Invariant: the SDK is imported when a remote is made, not when its URL is read; reading it finds out whether it is
 there. Neither a URL nor a specification holds a secret.

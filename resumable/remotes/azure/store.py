@@ -1,4 +1,4 @@
-"""What the remote asks of a container, in terms of replicas, and how its blobs are read back.
+"""A container's operations in terms of replicas, and how its blobs are read back.
 
 Invariant: whatever makes a blob names the upload in its metadata and, unless replacing was asked for, makes it only
 where there is none: two daemons can't finish over each other. Only blobs that are known to be ours are deleted, and
@@ -116,7 +116,7 @@ class AzureStore:
         return self._stored(record, sum(part.size for part in parts), written["etag"], written["version_id"], None)
 
     async def look(self, key: str) -> BlobProperties | None:
-        """What is under the key for all to see."""
+        """The blob that everybody sees under the key."""
         try:
             return await self._calls.ask(
                 "Get Blob Properties", lambda client: client.get_blob_client(key).get_blob_properties()
@@ -219,7 +219,7 @@ class AzureStore:
         return ours
 
     def _creation(self, record: AzureRecord) -> dict[str, Any]:
-        """What Put Blob and Put Block List need."""
+        """The arguments of Put Blob and Put Block List."""
         kind, disposition = record.properties["Content-Type"], record.properties.get("Content-Disposition")
         tier = self._options.tier
         return {

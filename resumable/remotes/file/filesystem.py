@@ -31,7 +31,7 @@ _NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, err
 
 
 class FileSystem(Protocol):
-    """What is needed of a file system; `resumable.spool.Disk` is one. All block and raise OSError."""
+    """The operations of a file system that are needed; `resumable.spool.Disk` is one. All block and raise OSError."""
 
     def open(self, path: str, create: bool = False, read_only: bool = False, *, mode: int | None = None) -> int:
         """The descriptor of the file; ``mode``: permissions of one that is made."""
@@ -287,7 +287,7 @@ class RemoteDirectory:
 
 
 def sorted_out(error: OSError, root: str) -> RemoteError:
-    """What to do about an error of the file system."""
+    """The RemoteError for an error of the file system."""
     reason = f"{root}: {os.strerror(error.errno) if error.errno else 'failed'}"
     code = errno.errorcode.get(error.errno or 0)
     if error.errno in _NO_RIGHT:

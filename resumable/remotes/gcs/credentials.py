@@ -81,7 +81,7 @@ class Anonymous:
         return succeed(None)
 
 
-#: What makes credentials of a file's ``type``. The kind that runs commands isn't among them.
+#: The functions that make credentials of a file's ``type``. The kind that runs commands isn't among them.
 KINDS = {
     "service_account": ("google.oauth2.service_account", "from_service_account_info"),
     "authorized_user": ("google.oauth2.credentials", "from_authorized_user_info"),
@@ -94,7 +94,8 @@ KINDS = {
 
 
 def found(file: str | None = None) -> Callable[[], Any]:
-    """What finds credentials: in that file, if it is of one of `KINDS`, else where all of Google's tools look."""
+    """A function that finds credentials: in that file, if it is of one of `KINDS`, else where all of Google's tools
+    look."""
 
     def find() -> Any:
         if file is None:
@@ -193,7 +194,7 @@ class GoogleTokens:
 
 
 def _told(failure: Failure) -> Failure:
-    """What google-auth raises, without what it might quote."""
+    """The error for google-auth's exception, without its words, which may quote secrets."""
     error = failure.value
     if isinstance(error, RemoteError):
         return failure
@@ -228,7 +229,7 @@ class Unsigned:
     lifetime: float
 
     def text(self, email: str) -> bytes:
-        """What this service account has to sign, with RSA and SHA-256."""
+        """The bytes that this service account has to sign, with RSA and SHA-256."""
         parts = urlsplit(self.url)
         canonical = f"GET\n{parts.path}\n{self._query(email)}\nhost:{parts.netloc}\n\nhost\nUNSIGNED-PAYLOAD"
         digest = hashlib.sha256(canonical.encode()).hexdigest()

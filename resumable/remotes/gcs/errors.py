@@ -1,4 +1,4 @@
-"""What an answer of Cloud Storage means to us.
+"""The error that an answer of Cloud Storage stands for.
 
 Pure.
 

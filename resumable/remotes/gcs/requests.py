@@ -1,4 +1,4 @@
-"""One request to Cloud Storage: its token, its body, its journey, and what the answer means.
+"""One request to Cloud Storage: its token, its body, its way there, and the meaning of its answer.
 
 Invariant: a token goes only to the endpoint that it was made for. An answer that comes back is a success, or of a
 status that was named as expected; all others are raised. Memory is bounded by what all requests may hold.
@@ -123,7 +123,7 @@ class GcsRequests:
     async def _allowed(
         self, url: str, headers: Mapping[str, str], once: Callable[[Mapping[str, str]], Awaitable[A]]
     ) -> A:
-        """What ``once`` answers with a token, or another if that was refused."""
+        """The answer of ``once`` with a token, or with another one if that was refused."""
         token = await self.tokens.get() if self.place.is_here(url) else None
         for _ in range(2):
             named = {**headers, "Authorization": f"Bearer {token.value}"} if token else dict(headers)

@@ -1,8 +1,8 @@
-"""``gs://bucket/prefix?options``: from what an operator says to a remote that works.
+"""``gs://bucket/prefix?options``: from an operator's URL to a working remote.
 
 The options are on the page docs/google.md, word for word.
 
-Invariant: whatever can be found wrong without asking the store is found before anything is started. A URL never holds a
+Invariant: each error that can be found without the store is found before anything starts. A URL never holds a
 secret, and no token goes over a connection that isn't encrypted.
 Source: https://docs.cloud.google.com/storage/docs/buckets#naming
 """

@@ -1,4 +1,4 @@
-"""What the remote asks of a bucket, in terms of replicas: objects, sessions, and how objects are read back.
+"""A bucket's operations in terms of replicas: objects, sessions, and how objects are read back.
 
 Invariant: whatever creates an object names the upload in its metadata, and refuses to replace another's object unless
 that was asked for. Only sessions and objects that are known to be ours are removed. An object is read, or a URL to it

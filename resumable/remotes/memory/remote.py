@@ -1,4 +1,4 @@
-"""A store in this process, for tests, which fails as it is told to.
+"""A store in this process, for tests, which fails on demand.
 
 Invariant: `MemoryStore` is the store, which outlives remotes that are made over it, as a store outlives our process; a
 remote keeps nothing but its journal.

@@ -1,4 +1,4 @@
-"""What each store that speaks S3 supports, as named settings, and where a bucket is reached.
+"""The abilities of each store that speaks S3, as named settings, and the address of a bucket.
 
 Invariant: no other module tells stores apart. An `Endpoint` is complete: nothing about the address is decided later.
 Sources: https://docs.aws.amazon.com/general/latest/gr/s3.html and the stores' own compatibility pages, named below;
@@ -87,7 +87,7 @@ R2 = Dialect(
 #: (https://github.com/lance-format/lance/issues/5614).
 BACKBLAZE = Dialect("backblaze", metadata=MetadataRoom(2048, entries=10, each=PREFIX))
 
-#: What releases in use have in common. If-None-Match on PutObject is old (https://github.com/ceph/s3-tests/issues/218)
+#: The abilities that releases in use share. If-None-Match on PutObject is old (https://github.com/ceph/s3-tests/issues/218)
 #: yet reported as ignored (https://github.com/open-rails/contentkit/releases/tag/v0.58.1); on CompleteMultipartUpload
 #: it came in 2025 (https://github.com/ceph/ceph/pull/64830), as did CRC64NVME (https://github.com/ceph/ceph/pull/61878).
 CEPH = Dialect("ceph")
@@ -125,7 +125,7 @@ def dialect(name: str, **changes: Any) -> Dialect:
 
 
 PORTS = {"http": 80, "https": 443}
-#: What is wrong isn't repeated: it may hold a password.
+#: The text doesn't repeat the URL: it may hold a password.
 LIKE = "an endpoint looks like https://host or http://host:port; credentials come from the environment"
 
 
@@ -162,7 +162,7 @@ class Endpoint:
 
 @frozen
 class S3Place:
-    """What an operator says of where the bucket is. ``url`` is for stores other than AWS; None: AWS."""
+    """The bucket's place, as the operator gives it. ``url`` is for stores other than AWS; None: AWS."""
 
     bucket: str
     region: str | None = None

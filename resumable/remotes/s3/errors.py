@@ -1,4 +1,4 @@
-"""What an answer of S3 means to us.
+"""The error that an answer of S3 stands for.
 
 Pure.
 
@@ -87,7 +87,7 @@ UNWELCOME = {
     "MetadataTooLarge", "RequestHeaderSectionTooLarge", "InvalidMetadata", "InvalidMetadataHeader", "BadMetadata",
     "UnsupportedMetadata",
 }  # fmt: skip
-#: What stores also say of options of ours.
+#: Codes that stores also use about our options.
 VAGUE = {"InvalidArgument", "InvalidRequest"}
 
 
@@ -109,7 +109,7 @@ def error_from(operation: str, status: int, headers: Mapping[str, str], body: by
 
 
 def _missing_right(document: Element | None) -> str:
-    """What AWS names: "... is not authorized to perform: s3:PutObjectTagging on resource ..."."""
+    """The permission that AWS names: "... is not authorized to perform: s3:PutObjectTagging on resource ..."."""
     message = (document.find("Message") if document else None) or ""
     found = re.search(r"to perform: ((?:s3|kms):[A-Za-z]{1,64})\b", message)
     if not found:

@@ -158,7 +158,7 @@ class S3Remote(ObjectPartsRemote[S3Record]):
         raise error
 
     async def _all_parts(self, upload_id: str, record: S3Record, size: int) -> Sequence[ListedPart]:
-        """What the journal has of each part of the plan. Raises OutOfStep."""
+        """The journal's record of each part of the plan. Raises OutOfStep."""
         known = await self._records.parts(upload_id, record)
         found = []
         for part in record.plan.parts(size):

@@ -1,4 +1,4 @@
-"""What only some backends can do; the others skip these tests.
+"""The capabilities that only some backends have; the others skip these tests.
 
 Invariant: as in `operations`.
 """
@@ -20,10 +20,10 @@ from resumable.remotes.interfaces import (
     Unfinished,
 )
 from resumable.remotes.regions import BytesRegion
-from resumable.testing.contract.kit import Kit, SpoolBroke, WatchedRegion
+from resumable.testing.contract.case import RemoteCase, SpoolBroke, WatchedRegion
 
 
-class Capabilities(Kit):
+class Capabilities(RemoteCase):
     """IDeletable, IKeyed, IProbe, ISweeper, IPlanned, IPartRemote, IClosable."""
 
     def test_capabilities_are_as_their_interfaces_say(self) -> None:

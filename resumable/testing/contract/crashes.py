@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from resumable.remotes.interfaces import ISweeper, Unfinished
-from resumable.testing.contract.kit import JournalBroke, Kit
+from resumable.testing.contract.case import JournalBroke, RemoteCase
 
 MOST_SAVES = 60
 
 
-class Crashes(Kit):
+class Crashes(RemoteCase):
     """The journal breaks at each of its saves in turn, and a new process goes on."""
 
     def test_a_restart_after_each_chunk_loses_nothing(self) -> None:
@@ -81,7 +81,7 @@ class Crashes(Kit):
                 raise AssertionError(f"more than {MOST_SAVES} saves for one upload of three chunks")
 
     def _unfinished(self) -> list[Unfinished]:
-        """What the store still has of this upload's."""
+        """The unfinished objects of this upload in the store."""
         if not ISweeper.providedBy(self.remote):
             return []
         found: list[Unfinished] = []

@@ -18,7 +18,7 @@ from resumable.remotes.interfaces import (
     Stored,
 )
 from resumable.remotes.regions import STEP, BytesRegion
-from resumable.testing.contract.kit import Kit, SpoolBroke, WatchedRegion, pattern
+from resumable.testing.contract.case import RemoteCase, SpoolBroke, WatchedRegion, pattern
 
 ODD_METADATA = {
     "filename": b"../a\r\nb\\c \xff\x00.txt",
@@ -28,7 +28,7 @@ ODD_METADATA = {
 }
 
 
-class Operations(Kit):
+class Operations(RemoteCase):
     """initiate_upload, write_chunk, finalize_upload, abort_upload, get_upload_progress."""
 
     def test_it_provides_the_interface(self) -> None:

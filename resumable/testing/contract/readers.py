@@ -11,13 +11,13 @@ from zope.interface.verify import verifyObject
 
 from resumable.remotes.interfaces import IDeletable, NotThere
 from resumable.remotes.reading import IObjectStream, IReadable, ISigning, Presented
-from resumable.testing.contract.kit import Kit
+from resumable.testing.contract.case import RemoteCase
 
 MIB = 1 << 20
 PRESENTED = Presented("text/plain", "attachment; filename=\"a b.txt\"; filename*=UTF-8''%C3%A4%20b.txt", 60.0)
 
 
-class Readers(Kit):
+class Readers(RemoteCase):
     """IReadable, ISigning."""
 
     def test_readers_are_as_their_interfaces_say(self) -> None:
