@@ -153,7 +153,7 @@ def commands(page: str) -> Iterator[list[str]]:
 
 def called(words: list[str]) -> tuple[str, list[str]]:
     """Which program with which arguments."""
-    at = max(place for place, word in enumerate(words) if Path(word).name == "resumable")
+    at = max(place for place, word in enumerate(words) if Path(word).name == "resumable" and word[0] != "-")
     rest = words[at + 1 :]
     is_daemon = any(Path(word).name == "twistd" for word in words[:at])
     if words[0] == "docker" and not (rest and not rest[0].startswith("-")):
