@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "resumable/__init__.py").read_text(encoding="utf-8"))[1]
 
-# Twisted's lower and upper bounds are the tested range: resumable/http/streaming.py leans on private names of
+# Twisted's lower and upper bounds are the tested range: resumable/http/twisted_web.py leans on private names of
 # twisted.web, and its tests fail loudly when they change.
 INSTALL = [
     "twisted[tls]>=26.4,<27",

@@ -24,7 +24,7 @@ from resumable.client.checkup import DoctorOptions
 from resumable.client.grammar import parsed, parser
 from resumable.config import OPTIONS
 from resumable.config.options import Options
-from resumable.hooks.entry_hook import GROUP as HOOKS
+from resumable.hooks.python import GROUP as HOOKS
 from resumable.model import values as option_values
 from resumable.remotes.s3.dialects import CAUTIOUS, DIALECTS
 from resumable.remotes.schemes import GROUP as REMOTES

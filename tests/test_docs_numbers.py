@@ -13,20 +13,19 @@ import pytest
 from resumable.auth import basic, keys, rates, signed, tokens
 from resumable.client import commands
 from resumable.doctor import machine, outside, proxy, records, syncs
-from resumable.http import framing, query
+from resumable.http.admin import query
+from resumable.http.h1 import head as framing
 from resumable.http.h2 import limits
 from resumable.http.h2 import machine as two
 from resumable.listening import listeners, proxy_header
-from resumable.metrics import figures
-from resumable.metrics import remotes as gauges
+from resumable.metrics import collector, meters
 from resumable.protocol import names
 from resumable.remotes import plan
 from resumable.remotes.azure import blocks, properties
 from resumable.remotes.gcs import objects as gcs_objects
 from resumable.remotes.gcs import sessions
 from resumable.replication import copies
-from resumable.spool import names as placed
-from resumable.spool import sink
+from resumable.spool import placing, sink
 from resumable.uploads import append, appends, operators
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -54,8 +53,8 @@ TOLD = [
     ("doctor.md", r"the (\d+,\d+) youngest uploads", records.COMPARED),
     ("downloads.md", r"is down,\s+after (\d+)\s+seconds", copies.OPENING),
     ("downloads.md", r"after a pause of (\d+)\s+seconds", copies.RESTING),
-    ("operations.md", r"longer\s+than (five) seconds", figures.PATIENCE),
-    ("operations.md", r"by\s+state at most every (\d+) s", gauges.FRESH),
+    ("operations.md", r"longer\s+than (five) seconds", collector.PATIENCE),
+    ("operations.md", r"by\s+state at most every (\d+) s", meters.FRESH),
     ("api.md", r"\| `limit` \| 1 to (\d+)", query.MOST),
     ("api.md", r"1 to 1000; default (\d+)", query.LIMIT),
     ("api.md", r"looks at no more than (\d+,\d+) uploads", operators.MOST_ROWS),
@@ -69,8 +68,8 @@ TOLD = [
     ("access.md", r"at most every (ten) seconds", keys.PATIENCE),
     ("access.md", r"has one key of at\s+least (\d+) characters", signed.SHORTEST_KEY),
     ("access.md", r"never longer than (\d+) seconds", rates.LONGEST_PAUSE),
-    ("placing.md", r"cuts a name to (\d+) bytes", placed.MAX_NAME),
-    ("placing.md", r"and so on; after (\d+) its id", placed.NUMBERS - 1),
+    ("placing.md", r"cuts a name to (\d+) bytes", placing.MAX_NAME),
+    ("placing.md", r"and so on; after (\d+) its id", placing.NUMBERS - 1),
     ("remotes.md", r"cuts it to (\d+) bytes", names.MAX_NAME),
     ("remotes.md", r"always have at most (\d+,\d+) parts", plan.S3.parts),
     ("azure.md", r"at most (\d+,\d+) of at most 4,000 MiB", blocks.LIMITS.parts),

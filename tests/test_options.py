@@ -14,7 +14,7 @@ from resumable.auth.build import AccessSettings
 from resumable.config import MAIN, OPTIONS
 from resumable.config.options import Options, Settings
 from resumable.hooks.settings import HookSettings
-from resumable.http.cross_origin import CrossOrigin
+from resumable.http.cors import CrossOrigin
 from resumable.remotes.urls import RemoteSpec
 from resumable.spool import Modes
 from resumable.spool.place_rules import PlaceSettings

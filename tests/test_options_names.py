@@ -8,7 +8,7 @@ import pytest
 from twisted.logger import LogLevel, formatEvent
 
 from resumable.config import OPTIONS, variables
-from tests.daemon.sight_rig import Listening
+from tests.daemon.site_rig import Listening
 from tests.parsing import parse, refusal
 
 

@@ -1,1 +1,1 @@
-"""Who may do what: authorizers, what an identity may use up, and the guard that http asks."""
+"""Access: authorizers, the guard that http asks about each request, quotas and rates."""

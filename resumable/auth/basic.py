@@ -1,10 +1,9 @@
 """HTTP Basic with an htpasswd file of bcrypt hashes.
 
-Reason to change: the file's grammar, or what a check may cost. Invariant: a user who isn't there is checked as one who
-is, for as long, and with the same place in line; hashes are reckoned in threads, in turns (turns.py), so that wrong
-passwords keep nobody out for more than a bounded number of checks; a right one is reckoned once in five minutes for
-each address. What is remembered counts for the address that it came from only: else whoever guesses would be told at
-once, and not by the clock of the hashes.
+Invariants: an unknown user is checked as a known one is, for as long, and with the same place in line. Hashes are
+computed in threads, in turns (turns.py), so that wrong passwords keep nobody out for more than a bounded number of
+checks. A right password is hashed once in five minutes for each address. It is remembered for that address only:
+else somebody who guesses would get the answer at once, and not after the time of a hash.
 Spec: RFC 7617; https://httpd.apache.org/docs/2.4/programs/htpasswd.html
 """
 
@@ -19,20 +18,21 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.aio.threads import IPool
 from resumable.auth import credentials
-from resumable.auth.answers import Answers, fingerprint
-from resumable.auth.interfaces import Ask, IAuthorizer, Identity
-from resumable.auth.secret import AccessProblem
-from resumable.auth.turns import Room, Turns
-from resumable.auth.watched import WatchedFile, lines
+from resumable.auth.interfaces import AuthRequest, IAuthorizer
+from resumable.auth.remembered import Remembered, fingerprint
+from resumable.auth.secret import AccessProblem, WatchedFile, lines
+from resumable.auth.turns import FairTurns, TurnLimits
+from resumable.model.principal import Principal
 from resumable.networks import counted
 from resumable.protocol.errors import Unauthorized
 
 REMEMBERED = 300.0
 """Seconds for which a password that was right needs no hash."""
 MOST_FAMILIAR = 4096
-"""Users with their addresses who go before strangers when hashes are waited for."""
+"""Users, each with an address, that go before strangers in the line for hashes."""
 HASHING_THREADS = 2
 """bcrypt takes a core for each; more would leave none to the uploads."""
 DEAREST = 16
@@ -79,10 +79,10 @@ def _matches(password: bytes, hashed: bytes) -> bool:
 
 
 def standing_in(users: Mapping[str, bytes], user: str) -> bytes:
-    """The hash that is reckoned for a user who isn't there: always the same for a name, as dear as others' are.
+    """The hash that is computed for an unknown user: always the same for a name, and as expensive as others' are.
 
-    Which one it is can't be known without the file. With one cost for all who aren't there, those with another would
-    be told by the time that they take.
+    Nobody can know which one it is without the file. With one cost for all unknown users, the known users with another
+    cost would show by the time that they take.
     """
     hashes = list(users.values())
     chosen = fingerprint(hashes[0], user.encode())
@@ -90,7 +90,7 @@ def standing_in(users: Mapping[str, bytes], user: str) -> bytes:
 
 
 @frozen
-class _Attempt:
+class _PasswordCheck:
     """``place``: of the user at the address. ``there``: whether the user is; if not, the hash is another's."""
 
     address: str
@@ -122,33 +122,31 @@ class Basic:
         self._pool = pool
         self._salt = salt
         self._afford = afford
-        self._right: Answers[None] = Answers(clock, REMEMBERED)
-        self._turns = Turns(Room(HASHING_THREADS))
+        self._right: Remembered[None] = Remembered(clock, REMEMBERED)
+        self._turns = FairTurns(TurnLimits(HASHING_THREADS))
         self._familiar: OrderedDict[bytes, None] = OrderedDict()
 
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
+    @deferred
+    async def authorize(self, request: AuthRequest) -> Principal:
         """See `IAuthorizer.authorize`."""
-        return Deferred.fromCoroutine(self._authorize(ask))
-
-    async def _authorize(self, ask: Ask) -> Identity:
-        given = credentials.basic(ask)
+        given = credentials.basic(request)
         if given is None:
             raise Unauthorized("A user and a password are needed.", [credentials.BASIC])
         user, password = given
         users = await self._users.current()
         hashed = users.get(user) or standing_in(users, user)
-        address = counted(ask.peer)
+        address = counted(request.peer)
         place = fingerprint(self._salt, address.encode(), user.encode(), hashed)
-        attempt = _Attempt(address, place, password, hashed, user in users)
+        attempt = _PasswordCheck(address, place, password, hashed, user in users)
         try:
             await self._right.ask(
                 fingerprint(self._salt, place, password), lambda: Deferred.fromCoroutine(self._check(attempt))
             )
         except _Wrong:
             raise Unauthorized("The user or the password is wrong.", [credentials.BASIC]) from None
-        return Identity(user)
+        return Principal(user)
 
-    async def _check(self, attempt: _Attempt) -> None:
+    async def _check(self, attempt: _PasswordCheck) -> None:
         """Raises _Wrong, TooManyRequests, Unavailable."""
         place, known = attempt.place, attempt.place in self._familiar
         if not known:  # others at the same address are not to shut out who was let in there before
@@ -161,5 +159,5 @@ class Basic:
         if len(self._familiar) > MOST_FAMILIAR:
             self._familiar.popitem(last=False)
 
-    async def _reckoned(self, attempt: _Attempt) -> bool:
+    async def _reckoned(self, attempt: _PasswordCheck) -> bool:
         return await self._pool.run(_matches, attempt.password, attempt.hashed)

@@ -1,7 +1,7 @@
-"""Access as an operator has set it up.
+"""Makes authorizers, guard, quotas and rates from an operator's settings.
 
-Reason to change: a way to be let in comes or goes. Invariant: any of the ways that are set up may let in, and the
-cheap ones are asked first; with none there is no guard, and with a file, key or package missing there's no server.
+Invariants: any of the authorizers that are set up may let in, and the cheap ones are asked first. Without any there is
+no guard. If a file, key or package is missing, the server doesn't start.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from twisted.internet.defer import Deferred
 from resumable.aio.threads import Pool
 from resumable.auth import jwts, keys
 from resumable.auth.basic import HASHING_THREADS, Basic, check_installed, parse_htpasswd
-from resumable.auth.certificates import Certificates
+from resumable.auth.certificates import ClientCertificates
 from resumable.auth.fetch import Fetch
 from resumable.auth.forward import ForwardAuth, ForwardRules
-from resumable.auth.guard import AnyOf, Guard
+from resumable.auth.guard import AccessGuard, AnyOf
 from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.quota import Ledger, Quota
 from resumable.auth.rates import Rate, Rates
-from resumable.auth.secret import AccessProblem, Secret, read_text
+from resumable.auth.secret import AccessProblem, Secret, WatchedFile, read_text
 from resumable.auth.signed import SignedUrls, parse_keys
 from resumable.auth.tokens import StaticTokens, parse_tokens
-from resumable.auth.watched import WatchedFile
 
 FETCH_TIMEOUT = 5.0
 
@@ -50,7 +49,7 @@ class TokenSettings:
 
 @frozen
 class AccessSettings:
-    """What may let in (None: not in use), and how much. ``certificate_names`` empty: any. Times in seconds.
+    """The ways to be let in (None: not in use), and the limits. ``certificate_names`` empty: any. Times in seconds.
 
     ``quotas``, ``request_rates`` and ``byte_rates``: for each identity, and in all. ``max_size``: bytes of any upload.
     """
@@ -72,10 +71,10 @@ class AccessSettings:
 
 
 @frozen
-class Access:
+class AccessControl:
     """``guard`` None: nobody is asked. ``signed`` None: no URLs can be minted."""
 
-    guard: Guard | None
+    guard: AccessGuard | None
     signed: SignedUrls | None
     ledger: Ledger
     rates: Rates
@@ -119,7 +118,7 @@ class _Building:
         if settings.tokens is not None:
             found.append(StaticTokens(self._watched("tokens", settings.tokens, parse_tokens)))
         if settings.certificate_part is not None:
-            found.append(Certificates(settings.certificate_part, settings.certificate_names))
+            found.append(ClientCertificates(settings.certificate_part, settings.certificate_names))
         if settings.jwt is not None:
             found.append(self._jwt(settings.jwt))
         if settings.htpasswd is not None:
@@ -180,15 +179,15 @@ def build(
     *,
     wall: Callable[[], float],
     salt: bytes,
-) -> Access:
-    """Raises AccessProblem. Reads files. ``owner_of``: see `Guard`; ``salt``: 32 random bytes of this process."""
+) -> AccessControl:
+    """Raises AccessProblem. Reads files. ``owner_of``: see `AccessGuard`; ``salt``: 32 random bytes of this process."""
     rates = Rates(reactor.seconds, requests=settings.request_rates, size=settings.byte_rates)
     building = _Building(settings, reactor, wall, salt, rates)
     authorizers = building.authorizers()
     guard = None
     if authorizers:
         authorizer = authorizers[0] if len(authorizers) == 1 else AnyOf(authorizers)
-        guard = Guard(authorizer, owner_of, wall, admins=settings.admins, rates=rates)
+        guard = AccessGuard(authorizer, owner_of, wall, admins=settings.admins, rates=rates)
     pools = tuple(pool for pool in (building.files, building.hashing) if pool is not None)
     ledger = Ledger(*settings.quotas, max_size=settings.max_size)
-    return Access(guard, building.signed, ledger, rates, pools, tuple(building.fetches))
+    return AccessControl(guard, building.signed, ledger, rates, pools, tuple(building.fetches))

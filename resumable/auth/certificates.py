@@ -1,7 +1,7 @@
-"""Clients that prove who they are by a TLS certificate.
+"""Authorizes clients by their TLS certificates.
 
-Reason to change: which part of a certificate is the name. Invariant: only a certificate that the handshake has verified
-counts; one that has several of that part, or none, names nobody. Spec: RFC 5280 sections 4.1.2.6 and 4.2.1.6, RFC 4514.
+Invariant: only a certificate that the handshake has verified counts; one that has several of the part that is the name,
+or none, names nobody. Spec: RFC 5280 sections 4.1.2.6 and 4.2.1.6, RFC 4514.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from resumable.auth.credentials import valid_name
-from resumable.auth.interfaces import Ask, IAuthorizer, Identity, Subject
+from resumable.auth.interfaces import AuthRequest, IAuthorizer, Subject
+from resumable.model.principal import Principal
 from resumable.protocol.errors import Forbidden, Unauthorized
 
 CHALLENGE = 'Mutual-TLS realm="resumable"'
@@ -26,7 +27,7 @@ PARTS: dict[str, Callable[[Subject], tuple[str, ...]]] = {
     "email": lambda subject: subject.emails,
     "uri": lambda subject: subject.uris,
 }
-"""What of a certificate can be the identity's name."""
+"""The parts of a certificate that can be the principal's name."""
 
 
 def subject_of(transport: Any) -> Subject | None:
@@ -57,18 +58,18 @@ def read_subject(certificate: x509.Certificate) -> Subject:
 
 
 @implementer(IAuthorizer)
-class Certificates:
+class ClientCertificates:
     """``part``: one of `PARTS`. ``allowed``: names that may come in; none given: whoever has a certificate."""
 
     def __init__(self, part: str = "cn", allowed: frozenset[str] = frozenset()) -> None:
         self._part = PARTS[part]
         self._allowed = allowed
 
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
+    def authorize(self, request: AuthRequest) -> Deferred[Principal]:
         """See `IAuthorizer.authorize`."""
-        if ask.tls is None:
+        if request.tls is None:
             return fail(Unauthorized("A client certificate is needed.", [CHALLENGE]))
-        names = self._part(ask.tls)
+        names = self._part(request.tls)
         if len(names) != 1 or not valid_name(names[0]) or (self._allowed and names[0] not in self._allowed):
             return fail(Forbidden("This certificate is not for uploads."))
-        return succeed(Identity(names[0]))
+        return succeed(Principal(names[0]))

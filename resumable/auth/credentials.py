@@ -1,14 +1,14 @@
-"""What a request brings to prove who it is, and how it's asked for.
+"""Credentials in a request's Authorization field, and the challenges that ask for them.
 
-Reason to change: a header's grammar. Invariant: what is malformed or given twice is no credential. Spec: RFC 9110
-section 11, RFC 7617 (Basic), RFC 6750 (Bearer).
+Invariant: a field that is malformed or given twice is no credential. Spec: RFC 9110 section 11, RFC 7617 (Basic),
+RFC 6750 (Bearer).
 """
 
 from __future__ import annotations
 
 import re
 
-from resumable.auth.interfaces import Ask
+from resumable.auth.interfaces import AuthRequest
 from resumable.auth.secret import AccessProblem
 from resumable.protocol.errors import Unauthorized
 from resumable.protocol.fields import base64
@@ -21,14 +21,14 @@ BEARER = 'Bearer realm="resumable"'
 LONGEST_NAME = 255
 
 
-def _credentials(ask: Ask, scheme: str) -> str | None:
-    match = _SCHEME.fullmatch(ask.one("authorization") or "")
+def _credentials(request: AuthRequest, scheme: str) -> str | None:
+    match = _SCHEME.fullmatch(request.one("authorization") or "")
     return match[2] if match and match[1].lower() == scheme else None
 
 
-def basic(ask: Ask) -> tuple[str, bytes] | None:
+def basic(request: AuthRequest) -> tuple[str, bytes] | None:
     """User and password."""
-    encoded = _credentials(ask, "basic")
+    encoded = _credentials(request, "basic")
     try:
         user, colon, password = base64(encoded or "").partition(b":")
         return (user.decode(), password) if colon else None
@@ -36,9 +36,9 @@ def basic(ask: Ask) -> tuple[str, bytes] | None:
         return None
 
 
-def bearer(ask: Ask) -> str | None:
+def bearer(request: AuthRequest) -> str | None:
     """The token."""
-    token = _credentials(ask, "bearer")
+    token = _credentials(request, "bearer")
     return token if token and is_token(token) else None
 
 

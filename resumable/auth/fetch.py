@@ -18,7 +18,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 
 from resumable.httpclient.client import all_lines
 from resumable.httpclient.connections import ConnectionPool
-from resumable.httpclient.errors import TooLong
+from resumable.httpclient.errors import TooLong, one_line
 from resumable.httpclient.streams import stream_of
 
 KEPT, KEPT_FOR = 16, 240.0
@@ -82,7 +82,7 @@ class Fetch:
         except TooLong as problem:
             raise FetchFailed(f"the answer is longer than {problem.largest} bytes") from None
         except Exception as problem:  # each layer below raises what it likes
-            raise FetchFailed(_one_line(problem)) from problem
+            raise FetchFailed(f"{type(problem).__name__}: {one_line(problem)}"[:200]) from problem
         finally:
             self._asking -= 1
 
@@ -95,9 +95,3 @@ class Fetch:
     def close(self) -> Deferred[None]:
         """Close the connections that are kept."""
         return self._connections.close()
-
-
-def _one_line(problem: BaseException) -> str:
-    reasons = getattr(problem, "reasons", None) or ()
-    inner = [str(failure.value) or type(failure.value).__name__ for failure in reasons]
-    return " ".join(f"{type(problem).__name__}: {'; '.join(inner) or problem}".split())[:200]

@@ -1,8 +1,9 @@
-"""Asking another server: what nginx calls auth_request.
+"""Authorizes by asking another server, as nginx does with auth_request.
 
-Reason to change: what that server is told, or what its answers mean. Invariant: only 2xx lets in; 401 and 403 are its
-refusal, anything else (a redirect, 404, silence) refuses for the moment; only letting in is remembered, for exactly the
-same question, and not for long; nobody's questions keep everybody else's from being asked (turns.py). Spec: https://nginx.org/en/docs/http/ngx_http_auth_request_module.html
+Invariants: only 2xx lets in. 401 and 403 are that server's refusal; anything else (a redirect, 404, silence) refuses
+for the moment. Only letting in is remembered, for exactly the same question, and not for long. Nobody's questions keep
+everybody else's from being asked (turns.py).
+Spec: https://nginx.org/en/docs/http/ngx_http_auth_request_module.html
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from resumable.auth import credentials
-from resumable.auth.answers import Answers, fingerprint
 from resumable.auth.fetch import Fetched, FetchFailed, IFetch
-from resumable.auth.interfaces import Ask, IAuthorizer, Identity
-from resumable.auth.turns import Room, Turns
+from resumable.auth.interfaces import AuthRequest, IAuthorizer
+from resumable.auth.remembered import Remembered, fingerprint
+from resumable.auth.turns import FairTurns, TurnLimits
 from resumable.masking import server_of
+from resumable.model.principal import Principal
 from resumable.networks import counted
 from resumable.protocol.errors import Forbidden, Unauthorized, Unavailable
 
 RETRY_AFTER = 5
-ROOM = Room(at_once=128, waiting=512, each=64)
+ROOM = TurnLimits(at_once=128, waiting=512, each=64)
 """Questions: fewer at once would slow many people down where that server is slow."""
 
 log = Logger()
@@ -61,42 +63,44 @@ class ForwardAuth:
         self._fetch = fetch
         self._salt = salt
         self._afford = afford
-        self._turns = Turns(ROOM)
-        self._answers: Answers[Identity] = Answers(clock, remembered)
+        self._turns = FairTurns(ROOM)
+        self._answers: Remembered[Principal] = Remembered(clock, remembered)
 
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
+    def authorize(self, request: AuthRequest) -> Deferred[Principal]:
         """See `IAuthorizer.authorize`."""
-        headers = self._question(ask)
+        headers = self._question(request)
         parts = [f"{name}: {line}".encode("latin-1") for name in sorted(headers) for line in headers[name]]
         key = fingerprint(self._salt, *parts)
-        return self._answers.ask(key, lambda: Deferred.fromCoroutine(self._asked(counted(ask.peer), headers)))
+        return self._answers.ask(key, lambda: Deferred.fromCoroutine(self._asked(counted(request.peer), headers)))
 
-    def _question(self, ask: Ask) -> Mapping[str, Sequence[str]]:
+    def _question(self, request: AuthRequest) -> Mapping[str, Sequence[str]]:
         told = {
-            "x-original-method": ask.method,
-            "x-original-uri": ask.uri,
-            "x-forwarded-method": ask.method,
-            "x-forwarded-uri": ask.uri,
-            "x-forwarded-prefix": ask.prefix,
-            "x-forwarded-proto": ask.scheme,
-            "x-forwarded-host": ask.host,
-            "x-forwarded-for": ask.peer,
-            "x-upload-action": ask.action.value,
-            "x-upload-id": quote(ask.upload_id or ""),
-            "x-upload-length": "" if ask.length is None else str(ask.length),
+            "x-original-method": request.method,
+            "x-original-uri": request.uri,
+            "x-forwarded-method": request.method,
+            "x-forwarded-uri": request.uri,
+            "x-forwarded-prefix": request.prefix,
+            "x-forwarded-proto": request.scheme,
+            "x-forwarded-host": request.host,
+            "x-forwarded-for": request.peer,
+            "x-upload-action": request.action.value,
+            "x-upload-id": quote(request.upload_id or ""),
+            "x-upload-length": "" if request.length is None else str(request.length),
         }
-        passed = {name: ask.headers[name] for name in self._rules.headers if name in ask.headers and name not in told}
+        passed = {
+            name: request.headers[name] for name in self._rules.headers if name in request.headers and name not in told
+        }
         return passed | {name: (line,) for name, line in told.items() if line}
 
-    async def _asked(self, address: str, headers: Mapping[str, Sequence[str]]) -> Identity:
+    async def _asked(self, address: str, headers: Mapping[str, Sequence[str]]) -> Principal:
         self._afford(address)
         return await self._turns.take(address, b"", self._ask(headers))
 
-    async def _ask(self, headers: Mapping[str, Sequence[str]]) -> Identity:
+    async def _ask(self, headers: Mapping[str, Sequence[str]]) -> Principal:
         try:
             answer = await self._fetch.get(self._rules.url, headers)
             if 200 <= answer.status < 300:
-                return Identity(self._name(answer))
+                return Principal(self._name(answer))
             if answer.status not in (401, 403):
                 raise FetchFailed(f"it answers {answer.status}")
         except FetchFailed as problem:

@@ -1,8 +1,7 @@
-"""The one who is asked about each request: authorizers first, then whose upload it is.
+"""The guard decides about each request: it asks the authorizers, then the catalog for the upload's owner.
 
-Reason to change: how the answers of several authorizers make one, or what binds an upload to somebody. Invariant: what
-fails opens nothing; somebody who was let in can't tell an upload of somebody else from one that never was; nothing is
-looked up for somebody who wasn't let in, and that counts against their address.
+Invariants: a failure opens nothing. Somebody who was let in can't tell an upload of somebody else from one that never
+was. Nothing is looked up for somebody who wasn't let in, and the attempt counts against their address.
 """
 
 from __future__ import annotations
@@ -10,27 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from resumable.auth.interfaces import ALL, Action, Ask, IAuthorizer, Identity
+from resumable.aio.deferreds import deferred
+from resumable.auth.interfaces import AuthRequest, IAuthorizer
 from resumable.model.errors import CatalogUnavailable
+from resumable.model.principal import ALL, Principal
 from resumable.networks import counted
 from resumable.protocol.errors import Forbidden, NotFound, TusError, Unauthorized, Unavailable
 
 log = Logger()
 
 UNKNOWN = "There is no such upload."
-
-
-@implementer(IAuthorizer)
-class Open:
-    """Lets everybody in as nobody in particular."""
-
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
-        """See `IAuthorizer.authorize`."""
-        return succeed(Identity(""))
 
 
 @implementer(IAuthorizer)
@@ -43,22 +36,20 @@ class AnyOf:
     def __init__(self, authorizers: Sequence[IAuthorizer]) -> None:
         self._authorizers = authorizers
 
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
+    @deferred
+    async def authorize(self, request: AuthRequest) -> Principal:
         """See `IAuthorizer.authorize`."""
-        return Deferred.fromCoroutine(self._authorize(ask))
-
-    async def _authorize(self, ask: Ask) -> Identity:
         refusals = []
         for authorizer in self._authorizers:
             try:
-                return await ask_one(authorizer, ask)
+                return await ask_one(authorizer, request)
             except TusError as refusal:
                 refusals.append(refusal)
         unauthorized = [refusal for refusal in refusals if isinstance(refusal, Unauthorized)]
         others = [refusal for refusal in refusals if not isinstance(refusal, Unauthorized)]
         if others:
             raise max(others, key=lambda refusal: refusal.status)
-        # who sent something wrong is told so, not that something else is missing
+        # a wrong credential is named, rather than another one that is missing
         told = max(
             reversed(unauthorized), key=lambda refusal: any("error=" in challenge for challenge in refusal.challenges)
         )
@@ -66,13 +57,13 @@ class AnyOf:
         raise Unauthorized(told.detail, list(challenges))
 
 
-async def ask_one(authorizer: IAuthorizer, ask: Ask) -> Identity:
-    """What one authorizer answers; whatever goes wrong in it is Unavailable."""
+async def ask_one(authorizer: IAuthorizer, request: AuthRequest) -> Principal:
+    """The answer of one authorizer. Raises Unavailable for whatever goes wrong in it."""
     try:
-        identity = await authorizer.authorize(ask)
-        if not isinstance(identity, Identity):
-            raise TypeError(f"{type(authorizer).__name__} answers {type(identity).__name__}")
-        return identity
+        principal = await authorizer.authorize(request)
+        if not isinstance(principal, Principal):
+            raise TypeError(f"{type(authorizer).__name__} answers {type(principal).__name__}")
+        return principal
     except (TusError, CancelledError):
         raise
     except Exception:
@@ -90,7 +81,7 @@ class IRequestRates(Protocol):
         """One more from there that wasn't let in. Raises TooManyRequests."""
 
 
-class Guard:
+class AccessGuard:
     """Asked about every request but OPTIONS.
 
     ``owner_of`` answers with the name that an upload is bound to, "" for one that is bound to nobody, None for an
@@ -113,29 +104,31 @@ class Guard:
         self._admins = admins - {""}
         self._rates = rates
 
-    async def check(self, ask: Ask) -> Identity:
-        """Who it is that may do this.
+    async def check(self, request: AuthRequest) -> Principal:
+        """The principal who may do this.
 
         Raises Unauthorized, Forbidden, NotFound (unknown, or somebody else's), TooManyRequests, Unavailable.
         """
-        address = counted(ask.peer)
+        address = counted(request.peer)
         try:
-            identity = await ask_one(self._authorizer, ask)
+            principal = await ask_one(self._authorizer, request)
         except (Unauthorized, Forbidden):
             if self._rates is not None:
                 self._rates.refused(address)
             raise
         if self._rates is not None:
-            self._rates.request(identity.name or address)
-        if identity.limits.until is not None and self._wall() >= identity.limits.until:
+            self._rates.request(principal.name or address)
+        if principal.until is not None and self._wall() >= principal.until:
             raise Unavailable("These credentials have just expired.")
-        if ask.action not in self._actions(identity):
+        if principal.name in self._admins:
+            principal = evolve(principal, actions=ALL)
+        if request.action not in principal.actions:
             raise Forbidden("You may not do this.")
-        if ask.upload_id is not None:
-            await self.own(identity, ask.upload_id)
-        return identity
+        if request.upload_id is not None:
+            await self.own(principal, request.upload_id)
+        return principal
 
-    async def own(self, identity: Identity, upload_id: str) -> None:
+    async def own(self, principal: Principal, upload_id: str) -> None:
         """That the upload is theirs, for uploads that a request names elsewhere than in its URL.
 
         Raises NotFound, Unavailable.
@@ -145,12 +138,5 @@ class Guard:
         except CatalogUnavailable as problem:
             log.error("whose upload it is isn't known: {reason}", upload=upload_id, reason=str(problem))
             raise Unavailable("Whether you may do this can't be told now.", retry_after=5) from None
-        if owner is None or not (owner in ("", identity.name) or self.is_admin(identity)):
+        if owner is None or not (owner in ("", principal.name) or principal.is_admin):
             raise NotFound(UNKNOWN)
-
-    def is_admin(self, identity: Identity) -> bool:
-        """Whether they may do everything, with everybody's uploads."""
-        return Action.ADMIN in self._actions(identity)
-
-    def _actions(self, identity: Identity) -> frozenset[Action]:
-        return ALL if identity.name in self._admins else identity.actions

@@ -1,9 +1,9 @@
 """Bearer tokens that somebody else has signed: JWT.
 
-Reason to change: what of a token counts. Invariant: the signature is verified with an algorithm that the operator
-allows and that belongs to the key, before any claim is believed; ``none`` is never allowed; a token that never expires
-is refused, and so is one whose claims have the wrong types. A signature that was right is for `REMEMBERED` seconds, and
-the claims are looked at each time. Spec: RFC 7519, RFC 8725, RFC 6750 section 3.
+Invariants: the signature is verified with an algorithm that the operator allows and that belongs to the key, before any
+claim is believed; ``none`` is never allowed. A token that never expires is refused, and so is one whose claims have the
+wrong types. A right signature is remembered for `REMEMBERED` seconds; the claims are looked at each time.
+Spec: RFC 7519, RFC 8725, RFC 6750 section 3.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.auth import credentials
-from resumable.auth.answers import Answers
-from resumable.auth.interfaces import ALL, EVERYDAY, Ask, IAuthorizer, Identity, Limits
+from resumable.auth.interfaces import AuthRequest, IAuthorizer
 from resumable.auth.keys import HMAC, PUBLIC, IKeys, Key, check_installed
+from resumable.auth.remembered import Remembered
 from resumable.auth.secret import AccessProblem
+from resumable.model.principal import ALL, EVERYDAY, Principal
 from resumable.protocol.errors import Forbidden, Unauthorized
 
 LONGEST = 16 << 10
 """Characters of a token."""
 REMEMBERED = 30.0
 LATEST = 1e12
-"""Seconds since the epoch; what is later is no time, but a way to say never."""
+"""Seconds since the epoch; a later time only means never."""
 MOST_TRIED = 8
 """Keys that are tried for a token that doesn't say which."""
 
 
 @frozen
 class TokenRules:
-    """What a token must be like. ``audiences`` and ``issuer`` None: not looked at; but a token with an audience is for
+    """Conditions of a good token. ``audiences`` and ``issuer`` None: not looked at; but a token with an audience is for
     whom it names, so then it is refused. ``scopes``: all of them are needed. ``leeway``: seconds that clocks differ.
     ``size_claim``: the claim with the largest size of an upload in bytes.
     """
@@ -70,14 +72,12 @@ class JwtTokens:
         self._keys = keys
         self._rules = rules
         self._wall = wall
-        self._verified: Answers[Mapping[str, Any]] = Answers(clock, REMEMBERED)
+        self._verified: Remembered[Mapping[str, Any]] = Remembered(clock, REMEMBERED)
 
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
+    @deferred
+    async def authorize(self, request: AuthRequest) -> Principal:
         """See `IAuthorizer.authorize`."""
-        return Deferred.fromCoroutine(self._authorize(ask))
-
-    async def _authorize(self, ask: Ask) -> Identity:
-        token = credentials.bearer(ask)
+        token = credentials.bearer(request)
         if token is None:
             raise Unauthorized("A bearer token is needed.", [credentials.BEARER])
         if len(token) > LONGEST:
@@ -129,7 +129,7 @@ class JwtTokens:
                 raise credentials.invalid_token("The token is malformed.") from None
         raise credentials.invalid_token("The token is not signed by a key that is known here.")
 
-    def _identity(self, claims: Mapping[str, Any]) -> Identity:
+    def _identity(self, claims: Mapping[str, Any]) -> Principal:
         rules, now = self._rules, self._wall()
         expires, begins = claims.get("exp"), claims.get("nbf", 0)
         if not _is_time(expires) or not _is_time(begins):
@@ -149,7 +149,7 @@ class JwtTokens:
             challenge = f'{credentials.BEARER}, error="insufficient_scope", scope="{wanted}"'
             raise Forbidden("The token is not for uploads.", headers={"WWW-Authenticate": challenge})
         actions = ALL if rules.admin_scope is not None and rules.admin_scope in scopes else EVERYDAY
-        return Identity(str(name), Limits(largest, expires + rules.leeway), actions)
+        return Principal(str(name), largest, expires + rules.leeway, actions)
 
 
 def _is_time(value: object) -> TypeGuard[float]:

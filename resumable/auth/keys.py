@@ -1,6 +1,6 @@
 """Keys that tokens are verified with: from a file, a shared secret, or an issuer's JWKS URL.
 
-Reason to change: where keys come from, or how they rotate. Invariant: a shared secret only ever verifies HMAC, a public
+Invariant: a shared secret only ever verifies HMAC, a public
 key never does; a key is used for the algorithm that it names, or that its kind allows. An issuer is asked again after
 `REFRESH` seconds, or for a key that isn't known, but never within `PATIENCE` seconds; its last answer counts for
 `STALE` seconds. Spec: RFC 7517, RFC 7518 section 3, RFC 8725 sections 3.1 and 3.5.
@@ -23,8 +23,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from resumable.auth import credentials
-from resumable.auth.answers import Answers
 from resumable.auth.fetch import FetchFailed, IFetch
+from resumable.auth.remembered import Remembered
 from resumable.auth.secret import AccessProblem, Secret
 from resumable.masking import server_of
 from resumable.protocol.errors import Unavailable
@@ -201,7 +201,7 @@ class JwksUrl:
         self._keys: Sequence[Key] = ()
         self._fetched_at = self._tried_at = float("-inf")
         self._failed = False
-        self._one: Answers[bool] = Answers(clock, 0, most=1)
+        self._one: Remembered[bool] = Remembered(clock, 0, most=1)
 
     async def candidates(self, kid: str | None, algorithm: str) -> Sequence[Key]:
         """See `IKeys.candidates`."""

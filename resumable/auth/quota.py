@@ -1,20 +1,19 @@
 """How much: bytes and unfinished uploads, for each identity and in all.
 
-Reason to change: what counts against whom. Invariant: everything is counted in one step, before anything is awaited, so
-that parallel requests can't both have the last byte; what is refused counts nothing; an upload whose length is known
-counts with all of it from its creation on, any other with what has come, so that a deferred length gets nobody further;
-whoever has nothing here takes no memory.
+Invariants: everything is counted in one step, before anything is awaited, so that parallel requests can't both have the
+last byte. A refused request counts nothing. An upload whose length is known counts with all of it from its creation on,
+any other with the bytes that have come, so that a deferred length gains nothing. A principal without uploads takes no
+memory.
 
-An upload's life: `Ledger.open` at its creation; later requests take a `Ledger.counted` of what its record says. Then
-`grow` before bytes are taken, `settle` when an append has ended, `reach` when the length comes, `finish` and `remove`
-when it has. At the start, what is there already goes in by `Ledger.add`, a sum for each identity.
+An upload's life: `Ledger.open` at its creation; later requests take a `Ledger.counted` from its record. Then `grow`
+before bytes are taken, `settle` when an append has ended, `reach` when the length comes, `finish` and `remove` when the
+upload has finished or gone. At the start, the uploads that are there go in by `Ledger.add`, a sum for each principal.
 """
 
 from __future__ import annotations
 
 from attrs import define, frozen
 
-from resumable.auth.interfaces import Limits
 from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
 
 RETRY_AFTER = 60
@@ -32,7 +31,7 @@ class Quota:
 
 @define
 class Usage:
-    """What is counted, like `Quota`."""
+    """Sums of uploads, like `Quota`."""
 
     size: int = 0
     unfinished_size: int = 0
@@ -55,17 +54,16 @@ class Ledger:
         return (self._each, self._overall) != (Quota(), Quota()) or self._max_size is not None
 
     def usage(self, name: str | None) -> Usage:
-        """What that identity uses; None: all of them. A copy."""
+        """Sums of that principal's uploads; None: of all uploads. A copy."""
         used = self._used_overall if name is None else self._used.get(name, Usage())
         return Usage(used.size, used.unfinished_size, used.unfinished)
 
-    def open(self, name: str, length: int | None, limits: Limits | None = None) -> Reservation:
-        """A new upload, ``length`` None while it's deferred.
+    def open(self, name: str, length: int | None, max_size: int | None = None) -> Reservation:
+        """A new upload, ``length`` None while it's deferred. ``max_size``: bytes that its principal may store in one.
 
         Raises TooLarge (it can never fit), NoSpace (not now), TooManyRequests (too many are unfinished).
         """
-        largest = (limits or Limits()).largest(self._max_size)
-        reservation = Reservation(self, name, 0, largest)
+        reservation = Reservation(self, name, 0, self._largest(max_size))
         reservation.check(length or 0)
         for quota, used in self._accounts(name):
             if quota.unfinished is not None and used.unfinished >= quota.unfinished:
@@ -75,9 +73,9 @@ class Ledger:
         reservation.charged = length or 0
         return reservation
 
-    def counted(self, name: str, charged: int, *, finished: bool, limits: Limits | None = None) -> Reservation:
+    def counted(self, name: str, charged: int, *, finished: bool, max_size: int | None = None) -> Reservation:
         """One that counts already: with its length if that is known, else with its offset."""
-        return Reservation(self, name, charged, (limits or Limits()).largest(self._max_size), finished=finished)
+        return Reservation(self, name, charged, self._largest(max_size), finished=finished)
 
     def charge(self, name: str, count: int) -> None:
         """``count`` more unfinished bytes, if they fit. Raises NoSpace or TooLarge."""
@@ -102,12 +100,16 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._used)
 
+    def _largest(self, max_size: int | None) -> int | None:
+        """The lower one of two maxima, None for no limit."""
+        return min((size for size in (max_size, self._max_size) if size is not None), default=None)
+
     def _accounts(self, name: str) -> tuple[tuple[Quota, Usage], tuple[Quota, Usage]]:
         return (self._each, self._used.get(name, Usage())), (self._overall, self._used_overall)
 
 
 class Reservation:
-    """What one upload counts for. ``charged``: bytes."""
+    """The share of one upload. ``charged``: bytes."""
 
     __slots__ = ("_finished", "_largest", "_ledger", "_removed", "charged", "name")
 

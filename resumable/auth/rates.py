@@ -1,8 +1,7 @@
 """How fast: requests and bytes a second, for each identity and in all.
 
-Reason to change: how a rate is reckoned. Invariant: what is counted is counted at once, before anything is awaited; a
-refused request costs nothing; at most ``most`` buckets are kept, and none that isn't full goes while one that is could.
-Pure: the time is passed in.
+Invariants: everything is counted at once, before anything is awaited. A refused request costs nothing. At most ``most``
+buckets are kept, and none that isn't full goes while one that is full could go. Pure: the time is passed in.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ class Rate:
 
     @property
     def capacity(self) -> float:
+        """The most that may come at once."""
         return max(1.0, self.per_second or 0.0) if self.burst is None else self.burst
 
 
@@ -113,7 +113,7 @@ class Rates:
         overall.take("", 1.0, now)
 
     def refused(self, address: str) -> None:
-        """One more request of somebody at ``address`` who wasn't let in. Raises as `request` does.
+        """One more request from ``address`` that wasn't let in. Raises as `request` does.
 
         It doesn't count among all requests: nobody is to be kept out by those who aren't let in.
         """
@@ -121,7 +121,7 @@ class Rates:
         self._requests[0].take(address, 1.0, self._clock())
 
     def afford(self, address: str) -> None:
-        """That something dear may be done for somebody at ``address`` who isn't in yet. Raises as `request` does."""
+        """Check that ``address``, still a stranger's, may cost us something. Raises as `request` does."""
         wait = self._requests[0].wait(address, 1.0, self._clock())
         if wait > 0:
             raise TooManyRequests("Too many requests; slow down.", retry_after=math.ceil(wait))

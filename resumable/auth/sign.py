@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from resumable.auth.interfaces import EVERYDAY, Action
 from resumable.auth.secret import read_text
 from resumable.auth.signed import Grant, parse_keys, sign
+from resumable.model.principal import EVERYDAY, Action
 
 
 def token(arguments: Sequence[str], now: float) -> str:

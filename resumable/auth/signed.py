@@ -1,7 +1,7 @@
-"""Upload URLs that carry their own permission: who signed them has said who, what, where, how much and until when.
+"""Upload URLs that carry their own permission: signed for a principal, actions, a path, a size and a time.
 
-Reason to change: what such a permission can say. Invariant: nothing of a token is looked at before its HMAC is right,
-compared in constant time; every token expires; none lists or administers. A token is
+Invariant: nothing of a token is looked at before its HMAC is right, compared in constant time; every token expires;
+none lists or administers. A token is
 
     v1.<payload>.<mac>
 
@@ -23,13 +23,13 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.auth import credentials
-from resumable.auth.interfaces import EVERYDAY, Action, Ask, IAuthorizer, Identity, Limits
-from resumable.auth.secret import AccessProblem, Secret
-from resumable.auth.watched import WatchedFile, lines
+from resumable.auth.interfaces import AuthRequest, IAuthorizer
+from resumable.auth.secret import AccessProblem, Secret, WatchedFile, lines
+from resumable.model.principal import EVERYDAY, Action, Principal
 from resumable.protocol.errors import Forbidden, Unauthorized
 
 HEADER = "x-upload-token"
@@ -46,7 +46,7 @@ _MEMBERS = frozenset({"actions", "path", "identity", "expires"})
 
 @frozen
 class Grant:
-    """What a token permits."""
+    """A token's permission."""
 
     actions: frozenset[Action]
     path: str
@@ -95,7 +95,7 @@ def sign(key: Secret, grant: Grant) -> str:
 
 
 def verify(keys: Iterable[Secret], token: str) -> Grant | None:
-    """What the token permits, expired or not; None if it's none of ours."""
+    """The token's permission, expired or not; None if it isn't one of ours."""
     match = _TOKEN.fullmatch(token) if len(token) <= LONGEST else None
     if match is None:
         return None
@@ -139,9 +139,9 @@ def _decode(text: str) -> bytes:
 
 
 def without_token(uri: str) -> str:
-    """The URI as hooks are told of it, who may go by the rest of its query: without the token that may be there.
+    """The URI as hooks see it, without the token that may be in its query; hooks may go by the rest of the query.
 
-    What is logged or shown has no values at all: see `resumable.masking`.
+    Logs have no values of a query at all: see `resumable.masking`.
     """
     path, mark, query = uri.partition("?")
     pairs = (
@@ -165,13 +165,11 @@ class SignedUrls:
         keys = await self._keys.current()
         return sign(keys[0], Grant(frozenset(actions), path, identity, int(self._wall() + seconds), max_size))
 
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
+    @deferred
+    async def authorize(self, request: AuthRequest) -> Principal:
         """See `IAuthorizer.authorize`."""
-        return Deferred.fromCoroutine(self._authorize(ask))
-
-    async def _authorize(self, ask: Ask) -> Identity:
-        in_query = [value for name, value in parse_qsl(ask.query) if name == PARAMETER]
-        given = [*ask.headers.get(HEADER, ()), *in_query]
+        in_query = [value for name, value in parse_qsl(request.query) if name == PARAMETER]
+        given = [*request.headers.get(HEADER, ()), *in_query]
         if not given:
             raise Unauthorized("A signed URL is needed.", [CHALLENGE])
         grant = verify(await self._keys.current(), given[0]) if len(set(given)) == 1 else None
@@ -179,7 +177,7 @@ class SignedUrls:
             raise Unauthorized("This URL was not signed here.", [CHALLENGE])
         if self._wall() >= grant.expires:
             raise Unauthorized("This URL has expired.", [CHALLENGE])
-        if ask.action not in grant.actions or not grant.covers(ask.path):
+        if request.action not in grant.actions or not grant.covers(request.path):
             raise Forbidden("This URL was not signed for that.")
         carry = f"{PARAMETER}={given[0]}" if in_query else ""
-        return Identity(grant.identity, Limits(grant.max_size, grant.expires), grant.actions, carry)
+        return Principal(grant.identity, grant.max_size, grant.expires, grant.actions, carry)

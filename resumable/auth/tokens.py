@@ -1,7 +1,7 @@
 """Bearer tokens that an operator has written into a file.
 
-Reason to change: the file's grammar. Invariant: how long a check takes depends on the number of tokens alone. A line is
-``token name``, or ``token name action,action`` for somebody who may do only that. Spec: RFC 6750.
+Invariant: how long a check takes depends on the number of tokens alone. A line is ``token name``, or
+``token name action,action`` for a principal that may do only that. Spec: RFC 6750.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import hmac
 from collections.abc import Sequence
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.auth import credentials
-from resumable.auth.interfaces import EVERYDAY, Action, Ask, IAuthorizer, Identity
-from resumable.auth.secret import AccessProblem
-from resumable.auth.watched import WatchedFile, lines
+from resumable.auth.interfaces import AuthRequest, IAuthorizer
+from resumable.auth.secret import AccessProblem, WatchedFile, lines
+from resumable.model.principal import EVERYDAY, Action, Principal
 from resumable.protocol.errors import Unauthorized
 
 SHORTEST = 20
@@ -25,15 +25,15 @@ SHORTEST = 20
 
 
 @frozen
-class Known:
+class KnownToken:
     """``digest``: SHA-256 of the token."""
 
-    identity: Identity
+    identity: Principal
     digest: bytes = field(repr=False)
 
 
-def parse_tokens(text: str) -> Sequence[Known]:
-    """Raises AccessProblem, which names lines and never what is in them."""
+def parse_tokens(text: str) -> Sequence[KnownToken]:
+    """Raises AccessProblem, which names lines and never their content."""
     found = [_known(number, line.split()) for number, line in lines(text)]
     if not found:
         raise AccessProblem("the file of tokens has none")
@@ -42,7 +42,7 @@ def parse_tokens(text: str) -> Sequence[Known]:
     return found
 
 
-def _known(number: int, words: Sequence[str]) -> Known:
+def _known(number: int, words: Sequence[str]) -> KnownToken:
     token_like = 2 <= len(words) <= 3 and len(words[0]) >= SHORTEST and credentials.is_token(words[0])
     if not token_like or not credentials.valid_name(words[1]):
         raise AccessProblem(
@@ -53,22 +53,20 @@ def _known(number: int, words: Sequence[str]) -> Known:
         actions = frozenset(map(Action, words[2].split(","))) if len(words) == 3 else EVERYDAY
     except ValueError:
         raise AccessProblem(f"line {number} of the file of tokens names an action that doesn't exist") from None
-    return Known(Identity(words[1], actions=actions), hashlib.sha256(words[0].encode()).digest())
+    return KnownToken(Principal(words[1], actions=actions), hashlib.sha256(words[0].encode()).digest())
 
 
 @implementer(IAuthorizer)
 class StaticTokens:
     """Tokens from a file."""
 
-    def __init__(self, tokens: WatchedFile[Sequence[Known]]) -> None:
+    def __init__(self, tokens: WatchedFile[Sequence[KnownToken]]) -> None:
         self._tokens = tokens
 
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
+    @deferred
+    async def authorize(self, request: AuthRequest) -> Principal:
         """See `IAuthorizer.authorize`."""
-        return Deferred.fromCoroutine(self._authorize(ask))
-
-    async def _authorize(self, ask: Ask) -> Identity:
-        token = credentials.bearer(ask)
+        token = credentials.bearer(request)
         if token is None:
             raise Unauthorized("A bearer token is needed.", [credentials.BEARER])
         digest = hashlib.sha256(token.encode()).digest()

@@ -1,8 +1,8 @@
-"""Work that is dear is done for all in turns, so that nobody's waits behind everything of somebody else's.
+"""Expensive work is done in turns, so that nobody waits behind all the work of somebody else.
 
-Reason to change: who is fair to whom. Invariant: what may wait is bounded, in all and for each address; whoever asks
-for much gives up work of their own before anybody else's is refused; those who are known wait behind at most as many
-strangers as are known themselves. How somebody is treated never depends on whether the name that they give exists.
+Invariants: the work that waits is bounded, in all and for each address. An address with much work loses some of its own
+before anybody else's is refused. Known clients wait behind at most as many strangers as known clients. How a client is
+treated never depends on whether the name that it gives exists.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RETRY_AFTER = 5
 
 
 @frozen
-class Room:
+class TurnLimits:
     """``at_once``: pieces of work; ``waiting``: for their turn, in all; ``each``: of one address among these."""
 
     at_once: int
@@ -29,10 +29,10 @@ class Room:
     each: int = 8
 
 
-class Turns:
+class FairTurns:
     """Addresses after each other, and of each address the names that it gives after each other."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: TurnLimits) -> None:
         self._room = room
         self._working = 0
         self._lines = (_Line(), _Line())  # strangers, and those who are known
@@ -41,7 +41,7 @@ class Turns:
     async def take(
         self, address: str, name: bytes, work: Coroutine[Deferred[Any], Any, V], *, known: bool = False
     ) -> V:
-        """What ``work`` answers or raises, when its turn has come. Raises Unavailable where there's no room."""
+        """The outcome of ``work``, when its turn has come. Raises Unavailable where there's no room."""
         try:
             if self._working >= self._room.at_once:
                 turn = self._wait(self._lines[known], address, name)
@@ -80,7 +80,7 @@ class Turns:
 
 
 class _Line:
-    """Who waits: by address, and by name. What came last in the longest queue goes first when there is no room."""
+    """Work that waits, by address and by name. The last one of the longest queue goes when there is no room."""
 
     def __init__(self) -> None:
         self._addresses: OrderedDict[str, OrderedDict[bytes, deque[Deferred[None]]]] = OrderedDict()

@@ -16,7 +16,7 @@ from resumable.catalog.jobs import CatalogTable, reads
 from resumable.catalog.replica_table import replicas_of
 from resumable.catalog.rows import FIELDS, to_upload
 from resumable.catalog.schema import LIMIT, NEEDS_EXPIRY
-from resumable.model.listing import Counted, Filter, Found, IListing, Parked, State
+from resumable.model.listing import Counted, Filter, Found, IListing, Parked, UploadState
 from resumable.model.upload import ReplicaState
 
 ROWS: Final = 500
@@ -66,7 +66,7 @@ class Listing(CatalogTable):
     @reads
     def count_uploads(self, connection: Connection, place: int | None) -> Counted:
         rows = connection.execute(self.COUNT_UPLOADS, (place or 0, ROWS)).fetchall()
-        return Counted(uploads=Counter(State(state) for _, state in rows), place=_place(rows))
+        return Counted(uploads=Counter(UploadState(state) for _, state in rows), place=_place(rows))
 
     COUNT_REPLICAS = f"SELECT seq, remote, state FROM replicas {_OLDEST}"
 

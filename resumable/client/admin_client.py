@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from attrs import frozen
 
-from resumable.listening.ports import taken_apart
+from resumable.listening.ports import split_endpoint
 from resumable.masking import has_user, masked
 
 LARGEST_PAGE: Final = 1000
@@ -216,7 +216,7 @@ _WILDCARDS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 def where(endpoint: str) -> str | None:
     """The place to connect to for a Twisted endpoint, as `AdminLine` takes it; None where it can't be told."""
-    kind, arguments, named = taken_apart(endpoint)
+    kind, arguments, named = split_endpoint(endpoint)
     if kind == "unix":
         path = named.get("address") or (arguments or [""])[0]
         return f"unix:{path}" if path else None

@@ -17,7 +17,7 @@ from resumable.daemon.service import UploadService
 from resumable.doctor import daemon, directory, machine, outside, proxy, records, sharing, space, syncs
 from resumable.doctor.directory import CheckedDirectory, place_of
 from resumable.doctor.findings import Finding
-from resumable.spool.mounts import mount_of
+from resumable.spool.directory import mount_of
 
 Check = Callable[[], Iterable[Finding] | Awaitable[Iterable[Finding]]]
 #: Seconds that a daemon gets to say how it is.

@@ -1,7 +1,7 @@
-"""From what an operator has set to `AccessSettings`.
+"""The options of access, made into `AccessSettings`.
 
-Reason to change: an option of access comes, goes or means something else. Invariant: a secret leaves here as one, and
-what was set in vain is an error rather than ignored, since somebody relies on it.
+Invariants: a secret leaves here as a `Secret`. An option that has no effect is an error and isn't ignored, since
+somebody relies on it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Options of events and hooks: who is told, who is asked, and how hard it is tried.
-
-Changes when one of these comes, goes or gets another default.
-"""
+"""Options of hooks: which there are, what they get, and how events are retried."""
 
 from __future__ import annotations
 

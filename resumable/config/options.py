@@ -27,12 +27,10 @@ from resumable.auth.secret import AccessProblem
 from resumable.config import BY_FLAG, OPTIONS, Option, help_line, variables
 from resumable.config.access import ACCESS
 from resumable.config.access_settings import access_settings
-from resumable.config.hook_settings import hook_settings
 from resumable.config.hooks import HOOKS
-from resumable.hooks.settings import HookSettings
-from resumable.http import cross_origin
-from resumable.http.cross_origin import CrossOrigin
-from resumable.listening import admin_socket
+from resumable.hooks.settings import HookSettings, hook_settings
+from resumable.http.cors import CrossOrigin, cross_origin_rules
+from resumable.listening import ports
 from resumable.masking import masked
 from resumable.model.values import Network
 from resumable.remotes import urls
@@ -230,7 +228,7 @@ class Options(usage.Options):
     def _admin_listen(self, endpoints: tuple[str, ...], upload_dir: Path) -> tuple[str, ...]:
         try:
             return tuple(
-                admin_socket.endpoint_of(upload_dir) if each == "socket" else admin_socket.closed(each)
+                ports.admin_endpoint(upload_dir) if each == "socket" else ports.private_socket(each)
                 for each in endpoints
             )
         except ValueError as problem:
@@ -287,7 +285,7 @@ class Options(usage.Options):
     def _cors(found: dict[str, Any]) -> CrossOrigin:
         """As `_access`."""
         try:
-            cors = cross_origin.rules(found)
+            cors = cross_origin_rules(found)
         except ValueError as problem:
             raise usage.UsageError(str(problem)) from problem
         for flag in [flag for flag in found if flag.startswith("cors_")]:

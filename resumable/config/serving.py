@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resumable.config.option import Option
-from resumable.http import cross_origin
+from resumable.http import cors
 from resumable.model import values
 
 SERVING: tuple[Option, ...] = (
@@ -185,7 +185,7 @@ SERVING: tuple[Option, ...] = (
         "web origin that may upload from a browser, * for all, none for no CORS headers; repeatable",
         "Separate several by commas: `https://example.org,https://*.example.org`. In a pattern `*` matches one or more"
         " parts of a name, or any port: `http://localhost:*`. See [browsers.md](browsers.md).",
-        cross_origin.parse,
+        cors.parse_origins,
         separator=",",
     ),
     Option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from resumable.config.option import Option
-from resumable.http.cross_origin import METHODS
+from resumable.http.cors import METHODS
 from resumable.model import values
 
 EXTENSIONS = (

@@ -1,8 +1,4 @@
-"""The hooks of one daemon.
-
-Changes when what hooks need of the daemon does. Invariant: without hooks there is none of this, and no thread of it
-runs.
-"""
+"""The hooks of one daemon. Invariant: without hooks there are none of their objects, and none of their threads."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from twisted.python.failure import Failure
 
 from resumable.aio.threads import Pool
 from resumable.config.options import Settings
-from resumable.hooks.desk import Desk, Means
+from resumable.hooks.hooks import HookDependencies, Hooks
 from resumable.model.errors import StartupError
 from resumable.model.outbox import IOutbox
 from resumable.protocol.errors import Refused, TusError
@@ -27,23 +23,25 @@ from resumable.protocol.errors import Refused, TusError
 log = Logger()
 
 
-def desk_of(
+def hooks_of(
     settings: Settings,
     reactor: Any,
     outbox: IOutbox,
     stop: Callable[[str, TusError], Deferred[None]],
     path_of: Callable[[str], str],
-) -> Desk | None:
-    """Everything about hooks; None: there are none. ``stop``: ends an upload, and with which error its running request
-    is answered. Raises StartupError."""
+) -> Hooks | None:
+    """The hooks that the settings name; None: they name none. Raises StartupError.
+
+    ``stop``: ends an upload, and answers its running request with that error. ``path_of``: where an upload's data is.
+    """
     hooks = settings.hooks
-    if not hooks.told and not hooks.asked:
+    if not hooks.deliverers and not hooks.guards:
         return None
 
     def stop_upload(upload_id: str, answer: Refused) -> None:
         stop(upload_id, answer).addErrback(_not_stopped, upload_id)
 
-    means = Means(
+    needs = HookDependencies(
         reactor=reactor,
         clock=reactor,
         wall=time.time,
@@ -58,11 +56,11 @@ def desk_of(
         remotes=[spec.name for spec in settings.remotes],
     )
     try:
-        return Desk(hooks, means, outbox)
+        return Hooks(hooks, needs, outbox)
     except ValueError as problem:
         raise StartupError(str(problem)) from problem
 
 
 def _not_stopped(failure: Failure, upload_id: str) -> None:
-    if not failure.check(TusError):  # it is gone by now
+    if not failure.check(TusError):  # the upload is gone by now
         log.failure("an upload could not be stopped", failure, upload=upload_id)

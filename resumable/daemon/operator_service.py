@@ -19,24 +19,21 @@ from resumable.aio.threads import Pool
 from resumable.auth.secret import AccessProblem, Secret, read_secret
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Settings
-from resumable.hooks.counts import HookCounts
-from resumable.http.admin.api import Admin, Desk
-from resumable.http.admin.clearance import Anybody, Bearer, Guarded
-from resumable.http.admin.dead import DeadEvents
-from resumable.http.admin.overview import Overview, Parts
+from resumable.hooks.calls import HookCounts
+from resumable.http.admin.api import Admin, AdminServices
+from resumable.http.admin.auth import PrincipalAuth, SocketAuth, TokenAuth
+from resumable.http.admin.overview import DeadEvents, Overview, OverviewSources
 from resumable.http.admin.readiness import Check, Readiness
-from resumable.http.entry import Entry
+from resumable.http.admission import Admission
 from resumable.http.origin import Origin
 from resumable.http.root import Root
-from resumable.http.streaming import StreamingSite
-from resumable.http.watch import Watch
-from resumable.listening.ports import taken_apart
-from resumable.metrics.delay import Delay
-from resumable.metrics.figures import Certificates, Figures, Sources
-from resumable.metrics.remotes import Lags
-from resumable.metrics.troubles import Troubles
+from resumable.http.site import StreamingSite
+from resumable.http.watch import RequestLog
+from resumable.listening.ports import split_endpoint
+from resumable.metrics.collector import Certificates, MetricsCollector, MetricSources
+from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLags
 from resumable.model.errors import CatalogUnavailable, StartupError
-from resumable.replication.engine import Replication
+from resumable.replication.service import Replication
 from resumable.spool import Budget
 from resumable.uploads.context import UploadContext
 from resumable.uploads.operators import Census, Operators
@@ -69,46 +66,46 @@ class Sight:
         self._settings = settings
         self._reactor = reactor
         self._seen = seen
-        self._delay = Delay(reactor)
-        self._troubles = Troubles()
+        self._delay = ReactorDelay(reactor)
+        self._log_counts = LogCounter()
         level = None if settings.access_log == "off" else LogLevel.levelWithName(settings.access_log)
-        self.watch = Watch(origin, secrets.token_hex(4), level)
+        self.watch = RequestLog(origin, secrets.token_hex(4), level)
         self.readiness = Readiness(self._checks(), reactor)
         self._token = _token(settings)
         self._census = Census(seen.catalog.listing, reactor, seen.context.wall)
         self._sites: dict[bool, StreamingSite] = {}
 
-    def serve(self, site: StreamingSite, root: Root, entry: Entry, certificates: Certificates) -> None:
+    def serve(self, site: StreamingSite, root: Root, admission: Admission, certificates: Certificates) -> None:
         """Make what operators are answered by; ``site`` is the one for uploads. Raises StartupError."""
-        desk = self._desk(site, certificates)
+        services = self._services(site, certificates)
         if self._settings.admin_on_public:
-            if entry.guard is None:
+            if admission.guard is None:
                 raise StartupError("--admin-on-public needs a way to tell who is an admin: see --admin")
-            root.admin = Admin(desk, Guarded(entry)).tree
-        for private, clearance in ((True, Anybody()), (False, Bearer(self._token, entry))):
-            self._sites[private] = StreamingSite(Admin(desk, clearance).resource, reactor=self._reactor)
+            root.admin = Admin(services, PrincipalAuth(admission)).tree
+        for private, auth in ((True, SocketAuth()), (False, TokenAuth(self._token, admission))):
+            self._sites[private] = StreamingSite(Admin(services, auth).resource, reactor=self._reactor)
 
     def site_at(self, description: str) -> StreamingSite:
         """The site for one listener of operators: only the permissions of a Unix socket tell who they are."""
-        return self._sites[taken_apart(description)[0] == "unix"]
+        return self._sites[split_endpoint(description)[0] == "unix"]
 
     def start(self) -> None:
         self._delay.start()
-        globalLogPublisher.addObserver(self._troubles)
+        globalLogPublisher.addObserver(self._log_counts)
 
     async def stop(self) -> None:
         """Its ports must have been closed before."""
         self._delay.stop()
         for site in self._sites.values():
             await site.close_connections(GRACE)
-        globalLogPublisher.removeObserver(self._troubles)
+        globalLogPublisher.removeObserver(self._log_counts)
 
-    def _desk(self, site: StreamingSite, certificates: Certificates) -> Desk:
+    def _services(self, site: StreamingSite, certificates: Certificates) -> AdminServices:
         seen, hooks = self._seen, self._settings.hooks.deliverers
-        outbox, lanes = seen.catalog.outbox, {} if seen.replication is None else seen.replication.lanes
-        lags = Lags(lanes, seen.catalog.replicas, self._reactor, seen.context.wall) if lanes else None
-        operators = Operators(seen.context, seen.uploads, seen.catalog.listing, lanes)
-        parts = Parts(
+        outbox, queues = seen.catalog.outbox, {} if seen.replication is None else seen.replication.queues
+        lags = RemoteLags(queues, seen.catalog.replicas, self._reactor, seen.context.wall) if queues else None
+        operators = Operators(seen.context, seen.uploads, seen.catalog.listing, queues)
+        parts = OverviewSources(
             version=__version__,
             started_at=seen.context.wall(),
             clock=self._reactor,
@@ -120,11 +117,11 @@ class Sight:
             disk=self._disk,
             census=self._census,
             readiness=self.readiness,
-            lanes=lanes,
+            queues=queues,
             lags=lags,
         )
-        return Desk(
-            Figures(self._sources(site, lags, certificates)),
+        return AdminServices(
+            MetricsCollector(self._sources(site, lags, certificates)),
             self.readiness,
             operators,
             Overview(parts, operators),
@@ -135,9 +132,9 @@ class Sight:
         usage = await self._seen.pool.run(shutil.disk_usage, str(self._settings.upload_dir))
         return usage.free, usage.used
 
-    def _sources(self, site: StreamingSite, lags: Lags | None, certificates: Certificates) -> Sources:
+    def _sources(self, site: StreamingSite, lags: RemoteLags | None, certificates: Certificates) -> MetricSources:
         seen = self._seen
-        return Sources(
+        return MetricSources(
             version=__version__,
             clock=self._reactor,
             wall=seen.context.wall,
@@ -151,7 +148,7 @@ class Sight:
             batches=seen.catalog.timing,
             outbox=seen.catalog.outbox,
             delay=self._delay,
-            troubles=self._troubles,
+            log_counts=self._log_counts,
             census=self._census,
             hooks=self._settings.hooks.deliverers,
             hook_counts=seen.hook_counts,
@@ -188,8 +185,8 @@ class Sight:
     async def _remotes_up(self) -> str | None:
         if self._seen.replication is None:
             return None
-        lanes, every = self._seen.replication.lanes, self._settings.ready_remotes == "all"
-        down = [name for name, lane in lanes.items() if lane.down and (every or lane.remote.required)]
+        queues, every = self._seen.replication.queues, self._settings.ready_remotes == "all"
+        down = [name for name, queue in queues.items() if queue.down and (every or queue.remote.required)]
         return f"down: {', '.join(down)}" if down else None
 
 

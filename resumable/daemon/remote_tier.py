@@ -1,7 +1,7 @@
-"""The remote tier of one daemon: its backends, the engine that feeds them, and what is done now and then.
+"""The remote tier of one daemon: its backends, replication to them, and what is done from time to time.
 
-Changes when what the remote tier is made of does. Invariant: without a remote there is none of this, and no thread of
-it runs; a remote that doesn't work is told of, and keeps nothing from starting.
+Invariant: without a remote there is none of this, and no thread of it runs; a remote that doesn't work is logged, and
+keeps nothing from starting.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from resumable.aio.deferreds import TaskGroup
 from resumable.aio.threads import Pool
 from resumable.config.options import Settings
 from resumable.model.errors import CatalogUnavailable, StartupError
@@ -31,25 +31,24 @@ from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.memory_held import Memory
 from resumable.remotes.probe import probe
 from resumable.remotes.schemes import Means, RemoteSpec
-from resumable.replication.engine import Replication
+from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.journal import CatalogJournal
-from resumable.replication.local import Local, Policy
-from resumable.replication.settings import Limits, Remote
-from resumable.replication.sweeper import Sweeper
+from resumable.replication.service import Replication
+from resumable.replication.sweeper import LocalPolicy, LocalSweeper, StoreSweeper
 from resumable.spool import Disk
 
 log = Logger()
 
 #: Threads for what backends do that blocks: files of another mount, credentials, the SDKs.
 THREADS = 4
-#: Seconds between two looks at what may be given up locally, and between two sweeps of a store.
+#: Seconds between two sweeps of local data, and between two sweeps of a store.
 LOCAL_EVERY = 1.0
 SWEEP_EVERY = 6 * 3600.0
 
 
 @frozen
-class Spot:
-    """What the tier needs of the daemon around it. ``open`` is the spool's `reader`, ``reclaim`` the janitor's.
+class TierContext:
+    """The parts of the daemon that the remote tier uses. ``open`` is the spool's `reader`, ``reclaim`` the janitor's.
 
     ``space_needed``: whether the disk is close to its reserve.
     """
@@ -64,40 +63,40 @@ class Spot:
 class RemoteTier:
     """`start` when the catalog runs, `stop` while it still does."""
 
-    def __init__(self, settings: Settings, reactor: Any, spot: Spot) -> None:
+    def __init__(self, settings: Settings, reactor: Any, context: TierContext) -> None:
         self._settings = settings
         self._reactor = reactor
         self._pool = Pool(reactor, THREADS, "remotes")
         rng = Random(secrets.randbits(64))
-        journals = {spec.name: CatalogJournal(spot.replicas, spec.name) for spec in settings.remotes}
-        self.backends = make(settings, reactor, self._pool, journals.__getitem__, spot.wall, rng)
+        journals = {spec.name: CatalogJournal(context.replicas, spec.name) for spec in settings.remotes}
+        self.backends = make(settings, reactor, self._pool, journals.__getitem__, context.wall, rng)
         self.replication = Replication(
             [
                 Remote(spec.name, self.backends[spec.name], spec.required, accepts=_accepts(spec))
                 for spec in settings.remotes
             ],
-            spot.replicas,
-            spot.open,
+            context.replicas,
+            context.open,
             clock=reactor,
-            wall=spot.wall,
+            wall=context.wall,
             rng=rng,
             run=secrets.token_hex(8),
             limits=limits_of(settings),
         )
-        self._local = Local(
-            spot.replicas,
-            Policy(settings.local),
-            wall=spot.wall,
-            reclaim=spot.reclaim,
-            space_needed=spot.space_needed,
+        self._local = LocalSweeper(
+            context.replicas,
+            LocalPolicy(settings.local),
+            wall=context.wall,
+            reclaim=context.reclaim,
+            space_needed=context.space_needed,
             age=settings.reclaim_after,
         )
         self._sweepers = [
-            Sweeper(name, backend, spot.replicas, spot.wall, dry_run=settings.sweep == "dry-run")
+            StoreSweeper(name, backend, context.replicas, context.wall, dry_run=settings.sweep == "dry-run")
             for name, backend in self.backends.items()
             if ISweeper.providedBy(backend) and settings.sweep != "off"
         ]
-        self._under_way: set[Deferred[None]] = set()
+        self._tasks = TaskGroup(lambda failure: log.failure("background work for the remotes failed", failure))
         self._loops = [(LoopingCall(self._go, self._sweep_stores), SWEEP_EVERY)]
         if settings.local != "keep":
             self._loops.append((LoopingCall(self._go, self._sweep_local), LOCAL_EVERY))
@@ -105,7 +104,7 @@ class RemoteTier:
             loop.clock = reactor
 
     def start(self) -> None:
-        """Take up what an earlier run left; tell of remotes that wouldn't work."""
+        """Go on with what an earlier run left; log each remote that doesn't work."""
         self._pool.start()
         self.replication.start()
         for loop, seconds in self._loops:
@@ -117,8 +116,7 @@ class RemoteTier:
         for loop, _ in self._loops:
             if loop.running:
                 loop.stop()
-        for each in tuple(self._under_way):
-            each.cancel()
+        self._tasks.cancel()
         await self.replication.stop()
         for backend in self.backends.values():
             if IClosable.providedBy(backend):
@@ -126,12 +124,7 @@ class RemoteTier:
         await self._pool.stop()
 
     def _go(self, work: Callable[[], Awaitable[None]]) -> None:
-        done: Deferred[None] = Deferred.fromCoroutine(_told(work))
-        self._under_way.add(done)
-        done.addBoth(self._done, done)
-
-    def _done(self, result: Failure | None, done: Deferred[None]) -> None:
-        self._under_way.discard(done)
+        self._tasks.start(_logged(work))
 
     async def _probe(self) -> None:
         for name, wrong in (await probe(self.backends.items(), self._reactor)).items():
@@ -145,11 +138,11 @@ class RemoteTier:
 
     async def _sweep_stores(self) -> None:
         for sweeper in self._sweepers:
-            await _told(sweeper.sweep)
+            await _logged(sweeper.sweep)
 
 
-async def _told(work: Callable[[], Awaitable[object]]) -> None:
-    """Background work that fails is tried again by whoever calls it the next time."""
+async def _logged(work: Callable[[], Awaitable[object]]) -> None:
+    """Do background work and log its failure; the next call tries again."""
     try:
         await work()
     except CancelledError:
@@ -161,7 +154,7 @@ async def _told(work: Callable[[], Awaitable[object]]) -> None:
 
 
 async def tell_of_strays(replicas: IReplicas, remotes: Sequence[RemoteSpec]) -> None:
-    """A line of the log for each remote that replicas wait for, and that isn't among those of this run."""
+    """Log each remote that replicas wait for and that isn't among the remotes of this run."""
     configured = {spec.name for spec in remotes}
     for name, count in sorted((await replicas.unfinished()).items()):
         if name not in configured:
@@ -200,9 +193,9 @@ def make(
     return backends
 
 
-def limits_of(settings: Settings) -> Limits:
-    """What the options say of replication."""
-    return Limits(
+def limits_of(settings: Settings) -> ReplicationLimits:
+    """The limits of replication as the options set them."""
+    return ReplicationLimits(
         part_size=settings.part_size,
         per_upload=settings.parts_per_upload,
         per_remote=settings.parts_per_remote,

@@ -22,26 +22,25 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from resumable.aio.threads import Batcher, Pool, Stopped
-from resumable.auth.build import Access, build
+from resumable.auth.build import AccessControl, build
 from resumable.auth.secret import AccessProblem
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Options, Settings
 from resumable.daemon import logs, signals, startup, stopping
 from resumable.daemon import remote_tier as tiers
 from resumable.daemon.digests import ALGORITHMS
-from resumable.daemon.hooking import desk_of
+from resumable.daemon.hooking import hooks_of
 from resumable.daemon.operator_service import Seen, Sight
-from resumable.daemon.remote_tier import RemoteTier, Spot
+from resumable.daemon.remote_tier import RemoteTier, TierContext
 from resumable.daemon.systemd import ServiceManager
-from resumable.hooks.counts import HookCounts
+from resumable.hooks.calls import HookCounts
+from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads, Remotely, Ways
-from resumable.http.entry import Entry
 from resumable.http.origin import Origin
 from resumable.http.root import Root
-from resumable.http.streaming import StreamingSite
-from resumable.http.tus import TusResource
-from resumable.http.visits import Visits
+from resumable.http.site import StreamingSite
+from resumable.http.tus import TusRoutes
 from resumable.listening import ports
 from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import Listeners
@@ -49,8 +48,8 @@ from resumable.masking import masked
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.model.hooks import NoHooks, QuestionKind
 from resumable.model.replica import NoReplication
-from resumable.protocol import extensions
 from resumable.protocol.errors import TusError
+from resumable.protocol.tus import extensions_without
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
 from resumable.uploads.context import UploadContext
@@ -107,9 +106,9 @@ class UploadService(Service):
         places = PlacedFiles(self._spool, self._pool, settings.placing)
         self._reclaimer = Reclaimer(self._catalog, self._spool, places)
         self._tier = RemoteTier(settings, reactor, self._spot()) if settings.remotes else None
-        self._desk = desk_of(settings, reactor, self._catalog.outbox, self._stop_upload, self._spool.path)
-        if self._desk is not None:
-            self._catalog.on_facts = self._desk.wake
+        self._hooks = hooks_of(settings, reactor, self._catalog.outbox, self._stop_upload, self._spool.path)
+        if self._hooks is not None:
+            self._catalog.on_facts = self._hooks.wake
         self.access = self._access()
         self._context = self._upload_context(places)
         self.uploads = Uploads(
@@ -118,13 +117,14 @@ class UploadService(Service):
         origin = Origin(
             settings.base_path, settings.public_url, settings.trusted_proxies, settings.location == "absolute"
         )
-        entry = Entry(origin, self.access.guard, self.access.rates)
-        tus = self._resource(origin, entry)
+        forward = None if self._hooks is None else settings.hooks.forward
+        admission = Admission(origin, self.access.guard, self.access.rates, forward)
+        tus = self._routes(origin, admission)
         self._sight = Sight(settings, reactor, origin, self._seen())
         root = Root(tus, settings.base_path, self._sight.readiness)
         self.site = self._site(root, tus)
         self.listeners = self._listeners(settings.listen, lambda _: self.site)
-        self._sight.serve(self.site, root, entry, self._expiry)
+        self._sight.serve(self.site, root, admission, self._expiry)
         self.admin_listeners = self._listeners(settings.admin_listen, self._sight.site_at, ports.ADMIN_LISTEN)
         self._loops = [
             LoopingCall(self._tick),
@@ -139,7 +139,7 @@ class UploadService(Service):
 
     def _upload_context(self, places: PlacedFiles) -> UploadContext:
         """What the use cases reach."""
-        settings, desk, tier, ledger = self.settings, self._desk, self._tier, self.access.ledger
+        settings, hooks, tier, ledger = self.settings, self._hooks, self._tier, self.access.ledger
         return UploadContext(
             catalog=self._catalog,
             spool=self._spool,
@@ -154,15 +154,15 @@ class UploadService(Service):
             replicas=self._catalog.replicas,
             quota=ledger if ledger.counts else NoQuota(),
             delete_objects=settings.terminate_remote == "delete",
-            records_facts=bool(settings.hooks.told),
-            questions=Questions(None if desk is None else desk.hooks),
-            progress=NoHooks() if desk is None else desk.progress,
+            records_facts=bool(settings.hooks.deliverers),
+            questions=Questions(None if hooks is None else hooks.guards),
+            progress=NoHooks() if hooks is None else hooks.progress,
         )
 
-    def _resource(self, origin: Origin, entry: Entry) -> TusResource:
-        """What clients talk to."""
+    def _routes(self, origin: Origin, admission: Admission) -> TusRoutes:
+        """The routes of clients."""
         settings = self.settings
-        return TusResource(
+        return TusRoutes(
             self.uploads,
             origin=origin,
             cors=Cors(settings.cors),
@@ -170,26 +170,25 @@ class UploadService(Service):
             max_size=settings.max_size,
             downloads=self._downloads() if settings.download else None,
             status_path=settings.status_path,
-            extensions=extensions.without(settings.disabled_extensions),
-            entry=entry,
-            visits=None if self._desk is None else Visits(origin, settings.hooks.forward),
+            extensions=extensions_without(settings.disabled_extensions),
+            admission=admission,
         )
 
     def _seen(self) -> Seen:
         """What operators look at."""
-        desk, tier = self._desk, self._tier
+        hooks, tier = self._hooks, self._tier
         return Seen(
             catalog=self._catalog,
             pool=self._pool,
             budget=self._budget,
             context=self._context,
             uploads=self.uploads,
-            hook_counts=HookCounts() if desk is None else desk.counts,
-            replayed=(lambda: None) if desk is None else desk.replayed,
+            hook_counts=HookCounts() if hooks is None else hooks.counts,
+            replayed=(lambda: None) if hooks is None else hooks.replayed,
             replication=None if tier is None else tier.replication,
         )
 
-    def _site(self, root: Root, tus: TusResource) -> StreamingSite:
+    def _site(self, root: Root, tus: TusRoutes) -> StreamingSite:
         """The connections of clients."""
         settings = self.settings
         return StreamingSite(
@@ -204,14 +203,14 @@ class UploadService(Service):
             max_connections=startup.most_connections(),
         )
 
-    def _spot(self) -> Spot:
+    def _spot(self) -> TierContext:
         """What the remote tier needs of the local one."""
 
         async def reclaim() -> None:
             await self._reclaimer.reclaim()
             await self._look()  # what was freed is seen before more is given up
 
-        return Spot(
+        return TierContext(
             replicas=self._catalog.replicas,
             open=self._spool.reader,
             reclaim=reclaim,
@@ -240,7 +239,7 @@ class UploadService(Service):
     def _expiry(self) -> dict[str, float]:
         return {**self.listeners.expiry(), **self.admin_listeners.expiry()}
 
-    def _access(self) -> Access:
+    def _access(self) -> AccessControl:
         """Who may do what. Reads files, and raises StartupError for what is wrong with them."""
         owner_of = self._catalog.owner_of
         try:
@@ -313,8 +312,8 @@ class UploadService(Service):
         self.uploads.assembler.start()
         self.uploads.placer.start()
         Deferred.fromCoroutine(self._replicate()).addErrback(self._loop_failed)
-        if self._desk is not None:
-            self._desk.start()
+        if self._hooks is not None:
+            self._hooks.start()
         self._reactor.callWhenRunning(self._manager.ready)
 
     def _give_up(self, error: BaseException) -> None:
@@ -390,7 +389,7 @@ class UploadService(Service):
     # Stop
 
     async def _stop(self) -> None:
-        desk, tier, site = self._desk, self._tier, self.site
+        hooks, tier, site = self._hooks, self._tier, self.site
         abort = self._reactor.callLater(self.settings.shutdown_timeout, site.abort_all)
         steps: list[stopping.Step] = [
             lambda: self._manager.stopping(2 * self.settings.shutdown_timeout + HOOKS_GRACE),
@@ -406,7 +405,7 @@ class UploadService(Service):
             self.uploads.assembler.stop,
             self.uploads.placer.stop,
             *([] if tier is None else [tier.stop]),
-            *([] if desk is None else [lambda: desk.stop(min(HOOKS_GRACE, self.settings.shutdown_timeout))]),
+            *([] if hooks is None else [lambda: hooks.stop(min(HOOKS_GRACE, self.settings.shutdown_timeout))]),
             self.admin_listeners.stop,
             self._sight.stop,
             self._spool.stop,

@@ -14,11 +14,10 @@ import sys
 import tempfile
 
 from resumable.model.errors import StartupError
-from resumable.protocol import ids
+from resumable.protocol.names import valid_id
 from resumable.spool import IDisk
+from resumable.spool.directory import NETWORK, DirectoryInUse, DirectoryLock, file_system
 from resumable.spool.files import OWN, PRIVATE
-from resumable.spool.lock import DirectoryInUse, DirectoryLock, file_system
-from resumable.spool.mounts import NETWORK
 
 HEAP_KEPT = 32 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -55,7 +54,7 @@ def check_places(upload_dir: str, path: str, disk: IDisk, mode: int | None) -> N
     as those of the directories in it; one that exists is the operator's. Raises StartupError."""
     own, real, uploads = os.path.join(upload_dir, OWN), os.path.realpath(path), os.path.realpath(upload_dir)
     beneath = os.path.relpath(real, uploads)
-    if beneath.split(os.sep)[0] in (".", OWN) or ids.valid(beneath) or f"{uploads}{os.sep}".startswith(real + os.sep):
+    if beneath.split(os.sep)[0] in (".", OWN) or valid_id(beneath) or f"{uploads}{os.sep}".startswith(real + os.sep):
         raise StartupError(
             f"Finished files can't be placed in {path}, beside the server's own: choose another with --place-dir."
         )

@@ -20,8 +20,8 @@ from contextlib import contextmanager, suppress
 from attrs import frozen
 
 from resumable.doctor.findings import Finding
+from resumable.spool.directory import NETWORK, Mount, mount_of
 from resumable.spool.files import OWN
-from resumable.spool.mounts import NETWORK, Mount, mount_of
 
 NAME = "directory"
 LOCKS = "file locks"

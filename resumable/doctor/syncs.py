@@ -15,7 +15,7 @@ from statistics import median
 from attrs import frozen
 
 from resumable.doctor.findings import Finding, span_text
-from resumable.spool.mounts import Mount
+from resumable.spool.directory import Mount
 
 NAME = "fsync"
 TIMES = 20

@@ -23,6 +23,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 
 from resumable.httpclient.client import all_lines
 from resumable.httpclient.connections import ConnectionPool
+from resumable.httpclient.errors import one_line
 from resumable.httpclient.streams import stream_of
 
 T = TypeVar("T")
@@ -117,7 +118,7 @@ class Visitor:
         except TimeoutError:
             raise Unanswered(f"no answer within {seconds:g} s") from None
         except Exception as problem:  # each layer below raises what it likes
-            raise Unanswered(_one_line(problem)) from problem
+            raise Unanswered(one_line(problem)) from problem
 
 
 class _Link(Protocol):
@@ -176,10 +177,3 @@ def _parsed(head: bytes) -> TusAnswer | None:
     for name, value in message.items():
         fields[name.lower()] = (*fields.get(name.lower(), ()), value)
     return TusAnswer(int(words[1]), fields)
-
-
-def _one_line(problem: BaseException) -> str:
-    """Twisted keeps the reasons inside."""
-    reasons = getattr(problem, "reasons", None) or ()
-    inner = [str(failure.value) or type(failure.value).__name__ for failure in reasons]
-    return " ".join(("; ".join(inner) or str(problem) or type(problem).__name__).split())[:200]

@@ -14,10 +14,9 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from resumable.hooks import messages
-from resumable.hooks.interfaces import Event, IGuard, IHook, IWatcher, Question, Refuse, Verdict
+from resumable.hooks.interfaces import BadVerdict, Event, IGuard, IHook, IWatcher, Question, Refuse, Verdict
+from resumable.hooks.messages import WebhookSigner
 from resumable.hooks.post import Poster
-from resumable.hooks.signing import Signer
-from resumable.hooks.verdicts import BadVerdict
 from resumable.httpclient.client import HttpAnswer
 
 JSON = frozenset({"application/json", "application/cloudevents+json"})
@@ -27,7 +26,7 @@ JSON = frozenset({"application/json", "application/cloudevents+json"})
 class HttpHook:
     """``source``: which daemon it is, a URI reference. ``wall`` tells the time for signatures."""
 
-    def __init__(self, poster: Poster, signer: Signer, *, source: str, wall: Callable[[], float]) -> None:
+    def __init__(self, poster: Poster, signer: WebhookSigner, *, source: str, wall: Callable[[], float]) -> None:
         self._poster = poster
         self._signer = signer
         self._source = source

@@ -1,9 +1,7 @@
-"""What hooks are told and asked, and what they may say.
+"""Interfaces of hooks: the events and questions that they get, and the answers that they may give.
 
-One reason to change: something else that a hook may know or decide. Nothing here does any work.
-
-Invariants: an `Event` that is delivered again has the same id; nothing that a hook says counts before
-`resumable.hooks.verdicts` has checked it. Sizes are bytes, times are seconds since the epoch.
+Nothing here does any work. Invariants: an `Event` that is delivered again has the same id; no answer of a hook counts
+before `resumable.hooks.ask` has checked it. Sizes are bytes, times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from resumable.model.hooks import Answer, Changes, QuestionKind, RequestView, Up
 
 
 class EventKind(enum.Enum):
-    """What has happened. STORED: one remote has it; when the event names no remote, every required one has.
+    """Something that has happened. STORED: one remote has it; when the event names no remote, every required one has.
 
     PROGRESS is best effort and never repeated; all others come from the outbox, at least once."""
 
@@ -37,7 +35,7 @@ class EventKind(enum.Enum):
 class Event:
     """Something that happened. ``id`` is the idempotency key: URL-safe, the same each time the event is delivered.
 
-    ``details`` is what else is known, in JSON's types: ``remote``, ``key``, ``location``, ``etag``, ``reason``, ...
+    ``details``, in JSON's types: ``remote``, ``key``, ``location``, ``etag``, ``reason``, ... as the kind has them.
     """
 
     id: str
@@ -49,13 +47,14 @@ class Event:
 
     @property
     def remote(self) -> str | None:
+        """The name of the remote that the event is about; None: it is about none."""
         found = self.details.get("remote")
         return found if isinstance(found, str) else None
 
 
 @frozen
 class Question:
-    """Something that is about to happen. ``id`` is new for each question, the same for each time it is asked."""
+    """Something that is about to happen. ``id`` is new for each question, and the same each time it is asked."""
 
     id: str
     kind: QuestionKind
@@ -85,10 +84,10 @@ Verdict = Allow | Refuse
 class HookFailed(Exception):
     """A hook did not do what it was asked; the message is one line, without secrets.
 
-    ``retry_after``: seconds that it asks us to wait. ``may_retry``: asking again at once makes sense.
-    ``unreached``: it has heard nothing (nobody listens, no secure connection, a program that can't be started), so all
-    others fare the same, whatever they say. An answer is not that, be it an error, nor is one that doesn't come.
-    ``unanswered``: that was it, no answer came in time.
+    ``retry_after``: seconds that the hook asks us to wait. ``may_retry``: asking again at once makes sense.
+    ``unreached``: the hook has heard nothing (nobody listens, no secure connection, a program that can't be started),
+    so all messages fare the same, whatever is in them. An error that it answers, or no answer in time, isn't that.
+    ``unanswered``: no answer came in time.
     """
 
     def __init__(
@@ -108,26 +107,30 @@ class HookFailed(Exception):
         self.unanswered = unanswered
 
 
+class BadVerdict(HookFailed):
+    """A hook answered, but its answer is no verdict."""
+
+
 class IHook(Interface):
-    """Is told of what has happened."""
+    """A hook that gets events."""
 
     def deliver(event: Event) -> Deferred[None]:
-        """Fires when the event has arrived for good. Any failure: it comes again later, with the same id.
+        """Fires when the event has arrived for good. After any failure it comes again later, with the same id.
 
-        It may also come again after it arrived: a crash can come between. May be cancelled, then it comes again too.
+        It may also come again after it arrived: a crash can come between. After a cancellation it comes again, too.
         Events of one upload come one after another, in order; those of several at the same time.
         """
 
 
 class IGuard(Interface):
-    """Is asked before something is done. A failure, or an answer that is none, means no."""
+    """A hook that is asked before something is done. A failure, or an answer that is no verdict, means no."""
 
     def ask(question: Question) -> Deferred[Verdict]:
-        """Whether it may be done. May be cancelled: too late."""
+        """Whether it may be done. Is cancelled when the answer would come too late."""
 
 
 class IWatcher(Interface):
-    """Is told how running uploads get on, and may stop one."""
+    """A hook that gets the progress of running uploads, and may stop one."""
 
     def watch(event: Event) -> Deferred[Refuse | None]:
-        """A PROGRESS event. Refuse: end the upload, and answer its running request so. None, or a failure: go on."""
+        """Takes a PROGRESS event. Refuse: end the upload, and answer its running request so. None, a failure: go on."""

@@ -19,8 +19,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
+from resumable.hooks.ask import is_ours
 from resumable.hooks.interfaces import HookFailed
-from resumable.hooks.verdicts import is_ours
 from resumable.httpclient.bodies import BytesBody
 from resumable.httpclient.client import HttpAnswer, IHttp, retry_after
 from resumable.httpclient.errors import HttpError, KeptClosed, Unreached

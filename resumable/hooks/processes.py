@@ -1,8 +1,7 @@
-"""One run of a command: bounded in time and in what it may say. Blocks: for a thread.
+"""One run of a command: bounded in time and in its output. Blocks: for a thread.
 
-One reason to change: how a process is run, and ended.
-
-Invariant: when `Run.talk` returns, the process is dead, whatever it left behind in its group killed, its pipes closed.
+Invariant: when `Run.talk` returns, the process is dead, all that it left in its group is killed, its pipes are
+closed.
 Source: waitid(2): WNOWAIT leaves a zombie whose id nobody else can get, so that its group can be killed safely.
 """
 
@@ -20,15 +19,15 @@ from attrs import frozen
 PIECE = 64 << 10
 GLANCE = 0.05
 SHORTEST_GLANCE = 0.001
-"""Seconds between looks at whether a process has ended: others may hold its pipes, or it may have closed them."""
+"""Seconds between two looks whether a process has ended: others may hold its pipes, or it may have closed them."""
 
 KEPT_OF_STDERR = 4 << 10
 
 
 @frozen
-class Outcome:
+class CommandOutcome:
     """``status``: the exit status; negative: the signal that ended it; None: we have killed it, as it took or said too
-    much. ``output`` is None when it was longer than the limit. ``said``: the end of what it wrote to stderr."""
+    much. ``output``: its stdout, None when that was longer than the limit. ``said``: the end of its stderr."""
 
     status: int | None
     output: bytes | None
@@ -53,8 +52,10 @@ class Run:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def talk(self, data: bytes, seconds: float, limit: int, clock: Callable[[], float]) -> Outcome:
-        """Give it ``data`` on stdin, and gather what it says until it ends. ``clock`` measures ``seconds``."""
+    def talk(self, data: bytes, seconds: float, limit: int, clock: Callable[[], float]) -> CommandOutcome:
+        """Give the process ``data`` on stdin, and gather its output until it ends, ``seconds`` by ``clock`` at most.
+
+        ``limit``: bytes of stdout."""
         deadline = clock() + seconds
         with _Conversation(self._process, data, limit) as conversation:
             try:
@@ -69,7 +70,7 @@ class Run:
                 self.kill()
                 self._over = True
                 status = self._process.wait()
-            return Outcome(status if ended_itself else None, conversation.output, conversation.said)
+            return CommandOutcome(status if ended_itself else None, conversation.output, conversation.said)
 
     def _has_ended(self) -> bool:
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
@@ -107,14 +108,16 @@ class _Conversation:
 
     @property
     def is_too_much(self) -> bool:
+        """Whether the output is longer than the limit."""
         return self._size > self._limit
 
     @property
     def output(self) -> bytes | None:
+        """All of stdout so far; None: it is too much."""
         return None if self.is_too_much else b"".join(self._pieces)
 
     def step(self) -> None:
-        """Whatever is ready, or a short rest."""
+        """Serve the pipes that are ready, or rest for a moment."""
         ready = self._selector.select(GLANCE if len(self._selector.get_map()) else self._glance)
         if not ready:
             self._glance = min(GLANCE, 2 * self._glance)
@@ -122,7 +125,7 @@ class _Conversation:
             self._act(key)
 
     def drain(self) -> None:
-        """What is still in the pipes to us; of an endless stream no more than the limit."""
+        """Read the rest of stdout and stderr; of an endless stream no more than the limit."""
         for key in tuple(self._selector.get_map().values()):
             if key.fileobj is not self._stdin:
                 while not self.is_too_much and self._act(key):

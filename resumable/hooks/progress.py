@@ -1,9 +1,8 @@
-"""How running uploads get on, told now and then.
+"""Progress events: hooks hear now and then how far a running upload is.
 
-One reason to change: how often, and to whom. Invariants: nothing here is durable, and nothing waits for it; of one
-upload at most one event goes in each interval, and one at a time; at most `MOST` are under way in all: more are left
-out. Uploads whose event failed get at most half of these places, and the longer it took the more seldom; those of one
-client get three quarters.
+Invariants: nothing here is durable, and nothing waits for it. Of one upload at most one event goes in each interval,
+and one at a time; at most `MOST` are under way in all, more are left out. Uploads whose event failed get at most half
+of these places, and the longer it took the more seldom; those of one client get three quarters.
 """
 
 from __future__ import annotations
@@ -12,17 +11,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from resumable.hooks.bounded import in_time
-from resumable.hooks.counts import Count, count_nothing
-from resumable.hooks.fair import Shares, owner
-from resumable.hooks.guards import Complaints, refused
+from resumable.aio.deferreds import TaskGroup, Timer
+from resumable.hooks.ask import check_stop, refused
+from resumable.hooks.calls import Count, HookCalls, count_nothing
 from resumable.hooks.interfaces import Event, EventKind, IWatcher
-from resumable.hooks.verdicts import check_stop
+from resumable.hooks.turns import Shares, event_owner
 from resumable.model.hooks import Arrived, IProgress
 from resumable.protocol.errors import Refused
 
@@ -30,6 +28,7 @@ log = Logger()
 Look = Callable[[], Arrived | None]
 
 MOST = 32
+"""Events under way at once, of all uploads."""
 
 EARLY = 0.001
 """A timer may be early by so much: times are no exact numbers."""
@@ -46,7 +45,7 @@ LEAST_REST = 5.0
 
 @frozen
 class Watcher:
-    """A hook, its name for logs and figures, and what it is, for logs."""
+    """A hook that hears of progress. ``name``: in logs and metrics. ``target``: what it is, for logs."""
 
     name: str
     hook: IWatcher
@@ -54,8 +53,8 @@ class Watcher:
 
 
 @implementer(IProgress)
-class Progress:
-    """``stop`` is called with an upload's id and what its client is told, when a hook wants it ended.
+class ProgressEvents:
+    """``stop`` is called with an upload's id and the answer to its client, when a hook wants the upload ended.
 
     ``interval``: seconds between two events of one upload. ``timeout``: of one event.
     """
@@ -76,20 +75,20 @@ class Progress:
         self._clock = clock
         self._wall = wall
         self._interval = interval
-        self._timeout = timeout
-        self._count = count
         self._told: OrderedDict[str, float] = OrderedDict()  # when, the first of them first
         self._waiting: dict[str, Look] = {}  # uploads of which more has come in the same interval
-        self._timer: IDelayedCall | None = None
+        self._timer = Timer(clock, self._interval_over)
         self._busy: dict[str, int] = {}  # uploads with events under way, and how many
         self._resting: dict[str, float] = {}  # uploads whose last event failed: until then
         self._repeating = 0  # events under way of such uploads
-        self._under_way: set[Deferred[None]] = set()
+        self._under_way = TaskGroup(lambda failure: log.failure("a progress event failed unexpectedly", failure))
         self._shares = Shares(MOST)
-        self._complaints = Complaints()
+        self._calls = {
+            each.name: HookCalls(each.name, each.target, clock=clock, timeout=timeout, count=count) for each in watchers
+        }
 
     def arrived(self, upload_id: str, look: Look) -> None:
-        """See IProgress."""
+        """See `IProgress.arrived`."""
         if not self._watchers or upload_id in self._waiting:
             return
         if upload_id in self._told:
@@ -98,13 +97,12 @@ class Progress:
             self._note(upload_id, look)
 
     def _rearm(self) -> None:
-        """One timer for all: they wait equally long, so who was told of first is the next."""
-        if self._timer is None and self._told:
+        """One timer for all uploads: they wait equally long, so the first of them is the next."""
+        if self._told and not self._timer.pending:
             at = next(iter(self._told.values())) + self._interval
-            self._timer = self._clock.callLater(max(0.0, at - self._clock.seconds()), self._interval_over)
+            self._timer.set(max(0.0, at - self._clock.seconds()))
 
     def _interval_over(self) -> None:
-        self._timer = None
         again = []
         while self._told and next(iter(self._told.values())) + self._interval <= self._clock.seconds() + EARLY:
             upload_id, _ = self._told.popitem(last=False)
@@ -121,8 +119,8 @@ class Progress:
         now = self._wall()
         self._told[upload_id] = self._clock.seconds()
         self._rearm()
-        whose = owner(seen.upload.identity, "" if seen.request is None else seen.request.address)
-        if self._shares.next([whose]) is None:
+        owner = event_owner(seen.upload.identity, "" if seen.request is None else seen.request.address)
+        if self._shares.next([owner]) is None:
             return
         # bytes that arrived and were lost come again, so their number alone is no key
         key = f"evt_{upload_id}_progress_{seen.received}_{int(1000 * now)}"
@@ -131,10 +129,9 @@ class Progress:
         repeats = upload_id in self._resting
         for watcher in self._watchers:
             self._repeating += repeats
-            self._shares.take(whose)
+            self._shares.take(owner)
             telling = Deferred.fromCoroutine(self._tell(watcher, event))
-            self._under_way.add(telling)
-            telling.addBoth(self._done, telling, upload_id, whose, repeats)
+            self._under_way.start(telling.addBoth(self._done, upload_id, owner, repeats))
 
     def _may(self, upload_id: str) -> bool:
         """Whether there is a place for it now."""
@@ -144,19 +141,15 @@ class Progress:
         return until is None or (until <= self._clock.seconds() and self._repeating < MOST // 2)
 
     async def stop(self) -> None:
-        """Cancel what is under way, and tell nothing more."""
+        """Cancel the events that are under way, and begin no more."""
         self._watchers = ()
         self._waiting.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for each in tuple(self._under_way):
-            each.cancel()
-        await DeferredList(tuple(self._under_way))
+        self._timer.clear()
+        self._under_way.cancel()
+        await self._under_way.ended()
 
-    def _done(self, result: object, telling: Deferred[None], upload_id: str, whose: str, repeats: bool) -> object:
-        self._under_way.discard(telling)
-        self._shares.give_back(whose)
+    def _done(self, result: object, upload_id: str, owner: str, repeats: bool) -> object:
+        self._shares.give_back(owner)
         self._repeating -= repeats
         self._busy[upload_id] -= 1
         if not self._busy[upload_id]:
@@ -169,20 +162,15 @@ class Progress:
         self._resting[upload_id] = self._clock.seconds() + seconds
 
     async def _tell(self, watcher: Watcher, event: Event) -> None:
-        kind, began = event.kind.value, self._clock.seconds()
+        began = self._clock.seconds()
         try:
-            said = check_stop(await in_time(self._clock, self._timeout, watcher.hook.watch, event))
+            said = await self._calls[watcher.name].call_and_log(watcher.hook.watch, event, check_stop)
         except CancelledError:
             return
-        except Exception as error:
-            took = self._clock.seconds() - began
-            self._rest(event.upload.id, max(REST * took, LEAST_REST))
-            self._count(watcher.name, kind, "failed", took)
-            self._complaints.failed(watcher.name, watcher.target, kind, event.upload.id, error)
+        except Exception:
+            self._rest(event.upload.id, max(REST * (self._clock.seconds() - began), LEAST_REST))
             return
-        self._complaints.worked(watcher.name, watcher.target)
         self._resting.pop(event.upload.id, None)
-        self._count(watcher.name, kind, "refused" if said else "ok", self._clock.seconds() - began)
         if said is not None:
             context = {"hook": watcher.name, "target": watcher.target, "upload": event.upload.id}
             log.info("hook {hook} ({target}) ends upload {upload}", **context)

@@ -1,8 +1,7 @@
-"""What an operator says of hooks.
+"""Settings of hooks: how an operator names them, and what the options make of them.
 
-One reason to change: how hooks are named. Pure.
-
-Invariant: no message repeats a target: a URL's path or query may be a secret.
+Invariants: no message repeats a target or a secret: a URL's path or query may be one. An option that was set in vain is
+an error.
 """
 
 from __future__ import annotations
@@ -10,20 +9,24 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.web.iweb import IPolicyForHTTPS
 
-from resumable.hooks.guards import Patience
+from resumable.hooks.ask import Patience
 from resumable.hooks.interfaces import EventKind
-from resumable.hooks.pacing import Delivery
-from resumable.hooks.post import check_url
+from resumable.hooks.messages import parse_secret
+from resumable.hooks.post import check_forward, check_url
+from resumable.hooks.retry_policy import RetryPolicy
+from resumable.hooks.tls import Tls, from_files
 from resumable.masking import server_of
 from resumable.model.hooks import QuestionKind
 
 _NAMED = re.compile(r"(?:([A-Za-z0-9][A-Za-z0-9._-]{0,63})=)?(.+)", re.DOTALL)
-TOLD = frozenset(EventKind) - {EventKind.PROGRESS}
-ASKED = frozenset(QuestionKind)
+DEFAULT_EVENTS = frozenset(EventKind) - {EventKind.PROGRESS}
+ALL_QUESTIONS = frozenset(QuestionKind)
 
 
 class BadHookTarget(ValueError):
@@ -33,7 +36,7 @@ class BadHookTarget(ValueError):
 @frozen
 class HookTarget:
     """``kind``: ``http``, ``tusd``, ``command`` or ``python``. ``address``: the URL, ``module:attribute`` or the name
-    of an entry point; ``arguments``: of a command. ``name``: in logs, figures, and in the outbox, where it has to stay
+    of an entry point; ``arguments``: of a command. ``name``: in logs, metrics, and in the outbox, where it has to stay
     the same while events wait."""
 
     name: str
@@ -43,7 +46,7 @@ class HookTarget:
 
     @property
     def shown(self) -> str:
-        """What it is, for the log and messages, without what may be secret: of a URL only where it leads."""
+        """The target for logs and messages, without its secret parts: of a URL only the server."""
         match self.kind:
             case "command":
                 return f"exec:{self.arguments[0]}"
@@ -54,16 +57,16 @@ class HookTarget:
 
 @frozen
 class HookSettings:
-    """``told`` get the events in ``events``; ``asked`` the questions in ``questions``, in this order.
+    """``hooks`` get the events in ``events``; ``guards`` get the questions in ``questions``, in this order.
 
     ``secrets`` sign, the newest first. ``forward``: headers of clients that go along. ``timeout``: seconds, of one
-    attempt. ``policy``: whom TLS trusts, None: the system's authorities. ``commands``: how many may run at once.
+    attempt. ``policy``: the authorities that TLS trusts, None: the system's. ``commands``: how many may run at once.
     """
 
-    told: Sequence[HookTarget] = ()
-    asked: Sequence[HookTarget] = ()
-    events: frozenset[EventKind] = TOLD
-    questions: frozenset[QuestionKind] = ASKED
+    hooks: Sequence[HookTarget] = ()
+    guards: Sequence[HookTarget] = ()
+    events: frozenset[EventKind] = DEFAULT_EVENTS
+    questions: frozenset[QuestionKind] = ALL_QUESTIONS
     secrets: Sequence[bytes] = field(default=(), repr=False)
     forward: Sequence[str] = ()
     timeout: float = 5.0
@@ -71,14 +74,14 @@ class HookSettings:
     commands: int = 4
     policy: IPolicyForHTTPS | None = None
     patience: Patience = field(factory=Patience)
-    delivery: Delivery = field(factory=Delivery)
+    retry_policy: RetryPolicy = field(factory=RetryPolicy)
     progress_interval: float = 1.0
     tusd_finished: EventKind = EventKind.FINISHED
 
     @property
     def deliverers(self) -> tuple[str, ...]:
-        """For whom the catalog keeps facts."""
-        return tuple(target.name for target in self.told)
+        """Names of the hooks for which the catalog keeps facts."""
+        return tuple(target.name for target in self.hooks)
 
 
 def parse_target(text: str, default: str) -> HookTarget:
@@ -122,3 +125,71 @@ def parse_kinds(names: Sequence[str]) -> tuple[frozenset[EventKind], frozenset[Q
         frozenset(events[name] for name in names if name in events),
         frozenset(questions[name] for name in names if name in questions),
     )
+
+
+def hook_settings(values: Mapping[str, Any]) -> HookSettings:
+    """The settings for the options' ``values``, by their flags with underscores; more may be among them.
+
+    Reads the files of secrets and certificates. Raises ValueError with a line for the operator.
+    """
+    hooks, guards = parse_targets(values["hook"], "hook"), parse_targets(values["guard"], "guard")
+    if values["hook_key"] and not values["hook_cert"]:
+        raise ValueError("--hook-key needs --hook-cert")
+    # an attempt includes reading the answer, so it gets more time than the request
+    longest = max(values["hook_timeout"], values["hook_command_timeout"])
+    retry_policy = evolve(
+        RetryPolicy(),
+        concurrency=values["hook_concurrency"],
+        per_second=float(values["hook_rate"]),
+        timeout=max(RetryPolicy().timeout, 2 * longest),
+        give_up_after=values["hook_give_up_after"],
+    )
+    return HookSettings(
+        hooks=hooks,
+        guards=guards,
+        events=parse_kinds(values["hook_events"])[0],
+        questions=parse_kinds(values["guard_questions"])[1],
+        secrets=_secrets(values["hook_secret"], values["hook_secret_file"]),
+        forward=check_forward(values["hook_forward_headers"]),
+        timeout=values["hook_timeout"],
+        command_timeout=values["hook_command_timeout"],
+        commands=values["hook_commands"],
+        policy=_policy(values["hook_ca"], values["hook_cert"], values["hook_key"]),
+        patience=Patience(within=values["guard_timeout"]),
+        retry_policy=retry_policy,
+        progress_interval=values["hook_progress_interval"],
+        tusd_finished=EventKind(values["hook_tusd_finished"]),
+    )
+
+
+def _secrets(texts: tuple[str, ...], path: Path | None) -> tuple[bytes, ...]:
+    lines: list[str] = []
+    if path is not None:
+        lines = [line.strip() for line in _read("--hook-secret-file", path).splitlines() if line.strip()]
+        if not lines:
+            raise ValueError(f"--hook-secret-file: {path} is empty")
+    try:
+        return tuple(map(parse_secret, (*texts, *lines)))
+    except ValueError as error:
+        raise ValueError(f"--hook-secret: {error}") from None
+
+
+def _read(flag: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as problem:
+        raise ValueError(f"{flag}: {path} can't be read ({problem.strerror})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{flag}: {path} is no text") from None
+
+
+def _policy(authorities: Path | None, certificate: Path | None, key: Path | None) -> Tls | None:
+    if authorities is None and certificate is None:
+        return None
+    for flag, path in (("--hook-ca", authorities), ("--hook-cert", certificate), ("--hook-key", key)):
+        if path is not None:
+            _read(flag, path)
+    try:
+        return from_files(authorities, certificate, key)
+    except (ValueError, OSError) as problem:
+        raise ValueError(f"--hook-ca, --hook-cert, --hook-key: {problem}") from None

@@ -1,25 +1,40 @@
 """tusd's HTTP hooks: a hook server made for tusd works as it is.
 
-One reason to change: tusd's hook requests. Invariant: of what can't be passed on of an answer one warning is given.
-Source: tusd v2, docs/_advanced-topics/hooks.md, pkg/hooks/hooks.go and http/http.go, pkg/handler/hooks.go.
+Invariants: nothing unknown in an answer is objected to, as Go's decoder doesn't. A part of an answer that can't be
+passed on to the client is left out, with one warning; the rest counts. An answer that can't be read is no yes, and a
+client that gets an error has been refused.
+Source: tusd v2, docs/_advanced-topics/hooks.md, pkg/hooks/hooks.go and http/http.go, pkg/handler/hooks.go and http.go.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from posixpath import normpath
 from typing import Any
 
-from attrs import frozen
-from twisted.internet.defer import Deferred
+from attrs import evolve, frozen
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.hooks import messages
-from resumable.hooks.interfaces import Allow, Event, EventKind, IGuard, IHook, IWatcher, Question, Refuse, Verdict
+from resumable.hooks.ask import MAX_HEADER_BYTES, MAX_HEADERS, can_be_sent
+from resumable.hooks.interfaces import (
+    Allow,
+    BadVerdict,
+    Event,
+    EventKind,
+    IGuard,
+    IHook,
+    IWatcher,
+    Question,
+    Refuse,
+    Verdict,
+)
+from resumable.hooks.messages import as_bytes, loads, shown, text_pairs
 from resumable.hooks.post import Poster
-from resumable.hooks.tusd_answers import parse, parse_stop
-from resumable.hooks.verdicts import BadVerdict
-from resumable.model.hooks import QuestionKind, RequestView, UploadView
+from resumable.model.hooks import Answer, Changes, QuestionKind, RequestView, UploadView
 
 QUESTIONS = {
     QuestionKind.CREATE: "pre-create",
@@ -32,6 +47,12 @@ EVENTS = {
     EventKind.FINISHED: "post-finish",
     EventKind.TERMINATED: "post-terminate",
 }
+REJECTED = {
+    QuestionKind.CREATE: "upload has been rejected by server",
+    QuestionKind.FINISH: "upload has been rejected by server",
+    QuestionKind.TERMINATE: "upload termination has been rejected by server",
+}
+STOPPED = "upload has been stopped by server"
 WARNINGS = 100
 """Different warnings of one hook, at most."""
 
@@ -81,30 +102,22 @@ class TusdHook:
     """Posts as tusd does: plain JSON, not signed; only the headers that are to be forwarded go along."""
 
     def __init__(self, poster: Poster, format: TusdFormat, target: str = "") -> None:
-        """``target``: what it is, for the log."""
+        """``target``: what the hook is, for the log."""
         self._poster = poster
         self._format = format
         self._target = target
         self._warned: set[str] = set()
 
-    def deliver(self, event: Event) -> Deferred[None]:
-        """See IHook: any 2xx says that it arrived. What tusd has no hook for has arrived."""
-        return Deferred.fromCoroutine(self._deliver(event))
-
-    def ask(self, question: Question) -> Deferred[Verdict]:
-        """See IGuard. tusd has no hook before an append: nobody is asked."""
-        return Deferred.fromCoroutine(self._ask(question))
-
-    def watch(self, event: Event) -> Deferred[Refuse | None]:
-        """See IWatcher: StopUpload."""
-        return Deferred.fromCoroutine(self._watch(event))
-
-    async def _deliver(self, event: Event) -> None:
+    @deferred
+    async def deliver(self, event: Event) -> None:
+        """See `IHook.deliver`: any 2xx says that it arrived. An event that tusd has no hook for has arrived."""
         hook = self._format.hook_for(event)
         if hook is not None:
             await self._poster.post(*self._prepared(hook, event))
 
-    async def _ask(self, question: Question) -> Verdict:
+    @deferred
+    async def ask(self, question: Question) -> Verdict:
+        """See `IGuard.ask`. tusd has no hook before an append: it is allowed."""
         hook = QUESTIONS.get(question.kind)
         if hook is None:
             return Allow()
@@ -112,13 +125,15 @@ class TusdHook:
         _check_type(answer.headers)
         return parse(answer.body, question.kind, self._left_out)
 
-    async def _watch(self, event: Event) -> Refuse | None:
+    @deferred
+    async def watch(self, event: Event) -> Refuse | None:
+        """See `IWatcher.watch`: StopUpload."""
         answer = await self._poster.post(*self._prepared(EVENTS[event.kind], event))
         _check_type(answer.headers)
         return parse_stop(answer.body, self._left_out)
 
     def _left_out(self, what: str) -> None:
-        """Warn once of each; a hook that makes names up is not worth more than some warnings."""
+        """Warn once of each, `WARNINGS` times at most: a hook may make names up."""
         if what not in self._warned and len(self._warned) < WARNINGS:
             self._warned.add(what)
             said = "hook {target}: the {what} of its answer can't be passed on: left out"
@@ -144,3 +159,107 @@ def _canonical(name: str) -> str:
 def _check_type(headers: Mapping[str, str]) -> None:
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise BadVerdict("it answered without Content-Type: application/json")
+
+
+def _ignore(what: str) -> None: ...
+
+
+def parse(data: bytes, kind: QuestionKind, left_out: Callable[[str], None] = _ignore) -> Verdict:
+    """The verdict in a hook's response to such a question; it has still to be checked. Raises BadVerdict.
+
+    ``left_out`` is called with each part of its answer to the client that can't be passed on.
+    """
+    said = _Go(loads(data))
+    answer = _answer(said.object("HTTPResponse"), left_out)
+    # tusd sends a hook's answer to the client whatever its status, and goes on: an error is a no
+    no = said.flag("RejectTermination" if kind is QuestionKind.TERMINATE else "RejectUpload")
+    if no or (answer.status or 0) >= 400:
+        return Refuse(_rejecting(answer, REJECTED[kind], left_out))
+    return Allow(_changes(said.object("ChangeFileInfo")) if kind is QuestionKind.CREATE else Changes(), answer)
+
+
+def parse_stop(data: bytes, left_out: Callable[[str], None] = _ignore) -> Refuse | None:
+    """The stop in a hook's response to post-receive; None: go on. Raises BadVerdict."""
+    said = _Go(loads(data))
+    if not said.flag("StopUpload"):
+        return None
+    return Refuse(_rejecting(_answer(said.object("HTTPResponse"), left_out), STOPPED, left_out))
+
+
+class _Go:
+    """An object as Go's decoder reads it: members in any case, null like absent, other types an error."""
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        self._members = {name.lower(): value for name, value in found.items() if value is not None}
+
+    def object(self, name: str) -> _Go:
+        return _Go(self._get(name, dict, {}))
+
+    def flag(self, name: str) -> bool:
+        return bool(self._get(name, bool, False))
+
+    def text(self, name: str) -> str:
+        return str(self._get(name, str, ""))
+
+    def number(self, name: str) -> int:
+        value = self._get(name, int, 0)
+        if isinstance(value, bool):
+            raise BadVerdict(f"{name} is of another type")
+        return int(value)
+
+    def pairs(self, name: str) -> Mapping[str, Any] | None:
+        found: Mapping[str, Any] | None = self._get(name, dict, None)
+        return found
+
+    def _get(self, name: str, kind: type[Any], default: Any) -> Any:
+        value = self._members.get(name.lower(), default)
+        if value is not default and not isinstance(value, kind):
+            raise BadVerdict(f"{name} is of another type")
+        return value
+
+
+def _answer(said: _Go, left_out: Callable[[str], None]) -> Answer:
+    status = said.number("StatusCode") or None
+    if status is not None and not (200 <= status <= 299 or 400 <= status <= 599):
+        left_out(f"status {status}")
+        status = None
+    return Answer(status, _headers(said.pairs("Header") or {}, left_out), as_bytes(said.text("Body")))
+
+
+def _headers(found: Mapping[str, Any], left_out: Callable[[str], None]) -> dict[str, str]:
+    """The fields that can be sent, with the blanks that Go would send."""
+    headers: dict[str, str] = {}
+    room = MAX_HEADER_BYTES
+    for name, value in found.items():
+        if not isinstance(value, str | None):
+            raise BadVerdict("Header is of another type")
+        text = re.sub(r"[\r\n]", " ", value or "").strip(" \t")
+        size = len(name) + len(text)
+        if not can_be_sent(name, text) or size > room or len(headers) == MAX_HEADERS:
+            left_out(f"header {shown(name)}")
+            continue
+        headers[name] = text
+        room -= size
+    return headers
+
+
+def _rejecting(answer: Answer, message: str, left_out: Callable[[str], None]) -> Answer:
+    """The answer of a refusal. As in tusd, parts that the hook leaves out come from the error."""
+    headers = dict(answer.headers)
+    if "content-type" not in {name.lower() for name in headers}:
+        headers["Content-Type"] = "text/plain; charset=utf-8"
+    status = answer.status or 400
+    if status < 400:
+        left_out(f"status {status} of a refusal")
+        status = 400
+    return evolve(answer, status=status, headers=headers, body=answer.body or f"{message}\n".encode())
+
+
+def _changes(said: _Go) -> Changes:
+    pairs = said.pairs("MetaData")
+    if pairs is not None:
+        pairs = text_pairs({key: "" if value is None else value for key, value in pairs.items()})
+    path = said.object("Storage").text("Path")
+    if path.startswith("/"):
+        raise BadVerdict("ChangeFileInfo.Storage.Path is absolute: give one below --place-dir, or in the remotes")
+    return Changes(id=said.text("ID") or None, metadata=pairs, key=normpath(path) if path else None)

@@ -1,8 +1,7 @@
-"""The bytes of one request while they arrive: who gets them, when they must wait, and how they end.
+"""The bytes of one request while they arrive: which consumer gets them, when they must wait, and how they end.
 
-Changes when the contract `resumable.model.upload.IBody` does. Invariant: the consumer gets every byte that arrived,
-once and in order, before it is told the end, however the body ended. Knows nothing of HTTP's grammar nor of Twisted's
-insides: a connection (streaming.py) feeds it.
+Invariant: the consumer gets every byte that arrived, once and in order, before the end, however the body ended. The
+body knows neither HTTP's grammar nor Twisted's insides: a `StreamingChannel` or an `Http2Stream` feeds it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _PIECE = 65_536
 _NO_TRAILERS: Mapping[str, str] = MappingProxyType({})
 
 
-class Connection(Protocol):
+class BodySource(Protocol):
     """What a body needs of the connection it arrives on."""
 
     def seconds(self) -> float:
@@ -70,7 +69,7 @@ class Body:
         "trailers",
     )
 
-    def __init__(self, connection: Connection, length: int | None, expects_continue: bool = False) -> None:
+    def __init__(self, connection: BodySource, length: int | None, expects_continue: bool = False) -> None:
         self.length = length
         self.received = self.held = 0
         self.expects_continue = expects_continue

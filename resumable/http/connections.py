@@ -1,53 +1,57 @@
-"""The open connections of a server: their one timer, who makes room for another, and how they are closed when it stops.
+"""The open connections of a server: their one timer, which of them makes room for another, and how a stop closes them.
 
-Changes when the rules of a graceful stop do, or those of a full house. Invariants: a connection is known from its first
-moment to its last, so `Connections.drained` never fires too early; the timer runs only while there is a connection; who
-opens very many takes neither the files from uploads under way nor, by idling, the place from those who come later. Who
-comes when there is no room is told so, but those who are being told are few, and for a short while.
+Invariants: a connection is known from its first moment to its last, so `Connections.drained` never fires too early; the
+timer runs only while there is a connection. A client that opens very many connections takes neither open files from
+uploads under way nor, while they are idle, the places of later clients. A client that finds no room is told so, but few
+are told at once, and each for a short while.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from resumable.http.framing import Refused
+from resumable.aio.deferreds import Timer, Waiters
+from resumable.http.h1.head import Fields, RefusedRequest
+from resumable.http.h2.limits import HeldBytes
 from resumable.http.outgoing import Outgoing
+from resumable.http.request import RequestObserver, StreamingRequest
 from resumable.networks import client_of
 
 log = Logger()
 
 TELLING: Final = 64
-"""Connections, at most, that are being told that there is no room: they come on top of all others."""
+"""Connections, at most, that are told at once that there is no room: they come on top of all others."""
 TELLING_TAKES: Final = 5.0
-"""Seconds, at most, for that: the head of a request has to come first, as it says which page may read the answer."""
+"""Seconds, at most, until they are told: the head of a request comes first, and says which page may read the answer."""
 RETRY_AFTER: Final = 10
+"""Seconds after which they may try again."""
 
 UNREAD: Final = "unread"
-"""Why somebody is cut off: takes nothing of an answer, or too little."""
+"""Why a connection is cut off: its client takes no byte of an answer, or too few."""
 IDLE: Final = "idle"
-"""Had no request under way, and made room for somebody else."""
+"""It had no request under way, and made room for another connection."""
 NO_ROOM: Final = "full"
-"""Found no room, and was told so or closed."""
+"""It found no room, and was told so or closed."""
 
 
-class Connection(Protocol):
-    """What is asked of a connection."""
+class OpenConnection(Protocol):
+    """One connection, of HTTP/1.1 or HTTP/2, as `Connections` sees it."""
 
     outgoing: Outgoing
-    """What its client doesn't take of it has it aborted."""
+    """The connection is aborted when its client takes too little of this."""
     transport: Any
 
     @property
     def deadline(self) -> float:
-        """When it wants `expire` to be called, in seconds of the clock; infinity: never. It may change at any time."""
+        """When `expire` is to be called, in seconds of the clock; infinity: never. It may change at any time."""
 
     def expire(self, now: float) -> None:
-        """The deadline has passed: do something about it, or set another one."""
+        """The deadline has passed: close, or set another deadline."""
 
     def turn_away(self) -> None:
         """Answer its first request with `no_room`, and close."""
@@ -60,33 +64,51 @@ class Connection(Protocol):
 
 
 class Connections:
-    """Keeps the books; a server's factory inherits it.
+    """All open connections of a server, and the settings that they share, which `StreamingSite` explains and sets.
 
-    ``connections``: all that are open, at most ``max_connections`` and those that are turned away. ``stopping``: none
-    is to outlive its answer. ``seconds``: the clock. ``cut``: how many were cut off, by why.
+    ``connections``: those that are open, at most ``max_connections`` and those that are turned away. ``stopping``: each
+    closes after its answer. ``seconds``: the clock. ``cut``: how many were cut off, by reason.
     """
 
-    def keep_books(self, timer: IReactorTime, interval: float, max_connections: int) -> None:
-        """Begin, with deadlines looked at every ``interval`` seconds."""
+    network_timeout: float
+    min_rate: int
+    linger: float
+    linger_bytes: int
+    max_body_buffer: int
+    refusal_fields: Callable[[Sequence[bytes]], Fields]
+    watch: RequestObserver
+    http2: bool
+    h2c: bool
+    received: int
+    held: HeldBytes
+    requestFactory: Callable[[Any], StreamingRequest]
+
+    def begin(self, timer: IReactorTime, interval: float, max_connections: int) -> None:
+        """Start without connections. Their deadlines are checked every ``interval`` seconds."""
         self.max_connections = max_connections
         self.cut = dict.fromkeys((UNREAD, IDLE, NO_ROOM), 0)
-        self._idle: dict[Connection, None] = {}  # the one that has been so for longest comes first
-        self._turned_away: dict[Connection, float] = {}  # until when; the oldest first
+        self._idle: dict[OpenConnection, None] = {}  # the one that has been so for longest comes first
+        self._turned_away: dict[OpenConnection, float] = {}  # until when; the oldest first
         self._telling = max(1, min(TELLING, max_connections // 16))
         self.seconds: Callable[[], float] = timer.seconds
         self.stopping = False
-        self.connections: set[Connection] = set()
-        self._timer = timer
+        self.connections: set[OpenConnection] = set()
+        self._clock = timer
         self._tick_every = interval
-        self._ticking: IDelayedCall | None = None
-        self._drained: list[Deferred[None]] = []
+        self._ticking = Timer(timer, self._tick)
+        self._drained = Waiters()
 
     # For the connections
 
-    def connected(self, channel: Connection) -> None:
+    def outgoing(self, transport: Any) -> Outgoing:
+        """What a new connection writes and its client has not taken yet."""
+        return Outgoing(transport, self.network_timeout, self.min_rate)
+
+    def connected(self, channel: OpenConnection) -> None:
+        """The connection is open. It may be told at once to stop, or that there is no room."""
         self.connections.add(channel)
-        if self._ticking is None:
-            self._ticking = self._timer.callLater(self._tick_every, self._tick)
+        if not self._ticking.pending:
+            self._ticking.set(self._tick_every)
         if self.stopping:
             channel.stop()
         elif channel in self._turned_away:
@@ -94,8 +116,8 @@ class Connections:
         elif len(self.connections) - len(self._turned_away) > self.max_connections:
             self._make_room(channel)
 
-    def _make_room(self, newcomer: Connection) -> None:
-        """Who has been idle for longest goes; the newcomer itself, where all others have something to do."""
+    def _make_room(self, newcomer: OpenConnection) -> None:
+        """Abort the connection that was idle for longest; turn the newcomer away if none is idle."""
         if self._idle:
             longest = next(iter(self._idle))
             del self._idle[longest]
@@ -108,47 +130,44 @@ class Connections:
         if len(self._turned_away) > self._telling:
             self._drop(next(iter(self._turned_away)))
 
-    def _drop(self, channel: Connection) -> None:
-        """It was turned away, and has had its time."""
+    def _drop(self, channel: OpenConnection) -> None:
+        """The connection was turned away, and its time is over."""
         del self._turned_away[channel]
         channel.abort()
 
     def cut_off(self, why: str, transport: Any) -> None:
-        """Count and log that somebody is."""
+        """Count and log that a connection is cut off; ``why``: `UNREAD`, `IDLE` or `NO_ROOM`."""
         self.cut[why] += 1
         client, count = client_at(transport), len(self.connections)
         log.debug("{client} is cut off: {why}; there are {count} connections", client=client, why=why, count=count)
 
-    def idle(self, channel: Connection) -> None:
-        """It has no request under way."""
+    def idle(self, channel: OpenConnection) -> None:
+        """The connection has no request under way."""
         if channel not in self._turned_away:
             self._idle[channel] = None
 
-    def busy(self, channel: Connection) -> None:
-        """It has one again."""
+    def busy(self, channel: OpenConnection) -> None:
+        """The connection has a request under way."""
         self._idle.pop(channel, None)
 
-    def replaced(self, channel: Connection, successor: Connection) -> None:
-        """The same connection goes on as another one, which isn't one more; `disconnected` follows."""
+    def replaced(self, channel: OpenConnection, successor: OpenConnection) -> None:
+        """The connection goes on as ``successor``, which doesn't count as a new one; `disconnected` follows."""
         self.connections.discard(channel)
         if channel in self._turned_away:
             self._turned_away[successor] = self._turned_away.pop(channel)
 
-    def disconnected(self, channel: Connection) -> None:
+    def disconnected(self, channel: OpenConnection) -> None:
+        """The connection is closed."""
         self.connections.discard(channel)
         self._idle.pop(channel, None)
         self._turned_away.pop(channel, None)
         if not self.connections:
-            if self._ticking is not None:
-                self._ticking.cancel()
-                self._ticking = None
-            drained, self._drained = self._drained, []
-            for waiter in drained:
-                waiter.callback(None)
+            self._ticking.clear()
+            self._drained.fire()
 
     def _tick(self) -> None:
         """One timer for all connections: five thousand of them cost five thousand comparisons a second."""
-        self._ticking = self._timer.callLater(self._tick_every, self._tick)
+        self._ticking.set(self._tick_every)
         now = self.seconds()
         for channel in [channel for channel in self.connections if channel.deadline <= now]:
             channel.expire(now)
@@ -169,32 +188,28 @@ class Connections:
 
     def drained(self) -> Deferred[None]:
         """Fires when no connection is left."""
-        if not self.connections:
-            return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self._drained.append(waiter)
-        return waiter
+        return self._drained.wait() if self.connections else succeed(None)
 
     def abort_all(self) -> None:
-        """Reset what is still open."""
+        """Reset all that are still open."""
         for channel in list(self.connections):
             channel.abort()
 
     async def close_connections(self, grace: float) -> None:
-        """Stop gracefully: answers under way have ``grace`` seconds, then what is left is reset."""
+        """Stop gracefully: answers under way have ``grace`` seconds, then the connections that are left are reset."""
         self.stop_idle()
-        abort = self._timer.callLater(grace, self.abort_all)
+        abort = Timer(self._clock, self.abort_all)
+        abort.set(grace)
         await self.drained()
-        if abort.active():
-            abort.cancel()
+        abort.clear()
 
 
-def no_room(method: bytes) -> Refused:
-    """What those are told who are turned away. After a HEAD that is answered 503, tus-js-client starts over."""
+def no_room(method: bytes) -> RefusedRequest:
+    """The answer to a client that is turned away. After a HEAD that is answered 503, tus-js-client starts over."""
     said = "The server has as many connections as it can serve; try again later."
-    return Refused(423 if method == b"HEAD" else 503, said, RETRY_AFTER)
+    return RefusedRequest(423 if method == b"HEAD" else 503, said, RETRY_AFTER)
 
 
 def client_at(transport: Any) -> str:
-    """Whose connection it is, or whose proxy's; empty on a unix socket."""
+    """The address of the connection's client, or of its proxy, see `client_of`; empty on a unix socket."""
     return client_of(getattr(transport.getPeer(), "host", None) or "")

@@ -1,9 +1,9 @@
-"""What a download says of itself: fields that let a browser save it, and never do anything else with it.
+"""The fields that describe a download: they let a browser save it, and never do anything else with it.
 
-Reason to change: how files are described to clients. Invariant: nothing that an uploader said makes a browser run,
-style or lay out anything: types come from a short list, everything is an attachment unless the operator wants pictures
-and the like shown, and names hold no path and no control character. Spec: RFC 9110 sections 8.3, 8.6 and 8.8, RFC 6266,
-RFC 8187, the Fetch standard's nosniff, Content Security Policy Level 3.
+Invariant: no word of an uploader makes a browser run, style or lay out anything: types come from a short list,
+everything is an attachment unless the operator wants pictures and the like shown, and names hold no path and no control
+character. Spec: RFC 9110 sections 8.3, 8.6 and 8.8, RFC 6266, RFC 8187, the Fetch standard's nosniff, Content Security
+Policy Level 3.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from hashlib import sha256
 from typing import Final
 
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.model.upload import Upload
 from resumable.protocol import metadata, tus
 from resumable.protocol.conditions import Validators
@@ -33,7 +33,7 @@ _VIDEO: Final = (
     "3gpp", "3gpp2", "av1", "h264", "h265", "matroska", "mp2t", "mp4", "mpeg", "mpv", "ogg", "quicktime", "vp8", "vp9",
     "webm", "x-flv", "x-m4v", "x-matroska", "x-ms-wmv", "x-msvideo",
 )  # fmt: skip
-# A suffix makes a type another one: what ends in +xml is laid out and run as XML, whatever stands before it.
+# A suffix makes a type another one: a type that ends in +xml is laid out and run as XML.
 _OFFICE: Final = re.compile(r"application/vnd\.(?:openxmlformats-officedocument|oasis\.opendocument)\.[a-z0-9.-]+")
 _PDF: Final = "application/pdf"
 _SHOWN: Final = frozenset(
@@ -68,7 +68,7 @@ def safe_type(declared: str | None) -> str:
 
 
 def described(upload: Upload, inline: bool) -> tuple[str, str]:
-    """The values of Content-Type and Content-Disposition; ``inline``: what browsers can show, they may."""
+    """The values of Content-Type and Content-Disposition; ``inline``: browsers may show types that they can show."""
     known = metadata.parse(upload.metadata or "")
     kind = safe_type(metadata.content_type(known))
     way = "inline" if inline and kind in _SHOWN else "attachment"
@@ -78,7 +78,7 @@ def described(upload: Upload, inline: bool) -> tuple[str, str]:
 def validators(upload: Upload, now: float) -> Validators:
     """Of a finished upload, which never changes. ``now``: seconds since the epoch.
 
-    8.8.2.1: what would be modified in the future was modified now.
+    RFC 9110 section 8.8.2.1: a time of modification in the future is replaced by now.
     """
     finished = upload.finished_at or 0.0
     state = sha256(f"{upload.id} {upload.length} {finished!r}".encode()).hexdigest()

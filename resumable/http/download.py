@@ -1,23 +1,28 @@
-"""Downloads: what a GET of an upload is answered with.
+"""Downloads: the answer to a GET of an upload, read piece by piece and sent at the client's pace.
 
-Reason to change: where the bytes of an answer come from. Invariant: nothing of an upload is sent before it is finished,
-and nothing here touches the hold: who reads never disturbs who writes. Spec: RFC 9110 sections 13 to 15.
+Invariants: no byte of an upload is sent before it is finished; nothing here touches the hold, so that readers never
+disturb writers; at most one piece is read ahead, no larger than what the client would take where that is known; the
+source is closed however the download ends: sent, given up by the client, or failed. A client that doesn't read is found
+by its connection. Spec: RFC 9110 sections 13 to 15.
 """
 
 from __future__ import annotations
 
 import enum
+from typing import Final, Protocol
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from resumable.http.content import describe, described, set_validators, undescribe, validators
-from resumable.http.fields import RequestFields
-from resumable.http.sending import Sending, Source
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.model.upload import Upload
 from resumable.protocol import conditions, ranges
 from resumable.protocol.errors import TusError, Unavailable
+from resumable.protocol.fields import Fields
 from resumable.protocol.ranges import Span
 from resumable.uploads.status import Elsewhere
 from resumable.uploads.uploads import Uploads
@@ -26,7 +31,7 @@ log = Logger()
 
 
 class Remotely(enum.Enum):
-    """What becomes of a GET whose bytes only remotes have. PROXY: they go through here. REDIRECT: the client is sent
+    """How a GET is answered if only remotes have the bytes. PROXY: they go through here. REDIRECT: the client is sent
     to the store, where there is one that gives out signed URLs; else as PROXY. OFF: 404."""
 
     PROXY = "proxy"
@@ -50,17 +55,17 @@ class Downloads:
         self._uploads = uploads
         self._ways = ways or Ways()
 
-    async def answer(self, request: StreamingRequest, upload_id: str) -> None:
+    async def answer(self, request: StreamingRequest, fields: Fields, upload_id: str) -> None:
         """Answer, body and all; a HEAD without. Raises TusError while nothing is sent yet: NotFinished, for one."""
         try:
             upload, reader = await self._uploads.read(upload_id)
         except Elsewhere as elsewhere:
             if self._ways.remotely is Remotely.OFF:
                 raise
-            await self._from_remote(request, elsewhere.upload)
+            await self._from_remote(request, fields, elsewhere.upload)
             return
         try:
-            span = self._begin(request, upload)
+            span = self._begin(request, fields, upload)
         except BaseException:
             reader.close()
             raise
@@ -69,8 +74,8 @@ class Downloads:
         else:
             await self._send(request, upload, reader, span)
 
-    async def _from_remote(self, request: StreamingRequest, upload: Upload) -> None:
-        span = self._begin(request, upload)
+    async def _from_remote(self, request: StreamingRequest, fields: Fields, upload: Upload) -> None:
+        span = self._begin(request, fields, upload)
         if span is None or not span.size:
             return
         copies, ways = self._uploads.copies, self._ways
@@ -90,9 +95,8 @@ class Downloads:
         else:
             await self._send(request, upload, copy, span)
 
-    def _begin(self, request: StreamingRequest, upload: Upload) -> Span | None:
-        """Set status and fields; answers what is to be sent, None: nothing."""
-        fields = RequestFields(request)
+    def _begin(self, request: StreamingRequest, fields: Fields, upload: Upload) -> Span | None:
+        """Set status and fields. The bytes that are to be sent; None: no body."""
         state = validators(upload, self._uploads.wall())
         known = conditions.not_modified(fields, state)
         span = None
@@ -112,7 +116,7 @@ class Downloads:
         request.set_field(b"content-length", b"%d" % span.size)
         return span
 
-    async def _send(self, request: StreamingRequest, upload: Upload, source: Source, span: Span) -> None:
+    async def _send(self, request: StreamingRequest, upload: Upload, source: ByteSource, span: Span) -> None:
         try:
             await Sending(request, source, span.start, span.size).run()
         except (OSError, EOFError, TusError) as error:
@@ -132,3 +136,76 @@ def _redirect(request: StreamingRequest, url: str) -> None:
     request.set_field(b"cache-control", b"no-store")
     request.set_field(b"referrer-policy", b"no-referrer")
     request.set_field(b"content-length", b"0")
+
+
+CHUNK: Final = 256 * 1024
+
+
+class ByteSource(Protocol):
+    """The spool's Reader, or a copy in a remote."""
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        """Up to ``size`` bytes; none only at the end."""
+
+    def close(self) -> object:
+        """No more is read; a read under way may fail."""
+
+
+@implementer(IPushProducer)
+class Sending:
+    """Sends ``size`` bytes from ``start`` on."""
+
+    def __init__(self, request: StreamingRequest, source: ByteSource, start: int, size: int) -> None:
+        self._request = request
+        self._source = source
+        self._offset = start
+        self._end = start + size
+        self._resumed: Deferred[None] | None = None
+        self._stopped = self._closed = False
+
+    async def run(self) -> None:
+        """Returns when all is sent or the client has gone. Raises EOFError, and errors of `ByteSource.read`."""
+        self._request.registerProducer(self, True)  # type: ignore[no-untyped-call]
+        try:
+            if self._resumed is not None:  # others are sent before
+                await self._resumed
+            while self._offset < self._end and not self._gone():
+                size = min(CHUNK, self._end - self._offset, self._request.channel.room)
+                data = await self._source.read(self._offset, size)
+                if self._resumed is not None:
+                    await self._resumed
+                if self._gone():
+                    break
+                if not data:
+                    raise EOFError("there are fewer bytes than there should be")
+                self._offset += len(data)
+                self._request.write(data)
+        except Exception:
+            if not self._gone():  # else it failed because it was closed
+                raise
+        finally:
+            if not self._request.gone:  # a transport tells its producer that it's over before anybody else
+                self._request.unregisterProducer()  # type: ignore[no-untyped-call]
+            self._close()
+
+    def _gone(self) -> bool:
+        return self._stopped
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._source.close()
+
+    def pauseProducing(self) -> None:
+        if self._resumed is None and not self._closed:
+            self._resumed = Deferred()
+
+    def resumeProducing(self) -> None:
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None:
+            resumed.callback(None)
+
+    def stopProducing(self) -> None:
+        self._stopped = True
+        self._close()
+        self.resumeProducing()

@@ -1,11 +1,6 @@
-"""The only place that turns an error into a response: problem+json (RFC 9457), short, and leaking nothing.
-
-A body is at least `SHORTEST` bytes, or absent: tusgo panics on shorter ones.
-"""
+"""The only place that renders an error of the core: problem+json (RFC 9457), short, and leaking nothing."""
 
 from __future__ import annotations
-
-import json
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -14,14 +9,14 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchRoute
 
 from resumable.http import cors
-from resumable.http.streaming import StreamingRequest
+from resumable.http.h1.head import problem
+from resumable.http.request import StreamingRequest
 from resumable.model.errors import BodyLost
 from resumable.protocol import errors
 from resumable.protocol.errors import Refused, TusError
 
 log = Logger()
 
-SHORTEST = 256
 CONTENT_TYPE = b"application/problem+json"
 
 _TO_HEAD = (
@@ -36,12 +31,6 @@ _TO_HEAD = (
 )
 
 
-def problem(status: int, title: str, detail: str) -> bytes:
-    """A problem document, padded with blanks after the JSON."""
-    document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return json.dumps(document).encode().ljust(SHORTEST - 1) + b"\n"
-
-
 def respond(request: StreamingRequest, error: TusError) -> bytes:
     """Set status and fields for ``error``; answers the body: a hook's own, or a problem document."""
     body = error.body if isinstance(error, Refused) else b""
@@ -51,7 +40,7 @@ def respond(request: StreamingRequest, error: TusError) -> bytes:
     if isinstance(error, Refused):
         cors.expose(request, error.headers)
     if not body:
-        body = problem(error.status, error.title, error.detail)
+        body = problem(error.status, error.detail, error.title)
         request.set_field(b"content-type", CONTENT_TYPE)
     request.set_field(b"content-length", b"%d" % len(body))
     request.set_field(b"cache-control", b"no-store")
@@ -59,7 +48,7 @@ def respond(request: StreamingRequest, error: TusError) -> bytes:
 
 
 def as_tus_error(failure: Failure, request: StreamingRequest) -> TusError:
-    """What a client is told of any failure of a route; unexpected ones are logged here, once."""
+    """The error that a client sees for any failure of a route; unexpected failures are logged here, once."""
     error = failure.value
     if isinstance(error, TusError):
         return error
@@ -74,7 +63,7 @@ def as_tus_error(failure: Failure, request: StreamingRequest) -> TusError:
 
 
 def to_head(error: TusError) -> TusError:
-    """What a HEAD is told of ``error``: tus-js-client starts a new upload on what isn't told here, but for 423."""
+    """The error that a HEAD sees: tus-js-client begins a new upload on any other than these, unless it is 423."""
     if isinstance(error, _TO_HEAD):
         return error
     return errors.Held("The upload can't be looked at now.", getattr(error, "retry_after", 1))

@@ -1,8 +1,8 @@
 """The server's address as a client sees it: what an absolute Location is made of.
 
-Changes when the ways of proxies to tell it do. Invariant: of forwarding fields counts only what a trusted address has
-added, however many elements and lines a client has sent before; anything malformed in them is ignored. A malformed Host
-is the client's mistake. Spec: RFC 7239 (Forwarded); X-Forwarded-Proto, -Host, -Port and -Prefix, which have none.
+Invariant: only elements of forwarding fields that a trusted address has added count, however many elements and lines a
+client has sent before; anything malformed in them is ignored. A malformed Host is the client's mistake. Spec: RFC 7239
+(Forwarded); X-Forwarded-Proto, -Host, -Port and -Prefix, which have none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.networks import Network, belongs, plain
 from resumable.protocol.errors import BadRequest
 
@@ -60,7 +60,7 @@ class Origin:
         return self.prefix(request) + self._base_path if self._path is None else self._path
 
     def prefix(self, request: StreamingRequest) -> str:
-        """What a trusted proxy has taken off the path that the client used: ``/a`` or ``/a/b``; empty for nothing."""
+        """The prefix that a trusted proxy has taken off the client's path: ``/a`` or ``/a/b``; empty for none."""
         if not self._trusted or not self._is_trusted(request):
             return ""
         said = _last(request, b"x-forwarded-prefix").removesuffix("/")
@@ -136,7 +136,7 @@ class Origin:
         return scheme, host
 
     def _believed(self, lines: Sequence[str]) -> dict[str, str]:
-        """What the trusted proxies say in Forwarded, the outermost one's word before others'.
+        """The parameters of Forwarded that trusted proxies have added; the outermost proxy's word goes before others'.
 
         Each proxy adds its element at the end, so it's read from there, as long as an element is for a trusted proxy.
         """
@@ -167,7 +167,7 @@ def _lines(request: StreamingRequest, name: bytes) -> list[str]:
 
 
 def _last(request: StreamingRequest, name: bytes) -> str:
-    """The last element of a list field: what the nearest proxy said. These fields don't tell who added the others."""
+    """The last element of a list field: the nearest proxy has added it. Who added the others isn't known."""
     return next(reversed(_lines(request, name)), "").rpartition(",")[2].strip()
 
 

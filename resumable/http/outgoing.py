@@ -1,10 +1,10 @@
-"""Whether a client takes what is written for it.
+"""Whether a client takes the bytes that are written for it.
 
-Changes when there is a better way to see that. Invariants: who takes nothing for a time-out is found out, however much
-of it the kernel has accepted on our behalf; who is slow but steady never is. What a write brings into the kernel's
-buffer says nothing: that holds megabytes, and asks for more only when a third of it is free, which takes a slow reader
-minutes. Hence Linux is asked what the other side's system has acknowledged (`tcp(7)`, TCP_INFO; `unix(7)`, SIOCOUTQ).
-Elsewhere a client has to make room for the next piece within the time-out.
+Invariants: a client that takes no byte for a time-out is found, however many the kernel has accepted for it; a client
+that takes bytes steadily, at ``--min-rate`` or faster, is never given up. How much of a write the kernel's buffer takes
+shows neither: it holds megabytes, and asks for more only when a third of it is free, which takes a slow reader minutes.
+Hence Linux is asked how much the other side's system has acknowledged (`tcp(7)`, TCP_INFO; `unix(7)`, SIOCOUTQ).
+On other systems a client has to make room for the next piece within the time-out.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import socket
 import struct
 import sys
 from typing import Any, Final
-
-from resumable.http.progress import Progress
 
 STEPS: Final = 10
 """How often a transport that is full is looked at in one time-out."""
@@ -29,7 +27,7 @@ _SIOCOUTQ: Final = 0x5411
 class Outgoing:
     """What one connection has written and its client has not taken yet.
 
-    ``deadline``: when `stuck` wants to be asked; infinity while the transport takes what is written.
+    ``deadline``: when `stuck` is to be called; infinity while the transport takes what is written.
     """
 
     __slots__ = ("_outq", "_progress", "_step", "_taken", "_transport", "deadline")
@@ -37,7 +35,7 @@ class Outgoing:
     def __init__(self, transport: Any, timeout: float, rate: float) -> None:
         self.deadline = math.inf
         self._transport = transport
-        self._progress = Progress(timeout, rate)
+        self._progress = TakingProgress(timeout, rate)
         self._step = timeout / STEPS
         self._taken = self._outq = 0
 
@@ -76,6 +74,39 @@ class Outgoing:
 
 
 def _waiting(sock: socket.socket) -> int:
-    """Bytes that the other side hasn't read, and what they cost the kernel."""
+    """Bytes that the other side hasn't read, with the kernel's overhead for them."""
     (waits,) = struct.unpack("=i", fcntl.ioctl(sock.fileno(), _SIOCOUTQ, bytes(4)))
     return int(waits)
+
+
+class TakingProgress:
+    """Whether at least ``rate`` bytes a second are taken, on the average of each ``timeout``, and one at the least.
+
+    ``deadline``: when `overdue` may answer something else; infinity while nothing waits.
+    """
+
+    __slots__ = ("_least", "_taken", "_timeout", "deadline")
+
+    def __init__(self, timeout: float, rate: float) -> None:
+        self.deadline = math.inf
+        self._timeout = timeout
+        self._least = max(1.0, rate * timeout)
+        self._taken = 0
+
+    def begin(self, now: float, taken: int) -> None:
+        """Bytes wait, if none did before. ``taken``: how many were taken up to now."""
+        if self.deadline == math.inf:
+            self.deadline, self._taken = now + self._timeout, taken
+
+    def end(self) -> None:
+        """Nothing waits any more."""
+        self.deadline = math.inf
+
+    def overdue(self, now: float, taken: int) -> bool:
+        """Whether this client should be given up."""
+        if now < self.deadline:
+            return False
+        if taken - self._taken < self._least:
+            return True
+        self.deadline, self._taken = now + self._timeout, taken
+        return False

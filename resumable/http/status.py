@@ -1,32 +1,49 @@
-"""An upload's status as JSON: for people and monitors, not for tus clients.
+"""JSON as an answer, and an upload's status in it: for people, monitors and operators, not for tus clients.
 
-Reason to change: what the document looks like. Invariant: fields may be added, none changes its meaning; whoever isn't
-an operator is told how far an upload is, and nothing of where its bytes go or what a store said: that has names of
-buckets, accounts and keys in it. Times are RFC 3339 in UTC, sizes are bytes; what isn't known is null.
+Invariants: no cache keeps such an answer, and no browser takes it for something else. Fields may be added, none changes
+its meaning. Only operators are told where an upload's bytes go and what a store said: that has names of buckets,
+accounts and keys in it. Times are RFC 3339 in UTC, sizes are bytes; a value that isn't known is null.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import asdict
 
-from resumable.http import answers
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 from resumable.model.upload import ReplicaState
-from resumable.model.values import json_text
+from resumable.model.values import json_text, json_time
 from resumable.uploads.status import ReplicaStatus, UploadStatus
 
 _TIMES = ("created_at", "finished_at", "stored_at", "expires_at", "retry_at", "touched_at", "gone_at")
 _FOR_OPERATORS = ("owner", "appending", "touched_at", "gone", "gone_at", "placed")
 _REPLICA = ("required", "state", "sent", "confirmed", "lag", "stored_at")
-"""What everybody may know of a remote's copy."""
+"""Fields of a remote's copy that everybody may see."""
 
 
-def respond(request: StreamingRequest, status: UploadStatus, *, fully: bool = False) -> bytes:
-    """Set the fields; answers the body. ``fully``: for an operator."""
-    return answers.respond(request, full(status) if fully else document(status))
+def respond(request: StreamingRequest, document: object) -> bytes:
+    """Set status 200 and the fields; answers the body. ``document``: what JSON can say, or bytes that are JSON."""
+    body = document if isinstance(document, bytes) else json.dumps(document, indent=2).encode() + b"\n"
+    request.setResponseCode(200)
+    request.set_field(b"content-type", b"application/json")
+    request.set_field(b"content-length", b"%d" % len(body))
+    request.set_field(b"cache-control", b"no-store")
+    request.set_field(b"x-content-type-options", b"nosniff")
+    return body
+
+
+def page(name: str, lines: Sequence[bytes], following: str | None) -> bytes:
+    """A page of documents, each of them JSON already, in a line of its own. ``following``: goes into ``after``."""
+    whole = b'{"%s": [\n%s\n], "next": %s}\n'
+    return whole % (name.encode(), b",\n".join(lines), json.dumps(following).encode())
+
+
+def written(seconds: float | None) -> str | None:
+    """A time since the epoch, or None."""
+    return None if seconds is None else json_time(seconds)
 
 
 def document(status: UploadStatus) -> dict[str, Any]:
@@ -51,7 +68,7 @@ def line(status: UploadStatus) -> bytes:
 
 
 def full(status: UploadStatus) -> dict[str, Any]:
-    """`document`, and what is for operators only."""
+    """`document`, with the fields for operators only."""
     return {
         **_flat(status),
         "metadata": {key: json_text(value) for key, value in status.metadata.items()},
@@ -69,4 +86,4 @@ def _local(status: UploadStatus) -> str | None:
 
 def _flat(value: UploadStatus | ReplicaStatus) -> dict[str, Any]:
     fields: dict[str, Any] = asdict(value, recurse=False) | {"state": value.state.value}
-    return fields | {name: answers.written(fields[name]) for name in _TIMES if name in fields}
+    return fields | {name: written(fields[name]) for name in _TIMES if name in fields}

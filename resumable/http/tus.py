@@ -1,50 +1,117 @@
-"""tus 1.0 over HTTP: a Klein resource tree for its verbs.
+"""tus 1.0 over HTTP: its routes, each declared with what is checked before its handler runs.
 
-Reason to change: how a typed request comes out of a header, or an answer goes into one. What is decided about an
-upload is decided elsewhere: `protocol` for the wording of the spec, `uploads` for the use cases.
+A handler makes a typed request of header fields, and fields of an answer of what it gets. What is decided about an
+upload is decided elsewhere: `protocol` has the wording of the spec, `uploads` the use cases. Invariant: a route can't
+be declared without the action that `Admission` is asked about. Spec: tus 1.0.0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
+from attrs import define, frozen
 from klein import Klein
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
-from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 
-from resumable.auth.interfaces import Action
-from resumable.http import errors, status
+from resumable.http import cors, errors, status
+from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads
-from resumable.http.entry import ANYBODY, Entrant, Entry
-from resumable.http.fields import RequestFields
-from resumable.http.framing import Fields
+from resumable.http.h1.head import Fields
 from resumable.http.origin import Origin
-from resumable.http.streaming import StreamingRequest
-from resumable.http.visits import Visits, answered
+from resumable.http.request import StreamingRequest
+from resumable.model.principal import NOBODY, Action, Principal
 from resumable.model.upload import Upload
-from resumable.protocol import concat, extensions, ids, tus
-from resumable.protocol.errors import BadRequest, MethodNotAllowed, NotFound, TusError
+from resumable.protocol import concat, tus
+from resumable.protocol.errors import BadRequest, NotFound, TusError
+from resumable.protocol.names import valid_id
 from resumable.uploads.append import Lagging
 from resumable.uploads.questions import HookContext
 from resumable.uploads.status import NotFinished
 from resumable.uploads.uploads import CreationCut, Uploads, shielded
 
-#: What there is at the URL of an upload, unless some of it is switched off.
-_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH")
+_COLLECTION = "/"
+_UPLOAD = "/<upload_id>"
+_BODILESS = (204, 205)
 
 
-class TusResource:
+class RequestFields:
+    """A request's header for `protocol`: see `resumable.protocol.fields.Fields`."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, request: StreamingRequest) -> None:
+        self._headers = request.requestHeaders
+
+    def values(self, name: str) -> Sequence[str]:
+        """See `Fields.values`."""
+        raw = self._headers.getRawHeaders(name.encode())
+        return [value.decode("latin-1").strip(" \t") for value in raw] if raw else ()
+
+
+@define
+class Call:
+    """One request on its route. ``upload_id`` is empty at the collection. ``creation``: what a POST asks for."""
+
+    request: StreamingRequest
+    fields: RequestFields
+    upload_id: str
+    creation: tus.Creation | None = None
+    principal: Principal = NOBODY
+    hooks: HookContext | None = None
+
+
+Handler = Callable[["TusRoutes", Call], Coroutine[Deferred[Any], Any, int | bytes]]
+H = TypeVar("H", bound=Handler)
+
+
+@frozen
+class _Route:
+    """See `_route`."""
+
+    handle: Handler
+    method: str
+    path: str | None
+    action: Action
+    version: bool
+    hooks: bool
+    untagged: Handler | None
+
+
+_ROUTES: list[_Route] = []
+
+
+def _route(
+    method: str,
+    path: str | None,
+    action: Action,
+    *,
+    version: bool = True,
+    hooks: bool = False,
+    untagged: Handler | None = None,
+) -> Callable[[H], H]:
+    """A route. Its handler runs for those who may do ``action``; it answers the body, or the status of a success
+    without a body.
+
+    ``path`` None: the address of an upload's status. ``version``: Tus-Resumable is checked. ``hooks``: hooks are shown
+    the request. ``untagged``: handles requests without Tus-Resumable where there are downloads, for those who may READ.
+    """
+
+    def register(handle: H) -> H:
+        _ROUTES.append(_Route(handle, method, path, action, version, hooks, untagged))
+        return handle
+
+    return register
+
+
+class TusRoutes:
     """The upload collection and its uploads. ``max_size`` None: unlimited. ``downloads`` None: there are none.
 
     ``extensions``: those of tus that there are. ``status_path``: the last segment of the address of an upload's
-    status; None: it has none. ``entry``: who is asked about each request; None: nobody.
+    status; None: it has none. ``admission`` None: everybody is admitted, and there are no hooks.
     """
-
-    app = Klein()
-    app.url_map.strict_slashes = False
-    app.url_map.merge_slashes = False
 
     def __init__(
         self,
@@ -57,25 +124,64 @@ class TusResource:
         downloads: Downloads | None,
         status_path: str | None = "status",
         extensions: Sequence[str] = tus.EXTENSIONS,
-        entry: Entry | None = None,
-        visits: Visits | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self._uploads = uploads
         self._origin = origin
-        self._entry = entry or Entry(origin)
-        self._visits = visits
+        self._admission = admission or Admission(origin)
         self.cors = cors
         self._base_path = base_path
         self._downloads = downloads
-        self._status_path = status_path
         self._extensions = frozenset(extensions)
         self._algorithms = tuple(uploads.algorithms) if "checksum" in extensions else ()
         self._capabilities = [
             (name.encode(), value.encode())
             for name, value in tus.capabilities(max_size, self._algorithms, extensions).items()
         ]
-        there = {"GET": downloads is not None, "POST": "creation" in extensions, "DELETE": "termination" in extensions}
-        self._off = {method for method, on in there.items() if not on}
+        there = {
+            Action.READ: downloads is not None,
+            Action.CREATE: "creation" in extensions,
+            Action.TERMINATE: "termination" in extensions,
+            Action.STATUS: status_path is not None,
+        }
+        self.tree = self._klein([route for route in _ROUTES if there.get(route.action, True)], status_path).resource()
+
+    def _klein(self, routes: Sequence[_Route], status_path: str | None) -> Klein:
+        """The router of those that aren't switched off."""
+        app = Klein()
+        app.url_map.strict_slashes = app.url_map.merge_slashes = False
+        app.handle_errors(Exception)(self.refuse)  # type: ignore[arg-type]
+        status_address = f"{_UPLOAD}/{status_path}"
+        for route in routes:
+            path = status_address if route.path is None else route.path
+            app.route(path, methods=[route.method], endpoint=f"{route.method} {path}")(self._served(route))
+        for path in (_COLLECTION, _UPLOAD, *([status_address] if status_path is not None else [])):
+            app.route(path, methods=["OPTIONS"], endpoint=f"OPTIONS {path}")(self.capabilities)
+        return app
+
+    def _served(self, route: _Route) -> Callable[..., Awaitable[bytes]]:
+        """What Klein calls for the route: checks, then the handler, then the end of its answer."""
+        untagged = route.untagged if self._downloads is not None else None
+
+        async def serve(request: StreamingRequest, upload_id: str = "") -> bytes:
+            call = Call(request, RequestFields(request), upload_id)
+            handle, action = route.handle, route.action
+            if untagged is not None and not call.fields.values("tus-resumable"):
+                handle, action = untagged, Action.READ
+            elif route.version:
+                tus.check_version(call.fields)
+            if action is Action.CREATE:
+                call.creation = self._creation(call)
+            elif not valid_id(upload_id):  # it never gets near a path
+                raise NotFound("There is no such upload.")
+            if not self._admission.open:
+                call.principal = await self._admission.admit(request, action, upload_id or None, call.creation)
+            if route.hooks and self._admission.has_hooks:
+                call.hooks = self._admission.hook_context(request)
+            answer = await handle(self, call)
+            return answer if isinstance(answer, bytes) else _succeed(request, answer, call.hooks)
+
+        return serve
 
     def prepare(self, request: StreamingRequest) -> None:
         """Before any route: what every answer says, and the method that counts. Raises BadRequest."""
@@ -86,130 +192,110 @@ class TusResource:
             request.method = tus.method(RequestFields(request), request.method.decode("latin-1")).encode()
 
     def refusal_fields(self, origins: Sequence[bytes]) -> Fields:
-        """What every answer says where there never was a request; ``origins``: what its Origin fields said."""
+        """The fields of every answer to what never became a request; ``origins``: what its Origin fields said."""
         return [(b"tus-resumable", b"1.0.0"), *self.cors.refusal(origins)]
 
-    @app.handle_errors(Exception)  # type: ignore[arg-type]
     def refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
+        """The answer to a request that failed."""
         error = errors.as_tus_error(failure, request)
-        if isinstance(failure.value, NoSuchMethod):
-            error = self._no_such_method(failure.value.valid_methods or ())
         # After a pause that took too long; or whoever sent a checksum when bytes had been committed is to notice.
         if isinstance(error, Lagging) or (isinstance(error, BadRequest) and request.body.trailers):
             request.close_after_answer()
         return errors.respond(request, errors.to_head(error) if request.method == b"HEAD" else error)
 
-    @app.route("/", methods=["OPTIONS"])
-    @app.route("/<upload_id>", methods=["OPTIONS"])
     def capabilities(self, request: StreamingRequest, upload_id: str = "") -> bytes:
+        """OPTIONS, which anybody may ask for, of any address."""
         for name, value in self._capabilities:
             request.set_field(name, value)
         self.cors.preflight(request)
-        return answered(request, None, 200)
+        return _succeed(request, 200)
 
-    @app.route("/", methods=["POST"])
-    async def create(self, request: StreamingRequest) -> bytes:
-        if "POST" in self._off:
-            raise self._no_such_method(["OPTIONS"])
-        fields = RequestFields(request)
-        tus.check_version(fields)
-        creation = tus.parse_creation(fields, request.body.length, self._algorithms)
-        extensions.check_creation(creation, self._extensions)
-        entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.CREATE, creation=creation)
-        visit = self._visit(request)
+    def _creation(self, call: Call) -> tus.Creation:
+        creation = tus.parse_creation(call.fields, call.request.body.length, self._algorithms)
+        tus.check_creation_extensions(creation, self._extensions)
+        return creation
+
+    @_route("POST", _COLLECTION, Action.CREATE, hooks=True)
+    async def create(self, call: Call) -> int:
+        """Make an upload, with as much of its body as has come."""
+        request, creation, principal = call.request, call.creation, call.principal
+        assert creation is not None, "it is parsed before anybody is asked about it"
         try:
-            if isinstance(creation.concat, concat.Final):
+            if isinstance(creation.concat, concat.FinalUpload):
                 outside = self._origin.path(request)
                 partials = [concat.upload_id(url, self._base_path, outside) for url in creation.concat.urls]
-                await self._entry.own(entrant, partials)
+                await self._admission.own(principal, partials)
                 if "concatenation-unfinished" not in self._extensions:
                     await self._uploads.check_finished(partials)
-                upload = await self._uploads.concatenate(creation, partials, entrant.caller, visit)
+                upload = await self._uploads.concatenate(creation, partials, principal, call.hooks)
             else:
-                upload = await self._uploads.create(creation, request.body, entrant.caller, visit)
+                upload = await self._uploads.create(creation, request.body, principal, call.hooks)
         except CreationCut as cut:
             self._describe(request, cut.upload)
-            self._locate(request, cut.upload, entrant)
+            self._locate(request, cut.upload, principal)
             raise cut.error from cut
-        self._locate(request, upload, entrant)
+        self._locate(request, upload, principal)
         if creation.has_body or (upload.is_final and upload.finished):
             request.set_field(b"upload-offset", b"%d" % upload.offset)
         if creation.concat_header is not None:
             request.set_field(b"upload-concat", creation.concat_header.encode("latin-1"))
         self._expiry(request, upload)
-        return answered(request, visit, 201)
+        return 201
 
-    @app.route("/<upload_id>", methods=["PATCH"])
-    async def append(self, request: StreamingRequest, upload_id: str) -> bytes:
-        fields = RequestFields(request)
-        tus.check_version(fields)
+    @_route("PATCH", _UPLOAD, Action.APPEND, hooks=True)
+    async def append(self, call: Call) -> int:
+        """Take bytes. A malformed header is refused after the upload has been looked up: 404 and 410 go first."""
         wanted: tus.Append | TusError
         try:
-            wanted = tus.parse_append(fields, request.body.length, self._algorithms)
-            extensions.check_append(wanted, self._extensions)
+            wanted = tus.parse_append(call.fields, call.request.body.length, self._algorithms)
+            tus.check_append_extensions(wanted, self._extensions)
         except TusError as error:
             wanted = error
-        entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.APPEND, _valid(upload_id))
-        visit = self._visit(request)
-        upload = await self._uploads.append(_valid(upload_id), wanted, request.body, entrant.caller, visit)
+        request = call.request
+        upload = await self._uploads.append(call.upload_id, wanted, request.body, call.principal, call.hooks)
         request.set_field(b"upload-offset", b"%d" % upload.offset)
         self._expiry(request, upload)
-        return answered(request, visit, 204)
+        return 204
 
-    @app.route("/<upload_id>", methods=["GET", "HEAD"])
-    async def look(self, request: StreamingRequest, upload_id: str) -> bytes:
-        if request.method == b"GET":
-            if self._downloads is None:
-                raise self._no_such_method(_METHODS)
-            if not self._entry.open:
-                await self._entry.admit(request, Action.READ, _valid(upload_id))
-            await shielded(self._downloads.answer(request, _valid(upload_id)))
-            return b""
-        fields = RequestFields(request)
-        if self._downloads is not None and not fields.values("tus-resumable"):
-            if not self._entry.open:
-                await self._entry.admit(request, Action.READ, _valid(upload_id))
-            with suppress(NotFinished):
-                await shielded(self._downloads.answer(request, _valid(upload_id)))
-                return b""
-        tus.check_version(fields)
-        if not self._entry.open:
-            await self._entry.admit(request, Action.INSPECT, _valid(upload_id))
-        self._describe(request, await self._uploads.inspect(_valid(upload_id)))
-        request.set_field(b"cache-control", b"no-store")
-        return answered(request, None, 200)
+    async def _probe(self, call: Call) -> bytes:
+        """A HEAD of a client that doesn't speak tus: as its GET, without the body."""
+        try:
+            return await self.download(call)
+        except NotFinished:
+            tus.check_version(call.fields)  # refuses it
+            raise
 
-    @app.route("/<upload_id>", methods=["DELETE"])
-    async def terminate(self, request: StreamingRequest, upload_id: str) -> bytes:
-        if "DELETE" in self._off:
-            raise self._no_such_method(_METHODS)
-        tus.check_version(RequestFields(request))
-        if not self._entry.open:
-            await self._entry.admit(request, Action.TERMINATE, _valid(upload_id))
-        visit = self._visit(request)
-        await self._uploads.terminate(_valid(upload_id), visit)
-        return answered(request, visit, 204)
+    # Declared before GET, whose rule in the router takes HEAD too.
+    @_route("HEAD", _UPLOAD, Action.INSPECT, untagged=_probe)
+    async def inspect(self, call: Call) -> int:
+        """How far an upload is."""
+        self._describe(call.request, await self._uploads.inspect(call.upload_id))
+        call.request.set_field(b"cache-control", b"no-store")
+        return 200
 
-    @app.route("/<upload_id>/<leaf>", methods=None)
-    async def status(self, request: StreamingRequest, upload_id: str, leaf: str) -> bytes:
-        if leaf != self._status_path:
-            raise NotFound("There is nothing at this address.")
-        if request.method == b"OPTIONS":
-            return self.capabilities(request)
-        if request.method not in (b"GET", b"HEAD"):
-            raise MethodNotAllowed(["GET", "HEAD", "OPTIONS"])
-        entrant = ANYBODY if self._entry.open else await self._entry.admit(request, Action.STATUS, _valid(upload_id))
-        found = await self._uploads.status(_valid(upload_id))
-        return status.respond(request, found, fully=entrant.is_admin)
+    @_route("GET", _UPLOAD, Action.READ, version=False)
+    async def download(self, call: Call) -> bytes:
+        """The file."""
+        assert self._downloads is not None, "else it has no route"
+        await shielded(self._downloads.answer(call.request, call.fields, call.upload_id))
+        return b""
 
-    def _no_such_method(self, valid: Iterable[str]) -> MethodNotAllowed:
-        return MethodNotAllowed(sorted(set(valid) - self._off))
+    @_route("DELETE", _UPLOAD, Action.TERMINATE, hooks=True)
+    async def terminate(self, call: Call) -> int:
+        """End an upload."""
+        await self._uploads.terminate(call.upload_id, call.hooks)
+        return 204
 
-    def _locate(self, request: StreamingRequest, upload: Upload, entrant: Entrant) -> None:
+    @_route("GET", None, Action.STATUS, version=False)
+    async def status(self, call: Call) -> bytes:
+        """How far an upload is in both tiers, as JSON."""
+        found = await self._uploads.status(call.upload_id)
+        return status.respond(call.request, status.full(found) if call.principal.is_admin else status.document(found))
+
+    def _locate(self, request: StreamingRequest, upload: Upload, principal: Principal) -> None:
         """The address of a new upload, with what its client has to bring along."""
         location = self._origin.location(request, upload.id)
-        carry = entrant.identity.carry
-        request.set_field(b"location", (f"{location}?{carry}" if carry else location).encode())
+        request.set_field(b"location", (f"{location}?{principal.carry}" if principal.carry else location).encode())
 
     def _describe(self, request: StreamingRequest, upload: Upload) -> None:
         """Everything HEAD tells of an upload."""
@@ -230,13 +316,20 @@ class TusResource:
         if expires is not None:
             request.set_field(b"upload-expires", tus.http_date(expires).encode())
 
-    def _visit(self, request: StreamingRequest) -> HookContext | None:
-        """What hooks are shown of it; None where there are none."""
-        return None if self._visits is None else self._visits.of(request)
 
-
-def _valid(upload_id: str) -> str:
-    """An id that can be an id; NotFound for anything else, so that it never gets near a path."""
-    if not ids.valid(upload_id):
-        raise NotFound("There is no such upload.")
-    return upload_id
+def _succeed(request: StreamingRequest, code: int, hooks: HookContext | None = None) -> bytes:
+    """The end of a success: with ``code`` and no body, unless hooks want it otherwise."""
+    body = b""
+    if hooks is not None:
+        said = hooks.answer
+        body = said.body
+        for name, value in said.headers.items():
+            request.set_field(name.encode("latin-1"), value.encode("latin-1"))
+        cors.expose(request, said.headers)
+        code = said.status or code
+        if body and code in _BODILESS:
+            code = 200
+    request.setResponseCode(code)
+    if code != 204 and request.method != b"HEAD":
+        request.set_field(b"content-length", b"%d" % len(body))
+    return body

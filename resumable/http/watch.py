@@ -1,8 +1,7 @@
-"""What is seen of each request: its id, how it ended, how long it took.
+"""The log of requests and their metrics: each request's id, how it ended, how long it took.
 
-Changes when something else of a request is to be counted or logged. Invariants: what a client sends is never a name of
-something counted, so that no client can make the figures grow; no value of a query gets into the log, as it may be a
-secret; a request costs a few microseconds here.
+Invariants: no byte that a client sends becomes the name of a metric, so that no client can make the metrics grow; no
+value of a query gets into the log, as it may be a secret; a request costs a few microseconds here.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Final
 from twisted.logger import Logger, LogLevel
 
 from resumable.http.origin import Origin
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import RequestObserver, StreamingRequest
 from resumable.masking import masked_target
 from resumable.model.telemetry import Tally
 
@@ -28,7 +27,7 @@ SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
-class Method:
+class MethodCounts:
     """The requests of one method: ``seconds`` they took, ``ended`` as `STATUSES` says."""
 
     __slots__ = ("ended", "seconds")
@@ -42,8 +41,8 @@ class Method:
         return list(zip(STATUSES, self.ended, strict=True))
 
 
-class Watch:
-    """Give it to `StreamingSite`. ``run``: begins the ids that are made here, and is another one in each run.
+class RequestLog(RequestObserver):
+    """For `StreamingSite`. ``run``: the beginning of the ids that are made here, another one in each run.
 
     ``level``: at which each request is logged when it has ended; None: not at all.
     """
@@ -55,18 +54,18 @@ class Watch:
         self._run = run.encode("ascii")
         self._level = level
         self._number = 0
-        self._other = Method()
-        self._methods = {name.encode(): Method() for name in METHODS}
+        self._other = MethodCounts()
+        self._methods = {name.encode(): MethodCounts() for name in METHODS}
 
     @property
-    def methods(self) -> Mapping[str, Method]:
+    def methods(self) -> Mapping[str, MethodCounts]:
         """What was counted, by method; those that aren't in `METHODS` together as `OTHER`."""
         return {**{name.decode(): method for name, method in self._methods.items()}, OTHER: self._other}
 
     def prepare(self, request: StreamingRequest) -> None:
-        """The request's id: what its client or a proxy calls it, if that is sane; it goes into the answer.
+        """Set the request's id in the answer: the one from its client or a proxy if that is sane, else a new one.
 
-        One that is made here is put into the request's header too, for those who read it there.
+        A new one is put into the request's header too, where other code reads it.
         """
         given = request.requestHeaders.getRawHeaders(b"x-request-id")
         if given is not None and len(given) == 1 and _SANE_ID.fullmatch(given[0]):
@@ -107,5 +106,5 @@ class Watch:
 
 
 def shown(uri: str) -> str:
-    """The URI without the values in its query, and without what would break a line."""
+    """The URI without the values in its query, and without characters that would break a line."""
     return masked_target(uri).encode("unicode_escape").decode("ascii")[:2000]

@@ -84,5 +84,11 @@ def causes_of(problem: BaseException) -> list[BaseException]:
     return found
 
 
+def one_line(problem: BaseException) -> str:
+    """A failure of Twisted's client in one line of at most 200 characters, with the failures that it keeps inside."""
+    inner = [str(cause) or type(cause).__name__ for cause in causes_of(problem)[1:]]
+    return " ".join(("; ".join(inner) or str(problem) or type(problem).__name__).split())[:200]
+
+
 def _printable(cause: BaseException) -> str:
     return "".join(char if char.isprintable() else "?" for char in f"{type(cause).__name__} {cause}")[:160]

@@ -1,8 +1,8 @@
-"""Endpoints to listen on, made of their descriptions.
+"""Endpoints to listen on, made of their endpoint strings.
 
-Reason to change: something that Twisted's descriptions can't say. Invariants: where client certificates are to be
-verified, no TLS endpoint is without; where a proxy speaks for clients, it is a trusted one. A path means what it means
-now, wherever the daemon goes. Spec: https://docs.twisted.org/en/stable/core/howto/endpoints.html
+Invariants: where client certificates are to be verified, no TLS endpoint is without; where a proxy speaks for clients,
+it is a trusted one. A relative path starts at the directory in which the string was read.
+Spec: https://docs.twisted.org/en/stable/core/howto/endpoints.html
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from resumable.listening.ports import BACKLOG, PROXIED, taken_apart
+from resumable.listening.ports import BACKLOG, PROXIED, quoted, split_endpoint
 from resumable.listening.proxied import ProxiedFactory
-from resumable.listening.tls import Certificate, Files
+from resumable.listening.tls import Certificate, CertificateFiles
 from resumable.networks import Network
 
 _TLS = ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters")
-"""What Twisted's ``ssl:`` takes, in its order."""
+"""The arguments of Twisted's ``ssl:``, in its order."""
 
 
 @frozen
 class Terms:
-    """What holds for every endpoint. ``client_ca``, ``required``: see `Files`.
+    """Common to all endpoints. ``client_ca``, ``required``: see `CertificateFiles`.
 
-    ``trusted``: proxies that may say whose a connection is.
+    ``trusted``: proxies that may tell for which client a connection is.
     """
 
     client_ca: Path | None = None
@@ -40,10 +40,11 @@ class Terms:
 
 
 @frozen
-class Point:
-    """A place to listen at; nothing is bound yet. ``make``: Twisted's endpoint. ``certificate``: with TLS.
+class ListeningPoint:
+    """An endpoint that is not bound yet. ``make`` makes Twisted's endpoint. ``certificate``: None without TLS.
 
-    ``handed_over``: a unix socket that systemd has made, and keeps.
+    ``trusted``: proxies whose headers count; None: no header is expected. ``handed_over``: a Unix socket that systemd
+    has made, and keeps.
     """
 
     description: str
@@ -61,38 +62,38 @@ class Point:
         return endpoint.listen(self.factory(reactor, site))
 
     def factory(self, reactor: Any, site: IProtocolFactory) -> IProtocolFactory:
-        """``site`` behind what comes first on the wire: the proxy's header, then TLS."""
+        """The site, behind TLS and the proxy's header, which comes first on the wire."""
         if self.certificate is not None:
             site = TLSMemoryBIOFactory(self.certificate, False, site, reactor)
         return site if self.trusted is None else ProxiedFactory(site, self.trusted, self.description)
 
 
-def point(reactor: Any, description: str, terms: Terms, wall: Callable[[], float]) -> Point:
-    """Reads certificates. Raises ValueError: what to change."""
+def listening_point(reactor: Any, description: str, terms: Terms, wall: Callable[[], float]) -> ListeningPoint:
+    """Make one from its endpoint string; reads certificates. Raises ValueError, which says how to correct it."""
     inner = description.removeprefix(PROXIED)
     trusted = None if inner == description else terms.trusted
     if trusted == ():
         raise ValueError("it needs --behind-proxy: whoever connects could claim any address")
-    kind, arguments, named = taken_apart(inner)
+    kind, arguments, named = split_endpoint(inner)
     if kind == "ssl":
         endpoint, files = _tls(reactor, arguments, named, terms)
-        return Point(description, lambda: endpoint, Certificate(files, wall), trusted)
+        return ListeningPoint(description, lambda: endpoint, Certificate(files, wall), trusted)
     if kind == "unix":
         inner = _absolute(arguments, named)
     handed_over = kind == "systemd" and "UNIX" in (named.get("domain"), *arguments[:1])
-    return Point(description, lambda: serverFromString(reactor, inner), None, trusted, handed_over)
+    return ListeningPoint(description, lambda: serverFromString(reactor, inner), None, trusted, handed_over)
 
 
 def _absolute(arguments: list[str], named: dict[str, str]) -> str:
     """A unix socket's description, its path made absolute."""
     path, *others = [*([named["address"]] if "address" in named else []), *arguments, ""]
     parts = [os.path.abspath(path), *others[:-1], *(f"{k}={v}" for k, v in named.items() if k != "address")]
-    return ":".join(["unix", *(part.replace("\\", r"\\").replace(":", r"\:") for part in parts)])
+    return ":".join(["unix", *map(quoted, parts)])
 
 
 def _tls(
     reactor: Any, arguments: list[str], named: dict[str, str], terms: Terms
-) -> tuple[IStreamServerEndpoint, Files]:
+) -> tuple[IStreamServerEndpoint, CertificateFiles]:
     given = dict(zip(_TLS, arguments, strict=False)) | named
     if unknown := given.keys() & {"sslmethod", "dhParameters"} or given.keys() - set(_TLS):
         raise ValueError(f"TLS here has no {', '.join(sorted(unknown))}; it is 1.2 or 1.3, with ephemeral keys")
@@ -101,7 +102,7 @@ def _tls(
         raise ValueError("it needs a port, like ssl:8443:privateKey=key.pem:certKey=chain.pem")
     key = Path(os.path.abspath(given.get("privateKey", "server.pem")))
     chain = given.get("extraCertChain")
-    files = Files(
+    files = CertificateFiles(
         Path(os.path.abspath(given["certKey"])) if "certKey" in given else key,
         key,
         None if chain is None else Path(os.path.abspath(chain)),

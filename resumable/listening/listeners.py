@@ -1,7 +1,7 @@
 """The ports of one site: bound before anything is served, looked after while it runs, closed when it stops.
 
-Reason to change: what becomes of a port between its start and its end. Invariants: a port that can't be had is a
-StartupError of one line; a socket that systemd holds outlives the daemon, and so do the connections that wait in it.
+Invariants: a port that can't be bound is a StartupError of one line; a socket that systemd holds outlives the daemon,
+and so do the connections that wait in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from resumable.aio.threads import IPool
 from resumable.listening import ports
-from resumable.listening.endpoints import Point, Terms, point
+from resumable.listening.endpoints import ListeningPoint, Terms, listening_point
 from resumable.listening.tls import Certificate
 from resumable.model.errors import StartupError
 
@@ -32,7 +32,7 @@ log = Logger()
 
 
 class Listeners:
-    """``descriptions``: Twisted's endpoint strings, which ``flag`` sets. ``site_at``: what each of them serves.
+    """``descriptions``: endpoint strings, which ``flag`` sets. ``site_at`` answers the site that each of them serves.
 
     ``pool``: where files are read. ``wall``: seconds since 1970. Making one reads certificates; raises StartupError.
     """
@@ -53,24 +53,24 @@ class Listeners:
         self._flag = flag
         self._pool = pool
         self._points = [self._point(description, terms, wall) for description in descriptions]
-        self._bound: list[tuple[str, Point, Any]] = []
+        self._bound: list[tuple[str, ListeningPoint, Any]] = []
         self._renewal = LoopingCall(lambda: Deferred.fromCoroutine(self.reload()))
         self._renewal.clock = reactor
 
-    def _point(self, description: str, terms: Terms, wall: Callable[[], float]) -> Point:
+    def _point(self, description: str, terms: Terms, wall: Callable[[], float]) -> ListeningPoint:
         try:
-            return point(self._reactor, description, terms, wall)
+            return listening_point(self._reactor, description, terms, wall)
         except ValueError as error:
             raise StartupError(f"Can't listen on {description}: {error}.") from error
 
     def bind(self) -> list[str]:
-        """Bind every port, and say where. Nothing is accepted before the reactor runs. Raises StartupError."""
+        """Bind all ports; answers their addresses. Nothing is accepted before the reactor runs. Raises StartupError."""
         for each in self._points:
             port = self._listen(each)
             self._bound.append((_place(port.getHost()), each, port))
         return [place for place, _, _ in self._bound]
 
-    def _listen(self, each: Point) -> Any:
+    def _listen(self, each: ListeningPoint) -> Any:
         outcome: list[Any] = []
         try:
             each.listen(self._reactor, self._site_at(each.description)).addBoth(outcome.append)
@@ -78,12 +78,12 @@ class Listeners:
             raise StartupError(f"Can't listen on {each.description}: {error}.") from error
         (port,) = outcome
         if isinstance(port, Failure):
-            raise StartupError(ports.listen_failed(each.description, port.value or port, self._flag))
+            raise StartupError(ports.why_not_bound(each.description, port.value or port, self._flag))
         ports.widen_backlog(port)
         return port
 
     def start(self) -> None:
-        """Look after the certificates. The pool must have been started."""
+        """Look for renewed certificates from now on. The pool must have been started."""
         if self._certificates():
             self._renewal.start(LOOK_EVERY).addErrback(
                 lambda failure: log.failure("certificates are not looked after any more", failure)
@@ -93,7 +93,7 @@ class Listeners:
         return [(place, each.certificate) for place, each, _ in self._bound if each.certificate is not None]
 
     async def reload(self) -> None:
-        """Show renewed certificates from now on."""
+        """Use certificates that were renewed for new connections."""
         for place, certificate in self._certificates():
             await certificate.look(place, self._pool)
 
@@ -108,7 +108,7 @@ class Listeners:
         await gatherResults([Deferred.fromCoroutine(self._close(*each)) for each in self._bound], consumeErrors=True)
 
     @staticmethod
-    async def _close(place: str, each: Point, port: Any) -> None:
+    async def _close(place: str, each: ListeningPoint, port: Any) -> None:
         if each.handed_over:  # Twisted would shut the socket down for systemd too, and remove its name
             port.stopReading()
             return
@@ -123,7 +123,7 @@ class Listeners:
 
 
 def _close_nameless(port: UnixPort) -> None:
-    """Do what Twisted leaves out when it can't remove the name of a Unix socket, which somebody else may have done."""
+    """Close a Unix socket whose name is gone or can't be removed; Twisted stops halfway then."""
     if port.lockFile is not None:
         with suppress(OSError, ValueError):
             port.lockFile.unlock()
@@ -131,7 +131,7 @@ def _close_nameless(port: UnixPort) -> None:
 
 
 def _place(address: Any) -> str:
-    """Where a port is, in a few characters."""
+    """The address of a port, in a few characters."""
     host = getattr(address, "host", None)
     if host is None:
         name = address.name

@@ -1,4 +1,9 @@
-"""Endpoint strings, and whether their ports and sockets can be had. Nothing looked at here is kept open."""
+"""Endpoint strings: taken apart, checked before the start, and those of operators' sockets.
+
+Invariants: nothing that is checked here stays open; whoever knows the upload directory knows its socket for operators;
+only the daemon's own user may connect to a Unix socket for operators, unless its endpoint says otherwise.
+Spec: unix(7).
+"""
 
 from __future__ import annotations
 
@@ -9,28 +14,32 @@ import re
 import socket
 import stat
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
 from resumable.model.errors import StartupError
 
-#: Connections that may wait to be accepted; the kernel's own limit (somaxconn) may be lower.
 BACKLOG = 4096
+"""Connections that may wait to be accepted; the kernel's own limit (somaxconn) may be lower."""
 
 
 LISTEN = "--port or --listen"
-
-
+"""The flags that set the endpoints for clients, in messages."""
 ADMIN_LISTEN = "--admin-listen"
-
-
-#: What an endpoint string begins with whose connections begin with a header of the PROXY protocol.
+"""The flag that sets the endpoints for operators."""
 PROXIED = "haproxy:"
+"""Begins the string of an endpoint whose connections begin with a header of the PROXY protocol."""
+LONGEST_PATH: Final = 107
+"""Bytes of a path that fit into sockaddr_un with the zero at their end."""
 
 
 def check_ports(endpoints: Sequence[str], flag: str = LISTEN) -> None:
-    """The TCP ports and Unix sockets among the endpoint strings, which ``flag`` names, can be had. Raises
-    StartupError."""
+    """Check that each TCP port and Unix socket of these endpoint strings, which ``flag`` sets, can be bound.
+
+    Raises StartupError.
+    """
     for description in endpoints:
-        kind, arguments, named = taken_apart(description.removeprefix(PROXIED))
+        kind, arguments, named = split_endpoint(description.removeprefix(PROXIED))
         address = _tcp_address(kind, arguments, named)
         if address is not None:
             _check_port(description, flag, *address)
@@ -38,11 +47,16 @@ def check_ports(endpoints: Sequence[str], flag: str = LISTEN) -> None:
             _check_socket(description, flag, os.path.abspath(named.get("address") or arguments[0]))
 
 
-def taken_apart(description: str) -> tuple[str, list[str], dict[str, str]]:
+def split_endpoint(description: str) -> tuple[str, list[str], dict[str, str]]:
     """Kind, arguments and named arguments of an endpoint string (twisted.internet.endpoints)."""
     kind, *parts = (re.sub(r"\\(.)", r"\1", each) for each in re.split(r"(?<!\\):", description))
     arguments = [each for each in parts if "=" not in each]
     return kind, arguments, dict(each.split("=", 1) for each in parts if "=" in each)
+
+
+def quoted(argument: str) -> str:
+    """An argument as it stands in an endpoint string."""
+    return argument.replace("\\", r"\\").replace(":", r"\:")
 
 
 def _tcp_address(kind: str, arguments: list[str], named: dict[str, str]) -> tuple[int, str, int] | None:
@@ -63,11 +77,11 @@ def _check_port(description: str, flag: str, family: int, interface: str, port: 
             probe.bind((interface, port))
             probe.listen(1)
         except OSError as error:
-            raise StartupError(listen_failed(description, error, flag)) from error
+            raise StartupError(why_not_bound(description, error, flag)) from error
 
 
 def _check_socket(description: str, flag: str, path: str) -> None:
-    """Nobody listens at ``path``, and a socket can be made there. What a killed daemon has left is cleared away."""
+    """Check that nobody listens at ``path`` and a socket can be made there; remove what a killed daemon has left."""
     place = os.path.dirname(path)
     try:
         if not os.path.isdir(place):
@@ -91,8 +105,8 @@ def _check_socket(description: str, flag: str, path: str) -> None:
         raise StartupError(f"Can't listen on {description}: {reason}; choose another with {flag}.") from error
 
 
-def listen_failed(description: str, error: object, flag: str = LISTEN) -> str:
-    """One line for an endpoint that can't listen; ``flag``: what to change."""
+def why_not_bound(description: str, error: object, flag: str = LISTEN) -> str:
+    """One line for an endpoint that can't listen; ``flag``: the one to change."""
     number = getattr(error, "errno", None) or getattr(getattr(error, "socketError", None), "errno", None)
     reason = {
         errno.EADDRINUSE: "the port is in use",
@@ -107,3 +121,29 @@ def widen_backlog(port: object) -> None:
     listening = getattr(port, "socket", None)
     if isinstance(listening, socket.socket):
         listening.listen(BACKLOG)
+
+
+def admin_socket_path(upload_dir: Path) -> Path:
+    """The path of an upload directory's socket for operators."""
+    return upload_dir / ".resumable" / "admin.sock"
+
+
+def admin_endpoint(upload_dir: Path) -> str:
+    """The endpoint string of an upload directory's socket. ValueError: its path is too long for a socket.
+
+    It needs no lock of Twisted's, as the upload directory has one.
+    """
+    path = admin_socket_path(upload_dir)
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise ValueError(f"the path {path} is too long for a socket, which has room for {LONGEST_PATH} bytes")
+    return f"unix:address={quoted(str(path))}:mode=600:lockfile=0"
+
+
+def private_socket(description: str) -> str:
+    """The endpoint string; for a Unix socket without a mode, with one that lets in the daemon's own user only.
+
+    Twisted would let everybody in, whatever the umask is.
+    """
+    kind, arguments, named = split_endpoint(description)
+    has_mode = "mode" in named or len(arguments) + ("address" in named) > 1
+    return f"{description}:mode=600" if kind == "unix" and not has_mode else description

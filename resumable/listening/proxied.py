@@ -1,9 +1,8 @@
-"""Connections whose proxy tells, before anything else, whose they are (the PROXY protocol).
+"""Connections through a proxy that first sends the client's address (the PROXY protocol).
 
-Reason to change: whose word counts, or what a connection becomes without it. Invariants: only a trusted peer is read
-from at all; not a byte gets through before a header that makes sense. A header that doesn't come is waited for as long
-as a request's head: the protocol inside counts its time from the first moment on. Twisted's own ``haproxy:`` is not
-used: it believes anybody, expects the header within TLS, where no proxy sends it, and raises where a header is odd.
+Invariants: nothing is read from a peer that isn't trusted; not a byte gets through before a valid header. The time
+limit of a request's head includes the time for the PROXY header. Twisted's own ``haproxy:`` is not used: it believes
+anybody, expects the header within TLS, where no proxy sends it, and raises where a header is odd.
 """
 
 from __future__ import annotations
@@ -21,17 +20,18 @@ from resumable.listening.proxy_header import Header, Malformed, parse
 from resumable.networks import Network, belongs
 
 NOBODY = IPv4Address("TCP", "0.0.0.0", 0)
-"""A client that the proxy doesn't know either; its address must not be the proxy's, whose word counts."""
+"""Stands for a client that the proxy doesn't know; it can't be the proxy's address, which is trusted."""
 
 
 class Proxied(ProtocolWrapper):
-    """One connection: the peer that its transport shows within is the proxy's client."""
+    """One connection, whose peer is the proxy's client for the protocol within."""
 
     factory: ProxiedFactory
     _header: Header | None = None
     _input = b""
 
     def dataReceived(self, data: bytes) -> None:
+        """Take off the header, then pass on all bytes."""
         if self._header is None:
             self._input += data
             try:
@@ -47,6 +47,7 @@ class Proxied(ProtocolWrapper):
             self.wrappedProtocol.dataReceived(data)
 
     def getPeer(self) -> IAddress:
+        """The client's address, or the proxy's where that speaks for itself."""
         header = self._header
         if header is None or header.local:
             peer: IAddress = self.transport.getPeer()  # type: ignore[union-attr]
@@ -58,7 +59,7 @@ class Proxied(ProtocolWrapper):
 
     @property
     def bufferSize(self) -> int:
-        """Bytes of one read, of the transport that reads."""
+        """Bytes that the transport reads at once."""
         size: int = self.transport.bufferSize  # type: ignore[union-attr]
         return size
 
@@ -68,9 +69,9 @@ class Proxied(ProtocolWrapper):
 
 
 class ProxiedFactory(WrappingFactory[Proxied]):
-    """``trusted``: who may speak for others; who comes through a unix socket always may.
+    """``trusted``: proxies whose headers count; a proxy that connects through a Unix socket always is one.
 
-    What is refused is logged once as a warning for each reason, then for debugging only: whoever likes can cause it.
+    A refused connection is logged once as a warning for each reason, then for debugging only: anybody can cause it.
     """
 
     protocol = Proxied
@@ -84,6 +85,7 @@ class ProxiedFactory(WrappingFactory[Proxied]):
         self._complaints: set[str] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
+        """A connection of a trusted proxy; None closes any other."""
         host = getattr(addr, "host", None)
         if host is not None and not belongs(host, self._trusted):
             self.complain(addr, "it is not one of --behind-proxy")

@@ -1,7 +1,7 @@
-"""The header of the PROXY protocol, versions 1 and 2: what a proxy says of a client before the client's first byte.
+"""The header of the PROXY protocol, versions 1 and 2, by which a proxy tells a client's address.
 
-Pure. Changes when the protocol does. Invariants: what isn't a header is known by its first bytes, or at the latest
-after `LONGEST`; nothing is taken for an address that isn't one.
+Pure. Invariants: bytes that are no header are recognised by their beginning, or at the latest after `LONGEST`; nothing
+is taken for an address that isn't one.
 Spec: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt sections 2.1 and 2.2.
 """
 
@@ -29,12 +29,12 @@ _TRANSPORTS: Final = 3  # unspecified, stream, datagram
 
 
 class Malformed(Exception):
-    """It is no such header; the message says why."""
+    """The bytes are no header; the message says why."""
 
 
 @frozen
 class Header:
-    """``size``: its bytes. ``source``: the client's address, None if the proxy doesn't know it. ``port``: the client's.
+    """``size``: its bytes. ``source``, ``port``: the client's address; None if the proxy doesn't know it.
 
     ``local``: the proxy speaks for itself, as in a health check.
     """

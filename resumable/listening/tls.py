@@ -1,8 +1,8 @@
 """TLS of a listener: a certificate from files that may be renewed while the daemon runs.
 
-Reason to change: what TLS is offered, or what makes a certificate a good one. Invariant: a certificate is taken as a
-whole, with the key that fits, or the one before it stays. The one place that makes a TLS context for a server:
-TLS 1.2 and 1.3 with Twisted's choice of ciphers, ALPN as the site says. Spec: RFC 8446, RFC 5246, RFC 7301.
+Invariant: a certificate is taken as a whole, with the key that fits, or the one before it stays. This is the only place
+that makes a TLS context for a server: TLS 1.2 and 1.3 with Twisted's choice of ciphers, ALPN as the site says.
+Spec: RFC 8446, RFC 5246, RFC 7301.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from resumable.aio.threads import IPool, Stopped
 from resumable.auth.secret import AccessProblem, read_text
 
 SOON = 14 * 86400.0
-"""Seconds before its end at which a certificate is complained of; a fifth of its life, if that is less."""
+"""Seconds before its end at which a certificate is warned of; a fifth of its life, if that is less."""
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -36,11 +36,11 @@ log = Logger()
 
 
 @frozen
-class Files:
-    """PEM files, all of them. ``certificate`` may hold its chain, or ``chain`` does.
+class CertificateFiles:
+    """PEM files. ``certificate`` may hold its chain, or ``chain`` does.
 
-    ``client_ca``: authorities whose clients are let in; None: clients aren't asked for certificates. ``required``: who
-    has none can't connect at all; else they come without a name.
+    ``client_ca``: authorities whose clients are let in; None: clients aren't asked for certificates. ``required``: a
+    client without a certificate can't connect at all; else it connects without a name.
     """
 
     certificate: Path
@@ -50,7 +50,7 @@ class Files:
     required: bool = True
 
     def version(self) -> tuple[tuple[int, ...], ...]:
-        """Changes whenever a file does. Blocks. Raises AccessProblem."""
+        """A value that changes whenever a file does. Blocks. Raises AccessProblem."""
         return tuple(
             _stat(path) for path in (self.certificate, self.key, self.chain, self.client_ca) if path is not None
         )
@@ -65,8 +65,8 @@ def _stat(path: Path) -> tuple[int, ...]:
 
 
 @frozen
-class Loaded:
-    """What the files have said. ``begins``, ``ends``: seconds since 1970."""
+class LoadedCertificate:
+    """A certificate that was read. ``version``: of its files. ``begins``, ``ends``: seconds since 1970."""
 
     version: tuple[tuple[int, ...], ...]
     options: ssl.CertificateOptions
@@ -74,8 +74,8 @@ class Loaded:
     ends: float
 
 
-def load(files: Files) -> Loaded:
-    """Blocks. Raises AccessProblem for what is missing, makes no sense or doesn't fit."""
+def load(files: CertificateFiles) -> LoadedCertificate:
+    """Read the files. Blocks. Raises AccessProblem for one that is missing, makes no sense or doesn't fit."""
     version = files.version()  # before they are read: what changes meanwhile is seen the next time
     pems = _certificates("certificate", files.certificate)
     if files.chain is not None:
@@ -100,10 +100,12 @@ def load(files: Files) -> Loaded:
     except SSL.Error as problem:
         reason = problem.args[0][0][2] if problem.args and problem.args[0] else "unknown reason"
         raise AccessProblem(f"certificate: OpenSSL does not take {files.certificate} ({reason})") from None
-    return Loaded(version, options, leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp())
+    return LoadedCertificate(
+        version, options, leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+    )
 
 
-def _verification(files: Files) -> dict[str, Any]:
+def _verification(files: CertificateFiles) -> dict[str, Any]:
     if files.client_ca is None:
         return {}
     authorities = _certificates("authority of clients", files.client_ca)
@@ -127,29 +129,29 @@ def _certificates(what: str, path: Path) -> list[bytes]:
 
 @implementer(IOpenSSLServerConnectionCreator)
 class Certificate:
-    """The newest that was good, for the connections to come; those that are open keep theirs.
+    """The newest certificate that was good, for new connections; those that are open keep theirs.
 
     ``wall``: seconds since 1970. Making one blocks, and raises AccessProblem.
     """
 
-    def __init__(self, files: Files, wall: Callable[[], float]) -> None:
+    def __init__(self, files: CertificateFiles, wall: Callable[[], float]) -> None:
         self._files = files
         self._wall = wall
         self._loaded = load(files)
         self._complaint = ""
-        self._told: tuple[float, str] | None = None
+        self._warned: tuple[float, str] | None = None
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        """What Twisted asks for each connection."""
+        """See IOpenSSLServerConnectionCreator."""
         return self._loaded.options.serverConnectionForTLS(tlsProtocol)
 
     @property
     def left(self) -> float:
-        """Seconds until it ends; below 0: since it has."""
+        """Seconds until the certificate ends; below 0: since it ended."""
         return self._loaded.ends - self._wall()
 
     async def look(self, endpoint: str, pool: IPool) -> None:
-        """Take what the files say if they have changed, and complain of what is wrong: once of each thing."""
+        """Read the files if they have changed; log each thing that is wrong once."""
         try:
             found = await pool.run(self._changed)
         except AccessProblem as problem:
@@ -169,13 +171,13 @@ class Certificate:
                     endpoint=endpoint,
                     days=self.left / 86400,
                 )
-        self._tell(endpoint)
+        self._warn(endpoint)
 
-    def _changed(self) -> Loaded | None:
+    def _changed(self) -> LoadedCertificate | None:
         return None if self._files.version() == self._loaded.version else load(self._files)
 
-    def _tell(self, endpoint: str) -> None:
-        """Of a certificate that clients will refuse, or will soon."""
+    def _warn(self, endpoint: str) -> None:
+        """Log a certificate that clients will refuse, now or soon."""
         now, loaded = self._wall(), self._loaded
         if loaded.ends <= now:
             state = "has expired"
@@ -185,8 +187,8 @@ class Certificate:
             state = "expires soon"
         else:
             return
-        if self._told != (loaded.ends, state):
-            self._told = (loaded.ends, state)
+        if self._warned != (loaded.ends, state):
+            self._warned = (loaded.ends, state)
             log.warn(
                 "the certificate {file} on {endpoint} {state}: {days:.1f} days are left",
                 file=str(self._files.certificate),

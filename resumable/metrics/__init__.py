@@ -1,1 +1,1 @@
-"""Figures for Prometheus: their names, where each is read, and what is counted nowhere else."""
+"""Metrics for Prometheus: their names, where each is read, and the meters of those that nothing else counts."""

@@ -1,8 +1,8 @@
-"""Every figure that there is, by its name.
+"""The names of all metrics, their kinds, labels and help.
 
-Changes when one comes, goes or means something else; docs/operations.md, the dashboard and the alerts under examples/
-go by these names. Names follow https://prometheus.io/docs/practices/naming/; times are seconds, sizes bytes. Invariant:
-the values of labels come from the code and the configuration, never from a client.
+docs/operations.md, the dashboard and the alerts under examples/ go by these names, which follow
+https://prometheus.io/docs/practices/naming/; times are seconds, sizes bytes. Invariant: the values of labels come from
+the code and the configuration, never from a client.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KINDS: Final = ("counter", "gauge", "histogram")
 
 @frozen
 class Metric:
-    """``name`` is what Prometheus shows, but for what it adds to a histogram's."""
+    """A metric; ``name`` is the one that Prometheus shows, which adds endings to that of a histogram."""
 
     name: str
     kind: str

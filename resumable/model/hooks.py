@@ -1,9 +1,8 @@
-"""Hooks as the use cases see them: what they are shown, what they may decide, how they are asked.
+"""Hooks as the use cases see them: the views that hooks get, their decisions, and the interface to ask them.
 
-One reason to change: something else that a hook may know of an upload, or decide. Nothing here does any work.
-
-Invariants: what `IHooks.before` grants has been checked, and can do no harm to the protocol; `as_data` and `from_data`
-are each other's inverse, so that an event tells of an upload as it was when its fact was written. Sizes are bytes.
+Nothing here does any work. Invariants: a decision that `IHooks.before` grants has been checked, and can do no harm to
+the protocol; `as_data` and `from_data` are each other's inverse, so that an event shows an upload as it was when its
+fact was written. Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from resumable.protocol.errors import BadRequest, Refused
 
 
 class QuestionKind(enum.Enum):
-    """What is about to happen, and doesn't if a hook says no."""
+    """Something that is about to happen, and doesn't if a hook says no."""
 
     CREATE = "before-create"
     APPEND = "before-append"
@@ -48,8 +47,8 @@ class UploadView:
 
 @frozen
 class RequestView:
-    """The request that caused it. ``headers``, by lower-case name, are those that the operator chose; ``id`` is its
-    X-Request-ID, empty if it has none."""
+    """The request that caused an event or a question. ``headers``, by lower-case name, are those that the operator
+    chose; ``id`` is its X-Request-ID, empty if it has none."""
 
     method: str
     uri: str
@@ -60,7 +59,7 @@ class RequestView:
 
 @frozen
 class Answer:
-    """What goes to the client. None and empty: what would go without a hook."""
+    """A hook's answer to the client. Parts that are None or empty are as without a hook."""
 
     status: int | None = None
     headers: Mapping[str, str] = field(factory=dict)
@@ -69,9 +68,9 @@ class Answer:
 
 @frozen
 class Changes:
-    """What a new upload gets instead of what it would; None leaves it. ``metadata`` replaces all of it.
+    """Changes to a new upload; None leaves a value as it is. ``metadata`` replaces all of it.
 
-    ``key``: its name in the remotes, as it is, and its file's place here, if files get one. ``remotes``: only these.
+    ``key``: its name in the remotes, verbatim, and its file's place here, if files get one. ``remotes``: only these.
     """
 
     id: str | None = None
@@ -92,19 +91,19 @@ class Granted:
 
 
 class IHooks(Interface):
-    """Everybody who wants to be asked."""
+    """The guards: all hooks that are asked before something is done."""
 
     def asks(kind: QuestionKind) -> bool:
-        """Whether there is anybody; if not, nothing needs to be gathered for a question."""
+        """Whether a guard wants such questions; if not, nothing needs to be gathered for one."""
 
     def before(kind: QuestionKind, upload: UploadView, request: RequestView | None = None) -> Deferred[Granted]:
-        """Ask all of them. Fails with Refused, which carries the hook's answer; with Unavailable when one has failed.
+        """Ask all guards. Fails with Refused, which carries the hook's answer; with Unavailable when one has failed.
         Changes are granted before-create only."""
 
 
 @frozen
 class Arrived:
-    """How a running upload gets on: ``received`` bytes have arrived, of which ``upload.offset`` are safe."""
+    """The progress of a running upload: ``received`` bytes have arrived, of which ``upload.offset`` are safe."""
 
     upload: UploadView
     received: int
@@ -112,17 +111,17 @@ class Arrived:
 
 
 class IProgress(Interface):
-    """Those who want to know how running uploads get on."""
+    """All hooks that get the progress of running uploads."""
 
     def arrived(upload_id: str, look: Callable[[], Arrived | None]) -> None:
-        """Bytes of the upload came. ``look`` tells how far it is, now and a little later; None: it has ended, or nobody
-        is to know of it yet. Called for each piece of a body: it costs next to nothing, blocks nobody and never raises.
+        """Bytes of the upload came. ``look`` gives its progress, now and a little later; None: it has ended, or isn't
+        to be shown yet. Called for each piece of a body: it costs next to nothing, blocks nobody and never raises.
         """
 
 
 @implementer(IHooks, IProgress)
 class NoHooks:
-    """There are none."""
+    """A daemon without hooks."""
 
     def asks(self, kind: QuestionKind) -> bool:
         return False
@@ -148,7 +147,7 @@ def view(upload: Upload) -> UploadView:
 
 
 def as_data(upload: UploadView, request: RequestView | None = None) -> dict[str, object]:
-    """For a fact's ``data``, in JSON's types. What is added to it (``remote``, ``reason``, ...) are details."""
+    """The ``data`` of a fact, in JSON's types. Members added to it (``remote``, ``reason``, ...) are details."""
     found: dict[str, object] = {"length": upload.length, "offset": upload.offset}
     if upload.raw_metadata is not None:
         found["metadata"] = upload.raw_metadata
@@ -164,7 +163,7 @@ def as_data(upload: UploadView, request: RequestView | None = None) -> dict[str,
 
 
 def request_as_data(request: RequestView) -> dict[str, object]:
-    """In JSON's types, for `request_from_data`."""
+    """The request in JSON's types, for `request_from_data`."""
     return {
         "method": request.method,
         "uri": request.uri,
@@ -175,23 +174,23 @@ def request_as_data(request: RequestView) -> dict[str, object]:
 
 
 def request_from_data(data: Mapping[str, Any]) -> RequestView:
-    """The request that was shown then."""
+    """The request of `request_as_data`."""
     headers = {name: tuple(values) for name, values in data["headers"].items()}
     return RequestView(data["method"], data["uri"], data["address"], headers, data.get("id", ""))
 
 
 def refusal_as_data(refused: Refused) -> dict[str, object]:
-    """In JSON's types, for `refusal_from_data`."""
+    """The refusal in JSON's types, for `refusal_from_data`."""
     return {"status": refused.status, "headers": dict(refused.headers), "body": b64encode(refused.body).decode()}
 
 
 def refusal_from_data(data: Mapping[str, Any]) -> Refused:
-    """What was answered then."""
+    """The refusal of `refusal_as_data`."""
     return Refused(data["status"], data["headers"], b64decode(data["body"]))
 
 
 def from_data(upload_id: str, data: Mapping[str, Any]) -> tuple[UploadView, RequestView | None, dict[str, Any]]:
-    """The upload, the request and what else there is; whatever is missing has its default."""
+    """The upload, the request and the details in a fact's ``data``; a member that is missing has its default."""
     rest = dict(data)
     raw = rest.pop("metadata", None)
     upload = UploadView(

@@ -18,7 +18,7 @@ from zope.interface import Interface
 from resumable.model.upload import Replica, ReplicaState, Upload
 
 
-class State(enum.Enum):
+class UploadState(enum.Enum):
     """UPLOADING: bytes are missing. ASSEMBLING: a final upload that isn't made yet. FINISHED: all bytes are here.
     STORED: every required remote has them, too. GONE: terminated, expired or lost, and still remembered."""
 
@@ -29,18 +29,20 @@ class State(enum.Enum):
     GONE = "gone"
 
 
-PRESENT: Final = frozenset(State) - {State.GONE}
+State = UploadState  # the name that the admin API and the metrics import
+
+PRESENT: Final = frozenset(UploadState) - {UploadState.GONE}
 
 
-def state_of(upload: Upload) -> State:
+def state_of(upload: Upload) -> UploadState:
     """The state that the upload is in."""
     if upload.gone is not None:
-        return State.GONE
+        return UploadState.GONE
     if upload.stored_at is not None:
-        return State.STORED
+        return UploadState.STORED
     if upload.finished:
-        return State.FINISHED
-    return State.ASSEMBLING if upload.is_final else State.UPLOADING
+        return UploadState.FINISHED
+    return UploadState.ASSEMBLING if upload.is_final else UploadState.UPLOADING
 
 
 @frozen
@@ -52,7 +54,7 @@ class Filter:
     ``min_size`` is compared with the length, or with the offset while the length isn't known.
     """
 
-    states: frozenset[State] = PRESENT
+    states: frozenset[UploadState] = PRESENT
     owner: str | None = None
     remote: str | None = None
     replica: ReplicaState | None = None
@@ -76,7 +78,7 @@ class Found:
 class Counted:
     """How many rows of this piece are in each state: of uploads, or of replicas by remote. ``place``: see Found."""
 
-    uploads: Mapping[State, int] = field(factory=dict)
+    uploads: Mapping[UploadState, int] = field(factory=dict)
     replicas: Mapping[tuple[str, ReplicaState], int] = field(factory=dict)
     place: int | None = None
 

@@ -115,12 +115,15 @@ class IReplicas(Interface):
 
 
 @frozen
-class Progress:
+class TransferProgress:
     """How far the transfer of one replica is now: ``sent`` bytes are on their way or in the remote, ``confirmed`` bytes
     are in it."""
 
     sent: int
     confirmed: int
+
+
+Progress = TransferProgress  # the name that replication imports
 
 
 class ICopy(Interface):
@@ -159,7 +162,7 @@ class IReplication(Interface):
     def when_stored(upload_id: str) -> Deferred[None]:
         """Fires when every required replica of the upload is stored from now on; never fails, may be cancelled."""
 
-    def progress(upload_id: str) -> Mapping[str, Progress]:
+    def progress(upload_id: str) -> Mapping[str, TransferProgress]:
         """The progress of its replicas under way, by remote."""
 
     def open_copy(upload_id: str, start: int, size: int) -> Deferred[ICopy]:
@@ -201,7 +204,7 @@ class NoReplication:
     def when_stored(self, upload_id: str) -> Deferred[None]:
         return Deferred()
 
-    def progress(self, upload_id: str) -> Mapping[str, Progress]:
+    def progress(self, upload_id: str) -> Mapping[str, TransferProgress]:
         return {}
 
     def open_copy(self, upload_id: str, start: int, size: int) -> Deferred[ICopy]:

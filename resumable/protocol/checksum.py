@@ -1,7 +1,6 @@
-"""The checksum extension: which algorithms, and how a checksum is written down.
+"""The checksum extension: which algorithms there are, and how a checksum is written.
 
-Reason to change: an algorithm, or the grammar of Upload-Checksum. Invariant: every `Checksum` that leaves here
-names an algorithm that the caller offers. Spec: tus 1.0.0, Checksum.
+Invariant: every `Checksum` that leaves here names an algorithm that the caller offers. Spec: tus 1.0.0, Checksum.
 """
 
 from __future__ import annotations
@@ -34,9 +33,11 @@ class Crc32:
         self._crc = 0
 
     def update(self, data: bytes, /) -> None:
+        """See `Digest`."""
         self._crc = zlib.crc32(data, self._crc)
 
     def digest(self) -> bytes:
+        """See `Digest`."""
         return self._crc.to_bytes(4, "big")
 
 
@@ -50,7 +51,7 @@ STANDARD: Final[dict[str, Callable[[], Digest]]] = {
     "crc32": Crc32,
     "blake2b": hashlib.blake2b,
 }
-"""What the standard library can do, the best known to clients first."""
+"""The algorithms of the standard library, those that most clients know first."""
 
 SIZES: Final = {"sha1": 20, "md5": 16, "sha256": 32, "sha512": 64, "crc32": 4, "crc32c": 4, "blake2b": 64}
 """Bytes in a digest; an algorithm that is not named here is taken at any length."""
@@ -58,14 +59,14 @@ SIZES: Final = {"sha1": 20, "md5": 16, "sha256": 32, "sha512": 64, "crc32": 4, "
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """What the body's bytes must digest to."""
+    """The checksum that a body must have."""
 
     algorithm: str
     digest: bytes
 
     @property
     def is_possible(self) -> bool:
-        """Whether any bytes can have it: one of another length than the algorithm's matches none."""
+        """Whether any bytes can have it: its length must be the algorithm's."""
         return len(self.digest) == SIZES.get(self.algorithm, len(self.digest))
 
 

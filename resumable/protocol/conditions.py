@@ -1,7 +1,7 @@
-"""Conditional requests: whether a download is what the client has, or still what it had.
+"""Conditional requests: whether a client has the present state of a download already, or still had it.
 
-Reason to change: what a condition means. Invariant: conditions are looked at in the order of RFC 9110 section 13.2.2;
-one that is malformed or given twice never makes an answer shorter than it would be without. Spec: RFC 9110 section 13.
+Invariant: conditions are checked in the order of RFC 9110 section 13.2.2; one that is malformed or given twice never
+makes an answer shorter than it would be without. Spec: RFC 9110 section 13.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TAGS: Final = re.compile(rf"[ \t,]*{_TAG.pattern}(?:[ \t]*,[ \t,]*{_TAG.pattern
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What tells one state of a download from another. ``etag``: strong, with its quotes. ``modified``: in whole
+    """They tell one state of a download from another. ``etag``: strong, with its quotes. ``modified``: in whole
     seconds since the epoch."""
 
     etag: str
@@ -29,7 +29,7 @@ class Validators:
 
 
 def not_modified(fields: Fields, now: Validators) -> bool:
-    """Whether the client has it already: the answer is 304. Raises PreconditionFailed."""
+    """Whether the client has this state already, so that the answer is 304. Raises PreconditionFailed."""
     _check_still(fields, now)
     given = fields.values("if-none-match")
     if given:
@@ -40,7 +40,7 @@ def not_modified(fields: Fields, now: Validators) -> bool:
 
 
 def allows_range(fields: Fields, now: Validators) -> bool:
-    """Whether If-Range, where it is given, names what is there: else a Range is to be ignored (13.1.5)."""
+    """Whether a Range counts: If-Range is absent, or names the present state (13.1.5)."""
     given = fields.values("if-range")
     if not given:
         return True

@@ -1,28 +1,28 @@
-"""What a request can be refused with.
+"""The errors that refuse a request.
 
     TusError
      +-- BadRequest            400  malformed header, length, offset, metadata, checksum, list
      +-- Unauthorized          401  + WWW-Authenticate
      +-- Forbidden             403  an append to a final upload, or not for this identity
-     +-- NotFound              404  never heard of it
+     +-- NotFound              404  there is none of that id
      +-- MethodNotAllowed      405  + Allow
-     +-- Conflict              409  it isn't in the state for that
+     +-- Conflict              409  the upload isn't in the state for that
      +-- OffsetMismatch        409  + Upload-Offset
      +-- Gone                  410  expired, terminated or lost
      +-- UnsupportedVersion    412  + Tus-Version
-     +-- PreconditionFailed    412  a download isn't what it was
+     +-- PreconditionFailed    412  a download has changed
      +-- TooLarge              413  past the length or the maximum
      +-- UnsupportedMediaType  415  not application/offset+octet-stream
      +-- RangeNotSatisfiable   416  + Content-Range
      +-- Held                  423  + Retry-After
      +-- TooManyRequests       429  + Retry-After
-     +-- ChecksumMismatch      460  the bytes are not those the client meant
+     +-- ChecksumMismatch      460  the bytes have another checksum than the client's
      +-- InternalError         500  ours, never the client's
      +-- Stopping, Unavailable 503  + Retry-After
      +-- NoSpace               507  + Retry-After
      +-- Refused               any  a hook's own status, header fields and body
 
-Reason to change: a new way to refuse. Invariant: an error only *hints* a status, a title and header fields; it
+Invariant: an error only *hints* a status, a title and header fields; it
 knows nothing of responses. Field values made here hold numbers and fixed tokens, never what a client sent.
 Spec: tus 1.0.0, RFC 9110 section 15.5, RFC 6585 section 4 (429), RFC 4918 sections 11.3 (423) and 11.5 (507).
 """
@@ -46,6 +46,8 @@ class TusError(Exception):
 
 
 class BadRequest(TusError):
+    """A header field, a length, an offset, metadata or a list is malformed."""
+
     status = 400
     title = "Bad Request"
 
@@ -62,11 +64,15 @@ class Unauthorized(TusError):
 
 
 class Forbidden(TusError):
+    """An append to a final upload, or a request that this identity may not make."""
+
     status = 403
     title = "Forbidden"
 
 
 class NotFound(TusError):
+    """There is no such upload, or its data is in no place that can be read."""
+
     status = 404
     title = "Not Found"
 
@@ -83,6 +89,8 @@ class MethodNotAllowed(TusError):
 
 
 class Conflict(TusError):
+    """The upload isn't in the state for this request."""
+
     status = 409
     title = "Conflict"
 
@@ -103,6 +111,8 @@ class OffsetMismatch(TusError):
 
 
 class Gone(TusError):
+    """The upload has expired, was terminated or is lost."""
+
     status = 410
     title = "Gone"
 
@@ -136,6 +146,8 @@ class TooLarge(TusError):
 
 
 class UnsupportedMediaType(TusError):
+    """The body is not ``application/offset+octet-stream``."""
+
     status = 415
     title = "Unsupported Media Type"
 
@@ -189,6 +201,8 @@ class InternalError(TusError):
 
 
 class Stopping(_Later):
+    """The server is about to stop, and begins nothing new."""
+
     status = 503
     title = "Service Unavailable"
 
@@ -197,11 +211,15 @@ class Stopping(_Later):
 
 
 class Unavailable(_Later):
+    """A part of the server doesn't work at the moment."""
+
     status = 503
     title = "Service Unavailable"
 
 
 class NoSpace(_Later):
+    """The disk has no room for the upload (RFC 4918, 11.5)."""
+
     status = 507
     title = "Insufficient Storage"
 
@@ -210,8 +228,8 @@ class NoSpace(_Later):
 
 
 class Refused(TusError):
-    """A hook said no, and what the client is told: a status from 400 to 599, checked fields, and a body as it is
-    (empty: the usual problem document)."""
+    """A hook said no. The client gets the hook's status (400 to 599), checked fields, and its body (empty: the usual
+    problem document)."""
 
     def __init__(self, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
         super().__init__("The server's operator does not allow this.", headers=headers)

@@ -1,7 +1,7 @@
 """Header fields to plain values.
 
-Reason to change: how one field line is read. Invariant: a field that may be given once is never guessed from
-several, and a number is never read from anything but ASCII digits. Spec: RFC 9110 section 5, RFC 4648 section 4.
+Invariant: a field that may be given once is never guessed from several, and a number is never read from anything but
+ASCII digits. Spec: RFC 9110 section 5, RFC 4648 section 4.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from resumable.protocol.errors import BadRequest
 
 LARGEST: Final = 2**63 - 1
-"""The greatest size or offset: what a file offset and a catalog's integer hold."""
+"""The greatest size or offset: the largest file offset, and the largest integer in a catalog."""
 
 
 class Fields(Protocol):

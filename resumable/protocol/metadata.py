@@ -1,8 +1,7 @@
 """Upload-Metadata: its grammar, and what may be taken from it for a download.
 
-Reason to change: the grammar, or a key that clients use. Invariant: a header that `parse` accepted may be echoed as
-it is, and text that leaves `filename` and `content_type` may stand in a header and names no path. Spec: tus 1.0.0,
-Creation, Upload-Metadata; RFC 4648 section 4.
+Invariant: a header that `parse` accepted may be echoed as it is, and text that leaves `filename` and `content_type`
+may stand in a header and names no path. Spec: tus 1.0.0, Creation, Upload-Metadata; RFC 4648 section 4.
 """
 
 from __future__ import annotations

@@ -1,18 +1,22 @@
-"""File names that strangers gave: what of them is shown to others, and how a header says it.
+"""Names: the ids of uploads, and file names that strangers gave.
 
-Reason to change: what may stand in a name. Pure. Invariant: what leaves here names no path, hides nothing, turns no
-reading direction round, keeps its extension when it is shortened, and may stand in a header. Spec: RFC 6266 section
-4.3 and appendix D, RFC 8187 section 3.2.
+Pure. Invariants: a valid id is one safe URL segment and one safe file name: no dot, slash, percent sign or leading
+dash; a file name that leaves here names no path, hides nothing, turns no reading direction round, keeps its extension
+when it is shortened, and may stand in a header.
+Spec: RFC 3986 section 2.3 (ids: unreserved characters less "." and "~"), RFC 6266 section 4.3 and appendix D, RFC 8187
+section 3.2.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
 from urllib.parse import quote
 
+UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{15,127}")
 MAX_NAME: Final = 255
-"""Bytes of UTF-8: what file systems take for a name."""
+"""Bytes of UTF-8: the longest name that file systems take."""
 
 _LONGEST_EXTENSION: Final = 16
 # Cc and Zl break lines; Cf has what can't be seen and what turns the reading direction round, so that "gpj.exe" is
@@ -23,12 +27,12 @@ _ATTR_CHARS: Final = "!#$&+-.^_`|~"
 
 
 def is_hidden(char: str) -> bool:
-    """Whether nobody sees this character, or it changes how others are seen; noncharacters among them."""
+    """Whether this character is invisible, or changes how others are shown; noncharacters among them."""
     return unicodedata.category(char) in _HIDDEN or (ord(char) & 0xFFFE) == 0xFFFE
 
 
 def shortened(name: str, most: int = MAX_NAME) -> str:
-    """At most so many bytes of it; what follows the last dot is kept, so that ``holiday.jpg`` stays a picture."""
+    """At most so many bytes of the name. The extension is kept, so that ``holiday.jpg`` stays a picture."""
     data = name.encode()
     if len(data) <= most:
         return name
@@ -38,7 +42,7 @@ def shortened(name: str, most: int = MAX_NAME) -> str:
 
 
 def shown(text: str) -> str | None:
-    """The name in it, without directories and invisible characters; None if none is left.
+    """The name in a client's text, without directories and invisible characters; None if nothing is left.
 
     RFC 6266, 4.3: "Recipients MUST NOT be able to write into any location other than one to which they are
     specifically entitled", hence only what follows the last slash or backslash.
@@ -58,3 +62,8 @@ def disposition(name: str | None, way: str = "attachment") -> str:
     plain = " ".join("".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in name).split())
     extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe=_ATTR_CHARS)}"
     return f'{way}; filename="{plain}"{extended}'
+
+
+def valid_id(upload_id: str) -> bool:
+    """Whether this is an id of an upload: 16 to 128 characters."""
+    return UPLOAD_ID.fullmatch(upload_id) is not None

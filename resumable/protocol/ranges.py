@@ -1,8 +1,8 @@
-"""Range: which bytes of a download are asked for.
+"""Range: which bytes of a download a client asks for.
 
-Reason to change: which ranges are served. Invariant: a `Span` lies within the download and is not empty. One range is
-served as it is; several, another unit and what is malformed are ignored, and the whole is served: that is always a
-correct answer, costs what any download costs, and needs no bounds. Spec: RFC 9110 section 14.
+Invariant: a `Span` lies within the download and is not empty. One range is served as it is. Several ranges, another
+unit and a malformed field are ignored, and all bytes are served: that is always a correct answer, costs no more than
+any download, and needs no bounds. Spec: RFC 9110 section 14.
 """
 
 from __future__ import annotations
@@ -66,6 +66,6 @@ def _suffix(digits: str, total: int) -> Span | None:
 
 
 def _position(digits: str) -> int:
-    """Any number; one that no file has is told from others without being read."""
+    """The number; one with more digits than any file has bytes is not converted."""
     digits = digits.lstrip("0") or "0"
     return int(digits) if len(digits) <= _DIGITS else int("9" * _DIGITS)

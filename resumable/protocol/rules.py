@@ -1,8 +1,8 @@
 """Whether a request fits its upload, and how far it may go.
 
-Reason to change: a decision about lengths and offsets. Invariant of every `Plan`:
-``start <= commit_ceiling <= ceiling``, where None stands for no bound; so what is committed before the end of a body
-can never have to be taken back. Spec: tus 1.0.0, PATCH, Creation, Creation With Upload, Checksum, Concatenation.
+Invariant of every `AppendPlan`: ``start <= commit_ceiling <= ceiling``, where None stands for no bound; so no byte that
+is committed before the end of a body ever has to be taken back. Spec: tus 1.0.0, PATCH, Creation, Creation With Upload,
+Checksum, Concatenation.
 
 Offsets are absolute and count bytes: the offset n means that the bytes 0 to n-1 are there.
 """
@@ -18,7 +18,7 @@ from resumable.protocol.tus import Append, Creation
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AppendPlan:
     """How far one admitted append may go.
 
     start
@@ -63,7 +63,7 @@ def finished(offset: int, length: int | None) -> bool:
     return length is not None and offset == length
 
 
-def admit_creation(creation: Creation, content_length: int | None, max_size: int | None) -> Plan:
+def admit_creation(creation: Creation, content_length: int | None, max_size: int | None) -> AppendPlan:
     """The plan for the body of a POST, an empty one included; TooLarge if it cannot fit.
 
     Not for a final upload, which takes no body: see `final_length`.
@@ -78,7 +78,7 @@ def admit_creation(creation: Creation, content_length: int | None, max_size: int
 
 def admit_append(
     offset: int, length: int | None, append: Append, content_length: int | None, max_size: int | None
-) -> Plan:
+) -> AppendPlan:
     """The plan for a PATCH to an upload with this committed ``offset`` and ``length``.
 
     Raises OffsetMismatch, BadRequest (another length than the recorded one) or TooLarge, in this order; after any of
@@ -126,7 +126,7 @@ def _plan(
     *,
     refused_at: int | None,
     new_length: int | None = None,
-) -> Plan:
+) -> AppendPlan:
     ceiling = length
     if length is None and max_size is not None:
         # An operator may have lowered the maximum since: what is here stays, nothing is added.
@@ -137,7 +137,7 @@ def _plan(
         raise TooLarge(
             f"Content-Length {content_length} from offset {start} runs past the {what}, {bound}.", offset=refused_at
         )
-    return Plan(
+    return AppendPlan(
         start=start,
         length=length,
         ceiling=ceiling,

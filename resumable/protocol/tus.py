@@ -1,9 +1,10 @@
 """tus 1.0.0: header fields to typed requests, and what the server says of itself.
 
-Reason to change: what a request's header may say. Invariant: a request that leaves here is well-formed in itself;
-whether it fits its upload is decided in `rules`. Nothing here knows what is stored. Spec: tus 1.0.0 (2016-03-25).
+Invariants: a request that leaves here is well-formed in itself; whether it fits its upload is decided in `rules`. An
+extension that isn't listed in Tus-Extension is never used for a new request; uploads that were made with it go on.
+Nothing here knows what is stored. Spec: tus 1.0.0 (2016-03-25).
 
-An append is looked at in this order: 412 version, then (the caller) 404, 410 and 403 on a final upload, then
+An append is checked in this order: 412 version, then (the caller) 404, 410 and 403 on a final upload, then
 `parse_append`: 415 type, 400 for a malformed field; then `rules.admit_append`: 409 offset, 400 and 413 lengths.
 """
 
@@ -18,7 +19,7 @@ from resumable.protocol import checksum as checksums
 from resumable.protocol import concat as concats
 from resumable.protocol import metadata as metadatas
 from resumable.protocol.checksum import Checksum
-from resumable.protocol.concat import Final
+from resumable.protocol.concat import FinalUpload
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, UnsupportedMediaType, UnsupportedVersion
 from resumable.protocol.fields import Fields, listed, optional_size, shown, single, size
 
@@ -34,6 +35,14 @@ EXTENSIONS = (
     "concatenation",
     "concatenation-unfinished",
 )
+NEEDED: Mapping[str, str] = {
+    "creation-with-upload": "creation",
+    "creation-defer-length": "creation",
+    "checksum-trailer": "checksum",
+    "concatenation": "creation",
+    "concatenation-unfinished": "concatenation",
+}
+"""Extensions that need another one."""
 CONTENT_TYPE = "application/offset+octet-stream"
 
 
@@ -49,7 +58,7 @@ class Creation:
     length: int | None
     deferred: bool
     metadata: str | None
-    concat: Literal["partial"] | Final | None
+    concat: Literal["partial"] | FinalUpload | None
     concat_header: str | None
     checksum: Checksum | None
     checksum_trailer: bool
@@ -69,7 +78,7 @@ class Append:
 def capabilities(
     max_size: int | None, algorithms: Collection[str], extensions: Sequence[str] = EXTENSIONS
 ) -> dict[str, str]:
-    """What an answer to OPTIONS says; no blanks in the lists, as tusgo does not trim them."""
+    """The header fields of an answer to OPTIONS; no blanks in the lists, as tusgo does not trim them."""
     # "The Tus-Version response header MUST be a comma-separated list of protocol versions"
     answer = {"Tus-Version": VERSION}
     # "If no extensions are supported, the Tus-Extension header MUST be omitted."
@@ -123,7 +132,7 @@ def parse_creation(fields: Fields, content_length: int | None, algorithms: Colle
         _check_type(fields)
     concat_header = single(fields, "upload-concat")
     concat = None if concat_header is None else concats.parse(concat_header)
-    if isinstance(concat, Final):
+    if isinstance(concat, FinalUpload):
         _check_final(fields, has_body)
         concat_header = concat.header
         length = None
@@ -134,7 +143,7 @@ def parse_creation(fields: Fields, content_length: int | None, algorithms: Colle
     if metadata is not None:
         metadatas.parse(metadata)
     checksum, trailer = _checksum(fields, content_length, algorithms)
-    deferred = length is None and not isinstance(concat, Final)
+    deferred = length is None and not isinstance(concat, FinalUpload)
     return Creation(length, deferred, metadata, concat, concat_header, checksum, trailer, has_body)
 
 
@@ -226,3 +235,40 @@ def _checksum(fields: Fields, content_length: int | None, algorithms: Collection
     if not checksum.is_possible:
         raise ChecksumMismatch(f"Upload-Checksum: no body has a checksum by {checksum.algorithm} of that length.")
     return checksum, False
+
+
+def extensions_without(disabled: Collection[str]) -> tuple[str, ...]:
+    """The extensions in the usual order, less ``disabled`` and those that need one of these."""
+    left: list[str] = []
+    for each in EXTENSIONS:  # none comes before what it needs
+        if each not in disabled and NEEDED.get(each, each) in (*left, each):
+            left.append(each)
+    return tuple(left)
+
+
+def check_creation_extensions(creation: Creation, extensions: Collection[str]) -> None:
+    """Raises BadRequest where it needs one that isn't among ``extensions``."""
+    if creation.concat is not None:
+        _check("concatenation", extensions, "make the upload in one piece, without Upload-Concat")
+    if creation.has_body:
+        _check("creation-with-upload", extensions, "make the upload without a body, then send its bytes by PATCH")
+    if creation.deferred:
+        _check("creation-defer-length", extensions, "say the length of the upload in Upload-Length")
+    if creation.checksum_trailer:
+        check_trailer(extensions)
+
+
+def check_append_extensions(append: Append, extensions: Collection[str]) -> None:
+    """Raises BadRequest where it needs one that isn't among ``extensions``."""
+    if append.checksum_trailer:
+        check_trailer(extensions)
+
+
+def check_trailer(extensions: Collection[str]) -> None:
+    """Raises BadRequest unless a checksum may come as a trailer."""
+    _check("checksum-trailer", extensions, "send the checksum in the header, or none")
+
+
+def _check(name: str, extensions: Collection[str], instead: str) -> None:
+    if name not in extensions:
+        raise BadRequest(f"The extension {name} is switched off here: {instead}.")

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from resumable.protocol import ids
+from resumable.protocol.names import valid_id
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Permanent, RemoteError, Transient, Unusable
 
 PARTS = ".resumable-parts"
@@ -210,7 +210,7 @@ class Directory:
         """The ids that have an unfinished file."""
         self.check()
         try:
-            return sorted(filter(ids.valid, self._disk.names(self._parts)))
+            return sorted(filter(valid_id, self._disk.names(self._parts)))
         except FileNotFoundError:
             return []
 
@@ -234,7 +234,7 @@ class Directory:
             self._parts_synced = True
 
     def _part(self, upload_id: str) -> str:
-        if not ids.valid(upload_id):
+        if not valid_id(upload_id):
             raise ValueError("not an upload id")
         return f"{self._parts}/{upload_id}"
 

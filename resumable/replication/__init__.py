@@ -1,1 +1,1 @@
-"""The engine between the tiers: every committed byte goes on to the remotes."""
+"""Replication: every committed byte is sent on to the remotes."""

@@ -1,10 +1,8 @@
 """Stored copies of uploads, to read from.
 
-One reason to change: which remote is asked for the bytes of an upload, and what happens when it fails.
-
-Invariant: bytes come from replicas that are stored, required remotes first; when one fails, the next goes on at the
-very byte, and nothing is given twice. Of a reader that rests nothing is kept open. Nothing here changes anything, but
-that a copy which isn't there is told of in the log.
+Invariants: bytes come from replicas that are stored, required remotes first; when one fails, the next goes on at that
+very byte, and no byte is given twice. While a reader rests nothing is kept open. Nothing here changes anything; a copy
+that is missing is logged.
 """
 
 from __future__ import annotations
@@ -12,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from resumable.aio.deferreds import Timer, deferred
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.replica import ICopy, IReplicas
 from resumable.model.upload import Replica, ReplicaState
@@ -31,16 +30,18 @@ OPENING = 15.0
 RESTING = 30.0
 """Seconds without a read after which the remote's answer is given up; the next read asks again from there."""
 RETRY_AFTER = 5
+"""Seconds that a client is asked to wait where no remote said otherwise."""
 
 
 class Copies:
-    """``backends`` by the names of their remotes."""
+    """All stored copies. ``backends``: by the names of their remotes."""
 
     def __init__(self, backends: Mapping[str, IRemoteStorage], replicas: IReplicas, clock: IReactorTime) -> None:
         self._backends = backends
         self._replicas = replicas
         self._clock = clock
 
+    @deferred
     async def open(self, upload_id: str, start: int, size: int) -> ICopy:
         """See IReplication.open_copy."""
         sources = [each for each in await self._stored(upload_id) if IReadable.providedBy(self._backends[each])]
@@ -48,6 +49,7 @@ class Copies:
         await copy.begin(start)
         return copy
 
+    @deferred
     async def signed_url(self, upload_id: str, presented: Presented) -> str | None:
         """See IReplication.signed_url."""
         for name in await self._stored(upload_id):
@@ -58,7 +60,7 @@ class Copies:
                 signing: Deferred[str | None] = ISigning(backend).signed_url(upload_id, presented)
                 url = await signing.addTimeout(OPENING, self._clock)
             except (RemoteError, TimeoutError) as error:
-                _complain(name, upload_id, _as_remote_error(error))
+                _log_failure(name, upload_id, _as_remote_error(error))
                 continue
             if url is not None:
                 return url
@@ -76,7 +78,7 @@ class Copies:
 
 @implementer(ICopy)
 class Copy:
-    """One reader's way through the copies of an upload, up to ``end``."""
+    """The copies of one upload for one reader, which reads up to ``end``. ``sources``: by remote, the best first."""
 
     def __init__(self, upload_id: str, sources: Mapping[str, IReadable], end: int, clock: IReactorTime) -> None:
         self._upload_id = upload_id
@@ -86,12 +88,12 @@ class Copy:
         self._stream: IObjectStream | None = None
         self._remote = ""
         self._offset = 0
-        self._rest: IDelayedCall | None = None
+        self._rest = Timer(clock, self._release)
         self._under_way: Deferred[IObjectStream] | None = None
         self._closed = False
 
     async def begin(self, offset: int) -> None:
-        """Have a remote that answers with the bytes from ``offset`` on. Raises NotFound, Unavailable."""
+        """Find a remote that answers with the bytes from ``offset`` on. Raises NotFound, Unavailable."""
         pause = None
         lost: list[str] = []
         for name, source in list(self._sources.items()):
@@ -99,7 +101,7 @@ class Copy:
                 self._stream = await self._opened(source, offset)
             except (RemoteError, TimeoutError) as problem:
                 error = _as_remote_error(problem)
-                _complain(name, self._upload_id, error)
+                _log_failure(name, self._upload_id, error)
                 self._later(name)
                 lost += [name] if isinstance(error, NotThere) else []
                 pause = error.retry_after if isinstance(error, Throttled) else pause
@@ -110,10 +112,6 @@ class Copy:
             raise NotFound("The file is no longer on this server, and not in a remote that it can be read from.")
         raise Unavailable("The file can't be read from where it is stored at the moment.", int(pause or RETRY_AFTER))
 
-    def read(self, offset: int, size: int) -> Deferred[bytes]:
-        """See ICopy."""
-        return Deferred.fromCoroutine(self._read(offset))
-
     def close(self) -> None:
         """See ICopy."""
         self._closed = True
@@ -121,9 +119,10 @@ class Copy:
         if self._under_way is not None:
             self._under_way.cancel()
 
-    async def _read(self, offset: int) -> bytes:
-        """The next bytes, from whichever remote has them."""
-        self._stop_resting()
+    @deferred
+    async def read(self, offset: int, size: int) -> bytes:
+        """See ICopy."""
+        self._rest.clear()
         for _ in range(len(self._sources) + 1):
             if self._closed:
                 raise CancelledError
@@ -136,12 +135,12 @@ class Copy:
                 if not data or self._offset + len(data) > self._end:
                     raise Transient("the object ended before its end" if not data else "the object is too long")
             except RemoteError as error:
-                _complain(self._remote, self._upload_id, error)
+                _log_failure(self._remote, self._upload_id, error)
                 self._release()
                 self._later(self._remote)
                 continue
             self._offset += len(data)
-            self._rest = self._clock.callLater(RESTING, self._release)
+            self._rest.set(RESTING)
             return data
         raise Unavailable("The file can't be read from where it is stored at the moment.", RETRY_AFTER)
 
@@ -157,26 +156,21 @@ class Copy:
         return stream
 
     def _later(self, name: str) -> None:
-        """Ask this one after the others from now on."""
+        """Ask this remote after the others from now on."""
         self._sources[name] = self._sources.pop(name)
 
     def _release(self) -> None:
-        self._stop_resting()
+        self._rest.clear()
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
-
-    def _stop_resting(self) -> None:
-        rest, self._rest = self._rest, None
-        if rest is not None and rest.active():
-            rest.cancel()
 
 
 def _as_remote_error(error: Exception) -> RemoteError:
     return error if isinstance(error, RemoteError) else Transient(f"no answer within {OPENING:.0f} s", code="TimedOut")
 
 
-def _complain(remote: str, upload_id: str, error: RemoteError) -> None:
+def _log_failure(remote: str, upload_id: str, error: RemoteError) -> None:
     if isinstance(error, NotThere):
         log.error("a stored copy is not in {remote}: {reason}", remote=remote, upload=upload_id, reason=error.reason)
     else:

@@ -1,7 +1,6 @@
 """The journal of one remote's backend, in the catalog.
 
-One reason to change: how the catalog's replicas become what a backend asks for. Invariant: what is remembered here is
-what the catalog has; after a change of which nobody knows whether it landed, nothing is.
+Invariant: each value remembered here is the catalog's; after a change that may or may not have landed, none is.
 """
 
 from __future__ import annotations
@@ -19,12 +18,15 @@ from resumable.model.replica import IReplicas
 from resumable.remotes.interfaces import IPartJournal
 
 KEPT = 4096
-"""Values that are remembered, so that loading what was just saved costs nothing."""
+"""Values that are remembered, so that loading a value that was just saved costs nothing."""
 
 
 @implementer(IPartJournal)
 class CatalogJournal:
-    """Of the remote with this name. Fails with CatalogUnavailable. Every value goes through JSON: nobody shares one."""
+    """The journal of the remote with this name. Fails with CatalogUnavailable.
+
+    Each value goes through JSON, so that nobody shares one with the journal. ``kept``: values that are remembered.
+    """
 
     def __init__(self, replicas: IReplicas, remote: str, kept: int = KEPT) -> None:
         self._replicas = replicas

@@ -1,7 +1,7 @@
 """How far one remote is behind the spool.
 
-One reason to change: what counts as lag. Invariant: the sum is the catalog's at the last look, moved by every commit
-and confirmation since; where one of these couldn't be counted, the catalog is looked at again soon.
+Invariant: the lag is the catalog's sum at the last look, moved by every commit and confirmation since; where one of
+these couldn't be counted, the catalog is asked again soon.
 """
 
 from __future__ import annotations
@@ -14,25 +14,29 @@ from twisted.logger import Logger
 
 from resumable.aio.threads import Stopped
 from resumable.model.errors import CatalogUnavailable
-from resumable.replication.settings import Means
+from resumable.replication.context import ReplicationContext
 
 LOOK = 30.0
+"""Seconds between two questions to the catalog, which goes through all rows for each."""
 SOON = 5.0
-"""Seconds between two looks at the catalog, which goes through all rows for it."""
+"""The same while the bound is passed, or the lag is uncertain."""
 
 _log = Logger()
 
 
 class Lag:
-    """``unrecorded`` answers how many confirmed bytes the catalog doesn't know yet; ``changed`` is called when the
-    remote may have caught up."""
+    """``unrecorded`` answers how many confirmed bytes the catalog doesn't know of yet; ``changed`` is called when the
+    remote may have caught up. ``size``: bytes that the remote lacks; ``oldest``: since when the oldest finished upload
+    has waited for it, None for none."""
 
-    def __init__(self, remote: str, means: Means, unrecorded: Callable[[], int], changed: Callable[[], None]) -> None:
+    def __init__(
+        self, remote: str, context: ReplicationContext, unrecorded: Callable[[], int], changed: Callable[[], None]
+    ) -> None:
         self._remote = remote
-        self._replicas = means.replicas
-        self._clock = means.clock
-        self._wall = means.wall
-        self._limits = means.limits
+        self._replicas = context.replicas
+        self._clock = context.clock
+        self._wall = context.wall
+        self._limits = context.limits
         self._unrecorded = unrecorded
         self._changed = changed
         self.size = 0
@@ -44,7 +48,7 @@ class Lag:
 
     @property
     def over(self) -> bool:
-        """Whether the operator's bound is passed."""
+        """Whether the lag is past the operator's bound."""
         limits = self._limits
         if limits.max_lag is not None and self.size > limits.max_lag:
             return True
@@ -53,18 +57,18 @@ class Lag:
         return self._wall() - self.oldest > limits.max_lag_age
 
     def move(self, size: int) -> None:
-        """So many bytes were committed that the remote lacks; negative: were confirmed."""
+        """So many bytes were committed that the remote lacks, or (negative) were confirmed."""
         self.size += size
         self._since_asked += size
         if size < 0:
             self._changed()
 
     def uncertain(self) -> None:
-        """Something has moved by nobody knows how much."""
+        """The lag has moved by an unknown number of bytes."""
         self._look_within(SOON)
 
     def look(self) -> None:
-        """Ask the catalog, now."""
+        """Ask the catalog now."""
         if self._looking is None and not self._stopped:
             self._since_asked = 0
             self._looking = looking = Deferred.fromCoroutine(self._ask())

@@ -1,13 +1,14 @@
-"""Finds what was begun in a store and never finished.
+"""Sweepers: they remove what is left over in a store, and local data that is stored elsewhere.
 
-One reason to change: what may be removed from a store without being asked for. Invariant: nothing goes but what lies
-under the key of an upload of ours, is not what that upload is working with, and is older than a day; what is not ours
-is counted and reported, never touched.
+Invariants: nothing is removed from a store but what lies under the key of an upload of ours, is not in use by that
+upload, and is older than a day; what is not ours is counted and reported, never touched. Local data is only given up
+where the catalog calls it droppable, and its file only after the catalog has recorded that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import enum
+from collections.abc import Awaitable, Callable, Sequence
 
 from attrs import define
 from twisted.logger import Logger
@@ -19,15 +20,18 @@ DAY = 86400.0
 PAGE = 100
 MOST = 10_000
 """Entries of one store that one sweep looks at; the next one goes on behind them."""
+BATCH = 256
+SMALL_BATCH = 16
+"""Uploads that are given up before it is asked again whether space is needed."""
 
 _log = Logger()
 
 
 @define
 class Swept:
-    """``discarded``: removed, or would be. ``young``: of ours, not old enough. ``in_use``: an upload works with it.
+    """The entries that a sweep has found. ``discarded``: removed (in a dry run: not). ``young``: ours, and too young.
 
-    ``foreign``: under keys that we know nothing of.
+    ``in_use``: an upload works with them. ``foreign``: under keys that belong to no upload.
     """
 
     discarded: int = 0
@@ -36,8 +40,11 @@ class Swept:
     foreign: int = 0
 
 
-class Sweeper:
-    """One remote's. Call `sweep` about once a day. ``dry_run``: it only tells."""
+class StoreSweeper:
+    """Removes what was begun in one remote and never finished. Call `sweep` about once a day.
+
+    ``dry_run``: only report it. ``most``: entries that one sweep looks at.
+    """
 
     def __init__(
         self,
@@ -58,7 +65,7 @@ class Sweeper:
         self._after: Unfinished | None = None
 
     async def sweep(self) -> Swept:
-        """What was found. Raises RemoteError, CatalogUnavailable; what was done until then is done."""
+        """Look at the next entries, and remove those that may go. Raises RemoteError, CatalogUnavailable on the way."""
         swept = Swept()
         left = max(1, self._most // PAGE)
         page = await self._page() or await self._page()  # the last sweep may have ended with the last entry
@@ -101,3 +108,61 @@ class Sweeper:
                 foreign=swept.foreign,
                 young=swept.young,
             )
+
+
+class LocalPolicy(enum.Enum):
+    """How long local data of stored uploads is kept. DROP: not at all. RECLAIM: until space is needed, or an age."""
+
+    KEEP = "keep"
+    DROP = "drop"
+    RECLAIM = "reclaim"
+
+
+class LocalSweeper:
+    """Gives up local data of stored uploads. Call `sweep` from time to time.
+
+    ``age``: seconds since the last replica was stored, after which RECLAIM gives the data up (None: at no age).
+    ``space_needed`` is asked before each small batch. ``reclaim`` removes the files of uploads whose data was
+    given up, and returns when they are off the disk.
+    """
+
+    def __init__(
+        self,
+        replicas: IReplicas,
+        policy: LocalPolicy,
+        *,
+        wall: Callable[[], float],
+        reclaim: Callable[[], Awaitable[None]],
+        space_needed: Callable[[], bool] = lambda: False,
+        age: float | None = None,
+    ) -> None:
+        self._replicas = replicas
+        self._policy = policy
+        self._wall = wall
+        self._reclaim = reclaim
+        self._space_needed = space_needed
+        self._age = age
+
+    async def sweep(self) -> int:
+        """Give up the data that may go; answers of how many uploads. Raises CatalogUnavailable, OSError."""
+        if self._policy is LocalPolicy.KEEP:
+            return 0
+        if self._policy is LocalPolicy.DROP:
+            return await self._drop_all(self._wall(), BATCH, lambda: True)
+        dropped = 0
+        if self._age is not None:
+            dropped = await self._drop_all(self._wall() - self._age, BATCH, lambda: True)
+        return dropped + await self._drop_all(self._wall(), SMALL_BATCH, self._space_needed)
+
+    async def _drop_all(self, stored_before: float, batch: int, wanted: Callable[[], bool]) -> int:
+        """The oldest first, in batches, as long as ``wanted`` says so."""
+        count = 0
+        while wanted():
+            found = await self._replicas.droppable(stored_before, batch)
+            dropped = await self._replicas.drop([upload.id for upload in found], self._wall()) if found else []
+            if not dropped:
+                break
+            count += len(dropped)
+            _log.debug("gave up the local data of {count} uploads", count=len(dropped))
+            await self._reclaim()
+        return count

@@ -1,10 +1,8 @@
 """Copying the data of several uploads into one regular file.
 
-One reason to change: how a final upload's file comes to be.
-
 The bytes are copied in steps to a working file; a step begins only after the one before was synced, and none goes past
 a multiple of STEP.
-Invariant, and what a restart goes by: of a working file of any size, everything below the last multiple of STEP
+Invariant, on which a restart relies: of a working file of any size, everything below the last multiple of STEP
 that is smaller than the size was synced. So the size alone tells where to go on: the last step is done again,
 whether it was finished, torn by a crash, or failed to sync. The file gets its name when all of it is durable;
 a file with the name and the length is therefore complete.

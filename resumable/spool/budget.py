@@ -1,8 +1,6 @@
 """How many bytes may wait in memory, over all sinks together.
 
-One reason to change: the policy of sharing that memory.
-
-Invariant: once the limit is exceeded, every sink with something queued has its producer paused until what is
+Invariant: once the limit is exceeded, every sink with bytes queued has its producer paused until the sum of what is
 queued falls below half of the limit; a sink with nothing queued never waits for others.
 """
 
@@ -11,11 +9,11 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Holder(Protocol):
-    """Someone who holds bytes in memory."""
+class BudgetHolder(Protocol):
+    """A sink, or another holder of bytes in memory."""
 
     def squeeze(self) -> None:
-        """Take no more, as far as possible, and get rid of what there is."""
+        """Take no more bytes, as far as possible, and write those that are held."""
 
     def ease(self) -> None:
         """There is room again."""
@@ -31,10 +29,10 @@ class Budget:
         self.limit = limit
         self.used = 0
         self.over = False
-        self._held: dict[Holder, int] = {}
+        self._held: dict[BudgetHolder, int] = {}
 
-    def add(self, holder: Holder, count: int) -> None:
-        """``holder`` has queued ``count`` bytes more."""
+    def add(self, holder: BudgetHolder, count: int) -> None:
+        """``holder`` holds ``count`` bytes more."""
         self._held[holder] = self._held.get(holder, 0) + count
         self.used += count
         if not self.over and self.used > self.limit:
@@ -42,8 +40,8 @@ class Budget:
             for each in list(self._held):
                 each.squeeze()
 
-    def release(self, holder: Holder, count: int) -> None:
-        """``holder`` has ``count`` bytes less."""
+    def release(self, holder: BudgetHolder, count: int) -> None:
+        """``holder`` holds ``count`` bytes less."""
         left = self._held.get(holder, 0) - count
         if left > 0:
             self._held[holder] = left

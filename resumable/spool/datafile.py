@@ -1,9 +1,8 @@
-"""An upload's data file while it is appended to; everything here runs in threads.
+"""An upload's data file: while it is appended to, and after a crash. Everything here blocks.
 
-One reason to change: what must hold for the file before, while and after bytes are written to it.
-
-Invariant: the file of an append was exactly as long as its committed offset before the first write, and bytes
-follow each other without a gap.
+Invariants: the file of an append was exactly as long as its committed offset before the first write, and bytes follow
+each other without a gap; after a crash, bytes past the committed offset count only when they are synced again; no data
+file is ever deleted here.
 """
 
 from __future__ import annotations
@@ -12,7 +11,11 @@ from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
-from resumable.spool.disk import IDisk
+from twisted.logger import Logger
+
+from resumable.spool.disk import COPY_BUFFER, IDisk
+
+_log = Logger()
 
 
 class SpoolDamaged(Exception):
@@ -49,8 +52,8 @@ def open_at(disk: IDisk, path: str, upload_id: str, offset: int) -> int:
     return fd
 
 
-class Digest(Protocol):
-    """What hashlib's objects are."""
+class RunningDigest(Protocol):
+    """An object of hashlib's, or one like it."""
 
     def update(self, data: bytes, /) -> object:
         """Take the next bytes."""
@@ -62,7 +65,7 @@ class DataFile:
     __slots__ = ("_digest", "_directory", "_disk", "_fd", "_path", "_position", "_unsynced_name", "_upload_id")
 
     def __init__(
-        self, disk: IDisk, directory: str, path: str, upload_id: str, offset: int, digest: Digest | None
+        self, disk: IDisk, directory: str, path: str, upload_id: str, offset: int, digest: RunningDigest | None
     ) -> None:
         self._disk = disk
         self._directory = directory
@@ -75,6 +78,7 @@ class DataFile:
 
     @property
     def is_open(self) -> bool:
+        """Whether it holds a descriptor."""
         return self._fd >= 0
 
     def open(self) -> None:
@@ -83,7 +87,7 @@ class DataFile:
         self._fd = open_at(self._disk, self._path, self._upload_id, self._position)
 
     def write(self, queue: deque[bytes], limit: int) -> int:
-        """Write what is queued, and what comes meanwhile, until it was ``limit`` bytes; the offset afterwards."""
+        """Write what is queued, also what comes meanwhile, up to ``limit`` bytes; answers the offset afterwards."""
         if self._fd < 0:
             self.open()
         while limit > 0 and (batch := _taken(queue, limit)):
@@ -97,7 +101,7 @@ class DataFile:
         return self._position
 
     def sync(self) -> None:
-        """Make durable what was written before, and the file's name."""
+        """Make all bytes written before durable, and the file's name."""
         self._disk.fdatasync(self._fd)
         if self._unsynced_name:
             self._disk.sync_directory(self._directory)
@@ -121,3 +125,41 @@ def _taken(queue: deque[bytes], limit: int) -> list[bytes]:
             batch.append(queue.popleft())
             limit -= len(batch[-1])
     return batch
+
+
+def adopt(disk: IDisk, directory: str, path: str, upload_id: str, committed: int, limit: int) -> int:
+    """Keep bytes past the committed offset, up to ``limit``. Answers the offset up to which the file is durable now.
+
+    The caller knows that the machine has not been down since the bytes were written. They are written once
+    more before the sync: where the crashed process had a sync that failed, the kernel took the pages for clean,
+    and a sync alone would not bring them to the disk.
+    """
+    try:
+        size = disk.file_size(path)
+        offset = min(limit, size) if size is not None else committed
+        if offset <= committed:
+            return committed
+        fd = disk.open(path)
+        try:
+            for position in range(committed, offset, COPY_BUFFER):
+                disk.writev(fd, [disk.read(fd, min(COPY_BUFFER, offset - position), position)], position)
+            disk.fdatasync(fd)
+        finally:
+            disk.close(fd)
+        disk.sync_directory(directory)
+    except OSError:
+        _log.failure("bytes past the committed offset are not adopted", upload=upload_id, offset=committed)
+        return committed
+    return offset
+
+
+def set_aside(disk: IDisk, directory: str, orphans: str, path: str) -> None:
+    """Move a file to ``orphans``, under a name that is free there."""
+    name = path.rpartition("/")[2]
+    target, number = f"{orphans}/{name}", 0
+    while disk.file_size(target) is not None:
+        number += 1
+        target = f"{orphans}/{name}.{number}"
+    disk.rename(path, target)
+    disk.sync_directory(orphans)
+    disk.sync_directory(directory)

@@ -1,7 +1,7 @@
 """The system calls of the spool, and nothing else.
 
-One reason to change: how the operating system is asked. Every method blocks, so all are for threads (and for
-start-up); all raise OSError. POSIX: open(2), pwritev(2), fdatasync(2), link(2), copy_file_range(2), statvfs(3).
+Every method blocks, so all are for threads (and for start-up); all raise OSError.
+POSIX: open(2), pwritev(2), fdatasync(2), link(2), copy_file_range(2), statvfs(3).
 
 Invariant: `writev` and `copy_range` never write less than they say; what is written is durable only after
 `fdatasync` of its file, and a name only after `sync_directory` of its directory. Where ``within`` is given, the
@@ -25,8 +25,9 @@ NO_COPY_RANGE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOT
 
 
 @frozen
-class Seen:
-    """What a name stands for. ``modified``: when its content last changed, in nanoseconds; ``links``: its names."""
+class FileFacts:
+    """A file or directory. ``modified``: when its content last changed, in nanoseconds; ``links``: how many names it
+    has."""
 
     inode: int
     size: int
@@ -37,7 +38,7 @@ class Seen:
 
 @frozen
 class Modes:
-    """Permissions of what is made: for the server's own user alone, unless its operator wants it otherwise."""
+    """Permissions of files and directories that are made: for the server's own user only, unless set otherwise."""
 
     file: int = 0o600
     directory: int = 0o700
@@ -96,7 +97,7 @@ class IDisk(Interface):
         """Give the file ``source`` another name, ``target``, which is what ``within`` is about; False, and nothing
         done, when there is something by that name."""
 
-    def look(what: str | int, within: int | None = None) -> Seen | None:
+    def look(what: str | int, within: int | None = None) -> FileFacts | None:
         """What is by that name, or what is open; None when nothing is."""
 
     def set_mode(fd: int, mode: int) -> None:
@@ -243,12 +244,12 @@ class Disk:
             return False
         return True
 
-    def look(self, what: str | int, within: int | None = None) -> Seen | None:
+    def look(self, what: str | int, within: int | None = None) -> FileFacts | None:
         try:
             found = os.fstat(what) if isinstance(what, int) else os.stat(what, dir_fd=within, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        return Seen(found.st_ino, found.st_size, found.st_mtime_ns, found.st_nlink, stat.S_ISREG(found.st_mode))
+        return FileFacts(found.st_ino, found.st_size, found.st_mtime_ns, found.st_nlink, stat.S_ISREG(found.st_mode))
 
     def set_mode(self, fd: int, mode: int) -> None:
         os.fchmod(fd, mode)

@@ -1,10 +1,8 @@
 """The local tier: one data file per upload in one directory.
 
-One reason to change: where files lie and in which steps they become durable.
-
-Invariant: what a Deferred of this class has answered is on disk for good, names included. An upload has one
-writer at a time (the holds see to that). Own things lie in ``.resumable/``, everything else in the directory
-that is named like an id is a data file.
+Invariant: when a Deferred of this class fires, its bytes and names are durable. An upload has one writer at a time (the
+holds see to that). The server's own files lie in ``.resumable/``; everything else in the directory that is named like
+an id is a data file.
 """
 
 from __future__ import annotations
@@ -19,10 +17,10 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from resumable.aio.threads import IBatcher, IPool
-from resumable.spool import salvage
+from resumable.spool import datafile
 from resumable.spool.assembly import STEP, Assembly
 from resumable.spool.budget import Budget
-from resumable.spool.datafile import DataFile, Digest, SpoolDamaged, open_at
+from resumable.spool.datafile import DataFile, RunningDigest, SpoolDamaged, open_at
 from resumable.spool.disk import COPY_BUFFER, IDisk
 from resumable.spool.placing import PlaceDirectory, Rules
 from resumable.spool.reader import Reader
@@ -114,7 +112,7 @@ class Spool:
         self.path(upload_id)
         return self._puts.submit(Put(upload_id, offset, chunks))
 
-    def sink(self, upload_id: str, offset: int, *, ceiling: int | None, digest: Digest | None = None) -> Sink:
+    def sink(self, upload_id: str, offset: int, *, ceiling: int | None, digest: RunningDigest | None = None) -> Sink:
         """A queue into the upload's file from ``offset`` on. It takes no byte at or past the offset ``ceiling``.
 
         ``digest`` is fed with what is written, in order, in a thread.
@@ -176,7 +174,7 @@ class Spool:
         """Up to ``size`` bytes, fewer only at the end of the file. Fails with OSError."""
         return self._pool.run(self._read, self.path(upload_id), offset, size)
 
-    def digest(self, upload_id: str, start: int, end: int, digest: Digest) -> Deferred[None]:
+    def digest(self, upload_id: str, start: int, end: int, digest: RunningDigest) -> Deferred[None]:
         """Feed the file's bytes from ``start`` to ``end`` to ``digest``. Fails with SpoolDamaged, OSError."""
         return Deferred.fromCoroutine(self._feed(upload_id, start, end, digest))
 
@@ -188,7 +186,7 @@ class Spool:
         """Bytes that may still be written to the file system."""
         return self._pool.run(self._disk.free, self.directory)
 
-    async def _feed(self, upload_id: str, start: int, end: int, digest: Digest) -> None:
+    async def _feed(self, upload_id: str, start: int, end: int, digest: RunningDigest) -> None:
         reader = await self.reader(upload_id)
         try:
             while start < end:
@@ -258,8 +256,8 @@ class Spool:
 
         Between ``committed`` and ``limit``; ``committed`` too when the file is shorter or can't be read or synced.
         """
-        return salvage.adopt(self._disk, self.directory, self.path(upload_id), upload_id, committed, limit)
+        return datafile.adopt(self._disk, self.directory, self.path(upload_id), upload_id, committed, limit)
 
     def set_aside(self, upload_id: str) -> None:
         """Move the upload's file to the orphans. Blocks; raises OSError."""
-        salvage.set_aside(self._disk, self.directory, self._orphans, self.path(upload_id))
+        datafile.set_aside(self._disk, self.directory, self._orphans, self.path(upload_id))

@@ -1,7 +1,7 @@
 """Directories in which files are placed, opened one below the other.
 
-One reason to change: how a path below the root is walked. Invariant: no step leaves the root or follows a symbolic
-link below it, whatever the path says and whatever others do meanwhile: each directory is opened within the one above.
+Invariant: no step leaves the root or follows a symbolic link below it, whatever the path is and whatever others do
+meanwhile: each directory is opened within the one above.
 POSIX: openat(2), mkdirat(2) with O_NOFOLLOW.
 """
 

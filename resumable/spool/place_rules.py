@@ -1,7 +1,5 @@
 """Where finished files go, as an operator says it, and what is written beside them. Pure.
 
-One reason to change: what may decide a file's place, or stand in its sidecar.
-
 Invariant: whatever a client sends, a path that is planned is relative, has no empty segment and none that begins with a
 dot, no control or invisible character, and no name that exceeds `MAX_NAME` or is a sidecar's.
 """
@@ -18,8 +16,7 @@ from resumable.model import keys
 from resumable.model.hooks import view
 from resumable.model.upload import Place, Upload
 from resumable.model.values import json_text, json_time
-from resumable.spool.names import SIDECAR, fitted
-from resumable.spool.placing import Collision, Rules
+from resumable.spool.placing import SIDECAR, Collision, Rules, fitted
 
 #: The place directory, in the upload directory, where none is named; no upload's id is that short.
 DIRECTORY = "finished"

@@ -1,6 +1,6 @@
 """Finished files in places of their own: the steps that give a data file another name, and take it away.
 
-One reason to change: in which steps a file gets its place. Everything here blocks, so it is for threads.
+Everything here blocks, so it is for threads.
 
 Invariants: a place appears with the whole file or not at all, as link(2) and rename(2) have it, after its sidecar; but
 for `Collision.REPLACE` nothing that is there is replaced; no step leaves the root, or follows a symbolic link in it;
@@ -15,16 +15,22 @@ import enum
 import errno
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import frozen
 
 from resumable.model.upload import Place
-from resumable.spool.disk import IDisk, Seen
+from resumable.spool.disk import FileFacts, IDisk
 from resumable.spool.folders import NOT_THERE, Folders, joined, parted
-from resumable.spool.names import SIDECAR, candidates, fitted
 
+SIDECAR = ".info.json"
+"""Ends the name of the file beside a placed file that has what is known of it."""
+MAX_NAME = 255 - len(SIDECAR)
+"""Bytes of a name: NAME_MAX of Linux's file systems (limits.h), so that the sidecar's name fits too."""
+NUMBERS = 100
+"""Numbers below this one are tried before the upload's id is taken: each costs a look at the disk."""
 MAX_SIDECAR = 1 << 20
+"""Bytes of a sidecar that are read."""
 
 
 class Collision(enum.Enum):
@@ -134,7 +140,7 @@ class PlaceDirectory:
             self._tidy(order.upload_id)
         return Place(joined(head, found), str(data.modified))
 
-    def _prepared(self, upload_id: str) -> Seen:
+    def _prepared(self, upload_id: str) -> FileFacts:
         """The data file, its permissions and the time of its last change as they stay."""
         fd = self._disk.open(self._located(upload_id), read_only=True)
         try:
@@ -147,7 +153,7 @@ class PlaceDirectory:
         assert data is not None, "it is open"
         return data
 
-    def _linked(self, upload_id: str, name: str, data: Seen, folder: int) -> str | None:
+    def _linked(self, upload_id: str, name: str, data: FileFacts, folder: int) -> str | None:
         """The name that a crash has left it with before that was recorded."""
         for each in candidates(name, upload_id):
             if _is_same(self._disk.look(each, folder), data):
@@ -228,9 +234,26 @@ class PlaceDirectory:
         return isinstance(found, dict) and found.get("id") == upload_id
 
 
-def _is_placed(seen: Seen | None, place: Place, size: int) -> bool:
+def _is_placed(seen: FileFacts | None, place: Place, size: int) -> bool:
     return seen is not None and seen.is_file and seen.size == size and str(seen.modified) == place.stamp
 
 
-def _is_same(seen: Seen | None, data: Seen | None) -> bool:
+def _is_same(seen: FileFacts | None, data: FileFacts | None) -> bool:
     return seen is not None and data is not None and seen.inode == data.inode
+
+
+def fitted(name: str, mark: str = "") -> str:
+    """The name with ``mark`` before its extension, its stem cut to fit."""
+    stem, dot, extension = name.rpartition(".")
+    ending = f"{mark}.{extension}" if dot and stem and len(extension.encode()) < 16 else mark
+    stem = name[: len(name) - len(ending) + len(mark)]
+    room = MAX_NAME - len(ending.encode())
+    return stem.encode()[:room].decode("utf-8", "ignore") + ending
+
+
+def candidates(name: str, upload_id: str) -> Iterator[str]:
+    """``report.pdf``, ``report (2).pdf``, ``report (3).pdf``, ..., and at last one with the id, which no other has."""
+    yield fitted(name)
+    for number in range(2, NUMBERS):
+        yield fitted(name, f" ({number})")
+    yield fitted(name, f" ({upload_id})")

@@ -1,7 +1,5 @@
 """Reading a data file piece by piece, for a download or a remote.
 
-One reason to change: how committed bytes are read back.
-
 Invariant: the descriptor is closed only when no thread reads through it.
 """
 

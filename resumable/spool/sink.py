@@ -1,7 +1,5 @@
 """The queue between one request's body and one upload's data file.
 
-One reason to change: how the bytes of a long append get from the reactor to the disk.
-
 Invariants: bytes reach the file in order and without gaps; at most one write of a sink is under way; what `sync`
 answers was written and synced before. After a write or a sync has failed nothing more is written or synced
 through this sink, and what wasn't synced before is cut off.

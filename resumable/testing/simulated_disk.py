@@ -22,7 +22,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from attrs import define
 from zope.interface import implementer
 
-from resumable.spool.disk import IDisk, Seen
+from resumable.spool.disk import FileFacts, IDisk
 from resumable.testing.simulated_nodes import About, Directory, File, Names, Node, Renaming, rename
 
 P = ParamSpec("P")
@@ -256,14 +256,14 @@ class SimulatedDisk:
         return True
 
     @_operation
-    def look(self, what: str | int, within: int | None = None) -> Seen | None:
+    def look(self, what: str | int, within: int | None = None) -> FileFacts | None:
         node = self._descriptor(what).node if isinstance(what, int) else self._names.get(self._whole(what, within))
         if node is None:
             return None
         links = sum(each is node for each in self._names.values())
         if isinstance(node, Directory):
-            return Seen(node.inode, 0, 0, links, is_file=False)
-        return Seen(node.inode, len(node.content), node.about.modified, links)
+            return FileFacts(node.inode, 0, 0, links, is_file=False)
+        return FileFacts(node.inode, len(node.content), node.about.modified, links)
 
     @_operation
     def set_mode(self, fd: int, mode: int) -> None:

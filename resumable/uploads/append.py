@@ -26,7 +26,7 @@ from resumable.model.upload import IBody, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum, Digest
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge, TusError, Unavailable
-from resumable.protocol.rules import Plan
+from resumable.protocol.rules import AppendPlan
 from resumable.spool.sink import Sink
 from resumable.uploads.context import UploadContext
 from resumable.uploads.finishing import check_repeated
@@ -73,7 +73,7 @@ class RunningAppend:
         "_waiting",
     )
 
-    _plan: Plan
+    _plan: AppendPlan
     _sink: Sink | None
     _gate: Gate | None
 
@@ -130,6 +130,7 @@ class RunningAppend:
 
     @property
     def position(self) -> int:
+        """See `IHolder.position`."""
         return self._received
 
     @property
@@ -174,7 +175,7 @@ class RunningAppend:
     async def run(
         self,
         upload: Upload,
-        plan: Plan,
+        plan: AppendPlan,
         *,
         checksum: Checksum | None = None,
         trailer: bool = False,

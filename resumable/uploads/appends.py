@@ -13,7 +13,7 @@ from resumable.model.principal import Principal
 from resumable.model.upload import Upload
 from resumable.protocol import tus
 from resumable.protocol.errors import Stopping
-from resumable.protocol.rules import Plan
+from resumable.protocol.rules import AppendPlan
 from resumable.uploads.append import RunningAppend
 from resumable.uploads.limits import IAccount
 from resumable.uploads.status import Lookup
@@ -61,7 +61,7 @@ class Appends:
         self,
         append: RunningAppend,
         upload: Upload,
-        plan: Plan,
+        plan: AppendPlan,
         request: tus.Creation | tus.Append,
         account: IAccount,
         by: Principal,

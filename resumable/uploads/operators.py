@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from resumable.catalog.upload_listing import ROWS
-from resumable.model.listing import Counted, Filter, IListing, State
+from resumable.model.listing import Counted, Filter, IListing, UploadState
 from resumable.model.upload import ReplicaState, Upload
 from resumable.protocol.errors import BadRequest, Conflict, Gone, NotFound
 from resumable.uploads.context import UploadContext, as_answer
@@ -173,7 +173,7 @@ SHARE: Final = 100
 class Count:
     """A count, and when it ended (seconds since the epoch)."""
 
-    uploads: Counter[State]
+    uploads: Counter[UploadState]
     replicas: Counter[tuple[str, ReplicaState]]
     at: float
 
@@ -215,7 +215,7 @@ class Census:
 
     async def _count(self) -> Count:
         began = self._clock.seconds()
-        uploads: Counter[State] = Counter()
+        uploads: Counter[UploadState] = Counter()
         replicas: Counter[tuple[str, ReplicaState]] = Counter()
         for ask in (self._listing.count_uploads, self._listing.count_replicas):
             found: Counted = await ask(None)

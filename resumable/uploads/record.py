@@ -11,7 +11,7 @@ from attrs import evolve
 from resumable.model.hooks import Arrived, view
 from resumable.model.upload import Commit, FactKind, Upload
 from resumable.protocol.errors import Gone, Held
-from resumable.protocol.rules import Plan
+from resumable.protocol.rules import AppendPlan
 from resumable.uploads.context import UploadContext
 from resumable.uploads.questions import HookContext
 
@@ -21,7 +21,7 @@ class AppendRecord:
 
     __slots__ = ("_context", "_hooks", "committed", "committed_at", "is_new", "opened", "plan", "upload")
 
-    plan: Plan
+    plan: AppendPlan
 
     def __init__(self, context: UploadContext, upload: Upload, start: int, hooks: HookContext, is_new: bool) -> None:
         self._context = context

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from attrs import evolve, frozen
 
-from resumable.model.listing import State, state_of
-from resumable.model.replica import Progress
+from resumable.model.listing import UploadState, state_of
+from resumable.model.replica import TransferProgress
 from resumable.model.upload import Gone as GoneKind
 from resumable.model.upload import Replica, ReplicaState, Upload
 from resumable.protocol import metadata, rules
@@ -51,7 +51,7 @@ class UploadStatus:
     why it is, where that is shown."""
 
     id: str
-    state: State
+    state: UploadState
     length: int | None
     received: int
     durable: int
@@ -107,7 +107,7 @@ def status_from(context: UploadContext, upload: Upload, replicas: Sequence[Repli
     )
 
 
-def _replica(replica: Replica, upload: Upload, progress: Progress | None) -> ReplicaStatus:
+def _replica(replica: Replica, upload: Upload, progress: TransferProgress | None) -> ReplicaStatus:
     confirmed = replica.confirmed if progress is None else max(replica.confirmed, progress.confirmed)
     location = (replica.stored or {}).get("location")
     return ReplicaStatus(

@@ -16,11 +16,12 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from resumable.auth.interfaces import Action, Ask
+from resumable.auth.interfaces import AuthRequest
+from resumable.model.principal import Action
 
 NOW = 1_700_000_000.0
 ID = "a" * 22
-LOOK = Ask(Action.INSPECT, "HEAD", f"/files/{ID}", upload_id=ID, host="example.org", peer="192.0.2.1")
+LOOK = AuthRequest(Action.INSPECT, "HEAD", f"/files/{ID}", upload_id=ID, host="example.org", peer="192.0.2.1")
 SALT = b"salt of this process"
 
 
@@ -28,16 +29,16 @@ def wall() -> float:
     return NOW
 
 
-def asking(look: Ask = LOOK, **headers: str) -> Ask:
+def asking(look: AuthRequest = LOOK, **headers: str) -> AuthRequest:
     """The question with header fields, ``x_y`` for ``X-Y``."""
     return evolve(look, headers={name.replace("_", "-"): [value] for name, value in headers.items()})
 
 
-def with_basic(user: str, password: str) -> Ask:
+def with_basic(user: str, password: str) -> AuthRequest:
     return asking(authorization="Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
 
 
-def with_bearer(token: str) -> Ask:
+def with_bearer(token: str) -> AuthRequest:
     return asking(authorization=f"Bearer {token}")
 
 

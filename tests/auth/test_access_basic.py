@@ -15,12 +15,12 @@ from twisted.internet.task import Clock
 
 from resumable.auth import basic, tokens
 from resumable.auth.basic import Basic, parse_htpasswd
-from resumable.auth.guard import Guard
-from resumable.auth.interfaces import Action, IAuthorizer
+from resumable.auth.guard import AccessGuard
+from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.rates import Rate, Rates
-from resumable.auth.secret import AccessProblem
+from resumable.auth.secret import AccessProblem, WatchedFile
 from resumable.auth.tokens import StaticTokens, parse_tokens
-from resumable.auth.watched import WatchedFile
+from resumable.model.principal import Action
 from resumable.protocol.errors import TooManyRequests, Unauthorized, Unavailable
 from resumable.testing import SteppedPool
 
@@ -203,7 +203,7 @@ def test_a_guess_is_never_told_faster_because_somebody_else_is_in(rig, people):
 def test_an_address_that_can_afford_no_more_costs_no_hash(rig):
     rates = Rates(rig.clock.seconds, requests=(Rate(2.0), Rate()))
     people = Basic(rig.file, rig.pool, rig.clock, SALT, rates.afford)
-    guard = Guard(people, lambda upload_id: None, lambda: 0.0, rates=rates)
+    guard = AccessGuard(people, lambda upload_id: None, lambda: 0.0, rates=rates)
 
     def check(ask):
         answer = Deferred.fromCoroutine(guard.check(evolve(ask, upload_id=None)))

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 
-from resumable.auth.certificates import Certificates, subject_of
+from resumable.auth.certificates import ClientCertificates, subject_of
 from resumable.auth.interfaces import IAuthorizer, Subject
 from resumable.protocol.errors import Forbidden, Unauthorized
 from tests.listening.authority import made
@@ -78,31 +78,31 @@ async def test_without_client_certificates_there_is_no_subject():
 
 
 def test_it_is_an_authorizer():
-    assert IAuthorizer.providedBy(Certificates())
+    assert IAuthorizer.providedBy(ClientCertificates())
 
 
 @pytest.mark.parametrize(
     ("part", "name"), [("cn", "laptop 17"), ("dn", "CN=laptop 17,O=Example"), ("dns", "laptop.example.org")]
 )
 def test_a_part_of_the_certificate_is_the_name(part, name):
-    assert result(Certificates(part).authorize(evolve(LOOK, tls=SUBJECT))).name == name
+    assert result(ClientCertificates(part).authorize(evolve(LOOK, tls=SUBJECT))).name == name
 
 
 @pytest.mark.parametrize("part", ["email", "uri"])
 def test_several_of_that_part_or_none_name_nobody(part):
-    refusal(Certificates(part).authorize(evolve(LOOK, tls=SUBJECT)), Forbidden)
+    refusal(ClientCertificates(part).authorize(evolve(LOOK, tls=SUBJECT)), Forbidden)
 
 
 @pytest.mark.parametrize("names", [("",), ("a\0b",), ("x" * 256,), ("a", "a")])
 def test_a_name_that_is_none_is_refused(names):
-    refusal(Certificates().authorize(evolve(LOOK, tls=evolve(SUBJECT, common_names=names))), Forbidden)
+    refusal(ClientCertificates().authorize(evolve(LOOK, tls=evolve(SUBJECT, common_names=names))), Forbidden)
 
 
 def test_only_those_on_the_list_get_in_where_there_is_one():
     ask = evolve(LOOK, tls=SUBJECT)
-    assert result(Certificates(allowed=frozenset({"laptop 17"})).authorize(ask)).name == "laptop 17"
-    refusal(Certificates(allowed=frozenset({"laptop 1"})).authorize(ask), Forbidden)
+    assert result(ClientCertificates(allowed=frozenset({"laptop 17"})).authorize(ask)).name == "laptop 17"
+    refusal(ClientCertificates(allowed=frozenset({"laptop 1"})).authorize(ask), Forbidden)
 
 
 def test_no_certificate_is_401():
-    assert refusal(Certificates().authorize(LOOK), Unauthorized).headers["WWW-Authenticate"]
+    assert refusal(ClientCertificates().authorize(LOOK), Unauthorized).headers["WWW-Authenticate"]

@@ -15,11 +15,12 @@ from twisted.web.server import NOT_DONE_YET
 
 from resumable.auth.fetch import Fetch, FetchFailed
 from resumable.auth.forward import ROOM, ForwardAuth, ForwardRules
-from resumable.auth.guard import Guard
-from resumable.auth.interfaces import Action, IAuthorizer
+from resumable.auth.guard import AccessGuard
+from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.rates import Rate, Rates
+from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, TusError, Unauthorized, Unavailable
-from tests.daemon.sight_rig import Listening
+from tests.daemon.site_rig import Listening
 
 ASK = asking(evolve(LOOK, query="a=1"), authorization="Bearer abc", cookie="session=1", x_api_key="k", user_agent="u")
 
@@ -317,7 +318,7 @@ async def test_an_address_that_can_afford_no_more_asks_nothing(rig):
     rates = Rates(rig.clock.seconds, requests=(Rate(2.0), Rate()))
     rig.auth = ForwardAuth(ForwardRules(rig.server.url), rig.fetch, rig.clock, SALT, rates.afford)
     rig.page.status = 401
-    guard = Guard(rig.auth, lambda upload_id: None, lambda: 0.0, rates=rates)
+    guard = AccessGuard(rig.auth, lambda upload_id: None, lambda: 0.0, rates=rates)
     statuses = []
     for n in range(4):
         ask = evolve(asking(LOOK, authorization=f"Bearer {n}"), upload_id=None, peer=f"2001:db8::{n}")

@@ -10,9 +10,10 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from resumable.auth.guard import AnyOf, Guard, Open
-from resumable.auth.interfaces import ALL, EVERYDAY, Action, IAuthorizer, Identity, Limits
+from resumable.auth.guard import AccessGuard, AnyOf
+from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.rates import Rate, Rates
+from resumable.model.principal import ALL, EVERYDAY, Action, Principal
 from resumable.protocol.errors import Forbidden, NotFound, TooManyRequests, Unauthorized, Unavailable
 
 
@@ -36,7 +37,7 @@ class Raising(Saying):
         raise self.answer
 
 
-ALICE, NOBODY = Identity("alice"), Identity("")
+ALICE, NOBODY = Principal("alice"), Principal("")
 WRONG = Unauthorized("wrong", ['Bearer realm="x", error="invalid_token"'])
 MISSING = Unauthorized("missing", ['Basic realm="x"'])
 AWAY = Unavailable("away", 5)
@@ -56,14 +57,14 @@ class Records:
 def guard(answer, owner="alice", **further):
     records = Records(**({} if owner is None else {ID: owner}))
     authorizer = answer if hasattr(answer, "authorize") else Saying(answer)
-    return Guard(authorizer, records, wall, **further), records
+    return AccessGuard(authorizer, records, wall, **further), records
 
 
 def check(checked, ask=LOOK):
     return Deferred.fromCoroutine(checked.check(ask))
 
 
-@pytest.mark.parametrize("authorizer", [Open(), AnyOf([])])
+@pytest.mark.parametrize("authorizer", [AnyOf([])])
 def test_they_are_authorizers(authorizer):
     assert verifyObject(IAuthorizer, authorizer)
 
@@ -78,14 +79,14 @@ def test_the_creator_may_do_everything_with_an_upload(action):
 @pytest.mark.parametrize("action", sorted(EVERYDAY - {Action.CREATE}, key=str))
 def test_to_a_stranger_an_upload_of_somebody_else_is_one_that_never_was(action):
     ask = evolve(LOOK, action=action)
-    foreign = refusal(check(guard(Identity("mallory"))[0], ask), NotFound)
-    unknown = refusal(check(guard(Identity("mallory"), owner=None)[0], ask), NotFound)
+    foreign = refusal(check(guard(Principal("mallory"))[0], ask), NotFound)
+    unknown = refusal(check(guard(Principal("mallory"), owner=None)[0], ask), NotFound)
     assert (foreign.detail, foreign.headers, foreign.status) == (unknown.detail, unknown.headers, unknown.status)
     nobody = refusal(check(guard(NOBODY)[0], ask), NotFound)
     assert nobody.detail == unknown.detail
 
 
-@pytest.mark.parametrize("identity", [ALICE, Identity("mallory"), NOBODY])
+@pytest.mark.parametrize("identity", [ALICE, Principal("mallory"), NOBODY])
 def test_an_upload_of_nobody_is_for_whoever_was_let_in(identity):
     assert result(check(guard(identity, owner="")[0])) == identity
 
@@ -111,13 +112,13 @@ def test_listing_and_administration_are_for_admins(action):
     ask = evolve(LOOK, action=action, upload_id=None)
     for identity in (ALICE, NOBODY):
         refusal(check(guard(identity)[0], ask), Forbidden)
-    assert result(check(guard(ALICE, admins=frozenset({"alice"}))[0], ask)) == ALICE
-    root = Identity("root", actions=ALL)
+    assert result(check(guard(ALICE, admins=frozenset({"alice"}))[0], ask)) == evolve(ALICE, actions=ALL)
+    root = Principal("root", actions=ALL)
     assert result(check(guard(root)[0], ask)) == root
 
 
 def test_an_admin_may_see_the_uploads_of_all():
-    assert result(check(guard(Identity("root"), admins=frozenset({"root"}))[0])).name == "root"
+    assert result(check(guard(Principal("root"), admins=frozenset({"root"}))[0])).name == "root"
 
 
 def test_nobody_is_never_an_admin():
@@ -125,7 +126,7 @@ def test_nobody_is_never_an_admin():
 
 
 def test_what_an_identity_may_not_do_is_403_whether_the_upload_is_there_or_not():
-    reader = Identity("alice", actions=frozenset({Action.READ}))
+    reader = Principal("alice", actions=frozenset({Action.READ}))
     for owner in ("alice", "bob", None):
         checked, records = guard(reader, owner=owner)
         refusal(check(checked), Forbidden)
@@ -139,8 +140,8 @@ def test_uploads_named_in_a_header_are_bound_as_well():
 
 
 def test_credentials_that_have_expired_meanwhile_let_nobody_in():
-    refusal(check(guard(evolve(ALICE, limits=Limits(until=NOW)))[0]), Unavailable)
-    assert result(check(guard(evolve(ALICE, limits=Limits(until=NOW + 1)))[0])).name == "alice"
+    refusal(check(guard(evolve(ALICE, until=NOW))[0]), Unavailable)
+    assert result(check(guard(evolve(ALICE, until=NOW + 1))[0])).name == "alice"
 
 
 @pytest.mark.parametrize("problem", [ValueError("secret"), KeyError("x"), RecursionError()])
@@ -156,7 +157,7 @@ def test_an_answer_that_is_no_identity_lets_nobody_in(answer):
 
 
 def test_a_lookup_that_fails_lets_nobody_in():
-    checked = Guard(Saying(ALICE), lambda upload_id: fail(Unavailable("no catalog")), wall)
+    checked = AccessGuard(Saying(ALICE), lambda upload_id: fail(Unavailable("no catalog")), wall)
     refusal(check(checked), Unavailable)
 
 
@@ -209,7 +210,7 @@ def test_refused_requests_over_the_limit_are_429_and_keep_nobody_else_out():
 def test_a_name_that_is_an_address_shares_nothing_with_it():
     rates = Rates(lambda: 0.0, requests=(Rate(1.0), Rate()))
     refusal(check(guard(WRONG, rates=rates)[0]), Unauthorized)
-    assert result(check(guard(Identity(LOOK.peer), owner="", rates=rates)[0])).name == LOOK.peer
+    assert result(check(guard(Principal(LOOK.peer), owner="", rates=rates)[0])).name == LOOK.peer
 
 
 def test_too_many_requests_are_429_and_look_nothing_up():
@@ -238,7 +239,7 @@ def test_too_many_requests_are_429_and_look_nothing_up():
 )
 def test_any_of_several_may_let_in_and_what_fails_never_does(answers, expected):
     answer = AnyOf([Saying(answer) for answer in answers]).authorize(LOOK)
-    if isinstance(expected, Identity):
+    if isinstance(expected, Principal):
         assert result(answer) == expected
     else:
         refusal(answer, expected)
@@ -252,4 +253,4 @@ def test_all_challenges_are_told_and_what_was_wrong_before_what_is_missing():
 
 def test_questions_do_not_show_credentials():
     ask = evolve(LOOK, query="token=hush", headers={"authorization": ["hush"]})
-    assert "hush" not in repr(ask) and "hush" not in repr(Identity("a", carry="token=hush"))
+    assert "hush" not in repr(ask) and "hush" not in repr(Principal("a", carry="token=hush"))

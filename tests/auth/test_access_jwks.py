@@ -16,7 +16,7 @@ from resumable.auth.fetch import Fetch
 from resumable.auth.jwts import JwtTokens, TokenRules, check_algorithms
 from resumable.auth.keys import PATIENCE, REFRESH, STALE, JwksUrl
 from resumable.protocol.errors import Unauthorized, Unavailable
-from tests.daemon.sight_rig import Listening
+from tests.daemon.site_rig import Listening
 
 OLD, NEW = Signer("old"), Signer("new")
 

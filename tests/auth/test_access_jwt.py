@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from twisted.internet.task import Clock
 
-from resumable.auth.interfaces import Action, IAuthorizer
+from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.jwts import LONGEST, REMEMBERED, JwtTokens, TokenRules, check_algorithms
 from resumable.auth.keys import parse_jwks, public_keys, shared_secret
 from resumable.auth.secret import AccessProblem, Secret
+from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, Unauthorized
 from resumable.protocol.fields import LARGEST
 
@@ -59,14 +60,14 @@ def test_it_is_an_authorizer():
 
 def test_a_good_token_is_let_in_with_its_name_and_limits():
     found = identity(SIGNER.token(max_size=1000))
-    assert (found.name, found.limits.max_size) == ("alice", 1000)
+    assert (found.name, found.max_size) == ("alice", 1000)
     assert Action.ADMIN not in found.actions
 
 
 def test_claims_of_other_names_can_be_told():
     rules = evolve(RULES, name_claim="email", size_claim="quota")
     found = identity(SIGNER.token(email="a@example.org", quota=5), rules)
-    assert (found.name, found.limits.max_size) == ("a@example.org", 5)
+    assert (found.name, found.max_size) == ("a@example.org", 5)
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", ""])
@@ -188,7 +189,7 @@ def test_a_token_never_lasts_for_ever(exp):
     "claims", [{"iat": 10**400}, {"iat": -1e300}, {"iat": "x"}, {"max_size": 10**400}, {"nbf": -1}]
 )
 def test_claims_that_we_do_not_go_by_may_be_absurd(claims):
-    assert identity(SIGNER.token(**claims)).limits.max_size in (None, LARGEST), "what the catalog can keep"
+    assert identity(SIGNER.token(**claims)).max_size in (None, LARGEST), "what the catalog can keep"
 
 
 def test_clocks_may_differ_by_the_leeway():

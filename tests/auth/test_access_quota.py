@@ -11,7 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
 
-from resumable.auth.interfaces import Limits
 from resumable.auth.quota import Ledger, Quota, Usage
 from resumable.auth.rates import LONGEST_PAUSE, Buckets, Rate, Rates
 from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
@@ -51,7 +50,7 @@ def test_what_can_never_fit_is_413():
     with pytest.raises(TooLarge):
         Ledger(max_size=10).open("alice", 11)
     with pytest.raises(TooLarge):
-        Ledger(max_size=10).open("alice", 6, Limits(max_size=5))
+        Ledger(max_size=10).open("alice", 6, max_size=5)
 
 
 def test_too_many_unfinished_uploads_are_429_until_one_is_finished_or_removed():
@@ -99,7 +98,7 @@ def test_a_deferred_length_gets_nobody_further(ledger):
 
 
 def test_a_deferred_upload_is_held_to_the_limit_of_who_created_it():
-    upload = Ledger().open("alice", None, Limits(max_size=10))
+    upload = Ledger().open("alice", None, max_size=10)
     upload.grow(10)
     with pytest.raises(TooLarge):
         upload.grow(1)

@@ -19,9 +19,10 @@ from twisted.internet.task import Clock
 from resumable.auth import signed
 from resumable.auth.fetch import Fetched
 from resumable.auth.forward import ForwardAuth, ForwardRules
-from resumable.auth.interfaces import Action, Ask
+from resumable.auth.interfaces import AuthRequest
+from resumable.auth.secret import WatchedFile
 from resumable.auth.signed import SignedUrls
-from resumable.auth.watched import WatchedFile
+from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, Unauthorized
 from resumable.testing import SteppedPool
 
@@ -49,7 +50,7 @@ def verifier(tmp_path):
 
     def ask(action, url):
         parts = urlsplit(url)
-        answer = authorizer.authorize(Ask(action, "GET", parts.path, parts.query))
+        answer = authorizer.authorize(AuthRequest(action, "GET", parts.path, parts.query))
         clock.pump([0] * 5)
         return answer
 
@@ -65,7 +66,7 @@ def test_the_url_of_the_flask_view_lets_create_and_go_on(verifier):
         session["user"] = "alice"
     url = client.post("/upload-url").json["url"]
     found = result(verifier(Action.CREATE, url))
-    assert (found.name, found.limits.max_size) == ("alice", 5_000_000_000)
+    assert (found.name, found.max_size) == ("alice", 5_000_000_000)
     location = f"/files/{ID}?{found.carry}"
     assert result(verifier(Action.APPEND, location)).name == "alice"
     verifier(Action.READ, location).addErrback(lambda failure: failure.trap(Forbidden))
@@ -116,7 +117,7 @@ def test_the_server_that_is_asked_lets_in_who_is_logged_in():
     forward = ForwardAuth(ForwardRules("http://127.0.0.1/may-upload"), FlaskFetch(client), Clock(), SALT, remembered=0)
 
     def ask(action) -> Deferred:
-        return forward.authorize(Ask(action, "PATCH", f"/files/{ID}", upload_id=ID))
+        return forward.authorize(AuthRequest(action, "PATCH", f"/files/{ID}", upload_id=ID))
 
     with pytest.raises(Unauthorized) as caught:
         result(ask(Action.APPEND))

@@ -18,17 +18,17 @@ from twisted.internet.task import Clock
 
 from resumable.auth import sign as sign_command
 from resumable.auth import signed
-from resumable.auth.interfaces import EVERYDAY, Action, Ask, IAuthorizer
-from resumable.auth.secret import AccessProblem, Secret
+from resumable.auth.interfaces import AuthRequest, IAuthorizer
+from resumable.auth.secret import AccessProblem, Secret, WatchedFile
 from resumable.auth.signed import LONGEST, Grant, SignedUrls, parse_keys, sign, verify
-from resumable.auth.watched import WatchedFile
+from resumable.model.principal import EVERYDAY, Action
 from resumable.protocol.errors import Forbidden, Unauthorized
 from resumable.protocol.fields import LARGEST
 from resumable.testing import SteppedPool
 
 KEY, OLDER = Secret(b"k" * 32), Secret(b"o" * 32)
 GRANT = Grant(frozenset({Action.CREATE, Action.APPEND}), "/files/", "user-17", int(NOW) + 60, 1000)
-CREATE = Ask(Action.CREATE, "POST", "/files/")
+CREATE = AuthRequest(Action.CREATE, "POST", "/files/")
 
 
 class Rig:
@@ -67,13 +67,13 @@ def test_it_is_an_authorizer(rig):
 @pytest.mark.parametrize("ask", [in_query(sign(KEY, GRANT)), asking(CREATE, x_upload_token=sign(KEY, GRANT))])
 def test_a_signed_request_is_let_in_within_what_was_signed(rig, ask):
     found = result(rig.ask(ask))
-    assert (found.name, found.limits.max_size, found.limits.until) == ("user-17", 1000, GRANT.expires)
+    assert (found.name, found.max_size, found.until) == ("user-17", 1000, GRANT.expires)
     assert found.actions == GRANT.actions
 
 
 def test_numbers_may_be_absurd_and_no_upload_gets_more_than_the_catalog_counts(rig):
-    limits = result(rig.ask(in_query(by_hand({**GOOD, "expires": 10**300, "max_size": 10**300})))).limits
-    assert (limits.max_size, limits.until) == (LARGEST, 10**300)
+    found = result(rig.ask(in_query(by_hand({**GOOD, "expires": 10**300, "max_size": 10**300}))))
+    assert (found.max_size, found.until) == (LARGEST, 10**300)
     refusal(rig.ask(in_query(by_hand({**GOOD, "expires": -(10**300)}))), Unauthorized)
 
 
@@ -86,7 +86,7 @@ def test_a_token_in_the_query_goes_on_in_the_location(rig):
 def test_what_is_minted_is_accepted(rig):
     token = rig.mint("bob", "/files/", seconds=60, max_size=None)
     found = result(rig.ask(in_query(token)))
-    assert (found.name, found.limits.max_size, found.limits.until) == ("bob", None, NOW + 60)
+    assert (found.name, found.max_size, found.until) == ("bob", None, NOW + 60)
 
 
 def test_minting_signs_with_the_first_key_and_older_ones_still_verify(rig):

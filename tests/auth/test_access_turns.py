@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
-from resumable.auth.turns import Room, Turns
+from resumable.auth.turns import FairTurns, TurnLimits
 from resumable.protocol.errors import Unavailable
 
 
 class Rig:
     def __init__(self, room):
-        self.turns = Turns(room)
+        self.turns = FairTurns(room)
         self.done = []
         self.refused = []
         self.under_way = []
@@ -36,7 +36,7 @@ class Rig:
 
 
 def test_addresses_take_turns_and_of_each_its_names():
-    rig = Rig(Room(1))
+    rig = Rig(TurnLimits(1))
     for label in ["a1", "a1", "a1", "a2", "b1", "b1", "c1"]:
         rig.ask(label[0], label[1].encode())
     rig.end_all()
@@ -44,7 +44,7 @@ def test_addresses_take_turns_and_of_each_its_names():
 
 
 def test_no_more_than_so_many_at_once():
-    rig = Rig(Room(3))
+    rig = Rig(TurnLimits(3))
     for _ in range(8):
         rig.ask("a")
     assert len(rig.under_way) == 3
@@ -58,7 +58,7 @@ def test_no_more_than_so_many_at_once():
 
 
 def test_an_address_gives_up_what_it_asked_last_for_the_name_it_asks_most_for():
-    rig = Rig(Room(1, waiting=64, each=3))
+    rig = Rig(TurnLimits(1, waiting=64, each=3))
     rig.ask("z")
     for name in [b"1", b"1", b"1", b"2"]:
         rig.ask("a", name)
@@ -69,7 +69,7 @@ def test_an_address_gives_up_what_it_asked_last_for_the_name_it_asks_most_for():
 
 
 def test_where_all_is_full_the_address_with_most_gives_up_first():
-    rig = Rig(Room(1, waiting=4, each=4))
+    rig = Rig(TurnLimits(1, waiting=4, each=4))
     rig.ask("z")
     for address in "aaab":
         rig.ask(address)
@@ -83,7 +83,7 @@ def test_where_all_is_full_the_address_with_most_gives_up_first():
 
 
 def test_who_is_known_waits_for_one_stranger_at_most():
-    rig = Rig(Room(1, waiting=8))
+    rig = Rig(TurnLimits(1, waiting=8))
     rig.ask("z")
     for n in range(8):
         rig.ask(f"stranger{n}")
@@ -93,7 +93,7 @@ def test_who_is_known_waits_for_one_stranger_at_most():
 
 
 def test_work_that_fails_gives_its_place_on():
-    rig = Rig(Room(1))
+    rig = Rig(TurnLimits(1))
     first = rig.ask("a")
     rig.ask("b")
     rig.under_way.pop().errback(Unavailable("no"))
@@ -103,7 +103,7 @@ def test_work_that_fails_gives_its_place_on():
 
 
 def test_who_gives_up_waiting_takes_no_place():
-    rig = Rig(Room(1))
+    rig = Rig(TurnLimits(1))
     rig.ask("a")
     rig.ask("b").cancel()
     rig.ask("c")
@@ -116,7 +116,7 @@ def test_who_gives_up_waiting_takes_no_place():
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([b"1", b"2"]), st.booleans(), st.booleans())))
 def test_everybody_is_served_or_refused_and_nothing_is_left(steps):
-    rig = Rig(Room(2, waiting=5, each=2))
+    rig = Rig(TurnLimits(2, waiting=5, each=2))
     for address, name, known, end in steps:
         rig.ask(address, name, known)
         if end and rig.under_way:

@@ -8,7 +8,7 @@ from attrs import evolve
 from zope.interface.verify import verifyObject
 
 from resumable.catalog import upload_listing as on_sqlite
-from resumable.model.listing import Filter, Found, IListing, State
+from resumable.model.listing import Filter, Found, IListing, UploadState
 from resumable.model.upload import Gone, Replica, ReplicaState
 from tests.catalog.contract import CatalogSuite, done, name, upload
 
@@ -88,8 +88,8 @@ class ListingContract(CatalogSuite):
             (Filter(owner="ann"), second),
             (Filter(owner=""), first),
             (Filter(min_size=size), second),
-            (Filter(states=frozenset({State.FINISHED})), second),
-            (Filter(states=frozenset({State.UPLOADING})), first),
+            (Filter(states=frozenset({UploadState.FINISHED})), second),
+            (Filter(states=frozenset({UploadState.UPLOADING})), first),
             (Filter(states=frozenset()), []),
             (Filter(owner="ann' OR '1'='1"), []),
         ):
@@ -111,9 +111,9 @@ class ListingContract(CatalogSuite):
         self.ask(self.catalog.end(name(1), Gone.TERMINATED, 9.0, ()))
         with patch.object(on_sqlite, "ROWS", 4):
             first = self.ask(self.listing.count_uploads(None))
-            assert first.uploads == {State.GONE: 1, State.UPLOADING: 3}
+            assert first.uploads == {UploadState.GONE: 1, UploadState.UPLOADING: 3}
             rest = self.ask(self.listing.count_uploads(first.place))
-            assert (rest.uploads, rest.place) == ({State.FINISHED: 2}, None)
+            assert (rest.uploads, rest.place) == ({UploadState.FINISHED: 2}, None)
         assert self.ask(self.listing.count_replicas(None)).replicas == {("far", ReplicaState.OPEN): 1}
 
     def test_what_is_unfinished_is_counted(self) -> None:

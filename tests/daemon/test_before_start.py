@@ -12,7 +12,7 @@ from resumable.daemon import startup
 from resumable.listening import ports
 from resumable.model.errors import StartupError
 from resumable.spool import Disk, Modes
-from resumable.spool.lock import file_system
+from resumable.spool.directory import file_system
 
 MOUNTS = """\
 22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw

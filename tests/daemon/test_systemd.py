@@ -11,7 +11,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from resumable.daemon.systemd import ServiceManager
-from tests.daemon.sight_rig import Listening
+from tests.daemon.site_rig import Listening
 
 PID = 4711
 

@@ -9,8 +9,7 @@ import pytest
 
 from resumable.doctor import directory
 from resumable.doctor.directory import CheckedDirectory, DirectoryFacts, place_of
-from resumable.spool.lock import DirectoryLock
-from resumable.spool.mounts import Mount, mount_of
+from resumable.spool.directory import DirectoryLock, Mount, mount_of
 
 HERE = CheckedDirectory("/srv/up", "/srv/up")
 ABOVE = CheckedDirectory("/srv/up", "/srv")

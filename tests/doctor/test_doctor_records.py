@@ -17,7 +17,7 @@ from resumable.catalog.schema import PAGE_SIZE
 from resumable.doctor import records
 from resumable.doctor.directory import CheckedDirectory, place_of
 from resumable.model.upload import Gone, Upload
-from resumable.spool.lock import DirectoryLock
+from resumable.spool.directory import DirectoryLock
 
 
 class Shop:

@@ -10,7 +10,7 @@ from attrs import evolve
 
 from resumable.doctor import syncs
 from resumable.doctor.syncs import Syncs
-from resumable.spool.mounts import Mount
+from resumable.spool.directory import Mount
 
 DISK = Mount("/srv", "ext4", "/dev/sda1", "8:1", frozenset({"rw"}))
 GOOD = Syncs([0.001] * 20, [0.001] * 20, mount=DISK, cache="write back")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from resumable.spool.lock import DirectoryInUse, DirectoryLock
+from resumable.spool.directory import DirectoryInUse, DirectoryLock
 
 from .daemon import BOUND, Daemon, eventually, free_port, run_twistd
 from .tus import Tus

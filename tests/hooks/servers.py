@@ -15,8 +15,8 @@ from twisted.web.server import NOT_DONE_YET, Site
 
 from resumable.hooks.http_hook import HttpHook
 from resumable.hooks.interfaces import Event, EventKind, Question
+from resumable.hooks.messages import WebhookSigner
 from resumable.hooks.post import Poster, Posting
-from resumable.hooks.signing import Signer
 from resumable.httpclient.client import Http
 from resumable.model.hooks import QuestionKind, RequestView, UploadView
 
@@ -117,7 +117,7 @@ class Rig:
         )
 
     def hook(self, *secrets: bytes, wall: Callable[[], float] = lambda: NOW) -> HttpHook:
-        return HttpHook(self.poster, Signer(secrets or (SECRET,)), source="/files/", wall=wall)
+        return HttpHook(self.poster, WebhookSigner(secrets or (SECRET,)), source="/files/", wall=wall)
 
     async def timed_out(self, asked: Deferred) -> None:
         """The server has heard the question; time passes."""

@@ -17,15 +17,14 @@ from jsonschema import Draft202012Validator, FormatChecker
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from resumable.http.admin.api import Admin, Desk
-from resumable.http.admin.clearance import Anybody, Clearance
-from resumable.http.admin.dead import DeadEvents
+from resumable.http.admin.api import Admin, AdminServices
+from resumable.http.admin.auth import AdminAuth, SocketAuth
 from resumable.http.admin.openapi import description
-from resumable.http.admin.overview import Overview, Parts
+from resumable.http.admin.overview import DeadEvents, Overview, OverviewSources
 from resumable.http.admin.readiness import Readiness
-from resumable.http.streaming import StreamingSite
-from resumable.metrics.remotes import Behind
-from resumable.replication.settings import Figures as RemoteFigures
+from resumable.http.site import StreamingSite
+from resumable.metrics.meters import RemoteLag
+from resumable.replication.context import RemoteCounts
 from resumable.spool import Budget
 from resumable.uploads.operators import Census, Operators
 from tests.hooks.outbox import MemoryOutbox
@@ -48,40 +47,40 @@ def serving(**options: Any) -> Iterator[Server]:
         server.bury()
 
 
-class NoFigures:
+class NoMetrics:
     """One figure, for nothing."""
 
     async def render(self) -> bytes:
         return b"x 1\n"
 
 
-def tree(readiness: Any = None, dead: Any = None, clearance: Clearance | None = None) -> Admin:
+def tree(readiness: Any = None, dead: Any = None, auth: AdminAuth | None = None) -> Admin:
     """One that can't be asked about uploads."""
-    desk = Desk(NoFigures(), readiness, None, None, dead)  # type: ignore[arg-type]
-    return Admin(desk, clearance or Anybody())
+    services = AdminServices(NoMetrics(), readiness, None, None, dead)  # type: ignore[arg-type]
+    return Admin(services, auth or SocketAuth())
 
 
-def lane(**more: Any) -> Any:
+def queue(**more: Any) -> Any:
     """A remote as it is looked at."""
     remote = SimpleNamespace(required=True)
-    figures = RemoteFigures(parts=4, bytes=400)
-    figures.failures["Unreachable"] = 2
+    counts = RemoteCounts(parts=4, bytes=400)
+    counts.failures["Unreachable"] = 2
     return SimpleNamespace(
-        **{"remote": remote, "figures": figures, "queued": 7, "active": 2, "down": False, "pause": 0.0, **more}
+        **{"remote": remote, "counts": counts, "queued": 7, "active": 2, "down": False, "pause": 0.0, **more}
     )
 
 
 class Office:
     """Operators in front of a server, its remotes ``far`` and ``near``, and its hook ``hook``."""
 
-    def __init__(self, server: Server, clearance: Clearance | None = None) -> None:
+    def __init__(self, server: Server, auth: AdminAuth | None = None) -> None:
         self.server = server
         self.outbox = MemoryOutbox(["hook"])
-        self.lanes = {"far": lane(), "near": lane(down=True, pause=3.5)}
+        self.queues = {"far": queue(), "near": queue(down=True, pause=3.5)}
         self.disk: Any = (1000, 500)
         self.readiness = Readiness({"drain": self._drain}, server.clock)
-        operators = Operators(server.context, server.uploads, server.catalog.listing, self.lanes)
-        parts = Parts(
+        operators = Operators(server.context, server.uploads, server.catalog.listing, self.queues)
+        parts = OverviewSources(
             version="1.2.3",
             started_at=server.context.wall(),
             clock=server.clock,
@@ -93,12 +92,12 @@ class Office:
             disk=self._disk,
             census=Census(server.catalog.listing, server.clock, server.context.wall),
             readiness=self.readiness,
-            lanes=self.lanes,
+            queues=self.queues,
             lags=SimpleNamespace(of=self._lag),  # type: ignore[arg-type]
         )
         dead = DeadEvents(self.outbox, ["hook"], lambda: None)
-        desk = Desk(NoFigures(), self.readiness, operators, Overview(parts, operators), dead)
-        self.admin = Admin(desk, clearance or Anybody())
+        services = AdminServices(NoMetrics(), self.readiness, operators, Overview(parts, operators), dead)
+        self.admin = Admin(services, auth or SocketAuth())
         self.site = StreamingSite(self.admin.resource, reactor=Clock())
 
     async def _drain(self) -> str | None:
@@ -110,8 +109,8 @@ class Office:
         answer: tuple[int, int] = self.disk
         return answer
 
-    async def _lag(self, name: str) -> Behind:
-        return Behind(700, 60.0)
+    async def _lag(self, name: str) -> RemoteLag:
+        return RemoteLag(700, 60.0)
 
     def ask(self, method: str, target: str, *fields: str) -> Reply:
         """The answer to one request, which is as described."""

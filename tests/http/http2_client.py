@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from h2.config import H2Configuration
@@ -17,15 +17,17 @@ from h2.events import (
     StreamReset,
 )
 from h2.exceptions import ProtocolError
-from test_streaming import Consumer, Tree, Wire, ending, nothing
+from http1_client import Consumer, Handler, Tree, Wire, answer, ending, nothing
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from resumable.http.streaming import StreamingRequest, StreamingSite
+from resumable.http.request import StreamingRequest
+from resumable.http.site import StreamingSite
 
-Handler = Callable[[StreamingRequest], None]
+MIB = 1 << 20
+SETTINGS, PING, CONTINUATION, HEADERS, WINDOW_UPDATE, RST, PRIORITY = 4, 6, 9, 1, 8, 3, 2
 
 
 class Answer:
@@ -162,3 +164,11 @@ class Client:
         yield
         self.wire.producer.resumeProducing()
         self.hear()
+
+
+def ok(request: StreamingRequest) -> None:
+    answer(request, 200, b"ok")
+
+
+def frame(kind: int, payload: bytes, flags: int = 0, stream: int = 1) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from visitor import Reply, ask
 
-from resumable.http.cross_origin import CrossOrigin
-from resumable.http.cross_origin import parse as parse_origins
+from resumable.http.cors import CrossOrigin
+from resumable.http.cors import parse_origins as parse_origins
 
 ORIGIN = "https://app.example"
 LISTED = (ORIGIN, "http://localhost:3000")

@@ -15,7 +15,7 @@ from visitor import UPLOAD, Reply, ask, connect, request
 from zope.interface.verify import verifyObject
 
 from resumable.http.content import disposition, safe_type
-from resumable.http.sending import CHUNK, Sending
+from resumable.http.download import CHUNK, Sending
 from resumable.model.upload import Upload
 from resumable.protocol import metadata
 from resumable.protocol.errors import NotFound

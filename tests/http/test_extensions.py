@@ -10,7 +10,7 @@ import pytest
 from test_http_tiers import Client, created, new
 from visitor import Reply
 
-from resumable.protocol import extensions, tus
+from resumable.protocol import tus
 from tests.uploads.harness import Server
 from tests.uploads.machine import Machine
 
@@ -30,7 +30,7 @@ def server() -> Iterator[Server]:
 
 
 def less(server: Server, *names: str) -> Client:
-    return Client(server, extensions=extensions.without(names))
+    return Client(server, extensions=tus.extensions_without(names))
 
 
 def refused(reply: Reply, status: int, word: str) -> bool:
@@ -40,7 +40,7 @@ def refused(reply: Reply, status: int, word: str) -> bool:
 @pytest.mark.parametrize("name", tus.EXTENSIONS)
 def test_options_leaves_out_what_is_switched_off_and_what_needs_it(server: Server, name: str) -> None:
     told = less(server, name).ask("OPTIONS", "/files/", tus=False)
-    also = {each for each, needed in extensions.NEEDED.items() if needed == name}
+    also = {each for each, needed in tus.NEEDED.items() if needed == name}
     if name == "creation":
         also.add("concatenation-unfinished")
     assert (told.get("Tus-Extension") or "").split(",") == [e for e in tus.EXTENSIONS if e not in {name, *also}]

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import pytest
 from h2.errors import ErrorCodes
-from http2_client import Client
-from test_http2 import CONTINUATION, HEADERS, PING, PRIORITY, RST, SETTINGS, WINDOW_UPDATE, frame, ok
-from test_streaming import Consumer, Watcher, answer
+from http1_client import Consumer, Watcher, answer
+from http2_client import CONTINUATION, HEADERS, PING, PRIORITY, RST, SETTINGS, WINDOW_UPDATE, Client, frame, ok
 
-from resumable.http.h2 import connection, pace
-from resumable.http.h2.connection import MAX_BACKLOG
+from resumable.http.h2 import limits, link
+from resumable.http.h2.limits import FRAMES_RATE, REQUESTS_RATE, ClientPace, TokenBudget
+from resumable.http.h2.link import MAX_BACKLOG
 from resumable.http.h2.machine import MAX_STREAMS
-from resumable.http.h2.pace import FRAMES_RATE, REQUESTS_RATE, Budget, Pace
 
 FRAMES, REQUESTS = 1_000, 100
 DATA, GOAWAY, ALTSVC, ORIGIN, UNKNOWN = 0, 7, 10, 12, 200
@@ -24,8 +23,8 @@ DATA, GOAWAY, ALTSVC, ORIGIN, UNKNOWN = 0, 7, 10, 12, 200
 @pytest.fixture(autouse=True)
 def smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same rules with a tenth of the figures, as there is an h2 on the other side."""
-    monkeypatch.setattr(pace, "FRAMES", FRAMES)
-    monkeypatch.setattr(pace, "REQUESTS", REQUESTS)
+    monkeypatch.setattr(limits, "FRAMES", FRAMES)
+    monkeypatch.setattr(limits, "REQUESTS", REQUESTS)
 
 
 def uploading(client: Client) -> tuple[int, Consumer, list[str]]:
@@ -225,7 +224,7 @@ def test_heads_that_unpack_to_much_are_counted_for_what_they_are() -> None:
 
 def test_what_is_read_pays_for_the_frames_that_allow_more() -> None:
     """A client that makes room for each 4 KiB, of its stream and of its connection, downloads without a pause."""
-    pace = Pace(0.0)
+    pace = ClientPace(0.0)
     for _ in range(10 * FRAMES):
         pace.sent(4_096)
         pace.frame()
@@ -277,7 +276,7 @@ def test_a_client_that_asks_and_never_reads_is_not_read_and_then_cut_off() -> No
 
 def test_a_busy_proxy_that_reads_late_loses_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many small answers while the line is full: the proxy isn't read for a while, and that's all."""
-    monkeypatch.setattr(connection, "MAX_BACKLOG", 8_192)
+    monkeypatch.setattr(link, "MAX_BACKLOG", 8_192)
     client = Client(lambda request: answer(request, 200))
     block = client.h2.encoder.encode([(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")])
     client.wire.producer.pauseProducing()
@@ -341,7 +340,7 @@ def test_a_refused_request_is_seen_by_nobody() -> None:
 
 
 def test_a_budget_comes_back_with_time_and_never_beyond_its_size() -> None:
-    budget = Budget(100, 10, 0.0)
+    budget = TokenBudget(100, 10, 0.0)
     budget.refill(1_000)
     budget.spend(99)
     assert not budget.spent
@@ -354,7 +353,7 @@ def test_a_budget_comes_back_with_time_and_never_beyond_its_size() -> None:
 
 
 def test_a_budget_that_is_overdrawn_takes_as_much_longer() -> None:
-    budget = Budget(100, 10, 0.0)
+    budget = TokenBudget(100, 10, 0.0)
     budget.spend(200)
     budget.refill(10)
     assert budget.spent
@@ -363,7 +362,7 @@ def test_a_budget_that_is_overdrawn_takes_as_much_longer() -> None:
 
 
 def test_what_is_earned_can_be_spent() -> None:
-    budget = Budget(100, 10, 0.0)
+    budget = TokenBudget(100, 10, 0.0)
     budget.spend(100)
     budget.earn(5)
     assert not budget.spent

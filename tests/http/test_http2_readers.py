@@ -7,18 +7,16 @@ from typing import Any
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
-from http2_client import Client
-from test_http2 import WINDOW_UPDATE, frame
+from http1_client import answer
+from http2_client import WINDOW_UPDATE, Client, frame
 from test_readers import STEADY, File
-from test_streaming import answer
 from twisted.internet.defer import Deferred
 from unread import unread
 
-from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT
+from resumable.http.download import CHUNK, Sending
+from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT, PIECE
 from resumable.http.h2.machine import MAX_STREAMS
-from resumable.http.h2.stream import PIECE
-from resumable.http.sending import CHUNK, Sending
-from resumable.http.streaming import StreamingRequest
+from resumable.http.request import StreamingRequest
 
 WINDOW = 65_535
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from http2_client import Client
-from test_http2 import HEADERS, WINDOW_UPDATE, frame, ok
-from test_streaming import answer
+from http1_client import answer
+from http2_client import HEADERS, WINDOW_UPDATE, Client, frame, ok
 
 
 def test_a_head_without_an_end_is_an_idle_connection() -> None:

@@ -16,13 +16,14 @@ from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 from visitor import Reply
 
-from resumable.auth.guard import Guard
-from resumable.auth.interfaces import ALL, EVERYDAY, Action, Ask, Identity, Limits
+from resumable.auth.guard import AccessGuard
+from resumable.auth.interfaces import AuthRequest
 from resumable.auth.rates import Rate, Rates
-from resumable.http.cross_origin import CrossOrigin
-from resumable.http.entry import Entry
+from resumable.http.admission import Admission
+from resumable.http.cors import CrossOrigin
 from resumable.http.origin import Origin
 from resumable.model.errors import CatalogUnavailable
+from resumable.model.principal import ALL, EVERYDAY, Action, Principal
 from resumable.model.values import networks
 from resumable.protocol.errors import Forbidden, TooManyRequests, TusError, Unauthorized, Unavailable
 from tests.uploads.harness import EPOCH, LONG, Server, pattern
@@ -37,23 +38,23 @@ class Desk:
     """Knows people by the header X-Who, and remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[Ask] = []
-        self.answers: Callable[[Ask], Deferred[Identity]] = self.known
+        self.asked: list[AuthRequest] = []
+        self.answers: Callable[[AuthRequest], Deferred[Principal]] = self.known
 
-    def authorize(self, ask: Ask) -> Deferred[Identity]:
+    def authorize(self, ask: AuthRequest) -> Deferred[Principal]:
         self.asked.append(ask)
         return self.answers(ask)
 
     @staticmethod
-    def known(ask: Ask) -> Deferred[Identity]:
+    def known(ask: AuthRequest) -> Deferred[Principal]:
         who = ask.one("x-who")
-        return fail(Unauthorized("Who are you?", [CHALLENGE])) if who is None else succeed(Identity(who))
+        return fail(Unauthorized("Who are you?", [CHALLENGE])) if who is None else succeed(Principal(who))
 
     def refuse(self, error: TusError) -> None:
         self.answers = lambda _: fail(error)
 
     def grant(self, **given: Any) -> None:
-        self.answers = lambda ask: succeed(Identity(**{"name": ask.one("x-who") or "ann", **given}))
+        self.answers = lambda ask: succeed(Principal(**{"name": ask.one("x-who") or "ann", **given}))
 
 
 @pytest.fixture
@@ -71,16 +72,16 @@ def server() -> Iterator[Server]:
         server.bury()
 
 
-def entry(server: Server, desk: Desk | None, trusted: str = "", rates: Rates | None = None) -> Entry:
+def admission(server: Server, desk: Desk | None, trusted: str = "", rates: Rates | None = None) -> Admission:
     guard = None
     if desk is not None:
-        guard = Guard(desk, server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}), rates=rates)
-    return Entry(Origin("/files/", None, networks([trusted] if trusted else [])), guard, rates)
+        guard = AccessGuard(desk, server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}), rates=rates)
+    return Admission(Origin("/files/", None, networks([trusted] if trusted else [])), guard, rates)
 
 
 @pytest.fixture
 def client(server: Server, desk: Desk) -> Client:
-    return Client(server, entry=entry(server, desk))
+    return Client(server, admission=admission(server, desk))
 
 
 def new(client: Client, who: str = "ann", length: int = 10, *fields: str) -> str:
@@ -122,7 +123,7 @@ def test_a_preflight_needs_no_credentials_and_pages_may_read_the_challenge(clien
     assert not desk.asked
     asked = ("Access-Control-Request-Method: PATCH", "Access-Control-Request-Headers: authorization")
     cookies = CrossOrigin(("https://*.app.example", "https://app.example"), credentials=True)
-    strict = Client(client.server, entry=entry(client.server, desk), cors=cookies).ask(
+    strict = Client(client.server, admission=admission(client.server, desk), cors=cookies).ask(
         "OPTIONS", "/files/", origin, *asked
     )
     assert (strict.status, strict.get("Access-Control-Allow-Credentials")) == (200, "true")
@@ -165,7 +166,7 @@ def test_a_body_is_not_asked_for_before_its_sender_was_let_in(client: Client, de
     fields = [f"Upload-Length: {length}", f"Content-Length: {length}", "Expect: 100-continue", kind]
     refused = client.ask("POST", "/files/", *fields)
     assert refused.status == 401 and not client.server.names()
-    again = Client(client.server, entry=entry(client.server, desk))
+    again = Client(client.server, admission=admission(client.server, desk))
     again.begin("POST", "/files/", *fields, "X-Who: ann")
     interim = again.reply()
     assert interim is not None and interim.status == 100
@@ -176,11 +177,11 @@ def test_a_body_is_not_asked_for_before_its_sender_was_let_in(client: Client, de
 
 def test_a_body_that_comes_before_the_answer_is_not_lost(client: Client, desk: Desk) -> None:
     upload_id = new(client)
-    waiting: Deferred[Identity] = Deferred()
+    waiting: Deferred[Principal] = Deferred()
     desk.answers = lambda _: waiting
     client.patch(upload_id, 0, DATA)
     assert client.reply() is None and client.server.row(upload_id).offset == 0
-    waiting.callback(Identity("ann"))
+    waiting.callback(Principal("ann"))
     client.server.pump()
     reply = client.reply()
     assert reply is not None and (reply.status, reply.get("Upload-Offset")) == (204, "10")
@@ -188,7 +189,7 @@ def test_a_body_that_comes_before_the_answer_is_not_lost(client: Client, desk: D
 
 def test_who_has_gone_before_the_answer_does_nothing(client: Client, desk: Desk) -> None:
     upload_id = new(client)
-    waiting: Deferred[Identity] = Deferred()
+    waiting: Deferred[Principal] = Deferred()
     desk.answers = lambda _: waiting
     client.begin("DELETE", f"/files/{upload_id}")
     client.channel.connectionLost(Failure(ConnectionLost()))
@@ -227,7 +228,7 @@ def test_somebody_elses_partial_and_one_that_never_was_are_the_same(client: Clie
 
 def test_uploads_from_before_belong_to_nobody_and_are_for_whoever_is_let_in(server: Server, desk: Desk) -> None:
     upload_id = server.upload(DATA)
-    client = Client(server, entry=entry(server, desk))
+    client = Client(server, admission=admission(server, desk))
     assert client.ask("HEAD", f"/files/{upload_id}", "X-Who: eve").status == 200
 
 
@@ -256,7 +257,7 @@ def test_a_head_is_refused_only_with_what_no_client_starts_over_on(
 
 
 def test_an_authorizer_that_breaks_lets_nobody_in(client: Client, desk: Desk) -> None:
-    def broken(_: Ask) -> Any:
+    def broken(_: AuthRequest) -> Any:
         raise RuntimeError("a mistake")
 
     desk.answers = broken
@@ -266,8 +267,8 @@ def test_an_authorizer_that_breaks_lets_nobody_in(client: Client, desk: Desk) ->
 
 def test_while_the_catalog_cannot_tell_whose_it_is_nobody_gets_it(client: Client, server: Server, desk: Desk) -> None:
     upload_id = new(client)
-    broken = Guard(desk, lambda _: fail(CatalogUnavailable("broken")), lambda: EPOCH)
-    closed = Client(server, entry=Entry(Origin("/files/", None, ()), broken))
+    broken = AccessGuard(desk, lambda _: fail(CatalogUnavailable("broken")), lambda: EPOCH)
+    closed = Client(server, admission=Admission(Origin("/files/", None, ()), broken))
     assert closed.ask("DELETE", f"/files/{upload_id}", "X-Who: ann").status == 503
     assert closed.ask("HEAD", f"/files/{upload_id}", "X-Who: ann").status == 423
     assert server.row(upload_id).gone is None
@@ -282,7 +283,7 @@ def test_an_action_that_was_not_granted_is_403(client: Client, desk: Desk) -> No
 
 
 def test_the_maximum_of_who_asks_is_kept_to(client: Client, desk: Desk) -> None:
-    desk.grant(limits=Limits(max_size=5))
+    desk.grant(max_size=5)
     assert client.ask("POST", "/files/", "Upload-Length: 6").status == 413
     upload_id = created(client.ask("POST", "/files/", "Upload-Defer-Length: 1"))
     desk.grant()
@@ -321,7 +322,7 @@ def test_a_creation_that_was_cut_has_it_too(client: Client, desk: Desk) -> None:
 
 
 def test_without_a_way_in_only_what_is_for_admins_is_refused(server: Server) -> None:
-    nobody = entry(server, None)
+    nobody = admission(server, None)
     assert nobody.open
     for action in EVERYDAY:
         assert _outcome(nobody, action) == ""
@@ -329,22 +330,22 @@ def test_without_a_way_in_only_what_is_for_admins_is_refused(server: Server) -> 
         assert isinstance(_outcome(nobody, action), Forbidden)
 
 
-def _outcome(asked: Entry, action: Action) -> Any:
+def _outcome(asked: Admission, action: Action) -> Any:
     """The name of who was let in, or why not."""
     found: list[Any] = []
     request: Any = type("R", (), {"getClientAddress": lambda self: IPv4Address("TCP", "192.0.2.1", 1)})()
     asking = Deferred.fromCoroutine(asked.admit(request, action))
-    asking.addCallbacks(lambda entrant: found.append(entrant.identity.name), lambda why: found.append(why.value))
+    asking.addCallbacks(lambda principal: found.append(principal.name), lambda why: found.append(why.value))
     return found[0]
 
 
 def test_requests_are_counted_by_address_where_nobody_is_asked(server: Server) -> None:
     rates = Rates(server.clock.seconds, requests=(Rate(0.1, burst=1), Rate()))
-    ours = Client(server, entry=entry(server, None, rates=rates))
+    ours = Client(server, admission=admission(server, None, rates=rates))
     assert ours.ask("POST", "/files/", "Upload-Length: 5").status == 201
     refused = ours.ask("POST", "/files/", "Upload-Length: 5")
     assert (refused.status, refused.get("Retry-After")) == (429, "10")
-    other = Client(server, entry=entry(server, None, rates=rates), peer=IPv4Address("TCP", "192.0.2.2", 1))
+    other = Client(server, admission=admission(server, None, rates=rates), peer=IPv4Address("TCP", "192.0.2.2", 1))
     assert other.ask("POST", "/files/", "Upload-Length: 5").status == 201
 
 
@@ -354,7 +355,7 @@ def test_a_network_of_ipv6_counts_as_one_address(server: Server) -> None:
 
     def status(address: str) -> int:
         peer = IPv6Address("TCP", address, 1) if ":" in address else IPv4Address("TCP", address, 1)
-        client = Client(server, entry=entry(server, None, rates=rates), peer=peer)
+        client = Client(server, admission=admission(server, None, rates=rates), peer=peer)
         return client.ask("POST", "/files/", "Upload-Length: 5").status
 
     assert [status(f"2001:db8:1:2::{n}") for n in range(3)] == [201, 429, 429]
@@ -364,7 +365,7 @@ def test_a_network_of_ipv6_counts_as_one_address(server: Server) -> None:
 
 def test_who_is_not_let_in_is_told_to_wait_and_nobody_else_is(server: Server, desk: Desk) -> None:
     rates = Rates(server.clock.seconds, requests=(Rate(2.0), Rate(2.0)))
-    client = Client(server, entry=entry(server, desk, rates=rates))
+    client = Client(server, admission=admission(server, desk, rates=rates))
     upload_id = new(client)
     strangers = [client.ask("GET", f"/files/{upload_id}") for _ in range(4)]
     assert [reply.status for reply in strangers] == [401, 401, 429, 429]
@@ -389,7 +390,7 @@ def test_who_is_not_let_in_is_told_to_wait_and_nobody_else_is(server: Server, de
 def test_nobody_gets_around_a_rate_by_claiming_other_addresses(server: Server, claim: str, trusted: str) -> None:
     """Whether the peer is nobody's proxy or a proxy that adds to what a client has sent."""
     rates = Rates(server.clock.seconds, requests=(Rate(0.1, burst=1), Rate()))
-    client = Client(server, entry=entry(server, None, trusted=trusted, rates=rates))
+    client = Client(server, admission=admission(server, None, trusted=trusted, rates=rates))
     found = [client.ask("POST", "/files/", "Upload-Length: 5", claim.format(n=n)).status for n in range(3)]
     assert found == [201, 429, 429]
 
@@ -399,7 +400,7 @@ def test_bytes_are_counted_by_name_or_by_address(server: Server, desk: Desk, kno
     told: list[tuple[str, int]] = []
     rates = Rates(server.clock.seconds, size=(Rate(1e9), Rate()))
     rates.received = lambda name, count: told.append((name, count)) or 0.0
-    client = Client(server, entry=entry(server, desk if known else None, rates=rates))
+    client = Client(server, admission=admission(server, desk if known else None, rates=rates))
     client.patch(new(client), 0, DATA, "X-Who: ann")
     reply = client.reply()
     assert reply is not None and reply.status == 204
@@ -461,7 +462,7 @@ def test_zones_are_no_part_of_an_address() -> None:
 
 
 def test_the_question_has_the_address_and_the_host_from_outside(server: Server, desk: Desk) -> None:
-    client = Client(server, entry=entry(server, desk, trusted="192.0.2.1"), trusted=["192.0.2.1"])
+    client = Client(server, admission=admission(server, desk, trusted="192.0.2.1"), trusted=["192.0.2.1"])
     fields = ["X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https", "X-Forwarded-Host: out.example"]
     fields += ["X-Forwarded-Port: 8443", "X-Forwarded-Prefix: /up"]
     reply: Reply = client.ask("POST", "/files/", "Upload-Length: 5", "X-Who: ann", *fields)

@@ -12,7 +12,7 @@ import pytest
 from admin_rig import DOCUMENT, ROUTES, Office, serving
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from resumable.http.query import FILTERS
+from resumable.http.admin.query import FILTERS
 from resumable.model.principal import Principal
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
@@ -117,7 +117,7 @@ def test_a_remote_that_there_has_never_been_is_no_filter(office: Office, server:
     """Of one that isn't configured any more, what still has replicas there is found."""
     upload = server.upload(DATA)
     assert office.refused("GET", "/v1/uploads?remote=elsewhere")[0] == 400
-    del office.lanes["far"]
+    del office.queues["far"]
     assert office.ids("remote=far") == [upload]
 
 

@@ -13,8 +13,8 @@ from test_http_tiers import Client, created
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
+from resumable.http.admission import Admission, text_of
 from resumable.http.origin import Origin
-from resumable.http.visits import Visits, text_of
 from resumable.model.hooks import Answer, Changes, Granted, IHooks, QuestionKind, RequestView, UploadView
 from resumable.model.values import networks
 from resumable.protocol.errors import Refused, Unavailable
@@ -60,7 +60,7 @@ def server(hooks: Says) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Client:
-    return Client(server, visits=Visits(Origin("/files/", None, ()), ("cookie", "x-own")))
+    return Client(server, admission=Admission(Origin("/files/", None, ()), forward=("cookie", "x-own")))
 
 
 def patch(client: Client, upload_id: str, offset: int, body: bytes) -> Any:
@@ -145,7 +145,7 @@ def test_hooks_see_the_request_and_of_its_headers_those_that_were_chosen(client:
 
 
 def test_hooks_see_what_a_client_sent_as_utf8_or_else_as_latin_1(server: Server, hooks: Says) -> None:
-    client = Client(server, visits=Visits(Origin("/files/", None, ()), ["x-own"]))
+    client = Client(server, admission=Admission(Origin("/files/", None, ()), forward=["x-own"]))
     client.ask("POST", "/files/", "Upload-Length: 10", "X-Own: Grüße ☃")
     assert hooks.asked[0][2].headers == {"x-own": ("Grüße ☃",)}
     assert [text_of(line) for line in (b"plain", b"Gr\xc3\xbc\xc3\x9fe", b"Gr\xfc\xdfe")] == ["plain", "Grüße", "Grüße"]
@@ -153,7 +153,7 @@ def test_hooks_see_what_a_client_sent_as_utf8_or_else_as_latin_1(server: Server,
 
 def test_behind_a_proxy_hooks_see_the_clients_address(server: Server, hooks: Says) -> None:
     trusting = Origin("/files/", None, networks(["192.0.2.1"]))
-    client = Client(server, visits=Visits(trusting))
+    client = Client(server, admission=Admission(trusting, forward=()))
     client.ask("POST", "/files/", "Upload-Length: 10", "X-Forwarded-For: 198.51.100.7")
     assert hooks.asked[0][2] == RequestView("POST", "/files/", "198.51.100.7", {})
 

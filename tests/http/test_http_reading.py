@@ -14,8 +14,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from visitor import Reply
 
-from resumable.http.download import Remotely
-from resumable.http.sending import CHUNK
+from resumable.http.download import CHUNK, Remotely
 from resumable.protocol import metadata
 from resumable.protocol.errors import NotFound, Unavailable
 from tests.uploads.fakes import FakeReplication

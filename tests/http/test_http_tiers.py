@@ -15,10 +15,11 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from visitor import Reply, connect
 
-from resumable.auth.guard import Guard
-from resumable.auth.interfaces import Ask, Identity
-from resumable.http.entry import Entry
+from resumable.auth.guard import AccessGuard
+from resumable.auth.interfaces import AuthRequest
+from resumable.http.admission import Admission
 from resumable.http.origin import Origin
+from resumable.model.principal import Principal
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
 from resumable.uploads.limits import UploadLimits
@@ -351,11 +352,11 @@ def test_an_admin_is_told_all_of_it(server: Server) -> None:
     fail(server, upload_id, ReplicaState.OPEN)
 
     class Desk:
-        def authorize(self, ask: Ask) -> Deferred[Identity]:
-            return succeed(Identity(ask.one("x-who") or ""))
+        def authorize(self, ask: AuthRequest) -> Deferred[Principal]:
+            return succeed(Principal(ask.one("x-who") or ""))
 
-    guard = Guard(Desk(), server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}))
-    client = Client(server, entry=Entry(Origin("/files/", None, []), guard))
+    guard = AccessGuard(Desk(), server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}))
+    client = Client(server, admission=Admission(Origin("/files/", None, []), guard))
     told = {
         who: json.loads(client.ask("GET", f"/files/{upload_id}/status", f"X-Who: {who}", tus=False).body)
         for who in ("ann", "root")

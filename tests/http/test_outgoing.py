@@ -11,28 +11,27 @@ from types import SimpleNamespace
 
 import pytest
 
-from resumable.http.outgoing import STEPS, Outgoing
-from resumable.http.progress import Progress
+from resumable.http.outgoing import STEPS, Outgoing, TakingProgress
 
 TIMEOUT, RATE = 60.0, 100
 LEAST = 6_000
 
 
 def test_nothing_is_due_while_nothing_waits() -> None:
-    progress = Progress(TIMEOUT, RATE)
+    progress = TakingProgress(TIMEOUT, RATE)
     assert progress.deadline == math.inf and not progress.overdue(1e9, 0)
 
 
 @pytest.mark.parametrize(("taken", "overdue"), [(0, True), (1, True), (LEAST - 1, True), (LEAST, False)])
 def test_too_little_in_a_time_out_is_too_slow(taken: int, overdue: bool) -> None:
-    progress = Progress(TIMEOUT, RATE)
+    progress = TakingProgress(TIMEOUT, RATE)
     progress.begin(1000, 500)
     assert not progress.overdue(1059, 500 + taken)
     assert progress.overdue(1060, 500 + taken) is overdue
 
 
 def test_each_time_out_counts_for_itself() -> None:
-    progress = Progress(TIMEOUT, RATE)
+    progress = TakingProgress(TIMEOUT, RATE)
     progress.begin(0, 0)
     for minute in range(1, 100):
         assert not progress.overdue(60.0 * minute, LEAST * minute)
@@ -40,14 +39,14 @@ def test_each_time_out_counts_for_itself() -> None:
 
 
 def test_without_a_rate_one_byte_is_enough() -> None:
-    progress = Progress(TIMEOUT, 0)
+    progress = TakingProgress(TIMEOUT, 0)
     progress.begin(0, 0)
     assert not progress.overdue(60, 1)
     assert progress.overdue(120, 1)
 
 
 def test_what_begins_again_does_not_begin_anew_and_what_has_ended_does() -> None:
-    progress = Progress(TIMEOUT, RATE)
+    progress = TakingProgress(TIMEOUT, RATE)
     progress.begin(0, 0)
     progress.begin(30, 0)
     assert progress.deadline == 60

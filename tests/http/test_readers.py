@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_streaming import GET, Client, answer, patch
+from http1_client import GET, Client, answer, patch
 from twisted.internet.defer import Deferred, succeed
 from unread import read_on, unread
 
-from resumable.http.sending import CHUNK, Sending
-from resumable.http.streaming import StreamingRequest
+from resumable.http.download import CHUNK, Sending
+from resumable.http.request import StreamingRequest
 
 STEADY = 10_000
 

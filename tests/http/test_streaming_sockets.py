@@ -31,7 +31,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from resumable.http.streaming import StreamingRequest, StreamingSite
+from resumable.http.request import StreamingRequest
+from resumable.http.site import StreamingSite
 from resumable.model.errors import BodyLost
 
 T = TypeVar("T")

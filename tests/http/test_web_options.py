@@ -9,7 +9,7 @@ from twisted.python.usage import UsageError
 
 from resumable.config.options import Options, Settings
 from resumable.config.web import EXTENSIONS, WEB
-from resumable.http.cross_origin import CrossOrigin
+from resumable.http.cors import CrossOrigin
 from resumable.protocol import tus
 
 ORIGINS = ("--cors-origin", "https://example.org")

@@ -12,13 +12,13 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from resumable.http.admin.readiness import Readiness
-from resumable.http.cors import Cors
-from resumable.http.cross_origin import CrossOrigin
+from resumable.http.channel import StreamingChannel
+from resumable.http.cors import Cors, CrossOrigin
 from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.origin import Origin
 from resumable.http.root import Root
-from resumable.http.streaming import StreamingChannel, StreamingSite
-from resumable.http.tus import TusResource
+from resumable.http.site import StreamingSite
+from resumable.http.tus import TusRoutes
 from resumable.model.upload import Upload
 from resumable.model.values import networks
 
@@ -33,7 +33,7 @@ class Nothing:
     def expires_at(self, upload: Upload) -> None:
         return None
 
-    def create(self, creation: Any, body: Any, by: Any, visit: Any) -> Deferred[Upload]:
+    def create(self, creation: Any, body: Any, by: Any, hooks: Any) -> Deferred[Upload]:
         return succeed(UPLOAD)
 
 
@@ -71,7 +71,7 @@ def connect(
 ) -> tuple[StreamingChannel, StringTransport]:
     """A connection to the whole tree; ``options`` are those of the resource."""
     uploads, clock = uploads or Nothing(), clock or Clock()
-    tus = TusResource(
+    tus = TusRoutes(
         uploads,
         origin=Origin("/files/", public_url, networks(trusted), absolute),
         cors=Cors(cors or CrossOrigin(tuple(origins))),

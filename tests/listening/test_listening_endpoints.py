@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import capturedLogs, formatEvent
 
-from resumable.listening.endpoints import Terms, point
+from resumable.listening.endpoints import Terms, listening_point
 from resumable.listening.listeners import Listeners
 from resumable.model.errors import StartupError
 from resumable.model.values import networks
@@ -137,5 +137,5 @@ def test_a_socket_that_systemd_has_not_handed_over_is_missed_when_it_is_bound() 
     ],
 )
 def test_which_sockets_are_systemds_own(description: str, handed_over: bool) -> None:
-    at = point(None, description, Terms(trusted=networks(["loopback"])), time.time)
+    at = listening_point(None, description, Terms(trusted=networks(["loopback"])), time.time)
     assert at.handed_over is handed_over

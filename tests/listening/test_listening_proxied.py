@@ -11,13 +11,14 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
 from resumable.http.origin import Origin
-from resumable.http.streaming import StreamingRequest, StreamingSite
-from resumable.listening.endpoints import Terms, point
+from resumable.http.request import StreamingRequest
+from resumable.http.site import StreamingSite
+from resumable.listening.endpoints import Terms, listening_point
 from resumable.listening.listeners import Listeners
 from resumable.listening.proxied import ProxiedFactory
 from resumable.model.errors import StartupError
 from resumable.model.values import networks
-from tests.daemon.sight_rig import Listening, Tree
+from tests.daemon.site_rig import Listening, Tree
 from tests.http.visitor import Reply
 from tests.listening.authority import made
 from tests.listening.test_listening_proxy_header import V4, binary
@@ -196,7 +197,7 @@ def test_a_stop_closes_connections_that_have_not_said_whose_they_are(door: Door)
 def test_the_header_comes_before_tls(tmp_path: Any) -> None:
     """As HAProxy sends it with ``ssl send-proxy``, and every proxy that passes TLS on."""
     (tmp_path / "pem").write_bytes(made()[2])
-    at = point(None, f"haproxy:ssl:8443:privateKey={tmp_path / 'pem'}", Terms(trusted=TRUSTED), time.time)
+    at = listening_point(None, f"haproxy:ssl:8443:privateKey={tmp_path / 'pem'}", Terms(trusted=TRUSTED), time.time)
     factory = at.factory(Clock(), Door().site)
     assert isinstance(factory, ProxiedFactory)
     wire = Wire(peerAddress=PROXY)

@@ -24,9 +24,9 @@ from resumable.auth.certificates import subject_of
 from resumable.auth.secret import AccessProblem
 from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import LOOK_EVERY, Listeners
-from resumable.listening.tls import Certificate, Files
+from resumable.listening.tls import Certificate, CertificateFiles
 from resumable.model.errors import StartupError
-from tests.daemon.sight_rig import Listening
+from tests.daemon.site_rig import Listening
 from tests.listening.authority import DAY, made
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
@@ -249,7 +249,7 @@ def test_a_listener_without_its_files_does_not_start(tmp_path, broken, content):
     if content is not None:
         (tmp_path / broken).write_bytes(content)
     with pytest.raises(AccessProblem) as caught:
-        Certificate(Files(tmp_path / "cert", tmp_path / "key", None, tmp_path / "ca"), time.time)
+        Certificate(CertificateFiles(tmp_path / "cert", tmp_path / "key", None, tmp_path / "ca"), time.time)
     assert "\n" not in str(caught.value) and str(tmp_path / broken) in str(caught.value)
 
 
@@ -264,7 +264,7 @@ def test_a_key_that_can_not_be_used_is_said_to_be_one(tmp_path, key, why):
     put(tmp_path, made()[2], "cert")
     put(tmp_path, key(), "key")
     with pytest.raises(AccessProblem, match=why):
-        Certificate(Files(tmp_path / "cert", tmp_path / "key"), time.time)
+        Certificate(CertificateFiles(tmp_path / "cert", tmp_path / "key"), time.time)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_what_an_ssl_endpoint_can_not_be_is_one_line(description):
 )
 async def test_a_certificate_that_clients_will_refuse_is_warned_of_once(tmp_path, begins, ends, told):
     put(tmp_path, made(begins=begins, ends=ends)[2])
-    certificate = Certificate(Files(tmp_path / "cert", tmp_path / "key"), time.time)
+    certificate = Certificate(CertificateFiles(tmp_path / "cert", tmp_path / "key"), time.time)
     with Listening() as events:
         for _ in range(3):
             await certificate.look("here", POOL)
@@ -302,7 +302,7 @@ async def test_a_certificate_that_clients_will_refuse_is_warned_of_once(tmp_path
 async def test_a_warning_that_comes_true_is_another_one(tmp_path):
     put(tmp_path, made(begins=-80 * DAY, ends=10 * DAY)[2])
     late = [0.0]
-    certificate = Certificate(Files(tmp_path / "cert", tmp_path / "key"), lambda: time.time() + late[0])
+    certificate = Certificate(CertificateFiles(tmp_path / "cert", tmp_path / "key"), lambda: time.time() + late[0])
     with Listening() as events:
         await certificate.look("here", POOL)
         late[0] = 11 * DAY

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resumable.protocol import concat, ids
+from resumable.protocol import concat
 from resumable.protocol.errors import BadRequest
+from resumable.protocol.names import valid_id
 
 A, B = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
 
@@ -26,7 +27,7 @@ def test_T50_partial():
     ],
 )
 def test_T50_final_lists_urls_in_order_and_may_repeat_them(value, urls):
-    assert concat.parse(value) == concat.Final(urls)
+    assert concat.parse(value) == concat.FinalUpload(urls)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,6 @@ def test_T50_any_value_is_understood_or_400(value):
 @given(st.text(max_size=60) | st.from_regex(rf"(https?:/)?/?[a-z.%/]{{0,6}}/files/?{A}?.?"))
 def test_T50_any_url_is_a_valid_id_or_400(url):
     try:
-        assert ids.valid(concat.upload_id(url, "/files"))
+        assert valid_id(concat.upload_id(url, "/files"))
     except BadRequest as error:
         assert error.detail.isascii() and error.detail.isprintable()

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resumable.protocol import fields, ids
+from resumable.protocol import fields
 from resumable.protocol.errors import BadRequest
+from resumable.protocol.names import valid_id
 
 
 class Lines:
@@ -103,7 +104,7 @@ def test_a_long_value_is_cut_in_details():
 
 @pytest.mark.parametrize("good", ["0123456789abcdef", "A" * 128, "a_b-c_d-e_f-g_h-", "_" * 16])
 def test_ids_are_16_to_128_url_safe_characters(good):
-    assert ids.valid(good)
+    assert valid_id(good)
 
 
 @pytest.mark.parametrize(
@@ -115,4 +116,4 @@ def test_ids_are_16_to_128_url_safe_characters(good):
     ],
 )
 def test_ids_that_could_leave_the_directory_or_the_url_are_refused(bad):
-    assert not ids.valid(bad)
+    assert not valid_id(bad)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from resumable.protocol import tus
 from resumable.protocol.checksum import STANDARD, Checksum
-from resumable.protocol.concat import Final
+from resumable.protocol.concat import FinalUpload
 from resumable.protocol.errors import BadRequest, TusError, UnsupportedMediaType, UnsupportedVersion
 
 TYPE = tus.CONTENT_TYPE
@@ -189,7 +189,7 @@ def test_T50_a_partial_upload_has_a_length_or_defers_it():
 def test_T50_T53_T61_a_final_upload_has_neither_and_its_header_is_kept_as_paths():
     header = "final; /files/a  https://user:word@h:1/files/b?token=secret&x=/files/c c?d"
     made = create(upload_concat=header)
-    assert made.concat == Final(("/files/a", "/files/b", "c"))
+    assert made.concat == FinalUpload(("/files/a", "/files/b", "c"))
     assert made.concat_header == "final;/files/a /files/b c"
     assert (made.length, made.deferred, made.has_body) == (None, False, False)
 

@@ -1,4 +1,4 @@
-"""Rigs for the engine between the tiers."""
+"""Rigs for replication."""
 
 from __future__ import annotations
 

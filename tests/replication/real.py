@@ -1,4 +1,4 @@
-"""The engine with real threads and real files, over any remote: one run of it, which a test may end at any step."""
+"""Replication with real threads and real files, over any remote: one run of it, which a test may end at any step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from twisted.internet.task import deferLater
 from resumable.aio.threads import Batcher, Pool
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.model.upload import Commit, Gone, Replica, Upload
-from resumable.replication.engine import Replication
+from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.journal import CatalogJournal
-from resumable.replication.settings import Limits, Remote
+from resumable.replication.service import Replication
 from resumable.spool import Budget, Spool
 from resumable.spool.disk import Disk
 
@@ -32,11 +32,11 @@ class Daemon:
 
     spool: Spool
     catalog: SqliteCatalog
-    engine: Replication
+    replication: Replication
 
     async def create(self, number: int, length: int | None) -> Upload:
         upload = Upload(f"{number:032x}", time.time(), time.time(), length)
-        assert await self.catalog.create(upload, (), self.engine.chosen(upload))
+        assert await self.catalog.create(upload, (), self.replication.chosen(upload))
         await self.spool.put(upload.id, 0, [])
         return upload
 
@@ -48,11 +48,11 @@ class Daemon:
         total = row.length if length is None else length
         change = Commit(upload_id, row.epoch, row.offset, end, time.time(), length=length, finished=end == total)
         assert await self.catalog.commit(change)
-        self.engine.committed(await self.catalog.get(upload_id))
+        self.replication.committed(await self.catalog.get(upload_id))
 
     async def terminate(self, upload_id: str) -> None:
         await self.catalog.end(upload_id, Gone.TERMINATED, time.time(), (), True)
-        self.engine.ended(upload_id)
+        self.replication.ended(upload_id)
 
     async def replica(self, upload_id: str) -> Replica | None:
         found = await self.catalog.replicas.of(upload_id)
@@ -80,7 +80,7 @@ async def running(
     remote: Callable[[CatalogJournal, Pool], Any],
     run: str = "1",
     *,
-    limits: Limits | None = None,
+    limits: ReplicationLimits | None = None,
     replicas: Callable[[Any], Any] = as_it_is,
 ) -> AsyncIterator[Daemon]:
     """``remote`` makes the backend; ``replicas`` may put something before the catalog's."""
@@ -101,7 +101,7 @@ async def running(
     pool.start()
     catalog.start()
     shown = replicas(catalog.replicas)
-    engine = Replication(
+    replication = Replication(
         [Remote(NAME, remote(CatalogJournal(shown, NAME), pool))],
         shown,
         spool.reader,
@@ -111,9 +111,9 @@ async def running(
         run=run,
         limits=limits,
     )
-    engine.start()
+    replication.start()
     try:
-        yield Daemon(spool, catalog, engine)
+        yield Daemon(spool, catalog, replication)
     finally:
-        for room in (engine, spool, catalog, pool):
+        for room in (replication, spool, catalog, pool):
             await room.stop()

@@ -1,4 +1,4 @@
-"""The engine on a real catalog and a real spool, over stores in memory, which a test can kill and start again.
+"""Replication on a real catalog and a real spool, over stores in memory, which a test can kill and start again.
 
 A `Rig` is what outlives a process: the catalog's file, the disk, the stores. `Rig.start` is one run; `Rig.kill` leaves
 it as it is, and nothing of it ever moves again, because its clock stands still.
@@ -23,9 +23,9 @@ from resumable.remotes.memory import MemoryRemote, MemoryStore
 from resumable.remotes.memory_parts import MemoryPartRemote
 from resumable.remotes.memory_store import Object
 from resumable.remotes.plan import Limits as StoreLimits
-from resumable.replication.engine import Replication
+from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.journal import CatalogJournal
-from resumable.replication.settings import Limits, Remote
+from resumable.replication.service import Replication
 from resumable.spool import Budget, Spool
 from resumable.testing import SimulatedDisk, SteppedBatcher, SteppedPool
 
@@ -109,13 +109,13 @@ class Rig:
         directory: Path,
         remotes: Mapping[str, Make] | None = None,
         *,
-        limits: Limits | None = None,
+        limits: ReplicationLimits | None = None,
         specs: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
         self._directory = directory
         self.makes = dict(remotes or {"a": parts()})
         self.stores = {name: MemoryStore(objects=Once()) for name in self.makes}
-        self.limits = limits or Limits(part_size=PART)
+        self.limits = limits or ReplicationLimits(part_size=PART)
         self.specs = dict(specs or {})
         self.disk = SimulatedDisk()
         self.runs = 0
@@ -159,7 +159,7 @@ class Rig:
         self.remotes: dict[str, Any] = {}
         for name, make in self.makes.items():
             self.remotes[name] = make(self, name, CatalogJournal(self.replicas, name))
-        self.engine = Replication(
+        self.replication = Replication(
             [Remote(name, backend, **self.specs.get(name, {})) for name, backend in self.remotes.items()],
             self.replicas,
             self.spool.reader,
@@ -169,8 +169,8 @@ class Rig:
             run=f"run-{self.runs}",
             limits=self.limits,
         )
-        self.engine.start()
-        self._old.append((self.clock, (self.engine, self.spool, self.catalog, self.pool)))
+        self.replication.start()
+        self._old.append((self.clock, (self.replication, self.spool, self.catalog, self.pool)))
         return self
 
     def kill(self) -> Rig:
@@ -236,10 +236,10 @@ class Rig:
     def create(self, length: int | None, *, metadata: str | None = None, concat: str | None = None) -> str:
         upload_id = f"{next(self._ids):032x}"
         upload = Upload(upload_id, self.wall(), self.wall(), length, metadata=metadata, concat=concat)
-        self.ask(self.catalog.create(upload, (), self.engine.chosen(upload)))
+        self.ask(self.catalog.create(upload, (), self.replication.chosen(upload)))
         self.ask(self.spool.put(upload_id, 0, []))
         self.data[upload_id], self.lengths[upload_id] = b"", length
-        self.engine.committed(self.row(upload_id))
+        self.replication.committed(self.row(upload_id))
         if length == 0:
             self.append(upload_id, b"")
         return upload_id
@@ -254,7 +254,7 @@ class Rig:
         change = Commit(upload_id, row.epoch, row.offset, end, self.wall(), length=length, finished=end == total)
         assert self.ask(self.catalog.commit(change))
         upload = self.row(upload_id)
-        self.engine.committed(upload)
+        self.replication.committed(upload)
         return upload
 
     def upload(self, size: int, *, seed: int = 1, metadata: str | None = None) -> str:
@@ -266,13 +266,13 @@ class Rig:
 
     def terminate(self, upload_id: str, *, delete: bool = True) -> None:
         assert self.ask(self.catalog.end(upload_id, Gone.TERMINATED, self.wall(), (), delete))
-        self.engine.ended(upload_id)
+        self.replication.ended(upload_id)
 
     async def restart(self, upload_id: str, remote: str | None = None) -> int:
         """What is parked of it is tried again."""
         count: int = await self.catalog.replicas.restart(upload_id, remote)
         if count:
-            self.engine.restarted(upload_id)
+            self.replication.restarted(upload_id)
         return count
 
     # what a test may know

@@ -9,8 +9,8 @@ import pytest
 from resumable.model import keys
 from resumable.model.telemetry import REQUEST
 from resumable.protocol import metadata
-from resumable.replication.engine import Replication
-from resumable.replication.settings import Remote
+from resumable.replication.context import Remote
+from resumable.replication.service import Replication
 from tests.replication.rig import PART, parts, pattern, plain
 
 KINDS = {"parts": parts(), "plain": plain()}
@@ -101,8 +101,8 @@ def test_who_waits_is_told_once_every_required_remote_has_it(make):
     rig = make({"a": parts(), "b": parts(latency=5.0), "c": parts(latency=1000.0)}, specs={"c": {"required": False}})
     upload_id = rig.create(50)
     told = []
-    rig.engine.when_stored(upload_id).addCallback(told.append)
-    given_up = rig.engine.when_stored(upload_id)
+    rig.replication.when_stored(upload_id).addCallback(told.append)
+    given_up = rig.replication.when_stored(upload_id)
     given_up.addErrback(lambda failure: told.append("cancelled"))
     given_up.cancel()
     rig.append(upload_id, pattern(50))
@@ -117,13 +117,13 @@ def test_progress_tells_of_what_is_on_its_way(make):
     rig = make({"a": parts(latency=10.0)})
     upload_id = rig.upload(1000)
     rig.advance(15)
-    (progress,) = rig.engine.progress(upload_id).values()
+    (progress,) = rig.replication.progress(upload_id).values()
     assert (progress.sent, progress.confirmed) == (400, 0)
     rig.advance(10)
-    (progress,) = rig.engine.progress(upload_id).values()
+    (progress,) = rig.replication.progress(upload_id).values()
     assert (progress.sent, progress.confirmed) == (800, 400)
     rig.settle([upload_id])
-    assert rig.engine.progress(upload_id) == {}
+    assert rig.replication.progress(upload_id) == {}
 
 
 def test_stopping_gives_up_what_is_under_way_and_the_next_run_goes_on(make):
@@ -187,9 +187,9 @@ def test_wakes_before_the_start_and_after_the_stop_do_no_harm(rig):
     rig.advance(1)
     rig.stop()
     for _ in range(3):
-        rig.engine.committed(upload)
-        rig.engine.ended("0" * 32)
-        rig.engine.when_stored(upload_id)
+        rig.replication.committed(upload)
+        rig.replication.ended("0" * 32)
+        rig.replication.when_stored(upload_id)
     assert not rig.clock.getDelayedCalls()
     rig.start()
     rig.append(upload_id, pattern(200))
@@ -209,7 +209,7 @@ def test_a_length_that_becomes_known_while_parts_are_on_their_way_is_told_before
         *["initiate_upload", "write_chunk", "write_chunk"],
         *["initiate_upload", "write_chunk", "write_chunk", "finalize_upload"],
     ]
-    assert not rig.engine.lanes["a"].figures.failures
+    assert not rig.replication.queues["a"].counts.failures
 
 
 def test_parts_that_are_committed_while_others_are_on_their_way_go_beside_them(make):
@@ -219,7 +219,7 @@ def test_parts_that_are_committed_while_others_are_on_their_way_go_beside_them(m
     rig.advance(1.5)
     for _ in range(3):
         rig.append(upload_id, pattern(100))
-    assert rig.engine.progress(upload_id)["a"].sent == 400
+    assert rig.replication.progress(upload_id)["a"].sent == 400
 
 
 def test_a_remote_is_asked_in_the_name_of_the_request_that_brought_the_bytes(make):

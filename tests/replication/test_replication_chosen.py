@@ -12,7 +12,7 @@ KEY = "customers/7/invoice.pdf"
 
 def create(rig, upload_id, length, *chosen):
     upload = Upload(upload_id, rig.wall(), rig.wall(), length)
-    rig.ask(rig.catalog.create(upload, (), rig.engine.chosen(upload, *chosen)))
+    rig.ask(rig.catalog.create(upload, (), rig.replication.chosen(upload, *chosen)))
     rig.ask(rig.spool.put(upload_id, 0, []))
     rig.data[upload_id], rig.lengths[upload_id] = b"", length
 

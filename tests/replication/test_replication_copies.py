@@ -142,7 +142,7 @@ def test_where_one_fails_the_next_is_asked(error: Exception) -> None:
 def test_one_that_does_not_answer_is_not_waited_for_longer_than_a_while() -> None:
     rig = Rig(required=("a",), a=Remote(silent=True), b=Remote())
     found: list[Any] = []
-    Deferred.fromCoroutine(rig.copies.open("u", 0, 100)).addBoth(found.append)
+    rig.copies.open("u", 0, 100).addBoth(found.append)
     rig.clock.advance(OPENING - 1)
     assert not found
     rig.clock.advance(1)
@@ -244,6 +244,6 @@ def test_the_first_remote_that_can_gives_a_url() -> None:
 def test_where_no_remote_gives_a_url_there_is_none() -> None:
     rig = Rig(a=Remote(DATA, AuthFailed("x")), b=Plain(), c=Remote(silent=True))
     found: list[Any] = []
-    Deferred.fromCoroutine(rig.copies.signed_url("u", PRESENTED)).addBoth(found.append)
+    rig.copies.signed_url("u", PRESENTED).addBoth(found.append)
     rig.clock.advance(OPENING)
     assert found == [None]

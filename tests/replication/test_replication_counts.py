@@ -9,4 +9,4 @@ def test_an_upload_counts_once_however_many_remotes_have_it(make):
     rig = make({"a": parts(), "b": parts(), "c": parts()}, specs={"c": {"required": False}})
     ids = [rig.upload(size) for size in (1, 1000)]
     rig.settle(ids)
-    assert rig.engine.stored == 2
+    assert rig.replication.stored == 2

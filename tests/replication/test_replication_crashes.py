@@ -53,7 +53,7 @@ class Death:
 
 
 def _cancelled(result: Any) -> bool:
-    """By `Rig.bury`, or by the engine while it lived."""
+    """By `Rig.bury`, or by replication while it lived."""
     return isinstance(result, Failure) and result.check(CancelledError) is not None
 
 
@@ -82,7 +82,7 @@ class MortalRig(Rig):
         self.death = death
 
         def make(rig: Rig, name: str, journal: CatalogJournal) -> Any:
-            # the engine and the backend's journal write to the catalog by the same steps
+            # replication and the backend's journal write to the catalog by the same steps
             rig.replicas = Mortal(rig.replicas, CATALOG, self.death)
             return Mortal(kind(rig, name, CatalogJournal(rig.replicas, name)), REMOTE, self.death)
 

@@ -20,7 +20,7 @@ def gone(rig, upload_id):
     rig.until(lambda: rig.replica(upload_id) is None)
     assert rig.object(upload_id) is None
     assert not rig.stores["a"].unfinished
-    assert rig.engine.progress(upload_id) == {}
+    assert rig.replication.progress(upload_id) == {}
 
 
 def test_what_was_begun_is_removed(either):

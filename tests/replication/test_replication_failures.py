@@ -12,7 +12,7 @@ from resumable.remotes import errors
 from resumable.remotes.faults import Fault
 from resumable.remotes.memory_store import Object
 from resumable.remotes.plan import Limits as StoreLimits
-from resumable.replication.settings import Limits
+from resumable.replication.context import ReplicationLimits
 from tests.replication.rig import PART, parts, pattern, plain
 
 KINDS = {"parts": parts(), "plain": plain()}
@@ -56,7 +56,7 @@ def test_a_call_that_never_answers_is_given_up_and_repeated(either, operation):
     assert either.state(upload_id) == "open"
     either.settle([upload_id])
     either.check(upload_id)
-    assert either.engine.lanes["a"].figures.failures == {"Transient": 1}
+    assert either.replication.queues["a"].counts.failures == {"Transient": 1}
 
 
 def test_half_a_chunk_is_written_again(make):
@@ -86,7 +86,7 @@ def test_retries_wait_longer_and_longer_and_begin_anew_after_something_worked(ri
     assert first.failing_since is not None
     rig.settle([upload_id])
     assert rig.calls(upload_id).count("write_chunk") == 5
-    assert rig.engine.lanes["a"].figures.retries == 4
+    assert rig.replication.queues["a"].counts.retries == 4
 
 
 def test_a_store_that_asks_for_a_pause_gets_it(rig):
@@ -133,7 +133,7 @@ def test_out_of_step_asks_what_is_there_and_goes_on(make):
     rig.settle([upload_id])
     rig.check(upload_id)
     assert rig.calls(upload_id).count("get_upload_progress") == 1
-    assert rig.engine.lanes["a"].figures.retries == 0
+    assert rig.replication.queues["a"].counts.retries == 0
 
 
 def test_a_remote_that_is_out_of_step_again_and_again_is_tried_later(rig):
@@ -141,7 +141,7 @@ def test_a_remote_that_is_out_of_step_again_and_again_is_tried_later(rig):
     upload_id = rig.upload(350)
     rig.settle([upload_id])
     rig.check(upload_id)
-    assert rig.engine.lanes["a"].figures.failures == {"Transient": 1}
+    assert rig.replication.queues["a"].counts.failures == {"Transient": 1}
 
 
 def test_a_conflict_parks_and_a_restart_takes_it_up_again(rig, logged):
@@ -165,7 +165,7 @@ def test_a_conflict_parks_and_a_restart_takes_it_up_again(rig, logged):
 
 
 def test_what_was_parked_before_its_last_byte_came_is_taken_up_again_too(rig):
-    """More bytes come for a replica that is parked already, so the engine has looked at it since."""
+    """More bytes come for a replica that is parked already, so replication has looked at it since."""
     fail(rig, "initiate_upload", errors.Permanent("too large"))
     upload_id = rig.create(350)
     rig.append(upload_id, pattern(150))
@@ -183,7 +183,7 @@ def test_what_the_store_never_takes_is_parked(rig):
     upload_id = rig.upload(50)
     rig.advance(1)
     assert (rig.state(upload_id), rig.replica(upload_id).error) == ("parked", "too large")
-    assert rig.engine.lanes["a"].figures.parked == 1
+    assert rig.replication.queues["a"].counts.parked == 1
 
 
 def test_damaged_local_data_parks_and_says_so(rig):
@@ -204,9 +204,9 @@ def test_a_spool_that_fails_is_tried_again_and_doesnt_count_against_the_remote(r
         rig.disk.fail_next("open", errno.EMFILE)
     rig.settle([upload_id])
     rig.check(upload_id)
-    figures = rig.engine.lanes["a"].figures
-    assert figures.failures["OSError"] >= 5
-    assert figures.opened == 0
+    counts = rig.replication.queues["a"].counts
+    assert counts.failures["OSError"] >= 5
+    assert counts.opened == 0
 
 
 @pytest.mark.parametrize("method", ["advance", "store", "get", "due", "save_journal", "load_journal", "hasten"])
@@ -221,7 +221,7 @@ def test_a_catalog_that_fails_counts_against_nobody(make, method):
     rig.append(slow, pattern(200, 2))
     rig.settle([*upload_ids, slow])
     rig.check(*upload_ids, slow)
-    assert rig.engine.lanes["a"].figures.opened == 0
+    assert rig.replication.queues["a"].counts.opened == 0
 
 
 def test_a_catalog_that_fails_isnt_asked_all_the_time(rig):
@@ -249,7 +249,7 @@ def test_a_replica_that_goes_on_failing_is_logged_once(rig, logged):
 
 
 def test_after_so_many_attempts_it_is_parked(make):
-    rig = make(limits=Limits(part_size=PART, attempts=3))
+    rig = make(limits=ReplicationLimits(part_size=PART, attempts=3))
     fail(rig, "write_chunk", errors.Transient("503"), times=None)
     upload_id = rig.upload(50)
     rig.until(lambda: rig.state(upload_id) == "parked")
@@ -258,7 +258,7 @@ def test_after_so_many_attempts_it_is_parked(make):
 
 
 def test_after_so_long_it_is_parked(make):
-    rig = make(limits=Limits(part_size=PART, give_up_after=600.0))
+    rig = make(limits=ReplicationLimits(part_size=PART, give_up_after=600.0))
     fail(rig, "write_chunk", errors.Transient("503"), times=None)
     upload_id = rig.upload(50)
     rig.advance(500)
@@ -281,7 +281,7 @@ def test_who_asks_again_makes_it_be_tried_again(rig):
     rig.until(lambda: rig.replica(upload_id).attempts >= 6 and rig.replica(upload_id).retry_at > rig.wall() + 1)
     told = []
     for _ in range(2):
-        rig.engine.when_stored(upload_id).addCallback(told.append)
+        rig.replication.when_stored(upload_id).addCallback(told.append)
         rig.advance(0.5)
     rig.check(upload_id)
     assert told == [None, None]
@@ -292,7 +292,7 @@ def test_who_asks_again_doesnt_shorten_what_the_store_asked_for(rig):
     upload_id = rig.upload(50)
     for _ in range(20):
         rig.advance(1)
-        rig.engine.when_stored(upload_id)
+        rig.replication.when_stored(upload_id)
     assert rig.calls(upload_id).count("finalize_upload") == 1
     rig.settle([upload_id])
     rig.check(upload_id)

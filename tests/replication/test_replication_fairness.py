@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from resumable.model.upload import Replica, Upload
-from resumable.replication import agenda, known, lane
-from resumable.replication.settings import Limits
+from resumable.replication import progress, remote_queue, work_queue
+from resumable.replication.context import ReplicationLimits
 from tests.replication.rig import PART, parts, pattern, plain
 
 KINDS = {"parts": parts, "plain": plain}
@@ -34,7 +34,7 @@ def row(rig, upload_id, size):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_huge_upload_doesnt_starve_a_thousand_small_ones(make, kind):
-    rig = make({"a": KINDS[kind](latency=1.0)}, limits=Limits(part_size=PART, per_remote=4))
+    rig = make({"a": KINDS[kind](latency=1.0)}, limits=ReplicationLimits(part_size=PART, per_remote=4))
     huge = rig.upload(50_000)
     rig.advance(10)
     small = [rig.upload(20, seed=number) for number in range(1000)]
@@ -48,7 +48,7 @@ def test_a_huge_upload_doesnt_starve_a_thousand_small_ones(make, kind):
 
 
 def test_uploads_that_wait_get_their_turns_one_after_the_other(make):
-    limits = Limits(part_size=PART, per_remote=1)
+    limits = ReplicationLimits(part_size=PART, per_remote=1)
     rig = make({"a": plain(latency=1.0)}, limits=limits)
     uploads = [rig.upload(2000, seed=number) for number in range(100)]
     rig.advance(1000)
@@ -62,22 +62,22 @@ def test_ten_thousand_replicas_at_the_start_are_bounded_work(make, monkeypatch):
     ids = fill(rig, 10_000)
     rig.kill().start()
     most = {"queue": 0, "active": 0, "known": 0}
-    (one,) = rig.engine.lanes.values()
-    pump = one._pump
+    (one,) = rig.replication.queues.values()
+    begin = one._fill
 
     def watched():
-        pump()
+        begin()
         most["queue"] = max(most["queue"], one.queued)
         most["active"] = max(most["active"], one.active)
-        most["known"] = max(most["known"], one.known)
+        most["known"] = max(most["known"], len(one._cache))
 
-    monkeypatch.setattr(one, "_pump", watched)
-    monkeypatch.setattr(one._agenda, "_wake", watched)
+    monkeypatch.setattr(one, "_fill", watched)
+    monkeypatch.setattr(one._waiting, "_wake", watched)
     order = rig.stores["a"].objects.order
     rig.until(lambda: len(order) >= 1000)
-    assert most["queue"] <= agenda.LOW + agenda.PAGE
-    assert most["active"] == lane.ACTIVE
-    assert most["known"] <= known.KNOWN
+    assert most["queue"] <= work_queue.LOW + work_queue.PAGE
+    assert most["active"] == remote_queue.ACTIVE
+    assert most["known"] <= progress.REMEMBERED
     assert order == ids[: len(order)], "the oldest first"
 
 
@@ -90,11 +90,11 @@ def test_the_start_itself_does_no_work(make):
 
 
 def test_more_wakes_than_fit_are_found_in_the_catalog(make, monkeypatch):
-    monkeypatch.setattr(agenda, "QUEUE", 20)
-    monkeypatch.setattr(agenda, "LOW", 5)
-    monkeypatch.setattr(agenda, "PAGE", 10)
-    monkeypatch.setattr(lane, "ACTIVE", 3)
-    monkeypatch.setattr(known, "KNOWN", 30)
+    monkeypatch.setattr(work_queue, "QUEUE", 20)
+    monkeypatch.setattr(work_queue, "LOW", 5)
+    monkeypatch.setattr(work_queue, "PAGE", 10)
+    monkeypatch.setattr(remote_queue, "ACTIVE", 3)
+    monkeypatch.setattr(progress, "REMEMBERED", 30)
     rig = make({"a": parts(latency=0.2)})
     uploads = [rig.upload(50 + number, seed=number) for number in range(100)]
     rig.until(lambda: len(rig.stores["a"].objects) == 100, seconds=60)
@@ -106,7 +106,7 @@ def test_more_retries_than_have_timers_are_found_in_the_catalog(make, monkeypatc
     from resumable.remotes import errors
     from resumable.remotes.faults import Fault
 
-    monkeypatch.setattr(agenda, "RETRIES", 3)
+    monkeypatch.setattr(work_queue, "RETRIES", 3)
     rig = make()
     uploads = [rig.upload(50, seed=number) for number in range(4)]
     for each in uploads:

@@ -6,7 +6,7 @@ import pytest
 
 from resumable.remotes import errors
 from resumable.remotes.faults import Fault
-from resumable.replication.settings import Limits
+from resumable.replication.context import ReplicationLimits
 from tests.replication.rig import PART, parts, pattern
 
 
@@ -26,11 +26,11 @@ def test_a_remote_that_is_down_is_asked_seldom(rig):
     before = len(rig.calls())
     rig.advance(3600)
     assert len(rig.calls()) - before <= 3600 / 30 + 10
-    assert rig.engine.lanes["a"].figures.opened == 1
+    assert rig.replication.queues["a"].counts.opened == 1
 
 
 def test_after_an_outage_it_drains_by_itself_in_order(make):
-    rig = make(limits=Limits(part_size=PART, per_remote=1))
+    rig = make(limits=ReplicationLimits(part_size=PART, per_remote=1))
     first = rig.upload(50)
     rig.settle([first])
     down(rig)
@@ -55,7 +55,7 @@ def test_uploads_that_a_store_fails_at_keep_it_down_for_nobody_else(rig, restart
         rig.remotes["a"].faults.add(Fault("*", errors.Transient("500", status=500), upload_id=each, times=None))
         rig.append(each, pattern(50))
     rig.advance(3600)
-    assert rig.engine.lanes["a"].down
+    assert rig.replication.queues["a"].down
     if restarts:
         rig.kill().start()
         for each in bad:
@@ -70,7 +70,7 @@ def test_uploads_that_a_store_fails_at_keep_it_down_for_nobody_else(rig, restart
 
 
 def test_a_pause_that_is_over_before_it_is_recorded_is_no_pause_for_ever(make):
-    rig = make(limits=Limits(part_size=PART, base_delay=1e-9, max_delay=1e-9))
+    rig = make(limits=ReplicationLimits(part_size=PART, base_delay=1e-9, max_delay=1e-9))
     rig.remotes["a"].faults.add(Fault("*", errors.Transient("connection reset"), times=2))
     upload_id = rig.upload(50)
     rig.settle([upload_id], seconds=5)
@@ -91,7 +91,7 @@ def test_an_outage_of_a_whole_upload_costs_nothing_but_time(rig):
 
 @pytest.mark.slow
 def test_an_outage_uses_up_no_attempts_but_the_first_few(make):
-    rig = make(limits=Limits(part_size=PART, attempts=6))
+    rig = make(limits=ReplicationLimits(part_size=PART, attempts=6))
     down(rig)
     upload_ids = [rig.upload(50) for _ in range(100)]
     rig.advance(6 * 3600)
@@ -109,11 +109,11 @@ def test_when_it_is_back_nobody_waits_for_the_end_of_a_long_pause(rig):
     last = rig.upload(50)
     rig.advance(20)
     rig.check(*waiting, last)
-    assert rig.engine.lanes["a"].figures.opened == 1
+    assert rig.replication.queues["a"].counts.opened == 1
 
 
 def test_no_more_parts_are_on_their_way_than_allowed(make):
-    rig = make({"a": parts(latency=1.0), "b": parts(latency=1.0)}, limits=Limits(part_size=PART, total=10))
+    rig = make({"a": parts(latency=1.0), "b": parts(latency=1.0)}, limits=ReplicationLimits(part_size=PART, total=10))
     most = []
     flying = {"a": 0, "b": 0}
     for name, remote in rig.remotes.items():

@@ -12,11 +12,17 @@ from resumable.model.upload import Replica, ReplicaState, Upload
 from resumable.remotes import errors
 from resumable.remotes.interfaces import RegionLost
 from resumable.remotes.plan import Plan, Step, TooLarge
-from resumable.replication.backoff import LONGEST_ASKED, Backoff
-from resumable.replication.breaker import Breaker
-from resumable.replication.settings import Limits
-from resumable.replication.standing import Standing
-from resumable.replication.troubles import Trouble, after, gives_up, sorted_out
+from resumable.replication.context import ReplicationLimits
+from resumable.replication.failures import (
+    LONGEST_ASKED,
+    Backoff,
+    TransferFailure,
+    after_failure,
+    classified,
+    reason_to_park,
+)
+from resumable.replication.health import Breaker
+from resumable.replication.progress import ReplicaProgress
 
 NOW = 1000.0
 
@@ -129,52 +135,52 @@ MEANT = [
 
 @pytest.mark.parametrize(("error", "expected"), MEANT, ids=lambda value: type(value).__name__)
 def test_each_failure_has_its_meaning(error, expected):
-    trouble = sorted_out(error)
+    failure = classified(error)
     flags = {name: False for name in ("about_remote", "hopeless", "ours", "unforeseen")} | {"asked": None}
     expected = flags | expected
-    assert {name: getattr(trouble, name) for name in expected} == expected
-    assert trouble.kind == type(error).__name__
+    assert {name: getattr(failure, name) for name in expected} == expected
+    assert failure.kind == type(error).__name__
 
 
 def test_a_reason_is_one_line_and_not_long():
-    trouble = sorted_out(errors.Transient("a\nb\r\n" + "c" * 10_000))
-    assert trouble.reason.startswith("a b c")
-    assert len(trouble.reason) == 500
+    failure = classified(errors.Transient("a\nb\r\n" + "c" * 10_000))
+    assert failure.reason.startswith("a b c")
+    assert len(failure.reason) == 500
 
 
 def test_a_failure_is_noted_with_the_time_of_the_next_try():
-    trouble = Trouble("Transient", "503", about_remote=True)
-    one = after(Replica("u", "a"), trouble, now=NOW, rng=Most(), limits=Limits())
-    two = after(one, trouble, now=NOW + 5, rng=Most(), limits=Limits())
+    failure = TransferFailure("Transient", "503", about_remote=True)
+    one = after_failure(Replica("u", "a"), failure, now=NOW, rng=Most(), limits=ReplicationLimits())
+    two = after_failure(one, failure, now=NOW + 5, rng=Most(), limits=ReplicationLimits())
     assert (one.attempts, one.error, one.retry_at, one.failing_since) == (1, "503", NOW + 1, NOW)
     assert (two.attempts, two.retry_at, two.failing_since) == (2, NOW + 7, NOW)
-    uncounted = after(two, trouble, now=NOW, rng=Most(), limits=Limits(), counts=False)
+    uncounted = after_failure(two, failure, now=NOW, rng=Most(), limits=ReplicationLimits(), is_attempt=False)
     assert uncounted.attempts == 2
 
 
 def test_it_is_given_up_when_the_operator_or_the_failure_says_so():
-    trouble = Trouble("Transient", "503", about_remote=True)
+    failure = TransferFailure("Transient", "503", about_remote=True)
     failing = Replica("u", "a", attempts=1_000_000, failing_since=0.0)
 
-    def why(limits: Limits, what: Trouble = trouble, replica: Replica = failing) -> str | None:
-        return gives_up(replica, what, now=NOW, limits=limits)
+    def why(limits: ReplicationLimits, what: TransferFailure = failure, replica: Replica = failing) -> str | None:
+        return reason_to_park(replica, what, now=NOW, limits=limits)
 
-    assert why(Limits()) is None
-    assert why(Limits(attempts=1_000_001)) is None
-    assert why(Limits(attempts=1_000_000)) == "1000000 attempts failed: 503"
-    assert why(Limits(give_up_after=NOW + 1)) is None
-    assert why(Limits(give_up_after=NOW)) == "failed for 1000 s: 503"
-    assert why(Limits(), Trouble("Conflict", "not ours", hopeless=True)) == "not ours"
+    assert why(ReplicationLimits()) is None
+    assert why(ReplicationLimits(attempts=1_000_001)) is None
+    assert why(ReplicationLimits(attempts=1_000_000)) == "1000000 attempts failed: 503"
+    assert why(ReplicationLimits(give_up_after=NOW + 1)) is None
+    assert why(ReplicationLimits(give_up_after=NOW)) == "failed for 1000 s: 503"
+    assert why(ReplicationLimits(), TransferFailure("Conflict", "not ours", hopeless=True)) == "not ours"
     ending = Replica("u", "a", state=ReplicaState.ENDING, attempts=9)
-    assert why(Limits(attempts=1), Trouble("Conflict", "x", hopeless=True), ending) is None
+    assert why(ReplicationLimits(attempts=1), TransferFailure("Conflict", "x", hopeless=True), ending) is None
 
 
 @pytest.mark.parametrize(("length", "confirmed", "needs"), [(10, 0, 4), (10, 4, 8), (10, 8, 11), (8, 4, 9), (3, 0, 4)])
 def test_what_waits_for_the_end_of_an_upload_is_no_work_before(length, confirmed, needs):
     plan = Plan((Step(4, 10),), closing=True)
     upload, replica = Upload("u", 0, 0, length=length, offset=length), Replica("u", "a", key="k", confirmed=confirmed)
-    standing = Standing(replica, replica, upload, plan, told=True)
-    assert standing.settled().needs == needs
-    assert standing.has_work is (needs <= length)
-    standing.upload = evolve(upload, finished_at=1.0)
-    assert standing.has_work
+    progress = ReplicaProgress(replica, replica, upload, plan, initiated=True)
+    assert progress.for_catalog().needs == needs
+    assert progress.has_work is (needs <= length)
+    progress.upload = evolve(upload, finished_at=1.0)
+    assert progress.has_work

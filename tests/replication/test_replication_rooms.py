@@ -1,4 +1,4 @@
-"""What stands beside the engine: local data, the sweeper, the journal; and remotes that are directories."""
+"""The sweepers and the journal; and remotes that are directories."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from resumable.remotes.filesystem import Directory
 from resumable.remotes.interfaces import IPartJournal
 from resumable.remotes.memory_store import Open
 from resumable.replication.journal import CatalogJournal
-from resumable.replication.local import Local, Policy
-from resumable.replication.sweeper import DAY, Sweeper
+from resumable.replication.sweeper import DAY, LocalPolicy, LocalSweeper, StoreSweeper
 from tests.replication.rig import EPOCH, parts, pattern
 
 
 def test_it_is_what_the_use_cases_want(rig):
-    assert verifyObject(IReplication, rig.engine)
-    assert rig.engine.acknowledges is False
+    assert verifyObject(IReplication, rig.replication)
+    assert rig.replication.acknowledges is False
 
 
 # -- local data
@@ -34,7 +33,7 @@ def local(rig, policy, needed=lambda: False, age=None):
         await rig.spool.remove(ids)
         await rig.catalog.removed(ids)
 
-    return Local(rig.catalog.replicas, policy, wall=rig.wall, reclaim=reclaim, space_needed=needed, age=age)
+    return LocalSweeper(rig.catalog.replicas, policy, wall=rig.wall, reclaim=reclaim, space_needed=needed, age=age)
 
 
 def kept(rig, *upload_ids):
@@ -45,7 +44,7 @@ def test_kept_for_ever(rig):
     upload_id = rig.upload(50)
     rig.settle([upload_id])
     rig.advance(1e4)
-    assert rig.ask(local(rig, Policy.KEEP, lambda: True, 1.0).sweep()) == 0
+    assert rig.ask(local(rig, LocalPolicy.KEEP, lambda: True, 1.0).sweep()) == 0
     assert kept(rig, upload_id) == [True]
 
 
@@ -54,10 +53,10 @@ def test_dropped_at_once_when_every_replica_is_stored_or_given_up(make):
     rig.remotes["b"].faults.add(Fault("finalize_upload", errors.Throttled("later", 50.0)))
     upload_id = rig.upload(50)
     rig.settle([upload_id])
-    assert rig.ask(local(rig, Policy.DROP).sweep()) == 0, "b still needs it"
+    assert rig.ask(local(rig, LocalPolicy.DROP).sweep()) == 0, "b still needs it"
     rig.settle([upload_id], "b")
     rig.advance(1)
-    assert rig.ask(local(rig, Policy.DROP).sweep()) == 1
+    assert rig.ask(local(rig, LocalPolicy.DROP).sweep()) == 1
     assert kept(rig, upload_id) == [False]
     assert rig.row(upload_id).dropped_at is not None
 
@@ -68,7 +67,7 @@ def test_reclaimed_when_old(rig):
     rig.advance(1000)
     young = rig.upload(60)
     rig.settle([young])
-    assert rig.ask(local(rig, Policy.RECLAIM, age=500.0).sweep()) == 1
+    assert rig.ask(local(rig, LocalPolicy.RECLAIM, age=500.0).sweep()) == 1
     assert kept(rig, old, young) == [False, True]
 
 
@@ -83,7 +82,7 @@ def test_reclaimed_when_space_is_needed_oldest_first_and_no_more_than_that(rig):
         left[0] -= 1
         return left[0] >= 0
 
-    assert rig.ask(local(rig, Policy.RECLAIM, needed).sweep()) == 32
+    assert rig.ask(local(rig, LocalPolicy.RECLAIM, needed).sweep()) == 32
     assert kept(rig, *uploads) == [False] * 32 + [True] * 18
 
 
@@ -92,7 +91,7 @@ def test_what_isnt_stored_is_never_given_up(rig):
     parked = rig.upload(50)
     sending = rig.create(50)
     rig.advance(100)
-    assert rig.ask(local(rig, Policy.DROP).sweep()) == 0
+    assert rig.ask(local(rig, LocalPolicy.DROP).sweep()) == 0
     assert kept(rig, parked, sending) == [True, True]
 
 
@@ -104,7 +103,7 @@ def leftover(rig, key, handle, age=2 * DAY):
 
 
 def sweeper(rig, **options):
-    return Sweeper("a", rig.remotes["a"], rig.catalog.replicas, lambda: rig.wall(), **options)
+    return StoreSweeper("a", rig.remotes["a"], rig.catalog.replicas, lambda: rig.wall(), **options)
 
 
 def test_leftovers_of_ours_are_removed_and_nothing_else(make):

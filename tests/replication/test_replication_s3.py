@@ -1,4 +1,4 @@
-"""The engine with real threads, real files and an S3 server behind a proxy that counts."""
+"""Replication with real threads, real files and an S3 server behind a proxy that counts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_fifty_mebibytes_in_two_hundred_pieces_cost_nine_requests(server, 
     data = Random(1).randbytes(50 * MIB)
     async with daemon(server, tmp_path) as (s3, it):
         upload = await it.create(1, len(data))
-        stored = it.engine.when_stored(upload.id)
+        stored = it.replication.when_stored(upload.id)
         for start in range(0, len(data), MIB // 4):
             await it.append(upload.id, data[start : start + MIB // 4])
         await stored
@@ -52,7 +52,7 @@ async def test_fifty_mebibytes_in_two_hundred_pieces_cost_nine_requests(server, 
 async def test_small_uploads_cost_one_request_each(server, tmp_path):
     async with daemon(server, tmp_path) as (s3, it):
         uploads = [await it.create(100 + number, 4096) for number in range(40)]
-        stored = [it.engine.when_stored(each.id) for each in uploads]
+        stored = [it.replication.when_stored(each.id) for each in uploads]
         for number, each in enumerate(uploads):
             await it.append(each.id, Random(number).randbytes(4096))
         await gatherResults(stored)
@@ -74,7 +74,7 @@ async def test_the_store_has_the_first_half_while_the_client_pauses_and_a_next_r
         await it.until(has_half)
         assert s3.proxy.requests["UploadPart"] == 2
     async with daemon(server, tmp_path, "2") as (s3, it):
-        stored = it.engine.when_stored(upload.id)
+        stored = it.replication.when_stored(upload.id)
         await it.append(upload.id, data[16 * MIB :])
         await stored
         assert s3.proxy.requests["UploadPart"] == 2

@@ -1,4 +1,4 @@
-"""The engine over each of the other stores: whatever happens to the process or the store, the object is right in the
+"""Replication over each of the other stores: whatever happens to the process or the store, the object is right in the
 end, and nothing unfinished is left."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from resumable.model import keys
 from resumable.remotes import urls
-from resumable.replication.settings import Limits
+from resumable.replication.context import ReplicationLimits
 from resumable.spool.disk import Disk
 from tests.remotes import azure_rig, gcs_rig
 from tests.remotes.azure_servers import AZURITE, KEY, azurite
@@ -28,7 +28,7 @@ from tests.replication.real import Daemon, running
 from tests.replication.test_replication_crashes import CATALOG, REMOTE, Death, Mortal
 
 PART = 256 << 10
-QUICK = Limits(part_size=PART, base_delay=0.02, max_delay=0.1)
+QUICK = ReplicationLimits(part_size=PART, base_delay=0.02, max_delay=0.1)
 DATA = Random(1).randbytes(3 * PART + 77)
 
 
@@ -155,7 +155,9 @@ async def test_it_has_the_first_half_while_the_client_pauses_and_a_next_run_goes
         async with running(tmp_path, store.remote, "2", limits=QUICK) as it:
             await it.append(upload.id, DATA[2 * PART :])
             await stored(it, upload.id)
-            assert it.engine.lanes["far"].figures.bytes <= len(DATA) - 2 * PART, "what was there was not sent again"
+            assert it.replication.queues["far"].counts.bytes <= len(DATA) - 2 * PART, (
+                "what was there was not sent again"
+            )
         assert await store.content(upload.id) == DATA
         assert not await store.unfinished()
 
@@ -170,7 +172,7 @@ async def test_an_outage_for_the_whole_of_some_uploads_is_made_good_by_itself(se
             await it.append(upload.id, data)
 
         async def has_failed() -> bool:
-            return it.engine.lanes["far"].figures.failures.total() > 2
+            return it.replication.queues["far"].counts.failures.total() > 2
 
         await it.until(has_failed)
         store.calm()

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from spool_bench import Bench, RealBench
 
 from resumable.model.upload import Place
-from resumable.spool.names import MAX_NAME, NUMBERS, SIDECAR, candidates, fitted
-from resumable.spool.placing import Collision, Order, Rules
+from resumable.spool.placing import MAX_NAME, NUMBERS, SIDECAR, Collision, Order, Rules, candidates, fitted
 from resumable.testing import SimulatedCrash, SimulatedDisk
 
 ROOT = "/out"

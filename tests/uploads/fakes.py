@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from resumable.model.errors import BodyLost
 from resumable.model.hooks import Granted, IHooks, IProgress, QuestionKind
-from resumable.model.replica import IReplication, Progress
+from resumable.model.replica import IReplication, TransferProgress
 from resumable.model.upload import IBody, Replica, Upload
 from resumable.protocol.errors import Unavailable
 
@@ -135,7 +135,7 @@ class FakeReplication:
         self.signed: list[tuple[Any, ...]] = []
         self.gone: list[str] = []
         self.again: list[str] = []
-        self.moving: dict[str, Progress] = {}
+        self.moving: dict[str, TransferProgress] = {}
         self.waiting: dict[str, list[Deferred[None]]] = {}
         self.lagging = False
         self.paused: list[Deferred[None]] = []
@@ -160,7 +160,7 @@ class FakeReplication:
     def when_stored(self, upload_id: str) -> Deferred[None]:
         return self._waiter(self.waiting.setdefault(upload_id, []))
 
-    def progress(self, upload_id: str) -> Mapping[str, Progress]:
+    def progress(self, upload_id: str) -> Mapping[str, TransferProgress]:
         return self.moving
 
     def open_copy(self, upload_id: str, start: int, size: int) -> Deferred[Any]:

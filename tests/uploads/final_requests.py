@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from resumable.model.hooks import RequestView
 from resumable.protocol import tus
-from resumable.protocol.concat import Final
+from resumable.protocol.concat import FinalUpload
 from resumable.protocol.errors import Refused, Unavailable
 from tests.uploads.fakes import FakeBody
 from tests.uploads.harness import pattern
@@ -27,7 +27,7 @@ def parts(server, *datas):
 
 def request(*ids, metadata=None):
     """What `Uploads.concatenate` is given."""
-    final = Final(tuple(f"/files/{each}" for each in ids))
+    final = FinalUpload(tuple(f"/files/{each}" for each in ids))
     return tus.Creation(None, False, metadata, final, final.header, None, False, False), ids
 
 

@@ -29,7 +29,7 @@ from resumable.model.replica import IReplication, NoReplication
 from resumable.model.upload import Fact, Replica, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum
-from resumable.protocol.concat import Final
+from resumable.protocol.concat import FinalUpload
 from resumable.protocol.errors import TusError
 from resumable.spool import Budget, Spool
 from resumable.spool.assembly import STEP
@@ -324,7 +324,7 @@ class Server:
             length=None,
             deferred=False,
             metadata=metadata,
-            concat=Final(tuple(f"/files/{each}" for each in partial_ids)),
+            concat=FinalUpload(tuple(f"/files/{each}" for each in partial_ids)),
             concat_header=header,
             checksum=None,
             checksum_trailer=False,

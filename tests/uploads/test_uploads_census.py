@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.listing import Counted, State
+from resumable.model.listing import Counted, UploadState
 from resumable.model.upload import ReplicaState
 from resumable.uploads.operators import FRESH, SHARE, Census, Count
 
@@ -23,7 +23,7 @@ class Slow:
         self.broken = False
 
     def count_uploads(self, place: int | None) -> Deferred[Counted]:
-        return self._answer(place, Counted({State.STORED: 1}, {}, self._next(place)))
+        return self._answer(place, Counted({UploadState.STORED: 1}, {}, self._next(place)))
 
     def count_replicas(self, place: int | None) -> Deferred[Counted]:
         return self._answer(place, Counted({}, {("far", ReplicaState.OPEN): 1}, self._next(place)))
@@ -64,7 +64,7 @@ def test_all_pieces_are_added_up() -> None:
     found = known(counts)
     listing.go()
     assert found == [Count(found[0].uploads, found[0].replicas, 1e9)]
-    assert (found[0].uploads[State.STORED], found[0].replicas["far", ReplicaState.OPEN]) == (3, 3)
+    assert (found[0].uploads[UploadState.STORED], found[0].replicas["far", ReplicaState.OPEN]) == (3, 3)
     assert listing.asked == [None, 1, 2, None, 1, 2]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
+from attrs.exceptions import FrozenInstanceError
 
 from resumable.model.upload import Gone
 from resumable.uploads.limits import UploadLimits
@@ -60,3 +61,9 @@ def test_what_the_disk_did_not_take_does_not_count(server):
     server.disk.fail_next("writev", errno.ENOSPC)
     assert server.create(5, FakeBody.whole(b"whole")).status == 507
     assert seen(server) == (0, 0, {})
+
+
+@pytest.mark.parametrize("name", ["limits", "replication", "questions", "quota", "places", "listeners"])
+def test_nothing_that_uploads_share_is_replaced_once_it_is_made(server, name):
+    with pytest.raises(FrozenInstanceError):
+        setattr(server.context, name, getattr(server.context, name))

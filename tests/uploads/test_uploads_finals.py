@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from resumable.model.upload import Gone as GoneKind
-from resumable.protocol.concat import Final
+from resumable.protocol.concat import FinalUpload
 from resumable.protocol.errors import BadRequest, Forbidden, Gone, NotFound, Stopping, TooLarge
 from resumable.protocol.tus import Creation
 from resumable.uploads.assembly import RETRY
@@ -39,7 +39,7 @@ def test_a_final_of_finished_partials_is_answered_when_it_is_finished(server):
 
 def _final(ids):
     urls = tuple(f"/files/{each}" for each in ids)
-    return Creation(None, False, None, Final(urls), "final;" + " ".join(urls), None, False, False), ids
+    return Creation(None, False, None, FinalUpload(urls), "final;" + " ".join(urls), None, False, False), ids
 
 
 @pytest.mark.parametrize("waits", [False, True])

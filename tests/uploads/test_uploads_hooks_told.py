@@ -8,11 +8,11 @@ import pytest
 from twisted.internet.task import Clock
 
 from resumable.hooks.interfaces import Refuse
-from resumable.hooks.progress import Progress, Watcher
+from resumable.hooks.progress import ProgressEvents, Watcher
 from resumable.model.hooks import Answer, Granted, QuestionKind
 from resumable.model.upload import FactKind
 from resumable.uploads.questions import HookContext
-from tests.hooks.test_events_progress import Watches
+from tests.hooks.test_hooks_progress import Watches
 from tests.uploads.asking import DATA, REQUEST, kinds, posted
 from tests.uploads.fakes import FakeBody
 from tests.uploads.harness import LONG, pattern, told
@@ -48,7 +48,9 @@ def test_progress_is_noted_when_bytes_arrive_and_somebody_wants_to_know(hooked):
 def test_a_slow_upload_is_told_of_at_every_interval_and_stopped_within_one(hooked, declared):
     """5 KB/s; nothing commits before ten seconds have passed."""
     stopped, watches, clock = [], Watches(), Clock()
-    progress = Progress([Watcher("hook", watches)], lambda *each: stopped.append(each), clock=clock, wall=lambda: 5.0)
+    progress = ProgressEvents(
+        [Watcher("hook", watches)], lambda *each: stopped.append(each), clock=clock, wall=lambda: 5.0
+    )
     server = hooked(progress=progress, clock=clock)
     upload_id = server.create(LONG).value.id
     body = FakeBody(LONG if declared else None)

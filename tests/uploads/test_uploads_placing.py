@@ -12,14 +12,13 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from resumable.model.hooks import Changes, Granted, QuestionKind
+from resumable.model.listing import UploadState
 from resumable.model.upload import FactKind, Place
 from resumable.protocol import metadata
 from resumable.protocol.errors import Gone, NotFound
-from resumable.spool.names import SIDECAR
 from resumable.spool.place_rules import PlaceSettings, parse
-from resumable.spool.placing import Collision, Rules
+from resumable.spool.placing import SIDECAR, Collision, Rules
 from resumable.uploads.questions import Questions
-from resumable.uploads.status import State
 from tests.uploads.fakes import FakeBody, FakeHooks, FakeReplication
 from tests.uploads.harness import LONG, PLACED, UPLOADS, pattern, told
 from tests.uploads.machine import content
@@ -103,7 +102,7 @@ def test_the_status_tells_its_place(server):
     assert server.ask(server.uploads.status(upload_id)).value.placed is None
     server.patch(upload_id, 0, DATA)
     seen = server.ask(server.uploads.status(upload_id)).value
-    assert (seen.state, seen.placed, seen.local) == (State.FINISHED, "2023-11-14/x", False)
+    assert (seen.state, seen.placed, seen.local) == (UploadState.FINISHED, "2023-11-14/x", False)
 
 
 def test_one_that_is_not_finished_is_not_placed(server):

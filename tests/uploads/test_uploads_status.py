@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
-from resumable.model.replica import Progress
+from resumable.model.listing import UploadState
+from resumable.model.replica import TransferProgress
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata, tus
 from resumable.protocol.errors import Gone, NotFound, Unavailable
 from resumable.uploads.limits import UploadLimits
-from resumable.uploads.status import State
 from tests.uploads.fakes import FakeBody, FakeReplication
 from tests.uploads.harness import EPOCH, LONG, pattern
 
@@ -40,7 +40,7 @@ def test_an_upload_that_was_just_made(server):
     encoded = metadata.encode({"filename": "ä.txt", "blob": b"\xff"})
     upload_id = server.create(100, metadata=encoded).value.id
     seen = status(server, upload_id)
-    assert (seen.id, seen.state, seen.length) == (upload_id, State.UPLOADING, 100)
+    assert (seen.id, seen.state, seen.length) == (upload_id, UploadState.UPLOADING, 100)
     assert (seen.received, seen.durable, seen.offset) == (0, 0, 0)
     assert (seen.created_at, seen.expires_at) == (EPOCH, EPOCH + 3600.0)
     assert seen.finished_at is seen.stored_at is None
@@ -91,7 +91,7 @@ def test_what_is_under_way_is_ahead_of_what_is_recorded(server, remote):
     upload_id = server.upload(pattern(100))
     replica = server.replicas(upload_id)["near"]
     assert server.ask(server.catalog.replicas.advance(evolve(replica, confirmed=20))).value
-    remote.moving = {"near": Progress(sent=80, confirmed=50)}
+    remote.moving = {"near": TransferProgress(sent=80, confirmed=50)}
     near, far = status(server, upload_id).replicas
     assert (near.sent, near.confirmed, near.lag) == (80, 50, 50)
     assert (far.sent, far.confirmed, far.lag) == (0, 0, 100)
@@ -112,10 +112,10 @@ def test_failures_are_told(server):
 def test_finished_then_stored_then_dropped(server):
     upload_id = server.upload(pattern(100))
     seen = status(server, upload_id)
-    assert (seen.state, seen.finished_at, seen.expires_at) == (State.FINISHED, EPOCH, None)
+    assert (seen.state, seen.finished_at, seen.expires_at) == (UploadState.FINISHED, EPOCH, None)
     server.store(upload_id, "near")
     seen = status(server, upload_id)
-    assert (seen.state, seen.stored_at) == (State.STORED, EPOCH)
+    assert (seen.state, seen.stored_at) == (UploadState.STORED, EPOCH)
     near, far = seen.replicas
     assert (near.state, near.location, near.confirmed, near.lag) == (
         ReplicaState.STORED,
@@ -128,7 +128,7 @@ def test_finished_then_stored_then_dropped(server):
     server.store(upload_id, "far")
     server.drop(upload_id)
     seen = status(server, upload_id)
-    assert (seen.state, seen.local, seen.durable, seen.offset) == (State.STORED, False, 100, 100)
+    assert (seen.state, seen.local, seen.durable, seen.offset) == (UploadState.STORED, False, 100, 100)
 
 
 def test_a_withheld_byte_is_durable_and_not_in_the_offset(serve):
@@ -136,16 +136,16 @@ def test_a_withheld_byte_is_durable_and_not_in_the_offset(serve):
     upload_id = server.create(10).value.id
     server.patch(upload_id, 0, b"0123456789")
     seen = status(server, upload_id)
-    assert (seen.state, seen.received, seen.durable, seen.offset) == (State.FINISHED, 10, 10, 9)
+    assert (seen.state, seen.received, seen.durable, seen.offset) == (UploadState.FINISHED, 10, 10, 9)
 
 
 def test_a_final_is_assembling_until_it_is_made(server):
     part = server.create(10, partial=True).value.id
     final = server.concat(part).value.id
-    assert status(server, final).state is State.ASSEMBLING
+    assert status(server, final).state is UploadState.ASSEMBLING
     assert status(server, part).replicas == []
     server.patch(part, 0, b"0123456789")
-    assert status(server, final).state is State.FINISHED
+    assert status(server, final).state is UploadState.FINISHED
 
 
 def test_what_is_not_there_has_no_status(server):

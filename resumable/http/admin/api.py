@@ -1,198 +1,225 @@
-"""What is for operators only: figures, how the daemon is, and the admin API.
+"""The admin API: metrics, how the daemon is, and what operators may do with uploads, remotes and hooks.
 
-Changes when operators may ask something else; the API's description (openapi.py) and docs/api.md change with it.
-Invariant: everybody is asked for their clearance, before anything is looked up; what isn't understood is refused.
+The API's description (openapi.py) and docs/api.md change with it. Invariant: `AdminAuth` is asked about each request
+before anything is looked up, and a query that isn't understood is refused.
 """
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, Final, Protocol
 
 from attrs import frozen
 from klein import Klein
 from klein.resource import KleinResource
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from resumable.auth.interfaces import Action
-from resumable.http import answers, errors, query, status
-from resumable.http.admin.clearance import Clearance
-from resumable.http.admin.dead import DeadEvents
+from resumable.http import errors, status
+from resumable.http.admin import query
+from resumable.http.admin.auth import AdminAuth
 from resumable.http.admin.openapi import description
-from resumable.http.admin.overview import Overview
+from resumable.http.admin.overview import DeadEvents, Overview
 from resumable.http.admin.readiness import Readiness, alive
-from resumable.http.routing import Trunk
-from resumable.http.streaming import StreamingRequest
-from resumable.protocol import ids
+from resumable.http.request import StreamingRequest
+from resumable.http.root import TreeRoot
+from resumable.model.principal import Action
 from resumable.protocol.errors import BadRequest, NotFound
+from resumable.protocol.names import valid_id
 from resumable.uploads.operators import Operators
 
 #: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
+_app = Klein()
 
-class Figures(Protocol):
-    """Whoever knows the figures."""
+Handler = Callable[..., Coroutine[Deferred[Any], Any, object]]
+
+
+class MetricsSource(Protocol):
+    """Knows the metrics."""
 
     async def render(self) -> bytes:
-        """All of them, as they are now, in the text format of Prometheus."""
+        """All metrics, as they are now, in the text format of Prometheus."""
 
 
 @frozen
-class Desk:
-    """What operators' requests come to. ``dead`` is None without hooks."""
+class AdminServices:
+    """The objects that do what operators ask for. ``dead`` is None without hooks."""
 
-    figures: Figures
+    metrics: MetricsSource
     readiness: Readiness
     operators: Operators
     overview: Overview
     dead: DeadEvents | None = None
 
 
+def _route(method: str, path: str, action: Action, *parameters: str) -> Callable[[Handler], Handler]:
+    """A route of the API. Its handler runs for those who may do ``action``, if the query is understood.
+
+    The handler gets the path's segments by name, and ``given``, the query, if the query may have ``parameters``. It
+    answers the document that is sent as JSON, bytes that are JSON already, or None for 204.
+    """
+
+    def register(handle: Handler) -> Handler:
+        @_app.route(path, methods=[method])
+        @wraps(handle)
+        async def answer(admin: Admin, request: StreamingRequest, **segments: Any) -> bytes:
+            await admin.auth.check(request, action)
+            given = query.fields(request, *parameters)
+            if "upload_id" in segments and not valid_id(segments["upload_id"]):
+                raise NotFound("There is no such upload.")
+            if parameters:
+                segments["given"] = given
+            document = await handle(admin, **segments)
+            if document is not None:
+                return status.respond(request, document)
+            request.setResponseCode(204)
+            request.set_field(b"cache-control", b"no-store")
+            return b""
+
+        return handle
+
+    return register
+
+
 class Admin:
-    """The operators' tree for those whom ``clearance`` lets in. `resource`: for a site, `tree`: below another."""
+    """The routes of the admin API. ``resource`` is for a site of its own, ``tree`` for below another resource."""
 
-    app = Klein()
+    app = _app
 
-    def __init__(self, desk: Desk, clearance: Clearance) -> None:
-        self._desk = desk
-        self._operators = desk.operators
-        self._clearance = clearance
+    def __init__(self, services: AdminServices, auth: AdminAuth) -> None:
+        self.auth = auth
+        self._services = services
+        self._operators = services.operators
+        self._overview = services.overview
         self.tree: KleinResource = self.app.resource()
-        self.resource = Trunk(self.tree)
+        self.resource = TreeRoot(self.tree)
 
-    @app.handle_errors(Exception)  # type: ignore[arg-type]
+    @_app.handle_errors(Exception)  # type: ignore[arg-type]
     def refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
+        """The answer to a request that failed."""
         return errors.respond(request, errors.as_tus_error(failure, request))
 
-    async def _asked(self, request: StreamingRequest, action: Action, *parameters: str) -> dict[str, str]:
-        """The query's parameters, once it is known that whoever asks may do that."""
-        await self._clearance.check(request, action)
-        return query.fields(request, *parameters)
+    # The daemon. These three have answers of their own, and take any query.
 
-    # How it is
-
-    @app.route("/metrics", methods=["GET"])
+    @_app.route("/metrics", methods=["GET"])
     async def metrics(self, request: StreamingRequest) -> bytes:
-        await self._clearance.check(request, Action.STATUS)
-        document = await self._desk.figures.render()
+        """Metrics for Prometheus."""
+        await self.auth.check(request, Action.STATUS)
+        document = await self._services.metrics.render()
         request.set_field(b"content-type", CONTENT_TYPE)
         request.set_field(b"cache-control", b"no-store")
         request.set_field(b"content-length", b"%d" % len(document))
         return document
 
-    @app.route("/healthz", methods=["GET"])
+    @_app.route("/healthz", methods=["GET"])
     def health(self, request: StreamingRequest) -> bytes:
+        """200 while the event loop turns."""
         return alive(request)
 
-    @app.route("/readyz", methods=["GET"])
+    @_app.route("/readyz", methods=["GET"])
     async def ready(self, request: StreamingRequest) -> bytes:
-        await self._clearance.check(request, Action.STATUS)
-        return await self._desk.readiness.respond_fully(request)
+        """Whether the daemon should be sent requests, and if not, why."""
+        await self.auth.check(request, Action.STATUS)
+        return await self._services.readiness.respond_fully(request)
 
-    @app.route("/v1/status", methods=["GET"])
-    async def status(self, request: StreamingRequest) -> bytes:
-        await self._asked(request, Action.LIST)
-        return answers.respond(request, await self._desk.overview.status())
+    @_route("GET", "/v1/status", Action.LIST)
+    async def status(self) -> object:
+        """The daemon as a whole."""
+        return await self._overview.status()
 
-    @app.route("/v1/openapi.json", methods=["GET"])
-    async def description(self, request: StreamingRequest) -> bytes:
-        await self._asked(request, Action.LIST)
-        return answers.respond(request, description())
+    @_route("GET", "/v1/openapi.json", Action.LIST)
+    async def description(self) -> object:
+        """The description of this API."""
+        return description()
 
     # Uploads
 
-    @app.route("/v1/uploads", methods=["GET"])
-    async def uploads(self, request: StreamingRequest) -> bytes:
-        wanted = query.wanted(await self._asked(request, Action.LIST, *query.FILTERS))
+    @_route("GET", "/v1/uploads", Action.LIST, *query.FILTERS)
+    async def uploads(self, given: dict[str, str]) -> object:
+        """Uploads that match, page by page."""
+        wanted = query.wanted(given)
         page = await self._operators.page(wanted.filter, wanted.place, wanted.limit, wanted.newest, status.line)
-        return answers.respond_page(request, "uploads", page.shown, query.cursor(page.place))
+        return status.page("uploads", page.shown, query.cursor(page.place))
 
-    @app.route("/v1/uploads/<upload_id>", methods=["GET"])
-    async def upload(self, request: StreamingRequest, upload_id: str) -> bytes:
-        await self._asked(request, Action.LIST)
-        return answers.respond(request, status.full(await self._operators.show(_checked(upload_id))))
+    @_route("GET", "/v1/uploads/<upload_id>", Action.LIST)
+    async def upload(self, upload_id: str) -> object:
+        """One upload, even if it is gone."""
+        return status.full(await self._operators.show(upload_id))
 
-    @app.route("/v1/uploads/<upload_id>", methods=["DELETE"])
-    async def remove(self, request: StreamingRequest, upload_id: str) -> bytes:
-        await self._asked(request, Action.ADMIN)
-        await self._operators.remove(_checked(upload_id))
-        return answers.nothing(request)
+    @_route("DELETE", "/v1/uploads/<upload_id>", Action.ADMIN)
+    async def remove(self, upload_id: str) -> None:
+        """End any upload, as its client could."""
+        await self._operators.remove(upload_id)
 
-    @app.route("/v1/uploads/<upload_id>/stop", methods=["POST"])
-    async def stop(self, request: StreamingRequest, upload_id: str) -> bytes:
-        await self._asked(request, Action.ADMIN)
-        await self._operators.stop(_checked(upload_id))
-        return answers.nothing(request)
+    @_route("POST", "/v1/uploads/<upload_id>/stop", Action.ADMIN)
+    async def stop(self, upload_id: str) -> None:
+        """End an upload that isn't finished, and its request."""
+        await self._operators.stop(upload_id)
 
-    @app.route("/v1/uploads/<upload_id>/retry", methods=["POST"])
-    async def retry(self, request: StreamingRequest, upload_id: str) -> bytes:
-        given = await self._asked(request, Action.ADMIN, "remote")
-        count = await self._operators.retry(_checked(upload_id), given.get("remote"))
-        return answers.respond(request, {"restarted": count})
+    @_route("POST", "/v1/uploads/<upload_id>/retry", Action.ADMIN, "remote")
+    async def retry(self, upload_id: str, given: dict[str, str]) -> object:
+        """Try the upload's parked replicas again."""
+        return {"restarted": await self._operators.retry(upload_id, given.get("remote"))}
 
     # Remotes
 
-    @app.route("/v1/remotes", methods=["GET"])
-    async def remotes(self, request: StreamingRequest) -> bytes:
-        await self._asked(request, Action.LIST)
-        return answers.respond(request, await self._desk.overview.remotes())
+    @_route("GET", "/v1/remotes", Action.LIST)
+    async def remotes(self) -> object:
+        """Each remote."""
+        return await self._overview.remotes()
 
-    @app.route("/v1/retry", methods=["POST"])
-    async def retry_all(self, request: StreamingRequest) -> bytes:
-        given = await self._asked(request, Action.ADMIN, "remote")
+    @_route("POST", "/v1/retry", Action.ADMIN, "remote")
+    async def retry_all(self, given: dict[str, str]) -> object:
+        """Try again all replicas that were parked for a remote."""
         if "remote" not in given:
             raise BadRequest("remote: which one is missing.")
         done = await self._operators.retry_all(given["remote"])
-        return answers.respond(request, {"restarted": done.count, "more": done.more})
+        return {"restarted": done.count, "more": done.more}
 
     # Drain
 
-    @app.route("/v1/drain", methods=["GET"])
-    async def drained(self, request: StreamingRequest) -> bytes:
-        await self._asked(request, Action.LIST)
-        return answers.respond(request, await self._desk.overview.drain())
+    @_route("GET", "/v1/drain", Action.LIST)
+    async def drained(self) -> object:
+        """What a drain still waits for."""
+        return await self._overview.drain()
 
-    @app.route("/v1/drain", methods=["PUT"])
-    async def drain(self, request: StreamingRequest) -> bytes:
-        await self._asked(request, Action.ADMIN)
+    @_route("PUT", "/v1/drain", Action.ADMIN)
+    async def drain(self) -> object:
+        """Let no upload begin."""
         self._operators.begin_drain()
-        self._desk.readiness.look_again()
-        return answers.respond(request, await self._desk.overview.drain())
+        self._services.readiness.look_again()
+        return await self._overview.drain()
 
-    @app.route("/v1/drain", methods=["DELETE"])
-    async def fill(self, request: StreamingRequest) -> bytes:
-        await self._asked(request, Action.ADMIN)
+    @_route("DELETE", "/v1/drain", Action.ADMIN)
+    async def fill(self) -> object:
+        """Let uploads begin again."""
         self._operators.end_drain()
-        self._desk.readiness.look_again()
-        return answers.respond(request, await self._desk.overview.drain())
+        self._services.readiness.look_again()
+        return await self._overview.drain()
 
     # Hooks
 
-    @app.route("/v1/hooks", methods=["GET"])
-    async def hooks(self, request: StreamingRequest) -> bytes:
-        await self._asked(request, Action.LIST)
-        dead = self._desk.dead
-        return answers.respond(request, {"hooks": {}} if dead is None else await dead.summary())
+    @_route("GET", "/v1/hooks", Action.LIST)
+    async def hooks(self) -> object:
+        """Events on their way, by hook."""
+        dead = self._services.dead
+        return {"hooks": {}} if dead is None else await dead.summary()
 
-    @app.route("/v1/hooks/<hook>/dead", methods=["GET"])
-    async def dead(self, request: StreamingRequest, hook: str) -> bytes:
-        given = await self._asked(request, Action.LIST, "after")
-        return answers.respond(request, await self._events.listed(hook, given.get("after", "0")))
+    @_route("GET", "/v1/hooks/<hook>/dead", Action.LIST, "after")
+    async def dead(self, hook: str, given: dict[str, str]) -> object:
+        """Events that were given up."""
+        return await self._dead_events.listed(hook, given.get("after", "0"))
 
-    @app.route("/v1/hooks/<hook>/replay", methods=["POST"])
-    async def replay(self, request: StreamingRequest, hook: str) -> bytes:
-        await self._asked(request, Action.ADMIN)
-        return answers.respond(request, await self._events.replay(hook))
+    @_route("POST", "/v1/hooks/<hook>/replay", Action.ADMIN)
+    async def replay(self, hook: str) -> object:
+        """Send a hook's dead events again."""
+        return await self._dead_events.replay(hook)
 
     @property
-    def _events(self) -> DeadEvents:
-        if self._desk.dead is None:
+    def _dead_events(self) -> DeadEvents:
+        if self._services.dead is None:
             raise NotFound("There are no hooks.")
-        return self._desk.dead
-
-
-def _checked(upload_id: str) -> str:
-    """Raises NotFound for what is no id."""
-    if not ids.valid(upload_id):
-        raise NotFound("There is no such upload.")
-    return upload_id
+        return self._services.dead

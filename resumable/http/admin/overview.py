@@ -1,23 +1,25 @@
-"""How the daemon is, as documents for operators: all of it, its remotes, and what a drain still waits for.
+"""How the daemon is, as documents for operators: all of it, its remotes, a drain, and events that were given up.
 
-Changes when one of these tells something else. Invariant: asking is cheap however often it is done; what isn't known at
-the moment is null. Sizes are bytes, spans are seconds.
+Invariants: asking is cheap however often it is done. No document shows the headers of a client's request, as they may
+be secrets. A value that isn't known at the moment is null. Sizes are bytes, spans are seconds, times RFC 3339 in UTC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from resumable.http.admin.readiness import Readiness
-from resumable.http.answers import written
+from resumable.http.status import written
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.listing import State
+from resumable.model.outbox import IOutbox, Letter
 from resumable.model.upload import ReplicaState
-from resumable.replication.lane import Lane
+from resumable.protocol.errors import BadRequest, NotFound
+from resumable.replication.remote_queue import RemoteQueue
 from resumable.spool import Budget
 from resumable.uploads.context import Counts
 from resumable.uploads.holds import IHolds
@@ -25,8 +27,8 @@ from resumable.uploads.limits import Drain, Space
 from resumable.uploads.operators import Census, Count, Operators
 
 
-class Behind(Protocol):
-    """What a remote lacks."""
+class RemoteLag(Protocol):
+    """The data that a remote lacks."""
 
     @property
     def size(self) -> int:
@@ -37,16 +39,17 @@ class Behind(Protocol):
         """How long the oldest finished upload has waited for it."""
 
 
-class Lags(Protocol):
+class RemoteLags(Protocol):
     """Those of all remotes."""
 
-    async def of(self, name: str) -> Behind:
+    async def of(self, name: str) -> RemoteLag:
         """Raises CatalogUnavailable."""
 
 
 @frozen
-class Parts:
-    """What is looked at. ``disk``: bytes of the upload directory's disk that are free and in use; raises OSError."""
+class OverviewSources:
+    """The parts of the daemon that are looked at. ``disk``: bytes of the upload directory's disk that are free and in
+    use; raises OSError."""
 
     version: str
     started_at: float
@@ -59,14 +62,14 @@ class Parts:
     disk: Callable[[], Awaitable[tuple[int, int]]]
     census: Census
     readiness: Readiness
-    lanes: Mapping[str, Lane]
-    lags: Lags | None
+    queues: Mapping[str, RemoteQueue]
+    lags: RemoteLags | None
 
 
 class Overview:
     """Makes the documents."""
 
-    def __init__(self, parts: Parts, operators: Operators) -> None:
+    def __init__(self, parts: OverviewSources, operators: Operators) -> None:
         self._parts = parts
         self._operators = operators
         self._began = parts.clock.seconds()
@@ -99,7 +102,7 @@ class Overview:
         return {"remotes": await self._remotes(await self._counted())}
 
     async def drain(self) -> dict[str, Any]:
-        """Whether no upload may begin, and what is left of those that have."""
+        """Whether no upload may begin, and how much is left of the uploads that have begun."""
         since, left = self._parts.drain.since, await self._operators.left()
         return {
             "draining": since is not None,
@@ -118,33 +121,33 @@ class Overview:
         return {"free": free, "used": used, "reserve": parts.space.reserve, "queued": parts.budget.used}
 
     async def _remotes(self, counted: Count | None) -> list[dict[str, Any]]:
-        return [await self._remote(name, lane, counted) for name, lane in self._parts.lanes.items()]
+        return [await self._remote(name, queue, counted) for name, queue in self._parts.queues.items()]
 
-    async def _remote(self, name: str, lane: Lane, counted: Count | None) -> dict[str, Any]:
+    async def _remote(self, name: str, queue: RemoteQueue, counted: Count | None) -> dict[str, Any]:
         behind = await self._behind(name)
         return {
             "name": name,
-            "required": lane.remote.required,
-            "state": "down" if lane.down else "up",
-            "next_try": lane.pause if lane.down else None,
-            "active": lane.active,
-            "queued": lane.queued,
+            "required": queue.remote.required,
+            "state": "down" if queue.down else "up",
+            "next_try": queue.pause if queue.down else None,
+            "active": queue.active,
+            "queued": queue.queued,
             "lag": None if behind is None else {"bytes": behind.size, "seconds": behind.seconds},
             "replicas": None
             if counted is None
             else {state.value: counted.replicas[name, state] for state in ReplicaState},
             "since_start": {
-                "parts": lane.figures.parts,
-                "bytes": lane.figures.bytes,
-                "stored": lane.figures.stored,
-                "parked": lane.figures.parked,
-                "retries": lane.figures.retries,
-                "outages": lane.figures.opened,
-                "failures": dict(lane.figures.failures),
+                "parts": queue.counts.parts,
+                "bytes": queue.counts.bytes,
+                "stored": queue.counts.stored,
+                "parked": queue.counts.parked,
+                "retries": queue.counts.retries,
+                "outages": queue.counts.opened,
+                "failures": dict(queue.counts.failures),
             },
         }
 
-    async def _behind(self, name: str) -> Behind | None:
+    async def _behind(self, name: str) -> RemoteLag | None:
         try:
             return None if self._parts.lags is None else await self._parts.lags.of(name)
         except CatalogUnavailable:
@@ -155,3 +158,55 @@ class Overview:
             return await self._parts.census.known()
         except CatalogUnavailable:
             return None
+
+
+AT_ONCE = 100
+
+
+class DeadEvents:
+    """``hooks``: whose letters are in the outbox. ``wake``: those that were dead wait again."""
+
+    def __init__(self, outbox: IOutbox, hooks: Sequence[str], wake: Callable[[], None]) -> None:
+        self._outbox = outbox
+        self._hooks = hooks
+        self._wake = wake
+
+    async def summary(self) -> dict[str, Any]:
+        """How many wait and are dead, for each hook."""
+        found = {}
+        for hook in self._hooks:
+            depth = await self._outbox.depth(hook)
+            found[hook] = {"waiting": depth.waiting, "dead": depth.dead, "oldest": written(depth.oldest)}
+        return {"hooks": found}
+
+    async def listed(self, hook: str, after: str) -> dict[str, Any]:
+        """The next `AT_ONCE` dead ones behind the number ``after``. Raises NotFound, BadRequest."""
+        self._check(hook)
+        if not (after.isascii() and after.isdigit() and len(after) < 19):
+            raise BadRequest("after is the number of an event.")
+        letters = await self._outbox.dead(hook, int(after), AT_ONCE)
+        more = letters[-1].seq if len(letters) == AT_ONCE else None
+        return {"dead": [_shown(letter) for letter in letters], "next": more}
+
+    async def replay(self, hook: str) -> dict[str, Any]:
+        """All of them wait again. Raises NotFound."""
+        self._check(hook)
+        count = await self._outbox.replay(hook, None)
+        self._wake()
+        return {"replayed": count}
+
+    def _check(self, hook: str) -> None:
+        if hook not in self._hooks:
+            raise NotFound("There is no such hook.")
+
+
+def _shown(letter: Letter) -> dict[str, Any]:
+    return {
+        "seq": letter.seq,
+        "upload": letter.fact.upload_id,
+        "event": letter.fact.kind.value,
+        "time": written(letter.fact.at),
+        "attempts": letter.attempts,
+        "error": letter.error,
+        "dead_since": written(letter.dead_at),
+    }

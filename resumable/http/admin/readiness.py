@@ -1,7 +1,7 @@
 """Whether the daemon should be sent requests, and if not, why.
 
-Changes when the answer does; what is checked is given. Invariants: it answers within `PATIENCE`, however its checks
-hang; however often it is asked, they are made once in `FRESH` seconds, so that asking is no way to keep a disk busy.
+Invariants: it answers within `PATIENCE`, however its checks hang; however often it is asked, they are made once in
+`FRESH` seconds, so that nobody keeps a disk busy by asking.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from resumable.http.streaming import StreamingRequest
+from resumable.aio.deferreds import Waiters
+from resumable.http.request import StreamingRequest
 
 FRESH: Final = 1.0
 PATIENCE: Final = 5.0
 
 Check = Callable[[], Coroutine[Deferred[Any], Any, str | None]]
-"""Answers what is wrong, in a few words; None if nothing is."""
+"""Answers with the problem, in a few words; None without one."""
 
 log = Logger()
 
@@ -33,7 +34,8 @@ class Readiness:
         self._clock = clock
         self._found: Mapping[str, str] = {}
         self._looked: float | None = None
-        self._waiting: list[Deferred[Mapping[str, str]]] | None = None
+        self._looking = False
+        self._waiters = Waiters()
         self._stopping = False
 
     def stopping(self) -> None:
@@ -45,15 +47,13 @@ class Readiness:
         self._looked = None
 
     async def wrong(self) -> Mapping[str, str]:
-        """What is wrong, by the name of its check; nothing: it is ready."""
+        """The problems by the names of their checks; none: it is ready."""
         if self._stopping:
             return {"stopping": "the daemon is stopping"}
-        if self._waiting is not None:
-            waiter: Deferred[Mapping[str, str]] = Deferred(self._waiting.remove)
-            self._waiting.append(waiter)
-            return await waiter
-        if self._looked is None or self._clock.seconds() - self._looked >= FRESH:
-            self._waiting = []
+        if self._looking:
+            await self._waiters.wait()
+        elif self._looked is None or self._clock.seconds() - self._looked >= FRESH:
+            self._looking = True
             Deferred.fromCoroutine(self._look())
             return await self.wrong()
         return self._found
@@ -62,9 +62,8 @@ class Readiness:
         found = await gatherResults([Deferred.fromCoroutine(self._check(each)) for each in self._checks.values()])
         self._found = {name: wrong for name, wrong in zip(self._checks, found, strict=True) if wrong is not None}
         self._looked = self._clock.seconds()
-        waiting, self._waiting = self._waiting or [], None
-        for waiter in waiting:
-            waiter.callback(self._found)
+        self._looking = False
+        self._waiters.fire()
 
     async def _check(self, check: Check) -> str | None:
         try:
@@ -83,7 +82,7 @@ class Readiness:
         return _answer(request, not wrong, b"text/plain; charset=utf-8", b"not ready\n" if wrong else b"ready\n")
 
     async def respond_fully(self, request: StreamingRequest) -> bytes:
-        """200 or 503, and what is wrong as JSON: for operators."""
+        """200 or 503, and the problems as JSON: for operators."""
         wrong = await self.wrong()
         document = json.dumps({"ready": not wrong, "wrong": dict(wrong)}) + "\n"
         return _answer(request, not wrong, b"application/json", document.encode())

@@ -1,78 +1,46 @@
-"""One HTTP/2 connection: its frames to its streams, and its end.
+"""One HTTP/2 connection: it hands frames to its streams, and decides when to close.
 
-Changes when the rules do by which a connection is kept or closed. Invariants: a stream's request knows nothing of its
-neighbours; a client is told how far it was understood before it is let go; nothing that it sends makes memory grow
-beyond `limits`, or work beyond `pace`. The connection ends only for what no honest client sends: it may be a proxy's,
-with the requests of many. Spec: RFC 9113.
+Invariants: a stream's request knows nothing of its neighbours; a client learns which requests were read before the
+connection closes. Only frames that no honest client sends end the connection, as it may be a proxy's, with the requests
+of many clients. Spec: RFC 9113.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from h2 import events
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
-from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from resumable.http.body import READ_AHEAD
-from resumable.http.connections import client_at, no_room
-from resumable.http.framing import Refused
-from resumable.http.h2.answers import Answers
-from resumable.http.h2.frames import Data, FrameReader, Violation, window_update
+from resumable.http.connections import Connections, client_at, no_room
+from resumable.http.h1.head import RefusedRequest
+from resumable.http.h2.answers import AnswerQueue
+from resumable.http.h2.frames import Data, FrameReader, Violation
 from resumable.http.h2.head import head_of, size_of
-from resumable.http.h2.limits import CONNECTION_WINDOW, Window
-from resumable.http.h2.machine import MAX_STREAMS, Machine
-from resumable.http.h2.pace import Pace
-from resumable.http.h2.site import Site
-from resumable.http.h2.stream import Stream
-
-LINGER: Final = 2.0
-"""Seconds for a client to read the last words before its connection is closed; closing at once could eat them."""
-MAX_BACKLOG: Final = 256 << 10
-"""Bytes that wait for a client which doesn't read, beside the bodies of its answers. At more, it isn't read either."""
-
-_OPEN, _LINGERING, _CLOSED = range(3)
+from resumable.http.h2.link import CLOSED, LINGER, LINGERING, OPEN, Http2Link
+from resumable.http.h2.machine import MAX_STREAMS
+from resumable.http.h2.stream import Http2Stream
 
 
 @implementer(IPushProducer)
-class Connection(TwistedProtocol):
-    """See the module, and `resumable.http.connections.Connection`.
+class Http2Connection(Http2Link):
+    """See the module, and `resumable.http.connections.OpenConnection`."""
 
-    ``secure``: whether it is encrypted. ``lingers``: the client may be sending what nobody reads, so that closing at
-    once would reset the connection.
-    """
-
-    transport: Any
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.machine = Machine()
-        self.answers = Answers(self, self.machine)
-        self.lingers = self.secure = False
+    def __init__(self, site: Connections) -> None:
+        super().__init__(site)
+        self.answers = AnswerQueue(self)
         self._reader = FrameReader()
-        self._window = Window(CONNECTION_WINDOW)
-        self.pace = Pace(site.seconds())
-        self._due = math.inf  # when to look for who is too slow
-        self._streams: dict[int, Stream] = {}
-        self._fresh: dict[int, Stream] = {}  # their requests are to be begun, in this order
-        self._updates: list[bytes] = []  # frames to be sent that the machine needn't know
-        self._client = ""
-        self._held = 0
-        self._backlog = 0
-        self._state = _OPEN
-        self._leaving = False  # one side has said GOAWAY
-        self._turned_away = False  # there is no room, and this is all that is to be said
-        self._reading = True
-        self._full = False  # not read because of what it, or its site, holds
-        self._busy = False  # reading, further up the stack
+        self._streams: dict[int, Http2Stream] = {}
+        self._fresh: dict[int, Http2Stream] = {}  # their requests are to be begun, in this order
+        self._turned_away = False  # there is no room, and the client is told so
         self._take: dict[type[events.Event], Callable[[Any], None]] = {
             events.RequestReceived: self._head_came,
             events.TrailersReceived: self._trailers_came,
@@ -85,7 +53,7 @@ class Connection(TwistedProtocol):
     @property
     def deadline(self) -> float:
         """When `expire` wants to be called, on the site's clock: soon, while something waits for its budget."""
-        return 0.0 if self._state == _OPEN and (self._fresh or self.pace.ahead) else self._due
+        return 0.0 if self._state is OPEN and (self._fresh or self.pace.ahead) else self._due
 
     def connectionMade(self) -> None:
         self.secure = ISSLTransport(self.transport, None) is not None
@@ -95,11 +63,11 @@ class Connection(TwistedProtocol):
         self.transport.registerProducer(self, True)
         self.flush()
         self.site.connected(self)
-        if self._state == _OPEN:
+        if self._state is OPEN:
             self.site.idle(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._state, self._due = _CLOSED, math.inf
+        self._state, self._due = CLOSED, math.inf
         try:
             self._lose_streams(reason)
         finally:
@@ -110,7 +78,7 @@ class Connection(TwistedProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.site.received += len(data)
-        if self._state != _OPEN:
+        if self._state is not OPEN:
             return
         self._busy = True
         self.pace.refill(self.site.seconds())
@@ -125,7 +93,7 @@ class Connection(TwistedProtocol):
         self.settle()
 
     def _read(self, data: bytes) -> ErrorCodes | int | None:
-        """Answers what the client was told to have done wrong, if anything."""
+        """Returns the error that was sent to the client, if there is one."""
         try:
             for frame in self._reader.feed(data):
                 if isinstance(frame, Data):
@@ -143,7 +111,7 @@ class Connection(TwistedProtocol):
         return None
 
     def _begin_requests(self) -> None:
-        """As many as there is a budget for; those that are given up meanwhile need none."""
+        """Begin as many requests as the budget allows; those that are given up before need none."""
         while self._fresh and self.pace.may_begin():
             self._fresh.pop(next(iter(self._fresh))).begin()
 
@@ -169,13 +137,13 @@ class Connection(TwistedProtocol):
             self._due = math.inf
             self.site.busy(self)
         ended = event.stream_ended is not None
-        stream = self._streams[number] = Stream(self, number, ended)
+        stream = self._streams[number] = Http2Stream(self, self.answers, self.forget, number, ended)
         try:
             if self._turned_away:
                 raise no_room(dict(event.headers).get(b":method", b""))
             head = head_of(event.headers, ended)
             stream.accept(head)
-        except Refused as refused:
+        except RefusedRequest as refused:
             stream.refuse(refused, event.headers)
             if self._turned_away:
                 self.stop()
@@ -191,7 +159,7 @@ class Connection(TwistedProtocol):
             stream.ended(event.headers)
 
     def _reset_came(self, event: events.StreamReset) -> None:
-        """The client's reset; or the machine's, for what the client did."""
+        """The client has reset a stream; or the machine has, because of the client's error."""
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             stream.lost(Failure(ConnectionDone("the client has given up this request")))
@@ -206,11 +174,11 @@ class Connection(TwistedProtocol):
     # For the transport, whose producer this is
 
     def pauseProducing(self) -> None:
-        self.answers.choked = True
+        self.choked = True
         self.outgoing.full(self.site.seconds())
 
     def resumeProducing(self) -> None:
-        self.answers.choked = False
+        self.choked = False
         self.outgoing.empty()
         self._backlog = 0
         self.regulate()
@@ -221,72 +189,14 @@ class Connection(TwistedProtocol):
 
     # For the streams
 
-    def flush(self) -> None:
-        """Hand to the transport what there is to say."""
-        data = self.machine.data_to_send()
-        if self._updates:
-            data += b"".join(self._updates)
-            self._updates.clear()
-        if not data or self._state == _CLOSED:
-            return
-        if self.answers.choked:
-            self._backlog += len(data)
-        self.transport.write(data)
-
-    def credit(self, number: int, window: Window, size: int) -> None:
-        """So many bytes of a window are free again; ``number`` is the stream's, or 0."""
-        more = window.give(size)
-        if more and self._state == _OPEN:
-            self._updates.append(window_update(number, more))
-            if not self._busy:
-                self.flush()
-
-    def took(self, size: int) -> None:
-        """A stream has done with so many bytes."""
-        self.credit(0, self._window, size)
-
-    def hold(self, size: int) -> None:
-        """So many more bytes of bodies wait in memory, or fewer."""
-        self._held += size
-        self.site.held.add(self._client, size)
-        self.regulate()
-
-    def look_at(self, when: float) -> None:
-        """A stream wants to be checked then, if not earlier."""
-        self._due = min(self._due, when)
-
-    def linger(self) -> float:
-        """Until when a client may go on to send what nobody needs."""
-        until = self.site.seconds() + (min(self.site.linger, LINGER) if self._leaving else self.site.linger)
-        self.look_at(until)
-        return until
-
-    def forget(self, stream: Stream) -> None:
-        """It is over."""
+    def forget(self, stream: Http2Stream) -> None:
+        """The stream is over."""
         del self._streams[stream.number]
         self._fresh.pop(stream.number, None)
         self.answers.forget(stream)
-        if not self._streams and self._state == _OPEN:
+        if not self._streams and self._state is OPEN:
             self.site.idle(self)
             self._due = self.site.seconds() + self.site.network_timeout
-
-    def regulate(self) -> None:
-        """Read on, unless its client, or all together, hold too much, and this one has a part in it; or unless it asks
-        for more than its budget, or its answers wait."""
-        full = self._held > READ_AHEAD and self.site.held.full(self._client)
-        if full:
-            self.site.held.stopped(self)
-        full = full or self._backlog > MAX_BACKLOG
-        if self._full and not full:
-            self._due = self.site.seconds() + self.site.network_timeout  # nobody was slow in the meantime
-        self._full = full
-        wanted = not (full or self.pace.ahead)
-        if wanted != self._reading and self._state != _CLOSED:
-            self._reading = wanted
-            if wanted:
-                self.transport.resumeProducing()
-            else:
-                self.transport.pauseProducing()
 
     # The end
 
@@ -296,33 +206,33 @@ class Connection(TwistedProtocol):
 
     def stop(self) -> None:
         """Take no new requests; close when the last one is answered."""
-        if self._state == _OPEN:
+        if self._state is OPEN:
             idle = not self._streams
             self._leaving = True
             self.machine.close_connection()
             for stream in list(self._streams.values()):
                 stream.call_off()
             self.settle()
-            if idle:  # who doesn't answer the goodbye of TLS isn't waited for
+            if idle:  # don't wait for a client that doesn't answer the goodbye of TLS
                 self.look_at(self.site.seconds() + LINGER)
 
     def abort(self) -> None:
         """Close at once, with a reset."""
-        self._state, self._due = _CLOSED, math.inf
+        self._state, self._due = CLOSED, math.inf
         self.transport.abortConnection()
 
     def expire(self, now: float) -> None:
         """`deadline` has passed."""
-        if self._state == _OPEN:
+        if self._state is OPEN:
             self.pace.refill(now)
             self._begin_requests()
             self.regulate()
             self.settle()
         if now < self._due:
             return
-        if self._state == _CLOSED:
+        if self._state is CLOSED:
             self.abort()
-        elif self._state == _LINGERING:
+        elif self._state is LINGERING:
             self._close()
         elif self._full:
             self._due = now + self.site.network_timeout
@@ -340,22 +250,22 @@ class Connection(TwistedProtocol):
         streams = list(self._streams.values())
         for stream in streams:
             stream.leave()
-        for stream in streams:  # what one of them sets off may reach another one
+        for stream in streams:  # losing one stream may have effects on another
             stream.lost(reason)
 
     def settle(self) -> None:
-        """Say what is to be said; and where that was the last, let the client read it, and close."""
+        """Send all frames that wait; after the last ones, let the client read them, and close."""
         if self._busy:
             return
         self.flush()
-        if self._leaving and not self._streams and self._state == _OPEN:
+        if self._leaving and not self._streams and self._state is OPEN:
             if self.lingers:
-                self._state, self._due = _LINGERING, self.site.seconds() + LINGER
+                self._state, self._due = LINGERING, self.site.seconds() + LINGER
             else:
                 self._close()
 
     def _close(self) -> None:
-        self._state, self._due = _CLOSED, math.inf
+        self._state, self._due = CLOSED, math.inf
         self.outgoing.full(self.site.seconds())
         self.transport.unregisterProducer()
         self.transport.loseConnection()

@@ -1,7 +1,7 @@
 """The bytes of an HTTP/2 connection, cut into frames.
 
-Changes when what we accept as a frame does. Invariants: no byte of a body waits for the rest of its frame, nor is one
-lost because something behind it is malformed; what came together is passed on together, and copied once. Frames other
+Invariants: no byte of a body waits for the rest of its frame, nor is one lost because bytes behind it are malformed;
+bytes that came together are passed on together, and copied once. Frames other
 than DATA are whole. Spec: RFC 9113 sections 3.4, 4 and 6.
 """
 
@@ -26,7 +26,7 @@ _END_STREAM, _END_HEADERS, _PADDED = 1, 4, 8
 
 
 class Violation(Exception):
-    """The client does what it must not; the connection ends with ``code``."""
+    """The client breaks the rules of HTTP/2; the connection ends with ``code``."""
 
     def __init__(self, code: ErrorCodes) -> None:
         super().__init__(code.name)
@@ -60,7 +60,7 @@ class FrameReader:
         self._block: int | None = None  # bytes of a header block that isn't complete
 
     def feed(self, data: bytes) -> Iterator[bytes | Data]:
-        """Whole frames, and what DATA frames bring, in order. Raises Violation after those before the offending one."""
+        """Whole frames, and the bytes of DATA frames, in order. Raises Violation after those before the wrong one."""
         if self._rest:
             data, self._rest = self._rest + data, b""
         at, size = 0, len(data)

@@ -1,8 +1,8 @@
-"""What an HTTP/2 request says, in the terms of HTTP/1.1 that everything behind a connection knows.
+"""The head of an HTTP/2 request, turned into a `RequestHead` as HTTP/1.1 has it.
 
-Changes when the grammar that we accept changes. Invariants: what framing.py would refuse is refused here too; what a
-head says that it must not is refused with its request, and harms no other on the connection. Pure functions. h2 could
-look at heads as well, but takes them apart byte by byte, and ends the connection for what it finds.
+Invariants: heads that h1/head.py would refuse are refused here too; a malformed head is refused with its request, and
+harms no other request on the connection. Pure functions. h2 could check heads as well, but it takes them apart byte by
+byte, and ends the connection for each error.
 Spec: RFC 9113 sections 8.1 to 8.3.
 """
 
@@ -14,14 +14,14 @@ from typing import Final
 
 from twisted.web.http_headers import Headers, InvalidHeaderName
 
-from resumable.http.framing import (
+from resumable.http.h1.head import (
     MAX_FIELDS,
     MAX_HEAD,
     MAX_LINE,
     MAX_TRAILERS,
     Fields,
-    Head,
-    Refused,
+    RefusedRequest,
+    RequestHead,
     check_target,
     content_length,
 )
@@ -45,35 +45,35 @@ def size_of(fields: Fields) -> int:
     return sum(len(name) + len(value) + 4 for name, value in fields)
 
 
-def head_of(fields: Fields, ended: bool) -> Head:
+def head_of(fields: Fields, ended: bool) -> RequestHead:
     """The request with these fields; ``ended``: it has no body. Raises Refused."""
     if len(fields) > MAX_FIELDS:
-        raise Refused(431, f"The request has more than {MAX_FIELDS} header fields.")
+        raise RefusedRequest(431, f"The request has more than {MAX_FIELDS} header fields.")
     said, others = _pseudo_fields(fields)
     method, target = said[b":method"], said.get(b":path", b"")
     if method == b"CONNECT" or not _METHOD.fullmatch(method):
-        raise Refused(400, "The request's method is none that is known here.")
+        raise RefusedRequest(400, "The request's method is none that is known here.")
     if len(target) > MAX_LINE:
-        raise Refused(414, f"The request's path is longer than {MAX_LINE} bytes.")
+        raise RefusedRequest(414, f"The request's path is longer than {MAX_LINE} bytes.")
     if not _TARGET.fullmatch(target):
-        raise Refused(400, "The request's path is malformed.")
+        raise RefusedRequest(400, "The request's path is malformed.")
     check_target(method, target)
     if size_of(fields) > MAX_HEAD:
-        raise Refused(431, f"The request's head is longer than {MAX_HEAD} bytes.")
+        raise RefusedRequest(431, f"The request's head is longer than {MAX_HEAD} bytes.")
     headers = Headers()
     for name, value in others:
         _check(name, value)
         try:
             headers.addRawHeader(name, value)
         except InvalidHeaderName:
-            raise Refused(400, "A header field has a malformed name.") from None
+            raise RefusedRequest(400, "A header field has a malformed name.") from None
     _set_host(headers, said)
     length = content_length(headers)
     if ended:
         if length:
-            raise Refused(400, "The request ends before the body that its Content-Length announces.")
+            raise RefusedRequest(400, "The request ends before the body that its Content-Length announces.")
         length = 0
-    return Head(method, target, VERSION, headers, length)
+    return RequestHead(method, target, VERSION, headers, length)
 
 
 def _pseudo_fields(fields: Fields) -> tuple[Mapping[bytes, bytes], Fields]:
@@ -83,22 +83,22 @@ def _pseudo_fields(fields: Fields) -> tuple[Mapping[bytes, bytes], Fields]:
         if not name.startswith(b":"):
             break
         if name not in _KNOWN or name in said or not _VALUE.fullmatch(value):
-            raise Refused(400, "A pseudo-header field is unknown, malformed or given more than once.")
+            raise RefusedRequest(400, "A pseudo-header field is unknown, malformed or given more than once.")
         said[name] = value
     others = fields[len(said) :]
     if b":method" not in said or (said[b":method"] != b"CONNECT" and not said.keys() >= {b":scheme", b":path"}):
-        raise Refused(400, "A pseudo-header field is missing.")
+        raise RefusedRequest(400, "A pseudo-header field is missing.")
     return said, others
 
 
 def _check(name: bytes, value: bytes) -> None:
     """RFC 9113 sections 8.2.1 and 8.2.2."""
     if not _NAME.fullmatch(name):
-        raise Refused(400, "A header field has a malformed name.")
+        raise RefusedRequest(400, "A header field has a malformed name.")
     if not _VALUE.fullmatch(value):
-        raise Refused(400, "A header field has a malformed value.")
+        raise RefusedRequest(400, "A header field has a malformed value.")
     if name in _OF_CONNECTIONS or (name == b"te" and value.lower() != b"trailers"):
-        raise Refused(400, "A header field is there that HTTP/2 doesn't have.")
+        raise RefusedRequest(400, "A header field is there that HTTP/2 doesn't have.")
 
 
 def _set_host(headers: Headers, said: Mapping[bytes, bytes]) -> None:
@@ -107,14 +107,14 @@ def _set_host(headers: Headers, said: Mapping[bytes, bytes]) -> None:
     if b":authority" in said:
         hosts.add(said[b":authority"])
     if len(hosts) != 1 or len(headers.getRawHeaders(b"Host", ())) > 1:
-        raise Refused(400, "A request needs exactly one host.")
+        raise RefusedRequest(400, "A request needs exactly one host.")
     headers.setRawHeaders(b"Host", list(hosts))
 
 
 def trailers_of(fields: Fields) -> Mapping[str, str]:
     """Trailer fields by name; a repeated one is joined with commas. Raises Refused."""
     if size_of(fields) > MAX_TRAILERS:
-        raise Refused(400, f"The trailer section is longer than {MAX_TRAILERS} bytes.")
+        raise RefusedRequest(400, f"The trailer section is longer than {MAX_TRAILERS} bytes.")
     trailers: dict[str, str] = {}
     for raw, value in fields:
         _check(raw, value)

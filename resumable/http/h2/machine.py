@@ -1,7 +1,7 @@
 """The state machine of HTTP/2 as this server wants it: `h2` with our settings, without the bytes of bodies.
 
-Changes when the settings do, or when `h2` does. Bodies go past it because h2 copies each byte four times and makes a
-text of it; it is told how they end. Invariants: a client may send so much that 50 MiB/s over a round trip of 50 ms
+Bodies go past it because h2 copies each byte four times and makes a text of it; `body_ended` tells it of their ends.
+Invariants: a client may send so much that 50 MiB/s over a round trip of 50 ms
 never wait for a window; neither a header table of the client's choosing nor the streams of a long connection make it
 grow. Specs: RFC 9113 sections 5 and 6; https://python-hyper.org/projects/h2/
 """
@@ -26,7 +26,7 @@ from resumable.http.h2.limits import CONNECTION_WINDOW, STREAM_WINDOW
 MAX_STREAMS: Final = 100
 """Requests at once on one connection."""
 MAX_HEADER_LIST: Final = 65_536
-"""Bytes of one decoded header list that we ask for, counted as RFC 9113 does. See framing.MAX_HEAD."""
+"""Bytes of one decoded header list that we ask for, counted as RFC 9113 does. See h1.head.MAX_HEAD."""
 DECODED: Final = 2 * MAX_HEADER_LIST
 """And that we decode, for those who don't heed it and are refused alone; more is taken for an attack."""
 HEADER_TABLE: Final = 4_096
@@ -56,7 +56,7 @@ def _settings(streams: int) -> Settings:
     )
 
 
-class Machine(H2Connection):
+class Http2Machine(H2Connection):
     """One connection's state. What it wants to say is in `data_to_send`, the settings from the start."""
 
     MAX_CLOSED_STREAMS = 1_000
@@ -75,11 +75,11 @@ class Machine(H2Connection):
         self.max_inbound_frame_size = MAX_FRAME
         self.initiate_connection()
         self.increment_flow_control_window(CONNECTION_WINDOW - _SMALLEST_WINDOW)
-        self.local_settings = _settings(_ANY)  # one more than we have said ends that stream only: connection.py
+        self.local_settings = _settings(_ANY)  # one more than we have said ends that stream only: Http2Connection
         self.decoder.max_header_list_size = DECODED
 
     def clear_outbound_data_buffer(self) -> None:
-        """h2 does this when the client says GOAWAY; what waits belongs to streams that go on."""
+        """h2 does this when the client says GOAWAY. Here the bytes stay: they belong to streams that go on."""
 
     def settings_changed(self) -> None:
         """The client has sent settings."""
@@ -99,7 +99,7 @@ class Machine(H2Connection):
         except ProtocolError as error:
             stream = self.streams.get(frame.stream_id)
             if stream is None or isinstance(error, DenialOfServiceError) or isinstance(error.__cause__, HPACKError):
-                raise  # what it says isn't known, and so neither is what the next ones say
+                raise  # the state of the compression is lost, so no later head can be read
             stream.state_machine.state = StreamState.CLOSED
             stream.state_machine.stream_closed_by = StreamClosedBy.SEND_RST_STREAM
             code = ErrorCodes.PROTOCOL_ERROR

@@ -1,0 +1,207 @@
+"""How one HTTP/1 request is framed: its head, the length of its body, and which requests are refused.
+
+Invariant: a head that two servers could read differently is refused, so that no request can be smuggled past a proxy.
+Pure functions over bytes. Specs: RFC 9112 (HTTP/1.1 messages),
+RFC 9110 section 5 (fields), RFC 9457 (problem details).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from attrs import frozen
+from twisted.web.http_headers import Headers, InvalidHeaderName
+
+Fields = Sequence[tuple[bytes, bytes]]
+
+MAX_HEAD = 16_384
+MAX_LINE = 8_192
+MAX_FIELDS = 500
+MAX_TRAILERS = 16_384
+_MAX_DIGITS = 18
+
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) (HTTP/1\.[01])")
+_PATH = re.compile(rb"/[^#]*")
+_ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
+_ORIGIN = re.compile(rb"(?i:\r\norigin):[ \t]*([^\r\n]*)(?=\r\n)")
+
+
+class RefusedRequest(Exception):
+    """A request that is answered by the connection itself, with ``status``, and never reaches a resource.
+
+    ``retry_after``: seconds after which it may be tried again, if that makes sense.
+    """
+
+    def __init__(self, status: int, detail: str, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.fields: Fields = [] if retry_after is None else [(b"Retry-After", b"%d" % retry_after)]
+
+
+@frozen
+class RequestHead:
+    """The request line and the fields of one request. ``length`` is the body's, in bytes; None when it is chunked."""
+
+    method: bytes
+    target: bytes
+    version: bytes
+    headers: Headers
+    length: int | None
+
+    @property
+    def persistent(self) -> bool:
+        """Whether the connection may stay open after the answer. HTTP/1.0 connections never do."""
+        tokens = b",".join(self.headers.getRawHeaders(b"Connection", ())).lower().split(b",")
+        return self.version == b"HTTP/1.1" and b"close" not in (token.strip() for token in tokens)
+
+
+def end_of_head(data: bytes) -> int:
+    """Where the CR LF CR LF stands that ends the head; -1 when more bytes must come.
+
+    Raises RefusedRequest as soon as a head can't become a good one.
+    """
+    found = data.find(b"\r\n\r\n")
+    if found >= 0:
+        return found
+    end = data.find(b"\n")
+    if end > 0 and data[end - 1 : end] == b"\r":
+        _request_line(data[: end - 1])
+    elif end >= 0:
+        raise RefusedRequest(400, "The request line does not end with CR LF.")
+    elif len(data) > MAX_LINE:
+        raise RefusedRequest(414, f"The request line is longer than {MAX_LINE} bytes.")
+    if len(data) > MAX_HEAD:
+        raise RefusedRequest(431, f"The request's head is longer than {MAX_HEAD} bytes.")
+    return -1
+
+
+def parse_head(head: bytes) -> RequestHead:
+    """The request whose head is ``head`` (without the CR LF CR LF that ends it). Raises RefusedRequest."""
+    lines = head.split(b"\r\n")
+    method, target, version = _request_line(lines[0])
+    if len(head) > MAX_HEAD:
+        raise RefusedRequest(431, f"The request's head is longer than {MAX_HEAD} bytes.")
+    if len(lines) > MAX_FIELDS:
+        raise RefusedRequest(431, f"The request has more than {MAX_FIELDS} header fields.")
+    breaks = len(lines) - 1
+    if b"\0" in head or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
+        raise RefusedRequest(400, "The request's head contains a NUL, a bare CR or a bare LF.")
+    headers = Headers()
+    for line in lines[1:]:
+        name, value = field_of(line)
+        try:
+            headers.addRawHeader(name, value)
+        except InvalidHeaderName:
+            raise RefusedRequest(400, "A header field has a malformed name.") from None
+    hosts = len(headers.getRawHeaders(b"Host", ()))
+    if hosts > 1 or (not hosts and (version == b"HTTP/1.1" or _ABSOLUTE.match(target))):
+        raise RefusedRequest(400, "A request needs exactly one Host field.")
+    target = _origin_form(target, headers)
+    return RequestHead(method, target, version, headers, _body_length(headers, version))
+
+
+def content_length(headers: Headers) -> int | None:
+    """The value of Content-Length, in bytes; None without. Raises RefusedRequest."""
+    lengths = headers.getRawHeaders(b"Content-Length")
+    if lengths is None:
+        return None
+    if len(lengths) != 1:
+        raise RefusedRequest(400, "Content-Length is given more than once.")
+    if not lengths[0].isdigit() or len(lengths[0]) > _MAX_DIGITS:
+        raise RefusedRequest(400, f"Content-Length must be a number of 1 to {_MAX_DIGITS} digits.")
+    return int(lengths[0])
+
+
+def take_expectation(headers: Headers) -> bool:
+    """Whether ``100 Continue`` is awaited. The field is taken away: only a delivered body earns the answer."""
+    expectations = headers.getRawHeaders(b"Expect")
+    if expectations is None:
+        return False
+    headers.removeHeader(b"Expect")
+    if [expectation.lower() for expectation in expectations] != [b"100-continue"]:
+        raise RefusedRequest(417, "The only expectation known here is 100-continue.")
+    return True
+
+
+def problem(status: int, detail: str, title: str = "") -> bytes:
+    """A problem+json document (RFC 9457), filled up to 256 bytes: tusgo panics on shorter ones. ``title``: of a status
+    that HTTP doesn't know."""
+    document = {"type": "about:blank", "title": title or HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return json.dumps(document).encode().ljust(255) + b"\n"
+
+
+def origins_in(data: bytes) -> Sequence[bytes]:
+    """The values of the Origin fields in a head that may be cut off or malformed."""
+    return [value.rstrip(b" \t") for value in _ORIGIN.findall(data.partition(b"\r\n\r\n")[0] + b"\r\n")]
+
+
+def refusal(refused: RefusedRequest, fields: Fields, data: bytes) -> bytes:
+    """A whole response with these ``fields`` too, the last one of its connection; ``data`` begins the request."""
+    body = problem(refused.status, refused.detail)
+    first = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}\r\n"
+    last = f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    lines = b"".join(b"%s: %s\r\n" % field for field in [*refused.fields, *fields])
+    return first.encode() + lines + last.encode() + (b"" if data.startswith(b"HEAD ") else body)
+
+
+def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
+    if len(line) > MAX_LINE:
+        raise RefusedRequest(414, f"The request line is longer than {MAX_LINE} bytes.")
+    if b"\n" in line:
+        raise RefusedRequest(400, "The request line does not end with CR LF.")
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise RefusedRequest(400, "The request line is malformed.")
+    method, target, version = match.groups()
+    check_target(method, target)
+    return method, target, version
+
+
+def check_target(method: bytes, target: bytes) -> None:
+    """RFC 9112 section 3.2: a path, a whole URL, or the asterisk of OPTIONS; the other forms are for proxies.
+
+    A proxy that looks for the paths of its rules in another form may let requests through. Raises RefusedRequest.
+    """
+    if not (_PATH.fullmatch(target) or _ABSOLUTE.fullmatch(target) or (method, target) == (b"OPTIONS", b"*")):
+        raise RefusedRequest(400, "The request's target is neither a path nor an http URL.")
+
+
+def _origin_form(target: bytes, headers: Headers) -> bytes:
+    """RFC 9112 section 3.2.2: a server accepts the absolute form, whose authority takes the place of Host."""
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        return target
+    headers.setRawHeaders(b"Host", [absolute[1]])
+    rest = absolute[2]
+    return rest if rest.startswith(b"/") else b"/" + rest
+
+
+def field_of(line: bytes) -> tuple[bytes, bytes]:
+    """Name and value of one line. Raises RefusedRequest; the name's characters are still to be looked at."""
+    if line[:1] in (b" ", b"\t"):
+        raise RefusedRequest(400, "A header field is folded over several lines.")
+    name, colon, value = line.partition(b":")
+    if not colon:
+        raise RefusedRequest(400, "A header line has no colon.")
+    return name, value.strip(b" \t")
+
+
+def _body_length(headers: Headers, version: bytes) -> int | None:
+    """RFC 9112 section 6.3, without its leniencies: equal Content-Lengths and overridden ones are refused, too."""
+    length = content_length(headers)
+    codings = headers.getRawHeaders(b"Transfer-Encoding")
+    if codings is not None:
+        if length is not None:
+            raise RefusedRequest(400, "Content-Length and Transfer-Encoding exclude each other.")
+        if version == b"HTTP/1.0":
+            raise RefusedRequest(400, "HTTP/1.0 has no Transfer-Encoding.")
+        if len(codings) != 1:
+            raise RefusedRequest(400, "Transfer-Encoding is given more than once.")
+        if codings[0].lower() != b"chunked":
+            raise RefusedRequest(501, "The only Transfer-Encoding known here is chunked.")
+        return None
+    return length or 0

@@ -1,0 +1,195 @@
+"""One request whose handler runs when its head is complete, while its body streams.
+
+Invariant: a client that has gone is never answered, and the bytes that it has sent reach the handler's consumer before
+the handler is cancelled. The request knows its channel, of HTTP/1.1 or HTTP/2, by `RequestChannel` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+from klein.interfaces import IKleinRequest
+from twisted.internet.defer import CancelledError
+from twisted.python.failure import Failure
+from twisted.web.http import datetimeToString
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET
+from werkzeug.routing import MapAdapter
+
+from resumable.http.body import Body
+from resumable.http.h1.head import RequestHead, problem
+from resumable.http.twisted_web import WebRequest
+from resumable.model.errors import BodyLost
+from resumable.model.telemetry import REQUEST
+
+__all__ = ["Body", "RequestChannel", "RequestObserver", "RequestSite", "StreamingRequest"]
+
+
+class RequestObserver:
+    """Sees every request of a site. This one does nothing."""
+
+    def prepare(self, request: StreamingRequest) -> None:
+        """The head of the request is in; the observer may change or answer the request."""
+
+    def done(self, request: StreamingRequest, seconds: float) -> None:
+        """The request was answered, or its client has gone, so many seconds after `prepare`."""
+
+    def refused(self, status: int) -> None:
+        """The client has sent something that is no request, and was answered with this status."""
+
+
+class RequestSite(Protocol):
+    """The part of the site that a request uses."""
+
+    watch: RequestObserver
+    seconds: Callable[[], float]
+
+    def getResourceFor(self, request: StreamingRequest) -> IResource:
+        """The resource that answers the request."""
+
+    def log(self, request: StreamingRequest) -> None:
+        """The request has ended."""
+
+
+class RequestChannel(Protocol):
+    """The part of its channel that a request uses, beside the part that Twisted's request does."""
+
+    transport: Any
+    persistent: bool
+    """Whether the connection stays open after the answer."""
+
+    @property
+    def site(self) -> RequestSite:
+        """The site of the connection."""
+
+    @property
+    def room(self) -> int:
+        """Bytes of the answer that have somewhere to go."""
+
+    def answering(self, request: StreamingRequest) -> None:
+        """The headers of the answer are about to go out."""
+
+    def loseConnection(self) -> None:
+        """Close the connection, or end the stream: the answer can't be completed."""
+
+
+class StreamingRequest(WebRequest):
+    """A request whose bytes come through ``body``; ``content`` is always empty."""
+
+    channel: RequestChannel  # type: ignore[assignment]
+    site: RequestSite  # type: ignore[assignment]
+    body: Body
+    sent_method = b""
+    """The method that the client's own parser goes by; ``method`` may be changed to the one that the client meant."""
+    began = 0.0
+    """When the request was dispatched, on the site's clock."""
+    mapper: MapAdapter
+    branch_segments: tuple[str, ...] = ("",)
+
+    def begin(self, head: RequestHead, body: Body) -> None:
+        """Dispatch the request with this head and this body."""
+        self.body = body
+        self.receive(head)
+
+    def process(self) -> None:
+        """Find the resource and render it, after the site's ``watch`` has seen the request. Never raises."""
+        self.sent_method = self.method
+        self.site = site = self.channel.site
+        self.began = site.seconds()
+        self.responseHeaders.setRawHeaders(b"Server", [b"resumable"])
+        self.responseHeaders.setRawHeaders(b"Date", [datetimeToString()])
+        self.prepath: list[bytes] = []
+        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+        try:
+            site.watch.prepare(self)
+            if self.finished or self.gone:
+                return
+            before = REQUEST.set(self.known_as)
+            try:
+                if self.path == b"*":
+                    self.answer_asterisk()
+                else:
+                    self.render(site.getResourceFor(self))
+            finally:
+                REQUEST.reset(before)
+        except Exception:
+            self.processingFailed(Failure())
+
+    def render(self, resrc: IResource) -> None:
+        """Have ``resrc`` answer. Twisted's own version sends pages for failures, and logs a line for each HEAD."""
+        body = resrc.render(self)
+        if body is not NOT_DONE_YET:
+            self.set_field(b"content-length", b"%d" % len(body))
+            self.write(body)
+            self.finish()
+
+    def __conform__(self, interface: Any) -> Any:
+        """This is Klein's view of the request too. Klein's adapter takes a twentieth of a small request's time."""
+        return self if interface is IKleinRequest else super().__conform__(interface)  # type: ignore[no-untyped-call]
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Log the failure, and answer 500 without telling the client why."""
+        if not (self.gone and isinstance(reason.value, BodyLost | CancelledError)):
+            self.logger.failure(
+                "{method} {path} failed", reason, method=self.method, path=self.path, request=self.known_as
+            )
+        if self.gone or self.finished:
+            return reason
+        self.close_after_answer()
+        if self.startedWriting:
+            self.channel.loseConnection()
+            return reason
+        body = problem(500, "Something went wrong here; the request may be repeated.")
+        self.setResponseCode(500)
+        self.responseHeaders.setRawHeaders(b"Content-Type", [b"application/problem+json"])
+        self.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+        self.write(body)
+        self.finish()
+        return reason
+
+    def write(self, data: bytes) -> None:
+        """Send these bytes of the answer's body, after its head."""
+        if not self.startedWriting and not self.gone:
+            self._frame_for_client()
+            self.channel.answering(self)
+            if self.finished:  # the rest of the body came in just now, and its end was answered
+                return
+        super().write(data)  # type: ignore[no-untyped-call]
+
+    def _frame_for_client(self) -> None:
+        """A client that has sent HEAD expects no body after a Content-Length; every other client expects one."""
+        if self.method != self.sent_method and b"HEAD" in (self.method, self.sent_method):
+            if self.method == b"HEAD":
+                self.responseHeaders.setRawHeaders(b"Content-Length", [b"0"])
+            self.method = b"HEAD"
+
+    def finish(self) -> None:
+        """The answer is complete. Does nothing when the client has gone, which may happen at any time."""
+        if not self.gone:
+            super().finish()  # type: ignore[no-untyped-call]
+
+    @property
+    def known_as(self) -> str:
+        """The request's X-Request-ID, which the client, a proxy or the site's ``watch`` has set; empty without one."""
+        given = self.requestHeaders.getRawHeaders(b"x-request-id")
+        return given[0].decode("latin-1") if given else ""
+
+    def set_field(self, name: bytes, value: bytes) -> None:
+        """Set one field of the answer's header."""
+        self.responseHeaders.setRawHeaders(name, [value])
+
+    def close_after_answer(self) -> None:
+        """Close the connection when this request has been answered, and say so if the headers aren't out yet."""
+        if not self.gone and not self.finished:
+            self.channel.persistent = False
+            if not self.startedWriting:
+                self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+
+    def connectionLost(self, reason: Failure) -> None:
+        """End the body first, so that its bytes are delivered before the handler is cancelled."""
+        self.set_gone()
+        self.site.log(self)
+        self.body.end("disconnected")
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]

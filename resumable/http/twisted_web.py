@@ -1,0 +1,92 @@
+"""The only file that knows private names of twisted.web. It changes when Twisted does: `TESTED_TWISTED`, `PRIVATES`.
+
+Its two classes give those names plain ones, and change no behaviour beyond what their docstrings say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any, Final
+
+from twisted.logger import Logger
+from twisted.web.http import HTTPChannel
+from twisted.web.http import Request as HTTPRequest
+from twisted.web.server import Request
+
+from resumable.http.h1.head import RequestHead
+
+TESTED_TWISTED: Final = ("26.4", "26.10")
+"""The oldest and the newest version of Twisted that the tests ran with."""
+
+PRIVATES: Final[Mapping[type, tuple[str, ...]]] = {
+    HTTPChannel: ("_requestProducer", "_waitingForTransport", "pauseProducing", "resumeProducing", "writeHeaders"),
+    HTTPRequest: ("_cleanup", "_disconnected", "_log", "requestReceived"),
+    Request: ("_handleStar",),
+}
+"""The names that are used beyond Twisted's documented interface. A test fails when one of them is missing."""
+
+
+class WebRequest(Request):
+    """Twisted's request, without a content type of its own."""
+
+    defaultContentType = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has gone: there is nobody to answer."""
+        return bool(self._disconnected)
+
+    @property
+    def logger(self) -> Logger:
+        """Twisted's log of requests."""
+        return self._log
+
+    def receive(self, head: RequestHead) -> None:
+        """Take the head; Twisted calls `process` then. ``content`` stays empty."""
+        self.requestHeaders = head.headers
+        self.content = BytesIO()
+        self.parseCookies()  # type: ignore[no-untyped-call]
+        self.requestReceived(head.method, head.target, head.version)  # type: ignore[no-untyped-call]
+
+    def answer_asterisk(self) -> None:
+        """Answer ``OPTIONS *``."""
+        self._handleStar()  # type: ignore[no-untyped-call]
+
+    def set_gone(self) -> None:
+        """The client has gone; `connectionLost` follows."""
+        self._disconnected = True
+
+
+class WebChannel(HTTPChannel):
+    """Twisted's channel, which writes answers. It leaves it to its subclass when to read."""
+
+    _networkProducer: Any
+
+    @property
+    def choked(self) -> bool:
+        """Whether the transport's send buffer is full."""
+        return bool(self._waitingForTransport)
+
+    def set_reading(self, wanted: bool) -> None:
+        """Open or close the TCP window."""
+        if wanted:
+            self._networkProducer.resumeProducing()
+        else:
+            self._networkProducer.pauseProducing()
+
+    def leave_transport(self) -> None:
+        """The transport has no producer any more, so that it can be half closed, or given to somebody else."""
+        self._networkProducer.unregisterProducer()
+
+    # Twisted's own versions of these two close and open the TCP window as well.
+
+    def pauseProducing(self) -> None:
+        self._waitingForTransport = True
+        if self._requestProducer is not None:
+            self._requestProducer.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._waitingForTransport = False
+        if self._requestProducer is not None:
+            self._requestProducer.resumeProducing()
