@@ -22,6 +22,7 @@ INSTALL = [
     "attrs>=24.2",
     "google-crc32c>=1.6",
     "botocore>=1.36",
+    "defusedxml>=0.7.1",
     "cryptography>=42",
     "pyopenssl>=24.0",
     "prometheus-client>=0.20",

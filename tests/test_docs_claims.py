@@ -26,8 +26,8 @@ from resumable.config import OPTIONS
 from resumable.config.options import Options
 from resumable.hooks.python import GROUP as HOOKS
 from resumable.model import values as option_values
-from resumable.remotes.s3.dialects import CAUTIOUS, DIALECTS
-from resumable.remotes.schemes import GROUP as REMOTES
+from resumable.remotes.s3.endpoint import CAUTIOUS, DIALECTS
+from resumable.remotes.urls import GROUP as REMOTES
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))

@@ -21,9 +21,10 @@ from resumable.listening import listeners, proxy_header
 from resumable.metrics import collector, meters
 from resumable.protocol import names
 from resumable.remotes import plan
-from resumable.remotes.azure import blocks, properties
-from resumable.remotes.gcs import objects as gcs_objects
-from resumable.remotes.gcs import sessions
+from resumable.remotes.azure import records as blocks
+from resumable.remotes.azure import records as properties
+from resumable.remotes.gcs import records as gcs_objects
+from resumable.remotes.gcs import store as sessions
 from resumable.replication import copies
 from resumable.spool import placing, sink
 from resumable.uploads import append, appends, operators

@@ -46,7 +46,7 @@ SHORTEST_TOKEN = 16
 
 
 @frozen
-class Seen:
+class OperatorParts:
     """The parts of the daemon that are looked at. ``replayed``: dead events wait again."""
 
     catalog: SqliteCatalog
@@ -59,10 +59,10 @@ class Seen:
     replication: Replication | None = None
 
 
-class Sight:
+class OperatorService:
     """``watch`` is for the site that takes uploads, ``readiness`` for both. `start` and `stop` with the daemon."""
 
-    def __init__(self, settings: Settings, reactor: Any, origin: Origin, seen: Seen) -> None:
+    def __init__(self, settings: Settings, reactor: Any, origin: Origin, seen: OperatorParts) -> None:
         self._settings = settings
         self._reactor = reactor
         self._seen = seen

@@ -28,9 +28,9 @@ from resumable.remotes import urls
 from resumable.remotes.errors import RemoteError
 from resumable.remotes.interfaces import IClosable, IJournal, IRemoteStorage, ISweeper
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.memory_held import Memory
 from resumable.remotes.probe import probe
-from resumable.remotes.schemes import Means, RemoteSpec
+from resumable.remotes.regions import BodyMemory
+from resumable.remotes.urls import BackendServices, RemoteSpec
 from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.journal import CatalogJournal
 from resumable.replication.service import Replication
@@ -171,9 +171,9 @@ def make(
 ) -> dict[str, IRemoteStorage]:
     """The backends by the names of their remotes. Raises StartupError."""
     backends: dict[str, IRemoteStorage] = {}
-    memory = Memory()
+    memory = BodyMemory()
     for spec in settings.remotes:
-        means = Means(
+        services = BackendServices(
             reactor=reactor,
             pool=pool,
             journal=journal_of(spec.name),
@@ -187,7 +187,7 @@ def make(
             memory=memory,
         )
         try:
-            backends[spec.name] = urls.make(spec, means)
+            backends[spec.name] = urls.make(spec, services)
         except ValueError as error:
             raise StartupError(f"remote {spec.name}: {error}") from error
     return backends

@@ -28,7 +28,7 @@ from resumable.hooks.retry_policy import LONGEST_OUTAGE_PAUSE, Outage, RetryPoli
 from resumable.hooks.turns import Turn, owner_of
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import from_data
-from resumable.model.outbox import IOutbox, Letter
+from resumable.model.outbox import IOutbox, OutboxEvent
 from resumable.model.telemetry import REQUEST
 
 log = Logger()
@@ -167,36 +167,36 @@ class Deliverer:
             self._soon()
         return result
 
-    def _line_up(self, event: Letter) -> None:
+    def _line_up(self, event: OutboxEvent) -> None:
         """Let it wait for its turn; one of a kind that the hook doesn't want counts as arrived."""
         if self._wants(event):
             self._due.add(event)
         else:
             self._records.arrived(event).addCallback(self._line_up_behind)
 
-    def _line_up_behind(self, behind: Letter | None) -> None:
+    def _line_up_behind(self, behind: OutboxEvent | None) -> None:
         if behind is not None:
             self._line_up(behind)
 
-    def _wants(self, event: Letter) -> bool:
+    def _wants(self, event: OutboxEvent) -> bool:
         return EventKind(event.fact.kind.value) in self._kinds
 
     def _start(self, turn: Turn) -> None:
         event = self._turns.take(turn)
         self._sending.start(Deferred.fromCoroutine(self._send(event)).addBoth(self._sent, event))
 
-    def _sent(self, result: T, event: Letter) -> T:
+    def _sent(self, result: T, event: OutboxEvent) -> T:
         self._turns.ended(event)
         self._soon()
         return result
 
-    async def _send(self, event: Letter) -> None:
+    async def _send(self, event: OutboxEvent) -> None:
         """Send the event, and those behind it in its place, as an answer to one promises answers to them."""
-        following: Letter | None = event
+        following: OutboxEvent | None = event
         while following is not None:
             following = await self._deliver(following)
 
-    async def _deliver(self, event: Letter) -> Letter | None:
+    async def _deliver(self, event: OutboxEvent) -> OutboxEvent | None:
         """Deliver one event. Returns the event that follows at once, if there is one."""
         message = message_of(event)
         REQUEST.set("" if message.request is None else message.request.id)
@@ -219,7 +219,7 @@ class Deliverer:
         self._line_up(behind)
         return None
 
-    def _follows(self, event: Letter) -> bool:
+    def _follows(self, event: OutboxEvent) -> bool:
         """Whether it may go in the place of the one before it: one whose owner hangs waits for its turn."""
         return self._wants(event) and owner_of(event) not in self._turns.hanging
 
@@ -230,7 +230,7 @@ class Deliverer:
             self._rate.not_before = 0.0
             log.info("hook {hook} ({target}) is back", hook=self.name, target=self._target)
 
-    def _unreached(self, event: Letter) -> None:
+    def _unreached(self, event: OutboxEvent) -> None:
         was_on = self._outage.is_on
         pause = self._outage.unreached(event.fact.upload_id, self._policy, self._rng)
         if not self._outage.is_on:
@@ -241,7 +241,7 @@ class Deliverer:
         if not was_on:
             log.error("hook {hook} ({target}) can't be reached", hook=self.name, target=self._target)
 
-    async def _failed(self, event: Letter, message: Event, error: Exception) -> None:
+    async def _failed(self, event: OutboxEvent, message: Event, error: Exception) -> None:
         policy, now, failed = self._policy, self._wall(), error if isinstance(error, HookFailed) else None
         unreached = failed is not None and failed.unreached
         if unreached:
@@ -277,7 +277,7 @@ class Deliverer:
             log.failure("the outbox of hook {hook} failed unexpectedly", Failure(error), hook=self.name)
 
 
-def message_of(event: Letter) -> Event:
+def message_of(event: OutboxEvent) -> Event:
     """The event as the hook gets it."""
     fact = event.fact
     upload, request, details = from_data(fact.upload_id, fact.data)

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from resumable.aio.deferreds import TaskGroup
 from resumable.hooks.due_events import DueEvents
-from resumable.model.outbox import IOutbox, Letter
+from resumable.model.outbox import IOutbox, OutboxEvent
 
 T = TypeVar("T")
 
@@ -37,24 +37,24 @@ class DeliveryRecords:
         self._work = work
         self._changed = changed
         self._on_failure = on_failure
-        self._arrived: list[tuple[Letter, Deferred[Letter | None]]] = []
+        self._arrived: list[tuple[OutboxEvent, Deferred[OutboxEvent | None]]] = []
         self._is_recording = False
 
-    def arrived(self, event: Letter) -> Deferred[Letter | None]:
+    def arrived(self, event: OutboxEvent) -> Deferred[OutboxEvent | None]:
         """Fires once that is recorded, or can't be; with the event of its upload that may go now."""
-        recorded: Deferred[Letter | None] = Deferred()
+        recorded: Deferred[OutboxEvent | None] = Deferred()
         self._arrived.append((event, recorded))
         if not self._is_recording:
             self._is_recording = True
             self._work.start(Deferred.fromCoroutine(self._record()).addBoth(self._recorded))
         return recorded
 
-    async def failed(self, event: Letter, reason: str, retry_at: float) -> None:
+    async def failed(self, event: OutboxEvent, reason: str, retry_at: float) -> None:
         """The event failed, and comes again at that time of day."""
         await self._change(lambda: self._outbox.failed(event.seq, reason, retry_at))
         self._due.release([event])
 
-    async def dead(self, event: Letter, reason: str, at: float) -> Letter | None:
+    async def dead(self, event: OutboxEvent, reason: str, at: float) -> OutboxEvent | None:
         """The event is dead since that time of day. Returns the event of its upload that may go now."""
         behind = await self._gone([event], lambda: self._outbox.bury(event.seq, reason, at))
         return behind.get(event.fact.upload_id)
@@ -74,8 +74,8 @@ class DeliveryRecords:
         return result
 
     async def _gone(
-        self, events: Sequence[Letter], change: Callable[[], Deferred[Sequence[Letter]]]
-    ) -> dict[str, Letter]:
+        self, events: Sequence[OutboxEvent], change: Callable[[], Deferred[Sequence[OutboxEvent]]]
+    ) -> dict[str, OutboxEvent]:
         """Record with ``change`` that these events won't go again. Returns the events behind them, by upload."""
         found = await self._change(change)
         if found is None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from twisted.internet.interfaces import IReactorTime
 
 from resumable.hooks.turns import EventTurns, owner_of
-from resumable.model.outbox import IOutbox, Letter
+from resumable.model.outbox import IOutbox, OutboxEvent
 
 FETCH = 64
 """Events taken from the outbox at once: more is more memory, less is more questions to the catalog. So many new ones
@@ -45,13 +45,13 @@ class DueEvents:
         self._outbox = outbox
         self._clock = clock
         self._wall = wall
-        self._taken: dict[str, Letter] = {}  # by upload: it is here, under way, or not yet recorded
-        self._overtaken: dict[str, Letter] = {}  # by upload: older than the taken one, replayed since
+        self._taken: dict[str, OutboxEvent] = {}  # by upload: it is here, under way, or not yet recorded
+        self._overtaken: dict[str, OutboxEvent] = {}  # by upload: older than the taken one, replayed since
         self._stale_new = self._stale_failed = True  # there may be such events that were not looked for since
         self._looked = 0.0  # when failed ones, or many new ones, were last read
         self._read = OutboxPosition()
 
-    def hung(self, event: Letter) -> None:
+    def hung(self, event: OutboxEvent) -> None:
         """The event got no answer in time: its owner hangs, until one of their events gets an answer."""
         owner = owner_of(event)
         if owner not in self.turns.hanging:
@@ -59,7 +59,7 @@ class DueEvents:
                 self._answers(next(iter(self.turns.hanging)))
             self._line_up(self.turns.hangs(owner))
 
-    def answered(self, event: Letter) -> None:
+    def answered(self, event: OutboxEvent) -> None:
         """The event got an answer, were it an error: its owner hangs no longer."""
         if self.turns.hanging:
             self._answers(owner_of(event))
@@ -68,7 +68,7 @@ class DueEvents:
         if owner in self.turns.hanging:
             self._line_up(self.turns.answers(owner))
 
-    def _line_up(self, events: Iterable[Letter]) -> None:
+    def _line_up(self, events: Iterable[OutboxEvent]) -> None:
         for event in events:
             self.add(event)
 
@@ -83,23 +83,23 @@ class DueEvents:
         self._stale_new = self._stale_failed = True
         self._read.anew |= anew
 
-    def release(self, events: Iterable[Letter]) -> None:
+    def release(self, events: Iterable[OutboxEvent]) -> None:
         """These events are neither here nor under way any more: they, or others of their uploads, may be due."""
         for event in events:
             self._pass_over(event)
         self._stale_failed = True
 
-    def _pass_over(self, event: Letter) -> None:
+    def _pass_over(self, event: OutboxEvent) -> None:
         self._forget(event)
         self._read.leave(owner_of(event), event.seq)
 
-    def _forget(self, event: Letter) -> None:
+    def _forget(self, event: OutboxEvent) -> None:
         del self._taken[event.fact.upload_id]
         overtaken = self._overtaken.pop(event.fact.upload_id, None)
         if overtaken is not None:
             self._read.leave(owner_of(overtaken), overtaken.seq)
 
-    def replace(self, arrived: Iterable[Letter], behind: Mapping[str, Letter]) -> None:
+    def replace(self, arrived: Iterable[OutboxEvent], behind: Mapping[str, OutboxEvent]) -> None:
         """Forget these for good. The events ``behind`` them, by upload, are taken; each has to be added, or sent."""
         for event in arrived:
             self._forget(event)
@@ -154,7 +154,7 @@ class DueEvents:
             return self._stale_new
         return self._has_older() and ((self._is_later() and not self.turns.one_at_a_time) or not somebody_waits)
 
-    async def fetch(self) -> list[Letter]:
+    async def fetch(self) -> list[OutboxEvent]:
         """Take events that are due; each still has to be added. Fails as `IOutbox.due` does."""
         new, failed, goes_back = self._wanted()
         taken = frozenset(self._taken)  # an event that is released meanwhile may still be in the answer
@@ -181,7 +181,7 @@ class DueEvents:
             self._read.go_on(read, after, found[count - 1].seq if count else after, full=count >= new)
         return self._chosen(found, taken)
 
-    def _chosen(self, found: Sequence[Letter], taken: frozenset[str]) -> list[Letter]:
+    def _chosen(self, found: Sequence[OutboxEvent], taken: frozenset[str]) -> list[OutboxEvent]:
         """Take these, except those of uploads that were taken, and failed ones of owners who have enough of them."""
         chosen, counts = [], Counter[str]()
         for event in found:
@@ -201,7 +201,7 @@ class DueEvents:
             chosen.append(event)
         return chosen
 
-    def add(self, event: Letter) -> None:
+    def add(self, event: OutboxEvent) -> None:
         """Let the event wait for its turn. Of an owner with too many, one between oldest and newest is passed over."""
         owner = owner_of(event)
         if event.attempts:

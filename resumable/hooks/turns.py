@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 
-from resumable.model.outbox import Letter
+from resumable.model.outbox import OutboxEvent
 from resumable.networks import counted
 
 V = TypeVar("V")
@@ -178,7 +178,7 @@ OUTAGE_TURNS = 4
 """In an outage every fourth event is one that has failed, the others are new."""
 
 
-def _order(event: Letter) -> tuple[int, int]:
+def _order(event: OutboxEvent) -> tuple[int, int]:
     """The one that failed least often comes first, and of these the oldest."""
     return event.attempts, event.seq
 
@@ -189,7 +189,7 @@ class Turn:
 
     ``came_last``: the owner has the turn because they began to wait last."""
 
-    kind: Lines[Letter]
+    kind: Lines[OutboxEvent]
     owner: str
     newest: bool = False
     came_last: bool = False
@@ -204,7 +204,7 @@ class EventTurns:
     """
 
     def __init__(self, places: int) -> None:
-        self.new, self.slow, self.failed = (Lines[Letter](_order) for _ in range(3))
+        self.new, self.slow, self.failed = (Lines[OutboxEvent](_order) for _ in range(3))
         self.hanging: dict[str, bool] = {}  # by owner, whether the newest of theirs went last
         self.one_at_a_time = False
         self._shares = Shares(places)
@@ -217,21 +217,21 @@ class EventTurns:
     def __len__(self) -> int:
         return len(self.new) + len(self.slow) + len(self.failed)
 
-    def fresh(self, owner: str) -> Lines[Letter]:
+    def fresh(self, owner: str) -> Lines[OutboxEvent]:
         """The lines in which the owner's events wait that have never failed."""
         return self.slow if owner in self.hanging else self.new
 
-    def hangs(self, owner: str) -> list[Letter]:
+    def hangs(self, owner: str) -> list[OutboxEvent]:
         """The owner hangs from now on. Returns their new events, which have to be added again."""
         self.hanging[owner] = False
         return list(self.new.pop(owner))
 
-    def answers(self, owner: str) -> list[Letter]:
+    def answers(self, owner: str) -> list[OutboxEvent]:
         """The owner hangs no longer. Returns their slow events, which have to be added again."""
         del self.hanging[owner]
         return list(self.slow.pop(owner))
 
-    def clear(self) -> list[Letter]:
+    def clear(self) -> list[OutboxEvent]:
         """Take all events; nobody hangs any longer."""
         self.hanging.clear()
         return [event for kind in (self.new, self.slow, self.failed) for event in kind.clear()]
@@ -292,7 +292,7 @@ class EventTurns:
         first = self._shares.next(self.new)
         return first is not None and not self._shares.of(first)
 
-    def take(self, turn: Turn) -> Letter:
+    def take(self, turn: Turn) -> OutboxEvent:
         """Take the event that has this turn; it is under way until it `ended`."""
         if turn.kind is self.new:
             self._passed, self._was_last = self._passed + 1, turn.came_last
@@ -306,7 +306,7 @@ class EventTurns:
         self._under_way[event.fact.upload_id] = turn
         return event
 
-    def ended(self, event: Letter) -> None:
+    def ended(self, event: OutboxEvent) -> None:
         """The event is no longer under way."""
         self._shares.give_back(self._under_way.pop(event.fact.upload_id).owner)
 
@@ -317,7 +317,7 @@ def _fewer(flags: Sequence[bool], *, as_many: bool) -> bool:
     return more < 0 or (more == 0 and as_many)
 
 
-def owner_of(event: Letter) -> str:
+def owner_of(event: OutboxEvent) -> str:
     """The event's owner, see `event_owner`. Reads no more of the event: this is asked of all that wait."""
     data: Mapping[str, Any] = event.fact.data
     return event_owner(data.get("identity"), data.get("request", {}).get("address", ""))

@@ -25,7 +25,7 @@ from resumable.http.watch import RequestLog
 from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLag, RemoteLags
 from resumable.metrics.names import METRICS
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.listing import State
+from resumable.model.listing import UploadState
 from resumable.model.outbox import Depth, IOutbox
 from resumable.model.telemetry import Tally
 from resumable.model.upload import Gone, ReplicaState
@@ -186,7 +186,7 @@ class MetricsCollector(Collector):
         yield "placing_failures_total", _one(counts.not_placed)
         yield "uploads_gone_total", {(gone.value,): counts.gone[gone] for gone in Gone}
         if self._answers.count is not None:
-            yield "uploads", {(state.value,): self._answers.count.uploads[state] for state in State}
+            yield "uploads", {(state.value,): self._answers.count.uploads[state] for state in UploadState}
         yield "appends", _one(holds.count)
         yield "holds_taken_over_total", _one(holds.takeovers)
 

@@ -1,6 +1,6 @@
 """The key, or file name, that an upload gets in a remote, or its place on this machine.
 
-One reason to change: what may stand in a key, or be put into one. Pure.
+Pure.
 
 Invariant: whatever a client sends, a rendered key is at most 1,024 bytes of UTF-8, is relative, has no empty, ``.`` or
 ``..`` segment, no control, formatting or invisible character, no backslash, and a metadata value never makes a segment
@@ -55,8 +55,8 @@ _Piece = str | _Field | _Metadata
 @frozen
 class KeyTemplate:
     """Made by `parse`. ``{id}``: the upload's id. ``{date}``: a UTC date like 2026-01-31; ``{year}``, ``{month}`` and
-    ``{day}`` are its parts. ``{metadata[name]}``: that value of the upload's metadata, ``{owner}``: who created it; or
-    the id where it is missing or nothing is left of it. ``{{`` and ``}}`` stand for braces.
+    ``{day}`` are its parts. ``{metadata[name]}``: that value of the upload's metadata, ``{owner}``: the name of its
+    creator; or the id where it is missing or nothing is left of it. ``{{`` and ``}}`` stand for braces.
     """
 
     prefix: str

@@ -29,8 +29,6 @@ class UploadState(enum.Enum):
     GONE = "gone"
 
 
-State = UploadState  # the name that the admin API and the metrics import
-
 PRESENT: Final = frozenset(UploadState) - {UploadState.GONE}
 
 

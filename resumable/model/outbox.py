@@ -84,6 +84,3 @@ class IOutbox(Interface):
 
     def depth(deliverer: str) -> Deferred[Depth]:
         """Counts every row, so it is for status pages and metrics, not for the delivery of each event."""
-
-
-Letter = OutboxEvent  # the name in the room of hooks

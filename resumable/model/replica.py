@@ -123,9 +123,6 @@ class TransferProgress:
     confirmed: int
 
 
-Progress = TransferProgress  # the name that replication imports
-
-
 class ICopy(Interface):
     """The bytes of an upload, read from a remote piece by piece."""
 

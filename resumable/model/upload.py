@@ -98,14 +98,17 @@ class Upload:
 
     @property
     def is_final(self) -> bool:
+        """Whether it is made of partial uploads."""
         return bool(self.partials)
 
     @property
     def is_partial(self) -> bool:
+        """Whether final uploads may be made of it."""
         return self.concat is not None and not self.partials
 
     @property
     def finished(self) -> bool:
+        """Whether it has all its bytes."""
         return self.finished_at is not None
 
     @property

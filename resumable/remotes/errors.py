@@ -1,7 +1,6 @@
 """What can go wrong with a remote, sorted by what to do about it.
 
-One reason to change: a failure that asks for another reaction. Invariant: ``reason`` is one line for the operator and
-holds no secret: no key, token, signature or signed URL.
+Invariant: ``reason`` is one line for the operator and holds no secret: no key, token, signature or signed URL.
 
 ::
 

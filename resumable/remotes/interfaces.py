@@ -1,7 +1,6 @@
 """What a remote is: five operations, and a few more that some have.
 
-One reason to change: what the engine between the tiers asks of a store. `resumable.testing.contract` tests every
-promise made here; docs/writing-a-backend.md shows a backend from end to end.
+`resumable.testing.contract` tests every promise made here; docs/writing-a-backend.md shows a backend from end to end.
 
 Invariant: a backend keeps nothing that it can't do without in memory. What must outlive the process it saves in its
 journal, and it saves what it is about to do before it asks the store, so that a crash at any point leaves a record of
@@ -11,8 +10,8 @@ Every method answers with a Deferred and never blocks. Failures are `RemoteError
 (resumable/remotes/errors.py). ValueError: the caller broke the contract. What ``data.read`` fails with comes through
 unchanged, it isn't the remote's fault. Whether a call that failed, was cancelled or whose answer was lost has had its
 effect is unknown: all five may be repeated, in this process or the next. Cancelling a Deferred gives the call up as
-soon as possible. The caller makes one call at a time for one upload, but for what `IPartRemote` allows; uploads are
-independent. Sizes and offsets are bytes.
+soon as possible. The caller makes one call at a time for one upload, except for the calls that `IPartRemote` allows;
+uploads are independent. Sizes and offsets are bytes.
 """
 
 from __future__ import annotations
@@ -187,7 +186,7 @@ class IRemoteStorage(Interface):
         A chunk that is the whole object (offset 0, and its size is the declared one) comes only once the upload is
         finished: it may make the object visible. So may the last one of a plan that is ``closing``. Every other must
         not, before `finalize_upload`.
-        NotThere: initiate first. Memory is bounded by what is in flight, not by ``size``.
+        NotThere: initiate first. Memory is bounded by the bytes in flight, not by ``size``.
         """
 
     def finalize_upload(upload_id: str) -> Deferred[Stored]:
@@ -200,7 +199,7 @@ class IRemoteStorage(Interface):
         """
 
     def abort_upload(upload_id: str) -> Deferred[None]:
-        """Remove from the store what is unfinished of the upload. Never removes an object that was finalised.
+        """Remove the unfinished parts of the upload from the store. Never removes an object that was finalised.
 
         Idempotent; does nothing for an upload that was never initiated. When it has fired, nothing unfinished of
         the upload is left in the store.
@@ -266,12 +265,12 @@ class IProbe(Interface):
     def probe() -> Deferred[None]:
         """Try credentials, bucket, region and rights with as little effect as possible; leaves nothing behind.
 
-        RemoteError: it wouldn't; ``reason`` says in one line what is wrong and ``advice`` what to change.
+        RemoteError: it wouldn't; ``reason`` names the fault in one line and ``advice`` the remedy.
         """
 
 
 class ISweeper(Interface):
-    """A remote that can list what is unfinished in the store, ours or not."""
+    """A remote that can list the unfinished uploads in the store, ours or not."""
 
     def list_unfinished(limit: int, after: Unfinished | None) -> Deferred[Sequence[Unfinished]]:
         """The next ``limit`` at most, in the store's order, that follow ``after`` (None: from the first on).

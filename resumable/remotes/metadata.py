@@ -1,21 +1,24 @@
 """What a client wrote into its upload's metadata, as properties of an object.
 
-One reason to change: what of it becomes a property, and how. Pure.
-
 Invariant: whatever the client wrote, what comes out of `described` and `in_ascii` is ASCII without line breaks, fit for
-headers and signatures, and no more than the store is known to take.
+headers and signatures, and no more than the store is known to take. It is a courtesy: no upload waits or is parked for
+it. The upload's id stays, it is how we know our object. What the store has clearly refused is in the journal before it
+is asked again, and what it took instead is there with the outcome, so retries and restarts ask for the same.
 """
 
 from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, Self, TypeVar
 
 from attrs import frozen
+from twisted.logger import Logger
 
 from resumable.protocol.metadata import filename
 from resumable.protocol.names import disposition
+from resumable.remotes.errors import RemoteError, Unwelcome
 
 ID_METADATA = "resumable-upload-id"
 """Under this name every object has its upload's id, where the store's names may have hyphens."""
@@ -23,7 +26,7 @@ PLAIN = "application/octet-stream"
 
 
 @frozen
-class Room:
+class MetadataRoom:
     """What a store takes: bytes of all names and values, the id's too; bytes of one value; how many; and how much it
     counts for each beside its name and value, as where names count with their prefix.
     """
@@ -55,12 +58,12 @@ def described(metadata: Mapping[str, bytes]) -> dict[str, str]:
     return {"Content-Type": kind, **({"Content-Disposition": disposition(name)} if name else {})}
 
 
-def in_ascii(metadata: Mapping[str, bytes], room: Room, ours: Mapping[str, str]) -> dict[str, str]:
+def in_ascii(metadata: Mapping[str, bytes], room: MetadataRoom, ours: Mapping[str, str]) -> dict[str, str]:
     """What fits beside ``ours``, in order of the names, which are in lower case."""
     return fitting({name: _ascii(value) for name, value in metadata.items()}, room, ours)
 
 
-def fitting(texts: Mapping[str, str], room: Room, ours: Mapping[str, str]) -> dict[str, str]:
+def fitting(texts: Mapping[str, str], room: MetadataRoom, ours: Mapping[str, str]) -> dict[str, str]:
     """The same of texts that may be sent as they are."""
     found: dict[str, str] = {}
     used = sum(room.size(name, value) for name, value in ours.items())
@@ -84,3 +87,80 @@ def _ascii(value: bytes) -> str:
     if re.fullmatch(r"[ -~]*", text) and text == " ".join(text.split()) and not text.startswith("=?"):
         return text
     return f"=?UTF-8?B?{b64encode(value).decode()}?="
+
+
+_log = Logger()
+
+
+class MetadataHolder(Protocol):
+    """A record of a replica."""
+
+    @property
+    def key(self) -> str:
+        """The object's."""
+
+    def plainer(self) -> Self | None:
+        """The next record with less of what the client wrote; None when nothing is left of it."""
+
+
+P = TypeVar("P", bound=MetadataHolder)
+T = TypeVar("T")
+
+
+class RecordKeeper(Protocol[P]):
+    """Where records are kept."""
+
+    async def save(self, upload_id: str, record: P) -> P:
+        """Make it durable."""
+
+
+def stripped(headers: Mapping[str, str], custom: str, kept: str, plain: Mapping[str, str]) -> dict[str, str] | None:
+    """The headers without those whose name begins with ``custom``, except ``kept``.
+
+    If there are no such headers: ``plain`` and ``kept`` alone; None if nothing else was there.
+    """
+    rest = {name: value for name, value in headers.items() if not name.startswith(custom) or name == kept}
+    if rest == headers:
+        rest = {**plain, **({kept: headers[kept]} if kept in headers else {})}
+    return None if rest == headers else rest
+
+
+async def taken(
+    records: RecordKeeper[P],
+    upload_id: str,
+    record: P,
+    make: Callable[[P], Awaitable[T]],
+    may_be: Callable[[RemoteError], bool],
+) -> tuple[P, T]:
+    """What ``make`` answers, which makes an object or begins one, and the record that was taken, to be saved with it.
+
+    ``may_be``: whether this failure may be about the metadata, where the store hasn't said so. Raises what the last try
+    failed with.
+    """
+    given, told = record, False
+    while True:
+        try:
+            made = await make(given)
+        except RemoteError as error:
+            is_clear = isinstance(error, Unwelcome)
+            plainer = given.plainer() if is_clear or may_be(error) else None
+            if plainer is None:
+                raise
+            given, reason = plainer, error.reason
+            if is_clear:
+                given = await records.save(upload_id, plainer)
+                told = told or _tell(upload_id, record, reason)
+        else:
+            if given is not record and not told:
+                _tell(upload_id, record, reason)
+            return given, made
+
+
+def _tell(upload_id: str, record: MetadataHolder, reason: str) -> bool:
+    _log.warn(
+        "{key}: the store refuses what the client wrote into the metadata, so the object goes without: {reason}",
+        upload=upload_id,
+        key=record.key,
+        reason=reason,
+    )
+    return True

@@ -1,6 +1,6 @@
 """Where an object is cut into parts.
 
-One reason to change: what stores demand of parts. Pure: no I/O, no clock.
+Pure: no I/O, no clock.
 
 Invariant: the boundaries depend on the offset and the plan alone, never on how bytes arrived. A plan has at most as
 many parts as the store takes, every part but the last has exactly the size that the plan says, and all sizes are
@@ -24,12 +24,12 @@ PART_SIZE = 8 * MIB
 """The default. Larger: fewer requests, more to send again after a failure, and more lag behind the client."""
 
 
-class TooLarge(ValueError):
+class ObjectTooLarge(ValueError):
     """The store cannot hold an object of that size."""
 
 
 @frozen
-class Limits:
+class PartLimits:
     """What a store takes. Sizes in bytes.
 
     ``multiple_of``: all parts but the last are multiples of it (GCS: 256 KiB). ``equal``: all parts but the last have
@@ -44,8 +44,8 @@ class Limits:
     equal: bool = False
 
 
-S3 = Limits()
-S3_50TB = Limits(largest_object=50 * 10**12)
+S3 = PartLimits()
+S3_50TB = PartLimits(largest_object=50 * 10**12)
 """AWS itself since December 2025; other stores may not."""
 
 
@@ -59,6 +59,7 @@ class Part:
 
     @property
     def end(self) -> int:
+        """The offset behind its last byte."""
         return self.offset + self.size
 
 
@@ -94,7 +95,7 @@ class Plan:
 
     @property
     def first_size(self) -> int:
-        """The size of the first part; what is not longer goes in a single PUT."""
+        """The size of the first part; an object that isn't longer goes in a single PUT."""
         return self.steps[0].size
 
     def is_single(self, length: int | None) -> bool:
@@ -114,7 +115,7 @@ class Plan:
         if offset < 0 or (length is not None and offset > length):
             raise ValueError(f"no part at offset {offset}")
         if max(offset, length or 0) > self.capacity:
-            raise TooLarge(f"the plan ends at {self.capacity} bytes")
+            raise ObjectTooLarge(f"the plan ends at {self.capacity} bytes")
         looked_for = offset - 1 if offset and offset in (length, self.capacity) else offset
         start, number = 0, 1
         for step in self.steps:
@@ -125,7 +126,7 @@ class Plan:
                 return Part(number + index, start, size)
             start += step.count * step.size
             number += step.count
-        raise TooLarge(f"the plan ends at {self.capacity} bytes")  # pragma: no cover (the capacity was checked)
+        raise ObjectTooLarge(f"the plan ends at {self.capacity} bytes")  # pragma: no cover (the capacity was checked)
 
     def part_numbered(self, number: int, length: int | None = None) -> Part:
         """The part of that number, cut to ``length``. Raises ValueError, or TooLarge past the plan's capacity."""
@@ -135,7 +136,7 @@ class Plan:
                 return self.part_at(start + before * step.size, length)
             start += step.count * step.size
             before -= step.count
-        raise TooLarge(f"the plan has no part {number}")
+        raise ObjectTooLarge(f"the plan has no part {number}")
 
     def parts(self, length: int) -> Iterator[Part]:
         """All parts of an object of that length, in order; one empty part for an empty object."""
@@ -184,15 +185,15 @@ class Plan:
             raise ValueError(f"not a part plan: {value!r}") from error
 
 
-def for_length(length: int, part_size: int = PART_SIZE, limits: Limits = S3) -> Plan:
+def for_length(length: int, part_size: int = PART_SIZE, limits: PartLimits = S3) -> Plan:
     """Equal parts of ``part_size``, or as much larger as the length needs. Raises TooLarge."""
     if length > limits.largest_object:
-        raise TooLarge(f"the store takes objects of at most {limits.largest_object} bytes")
+        raise ObjectTooLarge(f"the store takes objects of at most {limits.largest_object} bytes")
     size = _aligned(max(part_size, limits.smallest_part, -(-length // limits.parts)), limits)
     return Plan((Step(size, limits.parts),))
 
 
-def for_unknown_length(part_size: int = PART_SIZE, limits: Limits = S3) -> Plan:
+def for_unknown_length(part_size: int = PART_SIZE, limits: PartLimits = S3) -> Plan:
     """A plan that reaches the store's largest object: parts that double after every so many.
 
     The slowest growth that gets there, so that an upload that turns out small has small parts. Where all must be
@@ -207,19 +208,19 @@ def for_unknown_length(part_size: int = PART_SIZE, limits: Limits = S3) -> Plan:
         if every:
             return Plan(_doubling(first, most, every, limits.parts))
         if first == most:
-            raise TooLarge(f"{limits.parts} parts of {most} bytes don't hold {limits.largest_object} bytes")
+            raise ObjectTooLarge(f"{limits.parts} parts of {most} bytes don't hold {limits.largest_object} bytes")
         first = min(2 * first, most)
 
 
-def plan_for(length: int | None, part_size: int = PART_SIZE, limits: Limits = S3) -> Plan:
+def plan_for(length: int | None, part_size: int = PART_SIZE, limits: PartLimits = S3) -> Plan:
     """The plan for an upload of that length; None: it isn't known yet."""
     return for_unknown_length(part_size, limits) if length is None else for_length(length, part_size, limits)
 
 
-def _aligned(size: int, limits: Limits) -> int:
+def _aligned(size: int, limits: PartLimits) -> int:
     aligned = size + -size % limits.multiple_of
     if aligned > limits.largest_part:
-        raise TooLarge(f"a part of {aligned} bytes is more than the store's {limits.largest_part}")
+        raise ObjectTooLarge(f"a part of {aligned} bytes is more than the store's {limits.largest_part}")
     return aligned
 
 
@@ -233,7 +234,7 @@ def _doubling(first: int, most: int, every: int, parts: int) -> tuple[Step, ...]
     return (*steps, Step(first, parts))
 
 
-def _slowest(first: int, most: int, limits: Limits) -> int:
+def _slowest(first: int, most: int, limits: PartLimits) -> int:
     """The largest number of parts between doublings that still reaches the largest object; 0 when none does."""
     low, high = 0, limits.parts
     while low < high:

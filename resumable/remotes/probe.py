@@ -1,9 +1,9 @@
 """Whether the remotes would work, asked before anybody depends on them.
 
-One reason to change: what an operator is told of a remote that doesn't work. Used at start-up and by ``--check``.
+Used at start-up and by ``--check``.
 
-Invariant: every remote gets an answer within the time-out, and each answer is one line that says what is wrong and
-what to change, without a secret.
+Invariant: every remote gets an answer within the time-out, and each answer is one line that names the fault and what to
+change, without a secret.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _log = Logger()
 def probe(
     remotes: Iterable[tuple[str, object]], clock: IReactorTime, patience: float = PATIENCE
 ) -> Deferred[Mapping[str, str | None]]:
-    """By the name of each remote what is wrong with it; None: nothing, as far as it can tell.
+    """The fault of each remote, by its name; None: no fault that it can tell.
 
     All are asked at once; one that doesn't provide `IProbe` is taken to work. Never fails.
     """

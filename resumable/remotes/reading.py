@@ -1,9 +1,9 @@
 """What a remote promises that can be read from: two optional interfaces, and what their backends share.
 
-One reason to change: what a download asks of a store. `resumable.testing.contract` tests every promise made here.
+`resumable.testing.contract` tests every promise made here.
 
-Invariant: what is read is the upload's own object, whole as it was finalised: nothing of another object under its key,
-or of one that was replaced, is ever given out. As in `resumable.remotes.interfaces`, nothing blocks, and failures are
+Invariant: a reader gets the upload's own object, whole as it was finalised: nothing of another object under its key, or
+of one that was replaced, is ever given out. As in `resumable.remotes.interfaces`, nothing blocks, and failures are
 `RemoteError`.
 """
 
@@ -39,14 +39,14 @@ class IReadable(Interface):
     def read_object(upload_id: str, start: int, size: int) -> Deferred[IObjectStream]:
         """``size`` bytes (at least one) of the object from ``start`` on. It is there, and ours, when this fires.
 
-        NotThere: it was never finalised, is gone, or what is under its key isn't the upload's. ValueError: these
+        NotThere: it was never finalised, is gone, or the object under its key isn't the upload's. ValueError: these
         bytes don't lie within the object. The stream is the caller's to close.
         """
 
 
 @frozen
 class Presented:
-    """What a browser is told of an object, as header values; ``lifetime``: seconds."""
+    """Header values that a browser gets with an object; ``lifetime``: seconds."""
 
     content_type: str
     disposition: str
@@ -139,7 +139,7 @@ class Pieces:
 
 @implementer(IObjectStream)
 class BytesStream:
-    """Bytes in memory, for tests and for what is small."""
+    """Bytes in memory, for tests and for small objects."""
 
     def __init__(self, data: bytes) -> None:
         self._left = data

@@ -1,11 +1,12 @@
-"""Stretches of bytes that remotes read from.
+"""Stretches of bytes that remotes read from, and the memory that their bodies share.
 
-One reason to change: where a chunk's bytes come from. Invariant: see `resumable.remotes.interfaces.IRegion`: a read
-answers all the bytes that it was asked for, or fails.
+Invariant: see `resumable.remotes.interfaces.IRegion`: a read answers all the bytes that it was asked for, or fails. No
+more memory than the limit is granted at once.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -42,7 +43,7 @@ class Readable(Protocol):
 
 
 @implementer(IRegion)
-class Window:
+class RegionWindow:
     """``size`` bytes of ``source`` from ``start`` on. The source stays its owner's to close."""
 
     def __init__(self, source: Readable, start: int, size: int) -> None:
@@ -85,7 +86,7 @@ class _LentWindow:
 
 @implementer(IRegion)
 class BytesRegion:
-    """Bytes in memory, for tests and for what is small."""
+    """Bytes in memory, for tests and for small bodies."""
 
     def __init__(self, data: bytes) -> None:
         self.size = len(data)
@@ -145,3 +146,36 @@ def check_chunk(offset: int, data: IRegion, size: int, declared: int | None) -> 
         raise ValueError(f"a chunk of {data.size} bytes was called one of {size} at {offset}")
     if declared is not None and offset + size > declared:
         raise ValueError(f"{size} bytes at {offset} go past the declared {declared}")
+
+
+class BodyMemory:
+    """``limit`` bytes shared by all bodies, first come first served. More lets more requests run at once."""
+
+    def __init__(self, limit: int = 16 << 20) -> None:
+        self.limit = limit
+        self.used = 0
+        self._waiting: deque[tuple[int, Deferred[None]]] = deque()
+
+    def acquire(self, size: int) -> Deferred[None]:
+        """Fires when these bytes may be held; ``size`` is at most the limit."""
+        if not self._waiting and self.used + size <= self.limit:
+            self.used += size
+            return succeed(None)
+        granted: Deferred[None] = Deferred(self._give_up)
+        self._waiting.append((size, granted))
+        return granted
+
+    def release(self, size: int) -> None:
+        """They are no longer held."""
+        self.used -= size
+        self._grant()
+
+    def _give_up(self, granted: Deferred[None]) -> None:
+        self._waiting = deque(each for each in self._waiting if each[1] is not granted)
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and self.used + self._waiting[0][0] <= self.limit:
+            size, granted = self._waiting.popleft()
+            self.used += size
+            granted.callback(None)

@@ -1,37 +1,201 @@
-"""From the URL of a remote to what it says.
+"""What a kind of remote is, what its URL says, and how a backend is found and made. Opens no connection.
 
-One reason to change: how remotes are named on a command line. Nothing here opens a connection or a file.
+Backends of others are found by the entry point group ``resumable.remotes``: the scheme names a `Scheme`.
 
-Invariant: a URL that is taken names a backend, a destination and only options that this backend knows; whatever is
-wrong is one line that never repeats a password. The name of a remote doesn't change with its options, since replicas
-are recorded under it.
+Invariant: a backend is imported when its scheme is used, not before. A URL that is taken names a backend, a destination
+and only options that this backend knows. A message about a wrong URL is one line, without anything that might be a
+secret. The name of a remote doesn't change with its options, since replicas are recorded under it.
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from importlib.metadata import entry_points
+from random import Random
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from attrs import field, frozen
+
+from resumable.aio.threads import IPool
 from resumable.model import keys
-from resumable.remotes.schemes import (
-    BadRemote,
-    Means,
-    RemoteSpec,
-    Scheme,
-    When,
-    find,
-    flag,
-    known,
-    make,
-    meant,
-    shown,
-)
+from resumable.remotes import plan
+from resumable.remotes.file.filesystem import FileSystem
+from resumable.remotes.interfaces import IJournal, IRemoteStorage
+from resumable.remotes.regions import BodyMemory
+
+GROUP = "resumable.remotes"
+BUILT_IN = {
+    "az": "resumable.remotes.azure.scheme:SCHEME",
+    "file": "resumable.remotes.file.remote:SCHEME",
+    "gs": "resumable.remotes.gcs:SCHEME",
+    "memory": "resumable.remotes.memory.parts:SCHEME",
+    "s3": "resumable.remotes.s3.scheme:SCHEME",
+}
+
+_YES = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+
+
+class BadRemote(ValueError):
+    """The URL names no remote; the message is one line for the operator."""
+
+
+@frozen
+class When:
+    """Which uploads a remote takes: those whose metadata has ``name``, with a value that fits the shell ``pattern``."""
+
+    name: str
+    pattern: str
+
+    def fits(self, metadata: Mapping[str, bytes]) -> bool:
+        """``metadata``: decoded values by their keys."""
+        value = metadata.get(self.name)
+        return value is not None and fnmatchcase(value.decode("utf-8", "replace"), self.pattern)
+
+
+@frozen
+class RemoteSpec:
+    """What a remote's URL says.
+
+    ``bucket`` is the host part, empty for schemes without. ``path`` is the absolute directory of a ``file`` URL and
+    empty for others; ``prefix`` is what their path says, without slashes around. ``options`` are those of the backend.
+    ``name`` is what replicas are recorded under: an option, or the URL without its query. ``replace``: a foreign
+    object under the key is replaced, else the replica is parked. ``required``: it counts for "stored". ``when``: it
+    takes these uploads only.
+    """
+
+    scheme: str
+    name: str
+    bucket: str = ""
+    path: str = ""
+    prefix: str = ""
+    options: Mapping[str, str] = field(factory=dict)
+    required: bool = True
+    replace: bool = False
+    key: str = keys.DEFAULT
+    when: When | None = None
+
+    def accepts(self, metadata: Mapping[str, bytes]) -> bool:
+        """Whether an upload with this metadata gets a replica here."""
+        return self.when is None or self.when.fits(metadata)
+
+    @property
+    def template(self) -> keys.KeyTemplate:
+        """How keys are made, prefix included."""
+        return keys.parse(self.key, self.prefix)
+
+
+@frozen
+class BackendServices:
+    """What the service gives a backend to work with.
+
+    ``reactor`` is a whole one. ``pool`` does blocking calls; it is not the backend's to stop. ``journal`` belongs to
+    this remote. ``disk`` blocks. ``now`` is the time in seconds since the epoch. ``part_size``: bytes of a part where
+    the URL says nothing else. ``timeout``: seconds of silence after which a request is given up. ``parts``: how many
+    are written at once at most. ``memory`` is what the bodies of all remotes together may hold.
+    """
+
+    reactor: Any
+    pool: IPool
+    journal: IJournal
+    disk: FileSystem
+    now: Callable[[], float]
+    rng: Random
+    environ: Mapping[str, str] = field(factory=dict)
+    part_size: int = plan.PART_SIZE
+    timeout: float = 60.0
+    parts: int = 16
+    memory: BodyMemory = field(factory=BodyMemory)
+
+
+@frozen
+class Scheme:
+    """A kind of remote.
+
+    ``options`` maps each option of its URLs to one line of help. ``place`` says what the URL must name: "bucket"
+    (``s3://bucket/prefix``), "directory" (``file:///mnt/nas``) or "nothing" (``memory://any``). ``check`` raises
+    ValueError, in one line, for options whose values are wrong. ``make`` makes the backend; it may raise the same.
+    ``variables`` names environment variables that options are taken from where the URL doesn't have them; the first
+    that is set counts.
+    """
+
+    name: str
+    make: Callable[[RemoteSpec, BackendServices], IRemoteStorage]
+    place: str = "bucket"
+    options: Mapping[str, str] = field(factory=dict)
+    check: Callable[[RemoteSpec], None] = lambda spec: None
+    variables: Mapping[str, Sequence[str]] = field(factory=dict)
+
+
+def known() -> list[str]:
+    """The schemes there are, without loading them."""
+    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
+
+
+def find(name: str) -> Scheme:
+    """The backend for a scheme; our own come first. Raises BadRemote."""
+    try:
+        if name in BUILT_IN:
+            module, _, attribute = BUILT_IN[name].partition(":")
+            found = getattr(importlib.import_module(module), attribute)
+        else:
+            points = list(entry_points(group=GROUP, name=name))
+            if not points:
+                raise BadRemote(f'unknown scheme "{shown(name)}"{meant(name, known())}')
+            found = points[0].load()
+    except (ImportError, AttributeError) as error:
+        raise BadRemote(f'the backend for "{name}" cannot be loaded: {shown(str(error))}') from error
+    if not isinstance(found, Scheme):
+        raise BadRemote(f'the backend for "{name}" is not a resumable.remotes.urls.Scheme')
+    return found
+
+
+def make(spec: RemoteSpec, services: BackendServices, find: Callable[[str], Scheme] = find) -> IRemoteStorage:
+    """The backend for what `parse` answered. Raises BadRemote; may read files, so before the reactor runs."""
+    try:
+        return find(spec.scheme).make(spec, services)
+    except ValueError as error:
+        raise BadRemote(f"remote {shown(spec.name)}: {error}") from error
+
+
+def flag(options: Mapping[str, str], name: str, default: bool) -> bool:
+    """A yes or no among the options of a remote. Raises ValueError."""
+    value = options.get(name)
+    if value is None:
+        return default
+    if value.lower() not in _YES:
+        raise ValueError(f'{name} is yes or no, not "{shown(value)}"')
+    return _YES[value.lower()]
+
+
+def part_size(options: Mapping[str, str], default: int, bytes_of: Callable[[str], int]) -> int:
+    """Bytes of a part, as the option ``part-size`` says. Raises ValueError, as ``bytes_of`` does."""
+    text = options.get("part-size")
+    try:
+        return bytes_of(text) if text else default
+    except ValueError as error:
+        raise ValueError(f"part-size is {error}") from None
+
+
+def meant(name: str, names: Sequence[str]) -> str:
+    """The end of a complaint: what was probably meant, or what there is."""
+    close = difflib.get_close_matches(name, names, 1, 0.5)
+    return f'; did you mean "{close[0]}"?' if close else f"; known: {', '.join(sorted(names))}"
+
+
+def shown(text: str) -> str:
+    """What somebody wrote, fit for a line of a message."""
+    return "".join(char if char.isprintable() else "?" for char in text[:200])
+
 
 __all__ = [
     "COMMON",
+    "BackendServices",
     "BadRemote",
-    "Means",
     "RemoteSpec",
     "Scheme",
     "When",
@@ -45,12 +209,13 @@ __all__ = [
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 COMMON: Mapping[str, str] = {
-    "required": "`no`: an upload counts as stored, and its local copy may go, without this remote (default `yes`)",
-    "name": "what the remote is called in status, logs and the catalog (default the URL without its options)",
-    "key": "how objects are named: `{id}`, `{date}`, `{year}`, `{month}`, `{day}`, `{metadata[name]}` and text"
-    " (default `{id}`)",
-    "overwrite": "`replace`: replace what another has put under the key; `refuse`: park (default `--overwrite`)",
-    "when": "`name:pattern`: only uploads whose metadata value of that name fits the pattern, as `filetype:image/*`",
+    "required": "`no`: an upload is stored, and its local copy may be removed, without this remote (default `yes`)",
+    "name": "name of the remote in status, logs and the catalog (default the URL without its options)",
+    "key": "template for the names of objects: `{id}`, `{date}`, `{year}`, `{month}`, `{day}`,"
+    " `{metadata[name]}` and text (default `{id}`)",
+    "overwrite": "`replace`: replace an object of somebody else that has the key; `refuse`: park the replica"
+    " (default `--overwrite`)",
+    "when": "`name:pattern`: only uploads whose metadata value of this name matches the pattern, as `filetype:image/*`",
 }
 """Options of every remote, each with one line of help."""
 _SECRETIVE = re.compile(r"secret|password|token|credential|access.?key", re.IGNORECASE)

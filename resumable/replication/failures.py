@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Replica, ReplicaState
 from resumable.remotes.interfaces import RegionLost, RemoteError, Throttled
-from resumable.remotes.plan import TooLarge
+from resumable.remotes.plan import ObjectTooLarge
 from resumable.replication.context import RemoteCounts, ReplicationContext, ReplicationLimits
 from resumable.replication.transfer import Job, Overtaken
 
@@ -76,7 +76,7 @@ def classified(error: BaseException) -> TransferFailure:
         return TransferFailure(kind, _line(f"the catalog: {error}"), ours=True)
     if isinstance(error, RegionLost):
         return TransferFailure(kind, _line(f"the local data is damaged: {error}"), hopeless=True)
-    if isinstance(error, TooLarge):
+    if isinstance(error, ObjectTooLarge):
         return TransferFailure(kind, _line(str(error)), hopeless=True)
     if isinstance(error, OSError):
         return TransferFailure(kind, _line(f"the spool: {error.strerror or kind}"))

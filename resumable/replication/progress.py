@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 
 from resumable.model.upload import Replica, ReplicaState, Upload
 from resumable.remotes.interfaces import Part, Plan
-from resumable.remotes.plan import TooLarge
+from resumable.remotes.plan import ObjectTooLarge
 from resumable.replication.context import ReplicationContext
 from resumable.replication.lag import Lag
 
@@ -69,7 +69,7 @@ class ReplicaProgress:
             return upload.finished or upload.offset > 0
         try:
             return self.part_from(self.confirmed) is not None
-        except TooLarge:  # the transfer will find out
+        except ObjectTooLarge:  # the transfer will find out
             return True
 
     @property

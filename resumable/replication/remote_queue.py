@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from resumable.aio.threads import Stopped
-from resumable.model.replica import Progress
+from resumable.model.replica import TransferProgress
 from resumable.model.telemetry import REQUEST
 from resumable.model.upload import Replica, Upload
 from resumable.replication.context import Remote, RemoteCounts, ReplicationContext
@@ -164,7 +164,7 @@ class RemoteQueue:
         """Seconds until a remote that is down is tried again."""
         return self._health.breaker.wait
 
-    def progress(self, upload_id: str) -> Progress | None:
+    def progress(self, upload_id: str) -> TransferProgress | None:
         """How far the upload's transfer is; None: there is none under way."""
         job = self._active.get(upload_id)
         return None if job is None or job.transfer is None else job.transfer.sent_and_confirmed

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from resumable.aio.deferreds import Waiters
-from resumable.model.replica import ICopy, IReplicas, IReplication, Progress
+from resumable.model.replica import ICopy, IReplicas, IReplication, TransferProgress
 from resumable.model.upload import Replica, Upload
 from resumable.remotes.reading import Presented
 from resumable.replication.context import Remote, ReplicationContext, ReplicationLimits, SpoolSource
@@ -111,7 +111,7 @@ class Replication:
         self._waiting.setdefault(upload_id, []).append(stored)
         return stored
 
-    def progress(self, upload_id: str) -> Mapping[str, Progress]:
+    def progress(self, upload_id: str) -> Mapping[str, TransferProgress]:
         """See IReplication."""
         found = {name: queue.progress(upload_id) for name, queue in self.queues.items()}
         return {name: progress for name, progress in found.items() if progress is not None}

@@ -15,7 +15,7 @@ from typing import TypeVar
 from attrs import asdict, define, evolve, frozen
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError, maybeDeferred
 
-from resumable.model.replica import Progress
+from resumable.model.replica import TransferProgress
 from resumable.model.telemetry import REQUEST
 from resumable.model.upload import ReplicaState, Upload
 from resumable.protocol import metadata
@@ -32,7 +32,7 @@ from resumable.remotes.interfaces import (
     Transient,
 )
 from resumable.remotes.plan import Step
-from resumable.remotes.regions import Window
+from resumable.remotes.regions import RegionWindow
 from resumable.replication.context import Remote, RemoteCounts, ReplicationContext, SpoolSource
 from resumable.replication.parallel_parts import ParallelParts
 from resumable.replication.progress import ReplicaProgress
@@ -95,12 +95,12 @@ class Transfer:
         self._taken = self._written = 0
 
     @property
-    def sent_and_confirmed(self) -> Progress:
+    def sent_and_confirmed(self) -> TransferProgress:
         """How far it is at this moment."""
         progress = self._progress
         ahead = sum(end - start for start, end in progress.ahead.items())
         under_way = self._parts.size if self._parts else 0
-        return Progress(progress.confirmed + ahead + under_way, progress.confirmed)
+        return TransferProgress(progress.confirmed + ahead + under_way, progress.confirmed)
 
     def fill(self) -> None:
         """The upload has more bytes: begin the parts that may begin now."""
@@ -226,7 +226,7 @@ class Transfer:
             assert self._parts is not None and self._source is not None
             if self._parts.failed:
                 return
-            data = Window(self._source, part.offset, part.size)
+            data = RegionWindow(self._source, part.offset, part.size)
             await self._ask(lambda: self._backend.write_chunk(self._id, part.offset, data, part.size), part.size)
         finally:
             context.slots.release()

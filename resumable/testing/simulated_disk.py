@@ -23,7 +23,7 @@ from attrs import define
 from zope.interface import implementer
 
 from resumable.spool.disk import FileFacts, IDisk
-from resumable.testing.simulated_nodes import About, Directory, File, Names, Node, Renaming, rename
+from resumable.testing.simulated_nodes import About, File, Names, Node, Renaming, SimulatedDirectory, rename
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,7 +79,7 @@ class SimulatedDisk:
         self.steps = 0
         self.trace: list[tuple[str, str]] = []
         self.free_bytes = 1 << 40
-        self._names: Names = {"/": Directory()}
+        self._names: Names = {"/": SimulatedDirectory()}
         self._durable_names = dict(self._names)
         self._unsynced_names: list[Renaming] = []
         self._descriptors: dict[int, _Descriptor] = {}
@@ -134,7 +134,7 @@ class SimulatedDisk:
         after.free_bytes = self.free_bytes
         survivors: dict[int, Node] = {}  # one, whatever number of names it has
         for path, node in sorted(names.items()):
-            if path != "/" and not isinstance(after._names.get(os.path.dirname(path)), Directory):
+            if path != "/" and not isinstance(after._names.get(os.path.dirname(path)), SimulatedDirectory):
                 continue  # its directory is lost, and it with it
             if isinstance(node, File) and node.inode not in survivors:
                 survivors[node.inode] = node.survivor(rng)
@@ -155,7 +155,7 @@ class SimulatedDisk:
     ) -> int:
         path = self._whole(path, within)
         node = self._names.get(path)
-        if isinstance(node, Directory):
+        if isinstance(node, SimulatedDirectory):
             raise _error(errno.EISDIR, path)
         if node is None:
             if not create:
@@ -208,7 +208,7 @@ class SimulatedDisk:
     def unlink(self, path: str, within: int | None = None) -> bool:
         path = self._whole(path, within)
         node = self._names.get(path)
-        if isinstance(node, Directory):
+        if isinstance(node, SimulatedDirectory):
             raise _error(errno.EISDIR, path)
         if node is None:
             return False
@@ -225,21 +225,21 @@ class SimulatedDisk:
         if path in self._names:
             return False
         self._need_directory(os.path.dirname(path))
-        self._change_names({path: Directory()})
+        self._change_names({path: SimulatedDirectory()})
         return True
 
     @_operation
     def open_directory(self, path: str, within: int | None = None) -> int:
         path = self._whole(path, within)
         node = self._named(path)
-        if not isinstance(node, Directory):
+        if not isinstance(node, SimulatedDirectory):
             raise _error(errno.ENOTDIR, path)
         return self._opened(_Descriptor(path, node, True))
 
     @_operation
     def remove_directory(self, path: str, within: int | None = None) -> bool:
         path = self._whole(path, within)
-        if not isinstance(self._names.get(path), Directory) or self._listed(path):
+        if not isinstance(self._names.get(path), SimulatedDirectory) or self._listed(path):
             return False
         self._change_names({path: None})
         return True
@@ -247,7 +247,7 @@ class SimulatedDisk:
     @_operation
     def link(self, source: str, target: str, within: int | None = None) -> bool:
         node, target = self._named(source), self._whole(target, within)
-        if isinstance(node, Directory):
+        if isinstance(node, SimulatedDirectory):
             raise _error(errno.EPERM, source)
         self._need_directory(os.path.dirname(target))
         if target in self._names:
@@ -261,7 +261,7 @@ class SimulatedDisk:
         if node is None:
             return None
         links = sum(each is node for each in self._names.values())
-        if isinstance(node, Directory):
+        if isinstance(node, SimulatedDirectory):
             return FileFacts(node.inode, 0, 0, links, is_file=False)
         return FileFacts(node.inode, len(node.content), node.about.modified, links)
 
@@ -356,7 +356,7 @@ class SimulatedDisk:
 
     def _file(self, fd: int) -> File:
         descriptor = self._descriptor(fd)
-        if isinstance(descriptor.node, Directory):
+        if isinstance(descriptor.node, SimulatedDirectory):
             raise _error(errno.EISDIR, descriptor.path)
         return descriptor.node
 
@@ -387,7 +387,7 @@ class SimulatedDisk:
         return [os.path.basename(name) for name in self._names if os.path.dirname(name) == path and name != "/"]
 
     def _need_directory(self, path: str) -> None:
-        if not isinstance(self._names.get(path), Directory):
+        if not isinstance(self._names.get(path), SimulatedDirectory):
             raise _error(errno.ENOENT, path)
 
     def _change_names(self, renaming: Renaming) -> None:

@@ -73,13 +73,13 @@ class File:
 
 
 @define(eq=False)
-class Directory:
+class SimulatedDirectory:
     """Names say what is in it."""
 
     inode: int = field(factory=lambda: next(_inodes))
 
 
-Node = File | Directory
+Node = File | SimulatedDirectory
 Names = dict[str, Node]
 # what one call does to names, all or nothing; None: the name is gone
 Renaming = dict[str, Node | None]

@@ -39,7 +39,7 @@ class Model(MemoryOutbox):
     at = 0.0
 
     def lives(self, seq: int) -> bool:
-        return seq in self.letters and self.letters[seq].dead_at is None
+        return seq in self.events and self.events[seq].dead_at is None
 
     def step(self, verb: str, *values: Any) -> Any:
         match verb:
@@ -55,10 +55,10 @@ class Model(MemoryOutbox):
         return getattr(self, verb)(*values).result
 
     def state(self) -> Any:
-        return dict(self.letters), self._seq
+        return dict(self.events), self._seq
 
     def set_back(self, state: Any) -> None:
-        self.letters, self._seq = dict(state[0]), state[1]
+        self.events, self._seq = dict(state[0]), state[1]
 
 
 def ask(catalog: Any, number: int, verb: str, *values: Any) -> Any:

@@ -6,7 +6,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import capturedLogs
 
-from resumable.daemon.stopping import take_all
+from resumable.daemon.children import take_all
 
 
 @pytest_twisted.ensureDeferred

@@ -9,28 +9,28 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from resumable.model.outbox import Depth, IOutbox, Letter
+from resumable.model.outbox import Depth, IOutbox, OutboxEvent
 from resumable.model.upload import Fact, FactKind
 
 
 @implementer(IOutbox)
 class MemoryOutbox:
-    """Keeps letters as the catalog does. ``broken`` is what everything fails with, ``asked`` counts calls of `due`."""
+    """Keeps events as the catalog does. ``broken`` is what everything fails with, ``asked`` counts calls of `due`."""
 
     def __init__(self, deliverers: Sequence[str] = ("hook",)) -> None:
-        self.letters: dict[int, Letter] = {}
+        self.events: dict[int, OutboxEvent] = {}
         self.deliverers = tuple(deliverers)
         self.broken: Exception | None = None
         self.asked = 0
         self._seq = 0
 
     def post(self, *facts: Fact) -> list[int]:
-        """What a commit of these facts writes; the numbers of the letters."""
+        """What a commit of these facts writes; the numbers of the events."""
         first = self._seq + 1
         for fact in facts:
             for name in self.deliverers:
                 self._seq += 1
-                self.letters[self._seq] = Letter(self._seq, name, fact)
+                self.events[self._seq] = OutboxEvent(self._seq, name, fact)
         return list(range(first, self._seq + 1))
 
     def due(self, deliverer, now, limit, again=None, after=0):
@@ -45,12 +45,12 @@ class MemoryOutbox:
         return self._answer(lambda: min(times, default=None))
 
     def delivered(self, seqs):
-        def deliver() -> list[Letter]:
+        def deliver() -> list[OutboxEvent]:
             behind = []
-            for one in [self.letters[seq] for seq in sorted(set(seqs)) if seq in self.letters]:
+            for one in [self.events[seq] for seq in sorted(set(seqs)) if seq in self.events]:
                 behind += self._behind(one)
-                del self.letters[one.seq]
-            return [x for x in behind if x.seq in self.letters and x.retry_at is None]
+                del self.events[one.seq]
+            return [x for x in behind if x.seq in self.events and x.retry_at is None]
 
         return self._answer(deliver)
 
@@ -58,12 +58,12 @@ class MemoryOutbox:
         return self._change(seq, lambda x: evolve(x, attempts=x.attempts + 1, error=error, retry_at=retry_at))
 
     def bury(self, seq, error, at):
-        def bury() -> list[Letter]:
-            one = self.letters.get(seq)
+        def bury() -> list[OutboxEvent]:
+            one = self.events.get(seq)
             if one is None:
                 return []
             behind = self._behind(one)
-            self.letters[seq] = evolve(one, attempts=one.attempts + 1, error=error, retry_at=None, dead_at=at)
+            self.events[seq] = evolve(one, attempts=one.attempts + 1, error=error, retry_at=None, dead_at=at)
             return [x for x in behind if x.retry_at is None]
 
         return self._answer(bury)
@@ -74,8 +74,8 @@ class MemoryOutbox:
     def replay(self, deliverer, seqs):
         def replay() -> int:
             chosen = [x for x in self._of(deliverer, dead=True) if seqs is None or x.seq in seqs]
-            for letter in chosen:
-                self.letters[letter.seq] = Letter(letter.seq, letter.deliverer, letter.fact)
+            for event in chosen:
+                self.events[event.seq] = OutboxEvent(event.seq, event.deliverer, event.fact)
             return len(chosen)
 
         return self._answer(replay)
@@ -85,26 +85,26 @@ class MemoryOutbox:
         oldest = min((x.fact.at for x in waiting), default=None)
         return self._answer(lambda: Depth(len(waiting), len(self._of(deliverer, dead=True)), oldest))
 
-    def _behind(self, one: Letter) -> list[Letter]:
+    def _behind(self, one: OutboxEvent) -> list[OutboxEvent]:
         """Which may go once that is gone."""
-        kin = [x for x in self.letters.values() if x.fact.upload_id == one.fact.upload_id and x.dead_at is None]
+        kin = [x for x in self.events.values() if x.fact.upload_id == one.fact.upload_id and x.dead_at is None]
         ours = sorted((x for x in kin if x.deliverer == one.deliverer), key=lambda x: x.seq)
         return ours[1:2] if one in ours[:1] else []
 
-    def _of(self, deliverer: str, dead: bool) -> list[Letter]:
-        letters = sorted(self.letters.values(), key=lambda x: x.seq)
-        return [x for x in letters if x.deliverer == deliverer and (x.dead_at is not None) is dead]
+    def _of(self, deliverer: str, dead: bool) -> list[OutboxEvent]:
+        events = sorted(self.events.values(), key=lambda x: x.seq)
+        return [x for x in events if x.deliverer == deliverer and (x.dead_at is not None) is dead]
 
-    def _oldest(self, deliverer: str) -> list[Letter]:
-        oldest: dict[str, Letter] = {}
-        for letter in self._of(deliverer, dead=False):
-            oldest.setdefault(letter.fact.upload_id, letter)
+    def _oldest(self, deliverer: str) -> list[OutboxEvent]:
+        oldest: dict[str, OutboxEvent] = {}
+        for event in self._of(deliverer, dead=False):
+            oldest.setdefault(event.fact.upload_id, event)
         return list(oldest.values())
 
-    def _change(self, seq: int, change: Callable[[Letter], Letter]) -> Deferred[None]:
+    def _change(self, seq: int, change: Callable[[OutboxEvent], OutboxEvent]) -> Deferred[None]:
         def act() -> None:
-            if seq in self.letters:
-                self.letters[seq] = change(self.letters[seq])
+            if seq in self.events:
+                self.events[seq] = change(self.events[seq])
 
         return self._answer(act)
 
@@ -139,7 +139,7 @@ class OutboxContract:
     def test_it_provides_the_interface(self):
         assert verifyObject(IOutbox, self.make_outbox(["a"]))
 
-    def test_each_deliverer_has_letters_of_its_own(self):
+    def test_each_deliverer_has_events_of_its_own(self):
         outbox = self.make_outbox(["a", "b"])
         self.post(outbox, fact("u", offset=3))
         (mine,), (theirs,) = self.due(outbox), self.due(outbox, deliverer="b")
@@ -212,15 +212,15 @@ class OutboxContract:
         depth = self.outcome(outbox.depth("a"))
         assert (depth.waiting, depth.dead) == (1, 1)
 
-    def test_replayed_letters_are_as_new_and_come_first(self):
+    def test_replayed_events_are_as_new_and_come_first(self):
         outbox = self.make_outbox(["a", "b"])
         self.post(outbox, fact("u"), fact("u", FactKind.FINISHED), fact("v"))
-        for letter in self.due(outbox):
-            self.outcome(outbox.bury(letter.seq, "too old", 99.0))
+        for event in self.due(outbox):
+            self.outcome(outbox.bury(event.seq, "too old", 99.0))
         first = self.outcome(outbox.dead("a", 0, 1))[0]
         assert self.outcome(outbox.replay("b", None)) == 0
         assert self.outcome(outbox.replay("a", [first.seq, 12345])) == 1
-        assert self.due(outbox)[0] == Letter(first.seq, "a", first.fact)
+        assert self.due(outbox)[0] == OutboxEvent(first.seq, "a", first.fact)
         assert self.outcome(outbox.replay("a", None)) == 1
         assert len(self.due(outbox)) == 2
 
@@ -228,14 +228,14 @@ class OutboxContract:
         outbox = self.make_outbox(["a"])
         self.post(outbox, fact("u"), fact("v"), fact("w"), fact("x"), fact("y"))
         u, v, w, x, y = self.due(outbox)
-        for letter, times in ((u, 3), (v, 1), (x, 2)):
+        for event, times in ((u, 3), (v, 1), (x, 2)):
             for _ in range(times):
-                self.outcome(outbox.failed(letter.seq, "no", 50.0))
-        told = [letter.seq for letter in self.due(outbox, now=50.0)]
+                self.outcome(outbox.failed(event.seq, "no", 50.0))
+        told = [event.seq for event in self.due(outbox, now=50.0)]
         assert told == [w.seq, y.seq, v.seq, x.seq, u.seq]
         for limit, again, seqs in ((1, 2, [w, v, x]), (0, 1, [v]), (5, 0, [w, y])):
             due = self.outcome(outbox.due("a", 50.0, limit, again))
-            assert [letter.seq for letter in due] == [letter.seq for letter in seqs]
+            assert [event.seq for event in due] == [event.seq for event in seqs]
 
     def test_new_ones_are_told_from_a_number_on(self):
         outbox = self.make_outbox(["a"])
@@ -244,7 +244,7 @@ class OutboxContract:
         self.outcome(outbox.failed(u.seq, "no", 50.0))
         for after, seqs in ((0, [v, w, u]), (u.seq, [v, w, u]), (v.seq, [w, x, u]), (w.seq, [x, u]), (x.seq, [u])):
             due = self.outcome(outbox.due("a", 50.0, 2, 9, after))
-            assert [letter.seq for letter in due] == [letter.seq for letter in seqs]
+            assert [event.seq for event in due] == [event.seq for event in seqs]
 
     def test_unknown_numbers_are_passed_over(self):
         outbox = self.make_outbox(["a"])

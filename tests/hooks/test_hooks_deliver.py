@@ -1,4 +1,4 @@
-"""Letters arrive at least once, in order for each upload, whatever fails."""
+"""Events arrive at least once, in order for each upload, whatever fails."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_what_waits_at_the_start_and_what_is_committed_later_is_delivered(hook):
     assert hook.of("u") == ["created"]
     bench.post(fact("u", FactKind.FINISHED))
     assert hook.of("u") == ["created", "finished"]
-    assert bench.outbox.letters == {}
+    assert bench.outbox.events == {}
     assert bench.counted == [("hook", "created", "ok"), ("hook", "finished", "ok")]
 
 
@@ -166,7 +166,7 @@ def test_pauses_grow_up_to_a_limit_and_are_random():
 def test_retry_after_is_kept_to(bench, hook):
     hook.answer = failing("it answered 503", times=1, retry_after=30.0)
     (seq,) = bench.post(fact("u"))
-    assert bench.outbox.letters[seq].retry_at >= 30
+    assert bench.outbox.events[seq].retry_at >= 30
     bench.run(29)
     assert hook.of("u") == []
     bench.run(2)
@@ -176,14 +176,14 @@ def test_retry_after_is_kept_to(bench, hook):
 def test_an_absurd_retry_after_is_cut_to_a_day(bench, hook):
     hook.answer = failing(times=1, retry_after=1e12)
     (seq,) = bench.post(fact("u"))
-    assert bench.outbox.letters[seq].retry_at <= 86400
+    assert bench.outbox.events[seq].retry_at <= 86400
 
 
 def test_a_hook_that_never_answers_is_given_up_and_tried_again(bench, hook):
     hook.answer = lambda event: Deferred()
     (seq,) = bench.post(fact("u"))
     bench.run(FAST.timeout + 0.01)
-    assert "took more than" in bench.outbox.letters[seq].error
+    assert "took more than" in bench.outbox.events[seq].error
     hook.answer = lambda event: None
     bench.run(5)
     assert hook.of("u") == ["created"]
@@ -195,7 +195,7 @@ def test_what_a_hook_should_not_raise_is_a_failure_like_any_other(bench, hook):
 
     hook.answer = answer
     (seq,) = bench.post(fact("u"))
-    assert bench.outbox.letters[seq].error == "RuntimeError"
+    assert bench.outbox.events[seq].error == "RuntimeError"
 
 
 def test_a_hook_that_cancels_itself_has_failed(bench, hook):
@@ -204,7 +204,7 @@ def test_a_hook_that_cancels_itself_has_failed(bench, hook):
 
     hook.answer = answer
     (seq,) = bench.post(fact("u"))
-    assert bench.outbox.letters[seq].attempts == 1
+    assert bench.outbox.events[seq].attempts == 1
 
 
 def test_a_event_that_fails_for_too_long_is_dead_and_can_be_replayed():
@@ -213,16 +213,16 @@ def test_a_event_that_fails_for_too_long_is_dead_and_can_be_replayed():
     bench.deliverer.start()
     (seq, _) = bench.post(fact("u"), fact("u", FactKind.FINISHED))
     bench.run(1000, 1000)
-    assert bench.outbox.letters[seq].dead_at is None
+    assert bench.outbox.events[seq].dead_at is None
     hook.answer = lambda event: failing()(event) if event.kind is EventKind.CREATED else None
     bench.run(200, 200)
-    assert bench.outbox.letters[seq].dead_at >= 1000
+    assert bench.outbox.events[seq].dead_at >= 1000
     assert hook.of("u") == ["finished"]
     hook.answer = lambda event: None
     bench.outbox.replay("hook", None)
     bench.deliverer.wake()
     bench.run(0)
-    assert hook.of("u") == ["finished", "created"] and bench.outbox.letters == {}
+    assert hook.of("u") == ["finished", "created"] and bench.outbox.events == {}
     assert len({event.id for event in hook.came}) == 2
 
 
@@ -239,10 +239,10 @@ def test_a_daemon_that_was_down_for_long_does_not_give_up_at_the_first_failure()
 def test_a_crash_between_arrival_and_record_delivers_again_in_order(hook):
     bench = Bench(hook)
     bench.outbox.post(fact("u"), fact("u", FactKind.FINISHED))
-    before = dict(bench.outbox.letters)
+    before = dict(bench.outbox.events)
     bench.deliverer.start()
     bench.run(0)
-    bench.outbox.letters = dict(before)  # the crash took the commits with it
+    bench.outbox.events = dict(before)  # the crash took the commits with it
     bench.restart()
     assert hook.of("u") == ["created", "finished"] * 2
     assert len({event.id for event in hook.arrived}) == 2
@@ -283,7 +283,7 @@ def test_every_event_arrives_in_order_through_failures_crashes_and_a_catalog_tha
         if rng.random() < 0.5:
             bench.restart()
     bench.run(3000, 3000)
-    assert bench.outbox.letters == {}
+    assert bench.outbox.events == {}
     for name, kinds in wanted.items():
         first = list(dict.fromkeys(hook.of(name)))
         assert first == kinds
@@ -368,7 +368,7 @@ def test_when_the_hook_is_back_everything_goes_within_seconds(bench, hook, again
         assert len({event.upload.id for event in hook.came[came:]}) == 50
         return
     bench.run(21, 210)
-    assert len(hook.arrived) == 50 and bench.outbox.letters == {}
+    assert len(hook.arrived) == 50 and bench.outbox.events == {}
 
 
 @pytest.mark.slow
@@ -485,7 +485,7 @@ def test_kinds_that_are_not_wanted_are_forgotten_undelivered(hook):
     bench = Bench(hook, kinds=frozenset({EventKind.FINISHED}))
     bench.deliverer.start()
     bench.post(fact("u"), fact("u", FactKind.FINISHED))
-    assert hook.of("u", hook.came) == ["finished"] and bench.outbox.letters == {}
+    assert hook.of("u", hook.came) == ["finished"] and bench.outbox.events == {}
 
 
 @pytest.mark.parametrize("error", [CatalogUnavailable("x"), RuntimeError("x")])
@@ -517,7 +517,7 @@ def test_a_stop_waits_for_what_is_under_way_and_begins_nothing_more(hook):
     assert stopped.called and hook.of("u") == ["created"]
     bench.run(100)
     assert hook.of("v", hook.came) == []
-    assert [x.fact.upload_id for x in bench.outbox.letters.values()] == ["v"]
+    assert [x.fact.upload_id for x in bench.outbox.events.values()] == ["v"]
     assert not [call for call in bench.clock.getDelayedCalls()]
 
 
@@ -529,7 +529,7 @@ def test_a_stop_cancels_what_takes_too_long_and_it_comes_again(hook):
     stopped = Deferred.fromCoroutine(bench.deliverer.stop(5))
     bench.run(5.1)
     assert stopped.called
-    assert bench.outbox.letters[seq].attempts == 0
+    assert bench.outbox.events[seq].attempts == 0
     hook.answer = lambda event: None
     bench.restart()
     assert hook.of("u") == ["created"]
@@ -544,7 +544,7 @@ def test_what_arrived_but_could_not_be_recorded_comes_again_after_a_pause(bench,
     assert hook.of("u") == ["created"]
     bench.outbox.broken, hook.answer = None, lambda event: None
     bench.run(deliver.CATALOG_PAUSE + 1)
-    assert hook.of("u") == ["created"] * 2 and bench.outbox.letters == {}
+    assert hook.of("u") == ["created"] * 2 and bench.outbox.events == {}
 
 
 def test_while_arrivals_cannot_be_recorded_the_outbox_is_read_once_in_a_pause(hook):

@@ -134,7 +134,7 @@ async def test_every_kind_of_hook_is_told_and_asked(rig, tmp_path):
     hooks.wake()
     granted = await hooks.guards.before(QuestionKind.CREATE, UPLOAD)
     assert granted.changes == Changes(key="from-python", max_size=5)
-    while outbox.letters:
+    while outbox.events:
         await _moment()
     await hooks.stop()
     assert Python.made == 1

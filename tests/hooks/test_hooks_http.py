@@ -255,7 +255,7 @@ async def test_events_arrive_through_a_deliverer_though_the_server_fails_at_firs
         "hook", it.hook(), outbox, clock=clock, wall=clock.seconds, rng=Random(1), policy=RetryPolicy(timeout=1e9)
     )
     deliverer.start()
-    while outbox.letters:
+    while outbox.events:
         await deferLater(reactor, 0.001)
         clock.advance(1)
     await deliverer.stop()

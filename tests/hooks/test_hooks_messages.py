@@ -14,7 +14,7 @@ from resumable.hooks.deliver import message_of
 from resumable.hooks.interfaces import EventKind
 from resumable.hooks.messages import WebhookSigner, parse_secret
 from resumable.model.hooks import QuestionKind, RequestView, UploadView, as_data, from_data, view
-from resumable.model.outbox import Letter
+from resumable.model.outbox import OutboxEvent
 from resumable.model.upload import Fact, FactKind, Upload
 from tests.hooks.servers import NOW, REQUEST, SECRET, UPLOAD, event, question
 
@@ -63,15 +63,15 @@ def test_a_question_is_one_too():
 def test_a_event_gives_the_same_event_each_time():
     data = {**as_data(UPLOAD, REQUEST), "remote": "s3", "key": "a.txt"}
     kept = json.loads(json.dumps(data))  # as the catalog keeps it
-    letter = Letter(7, "hook", Fact(FactKind.STORED, UPLOAD.id, NOW, kept))
-    assert messages.document(message_of(letter), "/files/") == DOCUMENT
-    assert message_of(letter) == message_of(letter)
-    assert message_of(letter).id.replace("-", "").replace("_", "").isalnum()
+    event = OutboxEvent(7, "hook", Fact(FactKind.STORED, UPLOAD.id, NOW, kept))
+    assert messages.document(message_of(event), "/files/") == DOCUMENT
+    assert message_of(event) == message_of(event)
+    assert message_of(event).id.replace("-", "").replace("_", "").isalnum()
 
 
 @pytest.mark.parametrize("kind", FactKind)
 def test_every_fact_gives_an_event_whatever_its_data_lacks(kind):
-    made = message_of(Letter(1, "hook", Fact(kind, "u", 0.0)))
+    made = message_of(OutboxEvent(1, "hook", Fact(kind, "u", 0.0)))
     assert (made.kind.value, made.upload, made.request) == (kind.value, UploadView("u"), None)
 
 

@@ -252,7 +252,7 @@ def test_what_was_read_is_not_read_again_and_again(bench, hook):
             waiting.remove(each)
             each.callback(None)
         bench.run(0, 4)
-    assert len(hook.arrived) == count and bench.outbox.letters == {}
+    assert len(hook.arrived) == count and bench.outbox.events == {}
     assert len(read) < 2.5 * count
 
 
@@ -301,7 +301,7 @@ def test_every_other_event_arrives_in_order_whatever_fails(seed):
     bench.run(200, 1000)
     for name in wanted:
         assert list(dict.fromkeys(hook.of(name))) == ["created", "finished", "stored"]
-    assert {x.fact.upload_id[:3] for x in bench.outbox.letters.values()} == {"bad"}
+    assert {x.fact.upload_id[:3] for x in bench.outbox.events.values()} == {"bad"}
 
 
 CROWDS = ((13, 60), (41, 5), (150, 20))
@@ -440,6 +440,6 @@ def test_nothing_is_lost_or_doubled_whoever_hangs_and_for_how_long(monkeypatch, 
             bench.run(1)
             bench.outbox.broken = None
     bench.run(4000, 4000)
-    assert bench.outbox.letters == {}
+    assert bench.outbox.events == {}
     for name, _ in names:
         assert list(dict.fromkeys(hook.of(name))) == ["created", "finished", "stored"]

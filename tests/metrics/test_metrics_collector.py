@@ -20,7 +20,7 @@ from resumable.metrics.collector import PATIENCE, MetricsCollector, MetricSource
 from resumable.metrics.meters import EVERY, FRESH, MOST, LogCounter, ReactorDelay, RemoteLags, part_of
 from resumable.metrics.names import KINDS, METRICS
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.listing import Counted, State
+from resumable.model.listing import Counted, UploadState
 from resumable.model.outbox import Depth
 from resumable.model.replica import Backlog
 from resumable.model.telemetry import Tally
@@ -59,7 +59,7 @@ class Listing:
     def count_uploads(self, place: int | None) -> Deferred[Counted]:
         if self.broken:
             return fail(CatalogUnavailable("no"))
-        return succeed(Counted(uploads={State.STORED: 4, State.UPLOADING: 1}))
+        return succeed(Counted(uploads={UploadState.STORED: 4, UploadState.UPLOADING: 1}))
 
     def count_replicas(self, place: int | None) -> Deferred[Counted]:
         return succeed(Counted(replicas={("near", ReplicaState.PARKED): 2, ("elsewhere", ReplicaState.OPEN): 5}))

@@ -46,7 +46,7 @@ class Rig:
     remotes: list[Any]
 
     def remote(self, prefix: str = "", *, part_size: int = 64 << 10, environ: Any = None, **options: str) -> Any:
-        means = urls.Means(
+        means = urls.BackendServices(
             reactor=reactor,
             pool=None,
             journal=self.journal,

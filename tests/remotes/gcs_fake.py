@@ -21,7 +21,7 @@ import google_crc32c
 from attrs import define, field
 from twisted.web import resource, server
 
-from resumable.remotes.gcs.objects import encoded
+from resumable.remotes.gcs.records import encoded
 
 QUANTUM = 256 << 10
 

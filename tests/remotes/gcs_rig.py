@@ -17,7 +17,7 @@ from resumable.httpclient.client import Http, HttpLimits
 from resumable.remotes.errors import NotThere
 from resumable.remotes.gcs.credentials import Anonymous, ITokens
 from resumable.remotes.gcs.remote import GcsRemote
-from resumable.remotes.gcs.requests import Place, Requests
+from resumable.remotes.gcs.requests import GcsPlace, GcsRequests
 from resumable.remotes.interfaces import IJournal
 from resumable.remotes.journals import MemoryJournal
 from tests.remotes.gcs_servers import BUCKET, Server
@@ -43,9 +43,9 @@ class Rig:
 
     server: Server
     proxy: Proxy
-    requests: Requests
+    requests: GcsRequests
     journal: IJournal
-    direct: Requests
+    direct: GcsRequests
 
     def remote(self, **more: Any) -> GcsRemote:
         return GcsRemote(self.requests, self.journal, time.time, Random(1), **more)
@@ -71,8 +71,8 @@ async def rig(
     port = reactor.listenTCP(0, proxy, interface="127.0.0.1")
     http, other = Http(reactor, limits or HttpLimits(idle_timeout=10.0), clock=clock), Http(reactor)
     base = f"http://127.0.0.1:{port.getHost().port}"
-    requests = Requests(Place(BUCKET, base), tokens or Anonymous(), server.bend(http, server.url))
-    direct = Requests(Place(BUCKET, server.url), tokens or Anonymous(), other)
+    requests = GcsRequests(GcsPlace(BUCKET, base), tokens or Anonymous(), server.bend(http, server.url))
+    direct = GcsRequests(GcsPlace(BUCKET, server.url), tokens or Anonymous(), other)
     try:
         yield Rig(server, proxy, requests, MemoryJournal(), direct)
     finally:

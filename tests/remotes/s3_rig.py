@@ -19,12 +19,12 @@ from resumable.aio.threads import Pool
 from resumable.httpclient.client import Http, HttpLimits
 from resumable.remotes.interfaces import IJournal
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.plan import Limits as PartLimits
+from resumable.remotes.plan import PartLimits
 from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.credentials import ICredentials, StaticCredentials
-from resumable.remotes.s3.endpoint import Place, resolve
+from resumable.remotes.s3.endpoint import S3Place, resolve
 from resumable.remotes.s3.remote import S3Remote
-from resumable.remotes.s3.requests import Requests
+from resumable.remotes.s3.requests import S3Requests
 from tests.remotes.s3_proxy import Proxy
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, Server
 
@@ -67,9 +67,9 @@ async def rig(
     pool = Pool(reactor, 2, "s3-test")
     pool.start()
     http = Http(reactor, limits or HttpLimits(idle_timeout=10.0), clock=clock)
-    place = Place(BUCKET, region, f"http://127.0.0.1:{port.getHost().port}")
+    place = S3Place(BUCKET, region, f"http://127.0.0.1:{port.getHost().port}")
     keys = credentials or StaticCredentials(ACCESS, SECRET)
-    client = S3Client(Requests(resolve(place, server.dialect), keys, http, pool, time.time))
+    client = S3Client(S3Requests(resolve(place, server.dialect), keys, http, pool, time.time))
     try:
         yield Rig(server, proxy, client, pool, MemoryJournal(), http)
     finally:

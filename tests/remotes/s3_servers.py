@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve, frozen
 
-from resumable.remotes.s3.dialects import AWS, GENERIC, Dialect
+from resumable.remotes.s3.endpoint import AWS, GENERIC, Dialect
 from tests.e2e import tools
 from tests.waiting import free_port, wait_until_it_listens
 

@@ -3,68 +3,24 @@
 from __future__ import annotations
 
 import unittest
-import uuid
-from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import ClassVar
 
 import pytest
-import pytest_twisted
-from twisted.internet import reactor
-from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThread
 
-from resumable.testing.contract import RemoteContract
 from tests.remotes.azure_rig import rig
 from tests.remotes.azure_servers import azurite
-from tests.remotes.s3_rig import fetched
+from tests.remotes.live_contract import LiveContract
 
 
 @pytest.mark.process
-class TestAzurite(RemoteContract, unittest.TestCase):
-    """A prefix of its own for each test."""
-
-    more: ClassVar[dict[str, str]] = {}
-
+class TestAzurite(LiveContract, unittest.TestCase):
     @classmethod
-    def setUpClass(cls) -> None:
-        with ExitStack() as stack:
-            directory = stack.enter_context(TemporaryDirectory())
-            cls.server = stack.enter_context(azurite(Path(directory)))
-            cls.stack = stack.pop_all()
+    def started(cls, directory):
+        directory.mkdir()
+        return azurite(directory)
 
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.stack.close()
-
-    def setUp(self) -> None:
-        self.prefix = uuid.uuid4().hex[:8]
-        self.rigged = rig(self.server)
-        self.rig = self.blocked(self.rigged.__aenter__())
-        super().setUp()
-
-    def tearDown(self) -> None:
-        self.blocked(self.rigged.__aexit__(None, None, None))
-
-    def blocked(self, work):
-        return pytest_twisted.blockon(pytest_twisted.defer.ensureDeferred(work))
+    def rigged(self):
+        return rig(self.server)
 
     def make_remote(self, journal):
         self.rig.journal = journal
-        return self.rig.remote(self.prefix, part_size=self.chunk_size, **self.more)
-
-    def read_object(self, key: str) -> bytes | None:
-        return self.blocked(self.rig.content(key))
-
-    def put_foreign(self, key: str, data: bytes) -> None:
-        self.blocked(self.rig.put(key, data))
-
-    def fetch(self, url, headers):
-        return pytest_twisted.blockon(deferToThread(fetched, url, headers))
-
-    def settle(self) -> None:
-        pytest_twisted.blockon(deferLater(reactor, 0))
-
-    def outcome(self, answer):
-        return pytest_twisted.blockon(answer.addBoth(lambda result: [result]))[0]
+        return self.rig.remote(self.prefix, part_size=self.chunk_size)

@@ -10,11 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resumable.httpclient.client import retry_after
-from resumable.remotes.azure.access import Access, Secret, secret_from
-from resumable.remotes.azure.blocks import LIMITS, UNKNOWN_LENGTH, WIDTH, block_name, is_of, owner, parts_among
-from resumable.remotes.azure.choices import Auth
+from resumable.remotes.azure.access import AzureAccess, AzureSecret, secret_from
 from resumable.remotes.azure.errors import error_from
-from resumable.remotes.azure.properties import metadata_of, properties_for
+from resumable.remotes.azure.records import (
+    LIMITS,
+    UNKNOWN_LENGTH,
+    WIDTH,
+    block_name,
+    is_of,
+    metadata_of,
+    owner,
+    parts_among,
+    properties_for,
+)
+from resumable.remotes.azure.scheme import Auth
 from resumable.remotes.errors import (
     AuthFailed,
     Conflict,
@@ -25,7 +34,7 @@ from resumable.remotes.errors import (
     Unusable,
     Unwelcome,
 )
-from resumable.remotes.plan import MIB, TIB, Limits, Part, plan_for
+from resumable.remotes.plan import MIB, TIB, Part, PartLimits, plan_for
 
 IDS = st.text("abcdefghijklmnopqrstuvwxyzABCDEF0123456789_-", min_size=1, max_size=128)
 NOW = 1_800_000_000.0
@@ -50,7 +59,7 @@ def test_no_two_uploads_share_a_name(one, other):
 
 @given(st.integers(0, 1000), st.sets(st.integers(0, 40)), st.lists(st.text(max_size=WIDTH), max_size=3))
 def test_parts_are_known_by_their_names_and_by_nothing_else(length, indices, others):
-    plan = plan_for(length, 32, Limits(smallest_part=1))
+    plan = plan_for(length, 32, PartLimits(smallest_part=1))
     parts = [part for part in plan.parts(length) if part.number in indices]
     names = [block_name("mine", part) for part in parts]
     wrong = [
@@ -63,13 +72,13 @@ def test_parts_are_known_by_their_names_and_by_nothing_else(length, indices, oth
 
 def test_what_is_planned_fits_into_what_azure_takes():
     for length in (None, 0, 1, LIMITS.parts * 8 * MIB, LIMITS.parts * 8 * MIB + 1, LIMITS.largest_object):
-        limits = LIMITS if length is not None else Limits(1, 4000 * MIB, 50_000, UNKNOWN_LENGTH)
+        limits = LIMITS if length is not None else PartLimits(1, 4000 * MIB, 50_000, UNKNOWN_LENGTH)
         plan = plan_for(length, 8 * MIB, limits)
         assert sum(step.count for step in plan.steps) <= 50_000
         assert max(step.size for step in plan.steps) <= 4000 * MIB
         assert plan.capacity >= (length or 0) and plan.first_size >= 8 * MIB
-    assert plan_for(None, 8 * MIB, Limits(1, 4000 * MIB, 50_000, UNKNOWN_LENGTH)).capacity >= 100 * TIB
-    assert plan_for(None, 8 * MIB, Limits(1, 4000 * MIB, 50_000, UNKNOWN_LENGTH)).first_size == 8 * MIB
+    assert plan_for(None, 8 * MIB, PartLimits(1, 4000 * MIB, 50_000, UNKNOWN_LENGTH)).capacity >= 100 * TIB
+    assert plan_for(None, 8 * MIB, PartLimits(1, 4000 * MIB, 50_000, UNKNOWN_LENGTH)).first_size == 8 * MIB
 
 
 # properties
@@ -102,14 +111,14 @@ def test_the_first_that_is_there_is_taken(tmp_path):
     file = tmp_path / "sas"
     file.write_text("?sv=1&sig=x\n")
     environ = {"AZURE_STORAGE_KEY": "a2V5", "AZURE_STORAGE_SAS_TOKEN": "t", "AZURE_STORAGE_CONNECTION_STRING": "c"}
-    assert secret_from({"sas-file": str(file)}, environ) == Secret(Auth.SAS, "?sv=1&sig=x", str(file))
+    assert secret_from({"sas-file": str(file)}, environ) == AzureSecret(Auth.SAS, "?sv=1&sig=x", str(file))
     found = []
     while environ:
         found.append(secret_from({}, environ).auth)
         environ = dict(itertools.islice(environ.items(), len(environ) - 1))
     assert found == [Auth.CONNECTION_STRING, Auth.KEY, Auth.KEY]
     assert secret_from({}, {}).auth is Auth.IDENTITY
-    assert secret_from({"auth": "identity"}, {"AZURE_STORAGE_KEY": "k"}) == Secret(Auth.IDENTITY)
+    assert secret_from({"auth": "identity"}, {"AZURE_STORAGE_KEY": "k"}) == AzureSecret(Auth.IDENTITY)
     assert secret_from({"auth": "sas"}, {"AZURE_STORAGE_KEY": "k", "AZURE_STORAGE_SAS_TOKEN": "t"}).value == "t"
 
 
@@ -132,7 +141,7 @@ def test_the_first_that_is_there_is_taken(tmp_path):
 )
 def test_credentials_that_cannot_be_are_refused_without_telling_them(options, environ, what):
     with pytest.raises(ValueError) as caught:
-        Access("container", options, environ)
+        AzureAccess("container", options, environ)
     assert what in str(caught.value) and "c2VjcmV0" not in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -154,14 +163,14 @@ def test_credentials_that_cannot_be_are_refused_without_telling_them(options, en
     ],
 )
 def test_where_the_container_is(options, environ, url):
-    access = Access("container", options, environ)
+    access = AzureAccess("container", options, environ)
     assert access.client.url == url
     assert access.renew(access.client) is False
     access.close()
 
 
 def test_a_secret_has_no_representation():
-    assert "sesame" not in repr(Secret(Auth.KEY, "sesame"))
+    assert "sesame" not in repr(AzureSecret(Auth.KEY, "sesame"))
 
 
 # failures

@@ -13,7 +13,8 @@ import pytest_twisted
 from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
 
 from resumable.remotes import urls
-from resumable.remotes.azure import choices, sweeping
+from resumable.remotes.azure import remote as azure_remote
+from resumable.remotes.azure import scheme as choices
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Permanent, Transient, Unusable
 from tests.remotes.azure_rig import rig, upload, write
 from tests.remotes.azure_servers import ACCOUNT, AZURITE, CONTAINER, KEY, azurite
@@ -142,7 +143,7 @@ async def test_blocks_are_left_to_expire_where_that_is_wanted(server, prefix):
 
 @pytest_twisted.ensureDeferred
 async def test_only_uncommitted_blobs_under_the_prefix_are_listed_over_many_pages(server, prefix, monkeypatch):
-    monkeypatch.setattr(sweeping, "PAGE", 2)
+    monkeypatch.setattr(azure_remote, "PAGE", 2)
     async with rig(server) as it:
         remote, other = it.remote(prefix), it.remote(f"{prefix}-other")
         ids = [f"{index:032x}" for index in range(7)]

@@ -1,30 +1,27 @@
-"""What networks and Google's store do to requests, and that the object is right in the end with few requests."""
+"""Google: what goes wrong between us and a store, over a server that takes nothing wrong, emulators, and a proxy."""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 import pytest_twisted
 from attrs import evolve
-from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import Clock, deferLater
 
-from resumable.httpclient.client import HttpLimits
 from resumable.model import keys
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Throttled, Transient, Unusable
-from resumable.remotes.interfaces import OutOfStep, RegionLost
+from resumable.remotes.interfaces import OutOfStep
 from resumable.remotes.regions import BytesRegion
 from tests.remotes.counting_region import CountingRegion
-from tests.remotes.gcs_rig import MIB, QUANTUM, rig
+from tests.remotes.fault_suite import MIB, SMALL, U1, U2, Described, HttpFaultSuite
+from tests.remotes.gcs_rig import QUANTUM, rig
 from tests.remotes.gcs_servers import EMULATOR, FAKE_GCS, Bent, started
 from tests.remotes.s3_proxy import answer
 from tests.remotes.simple_engine import persist, upload
 
-U1, U2 = "1" * 32, "2" * 32
 PART = MIB
 BIG = bytes(range(256)) * (2 * PART // 256) + b"the rest"
 ROUND = BIG[: 2 * PART]
-SMALL = b"a small one"
 
 
 @pytest.fixture(scope="module", params=["ours", EMULATOR, FAKE_GCS])
@@ -76,121 +73,59 @@ MATRIX = [
     ("Finish", "answer", {"answer": answer("308 Resume")}),
     ("Finish", "replace", {"answer": answer("410 Gone")}),
 ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("operation", "how", "more"), MATRIX, ids=lambda value: str(value)[:24])
-@pytest_twisted.ensureDeferred
-async def test_whatever_goes_wrong_once_the_object_is_right_in_the_end(server, template, operation, how, more):
-    data = SMALL if operation == "Insert" else BIG
-    async with rig(server) as it:
-        it.proxy.trouble(operation, how, **more)
-        remote = it.remote(template=template, part_size=PART)
-        stored, failures = await persist(remote, U1, data)
-        assert len(failures) <= 1  # none: the connection was an old one, which is tried again
-        assert await it.content(stored.key) == data
-        assert sum(it.proxy.requests.values()) <= 24
-        assert await remote.delete_object(U1) is True
-        if server.store:
-            assert not server.store.refused
-
-
-SAID = {"filename": "größe.txt".encode(), "filetype": b"text/css", "note": b"n" * 300}
 TOO_LARGE = '{"error": {"message": "Custom metadata is too large", "errors": [{"reason": "invalid"}]}}'
 
 
-@pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("refused", [answer("400 No", TOO_LARGE), answer("431 No"), answer("400 No")], ids=range(3))
-@pytest.mark.parametrize("operation", ["Insert", "StartSession"])
-@pytest_twisted.ensureDeferred
-async def test_metadata_that_the_store_refuses_is_left_out(strict, template, operation, refused, times):
-    data = SMALL if operation == "Insert" else BIG
-    async with rig(strict) as it:
-        it.proxy.trouble(operation, "answer", answer=refused, times=times)
-        stored = await upload(it.remote(template=template, part_size=PART), U1, data, SAID)
-        made = strict.store.objects[stored.key][1]
-        assert await it.content(stored.key) == data and made["metadata"] == {"resumable-upload-id": U1}
-        assert made["contentType"] == ("text/css" if times == 1 else "application/octet-stream")
-        assert bool(made.get("contentDisposition")) is (times == 1)
-        assert it.proxy.requests[operation] == times + 1
-        assert "note" not in (await it.journal.load(U1))["resource"]["metadata"]
-        assert await it.remote(template=template).delete_object(U1) is True
+def because(reason):
+    return json.dumps({"error": {"message": "x", "errors": [{"reason": reason}]}})
 
 
-@pytest_twisted.ensureDeferred
-async def test_what_was_refused_once_is_not_asked_for_again_after_a_restart(strict, template):
-    async with rig(strict) as it:
-        it.proxy.trouble("StartSession", "answer", answer=answer("400 No", TOO_LARGE))
-        it.proxy.trouble("StartSession", "answer", answer=answer("503 Busy"))
-        with pytest.raises(Throttled):
-            await upload(it.remote(template=template, part_size=PART), U1, BIG, SAID)
-        stored = await upload(it.remote(template=template, part_size=PART), U1, BIG, SAID)
-        assert it.proxy.requests["StartSession"] == 3
-        assert strict.store.objects[stored.key][1]["metadata"] == {"resumable-upload-id": U1}
+class TestGcsFaults(HttpFaultSuite):
+    small, begin, part, finish, look, refusable = "Insert", "StartSession", "Chunk", "Finish", "LookUp", "StartSession"
+    part_size, big, many = PART, BIG, (4 * MIB, 8 * MIB)
+    most_requests = 24
+    matrix = MATRIX
+    unwelcome = (answer("400 No", TOO_LARGE), answer("431 No"), answer("400 No"))
+    refusals = (
+        (answer("401 No"), AuthFailed, None),
+        (answer("403 No", because("insufficientPermissions")), AuthFailed, None),
+        (answer("403 No", because("rateLimitExceeded")), Throttled, None),
+        (answer("400 No", because("userProjectMissing")), Unusable, None),
+        (answer("404 No", '{"error": {"message": "The specified bucket does not exist."}}'), Unusable, None),
+        (answer("301 Elsewhere"), Unusable, None),
+    )
+    repeatable = (("Ask", "progress"), ("LookUp", "delete"), ("Cancel", "abort"), ("Delete", "delete"))
+    busy_code = "rateLimitExceeded"
+    forbidden, right = answer("403 Forbidden"), "storage.objects.get"
+    failing_at = (0, PART // 2)
 
+    def rig(self, server, **more):
+        return rig(server, **more)
 
-@pytest.mark.parametrize("operation", ["Ask", "LookUp", "Cancel", "Delete"])
-@pytest.mark.parametrize("how", ["refuse", "lose"])
-@pytest_twisted.ensureDeferred
-async def test_the_other_operations_may_be_repeated_too(strict, template, operation, how):
-    async with rig(strict) as it:
-        remote = it.remote(template=template, part_size=PART)
-        await remote.initiate_upload(U1, len(BIG), {})
-        await remote.write_chunk(U1, 0, BytesRegion(BIG[:PART]), PART)
-        await upload(remote, U2, SMALL)
-        it.proxy.trouble(operation, how, times=2)  # the second for a request that is sent again on a new connection
-        call = {
-            "Ask": lambda: remote.get_upload_progress(U1),
-            "LookUp": lambda: remote.delete_object(U2),
-            "Cancel": lambda: remote.abort_upload(U1),
-            "Delete": lambda: remote.delete_object(U2),
-        }[operation]
-        with pytest.raises(Transient):
-            await call()
-        it.proxy.calm()
-        await call()
-        await remote.abort_upload(U1)
-        assert not [key for key in strict.store.unfinished if key.startswith(template.prefix)]
+    def busy(self, seconds=None):
+        return answer("429 Slow", **({"Retry_After": str(seconds)} if seconds else {}))
 
+    async def described(self, it, key):
+        made = json.loads((await it.direct.send("look up", "GET", it.direct.place.object(key))).body)
+        return Described(made["metadata"], made["contentType"], made.get("contentDisposition"))
 
-@pytest_twisted.ensureDeferred
-async def test_a_lost_answer_to_the_end_is_looked_up_before_it_is_asked_again(server, template):
-    async with rig(server) as it:
-        remote = it.remote(template=template, part_size=PART)
-        it.proxy.trouble("Finish", "lose", times=2)
-        with pytest.raises(Transient):
-            await upload(remote, U1, BIG)
-        again = it.remote(template=template)
-        it.proxy.calm()
-        it.proxy.requests.clear()
-        stored = await again.finalize_upload(U1)
-        assert set(it.proxy.requests) == {"LookUp"}
-        assert await again.finalize_upload(U1) == stored
-        assert stored.size == len(BIG) and await again.get_upload_progress(U1) == len(BIG)
+    def names_kept(self, record):
+        return set(record["resource"]["metadata"])
 
+    async def unfinished(self, it, prefix, key):
+        return [each for each in it.server.store.unfinished if each.startswith(prefix)]
 
-@pytest_twisted.ensureDeferred
-async def test_a_lost_answer_is_found_out_by_asking_for_the_progress_too(server, template):
-    async with rig(server) as it:
-        remote = it.remote(template=template, part_size=PART)
-        it.proxy.trouble("Finish", "lose", times=2)
-        with pytest.raises(Transient):
-            await upload(remote, U1, BIG)
-        it.proxy.calm()
-        assert await remote.get_upload_progress(U1) == len(BIG)
+    def check_requests(self, requests, wanted):
+        # one on a connection that the store has closed is sent again; emulators heed no condition of a small one
+        if set(wanted) == {self.look}:
+            assert set(requests) == {self.look}
+        else:
+            assert requests.get(self.look, 1) == 1
+
+    async def check_end(self, it, server, remote, operation, requests):
         assert await remote.delete_object(U1) is True
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_lost_answer_of_a_small_one_finds_our_own_object_there(server, template):
-    async with rig(server) as it:
-        remote = it.remote(template=template)
-        it.proxy.trouble("Insert", "lose")
-        await remote.initiate_upload(U1, len(SMALL), {})
-        with pytest.raises(Transient):
-            await remote.write_chunk(U1, 0, BytesRegion(SMALL), len(SMALL))
-        await it.remote(template=template).write_chunk(U1, 0, BytesRegion(SMALL), len(SMALL))
-        assert it.proxy.requests.get("LookUp", 1) == 1
-        assert (await remote.finalize_upload(U1)).size == len(SMALL)
+        if server.store:
+            assert not server.store.refused
 
 
 @pytest_twisted.ensureDeferred
@@ -361,16 +296,6 @@ async def test_an_object_of_somebody_else_conflicts_at_the_end_and_is_left(stric
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_pause_that_a_store_asks_for_is_passed_on(strict, template):
-    async with rig(strict) as it:
-        remote = it.remote(template=template)
-        it.proxy.trouble("Insert", "answer", answer=answer("429 Slow", Retry_After="7"))
-        with pytest.raises(Throttled) as caught:
-            await upload(remote, U1, SMALL)
-        assert caught.value.retry_after == 7.0 and caught.value.code == "rateLimitExceeded"
-
-
-@pytest_twisted.ensureDeferred
 async def test_an_early_answer_is_heard_and_stops_the_body(strict, template):
     async with rig(strict) as it:
         remote = it.remote(template=template, part_size=64 * MIB)
@@ -380,108 +305,6 @@ async def test_an_early_answer_is_heard_and_stops_the_body(strict, template):
         with pytest.raises(Throttled):
             await remote.write_chunk(U1, 0, region, region.size)
         assert region.passes < region.size // 2
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_stall_ends_with_the_time_out_of_the_clock(strict, template):
-    clock = Clock()
-    async with rig(strict, limits=HttpLimits(idle_timeout=30.0), clock=clock) as it:
-        remote = it.remote(template=template, part_size=PART)
-        for operation, data in (("Insert", SMALL), ("Chunk", BIG), ("Finish", BIG)):
-            it.proxy.requests.clear()
-            it.proxy.trouble(operation, "stall")
-            outcome: list[object] = []
-            Deferred.fromCoroutine(upload(remote, U1 if data is BIG else U2, data)).addBoth(outcome.append)
-            while not it.proxy.requests.get(operation):
-                await deferLater(reactor, 0.001)
-            assert not outcome
-            for _ in range(12):
-                clock.advance(15)
-                await deferLater(reactor, 0.001)
-            while not outcome:
-                await deferLater(reactor, 0.001)
-            assert outcome[0].check(Transient) and outcome[0].value.code == "TimedOut"
-            it.proxy.calm()
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "kind"),
-    [
-        ("401 No", "", AuthFailed),
-        ("403 No", '{"error": {"message": "x", "errors": [{"reason": "insufficientPermissions"}]}}', AuthFailed),
-        ("403 No", '{"error": {"message": "x", "errors": [{"reason": "rateLimitExceeded"}]}}', Throttled),
-        ("400 No", '{"error": {"message": "x", "errors": [{"reason": "userProjectMissing"}]}}', Unusable),
-        ("404 No", '{"error": {"message": "The specified bucket does not exist."}}', Unusable),
-        ("301 Elsewhere", "", Unusable),
-    ],
-)
-@pytest_twisted.ensureDeferred
-async def test_refusals_are_told_apart(strict, template, status, body, kind):
-    async with rig(strict) as it:
-        remote = it.remote(template=template, part_size=PART)
-        for data, operation in ((SMALL, "Insert"), (BIG, "StartSession")):
-            it.proxy.trouble(operation, "answer", answer=answer(status, body))
-            with pytest.raises(kind) as caught:
-                await upload(remote, U1 if data is BIG else U2, data)
-            assert type(caught.value) is kind
-            assert caught.value.advice or kind is Throttled
-        await remote.abort_upload(U1)
-
-
-@pytest_twisted.ensureDeferred
-async def test_when_nobody_may_look_an_object_up_it_is_told_which_right_is_missing(strict, template):
-    async with rig(strict) as it:
-        remote = it.remote(template=template, part_size=PART)
-        it.proxy.trouble("Finish", "lose", times=2)
-        it.proxy.trouble("LookUp", "answer", answer=answer("403 Forbidden"))
-        with pytest.raises(Transient):
-            await upload(remote, U1, BIG)
-        with pytest.raises(AuthFailed) as caught:
-            await remote.finalize_upload(U1)
-        assert "storage.objects.get" in caught.value.advice
-        await remote.finalize_upload(U1)
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_call_that_is_given_up_ends_at_once(server, template):
-    async with rig(server) as it:
-        remote = it.remote(template=template)
-        it.proxy.trouble("Insert", "stall")
-        await remote.initiate_upload(U1, len(SMALL), {})
-        writing = remote.write_chunk(U1, 0, BytesRegion(SMALL), len(SMALL))
-        while not it.proxy.requests.get("Insert"):
-            await deferLater(reactor, 0.001)
-        writing.cancel()
-        with pytest.raises(CancelledError):
-            await writing
-        assert await it.content((await upload(remote, U1, SMALL)).key) == SMALL
-
-
-@pytest_twisted.ensureDeferred
-async def test_what_reading_the_spool_fails_with_comes_through(server, template):
-    async with rig(server) as it:
-        remote = it.remote(template=template, part_size=PART)
-        await remote.initiate_upload(U1, len(BIG), {})
-        for failing_at in (0, PART // 2):
-            with pytest.raises(RegionLost):
-                await remote.write_chunk(U1, 0, CountingRegion(PART, failing_at), PART)
-        stored, _ = await persist(remote, U1, BIG)
-        assert await it.content(stored.key) == BIG
-
-
-@pytest_twisted.ensureDeferred
-async def test_memory_and_connections_are_bounded(strict, template):
-    async with rig(strict, limits=HttpLimits(connections=4)) as it:
-        remote = it.remote(template=template, part_size=4 * MIB)
-        regions = [CountingRegion(4 * MIB) for _ in range(12)]
-        ids = [f"{index:032x}" for index in range(12)]
-        for one in ids:
-            await remote.initiate_upload(one, 8 * MIB, {})
-        writes = [remote.write_chunk(one, 0, region, region.size) for one, region in zip(ids, regions, strict=True)]
-        for each in writes:
-            await each
-        assert it.proxy.most <= 4
-        assert max(region.largest for region in regions) <= 256 << 10
 
 
 @pytest.mark.slow

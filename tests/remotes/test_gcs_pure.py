@@ -19,10 +19,9 @@ from resumable.remotes.errors import (
     Unusable,
     Unwelcome,
 )
-from resumable.remotes.gcs.bodies import Framed, Stretch, crc_of
 from resumable.remotes.gcs.errors import clean, error_from
-from resumable.remotes.gcs.objects import object_from
-from resumable.remotes.gcs.requests import Place
+from resumable.remotes.gcs.records import object_from
+from resumable.remotes.gcs.requests import Framed, GcsPlace, Stretch, crc_of
 from resumable.remotes.regions import BytesRegion
 
 
@@ -110,7 +109,7 @@ async def test_the_checksum_of_a_stretch_is_that_of_what_was_read_and_starts_ane
 
 
 def test_names_in_urls_are_quoted():
-    place = Place("b", "http://h", "payer")
+    place = GcsPlace("b", "http://h", "payer")
     assert place.object("a/b c?d") == "http://h/storage/v1/b/b/o/a%2Fb%20c%3Fd?userProject=payer"
     assert place.upload("resumable", "a/b&c", [("ifGenerationMatch", "0")]) == (
         "http://h/upload/storage/v1/b/b/o?uploadType=resumable&name=a%2Fb%26c&ifGenerationMatch=0&userProject=payer"

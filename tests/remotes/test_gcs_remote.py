@@ -19,11 +19,11 @@ from resumable.model import keys
 from resumable.remotes import urls
 from resumable.remotes.errors import AuthFailed, Conflict, OutOfStep, Permanent, Unusable
 from resumable.remotes.gcs.credentials import Token
-from resumable.remotes.gcs.objects import ObjectOptions
-from resumable.remotes.gcs.requests import Place, Requests
+from resumable.remotes.gcs.records import GcsObjectOptions, GcsRecord
+from resumable.remotes.gcs.requests import GcsPlace, GcsRequests
 from resumable.remotes.gcs.scheme import OPTIONS, SCHEME
 from resumable.remotes.interfaces import IPartRemote, ISweeper
-from resumable.remotes.journals import MemoryJournal
+from resumable.remotes.journals import MemoryJournal, ReplicaRecords
 from resumable.remotes.plan import TIB
 from resumable.remotes.regions import BytesRegion
 from tests.remotes.gcs_rig import MIB, QUANTUM, rig
@@ -77,7 +77,7 @@ async def test_what_an_object_is_given(server, store):
         "Team": b"a",
         "resumable-upload-id": b"x",
     }
-    options = ObjectOptions(storage_class="NEARLINE")
+    options = GcsObjectOptions(storage_class="NEARLINE")
     async with rig(server) as it:
         for upload_id, data in ((U1, b"small"), (U2, BIG)):
             stored = await upload(it.remote(part_size=MIB, options=options), upload_id, data, metadata)
@@ -92,14 +92,14 @@ async def test_what_an_object_is_given(server, store):
             }
             assert stored.location == f"gs://{BUCKET}/{stored.key}"
             assert stored.version == made["generation"] and stored.checksum == f"crc32c:{made['crc32c']}"
-        plain = it.remote(options=ObjectOptions(client_metadata=False))
+        plain = it.remote(options=GcsObjectOptions(client_metadata=False))
         stored = await upload(plain, "3" * 32, b"x", metadata)
         assert store.objects[stored.key][1]["metadata"] == {"resumable-upload-id": "3" * 32}
 
 
 def test_metadata_stays_within_what_the_store_takes():
     many = {f"name{number:03}": b"v" * 100 for number in range(200)}
-    found = ObjectOptions().resource_for(U1, many)["metadata"]
+    found = GcsObjectOptions().resource_for(U1, many)["metadata"]
     assert 50 < len(found) < 200
     assert sum(len(name) + len(value) for name, value in found.items()) <= 8192
 
@@ -142,9 +142,7 @@ async def test_the_journal_has_no_more_than_it_needs_and_sessions_are_shown_nowh
         await remote.write_chunk(U1, 0, BytesRegion(BIG[:MIB]), MIB)
         saved = await it.journal.load(U1)
         assert "secret-" in saved["session"] and len(json.dumps(saved)) < 6000
-        from resumable.remotes.gcs.records import Records
-
-        assert "secret-" not in repr(await Records(it.journal).load(U1))
+        assert "secret-" not in repr(await ReplicaRecords(GcsRecord, it.journal).load(U1))
         await upload(remote, U1, BIG)
         assert (await it.journal.load(U1))["session"] is None
 
@@ -184,7 +182,7 @@ async def test_a_probe_needs_the_bucket_and_the_rights_and_leaves_nothing(server
         await it.remote(template=keys.parse(prefix="a/b")).probe()
         assert it.proxy.requests == {"StartSession": 1, "Cancel": 1, "LookUp": 1, "Delete": 1}
         assert not store.unfinished and not store.objects
-        it.requests.place = Place("another-bucket", it.requests.place.base)
+        it.requests.place = GcsPlace("another-bucket", it.requests.place.base)
         with pytest.raises(Unusable) as caught:
             await it.remote().probe()
         assert "create the bucket" in caught.value.advice
@@ -232,7 +230,7 @@ async def test_a_token_goes_to_the_endpoint_only():
             self.seen.append((url, headers))
             return HttpAnswer(200, {"location": "https://elsewhere.example/upload?upload_id=1"}, b"{}")
 
-    requests = Requests(Place("bucket", "https://store.example"), Tokens("token"), Recorder())
+    requests = GcsRequests(GcsPlace("bucket", "https://store.example"), Tokens("token"), Recorder())
     await requests.send("x", "GET", "https://store.example:443/storage")
     await requests.send("x", "GET", "https://elsewhere.example/storage")
     await requests.send("x", "GET", "http://store.example/storage")
@@ -254,7 +252,7 @@ async def test_a_token_goes_to_the_endpoint_only():
 )
 def test_urls_that_are_taken_make_a_remote(url):
     spec = urls.parse(url)
-    means = urls.Means(reactor, None, MemoryJournal(), None, time.time, Random(1))
+    means = urls.BackendServices(reactor, None, MemoryJournal(), None, time.time, Random(1))
     assert urls.make(spec, means) is not None
 
 
@@ -286,7 +284,7 @@ def test_urls_that_are_not_taken_say_why_in_one_line(url, why):
 async def test_the_variable_of_emulators_is_heeded(server, store):
     environ = {"STORAGE_EMULATOR_HOST": server.url.removeprefix("http://")}
     spec = urls.parse(f"gs://{BUCKET}/there", environ=environ)
-    remote = urls.make(spec, urls.Means(reactor, None, MemoryJournal(), None, time.time, Random(1), environ))
+    remote = urls.make(spec, urls.BackendServices(reactor, None, MemoryJournal(), None, time.time, Random(1), environ))
     try:
         await upload(remote, U1, BIG)
         assert [key for key in store.objects] == [f"there/{U1}"]

@@ -32,7 +32,7 @@ TestSqliteRemote = NAMES["TestSqliteRemote"]
 
 def test_the_example_is_made_from_a_url():
     spec = urls.parse("sqlite:///var/lib/objects.db?key={date}/{id}&overwrite=replace", lambda name: NAMES["SCHEME"])
-    means = urls.Means(Clock(), SteppedPool(Clock()), MemoryJournal(), None, lambda: 0.0, Random(1))
+    means = urls.BackendServices(Clock(), SteppedPool(Clock()), MemoryJournal(), None, lambda: 0.0, Random(1))
     assert isinstance(urls.make(spec, means, lambda name: NAMES["SCHEME"]), NAMES["SqliteRemote"])
 
 

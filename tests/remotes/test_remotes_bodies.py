@@ -16,15 +16,11 @@ from resumable.daemon import remote_tier as tiers
 from resumable.httpclient.bodies import PIECE, RegionBody
 from resumable.remotes import urls
 from resumable.remotes.gcs.credentials import Anonymous
-from resumable.remotes.gcs.requests import Place as GcsPlace
-from resumable.remotes.gcs.requests import Requests as GcsRequests
-from resumable.remotes.memory_held import Memory
-from resumable.remotes.regions import BytesRegion
+from resumable.remotes.gcs.requests import GcsPlace, GcsRequests
+from resumable.remotes.regions import BodyMemory, BytesRegion
 from resumable.remotes.s3.credentials import StaticCredentials
-from resumable.remotes.s3.dialects import dialect
-from resumable.remotes.s3.endpoint import Place, resolve
-from resumable.remotes.s3.requests import Payload
-from resumable.remotes.s3.requests import Requests as S3Requests
+from resumable.remotes.s3.endpoint import S3Place, dialect, resolve
+from resumable.remotes.s3.requests import Payload, S3Requests
 
 
 class Slow:
@@ -111,14 +107,14 @@ class BodyTests(SynchronousTestCase):
 
 class MemoryTests(SynchronousTestCase):
     def test_who_comes_first_is_served_first(self):
-        memory = Memory(10)
+        memory = BodyMemory(10)
         first, second, third = memory.acquire(8), memory.acquire(5), memory.acquire(1)
         assert first.called and not second.called and not third.called
         memory.release(8)
         assert second.called and third.called and memory.used == 6
 
     def test_who_gives_up_lets_the_next_in(self):
-        memory = Memory(10)
+        memory = BodyMemory(10)
         memory.acquire(8)
         large, small = memory.acquire(5), memory.acquire(2)
         large.cancel()
@@ -128,7 +124,7 @@ class MemoryTests(SynchronousTestCase):
 
 @given(st.lists(st.integers(0, 10), max_size=40), st.randoms())
 def test_the_limit_holds_and_everybody_gets_a_turn(sizes, random):
-    memory, holding, waiting = Memory(10), [], []
+    memory, holding, waiting = BodyMemory(10), [], []
     for size in sizes:
         waiting.append((size, memory.acquire(size)))
         assert memory.used <= memory.limit
@@ -170,7 +166,7 @@ def requests_of(scheme, memory):
     """What sends a body of two pieces to a store of this kind."""
     data = BytesRegion(bytes(2 * PIECE))
     if scheme == "s3":
-        place = resolve(Place("bucket", None, "http://127.0.0.1:1"), dialect("generic"))
+        place = resolve(S3Place("bucket", None, "http://127.0.0.1:1"), dialect("generic"))
         requests = S3Requests(place, StaticCredentials("a", "b"), Silent(), None, time.time, memory=memory)
         return Deferred.fromCoroutine(requests.send("put", "PUT", "key", payload=Payload(data)))
     if scheme == "gs":
@@ -182,7 +178,7 @@ def requests_of(scheme, memory):
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
 def test_no_body_begins_while_those_of_other_remotes_hold_all_the_memory(scheme):
-    memory = Memory(4 * PIECE)
+    memory = BodyMemory(4 * PIECE)
     memory.acquire(4 * PIECE)
     waiting = requests_of(scheme, memory)
     assert not waiting.called

@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from resumable.aio.threads import Pool
 from resumable.model.keys import parse
 from resumable.remotes import urls
-from resumable.remotes.file import SCHEME, FileRemote
-from resumable.remotes.filesystem import PARTS, Directory
+from resumable.remotes.file.filesystem import PARTS, RemoteDirectory
+from resumable.remotes.file.remote import SCHEME, FileRemote
 from resumable.remotes.interfaces import (
     AuthFailed,
     Conflict,
@@ -66,7 +66,7 @@ class Process:
         self.disk, self.journal, self.clock = disk, journal, Clock()
         self.pool = SteppedPool(self.clock)
         self.pool.start()
-        self.remote = FileRemote(Directory(disk, ROOT, marker), journal, self.pool, lambda: 0.0, **options)
+        self.remote = FileRemote(RemoteDirectory(disk, ROOT, marker), journal, self.pool, lambda: 0.0, **options)
 
     def do(self, answer):
         """The result; raises what it failed with."""
@@ -146,7 +146,11 @@ class TestOnARealDisk(RemoteContract, SynchronousTestCase):
 
     def make_remote(self, journal):
         return FileRemote(
-            Directory(Disk(), self.directory.name), journal, self.pool, lambda: 0.0, template=parse("{date}/x/{id}")
+            RemoteDirectory(Disk(), self.directory.name),
+            journal,
+            self.pool,
+            lambda: 0.0,
+            template=parse("{date}/x/{id}"),
         )
 
     def outcome(self, answer):
@@ -262,7 +266,7 @@ def test_a_finalisation_that_was_given_up_and_happened_is_no_conflict():
 
 def test_a_file_that_was_placed_meanwhile_is_no_conflict():
     disk = mounted()
-    directory = Directory(disk, ROOT)
+    directory = RemoteDirectory(disk, ROOT)
     directory.create(ID)
     directory.place(ID, "name", 0, False)
     with pytest.raises(Transient):
@@ -312,7 +316,7 @@ def test_an_unfinished_file_that_has_become_shorter_begins_anew():
 
 def test_a_part_file_that_was_closed_is_not_opened_again():
     disk = mounted()
-    directory = Directory(disk, ROOT)
+    directory = RemoteDirectory(disk, ROOT)
     directory.create(ID)
     file = directory.part_file(ID)
     file.write(0, b"x")
@@ -518,7 +522,7 @@ def test_a_deletion_after_a_crash_at_any_step_leaves_nothing():
 
 def test_it_is_made_from_a_url():
     spec = urls.parse("file:///nas?key={date}/{id}&marker=.mounted")
-    means = urls.Means(Clock(), SteppedPool(Clock()), MemoryJournal(), mounted(), lambda: 0.0, Random(1))
+    means = urls.BackendServices(Clock(), SteppedPool(Clock()), MemoryJournal(), mounted(), lambda: 0.0, Random(1))
     assert isinstance(urls.make(spec, means), FileRemote)
 
 
@@ -531,7 +535,7 @@ def test_files_are_for_the_servers_user_unless_the_url_says_otherwise(tmp_path, 
     pool = Pool(queue, name="remote", size=1)
     pool.start()
     spec = urls.parse(f"file://{tmp_path}?key=a/{{id}}{options}", lambda name: SCHEME)
-    remote = SCHEME.make(spec, urls.Means(Clock(), pool, MemoryJournal(), Disk(), lambda: 0.0, Random(1)))
+    remote = SCHEME.make(spec, urls.BackendServices(Clock(), pool, MemoryJournal(), Disk(), lambda: 0.0, Random(1)))
     before = os.umask(0)
     try:
         for step in (

@@ -13,10 +13,10 @@ from resumable.model.keys import parse
 from resumable.remotes import urls
 from resumable.remotes.interfaces import Conflict, Permanent, Throttled, Transient
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.memory import Fault, MemoryRemote
-from resumable.remotes.memory_parts import MemoryPartRemote
-from resumable.remotes.memory_store import MemoryStore, Object
-from resumable.remotes.plan import Limits
+from resumable.remotes.memory.parts import MemoryPartRemote
+from resumable.remotes.memory.remote import Fault, MemoryRemote
+from resumable.remotes.memory.store import MemoryObject, MemoryStore
+from resumable.remotes.plan import PartLimits
 from resumable.remotes.regions import BytesRegion
 from resumable.testing.contract import RemoteContract
 
@@ -36,7 +36,7 @@ class InMemory(RemoteContract):
         return self.objects.objects[key].data if key in self.objects.objects else None
 
     def put_foreign(self, key, data):
-        self.objects.objects[key] = Object(data)
+        self.objects.objects[key] = MemoryObject(data)
 
     def settle(self):
         self.clock.advance(0)
@@ -50,7 +50,7 @@ class TestMemoryPartRemote(InMemory, SynchronousTestCase):
     """Parts in any order."""
 
     def make_remote(self, journal):
-        return MemoryPartRemote(self.objects, journal, self.clock, part_size=self.chunk_size, limits=Limits(1))
+        return MemoryPartRemote(self.objects, journal, self.clock, part_size=self.chunk_size, limits=PartLimits(1))
 
 
 class TestFaults(SynchronousTestCase):
@@ -124,7 +124,7 @@ class TestFaults(SynchronousTestCase):
         assert self.progress() == 10
 
     def test_a_part_is_there_as_a_whole_or_not_at_all(self):
-        self.remote = MemoryPartRemote(MemoryStore(), MemoryJournal(), self.clock, part_size=10, limits=Limits(1))
+        self.remote = MemoryPartRemote(MemoryStore(), MemoryJournal(), self.clock, part_size=10, limits=PartLimits(1))
         self.ask(self.remote.initiate_upload(ID, 10, {}))
         self.remote.faults.add(Fault("write_chunk", Transient("reset"), keep=4))
         self.refusal(self.write(), Transient)
@@ -157,7 +157,7 @@ class TestOverwriting(SynchronousTestCase):
     def store(self, replace):
         clock, store = Clock(), MemoryStore()
         remote = MemoryRemote(store, MemoryJournal(), clock, template=parse("{metadata[filename]}"), replace=replace)
-        store.objects["a"] = Object(b"theirs")
+        store.objects["a"] = MemoryObject(b"theirs")
         answers = [
             remote.initiate_upload(ID, 1, {"filename": b"a"}),
             remote.write_chunk(ID, 0, BytesRegion(b"x"), 1),
@@ -174,7 +174,7 @@ class TestOverwriting(SynchronousTestCase):
     def test_a_foreign_object_is_replaced_when_that_was_asked_for(self):
         store, answer = self.store(True)
         self.successResultOf(answer)
-        assert store.objects["a"] == Object(b"x", ID)
+        assert store.objects["a"] == MemoryObject(b"x", ID)
 
 
 def test_a_size_that_the_store_does_not_take_is_refused_for_good():
@@ -189,7 +189,7 @@ def test_a_size_that_the_store_does_not_take_is_refused_for_good():
 
 @pytest.mark.parametrize(("url", "kind"), [("memory://", MemoryRemote), ("memory://x?parts=yes", MemoryPartRemote)])
 def test_it_is_made_from_a_url(url, kind):
-    means = urls.Means(Clock(), None, MemoryJournal(), None, lambda: 0.0, Random(1))
+    means = urls.BackendServices(Clock(), None, MemoryJournal(), None, lambda: 0.0, Random(1))
     assert type(urls.make(urls.parse(url), means)) is kind
     with pytest.raises(urls.BadRemote, match="yes or no"):
         urls.parse("memory://?parts=some")

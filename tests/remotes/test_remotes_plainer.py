@@ -8,8 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
 
 from resumable.remotes.errors import AuthFailed, Permanent, RemoteError, Transient, Unusable, Unwelcome
-from resumable.remotes.metadata import ID_METADATA, Room, fitting, in_ascii
-from resumable.remotes.plainer import stripped, taken
+from resumable.remotes.metadata import ID_METADATA, MetadataRoom, fitting, in_ascii, stripped, taken
 
 CLEAR, VAGUE, OTHER = Unwelcome("too large"), Unusable("hm", code="vague"), Permanent("key too long")
 
@@ -112,13 +111,13 @@ USED = len(ID_METADATA) + 32
 @pytest.mark.parametrize(
     ("room", "kept"),
     [
-        (Room(USED + 4), {"a": "123"}),
-        (Room(USED + 9), {"a": "123", "c": "1234"}),
-        (Room(USED + 9, each=2), {"a": "123"}),
-        (Room(9999), {"a": "123", "b": "x" * 300, "c": "1234"}),
-        (Room(9999, value=256), {"a": "123", "c": "1234"}),
-        (Room(9999, entries=2), {"a": "123"}),
-        (Room(USED), {}),
+        (MetadataRoom(USED + 4), {"a": "123"}),
+        (MetadataRoom(USED + 9), {"a": "123", "c": "1234"}),
+        (MetadataRoom(USED + 9, each=2), {"a": "123"}),
+        (MetadataRoom(9999), {"a": "123", "b": "x" * 300, "c": "1234"}),
+        (MetadataRoom(9999, value=256), {"a": "123", "c": "1234"}),
+        (MetadataRoom(9999, entries=2), {"a": "123"}),
+        (MetadataRoom(USED), {}),
     ],
 )
 def test_what_a_store_is_known_to_take_is_known_before_it_is_asked(room, kept):

@@ -17,22 +17,22 @@ from resumable.remotes.plan import (
     S3,
     S3_50TB,
     TIB,
-    Limits,
+    ObjectTooLarge,
     Part,
+    PartLimits,
     Plan,
     Step,
-    TooLarge,
     for_length,
     for_unknown_length,
     plan_for,
 )
 
 # 6 GiB parts: what it would take to hold 50 TiB in 10,000 of them
-FIFTY_TIB = Limits(largest_object=50 * TIB, largest_part=6 * GIB)
-GCS = Limits(multiple_of=256 * KIB, smallest_part=256 * KIB)
-R2 = Limits(equal=True)
+FIFTY_TIB = PartLimits(largest_object=50 * TIB, largest_part=6 * GIB)
+GCS = PartLimits(multiple_of=256 * KIB, smallest_part=256 * KIB)
+R2 = PartLimits(equal=True)
 STORES = [S3, S3_50TB, FIFTY_TIB, GCS, R2]
-TINY = Limits(smallest_part=3, largest_part=40, parts=20, largest_object=300, multiple_of=1)
+TINY = PartLimits(smallest_part=3, largest_part=40, parts=20, largest_object=300, multiple_of=1)
 
 lengths = st.one_of(st.integers(0, 5 * TIB), st.integers(0, 1 << 26), st.sampled_from([0, 5 * TIB, PART_SIZE]))
 part_sizes = st.integers(1, 5 * GIB - 256 * KIB)
@@ -102,10 +102,10 @@ def test_equal_part_stores_get_equal_parts_of_a_ten_thousandth_of_their_largest_
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 5))
 def test_small_stores_are_covered_whatever_their_limits(part_size, parts, multiple_of):
-    limits = Limits(1, 60, parts, 40 * parts, multiple_of)
+    limits = PartLimits(1, 60, parts, 40 * parts, multiple_of)
     try:
         plan = for_unknown_length(part_size, limits)
-    except TooLarge:
+    except ObjectTooLarge:
         assert part_size + -part_size % multiple_of > 60
     else:
         assert plan.capacity >= 40 * parts
@@ -225,13 +225,13 @@ def test_parts_are_multiples_of_what_the_store_demands():
     ("length", "part_size", "limits"), [(5 * TIB + 1, PART_SIZE, S3), (1, 6 * GIB, S3), (301, 3, TINY)]
 )
 def test_what_the_store_cannot_hold_is_refused(length, part_size, limits):
-    with pytest.raises(TooLarge):
+    with pytest.raises(ObjectTooLarge):
         for_length(length, part_size, limits)
 
 
 def test_a_largest_object_out_of_reach_is_refused():
-    with pytest.raises(TooLarge):
-        for_unknown_length(3, Limits(1, 10, 5, 51))
+    with pytest.raises(ObjectTooLarge):
+        for_unknown_length(3, PartLimits(1, 10, 5, 51))
 
 
 def test_the_whole_capacity_can_be_used():
@@ -247,7 +247,7 @@ def test_an_offset_outside_of_the_object_has_no_part(offset, length):
 
 
 def test_an_offset_past_the_plan_has_no_part():
-    with pytest.raises(TooLarge):
+    with pytest.raises(ObjectTooLarge):
         Plan((Step(4, 2),)).part_at(9)
 
 
@@ -264,5 +264,5 @@ def test_a_part_is_found_by_its_number(plan_and_length):
 
 @pytest.mark.parametrize("number", [0, -1, 3])
 def test_there_is_no_part_of_any_other_number(number):
-    with pytest.raises(TooLarge):
+    with pytest.raises(ObjectTooLarge):
         Plan((Step(4, 2),)).part_numbered(number)

@@ -19,11 +19,10 @@ from resumable.remotes.errors import (
     Transient,
     Unusable,
 )
-from resumable.remotes.faults import Fault
 from resumable.remotes.interfaces import IProbe
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.memory import MemoryRemote
-from resumable.remotes.memory_store import MemoryStore
+from resumable.remotes.memory.remote import MemoryRemote
+from resumable.remotes.memory.store import Fault, MemoryStore
 from resumable.remotes.probe import advice, probe
 
 

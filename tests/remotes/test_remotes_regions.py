@@ -7,12 +7,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from resumable.remotes import errors, records
+from resumable.remotes import errors
 from resumable.remotes.interfaces import IJournal, ILoan, IPartJournal, IRegion, NotThere, OutOfStep, RegionLost, Stored
-from resumable.remotes.journals import MemoryJournal
+from resumable.remotes.journals import MemoryJournal, ReplicaRecord, ReplicaRecords, Stage
 from resumable.remotes.plan import for_length
-from resumable.remotes.records import Record, State
-from resumable.remotes.regions import STEP, BytesRegion, Window, check_chunk, copy
+from resumable.remotes.regions import STEP, BytesRegion, RegionWindow, check_chunk, copy
 
 
 class File:
@@ -45,29 +44,29 @@ class File:
 
 class TestRegions(SynchronousTestCase):
     def test_they_provide_the_interface(self):
-        for region in (BytesRegion(b"abc"), Window(File(b"abc"), 0, 3)):
+        for region in (BytesRegion(b"abc"), RegionWindow(File(b"abc"), 0, 3)):
             assert verifyObject(IRegion, region)
 
     def test_a_window_is_a_stretch_of_the_file(self):
-        window = Window(File(b"0123456789"), 3, 4)
+        window = RegionWindow(File(b"0123456789"), 3, 4)
         assert window.size == 4
         assert self.successResultOf(window.read(0, 4)) == b"3456"
         assert self.successResultOf(window.read(1, 2)) == b"45"
         assert self.successResultOf(window.read(4, 0)) == b""
 
     def test_a_file_that_is_too_short_is_told(self):
-        self.failureResultOf(Window(File(b"0123456789"), 8, 4).read(0, 4), RegionLost)
-        self.failureResultOf(Window(File(b"0123456789"), 8, 4).scan(0, 4, bytearray().extend), RegionLost)
+        self.failureResultOf(RegionWindow(File(b"0123456789"), 8, 4).read(0, 4), RegionLost)
+        self.failureResultOf(RegionWindow(File(b"0123456789"), 8, 4).scan(0, 4, bytearray().extend), RegionLost)
 
     def test_a_scan_feeds_the_bytes_in_order(self):
-        for region in (BytesRegion(b"3456"), Window(File(b"0123456789"), 3, 4)):
+        for region in (BytesRegion(b"3456"), RegionWindow(File(b"0123456789"), 3, 4)):
             fed = bytearray()
             assert self.successResultOf(region.scan(1, 3, fed.extend)) is None
             assert fed == b"456"
 
     def test_what_is_lent_is_read_at_once_until_it_is_given_back(self):
         file = File(b"0123456789")
-        for region in (BytesRegion(b"3456"), Window(file, 3, 4)):
+        for region in (BytesRegion(b"3456"), RegionWindow(file, 3, 4)):
             loan = region.lend()
             assert verifyObject(ILoan, loan)
             assert (loan.read(0, 4), loan.read(1, 2), loan.read(4, 0)) == (b"3456", b"45", b"")
@@ -78,13 +77,13 @@ class TestRegions(SynchronousTestCase):
         loan.give_back()
         assert not file.lent
         with pytest.raises(RegionLost):
-            Window(file, 8, 4).lend().read(0, 4)
+            RegionWindow(file, 8, 4).lend().read(0, 4)
 
     def test_what_a_scan_feeds_may_fail(self):
         self.failureResultOf(BytesRegion(b"three").scan(0, 4, int), ValueError)
 
     def test_nothing_outside_of_a_region_is_read(self):
-        for region in (BytesRegion(b"3456"), Window(File(b"0123456789"), 3, 4)):
+        for region in (BytesRegion(b"3456"), RegionWindow(File(b"0123456789"), 3, 4)):
             for offset, size in ((-1, 2), (0, 5), (3, 2), (5, 0), (1, -1)):
                 self.failureResultOf(region.read(offset, size), ValueError)
                 self.failureResultOf(region.scan(offset, size, bytearray().extend), ValueError)
@@ -107,21 +106,24 @@ class TestRegions(SynchronousTestCase):
 
     def test_records_are_read_back_as_they_were(self):
         journal = MemoryJournal()
+        kept = ReplicaRecords(ReplicaRecord, journal)
         stored = Stored("memory://k", "k", 7, etag="e")
-        record = Record("k", State.STORED, 7, "h", 7, for_length(7), stored)
-        self.successResultOf(Deferred.fromCoroutine(records.save(journal, "i", record)))
-        assert self.successResultOf(Deferred.fromCoroutine(records.load(journal, "i"))) == record
+        record = ReplicaRecord("k", Stage.STORED, 7, "h", 7, for_length(7), stored)
+        self.successResultOf(Deferred.fromCoroutine(kept.save("i", record)))
+        assert self.successResultOf(Deferred.fromCoroutine(kept.load("i"))) == record
 
     def test_what_is_no_record_is_told(self):
         journal = MemoryJournal()
+        kept = ReplicaRecords(ReplicaRecord, journal)
         self.successResultOf(journal.save("i", {"state": "open"}))
-        self.failureResultOf(Deferred.fromCoroutine(records.load(journal, "i")), ValueError)
+        self.failureResultOf(Deferred.fromCoroutine(kept.load("i")), ValueError)
 
     def test_what_is_over_was_not_started(self):
         journal = MemoryJournal()
-        self.successResultOf(Deferred.fromCoroutine(records.save(journal, "i", Record("k", State.OVER))))
+        kept = ReplicaRecords(ReplicaRecord, journal)
+        self.successResultOf(Deferred.fromCoroutine(kept.save("i", ReplicaRecord("k", Stage.OVER))))
         for upload_id in ("i", "unknown"):
-            self.failureResultOf(Deferred.fromCoroutine(records.load_started(journal, upload_id)), NotThere)
+            self.failureResultOf(Deferred.fromCoroutine(kept.started(upload_id)), NotThere)
 
     def test_a_journal_shares_nothing(self):
         journal = MemoryJournal()
@@ -150,13 +152,13 @@ def test_chunks_that_cannot_be_are_refused(offset, size, declared):
 
 
 def test_a_size_changes_only_from_unknown_to_known():
-    assert Record("k").sized(5).sized(None).sized(5).size == 5
+    assert ReplicaRecord("k").sized(5).sized(None).sized(5).size == 5
     with pytest.raises(ValueError):
-        Record("k", size=5).sized(6)
+        ReplicaRecord("k", size=5).sized(6)
     with pytest.raises(ValueError):
-        Record("k", confirmed=6).sized(5)
+        ReplicaRecord("k", confirmed=6).sized(5)
     with pytest.raises(OutOfStep):
-        Record("k").known_size()
+        ReplicaRecord("k").known_size()
 
 
 RETRIED = {errors.Transient, errors.Throttled, errors.Unusable, errors.AuthFailed, errors.OutOfStep, errors.NotThere}

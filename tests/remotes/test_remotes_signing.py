@@ -14,16 +14,13 @@ from google.auth.credentials import Credentials, Signing
 from twisted.internet import reactor
 
 from resumable.aio.threads import Pool
-from resumable.remotes.azure.access import Access
+from resumable.remotes.azure.access import AzureAccess
 from resumable.remotes.errors import AuthFailed, Transient
-from resumable.remotes.gcs.credentials import Anonymous, GoogleTokens
-from resumable.remotes.gcs.signing import Unsigned
+from resumable.remotes.gcs.credentials import Anonymous, GoogleTokens, Unsigned
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.reading import Presented
-from resumable.remotes.s3.credentials import Keys
-from resumable.remotes.s3.objects import ObjectOptions
-from resumable.remotes.s3.presign import presigned
-from resumable.remotes.s3.signing import encode_path, encode_query
+from resumable.remotes.s3.credentials import Keys, encode_path, encode_query, presigned
+from resumable.remotes.s3.records import S3ObjectOptions
 from tests.remotes.s3_rig import rig
 from tests.remotes.s3_servers import started
 from tests.remotes.simple_engine import upload
@@ -134,7 +131,7 @@ ACCOUNT = {"account": "acc"}
 
 
 def test_an_azure_url_is_signed_with_the_accounts_key() -> None:
-    url = Access("box", ACCOUNT, {"AZURE_STORAGE_KEY": "c2VjcmV0"}).signed_url("in/ä b.txt", PRESENTED, NOW)
+    url = AzureAccess("box", ACCOUNT, {"AZURE_STORAGE_KEY": "c2VjcmV0"}).signed_url("in/ä b.txt", PRESENTED, NOW)
     assert url is not None and url.startswith("https://acc.blob.core.windows.net/box/in/%C3%A4%20b.txt?")
     found = query_of(url)
     assert (found["sp"], found["sr"], found["spr"], found["se"]) == ("r", "b", "https", "2026-01-31T12:39:56Z")
@@ -143,9 +140,12 @@ def test_an_azure_url_is_signed_with_the_accounts_key() -> None:
 
 
 def test_a_sas_of_our_own_is_never_given_on() -> None:
-    assert Access("box", ACCOUNT, {"AZURE_STORAGE_SAS_TOKEN": "sv=1&sig=ours"}).signed_url("k", PRESENTED, NOW) is None
+    assert (
+        AzureAccess("box", ACCOUNT, {"AZURE_STORAGE_SAS_TOKEN": "sv=1&sig=ours"}).signed_url("k", PRESENTED, NOW)
+        is None
+    )
     words = "BlobEndpoint=https://acc.blob.core.windows.net;SharedAccessSignature=sv=1&sig=ours"
-    access = Access("box", {}, {"AZURE_STORAGE_CONNECTION_STRING": words})
+    access = AzureAccess("box", {}, {"AZURE_STORAGE_CONNECTION_STRING": words})
     assert access.signed_url("k", PRESENTED, NOW) is None
 
 
@@ -160,7 +160,7 @@ def test_an_identity_signs_with_a_key_that_it_asks_for_once_an_hour(monkeypatch:
         return key
 
     monkeypatch.setattr(BlobServiceClient, "get_user_delegation_key", give)
-    access = Access("box", ACCOUNT, {})
+    access = AzureAccess("box", ACCOUNT, {})
     for later in (0, 60, 3600):
         url = access.signed_url("k", PRESENTED, NOW + later)
         assert url is not None and query_of(url)["skoid"] == "o" and "c2VjcmV0" not in url
@@ -179,5 +179,5 @@ async def test_an_object_under_a_customers_key_is_signed_for_nobody(tmp_path: An
             upload_id = "0" * 32
             await upload(it.remote(), upload_id, b"hello")
             assert await it.remote().signed_url(upload_id, PRESENTED) is not None
-            remote = it.remote(options=ObjectOptions(customer_key=bytes(32)))
+            remote = it.remote(options=S3ObjectOptions(customer_key=bytes(32)))
             assert await remote.signed_url(upload_id, PRESENTED) is None

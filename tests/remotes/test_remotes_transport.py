@@ -27,13 +27,11 @@ from resumable.remotes.plan import Step
 from resumable.remotes.regions import BytesRegion
 from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.credentials import StaticCredentials
-from resumable.remotes.s3.dialects import AWS
-from resumable.remotes.s3.endpoint import Endpoint
-from resumable.remotes.s3.objects import ObjectOptions
-from resumable.remotes.s3.records import Record
-from resumable.remotes.s3.requests import Requests
+from resumable.remotes.s3.endpoint import AWS, Endpoint
+from resumable.remotes.s3.records import S3ObjectOptions, S3Record
+from resumable.remotes.s3.requests import S3Requests
 from resumable.remotes.s3.scheme import policy_for
-from resumable.remotes.s3.store import Store
+from resumable.remotes.s3.store import S3Store
 
 # of Twisted with a pyOpenSSL that is newer
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
@@ -86,7 +84,7 @@ async def put_over_tls(certificate, policy, unsigned: bool) -> Store200:
     port = reactor.listenSSL(0, Site(store), certificate.options(), interface="127.0.0.1")
     http = Http(reactor, policy=policy)
     place = Endpoint("https", "localhost", port.getHost().port, "/b", "us-east-1", "b")
-    requests = Requests(place, StaticCredentials("a", "s"), http, pool, lambda: 0.0, unsigned=unsigned)
+    requests = S3Requests(place, StaticCredentials("a", "s"), http, pool, lambda: 0.0, unsigned=unsigned)
     try:
         await S3Client(requests).put_object("k", BytesRegion(bytes(3 << 20)))
         return store
@@ -123,7 +121,7 @@ async def test_a_certificate_that_nobody_trusts_is_told_as_such(certificate):
 def test_plain_http_is_never_unsigned():
     place = Endpoint("http", "h", 80, "/b", "us-east-1", "b")
     with pytest.raises(ValueError, match="https"):
-        Requests(place, StaticCredentials("a", "s"), None, None, lambda: 0.0, unsigned=True)
+        S3Requests(place, StaticCredentials("a", "s"), None, None, lambda: 0.0, unsigned=True)
 
 
 class Scripted:
@@ -142,9 +140,17 @@ class Scripted:
 async def test_a_customers_key_goes_with_every_request_for_its_object():
     http = Scripted(b"<ListPartsResult/>")
     place = Endpoint("https", "h", 443, "/b", "us-east-1", "b")
-    client = S3Client(Requests(place, StaticCredentials("a", "s", "token"), http, None, lambda: 0.0))
-    store = Store(client, AWS, ObjectOptions(customer_key=b"k" * 32), parse(), False)
-    record = Record("k", Plan((Step(5, 10),)), {}, "crc32c", True, size=7, multipart="m")
+    client = S3Client(S3Requests(place, StaticCredentials("a", "s", "token"), http, None, lambda: 0.0))
+    store = S3Store(client, AWS, S3ObjectOptions(customer_key=b"k" * 32), parse(), False)
+    record = S3Record(
+        key="k",
+        plan=Plan((Step(5, 10),)),
+        headers={},
+        checksum="crc32c",
+        full_object=True,
+        size=7,
+        multipart="m",
+    )
     await store.put("u", record, BytesRegion(b"abc"))
     await store.upload_part(record, 1, BytesRegion(b"abcde"))
     await store.list_parts(record)

@@ -13,9 +13,10 @@ from random import Random
 import pytest
 from twisted.internet.task import Clock
 
-from resumable.remotes import schemes, urls
+from resumable.remotes import urls
+from resumable.remotes import urls as schemes
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.urls import BadRemote, Means, RemoteSpec, Scheme, When, check_names, flag, parse
+from resumable.remotes.urls import BackendServices, BadRemote, RemoteSpec, Scheme, When, check_names, flag, parse
 from resumable.testing import SteppedPool
 
 
@@ -188,7 +189,7 @@ def test_what_making_a_backend_finds_wrong_is_one_line_with_its_name():
 
 
 def test_what_the_service_gives_has_defaults_for_tuning():
-    means = Means(Clock(), SteppedPool(Clock()), MemoryJournal(), None, lambda: 0.0, Random(1))
+    means = BackendServices(Clock(), SteppedPool(Clock()), MemoryJournal(), None, lambda: 0.0, Random(1))
     assert (means.part_size, means.timeout, means.parts) == (8 << 20, 60.0, 16)
 
 
@@ -263,7 +264,7 @@ def test_a_scheme_with_a_page_of_its_own_leads_there_and_names_what_to_install(n
 
 
 def test_what_each_store_promises_comes_with_its_makers_word_for_it():
-    table = PAGE.partition("\n## What each promises\n")[2].partition("\n## ")[0]
+    table = PAGE.partition("\n## What each store guarantees\n")[2].partition("\n## ")[0]
     rows = [row.strip("|").split("|") for row in table.strip().splitlines() if row.startswith("|")]
     assert [name.strip() for name in rows[0][1:]] == ["s3", "az", "gs", "file"]
     for _, *cells in rows[2:-1]:

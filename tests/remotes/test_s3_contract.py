@@ -4,83 +4,45 @@ from __future__ import annotations
 
 import time
 import unittest
-import uuid
-from contextlib import ExitStack
-from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import pytest
-import pytest_twisted
 from attrs import evolve
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThread
 
 from resumable.model import keys
 from resumable.remotes import urls
 from resumable.remotes.errors import NotThere
 from resumable.remotes.regions import STEP
-from resumable.testing.contract import RemoteContract
-from tests.remotes.s3_rig import MIB, fetched, rig, tiny
+from tests.remotes.live_contract import LiveContract
+from tests.remotes.s3_rig import MIB, rig, tiny
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, started
 
 
-class Against(RemoteContract):
-    """A prefix of its own for each test."""
-
-    name = ""
+class Against(LiveContract):
     more: ClassVar[dict[str, object]] = {}
     chunk_size = 5 * MIB
 
     @classmethod
-    def setUpClass(cls) -> None:
-        with ExitStack() as stack:
-            directory = stack.enter_context(TemporaryDirectory())
-            cls.server = stack.enter_context(started(cls.name, Path(directory) / "root"))
-            cls.stack = stack.pop_all()
+    def started(cls, directory):
+        return started(cls.name, directory)
 
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.stack.close()
-
-    def setUp(self) -> None:
-        self.template = keys.parse(prefix=uuid.uuid4().hex[:8])
-        self.rigged = rig(self.server)
-        self.rig = self.blocked(self.rigged.__aenter__())
-        super().setUp()
-
-    def tearDown(self) -> None:
-        self.blocked(self.rigged.__aexit__(None, None, None))
-
-    def blocked(self, work):
-        return pytest_twisted.blockon(pytest_twisted.defer.ensureDeferred(work))
+    def rigged(self):
+        return rig(self.server)
 
     def make_remote(self, journal):
         self.rig.journal = journal
-        return self.rig.remote(template=self.template, part_size=self.chunk_size, **self.more)
+        return self.rig.remote(template=keys.parse(prefix=self.prefix), part_size=self.chunk_size, **self.more)
 
     def read_object(self, key: str) -> bytes | None:
-        async def read() -> bytes | None:
-            try:
-                return await self.rig.content(key)
-            except NotThere:
-                return None
-
-        return self.blocked(read())
+        try:
+            return super().read_object(key)
+        except NotThere:
+            return None
 
     def put_foreign(self, key: str, data: bytes) -> None:
         self.blocked(self.rig.client.put_object(key, data))
-
-    def fetch(self, url, headers):
-        return pytest_twisted.blockon(deferToThread(fetched, url, headers))
-
-    def settle(self) -> None:
-        pytest_twisted.blockon(deferLater(reactor, 0))
-
-    def outcome(self, answer):
-        return pytest_twisted.blockon(answer.addBoth(lambda result: [result]))[0]
 
 
 class WithTinyParts(Against):
@@ -128,9 +90,8 @@ class TestVersitygw(Against, unittest.TestCase):
         super().tearDown()
 
     def make_remote(self, journal):
-        prefix = self.template.prefix.strip("/")
-        url = f"s3://{BUCKET}/{prefix}?endpoint={self.server.url}&dialect=aws&style=path&part-size=5M&tags=a=b"
-        means = urls.Means(reactor, self.rig.pool, journal, None, time.time, Random(1))
+        url = f"s3://{BUCKET}/{self.prefix}?endpoint={self.server.url}&dialect=aws&style=path&part-size=5M&tags=a=b"
+        means = urls.BackendServices(reactor, self.rig.pool, journal, None, time.time, Random(1))
         self.made.append(urls.make(urls.parse(url), means))
         return self.made[-1]
 

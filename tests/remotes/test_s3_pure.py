@@ -28,14 +28,24 @@ from resumable.remotes.errors import (
     Unusable,
     Unwelcome,
 )
+from resumable.remotes.s3.answers import BadXml, complete_document, parse
 from resumable.remotes.s3.checksums import ALGORITHMS, Algorithm, algorithm, encoded, of_whole
-from resumable.remotes.s3.credentials import Keys
-from resumable.remotes.s3.dialects import AWS, BACKBLAZE, CAUTIOUS, DIALECTS, GCS_INTEROP, GENERIC, R2, dialect
-from resumable.remotes.s3.endpoint import Endpoint, Place, resolve
+from resumable.remotes.s3.credentials import EMPTY_SHA256, UNSIGNED, Keys, S3Signer, encode_path, encode_query
+from resumable.remotes.s3.endpoint import (
+    AWS,
+    BACKBLAZE,
+    CAUTIOUS,
+    DIALECTS,
+    GCS_INTEROP,
+    GENERIC,
+    R2,
+    Endpoint,
+    S3Place,
+    dialect,
+    resolve,
+)
 from resumable.remotes.s3.errors import error_from, error_in, may_be_metadata
-from resumable.remotes.s3.objects import ObjectOptions
-from resumable.remotes.s3.signing import EMPTY_SHA256, UNSIGNED, Signer, encode_path, encode_query
-from resumable.remotes.s3.xml import BadXml, complete_document, parse
+from resumable.remotes.s3.records import S3ObjectOptions
 from tests.remotes.s3_proxy import error
 
 ROOM = CAUTIOUS
@@ -59,7 +69,7 @@ ODD_KEYS = ["a//b", "e/../f", "p%2Fq", "q?uery#frag", "grüße/日本", "sp ace+
     ],
 )  # fmt: skip
 def test_the_examples_of_the_specification_are_signed_as_it_says(method, url, headers, payload, signature):
-    signed = Signer("us-east-1").sign(method, url, headers, payload, AWS_KEYS, NOW)
+    signed = S3Signer("us-east-1").sign(method, url, headers, payload, AWS_KEYS, NOW)
     assert signed["Authorization"].endswith(f"Signature={signature}")
 
 
@@ -68,7 +78,7 @@ def test_odd_keys_are_signed_as_botocore_itself_signs_what_is_sent(key):
     place = Endpoint("http", "127.0.0.1", 9000, "/bucket", "eu-west-1", "bucket")
     url = place.url(key) + "?partNumber=1&uploadId=a%2Fb"
     headers = {"Host": "127.0.0.1:9000", "Content-Type": "text/plain", "x-amz-meta-a": "b"}
-    ours = Signer("eu-west-1").sign("PUT", url, headers, UNSIGNED, Keys("k", "s", "token"), NOW)
+    ours = S3Signer("eu-west-1").sign("PUT", url, headers, UNSIGNED, Keys("k", "s", "token"), NOW)
     request = AWSRequest("PUT", url, headers=dict(headers))
     with mock.patch.object(botocore.auth, "get_current_datetime", lambda: datetime.fromtimestamp(NOW)):
         theirs = S3SigV4Auth(Credentials("k", "s", "token"), "s3", "eu-west-1")
@@ -96,7 +106,7 @@ def test_the_host_is_signed_with_its_port():
 
 
 def test_a_new_day_has_a_new_signing_key():
-    signer = Signer("us-east-1")
+    signer = S3Signer("us-east-1")
     days = [signer.sign("GET", "http://h/b/k", {}, UNSIGNED, AWS_KEYS, NOW + day * 86400) for day in (0, 1, 0)]
     assert days[0]["Authorization"] == days[2]["Authorization"] != days[1]["Authorization"]
 
@@ -104,7 +114,7 @@ def test_a_new_day_has_a_new_signing_key():
 def test_keys_do_not_show_themselves():
     keys = Keys("an-access", "a-secret", "a-token")
     assert not any(word in repr(keys) for word in ("an-access", "a-secret", "a-token"))
-    assert "0000" not in repr(ObjectOptions(customer_key=b"0" * 32))
+    assert "0000" not in repr(S3ObjectOptions(customer_key=b"0" * 32))
 
 
 # -- errors
@@ -278,19 +288,19 @@ def test_what_is_written_is_escaped():
 @pytest.mark.parametrize(
     ("place", "url"),
     [
-        (Place("my-bucket"), "https://my-bucket.s3.us-east-1.amazonaws.com/k"),
-        (Place("my-bucket", "eu-west-1"), "https://my-bucket.s3.eu-west-1.amazonaws.com/k"),
-        (Place("my-bucket", "cn-north-1"), "https://my-bucket.s3.cn-north-1.amazonaws.com.cn/k"),
-        (Place("my-bucket", path_style=True), "https://s3.us-east-1.amazonaws.com/my-bucket/k"),
-        (Place("dotted.bucket"), "https://s3.us-east-1.amazonaws.com/dotted.bucket/k"),
-        (Place("my-bucket", dual_stack=True), "https://my-bucket.s3.dualstack.us-east-1.amazonaws.com/k"),
-        (Place("my-bucket", "us-west-2", fips=True), "https://my-bucket.s3-fips.us-west-2.amazonaws.com/k"),
-        (Place("my-bucket", accelerate=True), "https://my-bucket.s3-accelerate.amazonaws.com/k"),
-        (Place("b-1", url="http://127.0.0.1:9000"), "http://127.0.0.1:9000/b-1/k"),
-        (Place("b-1", url="http://minio.local:9000", path_style=True), "http://minio.local:9000/b-1/k"),
-        (Place("b-1", url="https://s3.local/base/"), "https://b-1.s3.local/base/k"),
-        (Place("b.c", url="https://s3.local"), "https://s3.local/b.c/k"),
-        (Place("Big_Bucket", url="http://s3.local"), "http://s3.local/Big_Bucket/k"),
+        (S3Place("my-bucket"), "https://my-bucket.s3.us-east-1.amazonaws.com/k"),
+        (S3Place("my-bucket", "eu-west-1"), "https://my-bucket.s3.eu-west-1.amazonaws.com/k"),
+        (S3Place("my-bucket", "cn-north-1"), "https://my-bucket.s3.cn-north-1.amazonaws.com.cn/k"),
+        (S3Place("my-bucket", path_style=True), "https://s3.us-east-1.amazonaws.com/my-bucket/k"),
+        (S3Place("dotted.bucket"), "https://s3.us-east-1.amazonaws.com/dotted.bucket/k"),
+        (S3Place("my-bucket", dual_stack=True), "https://my-bucket.s3.dualstack.us-east-1.amazonaws.com/k"),
+        (S3Place("my-bucket", "us-west-2", fips=True), "https://my-bucket.s3-fips.us-west-2.amazonaws.com/k"),
+        (S3Place("my-bucket", accelerate=True), "https://my-bucket.s3-accelerate.amazonaws.com/k"),
+        (S3Place("b-1", url="http://127.0.0.1:9000"), "http://127.0.0.1:9000/b-1/k"),
+        (S3Place("b-1", url="http://minio.local:9000", path_style=True), "http://minio.local:9000/b-1/k"),
+        (S3Place("b-1", url="https://s3.local/base/"), "https://b-1.s3.local/base/k"),
+        (S3Place("b.c", url="https://s3.local"), "https://s3.local/b.c/k"),
+        (S3Place("Big_Bucket", url="http://s3.local"), "http://s3.local/Big_Bucket/k"),
     ],
 )
 def test_a_bucket_has_the_address_that_its_options_say(place, url):
@@ -298,17 +308,19 @@ def test_a_bucket_has_the_address_that_its_options_say(place, url):
 
 
 def test_region_and_style_default_to_those_of_the_dialect():
-    assert resolve(Place("b-1", url="https://x.r2.example"), R2).region == "auto"
-    assert resolve(Place("b-1", url="https://x.r2.example"), R2).url("k") == "https://x.r2.example/b-1/k"
-    assert resolve(Place("b-1")).region == "us-east-1"
+    assert resolve(S3Place("b-1", url="https://x.r2.example"), R2).region == "auto"
+    assert resolve(S3Place("b-1", url="https://x.r2.example"), R2).url("k") == "https://x.r2.example/b-1/k"
+    assert resolve(S3Place("b-1")).region == "us-east-1"
 
 
 @pytest.mark.parametrize(
     "place",
     [
-        Place(""), Place("a b"), Place("b-1", "no region"), Place("b-1", url="ftp://x"), Place("b-1", url="minio:9000"),
-        Place("b-1", url="http://user:password@x"), Place("b-1", url="http://x", fips=True), Place("b-1", url="http://x:y"),
-        Place("dotted.bucket", accelerate=True), Place("bucket--use1-az4--x-s3"), Place("b-1", url="http://x/?a=b"),
+        S3Place(""), S3Place("a b"), S3Place("b-1", "no region"), S3Place("b-1", url="ftp://x"),
+        S3Place("b-1", url="minio:9000"),
+        S3Place("b-1", url="http://user:password@x"), S3Place("b-1", url="http://x", fips=True),
+        S3Place("b-1", url="http://x:y"),
+        S3Place("dotted.bucket", accelerate=True), S3Place("bucket--use1-az4--x-s3"), S3Place("b-1", url="http://x/?a=b"),
     ],
 )  # fmt: skip
 def test_a_place_that_cannot_be_is_refused_in_one_line(place):
@@ -391,7 +403,9 @@ def test_an_algorithm_that_is_not_there_is_refused():
 
 
 def test_type_and_name_of_an_object_come_from_the_metadata():
-    headers = ObjectOptions().headers_for("u1", {"filetype": b"image/png", "filename": 'Grüße "x".png'.encode()}, ROOM)
+    headers = S3ObjectOptions().headers_for(
+        "u1", {"filetype": b"image/png", "filename": 'Grüße "x".png'.encode()}, ROOM
+    )
     assert headers["Content-Type"] == "image/png"
     disposition = headers["Content-Disposition"]
     assert disposition.startswith("attachment; filename=\"Gr__e _x_.png\"; filename*=UTF-8''Gr%C3%BC")
@@ -400,7 +414,7 @@ def test_type_and_name_of_an_object_come_from_the_metadata():
 
 @pytest.mark.parametrize("kind", [b"text/html\r\nX: y", b"nonsense", b"", b"a/b; c=d\x00", "ä/b".encode()])
 def test_a_type_that_is_none_is_not_passed_on(kind):
-    assert ObjectOptions().headers_for("u1", {"filetype": kind}, ROOM)["Content-Type"] == "application/octet-stream"
+    assert S3ObjectOptions().headers_for("u1", {"filetype": kind}, ROOM)["Content-Type"] == "application/octet-stream"
 
 
 @given(
@@ -408,7 +422,7 @@ def test_a_type_that_is_none_is_not_passed_on(kind):
     st.sampled_from(list(DIALECTS.values())),
 )
 def test_whatever_clients_send_headers_stay_small_plain_and_signable(metadata, spoken):
-    headers = ObjectOptions().headers_for("0" * 32, {**metadata, "resumable-upload-id": b"another"}, spoken.metadata)
+    headers = S3ObjectOptions().headers_for("0" * 32, {**metadata, "resumable-upload-id": b"another"}, spoken.metadata)
     mine = {name: value for name, value in headers.items() if name.startswith("x-amz-meta-")}
     counted = 0 if spoken is AWS else len("x-amz-meta-")
     assert sum(len(name) - len("x-amz-meta-") + counted + len(value) for name, value in mine.items()) <= (
@@ -421,17 +435,17 @@ def test_whatever_clients_send_headers_stay_small_plain_and_signable(metadata, s
 
 
 def test_clients_metadata_can_be_kept_back():
-    assert "x-amz-meta-a" not in ObjectOptions(client_metadata=False).headers_for("u1", {"a": b"b"}, ROOM)
+    assert "x-amz-meta-a" not in S3ObjectOptions(client_metadata=False).headers_for("u1", {"a": b"b"}, ROOM)
 
 
 def test_a_long_name_keeps_its_extension_and_no_marks_that_turn_it_round():
     name = "\u202e" + "ü" * 300 + "\u200b.pdf"
-    value = ObjectOptions().headers_for("u1", {"filename": name.encode()}, ROOM)["Content-Disposition"]
+    value = S3ObjectOptions().headers_for("u1", {"filename": name.encode()}, ROOM)["Content-Disposition"]
     assert value == disposition("ü" * 125 + ".pdf") and value.endswith(".pdf")
 
 
 def test_options_of_objects_become_headers():
-    options = ObjectOptions("GLACIER", "private", "aws:kms", "key-1", None, {"a b": "c&d"})
+    options = S3ObjectOptions("GLACIER", "private", "aws:kms", "key-1", None, {"a b": "c&d"})
     assert options.creation_headers() == {
         "x-amz-storage-class": "GLACIER",
         "x-amz-acl": "private",
@@ -443,9 +457,9 @@ def test_options_of_objects_become_headers():
 
 
 def test_a_customers_key_goes_with_each_request():
-    options = ObjectOptions(customer_key=b"k" * 32)
+    options = S3ObjectOptions(customer_key=b"k" * 32)
     assert options.access_headers() == options.creation_headers()
     assert len(options.access_headers()) == 3
     for wrong in ({"customer_key": b"short"}, {"customer_key": b"k" * 32, "encryption": "AES256"}, {"kms_key": "k"}):
         with pytest.raises(ValueError):
-            ObjectOptions(**wrong)
+            S3ObjectOptions(**wrong)

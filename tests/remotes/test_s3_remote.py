@@ -15,12 +15,11 @@ from resumable.model import keys
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, OutOfStep, Permanent, Transient, Unusable
 from resumable.remotes.interfaces import IJournal, Part
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.plan import Limits as PartLimits
-from resumable.remotes.plan import Plan, Step
+from resumable.remotes.plan import PartLimits, Plan, Step
 from resumable.remotes.regions import BytesRegion
 from resumable.remotes.s3.credentials import StaticCredentials
-from resumable.remotes.s3.dialects import GENERIC
-from resumable.remotes.s3.objects import ObjectOptions
+from resumable.remotes.s3.endpoint import GENERIC
+from resumable.remotes.s3.records import S3ObjectOptions
 from resumable.remotes.s3.remote import S3Remote
 from tests.remotes.s3_rig import MIB, rig
 from tests.remotes.s3_servers import BUCKET, RCLONE, VERSITYGW, Server, started
@@ -411,7 +410,7 @@ async def test_other_checksums_or_none_are_a_setting(full: Server, prefix: str, 
 @pytest_twisted.ensureDeferred
 async def test_options_of_objects_reach_the_store(moto: Server):
     async with rig(moto) as it:
-        options = ObjectOptions("STANDARD_IA", "bucket-owner-full-control", "AES256", tags={"a b": "c"})
+        options = S3ObjectOptions("STANDARD_IA", "bucket-owner-full-control", "AES256", tags={"a b": "c"})
         remote = it.remote(options=options, part_size=PART, template=keys.parse(prefix="options"))
         for upload_id, data in ((U1, b"small"), (U2, BIG)):
             stored = await upload(remote, upload_id, data, {"filename": "Grüße.txt".encode(), "project": b"x"})

@@ -21,9 +21,9 @@ from resumable.remotes import urls
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.probe import probe
 from resumable.remotes.s3 import scheme
-from resumable.remotes.s3.dialects import AWS, BACKBLAZE, DIALECTS, GCS_INTEROP, GENERIC, R2
-from resumable.remotes.s3.objects import ObjectOptions
-from resumable.remotes.urls import BadRemote, Means, parse
+from resumable.remotes.s3.endpoint import AWS, BACKBLAZE, DIALECTS, GCS_INTEROP, GENERIC, R2
+from resumable.remotes.s3.records import S3ObjectOptions
+from resumable.remotes.urls import BackendServices, BadRemote, parse
 from resumable.testing import SteppedPool
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, VERSITYGW, started
 from tests.remotes.simple_engine import upload
@@ -36,9 +36,9 @@ def spec(options: str = "", bucket: str = "b-1", **environ: str):
     return parse(f"s3://{bucket}?{options}", environ=environ)
 
 
-def means(journal=None, pool=None, now=time.time, **more) -> Means:
+def means(journal=None, pool=None, now=time.time, **more) -> BackendServices:
     journal = MemoryJournal() if journal is None else journal
-    return Means(reactor, pool or SteppedPool(reactor), journal, None, now, Random(1), **more)
+    return BackendServices(reactor, pool or SteppedPool(reactor), journal, None, now, Random(1), **more)
 
 
 def dialect_of(options: str, **environ: str):
@@ -118,11 +118,11 @@ def test_objects_are_given_what_the_url_says():
         "storage-class=STANDARD_IA&acl=bucket-owner-full-control&sse=aws:kms&sse-key=arn:aws:kms:eu-west-1:1:key/a-b"
         "&tags=team=media,env=prod&metadata=no"
     )
-    assert scheme.objects_for(spec(said).options) == ObjectOptions(
+    assert scheme.objects_for(spec(said).options) == S3ObjectOptions(
         "STANDARD_IA", "bucket-owner-full-control", "aws:kms", "arn:aws:kms:eu-west-1:1:key/a-b",
         tags={"team": "media", "env": "prod"}, client_metadata=False,
     )  # fmt: skip
-    assert scheme.objects_for({}) == ObjectOptions()
+    assert scheme.objects_for({}) == S3ObjectOptions()
 
 
 @pytest.mark.parametrize("content", [KEY, b64encode(KEY), b64encode(KEY) + b"\n"])

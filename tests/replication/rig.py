@@ -19,10 +19,10 @@ from twisted.python.failure import Failure
 
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.model.upload import Commit, Gone, Replica, Upload
-from resumable.remotes.memory import MemoryRemote, MemoryStore
-from resumable.remotes.memory_parts import MemoryPartRemote
-from resumable.remotes.memory_store import Object
-from resumable.remotes.plan import Limits as StoreLimits
+from resumable.remotes.memory.parts import MemoryPartRemote
+from resumable.remotes.memory.remote import MemoryRemote, MemoryStore
+from resumable.remotes.memory.store import MemoryObject
+from resumable.remotes.plan import PartLimits as StoreLimits
 from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.journal import CatalogJournal
 from resumable.replication.service import Replication
@@ -59,14 +59,14 @@ def plain(**options: Any) -> Make:
     return make
 
 
-class Once(dict[str, Object]):
+class Once(dict[str, MemoryObject]):
     """A store's objects, each of which may be made once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.order: list[str] = []
 
-    def __setitem__(self, key: str, value: Object) -> None:
+    def __setitem__(self, key: str, value: MemoryObject) -> None:
         assert key not in self.order or value.upload_id is None, "it was made twice"
         self.order.append(key)
         super().__setitem__(key, value)

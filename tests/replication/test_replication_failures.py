@@ -9,9 +9,8 @@ from twisted.logger import globalLogPublisher
 
 from resumable.model.errors import CatalogUnavailable
 from resumable.remotes import errors
-from resumable.remotes.faults import Fault
-from resumable.remotes.memory_store import Object
-from resumable.remotes.plan import Limits as StoreLimits
+from resumable.remotes.memory.store import Fault, MemoryObject
+from resumable.remotes.plan import PartLimits as StoreLimits
 from resumable.replication.context import ReplicationLimits
 from tests.replication.rig import PART, parts, pattern, plain
 
@@ -146,7 +145,7 @@ def test_a_remote_that_is_out_of_step_again_and_again_is_tried_later(rig):
 
 def test_a_conflict_parks_and_a_restart_takes_it_up_again(rig, logged):
     upload_id = rig.create(150)
-    rig.stores["a"].objects[upload_id] = Object(b"not ours")
+    rig.stores["a"].objects[upload_id] = MemoryObject(b"not ours")
     rig.append(upload_id, pattern(150))
     rig.until(lambda: rig.state(upload_id) == "parked")
     assert "another object" in rig.replica(upload_id).error

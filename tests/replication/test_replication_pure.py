@@ -11,7 +11,7 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Replica, ReplicaState, Upload
 from resumable.remotes import errors
 from resumable.remotes.interfaces import RegionLost
-from resumable.remotes.plan import Plan, Step, TooLarge
+from resumable.remotes.plan import ObjectTooLarge, Plan, Step
 from resumable.replication.context import ReplicationLimits
 from resumable.replication.failures import (
     LONGEST_ASKED,
@@ -125,7 +125,7 @@ MEANT = [
     (errors.AuthFailed("expired"), {"about_remote": True}),
     (errors.Permanent("too large"), {"hopeless": True}),
     (errors.Conflict("not ours"), {"hopeless": True}),
-    (TooLarge("the plan ends"), {"hopeless": True}),
+    (ObjectTooLarge("the plan ends"), {"hopeless": True}),
     (RegionLost("5 bytes"), {"hopeless": True, "reason": "the local data is damaged: 5 bytes"}),
     (OSError(5, "I/O error"), {"reason": "the spool: I/O error"}),
     (CatalogUnavailable("full"), {"ours": True}),

@@ -9,11 +9,10 @@ from zope.interface.verify import verifyObject
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.replica import IReplication
 from resumable.remotes import errors
-from resumable.remotes.faults import Fault
-from resumable.remotes.file import FileRemote
-from resumable.remotes.filesystem import Directory
+from resumable.remotes.file.filesystem import RemoteDirectory
+from resumable.remotes.file.remote import FileRemote
 from resumable.remotes.interfaces import IPartJournal
-from resumable.remotes.memory_store import Open
+from resumable.remotes.memory.store import Fault, OpenObject
 from resumable.replication.journal import CatalogJournal
 from resumable.replication.sweeper import DAY, LocalPolicy, LocalSweeper, StoreSweeper
 from tests.replication.rig import EPOCH, parts, pattern
@@ -99,7 +98,7 @@ def test_what_isnt_stored_is_never_given_up(rig):
 
 
 def leftover(rig, key, handle, age=2 * DAY):
-    rig.stores["a"].unfinished[handle] = Open(key, "", EPOCH + rig.clock.seconds() - age)
+    rig.stores["a"].unfinished[handle] = OpenObject(key, "", EPOCH + rig.clock.seconds() - age)
 
 
 def sweeper(rig, **options):
@@ -219,7 +218,7 @@ def test_it_remembers_so_many_and_no_more():
 def test_a_directory_is_a_remote_too(make, size):
     def make_file(rig, name, journal):
         rig.disk.make_directory("/nas") if rig.runs == 1 else None
-        return FileRemote(Directory(rig.disk, "/nas"), journal, rig.pool, rig.wall)
+        return FileRemote(RemoteDirectory(rig.disk, "/nas"), journal, rig.pool, rig.wall)
 
     rig = make({"a": make_file})
     upload_id = rig.create(size)

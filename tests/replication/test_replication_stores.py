@@ -41,7 +41,7 @@ class Files:
         self.calm: Callable[[], None] = lambda: os.rename(f"{directory}.gone", directory)
 
     def remote(self, journal: Any, pool: Any) -> Any:
-        means = urls.Means(reactor, pool, journal, Disk(), time.time, Random(1), part_size=PART)
+        means = urls.BackendServices(reactor, pool, journal, Disk(), time.time, Random(1), part_size=PART)
         return urls.make(urls.parse(f"file://{self.root}"), means)
 
     async def content(self, key: str) -> bytes | None:

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.logger import capturedLogs, formatEvent
 
 from resumable.daemon import remote_tier as tiers
-from resumable.remotes.schemes import RemoteSpec
+from resumable.remotes.urls import RemoteSpec
 from tests.replication.rig import parts, pattern
 
 

@@ -22,7 +22,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from resumable.catalog.sqlite import SqliteCatalog
-from resumable.daemon.digests import ALGORITHMS
+from resumable.daemon.parts import ALGORITHMS
 from resumable.model.hooks import IProgress, NoHooks, QuestionKind, RequestView
 from resumable.model.principal import NOBODY
 from resumable.model.replica import IReplication, NoReplication

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from resumable import __version__
 from resumable.http.admin.query import FILTERS
-from resumable.model.listing import State
+from resumable.model.listing import UploadState
 from resumable.model.upload import Gone, ReplicaState
 
 Schema = dict[str, Any]
@@ -81,13 +81,13 @@ def ref(name: str) -> Schema:
 
 
 _SPAN: Final = {"type": "number", "minimum": 0}
-_COUNTS: Final = record("by state", **{state.value: whole("uploads") for state in State})
+_COUNTS: Final = record("by state", **{state.value: whole("uploads") for state in UploadState})
 
 SCHEMAS: Final[dict[str, Schema]] = {
     "Upload": record(
         "an upload, in both tiers; sizes are bytes",
         id=text("names it"),
-        state=words(*(state.value for state in State)),
+        state=words(*(state.value for state in UploadState)),
         length=nullable(whole("how large it will be; null while its client hasn't said")),
         received=whole("bytes that have come, durable or not"),
         durable=whole("bytes that are committed"),
@@ -226,7 +226,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
 }
 
 _MEANINGS: Final[dict[str, Schema]] = {
-    "state": words(*(state.value for state in State), "unfinished", "any"),
+    "state": words(*(state.value for state in UploadState), "unfinished", "any"),
     "owner": text("the identity that created it; empty: nobody's"),
     "remote": text("there is a replica in this remote"),
     "replica": words(*(state.value for state in ReplicaState)),

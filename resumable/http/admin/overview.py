@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from resumable.http.admin.readiness import Readiness
 from resumable.http.status import written
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.listing import State
-from resumable.model.outbox import IOutbox, Letter
+from resumable.model.listing import UploadState
+from resumable.model.outbox import IOutbox, OutboxEvent
 from resumable.model.upload import ReplicaState
 from resumable.protocol.errors import BadRequest, NotFound
 from resumable.replication.remote_queue import RemoteQueue
@@ -85,7 +85,7 @@ class Overview:
             "ready": not wrong,
             "wrong": dict(wrong),
             "draining": parts.drain.since is not None,
-            "uploads": None if counted is None else {state.value: counted.uploads[state] for state in State},
+            "uploads": None if counted is None else {state.value: counted.uploads[state] for state in UploadState},
             "counted_at": None if counted is None else written(counted.at),
             "since_start": {
                 "created": counts.created,
@@ -164,7 +164,7 @@ AT_ONCE = 100
 
 
 class DeadEvents:
-    """``hooks``: whose letters are in the outbox. ``wake``: those that were dead wait again."""
+    """``hooks``: whose events are in the outbox. ``wake``: those that were dead wait again."""
 
     def __init__(self, outbox: IOutbox, hooks: Sequence[str], wake: Callable[[], None]) -> None:
         self._outbox = outbox
@@ -184,9 +184,9 @@ class DeadEvents:
         self._check(hook)
         if not (after.isascii() and after.isdigit() and len(after) < 19):
             raise BadRequest("after is the number of an event.")
-        letters = await self._outbox.dead(hook, int(after), AT_ONCE)
-        more = letters[-1].seq if len(letters) == AT_ONCE else None
-        return {"dead": [_shown(letter) for letter in letters], "next": more}
+        events = await self._outbox.dead(hook, int(after), AT_ONCE)
+        more = events[-1].seq if len(events) == AT_ONCE else None
+        return {"dead": [_shown(event) for event in events], "next": more}
 
     async def replay(self, hook: str) -> dict[str, Any]:
         """All of them wait again. Raises NotFound."""
@@ -200,13 +200,13 @@ class DeadEvents:
             raise NotFound("There is no such hook.")
 
 
-def _shown(letter: Letter) -> dict[str, Any]:
+def _shown(event: OutboxEvent) -> dict[str, Any]:
     return {
-        "seq": letter.seq,
-        "upload": letter.fact.upload_id,
-        "event": letter.fact.kind.value,
-        "time": written(letter.fact.at),
-        "attempts": letter.attempts,
-        "error": letter.error,
-        "dead_since": written(letter.dead_at),
+        "seq": event.seq,
+        "upload": event.fact.upload_id,
+        "event": event.fact.kind.value,
+        "time": written(event.fact.at),
+        "attempts": event.attempts,
+        "error": event.error,
+        "dead_since": written(event.dead_at),
     }

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 from attrs import frozen
 
 from resumable.http.request import StreamingRequest
-from resumable.model.listing import PRESENT, Filter, State
+from resumable.model.listing import PRESENT, Filter, UploadState
 from resumable.model.upload import ReplicaState
 from resumable.protocol.errors import BadRequest
 
@@ -24,9 +24,9 @@ LIMIT: Final = 100
 MOST: Final = 1000
 _LARGEST: Final = (1 << 63) - 1
 _STATES: Final = {
-    **{state.value: frozenset({state}) for state in State},
-    "unfinished": frozenset({State.UPLOADING, State.ASSEMBLING}),
-    "any": frozenset(State),
+    **{state.value: frozenset({state}) for state in UploadState},
+    "unfinished": frozenset({UploadState.UPLOADING, UploadState.ASSEMBLING}),
+    "any": frozenset(UploadState),
 }
 _REPLICAS: Final = {state.value: state for state in ReplicaState}
 _ORDERS: Final = {"oldest": False, "newest": True}

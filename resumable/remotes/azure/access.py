@@ -1,9 +1,7 @@
-"""Who we are to a storage account, and a client of the SDK made of it.
+"""Credentials for a storage account, and a client of the SDK made of them.
 
-One reason to change: where credentials come from, how the SDK is set up.
-
-Invariant: a secret has no representation. The SDK neither tries again by itself nor waits longer than we say:
-whoever asked decides that. Secrets in files are read again when they were refused, so they can be renewed in place.
+Invariant: a secret has no representation. The SDK neither tries again by itself nor waits longer than we say: whoever
+asked decides that. Secrets in files are read again when they were refused, so they can be renewed in place.
 Source: https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string and
 https://learn.microsoft.com/python/api/azure-identity/azure.identity.defaultazurecredential
 """
@@ -32,7 +30,7 @@ from azure.storage.blob import (
 from requests.adapters import HTTPAdapter
 
 from resumable.model.telemetry import REQUEST
-from resumable.remotes.azure.choices import FILES, VARIABLES, Auth
+from resumable.remotes.azure.scheme import FILES, VARIABLES, Auth
 from resumable.remotes.reading import Presented
 from resumable.remotes.regions import STEP
 
@@ -43,7 +41,7 @@ SKEW = 300.0
 
 
 @frozen
-class Secret:
+class AzureSecret:
     """``value`` is empty for an identity. ``path``: the file it was read from."""
 
     auth: Auth
@@ -51,17 +49,17 @@ class Secret:
     path: str | None = None
 
 
-def secret_from(options: Mapping[str, str], environ: Mapping[str, str]) -> Secret:
+def secret_from(options: Mapping[str, str], environ: Mapping[str, str]) -> AzureSecret:
     """The first that is there: a file that an option names, a variable, an identity. Raises ValueError."""
     wanted = Auth(options["auth"]) if options.get("auth", "auto") != "auto" else None
     for auth, option in FILES.items():
         if option in options and wanted in (None, auth):
-            return Secret(auth, _read(options[option]), options[option])
+            return AzureSecret(auth, _read(options[option]), options[option])
     for auth, variable in VARIABLES.items():
         if environ.get(variable) and wanted in (None, auth):
-            return Secret(auth, environ[variable].strip())
+            return AzureSecret(auth, environ[variable].strip())
     if wanted in (None, Auth.IDENTITY):
-        return Secret(Auth.IDENTITY)
+        return AzureSecret(Auth.IDENTITY)
     raise ValueError(f"auth={wanted.value} needs {FILES[wanted]}= or {VARIABLES[wanted]}")
 
 
@@ -73,10 +71,10 @@ def _read(path: str) -> str:
         raise ValueError(f"{path} cannot be read: {problem}") from None
 
 
-class Access:
+class AzureAccess:
     """Makes clients of one container. ``timeout``: seconds of silence; ``connections``: how many are kept.
 
-    Blocks: `client` and `renew` are called in threads, but for the first time.
+    Blocks: `client` and `renew` are called in threads, except for the first time.
     """
 
     def __init__(
@@ -103,7 +101,7 @@ class Access:
             return True
         if self._secret.path is None:
             return False  # tokens of identities are renewed by the SDK; variables don't change
-        found = Secret(self._secret.auth, _read(self._secret.path), self._secret.path)
+        found = AzureSecret(self._secret.auth, _read(self._secret.path), self._secret.path)
         if found == self._secret:
             return False
         self._secret = found

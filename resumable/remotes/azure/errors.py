@@ -1,6 +1,6 @@
 """What an answer of Azure, or none, means to us.
 
-One reason to change: an error code that asks for another reaction. Pure.
+Pure.
 
 Invariant: every failure of the SDK becomes exactly one `RemoteError`. Of what the SDK says, only names get into the
 reason (codes, classes, the system's words for an error number): its messages repeat URLs, and those hold signatures.

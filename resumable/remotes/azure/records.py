@@ -1,21 +1,26 @@
-"""What is kept of each upload in the journal.
+"""The record of a replica in Azure, what a blob is given beside its bytes, and the names of blocks.
 
-One reason to change: what must outlive the process. Invariant: key and plan never change while a replica is
-open, properties only where the store refuses them; what the store is about to be asked for is there before it is asked.
-Blocks aren't counted here: the store lists them, by names that say what they hold.
+Invariant: whatever a client wrote into its metadata, the properties made of it are ASCII and fit into the room that
+Azure gives; the upload's id is always among it. A block's name says the upload, the offset and the size, so it stands
+for the same bytes for ever, whatever was staged, aborted or planned before; all names have the same length, as the
+store demands, and at most its 64 bytes.
+Sources: https://learn.microsoft.com/rest/api/storageservices/setting-and-retrieving-properties-and-metadata-for-blob-resources
+and https://learn.microsoft.com/rest/api/storageservices/put-block (block ids, 100,000 uncommitted blocks)
 """
 
 from __future__ import annotations
 
 import enum
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
 
 from attrs import evolve, field, frozen
 
-from resumable.remotes import journaled
-from resumable.remotes.azure import properties
-from resumable.remotes.interfaces import IJournal, Plan, Stored
-from resumable.remotes.records import State
-from resumable.remotes.turns import Turns
+from resumable.remotes.interfaces import Stored
+from resumable.remotes.metadata import PLAIN, MetadataRoom, described, in_ascii, stripped
+from resumable.remotes.object_remote import ObjectRecord
+from resumable.remotes.plan import MIB, TIB, Part, PartLimits, Plan
 
 
 class Blocks(enum.Enum):
@@ -26,35 +31,104 @@ class Blocks(enum.Enum):
     THERE = "there"
 
 
-@frozen
-class Record:
-    """One upload's replica. PLACING: a Put Block List may have happened. ``properties``: see `properties_for`."""
+@frozen(kw_only=True)
+class AzureRecord(ObjectRecord):
+    """PLACING: a Put Block List may have happened. ``properties``: see `properties_for`.
 
-    key: str
-    plan: Plan
+    Blocks aren't counted here: the store lists them, by names that say what they hold.
+    """
+
     properties: dict[str, str]
-    state: State = State.OPEN
     blocks: Blocks = field(default=Blocks.NONE, converter=Blocks)
-    size: int | None = None
-    stored: Stored | None = None
 
-    def sized(self, size: int | None) -> Record:
-        """With the size that was given now. Raises ValueError if it was another before."""
-        if size is None or size == self.size:
-            return self
-        if self.size is not None:
-            raise ValueError(f"the size was {self.size}, now it is {size}")
-        return evolve(self, size=size)
+    @property
+    def begun(self) -> bool:
+        """See `ObjectRecord.begun`."""
+        return self.blocks is not Blocks.NONE
 
-    def plainer(self) -> Record | None:
-        """See `resumable.remotes.plainer.Plain`."""
-        left = properties.plainer(self.properties)
+    def plainer(self) -> AzureRecord | None:
+        """See `ObjectRecord.plainer`."""
+        left = stripped(self.properties, CUSTOM, f"{CUSTOM}{ID_METADATA}", {"Content-Type": PLAIN})
         return None if left is None else evolve(self, properties=left)
 
+    def finished(self, stored: Stored) -> AzureRecord:
+        """See `ObjectRecord.finished`."""
+        return evolve(super().finished(stored), blocks=Blocks.NONE)
 
-class Records(journaled.Records[Record]):
-    """The records in a journal; one change at a time for each upload."""
 
-    def __init__(self, journal: IJournal) -> None:
-        super().__init__(Record, journal)
-        self.alone = Turns().alone
+ID_METADATA = "resumable_upload_id"
+DROPPED_METADATA = "resumable_dropped"
+"""On an empty blob that only exists to get rid of blocks, until it is deleted."""
+ROOM = MetadataRoom(8 << 10)
+CUSTOM = "meta:"
+
+
+@frozen
+class BlobOptions:
+    """``tier`` and ``encryption_scope``: None leaves them to the account."""
+
+    tier: str | None = None
+    encryption_scope: str | None = None
+
+
+def properties_for(upload_id: str, metadata: Mapping[str, bytes], client_metadata: bool) -> dict[str, str]:
+    """Content-Type, Content-Disposition and, by their names with ``meta:`` before, what goes into the metadata.
+
+    Names become identifiers, as Azure wants them; one that begins with a digit is a byte longer then.
+    """
+    properties = described(metadata)
+    ours = {ID_METADATA: upload_id}
+    for name, value in in_ascii(metadata, ROOM, ours).items() if client_metadata else ():
+        plain = re.sub(r"[^a-z0-9_]", "_", name)
+        plain = f"_{plain}" if plain[0].isdigit() else plain
+        if value and not plain.startswith("resumable_"):
+            properties.setdefault(f"{CUSTOM}{plain}", value)
+    properties[f"{CUSTOM}{ID_METADATA}"] = upload_id
+    return properties
+
+
+def metadata_of(properties: Mapping[str, str]) -> dict[str, str]:
+    """The part that goes into the blob's metadata."""
+    return {name.removeprefix(CUSTOM): value for name, value in properties.items() if name.startswith(CUSTOM)}
+
+
+LIMITS = PartLimits(smallest_part=1, largest_part=4000 * MIB, parts=50_000, largest_object=50_000 * 4000 * MIB)
+"""https://learn.microsoft.com/azure/storage/blobs/scalability-targets"""
+
+UNKNOWN_LENGTH = 100 * TIB
+"""What an upload of unknown length is planned for. For the whole 190 TiB its parts would be of 4000 MiB soon."""
+
+OWNER = 32
+WIDTH = OWNER + 1 + 15 + 1 + 10
+
+
+def owner(upload_id: str) -> str:
+    """32 characters that stand for the upload: its id where that is short enough, else a digest of it."""
+    if len(upload_id) <= OWNER and upload_id.isascii():
+        return upload_id.ljust(OWNER, "~")
+    return "#" + hashlib.blake2b(upload_id.encode(), digest_size=16).hexdigest()[1:]
+
+
+def block_name(upload_id: str, part: Part) -> str:
+    """The name of the block that holds this part."""
+    return f"{owner(upload_id)}-{part.offset:015d}-{part.size:010d}"
+
+
+def is_of(name: str, upload_id: str) -> bool:
+    """Whether that block is the upload's."""
+    return len(name) == WIDTH and name.startswith(f"{owner(upload_id)}-")
+
+
+def parts_among(names: Iterable[str], upload_id: str, plan: Plan, length: int | None) -> list[Part]:
+    """The parts of the plan that have their blocks among these, in order."""
+    found = set()
+    for name in names:
+        digits = name[OWNER + 1 : OWNER + 16]
+        if is_of(name, upload_id) and digits.isdecimal():
+            try:
+                part = plan.part_at(int(digits), length)
+            except ValueError:
+                continue
+            if block_name(upload_id, part) == name:
+                found.add(part)
+    return sorted(found, key=lambda part: part.number)

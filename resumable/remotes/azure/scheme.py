@@ -1,7 +1,5 @@
 """``az://container/prefix?options``: from what an operator says to a remote that works.
 
-One reason to change: how the parts of the backend are put together. The options are in `choices`.
-
 Invariant: the SDK is imported when a remote is made, not when its URL is read; reading it finds out whether it is
 there. Neither a URL nor a specification holds a secret.
 """
@@ -10,44 +8,155 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resumable.remotes.azure.choices import ENVIRONMENT, OPTIONS, TIERS, check_options, part_size
-from resumable.remotes.schemes import Means, RemoteSpec, Scheme, flag
+from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
 
 if TYPE_CHECKING:
     from resumable.remotes.azure.remote import AzureRemote
+import enum
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+from resumable.masking import has_user
+from resumable.model import values
+
+EXTRA = "pip install 'resumable-server[azure]'"
+
+
+class Auth(enum.Enum):
+    """Kinds of credentials."""
+
+    CONNECTION_STRING = "connection-string"
+    KEY = "key"
+    SAS = "sas"
+    IDENTITY = "identity"
+
+
+#: In the order in which they are looked for.
+FILES = {Auth.CONNECTION_STRING: "connection-string-file", Auth.KEY: "key-file", Auth.SAS: "sas-file"}
+VARIABLES = {
+    Auth.CONNECTION_STRING: "AZURE_STORAGE_CONNECTION_STRING",
+    Auth.KEY: "AZURE_STORAGE_KEY",
+    Auth.SAS: "AZURE_STORAGE_SAS_TOKEN",
+}
+TIERS = {"hot": "Hot", "cool": "Cool", "cold": "Cold", "archive": "Archive"}
+
+OPTIONS = {
+    "account": "the storage account (default `AZURE_STORAGE_ACCOUNT`, what the connection string says)",
+    "endpoint": "URL of the blob service, for other clouds and emulators (default that of the account in the public"
+    " cloud)",
+    "auth": f"kind of credentials: `auto`, `{'`, `'.join(auth.value for auth in Auth)}` (default `auto`: the first that"
+    " is there)",
+    "connection-string-file": "file with the connection string (default `AZURE_STORAGE_CONNECTION_STRING`)",
+    "key-file": "file with the account key (default `AZURE_STORAGE_KEY`)",
+    "sas-file": "file with the SAS token (default `AZURE_STORAGE_SAS_TOKEN`); files are read again when refused",
+    "client-id": "client id of the managed or workload identity (default `AZURE_CLIENT_ID`, the only one)",
+    "part-size": "size of blocks, from 64K to 4000M (default `--part-size`)",
+    "tier": f"access tier of the blobs: `{'`, `'.join(TIERS)}` (default the account's)",
+    "encryption-scope": "encryption scope of the blobs (default the container's)",
+    "metadata": "`no`: the uploads' metadata doesn't become the blobs' (default `yes`)",
+    "abort": "`drop`: blocks of aborted uploads are removed at once; `expire`: Azure removes them after a week"
+    " (default `drop`)",
+    "api-version": "version of the service to speak, as `2025-11-05` (default the SDK's)",
+}
+ENVIRONMENT = {
+    "account": ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"),
+}
+_part_size = values.size_between("64K", "4000M")
+CHOICES = {
+    "auth": ("auto", *(auth.value for auth in Auth)),
+    "tier": tuple(TIERS),
+    "abort": ("drop", "expire"),
+}
+
+
+def check_options(container: str, options: Mapping[str, str]) -> None:
+    """Raise ValueError, in one line."""
+    if not all(_there(name) for name in ("azure.storage.blob", "azure.identity")):
+        raise ValueError(f"azure-storage-blob and azure-identity are not installed: {EXTRA}")
+    if not re.fullmatch(r"(?!.*--)[a-z0-9][a-z0-9-]{1,61}[a-z0-9]|\$root|\$web", container):
+        raise ValueError("a container's name has 3 to 63 lower-case letters, digits and single hyphens")
+    for name, allowed in CHOICES.items():
+        if options.get(name, allowed[0]) not in allowed:
+            raise ValueError(f"{name} is one of {', '.join(allowed)}")
+    if options.get("account") and not re.fullmatch(r"[a-z0-9]{3,24}", options["account"]):
+        raise ValueError("an account's name has 3 to 24 lower-case letters and digits")
+    given = [option for option in FILES.values() if option in options]
+    auth = options.get("auth", "auto")
+    if len(given) > 1 or any(FILES.get(Auth(auth)) != option for option in given if auth != "auto"):
+        raise ValueError(f"one kind of credentials, not {', '.join([*given, f'auth={auth}'])}")
+    if any(not options[option].startswith("/") for option in given):
+        raise ValueError("files are named by their absolute paths")
+    if "api-version" in options and not re.fullmatch(r"\d{4}-\d\d-\d\d", options["api-version"]):
+        raise ValueError("api-version looks like 2025-11-05")
+    if "endpoint" in options:
+        _check_endpoint(options["endpoint"], auth)
+    part_size(options, 0)
+
+
+def part_size(options: Mapping[str, str], default: int) -> int:
+    """Bytes of a block. Raises ValueError."""
+    try:
+        return _part_size(options["part-size"]) if "part-size" in options else default
+    except ValueError as error:
+        raise ValueError(f"part-size is {error}") from None
+
+
+def _check_endpoint(endpoint: str, auth: str) -> None:
+    try:
+        parts = urlsplit(endpoint)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("the endpoint is no URL") from None
+    bare = not (has_user(endpoint) or parts.query or parts.fragment)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not bare:
+        # it isn't repeated: it may hold a signature
+        raise ValueError("an endpoint looks like https://host; credentials have options and variables of their own")
+    if parts.scheme == "http" and auth == Auth.IDENTITY.value:
+        raise ValueError("tokens of identities go over https only")
+
+
+def _there(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
 
 READERS = 8
-"""Threads for downloads, so that who reads slowly holds up no upload."""
+"""Threads for downloads, so that a slow reader holds up no upload."""
 SPARE = 2
-"""Threads beside those for parts, so that what is small doesn't wait for what is slow."""
+"""Threads beside those for parts, so that small requests don't wait for slow ones."""
 
 
-def make(spec: RemoteSpec, means: Means) -> AzureRemote:
+def make(spec: RemoteSpec, services: BackendServices) -> AzureRemote:
     """The backend. Raises ValueError: no credentials, or wrong ones. Reads files."""
-    from resumable.remotes.azure.access import Access
+    from resumable.remotes.azure.access import AzureAccess
     from resumable.remotes.azure.calls import Calls
-    from resumable.remotes.azure.properties import BlobOptions
-    from resumable.remotes.azure.reading import Reading
+    from resumable.remotes.azure.records import BlobOptions
     from resumable.remotes.azure.remote import AzureRemote
-    from resumable.remotes.azure.store import Store
+    from resumable.remotes.azure.store import AzureReading, AzureStore
 
     options = spec.options
-    threads = means.parts + SPARE
-    access = Access(spec.bucket, options, means.environ, timeout=means.timeout, connections=threads + READERS)
-    calls = Calls(means.reactor, access, threads, means.now, means.memory)
-    readers = Calls(means.reactor, access, READERS, means.now)
+    threads = services.parts + SPARE
+    access = AzureAccess(
+        spec.bucket, options, services.environ, timeout=services.timeout, connections=threads + READERS
+    )
+    calls = Calls(services.reactor, access, threads, services.now, services.memory)
+    readers = Calls(services.reactor, access, READERS, services.now)
     blobs = BlobOptions(TIERS.get(options.get("tier", "")), options.get("encryption-scope"))
     drops = options.get("abort", "drop") == "drop"
-    store, read = (Store(each, spec.bucket, blobs, spec.replace, drops) for each in (calls, readers))
+    store, read = (AzureStore(each, spec.bucket, blobs, spec.replace, drops) for each in (calls, readers))
     return AzureRemote(
         store,
         calls,
-        means.journal,
-        means.now,
-        Reading(read, readers, access, means.now),
+        services.journal,
+        services.now,
+        AzureReading(read, readers, access, services.now),
         template=spec.template,
         client_metadata=flag(options, "metadata", True),
-        part_size=part_size(options, means.part_size),
+        part_size=part_size(options, services.part_size),
     )
 
 

@@ -1,10 +1,9 @@
-"""What the remote asks of a container, in terms of replicas.
-
-One reason to change: properties and conditions of the requests that make, find and remove blobs.
+"""What the remote asks of a container, in terms of replicas, and how its blobs are read back.
 
 Invariant: whatever makes a blob names the upload in its metadata and, unless replacing was asked for, makes it only
 where there is none: two daemons can't finish over each other. Only blobs that are known to be ours are deleted, and
-only as they were when that was looked up.
+only as they were when that was looked up. A blob is read, or a URL to it given out, only if it carries the upload's id
+and has its size.
 Source: https://learn.microsoft.com/rest/api/storageservices/put-blob, .../put-block-list, .../get-block-list and
 .../specifying-conditional-headers-for-blob-service-operations
 """
@@ -12,7 +11,7 @@ Source: https://learn.microsoft.com/rest/api/storageservices/put-blob, .../put-b
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,20 +24,31 @@ from azure.storage.blob import (
     StandardBlobTier,
 )
 
-from resumable.remotes.azure.blocks import block_name, is_of
-from resumable.remotes.azure.body import Body
-from resumable.remotes.azure.calls import Calls
-from resumable.remotes.azure.properties import DROPPED_METADATA, ID_METADATA, BlobOptions, metadata_of
-from resumable.remotes.azure.records import Record
+from resumable.remotes.azure.access import AzureAccess
+from resumable.remotes.azure.calls import BlobBody, Calls
+from resumable.remotes.azure.records import (
+    DROPPED_METADATA,
+    ID_METADATA,
+    AzureRecord,
+    BlobOptions,
+    block_name,
+    is_of,
+    metadata_of,
+)
 from resumable.remotes.errors import Conflict, NotThere, RemoteError, Transient, Unusable
-from resumable.remotes.interfaces import IRegion, Part, Stored
+from resumable.remotes.interfaces import IRegion, Part, Stored, Unfinished
+from resumable.remotes.object_remote import another_object, found_ours
+from resumable.remotes.reading import IObjectStream, Pieces, Presented, check_span, finalised, missing
 
 PAGE = 5000
 PROBE = ".resumable-probe"
+READ = 1 << 20
+"""Bytes that one request for a download answers: the SDK reads what it gets into memory. Less makes more requests, more
+takes more memory for each download."""
 OVERTAKEN = {"BlobAlreadyExists", "ConditionNotMet", "UnauthorizedBlobOverwrite"}
 
 
-class Store:
+class AzureStore:
     """A container. Keeps nothing. ``drops``: whether blocks are dropped at once, or left to expire."""
 
     def __init__(self, calls: Calls, container: str, options: BlobOptions, replace: bool, drops: bool) -> None:
@@ -48,10 +58,10 @@ class Store:
         self._replace = replace
         self.drops = drops
 
-    async def put(self, upload_id: str, record: Record, data: IRegion) -> Stored:
+    async def put(self, upload_id: str, record: AzureRecord, data: IRegion) -> Stored:
         """Make the blob in one go. Raises Conflict for another's blob."""
 
-        def put(client: ContainerClient, body: Body) -> tuple[Any, str]:
+        def put(client: ContainerClient, body: BlobBody) -> tuple[Any, str]:
             md5 = body.md5()
 
             # the SDK reads what it is given into memory; so it is given nothing, and the request the body
@@ -68,11 +78,11 @@ class Store:
             return await self._ours_or_conflict(upload_id, record, error)
         return self._stored(record, data.size, written["etag"], written["version_id"], md5)
 
-    async def stage(self, upload_id: str, record: Record, part: Part, data: IRegion) -> None:
+    async def stage(self, upload_id: str, record: AzureRecord, part: Part, data: IRegion) -> None:
         """Write one block."""
         name, scope = block_name(upload_id, part), self._scope()
 
-        def stage(client: ContainerClient, body: Body) -> None:
+        def stage(client: ContainerClient, body: BlobBody) -> None:
             headers = {"Content-MD5": body.md5()}
             client.get_blob_client(record.key).stage_block(name, body, len(body), headers=headers, **scope)  # type: ignore[arg-type]
 
@@ -90,7 +100,7 @@ class Store:
         except NotThere:
             return []
 
-    async def commit(self, upload_id: str, record: Record, parts: Sequence[Part]) -> Stored:
+    async def commit(self, upload_id: str, record: AzureRecord, parts: Sequence[Part]) -> Stored:
         """Make the blob of its blocks. Raises Conflict for another's blob."""
         blocks = [BlobBlock(block_name(upload_id, part)) for part in parts]
         condition = {} if self._replace else {"match_condition": MatchConditions.IfMissing}
@@ -114,7 +124,7 @@ class Store:
         except NotThere:
             return None
 
-    async def find_ours(self, upload_id: str, record: Record) -> Stored | None:
+    async def find_ours(self, upload_id: str, record: AzureRecord) -> Stored | None:
         """The blob, if it carries the upload's id and has its size."""
         blob = await self.look(record.key)
         if blob is None or (blob.metadata or {}).get(ID_METADATA) != upload_id or blob.size != record.size:
@@ -123,11 +133,11 @@ class Store:
         md5 = b64encode(bytes(found)).decode() if found else None
         return self._stored(record, blob.size, blob.etag, blob.version_id, md5)
 
-    async def is_taken(self, record: Record) -> bool:
+    async def is_taken(self, record: AzureRecord) -> bool:
         """Whether there is another's blob that may not be replaced."""
         return not self._replace and await self.look(record.key) is not None
 
-    async def delete_ours(self, upload_id: str, record: Record) -> bool:
+    async def delete_ours(self, upload_id: str, record: AzureRecord) -> bool:
         """Delete the blob if it carries the upload's id; whether it was there."""
         blob = await self.look(record.key)
         if blob is None or (blob.metadata or {}).get(ID_METADATA) != upload_id:
@@ -153,7 +163,7 @@ class Store:
             await self._delete(key, etag)
 
     async def clear(self, key: str, upload_id: str) -> None:
-        """`drop` what is unfinished of an upload, if that is wanted."""
+        """`drop` the blocks of an upload, if that is wanted."""
         if self.drops:
             await self.drop(key, upload_id)
 
@@ -200,16 +210,15 @@ class Store:
             raise Unusable(error.reason, status=error.status, code=error.code, advice=error.advice) from None
         return True
 
-    async def _ours_or_conflict(self, upload_id: str, record: Record, error: RemoteError) -> Stored:
+    async def _ours_or_conflict(self, upload_id: str, record: AzureRecord, error: RemoteError) -> Stored:
         ours = await self.find_ours(upload_id, record)
         if ours is None and error.code in OVERTAKEN:
-            raise Conflict(f'there is another blob under "{record.key}"', status=error.status, code=error.code,
-                           advice="remove it, choose another key, or allow to replace it")  # fmt: skip
+            raise another_object(record.key, status=error.status, code=error.code)
         if ours is None:
             raise error
         return ours
 
-    def _creation(self, record: Record) -> dict[str, Any]:
+    def _creation(self, record: AzureRecord) -> dict[str, Any]:
         """What Put Blob and Put Block List need."""
         kind, disposition = record.properties["Content-Type"], record.properties.get("Content-Disposition")
         tier = self._options.tier
@@ -224,7 +233,7 @@ class Store:
         scope = self._options.encryption_scope
         return {"encryption_scope": scope} if scope else {}
 
-    def _stored(self, record: Record, size: int, etag: str | None, version: str | None, md5: str | None) -> Stored:
+    def _stored(self, record: AzureRecord, size: int, etag: str | None, version: str | None, md5: str | None) -> Stored:
         location = f"az://{self._container}/{record.key}"
         return Stored(location, record.key, size, etag, version, f"md5:{md5}" if md5 else None)
 
@@ -235,3 +244,60 @@ def _empty(key: str, client: ContainerClient) -> str:
         [], metadata={DROPPED_METADATA: "yes"}, match_condition=MatchConditions.IfMissing
     )
     return str(made["etag"])
+
+
+def unfinished_among(blobs: Iterable[BlobProperties]) -> Iterator[Unfinished]:
+    """Those that have only uncommitted blocks.
+
+    Of these Azure lists no content type (Azurite an ETag and a date, which Azure doesn't).
+    Source: https://learn.microsoft.com/rest/api/storageservices/list-blobs (uncommitted blobs in the response)
+    """
+    for blob in blobs:
+        if not blob.size and not blob.content_settings.content_type:
+            made = blob.creation_time or blob.last_modified
+            yield Unfinished(str(blob.name), "uncommitted", made.timestamp() if made else None)
+
+
+class AzureReading:
+    """Blobs, read back: a request for a look, and one for each `READ`, in threads of their own.
+
+    ``calls`` are its own to close; ``store`` asks by them. ``now``: seconds since the epoch.
+    All that is read of a blob is of the state that was looked at.
+    Source: https://learn.microsoft.com/rest/api/storageservices/get-blob
+    """
+
+    def __init__(self, store: AzureStore, calls: Calls, access: AzureAccess, now: Callable[[], float]) -> None:
+        self._store = store
+        self._calls = calls
+        self._access = access
+        self._now = now
+
+    async def open(self, upload_id: str, record: AzureRecord, start: int, size: int) -> IObjectStream:
+        """See IReadable.read_object."""
+        check_span(start, size, finalised(record.stored))
+        etag = (await found_ours(self._store, upload_id, record)).etag
+
+        async def ask(offset: int, size: int) -> bytes:
+            def get(client: ContainerClient) -> bytes:
+                blob = client.get_blob_client(record.key)
+                unchanged = MatchConditions.IfNotModified
+                return blob.download_blob(offset, size, etag=etag, match_condition=unchanged).readall()
+
+            try:
+                return await self._calls.ask("Get Blob", get)
+            except RemoteError as error:
+                raise missing(error) from None
+
+        return Pieces(ask, start, size, READ)
+
+    async def url(self, upload_id: str, record: AzureRecord, presented: Presented) -> str | None:
+        """See ISigning.signed_url."""
+        finalised(record.stored)
+        await found_ours(self._store, upload_id, record)
+        return await self._calls.ask(
+            "Get User Delegation Key", lambda _: self._access.signed_url(record.key, presented, self._now())
+        )
+
+    async def close(self) -> None:
+        """No thread is left when this returns."""
+        await self._calls.close()

@@ -1,4 +1,4 @@
-"""Google Cloud Storage. Imports google-auth, so only who uses the scheme loads this."""
+"""Google Cloud Storage. Imports google-auth, so it is loaded only where the scheme is used."""
 
 try:
     import google.auth

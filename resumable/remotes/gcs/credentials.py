@@ -1,20 +1,23 @@
-"""Who we are to the store: found by google-auth, kept fresh, and never shown.
-
-One reason to change: where tokens come from.
+"""Tokens for Google, found by google-auth, kept fresh and never shown; and URLs that a service account signs.
 
 Invariant: looking for credentials and fetching a token, which may read files and ask the network, happens in a thread,
-once at a time; while a token is still good for a minute nobody waits for the next.
-Source: https://docs.cloud.google.com/docs/authentication/application-default-credentials
+once at a time; while a token is still good for a minute no request waits for the next. Of a URL only Host is signed, so
+that a reader may ask for ranges; no token is in it.
+Sources: https://docs.cloud.google.com/docs/authentication/application-default-credentials,
+https://docs.cloud.google.com/storage/docs/access-control/signed-urls and
+https://docs.cloud.google.com/storage/docs/authentication/canonical-requests
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
-from datetime import UTC
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote, urlsplit
 
 import google.auth
 from attrs import field, frozen
@@ -34,7 +37,7 @@ GOOD_FOR = 60.0
 REFRESH_BEFORE = 225.0
 """Seconds before its end at which a new one is fetched aside; metadata servers give no other one before that."""
 PAUSE = 30.0
-"""Seconds between two look-ups that nobody needs at once."""
+"""Seconds between two look-ups that no request waits for."""
 ADVICE = "set GOOGLE_APPLICATION_CREDENTIALS or the option credentials, or run where there is a service account"
 
 
@@ -63,15 +66,18 @@ class ITokens(Protocol):
 
 
 class Anonymous:
-    """Emulators ask nobody who they are."""
+    """No tokens: emulators ask for none."""
 
     def get(self) -> Deferred[Token | None]:
+        """See `ITokens.get`."""
         return succeed(None)
 
     def renew(self, refused: Token) -> Deferred[Token | None]:
+        """See `ITokens.renew`."""
         return succeed(None)
 
     def sign(self, text_for: Callable[[str], bytes]) -> Deferred[tuple[str, bytes] | None]:
+        """See `ITokens.sign`."""
         return succeed(None)
 
 
@@ -205,3 +211,46 @@ def _told(failure: Failure) -> Failure:
     if isinstance(error, exceptions.GoogleAuthError | ValueError | OSError):
         return Failure(AuthFailed(f"a token could not be had: {name}", code=name, advice=ADVICE))
     return failure
+
+
+ALGORITHM = "GOOG4-RSA-SHA256"
+LONGEST = 7 * 86400
+"""Seconds that a URL may be good for."""
+
+
+@frozen
+class Unsigned:
+    """A URL for a GET of an object. ``url``: encoded, without a query. ``now``: seconds since the epoch."""
+
+    url: str
+    query: Sequence[tuple[str, str]]
+    now: float
+    lifetime: float
+
+    def text(self, email: str) -> bytes:
+        """What this service account has to sign, with RSA and SHA-256."""
+        parts = urlsplit(self.url)
+        canonical = f"GET\n{parts.path}\n{self._query(email)}\nhost:{parts.netloc}\n\nhost\nUNSIGNED-PAYLOAD"
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        return f"{ALGORITHM}\n{self._time()}\n{self._scope()}\n{digest}".encode()
+
+    def signed(self, email: str, signature: bytes) -> str:
+        """The URL with the account's signature of `text`."""
+        return f"{self.url}?{self._query(email)}&X-Goog-Signature={signature.hex()}"
+
+    def _query(self, email: str) -> str:
+        named = [
+            *self.query,
+            ("X-Goog-Algorithm", ALGORITHM),
+            ("X-Goog-Credential", f"{email}/{self._scope()}"),
+            ("X-Goog-Date", self._time()),
+            ("X-Goog-Expires", str(max(1, min(LONGEST, int(self.lifetime))))),
+            ("X-Goog-SignedHeaders", "host"),
+        ]
+        return "&".join(sorted(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in named))
+
+    def _time(self) -> str:
+        return datetime.fromtimestamp(self.now, UTC).strftime("%Y%m%dT%H%M%SZ")
+
+    def _scope(self) -> str:
+        return f"{self._time()[:8]}/auto/storage/goog4_request"

@@ -1,6 +1,6 @@
 """What an answer of Cloud Storage means to us.
 
-One reason to change: a status or a reason that asks for another reaction. Pure.
+Pure.
 
 Invariant: every answer that isn't a success becomes exactly one `RemoteError`; of what the store said, only its reason
 and a cleaned, shortened message get out, and never a token or the URI of a session.

@@ -1,21 +1,24 @@
-"""What is kept of each upload in the journal.
+"""The record of a replica in Cloud Storage, what an object is given beside its bytes, and what the store tells of one.
 
-One reason to change: what must outlive the process. Invariant: key and plan never change while a replica is open,
-properties only where the store refuses them; what the store is about to be asked for is there before it is asked, but
-for a session, whose name only the store gives. A session's URI is a secret: whoever has it may write, so it has no
-representation.
+Invariant: whatever a client wrote into its metadata, the properties made of it are printable and stay within the 8 KiB
+that the store allows; the upload's id is always among it.
+Source: https://docs.cloud.google.com/storage/docs/json_api/v1/objects, https://docs.cloud.google.com/storage/quotas
 """
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve, field, frozen
 
-from resumable.remotes import journaled
-from resumable.remotes.gcs import objects
-from resumable.remotes.interfaces import IJournal, Plan, Stored
-from resumable.remotes.records import State
+from resumable.remotes.errors import Transient
+from resumable.remotes.interfaces import Plan, Stored
+from resumable.remotes.journals import Stage, agreed_size
+from resumable.remotes.metadata import ID_METADATA, PLAIN, MetadataRoom, described, fitting
+from resumable.remotes.object_remote import ObjectRecord
 
 
 def _closing(plan: Plan) -> Plan:
@@ -23,43 +26,125 @@ def _closing(plan: Plan) -> Plan:
     return evolve(plan, closing=True)
 
 
-@frozen
-class Record:
-    """One upload's replica. PLACING: the request that finishes the object may have been done.
+@frozen(kw_only=True)
+class GcsRecord(ObjectRecord):
+    """``confirmed``: bytes, up to the end of a part, that the store has; ``crc``: their CRC32C.
 
-    ``confirmed``: bytes, up to the end of a part, that the store has; ``crc``: their CRC32C.
+    A session is here only when the store has named it. Its URI is a secret: whoever has it may write, so it has no
+    representation.
     """
 
-    key: str
     plan: Plan = field(converter=_closing)
     resource: dict[str, Any]
-    state: State = State.OPEN
-    size: int | None = None
     session: str | None = field(default=None, repr=False)
     confirmed: int = 0
     crc: int = 0
-    stored: Stored | None = None
 
-    def sized(self, size: int | None) -> Record:
-        """With the size that was given now. Raises ValueError if it was another before."""
-        if size is None or size == self.size:
-            return self
-        if self.size is not None or size < self.confirmed:
-            raise ValueError(f"the size was {self.size}, {self.confirmed} are there, and now it is {size}")
-        return evolve(self, size=size)
+    @property
+    def begun(self) -> bool:
+        """See `ObjectRecord.begun`."""
+        return self.session is not None
 
-    def plainer(self) -> Record | None:
-        """See `resumable.remotes.plainer.Plain`."""
-        resource = objects.plainer(self.resource)
-        return None if resource is None else evolve(self, resource=resource)
+    def sized(self, size: int | None) -> GcsRecord:
+        """See `ObjectRecord.sized`."""
+        return evolve(self, size=agreed_size(self.size, size, self.confirmed))
 
-    def anew(self) -> Record:
+    def plainer(self) -> GcsRecord | None:
+        """See `ObjectRecord.plainer`."""
+        ours = {ID_METADATA: self.resource["metadata"][ID_METADATA]}
+        if self.resource["metadata"] != ours:
+            return evolve(self, resource={**self.resource, "metadata": ours})
+        rest = {name: value for name, value in self.resource.items() if name != "contentDisposition"}
+        rest["contentType"] = PLAIN
+        return None if rest == self.resource else evolve(self, resource=rest)
+
+    def finished(self, stored: Stored) -> GcsRecord:
+        """See `ObjectRecord.finished`."""
+        return evolve(super().finished(stored), session=None)
+
+    def anew(self) -> GcsRecord:
         """Before anything was written."""
-        return evolve(self, state=State.OPEN, session=None, confirmed=0, crc=0)
+        return evolve(self, state=Stage.OPEN, session=None, confirmed=0, crc=0)
 
 
-class Records(journaled.Records[Record]):
-    """The records in a journal."""
+ROOM = MetadataRoom(8 << 10)
 
-    def __init__(self, journal: IJournal) -> None:
-        super().__init__(Record, journal)
+
+@frozen
+class GcsObjectOptions:
+    """``client_metadata``: whether the upload's metadata becomes the object's. ``acl``: a predefined one."""
+
+    storage_class: str | None = None
+    kms_key: str | None = None
+    acl: str | None = None
+    client_metadata: bool = True
+
+    def query(self) -> list[tuple[str, str]]:
+        """What requests that make objects say in their URL."""
+        named = {"kmsKeyName": self.kms_key, "predefinedAcl": self.acl}
+        return [(name, value) for name, value in named.items() if value]
+
+    def resource_for(self, upload_id: str, metadata: Mapping[str, bytes]) -> dict[str, Any]:
+        """The object's properties, fit for the journal: no secrets are among them."""
+        headers = described(metadata)
+        resource: dict[str, Any] = {"contentType": headers["Content-Type"], "metadata": {ID_METADATA: upload_id}}
+        if "Content-Disposition" in headers:
+            resource["contentDisposition"] = headers["Content-Disposition"]
+        if self.storage_class:
+            resource["storageClass"] = self.storage_class
+        if self.client_metadata:
+            texts = {name: _text(value) for name, value in metadata.items()}
+            resource["metadata"] |= fitting(texts, ROOM, resource["metadata"])
+        return resource
+
+
+def _text(value: bytes) -> str:
+    """What isn't UTF-8 is read as Latin-1, which loses nothing."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = value.decode("latin-1")
+    return "".join(char if char.isprintable() else "?" for char in text).strip()
+
+
+@frozen
+class GcsObject:
+    """An object in the bucket. ``crc32c`` is in base64."""
+
+    key: str
+    size: int
+    generation: str
+    etag: str | None
+    crc32c: str | None
+    metadata: Mapping[str, str]
+
+    def is_of(self, upload_id: str, size: int | None) -> bool:
+        """Whether it is this upload's, and whole."""
+        return self.metadata.get(ID_METADATA) == upload_id and size in (None, self.size)
+
+    def stored(self, bucket: str) -> Stored:
+        """As others know it."""
+        checksum = f"crc32c:{self.crc32c}" if self.crc32c else None
+        return Stored(f"gs://{bucket}/{self.key}", self.key, self.size, self.etag, self.generation, checksum)
+
+
+def object_from(operation: str, body: bytes) -> GcsObject:
+    """The object that an answer describes. Raises Transient for what describes none."""
+    try:
+        value = json.loads(body)
+        metadata = {str(name): str(text) for name, text in (value.get("metadata") or {}).items()}
+        return GcsObject(
+            key=str(value["name"]),
+            size=int(value["size"]),
+            generation=str(value["generation"]),
+            etag=value.get("etag"),
+            crc32c=value.get("crc32c"),
+            metadata=metadata,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Transient(f"{operation}: the answer describes no object") from None
+
+
+def encoded(crc: int) -> str:
+    """A CRC32C as the store writes it: base64 of its bytes, the highest first."""
+    return b64encode(crc.to_bytes(4, "big")).decode()

@@ -1,11 +1,10 @@
 """``gs://``: a replica as an object in a bucket of Google Cloud Storage.
 
-One reason to change: which operation does what, and how a replica begins and ends.
-
-Invariant: the journal knows of everything that may be in the store. An object is ours if it carries the upload's id and
-has its size; that is looked up before anything is done again whose answer was lost, and no object of others is
-replaced unless that was asked for. Requests: one for a single part, else one for each part and one. Sessions can't be
-listed, so there is nothing to sweep: they end by themselves a week after their beginning.
+Invariant: a part counts when the store has kept all of it and the journal knows the checksum of all bytes up to its
+end. Before the first chunk that this process sends, and after each that failed, the store is asked what it has. The
+object counts only when its size and its checksum are those of what was written. Requests: one for a single part, else
+one for each part and one. Sessions can't be listed, so there is nothing to sweep: they end by themselves a week after
+their beginning.
 Source: https://docs.cloud.google.com/storage/docs/resumable-uploads
 """
 
@@ -15,191 +14,210 @@ from collections.abc import Callable, Mapping
 from random import Random
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, succeed
-from zope.interface import implementer
+from twisted.internet.defer import Deferred
 
+from resumable.aio.deferreds import deferred
 from resumable.model import keys
-from resumable.remotes.gcs.finishing import Finishing
-from resumable.remotes.gcs.objects import ObjectOptions
-from resumable.remotes.gcs.reading import Reading
-from resumable.remotes.gcs.records import Record, Records
-from resumable.remotes.gcs.requests import Requests
-from resumable.remotes.gcs.sessions import QUANTUM
-from resumable.remotes.gcs.store import Store
-from resumable.remotes.gcs.writing import Writing
-from resumable.remotes.interfaces import (
-    IClosable,
-    IDeletable,
-    IJournal,
-    IKeyed,
-    IPlanned,
-    IProbe,
-    IRegion,
-    OutOfStep,
-    Permanent,
-    Plan,
-    Stored,
-)
-from resumable.remotes.plan import PART_SIZE, TIB, Limits, TooLarge, plan_for
-from resumable.remotes.reading import IObjectStream, IReadable, ISigning, Presented
-from resumable.remotes.records import State
-from resumable.remotes.regions import check_chunk
+from resumable.remotes.errors import Conflict, NotThere, OutOfStep, RemoteError, Transient
+from resumable.remotes.gcs.errors import BAD_DIGEST, may_be_metadata
+from resumable.remotes.gcs.records import GcsObject, GcsObjectOptions, GcsRecord, encoded
+from resumable.remotes.gcs.requests import GcsRequests, Stretch, crc_of
+from resumable.remotes.gcs.store import QUANTUM, GcsReading, GcsStore
+from resumable.remotes.interfaces import IContent, IJournal, IRegion, Part, Plan, Stored
+from resumable.remotes.journals import ReplicaRecords, Stage
+from resumable.remotes.object_remote import ObjectRemote
+from resumable.remotes.plan import PART_SIZE, TIB, PartLimits
+from resumable.remotes.regions import BytesRegion
 
-LIMITS = Limits(
+LIMITS = PartLimits(
     smallest_part=QUANTUM, largest_part=5 * TIB, parts=1 << 24, largest_object=5 * TIB, multiple_of=QUANTUM
 )  # fmt: skip
 """A session takes any number of chunks. https://docs.cloud.google.com/storage/quotas"""
 
 
-@implementer(IKeyed, IPlanned, IDeletable, IProbe, IReadable, ISigning, IClosable)
-class GcsRemote:
+class GcsRemote(ObjectRemote[GcsRecord]):
     """One bucket and prefix. ``now``: seconds since the epoch. ``closing`` is called at the end."""
 
     def __init__(
         self,
-        requests: Requests,
+        requests: GcsRequests,
         journal: IJournal,
         now: Callable[[], float],
         rng: Random,
         *,
         template: keys.KeyTemplate | None = None,
-        options: ObjectOptions | None = None,
+        options: GcsObjectOptions | None = None,
         part_size: int = PART_SIZE,
         replace: bool = False,
         closing: Callable[[], Deferred[None]] | None = None,
     ) -> None:
-        self._template = template or keys.parse()
-        self._records = Records(journal)
-        self._options = options or ObjectOptions()
-        self._store = Store(requests, self._options, self._template, replace, rng)
-        self._writing = Writing(self._records, self._store)
-        self._finishing = Finishing(self._records, self._store, self._writing, requests.place.bucket)
-        self._reading = Reading(requests, self._store, requests.tokens, now)
-        self._part_size = part_size
-        self._now = now
-        self._closing = closing
+        template, options = template or keys.parse(), options or GcsObjectOptions()
+        store = GcsStore(requests, options, template, replace, rng)
+        super().__init__(
+            ReplicaRecords(GcsRecord, journal),
+            store,
+            GcsReading(requests, store, requests.tokens, now),
+            now,
+            may_be_metadata,
+            template=template,
+            part_size=part_size,
+            closing=closing,
+        )
+        self._store = store
+        self._options = options
+        self._bucket = requests.place.bucket
+        # what needs not be asked for, of uploads under way
+        self._kept: dict[str, int] = {}
 
-    def initiate_upload(
-        self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None = None
-    ) -> Deferred[str]:
-        """See IKeyed. Asks the store nothing."""
-        return Deferred.fromCoroutine(self._initiate(upload_id, size, metadata, key))
-
-    def write_chunk(self, upload_id: str, offset: int, data: IRegion, size: int) -> Deferred[None]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._write(upload_id, offset, data, size))
-
-    def finalize_upload(self, upload_id: str) -> Deferred[Stored]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._finishing.finalize(upload_id))
-
-    def abort_upload(self, upload_id: str) -> Deferred[None]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._abort(upload_id))
-
-    def get_upload_progress(self, upload_id: str) -> Deferred[int]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._writing.progress(upload_id))
-
-    def part_plan(self, upload_id: str) -> Deferred[Plan]:
-        """See IPlanned."""
-        started: Deferred[Record] = Deferred.fromCoroutine(self._records.started(upload_id))
-        return started.addCallback(lambda record: record.plan)
-
-    def delete_object(self, upload_id: str) -> Deferred[bool]:
-        """See IDeletable."""
-        return Deferred.fromCoroutine(self._delete(upload_id))
-
-    def read_object(self, upload_id: str, start: int, size: int) -> Deferred[IObjectStream]:
-        """See IReadable."""
-
-        async def read() -> IObjectStream:
-            return await self._reading.open(upload_id, await self._records.started(upload_id), start, size)
-
-        return Deferred.fromCoroutine(read())
-
-    def signed_url(self, upload_id: str, presented: Presented) -> Deferred[str | None]:
-        """See ISigning."""
-
-        async def sign() -> str | None:
-            return await self._reading.url(upload_id, await self._records.started(upload_id), presented)
-
-        return Deferred.fromCoroutine(sign())
+    @deferred
+    async def get_upload_progress(self, upload_id: str) -> int:
+        """See IRemoteStorage. The end of a part: the checksum of no other prefix is known."""
+        record = await self._records.started(upload_id)
+        stored = await self._found(upload_id, record)
+        if stored:
+            return stored.size
+        if record.session is None:
+            return 0
+        record, kept = await self._asked(upload_id, record, record.session)
+        self._kept[upload_id] = kept
+        return record.stored.size if record.stored else record.confirmed
 
     def probe(self) -> Deferred[None]:
         """See IProbe."""
         return Deferred.fromCoroutine(self._store.probe())
 
-    def close(self) -> Deferred[None]:
-        """See IClosable."""
-        return self._closing() if self._closing else succeed(None)
+    def _limits(self, size: int | None) -> PartLimits:
+        return LIMITS
 
-    async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None) -> str:
-        record = await self._records.load(upload_id)
-        if record and record.state is State.OVER and record.session:
-            record = await self._end(upload_id, record)  # it was being aborted
-        known = record if record and record.state is not State.OVER else None
-        try:
-            if known is None:
-                known = self._begun(upload_id, record.key if record else key, size, metadata)
-            sized = known.sized(size)
-            if size is not None and size > min(sized.plan.capacity, LIMITS.largest_object):
-                raise TooLarge(f"the store takes no objects of {size} bytes")
-        except TooLarge as error:
-            raise Permanent(str(error)) from None
-        if sized is not record:
-            await self._records.save(upload_id, sized)
-        return sized.key
+    def _record(
+        self, upload_id: str, key: str, plan: Plan, size: int | None, metadata: Mapping[str, bytes]
+    ) -> GcsRecord:
+        return GcsRecord(key=key, plan=plan, resource=self._options.resource_for(upload_id, metadata), size=size)
 
-    def _begun(self, upload_id: str, key: str | None, size: int | None, metadata: Mapping[str, bytes]) -> Record:
-        return Record(
-            key=key or self._template.render(upload_id, self._now(), metadata),
-            plan=plan_for(size, self._part_size, LIMITS),
-            resource=self._options.resource_for(upload_id, metadata),
-            size=size,
-        )
-
-    async def _write(self, upload_id: str, offset: int, data: IRegion, size: int) -> None:
-        record = await self._records.started(upload_id)
-        check_chunk(offset, data, size, record.size)
-        if record.stored:
-            return
-        part = record.plan.part_at(offset, record.size)
-        if (part.offset, part.size) != (offset, size):
-            raise ValueError(f"{size} bytes at {offset} are no part of the plan, but {part}")
-        if record.session is None and record.plan.is_single(record.size):
-            await self._writing.put(upload_id, record, data)
-            return
+    async def _write_part(self, upload_id: str, record: GcsRecord, part: Part, data: IRegion) -> None:
         if part.end <= record.confirmed:
             return
-        if offset > record.confirmed:
+        if part.offset > record.confirmed:
             raise OutOfStep(f"chunks come in order; {record.confirmed} bytes are there", record.confirmed)
-        if part.end == record.size:
-            await self._finishing.write_last(upload_id, record, data)
-        else:
-            await self._writing.write(upload_id, record, data)
-
-    async def _abort(self, upload_id: str) -> None:
-        record = await self._records.load(upload_id)
-        if record is None or record.state is State.STORED:
+        is_last = part.end == record.size
+        record, kept = await self._begun(upload_id, record)
+        if record.stored:
             return
-        if record.state is not State.OVER:
-            record = await self._records.save(upload_id, evolve(record, state=State.OVER))
-        await self._end(upload_id, record)
+        have = min(max(kept - record.confirmed, 0), data.size)
+        if is_last:
+            crc = await crc_of(data, data.size, record.crc)
+            await self._make(upload_id, record, Stretch(data, have, data.size - have), crc)
+        else:
+            await self._write(upload_id, record, data, have)
 
-    async def _end(self, upload_id: str, record: Record) -> Record:
-        """Remove what is left of an upload that is over."""
-        self._writing.forget(upload_id)
+    async def _write(self, upload_id: str, record: GcsRecord, data: IRegion, have: int) -> None:
+        """Write a part that isn't the last, of which the session has so many bytes already."""
+        crc, end = await crc_of(data, have, record.crc), record.confirmed + data.size
+        if have < data.size:
+            sent = Stretch(data, have, data.size - have, crc)
+            if await self._send(upload_id, record, record.confirmed + have, sent):
+                return
+            crc = sent.crc
+        await self._records.save(upload_id, evolve(record, confirmed=end, crc=crc))
+        self._kept[upload_id] = end
+
+    async def _begun(self, upload_id: str, record: GcsRecord) -> tuple[GcsRecord, int]:
+        """A record with a session, and how many bytes that has; or one that is stored."""
+        kept = self._kept.pop(upload_id, None)
+        if record.session is None:
+            record, session = await self._taken(upload_id, record, self._store.start)
+            return await self._records.save(upload_id, evolve(record, session=session)), 0
+        if kept is not None and kept == record.confirmed:
+            return record, kept
+        return await self._asked(upload_id, record, record.session)
+
+    async def _asked(self, upload_id: str, record: GcsRecord, session: str) -> tuple[GcsRecord, int]:
+        try:
+            kept = await self._store.sessions.ask(session)
+        except NotThere as error:
+            stored = await self._lost(upload_id, record, error.reason, error)
+            return evolve(record, stored=stored), 0
+        return await self._judged(upload_id, record, kept, record.confirmed)
+
+    async def _judged(
+        self, upload_id: str, record: GcsRecord, kept: int | GcsObject, least: int
+    ) -> tuple[GcsRecord, int]:
+        if isinstance(kept, GcsObject):
+            if kept.is_of(upload_id, None) and kept.size != record.size:
+                await self._store.delete(record.key, kept.generation)  # an object that was not asked for
+            stored = await self._lost(upload_id, record, "the session made an object that isn't the upload's")
+            return evolve(record, stored=stored), 0
+        if kept < least:
+            stored = await self._lost(upload_id, record, f"the store has only {kept} of {least} confirmed bytes")
+            return evolve(record, stored=stored), 0
+        return record, kept
+
+    async def _send(self, upload_id: str, record: GcsRecord, offset: int, data: IContent) -> bool:
+        """Whether the object turned out to be there already.
+
+        Raises OutOfStep when the store has kept less: what it has is asked for before the rest is sent.
+        """
+        end = offset + data.size
+        try:
+            answer = await self._store.sessions.send(record.session or "", offset, data)
+        except NotThere as error:
+            await self._lost(upload_id, record, error.reason, error)
+            return True
+        record, kept = await self._judged(upload_id, record, answer, offset)
+        if record.stored or kept == end:
+            return record.stored is not None
+        reason = f"the store has kept {kept} of {end} bytes"
+        raise Transient(reason) if kept <= offset or kept > end else OutOfStep(reason, record.confirmed)
+
+    async def _finish(self, upload_id: str, record: GcsRecord, size: int) -> Stored:
+        if record.confirmed < size:
+            raise OutOfStep("not all was written", record.confirmed)
+        return await self._make(upload_id, record, BytesRegion(b""), record.crc)
+
+    async def _make(self, upload_id: str, record: GcsRecord, rest: IContent, crc: int) -> Stored:
+        """Send the ``rest`` and have the object made. ``crc``: of all."""
+        size = record.size or 0
+        if record.state is not Stage.PLACING:
+            record = await self._records.save(upload_id, evolve(record, state=Stage.PLACING))
+        try:
+            made = await self._store.sessions.finish(record.session or "", size, rest, crc)
+        except Conflict:
+            return await self._keep(upload_id, record, await self._store.ours_or_conflict(upload_id, record))
+        except NotThere as error:
+            return await self._lost(upload_id, record, error.reason, error)
+        except RemoteError as error:
+            if error.code != BAD_DIGEST:
+                raise
+            return await self._lost(upload_id, record, f"{error.reason}; all has to be written again", error)
+        if not isinstance(made, GcsObject):
+            if made < record.confirmed:
+                return await self._lost(upload_id, record, f"the store has only {made} of {record.confirmed} bytes")
+            if made < size:
+                raise OutOfStep(f"the store has kept {made} of {size} bytes", record.confirmed)
+            raise Transient("the store did not finish the object")
+        if made.size == record.size and made.crc32c in (None, encoded(crc)):
+            return await self._keep(upload_id, record, made.stored(self._bucket))
+        await self._store.delete(record.key, made.generation)
+        return await self._lost(upload_id, record, "the store has other bytes than were written")
+
+    async def _keep(self, upload_id: str, record: GcsRecord, stored: Stored) -> Stored:
+        await super()._keep(upload_id, record, stored)
+        self._kept.pop(upload_id, None)
+        return stored
+
+    async def _lost(self, upload_id: str, record: GcsRecord, why: str, cause: RemoteError | None = None) -> Stored:
+        """The session is of no more use: the object is there and ours, or all begins anew, with NotThere."""
+        self._kept.pop(upload_id, None)
+        there = await self._store.find_ours(upload_id, record)
+        if there:
+            return await self._keep(upload_id, record, there)
         if record.session is not None:
             await self._store.sessions.cancel(record.session)
-            record = await self._records.save(upload_id, evolve(record, session=None))
-        return record
+        await self._records.save(upload_id, record.anew())
+        raise NotThere(why, status=cause.status if cause else None, code=cause.code if cause else None) from None
 
-    async def _delete(self, upload_id: str) -> bool:
-        record = await self._records.load(upload_id)
-        if record is None:
-            return False
-        deleted = await self._store.delete_ours(upload_id, record)
-        if record.state is State.STORED:
-            await self._records.save(upload_id, evolve(record, state=State.OVER, stored=None))
-        return deleted
+    async def _end(self, upload_id: str, record: GcsRecord) -> None:
+        self._kept.pop(upload_id, None)
+        if record.session is not None:
+            await self._store.sessions.cancel(record.session)
+            await self._records.save(upload_id, evolve(record, session=None))

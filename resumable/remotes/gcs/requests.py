@@ -1,6 +1,4 @@
-"""One request to Cloud Storage: who asks, its journey, and what the answer means.
-
-One reason to change: what all operations have in common.
+"""One request to Cloud Storage: its token, its body, its journey, and what the answer means.
 
 Invariant: a token goes only to the endpoint that it was made for. An answer that comes back is a success, or of a
 status that was named as expected; all others are raised. Memory is bounded by what all requests may hold.
@@ -13,7 +11,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
+import google_crc32c
 from attrs import frozen
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
 
 from resumable.httpclient.bodies import PIECE, BytesBody, RegionBody
 from resumable.httpclient.client import HttpAnswer, IHttp, StreamedAnswer
@@ -21,9 +22,9 @@ from resumable.httpclient.errors import HttpError, KeptClosed
 from resumable.remotes.errors import AuthFailed
 from resumable.remotes.gcs.credentials import ITokens
 from resumable.remotes.gcs.errors import error_from
-from resumable.remotes.interfaces import IContent
-from resumable.remotes.memory_held import Memory
+from resumable.remotes.interfaces import IContent, IRegion
 from resumable.remotes.over_http import open_stream, remote_error
+from resumable.remotes.regions import BodyMemory
 
 A = TypeVar("A", HttpAnswer, StreamedAnswer)
 
@@ -32,7 +33,7 @@ ANSWER_SIZE = 256 << 10
 
 
 @frozen
-class Place:
+class GcsPlace:
     """A bucket. ``base``: scheme, host, port and path before the API's own. ``user_project`` pays for requests."""
 
     bucket: str
@@ -66,15 +67,15 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
-class Requests:
+class GcsRequests:
     """Sends requests. ``sent`` counts them by operation."""
 
-    def __init__(self, place: Place, tokens: ITokens, http: IHttp, *, memory: Memory | None = None) -> None:
+    def __init__(self, place: GcsPlace, tokens: ITokens, http: IHttp, *, memory: BodyMemory | None = None) -> None:
         self.place = place
         self.sent: dict[str, int] = {}
         self.tokens = tokens
         self._http = http
-        self._memory = memory or Memory()
+        self._memory = memory or BodyMemory()
 
     async def send(
         self,
@@ -160,3 +161,64 @@ def may_not(operation: str, error: AuthFailed, right: str) -> AuthFailed:
     """The same, naming the right that is missing."""
     advice = f"{error.advice}; {operation} needs {right}" if error.advice else f"{operation} needs {right}"
     return AuthFailed(error.reason, status=error.status, code=error.code, advice=advice)
+
+
+SCANNED = 1 << 20
+"""Bytes that are read and reckoned in one go."""
+
+
+@implementer(IContent)
+class Stretch:
+    """``size`` bytes of ``data`` from ``start`` on. ``crc``: of all before them, and of what was read of them."""
+
+    def __init__(self, data: IContent, start: int, size: int, crc: int = 0) -> None:
+        self.size = size
+        self.crc = crc
+        self._data = data
+        self._start = start
+        self._before = crc
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        """See IContent."""
+        return self._data.read(self._start + offset, size).addCallback(self._took, offset)
+
+    def _took(self, piece: bytes, offset: int) -> bytes:
+        self.crc = google_crc32c.extend(self.crc if offset else self._before, piece)
+        return piece
+
+
+@implementer(IContent)
+class Framed:
+    """``data`` between ``head`` and ``foot``."""
+
+    def __init__(self, head: bytes, data: IContent, foot: bytes) -> None:
+        self.size = len(head) + data.size + len(foot)
+        self._head = head
+        self._data = data
+        self._foot = foot
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        """See IContent."""
+        return Deferred.fromCoroutine(self._read(offset, offset + size))
+
+    async def _read(self, start: int, end: int) -> bytes:
+        head, middle = len(self._head), len(self._head) + self._data.size
+        before = self._head[start:end]
+        first, last = max(start, head), min(end, middle)
+        inside = await self._data.read(first - head, last - first) if first < last else b""
+        return before + inside + self._foot[max(start - middle, 0) : max(end - middle, 0)]
+
+
+async def crc_of(data: IRegion, size: int, crc: int = 0) -> int:
+    """The CRC32C of the first ``size`` bytes behind others whose CRC32C is ``crc``; read by the threads that read."""
+    values = [crc]
+
+    def feed(piece: bytes) -> None:
+        values[0] = google_crc32c.extend(values[0], piece)
+
+    offset = 0
+    while offset < size:
+        step = min(SCANNED, size - offset)
+        await data.scan(offset, step, feed)
+        offset += step
+    return values[0]

@@ -1,9 +1,9 @@
 """``gs://bucket/prefix?options``: from what an operator says to a remote that works.
 
-One reason to change: an option of Google remotes. The options are on the page docs/google.md, word for word.
+The options are on the page docs/google.md, word for word.
 
-Invariant: whatever can be found wrong without asking the store is found before anything is started. A URL never holds
-a secret, and no token goes over a connection that isn't encrypted.
+Invariant: whatever can be found wrong without asking the store is found before anything is started. A URL never holds a
+secret, and no token goes over a connection that isn't encrypted.
 Source: https://docs.cloud.google.com/storage/docs/buckets#naming
 """
 
@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 from resumable.httpclient.client import Http, HttpLimits
 from resumable.model import values
 from resumable.remotes.gcs.credentials import Anonymous, GoogleTokens, ITokens, found
-from resumable.remotes.gcs.objects import ObjectOptions
+from resumable.remotes.gcs.records import GcsObjectOptions
 from resumable.remotes.gcs.remote import GcsRemote
-from resumable.remotes.gcs.requests import GOOGLE, Place, Requests
-from resumable.remotes.schemes import Means, RemoteSpec, Scheme, flag
+from resumable.remotes.gcs.requests import GOOGLE, GcsPlace, GcsRequests
+from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag, part_size
 
 OTHER_REQUESTS = 16
 """Connections beside those that write parts: beginnings, ends and questions don't wait for large bodies."""
@@ -62,7 +62,7 @@ def check(spec: RemoteSpec) -> None:
         if options.get(name) and not re.fullmatch(pattern, options[name]):
             raise ValueError(f"{name} is {meaning}")
     if options.get("part-size"):
-        _size_of_parts(options, 0)
+        part_size(options, 0, _part_size)
     is_anonymous(options)
     flag(options, "metadata", True)
 
@@ -82,7 +82,7 @@ def endpoint_for(options: Mapping[str, str]) -> str:
 
 
 def is_anonymous(options: Mapping[str, str]) -> bool:
-    """Whether requests name nobody. Raises ValueError."""
+    """Whether requests carry no credentials. Raises ValueError."""
     is_secure = endpoint_for(options).startswith("https://")
     anonymous = flag(options, "anonymous", not is_secure)
     if anonymous and options.get("credentials"):
@@ -92,38 +92,32 @@ def is_anonymous(options: Mapping[str, str]) -> bool:
     return anonymous
 
 
-def make(spec: RemoteSpec, means: Means) -> GcsRemote:
+def make(spec: RemoteSpec, services: BackendServices) -> GcsRemote:
     """The remote. Raises ValueError. Credentials are looked for when the first request needs them."""
     options = spec.options
-    tokens: ITokens = GoogleTokens(means.pool, means.now, found(options.get("credentials") or None))
+    tokens: ITokens = GoogleTokens(services.pool, services.now, found(options.get("credentials") or None))
     if is_anonymous(options):
         tokens = Anonymous()
-    http = Http(means.reactor, HttpLimits(idle_timeout=means.timeout, connections=means.parts + OTHER_REQUESTS))
-    place = Place(spec.bucket, endpoint_for(options), options.get("user-project") or None)
+    http = Http(
+        services.reactor, HttpLimits(idle_timeout=services.timeout, connections=services.parts + OTHER_REQUESTS)
+    )
+    place = GcsPlace(spec.bucket, endpoint_for(options), options.get("user-project") or None)
     return GcsRemote(
-        Requests(place, tokens, http, memory=means.memory),
-        means.journal,
-        means.now,
-        means.rng,
+        GcsRequests(place, tokens, http, memory=services.memory),
+        services.journal,
+        services.now,
+        services.rng,
         template=spec.template,
-        options=ObjectOptions(
+        options=GcsObjectOptions(
             storage_class=options.get("storage-class") or None,
             kms_key=options.get("kms-key") or None,
             acl=options.get("acl") or None,
             client_metadata=flag(options, "metadata", True),
         ),
-        part_size=_size_of_parts(options, means.part_size),
+        part_size=part_size(options, services.part_size, _part_size),
         replace=spec.replace,
         closing=http.close,
     )
-
-
-def _size_of_parts(options: Mapping[str, str], default: int) -> int:
-    text = options.get("part-size")
-    try:
-        return _part_size(text) if text else default
-    except ValueError as error:
-        raise ValueError(f"part-size is {error}") from None
 
 
 SCHEME = Scheme("gs", make, "bucket", OPTIONS, check, VARIABLES)

@@ -1,20 +1,78 @@
-"""What S3's answers hold, as values.
+"""The documents of S3, and what its answers hold, as values.
 
-One reason to change: what we take from an answer. Pure. Invariant: a value is complete, or Transient is raised.
+Invariant: no entity is ever expanded and no document type is accepted; a document nests at most ten deep. A value is
+complete, or Transient is raised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from urllib.parse import unquote_plus
+from xml.sax.saxutils import escape
 
 from attrs import frozen
+from defusedxml import ElementTree
 
 from resumable.httpclient.client import HttpAnswer
 from resumable.remotes.errors import Transient
 from resumable.remotes.s3.checksums import Algorithm
-from resumable.remotes.s3.xml import Element
+
+DEEPEST = 10
+
+
+class BadXml(ValueError):
+    """The document can't be read, or it is one that we don't want to read."""
+
+
+@frozen
+class Element:
+    """An element of a document. Names are without their namespaces."""
+
+    _element: Any
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self._element.tag).rpartition("}")[2]
+
+    @property
+    def text(self) -> str:
+        """The text before its first child."""
+        return self._element.text or ""
+
+    def find(self, name: str) -> str | None:
+        """The text of the first child of that name."""
+        return next((child.text.strip() for child in self.all(name)), None)
+
+    def all(self, name: str) -> Iterator[Element]:
+        """The children of that name."""
+        return map(Element, self._element.iterfind(f"{{*}}{name}"))
+
+
+def parse(document: bytes) -> Element:
+    """The root element. Raises BadXml. The caller has bounded the document's size."""
+    try:
+        # white space in front of a document keeps the connection of a long CompleteMultipartUpload alive
+        root = ElementTree.fromstring(document.strip(), forbid_dtd=True)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise BadXml(f"not XML, or none to be trusted: {error}") from None
+    level = [root]
+    for _ in range(DEEPEST):
+        level = [child for each in level for child in each]
+    if level:
+        raise BadXml("the document is nested too deep")
+    return Element(root)
+
+
+def complete_document(parts: Sequence[Sequence[tuple[str, str]]]) -> bytes:
+    """The body of CompleteMultipartUpload: for each part, in order, its (name, text) pairs."""
+    rows = "".join(
+        "<Part>" + "".join(f"<{name}>{escape(text)}</{name}>" for name, text in part) + "</Part>" for part in parts
+    )
+    namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
+    return f'<CompleteMultipartUpload xmlns="{namespace}">{rows}</CompleteMultipartUpload>'.encode()
 
 
 @frozen
@@ -27,7 +85,7 @@ class Written:
 
 
 @frozen
-class Head:
+class ObjectHead:
     """An object's properties; ``metadata`` by lower-case name without its prefix."""
 
     size: int

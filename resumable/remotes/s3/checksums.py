@@ -1,7 +1,7 @@
 """Checksums that the store compares with its own.
 
-One reason to change: an algorithm that S3 takes. Invariant: what is long is read and reckoned piece by piece, in
-threads where it takes long. Values are base64, as they go over the wire.
+Invariant: long regions are read and their checksums computed piece by piece, in threads where it takes long. Values are
+base64, as they go over the wire.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
 """
 
@@ -29,8 +29,11 @@ SCANNED = 1 << 20
 class Hash(Protocol):
     """As in hashlib."""
 
-    def update(self, data: bytes, /) -> object: ...
-    def digest(self) -> bytes: ...
+    def update(self, data: bytes, /) -> object:
+        """Take more bytes."""
+
+    def digest(self) -> bytes:
+        """The value of all bytes so far."""
 
 
 class _Crc64Nvme:
@@ -51,7 +54,7 @@ class Algorithm:
     """``header`` carries the value. ``label`` is S3's name for it, empty where it is none of its own.
 
     ``polynomial`` (reflected, ``bits`` wide) of a CRC, whose values for parts make up the whole's; 0: it is none.
-    ``cheap``: it takes microseconds for what is read at once.
+    ``cheap``: it takes microseconds for the bytes of one read.
     """
 
     header: str

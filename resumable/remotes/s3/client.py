@@ -1,6 +1,6 @@
 """An S3 client whose methods are named as txaws's are.
 
-One reason to change: an operation of S3 that we use. It tries everything once; repeating is its caller's.
+It tries everything once; repeating is its caller's.
 
 Invariant: an answer that lacks what the operation is there for (an upload id, an ETag) is a failure, and so is a
 success that holds an error document.
@@ -16,20 +16,23 @@ from resumable.httpclient.client import HttpAnswer
 from resumable.remotes.errors import Transient
 from resumable.remotes.interfaces import IRegion
 from resumable.remotes.s3.answers import (
-    Head,
+    BadXml,
+    Element,
     ListedPart,
+    ObjectHead,
     PartsPage,
     UploadsPage,
     Written,
+    complete_document,
     number_of,
+    parse,
     part_of,
     upload_of,
     written,
 )
 from resumable.remotes.s3.checksums import Algorithm
 from resumable.remotes.s3.errors import error_in
-from resumable.remotes.s3.requests import Payload, Requests
-from resumable.remotes.s3.xml import BadXml, Element, complete_document, parse
+from resumable.remotes.s3.requests import Payload, S3Requests
 
 LIST_SIZE = 4 << 20
 """Bytes of a page of a list; a thousand entries have less than one MiB."""
@@ -40,7 +43,7 @@ COMPLETE_PATIENCE = 10.0
 class S3Client:
     """Operations on one bucket. All raise RemoteError; ``headers`` are added to what the operation itself needs."""
 
-    def __init__(self, requests: Requests) -> None:
+    def __init__(self, requests: S3Requests) -> None:
         self.requests = requests
         self.endpoint = requests.endpoint
         self.sent = requests.sent
@@ -58,7 +61,7 @@ class S3Client:
         )
         return written("PutObject", answer, checksum, algorithm)
 
-    async def head_object(self, key: str, headers: Mapping[str, str] | None = None) -> Head:
+    async def head_object(self, key: str, headers: Mapping[str, str] | None = None) -> ObjectHead:
         """Its properties. NotThere; AuthFailed may mean that too, where we may not list the bucket."""
         answer, _ = await self.requests.send("HeadObject", "HEAD", key, headers=headers)
         got = answer.headers
@@ -68,7 +71,7 @@ class S3Client:
             raise Transient("HeadObject: the answer has no size") from None
         prefix = "x-amz-meta-"
         metadata = {name.removeprefix(prefix): value for name, value in got.items() if name.startswith(prefix)}
-        return Head(size, got.get("etag", ""), got.get("x-amz-version-id"), metadata, got)
+        return ObjectHead(size, got.get("etag", ""), got.get("x-amz-version-id"), metadata, got)
 
     async def get_object(self, key: str, headers: Mapping[str, str] | None = None, largest: int = 1 << 20) -> bytes:
         """Its bytes, ``largest`` at most; for small ones."""

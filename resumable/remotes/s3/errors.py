@@ -1,6 +1,6 @@
 """What an answer of S3 means to us.
 
-One reason to change: an error code that asks for another reaction. Pure.
+Pure.
 
 Invariant: every answer that isn't a success becomes exactly one `RemoteError`; of what the store said, only its code
 and a cleaned, shortened message get into the reason, and never an access key, signature or token.
@@ -25,7 +25,7 @@ from resumable.remotes.errors import (
     Unusable,
     Unwelcome,
 )
-from resumable.remotes.s3.xml import BadXml, Element, parse
+from resumable.remotes.s3.answers import BadXml, Element, parse
 
 THROTTLES = {
     "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded",
@@ -156,7 +156,7 @@ def error_in(operation: str, status: int, headers: Mapping[str, str], body: byte
     if document is None or document.name != "Error":
         return None
     error = error_from(operation, status, headers, body, region)
-    # the status is no help here: what nobody knows may well work next time
+    # the status is no help here: an unknown error may well be gone next time
     known = THROTTLES | TRANSIENT | LOST | STALE_KEYS | SETUP | PERMANENT | set(ADVICE) | {"PreconditionFailed"}
     return error if error.code in known else Transient(error.reason, status=status, code=error.code)
 

@@ -1,11 +1,7 @@
 """``s3://``: a replica as an object in a bucket.
 
-One reason to change: what is done, in which order, so that an object is there whole and once.
-
-Invariant: the journal knows of everything that may be in the store, before it is there. An object is ours if it
-carries the upload's id and has its size; that is looked up before anything is done again whose answer was lost, and
-no object of others is replaced unless that was asked for. Requests: one for a single part, else one for each part
-and two.
+Invariant: the store's list of parts counts only where it agrees with the journal. Requests: one for a single part, else
+one for each part and two.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html
 """
 
@@ -15,49 +11,44 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from zope.interface import implementer
 
 from resumable.aio.threads import IPool
 from resumable.model import keys
 from resumable.remotes.interfaces import (
-    IClosable,
-    IDeletable,
+    Conflict,
     IJournal,
-    IKeyed,
-    IPartRemote,
-    IProbe,
     IRegion,
-    ISweeper,
     NotThere,
+    OutOfStep,
     Part,
-    Permanent,
     Plan,
+    RemoteError,
     Stored,
     Unfinished,
 )
-from resumable.remotes.plainer import taken
-from resumable.remotes.plan import PART_SIZE, TooLarge, plan_for
-from resumable.remotes.reading import IObjectStream, IReadable, ISigning, Presented
-from resumable.remotes.records import State
-from resumable.remotes.regions import check_chunk
+from resumable.remotes.journals import Stage
+from resumable.remotes.object_remote import ObjectPartsRemote
+from resumable.remotes.plan import PART_SIZE, PartLimits
 from resumable.remotes.s3.answers import ListedPart
+from resumable.remotes.s3.checksums import of_whole
 from resumable.remotes.s3.client import S3Client
-from resumable.remotes.s3.dialects import AWS, Dialect
+from resumable.remotes.s3.endpoint import AWS, Dialect
 from resumable.remotes.s3.errors import may_be_metadata
-from resumable.remotes.s3.finishing import Finishing
-from resumable.remotes.s3.objects import ObjectOptions
-from resumable.remotes.s3.reading import Reading
-from resumable.remotes.s3.records import Record, Records
-from resumable.remotes.s3.store import Store
+from resumable.remotes.s3.records import S3ObjectOptions, S3Record, S3Records
+from resumable.remotes.s3.store import S3Reading, S3Store
+
+BEGIN_ANEW = {"ConditionalRequestConflict", "BadDigest"}
+"""The object cannot be made of this multipart any more."""
 
 
-@implementer(IKeyed, IPartRemote, IDeletable, IProbe, IReadable, ISigning, ISweeper, IClosable)
-class S3Remote:
+class S3Remote(ObjectPartsRemote[S3Record]):
     """One bucket and prefix. ``now``: seconds since the epoch. ``closing`` is called at the end.
 
     ``look_first``: where the store knows no conditions, look for another's object before making ours, with a request
     more; None: if keys may meet.
     """
+
+    _records: S3Records
 
     def __init__(
         self,
@@ -68,73 +59,28 @@ class S3Remote:
         *,
         dialect: Dialect = AWS,
         template: keys.KeyTemplate | None = None,
-        options: ObjectOptions | None = None,
+        options: S3ObjectOptions | None = None,
         part_size: int = PART_SIZE,
         replace: bool = False,
         look_first: bool | None = None,
         closing: Callable[[], Deferred[None]] | None = None,
     ) -> None:
-        self._template = template or keys.parse()
-        self._records = Records(journal)
-        self._options = options or ObjectOptions()
-        self._store = Store(client, dialect, self._options, self._template, replace, look_first)
-        self._reading = Reading(client.requests, self._store, self._options)
+        template, options = template or keys.parse(), options or S3ObjectOptions()
+        store = S3Store(client, dialect, options, template, replace, look_first)
+        super().__init__(
+            S3Records(journal),
+            store,
+            S3Reading(client.requests, store, options),
+            now,
+            may_be_metadata,
+            template=template,
+            part_size=part_size,
+            closing=closing,
+        )
+        self._store = store
+        self._options = options
         self._dialect = dialect
-        self._part_size = part_size
-        self._finishing = Finishing(self._records, self._store, pool)
-        self._now = now
-        self._closing = closing
-
-    def initiate_upload(
-        self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None = None
-    ) -> Deferred[str]:
-        """See IKeyed. Asks the store nothing."""
-        return Deferred.fromCoroutine(self._initiate(upload_id, size, metadata, key))
-
-    def write_chunk(self, upload_id: str, offset: int, data: IRegion, size: int) -> Deferred[None]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._write(upload_id, offset, data, size))
-
-    def finalize_upload(self, upload_id: str) -> Deferred[Stored]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._finishing.finalize(upload_id))
-
-    def abort_upload(self, upload_id: str) -> Deferred[None]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._abort(upload_id))
-
-    def get_upload_progress(self, upload_id: str) -> Deferred[int]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._finishing.progress(upload_id))
-
-    def part_plan(self, upload_id: str) -> Deferred[Plan]:
-        """See IPlanned."""
-        started: Deferred[Record] = Deferred.fromCoroutine(self._records.started(upload_id))
-        return started.addCallback(lambda record: record.plan)
-
-    def confirmed_parts(self, upload_id: str) -> Deferred[Sequence[Part]]:
-        """See IPartRemote."""
-        return Deferred.fromCoroutine(self._finishing.confirmed(upload_id))
-
-    def delete_object(self, upload_id: str) -> Deferred[bool]:
-        """See IDeletable."""
-        return Deferred.fromCoroutine(self._delete(upload_id))
-
-    def read_object(self, upload_id: str, start: int, size: int) -> Deferred[IObjectStream]:
-        """See IReadable."""
-
-        async def read() -> IObjectStream:
-            return await self._reading.open(upload_id, await self._records.started(upload_id), start, size)
-
-        return Deferred.fromCoroutine(read())
-
-    def signed_url(self, upload_id: str, presented: Presented) -> Deferred[str | None]:
-        """See ISigning."""
-
-        async def sign() -> str | None:
-            return await self._reading.url(upload_id, await self._records.started(upload_id), presented)
-
-        return Deferred.fromCoroutine(sign())
+        self._pool = pool
 
     def probe(self) -> Deferred[None]:
         """See IProbe."""
@@ -144,74 +90,34 @@ class S3Remote:
         """See ISweeper."""
         return Deferred.fromCoroutine(self._store.list_unfinished(limit, after))
 
-    def discard(self, found: Unfinished, upload_id: str, dry_run: bool) -> Deferred[bool]:
-        """See ISweeper."""
+    def _limits(self, size: int | None) -> PartLimits:
+        return self._dialect.limits
 
-        async def once() -> bool:
-            record = await self._records.load(upload_id)
-            if record and record.state in (State.OPEN, State.PLACING) and record.multipart == found.handle:
-                return False
-            if not dry_run:
-                await self._store.abort(found.key, found.handle)
-            return True
-
-        return Deferred.fromCoroutine(self._records.alone(upload_id, once))
-
-    def close(self) -> Deferred[None]:
-        """See IClosable."""
-        return self._closing() if self._closing else Deferred.fromCoroutine(_nothing())
-
-    async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None) -> str:
-        record = await self._records.load(upload_id)
-        if record and record.state is State.OVER and record.multipart is not None:
-            await self._end(upload_id, record)  # it was being aborted
-        known = record if record and record.state is not State.OVER else None
-        try:
-            if known is None:
-                known = self._begun(upload_id, record.key if record else key, size, metadata)
-            sized = known.sized(size)
-            if size is not None and size > min(sized.plan.capacity, self._dialect.limits.largest_object):
-                raise TooLarge(f"the store takes no objects of {size} bytes")
-        except TooLarge as error:
-            raise Permanent(str(error)) from None
-        if sized is not record:
-            await self._records.save(upload_id, sized)
-        return sized.key
-
-    def _begun(self, upload_id: str, key: str | None, size: int | None, metadata: Mapping[str, bytes]) -> Record:
-        return Record(
-            key=key or self._template.render(upload_id, self._now(), metadata),
-            plan=plan_for(size, self._part_size, self._dialect.limits),
+    def _record(
+        self, upload_id: str, key: str, plan: Plan, size: int | None, metadata: Mapping[str, bytes]
+    ) -> S3Record:
+        return S3Record(
+            key=key,
+            plan=plan,
             headers=self._options.headers_for(upload_id, metadata, self._dialect.metadata),
             checksum=self._dialect.checksum,
             full_object=self._dialect.full_object,
             size=size,
         )
 
-    async def _write(self, upload_id: str, offset: int, data: IRegion, size: int) -> None:
-        record = await self._records.started(upload_id)
-        check_chunk(offset, data, size, record.size)
-        if record.stored:
-            return
-        part = record.plan.part_at(offset, record.size)
-        if (part.offset, part.size) != (offset, size):
-            raise ValueError(f"{size} bytes at {offset} are no part of the plan, but {part}")
-        if record.multipart is None and record.plan.is_single(record.size):
-            await self._finishing.put(upload_id, record, data)
-            return
+    async def _write_part(self, upload_id: str, record: S3Record, part: Part, data: IRegion) -> None:
         record = await self._records.alone(upload_id, lambda: self._with_multipart(upload_id))
         if record.stored:
             return
         try:
             written = await self._store.upload_part(record, part.number, data)
         except NotThere as error:
-            if await self._finishing.lost(upload_id, record) is None:
-                raise NotThere(error.reason, status=error.status, code=error.code) from None
+            await self._there(upload_id, record, error)
             return
         saved = ListedPart(part.number, part.size, written.etag, written.checksum)
         await self._records.save_part(upload_id, record.multipart or "", saved)
 
-    async def _with_multipart(self, upload_id: str) -> Record:
+    async def _with_multipart(self, upload_id: str) -> S3Record:
         """The record, once the store has given an upload id."""
         record = await self._records.started(upload_id)
         if record.multipart or record.stored:
@@ -220,38 +126,104 @@ class S3Remote:
             record = await self._records.save(upload_id, evolve(record, multipart=""))
         else:
             await self._store.abort_strays(upload_id, record)
-        record, multipart = await taken(
-            self._records, upload_id, record, lambda given: self._store.create(upload_id, given), may_be_metadata
-        )
+        record, multipart = await self._taken(upload_id, record, lambda given: self._store.create(upload_id, given))
         return await self._records.save(upload_id, evolve(record, multipart=multipart))
 
-    async def _abort(self, upload_id: str) -> None:
-        record = await self._records.load(upload_id)
-        if record is None or record.state is State.STORED or (record.state is State.OVER and record.multipart is None):
-            return
-        if record.state is not State.OVER:
-            record = await self._records.save(upload_id, evolve(record, state=State.OVER, parts={}))
-        await self._end(upload_id, record)
+    async def _finish(self, upload_id: str, record: S3Record, size: int) -> Stored:
+        parts = await self._all_parts(upload_id, record, size)
+        if record.state is not Stage.PLACING:
+            record = await self._records.save(upload_id, evolve(record, state=Stage.PLACING))
+        whole = None
+        algorithm = self._store.algorithm(record)
+        if algorithm and algorithm.polynomial and record.full_object:
+            values = [(part.checksum or "", part.size) for part in parts]
+            whole = await self._pool.run(of_whole, algorithm, values)
+        try:
+            return await self._keep(upload_id, record, await self._store.complete(upload_id, record, parts, whole))
+        except NotThere as error:
+            return await self._there(upload_id, record, error)
+        except Conflict:
+            raise
+        except RemoteError as error:
+            return await self._not_completed(upload_id, record, error)
 
-    async def _end(self, upload_id: str, record: Record) -> None:
-        """Remove what is left of an upload that is over."""
+    async def _not_completed(self, upload_id: str, record: S3Record, error: RemoteError) -> Stored:
+        code = error.code
+        if code in BEGIN_ANEW:
+            await self._store.abort(record.key, record.multipart or "")
+            anew = NotThere(f"{error}; its parts have to be written again", code=code)
+            return await self._there(upload_id, record, anew)
+        if code in ("InvalidPart", "InvalidPartOrder"):
+            raise OutOfStep(f"{error}", await self.get_upload_progress(upload_id), code=code) from None
+        raise error
+
+    async def _all_parts(self, upload_id: str, record: S3Record, size: int) -> Sequence[ListedPart]:
+        """What the journal has of each part of the plan. Raises OutOfStep."""
+        known = await self._records.parts(upload_id, record)
+        found = []
+        for part in record.plan.parts(size):
+            one = known.get(part.number)
+            if one is None or one.size != part.size:
+                raise OutOfStep(f"part {part.number} was not confirmed", await self.get_upload_progress(upload_id))
+            found.append(one)
+        return found
+
+    async def _listed(self, upload_id: str, record: S3Record) -> Sequence[Part]:
+        try:
+            listed = await self._store.list_parts(record)
+        except NotThere as error:
+            there = await self._there(upload_id, record, error)
+            return list(record.plan.parts(there.size))
+        known = await self._records.parts(upload_id, record)
+        return [part for part in map(lambda one: _trusted(record, one, known.get(one.number)), listed) if part]
+
+    async def _there(self, upload_id: str, record: S3Record, error: NotThere) -> Stored:
+        """The store doesn't know the multipart: the object is there and ours, or all begins anew, with NotThere."""
+
+        async def once() -> Stored | None:
+            now = await self._records.started(upload_id)
+            if now.stored or now.multipart != record.multipart:
+                return now.stored  # somebody beside us has found out
+            there = await self._store.find_ours(upload_id, now)
+            if there:
+                return await self._keep(upload_id, now, there)
+            await self._records.save(upload_id, now.without_multipart())
+            await self._records.drop_parts(upload_id)
+            return None
+
+        there = await self._records.alone(upload_id, once)
+        if there is None:
+            raise NotThere(error.reason, status=error.status, code=error.code) from None
+        return there
+
+    async def _keep(self, upload_id: str, record: S3Record, stored: Stored) -> Stored:
+        await super()._keep(upload_id, record, stored)
+        if record.begun:
+            await self._records.drop_parts(upload_id)
+        return stored
+
+    async def _end(self, upload_id: str, record: S3Record) -> None:
         if record.multipart:
             await self._store.abort(record.key, record.multipart)
-        elif record.multipart is not None:
+        elif record.begun:
             await self._store.abort_strays(upload_id, record)
         await self._records.drop_parts(upload_id)
-        if record.multipart is not None:
+        if record.begun:
             await self._records.save(upload_id, evolve(record, multipart=None))
 
-    async def _delete(self, upload_id: str) -> bool:
-        record = await self._records.load(upload_id)
-        if record is None:
-            return False
-        deleted = await self._store.delete_ours(upload_id, record)
-        if record.state is State.STORED:
-            await self._records.save(upload_id, evolve(record, state=State.OVER, stored=None))
-        return deleted
+    def _works_with(self, record: S3Record, found: Unfinished) -> bool:
+        return record.multipart == found.handle
+
+    async def _drop(self, found: Unfinished) -> None:
+        await self._store.abort(found.key, found.handle)
 
 
-async def _nothing() -> None:
-    return None
+def _trusted(record: S3Record, listed: ListedPart, known: ListedPart | None) -> Part | None:
+    """The part, if what the store lists is what it confirmed; all others are written again."""
+    try:
+        part = record.plan.part_numbered(listed.number, record.size)
+    except ValueError:
+        return None
+    if known is None or listed.size != part.size or known.etag.strip('"') != listed.etag.strip('"'):
+        return None
+    return part

@@ -1,7 +1,5 @@
 """One request to S3: its digests, its signature, its journey, and what the answer means.
 
-One reason to change: what all operations have in common.
-
 Invariant: what leaves here is signed for the time of its leaving, with a payload's digest unless the connection is
 secure and the operator chose otherwise; an answer that comes back is a success, all others are raised.
 """
@@ -20,14 +18,20 @@ from resumable.httpclient.client import HttpAnswer, IHttp, StreamedAnswer
 from resumable.httpclient.errors import HttpError, KeptClosed
 from resumable.remotes.errors import AuthFailed
 from resumable.remotes.interfaces import IRegion
-from resumable.remotes.memory_held import Memory
 from resumable.remotes.over_http import open_stream, remote_error
+from resumable.remotes.regions import BodyMemory
 from resumable.remotes.s3.checksums import Algorithm, Hash, digest_bytes, digest_region, encoded
-from resumable.remotes.s3.credentials import ICredentials, Keys
+from resumable.remotes.s3.credentials import (
+    EMPTY_SHA256,
+    UNSIGNED,
+    ICredentials,
+    Keys,
+    S3Signer,
+    encode_query,
+    presigned,
+)
 from resumable.remotes.s3.endpoint import Endpoint
 from resumable.remotes.s3.errors import STALE_KEYS, error_from
-from resumable.remotes.s3.presign import presigned
-from resumable.remotes.s3.signing import EMPTY_SHA256, UNSIGNED, Signer, encode_query
 
 T = TypeVar("T")
 
@@ -42,7 +46,7 @@ class Payload:
     algorithm: Algorithm | None = None
 
 
-class Requests:
+class S3Requests:
     """Sends requests to one bucket. ``unsigned``: payloads aren't digested for the signature (only with https).
 
     ``sent`` counts the requests by operation.
@@ -56,7 +60,7 @@ class Requests:
         pool: IPool,
         now: Callable[[], float],
         *,
-        memory: Memory | None = None,
+        memory: BodyMemory | None = None,
         unsigned: bool = False,
     ) -> None:
         if unsigned and not endpoint.secure:
@@ -67,9 +71,9 @@ class Requests:
         self._http = http
         self._pool = pool
         self._now = now
-        self._memory = memory or Memory()
+        self._memory = memory or BodyMemory()
         self._unsigned = unsigned
-        self._signer = Signer(endpoint.region)
+        self._signer = S3Signer(endpoint.region)
 
     async def send(
         self,

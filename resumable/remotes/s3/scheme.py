@@ -1,9 +1,9 @@
 """``s3://bucket/prefix?options``: from what an operator says to a remote that works.
 
-One reason to change: an option of S3 remotes. The options are on the page docs/remotes.md, word for word.
+The options are on the page docs/remotes.md, word for word.
 
-Invariant: whatever can be found wrong without asking the store is found before anything is started. Neither a URL nor
-a specification holds a secret: keys come from where botocore looks, SSE-C's from a file or a variable.
+Invariant: whatever can be found wrong without asking the store is found before anything is started. Neither a URL nor a
+specification holds a secret: keys come from where botocore looks, SSE-C's from a file or a variable.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ from resumable.model import values
 from resumable.remotes.s3.checksums import ALGORITHMS, algorithm
 from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.credentials import SessionCredentials, botocore_session
-from resumable.remotes.s3.dialects import DIALECTS, Dialect, dialect, dialect_of_host
-from resumable.remotes.s3.endpoint import Endpoint, Place, resolve
-from resumable.remotes.s3.objects import ObjectOptions
+from resumable.remotes.s3.endpoint import DIALECTS, Dialect, Endpoint, S3Place, dialect, dialect_of_host, resolve
+from resumable.remotes.s3.records import S3ObjectOptions
 from resumable.remotes.s3.remote import S3Remote
-from resumable.remotes.s3.requests import Requests
-from resumable.remotes.urls import Means, RemoteSpec, Scheme, flag
+from resumable.remotes.s3.requests import S3Requests
+from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag, part_size
 
 OTHER_REQUESTS = 16
 """Connections beside those that write parts: beginnings, ends and questions don't wait for large bodies."""
@@ -41,11 +40,11 @@ OPTIONS = {
     "endpoint": "URL of a store that isn't AWS, as `http://minio:9000` (default `AWS_S3_ENDPOINT`,"
     " `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, AWS)",
     "dialect": f"what the store supports: `{'`, `'.join(DIALECTS)}` (default by the endpoint's name, else `generic`)",
-    "style": "`path` or `virtual`: the bucket stands in the path or in the host's name (default the dialect's)",
-    "profile": "profile of the AWS configuration files to take credentials from (default where botocore looks)",
+    "style": "`path` or `virtual`: the bucket is in the path or in the host name (default the dialect's)",
+    "profile": "profile in the AWS configuration files with the credentials (default botocore's)",
     "part-size": "size of parts, from 5M to 5G (default `--part-size`)",
-    "checksum": f"checksum that the store compares: `{'`, `'.join(ALGORITHMS)}` (default the dialect's)",
-    "payload": "`signed`, or with https `unsigned`: bodies aren't hashed for the signature, which saves CPU"
+    "checksum": f"checksum that the store verifies: `{'`, `'.join(ALGORITHMS)}` (default the dialect's)",
+    "payload": "`signed`, or with https `unsigned`: the signature does not cover the bodies, which saves CPU"
     " (default `signed`)",
     "storage-class": "storage class of the objects, as `STANDARD_IA` (default the bucket's)",
     "acl": "canned ACL of the objects, as `bucket-owner-full-control` (default none)",
@@ -54,12 +53,11 @@ OPTIONS = {
     "sse-c-file": "SSE-C: absolute path of a file with a key of 32 bytes, raw or as base64",
     "sse-c-variable": "SSE-C: name of an environment variable with the key as base64",
     "tags": "tags of the objects, as `team=media,env=prod`",
-    "metadata": "`no`: the uploads' metadata doesn't become the objects' (default `yes`)",
-    "accelerate": "`yes`: by S3 Transfer Acceleration (default `no`)",
-    "dual-stack": "`yes`: by endpoints that have IPv6 too (default `no`)",
-    "fips": "`yes`: by FIPS endpoints (default `no`)",
-    "ca-file": "PEM file of the authorities that sign the endpoint's certificate (default `AWS_CA_BUNDLE`, the"
-    " system's)",
+    "metadata": "`no`: the objects don't get the metadata of the uploads (default `yes`)",
+    "accelerate": "`yes`: use S3 Transfer Acceleration (default `no`)",
+    "dual-stack": "`yes`: use endpoints with IPv4 and IPv6 (default `no`)",
+    "fips": "`yes`: use FIPS endpoints (default `no`)",
+    "ca-file": "PEM file of the authorities for the endpoint's certificate (default `AWS_CA_BUNDLE`, the system's)",
 }
 VARIABLES = {
     "region": ("AWS_S3_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"),
@@ -76,7 +74,7 @@ _CERTIFICATE = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE--
 
 
 def dialect_for(options: Mapping[str, str]) -> Dialect:
-    """The dialect that is named, or else the endpoint's, with what is set one by one. Raises ValueError."""
+    """The dialect that is named, or else the endpoint's, with the settings that options change. Raises ValueError."""
     name, endpoint = options.get("dialect"), options.get("endpoint")
     chosen = dialect(name) if name else dialect_of_host(_host(endpoint) if endpoint else "amazonaws.com")
     checksum = options.get("checksum")
@@ -93,7 +91,7 @@ def endpoint_for(spec: RemoteSpec, spoken: Dialect) -> Endpoint:
     """Where the bucket is. Raises ValueError. Reads botocore's rules from the disk for AWS."""
     options = spec.options
     style = _one_of(options, "style", ("path", "virtual"))
-    place = Place(
+    place = S3Place(
         spec.bucket,
         options.get("region") or None,
         options.get("endpoint") or None,
@@ -105,7 +103,7 @@ def endpoint_for(spec: RemoteSpec, spoken: Dialect) -> Endpoint:
     return resolve(place, spoken)
 
 
-def objects_for(options: Mapping[str, str], customer_key: bytes | None = None) -> ObjectOptions:
+def objects_for(options: Mapping[str, str], customer_key: bytes | None = None) -> S3ObjectOptions:
     """What objects are given. Raises ValueError."""
     storage_class = options.get("storage-class") or None
     if storage_class and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", storage_class):
@@ -113,7 +111,7 @@ def objects_for(options: Mapping[str, str], customer_key: bytes | None = None) -
     kms_key = options.get("sse-key") or None
     if kms_key and not re.fullmatch(r"[A-Za-z0-9:/_-]{1,2048}", kms_key):
         raise ValueError("sse-key is the id or the ARN of a KMS key")
-    return ObjectOptions(
+    return S3ObjectOptions(
         storage_class=storage_class,
         acl=_one_of(options, "acl", ACLS),
         encryption=_one_of(options, "sse", ("AES256", "aws:kms", "aws:kms:dsse")),
@@ -154,7 +152,7 @@ def check(spec: RemoteSpec) -> None:
     endpoint = endpoint_for(spec, dialect_for(options))
     objects_for(options)
     if options.get("part-size"):
-        _size_of_parts(spec, 0)
+        part_size(options, 0, _part_size)
     if _one_of(options, "payload", ("signed", "unsigned")) == "unsigned" and not endpoint.secure:
         raise ValueError("payload=unsigned needs https: anybody on the way could change what is sent")
     file, variable = options.get("sse-c-file"), options.get("sse-c-variable")
@@ -168,26 +166,28 @@ def check(spec: RemoteSpec) -> None:
         raise ValueError("sse-c-variable is the name of an environment variable, not the key")
 
 
-def make(spec: RemoteSpec, means: Means) -> S3Remote:
+def make(spec: RemoteSpec, services: BackendServices) -> S3Remote:
     """The remote. Raises ValueError; reads files, so it is called before the reactor runs."""
     options = spec.options
     spoken = dialect_for(options)
-    limits = HttpLimits(idle_timeout=means.timeout, connections=means.parts + OTHER_REQUESTS)
-    objects = objects_for(options, customer_key(options, means.environ))
-    http = Http(means.reactor, limits, policy=policy_for(options.get("ca-file")))
-    credentials = SessionCredentials(means.pool, means.now, botocore_session(options.get("profile") or None))
+    limits = HttpLimits(idle_timeout=services.timeout, connections=services.parts + OTHER_REQUESTS)
+    objects = objects_for(options, customer_key(options, services.environ))
+    http = Http(services.reactor, limits, policy=policy_for(options.get("ca-file")))
+    credentials = SessionCredentials(services.pool, services.now, botocore_session(options.get("profile") or None))
     unsigned = options.get("payload") == "unsigned"
     place = endpoint_for(spec, spoken)
-    requests = Requests(place, credentials, http, means.pool, means.now, memory=means.memory, unsigned=unsigned)
+    requests = S3Requests(
+        place, credentials, http, services.pool, services.now, memory=services.memory, unsigned=unsigned
+    )
     return S3Remote(
         S3Client(requests),
-        means.journal,
-        means.pool,
-        means.now,
+        services.journal,
+        services.pool,
+        services.now,
         dialect=spoken,
         template=spec.template,
         options=objects,
-        part_size=_size_of_parts(spec, means.part_size),
+        part_size=part_size(options, services.part_size, _part_size),
         replace=spec.replace,
         closing=http.close,
     )
@@ -198,14 +198,6 @@ def _host(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""  # told by whoever resolves it
-
-
-def _size_of_parts(spec: RemoteSpec, default: int) -> int:
-    text = spec.options.get("part-size")
-    try:
-        return _part_size(text) if text else default
-    except ValueError as error:
-        raise ValueError(f"part-size is {error}") from None
 
 
 def _one_of(options: Mapping[str, str], name: str, words: tuple[str, ...]) -> str | None:
@@ -234,7 +226,7 @@ def _tags(text: str) -> dict[str, str]:
 
 
 def policy_for(ca_file: str | None) -> Any:
-    """Who may sign certificates; None for those whom the system trusts. Raises ValueError."""
+    """A policy that trusts the authorities in this file; None: the system's. Raises ValueError."""
     if not ca_file:
         return None
     try:

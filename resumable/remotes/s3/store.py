@@ -1,9 +1,9 @@
-"""What the remote asks of a bucket, in terms of replicas.
-
-One reason to change: headers and conditions of the requests that make, find and remove objects.
+"""What the remote asks of a bucket, in terms of replicas, and how its objects are read back.
 
 Invariant: whatever creates an object names the upload in its metadata, and refuses to replace another's object where
-that was asked for and the store can. Only multiparts and objects that are known to be ours are removed.
+that was asked for and the store can. Only multiparts and objects that are known to be ours are removed. An object is
+read, or a URL to it given out, only if it carries the upload's id and has its size.
+Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
 """
 
 from __future__ import annotations
@@ -12,15 +12,27 @@ import contextlib
 from collections.abc import Sequence
 
 from resumable.model import keys
-from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Unusable
+from resumable.remotes.errors import AuthFailed, Conflict, NotThere, RemoteError, Unusable
 from resumable.remotes.interfaces import IRegion, Stored, Unfinished
 from resumable.remotes.metadata import ID_METADATA
-from resumable.remotes.s3.answers import Head, ListedPart, Written
+from resumable.remotes.object_remote import another_object, found_ours
+from resumable.remotes.over_http import ObjectStream
+from resumable.remotes.reading import (
+    IObjectStream,
+    Presented,
+    check_answered,
+    check_span,
+    finalised,
+    missing,
+    not_ours,
+    range_headers,
+)
+from resumable.remotes.s3.answers import ListedPart, ObjectHead, Written
 from resumable.remotes.s3.checksums import Algorithm, algorithm
 from resumable.remotes.s3.client import S3Client
-from resumable.remotes.s3.dialects import Dialect
-from resumable.remotes.s3.objects import ObjectOptions
-from resumable.remotes.s3.records import Record
+from resumable.remotes.s3.endpoint import Dialect
+from resumable.remotes.s3.records import S3ObjectOptions, S3Record
+from resumable.remotes.s3.requests import S3Requests
 
 PROBE = ".resumable-probe"
 PROBE_DIED = 86400.0
@@ -30,14 +42,14 @@ MAY_NOT_LOOK = "allow s3:GetObject on the objects and s3:ListBucket on the bucke
 missing object from a hidden one"
 
 
-class Store:
+class S3Store:
     """A bucket. Keeps nothing."""
 
     def __init__(
         self,
         client: S3Client,
         dialect: Dialect,
-        options: ObjectOptions,
+        options: S3ObjectOptions,
         template: keys.KeyTemplate,
         replace: bool,
         look_first: bool | None = None,
@@ -50,11 +62,11 @@ class Store:
         self._replace = replace
         self._look_first = look_first
 
-    def algorithm(self, record: Record) -> Algorithm | None:
+    def algorithm(self, record: S3Record) -> Algorithm | None:
         """The checksum that was chosen when the replica was begun."""
         return algorithm(record.checksum)
 
-    async def put(self, upload_id: str, record: Record, data: IRegion) -> Stored:
+    async def put(self, upload_id: str, record: S3Record, data: IRegion) -> Stored:
         """Make the object in one go. Raises Conflict for another's object."""
         headers = {**self._options.creation_headers(), **record.headers}
         await self._check_absent(upload_id, record, headers, self._dialect.put_if_absent)
@@ -64,7 +76,7 @@ class Store:
             return await self._ours_or_conflict(upload_id, record)
         return self._stored(record, data.size, written)
 
-    async def create(self, upload_id: str, record: Record) -> str:
+    async def create(self, upload_id: str, record: S3Record) -> str:
         """Begin a multipart; answers its id."""
         headers = {**self._options.creation_headers(), **record.headers}
         chosen = self.algorithm(record)
@@ -74,19 +86,21 @@ class Store:
                 headers["x-amz-checksum-type"] = "FULL_OBJECT"
         return await self._client.init_multipart_upload(record.key, headers)
 
-    async def upload_part(self, record: Record, number: int, data: IRegion) -> Written:
+    async def upload_part(self, record: S3Record, number: int, data: IRegion) -> Written:
         """Write one part."""
         headers = self._options.access_headers()
         multipart = record.multipart or ""
         return await self._client.upload_part(record.key, multipart, number, data, headers, self.algorithm(record))
 
-    async def list_parts(self, record: Record) -> Sequence[ListedPart]:
+    async def list_parts(self, record: S3Record) -> Sequence[ListedPart]:
         """All parts that are there."""
         return await self._client.list_all_parts(
             record.key, record.multipart or "", self._options.access_headers(), self.algorithm(record)
         )
 
-    async def complete(self, upload_id: str, record: Record, parts: Sequence[ListedPart], whole: str | None) -> Stored:
+    async def complete(
+        self, upload_id: str, record: S3Record, parts: Sequence[ListedPart], whole: str | None
+    ) -> Stored:
         """Make the object of its parts; ``whole`` is the checksum of all. Raises Conflict for another's object."""
         headers = self._options.access_headers()
         chosen, size = self.algorithm(record), sum(part.size for part in parts)
@@ -103,14 +117,14 @@ class Store:
             return await self._ours_or_conflict(upload_id, record)
         return self._stored(record, size, written)
 
-    async def find_ours(self, upload_id: str, record: Record) -> Stored | None:
+    async def find_ours(self, upload_id: str, record: S3Record) -> Stored | None:
         """The object, if it carries the upload's id and has its size."""
         head = await self._head(record.key)
         if head is None or head.metadata.get(ID_METADATA) != upload_id or head.size != record.size:
             return None
         return self._stored(record, head.size, Written(head.etag, None, head.version))
 
-    async def delete_ours(self, upload_id: str, record: Record) -> bool:
+    async def delete_ours(self, upload_id: str, record: S3Record) -> bool:
         """Delete the object if it carries the upload's id; whether it was there."""
         head = await self._head(record.key)
         if head is None or head.metadata.get(ID_METADATA) != upload_id:
@@ -119,14 +133,14 @@ class Store:
         return True
 
     async def abort(self, key: str, multipart: str) -> None:
-        """Remove what is unfinished; fine if it isn't there."""
+        """Remove an unfinished multipart; fine if it isn't there."""
         with contextlib.suppress(NotThere):
             await self._client.abort_multipart_upload(key, multipart)
 
-    async def abort_strays(self, upload_id: str, record: Record) -> None:
+    async def abort_strays(self, upload_id: str, record: S3Record) -> None:
         """Remove a multipart whose id we were never told.
 
-        Where the key may be another upload's too nobody can tell whose it is; the sweeper finds it by its age.
+        Where the key may be another upload's too it can't be told whose it is; the sweeper finds it by its age.
         """
         if not self._is_own(upload_id, record):
             return
@@ -175,7 +189,7 @@ class Store:
             if each.key == key and each.initiated is not None and now - each.initiated > PROBE_DIED:
                 await self.abort(key, each.upload_id)
 
-    async def _check_absent(self, upload_id: str, record: Record, headers: dict[str, str], conditional: bool) -> None:
+    async def _check_absent(self, upload_id: str, record: S3Record, headers: dict[str, str], conditional: bool) -> None:
         """See to it that no other object is replaced, if that is wanted: by a condition, else by looking first."""
         if self._replace:
             return
@@ -184,22 +198,22 @@ class Store:
         elif self._looks_first(upload_id, record):
             head = await self._head(record.key)
             if head is not None and head.metadata.get(ID_METADATA) != upload_id:
-                raise _conflict(record.key)
+                raise another_object(record.key)
 
-    def _is_own(self, upload_id: str, record: Record) -> bool:
+    def _is_own(self, upload_id: str, record: S3Record) -> bool:
         """Whether no other upload can have this key; one that was given may be anything."""
         return self._template.is_unique and upload_id in record.key
 
-    def _looks_first(self, upload_id: str, record: Record) -> bool:
+    def _looks_first(self, upload_id: str, record: S3Record) -> bool:
         return not self._is_own(upload_id, record) if self._look_first is None else self._look_first
 
-    async def _ours_or_conflict(self, upload_id: str, record: Record) -> Stored:
+    async def _ours_or_conflict(self, upload_id: str, record: S3Record) -> Stored:
         ours = await self.find_ours(upload_id, record)
         if ours is None:
-            raise _conflict(record.key)
+            raise another_object(record.key)
         return ours
 
-    async def _head(self, key: str) -> Head | None:
+    async def _head(self, key: str) -> ObjectHead | None:
         try:
             return await self._client.head_object(key, self._options.access_headers())
         except NotThere:
@@ -207,7 +221,7 @@ class Store:
         except AuthFailed as error:
             raise AuthFailed(error.reason, status=error.status, code=error.code, advice=MAY_NOT_LOOK) from None
 
-    def _stored(self, record: Record, size: int, written: Written) -> Stored:
+    def _stored(self, record: S3Record, size: int, written: Written) -> Stored:
         chosen = self.algorithm(record)
         checksum = f"{record.checksum}:{written.checksum}" if chosen and written.checksum else None
         location = f"s3://{self._client.endpoint.bucket}/{record.key}"
@@ -224,6 +238,41 @@ def _following(found: list[Unfinished], after: Unfinished | None) -> list[Unfini
     return [each for each in found if each.key >= after.key]
 
 
-def _conflict(key: str) -> Conflict:
-    return Conflict(f'there is another object under "{key}"', code="PreconditionFailed",
-                    advice="remove it, choose another key, or allow to replace it")  # fmt: skip
+class S3Reading:
+    """Objects of one bucket, read back: one request for a stream, one for a signed URL. Keeps nothing."""
+
+    def __init__(self, requests: S3Requests, store: S3Store, options: S3ObjectOptions) -> None:
+        self._requests = requests
+        self._store = store
+        self._options = options
+
+    async def open(self, upload_id: str, record: S3Record, start: int, size: int) -> IObjectStream:
+        """See IReadable.read_object."""
+        total = finalised(record.stored)
+        check_span(start, size, total)
+        headers = {**self._options.access_headers(), **range_headers(start, size, total)}
+        try:
+            opened = await self._requests.stream("GetObject", record.key, headers)
+        except RemoteError as error:
+            raise missing(error) from None
+        try:
+            if opened.headers.get(f"x-amz-meta-{ID_METADATA}") != upload_id:
+                raise not_ours()
+            check_answered(opened.status, opened.headers, start, size, total)
+        except RemoteError:
+            opened.stream.close()
+            raise
+        return ObjectStream(opened.stream)
+
+    async def url(self, upload_id: str, record: S3Record, presented: Presented) -> str | None:
+        """See ISigning.signed_url. With SSE-C a reader would need the key."""
+        finalised(record.stored)
+        if self._options.access_headers():
+            return None
+        await found_ours(self._store, upload_id, record)
+        query = [
+            ("response-content-type", presented.content_type),
+            ("response-content-disposition", presented.disposition),
+            ("response-cache-control", "private, no-store"),
+        ]
+        return await self._requests.presigned(record.key, query, presented.lifetime)

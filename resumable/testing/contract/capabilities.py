@@ -1,6 +1,6 @@
 """What only some backends can do; the others skip these tests.
 
-One reason to change: an optional interface changes. Invariant: as in `operations`.
+Invariant: as in `operations`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Restarts, and crashes wherever something is saved.
 
-One reason to change: what must be true after a crash. Invariant: a process that dies before or after any save leaves
-a store from which the next one reaches the whole object, once, with nothing unfinished left.
+Invariant: a process that dies before or after any save leaves a store from which the next one reaches the whole object,
+once, with nothing unfinished left.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Crashes(Kit):
 
     def _go_on(self) -> None:
         if self.read_object(self.initiate(len(self.data))) is not None:
-            assert self.progress() == len(self.data), "what is stored already is to be sent again"
+            assert self.progress() == len(self.data), "bytes that are stored already are to be sent again"
         self._check_stored(self.store().key)
 
     def _abort(self) -> None:

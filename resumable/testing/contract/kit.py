@@ -1,7 +1,7 @@
 """What the suite's tests are made of, and what a backend's test case brings along.
 
-One reason to change: how a backend under test is reached. Invariant: no test waits, or knows how a store works;
-everything goes through the interfaces and the methods of `Kit` that a test case fills in.
+Invariant: no test waits, or knows how a store works; everything goes through the interfaces and the methods of `Kit`
+that a test case fills in.
 """
 
 from __future__ import annotations
@@ -176,6 +176,7 @@ class Kit:
     remote: Any
 
     def setUp(self) -> None:
+        """A new remote over an empty journal, the id of an upload, and its data."""
         self.journal = BreakingJournal()
         self.remote = self.make_remote(self.journal)
         self.id = self.new_id()
@@ -187,6 +188,7 @@ class Kit:
         self.remote = self.make_remote(self.journal)
 
     def new_id(self) -> str:
+        """An upload's id that was never used."""
         return uuid.uuid4().hex
 
     def ask(self, answer: Deferred[R]) -> R:
@@ -211,6 +213,7 @@ class Kit:
         return self.remote
 
     def initiate(self, size: int | None, upload_id: str = "", metadata: Mapping[str, bytes] | None = None) -> str:
+        """Initiate an upload; answers its key."""
         remote: IRemoteStorage = self.remote
         return self.ask(remote.initiate_upload(upload_id or self.id, size, metadata or {}))
 
@@ -226,6 +229,7 @@ class Kit:
         self.ask(self.remote.write_chunk(upload_id or self.id, part.offset, BytesRegion(piece), part.size))
 
     def progress(self, upload_id: str = "") -> int:
+        """How many bytes the remote has confirmed."""
         remote: IRemoteStorage = self.remote
         return self.ask(remote.get_upload_progress(upload_id or self.id))
 
@@ -253,6 +257,7 @@ class Kit:
         raise AssertionError("out of step again and again")
 
     def takes_any_order(self) -> bool:
+        """Whether parts may come in any order."""
         return bool(IPartRemote.providedBy(self.remote))
 
 

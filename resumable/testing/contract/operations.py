@@ -1,6 +1,6 @@
 """The five operations of IRemoteStorage: one test for each promise of their docstrings.
 
-One reason to change: a promise changes. Invariant: no test asks for more than a docstring promises.
+Invariant: no test asks for more than a docstring promises.
 """
 
 from __future__ import annotations

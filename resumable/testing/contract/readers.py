@@ -1,6 +1,6 @@
 """Remotes that can be read from; the others skip these tests.
 
-One reason to change: IReadable or ISigning changes. Invariant: as in `operations`.
+Invariant: as in `operations`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``memory://``, and a store in memory that takes parts in any order.
 
-One reason to change: what parts change for a store. Invariant: a part is there as a whole or not at all, and it is
-one of the plan that was fixed when the upload was initiated.
+Invariant: a part is there as a whole or not at all, and it is one of the plan that was fixed when the upload was
+initiated.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from resumable.model import keys
-from resumable.remotes import plan, records
+from resumable.remotes import plan
 from resumable.remotes.interfaces import IJournal, IPartRemote, IRegion, Part
-from resumable.remotes.memory import MemoryRemote
-from resumable.remotes.memory_store import MemoryStore, Open
-from resumable.remotes.records import Record
+from resumable.remotes.journals import ReplicaRecord
+from resumable.remotes.memory.remote import MemoryRemote
+from resumable.remotes.memory.store import MemoryStore, OpenObject
 from resumable.remotes.regions import copy
-from resumable.remotes.urls import Means, RemoteSpec, Scheme, flag
+from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
 
 
 @implementer(IPartRemote)
@@ -33,7 +33,7 @@ class MemoryPartRemote(MemoryRemote):
         clock: IReactorTime,
         *,
         part_size: int = plan.PART_SIZE,
-        limits: plan.Limits = plan.S3,
+        limits: plan.PartLimits = plan.S3,
         template: keys.KeyTemplate | None = None,
         replace: bool = False,
         latency: float = 0.0,
@@ -59,10 +59,10 @@ class MemoryPartRemote(MemoryRemote):
         return self._do("confirmed_parts", upload_id, lambda fault: self._parts(upload_id))
 
     async def _plan_of(self, upload_id: str) -> plan.Plan:
-        return _planned(await records.load_started(self._journal, upload_id))
+        return _planned(await self._records.started(upload_id))
 
     async def _parts(self, upload_id: str) -> Sequence[Part]:
-        record = await records.load_started(self._journal, upload_id)
+        record = await self._records.started(upload_id)
         if record.stored or self._is_ours(upload_id, record):
             return list(_planned(record).parts(record.known_size()))
         return [_part(record, number) for number in sorted(self._open(record).parts)]
@@ -70,7 +70,7 @@ class MemoryPartRemote(MemoryRemote):
     def _plan(self, size: int | None) -> plan.Plan | None:
         return plan.plan_for(size, self._part_size, self._limits)
 
-    def _confirmed(self, unfinished: Open, record: Record) -> int:
+    def _confirmed(self, unfinished: OpenObject, record: ReplicaRecord) -> int:
         end = 0
         for number in range(1, len(unfinished.parts) + 1):
             if number not in unfinished.parts:
@@ -78,7 +78,9 @@ class MemoryPartRemote(MemoryRemote):
             end = _part(record, number).end
         return end
 
-    async def _write_into(self, unfinished: Open, record: Record, offset: int, data: IRegion, keep: int | None) -> None:
+    async def _write_into(
+        self, unfinished: OpenObject, record: ReplicaRecord, offset: int, data: IRegion, keep: int | None
+    ) -> None:
         part = _planned(record).part_at(offset, record.size)
         if (part.offset, part.size) != (offset, data.size):
             raise ValueError(f"{data.size} bytes at {offset} are no part of the plan, but {part}")
@@ -91,18 +93,18 @@ class MemoryPartRemote(MemoryRemote):
             unfinished.parts.add(part.number)
 
 
-def _planned(record: Record) -> plan.Plan:
+def _planned(record: ReplicaRecord) -> plan.Plan:
     assert record.plan is not None
     return record.plan
 
 
-def _part(record: Record, number: int) -> Part:
+def _part(record: ReplicaRecord, number: int) -> Part:
     return _planned(record).part_numbered(number, record.size)
 
 
-def _make(spec: RemoteSpec, means: Means) -> MemoryRemote:
+def _make(spec: RemoteSpec, services: BackendServices) -> MemoryRemote:
     kind = MemoryPartRemote if flag(spec.options, "parts", False) else MemoryRemote
-    return kind(MemoryStore(), means.journal, means.reactor, template=spec.template, replace=spec.replace)
+    return kind(MemoryStore(), services.journal, services.reactor, template=spec.template, replace=spec.replace)
 
 
 def _check(spec: RemoteSpec) -> None:
@@ -110,5 +112,9 @@ def _check(spec: RemoteSpec) -> None:
 
 
 SCHEME = Scheme(
-    "memory", _make, "nothing", {"parts": "yes: parts in any order and several at once (default no)"}, _check
+    "memory",
+    _make,
+    "nothing",
+    {"parts": "`yes`: parts in any order and several at the same time (default `no`)"},
+    _check,
 )

@@ -1,10 +1,9 @@
 """A store in this process, for tests, which fails as it is told to.
 
-One reason to change: what a store may do to us that the engine must live with. Invariant: `MemoryStore` is the store,
-which outlives remotes that are made over it, as a store outlives our process; a remote keeps nothing else than what
-is in its journal.
+Invariant: `MemoryStore` is the store, which outlives remotes that are made over it, as a store outlives our process; a
+remote keeps nothing but its journal.
 
-`MemoryRemote` takes chunks in order; `resumable.remotes.memory_parts.MemoryPartRemote` takes parts in any order.
+`MemoryRemote` takes chunks in order; `resumable.remotes.memory.parts.MemoryPartRemote` takes parts in any order.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from resumable.model import keys
-from resumable.remotes import plan, records
-from resumable.remotes.faults import Fault, Faults
+from resumable.remotes import plan
 from resumable.remotes.interfaces import (
     Conflict,
     IDeletable,
@@ -36,9 +34,9 @@ from resumable.remotes.interfaces import (
     Stored,
     Unfinished,
 )
-from resumable.remotes.memory_store import MemoryStore, Object, Open
+from resumable.remotes.journals import ReplicaRecord, ReplicaRecords, Stage
+from resumable.remotes.memory.store import Fault, Faults, MemoryObject, MemoryStore, OpenObject
 from resumable.remotes.reading import BytesStream, IObjectStream, IReadable, check_span, finalised, not_ours
-from resumable.remotes.records import Record, State
 from resumable.remotes.regions import check_chunk, copy
 
 __all__ = ["Fault", "Faults", "MemoryRemote", "MemoryStore"]
@@ -65,7 +63,7 @@ class MemoryRemote:
         self.faults = Faults()
         self.latency = latency
         self.calls: list[tuple[str, str]] = []
-        self._journal = journal
+        self._records = ReplicaRecords(ReplicaRecord, journal)
         self._clock = clock
         self._template = template or keys.parse()
         self._replace = replace
@@ -123,7 +121,7 @@ class MemoryRemote:
         return Deferred.fromCoroutine(self._strike(operation, upload_id, work))
 
     async def _strike(self, operation: str, upload_id: str, work: Callable[[Fault | None], Awaitable[R]]) -> R:
-        """Do the work, and with it what is to go wrong."""
+        """Do the work, and let happen the fault that is due."""
         self.calls.append((operation, upload_id))
         fault = self.faults.take(operation, upload_id)
         await deferLater(self._clock, self.latency + (fault.delay if fault else 0.0))
@@ -137,26 +135,26 @@ class MemoryRemote:
     async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None) -> str:
         if size is not None and self._largest is not None and size > self._largest:
             raise Permanent(f"the store takes {self._largest} bytes at most")
-        record = await records.load(self._journal, upload_id)
+        record = await self._records.load(upload_id)
         if record is None:
             key = key or self._template.render(upload_id, self._clock.seconds(), metadata)
-            record = Record(key, State.OVER)
-        if record.state is State.OVER:
-            record = Record(record.key, handle=self.store.next_handle(), plan=self._plan(size))
+            record = ReplicaRecord(key, Stage.OVER)
+        if record.state is Stage.OVER:
+            record = ReplicaRecord(record.key, handle=self.store.next_handle(), plan=self._plan(size))
         record = record.sized(size)
-        await records.save(self._journal, upload_id, record)
-        if record.state is State.OPEN and not self._is_ours(upload_id, record):
-            self.store.unfinished.setdefault(record.handle, Open(record.key, upload_id, self._clock.seconds()))
+        await self._records.save(upload_id, record)
+        if record.state is Stage.OPEN and not self._is_ours(upload_id, record):
+            self.store.unfinished.setdefault(record.handle, OpenObject(record.key, upload_id, self._clock.seconds()))
         return record.key
 
     async def _write(self, upload_id: str, offset: int, data: IRegion, size: int, fault: Fault | None) -> None:
-        record = await records.load_started(self._journal, upload_id)
+        record = await self._records.started(upload_id)
         check_chunk(offset, data, size, record.size)
         if record.stored is None and not self._is_ours(upload_id, record):
             await self._write_into(self._open(record), record, offset, data, fault.keep if fault else None)
 
     async def _finalize(self, upload_id: str) -> Stored:
-        record = await records.load_started(self._journal, upload_id)
+        record = await self._records.started(upload_id)
         if record.stored:
             return record.stored
         size = record.known_size()
@@ -168,21 +166,21 @@ class MemoryRemote:
                 raise OutOfStep(f"{confirmed} bytes of {size} are there", confirmed)
             if there and there.upload_id != upload_id and not self._replace:
                 raise Conflict(f'there is another object under "{record.key}"')
-            self.store.objects[record.key] = Object(bytes(unfinished.content), upload_id)
+            self.store.objects[record.key] = MemoryObject(bytes(unfinished.content), upload_id)
         self.store.unfinished.pop(record.handle, None)
         digest = hashlib.sha256(self.store.objects[record.key].data).hexdigest()
         stored = Stored(f"memory://{record.key}", record.key, size, digest, checksum=f"sha256:{digest}")
-        await records.save(self._journal, upload_id, evolve(record, state=State.STORED, stored=stored))
+        await self._records.save(upload_id, evolve(record, state=Stage.STORED, stored=stored))
         return stored
 
     async def _abort(self, upload_id: str) -> None:
-        record = await records.load(self._journal, upload_id)
-        if record and record.state is not State.STORED:
+        record = await self._records.load(upload_id)
+        if record and record.state is not Stage.STORED:
             self.store.unfinished.pop(record.handle, None)
-            await records.save(self._journal, upload_id, evolve(record, state=State.OVER))
+            await self._records.save(upload_id, evolve(record, state=Stage.OVER))
 
     async def _progress(self, upload_id: str) -> int:
-        record = await records.load_started(self._journal, upload_id)
+        record = await self._records.started(upload_id)
         if record.stored:
             return record.stored.size
         if self._is_ours(upload_id, record):
@@ -190,19 +188,19 @@ class MemoryRemote:
         return self._confirmed(self._open(record), record)
 
     async def _delete(self, upload_id: str) -> bool:
-        record = await records.load(self._journal, upload_id)
+        record = await self._records.load(upload_id)
         if record is None:
             return False
         there = self.store.objects.get(record.key)
         ours = there is not None and there.upload_id == upload_id
         if ours:
             del self.store.objects[record.key]
-        if record.state is State.STORED:
-            await records.save(self._journal, upload_id, evolve(record, state=State.OVER, stored=None))
+        if record.state is Stage.STORED:
+            await self._records.save(upload_id, evolve(record, state=Stage.OVER, stored=None))
         return ours
 
     async def _read(self, upload_id: str, start: int, size: int) -> IObjectStream:
-        record = await records.load_started(self._journal, upload_id)
+        record = await self._records.started(upload_id)
         check_span(start, size, finalised(record.stored))
         there = self.store.objects.get(record.key)
         if there is None or there.upload_id != upload_id or len(there.data) != record.size:
@@ -215,14 +213,14 @@ class MemoryRemote:
         return [Unfinished(*one) for one in found if one[:2] > last][:limit]
 
     async def _discard(self, found: Unfinished, upload_id: str, dry_run: bool) -> bool:
-        record = await records.load(self._journal, upload_id)
-        if record and record.handle == found.handle and record.state is State.OPEN:
+        record = await self._records.load(upload_id)
+        if record and record.handle == found.handle and record.state is Stage.OPEN:
             return False
         if not dry_run:
             self.store.unfinished.pop(found.handle, None)
         return True
 
-    def _is_ours(self, upload_id: str, record: Record) -> bool:
+    def _is_ours(self, upload_id: str, record: ReplicaRecord) -> bool:
         """Whether the object is there, for an upload that isn't known to be stored: an answer was lost."""
         there = self.store.objects.get(record.key)
         return (
@@ -231,7 +229,7 @@ class MemoryRemote:
             and (there.upload_id, len(there.data)) == (upload_id, record.size)
         )
 
-    def _open(self, record: Record) -> Open:
+    def _open(self, record: ReplicaRecord) -> OpenObject:
         try:
             return self.store.unfinished[record.handle]
         except KeyError:
@@ -242,10 +240,12 @@ class MemoryRemote:
     def _plan(self, size: int | None) -> plan.Plan | None:
         return None
 
-    def _confirmed(self, unfinished: Open, record: Record) -> int:
+    def _confirmed(self, unfinished: OpenObject, record: ReplicaRecord) -> int:
         return unfinished.head
 
-    async def _write_into(self, unfinished: Open, record: Record, offset: int, data: IRegion, keep: int | None) -> None:
+    async def _write_into(
+        self, unfinished: OpenObject, record: ReplicaRecord, offset: int, data: IRegion, keep: int | None
+    ) -> None:
         if offset > unfinished.head:
             raise OutOfStep(f"{unfinished.head} bytes are there, the chunk begins at {offset}", unfinished.head)
 

@@ -1,11 +1,10 @@
 """A directory as a store: the blocking steps, for threads.
 
-One reason to change: in which steps a file becomes an object. Invariant: under its own name an object is whole and
-synced, or not there; a step that was interrupted, by a crash or a loss of power, can be repeated. POSIX: rename(2),
-fsync(2).
+Invariant: under its own name an object is whole and synced, or not there; a step that was interrupted, by a crash or a
+loss of power, can be repeated. POSIX: rename(2), fsync(2).
 
-Unfinished files lie in `PARTS` in the root of the remote, named by their upload's id, so that they are on the same
-file system as the objects and easy to list. Nothing tells our files from others' but the record that we placed them.
+Unfinished files lie in `PARTS` in the root of the remote, named by their upload's id, so that they are on the same file
+system as the objects and easy to list. Nothing tells our files from others' but the record that we placed them.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Permanent, 
 
 PARTS = ".resumable-parts"
 PRIVATE = 0o700
-"""Permissions of it: what is unfinished is nobody else's."""
+"""Its permissions: unfinished files are for the server's user alone."""
 
 _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NEVER = frozenset({errno.EFBIG, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EILSEQ})
@@ -34,19 +33,44 @@ _NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, err
 class FileSystem(Protocol):
     """What is needed of a file system; `resumable.spool.Disk` is one. All block and raise OSError."""
 
-    def open(self, path: str, create: bool = False, read_only: bool = False, *, mode: int | None = None) -> int: ...
-    def writev(self, fd: int, buffers: Sequence[bytes], offset: int) -> None: ...
-    def read(self, fd: int, size: int, offset: int) -> bytes: ...
-    def size(self, fd: int) -> int: ...
-    def fdatasync(self, fd: int) -> None: ...
-    def truncate(self, fd: int, size: int) -> None: ...
-    def close(self, fd: int) -> None: ...
-    def file_size(self, path: str) -> int | None: ...
-    def rename(self, source: str, target: str) -> None: ...
-    def unlink(self, path: str) -> bool: ...
-    def sync_directory(self, path: str) -> None: ...
-    def make_directory(self, path: str, mode: int | None = None) -> bool: ...
-    def names(self, path: str) -> Iterator[str]: ...
+    def open(self, path: str, create: bool = False, read_only: bool = False, *, mode: int | None = None) -> int:
+        """The descriptor of the file; ``mode``: permissions of one that is made."""
+
+    def writev(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+        """Write all buffers at the offset."""
+
+    def read(self, fd: int, size: int, offset: int) -> bytes:
+        """So many bytes at most at the offset; fewer at the end only."""
+
+    def size(self, fd: int) -> int:
+        """Bytes of the open file."""
+
+    def fdatasync(self, fd: int) -> None:
+        """Make the file's bytes durable."""
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut or lengthen it."""
+
+    def close(self, fd: int) -> None:
+        """Close it."""
+
+    def file_size(self, path: str) -> int | None:
+        """Bytes of the file; None if it is not there."""
+
+    def rename(self, source: str, target: str) -> None:
+        """Give it another name, in place of a file of that name."""
+
+    def unlink(self, path: str) -> bool:
+        """Remove it; whether it was there."""
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in the directory durable."""
+
+    def make_directory(self, path: str, mode: int | None = None) -> bool:
+        """Make it; whether it was not there before."""
+
+    def names(self, path: str) -> Iterator[str]:
+        """The names in the directory."""
 
 
 class PartFile:
@@ -93,19 +117,19 @@ class PartFile:
 
 
 @frozen
-class Modes:
+class FileModes:
     """Permissions of objects, and of the directories that are made for them; None: those that the disk gives."""
 
     file: int | None = None
     directory: int | None = None
 
 
-class Directory:
+class RemoteDirectory:
     """The root of a remote. ``marker``: a file that must be there, or else the root isn't mounted."""
 
-    def __init__(self, disk: FileSystem, root: str, marker: str = "", modes: Modes | None = None) -> None:
+    def __init__(self, disk: FileSystem, root: str, marker: str = "", modes: FileModes | None = None) -> None:
         self.root = root
-        self._modes = modes or Modes()
+        self._modes = modes or FileModes()
         self._disk = disk
         self._marker = marker
         self._parts = f"{root}/{PARTS}"

@@ -1,12 +1,52 @@
-"""Faults that a test puts into a remote in memory.
+"""What a store in memory holds, and the faults that a test puts into it.
 
-One reason to change: how a store may fail. Invariant: a fault strikes exactly the calls that it was meant for, so a
-test that is run again sees the same.
+Invariant: it changes only by what a remote or a test does to it; remotes that are made anew over it find all that the
+last one left. A fault strikes exactly the calls that it was meant for, so a test that is run again sees the same.
 """
 
 from __future__ import annotations
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
+
+
+@frozen
+class MemoryObject:
+    """What the store has under a key; ``upload_id`` is its metadata (None: somebody else's)."""
+
+    data: bytes
+    upload_id: str | None = None
+
+
+@define
+class OpenObject:
+    """Something unfinished. ``head`` bytes are confirmed, or the parts with these numbers."""
+
+    key: str
+    upload_id: str
+    started_at: float
+    content: bytearray = field(factory=bytearray)
+    head: int = 0
+    parts: set[int] = field(factory=set)
+
+    def put(self, offset: int, data: bytes) -> None:
+        """Write, which confirms nothing."""
+        if len(self.content) < offset:
+            self.content.extend(bytes(offset - len(self.content)))
+        self.content[offset : offset + len(data)] = data
+
+
+@define
+class MemoryStore:
+    """``objects`` by key, ``unfinished`` by handle; both are a test's to read and change."""
+
+    objects: dict[str, MemoryObject] = field(factory=dict)
+    unfinished: dict[str, OpenObject] = field(factory=dict)
+    handles: int = 0
+
+    def next_handle(self) -> str:
+        """A name that was never used."""
+        self.handles += 1
+        return f"{self.handles:08}"
 
 
 @frozen

@@ -1,11 +1,11 @@
 """``file:///mnt/nas``: another directory or mount.
 
-One reason to change: what a replica in a directory goes through. Invariant: bytes are confirmed in the journal only
-once they are synced, and an object gets its name only when all its bytes are; every blocking call runs in the pool.
+Invariant: bytes are confirmed in the journal only once they are synced, and an object gets its name only when all its
+bytes are; every blocking call runs in the pool.
 
 A file carries no upload id, so an object is ours if the journal says that we were placing it, its unfinished file is
-gone, and its size is right. ``overwrite=refuse`` is checked just before the rename: a file that somebody else makes
-in that instant is replaced.
+gone, and its size is right. ``overwrite=refuse`` is checked just before the rename: a file that somebody else makes in
+that instant is replaced.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.aio.threads import IPool, Stopped
 from resumable.model import keys, values
-from resumable.remotes import records
-from resumable.remotes.filesystem import PARTS, Directory, Modes, sorted_out
+from resumable.remotes.file.filesystem import PARTS, FileModes, RemoteDirectory, sorted_out
 from resumable.remotes.interfaces import (
     Conflict,
     IDeletable,
@@ -38,10 +38,10 @@ from resumable.remotes.interfaces import (
     Transient,
     Unfinished,
 )
+from resumable.remotes.journals import ReplicaRecord, ReplicaRecords, Stage
 from resumable.remotes.reading import IObjectStream, IReadable, Pieces, check_span, finalised
-from resumable.remotes.records import Record, State
 from resumable.remotes.regions import check_chunk, copy
-from resumable.remotes.urls import Means, RemoteSpec, Scheme
+from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,7 +55,7 @@ class FileRemote:
 
     def __init__(
         self,
-        directory: Directory,
+        directory: RemoteDirectory,
         journal: IJournal,
         pool: IPool,
         now: Callable[[], float],
@@ -64,73 +64,35 @@ class FileRemote:
         replace: bool = False,
     ) -> None:
         self._directory = directory
-        self._journal = journal
+        self._records = ReplicaRecords(ReplicaRecord, journal)
         self._pool = pool
         self._now = now
         self._template = template or keys.parse()
         self._replace = replace
 
-    def initiate_upload(
+    @deferred
+    async def initiate_upload(
         self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None = None
-    ) -> Deferred[str]:
+    ) -> str:
         """See IKeyed."""
-        return Deferred.fromCoroutine(self._initiate(upload_id, size, metadata, key))
-
-    def write_chunk(self, upload_id: str, offset: int, data: IRegion, size: int) -> Deferred[None]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._write(upload_id, offset, data, size))
-
-    def finalize_upload(self, upload_id: str) -> Deferred[Stored]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._finalize(upload_id))
-
-    def abort_upload(self, upload_id: str) -> Deferred[None]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._abort(upload_id))
-
-    def get_upload_progress(self, upload_id: str) -> Deferred[int]:
-        """See IRemoteStorage."""
-        return Deferred.fromCoroutine(self._progress(upload_id))
-
-    def delete_object(self, upload_id: str) -> Deferred[bool]:
-        """See IDeletable. A foreign file of the same size under the same name can't be told from ours."""
-        return Deferred.fromCoroutine(self._delete(upload_id))
-
-    def read_object(self, upload_id: str, start: int, size: int) -> Deferred[IObjectStream]:
-        """See IReadable. A foreign file of the same size under the same name can't be told from ours."""
-        return Deferred.fromCoroutine(self._read(upload_id, start, size))
-
-    def probe(self) -> Deferred[None]:
-        """See IProbe."""
-        return Deferred.fromCoroutine(self._run(self._directory.probe))
-
-    def list_unfinished(self, limit: int, after: Unfinished | None) -> Deferred[Sequence[Unfinished]]:
-        """See ISweeper. A file doesn't say which key it was for: ``key`` is its own name."""
-        return Deferred.fromCoroutine(self._list(limit, after))
-
-    def discard(self, found: Unfinished, upload_id: str, dry_run: bool) -> Deferred[bool]:
-        """See ISweeper."""
-        return Deferred.fromCoroutine(self._discard(found, upload_id, dry_run))
-
-    # -- how
-
-    async def _initiate(self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None) -> str:
-        record = await records.load(self._journal, upload_id)
+        record = await self._records.load(upload_id)
         if record is None:
-            record = Record(key or self._template.render(upload_id, self._now(), metadata), State.OVER)
-        if record.state is State.OVER:
-            fresh, record = True, Record(record.key, handle=upload_id)
+            record = ReplicaRecord(key or self._template.render(upload_id, self._now(), metadata), Stage.OVER)
+        if record.state is Stage.OVER:
+            fresh, record = True, ReplicaRecord(record.key, handle=upload_id)
         else:
             fresh = await self._is_lost(upload_id, record)
-            record = evolve(record, state=State.OPEN, confirmed=0) if fresh else record
+            record = evolve(record, state=Stage.OPEN, confirmed=0) if fresh else record
         record = record.sized(size)
-        await records.save(self._journal, upload_id, record)
+        await self._records.save(upload_id, record)
         if fresh:
             await self._run(self._directory.create, upload_id)
         return record.key
 
-    async def _write(self, upload_id: str, offset: int, data: IRegion, size: int) -> None:
-        record = await records.load_started(self._journal, upload_id)
+    @deferred
+    async def write_chunk(self, upload_id: str, offset: int, data: IRegion, size: int) -> None:
+        """See IRemoteStorage."""
+        record = await self._records.started(upload_id)
         check_chunk(offset, data, size, record.size)
         if offset > record.confirmed:
             raise OutOfStep(f"{record.confirmed} bytes are there, the chunk begins at {offset}", record.confirmed)
@@ -144,23 +106,25 @@ class FileRemote:
             await copy(data, lambda start, piece: self._run(file.write, offset + start, piece), done)
             await self._run(file.sync)
         except BaseException:
-            # not waited for: who cancels because the mount hangs must not hang as well
+            # not waited for: a caller that cancels because the mount hangs must not hang as well
             self._pool.run(file.close).addErrback(self._close_failed)
             raise
         await self._run(file.close)
         if not record.confirmed:
             await self._run(self._directory.sync_created)
-        await records.save(self._journal, upload_id, evolve(record, confirmed=offset + size))
+        await self._records.save(upload_id, evolve(record, confirmed=offset + size))
 
-    async def _finalize(self, upload_id: str) -> Stored:
-        record = await records.load_started(self._journal, upload_id)
+    @deferred
+    async def finalize_upload(self, upload_id: str) -> Stored:
+        """See IRemoteStorage."""
+        record = await self._records.started(upload_id)
         if record.stored:
             return record.stored
         size = record.known_size()
         if record.confirmed != size:
             raise OutOfStep(f"{record.confirmed} bytes of {size} are there", record.confirmed)
         part, placed = await self._run(self._directory.sizes, upload_id, record.key)
-        if part is None and record.state is State.PLACING and placed == size:
+        if part is None and record.state is Stage.PLACING and placed == size:
             await self._run(self._directory.sync_placed, record.key)
         elif part is None or part < size:
             raise NotThere("the unfinished file is gone or too short")
@@ -168,58 +132,66 @@ class FileRemote:
             await self._place(upload_id, record, size, part)
         return await self._save_stored(upload_id, record)
 
-    async def _place(self, upload_id: str, record: Record, size: int, there: int) -> None:
+    async def _place(self, upload_id: str, record: ReplicaRecord, size: int, there: int) -> None:
         if there > size:
             await self._run(self._directory.cut, upload_id, size)
         if not size:  # no chunk has made the name durable
             await self._run(self._directory.sync_created)
-        placing = evolve(record, state=State.PLACING)
-        await records.save(self._journal, upload_id, placing)
+        placing = evolve(record, state=Stage.PLACING)
+        await self._records.save(upload_id, placing)
         try:
             await self._run(self._directory.place, upload_id, record.key, size, self._replace)
         except Conflict:
-            # what is there isn't ours, whatever becomes of the unfinished file
-            await records.save(self._journal, upload_id, evolve(record, state=State.OPEN))
+            # the file that is there isn't ours, whatever becomes of the unfinished one
+            await self._records.save(upload_id, evolve(record, state=Stage.OPEN))
             raise
 
-    async def _save_stored(self, upload_id: str, record: Record) -> Stored:
+    async def _save_stored(self, upload_id: str, record: ReplicaRecord) -> Stored:
         stored = Stored(f"file://{quote(self._directory.root)}/{record.key}", record.key, record.known_size())
-        await records.save(self._journal, upload_id, evolve(record, state=State.STORED, stored=stored))
+        await self._records.save(upload_id, evolve(record, state=Stage.STORED, stored=stored))
         return stored
 
-    async def _abort(self, upload_id: str) -> None:
-        record = await records.load(self._journal, upload_id)
-        if record is None or record.state is State.STORED:
+    @deferred
+    async def abort_upload(self, upload_id: str) -> None:
+        """See IRemoteStorage."""
+        record = await self._records.load(upload_id)
+        if record is None or record.state is Stage.STORED:
             return
         part, placed = await self._run(self._directory.sizes, upload_id, record.key)
-        if record.state is State.PLACING and part is None and placed == record.size:
+        if record.state is Stage.PLACING and part is None and placed == record.size:
             await self._run(self._directory.sync_placed, record.key)
             await self._save_stored(upload_id, record)
             return
         await self._run(self._directory.remove_part, upload_id)
-        await records.save(self._journal, upload_id, evolve(record, state=State.OVER))
+        await self._records.save(upload_id, evolve(record, state=Stage.OVER))
 
-    async def _progress(self, upload_id: str) -> int:
-        record = await records.load_started(self._journal, upload_id)
+    @deferred
+    async def get_upload_progress(self, upload_id: str) -> int:
+        """See IRemoteStorage."""
+        record = await self._records.started(upload_id)
         if await self._is_lost(upload_id, record):
             raise NotThere("the unfinished file is gone or too short")
         return record.confirmed
 
-    async def _delete(self, upload_id: str) -> bool:
-        record = await records.load(self._journal, upload_id)
-        if record is None or record.state not in (State.PLACING, State.STORED):
+    @deferred
+    async def delete_object(self, upload_id: str) -> bool:
+        """See IDeletable. A foreign file of the same size under the same name can't be told from ours."""
+        record = await self._records.load(upload_id)
+        if record is None or record.state not in (Stage.PLACING, Stage.STORED):
             return False
         part, placed = await self._run(self._directory.sizes, upload_id, record.key)
-        if part is not None and record.state is State.PLACING:
+        if part is not None and record.state is Stage.PLACING:
             return False
         ours = placed is not None and placed == record.size
         if ours or placed is None:  # where it is gone, that is to be durable
             await self._run(self._directory.remove_object, record.key)
-        await records.save(self._journal, upload_id, Record(record.key, State.OVER))
+        await self._records.save(upload_id, ReplicaRecord(record.key, Stage.OVER))
         return ours
 
-    async def _read(self, upload_id: str, start: int, size: int) -> IObjectStream:
-        record = await records.load_started(self._journal, upload_id)
+    @deferred
+    async def read_object(self, upload_id: str, start: int, size: int) -> IObjectStream:
+        """See IReadable. A foreign file of the same size under the same name can't be told from ours."""
+        record = await self._records.started(upload_id)
         total = finalised(record.stored)
         check_span(start, size, total)
 
@@ -229,27 +201,35 @@ class FileRemote:
         await read(start, 0)
         return Pieces(read, start, size)
 
-    async def _list(self, limit: int, after: Unfinished | None) -> Sequence[Unfinished]:
+    def probe(self) -> Deferred[None]:
+        """See IProbe."""
+        return Deferred.fromCoroutine(self._run(self._directory.probe))
+
+    @deferred
+    async def list_unfinished(self, limit: int, after: Unfinished | None) -> Sequence[Unfinished]:
+        """See ISweeper. A file doesn't say which key it was for: ``key`` is its own name."""
         found = await self._run(self._directory.unfinished)
         return [
             Unfinished(f"{PARTS}/{name}", name, upload_id=name) for name in found if not after or name > after.handle
         ][:limit]
 
-    async def _discard(self, found: Unfinished, upload_id: str, dry_run: bool) -> bool:
-        record = await records.load(self._journal, upload_id)
-        if found.handle == upload_id and record and record.state in (State.OPEN, State.PLACING):
+    @deferred
+    async def discard(self, found: Unfinished, upload_id: str, dry_run: bool) -> bool:
+        """See ISweeper."""
+        record = await self._records.load(upload_id)
+        if found.handle == upload_id and record and record.state in (Stage.OPEN, Stage.PLACING):
             return False
         if not dry_run:
             await self._run(self._directory.remove_part, found.handle)
         return True
 
-    async def _is_lost(self, upload_id: str, record: Record) -> bool:
+    async def _is_lost(self, upload_id: str, record: ReplicaRecord) -> bool:
         """Whether what the journal says is there isn't."""
-        if record.state is State.STORED:
+        if record.state is Stage.STORED:
             return False
         part, placed = await self._run(self._directory.sizes, upload_id, record.key)
         if part is None:
-            return not (record.state is State.PLACING and placed == record.size)
+            return not (record.state is Stage.PLACING and placed == record.size)
         return part < record.confirmed
 
     async def _run(self, f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -264,10 +244,12 @@ class FileRemote:
         self._log.failure("closing a file of {root} failed", failure, root=self._directory.root)
 
 
-def _make(spec: RemoteSpec, means: Means) -> FileRemote:
-    modes = Modes(*(_mode(spec, option) for option in _MODES))
-    directory = Directory(means.disk, spec.path, spec.options.get("marker", ""), modes)
-    return FileRemote(directory, means.journal, means.pool, means.now, template=spec.template, replace=spec.replace)
+def _make(spec: RemoteSpec, services: BackendServices) -> FileRemote:
+    modes = FileModes(*(_mode(spec, option) for option in _MODES))
+    directory = RemoteDirectory(services.disk, spec.path, spec.options.get("marker", ""), modes)
+    return FileRemote(
+        directory, services.journal, services.pool, services.now, template=spec.template, replace=spec.replace
+    )
 
 
 def _check(spec: RemoteSpec) -> None:
@@ -293,8 +275,8 @@ _MODES = {
     "dir-mode": values.permissions(0o700, 0o7777, "permissions like 2750, with all rights for the server's user"),
 }
 OPTIONS = {
-    "marker": "the name of a file that is there when the right directory is mounted",
+    "marker": "name of a file that exists only when the right file system is mounted",
     "file-mode": "permissions of the files, as `640` (default `--file-mode`)",
-    "dir-mode": "permissions of the directories that are made for them, as `2750` (default `--dir-mode`)",
+    "dir-mode": "permissions of new directories, as `2750` (default `--dir-mode`)",
 }
 SCHEME = Scheme("file", _make, "directory", OPTIONS, _check)

@@ -1,0 +1,222 @@
+"""The parts of the daemon as services that start and stop themselves.
+
+Invariant: whatever one of them does at the stop, those after it are stopped too, so that no thread outlives the stop
+and keeps the process from ending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from resumable.aio.deferreds import Timer, deferred
+from resumable.aio.threads import Stopped
+from resumable.daemon import startup
+from resumable.daemon.parts import Parts
+from resumable.daemon.remote_tier import tell_of_strays
+from resumable.listening.listeners import Listeners
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.hooks import QuestionKind
+from resumable.uploads.recovery import recover
+from resumable.uploads.roles import JANITOR, REPLICATION
+
+#: Seconds between two rounds of the janitor, at most.
+SWEEP = 30.0
+#: Seconds between two looks at free memory.
+TIDY = 2.0
+
+log = Logger()
+
+Step = Callable[[], object]
+"""It is done when it returns; or, if it returns something to await, when that is."""
+
+
+async def take_all(steps: Iterable[Step]) -> bool:
+    """Take the steps one after the other, and log those that fail. Whether none did."""
+    good = True
+    for step in steps:
+        try:
+            outcome = step()
+            if isinstance(outcome, Awaitable):
+                await outcome
+        except Exception:
+            good = False
+            log.failure("a step of stopping failed; the others are taken all the same")
+    return good
+
+
+def log_failure(failure: Failure) -> None:
+    """The end of background work that failed."""
+    log.failure("background work failed", failure)
+
+
+class Child(Service):
+    """A part with one step to start and one to stop. ``start`` runs before anything is served, and may block."""
+
+    def __init__(self, start: Callable[[], object], stop: Step) -> None:
+        self._start = start
+        self._stop = stop
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        self._start()
+
+    def stopService(self) -> object:
+        super().stopService()  # type: ignore[no-untyped-call]
+        return self._stop()
+
+
+class Ports(Child):
+    """The ports of one site. They are bound while there may still be the right to; ``bound`` is logged for each."""
+
+    def __init__(self, listeners: Listeners, bound: str, **fields: object) -> None:
+        super().__init__(listeners.start, listeners.stop)
+        self._listeners = listeners
+        self._bound = bound
+        self._fields = fields
+
+    def privilegedStartService(self) -> None:
+        """Raises StartupError. Nothing is accepted before the reactor runs."""
+        for place in self._listeners.bind():
+            log.info(self._bound, endpoint=place, **self._fields)
+
+
+class Storage(Child):
+    """The upload directory: its lock, the data files, the catalog, and the threads that work on them."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(self._open, self._close)
+        self._parts = parts
+
+    def _open(self) -> None:
+        """Lock the directory and recover it. Blocks. Raises StartupError, CatalogUnavailable, OSError."""
+        parts = self._parts
+        startup.take_lock(parts.lock, str(parts.settings.upload_dir))
+        parts.spool.start()
+        opened = parts.catalog.open()
+        if opened.set_aside is not None:
+            log.error("the catalog was damaged; what could be read was recovered", **_fields(opened))
+        context = parts.context
+        found = recover(
+            *(parts.catalog, opened, parts.spool, context.boot_id, context.wall()),
+            asks=context.questions.asks(QuestionKind.FINISH),
+            planned=context.places.planned,
+        )
+        log.info(
+            "upload directory ready: {adopted} uploads moved on, {orphans} orphans, {lost} lost",
+            adopted=found.adopted,
+            orphans=found.orphans,
+            lost=found.lost,
+        )
+        ledger = parts.access.ledger
+        if ledger.counts:
+            for each in parts.catalog.owners():
+                ledger.add(each.owner, each.size, each.unfinished_size, each.unfinished)
+        parts.pool.start()
+        parts.catalog.start()
+
+    async def _close(self) -> None:
+        parts = self._parts
+        await take_all([parts.spool.stop, parts.catalog.stop, parts.pool.stop, parts.lock.release])
+
+
+class Remotes(Child):
+    """The remote tier, where this process may run it."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(lambda: self._begin().addErrback(log_failure), self._end)
+        self._parts = parts
+
+    @deferred
+    async def _begin(self) -> None:
+        parts = self._parts
+        if not await parts.roles.granted(REPLICATION):
+            return
+        if parts.tier is not None:
+            parts.tier.start()
+        with suppress(CatalogUnavailable):  # it is only logged
+            await tell_of_strays(parts.catalog.replicas, parts.settings.remotes)
+
+    async def _end(self) -> None:
+        if self._parts.tier is not None:
+            await self._parts.tier.stop()
+
+
+class Clients(Child):
+    """The requests of clients. At the stop, received bytes are committed and every request is answered."""
+
+    def __init__(self, parts: Parts, reactor: Any) -> None:
+        super().__init__(lambda: None, self._drain)
+        self._parts = parts
+        self._reactor = reactor
+
+    async def _drain(self) -> None:
+        """Takes at most ``--shutdown-timeout`` and the disk's own time."""
+        site = self._parts.site
+        abort = Timer(self._reactor, site.abort_all)
+        abort.set(self._parts.settings.shutdown_timeout)
+        await take_all([self._read, site.stop_idle, self._parts.uploads.stop, site.drained, abort.clear])
+
+    async def _read(self) -> None:
+        """Requests that the kernel has already are answered: the reactor reads all of them between two calls."""
+        for _ in range(2):
+            await deferLater(self._reactor, 0)
+
+
+class Chores(Child):
+    """Work of now and then: look at the free space, let the janitor sweep, give memory back."""
+
+    def __init__(self, parts: Parts, reactor: Any) -> None:
+        super().__init__(self._begin, self._end)
+        self._parts = parts
+        self._reactor = reactor
+        self._loops = [(LoopingCall(self._tick), 1.0), (LoopingCall(self._sweep), self._sweep_every())]
+        self._loops.append((LoopingCall(self._tidy), TIDY))
+        for loop, _ in self._loops:
+            loop.clock = reactor
+
+    def _begin(self) -> None:
+        for loop, interval in self._loops:
+            loop.start(interval).addErrback(log_failure)
+
+    def _end(self) -> None:
+        for loop, _ in self._loops:
+            if loop.running:
+                loop.stop()
+
+    def _sweep_every(self) -> float:
+        """Seconds between two rounds of the janitor: uploads expire soon after the time in their Upload-Expires."""
+        settings = self._parts.settings
+        shortest = min(settings.expire_after or SWEEP, settings.keep_partials or SWEEP)
+        return min(SWEEP, max(1.0, shortest / 10))
+
+    def _tick(self) -> None:
+        self._parts.uploads.appends.tick(self._reactor.seconds())
+        Deferred.fromCoroutine(self._parts.look()).addErrback(log_failure)
+
+    @deferred
+    async def _sweep(self) -> None:
+        try:
+            if await self._parts.roles.granted(JANITOR):
+                await self._parts.uploads.janitor.sweep()
+                await self._parts.catalog.restore_reserve()
+        except Exception as error:
+            # A stop in the middle of a round cuts it off; the next start continues it.
+            if self.running or not isinstance(error, (CatalogUnavailable, Stopped)):
+                log.failure("the janitor's round failed; the next one tries again")
+
+    def _tidy(self) -> None:
+        """Memory is flat: give free memory back, unless bytes are flowing and need it again at once."""
+        if not self._parts.budget.used:
+            self._parts.pool.run(startup.give_back_heap).addErrback(log_failure)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__slots__ if not name.startswith("__")}

@@ -1,0 +1,248 @@
+"""The objects of one daemon, made from its settings and wired in order.
+
+`twistd` forks between ``makeService`` and the start, so nothing is opened here and no thread runs. Nothing is assigned
+to an object after it was made.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from google_crc32c import Checksum as Crc32c
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from resumable.aio.threads import Batcher, Pool
+from resumable.auth.build import AccessControl, build
+from resumable.auth.secret import AccessProblem
+from resumable.catalog.sqlite import SqliteCatalog
+from resumable.config.options import Settings
+from resumable.daemon import startup
+from resumable.daemon.hooking import hooks_of
+from resumable.daemon.operator_service import OperatorParts, OperatorService
+from resumable.daemon.remote_tier import RemoteTier, TierContext
+from resumable.hooks.calls import HookCounts
+from resumable.http.admission import Admission
+from resumable.http.cors import Cors
+from resumable.http.download import Downloads, Remotely, Ways
+from resumable.http.origin import Origin
+from resumable.http.root import Root
+from resumable.http.site import StreamingSite
+from resumable.http.tus import TusRoutes
+from resumable.listening import ports
+from resumable.listening.endpoints import Terms
+from resumable.listening.listeners import Listeners
+from resumable.model.errors import StartupError
+from resumable.model.hooks import NoHooks
+from resumable.model.replica import NoReplication
+from resumable.protocol.checksum import STANDARD, Digest
+from resumable.protocol.errors import TusError
+from resumable.protocol.tus import extensions_without
+from resumable.spool import Budget, Disk, Spool
+from resumable.spool.files import OWN
+from resumable.uploads.context import UploadContext
+from resumable.uploads.holds import LocalHolds
+from resumable.uploads.janitor import Reclaimer
+from resumable.uploads.limits import NoQuota, Space, UploadLimits
+from resumable.uploads.places import PlacedFiles
+from resumable.uploads.questions import Questions
+from resumable.uploads.roles import LocalRoles
+from resumable.uploads.uploads import Uploads
+
+log = Logger()
+
+#: The checksum algorithms by name, in order of preference (T43, T44): the standard library's, and crc32c.
+ALGORITHMS: dict[str, Callable[[], Digest]] = {**STANDARD, "crc32c": Crc32c}
+
+
+class Parts:
+    """What the daemon's children start, use and stop. Raises StartupError for files that can't be used."""
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self.settings = settings
+        self._reactor = reactor
+        directory = str(settings.upload_dir)
+        self.lock = startup.lock_of(directory)
+        self.pool = Pool(reactor, settings.writers, "spool")
+        self.budget = Budget()
+        self.spool = Spool(
+            directory,
+            disk=Disk(settings.modes),
+            batcher=lambda work: Batcher(reactor, work, name="puts"),
+            pool=self.pool,
+            budget=self.budget,
+        )
+        self.catalog = SqliteCatalog(
+            os.path.join(directory, OWN, "catalog.sqlite3"),
+            batcher=lambda work: Batcher(reactor, work, name="catalog"),
+            deliverers=settings.hooks.deliverers,
+        )
+        self.roles = LocalRoles()
+        self._space = Space(settings.reserve)
+        self._blind = False
+        places = PlacedFiles(self.spool, self.pool, settings.placing)
+        self._reclaimer = Reclaimer(self.catalog, self.spool, places)
+        self.tier = RemoteTier(settings, reactor, self._tier_context()) if settings.remotes else None
+        self.hooks = hooks_of(settings, reactor, self.catalog.outbox, self._stop_upload, self.spool.path)
+        if self.hooks is not None:
+            self.catalog.on_facts = self.hooks.wake
+        self.access = self._access()
+        self.context = self._upload_context(places)
+        self.uploads = Uploads(
+            self.context, self._reclaimer, algorithms=ALGORITHMS, new_id=lambda: secrets.token_hex(16)
+        )
+        origin = Origin(
+            settings.base_path, settings.public_url, settings.trusted_proxies, settings.location == "absolute"
+        )
+        forward = None if self.hooks is None else settings.hooks.forward
+        admission = Admission(origin, self.access.guard, self.access.rates, forward)
+        tus = self._routes(origin, admission)
+        self.operators = OperatorService(settings, reactor, origin, self._operator_parts())
+        root = Root(tus, settings.base_path, self.operators.readiness)
+        self.site = self._site(root, tus)
+        self.listeners = self._listeners(settings.listen, lambda _: self.site)
+        self.operators.serve(self.site, root, admission, self._expiry)
+        self.admin_listeners = self._listeners(settings.admin_listen, self.operators.site_at, ports.ADMIN_LISTEN)
+
+    def stop_threads(self) -> None:
+        """After a start that failed: a process waits for its threads, and would keep port and lock."""
+        for pool in (*self.access.pools, self.pool):
+            pool.stop()
+        self.spool.stop()
+        self.catalog.stop()
+
+    async def look(self) -> None:
+        """See how much space is free. A disk that doesn't say is logged once, until it says so again."""
+        try:
+            await self._space.look(self.spool)
+        except OSError as error:
+            if not self._blind:
+                log.warn("free space is not known: {reason}", reason=error.strerror)
+            self._blind = True
+        else:
+            self._blind = False
+
+    def _upload_context(self, places: PlacedFiles) -> UploadContext:
+        """What the use cases reach."""
+        settings, hooks, tier, ledger = self.settings, self.hooks, self.tier, self.access.ledger
+        return UploadContext(
+            catalog=self.catalog,
+            spool=self.spool,
+            holds=LocalHolds(self._reactor),
+            clock=self._reactor,
+            wall=time.time,
+            boot_id=startup.boot_id(),
+            limits=_limits(settings),
+            space=self._space,
+            places=places,
+            replication=NoReplication() if tier is None else tier.replication,
+            replicas=self.catalog.replicas,
+            quota=ledger if ledger.counts else NoQuota(),
+            delete_objects=settings.terminate_remote == "delete",
+            records_facts=bool(settings.hooks.deliverers),
+            questions=Questions(None if hooks is None else hooks.guards),
+            progress=NoHooks() if hooks is None else hooks.progress,
+        )
+
+    def _routes(self, origin: Origin, admission: Admission) -> TusRoutes:
+        """The routes of clients."""
+        settings = self.settings
+        return TusRoutes(
+            self.uploads,
+            origin=origin,
+            cors=Cors(settings.cors),
+            base_path=settings.base_path,
+            max_size=settings.max_size,
+            downloads=self._downloads() if settings.download else None,
+            status_path=settings.status_path,
+            extensions=extensions_without(settings.disabled_extensions),
+            admission=admission,
+        )
+
+    def _operator_parts(self) -> OperatorParts:
+        """What operators look at."""
+        hooks, tier = self.hooks, self.tier
+        return OperatorParts(
+            catalog=self.catalog,
+            pool=self.pool,
+            budget=self.budget,
+            context=self.context,
+            uploads=self.uploads,
+            hook_counts=HookCounts() if hooks is None else hooks.counts,
+            replayed=(lambda: None) if hooks is None else hooks.replayed,
+            replication=None if tier is None else tier.replication,
+        )
+
+    def _site(self, root: Root, tus: TusRoutes) -> StreamingSite:
+        """The connections of clients."""
+        settings = self.settings
+        return StreamingSite(
+            root,
+            reactor=self._reactor,
+            network_timeout=settings.network_timeout,
+            min_rate=settings.min_rate,
+            refusal_fields=tus.refusal_fields,
+            watch=self.operators.watch,
+            http2=settings.http2,
+            h2c=settings.h2c,
+            max_connections=startup.most_connections(),
+        )
+
+    def _tier_context(self) -> TierContext:
+        """What the remote tier needs of the local one."""
+
+        async def reclaim() -> None:
+            await self._reclaimer.reclaim()
+            await self.look()  # what was freed is seen before more is given up
+
+        return TierContext(
+            replicas=self.catalog.replicas,
+            open=self.spool.reader,
+            reclaim=reclaim,
+            space_needed=lambda: self._space.scarce,
+            wall=time.time,
+        )
+
+    def _stop_upload(self, upload_id: str, reason: TusError) -> Deferred[None]:
+        """Hooks end an upload. They are made before `uploads`, which asks them."""
+        return self.uploads.stop_upload(upload_id, reason)
+
+    def _downloads(self) -> Downloads:
+        settings = self.settings
+        remotely = Remotely(settings.download_from_remote)
+        ways = Ways(remotely, settings.download_url_expires, settings.download_inline)
+        return Downloads(self.uploads, ways)
+
+    def _listeners(
+        self, descriptions: Sequence[str], site_at: Callable[[str], StreamingSite], flag: str = ports.LISTEN
+    ) -> Listeners:
+        """Reads certificates. Raises StartupError."""
+        settings = self.settings
+        terms = Terms(settings.tls_client_ca, not settings.tls_client_optional, settings.trusted_proxies)
+        return Listeners(self._reactor, descriptions, site_at, terms, pool=self.pool, wall=time.time, flag=flag)
+
+    def _expiry(self) -> dict[str, float]:
+        return {**self.listeners.expiry(), **self.admin_listeners.expiry()}
+
+    def _access(self) -> AccessControl:
+        """Who may do what. Reads files, and raises StartupError for what is wrong with them."""
+        owner_of = self.catalog.owner_of
+        try:
+            return build(self.settings.access, self._reactor, owner_of, wall=time.time, salt=secrets.token_bytes(32))
+        except AccessProblem as problem:
+            raise StartupError(str(problem)) from problem
+
+
+def _limits(settings: Settings) -> UploadLimits:
+    return UploadLimits(
+        settings.max_size,
+        settings.expire_after,
+        settings.remember,
+        settings.ack_timeout,
+        final_timeout=settings.final_timeout,
+        keep_partials=settings.keep_partials,
+    )

@@ -1,0 +1,1 @@
+"""``file://``: another directory or mount."""

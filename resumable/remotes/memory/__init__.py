@@ -1,0 +1,1 @@
+"""``memory://``: a store in this process, for tests."""
