@@ -38,5 +38,5 @@ def server_of(url: str) -> str:
 
 
 def has_user(url: str) -> bool:
-    """Whether there is a user or a password in it, empty ones too. ValueError for what is no URL."""
+    """Whether there is a user or a password in it, empty ones too. ValueError for a text that is no URL."""
     return "@" in urlsplit(url).netloc

@@ -20,7 +20,7 @@ def plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 def client_of(address: str) -> str:
     """One client's key: its address; of IPv6 the whole /64 (RFC 6177, RFC 8981).
 
-    A port may follow (``192.0.2.7:80``, ``[2001:db8::7]:80``); what is no address is a client by itself.
+    A port may follow (``192.0.2.7:80``, ``[2001:db8::7]:80``); a text that is no address is a client by itself.
     """
     host = address.rpartition("]")[0].removeprefix("[") or address
     if host.count(":") == 1:

@@ -64,7 +64,7 @@ class TaskGroup:
         return len(self._running)
 
     def start(self, work: Coroutine[Deferred[Any], Any, Any] | Deferred[Any]) -> None:
-        """Begin it, or take over what has begun."""
+        """Begin it; a Deferred has begun already."""
         task = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)
         self._running.add(task)
         task.addErrback(self._on_failure)

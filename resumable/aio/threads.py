@@ -134,7 +134,7 @@ class Batcher(Generic[J, R]):
     """One thread that does all jobs that wait in one go and answers them with one call in the reactor.
 
     ``work`` runs in that thread; it gets at most ``limit`` jobs, in order, and answers with as many results, a
-    Failure for a job that failed. What it raises fails the whole group. A larger limit makes fewer, longer groups
+    Failure for a job that failed. An exception fails the whole group. A larger limit makes fewer, longer groups
     and holds more jobs' resources at once; a smaller one shares a sync among fewer.
 
     Jobs wait in the reactor, not in the thread's queue, and go at the end of the reactor's turn: a thread that is

@@ -148,7 +148,7 @@ class Basic:
     async def _check(self, attempt: _PasswordCheck) -> None:
         """Raises _Wrong, TooManyRequests, Unavailable."""
         place, known = attempt.place, attempt.place in self._familiar
-        if not known:  # others at the same address are not to shut out who was let in there before
+        if not known:  # others at the same address mustn't shut out a user that was let in there before
             self._afford(attempt.address)
         right = await self._turns.take(attempt.address, place, self._reckoned(attempt), known=known)
         if not (right and attempt.there):

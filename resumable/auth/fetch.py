@@ -81,7 +81,7 @@ class Fetch:
             raise FetchFailed(f"no answer within {self._timeout:g} s") from None
         except TooLong as problem:
             raise FetchFailed(f"the answer is longer than {problem.largest} bytes") from None
-        except Exception as problem:  # each layer below raises what it likes
+        except Exception as problem:  # the layers below have no common class of errors
             raise FetchFailed(f"{type(problem).__name__}: {one_line(problem)}"[:200]) from problem
         finally:
             self._asking -= 1

@@ -37,8 +37,9 @@ log = Logger()
 
 @frozen
 class ForwardRules:
-    """``headers``: lower-case names of what is passed on. ``name_header``: lower-case name of the answer's header with
-    the identity; None: the other server knows whose upload is whose, and everybody it lets in is nobody here."""
+    """``headers``: lower-case names of the headers that are passed on. ``name_header``: lower-case name of the
+    answer's header with the identity; None: the other server knows whose upload is whose, and everybody it lets in is
+    nobody here."""
 
     url: str = field(repr=False)
     headers: tuple[str, ...] = ("authorization", "cookie")

@@ -209,7 +209,7 @@ class JwksUrl:
         found = matching(self._keys, kid, algorithm) if age < STALE else ()
         if found:
             if age >= REFRESH:
-                self._refresh()  # nobody waits for it: what is here still counts
+                self._refresh()  # nobody waits for it: the present keys still count
             return found
         asked = await self._refresh()
         if asked and not self._failed:

@@ -133,12 +133,12 @@ class Reservation:
         self.charged += count
 
     def reach(self, total: int) -> None:
-        """Room for ``total`` bytes of it altogether; what it has is enough for less. Raises like `grow`."""
+        """Room for ``total`` bytes of it altogether; nothing to do for less than it has. Raises like `grow`."""
         if total > self.charged:
             self.grow(total - self.charged)
 
     def settle(self, total: int) -> None:
-        """That many bytes are there, or declared, after all; the rest of what was charged is given back."""
+        """That many bytes are there, or declared, after all; the rest of the charge is given back."""
         if not self._removed:
             change = total - self.charged
             self._ledger.add(self.name, change, 0 if self._finished else change, 0)

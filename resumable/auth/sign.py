@@ -17,7 +17,7 @@ from resumable.model.principal import EVERYDAY, Action
 
 
 def token(arguments: Sequence[str], now: float) -> str:
-    """The token; ValueError tells what is wrong, in one line."""
+    """The token; ValueError names the error in one line."""
     if not 4 <= len(arguments) <= 6:
         raise ValueError("what is needed: KEYS IDENTITY PATH SECONDS [ACTIONS [MAX_SIZE]]")
     file, identity, path, seconds, *further = arguments

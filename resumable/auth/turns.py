@@ -35,7 +35,7 @@ class FairTurns:
     def __init__(self, room: TurnLimits) -> None:
         self._room = room
         self._working = 0
-        self._lines = (_Line(), _Line())  # strangers, and those who are known
+        self._lines = (_Line(), _Line())  # of strangers, of known clients
         self._turn = 0
 
     async def take(

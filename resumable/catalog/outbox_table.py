@@ -69,7 +69,7 @@ class OutboxTable(CatalogTable):
             connection.executemany(self.TAKE, rows)
 
     def purge(self, connection: Connection) -> None:
-        """Drop what is kept for deliverers that are no longer configured: one that returns starts from then."""
+        """Drop the events of deliverers that are no longer configured: one that returns starts from then."""
         known = connection.execute("SELECT DISTINCT deliverer FROM outbox").fetchall()
         stale = [name for name in known if name[0] not in self._deliverers]
         connection.executemany("DELETE FROM outbox WHERE deliverer = ?", stale)

@@ -76,7 +76,7 @@ FORGET: Final = "DELETE FROM replicas WHERE upload_id = ? AND state <> 'ending'"
 
 
 def forget_replicas(connection: Connection, upload_ids: Sequence[str]) -> None:
-    """Drop what is left of these uploads, except what has still to be removed from a store."""
+    """Drop the rest of these uploads' rows, except those of objects that have still to be removed from a store."""
     ids = [(upload_id,) for upload_id in upload_ids]
     connection.executemany(FORGET_PARTS, ids)
     connection.executemany(FORGET, ids)

@@ -101,7 +101,7 @@ def _command(
 
 
 def _of(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """argparse's way to be told what was expected."""
+    """argparse's way to learn the expected form."""
 
     def read(text: str) -> T:
         try:

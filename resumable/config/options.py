@@ -268,7 +268,7 @@ class Options(usage.Options):
         return hooks
 
     def _disabled_extensions(self, found: dict[str, Any]) -> tuple[str, ...]:
-        """As `_access`. What isn't told to clients isn't done, so expiration goes together with the time for it."""
+        """As `_access`. Clients must know when uploads expire, so without the extension none does."""
         disabled: tuple[str, ...] = found.pop("disable_extension")
         if "expiration" in disabled:
             if self._given(BY_FLAG["expire-after"]) and found["expire_after"] is not None:

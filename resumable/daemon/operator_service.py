@@ -85,7 +85,7 @@ class OperatorService:
             self._sites[private] = StreamingSite(Admin(services, auth).resource, reactor=self._reactor)
 
     def site_at(self, description: str) -> StreamingSite:
-        """The site for one listener of operators: only the permissions of a Unix socket tell who they are."""
+        """The site for one listener of operators: only the permissions of a Unix socket identify them."""
         return self._sites[split_endpoint(description)[0] == "unix"]
 
     def start(self) -> None:

@@ -200,7 +200,7 @@ class Parts:
 
         async def reclaim() -> None:
             await self._reclaimer.reclaim()
-            await self.look()  # what was freed is seen before more is given up
+            await self.look()  # count the freed space before more is given up
 
         return TierContext(
             replicas=self.catalog.replicas,

@@ -217,7 +217,7 @@ def _accepts(spec: RemoteSpec) -> Callable[[Upload], bool]:
 
 
 async def tried(reactor: Any, settings: Settings, wall: Callable[[], float]) -> Mapping[str, str | None]:
-    """Try each remote: by its name what is wrong, None for nothing. Raises StartupError for one that can't be made."""
+    """Try each remote: the fault by its name, None without one. Raises StartupError for one that can't be made."""
     pool = Pool(reactor, THREADS, "remotes")
     pool.start()
     try:

@@ -98,7 +98,7 @@ class UploadService(MultiService):
             raise
 
     def stopService(self) -> Deferred[None]:
-        """Commit what was received, answer, let go. Fires within ``shutdown_timeout`` and the disk's own time."""
+        """Commit the received bytes, answer, close. Fires within ``shutdown_timeout`` and the disk's own time."""
         self.running = 0
         return self._stop()
 

@@ -77,8 +77,8 @@ def check_places(upload_dir: str, path: str, disk: IDisk, mode: int | None) -> N
 
 
 def make_directories(path: str, disk: IDisk, mode: int | None = None) -> None:
-    """Make ``path`` and what is missing above it, all with ``mode`` (None: the disk's); each new name survives power
-    loss. Raises OSError."""
+    """Make ``path`` and the directories missing above it, all with ``mode`` (None: the disk's); each new name survives
+    power loss. Raises OSError."""
     parent = os.path.dirname(path)
     if os.path.isdir(path) or parent == path:
         return
@@ -133,7 +133,7 @@ def give_back_heap() -> None:
     """Return the pages of the heap's holes to the kernel (malloc_trim(3)): milliseconds, in a thread.
 
     Reads of 64 KiB leave a hole wherever something small and lasting was put behind them: with thousands of slow
-    uploads these come to three times of what is used.
+    uploads these come to three times the memory in use.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(HEAP_KEPT)

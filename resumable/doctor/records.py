@@ -117,7 +117,7 @@ def _ours(place: CheckedDirectory) -> Iterator[bool]:
     started, OSError."""
     try:
         handle = os.open(place.lock, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:  # no daemon has run here; to make a lock is a daemon's, who may be another user
+    except FileNotFoundError:  # no daemon has run here; only a daemon makes the lock, perhaps as another user
         yield False
         return
     try:

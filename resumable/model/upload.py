@@ -70,7 +70,7 @@ class Upload:
     upload's partial uploads, in order. ``required`` counts the remotes that must have it, ``stored_at`` is when the
     last of them had; since ``dropped_at`` there is no local data any more. ``owner``: the identity that created it,
     None is nobody. ``max_size``: a limit that a hook or a token gave it, None is none. ``place``: where its file goes
-    once it is finished; None: it stays under its id. What is placed is the local copy since ``dropped_at``. ``asked``:
+    once it is finished; None: it stays under its id. The placed file is the local copy since ``dropped_at``. ``asked``:
     the digest of the request for this final upload, by which the same request is known again.
     """
 
@@ -237,7 +237,7 @@ class ICatalog(Interface):
         final needs, placed files included, and dropped ones, whose placed files stay."""
 
     def removed(upload_ids: Sequence[str], unplaced: Sequence[str] = ()) -> Deferred[None]:
-        """The data of these is no longer on disk, and neither is what was placed of ``unplaced``: without that a gone
+        """The data of these is no longer on disk, and neither are the placed files of ``unplaced``: without that a gone
         upload that has a place stays removable."""
 
     def unplaced(after: str, limit: int) -> Deferred[Sequence[Upload]]:
@@ -246,7 +246,7 @@ class ICatalog(Interface):
     def placed(upload_id: str, place: Place, at: float, facts: Sequence[Fact] = ()) -> Deferred[bool]:
         """The file is in its place for good; False, and nothing recorded, when the upload is gone or didn't wait.
 
-        As soon as no replica needs the data any more, ``dropped_at`` is set: what is placed is the local copy then.
+        As soon as no replica needs the data any more, ``dropped_at`` is set: the placed file is the local copy then.
         """
 
     def expired(idle_since: float, limit: int) -> Deferred[Sequence[Upload]]:

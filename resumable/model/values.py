@@ -284,7 +284,7 @@ def endpoints(items: Sequence[str]) -> tuple[str, ...]:
         except LookupError as problem:
             if not inner.startswith("systemd:"):  # its sockets are there when the daemon starts
                 raise ValueError("a Twisted endpoint like tcp:8080:interface=127.0.0.1") from problem
-        except Exception as problem:  # each endpoint type's parser raises what it likes
+        except Exception as problem:  # endpoint parsers have no common class of errors
             reason = " ".join(str(problem).split()) or type(problem).__name__
             raise ValueError(
                 f"a Twisted endpoint like tcp:8080:interface=127.0.0.1 or unix:/run/resumable.sock ({reason})"
@@ -321,7 +321,7 @@ def json_time(seconds: float) -> str:
 
 
 def json_text(value: bytes) -> str | dict[str, str]:
-    """A client's bytes; what is no UTF-8 stays in Base64, and is marked as such."""
+    """A client's bytes; bytes that aren't UTF-8 stay in Base64, and are marked as such."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -34,7 +34,7 @@ from typing import ClassVar
 
 
 class TusError(Exception):
-    """A refusal. ``detail`` tells the client what was wrong; ``headers`` go into the answer as they are."""
+    """A refusal. ``detail`` tells the client the reason; ``headers`` go into the answer as they are."""
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal Server Error"

@@ -143,7 +143,7 @@ class IJournal(Interface):
         """The record saved last, as a value of its own that may be changed; None: nothing was."""
 
     def save(upload_id: str, value: Mapping[str, Any]) -> Deferred[None]:
-        """Remember ``value``, whose JSON is some KiB at most, instead of what was there. Durable when it fires."""
+        """Remember ``value``, whose JSON is some KiB at most, instead of the older one. Durable when it fires."""
 
 
 class IPartJournal(IJournal):
@@ -249,7 +249,7 @@ class IPartRemote(IPlanned):
 
 
 class IDeletable(Interface):
-    """A remote that can delete what it stored."""
+    """A remote that can delete its objects."""
 
     def delete_object(upload_id: str) -> Deferred[bool]:
         """Delete the object that `finalize_upload` made, also one whose answer was lost.

@@ -182,7 +182,7 @@ def part_size(options: Mapping[str, str], default: int, bytes_of: Callable[[str]
 
 
 def meant(name: str, names: Sequence[str]) -> str:
-    """The end of a complaint: what was probably meant, or what there is."""
+    """The end of a message: the name that was probably meant, or all names."""
     close = difflib.get_close_matches(name, names, 1, 0.5)
     return f'; did you mean "{close[0]}"?' if close else f"; known: {', '.join(sorted(names))}"
 

@@ -149,7 +149,7 @@ class FailureRecorder:
         return failure
 
     async def record(self, job: Job, failure: TransferFailure, is_attempt: bool) -> Reaction:
-        """Record it, and say what is to be done next. ``is_attempt``: it was one of the replica's attempts."""
+        """Record it, and answer the next step. ``is_attempt``: it was one of the replica's attempts."""
         if failure.ours or job.progress is None or job.transfer is None:
             _log.debug("later: {reason}", upload=job.upload_id, remote=self._remote, reason=failure.reason)
             return Reaction.LATER

@@ -89,7 +89,7 @@ class Breaker:
 
 
 class Health:
-    """The breaker of one remote, and what it brings about.
+    """The breaker of one remote, and its effects.
 
     ``down`` is called whenever the remote is found to be down, ``back`` when there is reason to look through the
     catalog again, ``trial`` when a transfer may be tried.

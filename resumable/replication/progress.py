@@ -34,7 +34,7 @@ class ReplicaProgress:
 
     ``saved``: ``replica`` as the catalog has it. ``upload``: None while nothing is to be done. ``whole_parts``: the
     remote takes parts of its plan only. ``initiated``: `initiate_upload` was called in this process, with
-    ``initiated_length``. ``ahead``: what is confirmed behind a gap, ends by offsets. ``counted``: committed bytes that
+    ``initiated_length``. ``ahead``: confirmed parts behind a gap, ends by offsets. ``counted``: committed bytes that
     are part of the lag. ``hurried``: the pause before the next try is only what the store asked for, which is over at
     ``not_before``. ``request``: the id of the client's latest request that brought bytes, if it is known.
     """
@@ -117,7 +117,7 @@ class ReplicaProgress:
         return moved
 
     def distrust(self) -> None:
-        """Have the remote asked for what it has before anything is sent."""
+        """Ask the remote for its progress before anything is sent."""
         self.ahead.clear()
         self.replica = evolve(self.replica, run="")
 
@@ -192,7 +192,8 @@ class ReplicaCache:
             self._progress.popitem(last=False)
 
     def forget(self, upload_id: str, progress: ReplicaProgress | None = None) -> None:
-        """Forget it, and take what it lacks out of the lag. ``progress``: that of an upload that isn't remembered."""
+        """Forget it, and take its missing bytes out of the lag. ``progress``: that of an upload that isn't
+        remembered."""
         progress = self._progress.pop(upload_id, None) or progress
         if self._lag is not None and progress is not None and progress.counted is not None:
             self._lag.move(min(0, progress.confirmed - progress.counted))

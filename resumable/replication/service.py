@@ -66,7 +66,7 @@ class Replication:
             queue.start()
 
     async def stop(self) -> None:
-        """Give up what is under way. Nothing is asked of the catalog or a remote after this."""
+        """Give up the work under way. Nothing is asked of the catalog or a remote after this."""
         await gatherResults([Deferred.fromCoroutine(queue.stop()) for queue in self.queues.values()])
 
     # -- IReplication

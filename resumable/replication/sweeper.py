@@ -41,7 +41,7 @@ class Swept:
 
 
 class StoreSweeper:
-    """Removes what was begun in one remote and never finished. Call `sweep` about once a day.
+    """Removes unfinished objects of one remote that nothing will finish. Call `sweep` about once a day.
 
     ``dry_run``: only report it. ``most``: entries that one sweep looks at.
     """

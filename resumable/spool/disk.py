@@ -60,7 +60,7 @@ class IDisk(Interface):
         """Up to ``size`` bytes; fewer only at the end of the file."""
 
     def fdatasync(fd: int) -> None:
-        """Make the content and size durable. After it failed, what was written since the last one may be lost."""
+        """Make the content and size durable. After a failure, bytes written since the last one may be lost."""
 
     def truncate(fd: int, size: int) -> None:
         """Cut or extend to ``size``."""
@@ -72,7 +72,7 @@ class IDisk(Interface):
         """Give the descriptor back, also when this raises."""
 
     def file_size(path: str) -> int | None:
-        """The size of what is there; None when nothing is."""
+        """The file's size; None without a file."""
 
     def rename(source: str, target: str, within: int | None = None) -> None:
         """Replaces ``target``, which is what ``within`` is about, atomically."""

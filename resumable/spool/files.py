@@ -99,7 +99,7 @@ class Spool:
     # -- appending
 
     def path(self, upload_id: str) -> str:
-        """Where an upload's data lies. Raises ValueError for what can't be an id."""
+        """Where an upload's data lies. Raises ValueError for an invalid id."""
         if not _SAFE_NAME.fullmatch(upload_id):
             raise ValueError("not an upload id")
         return f"{self.directory}/{upload_id}"
@@ -115,7 +115,7 @@ class Spool:
     def sink(self, upload_id: str, offset: int, *, ceiling: int | None, digest: RunningDigest | None = None) -> Sink:
         """A queue into the upload's file from ``offset`` on. It takes no byte at or past the offset ``ceiling``.
 
-        ``digest`` is fed with what is written, in order, in a thread.
+        ``digest`` is fed with the written bytes, in order, in a thread.
         """
         file = DataFile(self._disk, self.directory, self.path(upload_id), upload_id, offset, digest)
         return Sink(upload_id, offset, file, ceiling=ceiling, pool=self._pool, budget=self._budget)

@@ -26,7 +26,7 @@ _FLAGS = ("place", "place_dir", "place_collision", "place_file_mode", "place_dir
 
 @frozen
 class PlaceSettings:
-    """``template`` None: files stay under their ids; what was placed before is still found in ``directory``."""
+    """``template`` None: files stay under their ids; files placed before are still found in ``directory``."""
 
     directory: Path
     template: keys.KeyTemplate | None = None

@@ -24,7 +24,7 @@ from resumable.spool.disk import FileFacts, IDisk
 from resumable.spool.folders import NOT_THERE, Folders, joined, parted
 
 SIDECAR = ".info.json"
-"""Ends the name of the file beside a placed file that has what is known of it."""
+"""Ends the name of the sidecar: the file beside a placed file, with the upload's record."""
 MAX_NAME = 255 - len(SIDECAR)
 """Bytes of a name: NAME_MAX of Linux's file systems (limits.h), so that the sidecar's name fits too."""
 NUMBERS = 100
@@ -71,7 +71,7 @@ class PlaceDirectory:
         self._rules = rules
 
     def place(self, orders: Sequence[Order]) -> Sequence[Place | OSError]:
-        """Place them; durable on return, but for those that failed. What was placed already is found to be."""
+        """Place them; durable on return, except for those that failed. One that was placed already stays."""
         results: list[Place | OSError] = []
         with Folders(self._disk, self._root, self._rules.directory_mode) as folders:
             for order in orders:
@@ -86,9 +86,9 @@ class PlaceDirectory:
         return results
 
     def remove(self, upload_id: str, place: Place, size: int) -> None:
-        """Remove what was placed, its sidecar, and directories that are empty then; durable on return.
+        """Remove the placed file, its sidecar, and directories that are empty then; durable on return.
 
-        What isn't there any more, or isn't what was placed, is left alone. A place without a stamp is one that `place`
+        A file that isn't the placed one is left alone. A place without a stamp is one that `place`
         may have reached: it is looked for.
         """
         with Folders(self._disk, self._root) as folders:
@@ -108,7 +108,7 @@ class PlaceDirectory:
             folders.prune(head)
 
     def open(self, place: Place, size: int) -> int | None:
-        """A descriptor of what was placed, for reading; None when it was moved, removed or changed."""
+        """A descriptor of the placed file, for reading; None when it was moved, removed or changed."""
         with Folders(self._disk, self._root) as folders:
             folder, _, name = folders.find(place.path)
             if folder is None or not _is_placed(self._disk.look(name, folder), place, size):

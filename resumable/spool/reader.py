@@ -40,7 +40,7 @@ class Loan:
 
 
 class Reader:
-    """An open file. ``size`` is what it had when it was opened; removing the file doesn't disturb the reader."""
+    """An open file. ``size``: its bytes when it was opened; removing the file doesn't disturb the reader."""
 
     _log = Logger()
 

@@ -37,11 +37,11 @@ class SinkClosed(Exception):
 class Sink:
     """Takes the bytes of one append from ``offset`` on.
 
-    It only gathers until `start`; what was gathered may be taken back with `take`. All offsets are absolute.
+    It only gathers until `start`; gathered bytes may be taken back with `take`. All offsets are absolute.
     Everything is called in the reactor; files are touched in the pool's threads.
 
-    ``received``: the offset after everything taken in, queued or written. ``written``: after what has reached
-    the file. ``durable``: after what was synced. ``overrun``: bytes arrived past ``ceiling``, and were dropped.
+    ``received``: the offset after everything taken in, queued or written. ``written``: after the bytes in
+    the file. ``durable``: after the synced bytes. ``overrun``: bytes arrived past ``ceiling``, and were dropped.
     ``failure``: why nothing more is taken.
 
     Hooks: ``on_write()`` after bytes were taken in or dropped for the ceiling; ``on_failure(failure)`` once;
@@ -189,7 +189,7 @@ class Sink:
     # -- writing
 
     def prepare(self) -> Deferred[None]:
-        """Open the file now, once and before `start`; what it has past ``offset`` is cut off when this fires.
+        """Open the file now, once and before `start`; bytes past ``offset`` are cut off when this fires.
 
         Fails with the sink's failure (OSError, SpoolDamaged).
         """
@@ -230,7 +230,7 @@ class Sink:
         return answer
 
     def close(self, truncate_to: int | None = None) -> Deferred[None]:
-        """No more writes; what is still queued is dropped. Fires when no thread is at it and the file is closed.
+        """No more writes; queued bytes are dropped. Fires when no thread is at it and the file is closed.
 
         ``truncate_to``: cut the file there, if it was opened. After a failure it is cut to what was durable at
         most. Never fails: the next append cuts the file before it writes. Only the first call's ``truncate_to`` counts.

@@ -3,7 +3,7 @@
 It keeps to the promises of POSIX, and to Linux's behaviour after a failed sync (https://lwn.net/Articles/752063/), not
 to the kinder behaviour of one file system.
 
-What was written, truncated, created, renamed or unlinked is volatile: `SimulatedDisk.kill` (the process dies) keeps
+Each write, truncation, creation, renaming and unlinking is volatile: `SimulatedDisk.kill` (the process dies) keeps
 all of it, `SimulatedDisk.crash` (the power fails) keeps of it what chance will. ``fdatasync`` makes a file's content
 and size durable, ``fsync`` its time and permissions too, ``sync_directory`` the names in a directory. For one thread
 only: use it with stepped threads.
@@ -99,8 +99,8 @@ class SimulatedDisk:
     def fail_next(self, operation: str, number: int, after: int = 0) -> None:
         """Let an operation (a method's name) fail with this errno: the next one, or the one ``after`` so many.
 
-        A failing ``writev`` writes the first half of its bytes. A failing ``fdatasync`` leaves what was unsynced
-        readable and counts it as clean: no later sync brings it to the disk. A failing ``close`` closes.
+        A failing ``writev`` writes the first half of its bytes. A failing ``fdatasync`` leaves unsynced bytes
+        readable and counts them as clean: no later sync brings them to the disk. A failing ``close`` closes.
         """
         if not hasattr(IDisk.get(operation), "getSignatureInfo"):
             raise ValueError(f"no operation of a disk: {operation}")

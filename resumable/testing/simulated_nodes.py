@@ -50,7 +50,7 @@ class File:
         self.unsynced.clear()
 
     def sync_all(self) -> None:
-        """So is what is known of it."""
+        """Make content and attributes durable."""
         self.sync()
         self.durable_about = self.about
 
@@ -75,7 +75,7 @@ class File:
 
 @define(eq=False)
 class SimulatedDirectory:
-    """Names say what is in it."""
+    """A directory: its content is its names."""
 
     inode: int = field(factory=lambda: next(_inodes))
 

@@ -143,7 +143,7 @@ class CallQueue:
         self._calls.put(partial(callable, *args, **kwargs))
 
     def until(self, awaited: Deferred[R], timeout: float = 30.0) -> R:
-        """Run the threads' calls until ``awaited`` fires; its result, or raises what it failed with.
+        """Run the threads' calls until ``awaited`` fires; its result, or raises its failure.
 
         Raises queue.Empty when the threads have nothing to say for ``timeout`` seconds.
         """

@@ -56,7 +56,7 @@ class AdminServices:
 
 
 def _route(method: str, path: str, action: Action, *parameters: str) -> Callable[[Handler], Handler]:
-    """A route of the API. Its handler runs for those who may do ``action``, if the query is understood.
+    """A route of the API. Its handler runs for principals that may do ``action``, if the query is understood.
 
     The handler gets the path's segments by name, and ``given``, the query, if the query may have ``parameters``. It
     answers the document that is sent as JSON, bytes that are JSON already, or None for 204.

@@ -43,7 +43,7 @@ class Readiness:
         self._stopping = True
 
     def look_again(self) -> None:
-        """Something has changed: what was found before is not told any more."""
+        """Something has changed: forget the last result."""
         self._looked = None
 
     async def wrong(self) -> Mapping[str, str]:

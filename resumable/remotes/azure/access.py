@@ -160,7 +160,7 @@ class AzureAccess:
             self._service, self._delegated = service, None
             return service.get_container_client(self._container)
         except ValueError as error:
-            # the SDK's words may hold what it was given
+            # the SDK's words may repeat secrets
             own = isinstance(error, WrongAccount) or self._secret.auth is not Auth.CONNECTION_STRING
             raise ValueError(str(error) if own else "the connection string is none") from None
 

@@ -126,7 +126,7 @@ def _kind(code: str, status: int) -> type[RemoteError]:
 
 
 def may_be_metadata(error: RemoteError) -> bool:
-    """Whether a blob might be taken that has less of what its client wrote: the store didn't say what it minds."""
+    """Whether a blob might be taken with less of its client's metadata: the store didn't say which part it minds."""
     unknown = type(error) is Permanent and error.code not in OF_BLOCKS
     return error.status == 400 and (unknown or error.code in VAGUE)
 

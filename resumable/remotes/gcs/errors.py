@@ -76,7 +76,7 @@ def error_from(operation: str, status: int, headers: Mapping[str, str], body: by
 
 
 def may_be_metadata(error: RemoteError) -> bool:
-    """Whether an object might be taken that has less of what its client wrote: the store didn't say what it minds."""
+    """Whether an object might be taken with less of its client's metadata: the store didn't say which part it minds."""
     return type(error) is Permanent and error.status in (400, 413)
 
 

@@ -169,7 +169,7 @@ SCANNED = 1 << 20
 
 @implementer(IContent)
 class Stretch:
-    """``size`` bytes of ``data`` from ``start`` on. ``crc``: of all before them, and of what was read of them."""
+    """``size`` bytes of ``data`` from ``start`` on. ``crc``: of all before them, and of those that were read."""
 
     def __init__(self, data: IContent, start: int, size: int, crc: int = 0) -> None:
         self.size = size

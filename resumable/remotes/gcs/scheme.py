@@ -55,7 +55,7 @@ _part_size = values.size_between("256K", "5G")
 
 
 def check(spec: RemoteSpec) -> None:
-    """Raises ValueError for what can't be. See `Scheme`."""
+    """Raises ValueError for values that can't be. See `Scheme`."""
     options = spec.options
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", spec.bucket):
         raise ValueError("a bucket's name has 3 to 222 of a-z, 0-9, hyphens, underscores and dots")

@@ -234,7 +234,7 @@ class GcsReading:
     """Objects of one bucket, read back: two requests for a stream, one for a signed URL.
 
     ``now``: seconds since the epoch.
-    What is read is the very generation that was looked at.
+    The generation that is read is the one that was looked at.
     Source: https://docs.cloud.google.com/storage/docs/json_api/v1/objects/get
     """
 

@@ -93,7 +93,7 @@ BACKBLAZE = Dialect("backblaze", metadata=MetadataRoom(2048, entries=10, each=PR
 CEPH = Dialect("ceph")
 
 #: The XML API of Google Cloud Storage with HMAC keys. https://cloud.google.com/storage/docs/multipart-uploads:
-#: completing replaces what is there, and preconditions don't go with it; else they go by generation. Content-MD5 is
+#: completing replaces another object, and preconditions don't go with it; else they go by generation. Content-MD5 is
 #: compared (https://cloud.google.com/storage/docs/xml-api/put-object-multipart).
 GCS_INTEROP = Dialect("gcs-interop", fixed_region="auto", metadata=MetadataRoom(8192, each=PREFIX))
 
@@ -174,7 +174,7 @@ class S3Place:
 
 
 def resolve(place: S3Place, dialect: Dialect = AWS) -> Endpoint:
-    """The endpoint for that place. Raises ValueError, one line, for what can't be.
+    """The endpoint for that place. Raises ValueError, one line, for values that can't be.
 
     For AWS it reads botocore's rules from the disk: before the reactor runs, or in a thread.
     """

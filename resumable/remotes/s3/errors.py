@@ -145,7 +145,7 @@ def _classed(code: str, status: int, reason: str, advice: str, pause: float | No
 
 
 def may_be_metadata(error: RemoteError) -> bool:
-    """Whether an object might be taken that has less of what its client wrote: the store didn't say what it minds."""
+    """Whether an object might be taken with less of its client's metadata: the store didn't say which part it minds."""
     unknown = type(error) is Permanent and error.code not in PERMANENT
     return error.status in (400, 422) and (unknown or error.code in VAGUE)
 

@@ -219,7 +219,7 @@ class S3Remote(ObjectPartsRemote[S3Record]):
 
 
 def _trusted(record: S3Record, listed: ListedPart, known: ListedPart | None) -> Part | None:
-    """The part, if what the store lists is what it confirmed; all others are written again."""
+    """The part, if the store lists it as it confirmed it; all others are written again."""
     try:
         part = record.plan.part_numbered(listed.number, record.size)
     except ValueError:

@@ -123,7 +123,7 @@ def objects_for(options: Mapping[str, str], customer_key: bytes | None = None) -
 
 
 def customer_key(options: Mapping[str, str], environ: Mapping[str, str]) -> bytes | None:
-    """SSE-C's key; None where none is asked for. Raises ValueError, which never repeats what it has read."""
+    """SSE-C's key; None where none is asked for. Raises ValueError, which never repeats the key."""
     file, variable = options.get("sse-c-file"), options.get("sse-c-variable")
     if file:
         try:
@@ -147,7 +147,7 @@ def customer_key(options: Mapping[str, str], environ: Mapping[str, str]) -> byte
 
 
 def check(spec: RemoteSpec) -> None:
-    """Raises ValueError for what can't be. See `Scheme`."""
+    """Raises ValueError for values that can't be. See `Scheme`."""
     options = spec.options
     endpoint = endpoint_for(spec, dialect_for(options))
     objects_for(options)

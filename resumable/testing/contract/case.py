@@ -192,7 +192,7 @@ class RemoteCase:
         return uuid.uuid4().hex
 
     def ask(self, answer: Deferred[R]) -> R:
-        """The result; raises what it failed with."""
+        """The result; raises its failure."""
         result = self.outcome(answer)
         if isinstance(result, Failure):
             result.raiseException()
