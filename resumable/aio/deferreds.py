@@ -129,7 +129,7 @@ class Remembered(Generic[R]):
         self._waiting: dict[bytes, list[Deferred[R]]] = {}
 
     def ask(self, key: bytes, make: Callable[[], Deferred[R]]) -> Deferred[R]:
-        """The answer kept for ``key``, or what ``make`` answers or fails with."""
+        """The answer kept for ``key``, or the result of ``make``."""
         kept = self._kept.get(key)
         if kept is not None and self._clock.seconds() < kept[0]:
             self._kept.move_to_end(key)

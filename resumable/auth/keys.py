@@ -52,7 +52,7 @@ log = Logger()
 
 @frozen
 class Key:
-    """``algorithms``: those it may verify. ``material``: what PyJWT takes for them."""
+    """``algorithms``: those it may verify. ``material``: the key as PyJWT takes it."""
 
     kid: str | None
     algorithms: frozenset[str]

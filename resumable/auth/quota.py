@@ -17,7 +17,7 @@ from attrs import define, frozen
 from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
 
 RETRY_AFTER = 60
-"""Seconds; what a quota is used up by goes away when people do something about it."""
+"""Seconds; a full quota empties only when people remove or finish uploads."""
 
 
 @frozen
@@ -39,7 +39,7 @@ class Usage:
 
 
 class Ledger:
-    """``each``: what an identity may have. ``overall``: what all of them may. ``max_size``: bytes of any upload."""
+    """``each``: bounds of one identity. ``overall``: of all together. ``max_size``: bytes of any upload."""
 
     def __init__(self, each: Quota | None = None, overall: Quota | None = None, max_size: int | None = None) -> None:
         self._each = each or Quota()

@@ -26,7 +26,7 @@ LARGEST = 1 << 20
 
 
 class AccessProblem(ValueError):
-    """Access can't be set up as asked; the message is one line that tells what to do."""
+    """Access can't be set up as asked; the message is one line that names the remedy."""
 
 
 class Secret:

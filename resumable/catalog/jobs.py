@@ -55,7 +55,7 @@ class Jobs:
         self._batcher.start()
 
     def stop(self) -> Deferred[None]:
-        """Do what was asked, write the log back, close the connection in its thread; may be repeated.
+        """Do the waiting jobs, write the log back, close the connection in its thread; may be repeated.
 
         Where `start` was never called, as when a start-up fails midway, it closes at once.
         """

@@ -157,7 +157,7 @@ PRIMARY KEY (upload_id, remote, number)) WITHOUT ROWID""",
         "ALTER TABLE uploads ADD asked TEXT",
         "DROP INDEX uploads_to_assemble",  # pins_by_final finds them as well
         "CREATE TABLE finals (key TEXT PRIMARY KEY, id TEXT NOT NULL, at REAL, said TEXT) WITHOUT ROWID",
-        # What clients had signed their URLs with isn't kept any more.
+        # The tokens of clients' signed URLs aren't kept any more.
         "UPDATE uploads SET concat = 'final;' || partials WHERE partials IS NOT NULL AND concat GLOB '*[?:]*'",
     ),
 )

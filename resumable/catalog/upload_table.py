@@ -263,7 +263,7 @@ class UploadTable(FinalTable):
     ) -> bool:
         """Move the offset over synced bytes that were found, and finish the upload if that is its length. Blocks.
 
-        False, and nothing recorded, unless ``offset`` is past the row's and within what it says may be adopted.
+        False, and nothing recorded, unless ``offset`` is past the row's and within its adoptable bytes.
         """
         if connection.execute(self.ADOPT, (offset, at, upload_id, to_placed(place))).rowcount != 1:
             return False

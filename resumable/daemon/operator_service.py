@@ -75,7 +75,7 @@ class OperatorService:
         self._sites: dict[bool, StreamingSite] = {}
 
     def serve(self, site: StreamingSite, root: Root, admission: Admission, certificates: Certificates) -> None:
-        """Make what operators are answered by; ``site`` is the one for uploads. Raises StartupError."""
+        """Make the objects that answer operators; ``site`` is the one for uploads. Raises StartupError."""
         services = self._services(site, certificates)
         if self._settings.admin_on_public:
             if admission.guard is None:

@@ -39,7 +39,7 @@ from resumable.spool import Disk
 
 log = Logger()
 
-#: Threads for what backends do that blocks: files of another mount, credentials, the SDKs.
+#: Threads for blocking work of backends: files of another mount, credentials, the SDKs.
 THREADS = 4
 #: Seconds between two sweeps of local data, and between two sweeps of a store.
 LOCAL_EVERY = 1.0
@@ -104,7 +104,7 @@ class RemoteTier:
             loop.clock = reactor
 
     def start(self) -> None:
-        """Go on with what an earlier run left; log each remote that doesn't work."""
+        """Go on with the work of an earlier run; log each remote that doesn't work."""
         self._pool.start()
         self.replication.start()
         for loop, seconds in self._loops:

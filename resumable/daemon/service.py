@@ -1,4 +1,4 @@
-"""``makeService``: what `twistd` starts.
+"""``makeService``: the service that `twistd` starts.
 
 `twistd` forks between ``makeService`` and the start, so nothing is opened and no thread runs before the start.
 """
@@ -38,7 +38,7 @@ HOOKS_GRACE = 5.0
 
 
 class UploadService(MultiService):
-    """The daemon: one upload directory, its threads, its ports. ``name`` is what `twistd` shows.
+    """The daemon: one upload directory, its threads, its ports. ``name``: as `twistd` shows it.
 
     ``access.signed``, where URLs can be signed, mints them.
     """

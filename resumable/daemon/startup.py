@@ -105,7 +105,7 @@ def take_lock(lock: DirectoryLock, path: str) -> None:
 
 
 def raise_file_limit() -> None:
-    """Every connection and every long append needs an open file: take what the system grants."""
+    """Every connection and every long append needs an open file: take as many as the system grants."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -118,7 +118,7 @@ def most_connections() -> int:
 
 
 def keep_heap() -> None:
-    """Have glibc keep what large reads use between them (mallopt(3)).
+    """Have glibc keep the memory of large reads between them (mallopt(3)).
 
     Its defaults hand the memory of every body's buffers back to the kernel and ask for it again: a fifth of the CPU
     of a large upload. The most that is kept at the heap's end is `HEAP_KEPT` bytes; for its holes see `give_back_heap`.

@@ -46,8 +46,8 @@ _RAISE_LIMIT: Final = (
     " let clients send less in one request (chunkSize)."
 )
 _REFUSALS: Final = {
-    401: "Give the check what lets a client in, as a header.",
-    403: "Give the check what lets a client in, as a header; or let the proxy pass POST, HEAD, PATCH and DELETE.",
+    401: "Give the check a client's credentials, as a header.",
+    403: "Give the check a client's credentials, as a header; or let the proxy pass POST, HEAD, PATCH and DELETE.",
     404: "It has to be the URL of --base-path as clients see it.",
     405: "Let the proxy pass POST, HEAD, PATCH, DELETE and OPTIONS.",
     429: "Wait, or let the check in as somebody who may do more.",

@@ -5,7 +5,7 @@ that passed `check`. The first no wins; each guard sees the upload as those befo
 An answer that passes `check` can do no harm to the protocol: it has no header of framing or of the protocols, no
 invalid id, and no key that leaves its place. An answer with a member that is unknown here is no verdict: the hook
 wants something that it wouldn't get, so the answer is no yes.
-Spec: RFC 9110 sections 5.5, 5.6.2 and 7.6.1 (fields), RFC 9457 for what goes out without a body.
+Spec: RFC 9110 sections 5.5, 5.6.2 and 7.6.1 (fields), RFC 9457 for refusals without a body.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ _OUR_PREFIXES = ("upload-", "tus-", "access-control-")
 
 @frozen
 class Guard:
-    """A hook that is asked ``kinds`` of questions. ``name``: in logs and metrics. ``target``: what it is, for logs.
+    """A hook that is asked ``kinds`` of questions. ``name``: in logs and metrics. ``target``: its kind and place, for
+    logs.
 
     ``places``: how many questions may be under way at once; None: any number."""
 

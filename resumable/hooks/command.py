@@ -85,7 +85,7 @@ class Command:
 class CommandHook:
     """``pool``: as many threads as commands may run at once; its maker starts and stops it.
 
-    ``environment``: what `PASSED_ON` is taken from. ``monotonic`` measures the time-out, in a thread.
+    ``environment``: the source of `PASSED_ON`. ``monotonic`` measures the time-out, in a thread.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class CommandHook:
         monotonic: Callable[[], float],
         target: str = "",
     ) -> None:
-        """``target``: what the hook is, for the log."""
+        """``target``: the hook's kind and place, for the log."""
         if not command.arguments or not all(command.arguments):
             raise ValueError("a command hook needs a program")
         self._command = command

@@ -51,7 +51,7 @@ MAX_ERROR = 300
 class Deliverer:
     """Delivers the events of one hook. ``wall`` gives the time of day for the outbox, ``clock`` measures.
 
-    ``target``: what the hook is, for the log."""
+    ``target``: the hook's kind and place, for the log."""
 
     def __init__(
         self,

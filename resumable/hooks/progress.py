@@ -45,7 +45,7 @@ LEAST_REST = 5.0
 
 @frozen
 class Watcher:
-    """A hook that hears of progress. ``name``: in logs and metrics. ``target``: what it is, for logs."""
+    """A hook that hears of progress. ``name``: in logs and metrics. ``target``: its kind and place, for logs."""
 
     name: str
     hook: IWatcher

@@ -50,7 +50,7 @@ class Fact:
 class Place:
     """Where a finished upload's file is to be found, or is to go, by its path below the place directory.
 
-    ``stamp`` tells it from what others put there; None: it isn't placed yet, and may end up beside ``path``.
+    ``stamp`` tells it from others' files there; None: it isn't placed yet, and may end up beside ``path``.
     """
 
     path: str
@@ -119,7 +119,7 @@ class Upload:
 
 class ReplicaState(enum.Enum):
     """OPEN: under way or waiting. STORED: finalised. PARKED: given up until somebody restarts it. ENDING: its upload
-    is gone, and what the store has of it is to be removed; the row goes when that is done."""
+    is gone, and its object or parts are to be removed from the store; the row goes when that is done."""
 
     OPEN = "open"
     STORED = "stored"
@@ -201,7 +201,7 @@ class ICatalog(Interface):
         """Record a new upload and its replicas; False when its id is taken (also by one that is gone).
 
         Of a final also when one of its partials is gone, or when another is on its way that the same request has made
-        (`Upload.asked`). ``request``: what `request` is to answer.
+        (`Upload.asked`). ``request``: the answer of `request`.
         """
 
     def get(upload_id: str) -> Deferred[Upload | None]:
@@ -229,7 +229,7 @@ class ICatalog(Interface):
         expires. Its data may go once `removable` says so.
 
         Its replicas that are not STORED become ENDING; with ``delete`` the STORED ones too, their objects are to go.
-        ``refusal``: of a final, what `asked` is to answer; without one the request that has made it is forgotten.
+        ``refusal``: of a final, the answer of `asked`; without one the request that has made it is forgotten.
         """
 
     def removable(limit: int) -> Deferred[Sequence[str]]:
@@ -285,7 +285,7 @@ class ICatalog(Interface):
         """The refusal of the final that this request has made was heard: the same request begins anew."""
 
     def forget_asked(over_before: float, limit: int) -> Deferred[int]:
-        """Drop what is kept for `asked` of those over before that time; answers how many."""
+        """Drop the answers of `asked` to requests over before that time; answers how many."""
 
     def get_many(upload_ids: Sequence[str]) -> Deferred[Mapping[str, Upload]]:
         """Those of the ids that are known."""
@@ -306,4 +306,5 @@ class IBody(Interface):
         """
 
     def discard() -> None:
-        """Write nothing more to the consumer; what still arrives is dropped. What `deliver` gave out fires no more."""
+        """Write nothing more to the consumer; bytes that still arrive are dropped. The Deferred of `deliver` never
+        fires."""

@@ -53,7 +53,7 @@ class AppendPlan:
     def committable(self, end: int) -> int:
         """How many of the bytes received up to the offset ``end`` may be committed before the body's end arrives.
 
-        That is also what may be kept when the body is lost or runs past the ceiling.
+        So many may also be kept when the body is lost or runs past the ceiling.
         """
         return end if self.commit_ceiling is None else min(end, self.commit_ceiling)
 
@@ -112,7 +112,7 @@ def final_length(lengths: Iterable[int | None], max_size: int | None) -> int | N
     for length in lengths:
         known = known and length is not None
         total += length or 0
-    # What the known ones come to is a lower bound: over the maximum is over it whatever the others will be.
+    # The sum of the known lengths is a lower bound: over the maximum, the unknown ones don't matter.
     _check_maximum(total, max_size, None)
     return total if known else None
 

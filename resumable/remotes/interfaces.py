@@ -109,7 +109,7 @@ class IContent(Interface):
     def read(offset: int, size: int) -> Deferred[bytes]:
         """Exactly the ``size`` bytes from ``offset`` on (0 is its first byte).
 
-        Fails with RegionLost, OSError; ValueError for what does not lie in it. Ask for at most 256 KiB.
+        Fails with RegionLost, OSError; ValueError for bytes that do not lie in it. Ask for at most 256 KiB.
         """
 
 
@@ -119,7 +119,7 @@ class IRegion(IContent):
     def scan(offset: int, size: int, feed: Callable[[bytes], object]) -> Deferred[None]:
         """Give ``feed`` these bytes piece by piece, in order, in the thread that reads them: for digests.
 
-        Fails as `read`, and with what ``feed`` raises. Ask for at most 1 MiB.
+        Fails as `read`, and with the errors of ``feed``. Ask for at most 1 MiB.
         """
 
     def lend() -> ILoan:
@@ -130,7 +130,7 @@ class ILoan(Interface):
     """A region that a thread reads without the reactor. The spool keeps its file open until it is given back."""
 
     def read(offset: int, size: int) -> bytes:
-        """As `IContent.read`, but blocks, and raises what that fails with. For one thread at a time."""
+        """As `IContent.read`, but blocks, and raises as that fails. For one thread at a time."""
 
     def give_back() -> None:
         """To be called in the reactor, once no thread reads; nothing is read after it. May be repeated."""

@@ -100,7 +100,7 @@ class MetadataHolder(Protocol):
         """The object's."""
 
     def plainer(self) -> Self | None:
-        """The next record with less of what the client wrote; None when nothing is left of it."""
+        """The next record with less of the client's metadata; None when nothing is left of it."""
 
 
 P = TypeVar("P", bound=MetadataHolder)

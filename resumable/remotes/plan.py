@@ -4,7 +4,7 @@ Pure: no I/O, no clock.
 
 Invariant: the boundaries depend on the offset and the plan alone, never on how bytes arrived. A plan has at most as
 many parts as the store takes, every part but the last has exactly the size that the plan says, and all sizes are
-multiples of what the store demands. A plan is fixed when a replica is initiated and read back from its JSON later.
+multiples of the store's unit. A plan is fixed when a replica is initiated and read back from its JSON later.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html (parts, sizes).
 """
 
@@ -153,8 +153,8 @@ class Plan:
     def parts_within(self, committed: int, length: int | None, finished: bool, start: int = 0) -> Iterator[Part]:
         """The parts that may be written when ``committed`` bytes are there, from the one at ``start`` on, in order.
 
-        What `waits` does so until the upload is ``finished``. Of an upload whose length isn't known, nothing is given
-        before it is sure that there will be a second part.
+        A part that `waits` does so until the upload is ``finished``. Of an upload whose length isn't known, nothing is
+        given before it is sure that there will be a second part.
         """
         if length is None:
             if finished:

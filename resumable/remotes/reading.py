@@ -65,7 +65,7 @@ class ISigning(Interface):
 
 
 def check_span(start: int, size: int, total: int | None) -> None:
-    """Raise ValueError for what doesn't lie within an object."""
+    """Raise ValueError for bytes that don't lie within an object."""
     if total is None or not 0 <= start < start + size <= total:
         raise ValueError(f"{size} bytes at {start} are not in an object of {total}")
 
@@ -78,7 +78,7 @@ def range_headers(start: int, size: int, total: int) -> dict[str, str]:
 def check_answered(status: int, headers: Mapping[str, str], start: int, size: int, total: int) -> None:
     """That a 200 or 206 has the bytes that were asked for. Raises NotThere for those of another object.
 
-    What counts is Content-Range: rclone has it in a 200.
+    Content-Range counts: rclone has it in a 200.
     """
     whole = status == 200 and "content-range" not in headers
     if whole and size != total:

@@ -62,8 +62,8 @@ class RemoteSpec:
     """A remote, as its URL describes it.
 
     ``bucket`` is the host part, empty for schemes without. ``path`` is the absolute directory of a ``file`` URL and
-    empty for others; ``prefix`` is what their path says, without slashes around. ``options`` are those of the backend.
-    ``name`` is what replicas are recorded under: an option, or the URL without its query. ``replace``: a foreign
+    empty for others; ``prefix``: their path, without slashes around. ``options`` are those of the backend.
+    ``name``: the one that replicas are recorded under: an option, or the URL without its query. ``replace``: a foreign
     object under the key is replaced, else the replica is parked. ``required``: it counts for "stored". ``when``: it
     takes these uploads only.
     """
@@ -96,7 +96,7 @@ class BackendServices:
     ``reactor`` is a whole one. ``pool`` does blocking calls; it is not the backend's to stop. ``journal`` belongs to
     this remote. ``disk`` blocks. ``now`` is the time in seconds since the epoch. ``part_size``: bytes of a part where
     the URL says nothing else. ``timeout``: seconds of silence after which a request is given up. ``parts``: how many
-    are written at once at most. ``memory`` is what the bodies of all remotes together may hold.
+    are written at once at most. ``memory``: of the bodies of all remotes together.
     """
 
     reactor: Any
@@ -116,7 +116,7 @@ class BackendServices:
 class Scheme:
     """A kind of remote.
 
-    ``options`` maps each option of its URLs to one line of help. ``place`` says what the URL must name: "bucket"
+    ``options`` maps each option of its URLs to one line of help. ``place``: the thing that the URL must name: "bucket"
     (``s3://bucket/prefix``), "directory" (``file:///mnt/nas``) or "nothing" (``memory://any``). ``check`` raises
     ValueError, in one line, for options whose values are wrong. ``make`` makes the backend; it may raise the same.
     ``variables`` names environment variables that options are taken from where the URL doesn't have them; the first
@@ -155,7 +155,7 @@ def find(name: str) -> Scheme:
 
 
 def make(spec: RemoteSpec, services: BackendServices, find: Callable[[str], Scheme] = find) -> IRemoteStorage:
-    """The backend for what `parse` answered. Raises BadRemote; may read files, so before the reactor runs."""
+    """The backend for an answer of `parse`. Raises BadRemote; may read files, so before the reactor runs."""
     try:
         return find(spec.scheme).make(spec, services)
     except ValueError as error:

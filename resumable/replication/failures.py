@@ -43,7 +43,7 @@ class Backoff:
         return min(self.most, self.base * 2.0 ** min(failures - 1, 62))
 
     def pause(self, failures: int, rng: Random, asked: float | None = None) -> float:
-        """A random number of seconds up to the ceiling, at least what the store ``asked`` for."""
+        """A random number of seconds up to the ceiling, at least as many as the store ``asked`` for."""
         return max(rng.uniform(0, self.ceiling(failures)), min(asked or 0.0, LONGEST_ASKED))
 
 

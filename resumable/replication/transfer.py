@@ -219,7 +219,7 @@ class Transfer:
         return part
 
     async def _one(self, part: Part) -> None:
-        REQUEST.set(self._progress.request)  # what made room for this part may belong to another upload
+        REQUEST.set(self._progress.request)  # the part that made room for this one may belong to another upload
         context = self._context
         await context.slots.acquire()
         try:

@@ -75,7 +75,7 @@ class IDisk(Interface):
         """The file's size; None without a file."""
 
     def rename(source: str, target: str, within: int | None = None) -> None:
-        """Replaces ``target``, which is what ``within`` is about, atomically."""
+        """Replaces ``target`` atomically; ``within`` is about that."""
 
     def unlink(path: str, within: int | None = None) -> bool:
         """Remove a name; False when it was not there."""
@@ -94,7 +94,7 @@ class IDisk(Interface):
         """Remove an empty one; False when it isn't empty, or isn't one."""
 
     def link(source: str, target: str, within: int | None = None) -> bool:
-        """Give the file ``source`` another name, ``target``, which is what ``within`` is about; False, and nothing
+        """Give the file ``source`` another name, ``target`` (``within`` is about that); False, and nothing
         done, when there is something by that name."""
 
     def look(what: str | int, within: int | None = None) -> FileFacts | None:

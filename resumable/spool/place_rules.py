@@ -47,7 +47,7 @@ class PlaceSettings:
 
 
 def place_settings(found: dict[str, Any], upload_dir: Path) -> PlaceSettings:
-    """Takes what the options say of it out of ``found``. Raises ValueError, in one line for the operator."""
+    """Takes its options out of ``found``. Raises ValueError, in one line for the operator."""
     template, directory, collision, file_mode, directory_mode, sidecar = (found.pop(flag) for flag in _FLAGS)
     return PlaceSettings(
         directory or upload_dir / DIRECTORY,
@@ -68,7 +68,7 @@ def parse(template: str) -> keys.KeyTemplate:
 def safe_name(name: str) -> str:
     """One segment of a rendered template as a file's name; empty when nothing is left."""
     name = fitted(name.lstrip(". "))
-    if name.lower().endswith(SIDECAR):  # what describes a file is never a client's
+    if name.lower().endswith(SIDECAR):  # a sidecar's name is never a client's
         name = f"{name[: -len(SIDECAR)]}_{name[1 - len(SIDECAR) :]}"
     return name
 

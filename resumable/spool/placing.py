@@ -52,7 +52,8 @@ class Rules:
 
 @frozen
 class Order:
-    """A data file to be placed at ``path``, or beside it. ``sidecar``: what to write beside it, by its final path."""
+    """A data file to be placed at ``path``, or beside it. ``sidecar``: makes the text beside it, from its final
+    path."""
 
     upload_id: str
     path: str

@@ -232,7 +232,7 @@ class Sink:
     def close(self, truncate_to: int | None = None) -> Deferred[None]:
         """No more writes; queued bytes are dropped. Fires when no thread is at it and the file is closed.
 
-        ``truncate_to``: cut the file there, if it was opened. After a failure it is cut to what was durable at
+        ``truncate_to``: cut the file there, if it was opened. After a failure it is cut to the bytes durable at
         most. Never fails: the next append cuts the file before it writes. Only the first call's ``truncate_to`` counts.
         """
         done: Deferred[None] = Deferred()

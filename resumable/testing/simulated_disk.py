@@ -89,7 +89,7 @@ class SimulatedDisk:
         self._crash_before = True
         self._down = False
 
-    # -- what a test does to it
+    # -- for tests
 
     @property
     def open_files(self) -> int:
@@ -376,7 +376,7 @@ class SimulatedDisk:
         if within is None:
             return path
         if "/" in path or path in (".", ".."):
-            raise _error(errno.EINVAL, path)  # what is within a directory is one name
+            raise _error(errno.EINVAL, path)  # within a directory a path is one name
         return f"{self._descriptor(within).path}/{path}"
 
     def _named(self, path: str) -> Node:

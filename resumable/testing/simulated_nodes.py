@@ -82,7 +82,7 @@ class SimulatedDirectory:
 
 Node = File | SimulatedDirectory
 Names = dict[str, Node]
-# what one call does to names, all or nothing; None: the name is gone
+# the changes of names by one call, all or nothing; None: the name is gone
 Renaming = dict[str, Node | None]
 
 

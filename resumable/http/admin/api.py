@@ -46,7 +46,7 @@ class MetricsSource(Protocol):
 
 @frozen
 class AdminServices:
-    """The objects that do what operators ask for. ``dead`` is None without hooks."""
+    """The objects that serve operators. ``dead`` is None without hooks."""
 
     metrics: MetricsSource
     readiness: Readiness

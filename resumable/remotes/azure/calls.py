@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 class Calls:
-    """``threads``: requests at once. ``now``: seconds since the epoch. ``memory``: what all bodies may hold.
+    """``threads``: requests at once. ``now``: seconds since the epoch. ``memory``: of all bodies together.
 
     The threads start with the first call.
     """
@@ -142,7 +142,7 @@ class BlobBody:
         return self._read - len(self._piece)
 
     def read(self, size: int = -1) -> bytes:
-        """The next ``size`` bytes at most, at least one but at the end. Raises what the region fails with."""
+        """The next ``size`` bytes at most, at least one but at the end. Raises the region's error."""
         if not self._piece and self._read < self._size:
             self._piece = self._at(self._read)
             self._read += len(self._piece)

@@ -2,7 +2,7 @@
 
 Pure.
 
-Invariant: every failure of the SDK becomes exactly one `RemoteError`. Of what the SDK says, only names get into the
+Invariant: every failure of the SDK becomes exactly one `RemoteError`. Of the SDK's words, only names get into the
 reason (codes, classes, the system's words for an error number): its messages repeat URLs, and those hold signatures.
 Source: https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
 """

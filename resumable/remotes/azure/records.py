@@ -53,7 +53,7 @@ class Blocks(enum.Enum):
 class AzureRecord(ObjectRecord):
     """PLACING: a Put Block List may have happened. ``properties``: see `properties_for`.
 
-    Blocks aren't counted here: the store lists them, by names that say what they hold.
+    Blocks aren't counted here: the store lists them, by names that describe their bytes.
     """
 
     properties: dict[str, str]
@@ -90,7 +90,7 @@ class BlobOptions:
 
 
 def properties_for(upload_id: str, metadata: Mapping[str, bytes], client_metadata: bool) -> dict[str, str]:
-    """Content-Type, Content-Disposition and, by their names with ``meta:`` before, what goes into the metadata.
+    """Content-Type, Content-Disposition and, by their names with ``meta:`` before, the entries of the metadata.
 
     Names become identifiers, as Azure wants them; one that begins with a digit is a byte longer then.
     """

@@ -175,7 +175,7 @@ class AzureRemote(ObjectPartsRemote[AzureRecord]):
             await self._records.save(upload_id, evolve(record, blocks=Blocks.NONE))
 
     def _works_with(self, record: AzureRecord, found: Unfinished) -> bool:
-        # of one key there is at most one unfinished blob, so that is what the upload works with
+        # of one key there is at most one unfinished blob, so that is this upload's
         return record.begun and record.key == found.key
 
     async def _drop(self, found: Unfinished) -> None:

@@ -43,7 +43,7 @@ from resumable.remotes.reading import IObjectStream, Pieces, Presented, check_sp
 PAGE = 5000
 PROBE = ".resumable-probe"
 READ = 1 << 20
-"""Bytes that one request for a download answers: the SDK reads what it gets into memory. Less makes more requests, more
+"""Bytes that one request for a download answers: the SDK reads an answer into memory. Less makes more requests, more
 takes more memory for each download."""
 OVERTAKEN = {"BlobAlreadyExists", "ConditionNotMet", "UnauthorizedBlobOverwrite"}
 
@@ -64,7 +64,7 @@ class AzureStore:
         def put(client: ContainerClient, body: BlobBody) -> tuple[Any, str]:
             md5 = body.md5()
 
-            # the SDK reads what it is given into memory; so it is given nothing, and the request the body
+            # the SDK reads a body that it gets into memory; so only the request gets it
             def attach(request: Any) -> None:
                 request.http_request.set_streamed_data_body(body)
                 request.http_request.headers.update({"Content-Length": str(len(body)), "Content-MD5": md5})
@@ -168,7 +168,8 @@ class AzureStore:
             await self.drop(key, upload_id)
 
     async def probe(self, prefix: str) -> None:
-        """Try what an upload and the sweeper do, and leave nothing. Where blocks can't be dropped, none is written."""
+        """Try the requests of an upload and of the sweeper, and leave nothing. Where blocks can't be dropped, none is
+        written."""
         key = f"{prefix}{PROBE}"
         if not self.drops:
             await self.look(key)

@@ -59,7 +59,7 @@ class ITokens(Protocol):
         """Another, after the store has refused this one; None: there is no other."""
 
     def sign(self, text_for: Callable[[str], bytes]) -> Deferred[tuple[str, bytes] | None]:
-        """A service account's address, and its signature (RSA, SHA-256) of what ``text_for`` makes of that.
+        """A service account's address, and its signature (RSA, SHA-256) of the text that ``text_for`` makes of it.
 
         None: these credentials sign nothing. Fails with a RemoteError.
         """
@@ -150,7 +150,7 @@ class GoogleTokens:
 
     def sign(self, text_for: Callable[[str], bytes]) -> Deferred[tuple[str, bytes] | None]:
         """See `ITokens.sign`. Keys of service accounts sign here, those of impersonated ones at Google."""
-        return self._pool.run(self._sign, self._source, text_for).addErrback(_told)
+        return self._pool.run(self._sign, self._source, text_for).addErrback(_as_remote_error)
 
     def _sign(self, source: Any, text_for: Callable[[str], bytes]) -> tuple[str, bytes] | None:
         """In a thread."""
@@ -176,7 +176,7 @@ class GoogleTokens:
     def _fetch_once(self) -> Deferred[Token | None]:
         if self._token is not None and self._good_for(REFRESH_BEFORE):
             return succeed(self._token)  # the one before us has done it
-        return self._pool.run(self._ask, self._source).addCallbacks(self._fetched, _told)
+        return self._pool.run(self._ask, self._source).addCallbacks(self._fetched, _as_remote_error)
 
     def _ask(self, source: Any) -> tuple[Any, Token]:
         """In a thread."""
@@ -193,7 +193,7 @@ class GoogleTokens:
         self._log.warn("the token was not refreshed: {reason}", reason=failure.getErrorMessage())
 
 
-def _told(failure: Failure) -> Failure:
+def _as_remote_error(failure: Failure) -> Failure:
     """The error for google-auth's exception, without its words, which may quote secrets."""
     error = failure.value
     if isinstance(error, RemoteError):

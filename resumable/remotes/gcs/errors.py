@@ -2,7 +2,7 @@
 
 Pure.
 
-Invariant: every answer that isn't a success becomes exactly one `RemoteError`; of what the store said, only its reason
+Invariant: every answer that isn't a success becomes exactly one `RemoteError`; of the store's words, only its reason
 and a cleaned, shortened message get out, and never a token or the URI of a session.
 Source: https://docs.cloud.google.com/storage/docs/json_api/v1/status-codes
 """

@@ -129,7 +129,7 @@ class GcsObject:
 
 
 def object_from(operation: str, body: bytes) -> GcsObject:
-    """The object that an answer describes. Raises Transient for what describes none."""
+    """The object that an answer describes. Raises Transient for an answer that describes none."""
     try:
         value = json.loads(body)
         metadata = {str(name): str(text) for name, text in (value.get("metadata") or {}).items()}

@@ -1,7 +1,7 @@
 """One request to Cloud Storage: its token, its body, its way there, and the meaning of its answer.
 
 Invariant: a token goes only to the endpoint that it was made for. An answer that comes back is a success, or of a
-status that was named as expected; all others are raised. Memory is bounded by what all requests may hold.
+status that was named as expected; all others are raised. The memory of all requests together is bounded.
 Source: https://docs.cloud.google.com/storage/docs/request-endpoints
 """
 
@@ -89,7 +89,7 @@ class GcsRequests:
         largest: int = ANSWER_SIZE,
         patience: float = 1.0,
     ) -> HttpAnswer:
-        """The answer, of a status below 300 or in ``expected``. Raises RemoteError; what reading the body raises.
+        """The answer, of a status below 300 or in ``expected``. Raises RemoteError, and errors of reading the body.
 
         A refused token is replaced once; a request on a kept connection that the store had closed goes out once more:
         all that we ask for may be asked for twice.

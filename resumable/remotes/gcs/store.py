@@ -188,7 +188,7 @@ class Sessions:
         return _kept(name, answer)
 
     async def send(self, uri: str, offset: int, data: IContent) -> int | GcsObject:
-        """Send what comes at ``offset``; answers as `ask`."""
+        """Send the bytes at ``offset``; answers as `ask`."""
         name, end = "send a chunk", offset + data.size
         if end % QUANTUM or not data.size:
             raise ValueError(f"a chunk that ends at {end} would not be kept")

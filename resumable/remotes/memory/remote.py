@@ -235,7 +235,7 @@ class MemoryRemote:
         except KeyError:
             raise NotThere("the store has lost the unfinished upload") from None
 
-    # -- what parts change
+    # -- parts
 
     def _plan(self, size: int | None) -> plan.Plan | None:
         return None

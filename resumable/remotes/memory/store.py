@@ -1,6 +1,6 @@
 """A store in memory: its objects, and the faults that a test puts into it.
 
-Invariant: it changes only by what a remote or a test does to it; remotes that are made anew over it find all that the
+Invariant: only a remote or a test changes it; a new remote over it finds everything that the
 last one left. A fault strikes exactly the calls that it was meant for, so a test that is run again sees the same.
 """
 

@@ -41,7 +41,7 @@ COMPLETE_PATIENCE = 10.0
 
 
 class S3Client:
-    """Operations on one bucket. All raise RemoteError; ``headers`` are added to what the operation itself needs."""
+    """Operations on one bucket. All raise RemoteError; ``headers`` are added to the operation's own."""
 
     def __init__(self, requests: S3Requests) -> None:
         self.requests = requests

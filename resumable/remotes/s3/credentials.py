@@ -134,7 +134,7 @@ class SessionCredentials:
     def _look_up_once(self) -> Deferred[Keys]:
         if self._keys is not None and not self._needs_refresh(REFRESH_BEFORE):
             return succeed(self._keys)  # the one before us has done it
-        return self._pool.run(self._resolve, self._source).addCallbacks(self._resolved, _told)
+        return self._pool.run(self._resolve, self._source).addCallbacks(self._resolved, _as_remote_error)
 
     def _resolve(self, source: Any) -> tuple[Any, Keys | None]:
         """In a thread."""
@@ -158,7 +158,7 @@ class SessionCredentials:
         self._log.warn("credentials were not refreshed: {reason}", reason=failure.getErrorMessage())
 
 
-def _told(failure: Failure) -> Failure:
+def _as_remote_error(failure: Failure) -> Failure:
     """The error for botocore's exception, without its words, which may quote secrets."""
     error = failure.value
     if isinstance(error, RemoteError):

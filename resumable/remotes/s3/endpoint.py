@@ -34,7 +34,7 @@ class Dialect:
     the parts' checksums into that of the whole object (else it has a checksum of checksums). ``size_at_complete``:
     it compares ``x-amz-mp-object-size``. ``put_if_absent`` and ``complete_if_absent``: ``If-None-Match: *`` is heeded
     on PutObject and on CompleteMultipartUpload. ``path_style``: the bucket stands in the path, not in the host name.
-    ``fixed_region``: what requests are signed with when no region is set. ``metadata``: how much of it an object may
+    ``fixed_region``: that of signatures when no region is set. ``metadata``: how much of it an object may
     have; S3's 2 KB, with the names as they are sent, where nobody says more. A store that takes less refuses, and gets
     the object without (`resumable.remotes.metadata`).
     """
@@ -133,7 +133,7 @@ LIKE = "an endpoint looks like https://host or http://host:port; credentials com
 class Endpoint:
     """One bucket's address.
 
-    ``netloc`` is what Host carries. ``base`` is the path of the bucket, without a slash at its end: empty where the
+    ``netloc``: the value of Host. ``base`` is the path of the bucket, without a slash at its end: empty where the
     bucket is in the host's name.
     """
 

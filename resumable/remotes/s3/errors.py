@@ -2,7 +2,7 @@
 
 Pure.
 
-Invariant: every answer that isn't a success becomes exactly one `RemoteError`; of what the store said, only its code
+Invariant: every answer that isn't a success becomes exactly one `RemoteError`; of the store's words, only its code
 and a cleaned, shortened message get into the reason, and never an access key, signature or token.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
@@ -82,7 +82,7 @@ SETUP = {
 PERMANENT = {
     "EntityTooSmall", "EntityTooLarge", "KeyTooLongError", "KeyTooLong", "MalformedXML", "InvalidObjectState",
 }  # fmt: skip
-#: Codes of stores that say what they mind; 431 is an answer of the HTTP server before one, or of a proxy.
+#: Codes of stores that name the refused header; 431 is an answer of the HTTP server before one, or of a proxy.
 UNWELCOME = {
     "MetadataTooLarge", "RequestHeaderSectionTooLarge", "InvalidMetadata", "InvalidMetadataHeader", "BadMetadata",
     "UnsupportedMetadata",
@@ -92,7 +92,7 @@ VAGUE = {"InvalidArgument", "InvalidRequest"}
 
 
 def error_from(operation: str, status: int, headers: Mapping[str, str], body: bytes, region: str) -> RemoteError:
-    """The error that an answer stands for. ``headers`` by lower-case name; ``region`` is what we signed for."""
+    """The error that an answer stands for. ``headers`` by lower-case name; ``region``: that of our signature."""
     document = _document(body)
     code = (document.find("Code") if document else None) or _implied(status)
     message = _clean(document.find("Message") if document else None)

@@ -73,7 +73,7 @@ class S3Records(ReplicaRecords[S3Record]):
         self._part_journal = journal if IPartJournal.providedBy(journal) else None
 
     async def save_part(self, upload_id: str, multipart: str, part: ListedPart) -> None:
-        """Remember what the store has confirmed for this multipart."""
+        """Remember the parts that the store has confirmed for this multipart."""
         value = json.dumps([part.size, part.etag, part.checksum, multipart], separators=(",", ":"))
         if self._part_journal is not None:
             await self._part_journal.save_part(upload_id, part.number, value)

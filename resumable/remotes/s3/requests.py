@@ -87,7 +87,7 @@ class S3Requests:
         largest: int = ERROR_SIZE,
         patience: float = 1.0,
     ) -> tuple[HttpAnswer, str | None]:
-        """A successful answer, and the payload's checksum. Raises RemoteError; what reading the payload raises.
+        """A successful answer, and the payload's checksum. Raises RemoteError, and errors of reading the payload.
 
         A refusal of our keys is answered once with newer ones, if there are any.
         """

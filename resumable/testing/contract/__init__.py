@@ -17,4 +17,4 @@ __all__ = ["RemoteContract"]
 
 
 class RemoteContract(Operations, Crashes, Capabilities, Readers, RemoteCase):
-    """All of it. `RemoteCase` says what a test case has to bring along."""
+    """All of it. `RemoteCase` lists the methods that a test case must have."""

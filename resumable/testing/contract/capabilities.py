@@ -120,7 +120,7 @@ class Capabilities(RemoteCase):
         }
 
     def test_what_an_upload_works_with_is_not_discarded(self) -> None:
-        """`discard` answers False for what the named upload's record needs."""
+        """`discard` answers False for an object that the named upload's record needs."""
         remote = self.need(ISweeper)
         parts = self.begin(1)
         for found in self.ask(remote.list_unfinished(1000, None)):

@@ -158,7 +158,7 @@ class RemoteCase:
         raise unittest.SkipTest("there is no way to put a foreign object into this store")
 
     def settle(self) -> None:
-        """Let the backend do what waits, e.g. ``clock.advance(1)``. Called until there is an answer."""
+        """Let the backend do its waiting work, e.g. ``clock.advance(1)``. Called until there is an answer."""
 
     def outcome(self, answer: Deferred[R]) -> R | Failure:
         """The result of a Deferred. With a real reactor replace it, e.g. by ``pytest_twisted.blockon``."""

@@ -47,7 +47,7 @@ class Crashes(RemoteCase):
         self._crash_everywhere(abort)
 
     def test_an_abort_after_a_crash_at_any_save_leaves_nothing_unfinished(self) -> None:
-        """The next process may abort what the last one began to store."""
+        """The next process may abort an upload that the last one began to store."""
         self._crash_everywhere(lambda: self._check_stored(self.store().key), self._abort)
 
     def _go_on(self) -> None:
