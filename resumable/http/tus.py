@@ -171,7 +171,8 @@ class TusRoutes:
             elif route.version:
                 tus.check_version(call.fields)
             if action is Action.CREATE:
-                call.creation = self._creation(call)
+                call.creation = tus.parse_creation(call.fields, request.body.length, self._algorithms)
+                tus.check_creation_extensions(call.creation, self._extensions)
             elif not valid_id(upload_id):  # it never gets near a path
                 raise NotFound("There is no such upload.")
             if not self._admission.open:
@@ -209,11 +210,6 @@ class TusRoutes:
             request.set_field(name, value)
         self.cors.preflight(request)
         return _succeed(request, 200)
-
-    def _creation(self, call: Call) -> tus.Creation:
-        creation = tus.parse_creation(call.fields, call.request.body.length, self._algorithms)
-        tus.check_creation_extensions(creation, self._extensions)
-        return creation
 
     @_route("POST", _COLLECTION, Action.CREATE, hooks=True)
     async def create(self, call: Call) -> int:

@@ -31,11 +31,8 @@ class WebRequest(Request):
     """Twisted's request, without a content type of its own."""
 
     defaultContentType = None
-
-    @property
-    def gone(self) -> bool:
-        """Whether the client has gone: there is nobody to answer."""
-        return bool(self._disconnected)
+    gone = False
+    """Whether the client has gone: there is nobody to answer."""
 
     @property
     def logger(self) -> Logger:
@@ -55,13 +52,20 @@ class WebRequest(Request):
 
     def set_gone(self) -> None:
         """The client has gone; `connectionLost` follows."""
-        self._disconnected = True
+        self.gone = self._disconnected = True
 
 
 class WebChannel(HTTPChannel):
     """Twisted's channel, which writes answers. It leaves it to its subclass when to read."""
 
     _networkProducer: Any
+    _secure: bool | None = None
+
+    def isSecure(self) -> bool:
+        """Whether the transport is one of TLS, as Twisted says, which takes long to find out and never changes."""
+        if self._secure is None:
+            self._secure = bool(super().isSecure())  # type: ignore[no-untyped-call]
+        return self._secure
 
     @property
     def choked(self) -> bool:
