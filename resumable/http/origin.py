@@ -72,7 +72,8 @@ class Origin:
             scheme, _, rest = self._public_url.partition("://")
             return scheme, rest.partition("/")[0]
         scheme = "https" if request.isSecure() else "http"  # type: ignore[no-untyped-call]
-        host = self._host(request)
+        hosts = request.requestHeaders.getRawHeaders(b"host")
+        host = hosts[0].decode("ascii") if hosts else ""
         if self._trusted and self._is_trusted(request):
             scheme, host = self._forwarded(request, scheme, host)
         return scheme, host
@@ -98,11 +99,6 @@ class Origin:
         hosts = request.requestHeaders.getRawHeaders(b"host") or ()
         if len(hosts) > 1 or (hosts and not _HOST.fullmatch(hosts[0])):
             raise BadRequest("Host is malformed.")
-
-    @staticmethod
-    def _host(request: StreamingRequest) -> str:
-        hosts = request.requestHeaders.getRawHeaders(b"host")
-        return hosts[0].decode("ascii") if hosts else ""
 
     def _is_trusted(self, request: StreamingRequest) -> bool:
         host = getattr(request.getClientAddress(), "host", None)  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from typing import Any, Final
 from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
+from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from resumable.http.h1.head import RequestHead
@@ -40,10 +41,9 @@ class WebRequest(Request):
         return self._log
 
     def receive(self, head: RequestHead) -> None:
-        """Take the head; Twisted calls `process` then. ``content`` stays empty."""
+        """Take the head; Twisted calls `process` then. ``content`` stays empty, and no cookie is read."""
         self.requestHeaders = head.headers
         self.content = BytesIO()
-        self.parseCookies()  # type: ignore[no-untyped-call]
         self.requestReceived(head.method, head.target, head.version)  # type: ignore[no-untyped-call]
 
     def answer_asterisk(self) -> None:
@@ -71,6 +71,12 @@ class WebChannel(HTTPChannel):
     def choked(self) -> bool:
         """Whether the transport's send buffer is full."""
         return bool(self._waitingForTransport)
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """The head of an answer in one piece: a transport looks at each of the dozens that Twisted makes of it."""
+        lines = [b"%b %b %b" % (version, code, reason)]
+        lines += [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n")  # type: ignore[union-attr]
 
     def set_reading(self, wanted: bool) -> None:
         """Open or close the TCP window."""

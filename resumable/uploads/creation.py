@@ -138,6 +138,8 @@ class Creator:
 
     def acknowledge(self, upload: Upload, hooks: HookContext) -> Upload | Deferred[Upload]:
         """The answer to the creation of an upload, which is there by now, whatever comes of waiting for it."""
+        if not self._context.withheld(upload):
+            return upload
         answer = self._acknowledgements.acknowledged(upload, hooks)
         return answer.addErrback(self._not_acknowledged, upload) if isinstance(answer, Deferred) else answer
 
