@@ -32,7 +32,7 @@ client that was let in before the stop is answered."""
 class ChannelLifetime(WebChannel):
     """See the module, and `resumable.http.connections.OpenConnection`.
 
-    ``deadline``: when `expire` is to be called, on the site's clock.
+    ``deadline``: when `expire` is to be called. ``seconds``: the site's clock, from `connectionMade` on.
     """
 
     site: Connections

@@ -48,25 +48,26 @@ class Root(Resource):
         self.admin: KleinResource | None = None
 
     def render(self, request: StreamingRequest) -> bytes | int:
+        path: list[bytes] = request.postpath or []
+        depth = len(self._base)
         try:
-            return self._route(request)
+            if self.admin is not None and path[:1] == [ADMIN]:
+                return hand_over(self.admin, request, 1)
+            self._tus.cors.apply(request)
+            if path in ([b"healthz"], [b"readyz"]):
+                return self._health(request, path[0])
+            if path[:depth] != self._base:
+                raise NotFound("There is nothing at this address.")
+            self._tus.prepare(request)
+            return hand_over(self._tus.tree, request, depth)
         except TusError as error:
             return errors.respond(request, error)
 
-    def _route(self, request: StreamingRequest) -> bytes | int:
-        path: list[bytes] = request.postpath or []
-        depth = len(self._base)
-        if self.admin is not None and path[:1] == [ADMIN]:
-            return hand_over(self.admin, request, 1)
-        self._tus.cors.apply(request)
-        if path in ([b"healthz"], [b"readyz"]):
-            if request.method not in (b"GET", b"HEAD"):
-                raise MethodNotAllowed(["GET", "HEAD"])
-            return alive(request) if path == [b"healthz"] else self._ready(request)
-        if path[:depth] != self._base:
-            raise NotFound("There is nothing at this address.")
-        self._tus.prepare(request)
-        return hand_over(self._tus.tree, request, depth)
+    def _health(self, request: StreamingRequest, name: bytes) -> bytes | int:
+        """The answer to ``healthz`` or ``readyz``."""
+        if request.method not in (b"GET", b"HEAD"):
+            raise MethodNotAllowed(["GET", "HEAD"])
+        return alive(request) if name == b"healthz" else self._ready(request)
 
     def _ready(self, request: StreamingRequest) -> int:
         def answer(body: bytes) -> None:

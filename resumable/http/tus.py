@@ -19,7 +19,7 @@ from resumable.http import cors, errors, status
 from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads
-from resumable.http.h1.head import Fields
+from resumable.http.h1.head import Fields, valid_host
 from resumable.http.origin import Origin
 from resumable.http.request import StreamingRequest
 from resumable.model.principal import NOBODY, Action, Principal
@@ -188,7 +188,9 @@ class TusRoutes:
         """Before any route: what every answer says, and the method that counts. Raises BadRequest."""
         if request.method != b"OPTIONS":
             request.set_field(b"tus-resumable", b"1.0.0")
-        Origin.check_host(request)
+        hosts = request.requestHeaders.getRawHeaders(b"host", ())
+        if len(hosts) > 1 or not all(map(valid_host, hosts)):
+            raise BadRequest("Host is malformed.")
         if request.requestHeaders.hasHeader(b"x-http-method-override"):
             request.method = tus.method(RequestFields(request), request.method.decode("latin-1")).encode()
 
