@@ -29,7 +29,7 @@ class Waiting(Nothing):
         self.waits: list[Deferred[None]] = []
         self.seen: list[str] = []
 
-    def create(self, creation: Any, body: Any, by: Any, visit: Any) -> Deferred[Upload]:
+    def create(self, creation: Any, body: Any, by: Any, hooks: Any) -> Deferred[Upload]:
         wait: Deferred[None] = Deferred()
         self.waits.append(wait)
 
