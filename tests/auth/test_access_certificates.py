@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from access_rig import LOOK, refusal, result
 from attrs import evolve
 from twisted.internet import reactor, ssl
 from twisted.internet.defer import Deferred
@@ -14,6 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from resumable.auth.certificates import ClientCertificates, subject_of
 from resumable.auth.interfaces import IAuthorizer, Subject
 from resumable.protocol.errors import Forbidden, Unauthorized
+from tests.auth.access_rig import LOOK, refusal, result
 from tests.listening.authority import made
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")

@@ -18,13 +18,12 @@ from typing import Any
 import pytest
 
 from . import tools
+from .commands import ask
 from .daemon import Daemon, eventually
-from .hook_server import YES, Document, HookServer
-from .stores import CREDENTIALS, QUICK, Store, proxied, real_store
-from .test_disk_full import Mount, fill, free
-from .test_disk_full import tmpfs as tmpfs
-from .test_hooks_daemon import ask, by_type
-from .test_tus_js import NODE, play
+from .disks import Mount, fill, free
+from .hook_server import YES, Document, HookServer, by_type
+from .stores import CREDENTIALS, QUICK, Store, proxied
+from .tools import NODE, play
 from .tus import Tus, check, head_bytes, metadata, pattern
 
 MIB = 2**20
@@ -38,12 +37,6 @@ def node() -> str:
     found = tools.need("node")
     tools.install_npm("tus-js-client and Uppy", NODE)
     return found
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with real_store(tmp_path_factory.mktemp("store")) as it:
-        yield it
 
 
 @pytest.fixture

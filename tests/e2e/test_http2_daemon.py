@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from . import tools
+from .certificates import certified
 from .daemon import Daemon, eventually, free_port
 from .http2 import Http2
-from .test_access_daemon import certified
 from .tus import OCTETS, Tus, checksum, pattern, sha256
 
 DATA = pattern(20_000_000, seed=41)

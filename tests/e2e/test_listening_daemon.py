@@ -21,8 +21,8 @@ import pytest
 
 from tests.listening.authority import made
 
+from .commands import refuse
 from .daemon import BOUND, Daemon, eventually, free_port, run_twistd
-from .test_start import refuse
 from .tools import need
 from .tus import Tus, head_bytes, pattern
 from .wire import Wire

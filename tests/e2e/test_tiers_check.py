@@ -25,7 +25,6 @@ from .stores import (
     Store,
     proxied,
     ready,
-    real_store,
     replica,
     shown,
     status,
@@ -37,12 +36,6 @@ from .tus import Tus, pattern
 
 WRONG = "a-wrong-secret-of-some-length"
 DATA = pattern(50_000, seed=1)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with real_store(tmp_path_factory.mktemp("store")) as it:
-        yield it
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from admin_rig import tree
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from visitor import Reply
 
 from resumable.http.admin.overview import AT_ONCE, DeadEvents
 from resumable.http.site import StreamingSite
 from tests.hooks.outbox import MemoryOutbox, fact
+from tests.http.admin_rig import tree
+from tests.http.visitor import Reply
 
 
 class Desk:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_http_tiers import Client, created, new
-from visitor import Reply
 
 from resumable.protocol import tus
+from tests.http.visitor import Client, Reply, created, new
 from tests.uploads.harness import Server
 from tests.uploads.machine import Machine
 

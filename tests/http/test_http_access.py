@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_http_tiers import Client, created
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
-from visitor import Reply
 
 from resumable.auth.guard import AccessGuard
 from resumable.auth.interfaces import AuthRequest
@@ -26,6 +24,7 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.principal import ALL, EVERYDAY, Action, Principal
 from resumable.model.values import networks
 from resumable.protocol.errors import Forbidden, TooManyRequests, TusError, Unauthorized, Unavailable
+from tests.http.visitor import Client, Reply, created
 from tests.uploads.harness import EPOCH, LONG, Server, pattern
 from tests.uploads.machine import Machine
 

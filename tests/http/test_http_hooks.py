@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_http_tiers import Client, created
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
@@ -19,6 +18,7 @@ from resumable.model.hooks import Answer, Changes, Granted, IHooks, QuestionKind
 from resumable.model.values import networks
 from resumable.protocol.errors import Refused, Unavailable
 from resumable.uploads.questions import Questions
+from tests.http.visitor import Client, created
 from tests.uploads.harness import Server
 from tests.uploads.machine import Machine
 

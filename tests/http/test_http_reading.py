@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_http_tiers import Client, new
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
-from visitor import Reply
 
 from resumable.http.download import CHUNK, Remotely
 from resumable.protocol import metadata
 from resumable.protocol.errors import NotFound, Unavailable
+from tests.http.visitor import Client, Reply, new
 from tests.uploads.fakes import FakeReplication
 from tests.uploads.harness import Server
 from tests.uploads.machine import Machine

@@ -13,7 +13,6 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
-from visitor import Reply, connect
 
 from resumable.auth.guard import AccessGuard
 from resumable.auth.interfaces import AuthRequest
@@ -23,6 +22,7 @@ from resumable.model.principal import Principal
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
 from resumable.uploads.limits import UploadLimits
+from tests.http.visitor import Client, created, new
 from tests.uploads.fakes import FakeReplication
 from tests.uploads.harness import EPOCH, LONG, Server, pattern
 from tests.uploads.machine import Machine
@@ -47,55 +47,9 @@ def server(remote: FakeReplication) -> Iterator[Server]:
         server.bury()
 
 
-class Client:
-    """One connection to the real use cases, on their clock."""
-
-    def __init__(self, server: Server, **options: Any) -> None:
-        self.server = server
-        self.channel, self.wire = connect(server.uploads, clock=server.clock, **options)
-
-    def send(self, data: bytes) -> None:
-        self.channel.dataReceived(data)
-        self.server.pump()
-
-    def begin(self, method: str, path: str, *fields: str, body: bytes = b"", tus: bool = True) -> None:
-        """Send a request, with as much of its body as is given here."""
-        lines = [f"{method} {path} HTTP/1.1", "Host: up.example", *(["Tus-Resumable: 1.0.0"] if tus else []), *fields]
-        if not any(field.startswith("Content-Length") for field in fields) and (body or method == "POST"):
-            lines.append(f"Content-Length: {len(body)}")
-        self.send("\r\n".join([*lines, "", ""]).encode() + body)
-
-    def reply(self) -> Reply | None:
-        """What was answered since the last call; None: nothing yet."""
-        said = self.wire.value()
-        self.wire.clear()
-        return Reply(said) if said else None
-
-    def ask(self, method: str, path: str, *fields: str, body: bytes = b"", tus: bool = True) -> Reply:
-        self.begin(method, path, *fields, body=body, tus=tus)
-        reply = self.reply()
-        assert reply is not None
-        return reply
-
-    def patch(self, upload_id: str, offset: int, body: bytes, *fields: str) -> None:
-        kind = "Content-Type: application/offset+octet-stream"
-        length = f"Content-Length: {len(body)}"
-        given = fields if any(field.startswith("Content-Length") for field in fields) else (*fields, length)
-        self.begin("PATCH", f"/files/{upload_id}", kind, f"Upload-Offset: {offset}", *given, body=body)
-
-
 @pytest.fixture
 def client(server: Server) -> Client:
     return Client(server)
-
-
-def created(reply: Reply | None) -> str:
-    assert reply is not None
-    return (reply.get("Location") or "").rpartition("/")[2]
-
-
-def new(client: Client, length: int = 10, *fields: str) -> str:
-    return created(client.ask("POST", "/files/", f"Upload-Length: {length}", *fields))
 
 
 # bytes that are withheld

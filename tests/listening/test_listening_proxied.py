@@ -21,7 +21,7 @@ from resumable.model.values import networks
 from tests.daemon.site_rig import Listening, Tree
 from tests.http.visitor import Reply
 from tests.listening.authority import made
-from tests.listening.test_listening_proxy_header import V4, binary
+from tests.listening.headers import V4, binary
 
 TRUSTED = networks(["10.0.0.0/8", "fc00::/7"])
 PROXY = IPv4Address("TCP", "10.0.0.9", 40000)
