@@ -78,7 +78,7 @@ def haproxy(home: Path, port: int, upstream: int) -> list[str]:
 def haproxy_page(home: Path, port: int, upstream: int) -> list[str]:
     path = home / "haproxy.cfg"
     page = (ROOT / "docs" / "proxies.md").read_text(encoding="utf-8")
-    (line,) = set(re.findall(r"`(tune\.bufsize \d+)` goes into the section `global`", page))
+    (line,) = set(re.findall(r"`(tune\.bufsize \d+)` belongs into the section `global`", page))
     inside = piece("haproxy").replace("\n", "\n    ")
     path.write_text(
         f"global\n    {line}\nlisten it\n    mode http\n    bind 127.0.0.1:{port}\n    timeout connect 5s\n"
