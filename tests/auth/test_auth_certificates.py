@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 from resumable.auth.certificates import ClientCertificates, subject_of
 from resumable.auth.interfaces import IAuthorizer, Subject
 from resumable.protocol.errors import Forbidden, Unauthorized
-from tests.auth.access_rig import LOOK, refusal, result
+from tests.auth.auth_rig import LOOK, refusal, result
 from tests.listening.authority import made
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")

@@ -22,7 +22,7 @@ from resumable.auth.secret import AccessProblem, Secret
 from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, Unauthorized
 from resumable.protocol.fields import LARGEST
-from tests.auth.access_rig import NOW, Signer, asking, refusal, result, wall, with_bearer
+from tests.auth.auth_rig import NOW, Signer, asking, refusal, result, wall, with_bearer
 
 SIGNER, STRANGER = Signer("one"), Signer("one")
 RULES = TokenRules(check_algorithms((), shared=False))

@@ -14,7 +14,7 @@ from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.rates import Rate, Rates
 from resumable.model.principal import ALL, EVERYDAY, Action, Principal
 from resumable.protocol.errors import Forbidden, NotFound, TooManyRequests, Unauthorized, Unavailable
-from tests.auth.access_rig import ID, LOOK, NOW, refusal, result, wall
+from tests.auth.auth_rig import ID, LOOK, NOW, refusal, result, wall
 
 
 @implementer(IAuthorizer)

@@ -19,7 +19,7 @@ from resumable.auth.quota import Quota
 from resumable.auth.rates import Rate
 from resumable.auth.secret import AccessProblem, Secret
 from resumable.protocol.errors import NoSpace, TooManyRequests, Unauthorized
-from tests.auth.access_rig import ID, LOOK, NOW, SALT, Answering, Server, Signer, wall, with_basic, with_bearer
+from tests.auth.auth_rig import ID, LOOK, NOW, SALT, Answering, Server, Signer, wall, with_basic, with_bearer
 
 TOKEN = "a-token-that-cannot-be-guessed"
 SECRET = "s" * 32

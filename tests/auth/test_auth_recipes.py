@@ -24,7 +24,7 @@ from resumable.auth.signed import SignedUrls
 from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, Unauthorized
 from resumable.testing import SteppedPool
-from tests.auth.access_rig import ID, SALT, result
+from tests.auth.auth_rig import ID, SALT, result
 
 PAGE = Path(__file__).parents[2] / "docs" / "access.md"
 KEY = "k" * 32

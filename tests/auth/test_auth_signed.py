@@ -24,7 +24,7 @@ from resumable.model.principal import EVERYDAY, Action
 from resumable.protocol.errors import Forbidden, Unauthorized
 from resumable.protocol.fields import LARGEST
 from resumable.testing import SteppedPool
-from tests.auth.access_rig import ID, NOW, asking, refusal, result
+from tests.auth.auth_rig import ID, NOW, asking, refusal, result
 
 KEY, OLDER = Secret(b"k" * 32), Secret(b"o" * 32)
 GRANT = Grant(frozenset({Action.CREATE, Action.APPEND}), "/files/", "user-17", int(NOW) + 60, 1000)

@@ -19,7 +19,7 @@ from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.rates import Rate, Rates
 from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, TusError, Unauthorized, Unavailable
-from tests.auth.access_rig import ID, LOOK, SALT, Answering, Server, asking
+from tests.auth.auth_rig import ID, LOOK, SALT, Answering, Server, asking
 from tests.daemon.site_rig import Listening
 
 ASK = asking(evolve(LOOK, query="a=1"), authorization="Bearer abc", cookie="session=1", x_api_key="k", user_agent="u")

@@ -22,7 +22,7 @@ from resumable.auth.tokens import StaticTokens, parse_tokens
 from resumable.model.principal import Action
 from resumable.protocol.errors import TooManyRequests, Unauthorized, Unavailable
 from resumable.testing import SteppedPool
-from tests.auth.access_rig import SALT, asking, refusal, result, with_basic, with_bearer
+from tests.auth.auth_rig import SALT, asking, refusal, result, with_basic, with_bearer
 
 
 def hashed(password: str, cost: int = 4) -> str:
