@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tusclient.client import TusClient
 
 from resumable.auth.sign import token as signed_token
+from tests.certificates import certified
 
 from .asked import Asked
-from .certificates import certified
 from .daemon import BOUND, Daemon, eventually, free_port, run_twistd
 from .tus import Tus, head_bytes, pattern
 
@@ -311,10 +311,10 @@ def test_a_signed_url_is_all_that_a_client_needs(tmp_path: Path) -> None:
 
 
 def test_client_certificates(tmp_path: Path) -> None:
-    authority, signer = certified("authority")
-    files = {"ca": authority}
-    files |= {name: certified(name, signer)[0] for name in ("server", "ann", "eve")}
-    files["foreign"] = certified("ann", certified("elsewhere")[1])[0]
+    authority = certified("authority")
+    files = {"ca": authority.both}
+    files |= {name: certified(name, authority).both for name in ("server", "ann", "eve")}
+    files["foreign"] = certified("ann", certified("elsewhere")).both
     for name, pem in files.items():
         (tmp_path / f"{name}.pem").write_bytes(pem)
     port = free_port()

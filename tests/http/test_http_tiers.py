@@ -305,11 +305,11 @@ def test_an_admin_is_told_all_of_it(server: Server) -> None:
     upload_id = server.upload(DATA)
     fail(server, upload_id, ReplicaState.OPEN)
 
-    class Desk:
+    class Authorizer:
         def authorize(self, ask: AuthRequest) -> Deferred[Principal]:
             return succeed(Principal(ask.one("x-who") or ""))
 
-    guard = AccessGuard(Desk(), server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}))
+    guard = AccessGuard(Authorizer(), server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}))
     client = Client(server, admission=Admission(Origin("/files/", None, []), guard))
     told = {
         who: json.loads(client.ask("GET", f"/files/{upload_id}/status", f"X-Who: {who}", tus=False).body)
