@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from .daemon import BOUND, Daemon
 from .disks import Mount
+from .hook_server import HookServer
 from .http2 import Tus2
 from .stores import Proxy, Store, proxied, real_store
 from .tus import Tus
@@ -55,6 +57,29 @@ def proxy(store: Store) -> Iterator[Proxy]:
     """The way to ``store``, on which a test makes trouble."""
     with proxied(store) as it:
         yield it
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Daemon]]:
+    """Starts daemons with these flags; their logs must stay free of complaints."""
+    daemons: list[Daemon] = []
+
+    def start(*flags: str, **options: Any) -> Daemon:
+        daemons.append(Daemon(*flags, **options))
+        return daemons[-1].start()
+
+    yield start
+    for each in daemons:
+        complaints = each.complaints()
+        each.close()
+        assert not complaints, "\n".join(complaints)
+
+
+@pytest.fixture
+def hook() -> Iterator[HookServer]:
+    """A hook server that answers well until a test says otherwise."""
+    with HookServer() as server:
+        yield server
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -44,22 +43,6 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "source.bin"
     path.write_bytes(DATA)
     return path
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Daemon]]:
-    """Starts daemons with these flags; their logs must stay free of complaints."""
-    daemons: list[Daemon] = []
-
-    def start(*flags: str, **options: Any) -> Daemon:
-        daemons.append(Daemon(*flags, **options))
-        return daemons[-1].start()
-
-    yield start
-    for each in daemons:
-        complaints = each.complaints()
-        each.close()
-        assert not complaints, "\n".join(complaints)
 
 
 def final_of(*parts: str) -> dict[str, str]:

@@ -11,7 +11,6 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -26,28 +25,6 @@ from .tus import OCTETS, Tus, metadata
 DATA = b"0123456789"
 PATIENCE = 120.0
 QUICK = ("--hook-timeout", "1s", "--guard-timeout", "3s")
-
-
-@pytest.fixture
-def hook() -> Iterator[HookServer]:
-    with HookServer() as server:
-        yield server
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Daemon]]:
-    """Starts daemons with these flags; their logs must stay free of complaints."""
-    daemons: list[Daemon] = []
-
-    def start(*flags: str) -> Daemon:
-        daemons.append(Daemon(*flags))
-        return daemons[-1].start()
-
-    yield start
-    for each in daemons:
-        complaints = each.complaints()
-        each.close()
-        assert not complaints, "\n".join(complaints)
 
 
 def patch(daemon: Daemon, path: str, offset: int, body: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:

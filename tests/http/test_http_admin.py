@@ -15,7 +15,8 @@ from resumable.http.admin.query import FILTERS
 from resumable.model.principal import Principal
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
-from tests.http.admin_rig import DOCUMENT, ROUTES, Office, serving
+from tests.http.admin_rig import DOCUMENT, ROUTES, Office
+from tests.http.visitor import serving
 from tests.uploads.fakes import FakeBody, FakeReplication
 from tests.uploads.harness import EPOCH, LONG, Server, pattern
 

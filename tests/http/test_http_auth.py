@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +22,8 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.principal import ALL, EVERYDAY, Action, Principal
 from resumable.model.values import networks
 from resumable.protocol.errors import Forbidden, TooManyRequests, TusError, Unauthorized, Unavailable
-from tests.http.visitor import Client, Reply, created
+from tests.http.visitor import Client, Reply, created, serving
 from tests.uploads.harness import EPOCH, LONG, Server, pattern
-from tests.uploads.machine import Machine
 
 DATA = b"0123456789"
 UNKNOWN = "f" * 32
@@ -63,12 +60,8 @@ def authorizer() -> Authorizer:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as place:
-        directory = Path(place) / "run"
-        directory.mkdir()
-        server = Server(Machine(directory))
-        yield server.start()
-        server.bury()
+    with serving() as server:
+        yield server
 
 
 def admission(

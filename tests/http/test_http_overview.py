@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from resumable.uploads.operators import FRESH
-from tests.http.admin_rig import Office, serving
-from tests.http.visitor import Client
+from tests.http.admin_rig import Office
+from tests.http.visitor import Client, serving
 from tests.uploads.fakes import FakeBody, FakeReplication
 from tests.uploads.harness import Server
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,10 +20,9 @@ from resumable.model.principal import Principal
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
 from resumable.uploads.limits import UploadLimits
-from tests.http.visitor import Client, created, new
+from tests.http.visitor import Client, created, new, serving
 from tests.uploads.fakes import FakeReplication
 from tests.uploads.harness import EPOCH, LONG, Server, pattern
-from tests.uploads.machine import Machine
 
 DATA = b"0123456789"
 ORIGIN = "https://app.example"
@@ -38,13 +35,9 @@ def remote() -> FakeReplication:
 
 @pytest.fixture
 def server(remote: FakeReplication) -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as place:
-        directory = Path(place) / "run"
-        directory.mkdir()
-        limits = UploadLimits(expire_after=3600.0, ack_timeout=20.0, max_pause=30.0, retry_after=7)
-        server = Server(Machine(directory), replication=remote, limits=limits)
-        yield server.start()
-        server.bury()
+    limits = UploadLimits(expire_after=3600.0, ack_timeout=20.0, max_pause=30.0, retry_after=7)
+    with serving(replication=remote, limits=limits) as server:
+        yield server
 
 
 @pytest.fixture

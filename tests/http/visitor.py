@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -22,6 +25,7 @@ from resumable.http.tus import TusRoutes
 from resumable.model.upload import Upload
 from resumable.model.values import networks
 from tests.uploads.harness import Server
+from tests.uploads.machine import Machine
 
 UPLOAD = Upload(id="0" * 32, created_at=0, touched_at=0, length=5)
 
@@ -148,3 +152,14 @@ def created(reply: Reply | None) -> str:
 
 def new(client: Client, length: int = 10, *fields: str) -> str:
     return created(client.ask("POST", "/files/", f"Upload-Length: {length}", *fields))
+
+
+@contextmanager
+def serving(**options: Any) -> Iterator[Server]:
+    """A server of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place) / "run"
+        directory.mkdir()
+        server = Server(Machine(directory), **options)
+        yield server.start()
+        server.bury()
