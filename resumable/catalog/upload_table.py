@@ -65,7 +65,9 @@ class UploadTable(FinalTable):
         request: Mapping[str, Any] | None = None,
     ) -> bool:
         """See ICatalog. The upload's ``required`` is counted from the replicas, whatever it says."""
-        upload = evolve(upload, required=sum(replica.required for replica in replicas))
+        required = sum(replica.required for replica in replicas)
+        if upload.required != required:
+            upload = evolve(upload, required=required)
         waits = bool(upload.partials) and upload.finished_at is None and upload.gone is None
         if waits and self._lacks_partials(connection, upload):
             return False
@@ -74,10 +76,12 @@ class UploadTable(FinalTable):
         if waits and upload.asked is not None and not self._ask(connection, upload, request):
             connection.execute("DELETE FROM uploads WHERE id = ?", (upload.id,))
             return False
-        add_replicas(connection, upload.id, replicas)
+        if replicas:
+            add_replicas(connection, upload.id, replicas)
         if waits:
             self._pin(connection, upload)
-        self.outbox.take(connection, facts)
+        if facts:
+            self.outbox.take(connection, facts)
         return True
 
     @reads

@@ -26,8 +26,7 @@ from resumable.http.admin.overview import DeadEvents, Overview, OverviewSources
 from resumable.http.admin.readiness import Check, Readiness
 from resumable.http.admission import Admission
 from resumable.http.origin import Origin
-from resumable.http.root import Root
-from resumable.http.site import StreamingSite
+from resumable.http.site import Root, StreamingSite
 from resumable.http.watch import RequestLog
 from resumable.listening.ports import split_endpoint
 from resumable.metrics.collector import Certificates, MetricsCollector, MetricSources

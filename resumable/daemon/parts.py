@@ -30,8 +30,7 @@ from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.origin import Origin
-from resumable.http.root import Root
-from resumable.http.site import StreamingSite
+from resumable.http.site import Root, StreamingSite
 from resumable.http.tus import TusRoutes
 from resumable.listening import ports
 from resumable.listening.endpoints import Terms

@@ -34,6 +34,8 @@ log = Logger()
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BUSY = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
 
+LAGGING = "The server's storage doesn't keep up at the moment; resume later."
+
 Listener = Callable[[str], None]
 
 
@@ -105,6 +107,12 @@ class UploadContext:
         if upload.gone is not None:
             raise Gone(f"The upload was {upload.gone.value}.")
         return upload
+
+    def check_room(self) -> None:
+        """Raises NoSpace, or Unavailable while the remotes lag too far behind for an upload to begin."""
+        self.space.admit()
+        if not self.replication.admits():
+            raise Unavailable(LAGGING, self.limits.retry_after)
 
     def largest(self, *own: int | None) -> int | None:
         """How many bytes an upload may have: the lowest of the operator's maximum and of its own; None: any number."""

@@ -152,8 +152,21 @@ class Lookup:
 
     async def inspect(self, upload_id: str) -> Upload:
         """The record, after a live holder has committed or a silent one was evicted."""
+        context = self._context
         try:
-            return await self._settled(upload_id)
+            await context.holds.settle(upload_id)
+            upload = await context.present(upload_id)
+            if upload.is_final and not upload.finished:
+                upload = await self._made(upload)
+                if not upload.finished:
+                    return await self._final_view(upload)
+            if upload.offset and upload.dropped_at is None:
+                size = await context.spool.size(upload_id)
+                if size is None or size < upload.offset:
+                    upload = await context.present(upload_id)
+                    if upload.dropped_at is None:
+                        raise SpoolDamaged(upload_id, upload.offset, size)
+            return upload
         except Exception as error:
             answer = await self.answer(error, upload_id)
             if answer is error:
@@ -162,7 +175,9 @@ class Lookup:
 
     async def read(self, upload_id: str) -> tuple[Upload, Reader]:
         """A finished upload and its open file, wherever that is here. Raises NotFinished, Elsewhere."""
-        upload = await self._made(await self._context.present(upload_id))
+        upload = await self._context.present(upload_id)
+        if upload.is_final and not upload.finished:
+            upload = await self._made(upload)
         if not upload.finished:
             raise NotFinished("The upload is not finished.")
         if upload.dropped_at is not None:
@@ -206,24 +221,8 @@ class Lookup:
             raise Elsewhere(upload)
         return reader
 
-    async def _settled(self, upload_id: str) -> Upload:
-        context = self._context
-        await context.holds.settle(upload_id)
-        upload = await self._made(await context.present(upload_id))
-        if upload.is_final and not upload.finished:
-            return await self._final_view(upload)
-        if upload.offset and upload.dropped_at is None:
-            size = await context.spool.size(upload_id)
-            if size is None or size < upload.offset:
-                upload = await context.present(upload_id)
-                if upload.dropped_at is None:
-                    raise SpoolDamaged(upload_id, upload.offset, size)
-        return upload
-
     async def _made(self, upload: Upload) -> Upload:
-        """The upload; a final that is just being put together is waited for, `PATIENCE` seconds at most."""
-        if not upload.is_final or upload.finished:
-            return upload
+        """An unfinished final; while it is being put together, it is waited for, `PATIENCE` seconds at most."""
         await self._assembler.settled(upload, PATIENCE)
         return await self._context.present(upload.id)
 

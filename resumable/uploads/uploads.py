@@ -77,6 +77,7 @@ class Uploads:
     ) -> None:
         self._context = context
         self.wall = context.wall
+        self.withheld, self.expires_at = context.withheld, context.expires_at
         #: Reads uploads whose local data was dropped.
         self.copies = context.replication
         self.algorithms = algorithms
@@ -168,14 +169,6 @@ class Uploads:
     async def status(self, upload_id: str) -> UploadStatus:
         """How far the upload is in both tiers. Never touches the hold."""
         return await status_of(self._context, upload_id)
-
-    def withheld(self, upload: Upload) -> bool:
-        """See `UploadContext.withheld`."""
-        return self._context.withheld(upload)
-
-    def expires_at(self, upload: Upload) -> float | None:
-        """See `UploadContext.expires_at`."""
-        return self._context.expires_at(upload)
 
     def restart(self, upload_id: str, remote: str | None = None) -> Deferred[int]:
         """Try parked replicas of this upload again, in one remote or in all; answers how many there were."""

@@ -23,7 +23,7 @@ from resumable.http.admin.openapi import description
 from resumable.http.admin.overview import DeadEvents, Overview
 from resumable.http.admin.readiness import Readiness, alive
 from resumable.http.request import StreamingRequest
-from resumable.http.root import TreeRoot
+from resumable.http.site import TreeRoot
 from resumable.model.principal import Action
 from resumable.protocol.errors import BadRequest, NotFound
 from resumable.protocol.names import valid_id
