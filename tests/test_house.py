@@ -10,10 +10,10 @@ from tests import house
 
 ROOT = Path(__file__).resolve().parent.parent
 BOUNDS = {
-    "files": 290,
+    "files": 288,
     f"of these under {house.SMALL} lines, and no seam": 1,
-    "lines": 43_600,
-    "loose modules at the top": 3,
+    "lines": 43_500,
+    "loose modules at the top": 2,
     "class names used more than once": 4,
     "file names used more than once": 32,
     "public functions without a docstring": 72,

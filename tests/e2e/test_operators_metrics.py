@@ -1,4 +1,4 @@
-"""What an operator sees of a real daemon: metrics while uploads run, readiness, the log.
+"""What an operator sees of a real daemon: figures while uploads run, readiness, the log.
 
 Changes when what is shown to operators does.
 """
