@@ -1,7 +1,7 @@
 """What the docs claim of the code is held against the code: pages, anchors, commands, paths, defaults, versions.
 
-Changes when the docs make another kind of claim. What can only be seen in a running server is in
-tests/e2e/test_docs_commands.py; tables of options, flags and variables are in test_docs.py, figures in tests/daemon.
+What can only be seen in a running server is in tests/e2e/test_docs_commands.py; tables of options, flags and variables
+are in test_docs.py, metrics in tests/daemon.
 """
 
 from __future__ import annotations

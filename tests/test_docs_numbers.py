@@ -1,7 +1,4 @@
-"""Numbers that sentences of the docs tell are those that the code goes by.
-
-Changes when a sentence or a constant does: then both do.
-"""
+"""The numbers in the docs' sentences are those of the code."""
 
 from __future__ import annotations
 

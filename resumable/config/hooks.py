@@ -1,4 +1,4 @@
-"""Options of hooks: which there are, what they get, and how events are retried."""
+"""Options of hooks: their targets, their messages, and how events are retried."""
 
 from __future__ import annotations
 

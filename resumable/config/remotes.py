@@ -1,4 +1,4 @@
-"""Options of remotes: which there are, what waits for them, how often and how much is sent to them."""
+"""Options of remotes: their URLs, the requests that wait for them, their retries and limits."""
 
 from __future__ import annotations
 

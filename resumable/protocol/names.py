@@ -46,7 +46,7 @@ def shown(text: str) -> str | None:
     """The name in a client's text, without directories and invisible characters; None if nothing is left.
 
     RFC 6266, 4.3: "Recipients MUST NOT be able to write into any location other than one to which they are
-    specifically entitled", hence only what follows the last slash or backslash.
+    specifically entitled", hence only the part after the last slash or backslash.
     """
     name = "".join(c for c in text if not is_hidden(c)).replace("\\", "/").rpartition("/")[2].strip()
     return shortened(name) if name.strip(". ") else None

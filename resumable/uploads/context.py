@@ -19,8 +19,7 @@ from twisted.python.failure import Failure
 from resumable.model.errors import BodyLost, CatalogUnavailable
 from resumable.model.hooks import Changes, IProgress, NoHooks, QuestionKind, RequestView, as_data, request_as_data, view
 from resumable.model.replica import IReplicas, IReplication, NoReplication
-from resumable.model.upload import Fact, FactKind, ICatalog, Upload
-from resumable.model.upload import Gone as GoneKind
+from resumable.model.upload import Fact, FactKind, GoneReason, ICatalog, Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import Gone, InternalError, NoSpace, NotFound, TusError, Unavailable
 from resumable.spool.files import Spool
@@ -48,7 +47,7 @@ class Counts:
     finished: int = 0
     placed: int = 0
     not_placed: int = 0
-    gone: Counter[GoneKind] = field(factory=Counter)
+    gone: Counter[GoneReason] = field(factory=Counter)
 
 
 @frozen

@@ -17,7 +17,7 @@ from resumable.model.hooks import QuestionKind
 from resumable.model.principal import Principal
 from resumable.model.upload import Asked, FactKind, IBody, Upload
 from resumable.protocol import rules, tus
-from resumable.protocol.errors import BadRequest, Conflict, Refused, TusError
+from resumable.protocol.errors import BadRequest, Refused, TusError, WrongState
 from resumable.uploads.append import Algorithms, RunningAppend
 from resumable.uploads.appends import Appends
 from resumable.uploads.context import UploadContext, as_answer, log
@@ -192,7 +192,7 @@ class Creator:
         if created is not None:
             return created
         if upload.is_final and not await self._taken(upload.id):
-            raise Conflict(
+            raise WrongState(
                 "A partial upload has gone meanwhile, or an upload like this one is made by another request."
             )
         raise BadRequest("An upload with this id was made before.")

@@ -13,8 +13,7 @@ from attrs import evolve, frozen
 
 from resumable.model.listing import UploadState, state_of
 from resumable.model.replica import TransferProgress
-from resumable.model.upload import Gone as GoneKind
-from resumable.model.upload import Replica, ReplicaState, Upload
+from resumable.model.upload import GoneReason, Replica, ReplicaState, Upload
 from resumable.protocol import metadata, rules
 from resumable.protocol.errors import Gone, NotFound
 from resumable.spool import Reader, SpoolDamaged
@@ -67,7 +66,7 @@ class UploadStatus:
     owner: str | None
     appending: bool
     touched_at: float
-    gone: GoneKind | None
+    gone: GoneReason | None
     gone_at: float | None
 
 
@@ -206,7 +205,7 @@ class Lookup:
             if upload.dropped_at is not None:
                 return Elsewhere(upload)
             log.error("data file is shorter than its committed offset", upload=upload_id, found=error.found)
-            await self._endings.end(upload, GoneKind.LOST)
+            await self._endings.end(upload, GoneReason.LOST)
         except Exception as failed:
             return as_answer(failed, upload_id)
         return Gone("The upload was lost: its data was damaged.")

@@ -17,8 +17,7 @@ from resumable.aio.deferreds import deferred
 from resumable.model.errors import BodyLost
 from resumable.model.hooks import QuestionKind, RequestView
 from resumable.model.principal import NOBODY, Principal
-from resumable.model.upload import Gone as GoneKind
-from resumable.model.upload import IBody, Upload
+from resumable.model.upload import GoneReason, IBody, Upload
 from resumable.protocol import rules, tus
 from resumable.protocol.errors import BadRequest, Forbidden, Gone, OffsetMismatch, TusError
 from resumable.spool import Reader
@@ -221,7 +220,7 @@ class Uploads:
         upload = await context.present(upload_id)
         await context.holds.evict(upload_id, reason)
         try:
-            ended = await self._endings.end(upload, GoneKind.TERMINATED, request)
+            ended = await self._endings.end(upload, GoneReason.TERMINATED, request)
             await self._reclaimer.reclaim()
         except Exception as error:
             raise as_answer(error, upload_id) from error

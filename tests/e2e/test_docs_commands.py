@@ -1,7 +1,7 @@
 """What the docs tell people to paste, pasted: shell, Python and JavaScript, with only names and addresses replaced.
 
-Changes when the docs show something else to run. The README's first screen of curl is in test_curl.py; what can be held
-against the code without a server is in tests/test_docs_claims.py.
+The README's first screen of curl is in test_curl.py; what can be held against the code without a server is in
+tests/test_docs_claims.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The examples for reverse proxies and what docs/proxies.md says, through the proxies themselves; skipped where one is
 not installed.
 
-Changes when an example does. Only ports, names and places are replaced in the examples, and the pieces of the page are
-put where it says.
+Only ports, names and places are replaced in the examples, and the pieces of the page are put where it says.
 """
 
 from __future__ import annotations

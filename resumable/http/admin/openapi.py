@@ -13,7 +13,7 @@ from attrs import frozen
 from resumable import __version__
 from resumable.http.admin.query import FILTERS
 from resumable.model.listing import UploadState
-from resumable.model.upload import Gone, ReplicaState
+from resumable.model.upload import GoneReason, ReplicaState
 
 Schema = dict[str, Any]
 
@@ -97,7 +97,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         finished_at=nullable(time("when it received its last byte")),
         stored_at=nullable(time("when the last required remote had it")),
         expires_at=nullable(time("when it will be removed unless it continues")),
-        gone=nullable(words(*(gone.value for gone in Gone))),
+        gone=nullable(words(*(gone.value for gone in GoneReason))),
         gone_at=nullable(time("since when it is gone")),
         owner=nullable(text("the identity that created it; null: none")),
         appending=flag("a request holds it now"),

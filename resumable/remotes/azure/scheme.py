@@ -1,4 +1,4 @@
-"""``az://container/prefix?options``: from what an operator says to a remote that works.
+"""``az://container/prefix?options``: from an operator's URL to a working remote.
 
 Invariant: the SDK is imported when a remote is made, not when its URL is read; reading it finds out whether it is
 there. Neither a URL nor a specification holds a secret.
@@ -6,40 +6,21 @@ there. Neither a URL nor a specification holds a secret.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
-
-if TYPE_CHECKING:
-    from resumable.remotes.azure.remote import AzureRemote
-import enum
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from resumable.masking import has_user
 from resumable.model import values
+from resumable.remotes.azure.records import FILES, Auth
+from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
+
+if TYPE_CHECKING:
+    from resumable.remotes.azure.remote import AzureRemote
 
 EXTRA = "pip install 'resumable-server[azure]'"
-
-
-class Auth(enum.Enum):
-    """Kinds of credentials."""
-
-    CONNECTION_STRING = "connection-string"
-    KEY = "key"
-    SAS = "sas"
-    IDENTITY = "identity"
-
-
-#: In the order in which they are looked for.
-FILES = {Auth.CONNECTION_STRING: "connection-string-file", Auth.KEY: "key-file", Auth.SAS: "sas-file"}
-VARIABLES = {
-    Auth.CONNECTION_STRING: "AZURE_STORAGE_CONNECTION_STRING",
-    Auth.KEY: "AZURE_STORAGE_KEY",
-    Auth.SAS: "AZURE_STORAGE_SAS_TOKEN",
-}
 TIERS = {"hot": "Hot", "cool": "Cool", "cold": "Cold", "archive": "Archive"}
 
 OPTIONS = {

@@ -1,8 +1,8 @@
-"""``gs://bucket/prefix?options``: from what an operator says to a remote that works.
+"""``gs://bucket/prefix?options``: from an operator's URL to a working remote.
 
 The options are on the page docs/google.md, word for word.
 
-Invariant: whatever can be found wrong without asking the store is found before anything is started. A URL never holds a
+Invariant: each error that can be found without the store is found before anything starts. A URL never holds a
 secret, and no token goes over a connection that isn't encrypted.
 Source: https://docs.cloud.google.com/storage/docs/buckets#naming
 """
@@ -55,7 +55,7 @@ _part_size = values.size_between("256K", "5G")
 
 
 def check(spec: RemoteSpec) -> None:
-    """Raises ValueError for what can't be. See `Scheme`."""
+    """Raises ValueError for values that can't be. See `Scheme`."""
     options = spec.options
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", spec.bucket):
         raise ValueError("a bucket's name has 3 to 222 of a-z, 0-9, hyphens, underscores and dots")
