@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from http1_client import GET, Client, Consumer, answer, patch, problem_of
 from twisted.internet.defer import ensureDeferred
 from twisted.logger import globalLogPublisher
 
 from resumable.http.body import READ_AHEAD
 from resumable.http.request import StreamingRequest
+from tests.http.http1_client import GET, Client, Consumer, answer, patch, problem_of
 
 # Early answers
 
