@@ -66,29 +66,29 @@ class Spread:
 FIGURES = (
     Figure("big", "rate", "one PATCH of 1 GiB", "MiB/s", 0, True, True),
     Figure("big", "cpu", "CPU seconds per GiB", "s", 2, False, True),
-    Figure("parallel", "rate", "8 PATCHes of 128 MiB at once", "MiB/s", 0, True, True),
-    Figure("parallel", "cpu", "CPU seconds per GiB, 8 at once", "s", 2),
+    Figure("parallel", "rate", "8 parallel PATCHes of 128 MiB", "MiB/s", 0, True, True),
+    Figure("parallel", "cpu", "CPU seconds per GiB, 8 in parallel", "s", 2),
     Figure("creation", "rate", "creation-with-upload of 4 KiB, 32 connections", "uploads/s", 0, True, True),
     Figure("creation", "p50", "latency of such an upload, median", "ms", 1),
     Figure("creation", "p99", "latency of such an upload, p99", "ms", 1, False, True),
     Figure("creation", "cpu", "CPU per such upload", "ms", 3),
-    Figure("big", "memory", "memory above idle while 1 GiB comes in", "MiB", 1, False, True),
-    Figure("huge", "memory", "memory above idle while 10 GiB come in", "MiB", 1),
+    Figure("big", "memory", "memory above idle while the server receives 1 GiB", "MiB", 1, False, True),
+    Figure("huge", "memory", "memory above idle while the server receives 10 GiB", "MiB", 1),
     Figure("open", "memory", "memory per open half-sent upload", "KiB", 1, False, True),
     Figure("s3-big", "rate", "512 MiB until its object is in S3", "MiB/s", 0, True, True),
-    Figure("s3-big", "answered", "512 MiB with S3 behind, until the answer", "MiB/s", 0, True),
+    Figure("s3-big", "answered", "512 MiB with an S3 remote, until the answer", "MiB/s", 0, True),
     Figure("s3-big", "cpu", "CPU seconds per GiB into S3", "s", 2),
-    Figure("s3-paced", "paced", "client's time at 100 MiB/s, with S3 behind / without", "x", 3),
-    Figure("s3-paced", "full", "client's speed at full, with S3 behind / without", "x", 2, True),
+    Figure("s3-paced", "paced", "client's time at 100 MiB/s, with an S3 remote / without", "x", 3),
+    Figure("s3-paced", "full", "client's speed without a limit, with an S3 remote / without", "x", 2, True),
     Figure(
         "s3-small", "rate", "4 KiB uploads until their objects are in S3, 16 connections", "uploads/s", 0, True, True
     ),
-    Figure("s3-small", "requests", "requests to S3 for each of these", "", 2),
+    Figure("s3-small", "requests", "requests to S3 for each of these uploads", "", 2),
     Figure("s3-slices", "requests", "requests to S3 for 50 MiB in 200 PATCHes", "", 0, False, True),
-    Figure("s3-many", "memory", "memory above idle, 16 uploads into S3 at once", "MiB", 1),
+    Figure("s3-many", "memory", "memory above idle, 16 parallel uploads into S3", "MiB", 1),
     Figure("s3-backlog", "seconds", "start with 10,000 unfinished replicas, until it answers", "s", 2),
-    Figure("s3-backlog", "memory", "memory these take before the store is back", "MiB", 1),
-    Figure("s3-backlog", "rate", "these drained once it is back", "uploads/s", 0, True),
+    Figure("s3-backlog", "memory", "memory for these replicas while the store is down", "MiB", 1),
+    Figure("s3-backlog", "rate", "replicas stored when the store is back", "uploads/s", 0, True),
     *(
         figure
         for scheme, emulator, sdk in (
@@ -97,12 +97,12 @@ FIGURES = (
         )
         for figure in (
             Figure(scheme, "rate", f"256 MiB until they are in {emulator}", "MiB/s", 0, True),
-            Figure(scheme, "beside", f"its speed / that of {sdk}, which has the file", "x", 2, True),
-            Figure(scheme, "received", f"its speed / that of {sdk}, which receives the file first", "x", 2, True),
+            Figure(scheme, "beside", f"its speed / {sdk}'s speed, file already on disk", "x", 2, True),
+            Figure(scheme, "received", f"its speed / {sdk}'s speed, file received first", "x", 2, True),
             Figure(scheme, "cpu", f"CPU seconds per GiB into {emulator}", "s", 2),
-            Figure(scheme, "sdk-cpu", f"CPU seconds per GiB of {sdk}, which has the file", "s", 2),
+            Figure(scheme, "sdk-cpu", f"CPU seconds per GiB of {sdk}, file already on disk", "s", 2),
             Figure(scheme, "requests", f"requests to {emulator} for these 256 MiB", "", 0),
-            Figure(scheme, "memory", f"memory above idle while they go into {emulator}", "MiB", 1),
+            Figure(scheme, "memory", f"memory above idle while it copies them to {emulator}", "MiB", 1),
         )
     ),
     Figure("http2", "far", "HTTP/2 over 50 ms each way at 50 MiB/s, its speed / HTTP/1.1's over TLS", "x", 3, True),
@@ -112,12 +112,12 @@ FIGURES = (
     Figure("http2", "near-1.1", "512 MiB on loopback by HTTP/1.1 over TLS", "MiB/s", 0, True),
     Figure("http2", "near-2-cpu", "CPU seconds per GiB by HTTP/2 over TLS", "s", 2),
     Figure("http2", "near-1.1-cpu", "CPU seconds per GiB by HTTP/1.1 over TLS", "s", 2),
-    Figure("takeover", "head", "HEAD while a holder is silent, slowest", "s", 2),
-    Figure("takeover", "patch", "PATCH accepted while a holder is silent, slowest", "s", 2, False, True),
-    Figure("takeover", "kept", "of what that holder had sent, kept", "%", 0, True),
-    Figure("stop", "seconds", "from SIGTERM to the end, an upload under way", "s", 2),
-    Figure("deaf", "seconds", "the same, the client not listening while it sends", "s", 2),
-    Figure("stop", "kept", "of what that upload had sent, kept after a restart", "%", 0, True),
+    Figure("takeover", "head", "slowest HEAD while another request holds the upload and is silent", "s", 2),
+    Figure("takeover", "patch", "slowest accepted PATCH while another request is silent", "s", 2, False, True),
+    Figure("takeover", "kept", "bytes of the silent request that the server kept", "%", 0, True),
+    Figure("stop", "seconds", "from SIGTERM to the exit, with an upload under way", "s", 2),
+    Figure("deaf", "seconds", "the same, with a client that doesn't listen while it sends", "s", 2),
+    Figure("stop", "kept", "bytes of that upload that the server has after a restart", "%", 0, True),
 )
 
 TARGETS = (

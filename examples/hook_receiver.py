@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Receive the events of an upload server, and decide about new uploads.
+"""Receives the events of an upload server, and decides about new uploads.
 
     HOOK_SECRETS=whsec_... python3 examples/hook_receiver.py --port 8000
 
-Needs nothing but Python. Verifies each signature (https://www.standardwebhooks.com), drops what it has seen before,
-prints what happens, and lets only uploads begin that have a filename. Several secrets, separated by blanks, are
-all accepted while one is being replaced by another.
+It needs only Python. It verifies each signature (https://www.standardwebhooks.com), drops events that arrive twice,
+prints the others, and allows only uploads with a filename. It accepts several secrets, separated by blanks, so that you
+can replace one by another.
 
-What it has seen is kept in memory here. Keep it where your results are, in the same transaction: then a crash of
-either side neither loses an event nor counts one twice.
+This example stores the ids of events in memory. Store them together with your results, in the same transaction: then
+no crash on either side loses an event or counts it twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REMEMBERED = 10_000
 
 
 class Forged(Exception):
-    """It was not signed by the server that we know, or a long time ago."""
+    """The request has no valid signature of the server, or an old one."""
 
 
 def key_of(secret: str) -> bytes:
@@ -40,7 +40,7 @@ def key_of(secret: str) -> bytes:
 
 
 def verify(headers: Mapping[str, str], body: bytes, keys: Sequence[bytes], now: float) -> str:
-    """The message's id; raises Forged."""
+    """Return the id of the message. Raises Forged."""
     message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not timestamp.isdigit() or abs(now - int(timestamp)) > TOLERANCE:
         raise Forged("its timestamp is missing, too old or too new")
@@ -50,11 +50,11 @@ def verify(headers: Mapping[str, str], body: bytes, keys: Sequence[bytes], now: 
             expected = "v1," + base64.b64encode(hmac.digest(key, content, "sha256")).decode()
             if hmac.compare_digest(expected.encode(), signature.encode()):
                 return message_id
-    raise Forged("no signature fits")
+    raise Forged("no signature is valid")
 
 
 def decide(upload: Mapping[str, object]) -> dict[str, object]:
-    """Whether an upload may begin."""
+    """Return the answer to before-create: an upload needs a filename."""
     metadata = upload["metadata"]
     assert isinstance(metadata, dict)
     if not metadata.get("filename"):
@@ -81,14 +81,14 @@ class Receiver(BaseHTTPRequestHandler):
         event = json.loads(body)
         kind = event["type"].removeprefix("resumable.upload.")
         if kind.startswith("before-"):
-            # a question: it wants an answer with "allow" in it, anything else is a no
+            # a question: only an answer with "allow": true allows it
             return self.answer(200, decide(event["data"]["upload"]) if kind == "before-create" else {"allow": True})
         if message_id not in self.seen:
             self.happened(kind, event)
             self.seen[message_id] = None
             if len(self.seen) > REMEMBERED:
                 self.seen.popitem(last=False)
-        # only now: whatever is not answered with 2xx comes again
+        # answer last: the server sends an event again until it gets a 2xx
         return self.answer(204)
 
     def happened(self, kind: str, event: Mapping[str, object]) -> None:

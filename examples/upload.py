@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Upload a file, and go on where it stopped when the connection, this program or the server was interrupted.
+"""Uploads a file, and continues after an interruption of the connection, this program or the server.
 
     python3 examples/upload.py big.bin
     python3 examples/upload.py big.bin --endpoint https://example.org/files/
 
-Needs nothing but Python. The upload's URL is kept in a small file beside the uploaded one until all is there; run the
-same command again after an interruption of any kind. Prints the URL at the end.
+It needs only Python. It stores the upload's URL in a small file next to the uploaded one until the upload is finished.
+After any interruption run the same command again. It prints the URL at the end.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 VERSION = {"Tus-Resumable": "1.0.0"}
-# Answers after which asking again may help; every other one from 400 on is final.
+# After these answers the request may succeed later; all other answers from 400 on are final.
 PASSING = {408, 409, 423, 429, 500, 502, 503, 504, 507}
 
 
 class Refused(Exception):
-    """The server said no, and will say it again."""
+    """The server refused the request, and would refuse it again."""
 
 
 class Gone(Exception):
-    """The server knows nothing (any more) of this upload."""
+    """The server does not have this upload (any more)."""
 
 
 class Region:
-    """What http.client sends: ``size`` bytes of an open file from ``offset`` on, with progress on the way."""
+    """A body for http.client: ``size`` bytes of a file from ``offset`` on. It prints the progress."""
 
     def __init__(self, path: Path, offset: int, size: int) -> None:
         self._file = path.open("rb")
@@ -58,12 +58,12 @@ class Region:
 
 
 def ask(method: str, url: str, headers: dict[str, str], body: Region | None = None) -> http.client.HTTPResponse:
-    """One request on a connection of its own. Raises OSError, HTTPException, Gone or Refused."""
+    """Send one request on its own connection. Raises OSError, HTTPException, Gone or Refused."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.netloc, timeout=60, blocksize=1 << 20)
     try:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # there may be an early answer
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server may answer early
             connection.request(method, parts.path or "/", body=body, headers={**VERSION, **headers})
         response = connection.getresponse()
         text = response.read().decode(errors="replace")
@@ -92,7 +92,7 @@ def offset_of(url: str) -> int:
 
 
 def send(url: str, path: Path, offset: int, size: int) -> int:
-    """Send ``size`` bytes from ``offset`` on; the new offset."""
+    """Send ``size`` bytes from ``offset`` on. Return the new offset."""
     region = Region(path, offset, size)
     headers = {
         "Upload-Offset": str(offset),
@@ -106,7 +106,7 @@ def send(url: str, path: Path, offset: int, size: int) -> int:
 
 
 def fingerprint(endpoint: str, path: Path) -> dict[str, object]:
-    """A changed file is another upload."""
+    """Return the identity of a file: a changed file is another upload."""
     stat = path.stat()
     return {"endpoint": endpoint, "size": stat.st_size, "mtime": stat.st_mtime_ns}
 
@@ -126,7 +126,7 @@ def remember(state: Path, mark: dict[str, object], url: str) -> None:
 
 
 def upload(endpoint: str, path: Path, state: Path, chunk: int, patience: float) -> str:
-    """The upload's URL, once every byte is acknowledged. Raises Refused, or OSError when patience is over."""
+    """Send the file and return its URL when the server has acknowledged each byte. Raises Refused or OSError."""
     size, mark = path.stat().st_size, fingerprint(endpoint, path)
     url, known, attempt, heard = remembered(state, mark), -1, 0, time.monotonic()
     resumed = url is not None
@@ -161,13 +161,13 @@ def main() -> int:
     parser.add_argument("--endpoint", default="http://127.0.0.1:8080/files/", help="where uploads are created")
     parser.add_argument("--chunk-size", type=int, default=0, metavar="BYTES", help="largest request; 0 for no limit")
     parser.add_argument("--patience", type=float, default=600, metavar="SECONDS", help="give up without progress")
-    parser.add_argument("--state", type=Path, help="where to keep the URL until all is there [FILE.upload]")
+    parser.add_argument("--state", type=Path, help="file for the URL until the upload is finished [FILE.upload]")
     asked = parser.parse_args()
     state = asked.state or asked.file.with_name(asked.file.name + ".upload")
     try:
         print(upload(asked.endpoint, asked.file, state, asked.chunk_size, asked.patience))
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; run the same command again to continue", file=sys.stderr)
         return 130
     except (Refused, OSError) as problem:
         print(f"\n{problem}", file=sys.stderr)

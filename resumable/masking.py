@@ -1,8 +1,8 @@
-"""What of a URL may be shown: in logs, messages, figures and answers.
+"""The parts of a URL that may be shown in logs, messages, metrics and answers.
 
-Reason to change: where secrets stand in URLs. Invariant: nothing that is shown has a value of a query, or a user and a
-password; of a URL that isn't a request's own, nor a query that is nothing but a value. Whatever shows a URL that
-somebody else has written asks here. Pure. Spec: RFC 3986 sections 3.2.1 and 3.4.
+Invariant: a shown URL has no value of a query, and no user or password; a URL that isn't a request's own has no query
+without names either. All code that shows a URL from outside uses these functions. Pure. Spec: RFC 3986 sections 3.2.1
+and 3.4.
 """
 
 from __future__ import annotations
@@ -38,5 +38,5 @@ def server_of(url: str) -> str:
 
 
 def has_user(url: str) -> bool:
-    """Whether there is a user or a password in it, empty ones too. ValueError for what is no URL."""
+    """Whether there is a user or a password in it, empty ones too. ValueError for a text that is no URL."""
     return "@" in urlsplit(url).netloc

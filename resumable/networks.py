@@ -1,7 +1,7 @@
-"""Whether an address is one of those that an operator has named, and which addresses are one client's.
+"""Whether an address is in the networks that an operator has named, and which addresses are one client's.
 
-Reason to change: how addresses are compared. Invariant: an IPv4 address is itself, however IPv6 wraps it (RFC 4291
-section 2.5.5.2); what is no address belongs nowhere. Pure.
+Invariant: an IPv4 address stays itself, however IPv6 wraps it (RFC 4291 section 2.5.5.2); a text that is no address is
+in no network. Pure.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ def plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 
 def client_of(address: str) -> str:
-    """Who is one client for us: an address, of IPv6 the /64 that one has, all of it (RFC 6177, RFC 8981).
+    """One client's key: its address; of IPv6 the whole /64 (RFC 6177, RFC 8981).
 
-    A port may follow (``192.0.2.7:80``, ``[2001:db8::7]:80``); what is no address is a client by itself.
+    A port may follow (``192.0.2.7:80``, ``[2001:db8::7]:80``); a text that is no address is a client by itself.
     """
     host = address.rpartition("]")[0].removeprefix("[") or address
     if host.count(":") == 1:

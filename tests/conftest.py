@@ -1,7 +1,7 @@
 """Which tests need other processes, and which only this one.
 
-Changes when the commands that choose among the tests do (Makefile). Invariant: what `make quick` runs starts no
-process: a test that does so without the marker `process` fails, wherever it is run.
+Invariant: what `make quick` runs starts no process: a test that does so without the marker `process` fails, wherever it
+is run.
 """
 
 from __future__ import annotations

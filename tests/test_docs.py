@@ -109,7 +109,7 @@ def test_links_within_the_project_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_page_of_the_docs_is_linked_from_the_index(page):
-    if page.parent.name == "docs" and page.name != "index.md":
+    if page.parent == ROOT / "docs" and page.name != "index.md":
         assert f"]({page.name})" in read(ROOT / "docs" / "index.md")
 
 

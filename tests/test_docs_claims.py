@@ -1,7 +1,7 @@
 """What the docs claim of the code is held against the code: pages, anchors, commands, paths, defaults, versions.
 
-Changes when the docs make another kind of claim. What can only be seen in a running server is in
-tests/e2e/test_docs_commands.py; tables of options, flags and variables are in test_docs.py, figures in tests/daemon.
+What can only be seen in a running server is in tests/e2e/test_docs_commands.py; tables of options, flags and variables
+are in test_docs.py, metrics in tests/daemon.
 """
 
 from __future__ import annotations
@@ -135,6 +135,11 @@ def code_of(page: str) -> Iterator[str]:
     yield from lines
 
 
+def is_ours(word: str) -> bool:
+    """Whether a word of a command is our program; a flag may hold a path that ends like it."""
+    return Path(word).name == "resumable" and not word.startswith("-")
+
+
 def commands(page: str) -> Iterator[list[str]]:
     """The words of each call of ours: ``twistd resumable ...`` or ``resumable ...``."""
     for line in code_of(page):
@@ -143,7 +148,7 @@ def commands(page: str) -> Iterator[list[str]]:
                 words = shlex.split(part)
             except ValueError:
                 continue
-            places = [at for at, word in enumerate(words) if Path(word).name == "resumable"]
+            places = [at for at, word in enumerate(words) if is_ours(word)]
             if not places or not re.search(r"\b(twistd|resumable|docker run)\b", part) or "build" in words:
                 continue
             if words[0] in ("python3", "pip", "curl", "cd", "git", "systemctl"):
@@ -153,7 +158,7 @@ def commands(page: str) -> Iterator[list[str]]:
 
 def called(words: list[str]) -> tuple[str, list[str]]:
     """Which program with which arguments."""
-    at = max(place for place, word in enumerate(words) if Path(word).name == "resumable")
+    at = max(place for place, word in enumerate(words) if is_ours(word))
     rest = words[at + 1 :]
     is_daemon = any(Path(word).name == "twistd" for word in words[:at])
     if words[0] == "docker" and not (rest and not rest[0].startswith("-")):

@@ -1,7 +1,4 @@
-"""Numbers that sentences of the docs tell are those that the code goes by.
-
-Changes when a sentence or a constant does: then both do.
-"""
+"""The numbers in the docs' sentences are those of the code."""
 
 from __future__ import annotations
 
@@ -75,7 +72,7 @@ TOLD = [
     ("remotes.md", r"always have at most (\d+,\d+) parts", plan.S3.parts),
     ("azure.md", r"at most (\d+,\d+) of at most 4,000 MiB", blocks.LIMITS.parts),
     ("azure.md", r"planned for (\d+) TiB", blocks.UNKNOWN_LENGTH / plan.TIB),
-    ("azure.md", r"as RFC 2047 writes them, (\d+) KiB in all", properties.ROOM.total / KIB),
+    ("azure.md", r"encoded as in RFC 2047, (\d+) KiB in all", properties.ROOM.total / KIB),
     ("google.md", r"without control characters, (\d+) KiB in all", gcs_objects.ROOM.total / KIB),
     ("google.md", r"whole multiples of (\d+) KiB", sessions.QUANTUM / KIB),
 ]

@@ -9,6 +9,7 @@ import ast
 import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,7 @@ def room_of(dotted: str) -> str | None:
 
 def wrong_imports(source: str, path: str) -> list[str]:
     """Each import that goes against the direction."""
-    parts = Path(path).with_suffix("").parts
-    is_package = parts[-1] == "__init__"
-    module = ".".join(parts[:-1] if is_package else parts)
+    module, is_package = dotted(path)
     room = room_of(module)
     found = []
     for line, name in imported(parsed(source)[1], module, is_package):
@@ -143,6 +142,29 @@ def reactor_imports(source: str, path: str) -> list[str]:
     ]
 
 
+def dotted(path: str) -> tuple[str, bool]:
+    """The name of the module in that file, and whether it is a package."""
+    parts = Path(path).with_suffix("").parts
+    is_package = parts[-1] == "__init__"
+    return ".".join(parts[:-1] if is_package else parts), is_package
+
+
+def circle(sources: dict[str, str]) -> list[str]:
+    """Modules that import each other in a circle; ``sources`` by path. Imports for types alone count."""
+    modules = {dotted(path)[0] for path in sources}
+    graph = {}
+    for path, source in sources.items():
+        module, is_package = dotted(path)
+        names = {name for _, name in imported(parsed(source)[1], module, is_package)}
+        needed = {name if name in modules else name.rpartition(".")[0] for name in names}
+        graph[module] = needed & modules - {module}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
 def found(rule: Callable[[str, str], list[str]], allowed: frozenset[str] = frozenset()) -> list[str]:
     """What the rule finds in all sources but those that are allowed it."""
     return [
@@ -176,6 +198,15 @@ def test_rooms_do_not_go_round_in_a_circle():
         ready = {room for room, below in ROOMS.items() if room not in seen and below <= seen}
         assert ready, f"a circle among {set(ROOMS) - seen}"
         seen |= ready
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    assert not circle({path: (ROOT / path).read_text(encoding="utf-8") for path in SOURCES})
+
+
+def test_the_check_sees_a_circle_of_modules():
+    lazy = "def f():\n    from resumable.spool.disk import LocalDisk"
+    assert circle({"resumable/spool/disk.py": "from resumable.spool import files", "resumable/spool/files.py": lazy})
 
 
 def test_the_picture_of_the_rooms_is_that_of_the_table():

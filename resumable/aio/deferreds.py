@@ -1,13 +1,14 @@
-"""Small helpers for Deferreds: coroutines that answer with one, who waits for a moment, work under way, one timer.
+"""Small helpers for Deferreds: coroutines that answer with one, waiters, work under way, a timer, kept answers.
 
 Everything here runs in the reactor's thread.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -28,7 +29,7 @@ def deferred(function: Callable[P, Coroutine[Deferred[Any], Any, R]]) -> Callabl
 
 
 class Waiters:
-    """Deferreds of all who wait for the same moment."""
+    """Deferreds that wait for the same moment."""
 
     def __init__(self) -> None:
         self._waiting: list[Deferred[None]] = []
@@ -37,13 +38,14 @@ class Waiters:
         return len(self._waiting)
 
     def wait(self) -> Deferred[None]:
-        """Fires at the next `fire`. Who cancels it waits no longer."""
+        """Fires at the next `fire`; may be cancelled."""
         waiter: Deferred[None] = Deferred(self._waiting.remove)
         self._waiting.append(waiter)
         return waiter
 
     def fire(self) -> None:
-        """Wake all who wait now, in the order in which they came. Who begins to wait meanwhile waits for the next."""
+        """Wake all that wait now, in the order in which they came. One that begins to wait meanwhile waits for the
+        next."""
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             if not waiter.called:
@@ -62,7 +64,7 @@ class TaskGroup:
         return len(self._running)
 
     def start(self, work: Coroutine[Deferred[Any], Any, Any] | Deferred[Any]) -> None:
-        """Begin it, or take over what has begun."""
+        """Begin it; a Deferred has begun already."""
         task = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)
         self._running.add(task)
         task.addErrback(self._on_failure)
@@ -110,3 +112,44 @@ class Timer:
     def _fire(self) -> None:
         self._call = None
         self._action()
+
+
+class Remembered(Generic[R]):
+    """Answers that are kept for ``seconds``, ``most`` of them; each is asked for once, however many wait for it.
+
+    Invariants: failures are never kept; the answer that was longest unused goes first. A Deferred that is cancelled
+    takes nothing from the others.
+    """
+
+    def __init__(self, clock: IReactorTime, seconds: float, most: int = 4096) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._most = most
+        self._kept: OrderedDict[bytes, tuple[float, R]] = OrderedDict()
+        self._waiting: dict[bytes, list[Deferred[R]]] = {}
+
+    def ask(self, key: bytes, make: Callable[[], Deferred[R]]) -> Deferred[R]:
+        """The answer kept for ``key``, or the result of ``make``."""
+        kept = self._kept.get(key)
+        if kept is not None and self._clock.seconds() < kept[0]:
+            self._kept.move_to_end(key)
+            return succeed(kept[1])
+        answer: Deferred[R] = Deferred()
+        waiting = self._waiting.setdefault(key, [])
+        waiting.append(answer)
+        if len(waiting) == 1:
+            make().addCallbacks(self._made, self._failed, callbackArgs=(key,), errbackArgs=(key,))
+        return answer
+
+    def _made(self, value: R, key: bytes) -> None:
+        if self._seconds > 0:
+            self._kept[key] = (self._clock.seconds() + self._seconds, value)
+            self._kept.move_to_end(key)
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        for answer in self._waiting.pop(key):
+            answer.callback(value)
+
+    def _failed(self, failure: Failure, key: bytes) -> None:
+        for answer in self._waiting.pop(key):
+            answer.errback(Failure(failure.value))  # each is cleaned on its own

@@ -1,6 +1,6 @@
 """Threads for blocking work, answered in the reactor.
 
-One reason to change: how blocking work gets off the reactor. Knows nothing of uploads.
+Knows nothing of uploads.
 
 Invariant: everything that was submitted before ``stop`` is done and answered, in the reactor's thread, before
 the Deferred of ``stop`` fires; the threads have ended by then. Without work the threads sleep.
@@ -50,7 +50,7 @@ class IPool(Protocol):
         """Ready to work from now on."""
 
     def run(self, f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
-        """What ``f`` answers or raises, later and in the reactor; fails with Stopped when no thread would do it."""
+        """The result of ``f``, later and in the reactor; fails with Stopped when no thread would do it."""
 
     def stop(self) -> Deferred[None]:
         """Fires when everything submitted is done and answered and the threads have ended; may be repeated."""
@@ -134,7 +134,7 @@ class Batcher(Generic[J, R]):
     """One thread that does all jobs that wait in one go and answers them with one call in the reactor.
 
     ``work`` runs in that thread; it gets at most ``limit`` jobs, in order, and answers with as many results, a
-    Failure for a job that failed. What it raises fails the whole group. A larger limit makes fewer, longer groups
+    Failure for a job that failed. An exception fails the whole group. A larger limit makes fewer, longer groups
     and holds more jobs' resources at once; a smaller one shares a sync among fewer.
 
     Jobs wait in the reactor, not in the thread's queue, and go at the end of the reactor's turn: a thread that is

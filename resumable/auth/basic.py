@@ -1,10 +1,9 @@
 """HTTP Basic with an htpasswd file of bcrypt hashes.
 
-Invariants: an unknown user is checked as a known one is, for as long, and with the same place in line. Hashes are
-computed in threads, in turns (turns.py), so that wrong passwords keep nobody out for more than a bounded number of
-checks. A right password is hashed once in five minutes for each address. It is remembered for that address only:
-else somebody who guesses would get the answer at once, and not after the time of a hash.
-Spec: RFC 7617; https://httpd.apache.org/docs/2.4/programs/htpasswd.html
+Invariants: an unknown user takes the same check, the same time and the same place in line as a known one. Threads
+compute the hashes, in turns (turns.py), so wrong passwords delay nobody by more than a bounded number of checks. A
+right password is hashed once in five minutes for each address. It is remembered for that address only: otherwise
+somebody that guesses would get the answer at once, and not after the time of a hash. Spec: RFC 7617; https://httpd.apache.org/docs/2.4/programs/htpasswd.html
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from resumable.aio.deferreds import deferred
+from resumable.aio.deferreds import Remembered, deferred
 from resumable.aio.threads import IPool
 from resumable.auth import credentials
+from resumable.auth.credentials import fingerprint
 from resumable.auth.interfaces import AuthRequest, IAuthorizer
-from resumable.auth.remembered import Remembered, fingerprint
 from resumable.auth.secret import AccessProblem, WatchedFile, lines
 from resumable.auth.turns import FairTurns, TurnLimits
 from resumable.model.principal import Principal
@@ -149,7 +148,7 @@ class Basic:
     async def _check(self, attempt: _PasswordCheck) -> None:
         """Raises _Wrong, TooManyRequests, Unavailable."""
         place, known = attempt.place, attempt.place in self._familiar
-        if not known:  # others at the same address are not to shut out who was let in there before
+        if not known:  # others at the same address mustn't shut out a user that was let in there before
             self._afford(attempt.address)
         right = await self._turns.take(attempt.address, place, self._reckoned(attempt), known=known)
         if not (right and attempt.there):

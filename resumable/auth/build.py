@@ -1,7 +1,7 @@
 """Makes authorizers, guard, quotas and rates from an operator's settings.
 
-Invariants: any of the authorizers that are set up may let in, and the cheap ones are asked first. Without any there is
-no guard. If a file, key or package is missing, the server doesn't start.
+Invariants: each of the configured authorizers may let a request in, and the cheap ones are asked first. Without any
+there is no guard. If a file, key or package is missing, the server doesn't start.
 """
 
 from __future__ import annotations

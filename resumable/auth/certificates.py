@@ -1,7 +1,8 @@
 """Authorizes clients by their TLS certificates.
 
-Invariant: only a certificate that the handshake has verified counts; one that has several of the part that is the name,
-or none, names nobody. Spec: RFC 5280 sections 4.1.2.6 and 4.2.1.6, RFC 4514.
+Invariant: only a certificate that the handshake has verified counts; one in
+which the part that is the name is missing or stands several times names nobody. Spec: RFC 5280 sections 4.1.2.6 and
+4.2.1.6, RFC 4514.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ RFC 6750 (Bearer).
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 
 from resumable.auth.interfaces import AuthRequest
@@ -60,3 +62,11 @@ def valid_name(name: object) -> bool:
 def needs(extra: str, package: str) -> AccessProblem:
     """A package that only this part needs isn't there."""
     return AccessProblem(f"{package} is not installed; run: pip install 'resumable-server[{extra}]'")
+
+
+def fingerprint(salt: bytes, *parts: bytes) -> bytes:
+    """A key for credentials that can't be told from it. ``salt``: random, of this process."""
+    keyed = hmac.new(salt, digestmod=hashlib.sha256)
+    for part in parts:
+        keyed.update(len(part).to_bytes(8, "big") + part)
+    return keyed.digest()

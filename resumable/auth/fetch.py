@@ -1,4 +1,4 @@
-"""Small GET requests to a server that the operator named: an issuer of keys, or who decides who may come in.
+"""Small GET requests to a server that the operator named: an issuer of keys, or one that decides about access.
 
 Invariant: every question ends within its time-out, an answer of more than ``largest`` bytes is a failure, no redirect
 is followed, and only so many are asked at once.
@@ -81,7 +81,7 @@ class Fetch:
             raise FetchFailed(f"no answer within {self._timeout:g} s") from None
         except TooLong as problem:
             raise FetchFailed(f"the answer is longer than {problem.largest} bytes") from None
-        except Exception as problem:  # each layer below raises what it likes
+        except Exception as problem:  # the layers below have no common class of errors
             raise FetchFailed(f"{type(problem).__name__}: {one_line(problem)}"[:200]) from problem
         finally:
             self._asking -= 1

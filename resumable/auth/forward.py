@@ -1,8 +1,8 @@
 """Authorizes by asking another server, as nginx does with auth_request.
 
 Invariants: only 2xx lets in. 401 and 403 are that server's refusal; anything else (a redirect, 404, silence) refuses
-for the moment. Only letting in is remembered, for exactly the same question, and not for long. Nobody's questions keep
-everybody else's from being asked (turns.py).
+for the moment. Only a yes is remembered, for exactly the same question, and not for long. No client's questions keep
+those of others waiting for ever (turns.py).
 Spec: https://nginx.org/en/docs/http/ngx_http_auth_request_module.html
 """
 
@@ -17,10 +17,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from resumable.aio.deferreds import Remembered
 from resumable.auth import credentials
+from resumable.auth.credentials import fingerprint
 from resumable.auth.fetch import Fetched, FetchFailed, IFetch
 from resumable.auth.interfaces import AuthRequest, IAuthorizer
-from resumable.auth.remembered import Remembered, fingerprint
 from resumable.auth.turns import FairTurns, TurnLimits
 from resumable.masking import server_of
 from resumable.model.principal import Principal
@@ -36,8 +37,9 @@ log = Logger()
 
 @frozen
 class ForwardRules:
-    """``headers``: lower-case names of what is passed on. ``name_header``: lower-case name of the answer's header with
-    the identity; None: the other server knows whose upload is whose, and everybody it lets in is nobody here."""
+    """``headers``: lower-case names of the headers that are passed on. ``name_header``: lower-case name of the
+    answer's header with the identity; None: the other server knows whose upload is whose, and everybody it lets in is
+    nobody here."""
 
     url: str = field(repr=False)
     headers: tuple[str, ...] = ("authorization", "cookie")

@@ -1,7 +1,7 @@
 """The guard decides about each request: it asks the authorizers, then the catalog for the upload's owner.
 
-Invariants: a failure opens nothing. Somebody who was let in can't tell an upload of somebody else from one that never
-was. Nothing is looked up for somebody who wasn't let in, and the attempt counts against their address.
+Invariants: a failure opens nothing. A principal can't tell another's upload from one that never was. Nothing is looked
+up for a request that isn't let in, and the attempt counts against its address.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class AccessGuard:
         self._rates = rates
 
     async def check(self, request: AuthRequest) -> Principal:
-        """The principal who may do this.
+        """The principal that may do this.
 
         Raises Unauthorized, Forbidden, NotFound (unknown, or somebody else's), TooManyRequests, Unavailable.
         """

@@ -34,7 +34,7 @@ class AuthRequest:
     ``path`` is percent-decoded and without query, ``query`` is raw and without question mark. ``headers`` have
     lower-case names and their lines in order. ``host`` and ``scheme`` are those that the client used, ``peer`` is its
     IP address ("" on a unix socket). ``length`` is the upload's, None when unknown or not a creation; ``metadata`` is
-    the header's value, verbatim. ``prefix`` is what a trusted proxy has taken off the path.
+    the header's value, verbatim. ``prefix``: the part of the path that a trusted proxy has removed.
     """
 
     action: Action
@@ -53,7 +53,7 @@ class AuthRequest:
 
     @property
     def uri(self) -> str:
-        """Path and query as others are told."""
+        """Path and query as other servers get them."""
         return uri_of(self.path, self.query)
 
     def one(self, name: str) -> str | None:

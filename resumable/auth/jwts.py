@@ -17,11 +17,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from resumable.aio.deferreds import deferred
+from resumable.aio.deferreds import Remembered, deferred
 from resumable.auth import credentials
 from resumable.auth.interfaces import AuthRequest, IAuthorizer
 from resumable.auth.keys import HMAC, PUBLIC, IKeys, Key, check_installed
-from resumable.auth.remembered import Remembered
 from resumable.auth.secret import AccessProblem
 from resumable.model.principal import ALL, EVERYDAY, Principal
 from resumable.protocol.errors import Forbidden, Unauthorized

@@ -22,9 +22,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from resumable.aio.deferreds import Remembered
 from resumable.auth import credentials
 from resumable.auth.fetch import FetchFailed, IFetch
-from resumable.auth.remembered import Remembered
 from resumable.auth.secret import AccessProblem, Secret
 from resumable.masking import server_of
 from resumable.protocol.errors import Unavailable
@@ -52,7 +52,7 @@ log = Logger()
 
 @frozen
 class Key:
-    """``algorithms``: those it may verify. ``material``: what PyJWT takes for them."""
+    """``algorithms``: those it may verify. ``material``: the key as PyJWT takes it."""
 
     kid: str | None
     algorithms: frozenset[str]
@@ -209,7 +209,7 @@ class JwksUrl:
         found = matching(self._keys, kid, algorithm) if age < STALE else ()
         if found:
             if age >= REFRESH:
-                self._refresh()  # nobody waits for it: what is here still counts
+                self._refresh()  # nobody waits for it: the present keys still count
             return found
         asked = await self._refresh()
         if asked and not self._failed:

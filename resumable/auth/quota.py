@@ -1,4 +1,4 @@
-"""How much: bytes and unfinished uploads, for each identity and in all.
+"""Quotas: bytes and unfinished uploads, for each identity and in all.
 
 Invariants: everything is counted in one step, before anything is awaited, so that parallel requests can't both have the
 last byte. A refused request counts nothing. An upload whose length is known counts with all of it from its creation on,
@@ -17,7 +17,7 @@ from attrs import define, frozen
 from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
 
 RETRY_AFTER = 60
-"""Seconds; what a quota is used up by goes away when people do something about it."""
+"""Seconds; a full quota empties only when people remove or finish uploads."""
 
 
 @frozen
@@ -39,7 +39,7 @@ class Usage:
 
 
 class Ledger:
-    """``each``: what an identity may have. ``overall``: what all of them may. ``max_size``: bytes of any upload."""
+    """``each``: bounds of one identity. ``overall``: of all together. ``max_size``: bytes of any upload."""
 
     def __init__(self, each: Quota | None = None, overall: Quota | None = None, max_size: int | None = None) -> None:
         self._each = each or Quota()
@@ -133,12 +133,12 @@ class Reservation:
         self.charged += count
 
     def reach(self, total: int) -> None:
-        """Room for ``total`` bytes of it altogether; what it has is enough for less. Raises like `grow`."""
+        """Room for ``total`` bytes of it altogether; nothing to do for less than it has. Raises like `grow`."""
         if total > self.charged:
             self.grow(total - self.charged)
 
     def settle(self, total: int) -> None:
-        """That many bytes are there, or declared, after all; the rest of what was charged is given back."""
+        """That many bytes are there, or declared, after all; the rest of the charge is given back."""
         if not self._removed:
             change = total - self.charged
             self._ledger.add(self.name, change, 0 if self._finished else change, 0)

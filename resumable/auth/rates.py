@@ -1,4 +1,4 @@
-"""How fast: requests and bytes a second, for each identity and in all.
+"""Rates: requests and bytes a second, for each identity and in all.
 
 Invariants: everything is counted at once, before anything is awaited. A refused request costs nothing. At most ``most``
 buckets are kept, and none that isn't full goes while one that is full could go. Pure: the time is passed in.
@@ -115,7 +115,7 @@ class Rates:
     def refused(self, address: str) -> None:
         """One more request from ``address`` that wasn't let in. Raises as `request` does.
 
-        It doesn't count among all requests: nobody is to be kept out by those who aren't let in.
+        It doesn't count among all requests: refused clients must keep nobody out.
         """
         self.afford(address)
         self._requests[0].take(address, 1.0, self._clock())

@@ -1,8 +1,8 @@
-"""Secrets, given as they are or as a file, as Docker and Kubernetes do; and files of secrets that operators edit while
-the server runs.
+"""Secrets, as values or in files (as with Docker and Kubernetes); and files of secrets that operators edit while the
+server runs.
 
-Invariants: no ``repr``, no message and no log line holds a secret. A watched file counts as it is now, or was a second
-ago at the most; while it can't be read or makes no sense, nobody is let in by its earlier content.
+Invariants: no ``repr``, no message and no log line holds a secret. A change to a watched file counts within a second;
+while the file can't be read or parsed, nobody is let in by its earlier content.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from resumable.aio.deferreds import Remembered
 from resumable.aio.threads import IPool
-from resumable.auth.remembered import Remembered
 from resumable.protocol.errors import Unavailable
 
 LARGEST = 1 << 20
@@ -26,7 +26,7 @@ LARGEST = 1 << 20
 
 
 class AccessProblem(ValueError):
-    """Access can't be set up as asked; the message is one line that tells what to do."""
+    """Access can't be set up as asked; the message is one line that names the remedy."""
 
 
 class Secret:
@@ -97,7 +97,7 @@ class WatchedFile(Generic[T]):
         self._parse = parse
         self._pool = pool
         self._looks: Remembered[T] = Remembered(clock, RECHECK, most=1)
-        self._seen: tuple[tuple[int, ...], T] | None = None
+        self._cached: tuple[tuple[int, ...], T] | None = None
         self._complaint = ""
 
     def load(self) -> T:
@@ -107,10 +107,10 @@ class WatchedFile(Generic[T]):
         except OSError as problem:
             raise AccessProblem(f"{self._what}: {self._path} can't be read ({problem.strerror})") from None
         version = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
-        if self._seen is None or self._seen[0] != version:
-            self._seen = None
-            self._seen = (version, self._parse(read_text(self._what, self._path)))
-        return self._seen[1]
+        if self._cached is None or self._cached[0] != version:
+            self._cached = None
+            self._cached = (version, self._parse(read_text(self._what, self._path)))
+        return self._cached[1]
 
     def current(self) -> Deferred[T]:
         """The file's content, parsed. Fails with Unavailable."""

@@ -1,7 +1,7 @@
 """``python -m resumable.auth.sign KEYS IDENTITY PATH SECONDS [ACTIONS [MAX_SIZE]]`` prints a token for signed URLs.
 
 For scripts and for trying it out. KEYS is the file of keys, ACTIONS has commas between (default: all that a token can
-give away), MAX_SIZE is in bytes.
+grant), MAX_SIZE is in bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from resumable.model.principal import EVERYDAY, Action
 
 
 def token(arguments: Sequence[str], now: float) -> str:
-    """The token; ValueError tells what is wrong, in one line."""
+    """The token; ValueError names the error in one line."""
     if not 4 <= len(arguments) <= 6:
         raise ValueError("what is needed: KEYS IDENTITY PATH SECONDS [ACTIONS [MAX_SIZE]]")
     file, identity, path, seconds, *further = arguments

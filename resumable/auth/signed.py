@@ -161,7 +161,7 @@ class SignedUrls:
     async def mint(
         self, identity: str, path: str, *, actions: Iterable[Action] = EVERYDAY, seconds: float, max_size: int | None
     ) -> str:
-        """A token for ``seconds`` from now. ValueError for what can't be signed; fails with Unavailable."""
+        """A token for ``seconds`` from now. ValueError for values that can't be signed; fails with Unavailable."""
         keys = await self._keys.current()
         return sign(keys[0], Grant(frozenset(actions), path, identity, int(self._wall() + seconds), max_size))
 

@@ -1,4 +1,4 @@
-"""Expensive work is done in turns, so that nobody waits behind all the work of somebody else.
+"""Expensive work is done in turns, so that no client waits behind all the work of another.
 
 Invariants: the work that waits is bounded, in all and for each address. An address with much work loses some of its own
 before anybody else's is refused. Known clients wait behind at most as many strangers as known clients. How a client is
@@ -35,7 +35,7 @@ class FairTurns:
     def __init__(self, room: TurnLimits) -> None:
         self._room = room
         self._working = 0
-        self._lines = (_Line(), _Line())  # strangers, and those who are known
+        self._lines = (_Line(), _Line())  # of strangers, of known clients
         self._turn = 0
 
     async def take(

@@ -1,1 +1,1 @@
-"""The durable record of uploads, and of the facts that the outside is told of."""
+"""The durable record of uploads, and of the facts that hooks receive."""

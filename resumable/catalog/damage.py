@@ -46,7 +46,7 @@ def damage(path: str) -> str | None:
     try:
         with closing(connect(path, "ro")) as connection:
             return _damaged_pages(connection) or _torn_log(path)
-    except UnicodeDecodeError:  # what SQLite complains of, such as a name in the schema, is in the complaint
+    except UnicodeDecodeError:  # a complaint repeats bytes of the file, such as a name in the schema
         return "the schema is not UTF-8"
     except sqlite3.Error as error:
         if str(getattr(error, "sqlite_errorname", "")).startswith(DAMAGE):

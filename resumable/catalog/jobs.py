@@ -1,6 +1,6 @@
 """Methods of the catalog's tables become jobs for the one thread that has the one connection.
 
-Invariant: the reactor never waits for the disk; what a Deferred answers is durable (see batches.py).
+Invariant: the reactor never waits for the disk; the change behind an answer is durable (see batches.py).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Jobs:
         self._batcher.start()
 
     def stop(self) -> Deferred[None]:
-        """Do what was asked, write the log back, close the connection in its thread; may be repeated.
+        """Do the waiting jobs, write the log back, close the connection in its thread; may be repeated.
 
         Where `start` was never called, as when a start-up fails midway, it closes at once.
         """

@@ -2,8 +2,8 @@
 
 Invariants: a fact is written in the transaction of the change that it reports, once for each deliverer that was
 configured then, and for no other; a sequence number is never used twice. Of the events of one upload for one deliverer
-that are not dead, the oldest is ``next`` and all others are ``behind``, after each of these. What is asked again and
-again looks only at events that it answers with, or whose time has come, however many wait.
+that are not dead, the oldest is ``next`` and all others are ``behind``, after each of these. The
+frequent questions look only at events that they answer with, or whose time has come, however many wait.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class OutboxTable(CatalogTable):
             connection.executemany(self.TAKE, rows)
 
     def purge(self, connection: Connection) -> None:
-        """Drop what is kept for deliverers that are no longer configured: one that returns starts from then."""
+        """Drop the events of deliverers that are no longer configured: one that returns starts from then."""
         known = connection.execute("SELECT DISTINCT deliverer FROM outbox").fetchall()
         stale = [name for name in known if name[0] not in self._deliverers]
         connection.executemany("DELETE FROM outbox WHERE deliverer = ?", stale)

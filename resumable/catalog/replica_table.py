@@ -2,7 +2,7 @@
 
 Invariants: a change of a replica is a compare-and-set on its state; an upload's ``stored_at`` and ``settled_at`` are
 right after each of them; facts are written with the change that they report. Each question goes by an index, and those
-that are asked again and again look only at rows that some work waits for: what is stored costs nothing.
+that are asked again and again look only at rows that some work waits for: stored replicas cost nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _BOTH: Final = ", ".join(
     [f"replicas.{name}" for name in REPLICA_FIELDS.split(", ")] + [f"uploads.{name}" for name in FIELDS.split(", ")]
 )
 _PAIR: Final = f"SELECT {_BOTH} FROM replicas LEFT JOIN uploads ON uploads.id = replicas.upload_id"
-#: What a store said of an object, as far as facts repeat it.
+#: The columns of a store's answer about an object that facts repeat.
 _DETAILS: Final = ("location", "etag", "version", "checksum")
 
 
@@ -76,7 +76,7 @@ FORGET: Final = "DELETE FROM replicas WHERE upload_id = ? AND state <> 'ending'"
 
 
 def forget_replicas(connection: Connection, upload_ids: Sequence[str]) -> None:
-    """Drop what is left of these uploads, except what has still to be removed from a store."""
+    """Drop the rest of these uploads' rows, except those of objects that have still to be removed from a store."""
     ids = [(upload_id,) for upload_id in upload_ids]
     connection.executemany(FORGET_PARTS, ids)
     connection.executemany(FORGET, ids)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from sqlite3 import Connection
 from typing import Any, Final
 
-from resumable.model.upload import Gone, Place, Replica, ReplicaState, Upload
+from resumable.model.upload import GoneReason, Place, Replica, ReplicaState, Upload
 
 FIELDS: Final = (
     "id, created_at, touched_at, length, offset, metadata, concat, partials, "
@@ -21,7 +21,7 @@ REPLICA_FIELDS: Final = (
     "attempts, error, retry_at, failing_since, stored_at, stored, deletes, seq"
 )
 
-_GONE = {gone.value: gone for gone in Gone}
+_GONE = {gone.value: gone for gone in GoneReason}
 _STATES = {state.value: state for state in ReplicaState}
 
 

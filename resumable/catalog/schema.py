@@ -16,7 +16,7 @@ in ``uploads``), ``at`` is when it was over, and ``said`` is the request for hoo
 
 All of the schema has to fit the first page; SQLite keeps the text of each statement, so they run without the spaces
 that they are laid out with. A catalog that was migrated has its later tables on other pages than one made anew; should
-it lose its first page, then it loses what is in them.
+it lose its first page, then it loses their rows.
 
 ``placed`` is a stamp, which begins with a digit, and a path; or ``>`` and a path, until the file is there.
 
@@ -157,7 +157,7 @@ PRIMARY KEY (upload_id, remote, number)) WITHOUT ROWID""",
         "ALTER TABLE uploads ADD asked TEXT",
         "DROP INDEX uploads_to_assemble",  # pins_by_final finds them as well
         "CREATE TABLE finals (key TEXT PRIMARY KEY, id TEXT NOT NULL, at REAL, said TEXT) WITHOUT ROWID",
-        # What clients had signed their URLs with isn't kept any more.
+        # The tokens of clients' signed URLs aren't kept any more.
         "UPDATE uploads SET concat = 'final;' || partials WHERE partials IS NOT NULL AND concat GLOB '*[?:]*'",
     ),
 )

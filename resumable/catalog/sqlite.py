@@ -1,30 +1,34 @@
 """The catalog on SQLite: its tables, and how it is opened, started and stopped.
 
-Invariant: the reactor never waits for the disk; what a Deferred answers is durable (batches.py says how). See
+Invariant: the reactor never waits for the disk; the change behind an answer is durable (see batches.py). See
 https://www.sqlite.org/wal.html for the mode it runs in.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from resumable.aio.threads import IBatcher
-from resumable.catalog import opening
-from resumable.catalog.batches import Batches, CatalogJob, connect
+from resumable.catalog.batches import Batches, CatalogJob, connect, unavailable
+from resumable.catalog.catalog_files import OpenedCatalog, beside, fresh_catalog, note_of, put_in_place
+from resumable.catalog.damage import damage
 from resumable.catalog.jobs import AnyJob, Jobs, Work, reads, writes
-from resumable.catalog.opening import OpenedCatalog
 from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.replica_table import ReplicaTable
 from resumable.catalog.schema import migrate
-from resumable.catalog.space_reserve import SpaceReserve
+from resumable.catalog.space_reserve import NO_SPACE, SpaceReserve
 from resumable.catalog.upload_listing import Listing
 from resumable.catalog.upload_table import UploadTable
 from resumable.model.errors import CatalogUnavailable
+
+_log = Logger()
 
 
 class SqliteCatalog(UploadTable):
@@ -48,7 +52,7 @@ class SqliteCatalog(UploadTable):
     ) -> None:
         self._path = path
         self._now = now
-        self._reserve = SpaceReserve(opening.beside(path, "ballast"))
+        self._reserve = SpaceReserve(beside(path, "ballast"))
         self._batches = Batches(path, self._reserve, connector)
         self.timing = self._batches.timing
         #: Called when a change with facts for a deliverer has reached the disk.
@@ -74,7 +78,7 @@ class SqliteCatalog(UploadTable):
         return opened
 
     def _open(self) -> OpenedCatalog:
-        opened = opening.ready(self._path, self._now())
+        opened = ready(self._path, self._now())
         migrate(self._batches.open())
         self.jobs.now(CatalogJob(self.outbox.purge, writes=True))
         return opened
@@ -102,3 +106,30 @@ class SqliteCatalog(UploadTable):
     def restore_reserve(self, connection: sqlite3.Connection) -> bool:
         """Hold space back again if there is twice as much; True when it is held."""
         return self._reserve.restore()
+
+
+def ready(path: str, at: float) -> OpenedCatalog:
+    """See that a sound catalog is at ``path``; ``at`` is the time. Blocks for as long as it takes to read it.
+
+    Raises CatalogUnavailable when it is in use, of a newer release, or there is no right or space to go on.
+    """
+    try:
+        return _ready(path, at)
+    except sqlite3.Error as error:
+        raise unavailable(error, path) from error
+    except OSError as error:
+        raise CatalogUnavailable(str(error.strerror), no_space=error.errno in NO_SPACE) from error
+
+
+def _ready(path: str, at: float) -> OpenedCatalog:
+    if not os.path.exists(note_of(path)):
+        if not os.path.exists(path):
+            put_in_place(fresh_catalog(path), path, at)
+            return OpenedCatalog(created=True)
+        reason = damage(path)
+        if reason is None:
+            return OpenedCatalog(created=False)
+        _log.critical("the catalog is damaged: {reason}", reason=reason)
+    from resumable.catalog.recovery.recover import recover  # code that only damage loads
+
+    return recover(path, at)

@@ -90,8 +90,8 @@ class Listing(CatalogTable):
         return int(connection.execute(self.UNFINISHED).fetchone()[0])
 
 
-def _place(rows: list[tuple[Any, ...]], seen_all: bool = True) -> int | None:
-    return None if not rows or (seen_all and len(rows) < ROWS) else int(rows[-1][0])
+def _place(rows: list[tuple[Any, ...]], read_all: bool = True) -> int | None:
+    return None if not rows or (read_all and len(rows) < ROWS) else int(rows[-1][0])
 
 
 def _condition(wanted: Filter) -> tuple[str, list[object]]:

@@ -20,7 +20,7 @@ from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.replica_table import add_replicas, drop_placed, end_replicas, forget_replicas
 from resumable.catalog.rows import FIELDS, INSERT, find_upload, to_placed, to_row, to_uploads
 from resumable.catalog.schema import AWAITS_PLACE, HAS_DATA, IS_CLEARED, LIMIT, NEEDS_EXPIRY
-from resumable.model.upload import Commit, Fact, Gone, ICatalog, Place, Replica, Upload
+from resumable.model.upload import Commit, Fact, GoneReason, ICatalog, Place, Replica, Upload
 
 IDS_AT_ONCE: Final = 10_000
 
@@ -30,7 +30,7 @@ _OPEN: Final = "finished_at IS NULL AND gone IS NULL"
 
 @frozen
 class Owned:
-    """What one identity ("": nobody) has here: bytes of uploads that are not gone, by their length if that is known,
+    """The uploads of one identity ("": nobody): bytes of uploads that are not gone, by their length if that is known,
     else by their offset; how many of these bytes, and how many uploads, are unfinished."""
 
     owner: str
@@ -41,7 +41,7 @@ class Owned:
 
 def add_lost(connection: Connection, upload_ids: Sequence[str], at: float) -> int:
     """Tombstones, LOST, for those of these ids that have no record; how many."""
-    rows = [to_row(Upload(one, at, at, gone=Gone.LOST, gone_at=at)) for one in upload_ids]
+    rows = [to_row(Upload(one, at, at, gone=GoneReason.LOST, gone_at=at)) for one in upload_ids]
     return connection.executemany(CREATE, rows).rowcount
 
 
@@ -65,7 +65,9 @@ class UploadTable(FinalTable):
         request: Mapping[str, Any] | None = None,
     ) -> bool:
         """See ICatalog. The upload's ``required`` is counted from the replicas, whatever it says."""
-        upload = evolve(upload, required=sum(replica.required for replica in replicas))
+        required = sum(replica.required for replica in replicas)
+        if upload.required != required:
+            upload = evolve(upload, required=required)
         waits = bool(upload.partials) and upload.finished_at is None and upload.gone is None
         if waits and self._lacks_partials(connection, upload):
             return False
@@ -74,10 +76,12 @@ class UploadTable(FinalTable):
         if waits and upload.asked is not None and not self._ask(connection, upload, request):
             connection.execute("DELETE FROM uploads WHERE id = ?", (upload.id,))
             return False
-        add_replicas(connection, upload.id, replicas)
+        if replicas:
+            add_replicas(connection, upload.id, replicas)
         if waits:
             self._pin(connection, upload)
-        self.outbox.take(connection, facts)
+        if facts:
+            self.outbox.take(connection, facts)
         return True
 
     @reads
@@ -134,14 +138,14 @@ class UploadTable(FinalTable):
     # may be gone.
     END = f"""UPDATE uploads SET gone = ?1, gone_at = MAX(touched_at, ?2), settled_at = NULL,
         on_disk = MAX(on_disk, placed IS NOT NULL) WHERE id = ?3 AND gone IS NULL
-        AND (?1 <> '{Gone.EXPIRED.value}' OR ({NEEDS_EXPIRY}))"""
+        AND (?1 <> '{GoneReason.EXPIRED.value}' OR ({NEEDS_EXPIRY}))"""
 
     @frees
     def end(
         self,
         connection: Connection,
         upload_id: str,
-        gone: Gone,
+        gone: GoneReason,
         at: float,
         facts: Sequence[Fact],
         delete: bool = False,
@@ -232,7 +236,7 @@ class UploadTable(FinalTable):
 
     @reads_now
     def owners(self, connection: Connection) -> Sequence[Owned]:
-        """What each owner has here, each once, nobody ("") included. Blocks, and reads every record: before `start`."""
+        """The usage of each owner, each once, nobody ("") included. Blocks, and reads every record: before `start`."""
         rows = connection.execute(self.OWNERS).fetchall()
         return [Owned(owner, int(size), int(unfinished_size), count) for owner, size, unfinished_size, count in rows]
 
@@ -263,7 +267,7 @@ class UploadTable(FinalTable):
     ) -> bool:
         """Move the offset over synced bytes that were found, and finish the upload if that is its length. Blocks.
 
-        False, and nothing recorded, unless ``offset`` is past the row's and within what it says may be adopted.
+        False, and nothing recorded, unless ``offset`` is past the row's and within its adoptable bytes.
         """
         if connection.execute(self.ADOPT, (offset, at, upload_id, to_placed(place))).rowcount != 1:
             return False

@@ -1,1 +1,1 @@
-"""The program ``resumable``: what an operator types."""
+"""The program ``resumable``: an operator's commands."""

@@ -31,7 +31,7 @@ class DaemonRefused(Exception):
 
 
 class NotAllowed(DaemonRefused):
-    """The daemon refuses because of who asks."""
+    """The daemon refuses this principal."""
 
 
 class AdminClient:

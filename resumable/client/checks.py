@@ -53,7 +53,7 @@ class PublicUrl:
         return any(each.is_tus for each in self.answers)
 
 
-def all_checks(reactor: Any, settings: Settings, seen: PublicUrl) -> Iterable[tuple[str, Check]]:
+def all_checks(reactor: Any, settings: Settings, public: PublicUrl) -> Iterable[tuple[str, Check]]:
     """Each check with its name. Make each before the next is taken."""
     place = place_of(str(settings.upload_dir))
 
@@ -73,27 +73,27 @@ def all_checks(reactor: Any, settings: Settings, seen: PublicUrl) -> Iterable[tu
     yield records.NAME, lambda: _records(place)
     yield daemon.NAME, lambda: daemon.judge_daemon(place, _daemon(settings) if place.held else None)
     yield "remotes", lambda: _remotes(reactor, settings)
-    yield outside.NAME, lambda: _outside(seen)
-    yield machine.CLOCK, lambda: _clock(settings, seen)
+    yield outside.NAME, lambda: _outside(public)
+    yield machine.CLOCK, lambda: _clock(settings, public)
     # Without an answer that is tus's there is nothing more to find out.
-    if seen.is_tus and seen.url is not None:
-        url = seen.url
-        yield proxy.BUFFERING, lambda: proxy.check_proxy(reactor, url, seen.headers)
-        yield outside.PAGES, lambda: _browser(reactor, settings, url, seen)
+    if public.is_tus and public.url is not None:
+        url = public.url
+        yield proxy.BUFFERING, lambda: proxy.check_proxy(reactor, url, public.headers)
+        yield outside.PAGES, lambda: _browser(reactor, settings, url, public)
 
 
-def _outside(seen: PublicUrl) -> Iterable[Finding]:
-    if seen.url is None:
+def _outside(public: PublicUrl) -> Iterable[Finding]:
+    if public.url is None:
         return [Finding(outside.NAME, "ok", "not looked at", "Give --url to try proxies and browsers too.")]
-    seen.answers.append(outside.look(seen.url, time.time()))
-    return outside.judge(seen.answers[0])
+    public.answers.append(outside.look(public.url, time.time()))
+    return outside.judge(public.answers[0])
 
 
-async def _browser(reactor: Any, settings: Settings, url: str, seen: PublicUrl) -> Iterable[Finding]:
-    origin = seen.origin or next((each for each in settings.cors.origins if "://" in each and "*" not in each), None)
+async def _browser(reactor: Any, settings: Settings, url: str, public: PublicUrl) -> Iterable[Finding]:
+    origin = public.origin or next((each for each in settings.cors.origins if "://" in each and "*" not in each), None)
     if origin is None:
         return [Finding(outside.PAGES, "ok", "not looked at", "Give --origin to try one.")]
-    return [await outside.check_origin(reactor, url, origin, headers=seen.headers)]
+    return [await outside.check_origin(reactor, url, origin, headers=public.headers)]
 
 
 def _locks(place: CheckedDirectory) -> Iterable[Finding]:
@@ -138,8 +138,8 @@ async def _remotes(reactor: Any, settings: Settings) -> Iterable[Finding]:
     return daemon.judge_remotes(await daemon.look_at_remotes(reactor, settings, time.time))
 
 
-def _clock(settings: Settings, seen: PublicUrl) -> Iterable[Finding]:
-    asked = {"the public URL": seen.answers[0]} if seen.answers else {}
+def _clock(settings: Settings, public: PublicUrl) -> Iterable[Finding]:
+    asked = {"the public URL": public.answers[0]} if public.answers else {}
     for spec in settings.remotes:
         endpoint = spec.options.get("endpoint", "")
         if endpoint.startswith(("http://", "https://")):

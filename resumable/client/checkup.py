@@ -135,11 +135,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
 
 @provider(ILogObserver)
 def _unheard(event: LogEvent) -> None:
-    """Drop what parts of the daemon log while they are tried: it is in their findings."""
+    """Drop the log of the daemon's parts while they are tried: their findings have it."""
 
 
 def _is_usage(problem: usage.UsageError) -> bool:
-    """Whether it is about this command line's form, and not about what the daemon would say of a value."""
+    """Whether it is about this command line's form, and not about a value that the daemon would refuse."""
     ours = ("unexpected argument", "option --", "--url ", "--origin ", "--header")
     return isinstance(problem.__context__, getopt.error) or str(problem).startswith(ours)
 

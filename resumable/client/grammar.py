@@ -78,7 +78,7 @@ def parsed(root: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.
 
 
 def _check(root: argparse.ArgumentParser, given: argparse.Namespace) -> None:
-    """What argparse can't say; ends the process as it would."""
+    """The checks that argparse lacks; ends the process as it would."""
     if given.run is commands.retry:
         if given.all and (given.ids or given.remote is None):
             root.error("retry --all takes --remote NAME, and no ID")
@@ -101,7 +101,7 @@ def _command(
 
 
 def _of(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """argparse's way to be told what was expected."""
+    """argparse's way to learn the expected form."""
 
     def read(text: str) -> T:
         try:

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 
 
 def _streams() -> bool:
-    """Make what can't be written in the terminal's encoding no error; clients choose names. Whether there is an output.
+    """Make characters that the terminal's encoding lacks no error; clients choose names. Whether there is an output.
 
     Python has no streams where the shell has closed them (``>&-``).
     """

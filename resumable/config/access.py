@@ -1,4 +1,4 @@
-"""Options of access: who may do what, and how much."""
+"""Options of access: authorizers, permissions, quotas and rates."""
 
 from __future__ import annotations
 

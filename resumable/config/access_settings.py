@@ -1,7 +1,7 @@
 """The options of access, made into `AccessSettings`.
 
-Invariants: a secret leaves here as a `Secret`. An option that has no effect is an error and isn't ignored, since
-somebody relies on it.
+Invariants: a secret leaves here as a `Secret`. An option that has no effect is an error, since somebody
+relies on it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is known of one option. Changes when the table gets another column."""
+"""One option of the command line and the environment."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ class Option:
 
     @property
     def variable(self) -> str:
+        """Name of the environment variable that sets it."""
         return "RESUMABLE_" + self.flag.upper().replace("-", "_")
 
     @property
     def is_switch(self) -> bool:
+        """Whether the flag stands alone, without a value."""
         return not self.metavar
 
 
 def help_line(option: Option) -> str:
-    """What ``--help`` says of it."""
+    """Its line in ``--help``."""
     default = f" [{option.default}]" if option.default else ""
     return f"{option.help}{default} ({option.variable})"

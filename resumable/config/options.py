@@ -1,8 +1,7 @@
 """The command line of ``twistd resumable`` and its environment, made into one frozen `Settings`.
 
-Changes when the way from a flag to a setting does; the options themselves are in `resumable.config`. Flags
-win over the environment, the environment wins over the defaults, and whatever is wrong is told in one line before
-anything is started. Written after `twisted.python.usage`.
+The options themselves are in `resumable.config`. Flags win over the environment, the environment wins over the
+defaults, and each error is reported in one line before anything starts. Written after `twisted.python.usage`.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from resumable.spool.place_rules import PlaceSettings, place_settings
 
 @frozen
 class Settings:
-    """What the service is made from; sizes are bytes, times are seconds.
+    """The settings of the service; sizes are bytes, times are seconds.
 
     ``public_url`` is what clients see in place of ``base_path``. None: ``max_size``, ``max_lag``, ``max_lag_age`` and
     ``remote_attempts`` without a limit; ``expire_after``, ``reclaim_after`` and ``give_up_after`` never; ``public_url``
@@ -187,7 +186,7 @@ class Options(usage.Options):
 
     @property
     def unknown_variables(self) -> list[variables.Unknown]:
-        """What begins like a variable of ours and is none, but for those that remotes are told to look at."""
+        """Variables that begin like ours and are none of ours, except those that the remotes' URLs name."""
         _, remotes = self._given(BY_FLAG["remote"]) or ("", [])
         known = {option.variable for option in OPTIONS} | variables.mentioned(remotes)
         return variables.unknown(self._environ, known)
@@ -206,7 +205,7 @@ class Options(usage.Options):
             self._log.warn("{variable}", variable=str(each))
 
     def settings(self) -> Settings:
-        """What was asked for; RuntimeError before `parseOptions`."""
+        """The settings; RuntimeError before `parseOptions`."""
         if self._settings is None:
             raise RuntimeError("parseOptions was not called")
         return self._settings
@@ -269,7 +268,7 @@ class Options(usage.Options):
         return hooks
 
     def _disabled_extensions(self, found: dict[str, Any]) -> tuple[str, ...]:
-        """As `_access`. What isn't told to clients isn't done, so expiration goes together with the time for it."""
+        """As `_access`. Clients must know when uploads expire, so without the extension none does."""
         disabled: tuple[str, ...] = found.pop("disable_extension")
         if "expiration" in disabled:
             if self._given(BY_FLAG["expire-after"]) and found["expire_after"] is not None:
@@ -305,7 +304,7 @@ class Options(usage.Options):
         return tuple(specs)
 
     def _remote(self, source: str, url: str, overwrite: str) -> RemoteSpec:
-        """What is wrong with a URL is told by who reads it: it may hold a password."""
+        """The remote of that URL. Raises UsageError, which never repeats the URL: it may hold a password."""
         try:
             return urls.parse(url, overwrite=overwrite, environ=self._environ)
         except BadRemote as problem:

@@ -1,4 +1,4 @@
-"""Options of remotes: which there are, what waits for them, how often and how much is sent to them."""
+"""Options of remotes: their URLs, the requests that wait for them, their retries and limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REMOTES: tuple[Option, ...] = (
         "URL",
         "",
         "store to which each upload is copied while it arrives; repeatable",
-        "For example `s3://bucket/prefix?region=eu-central-1` or `file:///mnt/nas?required=no`; Separate URLs"
+        "For example `s3://bucket/prefix?region=eu-central-1` or `file:///mnt/nas?required=no`. Separate URLs"
         " in the variable by blanks. `AWS_S3_BUCKET` adds `s3://$AWS_S3_BUCKET`, unless one of the URLs already names"
         " that bucket. [remotes.md](remotes.md) has all options of a URL.",
         tuple,
@@ -76,7 +76,7 @@ REMOTES: tuple[Option, ...] = (
         "max-lag",
         "SIZE",
         "0",
-        "bytes that a required remote may lack before clients are slowed down; 0 for no limit but the disk",
+        "bytes that a required remote may lack before clients are slowed down; 0: only the disk limits them",
         "A pause of more than 30 s becomes a 503 with Retry-After. If it is too small, one slow part pauses everybody;"
         " make it several times `--part-size` times `--parts`.",
         values.optional_size,

@@ -1,7 +1,7 @@
-"""Variables of the environment that begin like ours and are none, and what whoever misspells a name has meant.
+"""Environment variables that begin like ours and are none of ours, and the option that a misspelt one may mean.
 
-Reason to change: who else sets such variables. Invariant: one that is probably meant for us, and isn't heeded, is never
-passed over in silence; what Kubernetes sets for a Service named ``resumable`` never keeps anybody from starting. Pure.
+Invariant: a variable that is probably meant for us, and has no effect, never goes unreported; the variables that
+Kubernetes sets for a Service named ``resumable`` never keep the daemon from starting. Pure.
 Source: https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
 """
 

@@ -1,7 +1,7 @@
 """The parts of the daemon as services that start and stop themselves.
 
-Invariant: whatever one of them does at the stop, those after it are stopped too, so that no thread outlives the stop
-and keeps the process from ending.
+Invariant: if one of them fails at the stop, those after it are stopped too, so that no thread outlives the stop and
+keeps the process alive.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How the log is written: lines for people, or one JSON object a line.
 
-Changes when what a line looks like does. Invariants: an event is one line of JSON, whatever is in it; no line of either
-kind has a value of a URL's query, or a password in it (masking.py). Where the lines go is twistd's business.
+Invariants: an event is one line of JSON, whatever is in it; no line of either kind has a value of a URL's query, or a
+password in it (masking.py). twistd decides where the lines go.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from resumable.model.telemetry import REQUEST
 LEVELS: Final = ("debug", "info", "warn", "error")
 FORMATS: Final = ("text", "json")
 
-#: What twistd's older way of logging adds to an event; it says nothing new.
+#: Fields that twistd's older way of logging adds to an event; they repeat others.
 _LEGACY: Final = frozenset({"isError", "message", "time", "format", "system", "why", "failure", "printed", "logLevel"})
 _OWN: Final = frozenset({"time", "level", "logger", "message", "error", "traceback"})
 _LONGEST: Final = 4000

@@ -1,7 +1,6 @@
-"""What an operator sees of one daemon: its figures, whether it is ready, and a site for both.
+"""The metrics, the readiness and the admin API of one daemon, and the site that serves them to operators.
 
-Changes when what the daemon shows is made of something else. Invariant: nothing here decides anything, and a daemon
-without a listener for operators counts all the same, at next to no cost.
+Invariant: nothing here decides anything. A daemon without a listener for operators counts too, at next to no cost.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ from resumable.http.admin.overview import DeadEvents, Overview, OverviewSources
 from resumable.http.admin.readiness import Check, Readiness
 from resumable.http.admission import Admission
 from resumable.http.origin import Origin
-from resumable.http.root import Root
-from resumable.http.site import StreamingSite
+from resumable.http.site import Root, StreamingSite
 from resumable.http.watch import RequestLog
 from resumable.listening.ports import split_endpoint
 from resumable.metrics.collector import Certificates, MetricsCollector, MetricSources
@@ -62,21 +60,21 @@ class OperatorParts:
 class OperatorService:
     """``watch`` is for the site that takes uploads, ``readiness`` for both. `start` and `stop` with the daemon."""
 
-    def __init__(self, settings: Settings, reactor: Any, origin: Origin, seen: OperatorParts) -> None:
+    def __init__(self, settings: Settings, reactor: Any, origin: Origin, parts: OperatorParts) -> None:
         self._settings = settings
         self._reactor = reactor
-        self._seen = seen
+        self._parts = parts
         self._delay = ReactorDelay(reactor)
         self._log_counts = LogCounter()
         level = None if settings.access_log == "off" else LogLevel.levelWithName(settings.access_log)
         self.watch = RequestLog(origin, secrets.token_hex(4), level)
         self.readiness = Readiness(self._checks(), reactor)
         self._token = _token(settings)
-        self._census = Census(seen.catalog.listing, reactor, seen.context.wall)
+        self._census = Census(parts.catalog.listing, reactor, parts.context.wall)
         self._sites: dict[bool, StreamingSite] = {}
 
     def serve(self, site: StreamingSite, root: Root, admission: Admission, certificates: Certificates) -> None:
-        """Make what operators are answered by; ``site`` is the one for uploads. Raises StartupError."""
+        """Make the objects that answer operators; ``site`` is the one for uploads. Raises StartupError."""
         services = self._services(site, certificates)
         if self._settings.admin_on_public:
             if admission.guard is None:
@@ -86,7 +84,7 @@ class OperatorService:
             self._sites[private] = StreamingSite(Admin(services, auth).resource, reactor=self._reactor)
 
     def site_at(self, description: str) -> StreamingSite:
-        """The site for one listener of operators: only the permissions of a Unix socket tell who they are."""
+        """The site for one listener of operators: only the permissions of a Unix socket identify them."""
         return self._sites[split_endpoint(description)[0] == "unix"]
 
     def start(self) -> None:
@@ -101,19 +99,19 @@ class OperatorService:
         globalLogPublisher.removeObserver(self._log_counts)
 
     def _services(self, site: StreamingSite, certificates: Certificates) -> AdminServices:
-        seen, hooks = self._seen, self._settings.hooks.deliverers
-        outbox, queues = seen.catalog.outbox, {} if seen.replication is None else seen.replication.queues
-        lags = RemoteLags(queues, seen.catalog.replicas, self._reactor, seen.context.wall) if queues else None
-        operators = Operators(seen.context, seen.uploads, seen.catalog.listing, queues)
-        parts = OverviewSources(
+        parts, hooks = self._parts, self._settings.hooks.deliverers
+        outbox, queues = parts.catalog.outbox, {} if parts.replication is None else parts.replication.queues
+        lags = RemoteLags(queues, parts.catalog.replicas, self._reactor, parts.context.wall) if queues else None
+        operators = Operators(parts.context, parts.uploads, parts.catalog.listing, queues)
+        sources = OverviewSources(
             version=__version__,
-            started_at=seen.context.wall(),
+            started_at=parts.context.wall(),
             clock=self._reactor,
-            counts=seen.context.counts,
-            drain=seen.context.drain,
-            holds=seen.context.holds,
-            space=seen.context.space,
-            budget=seen.budget,
+            counts=parts.context.counts,
+            drain=parts.context.drain,
+            holds=parts.context.holds,
+            space=parts.context.space,
+            budget=parts.budget,
             disk=self._disk,
             census=self._census,
             readiness=self.readiness,
@@ -124,35 +122,35 @@ class OperatorService:
             MetricsCollector(self._sources(site, lags, certificates)),
             self.readiness,
             operators,
-            Overview(parts, operators),
-            DeadEvents(outbox, hooks, seen.replayed) if hooks else None,
+            Overview(sources, operators),
+            DeadEvents(outbox, hooks, parts.replayed) if hooks else None,
         )
 
     async def _disk(self) -> tuple[int, int]:
-        usage = await self._seen.pool.run(shutil.disk_usage, str(self._settings.upload_dir))
+        usage = await self._parts.pool.run(shutil.disk_usage, str(self._settings.upload_dir))
         return usage.free, usage.used
 
     def _sources(self, site: StreamingSite, lags: RemoteLags | None, certificates: Certificates) -> MetricSources:
-        seen = self._seen
+        parts = self._parts
         return MetricSources(
             version=__version__,
             clock=self._reactor,
-            wall=seen.context.wall,
+            wall=parts.context.wall,
             watch=self.watch,
             site=site,
-            counts=seen.context.counts,
-            holds=seen.context.holds,
-            space=seen.context.space,
-            budget=seen.budget,
+            counts=parts.context.counts,
+            holds=parts.context.holds,
+            space=parts.context.space,
+            budget=parts.budget,
             disk=self._disk,
-            batches=seen.catalog.timing,
-            outbox=seen.catalog.outbox,
+            batches=parts.catalog.timing,
+            outbox=parts.catalog.outbox,
             delay=self._delay,
             log_counts=self._log_counts,
             census=self._census,
             hooks=self._settings.hooks.deliverers,
-            hook_counts=seen.hook_counts,
-            replication=seen.replication,
+            hook_counts=parts.hook_counts,
+            replication=parts.replication,
             lags=lags,
             certificates=certificates,
         )
@@ -171,27 +169,27 @@ class OperatorService:
 
     async def _catalog_writable(self) -> str | None:
         try:
-            await self._seen.catalog.check()
+            await self._parts.catalog.check()
         except CatalogUnavailable as error:
             return str(error)
         return None
 
     async def _disk_above_reserve(self) -> str | None:
-        return "the free space is down to the reserve" if self._seen.context.space.room <= 0 else None
+        return "the free space is down to the reserve" if self._parts.context.space.room <= 0 else None
 
     async def _not_draining(self) -> str | None:
-        return None if self._seen.context.drain.since is None else "no upload may begin"
+        return None if self._parts.context.drain.since is None else "no upload may begin"
 
     async def _remotes_up(self) -> str | None:
-        if self._seen.replication is None:
+        if self._parts.replication is None:
             return None
-        queues, every = self._seen.replication.queues, self._settings.ready_remotes == "all"
+        queues, every = self._parts.replication.queues, self._settings.ready_remotes == "all"
         down = [name for name, queue in queues.items() if queue.down and (every or queue.remote.required)]
         return f"down: {', '.join(down)}" if down else None
 
 
 def _token(settings: Settings) -> Secret | None:
-    """What operators show elsewhere than at a Unix socket. Blocks. Raises StartupError."""
+    """The credentials that operators need except at a Unix socket. Blocks. Raises StartupError."""
     if settings.admin_token_file is None:
         return None
     try:

@@ -10,11 +10,13 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 from google_crc32c import Checksum as Crc32c
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from resumable.aio.threads import Batcher, Pool
 from resumable.auth.build import AccessControl, build
@@ -22,25 +24,25 @@ from resumable.auth.secret import AccessProblem
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Settings
 from resumable.daemon import startup
-from resumable.daemon.hooking import hooks_of
 from resumable.daemon.operator_service import OperatorParts, OperatorService
 from resumable.daemon.remote_tier import RemoteTier, TierContext
 from resumable.hooks.calls import HookCounts
+from resumable.hooks.hooks import HookDependencies, Hooks
 from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.origin import Origin
-from resumable.http.root import Root
-from resumable.http.site import StreamingSite
+from resumable.http.site import Root, StreamingSite
 from resumable.http.tus import TusRoutes
 from resumable.listening import ports
 from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import Listeners
 from resumable.model.errors import StartupError
 from resumable.model.hooks import NoHooks
+from resumable.model.outbox import IOutbox
 from resumable.model.replica import NoReplication
 from resumable.protocol.checksum import STANDARD, Digest
-from resumable.protocol.errors import TusError
+from resumable.protocol.errors import Refused, TusError
 from resumable.protocol.tus import extensions_without
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
@@ -60,7 +62,7 @@ ALGORITHMS: dict[str, Callable[[], Digest]] = {**STANDARD, "crc32c": Crc32c}
 
 
 class Parts:
-    """What the daemon's children start, use and stop. Raises StartupError for files that can't be used."""
+    """The objects that the daemon's children start, use and stop. Raises StartupError for files that can't be used."""
 
     def __init__(self, settings: Settings, reactor: Any) -> None:
         self.settings = settings
@@ -127,7 +129,7 @@ class Parts:
             self._blind = False
 
     def _upload_context(self, places: PlacedFiles) -> UploadContext:
-        """What the use cases reach."""
+        """The context of the use cases."""
         settings, hooks, tier, ledger = self.settings, self.hooks, self.tier, self.access.ledger
         return UploadContext(
             catalog=self.catalog,
@@ -164,7 +166,7 @@ class Parts:
         )
 
     def _operator_parts(self) -> OperatorParts:
-        """What operators look at."""
+        """The objects that operators look at."""
         hooks, tier = self.hooks, self.tier
         return OperatorParts(
             catalog=self.catalog,
@@ -193,11 +195,11 @@ class Parts:
         )
 
     def _tier_context(self) -> TierContext:
-        """What the remote tier needs of the local one."""
+        """The parts of the local tier that the remote tier needs."""
 
         async def reclaim() -> None:
             await self._reclaimer.reclaim()
-            await self.look()  # what was freed is seen before more is given up
+            await self.look()  # count the freed space before more is given up
 
         return TierContext(
             replicas=self.catalog.replicas,
@@ -229,7 +231,7 @@ class Parts:
         return {**self.listeners.expiry(), **self.admin_listeners.expiry()}
 
     def _access(self) -> AccessControl:
-        """Who may do what. Reads files, and raises StartupError for what is wrong with them."""
+        """The access rules. Reads files; raises StartupError for an error in them."""
         owner_of = self.catalog.owner_of
         try:
             return build(self.settings.access, self._reactor, owner_of, wall=time.time, salt=secrets.token_bytes(32))
@@ -246,3 +248,46 @@ def _limits(settings: Settings) -> UploadLimits:
         final_timeout=settings.final_timeout,
         keep_partials=settings.keep_partials,
     )
+
+
+def hooks_of(
+    settings: Settings,
+    reactor: Any,
+    outbox: IOutbox,
+    stop: Callable[[str, TusError], Deferred[None]],
+    path_of: Callable[[str], str],
+) -> Hooks | None:
+    """The hooks that the settings name; None, and no object or thread of theirs, without any. Raises StartupError.
+
+    ``stop``: ends an upload, and answers its running request with that error. ``path_of``: where an upload's data is.
+    """
+    hooks = settings.hooks
+    if not hooks.deliverers and not hooks.guards:
+        return None
+
+    def stop_upload(upload_id: str, answer: Refused) -> None:
+        stop(upload_id, answer).addErrback(_not_stopped, upload_id)
+
+    needs = HookDependencies(
+        reactor=reactor,
+        clock=reactor,
+        wall=time.time,
+        monotonic=time.monotonic,
+        rng=Random(secrets.randbits(64)),
+        new_id=lambda: f"ask_{secrets.token_hex(16)}",
+        pool=lambda size: Pool(reactor, size, "hooks"),
+        environment=os.environ,
+        source=settings.public_url or settings.base_path,
+        path_of=path_of,
+        stop_upload=stop_upload,
+        remotes=[spec.name for spec in settings.remotes],
+    )
+    try:
+        return Hooks(hooks, needs, outbox)
+    except ValueError as problem:
+        raise StartupError(str(problem)) from problem
+
+
+def _not_stopped(failure: Failure, upload_id: str) -> None:
+    if not failure.check(TusError):  # the upload is gone by now
+        log.failure("an upload could not be stopped", failure, upload=upload_id)

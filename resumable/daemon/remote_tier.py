@@ -1,7 +1,7 @@
-"""The remote tier of one daemon: its backends, replication to them, and what is done from time to time.
+"""The remote tier of one daemon: its backends, replication to them, and the periodic work.
 
 Invariant: without a remote there is none of this, and no thread of it runs; a remote that doesn't work is logged, and
-keeps nothing from starting.
+the daemon starts nevertheless.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from resumable.spool import Disk
 
 log = Logger()
 
-#: Threads for what backends do that blocks: files of another mount, credentials, the SDKs.
+#: Threads for blocking work of backends: files of another mount, credentials, the SDKs.
 THREADS = 4
 #: Seconds between two sweeps of local data, and between two sweeps of a store.
 LOCAL_EVERY = 1.0
@@ -104,7 +104,7 @@ class RemoteTier:
             loop.clock = reactor
 
     def start(self) -> None:
-        """Go on with what an earlier run left; log each remote that doesn't work."""
+        """Go on with the work of an earlier run; log each remote that doesn't work."""
         self._pool.start()
         self.replication.start()
         for loop, seconds in self._loops:
@@ -217,7 +217,7 @@ def _accepts(spec: RemoteSpec) -> Callable[[Upload], bool]:
 
 
 async def tried(reactor: Any, settings: Settings, wall: Callable[[], float]) -> Mapping[str, str | None]:
-    """Try each remote: by its name what is wrong, None for nothing. Raises StartupError for one that can't be made."""
+    """Try each remote: the fault by its name, None without one. Raises StartupError for one that can't be made."""
     pool = Pool(reactor, THREADS, "remotes")
     pool.start()
     try:

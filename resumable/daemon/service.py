@@ -1,4 +1,4 @@
-"""``makeService``: what `twistd` starts.
+"""``makeService``: the service that `twistd` starts.
 
 `twistd` forks between ``makeService`` and the start, so nothing is opened and no thread runs before the start.
 """
@@ -19,7 +19,7 @@ from twisted.python.components import Componentized
 
 from resumable.aio.deferreds import deferred
 from resumable.config.options import Options, Settings
-from resumable.daemon import logs, signals, startup
+from resumable.daemon import logs, startup
 from resumable.daemon import remote_tier as tiers
 from resumable.daemon.children import Child, Chores, Clients, Ports, Remotes, Storage, log_failure, take_all
 from resumable.daemon.parts import Parts
@@ -38,7 +38,7 @@ HOOKS_GRACE = 5.0
 
 
 class UploadService(MultiService):
-    """The daemon: one upload directory, its threads, its ports. ``name`` is what `twistd` shows.
+    """The daemon: one upload directory, its threads, its ports. ``name``: as `twistd` shows it.
 
     ``access.signed``, where URLs can be signed, mints them.
     """
@@ -98,7 +98,7 @@ class UploadService(MultiService):
             raise
 
     def stopService(self) -> Deferred[None]:
-        """Commit what was received, answer, let go. Fires within ``shutdown_timeout`` and the disk's own time."""
+        """Commit the received bytes, answer, close. Fires within ``shutdown_timeout`` and the disk's own time."""
         self.running = 0
         return self._stop()
 
@@ -129,7 +129,7 @@ class UploadService(MultiService):
 
 
 def makeService(options: Options) -> UploadService:
-    """What `twistd` calls with the parsed options. A mistake of the user's ends with one line and status 1."""
+    """`twistd` calls this with the parsed options. A mistake of the user's ends with one line and status 1."""
     from twisted.internet import reactor
 
     settings = options.settings()
@@ -151,7 +151,7 @@ def makeService(options: Options) -> UploadService:
     service.log_observer = logs.observer_beside(parent, settings.log_format, settings.log_level, reactor)
     startup.raise_file_limit()
     startup.keep_heap()
-    signals.heed(reactor, service.reload)
+    startup.handle_signals(reactor, service.reload)
     return service
 
 

@@ -1,6 +1,7 @@
-"""What must be right before the daemon starts; whatever is wrong is one line that says what to change.
+"""The checks before the daemon starts, and its signals. An error is one line that says what to change.
 
-Invariant: nothing looked at here is kept open: `twistd` forks afterwards.
+Invariants: no file that is opened here stays open, because `twistd` forks afterwards. No SIGHUP ends the daemon,
+however early it comes; a second signal to stop changes nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ import ctypes
 import errno
 import os
 import resource
+import signal
 import sys
 import tempfile
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 from resumable.model.errors import StartupError
 from resumable.protocol.names import valid_id
@@ -72,8 +77,8 @@ def check_places(upload_dir: str, path: str, disk: IDisk, mode: int | None) -> N
 
 
 def make_directories(path: str, disk: IDisk, mode: int | None = None) -> None:
-    """Make ``path`` and what is missing above it, all with ``mode`` (None: the disk's); each new name survives power
-    loss. Raises OSError."""
+    """Make ``path`` and the directories missing above it, all with ``mode`` (None: the disk's); each new name survives
+    power loss. Raises OSError."""
     parent = os.path.dirname(path)
     if os.path.isdir(path) or parent == path:
         return
@@ -83,6 +88,7 @@ def make_directories(path: str, disk: IDisk, mode: int | None = None) -> None:
 
 
 def lock_of(path: str) -> DirectoryLock:
+    """The lock of the upload directory at ``path``, not taken yet."""
     return DirectoryLock(os.path.join(path, OWN, "lock"))
 
 
@@ -99,7 +105,7 @@ def take_lock(lock: DirectoryLock, path: str) -> None:
 
 
 def raise_file_limit() -> None:
-    """Every connection and every long append needs an open file: take what the system grants."""
+    """Every connection and every long append needs an open file: take as many as the system grants."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -112,7 +118,7 @@ def most_connections() -> int:
 
 
 def keep_heap() -> None:
-    """Have glibc keep what large reads use between them (mallopt(3)).
+    """Have glibc keep the memory of large reads between them (mallopt(3)).
 
     Its defaults hand the memory of every body's buffers back to the kernel and ask for it again: a fifth of the CPU
     of a large upload. The most that is kept at the heap's end is `HEAP_KEPT` bytes; for its holes see `give_back_heap`.
@@ -127,7 +133,7 @@ def give_back_heap() -> None:
     """Return the pages of the heap's holes to the kernel (malloc_trim(3)): milliseconds, in a thread.
 
     Reads of 64 KiB leave a hole wherever something small and lasting was put behind them: with thousands of slow
-    uploads these come to three times of what is used.
+    uploads these come to three times the memory in use.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(HEAP_KEPT)
@@ -140,3 +146,33 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+def handle_signals(reactor: Any, reload: Callable[[], None]) -> None:
+    """From now on SIGHUP calls ``reload`` in the reactor; from when that runs, SIGTERM ends in success.
+
+    Until it runs, SIGINT ends the process at once, as SIGTERM does: Python's own exception would leave threads behind,
+    which keep it alive.
+    """
+    signal.signal(signal.SIGHUP, lambda number, frame: reactor.callFromThread(reload))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    reactor.callWhenRunning(_stop_once, reactor)
+
+
+def _stop_once(reactor: Any) -> None:
+    """A stop by SIGTERM is a success: twistd's own handler would end with status 143. SIGINT is twistd's to handle, and
+    is left alone where the parent ignores it, or a debugger has it."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # the reactor raises when it is stopped twice
+        for each in (signal.SIGTERM, *interrupts):
+            signal.signal(each, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            reactor.sigInt(number, frame)
+        else:
+            reactor.callFromThread(reactor.stop)
+
+    interrupts = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.SIG_DFL else []
+    for each in (signal.SIGTERM, *interrupts):
+        signal.signal(each, stop)

@@ -1,7 +1,7 @@
 """Tells the service manager how the daemon is doing.
 
-Reason to change: what systemd is told. Invariants: without a service manager nothing happens; what can't be told is
-logged once and never keeps the daemon from its work; the watchdog hears of the reactor only from the reactor.
+Invariants: without a service manager nothing happens; a message that can't be sent is logged once and never keeps the
+daemon from its work; the watchdog gets its messages only from the reactor.
 Spec: sd_notify(3), sd_watchdog_enabled(3), systemd.service(5).
 """
 
@@ -43,7 +43,7 @@ class ServiceManager:
         self._tell(f"EXTEND_TIMEOUT_USEC={STARTING * 1_000_000}", "STATUS=bringing the upload directory in order")
 
     def ready(self) -> None:
-        """Uploads are taken; from now on the watchdog is told that the reactor turns."""
+        """Uploads are taken; from now on the watchdog hears regularly that the reactor runs."""
         self._tell("READY=1", "STATUS=uploads are taken")
         interval = self._watchdog_interval()
         if interval is not None and not self._watchdog.running:
@@ -54,13 +54,13 @@ class ServiceManager:
         self._tell("RELOADING=1", f"MONOTONIC_USEC={int(self._monotonic() * 1_000_000)}", "STATUS=reading files anew")
 
     def stopping(self, seconds: float) -> None:
-        """What was received is committed, which takes so long at the most."""
+        """The daemon commits the received bytes, in so many seconds at most."""
         self._tell(
             "STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}", "STATUS=committing what was received"
         )
 
     def stopped(self) -> None:
-        """Nothing more is told."""
+        """Send nothing more."""
         if self._watchdog.running:
             self._watchdog.stop()
 

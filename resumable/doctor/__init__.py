@@ -1,1 +1,1 @@
-"""Looks at an installation, at a moment, and says what to change."""
+"""Checks of an installation; each finding says what to change."""

@@ -77,7 +77,7 @@ def look_at_options(settings: Settings, place: CheckedDirectory, make: Callable[
 
 def _try(description: str, flag: str) -> None:
     """See that the port can be had. Raises StartupError."""
-    # Sockets in the file system are left alone: to look at one clears away what a killed daemon has left.
+    # Sockets in the file system are left alone: a look at one removes the one that a killed daemon has left.
     if not description.removeprefix(ports.PROXIED).startswith("unix:"):
         ports.check_ports([description], flag)
 

@@ -1,6 +1,6 @@
 """The upload directory: whether it can be written and locked, by whom, and whether a daemon has it.
 
-Invariant: no file that a check makes stays, and no check is ever in a daemon's way: its lock is looked at, never made.
+Invariant: each check removes the files that it makes, and none disturbs a daemon: its lock is read, never made.
 Sources: flock(2), proc(5) on /proc/locks.
 """
 

@@ -46,8 +46,8 @@ _RAISE_LIMIT: Final = (
     " let clients send less in one request (chunkSize)."
 )
 _REFUSALS: Final = {
-    401: "Give the check what lets a client in, as a header.",
-    403: "Give the check what lets a client in, as a header; or let the proxy pass POST, HEAD, PATCH and DELETE.",
+    401: "Give the check a client's credentials, as a header.",
+    403: "Give the check a client's credentials, as a header; or let the proxy pass POST, HEAD, PATCH and DELETE.",
     404: "It has to be the URL of --base-path as clients see it.",
     405: "Let the proxy pass POST, HEAD, PATCH, DELETE and OPTIONS.",
     429: "Wait, or let the check in as somebody who may do more.",
@@ -147,7 +147,14 @@ class _Check:
         if status in (204, 404, 410):
             return []
         what = f"the upload that was made for this is still there: {upload.partition('?')[0]}"
-        return [Finding(DELETE, "warn", what, "Let the proxy pass DELETE, unless the server itself is told not to.")]
+        return [
+            Finding(
+                DELETE,
+                "warn",
+                what,
+                "Let the proxy pass DELETE, unless termination is turned off on purpose.",
+            )
+        ]
 
     def _refused(self, method: str, answer: TusAnswer) -> Finding:
         who = "the server" if answer.is_tus else "somebody in front of the server"
@@ -160,9 +167,7 @@ def _place(url: str, location: str) -> list[Finding]:
     try:
         here, there = urlsplit(url), urlsplit(urljoin(url, location))
     except ValueError:
-        return [
-            Finding(LOCATION, "bad", f"Location is no URL: {location[:200]}", "See who in front of the server sets it.")
-        ]
+        return [Finding(LOCATION, "bad", f"Location is no URL: {location[:200]}", "Find the proxy that sets it.")]
     path = there.path.rpartition("/")[0] + "/"
     told = f"{there.scheme}://{there.netloc}{path}"
     what = f"clients of {url} are sent to {told}"

@@ -17,8 +17,8 @@ from itertools import islice
 from attrs import frozen
 
 from resumable.catalog.batches import connect
+from resumable.catalog.catalog_files import COMPANIONS
 from resumable.catalog.damage import damage
-from resumable.catalog.opening import COMPANIONS
 from resumable.doctor.directory import CheckedDirectory
 from resumable.doctor.findings import Finding, size_text
 from resumable.model.errors import CatalogUnavailable
@@ -117,7 +117,7 @@ def _ours(place: CheckedDirectory) -> Iterator[bool]:
     started, OSError."""
     try:
         handle = os.open(place.lock, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:  # no daemon has run here; to make a lock is a daemon's, who may be another user
+    except FileNotFoundError:  # no daemon has run here; only a daemon makes the lock, perhaps as another user
         yield False
         return
     try:

@@ -1,4 +1,4 @@
-"""Permissions: whether other users of this machine can read uploads, and whether those can that the operator wants to.
+"""Permissions: whether other users of this machine can read uploads, and whether the intended ones can.
 
 Invariant: nothing is changed, and no file is opened.
 """

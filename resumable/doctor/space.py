@@ -29,8 +29,8 @@ class SpaceFacts:
 
 def look(nearest: str, directory: str) -> SpaceFacts:
     """Ask the file system, and count the files of the directory. Raises OSError."""
-    figures = os.statvfs(nearest)
-    files = figures.f_favail if figures.f_files else None  # some file systems make them as they need
+    stats = os.statvfs(nearest)
+    files = stats.f_favail if stats.f_files else None  # some file systems make them as they need
     used = counted = 0
     more = False
     if os.path.isdir(directory):
@@ -40,7 +40,7 @@ def look(nearest: str, directory: str) -> SpaceFacts:
                 used += each.stat(follow_symlinks=False).st_blocks * 512
                 counted += 1
             more = next(here, None) is not None
-    return SpaceFacts(figures.f_bavail * figures.f_frsize, files, used, counted, more)
+    return SpaceFacts(stats.f_bavail * stats.f_frsize, files, used, counted, more)
 
 
 def judge(room: SpaceFacts, reserve: int, max_size: int | None) -> list[Finding]:

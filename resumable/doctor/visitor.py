@@ -87,7 +87,7 @@ class Visitor:
     ) -> TusAnswer | None:
         """Announce a body of ``length`` bytes, send ``body``, wait ``wait`` seconds and close the connection.
 
-        What was answered until then, if anything. Raises Unanswered if there was no connection.
+        The answer until then, if any. Raises Unanswered if there was no connection.
         """
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -117,12 +117,12 @@ class Visitor:
             return await Deferred.fromCoroutine(work).addTimeout(seconds, self._reactor, _too_late)
         except TimeoutError:
             raise Unanswered(f"no answer within {seconds:g} s") from None
-        except Exception as problem:  # each layer below raises what it likes
+        except Exception as problem:  # the layers below have no common class of errors
             raise Unanswered(one_line(problem)) from problem
 
 
 class _Link(Protocol):
-    """Sends ``said`` and keeps the head of what is answered."""
+    """Sends ``said`` and keeps the head of the answer."""
 
     def __init__(self, said: bytes) -> None:
         self.answer: TusAnswer | None = None
@@ -148,7 +148,7 @@ class _Link(Protocol):
             self.answered.callback(None)
 
     def close(self) -> None:
-        """In order: what was written before is delivered."""
+        """In order: the bytes written before are delivered."""
         if self.transport is not None:
             self.transport.loseConnection()
 
@@ -158,7 +158,7 @@ async def _result(waited: Deferred[None]) -> None:
 
 
 def _too_late(value: T | Failure, seconds: float) -> T | Failure:
-    """What is cancelled below often comes up as something else."""
+    """A cancelled operation often fails with another error."""
     if isinstance(value, Failure):
         raise TimeoutError(seconds)
     return value

@@ -2,10 +2,10 @@
 
 Invariants: something guarded is done only if every guard that wants to be asked has said yes, in time and in words
 that passed `check`. The first no wins; each guard sees the upload as those before it have changed it.
-What passes `check` can do no harm to the protocol: no header of framing or of the protocols' own, no id that is no id,
-no key that leaves its place. An answer of which one member is not understood is no verdict: a hook that wants something
-that is unknown here must not be taken for one that has said yes.
-Spec: RFC 9110 sections 5.5, 5.6.2 and 7.6.1 (fields), RFC 9457 for what goes out without a body.
+An answer that passes `check` can do no harm to the protocol: it has no header of framing or of the protocols, no
+invalid id, and no key that leaves its place. An answer with a member that is unknown here is no verdict: the hook
+wants something that it wouldn't get, so the answer is no yes.
+Spec: RFC 9110 sections 5.5, 5.6.2 and 7.6.1 (fields), RFC 9457 for refusals without a body.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ _OUR_PREFIXES = ("upload-", "tus-", "access-control-")
 
 @frozen
 class Guard:
-    """A hook that is asked ``kinds`` of questions. ``name``: in logs and metrics. ``target``: what it is, for logs.
+    """A hook that is asked ``kinds`` of questions. ``name``: in logs and metrics. ``target``: its kind and place, for
+    logs.
 
     ``places``: how many questions may be under way at once; None: any number."""
 
@@ -218,7 +219,7 @@ def check(verdict: object, kind: QuestionKind, remotes: Collection[str] | None =
 
 
 def check_stop(said: object) -> Refuse | None:
-    """What a watcher said, if it may say that. Raises BadVerdict."""
+    """A watcher's answer, if it may give that. Raises BadVerdict."""
     if said is None:
         return None
     if not isinstance(said, Refuse):

@@ -1,6 +1,6 @@
 """Calls of hooks: each is bounded in time, measured and counted, and its failures are logged.
 
-Invariants: what `in_time` answers fires in time, even if the hook swallows its cancellation; it fails with
+Invariants: the Deferred of `in_time` fires in time, even if the hook swallows its cancellation; it fails with
 CancelledError only if it was cancelled itself. There are as many counters as the code knows hooks, kinds and outcomes;
 nothing of a request makes one more. Times are seconds.
 """
@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 def in_time(clock: IReactorTime, seconds: float, call: Callable[[A], object], argument: A) -> Deferred[object]:
-    """What ``call`` answers, now or later; fails with HookFailed if that takes more than ``seconds``."""
+    """The answer of ``call``, now or later; fails with HookFailed if that takes more than ``seconds``."""
     cancelled = False
 
     def cancel(_: object) -> None:
@@ -79,7 +79,7 @@ REASONS = 20
 
 
 class HookCalls:
-    """Calls of one hook. ``timeout``: of one call. ``target``: what the hook is, for the log."""
+    """Calls of one hook. ``timeout``: of one call. ``target``: the hook's kind and place, for the log."""
 
     def __init__(
         self, name: str, target: str, *, clock: IReactorTime, timeout: float, count: Count = count_nothing
@@ -92,7 +92,7 @@ class HookCalls:
         self._reasons: set[str] = set()  # of failures since it worked
 
     async def call(self, method: Callable[[M], object], message: M, check: Callable[[object], R]) -> R:
-        """What ``check`` makes of the hook's answer. Raises what either raises, HookFailed if the hook is too late."""
+        """The hook's answer, through ``check``. Raises as either does; HookFailed if the hook is too late."""
         kind, began = message.kind.value, self._clock.seconds()
         try:
             said = check(await in_time(self._clock, self._timeout, method, message))
@@ -125,7 +125,7 @@ class HookCalls:
         return said
 
     def log_failure(self, message: Event | Question, error: Exception) -> None:
-        """Once, with its context; a traceback only for what a hook should not raise."""
+        """Once, with its context; a traceback only for errors that a hook should not raise."""
         context = {"hook": self._name, "target": self._target, "kind": message.kind.value, "upload": message.upload.id}
         if isinstance(error, HookFailed):
             log.error("hook {hook} ({target}) failed at {kind} of {upload}: {reason}", **context, reason=error.reason)
@@ -134,5 +134,5 @@ class HookCalls:
 
 
 def reason_of(error: Exception) -> str:
-    """Why the hook failed, without what may be secret."""
+    """The reason of the hook's failure, without possible secrets."""
     return error.reason if isinstance(error, HookFailed) else type(error).__name__

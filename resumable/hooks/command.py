@@ -1,8 +1,8 @@
 """A hook that is a command: one process for each event or question.
 
 Invariants: no shell sees anything a client has sent: the arguments are the operator's, the event comes as JSON on
-stdin. The environment is clean except for `PASSED_ON` and a few facts of our own making. A command that does not speak
-clearly has not said yes: only exit status 0, with a verdict or nothing on stdout, is a yes.
+stdin. The environment is clean except for `PASSED_ON` and a few facts of our own making. Only exit
+status 0, with a verdict or nothing on stdout, is a yes.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Command:
 class CommandHook:
     """``pool``: as many threads as commands may run at once; its maker starts and stops it.
 
-    ``environment``: what `PASSED_ON` is taken from. ``monotonic`` measures the time-out, in a thread.
+    ``environment``: the source of `PASSED_ON`. ``monotonic`` measures the time-out, in a thread.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class CommandHook:
         monotonic: Callable[[], float],
         target: str = "",
     ) -> None:
-        """``target``: what the hook is, for the log."""
+        """``target``: the hook's kind and place, for the log."""
         if not command.arguments or not all(command.arguments):
             raise ValueError("a command hook needs a program")
         self._command = command

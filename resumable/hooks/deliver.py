@@ -51,7 +51,7 @@ MAX_ERROR = 300
 class Deliverer:
     """Delivers the events of one hook. ``wall`` gives the time of day for the outbox, ``clock`` measures.
 
-    ``target``: what the hook is, for the log."""
+    ``target``: the hook's kind and place, for the log."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Deliverer:
         log.failure("delivery to hook {hook} failed unexpectedly", failure, hook=self.name)
 
     def _soon(self) -> None:
-        """One turn for all who want one now: there may be thousands of wakes, and hooks that answer at once."""
+        """One pass for all that want one now: there may be thousands of wakes, and hooks that answer at once."""
         if self._running and not self._next_turn.pending:
             self._next_turn.set(0)
 

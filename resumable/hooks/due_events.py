@@ -23,7 +23,7 @@ of one owner are here, at most, half of them the oldest and half the newest, and
 SLOW = 16
 """So many events of an owner that hangs are here, at most: they go slowly."""
 
-SEEN = 2048
+READ_AHEAD = 2048
 """In one look back at most so many events are read, once a second. With more than so many here each owner keeps one;
 with twice as many no more are read."""
 
@@ -74,7 +74,7 @@ class DueEvents:
 
     def _most(self, owner: str) -> int:
         """How many events of the owner may be here, of those that have failed and of the others."""
-        if len(self._taken) > SEEN:
+        if len(self._taken) > READ_AHEAD:
             return 1
         return SLOW if owner in self.turns.hanging else FETCH
 
@@ -133,16 +133,16 @@ class DueEvents:
         """How many new events to fetch, how many that have failed, and whether the new ones are read from further back.
 
         While they go one at a time, each is chosen when its turn comes."""
-        if len(self._taken) >= 2 * SEEN:
+        if len(self._taken) >= 2 * READ_AHEAD:
             return 0, 0, False
         most = 1 if self.turns.one_at_a_time else FETCH
         if self.turns.failed:  # perhaps all of one owner, that hang, before those of others
-            failed = SEEN if self._stale_failed and self._is_later() and self.turns.no_failed_may_go else 0
+            failed = READ_AHEAD if self._stale_failed and self._is_later() and self.turns.no_failed_may_go else 0
         else:  # while there are some here, each that arrives is no reason to look
             failed = most if self._stale_failed and (self._is_later() or not self.turns.new) else 0
         waits = self.turns.somebody_waits
         if self._is_to_go_back(waits):
-            return SEEN if waits else most, failed, True
+            return READ_AHEAD if waits else most, failed, True
         return most if self._stale_new and not (self.turns.one_at_a_time and waits) else 0, failed, False
 
     def _is_later(self) -> bool:
@@ -161,12 +161,12 @@ class DueEvents:
         read, after = self._read, 0
         if new:
             if taken:  # else nothing here hides anything
-                after = read.after(self._has_older_in_outbox) if goes_back else read.seen
+                after = read.after(self._has_older_in_outbox) if goes_back else read.reached
             new += sum(event.seq > after for event in self._taken.values())
             self._read = OutboxPosition()
         failed = failed and failed + len(taken)
         self._stale_new &= not new
-        if failed or new >= SEEN:
+        if failed or new >= READ_AHEAD:
             self._looked = self._clock.seconds()
         self._stale_failed &= not failed
         try:
@@ -182,7 +182,7 @@ class DueEvents:
         return self._chosen(found, taken)
 
     def _chosen(self, found: Sequence[OutboxEvent], taken: frozenset[str]) -> list[OutboxEvent]:
-        """Take these, except those of uploads that were taken, and failed ones of owners who have enough of them."""
+        """Take these, except those of uploads that were taken, and failed ones of owners that have enough of them."""
         chosen, counts = [], Counter[str]()
         for event in found:
             if event.fact.upload_id in taken:
@@ -215,12 +215,12 @@ class DueEvents:
 
 
 class OutboxPosition:
-    """How far the outbox was read for new events: up to ``seen``, without those that some owners have ``left``.
+    """How far the outbox was read for new events: up to ``reached``, without those that some owners have ``left``.
 
     ``left``: by owner, the number from which on there may be such. ``anew``: it has to be read from the start."""
 
     def __init__(self) -> None:
-        self.seen = 0
+        self.reached = 0
         self.left: dict[str, int] = {}
         self.anew = False
 
@@ -236,10 +236,10 @@ class OutboxPosition:
         """Add the position ``before`` all from ``after`` to ``last`` was read, and if that wasn't ``full``, all behind.
 
         Events that were left since then stay so: they may have come too late to be found."""
-        seen = 0 if before.anew else before.seen
+        reached = 0 if before.anew else before.reached
         for owner, seq in before.left.items():
             if seq <= after or (full and seq > last):
                 self.leave(owner, seq)
-            elif full and last < seen:
+            elif full and last < reached:
                 self.leave(owner, last + 1)
-        self.seen = max(seen, last)
+        self.reached = max(reached, last)

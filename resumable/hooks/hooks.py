@@ -2,7 +2,7 @@
 
 Invariants: each hook has connections and threads of its own for events, questions and progress, so that a call that
 hangs holds up neither the others nor another hook; a Python hook with several roles is one object; `Hooks.stop` closes
-all that was opened. What can't work is found out before anything starts.
+all that was opened. An error in the settings is found before anything starts.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from resumable.hooks.ask import Guard, Guards
 from resumable.hooks.calls import HookCounts
 from resumable.hooks.command import Command, CommandHook, find_program
 from resumable.hooks.deliver import Deliverer
-from resumable.hooks.http_hook import HttpHook
+from resumable.hooks.http import HttpHook, Poster, Posting
 from resumable.hooks.interfaces import EventKind, IGuard, IHook, IWatcher
 from resumable.hooks.messages import WebhookSigner
-from resumable.hooks.post import Poster, Posting
 from resumable.hooks.progress import MOST, ProgressEvents, Watcher
 from resumable.hooks.settings import BadHookTarget, HookSettings, HookTarget
 from resumable.hooks.tusd import TusdFormat, TusdHook

@@ -149,7 +149,7 @@ def shown(value: object) -> str:
 def loads(data: bytes) -> dict[str, Any]:
     """A JSON object. Raises BadVerdict."""
     try:
-        # what nests too deep ends in RecursionError; numbers of thousands of digits are a ValueError
+        # too deep nesting ends in RecursionError; numbers of thousands of digits are a ValueError
         found = json.loads(data)
     except (ValueError, RecursionError):
         raise BadVerdict("the answer is not JSON") from None

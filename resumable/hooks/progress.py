@@ -45,7 +45,7 @@ LEAST_REST = 5.0
 
 @frozen
 class Watcher:
-    """A hook that hears of progress. ``name``: in logs and metrics. ``target``: what it is, for logs."""
+    """A hook that hears of progress. ``name``: in logs and metrics. ``target``: its kind and place, for logs."""
 
     name: str
     hook: IWatcher
@@ -113,18 +113,18 @@ class ProgressEvents:
         self._rearm()
 
     def _note(self, upload_id: str, look: Look) -> None:
-        seen = look() if self._may(upload_id) else None
-        if seen is None:
+        arrived = look() if self._may(upload_id) else None
+        if arrived is None:
             return
         now = self._wall()
         self._told[upload_id] = self._clock.seconds()
         self._rearm()
-        owner = event_owner(seen.upload.identity, "" if seen.request is None else seen.request.address)
+        owner = event_owner(arrived.upload.identity, "" if arrived.request is None else arrived.request.address)
         if self._shares.next([owner]) is None:
             return
         # bytes that arrived and were lost come again, so their number alone is no key
-        key = f"evt_{upload_id}_progress_{seen.received}_{int(1000 * now)}"
-        event = Event(key, EventKind.PROGRESS, now, seen.upload, seen.request, {"received": seen.received})
+        key = f"evt_{upload_id}_progress_{arrived.received}_{int(1000 * now)}"
+        event = Event(key, EventKind.PROGRESS, now, arrived.upload, arrived.request, {"received": arrived.received})
         self._busy[upload_id] = len(self._watchers)
         repeats = upload_id in self._resting
         for watcher in self._watchers:

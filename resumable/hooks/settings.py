@@ -1,6 +1,6 @@
-"""Settings of hooks: how an operator names them, and what the options make of them.
+"""Settings of hooks: the targets that an operator names, and the objects made of the options.
 
-Invariants: no message repeats a target or a secret: a URL's path or query may be one. An option that was set in vain is
+Invariants: no message repeats a target or a secret: a URL's path or query may be one. An option that has no effect is
 an error.
 """
 
@@ -16,11 +16,10 @@ from attrs import evolve, field, frozen
 from twisted.web.iweb import IPolicyForHTTPS
 
 from resumable.hooks.ask import Patience
+from resumable.hooks.http import Tls, check_forward, check_url, from_files
 from resumable.hooks.interfaces import EventKind
 from resumable.hooks.messages import parse_secret
-from resumable.hooks.post import check_forward, check_url
 from resumable.hooks.retry_policy import RetryPolicy
-from resumable.hooks.tls import Tls, from_files
 from resumable.masking import server_of
 from resumable.model.hooks import QuestionKind
 

@@ -1,10 +1,10 @@
 """Turns: the order in which events go to a hook, and questions to a guard, so that no client takes all places.
 
 Invariants: no more places are taken than there are; nobody has more than three quarters of several; a place that gets
-free goes to the owner with the fewest, and among these to the one who has waited longest. An event that fails makes its
-own upload wait, and no other; however many get no answer in time, neither other owners' events wait for that nor the
-newest of the same owner. An owner's oldest and newest events have as many places. Events that have failed, and all of
-owners that hang, get at most half of the places together, and neither they nor others can take all the turns.
+free goes to the owner with the fewest, and among these to the one that has waited longest. An event that fails makes
+its own upload wait, and no other; however many get no answer in time, neither other owners' events wait for that nor
+the newest of the same owner. An owner's oldest and newest events have as many places. Events that have failed, and all
+of owners that hang, get at most half of the places together, and neither they nor others can take all the turns.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Lines(Generic[V]):
         return reversed(self._came)
 
     def of(self, owner: str) -> deque[V]:
-        """The owner's line; never empty. Raises KeyError for an owner who doesn't wait."""
+        """The owner's line; never empty. Raises KeyError for an owner that doesn't wait."""
         return self._lines[owner]
 
     def count(self, owner: str) -> int:
@@ -110,7 +110,7 @@ class Shares:
         self._used: Counter[str] = Counter()
 
     def next(self, waiting: Iterable[str], counted: Counter[str] | None = None) -> str | None:
-        """The owner, of these, who gets a free place; None: no one may have one.
+        """The owner, of these, that gets a free place; None: no one may have one.
 
         ``counted``: how many places of each owner are compared, instead of all."""
         first, fewest = None, self._most
@@ -150,7 +150,7 @@ class Places:
         self._waiting: Lines[Deferred[None]] = Lines()
 
     def take(self, owner: str) -> Deferred[None]:
-        """Fires when the owner has a place. Who cancels it waits no longer."""
+        """Fires when the owner has a place; may be cancelled."""
         if self._free and self._shares.next([owner]) is not None:
             self._grant(owner)
             return succeed(None)
@@ -263,7 +263,7 @@ class EventTurns:
         return turn.kind is self.failed or turn.owner in self.hanging
 
     def _next_held_back(self) -> Turn | None:
-        """One that is held back: of the owner who has the fewest such places; else of the kind, slow or failed, that
+        """One that is held back: of the owner that has the fewest such places; else of the kind, slow or failed, that
         has the fewest; else of the kind that did not go last."""
         failed, slow = self._held_back()
         turns = []

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from resumable.aio.deferreds import deferred
 from resumable.hooks import messages
 from resumable.hooks.ask import MAX_HEADER_BYTES, MAX_HEADERS, can_be_sent
+from resumable.hooks.http import Poster
 from resumable.hooks.interfaces import (
     Allow,
     BadVerdict,
@@ -33,7 +34,6 @@ from resumable.hooks.interfaces import (
     Verdict,
 )
 from resumable.hooks.messages import as_bytes, loads, shown, text_pairs
-from resumable.hooks.post import Poster
 from resumable.model.hooks import Answer, Changes, QuestionKind, RequestView, UploadView
 
 QUESTIONS = {
@@ -62,7 +62,7 @@ log = Logger()
 @frozen
 class TusdFormat:
     """``path_of``: where an upload's data is, for ``Storage``. ``finished``: STORED makes post-finish wait until every
-    required remote has the upload, which is what tusd with a bucket means by it."""
+    required remote has the upload, as with tusd and a bucket."""
 
     path_of: Callable[[str], str]
     finished: EventKind = EventKind.FINISHED
@@ -78,7 +78,7 @@ class TusdFormat:
         """A hook request, in JSON's types."""
         new = isinstance(message, Question) and message.kind is QuestionKind.CREATE
         upload = self._upload(message.upload, new)
-        if isinstance(message, Event) and message.kind is EventKind.PROGRESS:  # tusd's is what has arrived, too
+        if isinstance(message, Event) and message.kind is EventKind.PROGRESS:  # tusd's counts received bytes too
             upload["Offset"] = message.details.get("received", message.upload.offset)
         return {"Type": hook, "Event": {"Upload": upload, "HTTPRequest": _request(message.request)}}
 
@@ -102,7 +102,7 @@ class TusdHook:
     """Posts as tusd does: plain JSON, not signed; only the headers that are to be forwarded go along."""
 
     def __init__(self, poster: Poster, format: TusdFormat, target: str = "") -> None:
-        """``target``: what the hook is, for the log."""
+        """``target``: the hook's kind and place, for the log."""
         self._poster = poster
         self._format = format
         self._target = target

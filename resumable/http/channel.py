@@ -147,7 +147,8 @@ class StreamingChannel(ChannelLifetime):
             self._chunks = ChunkReader() if head.length is None else None
         if self.site.stopping:
             request.close_after_answer()
-        request.begin(head, body)
+        request.body = body
+        request.receive(head)
 
     def _take_body(self, body: Body) -> None:
         data, self._input = self._input, b""

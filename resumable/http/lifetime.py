@@ -7,14 +7,14 @@ before the connection is closed (RFC 9112 section 9.6). A client that doesn't re
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 from twisted.python.failure import Failure
 
-from resumable.http.connections import Connections
+from resumable.http.connections import Connections, Outgoing
 from resumable.http.h1 import states
 from resumable.http.h1.states import ChannelState
-from resumable.http.outgoing import Outgoing
 from resumable.http.request import StreamingRequest
 from resumable.http.twisted_web import WebChannel
 
@@ -32,12 +32,13 @@ client that was let in before the stop is answered."""
 class ChannelLifetime(WebChannel):
     """See the module, and `resumable.http.connections.OpenConnection`.
 
-    ``deadline``: when `expire` is to be called, on the site's clock.
+    ``deadline``: when `expire` is to be called. ``seconds``: the site's clock, from `connectionMade` on.
     """
 
     site: Connections
     requests: list[StreamingRequest]
     outgoing: Outgoing
+    seconds: Callable[[], float]
     deadline = math.inf
 
     _state: ChannelState = states.OPENED
@@ -45,7 +46,8 @@ class ChannelLifetime(WebChannel):
     _dropped = 0  # bytes of this request's body, or behind it, that nobody wants
 
     def connectionMade(self) -> None:
-        self.outgoing = self.site.outgoing(self.transport)
+        self.outgoing = Outgoing(self.transport, self.site.network_timeout, self.site.min_rate)
+        self.seconds = self.site.seconds
         self.deadline = self.seconds() + self.site.network_timeout
         super().connectionMade()  # type: ignore[no-untyped-call]
         self.site.connected(self)
@@ -64,10 +66,6 @@ class ChannelLifetime(WebChannel):
         assert state in states.TRANSITIONS[self._state], f"{self._state.name} does not lead to {state.name}"
         self._state = state
         self.deadline = deadline
-
-    def seconds(self) -> float:
-        """See `BodySource.seconds`."""
-        return self.site.seconds()
 
     def dropped(self, size: int) -> None:
         """See `BodySource.dropped`. Beyond the site's ``linger_bytes``, the connection is read no more."""
@@ -110,7 +108,7 @@ class ChannelLifetime(WebChannel):
             linger = min(linger, LINGER_FULL)
         self._enter(states.LINGERING, self.seconds() + linger)
         half_close = getattr(self.transport, "loseWriteConnection", None)
-        if half_close is not None and not self.isSecure():  # type: ignore[no-untyped-call]
+        if half_close is not None and not self.isSecure():
             self.leave_transport()
             half_close()
         self.regulate()

@@ -1,7 +1,7 @@
 """The server's address as a client sees it: what an absolute Location is made of.
 
 Invariant: only elements of forwarding fields that a trusted address has added count, however many elements and lines a
-client has sent before; anything malformed in them is ignored. A malformed Host is the client's mistake. Spec: RFC 7239
+client has sent before; anything malformed in them is ignored. Spec: RFC 7239
 (Forwarded); X-Forwarded-Proto, -Host, -Port and -Prefix, which have none.
 """
 
@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from resumable.http.h1.head import valid_host
 from resumable.http.request import StreamingRequest
 from resumable.networks import Network, belongs, plain
-from resumable.protocol.errors import BadRequest
 
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _PORT = re.compile(r":[0-9]{1,5}$")
 _USUAL = ("80", "443")
 """Ports that no URL needs, whichever of its proxies a request has come to by http and by https."""
@@ -43,10 +42,7 @@ class Origin:
         self._path = None if public_url is None else "/" + urlsplit(public_url).path.lstrip("/")
 
     def location(self, request: StreamingRequest, upload_id: str) -> str:
-        """The URL of an upload; of an absolute one only the path for a client of HTTP/1.0 that names no host.
-
-        Raises BadRequest for a malformed Host.
-        """
+        """The URL of an upload; of an absolute one only the path for a client of HTTP/1.0 that names no host."""
         path = self.path(request) + upload_id
         if not self._absolute:
             return path
@@ -72,7 +68,8 @@ class Origin:
             scheme, _, rest = self._public_url.partition("://")
             return scheme, rest.partition("/")[0]
         scheme = "https" if request.isSecure() else "http"  # type: ignore[no-untyped-call]
-        host = self._host(request)
+        hosts = request.requestHeaders.getRawHeaders(b"host")
+        host = hosts[0].decode("ascii") if hosts else ""
         if self._trusted and self._is_trusted(request):
             scheme, host = self._forwarded(request, scheme, host)
         return scheme, host
@@ -92,18 +89,6 @@ class Origin:
         address = direct.partition("%")[0]
         return (_address(address) or address) if address.startswith("::ffff:") else address  # IPv4 within IPv6
 
-    @staticmethod
-    def check_host(request: StreamingRequest) -> None:
-        """Raises BadRequest for a Host that is malformed or repeated."""
-        hosts = request.requestHeaders.getRawHeaders(b"host") or ()
-        if len(hosts) > 1 or (hosts and not _HOST.fullmatch(hosts[0])):
-            raise BadRequest("Host is malformed.")
-
-    @staticmethod
-    def _host(request: StreamingRequest) -> str:
-        hosts = request.requestHeaders.getRawHeaders(b"host")
-        return hosts[0].decode("ascii") if hosts else ""
-
     def _is_trusted(self, request: StreamingRequest) -> bool:
         host = getattr(request.getClientAddress(), "host", None)  # type: ignore[no-untyped-call]
         # None is a unix socket: only what runs on this machine can have connected
@@ -122,7 +107,7 @@ class Origin:
         hosts = {outer.lower() for outer in (said.get("host"), _last(request, b"x-forwarded-host")) if outer}
         if len(protos) == 1 and protos <= {"http", "https"}:
             scheme = protos.pop()
-        if len(hosts) == 1 and _HOST.fullmatch(next(iter(hosts)).encode("latin-1")):
+        if len(hosts) == 1 and valid_host(next(iter(hosts)).encode("latin-1")):
             host = hosts.pop()
         port = _last(request, b"x-forwarded-port")
         if (

@@ -19,7 +19,7 @@ from twisted.web.server import NOT_DONE_YET
 from werkzeug.routing import MapAdapter
 
 from resumable.http.body import Body
-from resumable.http.h1.head import RequestHead, problem
+from resumable.http.h1.head import problem
 from resumable.http.twisted_web import WebRequest
 from resumable.model.errors import BodyLost
 from resumable.model.telemetry import REQUEST
@@ -88,11 +88,6 @@ class StreamingRequest(WebRequest):
     mapper: MapAdapter
     branch_segments: tuple[str, ...] = ("",)
 
-    def begin(self, head: RequestHead, body: Body) -> None:
-        """Dispatch the request with this head and this body."""
-        self.body = body
-        self.receive(head)
-
     def process(self) -> None:
         """Find the resource and render it, after the site's ``watch`` has seen the request. Never raises."""
         self.sent_method = self.method
@@ -152,18 +147,19 @@ class StreamingRequest(WebRequest):
     def write(self, data: bytes) -> None:
         """Send these bytes of the answer's body, after its head."""
         if not self.startedWriting and not self.gone:
-            self._frame_for_client()
+            if self.method != self.sent_method and b"HEAD" in (self.method, self.sent_method):
+                self._frame_for_client()
             self.channel.answering(self)
             if self.finished:  # the rest of the body came in just now, and its end was answered
                 return
         super().write(data)  # type: ignore[no-untyped-call]
 
     def _frame_for_client(self) -> None:
-        """A client that has sent HEAD expects no body after a Content-Length; every other client expects one."""
-        if self.method != self.sent_method and b"HEAD" in (self.method, self.sent_method):
-            if self.method == b"HEAD":
-                self.responseHeaders.setRawHeaders(b"Content-Length", [b"0"])
-            self.method = b"HEAD"
+        """One of the method that counts and the sent one is HEAD. A client that has sent HEAD expects no body after a
+        Content-Length; every other client expects one."""
+        if self.method == b"HEAD":
+            self.responseHeaders.setRawHeaders(b"Content-Length", [b"0"])
+        self.method = b"HEAD"
 
     def finish(self) -> None:
         """The answer is complete. Does nothing when the client has gone, which may happen at any time."""

@@ -19,7 +19,7 @@ from resumable.http import cors, errors, status
 from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads
-from resumable.http.h1.head import Fields
+from resumable.http.h1.head import Fields, valid_host
 from resumable.http.origin import Origin
 from resumable.http.request import StreamingRequest
 from resumable.model.principal import NOBODY, Action, Principal
@@ -171,7 +171,8 @@ class TusRoutes:
             elif route.version:
                 tus.check_version(call.fields)
             if action is Action.CREATE:
-                call.creation = self._creation(call)
+                call.creation = tus.parse_creation(call.fields, request.body.length, self._algorithms)
+                tus.check_creation_extensions(call.creation, self._extensions)
             elif not valid_id(upload_id):  # it never gets near a path
                 raise NotFound("There is no such upload.")
             if not self._admission.open:
@@ -187,7 +188,9 @@ class TusRoutes:
         """Before any route: what every answer says, and the method that counts. Raises BadRequest."""
         if request.method != b"OPTIONS":
             request.set_field(b"tus-resumable", b"1.0.0")
-        Origin.check_host(request)
+        hosts = request.requestHeaders.getRawHeaders(b"host", ())
+        if len(hosts) > 1 or not all(map(valid_host, hosts)):
+            raise BadRequest("Host is malformed.")
         if request.requestHeaders.hasHeader(b"x-http-method-override"):
             request.method = tus.method(RequestFields(request), request.method.decode("latin-1")).encode()
 
@@ -209,11 +212,6 @@ class TusRoutes:
             request.set_field(name, value)
         self.cors.preflight(request)
         return _succeed(request, 200)
-
-    def _creation(self, call: Call) -> tus.Creation:
-        creation = tus.parse_creation(call.fields, call.request.body.length, self._algorithms)
-        tus.check_creation_extensions(creation, self._extensions)
-        return creation
 
     @_route("POST", _COLLECTION, Action.CREATE, hooks=True)
     async def create(self, call: Call) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
+from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from resumable.http.h1.head import RequestHead
@@ -31,11 +32,8 @@ class WebRequest(Request):
     """Twisted's request, without a content type of its own."""
 
     defaultContentType = None
-
-    @property
-    def gone(self) -> bool:
-        """Whether the client has gone: there is nobody to answer."""
-        return bool(self._disconnected)
+    gone = False
+    """Whether the client has gone: there is nobody to answer."""
 
     @property
     def logger(self) -> Logger:
@@ -43,10 +41,9 @@ class WebRequest(Request):
         return self._log
 
     def receive(self, head: RequestHead) -> None:
-        """Take the head; Twisted calls `process` then. ``content`` stays empty."""
+        """Take the head; Twisted calls `process` then. ``content`` stays empty, and no cookie is read."""
         self.requestHeaders = head.headers
         self.content = BytesIO()
-        self.parseCookies()  # type: ignore[no-untyped-call]
         self.requestReceived(head.method, head.target, head.version)  # type: ignore[no-untyped-call]
 
     def answer_asterisk(self) -> None:
@@ -55,18 +52,31 @@ class WebRequest(Request):
 
     def set_gone(self) -> None:
         """The client has gone; `connectionLost` follows."""
-        self._disconnected = True
+        self.gone = self._disconnected = True
 
 
 class WebChannel(HTTPChannel):
     """Twisted's channel, which writes answers. It leaves it to its subclass when to read."""
 
     _networkProducer: Any
+    _secure: bool | None = None
+
+    def isSecure(self) -> bool:
+        """Whether the transport is one of TLS, as Twisted says, which takes long to find out and never changes."""
+        if self._secure is None:
+            self._secure = bool(super().isSecure())  # type: ignore[no-untyped-call]
+        return self._secure
 
     @property
     def choked(self) -> bool:
         """Whether the transport's send buffer is full."""
         return bool(self._waitingForTransport)
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """The head of an answer in one piece: a transport looks at each of the dozens that Twisted makes of it."""
+        lines = [b"%b %b %b" % (version, code, reason)]
+        lines += [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n")  # type: ignore[union-attr]
 
     def set_reading(self, wanted: bool) -> None:
         """Open or close the TCP window."""

@@ -1,7 +1,7 @@
 """Bodies of requests, read from their source while they are sent.
 
 Invariant: one body holds one piece, `PIECE` bytes: the next is read when the transport has sent the last. (Reading
-ahead in halves needs twice the turns, and parts go several at once.)
+ahead in halves needs twice the reads, and several parts go at once.)
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class Http:
         """Send a request and gather its answer, whatever its status.
 
         ``url`` goes out as it is. ``largest``: bytes of the answer. ``patience`` multiplies the idle time-out. Raises
-        HttpError, CancelledError, and what reading the body raised.
+        HttpError, CancelledError, and errors of reading the body.
         """
         await self._slots.acquire()
         watch = IdleTimeout(self._clock, self._idle * patience)

@@ -1,7 +1,7 @@
 """Pooled connections that hear an early answer and are given up in time, and treq on them.
 
 Invariants: an answer is heard while its request is still being sent; at most `EARLY` bytes of it, and a piece more,
-are taken then. What goes out is the URL and the headers that were given, byte for byte; no redirect is followed, no
+are taken then. The URL and the headers go out as they were given, byte for byte; no redirect is followed, no
 cookie kept, nothing unpacked.
 """
 

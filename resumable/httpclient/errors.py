@@ -1,7 +1,7 @@
-"""What can go wrong with a request over HTTP, whatever it asks for.
+"""The errors of a request over HTTP, whatever it asks for.
 
-Invariant: every failure of a request becomes one `HttpError`, or CancelledError where the request was cancelled. Of
-what Twisted says only names get into the reason, and what is wrong with a certificate: it holds no secret.
+Invariant: every failure of a request becomes one `HttpError`, or CancelledError where the request was cancelled. The
+reason holds no secret: of Twisted's words it takes only names, and the fault of a certificate.
 
 ::
 

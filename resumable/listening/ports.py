@@ -81,7 +81,8 @@ def _check_port(description: str, flag: str, family: int, interface: str, port: 
 
 
 def _check_socket(description: str, flag: str, path: str) -> None:
-    """Check that nobody listens at ``path`` and a socket can be made there; remove what a killed daemon has left."""
+    """Check that nobody listens at ``path`` and a socket can be made there; remove the one that a killed daemon has
+    left."""
     place = os.path.dirname(path)
     try:
         if not os.path.isdir(place):

@@ -76,7 +76,7 @@ class LoadedCertificate:
 
 def load(files: CertificateFiles) -> LoadedCertificate:
     """Read the files. Blocks. Raises AccessProblem for one that is missing, makes no sense or doesn't fit."""
-    version = files.version()  # before they are read: what changes meanwhile is seen the next time
+    version = files.version()  # before they are read: a change meanwhile counts the next time
     pems = _certificates("certificate", files.certificate)
     if files.chain is not None:
         pems += _certificates("chain", files.chain)

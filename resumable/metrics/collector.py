@@ -28,7 +28,7 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.listing import UploadState
 from resumable.model.outbox import Depth, IOutbox
 from resumable.model.telemetry import Tally
-from resumable.model.upload import Gone, ReplicaState
+from resumable.model.upload import GoneReason, ReplicaState
 from resumable.replication.service import Replication
 from resumable.spool import Budget
 from resumable.uploads.context import Counts
@@ -184,7 +184,7 @@ class MetricsCollector(Collector):
         yield "uploads_finished_total", _one(counts.finished)
         yield "uploads_placed_total", _one(counts.placed)
         yield "placing_failures_total", _one(counts.not_placed)
-        yield "uploads_gone_total", {(gone.value,): counts.gone[gone] for gone in Gone}
+        yield "uploads_gone_total", {(gone.value,): counts.gone[gone] for gone in GoneReason}
         if self._answers.count is not None:
             yield "uploads", {(state.value,): self._answers.count.uploads[state] for state in UploadState}
         yield "appends", _one(holds.count)

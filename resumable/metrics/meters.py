@@ -1,4 +1,4 @@
-"""Meters of what nothing else counts: the delay of the event loop, warnings in the log, what each remote lacks."""
+"""Meters that belong to no other room: the delay of the event loop, warnings in the log, each remote's lag."""
 
 from __future__ import annotations
 

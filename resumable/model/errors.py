@@ -1,4 +1,4 @@
-"""Failures that more than one room raises or answers for. What a client sees is in `resumable.protocol.errors`."""
+"""Failures that more than one room raises or answers for. The errors for clients are in `resumable.protocol.errors`."""
 
 from __future__ import annotations
 

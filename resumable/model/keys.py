@@ -86,7 +86,7 @@ class KeyTemplate:
 def parse(template: str = DEFAULT, prefix: str = "", *, what: str = "key", owner: bool = False) -> KeyTemplate:
     """The template, under ``prefix`` (joined with one slash). Raises BadTemplate.
 
-    ``what`` is what the operator knows it as; ``owner``: whether there may be one.
+    ``what``: the operator's name for it; ``owner``: whether there may be one.
     """
     fields = [_ID, *_DATES, *([_OWNER] if owner else ())]
     pieces: list[_Piece] = []
@@ -108,7 +108,7 @@ def parse(template: str = DEFAULT, prefix: str = "", *, what: str = "key", owner
 
 
 def safe_segment(value: bytes | str) -> str:
-    """What of a client's value may stand in a key, as part of one segment; empty when nothing is left.
+    """The part of a client's value that may stand in a key, as part of one segment; empty when nothing is left.
 
     Cut to `MAX_VALUE` bytes, the extension kept.
     """

@@ -28,7 +28,7 @@ class Action(enum.Enum):
 
 ALL = frozenset(Action)
 EVERYDAY = ALL - {Action.LIST, Action.ADMIN}
-"""The actions of somebody who was let in, with uploads of their own."""
+"""The actions of a client that was let in, with uploads of its own."""
 
 
 def _countable(size: int | None) -> int | None:
@@ -38,7 +38,7 @@ def _countable(size: int | None) -> int | None:
 
 @frozen
 class Principal:
-    """Somebody who was let in.
+    """A client that was let in.
 
     ``name`` is stored with each upload that they create, and only they get to see it again; "" is nobody in particular:
     what they create is bound to nobody. ``max_size``: bytes of one upload, None for no limit of their own. ``until``:

@@ -31,8 +31,8 @@ class Page:
 
 @frozen
 class Backlog:
-    """What one remote still lacks: committed bytes, the number of finished uploads, and the time when the oldest of
-    these finished."""
+    """The data that one remote still lacks: committed bytes, the number of finished uploads, and the time when the
+    oldest of these finished."""
 
     size: int = 0
     uploads: int = 0

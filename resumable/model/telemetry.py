@@ -1,7 +1,7 @@
-"""What is noted for operators while work is done: how large things are, and for which request.
+"""Measurements for operators while work is done: sizes and times, and the request they belong to.
 
-Invariant: counting takes no lock and makes no object; one thread counts, any thread may read, and what it reads is at
-most one measurement behind. A coroutine keeps the request that was set when it began, whatever runs between its steps
+Invariant: counting takes no lock and makes no object; one thread counts, any thread may read, and is at most
+one measurement behind. A coroutine keeps the request that was set when it began, whatever runs between its steps
 (PEP 567, which Twisted's coroutines follow); work that belongs to no request sets it to nothing.
 """
 

@@ -1,7 +1,7 @@
 """The seams between the rooms: records, and the interfaces that several rooms share.
 
-Nothing here does any work. A record is a frozen value; an interface says what may be relied upon, what it
-answers with and what it raises. Sizes are bytes, times are seconds since the epoch (UTC).
+Nothing here does any work. A record is a frozen value; an interface lists its promises, its answers
+and its errors. Sizes are bytes, times are seconds since the epoch (UTC).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
 
 
-class Gone(enum.Enum):
+class GoneReason(enum.Enum):
     """Why an upload that was once here answers 410."""
 
     EXPIRED = "expired"
@@ -25,7 +25,7 @@ class Gone(enum.Enum):
 
 
 class FactKind(enum.Enum):
-    """What the outside is told of; written in the transaction of the change that it reports."""
+    """The kinds of facts for the outside; a fact is written in the transaction of the change that it reports."""
 
     CREATED = "created"
     FINISHED = "finished"
@@ -50,7 +50,7 @@ class Fact:
 class Place:
     """Where a finished upload's file is to be found, or is to go, by its path below the place directory.
 
-    ``stamp`` tells it from what others put there; None: it isn't placed yet, and may end up beside ``path``.
+    ``stamp`` tells it from others' files there; None: it isn't placed yet, and may end up beside ``path``.
     """
 
     path: str
@@ -70,7 +70,7 @@ class Upload:
     upload's partial uploads, in order. ``required`` counts the remotes that must have it, ``stored_at`` is when the
     last of them had; since ``dropped_at`` there is no local data any more. ``owner``: the identity that created it,
     None is nobody. ``max_size``: a limit that a hook or a token gave it, None is none. ``place``: where its file goes
-    once it is finished; None: it stays under its id. What is placed is the local copy since ``dropped_at``. ``asked``:
+    once it is finished; None: it stays under its id. The placed file is the local copy since ``dropped_at``. ``asked``:
     the digest of the request for this final upload, by which the same request is known again.
     """
 
@@ -83,7 +83,7 @@ class Upload:
     concat: str | None = None
     partials: tuple[str, ...] = ()
     finished_at: float | None = None
-    gone: Gone | None = None
+    gone: GoneReason | None = None
     gone_at: float | None = None
     epoch: int = 0
     boot_id: str | None = None
@@ -119,7 +119,7 @@ class Upload:
 
 class ReplicaState(enum.Enum):
     """OPEN: under way or waiting. STORED: finalised. PARKED: given up until somebody restarts it. ENDING: its upload
-    is gone, and what the store has of it is to be removed; the row goes when that is done."""
+    is gone, and its object or parts are to be removed from the store; the row goes when that is done."""
 
     OPEN = "open"
     STORED = "stored"
@@ -201,7 +201,7 @@ class ICatalog(Interface):
         """Record a new upload and its replicas; False when its id is taken (also by one that is gone).
 
         Of a final also when one of its partials is gone, or when another is on its way that the same request has made
-        (`Upload.asked`). ``request``: what `request` is to answer.
+        (`Upload.asked`). ``request``: the answer of `request`.
         """
 
     def get(upload_id: str) -> Deferred[Upload | None]:
@@ -219,7 +219,7 @@ class ICatalog(Interface):
 
     def end(
         upload_id: str,
-        gone: Gone,
+        gone: GoneReason,
         at: float,
         facts: Sequence[Fact],
         delete: bool = False,
@@ -229,7 +229,7 @@ class ICatalog(Interface):
         expires. Its data may go once `removable` says so.
 
         Its replicas that are not STORED become ENDING; with ``delete`` the STORED ones too, their objects are to go.
-        ``refusal``: of a final, what `asked` is to answer; without one the request that has made it is forgotten.
+        ``refusal``: of a final, the answer of `asked`; without one the request that has made it is forgotten.
         """
 
     def removable(limit: int) -> Deferred[Sequence[str]]:
@@ -237,7 +237,7 @@ class ICatalog(Interface):
         final needs, placed files included, and dropped ones, whose placed files stay."""
 
     def removed(upload_ids: Sequence[str], unplaced: Sequence[str] = ()) -> Deferred[None]:
-        """The data of these is no longer on disk, and neither is what was placed of ``unplaced``: without that a gone
+        """The data of these is no longer on disk, and neither are the placed files of ``unplaced``: without that a gone
         upload that has a place stays removable."""
 
     def unplaced(after: str, limit: int) -> Deferred[Sequence[Upload]]:
@@ -246,7 +246,7 @@ class ICatalog(Interface):
     def placed(upload_id: str, place: Place, at: float, facts: Sequence[Fact] = ()) -> Deferred[bool]:
         """The file is in its place for good; False, and nothing recorded, when the upload is gone or didn't wait.
 
-        As soon as no replica needs the data any more, ``dropped_at`` is set: what is placed is the local copy then.
+        As soon as no replica needs the data any more, ``dropped_at`` is set: the placed file is the local copy then.
         """
 
     def expired(idle_since: float, limit: int) -> Deferred[Sequence[Upload]]:
@@ -285,7 +285,7 @@ class ICatalog(Interface):
         """The refusal of the final that this request has made was heard: the same request begins anew."""
 
     def forget_asked(over_before: float, limit: int) -> Deferred[int]:
-        """Drop what is kept for `asked` of those over before that time; answers how many."""
+        """Drop the answers of `asked` to requests over before that time; answers how many."""
 
     def get_many(upload_ids: Sequence[str]) -> Deferred[Mapping[str, Upload]]:
         """Those of the ids that are known."""
@@ -306,4 +306,5 @@ class IBody(Interface):
         """
 
     def discard() -> None:
-        """Write nothing more to the consumer; what still arrives is dropped. What `deliver` gave out fires no more."""
+        """Write nothing more to the consumer; bytes that still arrive are dropped. The Deferred of `deliver` never
+        fires."""

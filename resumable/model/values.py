@@ -1,7 +1,7 @@
-"""The grammar of values: what may follow a flag or stand in a variable, and how times and bytes are written in JSON.
+"""The grammar of values: of flags and variables, and of times and bytes in JSON.
 
-Each parser takes the text as it was given. It returns the value, or raises ValueError whose message says what is
-expected, in words that follow "expected". Pure. Spec: RFC 3339, RFC 4648 section 4.
+Each parser takes the text as it was given. It returns the value, or raises ValueError whose message continues
+the word "expected". Pure. Spec: RFC 3339, RFC 4648 section 4.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def optional_duration(text: str) -> float | None:
 
 
 def switch(text: str) -> bool:
-    """What an environment variable says of a flag that takes no value."""
+    """The value of an environment variable for a flag that takes none."""
     word = text.lower()
     if word in {"1", "true", "yes", "on"}:
         return True
@@ -204,7 +204,7 @@ def words(items: Sequence[str]) -> tuple[str, ...]:
 
 
 def names(items: Sequence[str]) -> tuple[str, ...]:
-    """What identities may be called."""
+    """The name of an identity."""
     if not all(item and item.isprintable() and item == item.strip() for item in items):
         raise ValueError("a name that can be read")
     return tuple(items)
@@ -284,7 +284,7 @@ def endpoints(items: Sequence[str]) -> tuple[str, ...]:
         except LookupError as problem:
             if not inner.startswith("systemd:"):  # its sockets are there when the daemon starts
                 raise ValueError("a Twisted endpoint like tcp:8080:interface=127.0.0.1") from problem
-        except Exception as problem:  # each endpoint type's parser raises what it likes
+        except Exception as problem:  # endpoint parsers have no common class of errors
             reason = " ".join(str(problem).split()) or type(problem).__name__
             raise ValueError(
                 f"a Twisted endpoint like tcp:8080:interface=127.0.0.1 or unix:/run/resumable.sock ({reason})"
@@ -321,7 +321,7 @@ def json_time(seconds: float) -> str:
 
 
 def json_text(value: bytes) -> str | dict[str, str]:
-    """A client's bytes; what is no UTF-8 stays in Base64, and is marked as such."""
+    """A client's bytes; bytes that aren't UTF-8 stay in Base64, and are marked as such."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -48,7 +48,7 @@ def allows_range(fields: Fields, now: Validators) -> bool:
         return False
     if given[0].startswith(('"', "W/")):
         return given[0] == now.etag
-    # A date counts only if it is a strong validator: what is finished never changes, so ours is.
+    # A date counts only if it is a strong validator: a finished upload never changes, so ours is.
     return _date(fields, "if-range") == now.modified
 
 

@@ -6,7 +6,7 @@
      +-- Forbidden             403  an append to a final upload, or not for this identity
      +-- NotFound              404  there is none of that id
      +-- MethodNotAllowed      405  + Allow
-     +-- Conflict              409  the upload isn't in the state for that
+     +-- WrongState            409  the upload isn't in the state for that
      +-- OffsetMismatch        409  + Upload-Offset
      +-- Gone                  410  expired, terminated or lost
      +-- UnsupportedVersion    412  + Tus-Version
@@ -23,7 +23,7 @@
      +-- Refused               any  a hook's own status, header fields and body
 
 Invariant: an error only *hints* a status, a title and header fields; it
-knows nothing of responses. Field values made here hold numbers and fixed tokens, never what a client sent.
+knows nothing of responses. Field values made here hold numbers and fixed tokens, never a client's bytes.
 Spec: tus 1.0.0, RFC 9110 section 15.5, RFC 6585 section 4 (429), RFC 4918 sections 11.3 (423) and 11.5 (507).
 """
 
@@ -34,7 +34,7 @@ from typing import ClassVar
 
 
 class TusError(Exception):
-    """A refusal. ``detail`` tells the client what was wrong; ``headers`` go into the answer as they are."""
+    """A refusal. ``detail`` tells the client the reason; ``headers`` go into the answer as they are."""
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal Server Error"
@@ -88,18 +88,18 @@ class MethodNotAllowed(TusError):
         super().__init__(detail or f"This resource understands {methods}.", headers={"Allow": methods})
 
 
-class Conflict(TusError):
+class WrongState(TusError):
     """The upload isn't in the state for this request."""
 
     status = 409
-    title = "Conflict"
+    title = "WrongState"
 
 
 class OffsetMismatch(TusError):
     """The current offset is ``offset``: "If the offsets do not match, the Server MUST respond with the 409"."""
 
     status = 409
-    title = "Conflict"
+    title = "WrongState"
 
     def __init__(self, offset: int, provided: int | None = None) -> None:
         said = "" if provided is None else f", not {provided} as the request's Upload-Offset says"

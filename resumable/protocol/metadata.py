@@ -1,4 +1,4 @@
-"""Upload-Metadata: its grammar, and what may be taken from it for a download.
+"""Upload-Metadata: its grammar, and the file name and type that a download takes from it.
 
 Invariant: a header that `parse` accepted may be echoed as it is, and text that leaves `filename` and `content_type`
 may stand in a header and names no path. Spec: tus 1.0.0, Creation, Upload-Metadata; RFC 4648 section 4.
@@ -26,7 +26,7 @@ _TYPE = re.compile(rf'{_TOKEN}/{_TOKEN}(?:[ ]?;[ ]?{_TOKEN}=(?:{_TOKEN}|"[A-Za-z
 
 def parse(header: str) -> dict[str, bytes]:
     """The pairs of an Upload-Metadata value, in order; an empty one has none. BadRequest if it is malformed."""
-    # "Servers SHOULD carefully validate metadata values ... to avoid header smuggling": what is echoed is printable
+    # "Servers SHOULD carefully validate metadata values ... to avoid header smuggling": the echo is printable
     # ASCII from end to end, which leaves no line end to smuggle with.
     if not (header.isascii() and header.isprintable()):
         raise BadRequest("Upload-Metadata may hold printable ASCII characters only.")

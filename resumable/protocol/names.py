@@ -14,7 +14,8 @@ import unicodedata
 from typing import Final
 from urllib.parse import quote
 
-UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{15,127}")
+valid_id: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{15,127}").fullmatch
+"""A match if the text is an id of an upload, which has 16 to 128 characters; else None."""
 MAX_NAME: Final = 255
 """Bytes of UTF-8: the longest name that file systems take."""
 
@@ -45,7 +46,7 @@ def shown(text: str) -> str | None:
     """The name in a client's text, without directories and invisible characters; None if nothing is left.
 
     RFC 6266, 4.3: "Recipients MUST NOT be able to write into any location other than one to which they are
-    specifically entitled", hence only what follows the last slash or backslash.
+    specifically entitled", hence only the part after the last slash or backslash.
     """
     name = "".join(c for c in text if not is_hidden(c)).replace("\\", "/").rpartition("/")[2].strip()
     return shortened(name) if name.strip(". ") else None
@@ -62,8 +63,3 @@ def disposition(name: str | None, way: str = "attachment") -> str:
     plain = " ".join("".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in name).split())
     extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe=_ATTR_CHARS)}"
     return f'{way}; filename="{plain}"{extended}'
-
-
-def valid_id(upload_id: str) -> bool:
-    """Whether this is an id of an upload: 16 to 128 characters."""
-    return UPLOAD_ID.fullmatch(upload_id) is not None

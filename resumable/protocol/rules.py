@@ -29,7 +29,7 @@ class AppendPlan:
         The offset that no byte may pass: the length, or the maximum while the length is unknown. Only a chunked
         body can try; then the answer is 413, and the append neither finishes the upload nor records a length.
     commit_ceiling
-        The highest offset that may be committed before the end of the body is seen.
+        The highest offset that may be committed before the end of the body arrives.
     may_finish
         Whether the upload can be finished by this append: it has a length, and the body may reach it.
     new_length
@@ -51,9 +51,9 @@ class AppendPlan:
         return self.ceiling is not None and end > self.ceiling
 
     def committable(self, end: int) -> int:
-        """How much of what has been received up to the offset ``end`` may be committed before the body's end is seen.
+        """How many of the bytes received up to the offset ``end`` may be committed before the body's end arrives.
 
-        That is also what may be kept when the body is lost or runs past the ceiling.
+        So many may also be kept when the body is lost or runs past the ceiling.
         """
         return end if self.commit_ceiling is None else min(end, self.commit_ceiling)
 
@@ -112,7 +112,7 @@ def final_length(lengths: Iterable[int | None], max_size: int | None) -> int | N
     for length in lengths:
         known = known and length is not None
         total += length or 0
-    # What the known ones come to is a lower bound: over the maximum is over it whatever the others will be.
+    # The sum of the known lengths is a lower bound: over the maximum, the unknown ones don't matter.
     _check_maximum(total, max_size, None)
     return total if known else None
 
@@ -129,7 +129,7 @@ def _plan(
 ) -> AppendPlan:
     ceiling = length
     if length is None and max_size is not None:
-        # An operator may have lowered the maximum since: what is here stays, nothing is added.
+        # An operator may have lowered the maximum since: the bytes here stay, no more are added.
         ceiling = max(start, max_size)
     if content_length is not None and start + content_length > (LARGEST if ceiling is None else ceiling):
         what = "maximum size" if length is None else "upload's length"

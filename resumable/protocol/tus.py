@@ -1,8 +1,8 @@
-"""tus 1.0.0: header fields to typed requests, and what the server says of itself.
+"""tus 1.0.0: header fields to typed requests, and the server's description of itself.
 
 Invariants: a request that leaves here is well-formed in itself; whether it fits its upload is decided in `rules`. An
 extension that isn't listed in Tus-Extension is never used for a new request; uploads that were made with it go on.
-Nothing here knows what is stored. Spec: tus 1.0.0 (2016-03-25).
+Nothing here knows the stored uploads. Spec: tus 1.0.0 (2016-03-25).
 
 An append is checked in this order: 412 version, then (the caller) 404, 410 and 403 on a final upload, then
 `parse_append`: 415 type, 400 for a malformed field; then `rules.admit_append`: 409 offset, 400 and 413 lengths.
@@ -121,7 +121,8 @@ def check_version(fields: Fields) -> None:
 
 
 def parse_creation(fields: Fields, content_length: int | None, algorithms: Collection[str]) -> Creation:
-    """A POST's header as a Creation; BadRequest, UnsupportedMediaType, or ChecksumMismatch for what can't match.
+    """A POST's header as a Creation; BadRequest, UnsupportedMediaType, or ChecksumMismatch for a checksum that can't
+    match.
 
     ``content_length`` is in bytes: None for a chunked body, 0 when there is neither length nor transfer coding.
     """
@@ -240,7 +241,7 @@ def _checksum(fields: Fields, content_length: int | None, algorithms: Collection
 def extensions_without(disabled: Collection[str]) -> tuple[str, ...]:
     """The extensions in the usual order, less ``disabled`` and those that need one of these."""
     left: list[str] = []
-    for each in EXTENSIONS:  # none comes before what it needs
+    for each in EXTENSIONS:  # none comes before those that it needs
         if each not in disabled and NEEDED.get(each, each) in (*left, each):
             left.append(each)
     return tuple(left)

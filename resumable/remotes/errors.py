@@ -1,4 +1,4 @@
-"""What can go wrong with a remote, sorted by what to do about it.
+"""The errors of a remote, sorted by the right reaction.
 
 Invariant: ``reason`` is one line for the operator and holds no secret: no key, token, signature or signed URL.
 

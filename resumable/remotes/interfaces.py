@@ -1,15 +1,15 @@
-"""What a remote is: five operations, and a few more that some have.
+"""The interfaces of a remote: five operations, and a few more that some have.
 
 `resumable.testing.contract` tests every promise made here; docs/writing-a-backend.md shows a backend from end to end.
 
-Invariant: a backend keeps nothing that it can't do without in memory. What must outlive the process it saves in its
-journal, and it saves what it is about to do before it asks the store, so that a crash at any point leaves a record of
+Invariant: a backend needs nothing that is only in memory. It saves in its journal whatever must outlive the process,
+and its next step before it asks the store, so that a crash at any point leaves a record of
 everything that may be in the store.
 
 Every method answers with a Deferred and never blocks. Failures are `RemoteError`; its subclasses say what to do
-(resumable/remotes/errors.py). ValueError: the caller broke the contract. What ``data.read`` fails with comes through
-unchanged, it isn't the remote's fault. Whether a call that failed, was cancelled or whose answer was lost has had its
-effect is unknown: all five may be repeated, in this process or the next. Cancelling a Deferred gives the call up as
+(resumable/remotes/errors.py). ValueError: the caller broke the contract. An error of ``data.read`` comes through
+unchanged, as it isn't the remote's fault. Whether a call that failed, was cancelled or whose answer was lost has had
+its effect is unknown: all five may be repeated, in this process or the next. Cancelling a Deferred gives the call up as
 soon as possible. The caller makes one call at a time for one upload, except for the calls that `IPartRemote` allows;
 uploads are independent. Sizes and offsets are bytes.
 """
@@ -109,7 +109,7 @@ class IContent(Interface):
     def read(offset: int, size: int) -> Deferred[bytes]:
         """Exactly the ``size`` bytes from ``offset`` on (0 is its first byte).
 
-        Fails with RegionLost, OSError; ValueError for what does not lie in it. Ask for at most 256 KiB.
+        Fails with RegionLost, OSError; ValueError for bytes that do not lie in it. Ask for at most 256 KiB.
         """
 
 
@@ -119,7 +119,7 @@ class IRegion(IContent):
     def scan(offset: int, size: int, feed: Callable[[bytes], object]) -> Deferred[None]:
         """Give ``feed`` these bytes piece by piece, in order, in the thread that reads them: for digests.
 
-        Fails as `read`, and with what ``feed`` raises. Ask for at most 1 MiB.
+        Fails as `read`, and with the errors of ``feed``. Ask for at most 1 MiB.
         """
 
     def lend() -> ILoan:
@@ -130,20 +130,20 @@ class ILoan(Interface):
     """A region that a thread reads without the reactor. The spool keeps its file open until it is given back."""
 
     def read(offset: int, size: int) -> bytes:
-        """As `IContent.read`, but blocks, and raises what that fails with. For one thread at a time."""
+        """As `IContent.read`, but blocks, and raises as that fails. For one thread at a time."""
 
     def give_back() -> None:
         """To be called in the reactor, once no thread reads; nothing is read after it. May be repeated."""
 
 
 class IJournal(Interface):
-    """What a backend remembers of each upload, durably. One journal belongs to one remote."""
+    """A backend's durable records, one for each upload. One journal belongs to one remote."""
 
     def load(upload_id: str) -> Deferred[dict[str, Any] | None]:
-        """What was saved last, as a value of its own that may be changed; None: nothing was."""
+        """The record saved last, as a value of its own that may be changed; None: nothing was."""
 
     def save(upload_id: str, value: Mapping[str, Any]) -> Deferred[None]:
-        """Remember ``value``, whose JSON is some KiB at most, instead of what was there. Durable when it fires."""
+        """Remember ``value``, whose JSON is some KiB at most, instead of the older one. Durable when it fires."""
 
 
 class IPartJournal(IJournal):
@@ -156,7 +156,7 @@ class IPartJournal(IJournal):
         """Remember ``value`` (an ETag, a checksum) for part ``number``. Durable when it fires."""
 
     def load_parts(upload_id: str) -> Deferred[dict[int, str]]:
-        """What was saved for each part."""
+        """The record of each part."""
 
     def drop_parts(upload_id: str) -> Deferred[None]:
         """Forget the parts: the multipart they belonged to is over."""
@@ -249,7 +249,7 @@ class IPartRemote(IPlanned):
 
 
 class IDeletable(Interface):
-    """A remote that can delete what it stored."""
+    """A remote that can delete its objects."""
 
     def delete_object(upload_id: str) -> Deferred[bool]:
         """Delete the object that `finalize_upload` made, also one whose answer was lost.

@@ -1,9 +1,9 @@
-"""What a client wrote into its upload's metadata, as properties of an object.
+"""The client's metadata of an upload, as properties of an object.
 
-Invariant: whatever the client wrote, what comes out of `described` and `in_ascii` is ASCII without line breaks, fit for
+Invariant: whatever the client wrote, the results of `described` and `in_ascii` are ASCII without line breaks, fit for
 headers and signatures, and no more than the store is known to take. It is a courtesy: no upload waits or is parked for
-it. The upload's id stays, it is how we know our object. What the store has clearly refused is in the journal before it
-is asked again, and what it took instead is there with the outcome, so retries and restarts ask for the same.
+it. The upload's id stays, it is how we know our object. A clear refusal of the store is in the journal before the
+next try, and the properties that it took are there with the outcome, so retries and restarts send the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PLAIN = "application/octet-stream"
 
 @frozen
 class MetadataRoom:
-    """What a store takes: bytes of all names and values, the id's too; bytes of one value; how many; and how much it
+    """A store's limits: bytes of all names and values, the id's too; bytes of one value; how many; and how much it
     counts for each beside its name and value, as where names count with their prefix.
     """
 
@@ -45,7 +45,7 @@ class MetadataRoom:
         )
 
     def size(self, name: str, value: str) -> int:
-        """What the store counts for it."""
+        """The bytes that the store counts for this property."""
         return len(name.encode()) + len(value.encode()) + self.each
 
 
@@ -59,7 +59,7 @@ def described(metadata: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def in_ascii(metadata: Mapping[str, bytes], room: MetadataRoom, ours: Mapping[str, str]) -> dict[str, str]:
-    """What fits beside ``ours``, in order of the names, which are in lower case."""
+    """The properties that fit beside ``ours``, in order of the names, which are in lower case."""
     return fitting({name: _ascii(value) for name, value in metadata.items()}, room, ours)
 
 
@@ -100,7 +100,7 @@ class MetadataHolder(Protocol):
         """The object's."""
 
     def plainer(self) -> Self | None:
-        """The next record with less of what the client wrote; None when nothing is left of it."""
+        """The next record with less of the client's metadata; None when nothing is left of it."""
 
 
 P = TypeVar("P", bound=MetadataHolder)
@@ -132,7 +132,7 @@ async def taken(
     make: Callable[[P], Awaitable[T]],
     may_be: Callable[[RemoteError], bool],
 ) -> tuple[P, T]:
-    """What ``make`` answers, which makes an object or begins one, and the record that was taken, to be saved with it.
+    """The answer of ``make``, which makes or begins an object, and the record that was taken, to be saved with it.
 
     ``may_be``: whether this failure may be about the metadata, where the store hasn't said so. Raises what the last try
     failed with.

@@ -1,4 +1,4 @@
-"""What the remotes of S3, Azure and Google share: a replica as an object in a bucket or container.
+"""Shared by the remotes of S3, Azure and Google: a replica as an object in a bucket or container.
 
 Invariant: the journal knows of everything that may be in the store, before it is there. An object is ours if it carries
 the upload's id and has its size; that is looked up before anything is done again whose answer was lost, and no object
@@ -43,8 +43,8 @@ from resumable.remotes.regions import BytesRegion, check_chunk
 class ObjectRecord:
     """One upload's replica. PLACING: the request that finishes the object may have been done.
 
-    Key and plan never change while a replica is open; what the store is about to be asked for is here before it is
-    asked.
+    Key and plan never change while a replica is open; the next request to the store is here before it is
+    sent.
     """
 
     key: str
@@ -255,7 +255,7 @@ class ObjectRemote(ABC, Generic[R]):
         """See IClosable."""
         return self._closing() if self._closing else succeed(None)
 
-    # -- in what stores differ
+    # -- the stores' differences
 
     @abstractmethod
     def _limits(self, size: int | None) -> PartLimits:
@@ -277,7 +277,7 @@ class ObjectRemote(ABC, Generic[R]):
     async def _end(self, upload_id: str, record: R) -> None:
         """Remove the unfinished rest of an upload that is over."""
 
-    # -- what they share
+    # -- shared
 
     async def _put(self, upload_id: str, record: R, data: IRegion) -> Stored:
         """Make the object in one go."""
@@ -349,7 +349,7 @@ class ObjectPartsRemote(ObjectRemote[R]):
 
     @abstractmethod
     def _works_with(self, record: R, found: Unfinished) -> bool:
-        """Whether this is what an upload is being written into."""
+        """Whether an upload is being written into this."""
 
     @abstractmethod
     async def _drop(self, found: Unfinished) -> None:

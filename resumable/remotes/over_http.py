@@ -1,4 +1,4 @@
-"""What failures of HTTP mean for a remote: the one place where `HttpError` becomes `RemoteError`."""
+"""Failures of HTTP as a remote's: the one place where `HttpError` becomes `RemoteError`."""
 
 from __future__ import annotations
 

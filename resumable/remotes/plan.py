@@ -1,10 +1,10 @@
-"""Where an object is cut into parts.
+"""The boundaries of an object's parts.
 
 Pure: no I/O, no clock.
 
 Invariant: the boundaries depend on the offset and the plan alone, never on how bytes arrived. A plan has at most as
 many parts as the store takes, every part but the last has exactly the size that the plan says, and all sizes are
-multiples of what the store demands. A plan is fixed when a replica is initiated and read back from its JSON later.
+multiples of the store's unit. A plan is fixed when a replica is initiated and read back from its JSON later.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html (parts, sizes).
 """
 
@@ -30,7 +30,7 @@ class ObjectTooLarge(ValueError):
 
 @frozen
 class PartLimits:
-    """What a store takes. Sizes in bytes.
+    """A store's limits for parts. Sizes in bytes.
 
     ``multiple_of``: all parts but the last are multiples of it (GCS: 256 KiB). ``equal``: all parts but the last have
     the same size (R2).
@@ -153,8 +153,8 @@ class Plan:
     def parts_within(self, committed: int, length: int | None, finished: bool, start: int = 0) -> Iterator[Part]:
         """The parts that may be written when ``committed`` bytes are there, from the one at ``start`` on, in order.
 
-        What `waits` does so until the upload is ``finished``. Of an upload whose length isn't known, nothing is given
-        before it is sure that there will be a second part.
+        A part that `waits` does so until the upload is ``finished``. Of an upload whose length isn't known, nothing is
+        given before it is sure that there will be a second part.
         """
         if length is None:
             if finished:
@@ -173,7 +173,7 @@ class Plan:
             start = part.end
 
     def to_json(self) -> list[list[int]]:
-        """What `from_json` takes: ``[[size, count], ...]``."""
+        """The form that `from_json` takes: ``[[size, count], ...]``."""
         return [[step.size, step.count] for step in self.steps]
 
     @classmethod

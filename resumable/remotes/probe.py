@@ -1,9 +1,9 @@
-"""Whether the remotes would work, asked before anybody depends on them.
+"""Probes of the remotes, before anybody depends on them.
 
 Used at start-up and by ``--check``.
 
-Invariant: every remote gets an answer within the time-out, and each answer is one line that names the fault and what to
-change, without a secret.
+Invariant: every remote gets an answer within the time-out, and each answer is one line that names the fault and the
+change that helps, without a secret.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _told(name: str, failure: Failure, patience: float) -> str:
 
 
 def advice(error: RemoteError) -> str:
-    """What to change, in a few words; never empty."""
+    """The change that helps, in a few words; never empty."""
     return error.advice or next(words for kind, words in ADVICE if isinstance(error, kind))
 
 

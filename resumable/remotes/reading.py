@@ -1,4 +1,4 @@
-"""What a remote promises that can be read from: two optional interfaces, and what their backends share.
+"""Reading from a remote: two optional interfaces, and the code that their backends share.
 
 `resumable.testing.contract` tests every promise made here.
 
@@ -65,20 +65,20 @@ class ISigning(Interface):
 
 
 def check_span(start: int, size: int, total: int | None) -> None:
-    """Raise ValueError for what doesn't lie within an object."""
+    """Raise ValueError for bytes that don't lie within an object."""
     if total is None or not 0 <= start < start + size <= total:
         raise ValueError(f"{size} bytes at {start} are not in an object of {total}")
 
 
 def range_headers(start: int, size: int, total: int) -> dict[str, str]:
-    """What asks for these bytes; nothing where they are all there are."""
+    """The Range header for these bytes; none where they are the whole object."""
     return {} if size == total else {"Range": f"bytes={start}-{start + size - 1}"}
 
 
 def check_answered(status: int, headers: Mapping[str, str], start: int, size: int, total: int) -> None:
     """That a 200 or 206 has the bytes that were asked for. Raises NotThere for those of another object.
 
-    What counts is Content-Range: rclone has it in a 200.
+    Content-Range counts: rclone has it in a 200.
     """
     whole = status == 200 and "content-range" not in headers
     if whole and size != total:
@@ -94,7 +94,7 @@ def missing(error: RemoteError) -> RemoteError:
 
 
 def not_ours() -> NotThere:
-    """What is there isn't what we have stored."""
+    """The error for an object that isn't the one we stored."""
     return NotThere("what is under the key is another object than the upload's")
 
 

@@ -141,7 +141,7 @@ def _check_count(count: int, size: int) -> None:
 
 
 def check_chunk(offset: int, data: IRegion, size: int, declared: int | None) -> None:
-    """Raise ValueError for what `IRemoteStorage.write_chunk` must not be given."""
+    """Raise ValueError for arguments that `IRemoteStorage.write_chunk` excludes."""
     if offset < 0 or size != data.size:
         raise ValueError(f"a chunk of {data.size} bytes was called one of {size} at {offset}")
     if declared is not None and offset + size > declared:

@@ -1,4 +1,4 @@
-"""What a kind of remote is, what its URL says, and how a backend is found and made. Opens no connection.
+"""Kinds of remotes, their URLs, and how a backend is found and made. Opens no connection.
 
 Backends of others are found by the entry point group ``resumable.remotes``: the scheme names a `Scheme`.
 
@@ -59,11 +59,11 @@ class When:
 
 @frozen
 class RemoteSpec:
-    """What a remote's URL says.
+    """A remote, as its URL describes it.
 
     ``bucket`` is the host part, empty for schemes without. ``path`` is the absolute directory of a ``file`` URL and
-    empty for others; ``prefix`` is what their path says, without slashes around. ``options`` are those of the backend.
-    ``name`` is what replicas are recorded under: an option, or the URL without its query. ``replace``: a foreign
+    empty for others; ``prefix``: their path, without slashes around. ``options`` are those of the backend.
+    ``name``: the one that replicas are recorded under: an option, or the URL without its query. ``replace``: a foreign
     object under the key is replaced, else the replica is parked. ``required``: it counts for "stored". ``when``: it
     takes these uploads only.
     """
@@ -91,12 +91,12 @@ class RemoteSpec:
 
 @frozen
 class BackendServices:
-    """What the service gives a backend to work with.
+    """The service's objects that a backend works with.
 
     ``reactor`` is a whole one. ``pool`` does blocking calls; it is not the backend's to stop. ``journal`` belongs to
     this remote. ``disk`` blocks. ``now`` is the time in seconds since the epoch. ``part_size``: bytes of a part where
     the URL says nothing else. ``timeout``: seconds of silence after which a request is given up. ``parts``: how many
-    are written at once at most. ``memory`` is what the bodies of all remotes together may hold.
+    are written at once at most. ``memory``: of the bodies of all remotes together.
     """
 
     reactor: Any
@@ -116,7 +116,7 @@ class BackendServices:
 class Scheme:
     """A kind of remote.
 
-    ``options`` maps each option of its URLs to one line of help. ``place`` says what the URL must name: "bucket"
+    ``options`` maps each option of its URLs to one line of help. ``place``: the thing that the URL must name: "bucket"
     (``s3://bucket/prefix``), "directory" (``file:///mnt/nas``) or "nothing" (``memory://any``). ``check`` raises
     ValueError, in one line, for options whose values are wrong. ``make`` makes the backend; it may raise the same.
     ``variables`` names environment variables that options are taken from where the URL doesn't have them; the first
@@ -155,7 +155,7 @@ def find(name: str) -> Scheme:
 
 
 def make(spec: RemoteSpec, services: BackendServices, find: Callable[[str], Scheme] = find) -> IRemoteStorage:
-    """The backend for what `parse` answered. Raises BadRemote; may read files, so before the reactor runs."""
+    """The backend for an answer of `parse`. Raises BadRemote; may read files, so before the reactor runs."""
     try:
         return find(spec.scheme).make(spec, services)
     except ValueError as error:
@@ -182,13 +182,13 @@ def part_size(options: Mapping[str, str], default: int, bytes_of: Callable[[str]
 
 
 def meant(name: str, names: Sequence[str]) -> str:
-    """The end of a complaint: what was probably meant, or what there is."""
+    """The end of a message: the name that was probably meant, or all names."""
     close = difflib.get_close_matches(name, names, 1, 0.5)
     return f'; did you mean "{close[0]}"?' if close else f"; known: {', '.join(sorted(names))}"
 
 
 def shown(text: str) -> str:
-    """What somebody wrote, fit for a line of a message."""
+    """A foreign text, fit for a line of a message."""
     return "".join(char if char.isprintable() else "?" for char in text[:200])
 
 
@@ -228,7 +228,8 @@ def parse(
     overwrite: str = "refuse",
     environ: Mapping[str, str] | None = None,
 ) -> RemoteSpec:
-    """What the URL says; ``overwrite`` where it doesn't say. Raises BadRemote."""
+    """The remote that the URL describes; ``overwrite``: the value of that option where the URL has none. Raises
+    BadRemote."""
     try:
         parts = urlsplit(url)
         host, secret, fragment = parts.netloc, "@" in parts.netloc, parts.fragment
@@ -254,11 +255,11 @@ def parse(
 
 def check_names(specs: Iterable[RemoteSpec]) -> None:
     """Raises BadRemote for two of the same name."""
-    seen: set[str] = set()
+    names: set[str] = set()
     for spec in specs:
-        if spec.name in seen:
+        if spec.name in names:
             raise BadRemote(f"remote {shown(spec.name)}: two have this name; give one of them ?name=")
-        seen.add(spec.name)
+        names.add(spec.name)
 
 
 def _options(query: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What all parts of replication share: the operator's limits, a remote, what is counted of it, and the dependencies."""
+"""Shared by all parts of replication: the operator's limits, a remote, its counts, and the dependencies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ReplicationLimits:
     ``base_delay``, ``max_delay``: a retry waits a random part of ``base_delay``, doubled with each failure in a row, at
     most ``max_delay``. With shorter pauses a remote is used sooner after an outage, and has more load during it. A
     replica is parked after ``attempts`` failures in a row (0: never), or when it has failed for ``give_up_after``
-    (None: never). A call is given up after ``try_timeout``, and what its bytes need at ``slowest`` bytes a second.
+    (None: never). A call is given up after ``try_timeout``, and the time of its bytes at ``slowest`` bytes a second.
 
     ``max_lag``: bytes, and ``max_lag_age``: age of the oldest finished upload, past which no client may send.
     ``acknowledges``: a finished upload is acknowledged only once it is stored (`--ack remote`).

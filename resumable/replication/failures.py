@@ -1,7 +1,7 @@
-"""What a failure of a transfer means for its replica: when it is tried again, or that it is parked.
+"""The consequence of a failed transfer for its replica: when it is tried again, or that it is parked.
 
 Invariants: a replica that begins to fail is logged once, and one that is parked once, however often it fails between;
-what is kept and shown of a failure is one line without secrets: a remote's own reason, or for anything unforeseen only
+a failure is kept and shown as one line without secrets: a remote's own reason, or for anything unforeseen only
 the name of its class.
 """
 
@@ -43,7 +43,7 @@ class Backoff:
         return min(self.most, self.base * 2.0 ** min(failures - 1, 62))
 
     def pause(self, failures: int, rng: Random, asked: float | None = None) -> float:
-        """A random number of seconds up to the ceiling, at least what the store ``asked`` for."""
+        """A random number of seconds up to the ceiling, at least as many as the store ``asked`` for."""
         return max(rng.uniform(0, self.ceiling(failures)), min(asked or 0.0, LONGEST_ASKED))
 
 
@@ -149,7 +149,7 @@ class FailureRecorder:
         return failure
 
     async def record(self, job: Job, failure: TransferFailure, is_attempt: bool) -> Reaction:
-        """Record it, and say what is to be done next. ``is_attempt``: it was one of the replica's attempts."""
+        """Record it, and answer the next step. ``is_attempt``: it was one of the replica's attempts."""
         if failure.ours or job.progress is None or job.transfer is None:
             _log.debug("later: {reason}", upload=job.upload_id, remote=self._remote, reason=failure.reason)
             return Reaction.LATER

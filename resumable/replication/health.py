@@ -1,4 +1,4 @@
-"""Whether one remote is up, and what happens when that changes.
+"""The health of one remote, and the consequences of its changes.
 
 Invariants: while a remote counts as down, one transfer at most is let through, and only after the pause; any transfer
 that works ends that; when the remote is back, every replica that waited for a retry is due before anybody looks for
@@ -89,7 +89,7 @@ class Breaker:
 
 
 class Health:
-    """The breaker of one remote, and what it brings about.
+    """The breaker of one remote, and its effects.
 
     ``down`` is called whenever the remote is found to be down, ``back`` when there is reason to look through the
     catalog again, ``trial`` when a transfer may be tried.

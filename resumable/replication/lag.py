@@ -93,7 +93,7 @@ class Lag:
         except CatalogUnavailable as error:
             _log.warn("the lag is not known: {reason}", remote=self._remote, reason=str(error))
         else:
-            # what was confirmed while the question was under way is in both, or in none: the next look puts it right
+            # a part confirmed while the question was under way is in both, or in none: the next look puts it right
             self.size = max(0, backlog.size - self._unrecorded() + max(0, self._since_asked))
             self.oldest = backlog.oldest
 

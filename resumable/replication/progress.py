@@ -1,7 +1,7 @@
-"""How far the replicas of one remote are, as this process knows it: which bytes go next, and what is remembered.
+"""The progress of one remote's replicas, as this process knows it: the bytes that go next, and a cache.
 
-Invariants: all that is known of a replica follows from the catalog's row, but for what a crash may forget: it may be
-thrown away between two transfers at any time, and is then made from the row again; so many replicas are remembered
+Invariants: a replica's progress follows from the catalog's row, except for parts that a crash may forget: it may be
+dropped between two transfers at any time, and is then made from the row again; so many replicas are remembered
 and no more.
 """
 
@@ -34,7 +34,7 @@ class ReplicaProgress:
 
     ``saved``: ``replica`` as the catalog has it. ``upload``: None while nothing is to be done. ``whole_parts``: the
     remote takes parts of its plan only. ``initiated``: `initiate_upload` was called in this process, with
-    ``initiated_length``. ``ahead``: what is confirmed behind a gap, ends by offsets. ``counted``: committed bytes that
+    ``initiated_length``. ``ahead``: confirmed parts behind a gap, ends by offsets. ``counted``: committed bytes that
     are part of the lag. ``hurried``: the pause before the next try is only what the store asked for, which is over at
     ``not_before``. ``request``: the id of the client's latest request that brought bytes, if it is known.
     """
@@ -117,7 +117,7 @@ class ReplicaProgress:
         return moved
 
     def distrust(self) -> None:
-        """Have the remote asked for what it has before anything is sent."""
+        """Ask the remote for its progress before anything is sent."""
         self.ahead.clear()
         self.replica = evolve(self.replica, run="")
 
@@ -192,7 +192,8 @@ class ReplicaCache:
             self._progress.popitem(last=False)
 
     def forget(self, upload_id: str, progress: ReplicaProgress | None = None) -> None:
-        """Forget it, and take what it lacks out of the lag. ``progress``: that of an upload that isn't remembered."""
+        """Forget it, and take its missing bytes out of the lag. ``progress``: that of an upload that isn't
+        remembered."""
         progress = self._progress.pop(upload_id, None) or progress
         if self._lag is not None and progress is not None and progress.counted is not None:
             self._lag.move(min(0, progress.confirmed - progress.counted))

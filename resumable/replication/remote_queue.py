@@ -1,4 +1,4 @@
-"""The uploads that one remote has to get: which is sent on next, and what comes of it.
+"""The uploads that one remote has to get: their order, their transfers, and the outcomes.
 
 Invariants: memory and work under way are bounded; an upload has one transfer at a time; while the remote counts as
 down no transfer begins but a trial, and uploads that never failed are tried first.
@@ -70,10 +70,10 @@ class RemoteQueue:
         self._running = True
         if self.lag is not None:
             self.lag.look()
-        self._health.hasten()  # whoever starts the daemon again has perhaps repaired what was wrong
+        self._health.hasten()  # a new start often follows a repair
 
     async def stop(self) -> None:
-        """Give up what is under way; nothing of it goes on when this returns."""
+        """Give up the work under way; none of it goes on when this returns."""
         self._running = False
         jobs = list(self._active.values())
         for job in jobs:
@@ -87,7 +87,7 @@ class RemoteQueue:
     # -- news of uploads
 
     def chosen(self, upload: Upload, replica: Replica | None) -> None:
-        """The upload is new; ``replica``: what it gets in this remote, None for nothing."""
+        """The upload is new; ``replica``: its replica in this remote, None for none."""
         progress = None if replica is None else ReplicaProgress(replica, replica, counted=0, request=REQUEST.get())
         self._cache.remember(upload.id, progress)
 
@@ -119,7 +119,7 @@ class RemoteQueue:
             self.lag.uncertain()
 
     def ended(self, upload_id: str) -> None:
-        """The upload is gone: stop what is under way for it, and remove what the remote has of it."""
+        """The upload is gone: stop the work for it, and remove its object or parts from the remote."""
         lacks = self._cache.lacks(upload_id)
         job = self._active.get(upload_id)
         self._cache.forget(upload_id, None if job is None else job.progress)

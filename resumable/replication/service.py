@@ -27,7 +27,7 @@ class Replication:
     """Sends the bytes of uploads on to the remotes that were chosen for each.
 
     ``open`` is the spool's `reader`. ``clock`` measures spans, ``wall`` tells the time of day. ``run`` is another in
-    each run of the daemon: what an earlier run recorded of a remote's progress is asked for again.
+    each run of the daemon: a remote's progress that an earlier run recorded is asked for again.
 
     Each remote may have its share of ``limits.total`` parts on their way and no more, so that one that hangs takes
     nothing away from the others. Replicas in the catalog whose remote isn't among ``remotes`` are left alone.
@@ -66,7 +66,7 @@ class Replication:
             queue.start()
 
     async def stop(self) -> None:
-        """Give up what is under way. Nothing is asked of the catalog or a remote after this."""
+        """Give up the work under way. Nothing is asked of the catalog or a remote after this."""
         await gatherResults([Deferred.fromCoroutine(queue.stop()) for queue in self.queues.values()])
 
     # -- IReplication

@@ -1,7 +1,7 @@
-"""Sweepers: they remove what is left over in a store, and local data that is stored elsewhere.
+"""Sweepers: they remove leftovers in a store, and local data that is stored elsewhere.
 
-Invariants: nothing is removed from a store but what lies under the key of an upload of ours, is not in use by that
-upload, and is older than a day; what is not ours is counted and reported, never touched. Local data is only given up
+Invariants: an object is removed from a store only if it lies under the key of an upload of ours, is not in use by that
+upload, and is older than a day; others' objects are counted and reported, never touched. Local data is only given up
 where the catalog calls it droppable, and its file only after the catalog has recorded that.
 """
 
@@ -41,7 +41,7 @@ class Swept:
 
 
 class StoreSweeper:
-    """Removes what was begun in one remote and never finished. Call `sweep` about once a day.
+    """Removes unfinished objects of one remote that nothing will finish. Call `sweep` about once a day.
 
     ``dry_run``: only report it. ``most``: entries that one sweep looks at.
     """

@@ -1,9 +1,9 @@
 """A transfer: one stretch of work on one replica.
 
 Invariants: a remote gets committed bytes only, learns the length before the last of them, and is asked to finalise
-only what is finished and confirmed to the last byte. It is asked for its progress only where that isn't known: an
-upload of one part costs one request to the store; any other costs one for each part, and those that initiate and
-finalise it.
+only an upload that is finished and confirmed to the last byte. It is asked for its progress only where that isn't
+known: an upload of one part costs one request to the store; any other costs one for each part, and those that initiate
+and finalise it.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ class Transfer:
         return part
 
     async def _one(self, part: Part) -> None:
-        REQUEST.set(self._progress.request)  # what made room for this part may belong to another upload
+        REQUEST.set(self._progress.request)  # the part that made room for this one may belong to another upload
         context = self._context
         await context.slots.acquire()
         try:

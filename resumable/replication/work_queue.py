@@ -1,4 +1,4 @@
-"""Which uploads a remote has to look at next: new ones, those due for a retry, and those that the catalog has.
+"""The uploads that a remote has to look at next: new ones, those due for a retry, and those in the catalog.
 
 Invariants: memory is bounded however much there is to do: an upload that finds no room here is found in the catalog
 later, and a pass over the catalog goes on only when little is left here. Nothing waits for ever: a pass begins at the

@@ -66,7 +66,7 @@ class Assembly:
         return min(most, self._step - self.copied % self._step, self.length - self.copied)
 
     def look(self) -> Deferred[None]:
-        """See what an earlier run has left."""
+        """Look for the working file of an earlier run."""
         return self._pool.run(self._look)
 
     def copy(self, size: int) -> Deferred[None]:
@@ -79,7 +79,7 @@ class Assembly:
         return self._pool.run(self._name_it)
 
     def discard(self) -> Deferred[None]:
-        """Give back what the working file takes."""
+        """Give back the working file's space."""
         return self._pool.run(self._discard)
 
     def _look(self) -> None:

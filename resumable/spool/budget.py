@@ -1,7 +1,7 @@
-"""How many bytes may wait in memory, over all sinks together.
+"""The bytes that may wait in memory, over all sinks together.
 
-Invariant: once the limit is exceeded, every sink with bytes queued has its producer paused until the sum of what is
-queued falls below half of the limit; a sink with nothing queued never waits for others.
+Invariant: once the limit is exceeded, every sink with bytes queued has its producer paused until the sum of queued
+bytes falls below half of the limit; a sink with nothing queued never waits for others.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class DataFile:
         self._fd = open_at(self._disk, self._path, self._upload_id, self._position)
 
     def write(self, queue: deque[bytes], limit: int) -> int:
-        """Write what is queued, also what comes meanwhile, up to ``limit`` bytes; answers the offset afterwards."""
+        """Write the queued bytes, also those that come meanwhile, up to ``limit``; answers the offset afterwards."""
         if self._fd < 0:
             self.open()
         while limit > 0 and (batch := _taken(queue, limit)):

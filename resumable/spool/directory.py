@@ -19,7 +19,7 @@ _ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 @frozen
 class Mount:
-    """A mounted file system. ``kind``: its type. ``source``: the kernel's name of what is mounted. ``device``:
+    """A mounted file system. ``kind``: its type. ``source``: the kernel's name of the mounted device. ``device``:
     ``MAJOR:MINOR``. ``options``: those of the mount and those of the file system."""
 
     point: str

@@ -3,8 +3,8 @@
 Every method blocks, so all are for threads (and for start-up); all raise OSError.
 POSIX: open(2), pwritev(2), fdatasync(2), link(2), copy_file_range(2), statvfs(3).
 
-Invariant: `writev` and `copy_range` never write less than they say; what is written is durable only after
-`fdatasync` of its file, and a name only after `sync_directory` of its directory. Where ``within`` is given, the
+Invariant: `writev` and `copy_range` never write less than they say; written bytes are durable only after
+`fdatasync` of their file, and a name only after `sync_directory` of its directory. Where ``within`` is given, the
 descriptor of a directory, a path is one name in it, and no symbolic link is followed.
 """
 
@@ -60,7 +60,7 @@ class IDisk(Interface):
         """Up to ``size`` bytes; fewer only at the end of the file."""
 
     def fdatasync(fd: int) -> None:
-        """Make the content and size durable. After it failed, what was written since the last one may be lost."""
+        """Make the content and size durable. After a failure, bytes written since the last one may be lost."""
 
     def truncate(fd: int, size: int) -> None:
         """Cut or extend to ``size``."""
@@ -72,10 +72,10 @@ class IDisk(Interface):
         """Give the descriptor back, also when this raises."""
 
     def file_size(path: str) -> int | None:
-        """The size of what is there; None when nothing is."""
+        """The file's size; None without a file."""
 
     def rename(source: str, target: str, within: int | None = None) -> None:
-        """Replaces ``target``, which is what ``within`` is about, atomically."""
+        """Replaces ``target`` atomically; ``within`` is about that."""
 
     def unlink(path: str, within: int | None = None) -> bool:
         """Remove a name; False when it was not there."""
@@ -94,11 +94,11 @@ class IDisk(Interface):
         """Remove an empty one; False when it isn't empty, or isn't one."""
 
     def link(source: str, target: str, within: int | None = None) -> bool:
-        """Give the file ``source`` another name, ``target``, which is what ``within`` is about; False, and nothing
+        """Give the file ``source`` another name, ``target`` (``within`` is about that); False, and nothing
         done, when there is something by that name."""
 
     def look(what: str | int, within: int | None = None) -> FileFacts | None:
-        """What is by that name, or what is open; None when nothing is."""
+        """The facts about the file of that name, or the open file; None when there is none."""
 
     def set_mode(fd: int, mode: int) -> None:
         """Set the permissions."""
@@ -276,15 +276,15 @@ class Disk:
         return len(data)
 
     def free(self, path: str) -> int:
-        figures = os.statvfs(path)
-        return figures.f_bavail * figures.f_frsize
+        stats = os.statvfs(path)
+        return stats.f_bavail * stats.f_frsize
 
     def allocate(self, fd: int, size: int) -> None:
         os.posix_fallocate(fd, 0, size)
 
 
 def _after(buffers: Sequence[bytes | memoryview], written: int) -> list[bytes | memoryview]:
-    """What is left of the buffers after their first ``written`` bytes."""
+    """The rest of the buffers after their first ``written`` bytes."""
     for index, buffer in enumerate(buffers):
         if written < len(buffer):
             return [memoryview(buffer)[written:], *buffers[index + 1 :]]

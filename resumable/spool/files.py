@@ -31,7 +31,7 @@ __all__ = ["Put", "PutBatcher", "Reader", "Sink", "Spool", "SpoolDamaged"]
 OWN = ".resumable"
 #: Of `OWN` and what is in it: the catalog and halves of files are nobody's but the server's, whoever may see the rest.
 PRIVATE = 0o700
-# also what ids given by hooks may be; nothing that could leave the directory or hide in it
+# also the form of ids that hooks give; nothing that could leave the directory or hide in it
 _SAFE_NAME = re.compile(r"[0-9A-Za-z_-]{1,200}")
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -84,7 +84,7 @@ class Spool:
         for path in (self.directory, *own):
             if self._disk.make_directory(path, PRIVATE if path in own else None):
                 self._disk.sync_directory(os.path.dirname(path) or ".")
-        for name in list(self._disk.names(self._placing)):  # what a crash has cut off is begun anew
+        for name in list(self._disk.names(self._placing)):  # work that a crash has cut off begins anew
             self._disk.unlink(f"{self._placing}/{name}")
         if self._disk.look(self._old_assembly) is not None:  # of older releases: synced in other steps
             for name in list(self._disk.names(self._old_assembly)):
@@ -99,7 +99,7 @@ class Spool:
     # -- appending
 
     def path(self, upload_id: str) -> str:
-        """Where an upload's data lies. Raises ValueError for what can't be an id."""
+        """Where an upload's data lies. Raises ValueError for an invalid id."""
         if not _SAFE_NAME.fullmatch(upload_id):
             raise ValueError("not an upload id")
         return f"{self.directory}/{upload_id}"
@@ -115,7 +115,7 @@ class Spool:
     def sink(self, upload_id: str, offset: int, *, ceiling: int | None, digest: RunningDigest | None = None) -> Sink:
         """A queue into the upload's file from ``offset`` on. It takes no byte at or past the offset ``ceiling``.
 
-        ``digest`` is fed with what is written, in order, in a thread.
+        ``digest`` is fed with the written bytes, in order, in a thread.
         """
         file = DataFile(self._disk, self.directory, self.path(upload_id), upload_id, offset, digest)
         return Sink(upload_id, offset, file, ceiling=ceiling, pool=self._pool, budget=self._budget)

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from resumable.spool.disk import IDisk
 
-#: What opening a directory or a file says where there is none of ours.
+#: Errors of opening a directory or a file where there is none of ours.
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL})
 
 

@@ -1,4 +1,4 @@
-"""Where finished files go, as an operator says it, and what is written beside them. Pure.
+"""The operator's rules for the places of finished files, and the sidecars beside them. Pure.
 
 Invariant: whatever a client sends, a path that is planned is relative, has no empty segment and none that begins with a
 dot, no control or invisible character, and no name that exceeds `MAX_NAME` or is a sidecar's.
@@ -26,7 +26,7 @@ _FLAGS = ("place", "place_dir", "place_collision", "place_file_mode", "place_dir
 
 @frozen
 class PlaceSettings:
-    """``template`` None: files stay under their ids; what was placed before is still found in ``directory``."""
+    """``template`` None: files stay under their ids; files placed before are still found in ``directory``."""
 
     directory: Path
     template: keys.KeyTemplate | None = None
@@ -37,8 +37,8 @@ class PlaceSettings:
         """Where an upload that is finished now is to go; None: nowhere else."""
         if self.template is None or upload.is_partial:
             return None
-        seen = view(upload)
-        path = self.template.render(upload.id, upload.finished_at or 0.0, seen.metadata, upload.owner or "")
+        shown = view(upload)
+        path = self.template.render(upload.id, upload.finished_at or 0.0, shown.metadata, upload.owner or "")
         return _safe_place(path, upload.id)
 
     def chosen(self, upload: Upload, key: str) -> Place | None:
@@ -47,7 +47,7 @@ class PlaceSettings:
 
 
 def place_settings(found: dict[str, Any], upload_dir: Path) -> PlaceSettings:
-    """Takes what the options say of it out of ``found``. Raises ValueError, in one line for the operator."""
+    """Takes its options out of ``found``. Raises ValueError, in one line for the operator."""
     template, directory, collision, file_mode, directory_mode, sidecar = (found.pop(flag) for flag in _FLAGS)
     return PlaceSettings(
         directory or upload_dir / DIRECTORY,
@@ -66,15 +66,15 @@ def parse(template: str) -> keys.KeyTemplate:
 
 
 def safe_name(name: str) -> str:
-    """What one segment of a rendered template may be called; empty when nothing is left."""
+    """One segment of a rendered template as a file's name; empty when nothing is left."""
     name = fitted(name.lstrip(". "))
-    if name.lower().endswith(SIDECAR):  # what describes a file is never a client's
+    if name.lower().endswith(SIDECAR):  # a sidecar's name is never a client's
         name = f"{name[: -len(SIDECAR)]}_{name[1 - len(SIDECAR) :]}"
     return name
 
 
 def sidecar(upload: Upload, path: str) -> bytes:
-    """What is known of an upload, as JSON; ``path``: of its file, below the place directory."""
+    """An upload's record as JSON; ``path``: of its file, below the place directory."""
     said: dict[str, object] = {
         "id": upload.id,
         "path": path,

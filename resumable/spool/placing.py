@@ -2,11 +2,11 @@
 
 Everything here blocks, so it is for threads.
 
-Invariants: a place appears with the whole file or not at all, as link(2) and rename(2) have it, after its sidecar; but
-for `Collision.REPLACE` nothing that is there is replaced; no step leaves the root, or follows a symbolic link in it;
+Invariants: a place appears with the whole file or not at all, as link(2) and rename(2) have it, after its sidecar; only
+`Collision.REPLACE` replaces another file; no step leaves the root, or follows a symbolic link in it;
 after a crash between any two steps the same call ends with the file in one place. The data file itself is only ever
-linked to: it goes when the catalog says so. What is placed counts as ours only while it is what we placed: its size
-and the time of its last change say so, as inode numbers don't outlive a restored backup.
+linked to: it goes when the catalog says so. A placed file counts as ours while its size and the time of its last
+change are those that we placed; inode numbers don't outlive a restored backup.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from resumable.spool.disk import FileFacts, IDisk
 from resumable.spool.folders import NOT_THERE, Folders, joined, parted
 
 SIDECAR = ".info.json"
-"""Ends the name of the file beside a placed file that has what is known of it."""
+"""Ends the name of the sidecar: the file beside a placed file, with the upload's record."""
 MAX_NAME = 255 - len(SIDECAR)
 """Bytes of a name: NAME_MAX of Linux's file systems (limits.h), so that the sidecar's name fits too."""
 NUMBERS = 100
@@ -43,7 +43,7 @@ class Collision(enum.Enum):
 
 @frozen
 class Rules:
-    """What the operator wants of placed files; modes of None are the disk's."""
+    """The operator's rules for placed files; modes of None are the disk's."""
 
     collision: Collision = Collision.NUMBER
     file_mode: int | None = None
@@ -52,7 +52,8 @@ class Rules:
 
 @frozen
 class Order:
-    """A data file to be placed at ``path``, or beside it. ``sidecar``: what to write beside it, by its final path."""
+    """A data file to be placed at ``path``, or beside it. ``sidecar``: makes the text beside it, from its final
+    path."""
 
     upload_id: str
     path: str
@@ -71,7 +72,7 @@ class PlaceDirectory:
         self._rules = rules
 
     def place(self, orders: Sequence[Order]) -> Sequence[Place | OSError]:
-        """Place them; durable on return, but for those that failed. What was placed already is found to be."""
+        """Place them; durable on return, except for those that failed. One that was placed already stays."""
         results: list[Place | OSError] = []
         with Folders(self._disk, self._root, self._rules.directory_mode) as folders:
             for order in orders:
@@ -86,9 +87,9 @@ class PlaceDirectory:
         return results
 
     def remove(self, upload_id: str, place: Place, size: int) -> None:
-        """Remove what was placed, its sidecar, and directories that are empty then; durable on return.
+        """Remove the placed file, its sidecar, and directories that are empty then; durable on return.
 
-        What isn't there any more, or isn't what was placed, is left alone. A place without a stamp is one that `place`
+        A file that isn't the placed one is left alone. A place without a stamp is one that `place`
         may have reached: it is looked for.
         """
         with Folders(self._disk, self._root) as folders:
@@ -97,9 +98,9 @@ class PlaceDirectory:
                 return
             data = None if place.stamp else self._disk.look(self._located(upload_id))
             for each in [name] if place.stamp else candidates(name, upload_id):
-                seen = self._disk.look(each, folder)
-                ours = _is_placed(seen, place, size) or _is_same(seen, data)
-                if ours or seen is None:
+                facts = self._disk.look(each, folder)
+                ours = _is_placed(facts, place, size) or _is_same(facts, data)
+                if ours or facts is None:
                     self._unlink_sidecar(upload_id, each, folder)
                 if ours:
                     self._disk.unlink(each, folder)
@@ -108,7 +109,7 @@ class PlaceDirectory:
             folders.prune(head)
 
     def open(self, place: Place, size: int) -> int | None:
-        """A descriptor of what was placed, for reading; None when it was moved, removed or changed."""
+        """A descriptor of the placed file, for reading; None when it was moved, removed or changed."""
         with Folders(self._disk, self._root) as folders:
             folder, _, name = folders.find(place.path)
             if folder is None or not _is_placed(self._disk.look(name, folder), place, size):
@@ -188,7 +189,7 @@ class PlaceDirectory:
         return True
 
     def _tidy(self, upload_id: str) -> None:
-        """What a crash or a failure has left half done."""
+        """The half-done files that a crash or a failure has left."""
         for each in (upload_id, f"{upload_id}{SIDECAR}"):
             self._disk.unlink(f"{self._working}/{each}")
 
@@ -221,8 +222,8 @@ class PlaceDirectory:
 
     def _owns(self, upload_id: str, name: str, folder: int) -> bool:
         """Whether that is this upload's sidecar. Clients can't make one: no name that they give ends so."""
-        seen = self._disk.look(name, folder)
-        if seen is None or not seen.is_file:
+        facts = self._disk.look(name, folder)
+        if facts is None or not facts.is_file:
             return False
         fd = self._disk.open(name, read_only=True, within=folder)
         try:
@@ -234,12 +235,12 @@ class PlaceDirectory:
         return isinstance(found, dict) and found.get("id") == upload_id
 
 
-def _is_placed(seen: FileFacts | None, place: Place, size: int) -> bool:
-    return seen is not None and seen.is_file and seen.size == size and str(seen.modified) == place.stamp
+def _is_placed(facts: FileFacts | None, place: Place, size: int) -> bool:
+    return facts is not None and facts.is_file and facts.size == size and str(facts.modified) == place.stamp
 
 
-def _is_same(seen: FileFacts | None, data: FileFacts | None) -> bool:
-    return seen is not None and data is not None and seen.inode == data.inode
+def _is_same(facts: FileFacts | None, data: FileFacts | None) -> bool:
+    return facts is not None and data is not None and facts.inode == data.inode
 
 
 def fitted(name: str, mark: str = "") -> str:

@@ -40,7 +40,7 @@ class Loan:
 
 
 class Reader:
-    """An open file. ``size`` is what it had when it was opened; removing the file doesn't disturb the reader."""
+    """An open file. ``size``: its bytes when it was opened; removing the file doesn't disturb the reader."""
 
     _log = Logger()
 
@@ -96,7 +96,7 @@ class Reader:
         return result
 
     def _close_file(self) -> None:
-        """Close it if that was asked for and nobody is at it; tell who waits once it is closed."""
+        """Close it if that was asked for and no read is under way; then answer the waiting Deferreds."""
         if self._closing is None or self._reading:
             return
         fd, self._fd = self._fd, -1

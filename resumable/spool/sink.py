@@ -1,8 +1,8 @@
 """The queue between one request's body and one upload's data file.
 
-Invariants: bytes reach the file in order and without gaps; at most one write of a sink is under way; what `sync`
-answers was written and synced before. After a write or a sync has failed nothing more is written or synced
-through this sink, and what wasn't synced before is cut off.
+Invariants: bytes reach the file in order and without gaps; at most one write of a sink is under way; the offset
+that `sync` answers was written and synced before. After a failed write or sync nothing more is written or synced
+through this sink, and unsynced bytes are cut off.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class SinkClosed(Exception):
 class Sink:
     """Takes the bytes of one append from ``offset`` on.
 
-    It only gathers until `start`; what was gathered may be taken back with `take`. All offsets are absolute.
+    It only gathers until `start`; gathered bytes may be taken back with `take`. All offsets are absolute.
     Everything is called in the reactor; files are touched in the pool's threads.
 
-    ``received``: the offset after everything taken in, queued or written. ``written``: after what has reached
-    the file. ``durable``: after what was synced. ``overrun``: bytes arrived past ``ceiling``, and were dropped.
+    ``received``: the offset after everything taken in, queued or written. ``written``: after the bytes in
+    the file. ``durable``: after the synced bytes. ``overrun``: bytes arrived past ``ceiling``, and were dropped.
     ``failure``: why nothing more is taken.
 
     Hooks: ``on_write()`` after bytes were taken in or dropped for the ceiling; ``on_failure(failure)`` once;
@@ -115,9 +115,11 @@ class Sink:
 
     @property
     def started(self) -> bool:
+        """Whether `start` was called."""
         return self._started
 
     def write(self, data: bytes) -> None:
+        """Take ``data`` in; drop it after a failure, and the bytes past ``ceiling``."""
         if self.failure is not None or self._closing is not None:
             return
         if self.ceiling is not None and self.received + len(data) > self.ceiling:
@@ -163,7 +165,7 @@ class Sink:
             return
         over = self.failure is not None or self._closing is not None
         queued, held = (0, False) if over else (self.queued, self._held)
-        # who only gathers and can't be told to start would wait for ever
+        # a sink that only gathers, and has no `on_pressure`, would wait for ever
         short = self._budget.over and (self._started or self.on_pressure is not None)
         if not self._paused and (held or (queued and (queued >= HIGH or short))):
             self._paused = True
@@ -175,7 +177,7 @@ class Sink:
             self._producer.resumeProducing()
 
     def take(self) -> list[bytes]:
-        """What a sink that was never started has gathered. It is empty and closed afterwards; feeds no digest."""
+        """The bytes that a sink gathered before its start. It is empty and closed afterwards; feeds no digest."""
         if self._started:
             raise RuntimeError("the sink was started")
         gathered = list(self._queue)
@@ -187,7 +189,7 @@ class Sink:
     # -- writing
 
     def prepare(self) -> Deferred[None]:
-        """Open the file now, once and before `start`; what it has past ``offset`` is cut off when this fires.
+        """Open the file now, once and before `start`; bytes past ``offset`` are cut off when this fires.
 
         Fails with the sink's failure (OSError, SpoolDamaged).
         """
@@ -228,9 +230,9 @@ class Sink:
         return answer
 
     def close(self, truncate_to: int | None = None) -> Deferred[None]:
-        """No more writes; what is still queued is dropped. Fires when no thread is at it and the file is closed.
+        """No more writes; queued bytes are dropped. Fires when no thread is at it and the file is closed.
 
-        ``truncate_to``: cut the file there, if it was opened. After a failure it is cut to what was durable at
+        ``truncate_to``: cut the file there, if it was opened. After a failure it is cut to the bytes durable at
         most. Never fails: the next append cuts the file before it writes. Only the first call's ``truncate_to`` counts.
         """
         done: Deferred[None] = Deferred()
@@ -305,7 +307,7 @@ class Sink:
         self.received = self.written
 
     def _go_on(self) -> None:
-        """Something has changed: start what can be started, tell who waits."""
+        """Something has changed: start what can be started, and answer the waiting Deferreds."""
         self._write_on()
         self._sync_on()
         self._pace()

@@ -1,9 +1,9 @@
 """A disk in memory that forgets, fails and stops as real ones do.
 
-One reason to change: what a crash may leave on a disk. It keeps to what POSIX promises and to what Linux does after a
-failed sync (https://lwn.net/Articles/752063/), not to the kinder behaviour of one file system.
+It keeps to the promises of POSIX, and to Linux's behaviour after a failed sync (https://lwn.net/Articles/752063/), not
+to the kinder behaviour of one file system.
 
-What was written, truncated, created, renamed or unlinked is volatile: `SimulatedDisk.kill` (the process dies) keeps
+Each write, truncation, creation, renaming and unlinking is volatile: `SimulatedDisk.kill` (the process dies) keeps
 all of it, `SimulatedDisk.crash` (the power fails) keeps of it what chance will. ``fdatasync`` makes a file's content
 and size durable, ``fsync`` its time and permissions too, ``sync_directory`` the names in a directory. For one thread
 only: use it with stepped threads.
@@ -89,17 +89,18 @@ class SimulatedDisk:
         self._crash_before = True
         self._down = False
 
-    # -- what a test does to it
+    # -- for tests
 
     @property
     def open_files(self) -> int:
+        """How many descriptors are open."""
         return len(self._descriptors)
 
     def fail_next(self, operation: str, number: int, after: int = 0) -> None:
         """Let an operation (a method's name) fail with this errno: the next one, or the one ``after`` so many.
 
-        A failing ``writev`` writes the first half of its bytes. A failing ``fdatasync`` leaves what was unsynced
-        readable and counts it as clean: no later sync brings it to the disk. A failing ``close`` closes.
+        A failing ``writev`` writes the first half of its bytes. A failing ``fdatasync`` leaves unsynced bytes
+        readable and counts them as clean: no later sync brings them to the disk. A failing ``close`` closes.
         """
         if not hasattr(IDisk.get(operation), "getSignatureInfo"):
             raise ValueError(f"no operation of a disk: {operation}")
@@ -333,7 +334,7 @@ class SimulatedDisk:
         return self._descriptors[subject].path if subject in self._descriptors else "?"
 
     def _spoil(self, name: str, args: Sequence[Any]) -> None:
-        """What a failing operation does all the same."""
+        """The effect that a failing operation has nevertheless."""
         if name == "writev":
             data = b"".join(args[1])
             self._write(args[0], data[: len(data) // 2], args[2])
@@ -345,7 +346,7 @@ class SimulatedDisk:
             self._descriptors.pop(args[0])
 
     def _opened(self, descriptor: _Descriptor) -> int:
-        self._next_fd += 1  # never one that was used before: who uses a closed one is found out
+        self._next_fd += 1  # never one that was used before: the use of a closed one fails
         self._descriptors[self._next_fd] = descriptor
         return self._next_fd
 
@@ -375,7 +376,7 @@ class SimulatedDisk:
         if within is None:
             return path
         if "/" in path or path in (".", ".."):
-            raise _error(errno.EINVAL, path)  # what is within a directory is one name
+            raise _error(errno.EINVAL, path)  # within a directory a path is one name
         return f"{self._descriptor(within).path}/{path}"
 
     def _named(self, path: str) -> Node:

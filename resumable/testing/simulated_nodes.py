@@ -1,6 +1,6 @@
-"""The files and directories of a simulated disk, and what a crash leaves of them.
+"""The files and directories of a simulated disk, and the changes to them that a crash may leave.
 
-One reason to change: what may be left of a change that wasn't synced. See `resumable.testing.simulated_disk`.
+See `resumable.testing.simulated_disk`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _moments = itertools.count(1)
 
 @define
 class About:
-    """What is known of a file beside its content."""
+    """A file's attributes."""
 
     modified: int = 0
     mode: int = 0o600
@@ -50,12 +50,13 @@ class File:
         self.unsynced.clear()
 
     def sync_all(self) -> None:
-        """So is what is known of it."""
+        """Make content and attributes durable."""
         self.sync()
         self.durable_about = self.about
 
     def survivor(self, rng: Random) -> File:
-        """What is left of it: of each change all, nothing or some sectors; nothing of what `sync_all` didn't keep."""
+        """The content after the crash: of each change all, nothing or some sectors; nothing that `sync_all` didn't
+        keep."""
         content = bytearray(self.durable)
         for offset, data in self.unsynced:
             fate = rng.random()
@@ -74,14 +75,14 @@ class File:
 
 @define(eq=False)
 class SimulatedDirectory:
-    """Names say what is in it."""
+    """A directory: its content is its names."""
 
     inode: int = field(factory=lambda: next(_inodes))
 
 
 Node = File | SimulatedDirectory
 Names = dict[str, Node]
-# what one call does to names, all or nothing; None: the name is gone
+# the changes of names by one call, all or nothing; None: the name is gone
 Renaming = dict[str, Node | None]
 
 

@@ -1,10 +1,8 @@
 """Fakes and drivers for tests of this package and of what is built on it. Public, and kept working like the rest.
 
-One reason to change: what a test needs in place of threads and disks.
-
-`SteppedBatcher` and `SteppedPool` stand in for `resumable.aio.threads.Batcher` and ``Pool``: their work runs in the
-turns of a `twisted.internet.task.Clock`, so a test sees every order of events that it asks for, and always the same.
-``clock.advance(0)`` does all that waits, and what comes of it. `SimulatedDisk` stands in for
+`SteppedBatcher` and `SteppedPool` stand in for `resumable.aio.threads.Batcher` and ``Pool``: their work runs
+when a `twisted.internet.task.Clock` advances, so a test gets each order of events that it asks for, the same each time.
+``clock.advance(0)`` does all waiting work, and the work that follows from it. `SimulatedDisk` stands in for
 `resumable.spool.Disk`. A SimulatedCrash inside of the work comes out of ``clock.advance``. Where real threads are
 wanted without a reactor, `CallQueue` takes its place.
 """
@@ -127,7 +125,7 @@ class SteppedPool:
 
 @implementer(IReactorFromThreads)
 class CallQueue:
-    """What real threads want from a reactor: their calls run in the thread that waits in `until`."""
+    """A reactor's place for real threads: their calls run in the thread that waits in `until`."""
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
@@ -145,7 +143,7 @@ class CallQueue:
         self._calls.put(partial(callable, *args, **kwargs))
 
     def until(self, awaited: Deferred[R], timeout: float = 30.0) -> R:
-        """Run the threads' calls until ``awaited`` fires; its result, or raises what it failed with.
+        """Run the threads' calls until ``awaited`` fires; its result, or raises its failure.
 
         Raises queue.Empty when the threads have nothing to say for ``timeout`` seconds.
         """

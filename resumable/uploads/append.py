@@ -28,7 +28,7 @@ from resumable.protocol.checksum import Checksum, Digest
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge, TusError, Unavailable
 from resumable.protocol.rules import AppendPlan
 from resumable.spool.sink import Sink
-from resumable.uploads.context import UploadContext
+from resumable.uploads.context import LAGGING, UploadContext
 from resumable.uploads.finishing import check_repeated
 from resumable.uploads.holds import IHolder
 from resumable.uploads.limits import FREE, IAccount, settle
@@ -409,17 +409,8 @@ def _first(chunks: list[bytes], size: int) -> list[bytes]:
     return taken
 
 
-_LAGGING = "The server's storage doesn't keep up at the moment; resume later."
-
-
 class Lagging(Unavailable):
     """A pause took too long; the connection is to be closed, so that another server may be tried."""
-
-
-def check_admitted(context: UploadContext) -> None:
-    """Raises Unavailable while the remotes lag too far behind for an upload to begin."""
-    if not context.replication.admits():
-        raise Unavailable(_LAGGING, context.limits.retry_after)
 
 
 class Gate:
@@ -484,7 +475,7 @@ class Gate:
         self._sink.hold(self._pausing is not None)
 
     def _overdue(self) -> None:
-        self._give_up(Lagging(_LAGGING, self._context.limits.retry_after))
+        self._give_up(Lagging(LAGGING, self._context.limits.retry_after))
 
 
 def _cancelled(failure: Failure) -> None:

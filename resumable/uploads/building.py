@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 
 from resumable.aio.threads import Stopped
 from resumable.model.hooks import Granted, QuestionKind, RequestView, refusal_as_data, request_from_data
-from resumable.model.upload import Commit, FactKind, Gone, Upload
+from resumable.model.upload import Commit, FactKind, GoneReason, Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import Refused, TooLarge
 from resumable.spool import SpoolDamaged
@@ -62,7 +62,7 @@ class Building:
         found = [partials.get(each) for each in final.partials]
         # A partial that is gone before it was finished never will be.
         if any(each is None or (each.gone and not each.finished) for each in found):
-            await self._endings.end(final, Gone.TERMINATED)
+            await self._endings.end(final, GoneReason.TERMINATED)
             return None
         ready = [each for each in found if each is not None and each.finished]
         if len(ready) < len(found):
@@ -72,7 +72,7 @@ class Building:
             rules.final_length((each.length for each in ready), context.largest(final.max_size))
             account.reach(sum(each.offset for each in ready))
         except TooLarge:
-            await self._endings.end(final, Gone.TERMINATED)
+            await self._endings.end(final, GoneReason.TERMINATED)
             raise
         try:
             await self._copy(final, ready, job)
@@ -82,8 +82,8 @@ class Building:
             return granted
         except SpoolDamaged as damage:
             log.error("a partial's data file is shorter than its committed offset", upload=damage.upload_id)
-            await self._endings.end(next(each for each in ready if each.id == damage.upload_id), Gone.LOST)
-            await self._endings.end(final, Gone.TERMINATED)
+            await self._endings.end(next(each for each in ready if each.id == damage.upload_id), GoneReason.LOST)
+            await self._endings.end(final, GoneReason.TERMINATED)
             return None
         finally:
             settle(account, final)
@@ -136,7 +136,7 @@ class Building:
         try:
             granted = await context.questions.ask(QuestionKind.FINISH, after, request)
         except Refused as refused:
-            await self._endings.end(final, Gone.TERMINATED, request, refusal_as_data(refused))
+            await self._endings.end(final, GoneReason.TERMINATED, request, refusal_as_data(refused))
             raise
         now = context.wall()
         after = context.finishing(evolve(after, touched_at=max(now, final.touched_at), finished_at=now))

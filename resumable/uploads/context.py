@@ -19,8 +19,7 @@ from twisted.python.failure import Failure
 from resumable.model.errors import BodyLost, CatalogUnavailable
 from resumable.model.hooks import Changes, IProgress, NoHooks, QuestionKind, RequestView, as_data, request_as_data, view
 from resumable.model.replica import IReplicas, IReplication, NoReplication
-from resumable.model.upload import Fact, FactKind, ICatalog, Upload
-from resumable.model.upload import Gone as GoneKind
+from resumable.model.upload import Fact, FactKind, GoneReason, ICatalog, Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import Gone, InternalError, NoSpace, NotFound, TusError, Unavailable
 from resumable.spool.files import Spool
@@ -34,6 +33,8 @@ log = Logger()
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BUSY = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
 
+LAGGING = "The server's storage doesn't keep up at the moment; resume later."
+
 Listener = Callable[[str], None]
 
 
@@ -46,7 +47,7 @@ class Counts:
     finished: int = 0
     placed: int = 0
     not_placed: int = 0
-    gone: Counter[GoneKind] = field(factory=Counter)
+    gone: Counter[GoneReason] = field(factory=Counter)
 
 
 @frozen
@@ -105,6 +106,12 @@ class UploadContext:
         if upload.gone is not None:
             raise Gone(f"The upload was {upload.gone.value}.")
         return upload
+
+    def check_room(self) -> None:
+        """Raises NoSpace, or Unavailable while the remotes lag too far behind for an upload to begin."""
+        self.space.admit()
+        if not self.replication.admits():
+            raise Unavailable(LAGGING, self.limits.retry_after)
 
     def largest(self, *own: int | None) -> int | None:
         """How many bytes an upload may have: the lowest of the operator's maximum and of its own; None: any number."""

@@ -17,8 +17,8 @@ from resumable.model.hooks import QuestionKind
 from resumable.model.principal import Principal
 from resumable.model.upload import Asked, FactKind, IBody, Upload
 from resumable.protocol import rules, tus
-from resumable.protocol.errors import BadRequest, Conflict, Refused, TusError
-from resumable.uploads.append import Algorithms, RunningAppend, check_admitted
+from resumable.protocol.errors import BadRequest, Refused, TusError, WrongState
+from resumable.uploads.append import Algorithms, RunningAppend
 from resumable.uploads.appends import Appends
 from resumable.uploads.context import UploadContext, as_answer, log
 from resumable.uploads.finals import Finals, digest_of
@@ -52,8 +52,7 @@ class Creator:
         self._appends.check_open()
         plan = rules.admit_creation(creation, body.length, context.largest(by.max_size))
         context.drain.check()
-        context.space.admit()
-        check_admitted(context)
+        context.check_room()
         upload = self._new(creation, creation.length, by)
         if context.questions.asks(QuestionKind.CREATE):
             upload = await self._asked(upload, hooks)
@@ -100,8 +99,7 @@ class Creator:
         partials = await self._partials(partial_ids)
         lengths = [each.length for each in partials]
         length = rules.final_length(lengths, context.largest(by.max_size))
-        context.space.admit()
-        check_admitted(context)
+        context.check_room()
         claim = await self._room(length)
         try:
             final = evolve(self._new(creation, length, by, partial_ids), asked=digest)
@@ -140,6 +138,8 @@ class Creator:
 
     def acknowledge(self, upload: Upload, hooks: HookContext) -> Upload | Deferred[Upload]:
         """The answer to the creation of an upload, which is there by now, whatever comes of waiting for it."""
+        if not self._context.withheld(upload):
+            return upload
         answer = self._acknowledgements.acknowledged(upload, hooks)
         return answer.addErrback(self._not_acknowledged, upload) if isinstance(answer, Deferred) else answer
 
@@ -192,7 +192,7 @@ class Creator:
         if created is not None:
             return created
         if upload.is_final and not await self._taken(upload.id):
-            raise Conflict(
+            raise WrongState(
                 "A partial upload has gone meanwhile, or an upload like this one is made by another request."
             )
         raise BadRequest("An upload with this id was made before.")

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import RequestView
-from resumable.model.upload import FactKind, Gone, ICatalog, Upload
+from resumable.model.upload import FactKind, GoneReason, ICatalog, Upload
 from resumable.spool import Spool
 from resumable.uploads.context import UploadContext
 from resumable.uploads.limits import account_of
@@ -30,7 +30,7 @@ ANSWERED = 600.0
 #: A wall clock that moves this much more than the steady one was set.
 JUMP = 60.0
 
-_FACTS = {Gone.TERMINATED: FactKind.TERMINATED, Gone.EXPIRED: FactKind.EXPIRED}
+_FACTS = {GoneReason.TERMINATED: FactKind.TERMINATED, GoneReason.EXPIRED: FactKind.EXPIRED}
 
 
 class Reclaimer:
@@ -64,7 +64,7 @@ class Endings:
     async def end(
         self,
         upload: Upload,
-        gone: Gone,
+        gone: GoneReason,
         request: RequestView | None = None,
         refusal: Mapping[str, Any] | None = None,
     ) -> bool:
@@ -74,7 +74,7 @@ class Endings:
         """
         context = self._context
         facts = context.facts(upload, request, _FACTS[gone]) if gone in _FACTS else ()
-        delete = gone is Gone.TERMINATED and context.delete_objects
+        delete = gone is GoneReason.TERMINATED and context.delete_objects
         ended = await context.catalog.end(upload.id, gone, context.wall(), facts, delete, refusal)
         if ended:
             context.counts.gone[gone] += 1
@@ -88,9 +88,9 @@ class Endings:
         """End partials that finals have used, and that were kept long enough after it."""
         catalog, until = self._context.catalog, self._context.wall() - self._context.limits.keep_partials
         while spent := await catalog.spent(until, TOGETHER):
-            await self._end_all(spent, Gone.EXPIRED)
+            await self._end_all(spent, GoneReason.EXPIRED)
 
-    async def _end_finals(self, partial_id: str, gone: Gone) -> None:
+    async def _end_finals(self, partial_id: str, gone: GoneReason) -> None:
         """End the finals that waited for it, a few at a time: the reactor has others to serve."""
         context, after = self._context, ""
         try:
@@ -101,7 +101,7 @@ class Endings:
             context.partial_finished(partial_id)  # the assembler ends finals that can't be put together
             raise
 
-    async def _end_all(self, uploads: Sequence[Upload], gone: Gone) -> None:
+    async def _end_all(self, uploads: Sequence[Upload], gone: GoneReason) -> None:
         """At once: the catalog does them together."""
         ends = [Deferred.fromCoroutine(self.end(each, gone)) for each in uploads]
         try:
@@ -153,7 +153,7 @@ class Janitor:
             idle_since = context.wall() - context.limits.expire_after
             for upload in await context.catalog.expired(idle_since, BATCH):
                 if not (context.holds.held(upload.id) or (upload.is_final and self._assembles(upload.id))):
-                    await self._endings.end(upload, Gone.EXPIRED)
+                    await self._endings.end(upload, GoneReason.EXPIRED)
         if not jumped:
             await self._endings.drop_spent()
         await self._reclaimer.reclaim()

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from resumable.catalog.upload_listing import ROWS
 from resumable.model.listing import Counted, Filter, IListing, UploadState
 from resumable.model.upload import ReplicaState, Upload
-from resumable.protocol.errors import BadRequest, Conflict, Gone, NotFound
+from resumable.protocol.errors import BadRequest, Gone, NotFound, WrongState
 from resumable.uploads.context import UploadContext, as_answer
 from resumable.uploads.status import UploadStatus, status_from
 from resumable.uploads.uploads import Uploads
@@ -162,7 +162,7 @@ class Operators:
     @staticmethod
     def _check_unfinished(upload: Upload) -> None:
         if upload.finished:
-            raise Conflict("The upload is finished; DELETE removes it.")
+            raise WrongState("The upload is finished; DELETE removes it.")
 
 
 FRESH: Final = 30.0

@@ -9,26 +9,26 @@ from __future__ import annotations
 from attrs import define, evolve
 from twisted.internet.defer import CancelledError, Deferred
 
-from resumable.model.hooks import Answer, Changes, Granted, IHooks, NoHooks, QuestionKind, RequestView, view
+from resumable.model.hooks import Answer, Changes, Granted, IHooks, QuestionKind, RequestView, view
 from resumable.model.upload import Upload
 from resumable.protocol.errors import Gone, Stopping
 
 
 class Questions:
-    """Asks all hooks, and breaks questions off."""
+    """Asks all hooks, and breaks questions off. ``hooks`` None: there are none."""
 
     def __init__(self, hooks: IHooks | None = None) -> None:
-        self._hooks = hooks or NoHooks()
+        self._hooks = hooks
         self._under_way: dict[Deferred[Granted], str] = {}
         self._stopping = False
 
     def asks(self, kind: QuestionKind) -> bool:
         """Whether a hook wants to be asked."""
-        return bool(self._hooks.asks(kind))
+        return self._hooks is not None and bool(self._hooks.asks(kind))
 
     async def ask(self, kind: QuestionKind, upload: Upload, request: RequestView | None = None) -> Granted:
         """A yes. Raises Refused with the hook's answer, Unavailable when a hook has failed, Stopping, Gone."""
-        if not self._hooks.asks(kind):
+        if self._hooks is None or not self._hooks.asks(kind):
             return Granted()
         if self._stopping:
             raise Stopping()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from attrs import evolve, frozen
 
-from resumable.catalog.opening import OpenedCatalog
+from resumable.catalog.catalog_files import OpenedCatalog
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.model.hooks import as_data, view
 from resumable.model.upload import Fact, FactKind, Place, Upload

@@ -13,8 +13,7 @@ from attrs import evolve, frozen
 
 from resumable.model.listing import UploadState, state_of
 from resumable.model.replica import TransferProgress
-from resumable.model.upload import Gone as GoneKind
-from resumable.model.upload import Replica, ReplicaState, Upload
+from resumable.model.upload import GoneReason, Replica, ReplicaState, Upload
 from resumable.protocol import metadata, rules
 from resumable.protocol.errors import Gone, NotFound
 from resumable.spool import Reader, SpoolDamaged
@@ -67,7 +66,7 @@ class UploadStatus:
     owner: str | None
     appending: bool
     touched_at: float
-    gone: GoneKind | None
+    gone: GoneReason | None
     gone_at: float | None
 
 
@@ -152,8 +151,21 @@ class Lookup:
 
     async def inspect(self, upload_id: str) -> Upload:
         """The record, after a live holder has committed or a silent one was evicted."""
+        context = self._context
         try:
-            return await self._settled(upload_id)
+            await context.holds.settle(upload_id)
+            upload = await context.present(upload_id)
+            if upload.is_final and not upload.finished:
+                upload = await self._made(upload)
+                if not upload.finished:
+                    return await self._final_view(upload)
+            if upload.offset and upload.dropped_at is None:
+                size = await context.spool.size(upload_id)
+                if size is None or size < upload.offset:
+                    upload = await context.present(upload_id)
+                    if upload.dropped_at is None:
+                        raise SpoolDamaged(upload_id, upload.offset, size)
+            return upload
         except Exception as error:
             answer = await self.answer(error, upload_id)
             if answer is error:
@@ -162,7 +174,9 @@ class Lookup:
 
     async def read(self, upload_id: str) -> tuple[Upload, Reader]:
         """A finished upload and its open file, wherever that is here. Raises NotFinished, Elsewhere."""
-        upload = await self._made(await self._context.present(upload_id))
+        upload = await self._context.present(upload_id)
+        if upload.is_final and not upload.finished:
+            upload = await self._made(upload)
         if not upload.finished:
             raise NotFinished("The upload is not finished.")
         if upload.dropped_at is not None:
@@ -191,7 +205,7 @@ class Lookup:
             if upload.dropped_at is not None:
                 return Elsewhere(upload)
             log.error("data file is shorter than its committed offset", upload=upload_id, found=error.found)
-            await self._endings.end(upload, GoneKind.LOST)
+            await self._endings.end(upload, GoneReason.LOST)
         except Exception as failed:
             return as_answer(failed, upload_id)
         return Gone("The upload was lost: its data was damaged.")
@@ -206,24 +220,8 @@ class Lookup:
             raise Elsewhere(upload)
         return reader
 
-    async def _settled(self, upload_id: str) -> Upload:
-        context = self._context
-        await context.holds.settle(upload_id)
-        upload = await self._made(await context.present(upload_id))
-        if upload.is_final and not upload.finished:
-            return await self._final_view(upload)
-        if upload.offset and upload.dropped_at is None:
-            size = await context.spool.size(upload_id)
-            if size is None or size < upload.offset:
-                upload = await context.present(upload_id)
-                if upload.dropped_at is None:
-                    raise SpoolDamaged(upload_id, upload.offset, size)
-        return upload
-
     async def _made(self, upload: Upload) -> Upload:
-        """The upload; a final that is just being put together is waited for, `PATIENCE` seconds at most."""
-        if not upload.is_final or upload.finished:
-            return upload
+        """An unfinished final; while it is being put together, it is waited for, `PATIENCE` seconds at most."""
         await self._assembler.settled(upload, PATIENCE)
         return await self._context.present(upload.id)
 

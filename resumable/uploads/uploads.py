@@ -17,8 +17,7 @@ from resumable.aio.deferreds import deferred
 from resumable.model.errors import BodyLost
 from resumable.model.hooks import QuestionKind, RequestView
 from resumable.model.principal import NOBODY, Principal
-from resumable.model.upload import Gone as GoneKind
-from resumable.model.upload import IBody, Upload
+from resumable.model.upload import GoneReason, IBody, Upload
 from resumable.protocol import rules, tus
 from resumable.protocol.errors import BadRequest, Forbidden, Gone, OffsetMismatch, TusError
 from resumable.spool import Reader
@@ -77,6 +76,7 @@ class Uploads:
     ) -> None:
         self._context = context
         self.wall = context.wall
+        self.withheld, self.expires_at = context.withheld, context.expires_at
         #: Reads uploads whose local data was dropped.
         self.copies = context.replication
         self.algorithms = algorithms
@@ -169,14 +169,6 @@ class Uploads:
         """How far the upload is in both tiers. Never touches the hold."""
         return await status_of(self._context, upload_id)
 
-    def withheld(self, upload: Upload) -> bool:
-        """See `UploadContext.withheld`."""
-        return self._context.withheld(upload)
-
-    def expires_at(self, upload: Upload) -> float | None:
-        """See `UploadContext.expires_at`."""
-        return self._context.expires_at(upload)
-
     def restart(self, upload_id: str, remote: str | None = None) -> Deferred[int]:
         """Try parked replicas of this upload again, in one remote or in all; answers how many there were."""
         return shielded(self._restart(upload_id, remote))
@@ -228,7 +220,7 @@ class Uploads:
         upload = await context.present(upload_id)
         await context.holds.evict(upload_id, reason)
         try:
-            ended = await self._endings.end(upload, GoneKind.TERMINATED, request)
+            ended = await self._endings.end(upload, GoneReason.TERMINATED, request)
             await self._reclaimer.reclaim()
         except Exception as error:
             raise as_answer(error, upload_id) from error

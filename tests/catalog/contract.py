@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from resumable.catalog.upload_table import Owned
-from resumable.model.upload import Asked, Commit, Fact, FactKind, Gone, ICatalog, Place, Upload
+from resumable.model.upload import Asked, Commit, Fact, FactKind, GoneReason, ICatalog, Place, Upload
 
 
 def name(number: int) -> str:
@@ -99,7 +99,7 @@ class CatalogContract(CatalogSuite):
             upload(5, metadata="na\u00efve \u2603", concat="partial"),
             final(6, [5, 1, 5]),
             done(upload(7)),
-            upload(8, gone=Gone.LOST, gone_at=3.0),
+            upload(8, gone=GoneReason.LOST, gone_at=3.0),
             done(upload(9, length=0)),
             upload(10, owner="na\u00efve@example", max_size=1 << 40),
             evolve(done(upload(11)), place=Place("2026-01-31/na\u00efve file.txt")),
@@ -121,9 +121,9 @@ class CatalogContract(CatalogSuite):
 
     def test_the_id_of_an_upload_that_is_gone_is_taken(self) -> None:
         self.add(upload(1))
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, ()))
         assert self.ask(self.catalog.create(upload(1), ())) is False
-        assert self.get(1).gone is Gone.TERMINATED
+        assert self.get(1).gone is GoneReason.TERMINATED
 
     def test_an_unknown_upload_is_none(self) -> None:
         assert self.ask(self.catalog.get(name(1))) is None
@@ -165,7 +165,7 @@ class CatalogContract(CatalogSuite):
 
     def test_begin_is_refused_when_finished_or_gone(self) -> None:
         self.add(done(upload(1)), upload(2))
-        self.ask(self.catalog.end(name(2), Gone.EXPIRED, 150.0, ()))
+        self.ask(self.catalog.end(name(2), GoneReason.EXPIRED, 150.0, ()))
         assert self.ask(self.catalog.begin(name(1), 0, 1000, "boot", 1000, 160.0)) is False
         assert self.ask(self.catalog.begin(name(2), 0, 0, "boot", 0, 160.0)) is False
 
@@ -236,7 +236,7 @@ class CatalogContract(CatalogSuite):
 
     def test_a_commit_on_a_finished_or_gone_upload_does_not_land(self) -> None:
         self.add(done(upload(1)), upload(2))
-        self.ask(self.catalog.end(name(2), Gone.TERMINATED, 150.0, ()))
+        self.ask(self.catalog.end(name(2), GoneReason.TERMINATED, 150.0, ()))
         assert self.ask(self.catalog.commit(Commit(name(1), 0, 1000, 1000, 160.0, finished=True))) is False
         assert self.ask(self.catalog.commit(Commit(name(2), 0, 0, 10, 160.0))) is False
         assert self.ask(self.catalog.commit(Commit(name(3), 0, 0, 10, 160.0))) is False
@@ -256,7 +256,7 @@ class CatalogContract(CatalogSuite):
         self.ask(self.catalog.begin(name(1), 0, 0, "boot", 0, 50.0))
         self.ask(self.catalog.commit(Commit(name(1), 1, 0, 10, 60.0)))
         assert self.get(1).touched_at == 500.0
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 70.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 70.0, ()))
         self.ask(self.catalog.removed([name(1)]))
         assert self.ask(self.catalog.forget(400.0, 10)) == 0
 
@@ -264,15 +264,15 @@ class CatalogContract(CatalogSuite):
 
     def test_end_marks_an_upload_gone_once(self) -> None:
         self.add(upload(1), done(upload(2)))
-        for number, gone in ((1, Gone.EXPIRED), (2, Gone.TERMINATED)):
+        for number, gone in ((1, GoneReason.EXPIRED), (2, GoneReason.TERMINATED)):
             assert self.ask(self.catalog.end(name(number), gone, 200.0, ())) is True
-            assert self.ask(self.catalog.end(name(number), Gone.LOST, 300.0, ())) is False
+            assert self.ask(self.catalog.end(name(number), GoneReason.LOST, 300.0, ())) is False
             assert (self.get(number).gone, self.get(number).gone_at) == (gone, 200.0)
-        assert self.ask(self.catalog.end(name(3), Gone.EXPIRED, 200.0, ())) is False
+        assert self.ask(self.catalog.end(name(3), GoneReason.EXPIRED, 200.0, ())) is False
 
     def test_the_data_of_what_is_gone_may_be_removed_but_never_what_was_lost(self) -> None:
         self.add(*(upload(number) for number in range(1, 5)))
-        for number, gone in ((1, Gone.EXPIRED), (2, Gone.TERMINATED), (3, Gone.LOST)):
+        for number, gone in ((1, GoneReason.EXPIRED), (2, GoneReason.TERMINATED), (3, GoneReason.LOST)):
             self.ask(self.catalog.end(name(number), gone, 200.0 + number, ()))
         assert self.ids(self.catalog.removable(10)) == [name(1), name(2)]
         assert self.ids(self.catalog.removable(1)) == [name(1)]
@@ -281,18 +281,18 @@ class CatalogContract(CatalogSuite):
 
     def test_a_pinned_partial_keeps_its_data_until_the_final_is_done(self) -> None:
         self.add(done(partial(1)), done(partial(2)), final(3, [1, 2]), final(4, [1]))
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
-        self.ask(self.catalog.end(name(2), Gone.TERMINATED, 201.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(2), GoneReason.TERMINATED, 201.0, ()))
         assert self.ids(self.catalog.removable(10)) == []
         self.ask(self.catalog.commit(Commit(name(3), 0, 0, 1000, 300.0, finished=True)))
         assert self.ids(self.catalog.removable(10)) == [name(2)]
-        self.ask(self.catalog.end(name(4), Gone.TERMINATED, 400.0, ()))
+        self.ask(self.catalog.end(name(4), GoneReason.TERMINATED, 400.0, ()))
         assert self.ids(self.catalog.removable(10)) == [name(1), name(2), name(4)]
 
     def test_forget_drops_old_records_whose_data_is_removed(self) -> None:
         self.add(*(upload(number) for number in range(1, 6)))
         for number in range(1, 5):
-            self.ask(self.catalog.end(name(number), Gone.TERMINATED, 200.0 + number, ()))
+            self.ask(self.catalog.end(name(number), GoneReason.TERMINATED, 200.0 + number, ()))
         self.ask(self.catalog.removed([name(1), name(2), name(4)]))
         assert self.ask(self.catalog.forget(204.0, 1)) == 1
         assert self.ask(self.catalog.forget(204.0, 10)) == 1
@@ -334,7 +334,7 @@ class CatalogContract(CatalogSuite):
 
     def test_what_did_not_wait_is_not_placed(self) -> None:
         self.add(done(upload(1)), upload(2, place=Place("a/2")), evolve(done(upload(3)), place=Place("a/3")))
-        self.ask(self.catalog.end(name(3), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(3), GoneReason.TERMINATED, 200.0, ()))
         for number in (1, 2, 3, 4):
             assert self.ask(self.catalog.placed(name(number), Place("x", "1"), 300.0)) is False
         assert self.ids(self.catalog.unplaced("", 10)) == []
@@ -344,7 +344,7 @@ class CatalogContract(CatalogSuite):
         self.ask(self.catalog.placed(name(1), Place("a", "5"), 300.0))
         self.ask(self.catalog.removed([name(1)]))
         for number in (1, 2):
-            assert self.ask(self.catalog.end(name(number), Gone.TERMINATED, 400.0 + number, ())) is True
+            assert self.ask(self.catalog.end(name(number), GoneReason.TERMINATED, 400.0 + number, ())) is True
         self.ask(self.catalog.removed([name(1), name(2)]))
         assert self.ids(self.catalog.removable(10)) == [name(1), name(2)], "nobody has said so of their places"
         self.ask(self.catalog.removed([name(1), name(2)], [name(1), name(2)]))
@@ -359,7 +359,7 @@ class CatalogContract(CatalogSuite):
     def test_removed_says_nothing_of_an_upload_that_is_not_gone(self) -> None:
         self.add(upload(1))
         self.ask(self.catalog.removed([name(1)]))
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, ()))
         assert self.ids(self.catalog.removable(10)) == [name(1)]
 
     # expired
@@ -371,7 +371,7 @@ class CatalogContract(CatalogSuite):
 
     def test_finished_uploads_never_expire_but_finished_partials_do(self) -> None:
         self.add(done(upload(1)), done(partial(2)), upload(3))
-        self.ask(self.catalog.end(name(3), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(3), GoneReason.TERMINATED, 200.0, ()))
         assert self.ids(self.catalog.expired(1e9, 10)) == [name(2)]
 
     def test_partials_that_an_unfinished_final_needs_do_not_expire(self) -> None:
@@ -380,12 +380,12 @@ class CatalogContract(CatalogSuite):
 
     def test_partials_of_a_finished_or_gone_final_expire(self) -> None:
         self.add(done(partial(1)), done(partial(2)), done(final(3, [1])), final(4, [2]))
-        self.ask(self.catalog.end(name(4), Gone.EXPIRED, 200.0, ()))
+        self.ask(self.catalog.end(name(4), GoneReason.EXPIRED, 200.0, ()))
         assert sorted(self.ids(self.catalog.expired(400.0, 10))) == sorted([name(1), name(2)])
 
     def test_a_final_that_is_not_put_together_expires_as_others_do(self) -> None:
         self.add(done(partial(1)), done(evolve(partial(2), touched_at=450.0)), final(3, [1, 2]))
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, ()))
         assert self.ids(self.catalog.expired(400.0, 10)) == [], "a partial of it was touched since"
         assert self.ids(self.catalog.expired(500.0, 10)) == [name(3)]
 
@@ -394,9 +394,9 @@ class CatalogContract(CatalogSuite):
         assert sorted(self.ids(self.catalog.expired(400.0, 10))) == [name(2), name(3)]
         for number in (2, 3):
             self.ask(self.catalog.commit(Commit(name(number), 0, 0, 10, 450.0, 10, True)))
-            assert self.ask(self.catalog.end(name(number), Gone.EXPIRED, 500.0, ())) is False
+            assert self.ask(self.catalog.end(name(number), GoneReason.EXPIRED, 500.0, ())) is False
             assert self.get(number).gone is None and self.get(number).finished
-        assert self.ask(self.catalog.end(name(1), Gone.EXPIRED, 500.0, ())) is True
+        assert self.ask(self.catalog.end(name(1), GoneReason.EXPIRED, 500.0, ())) is True
 
     def test_a_final_with_an_unfinished_partial_expires(self) -> None:
         self.add(done(partial(1)), partial(2), final(3, [1, 2]))
@@ -413,7 +413,7 @@ class CatalogContract(CatalogSuite):
     def test_finals_of_a_partial_are_those_that_still_need_it(self) -> None:
         self.add(partial(1), partial(2))
         self.add(final(3, [1, 2]), final(4, [1], created_at=50.0), done(final(5, [1])), final(6, [2]), final(7, [1]))
-        self.ask(self.catalog.end(name(7), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(7), GoneReason.TERMINATED, 200.0, ()))
         found = self.ask(self.catalog.finals_of(name(1), "", 10))
         first, second = sorted([final(4, [1], created_at=50.0), final(3, [1, 2])], key=lambda each: each.id)
         assert list(found) == [first, second]
@@ -423,7 +423,7 @@ class CatalogContract(CatalogSuite):
 
     def test_a_final_may_be_assembled_when_none_of_its_partials_is_unfinished(self) -> None:
         self.add(done(partial(1)), partial(2), final(3, [1]), final(4, [1, 2]), final(5, [1, 1]), upload(6))
-        self.ask(self.catalog.end(name(5), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(5), GoneReason.TERMINATED, 200.0, ()))
         assert self.ask(self.catalog.assemblable("", 10)) == ([name(3)], None)
         assert self.ask(self.catalog.assemblable("", 10, name(2))) == ([], None)
         self.ask(self.catalog.commit(Commit(name(2), 0, 0, 1000, 300.0, finished=True)))
@@ -445,12 +445,12 @@ class CatalogContract(CatalogSuite):
     def test_a_final_that_can_not_be_made_any_more_is_to_be_looked_at(self) -> None:
         self.add(partial(1), partial(2), final(3, [1, 2]), final(4, [1, 9]))
         assert self.ask(self.catalog.assemblable("", 10)) == ([name(4)], None), "a partial is unknown"
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, ()))
         assert self.ask(self.catalog.assemblable("", 10)) == (sorted([name(3), name(4)]), None)
 
     def test_a_final_of_a_partial_that_is_gone_is_not_made(self) -> None:
         self.add(done(partial(1)), done(partial(2)))
-        self.ask(self.catalog.end(name(1), Gone.EXPIRED, 200.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.EXPIRED, 200.0, ()))
         assert self.ask(self.catalog.create(final(3, [2, 1], asked="k"), ())) is False
         assert self.ask(self.catalog.get(name(3))) is None
         assert self.ask(self.catalog.asked("k", 0.0)) is None
@@ -459,7 +459,7 @@ class CatalogContract(CatalogSuite):
     def test_partials_that_were_used_are_spent_when_no_final_needs_them(self) -> None:
         """Removed `--keep-partials` after the last final that used them."""
         self.add(*(done(partial(number)) for number in (1, 2, 3)), final(4, [1, 2]), final(5, [2]), final(6, [3]))
-        self.ask(self.catalog.end(name(6), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(6), GoneReason.TERMINATED, 200.0, ()))
         assert self.ids(self.catalog.spent(1e9, 10)) == []
         self.ask(self.catalog.commit(Commit(name(4), 0, 0, 1000, 300.0, finished=True)))
         assert self.ids(self.catalog.spent(1e9, 10)) == [name(1)], "another needs the second"
@@ -468,7 +468,7 @@ class CatalogContract(CatalogSuite):
         assert self.ids(self.catalog.spent(399.0, 10)) == [name(1)]
         assert self.ids(self.catalog.spent(400.0, 10)) == [name(1), name(2)]
         assert self.ids(self.catalog.spent(400.0, 1)) == [name(1)]
-        self.ask(self.catalog.end(name(1), Gone.EXPIRED, 500.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.EXPIRED, 500.0, ()))
         assert self.ids(self.catalog.spent(1e9, 10)) == [name(2)]
         assert self.ids(self.catalog.expired(1e9, 10)) == [name(3)], "a refused final leaves its partials as they were"
         assert self.ids(self.catalog.replicas.droppable(1e9, 10)) == []
@@ -494,7 +494,7 @@ class CatalogContract(CatalogSuite):
         again = final(4, [1], asked="key")
         assert self.ask(self.catalog.create(again, ())) is True
         assert self.ask(self.catalog.asked("key", 301.0)) == Asked(again)
-        self.ask(self.catalog.end(name(3), Gone.TERMINATED, 400.0, ()))
+        self.ask(self.catalog.end(name(3), GoneReason.TERMINATED, 400.0, ()))
         assert self.ask(self.catalog.asked("key", 301.0)) == Asked(again)
 
     def test_one_that_was_ended_is_not_found(self) -> None:
@@ -503,15 +503,15 @@ class CatalogContract(CatalogSuite):
             self.ask(self.catalog.create(final(number, [1], asked="key"), ()))
             if finished:
                 self.ask(self.catalog.commit(Commit(name(number), 0, 0, 1000, 300.0, finished=True)))
-            self.ask(self.catalog.end(name(number), Gone.TERMINATED, 400.0, ()))
+            self.ask(self.catalog.end(name(number), GoneReason.TERMINATED, 400.0, ()))
             assert self.ask(self.catalog.asked("key", 0.0)) is None
 
     def test_a_refusal_is_found_until_it_was_heard(self) -> None:
         self.ask(self.catalog.create(final(3, [1], asked="key"), (), (), {"method": "POST"}))
         refusal = {"status": 403, "body": "no \u2603"}
-        self.ask(self.catalog.end(name(3), Gone.TERMINATED, 400.0, (), False, refusal))
+        self.ask(self.catalog.end(name(3), GoneReason.TERMINATED, 400.0, (), False, refusal))
         found = self.ask(self.catalog.asked("key", 400.0))
-        assert found.refusal == refusal and found.upload.gone is Gone.TERMINATED
+        assert found.refusal == refusal and found.upload.gone is GoneReason.TERMINATED
         assert self.ask(self.catalog.request(name(3))) is None
         assert self.ask(self.catalog.asked("key", 401.0)) is None
         self.ask(self.catalog.heard("key"))
@@ -549,7 +549,7 @@ class CatalogContract(CatalogSuite):
         ended = Fact(FactKind.TERMINATED, name(1), 200.0)
         self.ask(catalog.create(upload(1), [created]))
         self.ask(catalog.commit(Commit(name(1), 0, 0, 1000, 150.0, finished=True, facts=[finished])))
-        self.ask(catalog.end(name(1), Gone.TERMINATED, 200.0, [ended]))
+        self.ask(catalog.end(name(1), GoneReason.TERMINATED, 200.0, [ended]))
         for deliverer in ("hook", "log"):
             assert self.told(deliverer) == [created, finished, ended]
             assert self.told(deliverer) == []
@@ -560,7 +560,7 @@ class CatalogContract(CatalogSuite):
         self.add(upload(1))
         self.ask(catalog.create(upload(1), [fact]))
         self.ask(catalog.commit(Commit(name(1), 5, 0, 1000, 150.0, finished=True, facts=[fact])))
-        self.ask(catalog.end(name(2), Gone.TERMINATED, 200.0, [fact]))
+        self.ask(catalog.end(name(2), GoneReason.TERMINATED, 200.0, [fact]))
         assert self.told("hook") == []
 
     def test_a_fact_that_can_not_be_written_takes_its_change_with_it(self) -> None:
@@ -577,7 +577,7 @@ class CatalogContract(CatalogSuite):
 
     def test_whose_an_upload_is_can_be_asked(self) -> None:
         self.add(upload(1, owner="ann"), upload(2))
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, ()))
         found = [self.ask(self.catalog.owner_of(name(number))) for number in (1, 2, 3)]
         assert found == ["ann", "", None]
 
@@ -585,8 +585,8 @@ class CatalogContract(CatalogSuite):
         assert list(self.catalog.owners()) == []
         self.add(upload(1, owner="ann", offset=10), done(upload(2, owner="ann")))
         self.add(upload(3, owner="bob", length=None, offset=7), done(upload(4)), upload(7, owner="", length=1))
-        self.add(upload(5, owner="ann", gone=Gone.LOST, gone_at=3.0), upload(6, owner="eve"))
-        self.ask(self.catalog.end(name(6), Gone.EXPIRED, 200.0, ()))
+        self.add(upload(5, owner="ann", gone=GoneReason.LOST, gone_at=3.0), upload(6, owner="eve"))
+        self.ask(self.catalog.end(name(6), GoneReason.EXPIRED, 200.0, ()))
         found = self.catalog.owners()
         assert found == [Owned("", 1001, 1, 1), Owned("ann", 2000, 1000, 1), Owned("bob", 7, 7, 1)]
 

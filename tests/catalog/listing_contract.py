@@ -9,7 +9,7 @@ from zope.interface.verify import verifyObject
 
 from resumable.catalog import upload_listing as on_sqlite
 from resumable.model.listing import Filter, Found, IListing, UploadState
-from resumable.model.upload import Gone, Replica, ReplicaState
+from resumable.model.upload import GoneReason, Replica, ReplicaState
 from tests.catalog.contract import CatalogSuite, done, name, upload
 
 
@@ -65,7 +65,7 @@ class ListingContract(CatalogSuite):
     def test_a_page_goes_on_where_its_last_row_has_gone(self) -> None:
         self.add(*(upload(number) for number in range(1, 5)))
         first = self.ask(self.listing.look(Filter(), None, 2))
-        self.ask(self.catalog.end(name(2), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(2), GoneReason.TERMINATED, 200.0, ()))
         self.ask(self.catalog.removed([name(2)]))
         self.ask(self.catalog.forget(201.0, 10))
         assert self.ask(self.catalog.get(name(2))) is None
@@ -108,7 +108,7 @@ class ListingContract(CatalogSuite):
     def test_everything_is_counted_in_pieces(self) -> None:
         self.add(*(upload(number) for number in range(1, 5)), done(upload(5)))
         self.ask(self.catalog.create(done(upload(6)), (), [Replica(name(6), "far")]))
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 9.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 9.0, ()))
         with patch.object(on_sqlite, "ROWS", 4):
             first = self.ask(self.listing.count_uploads(None))
             assert first.uploads == {UploadState.GONE: 1, UploadState.UPLOADING: 3}
@@ -118,5 +118,5 @@ class ListingContract(CatalogSuite):
 
     def test_what_is_unfinished_is_counted(self) -> None:
         self.add(upload(1), done(upload(2)), evolve(done(upload(3)), concat="partial"), upload(4))
-        self.ask(self.catalog.end(name(4), Gone.TERMINATED, 9.0, ()))
+        self.ask(self.catalog.end(name(4), GoneReason.TERMINATED, 9.0, ()))
         assert self.ask(self.listing.unfinished()) == 2

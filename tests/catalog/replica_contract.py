@@ -8,7 +8,7 @@ from attrs import evolve
 from zope.interface.verify import verifyObject
 
 from resumable.model.replica import Backlog, IReplicas, Page
-from resumable.model.upload import Fact, FactKind, Gone, Place, Replica, ReplicaState, Upload
+from resumable.model.upload import Fact, FactKind, GoneReason, Place, Replica, ReplicaState, Upload
 from tests.catalog.contract import CatalogSuite, done, name, upload
 
 A, B = "s3", "tape"
@@ -136,7 +136,7 @@ class ReplicaContract(CatalogSuite):
         self.make(upload(1), replica(1, retry_at=900.0))
         self.make(upload(2), replica(2))
         for number in (1, 2):
-            self.ask(self.catalog.end(name(number), Gone.EXPIRED, 200.0, ()))
+            self.ask(self.catalog.end(name(number), GoneReason.EXPIRED, 200.0, ()))
         self.ask(self.catalog.removed([name(2)]))
         assert self.ask(self.catalog.forget(1e9, 10)) == 1
         first, second = self.ask(self.replicas.due(A, 0.0, 0, 10)).due
@@ -175,7 +175,7 @@ class ReplicaContract(CatalogSuite):
     def test_advance_needs_the_state(self) -> None:
         self.make(upload(1), replica(1))
         before = self.find(1)
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, ()))
         ending = self.find(1)
         assert self.ask(self.replicas.advance(evolve(before, confirmed=7))) is False
         assert self.find(1) == ending
@@ -212,7 +212,7 @@ class ReplicaContract(CatalogSuite):
             self.make(done(upload(number)), replica(number))
         self.store(1, at=200.0)
         self.park(2)
-        self.ask(self.catalog.end(name(3), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(3), GoneReason.TERMINATED, 200.0, ()))
         before = [self.find(number) for number in (1, 2, 3)]
         assert [self.store(number, at=300.0) for number in (1, 2, 3, 4)] == [(False, False)] * 4
         assert [self.find(number) for number in (1, 2, 3)] == before
@@ -252,28 +252,28 @@ class ReplicaContract(CatalogSuite):
         self.store(1, "a")
         self.park(1, "b")
         stored = self.of(1)[0]
-        assert self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ())) is True
+        assert self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, ())) is True
         ending = ReplicaState.ENDING
         assert self.of(1) == [stored, *(replica(1, one, key="k", state=ending) for one in "bc")]
 
     def test_with_delete_the_stored_go_too(self) -> None:
         self.make(done(upload(1)), replica(1), replica(1, B))
         self.store(1)
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, (), True))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, (), True))
         assert [(one.state, one.delete) for one in self.of(1)] == [(ReplicaState.ENDING, True)] * 2
         assert self.find(1).key == "k" and self.find(1).stored == WORDS
 
     def test_what_was_lost_here_stays_where_it_is_stored(self) -> None:
         self.make(done(upload(1)), replica(1), replica(1, B))
         self.store(1)
-        self.ask(self.catalog.end(name(1), Gone.LOST, 200.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.LOST, 200.0, ()))
         assert [one.state for one in self.of(1)] == [ReplicaState.STORED, ReplicaState.ENDING]
 
     def test_an_end_that_does_not_land_ends_no_replica(self) -> None:
         self.make(upload(1), replica(1))
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, ()))
         before = self.of(1)
-        assert self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, (), True)) is False
+        assert self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, (), True)) is False
         assert self.of(1) == before
 
     def test_ended_forgets_the_replica_its_journal_and_its_parts(self) -> None:
@@ -282,7 +282,7 @@ class ReplicaContract(CatalogSuite):
             self.ask(self.replicas.save_part(name(1), remote, 1, "etag"))
         self.ask(self.replicas.ended(self.find(1)))
         assert len(self.of(1)) == 2, "is not ending"
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, ()))
         self.ask(self.replicas.ended(self.find(1)))
         assert [one.remote for one in self.of(1)] == [B]
         assert self.ask(self.replicas.load_parts(name(1), A)) == {}
@@ -294,7 +294,7 @@ class ReplicaContract(CatalogSuite):
         self.store(1)
         self.store(2)
         self.ask(self.replicas.save_part(name(1), B, 1, "etag"))
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, ()))
         self.ask(self.catalog.removed([name(1)]))
         assert self.ask(self.catalog.forget(1e9, 10)) == 1
         assert [(one.remote, one.state) for one in self.of(1)] == [(B, ReplicaState.ENDING)]
@@ -313,7 +313,7 @@ class ReplicaContract(CatalogSuite):
         self.make(upload(6, offset=5), replica(6))
         self.store(4)
         self.park(5)
-        self.ask(self.catalog.end(name(6), Gone.EXPIRED, 200.0, ()))
+        self.ask(self.catalog.end(name(6), GoneReason.EXPIRED, 200.0, ()))
         assert self.ask(self.replicas.backlog(A)) == Backlog(200 + 990 + 1000, 2, 160.0)
         assert self.ask(self.replicas.backlog(B)) == Backlog(1000, 1, 100.0)
 
@@ -322,7 +322,7 @@ class ReplicaContract(CatalogSuite):
             self.make(done(upload(number)), replica(number, key="k" if number < 5 else None), replica(number, B))
         self.store(1)
         self.park(2)
-        self.ask(self.catalog.end(name(3), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(3), GoneReason.TERMINATED, 200.0, ()))
         assert self.ask(self.replicas.owners(A, "k")) == [name(number) for number in (1, 2, 3, 4)]
         assert self.ask(self.replicas.owners(B, "k")) == self.ask(self.replicas.owners(A, "other")) == []
 
@@ -359,7 +359,7 @@ class ReplicaContract(CatalogSuite):
             self.make(done(upload(number)), replica(number), replica(number, B))
         self.store(1)
         self.park(2)
-        self.ask(self.catalog.end(name(3), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(3), GoneReason.TERMINATED, 200.0, ()))
         assert self.ask(self.replicas.unfinished()) == {A: 3, B: 5}
 
     # droppable, drop
@@ -394,7 +394,7 @@ class ReplicaContract(CatalogSuite):
     def test_what_is_gone_is_not_dropped(self) -> None:
         self.make(done(upload(1)), replica(1))
         self.store(1)
-        self.ask(self.catalog.end(name(1), Gone.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, ()))
         assert self.droppable() == []
         assert self.ask(self.replicas.drop([name(1)], 300.0)) == []
 
@@ -426,7 +426,7 @@ class ReplicaContract(CatalogSuite):
             self.ask(self.replicas.drop([name(number)], 300.0))
         self.ask(self.catalog.removed([name(1)]))
         for number in (1, 2):
-            self.ask(self.catalog.end(name(number), Gone.TERMINATED, 400.0, ()))
+            self.ask(self.catalog.end(name(number), GoneReason.TERMINATED, 400.0, ()))
         assert self.ids(self.catalog.removable(10)) == [name(2)]
         assert self.ask(self.catalog.forget(1e9, 10)) == 1
 
@@ -434,7 +434,7 @@ class ReplicaContract(CatalogSuite):
         self.make(done(upload(1)), replica(1))
         self.store(1)
         self.ask(self.replicas.drop([name(1)], 300.0))
-        self.ask(self.catalog.end(name(1), Gone.LOST, 400.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.LOST, 400.0, ()))
         assert self.ids(self.catalog.removable(10)) == []
 
     def test_stored_uploads_do_not_expire(self) -> None:

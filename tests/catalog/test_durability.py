@@ -16,7 +16,7 @@ import pytest
 
 from resumable.catalog.space_reserve import SpaceReserve
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.upload import Commit, Fact, FactKind, Gone, Replica
+from resumable.model.upload import Commit, Fact, FactKind, GoneReason, Replica
 from tests.catalog.contract import done, name, upload
 from tests.catalog.doubles import Shelf
 from tests.catalog.faults import Execute, Faults, outcome
@@ -133,9 +133,9 @@ def test_a_full_disk_is_told_and_end_gets_the_space_reserve(shelf: Shelf, faults
     assert outcome(refused).no_space
     assert (shelf.directory / "ballast").exists()
     faults.fail("COMMIT", 13)
-    mixed = [catalog.create(upload(3), ()), catalog.end(name(1), Gone.TERMINATED, 9.0, ()), catalog.get(name(1))]
+    mixed = [catalog.create(upload(3), ()), catalog.end(name(1), GoneReason.TERMINATED, 9.0, ()), catalog.get(name(1))]
     shelf.flush()
-    assert outcome(mixed[0]).no_space and outcome(mixed[1]) is True and outcome(mixed[2]).gone is Gone.TERMINATED
+    assert outcome(mixed[0]).no_space and outcome(mixed[1]) is True and outcome(mixed[2]).gone is GoneReason.TERMINATED
     assert not (shelf.directory / "ballast").exists()
     faults.fail("COMMIT", 13)
     last = catalog.removed([name(1)])
@@ -270,13 +270,13 @@ def test_on_a_full_disk_uploads_can_be_ended_and_all_goes_on_when_there_is_space
     assert outcome(answer).no_space
     fill_up(tiny)
     fact = Fact(FactKind.TERMINATED, name(0), 9.0)
-    ended = catalog.end(name(0), Gone.TERMINATED, 9.0, [fact])
+    ended = catalog.end(name(0), GoneReason.TERMINATED, 9.0, [fact])
     shelf.flush()
     assert outcome(ended) is True
     read = catalog.get(name(0)), catalog.get(name(number)), catalog.removed([name(0)]), catalog.removable(5)
     shelf.flush()
     assert [outcome(one) for one in read[1:]] == [None, None, []]
-    assert outcome(read[0]).gone is Gone.TERMINATED
+    assert outcome(read[0]).gone is GoneReason.TERMINATED
     fill_up(tiny)
     no = catalog.restore_reserve()
     shelf.flush()
@@ -299,7 +299,7 @@ def test_a_catalog_opens_on_a_full_disk_by_its_space_reserve(tiny: Path) -> None
     assert catalog.stop().called and outcome(first) is True
     fill_up(tiny)
     again = shelf.running()
-    got = again.get(name(1)), again.end(name(1), Gone.TERMINATED, 9.0, ())
+    got = again.get(name(1)), again.end(name(1), GoneReason.TERMINATED, 9.0, ())
     assert again.stop().called
     assert [outcome(one) for one in got] == [upload(1), True]
 

@@ -15,13 +15,13 @@ from attrs import evolve
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from resumable.catalog import opening
+from resumable.catalog import catalog_files
 from resumable.catalog.damage import damage
 from resumable.catalog.recovery import damaged as reading
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.catalog.sqlite import OpenedCatalog
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.upload import Asked, Commit, Fact, FactKind, Gone, Upload
+from resumable.model.upload import Asked, Commit, Fact, FactKind, GoneReason, Upload
 from tests.catalog.contract import done, final, name, partial, upload
 from tests.catalog.damaging import content, pages_of, spoil
 from tests.catalog.doubles import Shelf
@@ -36,7 +36,7 @@ def shelf(tmp_path: Path) -> Shelf:
 
 def records(count: int = COUNT) -> list[Upload]:
     """Of all kinds; the long metadata makes overflow pages."""
-    few = [done(partial(1)), final(2, [1, 3]), upload(4, gone=Gone.TERMINATED, gone_at=200.0)]
+    few = [done(partial(1)), final(2, [1, 3]), upload(4, gone=GoneReason.TERMINATED, gone_at=200.0)]
     many = (
         upload(number, metadata=f"name {'x' * (number % 97 * 60)}", offset=number % 7) for number in range(5, count)
     )
@@ -59,7 +59,7 @@ def check(shelf: Shelf, wanted: list[Upload], at_least: int) -> tuple[OpenedCata
     opened = catalog.open()
     found = content(catalog)
     truth = {record.id: record for record in wanted}
-    live = {one.id: one for one in found.values() if one.gone is not Gone.LOST}
+    live = {one.id: one for one in found.values() if one.gone is not GoneReason.LOST}
     assert all(truth[one] == live[one] for one in live), "a recovered record is the record"
     assert len(live) >= at_least
     assert opened.created and opened.recovered == len(live)
@@ -114,7 +114,7 @@ def test_a_record_that_can_not_be_read_is_lost_and_not_unknown(shelf: Shelf) -> 
     catalog = shelf.catalog()
     catalog.open()
     found = content(catalog)
-    lost = {one.id for one in found.values() if one.gone is Gone.LOST}
+    lost = {one.id for one in found.values() if one.gone is GoneReason.LOST}
     assert lost and set(found) == {record.id for record in wanted}
     assert set(catalog.ids()) == set(found)
     assert catalog.stop().called
@@ -130,7 +130,7 @@ def test_a_broken_root_of_the_table_leaves_tombstones_from_the_index(shelf: Shel
     assert catalog.open().recovered == 0
     found = content(catalog)
     assert set(found) == {record.id for record in wanted}
-    assert all(one.gone is Gone.LOST for one in found.values())
+    assert all(one.gone is GoneReason.LOST for one in found.values())
     assert catalog.stop().called
 
 
@@ -291,7 +291,7 @@ def test_requests_for_finals_and_what_they_have_used_survive(shelf: Shelf) -> No
     catalog.create(over, (), (), {"method": "POST"})
     catalog.create(final(600, [3], asked="0c"), ())
     catalog.commit(Commit(over.id, 0, 0, 1000, 300.0, finished=True))
-    catalog.end(name(600), Gone.TERMINATED, 310.0, (), False, {"status": 403})
+    catalog.end(name(600), GoneReason.TERMINATED, 310.0, (), False, {"status": 403})
     shelf.flush()
     assert catalog.stop().called
     spoil(shelf.path, pages_of(shelf.path, "uploads", "leaf")[5])
@@ -366,7 +366,7 @@ def test_a_crash_in_the_midst_of_recovery_loses_nothing(
 
     with monkeypatch.context() as patch:
         for call in ("rename", "fsync"):
-            patch.setattr(opening.os, call, crashing(getattr(os, call)))
+            patch.setattr(catalog_files.os, call, crashing(getattr(os, call)))
         first = shelf.catalog()
         with suppress(Crash):
             first.open()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.upload import Commit, Gone, Replica, ReplicaState, Upload
+from resumable.model.upload import Commit, GoneReason, Replica, ReplicaState, Upload
 from tests.catalog.contract import name, upload
 from tests.catalog.doubles import Shelf
 from tests.catalog.faults import Faults, outcome
@@ -117,7 +117,7 @@ class Model:
         record = self.uploads.get(name(number))
         if record is None or record.gone:
             return False
-        self.uploads[record.id] = evolve(record, gone=Gone.TERMINATED, gone_at=200.0)
+        self.uploads[record.id] = evolve(record, gone=GoneReason.TERMINATED, gone_at=200.0)
         for row in self.of(number):
             if delete or row.state is not STORED:
                 none: dict[str, Any] = {"error": None, "retry_at": None, "failing_since": None}
@@ -161,7 +161,7 @@ def ask(catalog: Any, verb: str, *values: Any) -> Any:
             return replicas.drop([one], 50.0)
         case "ended":
             return replicas.ended(Replica(one, rest[0], state=ENDING))
-    return catalog.end(one, Gone.TERMINATED, 200.0, (), rest[0])
+    return catalog.end(one, GoneReason.TERMINATED, 200.0, (), rest[0])
 
 
 def compare(shelf: Shelf, catalog: Any, model: Model) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from resumable.catalog.recovery.saving import REASON
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.catalog.sqlite import OpenedCatalog, SqliteCatalog
-from resumable.model.upload import Gone, Replica, ReplicaState, Upload
+from resumable.model.upload import GoneReason, Replica, ReplicaState, Upload
 from tests.catalog.contract import done, name, upload
 from tests.catalog.damaging import content, pages_of, spoil
 from tests.catalog.doubles import Shelf, first_version
@@ -44,7 +44,7 @@ def life(catalog: SqliteCatalog, number: int) -> None:
         case 2:
             replicas.park(one, "denied", 200.0)
         case 3:
-            catalog.end(record.id, Gone.TERMINATED, 200.0, (), delete=True)
+            catalog.end(record.id, GoneReason.TERMINATED, 200.0, (), delete=True)
 
 
 def fill(shelf: Shelf, count: int = COUNT) -> dict[str, Replica]:
@@ -147,7 +147,7 @@ def test_an_upload_that_is_lost_ends_what_its_replicas_began(shelf: Shelf) -> No
     before = fill(shelf)
     spoil(shelf.path, *pages_of(shelf.path, "uploads", "leaf")[2:4])
     catalog, records, after = saved(shelf)
-    lost = {one for one, record in records.items() if record.gone is Gone.LOST}
+    lost = {one for one, record in records.items() if record.gone is GoneReason.LOST}
     assert lost and set(records) == set(before)
     for one in lost:
         stays = before[one].state is ReplicaState.STORED
@@ -165,7 +165,7 @@ def test_replicas_name_the_uploads_of_which_nothing_can_be_read(shelf: Shelf) ->
         spoil(shelf.path, root)
     catalog, records, _ = saved(shelf)
     assert set(records) == {name(number) for number in range(COUNT) if number % 4 != 3}
-    assert all(record.gone is Gone.LOST for record in records.values())
+    assert all(record.gone is GoneReason.LOST for record in records.values())
     assert catalog.stop().called
 
 

@@ -17,7 +17,7 @@ from resumable.catalog.replica_table import ReplicaTable
 from resumable.catalog.sqlite import OpenedCatalog
 from resumable.catalog.upload_table import UploadTable
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.upload import Fact, FactKind, Gone, Replica
+from resumable.model.upload import Fact, FactKind, GoneReason, Replica
 from tests.catalog.contract import done, final, name, upload
 from tests.catalog.doubles import Shelf, first_version, older_version
 
@@ -75,7 +75,7 @@ def test_only_appends_of_this_boot_with_bytes_to_adopt_are_adoptable(shelf: Shel
         upload(3, offset=5, adoptable=5, epoch=1, boot_id="this"),
         upload(4),
         done(upload(5, boot_id="this")),
-        upload(6, offset=5, adoptable=900, boot_id="this", gone=Gone.TERMINATED, gone_at=1.0),
+        upload(6, offset=5, adoptable=900, boot_id="this", gone=GoneReason.TERMINATED, gone_at=1.0),
     ):
         catalog.create(record, ())
     shelf.flush()
@@ -122,7 +122,7 @@ def test_ids_are_all_that_are_known_in_order(shelf: Shelf, monkeypatch: pytest.M
     catalog = shelf.running()
     for number in range(10):
         catalog.create(upload(number), ())
-    ended = catalog.end(name(3), Gone.EXPIRED, 200.0, ())
+    ended = catalog.end(name(3), GoneReason.EXPIRED, 200.0, ())
     shelf.flush()
     assert ended.result is True
     assert list(catalog.ids()) == [name(number) for number in range(10)]
@@ -136,13 +136,13 @@ def test_data_without_a_record_is_lost_and_stays_so(shelf: Shelf) -> None:
     assert catalog.record_lost([name(1), name(2), name(3)], 200.0) == 2
     assert catalog.record_lost([name(2)], 300.0) == 0
     found = catalog.get_many([name(1), name(2)])
-    marked, again = (catalog.end(name(1), Gone.LOST, at, ()) for at in (250.0, 260.0))
+    marked, again = (catalog.end(name(1), GoneReason.LOST, at, ()) for at in (250.0, 260.0))
     now, removable, forgotten = catalog.get(name(1)), catalog.removable(10), catalog.forget(1e9, 10)
     shelf.flush()
     assert found.result[name(1)].gone is None
-    assert (found.result[name(2)].gone, found.result[name(2)].gone_at) == (Gone.LOST, 200.0)
+    assert (found.result[name(2)].gone, found.result[name(2)].gone_at) == (GoneReason.LOST, 200.0)
     assert [marked.result, again.result] == [True, False]
-    assert now.result.gone is Gone.LOST
+    assert now.result.gone is GoneReason.LOST
     assert removable.result == [] and forgotten.result == 0
     assert catalog.stop().called
 
@@ -179,8 +179,8 @@ def test_a_catalog_of_the_first_version_keeps_what_it_has(shelf: Shelf) -> None:
     records = [
         upload(1, offset=7, adoptable=9, epoch=3, boot_id="this", metadata="m"),
         done(upload(2)),
-        upload(3, gone=Gone.TERMINATED, gone_at=200.0),
-        upload(4, gone=Gone.LOST, gone_at=200.0),
+        upload(3, gone=GoneReason.TERMINATED, gone_at=200.0),
+        upload(4, gone=GoneReason.LOST, gone_at=200.0),
         final(5, [2]),
     ]
     first_version(shelf, records)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.upload import Commit, Gone, Upload
+from resumable.model.upload import Commit, GoneReason, Upload
 from tests.catalog.contract import name, upload
 from tests.catalog.doubles import Shelf
 from tests.catalog.faults import Faults, outcome
@@ -72,7 +72,7 @@ class Model:
         row = self.get(number)
         if row is None or row.gone:
             return False
-        self.rows[row.id] = evolve(row, gone=Gone.TERMINATED, gone_at=max(row.touched_at, at))
+        self.rows[row.id] = evolve(row, gone=GoneReason.TERMINATED, gone_at=max(row.touched_at, at))
         return True
 
 
@@ -88,7 +88,7 @@ def ask(catalog: Any, verb: str, *values: Any) -> Deferred[Any]:
             epoch, start, more, at, finished = rest
             return catalog.commit(Commit(name(number), epoch, start, start + more, at, finished=finished))
         case "end":
-            return catalog.end(name(number), Gone.TERMINATED, rest[0], ())
+            return catalog.end(name(number), GoneReason.TERMINATED, rest[0], ())
     return catalog.get(name(number))
 
 

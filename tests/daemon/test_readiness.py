@@ -12,7 +12,7 @@ from resumable.catalog.sqlite import SqliteCatalog
 from resumable.http.admin.readiness import FRESH, PATIENCE, Readiness
 from resumable.http.cors import Cors, CrossOrigin
 from resumable.http.origin import Origin
-from resumable.http.root import Root
+from resumable.http.site import Root
 from resumable.http.tus import TusRoutes
 from tests.daemon.site_rig import Listening, Site
 from tests.http.admin_rig import tree

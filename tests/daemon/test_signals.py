@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from resumable.daemon import signals
+from resumable.daemon import startup
 
 
 class Reactor:
-    """What `heed` needs of one; like Twisted's, it doesn't let itself be stopped twice."""
+    """What `handle_signals` needs of one; like Twisted's, it doesn't let itself be stopped twice."""
 
     def __init__(self) -> None:
         self.stops = 0
@@ -46,7 +46,7 @@ def restored() -> Iterator[None]:
 def test_an_impatient_operator_stops_it_once(first: int, second: int) -> None:
     reactor = Reactor()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signals.heed(reactor, lambda: None)
+    startup.handle_signals(reactor, lambda: None)
     os.kill(os.getpid(), first)
     os.kill(os.getpid(), second)
     assert reactor.stops == 1
@@ -58,7 +58,7 @@ def test_an_interrupt_before_the_reactor_runs_raises_nothing(monkeypatch: pytest
     reactor = Reactor()
     monkeypatch.setattr(reactor, "callWhenRunning", lambda *arguments: None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signals.heed(reactor, lambda: None)
+    startup.handle_signals(reactor, lambda: None)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
 
 
@@ -67,6 +67,6 @@ def test_an_interrupt_that_the_parent_ignores_stays_ignored() -> None:
     """As under nohup, or behind `&` in a script."""
     reactor = Reactor()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signals.heed(reactor, lambda: None)
+    startup.handle_signals(reactor, lambda: None)
     os.kill(os.getpid(), signal.SIGINT)
     assert reactor.stops == 0

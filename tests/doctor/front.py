@@ -1,7 +1,4 @@
-"""Somebody in front of the server who answers each method with what a test has written down.
-
-Changes when a test needs another kind of answer.
-"""
+"""Somebody in front of the server who answers each method with what a test has written down."""
 
 from __future__ import annotations
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from resumable.catalog import opening
 from resumable.catalog.batches import connect
 from resumable.catalog.rows import INSERT, to_row
 from resumable.catalog.schema import PAGE_SIZE
+from resumable.catalog.sqlite import ready
 from resumable.doctor import records
 from resumable.doctor.directory import CheckedDirectory, place_of
-from resumable.model.upload import Gone, Upload
+from resumable.model.upload import GoneReason, Upload
 from resumable.spool.directory import DirectoryLock
 
 
@@ -30,7 +30,7 @@ class Shop:
         self.lock = DirectoryLock(self.place.lock)
         self.lock.acquire()
         self.lock.release()
-        opening.ready(self.place.catalog, 0.0)
+        ready(self.place.catalog, 0.0)
 
     def add(self, number: int, size: int | None, **fields: object) -> str:
         """An upload of 100 committed bytes, and its file of ``size`` bytes."""
@@ -74,7 +74,7 @@ def test_a_sound_catalog_with_whole_files_is_well(shop):
 
 def test_files_that_are_not_needed_are_not_missed(shop):
     shop.add(1, None, offset=0)
-    shop.add(2, None, gone=Gone.TERMINATED, gone_at=1.0)
+    shop.add(2, None, gone=GoneReason.TERMINATED, gone_at=1.0)
     shop.add(3, None, length=100, finished_at=1.0, required=1, stored_at=1.0, dropped_at=2.0)
     assert shop.wrong() == []
 

@@ -1,6 +1,6 @@
 """A server on this machine that the daemon asks: for the keys of an issuer, or who may come in.
 
-Changes when what is asked of it does. It runs in a thread, and can be closed and opened again on the same port.
+It runs in a thread, and can be closed and opened again on the same port.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Azure and Google for the remote tier: Azurite, our strict fake of Cloud Storage, and what is really in them.
 
-Changes when what tests look at in one of them does. Each has what `stores.Bucket` asks for.
+Each has what `stores.Bucket` asks for.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Requests that nobody should send, and what each must be answered.
 
-Changes when another way to get a request wrong is found: add a row. A row is ``Case(name, status, says, request)``:
-``says`` are words of which the problem's detail must hold one, in any case; ``request`` is sent byte for byte, after
-``{open}`` (an upload of 100 bytes of which 10 are there), ``{fresh}`` (one of 100 bytes with nothing there),
-``{done}``, ``{gone}``, ``{part}``, ``{final}`` and ``{id}`` (of ``{open}``) are filled in. ``closes`` marks shapes
-after which nothing on the connection can be trusted: it must be closed. `each` makes a row of every value.
+A row is ``Case(name, status, says, request)``: ``says`` are words of which the problem's detail must hold one, in any
+case; ``request`` is sent byte for byte, after ``{open}`` (an upload of 100 bytes of which 10 are there), ``{fresh}``
+(one of 100 bytes with nothing there), ``{done}``, ``{gone}``, ``{part}``, ``{final}`` and ``{id}`` (of ``{open}``) are
+filled in. ``closes`` marks shapes after which nothing on the connection can be trusted: it must be closed. `each` makes
+a row of every value.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A real ``twistd`` process for tests: started, killed, stopped and started again on one port and directory.
 
-Changes when the way the service is started from a command line does. Invariant: no process outlives the test
-that started it, and nothing here waits longer than its bound.
+Invariant: no process outlives the test that started it, and nothing here waits longer than its bound.
 """
 
 from __future__ import annotations

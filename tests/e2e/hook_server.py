@@ -1,7 +1,6 @@
 """A hook server that a test makes slow, dead, or worse, on one address.
 
-Changes when there is another way to misbehave. Invariant: what was answered as a hook should is in ``heard`` before the
-answer goes out; nothing else is.
+Invariant: what was answered as a hook should is in ``heard`` before the answer goes out; nothing else is.
 """
 
 from __future__ import annotations

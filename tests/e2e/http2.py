@@ -1,6 +1,6 @@
 """A blocking client of HTTP/2, over TLS or without, on which requests can be left half sent.
 
-Changes when tests need something else of HTTP/2. Invariant: nothing here waits longer than its time-out.
+Invariant: nothing here waits longer than its time-out.
 """
 
 from __future__ import annotations

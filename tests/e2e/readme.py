@@ -1,7 +1,6 @@
 """The README's commands as they stand, pointed at a test's daemon.
 
-Changes when the README's first commands do. Invariant: nothing but the address, the file and the size of the first
-part is different from what a reader pastes.
+Invariant: nothing but the address, the file and the size of the first part is different from what a reader pastes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Stores for the remote tier: a real S3 server, what is really in it, and a proxy before it that does what networks do.
 
-Changes when what tests do to a store, or look at in it, does. Invariant: the proxy passes on what it isn't told to
-spoil, byte for byte, and counts every request; nothing of it outlives the test.
+Invariant: the proxy passes on what it isn't told to spoil, byte for byte, and counts every request; nothing of it
+outlives the test.
 """
 
 from __future__ import annotations

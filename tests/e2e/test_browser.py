@@ -1,6 +1,6 @@
 """A page of another origin uploads with tus-js-client and Uppy in Chromium, with the server as it is by default.
 
-Changes when what browsers do with the server does. The page and its scenarios are in browser/scenarios.mjs.
+The page and its scenarios are in browser/scenarios.mjs.
 """
 
 from __future__ import annotations

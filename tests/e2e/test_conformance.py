@@ -1,7 +1,6 @@
 """The server's obligations in tus 1.0.0's core protocol, over HTTP: one test for each of T1 to T20.
 
-Changes when the core protocol does. The extensions are in test_conformance_extensions. Each docstring begins with
-the number of the obligation.
+The extensions are in test_conformance_extensions. Each docstring begins with the number of the obligation.
 """
 
 from __future__ import annotations

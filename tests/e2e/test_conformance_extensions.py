@@ -1,6 +1,6 @@
 """The server's obligations in tus 1.0.0's extensions, over HTTP: one test for each of T21 to T62.
 
-Changes when the extensions do. Each docstring begins with the number of the obligation.
+Each docstring begins with the number of the obligation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Invariant 1 under SIGKILL and SIGTERM: what was acknowledged is there afterwards, byte for byte.
-
-Changes when what a crash or a stop may do does.
-"""
+"""Invariant 1 under SIGKILL and SIGTERM: what was acknowledged is there afterwards, byte for byte."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a page of another origin needs of the service, and what a download may do to a browser.
-
-Changes when the Fetch standard's CORS protocol, or what we offer to pages, does.
-"""
+"""What a page of another origin needs of the service, and what a download may do to a browser."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What happens where the protocol is silent or two rules meet: one test for each row of the decisions on requests.
 
-Changes when a decision does. Each docstring is the row. The rows on a full disk and on stopping are in
-test_disk_full and test_crash, those on holds in test_holds.
+Each docstring is the row. The rows on a full disk and on stopping are in test_disk_full and test_crash, those on holds
+in test_holds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Disks that are full, read-only or damaged, and too many open files: each really happens, and each has its answer.
 
-Changes when such an answer does. Root makes file systems of its own for these; others skip them, with the reason.
+Root makes file systems of its own for these; others skip them, with the reason.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the docs tell people to paste, pasted: shell, Python and JavaScript, with only names and addresses replaced.
 
-Changes when the docs show something else to run. The README's first screen of curl is in test_curl.py; what can be held
-against the code without a server is in tests/test_docs_claims.py.
+The README's first screen of curl is in test_curl.py; what can be held against the code without a server is in
+tests/test_docs_claims.py.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def test_dead_events_on_the_page_of_hooks(daemon: Daemon) -> None:
 def test_secrets_and_tokens(daemon: Daemon, tmp_path: Path) -> None:
     (secret,) = [each for each in blocks("docs/hooks.md", "sh") if "whsec_" in each]
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=\n", pasted(secret, tmp_path))
-    (sign,) = [each for each in blocks("docs/access.md", "sh") if "access.sign" in each]
+    (sign,) = [each for each in blocks("docs/access.md", "sh") if "auth.sign" in each]
     (tmp_path / "keys.txt").write_text("k" * 40 + "\n")
     assert len(pasted(sign.replace("python ", f"{sys.executable} "), tmp_path)) > 60
 
@@ -86,7 +86,7 @@ def test_figures_and_downloads(daemon: Daemon, tus: Tus, tmp_path: Path) -> None
     assert (tmp_path / "plan.pdf").read_bytes() == DATA
     (tmp_path / "plan.pdf").write_bytes(DATA[:500_000])
     pasted(re.sub(r"https://\S+", at, rest), tmp_path)
-    assert (tmp_path / "plan.pdf").read_bytes() == DATA, "it goes on where it was"
+    assert (tmp_path / "plan.pdf").read_bytes() == DATA, "the download continues where it stopped"
 
 
 def test_the_readmes_look_at_an_installation(daemon: Daemon) -> None:

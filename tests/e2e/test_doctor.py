@@ -1,6 +1,6 @@
 """``resumable doctor`` as an operator runs it: without a daemon, beside one, and with what is wrong.
 
-Changes when what is asked of it does. How well the machine of the tests is, is left out of account.
+How well the machine of the tests is, is left out of account.
 """
 
 from __future__ import annotations

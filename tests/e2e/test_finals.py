@@ -1,6 +1,6 @@
 """Final uploads of a real daemon pass every gate that others do: hooks, remotes, the disk's space, crashes.
 
-Changes when what a final upload has to pass does. tus-js-client's and Uppy's parallel uploads are such.
+The parallel uploads of tus-js-client and Uppy are final uploads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Who may append: one test for each row of the decisions on holds. Each docstring is the row.
 
-Changes when a decision on holds does. Nothing here measures time: the bounds are measured by the benchmark.
+Nothing here measures time: the bounds are measured by the benchmark.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A daemon at every kind of socket at once: systemd's, TLS, unix, and the PROXY protocol behind a real HAProxy.
 
-Changes when the ways to reach the daemon do. This process plays systemd: it makes sockets, hands them over, keeps them,
-and is told how the daemon is.
+This process plays systemd: it makes sockets, hands them over, keeps them, and is told how the daemon is.
 """
 
 from __future__ import annotations

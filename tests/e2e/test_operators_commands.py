@@ -1,6 +1,6 @@
 """``resumable ls``, ``show``, ``retry``, ``rm``, ``replay`` and ``drain`` with a real daemon.
 
-Changes when one of these does something else. The remote refuses what is under a foreign object's key.
+The remote refuses what is under a foreign object's key.
 """
 
 from __future__ import annotations

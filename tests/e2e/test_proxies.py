@@ -1,8 +1,7 @@
 """The examples for reverse proxies and what docs/proxies.md says, through the proxies themselves; skipped where one is
 not installed.
 
-Changes when an example does. Only ports, names and places are replaced in the examples, and the pieces of the page are
-put where it says.
+Only ports, names and places are replaced in the examples, and the pieces of the page are put where it says.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def haproxy(home: Path, port: int, upstream: int) -> list[str]:
 def haproxy_page(home: Path, port: int, upstream: int) -> list[str]:
     path = home / "haproxy.cfg"
     page = (ROOT / "docs" / "proxies.md").read_text(encoding="utf-8")
-    (line,) = set(re.findall(r"`(tune\.bufsize \d+)` goes into the section `global`", page))
+    (line,) = set(re.findall(r"`(tune\.bufsize \d+)` belongs into the section `global`", page))
     inside = piece("haproxy").replace("\n", "\n    ")
     path.write_text(
         f"global\n    {line}\nlisten it\n    mode http\n    bind 127.0.0.1:{port}\n    timeout connect 5s\n"

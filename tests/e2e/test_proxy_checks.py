@@ -1,7 +1,6 @@
 """Proxies set up well and badly, real ones: what the look through them says, and what becomes of uploads.
 
-Changes when another way to set up a proxy is to be told apart. Each proxy is started once and listens on a port for
-each way. The examples for operators are in test_proxies.py.
+Each proxy is started once and listens on a port for each way. The examples for operators are in test_proxies.py.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from twisted.internet import reactor
 from resumable.doctor.findings import Finding
 from resumable.doctor.outside import check_origin
 from resumable.doctor.proxy import check_proxy
-from resumable.hooks.tls import Tls
+from resumable.hooks.http import Tls
 from tests.hooks.authority import Authority
 
 from . import tools

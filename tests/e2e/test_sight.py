@@ -1,7 +1,4 @@
-"""What an operator sees of a real daemon: figures while uploads run, readiness, the log.
-
-Changes when what is shown to operators does.
-"""
+"""What an operator sees of a real daemon: metrics while uploads run, readiness, the log."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Starting, from a command line: what is wrong is one clear line and status 1; what is right works as a daemon too.
-
-Changes when flags or twistd's ways of starting do.
-"""
+"""Starting, from a command line: what is wrong is one clear line and status 1; what is right works as a daemon too."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``--ack remote``: a client is told of the end once the store has the object, and of length - 1 until then.
-
-Changes when what clients see of ``--ack remote`` does.
-"""
+"""``--ack remote``: a client is told of the end once the store has the object, and of length - 1 until then."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""``--check`` and the start with a remote that is set up wrong: one line that says what to change, and no secret.
-
-Changes when what can be wrong with a remote does.
-"""
+"""``--check`` and the start with a remote that is set up wrong: one line that says what to change, and no secret."""
 
 from __future__ import annotations
 

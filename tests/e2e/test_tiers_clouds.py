@@ -1,8 +1,8 @@
 """Azure and Google as S3: whatever a request meets, and whenever the daemon dies, appends go well and the object is
 whole, once.
 
-Changes when the requests that a replica takes there do. The whole matrix is S3's; here is each request with what may
-happen to it, and a death in some of them; in all of them with RESUMABLE_LONG=1.
+The whole matrix is S3's; here is each request with what may happen to it, and a death in some of them; in all of them
+with RESUMABLE_LONG=1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A fault matrix with real sockets: whatever the store or the way to it does, appends go well and the object is right.
 
-Changes when what a store may do does. Every fault lasts until the client is done, where it can; so no append can have
-waited for the store.
+Every fault lasts until the client is done, where it can; so no append can have waited for the store.
 """
 
 from __future__ import annotations

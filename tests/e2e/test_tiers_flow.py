@@ -1,7 +1,4 @@
-"""Bytes are in the store while the client is still sending; an outage drains by itself; a lag slows clients if wanted.
-
-Changes when how the tiers keep pace with each other does.
-"""
+"""Bytes are in the store while the client is still sending; an outage drains by itself; a bounded lag slows clients."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """SIGKILL at every step of a replica's life: before a request has reached the store, in the middle of it, and after it
 was done but before its answer was heard.
 
-Changes when the steps of a replica's life do. No hooks in the daemon: the proxy before the store kills it. More of it
-with RESUMABLE_LONG=1.
+No hooks in the daemon: the proxy before the store kills it. More of it with RESUMABLE_LONG=1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What becomes of the local copy and of the object, and several remotes at once, each with its own rules.
-
-Changes when what an operator can say of that does.
-"""
+"""What becomes of the local copy and of the object, and several remotes at once, each with its own rules."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Other languages' toolchains: find them, install a client with their own package manager once, or say why not.
 
-Changes when a client's packaging does. Invariant: a missing tool or registry skips a test with its reason, and
-a client that is there and fails never does.
+Invariant: a missing tool or registry skips a test with its reason, and a client that is there and fails never does.
 """
 
 from __future__ import annotations

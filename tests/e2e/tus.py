@@ -1,7 +1,7 @@
 """A small tus 1.0 client for tests: one method for each verb, and every answer held against the general rules.
 
-Changes when what holds for every answer does. Invariant: an answer that breaks one of the rules in `check`
-never reaches a test. Source: tus 1.0.0; RFC 9457 for problem+json.
+Invariant: an answer that breaks one of the rules in `check` never reaches a test. Source: tus 1.0.0; RFC 9457 for
+problem+json.
 """
 
 from __future__ import annotations

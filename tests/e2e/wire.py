@@ -1,7 +1,7 @@
 """HTTP/1.1 over a plain socket, for tests that must see and send every byte themselves.
 
-Changes when what tests need to see of an answer does. Invariant: whatever goes out is exactly what the caller
-gave, and an answer is read by RFC 9112's framing rules alone; every wait is bounded.
+Invariant: whatever goes out is exactly what the caller gave, and an answer is read by RFC 9112's framing rules alone;
+every wait is bounded.
 """
 
 from __future__ import annotations

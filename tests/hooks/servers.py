@@ -13,10 +13,9 @@ from twisted.internet.task import Clock, deferLater
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from resumable.hooks.http_hook import HttpHook
+from resumable.hooks.http import HttpHook, Poster, Posting
 from resumable.hooks.interfaces import Event, EventKind, Question
 from resumable.hooks.messages import WebhookSigner
-from resumable.hooks.post import Poster, Posting
 from resumable.httpclient.client import Http
 from resumable.model.hooks import QuestionKind, RequestView, UploadView
 

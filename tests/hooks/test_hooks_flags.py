@@ -10,10 +10,10 @@ from twisted.python import usage
 
 from resumable.config.options import Options
 from resumable.hooks.ask import Patience
+from resumable.hooks.http import Tls
 from resumable.hooks.interfaces import EventKind
 from resumable.hooks.retry_policy import RetryPolicy
 from resumable.hooks.settings import HookSettings, HookTarget
-from resumable.hooks.tls import Tls
 from resumable.model.hooks import QuestionKind
 from tests.hooks.authority import Authority
 

@@ -21,10 +21,9 @@ from zope.interface.verify import verifyObject
 
 from resumable.hooks.ask import Guard, Guards
 from resumable.hooks.deliver import Deliverer
+from resumable.hooks.http import Poster, Posting, Tls, check_forward, check_url, from_files
 from resumable.hooks.interfaces import Allow, BadVerdict, EventKind, HookFailed, IGuard, IHook, IWatcher, Refuse
-from resumable.hooks.post import Poster, Posting, check_forward, check_url
 from resumable.hooks.retry_policy import RetryPolicy
-from resumable.hooks.tls import Tls, from_files
 from resumable.httpclient.client import retry_after
 from resumable.httpclient.errors import HttpError, TimedOut, TooLong, Unreached, error_for
 from resumable.model.hooks import Answer, Changes, QuestionKind

@@ -17,10 +17,9 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock
 
 from resumable.aio.threads import Pool
-from resumable.hooks.http_hook import HttpHook
+from resumable.hooks.http import HttpHook, Poster, Posting
 from resumable.hooks.interfaces import Allow, EventKind, HookFailed, Refuse
 from resumable.hooks.messages import WebhookSigner
-from resumable.hooks.post import Poster, Posting
 from resumable.httpclient.client import Http
 from resumable.model.hooks import Answer, QuestionKind
 from tests.hooks.servers import SECRET, UPLOAD, event, question

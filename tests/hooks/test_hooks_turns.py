@@ -352,7 +352,7 @@ def test_newcomers_that_come_one_after_the_other_go_within_a_time_out(bench, hoo
 
 
 def test_what_is_here_is_bounded_however_many_owners_hang(monkeypatch):
-    monkeypatch.setattr(due_events, "SEEN", 100)
+    monkeypatch.setattr(due_events, "READ_AHEAD", 100)
     monkeypatch.setattr(due_events, "HANGING", 50)
     bench = Bench(Recorder(hanging))
     bench.deliverer.start()
@@ -407,7 +407,7 @@ def test_one_event_that_hangs_now_and_then_does_not_slow_its_owners_others(bench
 def test_nothing_is_lost_or_doubled_whoever_hangs_and_for_how_long(monkeypatch, seed):
     rng = Random(seed)
     if seed % 2:  # with little room
-        for name, count in (("FETCH", 6), ("SLOW", 2), ("SEEN", 20), ("HANGING", 5)):
+        for name, count in (("FETCH", 6), ("SLOW", 2), ("READ_AHEAD", 20), ("HANGING", 5)):
             monkeypatch.setattr(due_events, name, count)
     until = {f"owner{n}": rng.choice((0, 0, 100, 400)) for n in range(16)}
     under_way = set()

@@ -14,6 +14,7 @@ from twisted.logger import LogLevel, formatEvent
 from zope.interface.verify import verifyObject
 
 from resumable.hooks.ask import Guard, Guards, check
+from resumable.hooks.http import Posting
 from resumable.hooks.interfaces import (
     Allow,
     BadVerdict,
@@ -26,7 +27,6 @@ from resumable.hooks.interfaces import (
     Question,
     Refuse,
 )
-from resumable.hooks.post import Posting
 from resumable.hooks.tusd import TusdFormat, TusdHook, parse, parse_stop
 from resumable.model.hooks import Answer, Changes, QuestionKind, RequestView, UploadView
 from resumable.protocol.errors import Refused, Unavailable

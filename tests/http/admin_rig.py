@@ -1,7 +1,4 @@
-"""The admin API over the real use cases, on their clock; every answer is held against the API's own description.
-
-Changes when the API's parts do.
-"""
+"""The admin API over the real use cases, on their clock; every answer is held against the API's own description."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from resumable.http.outgoing import STEPS, Outgoing, TakingProgress
+from resumable.http.connections import STEPS, Outgoing, TakingProgress
 
 TIMEOUT, RATE = 60.0, 100
 LEAST = 6_000

@@ -442,7 +442,7 @@ async def test_over_tls_without_http2_http_1_1_is_negotiated_and_early_answers_a
 @pytest.mark.parametrize("encrypted", [False, True])
 @pytest_twisted.ensureDeferred
 async def test_the_socket_can_be_asked_what_its_client_has_taken(serve: Callable[..., Server], encrypted: bool) -> None:
-    """`resumable.http.outgoing` does; without it a slow reader would be cut off."""
+    """`resumable.http.connections.Outgoing` does; without it a slow reader would be cut off."""
     found: list[object] = []
 
     def handler(request: StreamingRequest) -> None:

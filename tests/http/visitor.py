@@ -16,8 +16,7 @@ from resumable.http.channel import StreamingChannel
 from resumable.http.cors import Cors, CrossOrigin
 from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.origin import Origin
-from resumable.http.root import Root
-from resumable.http.site import StreamingSite
+from resumable.http.site import Root, StreamingSite
 from resumable.http.tus import TusRoutes
 from resumable.model.upload import Upload
 from resumable.model.values import networks

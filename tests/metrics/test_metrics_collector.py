@@ -24,7 +24,7 @@ from resumable.model.listing import Counted, UploadState
 from resumable.model.outbox import Depth
 from resumable.model.replica import Backlog
 from resumable.model.telemetry import Tally
-from resumable.model.upload import Gone, ReplicaState
+from resumable.model.upload import GoneReason, ReplicaState
 from resumable.replication.context import RemoteCounts
 from resumable.spool import Budget
 from resumable.uploads.context import Counts
@@ -162,7 +162,7 @@ def test_metrics_are_those_of_the_moment() -> None:
     rig = Rig()
     rig.site.ask(method="PATCH")
     rig.counts.created, rig.counts.finished = 5, 4
-    rig.counts.gone[Gone.EXPIRED] = 2
+    rig.counts.gone[GoneReason.EXPIRED] = 2
     rig.batches.seconds.add(0.004)
     rig.site.site.cut["unread"] = 3
     values = rig.values()

@@ -13,7 +13,7 @@ import yaml
 
 from resumable.http.watch import METHODS, OTHER, STATUSES
 from resumable.metrics.names import METRICS, PREFIX
-from resumable.model.upload import Gone
+from resumable.model.upload import GoneReason
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "examples" / "grafana-dashboard.json").read_text(encoding="utf-8"))
@@ -23,7 +23,7 @@ ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
 
 # Of Prometheus and its client.
 OTHERS = {"process_open_fds", "process_max_fds", "process_resident_memory_bytes", "process_cpu_seconds_total", "up"}
-VALUES = {"method": {*METHODS, OTHER}, "status": set(STATUSES), "reason": {gone.value for gone in Gone}}
+VALUES = {"method": {*METHODS, OTHER}, "status": set(STATUSES), "reason": {gone.value for gone in GoneReason}}
 SAMPLES = {
     sample: metric
     for metric in METRICS.values()

@@ -16,6 +16,7 @@ from resumable.remotes.azure.records import (
     LIMITS,
     UNKNOWN_LENGTH,
     WIDTH,
+    Auth,
     block_name,
     is_of,
     metadata_of,
@@ -23,7 +24,6 @@ from resumable.remotes.azure.records import (
     parts_among,
     properties_for,
 )
-from resumable.remotes.azure.scheme import Auth
 from resumable.remotes.errors import (
     AuthFailed,
     Conflict,

@@ -15,6 +15,7 @@ from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_ac
 from resumable.remotes import urls
 from resumable.remotes.azure import remote as azure_remote
 from resumable.remotes.azure import scheme as choices
+from resumable.remotes.azure.records import VARIABLES
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Permanent, Transient, Unusable
 from tests.remotes.azure_rig import rig, upload, write
 from tests.remotes.azure_servers import ACCOUNT, AZURITE, CONTAINER, KEY, azurite
@@ -315,5 +316,5 @@ def test_the_page_explains_every_option():
     page = (Path(__file__).parents[2] / "docs" / "azure.md").read_text(encoding="utf-8")
     for option, meaning in choices.OPTIONS.items():
         assert f"| `{option}` | {meaning} |" in page
-    for variable in (*choices.VARIABLES.values(), "AZURE_STORAGE_ACCOUNT"):
+    for variable in (*VARIABLES.values(), "AZURE_STORAGE_ACCOUNT"):
         assert variable in page

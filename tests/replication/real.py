@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 
 from resumable.aio.threads import Batcher, Pool
 from resumable.catalog.sqlite import SqliteCatalog
-from resumable.model.upload import Commit, Gone, Replica, Upload
+from resumable.model.upload import Commit, GoneReason, Replica, Upload
 from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.journal import CatalogJournal
 from resumable.replication.service import Replication
@@ -51,7 +51,7 @@ class Daemon:
         self.replication.committed(await self.catalog.get(upload_id))
 
     async def terminate(self, upload_id: str) -> None:
-        await self.catalog.end(upload_id, Gone.TERMINATED, time.time(), (), True)
+        await self.catalog.end(upload_id, GoneReason.TERMINATED, time.time(), (), True)
         self.replication.ended(upload_id)
 
     async def replica(self, upload_id: str) -> Replica | None:

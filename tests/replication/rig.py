@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from resumable.catalog.sqlite import SqliteCatalog
-from resumable.model.upload import Commit, Gone, Replica, Upload
+from resumable.model.upload import Commit, GoneReason, Replica, Upload
 from resumable.remotes.memory.parts import MemoryPartRemote
 from resumable.remotes.memory.remote import MemoryRemote, MemoryStore
 from resumable.remotes.memory.store import MemoryObject
@@ -265,7 +265,7 @@ class Rig:
         return upload_id
 
     def terminate(self, upload_id: str, *, delete: bool = True) -> None:
-        assert self.ask(self.catalog.end(upload_id, Gone.TERMINATED, self.wall(), (), delete))
+        assert self.ask(self.catalog.end(upload_id, GoneReason.TERMINATED, self.wall(), (), delete))
         self.replication.ended(upload_id)
 
     async def restart(self, upload_id: str, remote: str | None = None) -> int:

@@ -1,7 +1,6 @@
 """Goes after every promise: the upload is stored, the object is right, and its events are told in order.
 
-Changes when keeping a promise means something else. Invariant: what it finds in the store it has read from the store
-itself, past the network that is spoiled.
+Invariant: what it finds in the store it has read from the store itself, past the network that is spoiled.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Clients of all kinds: patient, hasty, cut off, silent, rude. Each is a thread that does one thing after another.
 
-Changes when clients behave in another way. Invariant, asserted by each of them at each answer: an offset never goes
-back behind an acknowledged one, and never runs ahead of what was sent.
+Invariant, asserted by each of them at each answer: an offset never goes back behind an acknowledged one, and never runs
+ahead of what was sent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the server has promised, and what went wrong.
 
-Changes when clients are promised something else. Invariant: an upload is entered only after its last byte was
-acknowledged, and stays entered for good. Used by several threads.
+Invariant: an upload is entered only after its last byte was acknowledged, and stays entered for good. Used by several
+threads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One soak from beginning to end.
 
-Changes when its course does: a time with restarts; two long times of one process with everything but restarts, and a
-rest after each; and the reckoning. Invariant: whatever is found wrong ends up in the ledger; nothing is excused.
+Its course: a time with restarts; two long times of one process with everything except restarts, and a rest after each;
+and the reckoning. Invariant: each fault that is found ends up in the ledger; nothing is excused.
 """
 
 from __future__ import annotations

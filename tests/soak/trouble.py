@@ -1,7 +1,7 @@
 """What goes wrong around the daemon, one thing after another.
 
-Changes when something else can. Invariant: each trouble ends by itself and leaves all as it was; when `Troubles.calm`
-has returned nothing is wrong any more.
+Invariant: each trouble ends by itself and leaves all as it was; when `Troubles.calm` has returned nothing is wrong any
+more.
 """
 
 from __future__ import annotations

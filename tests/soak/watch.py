@@ -1,6 +1,6 @@
 """What the daemon takes of the machine, now and at rest.
 
-Changes when there is something else to leak. Source: proc(5); the daemon's own figures.
+Source: proc(5); the daemon's own metrics.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from unittest import mock
 from attrs import define, field
 
 from resumable.model.errors import BodyLost, CatalogUnavailable
-from resumable.model.upload import Gone, Upload
+from resumable.model.upload import GoneReason, Upload
 from resumable.protocol import errors
 from resumable.uploads.assembly import RETRY
 from resumable.uploads.limits import UploadLimits
@@ -415,7 +415,7 @@ class CrashModel:
             self._believe(upload, answer.value)
         elif isinstance(error, errors.Gone):
             assert upload.may_be_gone(), f"{upload.id} is gone: {error.detail}"
-            assert self.server.row(upload.id).gone is not Gone.LOST
+            assert self.server.row(upload.id).gone is not GoneReason.LOST
             upload.gone = "yes"
         elif isinstance(error, errors.NotFound):
             assert not upload.told, "what a client was told of is there"

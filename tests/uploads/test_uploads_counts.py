@@ -7,7 +7,7 @@ import errno
 import pytest
 from attrs.exceptions import FrozenInstanceError
 
-from resumable.model.upload import Gone
+from resumable.model.upload import GoneReason
 from resumable.uploads.limits import UploadLimits
 from tests.uploads.fakes import FakeBody
 from tests.uploads.harness import LONG, pattern
@@ -54,7 +54,7 @@ def test_what_is_gone_counts_by_its_reason(server):
     server.advance(HOUR + 1)
     server.sweep()
     server.sweep()
-    assert seen(server) == (2, 1, {Gone.TERMINATED: 1, Gone.EXPIRED: 1})
+    assert seen(server) == (2, 1, {GoneReason.TERMINATED: 1, GoneReason.EXPIRED: 1})
 
 
 def test_what_the_disk_did_not_take_does_not_count(server):

@@ -8,8 +8,7 @@ from base64 import b64encode
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from resumable.model.upload import Gone as GoneKind
-from resumable.model.upload import Upload
+from resumable.model.upload import GoneReason, Upload
 from resumable.protocol.errors import BadRequest, Gone, Held, NoSpace, NotFound, Stopping, TusError, Unavailable
 from resumable.uploads.context import as_answer
 from resumable.uploads.uploads import shielded
@@ -270,7 +269,7 @@ def test_an_append_that_another_writer_has_overtaken_changes_nothing(server, siz
 @pytest.mark.parametrize("size", [10, LONG], ids=["small", "long"])
 def test_an_append_whose_upload_goes_away_is_410(server, size):
     upload_id, body, answer = _under_way(server, size)
-    server.ask(server.catalog.end(upload_id, GoneKind.EXPIRED, 0.0, []))
+    server.ask(server.catalog.end(upload_id, GoneReason.EXPIRED, 0.0, []))
     body.arrive(pattern(size))
     server.pump()
     assert isinstance(answer.error, Gone)
@@ -306,7 +305,7 @@ def test_an_upload_whose_data_is_lost_answers_410(server, ask, left):
     else:
         answer = server.patch(upload_id, 6, pattern(10 if ask == "patch" else LONG))
     assert isinstance(answer.error, Gone)
-    assert server.row(upload_id).gone is GoneKind.LOST
+    assert server.row(upload_id).gone is GoneReason.LOST
     assert isinstance(server.head(upload_id).error, Gone)
     server.sweep()
     # what is left is never deleted for it

@@ -7,7 +7,7 @@ from random import Random
 from twisted.internet.defer import Deferred
 
 from resumable.model.hooks import Granted
-from resumable.model.upload import Gone as GoneKind
+from resumable.model.upload import GoneReason
 from resumable.protocol.errors import BadRequest, Gone, NoSpace
 from resumable.spool.assembly import SHARES, Assembly
 from resumable.uploads import assembly, building
@@ -119,7 +119,7 @@ def test_used_partials_go_an_hour_after_the_last_final_that_used_them(serve):
     server.advance(700)
     server.sweep()
     assert server.names() == {b, unused, first, second}
-    assert server.row(a).gone is GoneKind.EXPIRED
+    assert server.row(a).gone is GoneReason.EXPIRED
     server.advance(3000)
     server.sweep()
     assert server.names() == {unused, first, second}

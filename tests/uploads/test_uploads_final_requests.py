@@ -10,8 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from resumable.model.hooks import Answer, Granted, QuestionKind
 from resumable.model.principal import Principal
-from resumable.model.upload import Gone as GoneKind
-from resumable.model.upload import ReplicaState
+from resumable.model.upload import GoneReason, ReplicaState
 from resumable.protocol.errors import BadRequest, Gone, NotFound, Refused, Stopping
 from resumable.uploads.assembly import RETRY
 from resumable.uploads.building import CopyTurns
@@ -143,7 +142,7 @@ def test_a_final_that_hooks_are_asked_about_does_not_expire(finish_hooked):
     wait.errback(DOWN)
     server.pump()
     server.sweep()
-    assert server.row(final).gone is GoneKind.EXPIRED and server.content(final) is None
+    assert server.row(final).gone is GoneReason.EXPIRED and server.content(final) is None
 
 
 # --ack remote
@@ -236,7 +235,7 @@ def check_deleted(server, asked, final, ids):
     assert server.delete(final).error is None
     assert isinstance(asked.error, Gone) and asked.cut is None
     assert server.names() == set(ids) and server.names(f"{UPLOADS}/.resumable/finals") == set()
-    assert server.row(final).gone is GoneKind.TERMINATED
+    assert server.row(final).gone is GoneReason.TERMINATED
     assert all(each.state is ReplicaState.ENDING for each in server.replicas(final).values())
     assert [server.head(each).value.finished for each in ids] == [True] * len(ids)
     for each in ids:  # unpinned: its bytes go with it
@@ -256,7 +255,7 @@ def test_delete_while_hooks_are_asked_ends_it_at_once(finish_hooked, says):
     (wait.callback if isinstance(says, Granted) else wait.errback)(says)
     server.advance(2 * RETRY)
     assert server.names() == set() and not server.assembler._jobs, "what hooks say then comes to nothing"
-    assert server.row(final).gone is GoneKind.TERMINATED
+    assert server.row(final).gone is GoneReason.TERMINATED
 
 
 def test_delete_while_it_is_copied_ends_it_after_the_step(serve):

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from resumable.model.upload import Gone as GoneKind
+from resumable.model.upload import GoneReason
 from resumable.protocol.concat import FinalUpload
 from resumable.protocol.errors import BadRequest, Forbidden, Gone, NotFound, Stopping, TooLarge
 from resumable.protocol.tus import Creation
@@ -217,7 +217,7 @@ def test_a_final_whose_finished_partial_is_lost_becomes_410(server):
     server.disk.close(fd)
     server.patch(b, 0, B)
     assert isinstance(server.head(final).error, Gone)
-    assert server.row(a).gone is GoneKind.LOST
+    assert server.row(a).gone is GoneReason.LOST
     assert server.head(b).value.finished
     server.advance(2 * RETRY)
     assert server.names() == {a, b}

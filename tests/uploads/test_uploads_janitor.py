@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resumable.model.upload import Gone as GoneKind
+from resumable.model.upload import GoneReason
 from resumable.protocol.errors import Gone, NotFound
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.limits import UploadLimits
@@ -39,7 +39,7 @@ def test_an_unfinished_upload_expires_when_it_was_idle_for_so_long(server):
     round_after(server, 2)
     assert isinstance(server.head(upload_id).error, Gone)
     assert isinstance(server.patch(upload_id, 4, b"more").error, Gone)
-    assert server.row(upload_id).gone is GoneKind.EXPIRED
+    assert server.row(upload_id).gone is GoneReason.EXPIRED
     assert server.names() == set()
     assert kinds(server, upload_id) == ["created", "expired"]
 
@@ -118,10 +118,10 @@ def test_a_final_that_waits_for_room_expires_and_gives_its_partials_back(full):
     round_after(full, HOUR - 1)
     assert full.row(final).gone is full.row(partial).gone is None
     round_after(full, 2)
-    assert isinstance(full.head(final).error, Gone) and full.row(final).gone is GoneKind.EXPIRED
+    assert isinstance(full.head(final).error, Gone) and full.row(final).gone is GoneReason.EXPIRED
     assert kinds(full, final) == ["created", "expired"]
     round_after(full, 1)
-    assert full.row(partial).gone is GoneKind.EXPIRED
+    assert full.row(partial).gone is GoneReason.EXPIRED
     assert full.names() == set()
 
 
@@ -202,7 +202,7 @@ def test_more_than_a_batch_is_removed_at_once(server):
     """Terminated ones free their disk at once, with whatever else there is to remove."""
     ids = [server.upload(b"x", length=2) for _ in range(300)]
     for upload_id in ids:
-        server.ask(server.catalog.end(upload_id, GoneKind.EXPIRED, EPOCH, [])).value  # noqa: B018
+        server.ask(server.catalog.end(upload_id, GoneReason.EXPIRED, EPOCH, [])).value  # noqa: B018
     last = server.upload(b"x")
     server.delete(last)
     assert server.names() == set()

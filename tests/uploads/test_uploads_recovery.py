@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from resumable.model.upload import Gone as GoneKind
+from resumable.model.upload import GoneReason
 from resumable.protocol.errors import Gone, NotFound
 from resumable.uploads.recovery import Recovered
 from tests.uploads.fakes import FakeBody
@@ -199,7 +199,7 @@ def test_without_a_catalog_every_data_file_answers_410(serve, machine):
     server = serve(after)
     assert server.recovered == Recovered(adopted=0, orphans=0, lost=1)
     assert isinstance(server.head(upload_id).error, Gone)
-    assert server.row(upload_id).gone is GoneKind.LOST
+    assert server.row(upload_id).gone is GoneReason.LOST
     server.sweep()
     assert server.content(upload_id) == DATA
     assert server.names(ORPHANS) == set()

@@ -8,8 +8,7 @@ from random import Random
 import pytest
 from attrs import evolve
 
-from resumable.model.upload import Gone as GoneKind
-from resumable.model.upload import ReplicaState
+from resumable.model.upload import GoneReason, ReplicaState
 from resumable.protocol.errors import Gone, NotFound, OffsetMismatch, TooLarge
 from resumable.uploads.limits import UploadLimits
 from tests.uploads.fakes import FakeBody, FakeReplication
@@ -164,7 +163,7 @@ def test_no_other_end_deletes_objects(server):
     server.store(upload_id)
     server.disk.unlink(f"/up/{upload_id}")
     assert isinstance(server.head(upload_id).error, Gone)
-    assert server.row(upload_id).gone is GoneKind.LOST
+    assert server.row(upload_id).gone is GoneReason.LOST
     assert {each.state for each in server.replicas(upload_id).values()} == {ReplicaState.STORED}
 
 

@@ -22,7 +22,7 @@ IDS: Final = 1 << 128  # ids as the number that their first 16 bytes make
 
 
 def copy_files(damaged: str, copy: str) -> None:
-    """Copy the database and its log; zeros stand for what the disk can't read. Raises OSError."""
+    """Copy the database and its log; zeros stand for pages that the disk can't read. Raises OSError."""
     for companion in ("", "-wal"):
         with suppress(FileNotFoundError), open(damaged + companion, "rb") as source, _private(copy + companion) as to:
             size = os.fstat(source.fileno()).st_size
@@ -32,7 +32,7 @@ def copy_files(damaged: str, copy: str) -> None:
 
 
 def _private(path: str) -> BinaryIO:
-    """For us alone: what a catalog holds lets others write to stores."""
+    """For us alone: the records in a catalog let others write to stores."""
     return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 

@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from twisted.logger import Logger
 
 from resumable.catalog.batches import connect
-from resumable.catalog.opening import (
+from resumable.catalog.catalog_files import (
     COMPANIONS,
     OpenedCatalog,
     beside,

@@ -115,7 +115,7 @@ def _is_request(key: Any, final_id: Any, at: Any, said: Any) -> bool:
 _OUTBOX = f"SELECT {OUTBOX_FIELDS} FROM outbox NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
 _SAVE_EVENT = f"""INSERT OR IGNORE INTO outbox ({OUTBOX_FIELDS}, state)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?10, CASE WHEN ?10 IS NULL THEN 'behind' ELSE 'dead' END)"""
-_UNTRIED: Final = (0, None, None, None)  # what an event has of attempts before the first
+_UNTRIED: Final = (0, None, None, None)  # an event's columns of attempts before the first
 
 
 def _save_outbox(source: Connection, target: Connection, at: float) -> None:

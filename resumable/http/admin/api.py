@@ -1,4 +1,4 @@
-"""The admin API: metrics, how the daemon is, and what operators may do with uploads, remotes and hooks.
+"""The admin API: metrics, the daemon's state, and operations on uploads, remotes and hooks.
 
 The API's description (openapi.py) and docs/api.md change with it. Invariant: `AdminAuth` is asked about each request
 before anything is looked up, and a query that isn't understood is refused.
@@ -23,7 +23,7 @@ from resumable.http.admin.openapi import description
 from resumable.http.admin.overview import DeadEvents, Overview
 from resumable.http.admin.readiness import Readiness, alive
 from resumable.http.request import StreamingRequest
-from resumable.http.root import TreeRoot
+from resumable.http.site import TreeRoot
 from resumable.model.principal import Action
 from resumable.protocol.errors import BadRequest, NotFound
 from resumable.protocol.names import valid_id
@@ -46,7 +46,7 @@ class MetricsSource(Protocol):
 
 @frozen
 class AdminServices:
-    """The objects that do what operators ask for. ``dead`` is None without hooks."""
+    """The objects that serve operators. ``dead`` is None without hooks."""
 
     metrics: MetricsSource
     readiness: Readiness
@@ -56,7 +56,7 @@ class AdminServices:
 
 
 def _route(method: str, path: str, action: Action, *parameters: str) -> Callable[[Handler], Handler]:
-    """A route of the API. Its handler runs for those who may do ``action``, if the query is understood.
+    """A route of the API. Its handler runs for principals that may do ``action``, if the query is understood.
 
     The handler gets the path's segments by name, and ``given``, the query, if the query may have ``parameters``. It
     answers the document that is sent as JSON, bytes that are JSON already, or None for 204.
@@ -183,7 +183,7 @@ class Admin:
 
     @_route("GET", "/v1/drain", Action.LIST)
     async def drained(self) -> object:
-        """What a drain still waits for."""
+        """The work that a drain still waits for."""
         return await self._overview.drain()
 
     @_route("PUT", "/v1/drain", Action.ADMIN)

@@ -40,7 +40,7 @@ class SocketAuth:
 
 
 class TokenAuth:
-    """Metrics for anybody, everything else for those who have the token; None: for nobody."""
+    """Metrics for anybody, everything else for clients with the token; None: for nobody."""
 
     def __init__(self, token: Secret | None, admission: Admission) -> None:
         self._token = token

@@ -13,7 +13,7 @@ from attrs import frozen
 from resumable import __version__
 from resumable.http.admin.query import FILTERS
 from resumable.model.listing import UploadState
-from resumable.model.upload import Gone, ReplicaState
+from resumable.model.upload import GoneReason, ReplicaState
 
 Schema = dict[str, Any]
 
@@ -81,29 +81,29 @@ def ref(name: str) -> Schema:
 
 
 _SPAN: Final = {"type": "number", "minimum": 0}
-_COUNTS: Final = record("by state", **{state.value: whole("uploads") for state in UploadState})
+_COUNTS: Final = record("uploads by state", **{state.value: whole("uploads") for state in UploadState})
 
 SCHEMAS: Final[dict[str, Schema]] = {
     "Upload": record(
         "an upload, in both tiers; sizes are bytes",
-        id=text("names it"),
+        id=text("the upload's id"),
         state=words(*(state.value for state in UploadState)),
-        length=nullable(whole("how large it will be; null while its client hasn't said")),
-        received=whole("bytes that have come, durable or not"),
-        durable=whole("bytes that are committed"),
-        offset=whole("what its client is told"),
-        created_at=time("when it was made"),
-        touched_at=time("when a request last moved it"),
-        finished_at=nullable(time("when it got its last byte")),
+        length=nullable(whole("its length; null until the client declares it")),
+        received=whole("bytes that have arrived, durable or not"),
+        durable=whole("committed bytes"),
+        offset=whole("the offset that the client gets"),
+        created_at=time("when it was created"),
+        touched_at=time("when it last received something"),
+        finished_at=nullable(time("when it received its last byte")),
         stored_at=nullable(time("when the last required remote had it")),
-        expires_at=nullable(time("when it will be removed unless it moves on")),
-        gone=nullable(words(*(gone.value for gone in Gone))),
-        gone_at=nullable(time("since when")),
-        owner=nullable(text("the identity that created it; null: nobody's")),
-        appending=flag("a request holds it at the moment"),
+        expires_at=nullable(time("when it will be removed unless it continues")),
+        gone=nullable(words(*(gone.value for gone in GoneReason))),
+        gone_at=nullable(time("since when it is gone")),
+        owner=nullable(text("the identity that created it; null: none")),
+        appending=flag("a request holds it now"),
         metadata=by_name({"anyOf": [text("UTF-8"), record("any other bytes", base64=text("RFC 4648"))]}),
         local=nullable(words("here", "placed", "dropped")),
-        placed=nullable(text("its file's path below `--place-dir`; null while it isn't there")),
+        placed=nullable(text("path of its file below `--place-dir`; null if it has none")),
         replicas=many(ref("Replica")),
     ),
     "Replica": record(
@@ -111,38 +111,38 @@ SCHEMAS: Final[dict[str, Schema]] = {
         remote=text("the remote's name"),
         required=flag("it counts for `stored`"),
         state=words(*(state.value for state in ReplicaState)),
-        key=nullable(text("what it is called there; null before it was begun")),
-        sent=whole("on their way or there"),
-        confirmed=whole("there"),
-        lag=whole("durable here, and not there"),
-        attempts=whole("that failed since something last worked"),
-        error=nullable(text("of the last one that failed")),
-        retry_at=nullable(time("not tried before that")),
-        location=nullable(text("what the store calls it")),
-        stored_at=nullable(time("when it was finalised")),
+        key=nullable(text("its key in the remote; null before its start")),
+        sent=whole("bytes that are under way or confirmed"),
+        confirmed=whole("bytes that the store has confirmed"),
+        lag=whole("bytes that are durable here and not confirmed there"),
+        attempts=whole("failed attempts since the last success"),
+        error=nullable(text("the error of the last failed attempt")),
+        retry_at=nullable(time("the server tries again after this time")),
+        location=nullable(text("the object's address in the store")),
+        stored_at=nullable(time("when it was stored")),
     ),
     "Uploads": record(
         "a page of uploads, in the order of their creation; it may be short, or empty, and not be the last one",
         uploads=many(ref("Upload")),
-        next=nullable(text("goes into `after` for the next page; null: this is the last one")),
+        next=nullable(text("`after` of the next page; null: this is the last page")),
     ),
     "Remote": record(
         "a remote",
-        name=text("of its option, or made of its URL"),
-        required=flag("uploads are stored only with it"),
+        name=text("the option `name`, else the URL without its options"),
+        required=flag("an upload is stored only when this remote has it"),
         state=words("up", "down"),
-        next_try=nullable({**_SPAN, "description": "seconds until one that is down is tried again"}),
-        active=whole("uploads that are being sent on"),
-        queued=whole("uploads known to wait for their turn"),
-        lag=nullable(record("what it lacks", bytes=whole("committed here"), seconds=_SPAN)),
-        replicas=nullable(record("by state", **{state.value: whole("replicas") for state in ReplicaState})),
+        next_try=nullable({**_SPAN, "description": "seconds until a remote that is down is tried again"}),
+        active=whole("uploads that are being copied"),
+        queued=whole("uploads that wait in the queue"),
+        lag=nullable(record("how far it is behind", bytes=whole("committed bytes that it lacks"), seconds=_SPAN)),
+        replicas=nullable(record("replicas by state", **{state.value: whole("replicas") for state in ReplicaState})),
         since_start=record(
             "since the daemon's start",
-            parts=whole("sent"),
-            bytes=whole("sent"),
-            stored=whole("finalised"),
-            parked=whole("given up"),
-            retries=whole("failed, and made again"),
+            parts=whole("parts sent"),
+            bytes=whole("bytes sent"),
+            stored=whole("replicas stored"),
+            parked=whole("replicas parked"),
+            retries=whole("failed attempts that are repeated"),
             outages=whole("how often it went down"),
             failures=by_name(whole("by the kind of error")),
         ),
@@ -150,95 +150,95 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Remotes": record("all remotes", remotes=many(ref("Remote"))),
     "Status": record(
         "the daemon",
-        version=text("of the program"),
-        started_at=time("when it was started"),
+        version=text("the program's version"),
+        started_at=time("when the daemon was started"),
         uptime={**_SPAN, "description": "seconds"},
-        ready=flag("it should be sent requests"),
-        wrong=by_name(text("why it shouldn't, by what was checked")),
-        draining=flag("no upload begins"),
+        ready=flag("it is ready for requests"),
+        wrong=by_name(text("why it isn't ready, by check")),
+        draining=flag("new uploads are refused"),
         uploads=nullable(_COUNTS),
-        counted_at=nullable(time("when these, and replicas, were counted")),
+        counted_at=nullable(time("when uploads and replicas were counted")),
         since_start=record(
             "since the start", created=whole("uploads"), finished=whole("uploads"), gone=whole("uploads")
         ),
         appending=whole("requests that hold an upload"),
         spool=record(
             "the upload directory's disk, in bytes",
-            free=nullable(whole("may still be written")),
-            used=nullable(whole("by anybody")),
-            reserve=whole("below that, uploads are refused"),
-            queued=whole("in memory, waiting to be written"),
+            free=nullable(whole("bytes that can still be written")),
+            used=nullable(whole("bytes in use, including other files")),
+            reserve=whole("free bytes below which uploads are refused"),
+            queued=whole("bytes in memory that wait to be written"),
         ),
         remotes=many(ref("Remote")),
     ),
     "Drain": record(
-        "whether no upload may begin, and what is left of those that have",
-        draining=flag("no upload begins"),
-        since=nullable(time("since when")),
-        unfinished=whole("uploads that lack bytes, and partial uploads that a final may be made of"),
+        "whether new uploads are refused, and the work that is left",
+        draining=flag("new uploads are refused"),
+        since=nullable(time("when the drain started")),
+        unfinished=whole("unfinished uploads, and partial uploads that a final upload may use"),
         appending=whole("requests that hold an upload"),
-        replicas=by_name(whole("not stored yet, or still to be removed, by remote; parked ones don't count")),
+        replicas=by_name(whole("replicas to be stored or removed, by remote; without parked ones")),
     ),
-    "Restarted": record("replicas that are tried again", restarted=whole("how many")),
+    "Restarted": record("replicas that are retried", restarted=whole("how many")),
     "AllRestarted": record(
-        "replicas that are tried again", restarted=whole("how many"), more=flag("ask again for those that are left")
+        "replicas that are retried", restarted=whole("how many"), more=flag("there are more: repeat the request")
     ),
     "Hooks": record(
-        "events on their way, by hook",
+        "waiting and dead events by hook",
         hooks=by_name(
             record(
-                "one hook's",
-                waiting=whole("events to be delivered"),
-                dead=whole("events that were given up"),
-                oldest=nullable(time("of those that wait")),
+                "the events of one hook",
+                waiting=whole("events that wait for delivery"),
+                dead=whole("dead events"),
+                oldest=nullable(time("time of the oldest waiting event")),
             )
         ),
     ),
     "DeadEvents": record(
-        "events that were given up, oldest first",
+        "dead events, the oldest first",
         dead=many(
             record(
                 "an event",
                 seq=whole("its number", 1),
-                upload=text("an upload's id"),
-                event=text("what has happened"),
-                time=time("when it has"),
-                attempts=whole("that failed"),
-                error=nullable(text("of the last attempt")),
+                upload=text("the upload's id"),
+                event=text("the event's name"),
+                time=time("when it happened"),
+                attempts=whole("failed attempts"),
+                error=nullable(text("the error of the last attempt")),
                 dead_since=nullable(time("when it was given up")),
             )
         ),
-        next=nullable(whole("goes into `after` for the next page; null: this is the last one", 1)),
+        next=nullable(whole("`after` of the next page; null: this is the last page", 1)),
     ),
-    "Replayed": record("events that wait again", replayed=whole("how many")),
+    "Replayed": record("events that are sent again", replayed=whole("how many")),
     "Ready": record(
-        "whether it should be sent requests",
-        ready=flag("it should"),
-        wrong=by_name(text("why it shouldn't, by what was checked")),
+        "whether the daemon is ready for requests",
+        ready=flag("it is ready for requests"),
+        wrong=by_name(text("why it isn't ready, by check")),
     ),
     "Problem": record(
-        "what was wrong (RFC 9457)",
+        "an error (RFC 9457)",
         type=text("always `about:blank`"),
-        title=text("of the status"),
-        status=whole("the status", 400),
-        detail=text("for people"),
+        title=text("the name of the status"),
+        status=whole("the HTTP status", 400),
+        detail=text("an explanation for people"),
     ),
 }
 
 _MEANINGS: Final[dict[str, Schema]] = {
     "state": words(*(state.value for state in UploadState), "unfinished", "any"),
-    "owner": text("the identity that created it; empty: nobody's"),
-    "remote": text("there is a replica in this remote"),
+    "owner": text("the identity that created it; empty: none"),
+    "remote": text("with a replica in this remote"),
     "replica": words(*(state.value for state in ReplicaState)),
-    "created_after": time("made then or later"),
-    "created_before": time("made before"),
-    "finished_after": time("finished then or later"),
-    "finished_before": time("finished before"),
-    "idle_since": time("no request has moved it since"),
-    "min_size": whole("bytes, of the length or of what is there"),
+    "created_after": time("created at this time or later"),
+    "created_before": time("created before this time"),
+    "finished_after": time("finished at this time or later"),
+    "finished_before": time("finished before this time"),
+    "idle_since": time("received nothing since this time"),
+    "min_size": whole("bytes: the length, or the offset while the length is unknown"),
     "limit": {**whole("uploads of one page", 1), "maximum": 1000, "default": 100},
     "order": {**words("oldest", "newest"), "default": "oldest"},
-    "after": text("`next` of the page before"),
+    "after": text("`next` of the previous page"),
 }
 PARAMETERS: Final = tuple({"name": name, "in": "query", "schema": _MEANINGS[name]} for name in FILTERS)
 
@@ -248,12 +248,12 @@ _HOOK: Final = "/v1/hooks/{hook}"
 _REASONS: Final = {
     400: "a parameter is unknown, repeated or malformed",
     401: "the token is missing or wrong",
-    403: "not for whoever asks, or not for a page in a browser",
-    404: "there is no such thing",
-    409: "it is finished",
+    403: "not allowed for this caller, or for a page in a browser",
+    404: "it doesn't exist",
+    409: "the upload is finished",
     410: "the upload is gone",
-    429: "too many requests that weren't let in; see Retry-After",
-    503: "not at the moment; see Retry-After",
+    429: "too many refused requests; see Retry-After",
+    503: "not possible now; see Retry-After",
     507: "the disk is full",
 }
 _ALWAYS: Final = (401, 403, 429, 503)
@@ -268,7 +268,7 @@ _REMOTE: Final = text("the name of a remote")
 
 @frozen
 class _Operation:
-    """``answer``: the schema of what 200 carries; empty: it is 204."""
+    """One route; ``answer`` is the schema of a 200, or empty for a 204."""
 
     path: str
     method: str
@@ -280,36 +280,36 @@ class _Operation:
 
 
 ROUTES: Final = (
-    _Operation("/v1/status", "get", "status", "The daemon as a whole", "Status", (400,)),
-    _Operation("/v1/uploads", "get", "uploads", "Uploads that match, page by page", "Uploads", (400,), PARAMETERS),
-    _Operation(_UPLOAD, "get", "upload", "One upload, in both tiers, even if it is gone", "Upload", (400, 404)),
-    _Operation(_UPLOAD, "delete", "remove", "End any upload, as its client could", "", (400, 404, 410, 507)),
+    _Operation("/v1/status", "get", "status", "Status of the daemon", "Status", (400,)),
+    _Operation("/v1/uploads", "get", "uploads", "List uploads, page by page", "Uploads", (400,), PARAMETERS),
+    _Operation(_UPLOAD, "get", "upload", "Show one upload in both tiers, even if it is gone", "Upload", (400, 404)),
+    _Operation(_UPLOAD, "delete", "remove", "Delete any upload, as its client could", "", (400, 404, 410, 507)),
     _Operation(
-        f"{_UPLOAD}/stop", "post", "stop", "End an upload that isn't finished, and its request", "",
+        f"{_UPLOAD}/stop", "post", "stop", "Stop an unfinished upload and its request", "",
         (400, 404, 409, 410, 507),
     ),
     _Operation(
-        f"{_UPLOAD}/retry", "post", "retry", "Try its parked replicas again", "Restarted", (400, 404, 410, 507),
+        f"{_UPLOAD}/retry", "post", "retry", "Retry an upload's parked replicas", "Restarted", (400, 404, 410, 507),
         (_query("remote", _REMOTE),),
     ),
-    _Operation("/v1/remotes", "get", "remotes", "Each remote", "Remotes", (400,)),
+    _Operation("/v1/remotes", "get", "remotes", "List the remotes", "Remotes", (400,)),
     _Operation(
-        "/v1/retry", "post", "retry_all", "Try again all that was parked for a remote", "AllRestarted", (400, 507),
+        "/v1/retry", "post", "retry_all", "Retry all parked replicas of a remote", "AllRestarted", (400, 507),
         (_query("remote", _REMOTE, required=True),),
     ),
-    _Operation("/v1/drain", "get", "drained", "What a drain still waits for", "Drain", (400,)),
-    _Operation("/v1/drain", "put", "drain", "Let no upload begin", "Drain", (400,)),
-    _Operation("/v1/drain", "delete", "fill", "Let uploads begin again", "Drain", (400,)),
-    _Operation("/v1/hooks", "get", "hooks", "Events on their way, by hook", "Hooks", (400,)),
+    _Operation("/v1/drain", "get", "drained", "Show what a drain still waits for", "Drain", (400,)),
+    _Operation("/v1/drain", "put", "drain", "Accept no new uploads", "Drain", (400,)),
+    _Operation("/v1/drain", "delete", "fill", "Accept new uploads again", "Drain", (400,)),
+    _Operation("/v1/hooks", "get", "hooks", "Count the waiting and dead events of each hook", "Hooks", (400,)),
     _Operation(
-        f"{_HOOK}/dead", "get", "dead", "Events that were given up", "DeadEvents", (400, 404),
-        (_query("after", whole("`next` of the page before")),),
+        f"{_HOOK}/dead", "get", "dead", "List the dead events of a hook", "DeadEvents", (400, 404),
+        (_query("after", whole("`next` of the previous page")),),
     ),
     _Operation(f"{_HOOK}/replay", "post", "replay", "Send a hook's dead events again", "Replayed", (400, 404, 507)),
     _Operation("/v1/openapi.json", "get", "description", "This document", "", (400,)),
     _Operation("/metrics", "get", "metrics", "Metrics for Prometheus", ""),
-    _Operation("/healthz", "get", "health", "200 while the event loop turns", ""),
-    _Operation("/readyz", "get", "ready", "Whether it should be sent requests", "Ready"),
+    _Operation("/healthz", "get", "health", "200 while the event loop runs", ""),
+    _Operation("/readyz", "get", "ready", "Whether the daemon is ready for requests", "Ready"),
 )  # fmt: skip
 
 
@@ -324,7 +324,7 @@ def description() -> dict[str, Any]:
         "info": {
             "title": "resumable: admin API",
             "version": __version__,
-            "description": "For operators, on a listener of its own. Within /v1 fields and parameters may be added.",
+            "description": "For operators, on their own listener. Later versions may add fields and parameters to /v1.",
         },
         "servers": [{"url": "/", "description": "the operators' own listener"}, {"url": "/admin"}],
         "security": [{}, {"token": []}],

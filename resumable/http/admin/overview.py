@@ -1,4 +1,4 @@
-"""How the daemon is, as documents for operators: all of it, its remotes, a drain, and events that were given up.
+"""The daemon's state as documents for operators: all of it, its remotes, a drain, and events that were given up.
 
 Invariants: asking is cheap however often it is done. No document shows the headers of a client's request, as they may
 be secrets. A value that isn't known at the moment is null. Sizes are bytes, spans are seconds, times RFC 3339 in UTC.
@@ -27,7 +27,7 @@ from resumable.uploads.limits import Drain, Space
 from resumable.uploads.operators import Census, Count, Operators
 
 
-class RemoteLag(Protocol):
+class MeasuredLag(Protocol):
     """The data that a remote lacks."""
 
     @property
@@ -39,10 +39,10 @@ class RemoteLag(Protocol):
         """How long the oldest finished upload has waited for it."""
 
 
-class RemoteLags(Protocol):
+class LagMeter(Protocol):
     """Those of all remotes."""
 
-    async def of(self, name: str) -> RemoteLag:
+    async def of(self, name: str) -> MeasuredLag:
         """Raises CatalogUnavailable."""
 
 
@@ -63,7 +63,7 @@ class OverviewSources:
     census: Census
     readiness: Readiness
     queues: Mapping[str, RemoteQueue]
-    lags: RemoteLags | None
+    lags: LagMeter | None
 
 
 class Overview:
@@ -147,7 +147,7 @@ class Overview:
             },
         }
 
-    async def _behind(self, name: str) -> RemoteLag | None:
+    async def _behind(self, name: str) -> MeasuredLag | None:
         try:
             return None if self._parts.lags is None else await self._parts.lags.of(name)
         except CatalogUnavailable:

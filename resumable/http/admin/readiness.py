@@ -1,4 +1,4 @@
-"""Whether the daemon should be sent requests, and if not, why.
+"""Readiness: whether a load balancer should send requests to the daemon, and if not, why.
 
 Invariants: it answers within `PATIENCE`, however its checks hang; however often it is asked, they are made once in
 `FRESH` seconds, so that nobody keeps a disk busy by asking.
@@ -43,7 +43,7 @@ class Readiness:
         self._stopping = True
 
     def look_again(self) -> None:
-        """Something has changed: what was found before is not told any more."""
+        """Something has changed: forget the last result."""
         self._looked = None
 
     async def wrong(self) -> Mapping[str, str]:

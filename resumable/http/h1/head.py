@@ -26,6 +26,8 @@ _MAX_DIGITS = 18
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) (HTTP/1\.[01])")
 _PATH = re.compile(rb"/[^#]*")
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
+valid_host = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?").fullmatch
+"""A match if the value is a host with or without a port (RFC 9110 section 7.2); else None."""
 _ORIGIN = re.compile(rb"(?i:\r\norigin):[ \t]*([^\r\n]*)(?=\r\n)")
 
 

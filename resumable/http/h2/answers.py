@@ -12,9 +12,8 @@ from typing import Final
 
 from twisted.internet.interfaces import IPushProducer
 
-from resumable.http.connections import UNREAD
+from resumable.http.connections import UNREAD, TakingProgress
 from resumable.http.h2.link import Http2Link
-from resumable.http.outgoing import TakingProgress
 
 MAX_UNSENT: Final = 2 << 20
 """Bytes of answers in memory from which on no producer goes on. A `PIECE` of each stream may be among them for long."""

@@ -20,7 +20,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from resumable.http.connections import Connections, client_at, no_room
+from resumable.http.connections import Connections, Outgoing, client_at, no_room
 from resumable.http.h1.head import RefusedRequest
 from resumable.http.h2.answers import AnswerQueue
 from resumable.http.h2.frames import Data, FrameReader, Violation
@@ -58,7 +58,7 @@ class Http2Connection(Http2Link):
     def connectionMade(self) -> None:
         self.secure = ISSLTransport(self.transport, None) is not None
         self._client = client_at(self.transport)
-        self.outgoing = self.site.outgoing(self.transport)
+        self.outgoing = Outgoing(self.transport, self.site.network_timeout, self.site.min_rate)
         self._due = self.site.seconds() + self.site.network_timeout
         self.transport.registerProducer(self, True)
         self.flush()

@@ -67,7 +67,8 @@ class Http2Stream(StreamAnswer):
         if self._heard and not self.body.received:
             self.body.length = 0
         self._request = request = self._site.requestFactory(self)
-        request.begin(self._head, self.body)
+        request.body = self.body
+        request.receive(self._head)
 
     def arrived(self, data: Data) -> None:
         """Bytes of the body, or its end. Raises Violation."""

@@ -1,7 +1,7 @@
 """Credentials for a storage account, and a client of the SDK made of them.
 
-Invariant: a secret has no representation. The SDK neither tries again by itself nor waits longer than we say: whoever
-asked decides that. Secrets in files are read again when they were refused, so they can be renewed in place.
+Invariant: a secret has no representation. The SDK neither tries again by itself nor waits longer than we say:
+the remote decides that. Secrets in files are read again when they were refused, so they can be renewed in place.
 Source: https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string and
 https://learn.microsoft.com/python/api/azure-identity/azure.identity.defaultazurecredential
 """
@@ -30,7 +30,7 @@ from azure.storage.blob import (
 from requests.adapters import HTTPAdapter
 
 from resumable.model.telemetry import REQUEST
-from resumable.remotes.azure.scheme import FILES, VARIABLES, Auth
+from resumable.remotes.azure.records import FILES, VARIABLES, Auth
 from resumable.remotes.reading import Presented
 from resumable.remotes.regions import STEP
 
@@ -160,7 +160,7 @@ class AzureAccess:
             self._service, self._delegated = service, None
             return service.get_container_client(self._container)
         except ValueError as error:
-            # the SDK's words may hold what it was given
+            # the SDK's words may repeat secrets
             own = isinstance(error, WrongAccount) or self._secret.auth is not Auth.CONNECTION_STRING
             raise ValueError(str(error) if own else "the connection string is none") from None
 

@@ -1,7 +1,7 @@
 """From the reactor to the SDK and back, and the bodies that the SDK reads in its threads.
 
 Invariant: the SDK runs in threads of its own, so many at most as requests may be under way; the daemon's other threads,
-which write what clients send, never wait for a store. Whatever it raises becomes a `RemoteError`, except for a failure
+which write clients' data, never wait for a store. Each of its exceptions becomes a `RemoteError`, except for a failure
 of reading the spool. A call that was given up reads no more of the spool; its thread ends with the answer or the
 time-out.
 """
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 class Calls:
-    """``threads``: requests at once. ``now``: seconds since the epoch. ``memory``: what all bodies may hold.
+    """``threads``: requests at once. ``now``: seconds since the epoch. ``memory``: of all bodies together.
 
     The threads start with the first call.
     """
@@ -53,7 +53,7 @@ class Calls:
         self._bodies: set[BlobBody] = set()
 
     async def ask(self, operation: str, call: Callable[[ContainerClient], R]) -> R:
-        """What ``call`` answers in a thread. Raises RemoteError; ``operation`` is named in its reason."""
+        """The answer of ``call``, made in a thread. Raises RemoteError; ``operation`` is named in its reason."""
         return await self._renewing(operation, lambda client: self._run(operation, call, client))
 
     async def send(self, operation: str, call: Callable[[ContainerClient, BlobBody], R], data: IRegion) -> R:
@@ -116,7 +116,7 @@ class GivenUp(Exception):
 
 
 class BlobBody:
-    """What `requests` takes for a file. ``failure``: what reading the region failed with.
+    """A region as a file for `requests`. ``failure``: the error of reading the region.
 
     Raises ValueError when the region can't be read any more.
     """
@@ -142,7 +142,7 @@ class BlobBody:
         return self._read - len(self._piece)
 
     def read(self, size: int = -1) -> bytes:
-        """The next ``size`` bytes at most, at least one but at the end. Raises what the region fails with."""
+        """The next ``size`` bytes at most, at least one but at the end. Raises the region's error."""
         if not self._piece and self._read < self._size:
             self._piece = self._at(self._read)
             self._read += len(self._piece)

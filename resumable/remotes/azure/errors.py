@@ -1,8 +1,8 @@
-"""What an answer of Azure, or none, means to us.
+"""The error that an answer of Azure, or its silence, stands for.
 
 Pure.
 
-Invariant: every failure of the SDK becomes exactly one `RemoteError`. Of what the SDK says, only names get into the
+Invariant: every failure of the SDK becomes exactly one `RemoteError`. Of the SDK's words, only names get into the
 reason (codes, classes, the system's words for an error number): its messages repeat URLs, and those hold signatures.
 Source: https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
 """
@@ -77,9 +77,9 @@ SETUP = {
 }  # fmt: skip
 
 UNWELCOME = {"MetadataTooLarge", "InvalidMetadata", "EmptyMetadataKey", "RequestHeaderFieldsTooLarge"}
-#: What the store also says of options of ours.
+#: Codes that the store also uses about our options.
 VAGUE = {"InvalidHeaderValue", "InvalidInput", "BadRequest"}
-#: What it says of blocks and bytes, and never of metadata.
+#: Codes about blocks and bytes, never about metadata.
 OF_BLOCKS = {
     "InvalidBlockList", "InvalidBlockId", "BlockListTooLong", "BlockCountExceedsLimit", "InvalidMd5",
     "InvalidXmlDocument",
@@ -126,7 +126,7 @@ def _kind(code: str, status: int) -> type[RemoteError]:
 
 
 def may_be_metadata(error: RemoteError) -> bool:
-    """Whether a blob might be taken that has less of what its client wrote: the store didn't say what it minds."""
+    """Whether a blob might be taken with less of its client's metadata: the store didn't say which part it minds."""
     unknown = type(error) is Permanent and error.code not in OF_BLOCKS
     return error.status == 400 and (unknown or error.code in VAGUE)
 
@@ -144,14 +144,14 @@ def _without_answer(operation: str, error: AzureError) -> RemoteError:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What it comes from, the outermost first. Libraries put causes into arguments and attributes, too."""
-    seen: set[int] = set()
+    """The causes of the error, the outermost first. Libraries put causes into arguments and attributes, too."""
+    passed: set[int] = set()
     waiting: list[object] = [error]
     while waiting:
         one = waiting.pop(0)
-        if not isinstance(one, BaseException) or id(one) in seen:
+        if not isinstance(one, BaseException) or id(one) in passed:
             continue
-        seen.add(id(one))
+        passed.add(id(one))
         yield one
         inner = (getattr(one, name, None) for name in ("inner_exception", "reason", "__cause__", "__context__"))
         waiting += [*inner, *one.args]

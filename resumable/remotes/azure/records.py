@@ -1,4 +1,4 @@
-"""The record of a replica in Azure, what a blob is given beside its bytes, and the names of blocks.
+"""The record of a replica in Azure, a blob's properties, the names of blocks, and the kinds of credentials.
 
 Invariant: whatever a client wrote into its metadata, the properties made of it are ASCII and fit into the room that
 Azure gives; the upload's id is always among it. A block's name says the upload, the offset and the size, so it stands
@@ -23,6 +23,24 @@ from resumable.remotes.object_remote import ObjectRecord
 from resumable.remotes.plan import MIB, TIB, Part, PartLimits, Plan
 
 
+class Auth(enum.Enum):
+    """Kinds of credentials."""
+
+    CONNECTION_STRING = "connection-string"
+    KEY = "key"
+    SAS = "sas"
+    IDENTITY = "identity"
+
+
+#: In the order in which they are looked for.
+FILES = {Auth.CONNECTION_STRING: "connection-string-file", Auth.KEY: "key-file", Auth.SAS: "sas-file"}
+VARIABLES = {
+    Auth.CONNECTION_STRING: "AZURE_STORAGE_CONNECTION_STRING",
+    Auth.KEY: "AZURE_STORAGE_KEY",
+    Auth.SAS: "AZURE_STORAGE_SAS_TOKEN",
+}
+
+
 class Blocks(enum.Enum):
     """NONE: no block was asked for. ASKED: there may be some. THERE: one at least was confirmed."""
 
@@ -35,7 +53,7 @@ class Blocks(enum.Enum):
 class AzureRecord(ObjectRecord):
     """PLACING: a Put Block List may have happened. ``properties``: see `properties_for`.
 
-    Blocks aren't counted here: the store lists them, by names that say what they hold.
+    Blocks aren't counted here: the store lists them, by names that describe their bytes.
     """
 
     properties: dict[str, str]
@@ -72,7 +90,7 @@ class BlobOptions:
 
 
 def properties_for(upload_id: str, metadata: Mapping[str, bytes], client_metadata: bool) -> dict[str, str]:
-    """Content-Type, Content-Disposition and, by their names with ``meta:`` before, what goes into the metadata.
+    """Content-Type, Content-Disposition and, by their names with ``meta:`` before, the entries of the metadata.
 
     Names become identifiers, as Azure wants them; one that begins with a digit is a byte longer then.
     """
@@ -96,7 +114,8 @@ LIMITS = PartLimits(smallest_part=1, largest_part=4000 * MIB, parts=50_000, larg
 """https://learn.microsoft.com/azure/storage/blobs/scalability-targets"""
 
 UNKNOWN_LENGTH = 100 * TIB
-"""What an upload of unknown length is planned for. For the whole 190 TiB its parts would be of 4000 MiB soon."""
+"""The length that an upload of unknown length is planned for. For the whole 190 TiB its parts would be of 4000 MiB
+soon."""
 
 OWNER = 32
 WIDTH = OWNER + 1 + 15 + 1 + 10

@@ -44,7 +44,7 @@ from resumable.remotes.plan import PART_SIZE, PartLimits
 class AzureRemote(ObjectPartsRemote[AzureRecord]):
     """One container and prefix. ``now``: seconds since the epoch. ``calls`` and ``reading`` are closed with it.
 
-    What can't be removed of an upload that is aborted, and when: docs/azure.md.
+    docs/azure.md says which blocks of an aborted upload can't be removed, and when.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class AzureRemote(ObjectPartsRemote[AzureRecord]):
         await self._mark(upload_id, record, Blocks.ASKED, Blocks.THERE)
 
     async def _mark(self, upload_id: str, known: AzureRecord, before: Blocks, after: Blocks) -> None:
-        """Note what was asked for or confirmed, if the first to do so."""
+        """Note that a block was asked for or confirmed, the first time."""
 
         async def once() -> None:
             record = await self._records.started(upload_id)
@@ -175,7 +175,7 @@ class AzureRemote(ObjectPartsRemote[AzureRecord]):
             await self._records.save(upload_id, evolve(record, blocks=Blocks.NONE))
 
     def _works_with(self, record: AzureRecord, found: Unfinished) -> bool:
-        # of one key there is at most one unfinished blob, so that is what the upload works with
+        # of one key there is at most one unfinished blob, so that is this upload's
         return record.begun and record.key == found.key
 
     async def _drop(self, found: Unfinished) -> None:

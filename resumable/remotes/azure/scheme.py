@@ -1,4 +1,4 @@
-"""``az://container/prefix?options``: from what an operator says to a remote that works.
+"""``az://container/prefix?options``: from an operator's URL to a working remote.
 
 Invariant: the SDK is imported when a remote is made, not when its URL is read; reading it finds out whether it is
 there. Neither a URL nor a specification holds a secret.
@@ -6,59 +6,39 @@ there. Neither a URL nor a specification holds a secret.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
-
-if TYPE_CHECKING:
-    from resumable.remotes.azure.remote import AzureRemote
-import enum
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from resumable.masking import has_user
 from resumable.model import values
+from resumable.remotes.azure.records import FILES, Auth
+from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
+
+if TYPE_CHECKING:
+    from resumable.remotes.azure.remote import AzureRemote
 
 EXTRA = "pip install 'resumable-server[azure]'"
-
-
-class Auth(enum.Enum):
-    """Kinds of credentials."""
-
-    CONNECTION_STRING = "connection-string"
-    KEY = "key"
-    SAS = "sas"
-    IDENTITY = "identity"
-
-
-#: In the order in which they are looked for.
-FILES = {Auth.CONNECTION_STRING: "connection-string-file", Auth.KEY: "key-file", Auth.SAS: "sas-file"}
-VARIABLES = {
-    Auth.CONNECTION_STRING: "AZURE_STORAGE_CONNECTION_STRING",
-    Auth.KEY: "AZURE_STORAGE_KEY",
-    Auth.SAS: "AZURE_STORAGE_SAS_TOKEN",
-}
 TIERS = {"hot": "Hot", "cool": "Cool", "cold": "Cold", "archive": "Archive"}
 
 OPTIONS = {
-    "account": "the storage account (default `AZURE_STORAGE_ACCOUNT`, what the connection string says)",
-    "endpoint": "URL of the blob service, for other clouds and emulators (default that of the account in the public"
-    " cloud)",
+    "account": "name of the storage account (default `AZURE_STORAGE_ACCOUNT`, else the connection string's)",
+    "endpoint": "URL of the blob service, for other clouds and emulators (default the account's in the public cloud)",
     "auth": f"kind of credentials: `auto`, `{'`, `'.join(auth.value for auth in Auth)}` (default `auto`: the first that"
-    " is there)",
+    " is set)",
     "connection-string-file": "file with the connection string (default `AZURE_STORAGE_CONNECTION_STRING`)",
     "key-file": "file with the account key (default `AZURE_STORAGE_KEY`)",
-    "sas-file": "file with the SAS token (default `AZURE_STORAGE_SAS_TOKEN`); files are read again when refused",
-    "client-id": "client id of the managed or workload identity (default `AZURE_CLIENT_ID`, the only one)",
+    "sas-file": "file with the SAS token (default `AZURE_STORAGE_SAS_TOKEN`); read again when Azure refuses it",
+    "client-id": "client id of the managed or workload identity (default `AZURE_CLIENT_ID`, else the only one)",
     "part-size": "size of blocks, from 64K to 4000M (default `--part-size`)",
     "tier": f"access tier of the blobs: `{'`, `'.join(TIERS)}` (default the account's)",
     "encryption-scope": "encryption scope of the blobs (default the container's)",
-    "metadata": "`no`: the uploads' metadata doesn't become the blobs' (default `yes`)",
+    "metadata": "`no`: the blobs don't get the metadata of the uploads (default `yes`)",
     "abort": "`drop`: blocks of aborted uploads are removed at once; `expire`: Azure removes them after a week"
     " (default `drop`)",
-    "api-version": "version of the service to speak, as `2025-11-05` (default the SDK's)",
+    "api-version": "version of the service's API, as `2025-11-05` (default the SDK's)",
 }
 ENVIRONMENT = {
     "account": ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"),

@@ -1,4 +1,4 @@
-"""What the remote asks of a container, in terms of replicas, and how its blobs are read back.
+"""A container's operations in terms of replicas, and how its blobs are read back.
 
 Invariant: whatever makes a blob names the upload in its metadata and, unless replacing was asked for, makes it only
 where there is none: two daemons can't finish over each other. Only blobs that are known to be ours are deleted, and
@@ -43,7 +43,7 @@ from resumable.remotes.reading import IObjectStream, Pieces, Presented, check_sp
 PAGE = 5000
 PROBE = ".resumable-probe"
 READ = 1 << 20
-"""Bytes that one request for a download answers: the SDK reads what it gets into memory. Less makes more requests, more
+"""Bytes that one request for a download answers: the SDK reads an answer into memory. Less makes more requests, more
 takes more memory for each download."""
 OVERTAKEN = {"BlobAlreadyExists", "ConditionNotMet", "UnauthorizedBlobOverwrite"}
 
@@ -64,7 +64,7 @@ class AzureStore:
         def put(client: ContainerClient, body: BlobBody) -> tuple[Any, str]:
             md5 = body.md5()
 
-            # the SDK reads what it is given into memory; so it is given nothing, and the request the body
+            # the SDK reads a body that it gets into memory; so only the request gets it
             def attach(request: Any) -> None:
                 request.http_request.set_streamed_data_body(body)
                 request.http_request.headers.update({"Content-Length": str(len(body)), "Content-MD5": md5})
@@ -116,7 +116,7 @@ class AzureStore:
         return self._stored(record, sum(part.size for part in parts), written["etag"], written["version_id"], None)
 
     async def look(self, key: str) -> BlobProperties | None:
-        """What is under the key for all to see."""
+        """The blob that everybody sees under the key."""
         try:
             return await self._calls.ask(
                 "Get Blob Properties", lambda client: client.get_blob_client(key).get_blob_properties()
@@ -168,7 +168,8 @@ class AzureStore:
             await self.drop(key, upload_id)
 
     async def probe(self, prefix: str) -> None:
-        """Try what an upload and the sweeper do, and leave nothing. Where blocks can't be dropped, none is written."""
+        """Try the requests of an upload and of the sweeper, and leave nothing. Where blocks can't be dropped, none is
+        written."""
         key = f"{prefix}{PROBE}"
         if not self.drops:
             await self.look(key)
@@ -219,7 +220,7 @@ class AzureStore:
         return ours
 
     def _creation(self, record: AzureRecord) -> dict[str, Any]:
-        """What Put Blob and Put Block List need."""
+        """The arguments of Put Blob and Put Block List."""
         kind, disposition = record.properties["Content-Type"], record.properties.get("Content-Disposition")
         tier = self._options.tier
         return {

@@ -31,7 +31,7 @@ _NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, err
 
 
 class FileSystem(Protocol):
-    """What is needed of a file system; `resumable.spool.Disk` is one. All block and raise OSError."""
+    """The operations of a file system that are needed; `resumable.spool.Disk` is one. All block and raise OSError."""
 
     def open(self, path: str, create: bool = False, read_only: bool = False, *, mode: int | None = None) -> int:
         """The descriptor of the file; ``mode``: permissions of one that is made."""
@@ -93,7 +93,7 @@ class PartFile:
             self._disk.writev(self._open(), [data], offset)
 
     def sync(self) -> None:
-        """Make what was written durable."""
+        """Make the written bytes durable."""
         with self._lock:
             self._disk.fdatasync(self._open())
 
@@ -157,7 +157,7 @@ class RemoteDirectory:
             )
 
     def create(self, upload_id: str) -> None:
-        """An empty unfinished file instead of what was there. `sync_created` makes its name durable."""
+        """An empty unfinished file, in place of an older one. `sync_created` makes its name durable."""
         self.check()
         self._make_parts()
         self._disk.close(self._disk.open(self._part(upload_id), create=True, mode=self._modes.file))
@@ -194,7 +194,7 @@ class RemoteDirectory:
         self._sync_names(self._parts)
 
     def cut(self, upload_id: str, size: int) -> None:
-        """Cut off what was written of the unfinished file and never confirmed."""
+        """Cut off the bytes of the unfinished file that were never confirmed."""
         fd = self._disk.open(self._part(upload_id))
         try:
             self._disk.truncate(fd, size)
@@ -287,7 +287,7 @@ class RemoteDirectory:
 
 
 def sorted_out(error: OSError, root: str) -> RemoteError:
-    """What to do about an error of the file system."""
+    """The RemoteError for an error of the file system."""
     reason = f"{root}: {os.strerror(error.errno) if error.errno else 'failed'}"
     code = errno.errorcode.get(error.errno or 0)
     if error.errno in _NO_RIGHT:

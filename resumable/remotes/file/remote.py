@@ -224,7 +224,7 @@ class FileRemote:
         return True
 
     async def _is_lost(self, upload_id: str, record: ReplicaRecord) -> bool:
-        """Whether what the journal says is there isn't."""
+        """Whether the file is missing that the journal names."""
         if record.state is Stage.STORED:
             return False
         part, placed = await self._run(self._directory.sizes, upload_id, record.key)

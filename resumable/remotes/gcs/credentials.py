@@ -59,7 +59,7 @@ class ITokens(Protocol):
         """Another, after the store has refused this one; None: there is no other."""
 
     def sign(self, text_for: Callable[[str], bytes]) -> Deferred[tuple[str, bytes] | None]:
-        """A service account's address, and its signature (RSA, SHA-256) of what ``text_for`` makes of that.
+        """A service account's address, and its signature (RSA, SHA-256) of the text that ``text_for`` makes of it.
 
         None: these credentials sign nothing. Fails with a RemoteError.
         """
@@ -81,7 +81,7 @@ class Anonymous:
         return succeed(None)
 
 
-#: What makes credentials of a file's ``type``. The kind that runs commands isn't among them.
+#: The functions that make credentials of a file's ``type``. The kind that runs commands isn't among them.
 KINDS = {
     "service_account": ("google.oauth2.service_account", "from_service_account_info"),
     "authorized_user": ("google.oauth2.credentials", "from_authorized_user_info"),
@@ -94,7 +94,8 @@ KINDS = {
 
 
 def found(file: str | None = None) -> Callable[[], Any]:
-    """What finds credentials: in that file, if it is of one of `KINDS`, else where all of Google's tools look."""
+    """A function that finds credentials: in that file, if it is of one of `KINDS`, else where all of Google's tools
+    look."""
 
     def find() -> Any:
         if file is None:
@@ -149,7 +150,7 @@ class GoogleTokens:
 
     def sign(self, text_for: Callable[[str], bytes]) -> Deferred[tuple[str, bytes] | None]:
         """See `ITokens.sign`. Keys of service accounts sign here, those of impersonated ones at Google."""
-        return self._pool.run(self._sign, self._source, text_for).addErrback(_told)
+        return self._pool.run(self._sign, self._source, text_for).addErrback(_as_remote_error)
 
     def _sign(self, source: Any, text_for: Callable[[str], bytes]) -> tuple[str, bytes] | None:
         """In a thread."""
@@ -175,7 +176,7 @@ class GoogleTokens:
     def _fetch_once(self) -> Deferred[Token | None]:
         if self._token is not None and self._good_for(REFRESH_BEFORE):
             return succeed(self._token)  # the one before us has done it
-        return self._pool.run(self._ask, self._source).addCallbacks(self._fetched, _told)
+        return self._pool.run(self._ask, self._source).addCallbacks(self._fetched, _as_remote_error)
 
     def _ask(self, source: Any) -> tuple[Any, Token]:
         """In a thread."""
@@ -192,8 +193,8 @@ class GoogleTokens:
         self._log.warn("the token was not refreshed: {reason}", reason=failure.getErrorMessage())
 
 
-def _told(failure: Failure) -> Failure:
-    """What google-auth raises, without what it might quote."""
+def _as_remote_error(failure: Failure) -> Failure:
+    """The error for google-auth's exception, without its words, which may quote secrets."""
     error = failure.value
     if isinstance(error, RemoteError):
         return failure
@@ -228,7 +229,7 @@ class Unsigned:
     lifetime: float
 
     def text(self, email: str) -> bytes:
-        """What this service account has to sign, with RSA and SHA-256."""
+        """The bytes that this service account has to sign, with RSA and SHA-256."""
         parts = urlsplit(self.url)
         canonical = f"GET\n{parts.path}\n{self._query(email)}\nhost:{parts.netloc}\n\nhost\nUNSIGNED-PAYLOAD"
         digest = hashlib.sha256(canonical.encode()).hexdigest()

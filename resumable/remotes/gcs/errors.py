@@ -1,8 +1,8 @@
-"""What an answer of Cloud Storage means to us.
+"""The error that an answer of Cloud Storage stands for.
 
 Pure.
 
-Invariant: every answer that isn't a success becomes exactly one `RemoteError`; of what the store said, only its reason
+Invariant: every answer that isn't a success becomes exactly one `RemoteError`; of the store's words, only its reason
 and a cleaned, shortened message get out, and never a token or the URI of a session.
 Source: https://docs.cloud.google.com/storage/docs/json_api/v1/status-codes
 """
@@ -76,7 +76,7 @@ def error_from(operation: str, status: int, headers: Mapping[str, str], body: by
 
 
 def may_be_metadata(error: RemoteError) -> bool:
-    """Whether an object might be taken that has less of what its client wrote: the store didn't say what it minds."""
+    """Whether an object might be taken with less of its client's metadata: the store didn't say which part it minds."""
     return type(error) is Permanent and error.status in (400, 413)
 
 

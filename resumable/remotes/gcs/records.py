@@ -1,4 +1,4 @@
-"""The record of a replica in Cloud Storage, what an object is given beside its bytes, and what the store tells of one.
+"""The record of a replica in Cloud Storage, the properties of an object, and the store's description of one.
 
 Invariant: whatever a client wrote into its metadata, the properties made of it are printable and stay within the 8 KiB
 that the store allows; the upload's id is always among it.
@@ -80,7 +80,7 @@ class GcsObjectOptions:
     client_metadata: bool = True
 
     def query(self) -> list[tuple[str, str]]:
-        """What requests that make objects say in their URL."""
+        """The URL parameters of requests that make objects."""
         named = {"kmsKeyName": self.kms_key, "predefinedAcl": self.acl}
         return [(name, value) for name, value in named.items() if value]
 
@@ -99,7 +99,7 @@ class GcsObjectOptions:
 
 
 def _text(value: bytes) -> str:
-    """What isn't UTF-8 is read as Latin-1, which loses nothing."""
+    """Text of bytes; bytes that aren't UTF-8 are read as Latin-1, which loses nothing."""
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -129,7 +129,7 @@ class GcsObject:
 
 
 def object_from(operation: str, body: bytes) -> GcsObject:
-    """The object that an answer describes. Raises Transient for what describes none."""
+    """The object that an answer describes. Raises Transient for an answer that describes none."""
     try:
         value = json.loads(body)
         metadata = {str(name): str(text) for name, text in (value.get("metadata") or {}).items()}

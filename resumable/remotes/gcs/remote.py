@@ -1,10 +1,10 @@
 """``gs://``: a replica as an object in a bucket of Google Cloud Storage.
 
 Invariant: a part counts when the store has kept all of it and the journal knows the checksum of all bytes up to its
-end. Before the first chunk that this process sends, and after each that failed, the store is asked what it has. The
-object counts only when its size and its checksum are those of what was written. Requests: one for a single part, else
-one for each part and one. Sessions can't be listed, so there is nothing to sweep: they end by themselves a week after
-their beginning.
+end. Before the first chunk that this process sends, and after each that failed, the store is asked for its progress.
+The object counts only when its size and its checksum are those of the written bytes. Requests: one for a single part,
+else one for each part and one. Sessions can't be listed, so there is nothing to sweep: they end by themselves a week
+after their beginning.
 Source: https://docs.cloud.google.com/storage/docs/resumable-uploads
 """
 
@@ -155,7 +155,7 @@ class GcsRemote(ObjectRemote[GcsRecord]):
     async def _send(self, upload_id: str, record: GcsRecord, offset: int, data: IContent) -> bool:
         """Whether the object turned out to be there already.
 
-        Raises OutOfStep when the store has kept less: what it has is asked for before the rest is sent.
+        Raises OutOfStep when the store has kept less: its progress is asked for before the rest is sent.
         """
         end = offset + data.size
         try:

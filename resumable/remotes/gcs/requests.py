@@ -1,7 +1,7 @@
-"""One request to Cloud Storage: its token, its body, its journey, and what the answer means.
+"""One request to Cloud Storage: its token, its body, its way there, and the meaning of its answer.
 
 Invariant: a token goes only to the endpoint that it was made for. An answer that comes back is a success, or of a
-status that was named as expected; all others are raised. Memory is bounded by what all requests may hold.
+status that was named as expected; all others are raised. The memory of all requests together is bounded.
 Source: https://docs.cloud.google.com/storage/docs/request-endpoints
 """
 
@@ -89,7 +89,7 @@ class GcsRequests:
         largest: int = ANSWER_SIZE,
         patience: float = 1.0,
     ) -> HttpAnswer:
-        """The answer, of a status below 300 or in ``expected``. Raises RemoteError; what reading the body raises.
+        """The answer, of a status below 300 or in ``expected``. Raises RemoteError, and errors of reading the body.
 
         A refused token is replaced once; a request on a kept connection that the store had closed goes out once more:
         all that we ask for may be asked for twice.
@@ -123,7 +123,7 @@ class GcsRequests:
     async def _allowed(
         self, url: str, headers: Mapping[str, str], once: Callable[[Mapping[str, str]], Awaitable[A]]
     ) -> A:
-        """What ``once`` answers with a token, or another if that was refused."""
+        """The answer of ``once`` with a token, or with another one if that was refused."""
         token = await self.tokens.get() if self.place.is_here(url) else None
         for _ in range(2):
             named = {**headers, "Authorization": f"Bearer {token.value}"} if token else dict(headers)
@@ -169,7 +169,7 @@ SCANNED = 1 << 20
 
 @implementer(IContent)
 class Stretch:
-    """``size`` bytes of ``data`` from ``start`` on. ``crc``: of all before them, and of what was read of them."""
+    """``size`` bytes of ``data`` from ``start`` on. ``crc``: of all before them, and of those that were read."""
 
     def __init__(self, data: IContent, start: int, size: int, crc: int = 0) -> None:
         self.size = size

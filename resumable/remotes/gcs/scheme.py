@@ -1,8 +1,8 @@
-"""``gs://bucket/prefix?options``: from what an operator says to a remote that works.
+"""``gs://bucket/prefix?options``: from an operator's URL to a working remote.
 
 The options are on the page docs/google.md, word for word.
 
-Invariant: whatever can be found wrong without asking the store is found before anything is started. A URL never holds a
+Invariant: each error that can be found without the store is found before anything starts. A URL never holds a
 secret, and no token goes over a connection that isn't encrypted.
 Source: https://docs.cloud.google.com/storage/docs/buckets#naming
 """
@@ -25,16 +25,17 @@ OTHER_REQUESTS = 16
 """Connections beside those that write parts: beginnings, ends and questions don't wait for large bodies."""
 
 OPTIONS = {
-    "endpoint": "where the store is, as `https://host` or `http://host:port` (default `STORAGE_EMULATOR_HOST`, Google)",
-    "anonymous": "`yes`: requests name nobody, as emulators want it (default `yes` with an endpoint that is `http`)",
-    "credentials": "absolute path of a JSON file of a service account, of workload identity or of a user (default where"
-    " Google's tools look)",
-    "user-project": "project that pays for the requests, for buckets whose requester does (default none)",
+    "endpoint": "URL of the store, as `https://host` or `http://host:port` (default `STORAGE_EMULATOR_HOST`, else"
+    " Google)",
+    "anonymous": "`yes`: requests have no credentials, as emulators expect it (default `yes` with an `http` endpoint)",
+    "credentials": "absolute path of a JSON file of a service account, of workload identity or of a user (default: as"
+    " Google's tools find them)",
+    "user-project": "project that pays for the requests, if the bucket's requester pays (default none)",
     "part-size": "size of chunks, from 256K to 5G, rounded up to a multiple of 256K (default `--part-size`)",
     "storage-class": "storage class of the objects, as `NEARLINE` (default the bucket's)",
     "kms-key": "resource name of a Cloud KMS key (default the bucket's)",
-    "acl": "predefined ACL of the objects, as `projectPrivate`, where the bucket's access isn't uniform (default none)",
-    "metadata": "`no`: the uploads' metadata doesn't become the objects' (default `yes`)",
+    "acl": "predefined ACL of the objects, as `projectPrivate`, if the bucket's access isn't uniform (default none)",
+    "metadata": "`no`: the objects don't get the metadata of the uploads (default `yes`)",
 }
 VARIABLES = {"endpoint": ("STORAGE_EMULATOR_HOST",)}
 _PATTERNS = {
@@ -54,7 +55,7 @@ _part_size = values.size_between("256K", "5G")
 
 
 def check(spec: RemoteSpec) -> None:
-    """Raises ValueError for what can't be. See `Scheme`."""
+    """Raises ValueError for values that can't be. See `Scheme`."""
     options = spec.options
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", spec.bucket):
         raise ValueError("a bucket's name has 3 to 222 of a-z, 0-9, hyphens, underscores and dots")

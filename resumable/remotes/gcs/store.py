@@ -1,4 +1,4 @@
-"""What the remote asks of a bucket, in terms of replicas: objects, sessions, and how objects are read back.
+"""A bucket's operations in terms of replicas: objects, sessions, and how objects are read back.
 
 Invariant: whatever creates an object names the upload in its metadata, and refuses to replace another's object unless
 that was asked for. Only sessions and objects that are known to be ours are removed. An object is read, or a URL to it
@@ -188,7 +188,7 @@ class Sessions:
         return _kept(name, answer)
 
     async def send(self, uri: str, offset: int, data: IContent) -> int | GcsObject:
-        """Send what comes at ``offset``; answers as `ask`."""
+        """Send the bytes at ``offset``; answers as `ask`."""
         name, end = "send a chunk", offset + data.size
         if end % QUANTUM or not data.size:
             raise ValueError(f"a chunk that ends at {end} would not be kept")
@@ -234,7 +234,7 @@ class GcsReading:
     """Objects of one bucket, read back: two requests for a stream, one for a signed URL.
 
     ``now``: seconds since the epoch.
-    What is read is the very generation that was looked at.
+    The generation that is read is the one that was looked at.
     Source: https://docs.cloud.google.com/storage/docs/json_api/v1/objects/get
     """
 

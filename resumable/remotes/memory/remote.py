@@ -1,4 +1,4 @@
-"""A store in this process, for tests, which fails as it is told to.
+"""A store in this process, for tests, which fails on demand.
 
 Invariant: `MemoryStore` is the store, which outlives remotes that are made over it, as a store outlives our process; a
 remote keeps nothing but its journal.
@@ -235,7 +235,7 @@ class MemoryRemote:
         except KeyError:
             raise NotThere("the store has lost the unfinished upload") from None
 
-    # -- what parts change
+    # -- parts
 
     def _plan(self, size: int | None) -> plan.Plan | None:
         return None

@@ -1,6 +1,6 @@
-"""What a store in memory holds, and the faults that a test puts into it.
+"""A store in memory: its objects, and the faults that a test puts into it.
 
-Invariant: it changes only by what a remote or a test does to it; remotes that are made anew over it find all that the
+Invariant: only a remote or a test changes it; a new remote over it finds everything that the
 last one left. A fault strikes exactly the calls that it was meant for, so a test that is run again sees the same.
 """
 
@@ -11,7 +11,7 @@ from attrs import define, evolve, field, frozen
 
 @frozen
 class MemoryObject:
-    """What the store has under a key; ``upload_id`` is its metadata (None: somebody else's)."""
+    """An object under a key; ``upload_id`` is its metadata (None: somebody else's)."""
 
     data: bytes
     upload_id: str | None = None
@@ -51,7 +51,7 @@ class MemoryStore:
 
 @frozen
 class Fault:
-    """What goes wrong with a call of ``operation`` (a method's name; ``*``: any), of ``upload_id`` (None: any).
+    """A fault in a call of ``operation`` (a method's name; ``*``: any), of ``upload_id`` (None: any).
 
     ``skip`` calls go well before ``times`` calls don't (None: for ever). The call waits ``delay`` seconds of the
     clock, then fails with ``error`` (None: it goes well). ``lost``: it is done nevertheless, and only its answer is
@@ -86,7 +86,7 @@ class Faults:
         self._waiting.clear()
 
     def take(self, operation: str, upload_id: str) -> Fault | None:
-        """What goes wrong with this call."""
+        """The fault of this call, if any."""
         for index, fault in enumerate(self._waiting):
             if fault.operation not in ("*", operation) or fault.upload_id not in (None, upload_id):
                 continue

@@ -1,4 +1,4 @@
-"""The documents of S3, and what its answers hold, as values.
+"""The documents of S3, and the headers of its answers, as values.
 
 Invariant: no entity is ever expanded and no document type is accepted; a document nests at most ten deep. A value is
 complete, or Transient is raised.
@@ -77,7 +77,7 @@ def complete_document(parts: Sequence[Sequence[tuple[str, str]]]) -> bytes:
 
 @frozen
 class Written:
-    """What the store has confirmed. ``checksum`` is the one that was sent and compared."""
+    """The store's confirmation of a payload. ``checksum`` is the one that was sent and compared."""
 
     etag: str
     checksum: str | None = None
@@ -131,7 +131,7 @@ class UploadsPage:
 
 
 def written(operation: str, answer: HttpAnswer, checksum: str | None, algorithm: Algorithm | None) -> Written:
-    """What an answer to PutObject or UploadPart confirms; ``checksum`` is ours."""
+    """The confirmation in an answer to PutObject or UploadPart; ``checksum`` is ours."""
     etag = answer.headers.get("etag")
     if not etag:
         raise Transient(f"{operation}: the answer has no ETag")

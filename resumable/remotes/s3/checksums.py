@@ -129,7 +129,7 @@ def of_whole(algorithm: Algorithm, parts: Iterable[tuple[str, int]]) -> str:
 
 @lru_cache(maxsize=256)
 def _shift(size: int, polynomial: int, bits: int) -> int:
-    """x to the power of 8 * ``size``, modulo the polynomial: what so many bytes behind it do to a CRC."""
+    """x to the power of 8 * ``size``, modulo the polynomial: the effect of so many later bytes on a CRC."""
     one = Algorithm("", hashlib.md5, "", polynomial, bits)
     result, power, left = 1 << (bits - 1), 1 << (bits - 2), 8 * size
     while left:

@@ -1,8 +1,8 @@
 """An S3 client whose methods are named as txaws's are.
 
-It tries everything once; repeating is its caller's.
+It tries each request once; its users repeat them.
 
-Invariant: an answer that lacks what the operation is there for (an upload id, an ETag) is a failure, and so is a
+Invariant: an answer without the operation's result (an upload id, an ETag) is a failure, and so is a
 success that holds an error document.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html
 """
@@ -41,7 +41,7 @@ COMPLETE_PATIENCE = 10.0
 
 
 class S3Client:
-    """Operations on one bucket. All raise RemoteError; ``headers`` are added to what the operation itself needs."""
+    """Operations on one bucket. All raise RemoteError; ``headers`` are added to the operation's own."""
 
     def __init__(self, requests: S3Requests) -> None:
         self.requests = requests

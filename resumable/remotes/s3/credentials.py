@@ -1,8 +1,8 @@
-"""The keys of S3, found, kept fresh and never shown; and what they sign: requests and URLs, by botocore.
+"""The keys of S3, found, kept fresh and never shown; and the requests and URLs that they sign, by botocore.
 
 Invariant: looking them up, which may read files and ask the network, happens in a thread; while keys are still good for
-a minute no request waits for a refresh. Neither keys nor what carries them has a representation that shows a secret.
-What is signed is byte for byte what is sent: path and query are encoded here, once, and Host carries its port. Nothing
+a minute no request waits for a refresh. Neither keys nor objects with keys have a representation that shows a secret.
+The signed request is sent byte for byte: path and query are encoded here, once, and Host carries its port. Nothing
 is logged: botocore's own ``add_auth`` would log the session token. Of a URL only Host is signed, so that a reader may
 ask for ranges.
 Sources: https://boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html,
@@ -41,7 +41,7 @@ PAUSE = 30.0
 
 @frozen
 class Keys:
-    """What a request is signed with. ``token`` belongs to temporary keys."""
+    """The keys that sign a request. ``token`` belongs to temporary keys."""
 
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
@@ -74,7 +74,8 @@ class StaticCredentials:
 
 
 def botocore_session(profile: str | None = None) -> Callable[[], Any]:
-    """What makes a session that looks where boto3 does: environment, profile, SSO, assumed role, web identity, IMDS."""
+    """A function that makes a session which looks where boto3 does: environment, profile, SSO, assumed role, web
+    identity, IMDS."""
 
     def make() -> Any:
         return botocore.session.Session(profile=profile)
@@ -133,7 +134,7 @@ class SessionCredentials:
     def _look_up_once(self) -> Deferred[Keys]:
         if self._keys is not None and not self._needs_refresh(REFRESH_BEFORE):
             return succeed(self._keys)  # the one before us has done it
-        return self._pool.run(self._resolve, self._source).addCallbacks(self._resolved, _told)
+        return self._pool.run(self._resolve, self._source).addCallbacks(self._resolved, _as_remote_error)
 
     def _resolve(self, source: Any) -> tuple[Any, Keys | None]:
         """In a thread."""
@@ -157,8 +158,8 @@ class SessionCredentials:
         self._log.warn("credentials were not refreshed: {reason}", reason=failure.getErrorMessage())
 
 
-def _told(failure: Failure) -> Failure:
-    """What botocore raises, without what it might quote."""
+def _as_remote_error(failure: Failure) -> Failure:
+    """The error for botocore's exception, without its words, which may quote secrets."""
     error = failure.value
     if isinstance(error, RemoteError):
         return failure
@@ -183,7 +184,7 @@ def encode_query(query: Sequence[tuple[str, str]]) -> str:
 
 
 class _AtGivenTime:
-    """What botocore's signers do, at the time of the request's context; their ``add_auth`` would log the token."""
+    """botocore's signatures, at the time of the request's context; their ``add_auth`` would log the token."""
 
     def sign(self: Any, request: Any) -> None:
         """As ``add_auth``."""

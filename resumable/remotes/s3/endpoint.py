@@ -1,4 +1,4 @@
-"""What each store that speaks S3 supports, as named settings, and where a bucket is reached.
+"""The abilities of each store that speaks S3, as named settings, and the address of a bucket.
 
 Invariant: no other module tells stores apart. An `Endpoint` is complete: nothing about the address is decided later.
 Sources: https://docs.aws.amazon.com/general/latest/gr/s3.html and the stores' own compatibility pages, named below;
@@ -34,7 +34,7 @@ class Dialect:
     the parts' checksums into that of the whole object (else it has a checksum of checksums). ``size_at_complete``:
     it compares ``x-amz-mp-object-size``. ``put_if_absent`` and ``complete_if_absent``: ``If-None-Match: *`` is heeded
     on PutObject and on CompleteMultipartUpload. ``path_style``: the bucket stands in the path, not in the host name.
-    ``fixed_region``: what requests are signed with when no region is set. ``metadata``: how much of it an object may
+    ``fixed_region``: that of signatures when no region is set. ``metadata``: how much of it an object may
     have; S3's 2 KB, with the names as they are sent, where nobody says more. A store that takes less refuses, and gets
     the object without (`resumable.remotes.metadata`).
     """
@@ -87,13 +87,13 @@ R2 = Dialect(
 #: (https://github.com/lance-format/lance/issues/5614).
 BACKBLAZE = Dialect("backblaze", metadata=MetadataRoom(2048, entries=10, each=PREFIX))
 
-#: What releases in use have in common. If-None-Match on PutObject is old (https://github.com/ceph/s3-tests/issues/218)
+#: The abilities that releases in use share. If-None-Match on PutObject is old (https://github.com/ceph/s3-tests/issues/218)
 #: yet reported as ignored (https://github.com/open-rails/contentkit/releases/tag/v0.58.1); on CompleteMultipartUpload
 #: it came in 2025 (https://github.com/ceph/ceph/pull/64830), as did CRC64NVME (https://github.com/ceph/ceph/pull/61878).
 CEPH = Dialect("ceph")
 
 #: The XML API of Google Cloud Storage with HMAC keys. https://cloud.google.com/storage/docs/multipart-uploads:
-#: completing replaces what is there, and preconditions don't go with it; else they go by generation. Content-MD5 is
+#: completing replaces another object, and preconditions don't go with it; else they go by generation. Content-MD5 is
 #: compared (https://cloud.google.com/storage/docs/xml-api/put-object-multipart).
 GCS_INTEROP = Dialect("gcs-interop", fixed_region="auto", metadata=MetadataRoom(8192, each=PREFIX))
 
@@ -125,7 +125,7 @@ def dialect(name: str, **changes: Any) -> Dialect:
 
 
 PORTS = {"http": 80, "https": 443}
-#: What is wrong isn't repeated: it may hold a password.
+#: The text doesn't repeat the URL: it may hold a password.
 LIKE = "an endpoint looks like https://host or http://host:port; credentials come from the environment"
 
 
@@ -133,7 +133,7 @@ LIKE = "an endpoint looks like https://host or http://host:port; credentials com
 class Endpoint:
     """One bucket's address.
 
-    ``netloc`` is what Host carries. ``base`` is the path of the bucket, without a slash at its end: empty where the
+    ``netloc``: the value of Host. ``base`` is the path of the bucket, without a slash at its end: empty where the
     bucket is in the host's name.
     """
 
@@ -162,7 +162,7 @@ class Endpoint:
 
 @frozen
 class S3Place:
-    """What an operator says of where the bucket is. ``url`` is for stores other than AWS; None: AWS."""
+    """The bucket's place, as the operator gives it. ``url`` is for stores other than AWS; None: AWS."""
 
     bucket: str
     region: str | None = None
@@ -174,7 +174,7 @@ class S3Place:
 
 
 def resolve(place: S3Place, dialect: Dialect = AWS) -> Endpoint:
-    """The endpoint for that place. Raises ValueError, one line, for what can't be.
+    """The endpoint for that place. Raises ValueError, one line, for values that can't be.
 
     For AWS it reads botocore's rules from the disk: before the reactor runs, or in a thread.
     """

@@ -1,8 +1,8 @@
-"""What an answer of S3 means to us.
+"""The error that an answer of S3 stands for.
 
 Pure.
 
-Invariant: every answer that isn't a success becomes exactly one `RemoteError`; of what the store said, only its code
+Invariant: every answer that isn't a success becomes exactly one `RemoteError`; of the store's words, only its code
 and a cleaned, shortened message get into the reason, and never an access key, signature or token.
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
@@ -82,17 +82,17 @@ SETUP = {
 PERMANENT = {
     "EntityTooSmall", "EntityTooLarge", "KeyTooLongError", "KeyTooLong", "MalformedXML", "InvalidObjectState",
 }  # fmt: skip
-#: Codes of stores that say what they mind; 431 is an answer of the HTTP server before one, or of a proxy.
+#: Codes of stores that name the refused header; 431 is an answer of the HTTP server before one, or of a proxy.
 UNWELCOME = {
     "MetadataTooLarge", "RequestHeaderSectionTooLarge", "InvalidMetadata", "InvalidMetadataHeader", "BadMetadata",
     "UnsupportedMetadata",
 }  # fmt: skip
-#: What stores also say of options of ours.
+#: Codes that stores also use about our options.
 VAGUE = {"InvalidArgument", "InvalidRequest"}
 
 
 def error_from(operation: str, status: int, headers: Mapping[str, str], body: bytes, region: str) -> RemoteError:
-    """The error that an answer stands for. ``headers`` by lower-case name; ``region`` is what we signed for."""
+    """The error that an answer stands for. ``headers`` by lower-case name; ``region``: that of our signature."""
     document = _document(body)
     code = (document.find("Code") if document else None) or _implied(status)
     message = _clean(document.find("Message") if document else None)
@@ -109,7 +109,7 @@ def error_from(operation: str, status: int, headers: Mapping[str, str], body: by
 
 
 def _missing_right(document: Element | None) -> str:
-    """What AWS names: "... is not authorized to perform: s3:PutObjectTagging on resource ..."."""
+    """The permission that AWS names: "... is not authorized to perform: s3:PutObjectTagging on resource ..."."""
     message = (document.find("Message") if document else None) or ""
     found = re.search(r"to perform: ((?:s3|kms):[A-Za-z]{1,64})\b", message)
     if not found:
@@ -145,7 +145,7 @@ def _classed(code: str, status: int, reason: str, advice: str, pause: float | No
 
 
 def may_be_metadata(error: RemoteError) -> bool:
-    """Whether an object might be taken that has less of what its client wrote: the store didn't say what it minds."""
+    """Whether an object might be taken with less of its client's metadata: the store didn't say which part it minds."""
     unknown = type(error) is Permanent and error.code not in PERMANENT
     return error.status in (400, 422) and (unknown or error.code in VAGUE)
 

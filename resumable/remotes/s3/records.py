@@ -1,4 +1,4 @@
-"""The record of a replica in S3, and what an object is given beside its bytes.
+"""The record of a replica in S3, and the properties of its object.
 
 Invariant: whatever a client wrote into its metadata, the headers made of it are ASCII, have no line breaks and stay
 within what the store is known to allow; the upload's id is always among them. The key of SSE-C has no representation.
@@ -73,7 +73,7 @@ class S3Records(ReplicaRecords[S3Record]):
         self._part_journal = journal if IPartJournal.providedBy(journal) else None
 
     async def save_part(self, upload_id: str, multipart: str, part: ListedPart) -> None:
-        """Remember what the store has confirmed for this multipart."""
+        """Remember the parts that the store has confirmed for this multipart."""
         value = json.dumps([part.size, part.etag, part.checksum, multipart], separators=(",", ":"))
         if self._part_journal is not None:
             await self._part_journal.save_part(upload_id, part.number, value)
@@ -86,7 +86,7 @@ class S3Records(ReplicaRecords[S3Record]):
         await self.alone(upload_id, add)
 
     async def parts(self, upload_id: str, record: S3Record) -> dict[int, ListedPart]:
-        """What was saved for the parts of the record's multipart."""
+        """The records of the parts of this multipart."""
         found: dict[int, str] = {int(number): value for number, value in record.parts.items()}
         if self._part_journal is not None:
             found = await self._part_journal.load_parts(upload_id)
@@ -151,7 +151,7 @@ class S3ObjectOptions:
         return {**{name: value for name, value in named.items() if value}, **self.access_headers()}
 
     def headers_for(self, upload_id: str, metadata: Mapping[str, bytes], room: MetadataRoom) -> dict[str, str]:
-        """What comes from the upload itself; secrets aren't among it, it goes to the journal."""
+        """The headers that come from the upload itself; they go to the journal, so none is secret."""
         ours = {ID_METADATA: upload_id}
         custom = {**ours, **(in_ascii(metadata, room, ours) if self.client_metadata else {})}
         return {**described(metadata), **{f"{CUSTOM}{name}": value for name, value in custom.items()}}

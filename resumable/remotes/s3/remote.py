@@ -158,7 +158,7 @@ class S3Remote(ObjectPartsRemote[S3Record]):
         raise error
 
     async def _all_parts(self, upload_id: str, record: S3Record, size: int) -> Sequence[ListedPart]:
-        """What the journal has of each part of the plan. Raises OutOfStep."""
+        """The journal's record of each part of the plan. Raises OutOfStep."""
         known = await self._records.parts(upload_id, record)
         found = []
         for part in record.plan.parts(size):
@@ -219,7 +219,7 @@ class S3Remote(ObjectPartsRemote[S3Record]):
 
 
 def _trusted(record: S3Record, listed: ListedPart, known: ListedPart | None) -> Part | None:
-    """The part, if what the store lists is what it confirmed; all others are written again."""
+    """The part, if the store lists it as it confirmed it; all others are written again."""
     try:
         part = record.plan.part_numbered(listed.number, record.size)
     except ValueError:

@@ -1,6 +1,6 @@
-"""One request to S3: its digests, its signature, its journey, and what the answer means.
+"""One request to S3: its digests, its signature, its way there, and the meaning of its answer.
 
-Invariant: what leaves here is signed for the time of its leaving, with a payload's digest unless the connection is
+Invariant: a request is signed for the time at which it goes out, with a payload's digest unless the connection is
 secure and the operator chose otherwise; an answer that comes back is a success, all others are raised.
 """
 
@@ -40,7 +40,7 @@ ERROR_SIZE = 64 << 10
 
 @frozen
 class Payload:
-    """What a request carries. ``algorithm`` adds a checksum's header."""
+    """The body of a request. ``algorithm`` adds a checksum's header."""
 
     data: IRegion | bytes
     algorithm: Algorithm | None = None
@@ -87,7 +87,7 @@ class S3Requests:
         largest: int = ERROR_SIZE,
         patience: float = 1.0,
     ) -> tuple[HttpAnswer, str | None]:
-        """A successful answer, and the payload's checksum. Raises RemoteError; what reading the payload raises.
+        """A successful answer, and the payload's checksum. Raises RemoteError, and errors of reading the payload.
 
         A refusal of our keys is answered once with newer ones, if there are any.
         """
@@ -156,7 +156,7 @@ class S3Requests:
         digest: str,
         once: Callable[[Mapping[str, str]], Awaitable[T]],
     ) -> T:
-        """What ``once`` answers with signed headers; a refusal of our keys is answered once with newer ones."""
+        """The answer of ``once`` with signed headers; a refusal of our keys is answered once with newer ones."""
         named = dict(headers, Host=self.endpoint.netloc)
         refused: Keys | None = None
         while True:
@@ -197,7 +197,7 @@ class S3Requests:
         return answer
 
     async def _digests(self, data: IRegion | bytes | None, algorithm: Algorithm | None) -> tuple[str, str | None]:
-        """What the signature says of the payload, and its checksum."""
+        """The signature's value for the payload, and the payload's checksum."""
         if data is None:
             return EMPTY_SHA256, None
         sha256 = None if self._unsigned else hashlib.sha256()

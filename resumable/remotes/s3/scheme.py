@@ -1,8 +1,8 @@
-"""``s3://bucket/prefix?options``: from what an operator says to a remote that works.
+"""``s3://bucket/prefix?options``: from an operator's URL to a working remote.
 
 The options are on the page docs/remotes.md, word for word.
 
-Invariant: whatever can be found wrong without asking the store is found before anything is started. Neither a URL nor a
+Invariant: each error that can be found without the store is found before anything starts. Neither a URL nor a
 specification holds a secret: keys come from where botocore looks, SSE-C's from a file or a variable.
 """
 
@@ -104,7 +104,7 @@ def endpoint_for(spec: RemoteSpec, spoken: Dialect) -> Endpoint:
 
 
 def objects_for(options: Mapping[str, str], customer_key: bytes | None = None) -> S3ObjectOptions:
-    """What objects are given. Raises ValueError."""
+    """The options of objects. Raises ValueError."""
     storage_class = options.get("storage-class") or None
     if storage_class and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", storage_class):
         raise ValueError("storage-class is a word like STANDARD_IA")
@@ -123,7 +123,7 @@ def objects_for(options: Mapping[str, str], customer_key: bytes | None = None) -
 
 
 def customer_key(options: Mapping[str, str], environ: Mapping[str, str]) -> bytes | None:
-    """SSE-C's key; None where none is asked for. Raises ValueError, which never repeats what it has read."""
+    """SSE-C's key; None where none is asked for. Raises ValueError, which never repeats the key."""
     file, variable = options.get("sse-c-file"), options.get("sse-c-variable")
     if file:
         try:
@@ -147,7 +147,7 @@ def customer_key(options: Mapping[str, str], environ: Mapping[str, str]) -> byte
 
 
 def check(spec: RemoteSpec) -> None:
-    """Raises ValueError for what can't be. See `Scheme`."""
+    """Raises ValueError for values that can't be. See `Scheme`."""
     options = spec.options
     endpoint = endpoint_for(spec, dialect_for(options))
     objects_for(options)

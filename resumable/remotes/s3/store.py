@@ -1,4 +1,4 @@
-"""What the remote asks of a bucket, in terms of replicas, and how its objects are read back.
+"""A bucket's operations in terms of replicas, and how its objects are read back.
 
 Invariant: whatever creates an object names the upload in its metadata, and refuses to replace another's object where
 that was asked for and the store can. Only multiparts and objects that are known to be ours are removed. An object is
@@ -229,7 +229,7 @@ class S3Store:
 
 
 def _following(found: list[Unfinished], after: Unfinished | None) -> list[Unfinished]:
-    """What comes behind ``after``, of a list that is in order of the keys."""
+    """The entries behind ``after``, of a list that is in order of the keys."""
     if after is None:
         return found
     for index, each in enumerate(found):

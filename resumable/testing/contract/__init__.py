@@ -1,4 +1,4 @@
-"""What `resumable.remotes.interfaces` promises, as a suite that any backend can be put through. Public.
+"""The promises of `resumable.remotes.interfaces`, as a suite that any backend can run. Public.
 
     class TestTape(RemoteContract, unittest.TestCase):
         def make_remote(self, journal): ...
@@ -8,13 +8,13 @@ See docs/writing-a-backend.md. Tests of capabilities that the backend doesn't ha
 """
 
 from resumable.testing.contract.capabilities import Capabilities
+from resumable.testing.contract.case import RemoteCase
 from resumable.testing.contract.crashes import Crashes
-from resumable.testing.contract.kit import Kit
 from resumable.testing.contract.operations import Operations
 from resumable.testing.contract.readers import Readers
 
 __all__ = ["RemoteContract"]
 
 
-class RemoteContract(Operations, Crashes, Capabilities, Readers, Kit):
-    """All of it. `Kit` says what a test case has to bring along."""
+class RemoteContract(Operations, Crashes, Capabilities, Readers, RemoteCase):
+    """All of it. `RemoteCase` lists the methods that a test case must have."""

@@ -1,4 +1,4 @@
-"""What only some backends can do; the others skip these tests.
+"""The capabilities that only some backends have; the others skip these tests.
 
 Invariant: as in `operations`.
 """
@@ -20,13 +20,14 @@ from resumable.remotes.interfaces import (
     Unfinished,
 )
 from resumable.remotes.regions import BytesRegion
-from resumable.testing.contract.kit import Kit, SpoolBroke, WatchedRegion
+from resumable.testing.contract.case import RemoteCase, SpoolBroke, WatchedRegion
 
 
-class Capabilities(Kit):
+class Capabilities(RemoteCase):
     """IDeletable, IKeyed, IProbe, ISweeper, IPlanned, IPartRemote, IClosable."""
 
     def test_capabilities_are_as_their_interfaces_say(self) -> None:
+        """Each capability that the backend declares has the methods of its interface."""
         for interface in (IDeletable, IKeyed, IProbe, ISweeper, IPlanned, IPartRemote, IClosable):
             if interface.providedBy(self.remote):
                 assert verifyObject(interface, self.remote)
@@ -34,6 +35,7 @@ class Capabilities(Kit):
     # IKeyed
 
     def test_a_key_that_is_given_is_the_objects_and_stays_so(self) -> None:
+        """The first key given to `initiate_upload` stays, whatever a later call or a restart gives."""
         remote = self.need(IKeyed)
         key = f"given/{self.id[:8]}/a name.txt"
         assert self.ask(remote.initiate_upload(self.id, len(self.data), {}, key)) == key
@@ -47,6 +49,7 @@ class Capabilities(Kit):
     # IDeletable
 
     def test_a_stored_object_is_deleted(self) -> None:
+        """`delete_object` removes the object and answers True; False once there is none."""
         remote = self.need(IDeletable)
         key = self.store().key
         assert self.ask(remote.delete_object(self.id)) is True
@@ -54,6 +57,7 @@ class Capabilities(Kit):
         assert self.ask(remote.delete_object(self.id)) is False
 
     def test_a_stored_object_is_deleted_after_an_abort_too(self) -> None:
+        """An abort forgets no stored object: `delete_object` still finds it."""
         remote = self.need(IDeletable)
         key = self.store().key
         self.ask(remote.abort_upload(self.id))
@@ -61,6 +65,7 @@ class Capabilities(Kit):
         assert self.read_object(key) is None
 
     def test_what_was_never_stored_is_not_deleted(self) -> None:
+        """Without an object the answer is False, and parts that were written stay."""
         remote = self.need(IDeletable)
         assert self.ask(remote.delete_object(self.id)) is False
         self.begin(1)
@@ -68,6 +73,7 @@ class Capabilities(Kit):
         assert self.progress() > 0
 
     def test_a_foreign_object_is_not_deleted(self) -> None:
+        """An object that somebody else put under the key stays."""
         remote = self.need(IDeletable)
         key = self.store().key
         self.put_foreign(key, b"theirs")
@@ -75,6 +81,7 @@ class Capabilities(Kit):
         assert self.read_object(key) == b"theirs"
 
     def test_after_a_deletion_it_can_begin_anew(self) -> None:
+        """The same upload can be initiated, written and stored again."""
         remote = self.need(IDeletable)
         self.store()
         self.ask(remote.delete_object(self.id))
@@ -85,6 +92,7 @@ class Capabilities(Kit):
     # IProbe
 
     def test_a_probe_of_a_remote_that_works_is_content_and_leaves_nothing(self) -> None:
+        """`probe` answers None and leaves no unfinished object."""
         remote = self.need(IProbe)
         assert self.ask(remote.probe()) is None
         if ISweeper.providedBy(remote):
@@ -93,6 +101,7 @@ class Capabilities(Kit):
     # ISweeper
 
     def test_what_is_unfinished_is_listed_page_by_page(self) -> None:
+        """`list_unfinished` keeps to the page's size, names each once, and none after an abort."""
         remote = self.need(ISweeper)
         ids = [self.new_id() for _ in range(3)]
         for self.id in ids:
@@ -111,6 +120,7 @@ class Capabilities(Kit):
         }
 
     def test_what_an_upload_works_with_is_not_discarded(self) -> None:
+        """`discard` answers False for an object that the named upload's record needs."""
         remote = self.need(ISweeper)
         parts = self.begin(1)
         for found in self.ask(remote.list_unfinished(1000, None)):
@@ -118,6 +128,7 @@ class Capabilities(Kit):
         assert self.progress() == parts[0].end
 
     def test_what_nobody_works_with_is_discarded(self) -> None:
+        """`discard` removes it, again without harm; a dry run removes nothing."""
         remote = self.need(ISweeper)
         self.begin(1)
         found = self.ask(remote.list_unfinished(1000, None))
@@ -130,6 +141,7 @@ class Capabilities(Kit):
         assert not self.ask(remote.list_unfinished(1000, None))
 
     def test_an_upload_whose_parts_are_gone_from_the_store_begins_anew(self) -> None:
+        """Progress raises NotThere; initiated again, the upload begins with no bytes."""
         remote = self.need(ISweeper)
         self.begin(2)
         for one in self.ask(remote.list_unfinished(1000, None)):
@@ -142,6 +154,7 @@ class Capabilities(Kit):
     # IPlanned
 
     def test_the_plan_stays_as_it_was_fixed(self) -> None:
+        """A length that becomes known and a restart leave the plan of parts as it was."""
         remote = self.need(IPlanned)
         self.refusal(remote.part_plan(self.id), NotThere)
         self.initiate(None)
@@ -154,6 +167,7 @@ class Capabilities(Kit):
     # IPartRemote
 
     def test_parts_are_taken_in_any_order(self) -> None:
+        """Parts may be written in any order; progress ends at the first gap, also after a restart."""
         remote = self.need(IPartRemote)
         parts = self.begin(0)
         assert self.ask(remote.confirmed_parts(self.id)) == []
@@ -170,6 +184,7 @@ class Capabilities(Kit):
         assert list(self.ask(self.remote.confirmed_parts(self.id))) == parts
 
     def test_parts_are_taken_at_the_same_time(self) -> None:
+        """Parts may be written at once, the last one first."""
         remote = self.need(IPartRemote)
         parts = self.begin(0)
         pieces = [(part, BytesRegion(self.data[part.offset : part.end])) for part in parts]
@@ -179,6 +194,7 @@ class Capabilities(Kit):
         assert self.read_object(self.store().key) == self.data
 
     def test_a_part_that_failed_is_not_confirmed(self) -> None:
+        """A part whose region broke off counts neither as confirmed nor as progress."""
         remote = self.need(IPartRemote)
         parts = self.begin(0)
         region = WatchedRegion(self.data[: parts[0].end], parts[0].end - 1)
@@ -189,6 +205,7 @@ class Capabilities(Kit):
     # IClosable
 
     def test_it_can_be_closed(self) -> None:
+        """`close` answers None, though an upload is unfinished."""
         remote = self.need(IClosable)
         self.begin(1)
         assert self.ask(remote.close()) is None

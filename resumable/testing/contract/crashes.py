@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from resumable.remotes.interfaces import ISweeper, Unfinished
-from resumable.testing.contract.kit import JournalBroke, Kit
+from resumable.testing.contract.case import JournalBroke, RemoteCase
 
 MOST_SAVES = 60
 
 
-class Crashes(Kit):
+class Crashes(RemoteCase):
     """The journal breaks at each of its saves in turn, and a new process goes on."""
 
     def test_a_restart_after_each_chunk_loses_nothing(self) -> None:
+        """Progress after a restart is the end of the last chunk written."""
         parts = self.begin(0)
         for part in parts:
             self.restart()
@@ -28,13 +29,17 @@ class Crashes(Kit):
         assert self.read_object(self.store().key) == self.data
 
     def test_a_crash_at_any_save_on_the_way_to_the_object_is_made_good(self) -> None:
+        """The next process stores the object, and sends no stored byte again."""
         self._crash_everywhere(lambda: self._check_stored(self.store().key), self._go_on)
 
     def test_a_crash_at_any_save_of_a_small_upload_is_made_good(self) -> None:
+        """The same holds for an upload of a single chunk."""
         self.data = b"hello"
         self._crash_everywhere(lambda: self._check_stored(self.store().key), self._go_on)
 
     def test_a_crash_at_any_save_of_an_abort_is_made_good(self) -> None:
+        """The next process aborts it, and nothing is left."""
+
         def abort() -> None:
             self.begin(1)
             self.ask(self.remote.abort_upload(self.id))
@@ -42,6 +47,7 @@ class Crashes(Kit):
         self._crash_everywhere(abort)
 
     def test_an_abort_after_a_crash_at_any_save_leaves_nothing_unfinished(self) -> None:
+        """The next process may abort an upload that the last one began to store."""
         self._crash_everywhere(lambda: self._check_stored(self.store().key), self._abort)
 
     def _go_on(self) -> None:
@@ -75,7 +81,7 @@ class Crashes(Kit):
                 raise AssertionError(f"more than {MOST_SAVES} saves for one upload of three chunks")
 
     def _unfinished(self) -> list[Unfinished]:
-        """What the store still has of this upload's."""
+        """The unfinished objects of this upload in the store."""
         if not ISweeper.providedBy(self.remote):
             return []
         found: list[Unfinished] = []

@@ -11,16 +11,17 @@ from zope.interface.verify import verifyObject
 
 from resumable.remotes.interfaces import IDeletable, NotThere
 from resumable.remotes.reading import IObjectStream, IReadable, ISigning, Presented
-from resumable.testing.contract.kit import Kit
+from resumable.testing.contract.case import RemoteCase
 
 MIB = 1 << 20
 PRESENTED = Presented("text/plain", "attachment; filename=\"a b.txt\"; filename*=UTF-8''%C3%A4%20b.txt", 60.0)
 
 
-class Readers(Kit):
+class Readers(RemoteCase):
     """IReadable, ISigning."""
 
     def test_readers_are_as_their_interfaces_say(self) -> None:
+        """Each capability that the backend declares has the methods of its interface."""
         for interface in (IReadable, ISigning):
             if interface.providedBy(self.remote):
                 assert verifyObject(interface, self.remote)
@@ -28,6 +29,7 @@ class Readers(Kit):
     # IReadable
 
     def test_an_object_is_read_back(self) -> None:
+        """A stored object reads as it was written, also after a restart."""
         remote = self.need(IReadable)
         self.store()
         assert self._read(remote, 0, len(self.data)) == self.data
@@ -35,6 +37,7 @@ class Readers(Kit):
         assert self._read(self.remote, 0, len(self.data)) == self.data
 
     def test_any_bytes_of_an_object_are_read(self) -> None:
+        """A range may begin and end anywhere, across a part's end too."""
         remote = self.need(IReadable)
         self.store()
         size = len(self.data)
@@ -42,6 +45,7 @@ class Readers(Kit):
             assert self._read(remote, start, end - start) == self.data[start:end]
 
     def test_readers_do_not_disturb_each_other(self) -> None:
+        """Two streams of one object have a position each."""
         remote = self.need(IReadable)
         self.store()
         one = self.ask(remote.read_object(self.id, 0, len(self.data)))
@@ -51,6 +55,7 @@ class Readers(Kit):
         assert first + self._rest(one) == self.data
 
     def test_who_reads_no_further_may_say_so(self) -> None:
+        """A stream may be closed before its end, and twice."""
         remote = self.need(IReadable)
         self.store()
         stream = self.ask(remote.read_object(self.id, 0, len(self.data)))
@@ -60,6 +65,7 @@ class Readers(Kit):
         assert self._read(remote, 3, 4) == self.data[3:7]
 
     def test_bytes_that_an_object_does_not_have_are_an_error_of_the_caller(self) -> None:
+        """A range outside the object raises ValueError."""
         remote = self.need(IReadable)
         self.store(b"hello")
         for start, size in ((-1, 2), (0, 0), (0, 6), (5, 1), (2, -1)):
@@ -67,18 +73,21 @@ class Readers(Kit):
         assert self._read(remote, 4, 1) == b"o"
 
     def test_what_was_not_finalised_is_not_read(self) -> None:
+        """An upload that isn't there or isn't finalised raises NotThere."""
         remote = self.need(IReadable)
         self.refusal(remote.read_object(self.id, 0, 1), NotThere)
         self.begin(2)
         self.refusal(remote.read_object(self.id, 0, 1), NotThere)
 
     def test_what_was_deleted_is_not_read(self) -> None:
+        """A deleted object raises NotThere."""
         remote = self.need(IReadable)
         self.store()
         self.ask(self.need(IDeletable).delete_object(self.id))
         self.refusal(remote.read_object(self.id, 0, 1), NotThere)
 
     def test_a_foreign_object_is_not_read(self) -> None:
+        """An object that somebody else put under the key raises NotThere."""
         remote = self.need(IReadable)
         key = self.store(b"hello").key
         for theirs in (b"theirs", b"x", b"their") if self.carries_ids else (b"theirs", b"x"):
@@ -90,6 +99,7 @@ class Readers(Kit):
     # ISigning
 
     def test_a_stranger_may_read_the_object_for_a_while(self) -> None:
+        """The signed URL answers anybody, with the type and disposition it was signed for."""
         url = self._signed()
         status, headers, body = self.fetch(url, {})
         assert (status, body) == (200, self.data)
@@ -97,11 +107,13 @@ class Readers(Kit):
         assert headers["content-disposition"] == PRESENTED.disposition
 
     def test_a_stranger_may_read_some_of_the_object(self) -> None:
+        """The signed URL answers a request with Range."""
         status, headers, body = self.fetch(self._signed(), {"Range": "bytes=5-9"})
         assert (status, body) == (206, self.data[5:10])
         assert headers["content-range"] == f"bytes 5-9/{len(self.data)}"
 
     def test_nobody_is_sent_to_what_is_not_there_or_not_ours(self) -> None:
+        """No object, or another's object, raises NotThere in place of a URL."""
         remote = self.need(ISigning)
         self.refusal(remote.signed_url(self.id, PRESENTED), NotThere)
         self._signed()

@@ -1,4 +1,4 @@
-"""The catalog is made ready to be opened: a new one is made, a sound one is left as it is, a damaged one is recovered.
+"""The files of a catalog: their names, a new catalog, and how it gets its name.
 
 Invariant: a catalog only gets its name once it is whole and synced, so a file by that name without the tables is
 damage, and no file is no catalog.
@@ -13,23 +13,17 @@ from datetime import UTC, datetime
 from typing import Final
 
 from attrs import frozen
-from twisted.logger import Logger
 
-from resumable.catalog.batches import unavailable
-from resumable.catalog.damage import damage
 from resumable.catalog.schema import PAGE_SIZE, migrate
-from resumable.catalog.space_reserve import NO_SPACE
-from resumable.model.errors import CatalogUnavailable
 
-#: What is added to the catalog's name for each of its files: the database, its log, the log's index.
+#: The suffixes of the catalog's files: the database, its log, the log's index.
 COMPANIONS: Final = ("", "-wal", "-shm")
-
-_log = Logger()
 
 
 @frozen
 class OpenedCatalog:
-    """What the start found. ``created``: this catalog was made now, so there may be data files that it doesn't know.
+    """The catalog as it was found at the start. ``created``: this catalog was made now, so there may be data files
+    that it doesn't know.
 
     ``recovered``: how many records of a damaged catalog were saved in it, None when there was no damage; the
     damaged one is kept at ``set_aside``.
@@ -48,33 +42,6 @@ def beside(path: str, name: str) -> str:
 def note_of(path: str) -> str:
     """The file that is there while a recovery is under way; it names the file that the damaged catalog becomes."""
     return f"{path}.recovery"
-
-
-def ready(path: str, at: float) -> OpenedCatalog:
-    """See that a sound catalog is at ``path``; ``at`` is the time. Blocks for as long as it takes to read it.
-
-    Raises CatalogUnavailable when it is in use, of a newer release, or there is no right or space to go on.
-    """
-    try:
-        return _ready(path, at)
-    except sqlite3.Error as error:
-        raise unavailable(error, path) from error
-    except OSError as error:
-        raise CatalogUnavailable(str(error.strerror), no_space=error.errno in NO_SPACE) from error
-
-
-def _ready(path: str, at: float) -> OpenedCatalog:
-    if not os.path.exists(note_of(path)):
-        if not os.path.exists(path):
-            put_in_place(fresh_catalog(path), path, at)
-            return OpenedCatalog(created=True)
-        reason = damage(path)
-        if reason is None:
-            return OpenedCatalog(created=False)
-        _log.critical("the catalog is damaged: {reason}", reason=reason)
-    from resumable.catalog.recovery.recover import recover  # code that only damage loads
-
-    return recover(path, at)
 
 
 def fresh_catalog(path: str) -> str:

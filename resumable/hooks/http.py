@@ -1,26 +1,39 @@
-"""A document is posted to a hook's URL, and its answer read.
+"""Hooks behind a URL: the connection, a request and its answer, and our own format (CloudEvents, Standard Webhooks).
 
-One reason to change: what counts as an answer, and as a failure.
-
-Invariant: no redirect is followed, no answer longer than the limit is read, nothing waits past its time-out; what went
-wrong is told in one line that holds no secret (no URL: it may carry a token).
-Spec: RFC 9110 sections 10.2.3 (Retry-After), 15.4 (redirects).
+Invariants: the host's name is always checked; no redirect is followed, no answer longer than the limit is read, and
+nothing waits past its time-out. An error is one line that holds no secret, so no URL: it may carry a token. The same
+event is sent with the same ``webhook-id`` and the same body each time; only a 200 with our JSON answers yes.
+Spec: RFC 9110 sections 10.2.3 (Retry-After), 15.4 (redirects); CloudEvents 1.0.2 HTTP binding, structured mode;
+Standard Webhooks.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from random import Random
+from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IReactorTime
+from twisted.internet.ssl import (
+    Certificate,
+    PrivateCertificate,
+    optionsForClientTLS,
+    platformTrust,
+    trustRootFromCertificates,
+)
 from twisted.internet.task import deferLater
+from twisted.web.iweb import IPolicyForHTTPS
+from zope.interface import implementer
 
+from resumable.hooks import messages
 from resumable.hooks.ask import is_ours
-from resumable.hooks.interfaces import HookFailed
+from resumable.hooks.interfaces import BadVerdict, Event, HookFailed, IGuard, IHook, IWatcher, Question, Refuse, Verdict
+from resumable.hooks.messages import WebhookSigner
 from resumable.httpclient.bodies import BytesBody
 from resumable.httpclient.client import HttpAnswer, IHttp, retry_after
 from resumable.httpclient.errors import HttpError, KeptClosed, Unreached
@@ -29,6 +42,8 @@ from resumable.model.hooks import RequestView
 
 LONGEST_WAIT = 86400.0
 """Seconds that a hook may ask us to wait."""
+JSON = frozenset({"application/json", "application/cloudevents+json"})
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 _TOKEN = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _RESERVED = ("webhook-", "content-")
 
@@ -144,3 +159,92 @@ class _Stale(HookFailed):
 
 def _too_long(result: object, seconds: float) -> HttpAnswer:
     raise HookFailed("no answer in time", may_retry=True, unanswered=True)
+
+
+@implementer(IHook, IGuard, IWatcher)
+class HttpHook:
+    """``source``: which daemon it is, a URI reference. ``wall`` tells the time for signatures."""
+
+    def __init__(self, poster: Poster, signer: WebhookSigner, *, source: str, wall: Callable[[], float]) -> None:
+        self._poster = poster
+        self._signer = signer
+        self._source = source
+        self._wall = wall
+
+    def deliver(self, event: Event) -> Deferred[None]:
+        """See IHook: any 2xx says that it arrived."""
+        return Deferred.fromCoroutine(self._deliver(event))
+
+    def ask(self, question: Question) -> Deferred[Verdict]:
+        """See IGuard."""
+        return Deferred.fromCoroutine(self._ask(question))
+
+    def watch(self, event: Event) -> Deferred[Refuse | None]:
+        """See IWatcher: a JSON answer may say stop."""
+        return Deferred.fromCoroutine(self._watch(event))
+
+    async def _deliver(self, event: Event) -> None:
+        await self._poster.post(*self._prepared(event))
+
+    async def _ask(self, question: Question) -> Verdict:
+        answer = await self._poster.insist(*self._prepared(question))
+        if answer.status != 200 or not is_json(answer):
+            raise BadVerdict("it answered something else than JSON")
+        return messages.parse(answer.body)
+
+    async def _watch(self, event: Event) -> Refuse | None:
+        answer = await self._poster.post(*self._prepared(event))
+        return messages.parse_stop(answer.body) if is_json(answer) else None
+
+    def _prepared(self, message: Event | Question) -> tuple[Callable[[], dict[str, str]], bytes]:
+        """The body, and headers that are made anew for each attempt: the signature holds the time."""
+        body = messages.dumps(messages.document(message, self._source))
+
+        def headers() -> dict[str, str]:
+            return {
+                **self._poster.forwarded(message.request),
+                **self._signer.headers(message.id, int(self._wall()), body),
+                "content-type": messages.CONTENT_TYPE,
+                "accept": "application/json",
+            }
+
+        return headers, body
+
+
+def is_json(answer: HttpAnswer) -> bool:
+    """Whether the answer says that it is JSON."""
+    return answer.headers.get("content-type", "").partition(";")[0].strip().lower() in JSON
+
+
+@implementer(IPolicyForHTTPS)
+class Tls:
+    """The trust in a hook's server, and our identity. ``authorities``: PEM text of those to trust instead of the
+    system's. ``identity``: PEM text of a certificate and its key, shown to hooks that ask. Raises ValueError for text
+    that is neither."""
+
+    def __init__(self, authorities: str | None = None, identity: str | None = None) -> None:
+        try:
+            self._trust: Any = platformTrust() if authorities is None else _roots(authorities)
+            self._identity = None if identity is None else PrivateCertificate.loadPEM(identity.encode())
+        except Exception as error:  # pyOpenSSL and cryptography have no base class of their own for this
+            raise ValueError("that is no PEM certificate, or has no key with it") from error
+
+    def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
+        made: IOpenSSLClientConnectionCreator = optionsForClientTLS(
+            hostname.decode("ascii"), trustRoot=self._trust, clientCertificate=self._identity
+        )
+        return made
+
+
+def from_files(authorities: Path | None, certificate: Path | None, key: Path | None) -> Tls:
+    """Read before the reactor runs. ``key`` may be in ``certificate``'s file. Raises ValueError, OSError."""
+    read = [None if path is None else path.read_text(encoding="ascii") for path in (authorities, certificate, key)]
+    identity = None if read[1] is None else read[1] + "\n" + (read[2] or "")
+    return Tls(read[0], identity)
+
+
+def _roots(text: str) -> Any:
+    found = [part.partition(_END)[0] for part in text.split(_BEGIN)[1:]]
+    if not found:
+        raise ValueError("no certificate")
+    return trustRootFromCertificates([Certificate.loadPEM(f"{_BEGIN}{part}{_END}\n".encode()) for part in found])

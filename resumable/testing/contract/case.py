@@ -1,7 +1,7 @@
-"""What the suite's tests are made of, and what a backend's test case brings along.
+"""The base of the suite's tests, and the methods that a backend's test case must have.
 
-Invariant: no test waits, or knows how a store works; everything goes through the interfaces and the methods of `Kit`
-that a test case fills in.
+Invariant: no test waits, or knows how a store works; everything goes through the interfaces and the methods of
+`RemoteCase` that a test case fills in.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class WatchedRegion(BytesRegion):
         self._spoken.set()
 
     def watch(self, offset: int, size: int) -> None:
-        """What a lent read does first, in its thread."""
+        """The first step of a lent read, in its thread."""
         self.largest = max(self.largest, size)
         if self._breaks_at is not None and offset + size > self._breaks_at:
             if self._silent:
@@ -128,7 +128,7 @@ class _WatchedLoan:
         self._loan.give_back()
 
 
-class Kit:
+class RemoteCase:
     """``chunk_size``: a size of chunks that the store takes, at least 64 KiB (S3: 5 MiB)."""
 
     chunk_size: int = 3 * STEP
@@ -146,11 +146,11 @@ class Kit:
         raise NotImplementedError
 
     def fetch(self, url: str, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
-        """What a GET by a stranger is answered with: status, headers by lower-case name, body. For ISigning only."""
+        """The answer to a GET by a stranger: status, headers by lower-case name, body. For ISigning only."""
         raise NotImplementedError
 
     def read_object(self, key: str) -> bytes | None:
-        """What the store shows to others under a key; None: nothing."""
+        """The object that the store shows to others under a key; None: nothing."""
         raise NotImplementedError
 
     def put_foreign(self, key: str, data: bytes) -> None:
@@ -158,10 +158,10 @@ class Kit:
         raise unittest.SkipTest("there is no way to put a foreign object into this store")
 
     def settle(self) -> None:
-        """Let the backend do what waits, e.g. ``clock.advance(1)``. Called until there is an answer."""
+        """Let the backend do its waiting work, e.g. ``clock.advance(1)``. Called until there is an answer."""
 
     def outcome(self, answer: Deferred[R]) -> R | Failure:
-        """What a Deferred comes to. With a real reactor replace it, e.g. by ``pytest_twisted.blockon``."""
+        """The result of a Deferred. With a real reactor replace it, e.g. by ``pytest_twisted.blockon``."""
         results: list[R | Failure] = []
         answer.addBoth(results.append)
         for _ in range(100_000):
@@ -192,14 +192,14 @@ class Kit:
         return uuid.uuid4().hex
 
     def ask(self, answer: Deferred[R]) -> R:
-        """The result; raises what it failed with."""
+        """The result; raises its failure."""
         result = self.outcome(answer)
         if isinstance(result, Failure):
             result.raiseException()
         return result
 
     def refusal(self, answer: Deferred[Any], *kinds: type[Exception]) -> Any:
-        """What it failed with, which is one of the kinds."""
+        """Its failure's exception, which is of one of the kinds."""
         result = self.outcome(answer)
         assert isinstance(result, Failure), f"it answered {result!r}"
         if not result.check(*kinds):
@@ -242,7 +242,7 @@ class Kit:
         return parts
 
     def store(self, data: bytes | None = None, upload_id: str = "") -> Stored:
-        """What the engine does with an upload that is all there, whatever has happened to it before."""
+        """Do as replication does with a complete upload, whatever happened to it before."""
         data = self.data if data is None else data
         upload_id = upload_id or self.id
         for _ in range(5):
