@@ -184,3 +184,7 @@ def test_what_waits_for_the_end_of_an_upload_is_no_work_before(length, confirmed
     assert progress.has_work is (needs <= length)
     progress.upload = evolve(upload, finished_at=1.0)
     assert progress.has_work
+
+
+def test_metrics_keep_the_name_of_an_object_that_is_too_large():
+    assert classified(ObjectTooLarge("the plan ends")).kind == "TooLarge"
