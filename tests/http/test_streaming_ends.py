@@ -391,6 +391,14 @@ def test_stopping_waits_no_longer_than_a_moment() -> None:
     assert slow.received().startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_slow_head_behind_an_empty_line_is_answered_by_its_method() -> None:
+    client = Client()
+    client.send(b"\r\nHEAD / HTTP/1.1\r\n")
+    client.advance(62)
+    answer = client.received()
+    assert answer.startswith(b"HTTP/1.1 408 ") and answer.endswith(b"\r\n\r\n")
+
+
 def test_stopping_does_not_wait_for_idle_clients_that_do_not_say_goodbye() -> None:
     """TLS closes when the other side has agreed; one that sleeps would keep the server for its whole time to stop."""
     client = Client()
