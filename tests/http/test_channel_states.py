@@ -6,7 +6,7 @@ import pytest
 from http1_client import GET, Client, answer, patch
 
 from resumable.http.channel import StreamingChannel
-from resumable.http.h1.states import (
+from resumable.http.lifetime import (
     ANSWERING,
     BODY,
     CLOSING,

@@ -11,7 +11,7 @@ from twisted.internet.defer import ensureDeferred
 
 from resumable.http.h2.frames import MAX_FRAME
 from resumable.http.h2.limits import HeldBytes
-from resumable.http.h2.machine import HEADER_TABLE
+from resumable.http.h2.link import HEADER_TABLE
 
 # Time
 

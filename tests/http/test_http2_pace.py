@@ -13,8 +13,7 @@ from http2_client import CONTINUATION, HEADERS, PING, PRIORITY, RST, SETTINGS, W
 
 from resumable.http.h2 import limits, link
 from resumable.http.h2.limits import FRAMES_RATE, REQUESTS_RATE, ClientPace, TokenBudget
-from resumable.http.h2.link import MAX_BACKLOG
-from resumable.http.h2.machine import MAX_STREAMS
+from resumable.http.h2.link import MAX_BACKLOG, MAX_STREAMS
 
 FRAMES, REQUESTS = 1_000, 100
 DATA, GOAWAY, ALTSVC, ORIGIN, UNKNOWN = 0, 7, 10, 12, 200

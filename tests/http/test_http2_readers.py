@@ -15,7 +15,7 @@ from unread import unread
 
 from resumable.http.download import CHUNK, Sending
 from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT, PIECE
-from resumable.http.h2.machine import MAX_STREAMS
+from resumable.http.h2.link import MAX_STREAMS
 from resumable.http.request import StreamingRequest
 
 WINDOW = 65_535
