@@ -31,7 +31,6 @@ BASIC = 'Basic realm="resumable", charset="UTF-8"'
 BEARER = 'Bearer realm="resumable"'
 LONGEST_NAME = 255
 
-
 CHALLENGE = 'Mutual-TLS realm="resumable"'
 PARTS: dict[str, Callable[[Subject], tuple[str, ...]]] = {
     "cn": lambda subject: subject.common_names,

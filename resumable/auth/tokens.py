@@ -32,7 +32,6 @@ from resumable.protocol.errors import Forbidden, Unauthorized
 SHORTEST = 20
 """Characters of a token; fewer can be guessed."""
 
-
 LONGEST = 16 << 10
 """Characters of a token."""
 REMEMBERED = 30.0

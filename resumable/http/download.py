@@ -35,9 +35,7 @@ from resumable.uploads.uploads import Uploads
 
 log = Logger()
 
-
 CHUNK: Final = 256 * 1024
-
 
 PLAIN: Final = "application/octet-stream"
 _IMAGES: Final = ("avif", "bmp", "gif", "heic", "heif", "jpeg", "png", "tiff", "webp")
@@ -73,7 +71,6 @@ _POLICY: Final = "default-src 'none'"
 _SHOWING: Final = f"sandbox; {_POLICY}; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'"
 # No browser's viewer of PDF works in a sandbox. They run a document's scripts apart from the page's origin.
 _SHOWING_PDF: Final = f"{_POLICY}; object-src 'self'; style-src 'unsafe-inline'"
-
 
 _DESCRIBING: Final = (
     b"content-type", b"content-disposition", b"x-content-type-options", b"content-security-policy", b"accept-ranges",

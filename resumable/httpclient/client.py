@@ -31,8 +31,6 @@ KEPT_STREAMS = 8
 """Idle connections that are kept for the next reader."""
 KEPT, KEPT_FOR = 16, 240.0
 """Idle connections of a `Fetch`, and the seconds for which each is kept."""
-
-
 ERROR_SIZE = 64 << 10
 """Bytes of a streamed answer that isn't a success."""
 LONGEST_PAUSE = 3600.0

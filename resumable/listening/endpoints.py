@@ -33,10 +33,8 @@ from resumable.networks import Network
 _TLS = ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters")
 """The arguments of Twisted's ``ssl:``, in its order."""
 
-
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel's own limit (somaxconn) may be lower."""
-
 
 LISTEN = "--port or --listen"
 """The flags that set the endpoints for clients, in messages."""

@@ -26,7 +26,6 @@ from resumable.networks import Network, belongs, plain
 NOBODY = IPv4Address("TCP", "0.0.0.0", 0)
 """Stands for a client that the proxy doesn't know; it can't be the proxy's address, which is trusted."""
 
-
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 LONGEST_LINE: Final = 107
 LONGEST: Final = 4096

@@ -39,7 +39,6 @@ CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 CHALLENGE: Final = 'Bearer realm="resumable"'
 _OURS: Final = (None, b"none", b"same-origin")
 
-
 _app = Klein()
 
 Handler = Callable[..., Coroutine[Deferred[Any], Any, object]]

@@ -35,7 +35,6 @@ from resumable.uploads.operators import Census, Count, Operators
 
 log = Logger()
 
-
 FRESH: Final = 1.0
 PATIENCE: Final = 5.0
 

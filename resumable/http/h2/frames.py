@@ -40,7 +40,6 @@ _STREAM: Final = 0x7FFF_FFFF
 _DATA, _HEADERS, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 8, 9
 _END_STREAM, _END_HEADERS, _PADDED = 1, 4, 8
 
-
 VERSION = b"HTTP/2"
 
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

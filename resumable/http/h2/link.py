@@ -36,7 +36,6 @@ LINGER: Final = 2.0
 MAX_BACKLOG: Final = 256 << 10
 """Bytes that wait for a client which doesn't read, beside the bodies of its answers. At more, it isn't read either."""
 
-
 MAX_STREAMS: Final = 100
 """Requests at once on one connection."""
 MAX_HEADER_LIST: Final = 65_536

@@ -42,7 +42,6 @@ LIMITS = PartLimits(
 )  # fmt: skip
 """A session takes any number of chunks. https://docs.cloud.google.com/storage/quotas"""
 
-
 OTHER_REQUESTS = 16
 """Connections beside those that write parts: beginnings, ends and questions don't wait for large bodies."""
 

@@ -47,7 +47,6 @@ A = TypeVar("A", HttpAnswer, StreamedAnswer)
 GOOGLE = "https://storage.googleapis.com"
 ANSWER_SIZE = 256 << 10
 
-
 BAD_DIGEST = "badDigest"
 """Our code for bytes whose checksum differs from the store's."""
 NO_BUCKET = "bucketNotFound"

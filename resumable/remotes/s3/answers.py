@@ -34,7 +34,6 @@ from resumable.remotes.s3.checksums import Algorithm
 
 DEEPEST = 10
 
-
 THROTTLES = {
     "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "BandwidthLimitExceeded",
     "TooManyRequests", "TooManyRequestsException", "ServiceUnavailable", "Busy",
