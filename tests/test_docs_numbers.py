@@ -13,8 +13,7 @@ from resumable.doctor import machine, outside, proxy, records, syncs
 from resumable.http import h1
 from resumable.http.admin import query
 from resumable.http.h2 import limits, link
-from resumable.listening import listeners
-from resumable.listening.proxy import LONGEST as LONGEST_PROXY_HEADER
+from resumable.listening import listeners, proxy_protocol
 from resumable.metrics import collector, meters
 from resumable.protocol import names
 from resumable.remotes import plan
@@ -38,7 +37,7 @@ TOLD = [
     ("deployment.md", r"may send (\d+) MiB of one body ahead", limits.STREAM_WINDOW / MIB),
     ("deployment.md", r"and (\d+) MiB on one connection", limits.CONNECTION_WINDOW / MIB),
     ("deployment.md", r"hold at most (\d+) MiB in memory, all connections together", limits.MAX_HELD / MIB),
-    ("proxies.md", r"one of more than (\d+) KiB: closed", LONGEST_PROXY_HEADER / KIB),
+    ("proxies.md", r"one of more than (\d+) KiB: closed", proxy_protocol.LONGEST / KIB),
     ("proxies.md", r"the server accepts headers of (\d+) KiB", h1.MAX_HEAD / KIB),
     ("proxies.md", r"sends (\d+) KiB, cuts the connection", proxy.SENT / KIB),
     ("proxies.md", r"metadata: (\d+,\d+) bytes of it", proxy.METADATA_SIZES[0]),

@@ -25,7 +25,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from resumable.listening.proxy import ProxiedFactory
+from resumable.listening.proxy_protocol import ProxiedFactory
 from resumable.listening.tls import Certificate, CertificateFiles
 from resumable.model.errors import StartupError
 from resumable.networks import Network

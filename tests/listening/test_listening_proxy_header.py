@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resumable.listening.proxy import LONGEST, SIGNATURE, Header, Malformed, parse
+from resumable.listening.proxy_protocol import LONGEST, SIGNATURE, Header, Malformed, parse
 
 
 def binary(family: int, addresses: bytes, command: int = 0x21, more: bytes = b"", size: int | None = None) -> bytes:
