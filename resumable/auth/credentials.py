@@ -31,7 +31,7 @@ BASIC = 'Basic realm="resumable", charset="UTF-8"'
 BEARER = 'Bearer realm="resumable"'
 LONGEST_NAME = 255
 
-CHALLENGE = 'Mutual-TLS realm="resumable"'
+MUTUAL_TLS = 'Mutual-TLS realm="resumable"'
 PARTS: dict[str, Callable[[Subject], tuple[str, ...]]] = {
     "cn": lambda subject: subject.common_names,
     "dn": lambda subject: (subject.dn,),
@@ -129,7 +129,7 @@ class ClientCertificates:
     def authorize(self, request: AuthRequest) -> Deferred[Principal]:
         """See `IAuthorizer.authorize`."""
         if request.tls is None:
-            return fail(Unauthorized("A client certificate is needed.", [CHALLENGE]))
+            return fail(Unauthorized("A client certificate is needed.", [MUTUAL_TLS]))
         names = self._part(request.tls)
         if len(names) != 1 or not valid_name(names[0]) or (self._allowed and names[0] not in self._allowed):
             return fail(Forbidden("This certificate is not for uploads."))

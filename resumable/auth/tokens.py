@@ -30,11 +30,12 @@ from resumable.model.principal import ALL, EVERYDAY, Action, Principal
 from resumable.protocol.errors import Forbidden, Unauthorized
 
 SHORTEST = 20
-"""Characters of a token; fewer can be guessed."""
+"""Characters of a token in the file; fewer can be guessed."""
 
 LONGEST = 16 << 10
-"""Characters of a token."""
+"""Characters of a JWT."""
 REMEMBERED = 30.0
+"""Seconds for which a right signature is remembered."""
 LATEST = 1e12
 """Seconds since the epoch; a later time only means never."""
 MOST_TRIED = 8
@@ -75,7 +76,7 @@ def _known(number: int, words: Sequence[str]) -> KnownToken:
 
 @implementer(IAuthorizer)
 class StaticTokens:
-    """Tokens from a file."""
+    """Checks tokens against those in a file."""
 
     def __init__(self, tokens: WatchedFile[Sequence[KnownToken]]) -> None:
         self._tokens = tokens
