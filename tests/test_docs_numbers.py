@@ -10,11 +10,10 @@ import pytest
 from resumable.auth import basic, keys, rates, signed, tokens
 from resumable.client import commands
 from resumable.doctor import machine, outside, proxy, records, syncs
+from resumable.http import h1
 from resumable.http.admin import query
-from resumable.http.h1 import head as framing
-from resumable.http.h2 import limits
-from resumable.http.h2 import machine as two
-from resumable.listening import listeners, proxy_header
+from resumable.http.h2 import limits, link
+from resumable.listening import listeners, proxy_protocol
 from resumable.metrics import collector, meters
 from resumable.protocol import names
 from resumable.remotes import plan
@@ -38,8 +37,8 @@ TOLD = [
     ("deployment.md", r"may send (\d+) MiB of one body ahead", limits.STREAM_WINDOW / MIB),
     ("deployment.md", r"and (\d+) MiB on one connection", limits.CONNECTION_WINDOW / MIB),
     ("deployment.md", r"hold at most (\d+) MiB in memory, all connections together", limits.MAX_HELD / MIB),
-    ("proxies.md", r"one of more than (\d+) KiB: closed", proxy_header.LONGEST / KIB),
-    ("proxies.md", r"the server accepts headers of (\d+) KiB", framing.MAX_HEAD / KIB),
+    ("proxies.md", r"one of more than (\d+) KiB: closed", proxy_protocol.LONGEST / KIB),
+    ("proxies.md", r"the server accepts headers of (\d+) KiB", h1.MAX_HEAD / KIB),
     ("proxies.md", r"sends (\d+) KiB, cuts the connection", proxy.SENT / KIB),
     ("proxies.md", r"metadata: (\d+,\d+) bytes of it", proxy.METADATA_SIZES[0]),
     ("proxies.md", r"and (\d+,\d+) if that many can't be sent", proxy.METADATA_SIZES[1]),
@@ -90,7 +89,7 @@ def test_a_number_that_is_told_is_the_one_that_counts(page: str, sentence: str, 
 def test_a_hundred_requests_are_at_once_on_one_connection() -> None:
     told = " ".join((DOCS / "deployment.md").read_text(encoding="utf-8").split())
     assert "The hundred and first request at once is refused" in told
-    assert two.MAX_STREAMS == 100
+    assert link.MAX_STREAMS == 100
 
 
 def test_certificates_are_checked_each_minute() -> None:

@@ -10,12 +10,12 @@ from tests import house
 
 ROOT = Path(__file__).resolve().parent.parent
 BOUNDS = {
-    "files": 282,
+    "files": 262,
     f"of these under {house.SMALL} lines, and no seam": 1,
     "lines": 43_500,
     "loose modules at the top": 2,
     "class names used more than once": 0,
-    "file names used more than once": 31,
+    "file names used more than once": 29,
     "public functions without a docstring": 0,
 }
 """The most of each. Who has less writes the lower number here."""

@@ -14,10 +14,9 @@ from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
 from resumable.aio.threads import Pool
-from resumable.auth import jwts, keys
+from resumable.auth import keys
 from resumable.auth.basic import HASHING_THREADS, Basic, check_installed, parse_htpasswd
-from resumable.auth.certificates import ClientCertificates
-from resumable.auth.fetch import Fetch
+from resumable.auth.credentials import ClientCertificates
 from resumable.auth.forward import ForwardAuth, ForwardRules
 from resumable.auth.guard import AccessGuard, AnyOf
 from resumable.auth.interfaces import IAuthorizer
@@ -25,7 +24,8 @@ from resumable.auth.quota import Ledger, Quota
 from resumable.auth.rates import Rate, Rates
 from resumable.auth.secret import AccessProblem, Secret, WatchedFile, read_text
 from resumable.auth.signed import SignedUrls, parse_keys
-from resumable.auth.tokens import StaticTokens, parse_tokens
+from resumable.auth.tokens import JwtTokens, StaticTokens, TokenRules, check_algorithms, parse_tokens
+from resumable.httpclient.client import Fetch
 
 FETCH_TIMEOUT = 5.0
 
@@ -134,7 +134,7 @@ class _Building:
             )
         return found
 
-    def _jwt(self, given: TokenSettings) -> jwts.JwtTokens:
+    def _jwt(self, given: TokenSettings) -> JwtTokens:
         keys.check_installed()
         if sum(source is not None for source in (given.jwks_url, given.public_key, given.secret)) != 1:
             raise AccessProblem(
@@ -147,8 +147,8 @@ class _Building:
             source = keys.public_keys(read_text("public keys", given.public_key))
         else:
             source = keys.JwksUrl(given.jwks_url or "", self._fetch(FETCH_TIMEOUT), self.reactor)
-        algorithms = jwts.check_algorithms(given.algorithms, given.secret is not None)
-        rules = jwts.TokenRules(
+        algorithms = check_algorithms(given.algorithms, given.secret is not None)
+        rules = TokenRules(
             algorithms,
             given.issuer,
             given.audiences,
@@ -158,7 +158,7 @@ class _Building:
             given.name_claim,
             given.size_claim,
         )
-        return jwts.JwtTokens(source, rules, self.wall, self.reactor)
+        return JwtTokens(source, rules, self.wall, self.reactor)
 
     def _watched(self, what: str, path: Path, parse: Callable[[str], Any]) -> WatchedFile[Any]:
         if self.files is None:

@@ -20,9 +20,9 @@ from zope.interface import implementer
 from resumable.aio.deferreds import Remembered
 from resumable.auth import credentials
 from resumable.auth.credentials import fingerprint
-from resumable.auth.fetch import Fetched, FetchFailed, IFetch
 from resumable.auth.interfaces import AuthRequest, IAuthorizer
 from resumable.auth.turns import FairTurns, TurnLimits
+from resumable.httpclient.client import Fetched, FetchFailed, IFetch
 from resumable.masking import server_of
 from resumable.model.principal import Principal
 from resumable.networks import counted

@@ -24,8 +24,8 @@ from twisted.logger import Logger
 
 from resumable.aio.deferreds import Remembered
 from resumable.auth import credentials
-from resumable.auth.fetch import FetchFailed, IFetch
 from resumable.auth.secret import AccessProblem, Secret
+from resumable.httpclient.client import FetchFailed, IFetch
 from resumable.masking import server_of
 from resumable.protocol.errors import Unavailable
 

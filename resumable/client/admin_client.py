@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from attrs import frozen
 
-from resumable.listening.ports import split_endpoint
+from resumable.listening.endpoints import split_endpoint
 from resumable.masking import has_user, masked
 
 LARGEST_PAGE: Final = 1000

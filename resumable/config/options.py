@@ -29,7 +29,7 @@ from resumable.config.access_settings import access_settings
 from resumable.config.hooks import HOOKS
 from resumable.hooks.settings import HookSettings, hook_settings
 from resumable.http.cors import CrossOrigin, cross_origin_rules
-from resumable.listening import ports
+from resumable.listening.endpoints import admin_endpoint, private_socket
 from resumable.masking import masked
 from resumable.model.values import Network
 from resumable.remotes import urls
@@ -226,10 +226,7 @@ class Options(usage.Options):
 
     def _admin_listen(self, endpoints: tuple[str, ...], upload_dir: Path) -> tuple[str, ...]:
         try:
-            return tuple(
-                ports.admin_endpoint(upload_dir) if each == "socket" else ports.private_socket(each)
-                for each in endpoints
-            )
+            return tuple(admin_endpoint(upload_dir) if each == "socket" else private_socket(each) for each in endpoints)
         except ValueError as problem:
             if self._given(BY_FLAG["admin-listen"]) is not None:
                 raise usage.UsageError(f"{problem}: give another with --admin-listen, or none") from problem

@@ -19,15 +19,13 @@ from resumable.auth.secret import AccessProblem, Secret, read_secret
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Settings
 from resumable.hooks.calls import HookCounts
-from resumable.http.admin.api import Admin, AdminServices
-from resumable.http.admin.auth import PrincipalAuth, SocketAuth, TokenAuth
-from resumable.http.admin.overview import DeadEvents, Overview, OverviewSources
-from resumable.http.admin.readiness import Check, Readiness
+from resumable.http.admin.api import Admin, AdminServices, PrincipalAuth, SocketAuth, TokenAuth
+from resumable.http.admin.overview import Check, DeadEvents, Overview, OverviewSources, Readiness
 from resumable.http.admission import Admission
 from resumable.http.origin import Origin
 from resumable.http.site import Root, StreamingSite
 from resumable.http.watch import RequestLog
-from resumable.listening.ports import split_endpoint
+from resumable.listening.endpoints import split_endpoint
 from resumable.metrics.collector import Certificates, MetricsCollector, MetricSources
 from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLags
 from resumable.model.errors import CatalogUnavailable, StartupError

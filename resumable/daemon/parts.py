@@ -34,8 +34,7 @@ from resumable.http.download import Downloads, Remotely, Ways
 from resumable.http.origin import Origin
 from resumable.http.site import Root, StreamingSite
 from resumable.http.tus import TusRoutes
-from resumable.listening import ports
-from resumable.listening.endpoints import Terms
+from resumable.listening.endpoints import ADMIN_LISTEN, LISTEN, Terms
 from resumable.listening.listeners import Listeners
 from resumable.model.errors import StartupError
 from resumable.model.hooks import NoHooks
@@ -108,7 +107,7 @@ class Parts:
         self.site = self._site(root, tus)
         self.listeners = self._listeners(settings.listen, lambda _: self.site)
         self.operators.serve(self.site, root, admission, self._expiry)
-        self.admin_listeners = self._listeners(settings.admin_listen, self.operators.site_at, ports.ADMIN_LISTEN)
+        self.admin_listeners = self._listeners(settings.admin_listen, self.operators.site_at, ADMIN_LISTEN)
 
     def stop_threads(self) -> None:
         """After a start that failed: a process waits for its threads, and would keep port and lock."""
@@ -220,7 +219,7 @@ class Parts:
         return Downloads(self.uploads, ways)
 
     def _listeners(
-        self, descriptions: Sequence[str], site_at: Callable[[str], StreamingSite], flag: str = ports.LISTEN
+        self, descriptions: Sequence[str], site_at: Callable[[str], StreamingSite], flag: str = LISTEN
     ) -> Listeners:
         """Reads certificates. Raises StartupError."""
         settings = self.settings

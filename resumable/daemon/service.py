@@ -24,7 +24,7 @@ from resumable.daemon import remote_tier as tiers
 from resumable.daemon.children import Child, Chores, Clients, Ports, Remotes, Storage, log_failure, take_all
 from resumable.daemon.parts import Parts
 from resumable.daemon.systemd import ServiceManager
-from resumable.listening import ports
+from resumable.listening.endpoints import ADMIN_LISTEN, check_ports
 from resumable.masking import masked
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.spool import Disk
@@ -142,8 +142,8 @@ def makeService(options: Options) -> UploadService:
         if placing.template is not None:
             mode = placing.rules.directory_mode
             startup.check_places(str(settings.upload_dir), str(placing.directory), disk, mode)
-        ports.check_ports(settings.listen)
-        ports.check_ports(settings.admin_listen, ports.ADMIN_LISTEN)
+        check_ports(settings.listen)
+        check_ports(settings.admin_listen, ADMIN_LISTEN)
         service = UploadService(settings, reactor, daemonised=not parent.get("nodaemon", True))
     except StartupError as error:
         sys.stderr.write(f"resumable: {masked(str(error))}\n")

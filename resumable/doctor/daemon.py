@@ -18,7 +18,7 @@ from resumable.config.options import Settings
 from resumable.daemon import remote_tier as tiers
 from resumable.doctor.directory import CheckedDirectory
 from resumable.doctor.findings import Finding
-from resumable.listening import ports
+from resumable.listening.endpoints import ADMIN_LISTEN, LISTEN, PROXIED, check_ports
 from resumable.model.errors import StartupError
 from resumable.remotes.urls import RemoteSpec
 
@@ -68,7 +68,7 @@ def judge_daemon(place: CheckedDirectory, found: DaemonStatus | None) -> list[Fi
 def look_at_options(settings: Settings, place: CheckedDirectory, make: Callable[[], object]) -> list[str]:
     """The reasons why the daemon would not start, a line each. ``make`` makes the service as the start does."""
     steps: list[Callable[[], object]] = [make]
-    for flag, given in ((ports.LISTEN, settings.listen), (ports.ADMIN_LISTEN, settings.admin_listen)):
+    for flag, given in ((LISTEN, settings.listen), (ADMIN_LISTEN, settings.admin_listen)):
         for each in given:
             if place.held is False:
                 steps.append(partial(_try, each, flag))
@@ -78,8 +78,8 @@ def look_at_options(settings: Settings, place: CheckedDirectory, make: Callable[
 def _try(description: str, flag: str) -> None:
     """See that the port can be had. Raises StartupError."""
     # Sockets in the file system are left alone: a look at one removes the one that a killed daemon has left.
-    if not description.removeprefix(ports.PROXIED).startswith("unix:"):
-        ports.check_ports([description], flag)
+    if not description.removeprefix(PROXIED).startswith("unix:"):
+        check_ports([description], flag)
 
 
 def _problem(step: Callable[[], object]) -> str | None:

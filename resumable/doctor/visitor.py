@@ -21,10 +21,10 @@ from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS
 
+from resumable.httpclient.bodies import stream_of
 from resumable.httpclient.client import all_lines
 from resumable.httpclient.connections import ConnectionPool
 from resumable.httpclient.errors import one_line
-from resumable.httpclient.streams import stream_of
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from attrs import evolve
 
-from resumable.auth.certificates import subject_of
+from resumable.auth.credentials import subject_of
 from resumable.auth.guard import AccessGuard
 from resumable.auth.interfaces import AuthRequest, uri_of
 from resumable.auth.rates import Rates

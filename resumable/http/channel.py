@@ -15,21 +15,34 @@ from twisted.web.http import Request as TwistedRequest
 
 from resumable.http.body import Body
 from resumable.http.connections import no_room
-from resumable.http.h1 import states
-from resumable.http.h1.chunks import ChunkReader, parse_trailers
-from resumable.http.h1.head import (
+from resumable.http.h1 import (
+    ChunkReader,
     RefusedRequest,
     RequestHead,
     end_of_head,
     origins_in,
     parse_head,
+    parse_trailers,
     refusal,
     take_expectation,
 )
-from resumable.http.h1.states import ChannelState
 from resumable.http.h2.connection import Http2Connection
 from resumable.http.h2.frames import PREFACE
-from resumable.http.lifetime import ChannelLifetime
+from resumable.http.lifetime import (
+    ANSWERING,
+    AWAITING_HEAD,
+    BODY,
+    CLOSING,
+    DEAF,
+    FIRST_HEAD,
+    HEAD,
+    IDLE,
+    IN_HEAD,
+    LINGERING,
+    OPENED,
+    ChannelLifetime,
+    ChannelState,
+)
 from resumable.http.request import StreamingRequest
 
 READ_SIZE: Final = 65_536
@@ -80,9 +93,9 @@ class StreamingChannel(ChannelLifetime):
             while self._input:
                 if self._body is not None:
                     self._take_body(self._body)
-                elif self._state is states.ANSWERING and self.persistent:
+                elif self._state is ANSWERING and self.persistent:
                     break
-                elif self._state not in states.AWAITING_HEAD:
+                elif self._state not in AWAITING_HEAD:
                     self.dropped(len(self._input))
                     self._input = b""
                 elif not self._take_head():
@@ -101,7 +114,7 @@ class StreamingChannel(ChannelLifetime):
     def _is_preface(self) -> bool:
         """Whether the input is the beginning of HTTP/2, and both sides have agreed upon that."""
         site, given = self.site, self._input[: len(PREFACE)]
-        if self._state is not states.FIRST_HEAD or not PREFACE.startswith(given):
+        if self._state is not FIRST_HEAD or not PREFACE.startswith(given):
             return False
         return site.h2c or (site.http2 and getattr(self.transport, "negotiatedProtocol", None) == b"h2")
 
@@ -119,8 +132,8 @@ class StreamingChannel(ChannelLifetime):
 
     def _take_head(self) -> bool:
         """Dispatch the request whose head is in; False when more must come."""
-        if self._state not in states.IN_HEAD:
-            head_state = states.FIRST_HEAD if self._state is states.OPENED else states.HEAD
+        if self._state not in IN_HEAD:
+            head_state = FIRST_HEAD if self._state is OPENED else HEAD
             self._enter(head_state, self.seconds() + self.site.network_timeout)
         data = self._input.removeprefix(b"\r\n")  # RFC 9112 section 2.2: one empty line is ignored
         end = end_of_head(data)
@@ -140,9 +153,9 @@ class StreamingChannel(ChannelLifetime):
         self.site.busy(self)
         self.persistent, self._dropped = head.persistent, 0
         if head.length == 0:
-            self._enter(states.ANSWERING)
+            self._enter(ANSWERING)
         else:
-            self._enter(states.BODY, self.seconds() + self.site.network_timeout)
+            self._enter(BODY, self.seconds() + self.site.network_timeout)
             self._body, self._left = body, head.length or 0
             self._chunks = ChunkReader() if head.length is None else None
         if self.site.stopping:
@@ -187,16 +200,16 @@ class StreamingChannel(ChannelLifetime):
             self._body_complete(body)
 
     def _body_complete(self, body: Body) -> None:
-        self._forget_body(states.ANSWERING)
+        self._forget_body(ANSWERING)
         body.end()
-        if self._state is states.LINGERING and not self._input:
+        if self._state is LINGERING and not self._input:
             self.loseConnection()
 
     def _lose_body(self, reason: str) -> None:
         """Drop the rest of this body. Its request may be answered, then the connection closes."""
         body = self._body
         assert body is not None
-        self._forget_body(states.DEAF)
+        self._forget_body(DEAF)
         self._input = b""
         for request in self.requests:
             request.close_after_answer()
@@ -206,7 +219,7 @@ class StreamingChannel(ChannelLifetime):
     def _forget_body(self, following: ChannelState) -> None:
         self._body = self._chunks = None
         self._left = 0
-        if self._state is states.BODY:
+        if self._state is BODY:
             self._enter(following)
         if self._read_size != READ_SIZE:
             self._read_size = self.transport.bufferSize = READ_SIZE  # type: ignore[union-attr]
@@ -222,12 +235,12 @@ class StreamingChannel(ChannelLifetime):
 
     def send_continue(self) -> None:
         """See `BodySource.send_continue`."""
-        if self._state is not states.CLOSING and self.requests and not self.requests[0].startedWriting:
+        if self._state is not CLOSING and self.requests and not self.requests[0].startedWriting:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # type: ignore[no-untyped-call]
 
     def regulate(self) -> None:
         """Open or close the TCP window."""
-        if self._state is states.CLOSING:
+        if self._state is CLOSING:
             return
         if self._dropped > self.site.linger_bytes:
             wanted = False
@@ -236,7 +249,7 @@ class StreamingChannel(ChannelLifetime):
         elif self.requests:
             wanted = len(self._input) <= PIPELINED
         else:
-            wanted = self._state is states.LINGERING or not self.choked
+            wanted = self._state is LINGERING or not self.choked
         if wanted != self._reading:
             self._reading = wanted
             self.set_reading(wanted)
@@ -255,14 +268,14 @@ class StreamingChannel(ChannelLifetime):
         """The answer is out: read the next request, or close."""
         self.requests.remove(request)  # type: ignore[arg-type]
         body = self._body
-        if self._state is states.CLOSING:
+        if self._state is CLOSING:
             return
-        if self._state is states.ANSWERING and self.persistent:
-            self._enter(states.IDLE, self.seconds() + self.site.network_timeout)
+        if self._state is ANSWERING and self.persistent:
+            self._enter(IDLE, self.seconds() + self.site.network_timeout)
             self.site.idle(self)
             self.regulate()
             self._advance()
-        elif self._state is states.ANSWERING and not self._input:
+        elif self._state is ANSWERING and not self._input:
             self.loseConnection()
         else:
             self._linger()
@@ -280,13 +293,13 @@ class StreamingChannel(ChannelLifetime):
     def expire(self, now: float) -> None:
         """`deadline` has passed."""
         body, site = self._body, self.site
-        if self._state is states.BODY and body is not None:
+        if self._state is BODY and body is not None:
             reason = body.overdue(now, site.network_timeout, site.min_rate)
             if reason is None:
                 self.deadline = body.next_check(now, site.network_timeout)
             else:
                 self._lose_body(reason)
-        elif self._state in states.IN_HEAD:
+        elif self._state in IN_HEAD:
             self._input = self._input.removeprefix(b"\r\n")
             self._refuse(RefusedRequest(408, "The request's head took too long."))
         else:

@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from resumable.aio.deferreds import Timer, Waiters
-from resumable.http.h1.head import Fields, RefusedRequest
+from resumable.http.h1 import Fields, RefusedRequest
 from resumable.http.h2.limits import HeldBytes
 from resumable.http.request import RequestObserver, StreamingRequest
 from resumable.networks import client_of

@@ -9,7 +9,7 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 from werkzeug.exceptions import NotFound as NoSuchRoute
 
 from resumable.http import cors
-from resumable.http.h1.head import problem
+from resumable.http.h1 import problem
 from resumable.http.request import StreamingRequest
 from resumable.model.errors import BodyLost
 from resumable.protocol import errors

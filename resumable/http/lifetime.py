@@ -1,20 +1,21 @@
 """How a connection of HTTP/1.1 lives and ends: its states, its deadlines, and the time for which it lingers.
 
-Invariant: no answer is lost by a reset, because the bytes that a client still sends are read and dropped for a while
-before the connection is closed (RFC 9112 section 9.6). A client that doesn't read is found by `Outgoing`.
+Invariants: the next request is read only from `IDLE`, which nothing but a complete answer to a complete request
+leads to. No answer is lost by a reset, because the bytes that a client still sends are read and dropped for a while
+before the connection is closed. A client that doesn't read is found by `Outgoing`.
+Spec: RFC 9112 section 9 (connection management).
 """
 
 from __future__ import annotations
 
+import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from twisted.python.failure import Failure
 
 from resumable.http.connections import Connections, Outgoing
-from resumable.http.h1 import states
-from resumable.http.h1.states import ChannelState
 from resumable.http.request import StreamingRequest
 from resumable.http.twisted_web import WebChannel
 
@@ -29,6 +30,54 @@ COMING: Final = 1.0
 client that was let in before the stop is answered."""
 
 
+class ChannelState(enum.IntEnum):
+    """Where a connection is, between its requests and in them. Numbers, as hashes of other enums are slow."""
+
+    OPENED = enum.auto()
+    """No byte has come."""
+    FIRST_HEAD = enum.auto()
+    """The head of the first request, or the preface of HTTP/2, is coming."""
+    HEAD = enum.auto()
+    """The head of a later request is coming."""
+    BODY = enum.auto()
+    """The body of the request is coming."""
+    ANSWERING = enum.auto()
+    """The request is complete, its answer is not."""
+    DEAF = enum.auto()
+    """The answer is not complete, and bytes that came, or will come, belong to no request."""
+    IDLE = enum.auto()
+    """The answer is out, and the next request may come."""
+    LINGERING = enum.auto()
+    """The last answer is out; bytes are read and dropped, so that no reset takes the answer away."""
+    CLOSING = enum.auto()
+    """The connection is closed when the transport has sent all bytes."""
+
+
+# Names of the module are found in a tenth of the time that a member of an enum takes.
+OPENED, FIRST_HEAD, HEAD, BODY, ANSWERING, DEAF, IDLE, LINGERING, CLOSING = ChannelState
+
+IN_HEAD: Final = frozenset({FIRST_HEAD, HEAD})
+"""A head has begun."""
+AWAITING_HEAD: Final = IN_HEAD | {OPENED, IDLE}
+"""The next bytes belong to a head."""
+
+TRANSITIONS: Final[Mapping[ChannelState, frozenset[ChannelState]]] = {
+    OPENED: frozenset({FIRST_HEAD, CLOSING}),
+    # A head is dispatched, with a body or without; or it is refused.
+    FIRST_HEAD: frozenset({BODY, ANSWERING, LINGERING, CLOSING}),
+    HEAD: frozenset({BODY, ANSWERING, LINGERING, CLOSING}),
+    # A body is complete, or lost; or its request is answered before its end.
+    BODY: frozenset({ANSWERING, DEAF, LINGERING, CLOSING}),
+    # LINGERING: the answer says "close", and the client has sent more.
+    ANSWERING: frozenset({IDLE, DEAF, LINGERING, CLOSING}),
+    DEAF: frozenset({LINGERING, CLOSING}),
+    IDLE: frozenset({HEAD, CLOSING}),
+    LINGERING: frozenset({CLOSING}),
+    CLOSING: frozenset({CLOSING}),
+}
+"""The states that may follow each state."""
+
+
 class ChannelLifetime(WebChannel):
     """See the module, and `resumable.http.connections.OpenConnection`.
 
@@ -41,7 +90,7 @@ class ChannelLifetime(WebChannel):
     seconds: Callable[[], float]
     deadline = math.inf
 
-    _state: ChannelState = states.OPENED
+    _state: ChannelState = OPENED
     _turned_away = False  # there is no room, and the client is told so
     _dropped = 0  # bytes of this request's body, or behind it, that nobody wants
 
@@ -51,11 +100,11 @@ class ChannelLifetime(WebChannel):
         self.deadline = self.seconds() + self.site.network_timeout
         super().connectionMade()  # type: ignore[no-untyped-call]
         self.site.connected(self)
-        if self._state is states.OPENED:
+        if self._state is OPENED:
             self.site.idle(self)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        self._enter(states.CLOSING)
+        self._enter(CLOSING)
         try:
             super().connectionLost(reason)  # type: ignore[no-untyped-call]
         finally:
@@ -63,17 +112,17 @@ class ChannelLifetime(WebChannel):
 
     def _enter(self, state: ChannelState, deadline: float = math.inf) -> None:
         """Go on to ``state``."""
-        assert state in states.TRANSITIONS[self._state], f"{self._state.name} does not lead to {state.name}"
+        assert state in TRANSITIONS[self._state], f"{self._state.name} does not lead to {state.name}"
         self._state = state
         self.deadline = deadline
 
     def dropped(self, size: int) -> None:
         """See `BodySource.dropped`. Beyond the site's ``linger_bytes``, the connection is read no more."""
         self._dropped += size
-        if self._state is states.ANSWERING:
-            self._enter(states.DEAF)
+        if self._state is ANSWERING:
+            self._enter(DEAF)
         if self._dropped > self.site.linger_bytes:
-            if self._state is states.LINGERING:
+            if self._state is LINGERING:
                 self.deadline = min(self.deadline, self.seconds() + LINGER_FULL)
             self.regulate()
 
@@ -106,7 +155,7 @@ class ChannelLifetime(WebChannel):
             linger = min(linger, LINGER_STOPPING)
         if self._dropped > self.site.linger_bytes:
             linger = min(linger, LINGER_FULL)
-        self._enter(states.LINGERING, self.seconds() + linger)
+        self._enter(LINGERING, self.seconds() + linger)
         half_close = getattr(self.transport, "loseWriteConnection", None)
         if half_close is not None and not self.isSecure():
             self.leave_transport()
@@ -115,14 +164,14 @@ class ChannelLifetime(WebChannel):
 
     def loseConnection(self) -> None:
         """Close when all that was written is sent."""
-        if self._state is not states.CLOSING:
-            self._enter(states.CLOSING)
+        if self._state is not CLOSING:
+            self._enter(CLOSING)
             self.outgoing.full(self.seconds())
             super().loseConnection()  # type: ignore[no-untyped-call]
 
     def abort(self) -> None:
         """Close at once, with a reset."""
-        self._enter(states.CLOSING)
+        self._enter(CLOSING)
         self.transport.abortConnection()  # type: ignore[union-attr]
 
     def turn_away(self) -> None:
@@ -133,10 +182,10 @@ class ChannelLifetime(WebChannel):
         """Close after the answer that is under way; now if there is none, and no request is on its way."""
         for request in self.requests:
             request.close_after_answer()
-        if self._state not in states.AWAITING_HEAD:
+        if self._state not in AWAITING_HEAD:
             return
         began = self.deadline - self.site.network_timeout  # the connection, or the head of a request
-        if self._state is not states.IDLE and began + COMING > self.seconds():
+        if self._state is not IDLE and began + COMING > self.seconds():
             self.deadline = min(self.deadline, began + COMING)
         else:
             self._leave()
@@ -148,9 +197,9 @@ class ChannelLifetime(WebChannel):
 
     def expire(self, now: float) -> None:
         """`deadline` has passed, and neither a head nor a body is coming."""
-        if self._state is states.CLOSING:
+        if self._state is CLOSING:
             self.abort()
-        elif self._state is states.LINGERING:
+        elif self._state is LINGERING:
             self.loseConnection()
         elif self.site.stopping:
             self._leave()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from resumable.http.h1.head import valid_host
+from resumable.http.h1 import valid_host
 from resumable.http.request import StreamingRequest
 from resumable.networks import Network, belongs, plain
 

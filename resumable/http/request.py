@@ -19,7 +19,7 @@ from twisted.web.server import NOT_DONE_YET
 from werkzeug.routing import MapAdapter
 
 from resumable.http.body import Body
-from resumable.http.h1.head import problem
+from resumable.http.h1 import problem
 from resumable.http.twisted_web import WebRequest
 from resumable.model.errors import BodyLost
 from resumable.model.telemetry import REQUEST

@@ -22,10 +22,10 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from resumable.http import errors
-from resumable.http.admin.readiness import Readiness, alive
+from resumable.http.admin.overview import Readiness, alive
 from resumable.http.channel import StreamingChannel
 from resumable.http.connections import Connections
-from resumable.http.h1.head import Fields
+from resumable.http.h1 import Fields
 from resumable.http.h2.limits import HeldBytes
 from resumable.http.request import RequestObserver, StreamingRequest
 from resumable.http.tus import TusRoutes

@@ -19,7 +19,7 @@ from resumable.http import cors, errors, status
 from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads
-from resumable.http.h1.head import Fields, valid_host
+from resumable.http.h1 import Fields, valid_host
 from resumable.http.origin import Origin
 from resumable.http.request import StreamingRequest
 from resumable.model.principal import NOBODY, Action, Principal

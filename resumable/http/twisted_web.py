@@ -15,7 +15,7 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from resumable.http.h1.head import RequestHead
+from resumable.http.h1 import RequestHead
 
 TESTED_TWISTED: Final = ("26.4", "26.10")
 """The oldest and the newest version of Twisted that the tests ran with."""

@@ -1,33 +1,36 @@
-"""Requests to one server: so many connections, time-outs of our own, answers of a bounded size.
+"""Requests to one server: so many connections, time-outs of our own, answers of a bounded size. And small GET requests.
 
-Invariant: every request ends: nothing waits longer than a time-out for the next sign of progress. An answer that comes
+Invariants: every request ends: nothing waits longer than a time-out for the next sign of progress. An answer that comes
 before its request is fully sent stops the body. Connections are at most as many as the limit; those of streams are
 apart, so that readers never wait for requests, nor requests for readers, however slow these are. No request is
-repeated but a GET of `stream`: whether it may be sent twice is the caller's to know.
+repeated but a GET of `Http.stream`: whether it may be sent twice is the caller's to know. `Fetch` asks a server that
+the operator named (an issuer of keys, or one that decides about access): every question ends within its time-out, an
+answer of more than ``largest`` bytes is a failure, no redirect is followed, and only so many are asked at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 from attrs import field, frozen
 from twisted.internet import error
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.client import BrowserLikePolicyForHTTPS, RequestTransmissionFailed, ResponseNeverReceived
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 
-from resumable.httpclient.bodies import BytesBody, RegionBody
+from resumable.httpclient.bodies import BodyStream, BytesBody, IdleTimeout, RegionBody, stream_of
 from resumable.httpclient.connections import ConnectionPool
-from resumable.httpclient.errors import HttpError, KeptClosed, TimedOut, causes_of, error_for
-from resumable.httpclient.streams import BodyStream, IdleTimeout, stream_of
+from resumable.httpclient.errors import HttpError, KeptClosed, TimedOut, TooLong, causes_of, error_for, one_line
 from resumable.model.telemetry import REQUEST
 
 KEPT_STREAMS = 8
 """Idle connections that are kept for the next reader."""
+KEPT, KEPT_FOR = 16, 240.0
+"""Idle connections of a `Fetch`, and the seconds for which each is kept."""
 ERROR_SIZE = 64 << 10
 """Bytes of a streamed answer that isn't a success."""
 LONGEST_PAUSE = 3600.0
@@ -230,3 +233,75 @@ def retry_after(headers: Mapping[str, str], now: float | None = None, longest: f
     except (KeyError, ValueError, TypeError, OverflowError):
         return None
     return min(max(then - since, 0.0), longest)
+
+
+class FetchFailed(Exception):
+    """There is no answer; the reason is one line."""
+
+
+@frozen
+class Fetched:
+    """An answer. ``headers``: all lines of each, by lower-case name, as latin-1 text."""
+
+    status: int
+    headers: Mapping[str, Sequence[str]]
+    body: bytes
+
+
+class IFetch(Protocol):
+    """The one method of `Fetch`, so that tests can do without a network."""
+
+    async def get(self, url: str, headers: Mapping[str, Sequence[str]]) -> Fetched:
+        """See `Fetch.get`."""
+
+
+class Fetch:
+    """``timeout``: seconds for all of it. ``most``: questions at once; more hold more memory."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        timeout: float,
+        largest: int = 256 << 10,
+        most: int = 256,
+        clock: IReactorTime | None = None,
+        policy: IPolicyForHTTPS | None = None,
+    ) -> None:
+        self._clock: IReactorTime = clock or reactor
+        self._timeout = timeout
+        self._largest = largest
+        self._most = most
+        self._asking = 0
+        trust = policy or BrowserLikePolicyForHTTPS()
+        self._connections = ConnectionPool(
+            reactor, self._clock, trust, timeout, kept=KEPT, kept_for=KEPT_FOR, repeats=True
+        )
+
+    async def get(self, url: str, headers: Mapping[str, Sequence[str]]) -> Fetched:
+        """The answer, whatever its status. Raises FetchFailed. ``headers``: latin-1 text."""
+        if self._asking >= self._most:
+            raise FetchFailed(f"{self._most} questions are waiting already")
+        self._asking += 1
+        try:
+            return await Deferred.fromCoroutine(self._get(url, headers)).addTimeout(self._timeout, self._clock)
+        except CancelledError:
+            raise
+        except TimeoutError:
+            raise FetchFailed(f"no answer within {self._timeout:g} s") from None
+        except TooLong as problem:
+            raise FetchFailed(f"the answer is longer than {problem.largest} bytes") from None
+        except Exception as problem:  # the layers below have no common class of errors
+            raise FetchFailed(f"{type(problem).__name__}: {one_line(problem)}"[:200]) from problem
+        finally:
+            self._asking -= 1
+
+    async def _get(self, url: str, headers: Mapping[str, Sequence[str]]) -> Fetched:
+        raw = Headers({name.encode(): [line.encode("latin-1") for line in lines] for name, lines in headers.items()})
+        response = await self._connections.request("GET", url, raw)
+        stream = stream_of(response, self._clock, self._timeout, until_closed=True)
+        return Fetched(response.code, all_lines(response), await stream.read_all(self._largest))
+
+    def close(self) -> Deferred[None]:
+        """Close the connections that are kept."""
+        return self._connections.close()

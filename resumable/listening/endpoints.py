@@ -1,16 +1,23 @@
-"""Endpoints to listen on, made of their endpoint strings.
+"""Endpoint strings: taken apart, checked before the start, and made into endpoints to listen on.
 
 Invariants: where client certificates are to be verified, no TLS endpoint is without; where a proxy speaks for clients,
-it is a trusted one. A relative path starts at the directory in which the string was read.
-Spec: https://docs.twisted.org/en/stable/core/howto/endpoints.html
+it is a trusted one. A relative path starts at the directory in which the string was read. No socket that a check opens
+stays open. The upload directory tells where its socket for operators is; only the daemon's own user may connect to a
+Unix socket for operators, unless its endpoint says otherwise.
+Spec: https://docs.twisted.org/en/stable/core/howto/endpoints.html, unix(7).
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-from collections.abc import Callable
+import re
+import socket
+import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -18,13 +25,25 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from resumable.listening.ports import BACKLOG, PROXIED, quoted, split_endpoint
-from resumable.listening.proxied import ProxiedFactory
+from resumable.listening.proxy_protocol import ProxiedFactory
 from resumable.listening.tls import Certificate, CertificateFiles
+from resumable.model.errors import StartupError
 from resumable.networks import Network
 
 _TLS = ("port", "privateKey", "certKey", "sslmethod", "interface", "backlog", "extraCertChain", "dhParameters")
 """The arguments of Twisted's ``ssl:``, in its order."""
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted; the kernel's own limit (somaxconn) may be lower."""
+
+LISTEN = "--port or --listen"
+"""The flags that set the endpoints for clients, in messages."""
+ADMIN_LISTEN = "--admin-listen"
+"""The flag that sets the endpoints for operators."""
+PROXIED = "haproxy:"
+"""Begins the string of an endpoint whose connections begin with a header of the PROXY protocol."""
+LONGEST_PATH: Final = 107
+"""Bytes of a path that fit into sockaddr_un with the zero at their end."""
 
 
 @frozen
@@ -110,3 +129,120 @@ def _tls(
         terms.required,
     )
     return TCP4ServerEndpoint(reactor, int(port), int(backlog), given.get("interface", "")), files
+
+
+def check_ports(endpoints: Sequence[str], flag: str = LISTEN) -> None:
+    """Check that each TCP port and Unix socket of these endpoint strings, which ``flag`` sets, can be bound.
+
+    Raises StartupError.
+    """
+    for description in endpoints:
+        kind, arguments, named = split_endpoint(description.removeprefix(PROXIED))
+        address = _tcp_address(kind, arguments, named)
+        if address is not None:
+            _check_port(description, flag, *address)
+        elif kind == "unix" and (arguments or "address" in named):
+            _check_socket(description, flag, os.path.abspath(named.get("address") or arguments[0]))
+
+
+def split_endpoint(description: str) -> tuple[str, list[str], dict[str, str]]:
+    """Kind, arguments and named arguments of an endpoint string (twisted.internet.endpoints)."""
+    kind, *parts = (re.sub(r"\\(.)", r"\1", each) for each in re.split(r"(?<!\\):", description))
+    arguments = [each for each in parts if "=" not in each]
+    return kind, arguments, dict(each.split("=", 1) for each in parts if "=" in each)
+
+
+def quoted(argument: str) -> str:
+    """An argument as it stands in an endpoint string."""
+    return argument.replace("\\", r"\\").replace(":", r"\:")
+
+
+def _tcp_address(kind: str, arguments: list[str], named: dict[str, str]) -> tuple[int, str, int] | None:
+    """Family, interface and port of an endpoint that listens on TCP; None for any other, or port 0."""
+    if kind not in ("tcp", "tcp4", "tcp6", "ssl"):
+        return None
+    port = named.get("port") or (arguments or [""])[0]
+    interface = named.get("interface", "::" if kind == "tcp6" else "")
+    if not port.isdigit() or port == "0" or (":" in interface and kind != "tcp6"):
+        return None
+    return (socket.AF_INET6 if kind == "tcp6" else socket.AF_INET), interface, int(port)
+
+
+def _check_port(description: str, flag: str, family: int, interface: str, port: int) -> None:
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((interface, port))
+            probe.listen(1)
+        except OSError as error:
+            raise StartupError(why_not_bound(description, error, flag)) from error
+
+
+def _check_socket(description: str, flag: str, path: str) -> None:
+    """Check that nobody listens at ``path`` and a socket can be made there; remove the one that a killed daemon has
+    left."""
+    place = os.path.dirname(path)
+    try:
+        if not os.path.isdir(place):
+            raise OSError(errno.ENOTDIR, f"there is no directory {place}")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, f"the directory {place} can't be written")
+        with socket.socket(socket.AF_UNIX) as probe:
+            answer = probe.connect_ex(path)
+        if answer == errno.ENOENT:
+            return
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EEXIST, "there is something else of that name")
+        if answer != errno.ECONNREFUSED:
+            raise OSError(errno.EADDRINUSE, "somebody listens there")
+        # Twisted would ask whether the process named in the lock lives; in a container that is PID 1, which is us.
+        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}.lock")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartupError(f"Can't listen on {description}: {reason}; choose another with {flag}.") from error
+
+
+def why_not_bound(description: str, error: object, flag: str = LISTEN) -> str:
+    """One line for an endpoint that can't listen; ``flag``: the one to change."""
+    number = getattr(error, "errno", None) or getattr(getattr(error, "socketError", None), "errno", None)
+    reason = {
+        errno.EADDRINUSE: "the port is in use",
+        errno.EACCES: "a port below 1024 needs more rights",
+        errno.EADDRNOTAVAIL: "this machine has no such address",
+    }.get(number or 0, str(error).splitlines()[0] if str(error) else type(error).__name__)
+    return f"Can't listen on {description}: {reason}; choose another with {flag}."
+
+
+def widen_backlog(port: object) -> None:
+    """Let connections that come all at once wait in the kernel: Twisted's 50 make the 51st wait for a second."""
+    listening = getattr(port, "socket", None)
+    if isinstance(listening, socket.socket):
+        listening.listen(BACKLOG)
+
+
+def admin_socket_path(upload_dir: Path) -> Path:
+    """The path of an upload directory's socket for operators."""
+    return upload_dir / ".resumable" / "admin.sock"
+
+
+def admin_endpoint(upload_dir: Path) -> str:
+    """The endpoint string of an upload directory's socket. ValueError: its path is too long for a socket.
+
+    It needs no lock of Twisted's, as the upload directory has one.
+    """
+    path = admin_socket_path(upload_dir)
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise ValueError(f"the path {path} is too long for a socket, which has room for {LONGEST_PATH} bytes")
+    return f"unix:address={quoted(str(path))}:mode=600:lockfile=0"
+
+
+def private_socket(description: str) -> str:
+    """The endpoint string; for a Unix socket without a mode, with one that lets in the daemon's own user only.
+
+    Twisted would let everybody in, whatever the umask is.
+    """
+    kind, arguments, named = split_endpoint(description)
+    has_mode = "mode" in named or len(arguments) + ("address" in named) > 1
+    return f"{description}:mode=600" if kind == "unix" and not has_mode else description

@@ -20,8 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from resumable.aio.threads import IPool
-from resumable.listening import ports
-from resumable.listening.endpoints import ListeningPoint, Terms, listening_point
+from resumable.listening.endpoints import LISTEN, ListeningPoint, Terms, listening_point, why_not_bound, widen_backlog
 from resumable.listening.tls import Certificate
 from resumable.model.errors import StartupError
 
@@ -46,7 +45,7 @@ class Listeners:
         *,
         pool: IPool,
         wall: Callable[[], float],
-        flag: str = ports.LISTEN,
+        flag: str = LISTEN,
     ) -> None:
         self._reactor = reactor
         self._site_at = site_at
@@ -78,8 +77,8 @@ class Listeners:
             raise StartupError(f"Can't listen on {each.description}: {error}.") from error
         (port,) = outcome
         if isinstance(port, Failure):
-            raise StartupError(ports.why_not_bound(each.description, port.value or port, self._flag))
-        ports.widen_backlog(port)
+            raise StartupError(why_not_bound(each.description, port.value or port, self._flag))
+        widen_backlog(port)
         return port
 
     def start(self) -> None:

@@ -18,6 +18,8 @@ Invariant: ``reason`` is one line for the operator and holds no secret: no key, 
 
 from __future__ import annotations
 
+from resumable.httpclient.errors import HttpError, Insecure
+
 
 class RemoteError(Exception):
     """A remote did not do what it was asked.
@@ -110,3 +112,12 @@ class Conflict(Permanent):
 
 class Unwelcome(Permanent):
     """The store takes no object with this metadata, or of this type or file name; `plainer` has it go without."""
+
+
+def remote_error(error: HttpError, operation: str = "") -> RemoteError:
+    """The remote's failure that this one stands for; ``operation`` (PutObject) goes into its reason."""
+    reason = f"{operation}: {error.reason}" if operation else error.reason
+    if isinstance(error, Insecure):
+        return Unusable(reason, code=error.code, advice="check the certificate and the address")
+    advice = "check endpoint and region" if error.code == "NameNotFound" else ""
+    return Transient(reason, code=error.code, advice=advice)

@@ -13,10 +13,13 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from resumable.httpclient.bodies import PIECE
-from resumable.remotes.errors import NotThere, Permanent, RemoteError
+from resumable.httpclient.client import IHttp, IStream, StreamedAnswer
+from resumable.httpclient.errors import HttpError
+from resumable.remotes.errors import NotThere, Permanent, RemoteError, remote_error
 from resumable.remotes.interfaces import Stored
 
 
@@ -152,3 +155,32 @@ class BytesStream:
     def close(self) -> None:
         """See IObjectStream."""
         self._left = b""
+
+
+async def open_stream(http: IHttp, operation: str, url: str, headers: Mapping[str, str]) -> StreamedAnswer:
+    """The answer to a GET, whose body comes piece by piece. Raises RemoteError; its stream raises HttpError."""
+    try:
+        return await http.stream(url, headers)
+    except HttpError as error:
+        raise remote_error(error, operation) from None
+
+
+@implementer(IObjectStream)
+class ObjectStream:
+    """The body of an answer as the bytes of an object: it fails with RemoteError."""
+
+    def __init__(self, stream: IStream) -> None:
+        self._stream = stream
+
+    def read(self) -> Deferred[bytes]:
+        """See IObjectStream."""
+        return self._stream.read().addErrback(_as_remote_error)
+
+    def close(self) -> None:
+        """See IObjectStream."""
+        self._stream.close()
+
+
+def _as_remote_error(failure: Failure) -> Failure:
+    error = failure.value
+    return Failure(remote_error(error)) if isinstance(error, HttpError) else failure

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 
-from resumable.auth.certificates import ClientCertificates, subject_of
+from resumable.auth.credentials import ClientCertificates, subject_of
 from resumable.auth.interfaces import IAuthorizer, Subject
 from resumable.protocol.errors import Forbidden, Unauthorized
 from tests.auth.auth_rig import LOOK, refusal, result

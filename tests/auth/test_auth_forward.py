@@ -12,11 +12,11 @@ from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs, formatEvent
 from twisted.web.server import NOT_DONE_YET
 
-from resumable.auth.fetch import Fetch, FetchFailed
 from resumable.auth.forward import ROOM, ForwardAuth, ForwardRules
 from resumable.auth.guard import AccessGuard
 from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.rates import Rate, Rates
+from resumable.httpclient.client import Fetch, FetchFailed
 from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, TusError, Unauthorized, Unavailable
 from tests.auth.auth_rig import ID, LOOK, SALT, Answering, Server, asking

@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 
-from resumable.auth.fetch import Fetch
-from resumable.auth.jwts import JwtTokens, TokenRules, check_algorithms
 from resumable.auth.keys import PATIENCE, REFRESH, STALE, JwksUrl
+from resumable.auth.tokens import JwtTokens, TokenRules, check_algorithms
+from resumable.httpclient.client import Fetch
 from resumable.protocol.errors import Unauthorized, Unavailable
 from tests.auth.auth_rig import Answering, Server, Signer, wall, with_bearer
 from tests.daemon.site_rig import Listening

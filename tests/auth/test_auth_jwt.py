@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from twisted.internet.task import Clock
 
 from resumable.auth.interfaces import IAuthorizer
-from resumable.auth.jwts import LONGEST, REMEMBERED, JwtTokens, TokenRules, check_algorithms
 from resumable.auth.keys import parse_jwks, public_keys, shared_secret
 from resumable.auth.secret import AccessProblem, Secret
+from resumable.auth.tokens import LONGEST, REMEMBERED, JwtTokens, TokenRules, check_algorithms
 from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, Unauthorized
 from resumable.protocol.fields import LARGEST

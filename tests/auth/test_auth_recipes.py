@@ -16,11 +16,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from resumable.auth import signed
-from resumable.auth.fetch import Fetched
 from resumable.auth.forward import ForwardAuth, ForwardRules
 from resumable.auth.interfaces import AuthRequest
 from resumable.auth.secret import WatchedFile
 from resumable.auth.signed import SignedUrls
+from resumable.httpclient.client import Fetched
 from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, Unauthorized
 from resumable.testing import SteppedPool

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from resumable.daemon import startup
-from resumable.listening import ports
+from resumable.listening.endpoints import check_ports
 from resumable.model.errors import StartupError
 from resumable.spool import Disk, Modes
 from resumable.spool.directory import file_system
@@ -52,7 +52,7 @@ def test_network_file_systems_are_refused(kind: str, tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("description", ["tcp:0", "systemd:domain=INET:index=0", "tcp:8080:interface=\\:\\:1"])
 def test_endpoints_that_can_not_be_looked_at_are_left_to_the_start(description: str) -> None:
-    ports.check_ports([description])
+    check_ports([description])
 
 
 class WatchedDisk(Disk):

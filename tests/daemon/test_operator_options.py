@@ -10,7 +10,7 @@ from twisted.python.usage import UsageError
 
 from resumable.config.operators import OPERATORS
 from resumable.config.options import Options, Settings
-from resumable.listening.ports import admin_socket_path, split_endpoint
+from resumable.listening.endpoints import admin_socket_path, split_endpoint
 
 EXAMPLES = [
     ("admin-listen", "tcp:9090:interface=127.0.0.1", ("tcp:9090:interface=127.0.0.1",)),

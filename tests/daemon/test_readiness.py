@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from resumable.catalog.sqlite import SqliteCatalog
-from resumable.http.admin.readiness import FRESH, PATIENCE, Readiness
+from resumable.http.admin.overview import FRESH, PATIENCE, Readiness
 from resumable.http.cors import Cors, CrossOrigin
 from resumable.http.origin import Origin
 from resumable.http.site import Root

@@ -11,11 +11,9 @@ from jsonschema import Draft202012Validator, FormatChecker
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from resumable.http.admin.api import Admin, AdminServices
-from resumable.http.admin.auth import AdminAuth, SocketAuth
+from resumable.http.admin.api import Admin, AdminAuth, AdminServices, SocketAuth
 from resumable.http.admin.openapi import description
-from resumable.http.admin.overview import DeadEvents, Overview, OverviewSources
-from resumable.http.admin.readiness import Readiness
+from resumable.http.admin.overview import DeadEvents, Overview, OverviewSources, Readiness
 from resumable.http.site import StreamingSite
 from resumable.metrics.meters import RemoteLag
 from resumable.replication.context import RemoteCounts

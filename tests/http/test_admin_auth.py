@@ -11,7 +11,7 @@ from resumable.auth.guard import AccessGuard
 from resumable.auth.interfaces import AuthRequest
 from resumable.auth.rates import Rate, Rates
 from resumable.auth.secret import Secret
-from resumable.http.admin.auth import AdminAuth, PrincipalAuth, SocketAuth, TokenAuth
+from resumable.http.admin.api import AdminAuth, PrincipalAuth, SocketAuth, TokenAuth
 from resumable.http.admission import Admission
 from resumable.http.origin import Origin
 from resumable.model.principal import Action, Principal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resumable.http.channel import StreamingChannel
-from resumable.http.h1.states import (
+from resumable.http.lifetime import (
     ANSWERING,
     BODY,
     CLOSING,

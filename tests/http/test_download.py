@@ -13,8 +13,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
 from zope.interface.verify import verifyObject
 
-from resumable.http.content import disposition, safe_type
-from resumable.http.download import CHUNK, Sending
+from resumable.http.download import CHUNK, Sending, disposition, safe_type
 from resumable.model.upload import Upload
 from resumable.protocol import metadata
 from resumable.protocol.errors import NotFound

@@ -11,7 +11,7 @@ from zope.interface import implementer
 from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT
 from resumable.http.h2.frames import MAX_FRAME
 from resumable.http.h2.limits import CONNECTION_WINDOW, STREAM_WINDOW, HeldBytes
-from resumable.http.h2.machine import MAX_STREAMS
+from resumable.http.h2.link import MAX_STREAMS
 from resumable.http.request import StreamingRequest
 from tests.http.http1_client import Consumer, answer
 from tests.http.http2_client import MIB, Client

@@ -11,8 +11,7 @@ from h2.errors import ErrorCodes
 
 from resumable.http.h2 import limits, link
 from resumable.http.h2.limits import FRAMES_RATE, REQUESTS_RATE, ClientPace, TokenBudget
-from resumable.http.h2.link import MAX_BACKLOG
-from resumable.http.h2.machine import MAX_STREAMS
+from resumable.http.h2.link import MAX_BACKLOG, MAX_STREAMS
 from tests.http.http1_client import Consumer, Watcher, answer
 from tests.http.http2_client import (
     CONTINUATION,

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from resumable.http.download import CHUNK, Sending
 from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT, PIECE
-from resumable.http.h2.machine import MAX_STREAMS
+from resumable.http.h2.link import MAX_STREAMS
 from resumable.http.request import StreamingRequest
 from tests.http.http1_client import answer
 from tests.http.http2_client import WINDOW_UPDATE, Client, frame

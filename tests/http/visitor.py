@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from resumable.http.admin.readiness import Readiness
+from resumable.http.admin.overview import Readiness
 from resumable.http.channel import StreamingChannel
 from resumable.http.cors import Cors, CrossOrigin
 from resumable.http.download import Downloads, Remotely, Ways

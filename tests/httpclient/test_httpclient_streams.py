@@ -18,8 +18,7 @@ from zope.interface.verify import verifyObject
 from resumable.httpclient.bodies import PIECE
 from resumable.httpclient.client import Http, HttpLimits
 from resumable.httpclient.errors import HttpError, TimedOut, TooLong
-from resumable.remotes.over_http import ObjectStream
-from resumable.remotes.reading import IObjectStream
+from resumable.remotes.reading import IObjectStream, ObjectStream
 
 LARGE = 64 << 20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 
-from resumable.listening.proxy_header import SIGNATURE
+from resumable.listening.proxy_protocol import SIGNATURE
 
 
 def binary(family: int, addresses: bytes, command: int = 0x21, more: bytes = b"", size: int | None = None) -> bytes:

@@ -15,7 +15,7 @@ from resumable.http.request import StreamingRequest
 from resumable.http.site import StreamingSite
 from resumable.listening.endpoints import Terms, listening_point
 from resumable.listening.listeners import Listeners
-from resumable.listening.proxied import ProxiedFactory
+from resumable.listening.proxy_protocol import ProxiedFactory
 from resumable.model.errors import StartupError
 from resumable.model.values import networks
 from tests.certificates import laptop

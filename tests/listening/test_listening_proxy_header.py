@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resumable.listening.proxy_header import LONGEST, SIGNATURE, Header, Malformed, parse
+from resumable.listening.proxy_protocol import LONGEST, SIGNATURE, Header, Malformed, parse
 from tests.listening.headers import V4, binary
 
 V6 = (

@@ -20,7 +20,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
-from resumable.auth.certificates import subject_of
+from resumable.auth.credentials import subject_of
 from resumable.auth.secret import AccessProblem
 from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import LOOK_EVERY, Listeners

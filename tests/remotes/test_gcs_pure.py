@@ -19,9 +19,8 @@ from resumable.remotes.errors import (
     Unusable,
     Unwelcome,
 )
-from resumable.remotes.gcs.errors import clean, error_from
 from resumable.remotes.gcs.records import object_from
-from resumable.remotes.gcs.requests import Framed, GcsPlace, Stretch, crc_of
+from resumable.remotes.gcs.requests import Framed, GcsPlace, Stretch, clean, crc_of, error_from
 from resumable.remotes.regions import BytesRegion
 
 

@@ -20,8 +20,8 @@ from resumable.remotes import urls
 from resumable.remotes.errors import AuthFailed, Conflict, OutOfStep, Permanent, Unusable
 from resumable.remotes.gcs.credentials import Token
 from resumable.remotes.gcs.records import GcsObjectOptions, GcsRecord
+from resumable.remotes.gcs.remote import OPTIONS, SCHEME
 from resumable.remotes.gcs.requests import GcsPlace, GcsRequests
-from resumable.remotes.gcs.scheme import OPTIONS, SCHEME
 from resumable.remotes.interfaces import IPartRemote, ISweeper
 from resumable.remotes.journals import MemoryJournal, ReplicaRecords
 from resumable.remotes.plan import TIB

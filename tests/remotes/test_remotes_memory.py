@@ -14,8 +14,7 @@ from resumable.remotes import urls
 from resumable.remotes.interfaces import Conflict, Permanent, Throttled, Transient
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.memory.parts import MemoryPartRemote
-from resumable.remotes.memory.remote import Fault, MemoryRemote
-from resumable.remotes.memory.store import MemoryObject, MemoryStore
+from resumable.remotes.memory.remote import Fault, MemoryObject, MemoryRemote, MemoryStore
 from resumable.remotes.plan import PartLimits
 from resumable.remotes.regions import BytesRegion
 from resumable.testing.contract import RemoteContract

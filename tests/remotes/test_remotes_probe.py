@@ -21,8 +21,7 @@ from resumable.remotes.errors import (
 )
 from resumable.remotes.interfaces import IProbe
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.memory.remote import MemoryRemote
-from resumable.remotes.memory.store import Fault, MemoryStore
+from resumable.remotes.memory.remote import Fault, MemoryRemote, MemoryStore
 from resumable.remotes.probe import advice, probe
 
 

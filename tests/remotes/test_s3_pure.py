@@ -28,7 +28,7 @@ from resumable.remotes.errors import (
     Unusable,
     Unwelcome,
 )
-from resumable.remotes.s3.answers import BadXml, complete_document, parse
+from resumable.remotes.s3.answers import BadXml, complete_document, error_from, error_in, may_be_metadata, parse
 from resumable.remotes.s3.checksums import ALGORITHMS, Algorithm, algorithm, encoded, of_whole
 from resumable.remotes.s3.credentials import EMPTY_SHA256, UNSIGNED, Keys, S3Signer, encode_path, encode_query
 from resumable.remotes.s3.endpoint import (
@@ -44,7 +44,6 @@ from resumable.remotes.s3.endpoint import (
     dialect,
     resolve,
 )
-from resumable.remotes.s3.errors import error_from, error_in, may_be_metadata
 from resumable.remotes.s3.records import S3ObjectOptions
 from tests.remotes.s3_proxy import error
 

@@ -20,8 +20,7 @@ from twisted.python.failure import Failure
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.model.upload import Commit, GoneReason, Replica, Upload
 from resumable.remotes.memory.parts import MemoryPartRemote
-from resumable.remotes.memory.remote import MemoryRemote, MemoryStore
-from resumable.remotes.memory.store import MemoryObject
+from resumable.remotes.memory.remote import MemoryObject, MemoryRemote, MemoryStore
 from resumable.remotes.plan import PartLimits as StoreLimits
 from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.journal import CatalogJournal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from resumable.remotes import errors
-from resumable.remotes.memory.store import Fault
+from resumable.remotes.memory.remote import Fault
 from tests.replication.rig import parts, pattern, plain
 
 KINDS = {"parts": parts(), "plain": plain()}

@@ -10,7 +10,7 @@ from twisted.logger import globalLogPublisher
 
 from resumable.model.errors import CatalogUnavailable
 from resumable.remotes import errors
-from resumable.remotes.memory.store import Fault, MemoryObject
+from resumable.remotes.memory.remote import Fault, MemoryObject
 from resumable.remotes.plan import PartLimits as StoreLimits
 from resumable.replication.context import ReplicationLimits
 from tests.replication.rig import PART, parts, pattern, plain

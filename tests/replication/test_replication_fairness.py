@@ -104,7 +104,7 @@ def test_more_wakes_than_fit_are_found_in_the_catalog(make, monkeypatch):
 
 def test_more_retries_than_have_timers_are_found_in_the_catalog(make, monkeypatch):
     from resumable.remotes import errors
-    from resumable.remotes.memory.store import Fault
+    from resumable.remotes.memory.remote import Fault
 
     monkeypatch.setattr(work_queue, "RETRIES", 3)
     rig = make()

@@ -7,7 +7,7 @@ import pytest
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Upload
 from resumable.remotes import errors
-from resumable.remotes.memory.store import Fault
+from resumable.remotes.memory.remote import Fault
 from resumable.replication.context import ReplicationLimits
 from tests.replication.rig import PART, parts, pattern
 

@@ -8,7 +8,7 @@ import pytest
 
 from resumable.model.errors import CatalogUnavailable
 from resumable.remotes import errors
-from resumable.remotes.memory.store import Fault
+from resumable.remotes.memory.remote import Fault
 from tests.replication.rig import Rig, parts, plain
 
 ERRORS = [

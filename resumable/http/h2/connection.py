@@ -21,12 +21,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from resumable.http.connections import Connections, Outgoing, client_at, no_room
-from resumable.http.h1.head import RefusedRequest
+from resumable.http.h1 import RefusedRequest
 from resumable.http.h2.answers import AnswerQueue
-from resumable.http.h2.frames import Data, FrameReader, Violation
-from resumable.http.h2.head import head_of, size_of
-from resumable.http.h2.link import CLOSED, LINGER, LINGERING, OPEN, Http2Link
-from resumable.http.h2.machine import MAX_STREAMS
+from resumable.http.h2.frames import Data, FrameReader, Violation, head_of, size_of
+from resumable.http.h2.link import CLOSED, LINGER, LINGERING, MAX_STREAMS, OPEN, Http2Link
 from resumable.http.h2.stream import Http2Stream
 
 

@@ -16,10 +16,9 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 from resumable.http.body import Body
-from resumable.http.h1.head import RefusedRequest, RequestHead, problem, take_expectation
+from resumable.http.h1 import Fields, RefusedRequest, RequestHead, problem, take_expectation
 from resumable.http.h2.answers import AnswerQueue, StreamAnswer
-from resumable.http.h2.frames import Data, Violation
-from resumable.http.h2.head import Fields, trailers_of
+from resumable.http.h2.frames import Data, Violation, trailers_of
 from resumable.http.h2.limits import STREAM_WINDOW, ReceiveWindow
 from resumable.http.h2.link import Http2Link
 from resumable.http.request import StreamingRequest

@@ -6,6 +6,6 @@ try:
 except ImportError as missing:
     raise ImportError("google-auth is missing; run: pip install 'resumable-server[gcs]'") from missing
 
-from resumable.remotes.gcs.scheme import SCHEME
+from resumable.remotes.gcs.remote import SCHEME
 
 __all__ = ["SCHEME"]

@@ -19,14 +19,13 @@ from resumable.httpclient.client import HttpAnswer
 from resumable.model import keys
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, RemoteError, Transient, Unusable
 from resumable.remotes.gcs.credentials import ITokens, Unsigned
-from resumable.remotes.gcs.errors import NO_BUCKET
 from resumable.remotes.gcs.records import GcsObject, GcsObjectOptions, GcsRecord, encoded, object_from
-from resumable.remotes.gcs.requests import Framed, GcsRequests, crc_of, may_not
+from resumable.remotes.gcs.requests import NO_BUCKET, Framed, GcsRequests, crc_of, may_not
 from resumable.remotes.interfaces import IContent, IRegion, Stored
 from resumable.remotes.object_remote import another_object, found_ours
-from resumable.remotes.over_http import ObjectStream
 from resumable.remotes.reading import (
     IObjectStream,
+    ObjectStream,
     Presented,
     check_answered,
     check_span,

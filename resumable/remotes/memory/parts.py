@@ -16,8 +16,7 @@ from resumable.model import keys
 from resumable.remotes import plan
 from resumable.remotes.interfaces import IJournal, IPartRemote, IRegion, Part
 from resumable.remotes.journals import ReplicaRecord
-from resumable.remotes.memory.remote import MemoryRemote
-from resumable.remotes.memory.store import MemoryStore, OpenObject
+from resumable.remotes.memory.remote import MemoryRemote, MemoryStore, OpenObject
 from resumable.remotes.regions import copy
 from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
 

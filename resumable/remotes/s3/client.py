@@ -24,6 +24,7 @@ from resumable.remotes.s3.answers import (
     UploadsPage,
     Written,
     complete_document,
+    error_in,
     number_of,
     parse,
     part_of,
@@ -31,7 +32,6 @@ from resumable.remotes.s3.answers import (
     written,
 )
 from resumable.remotes.s3.checksums import Algorithm
-from resumable.remotes.s3.errors import error_in
 from resumable.remotes.s3.requests import Payload, S3Requests
 
 LIST_SIZE = 4 << 20

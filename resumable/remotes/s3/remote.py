@@ -29,11 +29,10 @@ from resumable.remotes.interfaces import (
 from resumable.remotes.journals import Stage
 from resumable.remotes.object_remote import ObjectPartsRemote
 from resumable.remotes.plan import PART_SIZE, PartLimits
-from resumable.remotes.s3.answers import ListedPart
+from resumable.remotes.s3.answers import ListedPart, may_be_metadata
 from resumable.remotes.s3.checksums import of_whole
 from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.endpoint import AWS, Dialect
-from resumable.remotes.s3.errors import may_be_metadata
 from resumable.remotes.s3.records import S3ObjectOptions, S3Record, S3Records
 from resumable.remotes.s3.store import S3Reading, S3Store
 

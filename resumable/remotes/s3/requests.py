@@ -16,10 +16,11 @@ from resumable.aio.threads import IPool
 from resumable.httpclient.bodies import PIECE, BytesBody, RegionBody
 from resumable.httpclient.client import HttpAnswer, IHttp, StreamedAnswer
 from resumable.httpclient.errors import HttpError, KeptClosed
-from resumable.remotes.errors import AuthFailed
+from resumable.remotes.errors import AuthFailed, remote_error
 from resumable.remotes.interfaces import IRegion
-from resumable.remotes.over_http import open_stream, remote_error
+from resumable.remotes.reading import open_stream
 from resumable.remotes.regions import BodyMemory
+from resumable.remotes.s3.answers import STALE_KEYS, error_from
 from resumable.remotes.s3.checksums import Algorithm, Hash, digest_bytes, digest_region, encoded
 from resumable.remotes.s3.credentials import (
     EMPTY_SHA256,
@@ -31,7 +32,6 @@ from resumable.remotes.s3.credentials import (
     presigned,
 )
 from resumable.remotes.s3.endpoint import Endpoint
-from resumable.remotes.s3.errors import STALE_KEYS, error_from
 
 T = TypeVar("T")
 

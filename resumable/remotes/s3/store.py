@@ -16,9 +16,9 @@ from resumable.remotes.errors import AuthFailed, Conflict, NotThere, RemoteError
 from resumable.remotes.interfaces import IRegion, Stored, Unfinished
 from resumable.remotes.metadata import ID_METADATA
 from resumable.remotes.object_remote import another_object, found_ours
-from resumable.remotes.over_http import ObjectStream
 from resumable.remotes.reading import (
     IObjectStream,
+    ObjectStream,
     Presented,
     check_answered,
     check_span,

@@ -7,11 +7,10 @@
 See docs/writing-a-backend.md. Tests of capabilities that the backend doesn't have are skipped.
 """
 
-from resumable.testing.contract.capabilities import Capabilities
+from resumable.testing.contract.capabilities import Capabilities, Readers
 from resumable.testing.contract.case import RemoteCase
 from resumable.testing.contract.crashes import Crashes
 from resumable.testing.contract.operations import Operations
-from resumable.testing.contract.readers import Readers
 
 __all__ = ["RemoteContract"]
 

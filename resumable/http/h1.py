@@ -1,15 +1,15 @@
-"""How one HTTP/1 request is framed: its head, the length of its body, and which requests are refused.
+"""How HTTP/1 requests are framed: their heads, the length of their bodies, chunks, and which requests are refused.
 
-Invariant: a head that two servers could read differently is refused, so that no request can be smuggled past a proxy.
-Pure functions over bytes. Specs: RFC 9112 (HTTP/1.1 messages),
-RFC 9110 section 5 (fields), RFC 9457 (problem details).
+Invariant: a head or a body that two servers could read differently is refused, so that no request can be smuggled past
+a proxy. No I/O: functions and one reader over bytes. Specs: RFC 9112 (HTTP/1.1 messages; section 7.1, chunked transfer
+coding), RFC 9110 section 5 (fields), RFC 9457 (problem details).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 from attrs import frozen
@@ -21,6 +21,7 @@ MAX_HEAD = 16_384
 MAX_LINE = 8_192
 MAX_FIELDS = 500
 MAX_TRAILERS = 16_384
+MAX_CHUNK_LINE = 1_024
 _MAX_DIGITS = 18
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) (HTTP/1\.[01])")
@@ -29,6 +30,7 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
 valid_host = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?").fullmatch
 """A match if the value is a host with or without a port (RFC 9110 section 7.2); else None."""
 _ORIGIN = re.compile(rb"(?i:\r\norigin):[ \t]*([^\r\n]*)(?=\r\n)")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 
 
 class RefusedRequest(Exception):
@@ -207,3 +209,100 @@ def _body_length(headers: Headers, version: bytes) -> int | None:
             raise RefusedRequest(501, "The only Transfer-Encoding known here is chunked.")
         return None
     return length or 0
+
+
+class ChunkReader:
+    """Finds the data in a chunked body (RFC 9112 section 7.1).
+
+    ``left`` is how many bytes of the current chunk's data are still to come: whoever feeds it may take bytes that lie
+    wholly within them past it, and lower ``left``. ``trailers`` are the trailer section's raw lines.
+    """
+
+    __slots__ = ("_in_chunk", "_in_trailers", "_line", "_trailers_size", "left", "trailers")
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.trailers: list[bytes] = []
+        self._trailers_size = 0
+        self._in_chunk = self._in_trailers = False
+        self._line = b""  # the beginning of a line that isn't complete
+
+    def feed(self, data: bytes, pieces: list[bytes]) -> bytes | None:
+        """Append to ``pieces`` the body's bytes in ``data``.
+
+        Returns None, and at the end of the body the bytes that follow it. Raises RefusedRequest; the bytes before
+        the malformed place are in ``pieces`` by then.
+        """
+        if self._line:
+            data, self._line = self._line + data, b""
+        at, size = 0, len(data)
+        while at < size:
+            if self._in_trailers:
+                end = self._trailer(data, at)
+                if end == at + 2:
+                    return data[end:]
+            elif self._in_chunk:
+                piece = data[at : at + self.left]
+                if piece:
+                    pieces.append(piece)
+                self.left -= len(piece)
+                end = at + len(piece)
+                if not self.left:
+                    end = self._chunk_end(data, end)
+            else:
+                end = self._chunk_line(data, at)
+            if end <= at:
+                break
+            at = end
+        self._line = data[at:]
+        return None
+
+    # Each of these answers where to go on; where it was if a line isn't complete.
+
+    def _chunk_line(self, data: bytes, at: int) -> int:
+        match = _CHUNK_LINE.match(data, at)
+        if match is None:
+            if data.find(b"\n", at) >= 0 or len(data) - at > MAX_CHUNK_LINE:
+                raise RefusedRequest(400, "The size of a chunk is malformed.")
+            return at
+        if match.end() - at > MAX_CHUNK_LINE:
+            raise RefusedRequest(400, "The size line of a chunk is too long.")
+        self.left = int(match[1], 16)
+        self._in_chunk, self._in_trailers = self.left > 0, self.left == 0
+        return match.end()
+
+    def _chunk_end(self, data: bytes, at: int) -> int:
+        found = data[at : at + 2]
+        if found == b"\r\n":
+            self._in_chunk = False
+            return at + 2
+        if found not in (b"", b"\r"):
+            raise RefusedRequest(400, "A chunk does not end with CR LF.")
+        return at
+
+    def _trailer(self, data: bytes, at: int) -> int:
+        end = data.find(b"\r\n", at)
+        if self._trailers_size + (end if end >= 0 else len(data)) - at > MAX_TRAILERS:
+            raise RefusedRequest(400, f"The trailer section is longer than {MAX_TRAILERS} bytes.")
+        if end < 0:
+            return at
+        if end > at:
+            self.trailers.append(data[at:end])
+            self._trailers_size += end + 2 - at
+        return end + 2
+
+
+def parse_trailers(lines: Sequence[bytes]) -> Mapping[str, str]:
+    """Trailer fields by lower-case name; a repeated one is joined with commas. Raises RefusedRequest."""
+    trailers = Headers()
+    for line in lines:
+        if line.translate(None, b"\0\r\n") != line:
+            raise RefusedRequest(400, "A trailer field contains a NUL, a bare CR or a bare LF.")
+        try:
+            trailers.addRawHeader(*field_of(line))
+        except InvalidHeaderName:
+            raise RefusedRequest(400, "A trailer field has a malformed name.") from None
+    return {
+        name.decode("ascii").lower(): b", ".join(values).decode("latin-1")
+        for name, values in trailers.getAllRawHeaders()
+    }
