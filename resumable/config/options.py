@@ -35,7 +35,7 @@ from resumable.model.values import Network
 from resumable.remotes import urls
 from resumable.remotes.urls import BadRemote, RemoteSpec
 from resumable.spool import Modes
-from resumable.spool.place_rules import PlaceSettings, place_settings
+from resumable.spool.placed_files import PlaceSettings, place_settings
 
 
 @frozen

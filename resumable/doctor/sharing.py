@@ -16,7 +16,7 @@ from attrs import frozen
 from resumable.doctor.directory import CheckedDirectory
 from resumable.doctor.findings import Finding
 from resumable.spool import Modes
-from resumable.spool.place_rules import PlaceSettings
+from resumable.spool.placed_files import PlaceSettings
 
 NAME = "permissions"
 #: Data files that are looked at.

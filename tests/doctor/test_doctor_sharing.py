@@ -7,7 +7,7 @@ import pytest
 from resumable.doctor import sharing
 from resumable.doctor.directory import place_of
 from resumable.spool import Modes
-from resumable.spool.place_rules import PlaceSettings, parse
+from resumable.spool.placed_files import PlaceSettings, parse
 from resumable.spool.placing import Rules
 
 
