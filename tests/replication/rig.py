@@ -24,7 +24,7 @@ from resumable.remotes.memory.remote import MemoryRemote, MemoryStore
 from resumable.remotes.memory.store import MemoryObject
 from resumable.remotes.plan import PartLimits as StoreLimits
 from resumable.replication.context import Remote, ReplicationLimits
-from resumable.replication.journal import CatalogJournal
+from resumable.replication.progress import CatalogJournal
 from resumable.replication.service import Replication
 from resumable.spool import Budget, Spool
 from resumable.testing import SimulatedDisk, SteppedBatcher, SteppedPool

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, providedBy
 
-from resumable.replication.journal import CatalogJournal
+from resumable.replication.progress import CatalogJournal
 from tests.replication.rig import Rig, parts, pattern, plain
 
 REMOTE = {
