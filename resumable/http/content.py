@@ -15,7 +15,7 @@ from typing import Final
 from resumable.http.request import StreamingRequest
 from resumable.model.upload import Upload
 from resumable.protocol import metadata, tus
-from resumable.protocol.conditions import Validators
+from resumable.protocol.downloads import Validators
 from resumable.protocol.names import disposition
 
 PLAIN: Final = "application/octet-stream"

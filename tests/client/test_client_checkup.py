@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from resumable.client import checks, checkup
+from resumable.client import checkup
 from resumable.client.checkup import Report
 from resumable.client.main import main
 from resumable.doctor import daemon, directory, machine, outside, proxy, records, sharing, space, syncs
@@ -126,6 +126,6 @@ async def test_a_check_that_fails_is_told_of_as_such(error, words):
         raise error
 
     for each in (check, later):
-        (found,) = await Deferred.fromCoroutine(checks.made("clock", each))
+        (found,) = await Deferred.fromCoroutine(checkup.made("clock", each))
         assert (found.name, found.level) == ("clock", "bad")
         assert words in found.what and found.advice
