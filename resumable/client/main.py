@@ -20,7 +20,7 @@ from resumable import __version__
 from resumable.client import commands
 from resumable.client.admin_client import AdminClient, AdminLine, BadUrl, DaemonRefused, NoDaemon, NotAllowed, where
 from resumable.client.commands import ENOUGH, plain
-from resumable.config import variables
+from resumable.config.option import PREFIX, did_you_mean, mentioned_variables, nearest_name, unknown_variables
 from resumable.model import values as option_values
 
 T = TypeVar("T")
@@ -106,12 +106,12 @@ def _run(given: list[str], environ: Mapping[str, str]) -> int:
 
 def _check_environment(environ: Mapping[str, str]) -> None:
     """Warn of variables that the daemon would ignore. Raises Misspelt."""
-    if not any(name.startswith(variables.PREFIX) for name in environ):
+    if not any(name.startswith(PREFIX) for name in environ):
         return
     from resumable.config import BY_FLAG, OPTIONS
 
-    mentioned = variables.mentioned([environ.get(BY_FLAG["remote"].variable, "")])
-    for each in variables.unknown(environ, {option.variable for option in OPTIONS} | mentioned):
+    mentioned = mentioned_variables([environ.get(BY_FLAG["remote"].variable, "")])
+    for each in unknown_variables(environ, {option.variable for option in OPTIONS} | mentioned):
         if each.misspelt:
             raise Misspelt(str(each))
         sys.stderr.write(f"resumable: {each}\n")
@@ -195,8 +195,8 @@ def parsed(root: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.
     if others:
         command: argparse.ArgumentParser = given.command
         flag = next((each.partition("=")[0] for each in others if each.startswith("--")), "")
-        meant = variables.nearest(flag.lower(), re.findall("--[a-z-]+", command.format_usage())) if flag else None
-        command.error(f"unrecognized arguments: {plain(' '.join(others))}{variables.hint(meant)}")
+        meant = nearest_name(flag.lower(), re.findall("--[a-z-]+", command.format_usage())) if flag else None
+        command.error(f"unrecognized arguments: {plain(' '.join(others))}{did_you_mean(meant)}")
     _check(root, given)
     return given
 
