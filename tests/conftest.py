@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import gc
 import importlib.metadata
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
+_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 #: Everything in these works on real daemons.
 OF_PROCESSES = (HERE / "e2e", HERE / "soak")
 STARTING = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"})
@@ -52,6 +55,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     finally:
         _alone.clear()
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory of the test's own, in memory where the system allows that."""
+    with tempfile.TemporaryDirectory(dir=_MEMORY) as path:
+        yield Path(path)
 
 
 def _watch(event: str, _: tuple[Any, ...]) -> None:

@@ -314,7 +314,7 @@ def test_the_readmes_table_of_others_says_what_is_here_today():
     assert {what for what, told in ours.items() if told == "not yet"} == {"several servers on one store"}
 
 
-def test_the_readmes_figures_of_others_are_those_of_the_benchmarks():
+def test_the_readmes_numbers_of_others_are_those_of_the_benchmarks():
     (row,) = re.findall(r"^\| requests to S3 for 50 MiB sent in 200 pieces \|.*$", README, re.MULTILINE)
     (told,) = re.findall(
         r"^\| requests to S3 for 50 MiB in 200 PATCHes .*$", read(ROOT / "docs" / "benchmarks.md"), re.M

@@ -35,7 +35,8 @@ TIDY = 2.0
 log = Logger()
 
 Step = Callable[[], object]
-"""It is done when it returns; or, if it returns something to await, when that is."""
+"""It is done when it returns; or, if it returns something to await, when that is. False: some of it failed, and is
+logged."""
 
 
 async def take_all(steps: Iterable[Step]) -> bool:
@@ -45,7 +46,8 @@ async def take_all(steps: Iterable[Step]) -> bool:
         try:
             outcome = step()
             if isinstance(outcome, Awaitable):
-                await outcome
+                outcome = await outcome
+            good = good and outcome is not False
         except Exception:
             good = False
             log.failure("a step of stopping failed; the others are taken all the same")
@@ -122,9 +124,9 @@ class Storage(Child):
         parts.pool.start()
         parts.catalog.start()
 
-    async def _close(self) -> None:
+    async def _close(self) -> bool:
         parts = self._parts
-        await take_all([parts.spool.stop, parts.catalog.stop, parts.pool.stop, parts.lock.release])
+        return await take_all([parts.spool.stop, parts.catalog.stop, parts.pool.stop, parts.lock.release])
 
 
 class Remotes(Child):
@@ -157,12 +159,12 @@ class Clients(Child):
         self._parts = parts
         self._reactor = reactor
 
-    async def _drain(self) -> None:
-        """Takes at most ``--shutdown-timeout`` and the disk's own time."""
+    async def _drain(self) -> bool:
+        """Takes at most ``--shutdown-timeout`` and the disk's own time. Whether every step worked."""
         site = self._parts.site
         abort = Timer(self._reactor, site.abort_all)
         abort.set(self._parts.settings.shutdown_timeout)
-        await take_all([self._read, site.stop_idle, self._parts.uploads.stop, site.drained, abort.clear])
+        return await take_all([self._read, site.stop_idle, self._parts.uploads.stop, site.drained, abort.clear])
 
     async def _read(self) -> None:
         """Requests that the kernel has already are answered: the reactor reads all of them between two calls."""

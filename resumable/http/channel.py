@@ -287,6 +287,7 @@ class StreamingChannel(ChannelLifetime):
             else:
                 self._lose_body(reason)
         elif self._state in states.IN_HEAD:
+            self._input = self._input.removeprefix(b"\r\n")
             self._refuse(RefusedRequest(408, "The request's head took too long."))
         else:
             super().expire(now)

@@ -92,14 +92,14 @@ class WrongState(TusError):
     """The upload isn't in the state for this request."""
 
     status = 409
-    title = "WrongState"
+    title = "Conflict"
 
 
 class OffsetMismatch(TusError):
     """The current offset is ``offset``: "If the offsets do not match, the Server MUST respond with the 409"."""
 
     status = 409
-    title = "WrongState"
+    title = "Conflict"
 
     def __init__(self, offset: int, provided: int | None = None) -> None:
         said = "" if provided is None else f", not {provided} as the request's Upload-Offset says"

@@ -77,7 +77,7 @@ def classified(error: BaseException) -> TransferFailure:
     if isinstance(error, RegionLost):
         return TransferFailure(kind, _line(f"the local data is damaged: {error}"), hopeless=True)
     if isinstance(error, ObjectTooLarge):
-        return TransferFailure(kind, _line(str(error)), hopeless=True)
+        return TransferFailure("TooLarge", _line(str(error)), hopeless=True)
     if isinstance(error, OSError):
         return TransferFailure(kind, _line(f"the spool: {error.strerror or kind}"))
     return TransferFailure(kind, f"unexpected: {kind}", unforeseen=True)

@@ -277,7 +277,8 @@ class RemoteQueue:
         del self._active[upload_id]
         if job.trial:
             self._health.breaker.tried()
-        if isinstance(result, Failure):
+        # a job that is cut off while its failure is being recorded ends with the cancellation itself
+        if isinstance(result, Failure) and not (job.unwanted and result.check(CancelledError)):
             _log.failure("unexpected failure", result, upload=upload_id, remote=self.remote.name)
             self._waiting.add_later(upload_id, CATALOG_PAUSE)
         if job.unwanted or (progress is not None and job.rested and progress.has_work):

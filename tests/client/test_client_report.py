@@ -1,4 +1,4 @@
-"""What is printed, and figures as people read them."""
+"""What is printed, and numbers as people read them."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def test_alive_is_not_ready() -> None:
         assert site.ask(path="/readyz").status == 503
 
 
-def test_figures_are_for_operators_only() -> None:
+def test_metrics_are_for_operators_only() -> None:
     readiness = Checked().readiness
     assert public(readiness).ask(path="/metrics").status == 404
     reply = for_operators(readiness).ask(path="/metrics")

@@ -18,7 +18,7 @@ from resumable.daemon import logs
 from resumable.httpclient.client import Http, HttpLimits
 from resumable.model.telemetry import REQUEST
 from resumable.model.upload import Fact, FactKind, Upload
-from tests.hooks.test_hooks_deliver import Bench, Recorder
+from tests.hooks.delivering import Bench, Recorder
 from tests.http.visitor import UPLOAD, Nothing, connect, request
 
 
@@ -29,7 +29,7 @@ class Waiting(Nothing):
         self.waits: list[Deferred[None]] = []
         self.seen: list[str] = []
 
-    def create(self, creation: Any, body: Any, by: Any, visit: Any) -> Deferred[Upload]:
+    def create(self, creation: Any, body: Any, by: Any, hooks: Any) -> Deferred[Upload]:
         wait: Deferred[None] = Deferred()
         self.waits.append(wait)
 

@@ -42,3 +42,14 @@ async def test_a_step_is_waited_for_before_the_next_is_taken() -> None:
     ready.callback(None)
     assert await outcome
     assert taken == ["slow", "next"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_step_of_several_that_did_not_all_work_is_not_good() -> None:
+    def fails() -> None:
+        raise OSError("inside")
+
+    with capturedLogs() as logged:
+        good = await take_all([lambda: Deferred.fromCoroutine(take_all([fails]))])
+    assert not good
+    assert len(logged) == 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from front import Front
 from twisted.internet.defer import Deferred
+
+from tests.doctor.front import Front
 
 
 @pytest.fixture

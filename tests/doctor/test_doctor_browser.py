@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from front import TUS, said
 from twisted.internet import reactor
 
 from resumable.doctor.outside import check_origin
+from tests.doctor.front import TUS, said
 
 ORIGIN = "https://app.example"
 ALLOW = f"Access-Control-Allow-Origin: {ORIGIN}"

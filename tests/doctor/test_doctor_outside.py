@@ -12,12 +12,10 @@ from contextlib import closing, contextmanager
 
 import pytest
 from attrs import evolve
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from resumable.doctor import outside
 from resumable.doctor.outside import Outside
+from tests.certificates import DAY, certified
 
 NOW = datetime.datetime(2026, 10, 1, tzinfo=datetime.UTC)
 TUS = Outside("https://x/files/", status=200, fields={"tus-version": "1.0.0"}, days=60.0)
@@ -80,35 +78,9 @@ def test_a_date_that_makes_no_sense_tells_nothing_of_the_clock(date):
     assert outside._ahead(date, 0.0) is None
 
 
-def certificate(path: str) -> None:
-    """Of this machine, signed by itself, good until 11 October."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=11))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    with open(path, "wb") as file:
-        file.write(made.public_bytes(serialization.Encoding.PEM))
-        file.write(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-
-
 def test_a_certificate_is_verified_and_its_days_counted(tmp_path):
     path = str(tmp_path / "both.pem")
-    certificate(path)
+    (tmp_path / "both.pem").write_bytes(certified("localhost", ends=10 * DAY).both)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
     now = datetime.datetime.now(datetime.UTC).timestamp()

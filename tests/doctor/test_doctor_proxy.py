@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from front import TUS, Front, said
 from twisted.internet import reactor
 
 from resumable.doctor.findings import Finding
 from resumable.doctor.proxy import SENT, check_heads, check_proxy
 from resumable.doctor.visitor import Unanswered, Visitor
+from tests.doctor.front import TUS, Front, said
 
 MADE = said(201, TUS, "Location: {url}one")
 KEPT = said(200, TUS, f"Upload-Offset: {SENT}", "Upload-Metadata: {metadata}")

@@ -1,13 +1,14 @@
-"""The command ``resumable``, run to its end."""
+"""What a test asks of the command ``resumable``, of twistd, and of a daemon by a single request."""
 
 from __future__ import annotations
 
+import http.client
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .daemon import BOUND, environment
+from .daemon import BOUND, Daemon, environment, run_twistd
 
 
 def command(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -24,3 +25,33 @@ def command(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) ->
     )
     assert "Traceback" not in done.stdout + done.stderr
     return done
+
+
+def ask(
+    daemon: Daemon, method: str, path: str = "/files/", body: bytes = b"", **fields: str
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """One request on a connection of its own; a hook's answer need not look like ours."""
+    link = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=BOUND)
+    try:
+        headers = {"Tus-Resumable": "1.0.0", **{name.replace("_", "-"): value for name, value in fields.items()}}
+        link.request(method, path, body, headers)
+        answer = link.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        link.close()
+
+
+def refuse(
+    *arguments: str,
+    cwd: Path,
+    daemonised: bool = False,
+    env: Mapping[str, str] | None = None,
+    wrapper: Sequence[str] = (),
+) -> str:
+    """Start what must not start; the one line it says."""
+    mode = [f"--pidfile={cwd / 'pid'}", f"--logfile={cwd / 'log'}"] if daemonised else ["-n", "--pidfile="]
+    done = run_twistd(*mode, "resumable", *arguments, cwd=cwd, env=env, wrapper=wrapper)
+    said = (done.stdout + done.stderr).strip().splitlines()
+    assert done.returncode == 1, (done.returncode, said)
+    assert len(said) == 1 and said[0].startswith("resumable: "), said
+    return said[0]

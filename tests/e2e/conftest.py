@@ -1,30 +1,102 @@
-"""Fixtures: one daemon for each module, with the module's FLAGS, and a client for each test."""
+"""Fixtures: one daemon for each module, with the module's FLAGS, and a client for each test; stores; small disks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .daemon import Daemon
+from .daemon import BOUND, Daemon
+from .disks import Mount
+from .hook_server import HookServer
+from .http2 import Tus2
+from .stores import Proxy, Store, proxied, real_store
 from .tus import Tus
 
 
 @pytest.fixture(scope="module")
-def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
+def protocol() -> str:
+    """What clients speak: "http1" or "http2". A module whose tests have to pass over both gives this parameters."""
+    return "http1"
+
+
+@pytest.fixture(scope="module")
+def daemon(request: pytest.FixtureRequest, protocol: str) -> Iterator[Daemon]:
     """A running daemon with the flags that the module names in FLAGS; its log must stay free of complaints."""
     flags: tuple[str, ...] = getattr(request.module, "FLAGS", ())
-    with Daemon(*flags) as it:
+    with Daemon(*flags, *(["--h2c"] if protocol == "http2" else [])) as it:
         it.start()
         yield it
         assert not it.complaints(), "\n".join(it.complaints())
 
 
 @pytest.fixture
-def tus(request: pytest.FixtureRequest, daemon: Daemon) -> Iterator[Tus]:
-    """A client of the module's daemon, of the class in its CLIENT; starts it again if a test before left it dead."""
+def tus(daemon: Daemon, protocol: str) -> Iterator[Tus]:
+    """A client of the module's daemon; starts the daemon again if a test before left it dead."""
     if not daemon.alive:
         daemon.start()
-    client = daemon.attach(getattr(request.module, "CLIENT", Tus)(daemon.port))
+    client = daemon.attach((Tus2 if protocol == "http2" else Tus)(daemon.port))
     yield client
     client.close()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """The first store of S3's kind that is installed here."""
+    with real_store(tmp_path_factory.mktemp("store")) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def proxy(store: Store) -> Iterator[Proxy]:
+    """The way to ``store``, on which a test makes trouble."""
+    with proxied(store) as it:
+        yield it
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Daemon]]:
+    """Starts daemons with these flags; their logs must stay free of complaints."""
+    daemons: list[Daemon] = []
+
+    def start(*flags: str, **options: Any) -> Daemon:
+        daemons.append(Daemon(*flags, **options))
+        return daemons[-1].start()
+
+    yield start
+    for each in daemons:
+        complaints = each.complaints()
+        each.close()
+        assert not complaints, "\n".join(complaints)
+
+
+@pytest.fixture
+def hook() -> Iterator[HookServer]:
+    """A hook server that answers well until a test says otherwise."""
+    with HookServer() as server:
+        yield server
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Mount]:
+    """Makes file systems of so many bytes."""
+    if os.getuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    with ExitStack() as mounted:
+
+        def mount(size: int, options: str = "rw") -> Path:
+            place = tmp_path / f"disk{size}-{options}"
+            place.mkdir()
+            command = ["mount", "-t", "tmpfs", "-o", f"size={size},{options}", "tmpfs", str(place)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
+            if done.returncode != 0:
+                pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+            mounted.callback(subprocess.run, ["umount", "-l", str(place)], timeout=BOUND, check=False)
+            return place
+
+        yield mount

@@ -202,3 +202,9 @@ class Daemon:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def resident(daemon: Daemon) -> int:
+    """Bytes of memory that the server has now."""
+    assert daemon.process is not None
+    return int(Path(f"/proc/{daemon.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

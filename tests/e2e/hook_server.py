@@ -16,6 +16,8 @@ from .daemon import free_port
 Document = Mapping[str, Any]
 
 YES = {"allow": True}
+PREFIX = "resumable.upload."
+"""Of an event's type."""
 
 
 class HookServer:
@@ -145,3 +147,14 @@ def _handler_of(hook: HookServer) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: object) -> None: ...
 
     return Handler
+
+
+def by_type(**answers: Any) -> Callable[[Document], Document | None]:
+    """Answers by kind, ``before_create`` for before-create; yes to other questions."""
+
+    def answer(document: Document) -> Document | None:
+        kind = document["type"].removeprefix(PREFIX).replace("-", "_")
+        found = answers.get(kind, YES if kind.startswith("before_") else None)
+        return found(document) if callable(found) else found
+
+    return answer

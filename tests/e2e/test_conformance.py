@@ -15,6 +15,11 @@ FLAGS = ("--max-size", str(MAX), "--network-timeout", "2")
 NOWHERE = "/files/" + "0" * 32
 
 
+@pytest.fixture(scope="module", params=["http1", "http2"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def test_offset_and_length_are_non_negative_integers(tus: Tus) -> None:
     """T1: Upload-Offset and Upload-Length are non-negative integers."""
     path = tus.create(10, None, b"abc")

@@ -20,6 +20,11 @@ FLAGS = ("--max-size", str(MAX), "--expire-after", "1h")
 NOWHERE = "/files/" + "0" * 32
 
 
+@pytest.fixture(scope="module", params=["http1", "http2"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def extensions(tus: Tus) -> list[str]:
     return tus.options()["tus-extension"].split(",")
 

@@ -10,47 +10,21 @@ import resource
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
+from .commands import refuse
 from .daemon import BOUND, Daemon, eventually
-from .test_start import refuse
+from .disks import Mount, fill, free
 from .tus import Tus, check, head_bytes, patch_head, pattern
 
 pytestmark = pytest.mark.slow
 
 MIB = 2**20
-
-
-class Mount(Protocol):
-    """Makes a file system of ``size`` bytes."""
-
-    def __call__(self, size: int, options: str = "rw") -> Path: ...
-
-
-@pytest.fixture
-def tmpfs(tmp_path: Path) -> Iterator[Mount]:
-    """Makes file systems of so many bytes."""
-    if os.getuid() != 0:
-        pytest.skip("only root may mount a small file system")
-    with ExitStack() as mounted:
-
-        def mount(size: int, options: str = "rw") -> Path:
-            place = tmp_path / f"disk{size}-{options}"
-            place.mkdir()
-            command = ["mount", "-t", "tmpfs", "-o", f"size={size},{options}", "tmpfs", str(place)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
-            if done.returncode != 0:
-                pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-            mounted.callback(subprocess.run, ["umount", "-l", str(place)], timeout=BOUND, check=False)
-            return place
-
-        yield mount
 
 
 @pytest.fixture
@@ -62,23 +36,6 @@ def powerless() -> list[str]:
     if shutil.which("setpriv") is None or subprocess.run([*wrapper, "true"], timeout=BOUND, check=False).returncode:
         pytest.skip("root's powers can't be dropped here (setpriv)")
     return wrapper
-
-
-def free(place: Path) -> int:
-    found = os.statvfs(place)
-    return found.f_bavail * found.f_frsize
-
-
-def fill(place: Path, keep: int = 0) -> Path:
-    """Take all of the free space but ``keep`` bytes with a file of our own."""
-    filler = place / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while free(place) > keep:
-                file.write(b"\0" * min(65_536, max(4096, free(place) - keep)))
-        except OSError:
-            pass
-    return filler
 
 
 # A full disk

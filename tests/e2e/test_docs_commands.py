@@ -77,7 +77,7 @@ def test_secrets_and_tokens(daemon: Daemon, tmp_path: Path) -> None:
     assert len(pasted(sign.replace("python ", f"{sys.executable} "), tmp_path)) > 60
 
 
-def test_figures_and_downloads(daemon: Daemon, tus: Tus, tmp_path: Path) -> None:
+def test_metrics_and_downloads(daemon: Daemon, tus: Tus, tmp_path: Path) -> None:
     (line,) = re.findall(r"^ {4}(curl .*metrics)$", page("docs/operations.md"), re.MULTILINE)
     assert "resumable_uploads_created_total" in pasted(line, daemon.home)
     whole, rest = re.findall(r"^ {4}(curl .*)$", page("docs/downloads.md"), re.MULTILINE)

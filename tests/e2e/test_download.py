@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .daemon import Daemon, eventually
+from .daemon import Daemon, eventually, resident
 from .tus import Tus, head_bytes, pattern
 
 DATA = pattern(32 << 20, seed=41)
@@ -22,12 +22,6 @@ def held(daemon: Daemon, path: str) -> int:
         except FileNotFoundError:
             continue
     return found
-
-
-def resident(daemon: Daemon) -> int:
-    """Bytes of memory that the server has now."""
-    assert daemon.process is not None
-    return int(Path(f"/proc/{daemon.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_clients_that_leave_or_never_read_hold_no_file_and_no_memory(daemon: Daemon, tus: Tus) -> None:

@@ -10,9 +10,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from .daemon import Daemon, eventually
+from .daemon import Daemon, eventually, resident
 from .stores import CREDENTIALS, MIB, QUICK, Proxy, Store, proxied, real_store, status, stored
-from .test_download import resident
 from .tus import Tus, head_bytes, metadata, pattern
 from .wire import Answer
 

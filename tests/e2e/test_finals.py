@@ -13,18 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from . import tools
+from .commands import ask
 from .daemon import Daemon, eventually
-from .hook_server import YES, Document, HookServer
-from .stores import CREDENTIALS, QUICK, Store, proxied, real_store
-from .test_disk_full import Mount, fill, free
-from .test_disk_full import tmpfs as tmpfs
-from .test_hooks_daemon import ask, by_type
-from .test_tus_js import NODE, play
+from .disks import Mount, fill, free
+from .hook_server import YES, Document, HookServer, by_type
+from .stores import CREDENTIALS, QUICK, Store, proxied
+from .tools import NODE, play
 from .tus import Tus, check, head_bytes, metadata, pattern
 
 MIB = 2**20
@@ -40,33 +38,11 @@ def node() -> str:
     return found
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with real_store(tmp_path_factory.mktemp("store")) as it:
-        yield it
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "source.bin"
     path.write_bytes(DATA)
     return path
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Daemon]]:
-    """Starts daemons with these flags; their logs must stay free of complaints."""
-    daemons: list[Daemon] = []
-
-    def start(*flags: str, **options: Any) -> Daemon:
-        daemons.append(Daemon(*flags, **options))
-        return daemons[-1].start()
-
-    yield start
-    for each in daemons:
-        complaints = each.complaints()
-        each.close()
-        assert not complaints, "\n".join(complaints)
 
 
 def final_of(*parts: str) -> dict[str, str]:

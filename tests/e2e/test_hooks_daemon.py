@@ -11,58 +11,20 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
+from .commands import ask
 from .daemon import BOUND, Daemon, eventually, run_twistd
-from .hook_server import YES, Document, HookServer
+from .hook_server import PREFIX, Document, HookServer, by_type
 from .tus import OCTETS, Tus, metadata
 
 DATA = b"0123456789"
 PATIENCE = 120.0
 QUICK = ("--hook-timeout", "1s", "--guard-timeout", "3s")
-PREFIX = "resumable.upload."
-
-
-@pytest.fixture
-def hook() -> Iterator[HookServer]:
-    with HookServer() as server:
-        yield server
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Daemon]]:
-    """Starts daemons with these flags; their logs must stay free of complaints."""
-    daemons: list[Daemon] = []
-
-    def start(*flags: str) -> Daemon:
-        daemons.append(Daemon(*flags))
-        return daemons[-1].start()
-
-    yield start
-    for each in daemons:
-        complaints = each.complaints()
-        each.close()
-        assert not complaints, "\n".join(complaints)
-
-
-def ask(
-    daemon: Daemon, method: str, path: str = "/files/", body: bytes = b"", **fields: str
-) -> tuple[int, http.client.HTTPMessage, bytes]:
-    """One request on a connection of its own; a hook's answer need not look like ours."""
-    link = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=BOUND)
-    try:
-        headers = {"Tus-Resumable": "1.0.0", **{name.replace("_", "-"): value for name, value in fields.items()}}
-        link.request(method, path, body, headers)
-        answer = link.getresponse()
-        return answer.status, answer.headers, answer.read()
-    finally:
-        link.close()
 
 
 def patch(daemon: Daemon, path: str, offset: int, body: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:
@@ -71,17 +33,6 @@ def patch(daemon: Daemon, path: str, offset: int, body: bytes) -> tuple[int, htt
 
 def id_of(path: str) -> str:
     return path.rpartition("/")[2]
-
-
-def by_type(**answers: Any) -> Callable[[Document], Document | None]:
-    """Answers by kind, ``before_create`` for before-create; yes to other questions."""
-
-    def answer(document: Document) -> Document | None:
-        kind = document["type"].removeprefix(PREFIX).replace("-", "_")
-        found = answers.get(kind, YES if kind.startswith("before_") else None)
-        return found(document) if callable(found) else found
-
-    return answer
 
 
 # told

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import certified
+
 from . import tools
 from .daemon import Daemon, eventually, free_port
 from .http2 import Http2
-from .test_access_daemon import certified
 from .tus import OCTETS, Tus, checksum, pattern, sha256
 
 DATA = pattern(20_000_000, seed=41)
@@ -25,7 +26,7 @@ PORT = free_port()
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     key = tmp_path_factory.mktemp("tls") / "server.pem"
-    key.write_bytes(certified("localhost")[0])
+    key.write_bytes(certified("localhost").both)
     with Daemon("--listen", f"ssl:{PORT}:privateKey={key}:interface=127.0.0.1", "--max-size", "30M") as it:
         it.start()
         yield it
@@ -196,7 +197,7 @@ def test_http_1_1_is_there_for_who_asks_for_it(daemon: Daemon) -> None:
 
 def test_a_stop_lets_an_upload_be_committed_and_answered(tmp_path: Path) -> None:
     key, port = tmp_path / "server.pem", free_port()
-    key.write_bytes(certified("localhost")[0])
+    key.write_bytes(certified("localhost").both)
     with Daemon("--listen", f"ssl:{port}:privateKey={key}:interface=127.0.0.1") as daemon:
         daemon.start()
         with Http2(port, tls=True) as link:

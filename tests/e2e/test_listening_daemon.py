@@ -18,10 +18,10 @@ from threading import Event, Thread
 
 import pytest
 
-from tests.listening.authority import made
+from tests.certificates import laptop
 
+from .commands import refuse
 from .daemon import BOUND, Daemon, eventually, free_port, run_twistd
-from .test_start import refuse
 from .tools import need
 from .tus import Tus, head_bytes, pattern
 from .wire import Wire
@@ -101,7 +101,7 @@ class Scene:
         self.tls, self.proxied, self.proxied_tls = free_port(), free_port(), free_port()
         self.unix = home / "http.sock"
         self.pem = home / "server.pem"
-        self.certificate = made()[2]
+        self.certificate = laptop().both
         self.pem.write_bytes(self.certificate)
         files = f"privateKey={self.pem}:certKey={self.pem}"
         endpoints = (
@@ -183,7 +183,7 @@ def test_a_unix_socket_is_for_whom_its_mode_says_and_believes_the_proxy_at_it(sc
 def test_a_renewed_certificate_is_shown_after_sighup(scene: Scene) -> None:
     old = tls_at(scene.tls)
     before = scene.shown()
-    scene.pem.write_bytes(made()[2])
+    scene.pem.write_bytes(laptop().both)
     process = scene.daemon.process
     assert process is not None
     process.send_signal(signal.SIGHUP)
@@ -332,6 +332,6 @@ def test_a_socket_that_nobody_has_handed_over_is_one_line(tmp_path: Path) -> Non
 
 
 def test_a_certificate_that_can_not_be_used_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "cert").write_bytes(made()[2].split(b"-----BEGIN PRIVATE")[0])
+    (tmp_path / "cert").write_bytes(laptop().pem)
     files = ("--port", "0", "--tls-cert", str(tmp_path / "cert"), "--upload-dir", str(tmp_path / "u"))
     assert f"{tmp_path / 'cert'} has no key" in refuse(*files, cwd=tmp_path)

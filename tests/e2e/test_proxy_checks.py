@@ -20,7 +20,7 @@ from resumable.doctor.findings import Finding
 from resumable.doctor.outside import check_origin
 from resumable.doctor.proxy import check_proxy
 from resumable.hooks.http import Tls
-from tests.hooks.authority import Authority
+from tests.certificates import Authority
 
 from . import tools
 from .daemon import Daemon, eventually, free_port

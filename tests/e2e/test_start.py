@@ -7,7 +7,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 
 from resumable.spool.directory import DirectoryInUse, DirectoryLock
 
+from .commands import refuse
 from .daemon import BOUND, Daemon, eventually, free_port, run_twistd
 from .tus import Tus
 
@@ -24,22 +25,6 @@ def busy() -> Iterator[int]:
     """A port that somebody listens on."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         yield server.getsockname()[1]
-
-
-def refuse(
-    *arguments: str,
-    cwd: Path,
-    daemonised: bool = False,
-    env: Mapping[str, str] | None = None,
-    wrapper: Sequence[str] = (),
-) -> str:
-    """Start what must not start; the one line it says."""
-    mode = [f"--pidfile={cwd / 'pid'}", f"--logfile={cwd / 'log'}"] if daemonised else ["-n", "--pidfile="]
-    done = run_twistd(*mode, "resumable", *arguments, cwd=cwd, env=env, wrapper=wrapper)
-    said = (done.stdout + done.stderr).strip().splitlines()
-    assert done.returncode == 1, (done.returncode, said)
-    assert len(said) == 1 and said[0].startswith("resumable: "), said
-    return said[0]
 
 
 def test_help_shows_the_plugin(tmp_path: Path) -> None:

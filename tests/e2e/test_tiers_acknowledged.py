@@ -14,25 +14,13 @@ import pytest
 from tusclient.client import TusClient
 
 from .daemon import BOUND, ROOT, Daemon, eventually
-from .stores import CREDENTIALS, MIB, QUICK, Proxy, Store, proxied, ready, real_store, status, stored, whole
+from .stores import CREDENTIALS, MIB, QUICK, Proxy, Store, ready, status, stored, whole
 from .tus import OCTETS, Tus, check, head_bytes, metadata, patch_head, pattern
 from .wire import Wire
 
 PREFIX = "acknowledged"
 FLAGS = ("--ack", "remote", "--ack-timeout", "1s", "--terminate-remote", "keep")
 DATA = pattern(200_003, seed=1)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with real_store(tmp_path_factory.mktemp("store")) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def proxy(store: Store) -> Iterator[Proxy]:
-    with proxied(store) as it:
-        yield it
 
 
 @pytest.fixture(scope="module")

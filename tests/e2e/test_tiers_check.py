@@ -22,7 +22,6 @@ from .stores import (
     Store,
     proxied,
     ready,
-    real_store,
     replica,
     shown,
     status,
@@ -34,12 +33,6 @@ from .tus import Tus, pattern
 
 WRONG = "a-wrong-secret-of-some-length"
 DATA = pattern(50_000, seed=1)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with real_store(tmp_path_factory.mktemp("store")) as it:
-        yield it
 
 
 @pytest.fixture

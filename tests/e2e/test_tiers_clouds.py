@@ -16,8 +16,7 @@ from tests.remotes.s3_proxy import answer
 from .clouds import CLOUDS, Azure, Google
 from .daemon import Daemon
 from .stores import LONG, QUICK, Proxy, proxied, ready, stored, whole
-from .test_tiers_faults import EACH, send
-from .test_tiers_kill import LARGE, MOST, SMALL, begun, kill_in, survived
+from .tiers import EACH, LARGE, MOST, SMALL, begun, kill_in, send, survived
 from .tus import Tus
 
 pytestmark = pytest.mark.slow

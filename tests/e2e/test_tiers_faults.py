@@ -13,15 +13,14 @@ import pytest
 from tests.remotes.s3_proxy import answer, error
 
 from .daemon import Daemon
-from .stores import CREDENTIALS, LONG, MIB, QUICK, Proxy, Store, proxied, ready, real_store, stored, whole
+from .stores import CREDENTIALS, LONG, MIB, QUICK, Proxy, Store, ready, stored, whole
+from .tiers import EACH, send
 from .tus import Tus, metadata, pattern
 
 PREFIX = "faults"
 SMALL, LARGE = pattern(300_007, seed=1), pattern(11 * MIB + 13, seed=2)
 UNDISTURBED = {len(SMALL): 1, len(LARGE): 5}
 """Requests that it takes; 3 parts are 5."""
-EACH = 5
-"""So many more for each fault: asking what is there, the requests that were in flight beside it, once more."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +64,6 @@ FAULTS = [
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with real_store(tmp_path_factory.mktemp("store")) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def proxy(store: Store) -> Iterator[Proxy]:
-    with proxied(store) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
 def daemon(store: Store, proxy: Proxy) -> Iterator[Daemon]:
     with Daemon("--remote", store.remote(proxy.url, PREFIX), *QUICK, env=CREDENTIALS) as it:
         it.start()
@@ -85,16 +72,6 @@ def daemon(store: Store, proxy: Proxy) -> Iterator[Daemon]:
         assert not it.complaints(), "\n".join(it.complaints())
         for secret in CREDENTIALS["AWS_SECRET_ACCESS_KEY"], CREDENTIALS["AWS_ACCESS_KEY_ID"]:
             assert secret not in it.log
-
-
-def send(tus: Tus, data: bytes) -> str:
-    """In three appends, each of which has to go well."""
-    path = tus.create(len(data))
-    third = len(data) // 3
-    for at, end in ((0, third), (third, 2 * third), (2 * third, len(data))):
-        sent = tus.patch(path, at, data[at:end])
-        assert (sent.status, sent.offset) == (204, end)
-    return path
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)

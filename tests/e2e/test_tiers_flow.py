@@ -21,7 +21,6 @@ from .stores import (
     Store,
     proxied,
     ready,
-    real_store,
     replica,
     status,
     stored,
@@ -30,12 +29,6 @@ from .stores import (
 from .tus import Tus, check, patch_head, pattern
 
 Start = Callable[..., tuple[Daemon, Tus, str]]
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with real_store(tmp_path_factory.mktemp("store")) as it:
-        yield it
 
 
 @pytest.fixture

@@ -6,9 +6,7 @@ No hooks in the daemon: the proxy before the store kills it. More of it with RES
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -23,35 +21,18 @@ from .stores import (
     QUICK,
     Proxy,
     Store,
-    proxied,
     ready,
-    real_store,
     replica,
     status,
     stored,
     whole,
 )
-from .tus import Tus, patch_head, pattern
+from .tiers import LARGE, MOST, SMALL, STEPS, begun, kill_in, survived
+from .tus import Tus, patch_head
 
 pytestmark = pytest.mark.slow
 
 PREFIX = "kills"
-SMALL, LARGE = pattern(100_003, seed=1), pattern(11 * MIB + 5, seed=2)
-MOST = 12
-"""Requests for an upload that takes 5 undisturbed, after one kill: parts in flight and what is looked up."""
-STEPS = {"before": "refuse", "middle": "reset", "after": "lose"}
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with real_store(tmp_path_factory.mktemp("store")) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def proxy(store: Store) -> Iterator[Proxy]:
-    with proxied(store) as it:
-        yield it
 
 
 @pytest.fixture(scope="module")
@@ -69,32 +50,6 @@ def undisturbed(daemon: Daemon, tus: Tus, proxy: Proxy) -> Iterator[None]:
     proxy.forget()
     yield
     proxy.calm()
-
-
-def kill_in(daemon: Daemon, proxy: Proxy, step: str, skip: int, operation: str = "*") -> None:
-    """At the next request but ``skip``."""
-
-    def kill() -> None:
-        assert daemon.process is not None
-        os.killpg(daemon.process.pid, signal.SIGKILL)
-        daemon.process.wait()
-
-    proxy.trouble(operation, STEPS[step], do=kill, skip=skip)
-
-
-def survived(daemon: Daemon) -> None:
-    """It was killed, and starts again."""
-    eventually(lambda: not daemon.alive)
-    daemon.kill()
-    daemon.start()
-
-
-def begun(tus: Tus, data: bytes) -> str:
-    """An upload of which everything has been sent, and perhaps not answered."""
-    path = tus.create(len(data))
-    with suppress(OSError, EOFError):
-        tus.patch(path, 0, data)
-    return path
 
 
 def cases() -> Iterator[tuple[str, int, bytes]]:

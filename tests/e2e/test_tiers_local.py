@@ -16,9 +16,7 @@ from .stores import (
     QUICK,
     Proxy,
     Store,
-    proxied,
     ready,
-    real_store,
     replica,
     shown,
     status,
@@ -30,18 +28,6 @@ from .tus import Tus, metadata, pattern
 pytestmark = pytest.mark.slow
 
 DATA, LARGE = pattern(100_003, seed=1), pattern(11 * MIB, seed=2)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with real_store(tmp_path_factory.mktemp("store")) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def proxy(store: Store) -> Iterator[Proxy]:
-    with proxied(store) as it:
-        yield it
 
 
 class Site:

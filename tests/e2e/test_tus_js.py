@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from . import tools
 from .daemon import Daemon, environment
+from .tools import NODE, play
 from .tus import Tus, pattern
 
-NODE = tools.HERE / "node"
 DATA = pattern(1_500_001, seed=11)
 
 
@@ -31,14 +30,6 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "source.bin"
     path.write_bytes(DATA)
     return path
-
-
-def play(node: str, scenario: str, daemon: Daemon, source: Path, **env: str) -> dict[str, Any]:
-    """Run one scenario to its end and give back what it says about itself."""
-    out = tools.run(node, "scenarios.mjs", scenario, daemon.url, str(source), cwd=NODE, env=env)
-    found: dict[str, Any] = json.loads(out.splitlines()[-1])
-    found["path"] = urlsplit(found["url"]).path if found.get("url") else None
-    return found
 
 
 @pytest.mark.parametrize(

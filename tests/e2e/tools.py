@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from .daemon import environment
+from .daemon import Daemon, environment
 
 HERE = Path(__file__).resolve().parent
+NODE = HERE / "node"
 INSTALL_BOUND = 1800.0
 RUN_BOUND = 300.0
 
@@ -95,3 +99,11 @@ def run(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:
     )
     assert done.returncode == 0, f"{command[0]} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def play(node: str, scenario: str, daemon: Daemon, source: Path, **env: str) -> dict[str, Any]:
+    """Run one scenario of tus-js-client to its end and give back what it says about itself."""
+    out = run(node, "scenarios.mjs", scenario, daemon.url, str(source), cwd=NODE, env=env)
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    found["path"] = urlsplit(found["url"]).path if found.get("url") else None
+    return found

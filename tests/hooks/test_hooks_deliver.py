@@ -8,93 +8,17 @@ from math import inf
 from random import Random
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.task import Clock
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import LogLevel, formatEvent
-from zope.interface import implementer
 
 from resumable.hooks import deliver
-from resumable.hooks.deliver import Deliverer
 from resumable.hooks.due_events import FETCH
-from resumable.hooks.interfaces import EventKind, HookFailed, IHook
+from resumable.hooks.interfaces import EventKind, HookFailed
 from resumable.hooks.retry_policy import THRESHOLD, RetryPolicy, SendingRate
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import FactKind
+from tests.hooks.delivering import FAST, Bench, Recorder, answered, unsteady
 from tests.hooks.outbox import MemoryOutbox, OutboxContract, fact
-
-FAST = RetryPolicy(per_second=inf)
-
-
-@implementer(IHook)
-class Recorder:
-    """``answer`` decides each event; what arrived is in ``arrived``, what came at all in ``came``."""
-
-    def __init__(self, answer=lambda event: None) -> None:
-        self.answer = answer
-        self.came = []
-        self.arrived = []
-        self.under_way = 0
-        self.most = 0
-
-    def deliver(self, event):
-        self.came.append(event)
-        self.under_way += 1
-        self.most = max(self.most, self.under_way)
-        try:
-            said = self.answer(event)
-        except HookFailed:
-            self.under_way -= 1
-            raise
-        done = said if isinstance(said, Deferred) else succeed(said)
-        done.addBoth(self._done)
-        return done.addCallback(lambda _: self.arrived.append(event))
-
-    def _done(self, result):
-        self.under_way -= 1
-        return result
-
-    def of(self, upload_id, events=None):
-        return [
-            event.kind.value for event in (self.arrived if events is None else events) if event.upload.id == upload_id
-        ]
-
-
-class Bench:
-    """An outbox, a clock, and deliverers over them."""
-
-    def __init__(self, hook, policy=FAST, kinds=frozenset(EventKind)) -> None:
-        self.clock = Clock()
-        self.outbox = MemoryOutbox()
-        self.hook = hook
-        self.policy = policy
-        self.kinds = kinds
-        self.counted = []
-        self.deliverer = self.make()
-
-    def make(self):
-        return Deliverer(
-            "hook", self.hook, self.outbox, clock=self.clock, wall=self.clock.seconds, rng=Random(1),
-            policy=self.policy, kinds=self.kinds, count=lambda *each: self.counted.append(each[:3]),
-            target="https://example.org",
-        )  # fmt: skip
-
-    def restart(self):
-        """As after a crash: whatever the old deliverer knew is gone, nothing calls it any more."""
-        for call in self.clock.getDelayedCalls():
-            call.cancel()
-        self.deliverer = self.make()
-        self.deliverer.start()
-        self.run(0.1)
-
-    def post(self, *facts):
-        seqs = self.outbox.post(*facts)
-        self.deliverer.wake()
-        self.run(0)
-        return seqs
-
-    def run(self, seconds, steps=20):
-        for _ in range(steps):
-            self.clock.advance(seconds / steps)
 
 
 @pytest.fixture
@@ -258,15 +182,6 @@ def test_a_crash_in_the_middle_of_a_delivery_delivers_again(hook):
     assert hook.of("u") == ["created"]
 
 
-def unsteady(bench, rng):
-    """Three answers in ten are a failure; the others take up to a second."""
-    if rng.random() < 0.3:
-        raise HookFailed("no")
-    later = Deferred()
-    bench.clock.callLater(rng.random(), later.callback, None)
-    return later
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_every_event_arrives_in_order_through_failures_crashes_and_a_catalog_that_fails(seed):
     rng = Random(seed)
@@ -329,10 +244,6 @@ def test_a_pace_allows_a_burst_after_a_rest():
 
 def unreached(event):
     raise HookFailed("no answer: ConnectionRefusedError", unreached=True)
-
-
-def answered(event):
-    raise HookFailed("it answered 500")
 
 
 def test_while_the_hook_cannot_be_reached_one_event_at_a_time_is_tried_with_pauses(bench, hook):

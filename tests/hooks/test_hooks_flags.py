@@ -15,7 +15,7 @@ from resumable.hooks.interfaces import EventKind
 from resumable.hooks.retry_policy import RetryPolicy
 from resumable.hooks.settings import HookSettings, HookTarget
 from resumable.model.hooks import QuestionKind
-from tests.hooks.authority import Authority
+from tests.certificates import Authority
 
 SECRETS = [b"a secret of 24 bytes or more", b"an older secret, of 24 bytes or more"]
 TEXTS = ["whsec_" + base64.b64encode(each).decode() for each in SECRETS]

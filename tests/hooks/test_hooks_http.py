@@ -29,7 +29,7 @@ from resumable.httpclient.errors import HttpError, TimedOut, TooLong, Unreached,
 from resumable.model.hooks import Answer, Changes, QuestionKind
 from resumable.model.upload import FactKind
 from resumable.protocol.errors import Refused, Unavailable
-from tests.hooks.authority import Authority
+from tests.certificates import Authority
 from tests.hooks.outbox import MemoryOutbox, fact
 from tests.hooks.servers import REQUEST, SECRET, UPLOAD, HookServer, RawServer, event, question
 

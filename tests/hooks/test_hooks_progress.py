@@ -9,26 +9,13 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from resumable.hooks.interfaces import Allow, EventKind, HookFailed, IWatcher, Refuse
+from resumable.hooks.interfaces import Allow, EventKind, HookFailed, Refuse
 from resumable.hooks.progress import MOST, ProgressEvents, Watcher
 from resumable.model.hooks import Answer, Arrived, IProgress
+from tests.hooks.delivering import Watches
 from tests.hooks.servers import REQUEST, UPLOAD
-
-
-@implementer(IWatcher)
-class Watches:
-    def __init__(self, said=None) -> None:
-        self.said = said
-        self.came = []
-
-    def watch(self, event):
-        self.came.append(event)
-        if isinstance(self.said, Exception):
-            raise self.said
-        return self.said
 
 
 class Bench:

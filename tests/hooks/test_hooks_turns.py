@@ -17,8 +17,8 @@ from resumable.model.outbox import IOutbox
 from resumable.model.upload import FactKind
 from tests.catalog.contract import upload
 from tests.catalog.doubles import Shelf
+from tests.hooks.delivering import FAST, Bench, Recorder, answered, unsteady
 from tests.hooks.outbox import fact
-from tests.hooks.test_hooks_deliver import FAST, Bench, Recorder, answered, unsteady
 
 KINDS = (FactKind.CREATED, FactKind.FINISHED, FactKind.STORED)
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,21 +24,9 @@ from resumable.uploads.operators import Census, Operators
 from tests.hooks.outbox import MemoryOutbox
 from tests.http.visitor import Reply
 from tests.uploads.harness import Server
-from tests.uploads.machine import Machine
 
 DOCUMENT = description()
 ROUTES = Admin.app.url_map
-
-
-@contextmanager
-def serving(**options: Any) -> Iterator[Server]:
-    """A server of its own."""
-    with tempfile.TemporaryDirectory() as place:
-        directory = Path(place) / "run"
-        directory.mkdir()
-        server = Server(Machine(directory), **options)
-        yield server.start()
-        server.bury()
 
 
 class NoMetrics:

@@ -17,7 +17,6 @@ from h2.events import (
     StreamReset,
 )
 from h2.exceptions import ProtocolError
-from http1_client import Consumer, Handler, Tree, Wire, answer, ending, nothing
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
@@ -25,6 +24,7 @@ from twisted.python.failure import Failure
 
 from resumable.http.request import StreamingRequest
 from resumable.http.site import StreamingSite
+from tests.http.http1_client import Consumer, Handler, Tree, Wire, answer, ending, nothing
 
 MIB = 1 << 20
 SETTINGS, PING, CONTINUATION, HEADERS, WINDOW_UPDATE, RST, PRIORITY = 4, 6, 9, 1, 8, 3, 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from admin_rig import DOCUMENT, Office, serving
 from twisted.internet.defer import Deferred, fail, succeed
 
 from resumable.auth.guard import AccessGuard
@@ -17,6 +16,8 @@ from resumable.http.admission import Admission
 from resumable.http.origin import Origin
 from resumable.model.principal import Action, Principal
 from resumable.protocol.errors import Unauthorized
+from tests.http.admin_rig import DOCUMENT, Office
+from tests.http.visitor import serving
 from tests.uploads.harness import EPOCH, Server
 
 TOKEN = "0123456789abcdef"

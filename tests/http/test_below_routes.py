@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
-from visitor import Reply, ask, connect, request
+
+from tests.http.visitor import Reply, ask, connect, request
 
 ORIGIN = "https://app.example"
 PAGE = f"Origin: {ORIGIN}"

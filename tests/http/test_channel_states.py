@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from http1_client import GET, Client, answer, patch
 
 from resumable.http.channel import StreamingChannel
 from resumable.http.h1.states import (
@@ -19,6 +18,7 @@ from resumable.http.h1.states import (
     TRANSITIONS,
     ChannelState,
 )
+from tests.http.http1_client import GET, Client, answer, patch
 
 
 def test_every_state_is_in_the_table_and_may_be_left_for_closing() -> None:

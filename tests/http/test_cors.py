@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from visitor import Reply, ask
 
 from resumable.http.cors import CrossOrigin
 from resumable.http.cors import parse_origins as parse_origins
+from tests.http.visitor import Reply, ask
 
 ORIGIN = "https://app.example"
 LISTED = (ORIGIN, "http://localhost:3000")

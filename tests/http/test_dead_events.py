@@ -6,18 +6,18 @@ import json
 from typing import Any
 
 import pytest
-from admin_rig import tree
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from visitor import Reply
 
 from resumable.http.admin.overview import AT_ONCE, DeadEvents
 from resumable.http.site import StreamingSite
 from tests.hooks.outbox import MemoryOutbox, fact
+from tests.http.admin_rig import tree
+from tests.http.visitor import Reply
 
 
-class Desk:
-    """An outbox with operators in front of it."""
+class Operator:
+    """Works on an outbox through the admin API."""
 
     def __init__(self) -> None:
         self.outbox = MemoryOutbox(["hook"])
@@ -45,17 +45,17 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def operator() -> Operator:
+    return Operator()
 
 
-def test_dead_events_are_counted_shown_and_replayed(desk: Desk) -> None:
-    desk.outbox.post(fact("w", at=5.0))
-    desk.bury("u")
-    assert desk.told("GET", "/v1/hooks") == {
+def test_dead_events_are_counted_shown_and_replayed(operator: Operator) -> None:
+    operator.outbox.post(fact("w", at=5.0))
+    operator.bury("u")
+    assert operator.told("GET", "/v1/hooks") == {
         "hooks": {"hook": {"waiting": 1, "dead": 1, "oldest": "1970-01-01T00:00:05.000Z"}}
     }
-    assert desk.told("GET", "/v1/hooks/hook/dead") == {
+    assert operator.told("GET", "/v1/hooks/hook/dead") == {
         "dead": [
             {
                 "seq": 2,
@@ -69,17 +69,17 @@ def test_dead_events_are_counted_shown_and_replayed(desk: Desk) -> None:
         ],
         "next": None,
     }
-    assert desk.told("POST", "/v1/hooks/hook/replay") == {"replayed": 1}
-    assert desk.wakes == 1
-    assert desk.told("GET", "/v1/hooks")["hooks"]["hook"]["dead"] == 0
+    assert operator.told("POST", "/v1/hooks/hook/replay") == {"replayed": 1}
+    assert operator.wakes == 1
+    assert operator.told("GET", "/v1/hooks")["hooks"]["hook"]["dead"] == 0
 
 
-def test_many_dead_events_come_in_pages(desk: Desk) -> None:
+def test_many_dead_events_come_in_pages(operator: Operator) -> None:
     for number in range(AT_ONCE + 1):
-        desk.bury(f"u{number}")
-    first = desk.told("GET", "/v1/hooks/hook/dead")
+        operator.bury(f"u{number}")
+    first = operator.told("GET", "/v1/hooks/hook/dead")
     assert (len(first["dead"]), first["next"]) == (AT_ONCE, AT_ONCE)
-    last = desk.told("GET", f"/v1/hooks/hook/dead?after={first['next']}")
+    last = operator.told("GET", f"/v1/hooks/hook/dead?after={first['next']}")
     assert ([each["upload"] for each in last["dead"]], last["next"]) == ([f"u{AT_ONCE}"], None)
 
 
@@ -93,11 +93,11 @@ def test_many_dead_events_come_in_pages(desk: Desk) -> None:
         ("GET", "/v1/hooks/hook/dead?after=%C2%B2", 400),
     ],
 )
-def test_what_makes_no_sense_is_refused(desk: Desk, method: str, path: str, status: int) -> None:
-    assert desk.ask(method, path).status == status
+def test_what_makes_no_sense_is_refused(operator: Operator, method: str, path: str, status: int) -> None:
+    assert operator.ask(method, path).status == status
 
 
-def test_without_hooks_there_is_nothing(desk: Desk) -> None:
-    desk.tree = tree()
-    assert desk.told("GET", "/v1/hooks") == {"hooks": {}}
-    assert desk.ask("GET", "/v1/hooks/hook/dead").status == 404
+def test_without_hooks_there_is_nothing(operator: Operator) -> None:
+    operator.tree = tree()
+    assert operator.told("GET", "/v1/hooks") == {"hooks": {}}
+    assert operator.ask("GET", "/v1/hooks/hook/dead").status == 404

@@ -11,7 +11,6 @@ from urllib.parse import unquote
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
-from visitor import UPLOAD, Reply, ask, connect, request
 from zope.interface.verify import verifyObject
 
 from resumable.http.content import disposition, safe_type
@@ -19,6 +18,7 @@ from resumable.http.download import CHUNK, Sending
 from resumable.model.upload import Upload
 from resumable.protocol import metadata
 from resumable.protocol.errors import NotFound
+from tests.http.visitor import UPLOAD, Reply, ask, connect, request
 
 FINISHED = 1_700_000_000.25
 AT = "Tue, 14 Nov 2023 22:13:20 GMT"

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from test_http_tiers import Client, created, new
-from visitor import Reply
 
 from resumable.protocol import tus
+from tests.http.visitor import Client, Reply, created, new, serving
 from tests.uploads.harness import Server
-from tests.uploads.machine import Machine
 
 TYPE = "Content-Type: application/offset+octet-stream"
 DATA = b"0123456789"
@@ -21,12 +17,8 @@ POST = ("POST /files/ HTTP/1.1", "Host: t", "Tus-Resumable: 1.0.0", "Upload-Leng
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as place:
-        directory = Path(place) / "run"
-        directory.mkdir()
-        server = Server(Machine(directory))
-        yield server.start()
-        server.bury()
+    with serving() as server:
+        yield server
 
 
 def less(server: Server, *names: str) -> Client:

@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 from h2.settings import SettingCodes
-from http1_client import GET, Client, Tree, Watcher, answer, nothing, patch
-from http2_client import Client as Http2Client
-from http2_client import frame
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 
@@ -20,6 +17,9 @@ from resumable.http import connections
 from resumable.http.h2.frames import PREFACE
 from resumable.http.request import StreamingRequest
 from resumable.http.site import StreamingSite
+from tests.http.http1_client import GET, Client, Tree, Watcher, answer, nothing, patch
+from tests.http.http2_client import Client as Http2Client
+from tests.http.http2_client import frame
 
 WITH_ORIGIN = GET[:-2] + b"Origin: https://a.example\r\n\r\n"
 HEAD = frame(1, b"\x82\x86\x84\x41\x01a", 5)  # GET http://a/

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from hpack import Encoder
-from http1_client import GET, Client, Consumer, answer, patch
-from http2_client import frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import LogLevel, globalLogPublisher
 
 from resumable.http.h2.frames import PREFACE
 from resumable.http.request import StreamingRequest
+from tests.http.http1_client import GET, Client, Consumer, answer, patch
+from tests.http.http2_client import frame
 
 REQUESTS = [
     GET,

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 from h2.errors import ErrorCodes
-from http1_client import Consumer, Watcher, answer
-from http2_client import HEADERS, Answer, Client, frame, ok
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from klein import Klein
@@ -18,6 +16,8 @@ from twisted.internet.testing import StringTransport
 from resumable.http.h2.frames import PREFACE, Data, FrameReader
 from resumable.http.request import StreamingRequest
 from resumable.http.site import StreamingSite
+from tests.http.http1_client import Consumer, Watcher, answer
+from tests.http.http2_client import HEADERS, Answer, Client, frame, ok
 
 # Who speaks it
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
-from http1_client import Consumer, answer
-from http2_client import MIB, Client
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
@@ -15,6 +13,8 @@ from resumable.http.h2.frames import MAX_FRAME
 from resumable.http.h2.limits import CONNECTION_WINDOW, STREAM_WINDOW, HeldBytes
 from resumable.http.h2.machine import MAX_STREAMS
 from resumable.http.request import StreamingRequest
+from tests.http.http1_client import Consumer, answer
+from tests.http.http2_client import MIB, Client
 
 # Bodies
 

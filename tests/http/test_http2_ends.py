@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
-from http1_client import Consumer, answer
-from http2_client import CONTINUATION, HEADERS, PING, PRIORITY, RST, SETTINGS, WINDOW_UPDATE, Client, ok
 from twisted.internet.defer import ensureDeferred
 
 from resumable.http.h2.frames import MAX_FRAME
 from resumable.http.h2.limits import HeldBytes
 from resumable.http.h2.machine import HEADER_TABLE
+from tests.http.http1_client import Consumer, answer
+from tests.http.http2_client import CONTINUATION, HEADERS, PING, PRIORITY, RST, SETTINGS, WINDOW_UPDATE, Client, ok
 
 # Time
 

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import pytest
 from h2.errors import ErrorCodes
-from http1_client import Consumer, Watcher, answer
-from http2_client import CONTINUATION, HEADERS, PING, PRIORITY, RST, SETTINGS, WINDOW_UPDATE, Client, frame, ok
 
 from resumable.http.h2 import limits, link
 from resumable.http.h2.limits import FRAMES_RATE, REQUESTS_RATE, ClientPace, TokenBudget
 from resumable.http.h2.link import MAX_BACKLOG
 from resumable.http.h2.machine import MAX_STREAMS
+from tests.http.http1_client import Consumer, Watcher, answer
+from tests.http.http2_client import (
+    CONTINUATION,
+    HEADERS,
+    PING,
+    PRIORITY,
+    RST,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Client,
+    frame,
+    ok,
+)
 
 FRAMES, REQUESTS = 1_000, 100
 DATA, GOAWAY, ALTSVC, ORIGIN, UNKNOWN = 0, 7, 10, 12, 200

@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
-from http1_client import answer
-from http2_client import WINDOW_UPDATE, Client, frame
-from test_readers import STEADY, File
 from twisted.internet.defer import Deferred
-from unread import unread
 
 from resumable.http.download import CHUNK, Sending
 from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT, PIECE
 from resumable.http.h2.machine import MAX_STREAMS
 from resumable.http.request import StreamingRequest
+from tests.http.http1_client import answer
+from tests.http.http2_client import WINDOW_UPDATE, Client, frame
+from tests.http.unread import STEADY, File, unread
 
 WINDOW = 65_535
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from http1_client import answer
-from http2_client import HEADERS, WINDOW_UPDATE, Client, frame, ok
+
+from tests.http.http1_client import answer
+from tests.http.http2_client import HEADERS, WINDOW_UPDATE, Client, frame, ok
 
 
 def test_a_head_without_an_end_is_an_idle_connection() -> None:

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from admin_rig import DOCUMENT, ROUTES, Office, serving
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from resumable.http.admin.query import FILTERS
 from resumable.model.principal import Principal
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
+from tests.http.admin_rig import DOCUMENT, ROUTES, Office
+from tests.http.visitor import serving
 from tests.uploads.fakes import FakeBody, FakeReplication
 from tests.uploads.harness import EPOCH, LONG, Server, pattern
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from test_http_tiers import Client, created
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
@@ -19,8 +16,8 @@ from resumable.model.hooks import Answer, Changes, Granted, IHooks, QuestionKind
 from resumable.model.values import networks
 from resumable.protocol.errors import Refused, Unavailable
 from resumable.uploads.context import Questions
+from tests.http.visitor import Client, created, serving
 from tests.uploads.harness import Server
-from tests.uploads.machine import Machine
 
 DATA = b"0123456789"
 PATCH = ("Content-Type: application/offset+octet-stream",)
@@ -50,12 +47,8 @@ def hooks() -> Says:
 
 @pytest.fixture
 def server(hooks: Says) -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as place:
-        directory = Path(place) / "run"
-        directory.mkdir()
-        server = Server(Machine(directory), questions=Questions(hooks))
-        yield server.start()
-        server.bury()
+    with serving(questions=Questions(hooks)) as server:
+        yield server
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from admin_rig import Office, serving
-from test_http_tiers import Client
 
 from resumable.uploads.operators import FRESH
+from tests.http.admin_rig import Office
+from tests.http.visitor import Client, serving
 from tests.uploads.fakes import FakeBody, FakeReplication
 from tests.uploads.harness import Server
 

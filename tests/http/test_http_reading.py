@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from test_http_tiers import Client, new
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
-from visitor import Reply
 
 from resumable.http.download import CHUNK, Remotely
 from resumable.protocol import metadata
 from resumable.protocol.errors import NotFound, Unavailable
+from tests.http.visitor import Client, Reply, new, serving
 from tests.uploads.fakes import FakeReplication
 from tests.uploads.harness import Server
-from tests.uploads.machine import Machine
 
 DATA = b"0123456789"
 METADATA = metadata.encode({"filename": "ä.html", "filetype": "text/html"})
@@ -32,12 +28,8 @@ def remote() -> FakeReplication:
 
 @pytest.fixture
 def server(remote: FakeReplication) -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as place:
-        directory = Path(place) / "run"
-        directory.mkdir()
-        server = Server(Machine(directory), replication=remote)
-        yield server.start()
-        server.bury()
+    with serving(replication=remote) as server:
+        yield server
 
 
 @pytest.fixture

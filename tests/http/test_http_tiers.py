@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
-from visitor import Reply, connect
 
 from resumable.auth.guard import AccessGuard
 from resumable.auth.interfaces import AuthRequest
@@ -23,9 +20,9 @@ from resumable.model.principal import Principal
 from resumable.model.upload import ReplicaState
 from resumable.protocol import metadata
 from resumable.uploads.limits import UploadLimits
+from tests.http.visitor import Client, created, new, serving
 from tests.uploads.fakes import FakeReplication
 from tests.uploads.harness import EPOCH, LONG, Server, pattern
-from tests.uploads.machine import Machine
 
 DATA = b"0123456789"
 ORIGIN = "https://app.example"
@@ -38,64 +35,14 @@ def remote() -> FakeReplication:
 
 @pytest.fixture
 def server(remote: FakeReplication) -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as place:
-        directory = Path(place) / "run"
-        directory.mkdir()
-        limits = UploadLimits(expire_after=3600.0, ack_timeout=20.0, max_pause=30.0, retry_after=7)
-        server = Server(Machine(directory), replication=remote, limits=limits)
-        yield server.start()
-        server.bury()
-
-
-class Client:
-    """One connection to the real use cases, on their clock."""
-
-    def __init__(self, server: Server, **options: Any) -> None:
-        self.server = server
-        self.channel, self.wire = connect(server.uploads, clock=server.clock, **options)
-
-    def send(self, data: bytes) -> None:
-        self.channel.dataReceived(data)
-        self.server.pump()
-
-    def begin(self, method: str, path: str, *fields: str, body: bytes = b"", tus: bool = True) -> None:
-        """Send a request, with as much of its body as is given here."""
-        lines = [f"{method} {path} HTTP/1.1", "Host: up.example", *(["Tus-Resumable: 1.0.0"] if tus else []), *fields]
-        if not any(field.startswith("Content-Length") for field in fields) and (body or method == "POST"):
-            lines.append(f"Content-Length: {len(body)}")
-        self.send("\r\n".join([*lines, "", ""]).encode() + body)
-
-    def reply(self) -> Reply | None:
-        """What was answered since the last call; None: nothing yet."""
-        said = self.wire.value()
-        self.wire.clear()
-        return Reply(said) if said else None
-
-    def ask(self, method: str, path: str, *fields: str, body: bytes = b"", tus: bool = True) -> Reply:
-        self.begin(method, path, *fields, body=body, tus=tus)
-        reply = self.reply()
-        assert reply is not None
-        return reply
-
-    def patch(self, upload_id: str, offset: int, body: bytes, *fields: str) -> None:
-        kind = "Content-Type: application/offset+octet-stream"
-        length = f"Content-Length: {len(body)}"
-        given = fields if any(field.startswith("Content-Length") for field in fields) else (*fields, length)
-        self.begin("PATCH", f"/files/{upload_id}", kind, f"Upload-Offset: {offset}", *given, body=body)
+    limits = UploadLimits(expire_after=3600.0, ack_timeout=20.0, max_pause=30.0, retry_after=7)
+    with serving(replication=remote, limits=limits) as server:
+        yield server
 
 
 @pytest.fixture
 def client(server: Server) -> Client:
     return Client(server)
-
-
-def created(reply: Reply | None) -> str:
-    assert reply is not None
-    return (reply.get("Location") or "").rpartition("/")[2]
-
-
-def new(client: Client, length: int = 10, *fields: str) -> str:
-    return created(client.ask("POST", "/files/", f"Upload-Length: {length}", *fields))
 
 
 # bytes that are withheld
@@ -351,11 +298,11 @@ def test_an_admin_is_told_all_of_it(server: Server) -> None:
     upload_id = server.upload(DATA)
     fail(server, upload_id, ReplicaState.OPEN)
 
-    class Desk:
+    class Authorizer:
         def authorize(self, ask: AuthRequest) -> Deferred[Principal]:
             return succeed(Principal(ask.one("x-who") or ""))
 
-    guard = AccessGuard(Desk(), server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}))
+    guard = AccessGuard(Authorizer(), server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}))
     client = Client(server, admission=Admission(Origin("/files/", None, []), guard))
     told = {
         who: json.loads(client.ask("GET", f"/files/{upload_id}/status", f"X-Who: {who}", tus=False).body)

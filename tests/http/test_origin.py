@@ -9,9 +9,9 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
-from visitor import UPLOAD, Nothing, Reply, ask, connect
 
 from resumable.model.upload import Upload
+from tests.http.visitor import UPLOAD, Nothing, Reply, ask, connect
 
 PROXY = IPv4Address("TCP", "10.0.0.1", 40000)
 STRANGER = IPv4Address("TCP", "203.0.113.9", 40000)

@@ -5,27 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from http1_client import GET, Client, answer, patch
-from twisted.internet.defer import Deferred, succeed
-from unread import read_on, unread
+from twisted.internet.defer import Deferred
 
 from resumable.http.download import CHUNK, Sending
 from resumable.http.request import StreamingRequest
-
-STEADY = 10_000
-
-
-class File:
-    """A source with as many bytes as are asked for, which are there at once."""
-
-    def __init__(self) -> None:
-        self.closed = 0
-
-    def read(self, offset: int, size: int) -> Deferred[bytes]:
-        return succeed(bytes(size))
-
-    def close(self) -> None:
-        self.closed += 1
+from tests.http.http1_client import GET, Client, answer, patch
+from tests.http.unread import STEADY, File, read_on, unread
 
 
 def download(size: int = 100 * CHUNK) -> tuple[File, Any, list[Any]]:

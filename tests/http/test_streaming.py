@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import twisted
-from http1_client import EXPECT, GET, Client, Consumer, Watcher, answer, patch, problem_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from klein import Klein
@@ -22,6 +21,7 @@ from resumable.http.site import StreamingSite
 from resumable.http.twisted_web import PRIVATES, TESTED_TWISTED
 from resumable.model.errors import BodyLost
 from resumable.model.upload import IBody
+from tests.http.http1_client import EXPECT, GET, Client, Consumer, Watcher, answer, patch, problem_of
 
 # What we lean on
 

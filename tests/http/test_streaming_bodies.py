@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from http1_client import CONTINUE, EXPECT, GET, Client, Consumer, answer, ending, patch, problem_of
 
 from resumable.http.body import READ_AHEAD
 from resumable.http.channel import READ_SIZE
+from tests.http.http1_client import CONTINUE, EXPECT, GET, Client, Consumer, answer, ending, patch, problem_of
 
 # Delivery
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from http1_client import GET, Client, Consumer, answer, patch, problem_of
 from twisted.internet.defer import ensureDeferred
 from twisted.logger import globalLogPublisher
 
 from resumable.http.body import READ_AHEAD
 from resumable.http.request import StreamingRequest
+from tests.http.http1_client import GET, Client, Consumer, answer, patch, problem_of
 
 # Early answers
 
@@ -389,6 +389,14 @@ def test_stopping_waits_no_longer_than_a_moment() -> None:
     silent.advance(2)
     assert silent.wire.disconnecting and silent.received() == b""
     assert slow.received().startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_slow_head_behind_an_empty_line_is_answered_by_its_method() -> None:
+    client = Client()
+    client.send(b"\r\nHEAD / HTTP/1.1\r\n")
+    client.advance(62)
+    answer = client.received()
+    assert answer.startswith(b"HTTP/1.1 408 ") and answer.endswith(b"\r\n\r\n")
 
 
 def test_stopping_does_not_wait_for_idle_clients_that_do_not_say_goodbye() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from http1_client import GET, Client, answer, problem_of
+
+from tests.http.http1_client import GET, Client, answer, problem_of
 
 # What is refused
 

@@ -10,22 +10,16 @@ import ssl
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
 from typing import Any, TypeVar
 
 import pytest
 import pytest_twisted
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, ResponseReceived
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
-from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -34,6 +28,7 @@ from zope.interface import implementer
 from resumable.http.request import StreamingRequest
 from resumable.http.site import StreamingSite
 from resumable.model.errors import BodyLost
+from tests.certificates import certified
 
 T = TypeVar("T")
 Handler = Callable[[StreamingRequest], object]
@@ -129,22 +124,6 @@ def answer(request: StreamingRequest, code: int, body: bytes = b"") -> None:
 def patch(length: int | None, *fields: str) -> bytes:
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     return "\r\n".join(["PATCH /files/1 HTTP/1.1", "Host: a", framing, *fields, "", ""]).encode()
-
-
-def self_signed() -> bytes:
-    """A key and its certificate, as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(datetime(2020, 1, 1))
-        .not_valid_after(datetime(2120, 1, 1))
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return private + certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -414,7 +393,7 @@ async def test_over_tls_without_http2_http_1_1_is_negotiated_and_early_answers_a
         else:
             receiving(request)
 
-    server = serve(handler, tls=PrivateCertificate.loadPEM(self_signed()).options(), http2=False)
+    server = serve(handler, tls=certified("localhost").private.options(), http2=False)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -450,7 +429,7 @@ async def test_the_socket_can_be_asked_what_its_client_has_taken(serve: Callable
         request.setResponseCode(204)
         request.finish()
 
-    tls = PrivateCertificate.loadPEM(self_signed()).options() if encrypted else None
+    tls = certified("localhost").private.options() if encrypted else None
     server = serve(handler, tls=tls)
 
     def ask() -> int:
@@ -471,7 +450,7 @@ class Crowded:
     def __init__(self, serve: Callable[..., Server], stack: ExitStack) -> None:
         self.stack = stack
         self.begun: Deferred[None] = Deferred()
-        tls = PrivateCertificate.loadPEM(self_signed()).options()
+        tls = certified("localhost").private.options()
         self.server = serve(lambda _: self.begun.callback(None), tls=tls, max_connections=1)
 
     @contextmanager

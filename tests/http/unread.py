@@ -6,6 +6,8 @@ import socket
 import struct
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
+
 
 class Kernel:
     """In the place of a TCP socket: what the other side's system has acknowledged is what the test says."""
@@ -29,3 +31,19 @@ def unread(wire: Any) -> Kernel:
 def read_on(wire: Any) -> None:
     """The buffer is empty again."""
     wire.producer.resumeProducing()
+
+
+STEADY = 10_000
+
+
+class File:
+    """A source with as many bytes as are asked for, which are there at once."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        return succeed(bytes(size))
+
+    def close(self) -> None:
+        self.closed += 1

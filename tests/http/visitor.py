@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -20,6 +23,8 @@ from resumable.http.site import Root, StreamingSite
 from resumable.http.tus import TusRoutes
 from resumable.model.upload import Upload
 from resumable.model.values import networks
+from tests.uploads.harness import Server
+from tests.uploads.machine import Machine
 
 UPLOAD = Upload(id="0" * 32, created_at=0, touched_at=0, length=5)
 
@@ -100,3 +105,60 @@ def ask(
     channel, wire = connect(uploads, **options)
     channel.dataReceived(request(*lines, method=method, path=path, version=version))
     return Reply(wire.value())
+
+
+class Client:
+    """One connection to the real use cases, on their clock."""
+
+    def __init__(self, server: Server, **options: Any) -> None:
+        self.server = server
+        self.channel, self.wire = connect(server.uploads, clock=server.clock, **options)
+
+    def send(self, data: bytes) -> None:
+        self.channel.dataReceived(data)
+        self.server.pump()
+
+    def begin(self, method: str, path: str, *fields: str, body: bytes = b"", tus: bool = True) -> None:
+        """Send a request, with as much of its body as is given here."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: up.example", *(["Tus-Resumable: 1.0.0"] if tus else []), *fields]
+        if not any(field.startswith("Content-Length") for field in fields) and (body or method == "POST"):
+            lines.append(f"Content-Length: {len(body)}")
+        self.send("\r\n".join([*lines, "", ""]).encode() + body)
+
+    def reply(self) -> Reply | None:
+        """What was answered since the last call; None: nothing yet."""
+        said = self.wire.value()
+        self.wire.clear()
+        return Reply(said) if said else None
+
+    def ask(self, method: str, path: str, *fields: str, body: bytes = b"", tus: bool = True) -> Reply:
+        self.begin(method, path, *fields, body=body, tus=tus)
+        reply = self.reply()
+        assert reply is not None
+        return reply
+
+    def patch(self, upload_id: str, offset: int, body: bytes, *fields: str) -> None:
+        kind = "Content-Type: application/offset+octet-stream"
+        length = f"Content-Length: {len(body)}"
+        given = fields if any(field.startswith("Content-Length") for field in fields) else (*fields, length)
+        self.begin("PATCH", f"/files/{upload_id}", kind, f"Upload-Offset: {offset}", *given, body=body)
+
+
+def created(reply: Reply | None) -> str:
+    assert reply is not None
+    return (reply.get("Location") or "").rpartition("/")[2]
+
+
+def new(client: Client, length: int = 10, *fields: str) -> str:
+    return created(client.ask("POST", "/files/", f"Upload-Length: {length}", *fields))
+
+
+@contextmanager
+def serving(**options: Any) -> Iterator[Server]:
+    """A server of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place) / "run"
+        directory.mkdir()
+        server = Server(Machine(directory), **options)
+        yield server.start()
+        server.bury()

@@ -18,10 +18,10 @@ from resumable.listening.listeners import Listeners
 from resumable.listening.proxied import ProxiedFactory
 from resumable.model.errors import StartupError
 from resumable.model.values import networks
+from tests.certificates import laptop
 from tests.daemon.site_rig import Listening, Tree
 from tests.http.visitor import Reply
-from tests.listening.authority import made
-from tests.listening.test_listening_proxy_header import V4, binary
+from tests.listening.headers import V4, binary
 
 TRUSTED = networks(["10.0.0.0/8", "fc00::/7"])
 PROXY = IPv4Address("TCP", "10.0.0.9", 40000)
@@ -196,7 +196,7 @@ def test_a_stop_closes_connections_that_have_not_said_whose_they_are(door: Door)
 @pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 def test_the_header_comes_before_tls(tmp_path: Any) -> None:
     """As HAProxy sends it with ``ssl send-proxy``, and every proxy that passes TLS on."""
-    (tmp_path / "pem").write_bytes(made()[2])
+    (tmp_path / "pem").write_bytes(laptop().both)
     at = listening_point(None, f"haproxy:ssl:8443:privateKey={tmp_path / 'pem'}", Terms(trusted=TRUSTED), time.time)
     factory = at.factory(Clock(), Door().site)
     assert isinstance(factory, ProxiedFactory)

@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resumable.listening.proxy_header import LONGEST, SIGNATURE, Header, Malformed, parse
+from tests.listening.headers import V4, binary
 
-
-def binary(family: int, addresses: bytes, command: int = 0x21, more: bytes = b"", size: int | None = None) -> bytes:
-    length = len(addresses) + len(more) if size is None else size
-    return SIGNATURE + struct.pack("!BBH", command, family, length) + addresses + more
-
-
-V4 = socket.inet_aton("192.0.2.7") + socket.inet_aton("10.0.0.1") + struct.pack("!HH", 56324, 443)
 V6 = (
     socket.inet_pton(socket.AF_INET6, "2001:db8::7")
     + socket.inet_pton(socket.AF_INET6, "2001:db8::1")

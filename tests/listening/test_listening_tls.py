@@ -26,8 +26,8 @@ from resumable.listening.endpoints import Terms
 from resumable.listening.listeners import LOOK_EVERY, Listeners
 from resumable.listening.tls import Certificate, CertificateFiles
 from resumable.model.errors import StartupError
+from tests.certificates import DAY, Certified, laptop
 from tests.daemon.site_rig import Listening
-from tests.listening.authority import DAY, made
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 
@@ -119,9 +119,8 @@ def put(place: Path, pem: bytes, *names: str) -> None:
         beside.rename(place / name)
 
 
-def serial(made_one: Any) -> int:
-    number: int = made_one[0].original.get_serial_number()
-    return number
+def serial(of: Certified) -> int:
+    return of.certificate.serial_number
 
 
 async def closed(*clients: Client) -> None:
@@ -132,12 +131,12 @@ async def closed(*clients: Client) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_renewed_certificate_is_shown_to_new_connections_and_old_ones_go_on(tmp_path, serve):
-    first, second = made(), made()
-    put(tmp_path, first[2])
+    first, second = laptop(), laptop()
+    put(tmp_path, first.both)
     server = serve(tmp_path)
     old = await server.connect()
     assert await old.ask() == b"?" and old.shown == serial(first)
-    put(tmp_path, second[2])
+    put(tmp_path, second.both)
     with Listening() as events:
         await server.listeners.reload()
         await server.listeners.reload()
@@ -150,8 +149,8 @@ async def test_a_renewed_certificate_is_shown_to_new_connections_and_old_ones_go
 
 @pytest_twisted.ensureDeferred
 async def test_a_pair_that_does_not_fit_changes_nothing_and_is_told_of_once(tmp_path, serve):
-    first, second = made(), made()
-    put(tmp_path, first[2])
+    first, second = laptop(), laptop()
+    put(tmp_path, first.both)
     server = serve(tmp_path)
 
     async def shown() -> int:
@@ -162,7 +161,7 @@ async def test_a_pair_that_does_not_fit_changes_nothing_and_is_told_of_once(tmp_
         return number
 
     with Listening() as events:
-        for broken, name in ((second[2], "cert"), (second[2][:300], "cert"), (b"", "key")):
+        for broken, name in ((second.both, "cert"), (second.both[:300], "cert"), (b"", "key")):
             put(tmp_path, broken, name)
             for _ in range(3):
                 await server.listeners.reload()
@@ -170,7 +169,7 @@ async def test_a_pair_that_does_not_fit_changes_nothing_and_is_told_of_once(tmp_
         (tmp_path / "key").unlink()
         await server.listeners.reload()
         assert await shown() == serial(first)
-        put(tmp_path, second[2])
+        put(tmp_path, second.both)
         await server.listeners.reload()
         assert await shown() == serial(second)
     errors = [event for event in events if event.get("log_level") and event["log_level"].name == "error"]
@@ -181,13 +180,13 @@ async def test_a_pair_that_does_not_fit_changes_nothing_and_is_told_of_once(tmp_
 def test_files_are_looked_at_now_and_then(tmp_path):
     """Each minute, and the time that is left is that of what is shown."""
     clock: Any = MemoryReactorClock()
-    put(tmp_path, made(ends=30 * DAY)[2])
+    put(tmp_path, laptop(ends=30 * DAY).both)
     description = f"ssl:8443:privateKey={tmp_path / 'key'}:certKey={tmp_path / 'cert'}"
     listeners = Listeners(clock, [description, "tcp:8080"], lambda _: Site(), Terms(), pool=POOL, wall=time.time)
     (place, _) = listeners.bind()
     listeners.start()
     assert round(listeners.expiry()[place] / DAY) == 30 and len(listeners.expiry()) == 1
-    put(tmp_path, made(ends=90 * DAY)[2])
+    put(tmp_path, laptop(ends=90 * DAY).both)
     clock.advance(LOOK_EVERY - 1)
     assert round(listeners.expiry()[place] / DAY) == 30
     clock.advance(1)
@@ -198,7 +197,7 @@ def test_files_are_looked_at_now_and_then(tmp_path):
 
 @pytest_twisted.ensureDeferred
 async def test_the_sites_protocols_are_negotiated(tmp_path, serve):
-    put(tmp_path, made()[2])
+    put(tmp_path, laptop().both)
     server = serve(tmp_path)
     for offered, agreed in (([b"h2", b"http/1.1"], b"h2"), ([b"http/1.1"], b"http/1.1"), (None, None)):
         client = await server.connect(acceptableProtocols=offered)
@@ -209,12 +208,12 @@ async def test_the_sites_protocols_are_negotiated(tmp_path, serve):
 
 @pytest_twisted.ensureDeferred
 async def test_clients_are_verified_by_the_authorities_of_now(tmp_path, serve):
-    old, new = made(name="old"), made(name="new")
-    put(tmp_path, made()[2])
-    put(tmp_path, old[2], "ca")
+    old, new = laptop(name="old"), laptop(name="new")
+    put(tmp_path, laptop().both)
+    put(tmp_path, old.both, "ca")
 
     def shows(authority: Any) -> dict[str, Any]:
-        theirs = made(authority[1])[0]
+        theirs = laptop(authority).private
         return {"privateKey": theirs.privateKey.original, "certificate": theirs.original}
 
     async def answer(server: Server, options: dict[str, Any]) -> bytes:
@@ -224,12 +223,12 @@ async def test_clients_are_verified_by_the_authorities_of_now(tmp_path, serve):
         return heard
 
     for required, without in ((True, b"closed"), (False, b"?")):
-        put(tmp_path, old[2], "ca")
+        put(tmp_path, old.both, "ca")
         server = serve(tmp_path, client_ca=tmp_path / "ca", required=required)
         assert await answer(server, shows(old)) == b"laptop 17"
         assert await answer(server, shows(new)) == b"closed"
         assert await answer(server, {}) == without
-        put(tmp_path, new[2], "ca")
+        put(tmp_path, new.both, "ca")
         await server.listeners.reload()
         assert await answer(server, shows(old)) == b"closed"
         assert await answer(server, shows(new)) == b"laptop 17"
@@ -242,7 +241,7 @@ BAD = [None, b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----
 @pytest.mark.parametrize("broken", ["cert", "key", "ca"])
 @pytest.mark.parametrize("content", BAD)
 def test_a_listener_without_its_files_does_not_start(tmp_path, broken, content):
-    pem = made(name="authority")[2]
+    pem = laptop(name="authority").both
     for name in ("cert", "key", "ca"):
         (tmp_path / name).write_bytes(pem)
     (tmp_path / broken).unlink()
@@ -259,9 +258,11 @@ def encrypted() -> bytes:
     return ec.generate_private_key(ec.SECP256R1()).private_bytes(serialization.Encoding.PEM, form, lock)
 
 
-@pytest.mark.parametrize(("key", "why"), [(lambda: made()[2], "does not belong"), (encrypted, "free of a passphrase")])
+@pytest.mark.parametrize(
+    ("key", "why"), [(lambda: laptop().both, "does not belong"), (encrypted, "free of a passphrase")]
+)
 def test_a_key_that_can_not_be_used_is_said_to_be_one(tmp_path, key, why):
-    put(tmp_path, made()[2], "cert")
+    put(tmp_path, laptop().both, "cert")
     put(tmp_path, key(), "key")
     with pytest.raises(AccessProblem, match=why):
         Certificate(CertificateFiles(tmp_path / "cert", tmp_path / "key"), time.time)
@@ -289,7 +290,7 @@ def test_what_an_ssl_endpoint_can_not_be_is_one_line(description):
     ],
 )
 async def test_a_certificate_that_clients_will_refuse_is_warned_of_once(tmp_path, begins, ends, told):
-    put(tmp_path, made(begins=begins, ends=ends)[2])
+    put(tmp_path, laptop(begins=begins, ends=ends).both)
     certificate = Certificate(CertificateFiles(tmp_path / "cert", tmp_path / "key"), time.time)
     with Listening() as events:
         for _ in range(3):
@@ -300,13 +301,13 @@ async def test_a_certificate_that_clients_will_refuse_is_warned_of_once(tmp_path
 
 @pytest_twisted.ensureDeferred
 async def test_a_warning_that_comes_true_is_another_one(tmp_path):
-    put(tmp_path, made(begins=-80 * DAY, ends=10 * DAY)[2])
+    put(tmp_path, laptop(begins=-80 * DAY, ends=10 * DAY).both)
     late = [0.0]
     certificate = Certificate(CertificateFiles(tmp_path / "cert", tmp_path / "key"), lambda: time.time() + late[0])
     with Listening() as events:
         await certificate.look("here", POOL)
         late[0] = 11 * DAY
         await certificate.look("here", POOL)
-        put(tmp_path, made(begins=-DAY, ends=101 * DAY)[2])
+        put(tmp_path, laptop(begins=-DAY, ends=101 * DAY).both)
         await certificate.look("here", POOL)
     assert [event["state"] for event in events if "state" in event] == ["expires soon", "has expired"]

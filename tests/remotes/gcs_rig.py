@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from attrs import define
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
 
 from resumable.httpclient.client import Http, HttpLimits
 from resumable.remotes.errors import NotThere
@@ -79,8 +78,4 @@ async def rig(
         await http.close()
         await other.close()
         await port.stopListening()
-        for each in list(proxy.open):
-            each.transport.abortConnection()
-        while proxy.open:
-            await deferLater(reactor, 0)
-        await deferLater(reactor, 0)
+        await proxy.cut_off()

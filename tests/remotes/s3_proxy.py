@@ -9,6 +9,7 @@ from typing import Any
 from attrs import evolve, frozen
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 
 OPERATIONS = [
     ("CreateMultipartUpload", rb"POST [^ ]*[?&]uploads"),
@@ -86,6 +87,14 @@ class Proxy(Factory):
     def buildProtocol(self, addr: Any) -> Protocol:
         self.connections += 1
         return _Client(self, TCP4ClientEndpoint(self._reactor, "127.0.0.1", self._port))
+
+    async def cut_off(self) -> None:
+        """Break all connections; the store's ends are closed, too, when this returns."""
+        for each in list(self.open):
+            each.transport.abortConnection()
+        while self.open:
+            await deferLater(self._reactor, 0)
+        await deferLater(self._reactor, 0)
 
 
 class _Client(Protocol):

@@ -13,7 +13,6 @@ from urllib.request import Request, urlopen
 from attrs import define
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 
 from resumable.aio.threads import Pool
 from resumable.httpclient.client import Http, HttpLimits
@@ -76,11 +75,7 @@ async def rig(
         await http.close()
         await pool.stop()
         await port.stopListening()
-        for each in list(proxy.open):
-            each.transport.abortConnection()
-        while proxy.open:
-            await deferLater(reactor, 0)
-        await deferLater(reactor, 0)
+        await proxy.cut_off()
 
 
 def fetched(url: str, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:

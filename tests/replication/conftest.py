@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,6 @@ from typing import Any
 import pytest
 
 from tests.replication.rig import Rig
-
-_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=_MEMORY) as path:
-        yield Path(path)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
 from resumable.model.errors import CatalogUnavailable
@@ -316,3 +317,13 @@ def test_an_upload_past_what_its_plan_holds_is_parked(make):
     assert rig.state(upload_id) == "open"
     rig.append(upload_id, pattern(5), length=195)
     rig.until(lambda: rig.state(upload_id) == "parked")
+
+
+def test_a_stop_while_a_failure_is_being_recorded_is_no_failure_itself(make, logged):
+    rig = make()
+    fail(rig, "write_chunk", errors.Permanent("no right"))
+    rig.replicas.park = lambda *_: Deferred()  # the catalog takes its time
+    rig.upload(350)
+    rig.advance(1)
+    rig.stop()
+    assert not logged("critical")

@@ -24,8 +24,8 @@ from resumable.spool.disk import Disk
 from tests.remotes import azure_rig, gcs_rig
 from tests.remotes.azure_servers import AZURITE, KEY, azurite
 from tests.remotes.gcs_servers import started
+from tests.replication.deaths import CATALOG, REMOTE, Death, Mortal
 from tests.replication.real import Daemon, running
-from tests.replication.test_replication_crashes import CATALOG, REMOTE, Death, Mortal
 
 PART = 256 << 10
 QUICK = ReplicationLimits(part_size=PART, base_delay=0.02, max_delay=0.1)

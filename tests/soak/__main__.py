@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--dir", type=Path, default=None, help="where uploads and the store are kept")
-    parser.add_argument("--admin-port", type=int, default=0, help="where the figures are, for a Prometheus to look at")
+    parser.add_argument("--admin-port", type=int, default=0, help="where the metrics are, for a Prometheus to look at")
     parser.add_argument("--log", type=Path, default=None, help="where the daemon's log goes at the end")
     chosen = parser.parse_args()
     number = max(3, round(chosen.minutes * 60 / (2 * SECONDS)))

@@ -148,26 +148,26 @@ class Soak:
         for each in clients:
             each.resting.wait()
         troubles.calm()
-        eventually(lambda: self._figure('resumable_outbox_waiting{hook="soak"}') == 0, 4 * PATIENCE)
+        eventually(lambda: self._metric('resumable_outbox_waiting{hook="soak"}') == 0, 4 * PATIENCE)
         for each in auditors:
             each.idle.clear()  # it sets it again when all that was finished is stored and right
         for each in auditors:
             each.idle.wait()
-        eventually(lambda: self._figure("resumable_connections") == 0, PATIENCE)
+        eventually(lambda: self._metric("resumable_connections") == 0, PATIENCE)
         threading.Event().wait(3)  # free memory is given back now and then
         assert daemon.process is not None
         found = watch.rest(daemon.process.pid)
         self._say(f"at rest after {sum(self.ledger.done.values())} turns of clients: {found}")
         return found
 
-    def _figures(self) -> dict[str, float]:
+    def _metrics(self) -> dict[str, float]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._admin_port}/metrics", timeout=20) as answer:
             lines = answer.read().decode().splitlines()
         found = (line.rpartition(" ") for line in lines if not line.startswith("#"))
         return {name: float(value) for name, _, value in found}
 
-    def _figure(self, name: str) -> float | None:
-        return self._figures().get(name)
+    def _metric(self, name: str) -> float | None:
+        return self._metrics().get(name)
 
     def _reckon(self, daemon: Daemon, store: Store, prefix: str, hook: HookServer) -> None:
         """Nothing was lost, everything was told, and nothing is left over."""
@@ -183,7 +183,7 @@ class Soak:
         for each in [*unkept(ledger, store, prefix), *untold(ledger, hook)][:20]:
             ledger.problem(each)
         self._expired(daemon)
-        eventually(lambda: self._figure('resumable_outbox_waiting{hook="soak"}') == 0, PATIENCE)
+        eventually(lambda: self._metric('resumable_outbox_waiting{hook="soak"}') == 0, PATIENCE)
         status = daemon.stop()
         if status:
             ledger.problem(f"the last stop ended with status {status}")

@@ -6,11 +6,11 @@ import errno
 from random import Random
 
 import pytest
-from spool_bench import Bench, RealBench
 from twisted.internet.defer import Deferred
 
 from resumable.spool import SpoolDamaged
 from resumable.testing import SimulatedCrash
+from tests.spool.spool_bench import Bench, RealBench
 
 FINAL = "f" * 32
 A, B, C = "a" * 32, "b" * 32, "c" * 32

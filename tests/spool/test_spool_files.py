@@ -9,12 +9,12 @@ import subprocess
 from random import Random
 
 import pytest
-from spool_bench import ID, MIB, Bench, RealBench
 from twisted.internet.defer import DeferredList
 
 from resumable.aio.threads import Stopped
 from resumable.spool import SpoolDamaged
 from resumable.testing import SimulatedCrash
+from tests.spool.spool_bench import ID, MIB, Bench, RealBench
 
 OTHER = "b" * 32
 OWN = "/spool/.resumable"

@@ -11,11 +11,11 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spool_bench import Bench, RealBench
 
 from resumable.model.upload import Place
 from resumable.spool.placing import MAX_NAME, NUMBERS, SIDECAR, Collision, Order, Rules, candidates, fitted
 from resumable.testing import SimulatedCrash, SimulatedDisk
+from tests.spool.spool_bench import Bench, RealBench
 
 ROOT = "/out"
 A, B = "a" * 32, "b" * 32

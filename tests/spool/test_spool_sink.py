@@ -8,12 +8,12 @@ import threading
 from random import Random
 
 import pytest
-from spool_bench import ID, Bench, RealBench
 from twisted.internet.interfaces import IConsumer
 from zope.interface.verify import verifyObject
 
 from resumable.spool import Disk, SinkClosed, SpoolDamaged
 from resumable.spool.sink import TURN
+from tests.spool.spool_bench import ID, Bench, RealBench
 
 
 @pytest.fixture

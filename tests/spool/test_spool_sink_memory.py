@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 
 import pytest
-from spool_bench import MIB, Bench, Producer
 
 from resumable.spool.sink import HIGH, LOW, TURN
+from tests.spool.spool_bench import MIB, Bench, Producer
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,6 @@ from tests.uploads.fakes import FakeHooks
 from tests.uploads.final_requests import WITHIN
 from tests.uploads.harness import Server
 from tests.uploads.machine import Machine, machines
-
-_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=_MEMORY) as path:
-        yield Path(path)
 
 
 @pytest.fixture

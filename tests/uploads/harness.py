@@ -390,7 +390,7 @@ class Server:
 def told(server: Server, deliverer: str) -> list[Fact]:
     """Deliver everything that waits for this deliverer: each upload's facts in their order."""
     outbox, facts = server.catalog.outbox, []
-    while letters := server.ask(outbox.due(deliverer, 1e12, 100)).value:
-        facts += [letter.fact for letter in letters]
-        server.ask(outbox.delivered([letter.seq for letter in letters]))
+    while events := server.ask(outbox.due(deliverer, 1e12, 100)).value:
+        facts += [event.fact for event in events]
+        server.ask(outbox.delivered([event.seq for event in events]))
     return facts

@@ -12,7 +12,7 @@ from resumable.hooks.progress import ProgressEvents, Watcher
 from resumable.model.hooks import Answer, Granted, QuestionKind
 from resumable.model.upload import FactKind
 from resumable.uploads.context import HookContext
-from tests.hooks.test_hooks_progress import Watches
+from tests.hooks.delivering import Watches
 from tests.uploads.asking import DATA, REQUEST, kinds, posted
 from tests.uploads.fakes import FakeBody
 from tests.uploads.harness import LONG, pattern, told

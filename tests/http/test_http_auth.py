@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from test_http_tiers import Client, created
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
-from visitor import Reply
 
 from resumable.auth.guard import AccessGuard
 from resumable.auth.interfaces import AuthRequest
@@ -26,15 +22,15 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.principal import ALL, EVERYDAY, Action, Principal
 from resumable.model.values import networks
 from resumable.protocol.errors import Forbidden, TooManyRequests, TusError, Unauthorized, Unavailable
+from tests.http.visitor import Client, Reply, created, serving
 from tests.uploads.harness import EPOCH, LONG, Server, pattern
-from tests.uploads.machine import Machine
 
 DATA = b"0123456789"
 UNKNOWN = "f" * 32
 CHALLENGE = 'Bearer realm="resumable"'
 
 
-class Desk:
+class Authorizer:
     """Knows people by the header X-Who, and remembers what it was asked."""
 
     def __init__(self) -> None:
@@ -58,30 +54,28 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def authorizer() -> Authorizer:
+    return Authorizer()
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with tempfile.TemporaryDirectory() as place:
-        directory = Path(place) / "run"
-        directory.mkdir()
-        server = Server(Machine(directory))
-        yield server.start()
-        server.bury()
+    with serving() as server:
+        yield server
 
 
-def admission(server: Server, desk: Desk | None, trusted: str = "", rates: Rates | None = None) -> Admission:
+def admission(
+    server: Server, authorizer: Authorizer | None, trusted: str = "", rates: Rates | None = None
+) -> Admission:
     guard = None
-    if desk is not None:
-        guard = AccessGuard(desk, server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}), rates=rates)
+    if authorizer is not None:
+        guard = AccessGuard(authorizer, server.catalog.owner_of, lambda: EPOCH, admins=frozenset({"root"}), rates=rates)
     return Admission(Origin("/files/", None, networks([trusted] if trusted else [])), guard, rates)
 
 
 @pytest.fixture
-def client(server: Server, desk: Desk) -> Client:
-    return Client(server, admission=admission(server, desk))
+def client(server: Server, authorizer: Authorizer) -> Client:
+    return Client(server, admission=admission(server, authorizer))
 
 
 def new(client: Client, who: str = "ann", length: int = 10, *fields: str) -> str:
@@ -103,70 +97,74 @@ OF_UPLOADS = [verb for verb in VERBS if "{id}" in verb[1]]
 
 @pytest.mark.parametrize(("method", "path", "fields", "action"), VERBS)
 def test_everybody_is_asked_about_every_verb(
-    client: Client, desk: Desk, method: str, path: str, fields: tuple[str, ...], action: Action
+    client: Client, authorizer: Authorizer, method: str, path: str, fields: tuple[str, ...], action: Action
 ) -> None:
     upload_id = new(client)
-    desk.asked.clear()
+    authorizer.asked.clear()
     reply = client.ask(method, path.format(id=upload_id), *fields)
     assert (reply.status, reply.get("WWW-Authenticate")) == (401, CHALLENGE)
-    (ask,) = desk.asked
+    (ask,) = authorizer.asked
     assert (ask.action, ask.method, ask.path) == (action, method, path.format(id=upload_id))
     assert ask.upload_id == (upload_id if "{id}" in path else None)
     assert client.server.row(upload_id).gone is None
 
 
-def test_a_preflight_needs_no_credentials_and_pages_may_read_the_challenge(client: Client, desk: Desk) -> None:
+def test_a_preflight_needs_no_credentials_and_pages_may_read_the_challenge(
+    client: Client, authorizer: Authorizer
+) -> None:
     origin = "Origin: https://app.example"
     for path in ("/files/", f"/files/{UNKNOWN}", f"/files/{UNKNOWN}/status"):
         preflight = client.ask("OPTIONS", path, origin, "Access-Control-Request-Headers: authorization")
         assert preflight.status == 200 and "Authorization" in (preflight.get("Access-Control-Allow-Headers") or "")
-    assert not desk.asked
+    assert not authorizer.asked
     asked = ("Access-Control-Request-Method: PATCH", "Access-Control-Request-Headers: authorization")
     cookies = CrossOrigin(("https://*.app.example", "https://app.example"), credentials=True)
-    strict = Client(client.server, admission=admission(client.server, desk), cors=cookies).ask(
+    strict = Client(client.server, admission=admission(client.server, authorizer), cors=cookies).ask(
         "OPTIONS", "/files/", origin, *asked
     )
     assert (strict.status, strict.get("Access-Control-Allow-Credentials")) == (200, "true")
-    assert not desk.asked
+    assert not authorizer.asked
     refused = client.ask("POST", "/files/", "Upload-Length: 5", origin)
     assert refused.status == 401 and refused.get("Access-Control-Allow-Origin") == "*"
     assert "WWW-Authenticate" in (refused.get("Access-Control-Expose-Headers") or "").split(", ")
 
 
-def test_what_the_question_says_of_a_creation(client: Client, desk: Desk) -> None:
+def test_what_the_question_says_of_a_creation(client: Client, authorizer: Authorizer) -> None:
     fields = ["Upload-Length: 5", "Upload-Metadata: a YQ==", "X-Twice: 1", "x-twice:  2", "X-Who: ann"]
     assert client.ask("POST", "/files/?a=%20b&c", *fields).status == 201
-    (ask,) = desk.asked
+    (ask,) = authorizer.asked
     assert (ask.query, ask.length, ask.metadata, ask.upload_id) == ("a=%20b&c", 5, "a YQ==", None)
     assert (ask.scheme, ask.host, ask.peer, ask.tls) == ("http", "up.example", "192.0.2.1", None)
     assert ask.headers["x-twice"] == ("1", "2") and ask.one("x-who") == "ann"
 
 
-def test_the_method_that_counts_is_asked_about(client: Client, desk: Desk) -> None:
+def test_the_method_that_counts_is_asked_about(client: Client, authorizer: Authorizer) -> None:
     upload_id = new(client)
     client.ask("POST", f"/files/{upload_id}", "X-HTTP-Method-Override: DELETE", "X-Who: eve")
-    assert desk.asked[-1].action is Action.TERMINATE and client.server.row(upload_id).gone is None
+    assert authorizer.asked[-1].action is Action.TERMINATE and client.server.row(upload_id).gone is None
 
 
-def test_escapes_in_the_path_are_undone_once(client: Client, desk: Desk) -> None:
+def test_escapes_in_the_path_are_undone_once(client: Client, authorizer: Authorizer) -> None:
     upload_id = new(client)
     assert client.ask("HEAD", f"/%66iles/%{ord(upload_id[0]):x}{upload_id[1:]}", "X-Who: ann").status == 200
-    assert desk.asked[-1].path == f"/files/{upload_id}" and desk.asked[-1].upload_id == upload_id
+    assert authorizer.asked[-1].path == f"/files/{upload_id}" and authorizer.asked[-1].upload_id == upload_id
 
 
-def test_what_cannot_be_an_id_is_not_asked_about(client: Client, desk: Desk) -> None:
+def test_what_cannot_be_an_id_is_not_asked_about(client: Client, authorizer: Authorizer) -> None:
     for path in ("/files/short", "/files/..%2e%2e%2e%2e%2e%2e%2e%2e%2e%2e%2e%2e%2e%2ex"):
         assert client.ask("HEAD", path).status == 404
-    assert not desk.asked
+    assert not authorizer.asked
 
 
 @pytest.mark.parametrize("length", ["10", str(LONG)])
-def test_a_body_is_not_asked_for_before_its_sender_was_let_in(client: Client, desk: Desk, length: str) -> None:
+def test_a_body_is_not_asked_for_before_its_sender_was_let_in(
+    client: Client, authorizer: Authorizer, length: str
+) -> None:
     kind = "Content-Type: application/offset+octet-stream"
     fields = [f"Upload-Length: {length}", f"Content-Length: {length}", "Expect: 100-continue", kind]
     refused = client.ask("POST", "/files/", *fields)
     assert refused.status == 401 and not client.server.names()
-    again = Client(client.server, admission=admission(client.server, desk))
+    again = Client(client.server, admission=admission(client.server, authorizer))
     again.begin("POST", "/files/", *fields, "X-Who: ann")
     interim = again.reply()
     assert interim is not None and interim.status == 100
@@ -175,10 +173,10 @@ def test_a_body_is_not_asked_for_before_its_sender_was_let_in(client: Client, de
     client.server.pump()
 
 
-def test_a_body_that_comes_before_the_answer_is_not_lost(client: Client, desk: Desk) -> None:
+def test_a_body_that_comes_before_the_answer_is_not_lost(client: Client, authorizer: Authorizer) -> None:
     upload_id = new(client)
     waiting: Deferred[Principal] = Deferred()
-    desk.answers = lambda _: waiting
+    authorizer.answers = lambda _: waiting
     client.patch(upload_id, 0, DATA)
     assert client.reply() is None and client.server.row(upload_id).offset == 0
     waiting.callback(Principal("ann"))
@@ -187,10 +185,10 @@ def test_a_body_that_comes_before_the_answer_is_not_lost(client: Client, desk: D
     assert reply is not None and (reply.status, reply.get("Upload-Offset")) == (204, "10")
 
 
-def test_who_has_gone_before_the_answer_does_nothing(client: Client, desk: Desk) -> None:
+def test_who_has_gone_before_the_answer_does_nothing(client: Client, authorizer: Authorizer) -> None:
     upload_id = new(client)
     waiting: Deferred[Principal] = Deferred()
-    desk.answers = lambda _: waiting
+    authorizer.answers = lambda _: waiting
     client.begin("DELETE", f"/files/{upload_id}")
     client.channel.connectionLost(Failure(ConnectionLost()))
     waiting.addErrback(lambda _: None)
@@ -226,9 +224,11 @@ def test_somebody_elses_partial_and_one_that_never_was_are_the_same(client: Clie
     assert client.ask("POST", "/files/", f"Upload-Concat: final;/files/{theirs}", "X-Who: ann").status == 201
 
 
-def test_uploads_from_before_belong_to_nobody_and_are_for_whoever_is_let_in(server: Server, desk: Desk) -> None:
+def test_uploads_from_before_belong_to_nobody_and_are_for_whoever_is_let_in(
+    server: Server, authorizer: Authorizer
+) -> None:
     upload_id = server.upload(DATA)
-    client = Client(server, admission=admission(server, desk))
+    client = Client(server, admission=admission(server, authorizer))
     assert client.ask("HEAD", f"/files/{upload_id}", "X-Who: eve").status == 200
 
 
@@ -245,10 +245,10 @@ def test_uploads_from_before_belong_to_nobody_and_are_for_whoever_is_let_in(serv
     ],
 )
 def test_a_head_is_refused_only_with_what_no_client_starts_over_on(
-    client: Client, desk: Desk, error: TusError, told: int, to_head: int
+    client: Client, authorizer: Authorizer, error: TusError, told: int, to_head: int
 ) -> None:
     upload_id = new(client)
-    desk.refuse(error)
+    authorizer.refuse(error)
     assert client.ask("DELETE", f"/files/{upload_id}").status == told
     head = client.ask("HEAD", f"/files/{upload_id}")
     assert head.status == to_head
@@ -256,37 +256,39 @@ def test_a_head_is_refused_only_with_what_no_client_starts_over_on(
         assert head.get("Retry-After") == "7"
 
 
-def test_an_authorizer_that_breaks_lets_nobody_in(client: Client, desk: Desk) -> None:
+def test_an_authorizer_that_breaks_lets_nobody_in(client: Client, authorizer: Authorizer) -> None:
     def broken(_: AuthRequest) -> Any:
         raise RuntimeError("a mistake")
 
-    desk.answers = broken
+    authorizer.answers = broken
     reply = client.ask("POST", "/files/", "Upload-Length: 5")
     assert reply.status == 503 and reply.get("Retry-After") and b"mistake" not in reply.body
 
 
-def test_while_the_catalog_cannot_tell_whose_it_is_nobody_gets_it(client: Client, server: Server, desk: Desk) -> None:
+def test_while_the_catalog_cannot_tell_whose_it_is_nobody_gets_it(
+    client: Client, server: Server, authorizer: Authorizer
+) -> None:
     upload_id = new(client)
-    broken = AccessGuard(desk, lambda _: fail(CatalogUnavailable("broken")), lambda: EPOCH)
+    broken = AccessGuard(authorizer, lambda _: fail(CatalogUnavailable("broken")), lambda: EPOCH)
     closed = Client(server, admission=Admission(Origin("/files/", None, ()), broken))
     assert closed.ask("DELETE", f"/files/{upload_id}", "X-Who: ann").status == 503
     assert closed.ask("HEAD", f"/files/{upload_id}", "X-Who: ann").status == 423
     assert server.row(upload_id).gone is None
 
 
-def test_an_action_that_was_not_granted_is_403(client: Client, desk: Desk) -> None:
+def test_an_action_that_was_not_granted_is_403(client: Client, authorizer: Authorizer) -> None:
     upload_id = new(client)
-    desk.grant(actions=frozenset({Action.INSPECT}))
+    authorizer.grant(actions=frozenset({Action.INSPECT}))
     assert client.ask("HEAD", f"/files/{upload_id}").status == 200
     assert client.ask("DELETE", f"/files/{upload_id}").status == 403
     assert client.ask("POST", "/files/", "Upload-Length: 5").status == 403
 
 
-def test_the_maximum_of_who_asks_is_kept_to(client: Client, desk: Desk) -> None:
-    desk.grant(max_size=5)
+def test_the_maximum_of_who_asks_is_kept_to(client: Client, authorizer: Authorizer) -> None:
+    authorizer.grant(max_size=5)
     assert client.ask("POST", "/files/", "Upload-Length: 6").status == 413
     upload_id = created(client.ask("POST", "/files/", "Upload-Defer-Length: 1"))
-    desk.grant()
+    authorizer.grant()
     client.patch(upload_id, 0, b"abcdef")
     reply = client.reply()
     assert reply is not None and reply.status == 413
@@ -295,8 +297,8 @@ def test_the_maximum_of_who_asks_is_kept_to(client: Client, desk: Desk) -> None:
 # what a client carries along
 
 
-def test_a_location_has_what_its_client_must_bring_along(client: Client, desk: Desk) -> None:
-    desk.grant(carry="token=v1.a.b")
+def test_a_location_has_what_its_client_must_bring_along(client: Client, authorizer: Authorizer) -> None:
+    authorizer.grant(carry="token=v1.a.b")
     reply = client.ask("POST", "/files/?token=v1.a.b", "Upload-Length: 0", "Upload-Concat: partial")
     location = reply.get("Location") or ""
     assert location.endswith("?token=v1.a.b")
@@ -305,8 +307,8 @@ def test_a_location_has_what_its_client_must_bring_along(client: Client, desk: D
     assert final.status == 201 and (final.get("Location") or "").endswith("?token=v1.a.b")
 
 
-def test_a_creation_that_was_cut_has_it_too(client: Client, desk: Desk) -> None:
-    desk.grant(carry="token=v1.a.b")
+def test_a_creation_that_was_cut_has_it_too(client: Client, authorizer: Authorizer) -> None:
+    authorizer.grant(carry="token=v1.a.b")
     kind = "Content-Type: application/offset+octet-stream"
     data = pattern(2 * LONG)
     fields = (f"Upload-Length: {LONG + 5}", "Transfer-Encoding: chunked", "Content-Length-Unknown: 1", kind)
@@ -363,9 +365,9 @@ def test_a_network_of_ipv6_counts_as_one_address(server: Server) -> None:
     assert [status("::ffff:192.0.2.7"), status("192.0.2.7"), status("::ffff:192.0.2.8")] == [201, 429, 201]
 
 
-def test_who_is_not_let_in_is_told_to_wait_and_nobody_else_is(server: Server, desk: Desk) -> None:
+def test_who_is_not_let_in_is_told_to_wait_and_nobody_else_is(server: Server, authorizer: Authorizer) -> None:
     rates = Rates(server.clock.seconds, requests=(Rate(2.0), Rate(2.0)))
-    client = Client(server, admission=admission(server, desk, rates=rates))
+    client = Client(server, admission=admission(server, authorizer, rates=rates))
     upload_id = new(client)
     strangers = [client.ask("GET", f"/files/{upload_id}") for _ in range(4)]
     assert [reply.status for reply in strangers] == [401, 401, 429, 429]
@@ -396,11 +398,11 @@ def test_nobody_gets_around_a_rate_by_claiming_other_addresses(server: Server, c
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_bytes_are_counted_by_name_or_by_address(server: Server, desk: Desk, known: bool) -> None:
+def test_bytes_are_counted_by_name_or_by_address(server: Server, authorizer: Authorizer, known: bool) -> None:
     told: list[tuple[str, int]] = []
     rates = Rates(server.clock.seconds, size=(Rate(1e9), Rate()))
     rates.received = lambda name, count: told.append((name, count)) or 0.0
-    client = Client(server, admission=admission(server, desk if known else None, rates=rates))
+    client = Client(server, admission=admission(server, authorizer if known else None, rates=rates))
     client.patch(new(client), 0, DATA, "X-Who: ann")
     reply = client.reply()
     assert reply is not None and reply.status == 204
@@ -461,12 +463,12 @@ def test_zones_are_no_part_of_an_address() -> None:
     assert peer(address=IPv6Address("TCP", "fe80::1%eth0", 1)) == "fe80::1"
 
 
-def test_the_question_has_the_address_and_the_host_from_outside(server: Server, desk: Desk) -> None:
-    client = Client(server, admission=admission(server, desk, trusted="192.0.2.1"), trusted=["192.0.2.1"])
+def test_the_question_has_the_address_and_the_host_from_outside(server: Server, authorizer: Authorizer) -> None:
+    client = Client(server, admission=admission(server, authorizer, trusted="192.0.2.1"), trusted=["192.0.2.1"])
     fields = ["X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https", "X-Forwarded-Host: out.example"]
     fields += ["X-Forwarded-Port: 8443", "X-Forwarded-Prefix: /up"]
     reply: Reply = client.ask("POST", "/files/", "Upload-Length: 5", "X-Who: ann", *fields)
     assert reply.status == 201
-    asked = desk.asked[0]
+    asked = authorizer.asked[0]
     assert (asked.scheme, asked.host, asked.peer) == ("https", "out.example:8443", "203.0.113.9")
     assert (asked.prefix, asked.path) == ("/up", "/files/")

@@ -10,7 +10,6 @@ from unittest import mock
 
 import jwt
 import pytest
-from access_rig import NOW, Signer, asking, refusal, result, wall, with_bearer
 from attrs import evolve
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -23,6 +22,7 @@ from resumable.auth.secret import AccessProblem, Secret
 from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, Unauthorized
 from resumable.protocol.fields import LARGEST
+from tests.auth.auth_rig import NOW, Signer, asking, refusal, result, wall, with_bearer
 
 SIGNER, STRANGER = Signer("one"), Signer("one")
 RULES = TokenRules(check_algorithms((), shared=False))

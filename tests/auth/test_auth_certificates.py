@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from access_rig import LOOK, refusal, result
 from attrs import evolve
 from twisted.internet import reactor, ssl
 from twisted.internet.defer import Deferred
@@ -14,7 +13,8 @@ from twisted.internet.protocol import Factory, Protocol
 from resumable.auth.certificates import ClientCertificates, subject_of
 from resumable.auth.interfaces import IAuthorizer, Subject
 from resumable.protocol.errors import Forbidden, Unauthorized
-from tests.listening.authority import made
+from tests.auth.auth_rig import LOOK, refusal, result
+from tests.certificates import laptop
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 
@@ -56,22 +56,21 @@ async def subject_seen(server_options, client_options):
 
 @pytest_twisted.ensureDeferred
 async def test_the_names_of_a_verified_certificate_are_read():
-    authority, signer, _ = made(name="authority")
-    ours, _, _ = made(signer)
-    theirs, _, _ = made(signer)
-    trust = ssl.trustRootFromCertificates([authority])
+    authority = laptop(name="authority")
+    ours, theirs = laptop(authority).private, laptop(authority).private
+    trust = ssl.trustRootFromCertificates([authority.private])
     client = ssl.CertificateOptions(theirs.privateKey.original, theirs.original)
     server = ssl.CertificateOptions(ours.privateKey.original, ours.original, trustRoot=trust)
     assert await subject_seen(server, client) == SUBJECT
     assert await subject_seen(server, ssl.CertificateOptions()) == "no request"
-    stranger, _, _ = made()
+    stranger = laptop().private
     forged = ssl.CertificateOptions(stranger.privateKey.original, stranger.original)
     assert await subject_seen(server, forged) == "no request"
 
 
 @pytest_twisted.ensureDeferred
 async def test_without_client_certificates_there_is_no_subject():
-    ours, _, _ = made()
+    ours = laptop().private
     options = ssl.CertificateOptions(ours.privateKey.original, ours.original)
     assert await subject_seen(options, ssl.CertificateOptions()) is None
     assert subject_of(object()) is None

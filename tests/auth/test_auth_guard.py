@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from access_rig import ID, LOOK, NOW, refusal, result, wall
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -15,6 +14,7 @@ from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.rates import Rate, Rates
 from resumable.model.principal import ALL, EVERYDAY, Action, Principal
 from resumable.protocol.errors import Forbidden, NotFound, TooManyRequests, Unauthorized, Unavailable
+from tests.auth.auth_rig import ID, LOOK, NOW, refusal, result, wall
 
 
 @implementer(IAuthorizer)

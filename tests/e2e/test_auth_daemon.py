@@ -20,13 +20,11 @@ from urllib.parse import urlsplit
 import bcrypt
 import jwt
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.asymmetric import rsa
 from tusclient.client import TusClient
 
 from resumable.auth.sign import token as signed_token
+from tests.certificates import certified
 
 from .asked import Asked
 from .daemon import BOUND, Daemon, eventually, free_port, run_twistd
@@ -312,37 +310,11 @@ def test_a_signed_url_is_all_that_a_client_needs(tmp_path: Path) -> None:
 # client certificates
 
 
-def certified(name: str, issuer: tuple[Any, x509.Name] | None = None) -> tuple[bytes, tuple[Any, x509.Name]]:
-    """A certificate with its key in PEM, and what signs with it."""
-    import datetime
-    import ipaddress
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    signer, now = issuer or (key, subject), datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder(signer[1], subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        # Python 3.13 and later ask for these (RFC 5280, 4.2.1)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer[0].public_key()), critical=False)
-        .add_extension(x509.KeyUsage(True, *[False] * 4, issuer is None, *[False] * 3), critical=True)
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    pem = builder.sign(signer[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    return pem + private, (key, subject)
-
-
 def test_client_certificates(tmp_path: Path) -> None:
-    authority, signer = certified("authority")
-    files = {"ca": authority}
-    files |= {name: certified(name, signer)[0] for name in ("server", "ann", "eve")}
-    files["foreign"] = certified("ann", certified("elsewhere")[1])[0]
+    authority = certified("authority")
+    files = {"ca": authority.both}
+    files |= {name: certified(name, authority).both for name in ("server", "ann", "eve")}
+    files["foreign"] = certified("ann", certified("elsewhere")).both
     for name, pem in files.items():
         (tmp_path / f"{name}.pem").write_bytes(pem)
     port = free_port()

@@ -8,7 +8,6 @@ import bcrypt
 import jwt
 import pytest
 import pytest_twisted
-from access_rig import ID, LOOK, NOW, SALT, Answering, Server, Signer, wall, with_basic, with_bearer
 from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import succeed
@@ -20,6 +19,7 @@ from resumable.auth.quota import Quota
 from resumable.auth.rates import Rate
 from resumable.auth.secret import AccessProblem, Secret
 from resumable.protocol.errors import NoSpace, TooManyRequests, Unauthorized
+from tests.auth.auth_rig import ID, LOOK, NOW, SALT, Answering, Server, Signer, wall, with_basic, with_bearer
 
 TOKEN = "a-token-that-cannot-be-guessed"
 SECRET = "s" * 32

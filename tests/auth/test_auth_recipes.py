@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import django
 import pytest
-from access_rig import ID, SALT, result
 from django.conf import settings
 from django.test import RequestFactory
 from twisted.internet.defer import Deferred
@@ -25,6 +24,7 @@ from resumable.auth.signed import SignedUrls
 from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, Unauthorized
 from resumable.testing import SteppedPool
+from tests.auth.auth_rig import ID, SALT, result
 
 PAGE = Path(__file__).parents[2] / "docs" / "access.md"
 KEY = "k" * 32

@@ -9,7 +9,6 @@ import json
 from unittest import mock
 
 import pytest
-from access_rig import ID, NOW, asking, refusal, result
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +24,7 @@ from resumable.model.principal import EVERYDAY, Action
 from resumable.protocol.errors import Forbidden, Unauthorized
 from resumable.protocol.fields import LARGEST
 from resumable.testing import SteppedPool
+from tests.auth.auth_rig import ID, NOW, asking, refusal, result
 
 KEY, OLDER = Secret(b"k" * 32), Secret(b"o" * 32)
 GRANT = Grant(frozenset({Action.CREATE, Action.APPEND}), "/files/", "user-17", int(NOW) + 60, 1000)

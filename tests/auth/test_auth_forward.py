@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from access_rig import ID, LOOK, SALT, Answering, Server, asking
 from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -20,6 +19,7 @@ from resumable.auth.interfaces import IAuthorizer
 from resumable.auth.rates import Rate, Rates
 from resumable.model.principal import Action
 from resumable.protocol.errors import Forbidden, TusError, Unauthorized, Unavailable
+from tests.auth.auth_rig import ID, LOOK, SALT, Answering, Server, asking
 from tests.daemon.site_rig import Listening
 
 ASK = asking(evolve(LOOK, query="a=1"), authorization="Bearer abc", cookie="session=1", x_api_key="k", user_agent="u")

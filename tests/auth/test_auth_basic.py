@@ -8,7 +8,6 @@ from unittest import mock
 
 import bcrypt
 import pytest
-from access_rig import SALT, asking, refusal, result, with_basic, with_bearer
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -23,6 +22,7 @@ from resumable.auth.tokens import StaticTokens, parse_tokens
 from resumable.model.principal import Action
 from resumable.protocol.errors import TooManyRequests, Unauthorized, Unavailable
 from resumable.testing import SteppedPool
+from tests.auth.auth_rig import SALT, asking, refusal, result, with_basic, with_bearer
 
 
 def hashed(password: str, cost: int = 4) -> str:

@@ -6,7 +6,6 @@ import json
 
 import pytest
 import pytest_twisted
-from access_rig import Answering, Server, Signer, wall, with_bearer
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
@@ -16,6 +15,7 @@ from resumable.auth.fetch import Fetch
 from resumable.auth.jwts import JwtTokens, TokenRules, check_algorithms
 from resumable.auth.keys import PATIENCE, REFRESH, STALE, JwksUrl
 from resumable.protocol.errors import Unauthorized, Unavailable
+from tests.auth.auth_rig import Answering, Server, Signer, wall, with_bearer
 from tests.daemon.site_rig import Listening
 
 OLD, NEW = Signer("old"), Signer("new")

@@ -35,7 +35,7 @@ class Watched(Daemon):
         """What operators are answered; status 0 when nobody listens."""
         return get(f"http://127.0.0.1:{self.admin_port}{path}")
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         status, text = self.look("/metrics")
         assert status == 200
         lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
@@ -75,50 +75,50 @@ def client(daemon: Daemon) -> Iterator[Tus]:
         tus.close()
 
 
-def test_figures_move_while_an_upload_runs(watched: Watched) -> None:
+def test_metrics_move_while_an_upload_runs(watched: Watched) -> None:
     with client(watched) as tus:
-        before = watched.figures()
+        before = watched.metrics()
         path = tus.create(3 * MIB)
         with tus.wire() as wire:
             wire.send(patch_head(path, 0, None, {"Expect": "100-continue"}))
             assert wire.interim() == 100
             wire.send(chunk(pattern(MIB)))
-            eventually(lambda: watched.figures()["resumable_received_bytes_total"] > MIB)
-            during = watched.figures()
+            eventually(lambda: watched.metrics()["resumable_received_bytes_total"] > MIB)
+            during = watched.metrics()
             assert during["resumable_appends"] == 1
             assert during["resumable_uploads_created_total"] == before["resumable_uploads_created_total"] + 1
             assert during["resumable_uploads_finished_total"] == 0
             assert during["resumable_connections"] >= 1
-        eventually(lambda: watched.figures()['resumable_requests_total{method="PATCH",status="lost"}'] == 1)
+        eventually(lambda: watched.metrics()['resumable_requests_total{method="PATCH",status="lost"}'] == 1)
         offset = tus.offset(path)
         assert tus.patch(path, offset, pattern(3 * MIB)[offset:]).status == 204
-        eventually(lambda: watched.figures()["resumable_uploads_stored_total"] == 1)
-        after = watched.figures()
+        eventually(lambda: watched.metrics()["resumable_uploads_stored_total"] == 1)
+        after = watched.metrics()
     assert after["resumable_uploads_finished_total"] == 1
     assert after['resumable_remote_bytes_total{remote="memory://far"}'] == 3 * MIB
     assert after['resumable_remote_up{remote="memory://far"}'] == 1
     assert after["resumable_catalog_batch_seconds_count"] > before["resumable_catalog_batch_seconds_count"]
-    eventually(lambda: watched.figures()["resumable_reactor_delay_seconds_count"] > 0)
+    eventually(lambda: watched.metrics()["resumable_reactor_delay_seconds_count"] > 0)
     assert after["resumable_spool_free_bytes"] > after["resumable_spool_reserve_bytes"]
     assert after["process_open_fds"] > 0
 
 
-def test_no_client_makes_the_figures_grow(watched: Watched) -> None:
+def test_no_client_makes_the_metrics_grow(watched: Watched) -> None:
     with client(watched) as tus:
         tus.create(5)
 
         def names() -> set[str]:
-            return set(watched.figures())
+            return set(watched.metrics())
 
         before = names()
         for number in range(50):
             tus.ask(f"FROB{number}", f"/files/{number}", {"X-Request-ID": f"id-{number}"})
             tus.ask("GET", f"/files/{number}?{number}={number}", {"Host": f"h{number}"})
         assert names() == before
-        assert watched.figures()['resumable_requests_total{method="other",status="4xx"}'] == 50
+        assert watched.metrics()['resumable_requests_total{method="other",status="4xx"}'] == 50
 
 
-def test_figures_are_never_on_a_port_for_uploads(watched: Watched) -> None:
+def test_metrics_are_never_on_a_port_for_uploads(watched: Watched) -> None:
     assert get(f"{watched.origin}/metrics")[0] == 404
     assert get(f"{watched.origin}/readyz") == (200, "ready\n")
     assert watched.look("/healthz") == (200, "ok\n")
@@ -195,7 +195,7 @@ def test_a_disk_at_its_reserve_is_not_ready_but_alive() -> None:
         assert (status, json.loads(text)["ready"], list(json.loads(text)["wrong"])) == (503, False, ["disk"])
         assert get(f"{daemon.origin}/readyz") == (503, "not ready\n")
         assert get(f"{daemon.origin}/healthz") == (200, "ok\n")
-        values = daemon.figures()
+        values = daemon.metrics()
         assert values["resumable_spool_free_bytes"] < values["resumable_spool_reserve_bytes"]
 
 

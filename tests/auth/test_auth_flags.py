@@ -6,32 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.python import usage
 
 from resumable.auth.build import AccessSettings, TokenSettings
 from resumable.auth.forward import ForwardRules
 from resumable.auth.quota import Quota
 from resumable.auth.rates import Rate
 from resumable.config.access import ACCESS
-from resumable.config.options import Options, Settings
+from tests.parsing import parse, refusal
 
 FILE = Path("/etc/up/file")
 URL = "https://login.example.org/x?y=1"
 JWKS = ("--auth-jwks", URL)
 FORWARD = ("--auth-forward", URL)
-
-
-def parse(*flags: str, **environ: str) -> Settings:
-    options = Options(environ)
-    options.parseOptions(list(flags))
-    return options.settings()
-
-
-def refusal(*flags: str, **environ: str) -> str:
-    with pytest.raises(usage.UsageError) as caught:
-        parse(*flags, **environ)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def jwt(**given: Any) -> AccessSettings:
