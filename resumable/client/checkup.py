@@ -30,7 +30,7 @@ from zope.interface import provider
 from resumable.client.admin_client import AdminLine, NoDaemon, where
 from resumable.config.options import Options, Settings
 from resumable.daemon.service import UploadService
-from resumable.doctor import daemon, directory, machine, outside, proxy, records, sharing, space, syncs
+from resumable.doctor import daemon, directory, machine, outside, proxy, records, syncs
 from resumable.doctor.directory import CheckedDirectory, place_of
 from resumable.doctor.findings import Finding, Level
 from resumable.masking import has_user, masked
@@ -249,15 +249,19 @@ def all_checks(reactor: Any, settings: Settings, public: PublicUrl) -> Iterable[
         return UploadService(evolve(settings, remotes=()), reactor)  # remotes have a check of their own
 
     def room() -> Iterable[Finding]:
-        return space.judge(space.look(place.nearest, place.directory), settings.reserve, settings.max_size)
+        found = machine.look_at_space(place.nearest, place.directory)
+        return machine.judge_space(found, settings.reserve, settings.max_size)
+
+    def permissions() -> Iterable[Finding]:
+        return directory.judge_permissions(directory.look_at_permissions(place, settings.modes, settings.placing))
 
     yield daemon.OPTIONS, lambda: daemon.judge_options(daemon.look_at_options(settings, place, service))
     yield "machine", lambda: machine.judge(machine.look())
     yield directory.NAME, lambda: directory.judge(directory.look(place))
-    yield sharing.NAME, lambda: sharing.judge(sharing.look(place, settings.modes, settings.placing))
+    yield directory.PERMISSIONS, permissions
     yield directory.LOCKS, lambda: _locks(place)
     yield syncs.NAME, lambda: _syncs(place)
-    yield space.NAME, room
+    yield machine.SPACE, room
     yield records.NAME, lambda: _records(place)
     yield daemon.NAME, lambda: daemon.judge_daemon(place, _daemon(settings) if place.held else None)
     yield "remotes", lambda: _remotes(reactor, settings)
