@@ -21,10 +21,10 @@ import yaml
 
 from resumable import __version__
 from resumable.client.checkup import DoctorOptions
-from resumable.client.grammar import parsed, parser
+from resumable.client.main import parsed, parser
 from resumable.config import OPTIONS
 from resumable.config.options import Options
-from resumable.hooks.python import GROUP as HOOKS
+from resumable.hooks.hooks import GROUP as HOOKS
 from resumable.model import values as option_values
 from resumable.remotes.s3.endpoint import CAUTIOUS, DIALECTS
 from resumable.remotes.urls import GROUP as REMOTES

@@ -17,7 +17,7 @@ from resumable.hooks.settings import HookSettings
 from resumable.http.cors import CrossOrigin
 from resumable.remotes.urls import RemoteSpec
 from resumable.spool import Modes
-from resumable.spool.place_rules import PlaceSettings
+from resumable.spool.placed_files import PlaceSettings
 from resumable.spool.placing import Collision, Rules
 from tests.parsing import SWITCHES, parse, refusal
 

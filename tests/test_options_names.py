@@ -7,7 +7,8 @@ import base64
 import pytest
 from twisted.logger import LogLevel, formatEvent
 
-from resumable.config import OPTIONS, variables
+from resumable.config import OPTIONS
+from resumable.config.option import is_slip, of_a_service, unknown_variables
 from tests.daemon.site_rig import Listening
 from tests.parsing import parse, refusal
 
@@ -71,15 +72,15 @@ def test_what_is_a_slip(name):
     places = range(len(name) + 1)
     near = {name[:at] + other + name[at + cut :] for at in places for other in ("", *letters) for cut in (0, 1)}
     near |= {name[:at] + name[at : at + 2][::-1] + name[at + 2 :] for at in places}
-    assert all(variables.is_slip(each, name) and variables.is_slip(name, each) for each in near)
-    assert not any(variables.is_slip(each + "ZZ", name) for each in near if not each.startswith(name))
-    assert not variables.is_slip(name[::-1] + "X", name)
+    assert all(is_slip(each, name) and is_slip(name, each) for each in near)
+    assert not any(is_slip(each + "ZZ", name) for each in near if not each.startswith(name))
+    assert not is_slip(name[::-1] + "X", name)
 
 
 def test_no_variable_of_ours_is_taken_for_somebody_elses():
     names = {option.variable for option in OPTIONS}
-    assert variables.unknown(dict.fromkeys(names, "x"), names) == []
-    assert not any(variables.of_a_service(name, "8080") for name in names)
+    assert unknown_variables(dict.fromkeys(names, "x"), names) == []
+    assert not any(of_a_service(name, "8080") for name in names)
 
 
 # What Kubernetes sets in a pod beside Services called resumable and resumable-admin.

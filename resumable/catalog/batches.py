@@ -23,7 +23,7 @@ from attrs import field, frozen
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.catalog.space_reserve import SpaceReserve, disk_is_full
+from resumable.catalog.catalog_files import SpaceReserve, disk_is_full
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.telemetry import Tally
 

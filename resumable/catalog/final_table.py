@@ -12,8 +12,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from resumable.catalog.jobs import CatalogTable, frees, reads
-from resumable.catalog.rows import FIELDS, to_json, to_upload, to_uploads
-from resumable.catalog.schema import ASKED_UNTIL, IS_SETTLED, PIN
+from resumable.catalog.schema import ASKED_UNTIL, FIELDS, IS_SETTLED, PIN, to_json, to_upload, to_uploads
 from resumable.model.upload import Asked, Upload
 
 # A final waits for a partial that isn't finished, unless it can't be made any more.

@@ -17,8 +17,7 @@ from zope.interface import implementer
 
 from resumable.aio.deferreds import deferred
 from resumable.catalog.jobs import CatalogTable, Jobs, frees, reads, writes
-from resumable.catalog.rows import to_json
-from resumable.catalog.schema import LIMIT
+from resumable.catalog.schema import LIMIT, to_json
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.outbox import Depth, IOutbox, OutboxEvent
 from resumable.model.upload import Fact, FactKind

@@ -16,9 +16,13 @@ from zope.interface import implementer
 
 from resumable.catalog.jobs import CatalogTable, Jobs, frees, reads, writes
 from resumable.catalog.outbox_table import OutboxTable
-from resumable.catalog.rows import (
+from resumable.catalog.schema import (
+    AWAITS_PLACE,
     FIELDS,
+    IN_WORK,
+    IS_SETTLED,
     REPLICA_FIELDS,
+    WAITS,
     find_upload,
     from_replica,
     to_json,
@@ -26,7 +30,6 @@ from resumable.catalog.rows import (
     to_upload,
     to_uploads,
 )
-from resumable.catalog.schema import AWAITS_PLACE, IN_WORK, IS_SETTLED, WAITS
 from resumable.model.hooks import as_data, view
 from resumable.model.replica import Backlog, IReplicas, Page
 from resumable.model.upload import Fact, FactKind, Replica, Upload

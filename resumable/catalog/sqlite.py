@@ -17,13 +17,20 @@ from twisted.logger import Logger
 
 from resumable.aio.threads import IBatcher
 from resumable.catalog.batches import Batches, CatalogJob, connect, unavailable
-from resumable.catalog.catalog_files import OpenedCatalog, beside, fresh_catalog, note_of, put_in_place
+from resumable.catalog.catalog_files import (
+    NO_SPACE,
+    OpenedCatalog,
+    SpaceReserve,
+    beside,
+    fresh_catalog,
+    note_of,
+    put_in_place,
+)
 from resumable.catalog.damage import damage
 from resumable.catalog.jobs import AnyJob, Jobs, Work, reads, writes
 from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.replica_table import ReplicaTable
 from resumable.catalog.schema import migrate
-from resumable.catalog.space_reserve import NO_SPACE, SpaceReserve
 from resumable.catalog.upload_listing import Listing
 from resumable.catalog.upload_table import UploadTable
 from resumable.model.errors import CatalogUnavailable

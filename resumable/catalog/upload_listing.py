@@ -14,8 +14,7 @@ from zope.interface import implementer
 
 from resumable.catalog.jobs import CatalogTable, reads
 from resumable.catalog.replica_table import replicas_of
-from resumable.catalog.rows import FIELDS, to_upload
-from resumable.catalog.schema import LIMIT, NEEDS_EXPIRY
+from resumable.catalog.schema import FIELDS, LIMIT, NEEDS_EXPIRY, to_upload
 from resumable.model.listing import Counted, Filter, Found, IListing, Parked, UploadState
 from resumable.model.upload import ReplicaState
 

@@ -18,8 +18,19 @@ from resumable.catalog.final_table import FinalTable
 from resumable.catalog.jobs import Jobs, frees, reads, reads_now, writes, writes_now
 from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.replica_table import add_replicas, drop_placed, end_replicas, forget_replicas
-from resumable.catalog.rows import FIELDS, INSERT, find_upload, to_placed, to_row, to_uploads
-from resumable.catalog.schema import AWAITS_PLACE, HAS_DATA, IS_CLEARED, LIMIT, NEEDS_EXPIRY
+from resumable.catalog.schema import (
+    AWAITS_PLACE,
+    FIELDS,
+    HAS_DATA,
+    INSERT,
+    IS_CLEARED,
+    LIMIT,
+    NEEDS_EXPIRY,
+    find_upload,
+    to_placed,
+    to_row,
+    to_uploads,
+)
 from resumable.model.upload import Commit, Fact, GoneReason, ICatalog, Place, Replica, Upload
 
 IDS_AT_ONCE: Final = 10_000

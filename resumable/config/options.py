@@ -23,10 +23,18 @@ from twisted.python import usage
 from resumable import __version__
 from resumable.auth.build import AccessSettings
 from resumable.auth.secret import AccessProblem
-from resumable.config import BY_FLAG, OPTIONS, Option, help_line, variables
+from resumable.config import BY_FLAG, OPTIONS, Option, help_line
 from resumable.config.access import ACCESS
 from resumable.config.access_settings import access_settings
 from resumable.config.hooks import HOOKS
+from resumable.config.option import (
+    UnknownVariable,
+    did_you_mean,
+    mentioned_variables,
+    nearest_name,
+    of_a_service,
+    unknown_variables,
+)
 from resumable.hooks.settings import HookSettings, hook_settings
 from resumable.http.cors import CrossOrigin, cross_origin_rules
 from resumable.listening.endpoints import admin_endpoint, private_socket
@@ -35,7 +43,7 @@ from resumable.model.values import Network
 from resumable.remotes import urls
 from resumable.remotes.urls import BadRemote, RemoteSpec
 from resumable.spool import Modes
-from resumable.spool.place_rules import PlaceSettings, place_settings
+from resumable.spool.placed_files import PlaceSettings, place_settings
 
 
 @frozen
@@ -152,8 +160,8 @@ class Options(usage.Options):
                 return
             name, equals, _ = each[2:].partition("=")
             if name not in self.longOpt and f"{name}=" not in self.longOpt:
-                meant = variables.nearest(name.lower(), (known.rstrip("=") for known in self.longOpt))
-                hint = variables.hint(meant and f"--{meant}")
+                meant = nearest_name(name.lower(), (known.rstrip("=") for known in self.longOpt))
+                hint = did_you_mean(meant and f"--{meant}")
                 raise usage.UsageError(f"option --{name} not recognized{hint}")
             if f"{name}=" in self.longOpt and not equals:
                 next(rest, None)
@@ -185,16 +193,16 @@ class Options(usage.Options):
         self._settings = settings
 
     @property
-    def unknown_variables(self) -> list[variables.Unknown]:
+    def unknown_variables(self) -> list[UnknownVariable]:
         """Variables that begin like ours and are none of ours, except those that the remotes' URLs name."""
         _, remotes = self._given(BY_FLAG["remote"]) or ("", [])
-        known = {option.variable for option in OPTIONS} | variables.mentioned(remotes)
-        return variables.unknown(self._environ, known)
+        known = {option.variable for option in OPTIONS} | mentioned_variables(remotes)
+        return unknown_variables(self._environ, known)
 
     def _check_environment(self) -> None:
         """Raises UsageError for a variable that is misspelt: nobody would notice that it isn't heeded."""
         port = BY_FLAG["port"].variable
-        if variables.of_a_service(port, self._environ.get(port, "")):
+        if of_a_service(port, self._environ.get(port, "")):
             told = (
                 "{port} is what Kubernetes sets for a Service of that name, and not heeded (enableServiceLinks: false)"
             )
@@ -320,7 +328,7 @@ class Options(usage.Options):
         elif self[option.flag] is not None:
             return flag, [self[option.flag]]
         text = self._environ.get(option.variable, "").strip()
-        if not text or variables.of_a_service(option.variable, text):
+        if not text or of_a_service(option.variable, text):
             return None
         return option.variable, split([text], option.separator) if option.separator else [text]
 

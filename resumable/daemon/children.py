@@ -24,8 +24,8 @@ from resumable.daemon.remote_tier import tell_of_strays
 from resumable.listening.listeners import Listeners
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import QuestionKind
+from resumable.uploads.holds import JANITOR, REPLICATION
 from resumable.uploads.recovery import recover
-from resumable.uploads.roles import JANITOR, REPLICATION
 
 #: Seconds between two rounds of the janitor, at most.
 SWEEP = 30.0

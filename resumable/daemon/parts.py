@@ -45,13 +45,11 @@ from resumable.protocol.errors import Refused, TusError
 from resumable.protocol.tus import extensions_without
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
-from resumable.uploads.context import UploadContext
-from resumable.uploads.holds import LocalHolds
+from resumable.spool.placed_files import PlacedFiles
+from resumable.uploads.context import Questions, UploadContext
+from resumable.uploads.holds import LocalHolds, LocalRoles
 from resumable.uploads.janitor import Reclaimer
 from resumable.uploads.limits import NoQuota, Space, UploadLimits
-from resumable.uploads.places import PlacedFiles
-from resumable.uploads.questions import Questions
-from resumable.uploads.roles import LocalRoles
 from resumable.uploads.uploads import Uploads
 
 log = Logger()

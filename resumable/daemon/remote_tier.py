@@ -32,7 +32,7 @@ from resumable.remotes.probe import probe
 from resumable.remotes.regions import BodyMemory
 from resumable.remotes.urls import BackendServices, RemoteSpec
 from resumable.replication.context import Remote, ReplicationLimits
-from resumable.replication.journal import CatalogJournal
+from resumable.replication.progress import CatalogJournal
 from resumable.replication.service import Replication
 from resumable.replication.sweeper import LocalPolicy, LocalSweeper, StoreSweeper
 from resumable.spool import Disk

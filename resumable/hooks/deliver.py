@@ -21,8 +21,7 @@ from twisted.python.failure import Failure
 
 from resumable.aio.deferreds import TaskGroup, Timer
 from resumable.hooks.calls import Count, HookCalls, count_nothing, reason_of
-from resumable.hooks.delivery_records import DeliveryRecords
-from resumable.hooks.due_events import DueEvents
+from resumable.hooks.due_events import DeliveryRecords, DueEvents
 from resumable.hooks.interfaces import Event, EventKind, HookFailed, IHook
 from resumable.hooks.retry_policy import LONGEST_OUTAGE_PAUSE, Outage, RetryPolicy, SendingRate
 from resumable.hooks.turns import Turn, owner_of

@@ -1,14 +1,18 @@
-"""All hooks of one daemon: those that get events and progress, and those that are asked.
+"""All hooks of one daemon: those that get events and progress, and those that are asked. Python hooks are loaded here.
 
 Invariants: each hook has connections and threads of its own for events, questions and progress, so that a call that
 hangs holds up neither the others nor another hook; a Python hook with several roles is one object; `Hooks.stop` closes
-all that was opened. An error in the settings is found before anything starts.
+all that was opened. An error in the settings is found before anything starts. A hook that is Python is an entry point
+in the group `GROUP`, or ``module:attribute``: `load_hook` returns an object that provides at least one of the hooks'
+interfaces. It runs in the reactor's thread, and must not block it; its answers and failures are checked like any other
+hook's.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from random import Random
 from typing import Any
 
@@ -17,14 +21,13 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from resumable.aio.threads import IPool
-from resumable.hooks import python
 from resumable.hooks.ask import Guard, Guards
 from resumable.hooks.calls import HookCounts
 from resumable.hooks.command import Command, CommandHook, find_program
 from resumable.hooks.deliver import Deliverer
 from resumable.hooks.http import HttpHook, Poster, Posting
 from resumable.hooks.interfaces import EventKind, IGuard, IHook, IWatcher
-from resumable.hooks.messages import WebhookSigner
+from resumable.hooks.messages import WebhookSigner, shown
 from resumable.hooks.progress import MOST, ProgressEvents, Watcher
 from resumable.hooks.settings import BadHookTarget, HookSettings, HookTarget
 from resumable.hooks.tusd import TusdFormat, TusdHook
@@ -137,7 +140,7 @@ class Hooks:
         settings, needs = self._settings, self._needs
         if target.kind == "python":
             if target.address not in self._loaded:
-                self._loaded[target.address] = python.load(target.address)
+                self._loaded[target.address] = load_hook(target.address)
             return self._loaded[target.address]
         if target.kind == "command":
             program = find_program(target.arguments[0], needs.environment.get("PATH", os.defpath))
@@ -161,3 +164,44 @@ class Hooks:
         if target.kind == "tusd":
             return TusdHook(poster, TusdFormat(needs.path_of, settings.tusd_finished), target.shown)
         return HttpHook(poster, WebhookSigner(settings.secrets), source=needs.source, wall=needs.wall)
+
+
+GROUP = "resumable.hooks"
+ROLES = (IHook, IGuard, IWatcher)
+
+
+class BadHook(ValueError):
+    """There is no such hook; the message is one line for the operator."""
+
+
+def load_hook(name: str) -> Any:
+    """The hook of that name: the object that is found, or its result when it is called without arguments.
+
+    Raises BadHook."""
+    try:
+        found = _find(name)
+        if not provides(found) and callable(found):
+            found = found()
+    except BadHook:
+        raise
+    except (Exception, SystemExit) as error:  # somebody else's code runs here
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BadHook(f"the hook {shown(name)} can't be loaded: {said}") from error
+    if not provides(found):
+        raise BadHook(f"the hook {shown(name)} provides none of IHook, IGuard, IWatcher")
+    return found
+
+
+def provides(found: object) -> bool:
+    """Whether it is a hook of some kind."""
+    return any(role.providedBy(found) for role in ROLES)
+
+
+def _find(name: str) -> Any:
+    if ":" in name:
+        return EntryPoint("hook", name, GROUP).load()
+    points = list(entry_points(group=GROUP, name=name))
+    if not points:
+        known = ", ".join(sorted(point.name for point in entry_points(group=GROUP))) or "none"
+        raise BadHook(f"no package here has a hook {shown(name)}; known: {known}")
+    return points[0].load()

@@ -24,7 +24,7 @@ from resumable.model.principal import NOBODY, Action, Principal
 from resumable.networks import counted
 from resumable.protocol.errors import BadRequest, Forbidden, NotFound
 from resumable.protocol.tus import Creation
-from resumable.uploads.questions import HookContext
+from resumable.uploads.context import HookContext
 
 _FOR_ADMINS = frozenset({Action.LIST, Action.ADMIN})
 

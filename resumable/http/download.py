@@ -24,12 +24,11 @@ from zope.interface import implementer
 
 from resumable.http.request import StreamingRequest
 from resumable.model.upload import Upload
-from resumable.protocol import conditions, metadata, ranges, tus
-from resumable.protocol.conditions import Validators
+from resumable.protocol import metadata, tus
+from resumable.protocol.downloads import Span, Validators, allows_range, not_modified, wanted_range
 from resumable.protocol.errors import TusError, Unavailable
 from resumable.protocol.fields import Fields
 from resumable.protocol.names import disposition
-from resumable.protocol.ranges import Span
 from resumable.uploads.status import Elsewhere
 from resumable.uploads.uploads import Uploads
 
@@ -146,11 +145,11 @@ class Downloads:
     def _begin(self, request: StreamingRequest, fields: Fields, upload: Upload) -> Span | None:
         """Set status and fields. The bytes that are to be sent; None: no body."""
         state = validators(upload, self._uploads.wall())
-        known = conditions.not_modified(fields, state)
+        known = not_modified(fields, state)
         span = None
         # 14.2: GET "is the only method for which range handling is defined"
-        if not known and request.method == b"GET" and conditions.allows_range(fields, state):
-            span = ranges.wanted(fields, upload.offset)
+        if not known and request.method == b"GET" and allows_range(fields, state):
+            span = wanted_range(fields, upload.offset)
         set_validators(request, state)
         if known:
             request.setResponseCode(304)

@@ -28,7 +28,7 @@ from resumable.protocol import concat, tus
 from resumable.protocol.errors import BadRequest, NotFound, TusError
 from resumable.protocol.names import valid_id
 from resumable.uploads.append import Lagging
-from resumable.uploads.questions import HookContext
+from resumable.uploads.context import HookContext
 from resumable.uploads.status import NotFinished
 from resumable.uploads.uploads import CreationCut, Uploads, shielded
 

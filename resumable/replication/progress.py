@@ -1,22 +1,35 @@
-"""The progress of one remote's replicas, as this process knows it: the bytes that go next, and a cache.
+"""The progress of one remote's replicas, as this process knows it: the bytes that go next, a cache, and the journal of
+the remote's backend, in the catalog.
 
 Invariants: a replica's progress follows from the catalog's row, except for parts that a crash may forget: it may be
 dropped between two transfers at any time, and is then made from the row again; so many replicas are remembered
-and no more.
+and no more. Each value of the journal that is remembered is the catalog's; after a change that may or may not have
+landed, none is.
 """
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from resumable.model.replica import IReplicas
 from resumable.model.upload import Replica, ReplicaState, Upload
-from resumable.remotes.interfaces import Part, Plan
+from resumable.remotes.interfaces import IPartJournal, Part, Plan
 from resumable.remotes.plan import ObjectTooLarge
 from resumable.replication.context import ReplicationContext
 from resumable.replication.lag import Lag
+
+KEPT = 4096
+"""Values that are remembered, so that loading a value that was just saved costs nothing."""
+REMEMBERED = 4096
+"""Replicas that need not be read from the catalog before their next transfer."""
 
 
 def fresher(one: Upload | None, other: Upload | None) -> Upload | None:
@@ -157,10 +170,6 @@ class ReplicaProgress:
         return confirmed
 
 
-REMEMBERED = 4096
-"""Replicas that need not be read from the catalog before their next transfer."""
-
-
 class ReplicaCache:
     """The replicas of one remote that are remembered; others are read from the catalog.
 
@@ -227,3 +236,67 @@ class ReplicaCache:
             self._lag.move(upload.offset - progress.counted)
         progress.counted = max(progress.counted or 0, upload.offset)
         progress.upload = fresher(progress.upload, upload)
+
+
+@implementer(IPartJournal)
+class CatalogJournal:
+    """The journal of the remote with this name. Fails with CatalogUnavailable.
+
+    Each value goes through JSON, so that nobody shares one with the journal. ``kept``: values that are remembered.
+    """
+
+    def __init__(self, replicas: IReplicas, remote: str, kept: int = KEPT) -> None:
+        self._replicas = replicas
+        self._remote = remote
+        self._limit = kept
+        self._kept: OrderedDict[str, str] = OrderedDict()
+        self._saving: dict[str, int] = {}
+
+    def load(self, upload_id: str) -> Deferred[dict[str, Any] | None]:
+        """See IJournal."""
+        text = self._kept.get(upload_id)
+        if text is not None:
+            self._kept.move_to_end(upload_id)
+            return succeed(json.loads(text))
+        return self._replicas.load_journal(upload_id, self._remote).addCallback(self._loaded, upload_id)
+
+    def save(self, upload_id: str, value: Mapping[str, Any]) -> Deferred[None]:
+        """See IJournal."""
+        text = json.dumps(dict(value))
+        self._kept.pop(upload_id, None)
+        self._saving[upload_id] = self._saving.get(upload_id, 0) + 1
+        saved = self._replicas.save_journal(upload_id, self._remote, json.loads(text))
+        return saved.addBoth(self._saved, upload_id, text)
+
+    def save_part(self, upload_id: str, number: int, value: str) -> Deferred[None]:
+        """See IPartJournal."""
+        return self._replicas.save_part(upload_id, self._remote, number, value)
+
+    def load_parts(self, upload_id: str) -> Deferred[dict[int, str]]:
+        """See IPartJournal."""
+        return self._replicas.load_parts(upload_id, self._remote)
+
+    def drop_parts(self, upload_id: str) -> Deferred[None]:
+        """See IPartJournal."""
+        return self._replicas.drop_parts(upload_id, self._remote)
+
+    def _loaded(self, value: dict[str, Any] | None, upload_id: str) -> dict[str, Any] | None:
+        if value is not None and upload_id not in self._saving:
+            self._keep(upload_id, json.dumps(value))
+        return value
+
+    def _saved(self, result: Failure | None, upload_id: str, text: str) -> Failure | None:
+        left = self._saving.pop(upload_id) - 1
+        if left:
+            self._saving[upload_id] = left  # the last of them will be the one that counts
+        elif isinstance(result, Failure):
+            self._kept.pop(upload_id, None)
+        else:
+            self._keep(upload_id, text)
+        return result
+
+    def _keep(self, upload_id: str, text: str) -> None:
+        self._kept[upload_id] = text
+        self._kept.move_to_end(upload_id)
+        if len(self._kept) > self._limit:
+            self._kept.popitem(last=False)

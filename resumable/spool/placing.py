@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from attrs import frozen
 
 from resumable.model.upload import Place
+from resumable.spool.directory import NOT_THERE, Folders, joined, parted
 from resumable.spool.disk import FileFacts, IDisk
-from resumable.spool.folders import NOT_THERE, Folders, joined, parted
 
 SIDECAR = ".info.json"
 """Ends the name of the sidecar: the file beside a placed file, with the upload's record."""

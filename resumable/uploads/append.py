@@ -28,11 +28,10 @@ from resumable.protocol.checksum import Checksum, Digest
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge, TusError, Unavailable
 from resumable.protocol.rules import AppendPlan
 from resumable.spool.sink import Sink
-from resumable.uploads.context import LAGGING, UploadContext
+from resumable.uploads.context import LAGGING, HookContext, UploadContext
 from resumable.uploads.finishing import check_repeated
 from resumable.uploads.holds import IHolder
 from resumable.uploads.limits import FREE, IAccount, settle
-from resumable.uploads.questions import HookContext
 from resumable.uploads.record import AppendRecord
 
 #: A body up to this size is gathered in memory and committed in one group step.

@@ -20,11 +20,10 @@ from resumable.protocol import rules, tus
 from resumable.protocol.errors import BadRequest, Refused, TusError, WrongState
 from resumable.uploads.append import Algorithms, RunningAppend
 from resumable.uploads.appends import Appends
-from resumable.uploads.context import UploadContext, as_answer, log
-from resumable.uploads.finals import Finals, digest_of
+from resumable.uploads.assembly import Finals, digest_of
+from resumable.uploads.context import HookContext, UploadContext, as_answer, log
 from resumable.uploads.finishing import Acknowledgements, CreationCut
 from resumable.uploads.limits import Claim, IAccount
-from resumable.uploads.questions import HookContext
 
 
 class Creator:

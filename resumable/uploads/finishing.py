@@ -18,9 +18,8 @@ from resumable.aio.deferreds import Timer, deferred
 from resumable.model.hooks import Granted, QuestionKind, RequestView
 from resumable.model.upload import Commit, FactKind, Upload
 from resumable.protocol.errors import Held, OffsetMismatch, Stopping, TusError, Unavailable
-from resumable.uploads.context import UploadContext, as_answer
+from resumable.uploads.context import HookContext, UploadContext, as_answer
 from resumable.uploads.limits import account_of, settle
-from resumable.uploads.questions import HookContext
 
 
 class CreationCut(Exception):

@@ -1,8 +1,10 @@
-"""Holds: the right to append to an upload, and how a newer request takes it over.
+"""Rights that only one may have at a time: holds, which appends have on their uploads, and roles, which workers have.
 
 Invariant: an upload has at most one holder, and the hold changes hands only after the old holder has confirmed
 its last write. A live holder is never evicted by polling; a silent or half-open one never delays another
 request for longer than `SILENCE`.
+One process has every role. Several processes over a shared catalog will ask here, and nowhere else, whether a role is
+theirs.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import Attribute, Interface, implementer
 
@@ -152,3 +154,24 @@ class LocalHolds:
     def _wake(hold: _Hold, waiter: Deferred[None]) -> None:
         hold.waiting.remove(waiter)
         waiter.callback(None)
+
+
+#: Work that only one process may do at a time.
+JANITOR = "janitor"
+ASSEMBLER = "assembler"
+REPLICATION = "replication"
+
+
+class IRoles(Interface):
+    """Grants single-worker roles."""
+
+    def granted(role: str) -> Awaitable[bool]:
+        """Whether this process may do the role's work now."""
+
+
+@implementer(IRoles)
+class LocalRoles:
+    """Roles of the only process: the lock on the upload directory has granted them all."""
+
+    def granted(self, role: str) -> Awaitable[bool]:
+        return succeed(True)

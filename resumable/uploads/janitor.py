@@ -16,9 +16,9 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import RequestView
 from resumable.model.upload import FactKind, GoneReason, ICatalog, Upload
 from resumable.spool import Spool
+from resumable.spool.placed_files import PlacedFiles
 from resumable.uploads.context import UploadContext
 from resumable.uploads.limits import account_of
-from resumable.uploads.places import PlacedFiles
 
 log = Logger()
 

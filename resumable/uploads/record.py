@@ -12,8 +12,7 @@ from resumable.model.hooks import Arrived, view
 from resumable.model.upload import Commit, FactKind, Upload
 from resumable.protocol.errors import Gone, Held
 from resumable.protocol.rules import AppendPlan
-from resumable.uploads.context import UploadContext
-from resumable.uploads.questions import HookContext
+from resumable.uploads.context import HookContext, UploadContext
 
 
 class AppendRecord:

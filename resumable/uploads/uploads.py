@@ -23,16 +23,14 @@ from resumable.protocol.errors import BadRequest, Forbidden, Gone, OffsetMismatc
 from resumable.spool import Reader
 from resumable.uploads.append import Algorithms, RunningAppend
 from resumable.uploads.appends import Appends
-from resumable.uploads.assembly import Assembler
-from resumable.uploads.context import UploadContext, as_answer
+from resumable.uploads.assembly import Assembler, Finals
+from resumable.uploads.context import HookContext, UploadContext, as_answer
 from resumable.uploads.creation import Creator
-from resumable.uploads.finals import Finals
 from resumable.uploads.finishing import Acknowledgements, CreationCut
 from resumable.uploads.holds import HoldMoved
 from resumable.uploads.janitor import Endings, Janitor, Reclaimer
 from resumable.uploads.limits import account_of
 from resumable.uploads.placing import Placer
-from resumable.uploads.questions import HookContext
 from resumable.uploads.status import Lookup, UploadStatus, status_of
 
 __all__ = ["CreationCut", "Uploads"]

@@ -9,8 +9,7 @@ from contextlib import closing
 import pytest
 
 from resumable.catalog.batches import CatalogJob
-from resumable.catalog.rows import find_upload
-from resumable.catalog.schema import PAGE_SIZE
+from resumable.catalog.schema import PAGE_SIZE, find_upload
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.model.upload import Upload
 

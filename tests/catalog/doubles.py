@@ -11,8 +11,18 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from resumable.catalog.rows import FIELDS, REPLICA_FIELDS, from_replica, to_json, to_row
-from resumable.catalog.schema import APPLICATION_ID, ARRANGE, MIGRATIONS, PAGE_SIZE, PIN
+from resumable.catalog.schema import (
+    APPLICATION_ID,
+    ARRANGE,
+    FIELDS,
+    MIGRATIONS,
+    PAGE_SIZE,
+    PIN,
+    REPLICA_FIELDS,
+    from_replica,
+    to_json,
+    to_row,
+)
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.model.upload import Fact, Replica, Upload
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from resumable.catalog.space_reserve import SpaceReserve
+from resumable.catalog.catalog_files import SpaceReserve
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Commit, Fact, FactKind, GoneReason, Replica
 from tests.catalog.contract import done, name, upload

@@ -14,7 +14,7 @@ from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resumable.catalog.recovery.saving import REASON
+from resumable.catalog.recovery.recover import REASON
 from resumable.catalog.schema import PAGE_SIZE
 from resumable.catalog.sqlite import OpenedCatalog, SqliteCatalog
 from resumable.model.upload import GoneReason, Replica, ReplicaState, Upload

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from resumable.catalog import replica_table, rows, schema
+from resumable.catalog import replica_table, schema
 from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.replica_table import ReplicaTable
 from resumable.catalog.sqlite import OpenedCatalog
@@ -231,7 +231,7 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
     catalog = shelf.running()
     connection = catalog._batches.open()
     wanted = {
-        rows.GET: "uploads_by_id",
+        schema.GET: "uploads_by_id",
         UploadTable.REMOVABLE: "uploads_to_remove",
         UploadTable.EXPIRED: "uploads_to_expire",
         UploadTable.UNASSEMBLED: "COVERING INDEX pins_by_final (final_id>?)",

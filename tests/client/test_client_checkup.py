@@ -10,10 +10,10 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from resumable.client import checks, checkup
+from resumable.client import checkup
 from resumable.client.checkup import Report
 from resumable.client.main import main
-from resumable.doctor import daemon, directory, machine, outside, proxy, records, sharing, space, syncs
+from resumable.doctor import daemon, directory, machine, outside, proxy, records, syncs
 from resumable.doctor.findings import Finding
 
 
@@ -74,11 +74,13 @@ def test_no_secret_of_a_url_is_reported(as_json):
 
 def test_every_check_is_in_the_docs():
     page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
-    modules = (daemon, directory, outside, records, sharing, space, syncs)
+    modules = (daemon, directory, outside, records, syncs)
     names = {each.NAME for each in modules} | {
         daemon.OPTIONS,
         directory.LOCKS,
+        directory.PERMISSIONS,
         machine.CLOCK,
+        machine.SPACE,
         outside.PAGES,
         proxy.METADATA,
         proxy.BUFFERING,
@@ -126,6 +128,6 @@ async def test_a_check_that_fails_is_told_of_as_such(error, words):
         raise error
 
     for each in (check, later):
-        (found,) = await Deferred.fromCoroutine(checks.made("clock", each))
+        (found,) = await Deferred.fromCoroutine(checkup.made("clock", each))
         assert (found.name, found.level) == ("clock", "bad")
         assert words in found.what and found.advice

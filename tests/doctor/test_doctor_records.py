@@ -11,8 +11,7 @@ import pytest
 from attrs import evolve
 
 from resumable.catalog.batches import connect
-from resumable.catalog.rows import INSERT, to_row
-from resumable.catalog.schema import PAGE_SIZE
+from resumable.catalog.schema import INSERT, PAGE_SIZE, to_row
 from resumable.catalog.sqlite import ready
 from resumable.doctor import records
 from resumable.doctor.directory import CheckedDirectory, place_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from resumable.doctor import sharing
+from resumable.doctor import directory
 from resumable.doctor.directory import place_of
 from resumable.spool import Modes
-from resumable.spool.place_rules import PlaceSettings, parse
+from resumable.spool.placed_files import PlaceSettings, parse
 from resumable.spool.placing import Rules
 
 
@@ -16,16 +16,16 @@ def uploads(tmp_path, monkeypatch):
     """As if anybody could get to it: where tests may write, that isn't so."""
     path = tmp_path / "uploads"
     path.mkdir()
-    really = sharing._mode
+    really = directory._mode
     monkeypatch.setattr(
-        sharing, "_mode", lambda each: really(each) | (0o011 if each in tmp_path.parents or each == tmp_path else 0)
+        directory, "_mode", lambda each: really(each) | (0o011 if each in tmp_path.parents or each == tmp_path else 0)
     )
     return path
 
 
 def found(uploads, modes=None, places=None):
     places = places or PlaceSettings(uploads / "finished")
-    return sharing.judge(sharing.look(place_of(str(uploads)), modes or Modes(), places))
+    return directory.judge_permissions(directory.look_at_permissions(place_of(str(uploads)), modes or Modes(), places))
 
 
 def file(uploads, mode):

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from resumable.doctor import machine, space
-from resumable.doctor.machine import ClockFacts
-from resumable.doctor.space import SpaceFacts
+from resumable.doctor import machine
+from resumable.doctor.machine import ClockFacts, SpaceFacts
 
 GIB = 1 << 30
 NOW = datetime(2026, 10, 1, tzinfo=UTC).timestamp()
@@ -20,9 +19,9 @@ def wrong(findings):
 
 
 def test_plenty_of_room_is_well():
-    findings = space.judge(SpaceFacts(10 * GIB, 10**6, 3 * GIB, 2), 64 << 20, GIB)
+    findings = machine.judge_space(SpaceFacts(10 * GIB, 10**6, 3 * GIB, 2), 64 << 20, GIB)
     assert [each.what for each in findings] == ["10 GiB are free, 64 MiB in reserve; 2 files here have 3 GiB"]
-    (finding,) = space.judge(SpaceFacts(10 * GIB, 10**6, GIB, 1), 64 << 20, GIB)
+    (finding,) = machine.judge_space(SpaceFacts(10 * GIB, 10**6, GIB, 1), 64 << 20, GIB)
     assert finding.what.endswith("; 1 file here has 1 GiB")
 
 
@@ -36,7 +35,7 @@ def test_plenty_of_room_is_well():
     ],
 )
 def test_little_room_says_what_to_change(room, max_size, level, words):
-    ((found, what, advice),) = wrong(space.judge(room, 64 << 20, max_size))
+    ((found, what, advice),) = wrong(machine.judge_space(room, 64 << 20, max_size))
     assert found == level and words in what and advice
 
 
@@ -44,14 +43,14 @@ def test_what_is_used_is_counted_up_to_a_bound(tmp_path, monkeypatch):
     for number in range(3):
         (tmp_path / f"{number}").write_bytes(b"x" * 5000)
     (tmp_path / "directory").mkdir()
-    room = space.look(str(tmp_path), str(tmp_path))
+    room = machine.look_at_space(str(tmp_path), str(tmp_path))
     assert (room.counted, room.more) == (3, False)
     assert room.used >= 15000 and room.free > 0
-    monkeypatch.setattr(space, "COUNTED", 2)
-    room = space.look(str(tmp_path), str(tmp_path))
+    monkeypatch.setattr(machine, "COUNTED", 2)
+    room = machine.look_at_space(str(tmp_path), str(tmp_path))
     assert (room.counted, room.more) == (2, True)
-    assert "at least 2 files" in space.judge(room, 0, None)[0].what
-    assert space.look(str(tmp_path), str(tmp_path / "none")).counted == 0
+    assert "at least 2 files" in machine.judge_space(room, 0, None)[0].what
+    assert machine.look_at_space(str(tmp_path), str(tmp_path / "none")).counted == 0
 
 
 def test_a_clock_that_is_right_is_well():

@@ -7,8 +7,8 @@ import sys
 import pytest
 from zope.interface import implementer
 
+from resumable.hooks.hooks import BadHook, load_hook
 from resumable.hooks.interfaces import IGuard, IHook
-from resumable.hooks.python import BadHook, load
 
 HERE = __name__
 
@@ -37,7 +37,7 @@ def make():
 
 @pytest.mark.parametrize("name", ["Told", "INSTANCE", "make"])
 def test_a_hook_is_found_by_module_and_attribute(name):
-    assert isinstance(load(f"{HERE}:{name}"), Told)
+    assert isinstance(load_hook(f"{HERE}:{name}"), Told)
 
 
 def test_a_hook_of_another_package_is_found_by_its_entry_point(tmp_path, monkeypatch):
@@ -47,9 +47,9 @@ def test_a_hook_of_another_package_is_found_by_its_entry_point(tmp_path, monkeyp
     )
     (tmp_path / "some_package-1.dist-info" / "entry_points.txt").write_text(f"[resumable.hooks]\nmine = {HERE}:Told\n")
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    assert isinstance(load("mine"), Told)
+    assert isinstance(load_hook("mine"), Told)
     with pytest.raises(BadHook, match="known: mine"):
-        load("other")
+        load_hook("other")
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,5 @@ def test_a_hook_of_another_package_is_found_by_its_entry_point(tmp_path, monkeyp
 )
 def test_what_is_no_hook_is_told_in_one_line(name):
     with pytest.raises(BadHook) as caught:
-        load(name)
+        load_hook(name)
     assert "\n" not in str(caught.value)

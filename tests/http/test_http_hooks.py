@@ -15,7 +15,7 @@ from resumable.http.origin import Origin
 from resumable.model.hooks import Answer, Changes, Granted, IHooks, QuestionKind, RequestView, UploadView
 from resumable.model.values import networks
 from resumable.protocol.errors import Refused, Unavailable
-from resumable.uploads.questions import Questions
+from resumable.uploads.context import Questions
 from tests.http.visitor import Client, created, serving
 from tests.uploads.harness import Server
 

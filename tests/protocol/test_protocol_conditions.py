@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resumable.protocol.conditions import Validators, allows_range, not_modified
+from resumable.protocol.downloads import Validators, allows_range, not_modified
 from resumable.protocol.errors import PreconditionFailed
 
 NOW = Validators('"abc"', 1_700_000_000)

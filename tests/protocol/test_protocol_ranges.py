@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resumable.protocol.downloads import Span, wanted_range
 from resumable.protocol.errors import RangeNotSatisfiable
-from resumable.protocol.ranges import Span, wanted
 
 
 class Lines:
@@ -19,7 +19,7 @@ class Lines:
 
 
 def span(value, total=100):
-    found = wanted(Lines(value), total)
+    found = wanted_range(Lines(value), total)
     return found and (found.start, found.size)
 
 
@@ -109,8 +109,8 @@ def test_of_nothing_no_byte_can_be_had():
 
 
 def test_the_field_given_twice_is_ignored():
-    assert wanted(Lines("bytes=0-1", "bytes=2-3"), 100) is None
-    assert wanted(Lines(), 100) is None
+    assert wanted_range(Lines("bytes=0-1", "bytes=2-3"), 100) is None
+    assert wanted_range(Lines(), 100) is None
 
 
 def test_the_span_is_told_in_content_range():
@@ -121,7 +121,7 @@ def test_the_span_is_told_in_content_range():
 def test_whatever_is_asked_for_lies_within(total, first, last):
     value = f"bytes={first}-{'' if last is None else last}"
     try:
-        found = wanted(Lines(value), total)
+        found = wanted_range(Lines(value), total)
     except RangeNotSatisfiable:
         assert first >= total
         return
@@ -137,7 +137,7 @@ def test_whatever_is_asked_for_lies_within(total, first, last):
 def test_no_text_does_harm(text, total):
     for value in (text, f"bytes={text}"):
         try:
-            found = wanted(Lines(value), total)
+            found = wanted_range(Lines(value), total)
         except RangeNotSatisfiable:
             continue
         assert found is None or 0 <= found.start < found.start + found.size <= total

@@ -17,7 +17,7 @@ from resumable.aio.threads import Batcher, Pool
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.model.upload import Commit, GoneReason, Replica, Upload
 from resumable.replication.context import Remote, ReplicationLimits
-from resumable.replication.journal import CatalogJournal
+from resumable.replication.progress import CatalogJournal
 from resumable.replication.service import Replication
 from resumable.spool import Budget, Spool
 from resumable.spool.disk import Disk

@@ -23,7 +23,7 @@ from resumable.remotes.memory.parts import MemoryPartRemote
 from resumable.remotes.memory.remote import MemoryObject, MemoryRemote, MemoryStore
 from resumable.remotes.plan import PartLimits as StoreLimits
 from resumable.replication.context import Remote, ReplicationLimits
-from resumable.replication.journal import CatalogJournal
+from resumable.replication.progress import CatalogJournal
 from resumable.replication.service import Replication
 from resumable.spool import Budget, Spool
 from resumable.testing import SimulatedDisk, SteppedBatcher, SteppedPool

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from resumable.replication.journal import CatalogJournal
+from resumable.replication.progress import CatalogJournal
 from tests.replication.deaths import CATALOG, REMOTE, Death, Mortal
 from tests.replication.rig import Rig, parts, pattern, plain
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from twisted.logger import globalLogPublisher
 
+from resumable.uploads.context import Questions
 from resumable.uploads.limits import UploadLimits
-from resumable.uploads.questions import Questions
 from tests.uploads.fakes import FakeHooks
 from tests.uploads.final_requests import WITHIN
 from tests.uploads.harness import Server

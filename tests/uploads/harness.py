@@ -33,15 +33,13 @@ from resumable.protocol.concat import FinalUpload
 from resumable.protocol.errors import TusError
 from resumable.spool import Budget, Spool
 from resumable.spool.assembly import STEP
-from resumable.spool.place_rules import PlaceSettings
+from resumable.spool.placed_files import PlacedFiles, PlaceSettings
 from resumable.testing import SteppedBatcher, SteppedPool
-from resumable.uploads.context import UploadContext
+from resumable.uploads.context import HookContext, Questions, UploadContext
 from resumable.uploads.finishing import CreationCut
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.janitor import Reclaimer
 from resumable.uploads.limits import IQuota, NoQuota, Space, UploadLimits
-from resumable.uploads.places import PlacedFiles
-from resumable.uploads.questions import HookContext, Questions
 from resumable.uploads.recovery import Recovered, recover
 from resumable.uploads.uploads import Uploads
 from tests.uploads.fakes import FakeBody, FakeReplication

@@ -13,9 +13,9 @@ from resumable.spool.assembly import SHARES, Assembly
 from resumable.uploads import assembly, building
 from resumable.uploads.assembly import RETRY
 from resumable.uploads.building import CopyTurns
+from resumable.uploads.context import Questions
 from resumable.uploads.janitor import ANSWERED
 from resumable.uploads.limits import UploadLimits
-from resumable.uploads.questions import Questions
 from tests.uploads.asking import GIVEN, changed
 from tests.uploads.fakes import FakeHooks
 from tests.uploads.final_requests import ASKED, NO, A, B, C, finals, parts, patched, request

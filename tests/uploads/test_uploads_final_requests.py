@@ -14,9 +14,9 @@ from resumable.model.upload import GoneReason, ReplicaState
 from resumable.protocol.errors import BadRequest, Gone, NotFound, Refused, Stopping
 from resumable.uploads.assembly import RETRY
 from resumable.uploads.building import CopyTurns
+from resumable.uploads.context import Questions
 from resumable.uploads.janitor import ANSWERED
 from resumable.uploads.limits import UploadLimits
-from resumable.uploads.questions import Questions
 from resumable.uploads.status import PATIENCE
 from tests.uploads.fakes import FakeHooks, FakeReplication
 from tests.uploads.final_requests import ASKED, DOWN, NO, WITHIN, A, B, finals, parts, patched, request

@@ -9,8 +9,8 @@ from resumable.model.hooks import Answer, Granted, QuestionKind
 from resumable.model.upload import FactKind
 from resumable.protocol import tus
 from resumable.protocol.errors import BadRequest, Gone, NotFound, OffsetMismatch, Refused, Stopping, Unavailable
+from resumable.uploads.context import HookContext
 from resumable.uploads.limits import UploadLimits
-from resumable.uploads.questions import HookContext
 from tests.uploads.asking import DATA, GIVEN, REQUEST, changed, kinds
 from tests.uploads.fakes import FakeBody, FakeReplication
 from tests.uploads.harness import LONG, pattern, told

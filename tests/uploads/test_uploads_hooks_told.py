@@ -11,7 +11,7 @@ from resumable.hooks.interfaces import Refuse
 from resumable.hooks.progress import ProgressEvents, Watcher
 from resumable.model.hooks import Answer, Granted, QuestionKind
 from resumable.model.upload import FactKind
-from resumable.uploads.questions import HookContext
+from resumable.uploads.context import HookContext
 from tests.hooks.delivering import Watches
 from tests.uploads.asking import DATA, REQUEST, kinds, posted
 from tests.uploads.fakes import FakeBody

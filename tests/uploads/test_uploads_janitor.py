@@ -7,8 +7,8 @@ import pytest
 from resumable.model.upload import GoneReason
 from resumable.protocol.errors import Gone, NotFound
 from resumable.uploads.assembly import Assembler
+from resumable.uploads.holds import ASSEMBLER, JANITOR, LocalRoles
 from resumable.uploads.limits import UploadLimits
-from resumable.uploads.roles import ASSEMBLER, JANITOR, LocalRoles
 from tests.uploads.fakes import FakeBody
 from tests.uploads.harness import EPOCH, LONG, pattern, sha1, told
 

@@ -16,9 +16,9 @@ from resumable.model.listing import UploadState
 from resumable.model.upload import FactKind, Place
 from resumable.protocol import metadata
 from resumable.protocol.errors import Gone, NotFound
-from resumable.spool.place_rules import PlaceSettings, parse
+from resumable.spool.placed_files import PlaceSettings, parse
 from resumable.spool.placing import SIDECAR, Collision, Rules
-from resumable.uploads.questions import Questions
+from resumable.uploads.context import Questions
 from tests.uploads.fakes import FakeBody, FakeHooks, FakeReplication
 from tests.uploads.harness import LONG, PLACED, UPLOADS, pattern, told
 from tests.uploads.machine import content

@@ -10,8 +10,8 @@ from resumable.auth.quota import Ledger, Quota, Usage
 from resumable.model.hooks import NoHooks, QuestionKind
 from resumable.model.principal import Principal
 from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
+from resumable.uploads.context import Questions
 from resumable.uploads.limits import UploadLimits
-from resumable.uploads.questions import Questions
 from tests.uploads.fakes import FakeBody, FakeReplication
 from tests.uploads.harness import LONG, Server, pattern, sha1
 from tests.uploads.machine import machines

@@ -17,7 +17,7 @@ from resumable.model.keys import BadTemplate
 from resumable.model.upload import Place, Upload
 from resumable.protocol import metadata
 from resumable.spool import Disk, Modes
-from resumable.spool.place_rules import PlaceSettings, parse, safe_name, sidecar
+from resumable.spool.placed_files import PlaceSettings, parse, safe_name, sidecar
 from resumable.spool.placing import MAX_NAME, SIDECAR
 
 UPLOAD = Upload("0123456789abcdef", 1_700_000_000.0, 1_700_000_000.0, 3, 3, finished_at=1_700_000_000.0)
