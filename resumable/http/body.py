@@ -1,4 +1,4 @@
-"""The bytes of one request while they arrive: which consumer gets them, when they must wait, and how they end.
+"""The body of one request while it arrives, on its way from the connection to a consumer (an append's `spool.sink`).
 
 Invariant: the consumer gets every byte that arrived, once and in order, before the end, however the body ended. The
 body knows neither HTTP's grammar nor Twisted's insides: a `StreamingChannel` or an `Http2Stream` feeds it.

@@ -1,4 +1,4 @@
-"""JSON as an answer, and an upload's status in it: for people, monitors and operators, not for tus clients.
+"""JSON answers, and the fields of an upload's status in JSON: which everybody may see, and which only operators.
 
 Invariants: no cache keeps such an answer, and no browser takes it for something else. Fields may be added, none changes
 its meaning. Only operators are told where an upload's bytes go and what a store said: that has names of buckets,

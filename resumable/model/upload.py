@@ -1,4 +1,4 @@
-"""The seams between the rooms: records, and the interfaces that several rooms share.
+"""The records of uploads and replicas that rooms pass to each other, and the interfaces of the catalog and of a body.
 
 Nothing here does any work. A record is a frozen value; an interface lists its promises, its answers
 and its errors. Sizes are bytes, times are seconds since the epoch (UTC).

@@ -1,4 +1,4 @@
-"""The checksum extension: which algorithms there are, and how a checksum is written.
+"""The checksum extension: the algorithms of the standard library (`daemon.parts` adds others), their sizes, the field.
 
 Invariant: every `Checksum` that leaves here names an algorithm that the caller offers. Spec: tus 1.0.0, Checksum.
 """

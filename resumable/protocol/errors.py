@@ -1,4 +1,4 @@
-"""The errors that refuse a request.
+"""The errors that refuse a request: the status of each, its title, and its usual text.
 
     TusError
      +-- BadRequest            400  malformed header, length, offset, metadata, checksum, list

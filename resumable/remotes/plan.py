@@ -1,4 +1,4 @@
-"""The boundaries of an object's parts.
+"""The sizes and boundaries of an object's parts, within the limits of its store.
 
 Pure: no I/O, no clock.
 

@@ -1,4 +1,4 @@
-"""The local tier: one data file per upload in one directory.
+"""The local tier: one data file per upload in one directory. Small appends are written here, long ones by a `Sink`.
 
 Invariant: when a Deferred of this class fires, its bytes and names are durable. An upload has one writer at a time (the
 holds see to that). The server's own files lie in ``.resumable/``; everything else in the directory that is named like

@@ -1,4 +1,4 @@
-"""The appends under way: how they are run, when the long ones commit, and how a stop ends them.
+"""All appends under way (`append` is one of them): when the long ones commit, and how a stop ends them.
 
 A long append commits a second after its last commit if it has `WORTHWHILE` new bytes, and after `LATEST` seconds if it
 has any. The appends that waited longest go first, so 5,000 slow uploads share `PER_TICK` syncs a second. Invariant: no

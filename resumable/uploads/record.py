@@ -1,4 +1,4 @@
-"""The catalog's record of one upload, as one append changes it.
+"""The catalog's record of one upload, as one append changes it: the commit of its offset.
 
 Invariant: every change is a compare-and-set on the committed offset and the epoch, so an append that has lost its
 hold, here or in another process, changes nothing; facts go with the change that they tell of.
