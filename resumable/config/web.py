@@ -7,19 +7,7 @@ from collections.abc import Sequence
 from resumable.config.option import Option
 from resumable.http.cors import METHODS
 from resumable.model import values
-
-EXTENSIONS = (
-    "creation",
-    "creation-with-upload",
-    "creation-defer-length",
-    "expiration",
-    "checksum",
-    "checksum-trailer",
-    "termination",
-    "concatenation",
-    "concatenation-unfinished",
-)
-"""Those of tus; the protocol has the same."""
+from resumable.protocol.tus import EXTENSIONS
 
 
 def methods(items: Sequence[str]) -> tuple[str, ...]:
