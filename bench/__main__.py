@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import clouds, http2, interrupt, measure, picture, report, store, tiers
+from bench import clouds, http2, interrupt, measure, picture, report, segments, small, store, tiers
 from bench.figures import Sample
 from bench.load import LoadError
 from bench.measure import SMOKE, Bench, Measure, Sizes, Source
@@ -26,17 +26,13 @@ from bench.rivals import HERE, Unavailable
 from bench.servers import DEFAULT, KINDS, OURS, ROOT, Kind, Running
 
 MEASURES: dict[str, Measure] = {
-    "big": measure.big,
-    "parallel": measure.parallel,
-    "creation": measure.creation,
-    "open": measure.open_uploads,
-    "takeover": interrupt.takeover,
-    "stop": interrupt.stop,
-    "deaf": interrupt.stop_deaf,
-    "huge": measure.huge,
+    **measure.MEASURES,
+    **small.MEASURES,
+    **segments.MEASURES,
     **tiers.MEASURES,
-    **clouds.MEASURES,
     **http2.MEASURES,
+    **interrupt.MEASURES,
+    **clouds.MEASURES,
 }
 # These need minutes or tell little more the fifth time.
 ROUNDS_AT_MOST = {
@@ -45,6 +41,7 @@ ROUNDS_AT_MOST = {
     "stop": 3,
     "deaf": 1,
     "huge": 1,
+    "http2": 3,
     "s3-slices": 1,
     "s3-backlog": 1,
 }
@@ -93,11 +90,11 @@ def ready(names: Sequence[str], run: report.Run) -> list[Kind]:
 
 def _fits(name: str, kind: Kind) -> bool:
     """Whether the measure is one for that server."""
-    if name in clouds.MEASURES or name in http2.MEASURES:
+    if name in clouds.MEASURES:
         return kind.name == OURS
-    if name not in tiers.MEASURES:
-        return True
-    return kind.stored is not None and (name not in tiers.ONLY_OURS or kind.name == OURS)
+    if name in http2.MEASURES or name in segments.MEASURES or name in tiers.ONLY_OWN:
+        return kind.own
+    return name not in tiers.MEASURES or kind.stored is not None
 
 
 def perform(run: report.Run, kinds: Sequence[Kind], name: str, pairs: int, bench: Bench, scratch: Path) -> None:
@@ -152,12 +149,14 @@ def measured(chosen: argparse.Namespace) -> report.Run:
 
 
 def _possible(names: Sequence[str], run: report.Run) -> list[str]:
-    """Those that can be measured here: some need a store."""
+    """Those that can be measured here: some need a store, or root."""
     possible = []
     for name in names:
         try:
             if name in tiers.MEASURES:
                 store.binary()
+            elif name in segments.MEASURES:
+                segments.prepare()
             elif name in clouds.CLOUDS:
                 clouds.CLOUDS[name].prepare()
         except Unavailable as error:

@@ -1,4 +1,6 @@
-"""One PATCH over TLS, by either version of HTTP: ``python -m bench.append 1.1|2 PORT PATH FILE SIZE``.
+"""One PATCH, without TLS or over it by either version of HTTP, from a process of its own.
+
+``python -m bench.append plain|1.1|2 ADDRESS PORT PATH FILE SIZE``
 
 Changes when appends are to be sent in another way. Prints the seconds from the first byte of the request to the
 answer. Invariant: both versions go through the same code down to TLS; HTTP/2 waits for nothing but windows.
@@ -25,21 +27,27 @@ WINDOW = 65_535
 DATA, HEADERS, RST, SETTINGS, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 7, 8
 
 
-def connect(port: int, protocol: str) -> ssl.SSLSocket:
-    """Return a connection for "http/1.1" or "h2". The certificate is anyone's: this is about speed."""
+def connect(address: str, port: int) -> socket.socket:
+    """Return a connection without TLS."""
+    plain = socket.create_connection((address, port), timeout=60)
+    plain.settimeout(None)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return plain
+
+
+def secure(plain: socket.socket, protocol: str) -> ssl.SSLSocket:
+    """Return it with TLS for "http/1.1" or "h2". The certificate is anyone's: this is about speed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols([protocol])
-    plain = socket.create_connection((HOST, port), timeout=60)
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     link = context.wrap_socket(plain)
     if link.selected_alpn_protocol() != protocol:
         raise LoadError(f"{protocol} was not agreed upon")
     return link
 
 
-def over_http_1(port: int, path: str, view: memoryview) -> float:
-    with connect(port, "http/1.1") as link:
+def over_http_1(link: socket.socket, path: str, view: memoryview) -> float:
+    with link:
         began = time.perf_counter()
         sized = {"Content-Length": str(len(view)), "Upload-Offset": "0", "Content-Type": OCTETS}
         link.sendall(head_of("PATCH", path, sized))
@@ -136,13 +144,14 @@ class Http2:
 
 
 def main() -> None:
-    version, port, path, file, size = sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), int(sys.argv[5])
-    with file.open("rb") as opened:
-        view = memoryview(mmap.mmap(opened.fileno(), size, prot=mmap.PROT_READ))
-    if version == "2":
-        print(Http2(connect(port, "h2")).append(port, path, view))
+    way, address, port, path, file, size = sys.argv[1:]
+    with Path(file).open("rb") as opened:
+        view = memoryview(mmap.mmap(opened.fileno(), int(size), prot=mmap.PROT_READ))
+    plain = connect(address, int(port))
+    if way == "2":
+        print(Http2(secure(plain, "h2")).append(int(port), path, view))
     else:
-        print(over_http_1(port, path, view))
+        print(over_http_1(plain if way == "plain" else secure(plain, "http/1.1"), path, view))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.servers import OURS
+from bench.servers import BEFORE, OURS
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Figure:
     """One row of the report: ``field`` of the samples of ``measure``, in ``unit`` with ``digits`` decimals.
 
     Only speed and memory are ``compared`` as ratios: of what happens when things break, the seconds tell enough.
+    The ``drawn`` ones are in the picture.
     """
 
     measure: str
@@ -68,21 +69,36 @@ FIGURES = (
     Figure("big", "cpu", "CPU seconds per GiB", "s", 2, False, True),
     Figure("parallel", "rate", "8 parallel PATCHes of 128 MiB", "MiB/s", 0, True, True),
     Figure("parallel", "cpu", "CPU seconds per GiB, 8 in parallel", "s", 2),
+    Figure("parallel", "fair", "slowest / fastest of these 8", "x", 2),
+    Figure("paced", "cpu", "CPU seconds per GiB, 8 in parallel at 12 MiB/s each", "s", 2),
+    *(
+        figure
+        for mtu, label in (("mtu-1500", "segments of 1,500 bytes"), ("mtu-9000", "segments of 9,000 bytes"))
+        for figure in (
+            Figure(mtu, "rate", f"one PATCH of 512 MiB, {label}", "MiB/s", 0, True),
+            Figure(mtu, "cpu", f"CPU seconds per GiB, {label}", "s", 2),
+        )
+    ),
     Figure("creation", "rate", "creation-with-upload of 4 KiB, 32 connections", "uploads/s", 0, True, True),
     Figure("creation", "p50", "latency of such an upload, median", "ms", 1),
     Figure("creation", "p99", "latency of such an upload, p99", "ms", 1, False, True),
     Figure("creation", "cpu", "CPU per such upload", "ms", 3),
+    Figure("append", "rate", "POST, then PATCH of 4 KiB, 32 connections", "uploads/s", 0, True, True),
+    Figure("append", "cpu", "CPU per such upload", "ms", 3),
+    Figure("connect", "rate", "new connections that create an upload and half send it", "connections/s", 0, True, True),
+    Figure("connect", "cpu", "CPU per such connection", "ms", 3),
     Figure("big", "memory", "memory above idle while the server receives 1 GiB", "MiB", 1, False, True),
     Figure("huge", "memory", "memory above idle while the server receives 10 GiB", "MiB", 1),
     Figure("open", "memory", "memory per open half-sent upload", "KiB", 1, False, True),
     Figure("s3-big", "rate", "512 MiB until its object is in S3", "MiB/s", 0, True, True),
     Figure("s3-big", "answered", "512 MiB with an S3 remote, until the answer", "MiB/s", 0, True),
-    Figure("s3-big", "cpu", "CPU seconds per GiB into S3", "s", 2),
+    Figure("s3-big", "cpu", "CPU seconds per GiB into S3", "s", 2, False, True),
     Figure("s3-paced", "paced", "client's time at 100 MiB/s, with an S3 remote / without", "x", 3),
     Figure("s3-paced", "full", "client's speed without a limit, with an S3 remote / without", "x", 2, True),
     Figure(
         "s3-small", "rate", "4 KiB uploads until their objects are in S3, 16 connections", "uploads/s", 0, True, True
     ),
+    Figure("s3-small", "cpu", "CPU per such upload into S3", "ms", 3),
     Figure("s3-small", "requests", "requests to S3 for each of these uploads", "", 2),
     Figure("s3-slices", "requests", "requests to S3 for 50 MiB in 200 PATCHes", "", 0, False, True),
     Figure("s3-many", "memory", "memory above idle, 16 parallel uploads into S3", "MiB", 1),
@@ -105,13 +121,13 @@ FIGURES = (
             Figure(scheme, "memory", f"memory above idle while it copies them to {emulator}", "MiB", 1),
         )
     ),
-    Figure("http2", "far", "HTTP/2 over 50 ms each way at 50 MiB/s, its speed / HTTP/1.1's over TLS", "x", 3, True),
-    Figure("http2", "far-2", "512 MiB over that link by HTTP/2", "MiB/s", 1, True),
-    Figure("http2", "near", "HTTP/2 on loopback, its speed / HTTP/1.1's, both over TLS", "x", 2, True),
-    Figure("http2", "near-2", "512 MiB on loopback by HTTP/2 over TLS", "MiB/s", 0, True),
-    Figure("http2", "near-1.1", "512 MiB on loopback by HTTP/1.1 over TLS", "MiB/s", 0, True),
-    Figure("http2", "near-2-cpu", "CPU seconds per GiB by HTTP/2 over TLS", "s", 2),
-    Figure("http2", "near-1.1-cpu", "CPU seconds per GiB by HTTP/1.1 over TLS", "s", 2),
+    Figure("tls", "1.1", "one PATCH of 512 MiB over TLS by HTTP/1.1", "MiB/s", 0, True, True),
+    Figure("tls", "1.1-cpu", "CPU seconds per GiB over TLS by HTTP/1.1", "s", 2),
+    Figure("tls", "2", "one PATCH of 512 MiB over TLS by HTTP/2", "MiB/s", 0, True, True),
+    Figure("tls", "2-cpu", "CPU seconds per GiB over TLS by HTTP/2", "s", 2),
+    Figure("tls", "beside", "HTTP/2's speed / HTTP/1.1's, both over TLS", "x", 2, True),
+    Figure("http2", "beside", "the same over 50 ms each way at 50 MiB/s", "x", 3, True),
+    Figure("http2", "2", "512 MiB over that link by HTTP/2", "MiB/s", 1, True),
     Figure("takeover", "head", "slowest HEAD while another request holds the upload and is silent", "s", 2),
     Figure("takeover", "patch", "slowest accepted PATCH while another request is silent", "s", 2, False, True),
     Figure("takeover", "kept", "bytes of the silent request that the server kept", "%", 0, True),
@@ -121,21 +137,39 @@ FIGURES = (
 )
 
 TARGETS = (
-    Target("big", "rate", 2.0, "tus-node"),
-    Target("big", "rate", 4.0, "rustus"),
-    Target("big", "cpu", 0.5, "tus-node"),
-    Target("parallel", "rate", 1.4, "tus-node"),
-    Target("creation", "rate", 1.7, "tus-node"),
+    Target("big", "rate", 2.6, "rustus"),
+    Target("big", "rate", 3.4, "tus-node"),
+    Target("big", "cpu", 0.42, "rustus"),
+    Target("big", "cpu", 0.31, "tus-node"),
+    Target("parallel", "rate", 1.8, "rustus"),
+    Target("parallel", "rate", 3.6, "tus-node"),
+    Target("mtu-1500", "rate", 0.95, BEFORE),
+    Target("mtu-9000", "rate", 0.95, BEFORE),
+    Target("creation", "rate", 0.4, "rustus"),
+    Target("creation", "rate", 3.0, "tus-node"),
+    Target("creation", "cpu", 1.85, "rustus"),
+    Target("creation", "cpu", 0.33, "tus-node"),
+    Target("creation", "p99", 3.0, "rustus"),
+    Target("creation", "p99", 0.6, "tus-node"),
+    Target("append", "rate", 0.55, "rustus"),
+    Target("append", "rate", 2.2, "tus-node"),
+    Target("connect", "rate", 0.7, "rustus"),
     Target("big", "memory", 40.0),
     Target("huge", "memory", 40.0),
     Target("open", "memory", 64.0),
-    Target("s3-big", "rate", 1.4, "tus-node"),
+    Target("s3-big", "rate", 3.5, "tus-node"),
+    Target("s3-big", "cpu", 0.25, "tus-node"),
     Target("s3-paced", "paced", 1.05),
     Target("s3-paced", "full", 0.6),
-    Target("s3-small", "rate", 5.0, "tus-node"),
+    Target("s3-small", "rate", 17.0, "tus-node"),
     Target("s3-small", "requests", 1.0),
     Target("s3-slices", "requests", 9),
-    Target("http2", "far", 0.95),
+    *(
+        target
+        for version in ("1.1", "2")
+        for target in (Target("tls", version, 1.6, BEFORE), Target("tls", f"{version}-cpu", 0.55, BEFORE))
+    ),
+    Target("http2", "beside", 0.95),
     Target("s3-many", "memory", 64.0),
     Target("s3-backlog", "seconds", 3.0),
     Target("az", "beside", 0.9),

@@ -1,4 +1,4 @@
-"""What HTTP/2 costs beside HTTP/1.1, over the same TLS: on a long link, and without one.
+"""One PATCH over TLS: what HTTP/2 costs beside HTTP/1.1, on a long link and without one.
 
 Changes when such a measurement does. Invariant: both send the same bytes to the same server, one after the other, from
 a process of their own, and what is kept is compared by SHA-256.
@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from bench import proc
 from bench.load import HOST, LoadError
-from bench.measure import GIB, MIB, Bench, check_file, new_upload
+from bench.measure import GIB, MIB, Bench, Measure, check_file, new_upload
 from bench.servers import ROOT, Running, free_port
 
 DELAY = 0.05
@@ -63,36 +63,56 @@ def long_link(target: int) -> Iterator[int]:
             link.kill()
 
 
-def compared(bench: Bench, server: Running) -> dict[str, float]:
-    """Speeds (MiB/s) of one PATCH by both versions on both ways, HTTP/2's beside the other's, CPU seconds per GiB."""
-    place = server.directory.parent / "secure"
+@contextmanager
+def _secured(server: Running) -> Iterator[tuple[Running, int]]:
+    """Another such server that listens with TLS as well, and the port of that."""
+    if server.kind.secured is None:
+        raise LoadError("was not asked to listen with TLS")
+    place, port = server.directory.parent / "secure", free_port()
     place.mkdir()
-    key, port, size = place / "key.pem", free_port(), bench.sizes.linked
-    certificate(key)
-    listen = ["--listen", f"ssl:{port}:privateKey={key}:interface={HOST}"]
+    certificate(place / "key.pem")
+    listen = server.kind.secured(port, place / "key.pem")
     kind = replace(server.kind, command=lambda plain, uploads: [*server.kind.command(plain, uploads), *listen])
-    file = place / "body"
-    file.write_bytes(bench.source.read(0, size))
-    found = {}
-    with Running(kind, place) as secure, long_link(port) as far:
+    with Running(kind, place) as secure:
         secure.warm()
-        for way, entrance in (("far", far), ("near", port)):
-            for version in ("1.1", "2"):
-                path = new_upload(secure, size)
-                cpu = proc.cpu_seconds(secure.pid)
-                took = _append(version, entrance, path, file, size)
-                found[f"{way}-{version}-cpu"] = (proc.cpu_seconds(secure.pid) - cpu) * GIB / size
-                found[f"{way}-{version}"] = size / MIB / took
-                check_file(secure, path, bench.source.digest(0, size))
-    return found | {way: found[f"{way}-2"] / found[f"{way}-1.1"] for way in ("far", "near")}
+        yield secure, port
 
 
-def _append(version: str, port: int, path: str, file: Path, size: int) -> float:
-    command = [sys.executable, "-m", "bench.append", version, str(port), path, str(file), str(size)]
+def _compared(bench: Bench, server: Running, port: int) -> dict[str, float]:
+    """Speeds (MiB/s) of one PATCH by both versions, HTTP/2's beside the other's, and CPU seconds per GiB."""
+    found: dict[str, float] = {}
+    for version in ("1.1", "2"):
+        took, cpu = appended(bench, server, [], version, HOST, port)
+        found |= {version: bench.sizes.linked / MIB / took, f"{version}-cpu": cpu * GIB / bench.sizes.linked}
+    return found | {"beside": found["2"] / found["1.1"]}
+
+
+def appended(
+    bench: Bench, server: Running, start: Sequence[str], way: str, address: str, port: int
+) -> tuple[float, float]:
+    """Send one PATCH by ``bench.append``, started by the words of ``start``; seconds, and CPU seconds of the server."""
+    size, file = bench.sizes.linked, server.directory.parent / "body"
+    file.write_bytes(bench.source.view[:size])
+    path, cpu = new_upload(server, size), proc.cpu_seconds(server.pid)
+    command = [*start, sys.executable, "-m", "bench.append", way, address, str(port), path, str(file), str(size)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
+    cpu = proc.cpu_seconds(server.pid) - cpu
     if done.returncode:
-        raise LoadError(f"HTTP/{version}: {done.stderr.strip()[-300:]}")
-    return float(done.stdout)
+        raise LoadError(f"{way}: {done.stderr.strip()[-300:]}")
+    check_file(server, path, bench.source.digest(0, size))
+    return float(done.stdout), cpu
 
 
-MEASURES = {"http2": compared}
+def near(bench: Bench, server: Running) -> dict[str, float]:
+    """Both versions on loopback."""
+    with _secured(server) as (secure, port):
+        return _compared(bench, secure, port)
+
+
+def far(bench: Bench, server: Running) -> dict[str, float]:
+    """Both versions over a long link."""
+    with _secured(server) as (secure, port), long_link(port) as link:
+        return _compared(bench, secure, link)
+
+
+MEASURES: dict[str, Measure] = {"tls": near, "http2": far}

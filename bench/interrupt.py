@@ -11,8 +11,8 @@ import time
 from contextlib import suppress
 
 from bench.load import Connection, LoadError, create, offset_of, patch_head
-from bench.measure import GIB, MIB, Bench, check_file
-from bench.servers import OURS, Running
+from bench.measure import GIB, MIB, Bench, Measure, check_file
+from bench.servers import Running
 
 PATIENCE = 20.0
 AGAIN = 0.05
@@ -51,7 +51,7 @@ def _by_head(bench: Bench, server: Running, silence: float) -> tuple[float, floa
         began = time.perf_counter()
         offset = _offset_at_last(server, path)
         took = time.perf_counter() - began
-    if offset > SENT or (server.kind.name == OURS and silence > LIVE and offset != SENT):
+    if offset > SENT or (server.kind.own and silence > LIVE and offset != SENT):
         raise LoadError(f"HEAD told {offset} where {SENT} bytes had been sent")
     return took, offset / SENT
 
@@ -137,10 +137,13 @@ def _stop(bench: Bench, server: Running, deaf: bool) -> dict[str, float]:
     server.start()
     with Connection(server.port) as connection:
         offset = offset_of(connection, path)
-    if server.kind.name == OURS and (status != 0 or offset == 0):
+    if server.kind.own and (status != 0 or offset == 0):
         raise LoadError(f"stopped with status {status} and kept {offset} of {sent} bytes")
     with server.file_of(path).open("rb") as data:
         if data.read(offset) != b"".join(bench.source.read(at, min(MIB, offset - at)) for at in range(0, offset, MIB)):
             raise LoadError("other bytes were kept than were sent")
     kept = min(100.0, 100 * offset / sent) if sent else 0.0
     return {"seconds": took, "status": float(status), "answered": float(sender.status or 0), "kept": kept}
+
+
+MEASURES: dict[str, Measure] = {"takeover": takeover, "stop": stop, "deaf": stop_deaf}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bench import proc, storm
+from bench import proc
 from bench.load import Connection, LoadError, create, offset_of, patch_head
 from bench.servers import Running
 
@@ -38,6 +38,7 @@ class Sizes:
     small: int = 4096
     warm_seconds: float = 1.0
     storm_seconds: float = 5.0
+    connections: int = 2000
     open: int = 5000
     half: int = 64 << 10
     settle: float = 8.0
@@ -46,6 +47,8 @@ class Sizes:
     stored_each: int = 128 * MIB
     stored_lanes: int = 16
     pace: int = 100 * MIB
+    paced: int = 32 * MIB
+    paced_rate: int = 12 * MIB
     linked: int = 512 * MIB
     backlog: int = 10_000
 
@@ -56,10 +59,12 @@ SMOKE = Sizes(
     lanes=8,
     warm_seconds=0.2,
     storm_seconds=0.8,
+    connections=100,
     open=100,
     half=16 << 10,
     settle=1.0,
     silences=(0.3,),
+    paced=2 * MIB,
     stored=24 * MIB,
     stored_each=9 * MIB,
     stored_lanes=4,
@@ -98,6 +103,9 @@ class Bench:
 
     source: Source
     sizes: Sizes
+
+
+Measure = Callable[[Bench, Running], dict[str, float]]
 
 
 def check_file(server: Running, path: str, digest: str) -> None:
@@ -150,56 +158,56 @@ def _one_patch(bench: Bench, server: Running, size: int) -> dict[str, float]:
 
 
 def parallel(bench: Bench, server: Running) -> dict[str, float]:
-    """Several PATCHes at once, of different bytes: MiB/s of all together, CPU seconds per GiB."""
+    """Several PATCHes at once, of different bytes: MiB/s of all together, CPU s per GiB, time of slowest / fastest."""
     server.warm()
     size, count = bench.sizes.each, bench.sizes.parallel
     paths = [new_upload(server, size) for _ in range(count)]
     failures: list[Exception] = []
+    seconds: list[float] = []
+    cpu, began = proc.cpu_seconds(server.pid), time.perf_counter()
 
     def one(number: int) -> None:
         try:
             send_whole(bench, server, paths[number], number * size, size)
         except (LoadError, OSError) as error:
             failures.append(error)
+        seconds.append(time.perf_counter() - began)
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
-    cpu, began = proc.cpu_seconds(server.pid), time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    took, cpu = time.perf_counter() - began, proc.cpu_seconds(server.pid) - cpu
+    cpu = proc.cpu_seconds(server.pid) - cpu
     if failures:
         raise LoadError(str(failures[0]))
     for number, path in enumerate(paths):
         check_file(server, path, bench.source.digest(number * size % bench.source.size, size))
     total = size * count
-    return {"rate": total / MIB / took, "cpu": cpu * GIB / total}
+    return {"rate": total / MIB / max(seconds), "cpu": cpu * GIB / total, "fair": max(seconds) / min(seconds)}
 
 
-def creation(bench: Bench, server: Running) -> dict[str, float]:
-    """Creations with upload over keep-alive connections: uploads/s, p50 and p99 (ms), CPU ms for each."""
-    sizes = bench.sizes
-    lanes = storm.lanes(server.port, server.kind.root, sizes.lanes, sizes.small)
-    warm = storm.blow(lanes, sizes.warm_seconds)
-    cpu = proc.cpu_seconds(server.pid)
-    blown = storm.blow(lanes, sizes.storm_seconds)
-    cpu = proc.cpu_seconds(server.pid) - cpu
-    for lane in lanes:
-        path = storm.last_path(lane)
-        check_file(server, path, hashlib.sha256(lane.body).hexdigest())
-        lane.connection.close()
-    acknowledged = warm.acknowledged + blown.acknowledged
-    if server.kind.keeps:
-        files = (entry.stat().st_size for entry in os.scandir(server.directory) if entry.is_file())
-        if (kept := sum(size == sizes.small for size in files)) < acknowledged:
-            raise LoadError(f"{server.kind.name} acknowledged {acknowledged} uploads and kept {kept}")
-    return {
-        "rate": blown.rate,
-        "p50": blown.quantile(0.5) * 1e3,
-        "p99": blown.quantile(0.99) * 1e3,
-        "cpu": cpu / blown.acknowledged * 1e3,
-    }
+def paced(bench: Bench, server: Running) -> dict[str, float]:
+    """As many PATCHes at once that each come at a slow rate, in pieces of 16 KiB: CPU seconds per GiB."""
+    server.warm()
+    size, rate, count, piece = bench.sizes.paced, bench.sizes.paced_rate, bench.sizes.parallel, 16 << 10
+    paths = [new_upload(server, size) for _ in range(count)]
+    with ExitStack() as stack:
+        connections = [stack.enter_context(Connection(server.port)) for _ in paths]
+        cpu, began = proc.cpu_seconds(server.pid), time.perf_counter()
+        for connection, path in zip(connections, paths, strict=True):
+            connection.send(patch_head(path, 0, size))
+        for start in range(0, size, piece):
+            time.sleep(max(0.0, began + start / rate - time.perf_counter()))
+            for connection in connections:
+                connection.send_from(bench.source.view, piece, start)
+        for connection in connections:
+            connection.answer("PATCH").expect(204)
+        took, cpu = time.perf_counter() - began, proc.cpu_seconds(server.pid) - cpu
+    for path in paths:
+        check_file(server, path, bench.source.digest(0, size))
+    total = size * count
+    return {"cpu": cpu * GIB / total, "rate": total / MIB / took}
 
 
 def _settled(pid: int, least: float, most: float = 40.0) -> int:
@@ -240,4 +248,10 @@ def open_uploads(bench: Bench, server: Running) -> dict[str, float]:
     return {"memory": memory / 1024 / count, "count": count}
 
 
-Measure = Callable[[Bench, Running], dict[str, float]]
+MEASURES: dict[str, Measure] = {
+    "big": big,
+    "parallel": parallel,
+    "paced": paced,
+    "open": open_uploads,
+    "huge": huge,
+}

@@ -15,7 +15,14 @@ from bench.servers import KINDS
 
 COLUMNS, WIDTH, GAP, MARGIN = 2, 470, 28, 20
 BAR, PITCH, TITLE, NAMES, ROOM = 18, 26, 40, 92, 124
-COLOURS = {"resumable": "#2f6fde", "tus-node": "#8a8f98", "rustus": "#c08a4b", "tusd": "#5f9e7f", "null": "#cccccc"}
+COLOURS = {
+    "resumable": "#2f6fde",
+    "before": "#9dbdf3",
+    "tus-node": "#8a8f98",
+    "rustus": "#c08a4b",
+    "tusd": "#5f9e7f",
+    "null": "#cccccc",
+}
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #24292f } .t { font-weight: 600 } .u { fill: #57606a; font-size: 12px }
 .bg { fill: #ffffff } .w { stroke: #24292f; stroke-width: 1.5 } .a { stroke: #d0d7de }

@@ -99,7 +99,7 @@ def table(run: Run) -> str:
     """Return the table of all figures that were measured, in Markdown."""
     servers = run.servers()
     rivals = [name for name in servers if name != OURS] if OURS in servers else []
-    head = ["work", "unit", *(KINDS[name].title for name in servers), *(f"ratio to {KINDS[n].title}" for n in rivals)]
+    head = ["work", "unit", *(KINDS[name].title for name in servers), *(f"beside {KINDS[n].title}" for n in rivals)]
     lines = [[*head, "target"], ["---"] * (len(head) + 1)]
     for figure in FIGURES:
         cells = [_cell(run, figure, name) for name in servers]

@@ -1,4 +1,4 @@
-"""Getting the servers that resumable is measured against, once, into ``bench/.cache``.
+"""Getting the servers that resumable is measured against, once, into ``bench/.cache``; one is itself, as it was before.
 
 Changes when a rival does or its way of being installed. Invariant: one that cannot be had is left out with a reason and
 never fails the run; an installed one is used without touching the network. What the package managers say goes to a log
@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from bench.load import LoadError
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE / ".cache"
+BEFORE = "91b451c"
+"""The commit that the goals are measured against."""
 BUILD_SECONDS = 1800.0
 
 TUS_SERVER, FILE_STORE, S3_STORE, RUSTUS, TUSD = "2.4", "2.1", "2.0", "0.5.10", "v2.8.0"
@@ -40,6 +43,26 @@ def _run(what: str, command: Sequence[str], log: Path, environment: Mapping[str,
             )
         except (subprocess.SubprocessError, OSError) as error:
             raise Unavailable(f"{command[0]} could not install {what}") from error
+
+
+def before() -> str:
+    """Make resumable's tree at BEFORE ready and return that commit; Unavailable in a checkout without it."""
+    tree = CACHE / "before"
+    if not (tree / "resumable").exists():
+        archive = CACHE / "before.tar"
+        wanted = ["--output", str(archive), BEFORE, "resumable", "twisted"]
+        CACHE.mkdir(parents=True, exist_ok=True)
+        made = subprocess.run(["git", "-C", str(HERE.parent), "archive", *wanted], capture_output=True)
+        if made.returncode:
+            raise Unavailable(f"this checkout has no commit {BEFORE}")
+        shutil.unpack_archive(archive, tree)
+        archive.unlink()
+    asked = [sys.executable, "-c", "import resumable; print(resumable.__file__)"]
+    env = {**os.environ, "PYTHONPATH": str(tree)}
+    said = subprocess.run(asked, env=env, cwd=CACHE, capture_output=True, text=True).stdout.strip()
+    if Path(said) != tree / "resumable/__init__.py":
+        raise Unavailable(f"Python takes another resumable than that of {BEFORE}: {said}")
+    return BEFORE
 
 
 def tus_node() -> str:

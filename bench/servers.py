@@ -33,9 +33,11 @@ STOP_SECONDS = 30.0
 class Kind:
     """A server that can be measured. ``root`` is the path where uploads are created; ``prepare`` returns the version.
 
-    ``durability`` says in a few words when an upload is acknowledged. ``keeps`` is false for the calibration's server.
+    ``durability`` says in a few words when an upload is acknowledged. ``keeps`` is false where nothing is kept.
     ``swallows`` tells that a body is held in memory whole, so that huge ones are not sent to it. ``stored`` is its
-    command with a store behind it, where it knows one.
+    command with a store behind it, where it knows one; ``secured`` are words for its command that let it listen with
+    TLS, too, on a port, with a file of key and certificate. ``tree`` is where Python finds what it imports. ``own``
+    servers are resumable, of now or of before.
     """
 
     name: str
@@ -47,6 +49,9 @@ class Kind:
     keeps: bool = True
     swallows: bool = False
     stored: Callable[[int, Path, Gateway], list[str]] | None = None
+    secured: Callable[[int, Path], list[str]] | None = None
+    tree: Path = ROOT
+    own: bool = False
 
 
 def _own_version() -> str:
@@ -69,6 +74,10 @@ def _own(port: int, directory: Path) -> list[str]:
 def _own_stored(port: int, directory: Path, store: Gateway) -> list[str]:
     remote = f"s3://{BUCKET}?endpoint={store.url}&dialect=aws&style=path&region=us-east-1"
     return [*_own(port, directory), "--remote", remote]
+
+
+def _own_secured(port: int, key: Path) -> list[str]:
+    return ["--listen", f"ssl:{port}:privateKey={key}:interface={HOST}"]
 
 
 def _node_stored(port: int, directory: Path, store: Gateway) -> list[str]:
@@ -104,7 +113,7 @@ def _null(port: int, directory: Path) -> list[str]:
     return [sys.executable, "-m", "bench.null", str(port)]
 
 
-OURS = "resumable"
+OURS, BEFORE = "resumable", "before"
 KINDS = {
     kind.name: kind
     for kind in (
@@ -116,6 +125,20 @@ KINDS = {
             _own_version,
             _own,
             stored=_own_stored,
+            secured=_own_secured,
+            own=True,
+        ),
+        Kind(
+            BEFORE,
+            "before",
+            "/files/",
+            "as resumable: it is the commit that this version's goals are measured against",
+            rivals.before,
+            _own,
+            stored=_own_stored,
+            secured=_own_secured,
+            tree=CACHE / "before",
+            own=True,
         ),
         Kind(
             "tus-node",
@@ -140,7 +163,7 @@ KINDS = {
     )
 }
 # tusd only where it is there already: not everywhere can Go fetch it.
-DEFAULT = (OURS, "tus-node", "rustus", *(("tusd",) if rivals.has_tusd() else ()))
+DEFAULT = (OURS, BEFORE, "tus-node", "rustus", *(("tusd",) if rivals.has_tusd() else ()))
 
 
 class Running:
@@ -172,7 +195,11 @@ class Running:
     def start(self) -> None:
         """Start it and wait until it answers; also a second time, on what the first one left."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **(self.store.environment if self.store else {})}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(self.kind.tree),
+            **(self.store.environment if self.store else {}),
+        }
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 self._command(),

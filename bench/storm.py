@@ -1,4 +1,4 @@
-"""Many small uploads over keep-alive connections: one request in flight on each, the next as soon as it is answered.
+"""Many small uploads: one after the other on each of some kept connections, or each on a new connection.
 
 Changes when the shape of that load does. Invariant: every acknowledged upload is counted in ``acknowledged``, also
 those answered before and after the timed part, so that what the server kept can be compared with what it said.
@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.load import OCTETS, Connection, LoadError, head_of, path_of
+from bench.load import OCTETS, Connection, LoadError, head_of, patch_head, path_of
 
 READ = 1 << 16
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -24,18 +24,41 @@ LOCATION = re.compile(rb"\r\nlocation: *([^\r]+)", re.IGNORECASE)
 
 @dataclass
 class Lane:
-    """One connection: what it sends again and again, and what is under way on it."""
+    """One connection: what it sends again and again, and what is under way on it.
+
+    ``request`` creates an upload of ``length`` bytes. If ``split``, it has no body: this goes out in a PATCH as soon as
+    the creation is answered. ``last`` is the last answer to a creation.
+    """
 
     connection: Connection
     body: bytes
     request: bytes
+    length: int
+    split: bool
+    appending: bool = False
     began: float = 0.0
     heard: bytes = b""
     last: bytes = b""
 
     def fire(self, now: float) -> None:
-        self.began, self.heard = now, b""
+        self.began, self.heard, self.appending = now, b"", False
         self.connection.send(self.request)
+
+    def done(self) -> bool:
+        """Take what came, go on where there is more to send, and tell whether the upload is acknowledged."""
+        data = self.connection.sock.recv(READ)
+        if not data:
+            raise LoadError("a connection was closed in the middle of a storm")
+        self.heard = self.heard + data if self.heard else data
+        if not complete(self.heard, b"204" if self.appending else b"201"):
+            return False
+        if self.appending:
+            return True
+        self.last = self.heard
+        if self.split:
+            self.heard, self.appending = b"", True
+            self.connection.send(patch_head(last_path(self), 0, self.length) + self.body)
+        return not self.split
 
 
 @dataclass
@@ -57,27 +80,64 @@ class Storm:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def complete(answer: bytes) -> bool:
-    """Tell whether a 201 with all of its body is there; LoadError when it is another status."""
+def complete(answer: bytes, status: bytes = b"201") -> bool:
+    """Tell whether an answer of that status is there with all of its body; LoadError when it has another one."""
     end = answer.find(b"\r\n\r\n")
     if end < 0:
         return False
-    if not answer.startswith(b"HTTP/1.1 201"):
-        raise LoadError(f"a creation was answered {answer[:200]!r}")
+    if not answer.startswith(b"HTTP/1.1 " + status):
+        raise LoadError(f"answered {answer[:200]!r}, not {status.decode()}")
     head = answer[: end + 2]
     if length := LENGTH.search(head):
         return len(answer) >= end + 4 + int(length[1])
     return answer.endswith(b"0\r\n\r\n") if CHUNKED.search(head) else True
 
 
-def lanes(port: int, root: str, connections: int, size: int) -> list[Lane]:
+def lanes(port: int, root: str, connections: int, size: int, split: bool = False) -> list[Lane]:
     """Open the connections; each will send uploads of ``size`` bytes of its own."""
-    made = []
-    for _ in range(connections):
-        body = os.urandom(size)
-        headers = {"Upload-Length": str(size), "Content-Type": OCTETS, "Content-Length": str(size)}
-        made.append(Lane(Connection(port), body, head_of("POST", root, headers) + body))
-    return made
+    return [_lane(port, root, os.urandom(size), size, split) for _ in range(connections)]
+
+
+def _lane(port: int, root: str, body: bytes, length: int, split: bool) -> Lane:
+    headers = {"Upload-Length": str(length)}
+    if split:
+        request = head_of("POST", root, {**headers, "Content-Length": "0"})
+    else:
+        request = head_of("POST", root, {**headers, "Content-Type": OCTETS, "Content-Length": str(length)}) + body
+    return Lane(Connection(port), body, request, length, split)
+
+
+def crowd(port: int, root: str, count: int, half: bytes, at_once: int) -> tuple[float, list[Lane]]:
+    """Open ``count`` connections, each of which creates an upload, sends ``half`` of it and stays open.
+
+    ``at_once`` of them wait for an answer at a time. Returns the seconds until one more connection is answered, and the
+    lanes.
+    """
+    began = time.perf_counter()
+    opened: list[Lane] = []
+    waiting: dict[int, Lane] = {}
+    poller = select.epoll()
+    try:
+        while waiting or len(opened) < count:
+            while len(waiting) < at_once and len(opened) < count:
+                lane = _lane(port, root, half, 2 * len(half), split=True)
+                opened.append(lane)
+                waiting[lane.connection.sock.fileno()] = lane
+                poller.register(lane.connection.sock, select.EPOLLIN)
+                lane.fire(0.0)
+            ready = poller.poll(30.0)
+            if not ready:
+                raise LoadError(f"{len(waiting)} creations were never answered")
+            for fd, _ in ready:
+                waiting[fd].done()
+                if waiting[fd].appending:
+                    poller.unregister(fd)
+                    del waiting[fd]
+    finally:
+        poller.close()
+    with Connection(port) as last:
+        last.ask("OPTIONS", root, {})
+    return time.perf_counter() - began, opened
 
 
 def blow(over: Sequence[Lane], seconds: float, patience: float = 30.0) -> Storm:
@@ -95,14 +155,9 @@ def blow(over: Sequence[Lane], seconds: float, patience: float = 30.0) -> Storm:
             ready = poller.poll(1.0)
             for fd, _ in ready:
                 lane = by_fd[fd]
-                data = lane.connection.sock.recv(READ)
-                if not data:
-                    raise LoadError("a connection was closed in the middle of a storm")
-                lane.heard = lane.heard + data if lane.heard else data
-                if not complete(lane.heard):
+                if not lane.done():
                     continue
                 storm.acknowledged += 1
-                lane.last = lane.heard
                 now = clock()
                 if now < end:
                     latencies.append(now - lane.began)
@@ -110,7 +165,7 @@ def blow(over: Sequence[Lane], seconds: float, patience: float = 30.0) -> Storm:
                 else:
                     busy -= 1
             if not ready and clock() > end + patience:
-                raise LoadError(f"{busy} creations were never answered")
+                raise LoadError(f"{busy} uploads were never answered")
     finally:
         poller.close()
     storm.latencies = latencies

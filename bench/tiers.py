@@ -10,16 +10,13 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from bench import proc, storm
 from bench.load import Connection, LoadError, create, patch_head
-from bench.measure import MIB, Bench, new_upload, send_whole
-from bench.servers import KINDS, OURS, Running
+from bench.measure import MIB, Bench, Measure, new_upload, send_whole
+from bench.servers import Running
 from bench.store import Gateway
-
-Measure = Callable[[Bench, Running], dict[str, float]]
 
 
 def store_of(server: Running) -> Gateway:
@@ -89,22 +86,24 @@ def _send_paced(bench: Bench, server: Running, path: str, size: int, rate: int) 
 
 
 def small(bench: Bench, server: Running) -> dict[str, float]:
-    """Creations with upload until all their objects are there: uploads/s, requests to the store for each."""
+    """Creations with upload until all their objects are there: uploads/s, CPU ms and requests to the store for each."""
     store, sizes = store_of(server), bench.sizes
     lanes = storm.lanes(server.port, server.kind.root, sizes.stored_lanes, sizes.small)
     warm = storm.blow(lanes, sizes.warm_seconds)
     _drained(server, store, warm.acknowledged)
-    before, began = sum(store.asked().values()), time.perf_counter()
+    before, cpu = sum(store.asked().values()), proc.cpu_seconds(server.pid)
+    began = time.perf_counter()
     blown = storm.blow(lanes, sizes.storm_seconds)
     acknowledged = warm.acknowledged + blown.acknowledged
     _drained(server, store, acknowledged)
-    took = time.perf_counter() - began
+    took, cpu = time.perf_counter() - began, proc.cpu_seconds(server.pid) - cpu
     for lane in lanes:
         _check(store.bucket / _name(storm.last_path(lane)), hashlib.sha256(lane.body).hexdigest())
         lane.connection.close()
     asked = sum(store.asked().values()) - before
     return {
         "rate": blown.acknowledged / took,
+        "cpu": cpu / blown.acknowledged * 1e3,
         "requests": asked / blown.acknowledged,
         "lag": took - sizes.storm_seconds,
     }
@@ -112,7 +111,7 @@ def small(bench: Bench, server: Running) -> dict[str, float]:
 
 def _drained(server: Running, store: Gateway, count: int, seconds: float = 120.0) -> None:
     """Wait until the store has that many uploads' objects; @tus/server makes a second one for each."""
-    wanted = count if server.kind.name == OURS else 2 * count
+    wanted = count if server.kind.own else 2 * count
     end = time.monotonic() + seconds
     while store.objects() < wanted:
         if time.monotonic() > end:
@@ -199,5 +198,4 @@ MEASURES: dict[str, Measure] = {
     "s3-many": many,
     "s3-backlog": backlog,
 }
-ONLY_OURS = ("s3-paced", "s3-many", "s3-backlog")
-SERVERS = tuple(name for name, kind in KINDS.items() if kind.stored is not None)
+ONLY_OWN = ("s3-paced", "s3-many", "s3-backlog")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import dashboard
-from bench.figures import FIGURES, Sample, Target, judge, ratio, spread
+from bench import dashboard, rivals
+from bench.__main__ import MEASURES
+from bench.figures import FIGURES, TARGETS, Sample, Target, judge, ratio, spread
 from bench.load import LoadError
 from bench.picture import draw
 from bench.report import Run, document, load, table
@@ -57,9 +58,48 @@ def test_the_end_of_an_answer_is_seen(answer: bytes, whole: bool) -> None:
     assert complete(answer) is whole
 
 
+def test_every_figure_and_every_promise_is_of_something_measured() -> None:
+    assert {figure.measure for figure in FIGURES} == set(MEASURES)
+    told = {(figure.measure, figure.field) for figure in FIGURES}
+    assert {(target.measure, target.field) for target in TARGETS} <= told
+    assert len(told) == len(FIGURES)
+
+
+def test_several_promises_for_one_figure_are_each_judged() -> None:
+    before = [Sample("big", "before", pair, {"rate": 250.0}) for pair in range(3)]
+    rustus = [Sample("big", "rustus", pair, {"rate": 450.0}) for pair in range(3)]
+    line = next(line for line in table(Run(samples=[*SAMPLES, *before, *rustus])).splitlines() if "MiB/s" in line)
+    assert "| 3.60 x | 2.50 x | 2.00 x |" in line
+    assert "at least 2.6 x rustus: **missed**; at least 3.4 x @tus/server: **missed**" in line
+
+
+@pytest.mark.process
+def test_before_is_the_tree_of_its_commit_and_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = subprocess.run(["git", "-C", str(ROOT), "cat-file", "-e", rivals.BEFORE], capture_output=True)
+    if found.returncode:
+        pytest.skip(f"this checkout has no commit {rivals.BEFORE}")
+    monkeypatch.setattr(rivals, "CACHE", tmp_path)
+    assert rivals.before() == rivals.BEFORE
+    (tmp_path / "before/resumable/__init__.py").unlink()
+    (tmp_path / "before/resumable").rename(tmp_path / "before/other")
+    (tmp_path / "before/resumable").mkdir()
+    with pytest.raises(rivals.Unavailable, match="another resumable"):
+        rivals.before()
+
+
+@pytest.mark.process
+def test_without_its_commit_before_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(rivals, "CACHE", tmp_path)
+    monkeypatch.setattr(rivals, "BEFORE", "0" * 40)
+    with pytest.raises(rivals.Unavailable, match="no commit"):
+        rivals.before()
+
+
 def test_no_figure_is_made_of_refusals() -> None:
     with pytest.raises(LoadError, match="503"):
         complete(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+    with pytest.raises(LoadError, match="201"):
+        complete(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n", b"204")
 
 
 def test_a_report_names_what_is_missing_and_can_be_made_again_from_its_file(tmp_path: Path) -> None:
@@ -69,7 +109,7 @@ def test_a_report_names_what_is_missing_and_can_be_made_again_from_its_file(tmp_
     assert document(again) == document(run)
     assert "2.50 x" in table(again)
     assert "cargo is not installed" in document(again)
-    assert "reached" in document(again)
+    assert "missed" in document(again)
     assert draw(again).startswith("<svg")
 
 
