@@ -23,7 +23,7 @@ from bench.figures import Sample
 from bench.load import LoadError
 from bench.measure import SMOKE, Bench, Measure, Sizes, Source
 from bench.rivals import HERE, Unavailable
-from bench.servers import DEFAULT, KINDS, OURS, ROOT, Kind, Running
+from bench.servers import BEFORE, DEFAULT, KINDS, LEAST, NULL, OURS, ROOT, Kind, Running
 
 MEASURES: dict[str, Measure] = {
     **measure.MEASURES,
@@ -36,14 +36,18 @@ MEASURES: dict[str, Measure] = {
 }
 # These need minutes or tell little more the fifth time.
 ROUNDS_AT_MOST = {
-    "open": 3,
-    "takeover": 3,
-    "stop": 3,
+    "open": 2,
+    "takeover": 2,
+    "stop": 2,
     "deaf": 1,
     "huge": 1,
     "http2": 3,
     "s3-slices": 1,
+    "s3-paced": 3,
+    "s3-many": 3,
     "s3-backlog": 1,
+    "az": 3,
+    "gs": 3,
 }
 LONG = ("huge",)
 SLOW = ("deaf", "huge", "s3-paced", "s3-backlog", *clouds.MEASURES)
@@ -57,9 +61,9 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", default="", help=f"measures, with commas between: {','.join(MEASURES)}")
     parser.add_argument("--servers", default="", help=f"servers, with commas between: {','.join(KINDS)}")
     parser.add_argument("--long", action="store_true", help="also 10 GiB in one PATCH; needs 13 GiB of memory")
-    parser.add_argument("--smoke", action="store_true", help="small, once, resumable alone: does the benchmark work?")
+    parser.add_argument("--smoke", action="store_true", help="small, once, without peers: does the benchmark work?")
     parser.add_argument(
-        "--calibrate", action="store_true", help="what the load generator gives to a server that does nothing"
+        "--calibrate", action="store_true", help="resumable beside the least program, and a server that does nothing"
     )
     parser.add_argument(
         "--dir", type=Path, default=Path("/dev/shm"), help="where everything is kept (default /dev/shm)"
@@ -90,6 +94,8 @@ def ready(names: Sequence[str], run: report.Run) -> list[Kind]:
 
 def _fits(name: str, kind: Kind) -> bool:
     """Whether the measure is one for that server."""
+    if kind.limits:
+        return name in kind.limits
     if name in clouds.MEASURES:
         return kind.name == OURS
     if name in http2.MEASURES or name in segments.MEASURES or name in tiers.ONLY_OWN:
@@ -134,13 +140,13 @@ def measured(chosen: argparse.Namespace) -> report.Run:
     names = [name for name in chosen.only.split(",") if name]
     servers = [name for name in chosen.servers.split(",") if name]
     if chosen.calibrate:
-        names, servers = names or ["big", "parallel", "creation"], ["null"]
+        names, servers = names or list(KINDS[LEAST].limits), servers or [OURS, LEAST, NULL]
     elif not names:
         left_out = SLOW if chosen.smoke else () if chosen.long else LONG
         names = [name for name in MEASURES if name not in left_out]
     pairs, sizes = (1, SMOKE) if chosen.smoke else (chosen.pairs, Sizes())
     run = report.Run(machine=report.machine(chosen.dir))
-    kinds = ready(servers or ((OURS,) if chosen.smoke else DEFAULT), run)
+    kinds = ready(servers or ((OURS, BEFORE, LEAST) if chosen.smoke else DEFAULT), run)
     with tempfile.TemporaryDirectory(prefix="tus-bench-", dir=chosen.dir) as scratch:
         bench = Bench(Source(Path(scratch) / "source", sizes.big), sizes)
         for name in _possible(names, run):
@@ -182,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     run = measured(chosen)
     if not chosen.smoke:
-        print("\n" + report.table(run))
+        print(f"\n{report.table(run)}\n\n{report.limits(run)}")
         saved = chosen.results / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
         run.save(saved)
         print(f"\nsaved {saved}")

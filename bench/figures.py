@@ -127,7 +127,7 @@ FIGURES = (
     Figure("tls", "2-cpu", "CPU seconds per GiB over TLS by HTTP/2", "s", 2),
     Figure("tls", "beside", "HTTP/2's speed / HTTP/1.1's, both over TLS", "x", 2, True),
     Figure("http2", "beside", "the same over 50 ms each way at 50 MiB/s", "x", 3, True),
-    Figure("http2", "2", "512 MiB over that link by HTTP/2", "MiB/s", 1, True),
+    Figure("http2", "2", "256 MiB over that link by HTTP/2", "MiB/s", 1, True),
     Figure("takeover", "head", "slowest HEAD while another request holds the upload and is silent", "s", 2),
     Figure("takeover", "patch", "slowest accepted PATCH while another request is silent", "s", 2, False, True),
     Figure("takeover", "kept", "bytes of the silent request that the server kept", "%", 0, True),

@@ -35,9 +35,10 @@ class Run:
     samples: list[Sample] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 
-    def servers(self) -> list[str]:
-        """Return the names of the servers with samples, ours first."""
-        return [name for name in KINDS if any(sample.server == name for sample in self.samples)]
+    def servers(self, limits: bool = False) -> list[str]:
+        """Return the names of the servers with samples, ours first, or of the ``limits`` with samples."""
+        told = [name for name in KINDS if any(sample.server == name for sample in self.samples)]
+        return [name for name in told if bool(KINDS[name].limits) is limits]
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,6 +107,23 @@ def table(run: Run) -> str:
         if any(cell != NONE for cell in cells):
             label = figure.label + (" ↑" if figure.more_is_better else " ↓")
             lines.append([label, figure.unit, *cells, *_beside(run, figure, rivals), _promises(run, figure)])
+    return _markdown(lines)
+
+
+def limits(run: Run) -> str:
+    """Return the table of what can be reached at all, in Markdown."""
+    servers = run.servers(limits=True)
+    head = ["work", "unit", KINDS[OURS].title, *(KINDS[name].title for name in servers)]
+    lines = [[*head, *(f"beside {KINDS[name].title}" for name in servers)]]
+    lines.append(["---"] * len(lines[0]))
+    for figure in FIGURES:
+        cells = [_cell(run, figure, name) for name in servers]
+        if figure.field != "memory" and any(cell != NONE for cell in cells):
+            lines.append([figure.label, figure.unit, _cell(run, figure, OURS), *cells, *_beside(run, figure, servers)])
+    return _markdown(lines)
+
+
+def _markdown(lines: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -126,4 +144,12 @@ def document(run: Run) -> str:
     pairs = len({sample.pair for sample in run.samples})
     where = "; ".join(f"{name}: {value}" for name, value in run.machine.items())
     page = PAGE.read_text(encoding="utf-8")
-    return page.format(table=table(run), missing=_missing(run), servers=rows, pairs=pairs, where=where, picture=PICTURE)
+    return page.format(
+        table=table(run),
+        missing=_missing(run),
+        limits=limits(run) if run.servers(limits=True) else "Not measured.",
+        servers=rows,
+        pairs=pairs,
+        where=where,
+        picture=PICTURE,
+    )

@@ -70,7 +70,7 @@ def _over(bench: Bench, server: Running, mtu: int) -> dict[str, float]:
         kind = replace(server.kind, command=lambda plain, uploads: [*server.kind.command(plain, uploads), *listen])
         with Running(kind, place) as wired:
             wired.warm()
-            took, cpu = appended(bench, wired, within, "plain", OURS, port)
+            took, cpu = appended(bench, wired, within, "plain", (OURS, port), size)
     return {"rate": size / MIB / took, "cpu": cpu * GIB / size}
 
 

@@ -37,7 +37,8 @@ class Kind:
     ``swallows`` tells that a body is held in memory whole, so that huge ones are not sent to it. ``stored`` is its
     command with a store behind it, where it knows one; ``secured`` are words for its command that let it listen with
     TLS, too, on a port, with a file of key and certificate. ``tree`` is where Python finds what it imports. ``own``
-    servers are resumable, of now or of before.
+    servers are resumable, of now or of before. Those with ``limits`` are no peers: in these measures they tell what can
+    be reached at all.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Kind:
     secured: Callable[[int, Path], list[str]] | None = None
     tree: Path = ROOT
     own: bool = False
+    limits: tuple[str, ...] = ()
 
 
 def _own_version() -> str:
@@ -109,11 +111,25 @@ def _tusd(port: int, directory: Path) -> list[str]:
     ]
 
 
+def _least(port: int, directory: Path) -> list[str]:
+    return [sys.executable, "-m", "bench.least", str(port), str(directory)]
+
+
+def _least_stored(port: int, directory: Path, store: Gateway) -> list[str]:
+    return [*_least(port, directory), "store", store.url, BUCKET]
+
+
+def _least_secured(port: int, key: Path) -> list[str]:
+    return ["tls", str(port), str(key)]
+
+
 def _null(port: int, directory: Path) -> list[str]:
     return [sys.executable, "-m", "bench.null", str(port)]
 
 
-OURS, BEFORE = "resumable", "before"
+OURS, BEFORE, LEAST, NULL = "resumable", "before", "least", "null"
+TAKEN_IN = ("big", "parallel", "paced", "creation", "append", "connect")
+"""The measures of nothing but what comes in."""
 KINDS = {
     kind.name: kind
     for kind in (
@@ -159,11 +175,31 @@ KINDS = {
             swallows=True,
         ),
         Kind("tusd", "tusd", "/files/", "in the page cache, never synced", rivals.tusd, _tusd),
-        Kind("null", "no server at all", "/files", "nothing is kept", lambda: "1", _null, keeps=False),
+        Kind(
+            LEAST,
+            "the least program",
+            "/files/",
+            "as resumable",
+            lambda: "",
+            _least,
+            stored=_least_stored,
+            secured=_least_secured,
+            limits=(*TAKEN_IN, "s3-big", "tls"),
+        ),
+        Kind(
+            NULL,
+            "no server at all",
+            "/files",
+            "nothing is kept",
+            lambda: "",
+            _null,
+            keeps=False,
+            limits=TAKEN_IN,
+        ),
     )
 }
 # tusd only where it is there already: not everywhere can Go fetch it.
-DEFAULT = (OURS, BEFORE, "tus-node", "rustus", *(("tusd",) if rivals.has_tusd() else ()))
+DEFAULT = (OURS, BEFORE, "tus-node", "rustus", *(("tusd",) if rivals.has_tusd() else ()), LEAST)
 
 
 class Running:
