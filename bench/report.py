@@ -86,10 +86,10 @@ def _beside(run: Run, figure: Figure, rivals: Sequence[str]) -> list[str]:
     return [NONE if one is None else f"{one:.2f} x" for one in found]
 
 
-def _promises(run: Run, figure: Figure) -> str:
+def _promises(run: Run, figure: Figure, rivals: Sequence[str]) -> str:
     told = []
     for target in TARGETS:
-        if (target.measure, target.field) == (figure.measure, figure.field):
+        if (target.measure, target.field) == (figure.measure, figure.field) and target.rival in (None, *rivals):
             limit = "at least" if figure.more_is_better else "at most"
             of = f" x {KINDS[target.rival].title}" if target.rival else f" {figure.unit}"
             told.append(f"{limit} {target.bound:g}{of}: {SIGNS[judge(run.samples, target)]}")
@@ -106,7 +106,7 @@ def table(run: Run) -> str:
         cells = [_cell(run, figure, name) for name in servers]
         if any(cell != NONE for cell in cells):
             label = figure.label + (" ↑" if figure.more_is_better else " ↓")
-            lines.append([label, figure.unit, *cells, *_beside(run, figure, rivals), _promises(run, figure)])
+            lines.append([label, figure.unit, *cells, *_beside(run, figure, rivals), _promises(run, figure, rivals)])
     return _markdown(lines)
 
 

@@ -49,6 +49,8 @@ def before() -> str:
     """Make resumable's tree at BEFORE ready and return that commit; Unavailable in a checkout without it."""
     tree = CACHE / "before"
     if not (tree / "resumable").exists():
+        if shutil.which("git") is None:
+            raise Unavailable("git is not installed")
         archive = CACHE / "before.tar"
         wanted = ["--output", str(archive), BEFORE, "resumable", "twisted"]
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -103,18 +105,22 @@ def rustus() -> str:
 
 def has_tusd() -> bool:
     """Tell whether a tusd can be had without installing one."""
-    return shutil.which("tusd") is not None or (CACHE / "tusd/tusd").exists()
+    return "TUSD" in os.environ or os.access(tusd_binary(), os.X_OK)
+
+
+def tusd_binary() -> str:
+    """Return where tusd is: what the variable TUSD names, else one on the PATH, else the one that Go installs."""
+    return str(Path(os.environ.get("TUSD") or shutil.which("tusd") or CACHE / "tusd/tusd").absolute())
 
 
 def tusd() -> str:
-    """Make tusd ready: one on the PATH, else one that Go installs. Returns its version."""
-    home = CACHE / "tusd"
-    if not (home / "tusd").exists():
-        if found := shutil.which("tusd"):
-            home.mkdir(parents=True, exist_ok=True)
-            (home / "tusd").symlink_to(found)
-        else:
-            command = ["go", "install", f"github.com/tus/tusd/v2/cmd/tusd@{TUSD}"]
-            _run("tusd", command, home / "install.log", {"GOBIN": str(home)})
-    said = subprocess.run([home / "tusd", "-version"], capture_output=True, text=True, timeout=30).stdout
+    """Make tusd ready and return its version."""
+    binary = tusd_binary()
+    if not os.access(binary, os.X_OK):
+        if "TUSD" in os.environ:
+            raise Unavailable(f"TUSD names no program: {binary}")
+        home = CACHE / "tusd"
+        command = ["go", "install", f"github.com/tus/tusd/v2/cmd/tusd@{TUSD}"]
+        _run("tusd", command, home / "install.log", {"GOBIN": str(home)})
+    said = subprocess.run([binary, "-version"], capture_output=True, text=True, timeout=30).stdout
     return next((line.split()[-1] for line in said.splitlines() if line.startswith("Version")), TUSD)

@@ -99,16 +99,13 @@ def _rustus(port: int, directory: Path) -> list[str]:
 
 
 def _tusd(port: int, directory: Path) -> list[str]:
-    return [
-        str(CACHE / "tusd/tusd"),
-        "-host",
-        HOST,
-        "-port",
-        str(port),
-        "-upload-dir",
-        str(directory),
-        "-verbose=false",
-    ]
+    # It writes lines for each request, too.
+    listen = ["-host", HOST, "-port", str(port), "-verbose=false"]
+    return [rivals.tusd_binary(), *listen, "-upload-dir", str(directory)]
+
+
+def _tusd_stored(port: int, directory: Path, store: Gateway) -> list[str]:
+    return [*_tusd(port, directory), "-s3-bucket", BUCKET, "-s3-endpoint", store.url]
 
 
 def _least(port: int, directory: Path) -> list[str]:
@@ -174,7 +171,15 @@ KINDS = {
             _rustus,
             swallows=True,
         ),
-        Kind("tusd", "tusd", "/files/", "in the page cache, never synced", rivals.tusd, _tusd),
+        Kind(
+            "tusd",
+            "tusd",
+            "/files/",
+            "in the page cache, never synced",
+            rivals.tusd,
+            _tusd,
+            stored=_tusd_stored,
+        ),
         Kind(
             LEAST,
             "the least program",

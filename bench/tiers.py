@@ -27,7 +27,8 @@ def store_of(server: Running) -> Gateway:
 
 
 def _name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
+    """The object of the upload at that path; after a plus, tusd tells the store's name for the transfer."""
+    return path.rstrip("/").rpartition("/")[2].partition("+")[0]
 
 
 def _check(file: Path, digest: str) -> None:
@@ -110,7 +111,7 @@ def small(bench: Bench, server: Running) -> dict[str, float]:
 
 
 def _drained(server: Running, store: Gateway, count: int, seconds: float = 120.0) -> None:
-    """Wait until the store has that many uploads' objects; @tus/server makes a second one for each."""
+    """Wait until the store has that many uploads' objects; the others make a second one for each."""
     wanted = count if server.kind.own else 2 * count
     end = time.monotonic() + seconds
     while store.objects() < wanted:
