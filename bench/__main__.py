@@ -41,7 +41,7 @@ ROUNDS_AT_MOST = {
     "stop": 2,
     "deaf": 1,
     "huge": 1,
-    "http2": 3,
+    "http2": 2,
     "s3-slices": 1,
     "s3-paced": 3,
     "s3-many": 3,

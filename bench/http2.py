@@ -115,7 +115,7 @@ def near(bench: Bench, server: Running) -> dict[str, float]:
 def far(bench: Bench, server: Running) -> dict[str, float]:
     """Both versions over a long link."""
     with _secured(server) as (secure, port), long_link(port) as link:
-        return _compared(bench, secure, link, bench.sizes.linked // 2)
+        return _compared(bench, secure, link, bench.sizes.linked)
 
 
 MEASURES: dict[str, Measure] = {"tls": near, "http2": far}

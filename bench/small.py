@@ -50,7 +50,7 @@ def _stormed(bench: Bench, server: Running, lanes: Sequence[storm.Lane]) -> dict
 
 
 def connect(bench: Bench, server: Running) -> dict[str, float]:
-    """New connections that each create an upload, send half of it and stay open: connections/s, CPU ms for each."""
+    """New connections that each create an upload, send half of it and stay open: uploads/s, CPU ms for each."""
     sizes, half = bench.sizes, bench.source.read(0, bench.sizes.half)
     server.warm()
     cpu = proc.cpu_seconds(server.pid)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import dashboard, rivals
+from bench import dashboard, rivals, segments
 from bench.__main__ import MEASURES
 from bench.figures import FIGURES, TARGETS, Sample, Target, judge, ratio, spread
 from bench.load import LoadError
@@ -80,6 +80,12 @@ def test_the_limits_have_a_table_of_their_own() -> None:
     assert "the least program" not in table(run)
     assert "| 900 (400–1,000) | 1,000 | 0.90 x |" in limits(run)  # noqa: RUF001
     assert limits(run) in document(run)
+
+
+def test_without_its_tools_a_real_path_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(rivals.Unavailable, match="ip is not installed"):
+        segments.prepare()
 
 
 @pytest.mark.process

@@ -96,7 +96,8 @@ def test_every_variable_and_flag_that_is_named_exists(page):
     assert set(re.findall(r"\bRESUMABLE_[A-Z0-9_]+\b", text)) <= {option.variable for option in OPTIONS} | OF_TESTS
     known = {option.flag for option in OPTIONS} | OTHERS_FLAGS
     if page.name == "benchmarks.md":
-        known |= set(re.findall(r'"--([a-z-]+)"', read(ROOT / "bench" / "__main__.py")))
+        for module in ("__main__.py", "store.py"):
+            known |= set(re.findall(r'"--([a-z-]+)"', read(ROOT / "bench" / module)))
     assert set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]+)", text)) - known == set()
 
 
