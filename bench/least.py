@@ -5,7 +5,7 @@ synced, then a row committed), and nothing else is done: no request is checked, 
 
 ``python -m bench.least PORT DIRECTORY [tls PORT KEY] [store URL BUCKET]``. One thread with epoll for requests and small
 bodies, a row for each in one transaction for all that are ready at once; for each longer body a thread that moves it by
-splice(2), or decrypts it into a buffer. With a store, such a body is sent on in parts as it comes.
+splice(2), or decrypts it into a buffer. With a store, a long body is sent on in parts as it comes.
 """
 
 from __future__ import annotations
@@ -101,13 +101,19 @@ class Least:
             else:
                 answers.append((sock, DONE))
             if not heard.startswith(b"OPTIONS"):
-                fd = os.open(self.directory / name, os.O_WRONLY | os.O_CREAT)
-                if size:
-                    os.write(fd, memoryview(heard)[end:])
-                    os.fdatasync(fd)
-                os.close(fd)
+                self.keep(name, bytes(heard[end:]))
                 rows.append((name, size))
             heard.clear()
+
+    def keep(self, name: str, body: bytes) -> None:
+        """Write and sync a small body, and send it on."""
+        fd = os.open(self.directory / name, os.O_WRONLY | os.O_CREAT)
+        if body:
+            os.write(fd, body)
+            os.fdatasync(fd)
+            if self.store:
+                self.store.put(name, body)
+        os.close(fd)
 
     def splice(self, sock: socket.socket, name: str, first: bytes, size: int) -> None:
         """Move a body from the socket into its file, answer, and give the socket back."""

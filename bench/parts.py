@@ -1,7 +1,7 @@
-"""A file into S3 in parts by the least work: sendfile(2), and no body is read for a digest or a signature.
+"""Bodies into S3 by the least work: parts of a file by sendfile(2), and nothing is read for a digest or a signature.
 
-Changes when the store wants another request. Invariant: a part is sent as it lies in the file; the store answers for
-what it got by its own checks alone. Signatures: AWS Signature Version 4 with UNSIGNED-PAYLOAD.
+Changes when the store wants another request. Invariant: what is sent is what lies in the file, or came from the client.
+Signatures: AWS Signature Version 4 with UNSIGNED-PAYLOAD.
 https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import http.client
 import os
 import re
 import threading
@@ -17,6 +16,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from urllib.parse import quote, urlsplit
+
+from bench.load import Connection
 
 PART = 8 << 20
 AT_ONCE = 4
@@ -41,24 +42,27 @@ class Store:
     """A bucket, and threads that each keep a connection to it."""
 
     def __init__(self, url: str, bucket: str) -> None:
-        self.host, self.bucket = urlsplit(url).netloc, bucket
+        place = urlsplit(url)
+        self.host, self.port, self.bucket = place.netloc, int(place.port or 80), bucket
         self.threads = ThreadPoolExecutor(AT_ONCE)
         self._own = threading.local()
 
     def ask(self, method: str, name: str, query: str, size: int, send: Callable[[int], object]) -> tuple[str, str]:
         """Send one request with ``size`` bytes that ``send`` puts on the socket; the answer's ETag and body."""
         if not hasattr(self._own, "connection"):
-            self._own.connection = http.client.HTTPConnection(self.host)
-        connection: http.client.HTTPConnection = self._own.connection
+            self._own.connection = Connection(self.port)
+        connection: Connection = self._own.connection
         path = f"/{self.bucket}/{name}"
-        headers = {**signed(method, path, query, self.host), "Content-Length": str(size)}
-        connection.request(method, f"{path}?{query}", headers=headers)
+        headers = {"Host": self.host, "Content-Length": str(size), **signed(method, path, query, self.host)}
+        lines = [f"{method} {path}?{query} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        connection.send("\r\n".join([*lines, "", ""]).encode())
         send(connection.sock.fileno())
-        answer = connection.getresponse()
-        body = answer.read().decode()
-        if answer.status != 200:
-            raise OSError(f"{method} {path}?{query} was answered {answer.status}: {body[:300]}")
-        return answer.headers.get("ETag", ""), body
+        answer = connection.answer().expect(200)
+        return answer.headers.get("etag", ""), answer.body.decode()
+
+    def put(self, name: str, body: bytes) -> None:
+        """Let a thread send a small object."""
+        self.threads.submit(self.ask, "PUT", name, "", len(body), lambda out: os.write(out, body))
 
 
 class Parts:

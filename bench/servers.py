@@ -36,9 +36,9 @@ class Kind:
     ``durability`` says in a few words when an upload is acknowledged. ``keeps`` is false where nothing is kept.
     ``swallows`` tells that a body is held in memory whole, so that huge ones are not sent to it. ``stored`` is its
     command with a store behind it, where it knows one; ``secured`` are words for its command that let it listen with
-    TLS, too, on a port, with a file of key and certificate. ``tree`` is where Python finds what it imports. ``own``
-    servers are resumable, of now or of before. Those with ``limits`` are no peers: in these measures they tell what can
-    be reached at all.
+    TLS, too, on a port, with a file of key and certificate. ``objects`` is how many the store gets for a small upload.
+    ``tree`` is where Python finds what it imports. ``own`` servers are resumable, of now or of before. Those with
+    ``limits`` are no peers: in these measures they tell what can be reached at all.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Kind:
     swallows: bool = False
     stored: Callable[[int, Path, Gateway], list[str]] | None = None
     secured: Callable[[int, Path], list[str]] | None = None
+    objects: int = 1
     tree: Path = ROOT
     own: bool = False
     limits: tuple[str, ...] = ()
@@ -161,6 +162,7 @@ KINDS = {
             rivals.tus_node,
             _node,
             stored=_node_stored,
+            objects=2,
         ),
         Kind(
             "rustus",
@@ -179,6 +181,7 @@ KINDS = {
             rivals.tusd,
             _tusd,
             stored=_tusd_stored,
+            objects=2,
         ),
         Kind(
             LEAST,
@@ -189,7 +192,7 @@ KINDS = {
             _least,
             stored=_least_stored,
             secured=_least_secured,
-            limits=(*TAKEN_IN, "s3-big", "tls"),
+            limits=(*TAKEN_IN, "s3-big", "s3-small", "tls"),
         ),
         Kind(
             NULL,

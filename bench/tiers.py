@@ -111,8 +111,8 @@ def small(bench: Bench, server: Running) -> dict[str, float]:
 
 
 def _drained(server: Running, store: Gateway, count: int, seconds: float = 120.0) -> None:
-    """Wait until the store has that many uploads' objects; the others make a second one for each."""
-    wanted = count if server.kind.own else 2 * count
+    """Wait until the store has that many uploads' objects."""
+    wanted = count * server.kind.objects
     end = time.monotonic() + seconds
     while store.objects() < wanted:
         if time.monotonic() > end:
