@@ -20,7 +20,7 @@ from botocore.loaders import Loader
 from resumable.masking import has_user
 from resumable.remotes.metadata import MetadataRoom
 from resumable.remotes.plan import S3, S3_50TB, TIB, PartLimits
-from resumable.remotes.s3.credentials import encode_path
+from resumable.remotes.s3.signing import encode_path
 
 PREFIX = len("x-amz-meta-")
 CAUTIOUS = MetadataRoom(2048, each=PREFIX)

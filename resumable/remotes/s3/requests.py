@@ -22,16 +22,9 @@ from resumable.remotes.reading import open_stream
 from resumable.remotes.regions import BodyMemory
 from resumable.remotes.s3.answers import STALE_KEYS, error_from
 from resumable.remotes.s3.checksums import Algorithm, Hash, digest_bytes, digest_region, encoded
-from resumable.remotes.s3.credentials import (
-    EMPTY_SHA256,
-    UNSIGNED,
-    ICredentials,
-    Keys,
-    S3Signer,
-    encode_query,
-    presigned,
-)
+from resumable.remotes.s3.credentials import ICredentials, Keys
 from resumable.remotes.s3.endpoint import Endpoint
+from resumable.remotes.s3.signing import EMPTY_SHA256, UNSIGNED, S3Signer, encode_query, presigned
 
 T = TypeVar("T")
 
