@@ -36,6 +36,7 @@ from resumable.remotes.s3.endpoint import (
     AWS,
     BACKBLAZE,
     CAUTIOUS,
+    CEPH,
     DIALECTS,
     GCS_INTEROP,
     GENERIC,
@@ -377,9 +378,12 @@ def test_dialects_are_found_by_name_and_can_be_changed():
 
 
 def test_stores_that_take_no_amazon_checksums_are_sent_none():
-    for each in (BACKBLAZE, GENERIC, R2):
+    for each in (BACKBLAZE, GENERIC, CEPH, GCS_INTEROP):
         assert each.checksum == "md5"
-    assert R2.limits.equal
+
+
+def test_r2_takes_the_cheap_checksum_of_equal_parts_but_none_of_the_whole():
+    assert (R2.checksum, R2.full_object, R2.limits.equal) == ("crc32c", False, True)
 
 
 # -- checksums
