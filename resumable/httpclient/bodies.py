@@ -26,8 +26,20 @@ PIECE = 256 << 10
 """Bytes that one body holds at most."""
 
 
+class LentFile(Protocol):
+    """A region of a file in the hands of the kernel. ``file``: a descriptor, and the offset of the region in it."""
+
+    file: tuple[int, int]
+
+    def give_back(self) -> None:
+        """The descriptor is no longer used."""
+
+
 class Content(Protocol):
-    """Bytes that a request is made of, such as a region of an upload. ``size``: how many."""
+    """Bytes that a request is made of, such as a region of an upload. ``size``: how many.
+
+    One that lies in a file has also ``lend_file() -> LentFile | None``.
+    """
 
     size: int
 
@@ -41,10 +53,10 @@ class BytesBody:
 
     def __init__(self, data: bytes) -> None:
         self.length = len(data)
-        self._data = data
+        self.data = data
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._data)
+        consumer.write(self.data)
         return succeed(None)
 
     def pauseProducing(self) -> None:
@@ -95,6 +107,22 @@ class RegionBody:
         self._stopped = True
         if self._running is not None:
             self._running.cancel()
+
+    def lend(self) -> LentFile | None:
+        """The region as the kernel can send it, instead of `startProducing`; None: it can't."""
+        lend_file: Callable[[], LentFile | None] = getattr(self._region, "lend_file", lambda: None)
+        try:
+            return lend_file()
+        except ValueError:
+            return None  # it is closed, as reading it will tell
+
+    async def fail_at(self, offset: int, error: OSError) -> None:
+        """``failure``: why the byte at ``offset`` can't be read, as whoever reads the file says it, else ``error``."""
+        try:
+            await self._region.read(offset, min(PIECE, self.length - offset))
+            self.failure = Failure(error)
+        except Exception:  # whatever it is, it is the request's
+            self.failure = Failure()
 
     async def _produce(self, consumer: IConsumer) -> None:
         while self.sent < self.length:
