@@ -73,7 +73,8 @@ class BytesBody:
 class RegionBody:
     """A region, piece by piece. ``failure``: why it could not be read, None while it can.
 
-    ``progress`` is called whenever the network has taken something. ``sent``: bytes handed to the transport.
+    ``progress`` is called whenever the network has taken something. ``sent``: bytes handed to the transport, or sent
+    before by the kernel.
     """
 
     def __init__(self, region: Content, progress: Callable[[], None] = lambda: None) -> None:
@@ -115,14 +116,6 @@ class RegionBody:
             return lend_file()
         except ValueError:
             return None  # it is closed, as reading it will tell
-
-    async def fail_at(self, offset: int, error: OSError) -> None:
-        """``failure``: why the byte at ``offset`` can't be read, as whoever reads the file says it, else ``error``."""
-        try:
-            await self._region.read(offset, min(PIECE, self.length - offset))
-            self.failure = Failure(error)
-        except Exception:  # whatever it is, it is the request's
-            self.failure = Failure()
 
     async def _produce(self, consumer: IConsumer) -> None:
         while self.sent < self.length:

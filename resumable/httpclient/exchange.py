@@ -221,23 +221,23 @@ class HttpConnection(Protocol):
         self._sending = None
         if sending.sent == sending.size:
             self._request_over()
-        elif sending.error is None:
+        elif self._answered or sending.error is None:
             self.abort()  # the answer came before its end
         elif not (isinstance(sending.error, ConnectionError | TimeoutError) or sending.error.errno in _OF_NETWORK):
-            # the reader of the file knows better what is wrong with it
-            failing = Deferred.fromCoroutine(body.fail_at(sending.sent, sending.error))
-            failing.addCallback(lambda _: self._end(Failure(RequestGenerationFailed([body.failure]))))
+            # the file system can't do this, or the file is bad: whoever reads it knows better what is wrong with it
+            body.sent = sending.sent
+            self._produce(body, sending.head, _Counted(self.transport, body.length - body.sent))
         # else an answer may be here already; the network itself ends the connection
 
     def _send_pieces(self, head: bytes, body: IBodyProducer) -> None:
-        network: Any = self.transport
-        consumer: Any = network
         if body.length is UNKNOWN_LENGTH:
-            head += b"Transfer-Encoding: chunked\r\n\r\n"
-            consumer = _Chunks(network)
+            self._produce(body, head + b"Transfer-Encoding: chunked\r\n\r\n", _Chunks(self.transport))
         else:
             head += b"Content-Length: %d\r\n\r\n" % body.length
-            consumer = _Counted(network, body.length)
+            self._produce(body, head, _Counted(self.transport, body.length))
+
+    def _produce(self, body: IBodyProducer, head: bytes, consumer: Any) -> None:
+        network: Any = self.transport
         network.write(head)
         self._body = body
         network.registerProducer(body, True)

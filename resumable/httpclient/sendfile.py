@@ -19,7 +19,7 @@ from time import monotonic
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 
-AT_ONCE = 1 << 20
+AT_ONCE = 4 << 20
 """Bytes for one connection before another has its turn."""
 TELL_AFTER = 0.25
 """Seconds after which the reactor is told of progress."""
