@@ -24,10 +24,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 
 from resumable.httpclient.agent import LightAgent
+from resumable.httpclient.answer import AgentAnswer
 from resumable.httpclient.bodies import BodyStream, BytesBody, IdleTimeout, RegionBody, stream_of
 from resumable.httpclient.connections import ClientEndpoints, ConnectionPool
 from resumable.httpclient.errors import HttpError, KeptClosed, TimedOut, TooLong, causes_of, error_for, one_line
-from resumable.httpclient.exchange import AgentAnswer, KeptLost
+from resumable.httpclient.exchange import KeptLost
 from resumable.httpclient.http1 import Fields
 from resumable.model.telemetry import REQUEST
 

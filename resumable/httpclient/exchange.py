@@ -1,8 +1,8 @@
 """One connection of a client of HTTP/1.1: a request goes out, its answer comes back, and then the next.
 
 Invariants: an answer is heard while its request is still being sent, and ends the sending. The next request comes only
-when both are over, and nothing else came. An answer's body comes at the reader's pace: `EARLY` bytes and a piece are
-held until somebody reads. A body that lies in a file goes out through the kernel, where there is a `FileSender`.
+when both are over, and nothing else came. A body that lies in a file goes out through the kernel, where there is a
+`FileSender`.
 Spec: RFC 9112, section 9.
 """
 
@@ -24,21 +24,12 @@ from twisted.web.client import (
     ResponseNeverReceived,
 )
 from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 
+from resumable.httpclient.answer import AgentAnswer
 from resumable.httpclient.bodies import PIECE, BytesBody, RegionBody
 from resumable.httpclient.http1 import CHUNKED, AnswerHead, BadAnswer, ChunkedAnswer, HeadReader
 from resumable.httpclient.sendfile import FileSender, FileSending
-
-EARLY = 64 << 10
-"""Bytes of an answer's body that are taken before somebody reads it."""
-HOP_BY_HOP = {
-    b"content-length", b"connection", b"keep-alive", b"te", b"trailers", b"transfer-encoding", b"upgrade",
-    b"proxy-connection",
-}  # fmt: skip
-"""Fields of one connection's, which aren't among an answer's `AgentAnswer.headers`, as with Twisted's agent."""
 
 _DONE, _LOST = Failure(ResponseDone()), Failure(error.ConnectionLost())
 _OF_NETWORK = {errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ENOTCONN}
@@ -46,95 +37,6 @@ _OF_NETWORK = {errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENE
 
 class KeptLost(ResponseNeverReceived):
     """A connection that was kept has ended before anything of the answer came."""
-
-
-@implementer(IResponse)
-class AgentAnswer:
-    """See IResponse. ``fields``: all of them, with names as they came."""
-
-    request = previousResponse = None
-
-    def __init__(self, head: AnswerHead, length: Any, connection: HttpConnection, to_head: bool) -> None:
-        self._hidden = HOP_BY_HOP - {b"content-length"} if to_head else HOP_BY_HOP
-        self.version = (b"HTTP", 1, head.minor)
-        self.code, self.phrase, self.fields, self.length = head.status, head.phrase, head.fields, length
-        self._connection: HttpConnection | None = connection
-        self._pieces: list[bytes] = []
-        self._held = 0
-        self._reader: Any = None
-        self._end: Failure | None = None
-
-    @property
-    def headers(self) -> Headers:
-        """Those of the answer, not those of the connection."""
-        made = Headers()
-        for name, value in self.fields:
-            if name.lower() not in self._hidden:
-                made.addRawHeader(name, value)
-        return made
-
-    def setPreviousResponse(self, response: IResponse) -> None:
-        self.previousResponse = response
-
-    def whole(self) -> bytes | None:
-        """The body, if all of it is here and nobody reads it; instead of `deliverBody`."""
-        done = self._reader is None and self._end is not None and self._end.check(ResponseDone)
-        return b"".join(self._pieces) if done else None
-
-    def deliverBody(self, protocol: Any) -> None:
-        """See IResponse."""
-        self._reader = protocol
-        protocol.makeConnection(_Reading(self))
-        pieces, self._pieces = self._pieces, []
-        if pieces:
-            protocol.dataReceived(b"".join(pieces))
-        if self._end is not None:
-            protocol.connectionLost(self._end)
-        elif self._held >= EARLY and self._connection is not None:
-            self._connection.resume()
-
-    def came(self, data: bytes) -> None:
-        """More of the body."""
-        if self._reader is not None:
-            self._reader.dataReceived(data)
-            return
-        self._pieces.append(data)
-        self._held += len(data)
-        if self._held >= EARLY and self._connection is not None:
-            self._connection.pause()
-
-    def ended(self, reason: Failure) -> None:
-        """ResponseDone, PotentialDataLoss, or why the rest doesn't come."""
-        if self._end is None:
-            self._end, self._connection = reason, None
-            if self._reader is not None:
-                self._reader.connectionLost(reason)
-
-    def on_connection(self, act: Callable[[HttpConnection], None]) -> None:
-        """Do something with the connection, unless it is another answer's by now."""
-        if self._connection is not None:
-            act(self._connection)
-
-
-class _Reading:
-    """The transport of a protocol that reads a body."""
-
-    disconnecting = False
-
-    def __init__(self, answer: AgentAnswer) -> None:
-        self._answer = answer
-
-    def pauseProducing(self) -> None:
-        self._answer.on_connection(HttpConnection.pause)
-
-    def resumeProducing(self) -> None:
-        self._answer.on_connection(HttpConnection.resume)
-
-    def stopProducing(self) -> None:
-        """The rest isn't wanted. Closing in peace would wait until the server has sent all of it."""
-        self._answer.on_connection(HttpConnection.abort)
-
-    loseConnection = abortConnection = stopProducing
 
 
 class HttpConnection(Protocol):

@@ -26,9 +26,10 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from resumable.httpclient.agent import LightAgent
+from resumable.httpclient.answer import EARLY
 from resumable.httpclient.bodies import BytesBody
 from resumable.httpclient.connections import ClientEndpoints
-from resumable.httpclient.exchange import EARLY, KeptLost
+from resumable.httpclient.exchange import KeptLost
 
 
 class Scripted(Protocol):
