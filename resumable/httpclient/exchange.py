@@ -8,6 +8,7 @@ Spec: RFC 9112, section 9.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable
 from typing import Any
@@ -88,14 +89,22 @@ class HttpConnection(Protocol):
         self._method, self._reader = method, HeadReader()
         asked: Deferred[AgentAnswer] = Deferred(lambda _: self.abort())
         self._asked = asked
-        network: Any = self.transport
         if body is None:
-            network.write(head + b"\r\n")
+            self._write(head + b"\r\n")
         elif isinstance(body, BytesBody):
-            network.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, body.length, body.data))
+            self._write(b"%bContent-Length: %d\r\n\r\n%b" % (head, body.length, body.data))
         elif not self._send_file(head, body):
             self._send_pieces(head, body)
         return asked
+
+    def _write(self, data: bytes) -> None:
+        """Send it at once, if the network takes it: nothing is under way. Twisted would wait for the next turn."""
+        network: Any = self.transport
+        if self._sender is not None:
+            with contextlib.suppress(OSError):  # which Twisted meets as well
+                data = data[network.getHandle().send(data) :]
+        if data:
+            network.write(data)
 
     def _send_file(self, head: bytes, body: IBodyProducer) -> bool:
         """Begin to send a body that is a region of a file; False where that can't be."""

@@ -349,6 +349,37 @@ async def test_a_request_that_nobody_waits_for_is_given_up() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_body_in_memory_is_sent_whole_though_the_network_takes_it_in_pieces() -> None:
+    size, held = 8 << 20, []
+
+    def at_end(peer: Any) -> None:
+        if not held:
+            held.append(peer)
+            peer.transport.pauseProducing()
+        if sum(map(len, server.came)) > size:
+            peer.transport.write(OK)
+
+    async with serving(at_end) as (agent, server, url):
+        body = bytes(range(256)) * (size // 256)
+        asking = agent.request(b"PUT", url, None, BytesBody(body))
+        await until(lambda: bool(held))
+        held[0].transport.resumeProducing()
+        assert await readBody(await asking) == b"ok"
+        assert b"".join(server.came).partition(b"\r\n\r\n")[2] == body
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_that_is_gone_when_it_is_written_to_is_told() -> None:
+    async with serving(OK) as (agent, server, url):
+        await readBody(await agent.request(b"GET", url))
+        (kept,) = server.kept
+        kept.transport.abortConnection()
+        kept.transport.getHandle().close()  # the kernel knows at once, and our side's reactor not yet
+        with pytest.raises(KeptLost):
+            await agent.request(b"GET", url)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_body_of_twisteds_own_is_sent(tmp_path: Any) -> None:
     (tmp_path / "file").write_bytes(bytes(300_000))
 
