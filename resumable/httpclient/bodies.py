@@ -26,8 +26,20 @@ PIECE = 256 << 10
 """Bytes that one body holds at most."""
 
 
+class LentFile(Protocol):
+    """A region of a file in the hands of the kernel. ``file``: a descriptor, and the offset of the region in it."""
+
+    file: tuple[int, int]
+
+    def give_back(self) -> None:
+        """The descriptor is no longer used."""
+
+
 class Content(Protocol):
-    """Bytes that a request is made of, such as a region of an upload. ``size``: how many."""
+    """Bytes that a request is made of, such as a region of an upload. ``size``: how many.
+
+    One that lies in a file has also ``lend_file() -> LentFile | None``.
+    """
 
     size: int
 
@@ -41,10 +53,10 @@ class BytesBody:
 
     def __init__(self, data: bytes) -> None:
         self.length = len(data)
-        self._data = data
+        self.data = data
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._data)
+        consumer.write(self.data)
         return succeed(None)
 
     def pauseProducing(self) -> None:
@@ -61,7 +73,8 @@ class BytesBody:
 class RegionBody:
     """A region, piece by piece. ``failure``: why it could not be read, None while it can.
 
-    ``progress`` is called whenever the network has taken something. ``sent``: bytes handed to the transport.
+    ``progress`` is called whenever the network has taken something. ``sent``: bytes handed to the transport, or sent
+    before by the kernel.
     """
 
     def __init__(self, region: Content, progress: Callable[[], None] = lambda: None) -> None:
@@ -95,6 +108,14 @@ class RegionBody:
         self._stopped = True
         if self._running is not None:
             self._running.cancel()
+
+    def lend(self) -> LentFile | None:
+        """The region as the kernel can send it, instead of `startProducing`; None: it can't."""
+        lend_file: Callable[[], LentFile | None] = getattr(self._region, "lend_file", lambda: None)
+        try:
+            return lend_file()
+        except ValueError:
+            return None  # it is closed, as reading it will tell
 
     async def _produce(self, consumer: IConsumer) -> None:
         while self.sent < self.length:

@@ -12,19 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from attrs import field, frozen
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.client import BrowserLikePolicyForHTTPS, RequestTransmissionFailed, ResponseNeverReceived
+from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS, IResponse
 
+from resumable.httpclient.agent import LightAgent
+from resumable.httpclient.answer import AgentAnswer
 from resumable.httpclient.bodies import BodyStream, BytesBody, IdleTimeout, RegionBody, stream_of
-from resumable.httpclient.connections import ConnectionPool
+from resumable.httpclient.connections import ClientEndpoints, ConnectionPool
 from resumable.httpclient.errors import HttpError, KeptClosed, TimedOut, TooLong, causes_of, error_for, one_line
+from resumable.httpclient.exchange import KeptLost
+from resumable.httpclient.http1 import Fields
 from resumable.model.telemetry import REQUEST
 
 KEPT_STREAMS = 8
@@ -114,13 +119,11 @@ class Http:
         self._clock: IReactorTime = clock or reactor
         self._slots = DeferredSemaphore(limits.connections)
 
-        def connections(kept: int, repeats: bool) -> ConnectionPool:
-            trust = policy or BrowserLikePolicyForHTTPS()
-            seconds, kept_for = limits.connect_timeout, limits.kept_for
-            return ConnectionPool(reactor, self._clock, trust, seconds, kept=kept, kept_for=kept_for, repeats=repeats)
-
-        self._requests = connections(limits.connections, False)
-        self._streams = connections(KEPT_STREAMS, True)
+        trust = policy or BrowserLikePolicyForHTTPS()
+        endpoints = ClientEndpoints(reactor, self._clock, trust, limits.connect_timeout)
+        agent = partial(LightAgent, reactor, self._clock, endpoints, kept_for=limits.kept_for)
+        self._requests = agent(kept=limits.connections, repeats=False)
+        self._streams = agent(kept=KEPT_STREAMS, repeats=True)
 
     async def request(
         self, method: str, url: str, headers: Mapping[str, str], body: Body, *, largest: int, patience: float = 1.0
@@ -133,10 +136,14 @@ class Http:
         await self._slots.acquire()
         watch = IdleTimeout(self._clock, self._idle * patience)
         try:
-            response = await self._answered(method, url, headers, body, watch)
+            answer = await self._answered(method, url, headers, body, watch)
             watch.stop()
-            stream = stream_of(response, self._clock, self._idle * patience)
-            return HttpAnswer(response.code, fields(response), await stream.read_all(largest))
+            whole = answer.whole()
+            if whole is None:
+                whole = await stream_of(answer, self._clock, self._idle * patience).read_all(largest)
+            elif len(whole) > largest:
+                raise TooLong(largest)
+            return HttpAnswer(answer.code, first_lines(answer.fields), whole)
         except HttpError:
             raise
         except Exception as problem:
@@ -151,18 +158,16 @@ class Http:
 
     async def _answered(
         self, method: str, url: str, headers: Mapping[str, str], body: Body, watch: IdleTimeout
-    ) -> IResponse:
-        """The answer's head."""
+    ) -> AgentAnswer:
+        """The answer, once its head is there."""
         if isinstance(body, RegionBody):
             body.progress = watch.touch
-        opened = self._requests.opened
-        asking = self._requests.request(method, url, _traced(headers), body)
-        kept = self._requests.opened == opened  # it takes a connection at once, or opens one
+        asking = _asked(self._requests, method, url, headers, body)
         watch.give_up = asking.cancel
         try:
             return await asking
-        except (ResponseNeverReceived, RequestTransmissionFailed) as problem:
-            if kept and not watch.expired and isinstance(causes_of(problem)[-1], error.ConnectionClosed):
+        except KeptLost as problem:
+            if not watch.expired and isinstance(causes_of(problem)[-1], error.ConnectionClosed):
                 raise KeptClosed from None
             raise
 
@@ -171,42 +176,50 @@ class Http:
 
         The stream is the caller's to close. Raises HttpError, CancelledError.
         """
-        asking = self._streams.request("GET", url, _traced(headers))
+        asking = _asked(self._streams, "GET", url, headers, None)
         watch = IdleTimeout(self._clock, self._idle)
         watch.give_up = asking.cancel
         try:
-            response = await asking
+            answer = await asking
         except Exception as problem:
             raise TimedOut(self._idle) if watch.expired else error_for(problem) from None
         finally:
             watch.stop()
-        stream: BodyStream = stream_of(response, self._clock, self._idle)
-        got = fields(response)
-        if isinstance(response.length, int):  # Twisted's client keeps this one to itself
-            got["content-length"] = str(response.length)
-        if response.code in (200, 206):
-            return StreamedAnswer(response.code, got, stream)
-        return StreamedAnswer(response.code, got, stream, await stream.read_all(ERROR_SIZE))
+        stream: BodyStream = stream_of(answer, self._clock, self._idle)
+        got = first_lines(answer.fields)
+        if answer.code in (200, 206):
+            return StreamedAnswer(answer.code, got, stream)
+        return StreamedAnswer(answer.code, got, stream, await stream.read_all(ERROR_SIZE))
 
     def close(self) -> Deferred[None]:
         """Close the idle connections; fires when they are closed."""
         return gatherResults([self._requests.close(), self._streams.close()]).addCallback(lambda _: None)
 
 
-def _traced(headers: Mapping[str, str]) -> Headers:
-    """These, and the id of the request that this one is made for."""
-    made = Headers({name.encode(): [value.encode("latin-1")] for name, value in headers.items()})
-    if not made.hasHeader(b"x-request-id") and (request := REQUEST.get()):
-        made.setRawHeaders(b"x-request-id", [request.encode("latin-1")])
-    return made
+def _asked(agent: LightAgent, method: str, url: str, headers: Mapping[str, str], body: Body) -> Deferred[AgentAnswer]:
+    """Ask with these headers, and the id of the request that this one is made for. ValueError: they can't be sent."""
+    lines = [f"{_title(name)}: {value}\r\n" for name, value in headers.items()]
+    names = {name.lower() for name in headers}
+    if "x-request-id" not in names and (request := REQUEST.get()):
+        lines.append(f"X-Request-Id: {request}\r\n")
+    fields = "".join(lines).encode("latin-1")
+    if fields.count(b"\n") != len(lines) or fields.count(b"\r") != len(lines):
+        raise ValueError("a header with a line break")
+    return agent.ask(method.encode("ascii"), url.encode("ascii"), fields, body, has_host="host" in names)
 
 
-def fields(response: IResponse) -> dict[str, str]:
+@lru_cache(maxsize=256)
+def _title(name: str) -> str:
+    """The name in the case that proxies and logs are used to."""
+    return name.title()
+
+
+def first_lines(fields: Fields) -> dict[str, str]:
     """The first line of each field, by lower-case name, as UTF-8."""
-    return {
-        name.decode("latin-1").lower(): lines[0].decode("utf-8", "replace")
-        for name, lines in response.headers.getAllRawHeaders()
-    }
+    found: dict[str, str] = {}
+    for name, value in fields:
+        found.setdefault(name.decode("latin-1").lower(), value.decode("utf-8", "replace"))
+    return found
 
 
 def all_lines(response: IResponse) -> dict[str, tuple[str, ...]]:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
@@ -21,6 +22,8 @@ STEP = 256 * 1024
 
 class Lent(Protocol):
     """Something like the spool's Loan."""
+
+    descriptor: int | None
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes, fewer only at the end; blocks."""
@@ -67,6 +70,22 @@ class RegionWindow:
         """See IRegion."""
         return _LentWindow(self._source.lend(), self._start, self.size)
 
+    def lend_file(self) -> FileLoan | None:
+        """The same for the kernel, which sends it by itself; None: there is no file. ValueError once it is closed."""
+        loan = self._source.lend()
+        if loan.descriptor is None:
+            loan.give_back()
+            return None
+        return FileLoan((loan.descriptor, self._start), loan.give_back)
+
+
+@frozen
+class FileLoan:
+    """``file``: a descriptor, open until it is given back, and the offset at which the region begins."""
+
+    file: tuple[int, int]
+    give_back: Callable[[], None]
+
 
 @implementer(ILoan)
 class _LentWindow:
@@ -112,6 +131,8 @@ class BytesRegion:
 
 
 class _LentBytes:
+    descriptor: int | None = None
+
     def __init__(self, data: bytes) -> None:
         self._data = data
 

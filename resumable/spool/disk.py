@@ -59,6 +59,9 @@ class IDisk(Interface):
     def read(fd: int, size: int, offset: int) -> bytes:
         """Up to ``size`` bytes; fewer only at the end of the file."""
 
+    def descriptor(fd: int) -> int | None:
+        """The kernel's own number of the file, for sendfile(2); None where it is none of the kernel's."""
+
     def fdatasync(fd: int) -> None:
         """Make the content and size durable. After a failure, bytes written since the last one may be lost."""
 
@@ -176,6 +179,9 @@ class Disk:
             pieces.append(data)
             read += len(data)
         return b"".join(pieces)
+
+    def descriptor(self, fd: int) -> int | None:
+        return fd
 
     def fdatasync(self, fd: int) -> None:
         os.fdatasync(fd)

@@ -21,9 +21,13 @@ PIECE: Final = 256 * 1024
 
 
 class Loan:
-    """The reader's file in the hands of another thread. ``returned`` is called once, in the reactor."""
+    """The reader's file in the hands of another thread. ``returned`` is called once, in the reactor.
+
+    ``descriptor``: the kernel's, open until then; None: it has none.
+    """
 
     def __init__(self, disk: IDisk, fd: int, returned: Callable[[], object]) -> None:
+        self.descriptor: int | None = disk.descriptor(fd)
         self._disk = disk
         self._fd = fd
         self._returned: Callable[[], object] | None = returned

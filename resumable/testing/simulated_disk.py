@@ -176,6 +176,10 @@ class SimulatedDisk:
     def read(self, fd: int, size: int, offset: int) -> bytes:
         return bytes(self._file(fd).content[offset : offset + size])
 
+    def descriptor(self, fd: int) -> int | None:
+        """See IDisk: its files are none of the kernel's."""
+        return None
+
     @_operation
     def fdatasync(self, fd: int) -> None:
         self._file(fd).sync()

@@ -59,6 +59,7 @@ async def rig(
     limits: HttpLimits | None = None,
     clock: Any = None,
     region: str | None = None,
+    sign_bodies: bool = False,
 ) -> AsyncIterator[Rig]:
     """Everything started, and stopped at the end."""
     proxy = Proxy(reactor, urlsplit(server.url).port or 80)
@@ -68,7 +69,7 @@ async def rig(
     http = Http(reactor, limits or HttpLimits(idle_timeout=10.0), clock=clock)
     place = S3Place(BUCKET, region, f"http://127.0.0.1:{port.getHost().port}")
     keys = credentials or StaticCredentials(ACCESS, SECRET)
-    client = S3Client(S3Requests(resolve(place, server.dialect), keys, http, pool, time.time))
+    client = S3Client(S3Requests(resolve(place, server.dialect), keys, http, pool, time.time, sign_bodies=sign_bodies))
     try:
         yield Rig(server, proxy, client, pool, MemoryJournal(), http)
     finally:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+
 from resumable.remotes.errors import RemoteError
 from resumable.remotes.interfaces import IPartRemote, Part
-from resumable.remotes.regions import BytesRegion
+from tests.remotes.file_region import FileRegion
 
 
 async def upload(remote: Any, upload_id: str, data: bytes, metadata: dict[str, bytes] | None = None) -> Any:
@@ -34,8 +37,13 @@ async def persist(remote: Any, upload_id: str, data: bytes, tries: int = 8) -> t
 
 
 async def write(remote: Any, upload_id: str, data: bytes, part: Part) -> None:
-    """One part."""
-    await remote.write_chunk(upload_id, part.offset, BytesRegion(data[part.offset : part.end]), part.size)
+    """One part, out of a file."""
+    with FileRegion(data[part.offset : part.end]) as region:
+        try:
+            await remote.write_chunk(upload_id, part.offset, region, part.size)
+        finally:
+            while region.lent:
+                await deferLater(reactor, 0)
 
 
 async def _missing(remote: Any, upload_id: str, size: int, ask: bool) -> list[Part]:

@@ -19,8 +19,9 @@ from resumable.remotes.errors import AuthFailed, Transient
 from resumable.remotes.gcs.credentials import Anonymous, GoogleTokens, Unsigned
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.reading import Presented
-from resumable.remotes.s3.credentials import Keys, encode_path, encode_query, presigned
+from resumable.remotes.s3.credentials import Keys
 from resumable.remotes.s3.records import S3ObjectOptions
+from resumable.remotes.s3.signing import encode_path, encode_query, presigned
 from tests.remotes.s3_rig import rig
 from tests.remotes.s3_servers import started
 from tests.remotes.simple_engine import upload

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from hashlib import md5, sha256
+
 import pytest
 import pytest_twisted
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.ssl import Certificate, PrivateCertificate, trustRootFromCertificates
 from twisted.internet.task import deferLater
@@ -21,7 +25,7 @@ from resumable.remotes.plan import Step
 from resumable.remotes.regions import BytesRegion
 from resumable.remotes.s3.client import S3Client
 from resumable.remotes.s3.credentials import StaticCredentials
-from resumable.remotes.s3.endpoint import AWS, Endpoint
+from resumable.remotes.s3.endpoint import AWS, R2, Endpoint
 from resumable.remotes.s3.records import S3ObjectOptions, S3Record
 from resumable.remotes.s3.requests import S3Requests
 from resumable.remotes.s3.scheme import policy_for
@@ -54,13 +58,13 @@ class Store200(Resource):
         return b""
 
 
-async def put_over_tls(certificate, policy, unsigned: bool) -> Store200:
+async def put_over_tls(certificate, policy, signed: bool = False) -> Store200:
     store, pool = Store200(), Pool(reactor, 1, "tls")
     pool.start()
     port = reactor.listenSSL(0, Site(store), certificate.options(), interface="127.0.0.1")
     http = Http(reactor, policy=policy)
     place = Endpoint("https", "localhost", port.getHost().port, "/b", "us-east-1", "b")
-    requests = S3Requests(place, StaticCredentials("a", "s"), http, pool, lambda: 0.0, unsigned=unsigned)
+    requests = S3Requests(place, StaticCredentials("a", "s"), http, pool, lambda: 0.0, sign_bodies=signed)
     try:
         await S3Client(requests).put_object("k", BytesRegion(bytes(3 << 20)))
         return store
@@ -71,33 +75,27 @@ async def put_over_tls(certificate, policy, unsigned: bool) -> Store200:
         await deferLater(reactor, 0.05)
 
 
-@pytest.mark.parametrize("unsigned", [True, False])
+@pytest.mark.parametrize("signed", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_a_body_goes_over_a_secure_connection_unsigned_only_by_choice(certificate, unsigned):
+async def test_the_signature_of_a_body_is_sent_where_it_is_asked_for(certificate, signed):
     trusted = trustRootFromCertificates([Certificate(certificate.original)])
-    store = await put_over_tls(certificate, BrowserLikePolicyForHTTPS(trusted), unsigned)
+    store = await put_over_tls(certificate, BrowserLikePolicyForHTTPS(trusted), signed)
     assert store.size == 3 << 20
-    assert (store.payload == "UNSIGNED-PAYLOAD") is unsigned
+    assert store.payload == (sha256(bytes(3 << 20)).hexdigest() if signed else "UNSIGNED-PAYLOAD")
 
 
 @pytest_twisted.ensureDeferred
 async def test_an_authority_of_ones_own_is_trusted_from_a_file(certificate, tmp_path):
     file = tmp_path / "ca.pem"
     file.write_bytes(b"somebody's\n" + Certificate(certificate.original).dumpPEM())
-    assert (await put_over_tls(certificate, policy_for(str(file)), False)).size == 3 << 20
+    assert (await put_over_tls(certificate, policy_for(str(file)))).size == 3 << 20
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_certificate_that_nobody_trusts_is_told_as_such(certificate):
     with pytest.raises(Unusable) as caught:
-        await put_over_tls(certificate, BrowserLikePolicyForHTTPS(), False)
+        await put_over_tls(certificate, BrowserLikePolicyForHTTPS())
     assert "certificate" in caught.value.advice
-
-
-def test_plain_http_is_never_unsigned():
-    place = Endpoint("http", "h", 80, "/b", "us-east-1", "b")
-    with pytest.raises(ValueError, match="https"):
-        S3Requests(place, StaticCredentials("a", "s"), None, None, lambda: 0.0, unsigned=True)
 
 
 class Scripted:
@@ -144,6 +142,21 @@ async def test_a_customers_key_goes_with_every_request_for_its_object():
     assert put["x-amz-checksum-crc32c"] and part["x-amz-checksum-crc32c"]
     assert http.headers[4]["x-amz-checksum-algorithm"] == "CRC32C"
     assert http.headers[4]["x-amz-checksum-type"] == "FULL_OBJECT"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_replica_goes_on_with_the_checksum_that_it_was_begun_with():
+    """As R2's of an older release, which began with MD5."""
+    http, place = Scripted(b""), Endpoint("https", "h", 443, "/b", "auto", "b")
+    client = S3Client(S3Requests(place, StaticCredentials("a", "s"), http, None, lambda: 0.0, sign_bodies=False))
+    store = S3Store(client, R2, S3ObjectOptions(), parse(), False)
+    plan = Plan((Step(5, 10),))
+    record = S3Record(key="k", plan=plan, headers={}, checksum="md5", full_object=False, size=7, multipart="m")
+    await store.upload_part(record, 1, BytesRegion(b"abcde"))
+    await store.upload_part(evolve(record, checksum="crc32c"), 1, BytesRegion(b"abcde"))
+    old, new = http.headers
+    assert old["content-md5"] == b64encode(md5(b"abcde").digest()).decode() and "x-amz-checksum-crc32c" not in old
+    assert "content-md5" not in new and new["x-amz-checksum-crc32c"]
 
 
 def test_a_body_knows_its_length():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from datetime import datetime
+from datetime import UTC, datetime
+from random import Random
 from unittest import mock
 from urllib.parse import quote
 
@@ -30,11 +31,12 @@ from resumable.remotes.errors import (
 )
 from resumable.remotes.s3.answers import BadXml, complete_document, error_from, error_in, may_be_metadata, parse
 from resumable.remotes.s3.checksums import ALGORITHMS, Algorithm, algorithm, encoded, of_whole
-from resumable.remotes.s3.credentials import EMPTY_SHA256, UNSIGNED, Keys, S3Signer, encode_path, encode_query
+from resumable.remotes.s3.credentials import Keys
 from resumable.remotes.s3.endpoint import (
     AWS,
     BACKBLAZE,
     CAUTIOUS,
+    CEPH,
     DIALECTS,
     GCS_INTEROP,
     GENERIC,
@@ -45,6 +47,7 @@ from resumable.remotes.s3.endpoint import (
     resolve,
 )
 from resumable.remotes.s3.records import S3ObjectOptions
+from resumable.remotes.s3.signing import EMPTY_SHA256, UNSIGNED, S3Signer, encode_path, encode_query
 from tests.remotes.s3_proxy import error
 
 ROOM = CAUTIOUS
@@ -85,6 +88,42 @@ def test_odd_keys_are_signed_as_botocore_itself_signs_what_is_sent(key):
         theirs.add_auth(request)
     assert ours["Authorization"] == request.headers["Authorization"]
     assert ours["X-Amz-Security-Token"] == "token"
+
+
+CHARACTERS = [chr(code) for code in range(32, 127)] + list("/&=+%?#;äß日\U0001f600\n\t")
+PRINTABLE = [chr(code) for code in range(32, 127)] + [" "] * 20
+
+
+def random_request(random: Random) -> tuple[str, str, dict[str, str], str, Keys, float]:
+    def text(characters: list[str], most: int, least: int = 0) -> str:
+        return "".join(random.choices(characters, k=random.randint(least, most)))
+
+    host = random.choice(["h", "h:9000", "b.s3.eu-central-1.amazonaws.com", "[::1]:9000"])
+    query = [(text(CHARACTERS, 6, 1), text(CHARACTERS, 6)) for _ in range(random.randint(0, 5))]
+    url = f"http://{host}{encode_path('/' + text(CHARACTERS, 20))}" + (f"?{encode_query(query)}" if query else "")
+    headers = {f"x-{text(list('abc-amz09'), 9, 1)}": text(PRINTABLE, 20) for _ in range(random.randint(0, 6))}
+    keys = Keys(text(list("AKI9"), 20, 4), text(CHARACTERS, 40, 4), random.choice([None, text(list("ab/+="), 30, 1)]))
+    payload = random.choice([UNSIGNED, EMPTY_SHA256])
+    method = random.choice(["GET", "PUT", "POST", "HEAD", "DELETE"])
+    return method, url, {**headers, "Host": host}, payload, keys, random.randrange(4_000_000_000)
+
+
+def test_thousands_of_requests_are_signed_as_botocore_signs_them():
+    random, signer, previous = Random(1), S3Signer("eu-west-1"), None
+    for number in range(3000):
+        method, url, headers, payload, keys, now = random_request(random)
+        if number % 3:
+            keys, now = previous  # the key of the day is kept
+        previous = keys, now
+        ours = signer.sign(method, url, headers, payload, keys, now)
+        request = AWSRequest(method, url, headers=headers)
+        theirs = S3SigV4Auth(Credentials(keys.access_key, keys.secret_key, keys.token), "s3", "eu-west-1")
+        request.context["timestamp"] = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+        theirs.payload = lambda request, payload=payload: payload
+        theirs._modify_request_before_signing(request)
+        signature = theirs.signature(theirs.string_to_sign(request, theirs.canonical_request(request)), request)
+        theirs._inject_signature_to_request(request, signature)
+        assert ours == dict(request.headers.items()), (method, url, headers)
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)
@@ -339,9 +378,12 @@ def test_dialects_are_found_by_name_and_can_be_changed():
 
 
 def test_stores_that_take_no_amazon_checksums_are_sent_none():
-    for each in (BACKBLAZE, GENERIC, R2):
+    for each in (BACKBLAZE, GENERIC, CEPH, GCS_INTEROP):
         assert each.checksum == "md5"
-    assert R2.limits.equal
+
+
+def test_r2_takes_the_cheap_checksum_of_equal_parts_but_none_of_the_whole():
+    assert (R2.checksum, R2.full_object, R2.limits.equal) == ("crc32c", False, True)
 
 
 # -- checksums

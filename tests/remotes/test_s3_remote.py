@@ -433,10 +433,16 @@ async def test_a_part_that_is_too_small_is_told_with_what_to_change(versitygw_on
         assert "part size" in caught.value.advice
 
 
+@pytest.mark.parametrize(("checksum", "sign_bodies"), [("crc32c", False), ("md5", False), ("none", True)])
 @pytest_twisted.ensureDeferred
-async def test_bytes_that_change_on_the_way_are_refused_and_sent_again(versitygw_only: Server):
-    async with rig(versitygw_only) as it:
-        remote = it.remote(part_size=PART, template=keys.parse(prefix="corrupted"))
+async def test_bytes_that_change_on_the_way_are_refused_and_sent_again(
+    versitygw_only: Server, checksum: str, sign_bodies: bool
+):
+    """By the store, with whichever of the two it is given: the checksum, or the signature of the body."""
+    async with rig(versitygw_only, sign_bodies=sign_bodies) as it:
+        dialect = evolve(versitygw_only.dialect, checksum=checksum, full_object=checksum == "crc32c")
+        template = keys.parse(prefix=f"corrupted-{checksum}")
+        remote = it.remote(part_size=PART, template=template, dialect=dialect)
         await remote.initiate_upload(U1, len(BIG), {})
         it.proxy.trouble("UploadPart", "corrupt")
         with pytest.raises(Transient):

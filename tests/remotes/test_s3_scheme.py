@@ -166,8 +166,7 @@ def test_a_key_that_is_not_there_is_one_line():
         ("dialect=mineio", "minio"),
         ("style=host", "style is one of path, virtual"),
         ("checksum=sha1", "crc32c"),
-        ("payload=none", "payload is one of signed, unsigned"),
-        ("payload=unsigned&endpoint=http://minio:9000", "needs https"),
+        ("sign=none", "sign is one of body, headers"),
         ("acl=public", "acl is one of private"),
         ("storage-class=a b", "STANDARD_IA"),
         ("sse=kms", "sse is one of AES256"),
@@ -341,3 +340,24 @@ async def test_the_probe_says_that_nothing_answers(environ):
     async with made(f"s3://{BUCKET}?endpoint=http://127.0.0.1:9") as remote:
         told = (await probe([("s3", remote)], reactor))["s3"]
     assert "ConnectionRefused" in told and "is up" in told
+
+
+@pytest.mark.parametrize(
+    ("said", "signed"),
+    [
+        ("region=eu-west-1", False),
+        ("endpoint=https://minio", False),
+        ("endpoint=http://minio:9000", True),
+        ("endpoint=http://10.0.0.1:9000", True),
+        ("endpoint=http://127.0.0.1.example.org", True),
+        ("endpoint=http://127.0.0.1:9000", False),
+        ("endpoint=http://[::1]:9000", False),
+        ("endpoint=http://localhost", False),
+        ("endpoint=http://127.0.0.1:9000&sign=body", True),
+        ("endpoint=https://minio&sign=body", True),
+        ("endpoint=http://minio:9000&sign=headers", False),
+    ],
+)
+def test_bodies_are_signed_where_somebody_on_the_way_could_change_them(said, signed):
+    given = spec(said)
+    assert scheme.signs_bodies(given.options, scheme.endpoint_for(given, scheme.dialect_for(given.options))) is signed

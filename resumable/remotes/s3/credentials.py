@@ -1,28 +1,17 @@
-"""The keys of S3, found, kept fresh and never shown; and the requests and URLs that they sign, by botocore.
+"""The keys of S3, found by botocore, kept fresh and never shown.
 
 Invariant: looking them up, which may read files and ask the network, happens in a thread; while keys are still good for
 a minute no request waits for a refresh. Neither keys nor objects with keys have a representation that shows a secret.
-The signed request is sent byte for byte: path and query are encoded here, once, and Host carries its port. Nothing
-is logged: botocore's own ``add_auth`` would log the session token. Of a URL only Host is signed, so that a reader may
-ask for ranges.
-Sources: https://boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html,
-https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html and
-https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
+Source: https://boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import Any, Protocol
-from urllib.parse import quote
 
 import botocore.session
 from attrs import field, frozen
-from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
-from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
@@ -167,88 +156,3 @@ def _as_remote_error(failure: Failure) -> Failure:
     if isinstance(error, BotoCoreError) and "Connect" not in name and "Timeout" not in name:
         return Failure(AuthFailed(f"credentials could not be had: {name}", advice="check profile, role and SSO login"))
     return Failure(Transient(f"credentials could not be had: {name}"))
-
-
-UNSIGNED = "UNSIGNED-PAYLOAD"
-EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
-
-
-def encode_path(path: str) -> str:
-    """A path as S3 wants it: each byte but unreserved ones and ``/`` is escaped, nothing is normalised."""
-    return quote(path, safe="/~")
-
-
-def encode_query(query: Sequence[tuple[str, str]]) -> str:
-    """A query in canonical order and encoding; a name without value keeps its ``=``."""
-    return "&".join(sorted(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in query))
-
-
-class _AtGivenTime:
-    """botocore's signatures, at the time of the request's context; their ``add_auth`` would log the token."""
-
-    def sign(self: Any, request: Any) -> None:
-        """As ``add_auth``."""
-        self._modify_request_before_signing(request)
-        string_to_sign = self.string_to_sign(request, self.canonical_request(request))
-        self._inject_signature_to_request(request, self.signature(string_to_sign, request))
-
-
-class _HeaderAuth(_AtGivenTime, S3SigV4Auth):  # type: ignore[misc]  # botocore has no types
-    """botocore's signer with a time, a payload's digest and a signing key that are given."""
-
-    def __init__(self, keys: Keys, region: str, signing_key: bytes) -> None:
-        super().__init__(keys, "s3", region)
-        self._signing_key = signing_key
-
-    def payload(self, request: Any) -> str:
-        return str(request.context["payload"])
-
-    def signature(self, string_to_sign: str, request: Any) -> str:
-        return hmac.new(self._signing_key, string_to_sign.encode(), hashlib.sha256).hexdigest()
-
-
-class S3Signer:
-    """Signs for one region. Keeps the signing key of the day, so that it needn't be derived for each request."""
-
-    def __init__(self, region: str) -> None:
-        self.region = region
-        self._derived: tuple[Keys, str, bytes] | None = None
-
-    def sign(
-        self, method: str, url: str, headers: Mapping[str, str], payload: str, keys: Keys, now: float
-    ) -> dict[str, str]:
-        """``headers`` and those that sign them.
-
-        ``url`` is encoded already. ``payload`` is the body's SHA-256 in hexadecimal, or UNSIGNED. ``now`` is in
-        seconds since the epoch.
-        """
-        timestamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-        request = AWSRequest(method, url, headers=dict(headers))
-        request.context["timestamp"] = timestamp
-        request.context["payload"] = payload
-        _HeaderAuth(keys, self.region, self._key(keys, timestamp[:8])).sign(request)
-        return dict(request.headers.items())
-
-    def _key(self, keys: Keys, day: str) -> bytes:
-        if self._derived is None or self._derived[:2] != (keys, day):
-            key = f"AWS4{keys.secret_key}".encode()
-            for step in (day, self.region, "s3", "aws4_request"):
-                key = hmac.new(key, step.encode(), hashlib.sha256).digest()
-            self._derived = keys, day, key
-        return self._derived[2]
-
-
-LONGEST = 7 * 86400
-"""Seconds that a URL may be good for."""
-
-
-class _QueryAuth(_AtGivenTime, S3SigV4QueryAuth):  # type: ignore[misc]  # botocore has no types
-    """botocore's signer of URLs, with a time that is given."""
-
-
-def presigned(url: str, keys: Keys, region: str, now: float, seconds: float) -> str:
-    """``url``, encoded already, for a GET that needs nothing else for so long. ``now``: seconds since the epoch."""
-    request = AWSRequest("GET", url)
-    request.context["timestamp"] = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    _QueryAuth(keys, "s3", region, expires=max(1, min(LONGEST, int(seconds)))).sign(request)
-    return str(request.url)

@@ -20,7 +20,7 @@ from botocore.loaders import Loader
 from resumable.masking import has_user
 from resumable.remotes.metadata import MetadataRoom
 from resumable.remotes.plan import S3, S3_50TB, TIB, PartLimits
-from resumable.remotes.s3.credentials import encode_path
+from resumable.remotes.s3.signing import encode_path
 
 PREFIX = len("x-amz-meta-")
 CAUTIOUS = MetadataRoom(2048, each=PREFIX)
@@ -72,9 +72,10 @@ MINIO = Dialect("minio", checksum="crc32c", put_if_absent=True, complete_if_abse
 
 #: https://developers.cloudflare.com/r2/api/s3/api/: all parts but the last have the same size, objects have just under
 #: 5 TiB, the region is "auto". https://developers.cloudflare.com/r2/api/s3/conditional-operations/: PutObject and
-#: CompleteMultipartUpload heed If-None-Match.
+#: CompleteMultipartUpload heed If-None-Match. CRC32C of parts: a table on the first page.
 R2 = Dialect(
     "r2",
+    checksum="crc32c",
     limits=PartLimits(largest_object=5 * TIB - 5 * (1 << 30), equal=True),
     put_if_absent=True,
     complete_if_absent=True,
@@ -148,6 +149,11 @@ class Endpoint:
     def secure(self) -> bool:
         """Whether it is reached over TLS."""
         return self.scheme == "https"
+
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine, so that nobody is on the way."""
+        return self.host == "localhost" or (_is_address(self.host) and ip_address(self.host).is_loopback)
 
     @property
     def netloc(self) -> str:

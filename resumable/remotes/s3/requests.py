@@ -1,7 +1,7 @@
 """One request to S3: its digests, its signature, its way there, and the meaning of its answer.
 
-Invariant: a request is signed for the time at which it goes out, with a payload's digest unless the connection is
-secure and the operator chose otherwise; an answer that comes back is a success, all others are raised.
+Invariant: a request is signed for the time at which it goes out; an answer that comes back is a success, all others are
+raised.
 """
 
 from __future__ import annotations
@@ -22,16 +22,9 @@ from resumable.remotes.reading import open_stream
 from resumable.remotes.regions import BodyMemory
 from resumable.remotes.s3.answers import STALE_KEYS, error_from
 from resumable.remotes.s3.checksums import Algorithm, Hash, digest_bytes, digest_region, encoded
-from resumable.remotes.s3.credentials import (
-    EMPTY_SHA256,
-    UNSIGNED,
-    ICredentials,
-    Keys,
-    S3Signer,
-    encode_query,
-    presigned,
-)
+from resumable.remotes.s3.credentials import ICredentials, Keys
 from resumable.remotes.s3.endpoint import Endpoint
+from resumable.remotes.s3.signing import EMPTY_SHA256, UNSIGNED, S3Signer, encode_query, presigned
 
 T = TypeVar("T")
 
@@ -47,7 +40,7 @@ class Payload:
 
 
 class S3Requests:
-    """Sends requests to one bucket. ``unsigned``: payloads aren't digested for the signature (only with https).
+    """Sends requests to one bucket. ``sign_bodies``: the signature covers payloads, by their SHA-256.
 
     ``sent`` counts the requests by operation.
     """
@@ -61,10 +54,8 @@ class S3Requests:
         now: Callable[[], float],
         *,
         memory: BodyMemory | None = None,
-        unsigned: bool = False,
+        sign_bodies: bool = True,
     ) -> None:
-        if unsigned and not endpoint.secure:
-            raise ValueError("unsigned payloads need https: anybody on the way could change them")
         self.endpoint = endpoint
         self.sent: dict[str, int] = {}
         self._credentials = credentials
@@ -72,7 +63,7 @@ class S3Requests:
         self._pool = pool
         self._now = now
         self._memory = memory or BodyMemory()
-        self._unsigned = unsigned
+        self._sign_bodies = sign_bodies
         self._signer = S3Signer(endpoint.region)
 
     async def send(
@@ -200,7 +191,7 @@ class S3Requests:
         """The signature's value for the payload, and the payload's checksum."""
         if data is None:
             return EMPTY_SHA256, None
-        sha256 = None if self._unsigned else hashlib.sha256()
+        sha256 = hashlib.sha256() if self._sign_bodies else None
         made = algorithm.make() if algorithm else None
         hashes: list[Hash] = [each for each in (sha256, made) if each is not None]
         pool = self._pool if sha256 or not (algorithm and algorithm.cheap) else None

@@ -44,8 +44,8 @@ OPTIONS = {
     "profile": "profile in the AWS configuration files with the credentials (default botocore's)",
     "part-size": "size of parts, from 5M to 5G (default `--part-size`)",
     "checksum": f"checksum that the store verifies: `{'`, `'.join(ALGORITHMS)}` (default the dialect's)",
-    "payload": "`signed`, or with https `unsigned`: the signature does not cover the bodies, which saves CPU"
-    " (default `signed`)",
+    "sign": "`body`: the signature covers the bodies too; `headers`: it does not, which saves CPU (default `headers`"
+    " with https and for a store on this machine, else `body`)",
     "storage-class": "storage class of the objects, as `STANDARD_IA` (default the bucket's)",
     "acl": "canned ACL of the objects, as `bucket-owner-full-control` (default none)",
     "sse": "encryption by the store: `AES256`, `aws:kms` or `aws:kms:dsse` (default the bucket's)",
@@ -103,6 +103,12 @@ def endpoint_for(spec: RemoteSpec, spoken: Dialect) -> Endpoint:
     return resolve(place, spoken)
 
 
+def signs_bodies(options: Mapping[str, str], endpoint: Endpoint) -> bool:
+    """Whether signatures cover the bodies: where anybody on the way could change them. Raises ValueError."""
+    said = _one_of(options, "sign", ("body", "headers"))
+    return not (endpoint.secure or endpoint.local) if said is None else said == "body"
+
+
 def objects_for(options: Mapping[str, str], customer_key: bytes | None = None) -> S3ObjectOptions:
     """The options of objects. Raises ValueError."""
     storage_class = options.get("storage-class") or None
@@ -153,8 +159,7 @@ def check(spec: RemoteSpec) -> None:
     objects_for(options)
     if options.get("part-size"):
         part_size(options, 0, _part_size)
-    if _one_of(options, "payload", ("signed", "unsigned")) == "unsigned" and not endpoint.secure:
-        raise ValueError("payload=unsigned needs https: anybody on the way could change what is sent")
+    signs_bodies(options, endpoint)
     file, variable = options.get("sse-c-file"), options.get("sse-c-variable")
     if (file or variable) and not endpoint.secure:
         raise ValueError("SSE-C needs https: the key goes with each request")
@@ -174,10 +179,10 @@ def make(spec: RemoteSpec, services: BackendServices) -> S3Remote:
     objects = objects_for(options, customer_key(options, services.environ))
     http = Http(services.reactor, limits, policy=policy_for(options.get("ca-file")))
     credentials = SessionCredentials(services.pool, services.now, botocore_session(options.get("profile") or None))
-    unsigned = options.get("payload") == "unsigned"
     place = endpoint_for(spec, spoken)
+    signs = signs_bodies(options, place)
     requests = S3Requests(
-        place, credentials, http, services.pool, services.now, memory=services.memory, unsigned=unsigned
+        place, credentials, http, services.pool, services.now, memory=services.memory, sign_bodies=signs
     )
     return S3Remote(
         S3Client(requests),
