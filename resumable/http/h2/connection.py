@@ -116,7 +116,7 @@ class Http2Connection(Http2Link):
     def _data_came(self, data: Data) -> None:
         self._window.take(data.size)
         stream = self._streams.get(data.stream)
-        self.pace.data(len(data.payload))
+        self.pace.data(data.short)
         if stream is not None:
             stream.arrived(data)
         elif data.stream > self.machine.highest_inbound_stream_id or data.stream % 2 == 0:
