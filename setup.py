@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "resumable/__init__.py").read_text(encoding="utf-8"))[1]
 
 # Twisted's lower and upper bounds are the tested range: resumable/http/twisted_web.py leans on private names of
-# twisted.web, and its tests fail loudly when they change.
+# twisted.web, and its tests fail loudly when they change. So are pyopenssl's, for resumable/listening/twisted_tls.py.
 INSTALL = [
     "twisted[tls]>=26.4,<27",
     "h2>=4.3",
@@ -24,7 +24,7 @@ INSTALL = [
     "botocore>=1.36",
     "defusedxml>=0.7.1",
     "cryptography>=42",
-    "pyopenssl>=24.0",
+    "pyopenssl>=25.2,<27",
     "prometheus-client>=0.20",
 ]
 BASIC = [

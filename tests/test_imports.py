@@ -1,4 +1,4 @@
-"""Dependencies point one way, Twisted's privates are touched in one file, nobody takes the reactor from the air.
+"""Dependencies point one way, Twisted's privates are touched in two files, nobody takes the reactor from the air.
 
 Read from the source by `ast`, so that an import inside a function or under TYPE_CHECKING counts as well.
 """
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "resumable"
 
 STANDARD_LIBRARY_ONLY = frozenset({"protocol"})
-MAY_TOUCH_PRIVATES = frozenset({"resumable/http/twisted_web.py"})
+MAY_TOUCH_PRIVATES = frozenset({"resumable/http/twisted_web.py", "resumable/listening/twisted_tls.py"})
 MAY_IMPORT_THE_REACTOR = frozenset({"resumable/daemon/service.py"})
 
 SOURCES = sorted(str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py"))
@@ -179,7 +179,7 @@ def test_imports_go_one_way():
     assert not found(wrong_imports)
 
 
-def test_only_one_file_touches_privates_of_others():
+def test_only_two_files_touch_privates_of_others():
     assert not found(private_touches, MAY_TOUCH_PRIVATES)
 
 

@@ -76,7 +76,7 @@ class StreamingChannel(ChannelLifetime):
         self.site.received += size
         if size < self._left:  # within a body or a chunk: nothing to parse, nothing to copy
             self._left -= size
-            if size >= self._read_size:
+            if 2 * size > self._read_size:
                 self._read_more()
             assert self._body is not None
             self._body.arrived(data)
@@ -177,7 +177,7 @@ class StreamingChannel(ChannelLifetime):
             self._body_complete(body)
 
     def _take_chunks(self, body: Body, chunks: ChunkReader, data: bytes) -> None:
-        if len(data) >= self._read_size:
+        if 2 * len(data) > self._read_size:
             self._read_more()
         pieces: list[bytes] = []
         rest, malformed = None, False

@@ -23,10 +23,10 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from resumable.listening.proxy_protocol import ProxiedFactory
 from resumable.listening.tls import Certificate, CertificateFiles
+from resumable.listening.twisted_tls import TlsFactory
 from resumable.model.errors import StartupError
 from resumable.networks import Network
 
@@ -83,7 +83,7 @@ class ListeningPoint:
     def factory(self, reactor: Any, site: IProtocolFactory) -> IProtocolFactory:
         """The site, behind TLS and the proxy's header, which comes first on the wire."""
         if self.certificate is not None:
-            site = TLSMemoryBIOFactory(self.certificate, False, site, reactor)
+            site = TlsFactory(self.certificate, site, reactor)
         return site if self.trusted is None else ProxiedFactory(site, self.trusted, self.description)
 
 

@@ -8,13 +8,14 @@ from h2.settings import SettingCodes
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from resumable.http.channel import READ_SIZE
 from resumable.http.h2.answers import MAX_PRODUCED, MAX_UNSENT
 from resumable.http.h2.frames import MAX_FRAME
 from resumable.http.h2.limits import CONNECTION_WINDOW, STREAM_WINDOW, HeldBytes
-from resumable.http.h2.link import MAX_STREAMS
+from resumable.http.h2.link import MAX_STREAMS, MOST_READ
 from resumable.http.request import StreamingRequest
 from tests.http.http1_client import Consumer, answer
-from tests.http.http2_client import MIB, Client
+from tests.http.http2_client import MIB, PING, Client, frame
 
 # Bodies
 
@@ -228,6 +229,22 @@ def test_the_windows_cover_50_mib_a_second_over_50_ms() -> None:
         client.data(stream, b"x" * 65_536)
         least = min(least, client.window(stream))
     assert least >= 2 * 50 * MIB * 0.05
+
+
+def test_reads_grow_while_they_bring_bodies_and_shrink_for_anything_else() -> None:
+    """Many frames in one read would keep other connections waiting."""
+    client = Client()
+    stream = client.patch()
+    client.deliver()
+    sizes = []
+    for _ in range(4):
+        sizes.append(client.wire.bufferSize)
+        for _ in range(sizes[-1] // MAX_FRAME):
+            client.h2.send_data(stream, b"x" * (MAX_FRAME - 9))
+        client.exchange()
+    assert sizes == [READ_SIZE, 2 * READ_SIZE, MOST_READ, MOST_READ]
+    client.channel.dataReceived(b"".join(frame(PING, b"12345678", stream=0) for _ in range(100)))
+    assert client.wire.bufferSize == READ_SIZE
 
 
 def test_a_paused_body_closes_its_own_window_only() -> None:

@@ -254,6 +254,26 @@ def test_a_body_in_very_small_frames_is_slowed_down() -> None:
     assert client.wire.producerState == "paused" and len(consumer.data) == 600
 
 
+def test_very_small_frames_count_however_many_come_at_once() -> None:
+    client = Client()
+    stream = client.patch()
+    consumer, _ = client.deliver()
+    client.channel.dataReceived(frame(DATA, b"x", stream=stream) * FRAMES)
+    assert client.wire.producerState == "paused" and len(consumer.data) == FRAMES
+
+
+def test_a_large_frame_is_no_small_one_when_it_arrives_in_pieces() -> None:
+    """Some of curl's versions send the last nine bytes of each frame as a record of TLS of their own."""
+    client = Client()
+    stream = client.patch()
+    consumer, _ = client.deliver()
+    whole = frame(DATA, b"x" * 1_000, stream=stream)
+    for _ in range(2 * FRAMES):
+        client.channel.dataReceived(whole[:-9])
+        client.channel.dataReceived(whole[-9:])
+    assert client.wire.producerState == "producing" and len(consumer.data) == 2_000 * FRAMES
+
+
 def test_a_flood_does_not_keep_an_idle_connection_or_a_silent_body() -> None:
     client = Client(network_timeout=10)
     client.patch(100)

@@ -38,6 +38,7 @@ class Http2Connection(Http2Link):
         self._reader = FrameReader()
         self._streams: dict[int, Http2Stream] = {}
         self._fresh: dict[int, Http2Stream] = {}  # their requests are to be begun, in this order
+        self._came = 0  # bytes of bodies in this read
         self._turned_away = False  # there is no room, and the client is told so
         self._take: dict[type[events.Event], Callable[[Any], None]] = {
             events.RequestReceived: self._head_came,
@@ -79,6 +80,7 @@ class Http2Connection(Http2Link):
         if self._state is not OPEN:
             return
         self._busy = True
+        self._came = 0
         self.pace.refill(self.site.seconds())
         code = self._read(data)
         if code is None:
@@ -87,6 +89,7 @@ class Http2Connection(Http2Link):
             self._leaving = self.lingers = True
             self._lose_streams(Failure(ConnectionDone(f"the client broke HTTP/2: {code}")))
         self._busy = False
+        self.read_more(self._came)
         self.regulate()
         self.settle()
 
@@ -116,7 +119,8 @@ class Http2Connection(Http2Link):
     def _data_came(self, data: Data) -> None:
         self._window.take(data.size)
         stream = self._streams.get(data.stream)
-        self.pace.data(len(data.payload))
+        self.pace.data(data.short)
+        self._came += len(data.payload)
         if stream is not None:
             stream.arrived(data)
         elif data.stream > self.machine.highest_inbound_stream_id or data.stream % 2 == 0:

@@ -32,6 +32,8 @@ from resumable.http.h1 import (
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_FRAME: Final = 65_536
 """Bytes of the largest payload that we take. Larger ones would keep a client from serving its other streams."""
+SHORT: Final = 64
+"""Bytes of a body that a frame has to bring to be more than a frame."""
 MAX_BLOCK: Final = 65_536
 """Bytes of one header block with all its CONTINUATION frames, before it is decoded."""
 
@@ -61,12 +63,16 @@ class Violation(Exception):
 
 
 class Data(NamedTuple):
-    """Bytes of a body. They took ``size`` of the windows; ``ends``: nothing follows."""
+    """Bytes of a body. They took ``size`` of the windows; ``ends``: nothing follows.
+
+    ``short``: how many frames that were shorter than `SHORT` have begun since the last DATA.
+    """
 
     stream: int
     payload: bytes
     size: int
     ends: bool
+    short: int
 
 
 def window_update(stream: int, size: int) -> bytes:
@@ -83,6 +89,7 @@ class FrameReader:
         self._stream = 0  # of the DATA frame that is arriving
         self._left = 0  # bytes of it to come
         self._ends = False
+        self._short = 0
         self._pieces: list[memoryview] = []  # of that stream, from this read
         self._block: int | None = None  # bytes of a header block that isn't complete
 
@@ -115,6 +122,7 @@ class FrameReader:
             self._check(kind, length)
             if plain:
                 self._stream, self._left, self._ends = stream, length, bool(flags & _END_STREAM)
+                self._short += length < SHORT
                 at += _HEADER.size
                 continue
             end = at + _HEADER.size + length
@@ -144,9 +152,10 @@ class FrameReader:
             self._block = None if flags & _END_HEADERS else (self._block or 0) + length
 
     def _joined(self) -> Data:
-        payload = b"".join(self._pieces)
+        payload, short = b"".join(self._pieces), self._short
         self._pieces.clear()
-        return Data(self._stream, payload, len(payload), self._ends and not self._left)
+        self._short = 0
+        return Data(self._stream, payload, len(payload), self._ends and not self._left, short)
 
     @staticmethod
     def _padded(body: bytes, flags: int, stream: int) -> Data:
@@ -157,7 +166,7 @@ class FrameReader:
             if padding >= len(body):
                 raise Violation(ErrorCodes.PROTOCOL_ERROR)
             payload = body[1 : len(body) - padding]
-        return Data(stream, payload, len(body), bool(flags & _END_STREAM))
+        return Data(stream, payload, len(body), bool(flags & _END_STREAM), int(len(payload) < SHORT))
 
 
 def size_of(fields: Fields) -> int:

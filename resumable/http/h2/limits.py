@@ -106,8 +106,6 @@ SENT: Final = 1_024
 """Bytes of answers that a client needs a frame for: Go's clients allow 4 KiB more at a time, of a stream and of all."""
 ANSWERED: Final = 8
 """Frames that one request needs: its head and trailers, the end of its body, and those that allow us to send on."""
-SHORT: Final = 64
-"""Bytes of a body that a frame has to bring to be more than a frame."""
 HEAD: Final = 1_024
 """Bytes of a head, unpacked, that cost as much as a frame: packed, a few may stand for many."""
 
@@ -164,10 +162,11 @@ class ClientPace:
         """A frame has come; or, with ``head``, it was a head of so many bytes when unpacked."""
         self._frames.spend(head // HEAD if head else 1)
 
-    def data(self, size: int) -> None:
-        """So much of a body has come in one."""
-        if size < SHORT:
-            self._frames.spend()
+    def data(self, short: int) -> None:
+        """So many frames have come that brought next to nothing of a body. They count by what they announce: a client's
+        records of TLS may cut each of its frames in two."""
+        if short:
+            self._frames.spend(short)
 
     def sent(self, size: int) -> None:
         """So much of an answer has gone: the client will have to make room for more."""

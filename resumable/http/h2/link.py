@@ -45,6 +45,9 @@ DECODED: Final = 2 * MAX_HEADER_LIST
 HEADER_TABLE: Final = 4_096
 """Bytes that we remember of the fields that we have sent, however much the client would remember."""
 
+MOST_READ: Final = 262_144
+"""Bytes asked of the kernel at once, at most. Frames in as many bytes may keep other connections waiting."""
+_READ = 65_536
 _SMALLEST_WINDOW = 65_535
 _ANY = (1 << 32) - 1
 _GOAWAY = (ConnectionInputs.SEND_GOAWAY, ConnectionInputs.RECV_GOAWAY)
@@ -155,6 +158,7 @@ class Http2Link(Protocol):
         self._held = 0
         self._backlog = 0
         self._reading = True
+        self._read_size = _READ
         self._full = False  # not read, because it, or its site, holds too much
         self._busy = False  # reading, further up the stack
 
@@ -187,6 +191,13 @@ class Http2Link(Protocol):
         self._held += size
         self.site.held.add(self._client, size)
         self.regulate()
+
+    def read_more(self, came: int) -> None:
+        """A read has brought so many bytes of bodies: the next one may be larger, or is as large as at first."""
+        size = self._read_size
+        size = min(2 * size, MOST_READ) if 2 * came > size else _READ
+        if size != self._read_size and hasattr(self.transport, "bufferSize"):
+            self._read_size = self.transport.bufferSize = size
 
     def look_at(self, when: float) -> None:
         """A stream wants to be checked then, if not earlier."""
