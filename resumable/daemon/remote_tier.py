@@ -32,7 +32,7 @@ from resumable.remotes.probe import probe
 from resumable.remotes.regions import BodyMemory
 from resumable.remotes.urls import BackendServices, RemoteSpec
 from resumable.replication.context import Remote, ReplicationLimits
-from resumable.replication.progress import CatalogJournal
+from resumable.replication.journal import CatalogJournal
 from resumable.replication.service import Replication
 from resumable.replication.sweeper import LocalPolicy, LocalSweeper, StoreSweeper
 from resumable.spool import Disk
@@ -48,13 +48,15 @@ SWEEP_EVERY = 6 * 3600.0
 
 @frozen
 class TierContext:
-    """The parts of the daemon that the remote tier uses. ``open`` is the spool's `reader`, ``reclaim`` the janitor's.
+    """The parts of the daemon that the remote tier uses. ``open`` is the spool's `reader`, ``read`` its `read`,
+    ``reclaim`` the janitor's.
 
     ``space_needed``: whether the disk is close to its reserve.
     """
 
     replicas: IReplicas
     open: Callable[[str], Deferred[Any]]
+    read: Callable[[str, int, int], Deferred[bytes]]
     reclaim: Callable[[], Awaitable[None]]
     space_needed: Callable[[], bool]
     wall: Callable[[], float]
@@ -72,11 +74,12 @@ class RemoteTier:
         self.backends = make(settings, reactor, self._pool, journals.__getitem__, context.wall, rng)
         self.replication = Replication(
             [
-                Remote(spec.name, self.backends[spec.name], spec.required, accepts=_accepts(spec))
+                Remote(spec.name, self.backends[spec.name], spec.required, _accepts(spec), journals[spec.name])
                 for spec in settings.remotes
             ],
             context.replicas,
             context.open,
+            context.read,
             clock=reactor,
             wall=context.wall,
             rng=rng,

@@ -16,6 +16,7 @@ from resumable.aio.threads import Stopped
 from resumable.model.replica import TransferProgress
 from resumable.model.telemetry import REQUEST
 from resumable.model.upload import Replica, Upload
+from resumable.remotes.interfaces import Intent
 from resumable.replication.context import Remote, RemoteCounts, ReplicationContext
 from resumable.replication.failures import FailureRecorder, Reaction
 from resumable.replication.health import Health
@@ -86,9 +87,11 @@ class RemoteQueue:
 
     # -- news of uploads
 
-    def chosen(self, upload: Upload, replica: Replica | None) -> None:
-        """The upload is new; ``replica``: its replica in this remote, None for none."""
-        progress = None if replica is None else ReplicaProgress(replica, replica, counted=0, request=REQUEST.get())
+    def chosen(self, upload: Upload, replica: Replica | None, intent: Intent | None) -> None:
+        """The upload is new; ``replica``: its replica in this remote, None for none, and ``intent`` its intent."""
+        progress = None
+        if replica is not None:
+            progress = ReplicaProgress(replica, replica, counted=0, request=REQUEST.get(), intent=intent)
         self._cache.remember(upload.id, progress)
 
     def committed(self, upload: Upload) -> None:
