@@ -8,8 +8,9 @@ value with it.
 from __future__ import annotations
 
 import enum
+import functools
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import AttrsInstance, evolve, fields, frozen
@@ -149,7 +150,8 @@ class ReplicaRecords(Generic[R]):
 
     def value(self, record: R) -> dict[str, Any]:
         """The record as the journal keeps it."""
-        return {each.name: _written(getattr(record, each.name)) for each in fields(type(record))}
+        values = {name: getattr(record, name) for name in _names(type(record))}
+        return {name: value if type(value) in _JSON else _written(value) for name, value in values.items()}
 
     async def alone(self, upload_id: str, work: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
         """Do the work while nobody else changes this upload's record. Nothing is kept of uploads without work."""
@@ -165,6 +167,14 @@ class ReplicaRecords(Generic[R]):
             lock, users = self._locks.pop(upload_id)
             if users > 1:
                 self._locks[upload_id] = lock, users - 1
+
+
+_JSON = {str, int, bool, dict, type(None)}
+
+
+@functools.cache
+def _names(kind: type[AttrsInstance]) -> Sequence[str]:
+    return [each.name for each in fields(kind)]
 
 
 def _written(value: Any) -> Any:

@@ -26,7 +26,7 @@ from resumable.replication.transfer import Job, Transfer, TransferContext, Trans
 from resumable.replication.work_queue import CATALOG_PAUSE, WorkQueue
 
 ACTIVE = 64
-"""Transfers at once."""
+"""Transfers at once; more where more parts may be on their way, so that small uploads can be as many."""
 
 _log = Logger()
 
@@ -60,6 +60,7 @@ class RemoteQueue:
         self._transfers = TransferContext(
             remote, context, DeferredSemaphore(slots), self._health.worked, self._confirmed, counts
         )
+        self._most = max(ACTIVE, slots)
         self._active: dict[str, Job] = {}
         self._filling = False
         self._running = False
@@ -203,7 +204,7 @@ class RemoteQueue:
             return
         health = self._health
         self._filling = True
-        while len(self._active) < ACTIVE and health.admits:
+        while len(self._active) < self._most and health.admits:
             upload_id = self._waiting.take(self._has_failed if self.down else None)
             if upload_id is None:
                 break

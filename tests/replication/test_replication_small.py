@@ -194,6 +194,16 @@ def test_small_uploads_share_the_slots_of_their_remote(make):
     assert Watched.most == 3
 
 
+def test_as_many_small_uploads_as_there_are_slots_are_on_their_way(make):
+    limits = ReplicationLimits(part_size=PART, per_remote=200, total=200)
+    small = make({"a": whole(latency=0.0)}, limits=limits)
+    small.remotes["a"].faults.add(Fault("write_whole", times=None, delay=5.0))
+    uploads = [small.post(pattern(50)) for _ in range(250)]
+    assert len(small.calls()) == 200
+    small.settle(uploads)
+    small.check(*uploads)
+
+
 def test_a_backend_whose_intents_fail_gets_uploads_step_by_step(make):
     class Broken(MemoryWholeRemote):
         def intend(self, *args):
