@@ -16,9 +16,10 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from resumable.aio.deferreds import TaskGroup
-from resumable.aio.threads import Pool
+from resumable.aio.threads import Batcher, Pool
 from resumable.config.options import Settings
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.model.replica import IReplicas
@@ -48,7 +49,7 @@ SWEEP_EVERY = 6 * 3600.0
 
 @frozen
 class TierContext:
-    """The parts of the daemon that the remote tier uses. ``open`` is the spool's `reader`, ``read`` its `read`,
+    """The parts of the daemon that the remote tier uses. ``open`` is the spool's `reader`, ``read_all`` its `read_all`,
     ``reclaim`` the janitor's.
 
     ``space_needed``: whether the disk is close to its reserve.
@@ -56,7 +57,7 @@ class TierContext:
 
     replicas: IReplicas
     open: Callable[[str], Deferred[Any]]
-    read: Callable[[str, int, int], Deferred[bytes]]
+    read_all: Callable[[list[tuple[str, int]]], Sequence[bytes | Failure]]
     reclaim: Callable[[], Awaitable[None]]
     space_needed: Callable[[], bool]
     wall: Callable[[], float]
@@ -69,6 +70,7 @@ class RemoteTier:
         self._settings = settings
         self._reactor = reactor
         self._pool = Pool(reactor, THREADS, "remotes")
+        self._reads: Batcher[tuple[str, int], bytes] = Batcher(reactor, context.read_all, name="reads")
         rng = Random(secrets.randbits(64))
         journals = {spec.name: CatalogJournal(context.replicas, spec.name) for spec in settings.remotes}
         self.backends = make(settings, reactor, self._pool, journals.__getitem__, context.wall, rng)
@@ -79,7 +81,7 @@ class RemoteTier:
             ],
             context.replicas,
             context.open,
-            context.read,
+            self._reads.submit,
             clock=reactor,
             wall=context.wall,
             rng=rng,
@@ -109,6 +111,7 @@ class RemoteTier:
     def start(self) -> None:
         """Go on with the work of an earlier run; log each remote that doesn't work."""
         self._pool.start()
+        self._reads.start()
         self.replication.start()
         for loop, seconds in self._loops:
             loop.start(seconds)
@@ -124,6 +127,7 @@ class RemoteTier:
         for backend in self.backends.values():
             if IClosable.providedBy(backend):
                 await IClosable(backend).close()
+        await self._reads.stop()
         await self._pool.stop()
 
     def _go(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -96,15 +96,15 @@ class SpoolSource(Readable, Protocol):
 
 @frozen
 class ReplicationContext:
-    """The dependencies that all remotes share. ``open`` opens an upload's spool file, ``read`` gives so many bytes of
-    it, from an offset on.
+    """The dependencies that all remotes share. ``open`` opens an upload's spool file, ``read`` gives up to so many
+    bytes from its start on.
 
     ``clock`` measures spans, ``wall`` tells the time of day for records. ``run`` names this run of the daemon.
     """
 
     replicas: IReplicas
     open: Callable[[str], Deferred[SpoolSource]]
-    read: Callable[[str, int, int], Deferred[bytes]]
+    read: Callable[[tuple[str, int]], Deferred[bytes]]
     clock: IReactorTime
     wall: Callable[[], float]
     rng: Random

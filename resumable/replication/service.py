@@ -27,8 +27,9 @@ from resumable.replication.transfer import intended
 class Replication:
     """Sends the bytes of uploads on to the remotes that were chosen for each.
 
-    ``open`` is the spool's `reader`, ``read`` its `read`. ``clock`` measures spans, ``wall`` tells the time of day.
-    ``run`` is another in each run of the daemon: a remote's progress that an earlier run recorded is asked for again.
+    ``open`` is the spool's `reader`, ``read`` submits an upload's id and a size to a batcher of its `read_all`.
+    ``clock`` measures spans, ``wall`` tells the time of day. ``run`` is another in each run of the daemon: a remote's
+    progress that an earlier run recorded is asked for again.
 
     Each remote may have its share of ``limits.total`` parts on their way and no more, so that one that hangs takes
     nothing away from the others. Replicas in the catalog whose remote isn't among ``remotes`` are left alone.
@@ -40,7 +41,7 @@ class Replication:
         remotes: Sequence[Remote],
         replicas: IReplicas,
         open: Callable[[str], Deferred[SpoolSource]],
-        read: Callable[[str, int, int], Deferred[bytes]],
+        read: Callable[[tuple[str, int]], Deferred[bytes]],
         *,
         clock: IReactorTime,
         wall: Callable[[], float],

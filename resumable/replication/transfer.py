@@ -291,7 +291,7 @@ class Transfer:
         assert journal is not None
         await context.slots.acquire()
         try:
-            data = await context.shared.read(self._id, 0, size) if size else b""
+            data = await context.shared.read((self._id, size)) if size else b""
             if len(data) != size:
                 raise RegionLost(f"{size} bytes were committed, {len(data)} are there")
             region = BytesRegion(data)

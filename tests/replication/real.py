@@ -93,6 +93,8 @@ async def running(
         pool=pool,
         budget=Budget(32 * MIB),
     )
+    reads: Batcher[tuple[str, int], bytes] = Batcher(reactor, spool.read_all, name="reads")
+    reads.start()
     spool.start()
     catalog = SqliteCatalog(
         str(directory / "catalog.sqlite3"), batcher=lambda work: Batcher(reactor, work, name="catalog")
@@ -106,7 +108,7 @@ async def running(
         [Remote(NAME, remote(journal, pool), journal=journal)],
         shown,
         spool.reader,
-        spool.read,
+        reads.submit,
         clock=reactor,
         wall=time.time,
         rng=Random(1),
@@ -117,5 +119,5 @@ async def running(
     try:
         yield Daemon(spool, catalog, replication)
     finally:
-        for room in (replication, spool, catalog, pool):
+        for room in (replication, reads, spool, catalog, pool):
             await room.stop()

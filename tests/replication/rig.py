@@ -160,6 +160,8 @@ class Rig:
             deliverers=["test"],
             now=self.wall,
         )
+        self.reads = SteppedBatcher(self.clock, self.spool.read_all)
+        self.reads.start()
         self.spool.start()
         self.catalog.open()
         self.pool.start()
@@ -177,7 +179,7 @@ class Rig:
             ],
             self.replicas,
             self.spool.reader,
-            self.spool.read,
+            self.reads.submit,
             clock=self.clock,
             wall=self.wall,
             rng=Random(self.runs),
@@ -185,7 +187,7 @@ class Rig:
             limits=self.limits,
         )
         self.replication.start()
-        self._old.append((self.clock, (self.replication, self.spool, self.catalog, self.pool)))
+        self._old.append((self.clock, (self.replication, self.reads, self.spool, self.catalog, self.pool)))
         return self
 
     def kill(self) -> Rig:

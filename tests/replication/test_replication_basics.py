@@ -181,7 +181,7 @@ def test_two_remotes_of_one_name_are_a_mistake(rig):
             [remote, remote],
             rig.replicas,
             rig.spool.reader,
-            rig.spool.read,
+            rig.reads.submit,
             clock=rig.clock,
             wall=rig.wall,
             rng=None,

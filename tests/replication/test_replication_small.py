@@ -12,7 +12,7 @@ from resumable.remotes.memory.parts import MemoryWholeRemote
 from resumable.remotes.memory.remote import Fault, MemoryObject
 from resumable.replication.context import ReplicationLimits
 from resumable.replication.transfer import SMALL
-from tests.replication.rig import PART, parts, pattern, plain, whole
+from tests.replication.rig import PART, UPLOADS, parts, pattern, plain, whole
 
 STEPS = ["initiate_upload", "write_chunk", "finalize_upload"]
 
@@ -139,6 +139,34 @@ def test_local_data_that_is_shorter_than_committed_is_not_sent(small):
     small.advance(1)
     assert small.state(upload_id) == "parked"
     assert not small.stores["a"].objects
+
+
+def test_the_files_of_small_uploads_that_came_together_are_read_together(small):
+    uploads = [Upload(f"{number:032x}", 1.0, 1.0, 9, 9, finished_at=1.0) for number in range(10)]
+    for each in uploads:
+        small.ask(small.spool.put(each.id, 0, [b"123456789"]))
+        assert small.ask(small.catalog.create(each, (), small.replication.chosen(each, drawn=True)))
+        small.data[each.id] = b"123456789"
+    groups: list[int] = []
+    read_all = small.reads._work
+    small.reads._work = lambda wanted: groups.append(len(wanted)) or read_all(wanted)
+    for each in uploads:
+        small.replication.committed(each)
+    small.settle([each.id for each in uploads])
+    small.check(*(each.id for each in uploads))
+    assert groups == [10]
+
+
+def test_a_file_that_is_not_there_does_not_disturb_others(small):
+    small.disk.unlink(f"{UPLOADS}/{small.create(PART)}")
+    lost = f"{1:032x}"
+    row = small.row(lost)
+    assert small.ask(small.catalog.commit(Commit(lost, row.epoch, 0, PART, small.wall(), finished=True)))
+    small.replication.committed(small.row(lost))
+    other = small.post(pattern(50))
+    small.settle([other])
+    small.check(other)
+    assert "No such file" in small.replica(lost).error
 
 
 def test_a_next_run_goes_on_from_the_intent(small):
