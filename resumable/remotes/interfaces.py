@@ -262,7 +262,8 @@ class IWholeRemote(IKeyed):
 
         Instead of `initiate_upload`, `write_chunk` and `finalize_upload`; fails as these do. Answers what is stored,
         and the record that the journal is to have from now on. Until it has that, and after any failure, all is as
-        after a lost answer to `write_chunk`, and it goes on with `initiate_upload`.
+        after a lost answer to `write_chunk`: this may be repeated in the same process, or it goes on with
+        `initiate_upload`; it does so after NotThere and OutOfStep.
         """
 
 

@@ -40,7 +40,7 @@ class ReplicaProgress:
     ``initiated_length``. ``ahead``: confirmed parts behind a gap, ends by offsets. ``counted``: committed bytes that
     are part of the lag. ``hurried``: the pause before the next try is only what the store asked for, which is over at
     ``not_before``. ``request``: the id of the client's latest request that brought bytes, if it is known.
-    ``intent``: the remote was asked nothing yet, and gets the upload in one piece; the journal has the intent's record.
+    ``intent``: the remote gets the upload in one piece, and was asked for nothing else; the journal has its record.
     """
 
     replica: Replica
@@ -83,14 +83,6 @@ class ReplicaProgress:
         assert self.upload is not None
         return not self.initiated or self.initiated_length != self.upload.length
 
-    def take_intent(self) -> Intent | None:
-        """The intent of an upload that is finished, for its first transfer; any other goes step by step."""
-        assert self.upload is not None
-        if not self.upload.finished:
-            return None
-        intent, self.intent = self.intent, None
-        return intent
-
     def part_from(self, start: int) -> Part | None:
         """The first part at or behind ``start`` that may be written now and isn't confirmed."""
         upload = self.upload
@@ -132,12 +124,14 @@ class ReplicaProgress:
     def distrust(self) -> None:
         """Ask the remote for its progress before anything is sent."""
         self.ahead.clear()
+        self.intent = None
         self.replica = evolve(self.replica, run="")
 
     def start_over(self, run: str) -> int:
         """The remote has nothing: all has to be written again. Answers as `set_confirmed`."""
         self.ahead.clear()
         self.initiated = False
+        self.intent = None
         return self.set_confirmed(0, run)
 
     def failed(self, replica: Replica, not_before: float) -> None:

@@ -159,8 +159,8 @@ class Transfer:
             raise Permanent("its local data was given up")
         for _ in range(MISSTEPS):
             try:
-                if (intent := progress.take_intent()) is not None:
-                    return await self._write_whole(intent)
+                if progress.intent is not None and self._upload.finished:
+                    return await self._write_whole(progress.intent)
                 await self._write()
                 return await self._finish()
             except NotThere:
@@ -286,7 +286,7 @@ class Transfer:
     # -- all at once
 
     async def _write_whole(self, intent: Intent) -> TransferOutcome:
-        """The first try of a small upload: a job that reads it, one request, and one change of the catalog."""
+        """Of a small upload: a job that reads it, one request, and one change of the catalog."""
         context, size, journal = self._context, self._upload.offset, self._context.remote.journal
         assert journal is not None
         await context.slots.acquire()

@@ -7,7 +7,7 @@ from twisted.internet.task import deferLater
 
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Commit, Upload
-from resumable.remotes.errors import Conflict, NotThere, Transient, Unusable
+from resumable.remotes.errors import Conflict, NotThere, OutOfStep, Transient, Unusable
 from resumable.remotes.memory.parts import MemoryWholeRemote
 from resumable.remotes.memory.remote import Fault, MemoryObject
 from resumable.replication.context import ReplicationLimits
@@ -80,13 +80,23 @@ def test_an_upload_whose_id_was_given_goes_step_by_step(small):
     assert small.calls(first) == STEPS
 
 
-@pytest.mark.parametrize("error", [Transient("503"), Unusable("no such bucket"), NotThere("gone"), RuntimeError("bug")])
-def test_an_upload_that_failed_once_goes_step_by_step(small, error):
+@pytest.mark.parametrize("error", [Transient("503"), Unusable("no such bucket"), RuntimeError("bug")])
+def test_a_small_upload_that_failed_is_tried_again(small, error):
     small.remotes["a"].faults.add(Fault("write_whole", error))
     upload_id = small.post(pattern(50))
     small.settle([upload_id])
     small.check(upload_id)
-    assert small.calls(upload_id) == ["write_whole", *STEPS]
+    assert small.calls(upload_id) == ["write_whole", "write_whole"]
+
+
+@pytest.mark.parametrize("error", [NotThere("gone"), OutOfStep("other bytes", 0)])
+def test_a_small_upload_that_the_store_has_lost_goes_step_by_step(small, error):
+    small.remotes["a"].faults.add(Fault("write_whole", error))
+    upload_id = small.post(pattern(50))
+    small.settle([upload_id])
+    small.check(upload_id)
+    asked = [name for name in small.calls(upload_id) if name != "confirmed_parts"]
+    assert asked == ["write_whole", *STEPS]
 
 
 def test_an_object_whose_answer_was_lost_is_made_once(small):
@@ -260,6 +270,8 @@ def test_small_uploads_of_an_outage_are_all_there_once_it_is_over(small):
     small.remotes["a"].faults.clear()
     small.settle(uploads)
     small.check(*uploads)
+    first, *rest = small.stores["a"].objects.order
+    assert rest == [each for each in uploads if each != first], "after the one that tried it, the oldest first"
 
 
 def test_each_remote_has_an_intent_of_its_own(make):

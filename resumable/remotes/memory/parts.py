@@ -112,12 +112,12 @@ class MemoryWholeRemote(MemoryPartRemote):
         return self._do("write_whole", upload_id, lambda fault: self._make(upload_id, intent.own, data))
 
     async def _make(self, upload_id: str, record: ReplicaRecord, data: IRegion) -> tuple[Stored, Mapping[str, Any]]:
-        there = self.store.objects.get(record.key)
-        if there and there.upload_id != upload_id and not self._replace:
-            raise Conflict(f'there is another object under "{record.key}"')
-        whole = MemoryObject(await data.read(0, data.size), upload_id)
-        self.store.objects[record.key] = whole
-        stored = self._stored(record.key, whole)
+        if not self._is_ours(upload_id, record):
+            there = self.store.objects.get(record.key)
+            if there and there.upload_id != upload_id and not self._replace:
+                raise Conflict(f'there is another object under "{record.key}"')
+            self.store.objects[record.key] = MemoryObject(await data.read(0, data.size), upload_id)
+        stored = self._stored(record.key, self.store.objects[record.key])
         return stored, self._records.value(evolve(record, state=Stage.STORED, stored=stored))
 
 

@@ -104,6 +104,15 @@ class Capabilities(RemoteCase):
         assert (found.key, found.size) == (stored.key, 5)
         assert self.read_object(stored.key) == b"hello"
 
+    def test_a_small_object_may_be_made_again(self) -> None:
+        """After a lost answer the call is repeated: it answers for the same object."""
+        stored = self._write_whole(b"hello", saved=False)
+        again = self._write_whole(b"hello")
+        assert (again.key, again.size) == (stored.key, 5)
+        assert self.read_object(stored.key) == b"hello"
+        self.restart()
+        assert self.ask(self.remote.finalize_upload(self.id)) == again
+
     def test_a_small_upload_goes_on_step_by_step_where_it_was_not_written(self) -> None:
         """A crash before the store was asked, or bytes that can't be read: the three operations make the object."""
         intent = self._intend(b"hello")
