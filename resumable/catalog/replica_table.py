@@ -190,6 +190,13 @@ class ReplicaTable(CatalogTable):
     STORED = """UPDATE uploads SET stored_at = ?2 WHERE id = ?1 AND stored_at IS NULL AND required > 0
         AND NOT EXISTS (SELECT 1 FROM replicas WHERE upload_id = ?1 AND required AND state <> 'stored')"""
 
+    # What STORED and `settle` do where all replicas are stored, which leaves nothing to `drop_placed`.
+    ALL_STORED = """UPDATE uploads SET stored_at = ?2,
+            settled_at = (SELECT MAX(stored_at) FROM replicas WHERE upload_id = ?1)
+        WHERE id = ?1 AND stored_at IS NULL AND required > 0 AND finished_at IS NOT NULL AND gone IS NULL
+        AND dropped_at IS NULL AND placed IS NULL
+        AND NOT EXISTS (SELECT 1 FROM replicas WHERE upload_id = ?1 AND state <> 'stored')"""
+
     @frees
     def store(
         self,
@@ -207,9 +214,11 @@ class ReplicaTable(CatalogTable):
         if journal is None:
             connection.execute(self.DROP_PARTS, one)
         known = self._as_data(connection, upload_id)
-        complete = connection.execute(self.STORED, (upload_id, at)).rowcount == 1
-        settle(connection, upload_id)
-        drop_placed(connection, upload_id, at)
+        complete = connection.execute(self.ALL_STORED, (upload_id, at)).rowcount == 1
+        if not complete:
+            complete = connection.execute(self.STORED, (upload_id, at)).rowcount == 1
+            settle(connection, upload_id)
+            drop_placed(connection, upload_id, at)
         if self._outbox.wanted:
             self._outbox.take(connection, self._stored_facts(connection, replica, stored, at, known, complete))
         return True, complete or connection.execute(self.IS_STORED, (upload_id,)).fetchone() is not None
