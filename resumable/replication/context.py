@@ -97,7 +97,7 @@ class SpoolSource(Readable, Protocol):
 @frozen
 class ReplicationContext:
     """The dependencies that all remotes share. ``open`` opens an upload's spool file, ``read`` gives up to so many
-    bytes from its start on.
+    bytes from its start on. ``memory``: bytes of one remote's small uploads that are read.
 
     ``clock`` measures spans, ``wall`` tells the time of day for records. ``run`` names this run of the daemon.
     """
@@ -110,3 +110,4 @@ class ReplicationContext:
     rng: Random
     run: str
     limits: ReplicationLimits
+    memory: int

@@ -17,6 +17,7 @@ from resumable.model.replica import TransferProgress
 from resumable.model.telemetry import REQUEST
 from resumable.model.upload import Replica, Upload
 from resumable.remotes.interfaces import Intent
+from resumable.remotes.regions import BodyMemory
 from resumable.replication.context import Remote, RemoteCounts, ReplicationContext
 from resumable.replication.failures import FailureRecorder, Reaction
 from resumable.replication.health import Health
@@ -58,7 +59,13 @@ class RemoteQueue:
         self._cache = ReplicaCache(name, context, self.lag)
         self._failures = FailureRecorder(name, context, counts)
         self._transfers = TransferContext(
-            remote, context, DeferredSemaphore(slots), self._health.worked, self._confirmed, counts
+            remote,
+            context,
+            DeferredSemaphore(slots),
+            BodyMemory(context.memory),
+            self._health.worked,
+            self._confirmed,
+            counts,
         )
         self._most = max(ACTIVE, slots)
         self._active: dict[str, Job] = {}

@@ -20,7 +20,11 @@ from resumable.remotes.reading import Presented
 from resumable.replication.context import Remote, ReplicationContext, ReplicationLimits, SpoolSource
 from resumable.replication.copies import Copies
 from resumable.replication.remote_queue import RemoteQueue
-from resumable.replication.transfer import intended
+from resumable.replication.transfer import SMALL, intended
+
+SMALL_MEMORY = 4 << 20
+"""Bytes of small uploads that are read, on their way or waiting for a slot, of all remotes together. More are read
+together when many wait."""
 
 
 @implementer(IReplication)
@@ -31,8 +35,9 @@ class Replication:
     ``clock`` measures spans, ``wall`` tells the time of day. ``run`` is another in each run of the daemon: a remote's
     progress that an earlier run recorded is asked for again.
 
-    Each remote may have its share of ``limits.total`` parts on their way and no more, so that one that hangs takes
-    nothing away from the others. Replicas in the catalog whose remote isn't among ``remotes`` are left alone.
+    Each remote may have its share of ``limits.total`` parts on their way, and of `SMALL_MEMORY`, and no more, so that
+    one that hangs takes nothing away from the others. Replicas in the catalog whose remote isn't among ``remotes`` are
+    left alone.
     ValueError: two remotes have the same name.
     """
 
@@ -50,8 +55,9 @@ class Replication:
         limits: ReplicationLimits | None = None,
     ) -> None:
         limits = limits or ReplicationLimits()
-        context = ReplicationContext(replicas, open, read, clock, wall, rng, run, limits)
         slots = max(1, min(limits.per_remote, limits.total // max(1, len(remotes))))
+        memory = max(SMALL, SMALL_MEMORY // max(1, len(remotes)))
+        context = ReplicationContext(replicas, open, read, clock, wall, rng, run, limits, memory)
         self.acknowledges = limits.acknowledges
         self._run = run
         self.queues = {each.name: RemoteQueue(each, context, slots, self._stored, self._caught_up) for each in remotes}

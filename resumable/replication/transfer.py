@@ -37,7 +37,7 @@ from resumable.remotes.interfaces import (
     Transient,
 )
 from resumable.remotes.plan import Step
-from resumable.remotes.regions import BytesRegion, RegionWindow
+from resumable.remotes.regions import BodyMemory, BytesRegion, RegionWindow
 from resumable.replication.context import Remote, RemoteCounts, ReplicationContext, SpoolSource
 from resumable.replication.parallel_parts import ParallelParts
 from resumable.replication.progress import ReplicaProgress
@@ -86,7 +86,8 @@ class Overtaken(Exception):
 
 @frozen
 class TransferContext:
-    """Common to all transfers of one remote. ``slots``: parts that may be on their way to it.
+    """Common to all transfers of one remote. ``slots``: parts that may be on their way to it. ``memory``: for small
+    uploads that are read.
 
     ``worked`` is called when the remote has done something, ``confirmed`` with the number of bytes that it has
     confirmed since the last call (negative: that it turned out to lack).
@@ -95,6 +96,7 @@ class TransferContext:
     remote: Remote
     shared: ReplicationContext
     slots: DeferredSemaphore
+    memory: BodyMemory
     worked: Callable[[], None]
     confirmed: Callable[[int], None]
     counts: RemoteCounts
@@ -286,19 +288,25 @@ class Transfer:
     # -- all at once
 
     async def _write_whole(self, intent: Intent) -> TransferOutcome:
-        """Of a small upload: a job that reads it, one request, and one change of the catalog."""
+        """Of a small upload: a job that reads it, one request, and one change of the catalog.
+
+        It is read before its turn comes, together with others, so that no slot is idle meanwhile.
+        """
         context, size, journal = self._context, self._upload.offset, self._context.remote.journal
         assert journal is not None
-        await context.slots.acquire()
+        await context.memory.acquire(size)
         try:
             data = await context.shared.read((self._id, size)) if size else b""
             if len(data) != size:
                 raise RegionLost(f"{size} bytes were committed, {len(data)} are there")
-            region = BytesRegion(data)
-            whole = IWholeRemote(self._backend)
-            stored, record = await self._ask(lambda: whole.write_whole(self._id, intent, region), size)
+            await context.slots.acquire()
+            try:
+                region, whole = BytesRegion(data), IWholeRemote(self._backend)
+                stored, record = await self._ask(lambda: whole.write_whole(self._id, intent, region), size)
+            finally:
+                context.slots.release()
         finally:
-            context.slots.release()
+            context.memory.release(size)
         context.counts.parts += size > 0
         context.counts.bytes += size
         try:

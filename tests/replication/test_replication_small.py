@@ -10,6 +10,7 @@ from resumable.model.upload import Commit, Upload
 from resumable.remotes.errors import Conflict, NotThere, OutOfStep, Transient, Unusable
 from resumable.remotes.memory.parts import MemoryWholeRemote
 from resumable.remotes.memory.remote import Fault, MemoryObject
+from resumable.replication import service
 from resumable.replication.context import ReplicationLimits
 from resumable.replication.transfer import SMALL
 from tests.replication.rig import PART, UPLOADS, parts, pattern, plain, whole
@@ -157,9 +158,7 @@ def test_the_files_of_small_uploads_that_came_together_are_read_together(small):
         small.ask(small.spool.put(each.id, 0, [b"123456789"]))
         assert small.ask(small.catalog.create(each, (), small.replication.chosen(each, drawn=True)))
         small.data[each.id] = b"123456789"
-    groups: list[int] = []
-    read_all = small.reads._work
-    small.reads._work = lambda wanted: groups.append(len(wanted)) or read_all(wanted)
+    groups = counted_reads(small)
     for each in uploads:
         small.replication.committed(each)
     small.settle([each.id for each in uploads])
@@ -230,6 +229,49 @@ def test_small_uploads_share_the_slots_of_their_remote(make):
     small.settle(uploads)
     small.check(*uploads)
     assert Watched.most == 3
+
+
+def counted_reads(small):
+    """How many files each job of the thread has read."""
+    groups: list[int] = []
+    read_all = small.reads._work
+    small.reads._work = lambda wanted: groups.append(len(wanted)) or read_all(wanted)
+    return groups
+
+
+def test_small_uploads_that_wait_for_a_slot_are_read_already(make):
+    small = make({"a": whole()}, limits=ReplicationLimits(part_size=PART, per_remote=1))
+    small.remotes["a"].faults.add(Fault("write_whole", delay=5.0))
+    groups = counted_reads(small)
+    uploads = [small.post(pattern(50)) for _ in range(10)]
+    small.advance(1)
+    assert (sum(groups), small.calls()) == (10, ["write_whole"])
+    small.settle(uploads)
+    small.check(*uploads)
+
+
+def test_small_uploads_are_read_only_while_there_is_memory_for_them(make, monkeypatch):
+    monkeypatch.setattr(service, "SMALL", 3 * 50)
+    monkeypatch.setattr(service, "SMALL_MEMORY", 0)
+    small = make({"a": whole()}, limits=ReplicationLimits(part_size=PART, per_remote=1))
+    small.remotes["a"].faults.add(Fault("write_whole", delay=5.0))
+    groups = counted_reads(small)
+    uploads = [small.post(pattern(50)) for _ in range(10)]
+    small.advance(1)
+    assert sum(groups) == 3
+    small.terminate(uploads.pop())
+    small.settle(uploads)
+    small.check(*uploads)
+    assert small.replication.queues["a"]._transfers.memory.used == 0
+
+
+def test_a_remote_that_hangs_takes_no_memory_from_another(make):
+    limits = ReplicationLimits(part_size=SMALL, per_remote=1)
+    small = make({"a": whole(part_size=SMALL), "b": whole(part_size=SMALL)}, limits=limits)
+    small.remotes["a"].faults.add(Fault("write_whole", times=None, silent=True))
+    uploads = [small.post(pattern(SMALL, seed)) for seed in range(80)]
+    small.settle(uploads, "b", seconds=60)
+    small.check(*uploads, remote="b")
 
 
 def test_as_many_small_uploads_as_there_are_slots_are_on_their_way(make):
