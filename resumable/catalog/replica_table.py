@@ -48,12 +48,14 @@ _DETAILS: Final = ("location", "etag", "version", "checksum")
 
 # Steps of others' changes, within their transactions
 
-ADD: Final = f"INSERT INTO replicas ({REPLICA_FIELDS}) VALUES ({', '.join('?' * _WIDTH)})"
+ADD: Final = f"INSERT INTO replicas ({REPLICA_FIELDS}, journal) VALUES ({', '.join('?' * (_WIDTH + 1))})"
 
 
 def add_replicas(connection: Connection, upload_id: str, replicas: Sequence[Replica]) -> None:
-    """The replicas of a new upload."""
-    connection.executemany(ADD, [from_replica(upload_id, replica) for replica in replicas])
+    """The replicas of a new upload, with their intents."""
+    for replica in replicas:
+        journal = None if replica.intent is None else to_json(replica.intent)
+        connection.execute(ADD, (*from_replica(upload_id, replica), journal))
 
 
 OF: Final = f"SELECT {REPLICA_FIELDS} FROM replicas WHERE upload_id = ? ORDER BY seq"
@@ -182,34 +184,66 @@ class ReplicaTable(CatalogTable):
         found = (replica.upload_id, replica.remote, replica.state.value)
         return connection.execute(self.ADVANCE, (*work, *failures, *found)).rowcount == 1
 
-    STORE = f"""UPDATE replicas SET state = 'stored', key = IFNULL(?, key), stored = ?, stored_at = ?, {_UNTRIED},
-        confirmed = (SELECT offset FROM uploads WHERE id = upload_id) WHERE {_ONE} AND state = 'open'"""
+    STORE = f"""UPDATE replicas SET state = 'stored', key = IFNULL(?, key), stored = ?, stored_at = ?,
+        journal = IFNULL(?, journal), {_UNTRIED}, confirmed = (SELECT offset FROM uploads WHERE id = upload_id)
+        WHERE {_ONE} AND state = 'open'"""
     STORED = """UPDATE uploads SET stored_at = ?2 WHERE id = ?1 AND stored_at IS NULL AND required > 0
         AND NOT EXISTS (SELECT 1 FROM replicas WHERE upload_id = ?1 AND required AND state <> 'stored')"""
 
+    # What STORED and `settle` do where all replicas are stored, which leaves nothing to `drop_placed`.
+    ALL_STORED = """UPDATE uploads SET stored_at = ?2,
+            settled_at = (SELECT MAX(stored_at) FROM replicas WHERE upload_id = ?1)
+        WHERE id = ?1 AND stored_at IS NULL AND required > 0 AND finished_at IS NOT NULL AND gone IS NULL
+        AND dropped_at IS NULL AND placed IS NULL
+        AND NOT EXISTS (SELECT 1 FROM replicas WHERE upload_id = ?1 AND state <> 'stored')"""
+
     @frees
     def store(
-        self, connection: Connection, replica: Replica, stored: Mapping[str, Any], at: float
+        self,
+        connection: Connection,
+        replica: Replica,
+        stored: Mapping[str, Any],
+        at: float,
+        journal: Mapping[str, Any] | None = None,
     ) -> tuple[bool, bool]:
         """See IReplicas. Without any required replica the upload never counts as stored."""
-        one = (replica.upload_id, replica.remote)
-        if connection.execute(self.STORE, (replica.key, to_json(stored), at, *one)).rowcount != 1:
+        upload_id, one = replica.upload_id, (replica.upload_id, replica.remote)
+        text = None if journal is None else to_json(journal)
+        if connection.execute(self.STORE, (replica.key, to_json(stored), at, text, *one)).rowcount != 1:
             return False, False
-        connection.execute(self.DROP_PARTS, one)
-        key, size, required = connection.execute(
-            f"SELECT key, confirmed, required FROM replicas WHERE {_ONE}", one
-        ).fetchone()
-        known = self._as_data(connection, replica.upload_id)
+        if journal is None:
+            connection.execute(self.DROP_PARTS, one)
+        known = self._as_data(connection, upload_id)
+        complete = connection.execute(self.ALL_STORED, (upload_id, at)).rowcount == 1
+        if not complete:
+            complete = connection.execute(self.STORED, (upload_id, at)).rowcount == 1
+            settle(connection, upload_id)
+            drop_placed(connection, upload_id, at)
+        if self._outbox.wanted:
+            self._outbox.take(connection, self._stored_facts(connection, replica, stored, at, known, complete))
+        return True, complete or connection.execute(self.IS_STORED, (upload_id,)).fetchone() is not None
+
+    IS_STORED = "SELECT 1 FROM uploads WHERE id = ? AND stored_at IS NOT NULL"
+    TOLD = f"SELECT key, confirmed, required FROM replicas WHERE {_ONE}"
+
+    def _stored_facts(
+        self,
+        connection: Connection,
+        replica: Replica,
+        stored: Mapping[str, Any],
+        at: float,
+        known: Mapping[str, object],
+        complete: bool,
+    ) -> Sequence[Fact]:
+        """One about the replica; one about the upload, if this has made it ``complete``. ``known``: see `_as_data`."""
+        upload_id = replica.upload_id
+        key, size, required = connection.execute(self.TOLD, (upload_id, replica.remote)).fetchone()
         details = {name: stored[name] for name in _DETAILS if stored.get(name) is not None}
         told = {**known, **details, "remote": replica.remote, "key": key, "size": size, "required": bool(required)}
-        facts = [Fact(FactKind.STORED, replica.upload_id, at, told)]
-        if connection.execute(self.STORED, (replica.upload_id, at)).rowcount == 1:
-            facts.append(Fact(FactKind.STORED, replica.upload_id, at, {**known, "remote": None, "size": size}))
-        settle(connection, replica.upload_id)
-        drop_placed(connection, replica.upload_id, at)
-        self._outbox.take(connection, facts)
-        (all_at,) = connection.execute("SELECT stored_at FROM uploads WHERE id = ?", (replica.upload_id,)).fetchone()
-        return True, all_at is not None
+        facts = [Fact(FactKind.STORED, upload_id, at, told)]
+        if complete:
+            facts.append(Fact(FactKind.STORED, upload_id, at, {**known, "remote": None, "size": size}))
+        return facts
 
     PARK = f"UPDATE replicas SET state = 'parked', error = ?, retry_at = NULL WHERE {_ONE} AND state = 'open'"
 

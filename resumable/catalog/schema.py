@@ -304,6 +304,9 @@ def from_replica(upload_id: str, replica: Replica) -> tuple[object, ...]:
     )
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def to_json(value: Mapping[str, Any]) -> str:
     """The object as compact JSON text."""
-    return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":"))
+    return _encode(dict(value))

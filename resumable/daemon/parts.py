@@ -201,6 +201,7 @@ class Parts:
         return TierContext(
             replicas=self.catalog.replicas,
             open=self.spool.reader,
+            read_all=self.spool.read_all,
             reclaim=reclaim,
             space_needed=lambda: self._space.scarce,
             wall=time.time,

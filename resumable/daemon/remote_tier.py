@@ -16,9 +16,10 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from resumable.aio.deferreds import TaskGroup
-from resumable.aio.threads import Pool
+from resumable.aio.threads import Batcher, Pool
 from resumable.config.options import Settings
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.model.replica import IReplicas
@@ -32,7 +33,7 @@ from resumable.remotes.probe import probe
 from resumable.remotes.regions import BodyMemory
 from resumable.remotes.urls import BackendServices, RemoteSpec
 from resumable.replication.context import Remote, ReplicationLimits
-from resumable.replication.progress import CatalogJournal
+from resumable.replication.journal import CatalogJournal
 from resumable.replication.service import Replication
 from resumable.replication.sweeper import LocalPolicy, LocalSweeper, StoreSweeper
 from resumable.spool import Disk
@@ -48,13 +49,15 @@ SWEEP_EVERY = 6 * 3600.0
 
 @frozen
 class TierContext:
-    """The parts of the daemon that the remote tier uses. ``open`` is the spool's `reader`, ``reclaim`` the janitor's.
+    """The parts of the daemon that the remote tier uses. ``open`` is the spool's `reader`, ``read_all`` its `read_all`,
+    ``reclaim`` the janitor's.
 
     ``space_needed``: whether the disk is close to its reserve.
     """
 
     replicas: IReplicas
     open: Callable[[str], Deferred[Any]]
+    read_all: Callable[[list[tuple[str, int]]], Sequence[bytes | Failure]]
     reclaim: Callable[[], Awaitable[None]]
     space_needed: Callable[[], bool]
     wall: Callable[[], float]
@@ -67,16 +70,18 @@ class RemoteTier:
         self._settings = settings
         self._reactor = reactor
         self._pool = Pool(reactor, THREADS, "remotes")
+        self._reads: Batcher[tuple[str, int], bytes] = Batcher(reactor, context.read_all, name="reads")
         rng = Random(secrets.randbits(64))
         journals = {spec.name: CatalogJournal(context.replicas, spec.name) for spec in settings.remotes}
         self.backends = make(settings, reactor, self._pool, journals.__getitem__, context.wall, rng)
         self.replication = Replication(
             [
-                Remote(spec.name, self.backends[spec.name], spec.required, accepts=_accepts(spec))
+                Remote(spec.name, self.backends[spec.name], spec.required, _accepts(spec), journals[spec.name])
                 for spec in settings.remotes
             ],
             context.replicas,
             context.open,
+            self._reads.submit,
             clock=reactor,
             wall=context.wall,
             rng=rng,
@@ -106,6 +111,7 @@ class RemoteTier:
     def start(self) -> None:
         """Go on with the work of an earlier run; log each remote that doesn't work."""
         self._pool.start()
+        self._reads.start()
         self.replication.start()
         for loop, seconds in self._loops:
             loop.start(seconds)
@@ -121,6 +127,7 @@ class RemoteTier:
         for backend in self.backends.values():
             if IClosable.providedBy(backend):
                 await IClosable(backend).close()
+        await self._reads.stop()
         await self._pool.stop()
 
     def _go(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -64,9 +64,13 @@ class IReplicas(Interface):
 
         False, and nothing recorded, if the state is no longer the replica's."""
 
-    def store(replica: Replica, stored: Mapping[str, Any], at: float) -> Deferred[tuple[bool, bool]]:
+    def store(
+        replica: Replica, stored: Mapping[str, Any], at: float, journal: Mapping[str, Any] | None = None
+    ) -> Deferred[tuple[bool, bool]]:
         """OPEN becomes STORED, all bytes are confirmed, and facts are written. Answers whether that landed, and whether
-        every required replica of the upload is stored now; the last of them sets the upload's ``stored_at``."""
+        every required replica of the upload is stored now; the last of them sets the upload's ``stored_at``.
+
+        ``journal``: the record that the journal is to have then, of an object that was written in one piece."""
 
     def park(replica: Replica, reason: str, at: float) -> Deferred[bool]:
         """OPEN becomes PARKED, with a fact that says so; False if it is no longer OPEN."""
@@ -141,10 +145,13 @@ class IReplication(Interface):
 
     acknowledges = Attribute("bool: `--ack remote`: a finished upload is acknowledged only once it is stored.")
 
-    def chosen(upload: Upload, remotes: Collection[str] | None = None, key: str | None = None) -> Sequence[Replica]:
+    def chosen(
+        upload: Upload, remotes: Collection[str] | None = None, key: str | None = None, drawn: bool = False
+    ) -> Sequence[Replica]:
         """The replicas that a new upload gets; none for a partial.
 
         ``remotes``: the names of the only remotes it may go to; None: all. ``key``: the object's name in them.
+        ``drawn``: its id was drawn for it, so that no other upload can have it.
         """
 
     def committed(upload: Upload) -> None:
@@ -188,7 +195,7 @@ class NoReplication:
     acknowledges = False
 
     def chosen(
-        self, upload: Upload, remotes: Collection[str] | None = None, key: str | None = None
+        self, upload: Upload, remotes: Collection[str] | None = None, key: str | None = None, drawn: bool = False
     ) -> Sequence[Replica]:
         return ()
 

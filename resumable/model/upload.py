@@ -137,6 +137,7 @@ class Replica:
     something last worked; ``error`` is the last failure, in one line, without secrets; ``retry_at``: not before.
     ``failing_since``: when the first of these attempts failed. ``stored``: the remote's words (location, etag, ...).
     ``delete``: ENDING, and the finalised object is to go too. ``seq``: its place in the order of creation.
+    ``intent``: of a new one, the first record of the backend's journal; it is never read back.
     """
 
     upload_id: str
@@ -155,6 +156,7 @@ class Replica:
     stored: Mapping[str, Any] | None = None
     delete: bool = False
     seq: int = 0
+    intent: Mapping[str, Any] | None = None
 
 
 @frozen

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import field, fields, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
@@ -52,6 +52,8 @@ __all__ = [
     "IRegion",
     "IRemoteStorage",
     "ISweeper",
+    "IWholeRemote",
+    "Intent",
     "NotThere",
     "OutOfStep",
     "Part",
@@ -85,6 +87,21 @@ class Stored:
     etag: str | None = None
     version: str | None = None
     checksum: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields."""
+        return {each.name: getattr(self, each.name) for each in fields(Stored)}
+
+
+@frozen
+class Intent:
+    """What is fixed before the store is asked to make an object: its ``key``, and the ``record`` that the journal has
+    until the object is there. ``own``: that record as the backend has it in memory.
+    """
+
+    key: str
+    record: Mapping[str, Any]
+    own: Any = field(eq=False, repr=False)
 
 
 @frozen
@@ -224,6 +241,29 @@ class IKeyed(IRemoteStorage):
 
         Counts for the first call only, as anything else that it fixes. It may be another object's, or be given to
         several uploads: then it is as with any key that doesn't have the upload's id in it.
+        """
+
+
+class IWholeRemote(IKeyed):
+    """A remote that makes a small object with one request, and nothing before it.
+
+    Its journal needs no save of its own then: its caller saves the first record with the new upload, and the last one
+    with the outcome.
+    """
+
+    def intend(upload_id: str, size: int, metadata: Mapping[str, bytes], key: str | None = None) -> Intent | None:
+        """What `initiate_upload` would fix and save, for a new upload. Does nothing, and answers at once.
+
+        None: the upload has to be initiated, because it takes more than one request, or because that will fail.
+        """
+
+    def write_whole(upload_id: str, intent: Intent, data: IRegion) -> Deferred[tuple[Stored, Mapping[str, Any]]]:
+        """Make the object of ``data``: all bytes of a finished upload, whose ``intent.record`` is in the journal.
+
+        Instead of `initiate_upload`, `write_chunk` and `finalize_upload`; fails as these do. Answers what is stored,
+        and the record that the journal is to have from now on. Until it has that, and after any failure, all is as
+        after a lost answer to `write_chunk`: this may be repeated in the same process, or it goes on with
+        `initiate_upload`; it does so after NotThere and OutOfStep.
         """
 
 

@@ -8,11 +8,12 @@ value with it.
 from __future__ import annotations
 
 import enum
+import functools
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from attrs import Attribute, AttrsInstance, asdict, evolve, frozen
+from attrs import AttrsInstance, evolve, fields, frozen
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from zope.interface import implementer
 
@@ -144,8 +145,13 @@ class ReplicaRecords(Generic[R]):
 
     async def save(self, upload_id: str, record: R) -> R:
         """Make it durable; answers it."""
-        await self._journal.save(upload_id, asdict(record, recurse=False, value_serializer=_written))
+        await self._journal.save(upload_id, self.value(record))
         return record
+
+    def value(self, record: R) -> dict[str, Any]:
+        """The record as the journal keeps it."""
+        values = {name: getattr(record, name) for name in _names(type(record))}
+        return {name: value if type(value) in _JSON else _written(value) for name, value in values.items()}
 
     async def alone(self, upload_id: str, work: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
         """Do the work while nobody else changes this upload's record. Nothing is kept of uploads without work."""
@@ -163,9 +169,15 @@ class ReplicaRecords(Generic[R]):
                 self._locks[upload_id] = lock, users - 1
 
 
-def _written(record: type, field: Attribute[Any], value: Any) -> Any:
+_JSON = {str, int, bool, dict, type(None)}
+
+
+@functools.cache
+def _names(kind: type[AttrsInstance]) -> Sequence[str]:
+    return [each.name for each in fields(kind)]
+
+
+def _written(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
-    if isinstance(value, Plan):
-        return value.to_json()
-    return asdict(value) if isinstance(value, Stored) else value
+    return value.to_json() if isinstance(value, Plan | Stored) else value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
@@ -21,12 +21,13 @@ from resumable.remotes.errors import Conflict, OutOfStep, Permanent, RemoteError
 from resumable.remotes.interfaces import (
     IClosable,
     IDeletable,
-    IKeyed,
+    Intent,
     IPartRemote,
     IPlanned,
     IProbe,
     IRegion,
     ISweeper,
+    IWholeRemote,
     Part,
     Plan,
     Stored,
@@ -122,7 +123,7 @@ async def found_ours(store: ObjectStore[R], upload_id: str, record: R) -> Stored
     return found
 
 
-@implementer(IKeyed, IPlanned, IDeletable, IProbe, IReadable, ISigning, IClosable)
+@implementer(IWholeRemote, IPlanned, IDeletable, IProbe, IReadable, ISigning, IClosable)
 class ObjectRemote(ABC, Generic[R]):
     """One bucket and prefix. ``now``: seconds since the epoch. ``closing`` is called at the end.
 
@@ -162,9 +163,7 @@ class ObjectRemote(ABC, Generic[R]):
         try:
             limits = self._limits(size)
             if known is None:
-                key = record.key if record else key
-                key = key or self._template.render(upload_id, self._now(), metadata)
-                known = self._record(upload_id, key, plan_for(size, self._part_size, limits), size, metadata)
+                known = self._new(upload_id, size, metadata, record.key if record else key, limits)
             sized = known.sized(size)
             if size is not None and size > min(sized.plan.capacity, limits.largest_object):
                 raise ObjectTooLarge(f"the store takes no objects of {size} bytes, or not when begun without a length")
@@ -173,6 +172,20 @@ class ObjectRemote(ABC, Generic[R]):
         if sized != record:
             await self._records.save(upload_id, sized)
         return sized.key
+
+    def intend(self, upload_id: str, size: int, metadata: Mapping[str, bytes], key: str | None = None) -> Intent | None:
+        """See IWholeRemote."""
+        try:
+            record = self._new(upload_id, size, metadata, key, self._limits(size))
+        except ObjectTooLarge:
+            return None
+        return Intent(record.key, self._records.value(record), record) if record.plan.is_single(size) else None
+
+    @deferred
+    async def write_whole(self, upload_id: str, intent: Intent, data: IRegion) -> tuple[Stored, Mapping[str, Any]]:
+        """See IWholeRemote."""
+        record, made = await self._put(upload_id, intent.own, data)
+        return made, self._records.value(record.finished(made))
 
     @deferred
     async def write_chunk(self, upload_id: str, offset: int, data: IRegion, size: int) -> None:
@@ -185,7 +198,7 @@ class ObjectRemote(ABC, Generic[R]):
         if (part.offset, part.size) != (offset, size):
             raise ValueError(f"{size} bytes at {offset} are no part of the plan, but {part}")
         if not record.begun and record.plan.is_single(record.size):
-            await self._put(upload_id, record, data)
+            await self._keep(upload_id, *await self._put(upload_id, record, data))
         else:
             await self._write_part(upload_id, record, part, data)
 
@@ -200,7 +213,7 @@ class ObjectRemote(ABC, Generic[R]):
         if not record.has_parts:
             if record.size:
                 raise OutOfStep("nothing was written", 0)
-            return await self._put(upload_id, record, BytesRegion(b""))
+            return await self._keep(upload_id, *await self._put(upload_id, record, BytesRegion(b"")))
         if record.state is Stage.PLACING:
             there = await self._objects.find_ours(upload_id, record)
             if there:
@@ -279,10 +292,16 @@ class ObjectRemote(ABC, Generic[R]):
 
     # -- shared
 
-    async def _put(self, upload_id: str, record: R, data: IRegion) -> Stored:
-        """Make the object in one go."""
-        record, made = await self._taken(upload_id, record, lambda given: self._objects.put(upload_id, given, data))
-        return await self._keep(upload_id, record, made)
+    def _new(
+        self, upload_id: str, size: int | None, metadata: Mapping[str, bytes], key: str | None, limits: PartLimits
+    ) -> R:
+        """The record of a replica that begins, with a key of the template's unless there is one."""
+        key = key or self._template.render(upload_id, self._now(), metadata)
+        return self._record(upload_id, key, plan_for(size, self._part_size, limits), size, metadata)
+
+    async def _put(self, upload_id: str, record: R, data: IRegion) -> tuple[R, Stored]:
+        """Make the object in one go; answers it and the record that was taken."""
+        return await self._taken(upload_id, record, lambda given: self._objects.put(upload_id, given, data))
 
     async def _taken(self, upload_id: str, record: R, make: Callable[[R], Awaitable[T]]) -> tuple[R, T]:
         """See `resumable.remotes.metadata.taken`."""

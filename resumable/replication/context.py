@@ -16,6 +16,7 @@ from resumable.model.upload import Upload
 from resumable.remotes.interfaces import IRemoteStorage
 from resumable.remotes.plan import PART_SIZE
 from resumable.remotes.regions import Readable
+from resumable.replication.journal import CatalogJournal
 
 
 @frozen
@@ -56,12 +57,16 @@ def _always(upload: Upload) -> bool:
 
 @frozen
 class Remote:
-    """A remote under the operator's name for it. ``accepts`` decides whether a new upload gets a replica in it."""
+    """A remote under the operator's name for it. ``accepts`` decides whether a new upload gets a replica in it.
+
+    ``journal``: the backend's, if replication may save records of small uploads in it (see `IWholeRemote`).
+    """
 
     name: str
     backend: IRemoteStorage
     required: bool = True
     accepts: Callable[[Upload], bool] = _always
+    journal: CatalogJournal | None = None
 
 
 @define
@@ -91,15 +96,18 @@ class SpoolSource(Readable, Protocol):
 
 @frozen
 class ReplicationContext:
-    """The dependencies that all remotes share. ``open`` opens an upload's spool file.
+    """The dependencies that all remotes share. ``open`` opens an upload's spool file, ``read`` gives up to so many
+    bytes from its start on. ``memory``: bytes of one remote's small uploads that are read.
 
     ``clock`` measures spans, ``wall`` tells the time of day for records. ``run`` names this run of the daemon.
     """
 
     replicas: IReplicas
     open: Callable[[str], Deferred[SpoolSource]]
+    read: Callable[[tuple[str, int]], Deferred[bytes]]
     clock: IReactorTime
     wall: Callable[[], float]
     rng: Random
     run: str
     limits: ReplicationLimits
+    memory: int

@@ -1,33 +1,23 @@
-"""The progress of one remote's replicas, as this process knows it: the bytes that go next, a cache, and the journal of
-the remote's backend, in the catalog.
+"""The progress of one remote's replicas, as this process knows it: the bytes that go next, and a cache.
 
 Invariants: a replica's progress follows from the catalog's row, except for parts that a crash may forget: it may be
 dropped between two transfers at any time, and is then made from the row again; so many replicas are remembered
-and no more. Each value of the journal that is remembered is the catalog's; after a change that may or may not have
-landed, none is.
+and no more.
 """
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred, succeed
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from resumable.model.replica import IReplicas
 from resumable.model.upload import Replica, ReplicaState, Upload
-from resumable.remotes.interfaces import IPartJournal, Part, Plan
+from resumable.remotes.interfaces import Intent, Part, Plan
 from resumable.remotes.plan import ObjectTooLarge
 from resumable.replication.context import ReplicationContext
 from resumable.replication.lag import Lag
 
-KEPT = 4096
-"""Values that are remembered, so that loading a value that was just saved costs nothing."""
 REMEMBERED = 4096
 """Replicas that need not be read from the catalog before their next transfer."""
 
@@ -50,6 +40,7 @@ class ReplicaProgress:
     ``initiated_length``. ``ahead``: confirmed parts behind a gap, ends by offsets. ``counted``: committed bytes that
     are part of the lag. ``hurried``: the pause before the next try is only what the store asked for, which is over at
     ``not_before``. ``request``: the id of the client's latest request that brought bytes, if it is known.
+    ``intent``: the remote gets the upload in one piece, and was asked for nothing else; the journal has its record.
     """
 
     replica: Replica
@@ -64,6 +55,7 @@ class ReplicaProgress:
     hurried: bool = False
     not_before: float = 0.0
     request: str = ""
+    intent: Intent | None = None
 
     @property
     def confirmed(self) -> int:
@@ -79,7 +71,7 @@ class ReplicaProgress:
         if upload is None or upload.gone or self.replica.state is not ReplicaState.OPEN:
             return False
         if upload.finished or self.plan is None:
-            return upload.finished or upload.offset > 0
+            return upload.finished or (upload.offset > 0 and self.intent is None)
         try:
             return self.part_from(self.confirmed) is not None
         except ObjectTooLarge:  # the transfer will find out
@@ -132,12 +124,14 @@ class ReplicaProgress:
     def distrust(self) -> None:
         """Ask the remote for its progress before anything is sent."""
         self.ahead.clear()
+        self.intent = None
         self.replica = evolve(self.replica, run="")
 
     def start_over(self, run: str) -> int:
         """The remote has nothing: all has to be written again. Answers as `set_confirmed`."""
         self.ahead.clear()
         self.initiated = False
+        self.intent = None
         return self.set_confirmed(0, run)
 
     def failed(self, replica: Replica, not_before: float) -> None:
@@ -236,67 +230,3 @@ class ReplicaCache:
             self._lag.move(upload.offset - progress.counted)
         progress.counted = max(progress.counted or 0, upload.offset)
         progress.upload = fresher(progress.upload, upload)
-
-
-@implementer(IPartJournal)
-class CatalogJournal:
-    """The journal of the remote with this name. Fails with CatalogUnavailable.
-
-    Each value goes through JSON, so that nobody shares one with the journal. ``kept``: values that are remembered.
-    """
-
-    def __init__(self, replicas: IReplicas, remote: str, kept: int = KEPT) -> None:
-        self._replicas = replicas
-        self._remote = remote
-        self._limit = kept
-        self._kept: OrderedDict[str, str] = OrderedDict()
-        self._saving: dict[str, int] = {}
-
-    def load(self, upload_id: str) -> Deferred[dict[str, Any] | None]:
-        """See IJournal."""
-        text = self._kept.get(upload_id)
-        if text is not None:
-            self._kept.move_to_end(upload_id)
-            return succeed(json.loads(text))
-        return self._replicas.load_journal(upload_id, self._remote).addCallback(self._loaded, upload_id)
-
-    def save(self, upload_id: str, value: Mapping[str, Any]) -> Deferred[None]:
-        """See IJournal."""
-        text = json.dumps(dict(value))
-        self._kept.pop(upload_id, None)
-        self._saving[upload_id] = self._saving.get(upload_id, 0) + 1
-        saved = self._replicas.save_journal(upload_id, self._remote, json.loads(text))
-        return saved.addBoth(self._saved, upload_id, text)
-
-    def save_part(self, upload_id: str, number: int, value: str) -> Deferred[None]:
-        """See IPartJournal."""
-        return self._replicas.save_part(upload_id, self._remote, number, value)
-
-    def load_parts(self, upload_id: str) -> Deferred[dict[int, str]]:
-        """See IPartJournal."""
-        return self._replicas.load_parts(upload_id, self._remote)
-
-    def drop_parts(self, upload_id: str) -> Deferred[None]:
-        """See IPartJournal."""
-        return self._replicas.drop_parts(upload_id, self._remote)
-
-    def _loaded(self, value: dict[str, Any] | None, upload_id: str) -> dict[str, Any] | None:
-        if value is not None and upload_id not in self._saving:
-            self._keep(upload_id, json.dumps(value))
-        return value
-
-    def _saved(self, result: Failure | None, upload_id: str, text: str) -> Failure | None:
-        left = self._saving.pop(upload_id) - 1
-        if left:
-            self._saving[upload_id] = left  # the last of them will be the one that counts
-        elif isinstance(result, Failure):
-            self._kept.pop(upload_id, None)
-        else:
-            self._keep(upload_id, text)
-        return result
-
-    def _keep(self, upload_id: str, text: str) -> None:
-        self._kept[upload_id] = text
-        self._kept.move_to_end(upload_id)
-        if len(self._kept) > self._limit:
-            self._kept.popitem(last=False)

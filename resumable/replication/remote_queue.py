@@ -16,6 +16,8 @@ from resumable.aio.threads import Stopped
 from resumable.model.replica import TransferProgress
 from resumable.model.telemetry import REQUEST
 from resumable.model.upload import Replica, Upload
+from resumable.remotes.interfaces import Intent
+from resumable.remotes.regions import BodyMemory
 from resumable.replication.context import Remote, RemoteCounts, ReplicationContext
 from resumable.replication.failures import FailureRecorder, Reaction
 from resumable.replication.health import Health
@@ -25,7 +27,7 @@ from resumable.replication.transfer import Job, Transfer, TransferContext, Trans
 from resumable.replication.work_queue import CATALOG_PAUSE, WorkQueue
 
 ACTIVE = 64
-"""Transfers at once."""
+"""Transfers at once; more where more parts may be on their way, so that small uploads can be as many."""
 
 _log = Logger()
 
@@ -57,8 +59,15 @@ class RemoteQueue:
         self._cache = ReplicaCache(name, context, self.lag)
         self._failures = FailureRecorder(name, context, counts)
         self._transfers = TransferContext(
-            remote, context, DeferredSemaphore(slots), self._health.worked, self._confirmed, counts
+            remote,
+            context,
+            DeferredSemaphore(slots),
+            BodyMemory(context.memory),
+            self._health.worked,
+            self._confirmed,
+            counts,
         )
+        self._most = max(ACTIVE, slots)
         self._active: dict[str, Job] = {}
         self._filling = False
         self._running = False
@@ -86,9 +95,11 @@ class RemoteQueue:
 
     # -- news of uploads
 
-    def chosen(self, upload: Upload, replica: Replica | None) -> None:
-        """The upload is new; ``replica``: its replica in this remote, None for none."""
-        progress = None if replica is None else ReplicaProgress(replica, replica, counted=0, request=REQUEST.get())
+    def chosen(self, upload: Upload, replica: Replica | None, intent: Intent | None) -> None:
+        """The upload is new; ``replica``: its replica in this remote, None for none, and ``intent`` its intent."""
+        progress = None
+        if replica is not None:
+            progress = ReplicaProgress(replica, replica, counted=0, request=REQUEST.get(), intent=intent)
         self._cache.remember(upload.id, progress)
 
     def committed(self, upload: Upload) -> None:
@@ -200,7 +211,7 @@ class RemoteQueue:
             return
         health = self._health
         self._filling = True
-        while len(self._active) < ACTIVE and health.admits:
+        while len(self._active) < self._most and health.admits:
             upload_id = self._waiting.take(self._has_failed if self.down else None)
             if upload_id is None:
                 break

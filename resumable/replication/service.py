@@ -20,17 +20,24 @@ from resumable.remotes.reading import Presented
 from resumable.replication.context import Remote, ReplicationContext, ReplicationLimits, SpoolSource
 from resumable.replication.copies import Copies
 from resumable.replication.remote_queue import RemoteQueue
+from resumable.replication.transfer import SMALL, intended
+
+SMALL_MEMORY = 4 << 20
+"""Bytes of small uploads that are read, on their way or waiting for a slot, of all remotes together. More are read
+together when many wait."""
 
 
 @implementer(IReplication)
 class Replication:
     """Sends the bytes of uploads on to the remotes that were chosen for each.
 
-    ``open`` is the spool's `reader`. ``clock`` measures spans, ``wall`` tells the time of day. ``run`` is another in
-    each run of the daemon: a remote's progress that an earlier run recorded is asked for again.
+    ``open`` is the spool's `reader`, ``read`` submits an upload's id and a size to a batcher of its `read_all`.
+    ``clock`` measures spans, ``wall`` tells the time of day. ``run`` is another in each run of the daemon: a remote's
+    progress that an earlier run recorded is asked for again.
 
-    Each remote may have its share of ``limits.total`` parts on their way and no more, so that one that hangs takes
-    nothing away from the others. Replicas in the catalog whose remote isn't among ``remotes`` are left alone.
+    Each remote may have its share of ``limits.total`` parts on their way, and of `SMALL_MEMORY`, and no more, so that
+    one that hangs takes nothing away from the others. Replicas in the catalog whose remote isn't among ``remotes`` are
+    left alone.
     ValueError: two remotes have the same name.
     """
 
@@ -39,6 +46,7 @@ class Replication:
         remotes: Sequence[Remote],
         replicas: IReplicas,
         open: Callable[[str], Deferred[SpoolSource]],
+        read: Callable[[tuple[str, int]], Deferred[bytes]],
         *,
         clock: IReactorTime,
         wall: Callable[[], float],
@@ -47,8 +55,9 @@ class Replication:
         limits: ReplicationLimits | None = None,
     ) -> None:
         limits = limits or ReplicationLimits()
-        context = ReplicationContext(replicas, open, clock, wall, rng, run, limits)
         slots = max(1, min(limits.per_remote, limits.total // max(1, len(remotes))))
+        memory = max(SMALL, SMALL_MEMORY // max(1, len(remotes)))
+        context = ReplicationContext(replicas, open, read, clock, wall, rng, run, limits, memory)
         self.acknowledges = limits.acknowledges
         self._run = run
         self.queues = {each.name: RemoteQueue(each, context, slots, self._stored, self._caught_up) for each in remotes}
@@ -72,19 +81,22 @@ class Replication:
     # -- IReplication
 
     def chosen(
-        self, upload: Upload, remotes: Collection[str] | None = None, key: str | None = None
+        self, upload: Upload, remotes: Collection[str] | None = None, key: str | None = None, drawn: bool = False
     ) -> Sequence[Replica]:
         """See IReplication."""
         if upload.is_partial:
             return ()
         replicas = []
         for name, queue in self.queues.items():
-            replica = None
+            replica = intent = None
             if (remotes is None or name in remotes) and queue.remote.accepts(upload):
+                intent = intended(queue.remote, upload, key) if drawn else None
+                chosen, record = (key, None) if intent is None else (intent.key, intent.record)
                 # with this run's name: the remote has nothing of it, and needn't be asked
-                replica = Replica(upload.id, name, required=queue.remote.required, key=key, run=self._run)
+                required = queue.remote.required
+                replica = Replica(upload.id, name, required, key=chosen, run=self._run, intent=record)
                 replicas.append(replica)
-            queue.chosen(upload, replica)
+            queue.chosen(upload, replica, intent)
         return replicas
 
     def committed(self, upload: Upload) -> None:

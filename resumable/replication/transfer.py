@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from attrs import asdict, define, evolve, frozen
+from attrs import define, evolve, frozen
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError, maybeDeferred
+from twisted.logger import Logger
 
 from resumable.model.replica import TransferProgress
 from resumable.model.telemetry import REQUEST
@@ -22,27 +23,50 @@ from resumable.protocol import metadata
 from resumable.remotes.interfaces import (
     IDeletable,
     IKeyed,
+    Intent,
     IPartRemote,
     IPlanned,
+    IWholeRemote,
     NotThere,
     OutOfStep,
     Part,
     Permanent,
     Plan,
+    RegionLost,
+    Stored,
     Transient,
 )
 from resumable.remotes.plan import Step
-from resumable.remotes.regions import RegionWindow
+from resumable.remotes.regions import BodyMemory, BytesRegion, RegionWindow
 from resumable.replication.context import Remote, RemoteCounts, ReplicationContext, SpoolSource
 from resumable.replication.parallel_parts import ParallelParts
 from resumable.replication.progress import ReplicaProgress
 
 T = TypeVar("T")
+_log = Logger()
 
+SMALL = 64 * 1024
+"""Bytes of an upload that may go in one piece, held in memory meanwhile."""
 TRANSFER_PARTS = 8
 """Parts after which a transfer makes room for another upload, and after which the progress is recorded."""
 MISSTEPS = 3
 """How often in one transfer the remote may turn out to have other bytes than it was thought to have."""
+
+
+def intended(remote: Remote, upload: Upload, key: str | None) -> Intent | None:
+    """The intent of a new upload that the remote will get in one piece. ``key``: the object's, if it was chosen.
+
+    None: it goes step by step, as one that isn't small, or whose length isn't known.
+    """
+    whole = remote.journal is not None and IWholeRemote.providedBy(remote.backend)
+    if not whole or upload.length is None or upload.length > SMALL:
+        return None
+    try:
+        pairs = metadata.parse(upload.metadata or "")
+        return IWholeRemote(remote.backend).intend(upload.id, upload.length, pairs, key)
+    except Exception:  # the upload is made all the same, and its transfer will fail visibly
+        _log.failure("no intent could be made", upload=upload.id, remote=remote.name)
+        return None
 
 
 class TransferOutcome(enum.Enum):
@@ -62,7 +86,8 @@ class Overtaken(Exception):
 
 @frozen
 class TransferContext:
-    """Common to all transfers of one remote. ``slots``: parts that may be on their way to it.
+    """Common to all transfers of one remote. ``slots``: parts that may be on their way to it. ``memory``: for small
+    uploads that are read.
 
     ``worked`` is called when the remote has done something, ``confirmed`` with the number of bytes that it has
     confirmed since the last call (negative: that it turned out to lack).
@@ -71,6 +96,7 @@ class TransferContext:
     remote: Remote
     shared: ReplicationContext
     slots: DeferredSemaphore
+    memory: BodyMemory
     worked: Callable[[], None]
     confirmed: Callable[[int], None]
     counts: RemoteCounts
@@ -135,6 +161,8 @@ class Transfer:
             raise Permanent("its local data was given up")
         for _ in range(MISSTEPS):
             try:
+                if progress.intent is not None and self._upload.finished:
+                    return await self._write_whole(progress.intent)
                 await self._write()
                 return await self._finish()
             except NotThere:
@@ -241,17 +269,50 @@ class Transfer:
     # -- after the last
 
     async def _finish(self) -> TransferOutcome:
-        context, progress, upload = self._context, self._progress, self._upload
+        progress, upload = self._progress, self._upload
         if not upload.finished or progress.confirmed != upload.length:
             await self.save()
             return TransferOutcome.RESTS
-        stored = await self._ask(lambda: self._backend.finalize_upload(self._id))
+        return await self._stored(await self._ask(lambda: self._backend.finalize_upload(self._id)))
+
+    async def _stored(self, stored: Stored, record: Mapping[str, Any] | None = None) -> TransferOutcome:
+        """Record that the object is there. ``record``: for the backend's journal."""
+        context, replica = self._context, self._progress.replica
         context.worked()
-        landed, complete = await self._replicas.store(progress.replica, asdict(stored), context.shared.wall())
+        landed, complete = await self._replicas.store(replica, stored.to_json(), context.shared.wall(), record)
         if not landed:
             return TransferOutcome.OVERTAKEN
         context.counts.stored += 1
         return TransferOutcome.COMPLETE if complete else TransferOutcome.STORED
+
+    # -- all at once
+
+    async def _write_whole(self, intent: Intent) -> TransferOutcome:
+        """Of a small upload: a job that reads it, one request, and one change of the catalog.
+
+        It is read before its turn comes, together with others, so that no slot is idle meanwhile.
+        """
+        context, size, journal = self._context, self._upload.offset, self._context.remote.journal
+        assert journal is not None
+        await context.memory.acquire(size)
+        try:
+            data = await context.shared.read((self._id, size)) if size else b""
+            if len(data) != size:
+                raise RegionLost(f"{size} bytes were committed, {len(data)} are there")
+            await context.slots.acquire()
+            try:
+                region, whole = BytesRegion(data), IWholeRemote(self._backend)
+                stored, record = await self._ask(lambda: whole.write_whole(self._id, intent, region), size)
+            finally:
+                context.slots.release()
+        finally:
+            context.memory.release(size)
+        context.counts.parts += size > 0
+        context.counts.bytes += size
+        try:
+            return await self._stored(stored, record)
+        finally:
+            journal.forget(self._id)
 
     async def save(self) -> None:
         """Record the replica in the catalog if it has changed. Raises Overtaken, CatalogUnavailable."""

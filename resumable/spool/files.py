@@ -174,6 +174,16 @@ class Spool:
         """Up to ``size`` bytes, fewer only at the end of the file. Fails with OSError."""
         return self._pool.run(self._read, self.path(upload_id), offset, size)
 
+    def read_all(self, starts: Sequence[tuple[str, int]]) -> Sequence[bytes | Failure]:
+        """Of each of these uploads up to so many bytes from its start on, or the OSError. Blocks."""
+        results: list[bytes | Failure] = []
+        for upload_id, size in starts:
+            try:
+                results.append(self._read(self.path(upload_id), 0, size))
+            except OSError:
+                results.append(Failure())
+        return results
+
     def digest(self, upload_id: str, start: int, end: int, digest: RunningDigest) -> Deferred[None]:
         """Feed the file's bytes from ``start`` to ``end`` to ``digest``. Fails with SpoolDamaged, OSError."""
         return Deferred.fromCoroutine(self._feed(upload_id, start, end, digest))

@@ -236,9 +236,9 @@ class UploadContext:
         remotes that hooks want. ``request``: the request for a final, which hooks see before the final is finished.
         """
         if changes is None:
-            replicas = self.replication.chosen(upload)
+            replicas = self.replication.chosen(upload, drawn=True)
         else:
-            replicas = self.replication.chosen(upload, changes.remotes, changes.key)
+            replicas = self.replication.chosen(upload, changes.remotes, changes.key, changes.id is None)
         if replicas:
             upload = evolve(upload, required=sum(each.required for each in replicas))
         asked = None if request is None or not upload.is_final else request_as_data(request)

@@ -194,6 +194,22 @@ class ReplicaContract(CatalogSuite):
         assert self.ask(self.replicas.load_parts(name(1), A)) == {}
         assert self.ask(self.replicas.load_journal(name(1), A)) == {"key": "k"}, "its object may have to be deleted"
 
+    def test_the_first_record_of_the_journal_comes_with_the_replica(self) -> None:
+        self.make(upload(1), replica(1, "a", intent={"key": "k", "size": 5}), replica(1, "b"))
+        assert self.ask(self.replicas.load_journal(name(1), "a")) == {"key": "k", "size": 5}
+        assert self.ask(self.replicas.load_journal(name(1), "b")) is None
+        assert self.of(1) == [replica(1, "a"), replica(1, "b")], "and is not part of it"
+
+    def test_the_last_record_of_the_journal_comes_with_the_outcome(self) -> None:
+        self.make(done(upload(1)), replica(1, intent={"key": "k"}), replica(1, B, intent={"key": "k"}))
+        stored = self.replicas.store(replica(1, key="k"), WORDS, 200.0, {"key": "k", "stored": WORDS})
+        assert self.ask(stored) == (True, False)
+        assert self.ask(self.replicas.load_journal(name(1), A)) == {"key": "k", "stored": WORDS}
+        assert self.ask(self.replicas.load_journal(name(1), B)) == {"key": "k"}
+        again = self.replicas.store(replica(1, key="k"), WORDS, 300.0, {"key": "other"})
+        assert self.ask(again) == (False, False)
+        assert self.ask(self.replicas.load_journal(name(1), A)) == {"key": "k", "stored": WORDS}
+
     def test_an_upload_is_stored_with_the_last_that_is_required(self) -> None:
         self.make(done(upload(1)), replica(1, "a"), replica(1, "b"), replica(1, "c", required=False))
         assert self.store(1, "a", 200.0) == (True, False)

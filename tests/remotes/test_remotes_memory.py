@@ -13,7 +13,7 @@ from resumable.model.keys import parse
 from resumable.remotes import urls
 from resumable.remotes.interfaces import Conflict, Permanent, Throttled, Transient
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.memory.parts import MemoryPartRemote
+from resumable.remotes.memory.parts import MemoryPartRemote, MemoryWholeRemote
 from resumable.remotes.memory.remote import Fault, MemoryObject, MemoryRemote, MemoryStore
 from resumable.remotes.plan import PartLimits
 from resumable.remotes.regions import BytesRegion
@@ -50,6 +50,13 @@ class TestMemoryPartRemote(InMemory, SynchronousTestCase):
 
     def make_remote(self, journal):
         return MemoryPartRemote(self.objects, journal, self.clock, part_size=self.chunk_size, limits=PartLimits(1))
+
+
+class TestMemoryWholeRemote(InMemory, SynchronousTestCase):
+    """Small objects at once."""
+
+    def make_remote(self, journal):
+        return MemoryWholeRemote(self.objects, journal, self.clock, part_size=self.chunk_size, limits=PartLimits(1))
 
 
 class TestFaults(SynchronousTestCase):

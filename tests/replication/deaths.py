@@ -12,6 +12,7 @@ from zope.interface import directlyProvides, providedBy
 REMOTE = {
     "initiate_upload",
     "write_chunk",
+    "write_whole",
     "finalize_upload",
     "abort_upload",
     "get_upload_progress",

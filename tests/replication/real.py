@@ -17,7 +17,7 @@ from resumable.aio.threads import Batcher, Pool
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.model.upload import Commit, GoneReason, Replica, Upload
 from resumable.replication.context import Remote, ReplicationLimits
-from resumable.replication.progress import CatalogJournal
+from resumable.replication.journal import CatalogJournal
 from resumable.replication.service import Replication
 from resumable.spool import Budget, Spool
 from resumable.spool.disk import Disk
@@ -36,7 +36,7 @@ class Daemon:
 
     async def create(self, number: int, length: int | None) -> Upload:
         upload = Upload(f"{number:032x}", time.time(), time.time(), length)
-        assert await self.catalog.create(upload, (), self.replication.chosen(upload))
+        assert await self.catalog.create(upload, (), self.replication.chosen(upload, drawn=True))
         await self.spool.put(upload.id, 0, [])
         return upload
 
@@ -93,6 +93,8 @@ async def running(
         pool=pool,
         budget=Budget(32 * MIB),
     )
+    reads: Batcher[tuple[str, int], bytes] = Batcher(reactor, spool.read_all, name="reads")
+    reads.start()
     spool.start()
     catalog = SqliteCatalog(
         str(directory / "catalog.sqlite3"), batcher=lambda work: Batcher(reactor, work, name="catalog")
@@ -101,10 +103,12 @@ async def running(
     pool.start()
     catalog.start()
     shown = replicas(catalog.replicas)
+    journal = CatalogJournal(shown, NAME)
     replication = Replication(
-        [Remote(NAME, remote(CatalogJournal(shown, NAME), pool))],
+        [Remote(NAME, remote(journal, pool), journal=journal)],
         shown,
         spool.reader,
+        reads.submit,
         clock=reactor,
         wall=time.time,
         rng=Random(1),
@@ -115,5 +119,5 @@ async def running(
     try:
         yield Daemon(spool, catalog, replication)
     finally:
-        for room in (replication, spool, catalog, pool):
+        for room in (replication, reads, spool, catalog, pool):
             await room.stop()

@@ -19,11 +19,11 @@ from twisted.python.failure import Failure
 
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.model.upload import Commit, GoneReason, Replica, Upload
-from resumable.remotes.memory.parts import MemoryPartRemote
+from resumable.remotes.memory.parts import MemoryPartRemote, MemoryWholeRemote
 from resumable.remotes.memory.remote import MemoryObject, MemoryRemote, MemoryStore
 from resumable.remotes.plan import PartLimits as StoreLimits
 from resumable.replication.context import Remote, ReplicationLimits
-from resumable.replication.progress import CatalogJournal
+from resumable.replication.journal import CatalogJournal
 from resumable.replication.service import Replication
 from resumable.spool import Budget, Spool
 from resumable.testing import SimulatedDisk, SteppedBatcher, SteppedPool
@@ -45,6 +45,16 @@ def parts(**options: Any) -> Make:
     def make(rig: Rig, name: str, journal: CatalogJournal) -> MemoryPartRemote:
         chosen = {"part_size": PART, "limits": TINY, "latency": 0.01} | options
         return MemoryPartRemote(rig.stores[name], journal, rig.clock, **chosen)
+
+    return make
+
+
+def whole(**options: Any) -> Make:
+    """A store that takes parts of `PART` bytes in any order, and an object of one in one go."""
+
+    def make(rig: Rig, name: str, journal: CatalogJournal) -> MemoryWholeRemote:
+        chosen = {"part_size": PART, "limits": TINY, "latency": 0.01} | options
+        return MemoryWholeRemote(rig.stores[name], journal, rig.clock, **chosen)
 
     return make
 
@@ -150,18 +160,26 @@ class Rig:
             deliverers=["test"],
             now=self.wall,
         )
+        self.reads = SteppedBatcher(self.clock, self.spool.read_all)
+        self.reads.start()
         self.spool.start()
         self.catalog.open()
         self.pool.start()
         self.catalog.start()
         self.replicas = Counting(self.catalog.replicas)
         self.remotes: dict[str, Any] = {}
+        self.journals: dict[str, CatalogJournal] = {}
         for name, make in self.makes.items():
-            self.remotes[name] = make(self, name, CatalogJournal(self.replicas, name))
+            self.journals[name] = CatalogJournal(self.replicas, name)
+            self.remotes[name] = make(self, name, self.journals[name])
         self.replication = Replication(
-            [Remote(name, backend, **self.specs.get(name, {})) for name, backend in self.remotes.items()],
+            [
+                Remote(name, backend, journal=self.journals[name], **self.specs.get(name, {}))
+                for name, backend in self.remotes.items()
+            ],
             self.replicas,
             self.spool.reader,
+            self.reads.submit,
             clock=self.clock,
             wall=self.wall,
             rng=Random(self.runs),
@@ -169,7 +187,7 @@ class Rig:
             limits=self.limits,
         )
         self.replication.start()
-        self._old.append((self.clock, (self.replication, self.spool, self.catalog, self.pool)))
+        self._old.append((self.clock, (self.replication, self.reads, self.spool, self.catalog, self.pool)))
         return self
 
     def kill(self) -> Rig:
@@ -235,7 +253,7 @@ class Rig:
     def create(self, length: int | None, *, metadata: str | None = None, concat: str | None = None) -> str:
         upload_id = f"{next(self._ids):032x}"
         upload = Upload(upload_id, self.wall(), self.wall(), length, metadata=metadata, concat=concat)
-        self.ask(self.catalog.create(upload, (), self.replication.chosen(upload)))
+        self.ask(self.catalog.create(upload, (), self.replication.chosen(upload, drawn=True)))
         self.ask(self.spool.put(upload_id, 0, []))
         self.data[upload_id], self.lengths[upload_id] = b"", length
         self.replication.committed(self.row(upload_id))
@@ -261,6 +279,16 @@ class Rig:
         upload_id = self.create(size, metadata=metadata)
         if size:
             self.append(upload_id, pattern(size, seed))
+        return upload_id
+
+    def post(self, data: bytes, *, metadata: str | None = None) -> str:
+        """A creation with all bytes: the upload is new and finished in one change of the catalog."""
+        upload_id, now = f"{next(self._ids):032x}", self.wall()
+        self.ask(self.spool.put(upload_id, 0, [data]))
+        upload = Upload(upload_id, now, now, len(data), len(data), metadata, finished_at=now)
+        assert self.ask(self.catalog.create(upload, (), self.replication.chosen(upload, drawn=True)))
+        self.data[upload_id], self.lengths[upload_id] = data, len(data)
+        self.replication.committed(upload)
         return upload_id
 
     def terminate(self, upload_id: str, *, delete: bool = True) -> None:

@@ -177,7 +177,16 @@ def test_what_the_remote_says_it_has_past_the_committed_offset_counts_for_nothin
 def test_two_remotes_of_one_name_are_a_mistake(rig):
     remote = Remote("a", rig.remotes["a"])
     with pytest.raises(ValueError, match="same name"):
-        Replication([remote, remote], rig.replicas, rig.spool.reader, clock=rig.clock, wall=rig.wall, rng=None, run="")
+        Replication(
+            [remote, remote],
+            rig.replicas,
+            rig.spool.reader,
+            rig.reads.submit,
+            clock=rig.clock,
+            wall=rig.wall,
+            rng=None,
+            run="",
+        )
 
 
 def test_wakes_before_the_start_and_after_the_stop_do_no_harm(rig):

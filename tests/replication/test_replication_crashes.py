@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from resumable.replication.progress import CatalogJournal
+from resumable.replication.journal import CatalogJournal
 from tests.replication.deaths import CATALOG, REMOTE, Death, Mortal
-from tests.replication.rig import Rig, parts, pattern, plain
+from tests.replication.rig import PART, Rig, parts, pattern, plain, whole
 
 
 class MortalRig(Rig):
@@ -22,7 +22,8 @@ class MortalRig(Rig):
         def make(rig: Rig, name: str, journal: CatalogJournal) -> Any:
             # replication and the backend's journal write to the catalog by the same steps
             rig.replicas = Mortal(rig.replicas, CATALOG, self.death)
-            return Mortal(kind(rig, name, CatalogJournal(rig.replicas, name)), REMOTE, self.death)
+            rig.journals[name] = CatalogJournal(rig.replicas, name)
+            return Mortal(kind(rig, name, rig.journals[name]), REMOTE, self.death)
 
         self.makes["a"] = make
         return self
@@ -45,7 +46,7 @@ class MortalRig(Rig):
             self.advance(seconds)
 
 
-KINDS = {"parts": parts(), "plain": plain()}
+KINDS = {"parts": parts(), "plain": plain(), "whole": whole()}
 
 
 def at_every_step(directory, kind, play, check):
@@ -76,7 +77,20 @@ def test_a_death_at_any_step_of_an_upload_that_came_at_once(directory, kind, siz
     steps = at_every_step(
         directory, KINDS[kind], lambda rig: rig.upload(size), lambda rig, upload_id: rig.check(upload_id)
     )
-    assert steps >= 5
+    assert steps >= (5 if kind != "whole" or size > PART else 2)
+
+
+@pytest.mark.parametrize("size", [0, 1, PART])
+def test_a_death_at_any_step_of_a_small_upload_that_is_created_with_its_bytes(directory, size):
+    """And of its end: before and after the request, and each change of the catalog and the store that follows."""
+
+    def check(rig, upload_id):
+        rig.check(upload_id)
+        rig.terminate(upload_id)
+        rig.work()
+        assert rig.object(upload_id) is None, "the journal knows what was stored"
+
+    assert at_every_step(directory, KINDS["whole"], lambda rig: rig.post(pattern(size)), check) >= 8
 
 
 @pytest.mark.slow

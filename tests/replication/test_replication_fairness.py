@@ -95,7 +95,7 @@ def test_more_wakes_than_fit_are_found_in_the_catalog(make, monkeypatch):
     monkeypatch.setattr(work_queue, "PAGE", 10)
     monkeypatch.setattr(remote_queue, "ACTIVE", 3)
     monkeypatch.setattr(progress, "REMEMBERED", 30)
-    rig = make({"a": parts(latency=0.2)})
+    rig = make({"a": parts(latency=0.2)}, limits=ReplicationLimits(part_size=PART, per_remote=3))
     uploads = [rig.upload(50 + number, seed=number) for number in range(100)]
     rig.until(lambda: len(rig.stores["a"].objects) == 100, seconds=60)
     rig.advance(1)

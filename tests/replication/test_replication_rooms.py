@@ -13,7 +13,7 @@ from resumable.remotes.file.filesystem import RemoteDirectory
 from resumable.remotes.file.remote import FileRemote
 from resumable.remotes.interfaces import IPartJournal
 from resumable.remotes.memory.remote import Fault, OpenObject
-from resumable.replication.progress import CatalogJournal
+from resumable.replication.journal import CatalogJournal
 from resumable.replication.sweeper import DAY, LocalPolicy, LocalSweeper, StoreSweeper
 from tests.replication.rig import EPOCH, parts, pattern
 

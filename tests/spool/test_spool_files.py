@@ -187,6 +187,14 @@ def test_reads_a_range(bench):
     assert bench.disk.open_files == 0
 
 
+def test_the_starts_of_several_files_are_read_in_one_go(bench):
+    bench.result(bench.spool.put(ID, 0, [b"0123456789"]))
+    one, missing, whole = bench.spool.read_all([(ID, 4), (OTHER, 4), (ID, 100)])
+    assert (one, whole) == (b"0123", b"0123456789")
+    assert missing.check(FileNotFoundError)
+    assert bench.disk.open_files == 0
+
+
 def test_a_reader_reads_on_while_the_file_is_removed(bench):
     bench.put_file(b"0123456789")
     reader = bench.result(bench.spool.reader(ID))

@@ -141,7 +141,7 @@ class FakeReplication:
         self.paused: list[Deferred[None]] = []
 
     def chosen(
-        self, upload: Upload, remotes: Collection[str] | None = None, key: str | None = None
+        self, upload: Upload, remotes: Collection[str] | None = None, key: str | None = None, drawn: bool = False
     ) -> Sequence[Replica]:
         if upload.is_partial:
             return ()

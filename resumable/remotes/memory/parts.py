@@ -1,4 +1,4 @@
-"""``memory://``, and a store in memory that takes parts in any order.
+"""``memory://``, and stores in memory that take parts in any order, or small objects in one go.
 
 Invariant: a part is there as a whole or not at all, and it is one of the plan that was fixed when the upload was
 initiated.
@@ -6,17 +6,19 @@ initiated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from resumable.model import keys
 from resumable.remotes import plan
-from resumable.remotes.interfaces import IJournal, IPartRemote, IRegion, Part
-from resumable.remotes.journals import ReplicaRecord
-from resumable.remotes.memory.remote import MemoryRemote, MemoryStore, OpenObject
+from resumable.remotes.interfaces import Conflict, IJournal, Intent, IPartRemote, IRegion, IWholeRemote, Part, Stored
+from resumable.remotes.journals import ReplicaRecord, Stage
+from resumable.remotes.memory.remote import MemoryObject, MemoryRemote, MemoryStore, OpenObject
 from resumable.remotes.regions import copy
 from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
 
@@ -90,6 +92,33 @@ class MemoryPartRemote(MemoryRemote):
         await copy(data, write)
         if keep is None:
             unfinished.parts.add(part.number)
+
+
+@implementer(IWholeRemote)
+class MemoryWholeRemote(MemoryPartRemote):
+    """A store that also makes an object of one part with one request."""
+
+    def intend(self, upload_id: str, size: int, metadata: Mapping[str, bytes], key: str | None = None) -> Intent | None:
+        """See IWholeRemote."""
+        plan = self._plan(size)
+        if plan is None or not plan.is_single(size):
+            return None
+        key = key or self._template.render(upload_id, self._clock.seconds(), metadata)
+        record = ReplicaRecord(key, size=size, handle=f"whole-{upload_id}", plan=plan)
+        return Intent(key, self._records.value(record), record)
+
+    def write_whole(self, upload_id: str, intent: Intent, data: IRegion) -> Deferred[tuple[Stored, Mapping[str, Any]]]:
+        """See IWholeRemote."""
+        return self._do("write_whole", upload_id, lambda fault: self._make(upload_id, intent.own, data))
+
+    async def _make(self, upload_id: str, record: ReplicaRecord, data: IRegion) -> tuple[Stored, Mapping[str, Any]]:
+        if not self._is_ours(upload_id, record):
+            there = self.store.objects.get(record.key)
+            if there and there.upload_id != upload_id and not self._replace:
+                raise Conflict(f'there is another object under "{record.key}"')
+            self.store.objects[record.key] = MemoryObject(await data.read(0, data.size), upload_id)
+        stored = self._stored(record.key, self.store.objects[record.key])
+        return stored, self._records.value(evolve(record, state=Stage.STORED, stored=stored))
 
 
 def _planned(record: ReplicaRecord) -> plan.Plan:

@@ -259,10 +259,13 @@ class MemoryRemote:
                 raise Conflict(f'there is another object under "{record.key}"')
             self.store.objects[record.key] = MemoryObject(bytes(unfinished.content), upload_id)
         self.store.unfinished.pop(record.handle, None)
-        digest = hashlib.sha256(self.store.objects[record.key].data).hexdigest()
-        stored = Stored(f"memory://{record.key}", record.key, size, digest, checksum=f"sha256:{digest}")
+        stored = self._stored(record.key, self.store.objects[record.key])
         await self._records.save(upload_id, evolve(record, state=Stage.STORED, stored=stored))
         return stored
+
+    def _stored(self, key: str, made: MemoryObject) -> Stored:
+        digest = hashlib.sha256(made.data).hexdigest()
+        return Stored(f"memory://{key}", key, len(made.data), digest, checksum=f"sha256:{digest}")
 
     async def _abort(self, upload_id: str) -> None:
         record = await self._records.load(upload_id)

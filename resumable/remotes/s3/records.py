@@ -58,7 +58,8 @@ class S3Record(ObjectRecord):
 
     def finished(self, stored: Stored) -> S3Record:
         """See `ObjectRecord.finished`."""
-        return evolve(super().finished(stored), parts={})
+        done = super().finished(stored)
+        return evolve(done, parts={}) if done.parts else done
 
     def without_multipart(self) -> S3Record:
         """Before anything was written."""

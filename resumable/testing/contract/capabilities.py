@@ -5,20 +5,25 @@ Invariant: as in `operations`.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from twisted.internet.defer import gatherResults
 from zope.interface.verify import verifyObject
 
 from resumable.remotes.interfaces import (
+    Conflict,
     IClosable,
     IDeletable,
     IKeyed,
+    Intent,
     IPartRemote,
     IPlanned,
     IProbe,
     ISweeper,
+    IWholeRemote,
     NotThere,
+    Stored,
     Unfinished,
 )
 from resumable.remotes.reading import IObjectStream, IReadable, ISigning, Presented
@@ -30,11 +35,11 @@ PRESENTED = Presented("text/plain", "attachment; filename=\"a b.txt\"; filename*
 
 
 class Capabilities(RemoteCase):
-    """IDeletable, IKeyed, IProbe, ISweeper, IPlanned, IPartRemote, IClosable."""
+    """IDeletable, IKeyed, IWholeRemote, IProbe, ISweeper, IPlanned, IPartRemote, IClosable."""
 
     def test_capabilities_are_as_their_interfaces_say(self) -> None:
         """Each capability that the backend declares has the methods of its interface."""
-        for interface in (IDeletable, IKeyed, IProbe, ISweeper, IPlanned, IPartRemote, IClosable):
+        for interface in (IDeletable, IKeyed, IWholeRemote, IProbe, ISweeper, IPlanned, IPartRemote, IClosable):
             if interface.providedBy(self.remote):
                 assert verifyObject(interface, self.remote)
 
@@ -51,6 +56,103 @@ class Capabilities(RemoteCase):
         assert self.initiate(len(self.data)) == key
         assert self.store().key == key
         assert self.read_object(key) == self.data
+
+    # IWholeRemote
+
+    def test_an_intent_is_what_initiating_would_fix(self) -> None:
+        """The intent saves nothing; with its record in the journal, `initiate_upload` changes nothing any more."""
+        intent = self._intend(b"hello")
+        assert self.journal.saves == 0
+        self.ask(self.journal.save(self.id, intent.record))
+        assert self.initiate(5, metadata={"filename": b"another.txt"}) == intent.key
+        assert self.ask(self.journal.load(self.id)) == json.loads(json.dumps(dict(intent.record)))
+        assert self.read_object(self.store(b"hello").key) == b"hello"
+
+    def test_an_intent_keeps_to_the_key_that_is_given(self) -> None:
+        """The object gets the key that the intent was made with."""
+        key = f"given/{self.id[:8]}/a name.txt"
+        assert self._intend(b"hello", key).key == key
+        assert self._write_whole(b"hello", key).key == key
+        assert self.read_object(key) == b"hello"
+
+    def test_there_is_no_intent_for_more_than_one_request(self) -> None:
+        """An upload of several parts has to be initiated."""
+        assert self.need(IWholeRemote).intend(self.id, len(self.data), {}) is None
+
+    def test_a_small_object_is_made_at_once(self) -> None:
+        """The object is there, and the record that comes with it is as good as the three operations'."""
+        for data in (b"", b"hello"):
+            self.id = self.new_id()
+            stored = self._write_whole(data)
+            assert (stored.size, self.read_object(stored.key)) == (len(data), data)
+            self.restart()
+            assert self.progress() == len(data)
+            assert self.ask(self.remote.finalize_upload(self.id)) == stored
+            self.ask(self.remote.abort_upload(self.id))
+            assert self.read_object(stored.key) == data
+            if IDeletable.providedBy(self.remote):
+                assert self.ask(self.remote.delete_object(self.id)) is True
+                assert self.read_object(stored.key) is None
+
+    def test_a_small_object_whose_record_was_not_saved_is_found(self) -> None:
+        """A crash before that loses only the answer: the next process finds the object, and needs no byte of it."""
+        stored = self._write_whole(b"hello", saved=False)
+        self.restart()
+        assert self.initiate(5) == stored.key
+        assert self.progress() == 5
+        found = self.ask(self.remote.finalize_upload(self.id))
+        assert (found.key, found.size) == (stored.key, 5)
+        assert self.read_object(stored.key) == b"hello"
+
+    def test_a_small_object_may_be_made_again(self) -> None:
+        """After a lost answer the call is repeated: it answers for the same object."""
+        stored = self._write_whole(b"hello", saved=False)
+        again = self._write_whole(b"hello")
+        assert (again.key, again.size) == (stored.key, 5)
+        assert self.read_object(stored.key) == b"hello"
+        self.restart()
+        assert self.ask(self.remote.finalize_upload(self.id)) == again
+
+    def test_a_small_upload_goes_on_step_by_step_where_it_was_not_written(self) -> None:
+        """A crash before the store was asked, or bytes that can't be read: the three operations make the object."""
+        intent = self._intend(b"hello")
+        self.ask(self.journal.save(self.id, intent.record))
+        self.refusal(self.remote.write_whole(self.id, intent, WatchedRegion(b"hello", 3)), SpoolBroke)
+        assert self.read_object(intent.key) is None
+        self.restart()
+        assert self.store(b"hello").key == intent.key
+        assert self.read_object(intent.key) == b"hello"
+
+    def test_a_small_upload_that_ends_before_it_was_written_leaves_nothing(self) -> None:
+        """An abort of an upload of which there is only the intent."""
+        intent = self._intend(b"hello")
+        self.ask(self.journal.save(self.id, intent.record))
+        self.ask(self.remote.abort_upload(self.id))
+        assert self.read_object(intent.key) is None
+        self.refusal(self.remote.get_upload_progress(self.id), NotThere)
+
+    def test_a_small_object_does_not_replace_another(self) -> None:
+        """Somebody else's object under the key stays, and the upload is refused with Conflict."""
+        key = f"given/{self.id}.txt"
+        intent = self._intend(b"hello", key)
+        self.put_foreign(key, b"theirs")
+        self.ask(self.journal.save(self.id, intent.record))
+        self.refusal(self.remote.write_whole(self.id, intent, BytesRegion(b"hello")), Conflict)
+        assert self.read_object(key) == b"theirs"
+
+    def _intend(self, data: bytes, key: str | None = None) -> Intent:
+        intent: Intent | None = self.need(IWholeRemote).intend(self.id, len(data), {"filename": b"a.txt"}, key)
+        assert intent is not None
+        return intent
+
+    def _write_whole(self, data: bytes, key: str | None = None, saved: bool = True) -> Stored:
+        intent = self._intend(data, key)
+        self.ask(self.journal.save(self.id, intent.record))
+        stored, record = self.ask(self.remote.write_whole(self.id, intent, BytesRegion(data)))
+        if saved:
+            self.ask(self.journal.save(self.id, record))
+        assert isinstance(stored, Stored)
+        return stored
 
     # IDeletable
 
