@@ -12,8 +12,10 @@ from sqlite3 import Connection
 from typing import Any, Final
 
 from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from resumable.catalog.batches import CatalogJob
 from resumable.catalog.final_table import FinalTable
 from resumable.catalog.jobs import Jobs, frees, reads, reads_now, writes, writes_now
 from resumable.catalog.outbox_table import OutboxTable
@@ -31,7 +33,7 @@ from resumable.catalog.schema import (
     to_row,
     to_uploads,
 )
-from resumable.model.upload import Commit, Fact, GoneReason, ICatalog, Place, Replica, Upload
+from resumable.model.upload import Commit, Fact, GoneReason, ICatalog, Place, Replica, Through, Upload
 
 IDS_AT_ONCE: Final = 10_000
 
@@ -66,16 +68,26 @@ class UploadTable(FinalTable):
 
     # From the creation to the end
 
-    @writes
     def create(
         self,
-        connection: Connection,
         upload: Upload,
         facts: Sequence[Fact],
         replicas: Sequence[Replica] = (),
         request: Mapping[str, Any] | None = None,
-    ) -> bool:
+        through: Through | None = None,
+    ) -> Deferred[bool]:
         """See ICatalog. The upload's ``required`` is counted from the replicas, whatever it says."""
+        job = CatalogJob(lambda connection: self._create(connection, upload, facts, replicas, request), writes=True)
+        return self.jobs.submit(job, through)
+
+    def _create(
+        self,
+        connection: Connection,
+        upload: Upload,
+        facts: Sequence[Fact],
+        replicas: Sequence[Replica],
+        request: Mapping[str, Any] | None,
+    ) -> bool:
         required = sum(replica.required for replica in replicas)
         if upload.required != required:
             upload = evolve(upload, required=required)
@@ -127,10 +139,12 @@ class UploadTable(FinalTable):
         length = IFNULL(?3, length), finished_at = MAX(touched_at, ?2), placed = IFNULL(placed, ?7)
         WHERE id = ?4 AND offset = ?5 AND epoch = ?6 AND {_OPEN}"""
 
-    @writes
-    def commit(self, connection: Connection, change: Commit) -> bool:
+    def commit(self, change: Commit, through: Through | None = None) -> Deferred[bool]:
         """See ICatalog. What may be adopted stays as `begin` said, but never below the new offset, until the next
         `begin` or the finish, which leaves nothing to adopt. ValueError for an offset that goes back."""
+        return self.jobs.submit(CatalogJob(lambda connection: self._commit(connection, change), writes=True), through)
+
+    def _commit(self, connection: Connection, change: Commit) -> bool:
         if change.offset < change.start:
             raise ValueError(f"a commit from {change.start} back to {change.offset}")
         values = (change.offset, change.at, change.length, change.upload_id, change.start, change.epoch)

@@ -364,8 +364,8 @@ class RunningAppend:
             # Its client never learns where it is: there is nothing to come back to.
             return
         elif offset > self.committed or (whole and self._plan.length == 0):
-            chunks = _first(gathered, offset - self.committed)
-            await self._context.spool.put(self.upload.id, self.committed, chunks)
+            await self._record.put(offset, whole, _first(gathered, offset - self.committed))
+            return
         await self._record.commit(offset, whole)
 
     async def _verify(self, sink: Sink, gathered: list[bytes]) -> None:
