@@ -26,6 +26,7 @@ from resumable.spool.disk import COPY_BUFFER, IDisk
 from resumable.spool.placing import PlaceDirectory, Rules
 from resumable.spool.reader import Reader
 from resumable.spool.sink import Sink
+from resumable.spool.syncs import FileSyncs
 
 __all__ = ["Put", "PutBatcher", "Reader", "Sink", "Spool", "SpoolDamaged"]
 
@@ -76,6 +77,7 @@ class Spool:
         self._budget = budget
         self._record = record
         self._assembly_step = assembly_step
+        self._syncs = FileSyncs(disk)
         self._puts = batcher(self._put_all)
         self._assembly = f"{directory}/{OWN}/finals"
         self._old_assembly = f"{directory}/{OWN}/assembly"
@@ -100,7 +102,7 @@ class Spool:
 
     def stop(self) -> Deferred[None]:
         """Fires when every `put` has been answered. Sinks and readers are their users' to close."""
-        return self._puts.stop()
+        return self._puts.stop().addCallback(lambda _: self._syncs.stop())
 
     # -- appending
 
@@ -113,8 +115,8 @@ class Spool:
     def put(self, upload_id: str, offset: int, chunks: Sequence[bytes], change: Any = None) -> Deferred[Any]:
         """Write a small append in one go; it is durable when this fires. At 0 the file is made, even for no bytes.
 
-        ``change``: is recorded once that is durable, by the same thread; this fires with its result. Fails with OSError,
-        or SpoolDamaged when the file is missing or shorter than ``offset``, and then nothing is recorded.
+        ``change``: is recorded once that is durable, in the same step; this fires with its result. Fails with OSError
+        or SpoolDamaged when the file is missing or shorter than ``offset``; then nothing is recorded.
         """
         self.path(upload_id)
         return self._puts.submit(Put(upload_id, offset, chunks, change))
@@ -146,14 +148,15 @@ class Spool:
             except (OSError, SpoolDamaged):
                 results[index] = Failure()
         created = []
-        for index, fd in files:
+        for (index, fd), error in zip(files, self._syncs.sync([fd for _, fd in files]), strict=True):
             try:
-                self._finish_one(fd)
-            except OSError:
-                results[index] = Failure()
-            else:
-                if puts[index].offset == 0:
-                    created.append(index)
+                self._disk.close(fd)
+            except OSError as failed:
+                error = error or failed
+            if error is not None:
+                results[index] = Failure(error)
+            elif puts[index].offset == 0:
+                created.append(index)
         if created:
             try:
                 self._disk.sync_directory(self.directory)
@@ -173,12 +176,6 @@ class Spool:
             self._disk.close(fd)
             raise
         return fd
-
-    def _finish_one(self, fd: int) -> None:
-        try:
-            self._disk.fdatasync(fd)
-        finally:
-            self._disk.close(fd)
 
     # -- reading
 
