@@ -23,10 +23,10 @@ from resumable.spool.assembly import STEP, Assembly
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import DataFile, RunningDigest, SpoolDamaged, open_at
 from resumable.spool.disk import COPY_BUFFER, IDisk
+from resumable.spool.file_syncs import FileSyncs
 from resumable.spool.placing import PlaceDirectory, Rules
 from resumable.spool.reader import Reader
 from resumable.spool.sink import Sink
-from resumable.spool.syncs import FileSyncs
 
 __all__ = ["Put", "PutBatcher", "Reader", "Sink", "Spool", "SpoolDamaged"]
 

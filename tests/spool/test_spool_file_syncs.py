@@ -7,7 +7,7 @@ from threading import Barrier, get_ident
 
 import pytest
 
-from resumable.spool.syncs import AT_ONCE, SLOW, FileSyncs
+from resumable.spool.file_syncs import AT_ONCE, SLOW, FileSyncs
 
 
 class SlowDisk:
