@@ -96,6 +96,14 @@ class Upload:
     place: Place | None = None
     asked: str | None = None
 
+    def at(self, offset: int, length: int | None, touched_at: float, finished_at: float | None) -> Upload:
+        """The record after an append. What `attrs.evolve` does, in half the time: each append has one."""
+        return Upload(
+            *(self.id, self.created_at, touched_at, length, offset, self.metadata, self.concat, self.partials),
+            *(finished_at, self.gone, self.gone_at, self.epoch, self.boot_id, self.adoptable, self.required),
+            *(self.stored_at, self.dropped_at, self.owner, self.max_size, self.place, self.asked),
+        )
+
     @property
     def is_final(self) -> bool:
         """Whether it is made of partial uploads."""

@@ -166,7 +166,7 @@ class Spool:
         return results
 
     def _write_one(self, put: Put) -> int:
-        fd = open_at(self._disk, self.path(put.upload_id), put.upload_id, put.offset)
+        fd = open_at(self._disk, f"{self.directory}/{put.upload_id}", put.upload_id, put.offset)
         try:
             if put.chunks:
                 self._disk.writev(fd, put.chunks, put.offset)

@@ -195,7 +195,11 @@ class UploadContext:
 
     def largest(self, *own: int | None) -> int | None:
         """How many bytes an upload may have: the lowest of the operator's maximum and of its own; None: any number."""
-        return min((each for each in (self.limits.max_size, *own) if each is not None), default=None)
+        largest = self.limits.max_size
+        for each in own:
+            if each is not None and (largest is None or each < largest):
+                largest = each
+        return largest
 
     def expires_at(self, upload: Upload) -> float | None:
         """When this upload will be removed unless a request touches it; None when it won't."""

@@ -72,7 +72,7 @@ class AppendRecord:
             return
         now = context.wall()
         touched = max(now, upload.touched_at)
-        after = evolve(upload, offset=offset, length=length, touched_at=touched, finished_at=now if finished else None)
+        after = upload.at(offset, length, touched, now if finished else None)
         after = context.finishing(after) if finished else after
         told = [FactKind.FINISHED] if finished else []
         landed: Upload | None = None
