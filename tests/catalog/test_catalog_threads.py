@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, fail, gatherResults
 
 from resumable.aio.threads import Batcher
 from resumable.catalog.batches import connect
@@ -16,6 +16,7 @@ from resumable.catalog.sqlite import OpenedCatalog, SqliteCatalog
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Commit
 from tests.catalog.contract import name, upload
+from tests.catalog.doubles import Shelf
 
 
 @pytest_twisted.ensureDeferred
@@ -80,3 +81,23 @@ async def test_a_catalog_that_was_stopped_sends_no_change_to_another_thread(tmp_
     with pytest.raises(CatalogUnavailable):
         await catalog.create(upload(1), (), through=through)
     assert not sent
+
+
+def test_a_change_is_not_made_when_the_work_before_it_fails(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    catalog = shelf.running()
+    refused: list[Any] = []
+
+    def through(change: Any) -> Deferred[Any]:
+        refused.append(change)
+        return fail(OSError("no room"))
+
+    answers: list[Any] = []
+    catalog.create(upload(1), ()).addBoth(answers.append)
+    catalog.create(upload(2), (), through=through).addErrback(lambda failure: answers.append(failure.type))
+    catalog.commit(Commit(name(1), 0, 0, 400, 150.0), through).addErrback(lambda failure: answers.append(failure.type))
+    catalog.get_many([name(1), name(2)]).addBoth(answers.append)
+    shelf.flush()
+    assert answers == [OSError, OSError, True, {name(1): upload(1)}]
+    assert len(refused) == 2
+    catalog.stop()

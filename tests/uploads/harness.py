@@ -234,6 +234,10 @@ class Server:
             self.clock.advance(min([left, *(delay for delay in calls if delay > 0)]))
             self.pump()
 
+    def age(self) -> None:
+        """As if its uploads had been made long ago: their records are read from the disk."""
+        self.catalog._fresh.clear()
+
     def tick(self) -> int:
         """What the service does once a second; answers how many commits it began."""
         begun = self.uploads.appends.tick(self.clock.seconds())
