@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from functools import wraps
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -26,6 +27,40 @@ def deferred(function: Callable[P, Coroutine[Deferred[Any], Any, R]]) -> Callabl
         return Deferred.fromCoroutine(function(*args, **kwargs))
 
     return start
+
+
+_WAITING: Any = object()
+
+
+class Task:
+    """Runs an ``async def`` that nobody can cancel; ``done`` gets its outcome, once. Half the cost of a Deferred."""
+
+    __slots__ = ("_done", "_going", "_result", "_run", "_work")
+
+    def __init__(self, work: Coroutine[Deferred[Any], Any, R], done: Callable[[R | Failure], None]) -> None:
+        self._work, self._done = work, done
+        self._run = copy_context().run
+        self._going = False
+
+    def go(self, result: Any = None) -> None:
+        """Begin, or go on with the result of what it waits for."""
+        self._result = result
+        if self._going:
+            return
+        self._going = True
+        while self._result is not _WAITING:
+            result, self._result = self._result, _WAITING
+            try:
+                if isinstance(result, Failure):
+                    awaited = self._run(result.throwExceptionIntoGenerator, self._work)
+                else:
+                    awaited = self._run(self._work.send, result)
+            except StopIteration as end:
+                return self._done(end.value)
+            except BaseException:
+                return self._done(Failure())
+            awaited.addBoth(self.go)
+        self._going = False
 
 
 class Waiters:

@@ -1,6 +1,7 @@
-"""Methods of the catalog's tables become jobs for the one thread that has the one connection.
+"""Methods of the catalog's tables become jobs for the thread that has the one connection.
 
-Invariant: the reactor never waits for the disk; the change behind an answer is durable (see batches.py).
+Invariant: the reactor never waits for the disk; the change behind an answer is durable (see batches.py). The spool's
+thread does batches too, of changes that follow its files: a lock gives the connection to one thread at a time.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import wraps
 from sqlite3 import Connection
+from threading import Lock
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -16,6 +18,7 @@ from twisted.python.failure import Failure
 from resumable.aio.threads import IBatcher
 from resumable.catalog.batches import Batches, CatalogJob
 from resumable.model.errors import CatalogUnavailable
+from resumable.model.upload import Through
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -41,6 +44,7 @@ class Jobs:
         on_facts: Callable[[], None] | None,
     ) -> None:
         self._batches = batches
+        self._lock = Lock()
         self._batcher = batcher(self._work)
         self._on_facts = on_facts
         #: How many facts the jobs have written; those of a transaction that failed count too.
@@ -75,11 +79,14 @@ class Jobs:
         answer: T = result
         return answer
 
-    def submit(self, job: CatalogJob[T]) -> Deferred[T]:
-        """The job's answer from the catalog's thread; CatalogUnavailable when the catalog isn't running."""
+    def submit(self, job: CatalogJob[T], through: Through | None = None) -> Deferred[T]:
+        """The job's answer from the catalog's thread; CatalogUnavailable when the catalog isn't running.
+
+        ``through``: takes the job to a thread that does other work first, and then calls `do`.
+        """
         if not self._working:
             return fail(CatalogUnavailable("the catalog is not running"))
-        done: Deferred[T] = self._batcher.submit(job)
+        done: Deferred[T] = (through or self._batcher.submit)(job)
         return done.addCallback(self._tell) if job.writes and self._on_facts is not None else done
 
     def _tell(self, result: T) -> T:
@@ -88,10 +95,16 @@ class Jobs:
             self._on_facts()
         return result
 
+    def do(self, jobs: Sequence[AnyJob]) -> list[Any]:
+        """A result or a Failure for each, in one batch. Blocks; in any thread; never raises."""
+        with self._lock:
+            return self._batches.run(jobs)
+
     def _work(self, jobs: list[AnyJob]) -> Sequence[Any]:
-        results = self._batches.run(jobs)
+        results = self.do(jobs)
         if jobs[-1] is self._last:
-            self._batches.close()
+            with self._lock:
+                self._batches.close()
             results[-1] = None
         return results
 

@@ -96,6 +96,7 @@ class SqliteCatalog(UploadTable):
 
     def stop(self) -> Deferred[None]:
         """See `Jobs.stop`."""
+        self._fresh.clear()
         return self.jobs.stop()
 
     @writes

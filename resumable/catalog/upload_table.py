@@ -12,9 +12,12 @@ from sqlite3 import Connection
 from typing import Any, Final
 
 from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
+from resumable.catalog.batches import CatalogJob
 from resumable.catalog.final_table import FinalTable
+from resumable.catalog.fresh_uploads import FreshUploads
 from resumable.catalog.jobs import Jobs, frees, reads, reads_now, writes, writes_now
 from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.replica_table import add_replicas, drop_placed, end_replicas, forget_replicas
@@ -31,7 +34,7 @@ from resumable.catalog.schema import (
     to_row,
     to_uploads,
 )
-from resumable.model.upload import Commit, Fact, GoneReason, ICatalog, Place, Replica, Upload
+from resumable.model.upload import Commit, Fact, GoneReason, ICatalog, Place, Replica, Through, Upload
 
 IDS_AT_ONCE: Final = 10_000
 
@@ -63,22 +66,35 @@ class UploadTable(FinalTable):
     def __init__(self, jobs: Jobs, outbox: OutboxTable) -> None:
         super().__init__(jobs)
         self.outbox = outbox
+        self._fresh = FreshUploads()
 
     # From the creation to the end
 
-    @writes
     def create(
         self,
-        connection: Connection,
         upload: Upload,
         facts: Sequence[Fact],
         replicas: Sequence[Replica] = (),
         request: Mapping[str, Any] | None = None,
-    ) -> bool:
+        through: Through | None = None,
+    ) -> Deferred[bool]:
         """See ICatalog. The upload's ``required`` is counted from the replicas, whatever it says."""
         required = sum(replica.required for replica in replicas)
         if upload.required != required:
             upload = evolve(upload, required=required)
+        job = CatalogJob(lambda connection: self._create(connection, upload, facts, replicas, request), writes=True)
+        made = self.jobs.submit(job, through)
+        self._fresh.expect(upload, made)
+        return made
+
+    def _create(
+        self,
+        connection: Connection,
+        upload: Upload,
+        facts: Sequence[Fact],
+        replicas: Sequence[Replica],
+        request: Mapping[str, Any] | None,
+    ) -> bool:
         waits = bool(upload.partials) and upload.finished_at is None and upload.gone is None
         if waits and self._lacks_partials(connection, upload):
             return False
@@ -95,8 +111,12 @@ class UploadTable(FinalTable):
             self.outbox.take(connection, facts)
         return True
 
+    def get(self, upload_id: str) -> Deferred[Upload | None]:
+        fresh = self._fresh.get(upload_id)
+        return self._get(upload_id) if fresh is None else succeed(fresh)
+
     @reads
-    def get(self, connection: Connection, upload_id: str) -> Upload | None:
+    def _get(self, connection: Connection, upload_id: str) -> Upload | None:
         return find_upload(connection, upload_id)
 
     @reads
@@ -107,8 +127,13 @@ class UploadTable(FinalTable):
     BEGIN = f"""UPDATE uploads SET epoch = epoch + 1, boot_id = ?, adoptable = MAX(offset, ?),
         touched_at = MAX(touched_at, ?) WHERE id = ? AND offset = ? AND epoch = ? AND {_OPEN}"""
 
+    def begin(self, upload_id: str, epoch: int, start: int, boot_id: str, adoptable: int, at: float) -> Deferred[bool]:
+        """See ICatalog; ``adoptable`` below the offset counts as the offset."""
+        self._fresh.changes(upload_id)
+        return self._begin(upload_id, epoch, start, boot_id, adoptable, at)
+
     @writes
-    def begin(
+    def _begin(
         self,
         connection: Connection,
         upload_id: str,
@@ -118,7 +143,6 @@ class UploadTable(FinalTable):
         adoptable: int,
         at: float,
     ) -> bool:
-        """See ICatalog; ``adoptable`` below the offset counts as the offset."""
         return connection.execute(self.BEGIN, (boot_id, adoptable, at, upload_id, start, epoch)).rowcount == 1
 
     COMMIT = f"""UPDATE uploads SET offset = ?1, adoptable = MAX(adoptable, ?1), touched_at = MAX(touched_at, ?2),
@@ -127,10 +151,13 @@ class UploadTable(FinalTable):
         length = IFNULL(?3, length), finished_at = MAX(touched_at, ?2), placed = IFNULL(placed, ?7)
         WHERE id = ?4 AND offset = ?5 AND epoch = ?6 AND {_OPEN}"""
 
-    @writes
-    def commit(self, connection: Connection, change: Commit) -> bool:
+    def commit(self, change: Commit, through: Through | None = None) -> Deferred[bool]:
         """See ICatalog. What may be adopted stays as `begin` said, but never below the new offset, until the next
         `begin` or the finish, which leaves nothing to adopt. ValueError for an offset that goes back."""
+        self._fresh.changes(change.upload_id)
+        return self.jobs.submit(CatalogJob(lambda connection: self._commit(connection, change), writes=True), through)
+
+    def _commit(self, connection: Connection, change: Commit) -> bool:
         if change.offset < change.start:
             raise ValueError(f"a commit from {change.start} back to {change.offset}")
         values = (change.offset, change.at, change.length, change.upload_id, change.start, change.epoch)
@@ -151,16 +178,29 @@ class UploadTable(FinalTable):
         on_disk = MAX(on_disk, placed IS NOT NULL) WHERE id = ?3 AND gone IS NULL
         AND (?1 <> '{GoneReason.EXPIRED.value}' OR ({NEEDS_EXPIRY}))"""
 
-    @frees
     def end(
         self,
-        connection: Connection,
         upload_id: str,
         gone: GoneReason,
         at: float,
         facts: Sequence[Fact],
         delete: bool = False,
         refusal: Mapping[str, Any] | None = None,
+    ) -> Deferred[bool]:
+        """See ICatalog."""
+        self._fresh.changes(upload_id)
+        return self._end(upload_id, gone, at, facts, delete, refusal)
+
+    @frees
+    def _end(
+        self,
+        connection: Connection,
+        upload_id: str,
+        gone: GoneReason,
+        at: float,
+        facts: Sequence[Fact],
+        delete: bool,
+        refusal: Mapping[str, Any] | None,
     ) -> bool:
         if connection.execute(self.END, (gone.value, at, upload_id)).rowcount != 1:
             return False

@@ -68,17 +68,18 @@ class Parts:
         self.lock = startup.lock_of(directory)
         self.pool = Pool(reactor, settings.writers, "spool")
         self.budget = Budget()
+        self.catalog = SqliteCatalog(
+            os.path.join(directory, OWN, "catalog.sqlite3"),
+            batcher=lambda work: Batcher(reactor, work, name="catalog"),
+            deliverers=settings.hooks.deliverers,
+        )
         self.spool = Spool(
             directory,
             disk=Disk(settings.modes),
             batcher=lambda work: Batcher(reactor, work, name="puts"),
             pool=self.pool,
             budget=self.budget,
-        )
-        self.catalog = SqliteCatalog(
-            os.path.join(directory, OWN, "catalog.sqlite3"),
-            batcher=lambda work: Batcher(reactor, work, name="catalog"),
-            deliverers=settings.hooks.deliverers,
+            record=self.catalog.jobs.do,
         )
         self.roles = LocalRoles()
         self._space = Space(settings.reserve)

@@ -152,6 +152,7 @@ def makeService(options: Options) -> UploadService:
     startup.raise_file_limit()
     startup.keep_heap()
     startup.handle_signals(reactor, service.reload)
+    reactor.callWhenRunning(startup.settle_heap)
     return service
 
 

@@ -7,8 +7,8 @@ and its errors. Sizes are bytes, times are seconds since the epoch (UTC).
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -95,6 +95,14 @@ class Upload:
     max_size: int | None = None
     place: Place | None = None
     asked: str | None = None
+
+    def at(self, offset: int, length: int | None, touched_at: float, finished_at: float | None) -> Upload:
+        """The record after an append. What `attrs.evolve` does, in half the time: each append has one."""
+        return Upload(
+            *(self.id, self.created_at, touched_at, length, offset, self.metadata, self.concat, self.partials),
+            *(finished_at, self.gone, self.gone_at, self.epoch, self.boot_id, self.adoptable, self.required),
+            *(self.stored_at, self.dropped_at, self.owner, self.max_size, self.place, self.asked),
+        )
 
     @property
     def is_final(self) -> bool:
@@ -187,6 +195,11 @@ class Asked:
     refusal: Mapping[str, Any] | None = None
 
 
+Through: TypeAlias = Callable[[Any], Deferred[Any]]
+"""Takes a change to a thread that does other work first, and then the change, with others in one transaction; answers
+as the change does, or fails as that work does: then nothing has changed."""
+
+
 class ICatalog(Interface):
     """The durable record of uploads. Every method answers with a Deferred.
 
@@ -199,6 +212,7 @@ class ICatalog(Interface):
         facts: Sequence[Fact],
         replicas: Sequence[Replica] = (),
         request: Mapping[str, Any] | None = None,
+        through: Through | None = None,
     ) -> Deferred[bool]:
         """Record a new upload and its replicas; False when its id is taken (also by one that is gone).
 
@@ -216,7 +230,7 @@ class ICatalog(Interface):
         ``adoptable`` after a crash. False when it does not match, is finished or is gone.
         """
 
-    def commit(change: Commit) -> Deferred[bool]:
+    def commit(change: Commit, through: Through | None = None) -> Deferred[bool]:
         """Move the offset; False when the compare-and-set does not match."""
 
     def end(

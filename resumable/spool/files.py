@@ -11,6 +11,7 @@ import os.path
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -22,6 +23,7 @@ from resumable.spool.assembly import STEP, Assembly
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import DataFile, RunningDigest, SpoolDamaged, open_at
 from resumable.spool.disk import COPY_BUFFER, IDisk
+from resumable.spool.file_syncs import FileSyncs
 from resumable.spool.placing import PlaceDirectory, Rules
 from resumable.spool.reader import Reader
 from resumable.spool.sink import Sink
@@ -38,21 +40,24 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 @frozen
 class Put:
-    """A small append: all its bytes, for one upload, at the offset where they belong."""
+    """A small append: all its bytes, for one upload, at the offset where they belong. ``change``: see `Spool.put`."""
 
     upload_id: str
     offset: int
     chunks: Sequence[bytes]
+    change: Any = None
 
 
-PutBatcher = Callable[[Callable[[list[Put]], Sequence[Failure | None]]], IBatcher[Put, None]]
+PutBatcher = Callable[[Callable[[list[Put]], Sequence[Any]]], IBatcher[Put, Any]]
+Record = Callable[[list[Any]], Sequence[Any]]
 
 
 class Spool:
     """The upload directory.
 
     ``batcher`` makes the batcher that does small appends together, from the function that does them; the spool
-    starts and stops it. ``pool`` does all else; it is the caller's to start and stop, after the spool.
+    starts and stops it. ``pool`` does all else; it is the caller's to start and stop, after the spool. ``record`` makes
+    the changes that follow puts, all together; it answers with a result or a Failure for each, and never raises.
     """
 
     def __init__(
@@ -63,13 +68,16 @@ class Spool:
         batcher: PutBatcher,
         pool: IPool,
         budget: Budget,
+        record: Record = list,
         assembly_step: int = STEP,
     ) -> None:
         self.directory = directory
         self._disk = disk
         self._pool = pool
         self._budget = budget
+        self._record = record
         self._assembly_step = assembly_step
+        self._syncs = FileSyncs(disk)
         self._puts = batcher(self._put_all)
         self._assembly = f"{directory}/{OWN}/finals"
         self._old_assembly = f"{directory}/{OWN}/assembly"
@@ -94,7 +102,7 @@ class Spool:
 
     def stop(self) -> Deferred[None]:
         """Fires when every `put` has been answered. Sinks and readers are their users' to close."""
-        return self._puts.stop()
+        return self._puts.stop().addCallback(lambda _: self._syncs.stop())
 
     # -- appending
 
@@ -104,13 +112,14 @@ class Spool:
             raise ValueError("not an upload id")
         return f"{self.directory}/{upload_id}"
 
-    def put(self, upload_id: str, offset: int, chunks: Sequence[bytes]) -> Deferred[None]:
+    def put(self, upload_id: str, offset: int, chunks: Sequence[bytes], change: Any = None) -> Deferred[Any]:
         """Write a small append in one go; it is durable when this fires. At 0 the file is made, even for no bytes.
 
-        Fails with OSError, or SpoolDamaged when the file is missing or shorter than ``offset``.
+        ``change``: is recorded once that is durable, in the same step; this fires with its result. Fails with OSError
+        or SpoolDamaged when the file is missing or shorter than ``offset``; then nothing is recorded.
         """
         self.path(upload_id)
-        return self._puts.submit(Put(upload_id, offset, chunks))
+        return self._puts.submit(Put(upload_id, offset, chunks, change))
 
     def sink(self, upload_id: str, offset: int, *, ceiling: int | None, digest: RunningDigest | None = None) -> Sink:
         """A queue into the upload's file from ``offset`` on. It takes no byte at or past the offset ``ceiling``.
@@ -120,8 +129,17 @@ class Spool:
         file = DataFile(self._disk, self.directory, self.path(upload_id), upload_id, offset, digest)
         return Sink(upload_id, offset, file, ceiling=ceiling, pool=self._pool, budget=self._budget)
 
-    def _put_all(self, puts: list[Put]) -> Sequence[Failure | None]:
-        """In the batcher's thread: write all, then sync each, then sync the directory once."""
+    def _put_all(self, puts: list[Put]) -> Sequence[Any]:
+        """In the batcher's thread: make the files durable, then record the changes that follow them."""
+        results: list[Any] = list(self._write_all(puts))
+        durable = [at for at, put in enumerate(puts) if put.change is not None and results[at] is None]
+        if durable:
+            for at, result in zip(durable, self._record([puts[at].change for at in durable]), strict=True):
+                results[at] = result
+        return results
+
+    def _write_all(self, puts: list[Put]) -> list[Failure | None]:
+        """Write all, then sync each, then sync the directory once."""
         results: list[Failure | None] = [None] * len(puts)
         files: list[tuple[int, int]] = []
         for index, put in enumerate(puts):
@@ -130,14 +148,15 @@ class Spool:
             except (OSError, SpoolDamaged):
                 results[index] = Failure()
         created = []
-        for index, fd in files:
+        for (index, fd), error in zip(files, self._syncs.sync([fd for _, fd in files]), strict=True):
             try:
-                self._finish_one(fd)
-            except OSError:
-                results[index] = Failure()
-            else:
-                if puts[index].offset == 0:
-                    created.append(index)
+                self._disk.close(fd)
+            except OSError as failed:
+                error = error or failed
+            if error is not None:
+                results[index] = Failure(error)
+            elif puts[index].offset == 0:
+                created.append(index)
         if created:
             try:
                 self._disk.sync_directory(self.directory)
@@ -147,7 +166,7 @@ class Spool:
         return results
 
     def _write_one(self, put: Put) -> int:
-        fd = open_at(self._disk, self.path(put.upload_id), put.upload_id, put.offset)
+        fd = open_at(self._disk, f"{self.directory}/{put.upload_id}", put.upload_id, put.offset)
         try:
             if put.chunks:
                 self._disk.writev(fd, put.chunks, put.offset)
@@ -157,12 +176,6 @@ class Spool:
             self._disk.close(fd)
             raise
         return fd
-
-    def _finish_one(self, fd: int) -> None:
-        try:
-            self._disk.fdatasync(fd)
-        finally:
-            self._disk.close(fd)
 
     # -- reading
 

@@ -118,6 +118,11 @@ class Sink:
         """Whether `start` was called."""
         return self._started
 
+    @property
+    def over(self) -> bool:
+        """Whether it takes nothing more, and no file is open or about to be: `close` has nothing to do."""
+        return self._closing is not None and not (self._writing or self._syncing or self._file.is_open)
+
     def write(self, data: bytes) -> None:
         """Take ``data`` in; drop it after a failure, and the bytes past ``ceiling``."""
         if self.failure is not None or self._closing is not None:

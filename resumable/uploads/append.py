@@ -208,9 +208,13 @@ class RunningAppend:
     async def release(self) -> None:
         """Let go of the file and of the hold, however the append ended. Never raises."""
         self._stop(None)
-        if self._sink is not None:
-            leftover = self._record.opened and max(self._received, self._sink.received) > self.committed
-            await self._sink.close(self.committed if leftover else None)
+        sink = self._sink
+        if sink is not None:
+            if not sink.over:
+                leftover = self._record.opened and max(self._received, sink.received) > self.committed
+                await sink.close(self.committed if leftover else None)
+            # No circle of references stays for the garbage collector, which would take longer than all of this.
+            sink.on_write = sink.on_failure = sink.on_pressure = sink.on_resume = self._gate = None
         settle(self._account, self.upload)  # before another append begins, which may use the room
         self._context.holds.release(self.upload.id, self)
         self._released = True
@@ -227,7 +231,8 @@ class RunningAppend:
             self._listen()
             self._body.deliver(sink).addCallbacks(self._stop, self._failed)
             self._started()
-        await self._end
+        if not self._end.called:
+            await self._end
 
     def _started(self) -> None:
         starting, self._starting = self._starting, []
@@ -331,19 +336,18 @@ class RunningAppend:
 
     async def _conclude(self, sink: Sink) -> None:
         """After the end of the body: verify, write the rest, commit, and raise the failure."""
-        await self._lock.acquire()
-        try:
-            reason = self._reason
-            whole = reason is None
-            gathered = [] if self._record.opened else sink.take()
-            if whole:
-                await self._verify(sink, gathered)
-            if sink.failure is None:
-                await self._flush(sink, gathered, whole)
-            elif reason is None:
-                reason = sink.failure.value
-        finally:
+        if self._lock.locked:  # for one that began before the end: none begins after it
+            await self._lock.acquire()
             self._lock.release()
+        reason = self._reason
+        whole = reason is None
+        gathered = [] if self._record.opened else sink.take()
+        if whole:
+            await self._verify(sink, gathered)
+        if sink.failure is None:
+            await self._flush(sink, gathered, whole)
+        elif reason is None:
+            reason = sink.failure.value
         if isinstance(reason, TooLarge):
             reason = TooLarge(reason.detail, offset=self.committed)
         if reason is not None:
@@ -364,8 +368,8 @@ class RunningAppend:
             # Its client never learns where it is: there is nothing to come back to.
             return
         elif offset > self.committed or (whole and self._plan.length == 0):
-            chunks = _first(gathered, offset - self.committed)
-            await self._context.spool.put(self.upload.id, self.committed, chunks)
+            await self._record.put(offset, whole, _first(gathered, offset - self.committed))
+            return
         await self._record.commit(offset, whole)
 
     async def _verify(self, sink: Sink, gathered: list[bytes]) -> None:

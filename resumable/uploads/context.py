@@ -33,7 +33,7 @@ from resumable.model.hooks import (
     view,
 )
 from resumable.model.replica import IReplicas, IReplication, NoReplication
-from resumable.model.upload import Fact, FactKind, GoneReason, ICatalog, Upload
+from resumable.model.upload import Fact, FactKind, GoneReason, ICatalog, Through, Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import Gone, InternalError, NoSpace, NotFound, Stopping, TusError, Unavailable
 from resumable.spool.files import Spool
@@ -195,7 +195,11 @@ class UploadContext:
 
     def largest(self, *own: int | None) -> int | None:
         """How many bytes an upload may have: the lowest of the operator's maximum and of its own; None: any number."""
-        return min((each for each in (self.limits.max_size, *own) if each is not None), default=None)
+        largest = self.limits.max_size
+        for each in own:
+            if each is not None and (largest is None or each < largest):
+                largest = each
+        return largest
 
     def expires_at(self, upload: Upload) -> float | None:
         """When this upload will be removed unless a request touches it; None when it won't."""
@@ -229,11 +233,13 @@ class UploadContext:
         facts: Sequence[Fact],
         changes: Changes | None = None,
         request: RequestView | None = None,
+        through: Through | None = None,
     ) -> Upload | None:
         """Record a new upload with the replicas that are chosen for it; the record, or None: its id is taken.
 
         Of a final also None: a partial is gone, or the same request has made another. ``changes``: the key and
         remotes that hooks want. ``request``: the request for a final, which hooks see before the final is finished.
+        ``through``: see ICatalog.
         """
         if changes is None:
             replicas = self.replication.chosen(upload, drawn=True)
@@ -242,7 +248,7 @@ class UploadContext:
         if replicas:
             upload = evolve(upload, required=sum(each.required for each in replicas))
         asked = None if request is None or not upload.is_final else request_as_data(request)
-        if not await self.catalog.create(upload, facts, replicas, asked):
+        if not await self.catalog.create(upload, facts, replicas, asked, through):
             return None
         self.counts.created += 1
         if upload.offset or upload.finished:

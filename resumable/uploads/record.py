@@ -6,10 +6,13 @@ hold, here or in another process, changes nothing; facts go with the change that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 from attrs import evolve
 
 from resumable.model.hooks import Arrived, view
-from resumable.model.upload import Commit, FactKind, Upload
+from resumable.model.upload import Commit, FactKind, Through, Upload
 from resumable.protocol.errors import Gone, Held
 from resumable.protocol.rules import AppendPlan
 from resumable.uploads.context import HookContext, UploadContext
@@ -50,25 +53,31 @@ class AppendRecord:
             raise await self._overtaken()
         self.upload, self.is_new, self.opened = matched, False, True
 
-    async def commit(self, offset: int, whole: bool) -> None:
+    async def put(self, offset: int, whole: bool, chunks: Sequence[bytes]) -> None:
+        """Write these bytes, which lead to ``offset``, and commit that. As `commit`; OSError, SpoolDamaged."""
+        await self.commit(offset, whole, partial(self._context.spool.put, self.upload.id, self.committed, chunks))
+
+    async def commit(self, offset: int, whole: bool, through: Through | None = None) -> None:
         """Commit ``offset``, with whatever else becomes true by it. ``whole``: the body has been seen to its end.
 
-        Raises Held or Gone as `open`.
+        ``through``: see ICatalog. Raises Held or Gone as `open`.
         """
         context, upload = self._context, self.upload
         new_length = self.plan.new_length if whole else self.plan.early_length
         length = upload.length if new_length is None else new_length
         finished = context.finishes(upload, offset, length)
         if not self.is_new and (offset, length, finished) == (self.committed, upload.length, upload.finished):
+            if through is not None:
+                await through(None)
             return
         now = context.wall()
         touched = max(now, upload.touched_at)
-        after = evolve(upload, offset=offset, length=length, touched_at=touched, finished_at=now if finished else None)
+        after = upload.at(offset, length, touched, now if finished else None)
         after = context.finishing(after) if finished else after
         told = [FactKind.FINISHED] if finished else []
         landed: Upload | None = None
         if self.is_new:
-            landed = await self._create(after, FactKind.CREATED, *told)
+            landed = await self._create(after, FactKind.CREATED, *told, through=through)
         elif await context.catalog.commit(
             Commit(
                 upload.id,
@@ -80,7 +89,8 @@ class AppendRecord:
                 finished,
                 context.facts(after, self._hooks.request, *told),
                 after.place,
-            )
+            ),
+            through,
         ):
             landed = after
             context.committed(after)
@@ -95,9 +105,9 @@ class AppendRecord:
             return None
         return Arrived(view(self.upload), received, self._hooks.request)
 
-    async def _create(self, upload: Upload, *told: FactKind) -> Upload | None:
+    async def _create(self, upload: Upload, *told: FactKind, through: Through | None = None) -> Upload | None:
         facts = self._context.facts(upload, self._hooks.request, *told)
-        return await self._context.create(upload, facts, self._hooks.changes)
+        return await self._context.create(upload, facts, self._hooks.changes, through=through)
 
     async def _overtaken(self) -> Exception:
         """Why a compare-and-set did not match."""

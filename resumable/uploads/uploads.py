@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.aio.deferreds import deferred
+from resumable.aio.deferreds import Task, deferred
 from resumable.model.errors import BodyLost
 from resumable.model.hooks import QuestionKind, RequestView
 from resumable.model.principal import NOBODY, Principal
@@ -54,7 +54,7 @@ def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         elif isinstance(outcome, Failure) and not outcome.check(TusError, BodyLost):
             log.failure("work failed after its client had gone", outcome)
 
-    Deferred.fromCoroutine(work).addBoth(done)
+    Task(work, done).go()
     return outer
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from resumable.aio.deferreds import TaskGroup, Timer, Waiters, deferred
+from resumable.aio.deferreds import Task, TaskGroup, Timer, Waiters, deferred
 
 
 def test_a_coroutine_function_answers_with_a_deferred_and_begins_at_once():
@@ -33,6 +35,62 @@ def test_what_a_coroutine_raises_fails_its_deferred():
     errors: list[Failure] = []
     fail().addErrback(errors.append)
     assert errors[0].check(ValueError)
+
+
+def test_a_task_says_once_how_it_ended():
+    said: list[object] = []
+    first, second = Deferred[int](), Deferred[int]()
+
+    async def add() -> int:
+        return await first + await second + await succeed(1)
+
+    Task(add(), said.append).go()
+    first.callback(10)
+    assert said == []
+    second.callback(100)
+    assert said == [111]
+
+
+def test_a_task_is_told_of_failures_and_tells_of_its_own():
+    said: list[Failure] = []
+    waited = Deferred[None]()
+
+    async def translate() -> None:
+        try:
+            await waited
+        except ValueError as error:
+            raise KeyError("no") from error
+
+    Task(translate(), said.append).go()
+    waited.errback(ValueError("bad"))
+    assert said[0].check(KeyError)
+    assert isinstance(said[0].value.__cause__, ValueError)
+
+
+def test_a_task_may_wait_ever_so_often_for_what_has_happened():
+    said: list[object] = []
+
+    async def count() -> int:
+        return sum([await succeed(1) for _ in range(10_000)])
+
+    Task(count(), said.append).go()
+    assert said == [10_000]
+
+
+def test_a_task_keeps_the_context_in_which_it_began():
+    request: ContextVar[str] = ContextVar("request")
+    said: list[object] = []
+    waited = Deferred[None]()
+
+    async def tell() -> str:
+        await waited
+        return request.get()
+
+    request.set("first")
+    Task(tell(), said.append).go()
+    request.set("second")
+    waited.callback(None)
+    assert said == ["first"]
 
 
 def test_all_who_wait_are_woken_once_and_in_order():

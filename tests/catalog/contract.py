@@ -109,6 +109,8 @@ class CatalogContract(CatalogSuite):
         self.add(*records)
         for record in records:
             self.assertEqual(record, self.ask(self.catalog.get(record.id)))  # type: ignore[attr-defined]
+        kept = self.ask(self.catalog.get_many([record.id for record in records]))
+        self.assertEqual({record.id: record for record in records}, kept)  # type: ignore[attr-defined]
 
     def test_nothing_below_the_offset_may_be_adopted(self) -> None:
         self.add(upload(1, offset=7, adoptable=0))

@@ -186,10 +186,10 @@ def test_a_record_that_turns_unreadable_is_refused_alone(shelf: Shelf) -> None:
     shelf.flush()
     connection = catalog._batches.open()
     connection.execute("UPDATE uploads SET metadata = CAST(x'ff41' AS TEXT) WHERE id = ?", (name(1),))
-    answers = catalog.get(name(1)), catalog.get(name(2)), catalog.create(upload(3), ())
+    answers = catalog.get_many([name(1)]), catalog.get_many([name(2)]), catalog.create(upload(3), ())
     shelf.flush()
     assert isinstance(outcome(answers[0]), CatalogUnavailable)
-    assert [outcome(answer) for answer in answers[1:]] == [upload(2), True]
+    assert [outcome(answer) for answer in answers[1:]] == [{name(2): upload(2)}, True]
     assert catalog.stop().called
 
 

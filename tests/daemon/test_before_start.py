@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 from pathlib import Path
@@ -121,3 +122,11 @@ def test_the_holes_of_the_heap_are_given_back():
     startup.give_back_heap()
     assert len(lasting) == 2000
     assert resident() - before < 32 << 20
+
+
+def test_the_garbage_collector_leaves_alone_what_the_start_has_made():
+    try:
+        startup.settle_heap()
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()

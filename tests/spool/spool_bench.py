@@ -16,7 +16,7 @@ MIB = 1 << 20
 class Bench:
     """A spool on a simulated disk whose threads do nothing until `turn`."""
 
-    def __init__(self, limit=32 * MIB, rng=None, disk=None, assembly_step=8):
+    def __init__(self, limit=32 * MIB, rng=None, disk=None, assembly_step=8, record=list):
         self.disk = disk or SimulatedDisk()
         self.clock = Clock()
         self.pool = SteppedPool(self.clock, rng)
@@ -28,6 +28,7 @@ class Bench:
             batcher=lambda work: SteppedBatcher(self.clock, work),
             pool=self.pool,
             budget=self.budget,
+            record=record,
             assembly_step=assembly_step,
         )
         self.spool.start()

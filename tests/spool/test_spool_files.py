@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 from twisted.internet.defer import DeferredList
+from twisted.python.failure import Failure
 
 from resumable.aio.threads import Stopped
 from resumable.spool import SpoolDamaged
@@ -43,8 +44,36 @@ def test_appends_that_come_together_are_written_then_synced_then_named_at_once(b
     for name in "abc":
         bench.spool.put(name * 32, 0, [b"data"])
     bench.turn()
-    assert bench.operations() == ["open", "writev"] * 3 + ["fdatasync", "close"] * 3 + ["sync_directory"]
+    assert bench.operations() == ["open", "writev"] * 3 + ["fdatasync"] * 3 + ["close"] * 3 + ["sync_directory"]
     assert bench.disk.open_files == 0
+
+
+def test_the_changes_that_follow_appends_are_recorded_together_when_all_of_these_are_durable():
+    synced = []
+
+    def record(changes):
+        synced.append(bench.operations("open", "writev", "close"))
+        return [change.upper() for change in changes]
+
+    bench = Bench(record=record)
+    puts = [bench.spool.put(name * 32, 0, [b"data"], name) for name in "ab"]
+    assert [answer for _, answer in outcomes(bench, puts)] == ["A", "B"]
+    assert synced == [["fdatasync", "fdatasync", "sync_directory"]]
+
+
+@pytest.mark.parametrize("operation", ["open", "writev", "fdatasync", "close"])
+def test_no_change_is_recorded_for_an_append_that_failed(operation):
+    recorded = []
+    bench = Bench(record=lambda changes: recorded.extend(changes) or changes)
+    bench.disk.fail_next(operation, errno.EIO)
+    outcomes(bench, [bench.spool.put(name * 32, 0, [b"data"], name) for name in "ab"])
+    assert recorded == ["b"]
+
+
+def test_a_change_that_was_refused_fails_its_append_only():
+    bench = Bench(record=lambda changes: [Failure(ValueError(changes[0])), *changes[1:]])
+    answers = outcomes(bench, [bench.spool.put(name * 32, 0, [b"data"], name) for name in "ab"])
+    assert [good for good, _ in answers] == [False, True]
 
 
 def test_an_append_to_a_file_that_is_there_syncs_no_directory(bench):

@@ -151,20 +151,21 @@ class Server:
         self.bodies: list[FakeBody] = []
         self.by = NOBODY
         self.pool = SteppedPool(self.clock, rng)
-        self.spool = Spool(
-            UPLOADS,
-            disk=MachineDisk(machine),
-            batcher=lambda work: SteppedBatcher(self.clock, work),
-            pool=self.pool,
-            budget=Budget(budget),
-            assembly_step=assembly_step,
-        )
         self.catalog = SqliteCatalog(
             machine.catalog_path,
             batcher=lambda work: SteppedBatcher(self.clock, work),
             deliverers=deliverers,
             now=lambda: wall,
             connector=machine.connect,
+        )
+        self.spool = Spool(
+            UPLOADS,
+            disk=MachineDisk(machine),
+            batcher=lambda work: SteppedBatcher(self.clock, work),
+            pool=self.pool,
+            budget=Budget(budget),
+            record=self.catalog.jobs.do,
+            assembly_step=assembly_step,
         )
         places = PlacedFiles(self.spool, self.pool, placing or PlaceSettings(Path(PLACED)))
         self.reclaimer = Reclaimer(self.catalog, self.spool, places)
@@ -232,6 +233,10 @@ class Server:
             calls = [call.getTime() - self.clock.seconds() for call in self.clock.getDelayedCalls()]
             self.clock.advance(min([left, *(delay for delay in calls if delay > 0)]))
             self.pump()
+
+    def age(self) -> None:
+        """As if its uploads had been made long ago: their records are read from the disk."""
+        self.catalog._fresh.clear()
 
     def tick(self) -> int:
         """What the service does once a second; answers how many commits it began."""

@@ -245,6 +245,7 @@ def test_after_a_pause_the_client_has_a_quarter_of_a_second_again(server):
 def test_the_time_before_we_want_the_body_is_not_silence(server, length):
     """A catalog that is slow to open the append is not the client's silence."""
     upload_id = server.create(length).value.id
+    server.age()
     body = FakeBody(length)
     append = server.uploads.append(upload_id, _at(0), body)
     server.clock.rightNow += 5  # the catalog's thread has not come to it yet

@@ -80,6 +80,7 @@ def test_looking_never_touches_the_hold(server):
 def test_an_append_that_does_not_fit_counts_for_nothing(server):
     """It has the hold for the moment in which it is looked at, and its offset may be anything."""
     upload_id = server.create(100).value.id
+    server.age()
     server.uploads.append(upload_id, *at(90)).addErrback(lambda failure: None)
     assert server.context.holds.held(upload_id)
     assert server.context.holds.received(upload_id) is None
