@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -70,6 +71,7 @@ class UploadService(MultiService):
         yield Clients(parts, reactor)
         yield Chores(parts, reactor)
         yield Ports(parts.listeners, "uploads are taken at {path} on {endpoint}", path=settings.base_path)
+        yield Child(startup.set_objects_aside, gc.unfreeze)
         yield Child(lambda: None, parts.operators.readiness.stopping)
         seconds = 2 * settings.shutdown_timeout + HOOKS_GRACE
         yield Child(lambda: reactor.callWhenRunning(self._manager.ready), lambda: self._manager.stopping(seconds))

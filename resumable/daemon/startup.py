@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gc
 import os
 import resource
 import signal
@@ -137,6 +138,16 @@ def give_back_heap() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(HEAP_KEPT)
+
+
+def set_objects_aside() -> None:
+    """Hide all objects that there are from the garbage collector (`gc.freeze`); before the first request.
+
+    Modules, classes and the parts of the daemon stay for good. To go through all of them takes 50 ms, in which no
+    request is answered; small uploads made Python do it several times a second, for a quarter of their CPU.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def boot_id() -> str:
