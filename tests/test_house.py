@@ -10,7 +10,7 @@ from tests import house
 
 ROOT = Path(__file__).resolve().parent.parent
 BOUNDS = {
-    "files": 244,
+    "files": 245,
     f"of these under {house.SMALL} lines, and no seam": 1,
     "lines": 43_500,
     "loose modules at the top": 2,
