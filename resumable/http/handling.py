@@ -67,14 +67,16 @@ class Handling:
             waits_for.addBoth(self._go_on)
 
     def _fail(self, failure: Failure) -> None:
-        request = self._request
+        request, expected = self._request, failure.check(CancelledError, BodyLost, TusError)
         if not (request.gone or request.finished):
             try:
                 self._answer(self._refuse(request, failure))
             except Exception:
                 request.processingFailed(Failure())
-        elif not failure.check(CancelledError, BodyLost, TusError):
+        elif not expected:
             log.failure("a request failed that nobody waits for", failure, request=request.known_as)
+        if expected:  # else somebody may still want to read it
+            failure.value.__traceback__ = None  # its frames have the failure, in a circle
 
     def _answer(self, body: bytes) -> None:
         request = self._request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Server as ServerTransport
 from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
 
 from resumable.http.handling import Handling
 from resumable.http.request import StreamingRequest
@@ -159,6 +162,47 @@ def test_an_answer_waits_for_what_was_written_before_it(pair: tuple[ServerTransp
 
 def test_a_transport_still_has_the_private_names_that_are_leaned_on() -> None:
     assert hasattr(FileDescriptor(Reactor()), "_tempDataBuffer")  # type: ignore[arg-type]
+
+
+# What is left behind
+
+
+@pytest.mark.usefixtures("collector")
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/files/", b"hello", 201),
+        ("POST", "/files/", b"hel", 0),
+        ("PATCH", "/files/{}", b"hello", 204),
+        ("HEAD", "/files/{}", b"", 200),
+        ("HEAD", f"/files/{'z' * 32}", b"", 404),
+        ("OPTIONS", "/files/", b"", 200),
+        ("DELETE", "/files/{}", b"", 204),
+    ],
+)
+def test_a_request_leaves_no_objects_to_the_garbage_collector(method: str, path: str, body: bytes, status: int) -> None:
+    """Else it would have to be run all the time. ``status`` 0: the client goes in the middle of the body."""
+    with serving() as server:
+        target = path.format(new(Visitor(server), 5))
+        fields = ["Upload-Length: 5", "Upload-Offset: 0", "Content-Type: application/offset+octet-stream"]
+        for _ in range(2):  # the first one fills caches
+            client = Visitor(server)
+            gc.collect()
+            client.begin(method, target, *fields, f"Content-Length: {5 if body else 0}", body=body)
+            reply = client.reply()
+            assert (reply.status if reply else 0) in (status, 410, 409)
+            client.channel.connectionLost(Failure(ConnectionLost()))
+            server.pump()
+            assert gc.collect() == 0
+
+
+@pytest.fixture
+def collector() -> Iterator[None]:
+    """The garbage collector runs only when it is called."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 # The handler
