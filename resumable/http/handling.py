@@ -75,7 +75,7 @@ class Handling:
                 request.processingFailed(Failure())
         elif not expected:
             log.failure("a request failed that nobody waits for", failure, request=request.known_as)
-        if expected:  # else somebody may still want to read it
+        if expected and failure.value is not None:  # else somebody may still want to read it
             failure.value.__traceback__ = None  # its frames have the failure, in a circle
 
     def _answer(self, body: bytes) -> None:
