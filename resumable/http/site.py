@@ -201,7 +201,7 @@ class StreamingSite(Connections, Site):
         self.watch.done(request, max(0.0, self.seconds() - request.began))
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        channel = StreamingChannel()  # type: ignore[no-untyped-call]
+        channel = StreamingChannel(addr)
         channel.factory = channel.site = self
         channel.requestFactory = self.requestFactory
         return channel

@@ -23,6 +23,7 @@ from resumable.http.h1 import Fields, valid_host
 from resumable.http.handling import Handling
 from resumable.http.origin import Origin
 from resumable.http.request import StreamingRequest
+from resumable.http.twisted_web import canonical
 from resumable.model.principal import NOBODY, Action, Principal
 from resumable.model.upload import Upload
 from resumable.protocol import concat, tus
@@ -38,18 +39,24 @@ _UPLOAD = "/<upload_id>"
 _BODILESS = (204, 205)
 
 
-class RequestFields:
-    """A request's header for `protocol`: see `resumable.protocol.fields.Fields`."""
+_spelt: dict[str, bytes] = {}
 
-    __slots__ = ("_headers",)
+
+class RequestFields:
+    """A request's header, as it is now, for `protocol`: see `resumable.protocol.fields.Fields`."""
+
+    __slots__ = ("_lines",)
 
     def __init__(self, request: StreamingRequest) -> None:
-        self._headers = request.requestHeaders
+        self._lines = dict(request.requestHeaders.getAllRawHeaders())
 
     def values(self, name: str) -> Sequence[str]:
         """See `Fields.values`."""
-        raw = self._headers.getRawHeaders(name.encode())
-        return [value.decode("latin-1").strip(" \t") for value in raw] if raw else ()
+        spelt = _spelt.get(name)
+        if spelt is None:  # the names are ours, so there are few
+            spelt = _spelt[name] = canonical(name.encode())
+        lines = self._lines.get(spelt)
+        return [line.decode("latin-1").strip(" \t") for line in lines] if lines else ()
 
 
 @define

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IAddress
-from twisted.internet.tcp import Connection
+from twisted.internet.tcp import Connection, Server
 from twisted.logger import Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -176,6 +176,10 @@ class WebChannel(HTTPChannel):
     _secure: bool | None = None
     _peer: IAddress | None = None
 
+    def __init__(self, peer: IAddress | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._connected_from = peer
+
     def isSecure(self) -> bool:
         """Whether the transport is one of TLS, as Twisted says, which takes long to find out and never changes."""
         if self._secure is None:
@@ -190,7 +194,8 @@ class WebChannel(HTTPChannel):
     def getPeer(self) -> IAddress:
         """The address of the client, or of its proxy; the transport makes a new one each time that it's asked."""
         if self._peer is None:
-            self._peer = super().getPeer()  # type: ignore[no-untyped-call]
+            plain = type(self.transport) is Server  # in front of others there may be a proxy
+            self._peer = (plain and self._connected_from) or super().getPeer()  # type: ignore[no-untyped-call]
         return self._peer
 
     def begin_answer(
