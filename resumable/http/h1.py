@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 
 from attrs import frozen
@@ -87,7 +87,7 @@ def end_of_head(data: bytes) -> int:
     return -1
 
 
-def parse_head(head: bytes) -> RequestHead:
+def parse_head(head: bytes, headers_of: Callable[[Fields], Headers]) -> RequestHead:
     """The request whose head is ``head`` (without the CR LF CR LF that ends it). Raises RefusedRequest."""
     end = head.find(b"\r\n")
     line = head if end < 0 else head[:end]
@@ -102,9 +102,7 @@ def parse_head(head: bytes) -> RequestHead:
     fields = _FIELD.findall(head, len(line))
     if len(fields) != breaks:  # one for each CR LF, if all are well-formed
         raise _refused_field(head.split(b"\r\n")[1:])
-    headers = Headers()
-    for name, value in fields:
-        headers.addRawHeader(name, value.strip(b" \t"))
+    headers = headers_of([(name, value.strip(b" \t")) for name, value in fields])
     hosts = len(headers.getRawHeaders(b"Host", ()))
     if hosts > 1 or (not hosts and (version == b"HTTP/1.1" or _ABSOLUTE.match(target))):
         raise RefusedRequest(400, "A request needs exactly one Host field.")
