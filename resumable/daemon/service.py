@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import time
@@ -22,7 +21,7 @@ from resumable.aio.deferreds import deferred
 from resumable.config.options import Options, Settings
 from resumable.daemon import logs, startup
 from resumable.daemon import remote_tier as tiers
-from resumable.daemon.children import Child, Chores, Clients, Ports, Remotes, Storage, log_failure, take_all
+from resumable.daemon.children import Child, Chores, Clients, Collector, Ports, Remotes, Storage, log_failure, take_all
 from resumable.daemon.parts import Parts
 from resumable.daemon.systemd import ServiceManager
 from resumable.listening.endpoints import ADMIN_LISTEN, check_ports
@@ -71,7 +70,7 @@ class UploadService(MultiService):
         yield Clients(parts, reactor)
         yield Chores(parts, reactor)
         yield Ports(parts.listeners, "uploads are taken at {path} on {endpoint}", path=settings.base_path)
-        yield Child(startup.set_objects_aside, gc.unfreeze)
+        yield Collector()
         yield Child(lambda: None, parts.operators.readiness.stopping)
         seconds = 2 * settings.shutdown_timeout + HOOKS_GRACE
         yield Child(lambda: reactor.callWhenRunning(self._manager.ready), lambda: self._manager.stopping(seconds))

@@ -132,14 +132,17 @@ def test_what_is_there_at_the_start_is_hidden_from_the_garbage_collector(tmp_pat
     """Going through all of it takes 50 ms, in which no request is answered."""
     options = Options()
     options.parseOptions(["--upload-dir", str(tmp_path)])
-    *_, aside, _, _ = UploadService(options.settings(), Clock()).services
+    *_, collector, _, _ = UploadService(options.settings(), Clock()).services
     garbage: list[object] = []
     garbage.append(garbage)
     garbage.append(kept := Disk())
     gone = weakref.ref(kept)
     del garbage, kept
-    aside.startService()
+    before = gc.get_threshold()
+    collector.startService()
     assert gc.get_freeze_count() > 10_000
+    assert gc.get_threshold()[0] == startup.YOUNG
     assert gone() is None, "it would stay for good"
-    aside.stopService()
+    collector.stopService()
     assert gc.get_freeze_count() == 0
+    assert gc.get_threshold() == before
