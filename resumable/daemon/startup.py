@@ -27,7 +27,7 @@ from resumable.spool.files import OWN, PRIVATE
 
 HEAP_KEPT = 32 << 20
 YOUNG = 10_000
-"""Objects that are made before the garbage collector looks for circles among them. A request that fails leaves a hundred
+"""Objects that are made before the garbage collector looks for circles among them. A failed request leaves a hundred
 there, and a small upload's bytes at most."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
