@@ -338,8 +338,6 @@ class Sink:
         self._closed()
 
     def _closed(self) -> None:
-        # What is set there has this sink: reference counting alone is to free both, and with them their memory.
-        self.on_write = self.on_failure = self.on_pressure = self.on_resume = None
         closing, self._closing = self._closing or [], []
         for done in closing:
             done.callback(None)

@@ -211,7 +211,6 @@ class RunningAppend:
         if self._sink is not None:
             leftover = self._record.opened and max(self._received, self._sink.received) > self.committed
             await self._sink.close(self.committed if leftover else None)
-        self._gate = None  # it has this append: see `Sink.close`
         settle(self._account, self.upload)  # before another append begins, which may use the room
         self._context.holds.release(self.upload.id, self)
         self._released = True

@@ -169,30 +169,23 @@ def test_a_transport_still_has_the_private_names_that_are_leaned_on() -> None:
 
 @pytest.mark.usefixtures("collector")
 @pytest.mark.parametrize(
-    ("method", "path", "body", "status"),
+    ("method", "path", "status"),
     [
-        ("POST", "/files/", b"hello", 201),
-        ("POST", "/files/", b"hel", 0),
-        ("PATCH", "/files/{}", b"hello", 204),
-        ("HEAD", "/files/{}", b"", 200),
-        ("HEAD", f"/files/{'z' * 32}", b"", 404),
-        ("OPTIONS", "/files/", b"", 200),
-        ("DELETE", "/files/{}", b"", 204),
+        ("HEAD", "/files/{}", 200),
+        ("HEAD", f"/files/{'z' * 32}", 404),
+        ("OPTIONS", "/files/", 200),
+        ("POST", "/files/", 201),
     ],
 )
-def test_a_request_leaves_no_objects_to_the_garbage_collector(method: str, path: str, body: bytes, status: int) -> None:
-    """Else it would have to be run all the time. ``status`` 0: the client goes in the middle of the body."""
+def test_a_request_leaves_no_objects_to_the_garbage_collector(method: str, path: str, status: int) -> None:
+    """Else it would have to be run all the time."""
     with serving() as server:
         target = path.format(new(Visitor(server), 5))
-        fields = ["Upload-Length: 5", "Upload-Offset: 0", "Content-Type: application/offset+octet-stream"]
         for _ in range(2):  # the first one fills caches
             client = Visitor(server)
             gc.collect()
-            client.begin(method, target, *fields, f"Content-Length: {5 if body else 0}", body=body)
-            reply = client.reply()
-            assert (reply.status if reply else 0) in (status, 410, 409)
+            assert client.ask(method, target, "Upload-Length: 5").status == status
             client.channel.connectionLost(Failure(ConnectionLost()))
-            server.pump()
             assert gc.collect() == 0
 
 
