@@ -172,6 +172,17 @@ class Clients(Child):
             await deferLater(self._reactor, 0)
 
 
+class Collector(Child):
+    """The garbage collector, which has less to do while requests are served."""
+
+    def __init__(self) -> None:
+        super().__init__(self._begin, lambda: self._undo())
+        self._undo: Callable[[], None] = lambda: None
+
+    def _begin(self) -> None:
+        self._undo = startup.spare_collector()
+
+
 class Chores(Child):
     """Work of now and then: look at the free space, let the janitor sweep, give memory back."""
 

@@ -21,7 +21,7 @@ from resumable.aio.deferreds import deferred
 from resumable.config.options import Options, Settings
 from resumable.daemon import logs, startup
 from resumable.daemon import remote_tier as tiers
-from resumable.daemon.children import Child, Chores, Clients, Ports, Remotes, Storage, log_failure, take_all
+from resumable.daemon.children import Child, Chores, Clients, Collector, Ports, Remotes, Storage, log_failure, take_all
 from resumable.daemon.parts import Parts
 from resumable.daemon.systemd import ServiceManager
 from resumable.listening.endpoints import ADMIN_LISTEN, check_ports
@@ -70,6 +70,7 @@ class UploadService(MultiService):
         yield Clients(parts, reactor)
         yield Chores(parts, reactor)
         yield Ports(parts.listeners, "uploads are taken at {path} on {endpoint}", path=settings.base_path)
+        yield Collector()
         yield Child(lambda: None, parts.operators.readiness.stopping)
         seconds = 2 * settings.shutdown_timeout + HOOKS_GRACE
         yield Child(lambda: reactor.callWhenRunning(self._manager.ready), lambda: self._manager.stopping(seconds))
@@ -152,7 +153,6 @@ def makeService(options: Options) -> UploadService:
     startup.raise_file_limit()
     startup.keep_heap()
     startup.handle_signals(reactor, service.reload)
-    reactor.callWhenRunning(startup.settle_heap)
     return service
 
 

@@ -44,6 +44,7 @@ from resumable.http.lifetime import (
     ChannelState,
 )
 from resumable.http.request import StreamingRequest
+from resumable.http.twisted_web import QuickHeaders
 
 READ_SIZE: Final = 65_536
 """Bytes asked of the kernel at once, as Twisted does by default. It grows while a fast body arrives."""
@@ -141,7 +142,7 @@ class StreamingChannel(ChannelLifetime):
             return False
         if self._turned_away:
             raise no_room(data.partition(b" ")[0])
-        head = parse_head(data[:end])
+        head = parse_head(data[:end], QuickHeaders.of)
         expects = head.version == b"HTTP/1.1" and take_expectation(head.headers)
         self._input = data[end + 4 :]
         self._dispatch(head, Body(self, head.length, expects))

@@ -174,7 +174,7 @@ class Cors:
         if not self._on:
             return
         # Answers to requests without an Origin too: a cache must not give one of those to a page.
-        request.responseHeaders.addRawHeader(b"vary", b"Origin")
+        request.set_field(b"vary", b"Origin")
         origins = request.requestHeaders.getRawHeaders(b"origin", ())
         for name, value in self._allowing(origins) if origins else ():
             request.set_field(name, value)

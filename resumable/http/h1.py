@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 
 from attrs import frozen
@@ -25,6 +25,8 @@ MAX_CHUNK_LINE = 1_024
 _MAX_DIGITS = 18
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) (HTTP/1\.[01])")
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FIELD = re.compile(rb"\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\r\n]*)")
 _PATH = re.compile(rb"/[^#]*")
 _ABSOLUTE = re.compile(rb"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
 valid_host = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?").fullmatch
@@ -59,8 +61,10 @@ class RequestHead:
     @property
     def persistent(self) -> bool:
         """Whether the connection may stay open after the answer. HTTP/1.0 connections never do."""
-        tokens = b",".join(self.headers.getRawHeaders(b"Connection", ())).lower().split(b",")
-        return self.version == b"HTTP/1.1" and b"close" not in (token.strip() for token in tokens)
+        said = self.headers.getRawHeaders(b"Connection")
+        if self.version != b"HTTP/1.1" or said is None:
+            return self.version == b"HTTP/1.1"
+        return b"close" not in (token.strip() for token in b",".join(said).lower().split(b","))
 
 
 def end_of_head(data: bytes) -> int:
@@ -83,24 +87,22 @@ def end_of_head(data: bytes) -> int:
     return -1
 
 
-def parse_head(head: bytes) -> RequestHead:
+def parse_head(head: bytes, headers_of: Callable[[Fields], Headers]) -> RequestHead:
     """The request whose head is ``head`` (without the CR LF CR LF that ends it). Raises RefusedRequest."""
-    lines = head.split(b"\r\n")
-    method, target, version = _request_line(lines[0])
+    end = head.find(b"\r\n")
+    line = head if end < 0 else head[:end]
+    method, target, version = _request_line(line)
     if len(head) > MAX_HEAD:
         raise RefusedRequest(431, f"The request's head is longer than {MAX_HEAD} bytes.")
-    if len(lines) > MAX_FIELDS:
+    breaks = head.count(b"\r\n")
+    if breaks >= MAX_FIELDS:
         raise RefusedRequest(431, f"The request has more than {MAX_FIELDS} header fields.")
-    breaks = len(lines) - 1
     if b"\0" in head or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
         raise RefusedRequest(400, "The request's head contains a NUL, a bare CR or a bare LF.")
-    headers = Headers()
-    for line in lines[1:]:
-        name, value = field_of(line)
-        try:
-            headers.addRawHeader(name, value)
-        except InvalidHeaderName:
-            raise RefusedRequest(400, "A header field has a malformed name.") from None
+    fields = _FIELD.findall(head, len(line))
+    if len(fields) != breaks:  # one for each CR LF, if all are well-formed
+        raise _refused_field(head.split(b"\r\n")[1:])
+    headers = headers_of([(name, value.strip(b" \t")) for name, value in fields])
     hosts = len(headers.getRawHeaders(b"Host", ()))
     if hosts > 1 or (not hosts and (version == b"HTTP/1.1" or _ABSOLUTE.match(target))):
         raise RefusedRequest(400, "A request needs exactly one Host field.")
@@ -174,9 +176,21 @@ def check_target(method: bytes, target: bytes) -> None:
         raise RefusedRequest(400, "The request's target is neither a path nor an http URL.")
 
 
+def _refused_field(lines: Sequence[bytes]) -> RefusedRequest:
+    """The refusal of the first of these lines that is no field."""
+    for line in lines:
+        try:
+            name, _ = field_of(line)
+        except RefusedRequest as refused:
+            return refused
+        if not _NAME.fullmatch(name):
+            break
+    return RefusedRequest(400, "A header field has a malformed name.")
+
+
 def _origin_form(target: bytes, headers: Headers) -> bytes:
     """RFC 9112 section 3.2.2: a server accepts the absolute form, whose authority takes the place of Host."""
-    absolute = _ABSOLUTE.fullmatch(target)
+    absolute = None if target.startswith(b"/") else _ABSOLUTE.fullmatch(target)
     if absolute is None:
         return target
     headers.setRawHeaders(b"Host", [absolute[1]])

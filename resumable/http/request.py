@@ -6,6 +6,7 @@ the handler is cancelled. The request knows its channel, of HTTP/1.1 or HTTP/2, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
@@ -14,6 +15,7 @@ from klein.interfaces import IKleinRequest
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
+from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from werkzeug.routing import MapAdapter
@@ -45,6 +47,7 @@ class RequestSite(Protocol):
 
     watch: RequestObserver
     seconds: Callable[[], float]
+    resource: IResource
 
     def getResourceFor(self, request: StreamingRequest) -> IResource:
         """The resource that answers the request."""
@@ -71,14 +74,38 @@ class RequestChannel(Protocol):
     def answering(self, request: StreamingRequest) -> None:
         """The headers of the answer are about to go out."""
 
+    def begin_answer(
+        self, version: bytes, code: bytes, reason: bytes, headers: Headers, data: bytes, whole: bool
+    ) -> None:
+        """Send the head of the answer and the beginning of its body, ``data``; ``whole``: nothing more comes."""
+
     def loseConnection(self) -> None:
         """Close the connection, or end the stream: the answer can't be completed."""
+
+
+class _Date:
+    """The value of the Date field, made once a second."""
+
+    __slots__ = ("_second", "_value")
+
+    def __init__(self) -> None:
+        self._second, self._value = 0, b""
+
+    def now(self) -> bytes:
+        """The time as an IMF-fixdate."""
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._value = second, datetimeToString(second)
+        return self._value
+
+
+_date = _Date()
 
 
 class StreamingRequest(WebRequest):
     """A request whose bytes come through ``body``; ``content`` is always empty."""
 
-    channel: RequestChannel  # type: ignore[assignment]
+    channel: RequestChannel
     site: RequestSite  # type: ignore[assignment]
     body: Body
     sent_method = b""
@@ -87,16 +114,31 @@ class StreamingRequest(WebRequest):
     """When the request was dispatched, on the site's clock."""
     mapper: MapAdapter
     branch_segments: tuple[str, ...] = ("",)
+    on_loss: Callable[[], object] | None = None
+    """Called when the client has gone, after the end of the body."""
+    prepath: list[bytes]
+    _postpath: list[bytes] | None = None
+
+    @property
+    def postpath(self) -> list[bytes]:
+        """The segments of the path that are still to be looked up, decoded."""
+        if self._postpath is None:
+            self._postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+        return self._postpath
+
+    @postpath.setter
+    def postpath(self, value: list[bytes]) -> None:
+        """For who has looked some of them up."""
+        self._postpath = value
 
     def process(self) -> None:
         """Find the resource and render it, after the site's ``watch`` has seen the request. Never raises."""
         self.sent_method = self.method
         self.site = site = self.channel.site
         self.began = site.seconds()
-        self.responseHeaders.setRawHeaders(b"Server", [b"resumable"])
-        self.responseHeaders.setRawHeaders(b"Date", [datetimeToString()])
-        self.prepath: list[bytes] = []
-        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+        self.responseHeaders.put(b"Server", b"resumable")
+        self.responseHeaders.put(b"Date", _date.now())
+        self.prepath = []
         try:
             site.watch.prepare(self)
             if self.finished or self.gone:
@@ -106,7 +148,8 @@ class StreamingRequest(WebRequest):
                 if self.path == b"*":
                     self.answer_asterisk()
                 else:
-                    self.render(site.getResourceFor(self))
+                    resource = site.resource
+                    self.render(resource if resource.isLeaf else site.getResourceFor(self))
             finally:
                 REQUEST.reset(before)
         except Exception:
@@ -119,6 +162,10 @@ class StreamingRequest(WebRequest):
             self.set_field(b"content-length", b"%d" % len(body))
             self.write(body)
             self.finish()
+
+    def getRequestHostname(self) -> bytes:
+        """Not the client's: Klein's router refuses one that DNS couldn't have, and uses none."""
+        return b"localhost"
 
     def __conform__(self, interface: Any) -> Any:
         """This is Klein's view of the request too. Klein's adapter takes a twentieth of a small request's time."""
@@ -152,7 +199,7 @@ class StreamingRequest(WebRequest):
             self.channel.answering(self)
             if self.finished:  # the rest of the body came in just now, and its end was answered
                 return
-        super().write(data)  # type: ignore[no-untyped-call]
+        super().write(data)
 
     def _frame_for_client(self) -> None:
         """One of the method that counts and the sent one is HEAD. A client that has sent HEAD expects no body after a
@@ -164,7 +211,7 @@ class StreamingRequest(WebRequest):
     def finish(self) -> None:
         """The answer is complete. Does nothing when the client has gone, which may happen at any time."""
         if not self.gone:
-            super().finish()  # type: ignore[no-untyped-call]
+            super().finish()
 
     @property
     def known_as(self) -> str:
@@ -174,7 +221,7 @@ class StreamingRequest(WebRequest):
 
     def set_field(self, name: bytes, value: bytes) -> None:
         """Set one field of the answer's header."""
-        self.responseHeaders.setRawHeaders(name, [value])
+        self.responseHeaders.put(name, value)
 
     def close_after_answer(self) -> None:
         """Close the connection when this request has been answered, and say so if the headers aren't out yet."""
@@ -189,3 +236,6 @@ class StreamingRequest(WebRequest):
         self.site.log(self)
         self.body.end("disconnected")
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        lost, self.on_loss = self.on_loss, None
+        if lost is not None:
+            lost()

@@ -30,6 +30,7 @@ from resumable.http.h2.limits import HeldBytes
 from resumable.http.request import RequestObserver, StreamingRequest
 from resumable.http.tus import TusRoutes
 from resumable.protocol.errors import MethodNotAllowed, NotFound, TusError
+from resumable.protocol.names import valid_id
 
 ADMIN: Final = b"admin"
 
@@ -44,24 +45,44 @@ class Root(Resource):
         self._tus = tus
         self._readiness = readiness
         self._base = [segment.encode() for segment in base_path.strip("/").split("/") if segment]
+        self._collection = b"/".join([b"", *self._base, b""])
+        #: The base path is one that other resources share, or it's written in another way than requests spell it.
+        self._special = b"%" in self._collection or self._base[:1] in ([ADMIN], [b"healthz"], [b"readyz"])
         #: The admin API under `ADMIN`, where it was asked for.
         self.admin: KleinResource | None = None
 
     def render(self, request: StreamingRequest) -> bytes | int:
-        path: list[bytes] = request.postpath or []
-        depth = len(self._base)
         try:
+            upload_id = self._upload_id(request.path)
+            if upload_id is not None:
+                self._tus.cors.apply(request)
+                self._tus.prepare(request)
+                return NOT_DONE_YET if self._tus.answer(request, upload_id) else self._route(request)
+            path = request.postpath
             if self.admin is not None and path[:1] == [ADMIN]:
                 return hand_over(self.admin, request, 1)
             self._tus.cors.apply(request)
             if path in ([b"healthz"], [b"readyz"]):
                 return self._health(request, path[0])
-            if path[:depth] != self._base:
+            if path[: len(self._base)] != self._base:
                 raise NotFound("There is nothing at this address.")
             self._tus.prepare(request)
-            return hand_over(self._tus.tree, request, depth)
+            return self._route(request)
         except TusError as error:
             return errors.respond(request, error)
+
+    def _upload_id(self, path: bytes) -> str | None:
+        """Empty at the collection's address, the id at an upload's; None where another spelling of an address, or
+        another address, needs a closer look."""
+        size = len(self._collection)
+        if path[:size] != self._collection or self._special:
+            return None
+        upload_id = path[size:].decode("latin-1")
+        return upload_id if not upload_id or valid_id(upload_id) else None
+
+    def _route(self, request: StreamingRequest) -> bytes | int:
+        """Have the router answer."""
+        return hand_over(self._tus.tree, request, len(self._base))
 
     def _health(self, request: StreamingRequest, name: bytes) -> bytes | int:
         """The answer to ``healthz`` or ``readyz``."""
@@ -83,7 +104,7 @@ class Root(Resource):
 
 def hand_over(tree: KleinResource, request: StreamingRequest, prefix: int = 0) -> bytes | int:
     """Have ``tree`` answer; ``prefix``: how many segments of the path lead to it. Raises NotFound."""
-    path: list[bytes] = request.postpath or []
+    path = request.postpath
     try:
         b"/".join(path).decode("utf-8")
     except UnicodeDecodeError:
@@ -132,7 +153,7 @@ class StreamingSite(Connections, Site):
     """
 
     protocol = StreamingChannel  # type: ignore[assignment]
-    requestFactory = StreamingRequest
+    requestFactory: type[StreamingRequest] = StreamingRequest
     displayTracebacks = False
     noisy = False
 
@@ -180,7 +201,7 @@ class StreamingSite(Connections, Site):
         self.watch.done(request, max(0.0, self.seconds() - request.began))
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        channel = StreamingChannel()  # type: ignore[no-untyped-call]
+        channel = StreamingChannel(addr)
         channel.factory = channel.site = self
         channel.requestFactory = self.requestFactory
         return channel

@@ -7,7 +7,7 @@ be declared without the action that `Admission` is asked about. Spec: tus 1.0.0.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from attrs import define, frozen
@@ -20,8 +20,10 @@ from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads
 from resumable.http.h1 import Fields, valid_host
+from resumable.http.handling import Handling
 from resumable.http.origin import Origin
 from resumable.http.request import StreamingRequest
+from resumable.http.twisted_web import canonical
 from resumable.model.principal import NOBODY, Action, Principal
 from resumable.model.upload import Upload
 from resumable.protocol import concat, tus
@@ -37,18 +39,24 @@ _UPLOAD = "/<upload_id>"
 _BODILESS = (204, 205)
 
 
-class RequestFields:
-    """A request's header for `protocol`: see `resumable.protocol.fields.Fields`."""
+_spelt: dict[str, bytes] = {}
 
-    __slots__ = ("_headers",)
+
+class RequestFields:
+    """A request's header, as it is now, for `protocol`: see `resumable.protocol.fields.Fields`."""
+
+    __slots__ = ("_lines",)
 
     def __init__(self, request: StreamingRequest) -> None:
-        self._headers = request.requestHeaders
+        self._lines = dict(request.requestHeaders.getAllRawHeaders())
 
     def values(self, name: str) -> Sequence[str]:
         """See `Fields.values`."""
-        raw = self._headers.getRawHeaders(name.encode())
-        return [value.decode("latin-1").strip(" \t") for value in raw] if raw else ()
+        spelt = _spelt.get(name)
+        if spelt is None:  # the names are ours, so there are few
+            spelt = _spelt[name] = canonical(name.encode())
+        lines = self._lines.get(spelt)
+        return [line.decode("latin-1").strip(" \t") for line in lines] if lines else ()
 
 
 @define
@@ -64,6 +72,7 @@ class Call:
 
 
 Handler = Callable[["TusRoutes", Call], Coroutine[Deferred[Any], Any, int | bytes]]
+Served = Callable[[StreamingRequest, str], Coroutine[Deferred[Any], Any, bytes]]
 H = TypeVar("H", bound=Handler)
 
 
@@ -149,18 +158,31 @@ class TusRoutes:
     def _klein(self, routes: Sequence[_Route], status_path: str | None) -> Klein:
         """The router of those that aren't switched off."""
         app = Klein()
+        self._direct: dict[tuple[str | None, bytes], Served] = {}
         app.url_map.strict_slashes = app.url_map.merge_slashes = False
         app.handle_errors(Exception)(self.refuse)  # type: ignore[arg-type]
         status_address = f"{_UPLOAD}/{status_path}"
         for route in routes:
             path = status_address if route.path is None else route.path
-            app.route(path, methods=[route.method], endpoint=f"{route.method} {path}")(self._served(route))
+            served = self._served(route)
+            app.route(path, methods=[route.method], endpoint=f"{route.method} {path}")(served)
+            self._direct[route.path, route.method.encode()] = served
         for path in (_COLLECTION, _UPLOAD, *([status_address] if status_path is not None else [])):
             app.route(path, methods=["OPTIONS"], endpoint=f"OPTIONS {path}")(self.capabilities)
+            self._direct[path, b"OPTIONS"] = self.capabilities
         return app
 
-    def _served(self, route: _Route) -> Callable[..., Awaitable[bytes]]:
-        """What Klein calls for the route: checks, then the handler, then the end of its answer."""
+    def answer(self, request: StreamingRequest, upload_id: str) -> bool:
+        """Answer as the router would, without it, if a route takes this method at the upload's address; ``upload_id``
+        empty: the collection's. A route's address of neither kind is for the router alone."""
+        served = self._direct.get((_UPLOAD if upload_id else _COLLECTION, request.method))
+        if served is None:
+            return False
+        Handling(request, served(request, upload_id), self.refuse).start()
+        return True
+
+    def _served(self, route: _Route) -> Served:
+        """What is called for the route: checks, then the handler, then the end of its answer."""
         untagged = route.untagged if self._downloads is not None else None
 
         async def serve(request: StreamingRequest, upload_id: str = "") -> bytes:
@@ -206,7 +228,7 @@ class TusRoutes:
             request.close_after_answer()
         return errors.respond(request, errors.to_head(error) if request.method == b"HEAD" else error)
 
-    def capabilities(self, request: StreamingRequest, upload_id: str = "") -> bytes:
+    async def capabilities(self, request: StreamingRequest, upload_id: str = "") -> bytes:
         """OPTIONS, which anybody may ask for, of any address."""
         for name, value in self._capabilities:
             request.set_field(name, value)

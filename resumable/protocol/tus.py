@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Literal
 
 from resumable.protocol import checksum as checksums
@@ -186,7 +187,12 @@ def trailer_checksum(trailers: Mapping[str, str], announced: bool, algorithms: C
 
 def http_date(seconds: float) -> str:
     """Seconds since the epoch as an IMF-fixdate (RFC 9110, 5.6.7), for Upload-Expires (T38)."""
-    return formatdate(seconds, usegmt=True)
+    return _http_date(int(seconds))
+
+
+@lru_cache(maxsize=64)
+def _http_date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 def _check_type(fields: Fields) -> None:

@@ -71,19 +71,20 @@ def connect(
     download: bool = True,
     remotely: Remotely = Remotely.PROXY,
     inline: bool = False,
+    base_path: str = "/files/",
     **options: Any,
 ) -> tuple[StreamingChannel, StringTransport]:
     """A connection to the whole tree; ``options`` are those of the resource."""
     uploads, clock = uploads or Nothing(), clock or Clock()
     tus = TusRoutes(
         uploads,
-        origin=Origin("/files/", public_url, networks(trusted), absolute),
+        origin=Origin(base_path, public_url, networks(trusted), absolute),
         cors=Cors(cors or CrossOrigin(tuple(origins))),
-        base_path="/files/",
+        base_path=base_path,
         downloads=Downloads(uploads, Ways(remotely, 60.0, inline)) if download else None,
         **{"max_size": None, **options},
     )
-    root = Root(tus, "/files/", Readiness({}, clock))
+    root = Root(tus, base_path, Readiness({}, clock))
     site = StreamingSite(root, reactor=clock, refusal_fields=tus.refusal_fields)
     wire = StringTransport(peerAddress=peer or IPv4Address("TCP", "192.0.2.1", 5))
     channel = site.buildProtocol(None)

@@ -227,8 +227,10 @@ class Http2Stream(StreamAnswer):
     def answering(self, request: Any) -> None:
         """The headers of an answer are about to go out. Nothing has to be closed for it."""
 
-    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
-        """Send the head of the answer; it ends the stream if the answer has no body."""
+    def begin_answer(
+        self, version: bytes, code: bytes, reason: bytes, headers: Headers, data: bytes, whole: bool
+    ) -> None:
+        """See `RequestChannel.begin_answer`. The head ends the stream if the answer has no body."""
         if not self._over:
             fields = [(name.lower(), value) for name, values in headers.getAllRawHeaders() for value in values]
             empty = code in _BODILESS or (b"content-length", b"0") in fields
@@ -236,6 +238,8 @@ class Http2Stream(StreamAnswer):
             machine = self._link.machine
             machine.send_headers(self.number, [(b":status", code), *fields], end_stream=self._said)
             self._link.flush()
+            if data:
+                self.write(data)
 
     def requestDone(self, request: Any) -> None:
         """The answer is complete."""
