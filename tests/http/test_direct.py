@@ -169,22 +169,27 @@ def test_a_transport_still_has_the_private_names_that_are_leaned_on() -> None:
 
 @pytest.mark.usefixtures("collector")
 @pytest.mark.parametrize(
-    ("method", "path", "status"),
+    ("method", "path", "body", "status"),
     [
-        ("HEAD", "/files/{}", 200),
-        ("HEAD", f"/files/{'z' * 32}", 404),
-        ("OPTIONS", "/files/", 200),
-        ("POST", "/files/", 201),
+        ("HEAD", "/files/{}", b"", 200),
+        ("HEAD", f"/files/{'z' * 32}", b"", 404),
+        ("OPTIONS", "/files/", b"", 200),
+        ("POST", "/files/", b"", 201),
+        ("POST", "/files/", b"whole", 201),
+        ("PATCH", "/files/{}", b"whole", 204),
     ],
 )
-def test_a_request_leaves_no_objects_to_the_garbage_collector(method: str, path: str, status: int) -> None:
+def test_a_request_leaves_no_objects_to_the_garbage_collector(method: str, path: str, body: bytes, status: int) -> None:
     """Else it would have to be run all the time."""
     with serving() as server:
-        target = path.format(new(Visitor(server), 5))
         for _ in range(2):  # the first one fills caches
+            target = path.format(new(Visitor(server), 5))
             client = Visitor(server)
+            fields = ["Upload-Offset: 0"] if method == "PATCH" else ["Upload-Length: 5"]
+            if body:
+                fields += ["Content-Type: application/offset+octet-stream", f"Content-Length: {len(body)}"]
             gc.collect()
-            assert client.ask(method, target, "Upload-Length: 5").status == status
+            assert client.ask(method, target, *fields, body=body).status == status
             client.channel.connectionLost(Failure(ConnectionLost()))
             assert gc.collect() == 0
 
