@@ -34,7 +34,7 @@ from resumable.remotes.regions import BodyMemory
 from resumable.remotes.urls import BackendServices, RemoteSpec
 from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.journal import CatalogJournal
-from resumable.replication.service import Replication
+from resumable.replication.service import SMALL_MEMORY, Replication
 from resumable.replication.sweeper import LocalPolicy, LocalSweeper, StoreSweeper
 from resumable.spool import Disk
 
@@ -42,6 +42,8 @@ log = Logger()
 
 #: Threads for blocking work of backends: files of another mount, credentials, the SDKs.
 THREADS = 4
+#: Bytes of uploads in memory on their way to remotes; `SMALL_MEMORY` of them are for small uploads.
+BODY_MEMORY = 16 << 20
 #: Seconds between two sweeps of local data, and between two sweeps of a store.
 LOCAL_EVERY = 1.0
 SWEEP_EVERY = 6 * 3600.0
@@ -178,7 +180,7 @@ def make(
 ) -> dict[str, IRemoteStorage]:
     """The backends by the names of their remotes. Raises StartupError."""
     backends: dict[str, IRemoteStorage] = {}
-    memory = BodyMemory()
+    memory = BodyMemory(BODY_MEMORY - SMALL_MEMORY)
     for spec in settings.remotes:
         services = BackendServices(
             reactor=reactor,

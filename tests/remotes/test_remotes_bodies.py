@@ -21,6 +21,7 @@ from resumable.remotes.regions import BodyMemory, BytesRegion
 from resumable.remotes.s3.credentials import StaticCredentials
 from resumable.remotes.s3.endpoint import S3Place, dialect, resolve
 from resumable.remotes.s3.requests import Payload, S3Requests
+from resumable.replication.service import SMALL_MEMORY
 
 
 class Slow:
@@ -197,4 +198,4 @@ def test_all_remotes_of_a_daemon_share_one_memory(monkeypatch, tmp_path):
     options = Options({})
     options.parseOptions(["--upload-dir", str(tmp_path), *remotes])
     tiers.make(options.settings(), None, None, lambda name: None, time.time, Random(1))
-    assert len(given) == 2 and given[0] is given[1] and given[0].limit == 16 << 20
+    assert len(given) == 2 and given[0] is given[1] and given[0].limit + SMALL_MEMORY == 16 << 20
