@@ -52,6 +52,17 @@ class IPool(Protocol):
     def run(self, f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         """The result of ``f``, later and in the reactor; fails with Stopped when no thread would do it."""
 
+    @property
+    def crowded(self) -> bool:
+        """Whether calls wait for a thread: a long one should end. For any thread."""
+
+    @property
+    def spare(self) -> int:
+        """Threads that have nothing to do; less than 0: calls wait."""
+
+    def tell(self, f: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """From within a call: have ``f`` called in the reactor, before the call's own result."""
+
     def stop(self) -> Deferred[None]:
         """Fires when everything submitted is done and answered and the threads have ended; may be repeated."""
 
@@ -209,6 +220,8 @@ class Pool:
         self._name = name
         self._queue: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = SimpleQueue()
         self._crew = _Crew(reactor, [f"{name}-{number}" for number in range(size)])
+        #: See `IPool.spare`.
+        self.spare = size
 
     def start(self) -> None:
         """Start the threads. Never before the process has forked for good."""
@@ -219,12 +232,26 @@ class Pool:
         if not self._crew.working:
             return fail(Stopped(f"{self._name} takes no more work"))
         answer: Deferred[R] = Deferred()
+        self.spare -= 1
         self._queue.put((partial(f, *args, **kwargs), answer))
         return answer
+
+    @property
+    def crowded(self) -> bool:
+        """See `IPool.crowded`."""
+        return not self._queue.empty()
+
+    def tell(self, f: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """See `IPool.tell`."""
+        self._reactor.callFromThread(f, *args, **kwargs)
 
     def stop(self) -> Deferred[None]:
         """See `IPool.stop`."""
         return self._crew.stop(lambda: self._queue.put(None))
+
+    def _answer(self, fire: Callable[[Any], None], result: Any) -> None:
+        self.spare += 1
+        fire(result)
 
     def _loop(self) -> None:
         while (job := self._queue.get()) is not None:
@@ -232,8 +259,8 @@ class Pool:
             try:
                 result = call()
             except Exception:
-                self._reactor.callFromThread(answer.errback, Failure())
+                self._reactor.callFromThread(self._answer, answer.errback, Failure())
             else:
-                self._reactor.callFromThread(answer.callback, result)
+                self._reactor.callFromThread(self._answer, answer.callback, result)
                 del result
             del call, answer, job  # while asleep, keep no job's bytes alive

@@ -5,10 +5,12 @@ Its two classes give those names plain ones, and change no behaviour beyond what
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, Final
 
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
@@ -84,6 +86,12 @@ class WebChannel(HTTPChannel):
             self._networkProducer.resumeProducing()
         else:
             self._networkProducer.pauseProducing()
+
+    def borrow_socket(self) -> int | None:
+        """Another descriptor of the connection's socket, to be closed; None where the bytes are not those of a socket
+        (TLS). Whoever reads from it stops the transport's own reading first. It outlives the connection."""
+        transport = None if self.isSecure() else getattr(self.transport, "proxied", self.transport)
+        return os.dup(transport.fileno()) if isinstance(transport, Connection) and transport.connected else None
 
     def leave_transport(self) -> None:
         """The transport has no producer any more, so that it can be half closed, or given to somebody else."""

@@ -7,12 +7,14 @@ file is ever deleted here.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
 from twisted.logger import Logger
 
+from resumable.spool.direct import Transfer
 from resumable.spool.disk import COPY_BUFFER, IDisk
 
 _log = Logger()
@@ -99,6 +101,22 @@ class DataFile:
                 for data in batch:
                     self._digest.update(data)
         return self._position
+
+    def receive(self, queue: deque[bytes], transfer: Transfer) -> None:
+        """Write the queued bytes, then help the transfer to move those that follow. For one thread or two; `moved_to`
+        is called afterwards."""
+        with transfer.taking:
+            self.write(queue, sys.maxsize)
+        transfer.move(self._disk, self._fd)
+
+    def moved_to(self, position: int) -> None:
+        """Transfers have written up to there."""
+        self._position = position
+
+    @property
+    def digests(self) -> bool:
+        """Whether the bytes have to pass through this process."""
+        return self._digest is not None
 
     def sync(self) -> None:
         """Make all bytes written before durable, and the file's name."""

@@ -87,6 +87,8 @@ class SteppedPool:
         self._waiting: list[tuple[Callable[[], Any], Deferred[Any]]] = []
         self._working = False
         self._stopping: list[Deferred[None]] = []
+        #: See `resumable.aio.threads.IPool`; there is always another.
+        self.spare = 2
 
     def start(self) -> None:
         """Take calls from now on."""
@@ -100,6 +102,15 @@ class SteppedPool:
         self._waiting.append((partial(f, *args, **kwargs), answer))
         self._clock.callLater(0, self._turn)
         return answer
+
+    @property
+    def crowded(self) -> bool:
+        """See `resumable.aio.threads.IPool`."""
+        return bool(self._waiting)
+
+    def tell(self, f: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """See `resumable.aio.threads.IPool`; at once, as if the reactor were never late."""
+        f(*args, **kwargs)
 
     def stop(self) -> Deferred[None]:
         """See `resumable.aio.threads.IPool`."""

@@ -145,8 +145,12 @@ class RunningAppend:
 
     @property
     def heard(self) -> float:
-        """Time in which we don't want its bytes yet, pause it, or do its last commit is not the client's silence."""
-        busy = not self._listening or self._end.called or (self._sink is not None and self._sink.paused)
+        """Time in which we don't want its bytes yet, pause it, or do its last commit is not the client's silence.
+
+        Nor is time in which a thread takes its bytes: that ends soon when none come."""
+        busy = not self._listening or self._end.called
+        if self._sink is not None and (self._sink.paused or self._sink.receiving):
+            busy = True
         return self._context.clock.seconds() if busy else self._heard
 
     async def settle(self) -> None:
@@ -155,6 +159,7 @@ class RunningAppend:
             waiter: Deferred[None] = Deferred()
             self._starting.append(waiter)
             await waiter
+        await self._catch_up()
         if not self._end.called:
             await self._commit()
         # The body may have ended while that waited: its last bytes are to be seen as well.
@@ -162,8 +167,14 @@ class RunningAppend:
             await self._until_released()
 
     async def evict(self, reason: BaseException | None = None) -> None:
+        await self._catch_up()
         self._stop(reason or Held("A newer request has taken this upload over."))
         await self._until_released()
+
+    async def _catch_up(self) -> None:
+        """What a thread has taken from the client counts as received."""
+        if self._sink is not None:
+            await self._sink.halt()
 
     def commit_soon(self) -> None:
         """Commit the received bytes, in the background; a failure ends the append."""
@@ -198,6 +209,8 @@ class RunningAppend:
         sink.on_write = self._arrived
         sink.on_failure = self._failed
         sink.on_resume = self._listen
+        if by.pace is not None:
+            sink.direct = False  # it would be far beyond its rate before anybody knows
         if not repeats:
             sink.on_pressure = self._open_soon
             self._gate = Gate(self._context, sink, self._stop, by.pace)
@@ -331,6 +344,7 @@ class RunningAppend:
 
     async def _conclude(self, sink: Sink) -> None:
         """After the end of the body: verify, write the rest, commit, and raise the failure."""
+        await self._catch_up()
         await self._lock.acquire()
         try:
             reason = self._reason

@@ -1,0 +1,130 @@
+"""The direct way of a long body: threads move its bytes from the socket to the data file, and this process sees none.
+
+It is a call in the pool that lasts as long as the bytes come fast and no other call waits. A second one helps where
+threads have nothing to do: one takes bytes from the socket while the other puts those before them into the file. The
+reactor is told how far they are, counts the bytes as it counts all others, and sets how far they may go.
+
+Invariant: nothing else reads from the socket or writes to the file until both have ended; the file grows without gaps,
+and all bytes that were taken from the socket are in it and counted by then, unless the file has failed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from threading import Lock
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from zope.interface import Interface
+
+from resumable.spool.disk import IDisk
+from resumable.spool.splice import CannotSplice
+
+PATIENCE: Final = 0.02
+"""Seconds of silence after which the reactor waits for the client again. With 1 ms, the changes cost more than they
+save; a longer time keeps a thread from others."""
+TURN: Final = 8 << 20
+"""Bytes after which the reactor is told, and others that wait have their turn."""
+AHEAD: Final = 2 * TURN
+"""Bytes that may be taken before the reactor knows of them."""
+WORTHWHILE: Final = 1 << 20
+"""A turn that brought less doesn't begin anew while others wait."""
+SAMPLE: Final = 16
+"""How many times bytes are taken before the reactor is told, and the average is looked at."""
+POOR: Final = 128 << 10
+"""Bytes at a time, on the average, below which the reactor's way is the faster one: the path's segments are small."""
+
+
+class Ending(enum.Enum):
+    """What to do after a transfer. AGAIN: begin the next, there is more. LATER: the reactor reads, until there is much
+    to read again. NEVER: the reactor reads this body."""
+
+    AGAIN = enum.auto()
+    LATER = enum.auto()
+    NEVER = enum.auto()
+
+
+class Transfer:
+    """What the reactor and the threads know of one transfer, from the offset ``position`` to ``end`` at the most.
+
+    ``source``: the socket, non-blocking. ``told``: called in a thread when more is in the file. ``crowded``: whether
+    others wait for a thread. ``limit``: how far it may go now; 0: no further. ``taken``, ``put``, ``counted``: offsets
+    up to which bytes have left the socket, are in the file, and are known to the reactor. ``ending``: why it takes no
+    more.
+    """
+
+    def __init__(
+        self, source: int, position: int, end: int, told: Callable[[], None], crowded: Callable[[], bool]
+    ) -> None:
+        self.end = end
+        self.limit = min(end, position + AHEAD)
+        self.taken = self.put = self.counted = position
+        self.ending: Ending | None = None
+        self.taking = Lock()
+        self._putting = Lock()
+        self._source, self._told, self._crowded = source, told, crowded
+        self._begin = self._reported = self._looked = position
+        self._times = 0
+        self._due = False
+
+    def move(self, disk: IDisk, fd: int) -> None:
+        """In a thread: move bytes into the open file until the end. Raises OSError of the file."""
+        while True:
+            with self.taking:
+                offset = self.taken
+                size = 0 if self.ending is not None else self._take(disk)
+                if not size:
+                    return
+                self._putting.acquire()  # in the order of the bytes
+            try:
+                if self.put != offset:
+                    return  # the bytes before these have failed
+                disk.put(fd, offset)
+                self.put = offset + size
+                self._tell()
+            except BaseException:
+                self.ending = Ending.LATER
+                raise
+            finally:
+                self._putting.release()
+
+    def _tell(self) -> None:
+        if self.put - self._reported >= TURN or self._due:
+            self._reported, self._due = self.put, False
+            self._told()
+
+    def _take(self, disk: IDisk) -> int:
+        """Take bytes and answer how many; where there are none, 0 and the reason in ``ending``."""
+        turn, room, crowded = self.taken - self._begin, self.limit - self.taken, self._crowded()
+        if room <= 0 or (crowded and turn >= TURN):
+            self.ending = Ending.AGAIN
+            return 0
+        try:
+            size: int | None = disk.take(self._source, room, 0 if crowded else PATIENCE)
+        except CannotSplice:
+            self.ending = Ending.NEVER
+            return 0
+        if not size:
+            again = size is None and crowded and turn >= WORTHWHILE
+            self.ending = Ending.AGAIN if again else Ending.LATER
+            return 0
+        self.taken += size
+        self._times += 1
+        if self._times == SAMPLE:
+            if self.taken - self._looked < SAMPLE * POOR:
+                self.ending = Ending.NEVER
+            self._looked, self._times, self._due = self.taken, 0, True
+        return size
+
+
+class IDirectConsumer(Interface):
+    """A consumer that can take bytes from a socket by itself."""
+
+    def receive(source: int, size: int, arrived: Callable[[int], None]) -> Deferred[Ending] | None:
+        """Take up to ``size`` bytes from the socket, which is non-blocking. None: not now, and nothing is done.
+
+        ``arrived`` is told of the bytes that came, as they come. Nothing may read from the socket, or be written to
+        this consumer, before the Deferred fires; it never fails. `unregisterProducer`, and a pause of the producer, end
+        it soon.
+        """
