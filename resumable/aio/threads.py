@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
-from threading import Thread
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from threading import Lock, Thread
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads
@@ -24,6 +24,10 @@ J = TypeVar("J")
 R = TypeVar("R")
 J_contra = TypeVar("J_contra", contravariant=True)
 P = ParamSpec("P")
+
+
+AGAIN: Final = object()
+"""The result of a call in a pool that wants to go on, after those that wait: it is called again, and not answered."""
 
 
 class Stopped(Exception):
@@ -220,6 +224,7 @@ class Pool:
         self._name = name
         self._queue: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = SimpleQueue()
         self._crew = _Crew(reactor, [f"{name}-{number}" for number in range(size)])
+        self._ending = Lock()
         #: See `IPool.spare`.
         self.spare = size
 
@@ -247,7 +252,8 @@ class Pool:
 
     def stop(self) -> Deferred[None]:
         """See `IPool.stop`."""
-        return self._crew.stop(lambda: self._queue.put(None))
+        with self._ending:
+            return self._crew.stop(lambda: self._queue.put(None))
 
     def _answer(self, fire: Callable[[Any], None], result: Any) -> None:
         self.spare += 1
@@ -257,10 +263,15 @@ class Pool:
         while (job := self._queue.get()) is not None:
             call, answer = job
             try:
-                result = call()
+                while (result := call()) is AGAIN:
+                    with self._ending:
+                        if self._crew.working:
+                            self._queue.put(job)
+                            break
             except Exception:
                 self._reactor.callFromThread(self._answer, answer.errback, Failure())
             else:
-                self._reactor.callFromThread(self._answer, answer.callback, result)
+                if result is not AGAIN:
+                    self._reactor.callFromThread(self._answer, answer.callback, result)
                 del result
             del call, answer, job  # while asleep, keep no job's bytes alive

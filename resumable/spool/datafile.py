@@ -14,7 +14,7 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
-from resumable.spool.direct import Transfer
+from resumable.spool.direct import Ending, Transfer
 from resumable.spool.disk import COPY_BUFFER, IDisk
 
 _log = Logger()
@@ -102,12 +102,16 @@ class DataFile:
                     self._digest.update(data)
         return self._position
 
-    def receive(self, queue: deque[bytes], transfer: Transfer) -> None:
-        """Write the queued bytes, then help the transfer to move those that follow. For one thread or two; `moved_to`
-        is called afterwards."""
+    def receive(self, queue: deque[bytes], transfer: Transfer, helps: bool) -> object:
+        """Write the queued bytes, then move those that follow; see `Transfer.move`, and `moved_to` for afterwards."""
         with transfer.taking:
-            self.write(queue, sys.maxsize)
-        transfer.move(self._disk, self._fd)
+            if transfer.ending is None:
+                try:
+                    self.write(queue, sys.maxsize)
+                except BaseException:
+                    transfer.ending = Ending.LATER
+                    raise
+        return transfer.move(self._disk, self._fd, helps)
 
     def moved_to(self, position: int) -> None:
         """Transfers have written up to there."""

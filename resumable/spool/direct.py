@@ -1,8 +1,8 @@
 """The direct way of a long body: threads move its bytes from the socket to the data file, and this process sees none.
 
-It is a call in the pool that lasts as long as the bytes come fast and no other call waits. A second one helps where
-threads have nothing to do: one takes bytes from the socket while the other puts those before them into the file. The
-reactor is told how far they are, counts the bytes as it counts all others, and sets how far they may go.
+It is a call in the pool that goes on as long as the bytes come fast, in turns with others that wait. A second one
+helps where threads have nothing to do: one takes bytes from the socket while the other puts those before them into the
+file. The reactor is told how far they are, counts the bytes as it counts all others, and sets how far they may go.
 
 Invariant: nothing else reads from the socket or writes to the file until both have ended; the file grows without gaps,
 and all bytes that were taken from the socket are in it and counted by then, unless the file has failed.
@@ -18,6 +18,7 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
+from resumable.aio.threads import AGAIN
 from resumable.spool.disk import IDisk
 from resumable.spool.splice import CannotSplice
 
@@ -29,7 +30,7 @@ TURN: Final = 8 << 20
 AHEAD: Final = 2 * TURN
 """Bytes that may be taken before the reactor knows of them."""
 WORTHWHILE: Final = 1 << 20
-"""A turn that brought less doesn't begin anew while others wait."""
+"""A turn that brought less is the last one while others wait."""
 SAMPLE: Final = 16
 """How many times bytes are taken before the reactor is told, and the average is looked at."""
 POOR: Final = 128 << 10
@@ -68,18 +69,19 @@ class Transfer:
         self._times = 0
         self._due = False
 
-    def move(self, disk: IDisk, fd: int) -> None:
-        """In a thread: move bytes into the open file until the end. Raises OSError of the file."""
+    def move(self, disk: IDisk, fd: int, helps: bool) -> object:
+        """In a thread: move bytes into the open file until the end, or until others want the thread: then the answer is
+        AGAIN, unless this is the second one. Raises OSError of the file."""
         while True:
             with self.taking:
                 offset = self.taken
-                size = 0 if self.ending is not None else self._take(disk)
+                size = self._take(disk, helps)
                 if not size:
-                    return
+                    return None if helps or self.ending is not None else AGAIN
                 self._putting.acquire()  # in the order of the bytes
             try:
                 if self.put != offset:
-                    return  # the bytes before these have failed
+                    return None  # the bytes before these have failed
                 disk.put(fd, offset)
                 self.put = offset + size
                 self._tell()
@@ -94,20 +96,27 @@ class Transfer:
             self._reported, self._due = self.put, False
             self._told()
 
-    def _take(self, disk: IDisk) -> int:
-        """Take bytes and answer how many; where there are none, 0 and the reason in ``ending``."""
+    def _take(self, disk: IDisk, helps: bool) -> int:
+        """Take bytes and answer how many. 0: it is others' turn, or over, as ``ending`` says."""
+        if self.ending is not None:
+            return 0
         turn, room, crowded = self.taken - self._begin, self.limit - self.taken, self._crowded()
-        if room <= 0 or (crowded and turn >= TURN):
+        if room <= 0:
             self.ending = Ending.AGAIN
             return 0
+        if crowded and (helps or turn >= TURN):
+            self._begin = self.taken
+            return 0
         try:
-            size: int | None = disk.take(self._source, room, 0 if crowded else PATIENCE)
+            size = disk.take(self._source, room, 0 if crowded else PATIENCE)
         except CannotSplice:
             self.ending = Ending.NEVER
             return 0
         if not size:
-            again = size is None and crowded and turn >= WORTHWHILE
-            self.ending = Ending.AGAIN if again else Ending.LATER
+            if size is None and crowded and turn >= WORTHWHILE:
+                self._begin = self.taken
+            else:
+                self.ending = Ending.LATER
             return 0
         self.taken += size
         self._times += 1

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -53,12 +53,14 @@ class Sink:
     """
 
     __slots__ = (
+        "_broken",
         "_budget",
         "_closing",
         "_count",
         "_draining",
         "_file",
         "_halting",
+        "_hands",
         "_held",
         "_paused",
         "_pool",
@@ -106,6 +108,8 @@ class Sink:
         self._transferred: Deferred[Ending] = Deferred()
         self._count: Callable[[int], None] = lambda size: None
         self._halting: list[Deferred[None]] = []
+        self._hands = 0
+        self._broken: Failure | None = None
         self._queue: deque[bytes] = deque()
         self._producer: IPushProducer | None = None
         self._paused = self._held = self._started = self._writing = self._syncing = False
@@ -302,13 +306,7 @@ class Sink:
             return
         if self._transfer is not None:
             self._writing = True
-            failures: list[Failure] = []
-            hands = [self._pool.run(self._file.receive, self._queue, self._transfer)]
-            if self._pool.spare >= SPARE:
-                hands.append(self._pool.run(self._file.receive, self._queue, self._transfer))
-            for hand in hands:
-                hand.addErrback(failures.append)
-            DeferredList(hands).addCallback(lambda _: self._moved(failures))
+            self._lend_hands(self._transfer)
         elif self._queue:
             self._writing = True
             self._pool.run(self._file.write, self._queue, TURN).addCallbacks(self._wrote, self._write_failed)
@@ -327,6 +325,14 @@ class Sink:
     def _crowded(self) -> bool:
         return self._pool.crowded
 
+    def _lend_hands(self, transfer: Transfer) -> None:
+        """Have a thread move bytes, and a second one help if others have nothing to do."""
+        for helps in (False, True)[self._hands :]:
+            if helps and self._pool.spare < SPARE:
+                return
+            self._hands += 1
+            self._pool.run(self._file.receive, self._queue, transfer, helps).addBoth(self._hand_free)
+
     def _tell(self) -> None:
         """In a thread."""
         self._pool.tell(self._reached)
@@ -342,6 +348,8 @@ class Sink:
             self.received = self.written = position
         if transfer.limit:
             transfer.limit = min(transfer.end, position + AHEAD)
+            if self._hands and transfer.ending is None:
+                self._lend_hands(transfer)
         if position > transfer.counted:
             self._count_to(transfer, position)
             if self.on_write is not None:
@@ -352,17 +360,22 @@ class Sink:
         came, transfer.counted = position - transfer.counted, position
         self._count(came)
 
-    def _moved(self, failures: list[Failure]) -> None:
-        """The transfer is over."""
+    def _hand_free(self, result: object) -> None:
+        """A thread has ended its part of the transfer."""
         transfer = self._transfer
         assert transfer is not None
+        self._hands -= 1
+        if isinstance(result, Failure):
+            self._broken = self._broken or result
+        if self._hands:
+            return
         self._writing = False
-        if failures:
+        if self._broken is not None:
             self._count_to(transfer, transfer.taken)
-            self._fail(failures[0])
+            self._fail(self._broken)
         else:
-            self._reached()
             self._file.moved_to(transfer.put)
+            self._reached()
             self._transfer_over(transfer.ending or Ending.LATER)
             self._go_on()
 
