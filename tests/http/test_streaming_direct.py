@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import struct
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
@@ -18,11 +17,11 @@ from twisted.internet.defer import Deferred
 
 from resumable.aio.threads import Batcher, Pool
 from resumable.http.request import StreamingRequest
+from resumable.http.twisted_web import WebChannel
 from resumable.listening.proxy_protocol import ProxiedFactory
 from resumable.model.errors import BodyLost
 from resumable.spool import Budget, Disk, Sink, Spool
 from resumable.spool.direct import Transfer
-from tests.certificates import certified
 from tests.http.test_streaming_sockets import MIB, Server, connected, in_thread, patch, read_all
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "splice"), reason="only Linux has splice(2)")
@@ -269,25 +268,19 @@ async def test_many_at_once_arrive_whole(
 
 
 @pytest_twisted.ensureDeferred
-@pytest.mark.parametrize("way", ["tls", "chunked", "off", "early"])
+@pytest.mark.parametrize("way", ["chunked", "off", "early"])
 async def test_other_bodies_come_through_the_reactor(
     serve: Callable[..., Server], appending: Appending, transfers: list[Transfer], way: str
 ) -> None:
     blob = os.urandom(4 * MIB)
     options: dict[str, Any] = {"off": {"direct_from": None}, "early": {"direct_from": 2 * MIB}}.get(way, {})
-    trusting = ssl.create_default_context()
-    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
-    if way == "tls":
-        options = {"tls": certified("localhost").private.options()}
     server = serve(**options)
 
     def client() -> bytes:
-        with connected(server) as plain:
-            connection = trusting.wrap_socket(plain) if way == "tls" else plain
+        with connected(server) as connection:
             connection.sendall(patch(None if way == "chunked" else len(blob), "Connection: close"))
             connection.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (len(blob), blob) if way == "chunked" else blob)
-            with connection:
-                return read_all(connection)
+            return read_all(connection)
 
     assert (await in_thread(client)).startswith(b"HTTP/1.1 204 ")
     assert appending.content() == blob
@@ -313,3 +306,21 @@ async def test_a_proxy_that_tells_the_address_first_has_the_same_way(
     assert appending.content() == blob
     assert transfers
     await listening.stopListening()
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("secure", [False, True])
+async def test_the_socket_below_tls_is_lent_to_nobody(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, transfers: list[Transfer], secure: bool
+) -> None:
+    monkeypatch.setattr(WebChannel, "isSecure", lambda self: secure)
+    server = serve()
+
+    def client() -> bytes:
+        with connected(server) as connection:
+            connection.sendall(patch(4 * MIB, "Connection: close"))
+            connection.sendall(b"x" * (4 * MIB))
+            return connection.recv(4096)
+
+    assert (await in_thread(client)).startswith(b"HTTP/1.1 204 ")
+    assert bool(transfers) != secure
