@@ -88,10 +88,18 @@ class WebChannel(HTTPChannel):
             self._networkProducer.pauseProducing()
 
     def borrow_socket(self) -> int | None:
-        """Another descriptor of the connection's socket, to be closed; None where the bytes are not those of a socket
-        (TLS). Whoever reads from it stops the transport's own reading first. It outlives the connection."""
+        """Another descriptor of the connection's socket, to be closed; it outlives the connection.
+
+        None where the bytes are not those of a socket (TLS), or there is none to be had. Whoever reads from it stops
+        the transport's own reading first.
+        """
         transport = None if self.isSecure() else getattr(self.transport, "proxied", self.transport)
-        return os.dup(transport.fileno()) if isinstance(transport, Connection) and transport.connected else None
+        if not isinstance(transport, Connection) or not transport.connected:
+            return None
+        try:
+            return os.dup(transport.fileno())
+        except OSError:  # too many are open
+            return None
 
     def leave_transport(self) -> None:
         """The transport has no producer any more, so that it can be half closed, or given to somebody else."""

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
-from resumable.spool.direct import Ending, Transfer
+from resumable.spool.direct import DirectTransfer, Ending
 from resumable.spool.disk import COPY_BUFFER, IDisk
 
 _log = Logger()
@@ -102,8 +102,8 @@ class DataFile:
                     self._digest.update(data)
         return self._position
 
-    def receive(self, queue: deque[bytes], transfer: Transfer, helps: bool) -> object:
-        """Write the queued bytes, then move those that follow; see `Transfer.move`, and `moved_to` for afterwards."""
+    def receive(self, queue: deque[bytes], transfer: DirectTransfer, helps: bool) -> object:
+        """Write the queued bytes, then move those that follow (see `DirectTransfer.move`); then comes `moved_to`."""
         with transfer.taking:
             if transfer.ending is None:
                 try:

@@ -28,9 +28,9 @@ save; a longer time keeps a thread from others."""
 TURN: Final = 8 << 20
 """Bytes after which the reactor is told, and others that wait have their turn."""
 AHEAD: Final = 2 * TURN
-"""Bytes that may be taken before the reactor knows of them."""
+"""Bytes, at most, that may be taken before the reactor knows of them."""
 WORTHWHILE: Final = 1 << 20
-"""A turn that brought less is the last one while others wait."""
+"""A turn that brought less is the last one while others wait; if it may bring no more, none begins."""
 SAMPLE: Final = 16
 """How many times bytes are taken before the reactor is told, and the average is looked at."""
 POOR: Final = 128 << 10
@@ -46,7 +46,7 @@ class Ending(enum.Enum):
     NEVER = enum.auto()
 
 
-class Transfer:
+class DirectTransfer:
     """What the reactor and the threads know of one transfer, from the offset ``position`` to ``end`` at the most.
 
     ``source``: the socket, non-blocking. ``told``: called in a thread when more is in the file. ``crowded``: whether
@@ -56,10 +56,10 @@ class Transfer:
     """
 
     def __init__(
-        self, source: int, position: int, end: int, told: Callable[[], None], crowded: Callable[[], bool]
+        self, source: int, position: int, end: int, ahead: int, told: Callable[[], None], crowded: Callable[[], bool]
     ) -> None:
         self.end = end
-        self.limit = min(end, position + AHEAD)
+        self.limit = min(end, position + ahead)
         self.taken = self.put = self.counted = position
         self.ending: Ending | None = None
         self.taking = Lock()

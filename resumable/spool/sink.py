@@ -20,7 +20,7 @@ from zope.interface import implementer
 from resumable.aio.threads import IPool
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import DataFile
-from resumable.spool.direct import AHEAD, Ending, IDirectConsumer, Transfer
+from resumable.spool.direct import AHEAD, WORTHWHILE, DirectTransfer, Ending, IDirectConsumer
 
 HIGH = 8 << 20
 """Bytes queued in one sink at which its producer is paused."""
@@ -45,7 +45,8 @@ class Sink:
 
     ``received``: the offset after everything taken in, queued or written. ``written``: after the bytes in
     the file. ``durable``: after the synced bytes. ``overrun``: bytes arrived past ``ceiling``, and were dropped.
-    ``failure``: why nothing more is taken. ``direct``: whether bytes may come by `receive`.
+    ``failure``: why nothing more is taken. ``direct``: whether bytes may come by `receive`; ``ahead``: how many
+    of them before the reactor knows.
 
     Hooks: ``on_write()`` after bytes were taken in or dropped for the ceiling; ``on_failure(failure)`` once;
     ``on_pressure()`` when memory is short and this sink only gathers: whoever sets it starts the sink soon, and
@@ -73,6 +74,7 @@ class Sink:
         "_truncate_to",
         "_waiting",
         "_writing",
+        "ahead",
         "ceiling",
         "direct",
         "durable",
@@ -104,7 +106,8 @@ class Sink:
         self.on_resume: Callable[[], None] | None = None
         self._file, self._pool, self._budget = file, pool, budget
         self.direct = not file.digests
-        self._transfer: Transfer | None = None
+        self.ahead: Callable[[], int] = lambda: AHEAD
+        self._transfer: DirectTransfer | None = None
         self._transferred: Deferred[Ending] = Deferred()
         self._count: Callable[[int], None] = lambda size: None
         self._halting: list[Deferred[None]] = []
@@ -165,7 +168,10 @@ class Sink:
             end = min(end, self.ceiling)
         if end <= self.received or self.failure is not None or self._closing is not None:
             return None
-        self._transfer = Transfer(source, self.received, end, self._tell, self._crowded)
+        ahead = self.ahead()
+        if ahead < WORTHWHILE:
+            return None
+        self._transfer = DirectTransfer(source, self.received, end, ahead, self._tell, self._crowded)
         self._count = arrived
         done = self._transferred = Deferred()
         self._write_on()
@@ -325,7 +331,7 @@ class Sink:
     def _crowded(self) -> bool:
         return self._pool.crowded
 
-    def _lend_hands(self, transfer: Transfer) -> None:
+    def _lend_hands(self, transfer: DirectTransfer) -> None:
         """Have a thread move bytes, and a second one help if others have nothing to do."""
         for helps in (False, True)[self._hands :]:
             if helps and self._pool.spare < SPARE:
@@ -347,7 +353,7 @@ class Sink:
             self._budget.release(self, self.queued)
             self.received = self.written = position
         if transfer.limit:
-            transfer.limit = min(transfer.end, position + AHEAD)
+            transfer.limit = min(transfer.end, position + self.ahead())
             if self._hands and transfer.ending is None:
                 self._lend_hands(transfer)
         if position > transfer.counted:
@@ -356,7 +362,7 @@ class Sink:
                 self.on_write()
         self._sync_on()
 
-    def _count_to(self, transfer: Transfer, position: int) -> None:
+    def _count_to(self, transfer: DirectTransfer, position: int) -> None:
         came, transfer.counted = position - transfer.counted, position
         self._count(came)
 

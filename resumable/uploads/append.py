@@ -27,6 +27,7 @@ from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum, Digest
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge, TusError, Unavailable
 from resumable.protocol.rules import AppendPlan
+from resumable.spool.direct import AHEAD
 from resumable.spool.sink import Sink
 from resumable.uploads.context import LAGGING, HookContext, UploadContext
 from resumable.uploads.finishing import check_repeated
@@ -211,6 +212,7 @@ class RunningAppend:
         sink.on_resume = self._listen
         if by.pace is not None:
             sink.direct = False  # it would be far beyond its rate before anybody knows
+        sink.ahead = self._ahead
         if not repeats:
             sink.on_pressure = self._open_soon
             self._gate = Gate(self._context, sink, self._stop, by.pace)
@@ -241,6 +243,10 @@ class RunningAppend:
             self._body.deliver(sink).addCallbacks(self._stop, self._failed)
             self._started()
         await self._end
+
+    def _ahead(self) -> int:
+        """Several appends that nobody counts for a moment must not use up what is left above the reserve."""
+        return int(min(AHEAD, self._context.space.room / 8))
 
     def _started(self) -> None:
         starting, self._starting = self._starting, []

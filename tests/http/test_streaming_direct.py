@@ -21,8 +21,8 @@ from resumable.http.twisted_web import WebChannel
 from resumable.listening.proxy_protocol import ProxiedFactory
 from resumable.model.errors import BodyLost
 from resumable.spool import Budget, Disk, Sink, Spool
-from resumable.spool.direct import Transfer
-from tests.http.test_streaming_sockets import MIB, Server, connected, in_thread, patch, read_all
+from resumable.spool.direct import DirectTransfer
+from tests.http.sockets import MIB, Server, connected, in_thread, patch, read_all
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "splice"), reason="only Linux has splice(2)")
 
@@ -98,23 +98,23 @@ def serve(appending: Appending) -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def transfers(monkeypatch: pytest.MonkeyPatch) -> list[Transfer]:
+def transfers(monkeypatch: pytest.MonkeyPatch) -> list[DirectTransfer]:
     """All transfers that began."""
-    begun: list[Transfer] = []
-    init = Transfer.__init__
+    begun: list[DirectTransfer] = []
+    init = DirectTransfer.__init__
 
-    def spy(self: Transfer, *args: Any, **more: Any) -> None:
+    def spy(self: DirectTransfer, *args: Any, **more: Any) -> None:
         begun.append(self)
         init(self, *args, **more)
 
-    monkeypatch.setattr(Transfer, "__init__", spy)
+    monkeypatch.setattr(DirectTransfer, "__init__", spy)
     return begun
 
 
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("size", [2, 100_000, 40 * MIB + 1])
 async def test_a_body_arrives_whole_and_the_next_request_after_it(
-    serve: Callable[..., Server], appending: Appending, transfers: list[Transfer], size: int
+    serve: Callable[..., Server], appending: Appending, transfers: list[DirectTransfer], size: int
 ) -> None:
     server = serve()
     blob = os.urandom(size)
@@ -142,7 +142,7 @@ async def test_a_body_arrives_whole_and_the_next_request_after_it(
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_connection_lost_midway_brings_what_arrived(
-    serve: Callable[..., Server], appending: Appending, transfers: list[Transfer], reset: bool
+    serve: Callable[..., Server], appending: Appending, transfers: list[DirectTransfer], reset: bool
 ) -> None:
     server = serve()
     arrived: Deferred[None] = Deferred()
@@ -165,7 +165,7 @@ async def test_a_connection_lost_midway_brings_what_arrived(
 
 @pytest_twisted.ensureDeferred
 async def test_a_connection_that_we_cut_off_keeps_what_a_thread_has_taken(
-    serve: Callable[..., Server], appending: Appending, transfers: list[Transfer]
+    serve: Callable[..., Server], appending: Appending, transfers: list[DirectTransfer]
 ) -> None:
     server = serve()
     begun: Deferred[None] = Deferred()
@@ -196,7 +196,7 @@ async def test_a_connection_that_we_cut_off_keeps_what_a_thread_has_taken(
 
 @pytest_twisted.ensureDeferred
 async def test_a_body_that_is_discarded_meanwhile_is_answered_and_no_reset_eats_the_answer(
-    serve: Callable[..., Server], appending: Appending, transfers: list[Transfer]
+    serve: Callable[..., Server], appending: Appending, transfers: list[DirectTransfer]
 ) -> None:
     server = serve()
 
@@ -223,7 +223,7 @@ async def test_a_body_that_is_discarded_meanwhile_is_answered_and_no_reset_eats_
 
 @pytest_twisted.ensureDeferred
 async def test_a_sink_that_pauses_it_goes_on_later(
-    serve: Callable[..., Server], appending: Appending, transfers: list[Transfer]
+    serve: Callable[..., Server], appending: Appending, transfers: list[DirectTransfer]
 ) -> None:
     server = serve()
     pauses: list[int] = []
@@ -250,7 +250,7 @@ async def test_a_sink_that_pauses_it_goes_on_later(
 
 @pytest_twisted.ensureDeferred
 async def test_many_at_once_arrive_whole(
-    serve: Callable[..., Server], appending: Appending, transfers: list[Transfer]
+    serve: Callable[..., Server], appending: Appending, transfers: list[DirectTransfer]
 ) -> None:
     server = serve()
     blobs = [os.urandom(12 * MIB + number) for number in range(8)]
@@ -270,7 +270,7 @@ async def test_many_at_once_arrive_whole(
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("way", ["chunked", "off", "early"])
 async def test_other_bodies_come_through_the_reactor(
-    serve: Callable[..., Server], appending: Appending, transfers: list[Transfer], way: str
+    serve: Callable[..., Server], appending: Appending, transfers: list[DirectTransfer], way: str
 ) -> None:
     blob = os.urandom(4 * MIB)
     options: dict[str, Any] = {"off": {"direct_from": None}, "early": {"direct_from": 2 * MIB}}.get(way, {})
@@ -289,7 +289,7 @@ async def test_other_bodies_come_through_the_reactor(
 
 @pytest_twisted.ensureDeferred
 async def test_a_proxy_that_tells_the_address_first_has_the_same_way(
-    serve: Callable[..., Server], appending: Appending, transfers: list[Transfer]
+    serve: Callable[..., Server], appending: Appending, transfers: list[DirectTransfer]
 ) -> None:
     server = serve()
     factory = ProxiedFactory(server.site, [ip_network("127.0.0.0/8")], "here")
@@ -311,7 +311,7 @@ async def test_a_proxy_that_tells_the_address_first_has_the_same_way(
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("secure", [False, True])
 async def test_the_socket_below_tls_is_lent_to_nobody(
-    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, transfers: list[Transfer], secure: bool
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, transfers: list[DirectTransfer], secure: bool
 ) -> None:
     monkeypatch.setattr(WebChannel, "isSecure", lambda self: secure)
     server = serve()

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 
 from resumable.aio.threads import AGAIN
 from resumable.spool import Disk
-from resumable.spool.direct import AHEAD, POOR, SAMPLE, TURN, Ending, IDirectConsumer, Transfer
+from resumable.spool.direct import AHEAD, POOR, SAMPLE, TURN, DirectTransfer, Ending, IDirectConsumer
 from resumable.spool.splice import CannotSplice, Splicer
 from tests.spool.spool_bench import ID, MIB, Bench, Producer, RealBench
 
@@ -134,7 +134,7 @@ def test_what_came_before_an_end_or_silence_is_kept(tmp_path, link, end):
 
 def test_many_small_pieces_are_for_the_reactor(link, bench):
     sink = started(bench)
-    transfer = Transfer(link.fd, 0, MIB, lambda: None, lambda: False)
+    transfer = DirectTransfer(link.fd, 0, MIB, AHEAD, lambda: None, lambda: False)
     fd = bench.disk.open(f"/spool/{ID}", create=True)
 
     class Drip:
@@ -170,7 +170,7 @@ class Endless:
 
 
 def test_after_a_turn_others_have_theirs_and_then_it_goes_on():
-    transfer, disk = Transfer(0, 0, 1 << 40, lambda: None, lambda: True), Endless()
+    transfer, disk = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True), Endless()
     assert transfer.move(disk, 0, False) is AGAIN
     assert transfer.put == TURN
     transfer.limit = transfer.end
@@ -179,14 +179,14 @@ def test_after_a_turn_others_have_theirs_and_then_it_goes_on():
 
 
 def test_a_second_thread_leaves_where_others_wait():
-    transfer = Transfer(0, 0, 1 << 40, lambda: None, lambda: True)
+    transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True)
     assert transfer.move(Endless(), 0, True) is None
     assert (transfer.put, transfer.ending) == (0, None)
 
 
 def test_it_goes_no_further_than_the_reactor_has_allowed():
     told = []
-    transfer = Transfer(0, 0, 1 << 40, lambda: told.append(transfer.put), lambda: False)
+    transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: told.append(transfer.put), lambda: False)
     assert transfer.move(Endless(), 0, False) is None
     assert transfer.put == AHEAD
     assert transfer.ending is Ending.AGAIN
@@ -205,7 +205,7 @@ def test_silence_while_others_wait_ends_a_turn_that_brought_little_and_only_that
             assert patience == 0
             return self.sizes.pop(0)
 
-    transfer = Transfer(0, 0, 1 << 40, lambda: None, lambda: True)
+    transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True)
     disk = Sometimes(MIB, None, 1000, None)
     assert transfer.move(disk, 0, False) is AGAIN
     assert transfer.ending is None
@@ -217,7 +217,7 @@ def test_two_threads_at_one_transfer_leave_no_gap(tmp_path, link):
     blob = os.urandom(AHEAD)
     disk = Disk()
     fd = disk.open(str(tmp_path / "file"), create=True)
-    transfer = Transfer(link.fd, 0, len(blob), lambda: None, lambda: False)
+    transfer = DirectTransfer(link.fd, 0, len(blob), AHEAD, lambda: None, lambda: False)
     sender = link.send(blob)
     while transfer.taken < len(blob):  # a sender that was silent for long has ended it
         transfer.ending = None
@@ -253,7 +253,7 @@ def test_after_a_failure_the_other_thread_writes_nothing_behind_the_gap():
                 raise OSError(errno.ENOSPC, "full")
             super().put(fd, offset)
 
-    disk, transfer, errors = Failing(), Transfer(0, 0, 1 << 40, lambda: None, lambda: False), []
+    disk, transfer, errors = Failing(), DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: False), []
 
     def move(helps):
         try:
@@ -279,6 +279,7 @@ def test_after_a_failure_the_other_thread_writes_nothing_behind_the_gap():
         lambda sink: sink.unregisterProducer(),
         lambda sink: sink.close(),
         lambda sink: setattr(sink, "direct", False),
+        lambda sink: setattr(sink, "ahead", lambda: 1000),
     ],
 )
 def test_a_sink_that_is_paused_or_over_takes_nothing(bench, link, unfit):
