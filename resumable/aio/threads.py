@@ -60,10 +60,6 @@ class IPool(Protocol):
     def crowded(self) -> bool:
         """Whether calls wait for a thread: a long one should end. For any thread."""
 
-    @property
-    def spare(self) -> int:
-        """Threads that have nothing to do; less than 0: calls wait."""
-
     def tell(self, f: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """From within a call: have ``f`` called in the reactor, before the call's own result."""
 
@@ -225,8 +221,6 @@ class Pool:
         self._queue: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = SimpleQueue()
         self._crew = _Crew(reactor, [f"{name}-{number}" for number in range(size)])
         self._ending = Lock()
-        #: See `IPool.spare`.
-        self.spare = size
 
     def start(self) -> None:
         """Start the threads. Never before the process has forked for good."""
@@ -237,7 +231,6 @@ class Pool:
         if not self._crew.working:
             return fail(Stopped(f"{self._name} takes no more work"))
         answer: Deferred[R] = Deferred()
-        self.spare -= 1
         self._queue.put((partial(f, *args, **kwargs), answer))
         return answer
 
@@ -255,10 +248,6 @@ class Pool:
         with self._ending:
             return self._crew.stop(lambda: self._queue.put(None))
 
-    def _answer(self, fire: Callable[[Any], None], result: Any) -> None:
-        self.spare += 1
-        fire(result)
-
     def _loop(self) -> None:
         while (job := self._queue.get()) is not None:
             call, answer = job
@@ -269,9 +258,9 @@ class Pool:
                             self._queue.put(job)
                             break
             except Exception:
-                self._reactor.callFromThread(self._answer, answer.errback, Failure())
+                self._reactor.callFromThread(answer.errback, Failure())
             else:
                 if result is not AGAIN:
-                    self._reactor.callFromThread(self._answer, answer.callback, result)
+                    self._reactor.callFromThread(answer.callback, result)
                 del result
             del call, answer, job  # while asleep, keep no job's bytes alive

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
-from resumable.spool.direct import DirectTransfer, Ending
+from resumable.spool.direct import DirectTransfer
 from resumable.spool.disk import COPY_BUFFER, IDisk
 
 _log = Logger()
@@ -102,20 +102,13 @@ class DataFile:
                     self._digest.update(data)
         return self._position
 
-    def receive(self, queue: deque[bytes], transfer: DirectTransfer, helps: bool) -> object:
-        """Write the queued bytes, then move those that follow (see `DirectTransfer.move`); then comes `moved_to`."""
-        with transfer.taking:
-            if transfer.ending is None:
-                try:
-                    self.write(queue, sys.maxsize)
-                except BaseException:
-                    transfer.ending = Ending.LATER
-                    raise
-        return transfer.move(self._disk, self._fd, helps)
-
-    def moved_to(self, position: int) -> None:
-        """Transfers have written up to there."""
-        self._position = position
+    def receive(self, queue: deque[bytes], transfer: DirectTransfer) -> object:
+        """Write the queued bytes, then move those that follow; see `DirectTransfer.move`."""
+        self.write(queue, sys.maxsize)
+        try:
+            return transfer.move(self._disk, self._fd)
+        finally:
+            self._position = transfer.put
 
     @property
     def digests(self) -> bool:

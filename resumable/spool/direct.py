@@ -1,18 +1,17 @@
-"""The direct way of a long body: threads move its bytes from the socket to the data file, and this process sees none.
+"""The direct way of a long body: a thread moves its bytes from the socket to the data file, and this process sees none.
 
-It is a call in the pool that goes on as long as the bytes come fast, in turns with others that wait. A second one
-helps where threads have nothing to do: one takes bytes from the socket while the other puts those before them into the
-file. The reactor is told how far they are, counts the bytes as it counts all others, and sets how far they may go.
+It is a call in the pool that goes on as long as the bytes come fast, in turns with others that wait. The reactor is
+told how far it is, counts the bytes as it counts all others, and sets how far it may go. A second thread for the same
+body made it slower by a tenth on an idle machine of two cores.
 
-Invariant: nothing else reads from the socket or writes to the file until both have ended; the file grows without gaps,
-and all bytes that were taken from the socket are in it and counted by then, unless the file has failed.
+Invariant: nothing else reads from the socket or writes to the file until it has ended; by then, all bytes that were
+taken from the socket are in the file and counted, unless the file has failed.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from threading import Lock
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -49,7 +48,7 @@ class Ending(enum.Enum):
 class DirectTransfer:
     """What the reactor and the threads know of one transfer, from the offset ``position`` to ``end`` at the most.
 
-    ``source``: the socket, non-blocking. ``told``: called in a thread when more is in the file. ``crowded``: whether
+    ``source``: the socket, non-blocking. ``told``: called in the thread when more is in the file. ``crowded``: whether
     others wait for a thread. ``limit``: how far it may go now; 0: no further. ``taken``, ``put``, ``counted``: offsets
     up to which bytes have left the socket, are in the file, and are known to the reactor. ``ending``: why it takes no
     more.
@@ -62,41 +61,26 @@ class DirectTransfer:
         self.limit = min(end, position + ahead)
         self.taken = self.put = self.counted = position
         self.ending: Ending | None = None
-        self.taking = Lock()
-        self._putting = Lock()
         self._source, self._told, self._crowded = source, told, crowded
         self._begin = self._reported = self._looked = position
         self._times = 0
         self._due = False
 
-    def move(self, disk: IDisk, fd: int, helps: bool) -> object:
+    def move(self, disk: IDisk, fd: int) -> object:
         """In a thread: move bytes into the open file until the end, or until others want the thread: then the answer is
-        AGAIN, unless this is the second one. Raises OSError of the file."""
-        while True:
-            with self.taking:
-                offset = self.taken
-                size = self._take(disk, helps)
-                if not size:
-                    return None if helps or self.ending is not None else AGAIN
-                self._putting.acquire()  # in the order of the bytes
-            try:
-                if self.put != offset:
-                    return None  # the bytes before these have failed
-                disk.put(fd, offset)
-                self.put = offset + size
-                self._tell()
-            except BaseException:
-                self.ending = Ending.LATER
-                raise
-            finally:
-                self._putting.release()
+        AGAIN. Raises OSError of the file."""
+        while size := self._take(disk):
+            disk.put(fd, self.put)
+            self.put += size
+            self._tell()
+        return AGAIN if self.ending is None else None
 
     def _tell(self) -> None:
         if self.put - self._reported >= TURN or self._due:
             self._reported, self._due = self.put, False
             self._told()
 
-    def _take(self, disk: IDisk, helps: bool) -> int:
+    def _take(self, disk: IDisk) -> int:
         """Take bytes and answer how many. 0: it is others' turn, or over, as ``ending`` says."""
         if self.ending is not None:
             return 0
@@ -104,7 +88,7 @@ class DirectTransfer:
         if room <= 0:
             self.ending = Ending.AGAIN
             return 0
-        if crowded and (helps or turn >= TURN):
+        if crowded and turn >= TURN:
             self._begin = self.taken
             return 0
         try:

@@ -28,8 +28,6 @@ LOW = 4 << 20
 """Bytes queued in one sink at which its producer may go on."""
 TURN = 4 << 20
 """Bytes after which a sink's write gives its thread to the next one."""
-SPARE = 2
-"""Threads without work at which a second one helps a transfer: one of them stays free for others."""
 
 
 class SinkClosed(Exception):
@@ -54,14 +52,12 @@ class Sink:
     """
 
     __slots__ = (
-        "_broken",
         "_budget",
         "_closing",
         "_count",
         "_draining",
         "_file",
         "_halting",
-        "_hands",
         "_held",
         "_paused",
         "_pool",
@@ -111,8 +107,6 @@ class Sink:
         self._transferred: Deferred[Ending] = Deferred()
         self._count: Callable[[int], None] = lambda size: None
         self._halting: list[Deferred[None]] = []
-        self._hands = 0
-        self._broken: Failure | None = None
         self._queue: deque[bytes] = deque()
         self._producer: IPushProducer | None = None
         self._paused = self._held = self._started = self._writing = self._syncing = False
@@ -312,7 +306,9 @@ class Sink:
             return
         if self._transfer is not None:
             self._writing = True
-            self._lend_hands(self._transfer)
+            self._pool.run(self._file.receive, self._queue, self._transfer).addCallbacks(
+                self._moved, self._write_failed
+            )
         elif self._queue:
             self._writing = True
             self._pool.run(self._file.write, self._queue, TURN).addCallbacks(self._wrote, self._write_failed)
@@ -326,18 +322,12 @@ class Sink:
 
     def _write_failed(self, failure: Failure) -> None:
         self._writing = False
+        if self._transfer is not None:
+            self._count_to(self._transfer, self._transfer.taken)
         self._fail(failure)
 
     def _crowded(self) -> bool:
         return self._pool.crowded
-
-    def _lend_hands(self, transfer: DirectTransfer) -> None:
-        """Have a thread move bytes, and a second one help if others have nothing to do."""
-        for helps in (False, True)[self._hands :]:
-            if helps and self._pool.spare < SPARE:
-                return
-            self._hands += 1
-            self._pool.run(self._file.receive, self._queue, transfer, helps).addBoth(self._hand_free)
 
     def _tell(self) -> None:
         """In a thread."""
@@ -354,8 +344,6 @@ class Sink:
             self.received = self.written = position
         if transfer.limit:
             transfer.limit = min(transfer.end, position + self.ahead())
-            if self._hands and transfer.ending is None:
-                self._lend_hands(transfer)
         if position > transfer.counted:
             self._count_to(transfer, position)
             if self.on_write is not None:
@@ -366,24 +354,14 @@ class Sink:
         came, transfer.counted = position - transfer.counted, position
         self._count(came)
 
-    def _hand_free(self, result: object) -> None:
-        """A thread has ended its part of the transfer."""
+    def _moved(self, _: object) -> None:
+        """The transfer is over."""
         transfer = self._transfer
         assert transfer is not None
-        self._hands -= 1
-        if isinstance(result, Failure):
-            self._broken = self._broken or result
-        if self._hands:
-            return
         self._writing = False
-        if self._broken is not None:
-            self._count_to(transfer, transfer.taken)
-            self._fail(self._broken)
-        else:
-            self._file.moved_to(transfer.put)
-            self._reached()
-            self._transfer_over(transfer.ending or Ending.LATER)
-            self._go_on()
+        self._reached()
+        self._transfer_over(transfer.ending or Ending.LATER)
+        self._go_on()
 
     def _transfer_over(self, ending: Ending) -> None:
         if self._transfer is None:

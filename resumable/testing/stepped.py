@@ -87,8 +87,6 @@ class SteppedPool:
         self._waiting: list[tuple[Callable[[], Any], Deferred[Any]]] = []
         self._working = False
         self._stopping: list[Deferred[None]] = []
-        #: See `resumable.aio.threads.IPool`; there is always another.
-        self.spare = 2
 
     def start(self) -> None:
         """Take calls from now on."""

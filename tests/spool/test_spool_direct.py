@@ -13,7 +13,6 @@ import pytest
 from zope.interface.verify import verifyObject
 
 from resumable.aio.threads import AGAIN
-from resumable.spool import Disk
 from resumable.spool.direct import AHEAD, POOR, SAMPLE, TURN, DirectTransfer, Ending, IDirectConsumer
 from resumable.spool.splice import CannotSplice, Splicer
 from tests.spool.spool_bench import ID, MIB, Bench, Producer, RealBench
@@ -149,7 +148,7 @@ def test_many_small_pieces_are_for_the_reactor(link, bench):
                 pass
             return size
 
-    assert transfer.move(Drip, fd, False) is None
+    assert transfer.move(Drip, fd) is None
     assert transfer.ending is Ending.NEVER
     assert transfer.put == transfer.taken >= SAMPLE * 100
     assert transfer.put < SAMPLE * POOR
@@ -171,23 +170,17 @@ class Endless:
 
 def test_after_a_turn_others_have_theirs_and_then_it_goes_on():
     transfer, disk = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True), Endless()
-    assert transfer.move(disk, 0, False) is AGAIN
+    assert transfer.move(disk, 0) is AGAIN
     assert transfer.put == TURN
     transfer.limit = transfer.end
-    assert transfer.move(disk, 0, False) is AGAIN
+    assert transfer.move(disk, 0) is AGAIN
     assert disk.puts == list(range(0, 2 * TURN, MIB))
-
-
-def test_a_second_thread_leaves_where_others_wait():
-    transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True)
-    assert transfer.move(Endless(), 0, True) is None
-    assert (transfer.put, transfer.ending) == (0, None)
 
 
 def test_it_goes_no_further_than_the_reactor_has_allowed():
     told = []
     transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: told.append(transfer.put), lambda: False)
-    assert transfer.move(Endless(), 0, False) is None
+    assert transfer.move(Endless(), 0) is None
     assert transfer.put == AHEAD
     assert transfer.ending is Ending.AGAIN
     assert told == [TURN, 2 * TURN]
@@ -207,66 +200,10 @@ def test_silence_while_others_wait_ends_a_turn_that_brought_little_and_only_that
 
     transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True)
     disk = Sometimes(MIB, None, 1000, None)
-    assert transfer.move(disk, 0, False) is AGAIN
+    assert transfer.move(disk, 0) is AGAIN
     assert transfer.ending is None
-    assert transfer.move(disk, 0, False) is None
+    assert transfer.move(disk, 0) is None
     assert (transfer.ending, transfer.put) == (Ending.LATER, MIB + 1000)
-
-
-def test_two_threads_at_one_transfer_leave_no_gap(tmp_path, link):
-    blob = os.urandom(AHEAD)
-    disk = Disk()
-    fd = disk.open(str(tmp_path / "file"), create=True)
-    transfer = DirectTransfer(link.fd, 0, len(blob), AHEAD, lambda: None, lambda: False)
-    sender = link.send(blob)
-    while transfer.taken < len(blob):  # a sender that was silent for long has ended it
-        transfer.ending = None
-        threads = [threading.Thread(target=transfer.move, args=(disk, fd, helps)) for helps in (False, True)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    sender.join()
-    disk.close(fd)
-    assert transfer.put == len(blob)
-    assert (tmp_path / "file").read_bytes() == blob
-
-
-def test_after_a_failure_the_other_thread_writes_nothing_behind_the_gap():
-    class Failing(Endless):
-        """The first write fails when the second piece has been taken."""
-
-        def __init__(self):
-            super().__init__()
-            self.second = threading.Event()
-            self.takes = 0
-
-        def take(self, source, count, patience):
-            self.takes += 1
-            if self.takes == 2:
-                self.second.set()
-            return MIB
-
-        def put(self, fd, offset):
-            assert self.second.wait(300)
-            if offset == 0:
-                raise OSError(errno.ENOSPC, "full")
-            super().put(fd, offset)
-
-    disk, transfer, errors = Failing(), DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: False), []
-
-    def move(helps):
-        try:
-            transfer.move(disk, 0, helps)
-        except OSError as error:
-            errors.append(error.errno)
-
-    threads = [threading.Thread(target=move, args=(helps,)) for helps in (False, True)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (errors, disk.puts, transfer.put, transfer.taken) == ([errno.ENOSPC], [], 0, 2 * MIB)
 
 
 # -- the sink
