@@ -80,6 +80,7 @@ WRONG = [
     ("reserve", ["-1", "10%"]),
     ("cors-origin", ["", "example.org", "https://a/path", "*,https://a", "none,https://a", "https://*"]),
     ("writers", ["0", "65", "many", "2.5"]),
+    ("direct-from", ["-1", "many"]),
     ("part-size", ["0", "1M", "4.9M", "6G", "big"]),
     ("overwrite", ["", "yes", "refuse,replace"]),
     ("ack", ["", "both"]),

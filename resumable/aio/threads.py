@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
-from threading import Thread
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from threading import Lock, Thread
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads
@@ -24,6 +24,10 @@ J = TypeVar("J")
 R = TypeVar("R")
 J_contra = TypeVar("J_contra", contravariant=True)
 P = ParamSpec("P")
+
+
+AGAIN: Final = object()
+"""The result of a call in a pool that wants to go on, after those that wait: it is called again, and not answered."""
 
 
 class Stopped(Exception):
@@ -51,6 +55,13 @@ class IPool(Protocol):
 
     def run(self, f: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         """The result of ``f``, later and in the reactor; fails with Stopped when no thread would do it."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether calls wait for a thread: a long one should end. For any thread."""
+
+    def tell(self, f: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """From within a call: have ``f`` called in the reactor, before the call's own result."""
 
     def stop(self) -> Deferred[None]:
         """Fires when everything submitted is done and answered and the threads have ended; may be repeated."""
@@ -209,6 +220,7 @@ class Pool:
         self._name = name
         self._queue: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = SimpleQueue()
         self._crew = _Crew(reactor, [f"{name}-{number}" for number in range(size)])
+        self._ending = Lock()
 
     def start(self) -> None:
         """Start the threads. Never before the process has forked for good."""
@@ -222,18 +234,33 @@ class Pool:
         self._queue.put((partial(f, *args, **kwargs), answer))
         return answer
 
+    @property
+    def crowded(self) -> bool:
+        """See `IPool.crowded`."""
+        return not self._queue.empty()
+
+    def tell(self, f: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """See `IPool.tell`."""
+        self._reactor.callFromThread(f, *args, **kwargs)
+
     def stop(self) -> Deferred[None]:
         """See `IPool.stop`."""
-        return self._crew.stop(lambda: self._queue.put(None))
+        with self._ending:
+            return self._crew.stop(lambda: self._queue.put(None))
 
     def _loop(self) -> None:
         while (job := self._queue.get()) is not None:
             call, answer = job
             try:
-                result = call()
+                while (result := call()) is AGAIN:
+                    with self._ending:
+                        if self._crew.working:
+                            self._queue.put(job)
+                            break
             except Exception:
                 self._reactor.callFromThread(answer.errback, Failure())
             else:
-                self._reactor.callFromThread(answer.callback, result)
+                if result is not AGAIN:
+                    self._reactor.callFromThread(answer.callback, result)
                 del result
             del call, answer, job  # while asleep, keep no job's bytes alive

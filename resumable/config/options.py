@@ -75,6 +75,7 @@ class Settings:
     http2: bool
     h2c: bool
     writers: int
+    direct_from: int | None
     disabled_extensions: tuple[str, ...]
     download: bool
     download_inline: bool

@@ -197,6 +197,15 @@ SERVING: tuple[Option, ...] = (
         values.integer(1, 64, "a number of threads"),
     ),
     Option(
+        "direct-from",
+        "SIZE",
+        "256K",
+        "bytes in one read from which on the threads take a long body from its connection themselves; 0 for never",
+        "Linux only, for HTTP/1.1 without TLS: such a body is moved to the disk within the kernel (splice), several at"
+        " once on several cores. If it is too small, slow connections occupy threads; the largest read has 1M.",
+        values.optional_size,
+    ),
+    Option(
         "disable-download",
         "",
         "",

@@ -185,6 +185,7 @@ class Parts:
             reactor=self._reactor,
             network_timeout=settings.network_timeout,
             min_rate=settings.min_rate,
+            direct_from=settings.direct_from,
             refusal_fields=tus.refusal_fields,
             watch=self.operators.watch,
             http2=settings.http2,

@@ -6,7 +6,7 @@ body knows neither HTTP's grammar nor Twisted's insides: a `StreamingChannel` or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from resumable.model.errors import BodyLost
 from resumable.model.upload import IBody
+from resumable.spool.direct import Ending, IDirectConsumer
 
 READ_AHEAD = 65_536
 """Bytes kept for a body that nobody has asked for yet, before the TCP window closes."""
@@ -52,6 +53,7 @@ class Body:
     __slots__ = (
         "_connection",
         "_consumer",
+        "_direct",
         "_done",
         "_dropping",
         "_flushing",
@@ -79,7 +81,7 @@ class Body:
         self._done: Deferred[None] | None = None
         self._result: str | None = "" if length == 0 else None  # None: not over; "": complete; else why it was lost
         self._held: list[bytes | bytearray] = []
-        self._paused = self._dropping = self._flushing = False
+        self._paused = self._dropping = self._flushing = self._direct = False
         self._opened_at: float | None = None  # None while we don't wait for bytes
         self._open_time = 0.0  # seconds of this window before _opened_at
         self._quiet_since = 0.0
@@ -142,6 +144,8 @@ class Body:
     @property
     def blocked(self) -> bool:
         """Whether nothing more should be read from the network for now."""
+        if self._direct:
+            return True
         if self._dropping or self._result is not None:
             return False
         return self._paused or (self._consumer is None and self.held >= READ_AHEAD)
@@ -163,6 +167,34 @@ class Body:
         else:
             self._hold(data)
             self._connection.regulate()
+
+    def receive(self, source: int, size: int, arrived: Callable[[int], None]) -> Deferred[Ending] | None:
+        """Have the consumer take the next bytes from the socket by itself (see `IDirectConsumer.receive`).
+
+        Until then this body is blocked, and its end waits. That time is ours: it counts for no guard.
+        """
+        consumer = IDirectConsumer(self._consumer, None)
+        if consumer is None or self._paused or self._held or self._result is not None:
+            return None
+
+        def count(size: int) -> None:
+            self.received += size
+            arrived(size)
+
+        done: Deferred[Ending] | None = consumer.receive(source, size, count)
+        if done is None or done.called:
+            return done
+        self._direct = True
+        self._close()
+        return done.addCallback(self._received)
+
+    def _received(self, ending: Ending) -> Ending:
+        self._direct = False
+        if self._result is not None:
+            self._flush()
+        elif self._consumer is not None and not self._paused:
+            self._open()
+        return ending
 
     def end(self, reason: str = "") -> None:
         """Nothing more comes: all of it is here, or it was lost for ``reason`` (see BodyLost)."""
@@ -208,7 +240,7 @@ class Body:
         self.held = 0
 
     def _open(self) -> None:
-        if self._result is None:
+        if self._result is None and not self._direct:
             self._opened_at = self._quiet_since = self._connection.seconds()
 
     def _close(self) -> None:
@@ -229,7 +261,7 @@ class Body:
         finally:
             self._flushing = False
         self._connection.regulate()
-        if self._result is not None and not self._held:
+        if self._result is not None and not self._held and not self._direct:
             self._fire(self._result)
 
     def _fire(self, result: str) -> None:

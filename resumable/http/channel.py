@@ -7,6 +7,7 @@ while before the connection is closed. A client that begins with HTTP/2 is hande
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Final
 
@@ -45,6 +46,7 @@ from resumable.http.lifetime import (
 )
 from resumable.http.request import StreamingRequest
 from resumable.http.twisted_web import QuickHeaders
+from resumable.spool.direct import Ending
 
 READ_SIZE: Final = 65_536
 """Bytes asked of the kernel at once, as Twisted does by default. It grows while a fast body arrives."""
@@ -65,6 +67,7 @@ class StreamingChannel(ChannelLifetime):
     _parsing = False  # further up the stack
     _reading = True
     _read_size = READ_SIZE
+    _direct_from: float = sys.maxsize  # bytes of a read after which a thread may take the rest of the body
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._input, self._body, self._chunks = b"", None, None
@@ -79,8 +82,11 @@ class StreamingChannel(ChannelLifetime):
             self._left -= size
             if 2 * size > self._read_size:
                 self._read_more()
-            assert self._body is not None
-            self._body.arrived(data)
+            body = self._body
+            assert body is not None
+            body.arrived(data)
+            if size >= self._direct_from and self._body is body:
+                self._go_direct(body)
         else:
             self._input += data
             self._advance()
@@ -159,6 +165,7 @@ class StreamingChannel(ChannelLifetime):
             self._enter(BODY, self.seconds() + self.site.network_timeout)
             self._body, self._left = body, head.length or 0
             self._chunks = ChunkReader() if head.length is None else None
+            self._direct_from = sys.maxsize if head.length is None else self.site.direct_from
         if self.site.stopping:
             request.close_after_answer()
         request.body = body
@@ -231,6 +238,37 @@ class StreamingChannel(ChannelLifetime):
         larger = min(2 * self._read_size, limit // 2 if self._chunks else limit)  # chunks are copied once
         if larger > self._read_size and hasattr(self.transport, "bufferSize"):
             self._read_size = self.transport.bufferSize = larger  # type: ignore[union-attr]
+
+    def _go_direct(self, body: Body) -> None:
+        """Have a thread take the rest of the body from the socket, if there is much of it; see `spool.direct`."""
+        if self._left < self._direct_from or body.blocked:
+            return
+        source = self.borrow_socket()
+        if source is None:
+            self._direct_from = sys.maxsize
+            return
+
+        def arrived(size: int) -> None:
+            self.site.received += size
+            self._left -= size
+
+        def ended(ending: Ending) -> None:
+            os.close(source)
+            if self._body is body:
+                if not self._left:
+                    self._body_complete(body)
+                elif ending is Ending.AGAIN:
+                    self._go_direct(body)
+                elif ending is Ending.NEVER:
+                    self._direct_from = sys.maxsize
+            self.regulate()
+
+        done = body.receive(source, self._left, arrived)
+        if done is None:
+            os.close(source)
+        else:
+            self.regulate()
+            done.addCallback(ended)
 
     # For the body
 

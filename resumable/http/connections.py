@@ -87,6 +87,7 @@ class Connections:
     linger: float
     linger_bytes: int
     max_body_buffer: int
+    direct_from: int
     refusal_fields: Callable[[Sequence[bytes]], Fields]
     watch: RequestObserver
     http2: bool

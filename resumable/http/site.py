@@ -145,6 +145,8 @@ class StreamingSite(Connections, Site):
     ``linger``, ``linger_bytes``: seconds for which, and bytes up to which a body is read and dropped after an early
     answer.
     ``max_body_buffer``: bytes of the largest read, and so those that one paused body may hold in memory.
+    ``direct_from``: bytes that one read must bring for the rest of a body to go the direct way (`spool.direct`);
+    None: it never does.
     ``refusal_fields``: from the values of Origin, the fields of a refusal that is sent before there is a request.
     ``http2``: offer HTTP/2 over TLS. ``h2c``: speak it with each client that begins with it, without TLS too.
     ``max_connections``: when there are more, an idle one is closed, or the new one is turned away.
@@ -167,6 +169,7 @@ class StreamingSite(Connections, Site):
         linger: float = 10,
         linger_bytes: int = 16 << 20,
         max_body_buffer: int = 1 << 20,
+        direct_from: int | None = 1 << 18,
         refusal_fields: Callable[[Sequence[bytes]], Fields] = lambda origins: (),
         watch: RequestObserver | None = None,
         http2: bool = True,
@@ -179,6 +182,7 @@ class StreamingSite(Connections, Site):
         self.linger = linger
         self.linger_bytes = linger_bytes
         self.max_body_buffer = max_body_buffer
+        self.direct_from = direct_from or sys.maxsize
         self.refusal_fields = refusal_fields
         self.watch = watch or RequestObserver()
         self.http2 = http2

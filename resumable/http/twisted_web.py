@@ -5,6 +5,7 @@ Its two classes give those names plain ones, and change no behaviour beyond what
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, Final
@@ -250,6 +251,20 @@ class WebChannel(HTTPChannel):
             self._networkProducer.resumeProducing()
         else:
             self._networkProducer.pauseProducing()
+
+    def borrow_socket(self) -> int | None:
+        """Another descriptor of the connection's socket, to be closed; it outlives the connection.
+
+        None where the bytes are not those of a socket (TLS), or there is none to be had. Whoever reads from it stops
+        the transport's own reading first.
+        """
+        transport = None if self.isSecure() else getattr(self.transport, "proxied", self.transport)
+        if not isinstance(transport, Connection) or not transport.connected:
+            return None
+        try:
+            return os.dup(transport.fileno())
+        except OSError:  # too many are open
+            return None
 
     def leave_transport(self) -> None:
         """The transport has no producer any more, so that it can be half closed, or given to somebody else."""

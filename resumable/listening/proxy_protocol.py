@@ -160,6 +160,11 @@ class Proxied(ProtocolWrapper):
         return kind("TCP", str(header.source), header.port)
 
     @property
+    def proxied(self) -> Any:
+        """The transport, from which all that follows the header may be read directly."""
+        return self.transport
+
+    @property
     def bufferSize(self) -> int:
         """Bytes that the transport reads at once."""
         size: int = self.transport.bufferSize  # type: ignore[union-attr]

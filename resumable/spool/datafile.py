@@ -7,12 +7,14 @@ file is ever deleted here.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
 from twisted.logger import Logger
 
+from resumable.spool.direct import DirectTransfer
 from resumable.spool.disk import COPY_BUFFER, IDisk
 
 _log = Logger()
@@ -99,6 +101,19 @@ class DataFile:
                 for data in batch:
                     self._digest.update(data)
         return self._position
+
+    def receive(self, queue: deque[bytes], transfer: DirectTransfer) -> object:
+        """Write the queued bytes, then move those that follow; see `DirectTransfer.move`."""
+        self.write(queue, sys.maxsize)
+        try:
+            return transfer.move(self._disk, self._fd)
+        finally:
+            self._position = transfer.put
+
+    @property
+    def digests(self) -> bool:
+        """Whether the bytes have to pass through this process."""
+        return self._digest is not None
 
     def sync(self) -> None:
         """Make all bytes written before durable, and the file's name."""

@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from attrs import frozen
 from zope.interface import Interface, implementer
 
+from resumable.spool.splice import Splicer
+
 IOV_MAX = 1024
 COPY_BUFFER = 1 << 20
 NO_EMPTY_DIRECTORY = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EBUSY})
@@ -115,6 +117,16 @@ class IDisk(Interface):
     def copy_range(source: int, target: int, source_offset: int, target_offset: int, count: int) -> int:
         """Copy up to ``count`` bytes between two files; answers how many, 0 only at the end of the source."""
 
+    def take(source: int, count: int, patience: float) -> int | None:
+        """Take up to ``count`` bytes that have arrived on a socket, which is non-blocking, for this thread's `put`.
+
+        Answers how many; 0 when its client has ended or reset the connection; None when nothing came for ``patience``
+        seconds. Raises CannotSplice where it can't be done. What was taken before and not put is thrown away.
+        """
+
+    def put(fd: int, offset: int) -> None:
+        """Write all that this thread has taken. Raises OSError of the file."""
+
     def free(path: str) -> int:
         """Bytes that an unprivileged process may still write to the file system of ``path``."""
 
@@ -128,6 +140,7 @@ class Disk:
 
     def __init__(self, modes: Modes | None = None) -> None:
         self._modes = modes or Modes()
+        self._splicer = Splicer()
 
     def open(
         self,
@@ -280,6 +293,12 @@ class Disk:
         data = os.pread(source, min(count, COPY_BUFFER), source_offset)
         self.writev(target, [data], target_offset)
         return len(data)
+
+    def take(self, source: int, count: int, patience: float) -> int | None:
+        return self._splicer.take(source, count, patience)
+
+    def put(self, fd: int, offset: int) -> None:
+        self._splicer.put(fd, offset)
 
     def free(self, path: str) -> int:
         stats = os.statvfs(path)

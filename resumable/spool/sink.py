@@ -20,6 +20,7 @@ from zope.interface import implementer
 from resumable.aio.threads import IPool
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import DataFile
+from resumable.spool.direct import AHEAD, WORTHWHILE, DirectTransfer, Ending, IDirectConsumer
 
 HIGH = 8 << 20
 """Bytes queued in one sink at which its producer is paused."""
@@ -33,7 +34,7 @@ class SinkClosed(Exception):
     """The sink was closed before it could do this."""
 
 
-@implementer(IConsumer)
+@implementer(IConsumer, IDirectConsumer)
 class Sink:
     """Takes the bytes of one append from ``offset`` on.
 
@@ -42,7 +43,8 @@ class Sink:
 
     ``received``: the offset after everything taken in, queued or written. ``written``: after the bytes in
     the file. ``durable``: after the synced bytes. ``overrun``: bytes arrived past ``ceiling``, and were dropped.
-    ``failure``: why nothing more is taken.
+    ``failure``: why nothing more is taken. ``direct``: whether bytes may come by `receive`; ``ahead``: how many
+    of them before the reactor knows.
 
     Hooks: ``on_write()`` after bytes were taken in or dropped for the ceiling; ``on_failure(failure)`` once;
     ``on_pressure()`` when memory is short and this sink only gathers: whoever sets it starts the sink soon, and
@@ -52,8 +54,10 @@ class Sink:
     __slots__ = (
         "_budget",
         "_closing",
+        "_count",
         "_draining",
         "_file",
+        "_halting",
         "_held",
         "_paused",
         "_pool",
@@ -61,10 +65,14 @@ class Sink:
         "_queue",
         "_started",
         "_syncing",
+        "_transfer",
+        "_transferred",
         "_truncate_to",
         "_waiting",
         "_writing",
+        "ahead",
         "ceiling",
+        "direct",
         "durable",
         "failure",
         "offset",
@@ -93,6 +101,12 @@ class Sink:
         self.on_pressure: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
         self._file, self._pool, self._budget = file, pool, budget
+        self.direct = not file.digests
+        self.ahead: Callable[[], int] = lambda: AHEAD
+        self._transfer: DirectTransfer | None = None
+        self._transferred: Deferred[Ending] = Deferred()
+        self._count: Callable[[int], None] = lambda size: None
+        self._halting: list[Deferred[None]] = []
         self._queue: deque[bytes] = deque()
         self._producer: IPushProducer | None = None
         self._paused = self._held = self._started = self._writing = self._syncing = False
@@ -112,6 +126,11 @@ class Sink:
     def paused(self) -> bool:
         """Whether the producer was asked to wait: its silence is ours."""
         return self._paused
+
+    @property
+    def receiving(self) -> bool:
+        """Whether `receive` is under way."""
+        return self._transfer is not None
 
     @property
     def started(self) -> bool:
@@ -139,6 +158,33 @@ class Sink:
         if self.on_write is not None:
             self.on_write()
 
+    def receive(self, source: int, size: int, arrived: Callable[[int], None]) -> Deferred[Ending] | None:
+        """See `IDirectConsumer.receive`."""
+        if not self.direct or not self._started or self._producer is None or self._paused or self.receiving:
+            return None
+        end = self.received + size
+        if self.ceiling is not None:
+            end = min(end, self.ceiling)
+        if end <= self.received or self.failure is not None or self._closing is not None:
+            return None
+        ahead = self.ahead()
+        if ahead < WORTHWHILE:
+            return None
+        self._transfer = DirectTransfer(source, self.received, end, ahead, self._tell, self._crowded)
+        self._count = arrived
+        done = self._transferred = Deferred()
+        self._write_on()
+        return done
+
+    def halt(self) -> Deferred[None]:
+        """Fires soon, when what `receive` has brought by then is counted; it may begin again after that."""
+        if self._transfer is None:
+            return succeed(None)
+        self._transfer.limit = 0
+        done: Deferred[None] = Deferred()
+        self._halting.append(done)
+        return done
+
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         if not streaming:
             raise RuntimeError("a sink takes push producers only")
@@ -149,6 +195,7 @@ class Sink:
 
     def unregisterProducer(self) -> None:
         self._producer, self._paused = None, False
+        self._no_further()
 
     def hold(self, held: bool) -> None:
         """Have the producer wait, however little is queued; False: it may go on, if the queue lets it."""
@@ -174,6 +221,7 @@ class Sink:
         short = self._budget.over and (self._started or self.on_pressure is not None)
         if not self._paused and (held or (queued and (queued >= HIGH or short))):
             self._paused = True
+            self._no_further()
             self._producer.pauseProducing()
         elif self._paused and not held and (not queued or (queued <= LOW and not short)):
             self._paused = False
@@ -245,6 +293,7 @@ class Sink:
             self._closing = []
             self._truncate_to = truncate_to
             self._queue.clear()
+            self._no_further()
         self._closing.append(done)
         self._go_on()
         return done
@@ -258,7 +307,14 @@ class Sink:
         return failure
 
     def _write_on(self) -> None:
-        if self._started and self._queue and not self._writing and self.failure is None:
+        if not self._started or self._writing or self.failure is not None:
+            return
+        if self._transfer is not None:
+            self._writing = True
+            self._pool.run(self._file.receive, self._queue, self._transfer).addCallbacks(
+                self._moved, self._write_failed
+            )
+        elif self._queue:
             self._writing = True
             self._pool.run(self._file.write, self._queue, TURN).addCallbacks(self._wrote, self._write_failed)
 
@@ -271,7 +327,59 @@ class Sink:
 
     def _write_failed(self, failure: Failure) -> None:
         self._writing = False
+        if self._transfer is not None:
+            self._count_to(self._transfer, self._transfer.taken)
         self._fail(failure)
+
+    def _crowded(self) -> bool:
+        return self._pool.crowded
+
+    def _tell(self) -> None:
+        """In a thread."""
+        self._pool.tell(self._reached)
+
+    def _reached(self) -> None:
+        """The transfer has put bytes into the file, after the queued ones."""
+        transfer = self._transfer
+        if transfer is None:
+            return
+        position = transfer.put
+        if self.failure is None and position > self.written:
+            self._budget.release(self, self.queued)
+            self.received = self.written = position
+        if transfer.limit:
+            transfer.limit = min(transfer.end, position + self.ahead())
+        if position > transfer.counted:
+            self._count_to(transfer, position)
+            if self.on_write is not None:
+                self.on_write()
+        self._sync_on()
+
+    def _count_to(self, transfer: DirectTransfer, position: int) -> None:
+        came, transfer.counted = position - transfer.counted, position
+        self._count(came)
+
+    def _moved(self, _: object) -> None:
+        """The transfer is over."""
+        transfer = self._transfer
+        assert transfer is not None
+        self._writing = False
+        self._reached()
+        self._transfer_over(transfer.ending or Ending.LATER)
+        self._go_on()
+
+    def _transfer_over(self, ending: Ending) -> None:
+        if self._transfer is None:
+            return
+        self._transfer = None
+        halting, self._halting = self._halting, []
+        for done in halting:
+            done.callback(None)
+        self._transferred.callback(ending)
+
+    def _no_further(self) -> None:
+        if self._transfer is not None:
+            self._transfer.limit = 0
 
     def _sync_on(self) -> None:
         if self._waiting and self._waiting[0][0] <= self.written and not self._syncing and self.failure is None:
@@ -296,6 +404,7 @@ class Sink:
         if self.failure is None:
             self.failure = failure
             self._drop()
+            self._no_further()
             self._give_up(failure)
             if self.on_failure is not None:
                 self.on_failure(failure)
@@ -313,6 +422,8 @@ class Sink:
 
     def _go_on(self) -> None:
         """Something has changed: start what can be started, and answer the waiting Deferreds."""
+        if not self._writing and (self.failure is not None or self._closing is not None):
+            self._transfer_over(Ending.LATER)
         self._write_on()
         self._sync_on()
         self._pace()

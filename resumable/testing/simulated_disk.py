@@ -84,6 +84,7 @@ class SimulatedDisk:
         self._unsynced_names: list[Renaming] = []
         self._descriptors: dict[int, _Descriptor] = {}
         self._next_fd = 3
+        self._taken = b""
         self._faults: list[_Fault] = []
         self._crash_step: int | None = None
         self._crash_before = True
@@ -99,8 +100,8 @@ class SimulatedDisk:
     def fail_next(self, operation: str, number: int, after: int = 0) -> None:
         """Let an operation (a method's name) fail with this errno: the next one, or the one ``after`` so many.
 
-        A failing ``writev`` writes the first half of its bytes. A failing ``fdatasync`` leaves unsynced bytes
-        readable and counts them as clean: no later sync brings them to the disk. A failing ``close`` closes.
+        A failing ``writev`` or ``put`` writes the first half of its bytes. A failing ``fdatasync`` leaves unsynced
+        bytes readable and counts them as clean: no later sync brings them to the disk. A failing ``close`` closes.
         """
         if not hasattr(IDisk.get(operation), "getSignatureInfo"):
             raise ValueError(f"no operation of a disk: {operation}")
@@ -296,6 +297,22 @@ class SimulatedDisk:
         return len(data)
 
     @_operation
+    def take(self, source: int, count: int, patience: float) -> int | None:
+        self._taken = b""
+        try:
+            self._taken = os.read(source, count)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return 0
+        return len(self._taken)
+
+    @_operation
+    def put(self, fd: int, offset: int) -> None:
+        data, self._taken = self._taken, b""
+        self._write(fd, data, offset)
+
+    @_operation
     def free(self, path: str) -> int:
         self._need_directory(path)
         return self.free_bytes
@@ -342,6 +359,8 @@ class SimulatedDisk:
         if name == "writev":
             data = b"".join(args[1])
             self._write(args[0], data[: len(data) // 2], args[2])
+        elif name == "put":
+            self._write(args[0], self._taken[: len(self._taken) // 2], args[1])
         elif name in ("fdatasync", "fsync"):
             node = self._descriptor(args[0]).node
             if isinstance(node, File):

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from resumable.aio.threads import Stopped, answer_batch, work_batch
+from resumable.aio.threads import AGAIN, Stopped, answer_batch, work_batch
 from resumable.testing.simulated_disk import SimulatedCrash, SimulatedDisk
 
 __all__ = ["CallQueue", "SimulatedCrash", "SimulatedDisk", "SteppedBatcher", "SteppedPool"]
@@ -101,6 +101,15 @@ class SteppedPool:
         self._clock.callLater(0, self._turn)
         return answer
 
+    @property
+    def crowded(self) -> bool:
+        """See `resumable.aio.threads.IPool`."""
+        return bool(self._waiting)
+
+    def tell(self, f: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """See `resumable.aio.threads.IPool`; at once, as if the reactor were never late."""
+        f(*args, **kwargs)
+
     def stop(self) -> Deferred[None]:
         """See `resumable.aio.threads.IPool`."""
         self._working = False
@@ -116,6 +125,10 @@ class SteppedPool:
         except Exception:
             answer.errback(Failure())
         else:
+            if result is AGAIN:
+                self._waiting.append((call, answer))
+                self._clock.callLater(0, self._turn)
+                return
             answer.callback(result)
         if not self._waiting:
             stopping, self._stopping = self._stopping, []

@@ -27,6 +27,7 @@ from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum, Digest
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge, TusError, Unavailable
 from resumable.protocol.rules import AppendPlan
+from resumable.spool.direct import AHEAD
 from resumable.spool.sink import Sink
 from resumable.uploads.context import LAGGING, HookContext, UploadContext
 from resumable.uploads.finishing import check_repeated
@@ -145,8 +146,12 @@ class RunningAppend:
 
     @property
     def heard(self) -> float:
-        """Time in which we don't want its bytes yet, pause it, or do its last commit is not the client's silence."""
-        busy = not self._listening or self._end.called or (self._sink is not None and self._sink.paused)
+        """Time in which we don't want its bytes yet, pause it, or do its last commit is not the client's silence.
+
+        Nor is time in which a thread takes its bytes: that ends soon when none come."""
+        busy = not self._listening or self._end.called
+        if self._sink is not None and (self._sink.paused or self._sink.receiving):
+            busy = True
         return self._context.clock.seconds() if busy else self._heard
 
     async def settle(self) -> None:
@@ -155,6 +160,7 @@ class RunningAppend:
             waiter: Deferred[None] = Deferred()
             self._starting.append(waiter)
             await waiter
+        await self._catch_up()
         if not self._end.called:
             await self._commit()
         # The body may have ended while that waited: its last bytes are to be seen as well.
@@ -162,8 +168,14 @@ class RunningAppend:
             await self._until_released()
 
     async def evict(self, reason: BaseException | None = None) -> None:
+        await self._catch_up()
         self._stop(reason or Held("A newer request has taken this upload over."))
         await self._until_released()
+
+    async def _catch_up(self) -> None:
+        """What a thread has taken from the client counts as received."""
+        if self._sink is not None and self._sink.receiving:
+            await self._sink.halt()
 
     def commit_soon(self) -> None:
         """Commit the received bytes, in the background; a failure ends the append."""
@@ -198,6 +210,9 @@ class RunningAppend:
         sink.on_write = self._arrived
         sink.on_failure = self._failed
         sink.on_resume = self._listen
+        if by.pace is not None:
+            sink.direct = False  # it would be far beyond its rate before anybody knows
+        sink.ahead = self._ahead
         if not repeats:
             sink.on_pressure = self._open_soon
             self._gate = Gate(self._context, sink, self._stop, by.pace)
@@ -233,6 +248,10 @@ class RunningAppend:
             self._started()
         if not self._end.called:
             await self._end
+
+    def _ahead(self) -> int:
+        """Several appends that nobody counts for a moment must not use up what is left above the reserve."""
+        return int(min(AHEAD, self._context.space.room / 8))
 
     def _started(self) -> None:
         starting, self._starting = self._starting, []
@@ -336,6 +355,7 @@ class RunningAppend:
 
     async def _conclude(self, sink: Sink) -> None:
         """After the end of the body: verify, write the rest, commit, and raise the failure."""
+        await self._catch_up()
         if self._lock.locked:  # for one that began before the end: none begins after it
             await self._lock.acquire()
             self._lock.release()

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from resumable.aio.threads import Batcher, Pool, Stopped
+from resumable.aio.threads import AGAIN, Batcher, Pool, Stopped
 from resumable.testing import CallQueue, SteppedBatcher, SteppedPool
 
 
@@ -175,6 +175,33 @@ class PoolContract(ABC):
         self.until(pool.stop())
         assert sorted(answered) == list(range(20))
 
+    def test_a_call_that_wants_to_go_on_is_called_again_and_answered_once(self):
+        results = [AGAIN, AGAIN, "done"]
+        pool = self.make_pool()
+        pool.start()
+        answer = pool.run(results.pop, 0)
+        assert self.until(answer) == "done"
+        assert results == []
+        self.until(pool.stop())
+
+    def test_a_call_that_wants_to_go_on_is_done_before_a_stop_fires(self):
+        results, answered = [AGAIN] * 50 + ["done"], []
+        pool = self.make_pool()
+        pool.start()
+        pool.run(results.pop, 0).addCallback(answered.append)
+        self.until(pool.stop())
+        assert answered == ["done"]
+
+    def test_what_a_call_tells_is_known_before_its_result(self):
+        known = []
+        pool = self.make_pool()
+        pool.start()
+        answer = pool.run(pool.tell, known.append, 1)
+        answer.addCallback(lambda _: known.append(2))
+        self.until(answer)
+        assert known == [1, 2]
+        self.until(pool.stop())
+
     def test_running_after_stop_or_before_start_fails_clearly(self):
         pool = self.make_pool()
         assert isinstance(failure_of(pool.run(int)), Stopped)
@@ -242,6 +269,26 @@ class TestBatcher(RealThreads, BatcherContract):
 
 
 class TestPool(RealThreads, PoolContract):
+    def test_it_knows_of_calls_without_a_thread(self):
+        pool = self.make_pool()
+        pool.start()
+        release, barrier = threading.Event(), threading.Barrier(4)
+
+        def wait():
+            barrier.wait(300)
+            assert release.wait(300)
+
+        assert not pool.crowded
+        calls = [pool.run(wait) for _ in range(3)]
+        barrier.wait(300)
+        assert not pool.crowded
+        calls.append(pool.run(int))
+        assert pool.crowded
+        release.set()
+        self.until(DeferredList(calls))
+        assert not pool.crowded
+        self.until(pool.stop())
+
     def test_no_more_threads_than_its_size_and_that_many_at_once(self):
         pool = self.make_pool()
         pool.start()

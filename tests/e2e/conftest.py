@@ -26,7 +26,22 @@ def protocol() -> str:
 
 
 @pytest.fixture(scope="module")
-def daemon(request: pytest.FixtureRequest, protocol: str) -> Iterator[Daemon]:
+def way() -> str:
+    """How long bodies come: as by default, or "direct" from the first read on. A module whose tests have to pass over
+    both gives this parameters."""
+    return "default"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ways(way: str) -> Iterator[None]:
+    """All daemons of the module go this way."""
+    Daemon.more = ("--direct-from", "1") if way == "direct" else ()
+    yield
+    Daemon.more = ()
+
+
+@pytest.fixture(scope="module")
+def daemon(request: pytest.FixtureRequest, protocol: str, ways: None) -> Iterator[Daemon]:
     """A running daemon with the flags that the module names in FLAGS; its log must stay free of complaints."""
     flags: tuple[str, ...] = getattr(request.module, "FLAGS", ())
     with Daemon(*flags, *(["--h2c"] if protocol == "http2" else [])) as it:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from tests.waiting import BOUND, eventually, free_port
 
@@ -74,6 +74,9 @@ class Daemon:
     Everything lives in one temporary directory that `close` removes.
     """
 
+    more: ClassVar[Sequence[str]] = ()
+    """Flags of all daemons; their own win."""
+
     def __init__(
         self,
         *flags: str,
@@ -123,7 +126,7 @@ class Daemon:
 
     def arguments(self) -> list[str]:
         listen = f"tcp:{self.port}:interface=127.0.0.1"
-        return ["resumable", "--listen", listen, "--upload-dir", str(self.upload_dir), *self.flags]
+        return ["resumable", "--listen", listen, "--upload-dir", str(self.upload_dir), *self.more, *self.flags]
 
     def start(self) -> Daemon:
         """Start the process and wait until it answers; AssertionError with its log when it does not."""

@@ -15,6 +15,12 @@ from .tus import Tus, check, head_bytes, patch_head, pattern
 from .wire import Wire
 
 
+@pytest.fixture(scope="module", params=["default", "direct"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Both ways of long bodies."""
+    return str(request.param)
+
+
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
     with Daemon() as it:

@@ -27,6 +27,12 @@ pytestmark = pytest.mark.slow
 MIB = 2**20
 
 
+@pytest.fixture(scope="module", params=["default", "direct"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Both ways of long bodies."""
+    return str(request.param)
+
+
 @pytest.fixture
 def powerless() -> list[str]:
     """A wrapper that takes root's powers away, so that permissions count."""

@@ -17,6 +17,12 @@ from .tus import Tus, check, chunk, head_bytes, patch_head, pattern
 from .wire import Answer, Wire
 
 
+@pytest.fixture(scope="module", params=["default", "direct"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Both ways of long bodies."""
+    return str(request.param)
+
+
 @contextmanager
 def holder(tus: Tus, path: str, offset: int, length: int | None, sent: bytes = b"") -> Iterator[Wire]:
     """A PATCH that has sent ``sent`` of its body, which the server has taken, and then nothing."""

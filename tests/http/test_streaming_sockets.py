@@ -10,29 +10,22 @@ import ssl
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import pytest_twisted
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, ResponseReceived
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.threads import deferToThread
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from resumable.http.request import StreamingRequest
-from resumable.http.site import StreamingSite
 from resumable.model.errors import BodyLost
 from tests.certificates import certified
-
-T = TypeVar("T")
-Handler = Callable[[StreamingRequest], object]
-MIB = 1 << 20
+from tests.http.sockets import MIB, Handler, Server, connected, in_thread, patch, read_all
 
 
 @implementer(IConsumer)
@@ -63,40 +56,6 @@ class Consumer:
             self.first_write.callback(None)
 
 
-class Tree(Resource):
-    isLeaf = True
-
-    def __init__(self, handler: Handler) -> None:
-        super().__init__()
-        self.handler = handler
-
-    def render(self, request: Any) -> int:
-        self.handler(request)
-        return NOT_DONE_YET
-
-
-class Server:
-    """A listening site."""
-
-    def __init__(self, handler: Handler, tls: Any = None, **options: Any) -> None:
-        self.site = StreamingSite(Tree(handler), reactor=reactor, **options)  # type: ignore[arg-type]
-        if tls is None:
-            self.listening = reactor.listenTCP(0, self.site, interface="127.0.0.1")  # type: ignore[attr-defined]
-        else:
-            self.listening = reactor.listenSSL(0, self.site, tls, interface="127.0.0.1")  # type: ignore[attr-defined]
-        self.port = self.listening.getHost().port
-
-    def connect(self) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port))
-        connection.settimeout(60)
-        return connection
-
-    async def stop(self) -> None:
-        await self.listening.stopListening()
-        self.site.abort_all()
-        await self.site.drained()
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
@@ -110,28 +69,11 @@ def serve() -> Iterator[Callable[..., Server]]:
         pytest_twisted.blockon(Deferred.fromCoroutine(server.stop()))
 
 
-def in_thread(call: Callable[[], T]) -> Deferred[T]:
-    return deferToThread(call)
-
-
 def answer(request: StreamingRequest, code: int, body: bytes = b"") -> None:
     request.setResponseCode(code)
     request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
     request.write(body)
     request.finish()
-
-
-def patch(length: int | None, *fields: str) -> bytes:
-    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    return "\r\n".join(["PATCH /files/1 HTTP/1.1", "Host: a", framing, *fields, "", ""]).encode()
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """Everything up to the end; raises ConnectionResetError where there was a reset."""
-    received = b""
-    while data := connection.recv(65_536):
-        received += data
-    return received
 
 
 class Receiving:
@@ -160,15 +102,6 @@ class Receiving:
         request.finish()
         if not self.ended.called:
             self.ended.callback(self.ends[-1])
-
-
-@contextmanager
-def connected(server: Server) -> Iterator[socket.socket]:
-    connection = server.connect()
-    try:
-        yield connection
-    finally:
-        connection.close()
 
 
 @pytest_twisted.ensureDeferred

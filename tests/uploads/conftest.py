@@ -11,7 +11,7 @@ from twisted.logger import globalLogPublisher
 
 from resumable.uploads.context import Questions
 from resumable.uploads.limits import UploadLimits
-from tests.uploads.fakes import FakeHooks
+from tests.uploads.fakes import FakeBody, FakeHooks
 from tests.uploads.final_requests import WITHIN
 from tests.uploads.harness import Server
 from tests.uploads.machine import Machine, machines
@@ -34,6 +34,12 @@ def serve(machine: Machine) -> Iterator[Callable[..., Server]]:
     yield start
     for server in servers:
         server.bury()
+
+
+@pytest.fixture(params=["reads", "direct"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of the bytes of bodies with a length: written to the sink, or taken by it from a socket."""
+    monkeypatch.setattr(FakeBody, "direct", request.param == "direct")
 
 
 @pytest.fixture

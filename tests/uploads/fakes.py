@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer, IPushProducer
@@ -14,6 +15,23 @@ from resumable.model.hooks import Granted, IHooks, IProgress, QuestionKind
 from resumable.model.replica import IReplication, TransferProgress
 from resumable.model.upload import IBody, Replica, Upload
 from resumable.protocol.errors import Unavailable
+from resumable.spool.direct import Ending, IDirectConsumer
+
+
+class Wire:
+    """Bytes that have arrived on a socket, and how many of them were taken from it; closed with it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.taken = 0
+        self.fd, end = os.pipe2(os.O_NONBLOCK)
+        os.write(end, data)
+        os.close(end)
+
+    def count(self, size: int) -> None:
+        self.taken += size
+
+    def __del__(self) -> None:
+        os.close(self.fd)
 
 
 @implementer(IBody, IPushProducer)
@@ -21,8 +39,11 @@ class FakeBody:
     """What a client sends, when the test says so.
 
     Ends by itself when ``length`` bytes have arrived; a chunked one (``length`` None) by `end`. ``events`` tells what
-    the server did with it: ``deliver``, ``pause``, ``resume``, ``discard``.
+    the server did with it: ``deliver``, ``pause``, ``resume``, ``discard``. Where it is ``direct``, consumers that can
+    take its bytes from a socket do so.
     """
+
+    direct: ClassVar[bool] = False
 
     def __init__(self, length: int | None, data: bytes = b"") -> None:
         self.length = length
@@ -32,7 +53,7 @@ class FakeBody:
         self._arrived = len(data)
         self._consumer: IConsumer | None = None
         self._done: Deferred[None] | None = None
-        self._paused = self._discarded = False
+        self._paused = self._discarded = self._taking = False
         self._result: BodyLost | Literal["complete"] | None = "complete" if self._arrived == length else None
 
     @classmethod
@@ -102,8 +123,12 @@ class FakeBody:
         self.lose()
 
     def _flush(self) -> None:
+        if self._taking:
+            return
         lost = isinstance(self._result, BodyLost)
         while self._held and self._consumer is not None and (lost or not self._paused):
+            if self.direct and not self._paused and self._receive(self._consumer):
+                return
             self._consumer.write(self._held.pop(0))
         if self._result is None or self._held or self._consumer is None or self._done is None:
             return
@@ -113,6 +138,31 @@ class FakeBody:
             self._done.errback(self._result)
         else:
             self._done.callback(None)
+
+    def _receive(self, consumer: IConsumer) -> bool:
+        """Have the consumer take what is here from a socket, 64 KiB at the most."""
+        piece = b"".join(self._held)
+        data, rest = piece[:65_536], piece[65_536:]
+        wire = Wire(data)
+
+        def ended(_: Ending) -> None:
+            self._taking = False
+            if not self._discarded:
+                self._held[:] = [left for left in (data[wire.taken :] + rest, *late()) if left]
+            self._flush()
+
+        def late() -> list[bytes]:
+            return self._held[count:]
+
+        count = len(self._held)
+        self._taking = True
+        direct = IDirectConsumer(consumer, None)
+        done = None if direct is None or self.length is None else direct.receive(wire.fd, len(data), wire.count)
+        if done is None:
+            self._taking = False
+            return False
+        done.addCallback(ended)
+        return True
 
 
 @implementer(IReplication)

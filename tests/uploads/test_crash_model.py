@@ -29,6 +29,8 @@ from hypothesis.stateful import (
 from tests.uploads.crash_model import CrashModel, small_sizes
 from tests.uploads.machine import machines
 
+pytestmark = pytest.mark.usefixtures("way")
+
 LONG = bool(os.environ.get("RESUMABLE_LONG"))
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 

@@ -22,6 +22,8 @@ from resumable.uploads.limits import UploadLimits
 from tests.uploads.fakes import FakeBody, FakeReplication
 from tests.uploads.harness import LONG, pattern, sha1
 
+pytestmark = pytest.mark.usefixtures("way")
+
 TIMEOUT = 20.0
 DATA = b"0123456789"
 

@@ -16,6 +16,8 @@ from tests.uploads.fakes import FakeBody, FakeReplication
 from tests.uploads.harness import LONG, Server, pattern, sha1
 from tests.uploads.machine import machines
 
+pytestmark = pytest.mark.usefixtures("way")
+
 ANN, BOB = Principal("ann"), Principal("bob")
 
 
