@@ -387,17 +387,20 @@ class Sink:
             self._pool.run(self._file.sync).addCallbacks(self._synced, self._sync_failed, callbackArgs=(self.written,))
 
     def _synced(self, _: None, offset: int) -> None:
+        """These bytes are durable, even if a write of later ones has failed meanwhile."""
         self._syncing = False
-        if self.failure is None:
-            self.durable = offset
-            ready = [answer for target, answer in self._waiting if target <= offset]
-            del self._waiting[: len(ready)]
-            for answer in ready:
-                answer.callback(offset)
+        self.durable = offset
+        ready = [answer for target, answer in self._waiting if target <= offset]
+        del self._waiting[: len(ready)]
+        for answer in ready:
+            answer.callback(offset)
+        if self.failure is not None:
+            self._give_up(self.failure)
         self._go_on()
 
     def _sync_failed(self, failure: Failure) -> None:
         self._syncing = False
+        self._give_up(self.failure or failure)
         self._fail(failure)
 
     def _fail(self, failure: Failure) -> None:
@@ -405,7 +408,8 @@ class Sink:
             self.failure = failure
             self._drop()
             self._no_further()
-            self._give_up(failure)
+            if not self._syncing:
+                self._give_up(failure)
             if self.on_failure is not None:
                 self.on_failure(failure)
         self._go_on()

@@ -8,6 +8,7 @@ import threading
 from random import Random
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface.verify import verifyObject
 
@@ -256,6 +257,46 @@ def test_writes_go_on_while_a_sync_is_under_way(tmp_path):
         assert bench.until(synced) == 3
         bench.until(sink.close())
     assert (tmp_path / ID).read_bytes() == b"abcdef"
+
+
+@pytest.mark.parametrize("syncs", [True, False])
+def test_a_sync_under_way_counts_when_a_later_write_fails(syncs, tmp_path):
+    """On a full disk, say: what was synced is kept. With real threads: the write fails while the sync is held up."""
+    release = threading.Event()
+
+    class Full(Disk):
+        def fdatasync(self, fd):
+            assert release.wait(300)
+            if not syncs:
+                raise OSError(errno.EIO, "no sync either")
+            super().fdatasync(fd)
+
+        def writev(self, fd, buffers, offset):
+            if offset:
+                raise OSError(errno.ENOSPC, "full")
+            super().writev(fd, buffers, offset)
+
+    with RealBench(tmp_path, Full()) as bench:
+        sink = bench.spool.sink(ID, 0, ceiling=None)
+        failed = Deferred()
+        sink.on_failure = failed.callback
+        sink.write(b"abc")
+        synced = sink.sync()
+        bench.until(sink.drained())
+        sink.write(b"def")
+        assert bench.until(failed).value.errno == errno.ENOSPC
+        outcomes = []
+        synced.addBoth(outcomes.append)
+        late = sink.sync()
+        late.addErrback(lambda failure: failure.trap(OSError))
+        assert late.called and not outcomes
+        release.set()
+        bench.until(sink.close())
+    if syncs:
+        assert outcomes == [3]
+    else:
+        assert outcomes[0].value.errno == errno.ENOSPC
+    assert (tmp_path / ID).read_bytes() == (b"abc" if syncs else b"")
 
 
 # -- close
