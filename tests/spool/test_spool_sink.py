@@ -279,12 +279,12 @@ def test_a_sync_under_way_counts_when_a_later_write_fails(syncs, tmp_path):
     with RealBench(tmp_path, Full()) as bench:
         sink = bench.spool.sink(ID, 0, ceiling=None)
         failed = Deferred()
-        sink.on_failure = failed.callback
+        sink.on_failure = lambda failure: failed.callback(failure.value)
         sink.write(b"abc")
         synced = sink.sync()
         bench.until(sink.drained())
         sink.write(b"def")
-        assert bench.until(failed).value.errno == errno.ENOSPC
+        assert bench.until(failed).errno == errno.ENOSPC
         outcomes = []
         synced.addBoth(outcomes.append)
         late = sink.sync()
