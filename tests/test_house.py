@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BOUNDS = {
     "files": 257,
     f"of these under {house.SMALL} lines, and no seam": 1,
-    "lines": 45_800,
+    "lines": 45_900,
     "loose modules at the top": 2,
     "class names used more than once": 0,
     "file names used more than once": 29,

@@ -10,11 +10,13 @@ Generic types need `typing.Protocol` here where other rooms use zope's interface
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorFromThreads
@@ -28,6 +30,8 @@ P = ParamSpec("P")
 
 AGAIN: Final = object()
 """The result of a call in a pool that wants to go on, after those that wait: it is called again, and not answered."""
+IN_A_ROW: Final = 16
+"""New calls that a thread of a pool does before one that wants to go on."""
 
 
 class Stopped(Exception):
@@ -58,7 +62,11 @@ class IPool(Protocol):
 
     @property
     def crowded(self) -> bool:
-        """Whether calls wait for a thread: a long one should end. For any thread."""
+        """Whether calls wait for a thread, be it to go on: a long one should end soon. For any thread."""
+
+    @property
+    def urgent(self) -> bool:
+        """Whether new calls wait for a thread: a long one should let them pass now. For any thread."""
 
     def tell(self, f: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """From within a call: have ``f`` called in the reactor, before the call's own result."""
@@ -212,13 +220,22 @@ class Batcher(Generic[J, R]):
             del group  # while asleep, keep no job's bytes alive
 
 
+_PoolJob: TypeAlias = tuple[Callable[[], Any], Deferred[Any]]
+
+
 class Pool:
-    """``size`` threads that share one queue of calls."""
+    """``size`` threads that share one queue of calls; those that want to go on stand in another.
+
+    New calls pass those, so that a short call waits for no more than what is being done at the moment.
+    """
 
     def __init__(self, reactor: IReactorFromThreads, size: int, name: str) -> None:
         self._reactor = reactor
         self._name = name
-        self._queue: SimpleQueue[tuple[Callable[[], Any], Deferred[Any]] | None] = SimpleQueue()
+        self._new: deque[_PoolJob] = deque()
+        self._again: deque[_PoolJob] = deque()
+        self._places: SimpleQueue[bool] = SimpleQueue()
+        """True for each call in either queue, False for each thread that is to end."""
         self._crew = _Crew(reactor, [f"{name}-{number}" for number in range(size)])
         self._ending = Lock()
 
@@ -231,13 +248,19 @@ class Pool:
         if not self._crew.working:
             return fail(Stopped(f"{self._name} takes no more work"))
         answer: Deferred[R] = Deferred()
-        self._queue.put((partial(f, *args, **kwargs), answer))
+        self._new.append((partial(f, *args, **kwargs), answer))
+        self._places.put(True)
         return answer
 
     @property
     def crowded(self) -> bool:
         """See `IPool.crowded`."""
-        return not self._queue.empty()
+        return bool(self._new or self._again)
+
+    @property
+    def urgent(self) -> bool:
+        """See `IPool.urgent`."""
+        return bool(self._new)
 
     def tell(self, f: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """See `IPool.tell`."""
@@ -246,16 +269,25 @@ class Pool:
     def stop(self) -> Deferred[None]:
         """See `IPool.stop`."""
         with self._ending:
-            return self._crew.stop(lambda: self._queue.put(None))
+            return self._crew.stop(lambda: self._places.put(False))
+
+    def _take(self, new_first: bool) -> _PoolJob:
+        for queue in (self._new, self._again) if new_first else (self._again, self._new):
+            with contextlib.suppress(IndexError):  # another thread may have been quicker
+                return queue.popleft()
+        return self._take(new_first)  # each place has its call: it went into the queue that was looked at first
 
     def _loop(self) -> None:
-        while (job := self._queue.get()) is not None:
-            call, answer = job
+        done = 0
+        while self._places.get():
+            done += 1
+            call, answer = job = self._take(new_first=done % IN_A_ROW != 0)
             try:
                 while (result := call()) is AGAIN:
                     with self._ending:
                         if self._crew.working:
-                            self._queue.put(job)
+                            self._again.append(job)
+                            self._places.put(True)
                             break
             except Exception:
                 self._reactor.callFromThread(answer.errback, Failure())

@@ -202,6 +202,8 @@ class Body:
             self._result = reason
             self._close()
             if self._consumer is not None:
+                if self._direct and reason:
+                    self._consumer.unregisterProducer()  # a thread takes no more from a connection that was lost
                 self._flush()
 
     def overdue(self, now: float, timeout: float, min_rate: float) -> str | None:

@@ -235,9 +235,11 @@ class HttpConnection(Protocol):
         answer.ended(_DONE)
 
     def _both_over(self) -> None:
-        keep = self._keep
+        keep, unsent = self._keep, self._unsent
         self._rest()
-        if keep:
+        if unsent:
+            self.abort()  # an early answer: the next request would get into the rest of this one
+        elif keep:
             self._used = True
             self.resume()
             self._idle(self)
@@ -254,8 +256,15 @@ class HttpConnection(Protocol):
         """Take more."""
         self.transport.resumeProducing()  # type: ignore[union-attr]
 
+    @property
+    def _unsent(self) -> bool:
+        """Whether bytes of the request are still in Twisted's buffers."""
+        network: Any = getattr(self.transport, "transport", self.transport)  # TLS has the network below it
+        return bool(getattr(network, "dataBuffer", b"") or getattr(network, "_tempDataBuffer", ()))
+
     def abort(self) -> None:
-        """End it at once, whatever is under way."""
+        """End it at once, whatever is under way. Twisted tells `connectionLost` only in its next turn."""
+        self._lost(self)  # until then nobody may ask here
         if self._sending is not None:
             self._sending.cancel()  # it has a descriptor of the connection's own
         self.transport.abortConnection()  # type: ignore[union-attr]

@@ -45,8 +45,10 @@ class AnswerHead:
 
     @property
     def keeps_open(self) -> bool:
-        """Whether another request may follow. Section 9.3."""
+        """Whether another request may follow. Section 9.3; not where two fields tell of the body's end: section 6.1."""
         said = self.values(b"connection")
+        if self.values(b"transfer-encoding") and (not self.minor or self.values(b"content-length")):
+            return False
         return b"close" not in said and (self.minor > 0 or b"keep-alive" in said)
 
     def body_size(self, method: bytes) -> int | None:
@@ -59,8 +61,10 @@ class AnswerHead:
         if codings and codings != [b"identity"]:
             raise BadAnswer("a body in a coding that was not asked for")
         sizes = set(self.values(b"content-length"))
-        if not sizes:
+        if not sizes and not any(name.lower() == b"content-length" for name, _ in self.fields):
             return None
+        if not sizes:
+            raise BadAnswer("the body's length is empty")
         (size, *others) = sizes
         if others or not size.isdigit() or len(size) > 18:
             raise BadAnswer("the body's length can't be read")

@@ -55,7 +55,8 @@ class FileSending:
         """Send no more. ``done`` fires soon. May be repeated, also after the end."""
         if self.wanted:
             self.wanted = False
-            self._sender.tell(self)
+            if not self._sender.stopped:  # else the thread has ended all of them
+                self._sender.tell(self)
 
 
 class FileSender:

@@ -148,7 +148,9 @@ class Transfer:
     async def _remove(self) -> TransferOutcome:
         context, replica = self._context, self._progress.replica
         await self._ask(lambda: self._backend.abort_upload(self._id))
-        if replica.delete and IDeletable.providedBy(self._backend):
+        upload = self._progress.upload
+        whole = upload is None or upload.finished  # else there is no object, and the store needn't be asked for it
+        if replica.delete and whole and IDeletable.providedBy(self._backend):
             await self._ask(lambda: IDeletable(self._backend).delete_object(self._id))
         context.worked()
         await self._replicas.ended(replica)

@@ -25,7 +25,7 @@ PATIENCE: Final = 0.02
 """Seconds of silence after which the reactor waits for the client again. With 1 ms, the changes cost more than they
 save; a longer time keeps a thread from others."""
 TURN: Final = 8 << 20
-"""Bytes after which the reactor is told, and others that wait have their turn."""
+"""Bytes after which the reactor is told, and other transfers have their turn. A new call never waits so long."""
 AHEAD: Final = 2 * TURN
 """Bytes, at most, that may be taken before the reactor knows of them."""
 WORTHWHILE: Final = 1 << 20
@@ -48,20 +48,28 @@ class Ending(enum.Enum):
 class DirectTransfer:
     """What the reactor and the threads know of one transfer, from the offset ``position`` to ``end`` at the most.
 
-    ``source``: the socket, non-blocking. ``told``: called in the thread when more is in the file. ``crowded``: whether
-    others wait for a thread. ``limit``: how far it may go now; 0: no further. ``taken``, ``put``, ``counted``: offsets
+    ``source``: the socket, non-blocking. ``told``: called in the thread when more is in the file. ``crowded`` and
+    ``urgent``: see `IPool`. ``limit``: how far it may go now; 0: no further. ``taken``, ``put``, ``counted``: offsets
     up to which bytes have left the socket, are in the file, and are known to the reactor. ``ending``: why it takes no
     more.
     """
 
     def __init__(
-        self, source: int, position: int, end: int, ahead: int, told: Callable[[], None], crowded: Callable[[], bool]
+        self,
+        source: int,
+        position: int,
+        end: int,
+        ahead: int,
+        told: Callable[[], None],
+        crowded: Callable[[], bool],
+        urgent: Callable[[], bool],
     ) -> None:
         self.end = end
         self.limit = min(end, position + ahead)
         self.taken = self.put = self.counted = position
         self.ending: Ending | None = None
-        self._source, self._told, self._crowded = source, told, crowded
+        self._source, self._told, self._crowded, self._urgent = source, told, crowded, urgent
+        self._stint = position
         self._begin = self._reported = self._looked = position
         self._times = 0
         self._due = False
@@ -89,7 +97,10 @@ class DirectTransfer:
             self.ending = Ending.AGAIN
             return 0
         if crowded and turn >= TURN:
-            self._begin = self.taken
+            self._begin = self._stint = self.taken
+            return 0
+        if self.taken > self._stint and self._urgent():
+            self._stint = self.taken
             return 0
         try:
             size = disk.take(self._source, room, 0 if crowded else PATIENCE)

@@ -9,6 +9,7 @@ Invariant: each file's own sync has answered for it.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
@@ -30,13 +31,17 @@ class FileSyncs:
         self._seconds = seconds
         self._usual = 0.0
         self._threads: ThreadPoolExecutor | None = None
+        self._alone = False
 
     def sync(self, fds: Sequence[int]) -> list[OSError | None]:
         """Make the content of each durable; its error, or None."""
-        if len(fds) > 1 and self._usual > SLOW:
+        if len(fds) > 1 and self._usual > SLOW and not self._alone:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(AT_ONCE, "sync")
-            done = list(self._threads.map(self._one, fds))
+            try:
+                done = list(self._threads.map(self._one, fds))
+            except RuntimeError as error:  # the system gives us no thread
+                return self._refused(self._threads, len(fds), str(error))
         else:
             done = [self._one(fd) for fd in fds]
         if done:
@@ -49,6 +54,12 @@ class FileSyncs:
         """End the threads, which have nothing to do."""
         if self._threads is not None:
             self._threads.shutdown()
+
+    def _refused(self, threads: ThreadPoolExecutor, count: int, reason: str) -> list[OSError | None]:
+        """All of this step fail: syncs that began may have seen errors that a second one would not. Then no threads."""
+        threads.shutdown(cancel_futures=True)  # no file is closed while a sync of it is under way
+        self._threads, self._alone = None, True
+        return [OSError(errno.EAGAIN, reason) for _ in range(count)]
 
     def _one(self, fd: int) -> tuple[OSError | None, float]:
         began, failed = self._seconds(), None

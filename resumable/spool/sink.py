@@ -102,7 +102,7 @@ class Sink:
         self.on_resume: Callable[[], None] | None = None
         self._file, self._pool, self._budget = file, pool, budget
         self.direct = not file.digests
-        self.ahead: Callable[[], int] = lambda: AHEAD
+        self.ahead: Callable[[], int] | None = None
         self._transfer: DirectTransfer | None = None
         self._transferred: Deferred[Ending] = Deferred()
         self._count: Callable[[int], None] = lambda size: None
@@ -167,10 +167,10 @@ class Sink:
             end = min(end, self.ceiling)
         if end <= self.received or self.failure is not None or self._closing is not None:
             return None
-        ahead = self.ahead()
+        ahead = self._ahead()
         if ahead < WORTHWHILE:
             return None
-        self._transfer = DirectTransfer(source, self.received, end, ahead, self._tell, self._crowded)
+        self._transfer = DirectTransfer(source, self.received, end, ahead, self._tell, self._crowded, self._urgent)
         self._count = arrived
         done = self._transferred = Deferred()
         self._write_on()
@@ -292,8 +292,8 @@ class Sink:
         if self._closing is None:
             self._closing = []
             self._truncate_to = truncate_to
-            self._queue.clear()
             self._no_further()
+            self._queue.clear()
         self._closing.append(done)
         self._go_on()
         return done
@@ -334,6 +334,9 @@ class Sink:
     def _crowded(self) -> bool:
         return self._pool.crowded
 
+    def _urgent(self) -> bool:
+        return self._pool.urgent
+
     def _tell(self) -> None:
         """In a thread."""
         self._pool.tell(self._reached)
@@ -348,7 +351,7 @@ class Sink:
             self._budget.release(self, self.queued)
             self.received = self.written = position
         if transfer.limit:
-            transfer.limit = min(transfer.end, position + self.ahead())
+            transfer.limit = min(transfer.end, position + self._ahead())
         if position > transfer.counted:
             self._count_to(transfer, position)
             if self.on_write is not None:
@@ -364,7 +367,10 @@ class Sink:
         transfer = self._transfer
         assert transfer is not None
         self._writing = False
-        self._reached()
+        try:
+            self._reached()
+        except Exception:  # of a hook: written to in the ordinary way, its connection would be lost
+            self._fail(Failure())
         self._transfer_over(transfer.ending or Ending.LATER)
         self._go_on()
 
@@ -376,6 +382,9 @@ class Sink:
         for done in halting:
             done.callback(None)
         self._transferred.callback(ending)
+
+    def _ahead(self) -> int:
+        return AHEAD if self.ahead is None else self.ahead()
 
     def _no_further(self) -> None:
         if self._transfer is not None:
@@ -406,8 +415,8 @@ class Sink:
     def _fail(self, failure: Failure) -> None:
         if self.failure is None:
             self.failure = failure
-            self._drop()
             self._no_further()
+            self._drop()
             if not self._syncing:
                 self._give_up(failure)
             if self.on_failure is not None:

@@ -106,6 +106,11 @@ class SteppedPool:
         """See `resumable.aio.threads.IPool`."""
         return bool(self._waiting)
 
+    @property
+    def urgent(self) -> bool:
+        """See `resumable.aio.threads.IPool`."""
+        return bool(self._waiting)
+
     def tell(self, f: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """See `resumable.aio.threads.IPool`; at once, as if the reactor were never late."""
         f(*args, **kwargs)

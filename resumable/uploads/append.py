@@ -229,7 +229,7 @@ class RunningAppend:
                 leftover = self._record.opened and max(self._received, sink.received) > self.committed
                 await sink.close(self.committed if leftover else None)
             # No circle of references stays for the garbage collector, which would take longer than all of this.
-            sink.on_write = sink.on_failure = sink.on_pressure = sink.on_resume = self._gate = None
+            sink.on_write = sink.on_failure = sink.on_pressure = sink.on_resume = sink.ahead = self._gate = None
         settle(self._account, self.upload)  # before another append begins, which may use the room
         self._context.holds.release(self.upload.id, self)
         self._released = True

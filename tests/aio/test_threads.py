@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from resumable.aio.threads import AGAIN, Batcher, Pool, Stopped
+from resumable.aio.threads import AGAIN, IN_A_ROW, Batcher, Pool, Stopped
 from resumable.testing import CallQueue, SteppedBatcher, SteppedPool
 
 
@@ -287,6 +287,46 @@ class TestPool(RealThreads, PoolContract):
         release.set()
         self.until(DeferredList(calls))
         assert not pool.crowded
+        self.until(pool.stop())
+
+    def test_a_new_call_passes_those_that_want_to_go_on(self):
+        pool = Pool(self.reactor, 1, "one")
+        pool.start()
+        began, release, order = threading.Event(), threading.Event(), []
+
+        def long():
+            order.append("long")
+            began.set()
+            assert release.wait(300)
+            return AGAIN if order.count("long") < 3 else None
+
+        calls = [pool.run(long)]
+        assert began.wait(300)
+        assert not pool.urgent
+        calls += [pool.run(order.append, number) for number in range(2)]
+        assert pool.urgent
+        release.set()
+        self.until(DeferredList(calls))
+        assert order == ["long", 0, 1, "long", "long"]
+        self.until(pool.stop())
+
+    def test_new_calls_keep_nobody_from_going_on_for_ever(self):
+        pool = Pool(self.reactor, 1, "one")
+        pool.start()
+        began, release, order = threading.Event(), threading.Event(), []
+
+        def long():
+            order.append("long")
+            began.set()
+            assert release.wait(300)
+            return AGAIN if order.count("long") < 2 else None
+
+        calls = [pool.run(long)]
+        assert began.wait(300)
+        calls += [pool.run(order.append, number) for number in range(2 * IN_A_ROW)]
+        release.set()
+        self.until(DeferredList(calls))
+        assert order.index("long", 1) == IN_A_ROW - 1
         self.until(pool.stop())
 
     def test_no_more_threads_than_its_size_and_that_many_at_once(self):

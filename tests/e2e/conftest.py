@@ -26,16 +26,16 @@ def protocol() -> str:
 
 
 @pytest.fixture(scope="module")
-def way() -> str:
+def body_way() -> str:
     """How long bodies come: as by default, or "direct" from the first read on. A module whose tests have to pass over
     both gives this parameters."""
     return "default"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def ways(way: str) -> Iterator[None]:
+def ways(body_way: str) -> Iterator[None]:
     """All daemons of the module go this way."""
-    Daemon.more = ("--direct-from", "1") if way == "direct" else ()
+    Daemon.more = ("--direct-from", "1") if body_way == "direct" else ()
     yield
     Daemon.more = ()
 

@@ -28,7 +28,7 @@ MIB = 2**20
 
 
 @pytest.fixture(scope="module", params=["default", "direct"])
-def way(request: pytest.FixtureRequest) -> str:
+def body_way(request: pytest.FixtureRequest) -> str:
     """Both ways of long bodies."""
     return str(request.param)
 

@@ -18,7 +18,7 @@ from .wire import Answer, Wire
 
 
 @pytest.fixture(scope="module", params=["default", "direct"])
-def way(request: pytest.FixtureRequest) -> str:
+def body_way(request: pytest.FixtureRequest) -> str:
     """Both ways of long bodies."""
     return str(request.param)
 

@@ -14,14 +14,17 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from zope.interface import implementer
 
 from resumable.aio.threads import Batcher, Pool
+from resumable.http.body import Body
 from resumable.http.request import StreamingRequest
 from resumable.http.twisted_web import WebChannel
 from resumable.listening.proxy_protocol import ProxiedFactory
 from resumable.model.errors import BodyLost
 from resumable.spool import Budget, Disk, Sink, Spool
-from resumable.spool.direct import DirectTransfer
+from resumable.spool.direct import DirectTransfer, Ending, IDirectConsumer
 from tests.http.sockets import MIB, Server, connected, in_thread, patch, read_all
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "splice"), reason="only Linux has splice(2)")
@@ -192,6 +195,50 @@ async def test_a_connection_that_we_cut_off_keeps_what_a_thread_has_taken(
     assert appending.sinks[0].durable == len(appending.content()) >= 8 * MIB
     assert appending.requests[0].body.received == appending.sinks[0].durable
     assert all(transfer.put == transfer.taken == transfer.counted for transfer in transfers)
+
+
+@implementer(IConsumer, IDirectConsumer)
+class Taking:
+    """A consumer whose thread takes bytes until ``taken`` fires. ``registered``: whether it may go on."""
+
+    def __init__(self) -> None:
+        self.taken: Deferred[Ending] = Deferred()
+        self.registered = False
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self.registered = True
+
+    def unregisterProducer(self) -> None:
+        self.registered = False
+
+    def write(self, data: bytes) -> None: ...
+
+    def receive(self, source: int, size: int, arrived: Callable[[int], None]) -> Deferred[Ending]:
+        return self.taken
+
+
+class Source:
+    """What a body needs of its connection."""
+
+    def seconds(self) -> float:
+        return 0.0
+
+    def regulate(self) -> None: ...
+
+    def dropped(self, size: int) -> None: ...
+
+    def send_continue(self) -> None: ...
+
+
+def test_no_more_is_taken_from_a_connection_that_was_lost() -> None:
+    """The thread's descriptor keeps it open, so that its client could go on for ever."""
+    body, taking, lost = Body(Source(), 1 << 40), Taking(), []
+    body.deliver(taking).addErrback(lost.append)
+    body.receive(7, 1 << 40, lambda size: None)
+    body.end("disconnected")
+    assert not taking.registered and not lost
+    taking.taken.callback(Ending.AGAIN)
+    assert lost[0].check(BodyLost)
 
 
 @pytest_twisted.ensureDeferred

@@ -303,6 +303,36 @@ async def test_an_early_answer_is_heard_and_ends_the_body() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_no_request_gets_into_the_rest_of_a_body_that_was_answered_early() -> None:
+    held: list[Any] = []
+
+    def answer(peer: Any) -> None:
+        if not held:
+            held.append(peer)
+            peer.transport.pauseProducing()
+        peer.transport.write(OK)
+
+    async with serving(answer) as (agent, server, url):
+        body = b"x" * (32 << 20)  # more than the kernel takes
+        assert await readBody(await agent.request(b"PUT", url, None, BytesBody(body))) == b"ok"
+        asking = agent.request(b"POST", url, None, BytesBody(b"second"))
+        held[0].transport.resumeProducing()
+        assert await readBody(await asking) == b"ok"
+        assert server.connections == 2
+        await until(lambda: len(server.kept) == 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_that_is_being_ended_takes_no_request() -> None:
+    clock = Clock()
+    async with serving(OK, clock, kept_for=10.0) as (agent, server, url):
+        await readBody(await agent.request(b"GET", url))
+        clock.advance(10)  # it is closed in the reactor's next turn
+        assert await readBody(await agent.request(b"POST", url, None, BytesBody(b"x"))) == b"ok"
+        assert server.connections == 2
+
+
+@pytest_twisted.ensureDeferred
 async def test_no_more_is_taken_than_somebody_reads() -> None:
     size = 64 << 20
 

@@ -77,6 +77,7 @@ def test_where_a_body_ends_is_known_from_the_head(method: bytes, text: str, size
     "field",
     [
         "Content-Length: 7\nContent-Length: 8", "Content-Length: -7", "Content-Length: +7", "Content-Length: 0x7",
+        "Content-Length:",
         "Content-Length: 7 7", "Content-Length: " + "9" * 19, "Transfer-Encoding: gzip, chunked",
         "Transfer-Encoding: chunked, chunked",
     ],
@@ -93,6 +94,9 @@ def test_a_body_whose_end_is_not_sure_is_refused(field: str) -> None:
         ("HTTP/1.1 200 OK\nConnection: x, Close", False),
         ("HTTP/1.0 200 OK", False),
         ("HTTP/1.0 200 OK\nConnection: keep-alive", True),
+        ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", True),
+        ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nContent-Length: 7", False),
+        ("HTTP/1.0 200 OK\nConnection: keep-alive\nTransfer-Encoding: chunked", False),
     ],
 )
 def test_a_connection_stays_open_where_the_other_side_says_so(text: str, open_: bool) -> None:

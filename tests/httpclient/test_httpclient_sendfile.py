@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -350,3 +351,17 @@ async def test_a_disk_that_is_none_of_the_kernels_lends_no_file() -> None:
     assert RegionWindow(reader, 0, 0).lend_file() is None
     await reader.close()
     await pool.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_gives_up_after_the_stop_is_not_told_of_a_closed_socket() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with Region(DATA) as region, theirs:
+        sender = sendfile.FileSender(reactor)  # type: ignore[arg-type]
+        sending = sender.send(ours, b"", (region.descriptor, len(b"before")), SIZE, lambda: None)
+        await until(lambda: sending.sent > 0 or bool(theirs.recv(1, socket.MSG_PEEK)))
+        await sender.stop()
+        sending.cancel()
+        await sending.done
+        assert sending.sent < SIZE

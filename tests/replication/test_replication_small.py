@@ -197,6 +197,16 @@ def test_an_upload_that_ends_meanwhile_leaves_nothing(small):
     assert small.object(upload_id) is None and small.replica(upload_id) is None
 
 
+def test_the_store_is_not_asked_for_an_upload_that_was_never_whole(small):
+    unfinished, finished = small.create(PART), small.post(pattern(50))
+    small.settle([finished])
+    for upload_id, asked in ((unfinished, False), (finished, True)):
+        small.terminate(upload_id)
+        small.advance(60)
+        assert small.replica(upload_id) is None
+        assert ("delete_object" in small.calls(upload_id)) is asked
+
+
 def test_a_record_that_was_looked_at_before_is_not_taken_for_the_last(small):
     """The sweeper, for one, looks at records of uploads under way, and the journal remembers what it has loaded."""
     small.remotes["a"].faults.add(Fault("write_whole", delay=5.0))

@@ -133,7 +133,7 @@ def test_what_came_before_an_end_or_silence_is_kept(tmp_path, link, end):
 
 def test_many_small_pieces_are_for_the_reactor(link, bench):
     sink = started(bench)
-    transfer = DirectTransfer(link.fd, 0, MIB, AHEAD, lambda: None, lambda: False)
+    transfer = DirectTransfer(link.fd, 0, MIB, AHEAD, lambda: None, lambda: False, lambda: False)
     fd = bench.disk.open(f"/spool/{ID}", create=True)
 
     class Drip:
@@ -169,7 +169,7 @@ class Endless:
 
 
 def test_after_a_turn_others_have_theirs_and_then_it_goes_on():
-    transfer, disk = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True), Endless()
+    transfer, disk = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True, lambda: False), Endless()
     assert transfer.move(disk, 0) is AGAIN
     assert transfer.put == TURN
     transfer.limit = transfer.end
@@ -177,9 +177,16 @@ def test_after_a_turn_others_have_theirs_and_then_it_goes_on():
     assert disk.puts == list(range(0, 2 * TURN, MIB))
 
 
+def test_a_new_call_waits_for_no_turn_and_then_the_turn_goes_on():
+    transfer, disk = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True, lambda: True), Endless()
+    for times in range(1, TURN // MIB + 1):
+        assert transfer.move(disk, 0) is AGAIN
+        assert transfer.put == times * MIB
+
+
 def test_it_goes_no_further_than_the_reactor_has_allowed():
     told = []
-    transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: told.append(transfer.put), lambda: False)
+    transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: told.append(transfer.put), lambda: False, lambda: False)
     assert transfer.move(Endless(), 0) is None
     assert transfer.put == AHEAD
     assert transfer.ending is Ending.AGAIN
@@ -198,7 +205,7 @@ def test_silence_while_others_wait_ends_a_turn_that_brought_little_and_only_that
             assert patience == 0
             return self.sizes.pop(0)
 
-    transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True)
+    transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True, lambda: False)
     disk = Sometimes(MIB, None, 1000, None)
     assert transfer.move(disk, 0) is AGAIN
     assert transfer.ending is None
@@ -251,6 +258,22 @@ def test_it_is_counted_like_bytes_that_were_written(bench, link):
     assert bench.result(done) is Ending.AGAIN
     assert writes == [(3, 0), (103, 103)]
     assert (link.came, bench.budget.used, sink.receiving) == (100, 0, False)
+
+
+def test_it_ends_when_who_hears_of_the_bytes_fails(bench, link):
+    """Else the connection would be paused for ever."""
+    sink = started(bench)
+    link.client.sendall(b"x" * 100)
+
+    def fails():
+        raise RuntimeError("a bug")
+
+    sink.on_write, failures = fails, []
+    sink.on_failure = failures.append
+    assert bench.result(sink.receive(link.fd, 100, link.count)) is Ending.AGAIN
+    assert isinstance(failures[0].value, RuntimeError)
+    assert bench.result(sink.halt()) is None
+    bench.result(sink.close())
 
 
 @pytest.mark.parametrize(

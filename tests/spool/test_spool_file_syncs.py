@@ -81,3 +81,21 @@ def test_only_the_file_whose_sync_failed_has_the_error(syncs, seconds):
 def test_no_file_is_synced_in_no_time(syncs):
     files, _ = syncs(10 * SLOW)
     assert files.sync([]) == []
+
+
+def test_a_system_that_gives_no_threads_fails_one_step_and_then_they_go_in_turn(syncs, monkeypatch):
+    """The syncs that began may have heard of a failure, so none of that step is repeated."""
+    files, disk = syncs(10 * SLOW)
+    for _ in range(10):
+        files.sync([1, 2, 3])
+    files.stop()
+    files._threads = None
+
+    def none(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", none)
+    assert [error.errno for error in files.sync([1, 2, 3])] == [errno.EAGAIN] * 3
+    disk.threads.clear()
+    assert files.sync([1, 2, 3]) == [None] * 3
+    assert disk.threads == {get_ident()}

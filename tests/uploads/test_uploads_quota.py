@@ -16,7 +16,7 @@ from tests.uploads.fakes import FakeBody, FakeReplication
 from tests.uploads.harness import LONG, Server, pattern, sha1
 from tests.uploads.machine import machines
 
-pytestmark = pytest.mark.usefixtures("way")
+both_ways = pytest.mark.usefixtures("way")
 
 ANN, BOB = Principal("ann"), Principal("bob")
 
@@ -42,6 +42,7 @@ def agrees(server):
 # owners and maxima
 
 
+@both_ways
 def test_an_upload_belongs_to_who_created_it(server):
     server.by = ANN
     kept = [server.create(5), server.create(3, FakeBody.whole(b"abc")), server.create(LONG, FakeBody(LONG, b"a"))]
@@ -53,6 +54,7 @@ def test_an_upload_belongs_to_who_created_it(server):
     assert server.row(server.create(5).value.id).owner is None
 
 
+@both_ways
 @pytest.mark.parametrize(("ours", "theirs", "largest"), [(10, 5, 5), (5, 10, 5), (None, 5, 5)])
 def test_the_lower_maximum_counts(serve, ours, theirs, largest):
     server = serve(limits=UploadLimits(max_size=ours))
@@ -63,6 +65,7 @@ def test_the_lower_maximum_counts(serve, ours, theirs, largest):
     assert isinstance(server.concat(*parts).error, TooLarge)
 
 
+@both_ways
 def test_a_maximum_of_its_own_goes_with_the_upload(server):
     server.by = Principal("ann", max_size=5)
     upload_id = server.create().value.id
@@ -73,6 +76,7 @@ def test_a_maximum_of_its_own_goes_with_the_upload(server):
     assert server.patch(upload_id, 5, b"", length=5).value.finished
 
 
+@both_ways
 def test_who_appends_is_held_to_their_own_maximum_too(server):
     upload_id = server.create().value.id
     server.by = Principal("ann", max_size=5)
@@ -82,6 +86,7 @@ def test_who_appends_is_held_to_their_own_maximum_too(server):
 # what uploads count for
 
 
+@both_ways
 def test_a_known_length_counts_from_the_creation_on(serve):
     server = counted(serve, Quota(size=10))
     first = server.create(6).value.id
@@ -96,6 +101,7 @@ def test_a_known_length_counts_from_the_creation_on(serve):
     assert agrees(server)
 
 
+@both_ways
 def test_a_creation_that_failed_counts_for_nothing(serve):
     server = counted(serve, Quota(size=LONG * 3), reserve=0)
     for body in (FakeBody(5, b"a"), FakeBody(LONG, b"a")):
@@ -109,6 +115,7 @@ def test_a_creation_that_failed_counts_for_nothing(serve):
     assert agrees(server)
 
 
+@both_ways
 def test_a_deferred_length_counts_with_what_has_come(serve):
     server = counted(serve, Quota(size=10))
     upload_id = server.create().value.id
@@ -121,6 +128,7 @@ def test_a_deferred_length_counts_with_what_has_come(serve):
     assert server.context.quota.usage("ann") == Usage(10, 0, 0) and agrees(server)
 
 
+@both_ways
 @pytest.mark.parametrize("size", [10, 3 * LONG])
 @pytest.mark.parametrize("with_creation", [True, False])
 def test_a_chunked_body_of_unknown_length_ends_where_the_room_does(serve, size, with_creation):
@@ -146,6 +154,7 @@ def test_a_chunked_body_of_unknown_length_ends_where_the_room_does(serve, size, 
     assert agrees(server)
 
 
+@both_ways
 def test_room_that_a_lost_body_had_is_given_back(serve):
     server = counted(serve, Quota(size=10))
     upload_id = server.create().value.id
@@ -160,6 +169,7 @@ def test_room_that_a_lost_body_had_is_given_back(serve):
     assert agrees(server)
 
 
+@both_ways
 def test_a_checksum_that_fails_keeps_and_counts_nothing(serve):
     server = counted(serve, Quota(size=10))
     upload_id = server.create().value.id
@@ -167,6 +177,7 @@ def test_a_checksum_that_fails_keeps_and_counts_nothing(serve):
     assert server.context.quota.usage("ann") == Usage(0, 0, 1) and agrees(server)
 
 
+@both_ways
 def test_unfinished_uploads_are_counted_and_make_room_when_they_end(serve):
     server = counted(serve, Quota(unfinished=2), limits=UploadLimits(expire_after=60))
     first, second = server.create(5).value.id, server.create().value.id
@@ -183,6 +194,7 @@ def test_unfinished_uploads_are_counted_and_make_room_when_they_end(serve):
     assert server.context.quota.usage("ann") == Usage(5, 0, 0) and agrees(server)
 
 
+@both_ways
 def test_an_upload_that_is_ended_while_it_grows_counts_for_nothing(serve):
     server = counted(serve, Quota(size=4 * LONG))
     upload_id = server.create().value.id
@@ -200,6 +212,7 @@ class Agreeing(NoHooks):
         return kind is QuestionKind.FINISH
 
 
+@both_ways
 @pytest.mark.parametrize("with_creation", [True, False])
 @pytest.mark.parametrize("data", [b"", b"abcde", pattern(LONG)])
 def test_an_upload_that_a_hook_lets_finish_is_unfinished_no_longer(serve, with_creation, data):
@@ -212,6 +225,7 @@ def test_an_upload_that_a_hook_lets_finish_is_unfinished_no_longer(serve, with_c
     assert server.context.quota.usage("ann") == Usage(len(data), 0, 0) and agrees(server)
 
 
+@both_ways
 def test_a_final_counts_beside_its_partials(serve):
     server = counted(serve, Quota(size=10))
     first, second = server.upload(b"abc", partial=True), server.upload(b"de", partial=True)
@@ -221,6 +235,7 @@ def test_a_final_counts_beside_its_partials(serve):
     assert isinstance(server.concat(first).error, NoSpace)
 
 
+@both_ways
 def test_a_final_of_unknown_length_waits_for_room(serve):
     server = counted(serve, Quota(size=10))
     part = server.create(None, partial=True).value.id
@@ -236,6 +251,7 @@ def test_a_final_of_unknown_length_waits_for_room(serve):
     assert server.row(final).finished and server.content(final) == b"abcdef" and agrees(server)
 
 
+@both_ways
 def test_without_limits_nothing_is_kept(server):
     server.by = ANN
     server.delete(server.create(5).value.id)
@@ -253,8 +269,9 @@ OPERATION = st.tuples(
 
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
-@given(st.lists(OPERATION, max_size=25))
-def test_whatever_happens_the_books_say_what_is_there(tmp_path_factory, operations):
+@given(st.booleans(), st.lists(OPERATION, max_size=25))
+def test_whatever_happens_the_books_say_what_is_there(tmp_path_factory, direct, operations):
+    FakeBody.direct = direct
     ledger = Ledger(Quota(size=6 * LONG, unfinished=4), Quota(size=9 * LONG))
     server = Server(next(machines(tmp_path_factory.mktemp("books"))), quota=ledger).start()
     made = []
@@ -267,6 +284,7 @@ def test_whatever_happens_the_books_say_what_is_there(tmp_path_factory, operatio
             agrees(server)
             assert server.context.quota.usage(None).size <= 9 * LONG
     finally:
+        FakeBody.direct = False
         server.bury()
 
 
@@ -311,6 +329,7 @@ class Pace:
         return self.debt + size / LONG
 
 
+@both_ways
 def test_who_sends_too_fast_waits_and_is_not_given_up(server):
     pace = Pace()
     server.by = Principal("ann", pace=pace)
@@ -330,6 +349,7 @@ def test_who_sends_too_fast_waits_and_is_not_given_up(server):
     assert not server.clock.getDelayedCalls()
 
 
+@both_ways
 def test_a_debt_from_before_is_waited_for_at_the_beginning(server):
     pace = Pace()
     pace.debt = 5.0
@@ -342,6 +362,7 @@ def test_a_debt_from_before_is_waited_for_at_the_beginning(server):
     assert answer.value.finished
 
 
+@both_ways
 def test_a_pause_ends_with_its_append(server):
     pace = Pace()
     server.by = Principal("ann", pace=pace)
@@ -352,6 +373,7 @@ def test_a_pause_ends_with_its_append(server):
     assert answer.error is not None and not server.clock.getDelayedCalls()
 
 
+@both_ways
 def test_both_pauses_must_be_over(serve):
     remote = FakeReplication()
     server = serve(replication=remote)
