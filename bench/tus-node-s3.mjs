@@ -11,7 +11,7 @@ const datastore = new S3Store({
     endpoint,
     forcePathStyle: true,
     region: "us-east-1",
-    // The SDK's own default costs it two thirds of its speed, and the store refuses some of what it makes of it.
+    // The SDK's own default costs it a third of its speed, and the store refuses some of what it makes of it.
     requestChecksumCalculation: "WHEN_REQUIRED",
     credentials: {
       accessKeyId: process.env.AWS_ACCESS_KEY_ID,
