@@ -10,7 +10,7 @@ from tests import house
 
 ROOT = Path(__file__).resolve().parent.parent
 BOUNDS = {
-    "files": 257,
+    "files": 258,
     f"of these under {house.SMALL} lines, and no seam": 1,
     "lines": 45_900,
     "loose modules at the top": 2,

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, Final
 
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IAddress
 from twisted.internet.tcp import Connection, Server
 from twisted.logger import Logger
@@ -21,6 +20,7 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
+from resumable.aio.transports import write_now
 from resumable.http.h1 import Fields, RequestHead
 
 TESTED_TWISTED: Final = ("26.4", "26.10")
@@ -31,7 +31,6 @@ PRIVATES: Final[Mapping[type, tuple[str, ...]]] = {
     HTTPRequest: ("_disconnected", "_log"),
     Request: ("_handleStar",),
     Headers: ("_rawHeaders",),
-    FileDescriptor: ("_writeDisconnecting",),
 }
 """The names that are used beyond Twisted's documented interface. A test fails when one of them is missing."""
 
@@ -225,25 +224,10 @@ class WebChannel(HTTPChannel):
         lines = [b"%b %b %b" % (version, code, reason)]
         lines += [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
         lines += (b"", data)
-        self._send(b"\r\n".join(lines), whole)
-
-    def _send(self, data: bytes, at_once: bool) -> None:
-        """Write these bytes; ``at_once``: now, if nothing else waits, instead of after two turns of the reactor and
-        three system calls."""
-        transport: Any = self.transport
-        if (
-            at_once
-            and isinstance(transport, Connection)
-            and transport.connected
-            and not (transport.TLS or transport.disconnecting or transport._writeDisconnecting)
-            and not (transport.dataBuffer or transport._tempDataBuffer)
-        ):
-            sent = transport.writeSomeData(data)
-            if isinstance(sent, int) and sent > 0:
-                if sent == len(data):
-                    return
-                data = data[sent:]
-        transport.write(data)
+        if whole:
+            write_now(self.transport, b"\r\n".join(lines))
+        else:
+            self.transport.write(b"\r\n".join(lines))  # type: ignore[union-attr]
 
     def set_reading(self, wanted: bool) -> None:
         """Open or close the TCP window."""

@@ -8,7 +8,6 @@ Spec: RFC 9112, section 9.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +26,7 @@ from twisted.web.client import (
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 
+from resumable.aio.transports import unsent, write_now
 from resumable.httpclient.answer import AgentAnswer
 from resumable.httpclient.bodies import PIECE, BytesBody, RegionBody
 from resumable.httpclient.http1 import CHUNKED, AnswerHead, BadAnswer, ChunkedAnswer, HeadReader
@@ -90,21 +90,12 @@ class HttpConnection(Protocol):
         asked: Deferred[AgentAnswer] = Deferred(lambda _: self.abort())
         self._asked = asked
         if body is None:
-            self._write(head + b"\r\n")
+            write_now(self.transport, head + b"\r\n")
         elif isinstance(body, BytesBody):
-            self._write(b"%bContent-Length: %d\r\n\r\n%b" % (head, body.length, body.data))
+            write_now(self.transport, b"%bContent-Length: %d\r\n\r\n%b" % (head, body.length, body.data))
         elif not self._send_file(head, body):
             self._send_pieces(head, body)
         return asked
-
-    def _write(self, data: bytes) -> None:
-        """Send it at once, if the network takes it: nothing is under way. Twisted would wait for the next turn."""
-        network: Any = self.transport
-        if self._sender is not None:
-            with contextlib.suppress(OSError):  # which Twisted meets as well
-                data = data[network.getHandle().send(data) :]
-        if data:
-            network.write(data)
 
     def _send_file(self, head: bytes, body: IBodyProducer) -> bool:
         """Begin to send a body that is a region of a file; False where that can't be."""
@@ -235,9 +226,9 @@ class HttpConnection(Protocol):
         answer.ended(_DONE)
 
     def _both_over(self) -> None:
-        keep, unsent = self._keep, self._unsent
+        keep, waits = self._keep, unsent(self.transport)
         self._rest()
-        if unsent:
+        if waits:
             self.abort()  # an early answer: the next request would get into the rest of this one
         elif keep:
             self._used = True
@@ -255,12 +246,6 @@ class HttpConnection(Protocol):
     def resume(self) -> None:
         """Take more."""
         self.transport.resumeProducing()  # type: ignore[union-attr]
-
-    @property
-    def _unsent(self) -> bool:
-        """Whether bytes of the request are still in Twisted's buffers."""
-        network: Any = getattr(self.transport, "transport", self.transport)  # TLS has the network below it
-        return bool(getattr(network, "dataBuffer", b"") or getattr(network, "_tempDataBuffer", ()))
 
     def abort(self) -> None:
         """End it at once, whatever is under way. Twisted tells `connectionLost` only in its next turn."""

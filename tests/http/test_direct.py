@@ -17,6 +17,7 @@ from twisted.internet.tcp import Server as ServerTransport
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
+from resumable.aio.transports import PRIVATES
 from resumable.http.handling import Handling
 from resumable.http.request import StreamingRequest
 from resumable.http.tus import TusRoutes
@@ -161,6 +162,8 @@ def test_an_answer_waits_for_what_was_written_before_it(pair: tuple[ServerTransp
 
 
 def test_a_transport_still_has_the_private_names_that_are_leaned_on() -> None:
+    for kind, names in PRIVATES.items():
+        assert all(hasattr(kind, name) for name in names)
     assert hasattr(FileDescriptor(Reactor()), "_tempDataBuffer")  # type: ignore[arg-type]
 
 
