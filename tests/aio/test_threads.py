@@ -289,7 +289,8 @@ class TestPool(RealThreads, PoolContract):
         assert not pool.crowded
         self.until(pool.stop())
 
-    def test_a_new_call_passes_those_that_want_to_go_on(self):
+    def beside_a_long_call(self, new, times):
+        """The order in which one thread does ``new`` calls that come while a long one is done for the first time."""
         pool = Pool(self.reactor, 1, "one")
         pool.start()
         began, release, order = threading.Event(), threading.Event(), []
@@ -298,36 +299,23 @@ class TestPool(RealThreads, PoolContract):
             order.append("long")
             began.set()
             assert release.wait(300)
-            return AGAIN if order.count("long") < 3 else None
+            return AGAIN if order.count("long") < times else None
 
         calls = [pool.run(long)]
         assert began.wait(300)
         assert not pool.urgent
-        calls += [pool.run(order.append, number) for number in range(2)]
+        calls += [pool.run(order.append, number) for number in range(new)]
         assert pool.urgent
         release.set()
         self.until(DeferredList(calls))
-        assert order == ["long", 0, 1, "long", "long"]
         self.until(pool.stop())
+        return order
+
+    def test_a_new_call_passes_those_that_want_to_go_on(self):
+        assert self.beside_a_long_call(new=2, times=3) == ["long", 0, 1, "long", "long"]
 
     def test_new_calls_keep_nobody_from_going_on_for_ever(self):
-        pool = Pool(self.reactor, 1, "one")
-        pool.start()
-        began, release, order = threading.Event(), threading.Event(), []
-
-        def long():
-            order.append("long")
-            began.set()
-            assert release.wait(300)
-            return AGAIN if order.count("long") < 2 else None
-
-        calls = [pool.run(long)]
-        assert began.wait(300)
-        calls += [pool.run(order.append, number) for number in range(2 * IN_A_ROW)]
-        release.set()
-        self.until(DeferredList(calls))
-        assert order.index("long", 1) == IN_A_ROW - 1
-        self.until(pool.stop())
+        assert self.beside_a_long_call(new=2 * IN_A_ROW, times=2).index("long", 1) == IN_A_ROW - 1
 
     def test_no_more_threads_than_its_size_and_that_many_at_once(self):
         pool = self.make_pool()
