@@ -33,14 +33,23 @@ _WAITING: Any = object()
 
 
 class Task:
-    """Runs an ``async def`` that nobody can cancel; ``done`` gets its outcome, once. Half the cost of a Deferred."""
+    """Runs an ``async def``; ``done`` gets its outcome, once. Half the cost of a Deferred.
 
-    __slots__ = ("_done", "_going", "_result", "_run", "_work")
+    The work keeps its context variables, whatever runs between its steps (PEP 567).
+    """
+
+    __slots__ = ("_awaited", "_done", "_going", "_result", "_run", "_work")
 
     def __init__(self, work: Coroutine[Deferred[Any], Any, R], done: Callable[[R | Failure], None]) -> None:
         self._work, self._done = work, done
         self._run = copy_context().run
         self._going = False
+        self._awaited: Deferred[Any] | None = None
+
+    def cancel(self) -> None:
+        """Cancel what it waits for."""
+        if self._awaited is not None:
+            self._awaited.cancel()
 
     def go(self, result: Any = None) -> None:
         """Begin, or go on with the result of what it waits for."""
@@ -49,7 +58,7 @@ class Task:
             return
         self._going = True
         while self._result is not _WAITING:
-            result, self._result = self._result, _WAITING
+            result, self._result, self._awaited = self._result, _WAITING, None
             try:
                 if isinstance(result, Failure):
                     awaited = self._run(result.throwExceptionIntoGenerator, self._work)
@@ -58,7 +67,9 @@ class Task:
             except StopIteration as end:
                 return self._done(end.value)
             except BaseException:
+                result = None  # it may hold the traceback, which holds this frame
                 return self._done(Failure())
+            self._awaited = awaited
             awaited.addBoth(self.go)
         self._going = False
 

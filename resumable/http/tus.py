@@ -20,7 +20,7 @@ from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads
 from resumable.http.h1 import Fields, valid_host
-from resumable.http.handling import Handling
+from resumable.http.handling import handle
 from resumable.http.origin import Origin
 from resumable.http.request import StreamingRequest
 from resumable.http.twisted_web import canonical
@@ -178,7 +178,7 @@ class TusRoutes:
         served = self._direct.get((_UPLOAD if upload_id else _COLLECTION, request.method))
         if served is None:
             return False
-        Handling(request, served(request, upload_id), self.refuse).start()
+        handle(request, served(request, upload_id), self.refuse)
         return True
 
     def _served(self, route: _Route) -> Served:

@@ -125,7 +125,21 @@ def _binary(data: bytes) -> Header | None:
     return Header(size, plain(kind(data[16 : 16 + width])), port)
 
 
-class Proxied(ProtocolWrapper):
+class SizedReads(ProtocolWrapper):
+    """The size of the transport's reads (bytes), for who reads through a wrapper."""
+
+    @property
+    def bufferSize(self) -> int:
+        """Bytes that the transport reads at once."""
+        size: int = self.transport.bufferSize  # type: ignore[union-attr]
+        return size
+
+    @bufferSize.setter
+    def bufferSize(self, size: int) -> None:
+        self.transport.bufferSize = size  # type: ignore[union-attr]
+
+
+class Proxied(SizedReads):
     """One connection, whose peer is the proxy's client for the protocol within."""
 
     factory: ProxiedFactory
@@ -163,16 +177,6 @@ class Proxied(ProtocolWrapper):
     def proxied(self) -> Any:
         """The transport, from which all that follows the header may be read directly."""
         return self.transport
-
-    @property
-    def bufferSize(self) -> int:
-        """Bytes that the transport reads at once."""
-        size: int = self.transport.bufferSize  # type: ignore[union-attr]
-        return size
-
-    @bufferSize.setter
-    def bufferSize(self, size: int) -> None:
-        self.transport.bufferSize = size  # type: ignore[union-attr]
 
 
 class ProxiedFactory(WrappingFactory[Proxied]):

@@ -20,6 +20,8 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
+from resumable.listening.proxy_protocol import SizedReads
+
 TESTED_PYOPENSSL: Final = ("25.2", "26.4")
 """The oldest and the newest version of pyOpenSSL that the tests ran with."""
 
@@ -47,7 +49,7 @@ LARGEST: Final = 1 << 20
 _read: Final = lib.SSL_read
 
 
-class TlsTransport(BufferingTLSTransport):
+class TlsTransport(SizedReads, BufferingTLSTransport):
     """Twisted's, which would pass on each record alone."""
 
     factory: TlsFactory
@@ -100,16 +102,6 @@ class TlsTransport(BufferingTLSTransport):
         """Pass on what the buffer holds."""
         if size and not (self._aborted or self._lostTLSConnection):
             ProtocolWrapper.dataReceived(self, ffi.buffer(self.factory.buffer, size)[:])
-
-    @property
-    def bufferSize(self) -> int:
-        """Bytes that the transport reads at once."""
-        size: int = self.transport.bufferSize  # type: ignore[union-attr]
-        return size
-
-    @bufferSize.setter
-    def bufferSize(self, size: int) -> None:
-        self.transport.bufferSize = size  # type: ignore[union-attr]
 
 
 class TlsFactory(TLSMemoryBIOFactory):

@@ -17,7 +17,7 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
-from resumable.aio.threads import AGAIN
+from resumable.aio.threads import AGAIN, IPool
 from resumable.spool.disk import IDisk
 from resumable.spool.splice import CannotSplice
 
@@ -48,8 +48,8 @@ class Ending(enum.Enum):
 class DirectTransfer:
     """What the reactor and the threads know of one transfer, from the offset ``position`` to ``end`` at the most.
 
-    ``source``: the socket, non-blocking. ``told``: called in the thread when more is in the file. ``crowded`` and
-    ``urgent``: see `IPool`. ``limit``: how far it may go now; 0: no further. ``taken``, ``put``, ``counted``: offsets
+    ``source``: the socket, non-blocking. ``told``: called in the thread when more is in the file. ``pool``: whose
+    thread it is. ``limit``: how far it may go now; 0: no further. ``taken``, ``put``, ``counted``: offsets
     up to which bytes have left the socket, are in the file, and are known to the reactor. ``ending``: why it takes no
     more.
     """
@@ -61,16 +61,14 @@ class DirectTransfer:
         end: int,
         ahead: int,
         told: Callable[[], None],
-        crowded: Callable[[], bool],
-        urgent: Callable[[], bool],
+        pool: IPool,
     ) -> None:
         self.end = end
         self.limit = min(end, position + ahead)
         self.taken = self.put = self.counted = position
         self.ending: Ending | None = None
-        self._source, self._told, self._crowded, self._urgent = source, told, crowded, urgent
-        self._stint = position
-        self._begin = self._reported = self._looked = position
+        self._source, self._told, self._pool = source, told, pool
+        self._begin = self._stint = self._reported = self._looked = position
         self._times = 0
         self._due = False
 
@@ -92,14 +90,14 @@ class DirectTransfer:
         """Take bytes and answer how many. 0: it is others' turn, or over, as ``ending`` says."""
         if self.ending is not None:
             return 0
-        turn, room, crowded = self.taken - self._begin, self.limit - self.taken, self._crowded()
+        turn, room, crowded = self.taken - self._begin, self.limit - self.taken, self._pool.crowded
         if room <= 0:
             self.ending = Ending.AGAIN
             return 0
         if crowded and turn >= TURN:
             self._begin = self._stint = self.taken
             return 0
-        if self.taken > self._stint and self._urgent():
+        if self.taken > self._stint and self._pool.urgent:
             self._stint = self.taken
             return 0
         try:

@@ -170,7 +170,7 @@ class Sink:
         ahead = self._ahead()
         if ahead < WORTHWHILE:
             return None
-        self._transfer = DirectTransfer(source, self.received, end, ahead, self._tell, self._crowded, self._urgent)
+        self._transfer = DirectTransfer(source, self.received, end, ahead, self._tell, self._pool)
         self._count = arrived
         done = self._transferred = Deferred()
         self._write_on()
@@ -330,12 +330,6 @@ class Sink:
         if self._transfer is not None:
             self._count_to(self._transfer, self._transfer.taken)
         self._fail(failure)
-
-    def _crowded(self) -> bool:
-        return self._pool.crowded
-
-    def _urgent(self) -> bool:
-        return self._pool.urgent
 
     def _tell(self) -> None:
         """In a thread."""

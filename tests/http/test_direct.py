@@ -18,7 +18,7 @@ from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from resumable.aio.transports import PRIVATES
-from resumable.http.handling import Handling
+from resumable.http.handling import handle
 from resumable.http.request import StreamingRequest
 from resumable.http.tus import TusRoutes
 from resumable.protocol.errors import Gone
@@ -217,7 +217,7 @@ class Handled:
     def __init__(self) -> None:
         self.waits: Deferred[Any] = Deferred()
         self.seen: list[object] = []
-        self.client = Client(lambda request: Handling(request, self.handle(), self.refuse).start())
+        self.client = Client(lambda request: handle(request, self.handle(), self.refuse))
         self.client.send(GET)
 
     async def handle(self) -> bytes:
@@ -260,7 +260,7 @@ def test_a_handler_whose_client_has_gone_is_cancelled_quietly() -> None:
 def test_a_handler_that_fails_after_its_client_has_gone_is_logged() -> None:
     handled = Handled()
     handled.waits = Deferred(lambda waits: waits.errback(KeyError("odd")))
-    handled.client = Client(lambda request: Handling(request, handled.handle(), handled.refuse).start())
+    handled.client = Client(lambda request: handle(request, handled.handle(), handled.refuse))
     handled.client.send(GET)
     with capturedLogs() as logged:
         handled.client.hang_up()
@@ -270,7 +270,7 @@ def test_a_handler_that_fails_after_its_client_has_gone_is_logged() -> None:
 def test_a_refusal_that_fails_is_answered_500() -> None:
     handled = Handled()
     handled.refuse = lambda request, failure: 1 // 0  # type: ignore[method-assign,assignment,return-value]
-    handled.client = Client(lambda request: Handling(request, handled.handle(), handled.refuse).start())
+    handled.client = Client(lambda request: handle(request, handled.handle(), handled.refuse))
     handled.client.send(GET)
     with capturedLogs():
         handled.waits.errback(Gone("no more"))

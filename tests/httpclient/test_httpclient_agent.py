@@ -30,6 +30,7 @@ from resumable.httpclient.answer import EARLY
 from resumable.httpclient.bodies import BytesBody
 from resumable.httpclient.connections import ClientEndpoints
 from resumable.httpclient.exchange import KeptLost
+from tests.httpclient.turns import until
 
 
 class Scripted(Protocol):
@@ -67,14 +68,6 @@ async def serving(
             each.transport.abortConnection()
         await until(lambda: not factory.kept)
         await deferLater(reactor, 0)
-
-
-async def until(wanted: Callable[[], bool]) -> None:
-    for _ in range(200_000):
-        if wanted():
-            return
-        await deferLater(reactor, 0)
-    raise AssertionError("it never came to that")
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -27,6 +27,7 @@ from resumable.remotes.regions import FileLoan, RegionWindow
 from resumable.spool.disk import Disk
 from resumable.spool.reader import Reader
 from resumable.testing.simulated_disk import SimulatedDisk
+from tests.httpclient.turns import until
 from tests.remotes.file_region import FileRegion
 
 SIZE = 12 << 20
@@ -125,14 +126,6 @@ async def serving(clock: Any = None) -> AsyncIterator[tuple[Http, Stores, Callab
 
 def threads() -> int:
     return sum(each.name == "sendfile" for each in threading.enumerate())
-
-
-async def until(wanted: Callable[[], bool]) -> None:
-    for _ in range(200_000):
-        if wanted():
-            return
-        await deferLater(reactor, 0)
-    raise AssertionError("it never came to that")
 
 
 @pytest_twisted.ensureDeferred

@@ -11,7 +11,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
@@ -19,6 +19,7 @@ from resumable.httpclient.bodies import PIECE
 from resumable.httpclient.client import Http, HttpLimits
 from resumable.httpclient.errors import HttpError, TimedOut, TooLong
 from resumable.remotes.reading import IObjectStream, ObjectStream
+from tests.httpclient.turns import turn, until
 
 LARGE = 64 << 20
 
@@ -79,18 +80,6 @@ async def connected(clock: Any = None) -> AsyncIterator[tuple[Http, Stores, str]
         while stores.open:
             await turn()
         await turn()
-
-
-def turn() -> Deferred[None]:
-    return deferLater(reactor, 0, lambda: None)
-
-
-async def until(wanted: Callable[[], bool]) -> None:
-    for _ in range(200_000):
-        if wanted():
-            return
-        await turn()
-    raise AssertionError("it never came to that")
 
 
 def head(size: int, status: str = "200 OK", *more: str) -> bytes:

@@ -133,7 +133,7 @@ def test_what_came_before_an_end_or_silence_is_kept(tmp_path, link, end):
 
 def test_many_small_pieces_are_for_the_reactor(link, bench):
     sink = started(bench)
-    transfer = DirectTransfer(link.fd, 0, MIB, AHEAD, lambda: None, lambda: False, lambda: False)
+    transfer = DirectTransfer(link.fd, 0, MIB, AHEAD, lambda: None, Waiting())
     fd = bench.disk.open(f"/spool/{ID}", create=True)
 
     class Drip:
@@ -155,6 +155,13 @@ def test_many_small_pieces_are_for_the_reactor(link, bench):
     bench.result(sink.close())
 
 
+class Waiting:
+    """A pool, as far as a transfer looks at it: whether calls wait."""
+
+    def __init__(self, crowded=False, urgent=False):
+        self.crowded, self.urgent = crowded, urgent
+
+
 class Endless:
     """A disk for a client that always has a mebibyte more."""
 
@@ -169,7 +176,7 @@ class Endless:
 
 
 def test_after_a_turn_others_have_theirs_and_then_it_goes_on():
-    transfer, disk = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True, lambda: False), Endless()
+    transfer, disk = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, Waiting(crowded=True)), Endless()
     assert transfer.move(disk, 0) is AGAIN
     assert transfer.put == TURN
     transfer.limit = transfer.end
@@ -178,7 +185,7 @@ def test_after_a_turn_others_have_theirs_and_then_it_goes_on():
 
 
 def test_a_new_call_waits_for_no_turn_and_then_the_turn_goes_on():
-    transfer, disk = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True, lambda: True), Endless()
+    transfer, disk = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, Waiting(crowded=True, urgent=True)), Endless()
     for times in range(1, TURN // MIB + 1):
         assert transfer.move(disk, 0) is AGAIN
         assert transfer.put == times * MIB
@@ -186,7 +193,7 @@ def test_a_new_call_waits_for_no_turn_and_then_the_turn_goes_on():
 
 def test_it_goes_no_further_than_the_reactor_has_allowed():
     told = []
-    transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: told.append(transfer.put), lambda: False, lambda: False)
+    transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: told.append(transfer.put), Waiting())
     assert transfer.move(Endless(), 0) is None
     assert transfer.put == AHEAD
     assert transfer.ending is Ending.AGAIN
@@ -205,7 +212,7 @@ def test_silence_while_others_wait_ends_a_turn_that_brought_little_and_only_that
             assert patience == 0
             return self.sizes.pop(0)
 
-    transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, lambda: True, lambda: False)
+    transfer = DirectTransfer(0, 0, 1 << 40, AHEAD, lambda: None, Waiting(crowded=True))
     disk = Sometimes(MIB, None, 1000, None)
     assert transfer.move(disk, 0) is AGAIN
     assert transfer.ending is None
