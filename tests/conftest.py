@@ -17,10 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 HERE = Path(__file__).parent
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 #: Everything in these works on real daemons.
 OF_PROCESSES = (HERE / "e2e", HERE / "soak")
 STARTING = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"})

@@ -85,7 +85,7 @@ def views(outbox: Any) -> list[Any]:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(steps=st.lists(STEPS, max_size=40))
 def test_the_events_are_the_model(steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as directory:

@@ -206,7 +206,7 @@ def test_a_damaged_catalog_of_an_older_version_is_saved(shelf: Shelf, version: i
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 1 << 32), hits=st.integers(1, 12), size=st.sampled_from([16, 300, PAGE_SIZE, 20_000]))
 def test_whatever_is_overwritten_the_events_go_on(
     tmp_path_factory: pytest.TempPathFactory, seed: int, hits: int, size: int

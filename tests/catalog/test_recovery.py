@@ -399,7 +399,7 @@ def test_a_page_that_the_disk_can_not_read_counts_as_a_bad_one(shelf: Shelf, mon
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 1 << 32), hits=st.integers(1, 12), size=st.sampled_from([16, 300, PAGE_SIZE, 20_000]))
 @example(seed=137394, hits=10, size=20_000)  # SQLite's complaint about the schema isn't UTF-8
 def test_whatever_is_overwritten_it_opens_and_what_it_shows_is_well_formed(

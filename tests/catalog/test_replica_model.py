@@ -189,7 +189,7 @@ def finished_first(steps: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
         yield step
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example([("create", 0, {"a"}), ("store", 0, "a", 1.0), ("finish", 0)])
 @given(steps=st.lists(STEPS, max_size=40))
 def test_the_replicas_are_the_model(steps: list[tuple[Any, ...]]) -> None:

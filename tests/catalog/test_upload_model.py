@@ -92,7 +92,7 @@ def ask(catalog: Any, verb: str, *values: Any) -> Deferred[Any]:
     return catalog.get(name(number))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(steps=st.lists(STEPS, max_size=40))
 def test_the_catalog_is_the_model(steps: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as directory:

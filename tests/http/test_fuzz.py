@@ -93,7 +93,7 @@ def talk(client: Client, data: bytes, cut: int, ways: list[str]) -> None:
     assert client.site.held.size == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=4), CHANGES, st.integers(1, 60), WAYS)
 def test_http_1_1_with_bytes_changed(
     requests: list[bytes], changes: list[tuple[int, bytes, int]], cut: int, ways: list[str]
@@ -103,7 +103,7 @@ def test_http_1_1_with_bytes_changed(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(FRAMES, min_size=1, max_size=12), CHANGES, st.integers(1, 200), WAYS)
 def test_http_2_with_frames_of_all_kinds_and_bytes_changed(
     frames: list[bytes], changes: list[tuple[int, bytes, int]], cut: int, ways: list[str]

@@ -379,7 +379,7 @@ def test_the_cuts_between_reads_do_not_matter(frames: list[bytes], cuts: list[in
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.one_of(FRAMES, st.binary(max_size=30)), max_size=20), st.integers(1, 60), st.booleans())
 def test_no_stream_of_bytes_breaks_a_connection(pieces: list[bytes], cut: int, pausing: bool) -> None:
     """Whatever comes, nothing raises, each body has one end, and no timer is left."""

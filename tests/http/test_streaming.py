@@ -261,7 +261,7 @@ FRAGMENTS = [
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=12), st.integers(1, 40), st.booleans(), st.booleans())
 def test_no_stream_of_bytes_breaks_a_connection(fragments: list[bytes], cut: int, at_once: bool, pausing: bool) -> None:
     """Whatever comes, nothing raises, each body has one end, each request one answer, and no timer is left."""

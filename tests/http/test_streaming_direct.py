@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from resumable.aio.threads import Batcher, Pool
+from resumable.aio.threads import Batcher, Pool, Stopped
 from resumable.http.body import Body
 from resumable.http.request import StreamingRequest
 from resumable.http.twisted_web import WebChannel
@@ -53,7 +53,7 @@ class Appending:
         self.spool.start()
 
     def __call__(self, request: StreamingRequest) -> None:
-        Deferred.fromCoroutine(self.receive(request))
+        Deferred.fromCoroutine(self.receive(request)).addErrback(lambda failure: failure.trap(Stopped))
 
     async def receive(self, request: StreamingRequest) -> None:
         sink = self.spool.sink(f"{len(self.sinks):032x}", 0, ceiling=None)

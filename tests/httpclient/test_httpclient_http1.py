@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from resumable.httpclient.http1 import (
@@ -108,7 +108,6 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(places)]
 
 
-@settings(deadline=None)
 @given(at=st.lists(st.integers(0, 200), max_size=5), ends=st.sampled_from([b"\r\n", b"\n"]))
 def test_a_head_is_read_however_it_is_cut_and_interim_ones_are_passed_by(at: list[int], ends: bytes) -> None:
     lines = [
@@ -152,7 +151,6 @@ def chunked(pieces: list[bytes], trailer: bytes = b"") -> bytes:
     return b"".join(b"%x;a=b\r\n%b\r\n" % (len(each), each) for each in pieces if each) + b"0\r\n" + trailer + b"\r\n"
 
 
-@settings(deadline=None)
 @given(
     pieces=st.lists(st.binary(max_size=20), max_size=4),
     at=st.lists(st.integers(0, 300), max_size=8),

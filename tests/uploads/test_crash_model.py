@@ -371,7 +371,6 @@ def test_any_story_with_any_crash() -> None:
             max_examples=5000 if LONG else 60,
             stateful_step_count=60 if LONG else 30,
             derandomize=not LONG,
-            deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -268,7 +268,7 @@ OPERATION = st.tuples(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.booleans(), st.lists(OPERATION, max_size=25))
 def test_whatever_happens_the_books_say_what_is_there(tmp_path_factory, direct, operations):
     FakeBody.direct = direct
