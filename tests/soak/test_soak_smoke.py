@@ -13,7 +13,7 @@ from .soak import Plan, Soak
 def test_nothing_is_lost_nothing_is_left_and_everything_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    soak = Soak(Plan(clients=3, restarts=3, troubles=2, seconds=0.5, expiry=8.0), tmp_path, print)
+    soak = Soak(Plan(clients=3, restarts=3, troubles=2, seconds=0.5), tmp_path, print)
     soak.run()
     assert not soak.ledger.problems, "\n".join(soak.ledger.problems[:10])
     assert len(soak.ledger.promises) > 10
