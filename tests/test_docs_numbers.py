@@ -9,12 +9,13 @@ import pytest
 
 from resumable.auth import basic, keys, rates, signed, tokens
 from resumable.client import commands
-from resumable.doctor import machine, outside, proxy, records, syncs
+from resumable.doctor import database, machine, outside, proxy, records, syncs
 from resumable.http import h1
 from resumable.http.admin import query
 from resumable.http.h2 import limits, link
 from resumable.listening import listeners, proxy_protocol
 from resumable.metrics import collector, meters
+from resumable.model import segments, workers
 from resumable.protocol import names
 from resumable.remotes import plan
 from resumable.remotes.azure import records as blocks
@@ -23,7 +24,7 @@ from resumable.remotes.gcs import records as gcs_objects
 from resumable.remotes.gcs import store as sessions
 from resumable.replication import copies
 from resumable.spool import placing, sink
-from resumable.uploads import append, appends, operators
+from resumable.uploads import append, appends, operators, shared_holds
 
 DOCS = Path(__file__).parent.parent / "docs"
 KIB, MIB = 1 << 10, 1 << 20
@@ -73,6 +74,14 @@ TOLD = [
     ("azure.md", r"planned for (\d+) TiB", blocks.UNKNOWN_LENGTH / plan.TIB),
     ("azure.md", r"encoded as in RFC 2047, (\d+) KiB in all", properties.ROOM.total / KIB),
     ("google.md", r"without control characters, (\d+) KiB in all", gcs_objects.ROOM.total / KIB),
+    ("scaling.md", r"Each worker has (five) connections", database.EACH),
+    ("scaling.md", r"must be at least (\d+) \S workers", database.EACH),
+    ("scaling.md", r"and warns above (\d+) ms", database.SLOW * 1e3),
+    ("scaling.md", r"another one continues after (\d+) seconds", workers.DEAD_AFTER),
+    ("scaling.md", r"durability.md#when-is-a-byte-committed\): each (\d+) MiB", append.PART / MIB),
+    ("scaling.md", r"at least (\d+) seconds after it was replaced", segments.REMOVED_AFTER),
+    ("scaling.md", r"never more than (\d+) a second and worker", appends.PER_TICK),
+    ("scaling.md", r"waits for at most (\d+) ms", shared_holds.PATIENCE * 1e3),
     ("google.md", r"whole multiples of (\d+) KiB", sessions.QUANTUM / KIB),
 ]
 WORDS = {"five": 5, "ten": 10}

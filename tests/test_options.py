@@ -27,6 +27,9 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
     assert parse() == Settings(
         listen=("tcp:8080",),
         upload_dir=tmp_path / "uploads",
+        catalog=None,
+        run_dir=None,
+        workers=1,
         modes=Modes(0o600, 0o700),
         base_path="/files/",
         public_url=None,
@@ -102,6 +105,8 @@ EXAMPLES = [
     ("listen", "tcp:9000:interface=127.0.0.1", "listen", ("tcp:9000:interface=127.0.0.1",)),
     ("tls-cert", "/tls/x.pem", "listen", ("ssl:8080:privateKey=/tls/x.pem:certKey=/tls/x.pem",)),
     ("upload-dir", "/srv/up", "upload_dir", Path("/srv/up")),
+    ("catalog", "postgresql://u@h/d", "catalog", "postgresql://u@h/d"),
+    ("run-dir", "/run/up", "run_dir", Path("/run/up")),
     ("file-mode", "640", "modes", Modes(0o640, 0o700)),
     ("dir-mode", "2710", "modes", Modes(0o600, 0o2710)),
     ("base-path", "/a/b", "base_path", "/a/b/"),
@@ -144,10 +149,11 @@ EXAMPLES = [
 # Those whose effect shows only beside a remote.
 WITH_A_REMOTE = {"overwrite", "ack", "local"}
 WITH_A_CERTIFICATE = {"tls-key"}
+WITH_A_SHARED_CATALOG = {"workers"}
 
 
 def test_every_option_has_an_example_below():
-    assert {flag for flag, *_ in EXAMPLES} | SWITCHES | WITH_A_REMOTE | WITH_A_CERTIFICATE == {
+    assert {flag for flag, *_ in EXAMPLES} | SWITCHES | WITH_A_REMOTE | WITH_A_CERTIFICATE | WITH_A_SHARED_CATALOG == {
         option.flag for option in MAIN
     }
 
@@ -309,6 +315,12 @@ def test_what_waits_for_a_remote_needs_one_that_is_required(flags):
     refusal(*flags, "--remote", "memory://a?required=no")
     settings = parse(*flags, "--remote", "memory://a?required=no", "--remote", "memory://b")
     assert getattr(settings, flags[0].removeprefix("--")) == flags[1]
+
+
+@pytest.mark.parametrize(("text", "number"), [("3", 3), ("auto", None)])
+def test_more_than_one_worker_needs_a_catalog_that_they_share(text, number):
+    assert "--workers needs --catalog postgresql://" in refusal("--workers", text)
+    assert parse("--workers", text, "--catalog", "postgresql://h/d").workers == number
 
 
 def test_the_first_pause_is_not_longer_than_the_longest():

@@ -164,7 +164,7 @@ def test_the_extras_that_messages_name_exist():
     named: set[str] = set()
     for path in [*(ROOT / "resumable").rglob("*.py"), *(ROOT / "docs").glob("*.md")]:
         named |= set(re.findall(r"resumable-server\[([a-z,]+)\]", path.read_text(encoding="utf-8")))
-    assert {"basic", "jwt", "azure", "gcs"} <= named <= extras
+    assert {"basic", "jwt", "azure", "gcs", "postgres"} <= named <= extras
 
 
 @pytest.mark.process
@@ -178,7 +178,7 @@ def test_the_image_has_all_extras_unless_they_are_left_out():
         )
         assert shell.stdout.strip() == asked
     every = {req.split(";")[0] for req in requires("resumable-server") or () if 'extra == "all"' in req}
-    for extra in ("basic", "jwt", "azure", "gcs"):
+    for extra in ("basic", "jwt", "azure", "gcs", "postgres"):
         one = {req.split(";")[0] for req in requires("resumable-server") or () if f'extra == "{extra}"' in req}
         assert one and one <= every
 

@@ -18,6 +18,10 @@ AT_THEIR_OWN_PACE = {
     "house.py": "it measures; what a request enters after its answer is counted, too",
     "soak/auditor.py": "it looks again and again for as long as the soak runs",
     "soak/clients.py": "they try again after random pauses, as clients do",
+    "soak/probe.py": "it measures how long uploads stand still",
+    "soak/shared.py": "its processes, faults and checks have their own rhythm",
+    "soak/shared_trouble.py": "processes stand still for a while",
+    "soak/shared_watch.py": "it looks again and again for as long as the soak runs",
     "soak/soak.py": "its daemons, faults and checks have their own rhythm",
 }
 """Files that sleep or look at the clock although they are not the one that waits, and why."""

@@ -1,7 +1,8 @@
-"""How tests wait for what another process does: nothing else here looks at the clock."""
+"""How tests wait for what another process does: nothing else here looks at the clock; and which take long."""
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import subprocess
@@ -11,7 +12,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+import pytest
+
 T = TypeVar("T")
+
+long = pytest.mark.skipif("RESUMABLE_LONG" not in os.environ, reason="takes long: set RESUMABLE_LONG=1")
+"""Marks tests that are like a shorter one, and take longer."""
 
 BOUND = 180.0
 """Seconds after which what has not come never will: they end a test that fails, and hold on a busy machine."""

@@ -20,12 +20,13 @@ from resumable.auth.credentials import ClientCertificates
 from resumable.auth.forward import ForwardAuth, ForwardRules
 from resumable.auth.guard import AccessGuard, AnyOf
 from resumable.auth.interfaces import IAuthorizer
-from resumable.auth.quota import Ledger, Quota
+from resumable.auth.quota import Ledger
 from resumable.auth.rates import Rate, Rates
 from resumable.auth.secret import AccessProblem, Secret, WatchedFile, read_text
 from resumable.auth.signed import SignedUrls, parse_keys
 from resumable.auth.tokens import JwtTokens, StaticTokens, TokenRules, check_algorithms, parse_tokens
 from resumable.httpclient.client import Fetch
+from resumable.model.usage import Quota
 
 FETCH_TIMEOUT = 5.0
 

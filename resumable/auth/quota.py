@@ -12,21 +12,11 @@ upload has finished or gone. At the start, the uploads that are there go in by `
 
 from __future__ import annotations
 
-from attrs import define, frozen
+from attrs import define
+from twisted.internet.defer import Deferred, succeed
 
-from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
-
-RETRY_AFTER = 60
-"""Seconds; a full quota empties only when people remove or finish uploads."""
-
-
-@frozen
-class Quota:
-    """``size``: bytes of all uploads; ``unfinished_size``: of unfinished ones; ``unfinished``: how many. None: any."""
-
-    size: int | None = None
-    unfinished_size: int | None = None
-    unfinished: int | None = None
+from resumable.model.usage import Quota, does_not_fit, never_fits, too_many
+from resumable.protocol.errors import TooLarge
 
 
 @define
@@ -58,8 +48,9 @@ class Ledger:
         used = self._used_overall if name is None else self._used.get(name, Usage())
         return Usage(used.size, used.unfinished_size, used.unfinished)
 
-    def open(self, name: str, length: int | None, max_size: int | None = None) -> Reservation:
+    def open(self, name: str, length: int | None, upload_id: str = "", max_size: int | None = None) -> Reservation:
         """A new upload, ``length`` None while it's deferred. ``max_size``: bytes that its principal may store in one.
+        The sums don't need its ``upload_id``.
 
         Raises TooLarge (it can never fit), NoSpace (not now), TooManyRequests (too many are unfinished).
         """
@@ -67,13 +58,15 @@ class Ledger:
         reservation.check(length or 0)
         for quota, used in self._accounts(name):
             if quota.unfinished is not None and used.unfinished >= quota.unfinished:
-                raise TooManyRequests("Too many uploads are unfinished; finish some first.", RETRY_AFTER)
+                raise too_many()
         self.charge(name, length or 0)
         self.add(name, 0, 0, 1)
         reservation.charged = length or 0
         return reservation
 
-    def counted(self, name: str, charged: int, *, finished: bool, max_size: int | None = None) -> Reservation:
+    def counted(
+        self, name: str, charged: int, *, finished: bool, upload_id: str = "", max_size: int | None = None
+    ) -> Reservation:
         """One that counts already: with its length if that is known, else with its offset."""
         return Reservation(self, name, charged, self._largest(max_size), finished=finished)
 
@@ -84,8 +77,8 @@ class Ledger:
                 if limit is None or now + count <= limit or count == 0:
                     continue
                 if count > limit:
-                    raise TooLarge("The upload is larger than all that may be stored.")
-                raise NoSpace("What may be stored is used up; remove or finish something first.", RETRY_AFTER)
+                    raise never_fits()
+                raise does_not_fit()
         self.add(name, count, count, 0)
 
     def add(self, name: str, size: int, unfinished_size: int, unfinished: int) -> None:
@@ -126,6 +119,14 @@ class Reservation:
         if self._largest is not None and total > self._largest:
             raise TooLarge(f"The upload is larger than {self._largest} bytes.")
 
+    def asks(self, total: int) -> bool:
+        """No: `reach` knows."""
+        return False
+
+    def reserve(self, total: int, ahead: int = 0) -> Deferred[None]:
+        """Nothing has to be reserved."""
+        return succeed(None)
+
     def grow(self, count: int) -> None:
         """Room for ``count`` bytes more, before they are taken; all of them or none. Raises TooLarge or NoSpace."""
         self.check(self.charged + count)
@@ -137,7 +138,7 @@ class Reservation:
         if total > self.charged:
             self.grow(total - self.charged)
 
-    def settle(self, total: int) -> None:
+    def settle(self, total: int, epoch: int = 0) -> None:
         """That many bytes are there, or declared, after all; the rest of the charge is given back."""
         if not self._removed:
             change = total - self.charged

@@ -65,7 +65,7 @@ class CatalogJob(Generic[T_co]):
     ``writes``: may change something. ``frees``: leads to free space, so it may use the space reserve.
     """
 
-    run: Callable[[sqlite3.Connection], T_co]
+    run: Callable[[Any], T_co]
     writes: bool = field(default=False, kw_only=True)
     frees: bool = field(default=False, kw_only=True)
 

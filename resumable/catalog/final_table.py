@@ -30,7 +30,8 @@ class FinalTable(CatalogTable):
 
     # The row of a request that is over is taken over by the next one.
     ASK = """INSERT INTO finals (key, id, said) VALUES (?, ?, ?)
-        ON CONFLICT (key) DO UPDATE SET id = excluded.id, said = excluded.said, at = NULL WHERE at IS NOT NULL"""
+        ON CONFLICT (key) DO UPDATE SET id = excluded.id, said = excluded.said, at = NULL
+        WHERE finals.at IS NOT NULL"""
 
     def _ask(self, connection: Connection, final: Upload, request: Mapping[str, Any] | None) -> bool:
         """Remember the request that makes this final; False when another upload of the same request is on its way."""
@@ -99,8 +100,9 @@ class FinalTable(CatalogTable):
             rows = connection.execute(self.PINNING, (after, limit, partial_id)).fetchall()
         return [final_id for final_id, waits in rows if not waits], rows[-1][0] if len(rows) == limit else None
 
-    ASKED = f"""SELECT {", ".join(f"uploads.{name}" for name in FIELDS.split(", "))}, IIF(finals.at IS NULL, NULL, said)
-        FROM finals JOIN uploads ON uploads.id = finals.id WHERE key = ? AND IFNULL({ASKED_UNTIL} >= ?, 1)"""
+    ASKED = f"""SELECT {", ".join(f"uploads.{name}" for name in FIELDS.split(", "))},
+        CASE WHEN finals.at IS NOT NULL THEN said END
+        FROM finals JOIN uploads ON uploads.id = finals.id WHERE key = ?1 AND COALESCE({ASKED_UNTIL}, ?2) >= ?2"""
 
     @reads
     def asked(self, connection: Connection, digest: str, over_since: float) -> Asked | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from sqlite3 import Connection
 from threading import Lock
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -16,7 +15,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from resumable.aio.threads import IBatcher
-from resumable.catalog.batches import Batches, CatalogJob
+from resumable.catalog.batches import CatalogJob
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Through
 
@@ -26,8 +25,18 @@ AnyJob = CatalogJob[Any]
 Work = Callable[[list[AnyJob]], Sequence[Any]]
 
 
-def _nothing(connection: Connection) -> None:
+def _nothing(connection: Any) -> None:
     """The last job: all jobs before it are done first."""
+
+
+class IBatches(Protocol):
+    """Runs jobs over one connection to a database."""
+
+    def run(self, jobs: Sequence[AnyJob], /) -> list[Any]:
+        """A result or a Failure for each job, in order; never raises."""
+
+    def close(self) -> None:
+        """Nothing runs after this."""
 
 
 class Jobs:
@@ -39,7 +48,7 @@ class Jobs:
 
     def __init__(
         self,
-        batches: Batches,
+        batches: IBatches,
         batcher: Callable[[Work], IBatcher[AnyJob, Any]],
         on_facts: Callable[[], None] | None,
     ) -> None:
@@ -117,7 +126,7 @@ class CatalogTable:
 
 
 S = TypeVar("S", bound=CatalogTable)
-Method = Callable[Concatenate[S, Connection, P], T]
+Method = Callable[Concatenate[S, Any, P], T]
 
 
 class _Submits(Protocol):

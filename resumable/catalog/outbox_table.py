@@ -73,13 +73,16 @@ class OutboxTable(CatalogTable):
         stale = [name for name in known if name[0] not in self._deliverers]
         connection.executemany("DELETE FROM outbox WHERE deliverer = ?", stale)
 
+    def lock(self, connection: Connection, seqs: Sequence[int]) -> None:
+        """Before a change of which events of an upload go: where others write new ones of it, these wait."""
+
     # IOutbox
 
     FRESH = f"""SELECT {OUTBOX_FIELDS} FROM outbox WHERE deliverer = ? AND state = 'next' AND retry_at IS NULL
         AND seq > ? ORDER BY seq LIMIT ?"""
     # The event that failed least often goes first; of very many only those are looked at whose time came first.
     RIPE = f"""SELECT {OUTBOX_FIELDS} FROM outbox WHERE seq IN (SELECT seq FROM (SELECT seq, attempts FROM outbox
-        WHERE deliverer = ? AND state = 'next' AND retry_at <= ? ORDER BY retry_at LIMIT 4096)
+        WHERE deliverer = ? AND state = 'next' AND retry_at <= ? ORDER BY retry_at LIMIT 4096) AS found
         ORDER BY attempts, seq LIMIT ?) ORDER BY attempts, seq"""
 
     @reads
@@ -108,6 +111,7 @@ class OutboxTable(CatalogTable):
 
     @frees
     def delivered(self, connection: Connection, seqs: Sequence[int]) -> Sequence[OutboxEvent]:
+        self.lock(connection, seqs)
         gone = set(seqs)
         behind = [
             self._pass_on(connection, seq) for seq in sorted(gone)
@@ -129,7 +133,11 @@ class OutboxTable(CatalogTable):
             event = _event(row)
         except CatalogUnavailable:
             return None  # the error reaches the caller that asks for this event
-        return event if event.retry_at is None else None
+        return event if event.retry_at is None and self.may_go(connection, event.fact) else None
+
+    def may_go(self, connection: Connection, fact: Fact) -> bool:
+        """Whether nothing else has to be done before the fact is told."""
+        return True
 
     FAILED = "UPDATE outbox SET attempts = attempts + 1, error = ?2, retry_at = ?3 WHERE seq = ?1 AND dead_at IS NULL"
 
@@ -144,6 +152,7 @@ class OutboxTable(CatalogTable):
     @writes
     def bury(self, connection: Connection, seq: int, error: str, at: float) -> Sequence[OutboxEvent]:
         """See IOutbox. A dead one stays as it is."""
+        self.lock(connection, [seq])
         behind = self._pass_on(connection, seq)
         connection.execute(self.BURY, (seq, error, at))
         return [] if behind is None else [behind]
@@ -177,15 +186,16 @@ class OutboxTable(CatalogTable):
 
     @writes
     def _replay(self, connection: Connection, deliverer: str, seqs: Sequence[int]) -> int:
+        self.lock(connection, seqs)
         replayed = [seq for seq in seqs if connection.execute(self.REPLAY, (seq, deliverer)).rowcount == 1]
         connection.executemany(self.STEP_BACK, [(seq,) for seq in replayed])
         return len(replayed)
 
-    DEPTH = """SELECT COUNT(*), TOTAL(state = 'dead'),
+    DEPTH = """SELECT COUNT(*), COUNT(CASE WHEN state = 'dead' THEN 1 END),
         (SELECT at FROM outbox WHERE seq = (SELECT MIN(seq) FROM outbox WHERE deliverer = ?1 AND state = 'next'))
         FROM outbox WHERE deliverer = ?1"""
 
     @reads
     def depth(self, connection: Connection, deliverer: str) -> Depth:
         count, dead, oldest = connection.execute(self.DEPTH, (deliverer,)).fetchone()
-        return Depth(count - int(dead), int(dead), oldest)
+        return Depth(count - dead, dead, oldest)

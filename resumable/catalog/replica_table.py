@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from resumable.catalog.jobs import CatalogTable, Jobs, frees, reads, writes
@@ -41,7 +42,7 @@ _WIDTH: Final = len(REPLICA_FIELDS.split(", "))
 _BOTH: Final = ", ".join(
     [f"replicas.{name}" for name in REPLICA_FIELDS.split(", ")] + [f"uploads.{name}" for name in FIELDS.split(", ")]
 )
-_PAIR: Final = f"SELECT {_BOTH} FROM replicas LEFT JOIN uploads ON uploads.id = replicas.upload_id"
+PAIR: Final = f"SELECT {_BOTH} FROM replicas LEFT JOIN uploads ON uploads.id = replicas.upload_id"
 #: The columns of a store's answer about an object that facts repeat.
 _DETAILS: Final = ("location", "etag", "version", "checksum")
 
@@ -98,7 +99,8 @@ def settle(connection: Connection, upload_id: str) -> None:
     connection.execute(SETTLE, (upload_id,))
 
 
-DROP_PLACED: Final = f"""UPDATE uploads SET dropped_at = MAX(?2, touched_at) WHERE id = ?1 AND finished_at IS NOT NULL
+DROP_PLACED: Final = f"""UPDATE uploads SET dropped_at = CASE WHEN touched_at > ?2 THEN touched_at ELSE ?2 END
+    WHERE id = ?1 AND finished_at IS NOT NULL
     AND gone IS NULL AND dropped_at IS NULL AND placed IS NOT NULL AND NOT ({AWAITS_PLACE})
     AND NOT EXISTS (SELECT 1 FROM replicas WHERE upload_id = ?1 AND {_NEEDS_DATA})"""
 
@@ -119,30 +121,37 @@ class ReplicaTable(CatalogTable):
         super().__init__(jobs)
         self._outbox = outbox
 
+    def lock(self, connection: Connection, upload_id: str) -> None:
+        """Before a change of the upload's replicas and events: where others change them too, these wait."""
+
     # Questions
 
     @reads
     def of(self, connection: Connection, upload_id: str) -> Sequence[Replica]:
         return replicas_of(connection, upload_id)
 
-    GET = f"{_PAIR} WHERE replicas.upload_id = ? AND remote = ?"
+    GET = f"{PAIR} WHERE replicas.upload_id = ? AND remote = ?"
 
     @reads
     def get(self, connection: Connection, upload_id: str, remote: str) -> tuple[Replica, Upload | None] | None:
         row = connection.execute(self.GET, (upload_id, remote)).fetchone()
-        return None if row is None else _pair(row)
+        return None if row is None else to_pair(row)
+
+    def own(self, upload_id: str, remote: str) -> Deferred[tuple[Replica, Upload | None] | None]:
+        """See IReplicas. One process has all."""
+        return self.get(upload_id, remote)
 
     # The few columns that decide; the rest is only read of those that are due.
     SCAN = f"""SELECT replicas.seq, IFNULL(retry_at <= ?2, 1) AND (state = 'ending' OR finished_at IS NOT NULL
             OR (offset >= needs AND offset > confirmed))
         FROM replicas INDEXED BY replicas_in_work LEFT JOIN uploads ON uploads.id = replicas.upload_id
         WHERE remote = ?1 AND replicas.seq > ?3 AND {IN_WORK} ORDER BY replicas.seq LIMIT ?4"""
-    AT = f"{_PAIR} WHERE replicas.seq = ?"
+    AT = f"{PAIR} WHERE replicas.seq = ?"
 
     @reads
     def due(self, connection: Connection, remote: str, now: float, after: int, limit: int) -> Page:
         rows = connection.execute(self.SCAN, (remote, now, after, limit)).fetchall()
-        found = [_pair(connection.execute(self.AT, (seq,)).fetchone()) for seq, is_due in rows if is_due]
+        found = [to_pair(connection.execute(self.AT, (seq,)).fetchone()) for seq, is_due in rows if is_due]
         return Page(found, rows[-1][0] if rows and len(rows) == limit else None)
 
     NEXT_RETRY = f"SELECT retry_at FROM replicas WHERE remote = ? AND {WAITS} ORDER BY retry_at LIMIT 1"
@@ -184,8 +193,8 @@ class ReplicaTable(CatalogTable):
         found = (replica.upload_id, replica.remote, replica.state.value)
         return connection.execute(self.ADVANCE, (*work, *failures, *found)).rowcount == 1
 
-    STORE = f"""UPDATE replicas SET state = 'stored', key = IFNULL(?, key), stored = ?, stored_at = ?,
-        journal = IFNULL(?, journal), {_UNTRIED}, confirmed = (SELECT offset FROM uploads WHERE id = upload_id)
+    STORE = f"""UPDATE replicas SET state = 'stored', key = COALESCE(?, key), stored = ?, stored_at = ?,
+        journal = COALESCE(?, journal), {_UNTRIED}, confirmed = (SELECT offset FROM uploads WHERE id = upload_id)
         WHERE {_ONE} AND state = 'open'"""
     STORED = """UPDATE uploads SET stored_at = ?2 WHERE id = ?1 AND stored_at IS NULL AND required > 0
         AND NOT EXISTS (SELECT 1 FROM replicas WHERE upload_id = ?1 AND required AND state <> 'stored')"""
@@ -208,6 +217,7 @@ class ReplicaTable(CatalogTable):
     ) -> tuple[bool, bool]:
         """See IReplicas. Without any required replica the upload never counts as stored."""
         upload_id, one = replica.upload_id, (replica.upload_id, replica.remote)
+        self.lock(connection, upload_id)
         text = None if journal is None else to_json(journal)
         if connection.execute(self.STORE, (replica.key, to_json(stored), at, text, *one)).rowcount != 1:
             return False, False
@@ -249,6 +259,7 @@ class ReplicaTable(CatalogTable):
 
     @writes
     def park(self, connection: Connection, replica: Replica, reason: str, at: float) -> bool:
+        self.lock(connection, replica.upload_id)
         if connection.execute(self.PARK, (reason, replica.upload_id, replica.remote)).rowcount != 1:
             return False
         settle(connection, replica.upload_id)
@@ -262,12 +273,13 @@ class ReplicaTable(CatalogTable):
         upload = find_upload(connection, upload_id) if self._outbox.wanted else None
         return {} if upload is None else as_data(view(upload))
 
-    RESTART = f"""UPDATE replicas SET state = 'open', {_UNTRIED} WHERE upload_id = ?1 AND remote = IFNULL(?2, remote)
+    RESTART = f"""UPDATE replicas SET state = 'open', {_UNTRIED} WHERE upload_id = ?1 AND remote = COALESCE(?2, remote)
         AND state = 'parked' AND EXISTS (SELECT 1 FROM uploads WHERE id = ?1 AND gone IS NULL AND dropped_at IS NULL)"""
 
     @writes
     def restart(self, connection: Connection, upload_id: str, remote: str | None) -> int:
         """See IReplicas. Of an upload that is gone or dropped, none: there is nothing to send any more."""
+        self.lock(connection, upload_id)
         count = connection.execute(self.RESTART, (upload_id, remote)).rowcount
         settle(connection, upload_id)
         return count
@@ -308,8 +320,9 @@ class ReplicaTable(CatalogTable):
     def load_parts(self, connection: Connection, upload_id: str, remote: str) -> dict[int, str]:
         return dict(connection.execute(self.PARTS, (upload_id, remote)).fetchall())
 
-    SAVE_PART = """INSERT OR REPLACE INTO replica_parts (upload_id, remote, number, value)
-        SELECT upload_id, remote, ?3, ?4 FROM replicas WHERE upload_id = ?1 AND remote = ?2"""
+    SAVE_PART = """INSERT INTO replica_parts (upload_id, remote, number, value)
+        SELECT upload_id, remote, ?3, ?4 FROM replicas WHERE upload_id = ?1 AND remote = ?2
+        ON CONFLICT (upload_id, remote, number) DO UPDATE SET value = excluded.value"""
 
     @writes
     def save_part(self, connection: Connection, upload_id: str, remote: str, number: int, value: str) -> None:
@@ -339,6 +352,7 @@ class ReplicaTable(CatalogTable):
         return [one for one in upload_ids if connection.execute(self.DROP, (at, one)).rowcount == 1]
 
 
-def _pair(row: tuple[Any, ...]) -> tuple[Replica, Upload | None]:
+def to_pair(row: tuple[Any, ...]) -> tuple[Replica, Upload | None]:
+    """The records of a row of `PAIR`."""
     upload = row[_WIDTH:]
     return to_replica(row[:_WIDTH]), None if upload[0] is None else to_upload(upload)

@@ -54,7 +54,7 @@ HAS_DATA: Final = "on_disk = 1 AND IFNULL(gone, dropped_at) <> 'lost'"  # gone b
 IS_CLEARED: Final = "gone IS NOT NULL AND on_disk = 0"
 IS_SETTLED: Final = "settled_at IS NOT NULL"
 # of a row of finals and its upload: when it was over for its client; NULL while it is on its way, to a remote too
-ASKED_UNTIL: Final = "IIF(uploads.required > 0 AND uploads.gone IS NULL, uploads.stored_at, finals.at)"
+ASKED_UNTIL: Final = "CASE WHEN uploads.required > 0 AND uploads.gone IS NULL THEN uploads.stored_at ELSE finals.at END"
 AWAITS_PLACE: Final = "placed >= '>'"
 IN_WORK: Final = "state IN ('open', 'ending')"
 WAITS: Final = f"{IN_WORK} AND retry_at IS NOT NULL"
@@ -168,7 +168,7 @@ PRIMARY KEY (upload_id, remote, number)) WITHOUT ROWID""",
     ),
 )
 
-PIN: Final = "INSERT OR IGNORE INTO pins (partial_id, final_id) VALUES (?, ?)"
+PIN: Final = "INSERT INTO pins (partial_id, final_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
 
 
 def version(connection: sqlite3.Connection) -> int:

@@ -1,4 +1,4 @@
-"""IListing on SQLite: rows are read in the order of creation, `ROWS` of them in each job.
+"""IListing: rows are read in the order of creation, `ROWS` of them in each job.
 
 Invariant: the text of a statement holds nothing that was asked for, only values do; no job looks at more than `ROWS`
 rows. Spec: https://www.sqlite.org/rowidtable.html (``seq`` is the rowid).
@@ -26,22 +26,22 @@ _STATE: Final = """CASE WHEN gone IS NOT NULL THEN 'gone' WHEN stored_at IS NOT 
 _OLDEST: Final = "WHERE seq > ? ORDER BY seq LIMIT ?"
 _NEWEST: Final = "WHERE seq < ? ORDER BY seq DESC LIMIT ?"
 _REPLICA: Final = """EXISTS (SELECT 1 FROM replicas WHERE upload_id = uploads.id
-    AND remote = IFNULL(?, remote) AND state = IFNULL(?, state))"""
+    AND remote = COALESCE(?, remote) AND state = COALESCE(?, state))"""
 
 _COMPARED: Final = {
-    "owner": "IFNULL(owner, '') = ?",
+    "owner": "COALESCE(owner, '') = ?",
     "created_after": "created_at >= ?",
     "created_before": "created_at < ?",
     "finished_after": "finished_at >= ?",
     "finished_before": "finished_at < ?",
     "idle_since": "touched_at < ?",
-    "min_size": "IFNULL(length, offset) >= ?",
+    "min_size": "COALESCE(length, offset) >= ?",
 }
 
 
 @implementer(IListing)
 class Listing(CatalogTable):
-    """IListing on SQLite, over the tables of uploads and replicas."""
+    """IListing, over the tables of uploads and replicas."""
 
     AT = f"SELECT {FIELDS} FROM uploads WHERE seq = ?"
 
@@ -82,7 +82,7 @@ class Listing(CatalogTable):
         rows = connection.execute(self.PARKED, (remote, place or 0, ROWS)).fetchall()
         return Parked([upload_id for _, upload_id in rows if upload_id is not None], _place(rows))
 
-    UNFINISHED = f"SELECT COUNT(*) FROM uploads INDEXED BY uploads_to_expire WHERE {NEEDS_EXPIRY}"
+    UNFINISHED = f"SELECT COUNT(*) FROM uploads WHERE {NEEDS_EXPIRY}"
 
     @reads
     def unfinished(self, connection: Connection) -> int:
@@ -96,7 +96,8 @@ def _place(rows: list[tuple[Any, ...]], read_all: bool = True) -> int | None:
 def _condition(wanted: Filter) -> tuple[str, list[object]]:
     """An expression and its values."""
     states = sorted(state.value for state in wanted.states)
-    conditions, values = [f"({_STATE}) IN ({', '.join('?' * len(states))})"], list[object](states)
+    among = f"({_STATE}) IN ({', '.join('?' * len(states))})" if states else "0 = 1"
+    conditions, values = [among], list[object](states)
     for name, condition in _COMPARED.items():
         value = getattr(wanted, name)
         if value is not None:

@@ -28,12 +28,15 @@ from twisted.python import usage
 from zope.interface import provider
 
 from resumable.client.admin_client import AdminLine, NoDaemon, where
+from resumable.config.agreed import agreed_options, disagreements
 from resumable.config.options import Options, Settings
 from resumable.daemon.service import UploadService
-from resumable.doctor import daemon, directory, machine, outside, proxy, records, syncs
+from resumable.doctor import daemon, directory, machine, outside, proxy, records, shared_directory, syncs
 from resumable.doctor.directory import CheckedDirectory, place_of
 from resumable.doctor.findings import Finding, Level
+from resumable.listening import run_directory
 from resumable.masking import has_user, masked
+from resumable.model.errors import CatalogUnavailable
 from resumable.spool.directory import mount_of
 
 Check = Callable[[], Iterable[Finding] | Awaitable[Iterable[Finding]]]
@@ -41,6 +44,7 @@ Check = Callable[[], Iterable[Finding] | Awaitable[Iterable[Finding]]]
 PATIENCE = 15.0
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NAME_WIDTH = 16
+NEEDS_EXTRA = "Install the extra: pip install 'resumable-server[postgres]'."
 _VALUE = re.compile(r"[\x20-\x7e\xa0-\xff]*")
 
 
@@ -244,9 +248,11 @@ class PublicUrl:
 def all_checks(reactor: Any, settings: Settings, public: PublicUrl) -> Iterable[tuple[str, Check]]:
     """Each check with its name. Make each before the next is taken."""
     place = place_of(str(settings.upload_dir))
+    shares = settings.catalog is not None
 
     def service() -> object:
-        return UploadService(evolve(settings, remotes=()), reactor)  # remotes have a check of their own
+        alone = evolve(settings, remotes=(), catalog=None)  # remotes and the database have checks of their own
+        return UploadService(alone, reactor)
 
     def room() -> Iterable[Finding]:
         found = machine.look_at_space(place.nearest, place.directory)
@@ -257,13 +263,18 @@ def all_checks(reactor: Any, settings: Settings, public: PublicUrl) -> Iterable[
 
     yield daemon.OPTIONS, lambda: daemon.judge_options(daemon.look_at_options(settings, place, service))
     yield "machine", lambda: machine.judge(machine.look())
-    yield directory.NAME, lambda: directory.judge(directory.look(place))
+    yield directory.NAME, lambda: directory.judge(directory.look(place), shares)
     yield directory.PERMISSIONS, permissions
-    yield directory.LOCKS, lambda: _locks(place)
+    if not shares:
+        yield directory.LOCKS, lambda: _locks(place)
     yield syncs.NAME, lambda: _syncs(place)
     yield machine.SPACE, room
-    yield records.NAME, lambda: _records(place)
-    yield daemon.NAME, lambda: daemon.judge_daemon(place, _daemon(settings) if place.held else None)
+    if shares:
+        yield from _shared_checks(settings, place)
+        yield daemon.NAME, lambda: _daemon_here(settings, place)
+    else:
+        yield records.NAME, lambda: _records(place)
+        yield daemon.NAME, lambda: daemon.judge_daemon(place, _daemon(settings) if place.held else None)
     yield "remotes", lambda: _remotes(reactor, settings)
     yield outside.NAME, lambda: _outside(public)
     yield machine.CLOCK, lambda: _clock(settings, public)
@@ -309,8 +320,51 @@ def _records(place: CheckedDirectory) -> Iterable[Finding]:
     return records.judge(records.look(place))
 
 
+def _shared_checks(settings: Settings, place: CheckedDirectory) -> Iterable[tuple[str, Check]]:
+    """Those of a database, of the servers that use it, and of the directory that they share."""
+    assert settings.catalog is not None
+    try:
+        from resumable.doctor import database
+    except ImportError:
+        missing = Finding("database", "bad", "PostgreSQL's driver is not installed", NEEDS_EXTRA)
+        yield "database", lambda: [missing]
+        return
+    url = settings.catalog
+    found: list[Any] = []  # its facts, once it has answered
+
+    def ask() -> Iterable[Finding]:
+        try:
+            found.append(database.look(url))
+        except CatalogUnavailable as error:
+            return [database.unreached(str(error))]
+        return database.judge(found[0])
+
+    def compare() -> Iterable[Finding]:
+        mine, others = agreed_options(settings), found[0].workers if found else {}
+        differ = [each for node, theirs in others.items() for each in disagreements(mine, theirs, node)]
+        return database.judge_workers(differ, others) if found else []
+
+    def share() -> Iterable[Finding]:
+        known = (found[0].installation, found[0].directory) if found else (None, None)
+        return shared_directory.judge(shared_directory.look(place, bool(found), *known))
+
+    yield database.NAME, ask
+    yield database.WORKERS, compare
+    yield shared_directory.NAME, share
+
+
+def _daemon_here(settings: Settings, place: CheckedDirectory) -> Iterable[Finding]:
+    """About one of several servers: that of this machine, if there is one."""
+    path = run_directory.found(settings.run_dir, os.environ)
+    if run_directory.SOCKET in settings.admin_listen and (path is None or not path.is_socket()):
+        return [Finding(daemon.NAME, "ok", "none runs on this machine, as far as --run-dir shows")]
+    return daemon.judge_daemon(place, _daemon(settings))
+
+
 def _daemon(settings: Settings) -> daemon.DaemonStatus:
-    places = [place for endpoint in settings.admin_listen if (place := where(endpoint)) is not None]
+    path = run_directory.found(settings.run_dir, os.environ) if run_directory.SOCKET in settings.admin_listen else None
+    endpoints = settings.admin_listen if path is None else run_directory.settled(settings.admin_listen, path.parent)
+    places = [place for endpoint in endpoints if (place := where(endpoint)) is not None]
     if not places:
         return daemon.DaemonStatus()
     asked = min(places, key=lambda place: not place.startswith("unix:"))  # where nobody needs a token

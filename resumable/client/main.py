@@ -21,10 +21,15 @@ from resumable.client import commands
 from resumable.client.admin_client import AdminClient, AdminLine, BadUrl, DaemonRefused, NoDaemon, NotAllowed, where
 from resumable.client.commands import ENOUGH, plain
 from resumable.config.option import PREFIX, did_you_mean, mentioned_variables, nearest_name, unknown_variables
+from resumable.listening import run_directory
 from resumable.model import values as option_values
 
 T = TypeVar("T")
 STATES: Final = ("uploading", "assembling", "finished", "stored", "gone", "unfinished", "any")
+
+
+#: The socket of a daemon with an upload directory of its own, below that.
+OWN_SOCKET: Final = Path(".resumable") / "admin.sock"
 
 
 class BadToken(Exception):
@@ -83,7 +88,7 @@ def _status(given: list[str], environ: Mapping[str, str]) -> int:
         sys.stderr.write(f"resumable: --url: {error}\n")
         return 2
     except NoDaemon as error:
-        sys.stderr.write(f"resumable: {error}: does it run? Give --upload-dir or --url\n")
+        sys.stderr.write(f"resumable: {error}: does it run? Give --upload-dir, --run-dir or --url\n")
     except DaemonRefused as error:
         hint = "; give --token-file" if isinstance(error, NotAllowed) else ""
         sys.stderr.write(f"resumable: {plain(error).rstrip('.')}{hint}\n")
@@ -98,6 +103,10 @@ def _run(given: list[str], environ: Mapping[str, str]) -> int:
         from resumable.client import checkup  # all of the daemon, which the other commands can do without
 
         return checkup.main(given[1:], environ)
+    if given[:1] == ["catalog"]:
+        from resumable.client import moving
+
+        return moving.main(given[1:], environ)
     found = parsed(parser(), given)
     _check_environment(environ)
     status: int = found.run(AdminClient(AdminLine(_where(found, environ), _token(found))), found)
@@ -121,13 +130,30 @@ def _where(found: Namespace, environ: Mapping[str, str]) -> str:
     """Flags win over the environment, which is the daemon's."""
     if found.url is not None:
         return str(found.url)
+    if found.run_dir is not None:
+        return f"unix:{run_directory.socket_of(Path(found.run_dir).absolute())}"
     listened = environ.get("RESUMABLE_ADMIN_LISTEN", "").split()
     if found.upload_dir is None and listened and "socket" not in listened:
         for endpoint in listened:
             if (place := where(endpoint)) is not None:
                 return place
+    if (shared := _shared(found, environ)) is not None:
+        return f"unix:{shared}"
     directory = found.upload_dir or environ.get("RESUMABLE_UPLOAD_DIR", "").strip() or "uploads"
-    return f"unix:{Path(directory).absolute() / '.resumable' / 'admin.sock'}"
+    return f"unix:{Path(directory).absolute() / OWN_SOCKET}"
+
+
+def _shared(found: Namespace, environ: Mapping[str, str]) -> Path | None:
+    """The socket of a daemon that shares its upload directory, which is in its run directory."""
+    given = environ.get("RESUMABLE_RUN_DIR", "").strip()
+    if found.upload_dir is not None:
+        return None
+    if given:
+        return run_directory.socket_of(Path(given).absolute())
+    if environ.get("RESUMABLE_CATALOG", "sqlite").strip().lower() in ("", "sqlite"):
+        own = Path(environ.get("RESUMABLE_UPLOAD_DIR", "").strip() or "uploads") / OWN_SOCKET
+        return None if own.exists() else run_directory.found(None, environ, temporary=False)
+    return run_directory.found(None, environ)
 
 
 def _token(found: Namespace) -> str | None:
@@ -155,6 +181,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"resumable {__version__}")
     add = root.add_subparsers(metavar="COMMAND", required=True).add_parser
     add("doctor", add_help=False, help="look at what the daemon depends on, and say what to change")
+    add("catalog", add_help=False, help="move the records between SQLite and PostgreSQL")
     _ls(_command(add, "ls", commands.ls, "list uploads"))
     show = _command(add, "show", commands.show, "tell all of one upload, in both tiers")
     show.add_argument("id", metavar="ID")
@@ -218,6 +245,7 @@ def _command(
     command.set_defaults(run=run, command=command)
     where = command.add_argument_group("the daemon")
     where.add_argument("--upload-dir", metavar="PATH", help="the one of this upload directory [uploads]")
+    where.add_argument("--run-dir", metavar="PATH", help="the one with this run directory, with --catalog postgresql")
     where.add_argument("--url", help="the one that answers operators there: http://..., or unix:/path")
     where.add_argument("--token-file", metavar="PATH", help="with the token that --url asks for")
     command.add_argument("--json", action="store_true", help="JSON instead of text")

@@ -11,9 +11,9 @@ from typing import Any
 
 from resumable.auth.build import AccessSettings, TokenSettings
 from resumable.auth.forward import ForwardRules
-from resumable.auth.quota import Quota
 from resumable.auth.rates import Rate
 from resumable.auth.secret import AccessProblem, read_secret
+from resumable.model.usage import Quota
 
 _KEYS = ("auth_jwks", "auth_jwt_key", "auth_jwt_secret_file", "auth_jwt_secret")
 _RULES = ("auth_jwt_issuer", "auth_jwt_audience", "auth_jwt_scope", "auth_jwt_admin_scope", "auth_jwt_algorithm")

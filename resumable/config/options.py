@@ -38,6 +38,7 @@ from resumable.config.option import (
 from resumable.hooks.settings import HookSettings, hook_settings
 from resumable.http.cors import CrossOrigin, cross_origin_rules
 from resumable.listening.endpoints import admin_endpoint, private_socket
+from resumable.listening.run_directory import SOCKET
 from resumable.masking import masked
 from resumable.model.values import Network
 from resumable.remotes import urls
@@ -52,11 +53,15 @@ class Settings:
 
     ``public_url`` is what clients see in place of ``base_path``. None: ``max_size``, ``max_lag``, ``max_lag_age`` and
     ``remote_attempts`` without a limit; ``expire_after``, ``reclaim_after`` and ``give_up_after`` never; ``public_url``
-    taken from each request; no ``status_path``. Words that may be chosen are as in the table of options.
+    taken from each request; no ``status_path``; ``catalog`` in SQLite; ``run_dir`` the first that can be used; as many
+    ``workers`` as processors. Words that may be chosen are as in the table of options.
     """
 
     listen: tuple[str, ...]
     upload_dir: Path
+    catalog: str | None
+    run_dir: Path | None
+    workers: int | None
     modes: Modes
     base_path: str
     public_url: str | None
@@ -132,6 +137,7 @@ class Options(usage.Options):
         self._environ = environ
         self._repeated: dict[str, list[str]] = {}
         self._settings: Settings | None = None
+        self.arguments: tuple[str, ...] = ()
         self.docs.update({o.flag: help_line(o) for o in OPTIONS if o.separator})
 
     def repeat(self, flag: str, value: str) -> None:
@@ -144,8 +150,10 @@ class Options(usage.Options):
         sys.exit(0)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """``arguments`` are those that were given."""
         try:
-            self._check_flags(sys.argv[1:] if options is None else options)
+            self.arguments = tuple(sys.argv[1:] if options is None else options)
+            self._check_flags(self.arguments)
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as problem:
             if self.parent is None:
@@ -183,7 +191,7 @@ class Options(usage.Options):
             download=not found.pop("disable_download"),
             disabled_extensions=self._disabled_extensions(found),
             http2=not found.pop("disable_http2"),
-            admin_listen=self._admin_listen(found.pop("admin_listen"), found["upload_dir"]),
+            admin_listen=self._admin_listen(found.pop("admin_listen"), found["upload_dir"], found["catalog"]),
             remotes=self._remotes(found.pop("remote"), found.pop("overwrite")),
             access=access,
             hooks=hooks,
@@ -233,7 +241,9 @@ class Options(usage.Options):
         files = (quoteStringArgument(str(path)) for path in (key or certificate, certificate))
         return ("ssl:{}:privateKey={}:certKey={}".format(port, *files), *endpoints)
 
-    def _admin_listen(self, endpoints: tuple[str, ...], upload_dir: Path) -> tuple[str, ...]:
+    def _admin_listen(self, endpoints: tuple[str, ...], upload_dir: Path, catalog: str | None) -> tuple[str, ...]:
+        if catalog is not None:  # the socket is in the run directory, which isn't made yet
+            return tuple(SOCKET if each == "socket" else private_socket(each) for each in endpoints)
         try:
             return tuple(admin_endpoint(upload_dir) if each == "socket" else private_socket(each) for each in endpoints)
         except ValueError as problem:
@@ -366,6 +376,10 @@ for _option in OPTIONS:
 
 def check_together(settings: Settings) -> None:
     """Raises UsageError for options that contradict each other."""
+    if settings.workers != 1 and settings.catalog is None:
+        raise usage.UsageError(
+            "--workers needs --catalog postgresql://...: with SQLite, one process takes all requests"
+        )
     is_waited_for = any(spec.required for spec in settings.remotes)
     if settings.ack == "remote" and not is_waited_for:
         raise usage.UsageError("--ack remote needs a --remote that is required: there is none to wait for")

@@ -48,8 +48,37 @@ SERVING: tuple[Option, ...] = (
         "PATH",
         "uploads",
         "directory for uploads and their catalog",
-        "It must be on a local file system; network file systems are refused. Only one server at a time can use it.",
+        "It must be on a local file system; network file systems are refused. Only one server at a time can use it."
+        " With `--catalog postgresql://...` all servers use the same one, which may be on NFS.",
         values.directory,
+    ),
+    Option(
+        "catalog",
+        "URL",
+        "sqlite",
+        "where the records of uploads are: `sqlite`, or a PostgreSQL database that several servers share",
+        "`sqlite` is a file in the upload directory, for one server. With `postgresql://user@host/database` any number"
+        " of servers share the uploads and `--upload-dir`; see [scaling.md](scaling.md). It needs the extra `postgres`."
+        " The password may be in the URL, in `PGPASSWORD` or in `~/.pgpass`.",
+        values.catalog_url,
+        secret=True,
+    ),
+    Option(
+        "run-dir",
+        "PATH",
+        "",
+        "directory for what is one server's own while it runs, with `--catalog postgresql://...`",
+        "For example its admin socket. By default the first one of systemd's `RUNTIME_DIRECTORY`, `/run/resumable` if"
+        " it can be written, or a new one in the temporary directory.",
+        values.directory,
+    ),
+    Option(
+        "workers",
+        "NUMBER",
+        "1",
+        "processes that take requests on this machine; `auto`: one for each processor",
+        "More than one needs `--catalog postgresql://...`. They share the ports; one that dies is started again.",
+        values.workers,
     ),
     Option(
         "file-mode",

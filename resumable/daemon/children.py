@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from twisted.application.service import Service
+from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from resumable.aio.deferreds import Timer, deferred
@@ -22,15 +23,16 @@ from resumable.daemon import startup
 from resumable.daemon.parts import Parts
 from resumable.daemon.remote_tier import tell_of_strays
 from resumable.listening.listeners import Listeners
-from resumable.model.errors import CatalogUnavailable
-from resumable.model.hooks import QuestionKind
-from resumable.uploads.holds import JANITOR, REPLICATION
-from resumable.uploads.recovery import recover
+from resumable.masking import masked
+from resumable.model.errors import CatalogUnavailable, StartupError
+from resumable.uploads.holds import JANITOR
 
 #: Seconds between two rounds of the janitor, at most.
 SWEEP = 30.0
 #: Seconds between two looks at free memory.
 TIDY = 2.0
+#: Seconds that events under way get at a stop, at most.
+HOOKS_GRACE = 5.0
 
 log = Logger()
 
@@ -57,6 +59,31 @@ async def take_all(steps: Iterable[Step]) -> bool:
 def log_failure(failure: Failure) -> None:
     """The end of background work that failed."""
     log.failure("background work failed", failure)
+
+
+class TwistdService(MultiService):
+    """What `twistd` runs. ``name``: as `twistd` shows it. ``log_observer``: None where `twistd` writes the log."""
+
+    def __init__(self, daemonised: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.setName("resumable")  # type: ignore[no-untyped-call]
+        self.log_observer: ILogObserver | None = None
+        self._daemonised = daemonised
+
+    def setServiceParent(self, parent: Any) -> None:
+        """`twistd` begins to log after this; it asks its application how."""
+        if self.log_observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.log_observer)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+
+    def reload(self) -> None:
+        """At SIGHUP."""
+
+    def _give_up(self, error: BaseException) -> None:
+        """One line and status 1. A daemonised parent waits for an exception that isn't SystemExit."""
+        if self._daemonised:
+            raise StartupError(masked(str(error))) from None
+        raise SystemExit(f"resumable: {masked(str(error))}") from None
 
 
 class Child(Service):
@@ -91,46 +118,24 @@ class Ports(Child):
 
 
 class Storage(Child):
-    """The upload directory: its lock, the data files, the catalog, and the threads that work on them."""
+    """The local tier: the upload directory, the catalog, and the threads that work on them."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(self._open, self._close)
         self._parts = parts
 
     def _open(self) -> None:
-        """Lock the directory and recover it. Blocks. Raises StartupError, CatalogUnavailable, OSError."""
+        """Blocks. Raises StartupError, CatalogUnavailable, OSError."""
         parts = self._parts
-        startup.take_lock(parts.lock, str(parts.settings.upload_dir))
-        parts.spool.start()
-        opened = parts.catalog.open()
-        if opened.set_aside is not None:
-            log.error("the catalog was damaged; what could be read was recovered", **_fields(opened))
-        context = parts.context
-        found = recover(
-            *(parts.catalog, opened, parts.spool, context.boot_id, context.wall()),
-            asks=context.questions.asks(QuestionKind.FINISH),
-            planned=context.places.planned,
-        )
-        log.info(
-            "upload directory ready: {adopted} uploads moved on, {orphans} orphans, {lost} lost",
-            adopted=found.adopted,
-            orphans=found.orphans,
-            lost=found.lost,
-        )
-        ledger = parts.access.ledger
-        if ledger.counts:
-            for each in parts.catalog.owners():
-                ledger.add(each.owner, each.size, each.unfinished_size, each.unfinished)
-        parts.pool.start()
-        parts.catalog.start()
+        late = (lambda: None) if parts.hooks is None else parts.hooks.late
+        parts.local.open(parts.context, parts.access.ledger, late)
 
     async def _close(self) -> bool:
-        parts = self._parts
-        return await take_all([parts.spool.stop, parts.catalog.stop, parts.pool.stop, parts.lock.release])
+        return await take_all(self._parts.local.closing())
 
 
 class Remotes(Child):
-    """The remote tier, where this process may run it."""
+    """The remote tier; each process sends on what it holds."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(lambda: self._begin().addErrback(log_failure), self._end)
@@ -139,8 +144,6 @@ class Remotes(Child):
     @deferred
     async def _begin(self) -> None:
         parts = self._parts
-        if not await parts.roles.granted(REPLICATION):
-            return
         if parts.tier is not None:
             parts.tier.start()
         with suppress(CatalogUnavailable):  # it is only logged
@@ -219,17 +222,14 @@ class Chores(Child):
         try:
             if await self._parts.roles.granted(JANITOR):
                 await self._parts.uploads.janitor.sweep()
-                await self._parts.catalog.restore_reserve()
-        except Exception as error:
-            # A stop in the middle of a round cuts it off; the next start continues it.
-            if self.running or not isinstance(error, (CatalogUnavailable, Stopped)):
-                log.failure("the janitor's round failed; the next one tries again")
+                await self._parts.local.tidy()
+        except (CatalogUnavailable, Stopped) as error:
+            if self.running:  # a stop in the middle of a round cuts it off; the next start continues it
+                log.warn("the janitor's round failed; the next one tries again: {reason}", reason=str(error))
+        except Exception:
+            log.failure("the janitor's round failed; the next one tries again")
 
     def _tidy(self) -> None:
         """Memory is flat: give free memory back, unless bytes are flowing and need it again at once."""
         if not self._parts.budget.used:
             self._parts.pool.run(startup.give_back_heap).addErrback(log_failure)
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__slots__ if not name.startswith("__")}

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import IO, Any, Final
 
 from twisted.logger import (
@@ -37,8 +38,8 @@ _OWN: Final = frozenset({"time", "level", "logger", "message", "error", "traceba
 _LONGEST: Final = 4000
 
 
-def observer_beside(twistd: Mapping[str, Any], form: str, level: str, reactor: Any) -> ILogObserver | None:
-    """Writes where twistd with these options would; None where only twistd itself can.
+def output(twistd: Mapping[str, Any], reactor: Any) -> IO[Any] | None:
+    """The file to which twistd with these options would write; None where only twistd itself can.
 
     As twistd's own, a log file gives way to a new one when it is large or at SIGUSR1.
     """
@@ -47,36 +48,43 @@ def observer_beside(twistd: Mapping[str, Any], form: str, level: str, reactor: A
     if twistd.get("logger") or twistd.get("syslog") or (daemon and name == "-"):
         return None
     if name == "-" or not (name or daemon):
-        return observer(form, level, sys.stdout)
+        return sys.stdout
     file: Any = LogFile.fromFullPath(name or "twistd.log")
     if signal.getsignal(signal.SIGUSR1) in (None, signal.SIG_DFL):
         signal.signal(signal.SIGUSR1, lambda number, frame: reactor.callFromThread(file.rotate))
-    return observer(form, level, file)
+    found: IO[Any] = file
+    return found
 
 
-def observer(form: str, level: str, file: IO[Any]) -> ILogObserver:
-    """Writes events of that level (a word of `LEVELS`) and above to ``file``; ``form`` is one of `FORMATS`."""
-    line = json_line if form == "json" else text_line
+def observer(form: str, level: str, file: IO[Any], worker: int | None = None) -> ILogObserver:
+    """Writes events of that level (a word of `LEVELS`) and above to ``file``; ``form`` is one of `FORMATS`.
+
+    ``worker``: the number of this process, if it is one of several, which each line has then.
+    """
+    line = partial(json_line if form == "json" else text_line, worker=worker)
     least = LogLevelFilterPredicate(defaultLogLevel=LogLevel.levelWithName(level))
     return FilteringLogObserver(FileLogObserver(file, line), [least])
 
 
-def text_line(event: LogEvent) -> str | None:
+def text_line(event: LogEvent, worker: int | None = None) -> str | None:
     """As twistd writes it, with its traceback on lines of its own; None for an event that says nothing.
 
-    The first line ends with the id of the request that it is about, if there is one and it isn't in the line.
+    The first line ends with the id of the request that it is about, if there is one and it isn't in the line, and with
+    the worker.
     """
     text = formatEventAsClassicLogText(event)
     if text is None:
         return None
     first, end, rest = masked(text).partition("\n")
     name = REQUEST.get()
-    return f"{first} [{name}]{end}{rest}" if name and name not in first else first + end + rest
+    if name and name not in first:
+        first = f"{first} [{name}]"
+    return f"{first}{'' if worker is None else f' [worker {worker}]'}{end}{rest}"
 
 
-def json_line(event: LogEvent) -> str | None:
+def json_line(event: LogEvent, worker: int | None = None) -> str | None:
     """``time``, ``level``, ``logger``, ``message``, ``request`` where it is about one, the event's own fields,
-    ``error`` and ``traceback``.
+    ``worker`` where there are several, ``error`` and ``traceback``.
 
     None for an event that says nothing.
     """
@@ -93,6 +101,8 @@ def json_line(event: LogEvent) -> str | None:
     if name := REQUEST.get():
         line["request"] = name
     line.update(_fields(event))
+    if worker is not None:
+        line["worker"] = worker
     if failure is not None:
         line["error"] = _plain(f"{failure.type.__name__}: {failure.getErrorMessage()}")
         line["traceback"] = masked(failure.getTraceback())

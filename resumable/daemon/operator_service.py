@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.logger import LogLevel, globalLogPublisher
 
 from resumable import __version__
@@ -18,6 +18,7 @@ from resumable.aio.threads import Pool
 from resumable.auth.secret import AccessProblem, Secret, read_secret
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Settings
+from resumable.daemon.worker import Assignment
 from resumable.hooks.calls import HookCounts
 from resumable.http.admin.api import Admin, AdminServices, PrincipalAuth, SocketAuth, TokenAuth
 from resumable.http.admin.overview import Check, DeadEvents, Overview, OverviewSources, Readiness
@@ -27,6 +28,7 @@ from resumable.http.site import Root, StreamingSite
 from resumable.http.watch import RequestLog
 from resumable.listening.endpoints import split_endpoint
 from resumable.metrics.collector import Certificates, MetricsCollector, MetricSources
+from resumable.metrics.machine_metrics import MachineMetrics
 from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLags
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.replication.service import Replication
@@ -35,24 +37,32 @@ from resumable.uploads.context import UploadContext
 from resumable.uploads.operators import Census, Operators
 from resumable.uploads.uploads import Uploads
 
+if TYPE_CHECKING:
+    from resumable.catalog.postgres.catalog import PostgresCatalog
+
 #: Seconds that answers to operators get at the end.
 GRACE = 1.0
+#: Seconds for a change to be recorded.
+ANSWERS = 5.0
 #: Bytes. Nobody guesses the output of `openssl rand -hex 16`.
 SHORTEST_TOKEN = 16
 
 
 @frozen
 class OperatorParts:
-    """The parts of the daemon that are looked at. ``replayed``: dead events wait again."""
+    """The parts of the daemon that are looked at. ``replayed``: dead events wait again. ``unmounted``: why the upload
+    directory can't be relied upon, None where it can. ``worker``: None if nobody supervises this process."""
 
-    catalog: SqliteCatalog
+    catalog: SqliteCatalog | PostgresCatalog
     pool: Pool
     budget: Budget
     context: UploadContext
     uploads: Uploads
     hook_counts: HookCounts
     replayed: Callable[[], None]
+    unmounted: Callable[[], Awaitable[str | None]]
     replication: Replication | None = None
+    worker: Assignment | None = None
 
 
 class OperatorService:
@@ -70,10 +80,16 @@ class OperatorService:
         self._token = _token(settings)
         self._census = Census(parts.catalog.listing, reactor, parts.context.wall)
         self._sites: dict[bool, StreamingSite] = {}
+        self._own: StreamingSite | None = None
 
     def serve(self, site: StreamingSite, root: Root, admission: Admission, certificates: Certificates) -> None:
         """Make the objects that answer operators; ``site`` is the one for uploads. Raises StartupError."""
         services = self._services(site, certificates)
+        worker = self._parts.worker
+        if worker is not None and worker.socket is not None:
+            self._own = StreamingSite(Admin(services, SocketAuth()).resource, reactor=self._reactor)
+            machine = MachineMetrics(self._reactor, services.metrics, worker.number, worker.others)
+            services = evolve(services, metrics=machine)
         if self._settings.admin_on_public:
             if admission.guard is None:
                 raise StartupError("--admin-on-public needs a way to tell who is an admin: see --admin")
@@ -82,7 +98,11 @@ class OperatorService:
             self._sites[private] = StreamingSite(Admin(services, auth).resource, reactor=self._reactor)
 
     def site_at(self, description: str) -> StreamingSite:
-        """The site for one listener of operators: only the permissions of a Unix socket identify them."""
+        """The site for one listener of operators: only the permissions of a Unix socket identify them. A worker's own
+        socket is for what it alone knows."""
+        worker = self._parts.worker
+        if self._own is not None and worker is not None and description == worker.socket:
+            return self._own
         return self._sites[split_endpoint(description)[0] == "unix"]
 
     def start(self) -> None:
@@ -92,7 +112,7 @@ class OperatorService:
     async def stop(self) -> None:
         """Its ports must have been closed before."""
         self._delay.stop()
-        for site in self._sites.values():
+        for site in (*self._sites.values(), *([] if self._own is None else [self._own])):
             await site.close_connections(GRACE)
         globalLogPublisher.removeObserver(self._log_counts)
 
@@ -158,19 +178,26 @@ class OperatorService:
     def _checks(self) -> dict[str, Check]:
         checks: dict[str, Check] = {
             "catalog": self._catalog_writable,
+            "directory": self._directory_there,
             "disk": self._disk_above_reserve,
-            "drain": self._not_draining,
         }
+        if self._settings.catalog is None:  # a drain of all that share it would leave no server for what has begun
+            checks["drain"] = self._not_draining
         if self._settings.ready_remotes != "none":
             checks["remotes"] = self._remotes_up
         return checks
 
     async def _catalog_writable(self) -> str | None:
         try:
-            await self._parts.catalog.check()
+            await self._parts.catalog.check().addTimeout(ANSWERS, self._reactor)
         except CatalogUnavailable as error:
             return str(error)
+        except TimeoutError:
+            return f"a change was not recorded within {ANSWERS:.0f} s"
         return None
+
+    async def _directory_there(self) -> str | None:
+        return await self._parts.unmounted()
 
     async def _disk_above_reserve(self) -> str | None:
         return "the free space is down to the reserve" if self._parts.context.space.room <= 0 else None

@@ -11,22 +11,24 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google_crc32c import Checksum as Crc32c
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.aio.threads import Batcher, Pool
+from resumable.aio.threads import Pool
 from resumable.auth.build import AccessControl, build
 from resumable.auth.secret import AccessProblem
-from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Settings
 from resumable.daemon import startup
+from resumable.daemon.one_process import OneProcess
 from resumable.daemon.operator_service import OperatorParts, OperatorService
 from resumable.daemon.remote_tier import RemoteTier, TierContext
+from resumable.daemon.worker import Assignment, Inherited
 from resumable.hooks.calls import HookCounts
+from resumable.hooks.claimed import SharedHooks
 from resumable.hooks.hooks import HookDependencies, Hooks
 from resumable.http.admission import Admission
 from resumable.http.cors import Cors
@@ -36,21 +38,26 @@ from resumable.http.site import Root, StreamingSite
 from resumable.http.tus import TusRoutes
 from resumable.listening.endpoints import ADMIN_LISTEN, LISTEN, Terms
 from resumable.listening.listeners import Listeners
+from resumable.listening.shared_ports import Share
 from resumable.model.errors import StartupError
 from resumable.model.hooks import NoHooks
 from resumable.model.outbox import IOutbox
 from resumable.model.replica import NoReplication
+from resumable.model.workers import BURIED
 from resumable.protocol.checksum import STANDARD, Digest
 from resumable.protocol.errors import Refused, TusError
 from resumable.protocol.tus import extensions_without
-from resumable.spool import Budget, Disk, Spool
-from resumable.spool.files import OWN
+from resumable.replication.shared import SharedReplication
+from resumable.spool import Budget
 from resumable.spool.placed_files import PlacedFiles
 from resumable.uploads.context import Questions, UploadContext
-from resumable.uploads.holds import LocalHolds, LocalRoles
+from resumable.uploads.holds import SWEEPER
 from resumable.uploads.janitor import Reclaimer
 from resumable.uploads.limits import NoQuota, Space, UploadLimits
 from resumable.uploads.uploads import Uploads
+
+if TYPE_CHECKING:
+    from resumable.daemon.many_processes import ManyProcesses
 
 log = Logger()
 
@@ -59,35 +66,30 @@ ALGORITHMS: dict[str, Callable[[], Digest]] = {**STANDARD, "crc32c": Crc32c}
 
 
 class Parts:
-    """The objects that the daemon's children start, use and stop. Raises StartupError for files that can't be used."""
+    """The objects that the daemon's children start, use and stop. Raises StartupError for files that can't be used.
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    ``worker``: this process's part of the work; None if nobody supervises it.
+    """
+
+    def __init__(self, settings: Settings, reactor: Any, worker: Assignment | None = None) -> None:
         self.settings = settings
+        self.worker = worker
         self._reactor = reactor
-        directory = str(settings.upload_dir)
-        self.lock = startup.lock_of(directory)
         self.pool = Pool(reactor, settings.writers, "spool")
         self.budget = Budget()
-        self.catalog = SqliteCatalog(
-            os.path.join(directory, OWN, "catalog.sqlite3"),
-            batcher=lambda work: Batcher(reactor, work, name="catalog"),
-            deliverers=settings.hooks.deliverers,
-        )
-        self.spool = Spool(
-            directory,
-            disk=Disk(settings.modes),
-            batcher=lambda work: Batcher(reactor, work, name="puts"),
-            pool=self.pool,
-            budget=self.budget,
-            record=self.catalog.jobs.do,
-        )
-        self.roles = LocalRoles()
+        self.local = local_tier(settings, reactor, self.pool, self.budget)
+        self.catalog, self.spool, self.roles = self.local.catalog, self.local.spool, self.local.roles
         self._space = Space(settings.reserve)
         self._blind = False
         places = PlacedFiles(self.spool, self.pool, settings.placing)
         self._reclaimer = Reclaimer(self.catalog, self.spool, places)
         self.tier = RemoteTier(settings, reactor, self._tier_context()) if settings.remotes else None
-        self.hooks = hooks_of(settings, reactor, self.catalog.outbox, self._stop_upload, self.spool.path)
+        if self.tier is not None and isinstance(self.tier.for_uploads, SharedReplication):
+            shared = self.tier.for_uploads
+            self.local.others.listen(BURIED, lambda _: shared.workers_died())
+        self.hooks = hooks_of(
+            *(settings, reactor, self.catalog.outbox, self._stop_upload, self.spool.path, self.local.hooks)
+        )
         if self.hooks is not None:
             self.catalog.on_facts = self.hooks.wake
         self.access = self._access()
@@ -104,16 +106,18 @@ class Parts:
         self.operators = OperatorService(settings, reactor, origin, self._operator_parts())
         root = Root(tus, settings.base_path, self.operators.readiness)
         self.site = self._site(root, tus)
-        self.listeners = self._listeners(settings.listen, lambda _: self.site)
+        sockets, share = (Inherited(), None) if worker is None else (worker.sockets, worker.share())
+        self.listeners = self._listeners(settings.listen, lambda _: self.site, LISTEN, sockets.listen, share)
         self.operators.serve(self.site, root, admission, self._expiry)
-        self.admin_listeners = self._listeners(settings.admin_listen, self.operators.site_at, ADMIN_LISTEN)
+        self.admin_listeners = self._listeners(
+            settings.admin_listen, self.operators.site_at, ADMIN_LISTEN, sockets.admin_listen
+        )
 
     def stop_threads(self) -> None:
         """After a start that failed: a process waits for its threads, and would keep port and lock."""
-        for pool in (*self.access.pools, self.pool):
+        for pool in self.access.pools:
             pool.stop()
-        self.spool.stop()
-        self.catalog.stop()
+        self.local.stop_threads()
 
     async def look(self) -> None:
         """See how much space is free. A disk that doesn't say is logged once, until it says so again."""
@@ -132,16 +136,18 @@ class Parts:
         return UploadContext(
             catalog=self.catalog,
             spool=self.spool,
-            holds=LocalHolds(self._reactor),
+            holds=self.local.holds,
+            others=self.local.others,
+            drain=self.local.drain,
             clock=self._reactor,
-            wall=time.time,
+            wall=self.local.wall,
             boot_id=startup.boot_id(),
             limits=_limits(settings),
             space=self._space,
             places=places,
-            replication=NoReplication() if tier is None else tier.replication,
+            replication=NoReplication() if tier is None else tier.for_uploads,
             replicas=self.catalog.replicas,
-            quota=ledger if ledger.counts else NoQuota(),
+            quota=(self.local.quota or ledger) if ledger.counts else NoQuota(),
             delete_objects=settings.terminate_remote == "delete",
             records_facts=bool(settings.hooks.deliverers),
             questions=Questions(None if hooks is None else hooks.guards),
@@ -174,7 +180,9 @@ class Parts:
             uploads=self.uploads,
             hook_counts=HookCounts() if hooks is None else hooks.counts,
             replayed=(lambda: None) if hooks is None else hooks.replayed,
+            unmounted=self.local.unmounted,
             replication=None if tier is None else tier.replication,
+            worker=self.worker,
         )
 
     def _site(self, root: Root, tus: TusRoutes) -> StreamingSite:
@@ -203,10 +211,12 @@ class Parts:
         return TierContext(
             replicas=self.catalog.replicas,
             open=self.spool.reader,
-            read_all=self.spool.read_all,
+            reads=self.local.reads,
             reclaim=reclaim,
             space_needed=lambda: self._space.scarce,
-            wall=time.time,
+            wall=self.local.wall,
+            shared=self.local.tier,
+            sweeps=lambda: self.roles.granted(SWEEPER),
         )
 
     def _stop_upload(self, upload_id: str, reason: TusError) -> Deferred[None]:
@@ -220,12 +230,24 @@ class Parts:
         return Downloads(self.uploads, ways)
 
     def _listeners(
-        self, descriptions: Sequence[str], site_at: Callable[[str], StreamingSite], flag: str = LISTEN
+        self,
+        descriptions: Sequence[str],
+        site_at: Callable[[str], StreamingSite],
+        flag: str,
+        inherited: Sequence[int],
+        share: Share | None = None,
     ) -> Listeners:
         """Reads certificates. Raises StartupError."""
         settings = self.settings
         terms = Terms(settings.tls_client_ca, not settings.tls_client_optional, settings.trusted_proxies)
-        return Listeners(self._reactor, descriptions, site_at, terms, pool=self.pool, wall=time.time, flag=flag)
+        return Listeners(
+            *(self._reactor, descriptions, site_at, terms),
+            pool=self.pool,
+            wall=time.time,
+            flag=flag,
+            inherited=inherited,
+            share=share,
+        )
 
     def _expiry(self) -> dict[str, float]:
         return {**self.listeners.expiry(), **self.admin_listeners.expiry()}
@@ -237,6 +259,19 @@ class Parts:
             return build(self.settings.access, self._reactor, owner_of, wall=time.time, salt=secrets.token_bytes(32))
         except AccessProblem as problem:
             raise StartupError(str(problem)) from problem
+
+
+def local_tier(settings: Settings, reactor: Any, pool: Pool, budget: Budget) -> OneProcess | ManyProcesses:
+    """The local tier that the settings ask for. Raises StartupError."""
+    if settings.catalog is None:
+        return OneProcess(settings, reactor, pool, budget)
+    try:
+        from resumable.daemon.many_processes import ManyProcesses
+    except ImportError as error:
+        raise StartupError(
+            "--catalog postgresql://... needs the extra postgres: pip install 'resumable-server[postgres]'"
+        ) from error
+    return ManyProcesses(settings, reactor, pool, budget)
 
 
 def _limits(settings: Settings) -> UploadLimits:
@@ -256,10 +291,12 @@ def hooks_of(
     outbox: IOutbox,
     stop: Callable[[str, TusError], Deferred[None]],
     path_of: Callable[[str], str],
+    shared: SharedHooks | None = None,
 ) -> Hooks | None:
     """The hooks that the settings name; None, and no object or thread of theirs, without any. Raises StartupError.
 
     ``stop``: ends an upload, and answers its running request with that error. ``path_of``: where an upload's data is.
+    ``shared``: see HookDependencies.
     """
     hooks = settings.hooks
     if not hooks.deliverers and not hooks.guards:
@@ -281,6 +318,7 @@ def hooks_of(
         path_of=path_of,
         stop_upload=stop_upload,
         remotes=[spec.name for spec in settings.remotes],
+        shared=shared,
     )
     try:
         return Hooks(hooks, needs, outbox)

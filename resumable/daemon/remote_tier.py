@@ -16,10 +16,9 @@ from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from resumable.aio.deferreds import TaskGroup
-from resumable.aio.threads import Batcher, Pool
+from resumable.aio.threads import IBatcher, Pool
 from resumable.config.options import Settings
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.model.replica import IReplicas
@@ -35,6 +34,7 @@ from resumable.remotes.urls import BackendServices, RemoteSpec
 from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.journal import CatalogJournal
 from resumable.replication.service import SMALL_MEMORY, Replication
+from resumable.replication.shared import SharedReplication, SharedTier
 from resumable.replication.sweeper import LocalPolicy, LocalSweeper, StoreSweeper
 from resumable.spool import Disk
 
@@ -51,45 +51,62 @@ SWEEP_EVERY = 6 * 3600.0
 
 @frozen
 class TierContext:
-    """The parts of the daemon that the remote tier uses. ``open`` is the spool's `reader`, ``read_all`` its `read_all`,
-    ``reclaim`` the janitor's.
+    """The parts of the daemon that the remote tier uses. ``open`` is the spool's `reader`, ``reads`` reads the starts
+    of uploads, ``reclaim`` is the janitor's.
 
-    ``space_needed``: whether the disk is close to its reserve.
+    ``space_needed``: whether the disk is close to its reserve. ``shared``: where several workers share the uploads.
+    ``sweeps``: whether this worker may sweep now, asked before each time.
     """
 
     replicas: IReplicas
     open: Callable[[str], Deferred[Any]]
-    read_all: Callable[[list[tuple[str, int]]], Sequence[bytes | Failure]]
+    reads: IBatcher[tuple[str, int], bytes]
     reclaim: Callable[[], Awaitable[None]]
     space_needed: Callable[[], bool]
     wall: Callable[[], float]
+    shared: SharedTier | None
+    sweeps: Callable[[], Awaitable[bool]]
 
 
 class RemoteTier:
-    """`start` when the catalog runs, `stop` while it still does."""
+    """`start` when the catalog runs, `stop` while it still does.
+
+    ``replication`` is this worker's own, ``for_uploads`` that of the use cases.
+    """
 
     def __init__(self, settings: Settings, reactor: Any, context: TierContext) -> None:
         self._settings = settings
         self._reactor = reactor
         self._pool = Pool(reactor, THREADS, "remotes")
-        self._reads: Batcher[tuple[str, int], bytes] = Batcher(reactor, context.read_all, name="reads")
+        self._reads = context.reads
         rng = Random(secrets.randbits(64))
         journals = {spec.name: CatalogJournal(context.replicas, spec.name) for spec in settings.remotes}
         self.backends = make(settings, reactor, self._pool, journals.__getitem__, context.wall, rng)
-        self.replication = Replication(
-            [
-                Remote(spec.name, self.backends[spec.name], spec.required, _accepts(spec), journals[spec.name])
-                for spec in settings.remotes
-            ],
-            context.replicas,
-            context.open,
-            self._reads.submit,
-            clock=reactor,
-            wall=context.wall,
-            rng=rng,
-            run=secrets.token_hex(8),
-            limits=limits_of(settings),
-        )
+        self._sweeps = context.sweeps
+
+        def make_replication(replicas: IReplicas, stored: Callable[[str], None] | None = None) -> Replication:
+            return Replication(
+                [
+                    Remote(spec.name, self.backends[spec.name], spec.required, _accepts(spec), journals[spec.name])
+                    for spec in settings.remotes
+                ],
+                replicas,
+                context.open,
+                self._reads.submit,
+                clock=reactor,
+                wall=context.wall,
+                rng=rng,
+                run=secrets.token_hex(8),
+                limits=limits_of(settings),
+                stored=stored,
+            )
+
+        self.for_uploads: Replication | SharedReplication
+        if context.shared is None:
+            self.for_uploads = self.replication = make_replication(context.replicas)
+        else:
+            self.for_uploads = SharedReplication(context.shared, make_replication)
+            self.replication = self.for_uploads.own
         self._local = LocalSweeper(
             context.replicas,
             LocalPolicy(settings.local),
@@ -99,7 +116,14 @@ class RemoteTier:
             age=settings.reclaim_after,
         )
         self._sweepers = [
-            StoreSweeper(name, backend, context.replicas, context.wall, dry_run=settings.sweep == "dry-run")
+            StoreSweeper(
+                name,
+                backend,
+                context.replicas,
+                context.wall,
+                dry_run=settings.sweep == "dry-run",
+                forget=journals[name].forget,
+            )
             for name, backend in self.backends.items()
             if ISweeper.providedBy(backend) and settings.sweep != "off"
         ]
@@ -114,7 +138,7 @@ class RemoteTier:
         """Go on with the work of an earlier run; log each remote that doesn't work."""
         self._pool.start()
         self._reads.start()
-        self.replication.start()
+        self.for_uploads.start()
         for loop, seconds in self._loops:
             loop.start(seconds)
         self._go(self._probe)
@@ -125,7 +149,7 @@ class RemoteTier:
             if loop.running:
                 loop.stop()
         self._tasks.cancel()
-        await self.replication.stop()
+        await self.for_uploads.stop()
         for backend in self.backends.values():
             if IClosable.providedBy(backend):
                 await IClosable(backend).close()
@@ -143,9 +167,12 @@ class RemoteTier:
                 log.error("remote {remote} does not work, and is tried again: {reason}", remote=name, reason=wrong)
 
     async def _sweep_local(self) -> None:
-        await self._local.sweep()
+        if await self._sweeps():
+            await self._local.sweep()
 
     async def _sweep_stores(self) -> None:
+        if not await self._sweeps():
+            return
         for sweeper in self._sweepers:
             await _logged(sweeper.sweep)
 

@@ -8,22 +8,38 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from twisted.application.service import MultiService
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
-from twisted.logger import ILogObserver, Logger
-from twisted.python.components import Componentized
+from twisted.logger import Logger
 
 from resumable.aio.deferreds import deferred
 from resumable.config.options import Options, Settings
 from resumable.daemon import logs, startup
 from resumable.daemon import remote_tier as tiers
-from resumable.daemon.children import Child, Chores, Clients, Collector, Ports, Remotes, Storage, log_failure, take_all
+from resumable.daemon.children import (
+    HOOKS_GRACE,
+    Child,
+    Chores,
+    Clients,
+    Collector,
+    Ports,
+    Remotes,
+    Storage,
+    TwistdService,
+    log_failure,
+    take_all,
+)
+from resumable.daemon.launching import command
 from resumable.daemon.parts import Parts
+from resumable.daemon.supervised import SupervisorService, owner_of
 from resumable.daemon.systemd import ServiceManager
+from resumable.daemon.worker import Assignment, SupervisorLine, end_this_process, taken
+from resumable.listening import run_directory
 from resumable.listening.endpoints import ADMIN_LISTEN, check_ports
 from resumable.masking import masked
 from resumable.model.errors import CatalogUnavailable, StartupError
@@ -33,31 +49,33 @@ __all__ = ["Options", "UploadService", "makeService"]
 
 log = Logger()
 
-#: Seconds that events under way get at a stop, at most.
-HOOKS_GRACE = 5.0
 
-
-class UploadService(MultiService):
-    """The daemon: one upload directory, its threads, its ports. ``name``: as `twistd` shows it.
+class UploadService(TwistdService):
+    """The daemon: one upload directory, its threads, its ports. ``worker``: None if nobody supervises it.
 
     ``access.signed``, where URLs can be signed, mints them.
     """
 
-    def __init__(self, settings: Settings, reactor: Any, *, daemonised: bool = False) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.setName("resumable")  # type: ignore[no-untyped-call]
-        self.log_observer: ILogObserver | None = None
-        self._daemonised = daemonised
-        self._parts = parts = Parts(settings, reactor)
+    def __init__(
+        self, settings: Settings, reactor: Any, *, daemonised: bool = False, worker: Assignment | None = None
+    ) -> None:
+        super().__init__(daemonised)
+        self._parts = parts = Parts(settings, reactor, worker)
         self.access = parts.access
-        self._manager = ServiceManager(os.environ, reactor, os.getpid, time.monotonic)
+        self.supervisor = None if worker is None else SupervisorLine(worker.line, reactor, end_this_process)
+        manager = ServiceManager(os.environ, reactor, os.getpid, time.monotonic)
+        self._manager: ServiceManager | SupervisorLine = self.supervisor or manager
         for child in self._children(parts, reactor):
             child.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def _children(self, parts: Parts, reactor: Any) -> Iterator[Child]:
         """In the order in which they start. They stop in the opposite one: from the ports down to the catalog."""
         settings, uploads, hooks = parts.settings, parts.uploads, parts.hooks
+        if self.supervisor is None and settings.run_dir is not None:
+            yield Child(lambda: None, partial(run_directory.removed, settings.run_dir))
         yield Child(self._manager.starting, self._manager.stopped)
+        if self.supervisor is not None and parts.local.workers is not None:
+            yield Child(partial(self.supervisor.registered, parts.local.workers.id), lambda: None)
         yield Storage(parts)
         yield Child(parts.operators.start, parts.operators.stop)
         yield Ports(parts.admin_listeners, "operators are answered on {endpoint}")
@@ -69,17 +87,13 @@ class UploadService(MultiService):
         yield Child(parts.access.start, parts.access.stop)
         yield Clients(parts, reactor)
         yield Chores(parts, reactor)
+        if self.supervisor is not None:
+            yield Child(lambda: None, self.supervisor.closed)
         yield Ports(parts.listeners, "uploads are taken at {path} on {endpoint}", path=settings.base_path)
         yield Collector()
         yield Child(lambda: None, parts.operators.readiness.stopping)
         seconds = 2 * settings.shutdown_timeout + HOOKS_GRACE
         yield Child(lambda: reactor.callWhenRunning(self._manager.ready), lambda: self._manager.stopping(seconds))
-
-    def setServiceParent(self, parent: Any) -> None:
-        """`twistd` begins to log after this; it asks its application how."""
-        if self.log_observer is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.log_observer)
-        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
         """Bind the ports, while there may still be the right to. Nothing is accepted before the reactor runs."""
@@ -123,13 +137,14 @@ class UploadService(MultiService):
             self._manager.ready()
 
     def _give_up(self, error: BaseException) -> None:
-        """One line and status 1. A daemonised parent waits for an exception that isn't SystemExit."""
-        if self._daemonised:
-            raise StartupError(masked(str(error))) from None
-        raise SystemExit(f"resumable: {masked(str(error))}") from None
+        """What a supervisor is told, it says itself."""
+        if self.supervisor is not None:
+            self.supervisor.failed(masked(str(error)))
+            raise SystemExit(1) from None
+        super()._give_up(error)
 
 
-def makeService(options: Options) -> UploadService:
+def makeService(options: Options) -> TwistdService:
     """`twistd` calls this with the parsed options. A mistake of the user's ends with one line and status 1."""
     from twisted.internet import reactor
 
@@ -137,23 +152,67 @@ def makeService(options: Options) -> UploadService:
     if settings.check:
         react(lambda reactor: Deferred.fromCoroutine(_check(reactor, settings)))
     parent = getattr(options, "parent", None) or {}
+    worker = taken(os.environ)
     try:
         disk, placing = Disk(settings.modes), settings.placing
-        startup.check_directory(str(settings.upload_dir), disk)
+        if settings.catalog is None:
+            startup.check_directory(str(settings.upload_dir), disk)
+        else:
+            startup.check_shared_directory(str(settings.upload_dir), disk, placing.template is not None)
         if placing.template is not None:
             mode = placing.rules.directory_mode
             startup.check_places(str(settings.upload_dir), str(placing.directory), disk, mode)
-        check_ports(settings.listen)
-        check_ports(settings.admin_listen, ADMIN_LISTEN)
-        service = UploadService(settings, reactor, daemonised=not parent.get("nodaemon", True))
+        if worker is None:
+            settings = _with_run_directory(settings)
+            check_ports(settings.listen)
+            check_ports(settings.admin_listen, ADMIN_LISTEN)
+            service = _service(settings, reactor, parent, options.arguments)
+        else:
+            service = UploadService(worker.settle(settings), reactor, worker=worker)
     except StartupError as error:
         sys.stderr.write(f"resumable: {masked(str(error))}\n")
         raise SystemExit(1) from None
-    service.log_observer = logs.observer_beside(parent, settings.log_format, settings.log_level, reactor)
+    number = None if worker is None else worker.number
+    output = logs.output(parent, reactor)
+    if output is not None:
+        service.log_observer = logs.observer(settings.log_format, settings.log_level, output, number)
+    if isinstance(service, SupervisorService) and output is not sys.stdout:
+        service.launcher.output = output
     startup.raise_file_limit()
     startup.keep_heap()
     startup.handle_signals(reactor, service.reload)
     return service
+
+
+def _service(settings: Settings, reactor: Any, twistd: Mapping[str, Any], arguments: Sequence[str]) -> TwistdService:
+    """That of one process, or of several and their supervisor. Raises StartupError."""
+    daemonised, count = not twistd.get("nodaemon", True), worker_count(settings)
+    if count is None:
+        return UploadService(settings, reactor, daemonised=daemonised)
+    command(twistd, arguments, 1)  # raises
+    return SupervisorService(
+        settings,
+        reactor,
+        partial(command, twistd, arguments),
+        count=count,
+        directory=None if twistd.get("rundir", ".") == "." else os.getcwd(),
+        owner=owner_of(twistd),
+        daemonised=daemonised,
+    )
+
+
+def worker_count(settings: Settings) -> int | None:
+    """How many processes take requests; None for this one alone, without a supervisor."""
+    count = settings.workers or len(os.sched_getaffinity(0))
+    return count if count > 1 else None
+
+
+def _with_run_directory(settings: Settings) -> Settings:
+    """The settings, with the run directory where that is needed. Raises StartupError."""
+    if settings.catalog is None:
+        return settings
+    path = run_directory.made(settings.run_dir, os.environ)
+    return evolve(settings, run_dir=path, admin_listen=run_directory.settled(settings.admin_listen, path))
 
 
 async def _check(reactor: Any, settings: Settings) -> None:

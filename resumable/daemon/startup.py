@@ -22,8 +22,17 @@ from typing import Any
 from resumable.model.errors import StartupError
 from resumable.protocol.names import valid_id
 from resumable.spool import IDisk
-from resumable.spool.directory import NETWORK, DirectoryInUse, DirectoryLock, file_system
+from resumable.spool.directory import (
+    NETWORK,
+    DirectoryInUse,
+    DirectoryLock,
+    file_system,
+    mount_of,
+    unfit_to_share,
+)
 from resumable.spool.files import OWN, PRIVATE
+from resumable.spool.segments.moved_files import read_marker
+from resumable.spool.segments.segment_directory import half_moved
 
 HEAP_KEPT = 32 << 20
 YOUNG = 10_000
@@ -32,8 +41,8 @@ there, and a small upload's bytes at most."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def check_directory(path: str, disk: IDisk) -> None:
-    """The upload directory exists or can be made, may be written, is local and not in use. Raises StartupError."""
+def _check_writable(path: str, disk: IDisk) -> None:
+    """Raises StartupError."""
     own = os.path.join(path, OWN)
     try:
         make_directories(path, disk)
@@ -47,6 +56,18 @@ def check_directory(path: str, disk: IDisk) -> None:
             f"The upload directory {path} can't be written ({error.strerror}): "
             "choose another with --upload-dir, or make it writable."
         ) from error
+
+
+def check_directory(path: str, disk: IDisk) -> None:
+    """The upload directory exists or can be made, may be written, is local and not in use. Raises StartupError."""
+    _check_writable(path, disk)
+    if (marker := read_marker(disk, path)) is not None:
+        if moved := half_moved(marker.text, path):
+            raise StartupError(moved)
+        raise StartupError(
+            f"The records of the upload directory {path} are in a PostgreSQL: name it with --catalog, take it over "
+            "with `resumable catalog move --to sqlite`, or choose another with --upload-dir."
+        )
     kind = file_system(path)
     if kind in NETWORK:
         raise StartupError(
@@ -56,6 +77,28 @@ def check_directory(path: str, disk: IDisk) -> None:
     lock = lock_of(path)
     take_lock(lock, path)
     lock.release()
+
+
+def check_shared_directory(path: str, disk: IDisk, places: bool) -> None:
+    """Several processes can share the upload directory: it exists or can be made, may be written, and keeps what was
+    synced. ``places``: finished files are to get places there. Raises StartupError."""
+    own = os.path.join(path, OWN)
+    if (marker := read_marker(disk, path)) is not None and (moved := half_moved(marker.text, path)):
+        raise StartupError(moved)
+    mount = mount_of(path)
+    if reason := unfit_to_share(mount):
+        raise StartupError(f"The upload directory {path} can't be shared: {reason}.")
+    if places and mount is not None and mount.kind in NETWORK:
+        raise StartupError(
+            f"--place on a network file system ({mount.kind}) was never tried: leave it out, or choose a local "
+            "--upload-dir that the processes of one machine share."
+        )
+    if os.path.exists(os.path.join(own, "catalog.sqlite3")):
+        raise StartupError(
+            f"The upload directory {path} has a catalog of its own: take it over with `resumable catalog move --to "
+            "postgresql://...`, or choose another with --upload-dir."
+        )
+    _check_writable(path, disk)
 
 
 def check_places(upload_dir: str, path: str, disk: IDisk, mode: int | None) -> None:

@@ -152,8 +152,8 @@ def look(place: CheckedDirectory) -> DirectoryFacts:
     return DirectoryFacts(place, writable, stat.S_IMODE(there.st_mode), there.st_uid, os.geteuid(), mount, apart)
 
 
-def judge(found: DirectoryFacts) -> list[Finding]:
-    """The findings about the directory."""
+def judge(found: DirectoryFacts, shared: bool = False) -> list[Finding]:
+    """The findings about the directory. ``shared``: by several servers, so that its file system is judged elsewhere."""
     place = found.place
     if os.path.lexists(place.directory) and not os.path.isdir(place.directory):
         what = f"{place.directory} is no directory"
@@ -166,7 +166,7 @@ def judge(found: DirectoryFacts) -> list[Finding]:
         )
         return [Finding(NAME, "bad", what, advice)]
     what = f"{place.directory} can be written" if place.exists else f"{place.directory} will be made at the start"
-    findings = [*_kind(found), *_rights(found), *_together(found)]
+    findings = [*([] if shared else _kind(found)), *_rights(found), *_together(found)]
     return findings if any(each.level == "bad" for each in findings) else [Finding(NAME, "ok", what), *findings]
 
 

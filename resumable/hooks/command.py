@@ -196,6 +196,8 @@ def facts(message: Event | Question) -> dict[str, str]:
     upload = message.upload
     found = {"HOOK_EVENT": message.kind.value, "HOOK_ID": message.id, "HOOK_UPLOAD": upload.id}
     found |= {"HOOK_OFFSET": str(upload.offset), "HOOK_LENGTH": "" if upload.length is None else str(upload.length)}
+    if isinstance(message, Event) and message.sequence is not None:
+        found["HOOK_SEQUENCE"] = messages.sequence_of(message.sequence)
     if isinstance(message, Event) and message.remote is not None:
         found["HOOK_REMOTE"] = message.remote
     return found

@@ -100,6 +100,12 @@ class Deliverer:
         self._due.look(anew=replayed)
         self._soon()
 
+    def look_back(self) -> None:
+        """As `wake`, where several workers write: also for events that came later than some with higher numbers. To be
+        called each second at least."""
+        self._due.look_back()
+        self._soon()
+
     async def stop(self, grace: float = 5.0) -> None:
         """Begin nothing more; events under way get ``grace`` seconds, then they are cancelled and come again later."""
         self._running = False
@@ -281,7 +287,7 @@ def message_of(event: OutboxEvent) -> Event:
     fact = event.fact
     upload, request, details = from_data(fact.upload_id, fact.data)
     key = f"evt_{fact.upload_id}_{fact.kind.value}_{event.seq}"
-    return Event(key, EventKind(fact.kind.value), fact.at, upload, request, details)
+    return Event(key, EventKind(fact.kind.value), fact.at, upload, request, details, event.seq)
 
 
 def _nothing(answer: object) -> None:

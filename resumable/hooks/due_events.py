@@ -9,7 +9,7 @@ An event whose record fails is left as it was, and comes again.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -34,6 +34,12 @@ READ_AHEAD = 2048
 """In one look back at most so many events are read, once a second. With more than so many here each owner keeps one;
 with twice as many no more are read."""
 
+NOBODY = "\0"
+"""Stands for an owner that has no event here."""
+
+LATE = 10
+"""Where several workers write, a commit may be so many seconds late: events of lower numbers then come after it."""
+
 HANGING = 4096
 """So many owners are remembered as hanging, at most."""
 
@@ -57,6 +63,8 @@ class DueEvents:
         self._stale_new = self._stale_failed = True  # there may be such events that were not looked for since
         self._looked = 0.0  # when failed ones, or many new ones, were last read
         self._read = OutboxPosition()
+        self._were = deque([0], LATE)  # how far it was read, each second
+        self._was_at = 0.0  # when that was last noted
 
     def hung(self, event: OutboxEvent) -> None:
         """The event got no answer in time: its owner hangs, until one of their events gets an answer."""
@@ -89,6 +97,14 @@ class DueEvents:
         """The outbox may hold more, behind all that was read; ``anew``: anywhere."""
         self._stale_new = self._stale_failed = True
         self._read.anew |= anew
+
+    def look_back(self) -> None:
+        """The outbox may hold more, also behind the place to which it was read `LATE` seconds ago."""
+        self.look()
+        self._read.leave(NOBODY, self._were[0] + 1)
+        if self._is_later_than(self._was_at):
+            self._was_at = self._clock.seconds()
+            self._were.append(self._read.reached)
 
     def release(self, events: Iterable[OutboxEvent]) -> None:
         """These events are neither here nor under way any more: they, or others of their uploads, may be due."""
@@ -153,7 +169,10 @@ class DueEvents:
         return most if self._stale_new and not (self.turns.one_at_a_time and waits) else 0, failed, False
 
     def _is_later(self) -> bool:
-        return self._clock.seconds() >= self._looked + 1
+        return self._is_later_than(self._looked)
+
+    def _is_later_than(self, at: float) -> bool:
+        return self._clock.seconds() >= at + 1
 
     def _is_to_go_back(self, somebody_waits: bool) -> bool:
         """Whether events that were passed over have to be read; else, those behind all that were read."""

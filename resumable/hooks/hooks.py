@@ -17,12 +17,13 @@ from random import Random
 from typing import Any
 
 from attrs import evolve, field, frozen
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from resumable.aio.threads import IPool
 from resumable.hooks.ask import Guard, Guards
 from resumable.hooks.calls import HookCounts
+from resumable.hooks.claimed import IDeliverers, LocalDeliverers, SharedDeliverers, SharedHooks
 from resumable.hooks.command import Command, CommandHook, find_program
 from resumable.hooks.deliver import Deliverer
 from resumable.hooks.http import HttpHook, Poster, Posting
@@ -43,7 +44,8 @@ AT_ONCE = 32
 class HookDependencies:
     """Parts of the daemon that hooks use. ``pool`` makes one for so many commands at once; `Hooks` starts and stops it.
     ``source``: the source of events, a URI reference. ``path_of``: where an upload's data is. ``remotes``: their names;
-    None: any. ``stop_upload``: ends a running upload with that answer."""
+    None: any. ``stop_upload``: ends a running upload with that answer. ``shared``: where several workers share the
+    outbox; None: this is the only one."""
 
     reactor: Any
     clock: IReactorTime
@@ -58,6 +60,7 @@ class HookDependencies:
     stop_upload: Callable[[str, Refused], None]
     remotes: Collection[str] | None = None
     counts: HookCounts = field(factory=HookCounts)
+    shared: SharedHooks | None = None
 
 
 class Hooks:
@@ -73,13 +76,16 @@ class Hooks:
         self._pools: list[IPool] = []
         self._loaded: dict[str, Any] = {}
         self._common: dict[str, Any] = {"clock": needs.clock, "wall": needs.wall, "count": needs.counts.add}
-        self._deliverers: list[Deliverer] = []
+        deliverers: list[Deliverer] = []
         watchers = []
         for target in settings.hooks:
             deliverer, hook = self._deliverer(target, outbox)
-            self._deliverers.append(deliverer)
+            deliverers.append(deliverer)
             if EventKind.PROGRESS in settings.events and IWatcher.providedBy(hook):
                 watchers.append(Watcher(target.name, self._make(target, IWatcher, MOST), target.shown))
+        self._deliverers: IDeliverers = LocalDeliverers(deliverers)
+        if needs.shared is not None:
+            self._deliverers = SharedDeliverers(deliverers, needs.shared, needs.clock)
         self.guards = Guards(
             [self._guard(target) for target in settings.guards],
             new_id=needs.new_id,
@@ -93,22 +99,23 @@ class Hooks:
         """Deliver the events that wait, and take those that come."""
         for pool in self._pools:
             pool.start()
-        for deliverer in self._deliverers:
-            deliverer.start()
+        self._deliverers.start()
 
     def wake(self) -> None:
         """A change with facts was committed; costs next to nothing."""
-        for deliverer in self._deliverers:
-            deliverer.wake()
+        self._deliverers.wake()
 
     def replayed(self) -> None:
         """Dead events wait again."""
-        for deliverer in self._deliverers:
-            deliverer.wake(replayed=True)
+        self._deliverers.wake(replayed=True)
+
+    def late(self) -> None:
+        """An event may go now that had to wait for something else than its turn."""
+        self._deliverers.late()
 
     async def stop(self, grace: float = 5.0) -> None:
         """To be called when uploads are at rest: questions that come afterwards are refused. ``grace``: seconds."""
-        await DeferredList([Deferred.fromCoroutine(deliverer.stop(grace)) for deliverer in self._deliverers])
+        await self._deliverers.stop(grace)
         await self.progress.stop()
         await DeferredList([pool.stop() for pool in self._pools])
         await DeferredList([http.close() for http in self._https])

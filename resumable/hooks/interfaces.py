@@ -35,7 +35,9 @@ class EventKind(enum.Enum):
 class Event:
     """Something that happened. ``id`` is the idempotency key: URL-safe, the same each time the event is delivered.
 
-    ``details``, in JSON's types: ``remote``, ``key``, ``location``, ``etag``, ``reason``, ... as the kind has them.
+    ``sequence`` grows from each event of an upload to its next one at the same hook, with gaps, and is the same each
+    time; None: PROGRESS has none. ``details``, in JSON's types: ``remote``, ``key``, ``location``, ``etag``,
+    ``reason``, ... as the kind has them.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Event:
     upload: UploadView
     request: RequestView | None = None
     details: Mapping[str, object] = field(factory=dict)
+    sequence: int | None = None
 
     @property
     def remote(self) -> str | None:

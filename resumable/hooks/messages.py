@@ -40,16 +40,24 @@ def document(message: Event | Question, source: str) -> dict[str, Any]:
         data["request"] = _request(message.request)
     if isinstance(message, Event) and message.details:
         data["details"] = dict(message.details)
-    return {
+    found: dict[str, Any] = {
         "specversion": "1.0",
         "id": message.id,
         "source": source,
         "type": PREFIX + message.kind.value,
         "subject": message.upload.id,
         "time": json_time(message.at),
-        "datacontenttype": "application/json",
-        "data": data,
     }
+    if isinstance(message, Event) and message.sequence is not None:
+        found["sequence"] = sequence_of(message.sequence)
+    return {**found, "datacontenttype": "application/json", "data": data}
+
+
+def sequence_of(number: int) -> str:
+    """As CloudEvents' extension ``sequence`` has it: text whose order is the order of the numbers.
+
+    https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/sequence.md"""
+    return f"{number:019d}"
 
 
 def dumps(found: Mapping[str, object]) -> bytes:

@@ -99,7 +99,8 @@ class TusdFormat:
 
 @implementer(IHook, IGuard, IWatcher)
 class TusdHook:
-    """Posts as tusd does: plain JSON, not signed; only the headers that are to be forwarded go along."""
+    """Posts as tusd does: plain JSON, not signed; only the headers that are to be forwarded, and an event's sequence,
+    go along."""
 
     def __init__(self, poster: Poster, format: TusdFormat, target: str = "") -> None:
         """``target``: the hook's kind and place, for the log."""
@@ -141,6 +142,8 @@ class TusdHook:
 
     def _prepared(self, hook: str, message: Event | Question) -> tuple[Callable[[], dict[str, str]], bytes]:
         headers = {**self._poster.forwarded(message.request), "content-type": "application/json"}
+        if isinstance(message, Event) and message.sequence is not None:
+            headers["event-sequence"] = messages.sequence_of(message.sequence)
         return lambda: headers, messages.dumps(self._format.document(hook, message))
 
 

@@ -1,7 +1,7 @@
 """The ports of one site: bound before anything is served, looked after while it runs, closed when it stops.
 
 Invariants: a port that can't be bound is a StartupError of one line; a socket that systemd holds outlives the daemon,
-and so do the connections that wait in it.
+and so do the connections that wait in it; so does a socket that the daemon's supervisor has bound.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from resumable.aio.threads import IPool
 from resumable.listening.endpoints import LISTEN, ListeningPoint, Terms, listening_point, why_not_bound, widen_backlog
+from resumable.listening.shared_ports import Share, shared_port
 from resumable.listening.tls import Certificate
 from resumable.model.errors import StartupError
 
@@ -33,7 +34,9 @@ log = Logger()
 class Listeners:
     """``descriptions``: endpoint strings, which ``flag`` sets. ``site_at`` answers the site that each of them serves.
 
-    ``pool``: where files are read. ``wall``: seconds since 1970. Making one reads certificates; raises StartupError.
+    ``pool``: where files are read. ``wall``: seconds since 1970. ``inherited``: file descriptors of sockets that were
+    bound already, in the order of ``descriptions``; none: they are bound here. ``share``: of the connections to them.
+    Making one reads certificates; raises StartupError.
     """
 
     def __init__(
@@ -46,11 +49,15 @@ class Listeners:
         pool: IPool,
         wall: Callable[[], float],
         flag: str = LISTEN,
+        inherited: Sequence[int] = (),
+        share: Share | None = None,
     ) -> None:
         self._reactor = reactor
         self._site_at = site_at
         self._flag = flag
         self._pool = pool
+        self._inherited = inherited
+        self._share = Share() if share is None else share
         self._points = [self._point(description, terms, wall) for description in descriptions]
         self._bound: list[tuple[str, ListeningPoint, Any]] = []
         self._renewal = LoopingCall(lambda: Deferred.fromCoroutine(self.reload()))
@@ -64,10 +71,23 @@ class Listeners:
 
     def bind(self) -> list[str]:
         """Bind all ports; answers their addresses. Nothing is accepted before the reactor runs. Raises StartupError."""
-        for each in self._points:
-            port = self._listen(each)
+        for number, each in enumerate(self._points):
+            port = self._adopt(each, self._inherited[number]) if self._inherited else self._listen(each)
             self._bound.append((_place(port.getHost()), each, port))
         return [place for place, _, _ in self._bound]
+
+    def hold(self) -> list[int]:
+        """Leave it to others to accept from the ports that are bound; their file descriptors, in order."""
+        for _, _, port in self._bound:
+            port.stopReading()
+        return [port.fileno() for _, _, port in self._bound]
+
+    def _adopt(self, each: ListeningPoint, descriptor: int) -> Any:
+        factory = each.factory(self._reactor, self._site_at(each.description))
+        try:
+            return shared_port(descriptor, factory, self._reactor, self._share)
+        except OSError as error:
+            raise StartupError(why_not_bound(each.description, error, self._flag)) from error
 
     def _listen(self, each: ListeningPoint) -> Any:
         outcome: list[Any] = []
@@ -106,9 +126,10 @@ class Listeners:
             self._renewal.stop()
         await gatherResults([Deferred.fromCoroutine(self._close(*each)) for each in self._bound], consumeErrors=True)
 
-    @staticmethod
-    async def _close(place: str, each: ListeningPoint, port: Any) -> None:
-        if each.handed_over:  # Twisted would shut the socket down for systemd too, and remove its name
+    async def _close(self, place: str, each: ListeningPoint, port: Any) -> None:
+        if (
+            self._inherited or each.handed_over
+        ):  # Twisted would shut the socket down for its owner too, and remove its name
             port.stopReading()
             return
         try:

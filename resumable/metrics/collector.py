@@ -13,7 +13,7 @@ from attrs import Factory, define, field, frozen
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from twisted.internet.defer import Deferred, TimeoutError, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -150,7 +150,7 @@ class MetricsCollector(Collector):
     async def _in_time(self, question: Coroutine[Deferred[Any], Any, None]) -> None:
         try:
             await Deferred.fromCoroutine(question).addTimeout(PATIENCE, self._sources.clock)
-        except (CatalogUnavailable, Stopped, TimeoutError, OSError) as error:
+        except (CatalogUnavailable, Stopped, TimeoutError, CancelledError, OSError) as error:
             log.debug("a metric is not known: {reason}", reason=str(error) or type(error).__name__)
         except Exception:
             log.failure("a metric is not known")

@@ -87,3 +87,24 @@ METRICS: Final[Mapping[str, Metric]] = {
     name: Metric(PREFIX + name, kind, f"{text}.", tuple("".join(labels).split())) for name, kind, text, *labels in _ALL
 }
 """By name without `PREFIX`."""
+
+COMMON: Final = frozenset(
+    {
+        "uploads",
+        "spool_free_bytes",
+        "spool_used_bytes",
+        "spool_reserve_bytes",
+        "remote_lag_bytes",
+        "remote_lag_seconds",
+        "remote_replicas",
+        "outbox_waiting",
+        "outbox_dead",
+        "outbox_age_seconds",
+    }
+)
+"""Names of metrics that are the same whichever worker of a machine is asked: of the catalog, and of the disk."""
+
+WORKERS: Final = Metric(
+    f"{PREFIX}workers", "gauge", "Workers of this machine, by whether their metrics are in this answer.", ("state",)
+)
+"""Only where a machine has several."""

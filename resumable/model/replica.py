@@ -51,13 +51,19 @@ class IReplicas(Interface):
     def get(upload_id: str, remote: str) -> Deferred[tuple[Replica, Upload | None] | None]:
         """The upload's replica in one remote, with the upload; None: there is none."""
 
+    def own(upload_id: str, remote: str) -> Deferred[tuple[Replica, Upload | None] | None]:
+        """The same for whoever is to send it; None also: that is another worker, which lives."""
+
     def due(remote: str, now: float, after: int, limit: int) -> Deferred[Page]:
         """Looks at the next ``limit`` rows of this remote behind ``after`` (0: from the first on) that are OPEN or
         ENDING. Answers those whose ``retry_at`` has come and that have something to do: they are ENDING, or the upload
-        is finished, or committed up to ``needs`` and past ``confirmed``."""
+        is finished, or committed up to ``needs`` and past ``confirmed``.
+
+        Where several workers share the uploads, only rows that this one is to send: those whose uploads it created, and
+        those of workers that are gone, which it takes over when ``after`` is 0, a bounded number at a time."""
 
     def next_retry(remote: str) -> Deferred[float | None]:
-        """The earliest ``retry_at`` of those that are OPEN or ENDING; None: there is none."""
+        """The earliest ``retry_at`` of those that are OPEN or ENDING, and this worker's; None: there is none."""
 
     def advance(replica: Replica) -> Deferred[bool]:
         """Record key, confirmed, needs, run, attempts, error, retry_at and failing_since.
@@ -80,13 +86,13 @@ class IReplicas(Interface):
         number."""
 
     def hasten(remote: str) -> Deferred[None]:
-        """The remote is back: each replica that waits for a retry is due now."""
+        """The remote is back: each replica of this worker that waits for a retry is due now."""
 
     def ended(replica: Replica) -> Deferred[None]:
         """Nothing of an ENDING one is in the store any more: forget it, its journal and parts."""
 
     def backlog(remote: str) -> Deferred[Backlog]:
-        """The sums over OPEN ones. Looks at every row, so ask at the start-up and then rarely."""
+        """The sums over OPEN ones, of all workers. Looks at every row, so ask at the start-up and then rarely."""
 
     def unfinished() -> Deferred[Mapping[str, int]]:
         """How many are OPEN or ENDING, by the name of their remote, whether it is configured or not."""
@@ -116,6 +122,15 @@ class IReplicas(Interface):
     def drop(upload_ids: Sequence[str], at: float) -> Deferred[Sequence[str]]:
         """Give up the local data of those that are still droppable, and answer their ids. Their ``dropped_at`` is set,
         and `ICatalog.removable` names them until `ICatalog.removed`."""
+
+
+class IHeldReplicas(IReplicas):
+    """The catalog's record of replicas where several workers share it. Each has a holder, the worker that sends it on:
+    the one that made the upload, and another only once its row is gone."""
+
+    def holders(upload_id: str) -> Deferred[Mapping[str, str]]:
+        """The ids of the workers that hold its replicas, by remote: of those that are OPEN or ENDING. One whose
+        holder's row is gone counts as this worker's: `own` would take it over."""
 
 
 @frozen

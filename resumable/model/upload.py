@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -168,12 +168,35 @@ class Replica:
 
 
 @frozen
+class Segment:
+    """A stretch of an upload's committed bytes, in a file of its own, where several processes share the uploads.
+
+    ``size`` bytes from the offset ``start`` on. ``name``: the file's; a name is written by one worker only, and never
+    again by another. `WHOLE`: the file that is the upload's under its id. ``known``: the size that the catalog has of
+    it; 0: it is new.
+    """
+
+    start: int
+    size: int
+    name: str
+    known: int = 0
+
+
+WHOLE: Final = ""
+"""The name of a segment that has all bytes of a finished upload, and whose file is called after the upload's id."""
+
+
+@frozen
 class Commit:
     """A compare-and-set of one upload's offset.
 
     It lands only if the row still has offset ``start`` and epoch ``epoch`` and is neither finished nor gone. ``length``
     is the one to record (None leaves it). ``finished`` marks it finished in the same transaction; ``place`` says where
     its file is to go then, unless the row does. ``touched_at`` never moves a row's time backwards.
+
+    Where several processes share the uploads: ``segment`` has the bytes from ``start`` to ``offset``, None where there
+    are none, and it lands only if the catalog has its ``known`` bytes of it; ``last``: of its append, which isn't under
+    way after it.
     """
 
     upload_id: str
@@ -185,6 +208,8 @@ class Commit:
     finished: bool = False
     facts: Sequence[Fact] = ()
     place: Place | None = None
+    segment: Segment | None = None
+    last: bool = True
 
 
 @frozen
@@ -213,11 +238,12 @@ class ICatalog(Interface):
         replicas: Sequence[Replica] = (),
         request: Mapping[str, Any] | None = None,
         through: Through | None = None,
+        segment: Segment | None = None,
     ) -> Deferred[bool]:
         """Record a new upload and its replicas; False when its id is taken (also by one that is gone).
 
         Of a final also when one of its partials is gone, or when another is on its way that the same request has made
-        (`Upload.asked`). ``request``: the answer of `request`.
+        (`Upload.asked`). ``request``: the answer of `request`. ``segment``: see Commit.
         """
 
     def get(upload_id: str) -> Deferred[Upload | None]:
@@ -233,6 +259,9 @@ class ICatalog(Interface):
     def commit(change: Commit, through: Through | None = None) -> Deferred[bool]:
         """Move the offset; False when the compare-and-set does not match."""
 
+    def touch(upload_id: str, epoch: int, at: float) -> Deferred[bool]:
+        """Move the row's time to ``at``, never backwards; False when it has another epoch, is finished or is gone."""
+
     def end(
         upload_id: str,
         gone: GoneReason,
@@ -240,9 +269,10 @@ class ICatalog(Interface):
         facts: Sequence[Fact],
         delete: bool = False,
         refusal: Mapping[str, Any] | None = None,
+        idle_since: float | None = None,
     ) -> Deferred[bool]:
         """Mark an upload gone; False when it is unknown or gone already, or finished and no partial, which never
-        expires. Its data may go once `removable` says so.
+        expires, or when it was touched after ``idle_since``. Its data may go once `removable` says so.
 
         Its replicas that are not STORED become ENDING; with ``delete`` the STORED ones too, their objects are to go.
         ``refusal``: of a final, the answer of `asked`; without one the request that has made it is forgotten.

@@ -222,6 +222,20 @@ def field_names(items: Sequence[str]) -> tuple[str, ...]:
     return tuple(item.lower() for item in items)
 
 
+def catalog_url(text: str) -> str | None:
+    """The URL of a PostgreSQL database; None for ``sqlite``."""
+    if text.lower() == "sqlite":
+        return None
+    if not text.startswith(("postgresql://", "postgres://")) or not text.isprintable() or " " in text:
+        raise ValueError("sqlite, or a URL like postgresql://resumable@db.example.org/resumable")
+    return text
+
+
+def workers(text: str) -> int | None:
+    """How many processes; None for ``auto``."""
+    return None if text.lower() == "auto" else integer(1, 256, "auto, or a number")(text)
+
+
 def web_url(text: str) -> str:
     """An http or https URL, without user and password."""
     good = text.isascii() and text.isprintable() and " " not in text

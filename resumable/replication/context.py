@@ -90,6 +90,9 @@ class RemoteCounts:
 class SpoolSource(Readable, Protocol):
     """The bytes of an upload in the spool: its `Reader`."""
 
+    def reach(self, end: int) -> Deferred[None] | None:
+        """See `Reader.reach`."""
+
     def close(self) -> Deferred[None]:
         """Close the file; fires when that is done."""
 

@@ -218,7 +218,7 @@ class ReplicaCache:
         progress = self.get(upload_id)
         if progress is not None and progress.upload is not None:
             return progress
-        found = await self._replicas.get(upload_id, self._remote)
+        found = await self._replicas.own(upload_id, self._remote)
         if found is None:
             self.remember(upload_id, None)
             return None

@@ -55,7 +55,7 @@ class RemoteQueue:
         self._stored = stored
         self._wall = context.wall
         self._waiting = WorkQueue(name, context, self._wants, self._fill)
-        self._health = Health(name, context, counts, down=self._waiting.clear, back=self._search, trial=self._fill)
+        self._health = Health(name, context, counts, down=self._waiting.clear, back=self.search, trial=self._fill)
         self._cache = ReplicaCache(name, context, self.lag)
         self._failures = FailureRecorder(name, context, counts)
         self._transfers = TransferContext(
@@ -180,6 +180,10 @@ class RemoteQueue:
         job = self._active.get(upload_id)
         return None if job is None or job.transfer is None else job.transfer.sent_and_confirmed
 
+    def remembers(self, upload_id: str) -> bool:
+        """Whether the upload's replica is worked on, or its progress is remembered."""
+        return upload_id in self._active or self._cache.get(upload_id) is not None
+
     # -- which upload is next
 
     def _add(self, upload_id: str) -> None:
@@ -192,7 +196,7 @@ class RemoteQueue:
             self._waiting.add(upload_id)
         self._fill()
 
-    def _search(self) -> None:
+    def search(self) -> None:
         """Take uploads in the order of the catalog: those found before may not be the first that are due."""
         self._waiting.restart()
         self._fill()

@@ -33,7 +33,8 @@ class Replication:
 
     ``open`` is the spool's `reader`, ``read`` submits an upload's id and a size to a batcher of its `read_all`.
     ``clock`` measures spans, ``wall`` tells the time of day. ``run`` is another in each run of the daemon: a remote's
-    progress that an earlier run recorded is asked for again.
+    progress that an earlier run recorded is asked for again. ``stored`` is called with the id of each upload that has
+    become stored in every required remote.
 
     Each remote may have its share of ``limits.total`` parts on their way, and of `SMALL_MEMORY`, and no more, so that
     one that hangs takes nothing away from the others. Replicas in the catalog whose remote isn't among ``remotes`` are
@@ -53,6 +54,7 @@ class Replication:
         rng: Random,
         run: str,
         limits: ReplicationLimits | None = None,
+        stored: Callable[[str], None] | None = None,
     ) -> None:
         limits = limits or ReplicationLimits()
         slots = max(1, min(limits.per_remote, limits.total // max(1, len(remotes))))
@@ -64,6 +66,7 @@ class Replication:
         if len(self.queues) != len(remotes):
             raise ValueError("two remotes have the same name")
         self._copies = Copies({each.name: each.backend for each in remotes}, replicas, clock)
+        self._on_stored = stored
         self._waiting: dict[str, list[Deferred[None]]] = {}
         self._refused = Waiters()
 
@@ -117,8 +120,7 @@ class Replication:
 
     def when_stored(self, upload_id: str) -> Deferred[None]:
         """See IReplication. Its replicas that wait for a retry are tried now, because somebody asked again."""
-        for queue in self.queues.values():
-            queue.hurry(upload_id)
+        self.hurry(upload_id)
         stored: Deferred[None] = Deferred(lambda cancelled: self._no_longer(upload_id, cancelled))
         self._waiting.setdefault(upload_id, []).append(stored)
         return stored
@@ -144,6 +146,23 @@ class Replication:
         """See IReplication."""
         return succeed(None) if self.admits() else self._refused.wait()
 
+    # -- where several workers share the uploads
+
+    def hurry(self, upload_id: str) -> None:
+        """Somebody waits for the upload: its replicas that wait for a retry are tried now."""
+        for queue in self.queues.values():
+            queue.hurry(upload_id)
+
+    def look(self, remote: str | None = None) -> None:
+        """The catalog may have work, for this remote or for all, that nobody has told of."""
+        for name, queue in self.queues.items():
+            if remote is None or name == remote:
+                queue.search()
+
+    def remembers(self, upload_id: str) -> bool:
+        """Whether some replica of the upload is worked on, or its progress is remembered."""
+        return any(queue.remembers(upload_id) for queue in self.queues.values())
+
     # -- for operators
 
     @property
@@ -156,6 +175,8 @@ class Replication:
     def _stored(self, upload_id: str) -> None:
         for stored in self._waiting.pop(upload_id, []):
             stored.callback(None)
+        if self._on_stored is not None:
+            self._on_stored(upload_id)
 
     def _no_longer(self, upload_id: str, stored: Deferred[None]) -> None:
         waiting = self._waiting[upload_id]

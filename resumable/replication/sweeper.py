@@ -43,7 +43,8 @@ class Swept:
 class StoreSweeper:
     """Removes unfinished objects of one remote that nothing will finish. Call `sweep` about once a day.
 
-    ``dry_run``: only report it. ``most``: entries that one sweep looks at.
+    ``dry_run``: only report it. ``most``: entries that one sweep looks at. ``forget``: of the backend's journal, which
+    remembers what another worker may have changed since; called with an upload's id before its record decides.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class StoreSweeper:
         *,
         dry_run: bool = False,
         most: int = MOST,
+        forget: Callable[[str], None] = lambda upload_id: None,
     ) -> None:
         self._remote = remote
         self._backend = backend
@@ -62,6 +64,7 @@ class StoreSweeper:
         self._wall = wall
         self._dry_run = dry_run
         self._most = most
+        self._forget = forget
         self._after: Unfinished | None = None
 
     async def sweep(self) -> Swept:
@@ -85,6 +88,8 @@ class StoreSweeper:
     async def _look_at(self, found: Unfinished, swept: Swept) -> None:
         owners = [found.upload_id] if found.upload_id is not None and await self._knows(found.upload_id) else None
         owners = owners or list(await self._replicas.owners(self._remote, found.key))
+        for owner in owners:
+            self._forget(owner)
         if not owners:
             swept.foreign += 1
         elif found.started_at is not None and self._wall() - found.started_at < DAY:

@@ -256,6 +256,9 @@ class Transfer:
             assert self._parts is not None and self._source is not None
             if self._parts.failed:
                 return
+            reached = self._source.reach(part.end)
+            if reached is not None:
+                await reached
             data = RegionWindow(self._source, part.offset, part.size)
             await self._ask(lambda: self._backend.write_chunk(self._id, part.offset, data, part.size), part.size)
         finally:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from twisted.internet.defer import Deferred
 
 from resumable.aio.threads import IPool
+from resumable.model.upload import Segment
 from resumable.spool.datafile import SpoolDamaged
 from resumable.spool.disk import IDisk
 
@@ -54,6 +55,8 @@ class Assembly:
         #: Bytes that are copied, and durable as far as the working file is.
         self.copied = 0
         self.complete = False
+        #: The final's bytes, as the commit that finishes it records them; None where it has a data file.
+        self.segment: Segment | None = None
 
     @property
     def steps_left(self) -> int:

@@ -7,6 +7,7 @@ file is ever deleted here.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections import deque
 from contextlib import suppress
@@ -28,6 +29,13 @@ class SpoolDamaged(Exception):
         self.upload_id = upload_id
         self.expected = expected
         self.found = found
+
+
+class NotReadable(OSError):
+    """Committed bytes can't be read here at the moment, which says nothing of whether they are there."""
+
+    def __init__(self, upload_id: str, reason: str) -> None:
+        super().__init__(errno.ESTALE, f"upload {upload_id}: {reason}")
 
 
 def open_at(disk: IDisk, path: str, upload_id: str, offset: int) -> int:
@@ -64,7 +72,17 @@ class RunningDigest(Protocol):
 class DataFile:
     """One file, opened with its first byte or before. One thread may write while another syncs; only one of each."""
 
-    __slots__ = ("_digest", "_directory", "_disk", "_fd", "_path", "_position", "_unsynced_name", "_upload_id")
+    __slots__ = (
+        "_begins",
+        "_digest",
+        "_directory",
+        "_disk",
+        "_fd",
+        "_path",
+        "_position",
+        "_unsynced_name",
+        "_upload_id",
+    )
 
     def __init__(
         self, disk: IDisk, directory: str, path: str, upload_id: str, offset: int, digest: RunningDigest | None
@@ -76,6 +94,8 @@ class DataFile:
         self._position = offset
         self._digest = digest
         self._fd = -1
+        #: The upload's offset at which the file begins.
+        self._begins = 0
         self._unsynced_name = False
 
     @property
@@ -93,7 +113,7 @@ class DataFile:
         if self._fd < 0:
             self.open()
         while limit > 0 and (batch := _taken(queue, limit)):
-            self._disk.writev(self._fd, batch, self._position)
+            self._disk.writev(self._fd, batch, self._position - self._begins)
             size = sum(map(len, batch))
             self._position += size
             limit -= size
@@ -121,6 +141,15 @@ class DataFile:
         if self._unsynced_name:
             self._disk.sync_directory(self._directory)
             self._unsynced_name = False
+
+    def feed(self, start: int, end: int, digest: RunningDigest) -> int:
+        """Give ``digest`` some of the written bytes from ``start`` on, none past ``end``; the offset after them.
+        Raises SpoolDamaged, OSError."""
+        data = self._disk.read(self._fd, min(COPY_BUFFER, end - start), start)
+        if not data:
+            raise SpoolDamaged(self._upload_id, end, start)
+        digest.update(data)
+        return start + len(data)
 
     def close(self, truncate_to: int | None) -> None:
         """Close it, cut first if asked to. No write or sync may be under way."""

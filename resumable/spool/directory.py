@@ -62,6 +62,26 @@ def _text(word: bytes) -> str:
     return os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), word))
 
 
+def unfit_to_share(mount: Mount | None) -> str | None:
+    """What keeps several machines from sharing a directory on this mount; None: nothing that is known.
+
+    A local file system is fit for the processes of one machine. NFS: a commit of one machine has to be seen by the next
+    (close-to-open, and names that are looked up anew), and no write may be given up. Source: nfs(5).
+    """
+    if mount is None or mount.kind not in NETWORK:
+        return None
+    if mount.kind not in ("nfs", "nfs4"):
+        return f"it is on {mount.kind}, and only NFS 4.1 or later is known to keep what was synced"
+    version = next((each[5:] for each in mount.options if each.startswith("vers=")), "")
+    if version not in ("4.1", "4.2"):
+        return f"it is on NFS {version or 'of an unknown version'}: mount it with vers=4.1 or later"
+    if "hard" not in mount.options:
+        return "it is mounted soft, and loses writes when the server is slow: mount it with hard"
+    if not {"lookupcache=pos", "lookupcache=positive", "lookupcache=none"} & mount.options:
+        return "names that another machine has made are not seen at once: mount it with lookupcache=positive"
+    return None
+
+
 class DirectoryInUse(Exception):
     """Another daemon has the upload directory."""
 

@@ -29,13 +29,14 @@ NO_COPY_RANGE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOT
 @frozen
 class FileFacts:
     """A file or directory. ``modified``: when its content last changed, in nanoseconds; ``links``: how many names it
-    has."""
+    has; ``mode``: its permissions."""
 
     inode: int
     size: int
     modified: int
     links: int
     is_file: bool = True
+    mode: int = 0o600
 
 
 @frozen
@@ -54,6 +55,9 @@ class IDisk(Interface):
     ) -> int:
         """A descriptor of a regular file. ``create``: of an empty one, made if missing, emptied if not, with these
         permissions (``mode``; None: those that this disk gives)."""
+
+    def create_new(path: str) -> int:
+        """A descriptor of a new, empty file. Raises FileExistsError when there is something by that name."""
 
     def writev(fd: int, buffers: Sequence[bytes], offset: int) -> None:
         """Write all of the buffers, one after the other, from ``offset`` on."""
@@ -158,6 +162,11 @@ class Disk:
         mode = self._modes.file if mode is None else mode
         fd = os.open(path, flags | os.O_CREAT | os.O_TRUNC, mode, dir_fd=within)
         self._widen(fd, mode & ~0o600)
+        return fd
+
+    def create_new(self, path: str) -> int:
+        fd = os.open(path, os.O_CLOEXEC | os.O_NOFOLLOW | os.O_RDWR | os.O_CREAT | os.O_EXCL, self._modes.file)
+        self._widen(fd, self._modes.file & ~0o600)
         return fd
 
     @staticmethod
@@ -268,7 +277,8 @@ class Disk:
             found = os.fstat(what) if isinstance(what, int) else os.stat(what, dir_fd=within, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        return FileFacts(found.st_ino, found.st_size, found.st_mtime_ns, found.st_nlink, stat.S_ISREG(found.st_mode))
+        is_file, mode = stat.S_ISREG(found.st_mode), stat.S_IMODE(found.st_mode)
+        return FileFacts(found.st_ino, found.st_size, found.st_mtime_ns, found.st_nlink, is_file, mode)
 
     def set_mode(self, fd: int, mode: int) -> None:
         os.fchmod(fd, mode)

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from resumable.aio.threads import IBatcher, IPool
+from resumable.model.upload import Upload
 from resumable.spool import datafile
 from resumable.spool.assembly import STEP, Assembly
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import DataFile, RunningDigest, SpoolDamaged, open_at
-from resumable.spool.disk import COPY_BUFFER, IDisk
+from resumable.spool.disk import IDisk
 from resumable.spool.file_syncs import FileSyncs
 from resumable.spool.placing import PlaceDirectory, Rules
 from resumable.spool.reader import Reader
@@ -34,7 +35,7 @@ OWN = ".resumable"
 #: Of `OWN` and what is in it: the catalog and halves of files are nobody's but the server's, whoever may see the rest.
 PRIVATE = 0o700
 # also the form of ids that hooks give; nothing that could leave the directory or hide in it
-_SAFE_NAME = re.compile(r"[0-9A-Za-z_-]{1,200}")
+SAFE_NAME = re.compile(r"[0-9A-Za-z_-]{1,200}")
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -108,11 +109,19 @@ class Spool:
 
     def path(self, upload_id: str) -> str:
         """Where an upload's data lies. Raises ValueError for an invalid id."""
-        if not _SAFE_NAME.fullmatch(upload_id):
+        if not SAFE_NAME.fullmatch(upload_id):
             raise ValueError("not an upload id")
         return f"{self.directory}/{upload_id}"
 
-    def put(self, upload_id: str, offset: int, chunks: Sequence[bytes], change: Any = None) -> Deferred[Any]:
+    def put(
+        self,
+        upload_id: str,
+        offset: int,
+        chunks: Sequence[bytes],
+        change: Any = None,
+        segment: object = None,
+        is_new: bool = False,
+    ) -> Deferred[Any]:
         """Write a small append in one go; it is durable when this fires. At 0 the file is made, even for no bytes.
 
         ``change``: is recorded once that is durable, in the same step; this fires with its result. Fails with OSError
@@ -197,9 +206,9 @@ class Spool:
                 results.append(Failure())
         return results
 
-    def digest(self, upload_id: str, start: int, end: int, digest: RunningDigest) -> Deferred[None]:
-        """Feed the file's bytes from ``start`` to ``end`` to ``digest``. Fails with SpoolDamaged, OSError."""
-        return Deferred.fromCoroutine(self._feed(upload_id, start, end, digest))
+    def check(self, upload: Upload) -> Deferred[None]:
+        """Fails with SpoolDamaged unless the file has all bytes below the upload's offset; OSError."""
+        return self._pool.run(self._check, upload.id, upload.offset)
 
     def reader(self, upload_id: str) -> Deferred[Reader]:
         """The upload's file, open for many reads; whoever gets it closes it. Fails with OSError."""
@@ -209,17 +218,10 @@ class Spool:
         """Bytes that may still be written to the file system."""
         return self._pool.run(self._disk.free, self.directory)
 
-    async def _feed(self, upload_id: str, start: int, end: int, digest: RunningDigest) -> None:
-        reader = await self.reader(upload_id)
-        try:
-            while start < end:
-                data = await reader.read(start, min(COPY_BUFFER, end - start))
-                if not data:
-                    raise SpoolDamaged(upload_id, end, start)
-                await self._pool.run(digest.update, data)
-                start += len(data)
-        finally:
-            await reader.close()
+    def _check(self, upload_id: str, offset: int) -> None:
+        size = self._disk.file_size(self.path(upload_id))
+        if size is None or size < offset:
+            raise SpoolDamaged(upload_id, offset, size)
 
     def _read(self, path: str, offset: int, size: int) -> bytes:
         fd = self._disk.open(path, read_only=True)
@@ -240,6 +242,10 @@ class Spool:
             self.path(upload_id)
         return self._pool.run(self._remove, list(upload_ids))
 
+    def discard(self, upload_id: str) -> Deferred[None]:
+        """Remove the file that a creation has left which the catalog doesn't know. Fails with OSError."""
+        return self.remove([upload_id])
+
     def _remove(self, upload_ids: Sequence[str]) -> None:
         # A copy under way goes first: then it can't get its name behind our back.
         for directory in (self._assembly, self.directory) if upload_ids else ():
@@ -259,6 +265,10 @@ class Spool:
         return Assembly(self._disk, self._pool, working_path, final_path, located, self._assembly_step)
 
     # -- placing
+
+    def whole(self, upload_ids: Sequence[str]) -> Deferred[Collection[str]]:
+        """See `ISpool.whole`: all of them."""
+        return succeed(upload_ids)
 
     def places(self, root: str, rules: Rules) -> PlaceDirectory:
         """The directory ``root``, on the same file system, for finished files. Its methods block."""

@@ -23,8 +23,9 @@ from resumable.model import keys
 from resumable.model.hooks import view
 from resumable.model.upload import Place, Upload
 from resumable.model.values import json_text, json_time
-from resumable.spool import Reader, Spool
+from resumable.spool.interfaces import ISpool
 from resumable.spool.placing import SIDECAR, Collision, Order, PlaceDirectory, Rules, fitted
+from resumable.spool.reader import Reader
 
 log = Logger()
 T = TypeVar("T")
@@ -108,7 +109,7 @@ def _safe_place(path: str, upload_id: str) -> Place:
 class PlacedFiles:
     """``pool``: its threads touch the directory."""
 
-    def __init__(self, spool: Spool, pool: IPool, settings: PlaceSettings) -> None:
+    def __init__(self, spool: ISpool, pool: IPool, settings: PlaceSettings) -> None:
         self._spool = spool
         self._pool = pool
         self._settings = settings

@@ -78,6 +78,13 @@ class Reader:
             fed += len(piece)
         return fed
 
+    def reach(self, end: int) -> Deferred[None] | None:
+        """The bytes up to ``end`` are committed by now, and about to be read: None, if they can be; else fires then.
+
+        Fails with OSError.
+        """
+        return None
+
     def lend(self) -> Loan:
         """For a thread that isn't the pool's. ValueError once closed."""
         if self._closing is not None:

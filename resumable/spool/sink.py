@@ -17,9 +17,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.aio.threads import IPool
+from resumable.model.segments import ISegmentWriter
 from resumable.spool.budget import Budget
-from resumable.spool.datafile import DataFile
+from resumable.spool.datafile import DataFile, RunningDigest
 from resumable.spool.direct import AHEAD, WORTHWHILE, DirectTransfer, Ending, IDirectConsumer
 
 HIGH = 8 << 20
@@ -82,6 +84,7 @@ class Sink:
         "on_write",
         "overrun",
         "received",
+        "segments",
         "upload_id",
         "written",
     )
@@ -95,6 +98,8 @@ class Sink:
         self.offset = self.received = self.written = self.durable = offset
         self.ceiling = ceiling
         self.overrun = False
+        #: None where the upload has one data file.
+        self.segments: ISegmentWriter | None = None
         self.failure: Failure | None = None
         self.on_write: Callable[[], None] | None = None
         self.on_failure: Callable[[Failure], None] | None = None
@@ -263,6 +268,13 @@ class Sink:
         done: Deferred[None] = Deferred()
         self._draining.append(done)
         return done
+
+    @deferred
+    async def feed(self, start: int, end: int, digest: RunningDigest) -> None:
+        """Give the bytes from ``start`` to ``end``, which are written, to ``digest`` in a thread. For a drained sink
+        that nobody closes meanwhile. Fails with OSError, SpoolDamaged."""
+        while start < end:
+            start = await self._pool.run(self._file.feed, start, end, digest)
 
     def sync(self) -> Deferred[int]:
         """The offset that is durable now: all that was received before the call, or more. Starts the sink.

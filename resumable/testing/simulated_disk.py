@@ -107,6 +107,12 @@ class SimulatedDisk:
             raise ValueError(f"no operation of a disk: {operation}")
         self._faults.append(_Fault(operation, number, after))
 
+    def age(self, path: str, seconds: float) -> None:
+        """Let this file have been changed so many seconds earlier."""
+        node = self._named(path)
+        assert isinstance(node, File)
+        node.about = About(node.about.modified - int(seconds * 1e9), node.about.mode)
+
     def crash_at(self, step: int, *, before: bool = True) -> None:
         """Raise SimulatedCrash at the operation of that number (the first is 1), before or after its effect.
 
@@ -168,6 +174,15 @@ class SimulatedDisk:
         elif create and node.content:
             node.change(0, None)
         return self._opened(_Descriptor(path, node, read_only))
+
+    @_operation
+    def create_new(self, path: str) -> int:
+        if path in self._names:
+            raise _error(errno.EEXIST, path)
+        self._need_directory(os.path.dirname(path))
+        node = File()
+        self._change_names({path: node})
+        return self._opened(_Descriptor(path, node, False))
 
     @_operation
     def writev(self, fd: int, buffers: Sequence[bytes], offset: int) -> None:

@@ -19,17 +19,17 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from resumable.model.errors import BodyLost
+from resumable.model.errors import BodyLost, CatalogUnavailable
 from resumable.model.hooks import Arrived
 from resumable.model.principal import NOBODY, Principal
 from resumable.model.upload import IBody, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum, Digest
-from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, NoSpace, TooLarge, TusError, Unavailable
+from resumable.protocol.errors import BadRequest, ChecksumMismatch, Gone, Held, NoSpace, TooLarge, TusError, Unavailable
 from resumable.protocol.rules import AppendPlan
 from resumable.spool.direct import AHEAD
 from resumable.spool.sink import Sink
-from resumable.uploads.context import LAGGING, HookContext, UploadContext
+from resumable.uploads.context import LAGGING, HookContext, UploadContext, log
 from resumable.uploads.finishing import check_repeated
 from resumable.uploads.holds import IHolder
 from resumable.uploads.limits import FREE, IAccount, settle
@@ -39,6 +39,8 @@ from resumable.uploads.record import AppendRecord
 SMALL = 64 * 1024
 #: A long append commits whenever this much is new.
 PART = 8 * 1024 * 1024
+#: Room that is reserved ahead for bytes of an unknown length, where the catalog counts them.
+PORTION = 64 * 1024 * 1024
 
 _OVERRUN = "The body runs past the upload's length or the maximum."
 
@@ -52,6 +54,7 @@ class RunningAppend:
     __slots__ = (
         "_account",
         "_algorithms",
+        "_asking",
         "_body",
         "_checksum",
         "_context",
@@ -93,6 +96,7 @@ class RunningAppend:
         self._record = AppendRecord(context, upload, start, hooks, new)
         self._repeats = False
         self._account: IAccount = FREE
+        self._asking: Deferred[None] | None = None
         self._body = body
         self._algorithms = algorithms
         self._checksum: Checksum | None = None
@@ -122,9 +126,21 @@ class RunningAppend:
         return self._record.committed
 
     @property
+    def known(self) -> tuple[int, int] | None:
+        """See `IHolder.known`."""
+        if not self._listening or self._end.called or self._lock.locked or self._record.is_new:
+            return None
+        return self._record.upload.epoch, self.committed
+
+    @property
     def committed_at(self) -> float:
         """When that was last moved, or the append made (reactor seconds)."""
         return self._record.committed_at
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a commit or the like is under way: another one would only wait for it."""
+        return bool(self._lock.locked)
 
     # The holder, as newer requests see it
 
@@ -162,7 +178,10 @@ class RunningAppend:
             await waiter
         await self._catch_up()
         if not self._end.called:
-            await self._commit()
+            try:
+                await self._commit()
+            except (Held, Gone) as overtaken:  # by another process: a look at the upload is answered all the same
+                self._stop(overtaken)
         # The body may have ended while that waited: its last bytes are to be seen as well.
         if self._end.called:
             await self._until_released()
@@ -180,6 +199,26 @@ class RunningAppend:
     def commit_soon(self) -> None:
         """Commit the received bytes, in the background; a failure ends the append."""
         Deferred.fromCoroutine(self._commit()).addErrback(self._failed)
+
+    @property
+    def touched_at(self) -> float:
+        """When the row's time was last moved, or the append made (reactor seconds)."""
+        return self._record.touched_at
+
+    def touch_soon(self) -> None:
+        """Move the row's time, in the background, so that the upload doesn't expire under a slow client. An append that
+        was overtaken ends."""
+        Deferred.fromCoroutine(self._touch()).addErrback(self._failed)
+
+    async def _touch(self) -> None:
+        await self._lock.acquire()
+        try:
+            if self._sink is not None and not self._end.called:
+                await self._record.touch()
+        except CatalogUnavailable as error:
+            log.warn("an append could not keep its upload from expiring: {reason}", reason=str(error))
+        finally:
+            self._lock.release()
 
     # The append itself
 
@@ -207,6 +246,7 @@ class RunningAppend:
         self._checksum, self._trailer = checksum, trailer
         self._digest = self._algorithms[checksum.algorithm]() if checksum else None
         self._sink = sink = self._context.spool.sink(upload.id, plan.start, ceiling=plan.ceiling, digest=self._digest)
+        self._record.segments = sink.segments
         sink.on_write = self._arrived
         sink.on_failure = self._failed
         sink.on_resume = self._listen
@@ -227,19 +267,25 @@ class RunningAppend:
         if sink is not None:
             if not sink.over:
                 leftover = self._record.opened and max(self._received, sink.received) > self.committed
+                leftover = leftover and self._record.segments is None  # it is nobody's, and nobody is to come after it
                 await sink.close(self.committed if leftover else None)
             # No circle of references stays for the garbage collector, which would take longer than all of this.
             sink.on_write = sink.on_failure = sink.on_pressure = sink.on_resume = sink.ahead = self._gate = None
         settle(self._account, self.upload)  # before another append begins, which may use the room
         self._context.holds.release(self.upload.id, self)
+        if self._record.joinable:
+            self._context.joinable(self.upload.id)  # with its last segment closed
         self._released = True
         for waiter in self._waiting:
             waiter.callback(None)
 
     async def _receive(self, sink: Sink) -> None:
         length = self._body.length
-        if length is not None and length > SMALL:
+        if length is not None and length > SMALL and not self._end.called:
             await self._open(sink)
+            total = self._plan.start + length
+            if self._plan.length is None and self._account.asks(total) and not self._end.called:
+                await self._account.reserve(total)
         if not self._end.called:
             if self._gate is not None:
                 self._gate.check()
@@ -295,8 +341,15 @@ class RunningAppend:
 
     def _fits(self, received: int) -> bool:
         """Whether there is room for all received bytes of an unknown length. Bytes without room stay out of account,
-        and are never committed."""
-        if self._end.called:
+        and are never committed; the client is paused while room is asked for."""
+        if self._end.called or self._asking is not None:
+            return False
+        if self._account.asks(received):
+            if self._gate is not None:
+                self._gate.wait(True)
+            asking = self._asking = Deferred()
+            making = Deferred.fromCoroutine(self._make_room()).addErrback(self._no_room)
+            making.addCallback(asking.callback)
             return False
         try:
             self._account.reach(received)
@@ -304,6 +357,29 @@ class RunningAppend:
             self._stop(refusal)
             return False
         return True
+
+    async def _make_room(self) -> None:
+        """Have all that was received counted."""
+        sink = self._sink
+        assert sink is not None
+        if not self._record.opened:  # what has no record counts nowhere
+            await self._lock.run(lambda: Deferred.fromCoroutine(self._open(sink)))
+        while self._account.asks(received := sink.received):
+            await self._account.reserve(received, PORTION)
+        self._asking = None
+        if self._end.called:
+            self._context.space.spend(received - self._received)
+            self._received = received
+            return
+        if self._gate is not None:
+            self._gate.wait(False)
+        self._arrived()
+
+    def _no_room(self, failure: Failure) -> None:
+        self._asking = None
+        if self._end.called:
+            self._reason = self._reason or failure.value
+        self._stop(failure.value)
 
     def _stop(self, reason: BaseException | None) -> None:
         """The body's end, or ours: the first one counts. None means that all of it was received."""
@@ -347,7 +423,7 @@ class RunningAppend:
                 return
             await self._open(sink)
             synced = min(await sink.sync(), self._received)  # not what there was no room for
-            await self._record.commit(self._plan.committable(synced), whole=False)
+            await self._record.commit(self._plan.committable(synced), whole=False, last=False)
         finally:
             self._lock.release()
         if self.committable - self.committed >= PART and not self._end.called:
@@ -356,6 +432,8 @@ class RunningAppend:
     async def _conclude(self, sink: Sink) -> None:
         """After the end of the body: verify, write the rest, commit, and raise the failure."""
         await self._catch_up()
+        if self._asking is not None:
+            await self._asking
         if self._lock.locked:  # for one that began before the end: none begins after it
             await self._lock.acquire()
             self._lock.release()
@@ -410,7 +488,7 @@ class RunningAppend:
             for chunk in gathered:
                 digest.update(chunk)
             if self._record.opened:
-                await self._context.spool.digest(self.upload.id, self._plan.start, self._received, digest)
+                await sink.feed(self._plan.start, self._received, digest)
         if digest.digest() != checksum.digest:
             raise ChecksumMismatch("The body does not match its Upload-Checksum; nothing of it was kept.")
 
@@ -444,7 +522,7 @@ class Gate:
     everything received committed, if not before.
     """
 
-    __slots__ = ("_admitted", "_context", "_give_up", "_pace", "_pausing", "_sink", "_timer")
+    __slots__ = ("_admitted", "_context", "_give_up", "_pace", "_pausing", "_sink", "_timer", "_waiting")
 
     def __init__(
         self,
@@ -459,6 +537,7 @@ class Gate:
         self._pace = pace
         self._timer: IDelayedCall | None = None
         self._pausing: IDelayedCall | None = None
+        self._waiting = False
         self._admitted: Deferred[None] | None = None
 
     def check(self, size: int = 0) -> None:
@@ -473,6 +552,11 @@ class Gate:
         self._timer = context.clock.callLater(context.limits.max_pause, self._overdue)
         admitted = self._admitted = context.replication.when_admitted()
         admitted.addCallbacks(self._open, _cancelled)
+
+    def wait(self, waits: bool) -> None:
+        """Pause it until there is room for its bytes, or no longer for that."""
+        self._waiting = waits
+        self._sink.hold(waits or self._timer is not None or self._pausing is not None)
 
     def close(self) -> None:
         """No pause any more, and none left behind."""
@@ -489,13 +573,13 @@ class Gate:
 
     def _paused(self) -> None:
         self._pausing = None
-        self._sink.hold(self._timer is not None)
+        self._sink.hold(self._waiting or self._timer is not None)
 
     def _open(self, _: None) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._sink.hold(self._pausing is not None)
+        self._sink.hold(self._waiting or self._pausing is not None)
 
     def _overdue(self) -> None:
         self._give_up(Lagging(LAGGING, self._context.limits.retry_after))

@@ -1,8 +1,10 @@
 """All appends under way (`append` is one of them): when the long ones commit, and how a stop ends them.
 
 A long append commits a second after its last commit if it has `WORTHWHILE` new bytes, and after `LATEST` seconds if it
-has any. The appends that waited longest go first, so 5,000 slow uploads share `PER_TICK` syncs a second. Invariant: no
-append begins once a stop has, and each has committed all that it received when `stop` returns.
+has any. The appends that waited longest go first, so 5,000 slow uploads share `PER_TICK` syncs a second. Where several
+processes share the uploads, any new byte is worth it: another process gets only what is committed when this one dies or
+freezes; and one that commits nothing for long touches its row, so that no janitor expires it.
+Invariant: no append begins once a stop has, and each has committed all that it received when `stop` returns.
 """
 
 from __future__ import annotations
@@ -26,8 +28,12 @@ PER_TICK = 128
 class Appends:
     """The appends of one process."""
 
-    def __init__(self, lookup: Lookup) -> None:
+    def __init__(self, lookup: Lookup, touch_every: float | None = None, worthwhile: int = WORTHWHILE) -> None:
+        """``touch_every``: seconds after which the row of an append that commits nothing is touched; None: never.
+        ``worthwhile``: so many new bytes are committed after a second."""
         self._lookup = lookup
+        self._touch_every = touch_every
+        self._worthwhile = worthwhile
         self._under_way: dict[RunningAppend, None] = {}
         self._stopping = False
 
@@ -50,12 +56,19 @@ class Appends:
 
     def tick(self, now: float) -> int:
         """Start the commits that are due; answers how many. Called once a second."""
-        due = [append for append in self._under_way if _due(append, now)][:PER_TICK]
+        due = [append for append in self._under_way if self._due(append, now)][:PER_TICK]
         for append in due:
             del self._under_way[append]  # behind all others
             self._under_way[append] = None
             append.commit_soon()
+        if self._touch_every is not None:
+            self._touch(now - self._touch_every)
         return len(due)
+
+    def _touch(self, before: float) -> None:
+        quiet = [each for each in self._under_way if each.touched_at <= before and each.recorded and not each.is_busy]
+        for append in quiet[:PER_TICK]:
+            append.touch_soon()
 
     async def run(
         self,
@@ -82,14 +95,15 @@ class Appends:
         finally:
             await self.give_up(append)
 
+    def _due(self, append: RunningAppend, now: float) -> bool:
+        fresh = append.committable - append.committed
+        waited = now - append.committed_at
+        if append.is_busy:  # however long the catalog takes
+            return False
+        return waited >= (1.0 if fresh >= self._worthwhile else LATEST) and fresh > 0
+
     async def stop(self) -> None:
         """Each append commits all that it received, and is answered 503."""
         self._stopping = True
         waiting = [Deferred.fromCoroutine(each.evict(Stopping())) for each in tuple(self._under_way)]
         await DeferredList(waiting, consumeErrors=True)
-
-
-def _due(append: RunningAppend, now: float) -> bool:
-    fresh = append.committable - append.committed
-    waited = now - append.committed_at
-    return waited >= (1.0 if fresh >= WORTHWHILE else LATEST) and fresh > 0

@@ -22,12 +22,15 @@ from resumable.aio.threads import Stopped
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import Granted, QuestionKind, refusal_from_data
 from resumable.model.upload import Asked, Upload
-from resumable.protocol.errors import Gone, Refused, Stopping, TooLarge, TusError, Unavailable
-from resumable.uploads.building import AssemblyJob, Building
+from resumable.model.workers import BURIED
+from resumable.protocol.errors import Gone, Refused, Stopping, TooLarge, TusError, Unavailable, WrongState
+from resumable.uploads.building import AssemblyJob, Building, BuiltElsewhere
 from resumable.uploads.context import HookContext, UploadContext, as_answer
 from resumable.uploads.finishing import Acknowledgements, CreationCut
+from resumable.uploads.holds import ASSEMBLER
 from resumable.uploads.janitor import ANSWERED, Endings, Reclaimer
 from resumable.uploads.limits import Claim
+from resumable.uploads.other_workers import PARTIAL
 
 log = Logger()
 
@@ -37,6 +40,8 @@ RETRY = 30.0
 AHEAD = 8
 #: Finals that the catalog is asked for at a time.
 PAGE = 256
+#: Seconds for which a refusal that was heard is kept for the same request at other workers.
+HEARD = 2.5
 #: In place of a partial: whatever a final has waited for.
 ANY = ""
 
@@ -61,6 +66,8 @@ class Finals:
         self._acknowledgements = acknowledgements
         self._assembler = assembler
         self._making: dict[str, DeferredLock] = {}
+        #: By digest: refusals that were heard here, and that requests at other workers may still wait for.
+        self._hearing: dict[str, Timer] = {}
 
     async def once(self, digest: str, make: Callable[[], Awaitable[Upload]]) -> Asked:
         """The final that a request of this digest has made before; else that of ``make``, one call at a time."""
@@ -68,6 +75,11 @@ class Finals:
         await turn.acquire()
         try:
             return await self._before(digest) or Asked(await make())
+        except WrongState:
+            made = await self._before(digest) if self._context.others.several else None
+            if made is None:
+                raise
+            return made  # another process has made it since it was looked for
         finally:
             if not turn.waiting:
                 del self._making[digest]
@@ -131,6 +143,20 @@ class Finals:
 
     async def _heard(self, upload: Upload) -> None:
         """Its client hears the refusal: the same request after that begins anew."""
+        if not self._context.others.several:
+            await self._forget(upload)
+        elif upload.asked is not None and upload.asked not in self._hearing:
+            timer = Timer(self._context.clock, lambda: Deferred.fromCoroutine(self._forget(upload)))
+            self._hearing[upload.asked] = timer
+            timer.set(HEARD)
+
+    def stop(self) -> None:
+        """Refusals that were just heard may be repeated."""
+        for timer in self._hearing.values():
+            timer.clear()
+
+    async def _forget(self, upload: Upload) -> None:
+        self._hearing.pop(upload.asked or "", None)
         try:
             await self._context.catalog.heard(upload.asked or "")
         except CatalogUnavailable:
@@ -150,6 +176,8 @@ class Assembler:
         self._waiting: dict[str, list[Waiter]] = {}
         #: By partial whose finals are being woken: the same.
         self._waking: dict[str, list[Waiter]] = {}
+        #: Finals that requests here wait for while another process puts them together.
+        self._abroad: list[str] = []
         self._tasks = TaskGroup(lambda failure: log.failure("background work failed", failure))
         self._retry = Timer(context.clock, self._again)
         self._untidy = self._tidying = self._left = self._stopping = False
@@ -157,16 +185,31 @@ class Assembler:
         self._caught_up = False
         context.listeners.partial_finished.append(self.partial_finished)
         context.listeners.ended.append(self._ended)
+        context.others.listen(PARTIAL, self._told)
+        context.others.listen(BURIED, lambda _: self.start())
 
     def start(self) -> None:
-        """Take up what an earlier run, or an earlier attempt, has left."""
-        self.partial_finished(ANY)
+        """Take up what an earlier run, or an earlier attempt, or another process has left."""
+        if self._stopping:
+            return
+        if not self._context.others.several:
+            self.partial_finished(ANY)
+            return
+        self._caught_up = True  # as others may have begun any of them: see `Janitor`
+        self._tasks.start(self._take_up())
+        self._retry.set(RETRY)
+
+    async def _take_up(self) -> None:
+        if await self._context.others.granted(ASSEMBLER) and not self._stopping:
+            self.partial_finished(ANY)
 
     def leave(self) -> None:
         """Answer all waiting requests that the server stops."""
         self._left = True
         for waiting in (*self._waiting.values(), *self._waking.values()):
             _fire(waiting, Failure(Stopping()))
+        for final_id in tuple(self._abroad):
+            self._context.others.heard(final_id)
 
     async def stop(self) -> None:
         """No step of an assembly is under way any more."""
@@ -178,9 +221,17 @@ class Assembler:
 
     def partial_finished(self, partial_id: str) -> None:
         """A partial has all its bytes: finals that wait for it may be assembled."""
+        if self._stopping and partial_id != ANY and self._context.others.several:
+            self._context.others.tell(PARTIAL, partial_id)
         if partial_id not in self._waking:
             self._waking[partial_id] = []
             self._tasks.start(self._wake_all(partial_id))
+
+    def _told(self, partial_id: str) -> None:
+        """Another process has found finals that may be assembled: help with them."""
+        if partial_id not in self._waking and not self._stopping:
+            self._waking[partial_id] = []
+            self._tasks.start(self._wake_all(partial_id, told=True))
 
     def assembles(self, final_id: str) -> bool:
         """Whether a final is being put together, or its turn to be tried has yet to come: it isn't idle."""
@@ -202,11 +253,47 @@ class Assembler:
         if self._left:
             raise Stopping()
         self.wake(final_id)
-        return await self._wait(final_id, [], within) if final_id in self._jobs else None
+        if not self._context.others.several:
+            return await self._wait(final_id, [], within) if final_id in self._jobs else None
+        return await self._result(final_id, self._context.clock.seconds() + within)
+
+    async def _result(self, final_id: str, until: float) -> Granted | None:
+        """See `result`, where another process may put it together. If that ends without it, this one does it."""
+        context = self._context
+        while final_id in self._jobs:
+            try:
+                return await self._wait(final_id, [], max(0.0, until - context.clock.seconds()))
+            except BuiltElsewhere:
+                if not await self._elsewhere(final_id, until):
+                    return None
+            self.wake(final_id)
+        return None
+
+    async def _elsewhere(self, final_id: str, until: float) -> bool:
+        """Wait a little for another process; False: the final is finished, or has ended. Raises Late, Stopping."""
+        left = until - self._context.clock.seconds()
+        if left <= 0:
+            raise Late()
+        self._abroad.append(final_id)
+        try:
+            await self._context.others.news(final_id, left)
+        finally:
+            self._abroad.remove(final_id)
+        if self._left:
+            raise Stopping()
+        try:
+            row = await self._context.catalog.get(final_id)
+        except CatalogUnavailable:
+            return True  # as far as is known
+        return not (row is None or row.finished or row.gone)
 
     async def settled(self, final: Upload, within: float) -> None:
         """Nothing is being done for it any more, or so many seconds have passed."""
         until = self._context.clock.seconds() + within
+        if self._context.others.several:
+            with suppress(Late, TusError, CatalogUnavailable):
+                await self.result(final.id, within)
+            return
         while not self._left and (left := until - self._context.clock.seconds()) > 0:
             waking = [self._waking[each] for each in set(final.partials) if each in self._waking]
             if not waking and final.id not in self._jobs:
@@ -236,13 +323,16 @@ class Assembler:
 
     # Which finals are to be put together
 
-    async def _wake_all(self, partial_id: str) -> None:
+    async def _wake_all(self, partial_id: str, told: bool = False) -> None:
         """Begin the finals that wait for this partial and no other, `AHEAD` at a time; others go on beside them."""
         ahead = DeferredSemaphore(AHEAD)
         after: str | None = ""
         try:
             while after is not None and not self._stopping:
                 found, after = await self._context.catalog.assemblable(after, PAGE, partial_id or None)
+                if found and self._context.others.several and partial_id != ANY and not told:
+                    self._context.others.tell(PARTIAL, partial_id)
+                    told = True
                 for final_id in found:
                     await ahead.acquire()
                     if self._stopping or final_id in self._jobs:
@@ -288,6 +378,8 @@ class Assembler:
         except (Refused, TooLarge) as error:
             log.warn("a final upload was refused: {reason}", upload=final_id, reason=error.detail)
             outcome = Failure()
+        except BuiltElsewhere as elsewhere:
+            outcome = Failure(elsewhere)
         except Exception as error:
             outcome = None
             if not job.gone:  # else whatever went wrong did so because of that
@@ -301,7 +393,7 @@ class Assembler:
             del self._jobs[final_id]
             job.over()
         _fire(self._waiting.pop(final_id, []), outcome)
-        if outcome is not None or job.gone:
+        if job.gone or not (outcome is None or (isinstance(outcome, Failure) and outcome.check(BuiltElsewhere))):
             self._tidy()
 
     def _tidy(self) -> None:

@@ -2,7 +2,7 @@
 
 Invariants: a final's data file gets its name only when whole, and its offset is committed only after that; nothing is
 copied before there is room for all of it, and a copy that can't go on gives back the room that it has taken; a final
-that is refused leaves its partials as they were.
+that is refused leaves its partials as they were. Of several processes only the one that has its claim builds it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from twisted.internet.defer import Deferred
 
 from resumable.aio.threads import Stopped
 from resumable.model.hooks import Granted, QuestionKind, RequestView, refusal_as_data, request_from_data
-from resumable.model.upload import Commit, FactKind, GoneReason, Upload
+from resumable.model.upload import Commit, FactKind, GoneReason, Segment, Upload
 from resumable.protocol import rules
-from resumable.protocol.errors import Refused, TooLarge
+from resumable.protocol.errors import Refused, TooLarge, Unavailable
 from resumable.spool import SpoolDamaged
 from resumable.spool.assembly import Assembly
 from resumable.uploads.context import UploadContext, log
 from resumable.uploads.janitor import Endings
 from resumable.uploads.limits import Claim, account_of, settle
+from resumable.uploads.other_workers import NEWS, final_claim
 
 #: Steps of copying at once: more of them leave fewer threads to everybody else.
 AT_ONCE = 2
@@ -39,6 +40,10 @@ class AssemblyJob:
     gone: bool = False
 
 
+class BuiltElsewhere(Exception):
+    """Another process puts the final together."""
+
+
 class Building:
     """Builds them, a few steps of all of them at a time. ``stopping``: no step begins any more."""
 
@@ -52,7 +57,7 @@ class Building:
     async def build(self, final_id: str, job: AssemblyJob) -> Granted | None:
         """The hooks' answer; None: the final waits for a partial, was finished before, or has ended without an answer.
 
-        Raises Refused, TooLarge, or the error that keeps it from being finished now; Stopped.
+        Raises Refused, TooLarge, or the error that keeps it from being finished now; Stopped; BuiltElsewhere.
         """
         context = self._context
         final = await context.catalog.get(final_id)
@@ -67,20 +72,42 @@ class Building:
         ready = [each for each in found if each is not None and each.finished]
         if len(ready) < len(found):
             return None
+        if not context.others.several:
+            return await self._build(final, ready, job)
+        claim = final_claim(final_id)
+        if not await context.others.claim(claim):
+            raise BuiltElsewhere()
+        try:
+            row = await context.catalog.get(final_id)
+            if row is None or row.gone or row.finished:
+                return None  # by another process, since it was looked at
+            return await self._build(row, ready, job)
+        finally:
+            await context.others.drop(claim)
+            context.others.tell(NEWS, final_id)
+
+    async def _build(self, final: Upload, ready: Sequence[Upload], job: AssemblyJob) -> Granted | None:
+        """See `build`; the partials are finished."""
+        context = self._context
         account = account_of(context.quota, final)
         try:
             rules.final_length((each.length for each in ready), context.largest(final.max_size))
-            account.reach(sum(each.offset for each in ready))
+            total = sum(each.offset for each in ready)
+            if account.asks(total):
+                await account.reserve(total)
+            account.reach(total)
         except TooLarge:
             await self._endings.end(final, GoneReason.TERMINATED)
             raise
         try:
-            await self._copy(final, ready, job)
+            segment = await self._copy(final, ready, job)
             if job.gone:
                 return None
-            final, granted = await self._finish(final, sum(each.offset for each in ready))
+            final, granted = await self._finish(final, sum(each.offset for each in ready), segment)
             return granted
         except SpoolDamaged as damage:
+            if context.others.several:  # it may be there for another look
+                raise Unavailable("A partial upload can't be read at the moment.") from damage
             log.error("a partial's data file is shorter than its committed offset", upload=damage.upload_id)
             await self._endings.end(next(each for each in ready if each.id == damage.upload_id), GoneReason.LOST)
             await self._endings.end(final, GoneReason.TERMINATED)
@@ -88,8 +115,11 @@ class Building:
         finally:
             settle(account, final)
 
-    async def _copy(self, final: Upload, partials: Sequence[Upload], job: AssemblyJob) -> None:
-        """Copy all bytes into its data file, unless it is gone. A failure gives back the room that was taken."""
+    async def _copy(self, final: Upload, partials: Sequence[Upload], job: AssemblyJob) -> Segment | None:
+        """Copy all bytes into its data file, unless it is gone. A failure gives back the room that was taken.
+
+        Answers the segment for the commit that finishes it, see `Assembly.segment`.
+        """
         assembly = self._context.spool.assembly(final.id, [(each.id, each.offset) for each in partials])
         await assembly.look()
         try:
@@ -105,6 +135,7 @@ class Building:
             raise
         if job.gone:
             await assembly.discard()
+        return assembly.segment
 
     async def _copy_all(self, assembly: Assembly, claim: Claim, job: AssemblyJob) -> None:
         """Step by step, each in its turn."""
@@ -128,7 +159,7 @@ class Building:
         await assembly.copy(size)
         claim.spend(size)
 
-    async def _finish(self, final: Upload, length: int) -> tuple[Upload, Granted]:
+    async def _finish(self, final: Upload, length: int, segment: Segment | None) -> tuple[Upload, Granted]:
         """Ask hooks, and commit that it is finished; the record."""
         context = self._context
         request = await self._request(final)
@@ -141,7 +172,7 @@ class Building:
         now = context.wall()
         after = context.finishing(evolve(after, touched_at=max(now, final.touched_at), finished_at=now))
         facts = context.facts(after, request, FactKind.FINISHED)
-        commit = Commit(final.id, final.epoch, 0, length, now, length, True, facts, after.place)
+        commit = Commit(final.id, final.epoch, 0, length, now, length, True, facts, after.place, segment)
         if await context.catalog.commit(commit):
             context.committed(after)
             return after, granted

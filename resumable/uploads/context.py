@@ -33,13 +33,15 @@ from resumable.model.hooks import (
     view,
 )
 from resumable.model.replica import IReplicas, IReplication, NoReplication
-from resumable.model.upload import Fact, FactKind, GoneReason, ICatalog, Through, Upload
+from resumable.model.upload import Fact, FactKind, GoneReason, ICatalog, Segment, Through, Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import Gone, InternalError, NoSpace, NotFound, Stopping, TusError, Unavailable
-from resumable.spool.files import Spool
+from resumable.spool.datafile import NotReadable
+from resumable.spool.interfaces import ISpool
 from resumable.spool.placed_files import PlacedFiles
 from resumable.uploads.holds import IHolds
 from resumable.uploads.limits import Drain, IQuota, NoQuota, Space, UploadLimits
+from resumable.uploads.other_workers import ENDED, IOtherWorkers, NoOtherWorkers
 
 log = Logger()
 
@@ -136,12 +138,14 @@ class UploadListeners:
     it is made.
 
     ``partial_finished``: a partial has finished, or is gone and never will finish. ``place_planned``: the upload is
-    finished, and its file has a place to go to. ``ended``: the upload is gone.
+    finished, and its file has a place to go to. ``ended``: the upload is gone. ``joinable``: the upload is finished,
+    and its bytes are in segments that become one file.
     """
 
     partial_finished: list[Listener] = field(factory=list)
     place_planned: list[Listener] = field(factory=list)
     ended: list[Listener] = field(factory=list)
+    joinable: list[Listener] = field(factory=list)
 
 
 @frozen
@@ -150,11 +154,11 @@ class UploadContext:
 
     ``clock`` measures spans (reactor seconds), ``wall`` tells the time of day for records. ``replicas`` is None where
     none are recorded. ``delete_objects``: the end of a stored upload by its client ends its objects too.
-    ``records_facts``: whether facts are kept, for hooks.
+    ``records_facts``: whether facts are kept, for hooks. ``others``: the other workers that share the catalog.
     """
 
     catalog: ICatalog
-    spool: Spool
+    spool: ISpool
     holds: IHolds
     clock: IReactorTime
     wall: Callable[[], float]
@@ -172,6 +176,7 @@ class UploadContext:
     counts: Counts = field(factory=Counts)
     drain: Drain = field(factory=Drain)
     listeners: UploadListeners = field(factory=UploadListeners)
+    others: IOtherWorkers = field(factory=NoOtherWorkers)
 
     # Reading a record
 
@@ -234,12 +239,13 @@ class UploadContext:
         changes: Changes | None = None,
         request: RequestView | None = None,
         through: Through | None = None,
+        segment: Segment | None = None,
     ) -> Upload | None:
         """Record a new upload with the replicas that are chosen for it; the record, or None: its id is taken.
 
         Of a final also None: a partial is gone, or the same request has made another. ``changes``: the key and
         remotes that hooks want. ``request``: the request for a final, which hooks see before the final is finished.
-        ``through``: see ICatalog.
+        ``through``, ``segment``: see ICatalog.
         """
         if changes is None:
             replicas = self.replication.chosen(upload, drawn=True)
@@ -248,7 +254,7 @@ class UploadContext:
         if replicas:
             upload = evolve(upload, required=sum(each.required for each in replicas))
         asked = None if request is None or not upload.is_final else request_as_data(request)
-        if not await self.catalog.create(upload, facts, replicas, asked, through):
+        if not await self.catalog.create(upload, facts, replicas, asked, through, segment):
             return None
         self.counts.created += 1
         if upload.offset or upload.finished:
@@ -281,15 +287,29 @@ class UploadContext:
         elif upload.finished:
             self.partial_finished(upload.id)
         if upload.finished and upload.place is not None:
-            _call(self.listeners.place_planned, upload.id)
+            self.place_planned(upload.id)
+
+    def place_planned(self, upload_id: str) -> None:
+        """The upload is finished, and its file may get its place."""
+        _call(self.listeners.place_planned, upload_id)
 
     def partial_finished(self, partial_id: str) -> None:
         """A partial has finished, or never will: look at the finals that wait for it."""
         _call(self.listeners.partial_finished, partial_id)
 
+    def joinable(self, upload_id: str) -> None:
+        """The upload is finished, and its bytes aren't in one file yet."""
+        _call(self.listeners.joinable, upload_id)
+
     def ended(self, upload_id: str) -> None:
-        """The upload is gone: stop what is under way for it."""
+        """The upload is gone: stop what is under way for it, here and elsewhere."""
         self.replication.ended(upload_id)
+        self.ended_here(upload_id)
+        if self.others.several:
+            self.others.tell(ENDED, upload_id)
+
+    def ended_here(self, upload_id: str) -> None:
+        """The upload is gone, and others know it, replication too: stop what is under way for it here."""
         self.questions.over(upload_id)
         _call(self.listeners.ended, upload_id)
 
@@ -304,6 +324,9 @@ def as_answer(error: BaseException, upload_id: str) -> BaseException:
     if isinstance(error, CatalogUnavailable):
         log.error("catalog unavailable: {reason}", upload=upload_id, reason=str(error))
         return NoSpace() if error.no_space else Unavailable("The server can't record uploads at the moment.")
+    if isinstance(error, NotReadable):
+        log.warn("segments can't be read: {reason}", upload=upload_id, reason=error.strerror)
+        return Unavailable("The upload's bytes can't be read here yet.")
     if isinstance(error, OSError):
         log.error("spool failed: {reason}", upload=upload_id, reason=error.strerror, errno=error.errno)
         if error.errno in _FULL:

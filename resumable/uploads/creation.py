@@ -59,7 +59,7 @@ class Creator:
         if creation.has_body and context.questions.asks(QuestionKind.APPEND):
             hooks.add(await context.questions.ask(QuestionKind.APPEND, upload, hooks.request))
         self._appends.check_open()
-        account = context.quota.open(by.name, creation.length)
+        account = context.quota.open(by.name, creation.length, upload.id)
         # An id that wasn't drawn here may be another upload's: its file is touched only once the catalog has said no.
         given = hooks.changes is not None and hooks.changes.id is not None
         empty = not creation.has_body and creation.length != 0
@@ -106,7 +106,7 @@ class Creator:
                 final = await self._asked(final, hooks)
                 rules.final_length(lengths, context.largest(final.max_size))
                 self._appends.check_open()
-            final = await self._record(final, context.quota.open(by.name, length), hooks)
+            final = await self._record(final, context.quota.open(by.name, length, final.id), hooks)
         except BaseException:
             claim.release()
             raise
@@ -206,6 +206,6 @@ class Creator:
         """Remove what a creation has written, if the catalog knows for sure that it is not there."""
         try:
             if await self._context.catalog.get(upload_id) is None:
-                await self._context.spool.remove([upload_id])
+                await self._context.spool.discard(upload_id)
         except (CatalogUnavailable, OSError):
             log.warn("a failed creation's data stays until the next start", upload=upload_id)

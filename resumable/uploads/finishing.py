@@ -3,23 +3,26 @@ only once it is stored.
 
 Invariant: until then no client is shown an offset past the last byte but one, however often it asks; no upload is
 finished before every hook that is asked has agreed; and every wait ends: by success, by time, by the end of the
-upload, of the client or of the server.
+upload, of the client or of the server. Several processes ask about one upload one after the other, never at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from resumable.aio.deferreds import Timer, deferred
+from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import Granted, QuestionKind, RequestView
 from resumable.model.upload import Commit, FactKind, Upload
 from resumable.protocol.errors import Held, OffsetMismatch, Stopping, TusError, Unavailable
 from resumable.uploads.context import HookContext, UploadContext, as_answer
 from resumable.uploads.limits import account_of, settle
+from resumable.uploads.other_workers import NEWS, finish_claim
 
 
 class CreationCut(Exception):
@@ -73,6 +76,8 @@ class Acknowledgements:
         self._stopping = True
         for upload_id in tuple(self._waiting):
             self._ended(upload_id)
+        for upload_id in tuple(self._asking):
+            self._context.others.heard(upload_id)
 
     @deferred
     async def _complete(self, upload: Upload, hooks: HookContext) -> Upload:
@@ -96,6 +101,46 @@ class Acknowledgements:
         return waiter
 
     async def _ask(self, upload: Upload, request: RequestView | None) -> tuple[Upload, Granted]:
+        """Ask hooks; no other process does so meanwhile."""
+        others = self._context.others
+        if not others.several:
+            return await self._ask_now(upload, request)
+        claim = finish_claim(upload.id)
+        row = await self._turn(claim, upload.id)
+        if row.finished:
+            return row, Granted()
+        try:
+            return await self._ask_now(row, request)
+        finally:
+            await others.drop(claim)
+            others.tell(NEWS, upload.id)
+
+    async def _turn(self, claim: str, upload_id: str) -> Upload:
+        """The record, once it is this process's turn to ask, or has become needless. Raises Held: another one asks for
+        longer than a client is to wait."""
+        context, others = self._context, self._context.others
+        until = context.clock.seconds() + context.limits.ack_timeout
+        while True:
+            mine = False
+            try:
+                mine = await others.claim(claim)
+                row = await context.present(upload_id)
+            except Exception as error:
+                if mine:
+                    await others.drop(claim)
+                raise as_answer(error, upload_id) from error
+            if row.finished and mine:
+                await others.drop(claim)
+            if row.finished or mine:
+                return row
+            if self._stopping:
+                raise Stopping()
+            left = until - context.clock.seconds()
+            if left <= 0:
+                raise Held("Whether the upload may be finished is still asked; come back later.")
+            await others.news(upload_id, left)
+
+    async def _ask_now(self, upload: Upload, request: RequestView | None) -> tuple[Upload, Granted]:
         context = self._context
         try:
             granted = await context.questions.ask(QuestionKind.FINISH, upload, request)
@@ -107,6 +152,7 @@ class Acknowledgements:
                 Commit(upload.id, upload.epoch, here, here, now, finished=True, facts=facts, place=after.place)
             ):
                 context.committed(after)
+                context.joinable(after.id)
                 settle(account_of(context.quota, upload), after)
                 return after, granted
             row = await context.present(upload.id)
@@ -130,6 +176,7 @@ class Acknowledgements:
         self._waiting.setdefault(upload_id, []).append(wait)
         timer = Timer(context.clock, lambda: _end(wait))
         timer.set(within)
+        watch = Deferred.fromCoroutine(self._watch(upload_id, wait)) if context.others.several else None
         try:
             upload = await context.present(upload_id)
             if context.withheld(upload) and not self._stopping:
@@ -139,13 +186,25 @@ class Acknowledgements:
             self._forget(upload_id, wait)
             stored.cancel()
             timer.clear()
+            if watch is not None:
+                watch.addErrback(_cancelled).cancel()
         if not context.withheld(upload):
             return upload
         if self._stopping:
             raise Stopping()
         raise Unavailable("The upload is not stored yet; ask again.", context.limits.retry_after)
 
+    async def _watch(self, upload_id: str, wait: Deferred[None]) -> None:
+        """End the wait when the row says so: another process may have stored or ended the upload."""
+        while not wait.called:
+            await self._context.others.news(upload_id)
+            with suppress(CatalogUnavailable):  # then it is known a second later, or the wait ends by time
+                row = await self._context.catalog.get(upload_id)
+                if row is None or row.gone or not self._context.withheld(row):
+                    _end(wait)
+
     def _ended(self, upload_id: str) -> None:
+        self._context.others.heard(upload_id)
         for wait in tuple(self._waiting.get(upload_id, ())):
             _end(wait)
 

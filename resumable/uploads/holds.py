@@ -3,8 +3,8 @@
 Invariant: an upload has at most one holder, and the hold changes hands only after the old holder has confirmed
 its last write. A live holder is never evicted by polling; a silent or half-open one never delays another
 request for longer than `SILENCE`.
-One process has every role. Several processes over a shared catalog will ask here, and nowhere else, whether a role is
-theirs.
+One process has every role. Several processes over a shared catalog ask here, and nowhere else, whether a role is
+theirs; see shared_holds.py.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class IHolder(Interface):
 
     position = Attribute("int: the absolute offset received so far, committed or not.")
     received = Attribute("int | None: the same, once the append was found to fit its upload; None before.")
+    known = Attribute("tuple[int, int] | None: epoch and offset of its upload's row; None while it may change them.")
     heard = Attribute("float: when it last received a byte, or was free to receive one (reactor seconds).")
 
     def settle() -> Awaitable[None]:
@@ -50,12 +51,14 @@ class IHolds(Interface):
     def take(upload_id: str, holder: IHolder, offset: int) -> Awaitable[None]:
         """Get the hold for an append at ``offset``.
 
-        Waits for a live holder that stands at that offset, takes over from a silent one. Fails with HoldMoved
-        when the present holder has moved from that offset, without disturbing it.
+        Waits for a live holder that stands at that offset, takes over from a silent one; where several processes
+        share the uploads, from a live one, too. Fails with HoldMoved when the present holder has moved from that
+        offset, without disturbing it.
         """
 
     def settle(upload_id: str) -> Awaitable[None]:
-        """Bring the committed offset up to date: a live holder commits, a silent one is evicted."""
+        """Bring the committed offset up to date: a live holder commits, a silent one is evicted. One in another process
+        is asked to, and waited for only briefly."""
 
     def evict(upload_id: str, reason: BaseException | None = None) -> Awaitable[None]:
         """End the holder's append, for that reason."""
@@ -97,6 +100,9 @@ class LocalHolds:
             else:
                 self.takeovers += 1
                 await present.evict()
+        self._hold(upload_id, holder)
+
+    def _hold(self, upload_id: str, holder: IHolder) -> None:
         self._holds[upload_id] = _Hold(holder)
 
     async def settle(self, upload_id: str) -> None:
@@ -156,17 +162,18 @@ class LocalHolds:
         waiter.callback(None)
 
 
-#: Work that only one process may do at a time.
+#: Work that only one worker may do at a time.
 JANITOR = "janitor"
 ASSEMBLER = "assembler"
-REPLICATION = "replication"
+JOINER = "joiner"
+SWEEPER = "sweeper"
 
 
 class IRoles(Interface):
     """Grants single-worker roles."""
 
     def granted(role: str) -> Awaitable[bool]:
-        """Whether this process may do the role's work now."""
+        """Whether this worker may do the role's work now."""
 
 
 @implementer(IRoles)

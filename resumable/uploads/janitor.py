@@ -15,10 +15,11 @@ from twisted.logger import Logger
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import RequestView
 from resumable.model.upload import FactKind, GoneReason, ICatalog, Upload
-from resumable.spool import Spool
+from resumable.spool.interfaces import ISpool
 from resumable.spool.placed_files import PlacedFiles
 from resumable.uploads.context import UploadContext
 from resumable.uploads.limits import account_of
+from resumable.uploads.other_workers import final_claim
 
 log = Logger()
 
@@ -36,7 +37,7 @@ _FACTS = {GoneReason.TERMINATED: FactKind.TERMINATED, GoneReason.EXPIRED: FactKi
 class Reclaimer:
     """Removes the data of uploads that are gone or dropped."""
 
-    def __init__(self, catalog: ICatalog, spool: Spool, places: PlacedFiles) -> None:
+    def __init__(self, catalog: ICatalog, spool: ISpool, places: PlacedFiles) -> None:
         self._catalog = catalog
         self._spool = spool
         self._places = places
@@ -67,15 +68,17 @@ class Endings:
         gone: GoneReason,
         request: RequestView | None = None,
         refusal: Mapping[str, Any] | None = None,
+        idle_since: float | None = None,
     ) -> bool:
         """Mark an upload gone; finals that waited for its bytes go with it. False if it was gone already.
 
         ``request``: the request for it, for events. ``refusal``: of a final, the answer to the same request again.
+        ``idle_since``: only if it wasn't touched since.
         """
         context = self._context
         facts = context.facts(upload, request, _FACTS[gone]) if gone in _FACTS else ()
         delete = gone is GoneReason.TERMINATED and context.delete_objects
-        ended = await context.catalog.end(upload.id, gone, context.wall(), facts, delete, refusal)
+        ended = await context.catalog.end(upload.id, gone, context.wall(), facts, delete, refusal, idle_since)
         if ended:
             context.counts.gone[gone] += 1
             context.ended(upload.id)
@@ -153,7 +156,7 @@ class Janitor:
             idle_since = context.wall() - context.limits.expire_after
             for upload in await context.catalog.expired(idle_since, BATCH):
                 if not (context.holds.held(upload.id) or (upload.is_final and self._assembles(upload.id))):
-                    await self._endings.end(upload, GoneReason.EXPIRED)
+                    await self._expire(upload, idle_since)
         if not jumped:
             await self._endings.drop_spent()
         await self._reclaimer.reclaim()
@@ -162,6 +165,17 @@ class Janitor:
             pass
         while await context.catalog.forget_asked(context.wall() - ANSWERED, BATCH) == BATCH:
             pass
+
+    async def _expire(self, upload: Upload, idle_since: float) -> None:
+        """End it, unless it was touched meanwhile, or is a final that another process puts together."""
+        others = self._context.others
+        if not (upload.is_final and others.several):
+            await self._endings.end(upload, GoneReason.EXPIRED, idle_since=idle_since)
+        elif await others.claim(final_claim(upload.id)):
+            try:
+                await self._endings.end(upload, GoneReason.EXPIRED, idle_since=idle_since)
+            finally:
+                await others.drop(final_claim(upload.id))
 
     def _clock_jumped(self) -> bool:
         wall, steady = self._context.wall(), self._context.clock.seconds()

@@ -6,10 +6,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
 
+from resumable.aio.deferreds import deferred
+from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Upload
+from resumable.model.workers import IDrainRecord
 from resumable.protocol.errors import NoSpace, Unavailable
-from resumable.spool.files import Spool
+from resumable.spool.interfaces import ISpool
 
 
 @frozen
@@ -46,7 +50,7 @@ class Space:
         self.room: float = float("inf")
         self._claimed = 0
 
-    async def look(self, spool: Spool) -> None:
+    async def look(self, spool: ISpool) -> None:
         """Ask the disk. Raises OSError when it won't tell."""
         if self.reserve:
             self.room = await spool.free() - self.reserve - self._claimed
@@ -66,7 +70,7 @@ class Space:
         self.room -= size
         return self.room > 0
 
-    async def claim(self, spool: Spool, size: int) -> Claim:
+    async def claim(self, spool: ISpool, size: int) -> Claim:
         """Room for a copy, as the disk says at this moment. Raises NoSpace unless all of it fits; OSError."""
         if not size:
             return Claim(self, 0)
@@ -110,7 +114,7 @@ RETRY_AFTER = 5
 
 class Drain:
     """While the server drains, no upload begins, and those that have begun go on: their appends, and the final uploads
-    of partial ones. A daemon that starts drains nothing.
+    of partial ones. A daemon that starts drains nothing, unless others share its catalog and drain.
 
     ``since``: when it began (seconds since the epoch); None: uploads may begin.
     """
@@ -118,14 +122,16 @@ class Drain:
     def __init__(self) -> None:
         self.since: float | None = None
 
-    def begin(self, wall: Callable[[], float]) -> None:
-        """Again changes nothing."""
+    def begin(self, wall: Callable[[], float]) -> Deferred[None]:
+        """Again changes nothing. Fires when it is so for good."""
         if self.since is None:
             self.since = wall()
+        return succeed(None)
 
-    def end(self) -> None:
-        """Uploads may begin."""
+    def end(self) -> Deferred[None]:
+        """Uploads may begin. Fires when it is so for good."""
         self.since = None
+        return succeed(None)
 
     def check(self) -> None:
         """Raises Unavailable while no upload may begin."""
@@ -133,14 +139,60 @@ class Drain:
             raise Unavailable("No uploads begin here at the moment; try again, perhaps elsewhere.", RETRY_AFTER)
 
 
+class SharedDrain(Drain):
+    """The drain of all processes that share a catalog: in the catalog, seen by each within a second.
+
+    `look` once a second, and when a message says that it has changed. ``tell`` tells the others. `begin` and `end` fail
+    with CatalogUnavailable: then the drain is as it was, or is seen to have changed with the next look.
+    """
+
+    def __init__(self, record: IDrainRecord, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self._record = record
+        self._tell = tell
+        self._changes = 0
+
+    def begin(self, wall: Callable[[], float]) -> Deferred[None]:
+        return self._change(self._record.drain(wall()))
+
+    def end(self) -> Deferred[None]:
+        return self._change(self._record.fill())
+
+    @deferred
+    async def look(self) -> None:
+        """See what the catalog says. One that fails leaves it as it was known."""
+        before = self._changes
+        try:
+            since = await self._record.draining_since()
+        except CatalogUnavailable:
+            return
+        if before == self._changes:  # else what was read is older than what was written here
+            self.since = since
+
+    @deferred
+    async def _change(self, recorded: Deferred[None]) -> None:
+        self._changes += 1
+        await recorded
+        self._changes += 1
+        await self.look()
+        self._tell()
+
+
 class IAccount(Protocol):
     """What one upload counts for, in bytes. Sums are kept elsewhere, so two of these for one upload do no harm."""
+
+    def asks(self, total: int) -> bool:
+        """Whether room for ``total`` bytes has to be reserved before they are taken."""
+
+    def reserve(self, total: int, ahead: int = 0) -> Deferred[None]:
+        """Reserve it, with room for ``ahead`` bytes more if that is there. The upload has a record. Fails with TooLarge
+        or NoSpace as `reach`, with Gone, and with CatalogUnavailable."""
 
     def reach(self, total: int) -> None:
         """Room for ``total`` bytes of it altogether. Raises TooLarge (never) or NoSpace (not now)."""
 
-    def settle(self, total: int) -> None:
-        """It counts for so many bytes after all."""
+    def settle(self, total: int, epoch: int = 0) -> None:
+        """It counts for so many bytes after all. ``epoch``: of its record, by which a newer append is known."""
 
     def finish(self) -> None:
         """It isn't unfinished any more. May be repeated."""
@@ -150,7 +202,7 @@ class IAccount(Protocol):
 
 
 class IQuota(Protocol):
-    """The sums of all identities. It is asked before bytes are taken, and may refuse them. Nothing waits here.
+    """The sums of all identities. It is asked before bytes are taken, and may refuse them.
 
     Invariant: an upload counts with its length if that is known, else with its committed offset; in between, with what
     its append may still bring.
@@ -160,19 +212,25 @@ class IQuota(Protocol):
     def counts(self) -> bool:
         """Whether anything is limited; if not, nothing needs to be counted."""
 
-    def open(self, name: str, length: int | None) -> IAccount:
+    def open(self, name: str, length: int | None, upload_id: str = "") -> IAccount:
         """A new upload of that name's. Raises TooLarge, NoSpace or TooManyRequests, and then counts nothing."""
 
-    def counted(self, name: str, charged: int, *, finished: bool) -> IAccount:
+    def counted(self, name: str, charged: int, *, finished: bool, upload_id: str = "") -> IAccount:
         """The account of an upload that counts already."""
 
 
 class _Free:
     """Counts nothing."""
 
+    def asks(self, total: int) -> bool:
+        return False
+
+    def reserve(self, total: int, ahead: int = 0) -> Deferred[None]:
+        return succeed(None)
+
     def reach(self, total: int) -> None: ...
 
-    def settle(self, total: int) -> None: ...
+    def settle(self, total: int, epoch: int = 0) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -187,10 +245,10 @@ class NoQuota:
 
     counts = False
 
-    def open(self, name: str, length: int | None) -> IAccount:
+    def open(self, name: str, length: int | None, upload_id: str = "") -> IAccount:
         return FREE
 
-    def counted(self, name: str, charged: int, *, finished: bool) -> IAccount:
+    def counted(self, name: str, charged: int, *, finished: bool, upload_id: str = "") -> IAccount:
         return FREE
 
 
@@ -201,11 +259,11 @@ def charge(upload: Upload) -> int:
 
 def account_of(quota: IQuota, upload: Upload) -> IAccount:
     """The account of an upload that is recorded."""
-    return quota.counted(upload.owner or "", charge(upload), finished=upload.finished)
+    return quota.counted(upload.owner or "", charge(upload), finished=upload.finished, upload_id=upload.id)
 
 
 def settle(account: IAccount, upload: Upload) -> None:
     """From now on it counts as its record says."""
-    account.settle(charge(upload))
+    account.settle(charge(upload), upload.epoch)
     if upload.finished:
         account.finish()

@@ -127,13 +127,13 @@ class Operators:
             if place is None or count >= MOST_CHANGED:
                 return Restarted(count, place is not None)
 
-    def begin_drain(self) -> None:
-        """No upload begins any more."""
-        self._context.drain.begin(self._context.wall)
+    async def begin_drain(self) -> None:
+        """No upload begins any more, at none of the processes that share the catalog."""
+        await self._asked(self._context.drain.begin(self._context.wall))
 
-    def end_drain(self) -> None:
+    async def end_drain(self) -> None:
         """Uploads may begin again."""
-        self._context.drain.end()
+        await self._asked(self._context.drain.end())
 
     async def left(self) -> Left:
         """The work that is left until the server may be stopped for good."""

@@ -2,7 +2,7 @@
 
 Invariants: nothing is placed before its upload's finish is recorded, and that with the place it is to get; the data
 file under the id stays until the catalog says that the file is in its place; what can't be placed stays as it is, and
-is tried again with each round of the janitor.
+is tried again with each round of the janitor. Of several processes only the one that is the janitor places files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from resumable.aio.threads import Stopped
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import FactKind, Upload
 from resumable.uploads.context import UploadContext
+from resumable.uploads.holds import JANITOR
 from resumable.uploads.janitor import Reclaimer
+from resumable.uploads.other_workers import PLACE
 
 log = Logger()
 
@@ -39,6 +41,7 @@ class Placer:
         self._working: Deferred[None] | None = None
         self._complained = False
         context.listeners.place_planned.append(self._planned)
+        context.others.listen(PLACE, self._told)
 
     def start(self) -> None:
         """Take up what an earlier run left."""
@@ -63,6 +66,16 @@ class Placer:
             self._all = True
         self._go_on()
 
+    def _told(self, upload_id: str) -> None:
+        """Another process has finished this upload; it is placed by the one that is the janitor."""
+        self._context.others.granted(JANITOR).addCallback(lambda ours: self._planned(upload_id) if ours else None)
+
+    def _pass_on(self) -> None:
+        """Another process is the janitor, and finds what it doesn't hear of in its next round."""
+        self._all = False
+        while self._queue:
+            self._context.others.tell(PLACE, self._queue.popleft())
+
     def _go_on(self) -> None:
         if self._working is None and not self._stopping and self._context.places.wanted:
             self._working = Deferred()
@@ -70,6 +83,8 @@ class Placer:
 
     async def _work(self) -> None:
         try:
+            if self._context.others.several and not await self._context.others.granted(JANITOR):
+                self._pass_on()
             while (self._queue or self._all) and not self._stopping:
                 if await self._place_some() and not self._queue:
                     await self._reclaimer.reclaim()  # others may come meanwhile
@@ -108,6 +123,8 @@ class Placer:
         """Place those of the uploads that wait for it; how many were."""
         rows = await self._context.catalog.get_many(upload_ids)
         waiting = [each for each in rows.values() if each.finished and not each.gone and each.place and not each.placed]
+        whole = await self._context.spool.whole([each.id for each in waiting])
+        waiting = [each for each in waiting if each.id in whole]  # the others are joined first
         results = await self._context.places.place(waiting)
         placed = 0
         for upload, result in zip(waiting, results, strict=True):

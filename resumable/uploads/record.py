@@ -12,26 +12,44 @@ from functools import partial
 from attrs import evolve
 
 from resumable.model.hooks import Arrived, view
-from resumable.model.upload import Commit, FactKind, Through, Upload
-from resumable.protocol.errors import Gone, Held
+from resumable.model.segments import ISegmentWriter
+from resumable.model.upload import WHOLE, Commit, FactKind, Segment, Through, Upload
+from resumable.protocol.errors import Gone, Held, TusError
 from resumable.protocol.rules import AppendPlan
 from resumable.uploads.context import HookContext, UploadContext
 
 
 class AppendRecord:
-    """One append's side of the catalog. ``is_new``: the catalog has no record yet; ``opened``: see `open`."""
+    """One append's side of the catalog. ``is_new``: the catalog has no record yet; ``opened``: see `open`.
 
-    __slots__ = ("_context", "_hooks", "committed", "committed_at", "is_new", "opened", "plan", "upload")
+    ``joinable``: it has finished the upload, whose bytes aren't in one file.
+    """
+
+    __slots__ = (
+        "_context",
+        "_hooks",
+        "committed",
+        "committed_at",
+        "is_new",
+        "joinable",
+        "opened",
+        "plan",
+        "segments",
+        "touched_at",
+        "upload",
+    )
 
     plan: AppendPlan
+    segments: ISegmentWriter | None
 
     def __init__(self, context: UploadContext, upload: Upload, start: int, hooks: HookContext, is_new: bool) -> None:
         self._context = context
         self._hooks = hooks
         self.upload = upload
         self.committed = start
-        self.committed_at = context.clock.seconds()
-        self.is_new, self.opened = is_new, False
+        self.committed_at = self.touched_at = context.clock.seconds()
+        self.is_new, self.opened, self.joinable = is_new, False, False
+        self.segments = None
 
     async def open(self) -> None:
         """Say that bytes will be written before they are committed, and up to where a restart may adopt them.
@@ -55,17 +73,31 @@ class AppendRecord:
 
     async def put(self, offset: int, whole: bool, chunks: Sequence[bytes]) -> None:
         """Write these bytes, which lead to ``offset``, and commit that. As `commit`; OSError, SpoolDamaged."""
-        await self.commit(offset, whole, partial(self._context.spool.put, self.upload.id, self.committed, chunks))
+        try:
+            await self.commit(offset, whole, chunks=chunks)
+        except FileExistsError:
+            if self.segments is None:
+                raise
+            self.segments.taken()
+            await self.commit(offset, whole, chunks=chunks)
 
-    async def commit(self, offset: int, whole: bool, through: Through | None = None) -> None:
+    async def commit(self, offset: int, whole: bool, last: bool = True, chunks: Sequence[bytes] | None = None) -> None:
         """Commit ``offset``, with whatever else becomes true by it. ``whole``: the body has been seen to its end.
 
-        ``through``: see ICatalog. Raises Held or Gone as `open`.
+        ``last``: of this append. ``chunks``: the bytes, if they are to be written first. Raises Held or Gone as `open`.
         """
+        if self.segments is not None and whole and offset == self.committed and not (self.opened or self.is_new):
+            await self.open()  # so that an older append elsewhere, which stands at this offset too, commits no more
         context, upload = self._context, self.upload
         new_length = self.plan.new_length if whole else self.plan.early_length
         length = upload.length if new_length is None else new_length
         finished = context.finishes(upload, offset, length)
+        segment = None
+        if self.segments is not None:
+            segment = self.segments.to(self.committed, offset, finished and chunks is not None)
+        through: Through | None = None
+        if chunks is not None:
+            through = partial(context.spool.put, upload.id, self.committed, chunks, segment=segment, is_new=self.is_new)
         if not self.is_new and (offset, length, finished) == (self.committed, upload.length, upload.finished):
             if through is not None:
                 await through(None)
@@ -76,28 +108,48 @@ class AppendRecord:
         after = context.finishing(after) if finished else after
         told = [FactKind.FINISHED] if finished else []
         landed: Upload | None = None
-        if self.is_new:
-            landed = await self._create(after, FactKind.CREATED, *told, through=through)
-        elif await context.catalog.commit(
-            Commit(
-                upload.id,
-                upload.epoch,
-                self.committed,
-                offset,
-                now,
-                new_length,
-                finished,
-                context.facts(after, self._hooks.request, *told),
-                after.place,
-            ),
-            through,
-        ):
-            landed = after
-            context.committed(after)
+        try:
+            if self.is_new:
+                landed = await self._create(after, FactKind.CREATED, *told, through=through, segment=segment)
+            elif await context.catalog.commit(
+                Commit(
+                    upload.id,
+                    upload.epoch,
+                    self.committed,
+                    offset,
+                    now,
+                    new_length,
+                    finished,
+                    context.facts(after, self._hooks.request, *told),
+                    after.place,
+                    segment,
+                    last,
+                ),
+                through,
+            ):
+                landed = after
+                context.committed(after)
+        except TusError:
+            self._refused(segment)
+            raise
         if landed is None:
+            self._refused(segment)
             raise await self._overtaken()
+        if segment is not None and self.segments is not None:
+            self.segments.landed(segment)
+        self.joinable = finished and self.segments is not None and (segment is None or segment.name != WHOLE)
         self.upload, self.is_new = landed, False
-        self.committed, self.committed_at = offset, context.clock.seconds()
+        self.committed = offset
+        self.committed_at = self.touched_at = context.clock.seconds()
+
+    async def touch(self) -> None:
+        """Move the row's time to now. Raises Held or Gone when the upload is another append's, CatalogUnavailable."""
+        if self.is_new:
+            return
+        context, upload = self._context, self.upload
+        self.touched_at = context.clock.seconds()
+        if not await context.catalog.touch(upload.id, upload.epoch, context.wall()):
+            raise await self._overtaken()
 
     def seen(self, received: int) -> Arrived | None:
         """How far it is, for hooks. None while the catalog has no record, and at its end, which is an event."""
@@ -105,9 +157,15 @@ class AppendRecord:
             return None
         return Arrived(view(self.upload), received, self._hooks.request)
 
-    async def _create(self, upload: Upload, *told: FactKind, through: Through | None = None) -> Upload | None:
+    def _refused(self, segment: Segment | None) -> None:
+        if segment is not None and self.segments is not None:
+            self.segments.refused(segment)
+
+    async def _create(
+        self, upload: Upload, *told: FactKind, through: Through | None = None, segment: Segment | None = None
+    ) -> Upload | None:
         facts = self._context.facts(upload, self._hooks.request, *told)
-        return await self._context.create(upload, facts, self._hooks.changes, through=through)
+        return await self._context.create(upload, facts, self._hooks.changes, through=through, segment=segment)
 
     async def _overtaken(self) -> Exception:
         """Why a compare-and-set did not match."""

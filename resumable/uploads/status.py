@@ -1,8 +1,9 @@
 """Looking at an upload: its record, whether its data still bears that out, and how far it is in both tiers.
 
 Invariants: an upload whose data file is shorter than its committed offset is never shown as whole: it becomes gone,
-unless its data was given up because remotes have it. A status never touches the hold, so a monitor may look as often as
-it likes, and holds no secrets: errors are those of `IReplicas`, one line without any.
+unless its data was given up because remotes have it. Where several processes share the data, a look by one of them
+proves nothing, and ends no upload. A status never touches the hold, so a monitor may look as often as it likes, and
+holds no secrets: errors are those of `IReplicas`, one line without any.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from resumable.model.listing import UploadState, state_of
 from resumable.model.replica import TransferProgress
 from resumable.model.upload import GoneReason, Replica, ReplicaState, Upload
 from resumable.protocol import metadata, rules
-from resumable.protocol.errors import Gone, NotFound
+from resumable.protocol.errors import Gone, NotFound, Unavailable
 from resumable.spool import Reader, SpoolDamaged
+from resumable.spool.datafile import NotReadable
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.context import UploadContext, as_answer, log
 from resumable.uploads.janitor import Endings
@@ -160,11 +162,12 @@ class Lookup:
                 if not upload.finished:
                     return await self._final_view(upload)
             if upload.offset and upload.dropped_at is None:
-                size = await context.spool.size(upload_id)
-                if size is None or size < upload.offset:
+                try:
+                    await context.spool.check(upload)
+                except SpoolDamaged:
                     upload = await context.present(upload_id)
                     if upload.dropped_at is None:
-                        raise SpoolDamaged(upload_id, upload.offset, size)
+                        raise
             return upload
         except Exception as error:
             answer = await self.answer(error, upload_id)
@@ -190,7 +193,7 @@ class Lookup:
             upload = await self._context.present(upload_id)
             if upload.dropped_at is not None:  # since it was looked at
                 return upload, await self._placed(upload)
-            raise await self.answer(SpoolDamaged(upload_id, upload.offset, None), upload_id) from None
+            raise await self._missing(upload) from None
         except Exception as error:
             raise await self.answer(error, upload_id) from error
         return upload, reader
@@ -204,11 +207,22 @@ class Lookup:
             upload = await self._context.present(upload_id)
             if upload.dropped_at is not None:
                 return Elsewhere(upload)
+            if self._context.others.several:  # others may see what this worker does not
+                return Unavailable("The upload's data can't be read at the moment.", self._context.limits.retry_after)
             log.error("data file is shorter than its committed offset", upload=upload_id, found=error.found)
             await self._endings.end(upload, GoneReason.LOST)
         except Exception as failed:
             return as_answer(failed, upload_id)
         return Gone("The upload was lost: its data was damaged.")
+
+    async def _missing(self, upload: Upload) -> BaseException:
+        """The error for the client of an upload that isn't dropped, and whose data wasn't found."""
+        error: Exception = NotReadable(upload.id, "its data was not found")
+        try:
+            await self._context.spool.check(upload)
+        except Exception as found:
+            error = found
+        return await self.answer(error, upload.id)
 
     async def _placed(self, upload: Upload) -> Reader:
         """The placed file of an upload without a data file. Raises Elsewhere: there is none, or it was taken away."""

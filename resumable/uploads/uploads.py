@@ -22,14 +22,15 @@ from resumable.protocol import rules, tus
 from resumable.protocol.errors import BadRequest, Forbidden, Gone, OffsetMismatch, TusError
 from resumable.spool import Reader
 from resumable.uploads.append import Algorithms, RunningAppend
-from resumable.uploads.appends import Appends
+from resumable.uploads.appends import WORTHWHILE, Appends
 from resumable.uploads.assembly import Assembler, Finals
 from resumable.uploads.context import HookContext, UploadContext, as_answer
 from resumable.uploads.creation import Creator
 from resumable.uploads.finishing import Acknowledgements, CreationCut
 from resumable.uploads.holds import HoldMoved
 from resumable.uploads.janitor import Endings, Janitor, Reclaimer
-from resumable.uploads.limits import account_of
+from resumable.uploads.limits import IAccount, account_of
+from resumable.uploads.other_workers import ENDED
 from resumable.uploads.placing import Placer
 from resumable.uploads.status import Lookup, UploadStatus, status_of
 
@@ -56,6 +57,12 @@ def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
 
     Task(work, done).go()
     return outer
+
+
+def _touch_every(context: UploadContext) -> float | None:
+    """Four times before it would expire. The only process expires no upload while a request has it."""
+    expire_after = context.limits.expire_after
+    return expire_after / 4 if expire_after is not None and context.others.several else None
 
 
 class Uploads:
@@ -85,7 +92,10 @@ class Uploads:
         self.janitor = Janitor(context, self._endings, reclaimer, self.assembler.assembles, self.placer.sweep)
         self._lookup = Lookup(context, self._endings, self.assembler)
         self._acknowledgements = Acknowledgements(context)
-        self.appends = Appends(self._lookup)
+        self.appends = Appends(
+            self._lookup, _touch_every(context), worthwhile=1 if context.others.several else WORTHWHILE
+        )
+        context.others.listen(ENDED, context.ended_here)
         self._finals = Finals(context, self._acknowledgements, self.assembler)
         self._creator = Creator(context, self.appends, self._acknowledgements, self._finals, algorithms, new_id)
 
@@ -200,11 +210,20 @@ class Uploads:
             if body.length != 0 and not repeats:
                 context.space.admit()
             account = account_of(context.quota, upload)
-            account.reach(plan.start + (body.length or 0) if plan.length is None else plan.length)
+            total = plan.start + (body.length or 0) if plan.length is None else plan.length
+            if account.asks(total):
+                await self._reserve(account, total, upload_id)
+            account.reach(total)
         except BaseException:
             await self.appends.give_up(append)
             raise
         return await self.appends.run(append, upload, plan, request, account, by, repeats)
+
+    async def _reserve(self, account: IAccount, total: int, upload_id: str) -> None:
+        try:
+            await account.reserve(total)
+        except Exception as error:
+            raise as_answer(error, upload_id) from error
 
     async def _terminate(self, upload_id: str, hooks: HookContext) -> None:
         questions = self._context.questions
@@ -244,6 +263,7 @@ class Uploads:
         self._context.questions.stop()
         self._acknowledgements.stop()
         self.assembler.leave()
+        self._finals.stop()
         await self.appends.stop()
 
     @staticmethod

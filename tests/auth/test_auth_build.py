@@ -15,9 +15,9 @@ from twisted.internet.defer import succeed
 from resumable.auth.build import AccessSettings, TokenSettings, build
 from resumable.auth.forward import ForwardRules
 from resumable.auth.interfaces import Subject
-from resumable.auth.quota import Quota
 from resumable.auth.rates import Rate
 from resumable.auth.secret import AccessProblem, Secret
+from resumable.model.usage import Quota
 from resumable.protocol.errors import NoSpace, TooManyRequests, Unauthorized
 from tests.auth.auth_rig import ID, LOOK, NOW, SALT, Answering, Server, Signer, wall, with_basic, with_bearer
 

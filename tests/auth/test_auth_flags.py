@@ -9,9 +9,9 @@ import pytest
 
 from resumable.auth.build import AccessSettings, TokenSettings
 from resumable.auth.forward import ForwardRules
-from resumable.auth.quota import Quota
 from resumable.auth.rates import Rate
 from resumable.config.access import ACCESS
+from resumable.model.usage import Quota
 from tests.parsing import parse, refusal
 
 FILE = Path("/etc/up/file")

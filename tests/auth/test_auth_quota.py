@@ -11,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
 
-from resumable.auth.quota import Ledger, Quota, Usage
+from resumable.auth.quota import Ledger, Usage
 from resumable.auth.rates import LONGEST_PAUSE, Buckets, Rate, Rates
+from resumable.model.usage import Quota
 from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
 
 

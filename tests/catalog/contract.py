@@ -13,7 +13,6 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from resumable.catalog.upload_table import Owned
 from resumable.model.upload import Asked, Commit, Fact, FactKind, GoneReason, ICatalog, Place, Upload
 
 
@@ -262,6 +261,28 @@ class CatalogContract(CatalogSuite):
         self.ask(self.catalog.removed([name(1)]))
         assert self.ask(self.catalog.forget(400.0, 10)) == 0
 
+    # touch
+
+    def test_touch_moves_the_time_and_nothing_else_and_never_back(self) -> None:
+        record = upload(1, epoch=3, offset=5, adoptable=5)
+        self.add(record)
+        assert self.ask(self.catalog.touch(name(1), 3, 200.0)) is True
+        assert self.get(1) == evolve(record, touched_at=200.0)
+        assert self.ask(self.catalog.touch(name(1), 3, 150.0)) is True
+        assert self.get(1).touched_at == 200.0
+
+    def test_touch_needs_the_epoch_and_an_upload_that_goes_on(self) -> None:
+        self.add(upload(1, epoch=3), done(upload(2)), upload(3, gone=GoneReason.TERMINATED, gone_at=100.0))
+        for number, epoch in ((1, 2), (1, 4), (2, 0), (3, 0), (4, 0)):
+            assert self.ask(self.catalog.touch(name(number), epoch, 200.0)) is False
+        assert self.get(1).touched_at == 100.0
+
+    def test_an_upload_that_was_touched_does_not_expire(self) -> None:
+        self.add(upload(1))
+        assert self.ask(self.catalog.touch(name(1), 0, 200.0)) is True
+        assert self.ids(self.catalog.expired(150.0, 10)) == []
+        assert self.ask(self.catalog.end(name(1), GoneReason.EXPIRED, 300.0, (), idle_since=150.0)) is False
+
     # end, removable, removed, forget
 
     def test_end_marks_an_upload_gone_once(self) -> None:
@@ -367,7 +388,7 @@ class CatalogContract(CatalogSuite):
     # expired
 
     def test_idle_unfinished_uploads_expire_oldest_first(self) -> None:
-        self.add(upload(1, touched_at=30.0), upload(2, touched_at=20.0), upload(3, touched_at=40.0))
+        self.add(*(upload(number, created_at=9.0, touched_at=at) for number, at in ((1, 30.0), (2, 20.0), (3, 40.0))))
         assert self.ids(self.catalog.expired(40.0, 10)) == [name(2), name(1)]
         assert self.ids(self.catalog.expired(40.0, 1)) == [name(2)]
 
@@ -574,25 +595,3 @@ class CatalogContract(CatalogSuite):
         assert self.ask(right) is True
         assert self.ask(catalog.get(name(1))) is None
         assert [fact.upload_id for fact in self.told("hook")] == [name(2)]
-
-    # owners
-
-    def test_whose_an_upload_is_can_be_asked(self) -> None:
-        self.add(upload(1, owner="ann"), upload(2))
-        self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 200.0, ()))
-        found = [self.ask(self.catalog.owner_of(name(number))) for number in (1, 2, 3)]
-        assert found == ["ann", "", None]
-
-    def test_owners_are_told_with_all_that_they_have(self) -> None:
-        assert list(self.catalog.owners()) == []
-        self.add(upload(1, owner="ann", offset=10), done(upload(2, owner="ann")))
-        self.add(upload(3, owner="bob", length=None, offset=7), done(upload(4)), upload(7, owner="", length=1))
-        self.add(upload(5, owner="ann", gone=GoneReason.LOST, gone_at=3.0), upload(6, owner="eve"))
-        self.ask(self.catalog.end(name(6), GoneReason.EXPIRED, 200.0, ()))
-        found = self.catalog.owners()
-        assert found == [Owned("", 1001, 1, 1), Owned("ann", 2000, 1000, 1), Owned("bob", 7, 7, 1)]
-
-    def test_owners_whose_lengths_add_up_to_more_than_a_number_holds(self) -> None:
-        self.add(*(upload(number, owner="ann", length=(1 << 63) - 1) for number in range(1, 4)))
-        (found,) = self.catalog.owners()
-        assert found.size == found.unfinished_size == 3 * (1 << 63) and found.unfinished == 3

@@ -13,6 +13,7 @@ from tests.catalog.contract import CatalogContract, CatalogSuite
 from tests.catalog.doubles import Shelf
 from tests.catalog.listing_contract import ListingContract
 from tests.catalog.outbox_contract import DurableOutboxContract
+from tests.catalog.owners_contract import OwnersContract
 from tests.catalog.replica_contract import ReplicaContract
 
 
@@ -31,7 +32,7 @@ class OnSqlite(CatalogSuite, SynchronousTestCase):
         self.shelf.flush()
 
 
-class SqliteContractTests(CatalogContract, OnSqlite):
+class SqliteContractTests(CatalogContract, OwnersContract, OnSqlite):
     """The contract, by the default catalog."""
 
 

@@ -15,6 +15,7 @@ from resumable.catalog import replica_table, schema
 from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.replica_table import ReplicaTable
 from resumable.catalog.sqlite import OpenedCatalog
+from resumable.catalog.upload_listing import Listing
 from resumable.catalog.upload_table import UploadTable
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Fact, FactKind, GoneReason, Replica
@@ -269,6 +270,7 @@ def test_no_question_looks_at_finished_uploads(shelf: Shelf) -> None:
         ReplicaTable.SCAN: "replicas_in_work (remote=? AND rowid>?)",
         ReplicaTable.BACKLOG: "replicas_in_work",
         ReplicaTable.UNFINISHED: "replicas_in_work",
+        Listing.UNFINISHED: "uploads_to_expire",
         ReplicaTable.NEXT_RETRY: "replicas_waiting",
         ReplicaTable.OWNERS: "replicas_by_key (remote=? AND key=?)",
         ReplicaTable.DROPPABLE: "uploads_to_drop",

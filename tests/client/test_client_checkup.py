@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from resumable.client import checkup
 from resumable.client.checkup import Report
 from resumable.client.main import main
-from resumable.doctor import daemon, directory, machine, outside, proxy, records, syncs
+from resumable.doctor import daemon, database, directory, machine, outside, proxy, records, shared_directory, syncs
 from resumable.doctor.findings import Finding
 
 
@@ -74,9 +74,10 @@ def test_no_secret_of_a_url_is_reported(as_json):
 
 def test_every_check_is_in_the_docs():
     page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
-    modules = (daemon, directory, outside, records, syncs)
+    modules = (daemon, database, directory, outside, records, shared_directory, syncs)
     names = {each.NAME for each in modules} | {
         daemon.OPTIONS,
+        database.WORKERS,
         directory.LOCKS,
         directory.PERMISSIONS,
         machine.CLOCK,

@@ -314,7 +314,7 @@ def test_nobody_there_is_one_line(capsys, tmp_path):
     assert out == ""
     assert said == (
         f"resumable: no daemon answers at unix:{tmp_path}/.resumable/admin.sock (No such file or directory):"
-        " does it run? Give --upload-dir or --url\n"
+        " does it run? Give --upload-dir, --run-dir or --url\n"
     )
 
 
@@ -329,6 +329,11 @@ def test_nobody_there_is_one_line(capsys, tmp_path):
         ({"RESUMABLE_ADMIN_LISTEN": "tcp:1 socket"}, [], "unix:/cwd/uploads/.resumable/admin.sock"),
         ({"RESUMABLE_ADMIN_LISTEN": "tcp:1"}, ["--url", "unix:/x"], "unix:/x"),
         ({"RESUMABLE_ADMIN_LISTEN": "none"}, [], "unix:/cwd/uploads/.resumable/admin.sock"),
+        ({}, ["--run-dir", "/no/run"], "unix:/no/run/admin.sock"),
+        ({"RESUMABLE_ADMIN_LISTEN": "tcp:1"}, ["--run-dir", "/no/run"], "unix:/no/run/admin.sock"),
+        ({"RESUMABLE_RUN_DIR": "/no/run"}, [], "unix:/no/run/admin.sock"),
+        ({"RESUMABLE_RUN_DIR": "/no/run"}, ["--upload-dir", "/u"], "unix:/u/.resumable/admin.sock"),
+        ({"RESUMABLE_RUN_DIR": "/no/run"}, ["--run-dir", "other"], "unix:/cwd/other/admin.sock"),
     ],
 )
 def test_the_daemon_is_looked_for_where_its_environment_says(environ, flags, place, capsys, tmp_path, monkeypatch):

@@ -119,6 +119,14 @@ def test_what_is_below_the_level_is_not_written(level: str, seen: str) -> None:
     assert [json.loads(line)["message"] for line in lines(write, level=level)] == seen.split()
 
 
+def test_each_line_of_a_worker_tells_its_number() -> None:
+    said = {"log_format": "a", "log_level": LogLevel.info, "log_time": 0.0, "log_namespace": "n", "worker": "mine"}
+    assert (logs.text_line(said, worker=2) or "").endswith("a [worker 2]\n")
+    assert json.loads(logs.json_line(said, worker=2) or "")["worker"] == 2
+    failed = {**said, "log_failure": Failure(RuntimeError("bad"))}
+    assert (logs.text_line(failed, worker=2) or "").splitlines()[0].endswith("a [worker 2]")
+
+
 # Where it goes
 
 
@@ -140,9 +148,16 @@ def sigusr1(monkeypatch: pytest.MonkeyPatch) -> Any:
         file.close()
 
 
+def beside(twistd: dict[str, Any], form: str, reactor: Any) -> ILogObserver:
+    """What writes where twistd with these options would."""
+    file = logs.output(twistd, reactor)
+    assert file is not None
+    return logs.observer(form, "info", file)
+
+
 def test_in_the_foreground_it_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     for twistd in ({"nodaemon": True}, {"nodaemon": True, "logfile": "-"}):
-        found = logs.observer_beside(twistd, "json", "info", Clock())
+        found = beside(twistd, "json", Clock())
         assert verifyObject(ILogObserver, found)
         Logger("n", observer=found).info("hello")
         assert json.loads(capsys.readouterr().out)["message"] == "hello"
@@ -156,7 +171,7 @@ def test_a_log_file_is_written_and_rotated_at_sigusr1(tmp_path: Path, sigusr1: N
         def callFromThread(call: Any) -> None:
             call()
 
-    found = logs.observer_beside({"logfile": str(path)}, "json", "info", Reactor())
+    found = beside({"logfile": str(path)}, "json", Reactor())
     Logger("n", observer=found).info("before")
     handler: Any = signal.getsignal(signal.SIGUSR1)
     handler(signal.SIGUSR1, None)
@@ -169,7 +184,7 @@ def test_a_daemon_without_a_log_file_has_twistds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sigusr1: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Logger("n", observer=logs.observer_beside({}, "text", "info", Clock())).info("hello")
+    Logger("n", observer=beside({}, "text", Clock())).info("hello")
     assert "hello" in (tmp_path / "twistd.log").read_text()
 
 
@@ -177,4 +192,4 @@ def test_a_daemon_without_a_log_file_has_twistds(
     "twistd", [{"logger": object(), "nodaemon": True}, {"syslog": True, "nodaemon": True}, {"logfile": "-"}]
 )
 def test_what_only_twistd_can_is_left_to_twistd(twistd: dict[str, Any]) -> None:
-    assert logs.observer_beside(twistd, "json", "info", Clock()) is None
+    assert logs.output(twistd, Clock()) is None

@@ -11,6 +11,7 @@ from twisted.python.usage import UsageError
 from resumable.config.operators import OPERATORS
 from resumable.config.options import Options, Settings
 from resumable.listening.endpoints import admin_socket_path, split_endpoint
+from resumable.listening.run_directory import SOCKET
 
 EXAMPLES = [
     ("admin-listen", "tcp:9090:interface=127.0.0.1", ("tcp:9090:interface=127.0.0.1",)),
@@ -111,3 +112,15 @@ def test_the_admin_api_and_uploads_have_paths_of_their_own() -> None:
     with pytest.raises(UsageError, match=r"--admin-on-public.*--base-path"):
         parse("--admin-on-public", "--base-path", "/admin/files/")
     assert parse("--admin-on-public", "--base-path", "/administration/").admin_on_public
+
+
+def test_a_daemon_that_shares_its_upload_directory_has_its_socket_in_the_run_directory(tmp_path: Path) -> None:
+    """Which isn't made before the start."""
+    shared = ("--upload-dir", str(tmp_path), "--catalog", "postgresql://h/d")
+    assert parse(*shared).admin_listen == (SOCKET,)
+    assert parse(*shared, "--admin-listen", "unix:/s", "--admin-listen", "socket").admin_listen == (
+        "unix:/s:mode=600",
+        SOCKET,
+    )
+    deep = str(tmp_path / ("d" * 120))
+    assert parse("--upload-dir", deep, "--catalog", "postgresql://h/d").admin_listen == (SOCKET,)

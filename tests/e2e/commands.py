@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .daemon import BOUND, Daemon, environment, run_twistd
+from .daemon import BOUND, Daemon, environment, free_port, run_twistd
 
 
 def command(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -55,3 +56,24 @@ def refuse(
     assert done.returncode == 1, (done.returncode, said)
     assert len(said) == 1 and said[0].startswith("resumable: "), said
     return said[0]
+
+
+#: What depends on the machine that the tests run on.
+MACHINE = {"versions", "open files", "memory", "directory", "fsync", "clock", "free space"}
+
+
+def looked(*flags: str, cwd: Path, env: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, str | None]]:
+    """Level, what and advice by the name of each check, but of the machine's; the worst where one has several."""
+    done = command("doctor", "--json", *flags, cwd=cwd, env=env)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == any(each["level"] == "bad" for each in found), done.stdout + done.stderr
+    assert all(each["advice"] for each in found if each["level"] != "ok")
+    order = ["ok", "warn", "bad"]
+    found.sort(key=lambda each: order.index(each["level"]))
+    return {
+        each["check"]: (each["level"], each["what"], each["advice"]) for each in found if each["check"] not in MACHINE
+    }
+
+
+def listen() -> tuple[str, str]:
+    return "--listen", f"tcp:{free_port()}:interface=127.0.0.1"

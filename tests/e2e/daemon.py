@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Protocol, TypeVar
 
+from tests.postgres import database
 from tests.waiting import BOUND, eventually, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +77,8 @@ class Daemon:
 
     more: ClassVar[Sequence[str]] = ()
     """Flags of all daemons; their own win."""
+    shares: ClassVar[bool] = os.environ.get("TESTS_CATALOG") == "postgres"
+    """Whether all daemons have their catalog in a PostgreSQL, each in a database of its own."""
 
     def __init__(
         self,
@@ -94,6 +97,8 @@ class Daemon:
         self.wrapper: Sequence[str] = ()
         self.descriptors: Sequence[int] = ()
         self.process: subprocess.Popen[bytes] | None = None
+        if self.shares and "--catalog" not in flags:
+            self.env = {"RESUMABLE_CATALOG": database(), "RESUMABLE_RUN_DIR": str(self.home / "run"), **self.env}
         self._log = self.home / "daemon.log"
         self._clients: list[Closable] = []
 

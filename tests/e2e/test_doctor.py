@@ -5,40 +5,19 @@ How well the machine of the tests is, is left out of account.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .commands import BOUND, command
+from .commands import BOUND, command, listen, looked
 from .daemon import Daemon, environment, free_port
 from .tus import Tus, pattern
-
-#: What depends on the machine that the tests run on.
-MACHINE = {"versions", "open files", "memory", "directory", "fsync", "clock", "free space"}
-
-
-def looked(*flags: str, cwd: Path, env: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, str | None]]:
-    """Level, what and advice by the name of each check, but of the machine's; the worst where one has several."""
-    done = command("doctor", "--json", *flags, cwd=cwd, env=env)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == any(each["level"] == "bad" for each in found), done.stdout + done.stderr
-    assert all(each["advice"] for each in found if each["level"] != "ok")
-    order = ["ok", "warn", "bad"]
-    found.sort(key=lambda each: order.index(each["level"]))
-    return {
-        each["check"]: (each["level"], each["what"], each["advice"]) for each in found if each["check"] not in MACHINE
-    }
-
-
-def listen() -> tuple[str, str]:
-    return "--listen", f"tcp:{free_port()}:interface=127.0.0.1"
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from .daemon import BOUND, Daemon, eventually
-from .tus import Tus, check, chunk, head_bytes, patch_head, pattern
+from .tus import Tus, check, chunk, head_bytes, holder, patch_head, pattern
 from .wire import Answer, Wire
 
 
@@ -21,17 +19,6 @@ from .wire import Answer, Wire
 def body_way(request: pytest.FixtureRequest) -> str:
     """Both ways of long bodies."""
     return str(request.param)
-
-
-@contextmanager
-def holder(tus: Tus, path: str, offset: int, length: int | None, sent: bytes = b"") -> Iterator[Wire]:
-    """A PATCH that has sent ``sent`` of its body, which the server has taken, and then nothing."""
-    with tus.wire() as wire:
-        wire.send(patch_head(path, offset, length, {"Expect": "100-continue"}))
-        assert wire.interim() == 100  # so it has the hold
-        if sent:
-            wire.send(chunk(sent) if length is None else sent)
-        yield wire
 
 
 def test_an_append_that_can_not_match_evicts_nobody(tus: Tus) -> None:

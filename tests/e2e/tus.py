@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from .daemon import BOUND, eventually
@@ -209,3 +210,14 @@ class Tus:
         answer = self.get(target)
         assert answer.status == 200, answer
         return answer.body
+
+
+@contextmanager
+def holder(tus: Tus, path: str, offset: int, length: int | None, sent: bytes = b"") -> Iterator[Wire]:
+    """A PATCH that has sent ``sent`` of its body, which the server has taken, and then nothing."""
+    with tus.wire() as wire:
+        wire.send(patch_head(path, offset, length, {"Expect": "100-continue"}))
+        assert wire.interim() == 100  # so it has the hold
+        if sent:
+            wire.send(chunk(sent) if length is None else sent)
+        yield wire

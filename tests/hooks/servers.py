@@ -32,7 +32,8 @@ UPLOAD = UploadView("an-upload-id-1234", 10, 4, {"filename": b"a.txt", "odd": b"
 
 
 def event(kind: EventKind = EventKind.FINISHED, **details: object) -> Event:
-    return Event(f"evt_an-upload-id-1234_{kind.value}_7", kind, NOW, UPLOAD, REQUEST, details)
+    sequence = None if kind is EventKind.PROGRESS else 7
+    return Event(f"evt_an-upload-id-1234_{kind.value}_7", kind, NOW, UPLOAD, REQUEST, details, sequence)
 
 
 def question(kind: QuestionKind = QuestionKind.CREATE) -> Question:

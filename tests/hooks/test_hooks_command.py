@@ -72,6 +72,7 @@ async def test_a_command_gets_the_event_on_stdin_and_facts_in_a_clean_environmen
         "HOOK_OFFSET": "4",
         "HOOK_LENGTH": "10",
         "HOOK_REMOTE": "s3",
+        "HOOK_SEQUENCE": "0000000000000000007",
     }
     assert found["LANG"] == "C.UTF-8"
     assert not {"AWS_SECRET_ACCESS_KEY", "LD_PRELOAD"} & set(found)

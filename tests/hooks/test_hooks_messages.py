@@ -25,6 +25,7 @@ DOCUMENT = {
     "type": "resumable.upload.stored",
     "subject": "an-upload-id-1234",
     "time": "2027-01-15T08:00:00.250Z",
+    "sequence": "0000000000000000007",
     "datacontenttype": "application/json",
     "data": {
         "upload": {
@@ -67,6 +68,17 @@ def test_a_event_gives_the_same_event_each_time():
     assert messages.document(message_of(event), "/files/") == DOCUMENT
     assert message_of(event) == message_of(event)
     assert message_of(event).id.replace("-", "").replace("_", "").isalnum()
+
+
+def test_the_sequence_of_events_grows_as_text_too():
+    texts = [messages.sequence_of(number) for number in (1, 9, 10, 2**31, 2**63 - 1)]
+    assert texts == sorted(texts) and len(set(map(len, texts))) == 1
+    assert [int(text) for text in texts] == [1, 9, 10, 2**31, 2**63 - 1]
+
+
+def test_progress_and_questions_have_no_sequence():
+    assert "sequence" not in messages.document(event(EventKind.PROGRESS), "x")
+    assert "sequence" not in messages.document(question(), "x")
 
 
 @pytest.mark.parametrize("kind", FactKind)

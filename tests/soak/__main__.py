@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from .shared import FLEETS, SharedPlan, SharedSoak
 from .soak import Plan, Soak
 
 #: A trouble lasts as long, on the average, as the pause after it.
 SECONDS = 4.0
+#: What a trouble and the pause after it take on the average where several processes share.
+SHARED_SECONDS = 16.0
 
 
 def main() -> int:
@@ -20,28 +25,42 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--dir", type=Path, default=None, help="where uploads and the store are kept")
     parser.add_argument("--admin-port", type=int, default=0, help="where the metrics are, for a Prometheus to look at")
+    parser.add_argument("--shape", choices=("one", *FLEETS), default="one", help="one process, workers, or nodes")
+    parser.add_argument("--seed", type=int, default=1, help="another course of things; not with one process")
     parser.add_argument("--log", type=Path, default=None, help="where the daemon's log goes at the end")
     chosen = parser.parse_args()
-    number = max(3, round(chosen.minutes * 60 / (2 * SECONDS)))
-    plan = Plan(chosen.clients, number // 3, number // 3, SECONDS, chosen.admin_port)
+    for each in (signal.SIGINT, signal.SIGTERM):  # what was started ends as well
+        signal.signal(each, lambda *_: sys.exit(1))
     began = time.monotonic()
 
     def say(what: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {what}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="resumable-soak-", dir=chosen.dir) as scratch:
-        soak = Soak(plan, Path(scratch), say)
+        soak = _made(chosen, Path(scratch), say)
         try:
             soak.run()
         finally:
             if chosen.log:
                 chosen.log.write_text(soak.log)
     ledger = soak.ledger
-    say(f"clients: {dict(ledger.done)}; {len(ledger.promises)} uploads, {ledger.unknown} creations had no answer")
+    say(
+        f"clients: {dict(ledger.done)}; {len(ledger.promises)} uploads, "
+        f"{sum(each.size for each in ledger.promises) >> 20} MiB, {ledger.unknown} creations had no answer"
+    )
     for each in ledger.problems[:40]:
         say(f"WRONG: {each}")
     say(f"{len(ledger.problems)} problems")
     return 1 if ledger.problems else 0
+
+
+def _made(chosen: argparse.Namespace, scratch: Path, say: Callable[[str], None]) -> Soak | SharedSoak:
+    if chosen.shape == "one":
+        number = max(3, round(chosen.minutes * 60 / (2 * SECONDS)))
+        return Soak(Plan(chosen.clients, number // 3, number // 3, SECONDS, chosen.admin_port), scratch, say)
+    number = max(6, round(chosen.minutes * 60 / SHARED_SECONDS))
+    plan = SharedPlan(chosen.shape, chosen.clients, number // 2, number // 4, SECONDS, seed=chosen.seed)
+    return SharedSoak(plan, scratch, say)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from random import Random
-from typing import Final
+from typing import ClassVar, Final
 
 from tusclient.client import TusClient
 
@@ -33,9 +33,12 @@ class Over(Exception):
 class Client(threading.Thread):
     """Works until ``over`` is set, and only while ``gate`` is open."""
 
-    def __init__(self, port: int, ledger: Ledger, seed: int, gate: threading.Event, over: threading.Event) -> None:
+    later: ClassVar[frozenset[int]] = LATER
+    """Statuses after which it tries again."""
+
+    def __init__(self, tus: Tus, ledger: Ledger, seed: int, gate: threading.Event, over: threading.Event) -> None:
         super().__init__(name=f"client-{seed}", daemon=True)
-        self.tus = Tus(port, timeout=20)
+        self.tus = tus
         self.resting = threading.Event()
         self._ledger = ledger
         self._random = Random(seed)
@@ -43,11 +46,15 @@ class Client(threading.Thread):
         self._over = over
         self._numbers = iter(range(seed * 1_000_000, (seed + 1) * 1_000_000))
 
-    def run(self) -> None:
-        kinds: list[tuple[Callable[[], None], int]] = [
+    def kinds(self) -> list[tuple[Callable[[], None], int]]:
+        """What it may do, and how often in comparison."""
+        return [
             (self.small, 30), (self.sliced, 6), (self.cut_off, 6), (self.deferred, 3), (self.summed, 4),
             (self.joined, 2), (self.silent, 2), (self.ended, 3), (self.rude, 4), (self.tuspy, 2),
         ]  # fmt: skip
+
+    def run(self) -> None:
+        kinds = self.kinds()
         while not self._over.is_set():
             if not self._gate.is_set():
                 self.tus.close()
@@ -104,7 +111,7 @@ class Client(threading.Thread):
             piece = data[at : at + 700_000]
             said = checksum("sha1", b"other" if wrong else piece)
             answer = self._try(lambda at=at, p=piece, s=said: self.tus.patch(path, at, p, {"Upload-Checksum": s}))
-            if wrong and answer is not None and answer.status not in LATER:
+            if wrong and answer is not None and answer.status not in self.later:
                 assert answer.status == 460, answer
                 wrong = False
         self._ledger.finished(path, data)
@@ -150,7 +157,7 @@ class Client(threading.Thread):
             lambda: self.tus.head(path, {"Tus-Resumable": "0.1"}),
         ):
             answer = self._try(ask)
-            assert answer is None or 400 <= answer.status < 500 or answer.status in LATER, answer
+            assert answer is None or 400 <= answer.status < 500 or answer.status in self.later, answer
         try:
             with self.tus.wire() as wire:
                 wire.send(self._random.randbytes(2000) + b"\r\n\r\n")
@@ -201,7 +208,7 @@ class Client(threading.Thread):
             elif answer.status == 201:
                 return self.tus.path(answer)
             else:
-                assert answer.status in LATER, answer
+                assert answer.status in self.later, answer
             self._pause()
 
     def _bring(self, path: str, data: bytes, cut: float = 0.0, enter: bool = True) -> None:
@@ -217,7 +224,7 @@ class Client(threading.Thread):
                 assert answer.offset == at + len(piece), answer
                 at = answer.offset
             elif answer is not None:
-                assert answer.status in LATER | {409}, answer
+                assert answer.status in self.later | {409}, answer
                 self._pause()
         if enter:
             self._ledger.finished(path, data)
@@ -253,7 +260,7 @@ class Client(threading.Thread):
         until = time.monotonic() + PATIENCE
         while True:
             answer = self._try(ask)
-            if answer is not None and (answer.status in also or answer.status not in LATER):
+            if answer is not None and (answer.status in also or answer.status not in self.later):
                 return answer
             assert time.monotonic() < until, f"no answer for {PATIENCE} s; the last one: {answer}"
             self._pause()

@@ -30,13 +30,16 @@ class Promise:
 
 
 class Ledger:
-    """``done``: how often each kind of client came to its end. ``unknown``: creations whose answer was lost."""
+    """``done``: how often each kind of client came to its end. ``unknown``: creations whose answer was lost.
+    ``read`` and ``kept``: bytes that auditors have found right, and that are to stay; under ``lock``."""
 
     def __init__(self) -> None:
         self.promises: list[Promise] = []
         self.problems: list[str] = []
         self.done: Counter[str] = Counter()
         self.unknown = 0
+        self.read = self.kept = 0
+        self.lock = threading.Lock()
         self._unaudited: list[Promise] = []
         self._lock = threading.Lock()
 
@@ -50,6 +53,15 @@ class Ledger:
         """An upload was terminated before it was finished."""
         with self._lock:
             self.promises.append(Promise(path, 0, "", ["created", "terminated"], gone=True))
+
+    def abandoned(self, path: str) -> None:
+        """An upload will expire."""
+        with self._lock:
+            self.promises.append(Promise(path, 0, "", ["created", "expired"], gone=True))
+
+    def knows(self, path: str) -> bool:
+        with self._lock:
+            return any(each.path == path for each in self.promises)
 
     def next_unaudited(self) -> Promise | None:
         with self._lock:

@@ -19,6 +19,7 @@ from random import Random
 from tests.e2e.daemon import Daemon
 from tests.e2e.hook_server import YES, HookServer
 from tests.e2e.stores import CREDENTIALS, Store, proxied, ready, real_store, unique_prefix
+from tests.e2e.tus import Tus
 from tests.waiting import eventually, free_port
 
 from . import watch
@@ -122,7 +123,10 @@ class Soak:
 
     @contextmanager
     def _clients(self, port: int) -> Iterator[list[Client]]:
-        clients = [Client(port, self.ledger, seed + 1, self._gate, self._over) for seed in range(self._plan.clients)]
+        clients = [
+            Client(Tus(port, timeout=20), self.ledger, seed + 1, self._gate, self._over)
+            for seed in range(self._plan.clients)
+        ]
         try:
             for each in clients:
                 each.start()

@@ -22,29 +22,24 @@ from .ledger import Ledger
 SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-class Troubles:
-    """``seconds``: how long one lasts."""
+class Around:
+    """Those of the store, of the hook and of the guard. ``seconds``: how long one lasts."""
 
     def __init__(
-        self, daemon: Daemon, store: Proxy, hook: HookServer, guard: HookServer, ledger: Ledger, seconds: float
+        self, store: Proxy, hook: HookServer, guard: HookServer, ledger: Ledger, seconds: float, seed: int = 11
     ) -> None:
         self.made: Counter[str] = Counter()
-        self._daemon = daemon
         self._store = store
         self._hook = hook
         self._guard = guard
         self._ledger = ledger
         self._seconds = seconds
-        self._random = Random(11)
+        self._random = Random(seed)
         self._over = threading.Event()
 
-    def everyday(self) -> list[Callable[[], None]]:
-        """Those that a process lives through."""
+    def around(self) -> list[Callable[[], None]]:
         return [self.store_down, self.store_slow_down, self.store_loses, self.store_stalls, self.hook_fails,
-                self.hook_dead, self.guard_fails, self.reload]  # fmt: skip
-
-    def restarts(self) -> list[Callable[[], None]]:
-        return [self.stop_and_start, self.kill_and_start]
+                self.hook_dead, self.guard_fails]  # fmt: skip
 
     def make(self, trouble: Callable[[], None]) -> None:
         name = trouble.__name__
@@ -53,9 +48,6 @@ class Troubles:
             trouble()
         except Exception as error:
             self._ledger.problem(f"{name}: {type(error).__name__}: {error}")
-        if not self._daemon.alive:
-            self._ledger.problem(f"after {name} the daemon is dead: {self._daemon.log[-600:]}")
-            self._daemon.start()
 
     def calm(self) -> None:
         self._store.up()
@@ -98,6 +90,32 @@ class Troubles:
         self._last()
         self._guard.mode = "well"
 
+    def _last(self) -> None:
+        self._over.wait(self._seconds * self._random.uniform(0.5, 1.5))
+
+
+class Troubles(Around):
+    """And those of one daemon."""
+
+    def __init__(
+        self, daemon: Daemon, store: Proxy, hook: HookServer, guard: HookServer, ledger: Ledger, seconds: float
+    ) -> None:
+        super().__init__(store, hook, guard, ledger, seconds)
+        self._daemon = daemon
+
+    def everyday(self) -> list[Callable[[], None]]:
+        """Those that a process lives through."""
+        return [*self.around(), self.reload]
+
+    def restarts(self) -> list[Callable[[], None]]:
+        return [self.stop_and_start, self.kill_and_start]
+
+    def make(self, trouble: Callable[[], None]) -> None:
+        super().make(trouble)
+        if not self._daemon.alive:
+            self._ledger.problem(f"after {trouble.__name__} the daemon is dead: {self._daemon.log[-600:]}")
+            self._daemon.start()
+
     def reload(self) -> None:
         assert self._daemon.process is not None
         os.kill(self._daemon.process.pid, signal.SIGHUP)
@@ -112,6 +130,3 @@ class Troubles:
     def kill_and_start(self) -> None:
         self._daemon.kill()
         self._daemon.start()
-
-    def _last(self) -> None:
-        self._over.wait(self._seconds * self._random.uniform(0.5, 1.5))

@@ -38,15 +38,15 @@ def rest(pid: int) -> Rest:
     return Rest(pid, memory(pid, "RssAnon"), len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task")))
 
 
-def leaks(before: Rest, after: Rest) -> list[str]:
-    """What has grown from one rest to the other of the same process."""
+def leaks(before: Rest, after: Rest, pooled: int = POOLED) -> list[str]:
+    """What has grown from one rest to the other of the same process. ``pooled``: connections and threads that may."""
     assert before.pid == after.pid
     problems = []
     if after.memory > before.memory + MAY_GROW:
         problems.append(f"memory has grown: {before} -> {after}")
-    if after.files > before.files + POOLED:
+    if after.files > before.files + pooled:
         problems.append(f"open files have grown: {before} -> {after}")
-    if after.threads > before.threads + POOLED:
+    if after.threads > before.threads + pooled:
         problems.append(f"threads have grown: {before} -> {after}")
     return problems
 

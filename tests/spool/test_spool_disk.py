@@ -48,6 +48,16 @@ class DiskContract(ABC):
         self.disk.close(self.disk.open(self.path, create=True))
         assert self.content() == b""
 
+    def test_a_new_file_is_made_only_where_there_is_nothing(self):
+        fd = self.disk.create_new(self.path)
+        self.disk.writev(fd, [b"mine"], 0)
+        self.disk.close(fd)
+        with pytest.raises(FileExistsError):
+            self.disk.create_new(self.path)
+        assert self.content() == b"mine"
+        with pytest.raises(FileNotFoundError):
+            self.disk.create_new(f"{self.directory}/missing/file")
+
     def test_writes_all_buffers_at_the_offset(self):
         fd = self.disk.open(self.path, create=True)
         self.disk.writev(fd, [b"abc", b"", b"de"], 0)

@@ -13,6 +13,7 @@ from twisted.internet.defer import DeferredList
 from twisted.python.failure import Failure
 
 from resumable.aio.threads import Stopped
+from resumable.model.upload import Upload
 from resumable.spool import SpoolDamaged
 from resumable.testing import SimulatedCrash
 from tests.spool.spool_bench import ID, MIB, Bench, RealBench
@@ -288,10 +289,21 @@ def test_digests_a_stretch_of_a_file(bench):
     data = Random(1).randbytes(3 * MIB)
     bench.put_file(data)
     digest = hashlib.sha256()
-    assert bench.result(bench.spool.digest(ID, 7, 2 * MIB + 5, digest)) is None
+    sink = bench.sink(3 * MIB)
+    bench.result(sink.prepare())
+    assert bench.result(sink.feed(7, 2 * MIB + 5, digest)) is None
     assert digest.digest() == hashlib.sha256(data[7 : 2 * MIB + 5]).digest()
-    assert isinstance(bench.failure(bench.spool.digest(ID, 0, 4 * MIB, digest)), SpoolDamaged)
+    assert isinstance(bench.failure(sink.feed(0, 4 * MIB, digest)), SpoolDamaged)
+    assert bench.result(sink.close()) is None
     assert bench.disk.open_files == 0
+
+
+def test_an_upload_whose_file_is_missing_or_short_is_known_to_be_damaged(bench):
+    bench.put_file(b"01234")
+    assert bench.result(bench.spool.check(Upload(ID, 0.0, 0.0, offset=5))) is None
+    for upload_id, found in ((ID, 5), (OTHER, None)):
+        damage = bench.failure(bench.spool.check(Upload(upload_id, 0.0, 0.0, offset=6)))
+        assert isinstance(damage, SpoolDamaged) and damage.found == found
 
 
 # -- removing

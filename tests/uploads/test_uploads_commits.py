@@ -57,6 +57,17 @@ def test_it_commits_after_a_second_if_a_mebibyte_is_new(server):
     assert server.row(upload_id).offset == WORTHWHILE
 
 
+def test_while_a_commit_is_under_way_no_other_is_asked_for(server):
+    """A catalog that stands still for an hour must not be left with an hour's commits of each append."""
+    upload_id, body, _ = under_way(server)
+    body.arrive(bytes(WORTHWHILE))
+    server.advance(1)
+    appends, now = server.uploads.appends, server.clock.seconds()
+    assert [appends.tick(now + seconds) for seconds in range(20)] == [1, *[0] * 19]
+    server.pump()
+    assert server.row(upload_id).offset == WORTHWHILE
+
+
 @pytest.mark.parametrize("size", [1, SMALL, WORTHWHILE - 1])
 def test_it_commits_after_ten_seconds_if_anything_is_new(server, size):
     """... or 10 s: a slow upload is safe too, however little came in."""
@@ -95,6 +106,7 @@ def test_timed_syncs_are_capped_and_those_that_waited_longest_go_first():
     """Timed syncs are capped per second, so 5,000 slow uploads don't sync 5,000 times a second."""
 
     class Slow:
+        is_busy = False
         committed, committed_at, committable = 0, 0.0, 1
 
         def __init__(self, number: int) -> None:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resumable.auth.quota import Ledger, Quota, Usage
+from resumable.auth.quota import Ledger, Usage
 from resumable.model.hooks import NoHooks, QuestionKind
 from resumable.model.principal import Principal
+from resumable.model.usage import Quota
 from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
 from resumable.uploads.context import Questions
 from resumable.uploads.limits import UploadLimits

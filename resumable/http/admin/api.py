@@ -196,14 +196,14 @@ class Admin:
     @_route("PUT", "/v1/drain", Action.ADMIN)
     async def drain(self) -> object:
         """Let no upload begin."""
-        self._operators.begin_drain()
+        await self._operators.begin_drain()
         self._services.readiness.look_again()
         return await self._overview.drain()
 
     @_route("DELETE", "/v1/drain", Action.ADMIN)
     async def fill(self) -> object:
         """Let uploads begin again."""
-        self._operators.end_drain()
+        await self._operators.end_drain()
         self._services.readiness.look_again()
         return await self._overview.drain()
 

@@ -1,0 +1,1 @@
+"""The catalog on PostgreSQL, for several processes that share the uploads."""

@@ -1,0 +1,120 @@
+"""The catalog on PostgreSQL: its tables, and how it is opened, started and stopped.
+
+Invariant: the reactor never waits for the database; the change behind an answer is durable (see postgres_batches.py).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from resumable.aio.threads import IBatcher
+from resumable.catalog.jobs import AnyJob, Work, writes
+from resumable.catalog.postgres.postgres_batches import PostgresBatches
+from resumable.catalog.postgres.postgres_connection import Connect, Connection, unavailable
+from resumable.catalog.postgres.postgres_jobs import PostgresJobs
+from resumable.catalog.postgres.postgres_outbox import PostgresOutboxTable
+from resumable.catalog.postgres.postgres_replicas import PostgresReplicaTable
+from resumable.catalog.postgres.postgres_schema import check_pooling, migrate
+from resumable.catalog.postgres.postgres_uploads import PostgresUploadTable
+from resumable.catalog.postgres.segment_table import SegmentTable
+from resumable.catalog.postgres.usage_table import UsageTable, enforce
+from resumable.catalog.upload_listing import Listing
+from resumable.model.usage import Quota
+
+
+@frozen
+class Opened:
+    """``installation``: its id, which the marker in the upload directory has, too. ``directory``: the id of the upload
+    directory, None if none was ever used with this catalog. ``is_new``: nor is there an upload."""
+
+    installation: str
+    directory: str | None
+    is_new: bool
+
+
+class PostgresCatalog(PostgresUploadTable):
+    """The catalog in one database, for the worker ``worker_id``.
+
+    ``connect`` makes connections. ``batcher`` is called with a name and the function that does a batch, and returns the
+    IBatcher that will call it. ``deliverers``: see SqliteCatalog. ``on_disowned`` is called, in whatever thread, when
+    this worker was taken for dead; None for ``worker_id``: a tool, which has the catalog to itself.
+
+    `open` first, which blocks. Then `start`, ICatalog's methods and those of ``replicas``, ``outbox``, ``listing``,
+    ``segments`` and ``usage``, then `stop`.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        worker_id: str | None,
+        *,
+        batcher: Callable[[str, Work], IBatcher[AnyJob, Any]],
+        deliverers: Sequence[str] = (),
+        on_disowned: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._connect = connect
+        self._batches = PostgresBatches(connect, worker_id, on_disowned)
+        self.timing = self._batches.timing
+        #: Called when a change with facts for a deliverer has reached the disk.
+        self.on_facts: Callable[[], None] = lambda: None
+        told = (lambda: self.on_facts()) if deliverers else None
+        jobs = PostgresJobs(self._batches, PostgresBatches(connect, None), batcher, told)
+        super().__init__(jobs, PostgresOutboxTable(jobs, deliverers), worker_id, deliverers)
+        self.replicas = PostgresReplicaTable(jobs, self.outbox, worker_id)
+        self.listing = Listing(jobs)
+        self.segments = SegmentTable(jobs)
+        self.usage = UsageTable(jobs)
+
+    def open(self) -> Opened:
+        """Make or migrate the tables. Blocks; before `start` only. Raises CatalogUnavailable."""
+        try:
+            with self._connect() as raw, self._connect() as other:
+                check_pooling(raw, other)
+                migrate(raw, secrets.token_hex(16))
+                row = raw.execute(
+                    "SELECT id, directory, directory IS NULL AND NOT EXISTS (SELECT 1 FROM uploads) FROM installation"
+                ).fetchone()
+        except psycopg.Error as error:
+            raise unavailable(error) from error
+        assert row is not None
+        return Opened(*row)
+
+    def enforce(self, each: Quota, overall: Quota) -> None:
+        """Bound what each identity, and all together, may store, for all workers. See `usage_table.enforce`. Blocks.
+
+        Raises CatalogUnavailable."""
+        try:
+            with self._connect() as raw:
+                enforce(raw, each, overall)
+        except psycopg.Error as error:
+            raise unavailable(error) from error
+
+    def agree(self, directory: str) -> str:
+        """The id of the upload directory that all processes share: this one, if none was known before. Blocks; raises
+        CatalogUnavailable."""
+        try:
+            with self._connect() as raw:
+                raw.execute("UPDATE installation SET directory = $1 WHERE directory IS NULL", (directory,))
+                row = raw.execute("SELECT directory FROM installation").fetchone()
+        except psycopg.Error as error:
+            raise unavailable(error) from error
+        assert row is not None
+        return str(row[0])
+
+    def start(self) -> None:
+        """See `Jobs.start`."""
+        self.jobs.start()
+
+    def stop(self) -> Deferred[None]:
+        """See `Jobs.stop`."""
+        return self.jobs.stop()
+
+    @writes
+    def check(self, connection: Connection) -> None:
+        """Change nothing, durably: fires when a change reaches the disk, fails as ICatalog's methods."""

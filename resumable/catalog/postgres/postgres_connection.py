@@ -1,0 +1,216 @@
+"""A connection to PostgreSQL that takes the statements of the catalog's tables, with ``?`` for their values.
+
+Invariant: a COMMIT that was answered is on the disk (``synchronous_commit = on``), and a process that freezes in the
+middle of a transaction holds its locks for `FROZEN` seconds at most. Times are seconds.
+Sources: https://www.postgresql.org/docs/current/runtime-config-client.html, https://www.psycopg.org/psycopg3/docs/.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any, Final, TypeAlias
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import tuple_row
+
+from resumable.masking import masked
+from resumable.model.errors import CatalogUnavailable
+
+FROZEN: Final = 1.0
+"""Seconds after which the server ends a transaction whose client says nothing. Less: a busy machine loses work; more:
+an upload of a worker that was stopped waits longer for another."""
+PATIENCE: Final = 5
+"""Seconds for a connection to be made."""
+
+Connect = Callable[[], psycopg.Connection[Any]]
+
+_SESSION: Final = (
+    "SET synchronous_commit = on",
+    f"SET idle_in_transaction_session_timeout = {int(FROZEN * 1000)}",
+    "SET idle_session_timeout = 0",
+    "SET default_transaction_isolation = 'read committed'",
+    "SET timezone = 'UTC'",
+    "SET standard_conforming_strings = on",
+    # Each statement goes by an index, as in SQLite. Else those that were planned for small tables read all rows later.
+    "SET enable_seqscan = off",
+    "SET enable_hashjoin = off",
+    "SET enable_mergejoin = off",
+    "SET jit = off",
+)
+_PLACEHOLDER: Final = re.compile(r"\?(\d*)")
+_NUMBERED: Final = re.compile(r"\$(\d+)")
+_RESERVED: Final = re.compile(r'"?\boffset\b"?')
+
+
+def connector(url: str, prepares: bool = True) -> Connect:
+    """What makes connections to the database at ``url``. ``prepares``: no pooler is in between.
+
+    It raises psycopg.Error, and CatalogUnavailable where ``url`` can't be read.
+    """
+
+    def connect() -> psycopg.Connection[Any]:
+        try:
+            conninfo_to_dict(url)
+        except psycopg.Error:  # whose message has all of it, a password included
+            raise CatalogUnavailable(
+                "--catalog has a URL that PostgreSQL can't read: percent-encode special characters in it"
+            ) from None
+        connection = psycopg.connect(
+            url,
+            autocommit=True,
+            row_factory=tuple_row,
+            cursor_factory=psycopg.RawCursor,
+            prepare_threshold=5 if prepares else None,
+            connect_timeout=PATIENCE,
+            application_name="resumable",
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+            tcp_user_timeout=10_000,
+        )
+        try:
+            connection.execute("; ".join(_SESSION), prepare=False)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    return connect
+
+
+@cache
+def translated(statement: str) -> str:
+    """The statement with PostgreSQL's ``$1`` for ``?1``, and ``$1``, ``$2``, ... for each ``?`` in turn.
+
+    ``offset`` is a word of its own there, and needs quotes as a column.
+    """
+    count = 0
+
+    def number(match: re.Match[str]) -> str:
+        nonlocal count
+        count += 1
+        return f"${match[1] or count}"
+
+    return " ".join(_RESERVED.sub('"offset"', _PLACEHOLDER.sub(number, statement)).split())
+
+
+Call: TypeAlias = tuple[str, Sequence[str]]
+"""A statement, and the JSON for each of its parameters."""
+
+
+class Connection:
+    """One connection, for the methods of the catalog's tables. They may raise psycopg.Error."""
+
+    def __init__(self, raw: psycopg.Connection[Any]) -> None:
+        self.raw = raw
+        self._prepared: dict[str, str] = {}
+        self._numbers = itertools.count()
+
+    def together(self, calls: Sequence[Call]) -> list[list[tuple[Any, ...]]]:
+        """The rows that each call answers, all done in one transaction. Each answers some, or none in a row.
+
+        They go as one message, so the server does nothing before it has all of it: a process that freezes while it
+        sends leaves no transaction open, and holds no lock. An error rolls all back.
+        https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
+        """
+        try:
+            return self._sent(calls)
+        except psycopg.errors.InvalidSqlStatementName:  # after a ROLLBACK, psycopg drops all that was prepared
+            self._prepared.clear()
+            return self._sent(calls)
+
+    def _sent(self, calls: Sequence[Call]) -> list[list[tuple[Any, ...]]]:
+        message = "; ".join([self._called(statement, values) for statement, values in calls])
+        raw = self.raw
+        threshold, raw.prepare_threshold = raw.prepare_threshold, None  # psycopg would keep the text of each
+        try:
+            cursor = raw.execute(message.encode("ascii"))
+        finally:
+            raw.prepare_threshold = threshold
+        found = [cursor.fetchall()]
+        while cursor.nextset():
+            found.append(cursor.fetchall())
+        return found
+
+    def _called(self, statement: str, values: Sequence[str]) -> str:
+        literals = ["'" + value.replace("'", "''") + "'" for value in values]
+        if self.raw.prepare_threshold is None:
+            return _NUMBERED.sub(lambda match: f"({literals[int(match[1]) - 1]}::json)", translated(statement))
+        if (name := self._prepared.get(statement)) is None:
+            name = f"resumable_{next(self._numbers)}"
+            types = f" ({', '.join(['json'] * len(values))})" if values else ""
+            self.raw.execute(f"PREPARE {name}{types} AS {translated(statement)}".encode(), prepare=False)
+            self._prepared[statement] = name
+        return f"EXECUTE {name} ({', '.join(literals)})" if values else f"EXECUTE {name}"
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
+        """The cursor, with the rows and ``rowcount``."""
+        return self.raw.execute(translated(statement), values or None)
+
+    def executemany(self, statement: str, rows: Iterable[Sequence[Any]]) -> psycopg.Cursor[Any]:
+        """The cursor, whose ``rowcount`` is the sum."""
+        cursor = self.raw.cursor()
+        cursor.executemany(translated(statement), rows)
+        return cursor
+
+
+def unavailable(error: BaseException) -> CatalogUnavailable:
+    """The CatalogUnavailable for an error of PostgreSQL: in one line, without secrets, with what to change if that is
+    known, and whether its disk is full."""
+    code = getattr(error, "sqlstate", None)
+    text = _said(error)
+    advice = next((advice for codes, words, advice in _ADVICE if code in codes or words.search(text)), "")
+    return CatalogUnavailable(f"PostgreSQL: {text}{advice and '; '}{advice}", no_space=code == "53100")
+
+
+def _said(error: BaseException) -> str:
+    """In one line, without what is known anyway; of several addresses that were tried, the last one's."""
+    text, *_ = _KNOWN.split(str(error))
+    return masked(" ".join(text.split())).removeprefix("connection failed: ") or type(error).__name__
+
+
+_KNOWN: Final = re.compile(r"\s+Is the server running|\s+Multiple connection attempts failed")
+_ADVICE: Final[tuple[tuple[frozenset[str], re.Pattern[str], str], ...]] = tuple(
+    (frozenset(codes.split()), re.compile(words), advice)
+    for codes, words, advice in (
+        (
+            "28P01",
+            "password authentication failed|no password supplied",
+            "correct PGPASSWORD, the password file, or the user in --catalog",
+        ),
+        (
+            "28000",
+            "no pg_hba.conf entry|role .* does not exist",
+            "let this user in by pg_hba.conf, or correct --catalog",
+        ),
+        ("3D000", "database .* does not exist", "make it (createdb), or correct --catalog"),
+        (
+            "53300",
+            "too many clients|remaining connection slots|too many connections",
+            "raise max_connections, or start fewer workers",
+        ),
+        (
+            "25006",
+            "read-only transaction",
+            "name the primary in --catalog, or take default_transaction_read_only away",
+        ),
+        ("53100", "No space left on device", "make room on the disk of the database"),
+        ("42501 3F000", "permission denied", "GRANT this user the right, or make it the owner of the database"),
+        ("42P01", "relation .* does not exist", "the tables of the catalog are missing: restart to make them"),
+        (
+            "",
+            "failed to resolve host|could not translate host name|Name or service not known",
+            "correct the host in --catalog",
+        ),
+        (
+            "",
+            "Connection refused|No such file or directory|timeout expired|timed out|No route to host",
+            "start the server, or correct --catalog",
+        ),
+    )
+)
+"""SQLSTATEs, words of errors without one (as of connections that can't be made), and what to change."""

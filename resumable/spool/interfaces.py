@@ -1,0 +1,87 @@
+"""The spool as the use cases see it: whether an upload has one data file or several segments is behind this.
+
+Protocols, as these methods are typed by what they answer with. Sizes and offsets are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+
+from resumable.model.upload import Upload
+from resumable.spool.assembly import Assembly
+from resumable.spool.datafile import RunningDigest
+from resumable.spool.placing import PlaceDirectory, Rules
+from resumable.spool.reader import Reader
+from resumable.spool.sink import Sink
+
+
+class ISpool(Protocol):
+    """The upload directory. `resumable.spool.Spool` and `resumable.spool.segments.SegmentSpool` are the two shapes."""
+
+    def start(self) -> None:
+        """Make the directories that are missing and begin to work. Blocks; raises OSError."""
+
+    def stop(self) -> Deferred[None]:
+        """Fires when every `put` has been answered. Sinks and readers are their users' to close."""
+
+    def path(self, upload_id: str) -> str:
+        """Where a finished upload's file lies. Raises ValueError for an invalid id."""
+
+    def put(
+        self,
+        upload_id: str,
+        offset: int,
+        chunks: Sequence[bytes],
+        change: Any = None,
+        segment: Any = None,
+        is_new: bool = False,
+    ) -> Deferred[Any]:
+        """Write a small append in one go; then ``change`` is recorded, and this fires with its result.
+
+        ``segment``: what the sink's `segments` says of it. ``is_new``: the upload's id was drawn for this, and the
+        change makes its record: if that is refused for good, the bytes may go. Fails with OSError, SpoolDamaged; then
+        nothing is recorded.
+        FileExistsError: the segment can't be taken, see `ISegmentWriter.taken`.
+        """
+
+    def sink(self, upload_id: str, offset: int, *, ceiling: int | None, digest: RunningDigest | None = None) -> Sink:
+        """A queue for the upload's bytes from ``offset`` on. It takes no byte at or past the offset ``ceiling``.
+
+        ``digest`` is fed with the written bytes, in order, in a thread.
+        """
+
+    def check(self, upload: Upload) -> Deferred[None]:
+        """Fails with SpoolDamaged if the committed bytes of this upload are known to be missing; OSError."""
+
+    def read(self, upload_id: str, offset: int, size: int) -> Deferred[bytes]:
+        """Up to ``size`` bytes, fewer only at the end. Fails with OSError."""
+
+    def reader(self, upload_id: str) -> Deferred[Reader]:
+        """The upload's bytes, for many reads; whoever gets it closes it. Fails with OSError; FileNotFoundError: its
+        data isn't here."""
+
+    def free(self) -> Deferred[int]:
+        """Bytes that may still be written to the file system."""
+
+    def remove(self, upload_ids: Sequence[str]) -> Deferred[None]:
+        """Remove the data of these uploads; durable when it fires. Fails with OSError."""
+
+    def discard(self, upload_id: str) -> Deferred[None]:
+        """A creation has failed, and the catalog had no record of it a moment ago: remove what nobody will miss. Fails
+        with OSError."""
+
+    def assembly(self, final_id: str, sources: Sequence[tuple[str, int]]) -> Assembly:
+        """Copying of the sources, (upload id, length) in order, into the file of ``final_id``. One for a final at a
+        time."""
+
+    def whole(self, upload_ids: Sequence[str]) -> Deferred[Collection[str]]:
+        """Those of these finished uploads whose bytes are all in the file under the id."""
+
+    def places(self, root: str, rules: Rules) -> PlaceDirectory:
+        """The directory ``root``, on the same file system, for finished files. Its methods block."""
+
+    def opened(self, fd: int, size: int) -> Reader:
+        """A reader of a file that is open."""

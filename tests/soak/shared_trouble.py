@@ -1,0 +1,204 @@
+"""What goes wrong with several processes and their database: they are killed, stand still, and come back.
+
+Invariant: that of `trouble`. What a trouble is aimed at (a body, a join, an assembly) is looked up in the catalog just
+before the blow.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import Final
+
+import psycopg
+
+from tests.e2e.balancer import Balancer
+from tests.e2e.hook_server import HookServer
+from tests.e2e.stores import Proxy
+
+from .fleet import Fleet, NodeFleet, WorkerFleet, wait
+from .ledger import Ledger
+from .probe import Probe
+from .trouble import Around
+
+HOLDERS: Final = {
+    "body": "SELECT pid FROM uploads JOIN workers ON kept_by = workers.id WHERE gone IS NULL",
+    "joining": """SELECT pid FROM workers WHERE EXISTS (SELECT FROM uploads WHERE finished_at IS NOT NULL AND NOT whole
+        AND gone IS NULL AND on_disk = 1)""",
+    "assembly": "SELECT pid FROM claims JOIN workers ON holder = workers.id WHERE name LIKE 'final:%'",
+    "delivery": "SELECT pid FROM claims JOIN workers ON holder = workers.id WHERE name LIKE 'hook:%'",
+    "copying": "SELECT pid FROM replicas JOIN workers ON holder = workers.id",
+    "withheld": """SELECT pid FROM uploads JOIN workers ON true WHERE finished_at IS NULL AND gone IS NULL
+        AND "offset" = length""",
+    "sweeping": "SELECT pid FROM claims JOIN workers ON holder = workers.id WHERE name IN ('sweeper', 'janitor')",
+}
+"""Processes in the middle of what is named."""
+CUT: Final = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'soak'
+    AND pid <> pg_backend_pid()"""
+AIMING: Final = 4.0
+"""Seconds that are waited for one to be in the middle of it."""
+
+
+class SharedTroubles(Around):
+    """``longest``: seconds that a process stands still at most; above DEAD_AFTER it is taken for dead."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        balancer: Balancer,
+        probe: Probe,
+        store: Proxy,
+        hook: HookServer,
+        guard: HookServer,
+        ledger: Ledger,
+        seconds: float,
+        longest: float,
+        seed: int,
+    ) -> None:
+        super().__init__(store, hook, guard, ledger, seconds, seed)
+        self._fleet = fleet
+        self._balancer = balancer
+        self._probe = probe
+        self._longest = longest
+
+    def everyday(self) -> list[Callable[[], None]]:
+        return [*self.around(), self.reload, self.database_stops, self.database_quits, self.database_dies,
+                self.database_stands_still, self.connections_cut, self.freeze_for_a_moment]  # fmt: skip
+
+    def deaths(self) -> list[Callable[[], None]]:
+        often = [self.kill_keeper, self.kill_in_the_middle] * 2
+        rare = [self.freeze_keeper, self.freeze_long, self.freeze_all, self.rolling, self.kill_two]
+        found = [*often, *rare, self.kill_with_database]
+        return [*found, self.kill_supervisor] if isinstance(self._fleet, WorkerFleet) else found
+
+    def make(self, trouble: Callable[[], None]) -> None:
+        super().make(trouble)
+        self._balancer.use(self._fleet.ports)
+        try:
+            self._fleet.database.up()
+            self._fleet.mend()
+        except Exception as error:
+            self._ledger.problem(f"after {trouble.__name__}: {type(error).__name__}: {str(error)[-900:]}")
+
+    # -- processes
+
+    def _anyone(self) -> int:
+        return self._random.choice(self._fleet.serving())
+
+    def kill_keeper(self) -> None:
+        victim = self._anyone()
+        self._probe.strike(victim, lambda: self._fleet.kill(victim), freezes=False)
+
+    def kill_in_the_middle(self) -> None:
+        self._fleet.kill(self._in_the_middle())
+        self._last()
+
+    def _in_the_middle(self) -> int:
+        of = self._random.choice(list(HOLDERS))
+        until = time.monotonic() + AIMING
+        while time.monotonic() < until:
+            with suppress(psycopg.Error):
+                serving = self._fleet.serving()
+                found = [pid for (pid,) in self._fleet.database.ask(HOLDERS[of]) if pid in serving]
+                if found:
+                    self.made[f"(in the middle of {of})"] += 1
+                    return self._random.choice(found)
+        return self._anyone()
+
+    def kill_two(self) -> None:
+        for victim in self._random.sample(self._fleet.serving(), 2):
+            self._fleet.kill(victim)
+        self._last()
+
+    def kill_supervisor(self) -> None:
+        assert isinstance(self._fleet, WorkerFleet)
+        self._fleet.kill_supervisor()
+
+    def freeze_for_a_moment(self) -> None:
+        """Nobody takes it for dead."""
+        with self._fleet.frozen(self._anyone()):
+            wait(self._random.uniform(0.2, 2.5))
+
+    def freeze_keeper(self) -> None:
+        """Its uploads go on elsewhere meanwhile."""
+        victim = self._anyone()
+        freeze = self._fleet.frozen(*self._with_supervisor(victim))
+        with ExitStack() as stack:
+            self._probe.strike(victim, lambda: stack.enter_context(freeze), freezes=True)
+            self._last()
+
+    def freeze_long(self) -> None:
+        """At times the balancer notices it, at times each third request goes there in vain."""
+        victim = self._in_the_middle()
+        seconds = self._random.uniform(self._longest / 2, self._longest)
+        with self._fleet.frozen(*self._with_supervisor(victim)):
+            if self._random.random() < 0.7:
+                self._balancer.use(self._fleet.ports_without(victim))
+            wait(seconds)
+        wait(2.0)  # who was taken for dead ends by itself
+
+    def _with_supervisor(self, victim: int) -> list[int]:
+        """A supervisor kills a worker that doesn't answer, so it stands still, too."""
+        return [self._fleet.supervisor, victim] if isinstance(self._fleet, WorkerFleet) else [victim]
+
+    def freeze_all(self) -> None:
+        """As a machine that is put to sleep."""
+        pids = self._fleet.serving()
+        seconds = self._random.uniform(self._longest / 2, self._longest)
+        with self._fleet.frozen(*(self._with_supervisor(pids[0])[:-1]), *pids):
+            wait(seconds)
+        wait(2.0)
+
+    def rolling(self) -> None:
+        """One after the other is stopped and started. A machine's workers stop together."""
+        for each in self._fleet.daemons:
+            if isinstance(self._fleet, NodeFleet) and self._random.random() < 0.5:
+                self._balancer.use([port for port in self._fleet.ports if port != each.port])
+            status = each.stop()
+            if status:
+                self._ledger.problem(f"a stop ended with status {status}")
+            each.start()
+            self._balancer.use(self._fleet.ports)
+        self._fleet.settle()
+
+    def reload(self) -> None:
+        self._fleet.reload()
+        self._last()
+
+    # -- the database
+
+    def database_stops(self) -> None:
+        with self._fleet.database.outage():
+            self._fleet.database.stop()
+            self._last()
+
+    def database_quits(self) -> None:
+        with self._fleet.database.outage():
+            self._fleet.database.signal(signal.SIGQUIT)
+            self._last()
+
+    def database_dies(self) -> None:
+        with self._fleet.database.outage():
+            self._fleet.database.signal(signal.SIGKILL)
+            self._last()
+
+    def database_stands_still(self) -> None:
+        with self._fleet.database.outage():
+            self._fleet.database.signal(signal.SIGSTOP)
+            try:
+                wait(self._random.uniform(0.5, self._longest / 2))
+            finally:
+                self._fleet.database.signal(signal.SIGCONT)
+
+    def connections_cut(self) -> None:
+        with self._fleet.database.outage():
+            self._fleet.database.ask(CUT)
+
+    def kill_with_database(self) -> None:
+        with self._fleet.database.outage():
+            victim = self._anyone()
+            self._fleet.database.signal(signal.SIGKILL)
+            self._fleet.kill(victim)
+            self._last()
