@@ -18,12 +18,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import clouds, http2, interrupt, measure, picture, report, segments, small, store, tiers
+from bench import clouds, http2, interrupt, measure, nodes, picture, report, segments, small, store, tiers
 from bench.figures import Sample
 from bench.load import LoadError
 from bench.measure import SMOKE, Bench, Measure, Sizes, Source
 from bench.rivals import HERE, Unavailable
-from bench.servers import BEFORE, DEFAULT, KINDS, LEAST, NULL, OURS, ROOT, Kind, Running
+from bench.servers import BEFORE, DEFAULT, KINDS, LEAST, NULL, OURS, POSTGRES, ROOT, Kind, Running
 
 MEASURES: dict[str, Measure] = {
     **measure.MEASURES,
@@ -33,6 +33,7 @@ MEASURES: dict[str, Measure] = {
     **http2.MEASURES,
     **interrupt.MEASURES,
     **clouds.MEASURES,
+    **nodes.MEASURES,
 }
 # These need minutes or tell little more the fifth time.
 ROUNDS_AT_MOST = {
@@ -50,6 +51,8 @@ ROUNDS_AT_MOST = {
     "gs": 3,
 }
 LONG = ("huge",)
+SHARED = ("big", "parallel", "creation", "append", "tls", "s3-small", *nodes.MEASURES)
+"""What is measured of servers that share a catalog."""
 SLOW = ("deaf", "huge", "s3-paced", "s3-backlog", *clouds.MEASURES)
 DOCS = ROOT / "docs"
 
@@ -96,6 +99,10 @@ def _fits(name: str, kind: Kind) -> bool:
     """Whether the measure is one for that server."""
     if kind.limits:
         return name in kind.limits
+    if name in nodes.MEASURES:
+        return kind.name == POSTGRES
+    if kind.shared and name not in SHARED:
+        return False
     if name in clouds.MEASURES:
         return kind.name == OURS
     if name in http2.MEASURES or name in segments.MEASURES or name in tiers.ONLY_OWN:

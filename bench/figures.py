@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from bench.servers import BEFORE, OURS
 
+UNCOMPARED = {"takeover", "stop", "deaf", "s3-paced", "s3-many", "s3-backlog", "round-robin", "elsewhere", "killed"}
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -32,7 +34,7 @@ class Figure:
 
     @property
     def compared(self) -> bool:
-        return self.measure not in ("takeover", "stop", "deaf", "s3-paced", "s3-many", "s3-backlog")
+        return self.measure not in UNCOMPARED
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,12 @@ FIGURES = (
     Figure("tls", "beside", "HTTP/2's speed / HTTP/1.1's, both over TLS", "x", 2, True),
     Figure("http2", "beside", "the same over 50 ms each way at 50 MiB/s", "x", 3, True),
     Figure("http2", "2", "512 MiB over that link by HTTP/2", "MiB/s", 1, True),
+    Figure("round-robin", "one", "200 PATCHes of 256 KiB in turn, at one node", "PATCHes/s", 0, True),
+    Figure("round-robin", "both", "the same in turns at two nodes", "PATCHes/s", 0, True),
+    Figure("round-robin", "ratio", "two nodes / one node", "x", 2, True),
+    Figure("elsewhere", "silent", "HEAD, then PATCH at another node while the client is silent, slowest", "s", 3),
+    Figure("elsewhere", "frozen", "HEAD, then PATCH at another node while the process is frozen, slowest", "s", 3),
+    Figure("killed", "longest", "a node is killed: longest time until an upload goes on at another", "s", 3),
     Figure("takeover", "head", "slowest HEAD while another request holds the upload and is silent", "s", 2),
     Figure("takeover", "patch", "slowest accepted PATCH while another request is silent", "s", 2, False, True),
     Figure("takeover", "kept", "bytes of the silent request that the server kept", "%", 0, True),
@@ -186,6 +194,10 @@ TARGETS = (
     Target("s3-backlog", "seconds", 3.0),
     Target("az", "beside", 0.9),
     Target("gs", "beside", 0.9),
+    Target("round-robin", "ratio", 0.7),
+    Target("elsewhere", "silent", 0.2),
+    Target("elsewhere", "frozen", 0.2),
+    Target("killed", "longest", 1.0),
     Target("takeover", "head", 0.5),
     Target("takeover", "patch", 0.5),
 )

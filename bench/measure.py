@@ -112,9 +112,20 @@ def check_file(server: Running, path: str, digest: str) -> None:
     """Raise LoadError unless the upload's data file has that SHA-256 (hexadecimal)."""
     if not server.kind.keeps:
         return
+    if server.kind.shared:
+        await_file(server, path)
     with server.file_of(path).open("rb") as data:
         if hashlib.file_digest(data, "sha256").hexdigest() != digest:
             raise LoadError(f"{server.kind.name} kept other bytes than were sent")
+
+
+def await_file(server: Running, path: str) -> None:
+    """Return once the file is there: that of an upload in several segments comes soon after the answer."""
+    end = time.monotonic() + 30
+    while not server.file_of(path).exists():
+        if time.monotonic() > end:
+            raise LoadError("the file of a finished upload did not come")
+        time.sleep(0.01)
 
 
 def send_whole(bench: Bench, server: Running, path: str, start: int, size: int) -> None:

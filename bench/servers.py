@@ -14,12 +14,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bench import rivals
+from bench import proc, rivals
+from bench.database import Database
+from bench.database import new as new_database
+from bench.database import version as postgres_version
 from bench.load import HOST, Connection, LoadError, create, free_port
 from bench.rivals import CACHE, Unavailable
 from bench.store import BUCKET, Gateway
@@ -27,6 +31,8 @@ from bench.store import BUCKET, Gateway
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
+OTHERS_START = 3.0
+"""Seconds that the second worker gets to start once the first one answers."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,9 @@ class Kind:
     ``swallows`` tells that a body is held in memory whole, so that huge ones are not sent to it. ``stored`` is its
     command with a store behind it, where it knows one; ``secured`` are words for its command that let it listen with
     TLS, too, on a port, with a file of key and certificate. ``objects`` is how many the store gets for a small upload.
-    ``tree`` is where Python finds what it imports. ``own`` servers are resumable, of now or of before. Those with
-    ``limits`` are no peers: in these measures they tell what can be reached at all.
+    ``tree`` is where Python finds what it imports. ``own`` servers are resumable, of now or of before;
+    ``shared`` ones have their catalog
+    in PostgreSQL. Those with ``limits`` are no peers: in these measures they tell what can be reached at all.
     """
 
     name: str
@@ -55,6 +62,7 @@ class Kind:
     tree: Path = ROOT
     own: bool = False
     limits: tuple[str, ...] = ()
+    shared: bool = False
 
 
 def _own_version() -> str:
@@ -74,9 +82,25 @@ def _own(port: int, directory: Path) -> list[str]:
     return [*start, "-n", "--pidfile=", "resumable", "--listen", listen, "--upload-dir", str(directory)]
 
 
+def _workers(count: int) -> Callable[[int, Path], list[str]]:
+    """The command of so many workers on PostgreSQL, which the environment names."""
+
+    def command(port: int, directory: Path) -> list[str]:
+        return [*_own(port, directory), "--run-dir", str(directory.parent / f"run-{port}"), "--workers", str(count)]
+
+    return command
+
+
+def _postgres_version() -> str:
+    return f"{_own_version()} on PostgreSQL {postgres_version()}"
+
+
 def _own_stored(port: int, directory: Path, store: Gateway) -> list[str]:
-    remote = f"s3://{BUCKET}?endpoint={store.url}&dialect=aws&style=path&region=us-east-1"
-    return [*_own(port, directory), "--remote", remote]
+    return [*_own(port, directory), *_remote(store)]
+
+
+def _remote(store: Gateway) -> list[str]:
+    return ["--remote", f"s3://{BUCKET}?endpoint={store.url}&dialect=aws&style=path&region=us-east-1"]
 
 
 def _own_secured(port: int, key: Path) -> list[str]:
@@ -126,6 +150,7 @@ def _null(port: int, directory: Path) -> list[str]:
 
 
 OURS, BEFORE, LEAST, NULL = "resumable", "before", "least", "null"
+POSTGRES, WORKERS = "postgres", "workers"
 TAKEN_IN = ("big", "parallel", "paced", "creation", "append", "connect")
 """The measures of nothing but what comes in."""
 KINDS = {
@@ -153,6 +178,30 @@ KINDS = {
             secured=_own_secured,
             tree=CACHE / "before",
             own=True,
+        ),
+        Kind(
+            POSTGRES,
+            "one worker on PostgreSQL",
+            "/files/",
+            "as resumable; the catalog is in PostgreSQL",
+            _postgres_version,
+            _workers(1),
+            stored=lambda port, directory, store: [*_workers(1)(port, directory), *_remote(store)],
+            secured=_own_secured,
+            own=True,
+            shared=True,
+        ),
+        Kind(
+            WORKERS,
+            "two workers on PostgreSQL",
+            "/files/",
+            "as resumable; the catalog is in PostgreSQL",
+            _postgres_version,
+            _workers(2),
+            stored=lambda port, directory, store: [*_workers(2)(port, directory), *_remote(store)],
+            secured=_own_secured,
+            own=True,
+            shared=True,
         ),
         Kind(
             "tus-node",
@@ -213,10 +262,19 @@ DEFAULT = (OURS, BEFORE, "tus-node", "rustus", *(("tusd",) if rivals.has_tusd() 
 class Running:
     """One started server; ``directory`` is where it keeps uploads, ``log`` what it printed, ``store`` is behind it."""
 
-    def __init__(self, kind: Kind, scratch: Path, store: Gateway | None = None) -> None:
-        self.kind, self.directory, self.log = kind, scratch / "uploads", scratch / "server.log"
+    def __init__(
+        self,
+        kind: Kind,
+        scratch: Path,
+        store: Gateway | None = None,
+        *,
+        database: Database | None = None,
+        log: str = "server.log",
+    ) -> None:
+        self.kind, self.directory, self.log = kind, scratch / "uploads", scratch / log
         self.store = store
         self.port = free_port()
+        self.database = new_database(scratch) if kind.shared and database is None else database
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -230,11 +288,17 @@ class Running:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def kill(self) -> None:
+        """End it at once, with the processes that it has started."""
         if self.process is not None:
-            self.process.kill()
+            for pid in reversed(list(proc.tree(self.process.pid))):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
-        shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self) -> None:
         """Start it and wait until it answers; also a second time, on what the first one left."""
@@ -243,6 +307,7 @@ class Running:
             **os.environ,
             "PYTHONPATH": str(self.kind.tree),
             **(self.store.environment if self.store else {}),
+            **(self.database.environment if self.database else {}),
         }
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
@@ -260,7 +325,8 @@ class Running:
             try:
                 with Connection(self.port, 5.0) as connection:
                     connection.ask("OPTIONS", self.kind.root, {})
-                    return
+                time.sleep(OTHERS_START if self.kind.name == WORKERS else 0)
+                return
             except (OSError, LoadError):
                 time.sleep(0.02)
         raise LoadError(f"{self.kind.name} did not answer within {START_SECONDS:.0f} s: {self._tail()}")
