@@ -153,6 +153,25 @@ OURS, BEFORE, LEAST, NULL = "resumable", "before", "least", "null"
 POSTGRES, WORKERS = "postgres", "workers"
 TAKEN_IN = ("big", "parallel", "paced", "creation", "append", "connect")
 """The measures of nothing but what comes in."""
+
+
+def _on_postgres(name: str, title: str, count: int) -> Kind:
+    """So many workers of ours with their catalog in PostgreSQL."""
+    command = _workers(count)
+    return Kind(
+        name,
+        title,
+        "/files/",
+        "as resumable; the catalog is in PostgreSQL",
+        _postgres_version,
+        command,
+        stored=lambda port, directory, store: [*command(port, directory), *_remote(store)],
+        secured=_own_secured,
+        own=True,
+        shared=True,
+    )
+
+
 KINDS = {
     kind.name: kind
     for kind in (
@@ -179,30 +198,8 @@ KINDS = {
             tree=CACHE / "before",
             own=True,
         ),
-        Kind(
-            POSTGRES,
-            "one worker on PostgreSQL",
-            "/files/",
-            "as resumable; the catalog is in PostgreSQL",
-            _postgres_version,
-            _workers(1),
-            stored=lambda port, directory, store: [*_workers(1)(port, directory), *_remote(store)],
-            secured=_own_secured,
-            own=True,
-            shared=True,
-        ),
-        Kind(
-            WORKERS,
-            "two workers on PostgreSQL",
-            "/files/",
-            "as resumable; the catalog is in PostgreSQL",
-            _postgres_version,
-            _workers(2),
-            stored=lambda port, directory, store: [*_workers(2)(port, directory), *_remote(store)],
-            secured=_own_secured,
-            own=True,
-            shared=True,
-        ),
+        _on_postgres(POSTGRES, "one worker on PostgreSQL", 1),
+        _on_postgres(WORKERS, "two workers on PostgreSQL", 2),
         Kind(
             "tus-node",
             "@tus/server",
