@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from random import Random
 from typing import ClassVar, Final
 
@@ -274,3 +275,16 @@ class Client(threading.Thread):
     def _pause(self) -> None:
         if self._over.wait(self._random.uniform(0.05, 0.4)):
             raise Over
+
+
+@contextmanager
+def at_work(clients: Sequence[Client], over: threading.Event) -> Iterator[None]:
+    """They work meanwhile; ``over`` ends them."""
+    try:
+        for each in clients:
+            each.start()
+        yield
+    finally:
+        over.set()
+        for each in clients:
+            each.join()

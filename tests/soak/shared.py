@@ -23,7 +23,7 @@ from tests.waiting import eventually
 
 from . import shared_watch, watch
 from .auditor import Auditor, unkept, untold
-from .clients import LATER, PATIENCE
+from .clients import LATER, PATIENCE, at_work
 from .fleet import Fleet, NodeFleet, Postgres, WorkerFleet
 from .ledger import Ledger, Promise
 from .probe import Probe
@@ -217,14 +217,8 @@ class SharedSoak:
             )
             for number in range(1, self._plan.clients + 1)
         ]
-        try:
-            for each in clients:
-                each.start()
+        with at_work(clients, self._over):
             yield clients
-        finally:
-            self._over.set()
-            for each in clients:
-                each.join()
 
     def _trouble(self, troubles: SharedTroubles, kinds: list[Callable[[], None]], number: int) -> None:
         """So many of them; each kind comes before one comes again."""

@@ -24,7 +24,7 @@ from tests.waiting import eventually, free_port
 
 from . import watch
 from .auditor import Auditor, unkept, untold
-from .clients import PATIENCE, Client
+from .clients import PATIENCE, Client, at_work
 from .ledger import Ledger
 from .trouble import Troubles
 
@@ -127,14 +127,8 @@ class Soak:
             Client(Tus(port, timeout=20), self.ledger, seed + 1, self._gate, self._over)
             for seed in range(self._plan.clients)
         ]
-        try:
-            for each in clients:
-                each.start()
+        with at_work(clients, self._over):
             yield clients
-        finally:
-            self._over.set()
-            for each in clients:
-                each.join()
 
     def _trouble(self, troubles: Troubles, kinds: list[Callable[[], None]], number: int) -> None:
         """So many of them; each kind comes before one comes again."""
