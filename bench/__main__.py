@@ -18,12 +18,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import clouds, http2, interrupt, measure, nodes, picture, report, segments, small, store, tiers
+from bench import (
+    clouds,
+    database,
+    http2,
+    interrupt,
+    measure,
+    nodes,
+    picture,
+    report,
+    scaling,
+    segments,
+    small,
+    store,
+    tiers,
+)
 from bench.figures import Sample
 from bench.load import LoadError
 from bench.measure import SMOKE, Bench, Measure, Sizes, Source
 from bench.rivals import HERE, Unavailable
-from bench.servers import BEFORE, DEFAULT, KINDS, LEAST, NULL, OURS, POSTGRES, ROOT, Kind, Running
+from bench.servers import BEFORE, DEFAULT, KINDS, LEAST, NULL, OURS, POSTGRES, ROOT, WORKERS, Kind, Running
 
 MEASURES: dict[str, Measure] = {
     **measure.MEASURES,
@@ -38,6 +52,7 @@ MEASURES: dict[str, Measure] = {
 # These need minutes or tell little more the fifth time.
 ROUNDS_AT_MOST = {
     "open": 2,
+    **dict.fromkeys(("elsewhere", "killed", "round-robin"), 3),
     "takeover": 2,
     "stop": 2,
     "deaf": 1,
@@ -51,8 +66,10 @@ ROUNDS_AT_MOST = {
     "gs": 3,
 }
 LONG = ("huge",)
-SHARED = ("big", "parallel", "creation", "append", "tls", "s3-small", *nodes.MEASURES)
+SHARED = ("big", "append", "tls", "s3-small", *scaling.WORK)
 """What is measured of servers that share a catalog."""
+ONLY_SCALING = ("patches", "tls-parallel", *nodes.MEASURES)
+"""What is measured for docs/scaling.md, and not for docs/benchmarks.md."""
 SLOW = ("deaf", "huge", "s3-paced", "s3-backlog", *clouds.MEASURES)
 DOCS = ROOT / "docs"
 
@@ -67,6 +84,9 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="small, once, without peers: does the benchmark work?")
     parser.add_argument(
         "--calibrate", action="store_true", help="resumable beside the least program, and a server that does nothing"
+    )
+    parser.add_argument(
+        "--scaling", action="store_true", help="what several workers give beside one, and the sizes in docs/scaling.md"
     )
     parser.add_argument(
         "--dir", type=Path, default=Path("/dev/shm"), help="where everything is kept (default /dev/shm)"
@@ -134,8 +154,13 @@ def perform(run: report.Run, kinds: Sequence[Kind], name: str, pairs: int, bench
                 shutil.rmtree(place, ignore_errors=True)
 
 
-def publish(run: report.Run) -> None:
-    """Write the page and the picture."""
+def publish(run: report.Run, chosen: argparse.Namespace) -> None:
+    """Write the page and the picture, or the tables of docs/scaling.md."""
+    if chosen.scaling:
+        page = DOCS / "scaling.md"
+        page.write_text(scaling.rewrite(page.read_text(encoding="utf-8"), run), encoding="utf-8")
+        print(f"wrote {page}")
+        return
     DOCS.mkdir(exist_ok=True)
     (DOCS / "benchmarks.md").write_text(report.document(run), encoding="utf-8")
     (DOCS / report.PICTURE).write_text(picture.draw(run), encoding="utf-8")
@@ -148,16 +173,20 @@ def measured(chosen: argparse.Namespace) -> report.Run:
     servers = [name for name in chosen.servers.split(",") if name]
     if chosen.calibrate:
         names, servers = names or list(KINDS[LEAST].limits), servers or [OURS, LEAST, NULL]
+    elif chosen.scaling:
+        names, servers = names or list(scaling.WORK), servers or [OURS, POSTGRES, WORKERS]
     elif not names:
-        left_out = SLOW if chosen.smoke else () if chosen.long else LONG
+        left_out = (*ONLY_SCALING, *(SLOW if chosen.smoke else () if chosen.long else LONG))
         names = [name for name in MEASURES if name not in left_out]
+    database.place = chosen.dir
     pairs, sizes = (1, SMOKE) if chosen.smoke else (chosen.pairs, Sizes())
     run = report.Run(machine=report.machine(chosen.dir))
     kinds = ready(servers or ((OURS, BEFORE, LEAST) if chosen.smoke else DEFAULT), run)
     with tempfile.TemporaryDirectory(prefix="tus-bench-", dir=chosen.dir) as scratch:
         bench = Bench(Source(Path(scratch) / "source", sizes.big), sizes)
         for name in _possible(names, run):
-            perform(run, kinds, name, pairs, bench, Path(scratch))
+            whose = [kind for kind in kinds if not chosen.scaling or kind.name in scaling.WORK[name]]
+            perform(run, whose, name, pairs, bench, Path(scratch))
     return run
 
 
@@ -188,22 +217,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     chosen = options(arguments)
     if chosen.render:
-        publish(report.load(chosen.render))
+        publish(report.load(chosen.render), chosen)
         return 0
     signal.signal(signal.SIGTERM, _end)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     run = measured(chosen)
-    if not chosen.smoke:
+    if chosen.scaling:
+        print(f"\n{scaling.text(run)}")
+    elif not chosen.smoke:
         print(f"\n{report.table(run)}\n\n{report.limits(run)}")
+    if not chosen.smoke:
         saved = chosen.results / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
         run.save(saved)
         print(f"\nsaved {saved}")
-    partial = chosen.only or chosen.servers or chosen.calibrate or chosen.smoke
+    partial = chosen.only or chosen.servers or chosen.calibrate or chosen.smoke or chosen.scaling
     if run.samples and (chosen.docs or not partial):
-        publish(run)
-    asked = not chosen.servers or OURS in chosen.servers.split(",")
-    failed = [what for what in run.missing if what.endswith(f"/{OURS}")]
+        publish(run, chosen)
+    asked = chosen.scaling or not chosen.servers or OURS in chosen.servers.split(",")
+    failed = [what for what in run.missing if chosen.scaling or what.endswith(f"/{OURS}")]
     return 1 if failed and asked and not chosen.calibrate else 0
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hpack import Decoder, Encoder
 
-from bench.load import HOST, OCTETS, LoadError, head_of
+from bench.load import HOST, OCTETS, LoadError, head_of, secure
 
 FRAME = 16_384
 BATCH = 262_144
@@ -33,17 +33,6 @@ def connect(address: str, port: int) -> socket.socket:
     plain.settimeout(None)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return plain
-
-
-def secure(plain: socket.socket, protocol: str) -> ssl.SSLSocket:
-    """Return it with TLS for "http/1.1" or "h2". The certificate is anyone's: this is about speed."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols([protocol])
-    link = context.wrap_socket(plain)
-    if link.selected_alpn_protocol() != protocol:
-        raise LoadError(f"{protocol} was not agreed upon")
-    return link
 
 
 def over_http_1(link: socket.socket, path: str, view: memoryview) -> float:

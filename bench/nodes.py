@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from bench import proc
+from bench import proc, small, storm
 from bench.interrupt import Sender
 from bench.load import Connection, LoadError, offset_of, patch_head
 from bench.measure import MIB, Bench, Measure, check_file, new_upload
@@ -66,13 +66,26 @@ def _patched(bench: Bench, server: Running, nodes: list[Running]) -> float:
     return PIECES / took
 
 
+def creation(bench: Bench, server: Running) -> dict[str, float]:
+    """Creations with upload, half of the connections to each of two nodes: uploads/s."""
+    server.warm()
+    with _other(server) as other:
+        connections = [one for node in (server, other) for one in node.connections(bench.sizes.lanes // 2)]
+        lanes = storm.lanes(connections, server.kind.root, bench.sizes.small)
+        return {"rate": small.stormed(bench, server, lanes)["rate"]}
+
+
 def elsewhere(bench: Bench, server: Running) -> dict[str, float]:
-    """The keeper's client is silent, or its process frozen; at the other node HEAD, then PATCH: the slowest (s)."""
+    """The keeper's client is silent, or its process frozen; at the other node HEAD, then PATCH: the slowest (s).
+
+    ``round-trip``: seconds of one to the database.
+    """
     server.warm()
     with _other(server) as other:
         silent = max(_taken_over(bench, server, other, freeze=False) for _ in range(TIMES))
         frozen = max(_taken_over(bench, server, other, freeze=True) for _ in range(TIMES))
-    return {"silent": silent, "frozen": frozen}
+        round_trip = server.database.round_trip() if server.database else 0.0
+    return {"silent": silent, "frozen": frozen, "round-trip": round_trip}
 
 
 def _taken_over(bench: Bench, keeper: Running, other: Running, freeze: bool) -> float:
@@ -136,4 +149,9 @@ def killed(bench: Bench, server: Running) -> dict[str, float]:
     return {"longest": max(spans)}
 
 
-MEASURES: dict[str, Measure] = {"round-robin": round_robin, "elsewhere": elsewhere, "killed": killed}
+MEASURES: dict[str, Measure] = {
+    "two-nodes": creation,
+    "round-robin": round_robin,
+    "elsewhere": elsewhere,
+    "killed": killed,
+}

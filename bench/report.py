@@ -65,6 +65,7 @@ def machine(directory: Path) -> dict[str, str]:
     return {
         "date": datetime.date.today().isoformat(),
         "cores": str(os.cpu_count()),
+        "load before": f"{os.getloadavg()[0]:.1f}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "files on": kind or "unknown",
         "Python": platform.python_version(),
@@ -107,7 +108,7 @@ def table(run: Run) -> str:
         if any(cell != NONE for cell in cells):
             label = figure.label + (" ↑" if figure.more_is_better else " ↓")
             lines.append([label, figure.unit, *cells, *_beside(run, figure, rivals), _promises(run, figure, rivals)])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def limits(run: Run) -> str:
@@ -120,10 +121,11 @@ def limits(run: Run) -> str:
         cells = [_cell(run, figure, name) for name in servers]
         if figure.field != "memory" and any(cell != NONE for cell in cells):
             lines.append([figure.label, figure.unit, _cell(run, figure, OURS), *cells, *_beside(run, figure, servers)])
-    return _markdown(lines)
+    return markdown(lines)
 
 
-def _markdown(lines: Iterable[Sequence[str]]) -> str:
+def markdown(lines: Iterable[Sequence[str]]) -> str:
+    """The table of these rows of cells."""
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -7,6 +7,7 @@ free port of 127.0.0.1, and is gone when its ``with`` block is left, however tha
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from bench import proc, rivals
 from bench.database import Database
@@ -31,8 +32,8 @@ from bench.store import BUCKET, Gateway
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
-OTHERS_START = 3.0
-"""Seconds that the second worker gets to start once the first one answers."""
+QUIET = 0.5
+"""Seconds without work after which all workers are taken for started."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Kind:
     ``swallows`` tells that a body is held in memory whole, so that huge ones are not sent to it. ``stored`` is its
     command with a store behind it, where it knows one; ``secured`` are words for its command that let it listen with
     TLS, too, on a port, with a file of key and certificate. ``objects`` is how many the store gets for a small upload.
-    ``tree`` is where Python finds what it imports. ``own`` servers are resumable, of now or of before;
-    ``shared`` ones have their catalog
-    in PostgreSQL. Those with ``limits`` are no peers: in these measures they tell what can be reached at all.
+    ``tree`` is where Python finds what it imports. ``own`` servers are resumable, of now or of before; ``shared`` ones
+    have their catalog in PostgreSQL, and so many ``workers``. Those with ``limits`` are no peers: in these measures
+    they tell what can be reached at all.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Kind:
     own: bool = False
     limits: tuple[str, ...] = ()
     shared: bool = False
+    workers: int = 1
 
 
 def _own_version() -> str:
@@ -169,6 +171,7 @@ def _on_postgres(name: str, title: str, count: int) -> Kind:
         secured=_own_secured,
         own=True,
         shared=True,
+        workers=count,
     )
 
 
@@ -256,6 +259,21 @@ KINDS = {
 DEFAULT = (OURS, BEFORE, "tus-node", "rustus", *(("tusd",) if rivals.has_tusd() else ()), LEAST)
 
 
+class Spent(NamedTuple):
+    """Processor seconds of the server, of its database if it has one, and of the client, which is this process."""
+
+    server: float
+    database: float
+    client: float
+
+    def each(self, count: float) -> dict[str, float]:
+        """Values for a sample: of each of so many."""
+        return {"cpu": self.server / count, "database": self.database / count, "client": self.client / count}
+
+
+NOTHING = Spent(0.0, 0.0, 0.0)
+
+
 class Running:
     """One started server; ``directory`` is where it keeps uploads, ``log`` what it printed, ``store`` is behind it."""
 
@@ -271,7 +289,8 @@ class Running:
         self.kind, self.directory, self.log = kind, scratch / "uploads", scratch / log
         self.store = store
         self.port = free_port()
-        self.database = new_database(scratch) if kind.shared and database is None else database
+        self._owned = new_database() if kind.shared and database is None else None
+        self.database = self._owned or database
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -286,7 +305,36 @@ class Running:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.kill()
+        if self._owned is not None:
+            self._owned.drop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def spent(self, before: Spent = NOTHING) -> Spent:
+        """What was spent until now, without what was ``before``."""
+        database = proc.exact_seconds(self.database.pid) if self.database else 0.0
+        now = (proc.cpu_seconds(self.pid), database, time.process_time())
+        return Spent(*(late - early for late, early in zip(now, before, strict=True)))
+
+    def connections(self, count: int, secure: int | None = None) -> list[Connection]:
+        """So many, spread evenly over the workers, over TLS to the port ``secure`` if it is given.
+
+        One that was taken by a worker that has its share already is closed, and another one opened.
+        """
+        opened: list[Connection] = []
+        end, share = time.monotonic() + START_SECONDS, math.ceil(count / self.kind.workers)
+        while len(opened) < count:
+            connection = Connection(secure or self.port)
+            if secure:
+                connection.secure()
+            if self.kind.workers > 1:
+                connection.ask("OPTIONS", self.kind.root, {})
+                if max(proc.connections(self.pid, secure or self.port)) > share:
+                    connection.close()
+                    if time.monotonic() > end:
+                        raise LoadError("one worker took most of the connections")
+                    continue
+            opened.append(connection)
+        return opened
 
     def kill(self) -> None:
         """End it at once, with the processes that it has started."""
@@ -322,11 +370,24 @@ class Running:
             try:
                 with Connection(self.port, 5.0) as connection:
                     connection.ask("OPTIONS", self.kind.root, {})
-                time.sleep(OTHERS_START if self.kind.name == WORKERS else 0)
-                return
+                break
             except (OSError, LoadError):
                 time.sleep(0.02)
-        raise LoadError(f"{self.kind.name} did not answer within {START_SECONDS:.0f} s: {self._tail()}")
+        else:
+            raise LoadError(f"{self.kind.name} did not answer within {START_SECONDS:.0f} s: {self._tail()}")
+        if self.kind.workers > 1:
+            self._await_others()
+
+    def _await_others(self) -> None:
+        """The first worker answers; wait until the others have nothing more to do for their start."""
+        end, spent = time.monotonic() + START_SECONDS, -1.0
+        while (now := proc.cpu_seconds(self.pid)) > spent + 0.05 or len(
+            list(proc.tree(self.pid))
+        ) < 1 + self.kind.workers:
+            if time.monotonic() > end:
+                raise LoadError(f"{self.kind.name} did not start all workers: {self._tail()}")
+            spent = now
+            time.sleep(QUIET)
 
     def _command(self) -> list[str]:
         if self.store is None:

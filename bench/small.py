@@ -18,21 +18,26 @@ from bench.servers import Running
 
 def creation(bench: Bench, server: Running) -> dict[str, float]:
     """Creations with upload over keep-alive connections: uploads/s, p50 and p99 (ms), CPU ms for each."""
-    return _stormed(bench, server, storm.lanes(server.port, server.kind.root, bench.sizes.lanes, bench.sizes.small))
+    sizes = bench.sizes
+    return stormed(bench, server, storm.lanes(server.connections(sizes.lanes), server.kind.root, sizes.small))
 
 
 def append(bench: Bench, server: Running) -> dict[str, float]:
     """The same uploads, each created by an empty POST and then sent by a PATCH, on the same connection."""
-    lanes = storm.lanes(server.port, server.kind.root, bench.sizes.lanes, bench.sizes.small, split=True)
-    return _stormed(bench, server, lanes)
+    sizes = bench.sizes
+    lanes = storm.lanes(server.connections(sizes.lanes), server.kind.root, sizes.small, split=True)
+    return stormed(bench, server, lanes)
 
 
-def _stormed(bench: Bench, server: Running, lanes: Sequence[storm.Lane]) -> dict[str, float]:
+def stormed(bench: Bench, server: Running, lanes: Sequence[storm.Lane]) -> dict[str, float]:
+    """Let the lanes blow at the server, and look for what it has acknowledged: values as of `creation`."""
     sizes = bench.sizes
     warm = storm.blow(lanes, sizes.warm_seconds)
-    cpu = proc.cpu_seconds(server.pid)
+    log = server.database.log() if server.database else 0
+    before = server.spent()
     blown = storm.blow(lanes, sizes.storm_seconds)
-    cpu = proc.cpu_seconds(server.pid) - cpu
+    spent = server.spent(before)
+    log = server.database.log() - log if server.database else 0
     for lane in lanes:
         check_file(server, storm.last_path(lane), hashlib.sha256(lane.body).hexdigest())
         lane.connection.close()
@@ -45,7 +50,8 @@ def _stormed(bench: Bench, server: Running, lanes: Sequence[storm.Lane]) -> dict
         "rate": blown.rate,
         "p50": blown.quantile(0.5) * 1e3,
         "p99": blown.quantile(0.99) * 1e3,
-        "cpu": cpu / blown.acknowledged * 1e3,
+        **spent.each(blown.acknowledged / 1e3),
+        "log": log / blown.acknowledged,
     }
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bench.load import OCTETS, Connection, LoadError, head_of, patch_head, path_of
@@ -93,18 +93,18 @@ def complete(answer: bytes, status: bytes = b"201") -> bool:
     return answer.endswith(b"0\r\n\r\n") if CHUNKED.search(head) else True
 
 
-def lanes(port: int, root: str, connections: int, size: int, split: bool = False) -> list[Lane]:
-    """Open the connections; each will send uploads of ``size`` bytes of its own."""
-    return [_lane(port, root, os.urandom(size), size, split) for _ in range(connections)]
+def lanes(connections: Iterable[Connection], root: str, size: int, split: bool = False) -> list[Lane]:
+    """On each connection uploads of ``size`` bytes of its own will be sent."""
+    return [_lane(connection, root, os.urandom(size), size, split) for connection in connections]
 
 
-def _lane(port: int, root: str, body: bytes, length: int, split: bool) -> Lane:
+def _lane(connection: Connection, root: str, body: bytes, length: int, split: bool) -> Lane:
     headers = {"Upload-Length": str(length)}
     if split:
         request = head_of("POST", root, {**headers, "Content-Length": "0"})
     else:
         request = head_of("POST", root, {**headers, "Content-Type": OCTETS, "Content-Length": str(length)}) + body
-    return Lane(Connection(port), body, request, length, split)
+    return Lane(connection, body, request, length, split)
 
 
 def crowd(port: int, root: str, count: int, half: bytes, at_once: int) -> tuple[float, list[Lane]]:
@@ -120,7 +120,7 @@ def crowd(port: int, root: str, count: int, half: bytes, at_once: int) -> tuple[
     try:
         while waiting or len(opened) < count:
             while len(waiting) < at_once and len(opened) < count:
-                lane = _lane(port, root, half, 2 * len(half), split=True)
+                lane = _lane(Connection(port), root, half, 2 * len(half), split=True)
                 opened.append(lane)
                 waiting[lane.connection.sock.fileno()] = lane
                 poller.register(lane.connection.sock, select.EPOLLIN)

@@ -89,7 +89,7 @@ def _send_paced(bench: Bench, server: Running, path: str, size: int, rate: int) 
 def small(bench: Bench, server: Running) -> dict[str, float]:
     """Creations with upload until all their objects are there: uploads/s, CPU ms and requests to the store for each."""
     store, sizes = store_of(server), bench.sizes
-    lanes = storm.lanes(server.port, server.kind.root, sizes.stored_lanes, sizes.small)
+    lanes = storm.lanes(server.connections(sizes.stored_lanes), server.kind.root, sizes.small)
     warm = storm.blow(lanes, sizes.warm_seconds)
     _drained(server, store, warm.acknowledged)
     before, cpu = sum(store.asked().values()), proc.cpu_seconds(server.pid)

@@ -1,12 +1,15 @@
-"""A PostgreSQL of a test's own, which it stops, kills, fills or sets up badly; and a PgBouncer in front of one."""
+"""A PostgreSQL of a test's own, which it stops, kills, fills or sets up badly; a PgBouncer in front of one, and
+lines to one that let nothing pass."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -126,3 +129,66 @@ def bouncer(server: str, mode: str) -> Iterator[str]:
             process.terminate()
             process.wait(20)
             shutil.rmtree(home, ignore_errors=True)
+
+
+class Lines:
+    """TCP connections to a PostgreSQL's socket, through which the test lets nothing pass while they are `cut`: nobody
+    is told, nothing is lost, and what was sent arrives later. ``waiting``: bytes that were held up since the last cut.
+    """
+
+    def __init__(self, server: str) -> None:
+        """``server``: a URL with the directory of its socket."""
+        facts = psycopg.conninfo.conninfo_to_dict(server)
+        self._path = f"{facts['host']}/.s.PGSQL.{facts.get('port', 5432)}"
+        self._gate = threading.Event()
+        self._gate.set()
+        self._cut: list[threading.Event] = []
+        self._ended = False
+        self.waiting = 0
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = [self._listening]
+        self.url = f"postgresql://{facts['user']}@127.0.0.1:{self._listening.getsockname()[1]}/{facts['dbname']}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self, new: bool = True) -> None:
+        """Without ``new`` only those that there are by now."""
+        self.waiting = 0
+        self._gate.clear()
+        self._cut.append(self._gate)
+        if not new:
+            self._gate = threading.Event()
+            self._gate.set()
+
+    def mend(self) -> None:
+        while self._cut:
+            self._cut.pop().set()
+
+    def close(self) -> None:
+        self._ended = True
+        self.mend()
+        for each in self._ends:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._path)
+                self._ends += [client, server]
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=self._pass_on, args=(*ends, self._gate), daemon=True).start()
+
+    def _pass_on(self, one: socket.socket, other: socket.socket, gate: threading.Event) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                if not gate.is_set():
+                    self.waiting += len(data)
+                    gate.wait()
+                if not self._ended:
+                    other.sendall(data)
+        with suppress(OSError):
+            gate.wait()
+            other.shutdown(socket.SHUT_WR)

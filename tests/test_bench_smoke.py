@@ -1,6 +1,7 @@
 """The benchmark works: its arithmetic, its reading of answers, and a small run against the service itself."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -14,10 +15,13 @@ from bench.figures import FIGURES, TARGETS, Sample, Target, judge, ratio, spread
 from bench.load import LoadError
 from bench.picture import draw
 from bench.report import Run, document, limits, load, table
+from bench.scaling import BLOCKS, WORK, Costs, goals, growing, growth, large, rewrite, small, text
 from bench.servers import KINDS
 from bench.storm import complete
+from tests.waiting import long
 
 ROOT = Path(__file__).resolve().parent.parent
+SCALING = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
 RATE = FIGURES[0]
 SAMPLES = [
     Sample("big", "resumable", 0, {"rate": 900.0}),
@@ -73,6 +77,67 @@ def test_several_promises_for_one_figure_are_each_judged() -> None:
     assert "| 3.60 x | 2.50 x | 2.00 x |" in line
     assert "at least 2.6 x rustus: **missed**; at least 3.4 x @tus/server: **missed**" in line
     assert "tusd" not in line
+
+
+def shared(measure: str, server: str, *rates: float, **values: float) -> list[Sample]:
+    """Samples of a rate, round by round; the costs are the same in each."""
+    return [Sample(measure, server, pair, {"rate": rate, **values}) for pair, rate in enumerate(rates)]
+
+
+SCALED = Run(
+    machine={"cores": "2"},
+    samples=[
+        *shared("creation", "resumable", 4000.0, 2000.0, 3000.0, cpu=0.2),
+        *shared("creation", "postgres", 3000.0, 1600.0, 2100.0, cpu=0.25, database=0.035, client=0.015, log=500.0),
+        *shared("creation", "workers", 5400.0, 3200.0, 3150.0),
+        *shared("tls-parallel", "postgres", 1024.0, cpu=0.8, database=0.0, client=0.4),
+        *shared("tls-parallel", "workers", 1105.92),
+        *shared("parallel", "postgres", 1500.0, cpu=0.7, database=0.064),
+        Sample("killed", "postgres", 0, {"longest": 1.5}),
+        Sample("elsewhere", "postgres", 0, {"silent": 0.2005, "frozen": 0.202, "round-trip": 0.0005}),
+    ],
+)
+
+
+def test_two_workers_beside_one_are_told_with_what_they_can_reach() -> None:
+    """Client and database need a fifth of what the worker needs, and one worker keeps 0.63 of two cores busy."""
+    found = growth(SCALED, "creation", 1e-3)
+    assert found == pytest.approx((1.8, 0.2, 2 / 1.2, 2 / (0.3 * 2.1)))
+    over_tls = growth(SCALED, "tls-parallel", 1 / 1024)
+    assert over_tls == pytest.approx((1.08, 0.5, 2 / 1.5, 2 / 1.2))
+
+
+def test_each_goal_of_several_workers_is_judged() -> None:
+    told = {line.split(" | ")[0].strip("| "): line for line in goals(SCALED).splitlines()}
+    assert "| 0.75 x | reached |" in told["creation-with-upload of 4 KiB, one worker with PostgreSQL beside SQLite"]
+    small_files = told["creation-with-upload of 4 KiB, two workers beside one"]
+    assert "1.80 x: 1.08 of the ceiling, 1.67 x (c = 0.20); 0.57 of the bound, 3.17 x | reached |" in small_files
+    assert "1.08 x: 0.81 of the ceiling, 1.33 x" in told["8 PATCHes over TLS, two workers beside one"]
+    assert "**missed**" in told["8 PATCHes over TLS, two workers beside one"]
+    assert "| 1.500 s | **missed** |" in told["a server is killed: longest until an upload goes on elsewhere"]
+    assert "(1.0 ms) | 0.201 s | reached |" in told["HEAD, then PATCH elsewhere, the client is silent, slowest"]
+    assert "| **missed** |" in told["HEAD, then PATCH elsewhere, the process is frozen, slowest"]
+    assert "not measured" in told["PATCH of 256 MiB, one worker with PostgreSQL beside SQLite"]
+
+
+def test_sizes_are_worked_out_from_measured_costs() -> None:
+    assert Costs.of(SCALED) == pytest.approx((0.7, 0.8, 0.25e-3, 0.035e-3, 0.5e-3, 500.0))
+    assert "| 10 Gbit/s | 1.2 | 1.2 | 1.3 | 149 | 0.11 |" in large(SCALED)
+    assert "| 10,000 | 3.6 | 0.5 | 5.0 MB |" in small(SCALED)
+    assert "| 8 | 22,400 | 1.1 | 69 | 60 |" in growing(SCALED)
+
+
+def test_the_tables_of_several_workers_take_their_places_in_the_page() -> None:
+    page = "a\n<!-- bench: small -->\nold\n<!-- /bench -->\nb\n<!-- bench: where -->\n<!-- /bench -->\n"
+    new = rewrite(page, SCALED)
+    assert new == rewrite(new, SCALED)
+    assert small(SCALED) in new and "old" not in new and "cores: 2" in new
+    assert set(re.findall("<!-- bench: (.*) -->", SCALING)) == {*BLOCKS, "where"}
+
+
+def test_what_was_not_measured_is_no_number() -> None:
+    assert "nan" not in text(Run())
+    assert set(WORK) <= set(MEASURES)
 
 
 def test_the_limits_have_a_table_of_their_own() -> None:
@@ -166,3 +231,21 @@ def test_the_benchmark_runs_and_every_byte_it_sends_is_kept() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists() or not Path("/dev/shm").is_dir(), reason="needs Linux")
+@pytest.mark.parametrize(
+    "part",
+    [
+        ["--only", "tls-parallel,two-nodes", "--servers", "postgres"],
+        pytest.param([], marks=long),
+    ],
+)
+def test_what_several_workers_give_is_measured(part: list[str]) -> None:
+    command = [sys.executable, "-m", "bench", "--scaling", "--smoke", *part]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout
+    assert part or "not measured" not in done.stdout

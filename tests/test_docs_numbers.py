@@ -79,6 +79,7 @@ TOLD = [
     ("scaling.md", r"and warns above (\d+) ms", database.SLOW * 1e3),
     ("scaling.md", r"another one continues after (\d+) seconds", workers.DEAD_AFTER),
     ("scaling.md", r"durability.md#when-is-a-byte-committed\): each (\d+) MiB", append.PART / MIB),
+    ("scaling.md", r"does so at most (\d+) times a second", 1 / append.PAUSE),
     ("scaling.md", r"at least (\d+) seconds after it was replaced", segments.REMOVED_AFTER),
     ("scaling.md", r"never more than (\d+) a second and worker", appends.PER_TICK),
     ("scaling.md", r"waits for at most (\d+) ms", shared_holds.PATIENCE * 1e3),

@@ -106,7 +106,6 @@ EXAMPLES = [
     ("tls-cert", "/tls/x.pem", "listen", ("ssl:8080:privateKey=/tls/x.pem:certKey=/tls/x.pem",)),
     ("upload-dir", "/srv/up", "upload_dir", Path("/srv/up")),
     ("catalog", "postgresql://u@h/d", "catalog", "postgresql://u@h/d"),
-    ("run-dir", "/run/up", "run_dir", Path("/run/up")),
     ("file-mode", "640", "modes", Modes(0o640, 0o700)),
     ("dir-mode", "2710", "modes", Modes(0o600, 0o2710)),
     ("base-path", "/a/b", "base_path", "/a/b/"),
@@ -149,7 +148,7 @@ EXAMPLES = [
 # Those whose effect shows only beside a remote.
 WITH_A_REMOTE = {"overwrite", "ack", "local"}
 WITH_A_CERTIFICATE = {"tls-key"}
-WITH_A_SHARED_CATALOG = {"workers"}
+WITH_A_SHARED_CATALOG = {"workers", "run-dir"}
 
 
 def test_every_option_has_an_example_below():
@@ -321,6 +320,12 @@ def test_what_waits_for_a_remote_needs_one_that_is_required(flags):
 def test_more_than_one_worker_needs_a_catalog_that_they_share(text, number):
     assert "--workers needs --catalog postgresql://" in refusal("--workers", text)
     assert parse("--workers", text, "--catalog", "postgresql://h/d").workers == number
+
+
+def test_a_run_directory_is_for_servers_with_a_shared_catalog():
+    assert "--run-dir needs --catalog postgresql://" in refusal("--run-dir", "/run/up")
+    assert parse("--run-dir", "/run/up", "--catalog", "postgresql://h/d").run_dir == Path("/run/up")
+    assert parse(RESUMABLE_RUN_DIR="/run/up", RESUMABLE_CATALOG="postgresql://h/d").run_dir == Path("/run/up")
 
 
 def test_the_first_pause_is_not_longer_than_the_longest():

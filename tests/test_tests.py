@@ -20,7 +20,7 @@ AT_THEIR_OWN_PACE = {
     "soak/clients.py": "they try again after random pauses, as clients do",
     "soak/probe.py": "it measures how long uploads stand still",
     "soak/shared.py": "its processes, faults and checks have their own rhythm",
-    "soak/shared_trouble.py": "processes stand still for a while",
+    "soak/moments.py": "a process in the middle of something is waited for",
     "soak/shared_watch.py": "it looks again and again for as long as the soak runs",
     "soak/soak.py": "its daemons, faults and checks have their own rhythm",
 }

@@ -136,7 +136,7 @@ class AccessGuard:
         try:
             owner = await self._owner_of(upload_id)
         except CatalogUnavailable as problem:
-            log.error("whose upload it is isn't known: {reason}", upload=upload_id, reason=str(problem))
+            log.debug("whose upload it is isn't known: {reason}", upload=upload_id, reason=str(problem))
             raise Unavailable("Whether you may do this can't be told now.", retry_after=5) from None
         if owner is None or not (owner in ("", principal.name) or principal.is_admin):
             raise NotFound(UNKNOWN)

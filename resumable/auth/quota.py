@@ -123,7 +123,7 @@ class Reservation:
         """No: `reach` knows."""
         return False
 
-    def reserve(self, total: int, ahead: int = 0) -> Deferred[None]:
+    def reserve(self, total: int, epoch: int, ahead: int = 0) -> Deferred[None]:
         """Nothing has to be reserved."""
         return succeed(None)
 

@@ -3,7 +3,8 @@
 Invariants: nothing is counted here. A length that is known counts by the creation or the commit that records it. While
 it isn't known, bytes beyond what counts already are taken only once the catalog has reserved room for them, ahead and
 in portions; a few more than that count by their commit alone. What was reserved and not used is given back at the end
-of the append; what a worker that died had reserved, at the upload's next append or its end. Sizes are bytes.
+of the append, by its last commit; what a worker that died had reserved, by that of the upload's next append, however
+small, or at its end. Nobody reserves for an append that another has taken over. Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -76,18 +77,18 @@ class SharedAccount:
         return total > self._room and self._ledger.most is not None
 
     @deferred
-    async def reserve(self, total: int, ahead: int = 0) -> None:
+    async def reserve(self, total: int, epoch: int, ahead: int = 0) -> None:
         """See IAccount."""
         self.reach(total)
         if ahead:
             try:
-                return await self._reserve(total + ahead)
+                return await self._reserve(total + ahead, epoch)
             except (NoSpace, TooLarge):
                 pass  # what is there may fit, though not more
-        await self._reserve(total)
+        await self._reserve(total, epoch)
 
-    async def _reserve(self, total: int) -> None:
-        if not await self._ledger.usage.reserve(self._id, total):
+    async def _reserve(self, total: int, epoch: int) -> None:
+        if not await self._ledger.usage.reserve(self._id, total, epoch):
             raise Gone("The upload was removed.")
         self._room = max(self._room, total)
         self._reserved = True

@@ -27,6 +27,8 @@ from resumable.catalog.catalog_files import SpaceReserve, disk_is_full
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.telemetry import Tally
 
+_log = Logger()
+
 T_co = TypeVar("T_co", covariant=True)
 
 CHECKPOINT_PAGES: Final = 2000  # 8 MiB of log: rewriting hot pages once per log, a checkpoint of tens of milliseconds
@@ -246,8 +248,15 @@ def _alone(job: CatalogJob[Any], connection: sqlite3.Connection) -> Any:
         if isinstance(error, _OWN_ERRORS):
             return _failure(ValueError(f"not a possible record: {error}"))
         if isinstance(error, sqlite3.Error):
-            return _failure(CatalogUnavailable(f"a record that can't be read: {error}"))
-        return _failure(error)
+            error = CatalogUnavailable(f"a record that can't be read: {error}")
+        return of_one_job(error)
+
+
+def of_one_job(error: Exception) -> Failure:
+    """The failure of a job that fails alone. Who asked doesn't tell of a catalog that fails, as the catalog does."""
+    if isinstance(error, CatalogUnavailable):
+        _log.error("a record of the catalog fails: {reason}", reason=str(error))
+    return Failure(error)
 
 
 def _is_fatal(error: Exception) -> bool:

@@ -67,6 +67,12 @@ class OutboxTable(CatalogTable):
             rows = [(name, fact.upload_id, fact.kind.value, fact.at, data) for name in self._deliverers]
             connection.executemany(self.TAKE, rows)
 
+    WAITS = "SELECT 1 FROM outbox WHERE deliverer = ? AND upload_id = ? AND dead_at IS NULL LIMIT 1"
+
+    def tells_of(self, connection: Connection, upload_id: str) -> bool:
+        """Whether an event of that upload has yet to be delivered."""
+        return any(connection.execute(self.WAITS, (name, upload_id)).fetchone() for name in self._deliverers)
+
     def purge(self, connection: Connection) -> None:
         """Drop the events of deliverers that are no longer configured: one that returns starts from then."""
         known = connection.execute("SELECT DISTINCT deliverer FROM outbox").fetchall()

@@ -71,9 +71,9 @@ END: Final = f"""UPDATE replicas SET state = 'ending', deletes = ?2, {_UNTRIED}
     WHERE upload_id = ?1 AND (?2 OR state <> 'stored')"""
 
 
-def end_replicas(connection: Connection, upload_id: str, delete: bool) -> None:
+def end_replicas(connection: Connection, upload_id: str, delete: bool, statement: str = END) -> None:
     """The upload is gone: its replicas become ENDING, with ``delete`` the STORED ones too."""
-    connection.execute(END, (upload_id, delete))
+    connection.execute(statement, (upload_id, delete))
 
 
 FORGET_PARTS: Final = """DELETE FROM replica_parts WHERE upload_id = ?1 AND remote NOT IN
@@ -294,6 +294,10 @@ class ReplicaTable(CatalogTable):
 
     @frees
     def ended(self, connection: Connection, replica: Replica) -> None:
+        self.forget(connection, replica)
+
+    def forget(self, connection: Any, replica: Replica) -> None:
+        """A step of `ended`: the row goes, with its parts."""
         one = (replica.upload_id, replica.remote)
         if connection.execute(self.ENDED, one).rowcount == 1:
             connection.execute(self.DROP_PARTS, one)

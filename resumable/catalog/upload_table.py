@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any, Final
 
-from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
@@ -55,9 +54,7 @@ class UploadTable(UploadWork):
         segment: Segment | None = None,
     ) -> Deferred[bool]:
         """See ICatalog. The upload's ``required`` is counted from the replicas, whatever it says."""
-        required = sum(replica.required for replica in replicas)
-        if upload.required != required:
-            upload = evolve(upload, required=required)
+        upload = self._counted(upload, replicas)
         job = CatalogJob(lambda connection: self._create(connection, upload, facts, replicas, request), writes=True)
         made = self.jobs.submit(job, through)
         self._fresh.expect(upload, made)
@@ -164,7 +161,8 @@ class UploadTable(UploadWork):
     # may be gone.
     END = f"""UPDATE uploads SET gone = ?1, gone_at = MAX(touched_at, ?2), settled_at = NULL,
         on_disk = MAX(on_disk, placed IS NOT NULL) WHERE id = ?3 AND gone IS NULL
-        AND (?1 <> '{GoneReason.EXPIRED.value}' OR ({NEEDS_EXPIRY})) AND touched_at <= COALESCE(?4, touched_at)"""
+        AND (?1 <> '{GoneReason.EXPIRED.value}' OR ({NEEDS_EXPIRY})) AND touched_at <= COALESCE(?4, touched_at)
+        AND (?1 <> '{GoneReason.LOST.value}' OR dropped_at IS NULL)"""
 
     def end(
         self,

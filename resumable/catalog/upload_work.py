@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from sqlite3 import Connection
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from resumable.catalog.final_table import FinalTable
 from resumable.catalog.jobs import Jobs, frees, reads, reads_now, writes
@@ -24,7 +24,7 @@ from resumable.catalog.schema import (
     to_placed,
     to_uploads,
 )
-from resumable.model.upload import Fact, Place, Upload
+from resumable.model.upload import Fact, Place, Replica, Upload
 
 
 @frozen
@@ -44,6 +44,12 @@ class UploadWork(FinalTable):
     def __init__(self, jobs: Jobs, outbox: OutboxTable) -> None:
         super().__init__(jobs)
         self.outbox = outbox
+
+    @staticmethod
+    def _counted(upload: Upload, replicas: Sequence[Replica]) -> Upload:
+        """A new upload; its ``required`` is counted from its replicas, whatever it says."""
+        required = sum(replica.required for replica in replicas)
+        return upload if upload.required == required else evolve(upload, required=required)
 
     # Removal of data and of records
 
@@ -74,6 +80,14 @@ class UploadWork(FinalTable):
     def removed(self, connection: Connection, upload_ids: Sequence[str], unplaced: Sequence[str] = ()) -> None:
         connection.executemany(self.NOT_PLACED, [(one,) for one in unplaced])
         connection.executemany(self.REMOVED, [(one,) for one in upload_ids])
+
+    REPLICAS = "SELECT 1 FROM replicas WHERE upload_id = ? LIMIT 1"
+
+    @reads
+    def has_remains(self, connection: Connection, upload_id: str) -> bool:
+        """See ICatalog."""
+        found = connection.execute(self.REPLICAS, (upload_id,)).fetchone()
+        return found is not None or self.outbox.tells_of(connection, upload_id)
 
     FORGETTABLE = f"SELECT id FROM uploads WHERE {IS_CLEARED} AND gone_at < ? ORDER BY gone_at LIMIT ?"
 

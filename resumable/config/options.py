@@ -380,6 +380,10 @@ def check_together(settings: Settings) -> None:
         raise usage.UsageError(
             "--workers needs --catalog postgresql://...: with SQLite, one process takes all requests"
         )
+    if settings.run_dir is not None and settings.catalog is None:
+        raise usage.UsageError(
+            "--run-dir needs --catalog postgresql://...: with SQLite, the admin socket is in --upload-dir"
+        )
     is_waited_for = any(spec.required for spec in settings.remotes)
     if settings.ack == "remote" and not is_waited_for:
         raise usage.UsageError("--ack remote needs a --remote that is required: there is none to wait for")

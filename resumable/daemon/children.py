@@ -23,8 +23,10 @@ from resumable.daemon import startup
 from resumable.daemon.parts import Parts
 from resumable.daemon.remote_tier import tell_of_strays
 from resumable.listening.listeners import Listeners
+from resumable.listening.run_directory import RunDirectory
 from resumable.masking import masked
 from resumable.model.errors import CatalogUnavailable, StartupError
+from resumable.model.workers import IWorkers
 from resumable.uploads.holds import JANITOR
 
 #: Seconds between two rounds of the janitor, at most.
@@ -115,6 +117,26 @@ class Ports(Child):
         """Raises StartupError. Nothing is accepted before the reactor runs."""
         for place in self._listeners.bind():
             log.info(self._bound, endpoint=place, **self._fields)
+
+
+class Predecessors(Child):
+    """The workers that used the run directory before: what they held is anybody's at once."""
+
+    def __init__(self, run: RunDirectory, workers: IWorkers) -> None:
+        super().__init__(lambda: self._declare().addErrback(log_failure), lambda: None)
+        self._run = run
+        self._workers = workers
+
+    @deferred
+    async def _declare(self) -> None:
+        try:
+            for each in self._run.dead:
+                if await self._workers.declare_dead(each):
+                    log.info("worker {worker}, which was here before, is dead: others do its work", worker=each)
+        except (CatalogUnavailable, Stopped) as error:
+            log.warn("what the workers before held is free a little later: {reason}", reason=str(error))
+        else:
+            self._run.forget_dead()
 
 
 class Storage(Child):
@@ -225,7 +247,7 @@ class Chores(Child):
                 await self._parts.local.tidy()
         except (CatalogUnavailable, Stopped) as error:
             if self.running:  # a stop in the middle of a round cuts it off; the next start continues it
-                log.warn("the janitor's round failed; the next one tries again: {reason}", reason=str(error))
+                log.debug("the janitor's round failed; the next one tries again: {reason}", reason=str(error))
         except Exception:
             log.failure("the janitor's round failed; the next one tries again")
 

@@ -24,22 +24,25 @@ from resumable.auth.shared_quota import SharedLedger
 from resumable.catalog.jobs import AnyJob, Work
 from resumable.catalog.postgres.catalog import PostgresCatalog
 from resumable.catalog.postgres.claims import PostgresClaims
-from resumable.catalog.postgres.postgres_connection import connector
+from resumable.catalog.postgres.postgres_connection import AnswerTime, connector
 from resumable.catalog.postgres.wake import PostgresWake
-from resumable.catalog.postgres.worker_table import DrainRecord, PostgresWorkers
+from resumable.catalog.postgres.worker_table import FRESH, DrainRecord, PostgresWorkers
 from resumable.config.agreed import agreed_options, disagreements
 from resumable.config.options import Settings
 from resumable.hooks.claimed import SharedHooks
-from resumable.model.errors import CatalogUnavailable, StartupError
+from resumable.model.errors import CatalogUnavailable, StartupError, level_of
 from resumable.model.workers import Worker
 from resumable.replication.shared import SharedTier
 from resumable.spool import Budget, Disk
-from resumable.spool.segments import SegmentDirectory, SegmentSpool, SegmentSweeper
+from resumable.spool.segments import LossSweep, SegmentDirectory, SegmentSpool, SegmentSweeper
+from resumable.spool.segments.segment_directory import OTHER
+from resumable.spool.segments.segment_spool import UNMARKED
 from resumable.uploads.context import UploadContext
 from resumable.uploads.holds import JOINER, SWEEPER
+from resumable.uploads.janitor import Endings
 from resumable.uploads.joining import Joiner
 from resumable.uploads.limits import IQuota, SharedDrain
-from resumable.uploads.other_workers import DRAIN, OtherWorkers
+from resumable.uploads.other_workers import DRAIN, UNREADABLE, OtherWorkers
 from resumable.uploads.shared_holds import SharedHolds, SharedRoles
 
 log = Logger()
@@ -64,7 +67,9 @@ class ManyProcesses:
         self._reactor = reactor
         self._pool = pool
         self._ahead = 0.0
-        connect = connector(settings.catalog)
+        # A heartbeat goes over another connection in time, if its own is dead.
+        self._answer_time, self._heartbeat_time = AnswerTime(), AnswerTime(FRESH)
+        connect = connector(settings.catalog, self._answer_time)
         me = Worker(secrets.token_hex(8), socket.gethostname(), os.getpid(), time.time(), agreed_options(settings))
         self._me = me
 
@@ -83,7 +88,12 @@ class ManyProcesses:
         except CatalogUnavailable as error:
             raise StartupError(f"--catalog: {error}") from error
         self.workers = PostgresWorkers(
-            *(connect, me, reactor), batcher=batcher, questions=self.catalog.jobs, on_disowned=self._disowned
+            connector(settings.catalog, self._heartbeat_time),
+            *(me, reactor),
+            batcher=batcher,
+            questions=self.catalog.jobs,
+            on_disowned=self._disowned,
+            outage=self.catalog.outage,
         )
         self.claims = PostgresClaims(self.workers)
         self.wake = PostgresWake(connect, me.id, reactor, batcher=batcher)
@@ -95,6 +105,7 @@ class ManyProcesses:
             new_name=lambda: secrets.token_hex(8),
         )
         names.check(opened.is_new, opened.directory)
+        self._check_signs(names)
         self.spool = SegmentSpool(
             names,
             self.catalog.segments,
@@ -117,6 +128,7 @@ class ManyProcesses:
         self.tier = SharedTier(me.id, self.catalog.replicas, self.catalog.get_many, self.wake, reactor)
         self._sweeper = SegmentSweeper(names, self.catalog.segments, pool)
         self._joiner: Joiner | None = None
+        self._losses: LossSweep | None = None
         self._loops: list[LoopingCall] = []
         self._ending = False
 
@@ -124,23 +136,41 @@ class ManyProcesses:
         """The time of day by the database's clock, as far as it is known: all processes go by one clock."""
         return time.time() + self._ahead
 
+    def _check_signs(self, names: SegmentDirectory) -> None:
+        """See that those who live use this directory, not another one with the same marker. Raises StartupError."""
+        try:  # those that end in between are no longer there the second time
+            another = names.unsigned(self.catalog.signed()) and names.unsigned(self.catalog.signed())
+        except CatalogUnavailable as error:
+            raise StartupError(f"--catalog: {error}") from error
+        except OSError as error:
+            raise StartupError(f"The upload directory {names.root} can't be read: {error.strerror}.") from error
+        if another:
+            raise StartupError(f"The upload directory {names.root} {OTHER}.")
+
     def open(self, context: UploadContext, ledger: Ledger, late: Callable[[], None]) -> None:
         """Register with the others. ``late``: called when the file of a finished upload is whole, for events that wait
         for it. Blocks. Raises StartupError, CatalogUnavailable, OSError."""
         self.catalog.enforce(*self._settings.access.quotas)
         self._pool.start()
         self.spool.start()
+        names = self.spool.names
+        names.sign()
         self.workers.register()
         self._ahead = self.workers.ahead
         self.catalog.start()
         self.workers.start()
         self.wake.start()
         self._joiner = Joiner(context, self.spool, self.catalog.segments, late)
+        self._losses = LossSweep(
+            names, self.catalog.segments, self._pool, Endings(context).lose, strangers=self._strangers
+        )
+        self.others.listen(UNREADABLE, self._losses.suspect)
         for work, seconds in (
             (self._look, 1.0),
             (self._join, ROUND),
             (self._gather, LONG_ROUND),
             (self._sweep, ROUND),
+            (self._find_losses, ROUND),
             (self._sweep_whole, WHOLE_ROUND),
         ):
             loop = LoopingCall(_logged, work)
@@ -148,6 +178,11 @@ class ManyProcesses:
             loop.start(seconds, now=seconds < ROUND)
             self._loops.append(loop)
         self._reactor.callWhenRunning(self._introduce)
+
+    def ending(self) -> None:
+        """The stop begins: a database that says nothing doesn't hold it up for long. But heartbeats go on: without them
+        the requests under way would soon be a dead worker's."""
+        self._answer_time.hurry(self._settings.shutdown_timeout / 2)
 
     def closing(self) -> Sequence[Callable[[], object]]:
         """The steps of closing, in order. What this process had under way is the others' after the last."""
@@ -161,11 +196,12 @@ class ManyProcesses:
             self.claims.stop,
             self.catalog.stop,
             self.workers.stop,
+            lambda: self._pool.run(self.spool.names.take_sign),
             self._pool.stop,
         ]
 
     def stop_threads(self) -> None:
-        """After a start that failed."""
+        """After a start that failed. This worker's sign stays, as its row may."""
         for part in (self._pool, self.spool, self.wake, self.workers, self.catalog):
             part.stop()
 
@@ -175,7 +211,7 @@ class ManyProcesses:
     async def unmounted(self) -> str | None:
         """Why the upload directory can't be relied upon at the moment; None: it can."""
         try:
-            return None if await self.spool.is_ours() else "the upload directory doesn't show its marker"
+            return None if await self.spool.is_ours() else UNMARKED
         except OSError as error:
             return f"the upload directory can't be read: {error.strerror}"
 
@@ -198,12 +234,26 @@ class ManyProcesses:
         if await self.roles.granted(SWEEPER):
             await self._sweeper.sweep_discarded()
 
+    async def _find_losses(self) -> None:
+        if self._losses is not None and await self.roles.granted(SWEEPER):
+            await self._losses.step()
+
     async def _sweep_whole(self) -> None:
         if await self.roles.granted(SWEEPER):
             await self._sweeper.sweep_unknown()
+            await self._pool.run(self.spool.names.drop_signs, await self.workers.signed())
+
+    async def _strangers(self) -> Sequence[str]:
+        """Workers that live, and whose sign isn't in this directory: it isn't the one that they use."""
+        names = self.spool.names
+        missing = await self._pool.run(names.unsigned, await self.workers.signed())
+        return await self._pool.run(names.unsigned, await self.workers.signed()) if missing else ()
 
     def _end_loops(self) -> None:
+        self._heartbeat_time.hurry(self._settings.shutdown_timeout / 2)
         self._sweeper.stop()
+        if self._losses is not None:
+            self._losses.stop()
         for loop in self._loops:
             if loop.running:
                 loop.stop()
@@ -258,11 +308,11 @@ async def _logged(work: Callable[[], Awaitable[None]]) -> None:
     try:
         await work()
     except (CatalogUnavailable, OSError, Stopped) as error:
-        log.warn("work for all workers is tried again: {reason}", reason=str(error))
+        log.emit(level_of(error), "work for all workers is tried again: {reason}", reason=str(error))
     except Exception:
         log.failure("work for all workers failed; it is tried again")
 
 
 def _later(failure: Failure) -> None:
     failure.trap(CatalogUnavailable, Stopped)
-    log.warn("the other workers are not known: {reason}", reason=failure.getErrorMessage())
+    log.debug("the other workers are not known: {reason}", reason=failure.getErrorMessage())

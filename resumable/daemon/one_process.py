@@ -81,6 +81,9 @@ class OneProcess:
         self._pool.start()
         self.catalog.start()
 
+    def ending(self) -> None:
+        """The stop begins: nothing to do."""
+
     def closing(self) -> Sequence[Callable[[], object]]:
         """The steps of closing, in order."""
         return [self.spool.stop, self.catalog.stop, self._pool.stop, self._lock.release]

@@ -50,7 +50,7 @@ from resumable.protocol.tus import extensions_without
 from resumable.replication.shared import SharedReplication
 from resumable.spool import Budget
 from resumable.spool.placed_files import PlacedFiles
-from resumable.uploads.context import Questions, UploadContext
+from resumable.uploads.context import Counts, Questions, UploadContext
 from resumable.uploads.holds import SWEEPER
 from resumable.uploads.janitor import Reclaimer
 from resumable.uploads.limits import NoQuota, Space, UploadLimits
@@ -82,7 +82,8 @@ class Parts:
         self._space = Space(settings.reserve)
         self._blind = False
         places = PlacedFiles(self.spool, self.pool, settings.placing)
-        self._reclaimer = Reclaimer(self.catalog, self.spool, places)
+        self._counts = Counts()
+        self._reclaimer = Reclaimer(self.catalog, self.spool, places, self._counts)
         self.tier = RemoteTier(settings, reactor, self._tier_context()) if settings.remotes else None
         if self.tier is not None and isinstance(self.tier.for_uploads, SharedReplication):
             shared = self.tier.for_uploads
@@ -145,6 +146,7 @@ class Parts:
             limits=_limits(settings),
             space=self._space,
             places=places,
+            counts=self._counts,
             replication=NoReplication() if tier is None else tier.for_uploads,
             replicas=self.catalog.replicas,
             quota=(self.local.quota or ledger) if ledger.counts else NoQuota(),
@@ -205,7 +207,7 @@ class Parts:
         """The parts of the local tier that the remote tier needs."""
 
         async def reclaim() -> None:
-            await self._reclaimer.reclaim()
+            await self._reclaimer.make_room()
             await self.look()  # count the freed space before more is given up
 
         return TierContext(
@@ -213,7 +215,7 @@ class Parts:
             open=self.spool.reader,
             reads=self.local.reads,
             reclaim=reclaim,
-            space_needed=lambda: self._space.scarce,
+            lacking=lambda: self._space.lacking,
             wall=self.local.wall,
             shared=self.local.tier,
             sweeps=lambda: self.roles.granted(SWEEPER),

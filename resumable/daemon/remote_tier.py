@@ -20,8 +20,9 @@ from twisted.logger import Logger
 from resumable.aio.deferreds import TaskGroup
 from resumable.aio.threads import IBatcher, Pool
 from resumable.config.options import Settings
-from resumable.model.errors import CatalogUnavailable, StartupError
+from resumable.model.errors import CatalogUnavailable, StartupError, level_of
 from resumable.model.replica import IReplicas
+from resumable.model.segments import REMOVED_AFTER
 from resumable.model.upload import Upload
 from resumable.protocol import metadata
 from resumable.remotes import urls
@@ -54,7 +55,7 @@ class TierContext:
     """The parts of the daemon that the remote tier uses. ``open`` is the spool's `reader`, ``reads`` reads the starts
     of uploads, ``reclaim`` is the janitor's.
 
-    ``space_needed``: whether the disk is close to its reserve. ``shared``: where several workers share the uploads.
+    ``lacking``: bytes of room that lack, see LocalSweeper. ``shared``: where several workers share the uploads.
     ``sweeps``: whether this worker may sweep now, asked before each time.
     """
 
@@ -62,7 +63,7 @@ class TierContext:
     open: Callable[[str], Deferred[Any]]
     reads: IBatcher[tuple[str, int], bytes]
     reclaim: Callable[[], Awaitable[None]]
-    space_needed: Callable[[], bool]
+    lacking: Callable[[], float]
     wall: Callable[[], float]
     shared: SharedTier | None
     sweeps: Callable[[], Awaitable[bool]]
@@ -112,8 +113,9 @@ class RemoteTier:
             LocalPolicy(settings.local),
             wall=context.wall,
             reclaim=context.reclaim,
-            space_needed=context.space_needed,
+            lacking=context.lacking,
             age=settings.reclaim_after,
+            delay=0.0 if context.shared is None else REMOVED_AFTER,
         )
         self._sweepers = [
             StoreSweeper(
@@ -184,7 +186,7 @@ async def _logged(work: Callable[[], Awaitable[object]]) -> None:
     except CancelledError:
         log.debug("background work for the remotes was given up: the daemon stops")
     except (RemoteError, CatalogUnavailable) as error:
-        log.warn("background work for the remotes will be tried again: {reason}", reason=str(error))
+        log.emit(level_of(error), "background work for the remotes will be tried again: {reason}", reason=str(error))
     except Exception:
         log.failure("background work for the remotes failed; it will be tried again")
 

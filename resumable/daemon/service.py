@@ -28,6 +28,7 @@ from resumable.daemon.children import (
     Clients,
     Collector,
     Ports,
+    Predecessors,
     Remotes,
     Storage,
     TwistdService,
@@ -41,6 +42,7 @@ from resumable.daemon.systemd import ServiceManager
 from resumable.daemon.worker import Assignment, SupervisorLine, end_this_process, taken
 from resumable.listening import run_directory
 from resumable.listening.endpoints import ADMIN_LISTEN, check_ports
+from resumable.listening.run_directory import RunDirectory
 from resumable.masking import masked
 from resumable.model.errors import CatalogUnavailable, StartupError
 from resumable.spool import Disk
@@ -51,15 +53,23 @@ log = Logger()
 
 
 class UploadService(TwistdService):
-    """The daemon: one upload directory, its threads, its ports. ``worker``: None if nobody supervises it.
+    """The daemon: one upload directory, its threads, its ports. ``worker``: None if nobody supervises it. ``run``: its
+    run directory, None if it has none of its own.
 
     ``access.signed``, where URLs can be signed, mints them.
     """
 
     def __init__(
-        self, settings: Settings, reactor: Any, *, daemonised: bool = False, worker: Assignment | None = None
+        self,
+        settings: Settings,
+        reactor: Any,
+        *,
+        daemonised: bool = False,
+        worker: Assignment | None = None,
+        run: RunDirectory | None = None,
     ) -> None:
         super().__init__(daemonised)
+        self._run = run
         self._parts = parts = Parts(settings, reactor, worker)
         self.access = parts.access
         self.supervisor = None if worker is None else SupervisorLine(worker.line, reactor, end_this_process)
@@ -71,12 +81,15 @@ class UploadService(TwistdService):
     def _children(self, parts: Parts, reactor: Any) -> Iterator[Child]:
         """In the order in which they start. They stop in the opposite one: from the ports down to the catalog."""
         settings, uploads, hooks = parts.settings, parts.uploads, parts.hooks
-        if self.supervisor is None and settings.run_dir is not None:
-            yield Child(lambda: None, partial(run_directory.removed, settings.run_dir))
+        run, workers = self._run, parts.local.workers
+        if run is not None and workers is not None:
+            yield Child(partial(run.remember, [workers.id]), run.close)
         yield Child(self._manager.starting, self._manager.stopped)
-        if self.supervisor is not None and parts.local.workers is not None:
-            yield Child(partial(self.supervisor.registered, parts.local.workers.id), lambda: None)
+        if self.supervisor is not None and workers is not None:
+            yield Child(partial(self.supervisor.registered, workers.id), lambda: None)
         yield Storage(parts)
+        if run is not None and workers is not None:
+            yield Predecessors(run, workers)
         yield Child(parts.operators.start, parts.operators.stop)
         yield Ports(parts.admin_listeners, "operators are answered on {endpoint}")
         if hooks is not None:
@@ -92,6 +105,7 @@ class UploadService(TwistdService):
         yield Ports(parts.listeners, "uploads are taken at {path} on {endpoint}", path=settings.base_path)
         yield Collector()
         yield Child(lambda: None, parts.operators.readiness.stopping)
+        yield Child(lambda: None, parts.local.ending)
         seconds = 2 * settings.shutdown_timeout + HOOKS_GRACE
         yield Child(lambda: reactor.callWhenRunning(self._manager.ready), lambda: self._manager.stopping(seconds))
 
@@ -163,10 +177,10 @@ def makeService(options: Options) -> TwistdService:
             mode = placing.rules.directory_mode
             startup.check_places(str(settings.upload_dir), str(placing.directory), disk, mode)
         if worker is None:
-            settings = _with_run_directory(settings)
+            settings, run = _with_run_directory(settings)
             check_ports(settings.listen)
             check_ports(settings.admin_listen, ADMIN_LISTEN)
-            service = _service(settings, reactor, parent, options.arguments)
+            service = _service(settings, run, reactor, parent, options.arguments)
         else:
             service = UploadService(worker.settle(settings), reactor, worker=worker)
     except StartupError as error:
@@ -184,14 +198,21 @@ def makeService(options: Options) -> TwistdService:
     return service
 
 
-def _service(settings: Settings, reactor: Any, twistd: Mapping[str, Any], arguments: Sequence[str]) -> TwistdService:
+def _service(
+    settings: Settings,
+    run: RunDirectory | None,
+    reactor: Any,
+    twistd: Mapping[str, Any],
+    arguments: Sequence[str],
+) -> TwistdService:
     """That of one process, or of several and their supervisor. Raises StartupError."""
     daemonised, count = not twistd.get("nodaemon", True), worker_count(settings)
-    if count is None:
-        return UploadService(settings, reactor, daemonised=daemonised)
+    if count is None or run is None:
+        return UploadService(settings, reactor, daemonised=daemonised, run=run)
     command(twistd, arguments, 1)  # raises
     return SupervisorService(
         settings,
+        run,
         reactor,
         partial(command, twistd, arguments),
         count=count,
@@ -207,12 +228,13 @@ def worker_count(settings: Settings) -> int | None:
     return count if count > 1 else None
 
 
-def _with_run_directory(settings: Settings) -> Settings:
-    """The settings, with the run directory where that is needed. Raises StartupError."""
+def _with_run_directory(settings: Settings) -> tuple[Settings, RunDirectory | None]:
+    """The settings with the run directory, and this, where one is needed. Raises StartupError."""
     if settings.catalog is None:
-        return settings
-    path = run_directory.made(settings.run_dir, os.environ)
-    return evolve(settings, run_dir=path, admin_listen=run_directory.settled(settings.admin_listen, path))
+        return settings, None
+    run = run_directory.made(settings.run_dir, os.environ, startup.boot_id())
+    admin_listen = run_directory.settled(settings.admin_listen, run.path)
+    return evolve(settings, run_dir=run.path, admin_listen=admin_listen), run
 
 
 async def _check(reactor: Any, settings: Settings) -> None:

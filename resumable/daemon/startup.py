@@ -32,7 +32,7 @@ from resumable.spool.directory import (
 )
 from resumable.spool.files import OWN, PRIVATE
 from resumable.spool.segments.moved_files import read_marker
-from resumable.spool.segments.segment_directory import half_moved
+from resumable.spool.segments.segment_directory import OWN_CATALOG, half_moved
 
 HEAP_KEPT = 32 << 20
 YOUNG = 10_000
@@ -66,7 +66,7 @@ def check_directory(path: str, disk: IDisk) -> None:
             raise StartupError(moved)
         raise StartupError(
             f"The records of the upload directory {path} are in a PostgreSQL: name it with --catalog, take it over "
-            "with `resumable catalog move --to sqlite`, or choose another with --upload-dir."
+            "with `resumable catalog move --to sqlite --catalog postgresql://...`, or choose another with --upload-dir."
         )
     kind = file_system(path)
     if kind in NETWORK:
@@ -94,10 +94,7 @@ def check_shared_directory(path: str, disk: IDisk, places: bool) -> None:
             "--upload-dir that the processes of one machine share."
         )
     if os.path.exists(os.path.join(own, "catalog.sqlite3")):
-        raise StartupError(
-            f"The upload directory {path} has a catalog of its own: take it over with `resumable catalog move --to "
-            "postgresql://...`, or choose another with --upload-dir."
-        )
+        raise StartupError(f"The upload directory {path} {OWN_CATALOG}.")
     _check_writable(path, disk)
 
 

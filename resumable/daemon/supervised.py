@@ -22,13 +22,14 @@ from twisted.logger import Logger
 
 from resumable.aio.deferreds import deferred
 from resumable.config.options import Settings
-from resumable.daemon.children import HOOKS_GRACE, TwistdService, log_failure
+from resumable.daemon.children import HOOKS_GRACE, Predecessors, TwistdService, log_failure
 from resumable.daemon.launching import Launcher, LaunchPlan
 from resumable.daemon.parts import Parts
 from resumable.daemon.supervisor import Supervisor, WorkerState, described
 from resumable.daemon.systemd import ServiceManager
 from resumable.daemon.worker import Assignment, Inherited
 from resumable.listening import run_directory
+from resumable.listening.run_directory import RunDirectory
 from resumable.listening.shared_ports import ConnectionTable
 from resumable.model.errors import StartupError
 
@@ -41,12 +42,14 @@ log = Logger()
 
 
 class SupervisorService(TwistdService):
-    """``command``: the command line of the worker with a number; ``count``: how many there are; ``directory``: where
-    they begin. ``owner``: user and group that the workers will have, if these are others than now."""
+    """``run``: the run directory. ``command``: the command line of the worker with a number; ``count``: how many there
+    are; ``directory``: where they begin. ``owner``: user and group that the workers will have, if these are others than
+    now."""
 
     def __init__(
         self,
         settings: Settings,
+        run: RunDirectory,
         reactor: Any,
         command: Callable[[int], Sequence[str]],
         *,
@@ -58,14 +61,13 @@ class SupervisorService(TwistdService):
         super().__init__(daemonised)
         self._reactor = reactor
         self._settings = settings
+        self._run = run
         self._count = count
         self._owner = owner
-        numbers = range(1, count + 1)
-        own = (
-            [] if settings.run_dir is None else [run_directory.endpoint_of(settings.run_dir, each) for each in numbers]
-        )
+        own = [run_directory.endpoint_of(run.path, number) for number in range(1, count + 1)]
         self._machines = len(settings.admin_listen)
         self._parts = Parts(evolve(settings, admin_listen=(*settings.admin_listen, *own)), reactor)
+        self._places: list[str] = []
         self._sockets: tuple[list[int], list[int]] = [], []
         self._manager = ServiceManager(os.environ, reactor, os.getpid, time.monotonic)
         self.launcher = Launcher(LaunchPlan(command, self._assignment, directory), reactor)
@@ -74,14 +76,18 @@ class SupervisorService(TwistdService):
         connections = ConnectionTable(self._table, count)
         for each in self.supervisor.workers:
             each.gone = partial(connections.leave, each.number)
+            each.named = self._remember
 
     def _assignment(self, number: int, line: int) -> Assignment:
         listen, admin = self._sockets
-        settings = self._settings
         own = admin[self._machines + number - 1 : self._machines + number]
         inherited = Inherited(tuple(listen), (*admin[: self._machines], *own))
-        run_dir = None if settings.run_dir is None else str(settings.run_dir)
-        return Assignment(number, self._count, line, self._table, inherited, run_dir)
+        run = self._run
+        return Assignment(number, self._count, line, self._table, inherited, str(run.path), run.descriptor)
+
+    def _remember(self) -> None:
+        """Who works here, for the server after this one."""
+        self._run.remember(each.id for each in self.supervisor.workers if each.id)
 
     def _declare_dead(self, worker_id: str) -> object:
         """A worker has ended: what it held is anybody's."""
@@ -93,8 +99,7 @@ class SupervisorService(TwistdService):
         parts = self._parts
         try:
             parts.admin_listeners.bind()
-            for place in parts.listeners.bind():
-                log.info("{count} workers take uploads on {endpoint}", count=self._count, endpoint=place)
+            self._places = parts.listeners.bind()
             self._sockets = parts.listeners.hold(), parts.admin_listeners.hold()
             self._give_away()
         except StartupError as error:
@@ -102,10 +107,8 @@ class SupervisorService(TwistdService):
 
     def _give_away(self) -> None:
         """The run directory belongs to the user that the workers will have."""
-        path = self._settings.run_dir
-        if path is not None and self._owner is not None and os.geteuid() == 0:
-            for each in (path, *path.glob("admin*.sock")):
-                os.chown(each, *self._owner)
+        if self._owner is not None and os.geteuid() == 0:
+            self._run.give_away(*self._owner)
 
     def startService(self) -> None:
         """Start the first worker and, when it is ready, the others. Blocks until the first one is."""
@@ -123,19 +126,27 @@ class SupervisorService(TwistdService):
             return ended() or first.state is WorkerState.READY
 
         asked: list[int] = []
-        before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))  # it would end this one only
+        # Until the reactor runs and has a handler of its own: it would end this process only.
+        signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
         self.launcher.wait(lambda: decided() or bool(asked))
         if asked:
             first.stop()
             self.launcher.wait(ended)
-            raise SystemExit(0)
-        signal.signal(signal.SIGTERM, before)
+            self._reactor.callWhenRunning(self._reactor.stop)  # which closes the ports
+            return
         if first.process is None:
             self._give_up(self._reason(first.ended_with, first.error))
         self.launcher.log_errors()
-        if self._parts.local.workers is not None:
-            self._parts.local.workers.jobs.start()
-        self._reactor.callWhenRunning(self.supervisor.start, self._manager.ready)
+        if (workers := self._parts.local.workers) is not None:
+            workers.jobs.start()
+            Predecessors(self._run, workers).startService()
+        self._reactor.callWhenRunning(lambda: self._reactor.stop() if asked else self.supervisor.start(self._ready))
+
+    def _ready(self) -> None:
+        """All workers accept, and have read files that may change."""
+        while self._places:
+            log.info("{count} workers take uploads on {endpoint}", count=self._count, endpoint=self._places.pop(0))
+        self._manager.ready()
 
     def _reason(self, status: int | None, error: str) -> StartupError:
         """Why the first worker has ended, as it says. Whatever else it says is shown before."""
@@ -169,8 +180,7 @@ class SupervisorService(TwistdService):
         await parts.admin_listeners.stop()
         if parts.local.workers is not None:
             await parts.local.workers.jobs.stop()
-        if self._settings.run_dir is not None:
-            run_directory.removed(self._settings.run_dir)
+        self._run.close()
         self._manager.stopped()
         log.info("stopped; all workers have ended")
 

@@ -84,6 +84,7 @@ class WorkerSlot:
 
     ``changed``: called when it gets ready, when it has ended, and when it has read its files anew. ``died``: called
     with the id that the process had in the catalog, if it had told one. ``gone``: called first when one has ended.
+    ``id``: that of its process in the catalog, empty before it is known; ``named``: called when it is.
     """
 
     def __init__(
@@ -101,12 +102,13 @@ class WorkerSlot:
         self.ended_with: int | None = None
         self.error = ""
         self.gone: Callable[[], object] = lambda: None
+        self.named: Callable[[], object] = lambda: None
         self.process: WorkerProcess | None = None
         self._launch = launch
         self._clock = clock
         self._changed = changed
         self._died = died
-        self._id = ""
+        self.id = ""
         self._began = 0.0
         self._pause = 0.0
         self._unanswered = 0
@@ -134,7 +136,8 @@ class WorkerSlot:
         if word == "pong":
             self._unanswered = 0
         elif word == "worker":
-            self._id = rest
+            self.id = rest
+            self.named()
         elif word == "ready":
             self.state, self.reloading, self._trial, self._unanswered = WorkerState.READY, False, False, 0
             self._changed()
@@ -192,8 +195,8 @@ class WorkerSlot:
             self.process.send_signal(signal.SIGKILL)
 
     def _ended(self, status: int | None) -> None:
-        pid, known = None if self.process is None else self.process.pid, self._id
-        self.ended_with, self._id = status, ""
+        pid, known = None if self.process is None else self.process.pid, self.id
+        self.ended_with, self.id = status, ""
         self.gone()
         if not (self._stopping or self._trial):
             reason = self.error or described(status)
@@ -248,7 +251,7 @@ class Supervisor:
 
     def start(self, ready: Callable[[], object]) -> None:
         """Start all but the first, which was started; ``ready`` is called once all are, and after each `reload`."""
-        self._ready = ready
+        self._ready, self._told_ready = ready, False
         for each in self.workers[1:]:
             each.start()
         self._ask.start(ASK_EVERY, now=False).addErrback(

@@ -37,7 +37,8 @@ class Inherited:
 class Assignment:
     """A worker's ``number`` among ``count``, and the file descriptors that it inherits. ``line``: to its supervisor.
 
-    ``table``: of the connections that each worker has. ``run_dir``: None if it has no socket of its own.
+    ``table``: of the connections that each worker has. ``run_dir``: None if it has no socket of its own; ``lock``: of
+    that directory, which it has in common with its supervisor.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Assignment:
     table: int
     sockets: Inherited
     run_dir: str | None = None
+    lock: int | None = None
 
     def written(self) -> str:
         """As `taken` reads it."""
@@ -54,7 +56,8 @@ class Assignment:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """All that it inherits."""
-        return (self.line, self.table, *self.sockets.listen, *self.sockets.admin_listen)
+        lock = () if self.lock is None else (self.lock,)
+        return (self.line, self.table, *lock, *self.sockets.listen, *self.sockets.admin_listen)
 
     def share(self) -> Share:
         """Its share of the clients' connections."""

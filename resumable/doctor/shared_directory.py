@@ -17,7 +17,7 @@ from attrs import frozen
 from resumable.doctor.directory import CheckedDirectory
 from resumable.doctor.findings import Finding
 from resumable.spool.directory import Mount, mount_of, unfit_to_share
-from resumable.spool.segments.segment_directory import FOREIGN, OTHER, mark
+from resumable.spool.segments.segment_directory import FOREIGN, OTHER, OWN_CATALOG, mark
 
 NAME: Final = "shared directory"
 _CONTENT: Final = b"what another process has made\n"
@@ -46,6 +46,7 @@ class SharedFacts:
     reached: bool = True
     installation: str | None = None
     directory: str | None = None
+    has_own_catalog: bool = False
 
 
 def look(
@@ -60,8 +61,8 @@ def look(
             marker = file.read(1024).strip()
     except (FileNotFoundError, NotADirectoryError):
         marker = None
-    mount = mount_of(place.nearest)
-    return SharedFacts(place, unseen, marker, owner, os.geteuid(), mount, reached, installation, directory)
+    mount, own = mount_of(place.nearest), os.path.exists(os.path.join(place.own, "catalog.sqlite3"))
+    return SharedFacts(place, unseen, marker, owner, os.geteuid(), mount, reached, installation, directory, own)
 
 
 def unseen_by_another(scratch: str) -> str | None:
@@ -129,6 +130,9 @@ def judge(found: SharedFacts) -> list[Finding]:
     if found.owner is not None and found.owner != found.me and found.me != 0:
         what = f"the servers' own files belong to uid {found.owner}, and this runs as uid {found.me}"
         findings.append(Finding(NAME, "bad", what, "Run all servers, and this, with the same uid on all machines."))
+    if found.has_own_catalog:
+        what, _, advice = OWN_CATALOG.partition(": ")
+        return [*findings, Finding(NAME, "bad", f"{place} {what}", f"{advice[0].upper()}{advice[1:]}.")]
     findings += _whose(found)
     return findings or [Finding(NAME, "ok", f"processes see at once what others do there{_known(found)}")]
 

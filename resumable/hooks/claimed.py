@@ -228,7 +228,7 @@ class ClaimedDeliverer:
             number = await self._shared.claims.take(self._claim)
         except CatalogUnavailable as error:
             if not self._failing:
-                log.error("hook {hook}: who delivers is not known: {reason}", hook=self.name, reason=str(error))
+                log.debug("hook {hook}: who delivers is not known: {reason}", hook=self.name, reason=str(error))
             self._failing = True
             return
         self._failing = False

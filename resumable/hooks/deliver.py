@@ -277,7 +277,7 @@ class Deliverer:
 
     def _log_outbox(self, error: Exception) -> None:
         if isinstance(error, CatalogUnavailable):
-            log.error("the outbox of hook {hook} is not available: {reason}", hook=self.name, reason=str(error))
+            log.debug("the outbox of hook {hook} is not available: {reason}", hook=self.name, reason=str(error))
         else:
             log.failure("the outbox of hook {hook} failed unexpectedly", Failure(error), hook=self.name)
 

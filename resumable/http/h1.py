@@ -23,6 +23,8 @@ MAX_FIELDS = 500
 MAX_TRAILERS = 16_384
 MAX_CHUNK_LINE = 1_024
 _MAX_DIGITS = 18
+CR, LF = b"\r\n"
+"""Numbers: to look for one in bytes takes a fifth of the time that it takes to look for bytes."""
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) (HTTP/1\.[01])")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -97,7 +99,7 @@ def parse_head(head: bytes, headers_of: Callable[[Fields], Headers]) -> RequestH
     breaks = head.count(b"\r\n")
     if breaks >= MAX_FIELDS:
         raise RefusedRequest(431, f"The request has more than {MAX_FIELDS} header fields.")
-    if b"\0" in head or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
+    if 0 in head or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
         raise RefusedRequest(400, "The request's head contains a NUL, a bare CR or a bare LF.")
     fields = _FIELD.findall(head, len(line))
     if len(fields) != breaks:  # one for each CR LF, if all are well-formed
@@ -157,7 +159,7 @@ def refusal(refused: RefusedRequest, fields: Fields, data: bytes) -> bytes:
 def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
     if len(line) > MAX_LINE:
         raise RefusedRequest(414, f"The request line is longer than {MAX_LINE} bytes.")
-    if b"\n" in line:
+    if LF in line:
         raise RefusedRequest(400, "The request line does not end with CR LF.")
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:

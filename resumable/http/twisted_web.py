@@ -21,7 +21,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from resumable.aio.transports import write_now
-from resumable.http.h1 import Fields, RequestHead
+from resumable.http.h1 import CR, LF, Fields, RequestHead
 
 TESTED_TWISTED: Final = ("26.4", "26.10")
 """The oldest and the newest version of Twisted that the tests ran with."""
@@ -70,16 +70,19 @@ class QuickHeaders(Headers):
 
     def put(self, name: bytes, value: bytes) -> None:
         """The same as ``setRawHeaders(name, [value])``."""
-        if b"\n" in value or b"\r" in value:
+        if LF in value or CR in value:
             self.setRawHeaders(name, [value])
         else:
             self._rawHeaders[_canonical.get(name) or canonical(name)] = [value]
 
     def getRawHeaders(self, name: Any, default: Any = None) -> Any:
         """As Twisted's."""
-        if isinstance(name, str):
-            return super().getRawHeaders(name, default)
-        return self._rawHeaders.get(_canonical.get(name) or canonical(name)) or default
+        known = _canonical.get(name)
+        if known is None:
+            if isinstance(name, str):
+                return super().getRawHeaders(name, default)
+            known = canonical(name)
+        return self._rawHeaders.get(known) or default
 
 
 class WebRequest(Request):

@@ -184,6 +184,7 @@ class MetricsCollector(Collector):
         yield "uploads_finished_total", _one(counts.finished)
         yield "uploads_placed_total", _one(counts.placed)
         yield "placing_failures_total", _one(counts.not_placed)
+        yield "removal_failures_total", _one(counts.not_removed)
         yield "uploads_gone_total", {(gone.value,): counts.gone[gone] for gone in GoneReason}
         if self._answers.count is not None:
             yield "uploads", {(state.value,): self._answers.count.uploads[state] for state in UploadState}

@@ -43,6 +43,7 @@ _ALL: Final = (
     ("uploads_finished_total", "counter", "Uploads that have received their last byte"),
     ("uploads_placed_total", "counter", "Finished uploads whose files are in their place (--place)"),
     ("placing_failures_total", "counter", "Failed attempts to place a finished file"),
+    ("removal_failures_total", "counter", "Failed attempts to remove an upload's data"),
     ("uploads_stored_total", "counter", "Uploads that every required remote has"),
     ("uploads_gone_total", "counter", "Uploads that were terminated, have expired or are lost", "reason"),
     ("uploads", "gauge", "Uploads by state; gone: removed ones that still answer 410", "state"),

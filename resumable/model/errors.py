@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from twisted.logger import LogLevel
+
 
 class StartupError(Exception):
     """The daemon can't start; the message is for the operator."""
@@ -16,6 +20,11 @@ class CatalogUnavailable(Exception):
     def __init__(self, reason: str, no_space: bool = False) -> None:
         super().__init__(reason)
         self.no_space = no_space
+
+
+def level_of(error: Exception) -> Any:
+    """The LogLevel for work that is tried again: the catalog tells of its own failures, once."""
+    return LogLevel.debug if isinstance(error, CatalogUnavailable) else LogLevel.warn
 
 
 class BodyLost(Exception):

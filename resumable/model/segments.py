@@ -53,6 +53,10 @@ class ISegments(Interface):
     def crowded(after: str, limit: int) -> Deferred[Sequence[Layout]]:
         """Unfinished uploads, not gone, with more than `MOST_SEGMENTS` segments; by id, those behind ``after``."""
 
+    def kept(after: str, limit: int) -> Deferred[tuple[Sequence[Layout], str | None]]:
+        """Of the next ``limit`` uploads by id, those behind ``after``, the ones with bytes that are neither gone nor
+        dropped; and the last id that was looked at, None: there are no more."""
+
     def made_whole(upload_id: str) -> Deferred[bool]:
         """The file under its id has all its bytes, durably; its segments are discarded. False: it is gone, or it was
         whole already."""

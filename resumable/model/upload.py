@@ -57,7 +57,7 @@ class Place:
     stamp: str | None = None
 
 
-@frozen
+@frozen(slots=False)  # each append makes two: with slots that takes twice as long
 class Upload:
     """One row of the catalog.
 
@@ -186,7 +186,7 @@ WHOLE: Final = ""
 """The name of a segment that has all bytes of a finished upload, and whose file is called after the upload's id."""
 
 
-@frozen
+@frozen(slots=False)  # as Upload
 class Commit:
     """A compare-and-set of one upload's offset.
 
@@ -272,11 +272,16 @@ class ICatalog(Interface):
         idle_since: float | None = None,
     ) -> Deferred[bool]:
         """Mark an upload gone; False when it is unknown or gone already, or finished and no partial, which never
-        expires, or when it was touched after ``idle_since``. Its data may go once `removable` says so.
+        expires, or dropped, which has no data to lose, or when it was touched after ``idle_since``. Its data may go
+        once `removable` says so.
 
         Its replicas that are not STORED become ENDING; with ``delete`` the STORED ones too, their objects are to go.
         ``refusal``: of a final, the answer of `asked`; without one the request that has made it is forgotten.
         """
+
+    def has_remains(upload_id: str) -> Deferred[bool]:
+        """Whether something of an upload of that id has yet to be done, though its record may be forgotten: an event to
+        be delivered, an object to be removed. Another upload can't have the id before that."""
 
     def removable(limit: int) -> Deferred[Sequence[str]]:
         """Ids of uploads whose data may still be on disk, and need not: gone ones (never LOST) that no unassembled

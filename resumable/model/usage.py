@@ -49,9 +49,10 @@ class IUsage(Interface):
     `create` and `commit` fail with TooLarge, NoSpace or TooManyRequests) if a sum passed its bound.
     """
 
-    def reserve(upload_id: str, total: int) -> Deferred[bool]:
-        """From now on the upload counts for ``total`` bytes at least, while its length isn't known. False: it is gone,
-        or isn't there. Fails with TooLarge or NoSpace, and then counts as before."""
+    def reserve(upload_id: str, total: int, epoch: int) -> Deferred[bool]:
+        """Until the last commit of an append the upload counts for ``total`` bytes at least, while its length isn't
+        known. False: it is gone, or isn't there. Fails with Held if an append has taken it since ``epoch``, with
+        TooLarge or NoSpace, and then counts as before."""
 
     def release(upload_id: str, epoch: int) -> Deferred[None]:
         """What was reserved for it counts no longer, unless an append has taken it since ``epoch``."""

@@ -219,7 +219,7 @@ class IRemoteStorage(Interface):
         """Remove the unfinished parts of the upload from the store. Never removes an object that was finalised.
 
         Idempotent; does nothing for an upload that was never initiated. When it has fired, nothing unfinished of
-        the upload is left in the store.
+        the upload is left in the store. Repeated after that, it removes what another process has begun late.
         """
 
     def get_upload_progress(upload_id: str) -> Deferred[int]:

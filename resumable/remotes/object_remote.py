@@ -158,7 +158,7 @@ class ObjectRemote(ABC, Generic[R]):
         """See IKeyed. Asks the store nothing."""
         record = await self._records.load(upload_id)
         if record and record.state is Stage.OVER and record.begun:
-            await self._end(upload_id, record)  # it was being aborted
+            await self._end(upload_id, record, again=True)  # it was being aborted
         known = record if record and record.state is not Stage.OVER else None
         try:
             limits = self._limits(size)
@@ -224,11 +224,12 @@ class ObjectRemote(ABC, Generic[R]):
     async def abort_upload(self, upload_id: str) -> None:
         """See IRemoteStorage."""
         record = await self._records.load(upload_id)
-        if record is None or record.state is Stage.STORED or (record.state is Stage.OVER and not record.begun):
+        if record is None or record.state is Stage.STORED:
             return
-        if record.state is not Stage.OVER:
+        again = record.state is Stage.OVER
+        if not again:
             record = await self._records.save(upload_id, record.over())
-        await self._end(upload_id, record)
+        await self._end(upload_id, record, again)
 
     @abstractmethod
     def get_upload_progress(self, upload_id: str) -> Deferred[int]:
@@ -287,8 +288,8 @@ class ObjectRemote(ABC, Generic[R]):
         """Make the object of its parts. It isn't there yet, as far as the store tells."""
 
     @abstractmethod
-    async def _end(self, upload_id: str, record: R) -> None:
-        """Remove the unfinished rest of an upload that is over."""
+    async def _end(self, upload_id: str, record: R, again: bool) -> None:
+        """Remove the unfinished rest of an upload that is over. ``again``: also what came late, after it was over."""
 
     # -- shared
 

@@ -157,7 +157,7 @@ class Health:
         try:
             await self._replicas.hasten(self._remote)
         except CatalogUnavailable as error:
-            _log.warn("retries wait: {reason}", remote=self._remote, reason=str(error))
+            _log.debug("retries wait: {reason}", remote=self._remote, reason=str(error))
         except (CancelledError, Stopped):
             if not self._stopped:
                 raise

@@ -91,7 +91,7 @@ class Lag:
             if not self._stopped:
                 raise
         except CatalogUnavailable as error:
-            _log.warn("the lag is not known: {reason}", remote=self._remote, reason=str(error))
+            _log.debug("the lag is not known: {reason}", remote=self._remote, reason=str(error))
         else:
             # a part confirmed while the question was under way is in both, or in none: the next look puts it right
             self.size = max(0, backlog.size - self._unrecorded() + max(0, self._since_asked))

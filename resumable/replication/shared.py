@@ -236,7 +236,7 @@ class SharedReplication:
         try:
             found = set((await self._tier.replicas.holders(upload_id)).values())
         except (CatalogUnavailable, Stopped) as error:
-            _log.warn("who replicates it is not known: {reason}", upload=upload_id, reason=str(error))
+            _log.debug("who replicates it is not known: {reason}", upload=upload_id, reason=str(error))
             return _Holders(mine=True)
         others = frozenset(found - {self._tier.worker_id})
         holders = _Holders(self._tier.worker_id in found, others, self._clock.seconds() + FRESH if others else None)
@@ -299,7 +299,7 @@ class SharedReplication:
                         if named[upload_id]:
                             self.own.hurry(upload_id)
         except CatalogUnavailable as error:
-            _log.warn("news of other workers' uploads wait for the next look: {reason}", reason=str(error))
+            _log.debug("news of other workers' uploads wait for the next look: {reason}", reason=str(error))
         finally:
             self._reading = False
 
@@ -313,7 +313,7 @@ class SharedReplication:
         try:
             await self._tier.replicas.hasten(remote)
         except CatalogUnavailable as error:
-            _log.warn("retries wait: {reason}", remote=remote, reason=str(error))
+            _log.debug("retries wait: {reason}", remote=remote, reason=str(error))
         if not self._stopped:
             self.own.look(remote)
 

@@ -8,6 +8,7 @@ where the catalog calls it droppable, and its file only after the catalog has re
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from attrs import define
@@ -127,8 +128,9 @@ class LocalSweeper:
     """Gives up local data of stored uploads. Call `sweep` from time to time.
 
     ``age``: seconds since the last replica was stored, after which RECLAIM gives the data up (None: at no age).
-    ``space_needed`` is asked before each small batch. ``reclaim`` removes the files of uploads whose data was
-    given up, and returns when they are off the disk.
+    ``lacking``: bytes of room that are needed, asked before each small batch. ``reclaim`` removes the files of uploads
+    whose data was given up ``delay`` seconds ago or earlier, and returns when they are off the disk. What was given up
+    and is still on the disk counts as room.
     """
 
     def __init__(
@@ -138,15 +140,18 @@ class LocalSweeper:
         *,
         wall: Callable[[], float],
         reclaim: Callable[[], Awaitable[None]],
-        space_needed: Callable[[], bool] = lambda: False,
+        lacking: Callable[[], float] = lambda: 0,
         age: float | None = None,
+        delay: float = 0.0,
     ) -> None:
         self._replicas = replicas
         self._policy = policy
         self._wall = wall
         self._reclaim = reclaim
-        self._space_needed = space_needed
+        self._lacking = lacking
         self._age = age
+        self._delay = delay
+        self._given_up: deque[tuple[float, int]] = deque()  # when it may go, and bytes
 
     async def sweep(self) -> int:
         """Give up the data that may go; answers of how many uploads. Raises CatalogUnavailable, OSError."""
@@ -157,7 +162,17 @@ class LocalSweeper:
         dropped = 0
         if self._age is not None:
             dropped = await self._drop_all(self._wall() - self._age, BATCH, lambda: True)
-        return dropped + await self._drop_all(self._wall(), SMALL_BATCH, self._space_needed)
+        if self._given_up and self._given_up[0][0] <= self._wall():
+            await self._free()
+        return dropped + await self._drop_all(self._wall(), SMALL_BATCH, self._needs_more)
+
+    def _needs_more(self) -> bool:
+        return self._lacking() > sum(size for _, size in self._given_up)
+
+    async def _free(self) -> None:
+        await self._reclaim()
+        while self._given_up and self._given_up[0][0] <= self._wall():
+            self._given_up.popleft()
 
     async def _drop_all(self, stored_before: float, batch: int, wanted: Callable[[], bool]) -> int:
         """The oldest first, in batches, as long as ``wanted`` says so."""
@@ -168,6 +183,8 @@ class LocalSweeper:
             if not dropped:
                 break
             count += len(dropped)
+            size = sum(upload.offset for upload in found if upload.id in dropped)
+            self._given_up.append((self._wall() + self._delay, size))
             _log.debug("gave up the local data of {count} uploads", count=len(dropped))
-            await self._reclaim()
+            await self._free()
         return count

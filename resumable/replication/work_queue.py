@@ -169,7 +169,7 @@ class WorkQueue:
             if not self._stopped:
                 raise
         except CatalogUnavailable as error:
-            _log.warn("looking for work: {reason}", remote=self._remote, reason=str(error))
+            _log.debug("looking for work: {reason}", remote=self._remote, reason=str(error))
             self._place = None
             self._next_pass.set(CATALOG_PAUSE)
 

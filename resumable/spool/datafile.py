@@ -145,9 +145,9 @@ class DataFile:
     def feed(self, start: int, end: int, digest: RunningDigest) -> int:
         """Give ``digest`` some of the written bytes from ``start`` on, none past ``end``; the offset after them.
         Raises SpoolDamaged, OSError."""
-        data = self._disk.read(self._fd, min(COPY_BUFFER, end - start), start)
+        data = self._disk.read(self._fd, min(COPY_BUFFER, end - start), start - self._begins)
         if not data:
-            raise SpoolDamaged(self._upload_id, end, start)
+            raise self._missing(start, end)
         digest.update(data)
         return start + len(data)
 
@@ -159,6 +159,10 @@ class DataFile:
                 self._disk.truncate(fd, truncate_to)
         finally:
             self._disk.close(fd)
+
+    def _missing(self, start: int, end: int) -> Exception:
+        """What to say of written bytes that aren't there."""
+        return SpoolDamaged(self._upload_id, end, start)
 
 
 def _taken(queue: deque[bytes], limit: int) -> list[bytes]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import frozen
 from zope.interface import Interface, implementer
@@ -316,6 +316,23 @@ class Disk:
 
     def allocate(self, fd: int, size: int) -> None:
         os.posix_fallocate(fd, 0, size)
+
+
+def unlink_each(disk: IDisk, files: Iterable[tuple[str, str]]) -> dict[str, OSError]:
+    """Remove files: for each an upload's id and a path. One that can't be removed keeps no other; the errors, by id."""
+    stuck: dict[str, OSError] = {}
+    for upload_id, path in files:
+        try:
+            disk.unlink(path)
+        except OSError as error:
+            stuck[upload_id] = error
+    return stuck
+
+
+def raise_first(stuck: Mapping[str, OSError]) -> None:
+    """Raise one of these errors, if there are any."""
+    for error in stuck.values():
+        raise error
 
 
 def _after(buffers: Sequence[bytes | memoryview], written: int) -> list[bytes | memoryview]:

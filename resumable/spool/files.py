@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
@@ -19,11 +19,12 @@ from twisted.python.failure import Failure
 
 from resumable.aio.threads import IBatcher, IPool
 from resumable.model.upload import Upload
+from resumable.protocol.errors import TusError
 from resumable.spool import datafile
 from resumable.spool.assembly import STEP, Assembly
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import DataFile, RunningDigest, SpoolDamaged, open_at
-from resumable.spool.disk import IDisk
+from resumable.spool.disk import IDisk, raise_first, unlink_each
 from resumable.spool.file_syncs import FileSyncs
 from resumable.spool.placing import PlaceDirectory, Rules
 from resumable.spool.reader import Reader
@@ -36,7 +37,8 @@ OWN = ".resumable"
 PRIVATE = 0o700
 # also the form of ids that hooks give; nothing that could leave the directory or hide in it
 SAFE_NAME = re.compile(r"[0-9A-Za-z_-]{1,200}")
-_ID = re.compile(r"[0-9a-f]{32}")
+DRAWN_ID = re.compile(r"[0-9a-f]{32}")
+"""An id that the server has drawn, not a hook. Another name in the upload directory may be an operator's file."""
 
 
 @frozen
@@ -51,6 +53,22 @@ class Put:
 
 PutBatcher = Callable[[Callable[[list[Put]], Sequence[Any]]], IBatcher[Put, Any]]
 Record = Callable[[list[Any]], Sequence[Any]]
+P = TypeVar("P", bound=Put)
+
+
+def recorded(
+    puts: Sequence[P], written: Sequence[Failure | None], record: Record, refused: Callable[[P], object] | None = None
+) -> Sequence[Any]:
+    """Record the changes of those puts that are ``written``: a result or a Failure for each. ``refused`` is called with
+    each whose change is refused for good."""
+    results: list[Any] = list(written)
+    durable = [at for at, put in enumerate(puts) if put.change is not None and results[at] is None]
+    if durable:
+        for at, result in zip(durable, record([puts[at].change for at in durable]), strict=True):
+            results[at] = result
+            if refused is not None and isinstance(result, Failure) and result.check(TusError):
+                refused(puts[at])
+    return results
 
 
 class Spool:
@@ -140,12 +158,7 @@ class Spool:
 
     def _put_all(self, puts: list[Put]) -> Sequence[Any]:
         """In the batcher's thread: make the files durable, then record the changes that follow them."""
-        results: list[Any] = list(self._write_all(puts))
-        durable = [at for at, put in enumerate(puts) if put.change is not None and results[at] is None]
-        if durable:
-            for at, result in zip(durable, self._record([puts[at].change for at in durable]), strict=True):
-                results[at] = result
-        return results
+        return recorded(puts, self._write_all(puts), self._record)
 
     def _write_all(self, puts: list[Put]) -> list[Failure | None]:
         """Write all, then sync each, then sync the directory once."""
@@ -236,23 +249,24 @@ class Spool:
 
     # -- removing and assembling
 
-    def remove(self, upload_ids: Sequence[str]) -> Deferred[None]:
-        """Remove the files of these uploads, missing ones too; durable when it fires. Fails with OSError."""
+    def remove(self, upload_ids: Sequence[str]) -> Deferred[Mapping[str, OSError]]:
+        """See `ISpool.remove`. Missing files are removed."""
         for upload_id in upload_ids:
             self.path(upload_id)
         return self._pool.run(self._remove, list(upload_ids))
 
     def discard(self, upload_id: str) -> Deferred[None]:
         """Remove the file that a creation has left which the catalog doesn't know. Fails with OSError."""
-        return self.remove([upload_id])
+        return self.remove([upload_id]).addCallback(raise_first)
 
-    def _remove(self, upload_ids: Sequence[str]) -> None:
+    def _remove(self, upload_ids: Sequence[str]) -> Mapping[str, OSError]:
+        stuck: dict[str, OSError] = {}
         # A copy under way goes first: then it can't get its name behind our back.
         for directory in (self._assembly, self.directory) if upload_ids else ():
-            for upload_id in upload_ids:
-                self._disk.unlink(f"{directory}/{upload_id}")
+            stuck |= unlink_each(self._disk, [(upload_id, f"{directory}/{upload_id}") for upload_id in upload_ids])
             # even if none was there: an earlier removal may have been cut off before it was synced
             self._disk.sync_directory(directory)
+        return stuck
 
     def assembly(self, final_id: str, sources: Sequence[tuple[str, int]]) -> Assembly:
         """Copying of the sources, (upload id, length) in order, into the file of ``final_id``.
@@ -282,7 +296,7 @@ class Spool:
 
     def listing(self) -> set[str]:
         """The names of all data files. Blocks; raises OSError."""
-        return {name for name in self._disk.names(self.directory) if _ID.fullmatch(name)}
+        return {name for name in self._disk.names(self.directory) if DRAWN_ID.fullmatch(name)}
 
     def adopt(self, upload_id: str, committed: int, limit: int) -> int:
         """How far the upload's file may be believed after a crash in the same boot; durable up to there. Blocks.

@@ -5,7 +5,7 @@ Protocols, as these methods are typed by what they answer with. Sizes and offset
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -66,8 +66,9 @@ class ISpool(Protocol):
     def free(self) -> Deferred[int]:
         """Bytes that may still be written to the file system."""
 
-    def remove(self, upload_ids: Sequence[str]) -> Deferred[None]:
-        """Remove the data of these uploads; durable when it fires. Fails with OSError."""
+    def remove(self, upload_ids: Sequence[str]) -> Deferred[Mapping[str, OSError]]:
+        """Remove the data of these uploads; durable when it fires. Answers why some of it can't be removed now, by id:
+        that keeps no other. Fails with OSError where none of it can."""
 
     def discard(self, upload_id: str) -> Deferred[None]:
         """A creation has failed, and the catalog had no record of it a moment ago: remove what nobody will miss. Fails

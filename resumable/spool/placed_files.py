@@ -9,14 +9,13 @@ never meet: one waits for the other.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from resumable.aio.threads import IPool
 from resumable.model import keys
@@ -136,8 +135,9 @@ class PlacedFiles:
         fd = await self._pool.run(self._directory.open, upload.place, upload.offset)
         return None if fd is None else self._spool.opened(fd, upload.offset)
 
-    def remove(self, uploads: Sequence[Upload]) -> Deferred[None]:
-        """Remove the placed files of these, as far as they are still there and unchanged. Never fails for one file."""
+    def remove(self, uploads: Sequence[Upload]) -> Deferred[Mapping[str, OSError]]:
+        """Remove the placed files of these, as far as they are still there and unchanged; answers why some can't be
+        removed now, by id."""
         return self.alone(lambda: self.take_away(uploads))
 
     def alone(self, work: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> Deferred[T]:
@@ -148,21 +148,23 @@ class PlacedFiles:
         """Give each file its name: where each is now, or why it isn't there. Within `alone`."""
         return await self._pool.run(self._directory.place, [self._order(each) for each in uploads])
 
-    async def take_away(self, uploads: Sequence[Upload]) -> None:
+    async def take_away(self, uploads: Sequence[Upload]) -> Mapping[str, OSError]:
         """As `remove`, within `alone`."""
+        stuck: dict[str, OSError] = {}
         for upload in uploads:
             if upload.place is None:
                 continue
             try:
                 await self._pool.run(self._directory.remove, upload.id, upload.place, upload.offset)
             except OSError as error:
-                log.failure(
-                    "a placed file was not removed: {reason}",
-                    Failure(error),
+                stuck[upload.id] = error
+                log.warn(
+                    "the placed file {path} was not removed: {reason}",
                     reason=error.strerror,
                     upload=upload.id,
                     path=upload.place.path,
                 )
+        return stuck
 
     def _order(self, upload: Upload) -> Order:
         assert upload.place is not None

@@ -109,7 +109,7 @@ class Sink:
         self.direct = not file.digests
         self.ahead: Callable[[], int] | None = None
         self._transfer: DirectTransfer | None = None
-        self._transferred: Deferred[Ending] = Deferred()
+        self._transferred: Deferred[Ending] | None = None
         self._count: Callable[[int], None] = lambda size: None
         self._halting: list[Deferred[None]] = []
         self._queue: deque[bytes] = deque()
@@ -383,11 +383,12 @@ class Sink:
     def _transfer_over(self, ending: Ending) -> None:
         if self._transfer is None:
             return
-        self._transfer = None
         halting, self._halting = self._halting, []
+        transferred, self._transfer, self._transferred = self._transferred, None, None
+        assert transferred is not None
         for done in halting:
             done.callback(None)
-        self._transferred.callback(ending)
+        transferred.callback(ending)
 
     def _ahead(self) -> int:
         return AHEAD if self.ahead is None else self.ahead()

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from resumable.model.errors import CatalogUnavailable
-from resumable.model.workers import IClaims, IDrainRecord, IWake, IWorkers, Listener, Worker
+from resumable.model.workers import BURIED, IClaims, IDrainRecord, IWake, IWorkers, Listener, Worker
 
 T = TypeVar("T")
 
@@ -70,8 +70,18 @@ class FakeCluster:
         self.messages.clear()
 
     def bury(self, worker: FakeWorker) -> None:
-        """It was declared dead: its claims are free."""
+        """It was declared dead: its claims are free, and all others are told."""
         worker.lives = False
+        for each in self.workers.values():
+            if each.lives:
+                self.send(Message("", each, BURIED, ""))
+
+    def send(self, message: Message) -> None:
+        """It arrives, unless it is held back."""
+        if self.held_back:
+            self.messages.append(message)
+        else:
+            message.receiver.receive(message)
 
     def free(self, name: str) -> bool:
         """Whether nobody who lives has that claim."""
@@ -111,7 +121,7 @@ class FakeWorker:
         def declare() -> bool:
             worker = self._cluster.workers.get(worker_id)
             lived = worker is not None and worker.lives
-            if worker is not None:
+            if worker is not None and lived:
                 self._cluster.bury(worker)
             return lived
 
@@ -129,11 +139,7 @@ class FakeWorker:
         for each in self._living():
             if each is self or worker_id not in (None, each.id):
                 continue
-            message = Message(self.id, each, topic, text)
-            if self._cluster.held_back:
-                self._cluster.messages.append(message)
-            else:
-                each.receive(message)
+            self._cluster.send(Message(self.id, each, topic, text))
 
     def listen(self, topic: str, listener: Listener) -> None:
         """See IWake."""

@@ -214,6 +214,12 @@ class MemoryUploads:
             self._layouts(after, limit, lambda row: not row.upload.finished and len(row.segments) > MOST_SEGMENTS)
         )
 
+    def kept(self, after: str, limit: int) -> Deferred[tuple[Sequence[Layout], str | None]]:
+        """See ISegments."""
+        page = [each for each in sorted(self.rows) if each > after][:limit]
+        kept = self._layouts(after, limit, lambda row: row.upload.id in page and row.upload.offset > 0)
+        return succeed((kept, page[-1] if len(page) == limit else None))
+
     def made_whole(self, upload_id: str) -> Deferred[bool]:
         """See ISegments."""
         row = self.rows.get(upload_id)

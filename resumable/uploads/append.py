@@ -39,6 +39,8 @@ from resumable.uploads.record import AppendRecord
 SMALL = 64 * 1024
 #: A long append commits whenever this much is new.
 PART = 8 * 1024 * 1024
+#: Seconds between two such commits, where others read the catalog too: each costs its database about a millisecond.
+PAUSE = 0.025
 #: Room that is reserved ahead for bytes of an unknown length, where the catalog counts them.
 PORTION = 64 * 1024 * 1024
 
@@ -216,7 +218,7 @@ class RunningAppend:
             if self._sink is not None and not self._end.called:
                 await self._record.touch()
         except CatalogUnavailable as error:
-            log.warn("an append could not keep its upload from expiring: {reason}", reason=str(error))
+            log.debug("an append could not keep its upload from expiring: {reason}", reason=str(error))
         finally:
             self._lock.release()
 
@@ -285,7 +287,7 @@ class RunningAppend:
             await self._open(sink)
             total = self._plan.start + length
             if self._plan.length is None and self._account.asks(total) and not self._end.called:
-                await self._account.reserve(total)
+                await self._account.reserve(total, self.upload.epoch)
         if not self._end.called:
             if self._gate is not None:
                 self._gate.check()
@@ -332,7 +334,7 @@ class RunningAppend:
         if not self._record.opened:
             if received - self._plan.start > SMALL:
                 self._open_soon()
-        elif self.committable - self.committed >= PART:
+        elif self._is_due():
             self.commit_soon()
 
     def _seen(self) -> Arrived | None:
@@ -365,7 +367,7 @@ class RunningAppend:
         if not self._record.opened:  # what has no record counts nowhere
             await self._lock.run(lambda: Deferred.fromCoroutine(self._open(sink)))
         while self._account.asks(received := sink.received):
-            await self._account.reserve(received, PORTION)
+            await self._account.reserve(received, self.upload.epoch, PORTION)
         self._asking = None
         if self._end.called:
             self._context.space.spend(received - self._received)
@@ -426,8 +428,14 @@ class RunningAppend:
             await self._record.commit(self._plan.committable(synced), whole=False, last=False)
         finally:
             self._lock.release()
-        if self.committable - self.committed >= PART and not self._end.called:
+        if self._is_due() and not self._end.called:
             self.commit_soon()
+
+    def _is_due(self) -> bool:
+        """Whether enough is new for a commit."""
+        if self.committable - self.committed < PART:
+            return False
+        return not self._context.others.several or self._heard - self.committed_at >= PAUSE
 
     async def _conclude(self, sink: Sink) -> None:
         """After the end of the body: verify, write the rest, commit, and raise the failure."""

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from resumable.aio.deferreds import TaskGroup, Timer, deferred
 from resumable.aio.threads import Stopped
-from resumable.model.errors import CatalogUnavailable
+from resumable.model.errors import CatalogUnavailable, level_of
 from resumable.model.hooks import Granted, QuestionKind, refusal_from_data
 from resumable.model.upload import Asked, Upload
 from resumable.model.workers import BURIED
@@ -411,7 +411,11 @@ class Assembler:
                     await self._endings.drop_spent()
                 await self._reclaimer.reclaim()
         except (CatalogUnavailable, OSError, Stopped) as error:
-            log.warn("what a final upload needed goes with the janitor's next round: {reason}", reason=str(error))
+            log.emit(
+                level_of(error),
+                "what a final upload needed goes with the janitor's next round: {reason}",
+                reason=str(error),
+            )
         finally:
             self._tidying = False
 

@@ -65,8 +65,8 @@ class Building:
             return None
         partials = await context.catalog.get_many(tuple(dict.fromkeys(final.partials)))
         found = [partials.get(each) for each in final.partials]
-        # A partial that is gone before it was finished never will be.
-        if any(each is None or (each.gone and not each.finished) for each in found):
+        # A partial that is gone before it was finished never will be, and one that is lost has no bytes.
+        if any(each is None or (each.gone and (not each.finished or each.gone is GoneReason.LOST)) for each in found):
             await self._endings.end(final, GoneReason.TERMINATED)
             return None
         ready = [each for each in found if each is not None and each.finished]
@@ -94,7 +94,7 @@ class Building:
             rules.final_length((each.length for each in ready), context.largest(final.max_size))
             total = sum(each.offset for each in ready)
             if account.asks(total):
-                await account.reserve(total)
+                await account.reserve(total, final.epoch)
             account.reach(total)
         except TooLarge:
             await self._endings.end(final, GoneReason.TERMINATED)

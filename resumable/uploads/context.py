@@ -123,12 +123,13 @@ class Questions:
 @define
 class Counts:
     """How many uploads were created, finished, ... since the start. Only ever grows; ``gone`` by the reason.
-    ``not_placed``: attempts at a place that have failed."""
+    ``not_placed``, ``not_removed``: attempts at a place, and at removing an upload's data, that have failed."""
 
     created: int = 0
     finished: int = 0
     placed: int = 0
     not_placed: int = 0
+    not_removed: int = 0
     gone: Counter[GoneReason] = field(factory=Counter)
 
 
@@ -243,7 +244,7 @@ class UploadContext:
     ) -> Upload | None:
         """Record a new upload with the replicas that are chosen for it; the record, or None: its id is taken.
 
-        Of a final also None: a partial is gone, or the same request has made another. ``changes``: the key and
+        Of a final also None: a partial is gone, or the same request has made another. ``changes``: the id, key and
         remotes that hooks want. ``request``: the request for a final, which hooks see before the final is finished.
         ``through``, ``segment``: see ICatalog.
         """
@@ -253,6 +254,8 @@ class UploadContext:
             replicas = self.replication.chosen(upload, changes.remotes, changes.key, changes.id is None)
         if replicas:
             upload = evolve(upload, required=sum(each.required for each in replicas))
+        if changes is not None and changes.id is not None and await self.catalog.has_remains(upload.id):
+            return None
         asked = None if request is None or not upload.is_final else request_as_data(request)
         if not await self.catalog.create(upload, facts, replicas, asked, through, segment):
             return None
@@ -322,7 +325,7 @@ def _call(listeners: Iterable[Listener], upload_id: str) -> None:
 def as_answer(error: BaseException, upload_id: str) -> BaseException:
     """The error a client may see for an inner failure, logged once; protocol errors and cancellation pass unchanged."""
     if isinstance(error, CatalogUnavailable):
-        log.error("catalog unavailable: {reason}", upload=upload_id, reason=str(error))
+        log.debug("catalog unavailable: {reason}", upload=upload_id, reason=str(error))
         return NoSpace() if error.no_space else Unavailable("The server can't record uploads at the moment.")
     if isinstance(error, NotReadable):
         log.warn("segments can't be read: {reason}", upload=upload_id, reason=error.strerror)

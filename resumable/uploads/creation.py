@@ -198,7 +198,8 @@ class Creator:
 
     async def _taken(self, upload_id: str) -> bool:
         try:
-            return await self._context.catalog.get(upload_id) is not None
+            catalog = self._context.catalog
+            return await catalog.get(upload_id) is not None or await catalog.has_remains(upload_id)
         except Exception as error:
             raise as_answer(error, upload_id) from error
 

@@ -74,7 +74,9 @@ class IHolds(Interface):
 
 
 @define(slots=True)
-class _Hold:
+class Hold:
+    """``waiting``: fired when the holder has let go, or counts as silent."""
+
     holder: IHolder
     waiting: list[Deferred[None]] = field(factory=list)
 
@@ -85,25 +87,14 @@ class LocalHolds:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._holds: dict[str, _Hold] = {}
+        self._holds: dict[str, Hold] = {}
         #: How often a hold was taken over from a silent holder.
         self.takeovers = 0
 
     async def take(self, upload_id: str, holder: IHolder, offset: int) -> None:
         while (hold := self._holds.get(upload_id)) is not None:
-            present = hold.holder
-            if present.position != offset:
-                raise HoldMoved
-            patience = self._patience(present)
-            if patience > 0:
-                await self._released_or_silent(hold, patience)
-            else:
-                self.takeovers += 1
-                await present.evict()
-        self._hold(upload_id, holder)
-
-    def _hold(self, upload_id: str, holder: IHolder) -> None:
-        self._holds[upload_id] = _Hold(holder)
+            await self._make_way(upload_id, hold, offset)
+        self._holds[upload_id] = Hold(holder)
 
     async def settle(self, upload_id: str) -> None:
         hold = self._holds.get(upload_id)
@@ -141,12 +132,24 @@ class LocalHolds:
         received: int | None = None if hold is None else hold.holder.received
         return received
 
+    async def _make_way(self, upload_id: str, hold: Hold, offset: int) -> None:
+        """One step towards the end of this hold, for an append at ``offset``. Raises HoldMoved."""
+        present = hold.holder
+        if present.position != offset:
+            raise HoldMoved
+        patience = self._patience(present)
+        if patience > 0:
+            await self._released_or_silent(hold, patience)
+        else:
+            self.takeovers += 1
+            await present.evict()
+
     def _patience(self, holder: IHolder) -> float:
         """Seconds until this holder counts as silent, if it stays as it is."""
         heard: float = holder.heard
         return heard + SILENCE - self._clock.seconds()
 
-    async def _released_or_silent(self, hold: _Hold, patience: float) -> None:
+    async def _released_or_silent(self, hold: Hold, patience: float) -> None:
         waiter: Deferred[None] = Deferred()
         hold.waiting.append(waiter)
         timer = self._clock.callLater(patience, self._wake, hold, waiter)
@@ -157,7 +160,7 @@ class LocalHolds:
                 timer.cancel()
 
     @staticmethod
-    def _wake(hold: _Hold, waiter: Deferred[None]) -> None:
+    def _wake(hold: Hold, waiter: Deferred[None]) -> None:
         hold.waiting.remove(waiter)
         waiter.callback(None)
 

@@ -7,6 +7,7 @@ while an unassembled final needs it. A finished upload never expires, save a par
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, FirstError, gatherResults
@@ -15,15 +16,18 @@ from twisted.logger import Logger
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import RequestView
 from resumable.model.upload import FactKind, GoneReason, ICatalog, Upload
+from resumable.spool.disk import raise_first
 from resumable.spool.interfaces import ISpool
 from resumable.spool.placed_files import PlacedFiles
-from resumable.uploads.context import UploadContext
+from resumable.uploads.context import Counts, UploadContext
 from resumable.uploads.limits import account_of
 from resumable.uploads.other_workers import final_claim
 
 log = Logger()
 
 BATCH = 256
+#: Uploads whose data can't be removed, after which nothing more is tried in a round.
+MOST_STUCK = 4096
 #: Uploads that end at once.
 TOGETHER = 64
 #: Seconds after its end for which a final is the answer to the request that has made it.
@@ -35,25 +39,56 @@ _FACTS = {GoneReason.TERMINATED: FactKind.TERMINATED, GoneReason.EXPIRED: FactKi
 
 
 class Reclaimer:
-    """Removes the data of uploads that are gone or dropped."""
+    """Removes the data of uploads that are gone or dropped. What can't be removed is left to the janitor's rounds."""
 
-    def __init__(self, catalog: ICatalog, spool: ISpool, places: PlacedFiles) -> None:
+    def __init__(self, catalog: ICatalog, spool: ISpool, places: PlacedFiles, counts: Counts | None = None) -> None:
         self._catalog = catalog
         self._spool = spool
         self._places = places
+        self._counts = counts or Counts()
         self._lock = DeferredLock()
+        self._stuck: dict[str, OSError] = {}
 
-    async def reclaim(self) -> None:
-        """Remove the data of all uploads that are gone or dropped by now; it is off the disk when this returns."""
-        await self._lock.run(lambda: Deferred.fromCoroutine(self._remove_all()))
+    async def reclaim(self, again: bool = False) -> Mapping[str, OSError]:
+        """Remove the data of all uploads that are gone or dropped by now: it is off the disk when this returns, but for
+        those that it answers, with what keeps them. ``again``: also try what could not be removed before."""
+        await self._lock.run(lambda: Deferred.fromCoroutine(self._remove_all(again)))
+        return self._stuck
 
-    async def _remove_all(self) -> None:
-        while ids := await self._catalog.removable(BATCH):
-            rows = (await self._catalog.get_many(ids)).values()
-            unplaced = [each for each in rows if each.gone and each.place]
-            await self._places.remove(unplaced)  # before the data file, by which an unrecorded place is known
-            await self._spool.remove(ids)
-            await self._catalog.removed(ids, [each.id for each in unplaced])
+    async def make_room(self) -> None:
+        """As `reclaim`; raises OSError for data that can't be removed: however much is given up, that makes no room."""
+        before = self._counts.not_removed
+        stuck = await self.reclaim()
+        if self._counts.not_removed > before:
+            raise_first(stuck)
+
+    async def _remove_all(self, again: bool) -> None:
+        if again:
+            self._stuck = {}
+        while len(self._stuck) < MOST_STUCK:
+            found = await self._catalog.removable(BATCH + len(self._stuck))
+            ids = [each for each in found if each not in self._stuck]
+            if not ids:
+                return
+            await self._remove(ids)
+
+    async def _remove(self, ids: Sequence[str]) -> None:
+        rows = (await self._catalog.get_many(ids)).values()
+        unplaced = [each for each in rows if each.gone and each.place]
+        placed = await self._places.remove(unplaced)  # before the data file, by which an unrecorded place is known
+        stuck = {**placed, **await self._spool.remove([each for each in ids if each not in placed])}
+        away = [each.id for each in unplaced if each.id not in placed]
+        await self._catalog.removed([each for each in ids if each not in stuck], away)
+        self._stuck.update(stuck)
+        self._counts.not_removed += len(stuck)
+        for upload_id, error in islice(stuck.items(), 1):
+            log.error(
+                "files of {count} uploads, as {path}, can't be removed; the next round tries again: {reason}",
+                count=len(stuck),
+                reason=error.strerror,
+                upload=upload_id,
+                path=error.filename,
+            )
 
 
 class Endings:
@@ -86,6 +121,15 @@ class Endings:
         if ended and upload.is_partial and not await self._finished(upload):
             await self._end_finals(upload.id, gone)
         return ended
+
+    async def lose(self, upload_id: str) -> bool:
+        """Its committed bytes are missing. False: it is gone, or doesn't need its data. Raises CatalogUnavailable."""
+        upload = await self._context.catalog.get(upload_id)
+        if upload is None or upload.dropped_at is not None or not await self.end(upload, GoneReason.LOST):
+            return False
+        if upload.is_partial:
+            self._context.partial_finished(upload_id)  # the finals that wait for it can't be put together
+        return True
 
     async def drop_spent(self) -> None:
         """End partials that finals have used, and that were kept long enough after it."""
@@ -159,7 +203,7 @@ class Janitor:
                     await self._expire(upload, idle_since)
         if not jumped:
             await self._endings.drop_spent()
-        await self._reclaimer.reclaim()
+        await self._reclaimer.reclaim(again=True)
         self._place_all()
         while await context.catalog.forget(context.wall() - context.limits.remember, BATCH) == BATCH:
             pass

@@ -2,7 +2,7 @@
 
 Invariants: the segments stay until the catalog says that the file under the id is whole; a copy is begun only with room
 on the disk for all of it, and its steps take turns with others'. Whoever joins an upload a second time puts the same
-bytes there.
+bytes there. No long copy keeps others waiting, nor the next round: there are only so many at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from resumable.aio.deferreds import TaskGroup
 from resumable.aio.threads import Stopped
-from resumable.model.errors import CatalogUnavailable
+from resumable.model.errors import CatalogUnavailable, level_of
 from resumable.model.segments import ISegments, Layout
 from resumable.model.upload import Segment
 from resumable.protocol.errors import NoSpace
@@ -29,6 +29,10 @@ log = Logger()
 
 AHEAD: Final = 16
 """Uploads that are joined at once: all but `AT_ONCE` of them wait for the catalog, or for their turn at copying."""
+LONG: Final = 256 << 20
+"""Bytes; a copy of more is long."""
+LONG_AT_ONCE: Final = AHEAD // 4
+"""Long copies at once. Others are left to a later round."""
 QUEUE: Final = 4096
 """Ids that are remembered. What doesn't fit is left to a sweep."""
 PAGE: Final = 64
@@ -46,7 +50,8 @@ class Joiner:
         self._segments = segments
         self._whole = whole
         self._turns = CopyTurns(AT_ONCE)
-        self._copying = 0
+        self._copying = self._long = 0
+        self._ahead = DeferredSemaphore(AHEAD)
         self._queue: deque[str] = deque()
         self._jobs: set[str] = set()
         self._tasks = TaskGroup(lambda failure: log.failure("joining failed", failure))
@@ -62,28 +67,23 @@ class Joiner:
             self._go_on()
 
     async def sweep(self) -> None:
-        """Join finished uploads that others left, and what was in the way of an earlier attempt. Fails with
-        CatalogUnavailable."""
-        ahead, after = DeferredSemaphore(AHEAD), ""
+        """Join finished uploads that others left, and what was in the way of an earlier attempt: all of them are begun,
+        and the last ones go on. Fails with CatalogUnavailable."""
+        after = ""
         while not self._stopping and (found := await self._segments.joinable(after, PAGE)):
             after = found[-1].upload_id
             for layout in found:
-                await ahead.acquire()
-                self._tasks.start(self._released(layout.upload_id, ahead))
-        for _ in range(AHEAD):
-            await ahead.acquire()
+                await self._ahead.acquire()
+                self._tasks.start(self._released(layout.upload_id))
 
     async def gather(self) -> None:
-        """Join segments of unfinished uploads that have many. It looks at all segments, so call it rarely. Fails with
-        CatalogUnavailable."""
-        ahead, after = DeferredSemaphore(AHEAD), ""
+        """The same for segments of unfinished uploads that have many. It looks at all segments, so call it rarely."""
+        after = ""
         while not self._stopping and (found := await self._segments.crowded(after, PAGE)):
             after = found[-1].upload_id
             for layout in found:
-                await ahead.acquire()
-                self._tasks.start(self._released(layout.upload_id, ahead, layout))
-        for _ in range(AHEAD):
-            await ahead.acquire()
+                await self._ahead.acquire()
+                self._tasks.start(self._released(layout.upload_id, layout))
 
     async def stop(self) -> None:
         """No step is under way any more. A copy that was begins anew at the next start."""
@@ -96,11 +96,11 @@ class Joiner:
         while self._queue and len(self._jobs) < AHEAD:
             self._tasks.start(self._one(self._queue.popleft()))
 
-    async def _released(self, upload_id: str, ahead: DeferredSemaphore, crowded: Layout | None = None) -> None:
+    async def _released(self, upload_id: str, crowded: Layout | None = None) -> None:
         try:
             await self._one(upload_id, crowded)
         finally:
-            ahead.release()
+            self._ahead.release()
 
     async def _one(self, upload_id: str, crowded: Layout | None = None) -> None:
         if upload_id in self._jobs or self._stopping:
@@ -109,7 +109,7 @@ class Joiner:
         try:
             await (self._join(upload_id) if crowded is None else self._gather(crowded))
         except (CatalogUnavailable, NoSpace, OSError, Stopped) as error:
-            log.warn("segments are joined later: {reason}", upload=upload_id, reason=str(error))
+            log.emit(level_of(error), "segments are joined later: {reason}", upload=upload_id, reason=str(error))
         except Exception:
             log.failure("segments were not joined", upload=upload_id)
         finally:
@@ -140,10 +140,9 @@ class Joiner:
         if not await self._context.others.claim(claim):
             return False
         try:
-            await self._copy(self._spool.joining(layout), lambda: self._is_wanted(layout.upload_id))
+            return await self._copy(self._spool.joining(layout), lambda: self._is_wanted(layout.upload_id))
         finally:
             await self._context.others.drop(claim)
-        return True
 
     async def _is_wanted(self, upload_id: str) -> bool:
         """Whether no other worker has joined it meanwhile: that one's file may be on its way to a place."""
@@ -168,12 +167,25 @@ class Joiner:
         if len(replaced) < 2:
             return
         copy = self._spool.gathering(layout.upload_id, replaced)
-        await self._copy(copy)
+        if not await self._copy(copy):
+            return
         assert copy.segment is not None
         if not await self._segments.joined(layout.upload_id, replaced, copy.segment):
             await copy.discard()
 
-    async def _copy(self, copy: SegmentCopy, is_wanted: Callable[[], Awaitable[bool]] | None = None) -> None:
+    async def _copy(self, copy: SegmentCopy, is_wanted: Callable[[], Awaitable[bool]] | None = None) -> bool:
+        """False: a later round does it, as there are so many long copies."""
+        is_long = copy.length > LONG
+        if is_long and self._long == LONG_AT_ONCE:
+            return False
+        self._long += is_long
+        try:
+            await self._copy_all(copy, is_wanted)
+        finally:
+            self._long -= is_long
+        return True
+
+    async def _copy_all(self, copy: SegmentCopy, is_wanted: Callable[[], Awaitable[bool]] | None) -> None:
         """Step by step, each in its turn. What a failure has left is removed, and what ``is_wanted`` no more."""
         space = self._context.space
         await copy.look()

@@ -61,9 +61,9 @@ class Space:
             raise NoSpace()
 
     @property
-    def scarce(self) -> bool:
-        """Whether less than another reserve is left: local copies of stored uploads may go."""
-        return self.room < self.reserve
+    def lacking(self) -> float:
+        """Bytes that lack to another reserve beside the reserve: local copies of stored uploads may go for them."""
+        return max(0.0, self.reserve - self.room)
 
     def spend(self, size: int) -> bool:
         """Note that ``size`` bytes came in; False when that reaches into the reserve."""
@@ -184,9 +184,9 @@ class IAccount(Protocol):
     def asks(self, total: int) -> bool:
         """Whether room for ``total`` bytes has to be reserved before they are taken."""
 
-    def reserve(self, total: int, ahead: int = 0) -> Deferred[None]:
-        """Reserve it, with room for ``ahead`` bytes more if that is there. The upload has a record. Fails with TooLarge
-        or NoSpace as `reach`, with Gone, and with CatalogUnavailable."""
+    def reserve(self, total: int, epoch: int, ahead: int = 0) -> Deferred[None]:
+        """Reserve it, with room for ``ahead`` bytes more if that is there. The upload has a record, with this
+        ``epoch``. Fails with TooLarge or NoSpace as `reach`, with Gone or Held, and with CatalogUnavailable."""
 
     def reach(self, total: int) -> None:
         """Room for ``total`` bytes of it altogether. Raises TooLarge (never) or NoSpace (not now)."""
@@ -225,7 +225,7 @@ class _Free:
     def asks(self, total: int) -> bool:
         return False
 
-    def reserve(self, total: int, ahead: int = 0) -> Deferred[None]:
+    def reserve(self, total: int, epoch: int, ahead: int = 0) -> Deferred[None]:
         return succeed(None)
 
     def reach(self, total: int) -> None: ...

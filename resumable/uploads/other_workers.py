@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from resumable.aio.deferreds import Timer
-from resumable.model.workers import BURIED, IClaims, IWake
+from resumable.model.workers import IClaims, IWake
 from resumable.uploads.holds import IRoles
 
 log = Logger()
@@ -33,6 +33,8 @@ PARTIAL: Final = "partial"
 """The partial has finished, and there are finals that wait for it."""
 PLACE: Final = "place"
 """The upload is finished, and its file has a place to go to."""
+UNREADABLE: Final = "unreadable"
+"""Committed bytes of the upload couldn't be read."""
 DRAIN: Final = "drain"
 """A drain has begun or ended."""
 
@@ -110,14 +112,14 @@ class OtherWorkers:
         self.listen(NEWS, self.heard)
 
     def tell(self, topic: str, upload_id: str) -> None:
-        """See IOtherWorkers. News, and that a worker was buried, are heard here, too."""
+        """See IOtherWorkers. News, and what can't be read, are heard here, too."""
         self._wake.tell(None, topic, upload_id)
         for heard in self._own_ears.get(topic, ()):
             _call(heard, topic, upload_id)
 
     def listen(self, topic: str, heard: Heard) -> None:
         self._wake.listen(topic, lambda _, text: _call(heard, topic, text))
-        if topic in (NEWS, BURIED):
+        if topic in (NEWS, UNREADABLE):
             self._own_ears.setdefault(topic, []).append(heard)
 
     def news(self, upload_id: str, within: float = LOOK) -> Deferred[None]:
@@ -162,7 +164,7 @@ class OtherWorkers:
         return failure
 
     def _not_dropped(self, failure: Failure, name: str) -> None:
-        log.warn("a claim will be dropped later: {reason}", claim=name, reason=failure.getErrorMessage())
+        log.debug("a claim will be dropped later: {reason}", claim=name, reason=failure.getErrorMessage())
         self._drop_later(name)
 
     def _drop_later(self, name: str) -> None:

@@ -89,7 +89,7 @@ class Placer:
                 if await self._place_some() and not self._queue:
                     await self._reclaimer.reclaim()  # others may come meanwhile
         except (CatalogUnavailable, Stopped) as error:
-            log.warn("placing files goes on with the next round: {reason}", reason=str(error))
+            log.debug("placing files goes on with the next round: {reason}", reason=str(error))
         except Exception:
             log.failure("placing files failed; the next round tries again")
         finally:

@@ -6,7 +6,7 @@ hold, here or in another process, changes nothing; facts go with the change that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 
 from attrs import evolve
@@ -161,11 +161,11 @@ class AppendRecord:
         if segment is not None and self.segments is not None:
             self.segments.refused(segment)
 
-    async def _create(
+    def _create(
         self, upload: Upload, *told: FactKind, through: Through | None = None, segment: Segment | None = None
-    ) -> Upload | None:
+    ) -> Awaitable[Upload | None]:
         facts = self._context.facts(upload, self._hooks.request, *told)
-        return await self._context.create(upload, facts, self._hooks.changes, through=through, segment=segment)
+        return self._context.create(upload, facts, self._hooks.changes, through=through, segment=segment)
 
     async def _overtaken(self) -> Exception:
         """Why a compare-and-set did not match."""

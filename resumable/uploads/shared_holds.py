@@ -21,7 +21,7 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import ICatalog
 from resumable.model.workers import IClaims, IWake, IWorkers
 from resumable.protocol.errors import Gone
-from resumable.uploads.holds import HoldMoved, IHolder, IHolds, IRoles, LocalHolds
+from resumable.uploads.holds import Hold, HoldMoved, IHolder, IHolds, IRoles, LocalHolds
 from resumable.uploads.other_workers import ENDED
 
 log = Logger()
@@ -51,16 +51,6 @@ class SharedHolds(LocalHolds):
         wake.listen(SETTLED, lambda _, upload_id: self._answered(upload_id))
         wake.listen(ENDED, lambda _, upload_id: self._ended(upload_id))
 
-    async def take(self, upload_id: str, holder: IHolder, offset: int) -> None:
-        """See `IHolds.take`: from a live holder, too, and from one elsewhere that has been overtaken."""
-        while (hold := self._holds.get(upload_id)) is not None:
-            present = hold.holder
-            if present.position != offset and not await self._overtaken(upload_id, present):
-                raise HoldMoved
-            self.takeovers += 1
-            await present.evict()
-        self._hold(upload_id, holder)
-
     async def settle(self, upload_id: str) -> None:
         hold = self._holds.get(upload_id)
         if hold is not None:
@@ -68,6 +58,14 @@ class SharedHolds(LocalHolds):
             if self._holds.get(upload_id) is hold:
                 return  # it has committed, so it is no other process's
         await self._settle_elsewhere(upload_id)
+
+    async def _make_way(self, upload_id: str, hold: Hold, offset: int) -> None:
+        """A live holder makes way, too, and one that has been overtaken elsewhere."""
+        present = hold.holder
+        if present.position != offset and not await self._overtaken(upload_id, present):
+            raise HoldMoved
+        self.takeovers += 1
+        await present.evict()
 
     async def _overtaken(self, upload_id: str, holder: IHolder) -> bool:
         """Whether another process's append has taken the upload over from this holder, which doesn't know it yet."""
@@ -121,7 +119,10 @@ class SharedHolds(LocalHolds):
 
 
 def _log(failure: Failure, said: str, upload_id: str) -> None:
-    log.failure(said, failure, upload=upload_id)
+    if failure.check(CatalogUnavailable):  # told by the catalog; and a worker that was taken for dead ends
+        log.debug(said, upload=upload_id)
+    else:
+        log.failure(said, failure, upload=upload_id)
 
 
 @implementer(IRoles)
@@ -165,5 +166,5 @@ class SharedRoles:
 
 def _refused(failure: Failure, role: str) -> bool:
     failure.trap(CatalogUnavailable)
-    log.warn("who has a role is not known: {reason}", role=role, reason=failure.getErrorMessage())
+    log.debug("who has a role is not known: {reason}", role=role, reason=failure.getErrorMessage())
     return False

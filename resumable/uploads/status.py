@@ -22,6 +22,7 @@ from resumable.spool.datafile import NotReadable
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.context import UploadContext, as_answer, log
 from resumable.uploads.janitor import Endings
+from resumable.uploads.other_workers import UNREADABLE
 
 
 @frozen
@@ -200,6 +201,8 @@ class Lookup:
 
     async def answer(self, error: Exception, upload_id: str) -> BaseException:
         """The error for the client for an inner failure; a damaged upload is gone by then."""
+        if isinstance(error, NotReadable):
+            self._context.others.tell(UNREADABLE, upload_id)
         if not isinstance(error, SpoolDamaged):
             return as_answer(error, upload_id)
         try:

@@ -212,18 +212,18 @@ class Uploads:
             account = account_of(context.quota, upload)
             total = plan.start + (body.length or 0) if plan.length is None else plan.length
             if account.asks(total):
-                await self._reserve(account, total, upload_id)
+                await self._reserve(account, total, upload)
             account.reach(total)
         except BaseException:
             await self.appends.give_up(append)
             raise
         return await self.appends.run(append, upload, plan, request, account, by, repeats)
 
-    async def _reserve(self, account: IAccount, total: int, upload_id: str) -> None:
+    async def _reserve(self, account: IAccount, total: int, upload: Upload) -> None:
         try:
-            await account.reserve(total)
+            await account.reserve(total, upload.epoch)
         except Exception as error:
-            raise as_answer(error, upload_id) from error
+            raise as_answer(error, upload.id) from error
 
     async def _terminate(self, upload_id: str, hooks: HookContext) -> None:
         questions = self._context.questions
@@ -238,7 +238,9 @@ class Uploads:
         await context.holds.evict(upload_id, reason)
         try:
             ended = await self._endings.end(upload, GoneReason.TERMINATED, request)
-            await self._reclaimer.reclaim()
+            stuck = await self._reclaimer.reclaim()
+            if upload_id in stuck:
+                raise stuck[upload_id]
         except Exception as error:
             raise as_answer(error, upload_id) from error
         if not ended:

@@ -574,8 +574,10 @@ class CatalogContract(CatalogSuite):
         self.ask(catalog.commit(Commit(name(1), 0, 0, 1000, 150.0, finished=True, facts=[finished])))
         self.ask(catalog.end(name(1), GoneReason.TERMINATED, 200.0, [ended]))
         for deliverer in ("hook", "log"):
+            assert self.ask(catalog.has_remains(name(1))) is True
             assert self.told(deliverer) == [created, finished, ended]
             assert self.told(deliverer) == []
+        assert self.ask(catalog.has_remains(name(1))) is False
 
     def test_a_change_that_does_not_land_leaves_no_fact(self) -> None:
         self.catalog = catalog = self.make_catalog(["hook"])

@@ -64,7 +64,7 @@ class OnPostgres(CatalogSuite, SynchronousTestCase):
 class CatalogOfWorker:
     """One worker's catalog, whose jobs are done when the test says so."""
 
-    def __init__(self, url: str, worker_id: str, deliverers: Sequence[str] = (), prepares: bool = True) -> None:
+    def __init__(self, url: str, worker_id: str, deliverers: Sequence[str] = ()) -> None:
         self.batchers: dict[str, HandBatcher] = {}
         self.disowned: list[str] = []
 
@@ -73,7 +73,7 @@ class CatalogOfWorker:
             return self.batchers[called]
 
         self.catalog = PostgresCatalog(
-            connector(url, prepares),
+            connector(url),
             worker_id,
             batcher=make,
             deliverers=deliverers,

@@ -11,14 +11,39 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from resumable.catalog.batches import CatalogJob
 from resumable.catalog.postgres.catalog import PostgresCatalog
 from resumable.catalog.postgres.claims import PostgresClaims
+from resumable.catalog.postgres.postgres_batches import SetJob, set_job
 from resumable.catalog.postgres.postgres_connection import connector
 from resumable.catalog.postgres.worker_table import PostgresWorkers
 from resumable.model.workers import Worker
 from tests.catalog.doubles import HandBatcher
 from tests.catalog.on_postgres import with_tables
 from tests.postgres import emptied
+
+ADD = """INSERT INTO finals (key, id) SELECT key, id FROM json_to_recordset(?1) AS job(key text, id text)
+    ON CONFLICT DO NOTHING RETURNING key"""
+
+
+def add(key: str, value: str = "x") -> SetJob[Any]:
+    """A change that is done with others in one statement: whether it has landed."""
+    return set_job(ADD, key, [{"key": key, "id": value}], locks=False)
+
+
+def classic(key: str) -> CatalogJob[Any]:
+    """The same as a job by itself: 1."""
+
+    def run(connection: Any) -> int:
+        count: int = connection.execute("INSERT INTO finals (key, id) VALUES (?, 'x')", (key,)).rowcount
+        return count
+
+    return CatalogJob(run, writes=True)
+
+
+def question() -> CatalogJob[Any]:
+    """How many there are."""
+    return CatalogJob(lambda connection: connection.execute("SELECT count(*) FROM finals").fetchone()[0])
 
 
 class Process:

@@ -315,6 +315,9 @@ class ReplicaContract(CatalogSuite):
         assert self.ask(self.catalog.forget(1e9, 10)) == 1
         assert [(one.remote, one.state) for one in self.of(1)] == [(B, ReplicaState.ENDING)]
         assert self.ask(self.replicas.load_parts(name(1), B)) == {1: "etag"}, "it is needed to clear up"
+        assert self.ask(self.catalog.has_remains(name(1))) is True
+        self.ask(self.replicas.ended(self.find(1, B)))
+        assert self.ask(self.catalog.has_remains(name(1))) is False
         assert len(self.of(2)) == 1
 
     # backlog, owners
@@ -449,9 +452,16 @@ class ReplicaContract(CatalogSuite):
     def test_lost_data_is_not_removable_even_when_dropped(self) -> None:
         self.make(done(upload(1)), replica(1))
         self.store(1)
-        self.ask(self.replicas.drop([name(1)], 300.0))
-        self.ask(self.catalog.end(name(1), GoneReason.LOST, 400.0, ()))
+        self.ask(self.catalog.end(name(1), GoneReason.LOST, 300.0, ()))
+        self.ask(self.replicas.drop([name(1)], 400.0))
         assert self.ids(self.catalog.removable(10)) == []
+
+    def test_what_was_dropped_has_no_data_to_lose(self) -> None:
+        self.make(done(upload(1)), replica(1))
+        self.store(1)
+        self.ask(self.replicas.drop([name(1)], 300.0))
+        assert self.ask(self.catalog.end(name(1), GoneReason.LOST, 400.0, ())) is False
+        assert self.ask(self.catalog.end(name(1), GoneReason.TERMINATED, 400.0, ())) is True
 
     def test_stored_uploads_do_not_expire(self) -> None:
         self.make(done(upload(1)), replica(1))

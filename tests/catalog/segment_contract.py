@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 from attrs import evolve
 from zope.interface.verify import verifyObject
 
+from resumable.catalog.postgres import segment_table
 from resumable.model.segments import MOST_SEGMENTS, REMOVED_AFTER, ISegments, Layout
 from resumable.model.upload import WHOLE, Commit, Fact, FactKind, GoneReason, Place, Segment, Upload
 from tests.catalog.contract import CatalogSuite, done, name, partial, upload
@@ -226,6 +228,27 @@ class SegmentContract(SegmentSuite):
         assert self.ids(self.catalog.unplaced("", 10)) == [name(1)]
         assert self.ask(self.catalog.placed(name(1), Place("a/1", "5"), 300.0)) is True
 
+    # kept
+
+    def test_what_has_bytes_is_kept_page_by_page_of_all_uploads(self) -> None:
+        self.pieces(1, 10, 1000)
+        self.start(done(upload(2)), Segment(0, 1000, WHOLE))
+        self.start(upload(3), None)
+        for number in (4, 5, 6):
+            self.finished(number)
+        self.ask(self.catalog.end(name(4), GoneReason.TERMINATED, 200.0, ()))
+        self.ask(self.catalog.end(name(5), GoneReason.LOST, 200.0, ()))
+        found: list[Layout] = []
+        after, pages = "", 0
+        while after is not None:
+            layouts, after = self.ask(self.catalog.segments.kept(after, 2))
+            assert len(layouts) <= 2
+            found += layouts
+            pages += 1
+        assert pages == 4, "six uploads, and one look that finds no more"
+        assert found == sorted(found, key=lambda layout: layout.upload_id)
+        assert {layout.upload_id: layout for layout in found} == {name(n): self.layout(n) for n in (1, 2, 6)}
+
     # crowded, joined
 
     def test_the_unfinished_with_many_segments_are_crowded(self) -> None:
@@ -244,6 +267,9 @@ class SegmentContract(SegmentSuite):
         assert self.ids_of(self.catalog.segments.crowded(first, 10)) == [second]
         (found,) = self.ask(self.catalog.segments.crowded(first, 1))
         assert len(found.segments) == MOST_SEGMENTS + 1 == found.offset
+        with patch.object(segment_table, "ROWS", MOST_SEGMENTS + 1):  # looked at in each step, on PostgreSQL
+            assert self.ids_of(self.catalog.segments.crowded("", 10)) == [first, second]
+            assert self.ids_of(self.catalog.segments.crowded(first, 1)) == [second]
         self.ask(self.catalog.commit(Commit(name(1), 0, found.offset, found.offset, 160.0, found.offset, True)))
         assert self.ids_of(self.catalog.segments.crowded("", 10)) == [name(3)]
 

@@ -13,6 +13,7 @@ import pytest
 from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from twisted.logger import LogLevel, capturedLogs
 
 from resumable.catalog.schema import MIGRATIONS, PAGE_SIZE
 from resumable.catalog.sqlite import OpenedCatalog, SqliteCatalog
@@ -158,11 +159,13 @@ def test_an_event_that_can_not_be_read_says_so(shelf: Shelf) -> None:
         connection.execute("UPDATE outbox SET data = '{' WHERE seq = 4")
         connection.commit()
     catalog = shelf.running(deliverers=["hook"])
-    answer = catalog.outbox.due("hook", 0.0, 10)
-    shelf.flush()
+    with capturedLogs() as told:
+        answer = catalog.outbox.due("hook", 0.0, 10)
+        shelf.flush()
     with pytest.raises(CatalogUnavailable, match="outbox event 4"):
         answer.result.raiseException()
     answer.addErrback(lambda failure: None)
+    assert [(each["log_level"], each["reason"]) for each in told] == [(LogLevel.error, "outbox event 4 can't be read")]
     assert catalog.stop().called
 
 

@@ -8,36 +8,17 @@ from typing import Any
 
 import psycopg
 import pytest
-from twisted.logger import globalLogPublisher
+from twisted.logger import capturedLogs, globalLogPublisher
 from twisted.python.failure import Failure
 
 from resumable.catalog.batches import CatalogJob
 from resumable.catalog.postgres import postgres_batches as module
-from resumable.catalog.postgres.postgres_batches import PostgresBatches, SetJob, set_job
+from resumable.catalog.postgres.postgres_batches import PostgresBatches
 from resumable.model.errors import CatalogUnavailable
-from tests.catalog.postgres_rig import Database
+from tests.catalog.postgres_rig import Database, add, classic, question
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
-
-ADD = """INSERT INTO finals (key, id) SELECT key, id FROM json_to_recordset(?1) AS job(key text, id text)
-    ON CONFLICT DO NOTHING RETURNING key"""
-
-
-def add(key: str, value: str = "x") -> SetJob[Any]:
-    return set_job(ADD, key, [{"key": key, "id": value}], locks=False)
-
-
-def classic(key: str) -> CatalogJob[Any]:
-    def run(connection: Any) -> int:
-        count: int = connection.execute("INSERT INTO finals (key, id) VALUES (?, 'x')", (key,)).rowcount
-        return count
-
-    return CatalogJob(run, writes=True)
-
-
-def question() -> CatalogJob[Any]:
-    return CatalogJob(lambda connection: connection.execute("SELECT count(*) FROM finals").fetchone()[0])
 
 
 class Frail:
@@ -50,7 +31,7 @@ class Frail:
     def __init__(self, raw: psycopg.Connection[Any], rig: Rig) -> None:
         self._raw = raw
         self._rig = rig
-        self.prepare_threshold = None  # all of a set is in its message
+        self.prepare_threshold = None
 
     def _break(self) -> None:
         if not self._rig.is_stubborn:
@@ -61,8 +42,10 @@ class Frail:
 
     def execute(self, statement: str | bytes, *values: Any, **options: Any) -> Any:
         failures, moment = self._rig.failures, self._rig.moment
-        of_set = isinstance(statement, bytes)
         text = statement.decode() if isinstance(statement, bytes) else statement
+        of_set = isinstance(statement, bytes) and not text.startswith("PREPARE")
+        if text.startswith("PREPARE"):
+            self._rig.prepared.append(text)
         if "finals" in text and failures:
             raise failures.pop()
         if moment == "late" and of_set:
@@ -83,6 +66,7 @@ class Rig:
         self.database = database
         self.moment: str | None = None
         self.late: list[str] = []
+        self.prepared: list[str] = []
         self.is_stubborn = False  # each connection is lost at that moment
         self.failures: list[psycopg.Error] = []
         self.disowned: list[int] = []
@@ -165,6 +149,7 @@ def test_what_was_disproven_never_lands_even_if_the_server_reads_it_later(rig: R
     (refused,) = rig.run(add("a"))
     assert isinstance(refused, CatalogUnavailable), "it is the first over its connection, so it isn't tried again"
     with rig.database.connect() as raw, pytest.raises(psycopg.Error, match="comes too late"):
+        raw.execute("; ".join(rig.prepared).encode())
         raw.execute(rig.late[0].encode())
     assert rig.keys() == []
     assert rig.run(add("a")) == [True]
@@ -276,11 +261,24 @@ def test_while_the_database_is_away_the_log_says_so_once(rig: Rig) -> None:
             rig.database.come_back()
     finally:
         globalLogPublisher.removeObserver(said.append)
-    reasons = [event["reason"] for event in said if event["log_namespace"].endswith("PostgresBatches")]
-    assert len([reason for reason in reasons if "away" in reason]) == 2
+    told = [event.get("reason") for event in said if event["log_namespace"].endswith("CatalogOutage")]
+    assert [reason is None for reason in told] == [False, True, False]
 
 
 # Jobs that fail by themselves, and each other
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_record_that_can_not_be_read_is_told_of(rig: Rig, writes: bool) -> None:
+    """Nobody else does: who asks takes it for a failure of the database."""
+
+    def run(connection: Any) -> None:
+        raise CatalogUnavailable("event 4 can't be read")
+
+    with capturedLogs() as told:
+        (failed,) = rig.run(CatalogJob(run, writes=writes))
+    assert isinstance(failed, CatalogUnavailable)
+    assert [each["reason"] for each in told] == ["event 4 can't be read"]
 
 
 def test_a_job_that_fails_by_itself_fails_alone(rig: Rig) -> None:

@@ -15,6 +15,7 @@ from resumable.catalog.postgres.postgres_schema import MIGRATIONS, check_server,
 from resumable.model.errors import CatalogUnavailable
 from tests.catalog.doubles import HandBatcher
 from tests.postgres import database
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.process
 
@@ -54,6 +55,19 @@ def test_of_workers_that_start_at_once_one_makes_the_tables(url: str) -> None:
     assert row == (f"id-{made.index(True)}", len(MIGRATIONS))
 
 
+def test_a_worker_of_the_release_before_may_use_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And starts on them: its own migrations are some of these. So servers are restarted one after the other."""
+    url = database()
+    with connector(url)() as raw:
+        migrate(raw, "new")
+        monkeypatch.setattr(schema, "MIGRATIONS", MIGRATIONS[:1])
+        assert migrate(raw, "old") is False
+        assert raw.execute("SELECT id, version FROM installation").fetchone() == ("new", len(MIGRATIONS))
+    catalog = PostgresCatalog(connector(url), None, batcher=lambda name, work: HandBatcher(work))
+    assert catalog.open().installation == "new"
+    catalog.stop()
+
+
 def test_tables_are_migrated_once_and_keep_what_is_in_them(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(url)
     with connector(url)() as raw:
@@ -74,6 +88,22 @@ def test_a_migration_that_fails_leaves_everything_as_it_was(url: str, monkeypatc
             migrate(raw, "other")
         assert raw.execute("SELECT version FROM installation").fetchone() == (len(MIGRATIONS),)
         assert migrate(raw, "other") is False
+
+
+def test_an_upgrade_waits_for_no_worker_that_waits_for_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the release before that has changed a replica, and goes on to its upload: PostgreSQL would end either."""
+    with connector(url)() as raw, monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", MIGRATIONS[:1])
+        migrate(raw, "old")
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(url, autocommit=True) as look, ThreadPoolExecutor(1) as pool:
+        with psycopg.connect(url) as worker:
+            worker.execute("UPDATE replicas SET attempts = 1")
+            upgrade = pool.submit(opened, url)
+            assert eventually(lambda: (look.execute(waits).fetchone() or [0])[0])
+            worker.execute("UPDATE uploads SET required = 1")
+        upgrade.result().stop()
+        assert look.execute("SELECT version FROM installation").fetchone() == (len(MIGRATIONS),)
 
 
 def test_newer_tables_may_be_used_as_far_as_they_say(url: str) -> None:

@@ -72,6 +72,21 @@ def test_retries_are_those_of_this_worker_and_the_lag_is_that_of_all(database: D
     assert two.ask(two.catalog.replicas.next_retry(A)) == 40.0
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+def test_the_lag_is_summed_up_in_pages(database: Database, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """From holder to holder; those that have none come last."""
+    monkeypatch.setattr(postgres_replicas, "ROWS", rows)
+    one, two = database.process("a"), database.process("b")
+    assert one.ask(one.catalog.replicas.backlog(A)) == Backlog()
+    make(one, 1, 3, 5)
+    make(two, 2, 4)
+    one.ask(one.catalog.create(upload(6), (), [Replica(name(6), "tape")]))
+    one.ask(one.catalog.replicas.park(Replica(name(5), A), "no", 5.0))
+    assert two.ask(two.catalog.replicas.backlog(A)) == Backlog(4000, 4, 100.0)
+    database.do("UPDATE replicas SET holder = NULL WHERE upload_id = %s", name(1))
+    assert two.ask(two.catalog.replicas.backlog(A)) == Backlog(4000, 4, 100.0)
+
+
 def test_holders_are_told_and_one_that_is_gone_counts_as_the_worker_that_asks(database: Database) -> None:
     one, two = database.process("a"), database.process("b")
     assert verifyObject(IHeldReplicas, one.catalog.replicas)

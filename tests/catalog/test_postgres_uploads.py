@@ -316,10 +316,8 @@ def test_when_nothing_is_prepared_any_more_it_is_prepared_anew(workers: list[Cat
         one.catalog._batches.open().raw.execute("DEALLOCATE ALL")
 
 
-@pytest.mark.parametrize("prepares", [True, False])
-def test_any_text_is_text(workers: list[CatalogOfWorker], prepares: bool) -> None:
-    """Also behind a pooler, where no statement stays prepared."""
-    one = CatalogOfWorker(shared(), WORKERS[0], prepares=prepares)
+def test_any_text_is_text(workers: list[CatalogOfWorker]) -> None:
+    one, _ = workers
     texts = ["it's", "a\\'b", "$1 ?1 %s {}", "'; DROP TABLE uploads; --", "\u2603 \U0001f600 \x7f\t\n", '"', "E'\\x'"]
     records = [upload(number, metadata=text, owner=text) for number, text in enumerate(texts)]
     assert one.ask_all(*(one.catalog.create(record, ()) for record in records)) == [True] * len(texts)
@@ -327,7 +325,6 @@ def test_any_text_is_text(workers: list[CatalogOfWorker], prepares: bool) -> Non
     assert one.ask_all(*(one.catalog.commit(commit(number, 0, 10)) for number in range(3))) == [True] * 3
     assert one.ask_all(*(one.catalog.get(text) for text in texts)) == [None] * len(texts)
     assert isinstance(one.ask(one.catalog.get("\0")), ValueError)
-    one.catalog.stop()
 
 
 def test_after_one_that_fails_the_others_go_on_as_before(workers: list[CatalogOfWorker]) -> None:

@@ -17,10 +17,10 @@ from zope.interface.verify import verifyObject
 
 from resumable.catalog.postgres.catalog import PostgresCatalog
 from resumable.catalog.postgres.postgres_connection import connector
-from resumable.catalog.postgres.usage_table import Sums, enforce, recount
+from resumable.catalog.postgres.usage_table import Sums, enforce
 from resumable.model.upload import Commit, GoneReason, Segment, Upload
 from resumable.model.usage import IUsage, Quota
-from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
+from resumable.protocol.errors import Held, NoSpace, TooLarge, TooManyRequests
 from tests.catalog.doubles import HandBatcher
 from tests.catalog.on_postgres import with_tables
 from tests.postgres import emptied
@@ -92,8 +92,12 @@ class Room:
             return enforce(raw, each, overall)
 
     def recount(self) -> None:
-        with connector(self.url)() as raw:
-            recount(raw)
+        """As at the first start with bounds."""
+        each = self.ask("SELECT each_size, each_unfinished_size, each_unfinished FROM quotas")
+        overall = self.ask("SELECT all_size, all_unfinished_size, all_unfinished FROM quotas")
+        self.enforce()
+        for found in each:
+            self.enforce(Quota(*found), Quota(*overall[0]))
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
         with connector(self.url)() as raw:
@@ -237,9 +241,9 @@ def test_bytes_of_a_deferred_length_are_not_committed_beyond_a_bound(room):
 def test_a_portion_counts_until_the_length_is_known_or_it_is_released(room):
     room.enforce(Quota(size=1000))
     room.one.create(upload("a", None))
-    assert room.one.one(room.one.catalog.usage.reserve("a", 400)) is True
+    assert room.one.one(room.one.catalog.usage.reserve("a", 400, 0)) is True
     assert room.two.usage("me") == Sums(400, 400, 1)
-    assert room.one.one(room.one.catalog.usage.reserve("a", 300)) is True  # it has that
+    assert room.one.one(room.one.catalog.usage.reserve("a", 300, 0)) is True  # it has that
     assert room.two.usage("me") == Sums(400, 400, 1)
     commit = Commit("a", 0, 0, 30, 2.0, segment=Segment(0, 30, "x.0-w-1"), last=False)
     room.one.one(room.one.catalog.commit(commit))
@@ -254,17 +258,17 @@ def test_a_portion_that_does_not_fit_is_refused_and_counts_nothing(room):
     room.enforce(Quota(size=1000))
     room.one.create(upload("a", None), upload("b", 700))
     usage = room.two.catalog.usage
-    assert isinstance(room.two.one(usage.reserve("a", 301)), NoSpace)
-    assert isinstance(room.two.one(usage.reserve("a", 1001)), TooLarge)
+    assert isinstance(room.two.one(usage.reserve("a", 301, 0)), NoSpace)
+    assert isinstance(room.two.one(usage.reserve("a", 1001, 0)), TooLarge)
     assert room.two.usage("me") == Sums(700, 700, 2)
-    assert room.two.one(usage.reserve("a", 300)) is True
+    assert room.two.one(usage.reserve("a", 300, 0)) is True
     assert room.two.usage("me") == Sums(1000, 1000, 2)
 
 
 def test_an_append_that_was_overtaken_releases_nothing(room):
     room.enforce(Quota(size=1000))
     room.one.create(upload("a", None))
-    room.one.one(room.one.catalog.usage.reserve("a", 400))
+    room.one.one(room.one.catalog.usage.reserve("a", 400, 0))
     assert room.two.one(room.two.catalog.begin("a", 0, 0, "boot", 0, 2.0))
     room.one.one(room.one.catalog.usage.release("a", 0))
     assert room.two.usage("me") == Sums(400, 400, 1)
@@ -272,20 +276,43 @@ def test_an_append_that_was_overtaken_releases_nothing(room):
     assert room.two.usage("me") == Sums(0, 0, 1)
 
 
+@pytest.mark.parametrize("size", [0, 20])
+def test_the_next_append_gives_back_what_a_dead_worker_had_reserved_however_small_it_is(room, size):
+    """A small one doesn't take the upload; its commit is all that there is of it."""
+    room.enforce(Quota(size=1000))
+    room.one.create(upload("a", None))
+    assert room.one.one(room.one.catalog.begin("a", 0, 0, "boot", 0, 2.0))
+    assert room.one.one(room.one.catalog.usage.reserve("a", 400, 1)) is True
+    part = Segment(0, 30, "x.0-w-1")
+    assert room.one.one(room.one.catalog.commit(Commit("a", 1, 0, 30, 2.0, segment=part, last=False)))
+    more = Segment(30, size, "x.30-v-1") if size else None
+    assert room.two.one(room.two.catalog.commit(Commit("a", 1, 30, 30 + size, 3.0, segment=more)))
+    assert room.two.usage("me") == Sums(30 + size, 30 + size, 1)
+    room.check()
+
+
+def test_an_append_that_was_overtaken_reserves_nothing(room):
+    room.enforce(Quota(size=1000))
+    room.one.create(upload("a", None))
+    assert room.two.one(room.two.catalog.begin("a", 0, 0, "boot", 0, 2.0))
+    assert isinstance(room.one.one(room.one.catalog.usage.reserve("a", 400, 0)), Held)
+    assert room.two.usage("me") == Sums(0, 0, 1)
+
+
 def test_nothing_is_reserved_for_an_upload_that_is_gone(room):
     room.enforce(Quota(size=1000))
     room.one.create(upload("a", None))
     room.one.one(room.one.catalog.end("a", GoneReason.TERMINATED, 9.0, ()))
-    assert room.one.one(room.one.catalog.usage.reserve("a", 400)) is False
-    assert room.one.one(room.one.catalog.usage.reserve("b", 400)) is False
+    assert room.one.one(room.one.catalog.usage.reserve("a", 400, 0)) is False
+    assert room.one.one(room.one.catalog.usage.reserve("b", 400, 0)) is False
 
 
 def test_what_a_dead_worker_had_reserved_is_given_back_by_counting(room):
     room.enforce(Quota(size=1000))
     room.one.create(upload("a", None), upload("b", None))
     assert room.one.one(room.one.catalog.begin("b", 0, 0, "boot", 0, 2.0))
-    for upload_id in ("a", "b"):
-        room.one.one(room.one.catalog.usage.reserve(upload_id, 400))
+    for upload_id, epoch in (("a", 0), ("b", 1)):
+        room.one.one(room.one.catalog.usage.reserve(upload_id, 400, epoch))
     room.recount()
     assert room.two.usage("me") == Sums(400, 400, 2)  # an append of a living worker has it
 

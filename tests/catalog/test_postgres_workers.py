@@ -217,6 +217,13 @@ def test_what_is_held_is_answered_from_memory(database: Database) -> None:
     assert answer.called and one.ask(answer) == 1
 
 
+def test_what_is_taken_while_all_is_given_back_is_not_held(database: Database) -> None:
+    one, two = database.process("a"), database.process("b")
+    taken, given_back = one.claims.take("janitor"), one.claims.stop()
+    assert one.ask(given_back) is None and one.ask(taken) is None
+    assert two.ask(two.claims.take("janitor")) == 2
+
+
 def test_only_its_holder_gives_a_claim_back(database: Database) -> None:
     one, two = database.process("a"), database.process("b")
     one.ask(one.claims.take("janitor"))

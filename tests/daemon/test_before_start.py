@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from resumable.config.options import Options
 from resumable.daemon import startup
+from resumable.daemon.children import Collector
 from resumable.daemon.service import UploadService
 from resumable.listening.endpoints import check_ports
 from resumable.model.errors import StartupError
@@ -132,7 +133,7 @@ def test_what_is_there_at_the_start_is_hidden_from_the_garbage_collector(tmp_pat
     """Going through all of it takes 50 ms, in which no request is answered."""
     options = Options()
     options.parseOptions(["--upload-dir", str(tmp_path)])
-    *_, collector, _, _ = UploadService(options.settings(), Clock()).services
+    [collector] = [each for each in UploadService(options.settings(), Clock()).services if isinstance(each, Collector)]
     garbage: list[object] = []
     garbage.append(garbage)
     garbage.append(kept := Disk())

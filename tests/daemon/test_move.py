@@ -15,6 +15,7 @@ import pytest
 
 from resumable.catalog.postgres.catalog import PostgresCatalog
 from resumable.catalog.postgres.postgres_connection import connector
+from resumable.catalog.postgres.postgres_schema import MIGRATIONS
 from resumable.catalog.postgres.takeover import Takeover
 from resumable.catalog.row_copies import TABLES
 from resumable.daemon import startup
@@ -73,7 +74,7 @@ def test_the_tables_have_all_columns_of_sqlite_and_those_of_postgresql_but_its_o
         for table in TABLES:
             columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")]
             assert set(columns) == set(table.columns)
-    own = {"uploads": {"whole", "kept_by", "charged"}, "replicas": {"holder"}}
+    own = {"uploads": {"whole", "kept_by", "charged"}, "replicas": {"holder", "looks"}}
     for table in TABLES:
         found = moved.do("SELECT column_name FROM information_schema.columns WHERE table_name = %s", table.name)
         assert {name for (name,) in found} - own.get(table.name, set()) == set(table.columns)
@@ -524,6 +525,18 @@ def test_missing_bytes_are_told_before_anything_is_changed(moved: MovedDirectory
     with pytest.raises(StartupError, match=f"Bytes of 2 uploads are missing .{upload_id(3)}, {upload_id(6)}"):
         moved.move().to_postgres()
     assert owners(moved) == ["first"]
+
+
+def test_a_database_that_a_release_before_has_moved_may_be_used_again(moved: MovedDirectory) -> None:
+    """Its tables become those of this release."""
+    moved.move().to_postgres()
+    moved.move().to_sqlite()
+    moved.do("UPDATE installation SET version = 1")
+    moved.do("DROP INDEX uploads_used, finals_by_time, outbox_fresh")
+    moved.do("ALTER TABLE replicas DROP COLUMN looks")
+    moved.do("ALTER TABLE workers DROP COLUMN signs")
+    moved.move().to_postgres()
+    assert moved.do("SELECT version, oldest FROM installation") == [(len(MIGRATIONS), 1)]
 
 
 def test_missing_segments_are_told_and_the_records_stay(moved: MovedDirectory) -> None:

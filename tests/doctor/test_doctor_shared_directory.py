@@ -125,3 +125,9 @@ def test_servers_that_differ_are_told_of_one_by_one():
     assert [each.level for each in database.judge_workers(["--max-size: 1 here, 2 at b"], {"b": {}})] == ["bad"]
     assert "2 run now" in database.judge_workers([], {"a": {}, "b": {}})[0].what
     assert "none" in database.judge_workers([], {})[0].what
+
+
+def test_a_directory_with_a_catalog_of_its_own_is_bad():
+    (found,) = shared_directory.judge(evolve(WELL, has_own_catalog=True))
+    assert found.level == "bad" and "a catalog of its own" in found.what
+    assert "catalog move --to postgresql" in found.advice

@@ -242,6 +242,8 @@ async def _head(reader: asyncio.StreamReader) -> Head | None:
     except asyncio.LimitOverrunError:
         raise Cut("a head is too long") from None
     first, *lines = raw.decode("latin-1").strip("\r\n").split("\r\n")
+    if " " not in first:  # the rest of a body that an early answer has cut off
+        raise Cut("no head")
     pairs = (line.partition(":") for line in lines)
     return Head(raw, tuple(first.split(" ", 2)), {name.lower(): value.strip() for name, _, value in pairs})
 

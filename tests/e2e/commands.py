@@ -62,12 +62,18 @@ def refuse(
 MACHINE = {"versions", "open files", "memory", "directory", "fsync", "clock", "free space"}
 
 
-def looked(*flags: str, cwd: Path, env: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, str | None]]:
-    """Level, what and advice by the name of each check, but of the machine's; the worst where one has several."""
+def findings(*flags: str, cwd: Path, env: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+    """All that doctor finds, as it says it in JSON."""
     done = command("doctor", "--json", *flags, cwd=cwd, env=env)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == any(each["level"] == "bad" for each in found), done.stdout + done.stderr
     assert all(each["advice"] for each in found if each["level"] != "ok")
+    return found
+
+
+def looked(*flags: str, cwd: Path, env: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, str | None]]:
+    """Level, what and advice by the name of each check, but of the machine's; the worst where one has several."""
+    found = findings(*flags, cwd=cwd, env=env)
     order = ["ok", "warn", "bad"]
     found.sort(key=lambda each: order.index(each["level"]))
     return {

@@ -10,9 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+import psycopg
+
+from resumable.client.admin_client import AdminLine
 from tests.postgres import database
 
-from .daemon import Daemon
+from .daemon import Daemon, eventually
 from .tus import Tus
 
 
@@ -66,3 +69,47 @@ def frozen(node: Daemon) -> Iterator[None]:
         yield
     finally:
         node.process.send_signal(signal.SIGCONT)
+
+
+class Workers(Daemon):
+    """``count`` workers of one machine, with a supervisor."""
+
+    def __init__(self, *flags: str, count: int = 2) -> None:
+        super().__init__()
+        self.run_dir, self.database = self.home / "run", database()
+        self.flags = (
+            *("--catalog", self.database, "--workers", str(count), "--run-dir", str(self.run_dir)),
+            *flags,
+        )
+
+    def rows(self) -> dict[int, str]:
+        """The workers that the catalog knows, by their processes."""
+        with psycopg.connect(self.database) as connection:
+            return dict(connection.execute("SELECT pid, id FROM workers").fetchall())
+
+    def keeper(self) -> int | None:
+        """The process that has an append under way."""
+        with psycopg.connect(self.database) as connection:
+            row = connection.execute("SELECT pid FROM workers JOIN uploads ON kept_by = workers.id").fetchone()
+            return None if row is None else int(row[0])
+
+    @property
+    def children(self) -> list[int]:
+        assert self.process is not None
+        pid = self.process.pid
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def by_worker(self) -> dict[str, Tus]:
+        """A client with an open connection to each, by what the ids of its answers begin with."""
+        found: dict[str, Tus] = {}
+
+        def another() -> bool:
+            tus = self.attach(Tus(self.port))
+            found.setdefault(tus.options()["x-request-id"].partition("-")[0], tus)
+            return len(found) == 2
+
+        eventually(another)
+        return found
+
+    def admin(self, name: str = "admin.sock") -> AdminLine:
+        return AdminLine(f"unix:{self.run_dir / name}")

@@ -17,14 +17,16 @@ from .daemon import BOUND, Daemon, eventually
 #: twistd, with a supervisor whatever the options say. The command of twistd that a `Daemon` has is left out.
 SUPERVISED = """
 import os, sys
+from pathlib import Path
 from attrs import evolve
 from twisted.scripts.twistd import run
 from resumable.daemon import service
 from resumable.listening import run_directory
 
 def with_run_directory(settings):
-    path = run_directory.made(settings.run_dir, os.environ)
-    return evolve(settings, run_dir=path, admin_listen=run_directory.settled(settings.admin_listen, path))
+    run = run_directory.made(Path({run_dir!r}), os.environ)
+    admin_listen = run_directory.settled(settings.admin_listen, run.path)
+    return evolve(settings, run_dir=run.path, admin_listen=admin_listen), run
 
 service._with_run_directory = with_run_directory
 service.worker_count = lambda settings: {count}
@@ -81,7 +83,12 @@ reactor.addSystemEventTrigger("before", "shutdown", stop)
 if (here / "stubborn").exists():
     reactor.callWhenRunning(signal.signal, signal.SIGTERM, signal.SIG_IGN)
 reactor.callWhenRunning(line.registered, f"id-{os.getpid()}")
-reactor.callWhenRunning(line.ready)
+if (here / "slow").exists():
+    reactor.callWhenRunning(say, "is not ready")
+else:
+    reactor.callWhenRunning(line.ready)
+if (here / "hasty").exists():
+    reactor.callWhenRunning(os.kill, os.getppid(), signal.SIGTERM)
 reactor.run()
 """
 
@@ -92,11 +99,12 @@ class Supervised(Daemon):
     def __init__(self, *flags: str, count: int = 1, real: bool = True) -> None:
         super().__init__(*flags)
         self.run_dir = self.home / "run"
-        self.flags = ("--run-dir", str(self.run_dir), *flags)
         self.fake = self.home / "fake.py"
         self.fake.write_text(FAKE)
         script = self.home / "supervised.py"
-        script.write_text(SUPERVISED.format(count=count, fake="" if real else str(self.fake)))
+        script.write_text(
+            SUPERVISED.format(count=count, run_dir=str(self.run_dir), fake="" if real else str(self.fake))
+        )
         self.wrapper = [sys.executable, str(script)]
 
     def say(self, word: str, said: bool = True) -> None:

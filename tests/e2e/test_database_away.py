@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from resumable.client.admin_client import AdminLine
-from tests.own_postgres import OwnPostgres
+from tests.own_postgres import Lines, OwnPostgres
+from tests.postgres import database
 from tests.waiting import long
 
 from .commands import ask
@@ -142,6 +144,85 @@ def test_the_database_goes_away_under_load_and_comes_back(
         assert {status for (verb, status) in total(uploaders) if verb == "HEAD"} <= {200, 423}
         assert all(node.alive for node in nodes.daemons) and not nodes.complaints()
         assert {name for (name,) in postgres.do("SELECT id FROM workers")} == workers
+        for node in nodes.daemons:
+            told = Counter(re.findall(r"#(?:warn|error|critical)\] (\w+ \w+ \w+)", node.log))
+            assert told["the catalog failed"] == told["the catalog works"] >= 1
+            assert all(count <= told["the catalog failed"] for count in told.values()), told
+        for at, (path, (seed, offset)) in enumerate(((p, k) for each in uploaders for p, k in each.known.items())):
+            client = nodes.tus[at % 2]
+            assert client.offset(path) >= offset
+            client.finish(path, pattern(SIZE, seed))
+            assert nodes.tus[(at + 1) % 2].content(path) == pattern(SIZE, seed)
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    lines = Lines(database())
+    yield lines
+    lines.close()
+
+
+def test_a_database_that_says_nothing_does_not_hold_up_a_stop(lines: Lines) -> None:
+    """Nor the requests: they are answered, and what was acknowledged is there at the next start."""
+    with Nodes(1, "--shutdown-timeout", "2", url=lines.url) as nodes:
+        (node,) = nodes.daemons
+        data = pattern(SIZE, 1)
+        path = Tus.path(nodes.tus[0].post(SIZE))
+        assert nodes.tus[0].patch(path, 0, data[:PIECE]).status == 204
+        lines.cut()
+        answers: list[tuple[int, bool]] = []
+
+        def ask_for(request: Callable[[Tus], object]) -> None:
+            client = Tus(node.port)
+            answer = request(client)
+            answers.append((answer.status, bool(answer.get("retry-after"))))  # type: ignore[attr-defined]
+            client.close()
+
+        requests = (lambda client: client.patch(path, PIECE, data[PIECE:]), lambda client: client.post(SIZE))
+        threads = [threading.Thread(target=ask_for, args=(request,)) for request in requests]
+        for thread in threads:
+            thread.start()
+        assert eventually(lambda: ready(node)[0] == 503)
+        assert "catalog" in ready(node)[1] and healthy(node)
+        assert node.stop() == 0
+        for thread in threads:
+            thread.join()
+        assert answers == [(503, True)] * 2
+        lines.mend()
+        node.start()
+        client = nodes.tus[0]
+        assert client.offset(path) >= PIECE
+        client.finish(path, data)
+        assert client.content(path) == data
+
+
+@long
+def test_a_database_that_says_nothing_fails_requests_until_it_is_back(lines: Lines) -> None:
+    with Nodes(2, url=lines.url) as nodes:
+        uploaders = [Uploader(nodes, number) for number in range(4)]
+        try:
+            for _ in range(2):
+                seen = Counter[tuple[str, int]]()
+                assert eventually(lambda seen=seen: more(uploaders, "PATCH", 204, seen, 20))
+                before = total(uploaders)
+                lines.cut()
+                assert eventually(
+                    lambda before=before: (
+                        more(uploaders, "PATCH", 503, before, 1) or more(uploaders, "POST", 503, before, 4)
+                    )
+                )
+                for node in nodes.daemons:
+                    assert eventually(lambda node=node: ready(node)[0] == 503)
+                lines.mend()
+                for node in nodes.daemons:
+                    assert eventually(lambda node=node: ready(node) == (200, {}))
+        finally:
+            for each in uploaders:
+                each.end()
+        assert [error for each in uploaders for error in each.errors] == []
+        assert [one for each in uploaders for one in each.without_retry] == []
+        assert {status for (verb, status) in total(uploaders) if verb == "HEAD"} <= {200, 423}
+        assert all(node.alive for node in nodes.daemons) and not nodes.complaints()
         for at, (path, (seed, offset)) in enumerate(((p, k) for each in uploaders for p, k in each.known.items())):
             client = nodes.tus[at % 2]
             assert client.offset(path) >= offset

@@ -11,7 +11,8 @@ import pytest
 from tests.own_postgres import bouncer, bouncer_program
 from tests.postgres import database
 
-from .commands import listen, looked
+from .commands import findings, listen, looked
+from .daemon import Daemon, eventually
 from .nodes import Nodes
 from .tus import pattern
 
@@ -50,10 +51,32 @@ def test_beside_servers_it_asks_the_one_here_and_leaves_them_alone(nodes: Nodes)
     assert nodes.tus[1].create(1)
 
 
-def test_what_differs_from_the_servers_that_run(nodes: Nodes) -> None:
-    flags = [*nodes.daemons[0].arguments()[1:], *listen(), "--max-size", "1G"]
-    level, what, advice = looked(*flags, cwd=nodes.home)["workers"]
-    assert level == "bad" and "--max-size" in what and "same value" in (advice or "")
+def test_each_option_that_must_agree_is_named_at_the_start_of_the_one_that_differs_and_by_doctor(nodes: Nodes) -> None:
+    tokens = nodes.home / "tokens"
+    tokens.write_text(f"{'0123456789abcdef' * 2} ann\n")
+    tokens.chmod(0o600)
+    different = {
+        "--base-path": "/files/other/",
+        "--hook": "http://127.0.0.1:1/hook",
+        "--guard": "http://127.0.0.1:1/guard",
+        "--remote": "memory://other",
+        "--auth-tokens": str(tokens),
+        "--part-size": "16M",
+        "--max-size": "1G",
+        "--disable-extension": "concatenation",
+    }
+    flags = [each for pair in different.items() for each in pair]
+    run = ("--run-dir", str(nodes.home / "other"))
+    with Daemon("--catalog", nodes.url, *run, *flags, upload_dir=nodes.upload_dir) as other:
+        other.start()
+        for flag in different:
+            assert eventually(lambda flag=flag: f"this worker and others disagree: {flag}: " in other.log)
+        assert str(tokens) not in other.log and "0123456789abcdef" not in other.log
+    found = findings(*nodes.daemons[0].arguments()[1:], *listen(), *flags, cwd=nodes.home)
+    said = {each["what"].partition(":")[0]: each for each in found if each["check"] == "workers"}
+    assert set(different) <= set(said)
+    assert {each["level"] for each in said.values()} == {"bad"}
+    assert all("same value" in each["advice"] for each in said.values())
 
 
 def test_another_directory_or_another_database_than_theirs(nodes: Nodes, tmp_path: Path) -> None:

@@ -197,3 +197,15 @@ def test_a_body_that_is_cut_off_is_kept_and_told_elsewhere(here: Tus, there: Tus
     assert eventually(lambda: there.offset(path) == 123_456)
     there.finish(path, data)
     assert content(here, path) == data
+
+
+def test_a_file_that_is_missing_is_noticed_and_the_upload_is_not_yet_lost(nodes: Nodes, here: Tus, there: Tus) -> None:
+    """By the node that sweeps, whoever was asked for it. After an hour it is lost: tests/spool/test_spool_losses.py."""
+    data = pattern(4096, 13)
+    path = here.create(len(data), body=data)
+    nodes.file(path).unlink()
+    assert there.get(path).status == 503
+    said = f"{nodes.file(path)} is missing, or lacks committed bytes; if it isn't back in an hour"
+    assert eventually(lambda: sum(said in node.log for node in nodes.daemons)) == 1
+    assert there.get(path).status == 503 and here.offset(path) == len(data)
+    assert here.delete(path).status == 204

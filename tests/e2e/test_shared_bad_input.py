@@ -117,7 +117,7 @@ def test_all_connections_are_taken(postgres: OwnPostgres, tmp_path: Path) -> Non
             taken.enter_context(psycopg.connect(postgres.at("crowded", "plain")))
     with crowd(postgres, "crowded"):
         said = refused(postgres.at("crowded", "plain"), tmp_path)
-    assert "raise max_connections, or start fewer workers" in said
+    assert "raise max_connections, or the limit of the role or the database, or start fewer workers" in said
 
 
 @contextmanager
@@ -209,6 +209,20 @@ def test_an_empty_directory_where_another_one_is_shared(uploads: int, postgres: 
         assert "is not the one that the servers of this catalog share: mount that" in said
         assert [nodes.tus[0].content(path) for path in paths] == [b"abc"] * uploads
     assert not (tmp_path / "uploads" / ".resumable" / "marker").exists()
+
+
+def test_a_copy_of_the_directory_that_others_use(postgres: OwnPostgres, tmp_path: Path) -> None:
+    """Its marker is the same, but who lives has left a sign in one of them only."""
+    url = new_database(postgres, "copied")
+    copy = tmp_path / "uploads"
+    with Nodes(1, url=url) as nodes:
+        nodes.tus[0].create(3, None, b"abc")
+        shutil.copytree(nodes.upload_dir, copy)
+        shutil.rmtree(copy / ".resumable" / "workers")
+        assert "is not the one that the servers of this catalog share: mount that" in refused(url, tmp_path)
+        assert list((nodes.upload_dir / ".resumable" / "workers").iterdir()) != []
+        nodes.daemons[0].stop()
+        assert list((nodes.upload_dir / ".resumable" / "workers").iterdir()) == []
 
 
 def test_two_nodes_that_start_at_once_with_two_empty_directories(postgres: OwnPostgres) -> None:

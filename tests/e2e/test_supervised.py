@@ -101,6 +101,44 @@ def test_a_reload_reaches_all_and_the_service_manager_is_told_when_it_is_done() 
         assert has_told("READY=1", "RELOADING=1", "READY=1", "STOPPING=1")
 
 
+def launched(it: Supervised) -> None:
+    """As by `Supervised.start`, which waits until uploads are taken."""
+    with (it.home / "daemon.log").open("wb") as log:
+        command = [*it.wrapper, "-n", "--pidfile=", *it.arguments()]
+        it.process = subprocess.Popen(
+            command, cwd=it.home, env=environment(), stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def test_a_stop_while_the_first_worker_starts_ends_both_and_is_a_success() -> None:
+    with Supervised(count=2, real=False) as it:
+        it.say("slow")
+        launched(it)
+        assert it.seen("worker 1 is not ready")
+        (worker,) = it.workers
+        assert "take uploads" not in it.log
+        assert it.stop() == 0
+        assert gone(worker) and "Traceback" not in it.log and "started again" not in it.log
+        assert not list(it.run_dir.iterdir()) and not list(it.upload_dir.glob(".resumable/*.sock"))
+        assert it.upload_dir.exists()
+
+
+def test_so_does_a_stop_as_soon_as_the_first_worker_is_ready() -> None:
+    with Supervised(count=2, real=False) as it:
+        it.say("hasty")
+        launched(it)
+        assert it.process is not None and it.process.wait(BOUND) == 0
+        assert it.log.count("worker 1 stops") == 1 and not list(it.run_dir.iterdir())
+
+
+def test_the_log_tells_that_uploads_are_taken_once_all_workers_take_them(two: Supervised) -> None:
+    assert two.seen("2 workers take uploads on 127.0.0.1")
+    assert two.process is not None
+    two.process.send_signal(signal.SIGHUP)
+    assert two.seen("reads its files anew", 2)
+    assert two.log.count("take uploads") == 1
+
+
 def test_a_start_that_fails_is_the_workers_own_line_once_and_status_1() -> None:
     with Supervised(count=2, real=False) as it:
         it.say("refuse")
@@ -161,6 +199,6 @@ def test_workers_have_the_user_the_group_and_the_umask_that_twistd_changes_to() 
             assert of_process(pid, "Gid").split() == [str(group)] * 4
             assert int(of_process(pid, "Umask"), 8) == 0o027
         assert {each.stat().st_gid for each in (it.run_dir, *it.run_dir.iterdir())} == {group}
-        assert {each.name for each in it.run_dir.iterdir()} == {"admin-1.sock", "admin-2.sock"}
+        assert {each.name for each in it.run_dir.iterdir()} == {"admin-1.sock", "admin-2.sock", "lock"}
         assert it.stop() == 0
         assert not list(it.run_dir.iterdir())

@@ -51,6 +51,7 @@ def test_an_upload_goes_on_after_its_worker_was_killed(one: Supervised) -> None:
 
 
 def test_each_line_of_the_log_tells_its_worker(one: Supervised) -> None:
+    assert one.seen("1 workers take uploads")
     lines = [json.loads(each) for each in one.log.splitlines()]
     said = {each["message"]: each.get("worker") for each in lines}
     assert said[f"uploads are taken at /files/ on 127.0.0.1:{one.port}"] == 1
@@ -59,8 +60,8 @@ def test_each_line_of_the_log_tells_its_worker(one: Supervised) -> None:
 
 def test_the_run_directory_and_its_sockets_are_private(one: Supervised) -> None:
     assert stat.S_IMODE(one.run_dir.stat().st_mode) == 0o700
-    sockets = {each.name: stat.S_IMODE(each.stat().st_mode) for each in one.run_dir.iterdir()}
-    assert sockets == {"admin-1.sock": 0o600}
+    files = {each.name: stat.S_IMODE(each.stat().st_mode) for each in one.run_dir.iterdir()}
+    assert files == {"admin-1.sock": 0o600, "lock": 0o600}
 
 
 def test_metrics_of_the_machine_have_the_workers_number_and_those_of_one_worker_have_not(one: Supervised) -> None:
@@ -80,7 +81,7 @@ def test_a_worker_is_ready_by_itself(one: Supervised) -> None:
 def test_operators_find_the_daemon_by_its_run_directory(one: Supervised) -> None:
     """The machine's socket is there in the second shape."""
     listen = f"unix:{one.run_dir}/admin.sock"
-    with Supervised("--admin-listen", listen, "--run-dir", str(one.run_dir / "second")) as it:
+    with Supervised("--admin-listen", listen) as it:
         it.start()
         with closing(Tus(it.port)) as tus:
             path = tus.create(3, None, b"abc")
@@ -161,7 +162,6 @@ def test_every_kind_of_socket_is_inherited() -> None:
     with Supervised() as it:
         supervise = it.wrapper
         scene = Scene(it)
-        it.flags = ("--run-dir", str(it.run_dir), *it.flags)
         it.wrapper = [*it.wrapper, *supervise]
         with closing(scene.systemd) as systemd:
             it.start()

@@ -6,62 +6,14 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
-import psycopg
 import pytest
 
-from resumable.client.admin_client import AdminLine
-from tests.postgres import database
-
 from .commands import command
-from .daemon import Daemon, eventually
+from .daemon import eventually
+from .nodes import Workers
 from .supervised import gone
 from .tus import Tus, patch_head, pattern
-
-
-class Workers(Daemon):
-    """``count`` of them."""
-
-    def __init__(self, *flags: str, count: int = 2) -> None:
-        super().__init__()
-        self.run_dir, self.database = self.home / "run", database()
-        self.flags = (
-            *("--catalog", self.database, "--workers", str(count), "--run-dir", str(self.run_dir)),
-            *flags,
-        )
-
-    def rows(self) -> dict[int, str]:
-        """The workers that the catalog knows, by their processes."""
-        with psycopg.connect(self.database) as connection:
-            return dict(connection.execute("SELECT pid, id FROM workers").fetchall())
-
-    def keeper(self) -> int | None:
-        """The process that has an append under way."""
-        with psycopg.connect(self.database) as connection:
-            row = connection.execute("SELECT pid FROM workers JOIN uploads ON kept_by = workers.id").fetchone()
-            return None if row is None else int(row[0])
-
-    @property
-    def children(self) -> list[int]:
-        assert self.process is not None
-        pid = self.process.pid
-        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-    def by_worker(self) -> dict[str, Tus]:
-        """A client with an open connection to each, by what the ids of its answers begin with."""
-        found: dict[str, Tus] = {}
-
-        def another() -> bool:
-            tus = self.attach(Tus(self.port))
-            found.setdefault(tus.options()["x-request-id"].partition("-")[0], tus)
-            return len(found) == 2
-
-        eventually(another)
-        return found
-
-    def admin(self, name: str = "admin.sock") -> AdminLine:
-        return AdminLine(f"unix:{self.run_dir / name}")
 
 
 @pytest.fixture(scope="module")

@@ -228,6 +228,25 @@ async def test_aborting_leaves_nothing_and_may_be_repeated(full: Server, prefix:
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_another_process_begins_after_the_end_is_removed_by_repeating_it(full: Server, prefix: str):
+    async with rig(full) as it:
+        remote = it.remote(template=keys.parse(prefix=prefix), part_size=PART)
+        stored = await upload(remote, U1, BIG)
+        await remote.initiate_upload(U2, len(BIG), {})
+        await remote.delete_object(U1)
+        await remote.abort_upload(U2)
+        for upload_id in (U1, U2):
+            await it.client.init_multipart_upload(f"{prefix}/{upload_id}")
+            await remote.abort_upload(upload_id)
+        assert await it.unfinished() == []
+        it.journal = MemoryJournal()
+        await upload(it.remote(template=keys.parse(prefix=prefix), part_size=PART), U1, BIG)
+        assert await remote.delete_object(U1) is True
+        with pytest.raises(NotThere):
+            await it.client.head_object(stored.key)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_foreign_object_is_not_replaced_unless_that_is_wanted(full: Server, prefix: str):
     async with rig(full) as it:
         key = f"{prefix}/{U1}"

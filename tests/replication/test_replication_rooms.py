@@ -26,13 +26,15 @@ def test_it_is_what_the_use_cases_want(rig):
 # -- local data
 
 
-def local(rig, policy, needed=lambda: False, age=None):
+def local(rig, policy, lacking=lambda: 0, age=None, delay=0.0):
     async def reclaim():
         ids = await rig.catalog.removable(100)
         await rig.spool.remove(ids)
         await rig.catalog.removed(ids)
 
-    return LocalSweeper(rig.catalog.replicas, policy, wall=rig.wall, reclaim=reclaim, space_needed=needed, age=age)
+    return LocalSweeper(
+        rig.catalog.replicas, policy, wall=rig.wall, reclaim=reclaim, lacking=lacking, age=age, delay=delay
+    )
 
 
 def kept(rig, *upload_ids):
@@ -43,7 +45,7 @@ def test_kept_for_ever(rig):
     upload_id = rig.upload(50)
     rig.settle([upload_id])
     rig.advance(1e4)
-    assert rig.ask(local(rig, LocalPolicy.KEEP, lambda: True, 1.0).sweep()) == 0
+    assert rig.ask(local(rig, LocalPolicy.KEEP, lambda: 1, 1.0).sweep()) == 0
     assert kept(rig, upload_id) == [True]
 
 
@@ -77,12 +79,27 @@ def test_reclaimed_when_space_is_needed_oldest_first_and_no_more_than_that(rig):
         rig.advance(1)
     left = [2]
 
-    def needed():
+    def lacking():
         left[0] -= 1
         return left[0] >= 0
 
-    assert rig.ask(local(rig, LocalPolicy.RECLAIM, needed).sweep()) == 32
+    assert rig.ask(local(rig, LocalPolicy.RECLAIM, lacking).sweep()) == 32
     assert kept(rig, *uploads) == [False] * 32 + [True] * 18
+
+
+def test_what_is_given_up_and_goes_later_counts_as_room(rig):
+    for number in range(50):
+        rig.upload(50, seed=number)
+        rig.advance(1)
+    lacking = [17 * 50]
+    sweeper = local(rig, LocalPolicy.RECLAIM, lambda: lacking[0], delay=60.0)
+    assert rig.ask(sweeper.sweep()) == 32
+    rig.advance(59)
+    assert rig.ask(sweeper.sweep()) == 0, "nothing is off the disk yet, but enough will be"
+    lacking[0] = 40 * 50
+    assert rig.ask(sweeper.sweep()) == 16, "more lacks than what is on its way"
+    rig.advance(1)
+    assert rig.ask(sweeper.sweep()) == 2, "it went, and made no room"
 
 
 def test_what_isnt_stored_is_never_given_up(rig):

@@ -8,9 +8,10 @@ from random import Random
 import pytest
 from zope.interface.verify import verifyObject
 
+from resumable.catalog.postgres.postgres_replicas import LATE
 from resumable.model.replica import IHeldReplicas, IReplication
 from resumable.remotes import errors
-from resumable.remotes.memory.remote import Fault
+from resumable.remotes.memory.remote import Fault, MemoryObject
 from resumable.replication.context import ReplicationLimits
 from resumable.replication.work_queue import NOW_AND_THEN
 from tests.replication.rig import PART, parts, pattern, whole
@@ -215,6 +216,24 @@ def test_after_the_holders_death_another_worker_goes_on_and_asks_what_is_there(w
     rig.check(upload_id)
     assert workers.holders[upload_id, "a"] == "two"
     assert workers.workers["two"].calls(upload_id).count("write_chunk") == 6
+
+
+def test_what_a_frozen_worker_sends_after_the_end_is_removed_a_minute_later_and_after_a_day(workers):
+    """It is frozen in its request, and another worker removes what is there before the request arrives."""
+    two = workers.workers["two"]
+    workers.workers["one"].remotes["a"].faults.add(Fault("finalize_upload", silent=True))
+    upload_id = workers.at("one").upload(300)
+    workers.rig.advance(1)
+    workers.cluster.die("one")
+    workers.cluster.lossy = True
+    rig = workers.at("two")
+    rig.terminate(upload_id)
+    rig.until(lambda: two.calls(upload_id).count("delete_object") == 1, 2 * NOW_AND_THEN)
+    for seconds in LATE:
+        rig.stores["a"].objects = {upload_id: MemoryObject(b"late", upload_id)}
+        rig.advance(seconds + 2 * NOW_AND_THEN)
+        assert rig.object(upload_id) is None
+    assert rig.replica(upload_id) is None
 
 
 def test_without_that_word_the_next_pass_finds_what_a_dead_worker_held(workers):

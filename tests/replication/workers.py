@@ -5,10 +5,12 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import succeed
 from twisted.python.components import proxyForInterface
 from zope.interface import implementer
 
+from resumable.catalog.postgres.postgres_replicas import LATE
 from resumable.model.replica import IHeldReplicas, IReplicas, Page
 from resumable.replication.context import Remote
 from resumable.replication.journal import CatalogJournal
@@ -20,18 +22,30 @@ from tests.replication.rig import Counting, Rig
 
 @implementer(IHeldReplicas)
 class HeldReplicas(proxyForInterface(IReplicas, "all")):
-    """Those of a catalog, as the worker of this name sees them; ``holders_of``: by upload and remote."""
+    """Those of a catalog, as the worker of this name sees them; what was taken over is removed again as in
+    `PostgresReplicaTable`."""
 
-    def __init__(self, replicas: Any, cluster: Cluster, name: str, holders_of: dict[tuple[str, str], str]) -> None:
-        super().__init__(replicas)
-        self._cluster = cluster
+    def __init__(self, room: Workers, name: str) -> None:
+        super().__init__(room.rig.catalog.replicas)
+        self._cluster = room.cluster
         self._name = name
-        self._holders_of = holders_of
+        self._holders_of = room.holders
+        self._looks = room.looks
+        self._wall = room.rig.wall
 
     def _holds(self, upload_id: str, remote: str) -> bool:
-        if self._holders_of.get((upload_id, remote)) not in self._cluster.members:
+        holder = self._holders_of.get((upload_id, remote))
+        if holder not in self._cluster.members:
             self._holders_of[upload_id, remote] = self._name
+            if holder is not None:
+                self._looks[upload_id, remote] = list(LATE)
         return self._holders_of[upload_id, remote] == self._name
+
+    def ended(self, replica):
+        looks = self._looks.get((replica.upload_id, replica.remote))
+        if not looks:
+            return self.all.ended(replica)
+        return self.all.advance(evolve(replica, retry_at=self._wall() + looks.pop(0)))
 
     def own(self, upload_id, remote):
         found = self.all.get(upload_id, remote)
@@ -56,7 +70,7 @@ class Worker:
         rig = room.rig
         self.name = name
         self.member = room.cluster.join(name)
-        self.replicas = Counting(HeldReplicas(rig.catalog.replicas, room.cluster, name, room.holders))
+        self.replicas = Counting(HeldReplicas(room, name))
         self.remotes: dict[str, Any] = {}
         self._holders = room.holders
 
@@ -93,13 +107,15 @@ class Worker:
 
 
 class Workers:
-    """``holders``: by upload and remote. `at` chooses who serves the rig's clients."""
+    """``holders``: by upload and remote. ``looks``: pauses before those that were taken over are removed again. `at`
+    chooses who serves the rig's clients."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         rig.ask(rig.replication.stop())
         self.cluster = Cluster()
         self.holders: dict[tuple[str, str], str] = {}
+        self.looks: dict[tuple[str, str], list[float]] = {}
         self.workers: dict[str, Worker] = {}
 
     def join(self, name: str) -> Worker:

@@ -13,8 +13,8 @@ from pathlib import Path
 from .shared import FLEETS, SharedPlan, SharedSoak
 from .soak import Plan, Soak
 
-#: A trouble lasts as long, on the average, as the pause after it.
 SECONDS = 4.0
+"""What a trouble takes on the average; the pause after it is shorter."""
 #: What a trouble and the pause after it take on the average where several processes share.
 SHARED_SECONDS = 16.0
 
@@ -56,7 +56,7 @@ def main() -> int:
 
 def _made(chosen: argparse.Namespace, scratch: Path, say: Callable[[str], None]) -> Soak | SharedSoak:
     if chosen.shape == "one":
-        number = max(3, round(chosen.minutes * 60 / (2 * SECONDS)))
+        number = max(3, round(chosen.minutes * 60 / (1.6 * SECONDS)))
         return Soak(Plan(chosen.clients, number // 3, number // 3, SECONDS, chosen.admin_port), scratch, say)
     number = max(6, round(chosen.minutes * 60 / SHARED_SECONDS))
     plan = SharedPlan(chosen.shape, chosen.clients, number // 2, number // 4, SECONDS, seed=chosen.seed)

@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,7 +29,11 @@ from tests.waiting import eventually
 COUNT = 3
 """Nodes, or workers."""
 SETTLED = 15.0
-"""Seconds after an outage of the database within which each process is connected again, on a busy machine too."""
+"""Seconds after an outage of the database within which each connection of a process is made again."""
+
+
+Ask = Callable[[str], list[tuple[Any, ...]]]
+"""Answers the rows of a statement."""
 
 
 class Postgres:
@@ -61,18 +65,32 @@ class Postgres:
         with psycopg.connect(self.url, autocommit=True, connect_timeout=5) as connection:
             return connection.execute(statement, values or None).fetchall()
 
+    @contextmanager
+    def connected(self) -> Iterator[Ask]:
+        """One connection for many questions. Raises psycopg.Error, as they do."""
+        with psycopg.connect(self.url, autocommit=True, connect_timeout=5) as connection:
+
+            def ask(statement: str) -> list[tuple[Any, ...]]:
+                done = connection.execute(statement)
+                return done.fetchall() if done.description else []
+
+            yield ask
+
     def away(self, began: float, ended: float) -> bool:
         """Whether it may have been out of reach within that time (monotonic)."""
         return any(began <= end + SETTLED and ended >= start for start, end in self._outages)
 
     @contextmanager
     def outage(self) -> Iterator[None]:
+        """It ends when all processes have found the database again; those that are dead are buried by then."""
         number = len(self._outages)
         self._outages.append((time.monotonic(), float("inf")))
         try:
             yield
         finally:
             self.up()
+            now = self.ask("SELECT extract(epoch FROM clock_timestamp())")[0][0]
+            eventually(lambda: self.ask("SELECT FROM workers WHERE seen_at < %s", (now,)) == [])
             self._outages[number] = (self._outages[number][0], time.monotonic())
 
     def stop(self) -> None:

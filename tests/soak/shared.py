@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from resumable.httpclient.client import HttpLimits
 from tests.e2e.balancer import Balancer
 from tests.e2e.hook_server import YES, HookServer
 from tests.e2e.stores import CREDENTIALS, Store, proxied, real_store, unique_prefix
@@ -26,8 +27,9 @@ from .auditor import Auditor, unkept, untold
 from .clients import LATER, PATIENCE, at_work
 from .fleet import Fleet, NodeFleet, Postgres, WorkerFleet
 from .ledger import Ledger, Promise
+from .moments import Moments
 from .probe import Probe
-from .shared_clients import BalancedTus, SharedClient
+from .shared_clients import Bait, BalancedTus, SharedClient
 from .shared_trouble import SharedTroubles
 
 AUDITORS = 3
@@ -36,16 +38,22 @@ KEPT = 40 << 20
 MOST_STORED, MOST_UNFINISHED = 1500 << 20, 80
 FLAGS = (
     "--part-size", "5M", "--retry-delay", "50ms", "--retry-delay-max", "2s", "--remote-timeout", "5s",
-    "--hook-timeout", "1s", "--guard-timeout", "3s", "--guard-questions", "before-create", "--remember", "1s",
-    "--network-timeout", "10", "--log-format", "json",
+    "--hook-timeout", "1s", "--guard-timeout", "3s", "--guard-questions", "before-create,before-finish",
+    "--remember", "1s", "--network-timeout", "10", "--log-format", "json",
     "--max-stored", str(MOST_STORED), "--max-unfinished", str(MOST_UNFINISHED),
 )  # fmt: skip
+BAITS = {"assembly": "large_finals", "finishing": "halves"}
+"""What clients do so that processes are caught in these moments."""
 FLEETS: dict[str, type[NodeFleet | WorkerFleet]] = {"nodes": NodeFleet, "workers": WorkerFleet}
 SWEPT = 240.0
 """Seconds within which what is to be removed is: a minute, a round, and another one for what a claim's end took."""
 MORE_CONNECTIONS = 6
-POOLED = 48
-"""Connections to the store, the hook and the guard that a process may keep for the next use, and threads."""
+POOLED = 8
+"""Connections to the database and threads that a process may have more than at the rest before. Those to the store, the
+hook and the guard are many more after a burst, but none is kept for longer than `UNUSED`."""
+UNUSED = HttpLimits().kept_for + 3
+"""Seconds after which no unused connection is left, and free memory was given back."""
+REMOVALS = "SELECT FROM replicas WHERE state = 'ending' AND looks < 2"
 
 
 @dataclass(frozen=True)
@@ -158,8 +166,13 @@ class SharedSoak:
             fleet.start()
             balancer = stack.enter_context(Balancer(fleet.ports))
             probe = Probe(fleet, self.ledger, plan.seed, plan.bound)
+            baits = {
+                moment: Bait(BalancedTus(balancer.port, self.ledger, database), self.ledger, seed, self._over, what)
+                for seed, (moment, what) in enumerate(BAITS.items(), 100 * plan.seed + 90)
+            }
             troubles = SharedTroubles(
-                *(fleet, balancer, probe, proxy, hook, guard, self.ledger, plan.seconds, plan.longest, plan.seed)
+                *(fleet, balancer, probe, Moments(fleet, proxy, guard, baits), proxy, hook, guard, self.ledger),
+                *(plan.seconds, plan.longest, plan.seed),
             )
             auditors = [
                 SharedAuditor(fleet, store, prefix, self.ledger, seed, balancer.port) for seed in range(AUDITORS)
@@ -167,8 +180,11 @@ class SharedSoak:
             sampler = shared_watch.Sampler(fleet, self.ledger, (MOST_STORED, MOST_UNFINISHED))
             for each in (sampler, *auditors):
                 each.start()
-            self._course(fleet, balancer, troubles, auditors)
+            self._course(fleet, balancer, troubles, auditors, list(baits.values()))
             self._say(f"troubles: {dict(troubles.made)}")
+            self._say(f"struck in the middle of: {dict(troubles.hits)}")
+            if plan.sweeps:  # else so few that one may miss
+                self.ledger.problems += troubles.missed()
             self._say(f"standing still: {probe.stuck}")
             self._say(
                 f"catalog: {sampler.looks} looks, at most {sampler.connections} connections, {sampler.used} used,"
@@ -183,17 +199,22 @@ class SharedSoak:
         self.log = fleet.logs
 
     def _course(
-        self, fleet: Fleet, balancer: Balancer, troubles: SharedTroubles, auditors: list[SharedAuditor]
+        self,
+        fleet: Fleet,
+        balancer: Balancer,
+        troubles: SharedTroubles,
+        auditors: list[SharedAuditor],
+        baits: list[Bait],
     ) -> None:
         plan = self._plan
-        with self._clients(balancer.port, fleet) as clients:
-            kinds = [*troubles.deaths(), *troubles.deaths(), *troubles.everyday()]
-            if plan.first:
-                kinds = [getattr(troubles, name) for name in plan.first]
-            self._trouble(troubles, kinds, len(plan.first) or plan.deaths)
+        with self._clients(balancer.port, fleet, baits) as clients:
+            self._gate.set()
+            kinds = [troubles.named(name) for name in plan.first] or troubles.deaths()
+            troubles.make_all(kinds, len(plan.first) or plan.deaths, self._random, self._say)
             rests = [self._rest(fleet, troubles, clients, auditors)]
             for _ in range(2 if plan.troubles else 0):  # by the second rest all that is kept for good has been met
-                self._trouble(troubles, troubles.everyday(), plan.troubles)
+                self._gate.set()
+                troubles.make_all(troubles.everyday(), plan.troubles, self._random, self._say)
                 rests.append(self._rest(fleet, troubles, clients, auditors))
         (before, connections), (after, more) = rests[-2:] if plan.troubles else rests * 2
         if before.keys() != after.keys():
@@ -208,32 +229,20 @@ class SharedSoak:
             auditor.join()
 
     @contextmanager
-    def _clients(self, port: int, fleet: Fleet) -> Iterator[list[SharedClient]]:
+    def _clients(self, port: int, fleet: Fleet, baits: list[Bait]) -> Iterator[list[SharedClient]]:
         clients = [
-            SharedClient(
-                BalancedTus(port, self.ledger, fleet.database),
-                *(self.ledger, 100 * self._plan.seed + number, self._gate, self._over),
-                abandons=self._plan.sweeps,
-            )
-            for number in range(1, self._plan.clients + 1)
+            *baits,
+            *(
+                SharedClient(
+                    BalancedTus(port, self.ledger, fleet.database),
+                    *(self.ledger, 100 * self._plan.seed + number, self._gate, self._over),
+                    abandons=self._plan.sweeps,
+                )
+                for number in range(1, self._plan.clients + 1)
+            ),
         ]
         with at_work(clients, self._over):
             yield clients
-
-    def _trouble(self, troubles: SharedTroubles, kinds: list[Callable[[], None]], number: int) -> None:
-        """So many of them; each kind comes before one comes again."""
-        self._gate.set()
-        waiting: list[Callable[[], None]] = []
-        for _ in range(number):
-            waiting = waiting or self._random.sample(kinds, len(kinds))
-            trouble = waiting.pop()
-            known = len(self.ledger.problems)
-            began = time.monotonic()
-            troubles.make(trouble)
-            found = self.ledger.problems[known:]
-            self._say(f"{trouble.__name__}, {time.monotonic() - began:.0f} s" + "".join(f"\n    {e}" for e in found))
-            threading.Event().wait(self._plan.seconds * self._random.uniform(0.2, 1.0))
-        troubles.calm()
 
     def _rest(
         self, fleet: Fleet, troubles: SharedTroubles, clients: list[SharedClient], auditors: list[SharedAuditor]
@@ -252,7 +261,9 @@ class SharedSoak:
         for each in auditors:
             each.idle.wait()
         eventually(lambda: fleet.connections() == 0, PATIENCE)
-        threading.Event().wait(3)  # free memory is given back now and then
+        if self._plan.troubles:  # this rest is compared with another one
+            shared_watch.wait_for(lambda: fleet.database.ask(REMOVALS) == [], 2 * PATIENCE)
+            threading.Event().wait(UNUSED)
         found = {pid: watch.rest(pid) for pid in fleet.serving()}
         connections = fleet.database.ask(shared_watch.CONNECTIONS)[0][0]
         self._say(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from itertools import permutations
 from typing import Final
 
 from tests.e2e.tus import Fields, Tus, patch_head
@@ -16,8 +17,10 @@ from tests.e2e.wire import Answer
 
 from .clients import LATER, MIB, Client
 from .fleet import Postgres
-from .ledger import Ledger
+from .ledger import Ledger, data_of
 
+LARGE: Final = 8 * MIB
+"""Bytes of what is to take long."""
 BALANCER: Final = frozenset({502, 503})
 
 
@@ -171,3 +174,38 @@ class SharedClient(Client):
             self._persist(lambda: self.tus.delete(path), also=(204, 404, 410))
             if not self._ledger.knows(path):
                 self._ledger.ended(path)
+
+
+class Bait(SharedClient):
+    """Works only while ``gate`` is open, at what takes long. ``what``: the name of one of its methods. ``ready``: it
+    comes to that now."""
+
+    def __init__(self, tus: BalancedTus, ledger: Ledger, seed: int, over: threading.Event, what: str) -> None:
+        self.gate = threading.Event()
+        self.ready = threading.Event()
+        super().__init__(tus, ledger, seed, self.gate, over, abandons=False)
+        self._what = what
+
+    def kinds(self) -> list[tuple[Callable[[], None], int]]:
+        return [(getattr(self, self._what), 1)]
+
+    def large_finals(self) -> None:
+        """Several of the same partials, in all their orders."""
+        pieces = [data_of(next(self._numbers), LARGE) for _ in range(3)]
+        parts = [(self._create(len(each), {"Upload-Concat": "partial"}), each) for each in pieces]
+        for path, piece in parts:
+            self._bring(path, piece, enter=False)
+        self.ready.set()
+        for order in permutations(parts):
+            if self.gate.is_set():
+                final = self._create(None, {"Upload-Concat": "final;" + " ".join(path for path, _ in order)})
+                self._until(lambda path=final: "upload-offset" in self._persist(lambda: self.tus.head(path)))
+                self._ledger.finished(final, b"".join(piece for _, piece in order))
+
+    def halves(self) -> None:
+        """Two requests, and so most often segments of two processes."""
+        data = data_of(next(self._numbers), LARGE)
+        path = self._create(len(data))
+        self._try(lambda: self.tus.patch(path, 0, data[: LARGE // 2]))
+        self.ready.set()
+        self._bring(path, data)

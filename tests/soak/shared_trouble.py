@@ -1,18 +1,15 @@
 """What goes wrong with several processes and their database: they are killed, stand still, and come back.
 
-Invariant: that of `trouble`. What a trouble is aimed at (a body, a join, an assembly) is looked up in the catalog just
-before the blow.
+Invariant: that of `trouble`. ``hits`` counts the moments in which a process was when it was struck, see `moments`.
 """
 
 from __future__ import annotations
 
 import signal
-import time
+from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Final
-
-import psycopg
 
 from tests.e2e.balancer import Balancer
 from tests.e2e.hook_server import HookServer
@@ -20,25 +17,12 @@ from tests.e2e.stores import Proxy
 
 from .fleet import Fleet, NodeFleet, WorkerFleet, wait
 from .ledger import Ledger
+from .moments import MOMENTS, Moments
 from .probe import Probe
 from .trouble import Around
 
-HOLDERS: Final = {
-    "body": "SELECT pid FROM uploads JOIN workers ON kept_by = workers.id WHERE gone IS NULL",
-    "joining": """SELECT pid FROM workers WHERE EXISTS (SELECT FROM uploads WHERE finished_at IS NOT NULL AND NOT whole
-        AND gone IS NULL AND on_disk = 1)""",
-    "assembly": "SELECT pid FROM claims JOIN workers ON holder = workers.id WHERE name LIKE 'final:%'",
-    "delivery": "SELECT pid FROM claims JOIN workers ON holder = workers.id WHERE name LIKE 'hook:%'",
-    "copying": "SELECT pid FROM replicas JOIN workers ON holder = workers.id",
-    "withheld": """SELECT pid FROM uploads JOIN workers ON true WHERE finished_at IS NULL AND gone IS NULL
-        AND "offset" = length""",
-    "sweeping": "SELECT pid FROM claims JOIN workers ON holder = workers.id WHERE name IN ('sweeper', 'janitor')",
-}
-"""Processes in the middle of what is named."""
 CUT: Final = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'soak'
     AND pid <> pg_backend_pid()"""
-AIMING: Final = 4.0
-"""Seconds that are waited for one to be in the middle of it."""
 
 
 class SharedTroubles(Around):
@@ -49,6 +33,7 @@ class SharedTroubles(Around):
         fleet: Fleet,
         balancer: Balancer,
         probe: Probe,
+        moments: Moments,
         store: Proxy,
         hook: HookServer,
         guard: HookServer,
@@ -61,6 +46,8 @@ class SharedTroubles(Around):
         self._fleet = fleet
         self._balancer = balancer
         self._probe = probe
+        self._moments = moments
+        self.hits: Counter[str] = Counter()
         self._longest = longest
 
     def everyday(self) -> list[Callable[[], None]]:
@@ -68,10 +55,30 @@ class SharedTroubles(Around):
                 self.database_stands_still, self.connections_cut, self.freeze_for_a_moment]  # fmt: skip
 
     def deaths(self) -> list[Callable[[], None]]:
-        often = [self.kill_keeper, self.kill_in_the_middle] * 2
-        rare = [self.freeze_keeper, self.freeze_long, self.freeze_all, self.rolling, self.kill_two]
-        found = [*often, *rare, self.kill_with_database]
-        return [*found, self.kill_supervisor] if isinstance(self._fleet, WorkerFleet) else found
+        found = [self.kill_keeper, self.freeze_keeper, self.freeze_all, self.rolling, self.kill_two,
+                 self.kill_with_database]  # fmt: skip
+        if isinstance(self._fleet, WorkerFleet):
+            found.append(self.kill_supervisor)
+        return [*found, *(self._aimed(blow, moment) for blow in (self.kill, self.freeze) for moment in MOMENTS)]
+
+    def named(self, name: str) -> Callable[[], None]:
+        return next(each for each in (*self.deaths(), *self.everyday()) if each.__name__ == name)
+
+    def _aimed(self, blow: Callable[[str], None], moment: str) -> Callable[[], None]:
+        def trouble() -> None:
+            blow(moment)
+
+        trouble.__name__ = f"{blow.__name__}_{moment}"
+        return trouble
+
+    def missed(self) -> list[str]:
+        """Moments in which fewer than half of those that were to be struck in them were."""
+        tried = {name: self.made[name] for each in self.deaths() if (name := each.__name__) in self.made}
+        return [
+            f"{name}: {self.hits[name]} of {times} processes were struck in that moment"
+            for name, times in tried.items()
+            if name.partition("_")[2] in MOMENTS and 2 * self.hits[name] < times
+        ]
 
     def make(self, trouble: Callable[[], None]) -> None:
         super().make(trouble)
@@ -91,21 +98,23 @@ class SharedTroubles(Around):
         victim = self._anyone()
         self._probe.strike(victim, lambda: self._fleet.kill(victim), freezes=False)
 
-    def kill_in_the_middle(self) -> None:
-        self._fleet.kill(self._in_the_middle())
+    def kill(self, moment: str) -> None:
+        with self._moments.caught(moment) as victim:
+            if victim is not None:
+                self.hits.update(f"kill_{each}" for each in victim.moments)
+                self._fleet.kill(victim.pid)
         self._last()
 
-    def _in_the_middle(self) -> int:
-        of = self._random.choice(list(HOLDERS))
-        until = time.monotonic() + AIMING
-        while time.monotonic() < until:
-            with suppress(psycopg.Error):
-                serving = self._fleet.serving()
-                found = [pid for (pid,) in self._fleet.database.ask(HOLDERS[of]) if pid in serving]
-                if found:
-                    self.made[f"(in the middle of {of})"] += 1
-                    return self._random.choice(found)
-        return self._anyone()
+    def freeze(self, moment: str) -> None:
+        """At times the balancer notices it, at times each third request goes there in vain."""
+        with self._moments.caught(moment) as victim:
+            if victim is not None:
+                self.hits.update(f"freeze_{each}" for each in victim.moments)
+                with self._fleet.frozen(*self._with_supervisor(victim.pid)[:-1]):
+                    if self._random.random() < 0.7:
+                        self._balancer.use(self._fleet.ports_without(victim.pid))
+                    wait(self._longest)
+        wait(2.0)  # who was taken for dead ends by itself
 
     def kill_two(self) -> None:
         for victim in self._random.sample(self._fleet.serving(), 2):
@@ -128,16 +137,6 @@ class SharedTroubles(Around):
         with ExitStack() as stack:
             self._probe.strike(victim, lambda: stack.enter_context(freeze), freezes=True)
             self._last()
-
-    def freeze_long(self) -> None:
-        """At times the balancer notices it, at times each third request goes there in vain."""
-        victim = self._in_the_middle()
-        seconds = self._random.uniform(self._longest / 2, self._longest)
-        with self._fleet.frozen(*self._with_supervisor(victim)):
-            if self._random.random() < 0.7:
-                self._balancer.use(self._fleet.ports_without(victim))
-            wait(seconds)
-        wait(2.0)  # who was taken for dead ends by itself
 
     def _with_supervisor(self, victim: int) -> list[int]:
         """A supervisor kills a worker that doesn't answer, so it stands still, too."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from resumable.client.admin_client import AdminClient, AdminLine
 from tests.e2e.daemon import Daemon
 from tests.e2e.hook_server import YES, HookServer
 from tests.e2e.stores import CREDENTIALS, Store, proxied, ready, real_store, unique_prefix
@@ -29,6 +30,8 @@ from .ledger import Ledger
 from .trouble import Troubles
 
 AUDITORS = 3
+SOON = 2.0
+"""Seconds after which unfinished uploads and partials go at the end."""
 FLAGS = (
     "--part-size", "5M", "--retry-delay", "50ms", "--retry-delay-max", "2s", "--remote-timeout", "5s",
     "--hook-timeout", "1s", "--guard-timeout", "3s", "--guard-questions", "before-create", "--remember", "1s",
@@ -40,8 +43,8 @@ FLAGS = (
 class Plan:
     """``clients`` at once. ``restarts``: troubles at first, many of them restarts; then twice ``troubles``, without.
 
-    Each lasts ``seconds``, and is followed by as long a pause. ``expiry``: seconds after which unfinished uploads go;
-    more than any client is ever silent.
+    Each lasts ``seconds`` on the average, and is followed by a shorter pause. ``expiry``: seconds after which
+    unfinished uploads go; more than any client is ever silent.
     """
 
     clients: int
@@ -49,7 +52,7 @@ class Plan:
     troubles: int
     seconds: float
     admin_port: int = 0
-    expiry: float = 20.0
+    expiry: float = 120.0
 
 
 class Soak:
@@ -64,6 +67,7 @@ class Soak:
         self._over = threading.Event()
         self._random = Random(3)
         self.log = ""
+        self._admin = f"unix:{scratch}/admin.sock"
         self._admin_port = plan.admin_port or free_port()
 
     def run(self) -> None:
@@ -83,6 +87,8 @@ class Soak:
                     guard.url,
                     "--admin-listen",
                     f"tcp:{self._admin_port}:interface=127.0.0.1",
+                    "--admin-listen",
+                    self._admin,
                     *FLAGS,
                     "--expire-after",
                     f"{self._plan.expiry:g}s",
@@ -108,11 +114,14 @@ class Soak:
     def _course(self, daemon: Daemon, troubles: Troubles, auditors: list[Auditor]) -> None:
         plan = self._plan
         with self._clients(daemon.port) as clients:
-            self._trouble(troubles, [*troubles.everyday(), *troubles.restarts() * 4], plan.restarts)
+            self._gate.set()
+            kinds = [*troubles.everyday(), *troubles.restarts() * 4]
+            troubles.make_all(kinds, plan.restarts, self._random, self._say)
             self._rest(daemon, troubles, clients, auditors)
             rests = []
             for _ in range(2):  # by the first rest all that is kept for good has been met
-                self._trouble(troubles, troubles.everyday(), plan.troubles)
+                self._gate.set()
+                troubles.make_all(troubles.everyday(), plan.troubles, self._random, self._say)
                 rests.append(self._rest(daemon, troubles, clients, auditors))
         for each in watch.leaks(*rests):
             self.ledger.problem(each)
@@ -129,16 +138,6 @@ class Soak:
         ]
         with at_work(clients, self._over):
             yield clients
-
-    def _trouble(self, troubles: Troubles, kinds: list[Callable[[], None]], number: int) -> None:
-        """So many of them; each kind comes before one comes again."""
-        self._gate.set()
-        waiting: list[Callable[[], None]] = []
-        for _ in range(number):
-            waiting = waiting or self._random.sample(kinds, len(kinds))
-            troubles.make(waiting.pop())
-            threading.Event().wait(self._plan.seconds)
-        troubles.calm()
 
     def _rest(self, daemon: Daemon, troubles: Troubles, clients: list[Client], auditors: list[Auditor]) -> watch.Rest:
         """Nobody asks for anything, and all that was to be done is done."""
@@ -168,23 +167,25 @@ class Soak:
         return self._metrics().get(name)
 
     def _reckon(self, daemon: Daemon, store: Store, prefix: str, hook: HookServer) -> None:
-        """Nothing was lost, everything was told, and nothing is left over."""
+        """Nothing was lost, everything was told, and nothing is left over. No client is there any more, so what is
+        unfinished may expire soon."""
         ledger = self.ledger
+        self._stop(daemon)
+        daemon.flags = (*daemon.flags, "--expire-after", f"{SOON:g}s", "--keep-partials", f"{SOON:g}s")
+        daemon.start()
         kept = sum(not each.gone for each in ledger.promises)
 
         def clean() -> bool:  # what was begun by lost requests expires, what was deleted goes
             return not unkept(ledger, store, prefix) and not untold(ledger, hook)
 
-        until = time.monotonic() + PATIENCE + 3 * self._plan.expiry
+        until = time.monotonic() + 2 * PATIENCE
         while not clean() and time.monotonic() < until:
             threading.Event().wait(0.5)
         for each in [*unkept(ledger, store, prefix), *untold(ledger, hook)][:20]:
             ledger.problem(each)
         self._expired(daemon)
         eventually(lambda: self._metric('resumable_outbox_waiting{hook="soak"}') == 0, PATIENCE)
-        status = daemon.stop()
-        if status:
-            ledger.problem(f"the last stop ended with status {status}")
+        self._stop(daemon)
         for each in daemon.complaints():
             ledger.problem(f"in the log: {each}")
         rows, files = watch.rows(daemon.upload_dir), watch.files(daemon.upload_dir)
@@ -199,8 +200,20 @@ class Soak:
         if files:
             ledger.problem(f"data files are left: {files[:5]}")
 
+    def _stop(self, daemon: Daemon) -> None:
+        status = daemon.stop()
+        if status:
+            self.ledger.problem(f"a stop at the end ended with status {status}")
+
     def _expired(self, daemon: Daemon) -> None:
-        """Partials and unfinished ones have expired, and what is gone is forgotten."""
-        until = time.monotonic() + PATIENCE + 4 * self._plan.expiry
-        while watch.files(daemon.upload_dir) and time.monotonic() < until:
+        """Partials and unfinished ones have expired, and what is gone is forgotten: a round after its file went."""
+        records = AdminClient(AdminLine(self._admin))
+
+        def left() -> bool:
+            return bool(watch.files(daemon.upload_dir)) or any(
+                page for state in ("gone", "uploading") for page in records.uploads({"state": state}, None)
+            )
+
+        until = time.monotonic() + 2 * PATIENCE
+        while left() and time.monotonic() < until:
             threading.Event().wait(0.5)

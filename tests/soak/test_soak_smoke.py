@@ -29,7 +29,7 @@ def test_several_processes_lose_nothing_when_they_die_and_stand_still(
     shape: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Times depend on the machine: nothing here has a bound that a busy one could miss."""
-    first = ("kill_keeper", "freeze_keeper", "database_quits")
+    first = ("kill_keeper", "freeze_keeper", "kill_assembly", "database_quits")
     plan = SharedPlan(*(shape, 3, 0, 0, 0.3), longest=2.0, bound=None, sweeps=False, expiry=900.0, seed=7, first=first)
     soak = SharedSoak(plan, tmp_path, print)
     soak.run()

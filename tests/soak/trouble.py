@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from tests.e2e.daemon import Daemon
@@ -19,6 +20,7 @@ from tests.e2e.stores import Proxy
 
 from .ledger import Ledger
 
+Say = Callable[[str], None]
 SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -48,6 +50,19 @@ class Around:
             trouble()
         except Exception as error:
             self._ledger.problem(f"{name}: {type(error).__name__}: {error}")
+
+    def make_all(self, kinds: Sequence[Callable[[], None]], number: int, random: Random, say: Say) -> None:
+        """So many of them, with a pause after each; each kind comes before one comes again."""
+        waiting: list[Callable[[], None]] = []
+        for _ in range(number):
+            waiting = waiting or random.sample(kinds, len(kinds))
+            trouble = waiting.pop()
+            known, began = len(self._ledger.problems), time.monotonic()
+            self.make(trouble)
+            found = "".join(f"\n    {each}" for each in self._ledger.problems[known:])
+            say(f"{trouble.__name__}, {time.monotonic() - began:.0f} s{found}")
+            self._over.wait(self._seconds * random.uniform(0.2, 1.0))
+        self.calm()
 
     def calm(self) -> None:
         self._store.up()

@@ -7,14 +7,14 @@ import itertools
 from types import SimpleNamespace
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from resumable.aio.threads import Batcher, Pool
-from resumable.model.upload import Upload
+from resumable.model.upload import GoneReason, Upload
 from resumable.spool import Budget, Disk
-from resumable.spool.segments import SegmentDirectory, SegmentSpool, SegmentSweeper
+from resumable.spool.segments import LossSweep, SegmentDirectory, SegmentSpool, SegmentSweeper
 from resumable.testing import CallQueue, SimulatedDisk, SteppedBatcher, SteppedPool
 from resumable.testing.memory_segments import MemoryUploads
 from resumable.uploads.context import HookContext, UploadListeners
@@ -27,6 +27,8 @@ ID = "a" * 32
 OTHER = "b" * 32
 INSTALLATION = "installation-1"
 MIB = 1 << 20
+PIECES = [b"0123456", b"789", b"abcdefghijklmnop", b"q"]
+ALL = b"".join(PIECES)
 
 
 class Context:
@@ -135,13 +137,23 @@ class Engine:
         self.context = Context(catalog, self.spool, clock)
         self.joiner = Joiner(self.context, self.spool, catalog)
         self.sweeper = SegmentSweeper(self.names, catalog, pool)
+        self.strangers = []
+        self.losses = LossSweep(
+            self.names, catalog, pool, self.lose, strangers=lambda: succeed(self.strangers), seconds=clock.seconds
+        )
 
     # what the use cases do
 
+    async def swept(self):
+        """Joined what is left over of finished uploads."""
+        await self.joiner.sweep()
+        await self.joiner._tasks.ended()
+
     async def joined(self):
         """What is left over of joining."""
-        await self.joiner.sweep()
+        await self.swept()
         await self.joiner.gather()
+        await self.joiner._tasks.ended()
 
     async def create(self, upload_id=ID, length=None, data=None):
         """A POST, with all of its body if there is some."""
@@ -186,6 +198,10 @@ class Engine:
         await assembly.name()
         return assembly.segment
 
+    async def lose(self, upload_id):
+        """As `Endings.lose`."""
+        return await self.catalog.end(upload_id, GoneReason.LOST)
+
     def finish_final(self, final_id, segment):
         """Its commit."""
         row = self.catalog.rows[final_id]
@@ -220,6 +236,11 @@ class SimulatedBench:
 
     def pass_time(self, seconds):
         self.clock.advance(seconds)
+
+    def wait(self, condition):
+        """Until it holds."""
+        self.turn()
+        assert condition()
 
     def result(self, work):
         results = []
@@ -272,6 +293,10 @@ class RealSegmentBench(SimulatedBench):
         pool.start()
         self.engines.append(engine)
         return engine
+
+    def wait(self, condition):
+        while not condition():
+            self.reactor._calls.get(timeout=30)()
 
     def result(self, work):
         return self.reactor.until(work if isinstance(work, Deferred) else Deferred.fromCoroutine(work))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 
@@ -11,17 +10,16 @@ from twisted.internet.defer import Deferred
 
 from resumable.model.errors import StartupError
 from resumable.model.segments import REMOVED_AFTER
-from resumable.model.upload import WHOLE, GoneReason, Upload
+from resumable.model.upload import WHOLE, Upload
 from resumable.spool.datafile import NotReadable
 from resumable.spool.direct import Ending
 from resumable.spool.segments.segment_reader import ClampedReader, PiecesReader
-from tests.spool.segment_bench import ID, MIB, OTHER
+from resumable.uploads import joining
+from tests.spool.segment_bench import ALL, ID, MIB, OTHER, PIECES
+from tests.spool.segment_removal import RemovalContract
 
-PIECES = [b"0123456", b"789", b"abcdefghijklmnop", b"q"]
-ALL = b"".join(PIECES)
 
-
-class SegmentContract:
+class SegmentContract(RemovalContract):
     """``bench``: a fixture, a bench of segment_bench."""
 
     # -- appending
@@ -37,6 +35,18 @@ class SegmentContract:
         engine = bench.engine()
         bench.result(engine.create(length=0, data=b""))
         assert bench.file(engine.spool.path(ID)) == b"" == bench.result(engine.content())
+
+    def test_one_with_an_id_that_a_hook_gave_gets_its_file_when_it_is_joined(self, bench):
+        engine = bench.engine()
+        wake, engine.context.listeners.joinable[:] = engine.context.listeners.joinable[0], []
+        for upload_id, data in (("report-2026_final", b"hello"), ("nothing-in-it-2026", b"")):
+            bench.result(engine.create(upload_id, length=len(data), data=data))
+            assert bench.file(engine.spool.path(upload_id)) is None
+            assert bench.result(engine.content(upload_id)) == data
+            wake(upload_id)
+            bench.result(engine.joiner._tasks.ended())
+            assert engine.catalog.rows[upload_id].whole and bench.file(engine.spool.path(upload_id)) == data
+        assert engine.joiner.linked == 1
 
     def test_where_something_has_that_name_the_bytes_go_to_a_segment_and_it_stays(self, bench):
         engine = bench.engine()
@@ -143,14 +153,6 @@ class SegmentContract:
         assert len(bench.files(engine.names.segments)) == 1
 
     # -- reading
-
-    def spread(self, bench):
-        """An upload over four segments of two workers."""
-        engines = [bench.engine("w1"), bench.engine("w2")]
-        bench.result(engines[0].create(length=100))
-        for at, piece in enumerate(PIECES):
-            bench.result(engines[at % 2].small(piece))
-        return engines[0]
 
     @pytest.mark.parametrize("start", [0, 6, 7, 8, 10, 26, 27, 40])
     def test_a_reader_reads_over_the_ends_of_segments(self, bench, start):
@@ -328,6 +330,62 @@ class SegmentContract:
         bench.result(engines[0].sweeper.sweep_discarded())
         assert len(bench.files(engines[0].names.segments)) == len(segments)
 
+    def left_over(self, bench, *sizes):
+        """Finished uploads of two segments each, so big, that nobody has joined; each with an id of its own."""
+        one, two = bench.engine("w1"), bench.engine("w2")
+        for engine in (one, two):
+            engine.context.listeners.joinable.clear()
+        ids = [f"{at:032x}" for at in range(len(sizes))]
+        for upload_id, size in zip(ids, sizes, strict=True):
+            bench.result(one.create(upload_id, length=size))
+            bench.result(one.small(b"a", upload_id))
+            bench.result(two.small(b"b" * (size - 1), upload_id))
+        return one, ids
+
+    def hold_up(self, engine, upload_id):
+        """Its copy waits before its first step; what lets it go on."""
+        go_on, joining = Deferred(), engine.spool.joining
+
+        def slow(layout):
+            made = joining(layout)
+            if layout.upload_id == upload_id:
+                look = made.look
+                made.look = lambda: look().addCallback(lambda _: go_on)
+            return made
+
+        engine.spool.joining = slow
+        return go_on
+
+    def wholes(self, engine):
+        return [upload_id for upload_id, row in engine.catalog.rows.items() if row.whole]
+
+    def test_a_copy_that_takes_long_keeps_neither_others_nor_the_next_round(self, bench):
+        engine, ids = self.left_over(bench, 20, 20, 20)
+        go_on = self.hold_up(engine, ids[0])
+        bench.result(engine.joiner.sweep())
+        bench.wait(lambda: self.wholes(engine) == ids[1:])
+        bench.result(engine.create(OTHER, length=2))
+        bench.result(engine.small(b".", OTHER))
+        bench.result(bench.engine("w3").small(b".", OTHER))
+        bench.result(engine.joiner.sweep())
+        bench.wait(lambda: self.wholes(engine) == [*ids[1:], OTHER])
+        go_on.callback(None)
+        bench.result(engine.joiner._tasks.ended())
+        assert self.wholes(engine) == [*ids, OTHER]
+
+    def test_only_so_many_copies_are_long_and_others_are_left_to_a_later_round(self, bench, monkeypatch):
+        monkeypatch.setattr(joining, "LONG", 10)
+        monkeypatch.setattr(joining, "LONG_AT_ONCE", 1)
+        engine, ids = self.left_over(bench, 20, 30, 9)
+        go_on = self.hold_up(engine, ids[0])
+        for _ in range(2):
+            bench.result(engine.joiner.sweep())
+            bench.wait(lambda: self.wholes(engine) == ids[2:])
+        go_on.callback(None)
+        bench.result(engine.joiner._tasks.ended())
+        bench.result(engine.swept())
+        assert self.wholes(engine) == ids
+
     def test_an_open_file_that_is_still_shown_short_is_opened_anew(self, bench):
         """As a network file system may show it to another node while its writer has it open."""
         one, two = bench.engine("w1"), bench.engine("w2")
@@ -423,96 +481,6 @@ class SegmentContract:
         engine.disk.unlink(engine.names.segment_path(engine.catalog.rows[ID].segments[1].name))
         with pytest.raises(NotReadable):
             bench.result(engine.assemble("f" * 32, [(ID, 27)]))
-
-    # -- removing
-
-    def test_a_file_that_cannot_be_removed_keeps_no_other(self, bench):
-        engine, other = bench.engine("w1"), bench.engine("w2")
-        for each in (engine, other):
-            each.context.listeners.joinable.clear()
-        bench.result(engine.create(length=len(ALL)))
-        bench.result(engine.small(ALL[:5]))
-        bench.result(other.small(ALL[5:]))
-        bench.result(engine.joined())
-        bench.pass_time(REMOVED_AFTER + 1)
-        stuck = bench.files(engine.names.segments)[0]
-        assert len(bench.files(engine.names.segments)) > 1
-        disk, names = engine.disk, engine.names
-
-        class Stuck:
-            def __getattr__(self, name):
-                return getattr(disk, name)
-
-            def unlink(self, path, within=None):
-                if path == stuck:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO))
-                return disk.unlink(path, within)
-
-        names.disk = Stuck()
-        bench.result(engine.sweeper.sweep_discarded())
-        assert bench.files(names.segments) == [stuck]
-        names.disk = disk
-        bench.result(engine.sweeper.sweep_discarded())
-        assert bench.files(names.segments) == []
-
-    def test_removing_takes_the_file_and_all_segments(self, bench):
-        engine = self.spread(bench)
-        bench.result(engine.create(OTHER, length=5, data=b"hello"))
-        bench.result(engine.spool.remove([ID, OTHER, "c" * 32]))
-        assert bench.files(engine.names.segments) == [] and bench.file(engine.spool.path(OTHER)) is None
-
-    def test_the_bytes_of_a_creation_that_failed_stay_as_its_commit_may_land(self, bench):
-        engine = bench.engine()
-        bench.result(engine.create(length=5, data=b"hello"))
-        bench.result(engine.spool.discard(ID))
-        assert bench.file(engine.spool.path(ID)) == b"hello"
-
-    def test_a_file_of_an_upload_that_went_while_it_was_joined_is_removed(self, bench):
-        engine = self.spread(bench)
-        engine.context.listeners.joinable.clear()
-        bench.result(engine.small(b"." * 73))
-        made_whole = engine.catalog.made_whole
-
-        def gone_before(upload_id: str) -> Deferred[bool]:
-            engine.catalog.end(upload_id, GoneReason.TERMINATED)
-            engine.catalog.data_removed([upload_id])
-            return made_whole(upload_id)
-
-        engine.catalog.made_whole = gone_before
-        bench.result(engine.joined())
-        assert bench.file(engine.spool.path(ID)) is None and engine.joiner.joined == 0
-
-    def test_old_files_without_a_row_are_swept_and_no_others(self, bench):
-        engine = self.spread(bench)
-        names = engine.names
-        folder = names.folder_of(engine.catalog.rows[ID].segments[0].name)
-        stray = [
-            f"{folder}/{ID}.0-dead-1",
-            f"{names.finals}/{ID}-dead-1",
-            f"{names.placing}/{OTHER}",
-            names.upload_path("c" * 32),
-        ]
-        young = [f"{folder}/{ID}.0-young-1", names.upload_path("d" * 32)]
-        others = [f"{names.root}/notes.txt", names.upload_path(ID)]  # an id with data: its join replaces it
-        for path in stray + young + others:
-            bench.write(path, b"x")
-        kept = [names.segment_path(each.name) for each in engine.catalog.rows[ID].segments]
-        for path in stray + others + kept:
-            bench.age(path, 90_000)
-        bench.result(engine.sweeper.sweep_unknown())
-        assert [path for path in stray if bench.file(path) is not None] == []
-        assert all(bench.file(path) is not None for path in young + others + kept)
-        assert engine.sweeper.removed == len(stray)
-
-    def test_what_is_left_of_a_look_at_the_clock_is_swept(self, bench):
-        engine = bench.engine()
-        unlink, engine.disk.unlink = engine.disk.unlink, lambda path: False  # as if it had been killed before
-        bench.result(engine.pool.run(engine.names.now))
-        engine.disk.unlink = unlink
-        (left,) = bench.files(engine.names.finals)
-        bench.age(left, 90_000)
-        bench.result(engine.sweeper.sweep_unknown())
-        assert bench.file(left) is None
 
     # -- the directory
 

@@ -16,12 +16,13 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from resumable.model.errors import CatalogUnavailable
-from resumable.model.upload import Commit, Upload
+from resumable.model.errors import CatalogUnavailable, StartupError
+from resumable.model.upload import Commit, GoneReason, Upload
 from resumable.protocol.errors import Gone, Held
 from resumable.spool.datafile import NotReadable
 from resumable.testing import SimulatedCrash, SimulatedDisk
 from resumable.testing.memory_segments import MemoryUploads
+from tests.spool.late_disk import LateDisk
 from tests.spool.segment_bench import Append, Context, Engine, SimulatedBench
 
 CHANGES = {"create", "begin", "commit", "end", "made_whole", "joined", "removed", "data_removed"}
@@ -144,13 +145,13 @@ class PacedCatalog:
 class Process:
     """An engine, and its threads."""
 
-    def __init__(self, world, worker):
-        self.world, self.worker = world, worker
+    def __init__(self, world, worker, disk):
+        self.world, self.worker, self.disk = world, worker, disk
         self.tasks, self.calls, self.busy = [], [], set()
         self.killed = self.dead = False
         self.catalog = PacedCatalog(self, world.catalog)
         self.engine = Engine(
-            *(PacedDisk(world.disk), self.catalog, "/up", worker, self, lambda work: Puts(self, work), world.clock),
+            *(PacedDisk(disk), self.catalog, "/up", worker, self, lambda work: Puts(self, work), world.clock),
             random=world.random,
         )
         self.engine.spool.start()  # at once: this thread is none of the paced ones
@@ -204,7 +205,7 @@ class Process:
         self.busy -= set(subjects)
         if isinstance(result, Failure):
             allowed = (Held, Gone, CatalogUnavailable)
-            if self.dead:
+            if self.dead or self.disk is not self.world.disk:  # it is answered 503, or tried again
                 allowed += (OSError,)
             if not result.check(*allowed):
                 self.world.failures.append(result)
@@ -299,9 +300,9 @@ class Tagged:
 
 
 class World:
-    """Everything. ``number`` processes."""
+    """Everything. ``number`` processes, each on a machine of its own if they are ``late``, see `LateDisk`."""
 
-    def __init__(self, number):
+    def __init__(self, number, late=False):
         self.disk = SimulatedDisk()
         self.bench = SimulatedBench(self.disk)
         self.clock = self.bench.clock
@@ -309,7 +310,8 @@ class World:
         self.names = self.tags = 0
         self.failures, self.ghosts, self.reads = [], [], 0
         self.observer = self.bench.engine("observer", random=self.random)
-        self.processes = [Process(self, f"w{at}") for at in range(number)]
+        self.machines = [LateDisk(self.disk, seed) for seed in range(number)] if late else []
+        self.processes = [Process(self, f"w{at}", self.machines[at] if late else self.disk) for at in range(number)]
         self.pinned = set()
 
     def random(self):
@@ -357,14 +359,56 @@ class World:
         append.record._context = context
         await append.closing(append.small(content(0, length)))
 
-    async def read(self, process, upload_id):
+    async def read(self, process, upload_id, how=0):
+        """``how``: one of the ways in which the use cases read, 0 to 5."""
+        spool, row, found = process.engine.spool, self.catalog.rows.get(upload_id), b""
+        least = 0 if row is None else row.upload.offset
         try:
-            found = await process.engine.content(upload_id, piece=3)
-        except (NotReadable, FileNotFoundError):
+            if how == 0:
+                found = await process.engine.content(upload_id, piece=3)
+            elif how == 1:
+                found = await spool.read(upload_id, 0, 1000)
+            elif how == 2:
+                found = await spool.read_start((upload_id, 1000))
+            else:
+                found = await self._follow(process, upload_id, how)
+        except NotReadable:
             return
+        except FileNotFoundError:
+            assert row is None or not row.on_disk, "a reader has taken what it missed for gone"
+            return
+        except OSError as error:
+            raise AssertionError("a miss isn't told from a failure") from error
         truth = self.catalog.truth.get(upload_id, b"")
         assert found == truth[: len(found)], "a reader has seen other bytes"
+        assert len(found) >= min(least, 1000) or row.upload.gone, "a reader has missed bytes"
         self.reads += 1
+
+    async def _follow(self, process, upload_id, how):
+        """As replication does it: also what is committed while it reads."""
+        reader, found = await process.engine.spool.reader(upload_id), b""
+        while True:
+            upload = await process.catalog.get(upload_id)
+            if upload is None or upload.gone is not None or upload.offset <= len(found):
+                break
+            reaching = reader.reach(upload.offset)
+            if reaching is not None:
+                await reaching
+            size = upload.offset - len(found)
+            if how == 3:
+                pieces = []
+                assert await reader.scan(len(found), size, pieces.append) == size, "a reader has missed bytes"
+                piece = b"".join(pieces)
+            elif how == 4:
+                loan = reader.lend()
+                piece = await process.run(loan.read, len(found), size)
+                loan.give_back()
+            else:
+                piece = await reader.read(len(found), size)
+            assert len(piece) == size, "a reader has missed bytes"
+            found += piece
+        await reader.close()
+        return found
 
     async def gather(self, process, upload_id):
         layout = await process.catalog.of(upload_id)
@@ -392,9 +436,15 @@ class World:
 
     # time
 
+    def pass_time(self, seconds):
+        """More than any machine may be late."""
+        self.clock.advance(seconds)
+        for machine in self.machines:
+            machine.expire()
+
     def day_passes(self):
         """Whoever has something under way has stood still for it, and is declared dead."""
-        self.clock.advance(90_000)
+        self.pass_time(90_000)
         for path in self.bench.files("/up"):
             self.disk.age(path, 90_000)
         for process in list(self.processes):
@@ -408,7 +458,12 @@ class World:
 
     def replace(self, process):
         worker = f"{process.worker.split('x')[0]}x{self.random()}"
-        self.processes[self.processes.index(process)] = Process(self, worker)
+        at = self.processes.index(process)
+        try:
+            self.processes[at] = Process(self, worker, process.disk)
+        except (OSError, StartupError):
+            process.disk.expire()  # meanwhile: it is started again
+            self.processes[at] = Process(self, worker, process.disk)
 
     # what has to hold
 
@@ -417,17 +472,29 @@ class World:
         if self.failures:
             self.failures[0].raiseException()
         for upload_id, row in self.catalog.rows.items():
+            assert row.upload.gone is not GoneReason.LOST, "what is there was taken for lost"
             if row.on_disk and not row.upload.gone:
                 found = self.bench.result(self.observer.content(upload_id, piece=1000))
                 assert found == self.catalog.truth.get(upload_id, b""), upload_id
+                if row.whole:  # places and others take the file as it is
+                    assert self.bench.file(self.observer.spool.path(upload_id)) == found, upload_id
 
     def finish(self):
         """All wake up, go on to their ends, and what is left over is cleared."""
         for process in [*self.processes, *self.ghosts]:
             process.run_all()
         self.check()
-        self.bench.result(self.observer.joiner.sweep())
-        self.bench.result(self.observer.joiner.gather())
+        for machine in self.machines:
+            machine.late_names = machine.late_files = machine.losses = 0.0
+        for process in self.processes:
+            for upload_id, row in self.catalog.rows.items():
+                if row.on_disk and not row.upload.gone and not process.killed:
+                    reads = self.reads
+                    process.begin(self.read(process, upload_id))
+                    process.run_all()
+                    assert self.reads > reads, "bytes are missing at a machine that isn't late"
+        self.check()
+        self.bench.result(self.observer.joined())
         self.clock.advance(100)
         self.bench.result(self.observer.sweeper.sweep_discarded())
         ended = [each for each, row in self.catalog.rows.items() if row.upload.gone and row.on_disk]

@@ -312,28 +312,43 @@ def test_an_upload_whose_file_is_missing_or_short_is_known_to_be_damaged(bench):
 def test_removing_is_durable_and_does_not_mind_what_is_missing(bench):
     bench.put_file(b"x")
     bench.put_file(b"y", OTHER)
-    assert bench.result(bench.spool.remove([ID, "c" * 32, OTHER])) is None
+    assert bench.result(bench.spool.remove([ID, "c" * 32, OTHER])) == {}
     after = bench.disk.crash(Random(1))
     assert (bench.content(after), bench.content(after, OTHER)) == (None, None)
     assert bench.operations().count("sync_directory") == 2, "that of the uploads and that of the assemblies"
 
 
 def test_removing_nothing_syncs_nothing(bench):
-    assert bench.result(bench.spool.remove([])) is None
+    assert bench.result(bench.spool.remove([])) == {}
     assert "sync_directory" not in bench.operations()
 
 
 def test_removing_again_makes_a_removal_durable_that_was_cut_off_before_its_sync(bench):
     bench.put_file(b"x")
     bench.disk.unlink(f"{bench.spool.directory}/{ID}")
-    assert bench.result(bench.spool.remove([ID])) is None
+    assert bench.result(bench.spool.remove([ID])) == {}
     assert bench.content(bench.disk.crash(Random(1))) is None
 
 
-def test_a_removal_that_fails_says_so(bench):
+def test_a_file_that_cannot_be_removed_is_answered_and_keeps_no_other(bench):
+    bench.put_file(b"x")
+    bench.put_file(b"y", OTHER)
+    bench.disk.fail_next("unlink", errno.EROFS)
+    stuck = bench.result(bench.spool.remove([ID, OTHER]))
+    assert {upload_id: error.errno for upload_id, error in stuck.items()} == {ID: errno.EROFS}
+    assert bench.content(bench.disk.crash(Random(1)), OTHER) is None
+
+
+def test_a_removal_that_cannot_be_made_durable_says_so(bench):
+    bench.put_file(b"x")
+    bench.disk.fail_next("sync_directory", errno.EIO)
+    assert bench.failure(bench.spool.remove([ID])).errno == errno.EIO
+
+
+def test_a_creation_that_cannot_be_undone_says_so(bench):
     bench.put_file(b"x")
     bench.disk.fail_next("unlink", errno.EROFS)
-    assert bench.failure(bench.spool.remove([ID])).errno == errno.EROFS
+    assert bench.failure(bench.spool.discard(ID)).errno == errno.EROFS
 
 
 # -- start-up

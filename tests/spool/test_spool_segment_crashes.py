@@ -29,8 +29,7 @@ async def by_turns(engine):
     """Of two workers; the other one isn't cut off."""
     for at, start in enumerate(range(0, 4000, 1000)):
         await (engine if at % 2 else engine.other).small(DATA[start : start + 1000])
-    await engine.joiner.sweep()
-    await engine.joiner.gather()
+    await engine.joined()
 
 
 async def long_append(engine):
@@ -57,8 +56,7 @@ async def assembly(engine):
 async def gathering(engine):
     for at in range(66):
         await (engine if at % 2 else engine.other).small(DATA[at * 10 : at * 10 + 10])
-    await engine.joiner.sweep()
-    await engine.joiner.gather()
+    await engine.joined()
 
 
 SCENARIOS = [small_appends, by_turns, long_append, small_then_long, whole, assembly, gathering]
@@ -91,8 +89,7 @@ def intact(disk, catalog, days_later=True):
         assert bench.result(engine.content(upload_id, piece=999)) == DATA[: row.upload.offset], upload_id
         if not row.upload.finished:
             bench.result(engine.small(DATA[row.upload.offset :], upload_id))
-        bench.result(engine.joiner.sweep())
-        bench.result(engine.joiner.gather())
+        bench.result(engine.joined())
         assert row.whole and bench.file(engine.spool.path(upload_id)) == DATA
     assert bench.disk.open_files == 0
     if not days_later:
@@ -265,8 +262,7 @@ def test_a_copy_that_finds_no_room_leaves_nothing_and_is_done_later(bench):
     bench.turn()
     assert not engine.catalog.rows[ID].whole and bench.files(engine.names.finals) == []
     bench.disk.free_bytes = 8
-    bench.result(engine.joiner.sweep())
-    bench.result(engine.joiner.gather())
+    bench.result(engine.joined())
     assert bench.file(engine.spool.path(ID)) == b"01234567"
 
 
@@ -287,8 +283,7 @@ def test_a_copy_takes_bounded_steps_and_a_stop_ends_it_between_two(bench):
     assert stopped.called and sweep.called and not engine.catalog.rows[ID].whole
     copies = [operation for operation, _ in bench.disk.trace].count("fdatasync")
     assert 1 <= copies < 4
-    bench.result(other.joiner.sweep())
-    bench.result(other.joiner.gather())
+    bench.result(other.joined())
     assert bench.file(engine.spool.path(ID)) == DATA
 
 

@@ -27,14 +27,14 @@ from resumable.model.segments import Layout
 from resumable.model.upload import WHOLE, Commit, Segment, Upload
 from resumable.spool import Budget
 from resumable.spool.placed_files import PlacedFiles, PlaceSettings
-from resumable.spool.segments import SegmentSpool
+from resumable.spool.segments import LossSweep, SegmentSpool
 from resumable.spool.segments.segment_directory import SegmentDirectory
 from resumable.testing import SimulatedDisk, SteppedBatcher, SteppedPool
 from resumable.testing.fake_cluster import FakeCluster
 from resumable.uploads.context import Questions, UploadContext
-from resumable.uploads.janitor import Reclaimer
+from resumable.uploads.janitor import Endings, Reclaimer
 from resumable.uploads.limits import SharedDrain, Space, UploadLimits
-from resumable.uploads.other_workers import DRAIN, OtherWorkers
+from resumable.uploads.other_workers import DRAIN, UNREADABLE, OtherWorkers
 from resumable.uploads.shared_holds import SharedHolds, SharedRoles
 from resumable.uploads.uploads import Uploads
 from tests.uploads.harness import EPOCH, UPLOADS, Server
@@ -112,6 +112,11 @@ class SegmentedCatalog(SqliteCatalog):
     def of_many(self, upload_ids: Sequence[str]) -> Deferred[Mapping[str, Layout]]:
         """See ISegments."""
         return self.get_many(upload_ids).addCallback(lambda rows: {each: self._layout(rows[each]) for each in rows})
+
+    def kept(self, after: str, limit: int) -> Deferred[tuple[Sequence[Layout], str | None]]:
+        """See ISegments; all at once."""
+        ids = sorted(self.store.wholes | self.store.layout.keys())
+        return self.of_many(ids).addCallback(lambda found: (list(found.values()), None))
 
     def _layout(self, row: Upload) -> Layout:
         return Layout(row.id, row.offset, row.id in self.store.wholes, tuple(self.store.layout.get(row.id, ())))
@@ -354,6 +359,12 @@ class Engine(Server):
         self.uploads = Uploads(self.context, self.reclaimer, algorithms=ALGORITHMS, new_id=lambda: next(ids))
         self.assembler, self.janitor = self.uploads.assembler, self.uploads.janitor
         self.assembler.start()
+        self.losses = LossSweep(
+            *(spool.names, shared.segments, self.pool, Endings(self.context).lose),
+            strangers=lambda: succeed(()),
+            seconds=self.clock.seconds,
+        )
+        self.others.listen(UNREADABLE, self.losses.suspect)
         cluster.pump()
 
     def pump(self) -> None:

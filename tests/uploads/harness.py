@@ -35,7 +35,7 @@ from resumable.spool import Budget, Spool
 from resumable.spool.assembly import STEP
 from resumable.spool.placed_files import PlacedFiles, PlaceSettings
 from resumable.testing import SteppedBatcher, SteppedPool
-from resumable.uploads.context import HookContext, Questions, UploadContext
+from resumable.uploads.context import Counts, HookContext, Questions, UploadContext
 from resumable.uploads.finishing import CreationCut
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.janitor import Reclaimer
@@ -168,11 +168,13 @@ class Server:
             assembly_step=assembly_step,
         )
         places = PlacedFiles(self.spool, self.pool, placing or PlaceSettings(Path(PLACED)))
-        self.reclaimer = Reclaimer(self.catalog, self.spool, places)
+        counts = Counts()
+        self.reclaimer = Reclaimer(self.catalog, self.spool, places, counts)
         self.context = UploadContext(
             catalog=self.catalog,
             spool=self.spool,
             holds=LocalHolds(self.clock),
+            counts=counts,
             clock=self.clock,
             wall=lambda: wall + self.skew + self.clock.seconds(),
             boot_id=machine.boot_id if boot_id is None else boot_id,

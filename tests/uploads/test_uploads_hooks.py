@@ -13,7 +13,7 @@ from resumable.uploads.context import HookContext
 from resumable.uploads.limits import UploadLimits
 from tests.uploads.asking import DATA, GIVEN, REQUEST, changed, kinds
 from tests.uploads.fakes import FakeBody, FakeReplication
-from tests.uploads.harness import LONG, pattern, told
+from tests.uploads.harness import EPOCH, LONG, pattern, told
 
 CREATE, APPEND = QuestionKind.CREATE, QuestionKind.APPEND
 FINISH, TERMINATE = QuestionKind.FINISH, QuestionKind.TERMINATE
@@ -83,6 +83,30 @@ def test_an_id_that_is_taken_is_refused_and_its_file_is_not_touched(hooked):
     assert server.content(GIVEN) == DATA and server.row(GIVEN).offset == 10
     assert server.delete(GIVEN).done
     assert isinstance(server.create(10).error, BadRequest), "it was used"
+
+
+@pytest.mark.parametrize("size", [None, 10, LONG])
+def test_an_id_is_taken_until_all_events_of_its_last_upload_are_delivered(hooked, size):
+    """Though that is forgotten: receivers would take them for events of the new one, or the other way round."""
+    server = hooked(create=[changed(id=GIVEN)], limits=UploadLimits(remember=60.0))
+    server.create(10, FakeBody.whole(DATA)).value  # noqa: B018
+    assert server.delete(GIVEN).done
+    server.sweep()
+    server.advance(61)
+    server.sweep()
+    assert isinstance(server.head(GIVEN).error, NotFound)
+
+    def again():
+        body = None if size is None else FakeBody.whole(pattern(size))
+        return server.create(10 if body is None else body.length, body)
+
+    answer = again()
+    assert isinstance(answer.error, BadRequest) and answer.cut is None
+    assert server.names() == set() and isinstance(server.head(GIVEN).error, NotFound)
+    events = server.ask(server.catalog.outbox.due("outside", EPOCH + 1e6, 9)).value
+    while events:
+        events = server.ask(server.catalog.outbox.delivered([event.seq for event in events])).value
+    assert again().value.id == GIVEN
 
 
 @pytest.mark.parametrize("size", [10, LONG])

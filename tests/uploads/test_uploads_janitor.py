@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from resumable.model.upload import GoneReason
 from resumable.protocol.errors import Gone, NotFound
+from resumable.uploads import janitor
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.holds import ASSEMBLER, JANITOR, LocalRoles
 from resumable.uploads.limits import UploadLimits
@@ -206,6 +210,57 @@ def test_more_than_a_batch_is_removed_at_once(server):
     last = server.upload(b"x")
     server.delete(last)
     assert server.names() == set()
+
+
+@pytest.fixture
+def stuck(server, monkeypatch):
+    """Ids whose files can't be removed."""
+    ids, unlink = set(), server.machine.disk.unlink
+
+    def fails(path, within=None):
+        if path.rpartition("/")[2] in ids:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM), path)
+        return unlink(path, within)
+
+    monkeypatch.setattr(server.machine.disk, "unlink", fails)
+    return ids
+
+
+def test_files_that_cannot_be_removed_keep_no_other_and_are_tried_again(server, stuck):
+    """More of them than are removed together; the janitor's next round removes them."""
+    ids = {server.upload(b"x", length=2) for _ in range(300)}
+    for upload_id in ids:
+        server.ask(server.catalog.end(upload_id, GoneReason.EXPIRED, EPOCH, [])).value  # noqa: B018
+    stuck |= ids
+    last = server.upload(b"x")
+    assert server.delete(last).error is None and server.names() == ids
+    assert server.context.counts.not_removed == len(ids)
+    server.delete(server.upload(b"x"))
+    assert server.context.counts.not_removed == len(ids), "requests don't try them again"
+    server.sweep()
+    assert server.names() == ids and server.context.counts.not_removed == 2 * len(ids)
+    stuck.clear()
+    server.sweep()
+    assert server.names() == set() and server.ask(server.catalog.removable(1)).value == []
+
+
+def test_who_needs_room_hears_of_data_that_cannot_be_removed_and_once(server, stuck):
+    upload_id = server.upload(b"x", length=2)
+    stuck.add(upload_id)
+    server.ask(server.catalog.end(upload_id, GoneReason.EXPIRED, EPOCH, [])).value  # noqa: B018
+    assert isinstance(server.ask(server.reclaimer.make_room()).error, PermissionError)
+    assert server.ask(server.reclaimer.make_room()).error is None, "what was given up since is removed"
+
+
+def test_what_cannot_be_removed_is_tried_so_often_and_no_more(server, stuck, monkeypatch):
+    monkeypatch.setattr(janitor, "BATCH", 2)
+    monkeypatch.setattr(janitor, "MOST_STUCK", 3)
+    for _ in range(9):
+        upload_id = server.upload(b"x", length=2)
+        stuck.add(upload_id)
+        server.ask(server.catalog.end(upload_id, GoneReason.EXPIRED, EPOCH, [])).value  # noqa: B018
+    server.sweep()
+    assert server.context.counts.not_removed == 4
 
 
 def test_two_deletes_at_once_one_is_410(server):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from random import Random
 
@@ -338,6 +339,24 @@ def test_a_deleted_upload_takes_its_placed_file_along(serve):
     server.advance(8 * 86400.0)
     server.sweep()
     assert isinstance(server.head(upload_id).error, NotFound), "and it is forgotten in time"
+
+
+def test_a_placed_file_that_cannot_be_removed_is_tried_again_and_keeps_no_other(server, monkeypatch):
+    upload_id, other = upload(server), upload(server, DATA[::-1])
+    stuck, unlink = ["report.pdf"], server.machine.disk.unlink
+
+    def fails(path, within=None):
+        if path in stuck:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM), path)
+        return unlink(path, within)
+
+    monkeypatch.setattr(server.machine.disk, "unlink", fails)
+    assert server.delete(upload_id).status == 503
+    assert server.delete(other).error is None
+    assert list(placed(server.disk).values()) == [DATA] and server.context.counts.not_removed == 1
+    stuck.clear()
+    server.sweep()
+    assert placed(server.disk) == {} and server.ask(server.catalog.removable(1)).value == []
 
 
 def test_one_that_is_deleted_while_it_waits_is_never_placed(server):

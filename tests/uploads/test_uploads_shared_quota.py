@@ -29,7 +29,7 @@ class Usage:
         self.broken = False
         self.waiting = None
 
-    def reserve(self, upload_id, total):
+    def reserve(self, upload_id, total, epoch):
         self.asked.append(total)
         if self.waiting is None:
             return self._answer(total)
@@ -230,9 +230,9 @@ def test_a_creation_with_a_deferred_length_is_recorded_before_room_is_asked_for(
     seen = []
     plain = usage.reserve
 
-    def reserve(upload_id, total):
+    def reserve(upload_id, total, epoch):
         seen.append(server.ask(server.catalog.get(upload_id)).value is not None)
-        return plain(upload_id, total)
+        return plain(upload_id, total, epoch)
 
     usage.reserve = reserve
     for body in (FakeBody.whole(pattern(2 * LONG)), FakeBody.chunked(pattern(2 * LONG))):

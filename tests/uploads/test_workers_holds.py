@@ -9,6 +9,7 @@ from zope.interface.verify import verifyObject
 from resumable.model.workers import IClaims, IDrainRecord, IWake, IWorkers
 from resumable.protocol.errors import Gone, Held, OffsetMismatch
 from resumable.testing.fake_cluster import FakeCluster
+from resumable.uploads.append import PART, PAUSE
 from resumable.uploads.holds import SILENCE, IHolds, IRoles
 from resumable.uploads.limits import UploadLimits
 from resumable.uploads.shared_holds import AGAIN, PATIENCE, SharedRoles
@@ -203,6 +204,26 @@ def test_an_empty_patch_takes_over_too(pair):
     body.lose()
     one.pump()
     assert first.done and one.row(upload_id).offset == 0
+
+
+def test_an_append_commits_a_parts_worth_forty_times_a_second_at_most(pair):
+    """Each commit costs the database that all share; what arrives meanwhile goes with the next one."""
+    one, _ = pair
+    upload_id = one.create(BIG).value.id
+    one.advance(PAUSE)
+    _, body = receiving(one, upload_id, length=BIG, data=bytes(PART))
+    assert one.row(upload_id).offset == 0, "the append has only just begun"
+    one.advance(PAUSE)
+    body.arrive(b"x")
+    one.pump()
+    assert one.row(upload_id).offset == PART + 1
+    body.arrive(bytes(2 * PART))
+    one.pump()
+    assert one.row(upload_id).offset == PART + 1
+    one.advance(PAUSE)
+    body.arrive(b"y")
+    one.pump()
+    assert one.row(upload_id).offset == 3 * PART + 2
 
 
 # HEAD

@@ -17,7 +17,7 @@ from resumable.uploads.assembly import HEARD, RETRY
 from resumable.uploads.context import HookContext, Questions
 from resumable.uploads.holds import ASSEMBLER, JANITOR
 from resumable.uploads.limits import SharedDrain, UploadLimits
-from resumable.uploads.other_workers import BURIED, LOOK, OtherWorkers, final_claim, finish_claim
+from resumable.uploads.other_workers import LOOK, OtherWorkers, final_claim, finish_claim
 from tests.uploads.cluster_rig import clusters
 from tests.uploads.fakes import FakeBody, FakeHooks, FakeReplication
 from tests.uploads.harness import Answer as Outcome
@@ -394,12 +394,14 @@ def test_finals_of_a_worker_that_died_are_taken_up_by_the_assembler(cluster):
         while not final_of(cluster):
             cluster.turn(cluster.due()[0])
         final = final_of(cluster)
+        cluster.fake.held_back = not told_so
         other.die()
-        if told_so:
-            one.others.tell(BURIED, "")
-            cluster.pump()
-        else:
-            cluster.advance(RETRY)
+        cluster.pump()
+        assert cluster.row(final).finished == told_so
+        cluster.fake.lose()
+        cluster.fake.held_back = False
+        cluster.advance(RETRY)
+        assert cluster.row(final).finished
         assert cluster.row(final).finished
         other = cluster.engine(limits=LIMITS)
 

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from resumable.aio.threads import IBatcher
 from resumable.catalog.jobs import AnyJob, Work, writes
+from resumable.catalog.postgres.outage import CatalogOutage
 from resumable.catalog.postgres.postgres_batches import PostgresBatches
 from resumable.catalog.postgres.postgres_connection import Connect, Connection, unavailable
 from resumable.catalog.postgres.postgres_jobs import PostgresJobs
@@ -24,6 +25,7 @@ from resumable.catalog.postgres.postgres_schema import check_pooling, migrate
 from resumable.catalog.postgres.postgres_uploads import PostgresUploadTable
 from resumable.catalog.postgres.segment_table import SegmentTable
 from resumable.catalog.postgres.usage_table import UsageTable, enforce
+from resumable.catalog.postgres.worker_table import signed
 from resumable.catalog.upload_listing import Listing
 from resumable.model.usage import Quota
 
@@ -59,12 +61,14 @@ class PostgresCatalog(PostgresUploadTable):
         on_disowned: Callable[[], None] = lambda: None,
     ) -> None:
         self._connect = connect
-        self._batches = PostgresBatches(connect, worker_id, on_disowned)
+        #: For all connections of this process.
+        self.outage = outage = CatalogOutage()
+        self._batches = PostgresBatches(connect, worker_id, on_disowned, outage=outage)
         self.timing = self._batches.timing
         #: Called when a change with facts for a deliverer has reached the disk.
         self.on_facts: Callable[[], None] = lambda: None
         told = (lambda: self.on_facts()) if deliverers else None
-        jobs = PostgresJobs(self._batches, PostgresBatches(connect, None), batcher, told)
+        jobs = PostgresJobs(self._batches, PostgresBatches(connect, None, outage=outage), batcher, told)
         super().__init__(jobs, PostgresOutboxTable(jobs, deliverers), worker_id, deliverers)
         self.replicas = PostgresReplicaTable(jobs, self.outbox, worker_id)
         self.listing = Listing(jobs)
@@ -106,6 +110,14 @@ class PostgresCatalog(PostgresUploadTable):
             raise unavailable(error) from error
         assert row is not None
         return str(row[0])
+
+    def signed(self) -> Sequence[str]:
+        """See `PostgresWorkers.signed`. Blocks; raises CatalogUnavailable."""
+        try:
+            with self._connect() as raw:
+                return signed(raw)
+        except psycopg.Error as error:
+            raise unavailable(error) from error
 
     def start(self) -> None:
         """See `Jobs.start`."""

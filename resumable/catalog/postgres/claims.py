@@ -36,8 +36,9 @@ class PostgresClaims(CatalogTable):
         return self._take(name).addCallback(self._taken, name)
 
     def _taken(self, number: int | None, name: str) -> int | None:
-        if number is not None and not self._stopped:
-            self._held[name] = number
+        if number is None or self._stopped:  # all are given back after this
+            return None
+        self._held[name] = number
         return number
 
     MAKE = "INSERT INTO claims (name) VALUES (?) ON CONFLICT (name) DO NOTHING"

@@ -25,10 +25,10 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 from attrs import field, frozen
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from resumable.catalog.batches import CatalogJob, Timing
+from resumable.catalog.batches import CatalogJob, Timing, of_one_job
+from resumable.catalog.postgres.outage import CatalogOutage
 from resumable.catalog.postgres.postgres_connection import Call, Connect, Connection, unavailable
 from resumable.catalog.postgres.usage_table import refusal
 from resumable.model.errors import CatalogUnavailable
@@ -40,8 +40,8 @@ REPEATS: Final = 5
 #: Seconds between two looks whether a COMMIT has landed.
 AGAIN: Final = 0.2
 LOOKS: Final = 25
-"""Such looks, before what waits for the outcome fails. Less: a restart of the database fails changes that have landed;
-more: while it is away, changes that wait behind fail later."""
+"""Such looks, or as many seconds as they take at least, before what waits for the outcome fails. Less: a restart of the
+database fails changes that have landed; more: while it is away, changes that wait behind fail later."""
 DISOWNED: Final = "RS001"
 """SQLSTATE of `resumable_begin` when the worker's row is gone; see postgres_schema.py."""
 
@@ -121,10 +121,8 @@ class PostgresBatches:
     """Runs batches over one connection, which it opens anew, lazily, after any error that spoils it.
 
     ``worker_id``: the worker whose row the changes hold on to; None: nobody's (a tool with the catalog to itself).
-    ``on_disowned`` is called once, in whatever thread, when that row is gone.
+    ``on_disowned`` is called once, in whatever thread, when that row is gone. ``outage`` is told whether it works.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -132,6 +130,7 @@ class PostgresBatches:
         worker_id: str | None,
         on_disowned: Callable[[], None] = lambda: None,
         seconds: Callable[[], float] = time.perf_counter,
+        outage: CatalogOutage | None = None,
     ) -> None:
         self.timing = Timing()
         self._connect = connect
@@ -141,7 +140,7 @@ class PostgresBatches:
         self._connection: Connection | None = None
         self._number = 0
         self._unproven: int | None = None
-        self._said = ""  # while the database is away, each reason is logged once
+        self._outage = outage or CatalogOutage()
         self._is_disowned = self._closed = False
         self._giving_up = Event()
 
@@ -176,8 +175,8 @@ class PostgresBatches:
     def run(self, jobs: Sequence[CatalogJob[Any]]) -> list[Any]:
         """A result or a Failure for each job, in order; never raises."""
         results = [result for stretch in _stretches(jobs) for result in self._run(stretch)]
-        if self._said and not all(isinstance(result, Failure) for result in results):
-            self._said = ""
+        if not all(isinstance(result, Failure) for result in results):
+            self._outage.worked(self)
         return results
 
     def _run(self, jobs: Sequence[CatalogJob[Any]]) -> list[Any]:
@@ -377,13 +376,14 @@ class PostgresBatches:
         if self._worker_id is None:
             raise CatalogUnavailable(str(refused), no_space=refused.no_space)
         self._unproven = number
+        until = time.monotonic() + LOOKS * AGAIN
         for _ in range(LOOKS):
             try:
                 return self._settle(number)
             except Disowned:
                 raise
-            except CatalogUnavailable:
-                if self._giving_up.wait(AGAIN):
+            except CatalogUnavailable:  # at once, or after a server has said nothing for long
+                if self._giving_up.wait(AGAIN) or time.monotonic() > until:
                     break
         raise CatalogUnavailable(f"it isn't known whether it was changed: {refused}")
 
@@ -410,9 +410,7 @@ class PostgresBatches:
         told = unavailable(error)
         if getattr(error, "sqlstate", None) == DISOWNED:
             told = self._disowned()
-        if str(told) != self._said:
-            self._said = str(told)
-            self.log.error("the catalog failed: {reason}", reason=self._said, no_space=told.no_space)
+        self._outage.failed(self, told)
         return told
 
     def _disowned(self) -> Disowned:
@@ -470,7 +468,7 @@ def _alone(job: CatalogJob[Any], connection: Connection) -> Any:
     except Exception as error:
         if _is_fatal(error):
             raise
-        return _own_failure(error) if isinstance(error, _OWN_ERRORS) else Failure(error)
+        return _own_failure(error) if isinstance(error, _OWN_ERRORS) else of_one_job(error)
 
 
 def _own_failure(error: psycopg.Error) -> Failure:

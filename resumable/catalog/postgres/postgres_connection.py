@@ -1,7 +1,8 @@
 """A connection to PostgreSQL that takes the statements of the catalog's tables, with ``?`` for their values.
 
-Invariant: a COMMIT that was answered is on the disk (``synchronous_commit = on``), and a process that freezes in the
-middle of a transaction holds its locks for `FROZEN` seconds at most. Times are seconds.
+Invariants: a COMMIT that was answered is on the disk (``synchronous_commit = on``); a process that freezes in the
+middle of a transaction holds its locks for `FROZEN` seconds at most; nobody waits for ever for a server that says
+nothing (`AnswerTime`), unless for what may take long (`take_long`). Times are seconds.
 Sources: https://www.postgresql.org/docs/current/runtime-config-client.html, https://www.psycopg.org/psycopg3/docs/.
 """
 
@@ -9,11 +10,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cache
 from typing import Any, Final, TypeAlias
 
 import psycopg
+from attrs import define
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
@@ -25,6 +28,9 @@ FROZEN: Final = 1.0
 an upload of a worker that was stopped waits longer for another."""
 PATIENCE: Final = 5
 """Seconds for a connection to be made."""
+ANSWERED_WITHIN: Final = 10.0
+"""Seconds of silence after which an answer is given up. Less: a disk that stalls fails requests; more: they wait longer
+while a server hangs, or a network drops everything. The server itself ends a statement a little earlier."""
 
 Connect = Callable[[], psycopg.Connection[Any]]
 
@@ -32,6 +38,7 @@ _SESSION: Final = (
     "SET synchronous_commit = on",
     f"SET idle_in_transaction_session_timeout = {int(FROZEN * 1000)}",
     "SET idle_session_timeout = 0",
+    f"SET statement_timeout = {int(ANSWERED_WITHIN * 900)}",
     "SET default_transaction_isolation = 'read committed'",
     "SET timezone = 'UTC'",
     "SET standard_conforming_strings = on",
@@ -39,18 +46,84 @@ _SESSION: Final = (
     "SET enable_seqscan = off",
     "SET enable_hashjoin = off",
     "SET enable_mergejoin = off",
+    "SET max_parallel_workers_per_gather = 0",
     "SET jit = off",
 )
 _PLACEHOLDER: Final = re.compile(r"\?(\d*)")
-_NUMBERED: Final = re.compile(r"\$(\d+)")
 _RESERVED: Final = re.compile(r'"?\boffset\b"?')
 
 
-def connector(url: str, prepares: bool = True) -> Connect:
-    """What makes connections to the database at ``url``. ``prepares``: no pooler is in between.
+@define
+class AnswerTime:
+    """How long all connections that share it wait for the server to say something."""
+
+    seconds: float = ANSWERED_WITHIN
+    _hurries: bool = False
+    _over: bool = False
+
+    def hurry(self, seconds: float) -> None:
+        """This process ends. What has no answer within ``seconds`` is given up, and then everything. For any thread."""
+        self.seconds = min(self.seconds, seconds)
+        self._hurries = True
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is waited for any more."""
+        return self._over
+
+    def is_over(self, silent: float) -> bool:
+        """Whether an answer is given up that has been waited for so long."""
+        if self._over or silent >= self.seconds:
+            self._over = self._hurries
+            return True
+        return False
+
+
+class NoAnswer(psycopg.OperationalError):
+    """The server says nothing. What was sent to it may have been done, or may still be."""
+
+    def __init__(self) -> None:
+        super().__init__("the server doesn't answer")
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection on which each wait ends with NoAnswer when ``answer_time`` does, and the connection with it."""
+
+    answer_time: AnswerTime | None = None
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
+        """See `psycopg.Connection.wait`."""
+        return super().wait(gen if self.answer_time is None else self._bounded(gen, self.answer_time), *args, **options)
+
+    def _bounded(self, gen: Generator[Any, Any, Any], answer_time: AnswerTime) -> Generator[Any, Any, Any]:
+        """psycopg tells it several times a second that nothing has come."""
+        try:
+            state, heard = next(gen), time.monotonic()
+            while True:
+                if ready := (yield state):
+                    heard = time.monotonic()
+                elif answer_time.is_over(time.monotonic() - heard):
+                    break
+                state = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+        self.close()
+        raise NoAnswer
+
+
+def take_long(raw: psycopg.Connection[Any]) -> None:
+    """From now on each statement over this connection may take as long as it does. Raises psycopg.Error."""
+    if isinstance(raw, BoundedConnection):
+        raw.answer_time = None
+    raw.execute("SET statement_timeout = 0")
+
+
+def connector(url: str, answer_time: AnswerTime | None = None) -> Connect:
+    """What makes connections to the database at ``url``, with this ``answer_time``.
 
     It raises psycopg.Error, and CatalogUnavailable where ``url`` can't be read.
     """
+    answer_time = answer_time or AnswerTime()
 
     def connect() -> psycopg.Connection[Any]:
         try:
@@ -59,13 +132,15 @@ def connector(url: str, prepares: bool = True) -> Connect:
             raise CatalogUnavailable(
                 "--catalog has a URL that PostgreSQL can't read: percent-encode special characters in it"
             ) from None
-        connection = psycopg.connect(
+        if answer_time.over:
+            raise NoAnswer
+        connection = BoundedConnection.connect(
             url,
             autocommit=True,
             row_factory=tuple_row,
             cursor_factory=psycopg.RawCursor,
-            prepare_threshold=5 if prepares else None,
-            connect_timeout=PATIENCE,
+            prepare_threshold=5,
+            connect_timeout=int(min(PATIENCE, answer_time.seconds + 1)),
             application_name="resumable",
             keepalives_idle=5,
             keepalives_interval=2,
@@ -73,6 +148,7 @@ def connector(url: str, prepares: bool = True) -> Connect:
             tcp_user_timeout=10_000,
         )
         try:
+            connection.answer_time = answer_time
             connection.execute("; ".join(_SESSION), prepare=False)
         except BaseException:
             connection.close()
@@ -138,8 +214,6 @@ class Connection:
 
     def _called(self, statement: str, values: Sequence[str]) -> str:
         literals = ["'" + value.replace("'", "''") + "'" for value in values]
-        if self.raw.prepare_threshold is None:
-            return _NUMBERED.sub(lambda match: f"({literals[int(match[1]) - 1]}::json)", translated(statement))
         if (name := self._prepared.get(statement)) is None:
             name = f"resumable_{next(self._numbers)}"
             types = f" ({', '.join(['json'] * len(values))})" if values else ""
@@ -191,7 +265,7 @@ _ADVICE: Final[tuple[tuple[frozenset[str], re.Pattern[str], str], ...]] = tuple(
         (
             "53300",
             "too many clients|remaining connection slots|too many connections",
-            "raise max_connections, or start fewer workers",
+            "raise max_connections, or the limit of the role or the database, or start fewer workers",
         ),
         (
             "25006",

@@ -31,9 +31,16 @@ class PostgresOutboxTable(OutboxTable):
         """See `OutboxTable.lock`."""
         connection.execute(self.LOCK, (list(seqs),))
 
-    FRESH = f"""SELECT {OUTBOX_FIELDS} FROM outbox WHERE deliverer = ? AND state = 'next' AND retry_at IS NULL
-        AND seq > ? AND (kind <> '{FactKind.FINISHED.value}' OR NOT EXISTS
-            (SELECT 1 FROM uploads WHERE uploads.id = upload_id AND {_NOT_WHOLE})) ORDER BY seq LIMIT ?"""
+    # By the index of these, which no other must seem to equal: so it orders by both, and is planned by itself (OFFSET).
+    FRESH = f"""SELECT * FROM (SELECT {OUTBOX_FIELDS} FROM outbox WHERE (deliverer, seq) > (?1, ?2) AND deliverer <= ?1
+            AND state = 'next' AND retry_at IS NULL ORDER BY deliverer, seq OFFSET 0) AS fresh
+        WHERE kind <> '{FactKind.FINISHED.value}' OR NOT EXISTS
+            (SELECT 1 FROM uploads WHERE uploads.id = upload_id AND {_NOT_WHOLE}) LIMIT ?3"""
+    # The oldest one is fresh, or one of the few that are tried again.
+    DEPTH = """SELECT COUNT(*), COUNT(CASE WHEN state = 'dead' THEN 1 END), (SELECT at FROM outbox WHERE seq = LEAST(
+            (SELECT MIN(seq) FROM outbox WHERE deliverer = ?1 AND state = 'next' AND retry_at IS NULL),
+            (SELECT MIN(seq + 0) FROM outbox WHERE deliverer = ?1 AND state = 'next' AND retry_at IS NOT NULL)))
+        FROM outbox WHERE deliverer = ?1"""
     IS_NOT_WHOLE = f"SELECT 1 FROM uploads WHERE id = ? AND {_NOT_WHOLE}"
 
     def may_go(self, connection: Any, fact: Fact) -> bool:

@@ -3,6 +3,10 @@
 Invariants: those of `resumable.catalog.replica_table`; and one worker sends a replica: the one that created the upload,
 until its row is gone; then whoever finds it first. An id of a worker is never used again, so one that was seen to have
 no row never gets one.
+
+A worker without a row may only be frozen, and finish a request to the store when it wakes; and one that got no answer
+may arrive late. So a replica that was taken over before it was stored, or that failed before it was stored or ended, is
+removed three times. ``looks``: 0 for all others, 1 for such a one, 2 and 3 after its first and second removal.
 """
 
 from __future__ import annotations
@@ -13,16 +17,25 @@ from typing import Any, Final
 from zope.interface import implementer
 
 from resumable.aio.deferreds import deferred
-from resumable.catalog.jobs import Jobs, reads, writes
+from resumable.catalog.jobs import Jobs, frees, reads, writes
 from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.postgres.postgres_connection import Connection
-from resumable.catalog.replica_table import PAIR, ReplicaTable, to_pair
+from resumable.catalog.postgres.postgres_schema import NOW
+from resumable.catalog.replica_table import END, PAIR, ReplicaTable, to_pair
 from resumable.catalog.schema import IN_WORK, WAITS
 from resumable.model.replica import Backlog, IHeldReplicas, Page
 from resumable.model.upload import Replica, Upload
 
 TAKEN_OVER: Final = 5000
 """Replicas of gone workers that one question takes over, at most: a tenth of a second."""
+ROWS: Final = 1000
+"""Rows of replicas that one question sums up: some milliseconds, which others wait."""
+LATE: Final = (60.0, 86_400.0)
+"""Seconds after the first and the second removal of what may arrive late, until the next one."""
+_LATE: Final = "looks = GREATEST(looks, CASE WHEN stored IS NULL THEN 1 ELSE 0 END)"
+_FAILED: Final = "looks = CASE WHEN failing_since IS NULL THEN looks ELSE 1 END"
+END_FAILED: Final = END.replace("state = 'ending'", f"state = 'ending', {_FAILED}", 1)
+"""As `END`, for `end_replicas`."""
 #: ``?{0}``: this worker; None: a tool, which sees all.
 _MINE: Final = "(?{0}::text IS NULL OR holder = ?{0})"
 
@@ -68,7 +81,7 @@ class PostgresReplicaTable(ReplicaTable):
         row = connection.execute(self.OWN, (upload_id, remote)).fetchone()
         return None if row is None else (to_pair(row[:-2]), row[-2], row[-1])
 
-    TAKE_OVER_ONE = """UPDATE replicas SET holder = ?1 WHERE upload_id = ?2 AND remote = ?3
+    TAKE_OVER_ONE = f"""UPDATE replicas SET holder = ?1, {_LATE} WHERE upload_id = ?2 AND remote = ?3
         AND holder IS NOT DISTINCT FROM ?4"""
 
     @writes
@@ -91,7 +104,7 @@ class PostgresReplicaTable(ReplicaTable):
         gone = [holder for (holder,) in connection.execute(self.GONE, (remote,)).fetchall()]
         return gone, connection.execute(self.NOBODYS, (remote,)).fetchone() is not None
 
-    TAKE_OVER = f"""UPDATE replicas SET holder = ?1 WHERE seq IN (SELECT seq FROM replicas WHERE remote = ?2
+    TAKE_OVER = f"""UPDATE replicas SET holder = ?1, {_LATE} WHERE seq IN (SELECT seq FROM replicas WHERE remote = ?2
         AND {IN_WORK} AND {{whose}} LIMIT ?3 FOR UPDATE SKIP LOCKED)"""
     GONES = TAKE_OVER.format(whose="holder = ANY(?4)")
     NOBODYS_OVER = TAKE_OVER.format(whose="holder IS NULL")
@@ -123,12 +136,15 @@ class PostgresReplicaTable(ReplicaTable):
                 await self._take_over(remote, gone, nobodys)
         return await self._due(remote, now, after, limit)
 
+    # By the index of these, of which the primary key must not seem to be as good.
     SCAN = f"""SELECT replicas.seq, (retry_at IS NULL OR retry_at <= ?2) AND (state = 'ending'
             OR finished_at IS NOT NULL OR (offset >= needs AND offset > confirmed))
         FROM replicas LEFT JOIN uploads ON uploads.id = replicas.upload_id
-        WHERE remote = ?1 AND {{whose}}replicas.seq > ?3 AND {IN_WORK} ORDER BY replicas.seq LIMIT ?4"""
-    OWN_SCAN = SCAN.format(whose="holder = ?5 AND ")
-    WHOLE_SCAN = SCAN.format(whose="")
+        WHERE remote = ?1 AND {{after}} AND {IN_WORK} ORDER BY {{order}}replicas.seq LIMIT ?4"""
+    OWN_SCAN = SCAN.format(after="(holder, replicas.seq) > (?5, ?3) AND holder <= ?5", order="holder, ")
+    WHOLE_SCAN = SCAN.format(after="replicas.seq > ?3", order="")
+
+    PAIRS = f"{PAIR} WHERE replicas.seq = ANY(?) ORDER BY replicas.seq"
 
     @reads
     def _due(self, connection: Connection, remote: str, now: float, after: int, limit: int) -> Page:
@@ -137,8 +153,8 @@ class PostgresReplicaTable(ReplicaTable):
             rows = connection.execute(self.WHOLE_SCAN, values).fetchall()
         else:
             rows = connection.execute(self.OWN_SCAN, (*values, self._worker_id)).fetchall()
-        pairs = [connection.execute(self.AT, (seq,)).fetchone() for seq, is_due in rows if is_due]
-        found = [to_pair(row) for row in pairs if row is not None]  # another may have ended one since
+        ripe = [seq for seq, is_due in rows if is_due]
+        found = [to_pair(row) for row in connection.execute(self.PAIRS, (ripe,)).fetchall()] if ripe else []
         return Page(found, rows[-1][0] if rows and len(rows) == limit else None)
 
     NEXT_RETRY = f"""SELECT retry_at FROM replicas WHERE remote = ?1 AND {WAITS} AND {_MINE.format(2)}
@@ -149,20 +165,59 @@ class PostgresReplicaTable(ReplicaTable):
         row = connection.execute(self.NEXT_RETRY, (remote, self._worker_id)).fetchone()
         return None if row is None else float(row[0])
 
-    BACKLOG = f"""SELECT COALESCE(SUM(GREATEST(offset - confirmed, 0)), 0)::bigint, COUNT(finished_at),
-            MIN(finished_at)
-        FROM replicas JOIN uploads ON uploads.id = replicas.upload_id
-        WHERE remote = ? AND {IN_WORK} AND state = 'open'"""
+    # By the index, from holder to holder; rows without one come last.
+    _SUMS = f"""WITH page AS (SELECT holder, seq, upload_id, confirmed, state FROM replicas
+            WHERE remote = ?1 AND {IN_WORK} AND {{place}} ORDER BY holder, seq LIMIT ?2)
+        SELECT SUM(GREATEST(offset - confirmed, 0))::bigint, COUNT(finished_at), MIN(finished_at),
+            (SELECT json_build_array(holder, seq) FROM page ORDER BY holder, seq OFFSET ?2 - 1)
+        FROM page JOIN uploads ON uploads.id = upload_id WHERE state = 'open'"""
+    HELD = _SUMS.format(place="(holder, seq) > (?3, ?4)")
+    NOT_HELD = _SUMS.format(place="holder IS NULL AND seq > ?3")
+
+    @deferred
+    async def backlog(self, remote: str) -> Backlog:
+        """See IReplicas. Goes through all rows, `ROWS` of them in each question."""
+        sums = Backlog()
+        place: tuple[str | None, int] | None = ("", 0)
+        while place is not None:
+            more, place = await self._backlog(remote, *place)
+            oldest = min((one.oldest for one in (sums, more) if one.oldest is not None), default=None)
+            sums = Backlog(sums.size + more.size, sums.uploads + more.uploads, oldest)
+        return sums
 
     @reads
-    def backlog(self, connection: Connection, remote: str) -> Backlog:
-        row = connection.execute(self.BACKLOG, (remote,)).fetchone()
-        return Backlog() if row is None else Backlog(*row)
+    def _backlog(
+        self, connection: Connection, remote: str, holder: str | None, seq: int
+    ) -> tuple[Backlog, tuple[str | None, int] | None]:
+        """Of the next rows, and behind which to go on; None: these were the last."""
+        if holder is None:
+            row = connection.execute(self.NOT_HELD, (remote, ROWS, seq)).fetchone()
+        else:
+            row = connection.execute(self.HELD, (remote, ROWS, holder, seq)).fetchone()
+        size, count, oldest, last = row or (0, 0, None, None)
+        if last is not None:
+            return Backlog(size or 0, count, oldest), tuple(last)
+        return Backlog(size or 0, count, oldest), None if holder is None else (None, 0)
 
-    UNFINISHED = f"SELECT remote, COUNT(*) FROM replicas WHERE {IN_WORK} GROUP BY remote"
+    STORE = ReplicaTable.STORE.replace("state = 'stored'", f"state = 'stored', {_FAILED}", 1)
 
-    HASTEN = f"UPDATE replicas SET retry_at = NULL WHERE remote = ?1 AND {WAITS} AND {_MINE.format(2)}"
+    UNFINISHED = f"SELECT remote, COUNT(*) FROM replicas WHERE {IN_WORK} AND looks < 2 GROUP BY remote"
+
+    HASTEN = f"UPDATE replicas SET retry_at = NULL WHERE remote = ?1 AND {WAITS} AND looks < 2 AND {_MINE.format(2)}"
 
     @writes
     def hasten(self, connection: Connection, remote: str) -> None:
         connection.execute(self.HASTEN, (remote, self._worker_id))
+
+    AGAIN = f"""UPDATE replicas SET looks = looks + 1, attempts = 0, error = NULL, failing_since = NULL,
+            retry_at = {NOW} + CASE looks WHEN 1 THEN {LATE[0]} ELSE {LATE[1]} END
+        WHERE upload_id = ? AND remote = ? AND state = 'ending' AND looks IN (1, 2)"""
+
+    @frees
+    def ended(self, connection: Connection, replica: Replica) -> None:
+        """See IReplicas. One of which something may arrive late is forgotten after its third removal."""
+        one = (replica.upload_id, replica.remote)
+        if connection.execute(self.AGAIN, one).rowcount == 1:
+            connection.execute(self.DROP_PARTS, one)
+        else:
+            self.forget(connection, replica)

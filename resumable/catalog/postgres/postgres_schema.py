@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import psycopg
 
+from resumable.catalog.postgres.postgres_connection import take_long
 from resumable.catalog.schema import AWAITS_PLACE, IN_WORK, NEEDS_EXPIRY, REPLICA_CHECK, WAITS
 from resumable.model.errors import CatalogUnavailable
 
@@ -180,6 +181,14 @@ MIGRATIONS: Final[tuple[tuple[int, tuple[str, ...]], ...]] = (
                 END $$""",
         ),
     ),
+    # Each keeps workers of the release before from one table only: with two, it could wait for one that waits for it.
+    # Stored uploads that keep their data are settled, too, and no final has used them.
+    (1, ("CREATE INDEX uploads_used ON uploads (settled_at) WHERE settled_at IS NOT NULL AND required = 0",)),
+    # Else the events of a hook that is away stand before those of others.
+    (1, ("CREATE INDEX outbox_fresh ON outbox (deliverer, seq) WHERE state = 'next' AND retry_at IS NULL",)),
+    (1, ("CREATE INDEX finals_by_time ON finals (at) WHERE at IS NOT NULL",)),
+    (1, ("ALTER TABLE replicas ADD COLUMN looks smallint NOT NULL DEFAULT 0",)),
+    (1, ("ALTER TABLE workers ADD COLUMN signs boolean NOT NULL DEFAULT false",)),
 )
 """Of each migration: the lowest version whose release may use the tables after it, and its statements."""
 
@@ -193,37 +202,46 @@ _INSTALLATION: Final = """CREATE TABLE IF NOT EXISTS installation (
 )"""
 
 
-def migrate(raw: psycopg.Connection[Any], new_id: str) -> bool:
-    """Run the migrations that are missing, in one transaction, under an advisory lock. True: it was made by this call.
+def migrate(raw: psycopg.Connection[Any], new_id: str, moved: bool = False) -> bool:
+    """Run the migrations that are missing, each in a transaction of its own, under an advisory lock. True: the
+    installation was made by this call.
 
-    ``new_id``: names the installation, if it is made. Raises CatalogUnavailable for a server that is too old, a
-    standby, one that doesn't sync, or tables that this release may not use; psycopg.Error.
+    ``new_id``: names the installation, if it is made. ``moved``: also where the records were moved to SQLite, which
+    stays so. Raises CatalogUnavailable for a server that is too old, a standby, one that doesn't sync, or
+    tables that this release may not use; psycopg.Error.
     """
     check_server(raw)
-    with raw.transaction():
-        raw.execute("SELECT pg_advisory_xact_lock($1)", (LOCK,))
-        raw.execute(_INSTALLATION)
-        made = raw.execute(
-            "INSERT INTO installation VALUES (1, $1, 0, 0) ON CONFLICT (one) DO NOTHING", (new_id,)
-        ).rowcount
-        row = raw.execute("SELECT version, oldest FROM installation").fetchone()
-        assert row is not None
-        version, oldest = row
-        if oldest in (RETURNING, RETURNED):
-            raise CatalogUnavailable(
-                "the records of this database were moved to SQLite, or are on their way there: leave out --catalog, or"
-                " see `resumable catalog move --help`"
-            )
-        if oldest > len(MIGRATIONS):
-            raise CatalogUnavailable(
-                f"the database has tables of version {version}, which only releases that know version {oldest} may use:"
-                " upgrade this one"
-            )
-        for number, (may_use, statements) in enumerate(MIGRATIONS[version:], version + 1):
+    take_long(raw)
+    made = False
+    while True:
+        with raw.transaction():
+            raw.execute("SELECT pg_advisory_xact_lock($1)", (LOCK,))
+            raw.execute(_INSTALLATION)
+            added = raw.execute(
+                "INSERT INTO installation VALUES (1, $1, 0, 0) ON CONFLICT (one) DO NOTHING", (new_id,)
+            ).rowcount
+            made = made or added == 1
+            row = raw.execute("SELECT version, oldest FROM installation").fetchone()
+            assert row is not None
+            version, oldest = row
+            gone = oldest in (RETURNING, RETURNED)
+            if gone and not moved:
+                raise CatalogUnavailable(
+                    "the records of this database were moved to SQLite, or are on their way there: leave out --catalog,"
+                    " or see `resumable catalog move --help`"
+                )
+            if oldest > len(MIGRATIONS) and not gone:
+                raise CatalogUnavailable(
+                    f"the database has tables of version {version}, which only releases that know version {oldest} may"
+                    " use: upgrade this one"
+                )
+            if version >= len(MIGRATIONS):
+                return made
+            may_use, statements = MIGRATIONS[version]
             for statement in statements:
                 raw.execute(statement)
-            raw.execute("UPDATE installation SET version = $1, oldest = $2", (number, may_use))
-    return bool(made)
+            values = (version + 1, oldest if gone else may_use)
+            raw.execute("UPDATE installation SET version = $1, oldest = $2", values)
 
 
 def check_pooling(one: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from attrs import evolve
 from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
@@ -19,9 +18,10 @@ from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.postgres import upload_statements as statements
 from resumable.catalog.postgres.postgres_batches import KeyedJob, SetJob, encoded, set_job
 from resumable.catalog.postgres.postgres_connection import Connection
+from resumable.catalog.postgres.postgres_replicas import END_FAILED
 from resumable.catalog.postgres.postgres_schema import NOW
 from resumable.catalog.replica_table import end_replicas
-from resumable.catalog.schema import AWAITS_PLACE, FIELDS, NEEDS_EXPIRY, to_upload, to_uploads
+from resumable.catalog.schema import ASKED_UNTIL, AWAITS_PLACE, FIELDS, NEEDS_EXPIRY, to_upload, to_uploads
 from resumable.catalog.upload_work import UploadWork
 from resumable.model.segments import REMOVED_AFTER
 from resumable.model.upload import Commit, Fact, GoneReason, ICatalog, Replica, Segment, Through, Upload
@@ -54,9 +54,7 @@ class PostgresUploadTable(UploadWork):
         segment: Segment | None = None,
     ) -> Deferred[bool]:
         """See ICatalog. The upload's ``required`` is counted from the replicas, whatever it says."""
-        required = sum(replica.required for replica in replicas)
-        if upload.required != required:
-            upload = evolve(upload, required=required)
+        upload = self._counted(upload, replicas)
         try:
             row = statements.upload_row(upload, segment, self.worker_id)
             if upload.partials and upload.finished_at is None and upload.gone is None:
@@ -153,6 +151,7 @@ class PostgresUploadTable(UploadWork):
     END = f"""UPDATE uploads SET gone = ?1, gone_at = GREATEST(touched_at, ?2), settled_at = NULL,
         on_disk = CASE WHEN placed IS NOT NULL THEN 1 ELSE on_disk END WHERE id = ?3 AND gone IS NULL
         AND (?1 <> '{GoneReason.EXPIRED.value}' OR (({NEEDS_EXPIRY}) AND {_NOT_PINNED}))
+        AND (?1 <> '{GoneReason.LOST.value}' OR dropped_at IS NULL)
         AND (?4::float8 IS NULL OR (touched_at <= ?4 AND NOT EXISTS (SELECT 1 FROM pins
             JOIN uploads AS part ON part.id = pins.partial_id WHERE pins.final_id = ?3 AND part.touched_at > ?4)))"""
 
@@ -179,7 +178,7 @@ class PostgresUploadTable(UploadWork):
             connection.execute(self.LOCK, (upload_id,))  # the next statement sees what was committed before
             if connection.execute(self.END, (gone.value, at, upload_id, idle_since)).rowcount != 1:
                 return False
-            end_replicas(connection, upload_id, delete)
+            end_replicas(connection, upload_id, delete, END_FAILED)
             self._unmade(connection, upload_id, at, refusal)
             self.outbox.take(connection, facts)
             return True
@@ -208,6 +207,9 @@ class PostgresUploadTable(UploadWork):
         connection.executemany(self.REMOVED, [(one,) for one in sorted(upload_ids)])
         connection.execute(self.DROP_SEGMENTS, (list(upload_ids),))
 
+    # An upload is stored no earlier than it was finished.
+    FORGET_ASKED = f"""DELETE FROM finals WHERE key IN (SELECT key FROM finals
+        LEFT JOIN uploads ON uploads.id = finals.id WHERE finals.at < ?1 AND {ASKED_UNTIL} < ?1 LIMIT ?2)"""
     UNASSEMBLED = UploadWork.UNASSEMBLED.replace(" INDEXED BY pins_by_final", "")
     # As floating point: a sum of what clients declare could overflow; it is exact below 8 PiB.
     OWNERS = """SELECT COALESCE(owner, ''), SUM(COALESCE(length, offset)::float8),

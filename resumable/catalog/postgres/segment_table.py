@@ -13,6 +13,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
+from resumable.aio.deferreds import deferred
 from resumable.catalog.jobs import CatalogTable, frees, reads
 from resumable.catalog.postgres.postgres_batches import KeyedJob, set_job
 from resumable.catalog.postgres.postgres_connection import Connection
@@ -23,6 +24,8 @@ from resumable.model.upload import WHOLE, Segment
 
 _LAYOUT: Final = """uploads.id, uploads.offset, uploads.whole, (SELECT json_agg(json_build_array(start, size, name)
     ORDER BY start) FROM segments WHERE segments.upload_id = uploads.id AND NOT uploads.whole)"""
+ROWS: Final = 5000
+"""Rows of segments that one question looks at, more than `MOST_SEGMENTS`: some milliseconds, which others wait."""
 _HAS_DATA: Final = "uploads.on_disk = 1"
 
 
@@ -32,8 +35,8 @@ class SegmentTable(CatalogTable):
 
     # Questions
 
-    OF = f"""SELECT {_LAYOUT} FROM json_to_recordset(?1) AS job(id text) JOIN uploads USING (id)
-        WHERE {_HAS_DATA}"""
+    OF = f"""SELECT {_LAYOUT} FROM uploads
+        WHERE id = ANY(ARRAY(SELECT id FROM json_to_recordset(?1) AS job(id text))) AND {_HAS_DATA}"""
 
     def of(self, upload_id: str) -> Deferred[Layout | None]:
         """See ISegments."""
@@ -53,21 +56,53 @@ class SegmentTable(CatalogTable):
     def joinable(self, connection: Connection, after: str, limit: int) -> Sequence[Layout]:
         return [_layout(row) for row in connection.execute(self.JOINABLE, (after, limit)).fetchall()]
 
-    CROWDED = f"""SELECT {_LAYOUT} FROM uploads JOIN (SELECT upload_id FROM segments WHERE upload_id > ?1
-            GROUP BY upload_id HAVING COUNT(*) > {MOST_SEGMENTS}) AS crowded ON crowded.upload_id = uploads.id
-        WHERE {OPEN} ORDER BY uploads.id LIMIT ?2"""
+    @deferred
+    async def crowded(self, after: str, limit: int) -> Sequence[Layout]:
+        """See ISegments. Goes through all segments, `ROWS` of them in each question."""
+        found: list[Layout] = []
+        place: str | None = after
+        while place is not None and len(found) < limit:
+            crowded, place = await self._crowded(place)
+            found += crowded
+        return found[:limit]
+
+    # Of the next rows, the uploads with many, and the last two.
+    COUNTED = f"""SELECT upload_id, count, rows FROM (
+            SELECT upload_id, COUNT(*) AS count, SUM(COUNT(*)) OVER () AS rows,
+                row_number() OVER (ORDER BY upload_id DESC) AS from_end FROM (SELECT upload_id FROM segments
+                WHERE upload_id > ? ORDER BY upload_id LIMIT ?) AS page GROUP BY upload_id) AS counted
+        WHERE count > {MOST_SEGMENTS} OR from_end <= 2 ORDER BY upload_id"""
+    CROWDED = f"SELECT {_LAYOUT} FROM uploads WHERE id = ANY(?) AND {OPEN} ORDER BY id"
 
     @reads
-    def crowded(self, connection: Connection, after: str, limit: int) -> Sequence[Layout]:
-        return [_layout(row) for row in connection.execute(self.CROWDED, (after, limit)).fetchall()]
+    def _crowded(self, connection: Connection, after: str) -> tuple[Sequence[Layout], str | None]:
+        """Those among the next rows, and the id behind which to go on; None: these were the last."""
+        rows = connection.execute(self.COUNTED, (after, ROWS)).fetchall()
+        ids = [upload_id for upload_id, count, _ in rows if count > MOST_SEGMENTS]
+        place = None
+        if rows and rows[-1][2] == ROWS:  # the last one may have more, and is counted anew
+            place = rows[-1 if rows[-1][1] > MOST_SEGMENTS else -2][0]
+        found = connection.execute(self.CROWDED, (ids,)).fetchall() if ids else []
+        return [_layout(row) for row in found], place
+
+    # Pages of rows, not of answers: a stretch of uploads without data costs no more than another.
+    KEPT = f"""SELECT {_LAYOUT}, {_HAS_DATA} AND gone IS NULL AND dropped_at IS NULL AND uploads.offset > 0
+        FROM (SELECT * FROM uploads WHERE id > ? ORDER BY id LIMIT ?) AS uploads ORDER BY uploads.id"""
+
+    @reads
+    def kept(self, connection: Connection, after: str, limit: int) -> tuple[Sequence[Layout], str | None]:
+        rows = connection.execute(self.KEPT, (after, limit)).fetchall()
+        last = rows[-1][0] if len(rows) == limit else None
+        return [_layout(row) for *row, is_kept in rows if is_kept], last
 
     # Changes
 
     MADE_WHOLE = """WITH
-        made AS (UPDATE uploads SET whole = true FROM json_to_recordset(?1) AS job(id text)
-            WHERE uploads.id = job.id AND NOT whole AND finished_at IS NOT NULL AND gone IS NULL
-            AND dropped_at IS NULL AND on_disk = 1 RETURNING uploads.id),
-        dropped AS (DELETE FROM segments USING made WHERE segments.upload_id = made.id RETURNING name),
+        made AS (UPDATE uploads SET whole = true
+            WHERE id = ANY(ARRAY(SELECT id FROM json_to_recordset(?1) AS job(id text)))
+            AND NOT whole AND finished_at IS NOT NULL AND gone IS NULL AND dropped_at IS NULL AND on_disk = 1
+            RETURNING uploads.id),
+        dropped AS (DELETE FROM segments WHERE upload_id = ANY(ARRAY(SELECT id FROM made)) RETURNING name),
         kept AS (INSERT INTO discarded (name) SELECT name FROM dropped)
         SELECT id FROM made"""
 

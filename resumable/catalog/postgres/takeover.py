@@ -18,7 +18,7 @@ from typing import Any, Final
 import psycopg
 from attrs import frozen
 
-from resumable.catalog.postgres.postgres_connection import Connect, unavailable
+from resumable.catalog.postgres.postgres_connection import Connect, take_long, unavailable
 from resumable.catalog.postgres.postgres_schema import MIGRATIONS, NOW, RETURNED, RETURNING, check_server, migrate
 from resumable.catalog.postgres.usage_table import enforce
 from resumable.catalog.row_copies import (
@@ -43,7 +43,6 @@ PATIENCE: Final = 15
 """Seconds to wait for a transaction of somebody who may just have been killed."""
 _SESSION: Final = (
     "SET LOCAL idle_in_transaction_session_timeout = 0",
-    "SET LOCAL statement_timeout = 0",
     f"SET LOCAL lock_timeout = '{PATIENCE}s'",
     "SET LOCAL synchronous_commit = on",
     "SET LOCAL timezone = 'UTC'",
@@ -93,6 +92,7 @@ class Takeover:
     def _raw(self) -> Iterator[psycopg.Connection[Any]]:
         try:
             with self._connect() as raw:
+                take_long(raw)
                 yield raw
         except psycopg.Error as error:
             raise unavailable(error) from error
@@ -138,8 +138,9 @@ class Takeover:
         row = raw.execute("SELECT version, oldest FROM installation").fetchone()
         if row is None or row[1] not in (RETURNING, RETURNED):
             return False
-        if row[0] != len(MIGRATIONS):
-            raise CatalogUnavailable(f"the database has tables of version {row[0]}, of another release: use that one")
+        if row[0] > len(MIGRATIONS):
+            raise CatalogUnavailable(f"the database has tables of version {row[0]}, of a newer release: use that one")
+        migrate(raw, "", moved=True)
         return True
 
     def check_unused(self) -> None:

@@ -128,28 +128,35 @@ def upload_row(upload: Upload, segment: Segment | None, worker_id: str | None) -
 
 # Appends
 
-BEGIN: Final = f"""UPDATE uploads SET epoch = uploads.epoch + 1, boot_id = job.boot_id,
+#: So that the plan goes by the index, also one that was made when the table had few rows.
+ONLY_THESE: Final = "uploads.id = ANY(ARRAY(SELECT id FROM job))"
+BEGIN: Final = f"""WITH job AS (SELECT * FROM json_to_recordset(?1) AS job(id text, epoch bigint, start bigint,
+        boot_id text, adoptable bigint, at float8, kept_by text))
+    UPDATE uploads SET epoch = uploads.epoch + 1, boot_id = job.boot_id,
         adoptable = GREATEST(uploads.offset, job.adoptable), touched_at = GREATEST(uploads.touched_at, job.at),
         kept_by = job.kept_by
-    FROM json_to_recordset(?1) AS job(id text, epoch bigint, start bigint, boot_id text, adoptable bigint,
-        at float8, kept_by text)
-    WHERE uploads.id = job.id AND uploads.offset = job.start AND uploads.epoch = job.epoch AND {OPEN}
+    FROM job WHERE {ONLY_THESE} AND uploads.id = job.id
+        AND uploads.offset = job.start AND uploads.epoch = job.epoch AND {OPEN}
     RETURNING uploads.id"""
 
 _CHANGED: Final = f"""id text, epoch bigint, start bigint, offset bigint, at float8, length bigint,
     goes_on boolean, placed text, {_SEGMENT}"""
+# The last commit of an append gives back what was reserved ahead, by whomever.
 _MOVED: Final = """offset = job.offset, touched_at = GREATEST(uploads.touched_at, job.at),
-    length = COALESCE(job.length, uploads.length), kept_by = CASE WHEN job.goes_on THEN uploads.kept_by END"""
+    length = COALESCE(job.length, uploads.length), kept_by = CASE WHEN job.goes_on THEN uploads.kept_by END,
+    charged = CASE WHEN job.goes_on THEN uploads.charged ELSE 0 END"""
 _FINISHED: Final = """adoptable = job.offset, finished_at = GREATEST(uploads.touched_at, job.at),
     placed = COALESCE(uploads.placed, job.placed), whole = uploads.whole OR COALESCE(job.whole, false)"""
 # The partials of a final that is finished are used, and its request is over.
 _OF_FINALS: Final = (
-    "unpinned AS (DELETE FROM pins USING moved WHERE final_id = moved.id AND is_final RETURNING partial_id, moved.at)",
+    """unpinned AS (DELETE FROM pins USING moved WHERE final_id = ANY(ARRAY(SELECT id FROM moved WHERE is_final))
+        AND final_id = moved.id RETURNING partial_id, moved.at)""",
     """used AS (UPDATE uploads SET settled_at = GREATEST(settled_at, pinned.at)
         FROM (SELECT partial_id, MAX(at) AS at FROM unpinned GROUP BY partial_id) AS pinned
-        WHERE uploads.id = partial_id AND gone IS NULL)""",
+        WHERE uploads.id = ANY(ARRAY(SELECT partial_id FROM unpinned)) AND uploads.id = partial_id AND gone IS NULL)""",
     """answered AS (UPDATE finals SET at = moved.at, said = NULL FROM moved
-        WHERE finals.key = moved.asked AND finals.id = moved.id AND is_final)""",
+        WHERE finals.key = ANY(ARRAY(SELECT asked FROM moved WHERE is_final))
+        AND finals.key = moved.asked AND finals.id = moved.id)""",
 )
 _IS_OUT_OF_DATE: Final = """name IS NOT NULL AND id NOT IN (SELECT upload_id FROM grown)
     AND id NOT IN (SELECT upload_id FROM added)"""
@@ -166,10 +173,12 @@ def commit(finishes: bool, facts: bool) -> str:
     parts = [
         f"job AS (SELECT * FROM json_to_recordset(?1) AS job({_CHANGED}))",
         f"""moved AS (UPDATE uploads SET {more} FROM job
-            WHERE uploads.id = job.id AND uploads.offset = job.start AND uploads.epoch = job.epoch AND {OPEN}
+            WHERE {ONLY_THESE} AND uploads.id = job.id
+            AND uploads.offset = job.start AND uploads.epoch = job.epoch AND {OPEN}
             RETURNING {told})""",
         """grown AS (UPDATE segments SET size = moved.size FROM moved
-            WHERE moved.known > 0 AND segments.upload_id = moved.id AND segments.start = moved.first
+            WHERE segments.name = ANY(ARRAY(SELECT name FROM moved)) AND moved.known > 0
+            AND segments.upload_id = moved.id AND segments.start = moved.first
             AND segments.name = moved.name AND segments.size = moved.known RETURNING upload_id)""",
         """added AS (INSERT INTO segments (upload_id, start, size, name)
             SELECT id, first, size, name FROM moved WHERE known = 0
@@ -197,5 +206,5 @@ def commit_row(change: Commit) -> dict[str, Any]:
 
 # Questions
 
-GET: Final = f"""SELECT {", ".join(f"uploads.{name}" for name in _NAMES)}
-    FROM json_to_recordset(?1) AS job(id text) JOIN uploads USING (id)"""
+GET: Final = f"""SELECT {", ".join(f"uploads.{name}" for name in _NAMES)} FROM uploads
+    WHERE id = ANY(ARRAY(SELECT id FROM json_to_recordset(?1) AS job(id text)))"""

@@ -20,10 +20,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from resumable.catalog.jobs import CatalogTable, reads, writes
-from resumable.catalog.postgres.postgres_connection import Connection
+from resumable.catalog.postgres.postgres_connection import Connection, take_long
 from resumable.catalog.postgres.postgres_schema import LOCK
 from resumable.model.usage import IUsage, Quota, does_not_fit, never_fits, too_many
-from resumable.protocol.errors import TusError
+from resumable.protocol.errors import Held, TusError
 
 NEVER_FITS: Final = "23RQ1"
 DOES_NOT_FIT: Final = "23RQ2"
@@ -57,12 +57,17 @@ class UsageTable(CatalogTable):
     """IUsage. Only where `enforce` has set bounds."""
 
     # The trigger counts it, and raises.
-    RESERVE = """UPDATE uploads SET charged = GREATEST(charged, ?2) WHERE id = ?1 AND gone IS NULL"""
+    RESERVE = "UPDATE uploads SET charged = GREATEST(charged, ?2) WHERE id = ?1 AND epoch = ?3 AND gone IS NULL"
+    THERE = "SELECT 1 FROM uploads WHERE id = ? AND gone IS NULL"
 
     @writes
-    def reserve(self, connection: Connection, upload_id: str, total: int) -> bool:
+    def reserve(self, connection: Connection, upload_id: str, total: int, epoch: int) -> bool:
         """See IUsage."""
-        return connection.execute(self.RESERVE, (upload_id, total)).rowcount == 1
+        if connection.execute(self.RESERVE, (upload_id, total, epoch)).rowcount == 1:
+            return True
+        if connection.execute(self.THERE, (upload_id,)).fetchone() is not None:
+            raise Held("A newer request has taken this upload over.")
+        return False
 
     RELEASE = "UPDATE uploads SET charged = 0 WHERE id = ? AND epoch = ? AND charged > 0"
 
@@ -183,11 +188,13 @@ def enforce(raw: psycopg.Connection[Any], each: Quota, overall: Quota) -> bool:
     bounds = (*found, *(overall.size, overall.unfinished_size, overall.unfinished))
     if (each, overall) == (Quota(), Quota()):
         if _there(raw):
+            take_long(raw)
             with raw.transaction():
                 _remove(raw)
         return False
     if _there(raw) and _recorded(raw) == bounds:
         return False
+    take_long(raw)
     with raw.transaction():
         raw.execute("SELECT pg_advisory_xact_lock($1)", (LOCK,))
         was = _recorded(raw) if _there(raw) else None
@@ -203,15 +210,6 @@ def enforce(raw: psycopg.Connection[Any], each: Quota, overall: Quota) -> bool:
             raw.execute(_TRIGGER.format(name, event, condition))
         _count(raw)
     return True
-
-
-def recount(raw: psycopg.Connection[Any]) -> None:
-    """Count all uploads anew, while changes wait, where bounds are set. Blocks. Raises psycopg.Error."""
-    with raw.transaction():
-        raw.execute("SELECT pg_advisory_xact_lock($1)", (LOCK,))
-        if _there(raw):
-            raw.execute("LOCK TABLE uploads IN SHARE ROW EXCLUSIVE MODE")
-            _count(raw)
 
 
 def _count(raw: psycopg.Connection[Any]) -> None:

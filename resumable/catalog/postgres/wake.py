@@ -216,7 +216,7 @@ class PostgresWake:
 
     def _not_told(self, failure: Failure) -> None:
         if failure.check(Stopped) is None:
-            self.log.warn("other workers could not be told: {reason}", reason=str(failure.value))
+            self.log.debug("other workers could not be told: {reason}", reason=str(failure.value))
 
     def _notify(self, payloads: Sequence[tuple[str, str]]) -> None:
         """In the batcher's thread. Raises CatalogUnavailable."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
+import psycopg
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -24,6 +25,7 @@ from resumable.aio.deferreds import Timer
 from resumable.aio.threads import IBatcher, Stopped
 from resumable.catalog.batches import CatalogJob
 from resumable.catalog.jobs import AnyJob, CatalogTable, Jobs, Work, reads, writes, writes_now
+from resumable.catalog.postgres.outage import CatalogOutage
 from resumable.catalog.postgres.postgres_batches import PostgresBatches
 from resumable.catalog.postgres.postgres_connection import Connect, Connection
 from resumable.catalog.postgres.wake import channel, packed
@@ -44,9 +46,10 @@ _BURY: Final = """DELETE FROM workers WHERE id IN (SELECT id FROM workers WHERE 
 @implementer(IWorkers)
 class PostgresWorkers(CatalogTable):
     """IWorkers, for the worker ``me``, over a connection of its own: a heartbeat never waits for the catalog's batches.
+    ``connect`` has to make one that gives up well before `DEAD_AFTER`: the next heartbeat goes over another one.
 
     ``batcher``: see `PostgresCatalog`. ``questions``: the catalog's jobs, which answer the frequent questions.
-    ``on_disowned`` is called when this worker was taken for dead.
+    ``on_disowned`` is called when this worker was taken for dead. ``outage``: the catalog's.
 
     `register` first, which blocks. Then `start`, and after all changes of this worker `stop`.
     """
@@ -63,8 +66,11 @@ class PostgresWorkers(CatalogTable):
         questions: Jobs,
         on_disowned: Callable[[], None] = lambda: None,
         wall: Callable[[], float] = time.time,
+        outage: CatalogOutage | None = None,
     ) -> None:
-        super().__init__(Jobs(PostgresBatches(connect, None), lambda work: batcher("workers", work), None))
+        super().__init__(
+            Jobs(PostgresBatches(connect, None, outage=outage), lambda work: batcher("workers", work), None)
+        )
         self.id = me.id
         self._me = me
         self._clock = clock
@@ -84,7 +90,7 @@ class PostgresWorkers(CatalogTable):
         """Make this worker's row. Blocks; before `start` only. Raises CatalogUnavailable."""
         me = self._me
         connection.execute(
-            "INSERT INTO workers (id, node, pid, options) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO workers (id, node, pid, options, signs) VALUES (?, ?, ?, ?, true) ON CONFLICT (id) DO NOTHING",
             (me.id, me.node, os.getpid(), json.dumps(dict(me.options))),
         )
         self._seen_now(connection)
@@ -164,6 +170,11 @@ class PostgresWorkers(CatalogTable):
         """See IWorkers."""
         return self._ask(lambda connection: [_worker(row) for row in connection.execute(self.ALL, (FRESH,)).fetchall()])
 
+    def signed(self) -> Deferred[Sequence[str]]:
+        """Those with a fresh heartbeat that have left their sign in the upload directory; this one included. Workers of
+        older releases don't."""
+        return self._ask(lambda connection: signed(connection.raw))
+
     KEEPER = f"""SELECT workers.id FROM uploads JOIN workers ON workers.id = kept_by
         WHERE uploads.id = ? AND kept_by <> ? AND seen_at >= {_NOW} - ?"""
 
@@ -207,6 +218,12 @@ class PostgresWorkers(CatalogTable):
 
     def _ask(self, question: Callable[[Connection], T]) -> Deferred[T]:
         return self._questions.submit(CatalogJob(question))
+
+
+def signed(raw: psycopg.Connection[Any]) -> Sequence[str]:
+    """See `PostgresWorkers.signed`. Raises psycopg.Error."""
+    rows = raw.execute(f"SELECT id FROM workers WHERE signs AND seen_at >= {_NOW} - $1", (FRESH,)).fetchall()
+    return [worker_id for (worker_id,) in rows]
 
 
 @implementer(IDrainRecord)

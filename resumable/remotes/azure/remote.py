@@ -169,7 +169,7 @@ class AzureRemote(ObjectPartsRemote[AzureRecord]):
 
         await self._records.alone(upload_id, once)
 
-    async def _end(self, upload_id: str, record: AzureRecord) -> None:
+    async def _end(self, upload_id: str, record: AzureRecord, again: bool) -> None:
         if record.begun:
             await self._store.clear(record.key, upload_id)
             await self._records.save(upload_id, evolve(record, blocks=Blocks.NONE))

@@ -256,7 +256,7 @@ class GcsRemote(ObjectRemote[GcsRecord]):
         await self._records.save(upload_id, record.anew())
         raise NotThere(why, status=cause.status if cause else None, code=cause.code if cause else None) from None
 
-    async def _end(self, upload_id: str, record: GcsRecord) -> None:
+    async def _end(self, upload_id: str, record: GcsRecord, again: bool) -> None:
         self._kept.pop(upload_id, None)
         if record.session is not None:
             await self._store.sessions.cancel(record.session)

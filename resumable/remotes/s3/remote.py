@@ -201,10 +201,10 @@ class S3Remote(ObjectPartsRemote[S3Record]):
             await self._records.drop_parts(upload_id)
         return stored
 
-    async def _end(self, upload_id: str, record: S3Record) -> None:
+    async def _end(self, upload_id: str, record: S3Record, again: bool) -> None:
         if record.multipart:
             await self._store.abort(record.key, record.multipart)
-        elif record.begun:
+        if record.multipart == "" or (again and not record.plan.is_single(record.size)):
             await self._store.abort_strays(upload_id, record)
         await self._records.drop_parts(upload_id)
         if record.begun:

@@ -18,11 +18,12 @@ from __future__ import annotations
 import os.path
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
 from resumable.model.errors import StartupError
+from resumable.model.segments import Layout
 from resumable.spool.disk import IDisk
 from resumable.spool.files import OWN, PRIVATE, SAFE_NAME
 
@@ -48,9 +49,17 @@ def half_moved(found: str, root: str) -> str | None:
     )
 
 
+OLD_SIGN: Final = 3600.0
+"""Seconds for which the sign of a worker without a row stays, as it may only be about to get one."""
 FOREIGN: Final = "belongs to another catalog: --catalog and --upload-dir have to be those of one installation"
 OTHER: Final = (
     "is not the one that the servers of this catalog share: mount that on each machine, or name it with --upload-dir"
+)
+
+
+OWN_CATALOG: Final = (
+    "has a catalog of its own: take it over with `resumable catalog move --to postgresql://...`, or choose another "
+    "with --upload-dir"
 )
 
 
@@ -73,6 +82,7 @@ class SegmentDirectory:
         self.segments = f"{self._own}/segments"
         self.finals = f"{self._own}/finals"
         self.placing = f"{self._own}/placing"
+        self._signs = f"{self._own}/workers"
 
     def upload_path(self, upload_id: str) -> str:
         """Of the file under the id. Raises ValueError for an invalid id."""
@@ -85,6 +95,12 @@ class SegmentDirectory:
         if not _SEGMENT.fullmatch(name):
             raise ValueError("not a segment's name")
         return f"{self.segments}/{name}"
+
+    def files(self, layout: Layout) -> Sequence[tuple[str, int]]:
+        """Where an upload's committed bytes are: paths, in order, and how many bytes of each count."""
+        if layout.whole:
+            return [(self.upload_path(layout.upload_id), layout.offset)]
+        return [(self.segment_path(segment.name), segment.size) for segment in layout.segments]
 
     def folder_of(self, name: str) -> str:
         """The directory in which a segment's name is."""
@@ -159,6 +175,31 @@ class SegmentDirectory:
     def shows(self) -> bool:
         """Whether there is a marker at all: a quick look, whether the directory is mounted. Raises OSError."""
         return self.disk.look(self._marker) is not None
+
+    def sign(self) -> None:
+        """Leave this worker's sign: who doesn't see it has another directory, if only a copy. Durable on return. Raises
+        OSError."""
+        self._make(self._signs, PRIVATE)
+        with suppress(FileExistsError):
+            self.disk.close(self.disk.create_new(f"{self._signs}/{self._worker}"))
+        self.disk.sync_directory(self._signs)
+
+    def unsigned(self, workers: Iterable[str]) -> Sequence[str]:
+        """Those of these workers whose sign isn't here. Raises OSError."""
+        return [each for each in workers if self.disk.look(f"{self._signs}/{each}") is None]
+
+    def take_sign(self) -> None:
+        """This worker ends. Raises OSError."""
+        self.disk.unlink(f"{self._signs}/{self._worker}")
+
+    def drop_signs(self, workers: Collection[str]) -> None:
+        """Remove what others than these workers, which live, have left an hour ago or earlier. Raises OSError."""
+        before = self.now() - int(OLD_SIGN * 1e9)
+        for name in self.disk.names(self._signs):
+            path = f"{self._signs}/{name}"
+            facts = self.disk.look(path)
+            if name not in workers and facts is not None and facts.modified < before:
+                self.disk.unlink(path)
 
     def now(self) -> int:
         """The time by the directory's own clock, in nanoseconds: that of files' last changes. Raises OSError."""

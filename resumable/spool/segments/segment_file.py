@@ -16,7 +16,8 @@ from typing import Any, Final, cast
 from resumable.model.upload import WHOLE, Segment
 from resumable.spool.datafile import DataFile, NotReadable, RunningDigest
 from resumable.spool.direct import DirectTransfer
-from resumable.spool.disk import COPY_BUFFER, IDisk
+from resumable.spool.disk import IDisk
+from resumable.spool.files import DRAWN_ID
 from resumable.spool.segments.segment_directory import SegmentDirectory
 
 REMEMBERED: Final = 16_384
@@ -51,7 +52,7 @@ class OwnSegments:
 class SegmentFile(DataFile):
     """A `DataFile` in the hands of a sink, and the `ISegmentWriter` beside it. Offsets are the upload's."""
 
-    __slots__ = ("_asked", "_current", "_is_new", "_landed", "_names", "_opened", "_own", "_was_taken")
+    __slots__ = ("_asked", "_current", "_is_drawn", "_is_new", "_landed", "_names", "_opened", "_own", "_was_taken")
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class SegmentFile(DataFile):
         #: The name of the open file.
         self._opened: str | None = None
         self._is_new = self._was_taken = False
+        self._is_drawn = DRAWN_ID.fullmatch(upload_id) is not None
         #: How often the catalog was asked to record a file.
         self._asked: dict[str, int] = {}
         self._landed: Segment | None = None
@@ -84,14 +86,6 @@ class SegmentFile(DataFile):
             self._is_new = self._unsynced_name = True
             self._directory = self._names.folder_of(segment.name)
         self._current, self._opened, self._begins, self._fd = segment, segment.name, segment.start, fd
-
-    def feed(self, start: int, end: int, digest: RunningDigest) -> int:
-        """See `DataFile.feed`. Raises NotReadable for missing bytes."""
-        data = self._disk.read(self._fd, min(COPY_BUFFER, end - start), start - self._begins)
-        if not data:
-            raise NotReadable(self._upload_id, "bytes that were just written are missing")
-        digest.update(data)
-        return start + len(data)
 
     def close(self, truncate_to: int | None) -> None:
         """Close it; nothing is cut. A file of which the catalog can't have recorded anything is removed."""
@@ -113,11 +107,15 @@ class SegmentFile(DataFile):
         finally:
             self._position = transfer.put
 
+    def _missing(self, start: int, end: int) -> Exception:
+        return NotReadable(self._upload_id, "bytes that were just written are missing")
+
     # -- the catalog's side, in the reactor
 
     def to(self, start: int, offset: int, alone: bool) -> Segment | None:
-        """See `ISegmentWriter`."""
-        if alone and start == 0 and self._opened is None and not self._was_taken:
+        """See `ISegmentWriter`. Nothing is written under an id that a hook has given: what a crash leaves there could
+        not be told from other files, and not be swept."""
+        if alone and start == 0 and self._opened is None and not self._was_taken and self._is_drawn:
             return Segment(0, offset, WHOLE)
         if offset == start:
             return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from bisect import bisect_right
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from twisted.internet.defer import Deferred, fail
 
@@ -38,14 +38,14 @@ def open_piece(names: SegmentDirectory, path: str, size: int) -> int:
     """A descriptor of a file that has at least ``size`` bytes. Raises Moved, OSError."""
     try:
         fd = names.disk.open(path, read_only=True)
+        try:
+            found = names.disk.size(fd)
+        except BaseException:
+            names.disk.close(fd)
+            raise
     except OSError as error:
         if error.errno in GONE:
             raise Moved(f"{path} is missing") from None
-        raise
-    try:
-        found = names.disk.size(fd)
-    except BaseException:
-        names.disk.close(fd)
         raise
     if found < size:
         names.disk.close(fd)
@@ -100,6 +100,23 @@ def _read_file(names: SegmentDirectory, path: str, offset: int, size: int, least
     return data
 
 
+class _ShortWhenGone:
+    """A disk for a `Reader`: of a file that is gone there are no bytes to be read."""
+
+    def __init__(self, disk: IDisk) -> None:
+        self.close: Any = disk.close
+        self.descriptor: Any = disk.descriptor
+        self._disk = disk
+
+    def read(self, fd: int, size: int, offset: int) -> bytes:
+        try:
+            return self._disk.read(fd, size, offset)
+        except OSError as error:
+            if error.errno in GONE:
+                return b""
+            raise
+
+
 class ClampedLoan(Loan):
     """One file that has bytes up to ``end``, in the hands of another thread."""
 
@@ -117,14 +134,14 @@ class ClampedLoan(Loan):
 
 
 class ClampedReader(Reader):
-    """One segment's file that begins at 0 and has all committed bytes, and maybe others behind them, which are nobody's
-    yet. ``layout_of``: see PiecesReader, which takes over once there is another segment, or where a network file system
-    still shows the open file as short as it was."""
+    """One file that has all committed bytes, and maybe others behind them, which are nobody's yet. ``layout_of``: see
+    PiecesReader, which takes over once there is another segment, or where a network file system still shows the open
+    file as short as it was, or shows it no more: another machine has removed it."""
 
     def __init__(
         self, names: SegmentDirectory, disk: IDisk, pool: IPool, fd: int, layout: Layout, layout_of: LayoutOf
     ) -> None:
-        super().__init__(disk, pool, fd, layout.offset)
+        super().__init__(cast(IDisk, _ShortWhenGone(disk)), pool, fd, layout.offset)
         self._names = names
         self._layout = layout
         self._layout_of = layout_of

@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
@@ -21,13 +21,12 @@ from resumable.aio.deferreds import deferred
 from resumable.aio.threads import IBatcher, IPool
 from resumable.model.segments import ISegments, Layout
 from resumable.model.upload import WHOLE, Segment, Upload
-from resumable.protocol.errors import TusError
 from resumable.spool.assembly import STEP, Assembly
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import NotReadable, RunningDigest
-from resumable.spool.disk import IDisk
+from resumable.spool.disk import IDisk, raise_first, unlink_each
 from resumable.spool.file_syncs import FileSyncs
-from resumable.spool.files import Record
+from resumable.spool.files import Put, Record, recorded
 from resumable.spool.placing import PlaceDirectory, Rules
 from resumable.spool.reader import Reader
 from resumable.spool.segments.segment_copies import SegmentCopy, Sources
@@ -45,15 +44,13 @@ from resumable.spool.sink import Sink
 
 T = TypeVar("T")
 
+UNMARKED: Final = "the upload directory doesn't show its marker: mount it, or restore .resumable/marker in it"
+
 
 @frozen
-class SegmentPut:
-    """A small append. ``segment``: where its bytes go, up to its end; None: there are none. ``is_new``: see `put`."""
+class SegmentPut(Put):
+    """``segment``: where its bytes go, up to its end; None: there are none. ``is_new``: see `ISpool.put`."""
 
-    upload_id: str
-    offset: int
-    chunks: Sequence[bytes]
-    change: Any = None
     segment: Segment | None = None
     is_new: bool = False
 
@@ -142,14 +139,7 @@ class SegmentSpool:
 
     def _put_all(self, puts: list[SegmentPut]) -> Sequence[Any]:
         """In the batcher's thread: make the files durable, then record the changes that follow them."""
-        results: list[Any] = list(self._write_all(puts))
-        durable = [at for at, put in enumerate(puts) if put.change is not None and results[at] is None]
-        if durable:
-            for at, result in zip(durable, self._record([puts[at].change for at in durable]), strict=True):
-                results[at] = result
-                if isinstance(result, Failure) and result.check(TusError):
-                    self._refused(puts[at])
-        return results
+        return recorded(puts, self._write_all(puts), self._record, self._refused)
 
     def _refused(self, put: SegmentPut) -> None:
         """The catalog has refused the change for good, so no row will ever name the new file. By the name of the upload
@@ -206,7 +196,7 @@ class SegmentSpool:
         try:
             if self.names.shows():
                 return None
-            raise FileNotFoundError(errno.ENOENT, "the upload directory doesn't show its marker")
+            raise FileNotFoundError(errno.ENOENT, UNMARKED)
         except OSError:
             return Failure()
 
@@ -259,8 +249,6 @@ class SegmentSpool:
         layout, fd = await self._located(upload_id, self._open)
         if fd is None:
             return PiecesReader(self.names, self._disk, self._pool, layout, self._segments.of)
-        if layout.whole:
-            return Reader(self._disk, self._pool, fd, layout.offset)
         return ClampedReader(self.names, self._disk, self._pool, fd, layout, self._segments.of)
 
     def read_start(self, start: tuple[str, int]) -> Deferred[bytes]:
@@ -335,27 +323,33 @@ class SegmentSpool:
     # -- removing
 
     @deferred
-    async def remove(self, upload_ids: Sequence[str]) -> None:
-        """See `ISpool.remove`."""
+    async def remove(self, upload_ids: Sequence[str]) -> Mapping[str, OSError]:
+        """See `ISpool.remove`. Fails with OSError while the directory doesn't show its marker."""
         for upload_id in upload_ids:
             self.path(upload_id)
         layouts = await self._segments.of_many(upload_ids)
-        segments = [segment.name for layout in layouts.values() for segment in layout.segments]
-        await self._pool.run(self._remove, list(upload_ids), segments)
+        segments = [(layout.upload_id, segment.name) for layout in layouts.values() for segment in layout.segments]
+        return await self._pool.run(self._remove, upload_ids, segments)
 
     def discard(self, upload_id: str) -> Deferred[None]:
         """See `ISpool.discard`. Its commit may still land, so its bytes stay; else they are swept."""
         return succeed(None)
 
-    def _remove(self, upload_ids: Sequence[str], segments: Sequence[str]) -> None:
-        for name in segments:
-            self._disk.unlink(self.names.segment_path(name))
-        for folder in {self.names.folder_of(name) for name in segments}:
+    def _remove(self, upload_ids: Sequence[str], segments: Sequence[tuple[str, str]]) -> Mapping[str, OSError]:
+        """``segments``: for each the upload's id and its name."""
+        files = [(upload_id, self.names.segment_path(name)) for upload_id, name in segments]
+        files += [(upload_id, self.path(upload_id)) for upload_id in upload_ids]
+        self._see_marker()
+        stuck = unlink_each(self._disk, files)
+        for folder in dict.fromkeys(path.rpartition("/")[0] for _, path in files):
             self._disk.sync_directory(folder)
-        for upload_id in upload_ids:
-            self._disk.unlink(self.path(upload_id))
-        if upload_ids:
-            self._disk.sync_directory(self.names.root)
+        self._see_marker()
+        return stuck
+
+    def _see_marker(self) -> None:
+        """Without it files are missing that are there. Raises OSError."""
+        if not self.names.is_ours():
+            raise FileNotFoundError(errno.ENOENT, UNMARKED)
 
     # -- copies
 
@@ -403,7 +397,7 @@ class SegmentSpool:
 
     def unlink(self, upload_id: str) -> Deferred[None]:
         """Remove the file under the id of an upload that has no data any more. Fails with OSError."""
-        return self._pool.run(self._remove, [upload_id], [])
+        return self._pool.run(self._remove, [upload_id], []).addCallback(raise_first)
 
     def places(self, root: str, rules: Rules) -> PlaceDirectory:
         """See `ISpool.places`."""

@@ -3,12 +3,12 @@
 Invariants: nothing is removed unless the directory's marker is seen in the same step, before and after. A file without
 a row goes only when it is older than `OLD` by the directory's own clock: by then no worker that wrote it is alive, so
 no commit of it can land. The file under an id goes only if its upload has no data: where a row has some, the next join
-replaces the file.
+replaces the file. A name that no server has drawn may be an operator's file, so it stays: no append writes there, see
+`SegmentFile.to`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,13 +16,13 @@ from twisted.logger import Logger
 
 from resumable.aio.threads import IPool
 from resumable.model.segments import ISegments
+from resumable.spool.files import DRAWN_ID
 from resumable.spool.segments.segment_directory import FOLDERS, SegmentDirectory
 
 OLD: Final = 86_400.0
 """Seconds. A worker that wasn't heard of for that long has lost its row, and records nothing."""
 PAGE: Final = 256
 """Names that are looked at together."""
-_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class SegmentSweeper:
@@ -68,7 +68,7 @@ class SegmentSweeper:
             for page in await self._pages(path):
                 await self._remove_old([f"{path}/{name}" for name in page], before)
         for page in await self._pages(self._names.root):
-            ids = [name for name in page if _ID.fullmatch(name)]
+            ids = [name for name in page if DRAWN_ID.fullmatch(name)]
             unknown = await self._segments.unknown_uploads(ids) if ids else []
             known = await self._segments.of_many(unknown) if unknown else {}
             await self._remove_old([self._names.upload_path(each) for each in unknown if each not in known], before)
