@@ -164,7 +164,7 @@ class _Here:
 
 def odd(upload_dir: Path) -> list[str]:
     """What is below .resumable and has no business there."""
-    known = {"segments", "finals", "placing", "marker"}
+    known = {"segments", "finals", "placing", "workers", "marker"}
     return sorted(each.name for each in (upload_dir / ".resumable").iterdir() if each.name not in known)
 
 
