@@ -57,7 +57,7 @@ class Place:
     stamp: str | None = None
 
 
-@frozen(slots=False)  # each append makes two: with slots that takes twice as long
+@frozen(slots=False)  # each append makes two: with slots that takes half as long again
 class Upload:
     """One row of the catalog.
 

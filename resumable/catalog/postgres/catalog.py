@@ -6,7 +6,8 @@ Invariant: the reactor never waits for the database; the change behind an answer
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -77,15 +78,12 @@ class PostgresCatalog(PostgresUploadTable):
 
     def open(self) -> Opened:
         """Make or migrate the tables. Blocks; before `start` only. Raises CatalogUnavailable."""
-        try:
-            with self._connect() as raw, self._connect() as other:
-                check_pooling(raw, other)
-                migrate(raw, secrets.token_hex(16))
-                row = raw.execute(
-                    "SELECT id, directory, directory IS NULL AND NOT EXISTS (SELECT 1 FROM uploads) FROM installation"
-                ).fetchone()
-        except psycopg.Error as error:
-            raise unavailable(error) from error
+        with self._raw() as raw, self._raw() as other:
+            check_pooling(raw, other)
+            migrate(raw, secrets.token_hex(16))
+            row = raw.execute(
+                "SELECT id, directory, directory IS NULL AND NOT EXISTS (SELECT 1 FROM uploads) FROM installation"
+            ).fetchone()
         assert row is not None
         return Opened(*row)
 
@@ -93,29 +91,28 @@ class PostgresCatalog(PostgresUploadTable):
         """Bound what each identity, and all together, may store, for all workers. See `usage_table.enforce`. Blocks.
 
         Raises CatalogUnavailable."""
-        try:
-            with self._connect() as raw:
-                enforce(raw, each, overall)
-        except psycopg.Error as error:
-            raise unavailable(error) from error
+        with self._raw() as raw:
+            enforce(raw, each, overall)
 
     def agree(self, directory: str) -> str:
         """The id of the upload directory that all processes share: this one, if none was known before. Blocks; raises
         CatalogUnavailable."""
-        try:
-            with self._connect() as raw:
-                raw.execute("UPDATE installation SET directory = $1 WHERE directory IS NULL", (directory,))
-                row = raw.execute("SELECT directory FROM installation").fetchone()
-        except psycopg.Error as error:
-            raise unavailable(error) from error
+        with self._raw() as raw:
+            raw.execute("UPDATE installation SET directory = $1 WHERE directory IS NULL", (directory,))
+            row = raw.execute("SELECT directory FROM installation").fetchone()
         assert row is not None
         return str(row[0])
 
     def signed(self) -> Sequence[str]:
         """See `PostgresWorkers.signed`. Blocks; raises CatalogUnavailable."""
+        with self._raw() as raw:
+            return signed(raw)
+
+    @contextmanager
+    def _raw(self) -> Iterator[psycopg.Connection[Any]]:
         try:
             with self._connect() as raw:
-                return signed(raw)
+                yield raw
         except psycopg.Error as error:
             raise unavailable(error) from error
 
