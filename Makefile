@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8080
-# What `make soak` starts: one process, workers, or nodes.
+# What `make soak` starts: one process, workers, nodes, or diskless (nodes without disks).
 SHAPE  ?= one
 # As many processes as there are cores. The tests of one file share its daemon and its store. In the order of names, the
 # files that take seconds come last: by the number of their tests, which is the default, it would be those that take most.

@@ -30,6 +30,7 @@ from bench import (
     scaling,
     segments,
     small,
+    spool,
     store,
     tiers,
 )
@@ -37,7 +38,21 @@ from bench.figures import Sample
 from bench.load import LoadError
 from bench.measure import SMOKE, Bench, Measure, Sizes, Source
 from bench.rivals import HERE, Unavailable
-from bench.servers import BEFORE, DEFAULT, KINDS, LEAST, NULL, OURS, POSTGRES, ROOT, WORKERS, Kind, Running
+from bench.servers import (
+    BEFORE,
+    DEFAULT,
+    DISKLESS,
+    EQUAL,
+    KINDS,
+    LEAST,
+    NULL,
+    OURS,
+    POSTGRES,
+    ROOT,
+    WORKERS,
+    Kind,
+    Running,
+)
 
 MEASURES: dict[str, Measure] = {
     **measure.MEASURES,
@@ -78,7 +93,9 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure resumable beside other tus servers.")
     parser.add_argument("--pairs", type=int, default=5, help="rounds of each measure (default 5)")
-    parser.add_argument("--only", default="", help=f"measures, with commas between: {','.join(MEASURES)}")
+    parser.add_argument(
+        "--only", default="", help=f"measures, with commas between: {','.join((*MEASURES, *spool.WORK))}"
+    )
     parser.add_argument("--servers", default="", help=f"servers, with commas between: {','.join(KINDS)}")
     parser.add_argument("--long", action="store_true", help="also 10 GiB in one PATCH; needs 13 GiB of memory")
     parser.add_argument("--smoke", action="store_true", help="small, once, without peers: does the benchmark work?")
@@ -89,13 +106,18 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--scaling", action="store_true", help="what several workers give beside one, and the sizes in docs/scaling.md"
     )
     parser.add_argument(
+        "--spool",
+        action="store_true",
+        help="what nodes without disks ask of their store, and the bill in docs/scaling.md",
+    )
+    parser.add_argument(
         "--dir", type=Path, default=Path("/dev/shm"), help="where everything is kept (default /dev/shm)"
     )
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where the samples are saved")
     parser.add_argument("--docs", action="store_true", help="write docs/ also after a run of some measures or servers")
     parser.add_argument("--render", type=Path, nargs="+", metavar="FILE", help="only write docs/ from saved samples")
     chosen = parser.parse_args(arguments)
-    for text, known in ((chosen.only, MEASURES), (chosen.servers, KINDS)):
+    for text, known in ((chosen.only, spool.WORK if chosen.spool else MEASURES), (chosen.servers, KINDS)):
         if unknown := [name for name in text.split(",") if name and name not in known]:
             parser.error(f"no such thing: {', '.join(unknown)} (known: {', '.join(known)})")
     return chosen
@@ -156,9 +178,10 @@ def perform(run: report.Run, kinds: Sequence[Kind], name: str, pairs: int, bench
 
 def publish(run: report.Run, chosen: argparse.Namespace) -> None:
     """Write the page and the picture, or the tables of docs/scaling.md."""
-    if chosen.scaling:
+    if chosen.scaling or chosen.spool:
         page = DOCS / "scaling.md"
-        page.write_text(scaling.rewrite(page.read_text(encoding="utf-8"), run), encoding="utf-8")
+        rewrite = (spool if chosen.spool else scaling).rewrite
+        page.write_text(rewrite(page.read_text(encoding="utf-8"), run), encoding="utf-8")
         print(f"wrote {page}")
         return
     DOCS.mkdir(exist_ok=True)
@@ -175,6 +198,8 @@ def measured(chosen: argparse.Namespace) -> report.Run:
         names, servers = names or list(KINDS[LEAST].limits), servers or [OURS, LEAST, NULL]
     elif chosen.scaling:
         names, servers = names or list(scaling.WORK), servers or [OURS, POSTGRES, WORKERS]
+    elif chosen.spool:
+        servers = servers or [DISKLESS, EQUAL, OURS, *(() if chosen.smoke else (spool.TUS_NODE,))]
     elif not names:
         left_out = (*ONLY_SCALING, *(SLOW if chosen.smoke else () if chosen.long else LONG))
         names = [name for name in MEASURES if name not in left_out]
@@ -184,6 +209,10 @@ def measured(chosen: argparse.Namespace) -> report.Run:
     kinds = ready(servers or ((OURS, BEFORE, LEAST) if chosen.smoke else DEFAULT), run)
     with tempfile.TemporaryDirectory(prefix="tus-bench-", dir=chosen.dir) as scratch:
         bench = Bench(Source(Path(scratch) / "source", sizes.big), sizes)
+        if chosen.spool:
+            store.binary()
+            spool.perform(run, names, [kind.name for kind in kinds], pairs, bench, Path(scratch))
+            return run
         for name in _possible(names, run):
             whose = [kind for kind in kinds if not chosen.scaling or kind.name in scaling.WORK[name]]
             perform(run, whose, name, pairs, bench, Path(scratch))
@@ -223,19 +252,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     run = measured(chosen)
-    if chosen.scaling:
-        print(f"\n{scaling.text(run)}")
+    if chosen.scaling or chosen.spool:
+        print(f"\n{(spool if chosen.spool else scaling).text(run)}")
     elif not chosen.smoke:
         print(f"\n{report.table(run)}\n\n{report.limits(run)}")
     if not chosen.smoke:
         saved = chosen.results / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
         run.save(saved)
         print(f"\nsaved {saved}")
-    partial = chosen.only or chosen.servers or chosen.calibrate or chosen.smoke or chosen.scaling
+    partial = chosen.only or chosen.servers or chosen.calibrate or chosen.smoke or chosen.scaling or chosen.spool
     if run.samples and (chosen.docs or not partial):
         publish(run, chosen)
-    asked = chosen.scaling or not chosen.servers or OURS in chosen.servers.split(",")
-    failed = [what for what in run.missing if chosen.scaling or what.endswith(f"/{OURS}")]
+    asked = chosen.scaling or chosen.spool or not chosen.servers or OURS in chosen.servers.split(",")
+    failed = [what for what in run.missing if chosen.scaling or chosen.spool or what.endswith(f"/{OURS}")]
     return 1 if failed and asked and not chosen.calibrate else 0
 
 

@@ -32,7 +32,7 @@ def _other(server: Running) -> Iterator[Running]:
     """A second node of the same uploads."""
     if server.database is None:
         raise LoadError("shares its uploads with no other server")
-    other = Running(server.kind, server.log.parent, database=server.database, log="other.log")
+    other = Running(server.kind, server.log.parent, server.store, database=server.database, log="other.log")
     try:
         other.start()
         other.warm()

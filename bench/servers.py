@@ -102,7 +102,11 @@ def _own_stored(port: int, directory: Path, store: Gateway) -> list[str]:
 
 
 def _remote(store: Gateway) -> list[str]:
-    return ["--remote", f"s3://{BUCKET}?endpoint={store.url}&dialect=aws&style=path&region=us-east-1"]
+    return ["--remote", _url(store, "aws")]
+
+
+def _url(store: Gateway, dialect: str) -> str:
+    return f"s3://{BUCKET}?endpoint={store.url}&dialect={dialect}&style=path&region=us-east-1"
 
 
 def _own_secured(port: int, key: Path) -> list[str]:
@@ -153,6 +157,7 @@ def _null(port: int, directory: Path) -> list[str]:
 
 OURS, BEFORE, LEAST, NULL = "resumable", "before", "least", "null"
 POSTGRES, WORKERS = "postgres", "workers"
+DISKLESS, EQUAL = "diskless", "diskless-equal"
 TAKEN_IN = ("big", "parallel", "paced", "creation", "append", "connect")
 """The measures of nothing but what comes in."""
 
@@ -172,6 +177,30 @@ def _on_postgres(name: str, title: str, count: int) -> Kind:
         own=True,
         shared=True,
         workers=count,
+    )
+
+
+def _diskless(name: str, title: str, dialect: str) -> Kind:
+    """A node of ours without a disk: the store has the bytes, PostgreSQL the records."""
+
+    def command(port: int, directory: Path) -> list[str]:
+        raise LoadError("needs a store")
+
+    def stored(port: int, directory: Path, store: Gateway) -> list[str]:
+        words = _own(port, directory)
+        where = words.index("--upload-dir")
+        return [*words[:where], "--run-dir", str(directory.parent / f"run-{port}"), "--spool", _url(store, dialect)]
+
+    return Kind(
+        name,
+        title,
+        "/files/",
+        "in the store, or up to 256 KiB in PostgreSQL; the offset committed there",
+        _postgres_version,
+        command,
+        stored=stored,
+        own=True,
+        shared=True,
     )
 
 
@@ -203,6 +232,8 @@ KINDS = {
         ),
         _on_postgres(POSTGRES, "one worker on PostgreSQL", 1),
         _on_postgres(WORKERS, "two workers on PostgreSQL", 2),
+        _diskless(DISKLESS, "a node without a disk", "aws"),
+        _diskless(EQUAL, "a node without a disk, equal parts", "r2"),
         Kind(
             "tus-node",
             "@tus/server",

@@ -6,12 +6,14 @@ people pay for; it is gone when its ``with`` block is left. What it was asked is
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -79,12 +81,15 @@ class Gateway:
             self._process.wait()
             self._process = None
 
-    def asked(self) -> Counter[str]:
-        """Return how many requests of each operation were logged since the start."""
+    def asked(self, but: Sequence[str] = ()) -> Counter[str]:
+        """Return how many requests of each operation were logged since the start, without those of keys in ``but``."""
         found: Counter[str] = Counter()
         if self.log.exists():
             for line in self.log.read_text(errors="replace").splitlines():
-                found.update(word for word in line.split()[:10] if word.startswith("s3_"))
+                words = line.split()[:10]
+                for word, key in itertools.pairwise(words):
+                    if word.startswith("s3_") and key not in but:
+                        found[word] += 1
         return found
 
     def objects(self) -> int:

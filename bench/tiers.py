@@ -26,7 +26,7 @@ def store_of(server: Running) -> Gateway:
     return server.store
 
 
-def _name(path: str) -> str:
+def name_of(path: str) -> str:
     """The object of the upload at that path; after a plus, tusd tells the store's name for the transfer."""
     return path.rstrip("/").rpartition("/")[2].partition("+")[0]
 
@@ -45,7 +45,7 @@ def big(bench: Bench, server: Running) -> dict[str, float]:
     cpu, began = proc.cpu_seconds(server.pid), time.perf_counter()
     send_whole(bench, server, path, 0, size)
     answered = time.perf_counter() - began
-    file = store.wait_for(_name(path), size)
+    file = store.wait_for(name_of(path), size)
     took, cpu = time.perf_counter() - began, proc.cpu_seconds(server.pid) - cpu
     _check(file, bench.source.digest(0, size))
     return {"rate": size / MIB / took, "answered": size / MIB / answered, "cpu": cpu * 1024 * MIB / size}
@@ -99,7 +99,7 @@ def small(bench: Bench, server: Running) -> dict[str, float]:
     _drained(server, store, acknowledged)
     took, cpu = time.perf_counter() - began, proc.cpu_seconds(server.pid) - cpu
     for lane in lanes:
-        _check(store.bucket / _name(storm.last_path(lane)), hashlib.sha256(lane.body).hexdigest())
+        _check(store.bucket / name_of(storm.last_path(lane)), hashlib.sha256(lane.body).hexdigest())
         lane.connection.close()
     asked = sum(store.asked().values()) - before
     return {
@@ -133,7 +133,7 @@ def slices(bench: Bench, server: Running) -> dict[str, float]:
             connection.send(patch_head(path, number * each, each))
             connection.send_from(bench.source.view, each, number * each)
             connection.answer("PATCH").expect(204)
-    file = store.wait_for(_name(path), each * count)
+    file = store.wait_for(name_of(path), each * count)
     took = time.perf_counter() - began
     _check(file, bench.source.digest(0, each * count))
     time.sleep(0.2)  # the log's last lines
@@ -163,7 +163,7 @@ def many(bench: Bench, server: Running) -> dict[str, float]:
         thread.join()
     if failures:
         raise LoadError(str(failures[0]))
-    files = [store.wait_for(_name(path), size) for path in paths]
+    files = [store.wait_for(name_of(path), size) for path in paths]
     took, peak = time.perf_counter() - began, proc.memory(server.pid, "VmHWM")
     _check(files[0], bench.source.digest(0, size))
     return {"memory": max(0, peak - idle) / MIB, "rate": count * size / MIB / took}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import dashboard, rivals, segments
+from bench import dashboard, rivals, segments, spool, store
 from bench.__main__ import MEASURES
 from bench.figures import FIGURES, TARGETS, Sample, Target, judge, ratio, spread
 from bench.load import LoadError
@@ -132,10 +132,50 @@ def test_the_tables_of_several_workers_take_their_places_in_the_page() -> None:
     new = rewrite(page, SCALED)
     assert new == rewrite(new, SCALED)
     assert small(SCALED) in new and "old" not in new and "cores: 2" in new
-    assert set(re.findall("<!-- bench: (.*) -->", SCALING)) == {*BLOCKS, "where"}
+    assert set(re.findall("<!-- bench: (.*) -->", SCALING)) == {*BLOCKS, "where", *spool.BLOCKS}
+
+
+DISKLESS = Run(
+    samples=[
+        Sample("spool-big", "resumable", 0, {"rate": 200.0, "answered": 300.0, "cpu": 2.0}),
+        Sample("spool-big", "diskless", 0, {"rate": 150.0, "answered": 190.0, "cpu": 1.8}),
+        Sample("spool-big", "resumable", 1, {"rate": 100.0, "answered": 300.0, "cpu": 2.0}),
+        Sample("spool-big", "diskless", 1, {"rate": 90.0, "answered": 97.0, "cpu": 2.4}),
+        Sample("spool-pieces", "diskless", 0, {"requests": 9.0, "UploadPart": 7.0}),
+        Sample("spool-pieces", "diskless", 1, {"requests": 13.0, "UploadPart": 11.0}),
+        Sample("spool-pieces", "tus-node", 0, {"requests": 1193.0}),
+        Sample("spool-stuck", "diskless", 0, {"killed": 0.1, "frozen": 1.2}),
+        Sample("bill-files", "diskless", 0, {"log": 2.0 * 1024 * 1024, "UploadPart": 128.0, "GetObject": 10.0}),
+        Sample("bill-files", "diskless", 1, {"log": 4.0 * 1024 * 1024, "UploadPart": 128.0, "DeleteObjects": 3.0}),
+    ]
+)
+
+
+def test_nodes_without_disks_are_judged_by_the_worst_count_and_the_ratio_of_each_round() -> None:
+    lines = [line.strip("| ").split(" | ") for line in spool.goals(DISKLESS).splitlines()]
+    told = {line[0]: line[1:] for line in lines}
+    pieces = told["requests for 50 MiB in 200 PATCHes of 256 KiB, at one node"]
+    assert pieces == ["13", "12", "**missed**", "\N{EN DASH}", "1,193", "1,183"]
+    speed = told["512 MiB in one PATCH until it is acknowledged, beside the time until the store has it"]
+    assert speed[0].startswith("144 MiB/s: 0.96 x ±") and speed[2:4] == ["reached", "150 MiB/s"]
+    assert told["processor seconds for each GiB of these"][2] == "**missed**"
+    assert told["a node is killed: longest until an upload goes on at another"][:3] == ["0.100 s", "1 s", "reached"]
+    assert told["a node is frozen: longest until an upload goes on at another"][2] == "**missed**"
+    assert told["requests for a file of 4 KiB in one request"][2] == "not measured"
+
+
+def test_the_bill_is_by_kind_and_has_its_price() -> None:
+    told = {line.split(" | ")[0].strip("| "): line.split(" | ")[1] for line in spool.bill(DISKLESS).splitlines()}
+    assert told["`UploadPart`"] == "128" and told["`GetObject`"] == "5" and told["`DeleteObjects`"] == "2"
+    assert told["price of these at AWS, US dollars"] == "0.0006"
+    assert told["bytes written to PostgreSQL (WAL)"] == "3.00 MiB"
+    page = "<!-- bench: bill -->\nold\n<!-- /bench -->\n<!-- bench: small -->\nkept\n<!-- /bench -->\n"
+    new = spool.rewrite(page, DISKLESS)
+    assert spool.bill(DISKLESS) in new and "kept" in new and "old" not in new
 
 
 def test_what_was_not_measured_is_no_number() -> None:
+    assert "nan" not in spool.text(Run())
     assert "nan" not in text(Run())
     assert set(WORK) <= set(MEASURES)
 
@@ -225,10 +265,13 @@ def test_the_dashboard_is_drawn_from_what_its_own_queries_find() -> None:
 @pytest.mark.process
 @pytest.mark.skipif(find_spec("resumable.daemon.service") is None, reason="resumable.daemon.service is not there")
 @pytest.mark.skipif(not Path("/proc/self/status").exists() or not Path("/dev/shm").is_dir(), reason="needs Linux")
-def test_the_benchmark_runs_and_every_byte_it_sends_is_kept() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "--smoke"], cwd=ROOT, capture_output=True, text=True, timeout=600
-    )
+@pytest.mark.parametrize(
+    "part",
+    [["--only", "big,patches,creation,open,s3-big,s3-small,takeover,http2,mtu-1500"], pytest.param([], marks=long)],
+)
+def test_the_benchmark_runs_and_every_byte_it_sends_is_kept(part: list[str]) -> None:
+    command = [sys.executable, "-m", "bench", "--smoke", *part]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout
 
@@ -249,3 +292,18 @@ def test_what_several_workers_give_is_measured(part: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout
     assert part or "not measured" not in done.stdout
+
+
+@long
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists() or not Path("/dev/shm").is_dir(), reason="needs Linux")
+def test_what_nodes_without_disks_ask_of_their_store_is_measured() -> None:
+    try:
+        store.binary()
+    except rivals.Unavailable as error:
+        pytest.skip(str(error))
+    command = [sys.executable, "-m", "bench", "--spool", "--smoke", "--only", "spool-4k,spool-big,bill-chunks"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout

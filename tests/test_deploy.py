@@ -23,6 +23,7 @@ from resumable.config import OPTIONS
 from resumable.config.options import Options
 from resumable.daemon.children import HOOKS_GRACE
 from resumable.daemon.supervised import GRACE
+from resumable.model.values import size
 from tests.e2e import tools
 from tests.waiting import long
 
@@ -43,14 +44,19 @@ COMPOSE_GO = "github.com/compose-spec/compose-go/v2@v2.16.2"
 OLDEST, NEWEST = "1.25.0", "1.37.0"
 """Versions of Kubernetes that are checked; Chart.yaml names the first."""
 
+STORE = {"spool": {"url": "s3://bucket/prefix"}}
+DIRECTORY = {"storage": {"enabled": True}}
 VALUES: Mapping[str, dict[str, Any]] = {
-    "default": {},
+    "store": STORE,
+    "store in memory": {"workers": 3, "spool": {"url": "s3://bucket", "scratchMiB": 64, "scratchMedium": "Memory"}},
+    "store of azure": {"spool": {"url": "az://container/x"}, "settings": {"expire-after": "6d"}},
+    "directory": DIRECTORY,
     "sqlite": {"catalog": "sqlite", "replicas": 1},
     "everything": {
         "replicas": 4,
         "workers": 2,
         "image": {"repository": "registry.example.org/resumable", "tag": "1", "pullSecrets": ["registry"]},
-        "storage": {"storageClass": "shared", "size": "2Ti"},
+        "storage": {"enabled": True, "storageClass": "shared", "size": "2Ti"},
         "settings": {"max-size": "50G", "remote": "s3://bucket/prefix", "sidecar": True, "base-path": "/up/"},
         "envFromSecrets": ["resumable-s3"],
         "secretFiles": "resumable-tokens",
@@ -72,10 +78,19 @@ VALUES: Mapping[str, dict[str, Any]] = {
         "tolerations": [{"key": "uploads", "operator": "Exists"}],
         "podAnnotations": {"a": "b"},
     },
-    "no metrics, own claim": {"metrics": {"enabled": False}, "storage": {"existingClaim": "mine"}},
+    "no metrics, own claim": {"metrics": {"enabled": False}, "storage": {"enabled": True, "existingClaim": "mine"}},
 }
 
 REFUSED = {
+    "replicas=3": "spool.url is missing",
+    "spool.url=s3://bucket,storage.enabled=true": "spool.url is for pods without",
+    "spool.url=bucket": "/spool/url",
+    "spool.scratchMiB=8": "/spool/scratchMiB",
+    "spool.url=s3://bucket,spool.scratchMedium=Memory": "it must hold 1024 MiB of scratch and 256 MiB for the server",
+    "spool.url=az://container/x": "settings.expire-after of 6d or less",
+    "spool.url=az://container/x,settings.expire-after=145h": "settings.expire-after of 6d or less",
+    "spool.url=az://container/x,settings.expire-after=never": "settings.expire-after of 6d or less",
+    "settings.spool=s3://bucket": "the value spool",
     "replicas=0": "/replicas",
     "replicas=two": "/replicas",
     "catalog=mysql": "'postgresql', 'sqlite'",
@@ -148,7 +163,16 @@ def check_pod(text: str) -> None:
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["securityContext"]["runAsNonRoot"] is True
     written = {each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")}
-    assert written == {"/app/uploads", "/run/resumable", "/tmp"}
+    if found.spool is None:
+        assert written == {str(found.upload_dir), "/run/resumable", "/tmp"}
+        return
+    assert written == {"/run/resumable", "/tmp"}
+    assert not any("persistentVolumeClaim" in each for each in pod["volumes"])
+    (run,) = [each["emptyDir"] for each in pod["volumes"] if each["name"] == "run"]
+    assert str(found.run_dir) == "/run/resumable"
+    assert size(run["sizeLimit"] + "B") >= found.scratch_size * (found.workers or 1)
+    asked = container["resources"]["requests"].get("ephemeral-storage")
+    assert asked == (None if run.get("medium") == "Memory" else run["sizeLimit"])
 
 
 # -- without Go
@@ -161,12 +185,16 @@ def test_each_manifest_is_yaml_with_named_objects(path):
     assert all(each["metadata"]["labels"]["app.kubernetes.io/name"] == "resumable" for each in found)
 
 
-@pytest.mark.parametrize("name", ["one.yaml", "several.yaml"])
+@pytest.mark.parametrize("name", ["one.yaml", "several.yaml", "store.yaml"])
 def test_the_plain_manifests_start_the_server_as_it_wants_to_be_started(name):
     text = read(DEPLOY / "kubernetes" / name)
     check_pod(text)
     assert container_of(text)["image"] == f"resumable:{__version__}"
-    claim, strategy = of_kind("PersistentVolumeClaim", text)["spec"], of_kind("Deployment", text)["spec"]["strategy"]
+    strategy = of_kind("Deployment", text)["spec"]["strategy"]
+    if name == "store.yaml":
+        assert "PersistentVolumeClaim" not in text and strategy["rollingUpdate"]["maxUnavailable"] == 0
+        return
+    claim = of_kind("PersistentVolumeClaim", text)["spec"]
     if name == "one.yaml":
         assert claim["accessModes"] == ["ReadWriteOnce"] and strategy == {"type": "Recreate"}
     else:
@@ -226,7 +254,7 @@ def test_all_run_as_the_user_of_the_image():
     dockerfile = read(ROOT / "Dockerfile")
     (uid,) = re.findall(r"^USER (\d+):\1$", dockerfile, re.MULTILINE)
     assert yaml.safe_load(read(CHART / "values.yaml"))["uid"] == int(uid)
-    for name in ("one.yaml", "several.yaml"):
+    for name in ("one.yaml", "several.yaml", "store.yaml"):
         context = pod_of(read(DEPLOY / "kubernetes" / name))["securityContext"]
         assert {context[each] for each in ("runAsUser", "runAsGroup", "fsGroup")} == {int(uid)}
     assert re.search(rf"install -d -o {uid} -g {uid} -m 1777 [^\n]*/run/resumable", dockerfile)
@@ -249,7 +277,9 @@ def test_the_composition_starts_servers_that_share_everything():
     options.parseOptions([])
     found = options.settings()
     assert found.catalog is not None and options.unknown_variables == []
-    assert f"uploads:{found.upload_dir}" in one["volumes"] and str(found.run_dir) in one["tmpfs"]
+    assert found.spool is not None and "volumes" not in one and str(found.run_dir) in one["tmpfs"]
+    idle = re.fullmatch(r"(\d+)h", services["minio"]["environment"]["MINIO_API_STALE_UPLOADS_EXPIRY"])
+    assert idle is not None and found.expire_after is not None and int(idle[1]) * 3600 > found.expire_after
     seconds = int(one["stop_grace_period"].removesuffix("s"))
     assert seconds > longest_stop(found.shutdown_timeout)
     assert all(each.get("restart") == "unless-stopped" for name, each in services.items() if name != "bucket")
@@ -370,6 +400,8 @@ def test_a_wrong_manifest_does_not_pass(conforms):
 @pytest.mark.parametrize(("given", "told"), REFUSED.items(), ids=REFUSED)
 def test_the_chart_refuses_wrong_values_with_a_message(helm, given, told, tmp_path):
     command = [helm, "template", "resumable", str(CHART), "--kube-version", NEWEST, "--set", given]
+    if "spool.url" not in told and "spool.url" not in given:
+        command += ["--set", "storage.enabled=true"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=tools.RUN_BOUND)
     assert done.returncode != 0 and told in done.stderr, done.stderr
 
@@ -404,7 +436,10 @@ def _plain(each: dict[str, Any]) -> dict[str, Any]:
 @long
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.parametrize(("name", "values"), [("several.yaml", {}), ("one.yaml", {"catalog": "sqlite", "replicas": 1})])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("store.yaml", STORE), ("several.yaml", DIRECTORY), ("one.yaml", {"catalog": "sqlite", "replicas": 1})],
+)
 def test_the_plain_manifests_are_what_the_chart_makes(helm, name, values, tmp_path):
     text = rendered(helm, {**values, "envFromSecrets": ["resumable-s3"]}, tmp_path)
     chart = {(each["kind"], each["metadata"]["name"]): _plain(each) for each in objects(text)}

@@ -10,9 +10,9 @@ from tests import house
 
 ROOT = Path(__file__).resolve().parent.parent
 BOUNDS = {
-    "files": 318,
+    "files": 352,
     f"of these under {house.SMALL} lines, and no seam": 1,
-    "lines": 59_700,
+    "lines": 66_500,
     "loose modules at the top": 2,
     "class names used more than once": 0,
     "file names used more than once": 29,

@@ -28,6 +28,8 @@ def test_with_no_flag_at_all_the_defaults_of_the_design_hold(tmp_path, monkeypat
         listen=("tcp:8080",),
         upload_dir=tmp_path / "uploads",
         catalog=None,
+        spool=None,
+        scratch_size=1024**3,
         run_dir=None,
         workers=1,
         modes=Modes(0o600, 0o700),
@@ -148,7 +150,7 @@ EXAMPLES = [
 # Those whose effect shows only beside a remote.
 WITH_A_REMOTE = {"overwrite", "ack", "local"}
 WITH_A_CERTIFICATE = {"tls-key"}
-WITH_A_SHARED_CATALOG = {"workers", "run-dir"}
+WITH_A_SHARED_CATALOG = {"workers", "run-dir", "spool", "scratch-size"}
 
 
 def test_every_option_has_an_example_below():
@@ -260,6 +262,8 @@ def test_a_wrong_remote_is_refused_in_one_line_under_the_name_it_was_given_by(ur
         ("remote", "az://bucket?endpoint=http://{}@h"),
         ("remote", "gs://bucket?endpoint=http://{}@h"),
         ("remote", "file://{}@/srv"),
+        ("spool", "s3://{}@bucket"),
+        ("spool", "s3://bucket?endpoint=http://{}@h"),
     ],
 )
 def test_a_url_with_a_user_is_refused_without_repeating_it(flag, url, user):

@@ -45,6 +45,7 @@ def test_durations(text, seconds):
 @given(st.integers(0, option_values.MAX_SIZE))
 def test_every_plain_number_of_bytes_is_itself(number):
     assert option_values.size(str(number)) == number
+    assert option_values.size(option_values.size_option(number)) == number
 
 
 @given(st.text(max_size=12))
@@ -87,6 +88,7 @@ WRONG = [
     ("part-size", ["0", "1M", "4.9M", "6G", "big"]),
     ("overwrite", ["", "yes", "refuse,replace"]),
     ("ack", ["", "both"]),
+    ("scratch-size", ["0", "1M", "2T", "much"]),
     ("ack-timeout", ["0", "-1", "x"]),
     ("local", ["", "delete"]),
     ("reclaim-after", ["-1", "soon"]),
@@ -123,4 +125,4 @@ def test_a_wrong_variable_is_refused_under_its_own_name(flag, text):
 
 
 def test_every_option_has_wrong_values_above():
-    assert {flag for flag, _ in WRONG} | SWITCHES | {"remote"} == {option.flag for option in MAIN}
+    assert {flag for flag, _ in WRONG} | SWITCHES | {"remote", "spool"} == {option.flag for option in MAIN}

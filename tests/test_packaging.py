@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from resumable import __version__
-from tests.waiting import eventually, free_port
+from tests.waiting import eventually, free_port, long
 
 ROOT = Path(__file__).parent.parent
 # Name of what is imported, where it isn't the distribution's.
@@ -235,7 +235,7 @@ def test_the_tests_of_the_sdist_run_where_it_was_unpacked(unpacked):
 
 @pytest.mark.slow
 @pytest.mark.process
-@pytest.mark.parametrize("kind", ["whl", "tar.gz"])
+@pytest.mark.parametrize("kind", ["whl", pytest.param("tar.gz", marks=long)])
 def test_in_a_fresh_environment_it_installs_and_serves_an_upload(distributions, kind, tmp_path):
     (built,) = distributions.glob(f"resumable_server-*.{kind}")
     venv.create(tmp_path / "venv", with_pip=True)

@@ -6,12 +6,12 @@ Everything here runs in the reactor's thread.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from functools import wraps
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredSemaphore, FirstError, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -27,6 +27,19 @@ def deferred(function: Callable[P, Coroutine[Deferred[Any], Any, R]]) -> Callabl
         return Deferred.fromCoroutine(function(*args, **kwargs))
 
     return start
+
+
+async def side_by_side(calls: Sequence[Callable[[], Coroutine[Deferred[Any], Any, R]]], at_once: int) -> Sequence[R]:
+    """The answers of these calls, in order; so many are under way at most. Raises the first failure, and gives the
+    others up."""
+    turns = DeferredSemaphore(at_once)
+    work = [turns.run(call) for call in calls]
+    try:
+        return await gatherResults(work, consumeErrors=True)
+    except FirstError as first:
+        for each in work:
+            each.cancel()
+        first.subFailure.raiseException()
 
 
 _WAITING: Any = object()

@@ -20,7 +20,18 @@ from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.replica_table import add_replicas, end_replicas
 from resumable.catalog.schema import FIELDS, INSERT, LIMIT, NEEDS_EXPIRY, find_upload, to_placed, to_row, to_uploads
 from resumable.catalog.upload_work import UploadWork
-from resumable.model.upload import Commit, Fact, GoneReason, ICatalog, Place, Replica, Segment, Through, Upload
+from resumable.model.upload import (
+    Commit,
+    Fact,
+    GoneReason,
+    ICatalog,
+    Place,
+    Replica,
+    Segment,
+    StoreChange,
+    Through,
+    Upload,
+)
 
 IDS_AT_ONCE: Final = 10_000
 
@@ -51,7 +62,7 @@ class UploadTable(UploadWork):
         replicas: Sequence[Replica] = (),
         request: Mapping[str, Any] | None = None,
         through: Through | None = None,
-        segment: Segment | None = None,
+        segment: Segment | StoreChange | None = None,
     ) -> Deferred[bool]:
         """See ICatalog. The upload's ``required`` is counted from the replicas, whatever it says."""
         upload = self._counted(upload, replicas)

@@ -30,7 +30,7 @@ from zope.interface import provider
 from resumable.client.admin_client import AdminLine, NoDaemon, where
 from resumable.config.agreed import agreed_options, disagreements
 from resumable.config.options import Options, Settings
-from resumable.daemon.service import UploadService
+from resumable.daemon.service import UploadService, worker_count
 from resumable.doctor import daemon, directory, machine, outside, proxy, records, shared_directory, syncs
 from resumable.doctor.directory import CheckedDirectory, place_of
 from resumable.doctor.findings import Finding, Level
@@ -251,7 +251,9 @@ def all_checks(reactor: Any, settings: Settings, public: PublicUrl) -> Iterable[
     shares = settings.catalog is not None
 
     def service() -> object:
-        alone = evolve(settings, remotes=(), catalog=None)  # remotes and the database have checks of their own
+        alone = evolve(
+            settings, remotes=(), spool=None, catalog=None
+        )  # stores and the database have checks of their own
         return UploadService(alone, reactor)
 
     def room() -> Iterable[Finding]:
@@ -261,8 +263,16 @@ def all_checks(reactor: Any, settings: Settings, public: PublicUrl) -> Iterable[
     def permissions() -> Iterable[Finding]:
         return directory.judge_permissions(directory.look_at_permissions(place, settings.modes, settings.placing))
 
-    yield daemon.OPTIONS, lambda: daemon.judge_options(daemon.look_at_options(settings, place, service))
+    def options() -> Iterable[Finding]:
+        here = evolve(place, held=_runs_here(settings)) if shares else place
+        return daemon.judge_options(daemon.look_at_options(settings, here, service))
+
+    yield daemon.OPTIONS, options
     yield "machine", lambda: machine.judge(machine.look())
+    if settings.spool is not None:
+        yield from _store_checks(reactor, settings)
+        yield from _outer_checks(reactor, settings, public)
+        return
     yield directory.NAME, lambda: directory.judge(directory.look(place), shares)
     yield directory.PERMISSIONS, permissions
     if not shares:
@@ -275,6 +285,11 @@ def all_checks(reactor: Any, settings: Settings, public: PublicUrl) -> Iterable[
     else:
         yield records.NAME, lambda: _records(place)
         yield daemon.NAME, lambda: daemon.judge_daemon(place, _daemon(settings) if place.held else None)
+    yield from _outer_checks(reactor, settings, public)
+
+
+def _outer_checks(reactor: Any, settings: Settings, public: PublicUrl) -> Iterable[tuple[str, Check]]:
+    """Those of what is outside of this machine."""
     yield "remotes", lambda: _remotes(reactor, settings)
     yield outside.NAME, lambda: _outside(public)
     yield machine.CLOCK, lambda: _clock(settings, public)
@@ -322,6 +337,41 @@ def _records(place: CheckedDirectory) -> Iterable[Finding]:
 
 def _shared_checks(settings: Settings, place: CheckedDirectory) -> Iterable[tuple[str, Check]]:
     """Those of a database, of the servers that use it, and of the directory that they share."""
+    found: list[Any] = []  # the database's facts, once it has answered
+
+    def share() -> Iterable[Finding]:
+        known = (found[0].installation, found[0].directory) if found else (None, None)
+        return shared_directory.judge(shared_directory.look(place, bool(found), *known))
+
+    yield from _database_checks(settings, found)
+    yield shared_directory.NAME, share
+
+
+def _store_checks(reactor: Any, settings: Settings) -> Iterable[tuple[str, Check]]:
+    """Those of a database, of the servers that use it, of the store that is their spool, and of the server here."""
+    from resumable.doctor import bucket
+
+    spec = settings.spool
+    assert spec is not None
+    found: list[Any] = []
+    stores: list[bucket.StoreFacts] = []
+
+    async def store() -> Iterable[Finding]:
+        stores.append(await bucket.look(reactor, settings, spec))
+        return bucket.judge(stores[0], settings.expire_after, found[0].directory if found else None)
+
+    def scratch() -> Iterable[Finding]:
+        place, part_size = bucket.look_at_scratch(settings.run_dir), stores[0].part_size if stores else 0
+        return bucket.judge_scratch(place, settings.scratch_size, part_size, worker_count(settings) or 1)
+
+    yield from _database_checks(settings, found)
+    yield bucket.NAME, store
+    yield bucket.SCRATCH, scratch
+    yield daemon.NAME, lambda: _daemon_here(settings, CheckedDirectory("", "", True))
+
+
+def _database_checks(settings: Settings, found: list[Any]) -> Iterable[tuple[str, Check]]:
+    """``found``: gets the database's facts, once it has answered."""
     assert settings.catalog is not None
     try:
         from resumable.doctor import database
@@ -330,7 +380,6 @@ def _shared_checks(settings: Settings, place: CheckedDirectory) -> Iterable[tupl
         yield "database", lambda: [missing]
         return
     url = settings.catalog
-    found: list[Any] = []  # its facts, once it has answered
 
     def ask() -> Iterable[Finding]:
         try:
@@ -344,13 +393,16 @@ def _shared_checks(settings: Settings, place: CheckedDirectory) -> Iterable[tupl
         differ = [each for node, theirs in others.items() for each in disagreements(mine, theirs, node)]
         return database.judge_workers(differ, others) if found else []
 
-    def share() -> Iterable[Finding]:
-        known = (found[0].installation, found[0].directory) if found else (None, None)
-        return shared_directory.judge(shared_directory.look(place, bool(found), *known))
-
     yield database.NAME, ask
     yield database.WORKERS, compare
-    yield shared_directory.NAME, share
+
+
+def _runs_here(settings: Settings) -> bool | None:
+    """Whether one of several servers runs on this machine; None where that can't be told."""
+    found = [
+        directory.is_held(str(each / run_directory.LOCK)) for each in run_directory.places(settings.run_dir, os.environ)
+    ]
+    return True if True in found else None if None in found else False
 
 
 def _daemon_here(settings: Settings, place: CheckedDirectory) -> Iterable[Finding]:
@@ -381,12 +433,14 @@ def _daemon(settings: Settings) -> daemon.DaemonStatus:
 
 
 async def _remotes(reactor: Any, settings: Settings) -> Iterable[Finding]:
+    if settings.spool is not None and not settings.remotes:
+        return [Finding("remotes", "ok", "there is none: uploads are in the spool alone")]
     return daemon.judge_remotes(await daemon.look_at_remotes(reactor, settings, time.time))
 
 
 def _clock(settings: Settings, public: PublicUrl) -> Iterable[Finding]:
     asked = {"the public URL": public.answers[0]} if public.answers else {}
-    for spec in settings.remotes:
+    for spec in (*settings.remotes, *filter(None, [settings.spool])):
         endpoint = spec.options.get("endpoint", "")
         if endpoint.startswith(("http://", "https://")):
             asked[f"remote {spec.name}"] = outside.look(endpoint, time.time())

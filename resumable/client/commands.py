@@ -192,7 +192,8 @@ def whole(upload: Document, now: float) -> Iterator[str]:
         ("owner", upload.get("owner")),
         ("size", size),
         ("durable", f"{size_text(durable)} ({durable} bytes), {_share(durable, length)}"),
-        ("local copy", upload.get("local")),
+        ("local copy", None if upload.get("object") else upload.get("local")),
+        ("spool", upload.get("object")),
         ("placed", upload.get("placed")),
         ("appending", "a request holds it" if upload.get("appending") else None),
     ]

@@ -41,6 +41,7 @@ def agreed_options(settings: Settings) -> Mapping[str, str]:
     found["disable-extension"] = _list(sorted(settings.disabled_extensions))
     found["disable-download"] = _text(not settings.download)
     found["remote"] = _list(sorted(map(_remote, settings.remotes)))
+    found["spool"] = _text(None if settings.spool is None else _remote(settings.spool))
     placing = settings.placing
     found["place"] = _text(None if placing.template is None else f"a template ({_digest(placing.template)})")
     found["place-collision"] = _text(None if placing.template is None else _digest(placing.rules))

@@ -166,7 +166,8 @@ HOOKS: tuple[Option, ...] = (
         "finished|stored",
         "finished",
         "when a hook written for tusd gets post-finish",
-        "`stored`: when every required remote has the upload; `finished`: when the local disk has it.",
+        "`stored`: when every required remote has the upload; `finished`: when the local disk, or the `--spool`, has"
+        " it.",
         values.choice("finished", "stored"),
     ),
 )

@@ -12,8 +12,9 @@ OPERATORS: tuple[Option, ...] = (
         "socket",
         "where the metrics and the admin API listen; repeatable",
         "A Twisted server endpoint, for example `unix:/run/resumable/admin.sock:mode=660` or"
-        " `tcp:9090:interface=127.0.0.1`. `socket`: `.resumable/admin.sock` in the upload directory; only the daemon's"
-        " own user can connect, as to any Unix socket without a `mode=`. If the path is too long for a socket, there"
+        " `tcp:9090:interface=127.0.0.1`. `socket`: `.resumable/admin.sock` in the upload directory, or with PostgreSQL"
+        " `admin.sock` in the run directory; only the daemon's own user can connect, as to any Unix socket without a"
+        " `mode=`. If the path is too long for a socket, there"
         " is none. On a TCP port everybody can read the metrics; the API needs the token of `--admin-token-file`."
         " Separate endpoints in the variable by blanks.",
         values.admin_endpoints,
@@ -42,8 +43,8 @@ OPERATORS: tuple[Option, ...] = (
         "none|required|all",
         "none",
         "remotes that must be up for `/readyz` to answer 200",
-        "`none`: the server accepts uploads while remotes are down, thanks to its disk. With the others a load balancer"
-        " sends clients to other servers; if all servers use the same store, to none.",
+        "`none`: the server accepts uploads while remotes are down, thanks to its disk or `--spool`. With the others"
+        " a load balancer sends clients to other servers; if all servers use the same store, to none.",
         values.choice("none", "required", "all"),
     ),
     Option(

@@ -35,6 +35,7 @@ from resumable.config.option import (
     of_a_service,
     unknown_variables,
 )
+from resumable.config.serving import PLACING
 from resumable.hooks.settings import HookSettings, hook_settings
 from resumable.http.cors import CrossOrigin, cross_origin_rules
 from resumable.listening.endpoints import admin_endpoint, private_socket
@@ -53,13 +54,15 @@ class Settings:
 
     ``public_url`` is what clients see in place of ``base_path``. None: ``max_size``, ``max_lag``, ``max_lag_age`` and
     ``remote_attempts`` without a limit; ``expire_after``, ``reclaim_after`` and ``give_up_after`` never; ``public_url``
-    taken from each request; no ``status_path``; ``catalog`` in SQLite; ``run_dir`` the first that can be used; as many
-    ``workers`` as processors. Words that may be chosen are as in the table of options.
+    taken from each request; no ``status_path``; ``catalog`` in SQLite; ``spool`` in ``upload_dir``; ``run_dir`` the
+    first that can be used; as many ``workers`` as processors. Words that may be chosen are as in the table of options.
     """
 
     listen: tuple[str, ...]
     upload_dir: Path
     catalog: str | None
+    spool: RemoteSpec | None
+    scratch_size: int
     run_dir: Path | None
     workers: int | None
     modes: Modes
@@ -163,7 +166,7 @@ class Options(usage.Options):
 
     def _check_flags(self, arguments: Sequence[str]) -> None:
         """Refuse a flag's beginning as getopt would refuse any other word: the next release may have two like it."""
-        rest = iter(arguments)
+        rest, spools = iter(arguments), 0
         for each in rest:
             if not each.startswith("--") or each == "--":
                 return
@@ -172,6 +175,9 @@ class Options(usage.Options):
                 meant = nearest_name(name.lower(), (known.rstrip("=") for known in self.longOpt))
                 hint = did_you_mean(meant and f"--{meant}")
                 raise usage.UsageError(f"option --{name} not recognized{hint}")
+            spools += name == "spool"
+            if spools > 1:
+                raise usage.UsageError("--spool is given twice: uploads are in one store; copies go to each --remote")
             if f"{name}=" in self.longOpt and not equals:
                 next(rest, None)
 
@@ -192,20 +198,22 @@ class Options(usage.Options):
             disabled_extensions=self._disabled_extensions(found),
             http2=not found.pop("disable_http2"),
             admin_listen=self._admin_listen(found.pop("admin_listen"), found["upload_dir"], found["catalog"]),
-            remotes=self._remotes(found.pop("remote"), found.pop("overwrite")),
+            spool=(spool := self._spool(found.pop("spool"))),
+            remotes=self._remotes(found.pop("remote"), found.pop("overwrite"), spool),
             access=access,
             hooks=hooks,
             placing=self._placing(found),
             **found,
         )
+        self._check_spool(settings)
         check_together(settings)
         self._settings = settings
 
     @property
     def unknown_variables(self) -> list[UnknownVariable]:
         """Variables that begin like ours and are none of ours, except those that the remotes' URLs name."""
-        _, remotes = self._given(BY_FLAG["remote"]) or ("", [])
-        known = {option.variable for option in OPTIONS} | mentioned_variables(remotes)
+        urls = [text for flag in ("remote", "spool") for text in (self._given(BY_FLAG[flag]) or ("", []))[1]]
+        known = {option.variable for option in OPTIONS} | mentioned_variables(urls)
         return unknown_variables(self._environ, known)
 
     def _check_environment(self) -> None:
@@ -307,11 +315,52 @@ class Options(usage.Options):
             del found[flag]
         return cors
 
-    def _remotes(self, texts: Sequence[str], overwrite: str) -> tuple[RemoteSpec, ...]:
+    def _spool(self, url: str | None) -> RemoteSpec | None:
+        """As `_remote`."""
+        if url is None:
+            return None
+        try:
+            return urls.parse_spool(url, environ=self._environ)
+        except BadRemote as problem:
+            source = (self._given(BY_FLAG["spool"]) or ("",))[0]
+            raise usage.UsageError(source + str(problem).removeprefix("spool")) from problem
+
+    def _check_spool(self, settings: Settings) -> None:
+        """Raises UsageError for options that contradict `--spool`, or need it."""
+        spool = settings.spool
+        if spool is None:
+            if self._given(BY_FLAG["scratch-size"]) is not None:
+                raise usage.UsageError("--scratch-size needs --spool: an upload directory has no scratch")
+            return
+        if settings.catalog is None:
+            raise usage.UsageError("--spool needs --catalog postgresql://...: with SQLite, uploads are in --upload-dir")
+        if self._given(BY_FLAG["upload-dir"]) is not None:
+            raise usage.UsageError("--upload-dir and --spool contradict each other: with --spool there is no directory")
+        for option in PLACING:
+            if self._given(option) is not None:
+                raise usage.UsageError(f"--{option.flag} and --spool contradict each other: the object is the file")
+        if settings.local != "keep":
+            raise usage.UsageError(
+                f"--local {settings.local} and --spool contradict each other: the spool's object is the upload's file"
+            )
+        if settings.max_lag is not None:
+            raise usage.UsageError(
+                "--max-lag and --spool contradict each other: remotes get nothing of an upload before all of it is"
+                " there; use --max-lag-age"
+            )
+        for each in settings.remotes:
+            if _place(each) == _place(spool):
+                raise usage.UsageError(
+                    f"--remote {each.name} is the --spool: uploads are there anyway; leave it out, or give it another"
+                    " prefix"
+                )
+
+    def _remotes(self, texts: Sequence[str], overwrite: str, spool: RemoteSpec | None) -> tuple[RemoteSpec, ...]:
         given = self._given(BY_FLAG["remote"])
         specs = [self._remote(given[0] if given else "", text, overwrite) for text in texts]
         bucket = self._environ.get("AWS_S3_BUCKET", "").strip()
-        if bucket and not any(spec.scheme == "s3" and spec.bucket == bucket for spec in specs):
+        named = [*specs, *([] if spool is None else [spool])]
+        if bucket and not any(spec.scheme == "s3" and spec.bucket == bucket for spec in named):
             specs.append(self._remote("AWS_S3_BUCKET", f"s3://{quote(bucket)}", overwrite))
         try:
             urls.check_names(specs)
@@ -397,6 +446,11 @@ def check_together(settings: Settings) -> None:
         raise usage.UsageError("--admin-on-public needs another --base-path: under /admin/ is the admin API")
     if settings.retry_delay > settings.retry_delay_max:
         raise usage.UsageError("--retry-delay is longer than --retry-delay-max")
+
+
+def _place(spec: RemoteSpec) -> tuple[str | None, ...]:
+    """Where its objects are."""
+    return spec.scheme, spec.bucket, spec.prefix, spec.options.get("endpoint"), spec.options.get("account")
 
 
 def split(texts: list[str], separator: str) -> list[str]:

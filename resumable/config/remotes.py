@@ -41,8 +41,8 @@ REMOTES: tuple[Option, ...] = (
         "spool|remote",
         "spool",
         "where an upload must be before its last request is answered",
-        "`spool`: on this machine's disk. `remote`: in every required remote too. Then each upload waits for the"
-        " remotes, and none is finished while one of them is down.",
+        "`spool`: on this machine's disk, or in the `--spool`. `remote`: in every required remote too. Then each"
+        " upload waits for the remotes, and none is finished while one of them is down.",
         values.choice("spool", "remote"),
     ),
     Option(

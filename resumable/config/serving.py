@@ -49,7 +49,8 @@ SERVING: tuple[Option, ...] = (
         "uploads",
         "directory for uploads and their catalog",
         "It must be on a local file system; network file systems are refused. Only one server at a time can use it."
-        " With `--catalog postgresql://...` all servers use the same one, which may be on NFS.",
+        " With `--catalog postgresql://...` all servers use the same one, which may be on NFS; with `--spool` there is"
+        " none.",
         values.directory,
     ),
     Option(
@@ -64,12 +65,33 @@ SERVING: tuple[Option, ...] = (
         secret=True,
     ),
     Option(
+        "spool",
+        "URL",
+        "",
+        "object store that holds the uploads in place of the upload directory, with `--catalog postgresql://...`",
+        "`s3://bucket/prefix`, `az://container/prefix` or `gs://bucket/prefix`, with the options of a `--remote`'s URL."
+        " The servers then need no disk that lasts. All servers of one catalog name the same. `--part-size` and"
+        " `--remote-timeout` hold here too. See [scaling.md](scaling.md#without-a-directory).",
+        values.text,
+        secret=True,
+    ),
+    Option(
+        "scratch-size",
+        "SIZE",
+        "1G",
+        "with `--spool`: bytes of the run directory that uploads under way may use, in each worker",
+        "A part stays there until the store has it. If it is too small, few uploads proceed at once and the others"
+        " wait; if it is larger than the disk, or memory, behind `--run-dir`, uploads fail with 507. At least four"
+        " parts. Three quarters are for appends, a quarter for completing uploads. A body with a checksum must fit.",
+        values.size_between("20M", "1T"),
+    ),
+    Option(
         "run-dir",
         "PATH",
         "",
         "directory for what is one server's own while it runs, with `--catalog postgresql://...`",
-        "For example its admin socket. By default the first one of systemd's `RUNTIME_DIRECTORY`, `/run/resumable` if"
-        " it can be written, or a new one in the temporary directory.",
+        "For example its admin socket, and the scratch of `--spool`. By default the first one of systemd's"
+        " `RUNTIME_DIRECTORY`, `/run/resumable` if it can be written, or a new one in the temporary directory.",
         values.directory,
     ),
     Option(
@@ -204,7 +226,8 @@ SERVING: tuple[Option, ...] = (
         "SIZE",
         "64M",
         "free disk space below which new bytes are refused with 507",
-        "It leaves room for the catalog and for other programs on the disk. 0 fills the disk to the last block.",
+        "It leaves room for the catalog and for other programs on the disk. 0 fills the disk to the last block. It has"
+        " no effect with `--spool`, where `--scratch-size` is the bound.",
         values.size,
     ),
     Option(
@@ -246,10 +269,10 @@ SERVING: tuple[Option, ...] = (
         "download-from-remote",
         "proxy|redirect|off",
         "proxy",
-        "how GET is answered when only a remote has the file",
+        "how GET is answered when only a remote, or the `--spool`, has the file",
         "`proxy`: the server reads the file from the remote. `redirect`: 307 to a signed URL of the store; clients must"
         " reach the store, and everybody who sees the URL can read the file; if the remote can't sign, as `proxy`."
-        " `off`: 404. See [downloads.md](downloads.md).",
+        " `off`: 404, but a `--spool` is read as with `proxy`. See [downloads.md](downloads.md).",
         values.choice("proxy", "redirect", "off"),
     ),
     Option(

@@ -340,6 +340,8 @@ class RecordMove:
         if begun and os.path.exists(self._path):
             self._close(marker)
             return
+        if found.in_store:
+            raise StartupError("Bytes of uploads are in an object store: these records can't be moved to SQLite.")
         if found.returned:
             raise StartupError(_OLD)
         if os.path.exists(self._path):

@@ -17,6 +17,7 @@ from resumable.daemon import startup
 from resumable.model.hooks import QuestionKind
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
+from resumable.spool.interfaces import IStoredFiles
 from resumable.uploads.context import UploadContext
 from resumable.uploads.holds import LocalHolds, LocalRoles
 from resumable.uploads.limits import Drain, IQuota
@@ -31,6 +32,9 @@ class OneProcess:
 
     #: The sums are this process's own.
     quota: IQuota | None = None
+    #: See `UploadContext`.
+    worthwhile: int | None = None
+    files: IStoredFiles | None = None
 
     def __init__(self, settings: Settings, reactor: Any, pool: Pool, budget: Budget) -> None:
         self._directory = directory = str(settings.upload_dir)
@@ -98,7 +102,7 @@ class OneProcess:
         """After a round of the janitor."""
         await self.catalog.restore_reserve()
 
-    async def unmounted(self) -> str | None:
+    async def lost(self) -> str | None:
         """None: the lock is held in the directory."""
         return None
 

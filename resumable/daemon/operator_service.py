@@ -50,8 +50,8 @@ SHORTEST_TOKEN = 16
 
 @frozen
 class OperatorParts:
-    """The parts of the daemon that are looked at. ``replayed``: dead events wait again. ``unmounted``: why the upload
-    directory can't be relied upon, None where it can. ``worker``: None if nobody supervises this process."""
+    """The parts of the daemon that are looked at. ``replayed``: dead events wait again. ``lost``: why the
+    spool can't be relied upon, None where it can. ``worker``: None if nobody supervises this process."""
 
     catalog: SqliteCatalog | PostgresCatalog
     pool: Pool
@@ -60,7 +60,7 @@ class OperatorParts:
     uploads: Uploads
     hook_counts: HookCounts
     replayed: Callable[[], None]
-    unmounted: Callable[[], Awaitable[str | None]]
+    lost: Callable[[], Awaitable[str | None]]
     replication: Replication | None = None
     worker: Assignment | None = None
 
@@ -145,7 +145,9 @@ class OperatorService:
         )
 
     async def _disk(self) -> tuple[int, int]:
-        usage = await self._parts.pool.run(shutil.disk_usage, str(self._settings.upload_dir))
+        settings = self._settings
+        directory = settings.upload_dir if settings.spool is None else settings.run_dir
+        usage = await self._parts.pool.run(shutil.disk_usage, str(directory))
         return usage.free, usage.used
 
     def _sources(self, site: StreamingSite, lags: RemoteLags | None, certificates: Certificates) -> MetricSources:
@@ -197,7 +199,7 @@ class OperatorService:
         return None
 
     async def _directory_there(self) -> str | None:
-        return await self._parts.unmounted()
+        return await self._parts.lost()
 
     async def _disk_above_reserve(self) -> str | None:
         return "the free space is down to the reserve" if self._parts.context.space.room <= 0 else None

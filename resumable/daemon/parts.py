@@ -79,7 +79,7 @@ class Parts:
         self.budget = Budget()
         self.local = local_tier(settings, reactor, self.pool, self.budget)
         self.catalog, self.spool, self.roles = self.local.catalog, self.local.spool, self.local.roles
-        self._space = Space(settings.reserve)
+        self._space = Space(settings.reserve if settings.spool is None else 0)
         self._blind = False
         places = PlacedFiles(self.spool, self.pool, settings.placing)
         self._counts = Counts()
@@ -139,6 +139,8 @@ class Parts:
             spool=self.spool,
             holds=self.local.holds,
             others=self.local.others,
+            worthwhile=self.local.worthwhile,
+            objects=self.local.files,
             drain=self.local.drain,
             clock=self._reactor,
             wall=self.local.wall,
@@ -182,7 +184,7 @@ class Parts:
             uploads=self.uploads,
             hook_counts=HookCounts() if hooks is None else hooks.counts,
             replayed=(lambda: None) if hooks is None else hooks.replayed,
-            unmounted=self.local.unmounted,
+            lost=self.local.lost,
             replication=None if tier is None else tier.replication,
             worker=self.worker,
         )

@@ -245,6 +245,7 @@ def limits_of(settings: Settings) -> ReplicationLimits:
         max_lag=settings.max_lag,
         max_lag_age=settings.max_lag_age,
         acknowledges=settings.ack == "remote",
+        whole_only=settings.spool is not None,
     )
 
 
@@ -270,11 +271,24 @@ async def tried(reactor: Any, settings: Settings, wall: Callable[[], float]) -> 
 
 
 async def check(reactor: Any, settings: Settings, wall: Callable[[], float], tell: Callable[[str], object]) -> None:
-    """``--check``: `tried`, a line for each. Raises SystemExit with status 1 unless all work."""
+    """``--check``: `tried`, and the spool where that is a store, a line for each. Raises SystemExit with status 1
+    unless all work; StartupError as `tried`."""
+    spool = await tried_spool(reactor, settings)
     found = await tried(reactor, settings, wall)
+    for name, wrong in spool.items():
+        tell(f"resumable: spool {name}: {wrong or 'works'}")
     for spec in settings.remotes:
         tell(f"resumable: remote {spec.name}: {found[spec.name] or 'works'}")
-    if not settings.remotes:
+    if not settings.remotes and not spool:
         tell("resumable: there is no remote to check; name one with --remote")
-    if any(found.values()):
+    if any(found.values()) or any(spool.values()):
         raise SystemExit(1)
+
+
+async def tried_spool(reactor: Any, settings: Settings) -> Mapping[str, str | None]:
+    """As `tried`, for the store that is the spool; nothing where that is a directory."""
+    if settings.spool is None:
+        return {}
+    from resumable.daemon.spool_in_store import tried as tried_store
+
+    return await tried_store(reactor, settings, settings.spool)

@@ -171,7 +171,7 @@ def makeService(options: Options) -> TwistdService:
         disk, placing = Disk(settings.modes), settings.placing
         if settings.catalog is None:
             startup.check_directory(str(settings.upload_dir), disk)
-        else:
+        elif settings.spool is None:
             startup.check_shared_directory(str(settings.upload_dir), disk, placing.template is not None)
         if placing.template is not None:
             mode = placing.rules.directory_mode

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from posixpath import normpath
-from typing import Any
+from typing import Any, Final
+from urllib.parse import unquote
 
 from attrs import evolve, frozen
 from twisted.logger import Logger
@@ -59,10 +60,14 @@ WARNINGS = 100
 log = Logger()
 
 
+STORES: Final = {"s3": ("s3store", "Bucket"), "gs": ("gcsstore", "Bucket"), "az": ("azurestore", "Container")}
+"""What tusd calls an object store, and its bucket."""
+
+
 @frozen
 class TusdFormat:
-    """``path_of``: where an upload's data is, for ``Storage``. ``finished``: STORED makes post-finish wait until every
-    required remote has the upload, as with tusd and a bucket."""
+    """``path_of``: where an upload's data is, a path or the URL of an object, for ``Storage``. ``finished``: STORED
+    makes post-finish wait until every required remote has the upload, as with tusd and a bucket."""
 
     path_of: Callable[[str], str]
     finished: EventKind = EventKind.FINISHED
@@ -83,7 +88,7 @@ class TusdFormat:
         return {"Type": hook, "Event": {"Upload": upload, "HTTPRequest": _request(message.request)}}
 
     def _upload(self, upload: UploadView, new: bool) -> dict[str, object]:
-        storage = None if new else {"Type": "filestore", "Path": self.path_of(upload.id)}
+        storage = None if new else _storage(self.path_of(upload.id))
         return {
             "ID": "" if new else upload.id,
             "Size": upload.length or 0,
@@ -95,6 +100,16 @@ class TusdFormat:
             "PartialUploads": list(upload.partials) or None,
             "Storage": storage,
         }
+
+
+def _storage(path: str) -> dict[str, str]:
+    """Where an upload is, in tusd's words. ``path``: of a file, or the URL of an object."""
+    scheme, separator, rest = path.partition("://")
+    if not separator:
+        return {"Type": "filestore", "Path": path}
+    bucket, _, key = rest.partition("/")
+    kind, called = STORES.get(scheme, (f"{scheme}store", "Bucket"))
+    return {"Type": kind, called: unquote(bucket), "Key": unquote(key)}
 
 
 @implementer(IHook, IGuard, IWatcher)

@@ -6,7 +6,7 @@ source is closed however the download ends: sent, given up by the client, or fai
 by its connection. No word of an uploader makes a browser run, style or lay out anything: types come from a short list,
 everything is an attachment unless the operator wants pictures and the like shown, and names hold no path and no control
 character. Specs: RFC 9110 sections 8.3, 8.6, 8.8 and 13 to 15, RFC 6266, RFC 8187, the Fetch standard's nosniff,
-Content Security Policy Level 3.
+Content Security Policy Level 3, RFC 9530.
 """
 
 from __future__ import annotations
@@ -71,15 +71,17 @@ _SHOWING: Final = f"sandbox; {_POLICY}; img-src 'self'; media-src 'self'; style-
 # No browser's viewer of PDF works in a sandbox. They run a document's scripts apart from the page's origin.
 _SHOWING_PDF: Final = f"{_POLICY}; object-src 'self'; style-src 'unsafe-inline'"
 
+_DIGEST: Final = b"repr-digest"
 _DESCRIBING: Final = (
     b"content-type", b"content-disposition", b"x-content-type-options", b"content-security-policy", b"accept-ranges",
-    b"content-range", b"etag", b"last-modified",
+    b"content-range", b"etag", b"last-modified", _DIGEST,
 )  # fmt: skip
 
 
 class Remotely(enum.Enum):
     """How a GET is answered if only remotes have the bytes. PROXY: they go through here. REDIRECT: the client is sent
-    to the store, where there is one that gives out signed URLs; else as PROXY. OFF: 404."""
+    to the store, where there is one that gives out signed URLs; else as PROXY. OFF: 404; as PROXY where the spool
+    is in a store, and the bytes are nowhere else."""
 
     PROXY = "proxy"
     REDIRECT = "redirect"
@@ -107,9 +109,9 @@ class Downloads:
         try:
             upload, reader = await self._uploads.read(upload_id)
         except Elsewhere as elsewhere:
-            if self._ways.remotely is Remotely.OFF:
+            if self._ways.remotely is Remotely.OFF and elsewhere.file is None:
                 raise
-            await self._from_remote(request, fields, elsewhere.upload)
+            await self._from_remote(request, fields, elsewhere)
             return
         try:
             span = self._begin(request, fields, upload)
@@ -121,11 +123,17 @@ class Downloads:
         else:
             await self._send(request, upload, reader, span)
 
-    async def _from_remote(self, request: StreamingRequest, fields: Fields, upload: Upload) -> None:
+    async def _from_remote(self, request: StreamingRequest, fields: Fields, elsewhere: Elsewhere) -> None:
+        upload, ways = elsewhere.upload, self._ways
         span = self._begin(request, fields, upload)
-        if span is None or not span.size:
+        if span is None:
             return
-        copies, ways = self._uploads.copies, self._ways
+        if elsewhere.file is not None and elsewhere.file.digest is not None:
+            # RFC 9530, 3: of the representation that the range is taken from
+            request.set_field(_DIGEST, elsewhere.file.digest.encode())
+        if not span.size:
+            return
+        copies = elsewhere.file or self._uploads.copies
         try:
             if ways.remotely is Remotely.REDIRECT:
                 url = await copies.signed_url(upload.id, *described(upload, ways.inline), ways.url_lifetime)

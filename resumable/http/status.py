@@ -19,7 +19,7 @@ from resumable.model.values import json_text, json_time
 from resumable.uploads.status import ReplicaStatus, UploadStatus
 
 _TIMES = ("created_at", "finished_at", "stored_at", "expires_at", "retry_at", "touched_at", "gone_at")
-_FOR_OPERATORS = ("owner", "appending", "touched_at", "gone", "gone_at", "placed")
+_FOR_OPERATORS = ("owner", "appending", "touched_at", "gone", "gone_at", "placed", "object")
 _REPLICA = ("required", "state", "sent", "confirmed", "lag", "stored_at")
 """Fields of a remote's copy that everybody may see."""
 

@@ -197,12 +197,18 @@ def found(given: Path | None, environ: Mapping[str, str], *, temporary: bool = T
     """
     if given is not None:
         return socket_of(given)
-    for each in (*_usual(environ), *(_temporaries() if temporary else ())):
-        path = socket_of(each)
+    for path in map(socket_of, places(None, environ, temporary=temporary)):
         with suppress(OSError):
             if path.is_socket():
                 return path
     return None
+
+
+def places(given: Path | None, environ: Mapping[str, str], *, temporary: bool = True) -> Sequence[Path]:
+    """Where the run directory of a server of this machine may be; see `found`."""
+    if given is not None:
+        return [given]
+    return [*_usual(environ), *(_temporaries() if temporary else ())]
 
 
 def socket_of(path: Path, number: int | None = None) -> Path:

@@ -50,9 +50,13 @@ _ALL: Final = (
     ("appends", "gauge", "Requests that hold an upload now"),
     ("holds_taken_over_total", "counter", "Holds that new requests have taken over from silent ones"),
     # The local tier
-    ("spool_free_bytes", "gauge", "Bytes that can still be written to the upload directory's disk"),
+    (
+        "spool_free_bytes",
+        "gauge",
+        "Bytes that can still be written to the upload directory's disk, or with --spool to the scratch's",
+    ),
     ("spool_used_bytes", "gauge", "Used bytes on that disk, including other files"),
-    ("spool_reserve_bytes", "gauge", "Free bytes below which the server refuses uploads (--reserve)"),
+    ("spool_reserve_bytes", "gauge", "Free bytes below which the server refuses uploads (--reserve); 0 with --spool"),
     ("spool_queued_bytes", "gauge", "Bytes in memory that wait to be written"),
     ("catalog_batch_seconds", "histogram", "Time to commit one batch of changes to the catalog"),
     ("catalog_batch_jobs", "histogram", "Jobs in one batch with changes, including reads"),

@@ -8,13 +8,13 @@ last row that named it. Sizes are bytes, times are seconds since the epoch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
-from resumable.model.upload import Segment
+from resumable.model.upload import Segment, StoreChange, Upload
 
 REMOVED_AFTER: Final = 60.0
 """Seconds that a file stays when no row names it any more: readers that looked before may still open it."""
@@ -79,20 +79,64 @@ class ISegments(Interface):
         """Those of the ids whose file under the id is nobody's: unknown, removed, or not whole."""
 
 
+class IAppendSide(Protocol):
+    """An append, as the writer of its bytes sees it."""
+
+    @property
+    def committable(self) -> int:
+        """The offset up to which commits may go while the end of the body hasn't been seen."""
+
+    @property
+    def verifies(self) -> bool:
+        """Whether nothing may be committed before the body's end, when it is compared with a checksum."""
+
+    @property
+    def withholds(self) -> bool:
+        """Whether a hook is asked before the upload is finished: until then its last byte has to be readable."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a commit or the like is under way."""
+
+    def commit_soon(self) -> None:
+        """Commit all that was received, in the background."""
+
+    def confirmed(self) -> None:
+        """More bytes are where a commit needs them."""
+
+
 class ISegmentWriter(Protocol):
-    """The file that one append writes, as the catalog is to know it, where several processes share the uploads."""
+    """Where one append's bytes go, as the catalog is to know it, where several processes share the uploads.
 
-    def to(self, start: int, offset: int, alone: bool) -> Segment | None:
-        """The segment for a commit that goes from ``start`` to ``offset``; None: it needs none.
+    Segments of a directory, or parts and pieces of an object store: a change of the catalog has a `Segment` or a
+    `StoreChange`.
+    """
 
-        ``alone``: the commit finishes the upload, whose bytes are all written by one `put`.
+    def attach(self, upload: Upload, length: int | None, is_new: bool, append: IAppendSide) -> None:
+        """The append begins. ``length``: the upload's by this append. ``is_new``: the upload's id was drawn for it, and
+        the catalog has no record yet."""
+
+    def detach(self) -> None:
+        """The append is over."""
+
+    def takes_first(self, offset: int) -> Deferred[bool]:
+        """Whether bytes gathered in memory, up to this offset, may be written only once the append has opened."""
+
+    def gathered(self, chunks: Sequence[bytes], start: int, finishes: bool) -> Deferred[None]:
+        """Bytes gathered in memory, from ``start`` on, are about to be committed; ``finishes``: with that the upload is
+        finished."""
+
+    def to(self, start: int, offset: int, alone: bool, last: bool) -> Segment | StoreChange | None:
+        """What a commit that goes from ``start`` to ``offset`` records; None: nothing.
+
+        ``alone``: the commit finishes the upload, whose bytes are all written by one `put`. ``last``: of the append.
         """
 
-    def landed(self, segment: Segment) -> None:
-        """The commit with this segment has landed."""
+    def landed(self, segment: Any) -> None:
+        """The commit with this answer of `to` has landed."""
 
-    def refused(self, segment: Segment) -> None:
-        """The catalog has answered the commit with this segment, and has recorded nothing of it."""
+    def refused(self, segment: Any) -> None:
+        """The catalog has answered the commit with this answer of `to`, and has recorded nothing of it."""
 
     def taken(self) -> None:
         """There was a file under the upload's id: `to` answers with another from now on."""

@@ -181,9 +181,69 @@ class Segment:
     name: str
     known: int = 0
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all bytes of the upload are in one place, under its name."""
+        return self.name == WHOLE
+
 
 WHOLE: Final = ""
 """The name of a segment that has all bytes of a finished upload, and whose file is called after the upload's id."""
+
+
+@frozen
+class StoredPart:
+    """A part that the store has confirmed. ``number``: in the store's multipart; numbers ascend, and may jump.
+
+    ``name``: with random bits; one that begins with a dot is that of an object. ``receipt``: the store's words on it
+    (an ETag, a checksum), for `IObjectStore`.
+    """
+
+    start: int
+    size: int
+    number: int
+    name: str
+    receipt: str
+
+
+@frozen
+class Piece:
+    """A stretch of the tail. Its bytes are in the object called ``name``, if that begins with a dot, else in the row.
+
+    ``data``: the bytes of a piece that is to be recorded in its row; None in answers.
+    """
+
+    start: int
+    size: int
+    name: str
+    data: bytes | None = None
+
+    @property
+    def in_row(self) -> bool:
+        """Whether its bytes are in the row."""
+        return not self.name.startswith(".")
+
+
+@frozen
+class StoreChange:
+    """What a commit records beside the offset; in the place of a `Segment` in `Commit` and `ICatalog.create`.
+
+    ``parts``: new ones, which follow the last part; pieces that start before their end are dropped, and their objects
+    discarded. ``piece``: the new last bytes. ``reserved``: see `StoredLayout`; it is set as it is, None: it stays.
+    ``multipart``: for a row that has none, and whose parts all come with this change. ``made``: the object of all bytes
+    is there, under its key, so that the upload is whole; there are no parts and no piece then.
+    """
+
+    reserved: int | None = None
+    parts: Sequence[StoredPart] = ()
+    piece: Piece | None = None
+    multipart: str | None = None
+    made: Mapping[str, Any] | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all bytes of the upload are in one place, under its name."""
+        return self.made is not None
 
 
 @frozen(slots=False)  # as Upload
@@ -195,7 +255,8 @@ class Commit:
     its file is to go then, unless the row does. ``touched_at`` never moves a row's time backwards.
 
     Where several processes share the uploads: ``segment`` has the bytes from ``start`` to ``offset``, None where there
-    are none, and it lands only if the catalog has its ``known`` bytes of it; ``last``: of its append, which isn't under
+    are none, and it lands only if the catalog has its ``known`` bytes of it, or it says what an object store got;
+    ``last``: of its append, which isn't under
     way after it.
     """
 
@@ -208,7 +269,7 @@ class Commit:
     finished: bool = False
     facts: Sequence[Fact] = ()
     place: Place | None = None
-    segment: Segment | None = None
+    segment: Segment | StoreChange | None = None
     last: bool = True
 
 
@@ -238,7 +299,7 @@ class ICatalog(Interface):
         replicas: Sequence[Replica] = (),
         request: Mapping[str, Any] | None = None,
         through: Through | None = None,
-        segment: Segment | None = None,
+        segment: Segment | StoreChange | None = None,
     ) -> Deferred[bool]:
         """Record a new upload and its replicas; False when its id is taken (also by one that is gone).
 

@@ -94,6 +94,14 @@ def size(text: str) -> int:
     raise ValueError("a size below 8 EiB, like 1048576, 512KiB, 64M or 1.5G")
 
 
+def size_option(count: int) -> str:
+    """Bytes as `size` takes them, short: ``20M``."""
+    for power, unit in ((4, "T"), (3, "G"), (2, "M"), (1, "K")):
+        if count and count % 1024**power == 0:
+            return f"{count // 1024**power}{unit}"
+    return str(count)
+
+
 def optional_size(text: str) -> int | None:
     """Bytes; None for ``0`` and ``none``."""
     return None if text.lower() in NONE_WORDS else size(text) or None

@@ -13,6 +13,7 @@ Invariant: ``reason`` is one line for the operator and holds no secret: no key, 
         NotThere       nothing is known of the upload (any more): `initiate_upload`, then the same
       Permanent        don't try again: park the replica with the reason
         Conflict       the key holds an object that isn't ours
+        CannotCopy     the store can't copy these bytes by itself: send them
         Unwelcome      the store minds what the client wrote into the metadata: the object can do without
 """
 
@@ -108,6 +109,10 @@ class Permanent(RemoteError):
 
 class Conflict(Permanent):
     """There is an object under the key that does not carry this upload's id, and it may not be replaced."""
+
+
+class CannotCopy(Permanent):
+    """The store doesn't copy these bytes by itself: they have to be read and written."""
 
 
 class Unwelcome(Permanent):

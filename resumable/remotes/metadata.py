@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -22,6 +22,8 @@ from resumable.remotes.errors import RemoteError, Unwelcome
 
 ID_METADATA = "resumable-upload-id"
 """Under this name every object has its upload's id, where the store's names may have hyphens."""
+TOKEN_METADATA = "resumable-token"
+"""And, where the store is the spool, the token of whoever made it: see `resumable.remotes.object_store`."""
 PLAIN = "application/octet-stream"
 
 
@@ -69,7 +71,7 @@ def fitting(texts: Mapping[str, str], room: MetadataRoom, ours: Mapping[str, str
     used = sum(room.size(name, value) for name, value in ours.items())
     for name in sorted(texts):
         plain, value = name.lower(), texts[name]
-        if not re.fullmatch(r"[a-z0-9_-]{1,128}", plain) or plain == ID_METADATA or plain in found:
+        if not re.fullmatch(r"[a-z0-9_-]{1,128}", plain) or plain in (ID_METADATA, TOKEN_METADATA) or plain in found:
             continue
         if room.fits(plain, value, used, len(ours) + len(found)):
             used += room.size(plain, value)
@@ -154,6 +156,14 @@ async def taken(
             if given is not record and not told:
                 _tell(upload_id, record, reason)
             return given, made
+
+
+class Unkept(Generic[P]):
+    """A keeper for those who have no journal."""
+
+    async def save(self, upload_id: str, record: P) -> P:
+        """See `RecordKeeper.save`; nothing is."""
+        return record
 
 
 def _tell(upload_id: str, record: MetadataHolder, reason: str) -> bool:

@@ -91,6 +91,12 @@ def check_answered(status: int, headers: Mapping[str, str], start: int, size: in
         raise not_ours()
 
 
+def check_range(status: int, headers: Mapping[str, str], start: int, size: int) -> None:
+    """The same for an object whose size isn't known: the answer tells."""
+    told = headers.get("content-range", "").rpartition("/")[2]
+    check_answered(status, headers, start, size, int(told) if told.isdecimal() else start + size)
+
+
 def missing(error: RemoteError) -> RemoteError:
     """The same, where a condition or a range says that the object isn't the one that was stored: NotThere."""
     return not_ours() if error.status in (412, 416) else error

@@ -26,6 +26,7 @@ from resumable.model import keys
 from resumable.remotes import plan
 from resumable.remotes.file.filesystem import FileSystem
 from resumable.remotes.interfaces import IJournal, IRemoteStorage
+from resumable.remotes.object_store import IObjectStore
 from resumable.remotes.regions import BodyMemory
 
 GROUP = "resumable.remotes"
@@ -120,7 +121,7 @@ class Scheme:
     (``s3://bucket/prefix``), "directory" (``file:///mnt/nas``) or "nothing" (``memory://any``). ``check`` raises
     ValueError, in one line, for options whose values are wrong. ``make`` makes the backend; it may raise the same.
     ``variables`` names environment variables that options are taken from where the URL doesn't have them; the first
-    that is set counts.
+    that is set counts. ``make_store`` makes the same place as a spool; None: it can't be one.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Scheme:
     options: Mapping[str, str] = field(factory=dict)
     check: Callable[[RemoteSpec], None] = lambda spec: None
     variables: Mapping[str, Sequence[str]] = field(factory=dict)
+    make_store: Callable[[RemoteSpec, BackendServices], IObjectStore] | None = None
 
 
 def known() -> list[str]:
@@ -160,6 +162,17 @@ def make(spec: RemoteSpec, services: BackendServices, find: Callable[[str], Sche
         return find(spec.scheme).make(spec, services)
     except ValueError as error:
         raise BadRemote(f"remote {shown(spec.name)}: {error}") from error
+
+
+def make_store(spec: RemoteSpec, services: BackendServices, find: Callable[[str], Scheme] = find) -> IObjectStore:
+    """The store for an answer of `parse_spool`. As `make`."""
+    scheme = find(spec.scheme)
+    if scheme.make_store is None:
+        raise BadRemote(f"spool {shown(spec.name)}: {NO_SPOOL}")
+    try:
+        return scheme.make_store(spec, services)
+    except ValueError as error:
+        raise BadRemote(f"spool {shown(spec.name)}: {error}") from error
 
 
 def flag(options: Mapping[str, str], name: str, default: bool) -> bool:
@@ -204,7 +217,9 @@ __all__ = [
     "flag",
     "known",
     "make",
+    "make_store",
     "parse",
+    "parse_spool",
 ]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
@@ -218,6 +233,15 @@ COMMON: Mapping[str, str] = {
     "when": "`name:pattern`: only uploads whose metadata value of this name matches the pattern, as `filetype:image/*`",
 }
 """Options of every remote, each with one line of help."""
+NO_SPOOL = "uploads can't live there; a spool is in s3://, az:// or gs://"
+NOT_OF_A_SPOOL: Mapping[str, str] = {
+    "required": "every upload is there",
+    "when": "every upload is there",
+    "key": "objects are named by the ids of uploads",
+    "overwrite": "no object of somebody else is ever replaced",
+    "name": "a spool is known by its URL",
+}
+"""Options of every remote that a spool doesn't have, and why."""
 _SECRETIVE = re.compile(r"secret|password|token|credential|access.?key", re.IGNORECASE)
 
 
@@ -227,30 +251,42 @@ def parse(
     *,
     overwrite: str = "refuse",
     environ: Mapping[str, str] | None = None,
+    what: str = "remote",
+    refused: Mapping[str, str] | None = None,
 ) -> RemoteSpec:
     """The remote that the URL describes; ``overwrite``: the value of that option where the URL has none. Raises
-    BadRemote."""
+    BadRemote. ``what``: it is called in messages. ``refused``: options that it doesn't have, and why."""
     try:
         parts = urlsplit(url)
         host, secret, fragment = parts.netloc, "@" in parts.netloc, parts.fragment
     except ValueError as error:
-        raise BadRemote("remote: not a URL, e.g. s3://bucket/prefix") from error
+        raise BadRemote(f"{what}: not a URL, e.g. s3://bucket/prefix") from error
     if secret:
-        raise BadRemote(f"remote {parts.scheme}://...: no credentials in the URL; they come from the environment")
+        raise BadRemote(f"{what} {parts.scheme}://...: no credentials in the URL; they come from the environment")
     if not _SCHEME.fullmatch(parts.scheme) or "://" not in url:
         plain = url.partition("?")[0]
-        named = f'remote "{shown(plain)}"' if "@" not in plain else "remote"  # it may hold a password
+        named = f'{what} "{shown(plain)}"' if "@" not in plain else what  # it may hold a password
         raise BadRemote(f"{named}: not a URL, e.g. s3://bucket/prefix")
     plain = f"{parts.scheme}://{host}{parts.path}"
     try:
         if fragment or any(not char.isprintable() for char in unquote(plain)):
             raise BadRemote("neither fragments (#) nor control characters; write %23 for a #")
         scheme, options = find(parts.scheme), _options(parts.query)
-        _check_known(scheme, options)
+        _check_known(scheme, options, refused or {})
         options = {"overwrite": overwrite, **_from(environ or {}, scheme), **options}
         return _spec(scheme, unquote(host), unquote(parts.path), options)
     except ValueError as error:
-        raise BadRemote(f"remote {shown(plain)}: {error}") from error
+        raise BadRemote(f"{what} {shown(plain)}: {error}") from error
+
+
+def parse_spool(
+    url: str, find: Callable[[str], Scheme] = find, *, environ: Mapping[str, str] | None = None
+) -> RemoteSpec:
+    """The store that holds acknowledged bytes. Raises BadRemote."""
+    spec = parse(url, find, environ=environ, what="spool", refused=NOT_OF_A_SPOOL)
+    if find(spec.scheme).make_store is None:
+        raise BadRemote(f"spool {shown(spec.name)}: {NO_SPOOL}")
+    return spec
 
 
 def check_names(specs: Iterable[RemoteSpec]) -> None:
@@ -271,8 +307,10 @@ def _options(query: str) -> dict[str, str]:
     return options
 
 
-def _check_known(scheme: Scheme, options: Mapping[str, str]) -> None:
+def _check_known(scheme: Scheme, options: Mapping[str, str], refused: Mapping[str, str]) -> None:
     for option in options:
+        if option in refused:
+            raise BadRemote(f'leave out "{option}": {refused[option]}')
         if option in scheme.options or option in COMMON:
             continue
         if _SECRETIVE.search(option):

@@ -34,6 +34,7 @@ class ReplicationLimits:
 
     ``max_lag``: bytes, and ``max_lag_age``: age of the oldest finished upload, past which no client may send.
     ``acknowledges``: a finished upload is acknowledged only once it is stored (`--ack remote`).
+    ``whole_only``: the spool gives out no byte before all are in one object (NotWhole), so nothing begins before that.
     """
 
     part_size: int = PART_SIZE
@@ -49,6 +50,7 @@ class ReplicationLimits:
     max_lag: int | None = None
     max_lag_age: float | None = None
     acknowledges: bool = False
+    whole_only: bool = False
 
 
 def _always(upload: Upload) -> bool:

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from resumable.aio.threads import Stopped
 from resumable.model.replica import TransferProgress
 from resumable.model.telemetry import REQUEST
-from resumable.model.upload import Replica, Upload
+from resumable.model.upload import Replica, ReplicaState, Upload
 from resumable.remotes.interfaces import Intent
 from resumable.remotes.regions import BodyMemory
 from resumable.replication.context import Remote, RemoteCounts, ReplicationContext
@@ -25,6 +25,7 @@ from resumable.replication.lag import Lag
 from resumable.replication.progress import ReplicaCache, ReplicaProgress, fresher
 from resumable.replication.transfer import Job, Transfer, TransferContext, TransferOutcome
 from resumable.replication.work_queue import CATALOG_PAUSE, WorkQueue
+from resumable.spool.datafile import NotWhole
 
 ACTIVE = 64
 """Transfers at once; more where more parts may be on their way, so that small uploads can be as many."""
@@ -53,6 +54,7 @@ class RemoteQueue:
         self.counts = counts = RemoteCounts()
         self.lag = Lag(name, context, self._unrecorded, caught_up) if bounded else None
         self._stored = stored
+        self._whole_only = limits.whole_only
         self._wall = context.wall
         self._waiting = WorkQueue(name, context, self._wants, self._fill)
         self._health = Health(name, context, counts, down=self._waiting.clear, back=self.search, trial=self._fill)
@@ -112,16 +114,17 @@ class RemoteQueue:
         self._cache.committed(progress, upload)
         progress.request = REQUEST.get() or progress.request
         if job is not None:
+            job.news = True
             if job.transfer is not None:
                 job.transfer.fill()
-        elif not self._pauses(progress) and progress.has_work:
+        elif not self._pauses(progress) and self._has_work(progress):
             self._add(upload.id)
         else:
             progress.upload = None
 
     def _committed_unknown(self, upload: Upload, job: Job | None) -> None:
         if job is not None:
-            job.upload = fresher(job.upload, upload)
+            job.upload, job.news = fresher(job.upload, upload), True
         elif self._cache.lacks(upload.id) or not (upload.offset or upload.finished):
             return
         else:
@@ -207,7 +210,12 @@ class RemoteQueue:
 
     def _wants(self, replica: Replica, upload: Upload | None) -> bool:
         """Whether a row of the catalog is to be queued. A transfer under way finds its work without that."""
-        return replica.upload_id not in self._active and self._cache.read(replica, upload).has_work
+        return replica.upload_id not in self._active and self._has_work(self._cache.read(replica, upload))
+
+    def _has_work(self, progress: ReplicaProgress) -> bool:
+        """Whether a transfer would find something to do. Where only whole uploads can be read, not before the end."""
+        begins = not self._whole_only or progress.upload is None or progress.upload.finished
+        return progress.has_work and (begins or progress.replica.state is ReplicaState.ENDING)
 
     def _fill(self) -> None:
         """Begin as many transfers as may begin."""
@@ -245,7 +253,7 @@ class RemoteQueue:
             if job.upload is not None:
                 self._cache.committed(progress, job.upload)
             REQUEST.set(progress.request)
-            if progress.has_work:
+            if self._has_work(progress):
                 job.transfer = Transfer(self._transfers, progress, lambda: self._waiting.crowded)
                 self._came(job, progress, await job.transfer.run())
         except Stopped:  # the threads have stopped, and this queue soon will
@@ -253,6 +261,9 @@ class RemoteQueue:
         except CancelledError as error:
             if not job.unwanted:
                 await self._failed(job, error)
+        except NotWhole as error:  # nobody's failure: there is news of it once it is whole, else a pass finds it
+            _log.debug("not yet: {reason}", upload=job.upload_id, remote=self.remote.name, reason=error.strerror)
+            job.early = True
         except Exception as error:
             await self._failed(job, error)
 
@@ -296,7 +307,8 @@ class RemoteQueue:
         if isinstance(result, Failure) and not (job.unwanted and result.check(CancelledError)):
             _log.failure("unexpected failure", result, upload=upload_id, remote=self.remote.name)
             self._waiting.add_later(upload_id, CATALOG_PAUSE)
-        if job.unwanted or (progress is not None and job.rested and progress.has_work):
+        early_news = job.early and job.news
+        if job.unwanted or early_news or (progress is not None and job.rested and self._has_work(progress)):
             self._waiting.add(upload_id)
         elif progress is not None:
             progress.upload = None

@@ -161,6 +161,8 @@ class Transfer:
         context, progress = self._context, self._progress
         if self._upload.dropped_at is not None:
             raise Permanent("its local data was given up")
+        if self._limits.whole_only and self._progress.intent is None:
+            self._source = await self._context.shared.open(self._id)  # before the remote learns of it
         for _ in range(MISSTEPS):
             try:
                 if progress.intent is not None and self._upload.finished:
@@ -344,6 +346,7 @@ class Job:
 
     ``trial``: it tests whether a remote that is down works again. ``upload``: news that came before the replica was
     read. ``rested``: the transfer did all that it could. ``unwanted``: it was cut off.
+    ``early``: the upload's bytes can't be read before it is whole. ``news``: of more bytes, since the job began.
     """
 
     upload_id: str
@@ -353,6 +356,8 @@ class Job:
     transfer: Transfer | None = None
     done: Deferred[None] | None = None
     rested: bool = False
+    early: bool = False
+    news: bool = False
     unwanted: bool = False
 
     def cancel(self) -> None:

@@ -11,7 +11,7 @@ import errno
 import sys
 from collections import deque
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from twisted.logger import Logger
 
@@ -36,6 +36,10 @@ class NotReadable(OSError):
 
     def __init__(self, upload_id: str, reason: str) -> None:
         super().__init__(errno.ESTALE, f"upload {upload_id}: {reason}")
+
+
+class NotWhole(NotReadable):
+    """The upload's object isn't there yet: it is unfinished, or is being completed."""
 
 
 def open_at(disk: IDisk, path: str, upload_id: str, offset: int) -> int:
@@ -125,8 +129,9 @@ class DataFile:
     def receive(self, queue: deque[bytes], transfer: DirectTransfer) -> object:
         """Write the queued bytes, then move those that follow; see `DirectTransfer.move`."""
         self.write(queue, sys.maxsize)
+        disk = cast(IDisk, _Shifted(self._disk, self._begins)) if self._begins else self._disk
         try:
-            return transfer.move(self._disk, self._fd)
+            return transfer.move(disk, self._fd)
         finally:
             self._position = transfer.put
 
@@ -163,6 +168,18 @@ class DataFile:
     def _missing(self, start: int, end: int) -> Exception:
         """What to say of written bytes that aren't there."""
         return SpoolDamaged(self._upload_id, end, start)
+
+
+class _Shifted:
+    """A disk for a `DirectTransfer`, whose offsets are the upload's, into a file that begins at ``begins``."""
+
+    def __init__(self, disk: IDisk, begins: int) -> None:
+        self.take: Any = disk.take
+        self._disk = disk
+        self._begins = begins
+
+    def put(self, fd: int, offset: int) -> None:
+        self._disk.put(fd, offset - self._begins)
 
 
 def _taken(queue: deque[bytes], limit: int) -> list[bytes]:

@@ -11,6 +11,7 @@ import os.path
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from attrs import frozen
@@ -18,7 +19,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from resumable.aio.threads import IBatcher, IPool
-from resumable.model.upload import Upload
+from resumable.model.upload import Through, Upload
 from resumable.protocol.errors import TusError
 from resumable.spool import datafile
 from resumable.spool.assembly import STEP, Assembly
@@ -147,6 +148,12 @@ class Spool:
         """
         self.path(upload_id)
         return self._puts.submit(Put(upload_id, offset, chunks, change))
+
+    def through(
+        self, upload_id: str, offset: int, chunks: Sequence[bytes], segment: Any = None, is_new: bool = False
+    ) -> Through:
+        """See `ISpool.through`."""
+        return partial(self.put, upload_id, offset, chunks, segment=segment, is_new=is_new)
 
     def sink(self, upload_id: str, offset: int, *, ceiling: int | None, digest: RunningDigest | None = None) -> Sink:
         """A queue into the upload's file from ``offset`` on. It takes no byte at or past the offset ``ceiling``.

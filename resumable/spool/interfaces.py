@@ -10,12 +10,65 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
-from resumable.model.upload import Upload
-from resumable.spool.assembly import Assembly
+from resumable.model.replica import ICopy
+from resumable.model.upload import Segment, StoreChange, Through, Upload
 from resumable.spool.datafile import RunningDigest
 from resumable.spool.placing import PlaceDirectory, Rules
 from resumable.spool.reader import Reader
 from resumable.spool.sink import Sink
+
+
+class IAssembly(Protocol):
+    """See `resumable.spool.assembly.Assembly`. ``segment``: for the commit that finishes the final, once `name` has
+    fired."""
+
+    length: int
+    copied: int
+    complete: bool
+
+    @property
+    def segment(self) -> Segment | StoreChange | None:
+        """What the commit records; None: nothing but the offset."""
+
+    @property
+    def steps_left(self) -> int:
+        """The whole steps that are to come after the next one."""
+
+    def next_size(self, shared: bool) -> int:
+        """The bytes of the next step; ``shared``: while others want to copy as well."""
+
+    def look(self) -> Deferred[None]:
+        """Look for what an earlier run has left, and for the sources. Fails with OSError."""
+
+    def copy(self, size: int) -> Deferred[None]:
+        """Copy one step's bytes, `next_size` of them. Fails with OSError, SpoolDamaged."""
+
+    def name(self) -> Deferred[None]:
+        """All is copied: the final may be committed when this fires."""
+
+    def discard(self) -> Deferred[None]:
+        """Give the copy up. No commit that names it has landed, nor will."""
+
+
+class IStoredFile(Protocol):
+    """The object that is the file of a finished upload."""
+
+    @property
+    def digest(self) -> str | None:
+        """The value for Repr-Digest, where the store has confirmed one."""
+
+    def open_copy(self, upload_id: str, start: int, size: int) -> Deferred[ICopy]:
+        """See IReplication."""
+
+    def signed_url(self, upload_id: str, content_type: str, disposition: str, lifetime: float) -> Deferred[str | None]:
+        """See IReplication."""
+
+
+class IStoredFiles(Protocol):
+    """The objects of all finished uploads."""
+
+    def find(self, upload: Upload, seconds: float) -> Deferred[IStoredFile | None]:
+        """The object of this finished upload; None: it isn't there yet, also after so many seconds."""
 
 
 class ISpool(Protocol):
@@ -30,21 +83,15 @@ class ISpool(Protocol):
     def path(self, upload_id: str) -> str:
         """Where a finished upload's file lies. Raises ValueError for an invalid id."""
 
-    def put(
-        self,
-        upload_id: str,
-        offset: int,
-        chunks: Sequence[bytes],
-        change: Any = None,
-        segment: Any = None,
-        is_new: bool = False,
-    ) -> Deferred[Any]:
-        """Write a small append in one go; then ``change`` is recorded, and this fires with its result.
+    def through(
+        self, upload_id: str, offset: int, chunks: Sequence[bytes], segment: Any = None, is_new: bool = False
+    ) -> Through | None:
+        """How a small append is written in one go, and its change of the catalog recorded after that. None: its bytes
+        are there by now, or go with the change.
 
         ``segment``: what the sink's `segments` says of it. ``is_new``: the upload's id was drawn for this, and the
         change makes its record: if that is refused for good, the bytes may go. Fails with OSError, SpoolDamaged; then
-        nothing is recorded.
-        FileExistsError: the segment can't be taken, see `ISegmentWriter.taken`.
+        nothing is recorded. FileExistsError: the segment can't be taken, see `ISegmentWriter.taken`.
         """
 
     def sink(self, upload_id: str, offset: int, *, ceiling: int | None, digest: RunningDigest | None = None) -> Sink:
@@ -74,7 +121,7 @@ class ISpool(Protocol):
         """A creation has failed, and the catalog had no record of it a moment ago: remove what nobody will miss. Fails
         with OSError."""
 
-    def assembly(self, final_id: str, sources: Sequence[tuple[str, int]]) -> Assembly:
+    def assembly(self, final_id: str, sources: Sequence[tuple[str, int]]) -> IAssembly:
         """Copying of the sources, (upload id, length) in order, into the file of ``final_id``. One for a final at a
         time."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,8 +113,12 @@ class PlacedFiles:
         self._spool = spool
         self._pool = pool
         self._settings = settings
-        self._directory: PlaceDirectory = spool.places(str(settings.directory), settings.rules)
         self._lock = DeferredLock()
+
+    @cached_property
+    def _directory(self) -> PlaceDirectory:
+        """Made when it is needed: a spool in a store has none."""
+        return self._spool.places(str(self._settings.directory), self._settings.rules)
 
     @property
     def wanted(self) -> bool:

@@ -90,6 +90,10 @@ class Sink:
     )
 
     _log = Logger()
+    #: New bytes, up to `ready`, that are worth a commit while more come; None: as the use cases have it.
+    worthwhile: int | None = None
+    #: Seconds between two such commits, where others read the catalog too: each costs its database about a millisecond.
+    pause = 0.025
 
     def __init__(
         self, upload_id: str, offset: int, file: DataFile, *, ceiling: int | None, pool: IPool, budget: Budget
@@ -126,6 +130,11 @@ class Sink:
     def queued(self) -> int:
         """Bytes in memory: received and not known to be written."""
         return self.received - self.written
+
+    @property
+    def ready(self) -> int:
+        """The offset up to which a commit is worth its while as long as more bytes come."""
+        return self.received
 
     @property
     def paused(self) -> bool:
@@ -254,6 +263,11 @@ class Sink:
         self._writing = True
         return self._pool.run(self._file.open).addCallbacks(self._prepared, self._prepare_failed)
 
+    def began(self, epoch: int) -> Deferred[None]:
+        """The catalog has said yes to this append, which has that epoch; before `start`, where several processes share
+        the uploads. Fails as `prepare`, and with Held."""
+        return succeed(None)
+
     def start(self) -> None:
         """From now on bytes go to the file, the gathered ones first. The file is opened with the first byte."""
         if not self._started:
@@ -276,8 +290,11 @@ class Sink:
         while start < end:
             start = await self._pool.run(self._file.feed, start, end, digest)
 
-    def sync(self) -> Deferred[int]:
+    def sync(self, upto: int | None = None, finishes: bool = False) -> Deferred[int]:
         """The offset that is durable now: all that was received before the call, or more. Starts the sink.
+
+        ``upto``: no more than that has to be; ``finishes``: the commit that follows ends there, and finishes the
+        upload.
 
         The first one makes a new file's name durable too. Calls that come together share a sync. Fails with the
         sink's failure (OSError, SpoolDamaged), or SinkClosed.

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from resumable.model.errors import BodyLost, CatalogUnavailable
-from resumable.model.hooks import Arrived
+from resumable.model.hooks import Arrived, QuestionKind
 from resumable.model.principal import NOBODY, Principal
 from resumable.model.upload import IBody, Upload
 from resumable.protocol import tus
@@ -28,6 +28,7 @@ from resumable.protocol.checksum import Checksum, Digest
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, Gone, Held, NoSpace, TooLarge, TusError, Unavailable
 from resumable.protocol.rules import AppendPlan
 from resumable.spool.direct import AHEAD
+from resumable.spool.objects.errors import StoreFailed
 from resumable.spool.sink import Sink
 from resumable.uploads.context import LAGGING, HookContext, UploadContext, log
 from resumable.uploads.finishing import check_repeated
@@ -39,8 +40,7 @@ from resumable.uploads.record import AppendRecord
 SMALL = 64 * 1024
 #: A long append commits whenever this much is new.
 PART = 8 * 1024 * 1024
-#: Seconds between two such commits, where others read the catalog too: each costs its database about a millisecond.
-PAUSE = 0.025
+PAUSE = Sink.pause
 #: Room that is reserved ahead for bytes of an unknown length, where the catalog counts them.
 PORTION = 64 * 1024 * 1024
 
@@ -140,6 +140,17 @@ class RunningAppend:
         return self._record.committed_at
 
     @property
+    def verifies(self) -> bool:
+        """See `IAppendSide`."""
+        ceiling = self._plan.commit_ceiling
+        return ceiling is not None and ceiling <= self._plan.start
+
+    @property
+    def withholds(self) -> bool:
+        """See `IAppendSide`."""
+        return self._context.questions.asks(QuestionKind.FINISH)
+
+    @property
     def is_busy(self) -> bool:
         """Whether a commit or the like is under way: another one would only wait for it."""
         return bool(self._lock.locked)
@@ -184,6 +195,8 @@ class RunningAppend:
                 await self._commit()
             except (Held, Gone) as overtaken:  # by another process: a look at the upload is answered all the same
                 self._stop(overtaken)
+            except StoreFailed as error:
+                log.debug("a look tells of what was committed before: {reason}", reason=error.strerror)
         # The body may have ended while that waited: its last bytes are to be seen as well.
         if self._end.called:
             await self._until_released()
@@ -201,6 +214,15 @@ class RunningAppend:
     def commit_soon(self) -> None:
         """Commit the received bytes, in the background; a failure ends the append."""
         Deferred.fromCoroutine(self._commit()).addErrback(self._failed)
+
+    def confirmed(self) -> None:
+        """See `IAppendSide`."""
+        if not (self._end.called or self._lock.locked) and self._record.opened and self._is_due():
+            self._commit_ready()
+
+    def _commit_ready(self) -> None:
+        """The same for what is worth it while more bytes come."""
+        Deferred.fromCoroutine(self._commit(wholly=False)).addErrback(self._failed)
 
     @property
     def touched_at(self) -> float:
@@ -249,6 +271,8 @@ class RunningAppend:
         self._digest = self._algorithms[checksum.algorithm]() if checksum else None
         self._sink = sink = self._context.spool.sink(upload.id, plan.start, ceiling=plan.ceiling, digest=self._digest)
         self._record.segments = sink.segments
+        if sink.segments is not None:
+            sink.segments.attach(upload, plan.length, self._record.is_new, self)
         sink.on_write = self._arrived
         sink.on_failure = self._failed
         sink.on_resume = self._listen
@@ -271,6 +295,8 @@ class RunningAppend:
                 leftover = self._record.opened and max(self._received, sink.received) > self.committed
                 leftover = leftover and self._record.segments is None  # it is nobody's, and nobody is to come after it
                 await sink.close(self.committed if leftover else None)
+            if sink.segments is not None:
+                sink.segments.detach()
             # No circle of references stays for the garbage collector, which would take longer than all of this.
             sink.on_write = sink.on_failure = sink.on_pressure = sink.on_resume = sink.ahead = self._gate = None
         settle(self._account, self.upload)  # before another append begins, which may use the room
@@ -335,7 +361,7 @@ class RunningAppend:
             if received - self._plan.start > SMALL:
                 self._open_soon()
         elif self._is_due():
-            self.commit_soon()
+            self._commit_ready()
 
     def _seen(self) -> Arrived | None:
         """See IProgress."""
@@ -412,30 +438,42 @@ class RunningAppend:
             # First, as an older append that a crash cut off may have left bytes there: they must not become adoptable.
             await sink.prepare()
         await self._record.open()
+        if self._record.segments is not None:
+            await sink.began(self._record.upload.epoch)
         sink.start()
 
-    async def _commit(self) -> None:
-        """Commit as far as possible while the body is still coming."""
+    async def _commit(self, wholly: bool = True) -> None:
+        """Commit while the body is still coming: as far as possible, or as far as it is worth it."""
         sink = self._sink
         if sink is None:
             return
         await self._lock.acquire()
         try:
-            if self._end.called or self.committable <= self.committed:
+            upto = self.committable if wholly else self._ready
+            if self._end.called or upto <= self.committed:
                 return
             await self._open(sink)
-            synced = min(await sink.sync(), self._received)  # not what there was no room for
+            synced = min(await sink.sync(upto), self._received)  # not what there was no room for
             await self._record.commit(self._plan.committable(synced), whole=False, last=False)
         finally:
             self._lock.release()
         if self._is_due() and not self._end.called:
-            self.commit_soon()
+            self._commit_ready()
+
+    @property
+    def _ready(self) -> int:
+        """`committable`, as far as a commit is worth it while more bytes come."""
+        sink = self._sink
+        if sink is None or self._repeats:
+            return self.committed
+        return self._plan.committable(min(sink.ready, self._received))
 
     def _is_due(self) -> bool:
         """Whether enough is new for a commit."""
-        if self.committable - self.committed < PART:
+        sink = self._sink
+        if sink is None or self._ready - self.committed < (PART if sink.worthwhile is None else sink.worthwhile):
             return False
-        return not self._context.others.several or self._heard - self.committed_at >= PAUSE
+        return not self._context.others.several or self._heard - self.committed_at >= sink.pause
 
     async def _conclude(self, sink: Sink) -> None:
         """After the end of the body: verify, write the rest, commit, and raise the failure."""
@@ -447,6 +485,7 @@ class RunningAppend:
             self._lock.release()
         reason = self._reason
         whole = reason is None
+        await self._take_first(sink)
         gathered = [] if self._record.opened else sink.take()
         if whole:
             await self._verify(sink, gathered)
@@ -459,6 +498,14 @@ class RunningAppend:
         if reason is not None:
             raise reason
 
+    async def _take_first(self, sink: Sink) -> None:
+        """A small append takes the row before it brings about more than its commit."""
+        segments = self._record.segments
+        if segments is None or self._record.opened or self._repeats or sink.failure is not None:
+            return
+        if self._received > self.committed and await segments.takes_first(self._received):
+            await self._open(sink)
+
     async def _flush(self, sink: Sink, gathered: list[bytes], whole: bool) -> None:
         """Bring the bytes that may be kept to the disk and into the catalog."""
         if self._repeats:
@@ -469,7 +516,7 @@ class RunningAppend:
         offset = self._received if whole else self._plan.committable(self._received)
         if self._record.opened:
             if offset > self.committed:
-                offset = min(await sink.sync(), offset)
+                offset = min(await sink.sync(offset, self._record.finishes(offset, whole)), offset)
         elif self._record.is_new and not whole:
             # Its client never learns where it is: there is nothing to come back to.
             return

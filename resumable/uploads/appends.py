@@ -9,6 +9,8 @@ Invariant: no append begins once a stop has, and each has committed all that it 
 
 from __future__ import annotations
 
+import sys
+
 from twisted.internet.defer import Deferred, DeferredList
 
 from resumable.model.principal import Principal
@@ -21,6 +23,7 @@ from resumable.uploads.limits import IAccount
 from resumable.uploads.status import Lookup
 
 WORTHWHILE = 1 << 20
+NEVER = sys.maxsize
 LATEST = 10.0
 PER_TICK = 128
 
@@ -30,7 +33,8 @@ class Appends:
 
     def __init__(self, lookup: Lookup, touch_every: float | None = None, worthwhile: int = WORTHWHILE) -> None:
         """``touch_every``: seconds after which the row of an append that commits nothing is touched; None: never.
-        ``worthwhile``: so many new bytes are committed after a second."""
+        ``worthwhile``: so many new bytes are committed after a second. Where each commit costs a request to a store, no
+        number is: see `NEVER`."""
         self._lookup = lookup
         self._touch_every = touch_every
         self._worthwhile = worthwhile

@@ -3,6 +3,11 @@
 Invariants: a final's data file gets its name only when whole, and its offset is committed only after that; nothing is
 copied before there is room for all of it, and a copy that can't go on gives back the room that it has taken; a final
 that is refused leaves its partials as they were. Of several processes only the one that has its claim builds it.
+
+In an object store the final's commit names a multipart that has all bytes, and unpins the partials before that is
+completed. They may go then: the copies in it are the store's own, confirmed before the commit, and nothing is read from
+a partial again. Whoever still copies, frozen or late, writes to a multipart of its own, which no row names: it finds no
+source any more, or its commit doesn't match.
 """
 
 from __future__ import annotations
@@ -16,11 +21,11 @@ from twisted.internet.defer import Deferred
 
 from resumable.aio.threads import Stopped
 from resumable.model.hooks import Granted, QuestionKind, RequestView, refusal_as_data, request_from_data
-from resumable.model.upload import Commit, FactKind, GoneReason, Segment, Upload
+from resumable.model.upload import Commit, FactKind, GoneReason, StoreChange, Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import Refused, TooLarge, Unavailable
 from resumable.spool import SpoolDamaged
-from resumable.spool.assembly import Assembly
+from resumable.spool.interfaces import IAssembly
 from resumable.uploads.context import UploadContext, log
 from resumable.uploads.janitor import Endings
 from resumable.uploads.limits import Claim, account_of, settle
@@ -100,10 +105,10 @@ class Building:
             await self._endings.end(final, GoneReason.TERMINATED)
             raise
         try:
-            segment = await self._copy(final, ready, job)
+            assembly = await self._copy(final, ready, job)
             if job.gone:
                 return None
-            final, granted = await self._finish(final, sum(each.offset for each in ready), segment)
+            final, granted = await self._finish(final, sum(each.offset for each in ready), assembly)
             return granted
         except SpoolDamaged as damage:
             if context.others.several:  # it may be there for another look
@@ -115,11 +120,8 @@ class Building:
         finally:
             settle(account, final)
 
-    async def _copy(self, final: Upload, partials: Sequence[Upload], job: AssemblyJob) -> Segment | None:
-        """Copy all bytes into its data file, unless it is gone. A failure gives back the room that was taken.
-
-        Answers the segment for the commit that finishes it, see `Assembly.segment`.
-        """
+    async def _copy(self, final: Upload, partials: Sequence[Upload], job: AssemblyJob) -> IAssembly:
+        """Copy all bytes into its data file, unless it is gone. A failure gives back the room that was taken."""
         assembly = self._context.spool.assembly(final.id, [(each.id, each.offset) for each in partials])
         await assembly.look()
         try:
@@ -135,9 +137,9 @@ class Building:
             raise
         if job.gone:
             await assembly.discard()
-        return assembly.segment
+        return assembly
 
-    async def _copy_all(self, assembly: Assembly, claim: Claim, job: AssemblyJob) -> None:
+    async def _copy_all(self, assembly: IAssembly, claim: Claim, job: AssemblyJob) -> None:
         """Step by step, each in its turn."""
         self._copying += 1
         try:
@@ -151,7 +153,7 @@ class Building:
         finally:
             self._copying -= 1
 
-    async def _step(self, assembly: Assembly, claim: Claim) -> None:
+    async def _step(self, assembly: IAssembly, claim: Claim) -> None:
         if self.stopping:
             raise Stopped("the next start goes on with it")
         size = assembly.next_size(shared=self._copying > 1)
@@ -159,23 +161,27 @@ class Building:
         await assembly.copy(size)
         claim.spend(size)
 
-    async def _finish(self, final: Upload, length: int, segment: Segment | None) -> tuple[Upload, Granted]:
+    async def _finish(self, final: Upload, length: int, assembly: IAssembly) -> tuple[Upload, Granted]:
         """Ask hooks, and commit that it is finished; the record."""
-        context = self._context
+        context, segment = self._context, assembly.segment
         request = await self._request(final)
         after = evolve(final, length=length, offset=length)
         try:
             granted = await context.questions.ask(QuestionKind.FINISH, after, request)
         except Refused as refused:
             await self._endings.end(final, GoneReason.TERMINATED, request, refusal_as_data(refused))
+            await _give_up(assembly)
             raise
         now = context.wall()
         after = context.finishing(evolve(after, touched_at=max(now, final.touched_at), finished_at=now))
-        facts = context.facts(after, request, FactKind.FINISHED)
+        facts = context.told(after, context.facts(after, request, FactKind.FINISHED), segment)
         commit = Commit(final.id, final.epoch, 0, length, now, length, True, facts, after.place, segment)
         if await context.catalog.commit(commit):
             context.committed(after)
+            if isinstance(segment, StoreChange) and not segment.is_whole:
+                context.joinable(final.id)
             return after, granted
+        await _give_up(assembly)
         row = await context.catalog.get(final.id)
         if row is None or row.gone:  # its data file may have got its name after the janitor had looked for it
             await context.spool.remove([final.id])
@@ -188,6 +194,12 @@ class Building:
             return None
         said = await context.catalog.request(final.id)
         return None if said is None else request_from_data(said)
+
+
+async def _give_up(assembly: IAssembly) -> None:
+    """No commit that names it lands: what it has made in a store is of no use. A data file goes with its upload."""
+    if isinstance(assembly.segment, StoreChange):
+        await assembly.discard()
 
 
 #: How many later finals go before one for each step that this one has left.

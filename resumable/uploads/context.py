@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from math import ceil
 
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -33,11 +34,12 @@ from resumable.model.hooks import (
     view,
 )
 from resumable.model.replica import IReplicas, IReplication, NoReplication
-from resumable.model.upload import Fact, FactKind, GoneReason, ICatalog, Segment, Through, Upload
+from resumable.model.upload import Fact, FactKind, GoneReason, ICatalog, Segment, StoreChange, Through, Upload
 from resumable.protocol import rules
 from resumable.protocol.errors import Gone, InternalError, NoSpace, NotFound, Stopping, TusError, Unavailable
 from resumable.spool.datafile import NotReadable
-from resumable.spool.interfaces import ISpool
+from resumable.spool.interfaces import ISpool, IStoredFiles
+from resumable.spool.objects.errors import StoreFailed
 from resumable.spool.placed_files import PlacedFiles
 from resumable.uploads.holds import IHolds
 from resumable.uploads.limits import Drain, IQuota, NoQuota, Space, UploadLimits
@@ -47,6 +49,9 @@ log = Logger()
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BUSY = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
+
+PATIENCE = 5
+"""Seconds that a client is to wait for an object store that says nothing of that."""
 
 LAGGING = "The server's storage doesn't keep up at the moment; resume later."
 
@@ -156,6 +161,8 @@ class UploadContext:
     ``clock`` measures spans (reactor seconds), ``wall`` tells the time of day for records. ``replicas`` is None where
     none are recorded. ``delete_objects``: the end of a stored upload by its client ends its objects too.
     ``records_facts``: whether facts are kept, for hooks. ``others``: the other workers that share the catalog.
+    ``worthwhile``: see `Appends`; None: its own. ``objects``: the files of finished uploads, where the spool is in an
+    object store.
     """
 
     catalog: ICatalog
@@ -178,6 +185,8 @@ class UploadContext:
     drain: Drain = field(factory=Drain)
     listeners: UploadListeners = field(factory=UploadListeners)
     others: IOtherWorkers = field(factory=NoOtherWorkers)
+    worthwhile: int | None = None
+    objects: IStoredFiles | None = None
 
     # Reading a record
 
@@ -240,7 +249,7 @@ class UploadContext:
         changes: Changes | None = None,
         request: RequestView | None = None,
         through: Through | None = None,
-        segment: Segment | None = None,
+        segment: Segment | StoreChange | None = None,
     ) -> Upload | None:
         """Record a new upload with the replicas that are chosen for it; the record, or None: its id is taken.
 
@@ -254,6 +263,7 @@ class UploadContext:
             replicas = self.replication.chosen(upload, changes.remotes, changes.key, changes.id is None)
         if replicas:
             upload = evolve(upload, required=sum(each.required for each in replicas))
+        facts = self.told(upload, facts, segment)
         if changes is not None and changes.id is not None and await self.catalog.has_remains(upload.id):
             return None
         asked = None if request is None or not upload.is_final else request_as_data(request)
@@ -280,13 +290,28 @@ class UploadContext:
         now, data = self.wall(), as_data(view(upload), request)
         return [Fact(kind, upload.id, now, data) for kind in kinds]
 
+    def told(self, upload: Upload, facts: Sequence[Fact], segment: Segment | StoreChange | None) -> Sequence[Fact]:
+        """These facts, and that it is stored, if this change says that its object is there."""
+        if isinstance(segment, StoreChange) and segment.is_whole:
+            return [*facts, *self.stored_facts(upload)]
+        return facts
+
+    def stored_facts(self, upload: Upload) -> Sequence[Fact]:
+        """That it is stored, as its object is there, and no remote is required to have it: else that is told when they
+        do."""
+        if not self.records_facts or upload.is_partial or upload.required:
+            return ()
+        told = {**as_data(view(upload)), "remote": None, "size": upload.offset}
+        return [Fact(FactKind.STORED, upload.id, self.wall(), told)]
+
     # After a change
 
     def committed(self, upload: Upload) -> None:
         """A commit has landed, and this is the record now: wake the remote tier and the listeners."""
         self.counts.finished += upload.finished
         if not upload.is_partial:
-            self.replication.committed(upload)
+            if upload.finished or self.objects is None:  # no byte can be copied before the object is there
+                self.replication.committed(upload)
         elif upload.finished:
             self.partial_finished(upload.id)
         if upload.finished and upload.place is not None:
@@ -330,6 +355,11 @@ def as_answer(error: BaseException, upload_id: str) -> BaseException:
     if isinstance(error, NotReadable):
         log.warn("segments can't be read: {reason}", upload=upload_id, reason=error.strerror)
         return Unavailable("The upload's bytes can't be read here yet.")
+    if isinstance(error, StoreFailed):
+        log.warn("the object store failed: {reason}", upload=upload_id, reason=error.strerror)
+        return Unavailable(
+            "The server's storage doesn't take or give bytes at the moment.", ceil(error.retry_after or 5)
+        )
     if isinstance(error, OSError):
         log.error("spool failed: {reason}", upload=upload_id, reason=error.strerror, errno=error.errno)
         if error.errno in _FULL:

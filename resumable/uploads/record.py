@@ -7,13 +7,12 @@ hold, here or in another process, changes nothing; facts go with the change that
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from functools import partial
 
 from attrs import evolve
 
 from resumable.model.hooks import Arrived, view
 from resumable.model.segments import ISegmentWriter
-from resumable.model.upload import WHOLE, Commit, FactKind, Segment, Through, Upload
+from resumable.model.upload import Commit, FactKind, Segment, StoreChange, Through, Upload
 from resumable.protocol.errors import Gone, Held, TusError
 from resumable.protocol.rules import AppendPlan
 from resumable.uploads.context import HookContext, UploadContext
@@ -73,6 +72,8 @@ class AppendRecord:
 
     async def put(self, offset: int, whole: bool, chunks: Sequence[bytes]) -> None:
         """Write these bytes, which lead to ``offset``, and commit that. As `commit`; OSError, SpoolDamaged."""
+        if self.segments is not None:
+            await self.segments.gathered(chunks, self.committed, self.finishes(offset, whole))
         try:
             await self.commit(offset, whole, chunks=chunks)
         except FileExistsError:
@@ -80,6 +81,15 @@ class AppendRecord:
                 raise
             self.segments.taken()
             await self.commit(offset, whole, chunks=chunks)
+
+    def finishes(self, offset: int, whole: bool) -> bool:
+        """Whether a commit of that offset finishes the upload; ``whole`` as in `commit`."""
+        return self._context.finishes(self.upload, offset, self._length(whole))
+
+    def _length(self, whole: bool) -> int | None:
+        """The upload's, with the commit."""
+        new_length = self.plan.new_length if whole else self.plan.early_length
+        return self.upload.length if new_length is None else new_length
 
     async def commit(self, offset: int, whole: bool, last: bool = True, chunks: Sequence[bytes] | None = None) -> None:
         """Commit ``offset``, with whatever else becomes true by it. ``whole``: the body has been seen to its end.
@@ -94,10 +104,10 @@ class AppendRecord:
         finished = context.finishes(upload, offset, length)
         segment = None
         if self.segments is not None:
-            segment = self.segments.to(self.committed, offset, finished and chunks is not None)
+            segment = self.segments.to(self.committed, offset, finished and chunks is not None, last)
         through: Through | None = None
         if chunks is not None:
-            through = partial(context.spool.put, upload.id, self.committed, chunks, segment=segment, is_new=self.is_new)
+            through = context.spool.through(upload.id, self.committed, chunks, segment, self.is_new)
         if not self.is_new and (offset, length, finished) == (self.committed, upload.length, upload.finished):
             if through is not None:
                 await through(None)
@@ -120,7 +130,7 @@ class AppendRecord:
                     now,
                     new_length,
                     finished,
-                    context.facts(after, self._hooks.request, *told),
+                    context.told(after, context.facts(after, self._hooks.request, *told), segment),
                     after.place,
                     segment,
                     last,
@@ -137,7 +147,7 @@ class AppendRecord:
             raise await self._overtaken()
         if segment is not None and self.segments is not None:
             self.segments.landed(segment)
-        self.joinable = finished and self.segments is not None and (segment is None or segment.name != WHOLE)
+        self.joinable = finished and self.segments is not None and (segment is None or not segment.is_whole)
         self.upload, self.is_new = landed, False
         self.committed = offset
         self.committed_at = self.touched_at = context.clock.seconds()
@@ -157,12 +167,16 @@ class AppendRecord:
             return None
         return Arrived(view(self.upload), received, self._hooks.request)
 
-    def _refused(self, segment: Segment | None) -> None:
+    def _refused(self, segment: Segment | StoreChange | None) -> None:
         if segment is not None and self.segments is not None:
             self.segments.refused(segment)
 
     def _create(
-        self, upload: Upload, *told: FactKind, through: Through | None = None, segment: Segment | None = None
+        self,
+        upload: Upload,
+        *told: FactKind,
+        through: Through | None = None,
+        segment: Segment | StoreChange | None = None,
     ) -> Awaitable[Upload | None]:
         facts = self._context.facts(upload, self._hooks.request, *told)
         return self._context.create(upload, facts, self._hooks.changes, through=through, segment=segment)

@@ -19,6 +19,7 @@ from resumable.protocol import metadata, rules
 from resumable.protocol.errors import Gone, NotFound, Unavailable
 from resumable.spool import Reader, SpoolDamaged
 from resumable.spool.datafile import NotReadable
+from resumable.spool.interfaces import IStoredFile, IStoredFiles
 from resumable.uploads.assembly import Assembler
 from resumable.uploads.context import UploadContext, as_answer, log
 from resumable.uploads.janitor import Endings
@@ -48,9 +49,10 @@ class ReplicaStatus:
 class UploadStatus:
     """One upload. ``received``: bytes that have come, durable or not; ``durable``: committed; ``offset``: the one
     that its client sees. ``local``: whether its data is still here, unless it is gone. ``placed``: its file's path
-    below the place directory, None before it is there. ``metadata``: the client's, decoded. ``owner``: the identity
-    that created it. ``appending``: whether a request holds it now. ``touched_at``: when that last moved it. ``gone``:
-    why it is, where that is shown."""
+    below the place directory, None before it is there. ``object``: its address in the store that is the spool, there
+    once it is finished; None without one, and of what is gone. ``metadata``: the client's, decoded. ``owner``: the
+    identity that created it. ``appending``: whether a request holds it now. ``touched_at``: when that last moved it.
+    ``gone``: why it is, where that is shown."""
 
     id: str
     state: UploadState
@@ -65,6 +67,7 @@ class UploadStatus:
     metadata: Mapping[str, bytes]
     local: bool
     placed: str | None
+    object: str | None
     replicas: Sequence[ReplicaStatus]
     owner: str | None
     appending: bool
@@ -100,6 +103,7 @@ def status_from(context: UploadContext, upload: Upload, replicas: Sequence[Repli
         metadata=metadata.parse(upload.metadata or ""),
         local=upload.dropped_at is None,
         placed=upload.place.path if upload.place is not None and upload.placed else None,
+        object=context.spool.path(upload.id) if context.objects is not None and upload.gone is None else None,
         replicas=[_replica(each, upload, progress.get(each.remote)) for each in replicas],
         owner=upload.owner,
         appending=context.holds.held(upload.id),
@@ -137,11 +141,13 @@ class NotFinished(NotFound):
 
 
 class Elsewhere(NotFound):
-    """A finished upload whose data isn't here any more: remotes have it, or its placed file was taken away."""
+    """A finished upload whose data isn't here any more: remotes have it, or its placed file was taken away; or never
+    was: then ``file`` is its object."""
 
-    def __init__(self, upload: Upload) -> None:
+    def __init__(self, upload: Upload, file: IStoredFile | None = None) -> None:
         super().__init__("The file is no longer on this server; it was moved or stored elsewhere.")
         self.upload = upload
+        self.file = file
 
 
 class Lookup:
@@ -183,6 +189,8 @@ class Lookup:
             upload = await self._made(upload)
         if not upload.finished:
             raise NotFinished("The upload is not finished.")
+        if self._context.objects is not None:
+            raise Elsewhere(upload, await self._object(upload, self._context.objects))
         if upload.dropped_at is not None:
             return upload, await self._placed(upload)
         try:
@@ -236,6 +244,17 @@ class Lookup:
         if reader is None:
             raise Elsewhere(upload)
         return reader
+
+    async def _object(self, upload: Upload, objects: IStoredFiles) -> IStoredFile:
+        """Its object; while that is being completed, it is waited for, `PATIENCE` seconds at most. Raises
+        Unavailable."""
+        try:
+            file = await objects.find(upload, PATIENCE)
+        except Exception as error:
+            raise as_answer(error, upload.id) from error
+        if file is None:
+            raise Unavailable("The file is being put together; ask again.", self._context.limits.retry_after)
+        return file
 
     async def _made(self, upload: Upload) -> Upload:
         """An unfinished final; while it is being put together, it is waited for, `PATIENCE` seconds at most."""

@@ -65,6 +65,13 @@ def _touch_every(context: UploadContext) -> float | None:
     return expire_after / 4 if expire_after is not None and context.others.several else None
 
 
+def _worthwhile(context: UploadContext) -> int:
+    """For several processes 1: what isn't committed is lost to the others when this one dies."""
+    if context.worthwhile is not None:
+        return context.worthwhile
+    return 1 if context.others.several else WORTHWHILE
+
+
 class Uploads:
     """What clients may do. Every method raises TusError, or BodyLost where a body was cut off.
 
@@ -92,9 +99,7 @@ class Uploads:
         self.janitor = Janitor(context, self._endings, reclaimer, self.assembler.assembles, self.placer.sweep)
         self._lookup = Lookup(context, self._endings, self.assembler)
         self._acknowledgements = Acknowledgements(context)
-        self.appends = Appends(
-            self._lookup, _touch_every(context), worthwhile=1 if context.others.several else WORTHWHILE
-        )
+        self.appends = Appends(self._lookup, _touch_every(context), _worthwhile(context))
         context.others.listen(ENDED, context.ended_here)
         self._finals = Finals(context, self._acknowledgements, self.assembler)
         self._creator = Creator(context, self.appends, self._acknowledgements, self._finals, algorithms, new_id)

@@ -39,6 +39,8 @@ def shared() -> str:
 class OnPostgres(CatalogSuite, SynchronousTestCase):
     """The catalog of several processes, in a database that is emptied before each test."""
 
+    stored = False
+
     def make_catalog(self, deliverers: Sequence[str] = ()) -> PostgresCatalog:
         url = shared()
         emptied(url, keep=("installation",))
@@ -50,7 +52,7 @@ class OnPostgres(CatalogSuite, SynchronousTestCase):
             self.batchers.append(HandBatcher(work))
             return self.batchers[-1]
 
-        catalog = PostgresCatalog(connector(url), WORKER, batcher=make, deliverers=deliverers)
+        catalog = PostgresCatalog(connector(url), WORKER, batcher=make, deliverers=deliverers, stored=self.stored)
         catalog.start()
         self.addCleanup(catalog.stop)
         return catalog
@@ -93,3 +95,14 @@ class CatalogOfWorker:
         """What is asked for in one batch."""
         self.flush()
         return [outcome(answer) for answer in answers]
+
+
+def looked_at(plan: dict[str, Any]) -> int:
+    """Rows of tables and indexes that were read."""
+    found = sum(looked_at(each) for each in plan.get("Plans", ()))
+    if "Relation Name" in plan or "Index Name" in plan:
+        rows = (
+            plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
+        )
+        found += round(rows * plan["Actual Loops"])
+    return found

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from resumable.catalog.batches import CatalogJob
 from resumable.catalog.postgres import postgres_batches as module
-from resumable.catalog.postgres.postgres_batches import PostgresBatches
+from resumable.catalog.postgres.postgres_batches import PostgresBatches, set_job
 from resumable.model.errors import CatalogUnavailable
 from tests.catalog.postgres_rig import Database, add, classic, question
 from tests.waiting import eventually
@@ -110,6 +110,21 @@ def test_a_change_that_has_not_landed_is_done_over_another_connection(rig: Rig) 
     rig.moment = "before"
     assert rig.run(classic("b")) == [1]
     assert rig.keys() == ["a", "b"]
+
+
+def test_sets_with_much_data_are_several_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of each upload's changes, and however large one of them is."""
+    batches, done = PostgresBatches(lambda: pytest.fail("nobody connects"), None), []
+    monkeypatch.setattr(module, "MOST_DATA", 10)
+
+    def together(jobs: Any) -> list[Any]:
+        done.append([(job.key, len(job.rows[0][0].get("piece_data", ""))) for job in jobs])
+        return [True for _ in jobs]
+
+    monkeypatch.setattr(batches, "_together", together)
+    sizes = [("a", 6), ("b", 5), ("b", 0), ("c", 4), ("d", 0), ("e", 30)]
+    assert batches.run([set_job("", key, [{"piece_data": "x" * size} if size else {}]) for key, size in sizes])
+    assert done == [[("a", 6), ("c", 4), ("d", 0)], [("b", 5)], [("b", 0), ("e", 30)]]
 
 
 def test_of_a_set_that_has_landed_the_answers_stay_unknown(rig: Rig) -> None:

@@ -15,7 +15,7 @@ from resumable.catalog.postgres.postgres_replicas import PostgresReplicaTable
 from resumable.catalog.postgres.postgres_uploads import PostgresUploadTable
 from resumable.catalog.postgres.segment_table import SegmentTable
 from resumable.catalog.upload_listing import Listing
-from tests.catalog.on_postgres import with_tables
+from tests.catalog.on_postgres import looked_at, with_tables
 
 pytestmark = pytest.mark.process
 
@@ -81,17 +81,6 @@ def raw() -> Iterator[Any]:
         for statement in FILL:
             raw.execute(statement)
         yield raw
-
-
-def looked_at(plan: dict[str, Any]) -> int:
-    """Rows of tables and indexes that were read."""
-    found = sum(looked_at(each) for each in plan.get("Plans", ()))
-    if "Relation Name" in plan or "Index Name" in plan:
-        rows = (
-            plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
-        )
-        found += round(rows * plan["Actual Loops"])
-    return found
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])

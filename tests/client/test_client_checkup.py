@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from resumable.client import checkup
-from resumable.client.checkup import Report
+from resumable.client.checkup import PublicUrl, Report
 from resumable.client.main import main
-from resumable.doctor import daemon, database, directory, machine, outside, proxy, records, shared_directory, syncs
+from resumable.doctor import (
+    bucket,
+    daemon,
+    database,
+    directory,
+    machine,
+    outside,
+    proxy,
+    records,
+    shared_directory,
+    syncs,
+)
 from resumable.doctor.findings import Finding
+from resumable.listening.run_directory import RunDirectory
+from tests.parsing import parse
 
 
 @pytest.mark.parametrize(
@@ -74,8 +90,9 @@ def test_no_secret_of_a_url_is_reported(as_json):
 
 def test_every_check_is_in_the_docs():
     page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
-    modules = (daemon, database, directory, outside, records, shared_directory, syncs)
+    modules = (bucket, daemon, database, directory, outside, records, shared_directory, syncs)
     names = {each.NAME for each in modules} | {
+        bucket.SCRATCH,
         daemon.OPTIONS,
         database.WORKERS,
         directory.LOCKS,
@@ -132,3 +149,17 @@ async def test_a_check_that_fails_is_told_of_as_such(error, words):
         (found,) = await Deferred.fromCoroutine(checkup.made("clock", each))
         assert (found.name, found.level) == ("clock", "bad")
         assert words in found.what and found.advice
+
+
+@pytest.mark.parametrize("kept", [("--spool", "s3://bucket/prefix"), ("--upload-dir", "/nowhere/uploads")])
+def test_a_port_is_the_servers_own_while_its_run_directory_is_locked(kept, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+        flags = ("--catalog", "postgresql://db/x", *kept, "--run-dir", str(tmp_path), "--listen", listen)
+        name, check = next(iter(checkup.all_checks(reactor, parse(*flags), PublicUrl(None, None, {}))))
+        here = RunDirectory(tmp_path)
+        (found,) = check()
+        assert (name, found.level) == ("options", "ok"), found
+        os.close(here.descriptor)
+        (found,) = check()
+        assert found.level == "bad" and "the port is in use" in found.what

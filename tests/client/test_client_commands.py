@@ -186,6 +186,13 @@ def test_show_tells_where_the_file_was_placed(daemon, capsys):
     assert "placed" not in capsys.readouterr().out
 
 
+def test_show_tells_which_object_of_the_spool_it_is_in_place_of_a_local_copy(daemon, capsys):
+    daemon.answer = pages({**DONE, "object": "s3://bucket/prefix/bb"})
+    assert run(daemon, "show", DONE["id"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"(?m)^spool +s3://bucket/prefix/bb$", said) and "local copy" not in said
+
+
 def test_show_of_what_is_gone_tells_of_no_local_copy(daemon, capsys):
     gone = {"state": "gone", "gone": "expired", "gone_at": "2026-10-01T11:59:00.000Z", "local": None}
     daemon.answer = pages({**UPLOAD, **gone})

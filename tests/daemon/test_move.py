@@ -74,7 +74,7 @@ def test_the_tables_have_all_columns_of_sqlite_and_those_of_postgresql_but_its_o
         for table in TABLES:
             columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")]
             assert set(columns) == set(table.columns)
-    own = {"uploads": {"whole", "kept_by", "charged"}, "replicas": {"holder", "looks"}}
+    own = {"uploads": {"whole", "kept_by", "charged", "multipart", "reserved", "made"}, "replicas": {"holder", "looks"}}
     for table in TABLES:
         found = moved.do("SELECT column_name FROM information_schema.columns WHERE table_name = %s", table.name)
         assert {name for (name,) in found} - own.get(table.name, set()) == set(table.columns)
@@ -130,6 +130,23 @@ def test_bytes_that_had_arrived_in_this_boot_are_adopted_but_the_last_one(empty:
         (upload_id(2), 199, None),
     ]
     assert empty.postgres_bytes() == {upload_id(1): data_of(1, 150), upload_id(2): data_of(2, 200)[:199]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO parts VALUES ('x', 0, 1, 1, 'n', '')",
+        "INSERT INTO pieces VALUES ('x', 0, 1, '.n')",
+        "UPDATE uploads SET made = '{}'",
+    ],
+)
+def test_bytes_in_an_object_store_stay_with_postgresql(empty: MovedDirectory, change: str) -> None:
+    empty.upload(1, 0, length=300)
+    empty.move().to_postgres()
+    empty.do(change)
+    with pytest.raises(StartupError, match="in an object store"):
+        empty.move().to_sqlite()
+    assert not empty.path.exists() and second_shape_starts(empty)
 
 
 def test_segments_of_all_kinds_become_one_file_each(empty: MovedDirectory) -> None:
@@ -535,6 +552,9 @@ def test_a_database_that_a_release_before_has_moved_may_be_used_again(moved: Mov
     moved.do("DROP INDEX uploads_used, finals_by_time, outbox_fresh")
     moved.do("ALTER TABLE replicas DROP COLUMN looks")
     moved.do("ALTER TABLE workers DROP COLUMN signs")
+    moved.do("DROP TABLE parts, pieces")
+    moved.do("ALTER TABLE uploads DROP COLUMN multipart, DROP COLUMN reserved, DROP COLUMN made")
+    moved.do("ALTER TABLE installation DROP COLUMN marked")
     moved.move().to_postgres()
     assert moved.do("SELECT version, oldest FROM installation") == [(len(MIGRATIONS), 1)]
 

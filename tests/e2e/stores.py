@@ -94,7 +94,8 @@ class Store:
 
     def objects(self, prefix: str) -> dict[str, int]:
         """The sizes of what lies under the prefix, by key without it."""
-        listed = self._client.list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/").get("Contents", [])
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
+        listed = [each for page in pages for each in page.get("Contents", [])]
         return {each["Key"].removeprefix(f"{prefix}/"): each["Size"] for each in listed}
 
     def content(self, prefix: str, key: str) -> bytes:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import long
+
 from . import tools
 from .commands import ask
 from .daemon import Daemon, eventually
@@ -336,9 +338,10 @@ def test_what_a_final_takes_of_the_disk(system: tuple[Path, bool], serve: Callab
 
 
 @pytest.mark.slow
-def test_20000_finals_that_wait_for_one_partial_disturb_nobody(serve: Callable[..., Daemon]) -> None:
-    """20,000 finals (each with a name of its own) on one unfinished partial: nobody waits for them, all are made."""
-    count, makers = 20_000, 4
+@pytest.mark.parametrize("count", [3_000, pytest.param(20_000, marks=long)])
+def test_many_finals_that_wait_for_one_partial_disturb_nobody(serve: Callable[..., Daemon], count: int) -> None:
+    """Each with a name of its own, on one unfinished partial: nobody waits for them, all are made."""
+    makers = 4
     daemon = serve("--keep-partials", "0", "--log-level", "warn")
     tus = daemon.attach(Tus(daemon.port, timeout=120))
     part = tus.create(3, {"Upload-Concat": "partial"})

@@ -370,3 +370,16 @@ async def test_the_client_sees_what_a_tusd_hook_has_said(rig):
         await guards.before(QuestionKind.CREATE, UPLOAD, REQUEST)
     assert caught.value.status == 400 and b"no project with ID 1234" in caught.value.body
     assert len(caught.value.body) >= 256
+
+
+@pytest.mark.parametrize(
+    ("url", "storage"),
+    [
+        ("s3://bucket/a%20b", {"Type": "s3store", "Bucket": "bucket", "Key": f"a b/{ID}"}),
+        ("gs://bucket", {"Type": "gcsstore", "Bucket": "bucket", "Key": ID}),
+        ("az://container/x", {"Type": "azurestore", "Container": "container", "Key": f"x/{ID}"}),
+    ],
+)
+def test_an_upload_whose_spool_is_a_store_is_an_object_there(url, storage):
+    made = TusdFormat(lambda upload_id: f"{url}/{upload_id}").document("post-finish", event())
+    assert made["Event"]["Upload"]["Storage"] == storage

@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from resumable.remotes import urls
+from resumable.remotes.azure.scheme import SCHEME
 from resumable.remotes.interfaces import IJournal
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.regions import BytesRegion
@@ -24,6 +25,8 @@ from tests.remotes.azure_servers import ACCOUNT, CONTAINER, KEY, Azurite
 from tests.remotes.s3_proxy import Proxy
 
 OPERATIONS = [
+    ("Put Block From URL", rb"(?is)PUT [^ ]*[?&]comp=block&.*\r\nx-ms-copy-source:"),
+    ("Blob Batch", rb"POST [^ ]*[?&]comp=batch"),
     ("Put Block List", rb"PUT [^ ]*[?&]comp=blocklist"),
     ("Put Block", rb"PUT [^ ]*[?&]comp=block&"),
     ("Get Block List", rb"GET [^ ]*[?&]comp=blocklist"),
@@ -45,7 +48,14 @@ class Rig:
     journal: IJournal
     remotes: list[Any]
 
-    def remote(self, prefix: str = "", *, part_size: int = 64 << 10, environ: Any = None, **options: str) -> Any:
+    def remote(self, prefix: str = "", **more: Any) -> Any:
+        return self._made(urls.make, prefix, **more)
+
+    def store(self, prefix: str = "", **more: Any) -> Any:
+        """The same place as a spool."""
+        return self._made(SCHEME.make_store, prefix, **more)
+
+    def _made(self, make: Any, prefix: str, *, part_size: int = 64 << 10, environ: Any = None, **options: str) -> Any:
         means = urls.BackendServices(
             reactor=reactor,
             pool=None,
@@ -62,7 +72,7 @@ class Rig:
         options = {"endpoint": self.endpoint, "account": ACCOUNT, **options}
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in options.items())
         spec = urls.parse(f"az://{CONTAINER}/{prefix}?{query}")
-        made = urls.make(spec, means)
+        made = make(spec, means)
         self.remotes.append(made)
         return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,15 @@ def azurite(directory: Path) -> Iterator[Azurite]:
     finally:
         process.kill()
         process.wait()
+
+
+def sas(**rights: bool) -> str:
+    """A token of the account's key that gives these rights for an hour."""
+    from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
+
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+    kinds = ResourceTypes(container=True, object=True)
+    return generate_account_sas(ACCOUNT, KEY, kinds, AccountSasPermissions(**rights), end)
 
 
 def _service(server: Azurite):

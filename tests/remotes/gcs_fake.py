@@ -3,9 +3,10 @@
     python -m tests.remotes.gcs_fake PORT
 
 Sources: docs.cloud.google.com/storage/docs/performing-resumable-uploads, .../resumable-uploads,
-.../request-preconditions, .../json_api/v1/status-codes. Where the pages are silent: conditions of a session are
-checked when it is finished (github.com/googleapis/google-cloud-java/issues/201, tried on the store itself), a finished
-session answers with its object, a chunk behind a gap is answered 503 (github.com/floci-io/floci-gcp/pull/132, too).
+.../request-preconditions, .../composite-objects, .../batch, .../json_api/v1/status-codes. Where the pages are silent:
+conditions of a session are checked when it is finished (github.com/googleapis/google-cloud-java/issues/201, tried on
+the store itself), a finished session answers with its object, a chunk behind a gap is answered 503
+(github.com/floci-io/floci-gcp/pull/132, too).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import sys
 from email.parser import BytesParser
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 import google_crc32c
 from attrs import define, field
@@ -54,7 +55,8 @@ class FakeStore:
     """``token``: what requests must carry, but those to a session. ``keeps``: of the next chunk, only so many bytes.
 
     ``breaks``: of each of the next chunks, only so many bytes come before the connection breaks. ``damages``: of the
-    next object that a session makes, the first byte is another. ``refused``: what was against the rules.
+    next object that a session makes, or that is composed, the first byte is another. ``page``: objects in one.
+    ``refused``: what was against the rules. ``composed``: what was made so, in order, with its parts.
     """
 
     def __init__(self, bucket: str) -> None:
@@ -65,6 +67,8 @@ class FakeStore:
         self.keeps: int | None = None
         self.breaks: list[int] = []
         self.damages = False
+        self.page = 1000
+        self.composed: list[tuple[str, list[str]]] = []
         self.refused: list[str] = []
         self._generation = 1000
 
@@ -86,9 +90,37 @@ class FakeStore:
             "generation": str(self._generation),
             "etag": f"CO{self._generation}=",
             "crc32c": crc,
+            "updated": "2026-11-30T22:00:00.5Z",
         }
         self.objects[key] = data, made
         return made
+
+    def compose(self, key: str, asked: dict[str, Any], if_generation: str | None) -> dict[str, Any]:
+        """An object of others, which must be of one storage class, the one that it gets."""
+        sources = [each["name"] for each in asked["sourceObjects"]]
+        if not 1 <= len(sources) <= 32:
+            self.refused.append(f"compose of {len(sources)}")
+            raise Refused(400, "The number of source components provided is not between 1 and 32.", "invalid")
+        for name in sources:
+            if name not in self.objects:
+                raise Refused(404, f"Object {name} not found.", "notFound")
+        classes = {self.objects[name][1].get("storageClass") for name in sources}
+        if classes != {asked["destination"].get("storageClass")}:
+            self.refused.append(f"compose of {classes}")
+            raise Refused(400, "The sources and the destination differ in their storage class.", "invalid")
+        self.composed.append((key, sources))
+        data = b"".join(self.objects[name][0] for name in sources)
+        if self.damages:
+            self.damages, data = False, bytes([data[0] ^ 1]) + data[1:]
+        return self.create(key, data, asked["destination"], if_generation)
+
+    def listed(self, query: dict[str, str]) -> dict[str, Any]:
+        """A page of objects; its size is the store's to choose below what was asked for."""
+        first = query.get("pageToken") or query.get("startOffset", "")
+        names = sorted(name for name in self.objects if name.startswith(query.get("prefix", "")) and name >= first)
+        most = min(int(query.get("maxResults", "1000")), self.page)
+        more = {"nextPageToken": names[most]} if len(names) > most else {}
+        return {"kind": "storage#objects", "items": [self.objects[name][1] for name in names[:most]], **more}
 
     def check_generation(self, key: str, wanted: str | None) -> None:
         there = self.objects[key][1]["generation"] if key in self.objects else "0"
@@ -192,7 +224,9 @@ class FakeApi(resource.Resource):
         if path == "/made":
             return 200, {}, json.dumps({key: len(data) for key, (data, _) in self.store.objects.items()}).encode()
         query = {name.decode(): values[0].decode() for name, values in request.args.items()}
-        match = re.fullmatch(r"(/upload)?/storage/v1/b/([^/]+)/o(?:/([^/]+))?", path)
+        if path == "/batch/storage/v1":
+            return self.batch(request, request.content.read())
+        match = re.fullmatch(r"(/upload)?/storage/v1/b/([^/]+)/o(?:/([^/]+)(/compose)?)?", path)
         if match is None:
             raise Refused(404, "Not Found", "notFound")
         if match[2] != self.store.bucket:
@@ -204,6 +238,11 @@ class FakeApi(resource.Resource):
             raise Refused(401, "Invalid Credentials", "authError")
         if match[1]:
             return self.upload(request, query, body)
+        if match[3] is None:
+            return 200, {}, json.dumps(self.store.listed(query)).encode()
+        if match[4]:
+            made = self.store.compose(unquote(match[3]), json.loads(body), query.get("ifGenerationMatch"))
+            return 200, {}, json.dumps(made).encode()
         return self.object(method, unquote(match[3]), query, request.getHeader("range"))
 
     def upload(self, request: Any, query: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -222,6 +261,34 @@ class FakeApi(resource.Resource):
         data = body.split(b"--" + boundary)[2].partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
         properties = {"contentType": second.get_content_type(), **json.loads(first.get_payload())}
         return 200, {}, json.dumps(self.store.create(query["name"], data, properties, condition)).encode()
+
+    def batch(self, request: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        """The calls of a batch, deletions only; each has an answer of its own."""
+        if self.store.token and request.getHeader("authorization") != f"Bearer {self.store.token}":
+            raise Refused(401, "Invalid Credentials", "authError")
+        whole = b"Content-Type: " + request.getHeader("content-type").encode() + b"\r\n\r\n" + body
+        calls = BytesParser().parsebytes(whole).get_payload()
+        if len(calls) > 100:
+            self.store.refused.append(f"batch of {len(calls)}")
+            raise Refused(400, "The batch request could not be processed.", "badRequest")
+        answers = []
+        for call in calls:
+            method, url, _ = call.get_payload().split("\r\n", 1)[0].split(" ")
+            path, _, query = url.partition("?")
+            match = re.fullmatch(r"/storage/v1/b/([^/]+)/o/([^/]+)", path)
+            assert method == "DELETE"
+            assert match is not None
+            try:
+                self.object("DELETE", unquote(match[2]), dict(parse_qsl(query)), None)
+                said = "204 No Content"
+            except Refused as refused:
+                said = f"{refused.status} Refused"
+            name = f"response-{call['Content-ID'].strip('<>')}"
+            answers.append(
+                f"--batch_x\r\nContent-Type: application/http\r\nContent-ID: <{name}>\r\n\r\n"
+                f"HTTP/1.1 {said}\r\nContent-Length: 0\r\n\r\n\r\n"
+            )
+        return 200, {"Content-Type": "multipart/mixed; boundary=batch_x"}, "".join([*answers, "--batch_x--"]).encode()
 
     def session(self, method: str, name: str, request: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
         if method == "DELETE":

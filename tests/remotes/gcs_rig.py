@@ -11,12 +11,17 @@ from urllib.parse import urlsplit
 
 from attrs import define
 from twisted.internet import reactor
+from twisted.internet.defer import succeed
 
 from resumable.httpclient.client import Http, HttpLimits
+from resumable.model import keys
 from resumable.remotes.errors import NotThere
 from resumable.remotes.gcs.credentials import Anonymous, ITokens
+from resumable.remotes.gcs.gcs_spool import GcsSpoolStore
+from resumable.remotes.gcs.records import GcsObjectOptions
 from resumable.remotes.gcs.remote import GcsRemote
 from resumable.remotes.gcs.requests import GcsPlace, GcsRequests
+from resumable.remotes.gcs.store import GcsStore
 from resumable.remotes.interfaces import IJournal
 from resumable.remotes.journals import MemoryJournal
 from tests.remotes.gcs_servers import BUCKET, Server
@@ -26,12 +31,16 @@ MIB = 1 << 20
 QUANTUM = 256 << 10
 OPERATIONS = [
     ("StartSession", rb"POST [^ ]*uploadType=resumable"),
+    ("Compose", rb"POST [^ ]*/compose"),
+    ("Batch", rb"POST /batch/"),
     ("Insert", rb"POST "),
     ("Ask", rb"(?is)PUT .*\r\ncontent-range: bytes \*/\*"),
     ("Finish", rb"(?is)PUT .*\r\ncontent-range: bytes [^/\r]*/\d"),
     ("Chunk", rb"PUT "),
     ("Cancel", rb"DELETE [^ ]*upload_id="),
     ("Delete", rb"DELETE "),
+    ("List", rb"GET [^ ]*/o\?"),
+    ("Read", rb"GET [^ ]*alt=media"),
     ("LookUp", rb"GET "),
 ]
 
@@ -48,6 +57,16 @@ class Rig:
 
     def remote(self, **more: Any) -> GcsRemote:
         return GcsRemote(self.requests, self.journal, time.time, Random(1), **more)
+
+    def store(self, prefix: str = "", *, part_size: int = QUANTUM, **options: Any) -> GcsSpoolStore:
+        """The same place as a spool."""
+        given = GcsObjectOptions(**options)
+        store = GcsStore(self.requests, given, keys.parse(prefix=prefix), False, Random(1))
+        prefix = f"{prefix}/" if prefix else ""
+        return GcsSpoolStore(
+            self.requests, store, given, time.time, Random(2), prefix=prefix, part_size=part_size,
+            closing=lambda: succeed(None),
+        )  # fmt: skip
 
     async def content(self, key: str) -> bytes | None:
         url = self.direct.place.object(key, [("alt", "media")])

@@ -52,7 +52,8 @@ class Bent:
 class BentEmulator(Bent):
     """gcp-storage-emulator knows no cancelling (501) and no conditions, and says that one byte is there before any.
 
-    It closes each connection without having said that it would.
+    It lists all objects, in the order of their making, whatever ``startOffset`` and ``maxResults`` say. It closes
+    each connection without having said that it would.
     """
 
     async def request(
@@ -67,8 +68,10 @@ class BentEmulator(Bent):
         makes = re.fullmatch(r"bytes .*/\d+", headers.get("Content-Range", "")) or "multipart" in query.get(
             "uploadType", []
         )
-        if makes and query.get("ifGenerationMatch") == ["0"]:
-            at = f"{self.url}/storage/v1/b/{BUCKET}/o/{quote(query['name'][0], safe='')}"
+        composed = re.search(r"/o/([^/?]+)/compose", url)
+        if (makes or composed) and query.get("ifGenerationMatch") == ["0"]:
+            key = composed[1] if composed else quote(query["name"][0], safe="")
+            at = f"{self.url}/storage/v1/b/{BUCKET}/o/{key}"
             found = await self.http.request("GET", at, {}, None, largest=largest)
             if found.status == 200:
                 return HttpAnswer(412, {}, b"")
@@ -76,6 +79,9 @@ class BentEmulator(Bent):
         answer = await super().request(method, url, headers, body, largest=largest, patience=patience)
         if answer.status == 308 and answer.headers.get("range") == "bytes=0-0":
             return HttpAnswer(308, {}, answer.body)
+        if answer.status == 200 and "prefix" in query:
+            items = sorted(json.loads(answer.body).get("items", ()), key=lambda each: each["name"])
+            return HttpAnswer(200, answer.headers, json.dumps({"items": items}).encode())
         return answer
 
 

@@ -1,4 +1,4 @@
-"""The contract of remotes over a server on this machine, which is started once for a class of tests."""
+"""The contracts of remotes and of object stores over a server that is started once for a class of tests."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from resumable.testing.contract import RemoteContract
+from resumable.testing.contract.spool_stores import ObjectStoreContract
 from tests.remotes.s3_rig import fetched
 
 
-class LiveContract(RemoteContract):
+class Live:
     """A prefix of its own for each test. ``rig``: see the rigs of the stores."""
 
     name = ""
@@ -57,12 +58,6 @@ class LiveContract(RemoteContract):
         """What it answers, once it does."""
         return pytest_twisted.blockon(ensureDeferred(work))
 
-    def read_object(self, key: str) -> bytes | None:
-        return self.blocked(self.rig.content(key))
-
-    def put_foreign(self, key: str, data: bytes) -> None:
-        self.blocked(self.rig.put(key, data))
-
     def fetch(self, url, headers):
         return pytest_twisted.blockon(deferToThread(fetched, url, headers))
 
@@ -71,3 +66,20 @@ class LiveContract(RemoteContract):
 
     def outcome(self, answer):
         return pytest_twisted.blockon(answer.addBoth(lambda result: [result]))[0]
+
+
+class LiveContract(Live, RemoteContract):
+    """Of a remote."""
+
+    def read_object(self, key: str) -> bytes | None:
+        return self.blocked(self.rig.content(key))
+
+    def put_foreign(self, key: str, data: bytes) -> None:
+        self.blocked(self.rig.put(key, data))
+
+
+class LiveStoreContract(Live, ObjectStoreContract):
+    """Of a spool's store. The rig's ``store`` makes it."""
+
+    def make_store(self) -> Any:
+        return self.rig.store(self.prefix)

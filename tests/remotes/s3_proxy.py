@@ -13,6 +13,8 @@ from twisted.internet.task import deferLater
 
 OPERATIONS = [
     ("CreateMultipartUpload", rb"POST [^ ]*[?&]uploads"),
+    ("DeleteObjects", rb"POST [^ ]*[?&]delete="),
+    ("UploadPartCopy", rb"(?is)PUT [^ ]*partNumber=.*\r\nx-amz-copy-source:"),
     ("UploadPart", rb"PUT [^ ]*partNumber="),
     ("ListParts", rb"GET [^ ]*uploadId="),
     ("ListMultipartUploads", rb"GET [^ ]*[?&]uploads"),
@@ -20,6 +22,7 @@ OPERATIONS = [
     ("AbortMultipartUpload", rb"DELETE [^ ]*uploadId="),
     ("PutObject", rb"PUT "),
     ("HeadObject", rb"HEAD "),
+    ("ListObjectsV2", rb"GET [^ ]*[?&]list-type="),
     ("GetObject", rb"GET "),
     ("DeleteObject", rb"DELETE "),
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
 
 from resumable.remotes import urls
 from resumable.remotes.azure import remote as azure_remote
@@ -18,7 +16,7 @@ from resumable.remotes.azure import scheme as choices
 from resumable.remotes.azure.records import VARIABLES
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, Permanent, Transient, Unusable
 from tests.remotes.azure_rig import rig, upload, write
-from tests.remotes.azure_servers import ACCOUNT, AZURITE, CONTAINER, KEY, azurite
+from tests.remotes.azure_servers import ACCOUNT, AZURITE, CONTAINER, KEY, azurite, sas
 from tests.remotes.s3_proxy import answer, error
 
 U1, U2 = "1" * 32, "2" * 32
@@ -36,12 +34,6 @@ def server(tmp_path_factory):
 @pytest.fixture
 def prefix(request):
     return "".join(c for c in request.node.name if c.isalnum())[-80:]
-
-
-def sas(**rights: bool) -> str:
-    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
-    return generate_account_sas(ACCOUNT, KEY, ResourceTypes(container=True, object=True),
-                                AccountSasPermissions(**rights), end)  # fmt: skip
 
 
 # what a blob is given

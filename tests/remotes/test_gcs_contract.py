@@ -1,4 +1,4 @@
-"""The contract of remotes, over each store that speaks Google's API."""
+"""The contracts of remotes and of object stores, over each store that speaks Google's API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from resumable.model import keys
 from tests.remotes.gcs_rig import QUANTUM, rig
 from tests.remotes.gcs_servers import started
-from tests.remotes.live_contract import LiveContract
+from tests.remotes.live_contract import LiveContract, LiveStoreContract
+from tests.waiting import long
 
 
 class Against(LiveContract):
@@ -45,3 +46,30 @@ class TestGcpStorageEmulator(Against, unittest.TestCase):
 @pytest.mark.process
 class TestFakeGcsServer(Against, unittest.TestCase):
     name = "fake-gcs-server"
+
+
+class AgainstSpool(LiveStoreContract):
+    has_multiparts = False
+    copies_parts = False  # only whole objects: test_gcs_spool
+
+    @classmethod
+    def started(cls, directory):
+        return started(cls.name, directory)
+
+    def rigged(self):
+        return rig(self.server)
+
+
+class TestSpoolOnOurs(AgainstSpool, unittest.TestCase):
+    name = "ours"
+
+    def tearDown(self) -> None:
+        super().tearDown()
+        assert not self.server.store.refused
+        assert not self.server.store.sessions
+
+
+@long
+@pytest.mark.process
+class TestSpoolOnGcpStorageEmulator(AgainstSpool, unittest.TestCase):
+    name = "emulator"

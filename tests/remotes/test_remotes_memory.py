@@ -14,7 +14,7 @@ from resumable.remotes import urls
 from resumable.remotes.interfaces import Conflict, Permanent, Throttled, Transient
 from resumable.remotes.journals import MemoryJournal
 from resumable.remotes.memory.parts import MemoryPartRemote, MemoryWholeRemote
-from resumable.remotes.memory.remote import Fault, MemoryObject, MemoryRemote, MemoryStore
+from resumable.remotes.memory.remote import Fault, MemoryBucket, MemoryObject, MemoryRemote
 from resumable.remotes.plan import PartLimits
 from resumable.remotes.regions import BytesRegion
 from resumable.testing.contract import RemoteContract
@@ -25,7 +25,7 @@ ID = "0" * 31 + "1"
 class InMemory(RemoteContract):
     def setUp(self):
         self.clock = Clock()
-        self.objects = MemoryStore()
+        self.objects = MemoryBucket()
         super().setUp()
 
     def make_remote(self, journal):
@@ -62,7 +62,7 @@ class TestMemoryWholeRemote(InMemory, SynchronousTestCase):
 class TestFaults(SynchronousTestCase):
     def setUp(self):
         self.clock = Clock()
-        self.remote = MemoryRemote(MemoryStore(), MemoryJournal(), self.clock)
+        self.remote = MemoryRemote(MemoryBucket(), MemoryJournal(), self.clock)
         self.ask(self.remote.initiate_upload(ID, 10, {}))
 
     def ask(self, answer):
@@ -130,7 +130,7 @@ class TestFaults(SynchronousTestCase):
         assert self.progress() == 10
 
     def test_a_part_is_there_as_a_whole_or_not_at_all(self):
-        self.remote = MemoryPartRemote(MemoryStore(), MemoryJournal(), self.clock, part_size=10, limits=PartLimits(1))
+        self.remote = MemoryPartRemote(MemoryBucket(), MemoryJournal(), self.clock, part_size=10, limits=PartLimits(1))
         self.ask(self.remote.initiate_upload(ID, 10, {}))
         self.remote.faults.add(Fault("write_chunk", Transient("reset"), keep=4))
         self.refusal(self.write(), Transient)
@@ -161,7 +161,7 @@ class TestFaults(SynchronousTestCase):
 
 class TestOverwriting(SynchronousTestCase):
     def store(self, replace):
-        clock, store = Clock(), MemoryStore()
+        clock, store = Clock(), MemoryBucket()
         remote = MemoryRemote(store, MemoryJournal(), clock, template=parse("{metadata[filename]}"), replace=replace)
         store.objects["a"] = MemoryObject(b"theirs")
         answers = [
@@ -185,7 +185,7 @@ class TestOverwriting(SynchronousTestCase):
 
 def test_a_size_that_the_store_does_not_take_is_refused_for_good():
     clock = Clock()
-    remote = MemoryRemote(MemoryStore(), MemoryJournal(), clock, largest=10)
+    remote = MemoryRemote(MemoryBucket(), MemoryJournal(), clock, largest=10)
     answer = remote.initiate_upload(ID, 11, {})
     failures = []
     answer.addErrback(failures.append)

@@ -21,12 +21,12 @@ from resumable.remotes.errors import (
 )
 from resumable.remotes.interfaces import IProbe
 from resumable.remotes.journals import MemoryJournal
-from resumable.remotes.memory.remote import Fault, MemoryRemote, MemoryStore
+from resumable.remotes.memory.remote import Fault, MemoryBucket, MemoryRemote
 from resumable.remotes.probe import advice, probe
 
 
 def remote(clock, error=None, **fault):
-    made = MemoryRemote(MemoryStore(), MemoryJournal(), clock)
+    made = MemoryRemote(MemoryBucket(), MemoryJournal(), clock)
     if error or fault:
         made.faults.add(Fault("probe", error, **fault))
     return made

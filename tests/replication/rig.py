@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from resumable.catalog.sqlite import SqliteCatalog
 from resumable.model.upload import Commit, GoneReason, Replica, Upload
 from resumable.remotes.memory.parts import MemoryPartRemote, MemoryWholeRemote
-from resumable.remotes.memory.remote import MemoryObject, MemoryRemote, MemoryStore
+from resumable.remotes.memory.remote import MemoryBucket, MemoryObject, MemoryRemote
 from resumable.remotes.plan import PartLimits as StoreLimits
 from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.journal import CatalogJournal
@@ -123,7 +123,7 @@ class Rig:
     ) -> None:
         self._directory = directory
         self.makes = dict(remotes or {"a": parts()})
-        self.stores = {name: MemoryStore(objects=Once()) for name in self.makes}
+        self.stores = {name: MemoryBucket(objects=Once()) for name in self.makes}
         self.limits = limits or ReplicationLimits(part_size=PART)
         self.specs = dict(specs or {})
         self.disk = SimulatedDisk()

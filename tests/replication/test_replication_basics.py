@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from twisted.internet.defer import Deferred, fail
 
 from resumable.model import keys
 from resumable.model.telemetry import REQUEST
 from resumable.protocol import metadata
-from resumable.replication.context import Remote
+from resumable.replication.context import Remote, ReplicationLimits
 from resumable.replication.service import Replication
-from tests.replication.rig import PART, parts, pattern, plain
+from resumable.spool.datafile import NotWhole
+from tests.replication.rig import PART, parts, pattern, plain, whole
 
 KINDS = {"parts": parts(), "plain": plain()}
 
@@ -252,3 +254,65 @@ def test_a_remote_is_asked_in_the_name_of_the_request_that_brought_the_bytes(mak
     rig.settle([one, two])
     assert {name for _, name in asked} == {"first", "second"}
     assert [name for name, of in asked if of == "second"] == ["initiate_upload", "write_chunk", "finalize_upload"]
+
+
+@pytest.mark.parametrize("size", [50, 1000])
+@pytest.mark.parametrize("kind", [parts, whole])
+def test_where_only_whole_uploads_can_be_read_no_remote_hears_of_one_before_that(make, kind, size):
+    rig = make({"a": kind()}, limits=ReplicationLimits(part_size=PART, whole_only=True, attempts=1))
+    reader, submit, ready, asked = rig.spool.reader, rig.reads.submit, set(), []
+
+    def gated(upload_id, work):
+        asked.append(upload_id)
+        return work() if upload_id in ready else fail(NotWhole(upload_id, "not yet"))
+
+    for queue in rig.replication.queues.values():
+        shared = queue._transfers.shared
+        object.__setattr__(shared, "open", lambda upload_id: gated(upload_id, lambda: reader(upload_id)))
+        object.__setattr__(shared, "read", lambda start: gated(start[0], lambda: submit(start)))
+    upload_id = rig.create(size)
+    rig.append(upload_id, pattern(size - 1))
+    rig.advance(100)
+    assert not asked, "an unfinished one is left alone"
+    rig.append(upload_id, pattern(1, 2))
+    rig.advance(100)
+    assert 1 <= len(asked) < 10
+    replica, queue = rig.replica(upload_id), rig.replication.queues["a"]
+    assert not rig.calls(upload_id) and not rig.stores["a"].unfinished
+    assert (replica.state.value, replica.attempts, replica.error, replica.retry_at) == ("open", 0, None, None)
+    assert not queue.counts.failures and not queue.down
+    ready.add(upload_id)
+    rig.replication.committed(rig.row(upload_id))
+    rig.settle([upload_id], seconds=1)
+    rig.check(upload_id)
+
+
+def test_an_upload_that_became_whole_while_it_was_looked_at_is_not_left_to_the_next_pass(make):
+    rig = make({"a": parts()}, limits=ReplicationLimits(part_size=PART, whole_only=True))
+    reader, waiting = rig.spool.reader, []
+    shared = rig.replication.queues["a"]._transfers.shared
+
+    def late(upload_id):
+        waiting.append(Deferred())
+        return waiting[-1] if len(waiting) == 1 else reader(upload_id)
+
+    object.__setattr__(shared, "open", late)
+    upload_id = rig.upload(300)
+    rig.until(lambda: bool(waiting))
+    rig.replication.committed(rig.row(upload_id))
+    waiting[0].errback(NotWhole(upload_id, "not yet"))
+    rig.settle([upload_id], seconds=1)
+    rig.check(upload_id)
+
+
+def test_what_was_whole_before_the_start_is_found_by_a_pass(make):
+    rig = make({"a": parts()}, limits=ReplicationLimits(part_size=PART, whole_only=True))
+    shared, reader, ready = rig.replication.queues["a"]._transfers.shared, rig.spool.reader, []
+    object.__setattr__(
+        shared, "open", lambda upload_id: reader(upload_id) if ready else fail(NotWhole(upload_id, "not yet"))
+    )
+    upload_id = rig.upload(300)
+    rig.advance(10)
+    ready.append(upload_id)
+    rig.settle([upload_id], seconds=60)
+    rig.check(upload_id)

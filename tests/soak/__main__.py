@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from .diskless import DisklessSoak
 from .shared import FLEETS, SharedPlan, SharedSoak
 from .soak import Plan, Soak
 
@@ -25,7 +26,12 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--dir", type=Path, default=None, help="where uploads and the store are kept")
     parser.add_argument("--admin-port", type=int, default=0, help="where the metrics are, for a Prometheus to look at")
-    parser.add_argument("--shape", choices=("one", *FLEETS), default="one", help="one process, workers, or nodes")
+    parser.add_argument(
+        "--shape",
+        choices=("one", *FLEETS, "diskless"),
+        default="one",
+        help="one process, workers, nodes with one directory, or nodes without disks",
+    )
     parser.add_argument("--seed", type=int, default=1, help="another course of things; not with one process")
     parser.add_argument("--log", type=Path, default=None, help="where the daemon's log goes at the end")
     chosen = parser.parse_args()
@@ -60,7 +66,7 @@ def _made(chosen: argparse.Namespace, scratch: Path, say: Callable[[str], None])
         return Soak(Plan(chosen.clients, number // 3, number // 3, SECONDS, chosen.admin_port), scratch, say)
     number = max(6, round(chosen.minutes * 60 / SHARED_SECONDS))
     plan = SharedPlan(chosen.shape, chosen.clients, number // 2, number // 4, SECONDS, seed=chosen.seed)
-    return SharedSoak(plan, scratch, say)
+    return (DisklessSoak if chosen.shape == "diskless" else SharedSoak)(plan, scratch, say)
 
 
 if __name__ == "__main__":

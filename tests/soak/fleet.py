@@ -6,6 +6,7 @@ Invariant: whatever is killed or stopped here can be made whole by `Fleet.mend` 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -23,6 +24,7 @@ import psycopg
 from bench.proc import tree
 from resumable.client.admin_client import AdminLine
 from tests.e2e.daemon import Daemon
+from tests.e2e.diskless import Node
 from tests.e2e.supervised import gone
 from tests.waiting import eventually
 
@@ -133,8 +135,11 @@ class Fleet(ABC):
     def _add(self, *flags: str, env: Mapping[str, str] | None) -> None:
         run = self.home / f"run{len(self.daemons)}"
         self.run_dirs.append(run)
+        self.daemons.append(self._made(run, *flags, env=env))
+
+    def _made(self, run: Path, *flags: str, env: Mapping[str, str] | None) -> Daemon:
         shared = ("--catalog", self.database.url, "--run-dir", str(run))
-        self.daemons.append(Daemon(*shared, *flags, env=env, upload_dir=self.upload_dir))
+        return Daemon(*shared, *flags, env=env, upload_dir=self.upload_dir)
 
     @property
     def ports(self) -> list[int]:
@@ -241,6 +246,19 @@ class NodeFleet(Fleet):
         for each in dead:
             each.kill()
         self._start(dead)
+
+
+class DisklessFleet(NodeFleet):
+    """Daemons without a directory. A dead one comes again on another machine."""
+
+    def _made(self, run: Path, *flags: str, env: Mapping[str, str] | None) -> Daemon:
+        return Node("--catalog", self.database.url, "--run-dir", str(run), *flags, env=env)
+
+    def mend(self) -> None:
+        for daemon, run in zip(self.daemons, self.run_dirs, strict=True):
+            if not daemon.alive:
+                shutil.rmtree(run, ignore_errors=True)
+        super().mend()
 
 
 class WorkerFleet(Fleet):

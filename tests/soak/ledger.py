@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.e2e.tus import pattern, sha256
@@ -15,13 +16,13 @@ from tests.e2e.tus import pattern, sha256
 
 @dataclass
 class Promise:
-    """A finished upload. ``events``: what hooks have to be told of it, in order; ``stored`` comes from the remote, and
-    once more from all of them. ``gone``: whether it was terminated."""
+    """A finished upload. ``events``: what hooks have to be told of it, in order; ``stored`` comes from the remote, if
+    there is one, and once more from all of them. ``gone``: whether it was terminated."""
 
     path: str
     size: int
     digest: str
-    events: list[str] = field(default_factory=lambda: ["created", "finished", "stored", "stored"])
+    events: list[str] = field(default_factory=list)
     gone: bool = False
 
     @property
@@ -33,7 +34,9 @@ class Ledger:
     """``done``: how often each kind of client came to its end. ``unknown``: creations whose answer was lost.
     ``read`` and ``kept``: bytes that auditors have found right, and that are to stay; under ``lock``."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Sequence[str] = ("created", "finished", "stored", "stored")) -> None:
+        """``told``: what hooks are told of an upload that is finished."""
+        self._told = told
         self.promises: list[Promise] = []
         self.problems: list[str] = []
         self.done: Counter[str] = Counter()
@@ -44,7 +47,7 @@ class Ledger:
         self._lock = threading.Lock()
 
     def finished(self, path: str, data: bytes) -> None:
-        promise = Promise(path, len(data), sha256(data))
+        promise = Promise(path, len(data), sha256(data), list(self._told))
         with self._lock:
             self.promises.append(promise)
             self._unaudited.append(promise)

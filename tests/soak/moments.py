@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +32,7 @@ MOMENTS: Final[Mapping[str, str]] = {
     "copy": "SELECT pid, upload_id FROM replicas JOIN workers ON holder = workers.id WHERE state = 'open'",
 }
 """Processes in the middle of what is named: ``copy`` is one to a remote, to be looked for in the requests, too."""
+REQUESTS: Final[Mapping[str, Sequence[str]]] = {"copy": ("PutObject", "UploadPart")}
 AIMING: Final = 20.0
 """Seconds that are waited for a process to be in the middle of it."""
 HELD: Final = 4
@@ -51,9 +52,20 @@ class Caught:
 
 
 class Moments:
-    """``baits``: clients that lead to a moment, by its name."""
+    """``baits``: clients that lead to a moment, by its name. ``known``: the moments, as `MOMENTS`; ``requests``: those
+    that are to be looked for in the requests to the store, too, and the operations that are held up for them."""
 
-    def __init__(self, fleet: Fleet, store: Proxy, guard: HookServer, baits: Mapping[str, Bait]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        store: Proxy,
+        guard: HookServer,
+        baits: Mapping[str, Bait],
+        known: Mapping[str, str] = MOMENTS,
+        requests: Mapping[str, Sequence[str]] = REQUESTS,
+    ) -> None:
+        self.known = known
+        self._requests = requests
         self._fleet = fleet
         self._store = store
         self._guard = guard
@@ -78,15 +90,18 @@ class Moments:
                     stopped.enter_context(self._fleet.frozen(pid))
                     if pid in self._now(moment, ask):
                         stack.push(stopped.pop_all())
-                        return Caught(pid, {moment} | {each for each in MOMENTS if pid in self._now(each, ask)})
+                        return Caught(pid, {moment} | {each for each in self.known if pid in self._now(each, ask)})
             threading.Event().wait(0.002)
         return None
 
     def _now(self, moment: str, ask: Ask) -> set[int]:
-        found = ask(MOMENTS[moment])
-        if moment == "copy":
-            under_way = {each.key for each in self._store.seen[-200:] if not each.done}
-            return {pid for pid, upload in found if upload in under_way}
+        found = ask(self.known[moment])
+        if moment in self._requests:
+            operations = self._requests[moment]
+            under_way = [
+                each.target for each in self._store.seen[-200:] if not each.done and each.operation in operations
+            ]
+            return {pid for pid, upload in found if any(upload in target for target in under_way)}
         return {pid for pid, _ in found}
 
     @contextmanager
@@ -100,9 +115,8 @@ class Moments:
         try:
             if moment == "withheld":
                 self._guard.mode = "slow"
-            if moment == "copy":
-                for operation in ("PutObject", "UploadPart"):
-                    self._store.trouble(operation, "hold", times=HELD)
+            for operation in self._requests.get(moment, ()):
+                self._store.trouble(operation, "hold", times=HELD)
             if moment == "commit":
                 for each in SLOW_COMMITS:
                     ask(each)

@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import ClassVar
 
 from resumable.httpclient.client import HttpLimits
 from tests.e2e.balancer import Balancer
 from tests.e2e.hook_server import YES, HookServer
-from tests.e2e.stores import CREDENTIALS, Store, proxied, real_store, unique_prefix
+from tests.e2e.stores import CREDENTIALS, Proxy, Store, real_store, unique_prefix
 from tests.e2e.tus import Tus, sha256
+from tests.remotes.s3_proxy import OPERATIONS
 from tests.waiting import eventually
 
 from . import shared_watch, watch
@@ -27,7 +29,7 @@ from .auditor import Auditor, unkept, untold
 from .clients import LATER, PATIENCE, at_work
 from .fleet import Fleet, NodeFleet, Postgres, WorkerFleet
 from .ledger import Ledger, Promise
-from .moments import Moments
+from .moments import MOMENTS, REQUESTS, Moments
 from .probe import Probe
 from .shared_clients import Bait, BalancedTus, SharedClient
 from .shared_trouble import SharedTroubles
@@ -90,9 +92,7 @@ class SharedAuditor(Auditor):
     def _audit(self, promise: Promise) -> None:
         for port in self._fleet.ports * (3 // len(self._fleet.ports)):
             self._read(promise, port)
-        file = self._fleet.upload_dir / promise.id
-        assert shared_watch.wait_for(file.is_file, PATIENCE), "no file is under its id"
-        assert sha256(file.read_bytes()) == promise.digest, "another file is under its id"
+        self._look(promise)
         with self._ledger.lock:
             self._ledger.read += promise.size
             keeps = promise.size + self._ledger.kept <= KEPT and self._random.random() < 0.3
@@ -100,6 +100,12 @@ class SharedAuditor(Auditor):
                 self._ledger.kept += promise.size
         self._terminates = 0.0 if keeps else 1.0
         super()._audit(promise)
+
+    def _look(self, promise: Promise) -> None:
+        """At where its bytes are."""
+        file = self._fleet.upload_dir / promise.id
+        assert shared_watch.wait_for(file.is_file, PATIENCE), "no file is under its id"
+        assert sha256(file.read_bytes()) == promise.digest, "another file is under its id"
 
     def _read(self, promise: Promise, port: int) -> None:
         until = time.monotonic() + 2 * PATIENCE
@@ -133,8 +139,21 @@ class SharedAuditor(Auditor):
 class SharedSoak:
     """``ledger.problems`` says what was wrong after `run`."""
 
+    operations: ClassVar[Sequence[tuple[str, bytes]]] = OPERATIONS
+    told: ClassVar[Sequence[str]] = ("created", "finished", "stored", "stored")
+    rules: ClassVar[Mapping[str, str]] = shared_watch.RULES
+    tables: ClassVar[Sequence[str]] = shared_watch.TABLES
+    emptied: ClassVar[Sequence[str]] = ("segments", "discarded", "pins", "outbox", "replica_parts")
+    """Tables in which no row is left at the end."""
+    moments: ClassVar[Mapping[str, str]] = MOMENTS
+    requests: ClassVar[Mapping[str, Sequence[str]]] = REQUESTS
+    baits: ClassVar[Mapping[str, str]] = BAITS
+    auditors: ClassVar[int] = AUDITORS
+    stores: ClassVar[Sequence[str]] = ()
+    """Those that will do; none: any."""
+
     def __init__(self, plan: SharedPlan, scratch: Path, say: Callable[[str], None]) -> None:
-        self.ledger = Ledger()
+        self.ledger = Ledger(self.told)
         self.log = ""
         self._plan = plan
         self._scratch = scratch
@@ -142,25 +161,22 @@ class SharedSoak:
         self._gate = threading.Event()
         self._over = threading.Event()
         self._random = Random(plan.seed)
-        self._workers: set[str] = set()
 
     def run(self) -> None:
         plan = self._plan
         with ExitStack() as stack:
-            store = stack.enter_context(real_store(self._scratch))
-            proxy = stack.enter_context(proxied(store))
+            store = stack.enter_context(real_store(self._scratch, *self.stores))
+            proxy = Proxy(store.port, self.operations)
+            stack.callback(proxy.down)
             hook = stack.enter_context(HookServer(pause=0.7))
             guard = stack.enter_context(HookServer(lambda _: YES))
             database = stack.enter_context(Postgres())
             prefix = unique_prefix()
-            fleet = FLEETS[plan.shape](
-                database,
-                self._scratch,
-                *("--remote", store.remote(proxy.url, prefix), "--hook", f"soak={hook.url}", "--guard", guard.url),
-                *FLAGS,
-                *("--expire-after", f"{plan.expiry:g}s", "--keep-partials", f"{plan.expiry:g}s"),
-                env=CREDENTIALS,
+            flags = (
+                *("--hook", f"soak={hook.url}", "--guard", guard.url),
+                *(*FLAGS, "--expire-after", f"{plan.expiry:g}s", "--keep-partials", f"{plan.expiry:g}s"),
             )
+            fleet = self._fleet(database, store.remote(proxy.url, prefix), flags)
             stack.callback(fleet.close)
             stack.callback(self._keep_log, fleet)
             fleet.start()
@@ -168,16 +184,15 @@ class SharedSoak:
             probe = Probe(fleet, self.ledger, plan.seed, plan.bound)
             baits = {
                 moment: Bait(BalancedTus(balancer.port, self.ledger, database), self.ledger, seed, self._over, what)
-                for seed, (moment, what) in enumerate(BAITS.items(), 100 * plan.seed + 90)
+                for seed, (moment, what) in enumerate(self.baits.items(), 100 * plan.seed + 90)
             }
+            moments = Moments(fleet, proxy, guard, baits, self.moments, self.requests)
             troubles = SharedTroubles(
-                *(fleet, balancer, probe, Moments(fleet, proxy, guard, baits), proxy, hook, guard, self.ledger),
+                *(fleet, balancer, probe, moments, proxy, hook, guard, self.ledger),
                 *(plan.seconds, plan.longest, plan.seed),
             )
-            auditors = [
-                SharedAuditor(fleet, store, prefix, self.ledger, seed, balancer.port) for seed in range(AUDITORS)
-            ]
-            sampler = shared_watch.Sampler(fleet, self.ledger, (MOST_STORED, MOST_UNFINISHED))
+            auditors = [self._auditor(fleet, store, prefix, seed, balancer.port) for seed in range(self.auditors)]
+            sampler = shared_watch.Sampler(fleet, self.ledger, (MOST_STORED, MOST_UNFINISHED), self.rules)
             for each in (sampler, *auditors):
                 each.start()
             self._course(fleet, balancer, troubles, auditors, list(baits.values()))
@@ -194,6 +209,14 @@ class SharedSoak:
             sampler.closing.set()
             sampler.join()
             self._end(fleet)
+            self._leftovers(fleet, store, prefix)
+
+    def _fleet(self, database: Postgres, url: str, flags: Sequence[str]) -> Fleet:
+        """``url``: of the store."""
+        return FLEETS[self._plan.shape](database, self._scratch, "--remote", url, *flags, env=CREDENTIALS)
+
+    def _auditor(self, fleet: Fleet, store: Store, prefix: str, seed: int, port: int) -> SharedAuditor:
+        return SharedAuditor(fleet, store, prefix, self.ledger, seed, port)
 
     def _keep_log(self, fleet: Fleet) -> None:
         self.log = fleet.logs
@@ -277,7 +300,7 @@ class SharedSoak:
         ledger = self.ledger
 
         def wrong() -> list[str]:
-            return [*unkept(ledger, store, prefix), *untold(ledger, hook), *disorder(hook)]
+            return [*self._unkept(store, prefix), *untold(ledger, hook), *disorder(hook)]
 
         # What was begun by lost requests expires, what was deleted goes.
         shared_watch.wait_for(lambda: not wrong(), PATIENCE + 2 * self._plan.expiry)
@@ -287,14 +310,16 @@ class SharedSoak:
         if self._plan.sweeps:
             self._sweeps(fleet, kept)
 
+    def _unkept(self, store: Store, prefix: str) -> list[str]:
+        return unkept(self.ledger, store, prefix)
+
     def _sweeps(self, fleet: Fleet, kept: set[str]) -> None:
         """All that goes late has gone."""
         ledger = self.ledger
 
         def left() -> list[str]:
-            found = shared_watch.rows(fleet)
-            wrong = [f"{found[each]} rows are left in {each}" for each in
-                     ("segments", "discarded", "pins", "outbox", "replica_parts") if found[each]]  # fmt: skip
+            found = shared_watch.rows(fleet, self.tables)
+            wrong = [f"{found[each]} rows are left in {each}" for each in self.emptied if found[each]]
             if not len(kept) <= found["uploads"] <= len(kept) + ledger.unknown:
                 wrong.append(f"{found['uploads']} rows of uploads, {len(kept)} were kept, {ledger.unknown} unknown")
             if found["replicas"] > found["uploads"]:
@@ -309,7 +334,7 @@ class SharedSoak:
         )
         if found:
             ledger.problem(f"claims are left: {found[:5]}")
-        self._say(f"rows left: {json.dumps(shared_watch.rows(fleet))}; uploads kept: {len(kept)}")
+        self._say(f"rows left: {json.dumps(shared_watch.rows(fleet, self.tables))}; uploads kept: {len(kept)}")
 
     def _end(self, fleet: Fleet) -> None:
         for status in fleet.stop():
@@ -321,9 +346,8 @@ class SharedSoak:
         for daemon in fleet.daemons:
             for each in daemon.complaints():
                 self.ledger.problem(f"in the log: {each}")
-        self._files(fleet)
 
-    def _files(self, fleet: Fleet) -> None:
+    def _leftovers(self, fleet: Fleet, store: Store, prefix: str) -> None:
         """What crashes have left is swept, and nothing else."""
         ledger = self.ledger
         unnamed = len(shared_watch.unnamed(fleet))

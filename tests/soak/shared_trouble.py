@@ -17,7 +17,7 @@ from tests.e2e.stores import Proxy
 
 from .fleet import Fleet, NodeFleet, WorkerFleet, wait
 from .ledger import Ledger
-from .moments import MOMENTS, Moments
+from .moments import Moments
 from .probe import Probe
 from .trouble import Around
 
@@ -59,7 +59,10 @@ class SharedTroubles(Around):
                  self.kill_with_database]  # fmt: skip
         if isinstance(self._fleet, WorkerFleet):
             found.append(self.kill_supervisor)
-        return [*found, *(self._aimed(blow, moment) for blow in (self.kill, self.freeze) for moment in MOMENTS)]
+        return [
+            *found,
+            *(self._aimed(blow, moment) for blow in (self.kill, self.freeze) for moment in self._moments.known),
+        ]
 
     def named(self, name: str) -> Callable[[], None]:
         return next(each for each in (*self.deaths(), *self.everyday()) if each.__name__ == name)
@@ -77,7 +80,7 @@ class SharedTroubles(Around):
         return [
             f"{name}: {self.hits[name]} of {times} processes were struck in that moment"
             for name, times in tried.items()
-            if name.partition("_")[2] in MOMENTS and 2 * self.hits[name] < times
+            if name.partition("_")[2] in self._moments.known and 2 * self.hits[name] < times
         ]
 
     def make(self, trouble: Callable[[], None]) -> None:

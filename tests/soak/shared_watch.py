@@ -57,9 +57,10 @@ PAUSE: Final = 0.5
 
 
 class Sampler(threading.Thread):
-    """Looks twice a second. ``most``: bytes and number of unfinished uploads that the quotas allow."""
+    """Looks twice a second. ``most``: bytes and number of unfinished uploads that the quotas allow. ``rules``: as
+    `RULES`."""
 
-    def __init__(self, fleet: Fleet, ledger: Ledger, most: tuple[int, int]) -> None:
+    def __init__(self, fleet: Fleet, ledger: Ledger, most: tuple[int, int], rules: Mapping[str, str] = RULES) -> None:
         super().__init__(name="sampler", daemon=True)
         self.closing = threading.Event()
         self.looks = 0
@@ -69,6 +70,7 @@ class Sampler(threading.Thread):
         self._fleet = fleet
         self._ledger = ledger
         self._most = most
+        self._rules = rules
         self._told: Counter[str] = Counter()
 
     def run(self) -> None:
@@ -80,7 +82,7 @@ class Sampler(threading.Thread):
 
     def look(self) -> None:
         with psycopg.connect(self._fleet.database.url, autocommit=True, connect_timeout=5) as connection:
-            for what, statement in RULES.items():
+            for what, statement in self._rules.items():
                 for row in connection.execute(statement).fetchall():
                     self._tell(f"{' '.join(map(str, row))} {what}")
             size, unfinished = connection.execute(USED).fetchall()[0]
@@ -97,8 +99,8 @@ class Sampler(threading.Thread):
             self._ledger.problem(f"in the catalog: {what}")
 
 
-def rows(fleet: Fleet) -> dict[str, int]:
-    return {each.split()[0]: fleet.database.ask(f"SELECT count(*) FROM {each}")[0][0] for each in TABLES}
+def rows(fleet: Fleet, tables: Sequence[str] = TABLES) -> dict[str, int]:
+    return {each.split()[0]: fleet.database.ask(f"SELECT count(*) FROM {each}")[0][0] for each in tables}
 
 
 def own_files(upload_dir: Path) -> list[str]:
@@ -123,7 +125,7 @@ def sweep_as_after_days(fleet: Fleet) -> int:
     for each in fleet.upload_dir.rglob("*"):
         if each.is_file() and each.name != "marker":
             os.utime(each, (old, old))
-    catalog = PostgresCatalog(connector(fleet.database.url), None, batcher=lambda name, work: _AtOnce(work))
+    catalog = PostgresCatalog(connector(fleet.database.url), None, batcher=lambda name, work: AtOnce(work))
     catalog.open()
     catalog.start()
     installation = fleet.database.ask("SELECT id FROM installation")[0][0]
@@ -139,7 +141,7 @@ def sweep_as_after_days(fleet: Fleet) -> int:
     return sweeper.removed
 
 
-class _AtOnce:
+class AtOnce:
     """An IBatcher of one job at a time."""
 
     def __init__(self, work: Callable[[list[Any]], Sequence[Any]]) -> None:

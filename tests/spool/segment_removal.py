@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.segments import REMOVED_AFTER
 from resumable.model.upload import GoneReason
-from resumable.testing.memory_segments import Fate
+from resumable.testing.memory_catalog import Fate
 from tests.spool.segment_bench import ALL, ID, OTHER, PIECES
 
 

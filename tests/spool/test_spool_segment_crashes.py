@@ -13,7 +13,7 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import Upload
 from resumable.spool.segments import segment_directory, segment_sweeper
 from resumable.testing import SimulatedCrash
-from resumable.testing.memory_segments import Fate
+from resumable.testing.memory_catalog import Fate
 from tests.spool.segment_bench import ID, OTHER, SimulatedBench
 
 FINAL = "f" * 32

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from resumable.model.upload import GoneReason, Upload
 from resumable.spool.segments import segment_directory, segment_sweeper
-from resumable.testing.memory_segments import Fate
+from resumable.testing.memory_catalog import Fate
 from tests.spool.segment_world import World
 from tests.waiting import long
 

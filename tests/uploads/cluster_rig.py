@@ -194,6 +194,35 @@ class Cluster:
         own, worker = OwnCatalog(self.catalog, engine.clock), engine.worker
         return Shared(own, self.catalog.replicas, own, self.catalog.jobs.do, worker, worker, worker)
 
+    def spool_of(self, engine: Engine, shared: Shared) -> Any:
+        """Its spool, started."""
+        spool = CountingSpool(
+            SegmentDirectory(
+                self.store.disk,
+                UPLOADS,
+                installation="here",
+                worker_id=engine.worker.id,
+                new_name=lambda: f"{next(self.store.names):016x}",
+            ),
+            shared.segments,
+            batcher=lambda work: SteppedBatcher(engine.clock, work),
+            pool=engine.pool,
+            budget=Budget(32 << 20),
+            record=shared.record,
+        )
+        spool.store = self.store
+        spool.start()
+        return spool
+
+    def finish(self, engine: Engine, shared: Shared, spool: Any) -> None:
+        """What such a spool needs beside the use cases."""
+        engine.losses = LossSweep(
+            *(spool.names, shared.segments, engine.pool, Endings(engine.context).lose),
+            strangers=lambda: succeed(()),
+            seconds=engine.clock.seconds,
+        )
+        engine.others.listen(UNREADABLE, engine.losses.suspect)
+
     def store_everywhere(self, upload_id: str) -> None:
         """What a worker does that has copied it to all remotes."""
         rows: list[Any] = []
@@ -313,25 +342,13 @@ class Engine(Server):
         self.pool = SteppedPool(self.clock)
         self.pool.start()
         number = len(cluster.engines) + 1
+        self.losses: Any = None
+        self.completer: Any = None
+        self.files: Any = None
         self.worker = worker = cluster.fake.join(self.clock, lambda upload_id: self.context.holds.held(upload_id))
         shared = cluster.shared_by(self)
         own, self.claims = shared.catalog, shared.claims
-        spool: Any = CountingSpool(
-            SegmentDirectory(
-                cluster.store.disk,
-                UPLOADS,
-                installation="here",
-                worker_id=worker.id,
-                new_name=lambda: f"{next(cluster.store.names):016x}",
-            ),
-            shared.segments,
-            batcher=lambda work: SteppedBatcher(self.clock, work),
-            pool=self.pool,
-            budget=Budget(32 << 20),
-            record=shared.record,
-        )
-        spool.store = cluster.store
-        spool.start()
+        spool = cluster.spool_of(self, shared)
         self.roles = SharedRoles(shared.claims, self.clock)
         self.others = OtherWorkers(self.clock, worker, shared.claims, self.roles)
         self.drain = SharedDrain(shared.drain, lambda: self.others.tell(DRAIN, ""))
@@ -359,12 +376,7 @@ class Engine(Server):
         self.uploads = Uploads(self.context, self.reclaimer, algorithms=ALGORITHMS, new_id=lambda: next(ids))
         self.assembler, self.janitor = self.uploads.assembler, self.uploads.janitor
         self.assembler.start()
-        self.losses = LossSweep(
-            *(spool.names, shared.segments, self.pool, Endings(self.context).lose),
-            strangers=lambda: succeed(()),
-            seconds=self.clock.seconds,
-        )
-        self.others.listen(UNREADABLE, self.losses.suspect)
+        cluster.finish(self, shared, spool)
         cluster.pump()
 
     def pump(self) -> None:
@@ -393,6 +405,8 @@ class Engine(Server):
             await self.uploads.stop()
             await self.assembler.stop()
             await self.uploads.placer.stop()
+            if self.completer is not None:
+                await self.completer.stop()
 
         stopped: list[Any] = []
         Deferred.fromCoroutine(stop()).addBoth(stopped.append)

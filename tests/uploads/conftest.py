@@ -15,6 +15,7 @@ from tests.uploads.fakes import FakeBody, FakeHooks
 from tests.uploads.final_requests import WITHIN
 from tests.uploads.harness import Server
 from tests.uploads.machine import Machine, machines
+from tests.uploads.object_cluster import ObjectCluster, Shape, small_sizes
 
 
 @pytest.fixture
@@ -84,3 +85,24 @@ def finish_hooked(serve):
         return server
 
     return start
+
+
+@pytest.fixture
+def make(directory: Path) -> Iterator[Callable[..., ObjectCluster]]:
+    """Makes a cluster of such a store; all scratch is given back at the end."""
+    made: list[ObjectCluster] = []
+
+    def start(shape: Shape | None = None) -> ObjectCluster:
+        made.append(ObjectCluster(directory, shape=shape or Shape()))
+        return made[-1]
+
+    with small_sizes():
+        yield start
+        for cluster in made:
+            cluster.bury()
+            cluster.check_given_back()
+
+
+@pytest.fixture
+def cluster(make: Callable[..., ObjectCluster]) -> ObjectCluster:
+    return make()

@@ -33,6 +33,7 @@ from resumable.protocol.concat import FinalUpload
 from resumable.protocol.errors import TusError
 from resumable.spool import Budget, Spool
 from resumable.spool.assembly import STEP
+from resumable.spool.interfaces import IStoredFiles
 from resumable.spool.placed_files import PlacedFiles, PlaceSettings
 from resumable.testing import SteppedBatcher, SteppedPool
 from resumable.uploads.context import Counts, HookContext, Questions, UploadContext
@@ -143,6 +144,7 @@ class Server:
         quota: IQuota | None = None,
         placing: PlaceSettings | None = None,
         clock: Clock | None = None,
+        objects: IStoredFiles | None = None,
     ) -> None:
         self.machine = machine
         self.disk = machine.disk
@@ -187,6 +189,7 @@ class Server:
             delete_objects=delete_objects,
             questions=questions or Questions(),
             progress=progress or NoHooks(),
+            objects=objects,
         )
         ids = (f"{machine.run:08x}{number:024x}" for number in itertools.count(1))
         self.uploads = Uploads(

@@ -7,7 +7,7 @@ import pytest
 from resumable.model.errors import BodyLost
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, Held, OffsetMismatch, TooLarge
 from resumable.uploads.append import PART, SMALL
-from resumable.uploads.appends import LATEST, PER_TICK, WORTHWHILE, Appends
+from resumable.uploads.appends import LATEST, NEVER, PER_TICK, WORTHWHILE, Appends
 from resumable.uploads.limits import UploadLimits
 from tests.uploads.fakes import FakeBody
 from tests.uploads.harness import EPOCH, LONG, UPLOADS, Server, pattern, sha1
@@ -468,3 +468,19 @@ def test_small_appends_that_wait_are_written_out_when_memory_is_short(serve):
         body.lose()
         server.pump()
         assert server.head(upload_id).value.offset == 40_000
+
+
+def test_where_a_commit_costs_a_request_to_a_store_it_comes_after_ten_seconds_only():
+    asked = []
+
+    class Append:
+        is_busy = False
+        committed, committed_at, committable = 0, 0.0, 1 << 30
+
+        def commit_soon(self):
+            asked.append(self)
+
+    appends = Appends(None, worthwhile=NEVER)
+    appends.add(Append())
+    assert [appends.tick(second) for second in (1.0, LATEST - 1)] == [0, 0]
+    assert appends.tick(LATEST) == 1 == len(asked)

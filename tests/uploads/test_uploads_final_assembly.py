@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
-from twisted.internet.defer import Deferred
+import pytest
+from twisted.internet.defer import Deferred, fail, succeed
 
+from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import Granted
-from resumable.model.upload import GoneReason
+from resumable.model.upload import GoneReason, StoreChange, StoredPart
 from resumable.protocol.errors import BadRequest, Gone, NoSpace
 from resumable.spool.assembly import SHARES, Assembly
 from resumable.uploads import assembly, building
@@ -412,3 +414,93 @@ def test_a_request_that_a_crash_has_cut_off_and_that_comes_again_makes_one_final
         if over:
             return
     raise AssertionError("it has no end")
+
+
+# in an object store
+
+
+class StoredCopy:
+    """The copy of a final as one in a store is. ``made``: it is the object already."""
+
+    steps_left = copied = 0
+    complete = False
+    segment = None
+
+    def __init__(self, length, made):
+        self.length, self.made, self.discarded = length, made, 0
+
+    def next_size(self, shared):
+        return self.length
+
+    def look(self):
+        return succeed(None)
+
+    def copy(self, size):
+        self.copied, self.complete = size, True
+        return succeed(None)
+
+    def name(self):
+        made = {"key": "k"} if self.made else None
+        parts = () if self.made else (StoredPart(0, self.length, 1, "n", "r"),)
+        self.segment = StoreChange(1, parts, multipart=None if self.made else "handle", made=made)
+        return succeed(None)
+
+    def discard(self):
+        self.discarded += 1
+        return succeed(None)
+
+
+@pytest.fixture(params=[False, True])
+def stored(request):
+    """Makes a server's finals go to a store; answers where their copies will be."""
+
+    def store(server):
+        copies, joinable = [], []
+
+        def assembly(final_id, sources):
+            copies.append(StoredCopy(sum(size for _, size in sources), request.param))
+            return copies[-1]
+
+        server.spool.assembly = assembly
+        server.context.listeners.joinable.append(joinable.append)
+        return copies, joinable, request.param
+
+    return store
+
+
+def test_a_final_in_a_store_is_to_be_completed_once_its_commit_has_landed(serve, stored):
+    server = serve()
+    copies, joinable, is_whole = stored(server)
+    commits, commit = [], server.catalog.commit
+    server.catalog.commit = lambda change, *rest: commits.append(change) or commit(change, *rest)
+    a = server.upload(A, partial=True)
+    commits.clear()
+    final = server.concat(a).value
+    assert final.finished and commits[-1].segment is copies[0].segment
+    assert joinable == ([] if is_whole else [final.id]) and not copies[0].discarded
+
+
+def test_what_a_refused_final_has_made_in_a_store_is_given_up(finish_hooked, stored):
+    server = finish_hooked(NO)
+    copies, joinable, _ = stored(server)
+    (a,) = parts(server, A)
+    assert server.concat(a).error is not None
+    assert [each.discarded for each in copies] == [1] and not joinable
+
+
+def test_the_loser_of_two_that_put_a_final_together_gives_its_copy_up(serve, stored):
+    server = serve()
+    copies, joinable, _ = stored(server)
+    a = server.upload(A, partial=True)
+    server.catalog.commit = lambda change, *rest: succeed(False)
+    server.concat(a)
+    assert [each.discarded for each in copies] == [1] and not joinable
+
+
+def test_a_commit_without_an_answer_leaves_the_copy_that_it_may_have_recorded(serve, stored):
+    server = serve()
+    copies, joinable, _ = stored(server)
+    a = server.upload(A, partial=True)
+    server.catalog.commit = lambda change, *rest: fail(CatalogUnavailable("gone"))
+    assert server.concat(a).status == 503
+    assert [each.discarded for each in copies] == [0] and not joinable

@@ -42,6 +42,9 @@ AGAIN: Final = 0.2
 LOOKS: Final = 25
 """Such looks, or as many seconds as they take at least, before what waits for the outcome fails. Less: a restart of the
 database fails changes that have landed; more: while it is away, changes that wait behind fail later."""
+MOST_DATA: Final = 16 << 20
+"""Characters of bytes, as Base64, that one transaction of sets takes, or one job's. More make fewer transactions; the
+database holds each several times."""
 DISOWNED: Final = "RS001"
 """SQLSTATE of `resumable_begin` when the worker's row is gone; see postgres_schema.py."""
 
@@ -198,10 +201,16 @@ class PostgresBatches:
             keys: set[str] = set()
             now: list[int] = []
             later: list[int] = []
+            data = 0
             for at in waiting:
                 job = jobs[at]
                 assert isinstance(job, SetJob)
-                (later if job.key in keys else now).append(at)
+                size = sum(len(row.get("piece_data", "")) for rows in job.rows for row in rows)
+                if job.key in keys or (data and size and data + size > MOST_DATA):
+                    later.append(at)
+                else:
+                    now.append(at)
+                    data += size
                 keys.add(job.key)
             chosen = [job for job in (jobs[at] for at in now) if isinstance(job, SetJob)]
             for at, result in zip(now, self._together(chosen), strict=True):

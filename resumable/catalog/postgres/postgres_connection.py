@@ -221,9 +221,10 @@ class Connection:
             self._prepared[statement] = name
         return f"EXECUTE {name} ({', '.join(literals)})" if values else f"EXECUTE {name}"
 
-    def execute(self, statement: str, values: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
-        """The cursor, with the rows and ``rowcount``."""
-        return self.raw.execute(translated(statement), values or None)
+    def execute(self, statement: str, values: Sequence[Any] = (), binary: bool = False) -> psycopg.Cursor[Any]:
+        """The cursor, with the rows and ``rowcount``. ``binary``: bytes come as they are, not as digits of twice their
+        size."""
+        return self.raw.execute(translated(statement), values or None, binary=binary)
 
     def executemany(self, statement: str, rows: Iterable[Sequence[Any]]) -> psycopg.Cursor[Any]:
         """The cursor, whose ``rowcount`` is the sum."""

@@ -1,8 +1,8 @@
 """The catalog's tables on PostgreSQL, the migrations that lead to them, and who may use which.
 
 The tables and columns are those of `resumable.catalog.schema`, whose records and conditions serve here too, and
-those of several processes: ``segments``, ``discarded`` files, ``workers``, ``claims``, ``usage`` (quotas) and
-``installation``.
+those of several processes: ``segments`` in a directory, ``parts`` and ``pieces`` in an object store, what is
+``discarded`` of them, ``workers``, ``claims``, ``usage`` (quotas) and ``installation``.
 A migration only adds; what a release no longer uses is dropped a release later. ``oldest`` in ``installation`` is the
 lowest version of these migrations whose release may still use the tables.
 
@@ -189,8 +189,39 @@ MIGRATIONS: Final[tuple[tuple[int, tuple[str, ...]], ...]] = (
     (1, ("CREATE INDEX finals_by_time ON finals (at) WHERE at IS NOT NULL",)),
     (1, ("ALTER TABLE replicas ADD COLUMN looks smallint NOT NULL DEFAULT 0",)),
     (1, ("ALTER TABLE workers ADD COLUMN signs boolean NOT NULL DEFAULT false",)),
+    # Bytes in an object store. Rows of the new tables never change; a release before that may go on with a directory.
+    (
+        1,
+        (
+            """CREATE TABLE parts (
+                upload_id text COLLATE "C" NOT NULL,
+                start bigint NOT NULL,
+                size bigint NOT NULL CHECK (size > 0),
+                number integer NOT NULL,
+                name text COLLATE "C" NOT NULL UNIQUE,
+                receipt text NOT NULL,
+                PRIMARY KEY (upload_id, start)
+            )""",
+            """CREATE TABLE pieces (
+                upload_id text COLLATE "C" NOT NULL,
+                start bigint NOT NULL,
+                size bigint NOT NULL CHECK (size > 0),
+                name text COLLATE "C" NOT NULL UNIQUE,
+                data bytea CHECK (octet_length(data) = size),
+                PRIMARY KEY (upload_id, start),
+                CHECK ((data IS NULL) = (name LIKE '.%'))
+            )""",
+            "ALTER TABLE pieces ALTER COLUMN data SET STORAGE EXTERNAL",
+            "ALTER TABLE installation ADD COLUMN marked boolean NOT NULL DEFAULT false",
+            """ALTER TABLE uploads ADD COLUMN multipart text, ADD COLUMN reserved integer NOT NULL DEFAULT 0,
+                ADD COLUMN made text""",
+        ),
+    ),
 )
 """Of each migration: the lowest version whose release may use the tables after it, and its statements."""
+STORED: Final = 7
+"""The version of the first release that knows of bytes in an object store: once there may be any, no earlier one may
+use the tables."""
 
 _INSTALLATION: Final = """CREATE TABLE IF NOT EXISTS installation (
     one integer PRIMARY KEY CHECK (one = 1),

@@ -24,7 +24,7 @@ from resumable.catalog.replica_table import end_replicas
 from resumable.catalog.schema import ASKED_UNTIL, AWAITS_PLACE, FIELDS, NEEDS_EXPIRY, to_upload, to_uploads
 from resumable.catalog.upload_work import UploadWork
 from resumable.model.segments import REMOVED_AFTER
-from resumable.model.upload import Commit, Fact, GoneReason, ICatalog, Replica, Segment, Through, Upload
+from resumable.model.upload import Commit, Fact, GoneReason, ICatalog, Replica, Segment, StoreChange, Through, Upload
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 _NOT_PINNED: Final = "NOT EXISTS (SELECT 1 FROM pins WHERE partial_id = uploads.id)"
@@ -34,12 +34,15 @@ _NOT_PINNED: Final = "NOT EXISTS (SELECT 1 FROM pins WHERE partial_id = uploads.
 class PostgresUploadTable(UploadWork):
     """ICatalog on PostgreSQL, for the worker ``worker_id``, the keeper of what it begins; None: nobody is.
 
-    Facts go to ``outbox``, for ``deliverers``.
+    Facts go to ``outbox``, for ``deliverers``. ``stored``: acknowledged bytes are in an object store.
     """
 
-    def __init__(self, jobs: Jobs, outbox: OutboxTable, worker_id: str | None, deliverers: Sequence[str]) -> None:
+    def __init__(
+        self, jobs: Jobs, outbox: OutboxTable, worker_id: str | None, deliverers: Sequence[str], stored: bool = False
+    ) -> None:
         super().__init__(jobs, outbox)
         self.worker_id = worker_id
+        self._stored = stored
         self._deliverers = list(deliverers)
 
     # From the creation to the end
@@ -51,7 +54,7 @@ class PostgresUploadTable(UploadWork):
         replicas: Sequence[Replica] = (),
         request: Mapping[str, Any] | None = None,
         through: Through | None = None,
-        segment: Segment | None = None,
+        segment: Segment | StoreChange | None = None,
     ) -> Deferred[bool]:
         """See ICatalog. The upload's ``required`` is counted from the replicas, whatever it says."""
         upload = self._counted(upload, replicas)
@@ -68,7 +71,7 @@ class PostgresUploadTable(UploadWork):
                     statements.replica_rows(upload.id, replicas, self.worker_id),
                     self._told(upload.id, facts),
                 )
-                statement = statements.create(bool(copies), bool(told))
+                statement = statements.create(bool(copies), bool(told), isinstance(segment, StoreChange))
                 job = self._change(statement, upload.id, [row], copies, told, locks=False)
         except (TypeError, ValueError) as error:
             return fail(error)
@@ -134,7 +137,8 @@ class PostgresUploadTable(UploadWork):
         row = {"id": upload_id, "epoch": epoch, "start": start, "boot_id": boot_id, "adoptable": adoptable, "at": at}
         if self.worker_id is not None:
             row["kept_by"] = self.worker_id
-        return self.jobs.submit(self._change(statements.BEGIN, upload_id, [row]))
+        statement = statements.BEGIN_STORED if self._stored else statements.BEGIN
+        return self.jobs.submit(self._change(statement, upload_id, [row]))
 
     def commit(self, change: Commit, through: Through | None = None) -> Deferred[bool]:
         """See ICatalog. ValueError for an offset that goes back, and for a segment that hasn't just these bytes."""
@@ -142,7 +146,7 @@ class PostgresUploadTable(UploadWork):
             row, told = statements.commit_row(change), self._told(change.upload_id, change.facts)
         except (TypeError, ValueError) as error:
             return fail(error)
-        statement = statements.commit(change.finished, bool(told))
+        statement = statements.commit(change.finished, bool(told), isinstance(change.segment, StoreChange))
         return self.jobs.submit(self._change(statement, change.upload_id, [row], told=told), through)
 
     LOCK = "SELECT 1 FROM uploads WHERE id = ? FOR NO KEY UPDATE"
@@ -200,12 +204,16 @@ class PostgresUploadTable(UploadWork):
     PLACED = f"{UploadWork.PLACED} AND whole"
     DROP_SEGMENTS = """DELETE FROM segments USING uploads WHERE upload_id = uploads.id AND on_disk = 0
         AND upload_id = ANY(?)"""
+    DROP_PARTS = DROP_SEGMENTS.replace("segments", "parts")
+    DROP_PIECES = DROP_SEGMENTS.replace("segments", "pieces")
 
     @frees
     def removed(self, connection: Connection, upload_ids: Sequence[str], unplaced: Sequence[str] = ()) -> None:
         connection.executemany(self.NOT_PLACED, [(one,) for one in sorted(unplaced)])
         connection.executemany(self.REMOVED, [(one,) for one in sorted(upload_ids)])
-        connection.execute(self.DROP_SEGMENTS, (list(upload_ids),))
+        drops = (self.DROP_PARTS, self.DROP_PIECES) if self._stored else (self.DROP_SEGMENTS,)
+        for drop in drops:
+            connection.execute(drop, (list(upload_ids),))
 
     # An upload is stored no earlier than it was finished.
     FORGET_ASKED = f"""DELETE FROM finals WHERE key IN (SELECT key FROM finals

@@ -1,4 +1,4 @@
-"""On PostgreSQL: the tables of segments and of discarded files.
+"""On PostgreSQL: the table of segments, and that of discarded files (see `discarded_table`).
 
 Invariants: those of `resumable.model.segments`. A change of an upload's segments locks the upload's row first; a layout
 is read in one statement, so no change is half seen in it.
@@ -14,12 +14,12 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from resumable.aio.deferreds import deferred
-from resumable.catalog.jobs import CatalogTable, frees, reads
+from resumable.catalog.jobs import reads
+from resumable.catalog.postgres.discarded_table import DiscardedTable, discarded_of, unknown_of
 from resumable.catalog.postgres.postgres_batches import KeyedJob, set_job
 from resumable.catalog.postgres.postgres_connection import Connection
-from resumable.catalog.postgres.postgres_schema import NOW
 from resumable.catalog.postgres.upload_statements import OPEN
-from resumable.model.segments import MOST_SEGMENTS, REMOVED_AFTER, ISegments, Layout
+from resumable.model.segments import MOST_SEGMENTS, ISegments, Layout
 from resumable.model.upload import WHOLE, Segment
 
 _LAYOUT: Final = """uploads.id, uploads.offset, uploads.whole, (SELECT json_agg(json_build_array(start, size, name)
@@ -30,7 +30,7 @@ _HAS_DATA: Final = "uploads.on_disk = 1"
 
 
 @implementer(ISegments)
-class SegmentTable(CatalogTable):
+class SegmentTable(DiscardedTable):
     """ISegments."""
 
     # Questions
@@ -140,24 +140,7 @@ class SegmentTable(CatalogTable):
 
     # Files that nobody needs
 
-    DISCARDED = f"""SELECT name FROM discarded WHERE at <= {NOW} - {REMOVED_AFTER}
-        AND NOT EXISTS (SELECT 1 FROM segments WHERE segments.name = discarded.name) ORDER BY at, name LIMIT ?"""
-
-    @reads
-    def discarded(self, connection: Connection, limit: int) -> Sequence[str]:
-        return [name for (name,) in connection.execute(self.DISCARDED, (limit,)).fetchall()]
-
-    @frees
-    def removed(self, connection: Connection, names: Sequence[str]) -> None:
-        connection.execute("DELETE FROM discarded WHERE name = ANY(?)", (list(names),))
-
-    UNKNOWN = """SELECT name FROM unnest(?::text[]) WITH ORDINALITY AS given(name, number)
-        WHERE NOT EXISTS (SELECT 1 FROM segments WHERE segments.name = given.name)
-        AND NOT EXISTS (SELECT 1 FROM discarded WHERE discarded.name = given.name) ORDER BY number"""
-
-    @reads
-    def unknown(self, connection: Connection, names: Sequence[str]) -> Sequence[str]:
-        return [name for (name,) in connection.execute(self.UNKNOWN, (list(names),)).fetchall()]
+    DISCARDED, UNKNOWN = discarded_of("segments"), unknown_of("segments")
 
     UNKNOWN_UPLOADS = f"""SELECT id FROM unnest(?::text[]) WITH ORDINALITY AS given(id, number) WHERE NOT EXISTS
         (SELECT 1 FROM uploads WHERE uploads.id = given.id AND whole AND {_HAS_DATA}) ORDER BY number"""

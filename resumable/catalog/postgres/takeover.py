@@ -47,7 +47,13 @@ _SESSION: Final = (
     "SET LOCAL synchronous_commit = on",
     "SET LOCAL timezone = 'UTC'",
 )
-_EMPTIED: Final = ("segments", "discarded", "claims", "usage", "workers", *(table.name for table in TABLES))
+_EMPTIED: Final = (
+    *("segments", "parts", "pieces", "discarded", "claims", "usage", "workers"),
+    *(table.name for table in TABLES),
+)
+_LOOK: Final = """SELECT id, (SELECT COUNT(*) FROM uploads), oldest, EXISTS (SELECT 1 FROM parts)
+    OR EXISTS (SELECT 1 FROM pieces) OR EXISTS (SELECT 1 FROM uploads WHERE COALESCE(made, multipart) IS NOT NULL)
+    FROM installation"""
 _BAR: Final = (
     """CREATE OR REPLACE FUNCTION resumable_moved() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -61,12 +67,13 @@ _BAR: Final = (
 @frozen
 class Installation:
     """``id``: the marker of its upload directory has it. ``uploads``: how many there are. ``returning``, ``returned``:
-    its records are on their way to SQLite, or are there."""
+    its records are on their way to SQLite, or are there. ``in_store``: bytes of uploads are in an object store."""
 
     id: str
     uploads: int
     returning: bool = False
     returned: bool = False
+    in_store: bool = False
 
 
 @frozen
@@ -129,9 +136,9 @@ class Takeover:
             for setting in _SESSION:
                 raw.execute(setting)
             raw.execute("LOCK TABLE installation IN ACCESS EXCLUSIVE MODE")
-            row = raw.execute("SELECT id, (SELECT COUNT(*) FROM uploads), oldest FROM installation").fetchone()
+            row = raw.execute(_LOOK).fetchone()
         assert row is not None
-        return Installation(row[0], row[1], returning=row[2] == RETURNING, returned=row[2] == RETURNED)
+        return Installation(row[0], row[1], row[2] == RETURNING, row[2] == RETURNED, row[3])
 
     @staticmethod
     def _moved_from(raw: psycopg.Connection[Any]) -> bool:

@@ -1,7 +1,8 @@
 """On PostgreSQL: the statements that do creations, takes, commits and questions for many uploads at once.
 
 Each is one statement over JSON (see `SetJob`), with everything that belongs to the change: the upload's row, its
-segment, its replicas, its facts. Invariant: this is written only where the upload's row has changed.
+segment (or what an object store got: `stored_statements`), its replicas, its facts. Invariant: this is written only
+where the upload's row has changed.
 
 ``(id IN (SELECT ...)) IS TRUE`` looks in a hash of the few rows of the batch; a join would compare each with each.
 """
@@ -12,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
+from resumable.catalog.postgres import stored_statements as stores
 from resumable.catalog.schema import FIELDS, REPLICA_FIELDS, from_replica, to_json, to_placed, to_row
-from resumable.model.upload import WHOLE, Commit, Fact, Replica, Segment, Upload
+from resumable.model.upload import WHOLE, Commit, Fact, Replica, Segment, StoreChange, Upload
 
 # Neither finished nor gone; in words by which PostgreSQL doesn't look for the rows in the index of all of these.
 OPEN: Final = "COALESCE(uploads.finished_at, uploads.gone_at) IS NULL"
@@ -66,7 +68,7 @@ def segment_row(segment: Segment | None, start: int, offset: int, finished: bool
 ADD_REPLICAS: Final = f"""INSERT INTO replicas ({", ".join(_REPLICA_NAMES)}) SELECT {", ".join(_REPLICA_NAMES)}
     FROM json_to_recordset(?1) AS replica(i integer, {_columns(_REPLICA_NAMES, _REPLICA_TYPES)}) ORDER BY i"""
 """The replicas of a new upload: `replica_rows`."""
-_TAKE: Final = """INSERT INTO outbox (deliverer, upload_id, kind, at, data, state)
+TAKE: Final = """INSERT INTO outbox (deliverer, upload_id, kind, at, data, state)
     SELECT taker, fact.upload_id, kind, fact.at, data, CASE WHEN follows OR EXISTS (SELECT 1 FROM outbox AS earlier
         WHERE earlier.deliverer = taker AND earlier.upload_id = fact.upload_id AND earlier.dead_at IS NULL)
         THEN 'behind' ELSE 'next' END
@@ -97,33 +99,44 @@ def fact_rows(upload_id: str, facts: Sequence[Fact], deliverers: Sequence[str]) 
 
 # Creation
 
-_CREATED: Final = f"{_columns(_NAMES, _TYPES)}, kept_by text, {_SEGMENT}"
+_CREATED: Final = f"{_columns(_NAMES, _TYPES)}, kept_by text"
+_WITH_SEGMENT: Final = (
+    f"job AS (SELECT * FROM json_to_recordset(?1) AS job({_CREATED}, {_SEGMENT}))",
+    f"""made AS (INSERT INTO uploads ({FIELDS}, kept_by, whole)
+        SELECT {FIELDS}, kept_by, COALESCE(whole, false) FROM job ON CONFLICT (id) DO NOTHING RETURNING id)""",
+    """added AS (INSERT INTO segments (upload_id, start, size, name)
+        SELECT id, first, size, name FROM job WHERE name IS NOT NULL AND (id IN (SELECT id FROM made)) IS TRUE)""",
+)
+_STORED: Final = (
+    f"job AS (SELECT * FROM json_to_recordset(?1) AS job({_CREATED}, {stores.COLUMNS}))",
+    f"""made AS (INSERT INTO uploads ({FIELDS}, kept_by, whole, made, multipart, reserved)
+        SELECT {FIELDS}, kept_by, made IS NOT NULL, made, multipart, COALESCE(reserved, 0) FROM job
+        ON CONFLICT (id) DO NOTHING RETURNING id)""",
+    *stores.NEW,
+)
 
 
 @cache
-def create(replicas: bool = False, facts: bool = False) -> str:
-    """The statement over `upload_row`, and `replica_rows` and `fact_rows` where there are any."""
-    parts = [
-        f"job AS (SELECT * FROM json_to_recordset(?1) AS job({_CREATED}))",
-        f"""made AS (INSERT INTO uploads ({FIELDS}, kept_by, whole)
-            SELECT {FIELDS}, kept_by, COALESCE(whole, false) FROM job ON CONFLICT (id) DO NOTHING RETURNING id)""",
-        """added AS (INSERT INTO segments (upload_id, start, size, name)
-            SELECT id, first, size, name FROM job WHERE name IS NOT NULL AND (id IN (SELECT id FROM made)) IS TRUE)""",
-    ]
+def create(replicas: bool = False, facts: bool = False, stored: bool = False) -> str:
+    """The statement over `upload_row`, and `replica_rows` and `fact_rows` where there are any. ``stored``: with a
+    StoreChange."""
+    parts = [*(_STORED if stored else _WITH_SEGMENT)]
     if replicas:
         only = "WHERE (upload_id IN (SELECT id FROM made)) IS TRUE ORDER BY"
         parts.append(f"copied AS ({ADD_REPLICAS.replace('?1', '?2').replace('ORDER BY', only)})")
     if facts:
-        parts.append(f"told AS ({_TAKE.format(number=3 if replicas else 2, of='made')})")
+        parts.append(f"told AS ({TAKE.format(number=3 if replicas else 2, of='made')})")
     return f"WITH {', '.join(parts)} SELECT id FROM made"
 
 
-def upload_row(upload: Upload, segment: Segment | None, worker_id: str | None) -> dict[str, Any]:
+def upload_row(upload: Upload, segment: Segment | StoreChange | None, worker_id: str | None) -> dict[str, Any]:
     """A new upload, of which ``worker_id`` has an append under way if its epoch says so. See `segment_row`."""
     row = _present(_NAMES, to_row(upload))
     if upload.epoch and worker_id is not None and not upload.finished:
         row["kept_by"] = worker_id
-    return {**row, **segment_row(segment, 0, upload.offset, upload.finished)}
+    if isinstance(segment, StoreChange):
+        return row | stores.new_row(segment, upload.offset, upload.finished)
+    return row | segment_row(segment, 0, upload.offset, upload.finished)
 
 
 # Appends
@@ -139,14 +152,16 @@ BEGIN: Final = f"""WITH job AS (SELECT * FROM json_to_recordset(?1) AS job(id te
         AND uploads.offset = job.start AND uploads.epoch = job.epoch AND {OPEN}
     RETURNING uploads.id"""
 
-_CHANGED: Final = f"""id text, epoch bigint, start bigint, offset bigint, at float8, length bigint,
-    goes_on boolean, placed text, {_SEGMENT}"""
+BEGIN_STORED: Final = BEGIN.replace("kept_by = job.kept_by", f"kept_by = job.kept_by, {stores.TAKEN}")
+
+_CHANGED: Final = """id text, epoch bigint, start bigint, offset bigint, at float8, length bigint,
+    goes_on boolean, placed text"""
 # The last commit of an append gives back what was reserved ahead, by whomever.
 _MOVED: Final = """offset = job.offset, touched_at = GREATEST(uploads.touched_at, job.at),
     length = COALESCE(job.length, uploads.length), kept_by = CASE WHEN job.goes_on THEN uploads.kept_by END,
     charged = CASE WHEN job.goes_on THEN uploads.charged ELSE 0 END"""
 _FINISHED: Final = """adoptable = job.offset, finished_at = GREATEST(uploads.touched_at, job.at),
-    placed = COALESCE(uploads.placed, job.placed), whole = uploads.whole OR COALESCE(job.whole, false)"""
+    placed = COALESCE(uploads.placed, job.placed)"""
 # The partials of a final that is finished are used, and its request is over.
 _OF_FINALS: Final = (
     """unpinned AS (DELETE FROM pins USING moved WHERE final_id = ANY(ARRAY(SELECT id FROM moved WHERE is_final))
@@ -162,33 +177,42 @@ _IS_OUT_OF_DATE: Final = """name IS NOT NULL AND id NOT IN (SELECT upload_id FRO
     AND id NOT IN (SELECT upload_id FROM added)"""
 
 
+_GROWN: Final = (
+    """grown AS (UPDATE segments SET size = moved.size FROM moved
+        WHERE segments.name = ANY(ARRAY(SELECT name FROM moved)) AND moved.known > 0
+        AND segments.upload_id = moved.id AND segments.start = moved.first
+        AND segments.name = moved.name AND segments.size = moved.known RETURNING upload_id)""",
+    """added AS (INSERT INTO segments (upload_id, start, size, name)
+        SELECT id, first, size, name FROM moved WHERE known = 0
+        ON CONFLICT DO NOTHING RETURNING upload_id)""",
+)
+
+
 @cache
-def commit(finishes: bool, facts: bool) -> str:
-    """The statement over `commit_row`, and `fact_rows` where there are any."""
+def commit(finishes: bool, facts: bool, stored: bool = False) -> str:
+    """The statement over `commit_row`, and `fact_rows` where there are any. ``stored``: with a StoreChange."""
     more = f"adoptable = GREATEST(uploads.adoptable, job.offset), {_MOVED}"
-    told = "job.id, job.at, job.first, job.size, job.known, job.name"
+    columns, told = (stores.COLUMNS, stores.TOLD) if stored else (_SEGMENT, "job.first, job.size, job.known, job.name")
+    told = f"job.id, job.at, {told}"
     if finishes:
-        more = f"{_FINISHED}, {_MOVED}"
+        whole = stores.FINISHED if stored else "whole = uploads.whole OR COALESCE(job.whole, false)"
+        more = f"{_FINISHED}, {whole}, {_MOVED}"
         told += ", uploads.partials IS NOT NULL AS is_final, uploads.asked"
+    if stored:
+        more += f", {stores.MOVED}"
     parts = [
-        f"job AS (SELECT * FROM json_to_recordset(?1) AS job({_CHANGED}))",
+        f"job AS (SELECT * FROM json_to_recordset(?1) AS job({_CHANGED}, {columns}))",
         f"""moved AS (UPDATE uploads SET {more} FROM job
             WHERE {ONLY_THESE} AND uploads.id = job.id
             AND uploads.offset = job.start AND uploads.epoch = job.epoch AND {OPEN}
             RETURNING {told})""",
-        """grown AS (UPDATE segments SET size = moved.size FROM moved
-            WHERE segments.name = ANY(ARRAY(SELECT name FROM moved)) AND moved.known > 0
-            AND segments.upload_id = moved.id AND segments.start = moved.first
-            AND segments.name = moved.name AND segments.size = moved.known RETURNING upload_id)""",
-        """added AS (INSERT INTO segments (upload_id, start, size, name)
-            SELECT id, first, size, name FROM moved WHERE known = 0
-            ON CONFLICT DO NOTHING RETURNING upload_id)""",
+        *((stores.CHANGED_LAST if finishes else stores.CHANGED) if stored else _GROWN),
         *(_OF_FINALS if finishes else ()),
     ]
     if facts:
-        parts.append(f"told AS ({_TAKE.format(number=2, of='moved')})")
-    return f"""WITH {", ".join(parts)}
-        SELECT id, CASE WHEN {_IS_OUT_OF_DATE} THEN resumable_conflict() END FROM moved"""
+        parts.append(f"told AS ({TAKE.format(number=2, of='moved')})")
+    landed = f"SELECT id, CASE WHEN {_IS_OUT_OF_DATE} THEN resumable_conflict() END FROM moved"
+    return f"WITH {', '.join(parts)} {stores.LANDED if stored else landed}"
 
 
 def commit_row(change: Commit) -> dict[str, Any]:
@@ -201,6 +225,8 @@ def commit_row(change: Commit) -> dict[str, Any]:
         row["goes_on"] = True
     if change.finished and change.place is not None:
         row["placed"] = to_placed(change.place)
+    if isinstance(change.segment, StoreChange):
+        return row | stores.stored_row(change.segment, change.start, change.offset, change.finished)
     return row | segment_row(change.segment, change.start, change.offset, change.finished)
 
 

@@ -104,6 +104,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         metadata=by_name({"anyOf": [text("UTF-8"), record("any other bytes", base64=text("RFC 4648"))]}),
         local=nullable(words("here", "placed", "dropped")),
         placed=nullable(text("path of its file below `--place-dir`; null if it has none")),
+        object=nullable(text("its object in the store of `--spool`, there once it is finished; null without one")),
         replicas=many(ref("Replica")),
     ),
     "Replica": record(

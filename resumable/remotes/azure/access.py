@@ -31,11 +31,13 @@ from requests.adapters import HTTPAdapter
 
 from resumable.model.telemetry import REQUEST
 from resumable.remotes.azure.records import FILES, VARIABLES, Auth
+from resumable.remotes.metadata import PLAIN
 from resumable.remotes.reading import Presented
 from resumable.remotes.regions import STEP
 
 KEY_LIFETIME = timedelta(hours=1)
 """For which a key that signs for an identity is kept and used again."""
+SCOPE = "https://storage.azure.com/.default"
 SKEW = 300.0
 """Seconds that this machine's clock may be ahead of the store's."""
 
@@ -135,6 +137,18 @@ class AzureAccess:
             **signing,
         )
         return f"{blob.url}?{signature}"
+
+    def source(self, key: str, now: float) -> tuple[str, str | None]:
+        """A URL of this blob for the store itself, which copies from there, and the header that lets it in, if it needs
+        one. ``now``: seconds since the epoch. Both are secrets."""
+        client = self.client
+        blob = client.get_blob_client(key)
+        if self._secret.auth is Auth.IDENTITY:
+            return blob.url, f"Bearer {client.credential.get_token(SCOPE).token}"
+        if self._secret.auth is Auth.SAS:
+            return f"{blob.url}?{self._secret.value.lstrip('?')}", None
+        signed = self.signed_url(key, Presented(PLAIN, "", KEY_LIFETIME.total_seconds()), now)
+        return signed or blob.url, None  # a connection string's SAS is in the URL
 
     def _delegation_key(self, now: float, until: datetime) -> UserDelegationKey:
         """One that is good until then, with which an identity signs."""

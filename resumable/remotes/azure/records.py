@@ -75,6 +75,7 @@ class AzureRecord(ObjectRecord):
 
 
 ID_METADATA = "resumable_upload_id"
+TOKEN_METADATA = "resumable_token"
 DROPPED_METADATA = "resumable_dropped"
 """On an empty blob that only exists to get rid of blocks, until it is deleted."""
 ROOM = MetadataRoom(8 << 10)

@@ -18,7 +18,11 @@ from resumable.remotes.azure.records import FILES, Auth
 from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
 
 if TYPE_CHECKING:
+    from resumable.remotes.azure.access import AzureAccess
+    from resumable.remotes.azure.azure_spool import AzureSpoolStore
+    from resumable.remotes.azure.calls import Calls
     from resumable.remotes.azure.remote import AzureRemote
+    from resumable.remotes.azure.store import AzureStore
 
 EXTRA = "pip install 'resumable-server[azure]'"
 TIERS = {"hot": "Hot", "cool": "Cool", "cold": "Cold", "archive": "Archive"}
@@ -112,32 +116,61 @@ SPARE = 2
 
 def make(spec: RemoteSpec, services: BackendServices) -> AzureRemote:
     """The backend. Raises ValueError: no credentials, or wrong ones. Reads files."""
-    from resumable.remotes.azure.access import AzureAccess
-    from resumable.remotes.azure.calls import Calls
-    from resumable.remotes.azure.records import BlobOptions
     from resumable.remotes.azure.remote import AzureRemote
-    from resumable.remotes.azure.store import AzureReading, AzureStore
+    from resumable.remotes.azure.store import AzureReading
 
-    options = spec.options
-    threads = services.parts + SPARE
-    access = AzureAccess(
-        spec.bucket, options, services.environ, timeout=services.timeout, connections=threads + READERS
-    )
-    calls = Calls(services.reactor, access, threads, services.now, services.memory)
-    readers = Calls(services.reactor, access, READERS, services.now)
-    blobs = BlobOptions(TIERS.get(options.get("tier", "")), options.get("encryption-scope"))
-    drops = options.get("abort", "drop") == "drop"
-    store, read = (AzureStore(each, spec.bucket, blobs, spec.replace, drops) for each in (calls, readers))
+    access, calls, readers = _connected(spec, services)
     return AzureRemote(
-        store,
+        _store(calls, spec),
         calls,
         services.journal,
         services.now,
-        AzureReading(read, readers, access, services.now),
+        AzureReading(_store(readers, spec), readers, access, services.now),
         template=spec.template,
-        client_metadata=flag(options, "metadata", True),
-        part_size=part_size(options, services.part_size),
+        client_metadata=flag(spec.options, "metadata", True),
+        part_size=part_size(spec.options, services.part_size),
     )
+
+
+def make_store(spec: RemoteSpec, services: BackendServices) -> AzureSpoolStore:
+    """The same as a spool. Raises ValueError."""
+    from resumable.remotes.azure.azure_spool import AzureSpoolStore
+
+    if spec.options.get("tier") == "archive":
+        raise ValueError("tier=archive: what a spool has must be readable at once")
+    access, calls, readers = _connected(spec, services)
+    return AzureSpoolStore(
+        _store(calls, spec),
+        calls,
+        readers,
+        access,
+        services.now,
+        services.rng,
+        prefix=spec.template.prefix,
+        client_metadata=flag(spec.options, "metadata", True),
+        part_size=part_size(spec.options, services.part_size),
+    )
+
+
+def _connected(spec: RemoteSpec, services: BackendServices) -> tuple[AzureAccess, Calls, Calls]:
+    """Credentials, and threads for uploads and for downloads."""
+    from resumable.remotes.azure.access import AzureAccess
+    from resumable.remotes.azure.calls import Calls
+
+    threads = services.parts + SPARE
+    access = AzureAccess(
+        spec.bucket, spec.options, services.environ, timeout=services.timeout, connections=threads + READERS
+    )
+    calls = Calls(services.reactor, access, threads, services.now, services.memory)
+    return access, calls, Calls(services.reactor, access, READERS, services.now)
+
+
+def _store(calls: Calls, spec: RemoteSpec) -> AzureStore:
+    from resumable.remotes.azure.records import BlobOptions
+    from resumable.remotes.azure.store import AzureStore
+
+    blobs = BlobOptions(TIERS.get(spec.options.get("tier", "")), spec.options.get("encryption-scope"))
+    return AzureStore(calls, spec.bucket, blobs, spec.replace, spec.options.get("abort", "drop") == "drop")
 
 
 def _check(spec: RemoteSpec) -> None:
@@ -145,4 +178,4 @@ def _check(spec: RemoteSpec) -> None:
     flag(spec.options, "metadata", True)
 
 
-SCHEME = Scheme("az", make, "bucket", OPTIONS, _check, ENVIRONMENT)
+SCHEME = Scheme("az", make, "bucket", OPTIONS, _check, ENVIRONMENT, make_store)

@@ -11,7 +11,7 @@ Source: https://learn.microsoft.com/rest/api/storageservices/put-blob, .../put-b
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -60,6 +60,16 @@ class AzureStore:
 
     async def put(self, upload_id: str, record: AzureRecord, data: IRegion) -> Stored:
         """Make the blob in one go. Raises Conflict for another's blob."""
+        try:
+            written, md5 = await self.put_blob(record.key, record.properties, data, not self._replace)
+        except Conflict as error:
+            return await self._ours_or_conflict(upload_id, record, error)
+        return self._stored(record, data.size, written["etag"], written["version_id"], md5)
+
+    async def put_blob(
+        self, key: str, properties: Mapping[str, str], data: IRegion, only_new: bool, plain: bool = False
+    ) -> tuple[Any, str]:
+        """Put Blob: its answer, and the MD5 of the bytes. ``plain``: without the tier that the operator wants."""
 
         def put(client: ContainerClient, body: BlobBody) -> tuple[Any, str]:
             md5 = body.md5()
@@ -69,24 +79,26 @@ class AzureStore:
                 request.http_request.set_streamed_data_body(body)
                 request.http_request.headers.update({"Content-Length": str(len(body)), "Content-MD5": md5})
 
-            more = {**self._creation(record), **({"raw_request_hook": attach} if len(body) else {})}
-            return client.get_blob_client(record.key).upload_blob(b"", overwrite=self._replace, **more), md5
+            more = {**self._creation(properties, plain), **({"raw_request_hook": attach} if len(body) else {})}
+            return client.get_blob_client(key).upload_blob(b"", overwrite=not only_new, **more), md5
 
-        try:
-            written, md5 = await self._calls.send("Put Blob", put, data)
-        except Conflict as error:
-            return await self._ours_or_conflict(upload_id, record, error)
-        return self._stored(record, data.size, written["etag"], written["version_id"], md5)
+        return await self._calls.send("Put Blob", put, data)
 
     async def stage(self, upload_id: str, record: AzureRecord, part: Part, data: IRegion) -> None:
         """Write one block."""
-        name, scope = block_name(upload_id, part), self._scope()
+        await self.stage_block(record.key, block_name(upload_id, part), data)
 
-        def stage(client: ContainerClient, body: BlobBody) -> None:
-            headers = {"Content-MD5": body.md5()}
-            client.get_blob_client(record.key).stage_block(name, body, len(body), headers=headers, **scope)  # type: ignore[arg-type]
+    async def stage_block(self, key: str, name: str, data: IRegion) -> str:
+        """Put Block: the MD5 of its bytes, which the store has compared."""
+        scope = self.scope()
 
-        await self._calls.send("Put Block", stage, data)
+        def stage(client: ContainerClient, body: BlobBody) -> str:
+            md5 = body.md5()
+            headers = {"Content-MD5": md5}
+            client.get_blob_client(key).stage_block(name, body, len(body), headers=headers, **scope)  # type: ignore[arg-type]
+            return md5
+
+        return await self._calls.send("Put Block", stage, data)
 
     async def names(self, key: str) -> Sequence[str]:
         """Of all uncommitted blocks under the key, whoever wrote them."""
@@ -102,18 +114,22 @@ class AzureStore:
 
     async def commit(self, upload_id: str, record: AzureRecord, parts: Sequence[Part]) -> Stored:
         """Make the blob of its blocks. Raises Conflict for another's blob."""
-        blocks = [BlobBlock(block_name(upload_id, part)) for part in parts]
-        condition = {} if self._replace else {"match_condition": MatchConditions.IfMissing}
-
-        def commit(client: ContainerClient) -> Any:
-            more = {**self._creation(record), **condition}
-            return client.get_blob_client(record.key).commit_block_list(blocks, **more)
-
+        names = [block_name(upload_id, part) for part in parts]
         try:
-            written = await self._calls.ask("Put Block List", commit)
+            written = await self.commit_blocks(record.key, record.properties, names, not self._replace)
         except Conflict as error:
             return await self._ours_or_conflict(upload_id, record, error)
         return self._stored(record, sum(part.size for part in parts), written["etag"], written["version_id"], None)
+
+    async def commit_blocks(self, key: str, properties: Mapping[str, str], names: Sequence[str], only_new: bool) -> Any:
+        """Put Block List: its answer."""
+        condition = {"match_condition": MatchConditions.IfMissing} if only_new else {}
+
+        def commit(client: ContainerClient) -> Any:
+            more = {**self._creation(properties), **condition}
+            return client.get_blob_client(key).commit_block_list([BlobBlock(name) for name in names], **more)
+
+        return await self._calls.ask("Put Block List", commit)
 
     async def look(self, key: str) -> BlobProperties | None:
         """The blob that everybody sees under the key."""
@@ -129,9 +145,7 @@ class AzureStore:
         blob = await self.look(record.key)
         if blob is None or (blob.metadata or {}).get(ID_METADATA) != upload_id or blob.size != record.size:
             return None
-        found = blob.content_settings.content_md5
-        md5 = b64encode(bytes(found)).decode() if found else None
-        return self._stored(record, blob.size, blob.etag, blob.version_id, md5)
+        return self._stored(record, blob.size, blob.etag, blob.version_id, md5_of(blob))
 
     async def is_taken(self, record: AzureRecord) -> bool:
         """Whether there is another's blob that may not be replaced."""
@@ -181,11 +195,14 @@ class AzureStore:
         finally:
             await self.drop(key, None)
 
-    async def list_page(self, prefix: str, marker: str | None, size: int) -> tuple[list[BlobProperties], str | None]:
-        """Some blobs, those of uncommitted blocks too, and where the next begin, if there are any."""
+    async def list_page(
+        self, prefix: str, marker: str | None, size: int, uncommitted: bool = True
+    ) -> tuple[list[BlobProperties], str | None]:
+        """Some blobs, those of ``uncommitted`` blocks too, and where the next begin, if there are any."""
+        include = ["uncommittedblobs"] if uncommitted else None
 
         def listed(client: ContainerClient) -> tuple[list[BlobProperties], str | None]:
-            found = client.list_blobs(prefix or None, include=["uncommittedblobs"], results_per_page=size)
+            found = client.list_blobs(prefix or None, include=include, results_per_page=size)
             pages = found.by_page(marker)
             page = list(next(pages, ()))
             return page, pages.continuation_token or None  # type: ignore[attr-defined]
@@ -219,24 +236,31 @@ class AzureStore:
             raise error
         return ours
 
-    def _creation(self, record: AzureRecord) -> dict[str, Any]:
+    def _creation(self, properties: Mapping[str, str], plain: bool = False) -> dict[str, Any]:
         """The arguments of Put Blob and Put Block List."""
-        kind, disposition = record.properties["Content-Type"], record.properties.get("Content-Disposition")
-        tier = self._options.tier
+        kind, disposition = properties["Content-Type"], properties.get("Content-Disposition")
+        tier = None if plain else self._options.tier
         return {
             "content_settings": ContentSettings(content_type=kind, content_disposition=disposition),
-            "metadata": metadata_of(record.properties),
+            "metadata": metadata_of(properties),
             **({"standard_blob_tier": StandardBlobTier(tier)} if tier else {}),
-            **self._scope(),
+            **self.scope(),
         }
 
-    def _scope(self) -> dict[str, str]:
+    def scope(self) -> dict[str, str]:
+        """The encryption scope, as an argument of what writes."""
         scope = self._options.encryption_scope
         return {"encryption_scope": scope} if scope else {}
 
     def _stored(self, record: AzureRecord, size: int, etag: str | None, version: str | None, md5: str | None) -> Stored:
         location = f"az://{self._container}/{record.key}"
         return Stored(location, record.key, size, etag, version, f"md5:{md5}" if md5 else None)
+
+
+def md5_of(blob: BlobProperties) -> str | None:
+    """In Base64, where the store has one."""
+    found = blob.content_settings.content_md5
+    return b64encode(bytes(found)).decode() if found else None
 
 
 def _empty(key: str, client: ContainerClient) -> str:

@@ -27,6 +27,7 @@ from resumable.httpclient.client import Http, HttpLimits
 from resumable.model import keys, values
 from resumable.remotes.errors import Conflict, NotThere, OutOfStep, RemoteError, Transient
 from resumable.remotes.gcs.credentials import Anonymous, GoogleTokens, ITokens, found
+from resumable.remotes.gcs.gcs_spool import GcsSpoolStore
 from resumable.remotes.gcs.records import GcsObject, GcsObjectOptions, GcsRecord, encoded
 from resumable.remotes.gcs.requests import BAD_DIGEST, GOOGLE, GcsPlace, GcsRequests, Stretch, crc_of, may_be_metadata
 from resumable.remotes.gcs.store import QUANTUM, GcsReading, GcsStore
@@ -96,7 +97,7 @@ class GcsRemote(ObjectRemote[GcsRecord]):
         super().__init__(
             ReplicaRecords(GcsRecord, journal),
             store,
-            GcsReading(requests, store, requests.tokens, now),
+            GcsReading(requests, store, now),
             now,
             may_be_metadata,
             template=template,
@@ -304,6 +305,37 @@ def is_anonymous(options: Mapping[str, str]) -> bool:
 
 def make(spec: RemoteSpec, services: BackendServices) -> GcsRemote:
     """The remote. Raises ValueError. Credentials are looked for when the first request needs them."""
+    requests, http = _connected(spec, services)
+    return GcsRemote(
+        requests,
+        services.journal,
+        services.now,
+        services.rng,
+        template=spec.template,
+        options=_object_options(spec.options),
+        part_size=part_size(spec.options, services.part_size, _part_size),
+        replace=spec.replace,
+        closing=http.close,
+    )
+
+
+def make_store(spec: RemoteSpec, services: BackendServices) -> GcsSpoolStore:
+    """The same as a spool. Raises ValueError."""
+    requests, http = _connected(spec, services)
+    options = _object_options(spec.options)
+    return GcsSpoolStore(
+        requests,
+        GcsStore(requests, options, spec.template, spec.replace, services.rng),
+        options,
+        services.now,
+        services.rng,
+        prefix=spec.template.prefix,
+        part_size=part_size(spec.options, services.part_size, _part_size),
+        closing=http.close,
+    )
+
+
+def _connected(spec: RemoteSpec, services: BackendServices) -> tuple[GcsRequests, Http]:
     options = spec.options
     tokens: ITokens = GoogleTokens(services.pool, services.now, found(options.get("credentials") or None))
     if is_anonymous(options):
@@ -312,22 +344,16 @@ def make(spec: RemoteSpec, services: BackendServices) -> GcsRemote:
         services.reactor, HttpLimits(idle_timeout=services.timeout, connections=services.parts + OTHER_REQUESTS)
     )
     place = GcsPlace(spec.bucket, endpoint_for(options), options.get("user-project") or None)
-    return GcsRemote(
-        GcsRequests(place, tokens, http, memory=services.memory),
-        services.journal,
-        services.now,
-        services.rng,
-        template=spec.template,
-        options=GcsObjectOptions(
-            storage_class=options.get("storage-class") or None,
-            kms_key=options.get("kms-key") or None,
-            acl=options.get("acl") or None,
-            client_metadata=flag(options, "metadata", True),
-        ),
-        part_size=part_size(options, services.part_size, _part_size),
-        replace=spec.replace,
-        closing=http.close,
+    return GcsRequests(place, tokens, http, memory=services.memory), http
+
+
+def _object_options(options: Mapping[str, str]) -> GcsObjectOptions:
+    return GcsObjectOptions(
+        storage_class=options.get("storage-class") or None,
+        kms_key=options.get("kms-key") or None,
+        acl=options.get("acl") or None,
+        client_metadata=flag(options, "metadata", True),
     )
 
 
-SCHEME = Scheme("gs", make, "bucket", OPTIONS, check, VARIABLES)
+SCHEME = Scheme("gs", make, "bucket", OPTIONS, check, VARIABLES, make_store)

@@ -101,6 +101,18 @@ class GcsPlace:
         """Where an object is looked at, read or deleted."""
         return self._url(f"/storage/v1/b/{quote(self.bucket, safe='')}/o/{quote(key, safe='')}", query)
 
+    def objects(self, query: Sequence[tuple[str, str]]) -> str:
+        """Where objects are listed."""
+        return self._url(f"/storage/v1/b/{quote(self.bucket, safe='')}/o", query)
+
+    def compose(self, key: str, query: Sequence[tuple[str, str]] = ()) -> str:
+        """Where an object is made of others."""
+        return self._url(f"/storage/v1/b/{quote(self.bucket, safe='')}/o/{quote(key, safe='')}/compose", query)
+
+    def batch(self) -> str:
+        """Where several calls are made at once."""
+        return f"{self.base}/batch/storage/v1"
+
     def is_here(self, url: str) -> bool:
         """Whether the URL leads to our endpoint."""
         return _origin(url) == _origin(self.base)

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 from resumable.httpclient.client import HttpAnswer
 from resumable.model import keys
 from resumable.remotes.errors import AuthFailed, Conflict, NotThere, RemoteError, Transient, Unusable
-from resumable.remotes.gcs.credentials import ITokens, Unsigned
+from resumable.remotes.gcs.credentials import Unsigned
 from resumable.remotes.gcs.records import GcsObject, GcsObjectOptions, GcsRecord, encoded, object_from
 from resumable.remotes.gcs.requests import NO_BUCKET, Framed, GcsRequests, crc_of, may_not
 from resumable.remotes.interfaces import IContent, IRegion, Stored
@@ -55,7 +55,7 @@ class GcsStore:
         """Make the object in one go. Raises Conflict for another's object."""
         query = [*self._options.query(), *self._condition()]
         try:
-            made = await self._insert("insert", record.key, record.resource, data, query)
+            made = await self.insert("insert", record.key, record.resource, data, query)
         except Conflict:
             return await self.ours_or_conflict(upload_id, record)
         return made.stored(self._requests.place.bucket)
@@ -66,14 +66,14 @@ class GcsStore:
 
     async def find_ours(self, upload_id: str, record: GcsRecord) -> Stored | None:
         """The object, if it carries the upload's id and has its size."""
-        found = None if record.size is None else await self._head(record.key)
+        found = None if record.size is None else await self.look(record.key)
         if found is None or not found.is_of(upload_id, record.size):
             return None
         return found.stored(self._requests.place.bucket)
 
     async def ours_or_conflict(self, upload_id: str, record: GcsRecord) -> Stored:
         """The object that is in our way, if it is ours. Raises Conflict, or Transient when it is gone."""
-        found = await self._head(record.key)
+        found = await self.look(record.key)
         if found is None:
             raise Transient("what was in the way of the object is gone", code="conditionNotMet")
         if not found.is_of(upload_id, record.size):
@@ -82,7 +82,7 @@ class GcsStore:
 
     async def delete_ours(self, upload_id: str, record: GcsRecord) -> bool:
         """Delete the object if it is ours; whether it was there. One that replaces it meanwhile stays."""
-        found = await self._head(record.key)
+        found = await self.look(record.key)
         if found is None or not found.is_of(upload_id, None):
             return False
         return await self.delete(record.key, found.generation)
@@ -103,13 +103,14 @@ class GcsStore:
         key = f"{self._template.prefix}{PROBE}"
         session = await self.sessions.start(key, {"contentType": "application/octet-stream"}, self._options.query())
         await self.sessions.cancel(session)
-        await self._head(key)
+        await self.look(key)
         await self.delete(key)
 
     def _condition(self) -> list[tuple[str, str]]:
         return [] if self._replace else [("ifGenerationMatch", "0")]
 
-    async def _head(self, key: str) -> GcsObject | None:
+    async def look(self, key: str) -> GcsObject | None:
+        """The object that everybody sees under the key."""
         try:
             answer = await self._requests.send("look up", "GET", self._requests.place.object(key))
         except NotThere:
@@ -118,7 +119,7 @@ class GcsStore:
             raise may_not("look up", error, "storage.objects.get and storage.objects.list") from None
         return object_from("look up", answer.body)
 
-    async def _insert(
+    async def insert(
         self, name: str, key: str, resource: Mapping[str, Any], data: IRegion, query: list[tuple[str, str]]
     ) -> GcsObject:
         """Properties and bytes in one request, with a checksum that the store compares before there is an object."""
@@ -237,10 +238,9 @@ class GcsReading:
     Source: https://docs.cloud.google.com/storage/docs/json_api/v1/objects/get
     """
 
-    def __init__(self, requests: GcsRequests, store: GcsStore, tokens: ITokens, now: Callable[[], float]) -> None:
+    def __init__(self, requests: GcsRequests, store: GcsStore, now: Callable[[], float]) -> None:
         self._requests = requests
         self._store = store
-        self._tokens = tokens
         self._now = now
 
     async def open(self, upload_id: str, record: GcsRecord, start: int, size: int) -> IObjectStream:
@@ -267,13 +267,18 @@ class GcsReading:
         """See ISigning.signed_url."""
         finalised(record.stored)
         await found_ours(self._store, upload_id, record)
-        place = self._requests.place
-        query = [
-            ("response-content-type", presented.content_type),
-            ("response-content-disposition", presented.disposition),
-            *([("userProject", place.user_project)] if place.user_project else []),
-        ]
-        path = f"/{quote(place.bucket, safe='')}/{quote(record.key, safe='/~')}"
-        unsigned = Unsigned(f"{place.base}{path}", query, self._now(), presented.lifetime)
-        signed = await self._tokens.sign(unsigned.text)
-        return None if signed is None else unsigned.signed(*signed)
+        return await signed_url(self._requests, record.key, presented, self._now())
+
+
+async def signed_url(requests: GcsRequests, key: str, presented: Presented, now: float) -> str | None:
+    """See ISigning.signed_url; without a look at the object."""
+    place = requests.place
+    query = [
+        ("response-content-type", presented.content_type),
+        ("response-content-disposition", presented.disposition),
+        *([("userProject", place.user_project)] if place.user_project else []),
+    ]
+    path = f"/{quote(place.bucket, safe='')}/{quote(key, safe='/~')}"
+    unsigned = Unsigned(f"{place.base}{path}", query, now, presented.lifetime)
+    signed = await requests.tokens.sign(unsigned.text)
+    return None if signed is None else unsigned.signed(*signed)

@@ -18,7 +18,7 @@ from resumable.model import keys
 from resumable.remotes import plan
 from resumable.remotes.interfaces import Conflict, IJournal, Intent, IPartRemote, IRegion, IWholeRemote, Part, Stored
 from resumable.remotes.journals import ReplicaRecord, Stage
-from resumable.remotes.memory.remote import MemoryObject, MemoryRemote, MemoryStore, OpenObject
+from resumable.remotes.memory.remote import MemoryBucket, MemoryObject, MemoryRemote, OpenObject
 from resumable.remotes.regions import copy
 from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag
 
@@ -29,7 +29,7 @@ class MemoryPartRemote(MemoryRemote):
 
     def __init__(
         self,
-        store: MemoryStore,
+        store: MemoryBucket,
         journal: IJournal,
         clock: IReactorTime,
         *,
@@ -132,7 +132,7 @@ def _part(record: ReplicaRecord, number: int) -> Part:
 
 def _make(spec: RemoteSpec, services: BackendServices) -> MemoryRemote:
     kind = MemoryPartRemote if flag(spec.options, "parts", False) else MemoryRemote
-    return kind(MemoryStore(), services.journal, services.reactor, template=spec.template, replace=spec.replace)
+    return kind(MemoryBucket(), services.journal, services.reactor, template=spec.template, replace=spec.replace)
 
 
 def _check(spec: RemoteSpec) -> None:

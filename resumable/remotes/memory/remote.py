@@ -1,6 +1,6 @@
 """A store in this process, for tests: its objects, the faults that a test puts into it, and a remote that writes to it.
 
-Invariants: only a remote or a test changes the `MemoryStore`. It outlives remotes that are made over it, as a store
+Invariants: only a remote or a test changes the `MemoryBucket`. It outlives remotes that are made over it, as a store
 outlives our process; a remote keeps nothing but its journal. A fault strikes exactly the calls that it was meant for,
 so a test that is run again sees the same.
 
@@ -69,7 +69,7 @@ class OpenObject:
 
 
 @define
-class MemoryStore:
+class MemoryBucket:
     """``objects`` by key, ``unfinished`` by handle; both are a test's to read and change."""
 
     objects: dict[str, MemoryObject] = field(factory=dict)
@@ -141,7 +141,7 @@ class MemoryRemote:
 
     def __init__(
         self,
-        store: MemoryStore,
+        store: MemoryBucket,
         journal: IJournal,
         clock: IReactorTime,
         *,

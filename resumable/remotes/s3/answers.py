@@ -30,6 +30,7 @@ from resumable.remotes.errors import (
     Unusable,
     Unwelcome,
 )
+from resumable.remotes.object_store import Listed
 from resumable.remotes.s3.checksums import Algorithm
 
 DEEPEST = 10
@@ -151,6 +152,13 @@ def complete_document(parts: Sequence[Sequence[tuple[str, str]]]) -> bytes:
     return f'<CompleteMultipartUpload xmlns="{namespace}">{rows}</CompleteMultipartUpload>'.encode()
 
 
+def delete_document(keys: Sequence[str]) -> bytes:
+    """The body of DeleteObjects, whose answer names only what went wrong."""
+    rows = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
+    namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
+    return f'<Delete xmlns="{namespace}"><Quiet>true</Quiet>{rows}</Delete>'.encode()
+
+
 @frozen
 class Written:
     """The store's confirmation of a payload. ``checksum`` is the one that was sent and compared."""
@@ -226,11 +234,24 @@ def part_of(element: Element, checksum: str | None) -> ListedPart:
 def upload_of(element: Element, encoded: bool) -> ListedUpload:
     """An Upload of ListMultipartUploads; ``encoded``: its key is."""
     key = element.find("Key") or ""
-    try:
-        initiated = datetime.fromisoformat((element.find("Initiated") or "").replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        initiated = None
+    initiated = _seconds(element.find("Initiated"))
     return ListedUpload(unquote_plus(key) if encoded else key, element.find("UploadId") or "", initiated)
+
+
+def object_of(element: Element, encoded: bool) -> Listed:
+    """A Contents of ListObjectsV2; ``encoded``: its key is."""
+    key = element.find("Key") or ""
+    changed_at = _seconds(element.find("LastModified"))
+    if changed_at is None:
+        raise Transient("ListObjectsV2: an object has no time")
+    return Listed(unquote_plus(key) if encoded else key, number_of(element.find("Size")), changed_at)
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return _time(text or "").timestamp()
+    except ValueError:
+        return None
 
 
 def number_of(text: str | None) -> int:
@@ -309,6 +330,19 @@ def error_in(operation: str, status: int, headers: Mapping[str, str], body: byte
     # the status is no help here: an unknown error may well be gone next time
     known = THROTTLES | TRANSIENT | LOST | STALE_KEYS | SETUP | PERMANENT | set(ADVICE) | {"PreconditionFailed"}
     return error if error.code in known else Transient(error.reason, status=status, code=error.code)
+
+
+def error_of(operation: str, element: Element) -> RemoteError | None:
+    """The error for one object in an answer to DeleteObjects; None: it isn't there anyway."""
+    code = element.find("Code") or "Unknown"
+    if code in LOST:
+        return None
+    message = _clean(element.find("Message"))
+    reason = f"{operation}: {code}" + (f" ({message})" if message else "")
+    if code == "AccessDenied":
+        advice = _missing_right(element) or "allow s3:DeleteObject on the bucket and prefix"
+        return AuthFailed(reason, code=code, advice=advice)
+    return _classed(code, 200, reason, ADVICE.get(code, ""), None)
 
 
 def _document(body: bytes) -> Element | None:

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_plus
 
 from resumable.httpclient.client import HttpAnswer
-from resumable.remotes.errors import Transient
+from resumable.remotes.errors import CannotCopy, Transient
 from resumable.remotes.interfaces import IRegion
+from resumable.remotes.object_store import Listed
 from resumable.remotes.s3.answers import (
     BadXml,
     Element,
@@ -24,15 +25,19 @@ from resumable.remotes.s3.answers import (
     UploadsPage,
     Written,
     complete_document,
+    delete_document,
     error_in,
+    error_of,
     number_of,
+    object_of,
     parse,
     part_of,
     upload_of,
     written,
 )
-from resumable.remotes.s3.checksums import Algorithm
+from resumable.remotes.s3.checksums import ALGORITHMS, Algorithm
 from resumable.remotes.s3.requests import Payload, S3Requests
+from resumable.remotes.s3.signing import encode_path
 
 LIST_SIZE = 4 << 20
 """Bytes of a page of a list; a thousand entries have less than one MiB."""
@@ -82,6 +87,26 @@ class S3Client:
         """Delete it; no failure when it isn't there."""
         await self.requests.send("DeleteObject", "DELETE", key)
 
+    async def delete_objects(self, keys: Sequence[str]) -> None:
+        """Delete them all, 1,000 at most; no failure for those that aren't there. Raises the first object's error."""
+        name = "DeleteObjects"
+        named, payload = {"Content-Type": "application/xml"}, Payload(delete_document(keys), ALGORITHMS["md5"])
+        answer, _ = await self.requests.send(name, "POST", "", [("delete", "")], named, payload, largest=LIST_SIZE)
+        for each in self._document(name, answer).all("Error"):
+            error = error_of(name, each)
+            if error is not None:
+                raise error
+
+    async def list_objects(self, prefix: str, after: str, limit: int) -> tuple[Sequence[Listed], bool]:
+        """The next objects, ``limit`` at most, under the prefix and behind ``after``; whether there are more."""
+        name = "ListObjectsV2"
+        query = [("list-type", "2"), ("prefix", prefix), ("max-keys", str(limit)), ("encoding-type", "url")]
+        query += [("start-after", after)] if after else []
+        answer, _ = await self.requests.send(name, "GET", "", query, largest=LIST_SIZE)
+        document = self._document(name, answer)
+        encoded = document.find("EncodingType") == "url"
+        return [object_of(each, encoded) for each in document.all("Contents")], document.find("IsTruncated") == "true"
+
     async def init_multipart_upload(self, key: str, headers: Mapping[str, str] | None = None) -> str:
         """Begin; answers the upload id."""
         name = "CreateMultipartUpload"
@@ -104,6 +129,32 @@ class S3Client:
         query = [("partNumber", str(part_number)), ("uploadId", upload_id)]
         answer, checksum = await self.requests.send("UploadPart", "PUT", key, query, headers, Payload(data, algorithm))
         return written("UploadPart", answer, checksum, algorithm)
+
+    async def upload_part_copy(
+        self,
+        key: str,
+        upload_id: str,
+        part_number: int,
+        source: tuple[str, int, int],
+        headers: Mapping[str, str] | None = None,
+        algorithm: Algorithm | None = None,
+    ) -> Written:
+        """Write a part of an object's bytes: its key, the first byte, and how many. CannotCopy."""
+        name, (key_from, start, size) = "UploadPartCopy", source
+        named = {
+            **(headers or {}),
+            "x-amz-copy-source": encode_path(f"{self.endpoint.bucket}/{key_from}"),
+            "x-amz-copy-source-range": f"bytes={start}-{start + size - 1}",
+        }
+        query = [("partNumber", str(part_number)), ("uploadId", upload_id)]
+        answer, _ = await self.requests.send(name, "PUT", key, query, named, Payload(b""), patience=COMPLETE_PATIENCE)
+        if not answer.body.strip():
+            raise CannotCopy(f"{name}: the store took it for a part of no bytes")
+        document = self._document(name, answer)
+        etag = document.find("ETag")
+        if not etag:
+            raise Transient(f"{name}: the answer has no ETag")
+        return Written(etag, document.find(algorithm.element) if algorithm and algorithm.label else None)
 
     async def list_parts(
         self,

@@ -17,7 +17,7 @@ from attrs import evolve, field, frozen
 
 from resumable.remotes.interfaces import IJournal, IPartJournal, Stored
 from resumable.remotes.journals import ReplicaRecords, Stage
-from resumable.remotes.metadata import ID_METADATA, PLAIN, MetadataRoom, described, in_ascii, stripped
+from resumable.remotes.metadata import ID_METADATA, PLAIN, TOKEN_METADATA, MetadataRoom, described, in_ascii, stripped
 from resumable.remotes.object_remote import ObjectRecord
 from resumable.remotes.s3.answers import ListedPart
 
@@ -140,6 +140,11 @@ class S3ObjectOptions:
             f"{SSE_C}key-md5": b64encode(digest).decode(),
         }
 
+    def source_headers(self) -> dict[str, str]:
+        """Those that a copy needs for its source, which has the same key."""
+        copied = SSE_C.replace("x-amz-", "x-amz-copy-source-", 1)
+        return {name.replace(SSE_C, copied): value for name, value in self.access_headers().items()}
+
     def creation_headers(self) -> dict[str, str]:
         """Those that PutObject and CreateMultipartUpload need."""
         named = {
@@ -151,8 +156,11 @@ class S3ObjectOptions:
         }
         return {**{name: value for name, value in named.items() if value}, **self.access_headers()}
 
-    def headers_for(self, upload_id: str, metadata: Mapping[str, bytes], room: MetadataRoom) -> dict[str, str]:
-        """The headers that come from the upload itself; they go to the journal, so none is secret."""
-        ours = {ID_METADATA: upload_id}
+    def headers_for(
+        self, upload_id: str, metadata: Mapping[str, bytes], room: MetadataRoom, token: str = ""
+    ) -> dict[str, str]:
+        """The headers that come from the upload itself; they go to the journal, so none is secret. ``token``: that of
+        whoever makes an object of a spool."""
+        ours = {ID_METADATA: upload_id, **({TOKEN_METADATA: token} if token else {})}
         custom = {**ours, **(in_ascii(metadata, room, ours) if self.client_metadata else {})}
         return {**described(metadata), **{f"{CUSTOM}{name}": value for name, value in custom.items()}}

@@ -30,6 +30,7 @@ from resumable.remotes.s3.endpoint import DIALECTS, Dialect, Endpoint, S3Place, 
 from resumable.remotes.s3.records import S3ObjectOptions
 from resumable.remotes.s3.remote import S3Remote
 from resumable.remotes.s3.requests import S3Requests
+from resumable.remotes.s3.s3_spool import S3SpoolStore
 from resumable.remotes.urls import BackendServices, RemoteSpec, Scheme, flag, part_size
 
 OTHER_REQUESTS = 16
@@ -69,6 +70,9 @@ ACLS = (
     "private", "public-read", "public-read-write", "authenticated-read", "aws-exec-read", "bucket-owner-read",
     "bucket-owner-full-control",
 )  # fmt: skip
+#: Objects in them can't be read at once:
+#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-class-intro.html
+ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
 _part_size = values.size_between("5M", "5G")
 _CERTIFICATE = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
@@ -171,12 +175,9 @@ def check(spec: RemoteSpec) -> None:
         raise ValueError("sse-c-variable is the name of an environment variable, not the key")
 
 
-def make(spec: RemoteSpec, services: BackendServices) -> S3Remote:
-    """The remote. Raises ValueError; reads files, so it is called before the reactor runs."""
+def _connected(spec: RemoteSpec, services: BackendServices, spoken: Dialect) -> tuple[S3Client, Http]:
     options = spec.options
-    spoken = dialect_for(options)
     limits = HttpLimits(idle_timeout=services.timeout, connections=services.parts + OTHER_REQUESTS)
-    objects = objects_for(options, customer_key(options, services.environ))
     http = Http(services.reactor, limits, policy=policy_for(options.get("ca-file")))
     credentials = SessionCredentials(services.pool, services.now, botocore_session(options.get("profile") or None))
     place = endpoint_for(spec, spoken)
@@ -184,8 +185,16 @@ def make(spec: RemoteSpec, services: BackendServices) -> S3Remote:
     requests = S3Requests(
         place, credentials, http, services.pool, services.now, memory=services.memory, sign_bodies=signs
     )
+    return S3Client(requests), http
+
+
+def make(spec: RemoteSpec, services: BackendServices) -> S3Remote:
+    """The remote. Raises ValueError; reads files, so it is called before the reactor runs."""
+    options, spoken = spec.options, dialect_for(spec.options)
+    objects = objects_for(options, customer_key(options, services.environ))
+    client, http = _connected(spec, services, spoken)
     return S3Remote(
-        S3Client(requests),
+        client,
         services.journal,
         services.pool,
         services.now,
@@ -194,6 +203,25 @@ def make(spec: RemoteSpec, services: BackendServices) -> S3Remote:
         options=objects,
         part_size=part_size(options, services.part_size, _part_size),
         replace=spec.replace,
+        closing=http.close,
+    )
+
+
+def make_store(spec: RemoteSpec, services: BackendServices) -> S3SpoolStore:
+    """The same as a spool. Raises ValueError, as `make` does."""
+    options, spoken = spec.options, dialect_for(spec.options)
+    objects = objects_for(options, customer_key(options, services.environ))
+    if objects.storage_class in ARCHIVES:
+        raise ValueError(f"storage-class={objects.storage_class}: what a spool has must be readable at once")
+    client, http = _connected(spec, services, spoken)
+    return S3SpoolStore(
+        client,
+        services.pool,
+        services.now,
+        template=spec.template,
+        dialect=spoken,
+        options=objects,
+        part_size=part_size(options, services.part_size, _part_size),
         closing=http.close,
     )
 
@@ -244,4 +272,4 @@ def policy_for(ca_file: str | None) -> Any:
     return BrowserLikePolicyForHTTPS(trustRootFromCertificates([Certificate.loadPEM(each) for each in found]))
 
 
-SCHEME = Scheme("s3", make, "bucket", OPTIONS, check, VARIABLES)
+SCHEME = Scheme("s3", make, "bucket", OPTIONS, check, VARIABLES, make_store)

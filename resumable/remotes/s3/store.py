@@ -79,11 +79,7 @@ class S3Store:
     async def create(self, upload_id: str, record: S3Record) -> str:
         """Begin a multipart; answers its id."""
         headers = {**self._options.creation_headers(), **record.headers}
-        chosen = self.algorithm(record)
-        if chosen and chosen.label:
-            headers["x-amz-checksum-algorithm"] = chosen.label
-            if record.full_object:
-                headers["x-amz-checksum-type"] = "FULL_OBJECT"
+        headers |= checksum_headers(self.algorithm(record), record.full_object)
         return await self._client.init_multipart_upload(record.key, headers)
 
     async def upload_part(self, record: S3Record, number: int, data: IRegion) -> Written:
@@ -102,12 +98,8 @@ class S3Store:
         self, upload_id: str, record: S3Record, parts: Sequence[ListedPart], whole: str | None
     ) -> Stored:
         """Make the object of its parts; ``whole`` is the checksum of all. Raises Conflict for another's object."""
-        headers = self._options.access_headers()
         chosen, size = self.algorithm(record), sum(part.size for part in parts)
-        if chosen and whole:
-            headers |= {chosen.header: whole, "x-amz-checksum-type": "FULL_OBJECT"}
-        if self._dialect.size_at_complete:
-            headers["x-amz-mp-object-size"] = str(size)
+        headers = {**self._options.access_headers(), **whole_headers(self._dialect, chosen, whole, size)}
         await self._check_absent(upload_id, record, headers, self._dialect.complete_if_absent)
         try:
             written = await self._client.complete_multipart_upload(
@@ -119,14 +111,14 @@ class S3Store:
 
     async def find_ours(self, upload_id: str, record: S3Record) -> Stored | None:
         """The object, if it carries the upload's id and has its size."""
-        head = await self._head(record.key)
+        head = await self.head(record.key)
         if head is None or head.metadata.get(ID_METADATA) != upload_id or head.size != record.size:
             return None
         return self._stored(record, head.size, Written(head.etag, None, head.version))
 
     async def delete_ours(self, upload_id: str, record: S3Record) -> bool:
         """Delete the object if it carries the upload's id; whether it was there."""
-        head = await self._head(record.key)
+        head = await self.head(record.key)
         if head is None or head.metadata.get(ID_METADATA) != upload_id:
             return False
         await self._client.delete_object(record.key)
@@ -181,7 +173,7 @@ class S3Store:
         multipart = await self._client.init_multipart_upload(key, self._options.creation_headers())
         try:
             await self._client.list_parts(key, multipart, headers=self._options.access_headers())
-            await self._head(key)
+            await self.head(key)
             begun = await self._client.list_multipart_uploads(key)
         finally:
             await self.abort(key, multipart)
@@ -196,7 +188,7 @@ class S3Store:
         if conditional:
             headers.update(ABSENT)
         elif self._looks_first(upload_id, record):
-            head = await self._head(record.key)
+            head = await self.head(record.key)
             if head is not None and head.metadata.get(ID_METADATA) != upload_id:
                 raise another_object(record.key)
 
@@ -213,7 +205,8 @@ class S3Store:
             raise another_object(record.key)
         return ours
 
-    async def _head(self, key: str) -> ObjectHead | None:
+    async def head(self, key: str) -> ObjectHead | None:
+        """What is under the key, whoever's it is."""
         try:
             return await self._client.head_object(key, self._options.access_headers())
         except NotThere:
@@ -226,6 +219,29 @@ class S3Store:
         checksum = f"{record.checksum}:{written.checksum}" if chosen and written.checksum else None
         location = f"s3://{self._client.endpoint.bucket}/{record.key}"
         return Stored(location, record.key, size, written.etag, written.version, checksum)
+
+
+def checksum_headers(chosen: Algorithm | None, full_object: bool) -> dict[str, str]:
+    """What a multipart is begun with, whose parts have this checksum."""
+    if chosen is None or not chosen.label:
+        return {}
+    kind = {"x-amz-checksum-type": "FULL_OBJECT"} if full_object else {}
+    return {"x-amz-checksum-algorithm": chosen.label, **kind}
+
+
+def whole_headers(dialect: Dialect, chosen: Algorithm | None, whole: str | None, size: int) -> dict[str, str]:
+    """What a multipart is completed with; ``whole`` is the checksum of all bytes."""
+    headers = {chosen.header: whole, "x-amz-checksum-type": "FULL_OBJECT"} if chosen and whole else {}
+    return {**headers, **({"x-amz-mp-object-size": str(size)} if dialect.size_at_complete else {})}
+
+
+def presented_query(presented: Presented) -> Sequence[tuple[str, str]]:
+    """The query of a URL that presents an object so."""
+    return [
+        ("response-content-type", presented.content_type),
+        ("response-content-disposition", presented.disposition),
+        ("response-cache-control", "private, no-store"),
+    ]
 
 
 def _following(found: list[Unfinished], after: Unfinished | None) -> list[Unfinished]:
@@ -270,9 +286,4 @@ class S3Reading:
         if self._options.access_headers():
             return None
         await found_ours(self._store, upload_id, record)
-        query = [
-            ("response-content-type", presented.content_type),
-            ("response-content-disposition", presented.disposition),
-            ("response-cache-control", "private, no-store"),
-        ]
-        return await self._requests.presigned(record.key, query, presented.lifetime)
+        return await self._requests.presigned(record.key, presented_query(presented), presented.lifetime)

@@ -8,15 +8,16 @@ record, and may have recorded, is not removed here.
 from __future__ import annotations
 
 import errno
-import sys
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from collections.abc import Sequence
 from threading import Lock
-from typing import Any, Final, cast
+from typing import Final
 
-from resumable.model.upload import WHOLE, Segment
+from twisted.internet.defer import Deferred, succeed
+
+from resumable.model.segments import IAppendSide
+from resumable.model.upload import WHOLE, Segment, Upload
 from resumable.spool.datafile import DataFile, NotReadable, RunningDigest
-from resumable.spool.direct import DirectTransfer
-from resumable.spool.disk import IDisk
 from resumable.spool.files import DRAWN_ID
 from resumable.spool.segments.segment_directory import SegmentDirectory
 
@@ -99,20 +100,26 @@ class SegmentFile(DataFile):
         if self._is_new and self._opened is not None and self._opened not in self._asked:
             self._disk.unlink(self._names.segment_path(self._opened))
 
-    def receive(self, queue: deque[bytes], transfer: DirectTransfer) -> object:
-        """See `DataFile.receive`."""
-        self.write(queue, sys.maxsize)
-        try:
-            return transfer.move(cast(IDisk, _Shifted(self._disk, self._begins)), self._fd)
-        finally:
-            self._position = transfer.put
-
     def _missing(self, start: int, end: int) -> Exception:
         return NotReadable(self._upload_id, "bytes that were just written are missing")
 
     # -- the catalog's side, in the reactor
 
-    def to(self, start: int, offset: int, alone: bool) -> Segment | None:
+    def attach(self, upload: Upload, length: int | None, is_new: bool, append: IAppendSide) -> None:
+        """See `ISegmentWriter`."""
+
+    def detach(self) -> None:
+        """See `ISegmentWriter`."""
+
+    def takes_first(self, offset: int) -> Deferred[bool]:
+        """See `ISegmentWriter`."""
+        return succeed(False)
+
+    def gathered(self, chunks: Sequence[bytes], start: int, finishes: bool) -> Deferred[None]:
+        """See `ISegmentWriter`."""
+        return succeed(None)
+
+    def to(self, start: int, offset: int, alone: bool, last: bool) -> Segment | None:
         """See `ISegmentWriter`. Nothing is written under an id that a hook has given: what a crash leaves there could
         not be told from other files, and not be swept."""
         if alone and start == 0 and self._opened is None and not self._was_taken and self._is_drawn:
@@ -147,18 +154,6 @@ class SegmentFile(DataFile):
         """See `ISegmentWriter`. What an earlier commit of the same file came to need not be known."""
         if not segment.known and self._asked.get(segment.name) == 1:
             del self._asked[segment.name]
-
-
-class _Shifted:
-    """A disk for a `DirectTransfer`, whose offsets are the upload's, into a file that begins at ``begins``."""
-
-    def __init__(self, disk: IDisk, begins: int) -> None:
-        self.take: Any = disk.take
-        self._disk = disk
-        self._begins = begins
-
-    def put(self, fd: int, offset: int) -> None:
-        self._disk.put(fd, offset - self._begins)
 
 
 def continued(names: SegmentDirectory, segment: Segment) -> int | None:

@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from attrs import frozen
@@ -20,7 +21,7 @@ from twisted.python.failure import Failure
 from resumable.aio.deferreds import deferred
 from resumable.aio.threads import IBatcher, IPool
 from resumable.model.segments import ISegments, Layout
-from resumable.model.upload import WHOLE, Segment, Upload
+from resumable.model.upload import WHOLE, Segment, Through, Upload
 from resumable.spool.assembly import STEP, Assembly
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import NotReadable, RunningDigest
@@ -128,6 +129,12 @@ class SegmentSpool:
         """See `ISpool.put`."""
         self.path(upload_id)
         return self._puts.submit(SegmentPut(upload_id, offset, chunks, change, segment, is_new))
+
+    def through(
+        self, upload_id: str, offset: int, chunks: Sequence[bytes], segment: Any = None, is_new: bool = False
+    ) -> Through:
+        """See `ISpool.through`."""
+        return partial(self.put, upload_id, offset, chunks, segment=segment, is_new=is_new)
 
     def sink(self, upload_id: str, offset: int, *, ceiling: int | None, digest: RunningDigest | None = None) -> Sink:
         """See `ISpool.sink`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import unittest
 import uuid
+from array import array
 from collections.abc import Mapping
 from threading import Event
 from typing import Any, TypeVar
@@ -264,5 +265,6 @@ class RemoteCase:
 @functools.cache
 def pattern(size: int) -> bytes:
     """Bytes of which each stretch is unlike the others."""
-    block = b"".join(number.to_bytes(4, "big") for number in range(size // 4 + 1))
-    return block[:size]
+    numbers = array("I", range(size // 4 + 1))
+    numbers.byteswap()  # the first bytes of small ones would be alike
+    return numbers.tobytes()[:size]

@@ -1,0 +1,1 @@
+"""Where acknowledged bytes are in an object store, and a node has only scratch."""

@@ -1,0 +1,402 @@
+"""Appends whose bytes go to an object store: looks while they run, withheld bytes, checksums, scratch."""
+
+from __future__ import annotations
+
+import itertools
+from base64 import b64encode
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from resumable.protocol.errors import Unavailable
+from resumable.spool.objects.scratch import Scratch
+from resumable.testing.memory_catalog import Fate
+from resumable.uploads.context import Questions
+from tests.uploads.fakes import FakeBody, FakeHooks
+from tests.uploads.harness import pattern, sha1
+from tests.uploads.object_cluster import (
+    KIB,
+    MOST_IN_ROW,
+    PART,
+    SMALL,
+    SMALLEST,
+    Shape,
+    go,
+    hold,
+    sent,
+)
+
+LONG = SMALL + 100
+S3 = Shape()
+BLOCKS = Shape(numbered=False)
+COMPOSE = Shape(numbered=False, part_objects=True)
+
+
+class TestLooks:
+    def test_a_look_commits_what_came_and_the_append_goes_on(self, cluster):
+        engine, other, data = cluster.engine(), cluster.engine(), pattern(2 * PART)
+        upload_id = engine.create(2 * PART).value.id
+        answer = engine.patch(upload_id, 0, body := FakeBody(2 * PART))
+        body.arrive(data[:LONG])
+        assert other.head(upload_id).value.offset == LONG
+        body.arrive(data[LONG : PART + 100])
+        assert engine.head(upload_id).value.offset == PART + 100
+        assert cluster.content(upload_id) == data[: PART + 100]
+        body.arrive(data[PART + 100 :])
+        cluster.pump()
+        assert answer.value.finished
+        assert cluster.object(upload_id) == data
+
+    def test_it_is_answered_while_the_store_is_down(self, cluster):
+        engine, data = cluster.engine(), pattern(2 * PART)
+        upload_id = engine.upload(data[:300], 2 * PART)
+        engine.patch(upload_id, 300, body := FakeBody(2 * PART - 300))
+        body.arrive(data[300 : 300 + 2 * MOST_IN_ROW])
+        cluster.bucket.down = True
+        head = engine.head(upload_id)
+        cluster.advance(10)
+        assert head.value.offset == 300
+        cluster.bucket.down = False
+        cluster.advance(10)
+
+
+class TestWithheldLastBytes:
+    def _hooked(self, cluster, *says):
+        hooks = FakeHooks(finish=says)
+        engine = cluster.engine(questions=Questions(hooks))
+        engine.hooks = hooks
+        return engine
+
+    @pytest.mark.parametrize("size", [300, LONG, PART, 2 * PART, 2 * PART + 1])
+    def test_the_last_byte_can_be_compared(self, cluster, size):
+        engine = self._hooked(cluster, Unavailable("wait", 1))
+        other, data = cluster.engine(questions=engine.context.questions), pattern(size)
+        upload_id = engine.create(size).value.id
+        engine.patch(upload_id, 0, data)
+        assert engine.row(upload_id).offset == size
+        assert not engine.row(upload_id).finished
+        assert engine.head(upload_id).value.offset == size - 1
+        wrong = bytes([data[-1] ^ 1])
+        assert other.patch(upload_id, size - 1, wrong).status == 409
+        assert other.patch(upload_id, size - 1, data[-1:]).status in (423, 503)
+        assert cluster.content(upload_id) == data
+        engine.hooks.says.clear()
+        assert engine.patch(upload_id, size - 1, data[-1:]).value.finished
+        cluster.advance(1)
+        assert cluster.object(upload_id) == data
+
+    @pytest.mark.parametrize("size", [300, PART, 2 * PART, PART + SMALLEST])
+    @pytest.mark.parametrize("together", [False, True])
+    def test_so_it_can_where_the_length_comes_last(self, cluster, size, together):
+        engine = self._hooked(cluster, Unavailable("wait", 1))
+        data = pattern(size)
+        upload_id = engine.create().value.id
+        if together:
+            engine.patch(upload_id, 0, FakeBody.chunked(data), length=size)
+        else:
+            engine.patch(upload_id, 0, data)
+            engine.patch(upload_id, size, b"", length=size)
+        cluster.advance(1)
+        assert engine.head(upload_id).value.offset == size - 1
+        assert engine.patch(upload_id, size - 1, bytes([data[-1] ^ 1])).status == 409
+        engine.hooks.says.clear()
+        assert engine.patch(upload_id, size - 1, data[-1:]).value.finished
+        cluster.advance(1)
+        assert cluster.object(upload_id) == data
+
+    def test_bytes_that_cannot_be_read_are_no_other_bytes(self, cluster):
+        engine, data = cluster.engine(), pattern(2 * PART)
+        upload_id = engine.upload(data[:PART], 2 * PART)
+        answer = engine.ask(engine.context.spool.read(upload_id, PART - 1, 1))
+        assert type(answer.error).__name__ == "NotReadable"
+
+
+class TestChecksums:
+    @pytest.mark.parametrize("size", [300, LONG, 3 * PART])
+    @pytest.mark.parametrize("trailer", [False, True])
+    def test_nothing_leaves_before_it_is_verified(self, cluster, size, trailer):
+        engine, data = cluster.engine(), pattern(size)
+        upload_id = engine.create(size).value.id
+        body = FakeBody(None) if trailer else FakeBody(size)
+        check = {"trailer": True} if trailer else {"checksum": sha1(data)}
+        answer = engine.patch(upload_id, 0, body, **check)
+        body.arrive(data[:-1])
+        cluster.advance(2)
+        assert not sent(cluster)
+        body.arrive(b"!")
+        if trailer:
+            body.end({"upload-checksum": f"sha1 {b64encode(sha1(data).digest).decode()}"})
+        cluster.pump()
+        assert answer.status == 460 or data.endswith(b"!")
+        assert not sent(cluster)
+        layout = cluster.stored(upload_id)
+        assert (layout.offset, layout.parts, layout.pieces, layout.multipart) == (0, (), (), None)
+        assert engine.patch(upload_id, 0, data, checksum=sha1(data)).value.finished
+        assert cluster.object(upload_id) == data
+
+    @pytest.mark.parametrize("trailer", [False, True])
+    def test_more_than_scratch_can_take_is_told_with_413(self, make, trailer):
+        cluster = make(Shape(scratch=8 * KIB))
+        engine, data = cluster.engine(), pattern(16 * KIB)
+        upload_id = engine.create(16 * KIB).value.id
+        body = FakeBody(None if trailer else 16 * KIB)
+        answer = engine.patch(upload_id, 0, body, **({"trailer": True} if trailer else {"checksum": sha1(data)}))
+        for at in range(0, len(data), KIB):
+            body.arrive(data[at : at + KIB])
+            cluster.pump()
+        cluster.advance(1)
+        assert answer.status == 413
+        assert cluster.stored(upload_id).offset == 0
+
+    def test_a_long_body_with_a_checksum_behind_it_is_not_held_up(self, make):
+        cluster = make(Shape(scratch=1 << 20))
+        engine, data = cluster.engine(), pattern(20 * PART)
+        upload_id = engine.create(len(data)).value.id
+        body = FakeBody(None)
+        answer = engine.patch(upload_id, 0, body, trailer=True)
+        for at in range(0, len(data), KIB):
+            body.arrive(data[at : at + KIB])
+            cluster.pump()
+        body.end({"upload-checksum": f"sha1 {b64encode(sha1(data).digest).decode()}"})
+        cluster.advance(1)
+        assert answer.value.finished
+        assert cluster.object(upload_id) == data
+
+
+class TestScratch:
+    def test_a_full_scratch_pauses_clients_and_is_relieved_by_pieces(self, make):
+        cluster = make(Shape(scratch=3 * KIB))
+        engine = cluster.engine()
+        scratch: Scratch = engine.context.spool.context.scratch
+        datas = [pattern(PART * 2, seed) for seed in range(4)]
+        ids = [engine.create(2 * PART).value.id for _ in datas]
+        bodies = [FakeBody(2 * PART) for _ in datas]
+        answers = [engine.patch(each, 0, body) for each, body in zip(ids, bodies, strict=True)]
+        most = 0
+        for at in range(0, 2 * PART, 256):
+            for body, data in zip(bodies, datas, strict=True):
+                body.arrive(data[at : at + 256])
+            cluster.pump()
+            most = max(most, scratch.used)
+        cluster.advance(5)
+        assert [each.value.finished for each in answers] == [True] * 4
+        assert {each for body in bodies for each in body.events} >= {"pause", "resume"}
+        cluster.advance(5)
+        for upload_id, data in zip(ids, datas, strict=True):
+            assert cluster.object(upload_id) == data
+        assert most <= 3 * KIB + 4 * (PART + 2 * KIB), "what is loaded of a tail for a part comes on top"
+
+    def test_appends_that_were_committing_when_it_got_full_are_relieved_after_that(self, make):
+        cluster = make(Shape(scratch=10 * KIB))
+        engine, data = cluster.engine(), pattern(3 * PART)
+        ids = [engine.create(3 * PART).value.id for _ in range(3)]
+        bodies = [FakeBody(3 * PART) for _ in ids]
+        commit, unheard = engine.context.catalog.commit, []
+
+        def slow(*args):
+            unheard.append((commit(*args), answer := Deferred()))
+            return answer
+
+        engine.context.catalog.commit = slow
+        answers = [engine.patch(each, 0, body) for each, body in zip(ids, bodies, strict=True)]
+        engine.clock.rightNow += 1
+        for body in bodies:
+            body.arrive(data[: PART + 1500])
+            cluster.pump()
+        for body in bodies:
+            body.arrive(data[PART + 1500 : 2 * PART - 500])
+        cluster.pump()
+        assert engine.context.spool.context.scratch.full
+        assert len(unheard) == 3
+        engine.context.catalog.commit = commit
+        for landed, answer in unheard:
+            landed.chainDeferred(answer)
+        cluster.pump()
+        for body in bodies:
+            body.arrive(data[2 * PART - 500 :])
+        cluster.advance(5)
+        assert [each.value.finished for each in answers] == [True] * 3
+        assert [cluster.object(each) for each in ids] == [data] * 3
+
+    def test_those_that_begin_while_it_is_full_are_relieved_as_well(self, make):
+        cluster = make(Shape(scratch=3 * KIB))
+        engine, data = cluster.engine(), pattern(2 * PART)
+        ids = [engine.create(2 * PART).value.id for _ in range(5)]
+        bodies = [FakeBody(2 * PART) for _ in ids]
+        waiting, answers = hold(cluster, "write"), []
+        for number, (each, body) in enumerate(zip(ids, bodies, strict=True)):
+            answers.append(engine.patch(each, 0, body))
+            body.arrive(data[: KIB + 600])
+            cluster.pump()
+            assert engine.context.spool.context.scratch.full == (number > 0)
+        while waiting:
+            go(cluster, waiting)
+        for body in bodies:
+            body.arrive(data[body._arrived :])
+        for _ in range(50):
+            go(cluster, waiting) if waiting else cluster.advance(1)
+        assert [each.value.finished for each in answers] == [True] * 5
+
+    def test_bytes_that_a_put_reads_stay_when_scratch_is_full(self, make):
+        cluster = make(Shape(scratch=6 * KIB))
+        engine, data = cluster.engine(), pattern(3 * KIB)
+        upload_id = engine.upload(data[:600], len(data))
+        real = engine.context.spool.context.scratch
+        waiting: list = []
+        run = engine.pool.run
+
+        def slow(f, *args, **kwargs):
+            """The PUT reads its bytes after others have filled scratch."""
+            if getattr(f, "__name__", "") == "read" and not waiting:
+                waiting.append(None)
+                for user in tuple(real._users):
+                    user.relieve()
+            return run(f, *args, **kwargs)
+
+        engine.pool.run = slow
+        assert engine.patch(upload_id, 600, data[600:]).value.finished
+        cluster.advance(1)
+        assert waiting
+        assert cluster.object(upload_id) == data
+
+    def test_bytes_are_given_back_before_they_are_fetched_again(self, make):
+        """Threads of a pool overtake each other: a hole that is punched later would be in the part."""
+        cluster = make(Shape(scratch=3 * KIB))
+        engine, data = cluster.engine(), pattern(2 * PART)
+        ids = [engine.create(2 * PART).value.id for _ in range(2)]
+        run, late = engine.pool.run, []
+
+        def overtaking(f, *args, **kwargs):
+            name = getattr(f, "__name__", "")
+            if name == "drop" and args[1] - args[0] > KIB + 500:
+                late.append((done := Deferred(), f, args))
+                return done
+            asked = run(f, *args, **kwargs)
+            if name == "place":
+                asked.addCallback(lambda _: catch_up())
+            return asked
+
+        def catch_up():
+            while late:
+                done, f, args = late.pop()
+                f(*args)
+                done.callback(None)
+
+        engine.pool.run = overtaking
+        bodies = [FakeBody(2 * PART) for _ in ids]
+        answers = [engine.patch(each, 0, body) for each, body in zip(ids, bodies, strict=True)]
+        for at, size in enumerate((2 * KIB - 24, KIB + 400)):
+            bodies[at].arrive(data[:size])
+        cluster.pump()
+        assert late
+        for at, size in enumerate((2 * KIB - 24, KIB + 400)):
+            bodies[at].arrive(data[size:])
+        cluster.pump()
+        catch_up()
+        cluster.advance(5)
+        assert [each.value.finished for each in answers] == [True, True]
+        assert [cluster.object(each) for each in ids] == [data, data]
+
+    @pytest.mark.parametrize("operation", ["begin", "write_part", "write", "put", "open"])
+    @pytest.mark.parametrize("shape", [S3, COMPOSE])
+    @pytest.mark.parametrize("fate", [Fate.FAILS, Fate.UNHEARD, Fate.LATE])
+    def test_it_is_given_back_whichever_request_fails_for_good(self, make, shape, operation, fate):
+        """The client is told to come again, and nothing counts that the store doesn't have."""
+        cluster = make(shape)
+        engine, data = cluster.engine(), pattern(3 * PART)
+        upload_id = engine.upload(data[: MOST_IN_ROW + 10], 3 * PART)
+        cluster.bucket.fates_of[operation].extend([fate] * 12)
+        answer = engine.patch(upload_id, MOST_IN_ROW + 10, data[MOST_IN_ROW + 10 : 2 * PART + MOST_IN_ROW + 10])
+        cluster.advance(10)
+        reached = len(cluster.bucket.fates_of[operation]) < 12
+        assert answer.done
+        if reached:
+            assert answer.status == 503
+            assert answer.error.headers["Retry-After"]
+        cluster.check_given_back()
+        row = cluster.stored(upload_id)
+        assert cluster.content(upload_id) == data[: row.offset]
+        cluster.bucket.fates_of.clear()
+        cluster.bucket.land()
+        assert engine.patch(upload_id, row.offset, data[row.offset :]).value.finished
+        cluster.advance(1)
+        assert cluster.object(upload_id) == data
+
+    @pytest.mark.parametrize("fate", [Fate.FAILS, Fate.UNHEARD])
+    @pytest.mark.parametrize("step", range(6))
+    def test_it_is_given_back_whichever_step_of_the_catalog_fails(self, cluster, step, fate):
+        engine, data = cluster.engine(), pattern(3 * PART)
+        upload_id = engine.upload(data[:300], 3 * PART)
+        engine.context.catalog.fates.extend([Fate.LANDS] * step + [fate])
+        answer = engine.patch(upload_id, 300, data[300 : 2 * PART + 300])
+        cluster.advance(10)
+        engine.context.catalog.fates.clear()
+        assert answer.done
+        assert answer.error is None or answer.status in (423, 503)
+        cluster.check_given_back()
+        row = cluster.stored(upload_id)
+        assert cluster.content(upload_id) == data[: row.offset]
+        assert engine.patch(upload_id, row.offset, data[row.offset :]).value.finished
+        cluster.advance(1)
+        assert cluster.object(upload_id) == data
+
+    @pytest.mark.parametrize("how", ["lose", "newer here", "newer elsewhere", "delete", "stop"])
+    @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13, 21])
+    def test_it_is_given_back_however_the_append_ends(self, cluster, how, turns):
+        engine, other, data = cluster.engine(), cluster.engine(), pattern(4 * PART)
+        upload_id = engine.upload(data[:300], 4 * PART)
+        answer = engine.patch(upload_id, 300, body := FakeBody(4 * PART - 300))
+        body.arrive(data[300 : 2 * PART + 300])
+        for _ in range(turns):
+            if due := cluster.due():
+                cluster.turn(due[turns % len(due)])
+        if how == "lose":
+            body.lose()
+        elif how == "delete":
+            engine.delete(upload_id)
+        elif how == "stop":
+            engine.ask(engine.uploads.appends.stop())
+        else:
+            newer = engine if how == "newer here" else other
+            newer.patch(upload_id, newer.row(upload_id).offset, FakeBody(10))
+        cluster.advance(3)
+        if not answer.done:
+            body.arrive(data[2 * PART + 300 : 2 * PART + 301])
+        cluster.advance(3)
+        if how in ("lose", "delete", "stop"):
+            assert answer.done
+            cluster.check_given_back([engine])
+        row = engine.row(upload_id)
+        if row.gone is None:
+            assert cluster.content(upload_id) == data[: row.offset]
+
+    def test_a_descriptor_is_not_closed_while_a_thread_uses_it(self, cluster):
+        engine, data = cluster.engine(), pattern(2 * PART)
+        upload_id = engine.create(3 * PART).value.id
+        disk = engine.context.spool.context.scratch.disk
+        engine.patch(upload_id, 0, body := FakeBody(3 * PART))
+        body.arrive(data)
+        for count in itertools.count():
+            if not cluster.due():
+                break
+            if count == 6:
+                body.lose()
+                for part in (engine.context.holds._holds.copy().popitem()[1].holder._sink._parts,):
+                    part.stop()
+            cluster.turn(cluster.due()[0])
+        cluster.advance(5)
+        cluster.check_given_back()
+        assert disk.closed > 0
+
+    def test_the_store_is_down_for_long(self, cluster):
+        engine, data = cluster.engine(), pattern(3 * PART)
+        upload_id = engine.upload(data[:300], 3 * PART)
+        cluster.bucket.down = True
+        answer = engine.patch(upload_id, 300, data[300:])
+        cluster.advance(10)
+        assert answer.status == 503
+        assert int(answer.error.headers["Retry-After"]) > 0
+        assert engine.head(upload_id).value.offset == 300
+        cluster.bucket.down = False
+        assert engine.patch(upload_id, 300, data[300:]).value.finished
+        assert cluster.object(upload_id) == data
