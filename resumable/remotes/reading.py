@@ -91,10 +91,16 @@ def check_answered(status: int, headers: Mapping[str, str], start: int, size: in
         raise not_ours()
 
 
-def check_range(status: int, headers: Mapping[str, str], start: int, size: int) -> None:
-    """The same for an object whose size isn't known: the answer tells."""
-    told = headers.get("content-range", "").rpartition("/")[2]
-    check_answered(status, headers, start, size, int(told) if told.isdecimal() else start + size)
+def ranged(opened: StreamedAnswer, start: int, size: int) -> ObjectStream:
+    """The bytes that were asked for, of an object whose size isn't known: the answer tells. Raises as
+    `check_answered`; the stream is closed then."""
+    told = opened.headers.get("content-range", "").rpartition("/")[2]
+    try:
+        check_answered(opened.status, opened.headers, start, size, int(told) if told.isdecimal() else start + size)
+    except RemoteError:
+        opened.stream.close()
+        raise
+    return ObjectStream(opened.stream)
 
 
 def missing(error: RemoteError) -> RemoteError:

@@ -84,12 +84,12 @@ class AppendRecord:
 
     def finishes(self, offset: int, whole: bool) -> bool:
         """Whether a commit of that offset finishes the upload; ``whole`` as in `commit`."""
-        return self._context.finishes(self.upload, offset, self._length(whole))
+        return self._context.finishes(self.upload, offset, self._lengths(whole)[1])
 
-    def _length(self, whole: bool) -> int | None:
-        """The upload's, with the commit."""
+    def _lengths(self, whole: bool) -> tuple[int | None, int | None]:
+        """The length that a commit records, None: none; and the upload's after it."""
         new_length = self.plan.new_length if whole else self.plan.early_length
-        return self.upload.length if new_length is None else new_length
+        return new_length, self.upload.length if new_length is None else new_length
 
     async def commit(self, offset: int, whole: bool, last: bool = True, chunks: Sequence[bytes] | None = None) -> None:
         """Commit ``offset``, with whatever else becomes true by it. ``whole``: the body has been seen to its end.
@@ -99,8 +99,7 @@ class AppendRecord:
         if self.segments is not None and whole and offset == self.committed and not (self.opened or self.is_new):
             await self.open()  # so that an older append elsewhere, which stands at this offset too, commits no more
         context, upload = self._context, self.upload
-        new_length = self.plan.new_length if whole else self.plan.early_length
-        length = upload.length if new_length is None else new_length
+        new_length, length = self._lengths(whole)
         finished = context.finishes(upload, offset, length)
         segment = None
         if self.segments is not None:

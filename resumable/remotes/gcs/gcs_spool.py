@@ -31,7 +31,7 @@ from resumable.remotes.interfaces import IRegion, Unfinished
 from resumable.remotes.metadata import ID_METADATA, PLAIN, TOKEN_METADATA, Unkept, taken
 from resumable.remotes.object_store import IObjectStore, Listed, Made, ObjectProperties, SentPart
 from resumable.remotes.plan import TIB, PartLimits
-from resumable.remotes.reading import IObjectStream, ObjectStream, Presented, check_range, missing
+from resumable.remotes.reading import IObjectStream, Presented, missing, ranged
 from resumable.remotes.regions import BytesRegion
 from resumable.remotes.s3.checksums import ALGORITHMS, of_whole
 
@@ -187,12 +187,7 @@ class GcsSpoolStore:
             raise may_not("read", error, "storage.objects.get") from None
         except RemoteError as error:
             raise missing(error) from None
-        try:
-            check_range(opened.status, opened.headers, start, size)
-        except RemoteError:
-            opened.stream.close()
-            raise
-        return ObjectStream(opened.stream)
+        return ranged(opened, start, size)
 
     @deferred
     async def remove(self, keys: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ from resumable.remotes.metadata import ID_METADATA, PLAIN, TOKEN_METADATA, Unkep
 from resumable.remotes.object_remote import another_object
 from resumable.remotes.object_store import IObjectStore, Listed, Made, ObjectProperties, SentPart
 from resumable.remotes.plan import PART_SIZE
-from resumable.remotes.reading import IObjectStream, ObjectStream, Presented, check_range, missing
+from resumable.remotes.reading import IObjectStream, Presented, missing, ranged
 from resumable.remotes.s3.answers import ListedPart, Written, may_be_metadata
 from resumable.remotes.s3.bucket_rules import BucketRules, ITellsRules, read_rules
 from resumable.remotes.s3.checksums import Algorithm, algorithm, of_whole
@@ -213,12 +213,7 @@ class S3SpoolStore:
             opened = await self._client.requests.stream("GetObject", key, headers)
         except RemoteError as error:
             raise missing(error) from None
-        try:
-            check_range(opened.status, opened.headers, start, size)
-        except RemoteError:
-            opened.stream.close()
-            raise
-        return ObjectStream(opened.stream)
+        return ranged(opened, start, size)
 
     @deferred
     async def remove(self, keys: Sequence[str]) -> None:
