@@ -15,7 +15,7 @@ from resumable.http.admin import query
 from resumable.http.h2 import limits, link
 from resumable.listening import listeners, proxy_protocol
 from resumable.metrics import collector, meters
-from resumable.model import segments, workers
+from resumable.model import segments, stored, workers
 from resumable.protocol import names
 from resumable.remotes import plan
 from resumable.remotes.azure import records as blocks
@@ -74,6 +74,9 @@ TOLD = [
     ("azure.md", r"planned for (\d+) TiB", blocks.UNKNOWN_LENGTH / plan.TIB),
     ("azure.md", r"encoded as in RFC 2047, (\d+) KiB in all", properties.ROOM.total / KIB),
     ("google.md", r"without control characters, (\d+) KiB in all", gcs_objects.ROOM.total / KIB),
+    ("object-store.md", r"up to (\d+) KiB with a Content-Length", stored.MOST_IN_ROW / KIB),
+    ("object-store.md", r"One of up\s+to (\d+) KiB is gathered in memory", stored.MOST_IN_ROW / KIB),
+    ("scaling.md", r"those up to\s+(\d+) KiB that don't fill a part", stored.MOST_IN_ROW / KIB),
     ("scaling.md", r"Each worker has (five) connections", database.EACH),
     ("scaling.md", r"must be at least (\d+) \S workers", database.EACH),
     ("scaling.md", r"and warns above (\d+) ms", database.SLOW * 1e3),

@@ -74,6 +74,44 @@ def test_what_contradicts_it_is_refused(flags: list[str], says: str) -> None:
     assert refusal(*flags).startswith(says)
 
 
+@pytest.mark.parametrize(
+    ("prefix", "url"),
+    [
+        ("/prefix", "s3://bucket?key=prefix/{id}"),
+        ("/a/b", "s3://bucket/a?key=b/{id}.bin"),
+        ("/a/b", "s3://bucket/a/b/.tails"),
+        ("/a/b", "s3://bucket/a?key=b/.partials/{date}/{id}"),
+        ("/prefix", "s3://bucket?key={metadata[project]}/{metadata[filename]}"),  # a client may name it so
+        ("/2026", "s3://bucket?key={year}/{id}"),
+        ("", "s3://bucket/.tails?key={id}"),
+    ],
+)
+def test_a_remote_with_keys_of_the_spool_is_refused(prefix: str, url: str) -> None:
+    said = refusal(*CATALOG, "--spool", f"s3://bucket{prefix}", "--remote", url)
+    assert said.startswith(
+        f"--remote {url.partition('?')[0]} has keys among those of the --spool s3://bucket{prefix}: "
+    )
+    assert said.endswith("begin its keys with another directory") and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("prefix", "url"),
+    [
+        ("/prefix", "s3://bucket?key={date}/{id}"),
+        ("/prefix", "s3://bucket?key={id}/file"),
+        ("/prefix", "s3://bucket?key=prefix-2/{id}"),
+        ("/prefix", "s3://bucket?key=prefix{metadata[project]}/{id}"),
+        ("/prefix", "s3://bucket/prefix/copies"),
+        ("/a/b", "s3://bucket?key=a/{id}"),
+        ("", "s3://bucket/copies"),
+        ("/prefix", "s3://other?key=prefix/{id}"),
+        ("/prefix", "gs://bucket?key=prefix/{id}"),
+    ],
+)
+def test_a_remote_with_keys_elsewhere_in_the_same_bucket_is_fine(prefix: str, url: str) -> None:
+    assert len(parse(*CATALOG, "--spool", f"s3://bucket{prefix}", "--remote", url).remotes) == 1
+
+
 def test_another_prefix_or_another_server_is_another_place() -> None:
     for url in ("s3://bucket/copies", "s3://bucket/prefix?endpoint=https://elsewhere"):
         assert len(parse(*SPOOL, "--remote", url).remotes) == 1

@@ -45,6 +45,7 @@ from resumable.model.values import Network
 from resumable.remotes import urls
 from resumable.remotes.urls import BadRemote, RemoteSpec
 from resumable.spool import Modes
+from resumable.spool.objects.object_names import OWN
 from resumable.spool.placed_files import PlaceSettings, place_settings
 
 
@@ -354,6 +355,11 @@ class Options(usage.Options):
                     f"--remote {each.name} is the --spool: uploads are there anyway; leave it out, or give it another"
                     " prefix"
                 )
+            if _bucket(each) == _bucket(spool) and each.template.reaches(spool.prefix, OWN):
+                raise usage.UsageError(
+                    f"--remote {each.name} has keys among those of the --spool {spool.name}: leave it out, or begin its"
+                    " keys with another directory"
+                )
 
     def _remotes(self, texts: Sequence[str], overwrite: str, spool: RemoteSpec | None) -> tuple[RemoteSpec, ...]:
         given = self._given(BY_FLAG["remote"])
@@ -450,7 +456,11 @@ def check_together(settings: Settings) -> None:
 
 def _place(spec: RemoteSpec) -> tuple[str | None, ...]:
     """Where its objects are."""
-    return spec.scheme, spec.bucket, spec.prefix, spec.options.get("endpoint"), spec.options.get("account")
+    return *_bucket(spec), spec.prefix
+
+
+def _bucket(spec: RemoteSpec) -> tuple[str | None, ...]:
+    return spec.scheme, spec.bucket, spec.options.get("endpoint"), spec.options.get("account")
 
 
 def split(texts: list[str], separator: str) -> list[str]:

@@ -100,7 +100,7 @@ class ManyProcesses:
             SharedParts(settings, reactor, pool, budget, self.catalog, opened, self.workers, self.others)
         )
         self.spool, self.lost, self.worthwhile = shared.spool, shared.lost, shared.worthwhile
-        self.files = shared.files
+        self.files, self.spool_state = shared.files, shared.state
         self.reads = _Starts(shared.read_start)
         access = settings.access
         self.quota: IQuota | None = SharedLedger(self.catalog.usage, *access.quotas, access.max_size)

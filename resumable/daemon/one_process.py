@@ -15,6 +15,7 @@ from resumable.catalog.sqlite import SqliteCatalog
 from resumable.config.options import Settings
 from resumable.daemon import startup
 from resumable.model.hooks import QuestionKind
+from resumable.model.telemetry import SpoolState
 from resumable.spool import Budget, Disk, Spool
 from resumable.spool.files import OWN
 from resumable.spool.interfaces import IStoredFiles
@@ -35,6 +36,7 @@ class OneProcess:
     #: See `UploadContext`.
     worthwhile: int | None = None
     files: IStoredFiles | None = None
+    spool_state: Callable[[], SpoolState] | None = None
 
     def __init__(self, settings: Settings, reactor: Any, pool: Pool, budget: Budget) -> None:
         self._directory = directory = str(settings.upload_dir)

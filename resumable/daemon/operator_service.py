@@ -31,6 +31,7 @@ from resumable.metrics.collector import Certificates, MetricsCollector, MetricSo
 from resumable.metrics.machine_metrics import MachineMetrics
 from resumable.metrics.meters import LogCounter, ReactorDelay, RemoteLags
 from resumable.model.errors import CatalogUnavailable, StartupError
+from resumable.model.telemetry import SpoolState
 from resumable.replication.service import Replication
 from resumable.spool import Budget
 from resumable.uploads.context import UploadContext
@@ -51,7 +52,8 @@ SHORTEST_TOKEN = 16
 @frozen
 class OperatorParts:
     """The parts of the daemon that are looked at. ``replayed``: dead events wait again. ``lost``: why the
-    spool can't be relied upon, None where it can. ``worker``: None if nobody supervises this process."""
+    spool can't be relied upon, None where it can. ``spool_state``: None where it isn't in an object store. ``worker``:
+    None if nobody supervises this process."""
 
     catalog: SqliteCatalog | PostgresCatalog
     pool: Pool
@@ -61,6 +63,7 @@ class OperatorParts:
     hook_counts: HookCounts
     replayed: Callable[[], None]
     lost: Callable[[], Awaitable[str | None]]
+    spool_state: Callable[[], SpoolState] | None = None
     replication: Replication | None = None
     worker: Assignment | None = None
 
@@ -173,6 +176,7 @@ class OperatorService:
             replication=parts.replication,
             lags=lags,
             certificates=certificates,
+            spool_state=parts.spool_state,
         )
 
     # Readiness

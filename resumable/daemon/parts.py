@@ -185,6 +185,7 @@ class Parts:
             hook_counts=HookCounts() if hooks is None else hooks.counts,
             replayed=(lambda: None) if hooks is None else hooks.replayed,
             lost=self.local.lost,
+            spool_state=self.local.spool_state,
             replication=None if tier is None else tier.replication,
             worker=self.worker,
         )

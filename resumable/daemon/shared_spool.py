@@ -12,6 +12,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from resumable.aio.threads import Pool
+from resumable.model.telemetry import SpoolState
 from resumable.spool import Budget
 from resumable.spool.interfaces import ISpool, IStoredFiles
 from resumable.uploads.context import UploadContext
@@ -65,6 +66,10 @@ class ISharedSpool(Protocol):
     @property
     def files(self) -> IStoredFiles | None:
         """See `UploadContext.objects`."""
+
+    @property
+    def state(self) -> Callable[[], SpoolState] | None:
+        """For metrics. None: it isn't in an object store."""
 
     def start(self) -> None:
         """Before this worker has a row. Blocks. Raises StartupError, CatalogUnavailable, OSError."""

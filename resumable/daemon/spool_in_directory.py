@@ -28,6 +28,7 @@ class SpoolInDirectory:
     #: What isn't committed is lost to the others when this one dies.
     worthwhile: Final = 1
     files: Final = None
+    state: Final = None
 
     def __init__(self, parts: SharedParts) -> None:
         self._parts = parts

@@ -22,6 +22,7 @@ from resumable.aio.threads import IPool, Pool
 from resumable.config.options import Settings
 from resumable.daemon.shared_spool import ROUND, WHOLE_ROUND, Round, SharedParts
 from resumable.model.errors import StartupError
+from resumable.model.telemetry import SpoolState
 from resumable.model.values import size_option
 from resumable.protocol import metadata
 from resumable.remotes import urls
@@ -82,7 +83,7 @@ class SpoolInStore:
         self._names = names = ObjectNames(store.prefix, parts.workers.id, lambda: secrets.token_hex(8))
         copies = settings.scratch_size // LEAST_PARTS
         directory = os.path.join(settings.run_dir or "", SCRATCH)
-        scratch = Scratch(directory, settings.scratch_size - copies, disk)
+        self._scratch = scratch = Scratch(directory, settings.scratch_size - copies, disk)
         context = StoreContext(
             names,
             store,
@@ -91,10 +92,11 @@ class SpoolInStore:
             clock=reactor,
             rng=rng,
             slots=DeferredSemaphore(settings.parts_per_remote),
+            is_down=lambda: self._watch.wrong is not None,
         )
         tools = AssemblyTools(WholeObjects(context, parts.pool, reactor), self._metadata_of, self._when_whole)
         self.spool = ObjectSpool(context, tools, pool=parts.pool, budget=parts.budget, url=spec.name)
-        self.files = ObjectFiles(store, names, catalog.stored, self._when_whole, reactor)
+        self.files = ObjectFiles(store, names, catalog.stored, self._when_whole, reactor, context.lost)
         self._completion = Completion(
             store,
             catalog.stored,
@@ -172,7 +174,12 @@ class SpoolInStore:
 
     async def lost(self) -> str | None:
         """See `ISharedSpool.lost`."""
-        return self._watch.wrong or (None if self._watch.is_ours else "the object store has not answered yet")
+        return self._watch.fault
+
+    def state(self) -> SpoolState:
+        """See `ISharedSpool.state`."""
+        lost = self.spool.context.lost.count + (0 if self._completer is None else self._completer.lost)
+        return SpoolState(self._watch.fault is None, self._scratch.used, self._scratch.size, lost)
 
     async def _end_completer(self) -> None:
         if self._completer is not None:
@@ -215,6 +222,11 @@ class StoreWatch:
         self.is_ours = False
         #: Why it can't be used, since the last two looks; None: it can, as far as is known.
         self.wrong: str | None = None
+
+    @property
+    def fault(self) -> str | None:
+        """Why it can't be relied upon; None: it can."""
+        return self.wrong or (None if self.is_ours else "the object store has not answered yet")
 
     def if_ours(self, work: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
         """The same, done only once the marker was seen."""

@@ -27,7 +27,7 @@ from resumable.metrics.names import METRICS
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.listing import UploadState
 from resumable.model.outbox import Depth, IOutbox
-from resumable.model.telemetry import Tally
+from resumable.model.telemetry import SpoolState, Tally
 from resumable.model.upload import GoneReason, ReplicaState
 from resumable.replication.service import Replication
 from resumable.spool import Budget
@@ -55,6 +55,7 @@ class MetricSources:
     """Where the values are kept. ``disk`` answers the bytes of the upload directory's disk that are free and in use.
 
     ``replication`` and ``lags`` are None without remotes. ``hooks``: by name, those with events in the outbox.
+    ``spool_state``: None where the spool isn't in an object store.
     """
 
     version: str
@@ -77,6 +78,7 @@ class MetricSources:
     replication: Replication | None = None
     lags: RemoteLags | None = None
     certificates: Certificates = dict
+    spool_state: Callable[[], SpoolState] | None = None
 
 
 @define
@@ -199,6 +201,12 @@ class MetricsCollector(Collector):
             yield "spool_used_bytes", _one(used)
         yield "spool_reserve_bytes", _one(sources.space.reserve)
         yield "spool_queued_bytes", _one(sources.budget.used)
+        if sources.spool_state is not None:
+            state = sources.spool_state()
+            yield "spool_up", _one(state.up)
+            yield "spool_lost_total", _one(state.lost)
+            yield "scratch_used_bytes", _one(state.scratch_used)
+            yield "scratch_limit_bytes", _one(state.scratch_limit)
         yield "catalog_batch_seconds", _one(sources.batches.seconds)
         yield "catalog_batch_jobs", _one(sources.batches.jobs)
 

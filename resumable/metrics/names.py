@@ -58,6 +58,10 @@ _ALL: Final = (
     ("spool_used_bytes", "gauge", "Used bytes on that disk, including other files"),
     ("spool_reserve_bytes", "gauge", "Free bytes below which the server refuses uploads (--reserve); 0 with --spool"),
     ("spool_queued_bytes", "gauge", "Bytes in memory that wait to be written"),
+    ("spool_up", "gauge", "1 while the store of --spool can be used, 0 while it counts as down; only with --spool"),
+    ("spool_lost_total", "counter", "How often that store was found to lack bytes of a finished upload"),
+    ("scratch_used_bytes", "gauge", "Bytes of uploads and finals in the scratch of --spool"),
+    ("scratch_limit_bytes", "gauge", "Bytes that they may have there: three quarters of --scratch-size"),
     ("catalog_batch_seconds", "histogram", "Time to commit one batch of changes to the catalog"),
     ("catalog_batch_jobs", "histogram", "Jobs in one batch with changes, including reads"),
     # Remotes

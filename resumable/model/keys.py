@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
 from attrs import frozen
@@ -82,6 +82,16 @@ class KeyTemplate:
         """Whether two uploads can't have the same key."""
         return _Field(_ID) in self.pieces
 
+    def reaches(self, directory: str, own: Collection[str]) -> bool:
+        """Whether an upload's key may be right in this directory (a path without slashes around it, or empty), or below
+        one of its directories ``own``."""
+        shape = self.prefix + "".join(piece if isinstance(piece, str) else _shape(piece) for piece in self.pieces)
+        outer, segments = directory.split("/") if directory else [], shape.split("/")
+        left = segments[len(outer) :]
+        if not left or not all(map(_may_be, segments, outer)):
+            return False
+        return len(left) == 1 or any(_may_be(left[0], each) for each in own)
+
 
 def parse(template: str = DEFAULT, prefix: str = "", *, what: str = "key", owner: bool = False) -> KeyTemplate:
     """The template, under ``prefix`` (joined with one slash). Raises BadTemplate.
@@ -133,6 +143,19 @@ def _field(name: str, fields: Sequence[str], what: str) -> _Piece:
         known = ", ".join(f"{{{each}}}" for each in (*fields, "metadata[name]"))
         raise BadTemplate(f'{what}: unknown field "{{{_shown(name)}}}"; known: {known}')
     return _Metadata(match[1])
+
+
+def _shape(piece: _Field | _Metadata) -> str:
+    """Stands for a field in a key: control characters, as no key has them."""
+    return "\0" if isinstance(piece, _Metadata) or piece.name == _OWNER else "\1" if piece.name == _ID else "\2"
+
+
+def _may_be(segment: str, name: str) -> bool:
+    """Whether a segment of a key's shape may become this name, of no upload."""
+    pattern = re.escape(segment)
+    for field, values in (("\0", ".+"), ("\1", "[0-9a-f]{32}"), ("\2", "[0-9-]+")):
+        pattern = pattern.replace(re.escape(field), values)
+    return re.fullmatch(pattern, name) is not None
 
 
 def _longest(piece: _Piece) -> int:

@@ -112,6 +112,10 @@ class ISegmentWriter(Protocol):
     `StoreChange`.
     """
 
+    @property
+    def small(self) -> int | None:
+        """A body up to this size is gathered in memory, and needs only its commit; None: as the use cases have it."""
+
     def attach(self, upload: Upload, length: int | None, is_new: bool, append: IAppendSide) -> None:
         """The append begins. ``length``: the upload's by this append. ``is_new``: the upload's id was drawn for it, and
         the catalog has no record yet."""

@@ -21,8 +21,8 @@ MOST_IN_ROW: Final = 256 * 1024
 """A piece of at most so many bytes is in its row, a larger one in an object. More bytes burden the database, fewer make
 more requests to the store."""
 RESERVED: Final = 16
-"""Part numbers that a take reserves ahead. What dies with a number reserved costs the upload that number: more are lost
-with each death, fewer hold up parts that are sent side by side."""
+"""Part numbers that an append reserves at a time, ahead of those that it sends. Numbers under which a part may still
+come late are lost for the upload: more are lost with each death, fewer hold up parts that are sent side by side."""
 
 
 @frozen
@@ -59,18 +59,21 @@ class IStored(Interface):
 
     Of a partial that is gone, and that a final needs, is said here what is said of one that isn't gone.
 
-    What an append does is recorded by `ICatalog.create` and `ICatalog.commit`; `ICatalog.begin` moves ``reserved``
-    ahead by `RESERVED`. The rest of the life of parts and pieces is here.
+    What an append does is recorded by `ICatalog.create` and `ICatalog.commit`; the rest of the life of parts and pieces
+    is here.
     """
 
     def of(upload_id: str) -> Deferred[StoredLayout | None]:
         """Where its bytes are, also of one that is gone; None: it is unknown, or its data was removed or dropped."""
 
     def tail_of(upload_id: str) -> Deferred[StoredLayout | None]:
-        """The same with the first and the last part only (one, if they are the same), for an append."""
+        """The same with the first and the last part only (one, if they are the same): an upload may have thousands."""
 
     def of_many(upload_ids: Sequence[str]) -> Deferred[Mapping[str, StoredLayout]]:
-        """The same of those that are known and have data."""
+        """As `of`, those that are known and have data."""
+
+    def tails_of(upload_ids: Sequence[str]) -> Deferred[Mapping[str, StoredLayout]]:
+        """As `tail_of`, those that are known and have data."""
 
     def data_of(upload_id: str, names: Sequence[str]) -> Deferred[Mapping[str, bytes]]:
         """The bytes of those pieces of these names that are in rows."""
@@ -83,8 +86,12 @@ class IStored(Interface):
         """Move ``reserved`` ahead to this number. False: the row has another epoch, is whole or gone, or that is not
         ahead. Of several who reserve for a finished upload one gets each number."""
 
-    def completable(after: str, limit: int) -> Deferred[Sequence[StoredLayout]]:
-        """Finished uploads, not gone and not dropped, that aren't whole; by id, those behind ``after``."""
+    def unreserve(upload_id: str, epoch: int, reserved: int) -> Deferred[bool]:
+        """Move ``reserved`` back to this number: nothing that was sent under those behind it may still come. False: the
+        row has another epoch, is finished or gone, or that is not back."""
+
+    def completable(after: str, limit: int) -> Deferred[Sequence[str]]:
+        """Ids of finished uploads, not gone and not dropped, that aren't whole; in order, those behind ``after``."""
 
     def completed(upload_id: str, made: Mapping[str, Any], at: float, facts: Sequence[Fact] = ()) -> Deferred[bool]:
         """The object is there; the rows of parts and pieces go, and their objects are discarded. False: it is gone or

@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from itertools import accumulate
 from typing import Final
 
+from attrs import frozen
+
 
 class Tally:
     """Measurements by size. ``bounds``: the upper bound, included, of each bucket but the last, which has none."""
@@ -39,6 +41,17 @@ class Tally:
         """How many were at most so large: bounds as Prometheus writes them ("+Inf" the last), and their counts."""
         names = [*(f"{bound:g}" for bound in self.bounds), "+Inf"]
         return list(zip(names, map(float, accumulate(self.counts)), strict=True))
+
+
+@frozen
+class SpoolState:
+    """Of a spool in an object store. ``up``: it can be relied upon. Scratch in bytes. ``lost``: how often it was
+    found to lack bytes of a finished upload, since the start."""
+
+    up: bool
+    scratch_used: int
+    scratch_limit: int
+    lost: int = 0
 
 
 REQUEST: Final[ContextVar[str]] = ContextVar("request", default="")

@@ -19,7 +19,7 @@ Invariant: ``reason`` is one line for the operator and holds no secret: no key, 
 
 from __future__ import annotations
 
-from resumable.httpclient.errors import HttpError, Insecure
+from resumable.httpclient.errors import HttpError, Insecure, Unreached
 
 
 class RemoteError(Exception):
@@ -39,6 +39,8 @@ class RemoteError(Exception):
         self.status = status
         self.code = code
         self.advice = advice
+        #: Whether the store has surely not done it, and won't: it was not reached, or has refused.
+        self.undone = False
 
 
 class Transient(RemoteError):
@@ -125,4 +127,6 @@ def remote_error(error: HttpError, operation: str = "") -> RemoteError:
     if isinstance(error, Insecure):
         return Unusable(reason, code=error.code, advice="check the certificate and the address")
     advice = "check endpoint and region" if error.code == "NameNotFound" else ""
-    return Transient(reason, code=error.code, advice=advice)
+    found = Transient(reason, code=error.code, advice=advice)
+    found.undone = isinstance(error, Unreached)
+    return found

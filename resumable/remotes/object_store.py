@@ -86,6 +86,9 @@ class IObjectStore(IProbe):
     )
     numbered = Attribute("bool: whether parts are told apart by their numbers; else by their names")
     part_objects = Attribute("bool: whether a part is an object of its own, called by its name, to be removed later")
+    copies_ranges = Attribute(
+        "bool: whether `copy_part` copies any bytes of an object; else only all of them, of objects of any size"
+    )
     lifetime = Attribute("float | None: seconds after which the store drops the parts of what isn't complete")
 
     def put(key: str, data: IRegion, properties: ObjectProperties, only_new: bool) -> Deferred[Made]:
@@ -104,8 +107,8 @@ class IObjectStore(IProbe):
 
     def copy_part(key: str, handle: str, number: int, name: str, source: str, start: int, size: int) -> Deferred[str]:
         """The same with ``size`` bytes, from ``start`` on, of the object ``source``, copied inside the store. NotThere
-        also where the source isn't there. CannotCopy: this store can't, or not these bytes; nothing has happened, and
-        the same bytes may be read and written."""
+        also where the source isn't there. CannotCopy: this store can't, or not these bytes (see `copies_ranges`);
+        nothing has happened, and the same bytes may be read and written."""
 
     def complete(
         key: str, handle: str, properties: ObjectProperties, parts: Sequence[SentPart], only_new: bool

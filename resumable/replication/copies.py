@@ -7,7 +7,7 @@ that is missing is logged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
@@ -60,7 +60,7 @@ class Copies:
                 signing: Deferred[str | None] = ISigning(backend).signed_url(upload_id, presented)
                 url = await signing.addTimeout(OPENING, self._clock)
             except (RemoteError, TimeoutError) as error:
-                _log_failure(name, upload_id, _as_remote_error(error))
+                log_failure(name, upload_id, _as_remote_error(error))
                 continue
             if url is not None:
                 return url
@@ -78,10 +78,19 @@ class Copies:
 
 @implementer(ICopy)
 class Copy:
-    """The copies of one upload for one reader, which reads up to ``end``. ``sources``: by remote, the best first."""
+    """The copies of one upload for one reader, which reads up to ``end``. ``sources``: by remote, the best first.
+    ``tell`` logs the failure of a remote for an upload."""
 
-    def __init__(self, upload_id: str, sources: Mapping[str, IReadable], end: int, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        upload_id: str,
+        sources: Mapping[str, IReadable],
+        end: int,
+        clock: IReactorTime,
+        tell: Callable[[str, str, RemoteError], None] | None = None,
+    ) -> None:
         self._upload_id = upload_id
+        self._tell = tell or log_failure
         self._sources = dict(sources)
         self._end = end
         self._clock = clock
@@ -101,7 +110,7 @@ class Copy:
                 self._stream = await self._opened(source, offset)
             except (RemoteError, TimeoutError) as problem:
                 error = _as_remote_error(problem)
-                _log_failure(name, self._upload_id, error)
+                self._tell(name, self._upload_id, error)
                 self._later(name)
                 lost += [name] if isinstance(error, NotThere) else []
                 pause = error.retry_after if isinstance(error, Throttled) else pause
@@ -135,7 +144,7 @@ class Copy:
                 if not data or self._offset + len(data) > self._end:
                     raise Transient("the object ended before its end" if not data else "the object is too long")
             except RemoteError as error:
-                _log_failure(self._remote, self._upload_id, error)
+                self._tell(self._remote, self._upload_id, error)
                 self._release()
                 self._later(self._remote)
                 continue
@@ -170,7 +179,8 @@ def _as_remote_error(error: Exception) -> RemoteError:
     return error if isinstance(error, RemoteError) else Transient(f"no answer within {OPENING:.0f} s", code="TimedOut")
 
 
-def _log_failure(remote: str, upload_id: str, error: RemoteError) -> None:
+def log_failure(remote: str, upload_id: str, error: RemoteError) -> None:
+    """See `Copy`."""
     if isinstance(error, NotThere):
         log.error("a stored copy is not in {remote}: {reason}", remote=remote, upload=upload_id, reason=error.reason)
     else:

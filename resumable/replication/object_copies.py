@@ -21,11 +21,12 @@ from resumable.aio.deferreds import deferred
 from resumable.model.replica import ICopy
 from resumable.model.stored import IStored
 from resumable.model.upload import Upload
-from resumable.remotes.errors import RemoteError, Throttled, Transient
+from resumable.remotes.errors import NotThere, RemoteError, Throttled, Transient
 from resumable.remotes.object_store import IObjectStore
 from resumable.remotes.reading import IObjectStream, IReadable, Presented
-from resumable.replication.copies import OPENING, Copy
+from resumable.replication.copies import OPENING, Copy, log_failure
 from resumable.spool.interfaces import IStoredFile
+from resumable.spool.objects.errors import LostObjects
 from resumable.spool.objects.object_names import ObjectNames
 
 log = Logger()
@@ -39,24 +40,25 @@ _DIGESTS: Final = {"crc32c": ("crc32c", 4), "md5": ("md5", 16), "sha256": ("sha-
 @frozen
 class ObjectFiles:
     """See `resumable.spool.interfaces.IStoredFiles`. ``when_whole``: answers whether the object of a finished upload is
-    there, after so many seconds at the latest. ``clock`` measures spans."""
+    there, after so many seconds at the latest. ``clock`` measures spans. ``lost`` tells of those that vanished."""
 
     store: IObjectStore
     names: ObjectNames
     stored: IStored
     when_whole: Callable[[str, float], Deferred[bool]]
     clock: IReactorTime
+    lost: LostObjects
 
     @deferred
     async def find(self, upload: Upload, seconds: float) -> IStoredFile | None:
         """See IStoredFiles. Fails with CatalogUnavailable."""
-        layout = await self.stored.of(upload.id)
+        layout = await self.stored.tail_of(upload.id)
         if layout is not None and not layout.whole and await self.when_whole(upload.id, seconds):
-            layout = await self.stored.of(upload.id)
+            layout = await self.stored.tail_of(upload.id)
         if layout is None or not layout.whole:
             return None
         key = self.names.key(upload.id, upload.is_partial)
-        return ObjectFile(self.store, key, self.clock, digest_field(layout.made))
+        return ObjectFile(self.store, key, self.clock, self.lost, digest_field(layout.made))
 
 
 @frozen
@@ -66,12 +68,14 @@ class ObjectFile:
     store: IObjectStore
     key: str
     clock: IReactorTime
+    lost: LostObjects
     digest: str | None = None
 
     @deferred
     async def open_copy(self, upload_id: str, start: int, size: int) -> ICopy:
         """See IReplication. Opening is tried twice."""
-        copy = Copy(upload_id, {NAME: _Openings(self.store, self.key)}, start + size, self.clock)
+        source = _Openings(self.store, self.key, self.lost)
+        copy = Copy(upload_id, {NAME: source}, start + size, self.clock, _tell)
         await copy.begin(start)
         return copy
 
@@ -92,16 +96,29 @@ class ObjectFile:
 class _Openings:
     store: IObjectStore
     key: str
+    lost: LostObjects
 
     @deferred
     async def read_object(self, upload_id: str, start: int, size: int) -> IObjectStream:
         """See IReadable."""
+        try:
+            return await self._opened(start, size)
+        except NotThere:
+            await self.lost.missed(upload_id, self.key)
+            raise
+
+    async def _opened(self, start: int, size: int) -> IObjectStream:
         try:
             return await self.store.open(self.key, start, size)
         except Throttled:
             raise
         except Transient:
             return await self.store.open(self.key, start, size)
+
+
+def _tell(remote: str, upload_id: str, error: RemoteError) -> None:
+    if not isinstance(error, NotThere):  # of that was told
+        log_failure(remote, upload_id, error)
 
 
 def digest_field(made: Mapping[str, Any] | None) -> str | None:

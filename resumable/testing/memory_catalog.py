@@ -69,9 +69,6 @@ class MemoryCatalog(Generic[R]):
         """What a commit says of the bytes; False, and nothing recorded: it isn't what the row knows."""
         raise NotImplementedError
 
-    def _taken(self, row: R) -> None:
-        """`begin` has landed."""
-
     def _cleared(self, row: R) -> None:
         """Its data was removed."""
         raise NotImplementedError
@@ -182,7 +179,6 @@ class MemoryCatalog(Generic[R]):
         row = self._matching(upload_id, epoch, start)
         if row is not None:
             row.upload = evolve(row.upload, epoch=epoch + 1)
-            self._taken(row)
         return row is not None
 
     def _matching(self, upload_id: str, epoch: int, start: int) -> R | None:

@@ -18,7 +18,7 @@ from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from resumable.remotes.errors import Conflict, NotThere, Permanent, RemoteError, Transient
+from resumable.remotes.errors import CannotCopy, Conflict, NotThere, Permanent, RemoteError, Transient
 from resumable.remotes.interfaces import IRegion, Unfinished
 from resumable.remotes.object_store import IObjectStore, Listed, Made, ObjectProperties, SentPart
 from resumable.remotes.plan import PartLimits
@@ -70,6 +70,7 @@ class MemoryStore:
         conditional: bool = True,
         numbered: bool = True,
         part_objects: bool = False,
+        copies_ranges: bool = True,
         limits: PartLimits = SMALL,
         part_size: int = 256,
         lifetime: float | None = None,
@@ -81,6 +82,7 @@ class MemoryStore:
         self.conditional = conditional
         self.numbered = numbered and not part_objects
         self.part_objects = part_objects
+        self.copies_ranges = copies_ranges
         self.lifetime = lifetime
         self.objects: dict[str, Kept] = {}
         self.sent: Counter[str] = Counter()
@@ -169,6 +171,9 @@ class MemoryStore:
         """See IObjectStore."""
 
         def copied() -> str:
+            kept = self.objects.get(source)
+            if kept is not None and not self.copies_ranges and (start or size != len(kept.data)):
+                raise CannotCopy("only whole objects are copied")
             return self._write_part(key, handle, number, name, self._read(source, start, size))
 
         return self._sent("copy_part", key, copied)
@@ -298,7 +303,9 @@ class MemoryStore:
             self._late.append(effect)
             if fate is Fate.UNHEARD:
                 self.land(len(self._late) - 1)
-        raise Transient(f"{operation}: nobody knows what became of it")
+        error = Transient(f"{operation}: nobody knows what became of it")
+        error.undone = fate is Fate.FAILS
+        raise error
 
     async def _look(self, operation: str, key: str, only_new: bool) -> None:
         """Where there are no conditions: others may come between this and what follows."""

@@ -13,7 +13,7 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from resumable.model.stored import RESERVED, IStored, StoredLayout, check_change
+from resumable.model.stored import IStored, StoredLayout, check_change
 from resumable.model.upload import Fact, Piece, StoreChange, StoredPart, Upload
 from resumable.testing.memory_catalog import MemoryCatalog, Row
 
@@ -49,6 +49,11 @@ class _Row(Row):
             *(tuple(evolve(piece, data=None) for piece in self.pieces), self.made),
         )
 
+    def tail(self) -> StoredLayout:
+        """With the first and the last part only."""
+        layout = self.layout()
+        return layout if len(layout.parts) < 3 else evolve(layout, parts=(layout.parts[0], layout.parts[-1]))
+
 
 @implementer(IStored)
 class MemoryStored(MemoryCatalog[_Row]):
@@ -65,9 +70,6 @@ class MemoryStored(MemoryCatalog[_Row]):
 
     def _new_row(self, upload: Upload) -> _Row:
         return _Row(upload)
-
-    def _taken(self, row: _Row) -> None:
-        row.reserved += RESERVED
 
     def _cleared(self, row: _Row) -> None:
         row.parts.clear()
@@ -131,18 +133,17 @@ class MemoryStored(MemoryCatalog[_Row]):
 
     def tail_of(self, upload_id: str) -> Deferred[StoredLayout | None]:
         """See IStored."""
-
-        def ends(layout: StoredLayout | None) -> StoredLayout | None:
-            if layout is None or len(layout.parts) < 3:
-                return layout
-            return evolve(layout, parts=(layout.parts[0], layout.parts[-1]))
-
-        return self.of(upload_id).addCallback(ends)
+        return self.tails_of([upload_id]).addCallback(lambda found: found.get(upload_id))
 
     def of_many(self, upload_ids: Sequence[str]) -> Deferred[Mapping[str, StoredLayout]]:
         """See IStored."""
         rows = {each: self.rows[each] for each in upload_ids if each in self.rows}
         return succeed({upload_id: row.layout() for upload_id, row in rows.items() if row.has_data})
+
+    def tails_of(self, upload_ids: Sequence[str]) -> Deferred[Mapping[str, StoredLayout]]:
+        """See IStored."""
+        rows = {each: self.rows[each] for each in upload_ids if each in self.rows}
+        return succeed({upload_id: row.tail() for upload_id, row in rows.items() if row.has_data})
 
     def data_of(self, upload_id: str, names: Sequence[str]) -> Deferred[Mapping[str, bytes]]:
         """See IStored."""
@@ -174,20 +175,32 @@ class MemoryStored(MemoryCatalog[_Row]):
 
         return self._submit(move, None)
 
+    def unreserve(self, upload_id: str, epoch: int, reserved: int) -> Deferred[bool]:
+        """See IStored."""
+
+        def move() -> bool:
+            row = self._storing(upload_id, epoch)
+            if row is None or row.upload.finished or reserved >= row.reserved:
+                return False
+            row.reserved = reserved
+            return True
+
+        return self._submit(move, None)
+
     def _storing(self, upload_id: str, epoch: int) -> _Row | None:
         row = self.rows.get(upload_id)
         if row is None or row.whole or not (row.upload.gone is None or row.upload.is_partial) or not row.has_data:
             return None
         return row if row.upload.epoch == epoch else None
 
-    def completable(self, after: str, limit: int) -> Deferred[Sequence[StoredLayout]]:
+    def completable(self, after: str, limit: int) -> Deferred[Sequence[str]]:
         """See IStored."""
         found = [
-            row
+            upload_id
             for upload_id, row in sorted(self.rows.items())
             if upload_id > after and row.may_become_whole and row.upload.gone is None
         ]
-        return succeed([row.layout() for row in found[:limit]])
+        return succeed(found[:limit])
 
     def completed(
         self, upload_id: str, made: Mapping[str, Any], at: float, facts: Sequence[Fact] = ()

@@ -36,7 +36,7 @@ from resumable.uploads.holds import IHolder
 from resumable.uploads.limits import FREE, IAccount, settle
 from resumable.uploads.record import AppendRecord
 
-#: A body up to this size is gathered in memory and committed in one group step.
+#: A body up to this size is gathered in memory and committed in one group step, unless its writer has another one.
 SMALL = 64 * 1024
 #: A long append commits whenever this much is new.
 PART = 8 * 1024 * 1024
@@ -73,6 +73,7 @@ class RunningAppend:
         "_released",
         "_repeats",
         "_sink",
+        "_small",
         "_starting",
         "_trailer",
         "_waiting",
@@ -109,7 +110,7 @@ class RunningAppend:
         self._waiting: list[Deferred[None]] = []
         self._starting: list[Deferred[None]] = []
         self._lock = DeferredLock()
-        self._received = start
+        self._received, self._small = start, SMALL
         self._heard = self._record.committed_at
 
     @property
@@ -273,6 +274,7 @@ class RunningAppend:
         self._record.segments = sink.segments
         if sink.segments is not None:
             sink.segments.attach(upload, plan.length, self._record.is_new, self)
+            self._small = sink.segments.small or SMALL
         sink.on_write = self._arrived
         sink.on_failure = self._failed
         sink.on_resume = self._listen
@@ -309,7 +311,7 @@ class RunningAppend:
 
     async def _receive(self, sink: Sink) -> None:
         length = self._body.length
-        if length is not None and length > SMALL and not self._end.called:
+        if length is not None and length > self._small and not self._end.called:
             await self._open(sink)
             total = self._plan.start + length
             if self._plan.length is None and self._account.asks(total) and not self._end.called:
@@ -358,7 +360,7 @@ class RunningAppend:
         if self._lock.locked:
             return
         if not self._record.opened:
-            if received - self._plan.start > SMALL:
+            if received - self._plan.start > self._small:
                 self._open_soon()
         elif self._is_due():
             self._commit_ready()

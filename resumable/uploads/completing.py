@@ -77,13 +77,13 @@ class Completer:
         store is down, and the last ones go on. Fails with CatalogUnavailable."""
         after, failures = "", self._failures
         while not self._stopping and (found := await self._stored.completable(after, PAGE)):
-            after = found[-1].upload_id
+            after = found[-1]
             if self._failures - failures > AHEAD:
                 return  # the store is down
-            for layout in found:
-                if self._is_due(layout.upload_id):
+            for upload_id in found:
+                if self._is_due(upload_id):
                     await self._ahead.acquire()
-                    self._tasks.start(self._released(layout.upload_id))
+                    self._tasks.start(self._released(upload_id))
 
     @deferred
     async def when_whole(self, upload_id: str, seconds: float) -> bool:
@@ -91,7 +91,7 @@ class Completer:
         once for one that is gone. Fails with CatalogUnavailable."""
         until = self._context.clock.seconds() + seconds
         woken = False
-        while (row := await self._stored.of(upload_id)) is not None and (row.is_partial or not row.gone):
+        while (row := await self._stored.tail_of(upload_id)) is not None and (row.is_partial or not row.gone):
             if row.whole:
                 return True
             left = until - self._context.clock.seconds()

@@ -95,7 +95,7 @@ class StoredContract(CatalogSuite):
     def test_parts_replace_the_pieces_that_start_before_their_end(self) -> None:
         self.start(upload(1))
         assert self.ask(self.catalog.begin(name(1), 0, 0, "boot", 0, 150.0)) is True
-        assert self.layout().reserved == RESERVED
+        assert self.layout().reserved == 0
         for piece in (in_object(0, 100), in_row(100, 200), in_object(200, 300)):
             assert self.append(StoreChange(RESERVED, (), piece), piece.start + piece.size) is True
         assert self.layout().pieces == kept(in_object(0, 100), in_row(100, 200), in_object(200, 300))
@@ -166,7 +166,7 @@ class StoredContract(CatalogSuite):
         assert self.names() == [".tails/x/100-w", ".tails/x/p"]
         assert self.ask(self.catalog.stored.completable("", 10)) == []
 
-    # of, of_many, data_of
+    # of, tail_of, of_many, tails_of, data_of
 
     def test_layouts_are_of_those_that_have_data(self) -> None:
         self.tail()
@@ -182,6 +182,28 @@ class StoredContract(CatalogSuite):
         assert self.ask(self.catalog.stored.of_many([name(1), name(3)])) == {}
         asked = [part(0, 400).name, in_object(400, 600).name]
         assert self.ask(self.catalog.stored.unknown(asked)) == asked
+
+    def test_tails_have_the_first_part_and_the_last(self) -> None:
+        parts = [part(100 * each, 100 * each + 100, each + 1) for each in range(4)]
+        for number in range(1, 5):
+            self.start(upload(number))
+            self.append(
+                StoreChange(number, parts[:number], in_object(100 * number, 500, str(number)), "m"), 500, number
+            )
+            ends = (parts[0], parts[number - 1]) if number > 1 else (parts[0],)
+            expected = evolve(self.layout(number), parts=ends)
+            assert self.ask(self.catalog.stored.tail_of(name(number))) == expected
+            parts = [evolve(each, name=f"{each.name}-{number}") for each in parts]
+        self.start(upload(5))
+        self.start(done(upload(6)), StoreChange(made=MADE))
+        stored, ids = self.catalog.stored, [name(number) for number in range(1, 8)]
+        tails = self.ask(stored.tails_of(ids))
+        assert tails == {each: self.ask(stored.tail_of(each)) for each in ids[:-1]} and tails[name(6)].made == MADE
+        assert self.ask(stored.tail_of(name(7))) is None and self.ask(stored.tails_of([])) == {}
+        self.ask(self.catalog.end(name(4), GoneReason.TERMINATED, 200.0, ()))
+        assert self.ask(stored.tails_of(ids))[name(4)].gone
+        self.remove(4)
+        assert name(4) not in self.ask(stored.tails_of(ids)) and self.ask(stored.tail_of(name(4))) is None
 
     def test_data_is_of_pieces_in_rows(self) -> None:
         self.start(upload(1))
@@ -211,7 +233,22 @@ class StoredContract(CatalogSuite):
         for number in (1, 3):
             epoch = self.get(number).epoch
             assert self.ask(stored.reserve(name(number), epoch, 9)) is False
+            assert self.ask(stored.unreserve(name(number), epoch, 0)) is False
             assert self.ask(stored.keep_multipart(name(number), epoch, "o")) is False
+
+    def test_numbers_that_were_not_used_are_free_again_unless_the_upload_is_finished(self) -> None:
+        self.tail()
+        self.start(upload(2))
+        stored = self.catalog.stored
+        assert self.ask(stored.reserve(name(2), 0, 9)) is True
+        for epoch, reserved, landed in ((1, 3, False), (0, 9, False), (0, 10, False), (0, 3, True), (0, 3, False)):
+            assert self.ask(stored.unreserve(name(2), epoch, reserved)) is landed
+        assert self.layout(2).reserved == 3
+        assert self.ask(self.catalog.begin(name(2), 0, 0, "boot", 0, 150.0)) is True
+        assert self.ask(stored.unreserve(name(2), 0, 1)) is False
+        assert self.ask(stored.reserve(name(1), 0, 5)) is True
+        assert self.ask(stored.unreserve(name(1), 0, 2)) is False
+        assert (self.layout(1).reserved, self.layout(2).reserved) == (5, 3)
 
     # completable, add_last, completed
 
@@ -221,9 +258,9 @@ class StoredContract(CatalogSuite):
         self.start(done(upload(3, length=0)))
         stored = self.catalog.stored
         first, second = sorted([name(1), name(3)])
-        assert [each.upload_id for each in self.ask(stored.completable("", 10))] == [first, second]
-        assert [each.upload_id for each in self.ask(stored.completable("", 1))] == [first]
-        assert [each.upload_id for each in self.ask(stored.completable(first, 10))] == [second]
+        assert self.ask(stored.completable("", 10)) == [first, second]
+        assert self.ask(stored.completable("", 1)) == [first]
+        assert self.ask(stored.completable(first, 10)) == [second]
         last = StoreChange(2, [part(400, 1000, 2)])
         assert self.ask(stored.reserve(name(1), 0, 3)) is True
         wrong = (StoreChange(2, [part(600, 1000, 2)]), StoreChange(2, [part(400, 500)]))

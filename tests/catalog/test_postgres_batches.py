@@ -118,12 +118,12 @@ def test_sets_with_much_data_are_several_transactions(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "MOST_DATA", 10)
 
     def together(jobs: Any) -> list[Any]:
-        done.append([(job.key, len(job.rows[0][0].get("piece_data", ""))) for job in jobs])
+        done.append([(job.key, len(job.rows[0][0].get("piece_data", b""))) for job in jobs])
         return [True for _ in jobs]
 
     monkeypatch.setattr(batches, "_together", together)
     sizes = [("a", 6), ("b", 5), ("b", 0), ("c", 4), ("d", 0), ("e", 30)]
-    assert batches.run([set_job("", key, [{"piece_data": "x" * size} if size else {}]) for key, size in sizes])
+    assert batches.run([set_job("", key, [{"piece_data": bytes(size)} if size else {}]) for key, size in sizes])
     assert done == [[("a", 6), ("c", 4), ("d", 0)], [("b", 5)], [("b", 0), ("e", 30)]]
 
 

@@ -13,13 +13,14 @@ import pytest
 
 from resumable.catalog.postgres import upload_statements as statements
 from resumable.catalog.postgres.catalog import PostgresCatalog
-from resumable.catalog.postgres.postgres_connection import connector, translated
+from resumable.catalog.postgres.postgres_batches import _statements, _values
+from resumable.catalog.postgres.postgres_connection import Connection, connector, translated
 from resumable.catalog.postgres.postgres_schema import STORED
 from resumable.catalog.postgres.postgres_uploads import PostgresUploadTable
 from resumable.catalog.postgres.stored_table import StoredTable
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.stored import StoredLayout
-from resumable.model.upload import Commit, Piece, StoreChange
+from resumable.model.upload import Commit, Fact, FactKind, Piece, Replica, StoreChange
 from tests.catalog.contract import done, name, upload
 from tests.catalog.doubles import HandBatcher
 from tests.catalog.lossy import Lossy
@@ -88,6 +89,67 @@ def test_changes_of_many_uploads_in_one_batch_fail_alone(workers: list[CatalogOf
     assert one.ask(one.catalog.stored.data_of(name(1), ["a", "b", "c"])) == {"b": b"de"}
 
 
+BYTES = (bytes(range(256)), b"'", b"\\x27", b"$1?0', '", b"\0\0")
+
+
+def test_each_piece_has_its_own_bytes_whatever_else_goes_with_it(workers: list[CatalogOfWorker]) -> None:
+    """Creations and commits of one batch, with and without replicas, facts, and a piece that is an object."""
+    one = CatalogOfWorker(shared(), WORKERS[0], ["hook"])
+
+    def change(start: int, number: int) -> StoreChange:
+        data = BYTES[number % len(BYTES)]
+        return StoreChange(piece=Piece(start, len(data), f"{number}-{start}", data))
+
+    def create(number: int, change: StoreChange) -> Any:
+        facts = [Fact(FactKind.CREATED, name(number), 1.0)] if number % 2 else []
+        replicas = [Replica(name(number), "far")] if number % 3 else []
+        assert change.piece is not None
+        return one.catalog.create(upload(number, offset=change.piece.size), facts, replicas, segment=change)
+
+    def grow(start: int, number: int, change: StoreChange) -> Any:
+        assert change.piece is not None
+        end, last = start + change.piece.size, number % 3 == 0
+        facts = [Fact(FactKind.FINISHED, name(number), 1.0)] if number % 2 else []
+        return one.catalog.commit(
+            Commit(name(number), 0, start, end, 150.0, end if last else None, last, facts, segment=change)
+        )
+
+    numbers = range(12)
+    assert set(one.ask_all(*(create(number, change(0, number)) for number in numbers))) == {True}
+    later = [
+        create(20, StoreChange(piece=in_object(0, 9))),
+        *(create(number, change(0, number)) for number in (21, 22)),
+    ]
+    starts = {number: len(BYTES[number % len(BYTES)]) for number in numbers}
+    later += [grow(start, number, change(start, number)) for number, start in starts.items()]
+    later.append(grow(9, 20, StoreChange(piece=in_object(9, 30))))
+    assert set(one.ask_all(*later)) == {True}
+    wanted = [(number, start) for number in numbers for start in (0, starts[number])] + [(21, 0), (22, 0)]
+    for number, start in wanted:
+        found = one.ask(one.catalog.stored.data_of(name(number), [f"{number}-{start}"]))
+        assert found == {f"{number}-{start}": BYTES[number % len(BYTES)]}
+    one.catalog.stop()
+
+
+def test_bytes_of_pieces_are_in_no_json(workers: list[CatalogOfWorker]) -> None:
+    """They are read much faster beside it."""
+    one, _ = workers
+    one.catalog.create(upload(1, offset=2), (), segment=StoreChange(piece=Piece(0, 2, "a", b"ab")))
+    one.catalog.create(upload(2, offset=9), (), segment=StoreChange(piece=in_object(0, 9)))
+    one.catalog.create(upload(3, offset=3), (), segment=StoreChange(piece=Piece(0, 3, "c", b"cde")))
+    one.catalog.create(upload(4), ())
+    first, second = _statements([job for job, _ in one.batchers["catalog"].jobs])
+    values, data = first[1]
+    rows = {row["id"]: row.get("piece_data") for row in json.loads(str(values))}
+    assert {each: number and data[number - 1] for each, number in rows.items()} == {
+        name(1): b"ab",
+        name(2): None,
+        name(3): b"cde",
+    }
+    assert [json.loads(str(each))[0]["id"] for each in second[1]] == [name(4)], "it has no bytes at all"
+    one.flush()
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_name_tells_whether_a_change_has_landed_whose_answer_was_lost(
     workers: list[CatalogOfWorker], monkeypatch: pytest.MonkeyPatch, moment: str
@@ -118,6 +180,7 @@ def test_a_worker_that_was_taken_for_dead_records_nothing(workers: list[CatalogO
     for ask in (
         lambda: stored.keep_multipart(name(1), 0, "m"),
         lambda: stored.reserve(name(1), 0, 5),
+        lambda: stored.unreserve(name(1), 0, 0),
         lambda: stored.add_last(name(1), 0, last),
         lambda: stored.completed(name(1), MADE, 200.0),
         lambda: stored.discard([".tails/x"]),
@@ -165,12 +228,12 @@ def test_no_release_that_knows_of_no_store_comes_once_there_is_one() -> None:
 
 ID = "c81e728d9d4c2f636f067f89cc14862c"  # md5('2'); its parts end at 20, its pieces at 40
 CHANGE = {"id": ID, "epoch": 1, "start": 40, "offset": 50, "at": 1, "reserved": 9}
-PIECE = {"piece_start": 40, "piece_size": 10, "piece_name": ".x"}
+PIECE = {"piece_start": 40, "piece_size": 10, "piece_name": "x", "piece_data": bytes(10)}
 PARTS = {"first_part": 20, "cut": 50, "parts": [{"start": 20, "size": 30, "number": 3, "name": "n", "receipt": ""}]}
 LAST = {"first_part": 20, "cut": 40, "parts": [{"start": 20, "size": 20, "number": 3, "name": "n", "receipt": ""}]}
 CREATED = {"id": "new", "created_at": 1, "touched_at": 1, "offset": 50, "epoch": 1, "adoptable": 50, "required": 0}
 PLANNED: dict[str, tuple[str, Any]] = {
-    "take": (statements.BEGIN_STORED, [{**CHANGE, "adoptable": 0, "kept_by": "w"}]),
+    "take": (statements.BEGIN, [{**CHANGE, "adoptable": 0, "kept_by": "w"}]),
     "creation": (statements.create(stored=True), [{**CREATED, **PARTS, "first_part": 0, "reserved": 3}]),
     "piece": (statements.commit(finishes=False, facts=False, stored=True), [{**CHANGE, **PIECE}]),
     "part": (statements.commit(finishes=False, facts=False, stored=True), [{**CHANGE, **PARTS}]),
@@ -180,13 +243,16 @@ PLANNED: dict[str, tuple[str, Any]] = {
         [{**CHANGE, "made": "{}", "cut": 50, "length": 50}],
     ),
     "layout": (StoredTable.OF, [{"id": ID}]),
+    "tail": (StoredTable.TAIL_OF, [{"id": ID}]),
     "multipart": (StoredTable.KEEP_MULTIPART, [{**CHANGE, "multipart": "m"}]),
     "number": (StoredTable.RESERVE, [CHANGE]),
+    "numbers back": (StoredTable.UNRESERVE, [CHANGE]),
     "last part": (StoredTable.ADD_LAST, [{**CHANGE, **LAST, "id": "finished"}]),
     "completion": (StoredTable.COMPLETED_SILENTLY, [{**CHANGE, "made": "{}", "id": "finished"}]),
 }
 QUESTIONS = {
     "layouts": (StoredTable.OF_MANY, f"ARRAY['{ID}']"),
+    "tails": (StoredTable.TAILS_OF, f"ARRAY['{ID}']"),
     "data": (StoredTable.DATA_OF, f"'{ID}', ARRAY['2.20']"),
     "completable": (StoredTable.COMPLETABLE, "'', 10"),
     "discarded": (StoredTable.DISCARDED, "10"),
@@ -218,31 +284,30 @@ LARGE = (
 
 def test_plans_of_small_tables_are_good_for_large_ones() -> None:
     """See test_postgres_plans.py."""
-    numbered = {f"planned_{number}": found for number, found in enumerate(PLANNED.values())}
     with connector(with_tables())() as raw:
         for statement in SMALL:
             raw.execute(statement)
         raw.execute("SET plan_cache_mode = force_generic_plan", prepare=False)
-        for called, (statement, _) in numbered.items():
-            raw.execute(f"PREPARE {called} (json) AS {translated(statement)}".encode(), prepare=False)
-            raw.execute(f"EXECUTE {called} ('[]')".encode(), prepare=False)
+        connection = Connection(raw)
+        for statement, _ in PLANNED.values():
+            connection.together([(statement, _values(statement, [[]]))])
         for statement in LARGE:
             raw.execute(statement)
         calls = {
-            what: f"{called} ('{json.dumps(values)}')"
-            for what, (called, (_, values)) in zip(PLANNED, numbered.items(), strict=True)
+            what: connection._called(statement, _values(statement, [values]))
+            for what, (statement, values) in PLANNED.items()
         }
         check(raw, calls)
         raw.execute("ANALYZE")
         for number, (statement, _) in enumerate(QUESTIONS.values()):
             raw.execute(f"PREPARE asked_{number} AS {translated(statement)}".encode(), prepare=False)
-        calls |= {what: f"asked_{at} ({values})" for at, (what, (_, values)) in enumerate(QUESTIONS.items())}
+        calls |= {what: f"EXECUTE asked_{at} ({values})" for at, (what, (_, values)) in enumerate(QUESTIONS.items())}
         check(raw, calls)
 
 
 def check(raw: psycopg.Connection[Any], calls: dict[str, str]) -> None:
     for what, call in calls.items():
         with raw.transaction(force_rollback=True):
-            row = raw.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {call}".encode(), prepare=False).fetchone()
+            row = raw.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {call}".encode(), prepare=False).fetchone()
         assert row is not None
         assert looked_at(row[0][0]["Plan"]) <= 60, f"{what}: {json.dumps(row[0], indent=1)}"

@@ -53,17 +53,18 @@ def look(watch: StoreWatch) -> None:
 def test_a_store_is_lost_after_two_looks_and_found_with_the_first() -> None:
     store = MemoryStore()
     watch, _ = watching(store)
+    assert watch.fault == "the object store has not answered yet"
     look(watch)
     store.sent.clear()
     look(watch)
     store.down = True
     look(watch)
-    assert watch.wrong is None
+    assert watch.fault is None
     look(watch)
-    assert watch.wrong is not None and watch.wrong.startswith("the object store can't be used: ")
+    assert watch.fault is not None and watch.fault.startswith("the object store can't be used: ")
     store.down = False
     look(watch)
-    assert watch.wrong is None
+    assert watch.fault is None
     assert set(store.sent) == {"find"} and store.sent["find"] == 4
 
 

@@ -107,6 +107,10 @@ class Store:
         """An object that is nobody's upload."""
         self._client.put_object(Bucket=BUCKET, Key=f"{prefix}/{key}", Body=data)
 
+    def remove(self, prefix: str, key: str) -> None:
+        """An object goes, as somebody else may do it."""
+        self._client.delete_object(Bucket=BUCKET, Key=f"{prefix}/{key}")
+
     def multiparts(self, prefix: str) -> dict[str, str]:
         """Unfinished uploads under the prefix: their ids by key without it. What a probe that was killed has left goes
         when a later one finds it to be a day old."""

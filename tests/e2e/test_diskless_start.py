@@ -38,6 +38,12 @@ def url_of(store: Store, prefix: str, **options: str) -> str:
     return store.remote(store.url, prefix, **options)
 
 
+def measured(node: Node) -> dict[str, float]:
+    said: str = AdminLine(f"unix:{node.run_dir / 'admin.sock'}").ask("GET", "/metrics").document
+    lines = (line.rpartition(" ") for line in said.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
 def refused(cwd: Path, *flags: str) -> str:
     port = ("--listen", f"tcp:{free_port()}:interface=127.0.0.1")
     return refuse(*port, "--run-dir", str(cwd / "run"), *flags, cwd=cwd, env=CREDENTIALS)
@@ -59,6 +65,9 @@ def test_nothing_is_made_but_the_run_directory(nodes: Diskless) -> None:
     (node,) = nodes.nodes
     told = AdminLine(f"unix:{node.run_dir / 'admin.sock'}").ask("GET", "/v1/status").document
     assert told["spool"]["reserve"] == 0 < told["spool"]["free"]
+    values = measured(node)
+    assert values["resumable_spool_up"] == 1 and values["resumable_scratch_used_bytes"] == 0
+    assert values["resumable_scratch_limit_bytes"] == 768 * MIB
     assert not (node.home / "uploads" / ".resumable").exists() and not list(node.home.rglob("*marker*"))
     assert {each.name for each in node.run_dir.iterdir()} == {"admin.sock", "lock", "scratch"}
     assert list((node.run_dir / "scratch").iterdir()) == []
@@ -122,6 +131,18 @@ def test_several_workers_share_the_run_directory(store: Store, tmp_path: Path) -
 # Later
 
 
+def test_an_object_that_somebody_has_removed_is_404_and_told_of_once(nodes: Diskless) -> None:
+    (node,), (client,) = nodes.nodes, nodes.tus
+    path = client.create(300_000, None, pattern(300_000, 5))
+    nodes.whole(path)
+    key = path.rpartition("/")[2]
+    nodes.store.remove(nodes.prefix, key)
+    assert [client.get(path).status for _ in range(2)] == [404, 404]
+    assert client.head(path).status == 200
+    assert node.log.count(f"the store has lost the object {nodes.prefix}/{key} of a finished upload") == 1
+    assert measured(node)["resumable_spool_lost_total"] == 1
+
+
 @long
 def test_a_store_that_is_away(store: Store) -> None:
     """Appends are answered 503, readiness says so, and all goes on when it is back."""
@@ -133,6 +154,7 @@ def test_a_store_that_is_away(store: Store) -> None:
         nodes.proxy.down()
         assert eventually(lambda: "the object store can't be used" in wrong(node).get("directory", ""))
         assert ask(node, "GET", "/readyz")[0] == 503
+        assert measured(node)["resumable_spool_up"] == 0
         assert ask(node, "GET", "/healthz")[0] == 200
         assert client.offset(path) == len(data)
         answer = client.patch(path, len(data), pattern(6 * MIB, 4))

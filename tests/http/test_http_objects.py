@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
 
 from resumable.http.download import Remotely
 from resumable.model.stored import StoredLayout
@@ -17,6 +18,7 @@ from resumable.remotes.errors import Throttled
 from resumable.remotes.object_store import ObjectProperties
 from resumable.remotes.regions import BytesRegion
 from resumable.replication.object_copies import ObjectFiles, digest_field
+from resumable.spool.objects.errors import LostObjects
 from resumable.spool.objects.object_names import ObjectNames
 from resumable.testing.memory_catalog import Fate
 from resumable.testing.memory_store import MemoryStore
@@ -40,9 +42,10 @@ class Objects:
         self._open = self.store.open
         self.store.open = self._note  # type: ignore[method-assign]
         names = ObjectNames("in/", "w", lambda: "1")
-        self.files = ObjectFiles(self.store, names, self, self._when_whole, Clock())  # type: ignore[arg-type]
+        self.lost = LostObjects(self)  # type: ignore[arg-type]
+        self.files = ObjectFiles(self.store, names, self, self._when_whole, Clock(), self.lost)  # type: ignore[arg-type]
 
-    def of(self, upload_id: str) -> Deferred[StoredLayout | None]:
+    def tail_of(self, upload_id: str) -> Deferred[StoredLayout | None]:
         return succeed(self.layouts.get(upload_id))
 
     def finish(self, server: Server, data: bytes = DATA) -> str:
@@ -170,10 +173,14 @@ def test_a_store_that_wants_a_pause_is_not_asked_again_at_once(client: Client, o
     assert (reply.status, reply.get("Retry-After"), len(asked)) == (503, "7", 1)
 
 
-def test_an_object_that_has_vanished_is_404(client: Client, objects: Objects, whole: str) -> None:
+def test_an_object_that_has_vanished_is_404_and_told_of_once(client: Client, objects: Objects, whole: str) -> None:
     objects.store.objects.clear()
-    assert get(client, whole).status == 404
-    assert get(client, whole, method="HEAD").status == 404
+    with capturedLogs() as logged:
+        assert get(client, whole).status == 404
+        assert get(client, whole, method="HEAD").status == 404
+    (told,) = [each for each in logged if each["log_level"] >= LogLevel.warn]
+    assert (told["log_level"], told["upload"], told["key"]) == (LogLevel.error, whole, f"in/{whole}")
+    assert objects.lost.count == 1
 
 
 def test_an_empty_file_asks_nothing_of_the_store(client: Client, objects: Objects, server: Server) -> None:

@@ -23,7 +23,7 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.listing import Counted, UploadState
 from resumable.model.outbox import Depth
 from resumable.model.replica import Backlog
-from resumable.model.telemetry import Tally
+from resumable.model.telemetry import SpoolState, Tally
 from resumable.model.upload import GoneReason, ReplicaState
 from resumable.replication.context import RemoteCounts
 from resumable.spool import Budget
@@ -83,6 +83,7 @@ class Rig:
         self.batches = Timing()
         self.space = Space(64)
         self.far = self.queue()
+        self.spool_state = SpoolState(True, 5 << 20, 768 << 20, 2)
         self.near = self.queue(lag=SimpleNamespace(size=5, oldest=None))
         replication: Any = SimpleNamespace(queues={"s3://far": self.far, "near": self.near}, stored=9)
         self.metrics = MetricsCollector(
@@ -107,6 +108,7 @@ class Rig:
                 replication=replication,
                 lags=RemoteLags(replication.queues, self.replicas, self.clock, lambda: NOW),  # type: ignore[arg-type]
                 certificates=lambda: {"0.0.0.0:443": 86400.0},
+                spool_state=lambda: self.spool_state,
             )
         )
 
@@ -220,7 +222,16 @@ def test_what_hangs_is_left_out_after_a_while() -> None:
     assert "resumable_spool_free_bytes" not in document[0] and "resumable_info" in document[0]
 
 
-def test_without_remotes_and_hooks_there_are_no_metrics_of_them() -> None:
+def test_a_spool_in_a_store_tells_whether_it_is_up_and_what_its_scratch_has() -> None:
+    rig = Rig()
+    names = ("resumable_spool_up", "resumable_scratch_used_bytes", "resumable_scratch_limit_bytes")
+    assert [rig.values()[name] for name in names] == [1, 5 << 20, 768 << 20]
+    assert rig.values()["resumable_spool_lost_total"] == 2
+    rig.spool_state = SpoolState(False, 0, 768 << 20)
+    assert [rig.values()[name] for name in names] == [0, 0, 768 << 20]
+
+
+def test_without_remotes_hooks_and_a_store_there_are_no_metrics_of_them() -> None:
     rig = Rig()
     rig.metrics = MetricsCollector(
         MetricSources(
@@ -241,7 +252,7 @@ def test_without_remotes_and_hooks_there_are_no_metrics_of_them() -> None:
             log_counts=rig.log_counts,
         )
     )
-    others = ("remote", "outbox", "uploads_stored", "tls")
+    others = ("remote", "outbox", "uploads_stored", "tls", "spool_up", "spool_lost", "scratch")
     assert not [name for name in rig.values() if any(other in name for other in others)]
 
 

@@ -50,7 +50,6 @@ class TestFakeGcsServer(Against, unittest.TestCase):
 
 class AgainstSpool(LiveStoreContract):
     has_multiparts = False
-    copies_parts = False  # only whole objects: test_gcs_spool
 
     @classmethod
     def started(cls, directory):

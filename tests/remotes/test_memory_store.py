@@ -61,7 +61,7 @@ class TestPartObjects(InMemory, SynchronousTestCase):
     """As Google."""
 
     has_multiparts = False
-    knobs: ClassVar = {"part_objects": True}
+    knobs: ClassVar = {"part_objects": True, "copies_ranges": False}
 
 
 OURS = ObjectProperties("i" * 32, "ours", {})

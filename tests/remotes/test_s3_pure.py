@@ -18,6 +18,7 @@ from google_crc32c import Checksum
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resumable.httpclient.errors import HttpError, TimedOut, Unreached
 from resumable.protocol.names import disposition
 from resumable.remotes.errors import (
     AuthFailed,
@@ -28,6 +29,7 @@ from resumable.remotes.errors import (
     Transient,
     Unusable,
     Unwelcome,
+    remote_error,
 )
 from resumable.remotes.s3.answers import BadXml, complete_document, error_from, error_in, may_be_metadata, parse
 from resumable.remotes.s3.checksums import ALGORITHMS, Algorithm, algorithm, encoded, of_whole
@@ -185,6 +187,26 @@ def test_each_answer_asks_for_its_own_reaction(status, code, kind):
     assert type(found) is kind
     assert found.status == status and (not code or found.code == code)
     assert "PutObject" in found.reason and "\n" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "surely"),
+    [
+        (403, "AccessDenied", True), (400, "BadDigest", True), (404, "NoSuchUpload", True), (413, "", True),
+        (503, "SlowDown", True), (429, "", True), (503, "", False), (503, "Unheard", False),
+        (500, "InternalError", False), (502, "", False), (504, "", False), (301, "PermanentRedirect", False),
+    ],
+)  # fmt: skip
+def test_what_was_surely_not_done_is_told_from_what_may_have_been(status, code, surely):
+    found = error_from("UploadPart", status, {}, error(code).encode() if code else b"", "us-east-1")
+    assert found.undone is surely
+
+
+@pytest.mark.parametrize(
+    ("failure", "surely"), [(Unreached("no"), True), (TimedOut(5), False), (HttpError("no"), False)]
+)
+def test_a_request_that_reached_nobody_was_surely_not_done(failure, surely):
+    assert remote_error(failure, "UploadPart").undone is surely
 
 
 @pytest.mark.parametrize(

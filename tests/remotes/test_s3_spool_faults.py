@@ -15,6 +15,7 @@ from google_crc32c import value as crc32c
 from twisted.internet import reactor
 
 from resumable.httpclient.client import HttpAnswer, StreamedAnswer
+from resumable.httpclient.errors import KeptClosed
 from resumable.model import keys
 from resumable.remotes import urls
 from resumable.remotes.errors import (
@@ -72,7 +73,10 @@ class Script:
 
     async def request(self, method, url, headers, body, *, largest, patience=1.0):
         self.sent.append(Sent(method, url, headers, body))
-        return self.answers.pop(0)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def stream(self, url, headers):
         self.sent.append(Sent("GET", url, headers, None))
@@ -108,6 +112,19 @@ async def part(script, store, handle, number, data, etag='"e"'):
     script.say(etag=etag)
     receipt = await store.write_part("p/k", handle, number, f"n{number}", BytesRegion(data))
     return SentPart(number, f"n{number}", len(data), receipt)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_part_that_a_kept_connection_may_have_brought_was_not_surely_refused(script, kept):
+    store = store_of(script)
+    handle = await begun(script, store)
+    script.answers.extend([KeptClosed()] * kept)
+    script.say(error("SlowDown"), status=503)
+    with pytest.raises(Throttled) as found:
+        await store.write_part("p/k", handle, 1, "n1", BytesRegion(b"x"))
+    assert found.value.undone is not kept
+    assert not script.answers
 
 
 def encoded(data):

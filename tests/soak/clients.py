@@ -98,9 +98,9 @@ class Client(threading.Thread):
         half = len(data) // 2
         path = self._create(None)
         while (at := self._offset(path, 0, half)) < half:
-            self._try(lambda at=at: self.tus.patch(path, at, [data[at:half]]))
+            self._later(lambda at=at: self.tus.patch(path, at, [data[at:half]]))
         while (at := self._offset(path, half, len(data))) < len(data):
-            self._try(lambda at=at: self.tus.patch(path, at, [data[at:]], {"Upload-Length": str(len(data))}))
+            self._later(lambda at=at: self.tus.patch(path, at, [data[at:]], {"Upload-Length": str(len(data))}))
         self._ledger.finished(path, data)
 
     def summed(self) -> None:
@@ -255,6 +255,13 @@ class Client(threading.Thread):
             self.tus.close()
             self._pause()
             return None
+
+    def _later(self, ask: Callable[[], Answer]) -> None:
+        """One attempt, and a pause if it is to be made again."""
+        answer = self._try(ask)
+        if answer is not None and answer.status != 204:
+            assert answer.status in self.later | {409}, answer
+            self._pause()
 
     def _persist(self, ask: Callable[[], Answer], also: tuple[int, ...] = ()) -> Answer:
         """Ask until it is answered for good."""

@@ -48,6 +48,8 @@ class DisklessSoak(SharedSoak):
     operations = ALL_OPERATIONS
     told = ("created", "finished", "stored")
     auditors = 6
+    may_grow = 32 << 20
+    """A batch with the bytes of pieces is a message of many megabytes, whose memory may stay with the process."""
     stores = ("versitygw", "moto")  # rclone drops a multipart whose completion has failed
     rules: ClassVar[Mapping[str, str]] = {
         **{what: rule for what, rule in shared_watch.RULES.items() if "segments" not in rule},

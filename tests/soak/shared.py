@@ -76,7 +76,7 @@ class SharedPlan:
     longest: float = 30.0
     bound: float | None = 1.0
     sweeps: bool = True
-    expiry: float = 150.0
+    expiry: float = 300.0
     seed: int = 1
     first: tuple[str, ...] = ()
 
@@ -149,6 +149,7 @@ class SharedSoak:
     requests: ClassVar[Mapping[str, Sequence[str]]] = REQUESTS
     baits: ClassVar[Mapping[str, str]] = BAITS
     auditors: ClassVar[int] = AUDITORS
+    may_grow: ClassVar[int] = watch.MAY_GROW
     stores: ClassVar[Sequence[str]] = ()
     """Those that will do; none: any."""
 
@@ -243,7 +244,7 @@ class SharedSoak:
         if before.keys() != after.keys():
             self.ledger.problem(f"processes have ended: {sorted(before)} are {sorted(after)}")
         for pid in before.keys() & after.keys():
-            for each in watch.leaks(before[pid], after[pid], POOLED):
+            for each in watch.leaks(before[pid], after[pid], POOLED, self.may_grow):
                 self.ledger.problem(each)
         if more > connections + MORE_CONNECTIONS:
             self.ledger.problem(f"connections to the database have grown: {connections} -> {more}")

@@ -38,11 +38,12 @@ def rest(pid: int) -> Rest:
     return Rest(pid, memory(pid, "RssAnon"), len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task")))
 
 
-def leaks(before: Rest, after: Rest, pooled: int = POOLED) -> list[str]:
-    """What has grown from one rest to the other of the same process. ``pooled``: connections and threads that may."""
+def leaks(before: Rest, after: Rest, pooled: int = POOLED, may_grow: int = MAY_GROW) -> list[str]:
+    """What has grown from one rest to the other of the same process. ``pooled``: connections and threads that may;
+    ``may_grow``: bytes."""
     assert before.pid == after.pid
     problems = []
-    if after.memory > before.memory + MAY_GROW:
+    if after.memory > before.memory + may_grow:
         problems.append(f"memory has grown: {before} -> {after}")
     if after.files > before.files + pooled:
         problems.append(f"open files have grown: {before} -> {after}")

@@ -13,24 +13,27 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
-from resumable.model.upload import Commit, StoreChange, Upload
-from resumable.remotes.errors import Permanent
+from resumable.model.errors import CatalogUnavailable
+from resumable.model.upload import Commit, GoneReason, Piece, StoreChange, StoredPart, Upload
+from resumable.remotes.errors import Permanent, Transient
 from resumable.remotes.object_store import ObjectProperties, SentPart, made_from
 from resumable.remotes.plan import ObjectTooLarge, PartLimits
 from resumable.remotes.regions import BytesRegion, RegionWindow
-from resumable.spool import Disk
+from resumable.spool import Budget, Disk
 from resumable.spool.datafile import NotReadable, NotWhole
-from resumable.spool.objects import object_reader
+from resumable.spool.objects import copy_plan, object_reader
 from resumable.spool.objects.append_parts import StoreContext
-from resumable.spool.objects.copy_plan import plan_copies
+from resumable.spool.objects.copy_plan import SourceStretch, plan_copies
 from resumable.spool.objects.errors import StoreFailed
 from resumable.spool.objects.object_assembly import AssemblyTools, ObjectAssembly
 from resumable.spool.objects.object_names import ObjectNames
 from resumable.spool.objects.object_reader import ObjectReader, WholeObjects
+from resumable.spool.objects.object_spool import ObjectSpool
 from resumable.spool.objects.scratch import Scratch
 from resumable.testing import SteppedPool
 from resumable.testing.memory_catalog import Fate
@@ -181,6 +184,29 @@ def test_what_is_read_in_order_comes_with_one_request_and_regions_beside_each_ot
         world.ask(reader.read(0, 1))
 
 
+def test_nobody_who_reads_loads_all_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    partials = [world.upload(TEN[:100], concat="partial") for _ in range(2)]
+    unfinished = world.upload(b"", whole=False)
+    parts = [StoredPart(10 * each, 10, each + 1, f"p{each}", "") for each in range(4)]
+    change = StoreChange(4, parts, Piece(40, 10, "piece", b"0123456789"), "m")
+    assert world.ask(world.stored.commit(Commit(unfinished, 0, 0, 50, 0, 1000, segment=change)))
+    for asks_for_all in ("of", "of_many"):
+        monkeypatch.setattr(world.stored, asks_for_all, lambda _: fail(AssertionError("an upload may have thousands")))
+    spool = ObjectSpool(world.objects.context, world.tools, pool=world.pool, budget=Budget(), url="s3://x")  # type: ignore[arg-type]
+    assert world.ask(spool.read(unfinished, 45, 10)) == b"56789"
+    with pytest.raises(NotReadable, match="tail"):
+        world.ask(spool.read(unfinished, 35, 10))
+    assert world.ask(spool.whole([unfinished, *partials])) == set(partials)
+    assert world.ask(spool.read(partials[0], 95, 9)) == TEN[95:100]
+    with pytest.raises(NotWhole):
+        world.ask(spool.reader(unfinished))
+    world.create_final(partials)
+    world.store.conditional = False
+    final = world.assembly([(each, 100) for each in partials])
+    world.run(final)
+    world.ask(final.discard())
+
+
 def test_no_more_streams_rest_than_were_agreed_and_none_after_the_end(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +261,80 @@ def test_a_read_that_fails_is_tried_once_more_where_it_was_and_a_failure_is_the_
         world.ask(reader.read(900, 10))
 
 
+def lost(world: World, logged: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What was told of, and is counted."""
+    told = [(each["upload"], each["key"]) for each in logged if each["log_level"] is LogLevel.error]
+    assert len(told) == world.objects.context.lost.count
+    return told
+
+
+def test_an_object_that_has_vanished_is_told_of_once_by_whoever_reads_it(world: World) -> None:
+    upload_id = world.upload(TEN)
+    key = world.names.key(upload_id, is_partial=False)
+    spool = ObjectSpool(world.objects.context, world.tools, pool=world.pool, budget=Budget(), url="s3://x")  # type: ignore[arg-type]
+    reader = world.ask(world.objects.reader(upload_id))
+    with capturedLogs() as logged:
+        kept, opening = world.store.objects.pop(key), world.store.open
+        for read in (reader.read(0, 10), spool.read(upload_id, 0, 5), spool.read_start((upload_id, 5))):
+            with pytest.raises(StoreFailed):
+                world.ask(read)
+        assert lost(world, logged) == [(upload_id, key)]
+
+        def once(*given: Any) -> Any:
+            world.store.open = opening  # type: ignore[method-assign]
+            return fail(Transient("and then it is gone"))
+
+        another = world.upload(TEN)
+        world.store.objects.pop(world.names.key(another, is_partial=False))
+        world.store.open = once  # type: ignore[method-assign]
+        with pytest.raises(StoreFailed):
+            world.ask(spool.read_start((another, 5)))
+        assert [each for each, _ in lost(world, logged)] == [upload_id, another]
+        world.store.objects[key] = kept
+        assert world.ask(reader.read(0, 10)) == TEN[:10], "it is back"
+
+
+def test_what_is_gone_by_now_or_whose_record_cannot_be_read_is_no_loss(world: World) -> None:
+    removed, unknown = world.upload(TEN), world.upload(TEN)
+    readers = [world.ask(world.objects.reader(each)) for each in (removed, unknown)]
+    world.store.objects.clear()
+    world.ask(world.stored.end(removed, GoneReason.TERMINATED))
+    with capturedLogs() as logged:
+        with pytest.raises(StoreFailed):
+            world.ask(readers[0].read(0, 10))
+        tail_of = world.stored.tail_of
+        world.stored.tail_of = lambda _: fail(CatalogUnavailable("away"))  # type: ignore[method-assign]
+        with pytest.raises(StoreFailed):
+            world.ask(readers[1].read(0, 10))
+        assert lost(world, logged) == []
+        world.stored.tail_of = tail_of  # type: ignore[method-assign]
+
+
+def test_a_final_tells_of_a_partial_whose_object_has_vanished(world: World) -> None:
+    for sizes in ((300, 600), (50, 60)):  # copied inside the store, and through here
+        assembly, _ = world.final(*sizes)
+        gone = assembly._sources[1][0]
+        key = world.names.key(gone, is_partial=True)
+        del world.store.objects[key]
+        with capturedLogs() as logged:
+            for _ in range(2):
+                with pytest.raises(StoreFailed):
+                    world.run(assembly)
+                world.ask(assembly.discard())
+        told = [(each["upload"], each["key"]) for each in logged if each["log_level"] is LogLevel.error]
+        assert told == [(gone, key)]
+        del world.stored.rows[FINAL]
+    assert world.objects.context.lost.count == 2
+
+
+def test_no_more_uploads_are_remembered_than_have_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resumable.spool.objects.errors.TOLD", 2)
+    ids = [world.upload(TEN) for _ in range(3)]
+    for each in (*ids, *ids[1:], ids[0]):
+        world.ask(world.objects.context.lost.missed(each, "key"))
+    assert world.objects.context.lost.count == 4, "the oldest is told of again"
+
+
 def test_a_thread_reads_through_the_reactor_and_keeps_the_reader_open(world: World) -> None:
     calls: SimpleQueue[Any] = SimpleQueue()
 
@@ -242,9 +342,12 @@ def test_a_thread_reads_through_the_reactor_and_keeps_the_reader_open(world: Wor
         def callFromThread(self, call: Any, *given: Any) -> None:
             calls.put(lambda: call(*given))
 
+    async def missed() -> None:
+        raise AssertionError("it is there")
+
     upload_id = world.upload(TEN)
     key = world.names.key(upload_id, is_partial=False)
-    reader = ObjectReader(world.store, key, 1000, world.pool, Reactor())  # type: ignore[arg-type]
+    reader = ObjectReader(world.store, key, 1000, world.pool, Reactor(), missed)  # type: ignore[arg-type]
     loan = RegionWindow(reader, 100, 50).lend()
     closed: list[None] = []
     reader.close().addCallback(closed.append)
@@ -299,6 +402,30 @@ def test_a_plan_mends_what_is_too_small_with_as_few_bytes_as_can_be() -> None:
     assert [step.size for step in steps] == [33, 33, 34] and all(step.inside for step in steps)
 
 
+@given(st.lists(st.integers(0, 200), max_size=12), st.integers(1, 30))
+def test_a_plan_for_a_store_that_copies_no_ranges_has_whole_sources_of_any_size(
+    sizes: list[int], part_size: int
+) -> None:
+    limits = PartLimits(1, 200, 12, 1 << 30)
+    steps = plan_copies(sizes, limits, part_size, ranges=False)
+    assert [step.stretches for step in steps] == [
+        (SourceStretch(source, 0, size),) for source, size in enumerate(sizes) if size
+    ]
+    assert all(step.inside for step in steps)
+
+
+def test_without_ranges_all_comes_through_here_where_a_source_is_no_part() -> None:
+    few = PartLimits(1, 40, 4, 1 << 30)
+    for sizes, limits in (([30, 3, 30], LIMITS), ([30, 50], LIMITS), ([5] * 6, few), ([30, 50], few)):
+        steps = plan_copies(sizes, limits, 10, ranges=False)
+        assert sum(step.size for step in steps) == sum(sizes) and len(steps) <= limits.parts
+        assert max(step.size for step in steps) <= 20
+        inside = [step.stretches[0] for step in steps if step.inside]
+        assert all(each.size == sizes[each.source] for each in inside)
+    steps = plan_copies([30, 40], few, 10, ranges=False, start=20)
+    assert [(step.size, step.inside) for step in steps] == [(10, False), (40, True)]
+
+
 def test_a_plan_goes_on_from_where_a_store_has_refused_to_copy() -> None:
     steps = plan_copies([30, 30], LIMITS, 8, inside=False, start=20)
     assert [step.size for step in steps] == [8, 8, 8, 8, 8]
@@ -326,7 +453,8 @@ def test_a_final_of_large_partials_is_copied_inside_the_store(world: World) -> N
 
 
 @pytest.mark.parametrize(
-    "kind", [{}, {"equal": True}, {"part_objects": True}, {"numbered": False}, {"conditional": False}]
+    "kind",
+    [{}, {"equal": True}, {"part_objects": True, "copies_ranges": False}, {"numbered": False}, {"conditional": False}],
 )
 @pytest.mark.parametrize("sizes", [(), (0,), (100, 20), (70, 3, 100, 5, 5, 300), (30,) * 30, (256, 256, 256), (1000,)])
 def test_a_final_of_any_partials_has_their_bytes_in_any_store(
@@ -339,6 +467,18 @@ def test_a_final_of_any_partials_has_their_bytes_in_any_store(
     assert world.commit(assembly)
     if data:
         assert world.object_of_final() == data
+
+
+def test_a_store_that_copies_no_ranges_is_asked_for_whole_partials_however_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copy_plan, "COPIED", 128)
+    limits = PartLimits(1, 1 << 20, 1000, 1 << 30)
+    world = World(tmp_path, part_objects=True, copies_ranges=False, limits=limits)
+    assembly, data = world.final(700, 10, 0, 300)
+    world.run(assembly)
+    assert world.store.sent == {"copy_part": 3}, "nothing is refused, and nothing comes through here"
+    assert world.commit(assembly) and world.object_of_final() == data
 
 
 def test_a_final_that_fits_one_part_is_one_put(world: World) -> None:

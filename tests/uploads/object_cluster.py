@@ -51,9 +51,8 @@ from tests.uploads.cluster_rig import Cluster, Engine, OwnCatalog, Shared
 
 KIB = 1024
 PREFIX = "spool/"
-SMALL = 512
+SMALL = MOST_IN_ROW = 700
 """A longer body is streamed."""
-MOST_IN_ROW = 700
 SMALLEST = 2 * KIB
 PART = 4 * KIB
 LIMITS = PartLimits(smallest_part=SMALLEST, largest_part=64 * KIB, parts=1000, largest_object=1 << 22)
@@ -64,7 +63,6 @@ SCRATCH = 64 * KIB
 def small_sizes() -> Iterator[None]:
     """See the constants above."""
     with (
-        mock.patch("resumable.uploads.append.SMALL", SMALL),
         mock.patch("resumable.spool.objects.append_parts.MOST_IN_ROW", MOST_IN_ROW),
         mock.patch("resumable.spool.objects.part_sizes.MIB", KIB),
         mock.patch("resumable.spool.sink.HIGH", 2 * KIB),
@@ -145,18 +143,6 @@ class ObjectCatalog(SqliteCatalog):
             self.rows.landed(row, change, 0, upload.offset, upload.finished)
         return landed
 
-    def _begin(self, connection: Any, upload_id: str, *rest: Any) -> bool:
-        begin: Callable[..., bool] = SqliteCatalog._begin.__wrapped__  # type: ignore[attr-defined]
-        landed = begin(self, connection, upload_id, *rest)
-        if landed:
-            self.rows._taken(self.rows.rows[upload_id])
-        return landed
-
-    def begin(self, upload_id: str, *rest: Any) -> Deferred[bool]:
-        """See ICatalog."""
-        self._fresh.changes(upload_id)
-        return self.jobs.submit(CatalogJob(lambda connection: self._begin(connection, upload_id, *rest), writes=True))
-
     def _commit(self, connection: Any, change: Commit) -> bool:
         if not super()._commit(connection, change):
             return False
@@ -184,7 +170,7 @@ class ObjectCatalog(SqliteCatalog):
 class OwnSide(OwnCatalog):
     """The catalog as one engine has it. ``fates``: of its next changes, which may land though nobody hears of it."""
 
-    CHANGES = frozenset({"create", "begin", "commit", "touch", "end", "keep_multipart", "reserve"}) | {
+    CHANGES = frozenset({"create", "begin", "commit", "touch", "end", "keep_multipart", "reserve", "unreserve"}) | {
         "completed",
         "add_last",
     }
@@ -350,7 +336,7 @@ class ObjectCluster(Cluster):
             ),
             when_whole,
         )
-        engine.files = ObjectFiles(store, names, shared.segments, when_whole, engine.clock)
+        engine.files = ObjectFiles(store, names, shared.segments, when_whole, engine.clock, context.lost)
         spool = PlacelessSpool(context, tools, pool=engine.pool, budget=Budget(32 << 20), url="memory://bucket")
         spool.start()
         return spool

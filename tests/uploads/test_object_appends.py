@@ -6,6 +6,8 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
+from resumable.spool.objects.append_parts import AT_ONCE
+from resumable.spool.objects.object_sink import ObjectSink, ScratchFile
 from resumable.testing.memory_catalog import Fate
 from resumable.testing.memory_store import Kept
 from resumable.uploads.append import PAUSE
@@ -246,6 +248,65 @@ class TestParts:
         assert [each.in_row for each in layout.pieces] == ([] if where == "part" else [where == "row"])
         assert cluster.content(upload_id) == data[: PART + size]
 
+    @pytest.mark.parametrize(("size", "takes"), [(SMALL, 0), (LONG, 1)])
+    def test_one_whose_bytes_go_into_a_row_needs_only_its_commit(self, cluster, size, takes, monkeypatch):
+        """No take, no question for the tail, no scratch."""
+        engine, data = cluster.engine(), pattern(2 * size)
+        upload_id = engine.create(3 * PART).value.id
+        opened = []
+        monkeypatch.setattr(ScratchFile, "open", lambda file, open=ScratchFile.open: [opened.append(1), open(file)])
+        for offset in (0, size):
+            assert engine.patch(upload_id, offset, data[offset : offset + size]).value.offset == offset + size
+        assert (engine.row(upload_id).epoch, len(opened)) == (2 * takes, 2 * takes)
+        assert [each.in_row for each in cluster.stored(upload_id).pieces] == [not takes] * 2
+        assert cluster.content(upload_id) == data
+
+    @pytest.mark.parametrize("fate", [Fate.LANDS, Fate.FAILS])
+    def test_bodies_that_wait_for_the_catalog_go_to_scratch_when_they_are_many(self, cluster, monkeypatch, fate):
+        """Else all connections could hold memory while the database says nothing."""
+        monkeypatch.setattr("resumable.spool.objects.append_parts.MOST_GATHERED", SMALL)
+        engine, data = cluster.engine(), pattern(SMALL)
+        ids = [engine.create(3 * PART).value.id for _ in range(3)]
+        catalog, waiting = engine.context.catalog, []
+        commit = catalog.commit
+
+        def slow(*given):
+            waiting.append((given, answer := Deferred()))
+            return answer
+
+        catalog.commit = slow
+        answers = [engine.patch(each, 0, data) for each in ids]
+        cluster.pump()
+        assert [engine.row(each).epoch for each in ids] == [0, 1, 1], "those that came later have taken their rows"
+        context = engine.context.spool.context
+        assert context.gathered.size == SMALL
+        catalog.commit = commit
+        catalog.fates.append(fate)
+        for given, answer in waiting:
+            commit(*given).chainDeferred(answer)
+        cluster.advance(1)
+        assert [each.status for each in answers] == [None if fate is Fate.LANDS else 503, None, None]
+        assert context.gathered.size == 0
+
+    def test_one_that_waits_for_its_commit_is_in_memory_once(self, cluster, monkeypatch):
+        """Thousands may wait at once while the database is slow."""
+        engine, data = cluster.engine(), pattern(SMALL)
+        upload_id = engine.create(3 * PART).value.id
+        commit, waiting = engine.context.catalog.commit, []
+        given = []
+        monkeypatch.setattr(
+            ObjectSink, "take", lambda sink, take=ObjectSink.take: given.append(chunks := take(sink)) or chunks
+        )
+        engine.context.catalog.commit = lambda *args: waiting.append(args) or commit(*args)
+        engine.patch(upload_id, 0, body := FakeBody(SMALL))
+        for at in range(0, SMALL, 100):
+            body.arrive(data[at : at + 100])
+        cluster.pump()
+        ((change, _),) = waiting
+        assert change.segment.piece.data == data
+        (chunks,) = given
+        assert all(each is change.segment.piece.data for each in chunks)
+
     def test_equal_parts_are_equal(self, make):
         cluster = make(Shape(equal=True))
         engine, data = cluster.engine(), pattern(5 * PART + 9)
@@ -357,7 +418,7 @@ class TestNumbers:
         assert cluster.object(upload_id) == data
 
     def test_each_is_reserved_before_it_is_sent(self, cluster):
-        """More than a take reserves, in one append: the rows of the rig see that none is recorded without."""
+        """More than are reserved at a time: the rows of the rig see that none is recorded without."""
         engine, data = cluster.engine(), pattern(40 * PART)
         upload_id = engine.create(40 * PART).value.id
         highest: list[tuple[int, int]] = []
@@ -409,6 +470,76 @@ class TestNumbers:
         hear()
         cluster.advance(5)
         assert appended.value.finished
+        assert cluster.object(upload_id) == data
+
+    def test_an_append_without_parts_takes_none(self, cluster):
+        engine, data = cluster.engine(), pattern(LONG)
+        upload_id = engine.create(4 * PART).value.id
+        engine.patch(upload_id, 0, body := FakeBody(4 * PART))
+        body.arrive(data)
+        engine.head(upload_id)
+        body.lose()
+        cluster.advance(1)
+        assert cluster.stored(upload_id).offset == LONG
+        assert cluster.stored(upload_id).reserved == 0
+
+    @pytest.mark.parametrize("known", [0, PART, 2 * PART + 100])
+    @pytest.mark.parametrize("down", [False, True])
+    def test_those_that_the_store_refuses_are_free_again(self, make, known, down):
+        """A client that tries again for hours, while the store takes no part, does not use its upload up."""
+        cluster = make(S3)
+        engine, data = cluster.engine(), pattern(6 * PART)
+        upload_id = engine.upload(data[:known], 6 * PART)
+        before = cluster.stored(upload_id).reserved
+        for _ in range(20):
+            cluster.bucket.down = down
+            cluster.bucket.fates_of["write_part"].extend([Fate.FAILS] * 16)
+            answer = engine.patch(upload_id, known, data[known:])
+            cluster.advance(10)
+            assert answer.status == 503
+        layout = cluster.stored(upload_id)
+        assert (layout.offset, layout.reserved) == (known, before)
+        cluster.bucket.down = False
+        cluster.bucket.fates_of.clear()
+        assert engine.patch(upload_id, known, data[known:]).value.finished
+        cluster.advance(1)
+        assert cluster.object(upload_id) == data
+
+    def test_none_is_tried_while_the_store_is_known_not_to_work(self, make):
+        cluster = make(S3)
+        engine, data = cluster.engine(), pattern(4 * PART)
+        context = engine.context.spool.context
+        down = [True]
+        object.__setattr__(context, "is_down", lambda: down[0])
+        upload_id = engine.create(4 * PART).value.id
+        sent(cluster)
+        assert engine.patch(upload_id, 0, data[:-1]).status == 503
+        assert engine.patch(upload_id, 0, data[:500]).value.offset == 500, "a piece needs no store"
+        assert sent(cluster) == {}
+        assert cluster.stored(upload_id).reserved == 0
+        down.clear()
+        down.append(False)
+        assert engine.patch(upload_id, 500, data[500:]).value.finished
+        cluster.advance(1)
+        assert cluster.object(upload_id) == data
+
+    @pytest.mark.parametrize("fate", [Fate.LATE, Fate.UNHEARD])
+    def test_those_under_which_a_part_may_still_come_are_lost_and_no_others(self, make, fate):
+        cluster = make(S3)
+        engine, data = cluster.engine(), pattern(6 * PART)
+        upload_id = engine.create(6 * PART).value.id
+        cluster.bucket.fates_of["write_part"].extend([fate] * 16)
+        answer = engine.patch(upload_id, 0, data)
+        cluster.advance(10)
+        assert answer.status == 503
+        assert cluster.stored(upload_id).reserved == AT_ONCE
+        cluster.bucket.fates_of.clear()
+        assert engine.patch(upload_id, 0, data[: 3 * PART]).value.offset == 3 * PART
+        assert cluster.stored(upload_id).reserved == AT_ONCE + 3
+        while cluster.bucket._late:
+            cluster.bucket.land(0)
+        assert engine.patch(upload_id, 3 * PART, data[3 * PART :]).value.finished
+        cluster.advance(1)
         assert cluster.object(upload_id) == data
 
     def test_a_multipart_whose_record_lost_is_abandoned(self, cluster):

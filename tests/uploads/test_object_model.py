@@ -338,7 +338,7 @@ def run(shape: str, count: int, length: int | None, created: int, story: list[An
         cluster.bury()
 
 
-LENGTHS = [700, 3 * PART, 10 * PART, 10 * PART + 17, None]
+LENGTHS = [SMALL + 150, 3 * PART, 10 * PART, 10 * PART + 17, None]
 CREATED = [0, 0, SMALL + 150, 3 * PART]
 
 

@@ -61,7 +61,7 @@ def test_a_wait_looks_at_the_row_each_second_and_ends_by_time(bench):
         bench.clock.advance(1.0)
         worker.others.tell("news", ID)
     worker.go()
-    assert whole == [False] and worker.asked == ["of"] * 3
+    assert whole == [False] and worker.asked == ["tail_of"] * 3
 
 
 def test_a_wait_for_one_that_is_gone_or_unknown_ends_at_once(bench):

@@ -20,6 +20,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from threading import Event
 from typing import Any, Final, TypeVar
 
@@ -29,7 +30,7 @@ from twisted.python.failure import Failure
 
 from resumable.catalog.batches import CatalogJob, Timing, of_one_job
 from resumable.catalog.postgres.outage import CatalogOutage
-from resumable.catalog.postgres.postgres_connection import Call, Connect, Connection, unavailable
+from resumable.catalog.postgres.postgres_connection import BYTES, Call, Connect, Connection, unavailable
 from resumable.catalog.postgres.usage_table import refusal
 from resumable.model.errors import CatalogUnavailable
 
@@ -42,9 +43,9 @@ AGAIN: Final = 0.2
 LOOKS: Final = 25
 """Such looks, or as many seconds as they take at least, before what waits for the outcome fails. Less: a restart of the
 database fails changes that have landed; more: while it is away, changes that wait behind fail later."""
-MOST_DATA: Final = 16 << 20
-"""Characters of bytes, as Base64, that one transaction of sets takes, or one job's. More make fewer transactions; the
-database holds each several times."""
+MOST_DATA: Final = 12 << 20
+"""Bytes of pieces that one transaction of sets takes, or one job's. More make fewer transactions; the database holds
+each several times."""
 DISOWNED: Final = "RS001"
 """SQLSTATE of `resumable_begin` when the worker's row is gone; see postgres_schema.py."""
 
@@ -55,7 +56,8 @@ _OF_THE_DATABASE: Final = (psycopg.errors.InsufficientPrivilege, psycopg.errors.
 _REPEATED: Final = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
 
 # In ASCII: text that is no possible text is refused by the server, with its job alone.
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_encoder: Final = partial(json.JSONEncoder, separators=(",", ":"))
+_encode = _encoder().encode
 
 CONFLICT: Final = "23R02"
 """SQLSTATE of `resumable_conflict`: a change doesn't match, which is only seen when it is half done; see
@@ -77,9 +79,10 @@ class SetJob(KeyedJob[T]):
     """A change that one statement does for many rows at once.
 
     ``statement`` has a parameter for each of ``rows``: JSON, an array of objects, those of all jobs one after the
-    other. The statement returns a row for each job that has landed, its ``key`` first. ``answer`` is called with that
-    row, None if there is none; the same for one that by itself raises `CONFLICT`. Of jobs with the same ``key``, an
-    upload's id, only one is done in one statement, the others after it.
+    other. Bytes in them aren't in the JSON, which has their numbers in the array `BYTES`. The statement returns a row
+    for each job that has landed, its ``key`` first. ``answer`` is called with that row, None if there is none; the same
+    for one that by itself raises `CONFLICT`. Of jobs with the same ``key``, an upload's id, only one is done in one
+    statement, the others after it.
     ``locks``: the row of that upload is locked first.
     """
 
@@ -205,7 +208,7 @@ class PostgresBatches:
             for at in waiting:
                 job = jobs[at]
                 assert isinstance(job, SetJob)
-                size = sum(len(row.get("piece_data", "")) for rows in job.rows for row in rows)
+                size = sum(len(row.get("piece_data", b"")) for rows in job.rows for row in rows)
                 if job.key in keys or (data and size and data + size > MOST_DATA):
                     later.append(at)
                 else:
@@ -451,13 +454,27 @@ def _stretches(jobs: Sequence[CatalogJob[Any]]) -> list[Sequence[CatalogJob[Any]
 
 
 def _statements(jobs: Sequence[SetJob[Any]]) -> list[Call]:
-    """Each statement once, with its values as JSON, in the order of the uploads' ids."""
+    """Each statement once, with its values, in the order of the uploads' ids."""
     found: dict[str, list[list[Mapping[str, Any]]]] = {}
     for job in sorted(jobs, key=lambda job: job.key):
         values = found.setdefault(job.statement, [[] for _ in job.rows])
         for value, rows in zip(values, job.rows, strict=True):
             value += rows
-    return [(statement, [_encode(value) for value in values]) for statement, values in found.items()]
+    return [(statement, _values(statement, values)) for statement, values in found.items()]
+
+
+def _values(statement: str, values: Sequence[Sequence[Mapping[str, Any]]]) -> list[str | Sequence[bytes]]:
+    """As JSON; bytes beside it, where the statement has a parameter for them."""
+    if BYTES not in statement:
+        return [_encode(value) for value in values]
+    beside: list[bytes] = []
+
+    def number(data: bytes) -> int:
+        beside.append(data)
+        return len(beside)
+
+    encode = _encoder(default=number).encode
+    return [*(encode(value) for value in values), beside]
 
 
 def _answers(jobs: Sequence[SetJob[Any]], rows: Sequence[tuple[Any, ...]]) -> list[Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from binascii import b2a_base64
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cache
 from typing import Any, Final, TypeAlias
@@ -159,8 +160,9 @@ def connector(url: str, answer_time: AnswerTime | None = None) -> Connect:
 
 
 @cache
-def translated(statement: str) -> str:
-    """The statement with PostgreSQL's ``$1`` for ``?1``, and ``$1``, ``$2``, ... for each ``?`` in turn.
+def translated(statement: str, last: int = 0) -> str:
+    """The statement with PostgreSQL's ``$1`` for ``?1``, and ``$1``, ``$2``, ... for each ``?`` in turn. ``?0`` is the
+    ``last`` of all.
 
     ``offset`` is a word of its own there, and needs quotes as a column.
     """
@@ -169,13 +171,15 @@ def translated(statement: str) -> str:
     def number(match: re.Match[str]) -> str:
         nonlocal count
         count += 1
-        return f"${match[1] or count}"
+        return f"${int(match[1] or count) or last}"
 
     return " ".join(_RESERVED.sub('"offset"', _PLACEHOLDER.sub(number, statement)).split())
 
 
-Call: TypeAlias = tuple[str, Sequence[str]]
-"""A statement, and the JSON for each of its parameters."""
+BYTES: Final = "?0"
+"""In a statement: its last parameter, an array of bytes (``bytea[]``)."""
+Call: TypeAlias = tuple[str, Sequence[str | Sequence[bytes]]]
+"""A statement, and the JSON for each of its parameters, the bytes for `BYTES`."""
 
 
 class Connection:
@@ -212,14 +216,14 @@ class Connection:
             found.append(cursor.fetchall())
         return found
 
-    def _called(self, statement: str, values: Sequence[str]) -> str:
-        literals = ["'" + value.replace("'", "''") + "'" for value in values]
+    def _called(self, statement: str, values: Sequence[str | Sequence[bytes]]) -> str:
         if (name := self._prepared.get(statement)) is None:
             name = f"resumable_{next(self._numbers)}"
-            types = f" ({', '.join(['json'] * len(values))})" if values else ""
-            self.raw.execute(f"PREPARE {name}{types} AS {translated(statement)}".encode(), prepare=False)
+            types = ", ".join("json" if isinstance(value, str) else "bytea[]" for value in values)
+            text = translated(statement, len(values))
+            self.raw.execute(f"PREPARE {name}{types and f' ({types})'} AS {text}".encode(), prepare=False)
             self._prepared[statement] = name
-        return f"EXECUTE {name} ({', '.join(literals)})" if values else f"EXECUTE {name}"
+        return f"EXECUTE {name} ({', '.join(map(_literal, values))})" if values else f"EXECUTE {name}"
 
     def execute(self, statement: str, values: Sequence[Any] = (), binary: bool = False) -> psycopg.Cursor[Any]:
         """The cursor, with the rows and ``rowcount``. ``binary``: bytes come as they are, not as digits of twice their
@@ -231,6 +235,15 @@ class Connection:
         cursor = self.raw.cursor()
         cursor.executemany(translated(statement), rows)
         return cursor
+
+
+def _literal(value: str | Sequence[bytes]) -> str:
+    """How it stands in a message of several statements, which is text. The server is slow to read text, and Base64 is
+    shorter than hexadecimal."""
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    texts = (b2a_base64(data, newline=False).decode("ascii") for data in value)
+    return "ARRAY[" + ", ".join(f"decode('{text}', 'base64')" for text in texts) + "]::bytea[]"
 
 
 def unavailable(error: BaseException) -> CatalogUnavailable:

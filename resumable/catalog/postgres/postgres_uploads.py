@@ -137,8 +137,7 @@ class PostgresUploadTable(UploadWork):
         row = {"id": upload_id, "epoch": epoch, "start": start, "boot_id": boot_id, "adoptable": adoptable, "at": at}
         if self.worker_id is not None:
             row["kept_by"] = self.worker_id
-        statement = statements.BEGIN_STORED if self._stored else statements.BEGIN
-        return self.jobs.submit(self._change(statement, upload_id, [row]))
+        return self.jobs.submit(self._change(statements.BEGIN, upload_id, [row]))
 
     def commit(self, change: Commit, through: Through | None = None) -> Deferred[bool]:
         """See ICatalog. ValueError for an offset that goes back, and for a segment that hasn't just these bytes."""

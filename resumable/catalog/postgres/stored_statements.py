@@ -9,16 +9,15 @@ of the rows of ``uploads`` that have changed.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import Any, Final
 
+from resumable.catalog.postgres.postgres_connection import BYTES
 from resumable.catalog.schema import to_json
-from resumable.model.stored import RESERVED, check_change
+from resumable.model.stored import check_change
 from resumable.model.upload import StoreChange
 
 COLUMNS: Final = """reserved integer, multipart text, made text, parts json, first_part bigint, cut bigint,
-    piece_start bigint, piece_size bigint, piece_name text, piece_data text"""
-TAKEN: Final = f"reserved = uploads.reserved + {RESERVED}"
+    piece_start bigint, piece_size bigint, piece_name text, piece_data integer"""
 MOVED: Final = """reserved = COALESCE(job.reserved, uploads.reserved),
     multipart = COALESCE(uploads.multipart, job.multipart)"""
 FINISHED: Final = "made = job.made, whole = job.made IS NOT NULL"
@@ -43,7 +42,7 @@ def _added(of: str) -> tuple[str, ...]:
             json_to_recordset(parts) AS part(start bigint, size bigint, number integer, name text, receipt text)
             WHERE parts IS NOT NULL AND (id IN (SELECT id FROM {of})) IS TRUE)""",
         f"""added_pieces AS (INSERT INTO pieces (upload_id, start, size, name, data)
-            SELECT id, piece_start, piece_size, piece_name, decode(piece_data, 'base64') FROM job
+            SELECT id, piece_start, piece_size, piece_name, ({BYTES})[piece_data] FROM job
             WHERE piece_name IS NOT NULL AND (id IN (SELECT id FROM {of})) IS TRUE)""",
     )
 
@@ -91,7 +90,7 @@ def stored_row(change: StoreChange, start: int, offset: int, finished: bool) -> 
     if (piece := change.piece) is not None:
         row |= {"piece_start": piece.start, "piece_size": piece.size, "piece_name": piece.name}
         if piece.data is not None:
-            row["piece_data"] = b64encode(piece.data).decode("ascii")
+            row["piece_data"] = piece.data
     return row
 
 

@@ -69,6 +69,13 @@ class StoredTable(DiscardedTable):
         rows = connection.execute(self.OF_MANY, (list(upload_ids),)).fetchall()
         return {row[0]: _layout(row) for row in rows}
 
+    TAILS_OF = f"SELECT {_TAIL} FROM uploads WHERE id = ANY(?) AND {_HAS_DATA}"
+
+    @reads
+    def tails_of(self, connection: Connection, upload_ids: Sequence[str]) -> Mapping[str, StoredLayout]:
+        rows = connection.execute(self.TAILS_OF, (list(upload_ids),)).fetchall()
+        return {row[0]: _layout(row) for row in rows}
+
     DATA_OF = "SELECT name, data FROM pieces WHERE upload_id = ? AND name = ANY(?) AND data IS NOT NULL"
 
     @reads
@@ -76,12 +83,12 @@ class StoredTable(DiscardedTable):
         rows = connection.execute(self.DATA_OF, (upload_id, list(names)), binary=True).fetchall()
         return {name: bytes(data) for name, data in rows}
 
-    COMPLETABLE = f"""SELECT {_LAYOUT} FROM uploads WHERE NOT whole AND finished_at IS NOT NULL AND gone IS NULL
+    COMPLETABLE = """SELECT id FROM uploads WHERE NOT whole AND finished_at IS NOT NULL AND gone IS NULL
         AND on_disk = 1 AND dropped_at IS NULL AND id > ? ORDER BY id LIMIT ?"""
 
     @reads
-    def completable(self, connection: Connection, after: str, limit: int) -> Sequence[StoredLayout]:
-        return [_layout(row) for row in connection.execute(self.COMPLETABLE, (after, limit)).fetchall()]
+    def completable(self, connection: Connection, after: str, limit: int) -> Sequence[str]:
+        return [upload_id for (upload_id,) in connection.execute(self.COMPLETABLE, (after, limit)).fetchall()]
 
     # Changes
 
@@ -102,6 +109,14 @@ class StoredTable(DiscardedTable):
         """See IStored."""
         row = {"id": upload_id, "epoch": epoch, "reserved": reserved}
         return self.jobs.submit(set_job(self.RESERVE, upload_id, [row]))
+
+    # Who completes a finished upload goes by the same epoch.
+    UNRESERVE = RESERVE.replace("reserved < job.reserved", "reserved > job.reserved AND uploads.finished_at IS NULL")
+
+    def unreserve(self, upload_id: str, epoch: int, reserved: int) -> Deferred[bool]:
+        """See IStored."""
+        row = {"id": upload_id, "epoch": epoch, "reserved": reserved}
+        return self.jobs.submit(set_job(self.UNRESERVE, upload_id, [row]))
 
     COMPLETED = f"""WITH job AS (SELECT * FROM json_to_recordset(?1) AS job(id text, made text, at float8)),
         moved AS (UPDATE uploads SET whole = true, made = job.made, touched_at = GREATEST(uploads.touched_at, job.at)

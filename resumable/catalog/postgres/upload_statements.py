@@ -152,8 +152,6 @@ BEGIN: Final = f"""WITH job AS (SELECT * FROM json_to_recordset(?1) AS job(id te
         AND uploads.offset = job.start AND uploads.epoch = job.epoch AND {OPEN}
     RETURNING uploads.id"""
 
-BEGIN_STORED: Final = BEGIN.replace("kept_by = job.kept_by", f"kept_by = job.kept_by, {stores.TAKEN}")
-
 _CHANGED: Final = """id text, epoch bigint, start bigint, offset bigint, at float8, length bigint,
     goes_on boolean, placed text"""
 # The last commit of an append gives back what was reserved ahead, by whomever.

@@ -81,6 +81,7 @@ class AzureSpoolStore:
     conditional = False
     numbered = False
     part_objects = False
+    copies_ranges = True
     lifetime = LIFETIME
 
     def __init__(

@@ -84,6 +84,7 @@ class GcsSpoolStore:
     conditional = True
     numbered = False
     part_objects = True
+    copies_ranges = False
     lifetime = None
 
     def __init__(

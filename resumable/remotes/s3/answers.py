@@ -276,7 +276,10 @@ def error_from(operation: str, status: int, headers: Mapping[str, str], body: by
     if code == "RequestTimeTooSkewed":
         reason = f"{operation}: {_skew(document)}"
     advice = _missing_right(document) if code == "AccessDenied" else ""
-    return _classed(code, status, reason, advice or ADVICE.get(code, ""), retry_after(headers))
+    error = _classed(code, status, reason, advice or ADVICE.get(code, ""), retry_after(headers))
+    # A proxy's 503 may mean that it lost the store in the middle of the request.
+    error.undone = 400 <= status < 500 or (document is not None and code in THROTTLES)
+    return error
 
 
 def _missing_right(document: Element | None) -> str:

@@ -182,10 +182,13 @@ class S3Requests:
         except HttpError as error:
             if isinstance(error, KeptClosed) and method != "POST" and not again:
                 return await self._once(operation, method, url, headers, data, largest, patience, again=True)
-            raise remote_error(error, operation) from None
-        if not 200 <= answer.status < 300:
-            raise error_from(operation, answer.status, answer.headers, answer.body, self.endpoint.region)
-        return answer
+            failed = remote_error(error, operation)
+        else:
+            if 200 <= answer.status < 300:
+                return answer
+            failed = error_from(operation, answer.status, answer.headers, answer.body, self.endpoint.region)
+        failed.undone = failed.undone and not again  # the request before may have been heard
+        raise failed
 
     async def _digests(self, data: IRegion | bytes | None, algorithm: Algorithm | None) -> tuple[str, str | None]:
         """The signature's value for the payload, and the payload's checksum."""

@@ -85,6 +85,7 @@ class S3SpoolStore:
 
     numbered = True
     part_objects = False
+    copies_ranges = True
     lifetime: float | None = None
 
     def __init__(

@@ -14,7 +14,7 @@ from functools import partial
 from random import Random
 from typing import Final, Protocol, TypeVar
 
-from attrs import evolve, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from resumable.aio.deferreds import Waiters, deferred
+from resumable.model.errors import CatalogUnavailable
 from resumable.model.segments import IAppendSide
 from resumable.model.stored import MOST_IN_ROW, RESERVED, IStored, StoredLayout
 from resumable.model.upload import Piece, StoreChange, StoredPart, Upload
@@ -33,7 +34,7 @@ from resumable.remotes.object_store import IObjectStore, Made, ObjectProperties
 from resumable.remotes.plan import ObjectTooLarge
 from resumable.remotes.regions import BytesRegion
 from resumable.spool.files import DRAWN_ID
-from resumable.spool.objects.errors import store_failed
+from resumable.spool.objects.errors import LostObjects, StoreFailed, store_failed
 from resumable.spool.objects.object_names import ObjectNames
 from resumable.spool.objects.part_sizes import may_be_part, size_at
 from resumable.spool.objects.scratch import Scratch
@@ -49,6 +50,9 @@ PAUSES: Final = (0.2, 0.6, 1.8)
 """Seconds before a request to the store is repeated; longer ones keep clients waiting that could try another node."""
 REMEMBERED: Final = 16_384
 """Uploads whose tails are known; more take memory, with fewer more small appends ask the catalog."""
+MOST_GATHERED: Final = 128 << 20
+"""Bytes of small bodies that may wait in memory for their commits; those that come then go to scratch. Fewer make more
+work for a busy database, more are memory that thousands of clients take while it says nothing."""
 AT_A_TIME: Final = 16
 """Pieces of a tail that are fetched from the catalog together: `MOST_IN_ROW` bytes each at most are in memory."""
 
@@ -76,9 +80,17 @@ class KnownTails:
         return known[1] if known is not None and known[0] == offset else None
 
 
+@define
+class Gathered:
+    """``size``: bytes of small bodies that wait in memory for their commits."""
+
+    size: int = 0
+
+
 @frozen
 class StoreContext:
-    """Common to all appends. ``slots``: requests with a body that may be under way at once."""
+    """Common to all appends. ``slots``: requests with a body that may be under way at once. ``is_down``: whether
+    the store is known not to work. ``lost`` tells of objects that vanished."""
 
     names: ObjectNames
     store: IObjectStore
@@ -87,7 +99,10 @@ class StoreContext:
     clock: IReactorTime
     rng: Random
     slots: DeferredSemaphore
+    is_down: Callable[[], bool] = lambda: False
     tails: KnownTails = field(factory=KnownTails)
+    gathered: Gathered = field(factory=Gathered)
+    lost: LostObjects = field(default=Factory(lambda self: LostObjects(self.stored), takes_self=True))
     log: Logger = field(factory=Logger)
 
     async def ask(self, call: Callable[[], Deferred[T]], is_final: type[RemoteError] | None = None) -> T:
@@ -116,7 +131,14 @@ class IScratchBytes(Protocol):
         """Write bytes of the tail, before all others."""
 
     def drop(self, start: int, end: int) -> None:
-        """Give these bytes back; nobody reads them any more."""
+        """Give these bytes back; nobody reads them any more. Of lent ones that happens later, and takes along what was
+        placed there meanwhile."""
+
+    def lent(self, start: int, end: int) -> Callable[[], None]:
+        """Keep these bytes, whoever drops them, until the answer is called."""
+
+    def is_lent(self, start: int, end: int) -> bool:
+        """Whether some of them are kept, also by a thread: a request that was given up may still send from there."""
 
     def sent(self) -> None:
         """A part was sent, or has failed to be."""
@@ -138,23 +160,30 @@ class AppendParts:
         #: Where the next part begins, and its number; up to where parts are confirmed; from where on bytes are here.
         self._next = self._ready = 0
         self._number = 1
-        #: The highest number that is reserved; that this has asked for, in order.
-        self._reserved = self._asked = 0
+        #: The highest number that is reserved; that this has asked for, in order; under which the store has a part, or
+        #: may still get one.
+        self._reserved = self._asked = self._used = 0
         self._held_from = offset
         #: Parts that are confirmed and not recorded, by their starts; pieces that are recorded, and one that is to be.
         self._parts: dict[int, StoredPart] = {}
         self._tail: list[Piece] = []
         self._piece: Piece | None = None
+        self._gathered = 0
         self._made: Made | None = None
         self._first: int | None = None
         self._handle: str | None = None
         self._flying: dict[Deferred[None], None] = {}
-        self._unanswered = self._began = False
+        self._began = False
         self._changed = Waiters()
         self._lock = DeferredLock()
         self.failure: Failure | None = None
 
     # -- ISegmentWriter
+
+    @property
+    def small(self) -> int:
+        """See `ISegmentWriter`: what goes into the row of a piece."""
+        return MOST_IN_ROW
 
     def attach(self, upload: Upload, length: int | None, is_new: bool, append: IAppendSide) -> None:
         """See `ISegmentWriter`."""
@@ -163,6 +192,8 @@ class AppendParts:
     def detach(self) -> None:
         """The append is over."""
         self._append = None
+        self._context.gathered.size -= self._gathered
+        self._gathered = 0
 
     @property
     def stays(self) -> bool:
@@ -183,8 +214,10 @@ class AppendParts:
 
     @deferred
     async def takes_first(self, offset: int) -> bool:
-        """See `ISegmentWriter`: whether the tail and these bytes make up a part."""
+        """See `ISegmentWriter`: whether the tail and these bytes make up a part, or too many wait in memory."""
         store = self._context.store
+        if self._context.gathered.size + offset - self._offset > MOST_GATHERED:
+            return True
         least = store.limits.smallest_part if store.limits.equal else store.part_size
         if offset < least:
             return False
@@ -202,6 +235,8 @@ class AppendParts:
     async def gathered(self, chunks: Sequence[bytes], start: int, finishes: bool) -> None:
         """See `ISegmentWriter`."""
         data = b"".join(chunks)
+        self._gathered = len(data)
+        self._context.gathered.size += len(data)
         if finishes and start == 0 and self._may_put(len(data)):
             self._made = await self._put(BytesRegion(data))
         if self._made is None and data:
@@ -216,8 +251,8 @@ class AppendParts:
         end = min(self._ready, offset)
         parts = tuple(part for at, part in sorted(self._parts.items()) if at + part.size <= end)
         reserved = None
-        if last and self._began and not (self._flying or self._unanswered):
-            reserved = self._number - 1
+        if last and self._began and not self._flying:
+            reserved = self._used
         elif parts:
             reserved = self._asked = max(self._asked, self._number - 1 + RESERVED)
         piece = self._piece
@@ -269,6 +304,11 @@ class AppendParts:
         return max(self._ready, self._offset)
 
     @property
+    def part_size(self) -> int:
+        """Bytes of the next part, unless the upload ends before."""
+        return self._size()
+
+    @property
     def far(self) -> int:
         """How many bytes a client may be ahead of what the store has confirmed."""
         return AHEAD * self._size()
@@ -286,8 +326,8 @@ class AppendParts:
             if layout is None or layout.epoch != epoch or layout.offset != self._offset:
                 raise Held("Another request has taken this upload over.")
             self._adopt(layout)
-            self._reserved = self._asked = layout.reserved
-            self._number = max(1, layout.reserved - RESERVED + 1)
+            self._reserved = self._asked = self._used = layout.reserved
+            self._number = layout.reserved + 1
         self._layout = evolve(self._layout, epoch=epoch)
         self._began = True
 
@@ -344,6 +384,10 @@ class AppendParts:
             each.cancel()
         while self._flying:
             await self._changed.wait()
+        if self._reserved > self._used:
+            # Else a client that tries again and again while the store or a quota refuses would use up all numbers.
+            unreserved = self._context.stored.unreserve(self._id, self._layout.epoch, self._used)
+            unreserved.addErrback(lambda failure: failure.trap(CatalogUnavailable) and None)
 
     @property
     def busy(self) -> bool:
@@ -424,13 +468,23 @@ class AppendParts:
         name = context.names.object(new) if context.store.part_objects else new
         region = self._bytes.region(start, size)
         await context.slots.acquire()
-        answered = False
+        done = 0  # requests that the store has done, or may still do: what comes late has the same bytes
+
+        async def sent() -> str:
+            nonlocal done
+            done += 1
+            try:
+                return await context.store.write_part(self._key, handle, number, name, region)
+            except RemoteError as error:
+                done -= error.undone
+                raise
+
         try:
-            receipt = await context.ask(lambda: context.store.write_part(self._key, handle, number, name, region))
-            answered = True
+            receipt = await context.ask(lambda: Deferred.fromCoroutine(sent()))
         finally:
             context.slots.release()
-            self._unanswered = self._unanswered or not answered
+            if done:
+                self._used = max(self._used, number)
         self._parts[start] = StoredPart(start, size, number, new, receipt)
         self._bytes.drop(start, start + size)
         while (part := self._parts.get(self._ready)) is not None:
@@ -441,6 +495,8 @@ class AppendParts:
     async def _prepare(self, start: int, number: int) -> str:
         """The multipart's handle; the number is reserved by then, and the part's bytes are in scratch."""
         context, epoch = self._context, self._layout.epoch
+        if context.is_down():
+            raise StoreFailed("the object store doesn't work at the moment")
         if start < self._held_from:
             await self._load(start)
         if self._handle is None:
@@ -495,6 +551,13 @@ class AppendParts:
             context.slots.release()
 
     async def _write_piece(self, start: int, size: int) -> Piece:
+        returned = self._bytes.lent(start, start + size)  # meanwhile a part with them may be sent, and dropped
+        try:
+            return await self._piece_of(start, size)
+        finally:
+            returned()
+
+    async def _piece_of(self, start: int, size: int) -> Piece:
         context, region = self._context, self._bytes.region(start, size)
         if size <= MOST_IN_ROW:
             return Piece(start, size, context.names.label(), await region.read(0, size))
@@ -526,8 +589,9 @@ class AppendParts:
 
     def _relieve(self, end: int) -> None:
         """Give back what is in scratch of the tail, which is in the store up to ``end``."""
-        if not self._flying and not self._lock.locked and self._held_from < end:
-            self._bytes.drop(max(self._held_from, self._next), end)
+        start = max(self._held_from, self._next)
+        if not (self._flying or self._lock.locked or self._held_from >= end or self._bytes.is_lent(start, end)):
+            self._bytes.drop(start, end)
             self._held_from = end
 
     def _not_removed(self, failure: Failure) -> None:

@@ -121,7 +121,7 @@ class Completion:
             raise Stuck(f"the object {made.key} has {made.size} bytes, and the upload {row.offset}")
         if await self._stored.completed(row.upload_id, made.to_json(), at, facts):
             return True
-        now = await self._stored.of(row.upload_id)
+        now = await self._stored.tail_of(row.upload_id)
         # What was whole may still be read, and a partial that is gone be a final's: these go with the row's data.
         if now is None or (now.gone and not now.whole and not now.is_partial):
             await remove_object(self._store, made.key, row.upload_id)

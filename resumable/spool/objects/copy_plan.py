@@ -8,6 +8,7 @@ Invariant: a plan has each byte once and in order, in parts that the store takes
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Final
 
 from attrs import frozen
@@ -47,12 +48,14 @@ def plan_copies(
     part_size: int,
     *,
     inside: bool = True,
+    ranges: bool = True,
     start: int = 0,
     numbers: int | None = None,
 ) -> Sequence[CopyStep]:
     """The parts of an object that has the bytes of these sources, in order, from its offset ``start`` on.
 
     As many of them as can be are stretches of one source, which the store copies by itself, unless ``inside`` is False.
+    ``ranges``: see `IObjectStore.copies_ranges`; without it these stretches are whole sources of any size.
     ``part_size``: of the parts of a store that demands equal ones, and of all that go through here. ``numbers``: how
     many parts there may be; None: as many as the store takes. Pure. Raises ObjectTooLarge.
     """
@@ -60,7 +63,9 @@ def plan_copies(
     if limits.equal:
         part_size = _rounded(max(part_size, limits.smallest_part, -(-total // limits.parts)), limits.multiple_of)
         ends = _equal_ends(start, total, part_size)
-    elif not inside:
+    elif inside and not ranges and _are_parts(sizes, limits, numbers):
+        ends = [end for end in accumulate(filter(None, sizes)) if end > start]
+    elif not (inside and ranges):
         needed = -(-(total - start) // numbers)
         ends = _equal_ends(start, total, _rounded(max(part_size, limits.smallest_part, needed), limits.multiple_of))
     else:
@@ -74,9 +79,18 @@ def plan_copies(
     steps = []
     for stretches in _stretches(sizes, start, ends):
         # S3 copies a range only of an object that is large enough for several parts
-        alone = inside and len(stretches) == 1 and sizes[stretches[0].source] >= limits.smallest_part
+        size = sizes[stretches[0].source]
+        alone = inside and len(stretches) == 1 and size >= limits.smallest_part
+        alone = alone and (ranges or stretches[0].size == size)
         steps.append(CopyStep(stretches, alone))
     return steps
+
+
+def _are_parts(sizes: Sequence[int], limits: PartLimits, numbers: int) -> bool:
+    """Whether the store takes each source as a part."""
+    *others, last = [size for size in sizes if size] or [0]
+    taken = all(size >= limits.smallest_part and size % limits.multiple_of == 0 for size in others)
+    return taken and max(last, *others, 0) <= limits.largest_part and len(others) < numbers
 
 
 def _rounded(size: int, multiple: int) -> int:

@@ -19,13 +19,14 @@ from twisted.python.failure import Failure
 from resumable.aio.deferreds import deferred
 from resumable.model.stored import StoredLayout
 from resumable.model.upload import StoreChange, StoredPart
-from resumable.remotes.errors import Conflict, Permanent
+from resumable.remotes.errors import Conflict, NotThere, Permanent
 from resumable.remotes.interfaces import IRegion
 from resumable.remotes.object_store import ObjectProperties
 from resumable.remotes.plan import ObjectTooLarge
 from resumable.remotes.regions import RegionWindow
 from resumable.spool.datafile import NotReadable, NotWhole
 from resumable.spool.objects.copy_plan import CopyStep, SourceStretch, plan_copies
+from resumable.spool.objects.errors import StoreFailed
 from resumable.spool.objects.object_reader import WholeObjects
 from resumable.spool.reader import PIECE, Reader
 
@@ -131,7 +132,7 @@ class ObjectAssembly:
         if handle is None:
             return
         try:
-            layout = await self._context.stored.of(self._final_id)
+            layout = await self._context.stored.tail_of(self._final_id)
             if layout is None or layout.multipart != handle:
                 await self._store.abandon(self._key, handle, [self._whole_name(each) for each in written])
         except Exception as error:
@@ -140,14 +141,16 @@ class ObjectAssembly:
     # -- the work
 
     async def _layouts(self) -> Mapping[str, StoredLayout]:
-        return await self._context.stored.of_many(list(dict.fromkeys(upload_id for upload_id, _ in self._sources)))
+        return await self._context.stored.tails_of(list(dict.fromkeys(upload_id for upload_id, _ in self._sources)))
 
     def _plan(self, inside: bool = True) -> None:
         """Of what isn't copied yet."""
-        limits, size = self._store.limits, self._store.part_size
+        limits, size, ranges = self._store.limits, self._store.part_size, self._store.copies_ranges
         numbers = limits.parts - len(self._written)
         try:
-            planned = plan_copies(self._sizes, limits, size, inside=inside, start=self.copied, numbers=numbers)
+            planned = plan_copies(
+                self._sizes, limits, size, inside=inside, ranges=ranges, start=self.copied, numbers=numbers
+            )
         except ObjectTooLarge as error:
             raise NotReadable(self._final_id, str(error)) from error
         self._steps = list(planned)
@@ -211,9 +214,14 @@ class ObjectAssembly:
         if step.inside:
             (stretch,) = step.stretches
             source, start, size = self._keys[stretch.source], stretch.start, stretch.size
-            receipt = await ask(
-                lambda: store.copy_part(self._key, handle, number, name, source, start, size), is_final=Permanent
-            )
+            try:
+                receipt = await ask(
+                    lambda: store.copy_part(self._key, handle, number, name, source, start, size), is_final=Permanent
+                )
+            except StoreFailed as error:
+                if isinstance(error.__cause__, NotThere) and await ask(lambda: store.find(source)) is None:
+                    await self._context.lost.missed(self._sources[stretch.source][0], source)
+                raise
         else:
             receipt = await self._through_here(
                 step.stretches,
@@ -252,7 +260,8 @@ class ObjectAssembly:
     async def _gather(self, stretches: Sequence[SourceStretch], fd: int) -> None:
         gathered = 0
         for stretch in stretches:
-            source = self._tools.objects.opened(self._keys[stretch.source], self._sizes[stretch.source])
+            (source_id, size), key = self._sources[stretch.source], self._keys[stretch.source]
+            source = self._tools.objects.opened(source_id, key, size)
             end = stretch.start + stretch.size
             source.reach(end)
             try:
@@ -265,6 +274,9 @@ class ObjectAssembly:
 
     def scratch_full(self, full: bool) -> None:
         """See IScratchUser. One part at a time is in it, and has to be whole."""
+
+    def trim(self) -> None:
+        """See IScratchUser."""
 
     def relieve(self) -> None:
         """See IScratchUser."""

@@ -15,6 +15,8 @@ from resumable.model.keys import MAX_ID
 
 TAILS: Final = ".tails/"
 PARTIALS: Final = ".partials/"
+OWN: Final = (TAILS[:-1], PARTIALS[:-1])
+"""Directories below the prefix."""
 
 
 @frozen

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from attrs import define, frozen
@@ -20,12 +20,12 @@ from twisted.internet.threads import blockingCallFromThread
 
 from resumable.aio.deferreds import deferred
 from resumable.aio.threads import IPool
-from resumable.remotes.errors import RemoteError, Throttled, Transient
+from resumable.remotes.errors import NotThere, RemoteError, Throttled, Transient
 from resumable.remotes.object_store import IObjectStore
 from resumable.remotes.reading import IObjectStream
 from resumable.spool.datafile import NotWhole
 from resumable.spool.objects.append_parts import StoreContext
-from resumable.spool.objects.errors import store_failed
+from resumable.spool.objects.errors import StoreFailed, store_failed
 from resumable.spool.reader import PIECE, Loan, Reader
 
 T = TypeVar("T")
@@ -51,16 +51,19 @@ class WholeObjects:
     async def reader(self, upload_id: str) -> ObjectReader:
         """The bytes of an upload. Fails with FileNotFoundError: there are none (any more); NotWhole: its object isn't
         there yet. Asks only the catalog."""
-        layout = await self.context.stored.of(upload_id)
+        layout = await self.context.stored.tail_of(upload_id)
         if layout is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), upload_id)
         if not layout.whole:
             raise NotWhole(upload_id, "its object is not there yet")
-        return self.opened(self.context.names.key(upload_id, layout.is_partial), layout.offset)
+        return self.opened(upload_id, self.context.names.key(upload_id, layout.is_partial), layout.offset)
 
-    def opened(self, key: str, size: int) -> ObjectReader:
-        """The same of an object of this size that is known to be there."""
-        return ObjectReader(self.context.store, key, size, self.pool, self.reactor)
+    def opened(self, upload_id: str, key: str, size: int) -> ObjectReader:
+        """The same of an upload's object of this size that is known to be there."""
+        context = self.context
+        return ObjectReader(
+            context.store, key, size, self.pool, self.reactor, lambda: context.lost.missed(upload_id, key)
+        )
 
     @deferred
     async def read_start(self, start: tuple[str, int]) -> bytes:
@@ -100,10 +103,18 @@ class _Span:
 class ObjectReader(Reader):
     """See `Reader`; ``size``: the object's. Reads fail with StoreFailed.
 
-    An open reader keeps nobody from removing the object.
+    An open reader keeps nobody from removing the object. ``missed`` is called when the store doesn't have it.
     """
 
-    def __init__(self, store: IObjectStore, key: str, size: int, pool: IPool, reactor: IReactorFromThreads) -> None:
+    def __init__(
+        self,
+        store: IObjectStore,
+        key: str,
+        size: int,
+        pool: IPool,
+        reactor: IReactorFromThreads,
+        missed: Callable[[], Awaitable[None]],
+    ) -> None:
         self.size = size  # what Reader.__init__ does beside that is about a file
         self._pool = pool
         self._fd = -1
@@ -112,6 +123,7 @@ class ObjectReader(Reader):
         self._store = store
         self._key = key
         self._reactor = reactor
+        self._missed = missed
         self._resting: deque[_Span] = deque()
         self._ends: deque[int] = deque(maxlen=ENDS)
 
@@ -176,11 +188,16 @@ class ObjectReader(Reader):
             if isinstance(error, Throttled):
                 raise store_failed(error) from error
         except RemoteError as error:
-            raise store_failed(error) from error
+            raise await self._failed(error) from error
         try:
             return await self._from_stream(offset, most)
         except RemoteError as error:
-            raise store_failed(error) from error
+            raise await self._failed(error) from error
+
+    async def _failed(self, error: RemoteError) -> StoreFailed:
+        if isinstance(error, NotThere):
+            await self._missed()
+        return store_failed(error)
 
     async def _from_stream(self, offset: int, most: int) -> bytes:
         span = next((each for each in self._resting if each.offset == offset), None)

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from resumable.aio.deferreds import deferred
 from resumable.aio.threads import IPool
 from resumable.model.upload import Piece, Through, Upload
-from resumable.remotes.errors import RemoteError
+from resumable.remotes.errors import NotThere, RemoteError
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import NotReadable, RunningDigest
 from resumable.spool.objects.append_parts import StoreContext
@@ -105,17 +105,20 @@ class ObjectSpool:
     @deferred
     async def read(self, upload_id: str, offset: int, size: int) -> bytes:
         """See `ISpool.read`: of a whole upload, or of the tail. Fails with NotReadable for bytes in a part."""
-        layout = await self._stored.of(upload_id)
+        layout = await self._stored.tail_of(upload_id)
         if layout is None:
             raise NotReadable(upload_id, "it has no bytes")
         size = min(size, layout.offset - offset)
         if size <= 0:
             return b""
+        key = self._names.key(upload_id, layout.is_partial)
         try:
             if layout.whole:
-                return await self._read_object(self._names.key(upload_id, layout.is_partial), offset, size)
+                return await self._read_object(key, offset, size)
             found = b"".join([await self._read_piece(upload_id, each, offset, size) for each in layout.pieces])
         except RemoteError as error:
+            if layout.whole and isinstance(error, NotThere):
+                await self.context.lost.missed(upload_id, key)
             raise store_failed(error) from error
         if len(found) < size:
             raise NotReadable(upload_id, "its bytes aren't in the tail (any more)")
@@ -144,7 +147,7 @@ class ObjectSpool:
     @deferred
     async def whole(self, upload_ids: Sequence[str]) -> Collection[str]:
         """See `ISpool.whole`."""
-        layouts = await self._stored.of_many(upload_ids) if upload_ids else {}
+        layouts = await self._stored.tails_of(upload_ids) if upload_ids else {}
         return {upload_id for upload_id, layout in layouts.items() if layout.whole}
 
     def places(self, root: str, rules: Rules) -> PlaceDirectory:

@@ -136,7 +136,7 @@ class ObjectSweeper:
         """Remove those of the multiparts that no row has, nor will have."""
         ids = {each: upload_id for each in found if (upload_id := self._id_of(each.key)) is not None}
         removed = await self._removed(tuple(ids.values())) if ids else {}
-        rows = await self._stored.of_many(tuple(ids.values())) if ids else {}
+        rows = await self._stored.tails_of(tuple(ids.values())) if ids else {}
         for each in found:
             upload_id = ids.get(each, "")
             row = rows.get(upload_id)
@@ -151,7 +151,7 @@ class ObjectSweeper:
     async def _removed(self, upload_ids: Sequence[str]) -> Mapping[str, bool]:
         """Of those that the catalog knows: whether their data was removed, for good."""
         uploads = await self._get_many(upload_ids)
-        rows = await self._stored.of_many(upload_ids)  # after that: what is gone doesn't come back
+        rows = await self._stored.tails_of(upload_ids)  # after that: what is gone doesn't come back
         before = self._wall() - OLD
         return {
             each: each not in rows and upload.gone is not GoneReason.LOST and _is_over(upload, before)

@@ -19,7 +19,7 @@ from resumable.spool.disk import Disk, IDisk
 _PUNCH: Final = 0x02 | 0x01
 """FALLOC_FL_PUNCH_HOLE and FALLOC_FL_KEEP_SIZE of linux/falloc.h."""
 LOW: Final = 7 / 8
-"""Once the files are below this part of the bound, sinks may go on."""
+"""Once the files are below this part of the bound, sinks may go on. From there on none has room that it doesn't use."""
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -51,6 +51,9 @@ class IScratchUser(Protocol):
 
     def scratch_full(self, full: bool) -> None:
         """Take no more bytes, or go on."""
+
+    def trim(self) -> None:
+        """Give back the room that is only kept for what follows."""
 
     def relieve(self) -> None:
         """Have what is here stored as a piece, so that it can be given back."""
@@ -105,6 +108,9 @@ class Scratch:
         """``size`` bytes more are this user's."""
         self.used += size
         self._users[user] = self._users.get(user, 0) + size
+        if self.used - size < self.size * LOW <= self.used:
+            for each in tuple(self._users):
+                each.trim()  # before anybody waits, or fails, for that
         if self.full:
             user.scratch_full(True)
             user.relieve()

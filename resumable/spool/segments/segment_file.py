@@ -105,6 +105,11 @@ class SegmentFile(DataFile):
 
     # -- the catalog's side, in the reactor
 
+    @property
+    def small(self) -> int | None:
+        """See `ISegmentWriter`."""
+        return None
+
     def attach(self, upload: Upload, length: int | None, is_new: bool, append: IAppendSide) -> None:
         """See `ISegmentWriter`."""
 

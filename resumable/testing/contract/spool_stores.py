@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from resumable.remotes.errors import Conflict, NotThere, Permanent, RemoteError
+from resumable.remotes.errors import CannotCopy, Conflict, NotThere, Permanent, RemoteError
 from resumable.remotes.interfaces import Unfinished
 from resumable.remotes.object_store import IObjectStore, Made, ObjectProperties, SentPart, made_from
 from resumable.remotes.reading import Presented
@@ -361,7 +361,7 @@ class ObjectStoreContract:
 
     def test_a_part_is_copied_inside_the_store(self) -> None:
         """`copy_part` takes any bytes of any object; beside parts that were written."""
-        self.need(self.copies_parts)
+        self.need(self.copies_parts and self.store.copies_ranges)
         data, source = (
             pattern(2 * self.part + 50)[: self.part + 50],
             f"{self.store.prefix}.tails/{self.id}/w-a b+ü&?%.x",
@@ -376,6 +376,19 @@ class ObjectStoreContract:
         parts = [SentPart(at + 1, names[at], sizes[at], receipts[at]) for at in range(2)]
         self.is_made(self.complete(handle, parts), self.part + 45)
         assert self.content(self.key) == data[3 : 3 + self.part] + data[self.part + 5 :]
+
+    def test_a_whole_object_is_copied_inside_the_store(self) -> None:
+        """`copy_part` takes all bytes of any object; without `copies_ranges` it refuses some of them: CannotCopy."""
+        self.need(self.copies_parts)
+        data, source = pattern(self.part + 50), f"{self.store.prefix}.tails/{self.id}/w-a"
+        self.ask(self.store.write(source, BytesRegion(data)))
+        handle, name = self.begin(), self.name_of("w-1")
+        if not self.store.copies_ranges:
+            for start, size in ((0, self.part), (50, self.part)):
+                self.refusal(self.store.copy_part(self.key, handle, 1, name, source, start, size), CannotCopy)
+        receipt = self.ask(self.store.copy_part(self.key, handle, 1, name, source, 0, len(data)))
+        self.is_made(self.complete(handle, [SentPart(1, name, len(data), receipt)]), len(data))
+        assert self.content(self.key) == data
 
     def test_nothing_is_copied_from_nothing(self) -> None:
         """NotThere where the source isn't there, or the multipart isn't."""
