@@ -87,7 +87,7 @@ class Reclaimer:
                 count=len(stuck),
                 reason=error.strerror,
                 upload=upload_id,
-                path=error.filename,
+                path=error.filename or upload_id,
             )
 
 

@@ -244,6 +244,20 @@ def test_files_that_cannot_be_removed_keep_no_other_and_are_tried_again(server, 
     assert server.names() == set() and server.ask(server.catalog.removable(1)).value == []
 
 
+@pytest.mark.parametrize("has_name", [True, False])
+def test_the_log_names_data_that_cannot_be_removed_also_where_it_is_no_file(server, monkeypatch, logged, has_name):
+    upload_id = server.upload(b"x", length=2)
+
+    def fails(path, within=None):
+        raise OSError(errno.EIO, "the store is away", *([path] if has_name else []))
+
+    monkeypatch.setattr(server.machine.disk, "unlink", fails)
+    server.ask(server.catalog.end(upload_id, GoneReason.EXPIRED, EPOCH, [])).value  # noqa: B018
+    server.sweep()
+    (event,) = [each for each in logged if "can't be removed" in (each.get("log_format") or "")]
+    assert event["path"].endswith(upload_id) and event["upload"] == upload_id
+
+
 def test_who_needs_room_hears_of_data_that_cannot_be_removed_and_once(server, stuck):
     upload_id = server.upload(b"x", length=2)
     stuck.add(upload_id)
