@@ -48,6 +48,8 @@ class DisklessSoak(SharedSoak):
     operations = ALL_OPERATIONS
     told = ("created", "finished", "stored")
     auditors = 6
+    pooled = 24
+    """Whoever removes asks the store for 16 uploads at once, and its rounds go on at a rest."""
     may_grow = 32 << 20
     """A batch with the bytes of pieces is a message of many megabytes, whose memory may stay with the process."""
     stores = ("versitygw", "moto")  # rclone drops a multipart whose completion has failed

@@ -150,6 +150,7 @@ class SharedSoak:
     baits: ClassVar[Mapping[str, str]] = BAITS
     auditors: ClassVar[int] = AUDITORS
     may_grow: ClassVar[int] = watch.MAY_GROW
+    pooled: ClassVar[int] = POOLED
     stores: ClassVar[Sequence[str]] = ()
     """Those that will do; none: any."""
 
@@ -244,7 +245,7 @@ class SharedSoak:
         if before.keys() != after.keys():
             self.ledger.problem(f"processes have ended: {sorted(before)} are {sorted(after)}")
         for pid in before.keys() & after.keys():
-            for each in watch.leaks(before[pid], after[pid], POOLED, self.may_grow):
+            for each in watch.leaks(before[pid], after[pid], self.pooled, self.may_grow):
                 self.ledger.problem(each)
         if more > connections + MORE_CONNECTIONS:
             self.ledger.problem(f"connections to the database have grown: {connections} -> {more}")
