@@ -129,11 +129,14 @@ class DataFile:
     def receive(self, queue: deque[bytes], transfer: DirectTransfer) -> object:
         """Write the queued bytes, then move those that follow; see `DirectTransfer.move`."""
         self.write(queue, sys.maxsize)
-        disk = cast(IDisk, _Shifted(self._disk, self._begins)) if self._begins else self._disk
         try:
-            return transfer.move(disk, self._fd)
+            return transfer.move(self._moving(), self._fd)
         finally:
             self._position = transfer.put
+
+    def _moving(self) -> IDisk:
+        """For a `DirectTransfer`, whose offsets are the upload's, and which begins where the file ends now."""
+        return cast(IDisk, _Shifted(self._disk, self._begins)) if self._begins else self._disk
 
     @property
     def digests(self) -> bool:

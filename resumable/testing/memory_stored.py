@@ -165,22 +165,18 @@ class MemoryStored(MemoryCatalog[_Row]):
 
     def reserve(self, upload_id: str, epoch: int, reserved: int) -> Deferred[bool]:
         """See IStored."""
-
-        def move() -> bool:
-            row = self._storing(upload_id, epoch)
-            if row is None or reserved <= row.reserved:
-                return False
-            row.reserved = reserved
-            return True
-
-        return self._submit(move, None)
+        return self._reserve(upload_id, epoch, reserved, lambda row: reserved > row.reserved)
 
     def unreserve(self, upload_id: str, epoch: int, reserved: int) -> Deferred[bool]:
         """See IStored."""
+        return self._reserve(
+            upload_id, epoch, reserved, lambda row: reserved < row.reserved and not row.upload.finished
+        )
 
+    def _reserve(self, upload_id: str, epoch: int, reserved: int, fits: Callable[[_Row], bool]) -> Deferred[bool]:
         def move() -> bool:
             row = self._storing(upload_id, epoch)
-            if row is None or row.upload.finished or reserved >= row.reserved:
+            if row is None or not fits(row):
                 return False
             row.reserved = reserved
             return True

@@ -107,16 +107,18 @@ class StoredTable(DiscardedTable):
 
     def reserve(self, upload_id: str, epoch: int, reserved: int) -> Deferred[bool]:
         """See IStored."""
-        row = {"id": upload_id, "epoch": epoch, "reserved": reserved}
-        return self.jobs.submit(set_job(self.RESERVE, upload_id, [row]))
+        return self._reserve(self.RESERVE, upload_id, epoch, reserved)
 
     # Who completes a finished upload goes by the same epoch.
     UNRESERVE = RESERVE.replace("reserved < job.reserved", "reserved > job.reserved AND uploads.finished_at IS NULL")
 
     def unreserve(self, upload_id: str, epoch: int, reserved: int) -> Deferred[bool]:
         """See IStored."""
+        return self._reserve(self.UNRESERVE, upload_id, epoch, reserved)
+
+    def _reserve(self, statement: str, upload_id: str, epoch: int, reserved: int) -> Deferred[bool]:
         row = {"id": upload_id, "epoch": epoch, "reserved": reserved}
-        return self.jobs.submit(set_job(self.UNRESERVE, upload_id, [row]))
+        return self.jobs.submit(set_job(statement, upload_id, [row]))
 
     COMPLETED = f"""WITH job AS (SELECT * FROM json_to_recordset(?1) AS job(id text, made text, at float8)),
         moved AS (UPDATE uploads SET whole = true, made = job.made, touched_at = GREATEST(uploads.touched_at, job.at)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, ParamSpec, cast
@@ -25,7 +23,6 @@ from resumable.remotes.interfaces import ILoan, IRegion
 from resumable.remotes.regions import FileLoan, RegionWindow
 from resumable.spool.budget import Budget
 from resumable.spool.datafile import DataFile, RunningDigest
-from resumable.spool.direct import DirectTransfer
 from resumable.spool.disk import IDisk
 from resumable.spool.objects.append_parts import AppendParts, StoreContext
 from resumable.spool.objects.scratch import Scratch, punch
@@ -69,14 +66,8 @@ class ScratchFile(DataFile):
         """Make it. Raises OSError."""
         self._fd = self._scratch.open()
 
-    def receive(self, queue: deque[bytes], transfer: DirectTransfer) -> object:
-        """See `DataFile.receive`."""
-        self.write(queue, sys.maxsize)
-        moving = MovingDisk(self._scratch.disk, self._slots, self._position - self._begins)
-        try:
-            return transfer.move(cast(IDisk, moving), self._fd)
-        finally:
-            self._position = transfer.put
+    def _moving(self) -> IDisk:
+        return cast(IDisk, MovingDisk(self._scratch.disk, self._slots, self._position - self._begins))
 
     def sync(self) -> None:
         """Nothing: what is in scratch isn't durable."""
