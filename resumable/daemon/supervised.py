@@ -136,11 +136,21 @@ class SupervisorService(TwistdService):
             return
         if first.process is None:
             self._give_up(self._reason(first.ended_with, first.error))
+        # It takes uploads already, so a stop may come: it waits for our handler, as twistd's would end with status 143.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         self.launcher.log_errors()
         if (workers := self._parts.local.workers) is not None:
             workers.jobs.start()
             Predecessors(self._run, workers).startService()
-        self._reactor.callWhenRunning(lambda: self._reactor.stop() if asked else self.supervisor.start(self._ready))
+        self._reactor.callWhenRunning(self._start_others, bool(asked))
+
+    def _start_others(self, asked_to_stop: bool) -> None:
+        """The reactor runs, and has our handlers of signals."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        if asked_to_stop:
+            self._reactor.stop()
+        else:
+            self.supervisor.start(self._ready)
 
     def _ready(self) -> None:
         """All workers accept, and have read files that may change."""
