@@ -163,7 +163,9 @@ class Hooks:
         posting = Posting(timeout=settings.timeout, forward=settings.forward)
         # no connection in most of the time is told apart from no answer in all of it
         limits = HttpLimits(
-            connect_timeout=min(HttpLimits().connect_timeout, 0.8 * settings.timeout), connections=connections
+            connect_timeout=min(HttpLimits().connect_timeout, 0.8 * settings.timeout),
+            connections=connections,
+            until_closed=True,  # as those of Python's http.server do, which is many a first receiver
         )
         http = Http(needs.reactor, limits, clock=needs.clock, policy=settings.policy)
         self._https.append(http)

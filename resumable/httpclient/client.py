@@ -47,13 +47,15 @@ Body = BytesBody | RegionBody | None
 class HttpLimits:
     """``idle_timeout``: seconds without a byte moving either way. ``connections``: more let more requests go at once.
 
-    ``connect_timeout``: seconds. ``kept_for``: seconds that an idle connection is kept.
+    ``connect_timeout``: seconds. ``kept_for``: seconds that an idle connection is kept. ``until_closed``: an answer of
+    unknown length may end with its connection, as those of HTTP/1.0 do; it may have been cut then.
     """
 
     connect_timeout: float = 10.0
     idle_timeout: float = 60.0
     kept_for: float = 15.0
     connections: int = 32
+    until_closed: bool = False
 
 
 @frozen
@@ -116,6 +118,7 @@ class Http:
     ) -> None:
         limits = limits or HttpLimits()
         self._idle = limits.idle_timeout
+        self._until_closed = limits.until_closed
         self._clock: IReactorTime = clock or reactor
         self._slots = DeferredSemaphore(limits.connections)
 
@@ -140,7 +143,8 @@ class Http:
             watch.stop()
             whole = answer.whole()
             if whole is None:
-                whole = await stream_of(answer, self._clock, self._idle * patience).read_all(largest)
+                stream = stream_of(answer, self._clock, self._idle * patience, self._until_closed)
+                whole = await stream.read_all(largest)
             elif len(whole) > largest:
                 raise TooLong(largest)
             return HttpAnswer(answer.code, first_lines(answer.fields), whole)

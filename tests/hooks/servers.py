@@ -16,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from resumable.hooks.http import HttpHook, Poster, Posting
 from resumable.hooks.interfaces import Event, EventKind, Question
 from resumable.hooks.messages import WebhookSigner
-from resumable.httpclient.client import Http
+from resumable.httpclient.client import Http, HttpLimits
 from resumable.model.hooks import QuestionKind, RequestView, UploadView
 
 SECRET = b"a secret of 24 bytes or more"
@@ -109,7 +109,7 @@ class Rig:
         self.clock = Clock()
         listen = reactor.listenTCP if context is None else lambda *a, **k: reactor.listenSSL(a[0], a[1], context, **k)
         self.port = listen(0, factory, interface="127.0.0.1")
-        self.http = Http(reactor, clock=self.clock, policy=policy)
+        self.http = Http(reactor, HttpLimits(until_closed=True), clock=self.clock, policy=policy)
         scheme, host = ("http", "127.0.0.1") if context is None else ("https", "localhost")
         self.url = f"{scheme}://{host}:{self.port.getHost().port}{path}"
         self.poster = Poster(

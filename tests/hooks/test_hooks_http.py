@@ -150,6 +150,15 @@ async def test_a_server_that_dies_in_the_middle_has_not_said_yes(rig, say):
     assert server.count >= 1 and not caught.value.unreached and not caught.value.unanswered
 
 
+@pytest.mark.parametrize("say", [b"HTTP/1.0 200 OK\r\n\r\n", OK + b"\r\n", OK + b'\r\n{"allow": true}'])
+@pytest_twisted.ensureDeferred
+async def test_an_answer_may_end_with_its_connection(rig, say):
+    hook = rig(RawServer(say)).hook()
+    await hook.deliver(event())
+    if b"{" in say:
+        assert await hook.ask(question()) == Allow()
+
+
 @pytest.mark.parametrize(
     "server",
     [
