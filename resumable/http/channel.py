@@ -11,8 +11,10 @@ import os
 import sys
 from typing import Final
 
+from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 from twisted.web.http import Request as TwistedRequest
+from twisted.web.http_headers import Headers
 
 from resumable.http.body import Body
 from resumable.http.connections import no_room
@@ -65,6 +67,7 @@ class StreamingChannel(ChannelLifetime):
     _chunks: ChunkReader | None = None
     _input = b""  # bytes not looked at yet
     _parsing = False  # further up the stack
+    _pipelined = False  # the request, or its beginning, came before the answer to the one before was out
     _reading = True
     _read_size = READ_SIZE
     _direct_from: float = sys.maxsize  # bytes of a read after which a thread may take the rest of the body
@@ -295,6 +298,31 @@ class StreamingChannel(ChannelLifetime):
 
     # Answering
 
+    def interim(self, code: bytes, reason: bytes, headers: Headers) -> bool:
+        """See `RequestChannel.interim`. A client that pipelines may take it for the answer to another request."""
+        if self._state not in (BODY, ANSWERING) or self._pipelined or self._goes_on():
+            return False
+        self.send_interim(code, reason, headers)
+        return True
+
+    def _goes_on(self) -> bool:
+        """Whether bytes are here that lie behind the end of the request."""
+        if self._chunks is None or not self._input:
+            return len(self._input) > self._left
+        try:  # they came along with the head, and none of them is taken
+            return bool(ChunkReader().feed(self._input, []))
+        except RefusedRequest:  # whatever they are
+            return True
+
+    def hang_up(self, request: StreamingRequest) -> None:
+        """See `RequestChannel.hang_up`. No more is read, so a reset may follow what the client gets."""
+        self.requests.remove(request)
+        self.loseConnection()
+        self.deadline = self.seconds() + self.site.linger  # TLS awaits the goodbye of a client that may send on
+        self._input, self._body, self._chunks, self._left = b"", None, None, 0
+        self.stopProducing()  # type: ignore[no-untyped-call]
+        request.connectionLost(Failure(ConnectionAborted()))
+
     def answering(self, request: StreamingRequest) -> None:
         """The headers of an answer are about to go out."""
         body = self._body
@@ -311,6 +339,7 @@ class StreamingChannel(ChannelLifetime):
             return
         if self._state is ANSWERING and self.persistent:
             self._enter(IDLE, self.seconds() + self.site.network_timeout)
+            self._pipelined = bool(self._input)
             self.site.idle(self)
             self.regulate()
             self._advance()

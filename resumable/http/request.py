@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 from klein.interfaces import IKleinRequest
@@ -21,12 +21,15 @@ from twisted.web.server import NOT_DONE_YET
 from werkzeug.routing import MapAdapter
 
 from resumable.http.body import Body
-from resumable.http.h1 import problem
-from resumable.http.twisted_web import WebRequest
+from resumable.http.h1 import Fields, problem
+from resumable.http.twisted_web import QuickHeaders, WebRequest
 from resumable.model.errors import BodyLost
 from resumable.model.telemetry import REQUEST
 
 __all__ = ["Body", "RequestChannel", "RequestObserver", "RequestSite", "StreamingRequest"]
+
+_REASONS: Final = {104: b"Upload Resumption Supported"}
+"""Of informational responses. Others have none, which RFC 9112 section 4 allows."""
 
 
 class RequestObserver:
@@ -71,6 +74,13 @@ class RequestChannel(Protocol):
     def room(self) -> int:
         """Bytes of the answer that have somewhere to go."""
 
+    @property
+    def backed_up(self) -> bool:
+        """Whether bytes that were sent before wait for the client to read."""
+
+    def interim(self, code: bytes, reason: bytes, headers: Headers) -> bool:
+        """Send an informational response; whether that's possible. The answer hasn't begun."""
+
     def answering(self, request: StreamingRequest) -> None:
         """The headers of the answer are about to go out."""
 
@@ -81,6 +91,9 @@ class RequestChannel(Protocol):
 
     def loseConnection(self) -> None:
         """Close the connection, or end the stream: the answer can't be completed."""
+
+    def hang_up(self, request: StreamingRequest) -> None:
+        """The same before the answer has begun. The request is lost at once, `StreamingRequest.connectionLost`."""
 
 
 class _Date:
@@ -118,6 +131,7 @@ class StreamingRequest(WebRequest):
     """Called when the client has gone, after the end of the body."""
     prepath: list[bytes]
     _postpath: list[bytes] | None = None
+    _informed = False
 
     @property
     def postpath(self) -> list[bytes]:
@@ -200,6 +214,40 @@ class StreamingRequest(WebRequest):
             if self.finished:  # the rest of the body came in just now, and its end was answered
                 return
         super().write(data)
+
+    def interim(self, code: int, fields: Fields) -> bool:
+        """Send an informational response before the answer, RFC 9110 section 15.2: any but 100, which `Body` sends, and
+        101. Line ends in values become spaces, as in the answer's fields.
+
+        False where that can't be done: the answer has begun, the client has gone, speaks HTTP/1.0 or pipelines; or it
+        doesn't read, and has been sent one already. Raises ValueError for other codes, InvalidHeaderName.
+        """
+        if not 101 < code < 200:
+            raise ValueError(f"{code} is no informational response that a handler may send")
+        if self.gone or self.startedWriting or self.clientproto == b"HTTP/1.0":
+            return False
+        if self._informed and self.channel.backed_up:
+            return False
+        headers = QuickHeaders()
+        for name, value in fields:
+            headers.addRawHeader(name, value)
+        sent = self.channel.interim(b"%d" % code, _REASONS.get(code, b""), headers)
+        self._informed = self._informed or sent
+        return sent
+
+    def hang_up(self) -> None:
+        """End the request without an answer, or without the rest of one that has begun. The client gets what was sent
+        before, then the end of its connection of HTTP/1.1, or the reset of its stream of HTTP/2.
+
+        The body's bytes that have come are delivered, then its end ("disconnected"). The client counts as gone: a
+        handler that waits is cancelled as if the client had hung up; the one that calls this just goes on.
+        """
+        if self.gone or self.finished:
+            return
+        if self.startedWriting:
+            self.channel.loseConnection()
+        else:
+            self.channel.hang_up(self)
 
     def _frame_for_client(self) -> None:
         """One of the method that counts and the sent one is HEAD. A client that has sent HEAD expects no body after a

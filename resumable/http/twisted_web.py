@@ -20,7 +20,7 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from resumable.aio.transports import write_now
+from resumable.aio.transports import unsent, write_now
 from resumable.http.h1 import CR, LF, Fields, RequestHead
 
 TESTED_TWISTED: Final = ("26.4", "26.10")
@@ -191,6 +191,13 @@ class WebRequest(Request):
         self.gone = self._disconnected = True
 
 
+def _response(version: bytes, code: bytes, reason: bytes, headers: Headers, data: bytes) -> bytes:
+    lines = [b"%b %b %b" % (version, code, reason)]
+    lines += [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
+    lines += (b"", data)
+    return b"\r\n".join(lines)
+
+
 class WebChannel(HTTPChannel):
     """Twisted's channel, which writes answers. It leaves it to its subclass when to read."""
 
@@ -224,13 +231,20 @@ class WebChannel(HTTPChannel):
         self, version: bytes, code: bytes, reason: bytes, headers: Headers, data: bytes, whole: bool
     ) -> None:
         """See `RequestChannel.begin_answer`. A transport looks at each piece that it's given, so it's given one."""
-        lines = [b"%b %b %b" % (version, code, reason)]
-        lines += [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
-        lines += (b"", data)
+        response = _response(version, code, reason, headers, data)
         if whole:
-            write_now(self.transport, b"\r\n".join(lines))
+            write_now(self.transport, response)
         else:
-            self.transport.write(b"\r\n".join(lines))  # type: ignore[union-attr]
+            self.transport.write(response)  # type: ignore[union-attr]
+
+    @property
+    def backed_up(self) -> bool:
+        """See `RequestChannel.backed_up`."""
+        return self.choked or unsent(self.transport)
+
+    def send_interim(self, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Send an informational response, after all that was written before."""
+        write_now(self.transport, _response(b"HTTP/1.1", code, reason, headers, b""))
 
     def set_reading(self, wanted: bool) -> None:
         """Open or close the TCP window."""

@@ -29,6 +29,11 @@ GRAIN: Final = 65_536
 _BODILESS = (b"204", b"304")
 
 
+def _head(code: bytes, headers: Headers) -> list[tuple[bytes, bytes]]:
+    fields = [(name.lower(), value) for name, values in headers.getAllRawHeaders() for value in values]
+    return [(b":status", code), *fields]
+
+
 class Http2Stream(StreamAnswer):
     """See the module, `request.RequestChannel` and `body.BodySource`. ``forget`` is called when the stream is over."""
 
@@ -224,6 +229,18 @@ class Http2Stream(StreamAnswer):
         """Whether the connection is encrypted."""
         return self._link.secure
 
+    @property
+    def backed_up(self) -> bool:
+        """See `RequestChannel.backed_up`. What other streams send is no sign of that, before it fills the buffer."""
+        return self._link.choked
+
+    def interim(self, code: bytes, reason: bytes, headers: Headers) -> bool:
+        """See `RequestChannel.interim`."""
+        if not self._over:
+            self._link.machine.send_headers(self.number, _head(code, headers))
+            self._link.flush()
+        return not self._over
+
     def answering(self, request: Any) -> None:
         """The headers of an answer are about to go out. Nothing has to be closed for it."""
 
@@ -232,11 +249,10 @@ class Http2Stream(StreamAnswer):
     ) -> None:
         """See `RequestChannel.begin_answer`. The head ends the stream if the answer has no body."""
         if not self._over:
-            fields = [(name.lower(), value) for name, values in headers.getAllRawHeaders() for value in values]
-            empty = code in _BODILESS or (b"content-length", b"0") in fields
+            head = _head(code, headers)
+            empty = code in _BODILESS or (b"content-length", b"0") in head
             self._said = empty or (self._request is not None and self._request.method == b"HEAD")
-            machine = self._link.machine
-            machine.send_headers(self.number, [(b":status", code), *fields], end_stream=self._said)
+            self._link.machine.send_headers(self.number, head, end_stream=self._said)
             self._link.flush()
             if data:
                 self.write(data)
@@ -254,6 +270,12 @@ class Http2Stream(StreamAnswer):
     def loseConnection(self) -> None:
         """The answer can't be completed."""
         self._reset(ErrorCodes.INTERNAL_ERROR)
+
+    def hang_up(self, request: Any) -> None:
+        """See `RequestChannel.hang_up`."""
+        # After INTERNAL_ERROR a client asks how far it came, as after any failure. CANCEL would say that nobody wants
+        # the rest, REFUSED_STREAM that nothing was taken, NO_ERROR that the answer is complete.
+        self.loseConnection()
 
     def abort(self) -> None:
         """Nobody waits for the end of this request any more."""
