@@ -67,7 +67,7 @@ class StreamingChannel(ChannelLifetime):
     _chunks: ChunkReader | None = None
     _input = b""  # bytes not looked at yet
     _parsing = False  # further up the stack
-    _pipelined = False  # the request, or its beginning, came before the answer to the one before was out
+    _pipelined = False  # the request came before the answer to the one before was out, or another came along
     _reading = True
     _read_size = READ_SIZE
     _direct_from: float = sys.maxsize  # bytes of a read after which a thread may take the rest of the body
@@ -200,6 +200,7 @@ class StreamingChannel(ChannelLifetime):
         except RefusedRequest:
             malformed = True
         self._left = chunks.left
+        self._pipelined = self._pipelined or bool(rest)
         if pieces:  # one write for all that one read brought
             body.arrived(b"".join(pieces))
         if self._body is not body:

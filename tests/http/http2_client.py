@@ -36,6 +36,7 @@ class Answer:
     def __init__(self) -> None:
         self.fields: dict[str, str] = {}
         self.informational: list[str] = []
+        self.informed: list[dict[str, str]] = []
         self.body = b""
         self.ended = False
         self.reset: int | None = None
@@ -95,6 +96,7 @@ class Client:
         answer = self.answers.get(getattr(event, "stream_id", 0), Answer())
         if isinstance(event, InformationalResponseReceived):
             answer.informational.append(dict(event.headers)[":status"])
+            answer.informed.append(dict(event.headers))
         elif isinstance(event, ResponseReceived):
             answer.fields = dict(event.headers)
         elif isinstance(event, DataReceived):
