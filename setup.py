@@ -19,6 +19,7 @@ INSTALL = [
     "werkzeug>=3.0",
     "treq>=25.5",
     "zope.interface>=7.0",
+    "http-sf>=1.0",
     "attrs>=24.2",
     "google-crc32c>=1.6",
     "botocore>=1.36",

@@ -21,6 +21,7 @@ from types import FrameType
 from bench import (
     clouds,
     database,
+    draft,
     http2,
     interrupt,
     measure,
@@ -57,6 +58,7 @@ from bench.servers import (
 MEASURES: dict[str, Measure] = {
     **measure.MEASURES,
     **small.MEASURES,
+    **draft.MEASURES,
     **segments.MEASURES,
     **tiers.MEASURES,
     **http2.MEASURES,
@@ -145,7 +147,7 @@ def _fits(name: str, kind: Kind) -> bool:
         return kind.name == POSTGRES
     if kind.shared and name not in SHARED:
         return False
-    if name in clouds.MEASURES:
+    if name in clouds.MEASURES or name in draft.MEASURES:
         return kind.name == OURS
     if name in http2.MEASURES or name in segments.MEASURES or name in tiers.ONLY_OWN:
         return kind.own

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 HOST = "127.0.0.1"
 OCTETS = "application/offset+octet-stream"
+TUS = {"Tus-Resumable": "1.0.0"}
 SEND_MAX = 1 << 20
 
 
@@ -49,10 +50,10 @@ class Answer:
         return self
 
 
-def head_of(method: str, path: str, headers: Mapping[str, str]) -> bytes:
-    """Return the bytes of a request's head, with Tus-Resumable."""
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {HOST}", "Tus-Resumable: 1.0.0"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+def head_of(method: str, path: str, headers: Mapping[str, str], spoken: Mapping[str, str] = TUS) -> bytes:
+    """Return the bytes of a request's head; ``spoken`` are the fields of its protocol."""
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {HOST}"]
+    lines += [f"{name}: {value}" for name, value in {**spoken, **headers}.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 

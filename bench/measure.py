@@ -39,6 +39,7 @@ class Sizes:
     small: int = 4096
     warm_seconds: float = 1.0
     storm_seconds: float = 5.0
+    turns: int = 10
     connections: int = 2000
     open: int = 5000
     half: int = 64 << 10
@@ -64,6 +65,7 @@ SMOKE = Sizes(
     lanes=8,
     warm_seconds=0.2,
     storm_seconds=0.8,
+    turns=2,
     connections=100,
     open=100,
     half=16 << 10,

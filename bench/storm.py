@@ -26,15 +26,16 @@ LOCATION = re.compile(rb"\r\nlocation: *([^\r]+)", re.IGNORECASE)
 class Lane:
     """One connection: what it sends again and again, and what is under way on it.
 
-    ``request`` creates an upload of ``length`` bytes. If ``split``, it has no body: this goes out in a PATCH as soon as
-    the creation is answered. ``last`` is the last answer to a creation.
+    ``request`` creates an upload of ``length`` bytes, which is answered with ``status``. If ``split``, it has no body:
+    this goes out in a PATCH as soon as the creation is answered. ``last`` is the last answer to a creation.
     """
 
     connection: Connection
     body: bytes
     request: bytes
     length: int
-    split: bool
+    split: bool = False
+    status: bytes = b"201"
     appending: bool = False
     began: float = 0.0
     heard: bytes = b""
@@ -49,8 +50,8 @@ class Lane:
         data = self.connection.sock.recv(READ)
         if not data:
             raise LoadError("a connection was closed in the middle of a storm")
-        self.heard = self.heard + data if self.heard else data
-        if not complete(self.heard, b"204" if self.appending else b"201"):
+        self.heard = final(self.heard + data if self.heard else data)
+        if not complete(self.heard, b"204" if self.appending else self.status):
             return False
         if self.appending:
             return True
@@ -78,6 +79,13 @@ class Storm:
         """Return the latency (seconds) that ``share`` of the uploads stayed below."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def final(heard: bytes) -> bytes:
+    """What came, without whole informational responses at its beginning."""
+    while heard.startswith(b"HTTP/1.1 1") and (end := heard.find(b"\r\n\r\n")) > 0:
+        heard = heard[end + 4 :]
+    return heard
 
 
 def complete(answer: bytes, status: bytes = b"201") -> bool:

@@ -267,7 +267,10 @@ def test_the_dashboard_is_drawn_from_what_its_own_queries_find() -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists() or not Path("/dev/shm").is_dir(), reason="needs Linux")
 @pytest.mark.parametrize(
     "part",
-    [["--only", "big,patches,creation,open,s3-big,s3-small,takeover,http2,mtu-1500"], pytest.param([], marks=long)],
+    [
+        ["--only", "big,patches,creation,draft-creation,draft-append,open,s3-big,s3-small,takeover,http2,mtu-1500"],
+        pytest.param([], marks=long),
+    ],
 )
 def test_the_benchmark_runs_and_every_byte_it_sends_is_kept(part: list[str]) -> None:
     command = [sys.executable, "-m", "bench", "--smoke", *part]

@@ -104,6 +104,7 @@ WRONG = [
     ("parts", ["0", "1025"]),
     ("remote-timeout", ["0", "x"]),
     ("sweep", ["", "yes"]),
+    ("digest", ["", "sha1", "sha-256", "md5"]),
     ("download-from-remote", ["", "yes", "direct"]),
     ("download-url-expires", ["", "0", "500ms", "8d", "never", "-1"]),
     ("status-path", ["", "a/b", "..", ".", "a b", "\u00e9"]),

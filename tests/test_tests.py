@@ -18,6 +18,7 @@ AT_THEIR_OWN_PACE = {
     "house.py": "it measures; what a request enters after its answer is counted, too",
     "soak/auditor.py": "it looks again and again for as long as the soak runs",
     "soak/clients.py": "they try again after random pauses, as clients do",
+    "soak/draft_clients.py": "they ask again for a time, as clients do",
     "soak/probe.py": "it measures how long uploads stand still",
     "soak/shared.py": "its processes, faults and checks have their own rhythm",
     "soak/moments.py": "a process in the middle of something is waited for",

@@ -5,7 +5,7 @@ Everything here runs in the reactor's thread.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from functools import wraps
@@ -171,6 +171,33 @@ class Timer:
     def _fire(self) -> None:
         self._call = None
         self._action()
+
+
+class Later:
+    """Calls of actions, ``seconds`` after each was added, most of which are called off before: one timer for all."""
+
+    def __init__(self, clock: IReactorTime, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._waiting: deque[tuple[float, list[Callable[[], object]]]] = deque()
+        self._timer = Timer(clock, self._fire)
+
+    def add(self, action: Callable[[], object]) -> list[Callable[[], object]]:
+        """The list of the action: `clear` it, and it is not called."""
+        actions = [action]
+        self._waiting.append((self._clock.seconds() + self._seconds, actions))
+        if not self._timer.pending:
+            self._timer.set(self._seconds)
+        return actions
+
+    def _fire(self) -> None:
+        now = self._clock.seconds()
+        while self._waiting and (not self._waiting[0][1] or self._waiting[0][0] <= now):
+            _, actions = self._waiting.popleft()
+            for action in actions:
+                action()
+        if self._waiting:
+            self._timer.set(self._waiting[0][0] - now)
 
 
 class Remembered(Generic[R]):

@@ -46,7 +46,11 @@ Watched: TypeAlias = Callable[[Iterable[Row], CopiedTable], Iterable[Row]]
 """The rows of a table, which somebody counts as they are read again."""
 
 UPLOADS: Final = CopiedTable(
-    "uploads", ("seq", *FIELDS.split(", "), "on_disk", "settled_at"), key=("seq",), numbered=True
+    "uploads",
+    ("seq", *FIELDS.split(", "), "on_disk", "settled_at"),
+    key=("seq",),
+    flags=("draft",),
+    numbered=True,
 )
 OUTBOX: Final = CopiedTable(
     "outbox",

@@ -20,6 +20,9 @@ it lose its first page, then it loses their rows.
 
 ``placed`` is a stamp, which begins with a digit, and a path; or ``>`` and a path, until the file is there.
 
+``announced`` and ``digest`` are dictionaries of RFC 9530; until the latter is known, ``digest`` is ``>`` and the
+algorithm that it is to be made by, if any.
+
 An event in ``outbox`` is the ``next`` one of its upload for its deliverer, waits ``behind`` that one, or is ``dead``.
 
 Invariant: a row that is read back gives an equal record.
@@ -56,6 +59,8 @@ IS_SETTLED: Final = "settled_at IS NOT NULL"
 # of a row of finals and its upload: when it was over for its client; NULL while it is on its way, to a remote too
 ASKED_UNTIL: Final = "CASE WHEN uploads.required > 0 AND uploads.gone IS NULL THEN uploads.stored_at ELSE finals.at END"
 AWAITS_PLACE: Final = "placed >= '>'"
+AWAITS_DIGEST: Final = "digest < 'a'"
+AWAITS_ANY: Final = f"{AWAITS_PLACE} OR {AWAITS_DIGEST}"
 IN_WORK: Final = "state IN ('open', 'ending')"
 WAITS: Final = f"{IN_WORK} AND retry_at IS NOT NULL"
 ARRANGE: Final = """UPDATE outbox SET state = 'next' WHERE seq IN
@@ -166,6 +171,13 @@ PRIMARY KEY (upload_id, remote, number)) WITHOUT ROWID""",
         # The tokens of clients' signed URLs aren't kept any more.
         "UPDATE uploads SET concat = 'final;' || partials WHERE partials IS NOT NULL AND concat GLOB '*[?:]*'",
     ),
+    (
+        "ALTER TABLE uploads ADD draft INT DEFAULT 0",
+        "ALTER TABLE uploads ADD announced TEXT",
+        "ALTER TABLE uploads ADD digest TEXT",
+        "DROP INDEX uploads_to_place",
+        f"CREATE INDEX uploads_in_wait ON uploads (id) WHERE {AWAITS_ANY}",  # two would not fit the first page
+    ),
 )
 
 PIN: Final = "INSERT INTO pins (partial_id, final_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
@@ -193,9 +205,9 @@ def migrate(connection: sqlite3.Connection) -> None:
 FIELDS: Final = (
     "id, created_at, touched_at, length, offset, metadata, concat, partials, "
     "finished_at, gone, gone_at, epoch, boot_id, adoptable, required, stored_at, dropped_at, owner, max_size, "
-    "placed, asked"
+    "placed, asked, draft, announced, digest"
 )
-INSERT: Final = f"INSERT INTO uploads ({FIELDS}) VALUES ({', '.join('?' * 21)})"
+INSERT: Final = f"INSERT INTO uploads ({FIELDS}) VALUES ({', '.join('?' * 24)})"
 GET: Final = f"SELECT {FIELDS} FROM uploads WHERE id = ?"
 REPLICA_FIELDS: Final = (
     "upload_id, remote, required, state, key, confirmed, needs, run, "
@@ -230,13 +242,19 @@ def to_row(upload: Upload) -> tuple[object, ...]:
         upload.max_size,
         to_placed(upload.place),
         upload.asked,
+        upload.draft,
+        upload.announced,
+        to_digest(upload.digest, upload.digest_due),
     )
 
 
 def to_upload(row: tuple[Any, ...]) -> Upload:
     """The record of one row of FIELDS."""
     upload_id, created, touched, length, offset, metadata, concat, listed, finished, gone, gone_at, *others = row
-    others[-2] = None if others[-2] is None else _to_place(others[-2])
+    *others, placed, asked, draft, announced, digest = others
+    due = digest[1:] if digest is not None and digest.startswith(">") else None
+    others += [None if placed is None else _to_place(placed), asked, bool(draft), announced]
+    others += [None if due is not None else digest, due]
     return Upload(
         upload_id,
         created,
@@ -267,6 +285,11 @@ def find_upload(connection: Connection, upload_id: str) -> Upload | None:
 def to_placed(place: Place | None) -> str | None:
     """The value of the column ``placed``: see above."""
     return None if place is None else f"{place.stamp or '>'} {place.path}"
+
+
+def to_digest(digest: str | None, due: str | None) -> str | None:
+    """The value of the column ``digest``: see above."""
+    return digest if digest is not None or due is None else f">{due}"
 
 
 def _to_place(placed: str) -> Place:

@@ -18,7 +18,17 @@ from resumable.catalog.fresh_uploads import FreshUploads
 from resumable.catalog.jobs import Jobs, frees, reads, reads_now, writes, writes_now
 from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.replica_table import add_replicas, end_replicas
-from resumable.catalog.schema import FIELDS, INSERT, LIMIT, NEEDS_EXPIRY, find_upload, to_placed, to_row, to_uploads
+from resumable.catalog.schema import (
+    FIELDS,
+    INSERT,
+    LIMIT,
+    NEEDS_EXPIRY,
+    find_upload,
+    to_digest,
+    to_placed,
+    to_row,
+    to_uploads,
+)
 from resumable.catalog.upload_work import UploadWork
 from resumable.model.upload import (
     Commit,
@@ -130,9 +140,11 @@ class UploadTable(UploadWork):
         return connection.execute(self.BEGIN, (boot_id, adoptable, at, upload_id, start, epoch)).rowcount == 1
 
     COMMIT = f"""UPDATE uploads SET offset = ?1, adoptable = MAX(adoptable, ?1), touched_at = MAX(touched_at, ?2),
-        length = COALESCE(?3, length) WHERE id = ?4 AND offset = ?5 AND epoch = ?6 AND {_OPEN}"""
+        length = COALESCE(?3, length), digest = COALESCE(?7, digest)
+        WHERE id = ?4 AND offset = ?5 AND epoch = ?6 AND {_OPEN}"""
     FINISH = f"""UPDATE uploads SET offset = ?1, adoptable = ?1, touched_at = MAX(touched_at, ?2),
-        length = COALESCE(?3, length), finished_at = MAX(touched_at, ?2), placed = COALESCE(placed, ?7)
+        length = COALESCE(?3, length), finished_at = MAX(touched_at, ?2), placed = COALESCE(placed, ?8),
+        digest = COALESCE(?7, digest)
         WHERE id = ?4 AND offset = ?5 AND epoch = ?6 AND {_OPEN}"""
 
     def commit(self, change: Commit, through: Through | None = None) -> Deferred[bool]:
@@ -144,7 +156,10 @@ class UploadTable(UploadWork):
     def _commit(self, connection: Connection, change: Commit) -> bool:
         if change.offset < change.start:
             raise ValueError(f"a commit from {change.start} back to {change.offset}")
-        values = (change.offset, change.at, change.length, change.upload_id, change.start, change.epoch)
+        values = (
+            *(change.offset, change.at, change.length, change.upload_id, change.start, change.epoch),
+            to_digest(change.digest, change.digest_due),
+        )
         if change.finished:
             landed = connection.execute(self.FINISH, (*values, to_placed(change.place)))
         else:
@@ -167,6 +182,16 @@ class UploadTable(UploadWork):
     @writes
     def _touch(self, connection: Connection, upload_id: str, epoch: int, at: float) -> bool:
         return connection.execute(self.TOUCH, (at, upload_id, epoch)).rowcount == 1
+
+    def announce(self, upload_id: str, announced: str) -> Deferred[bool]:
+        """See ICatalog."""
+        self._fresh.changes(upload_id)
+        return super().announce(upload_id, announced)
+
+    def set_digest(self, upload_id: str, digest: str) -> Deferred[bool]:
+        """See ICatalog."""
+        self._fresh.changes(upload_id)
+        return super().set_digest(upload_id, digest)
 
     # An upload may have finished since it was found idle. A file in its place is to be removed, though the data file
     # may be gone.

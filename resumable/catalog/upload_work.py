@@ -16,6 +16,8 @@ from resumable.catalog.jobs import Jobs, frees, reads, reads_now, writes
 from resumable.catalog.outbox_table import OutboxTable
 from resumable.catalog.replica_table import drop_placed, forget_replicas
 from resumable.catalog.schema import (
+    AWAITS_ANY,
+    AWAITS_DIGEST,
     AWAITS_PLACE,
     FIELDS,
     HAS_DATA,
@@ -100,8 +102,8 @@ class UploadWork(FinalTable):
 
     # Files that go to their places
 
-    UNPLACED = f"""SELECT {FIELDS} FROM uploads INDEXED BY uploads_to_place WHERE {AWAITS_PLACE} AND id > ?
-        AND finished_at IS NOT NULL AND gone IS NULL ORDER BY id LIMIT ?"""
+    UNPLACED = f"""SELECT {FIELDS} FROM uploads INDEXED BY uploads_in_wait WHERE ({AWAITS_ANY}) AND id > ?
+        AND {AWAITS_PLACE} AND finished_at IS NOT NULL AND gone IS NULL ORDER BY id LIMIT ?"""
 
     @reads
     def unplaced(self, connection: Connection, after: str, limit: int) -> Sequence[Upload]:
@@ -119,6 +121,31 @@ class UploadWork(FinalTable):
         drop_placed(connection, upload_id, at)
         self.outbox.take(connection, facts)
         return True
+
+    # Digests of whole files
+
+    ANNOUNCE = "UPDATE uploads SET announced = ?2 WHERE id = ?1 AND finished_at IS NULL AND gone IS NULL"
+
+    @writes
+    def announce(self, connection: Connection, upload_id: str, announced: str) -> bool:
+        """See ICatalog."""
+        return connection.execute(self.ANNOUNCE, (upload_id, announced)).rowcount == 1
+
+    SET_DIGEST = """UPDATE uploads SET digest = ?2 WHERE id = ?1 AND gone IS NULL
+        AND uploads.offset = uploads.length"""
+
+    @writes
+    def set_digest(self, connection: Connection, upload_id: str, digest: str) -> bool:
+        """See ICatalog."""
+        return connection.execute(self.SET_DIGEST, (upload_id, digest)).rowcount == 1
+
+    UNDIGESTED = f"""SELECT {FIELDS} FROM uploads INDEXED BY uploads_in_wait WHERE ({AWAITS_ANY}) AND id > ?
+        AND {AWAITS_DIGEST} AND finished_at IS NOT NULL AND gone IS NULL ORDER BY id LIMIT ?"""
+
+    @reads
+    def undigested(self, connection: Connection, after: str, limit: int) -> Sequence[Upload]:
+        """See ICatalog."""
+        return to_uploads(connection.execute(self.UNDIGESTED, (after, limit)).fetchall())
 
     # Owners
 

@@ -31,7 +31,7 @@ from resumable.client.admin_client import AdminLine, NoDaemon, where
 from resumable.config.agreed import agreed_options, disagreements
 from resumable.config.options import Options, Settings
 from resumable.daemon.service import UploadService, worker_count
-from resumable.doctor import daemon, directory, machine, outside, proxy, records, shared_directory, syncs
+from resumable.doctor import daemon, directory, interim, machine, outside, proxy, records, shared_directory, syncs
 from resumable.doctor.directory import CheckedDirectory, place_of
 from resumable.doctor.findings import Finding, Level
 from resumable.listening import run_directory
@@ -297,6 +297,8 @@ def _outer_checks(reactor: Any, settings: Settings, public: PublicUrl) -> Iterab
     if public.is_tus and public.url is not None:
         url = public.url
         yield proxy.BUFFERING, lambda: proxy.check_proxy(reactor, url, public.headers)
+        if settings.draft:
+            yield interim.NAME, lambda: _interim(reactor, settings, url, public)
         yield outside.PAGES, lambda: _browser(reactor, settings, url, public)
 
 
@@ -305,6 +307,15 @@ def _outside(public: PublicUrl) -> Iterable[Finding]:
         return [Finding(outside.NAME, "ok", "not looked at", "Give --url to try proxies and browsers too.")]
     public.answers.append(outside.look(public.url, time.time()))
     return outside.judge(public.answers[0])
+
+
+async def _interim(reactor: Any, settings: Settings, url: str, public: PublicUrl) -> Iterable[Finding]:
+    most = min(filter(None, (settings.max_append_size, settings.max_size)), default=None)
+    return [
+        await interim.check_interim(
+            *(reactor, url, public.headers), interim=settings.interim, least=settings.min_append_size, most=most
+        )
+    ]
 
 
 async def _browser(reactor: Any, settings: Settings, url: str, public: PublicUrl) -> Iterable[Finding]:

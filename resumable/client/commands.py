@@ -190,6 +190,7 @@ def whole(upload: Document, now: float) -> Iterator[str]:
         ("state", upload.get("state")),
         ("gone", upload.get("gone")),
         ("owner", upload.get("owner")),
+        ("protocol", upload.get("protocol")),
         ("size", size),
         ("durable", f"{size_text(durable)} ({durable} bytes), {_share(durable, length)}"),
         ("local copy", None if upload.get("object") else upload.get("local")),

@@ -31,6 +31,7 @@ _PLAIN: Final = (
     *("keep_partials", "remember", "final_timeout", "part_size", "ack", "ack_timeout"),
     *("local", "reclaim_after", "terminate_remote", "remote_attempts", "give_up_after", "sweep"),
     *("max_lag", "max_lag_age", "download_from_remote", "download_inline"),
+    *("min_append_size", "max_append_size", "digest"),
 )
 """Fields of `Settings` that are told as they are; the flags have the same names."""
 
@@ -39,6 +40,7 @@ def agreed_options(settings: Settings) -> Mapping[str, str]:
     """What must be the same everywhere, by flags without their dashes."""
     found = {name.replace("_", "-"): _text(getattr(settings, name)) for name in _PLAIN}
     found["disable-extension"] = _list(sorted(settings.disabled_extensions))
+    found["disable-draft"] = _text(not settings.draft)
     found["disable-download"] = _text(not settings.download)
     found["remote"] = _list(sorted(map(_remote, settings.remotes)))
     found["spool"] = _text(None if settings.spool is None else _remote(settings.spool))

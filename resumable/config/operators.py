@@ -69,8 +69,8 @@ OPERATORS: tuple[Option, ...] = (
         "off|debug|info",
         "off",
         "log a line for each request, at this level",
-        "The line has method, path, status, bytes, time, X-Request-ID and client; of a query only the names. It costs a"
-        " sixth of a small request's time.",
+        "The line has client, method, path, status, bytes, time, X-Request-ID and protocol; of a query only the names."
+        " It costs a sixth of a small request's time.",
         values.choice("off", "debug", "info"),
     ),
 )

@@ -85,7 +85,12 @@ class Settings:
     h2c: bool
     writers: int
     direct_from: int | None
+    digest: str
     disabled_extensions: tuple[str, ...]
+    draft: bool
+    interim: str
+    min_append_size: int | None
+    max_append_size: int | None
     download: bool
     download_inline: bool
     download_from_remote: str
@@ -198,6 +203,7 @@ class Options(usage.Options):
             download=not found.pop("disable_download"),
             disabled_extensions=self._disabled_extensions(found),
             http2=not found.pop("disable_http2"),
+            draft=self._draft(found),
             admin_listen=self._admin_listen(found.pop("admin_listen"), found["upload_dir"], found["catalog"]),
             spool=(spool := self._spool(found.pop("spool"))),
             remotes=self._remotes(found.pop("remote"), found.pop("overwrite"), spool),
@@ -291,6 +297,17 @@ class Options(usage.Options):
         for option in HOOKS:
             del found[option.flag.replace("-", "_")]
         return hooks
+
+    @staticmethod
+    def _draft(found: dict[str, Any]) -> bool:
+        """Whether the draft is spoken. Raises `usage.UsageError` for limits that no request can keep."""
+        least, most = found["min_append_size"], found["max_append_size"]
+        if least is not None and most is not None and least > most:
+            raise usage.UsageError(
+                "--min-append-size is more than --max-append-size, so no request could be both:"
+                " lower the first or raise the second"
+            )
+        return not found.pop("disable_draft")
 
     def _disabled_extensions(self, found: dict[str, Any]) -> tuple[str, ...]:
         """As `_access`. Clients must know when uploads expire, so without the extension none does."""

@@ -258,6 +258,16 @@ SERVING: tuple[Option, ...] = (
         values.optional_size,
     ),
     Option(
+        "digest",
+        "sha256|sha512|none",
+        "none",
+        "digest that the server computes of each new upload: sha256, sha512 or none",
+        "Events, the status and downloads (`Repr-Digest`) show it. An upload in one request is hashed while it is"
+        " written; any other is read once more after it is finished. With `none` too, the server checks the digests"
+        " that clients announce. See [digests.md](digests.md).",
+        values.choice("sha256", "sha512", "none"),
+    ),
+    Option(
         "disable-download",
         "",
         "",

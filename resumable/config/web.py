@@ -1,4 +1,4 @@
-"""Options for HTTP: CORS, Location, extensions of tus, HTTP/2."""
+"""Options for HTTP: CORS, Location, extensions of tus, the draft, HTTP/2."""
 
 from __future__ import annotations
 
@@ -66,6 +66,43 @@ WEB: tuple[Option, ...] = (
         " See [configuration](configuration.md#extensions).",
         extensions,
         separator=",",
+    ),
+    Option(
+        "disable-draft",
+        "",
+        "",
+        "speak tus only, not the IETF draft",
+        "iOS speaks the draft, at the same URL. With this flag its uploads are answered 412. See [draft.md](draft.md).",
+        values.switch,
+    ),
+    Option(
+        "interim",
+        "auto|always|never",
+        "auto",
+        "whether clients of the draft get 104 responses: auto, always or never",
+        "iOS can resume only if it gets one. `auto`: not behind a proxy that adds Forwarded, Via, X-Forwarded-* or"
+        " X-Real-IP, because nginx takes a 104 for the answer. `always`: also behind a proxy; use it only if the proxy"
+        " passes a 104 on. `resumable doctor` finds out. See [draft.md](draft.md#proxies).",
+        values.choice("auto", "always", "never"),
+    ),
+    Option(
+        "min-append-size",
+        "SIZE",
+        "0",
+        "fewest bytes in one request of the draft, unless it completes the upload; 0 for no limit",
+        "Clients see it in `Upload-Limit`; a smaller request is answered 400. It keeps clients from sending many small"
+        " requests. If it is too large, clients on bad networks never get one through.",
+        values.optional_size,
+    ),
+    Option(
+        "max-append-size",
+        "SIZE",
+        "0",
+        "most bytes in one request of the draft; 0 for no limit",
+        "Clients see it in `Upload-Limit`; a larger request is answered 413. Set it if a proxy limits the size of"
+        " requests, as nginx does with `client_max_body_size`. A client that always sends its file in one request"
+        " can't send a larger file then.",
+        values.optional_size,
     ),
     Option(
         "cors-credentials",

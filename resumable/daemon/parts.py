@@ -33,6 +33,7 @@ from resumable.hooks.hooks import HookDependencies, Hooks
 from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads, Remotely, Ways
+from resumable.http.draft import DraftSettings, Interim
 from resumable.http.origin import Origin
 from resumable.http.site import Root, StreamingSite
 from resumable.http.tus import TusRoutes
@@ -45,12 +46,15 @@ from resumable.model.outbox import IOutbox
 from resumable.model.replica import NoReplication
 from resumable.model.workers import BURIED
 from resumable.protocol.checksum import STANDARD, Digest
+from resumable.protocol.digests import NAMES
+from resumable.protocol.draft import Limits
 from resumable.protocol.errors import Refused, TusError
 from resumable.protocol.tus import extensions_without
 from resumable.replication.shared import SharedReplication
 from resumable.spool import Budget
 from resumable.spool.placed_files import PlacedFiles
 from resumable.uploads.context import Counts, Questions, UploadContext
+from resumable.uploads.digest_rules import DigestRules
 from resumable.uploads.holds import SWEEPER
 from resumable.uploads.janitor import Reclaimer
 from resumable.uploads.limits import NoQuota, Space, UploadLimits
@@ -96,7 +100,7 @@ class Parts:
         self.access = self._access()
         self.context = self._upload_context(places)
         self.uploads = Uploads(
-            self.context, self._reclaimer, algorithms=ALGORITHMS, new_id=lambda: secrets.token_hex(16)
+            self.context, self._reclaimer, algorithms=ALGORITHMS, new_id=lambda: secrets.token_hex(16), pool=self.pool
         )
         origin = Origin(
             settings.base_path, settings.public_url, settings.trusted_proxies, settings.location == "absolute"
@@ -156,6 +160,7 @@ class Parts:
             records_facts=bool(settings.hooks.deliverers),
             questions=Questions(None if hooks is None else hooks.guards),
             progress=NoHooks() if hooks is None else hooks.progress,
+            digests=DigestRules(NAMES.get(settings.digest), readable=settings.spool is None),
         )
 
     def _routes(self, origin: Origin, admission: Admission) -> TusRoutes:
@@ -171,6 +176,7 @@ class Parts:
             status_path=settings.status_path,
             extensions=extensions_without(settings.disabled_extensions),
             admission=admission,
+            draft=_draft_settings(settings) if settings.draft else None,
         )
 
     def _operator_parts(self) -> OperatorParts:
@@ -277,6 +283,14 @@ def local_tier(settings: Settings, reactor: Any, pool: Pool, budget: Budget) -> 
             "--catalog postgresql://... needs the extra postgres: pip install 'resumable-server[postgres]'"
         ) from error
     return ManyProcesses(settings, reactor, pool, budget)
+
+
+def _draft_settings(settings: Settings) -> DraftSettings:
+    return DraftSettings(
+        Limits(settings.max_size, settings.min_append_size, settings.max_append_size),
+        Interim(settings.interim),
+        settings.expire_after,
+    )
 
 
 def _limits(settings: Settings) -> UploadLimits:

@@ -96,6 +96,7 @@ class UploadService(TwistdService):
             yield Child(hooks.start, lambda: hooks.stop(min(HOOKS_GRACE, settings.shutdown_timeout)))
         yield Remotes(parts)
         yield Child(uploads.placer.start, uploads.placer.stop)
+        yield Child(uploads.digester.start, uploads.digester.stop)
         yield Child(uploads.assembler.start, uploads.assembler.stop)
         yield Child(parts.access.start, parts.access.stop)
         yield Clients(parts, reactor)

@@ -24,7 +24,7 @@ from resumable.daemon.shared_spool import ROUND, WHOLE_ROUND, Round, SharedParts
 from resumable.model.errors import StartupError
 from resumable.model.telemetry import SpoolState
 from resumable.model.values import size_option
-from resumable.protocol import metadata
+from resumable.protocol import digests
 from resumable.remotes import urls
 from resumable.remotes.errors import Conflict, RemoteError
 from resumable.remotes.journals import MemoryJournal
@@ -152,7 +152,7 @@ class SpoolInStore:
     @deferred
     async def _metadata_of(self, upload_id: str) -> Mapping[str, bytes]:
         upload = await self._parts.catalog.get(upload_id)
-        return {} if upload is None else metadata.parse(upload.metadata or "")
+        return {} if upload is None else digests.object_metadata(upload.metadata, upload.digest)
 
     def ending(self) -> None:
         """See `ISharedSpool.ending`."""

@@ -1,4 +1,5 @@
-"""A client of the public URL: whole requests with treq, and one that is cut off in the middle of its body without.
+"""A client of the public URL: whole requests with treq; without it those that are cut off in the middle of their body,
+and those whose body waits for an informational response.
 
 Invariant: every request ends within its time, and no answer's body is read.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from http.client import HTTPException, parse_headers
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -54,6 +56,25 @@ class TusAnswer:
         return "tus-resumable" in self.fields
 
 
+@frozen
+class Heard:
+    """The answers to a request whose body was held back, informational ones and perhaps a final one last. ``early``:
+    those before the rest of the body was sent; ``late``: those after it."""
+
+    early: tuple[TusAnswer, ...]
+    late: tuple[TusAnswer, ...]
+
+    @property
+    def all(self) -> tuple[TusAnswer, ...]:
+        """In the order in which they came."""
+        return (*self.early, *self.late)
+
+    @property
+    def final(self) -> TusAnswer | None:
+        """The answer, if there was one."""
+        return next((each for each in self.all if each.status >= 200), None)
+
+
 def upload_at(url: str, location: str) -> str:
     """The URL of an upload that was made by POST to ``url``, as seen from here, whatever the Location says."""
     name, mark, query = location.partition("?")
@@ -89,19 +110,38 @@ class Visitor:
 
         The answer until then, if any. Raises Unanswered if there was no connection.
         """
+        link = await self._begun(method, url, fields, length, body)
+        try:
+            await self._settled(wait, link.answered)  # else it waits for the rest of the body, as it should
+        finally:
+            link.close()
+        return link.answers[0] if link.answers else None
+
+    async def held(self, method: str, url: str, fields: Mapping[str, str], body: bytes, wait: float) -> Heard:
+        """Send a request but for the last byte of ``body``; send that once something is answered, or after ``wait``
+        seconds; wait as long for the final answer. Raises Unanswered if there was no connection."""
+        link = await self._begun(method, url, fields, len(body), body[:-1])
+        try:
+            await self._settled(wait, link.answered)
+            early = tuple(link.answers)
+            link.send(body[-1:])
+            await self._settled(wait, link.ended)
+        finally:
+            link.close()
+        return Heard(early, tuple(link.answers[len(early) :]))
+
+    async def _begun(self, method: str, url: str, fields: Mapping[str, str], length: int, body: bytes) -> _Link:
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         named = {"Host": parts.netloc.rpartition("@")[2], **self._headers, **fields, "Content-Length": str(length)}
         head = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in named.items()), "", ""]
         link = _Link("\r\n".join(head).encode("latin-1") + body)
         await self._within(self._timeout, self._connect(url, link))
-        try:
-            await self._within(wait, _result(link.answered))
-        except Unanswered:
-            pass  # it waits for the rest of the body, as it should
-        finally:
-            link.close()
-        return link.answer
+        return link
+
+    async def _settled(self, seconds: float, waited: Deferred[None]) -> None:
+        with suppress(Unanswered):
+            await self._within(seconds, _result(waited))
 
     async def _connect(self, url: str, link: _Link) -> None:
         parts = urlsplit(url)
@@ -122,11 +162,15 @@ class Visitor:
 
 
 class _Link(Protocol):
-    """Sends ``said`` and keeps the head of the answer."""
+    """Sends ``said`` and keeps the heads of its answers, up to that of the final one.
+
+    ``answered``: there is one, or there never will be. ``ended``: there is the final one, or there never will be.
+    """
 
     def __init__(self, said: bytes) -> None:
-        self.answer: TusAnswer | None = None
+        self.answers: list[TusAnswer] = []
         self.answered: Deferred[None] = Deferred()
+        self.ended: Deferred[None] = Deferred()
         self._said = said
         self._heard = b""
 
@@ -134,18 +178,29 @@ class _Link(Protocol):
         assert self.transport is not None
         self.transport.write(self._said)
 
+    def send(self, data: bytes) -> None:
+        """More of the body."""
+        assert self.transport is not None
+        self.transport.write(data)
+
     def dataReceived(self, data: bytes) -> None:
-        if self.answered.called or len(self._heard) > LONGEST_HEAD:
+        if self.ended.called or len(self._heard) > LONGEST_HEAD:
             return
         self._heard += data
-        head, end, _ = self._heard.partition(b"\r\n\r\n")
-        if end:
-            self.answer = _parsed(head + end)
-            self.answered.callback(None)
+        while b"\r\n\r\n" in self._heard and not self.ended.called:
+            head, end, self._heard = self._heard.partition(b"\r\n\r\n")
+            answer = _parsed(head + end)
+            if answer is not None:
+                self.answers.append(answer)
+            if not self.answered.called:
+                self.answered.callback(None)
+            if answer is None or answer.status >= 200:
+                self.ended.callback(None)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        if not self.answered.called:
-            self.answered.callback(None)
+        for waited in (self.answered, self.ended):
+            if not waited.called:
+                waited.callback(None)
 
     def close(self) -> None:
         """In order: the bytes written before are delivered."""

@@ -80,13 +80,21 @@ def _upload(upload: UploadView) -> dict[str, object]:
         "partial": upload.partial,
         "partials": list(upload.partials),
         "identity": upload.identity,
+        "digest": upload.digest,
     }
 
 
 def _request(request: RequestView) -> dict[str, object]:
     headers = {name: list(values) for name, values in request.headers.items()}
-    address, name = request.address, request.id
-    return {"id": name, "method": request.method, "uri": request.uri, "address": address, "headers": headers}
+    return {
+        "id": request.id,
+        "method": request.method,
+        "uri": request.uri,
+        "address": request.address,
+        "headers": headers,
+        "protocol": request.protocol,
+        "protocol_version": request.protocol_version,
+    }
 
 
 def parse(data: bytes) -> Verdict:

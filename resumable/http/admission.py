@@ -23,7 +23,7 @@ from resumable.model.hooks import RequestView
 from resumable.model.principal import NOBODY, Action, Principal
 from resumable.networks import counted
 from resumable.protocol.errors import BadRequest, Forbidden, NotFound
-from resumable.protocol.tus import Creation
+from resumable.protocol.requests import Creation
 from resumable.uploads.context import HookContext
 
 _FOR_ADMINS = frozenset({Action.LIST, Action.ADMIN})
@@ -83,7 +83,10 @@ class Admission:
         given = ((name, request.requestHeaders.getRawHeaders(raw)) for name, raw in self._forward)
         headers = {name: tuple(map(text_of, lines)) for name, lines in given if lines}
         method, uri = request.method.decode("latin-1"), without_token(uri_of(*_target_of(request)))
-        return HookContext(RequestView(method, uri, self._address(request), headers, request.known_as))
+        protocol, version = request.speaks or (None, None)
+        return HookContext(
+            RequestView(method, uri, self._address(request), headers, request.known_as, protocol, version)
+        )
 
     def _address(self, request: StreamingRequest) -> str:
         """The client's address; with the port, where that is known."""

@@ -28,13 +28,17 @@ _LONGEST = 253  # octets of a name in the DNS
 
 EXPOSED = (
     b"Location, Upload-Offset, Upload-Length, Upload-Defer-Length, Upload-Metadata, Upload-Concat, Upload-Expires, "
-    b"Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, Content-Disposition, "
-    b"Content-Range, Accept-Ranges, ETag, Last-Modified, Retry-After, WWW-Authenticate, X-Request-ID"
+    b"Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, Upload-Complete, "
+    b"Upload-Incomplete, Upload-Limit, Upload-Draft-Interop-Version, Content-Disposition, Content-Range, "
+    b"Accept-Ranges, Content-Digest, Repr-Digest, Want-Content-Digest, Want-Repr-Digest, ETag, Last-Modified, "
+    b"Retry-After, WWW-Authenticate, X-Request-ID"
 )
 OVERRIDE = b"X-HTTP-Method-Override"
 ACCEPTED = (
     b"Authorization, Content-Type, Tus-Resumable, Upload-Length, Upload-Defer-Length, Upload-Offset, Upload-Metadata, "
-    b"Upload-Concat, Upload-Checksum, Range, If-Range, If-Match, If-None-Match, If-Modified-Since, "
+    b"Upload-Concat, Upload-Checksum, Upload-Complete, Upload-Incomplete, Upload-Draft-Interop-Version, "
+    b"Content-Disposition, Content-Encoding, Content-Digest, Repr-Digest, Want-Content-Digest, Want-Repr-Digest, "
+    b"Range, If-Range, If-Match, If-None-Match, If-Modified-Since, "
     b"If-Unmodified-Since, X-Requested-With, X-Request-ID"
 )
 

@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from resumable.http.request import StreamingRequest
 from resumable.model.upload import Upload
-from resumable.protocol import metadata, tus
+from resumable.protocol import digests, metadata, tus
 from resumable.protocol.downloads import Span, Validators, allows_range, not_modified, wanted_range
 from resumable.protocol.errors import TusError, Unavailable
 from resumable.protocol.fields import Fields
@@ -72,9 +72,10 @@ _SHOWING: Final = f"sandbox; {_POLICY}; img-src 'self'; media-src 'self'; style-
 _SHOWING_PDF: Final = f"{_POLICY}; object-src 'self'; style-src 'unsafe-inline'"
 
 _DIGEST: Final = b"repr-digest"
+_CONTENT_DIGEST: Final = b"content-digest"
 _DESCRIBING: Final = (
-    b"content-type", b"content-disposition", b"x-content-type-options", b"content-security-policy", b"accept-ranges",
-    b"content-range", b"etag", b"last-modified", _DIGEST,
+    b"content-type", b"content-disposition", b"content-encoding", b"x-content-type-options", b"content-security-policy",
+    b"accept-ranges", b"content-range", b"etag", b"last-modified", _DIGEST, _CONTENT_DIGEST,
 )  # fmt: skip
 
 
@@ -128,14 +129,15 @@ class Downloads:
         span = self._begin(request, fields, upload)
         if span is None:
             return
-        if elsewhere.file is not None and elsewhere.file.digest is not None:
+        if elsewhere.file is not None and elsewhere.file.digest is not None and not fields.values("want-repr-digest"):
             # RFC 9530, 3: of the representation that the range is taken from
-            request.set_field(_DIGEST, elsewhere.file.digest.encode())
+            said = [each for each in (elsewhere.file.digest, upload.digest) if each is not None]
+            request.set_field(_DIGEST, ", ".join(said).encode())
         if not span.size:
             return
         copies = elsewhere.file or self._uploads.copies
         try:
-            if ways.remotely is Remotely.REDIRECT:
+            if ways.remotely is Remotely.REDIRECT and _coding(upload) is None:  # stores tell nobody of codings
                 url = await copies.signed_url(upload.id, *described(upload, ways.inline), ways.url_lifetime)
                 if url is not None:
                     if request.method != b"HEAD":  # it was signed for GET
@@ -163,6 +165,7 @@ class Downloads:
             request.setResponseCode(304)
             return None
         describe(request, upload, self._ways.inline)
+        self._set_digests(request, fields, upload, is_part=span is not None)
         if span is not None:
             request.setResponseCode(206)
             request.set_field(b"content-range", span.content_range.encode())
@@ -170,6 +173,17 @@ class Downloads:
             span = Span(0, upload.offset, upload.offset)
         request.set_field(b"content-length", b"%d" % span.size)
         return span
+
+    @staticmethod
+    def _set_digests(request: StreamingRequest, fields: Fields, upload: Upload, is_part: bool) -> None:
+        """Those that are known, and that the client wants. The content is the representation, unless it's a part."""
+        whole = digests.chosen(fields, "want-repr-digest", upload.digest)
+        if whole is not None:  # RFC 9530, 3: of the representation that the range is taken from
+            request.set_field(_DIGEST, whole.encode())
+        if fields.values("want-content-digest") and request.method == b"GET" and not is_part:
+            content = digests.chosen(fields, "want-content-digest", upload.digest)
+            if content is not None:
+                request.set_field(_CONTENT_DIGEST, content.encode())
 
     async def _send(self, request: StreamingRequest, upload: Upload, source: ByteSource, span: Span) -> None:
         try:
@@ -307,6 +321,11 @@ def undescribe(request: StreamingRequest) -> None:
         request.responseHeaders.removeHeader(name)
 
 
+def _coding(upload: Upload) -> str | None:
+    """The value of Content-Encoding; None: its bytes are the file's."""
+    return metadata.content_encoding(upload.metadata or "") if upload.draft else None
+
+
 def describe(request: StreamingRequest, upload: Upload, inline: bool) -> None:
     """The fields of a download with a body. The browser saves it, or may show it, and never guesses at its type."""
     kind, name = described(upload, inline)
@@ -314,6 +333,9 @@ def describe(request: StreamingRequest, upload: Upload, inline: bool) -> None:
     if name.startswith("inline"):
         policy = _SHOWING_PDF if kind == _PDF else _SHOWING
     request.set_field(b"content-type", kind.encode())
+    coding = _coding(upload)
+    if coding is not None:
+        request.set_field(b"content-encoding", coding.encode())
     request.set_field(b"content-disposition", name.encode())
     request.set_field(b"x-content-type-options", b"nosniff")
     request.set_field(b"content-security-policy", policy.encode())

@@ -40,7 +40,7 @@ def respond(request: StreamingRequest, error: TusError) -> bytes:
     if isinstance(error, Refused):
         cors.expose(request, error.headers)
     if not body:
-        body = problem(error.status, error.detail, error.title)
+        body = problem(error.status, error.detail, error.title, error.type, error.members)
         request.set_field(b"content-type", CONTENT_TYPE)
     request.set_field(b"content-length", b"%d" % len(body))
     request.set_field(b"cache-control", b"no-store")

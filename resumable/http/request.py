@@ -129,6 +129,8 @@ class StreamingRequest(WebRequest):
     branch_segments: tuple[str, ...] = ("",)
     on_loss: Callable[[], object] | None = None
     """Called when the client has gone, after the end of the body."""
+    speaks: tuple[str, str | None] | None = None
+    """The upload protocol, "tus" or "draft", and the version that the client names; None: neither, or not known yet."""
     prepath: list[bytes]
     _postpath: list[bytes] | None = None
     _informed = False

@@ -1,4 +1,4 @@
-"""tus 1.0 over HTTP: its routes, each declared with what is checked before its handler runs.
+"""The routes of clients, of tus 1.0 and the draft, each declared with what is checked before its handler runs.
 
 A handler makes a typed request of header fields, and fields of an answer of what it gets. What is decided about an
 upload is decided elsewhere: `protocol` has the wording of the spec, `uploads` the use cases. Invariant: a route can't
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from attrs import define, frozen
+from attrs import frozen
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -19,16 +19,20 @@ from resumable.http import cors, errors, status
 from resumable.http.admission import Admission
 from resumable.http.cors import Cors
 from resumable.http.download import Downloads
+from resumable.http.draft import Conversation, DraftRequests, DraftSettings
 from resumable.http.h1 import Fields, valid_host
 from resumable.http.handling import handle
 from resumable.http.origin import Origin
 from resumable.http.request import StreamingRequest
+from resumable.http.routed import Call, RequestFields
 from resumable.http.twisted_web import canonical
-from resumable.model.principal import NOBODY, Action, Principal
+from resumable.model.principal import Action
 from resumable.model.upload import Upload
-from resumable.protocol import concat, tus
-from resumable.protocol.errors import BadRequest, NotFound, TusError
+from resumable.protocol import concat, digests, tus
+from resumable.protocol.draft import NEWEST, is_draft
+from resumable.protocol.errors import BadRequest, Forbidden, NotFound, TusError, Unauthorized
 from resumable.protocol.names import valid_id
+from resumable.protocol.requests import Append
 from resumable.uploads.append import Lagging
 from resumable.uploads.context import HookContext
 from resumable.uploads.status import NotFinished
@@ -37,41 +41,14 @@ from resumable.uploads.uploads import CreationCut, Uploads, shielded
 _COLLECTION = "/"
 _UPLOAD = "/<upload_id>"
 _BODILESS = (204, 205)
-
-
-_spelt: dict[str, bytes] = {}
-
-
-class RequestFields:
-    """A request's header, as it is now, for `protocol`: see `resumable.protocol.fields.Fields`."""
-
-    __slots__ = ("_lines",)
-
-    def __init__(self, request: StreamingRequest) -> None:
-        self._lines = dict(request.requestHeaders.getAllRawHeaders())
-
-    def values(self, name: str) -> Sequence[str]:
-        """See `Fields.values`."""
-        spelt = _spelt.get(name)
-        if spelt is None:  # the names are ours, so there are few
-            spelt = _spelt[name] = canonical(name.encode())
-        lines = self._lines.get(spelt)
-        return [line.decode("latin-1").strip(" \t") for line in lines] if lines else ()
-
-
-@define
-class Call:
-    """One request on its route. ``upload_id`` is empty at the collection. ``creation``: what a POST asks for."""
-
-    request: StreamingRequest
-    fields: RequestFields
-    upload_id: str
-    creation: tus.Creation | None = None
-    principal: Principal = NOBODY
-    hooks: HookContext | None = None
+_TUS = ("tus", "1.0.0")
+_SAYS_TUS = frozenset({canonical(b"tus-resumable")})
+_EITHER = ("HEAD", "DELETE")
+"""Methods whose requests may not say which protocol they are of."""
 
 
 Handler = Callable[["TusRoutes", Call], Coroutine[Deferred[Any], Any, int | bytes]]
+DraftHandler = Callable[[DraftRequests, Conversation], Coroutine[Deferred[Any], Any, int]]
 Served = Callable[[StreamingRequest, str], Coroutine[Deferred[Any], Any, bytes]]
 H = TypeVar("H", bound=Handler)
 
@@ -87,6 +64,7 @@ class _Route:
     version: bool
     hooks: bool
     untagged: Handler | None
+    draft: DraftHandler | None
 
 
 _ROUTES: list[_Route] = []
@@ -100,16 +78,18 @@ def _route(
     version: bool = True,
     hooks: bool = False,
     untagged: Handler | None = None,
+    draft: DraftHandler | None = None,
 ) -> Callable[[H], H]:
     """A route. Its handler runs for those who may do ``action``; it answers the body, or the status of a success
     without a body.
 
     ``path`` None: the address of an upload's status. ``version``: Tus-Resumable is checked. ``hooks``: hooks are shown
     the request. ``untagged``: handles requests without Tus-Resumable where there are downloads, for those who may READ.
+    ``draft``: handles requests of the draft.
     """
 
     def register(handle: H) -> H:
-        _ROUTES.append(_Route(handle, method, path, action, version, hooks, untagged))
+        _ROUTES.append(_Route(handle, method, path, action, version, hooks, untagged, draft))
         return handle
 
     return register
@@ -119,7 +99,8 @@ class TusRoutes:
     """The upload collection and its uploads. ``max_size`` None: unlimited. ``downloads`` None: there are none.
 
     ``extensions``: those of tus that there are. ``status_path``: the last segment of the address of an upload's
-    status; None: it has none. ``admission`` None: everybody is admitted, and there are no hooks.
+    status; None: it has none. ``admission`` None: everybody is admitted, and there are no hooks. ``draft``
+    None: it isn't spoken.
     """
 
     def __init__(
@@ -134,6 +115,7 @@ class TusRoutes:
         status_path: str | None = "status",
         extensions: Sequence[str] = tus.EXTENSIONS,
         admission: Admission | None = None,
+        draft: DraftSettings | None = None,
     ) -> None:
         self._uploads = uploads
         self._origin = origin
@@ -147,6 +129,15 @@ class TusRoutes:
             (name.encode(), value.encode())
             for name, value in tus.capabilities(max_size, self._algorithms, extensions).items()
         ]
+        self._draft = None if draft is None else DraftRequests(uploads, draft, self._location)
+        self._instead = "" if draft is None else " A request of the IETF draft has Upload-Complete."
+        if draft is not None:
+            # "The Upload-Limit header field MUST be included in the response to an OPTIONS request"
+            limit = draft.limits.field(NEWEST, draft.max_age)
+            self._capabilities.append((b"upload-limit", limit.encode()))
+        # RFC 9530, 4: what the client is asked to send
+        wanted = digests.WANTED.encode()
+        self._capabilities += [(b"want-content-digest", wanted), (b"want-repr-digest", wanted)]
         there = {
             Action.READ: downloads is not None,
             Action.CREATE: "creation" in extensions,
@@ -188,23 +179,85 @@ class TusRoutes:
         async def serve(request: StreamingRequest, upload_id: str = "") -> bytes:
             call = Call(request, RequestFields(request), upload_id)
             handle, action = route.handle, route.action
-            if untagged is not None and not call.fields.values("tus-resumable"):
-                handle, action = untagged, Action.READ
-            elif route.version:
-                tus.check_version(call.fields)
+            if not call.fields.has_any(_SAYS_TUS):
+                if self._draft is not None and route.draft is not None:
+                    marked = is_draft(call.fields)
+                    if marked and route.action is not Action.READ:
+                        return await self._serve_draft(self._draft, route, call)
+                    if marked or route.method in _EITHER:
+                        return await self._serve_found(self._draft, route, call, marked)
+                if untagged is not None:
+                    handle, action = untagged, Action.READ
+            if route.version and handle is route.handle:
+                request.speaks = ("tus", None)
+                tus.check_version(call.fields, self._instead)
+                request.speaks = _TUS
             if action is Action.CREATE:
                 call.creation = tus.parse_creation(call.fields, request.body.length, self._algorithms)
                 tus.check_creation_extensions(call.creation, self._extensions)
-            elif not valid_id(upload_id):  # it never gets near a path
-                raise NotFound("There is no such upload.")
-            if not self._admission.open:
-                call.principal = await self._admission.admit(request, action, upload_id or None, call.creation)
-            if route.hooks and self._admission.has_hooks:
-                call.hooks = self._admission.hook_context(request)
+            await self._admit(route, call, action)
             answer = await handle(self, call)
             return answer if isinstance(answer, bytes) else _succeed(request, answer, call.hooks)
 
         return serve
+
+    async def _admit(self, route: _Route, call: Call, action: Action) -> None:
+        """Let the request in, to an upload that may be there. Raises NotFound, and what `Admission.admit` does."""
+        request, upload_id = call.request, call.upload_id
+        if action is not Action.CREATE and not valid_id(upload_id):  # it never gets near a path
+            raise NotFound("There is no such upload.")
+        if not self._admission.open:
+            call.principal = await self._admission.admit(request, action, upload_id or None, call.creation)
+        self._show_hooks(route, call)
+
+    def _show_hooks(self, route: _Route, call: Call) -> None:
+        if route.hooks and self._admission.has_hooks:
+            call.hooks = self._admission.hook_context(call.request)
+
+    async def _serve_draft(self, drafts: DraftRequests, route: _Route, call: Call, admitted: bool = False) -> bytes:
+        """The answer to a request of the draft. A GET of it asks for the offset, as a HEAD does."""
+        assert route.draft is not None, "else it isn't called"
+        talk = drafts.begin(call)
+        talk.resumes = route.action not in (Action.CREATE, Action.TERMINATE)
+        try:
+            if route.action is Action.CREATE:
+                drafts.parse_creation(talk)
+            if admitted:
+                self._show_hooks(route, call)  # once more: now it is known that this is the draft
+            else:
+                await self._admit(route, call, Action.INSPECT if route.action is Action.READ else route.action)
+            answer = await route.draft(drafts, talk)
+        except Exception:
+            if call.request.gone:
+                raise
+            refusal = drafts.refused(talk)
+            if refusal is None:
+                return b""
+            raise refusal from None
+        return _succeed(call.request, answer, call.hooks)
+
+    async def _serve_found(self, drafts: DraftRequests, route: _Route, call: Call, marked: bool) -> bytes:
+        """A GET of the draft; or, not ``marked``, a HEAD or DELETE that doesn't say which protocol it is of: that by
+        which the upload was made. What can be downloaded is answered as a download."""
+        reads = self._downloads is not None and route.method != "DELETE"
+        try:
+            await self._admit(route, call, Action.READ if reads else route.action)
+        except (Unauthorized, Forbidden):
+            if not reads or route.action is Action.READ:
+                raise
+            await self._admit(route, call, route.action)
+            reads = False
+        upload = await self._uploads.find(call.upload_id)
+        if upload is not None and not (marked or upload.draft):
+            upload = None
+        if upload is None or (upload.finished and reads):
+            if not reads:
+                tus.check_version(call.fields, self._instead)  # refuses it
+            if upload is not None:
+                drafts.describe(drafts.begin(call), upload)
+            return await (self.download(call) if route.method == "GET" else self._probe(call))
+        # it ends what is under way, so those who may only read are no longer enough
+        return await self._serve_draft(drafts, route, call, admitted=not reads)
 
     def prepare(self, request: StreamingRequest) -> None:
         """Before any route: what every answer says, and the method that counts. Raises BadRequest."""
@@ -235,7 +288,7 @@ class TusRoutes:
         self.cors.preflight(request)
         return _succeed(request, 200)
 
-    @_route("POST", _COLLECTION, Action.CREATE, hooks=True)
+    @_route("POST", _COLLECTION, Action.CREATE, hooks=True, draft=DraftRequests.create)
     async def create(self, call: Call) -> int:
         """Make an upload, with as much of its body as has come."""
         request, creation, principal = call.request, call.creation, call.principal
@@ -252,9 +305,9 @@ class TusRoutes:
                 upload = await self._uploads.create(creation, request.body, principal, call.hooks)
         except CreationCut as cut:
             self._describe(request, cut.upload)
-            self._locate(request, cut.upload, principal)
+            request.set_field(b"location", self._location(call, cut.upload))
             raise cut.error from cut
-        self._locate(request, upload, principal)
+        request.set_field(b"location", self._location(call, upload))
         if creation.has_body or (upload.is_final and upload.finished):
             request.set_field(b"upload-offset", b"%d" % upload.offset)
         if creation.concat_header is not None:
@@ -262,10 +315,10 @@ class TusRoutes:
         self._expiry(request, upload)
         return 201
 
-    @_route("PATCH", _UPLOAD, Action.APPEND, hooks=True)
+    @_route("PATCH", _UPLOAD, Action.APPEND, hooks=True, draft=DraftRequests.append)
     async def append(self, call: Call) -> int:
         """Take bytes. A malformed header is refused after the upload has been looked up: 404 and 410 go first."""
-        wanted: tus.Append | TusError
+        wanted: Append | TusError
         try:
             wanted = tus.parse_append(call.fields, call.request.body.length, self._algorithms)
             tus.check_append_extensions(wanted, self._extensions)
@@ -282,25 +335,28 @@ class TusRoutes:
         try:
             return await self.download(call)
         except NotFinished:
-            tus.check_version(call.fields)  # refuses it
+            tus.check_version(call.fields, self._instead)  # refuses it
             raise
 
     # Declared before GET, whose rule in the router takes HEAD too.
-    @_route("HEAD", _UPLOAD, Action.INSPECT, untagged=_probe)
+    @_route("HEAD", _UPLOAD, Action.INSPECT, untagged=_probe, draft=DraftRequests.inspect)
     async def inspect(self, call: Call) -> int:
         """How far an upload is."""
-        self._describe(call.request, await self._uploads.inspect(call.upload_id))
+        upload = await self._uploads.inspect(call.upload_id)
+        self._describe(call.request, upload)
+        if self._uploads.complete(upload):
+            call.set_digest(upload)
         call.request.set_field(b"cache-control", b"no-store")
         return 200
 
-    @_route("GET", _UPLOAD, Action.READ, version=False)
+    @_route("GET", _UPLOAD, Action.READ, version=False, draft=DraftRequests.inspect)
     async def download(self, call: Call) -> bytes:
         """The file."""
         assert self._downloads is not None, "else it has no route"
         await shielded(self._downloads.answer(call.request, call.fields, call.upload_id))
         return b""
 
-    @_route("DELETE", _UPLOAD, Action.TERMINATE, hooks=True)
+    @_route("DELETE", _UPLOAD, Action.TERMINATE, hooks=True, draft=DraftRequests.terminate)
     async def terminate(self, call: Call) -> int:
         """End an upload."""
         await self._uploads.terminate(call.upload_id, call.hooks)
@@ -312,10 +368,10 @@ class TusRoutes:
         found = await self._uploads.status(call.upload_id)
         return status.respond(call.request, status.full(found) if call.principal.is_admin else status.document(found))
 
-    def _locate(self, request: StreamingRequest, upload: Upload, principal: Principal) -> None:
+    def _location(self, call: Call, upload: Upload) -> bytes:
         """The address of a new upload, with what its client has to bring along."""
-        location = self._origin.location(request, upload.id)
-        request.set_field(b"location", (f"{location}?{principal.carry}" if principal.carry else location).encode())
+        location, carry = self._origin.location(call.request, upload.id), call.principal.carry
+        return (f"{location}?{carry}" if carry else location).encode()
 
     def _describe(self, request: StreamingRequest, upload: Upload) -> None:
         """Everything HEAD tells of an upload."""

@@ -22,6 +22,7 @@ OTHER: Final = "other"
 LOST: Final = "lost"
 STATUSES: Final = (LOST, "1xx", "2xx", "3xx", "4xx", "5xx")
 """How a request ended: by the class of its status, or its client was lost before it was answered."""
+PROTOCOLS: Final = ("tus", "draft")
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
@@ -41,6 +42,16 @@ class MethodCounts:
         return list(zip(STATUSES, self.ended, strict=True))
 
 
+class ProtocolCounts:
+    """The requests of one protocol for uploads, and the bytes of their content that came."""
+
+    __slots__ = ("received", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.received = 0
+
+
 class RequestLog(RequestObserver):
     """For `StreamingSite`. ``run``: the beginning of the ids that are made here, another one in each run.
 
@@ -56,6 +67,8 @@ class RequestLog(RequestObserver):
         self._number = 0
         self._other = MethodCounts()
         self._methods = {name.encode(): MethodCounts() for name in METHODS}
+        #: Requests by the protocol that they are of; downloads and others that are of neither aren't here.
+        self.protocols: Mapping[str, ProtocolCounts] = {name: ProtocolCounts() for name in PROTOCOLS}
 
     @property
     def methods(self) -> Mapping[str, MethodCounts]:
@@ -81,6 +94,10 @@ class RequestLog(RequestObserver):
         method = self._methods.get(request.method, self._other)
         method.seconds.add(seconds)
         method.ended[0 if request.gone else min(request.code // 100, 5)] += 1
+        if request.speaks is not None:
+            protocol = self.protocols[request.speaks[0]]
+            protocol.requests += 1
+            protocol.received += request.body.received
         if self._level is not None:
             self._tell(self._level, request, seconds)
 
@@ -93,7 +110,7 @@ class RequestLog(RequestObserver):
     def _tell(self, level: LogLevel, request: StreamingRequest, seconds: float) -> None:
         self.log.emit(
             level,
-            "{peer} {method} {path} {status} {received}+{sent} bytes {seconds:.3f} s {request}",
+            "{peer} {method} {path} {status} {received}+{sent} bytes {seconds:.3f} s {request} {protocol}",
             peer=self._origin.peer(request) or "-",
             method=request.method.decode("latin-1"),
             path=shown(request.uri.decode("latin-1")),
@@ -102,6 +119,7 @@ class RequestLog(RequestObserver):
             sent=request.sentLength,
             seconds=seconds,
             request=request.known_as,
+            protocol="-" if request.speaks is None else request.speaks[0],
         )
 
 

@@ -177,12 +177,17 @@ class MetricsCollector(Collector):
         yield "requests_total", {(name, status): n for name, each in methods.items() for status, n in each.by_status()}
         yield "request_duration_seconds", {(name,): each.seconds for name, each in methods.items()}
         yield "received_bytes_total", _one(site.received)
+        protocols = self._sources.watch.protocols
+        yield "protocol_requests_total", {(name,): each.requests for name, each in protocols.items()}
+        yield "protocol_received_bytes_total", {(name,): each.received for name, each in protocols.items()}
         yield "connections", _one(len(site.connections))
         yield "cut_off_total", {(why,): count for why, count in site.cut.items()}
 
     def _uploads(self) -> Iterator[tuple[str, Values]]:
         counts, holds = self._sources.counts, self._sources.holds
         yield "uploads_created_total", _one(counts.created)
+        by_draft = counts.created_by_draft
+        yield "protocol_uploads_created_total", {("tus",): counts.created - by_draft, ("draft",): by_draft}
         yield "uploads_finished_total", _one(counts.finished)
         yield "uploads_placed_total", _one(counts.placed)
         yield "placing_failures_total", _one(counts.not_placed)

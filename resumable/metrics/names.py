@@ -36,10 +36,23 @@ _ALL: Final = (
     ),
     ("request_duration_seconds", "histogram", "Time from a request's headers to the end of its answer", "method"),
     ("received_bytes_total", "counter", "Bytes that clients have sent, including headers"),
+    (
+        "protocol_requests_total",
+        "counter",
+        "Finished requests that spoke this protocol, tus or draft",
+        "protocol",
+    ),
+    (
+        "protocol_received_bytes_total",
+        "counter",
+        "Bytes of their content, as far as it came; added when a request ends",
+        "protocol",
+    ),
     ("connections", "gauge", "Open connections of clients"),
     ("cut_off_total", "counter", "Connections and HTTP/2 answers that the server has cut off", "reason"),
     # Uploads
     ("uploads_created_total", "counter", "Created uploads"),
+    ("protocol_uploads_created_total", "counter", "Created uploads by the protocol that made them", "protocol"),
     ("uploads_finished_total", "counter", "Uploads that have received their last byte"),
     ("uploads_placed_total", "counter", "Finished uploads whose files are in their place (--place)"),
     ("placing_failures_total", "counter", "Failed attempts to place a finished file"),

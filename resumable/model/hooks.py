@@ -33,7 +33,8 @@ class QuestionKind(enum.Enum):
 @frozen
 class UploadView:
     """An upload as it was then. ``metadata`` is decoded, ``raw_metadata`` the header verbatim; ``id`` is the one that
-    it gets unless a hook changes it (before-create), else the one that it has."""
+    it gets unless a hook changes it (before-create), else the one that it has. ``digest``: of all its bytes, see
+    `Upload`; None: it wasn't known."""
 
     id: str
     length: int | None = None
@@ -43,18 +44,22 @@ class UploadView:
     partial: bool = False
     partials: tuple[str, ...] = ()
     identity: str | None = None
+    digest: str | None = None
 
 
 @frozen
 class RequestView:
     """The request that caused an event or a question. ``headers``, by lower-case name, are those that the operator
-    chose; ``id`` is its X-Request-ID, empty if it has none."""
+    chose; ``id`` is its X-Request-ID, empty if it has none. ``protocol``: "tus" or "draft", None where that wasn't
+    kept; ``protocol_version``: the one that its client names, of the draft the interop version."""
 
     method: str
     uri: str
     address: str = ""
     headers: Mapping[str, tuple[str, ...]] = field(factory=dict)
     id: str = ""
+    protocol: str | None = None
+    protocol_version: str | None = None
 
 
 @frozen
@@ -143,6 +148,7 @@ def view(upload: Upload) -> UploadView:
         upload.is_partial,
         upload.partials,
         upload.owner,
+        upload.digest,
     )
 
 
@@ -157,6 +163,8 @@ def as_data(upload: UploadView, request: RequestView | None = None) -> dict[str,
         found["partials"] = list(upload.partials)
     if upload.identity is not None:
         found["identity"] = upload.identity
+    if upload.digest is not None:
+        found["digest"] = upload.digest
     if request is not None:
         found["request"] = request_as_data(request)
     return found
@@ -170,13 +178,16 @@ def request_as_data(request: RequestView) -> dict[str, object]:
         "address": request.address,
         "headers": {name: list(values) for name, values in request.headers.items()},
         "id": request.id,
+        "protocol": request.protocol,
+        "protocol_version": request.protocol_version,
     }
 
 
 def request_from_data(data: Mapping[str, Any]) -> RequestView:
     """The request of `request_as_data`."""
     headers = {name: tuple(values) for name, values in data["headers"].items()}
-    return RequestView(data["method"], data["uri"], data["address"], headers, data.get("id", ""))
+    named = data.get("protocol"), data.get("protocol_version")  # an older release has kept neither
+    return RequestView(data["method"], data["uri"], data["address"], headers, data.get("id", ""), *named)
 
 
 def refusal_as_data(refused: Refused) -> dict[str, object]:
@@ -202,6 +213,7 @@ def from_data(upload_id: str, data: Mapping[str, Any]) -> tuple[UploadView, Requ
         rest.pop("partial", False),
         tuple(rest.pop("partials", ())),
         rest.pop("identity", None),
+        rest.pop("digest", None),
     )
     request = rest.pop("request", None)
     return upload, None if request is None else request_from_data(request), rest

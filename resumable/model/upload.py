@@ -71,7 +71,10 @@ class Upload:
     last of them had; since ``dropped_at`` there is no local data any more. ``owner``: the identity that created it,
     None is nobody. ``max_size``: a limit that a hook or a token gave it, None is none. ``place``: where its file goes
     once it is finished; None: it stays under its id. The placed file is the local copy since ``dropped_at``. ``asked``:
-    the digest of the request for this final upload, by which the same request is known again.
+    the digest of the request for this final upload, by which the same request is known again. ``draft``: it was made
+    by the IETF draft. ``announced``: the digests of the whole file that the client has told; ``digest``: those that
+    were computed of it; both as the dictionary of RFC 9530 (``sha-256=:...:``). ``digest_due``: the algorithm of the
+    one that is to be computed once it is finished; None: none is, or it was.
     """
 
     id: str
@@ -95,6 +98,10 @@ class Upload:
     max_size: int | None = None
     place: Place | None = None
     asked: str | None = None
+    draft: bool = False
+    announced: str | None = None
+    digest: str | None = None
+    digest_due: str | None = None
 
     def at(self, offset: int, length: int | None, touched_at: float, finished_at: float | None) -> Upload:
         """The record after an append. What `attrs.evolve` does, in half the time: each append has one."""
@@ -102,6 +109,7 @@ class Upload:
             *(self.id, self.created_at, touched_at, length, offset, self.metadata, self.concat, self.partials),
             *(finished_at, self.gone, self.gone_at, self.epoch, self.boot_id, self.adoptable, self.required),
             *(self.stored_at, self.dropped_at, self.owner, self.max_size, self.place, self.asked),
+            *(self.draft, self.announced, self.digest, self.digest_due),
         )
 
     @property
@@ -257,7 +265,8 @@ class Commit:
     Where several processes share the uploads: ``segment`` has the bytes from ``start`` to ``offset``, None where there
     are none, and it lands only if the catalog has its ``known`` bytes of it, or it says what an object store got;
     ``last``: of its append, which isn't under
-    way after it.
+    way after it. ``digest``: that of the whole upload, of a change that brings
+    its last byte or finishes it; None leaves it. ``digest_due``: see `Upload`; of a change that finishes, without that.
     """
 
     upload_id: str
@@ -271,6 +280,8 @@ class Commit:
     place: Place | None = None
     segment: Segment | StoreChange | None = None
     last: bool = True
+    digest: str | None = None
+    digest_due: str | None = None
 
 
 @frozen
@@ -361,6 +372,16 @@ class ICatalog(Interface):
         As soon as no replica needs the data any more, ``dropped_at`` is set: the placed file is the local copy then.
         """
 
+    def announce(upload_id: str, announced: str) -> Deferred[bool]:
+        """Record `Upload.announced`, in the place of what was; False when it is unknown, finished or gone."""
+
+    def set_digest(upload_id: str, digest: str) -> Deferred[bool]:
+        """Record the digest of an upload that has all its bytes, so that none is due; False when it lacks some, is
+        unknown or gone."""
+
+    def undigested(after: str, limit: int) -> Deferred[Sequence[Upload]]:
+        """Finished uploads, not gone, whose digest is due (`Upload.digest_due`); by id, those behind ``after``."""
+
     def expired(idle_since: float, limit: int) -> Deferred[Sequence[Upload]]:
         """Unfinished uploads and finished partials that are not gone, untouched since ``idle_since``.
 
@@ -401,6 +422,16 @@ class ICatalog(Interface):
 
     def get_many(upload_ids: Sequence[str]) -> Deferred[Mapping[str, Upload]]:
         """Those of the ids that are known."""
+
+
+class IInterim(Interface):
+    """What the client of a request that is under way is told before its answer (the draft's 104). Never fails."""
+
+    def created(upload: Upload) -> None:
+        """The upload that the request makes is there: from now on its client can resume it."""
+
+    def committed(offset: int) -> None:
+        """So far it is durable by now, and more is to come."""
 
 
 class IBody(Interface):

@@ -12,7 +12,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
-from resumable.protocol.errors import NoSpace, TooLarge, TooManyRequests
+from resumable.protocol.errors import TooLarge, TooManyRequests, UsedUp
 
 RETRY_AFTER: Final = 60
 """Seconds; a full quota empties only when people remove or finish uploads."""
@@ -37,9 +37,9 @@ def never_fits() -> TooLarge:
     return TooLarge("The upload is larger than all that may be stored.")
 
 
-def does_not_fit() -> NoSpace:
+def does_not_fit() -> UsedUp:
     """It doesn't fit beside what is there."""
-    return NoSpace("What may be stored is used up; remove or finish something first.", RETRY_AFTER)
+    return UsedUp("What may be stored is used up; remove or finish something first.", RETRY_AFTER)
 
 
 class IUsage(Interface):

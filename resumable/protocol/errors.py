@@ -2,10 +2,14 @@
 
     TusError
      +-- BadRequest            400  malformed header, length, offset, metadata, checksum, list
+     |    +-- InvalidDigest, DigestMismatch   of RFC 9530's fields
      +-- Unauthorized          401  + WWW-Authenticate
      +-- Forbidden             403  an append to a final upload, or not for this identity
      +-- NotFound              404  there is none of that id
      +-- MethodNotAllowed      405  + Allow
+     +-- CompletedUpload       400  an append to an upload that the draft calls complete
+     +-- InconsistentLength    400  lengths that don't match (the draft)
+     |    +-- PastLength       400  content that has gone past it
      +-- WrongState            409  the upload isn't in the state for that
      +-- OffsetMismatch        409  + Upload-Offset
      +-- Gone                  410  expired, terminated or lost
@@ -15,11 +19,13 @@
      +-- UnsupportedMediaType  415  not application/offset+octet-stream
      +-- RangeNotSatisfiable   416  + Content-Range
      +-- Held                  423  + Retry-After
+     |    +-- TakenOver        423  by a newer request
      +-- TooManyRequests       429  + Retry-After
      +-- ChecksumMismatch      460  the bytes have another checksum than the client's
      +-- InternalError         500  ours, never the client's
      +-- Stopping, Unavailable 503  + Retry-After
      +-- NoSpace               507  + Retry-After
+     |    +-- UsedUp           507  by what this identity has stored
      +-- Refused               any  a hook's own status, header fields and body
 
 Invariant: an error only *hints* a status, a title and header fields; it
@@ -34,14 +40,20 @@ from typing import ClassVar
 
 
 class TusError(Exception):
-    """A refusal. ``detail`` tells the client the reason; ``headers`` go into the answer as they are."""
+    """A refusal. ``detail`` tells the client the reason; ``headers`` go into the answer as they are.
+
+    ``type``: the URI of the kind of problem, for the document that the client gets (RFC 9457, 3.1.1); None: the status
+    says it all. ``members``: what that kind adds to the document.
+    """
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal Server Error"
+    type: ClassVar[str | None] = None
 
     def __init__(self, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.members: Mapping[str, object] = {}
         self.headers: dict[str, str] = dict(headers or {})
 
 
@@ -50,6 +62,33 @@ class BadRequest(TusError):
 
     status = 400
     title = "Bad Request"
+
+
+_PROBLEMS = "https://iana.org/assignments/http-problem-types#"
+
+
+class InvalidDigest(BadRequest):
+    """No bytes can have this digest: draft-ietf-httpapi-digest-fields-problem-types, "Invalid Digest Values"."""
+
+    type = f"{_PROBLEMS}digest-invalid-values"
+    title = "Invalid Digest Values"
+
+    def __init__(self, header: str, algorithm: str, reason: str) -> None:
+        super().__init__(f"{header}: {reason}.")
+        self.members = {"invalid-digests": [{"algorithm": algorithm, "header": header, "reason": reason}]}
+
+
+class DigestMismatch(BadRequest):
+    """The bytes have another digest than the client's, or the client has told two: as above, "Mismatching Digest
+    Values". ``provided``: the client's, as structured fields have it. The server's is never told."""
+
+    type = f"{_PROBLEMS}digest-mismatching-values"
+    title = "Mismatching Digest Values"
+
+    def __init__(self, detail: str, header: str, algorithm: str, provided: str) -> None:
+        super().__init__(detail)
+        found = {"algorithm": algorithm, "provided-digest": provided, "header": header}
+        self.members = {"mismatching-digests": [found]}
 
 
 class Unauthorized(TusError):
@@ -96,10 +135,12 @@ class WrongState(TusError):
 
 
 class OffsetMismatch(TusError):
-    """The current offset is ``offset``: "If the offsets do not match, the Server MUST respond with the 409"."""
+    """The current offset is ``offset``: "If the offsets do not match, the Server MUST respond with the 409". The
+    problem's type is the draft's (7.1)."""
 
     status = 409
     title = "Conflict"
+    type = "https://iana.org/assignments/http-problem-types#mismatching-upload-offset"
 
     def __init__(self, offset: int, provided: int | None = None) -> None:
         said = "" if provided is None else f", not {provided} as the request's Upload-Offset says"
@@ -108,6 +149,38 @@ class OffsetMismatch(TusError):
         super().__init__(f"The upload's offset is {offset}{said}.", headers={"Upload-Offset": str(offset)})
         self.offset = offset
         self.provided = provided
+        self.members = {"expected-offset": offset}
+        if provided is not None:
+            self.members = {**self.members, "provided-offset": provided}
+
+
+class CompletedUpload(TusError):
+    """The draft, 4.1.2: an upload that is complete takes no more bytes."""
+
+    status = 400
+    title = "Upload Completed"
+    type = "https://iana.org/assignments/http-problem-types#completed-upload"
+
+    def __init__(self, offset: int) -> None:
+        super().__init__("The upload is complete; no more can be appended.", headers={"Upload-Offset": str(offset)})
+
+
+class InconsistentLength(TusError):
+    """The draft, 4.1.3: the lengths that requests say, or that their content shows, "MUST match"."""
+
+    status = 400
+    title = "Inconsistent Length"
+    type = "https://iana.org/assignments/http-problem-types#inconsistent-upload-length"
+
+    def __init__(self, known: int, other: int) -> None:
+        super().__init__(f"The upload's length is {known}, and by this request {other}.")
+
+
+class PastLength(InconsistentLength):
+    """The content has gone past the upload's length, so the upload is invalid from now on (the draft, 4.1.3)."""
+
+    def __init__(self, length: int) -> None:
+        TusError.__init__(self, f"The content has gone past the upload's length, {length}; the upload is invalid now.")
 
 
 class Gone(TusError):
@@ -179,6 +252,13 @@ class Held(_Later):
     title = "Locked"
 
 
+class TakenOver(Held):
+    """A newer request has ended this one: "the server SHOULD ... terminate" it (the draft, 8)."""
+
+    def __init__(self) -> None:
+        super().__init__("A newer request has taken this upload over.")
+
+
 class TooManyRequests(_Later):
     """RFC 6585, section 4: too many, too fast, or too many unfinished uploads at once."""
 
@@ -225,6 +305,10 @@ class NoSpace(_Later):
 
     def __init__(self, detail: str = "No space left for this upload; resume later.", retry_after: int = 60) -> None:
         super().__init__(detail, retry_after)
+
+
+class UsedUp(NoSpace):
+    """What this identity may store is used up (RFC 4918, 11.5)."""
 
 
 class Refused(TusError):

@@ -18,6 +18,9 @@ from resumable.protocol.fields import base64, shown
 MAX_BYTES: Final = 16 * 1024
 """The longest header that is taken."""
 
+ENCODING_KEY: Final = "contentEncoding"
+"""The key that has the Content-Encoding of an upload that was made by the draft."""
+
 _FILENAME_KEYS = ("filename", "name")
 _TYPE_KEYS = ("filetype", "type", "contentType")
 _TOKEN = r"[A-Za-z0-9!#$&^_.+-]{1,127}"
@@ -72,6 +75,11 @@ def filename(metadata: Mapping[str, bytes]) -> str | None:
 def content_type(metadata: Mapping[str, bytes]) -> str | None:
     """The media type that the client gave the file, if it is well-formed (RFC 9110, 8.3.1); else None."""
     return next((text for text in _texts(metadata, _TYPE_KEYS) if _TYPE.fullmatch(text)), None)
+
+
+def content_encoding(header: str) -> str | None:
+    """The codings that the bytes of an upload are in, as a draft's client said; None: there are none."""
+    return next(iter(_texts(parse(header), (ENCODING_KEY,))), None)
 
 
 def _texts(metadata: Mapping[str, bytes], keys: tuple[str, ...]) -> list[str]:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from resumable.protocol.errors import BadRequest, OffsetMismatch, TooLarge
+from resumable.protocol.errors import BadRequest, InconsistentLength, OffsetMismatch, PastLength, TooLarge, TusError
 from resumable.protocol.fields import LARGEST
-from resumable.protocol.tus import Append, Creation
+from resumable.protocol.requests import Append, Creation
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,12 @@ class AppendPlan:
         The length to record with the commit at the end of the body; None if there is none to record.
     early_length
         The length to record with a commit before that; None unless the body can no longer be refused.
+    finishes
+        Whether the upload is finished when the offset reaches the length: the draft's are only when a request says so.
+    ends
+        Whether the end of the body is the end of the upload (the draft): the length is where it ends, or must be.
+    fatal
+        Whether a body that runs past the length makes the upload invalid (the draft).
     """
 
     start: int
@@ -45,6 +51,19 @@ class AppendPlan:
     may_finish: bool
     new_length: int | None = None
     early_length: int | None = None
+    finishes: bool = True
+    ends: bool = False
+    fatal: bool = False
+
+    def overrun(self) -> TusError:
+        """The refusal of a body that runs past the ceiling."""
+        if self.fatal and self.length is not None and self.ceiling == self.length:
+            return PastLength(self.length)
+        return TooLarge("The body runs past the upload's length or the maximum.")
+
+    def length_at(self, end: int) -> int | None:
+        """The length to record when the body has come to its end at that offset; None if there is none to record."""
+        return end if self.ends and self.length is None else self.new_length
 
     def overruns(self, end: int) -> bool:
         """Whether a body that has reached the offset ``end`` is to be refused with 413."""
@@ -72,21 +91,32 @@ def admit_creation(creation: Creation, content_length: int | None, max_size: int
         # "If the length of the upload exceeds the maximum ... the Server MUST respond with the 413"
         _check_maximum(creation.length, max_size, None)
     # "In this case, similar rules as for the PATCH request and response apply."
-    checked = creation.checksum is not None or creation.checksum_trailer
-    return _plan(0, creation.length, content_length, max_size, checked, refused_at=None)
+    if creation.draft:
+        _check_content(0, creation.length, creation, content_length)
+    plan = _plan(0, creation.length, content_length, max_size, creation.is_checked, refused_at=None)
+    return _of_draft(plan, creation, creation.completes) if creation.draft else plan
 
 
 def admit_append(
-    offset: int, length: int | None, append: Append, content_length: int | None, max_size: int | None
+    offset: int,
+    length: int | None,
+    append: Append,
+    content_length: int | None,
+    max_size: int | None,
+    *,
+    by_length: bool = True,
 ) -> AppendPlan:
     """The plan for a PATCH to an upload with this committed ``offset`` and ``length``.
 
-    Raises OffsetMismatch, BadRequest (another length than the recorded one) or TooLarge, in this order; after any of
-    them nothing may be recorded.
+    ``by_length``: the upload is finished when it reaches its length, whoever gets it there; else an append of the draft
+    must say so. Raises OffsetMismatch, BadRequest or InconsistentLength (another length than the recorded one) or
+    TooLarge, in this order; after any of them nothing may be recorded.
     """
     # "The Upload-Offset header's value MUST be equal to the current offset of the resource."
     if append.offset != offset:
         raise OffsetMismatch(offset, append.offset)
+    if append.draft:
+        return _admit_draft(offset, length, append, content_length, max_size, by_length)
     if append.length is None or append.length == length:
         new_length = None
     elif length is not None:
@@ -98,8 +128,54 @@ def admit_append(
         new_length = append.length
         _check_maximum(new_length, max_size, offset)
     known = length if new_length is None else new_length
-    checked = append.checksum is not None or append.checksum_trailer
+    checked = append.is_checked
     return _plan(offset, known, content_length, max_size, checked, refused_at=offset, new_length=new_length)
+
+
+def _admit_draft(
+    offset: int, length: int | None, append: Append, content_length: int | None, max_size: int | None, by_length: bool
+) -> AppendPlan:
+    known = append.length if length is None else length
+    if append.length is not None and append.length != known:
+        raise InconsistentLength(known or 0, append.length)
+    if known is not None and known < offset:
+        raise InconsistentLength(known, offset)
+    if known is None and append.completes and content_length is not None:
+        known = offset + content_length
+    _check_content(offset, known, append, content_length)
+    new_length = None if known == length else known
+    if new_length is not None:
+        _check_maximum(new_length, max_size, offset)
+    plan = _plan(offset, known, content_length, max_size, append.is_checked, refused_at=offset, new_length=new_length)
+    return _of_draft(plan, append, append.completes or by_length)
+
+
+def _check_content(start: int, length: int | None, request: Creation | Append, content_length: int | None) -> None:
+    """Raises InconsistentLength where the declared content runs past the length, or must end there and doesn't."""
+    if length is None or content_length is None:
+        return
+    end = start + content_length
+    if end > length or (request.completes and end != length):
+        # "If indicators (1) and (2) are both present in the same request, their indicated lengths MUST match."
+        raise InconsistentLength(length, end)
+
+
+def _of_draft(plan: AppendPlan, request: Creation | Append, finishes: bool) -> AppendPlan:
+    """The plan for a request of the draft."""
+    ceiling, commit_ceiling = plan.ceiling, plan.commit_ceiling
+    if request.at_most is not None:
+        bound = plan.start + request.at_most
+        ceiling = bound if ceiling is None else min(ceiling, bound)
+        commit_ceiling = bound if commit_ceiling is None else min(commit_ceiling, bound)
+    return AppendPlan(  # dataclasses.replace takes as long as all the rest
+        *(plan.start, plan.length, ceiling, commit_ceiling),
+        may_finish=request.completes or (finishes and plan.may_finish),
+        new_length=plan.new_length,
+        early_length=plan.early_length,
+        finishes=finishes,
+        ends=request.completes,
+        fatal=True,
+    )
 
 
 def final_length(lengths: Iterable[int | None], max_size: int | None) -> int | None:

@@ -11,18 +11,18 @@ An append is checked in this order: 412 version, then (the caller) 404, 410 and 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Literal
 
 from resumable.protocol import checksum as checksums
 from resumable.protocol import concat as concats
+from resumable.protocol import digests
 from resumable.protocol import metadata as metadatas
 from resumable.protocol.checksum import Checksum
 from resumable.protocol.concat import FinalUpload
 from resumable.protocol.errors import BadRequest, ChecksumMismatch, UnsupportedMediaType, UnsupportedVersion
 from resumable.protocol.fields import Fields, listed, optional_size, shown, single, size
+from resumable.protocol.requests import Append, Creation
 
 VERSION = "1.0.0"
 EXTENSIONS = (
@@ -45,35 +45,6 @@ NEEDED: Mapping[str, str] = {
 }
 """Extensions that need another one."""
 CONTENT_TYPE = "application/offset+octet-stream"
-
-
-@dataclass(frozen=True, slots=True)
-class Creation:
-    """A POST that asks for an upload.
-
-    ``length`` is None for a deferred one and for a final. ``metadata`` and ``concat_header`` are the fields' values,
-    None when absent (``metadata`` also when empty): the former as received, the latter with paths for URLs.
-    ``has_body`` tells creation-with-upload: the body is chunked or declared longer than nothing.
-    """
-
-    length: int | None
-    deferred: bool
-    metadata: str | None
-    concat: Literal["partial"] | FinalUpload | None
-    concat_header: str | None
-    checksum: Checksum | None
-    checksum_trailer: bool
-    has_body: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """A PATCH: bytes from ``offset`` on. ``length`` is the Upload-Length it brings, for an upload that deferred it."""
-
-    offset: int
-    length: int | None
-    checksum: Checksum | None
-    checksum_trailer: bool
 
 
 def capabilities(
@@ -108,8 +79,10 @@ def method(fields: Fields, actual: str) -> str:
     return override
 
 
-def check_version(fields: Fields) -> None:
+def check_version(fields: Fields, instead: str = "") -> None:
     """UnsupportedVersion unless the request speaks 1.0.0, said exactly once. OPTIONS and GET are not asked.
+
+    ``instead``: a sentence for the error, on what else is spoken.
 
     "If the version specified by the Client is not supported by the Server, it MUST respond with the 412
     Precondition Failed status ... In addition, the Server MUST NOT process the request."
@@ -118,7 +91,7 @@ def check_version(fields: Fields) -> None:
     if len(values) == 1 and values[0] == VERSION:
         return
     said = "is missing" if not values else f"says {shown(', '.join(values))}"
-    raise UnsupportedVersion(f"Tus-Resumable {said}; this server speaks {VERSION}.", (VERSION,))
+    raise UnsupportedVersion(f"Tus-Resumable {said}; this server speaks {VERSION}.{instead}", (VERSION,))
 
 
 def parse_creation(fields: Fields, content_length: int | None, algorithms: Collection[str]) -> Creation:
@@ -142,11 +115,10 @@ def parse_creation(fields: Fields, content_length: int | None, algorithms: Colle
         length = _creation_length(fields)
     # tuspy sends an empty Upload-Metadata when it has none
     metadata = single(fields, "upload-metadata") or None
-    if metadata is not None:
-        metadatas.parse(metadata)
+    said = digests.of_request(fields, content_length, None if metadata is None else metadatas.parse(metadata))
     checksum, trailer = _checksum(fields, content_length, algorithms)
     deferred = length is None and not isinstance(concat, FinalUpload)
-    return Creation(length, deferred, metadata, concat, concat_header, checksum, trailer, has_body)
+    return Creation(length, deferred, metadata, concat, concat_header, checksum, trailer, has_body, said)
 
 
 def check_patch_type(fields: Fields) -> None:
@@ -169,7 +141,8 @@ def parse_append(fields: Fields, content_length: int | None, algorithms: Collect
     if offset is None:
         raise BadRequest("Upload-Offset is missing.")
     checksum, trailer = _checksum(fields, content_length, algorithms)
-    return Append(size("upload-offset", offset), optional_size(fields, "upload-length"), checksum, trailer)
+    said = digests.of_request(fields, content_length)
+    return Append(size("upload-offset", offset), optional_size(fields, "upload-length"), checksum, trailer, said)
 
 
 def trailer_checksum(trailers: Mapping[str, str], announced: bool, algorithms: Collection[str]) -> Checksum | None:

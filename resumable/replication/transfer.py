@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from resumable.model.replica import TransferProgress
 from resumable.model.telemetry import REQUEST
 from resumable.model.upload import ReplicaState, Upload
-from resumable.protocol import metadata
+from resumable.protocol import digests
 from resumable.remotes.interfaces import (
     IDeletable,
     IKeyed,
@@ -62,11 +62,17 @@ def intended(remote: Remote, upload: Upload, key: str | None) -> Intent | None:
     if not whole or upload.length is None or upload.length > SMALL:
         return None
     try:
-        pairs = metadata.parse(upload.metadata or "")
+        pairs = object_metadata(upload)
         return IWholeRemote(remote.backend).intend(upload.id, upload.length, pairs, key)
     except Exception:  # the upload is made all the same, and its transfer will fail visibly
         _log.failure("no intent could be made", upload=upload.id, remote=remote.name)
         return None
+
+
+def object_metadata(upload: Upload) -> Mapping[str, bytes]:
+    """The metadata of its objects. What was announced is compared before any object is made of an unfinished one."""
+    known = upload.digest or (None if upload.finished else upload.announced)
+    return digests.object_metadata(upload.metadata, known)
 
 
 class TransferOutcome(enum.Enum):
@@ -187,7 +193,7 @@ class Transfer:
         context, progress = self._context, self._progress
         if progress.needs_initiating:
             upload = self._upload
-            pairs = metadata.parse(upload.metadata or "")
+            pairs = object_metadata(upload)
             key = await self._ask(lambda: self._initiate(upload, pairs))
             progress.plan = await self._plan()
             progress.whole_parts = IPlanned.providedBy(self._backend)

@@ -104,6 +104,22 @@ class MemoryCatalog(Generic[R]):
         """See `ICatalog.commit`."""
         return self._submit(lambda: self._commit(change), through)
 
+    def announce(self, upload_id: str, announced: str) -> Deferred[bool]:
+        """See `ICatalog.announce`."""
+        row = self.rows.get(upload_id)
+        if row is None or not row.open:
+            return succeed(False)
+        row.upload = evolve(row.upload, announced=announced)
+        return succeed(True)
+
+    def set_digest(self, upload_id: str, digest: str) -> Deferred[bool]:
+        """See `ICatalog.set_digest`."""
+        row = self.rows.get(upload_id)
+        if row is None or row.upload.offset != row.upload.length or row.upload.gone is not None:
+            return succeed(False)
+        row.upload = evolve(row.upload, digest=digest, digest_due=None)
+        return succeed(True)
+
     def end(
         self, upload_id: str, gone: GoneReason = GoneReason.TERMINATED, at: float = 0.0, facts: Sequence[Fact] = ()
     ) -> Deferred[bool]:
@@ -195,6 +211,8 @@ class MemoryCatalog(Generic[R]):
         row.upload = evolve(
             row.upload, offset=change.offset, length=length, finished_at=self._now() if change.finished else None
         )
+        if change.digest is not None or change.digest_due is not None:
+            row.upload = evolve(row.upload, digest=change.digest, digest_due=change.digest_due)
         return True
 
     # -- what no row names any more

@@ -10,7 +10,7 @@ catalog learns of it before its first byte is written, the sink streams, and com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from attrs import evolve
@@ -20,12 +20,24 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from resumable.model.errors import BodyLost, CatalogUnavailable
-from resumable.model.hooks import Arrived, QuestionKind
+from resumable.model.hooks import Arrived
 from resumable.model.principal import NOBODY, Principal
-from resumable.model.upload import IBody, Upload
+from resumable.model.upload import IBody, IInterim, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum, Digest
-from resumable.protocol.errors import BadRequest, ChecksumMismatch, Gone, Held, NoSpace, TooLarge, TusError, Unavailable
+from resumable.protocol.digests import Hashes, check_content
+from resumable.protocol.errors import (
+    BadRequest,
+    ChecksumMismatch,
+    Gone,
+    Held,
+    InconsistentLength,
+    NoSpace,
+    TakenOver,
+    TooLarge,
+    TusError,
+    Unavailable,
+)
 from resumable.protocol.rules import AppendPlan
 from resumable.spool.direct import AHEAD
 from resumable.spool.objects.errors import StoreFailed
@@ -44,8 +56,6 @@ PAUSE = Sink.pause
 #: Room that is reserved ahead for bytes of an unknown length, where the catalog counts them.
 PORTION = 64 * 1024 * 1024
 
-_OVERRUN = "The body runs past the upload's length or the maximum."
-
 Algorithms: TypeAlias = Mapping[str, Callable[[], Digest]]
 
 
@@ -56,14 +66,17 @@ class RunningAppend:
     __slots__ = (
         "_account",
         "_algorithms",
+        "_announcing",
         "_asking",
         "_body",
         "_checksum",
+        "_content",
         "_context",
         "_digest",
         "_end",
         "_gate",
         "_heard",
+        "_interim",
         "_listening",
         "_lock",
         "_plan",
@@ -77,6 +90,8 @@ class RunningAppend:
         "_starting",
         "_trailer",
         "_waiting",
+        "_whole",
+        "draft",
     )
 
     _plan: AppendPlan
@@ -92,10 +107,15 @@ class RunningAppend:
         algorithms: Algorithms,
         hooks: HookContext,
         new: bool = False,
+        draft: bool = False,
+        interim: IInterim | None = None,
     ) -> None:
         """``upload``: the record as known so far; `run` gets the record as it is under the hold. ``new`` says that
-        the catalog has no record yet."""
+        the catalog has no record yet. ``draft``: it is the draft's; ``interim``: tells its client, where that wants to
+        know, what happens before the answer."""
         self._context = context
+        self.draft, self._interim = draft, interim
+        self._announcing: list[Callable[[], object]] | None = None
         self._record = AppendRecord(context, upload, start, hooks, new)
         self._repeats = False
         self._account: IAccount = FREE
@@ -149,7 +169,7 @@ class RunningAppend:
     @property
     def withholds(self) -> bool:
         """See `IAppendSide`."""
-        return self._context.questions.asks(QuestionKind.FINISH)
+        return self.draft or self._context.withholds(self.upload)
 
     @property
     def is_busy(self) -> bool:
@@ -204,7 +224,7 @@ class RunningAppend:
 
     async def evict(self, reason: BaseException | None = None) -> None:
         await self._catch_up()
-        self._stop(reason or Held("A newer request has taken this upload over."))
+        self._stop(reason or TakenOver())
         await self._until_released()
 
     async def _catch_up(self) -> None:
@@ -254,6 +274,7 @@ class RunningAppend:
         *,
         checksum: Checksum | None = None,
         trailer: bool = False,
+        content: Sequence[Checksum] = (),
         repeats: bool = False,
         account: IAccount = FREE,
         by: Principal = NOBODY,
@@ -261,16 +282,19 @@ class RunningAppend:
         """Receive the body and commit it; answers the upload as it then is.
 
         Raises the reason why the body ended early, or the failure; the bytes that may be kept are committed by then.
-        ``trailer``: the checksum comes after the body. ``repeats``: all bytes of the upload are here, and nothing is
+        ``trailer``: the checksum comes after the body. ``content``: what else the body must have, by keys of
+        `digests.ALGORITHMS`. ``repeats``: all bytes of the upload are here, and nothing is
         written; at most, its withheld last byte is looked at. ``account`` has room for the upload's length, or else for
         as much of the body as was declared.
         """
         self._account = account
         self._plan = self._record.plan = plan
         self._record.upload, self._repeats = upload, repeats
-        self._checksum, self._trailer = checksum, trailer
-        self._digest = self._algorithms[checksum.algorithm]() if checksum else None
-        self._sink = sink = self._context.spool.sink(upload.id, plan.start, ceiling=plan.ceiling, digest=self._digest)
+        self._checksum, self._trailer, self._content = checksum, trailer, content
+        self._whole = self._context.digests.along(upload) if plan.start == 0 and plan.may_finish and not repeats else ()
+        self._record.hashing = bool(self._whole)
+        self._digest = digest = self._new_digest(checksum)
+        self._sink = sink = self._context.spool.sink(upload.id, plan.start, ceiling=plan.ceiling, digest=digest)
         self._record.segments = sink.segments
         if sink.segments is not None:
             sink.segments.attach(upload, plan.length, self._record.is_new, self)
@@ -287,6 +311,15 @@ class RunningAppend:
         await self._receive(sink)
         await self._conclude(sink)
         return self.upload
+
+    def _new_digest(self, checksum: Checksum | None) -> BodyDigest | None:
+        """All that is to be known of the body's bytes; None: nothing is."""
+        if checksum is None and not self._content and not self._whole:
+            return None
+        return BodyDigest(
+            None if checksum is None else self._algorithms[checksum.algorithm](),
+            Hashes({*(each.algorithm for each in self._content), *self._whole}),
+        )
 
     async def release(self) -> None:
         """Let go of the file and of the hold, however the append ended. Never raises."""
@@ -322,6 +355,8 @@ class RunningAppend:
             self._listen()
             self._body.deliver(sink).addCallbacks(self._stop, self._failed)
             self._started()
+            if self._interim is not None and self._record.is_new and not self._end.called:
+                self._announcing = self._context.announcing.add(self._open_soon)
         if not self._end.called:
             await self._end
 
@@ -352,7 +387,7 @@ class RunningAppend:
             self._stop(NoSpace())
         if sink.overrun:
             # Told at once: a body without an end holds nothing.
-            self._stop(TooLarge(_OVERRUN))
+            self._stop(self._plan.overrun())
         if self._end.called or self._gate is None:
             return
         self._gate.check(received - before)
@@ -418,6 +453,8 @@ class RunningAppend:
         self._reason = reason
         if self._gate is not None:
             self._gate.close()
+        if self._announcing is not None:
+            self._announcing.clear()
         if reason is not None and not isinstance(reason, BodyLost):
             self._body.discard()
         self._end.callback(None)
@@ -436,13 +473,16 @@ class RunningAppend:
         """Tell the catalog that bytes will be written before they are committed, then let the sink write."""
         if self._record.opened:
             return
-        if not self._record.is_new:
+        new = self._record.is_new
+        if not new:
             # First, as an older append that a crash cut off may have left bytes there: they must not become adoptable.
             await sink.prepare()
         await self._record.open()
         if self._record.segments is not None:
             await sink.began(self._record.upload.epoch)
         sink.start()
+        if new and self._interim is not None:
+            self._interim.created(self.upload)
 
     async def _commit(self, wholly: bool = True) -> None:
         """Commit while the body is still coming: as far as possible, or as far as it is worth it."""
@@ -457,6 +497,8 @@ class RunningAppend:
             await self._open(sink)
             synced = min(await sink.sync(upto), self._received)  # not what there was no room for
             await self._record.commit(self._plan.committable(synced), whole=False, last=False)
+            if self._interim is not None and not self._end.called:
+                self._interim.committed(self.committed)
         finally:
             self._lock.release()
         if self._is_due() and not self._end.called:
@@ -486,6 +528,9 @@ class RunningAppend:
             await self._lock.acquire()
             self._lock.release()
         reason = self._reason
+        length = self._plan.length
+        if reason is None and self._plan.ends and length is not None and self._received != length:
+            reason = InconsistentLength(length, self._received)
         whole = reason is None
         await self._take_first(sink)
         gathered = [] if self._record.opened else sink.take()
@@ -522,38 +567,68 @@ class RunningAppend:
         elif self._record.is_new and not whole:
             # Its client never learns where it is: there is nothing to come back to.
             return
-        elif offset > self.committed or (whole and self._plan.length == 0):
+        elif offset > self.committed or (whole and self._ends_at(offset)):
             await self._record.put(offset, whole, _first(gathered, offset - self.committed))
             return
         await self._record.commit(offset, whole)
 
+    def _ends_at(self, offset: int) -> bool:
+        """Whether the upload has all its bytes, without one by this append: the file is made, or cut to these bytes, as
+        an append that failed may have left more in it."""
+        return offset in (self._plan.length, self._plan.length_at(offset)) and not (offset and self._record.segments)
+
     async def _verify(self, sink: Sink, gathered: list[bytes]) -> None:
-        """T41: "Once the entire request has been received, the Server MUST verify the uploaded chunk"."""
+        """T41: "Once the entire request has been received, the Server MUST verify the uploaded chunk". Content-Digest
+        goes the same way."""
         checksum = self._checksum
         if checksum is None:
             checksum = tus.trailer_checksum(self._body.trailers, self._trailer, self._algorithms)
-        if checksum is None:
+        digest, late = self._digest, checksum is not None and self._checksum is None
+        if checksum is None and digest is None:
             return
-        if self.committed > self._plan.start:
+        if late and self.committed > self._plan.start:
             raise BadRequest("Upload-Checksum came as a trailer that no Trailer field had announced.")
-        digest = self._digest
         await sink.drained()
         if sink.failure is not None:
             return  # the disk has failed, and the client's bytes may be right
-        if digest is None or not self._record.opened:
-            digest = self._algorithms[checksum.algorithm]()
+        if digest is None or late or not self._record.opened:
+            digest = self._new_digest(checksum)
+            assert digest is not None, "there is something to be known"
             for chunk in gathered:
                 digest.update(chunk)
             if self._record.opened:
                 await sink.feed(self._plan.start, self._received, digest)
-        if digest.digest() != checksum.digest:
+        if checksum is not None and digest.checksum() != checksum.digest:
             raise ChecksumMismatch("The body does not match its Upload-Checksum; nothing of it was kept.")
+        for each in self._content:
+            check_content(each, digest.hashes.digest(each.algorithm))
+        self._record.digest = digest.hashes.text(self._whole)
 
     async def _until_released(self) -> None:
         if not self._released:
             waiter: Deferred[None] = Deferred()
             self._waiting.append(waiter)
             await waiter
+
+
+class BodyDigest:
+    """The running checksum of a body, where it has one, and its other digests."""
+
+    __slots__ = ("_checksum", "hashes")
+
+    def __init__(self, checksum: Digest | None, hashes: Hashes) -> None:
+        self._checksum = checksum
+        self.hashes = hashes
+
+    def update(self, data: bytes, /) -> None:
+        """Take in more bytes."""
+        if self._checksum is not None:
+            self._checksum.update(data)
+        self.hashes.update(data)
+
+    def checksum(self) -> bytes | None:
+        """Of all bytes so far."""
+        return None if self._checksum is None else self._checksum.digest()
 
 
 def _first(chunks: list[bytes], size: int) -> list[bytes]:

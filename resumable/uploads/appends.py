@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from resumable.model.principal import Principal
 from resumable.model.upload import Upload
-from resumable.protocol import tus
 from resumable.protocol.errors import Stopping
+from resumable.protocol.requests import Append, Creation
 from resumable.protocol.rules import AppendPlan
 from resumable.uploads.append import RunningAppend
 from resumable.uploads.limits import IAccount
@@ -79,7 +79,7 @@ class Appends:
         append: RunningAppend,
         upload: Upload,
         plan: AppendPlan,
-        request: tus.Creation | tus.Append,
+        request: Creation | Append,
         account: IAccount,
         by: Principal,
         repeats: bool = False,
@@ -89,7 +89,13 @@ class Appends:
         checksum, trailer = request.checksum, request.checksum_trailer
         try:
             return await append.run(
-                upload, plan, checksum=checksum, trailer=trailer, repeats=repeats, account=account, by=by
+                *(upload, plan),
+                checksum=checksum,
+                trailer=trailer,
+                content=request.digests.content,
+                repeats=repeats,
+                account=account,
+                by=by,
             )
         except Exception as error:
             answer = await self._lookup.answer(error, upload.id)

@@ -23,7 +23,16 @@ from resumable.model.errors import CatalogUnavailable, level_of
 from resumable.model.hooks import Granted, QuestionKind, refusal_from_data
 from resumable.model.upload import Asked, Upload
 from resumable.model.workers import BURIED
-from resumable.protocol.errors import Gone, Refused, Stopping, TooLarge, TusError, Unavailable, WrongState
+from resumable.protocol.errors import (
+    ChecksumMismatch,
+    Gone,
+    Refused,
+    Stopping,
+    TooLarge,
+    TusError,
+    Unavailable,
+    WrongState,
+)
 from resumable.uploads.building import AssemblyJob, Building, BuiltElsewhere
 from resumable.uploads.context import HookContext, UploadContext, as_answer
 from resumable.uploads.finishing import Acknowledgements, CreationCut
@@ -100,8 +109,8 @@ class Finals:
     async def answer(self, asked: Asked, hooks: HookContext) -> Upload:
         """The upload, finished and stored; or unfinished, as long as it can't be refused any more.
 
-        Fails with CreationCut: it goes on, but the client has to ask again. With Refused, TooLarge or Gone: it has
-        ended. Cancel it when the client has gone.
+        Fails with CreationCut: it goes on, but the client has to ask again. With Refused, TooLarge, ChecksumMismatch or
+        Gone: it has ended. Cancel it when the client has gone.
         """
         if asked.refusal is not None:
             await self._heard(asked.upload)
@@ -129,7 +138,7 @@ class Finals:
             if before is None or before.refusal is None:
                 raise
             return await self.answer(before, hooks)  # it was refused since it was found
-        except TooLarge:
+        except (TooLarge, ChecksumMismatch):
             raise
         except TusError as error:
             raise CreationCut(upload, error) from error
@@ -375,7 +384,7 @@ class Assembler:
         except (Stopped, Stopping):
             log.info("assembling goes on at the next start", upload=final_id)
             outcome = Failure(Stopping())
-        except (Refused, TooLarge) as error:
+        except (Refused, TooLarge, ChecksumMismatch) as error:
             log.warn("a final upload was refused: {reason}", upload=final_id, reason=error.detail)
             outcome = Failure()
         except BuiltElsewhere as elsewhere:

@@ -22,11 +22,12 @@ from twisted.internet.defer import Deferred
 from resumable.aio.threads import Stopped
 from resumable.model.hooks import Granted, QuestionKind, RequestView, refusal_as_data, request_from_data
 from resumable.model.upload import Commit, FactKind, GoneReason, StoreChange, Upload
-from resumable.protocol import rules
-from resumable.protocol.errors import Refused, TooLarge, Unavailable
+from resumable.protocol import digests, rules
+from resumable.protocol.errors import ChecksumMismatch, Refused, Stopping, TooLarge, Unavailable
 from resumable.spool import SpoolDamaged
 from resumable.spool.interfaces import IAssembly
 from resumable.uploads.context import UploadContext, log
+from resumable.uploads.digest_rules import hashed
 from resumable.uploads.janitor import Endings
 from resumable.uploads.limits import Claim, account_of, settle
 from resumable.uploads.other_workers import NEWS, final_claim
@@ -105,11 +106,15 @@ class Building:
             await self._endings.end(final, GoneReason.TERMINATED)
             raise
         try:
-            assembly = await self._copy(final, ready, job)
-            if job.gone:
+            final = await self._digested(final, ready, job)
+            assembly = None if job.gone else await self._copy(final, ready, job)
+            if assembly is None or job.gone:
                 return None
             final, granted = await self._finish(final, sum(each.offset for each in ready), assembly)
             return granted
+        except ChecksumMismatch:
+            await self._endings.end(final, GoneReason.TERMINATED)
+            raise
         except SpoolDamaged as damage:
             if context.others.several:  # it may be there for another look
                 raise Unavailable("A partial upload can't be read at the moment.") from damage
@@ -119,6 +124,27 @@ class Building:
             return None
         finally:
             settle(account, final)
+
+    async def _digested(self, final: Upload, partials: Sequence[Upload], job: AssemblyJob) -> Upload:
+        """The record, with the digests that its client has announced. Raises ChecksumMismatch: they are others."""
+        context = self._context
+        lacking = digests.lacking(final.announced, final.digest)
+        if not lacking:
+            return final
+        algorithms = list(dict.fromkeys([*lacking, *filter(None, [final.digest_due])]))
+        try:
+            digest = await hashed(
+                *(context.spool, [(each.id, each.offset) for each in partials], algorithms),
+                stopping=lambda: self.stopping or job.gone,
+                turns=context.digests.turns,
+            )
+        except Stopping:
+            if not job.gone:
+                raise
+            return final
+        if (wrong := digests.refusal(final.announced, digest, final.draft)) is not None:
+            raise wrong
+        return evolve(final, digest=digest, digest_due=None)
 
     async def _copy(self, final: Upload, partials: Sequence[Upload], job: AssemblyJob) -> IAssembly:
         """Copy all bytes into its data file, unless it is gone. A failure gives back the room that was taken."""
@@ -175,7 +201,9 @@ class Building:
         now = context.wall()
         after = context.finishing(evolve(after, touched_at=max(now, final.touched_at), finished_at=now))
         facts = context.told(after, context.facts(after, request, FactKind.FINISHED), segment)
-        commit = Commit(final.id, final.epoch, 0, length, now, length, True, facts, after.place, segment)
+        commit = Commit(
+            final.id, final.epoch, 0, length, now, length, True, facts, after.place, segment, digest=after.digest
+        )
         if await context.catalog.commit(commit):
             context.committed(after)
             if isinstance(segment, StoreChange) and not segment.is_whole:

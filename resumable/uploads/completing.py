@@ -7,7 +7,7 @@ replication, and whoever waits here, go on once that is recorded, whichever work
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -19,11 +19,12 @@ from resumable.aio.threads import Stopped
 from resumable.model.errors import CatalogUnavailable, level_of
 from resumable.model.stored import IStored, StoredLayout
 from resumable.model.upload import Upload
-from resumable.protocol import metadata
+from resumable.protocol import digests
 from resumable.spool.objects.completion import Completion, PartsLost, Stuck
 from resumable.spool.objects.errors import StoreFailed
 from resumable.uploads.context import UploadContext
 from resumable.uploads.other_workers import NEWS, join_claim
+from resumable.uploads.retries import Retries
 
 log = Logger()
 
@@ -56,8 +57,7 @@ class Completer:
         self._ahead = DeferredSemaphore(AHEAD)
         self._queue: deque[str] = deque()
         self._jobs: set[str] = set()
-        self._again: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """Of those that have failed: when they are due, and the pause before that."""
+        self._retries = Retries(context.clock, SOONEST, LATEST, QUEUE)
         self._tasks = TaskGroup(lambda failure: log.failure("completing failed", failure))
         self._stopping = False
         self._failures = 0
@@ -68,7 +68,7 @@ class Completer:
 
     def wake(self, upload_id: str) -> None:
         """This upload is finished, and nothing of this process writes to it any more."""
-        if not self._stopping and len(self._queue) < QUEUE and self._is_due(upload_id):
+        if not self._stopping and len(self._queue) < QUEUE and self._retries.is_due(upload_id):
             self._queue.append(upload_id)
             self._go_on()
 
@@ -81,7 +81,7 @@ class Completer:
             if self._failures - failures > AHEAD:
                 return  # the store is down
             for upload_id in found:
-                if self._is_due(upload_id):
+                if self._retries.is_due(upload_id):
                     await self._ahead.acquire()
                     self._tasks.start(self._released(upload_id))
 
@@ -128,18 +128,18 @@ class Completer:
         self._jobs.add(upload_id)
         try:
             await self._claimed(upload_id)
-            self._again.pop(upload_id, None)
+            self._retries.worked(upload_id)
         except Stuck as error:
-            self._put_off(upload_id)
+            self._retries.failed(upload_id)
             self.stuck += 1
             self.lost += isinstance(error, PartsLost)
             log.error("a finished upload can't become an object: {reason}", upload=upload_id, reason=str(error))
         except (CatalogUnavailable, OSError, Stopped) as error:
-            self._put_off(upload_id)
+            self._retries.failed(upload_id)
             self._failures += isinstance(error, StoreFailed)
             log.emit(level_of(error), "an upload is completed later: {reason}", upload=upload_id, reason=str(error))
         except Exception:
-            self._put_off(upload_id)
+            self._retries.failed(upload_id)
             log.failure("an upload was not completed", upload=upload_id)
         finally:
             self._jobs.discard(upload_id)
@@ -156,7 +156,7 @@ class Completer:
             upload = None if layout is None or layout.whole else await context.catalog.get(upload_id)
             if layout is None or upload is None:
                 return
-            pairs = metadata.parse(upload.metadata or "")
+            pairs = digests.object_metadata(upload.metadata, upload.digest)
             if not await self._completion.complete(layout, pairs, context.wall(), context.stored_facts(upload)):
                 return
         finally:
@@ -172,13 +172,3 @@ class Completer:
         else:
             self._context.replication.committed(upload)
         self._context.others.tell(NEWS, upload.id)
-
-    def _is_due(self, upload_id: str) -> bool:
-        return self._again.get(upload_id, (0.0, 0.0))[0] <= self._context.clock.seconds()
-
-    def _put_off(self, upload_id: str) -> None:
-        _, pause = self._again.pop(upload_id, (0.0, SOONEST / 2))
-        pause = min(2 * pause, LATEST)
-        self._again[upload_id] = (self._context.clock.seconds() + pause, pause)
-        if len(self._again) > QUEUE:
-            self._again.popitem(last=False)

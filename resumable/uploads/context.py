@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 
-from attrs import define, evolve, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from resumable.aio.deferreds import Later
 from resumable.model.errors import BodyLost, CatalogUnavailable
 from resumable.model.hooks import (
     Answer,
@@ -41,6 +42,7 @@ from resumable.spool.datafile import NotReadable
 from resumable.spool.interfaces import ISpool, IStoredFiles
 from resumable.spool.objects.errors import StoreFailed
 from resumable.spool.placed_files import PlacedFiles
+from resumable.uploads.digest_rules import DigestRules
 from resumable.uploads.holds import IHolds
 from resumable.uploads.limits import Drain, IQuota, NoQuota, Space, UploadLimits
 from resumable.uploads.other_workers import ENDED, IOtherWorkers, NoOtherWorkers
@@ -49,6 +51,9 @@ log = Logger()
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BUSY = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
+
+ANNOUNCED_AFTER = 0.05
+"""Seconds after which a client of the draft is told where its small upload is, though its body may soon be over."""
 
 PATIENCE = 5
 """Seconds that a client is to wait for an object store that says nothing of that."""
@@ -131,6 +136,7 @@ class Counts:
     ``not_placed``, ``not_removed``: attempts at a place, and at removing an upload's data, that have failed."""
 
     created: int = 0
+    created_by_draft: int = 0
     finished: int = 0
     placed: int = 0
     not_placed: int = 0
@@ -144,13 +150,15 @@ class UploadListeners:
     it is made.
 
     ``partial_finished``: a partial has finished, or is gone and never will finish. ``place_planned``: the upload is
-    finished, and its file has a place to go to. ``ended``: the upload is gone. ``joinable``: the upload is finished,
+    finished, and its file has a place to go to. ``ended``: the upload is gone. ``digest_due``: it is finished, and
+    its digest is yet to be made. ``joinable``: the upload is finished,
     and its bytes are in segments that become one file.
     """
 
     partial_finished: list[Listener] = field(factory=list)
     place_planned: list[Listener] = field(factory=list)
     ended: list[Listener] = field(factory=list)
+    digest_due: list[Listener] = field(factory=list)
     joinable: list[Listener] = field(factory=list)
 
 
@@ -162,7 +170,8 @@ class UploadContext:
     none are recorded. ``delete_objects``: the end of a stored upload by its client ends its objects too.
     ``records_facts``: whether facts are kept, for hooks. ``others``: the other workers that share the catalog.
     ``worthwhile``: see `Appends`; None: its own. ``objects``: the files of finished uploads, where the spool is in an
-    object store.
+    object store. ``digests``: which digests of whole uploads are made. ``announcing``: calls that tell clients where
+    their small uploads are.
     """
 
     catalog: ICatalog
@@ -187,6 +196,10 @@ class UploadContext:
     others: IOtherWorkers = field(factory=NoOtherWorkers)
     worthwhile: int | None = None
     objects: IStoredFiles | None = None
+    digests: DigestRules = field(factory=DigestRules)
+    announcing: Later = field(
+        init=False, default=Factory(lambda self: Later(self.clock, ANNOUNCED_AFTER), takes_self=True)
+    )
 
     # Reading a record
 
@@ -223,7 +236,8 @@ class UploadContext:
         return upload.touched_at + self.limits.expire_after
 
     def pending(self, upload: Upload) -> bool:
-        """Whether it has all its bytes, and isn't finished before a hook has agreed.
+        """Whether it has all its bytes, and isn't finished before a hook has agreed, or before its digest is known to
+        be the one that was announced.
 
         Whether a hook is still asked doesn't count: one that isn't any more was when the last byte was committed.
         """
@@ -270,18 +284,26 @@ class UploadContext:
         if not await self.catalog.create(upload, facts, replicas, asked, through, segment):
             return None
         self.counts.created += 1
+        self.counts.created_by_draft += upload.draft
         if upload.offset or upload.finished:
             self.committed(upload)
         return upload
 
     def finishes(self, upload: Upload, offset: int, length: int | None) -> bool:
         """Whether a commit of that offset finishes the upload by itself."""
-        return rules.finished(offset, length) and (upload.finished or not self.questions.asks(QuestionKind.FINISH))
+        return rules.finished(offset, length) and (upload.finished or not self.withholds(upload))
+
+    def withholds(self, upload: Upload) -> bool:
+        """Whether it isn't finished by its last byte alone: a hook is asked, or what was announced of it is yet to be
+        compared, or differs."""
+        return self.questions.asks(QuestionKind.FINISH) or not self.digests.settled(upload)
 
     def finishing(self, after: Upload) -> Upload:
-        """The record of an upload that is finished with it, with the place that its file is to get."""
+        """The record of an upload that is finished with it, with the place that its file is to get, and the digest that
+        is due."""
         place = self.places.planned(after) if after.place is None else None
-        return after if place is None else evolve(after, place=place)
+        after = after if place is None else evolve(after, place=place)
+        return self.digests.finishing(after)
 
     def facts(self, upload: Upload, request: RequestView | None, *kinds: FactKind) -> Sequence[Fact]:
         """Facts about the upload as it is now; none where no hook is told."""
@@ -316,6 +338,8 @@ class UploadContext:
             self.partial_finished(upload.id)
         if upload.finished and upload.place is not None:
             self.place_planned(upload.id)
+        if upload.finished and upload.digest_due is not None:
+            _call(self.listeners.digest_due, upload.id)
 
     def place_planned(self, upload_id: str) -> None:
         """The upload is finished, and its file may get its place."""

@@ -15,14 +15,15 @@ from twisted.python.failure import Failure
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import QuestionKind
 from resumable.model.principal import Principal
-from resumable.model.upload import Asked, FactKind, IBody, Upload
-from resumable.protocol import rules, tus
+from resumable.model.upload import Asked, FactKind, IBody, IInterim, Upload
+from resumable.protocol import rules
 from resumable.protocol.errors import BadRequest, Refused, TusError, WrongState
+from resumable.protocol.requests import Creation
 from resumable.uploads.append import Algorithms, RunningAppend
 from resumable.uploads.appends import Appends
 from resumable.uploads.assembly import Finals, digest_of
 from resumable.uploads.context import HookContext, UploadContext, as_answer, log
-from resumable.uploads.finishing import Acknowledgements, CreationCut
+from resumable.uploads.finishing import DIFFERING, Acknowledgements, CreationCut
 from resumable.uploads.limits import Claim, IAccount
 
 
@@ -45,7 +46,9 @@ class Creator:
         self._algorithms = algorithms
         self._new_id = new_id
 
-    async def create(self, creation: tus.Creation, body: IBody, by: Principal, hooks: HookContext) -> Upload:
+    async def create(
+        self, creation: Creation, body: IBody, by: Principal, hooks: HookContext, interim: IInterim | None = None
+    ) -> Upload:
         """A new upload, with as much of the body as there was. Raises CreationCut if that failed once it was there."""
         context = self._context
         self._appends.check_open()
@@ -67,7 +70,14 @@ class Creator:
             upload = await self._record(upload, account, hooks)
         if empty:
             return upload
-        append = RunningAppend(context, upload, 0, body, self._algorithms, hooks, new=not given)
+        if given and interim is not None:
+            interim.created(upload)
+        append = RunningAppend(
+            *(context, upload, 0, body, self._algorithms, hooks),
+            new=not given,
+            draft=creation.draft,
+            interim=interim,
+        )
         try:
             if plan.length is None:
                 account.reach(body.length or 0)
@@ -84,14 +94,14 @@ class Creator:
                 account.remove()
 
     async def concatenate(
-        self, creation: tus.Creation, partial_ids: Sequence[str], by: Principal, hooks: HookContext
+        self, creation: Creation, partial_ids: Sequence[str], by: Principal, hooks: HookContext
     ) -> Asked:
         """The final upload that this request makes, or has made before."""
         digest = digest_of(partial_ids, creation.metadata, by.name)
         return await self._finals.once(digest, lambda: self._final(creation, partial_ids, by, hooks, digest))
 
     async def _final(
-        self, creation: tus.Creation, partial_ids: Sequence[str], by: Principal, hooks: HookContext, digest: str
+        self, creation: Creation, partial_ids: Sequence[str], by: Principal, hooks: HookContext, digest: str
     ) -> Upload:
         context = self._context
         self._appends.check_open()
@@ -135,22 +145,24 @@ class Creator:
         except OSError as error:
             raise as_answer(error, "") from error
 
-    def acknowledge(self, upload: Upload, hooks: HookContext) -> Upload | Deferred[Upload]:
+    def acknowledge(self, upload: Upload, creation: Creation, hooks: HookContext) -> Upload | Deferred[Upload]:
         """The answer to the creation of an upload, which is there by now, whatever comes of waiting for it."""
-        if not self._context.withheld(upload):
+        if not (self._context.withheld(upload) and creation.completes):
             return upload
         answer = self._acknowledgements.acknowledged(upload, hooks)
         return answer.addErrback(self._not_acknowledged, upload) if isinstance(answer, Deferred) else answer
 
     def _not_acknowledged(self, failure: Failure, upload: Upload) -> Upload:
         error = failure.value
-        if not isinstance(error, TusError) or (error.status < 500 and not isinstance(error, Refused)):
+        if not isinstance(error, TusError) or (error.status < 500 and not isinstance(error, (Refused, *DIFFERING))):
             failure.raiseException()
-        if upload.length == 0:  # no byte of it could be withheld
+        if isinstance(error, DIFFERING):  # no repetition helps: its client is to know where to delete it
+            raise CreationCut(self._context.shown(upload), error) from error
+        if upload.length == 0 or upload.draft:  # no byte of it could be withheld
             raise CreationCut(upload, error) from error
         return self._context.shown(upload)
 
-    def _new(self, creation: tus.Creation, length: int | None, by: Principal, partials: Sequence[str] = ()) -> Upload:
+    def _new(self, creation: Creation, length: int | None, by: Principal, partials: Sequence[str] = ()) -> Upload:
         now = self._context.wall()
         return Upload(
             id=self._new_id(),
@@ -162,6 +174,10 @@ class Creator:
             partials=tuple(partials),
             owner=by.name or None,
             max_size=by.max_size,
+            draft=creation.draft,
+            announced=creation.digests.whole,
+            # nobody reads a partial upload but the final one
+            digest_due=None if creation.concat == "partial" else self._context.digests.algorithm,
         )
 
     async def _asked(self, upload: Upload, hooks: HookContext) -> Upload:

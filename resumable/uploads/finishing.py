@@ -1,5 +1,5 @@
 """An upload that has all its bytes is not finished yet: a hook may have to agree, and with `--ack remote` it counts
-only once it is stored.
+only once it is stored. And its digest has to be the one that its client has announced, if any.
 
 Invariant: until then no client is shown an offset past the last byte but one, however often it asks; no upload is
 finished before every hook that is asked has agreed; and every wait ends: by success, by time, by the end of the
@@ -19,10 +19,24 @@ from resumable.aio.deferreds import Timer, deferred
 from resumable.model.errors import CatalogUnavailable
 from resumable.model.hooks import Granted, QuestionKind, RequestView
 from resumable.model.upload import Commit, FactKind, Upload
-from resumable.protocol.errors import Held, OffsetMismatch, Stopping, TusError, Unavailable
+from resumable.protocol import digests
+from resumable.protocol.errors import (
+    ChecksumMismatch,
+    DigestMismatch,
+    Gone,
+    Held,
+    OffsetMismatch,
+    Stopping,
+    TusError,
+    Unavailable,
+)
 from resumable.uploads.context import HookContext, UploadContext, as_answer
+from resumable.uploads.digest_rules import hashed, hashed_tail
 from resumable.uploads.limits import account_of, settle
 from resumable.uploads.other_workers import NEWS, finish_claim
+
+DIFFERING = (ChecksumMismatch, DigestMismatch)
+"""The errors for an upload whose digest isn't the one that was announced."""
 
 
 class CreationCut(Exception):
@@ -56,6 +70,7 @@ class Acknowledgements:
         self._context = context
         self._asking: dict[str, list[Deferred[tuple[Upload, Granted]]]] = {}
         self._waiting: dict[str, list[Deferred[None]]] = {}
+        self._over: set[str] = set()
         self._stopping = False
         context.listeners.ended.append(self._ended)
 
@@ -143,13 +158,22 @@ class Acknowledgements:
     async def _ask_now(self, upload: Upload, request: RequestView | None) -> tuple[Upload, Granted]:
         context = self._context
         try:
+            upload = await self._digested(upload)
+            if (wrong := digests.refusal(upload.announced, upload.digest, upload.draft)) is not None:
+                raise wrong
             granted = await context.questions.ask(QuestionKind.FINISH, upload, request)
             now = context.wall()
             after = context.finishing(evolve(upload, finished_at=now, touched_at=max(now, upload.touched_at)))
             facts = context.facts(after, request, FactKind.FINISHED)
             here = upload.offset
             if await context.catalog.commit(
-                Commit(upload.id, upload.epoch, here, here, now, finished=True, facts=facts, place=after.place)
+                Commit(
+                    *(upload.id, upload.epoch, here, here, now),
+                    finished=True,
+                    facts=facts,
+                    place=after.place,
+                    digest_due=after.digest_due,
+                )
             ):
                 context.committed(after)
                 context.joinable(after.id)
@@ -162,7 +186,31 @@ class Acknowledgements:
             raise Held("Another request has taken this upload over.")
         return row, granted
 
+    async def _digested(self, upload: Upload) -> Upload:
+        """The record, with the digests that its client has announced, as far as its bytes can be read before the end.
+        They are hashed once only: no bytes of an upload that has all of them change."""
+        context = self._context
+        lacking = digests.lacking(upload.announced, upload.digest)
+        if not lacking:
+            return upload
+        algorithms = list(dict.fromkeys([*lacking, *filter(None, [upload.digest_due])]))
+        if context.digests.readable:
+            found = await hashed(
+                *(context.spool, [(upload.id, upload.offset)], algorithms),
+                stopping=lambda: self._stopping or upload.id in self._over,
+                turns=context.digests.turns,
+            )
+        else:
+            found = await hashed_tail(context.spool, upload.id, upload.offset, algorithms)
+            if found is None:
+                return upload  # what the digest is, is found out once the upload is one object
+        digest = digests.joined(upload.digest, found)
+        if digest is None or not await context.catalog.set_digest(upload.id, digest):
+            raise Gone("The upload was removed.")
+        return evolve(upload, digest=digest, digest_due=None)
+
     def _answered(self, outcome: tuple[Upload, Granted] | Failure, upload_id: str) -> None:
+        self._over.discard(upload_id)
         for waiter in self._asking.pop(upload_id):
             if not waiter.called:  # it was cancelled: its client has gone
                 waiter.callback(outcome)
@@ -204,6 +252,8 @@ class Acknowledgements:
                     _end(wait)
 
     def _ended(self, upload_id: str) -> None:
+        if upload_id in self._asking:
+            self._over.add(upload_id)  # until nobody reads its bytes
         self._context.others.heard(upload_id)
         for wait in tuple(self._waiting.get(upload_id, ())):
             _end(wait)

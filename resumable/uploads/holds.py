@@ -30,6 +30,7 @@ class IHolder(Interface):
     position = Attribute("int: the absolute offset received so far, committed or not.")
     received = Attribute("int | None: the same, once the append was found to fit its upload; None before.")
     known = Attribute("tuple[int, int] | None: epoch and offset of its upload's row; None while it may change them.")
+    draft = Attribute("bool: it is an append of the draft.")
     heard = Attribute("float: when it last received a byte, or was free to receive one (reactor seconds).")
 
     def settle() -> Awaitable[None]:
@@ -59,6 +60,9 @@ class IHolds(Interface):
     def settle(upload_id: str) -> Awaitable[None]:
         """Bring the committed offset up to date: a live holder commits, a silent one is evicted. One in another process
         is asked to, and waited for only briefly."""
+
+    def interrupt(upload_id: str) -> Awaitable[None]:
+        """As `settle`; but an append of the draft ends, live or not."""
 
     def evict(upload_id: str, reason: BaseException | None = None) -> Awaitable[None]:
         """End the holder's append, for that reason."""
@@ -97,14 +101,21 @@ class LocalHolds:
         self._holds[upload_id] = Hold(holder)
 
     async def settle(self, upload_id: str) -> None:
+        await self._settle_here(upload_id, False)
+
+    async def interrupt(self, upload_id: str) -> None:
+        await self._settle_here(upload_id, True)
+
+    async def _settle_here(self, upload_id: str, interrupts: bool) -> None:
         hold = self._holds.get(upload_id)
         if hold is None:
             return
-        if self._patience(hold.holder) > 0:
-            await hold.holder.settle()
+        holder = hold.holder
+        if self._patience(holder) > 0 and not (interrupts and holder.draft):
+            await holder.settle()
         else:
             self.takeovers += 1
-            await hold.holder.evict()
+            await holder.evict()
 
     async def evict(self, upload_id: str, reason: BaseException | None = None) -> None:
         while (hold := self._holds.get(upload_id)) is not None:

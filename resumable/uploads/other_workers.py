@@ -200,6 +200,11 @@ def finish_claim(upload_id: str) -> str:
     return f"finish:{upload_id}"
 
 
+def digest_claim(upload_id: str) -> str:
+    """Who has it makes the finished upload's digest."""
+    return f"digest:{upload_id}"
+
+
 def join_claim(upload_id: str) -> str:
     """Who has it copies the upload's segments into one file."""
     return f"join:{upload_id}"

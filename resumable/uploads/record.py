@@ -13,6 +13,7 @@ from attrs import evolve
 from resumable.model.hooks import Arrived, view
 from resumable.model.segments import ISegmentWriter
 from resumable.model.upload import Commit, FactKind, Segment, StoreChange, Through, Upload
+from resumable.protocol import digests
 from resumable.protocol.errors import Gone, Held, TusError
 from resumable.protocol.rules import AppendPlan
 from resumable.uploads.context import HookContext, UploadContext
@@ -21,7 +22,9 @@ from resumable.uploads.context import HookContext, UploadContext
 class AppendRecord:
     """One append's side of the catalog. ``is_new``: the catalog has no record yet; ``opened``: see `open`.
 
-    ``joinable``: it has finished the upload, whose bytes aren't in one file.
+    ``joinable``: it has finished the upload, whose bytes aren't in one file. ``hashing``: whether the digest of the
+    whole upload is being made of this append's body; then nothing is finished before the end of that, when ``digest``
+    is the text.
     """
 
     __slots__ = (
@@ -29,6 +32,8 @@ class AppendRecord:
         "_hooks",
         "committed",
         "committed_at",
+        "digest",
+        "hashing",
         "is_new",
         "joinable",
         "opened",
@@ -49,6 +54,8 @@ class AppendRecord:
         self.committed_at = self.touched_at = context.clock.seconds()
         self.is_new, self.opened, self.joinable = is_new, False, False
         self.segments = None
+        self.hashing = False
+        self.digest: str | None = None
 
     async def open(self) -> None:
         """Say that bytes will be written before they are committed, and up to where a restart may adopt them.
@@ -84,11 +91,23 @@ class AppendRecord:
 
     def finishes(self, offset: int, whole: bool) -> bool:
         """Whether a commit of that offset finishes the upload; ``whole`` as in `commit`."""
-        return self._context.finishes(self.upload, offset, self._lengths(whole)[1])
+        return self._finishes(self.upload, offset, self._lengths(offset, whole)[1], whole)
 
-    def _lengths(self, whole: bool) -> tuple[int | None, int | None]:
+    def _finishes(self, upload: Upload, offset: int, length: int | None, whole: bool) -> bool:
+        seen = whole or not (self.hashing or self.plan.ends)  # all that decides it
+        if not (self.plan.finishes and seen):
+            return False
+        return self._context.finishes(self._digested(upload, whole), offset, length)
+
+    def _digested(self, upload: Upload, whole: bool) -> Upload:
+        """With the digest that is known by the end of the body."""
+        if self.digest is None or not whole:
+            return upload
+        return evolve(upload, digest=digests.joined(upload.digest, self.digest), digest_due=None)
+
+    def _lengths(self, offset: int, whole: bool) -> tuple[int | None, int | None]:
         """The length that a commit records, None: none; and the upload's after it."""
-        new_length = self.plan.new_length if whole else self.plan.early_length
+        new_length = self.plan.length_at(offset) if whole else self.plan.early_length
         return new_length, self.upload.length if new_length is None else new_length
 
     async def commit(self, offset: int, whole: bool, last: bool = True, chunks: Sequence[bytes] | None = None) -> None:
@@ -99,21 +118,23 @@ class AppendRecord:
         if self.segments is not None and whole and offset == self.committed and not (self.opened or self.is_new):
             await self.open()  # so that an older append elsewhere, which stands at this offset too, commits no more
         context, upload = self._context, self.upload
-        new_length, length = self._lengths(whole)
-        finished = context.finishes(upload, offset, length)
+        new_length, length = self._lengths(offset, whole)
+        finished = self._finishes(upload, offset, length, whole)
         segment = None
         if self.segments is not None:
             segment = self.segments.to(self.committed, offset, finished and chunks is not None, last)
         through: Through | None = None
         if chunks is not None:
             through = context.spool.through(upload.id, self.committed, chunks, segment, self.is_new)
-        if not self.is_new and (offset, length, finished) == (self.committed, upload.length, upload.finished):
+        digested = self._digested(upload, whole) if offset == length else upload
+        known = (self.committed, upload.length, upload.finished, upload.digest)
+        if not self.is_new and (offset, length, finished, digested.digest) == known:
             if through is not None:
                 await through(None)
             return
         now = context.wall()
         touched = max(now, upload.touched_at)
-        after = upload.at(offset, length, touched, now if finished else None)
+        after = digested.at(offset, length, touched, now if finished else None)
         after = context.finishing(after) if finished else after
         told = [FactKind.FINISHED] if finished else []
         landed: Upload | None = None
@@ -133,6 +154,8 @@ class AppendRecord:
                     after.place,
                     segment,
                     last,
+                    None if after.digest == upload.digest else after.digest,
+                    after.digest_due if finished and after.digest is None else None,
                 ),
                 through,
             ):

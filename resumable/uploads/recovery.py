@@ -40,7 +40,8 @@ def recover(
     """Blocks; before anything is served. Raises CatalogUnavailable, OSError.
 
     ``asks``: whether a hook has to be asked before an upload is finished. Then its last byte is not adopted: its
-    client sends it again, and gets the hook's answer. ``planned``: where a finished upload is to go.
+    client sends it again, and gets the hook's answer; and so it is where a digest was
+    announced. ``planned``: where a finished upload is to go.
     """
     unknown = spool.listing()
     for upload_id in catalog.ids():
@@ -67,7 +68,9 @@ def _adopt(
     asks: bool,
     planned: Callable[[Upload], Place | None],
 ) -> bool:
-    limit = upload.adoptable if upload.length is None else min(upload.adoptable, upload.length - asks)
+    # the draft: a request that didn't come to its end completes nothing
+    withheld = asks or upload.announced is not None or upload.draft
+    limit = upload.adoptable if upload.length is None else min(upload.adoptable, upload.length - withheld)
     offset = spool.adopt(upload.id, upload.offset, limit)
     if offset <= upload.offset:
         return False

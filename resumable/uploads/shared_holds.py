@@ -33,6 +33,8 @@ AGAIN: Final = 1.0
 
 SETTLE: Final = "settle"
 """To an upload's keeper: commit what you have."""
+INTERRUPT: Final = "interrupt"
+"""To an upload's keeper: commit what you have, and end it if it is the draft's."""
 SETTLED: Final = "settled"
 """The keeper's answer: the row has it now."""
 
@@ -47,17 +49,24 @@ class SharedHolds(LocalHolds):
         self._workers = workers
         self._wake_up = wake
         self._settling: dict[str, list[Deferred[None]]] = {}
-        wake.listen(SETTLE, self._asked)
+        wake.listen(SETTLE, lambda worker_id, upload_id: self._asked(worker_id, upload_id, False))
+        wake.listen(INTERRUPT, lambda worker_id, upload_id: self._asked(worker_id, upload_id, True))
         wake.listen(SETTLED, lambda _, upload_id: self._answered(upload_id))
         wake.listen(ENDED, lambda _, upload_id: self._ended(upload_id))
 
     async def settle(self, upload_id: str) -> None:
+        await self._look(upload_id, False)
+
+    async def interrupt(self, upload_id: str) -> None:
+        await self._look(upload_id, True)
+
+    async def _look(self, upload_id: str, interrupts: bool) -> None:
         hold = self._holds.get(upload_id)
         if hold is not None:
-            await super().settle(upload_id)
+            await self._settle_here(upload_id, interrupts)
             if self._holds.get(upload_id) is hold:
                 return  # it has committed, so it is no other process's
-        await self._settle_elsewhere(upload_id)
+        await self._settle_elsewhere(upload_id, INTERRUPT if interrupts else SETTLE)
 
     async def _make_way(self, upload_id: str, hold: Hold, offset: int) -> None:
         """A live holder makes way, too, and one that has been overtaken elsewhere."""
@@ -78,7 +87,7 @@ class SharedHolds(LocalHolds):
             return False  # whoever reads the row says so
         return row is not None and holder.known == known != (row.epoch, row.offset)
 
-    async def _settle_elsewhere(self, upload_id: str) -> None:
+    async def _settle_elsewhere(self, upload_id: str, word: str) -> None:
         """Have the keeper commit. Whatever goes wrong, the row says how far it is."""
         try:
             keeper = await self._workers.keeper(upload_id)
@@ -91,7 +100,7 @@ class SharedHolds(LocalHolds):
         waiting.append(waiter)
         timer = Timer(self._clock, lambda: waiter.callback(None))
         timer.set(PATIENCE)
-        self._wake_up.tell(keeper, SETTLE, upload_id)
+        self._wake_up.tell(keeper, word, upload_id)
         try:
             await waiter
         finally:
@@ -100,9 +109,9 @@ class SharedHolds(LocalHolds):
             if not waiting and self._settling.get(upload_id) is waiting:
                 del self._settling[upload_id]
 
-    def _asked(self, worker_id: str, upload_id: str) -> None:
+    def _asked(self, worker_id: str, upload_id: str, interrupts: bool) -> None:
         """Another process looks at an upload that this one may have under way."""
-        done = Deferred.fromCoroutine(super().settle(upload_id))
+        done = Deferred.fromCoroutine(self._settle_here(upload_id, interrupts))
         done.addErrback(_log, "an append could not commit for another worker", upload_id)
         done.addCallback(lambda _: self._wake_up.tell(worker_id, SETTLED, upload_id))
 

@@ -51,8 +51,9 @@ class UploadStatus:
     that its client sees. ``local``: whether its data is still here, unless it is gone. ``placed``: its file's path
     below the place directory, None before it is there. ``object``: its address in the store that is the spool, there
     once it is finished; None without one, and of what is gone. ``metadata``: the client's, decoded. ``owner``: the
-    identity that created it. ``appending``: whether a request holds it now. ``touched_at``: when that last moved it.
-    ``gone``: why it is, where that is shown."""
+    identity that created it; ``protocol``: the one that it did so by. ``appending``: whether a request holds it now.
+    ``touched_at``: when that last moved it. ``gone``: why it is, where that is shown. ``announced``, ``digest``: see
+    `Upload`."""
 
     id: str
     state: UploadState
@@ -70,10 +71,13 @@ class UploadStatus:
     object: str | None
     replicas: Sequence[ReplicaStatus]
     owner: str | None
+    protocol: str
     appending: bool
     touched_at: float
     gone: GoneReason | None
     gone_at: float | None
+    announced: str | None
+    digest: str | None
 
 
 async def status_of(context: UploadContext, upload_id: str) -> UploadStatus:
@@ -95,7 +99,7 @@ def status_from(context: UploadContext, upload: Upload, replicas: Sequence[Repli
         length=upload.length,
         received=max(upload.offset, context.holds.received(upload.id) or 0),
         durable=upload.offset,
-        offset=context.shown(upload).offset,
+        offset=upload.offset if upload.draft else context.shown(upload).offset,
         created_at=upload.created_at,
         finished_at=upload.finished_at,
         stored_at=upload.stored_at,
@@ -106,10 +110,13 @@ def status_from(context: UploadContext, upload: Upload, replicas: Sequence[Repli
         object=context.spool.path(upload.id) if context.objects is not None and upload.gone is None else None,
         replicas=[_replica(each, upload, progress.get(each.remote)) for each in replicas],
         owner=upload.owner,
+        protocol="draft" if upload.draft else "tus",
         appending=context.holds.held(upload.id),
         touched_at=upload.touched_at,
         gone=upload.gone,
         gone_at=upload.gone_at,
+        announced=upload.announced,
+        digest=upload.digest,
     )
 
 
@@ -158,11 +165,12 @@ class Lookup:
         self._endings = endings
         self._assembler = assembler
 
-    async def inspect(self, upload_id: str) -> Upload:
-        """The record, after a live holder has committed or a silent one was evicted."""
+    async def inspect(self, upload_id: str, interrupts: bool = False) -> Upload:
+        """The record, after a live holder has committed or a silent one was evicted. ``interrupts``: an append of the
+        draft has ended, however live it was."""
         context = self._context
         try:
-            await context.holds.settle(upload_id)
+            await (context.holds.interrupt(upload_id) if interrupts else context.holds.settle(upload_id))
             upload = await context.present(upload_id)
             if upload.is_final and not upload.finished:
                 upload = await self._made(upload)

@@ -7,25 +7,39 @@ more than `UploadContext.shown` lets a client see.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from resumable.aio.deferreds import Task, deferred
+from resumable.aio.threads import IPool
 from resumable.model.errors import BodyLost
 from resumable.model.hooks import QuestionKind, RequestView
 from resumable.model.principal import NOBODY, Principal
-from resumable.model.upload import GoneReason, IBody, Upload
-from resumable.protocol import rules, tus
-from resumable.protocol.errors import BadRequest, Forbidden, Gone, OffsetMismatch, TusError
+from resumable.model.upload import GoneReason, IBody, IInterim, Upload
+from resumable.protocol import digests, rules
+from resumable.protocol.errors import (
+    BadRequest,
+    CompletedUpload,
+    Forbidden,
+    Gone,
+    Held,
+    OffsetMismatch,
+    PastLength,
+    TusError,
+)
+from resumable.protocol.requests import Append, Creation
 from resumable.spool import Reader
 from resumable.uploads.append import Algorithms, RunningAppend
 from resumable.uploads.appends import WORTHWHILE, Appends
 from resumable.uploads.assembly import Assembler, Finals
 from resumable.uploads.context import HookContext, UploadContext, as_answer
 from resumable.uploads.creation import Creator
+from resumable.uploads.digesting import Digester
 from resumable.uploads.finishing import Acknowledgements, CreationCut
 from resumable.uploads.holds import HoldMoved
 from resumable.uploads.janitor import Endings, Janitor, Reclaimer
@@ -52,7 +66,7 @@ def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
     def done(outcome: T | Failure) -> None:
         if not outer.called:
             outer.callback(outcome)
-        elif isinstance(outcome, Failure) and not outcome.check(TusError, BodyLost):
+        elif isinstance(outcome, Failure) and not outcome.check(TusError, BodyLost, CreationCut):
             log.failure("work failed after its client had gone", outcome)
 
     Task(work, done).go()
@@ -75,7 +89,8 @@ def _worthwhile(context: UploadContext) -> int:
 class Uploads:
     """What clients may do. Every method raises TusError, or BodyLost where a body was cut off.
 
-    ``assembler``, ``placer``, ``janitor`` and ``appends`` work in the background: the service starts and stops them.
+    ``assembler``, ``placer``, ``digester``, ``janitor`` and ``appends`` work in the background: the
+    service starts and stops them.
     """
 
     def __init__(
@@ -85,7 +100,9 @@ class Uploads:
         *,
         algorithms: Algorithms,
         new_id: Callable[[], str],
+        pool: IPool | None = None,
     ) -> None:
+        """``pool``: see `Digester`."""
         self._context = context
         self.wall = context.wall
         self.withheld, self.expires_at = context.withheld, context.expires_at
@@ -96,43 +113,86 @@ class Uploads:
         self._endings = Endings(context)
         self.assembler = Assembler(context, self._endings, reclaimer)
         self.placer = Placer(context, reclaimer)
-        self.janitor = Janitor(context, self._endings, reclaimer, self.assembler.assembles, self.placer.sweep)
+        self.janitor = Janitor(context, self._endings, reclaimer, self.assembler.assembles, self._sweep)
         self._lookup = Lookup(context, self._endings, self.assembler)
+        self.digester = Digester(context, self._lookup.read, pool)
         self._acknowledgements = Acknowledgements(context)
         self.appends = Appends(self._lookup, _touch_every(context), _worthwhile(context))
         context.others.listen(ENDED, context.ended_here)
         self._finals = Finals(context, self._acknowledgements, self.assembler)
         self._creator = Creator(context, self.appends, self._acknowledgements, self._finals, algorithms, new_id)
 
+    def _sweep(self) -> None:
+        """Work in the background that is looked for with each round of the janitor."""
+        self.placer.sweep()
+        self.digester.sweep()
+
     def create(
-        self, creation: tus.Creation, body: IBody, by: Principal = NOBODY, hooks: HookContext | None = None
+        self,
+        creation: Creation,
+        body: IBody,
+        by: Principal = NOBODY,
+        hooks: HookContext | None = None,
+        interim: IInterim | None = None,
     ) -> Deferred[Upload]:
         """A new upload, with as much of the body as there was. Not for finals: see `concatenate`.
 
         Raises CreationCut when the body failed after the upload was made, or when one without bytes can't be finished
-        or isn't stored in time. An upload with bytes is then answered with its last byte withheld.
+        or isn't stored in time. An upload with bytes is then answered with its last byte withheld, one of the draft as
+        it is. ``interim``: tells the client what happens before the answer.
         """
         hooks = hooks or HookContext()
-        made = shielded(self._creator.create(creation, body, by, hooks))
-        return made.addCallback(self._creator.acknowledge, hooks)
+        work = self._creator.create(creation, body, by, hooks, interim)
+        # a declared length was compared before any byte
+        made = shielded(self._sound(work) if creation.draft and body.length is None else work)
+        return made.addCallback(self._creator.acknowledge, creation, hooks)
 
     def append(
         self,
         upload_id: str,
-        request: tus.Append | TusError,
+        request: Append | TusError,
         body: IBody,
         by: Principal = NOBODY,
         hooks: HookContext | None = None,
+        interim: IInterim | None = None,
     ) -> Deferred[Upload]:
         """Bytes for an upload. ``request`` is an error where the header was malformed: it is raised only if the
-        upload is there and no final (404, 410 and 403 come first). Unavailable when it isn't stored in time."""
+        upload is there and no final (404, 410 and 403 come first). Unavailable when it isn't stored in time. The answer
+        to the draft is the upload as it is: see `complete`. ``interim``: as in `create`."""
         hooks = hooks or HookContext()
-        appended = shielded(self._append(upload_id, request, body, by, hooks))
+        work = self._append(upload_id, request, body, by, hooks, interim)
+        if isinstance(request, TusError) or not request.draft:
+            return shielded(work).addCallback(self._acknowledgements.acknowledged, hooks)
+        appended = shielded(self._sound(work, upload_id) if body.length is None else work)
+        if not request.completes:
+            return appended.addCallback(self._as_it_is, hooks)
         return appended.addCallback(self._acknowledgements.acknowledged, hooks)
+
+    def _as_it_is(self, upload: Upload, hooks: HookContext) -> Upload | Deferred[Upload]:
+        """The answer to an append that doesn't complete its upload by itself; an upload of tus is, at its length."""
+        return upload if upload.draft else self._acknowledgements.acknowledged(upload, hooks)
+
+    async def _sound(self, work: Coroutine[Deferred[Any], Any, Upload], upload_id: str | None = None) -> Upload:
+        """That work; an upload whose content has gone past its length is ended (the draft, 4.1.3)."""
+        try:
+            return await work
+        except PastLength:
+            if upload_id is not None:
+                await self._invalidate(upload_id)
+            raise
+        except CreationCut as cut:
+            if isinstance(cut.error, PastLength):
+                await self._invalidate(cut.upload.id)
+            raise
+
+    async def _invalidate(self, upload_id: str) -> None:
+        upload = await self.find(upload_id)
+        if upload is not None and not upload.finished:  # by another request, since
+            await self._end(upload_id, None)
 
     def concatenate(
         self,
-        creation: tus.Creation,
+        creation: Creation,
         partial_ids: Sequence[str],
         by: Principal = NOBODY,
         hooks: HookContext | None = None,
@@ -155,6 +215,23 @@ class Uploads:
         for upload in found.values():
             if not upload.finished:
                 raise BadRequest(f"{upload.id} is not finished, and concatenation-unfinished is switched off here.")
+
+    def complete(self, upload: Upload) -> bool:
+        """Whether the draft calls it complete: it is finished, and nothing is waited for."""
+        return upload.finished and not self._context.withheld(upload)
+
+    async def find(self, upload_id: str) -> Upload | None:
+        """The record of an upload, if it is there. Never touches the hold. Raises Unavailable."""
+        try:
+            upload = await self._context.catalog.get(upload_id)
+        except Exception as error:
+            raise as_answer(error, upload_id) from error
+        return upload if upload is not None and upload.gone is None else None
+
+    def look(self, upload_id: str) -> Deferred[Upload]:
+        """The upload as the draft's HEAD reports it: as `inspect`, but an append of the draft has ended, and the offset
+        is what it is, as completeness is said apart from it."""
+        return shielded(self._lookup.inspect(upload_id, interrupts=True))
 
     def inspect(self, upload_id: str) -> Deferred[Upload]:
         """The upload as HEAD may report it: a live holder has committed, a silent one was evicted, and a final that is
@@ -187,7 +264,13 @@ class Uploads:
         return shielded(self._restart(upload_id, remote))
 
     async def _append(
-        self, upload_id: str, request: tus.Append | TusError, body: IBody, by: Principal, hooks: HookContext
+        self,
+        upload_id: str,
+        request: Append | TusError,
+        body: IBody,
+        by: Principal,
+        hooks: HookContext,
+        interim: IInterim | None,
     ) -> Upload:
         self.appends.check_open()
         context = self._context
@@ -199,19 +282,29 @@ class Uploads:
             self._check_appendable(upload)
             hooks.add(await context.questions.ask(QuestionKind.APPEND, upload, hooks.request))
             self.appends.check_open()
-        append = RunningAppend(context, Upload(upload_id, 0, 0), request.offset, body, self.algorithms, hooks)
+        append = RunningAppend(
+            *(context, Upload(upload_id, 0, 0), request.offset, body, self.algorithms, hooks),
+            draft=request.draft,
+            interim=interim,
+        )
         self.appends.add(append)
         try:
-            try:
-                await context.holds.take(upload_id, append, request.offset)
-            except HoldMoved:
-                upload = context.shown(await context.present(upload_id))
-                raise OffsetMismatch(upload.offset, request.offset) from None
+            await self._take(upload_id, append, request)
             row = await context.present(upload_id)
-            upload, repeats = context.shown(row), row.finished or context.pending(row)
+            if request.draft:  # it says apart from the offset whether the upload is complete, so no byte is withheld
+                upload, repeats = row, row.finished
+                self._check_completes(row, request, body)
+            else:
+                upload, repeats = context.shown(row), row.finished or context.pending(row)
             self._check_appendable(upload)
             largest = context.largest(upload.max_size, by.max_size)
-            plan = rules.admit_append(upload.offset, upload.length, request, body.length, largest)
+            announced = digests.merged(upload.announced, request.digests.whole)
+            plan = rules.admit_append(
+                upload.offset, upload.length, request, body.length, largest, by_length=not row.draft
+            )
+            if row.finished:  # it stays, whatever is sent or announced now
+                plan = replace(plan, fatal=False)
+                digests.merged(row.digest, request.digests.whole)
             if body.length != 0 and not repeats:
                 context.space.admit()
             account = account_of(context.quota, upload)
@@ -219,10 +312,48 @@ class Uploads:
             if account.asks(total):
                 await self._reserve(account, total, upload)
             account.reach(total)
+            if announced is not None and announced != upload.announced and not row.finished:
+                upload = await self._announced(upload, announced)
         except BaseException:
             await self.appends.give_up(append)
             raise
         return await self.appends.run(append, upload, plan, request, account, by, repeats)
+
+    async def _take(self, upload_id: str, append: RunningAppend, request: Append) -> None:
+        """Get the hold. Raises OffsetMismatch. The draft: a newer append ends the one before (8), and is told an offset
+        that is right."""
+        context = self._context
+        try:
+            try:
+                await context.holds.take(upload_id, append, request.offset)
+            except HoldMoved:
+                if not request.draft:
+                    raise
+                await self._interrupt(upload_id)
+                await context.holds.take(upload_id, append, request.offset)
+        except HoldMoved:
+            row = await context.present(upload_id)
+            offset = row.offset if request.draft else context.shown(row).offset
+            raise OffsetMismatch(offset, request.offset) from None
+
+    async def _interrupt(self, upload_id: str) -> None:
+        """What is under way has ended, or committed what came."""
+        try:
+            await self._context.holds.interrupt(upload_id)
+        except Exception as error:
+            answer = await self._lookup.answer(error, upload_id)
+            if answer is error:
+                raise
+            raise answer from error
+
+    async def _announced(self, upload: Upload, announced: str) -> Upload:
+        """The record, with what its client says of all its bytes."""
+        try:
+            if await self._context.catalog.announce(upload.id, announced):
+                return evolve(upload, announced=announced)
+        except Exception as error:
+            raise as_answer(error, upload.id) from error
+        raise Held("Another request has taken this upload over.")
 
     async def _reserve(self, account: IAccount, total: int, upload: Upload) -> None:
         try:
@@ -272,6 +403,14 @@ class Uploads:
         self.assembler.leave()
         self._finals.stop()
         await self.appends.stop()
+
+    @staticmethod
+    def _check_completes(row: Upload, request: Append, body: IBody) -> None:
+        """A finished upload takes an append of the draft only as the answer that got lost, asked for again."""
+        if row.finished and request.offset != row.offset:
+            raise OffsetMismatch(row.offset, request.offset)
+        if row.finished and (body.length or not request.completes):
+            raise CompletedUpload(row.offset)
 
     @staticmethod
     def _check_appendable(upload: Upload) -> None:

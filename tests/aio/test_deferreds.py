@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from resumable.aio.deferreds import Task, TaskGroup, Timer, Waiters, deferred
+from resumable.aio.deferreds import Later, Task, TaskGroup, Timer, Waiters, deferred
 
 
 def test_a_coroutine_function_answers_with_a_deferred_and_begins_at_once():
@@ -211,3 +211,28 @@ def test_an_action_may_set_its_own_timer(clock):
     for _ in range(5):
         clock.advance(1)
     assert calls == [1, 2, 3]
+
+
+def test_each_action_is_called_after_its_time_by_one_timer(clock):
+    calls: list[str] = []
+    later = Later(clock, 10)
+    later.add(lambda: calls.append("a"))
+    clock.advance(4)
+    later.add(lambda: calls.append("b"))
+    assert len(clock.getDelayedCalls()) == 1
+    clock.advance(6)
+    assert calls == ["a"]
+    clock.advance(4)
+    assert calls == ["a", "b"] and not clock.getDelayedCalls()
+
+
+def test_an_action_that_is_called_off_is_not_called_and_nothing_waits_for_it(clock):
+    calls: list[str] = []
+    later = Later(clock, 10)
+    first = later.add(lambda: calls.append("a"))
+    clock.advance(1)
+    for name in "bc":
+        later.add(lambda name=name: calls.append(name)).clear()
+    first.clear()
+    clock.advance(9)
+    assert calls == [] and not clock.getDelayedCalls()

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from resumable.catalog.sqlite import SqliteCatalog
 from tests.catalog.contract import CatalogContract, CatalogSuite
+from tests.catalog.digests_contract import DigestsContract
 from tests.catalog.doubles import Shelf
 from tests.catalog.listing_contract import ListingContract
 from tests.catalog.outbox_contract import DurableOutboxContract
@@ -32,7 +33,7 @@ class OnSqlite(CatalogSuite, SynchronousTestCase):
         self.shelf.flush()
 
 
-class SqliteContractTests(CatalogContract, OwnersContract, OnSqlite):
+class SqliteContractTests(CatalogContract, DigestsContract, OwnersContract, OnSqlite):
     """The contract, by the default catalog."""
 
 

@@ -28,6 +28,7 @@ def catalog(shelf):
 CHANGES = {
     "begin": lambda catalog: catalog.begin(name(1), 0, 0, "boot", 10, 200.0),
     "commit": lambda catalog: catalog.commit(Commit(name(1), 0, 0, 400, 200.0)),
+    "announce": lambda catalog: catalog.announce(name(1), "sha-256=:YQ==:"),
     "end": lambda catalog: catalog.end(name(1), GoneReason.TERMINATED, 200.0, ()),
 }
 

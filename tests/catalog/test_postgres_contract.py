@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from tests.catalog.contract import CatalogContract
+from tests.catalog.digests_contract import DigestsContract
 from tests.catalog.listing_contract import ListingContract
 from tests.catalog.on_postgres import OnPostgres, shared
 from tests.catalog.outbox_contract import DurableOutboxContract
@@ -32,7 +33,7 @@ class PostgresSegmentTests(SegmentContract, OnPostgres):
         return float(row[0])
 
 
-class PostgresContractTests(CatalogContract, OwnersContract, OnPostgres):
+class PostgresContractTests(CatalogContract, DigestsContract, OwnersContract, OnPostgres):
     """The contract, by the catalog of several processes."""
 
 

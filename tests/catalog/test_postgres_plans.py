@@ -64,6 +64,7 @@ QUESTIONS = {
     "forgettable": (Uploads.FORGETTABLE, f"100, {PAGE}"),
     "used partials": (Uploads.SPENT, f"100, {PAGE}"),
     "unplaced": (Uploads.UNPLACED, f"'', {PAGE}"),
+    "undigested": (Uploads.UNDIGESTED, f"'', {PAGE}"),
     "finals": (Uploads.UNASSEMBLED, f"'', {PAGE}"),
     "requests of finals": (Uploads.FORGET_ASKED, f"100, {PAGE}"),
     "events": (Events.FRESH, f"'h', 50, {PAGE}"),

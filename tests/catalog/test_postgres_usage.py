@@ -20,7 +20,7 @@ from resumable.catalog.postgres.postgres_connection import connector
 from resumable.catalog.postgres.usage_table import Sums, enforce
 from resumable.model.upload import Commit, GoneReason, Segment, Upload
 from resumable.model.usage import IUsage, Quota
-from resumable.protocol.errors import Held, NoSpace, TooLarge, TooManyRequests
+from resumable.protocol.errors import Held, NoSpace, TooLarge, TooManyRequests, UsedUp
 from tests.catalog.doubles import HandBatcher
 from tests.catalog.on_postgres import with_tables
 from tests.postgres import emptied
@@ -396,7 +396,7 @@ def test_two_workers_that_create_at_the_same_time_never_pass_a_bound(room):
         thread.start()
     for thread in threads:
         thread.join()
-    assert accepted and refused and {type(each) for each in refused} <= {NoSpace, TooManyRequests}
+    assert accepted and refused and {type(each) for each in refused} <= {UsedUp, TooManyRequests}
     sums = room.sums()
     assert sums["*"].size <= 5000
     assert all(each.size <= 2000 and each.unfinished <= 30 for owner, each in sums.items() if owner != "*")

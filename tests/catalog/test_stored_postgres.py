@@ -232,6 +232,7 @@ PIECE = {"piece_start": 40, "piece_size": 10, "piece_name": "x", "piece_data": b
 PARTS = {"first_part": 20, "cut": 50, "parts": [{"start": 20, "size": 30, "number": 3, "name": "n", "receipt": ""}]}
 LAST = {"first_part": 20, "cut": 40, "parts": [{"start": 20, "size": 20, "number": 3, "name": "n", "receipt": ""}]}
 CREATED = {"id": "new", "created_at": 1, "touched_at": 1, "offset": 50, "epoch": 1, "adoptable": 50, "required": 0}
+CREATED["draft"] = False
 PLANNED: dict[str, tuple[str, Any]] = {
     "take": (statements.BEGIN, [{**CHANGE, "adoptable": 0, "kept_by": "w"}]),
     "creation": (statements.create(stored=True), [{**CREATED, **PARTS, "first_part": 0, "reserved": 3}]),

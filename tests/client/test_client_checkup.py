@@ -21,6 +21,7 @@ from resumable.doctor import (
     daemon,
     database,
     directory,
+    interim,
     machine,
     outside,
     proxy,
@@ -90,7 +91,7 @@ def test_no_secret_of_a_url_is_reported(as_json):
 
 def test_every_check_is_in_the_docs():
     page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
-    modules = (bucket, daemon, database, directory, outside, records, shared_directory, syncs)
+    modules = (bucket, daemon, database, directory, interim, outside, records, shared_directory, syncs)
     names = {each.NAME for each in modules} | {
         bucket.SCRATCH,
         daemon.OPTIONS,

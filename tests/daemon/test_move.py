@@ -554,6 +554,7 @@ def test_a_database_that_a_release_before_has_moved_may_be_used_again(moved: Mov
     moved.do("ALTER TABLE workers DROP COLUMN signs")
     moved.do("DROP TABLE parts, pieces")
     moved.do("ALTER TABLE uploads DROP COLUMN multipart, DROP COLUMN reserved, DROP COLUMN made")
+    moved.do("ALTER TABLE uploads DROP COLUMN draft, DROP COLUMN announced, DROP COLUMN digest")
     moved.do("ALTER TABLE installation DROP COLUMN marked")
     moved.move().to_postgres()
     assert moved.do("SELECT version, oldest FROM installation") == [(len(MIGRATIONS), 1)]

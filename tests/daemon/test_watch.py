@@ -74,6 +74,19 @@ def test_durations_go_from_the_head_to_the_end_of_the_answer() -> None:
     assert seconds.counts[SECONDS.index(5)] == 1
 
 
+def test_requests_and_their_content_are_counted_by_protocol_and_those_of_none_are_not() -> None:
+    def handler(request: StreamingRequest) -> None:
+        if b"draft" in request.path:
+            request.speaks = ("draft", "8")
+        finish()(request)
+
+    site = Site(handler)
+    site.send(b"PATCH /files/draft HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello")
+    site.ask(path="/files/download")
+    counted = {name: (each.requests, each.received) for name, each in site.watch.protocols.items()}
+    assert counted["tus"] == (0, 0) and counted["draft"][0] == 1
+
+
 # Ids
 
 

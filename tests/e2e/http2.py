@@ -41,6 +41,7 @@ class Http2:
 
     def __init__(self, port: int, *, tls: bool = False, timeout: float = BOUND) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
@@ -53,6 +54,7 @@ class Http2:
         self.heads: dict[int, tuple[tuple[str, str], ...]] = {}
         self.bodies: dict[int, bytes] = {}
         self.interim: dict[int, int] = {}
+        self.interims: dict[int, list[Answer]] = {}
         self.ended: set[int] = set()
         self.resets: dict[int, int] = {}
         self.goaway: int | None = None
@@ -133,7 +135,9 @@ class Http2:
             if isinstance(event, ResponseReceived):
                 self.heads[event.stream_id] = tuple(event.headers)
             elif isinstance(event, InformationalResponseReceived):
-                self.interim[event.stream_id] = int(dict(event.headers)[":status"])
+                (_, status), *fields = event.headers
+                self.interim[event.stream_id] = int(status)
+                self.interims.setdefault(event.stream_id, []).append(Answer(int(status), tuple(fields), b""))
             elif isinstance(event, DataReceived):
                 self.bodies[event.stream_id] += event.data
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)

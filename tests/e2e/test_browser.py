@@ -102,6 +102,34 @@ def test_an_aborted_upload_goes_on_where_it_was(outcomes: Any, tus: Tus) -> None
     assert tus.content(urlsplit(it["url"]).path) == DATA[SOURCE]
 
 
+@pytest.mark.parametrize("draft", ["ietf-draft-03", "ietf-draft-05"])
+def test_the_draft_in_chunks_and_in_one_request(outcomes: Any, tus: Tus, draft: str) -> None:
+    for scenario, methods in (("chunked", ["POST"] + ["PATCH"] * 6), ("with_creation", ["POST"])):
+        it = succeeded(outcomes, f"{draft}_{scenario}")
+        assert it["methods"] == methods
+        assert tus.content(urlsplit(it["url"]).path) == DATA[SOURCE]
+
+
+@pytest.mark.parametrize("draft", ["ietf-draft-03", "ietf-draft-05"])
+def test_an_aborted_upload_of_the_draft_goes_on_where_it_was(outcomes: Any, tus: Tus, draft: str) -> None:
+    it = succeeded(outcomes, f"{draft}_resumed")
+    assert it["methods"] == ["HEAD", "PATCH"]
+    assert tus.content(urlsplit(it["url"]).path) == DATA[SOURCE]
+
+
+@pytest.mark.parametrize("draft", ["ietf-draft-03", "ietf-draft-05"])
+def test_a_stream_of_unknown_length_arrives_by_the_draft(outcomes: Any, tus: Tus, draft: str) -> None:
+    """Its last request is empty and doesn't say Upload-Complete: before draft 06 that means that the upload ends."""
+    it = succeeded(outcomes, f"{draft}_deferred")
+    assert tus.content(urlsplit(it["url"]).path) == DATA[SOURCE]
+
+
+@pytest.mark.parametrize("draft", ["ietf-draft-03", "ietf-draft-05"])
+def test_the_page_can_read_why_the_draft_was_refused(outcomes: Any, draft: str) -> None:
+    it = succeeded(outcomes, f"{draft}_refused")
+    assert (it["status"], it["problem"]["status"], it["problem"]["title"]) == (413, 413, "Content Too Large")
+
+
 def test_a_header_of_the_pages_own_passes_the_preflight(outcomes: Any, tus: Tus) -> None:
     it = succeeded(outcomes, "custom_header")
     assert it["sent"] >= 2, "POST and PATCH"

@@ -64,6 +64,16 @@ def test_the_admin_apis_page(daemon: Daemon, tus: Tus) -> None:
     pasted("curl --unix-socket uploads/.resumable/admin.sock -X DELETE http://localhost/v1/drain", daemon.home)
 
 
+def test_the_page_of_the_draft(daemon: Daemon, tmp_path: Path) -> None:
+    found = re.search(r"^<!-- run: draft -->\n```sh\n(.*?)^```$", page("docs/draft.md"), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    said = pasted(f"exec 2>&1\n{found[1]}".replace("http://127.0.0.1:8080", daemon.origin), tmp_path)
+    first, _, second = said.partition("HTTP/1.1 204 No Content")
+    assert first.index("HTTP/1.1 104 Upload Resumption Supported") < first.index("HTTP/1.1 200 OK")
+    assert "the server has 2000000 bytes" in second and f"intact: {daemon.url}" in second
+    assert re.findall(r"^HTTP/1.1 (2\d\d)", second, re.MULTILINE) == ["200", "204"], "the rest, and the end"
+
+
 def test_dead_events_on_the_page_of_hooks(daemon: Daemon) -> None:
     (block,) = [each for each in blocks("docs/hooks.md", "sh") if "replay" in each]
     assert "billing" in pasted(block, daemon.home)
@@ -87,6 +97,14 @@ def test_metrics_and_downloads(daemon: Daemon, tus: Tus, tmp_path: Path) -> None
     (tmp_path / "plan.pdf").write_bytes(DATA[:500_000])
     pasted(re.sub(r"https://\S+", at, rest), tmp_path)
     assert (tmp_path / "plan.pdf").read_bytes() == DATA, "the download continues where it stopped"
+
+
+def test_the_page_of_digests(tmp_path: Path) -> None:
+    (block,) = blocks("docs/digests.md", "sh")
+    with Daemon("--digest", "sha256") as daemon:
+        told = pasted(block.replace("http://127.0.0.1:8080/files/", daemon.start().url), tmp_path)
+    assert told.lower().startswith("repr-digest: sha-256=:")
+    assert (tmp_path / "part.bin").read_bytes() == (tmp_path / "big.bin").read_bytes()[:10]
 
 
 def test_the_readmes_look_at_an_installation(daemon: Daemon) -> None:

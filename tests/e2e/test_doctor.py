@@ -58,6 +58,7 @@ def test_beside_a_daemon_it_asks_that_daemon_and_leaves_it_alone(running: Daemon
     assert found["daemon"][1].startswith("it is ready")
     assert "as tus 1.0.0" in found["public URL"][1]
     assert "passed on as they come" in found["proxy buffering"][1]
+    assert "a 104 with Location comes before the answer" in found["interim responses"][1]
     assert {"Location", "pages of other origins"} <= set(found)
     assert sorted(path.name for path in running.upload_dir.rglob("*")) == before
 

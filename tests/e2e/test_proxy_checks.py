@@ -17,6 +17,7 @@ import pytest_twisted
 from twisted.internet import reactor
 
 from resumable.doctor.findings import Finding
+from resumable.doctor.interim import check_interim
 from resumable.doctor.outside import check_origin
 from resumable.doctor.proxy import check_proxy
 from resumable.hooks.http import Tls
@@ -26,7 +27,7 @@ from . import tools
 from .daemon import Daemon, eventually, free_port
 from .tus import OCTETS, Tus, metadata, patch_head, pattern
 
-FLAGS = ("--behind-proxy", "loopback")
+FLAGS = ("--behind-proxy", "loopback", "--interim", "always")
 DATA = pattern(3_000_000, seed=51)
 TUS = {"Tus-Resumable": "1.0.0"}
 
@@ -123,6 +124,9 @@ class Proxy:
         found = await check_proxy(reactor, self.url(way, path), policy=self._policy, patience=1.0)
         return {each.name: each for each in found}
 
+    async def look_for_interim(self, way: str) -> Finding:
+        return await check_interim(reactor, self.url(way), interim="always", policy=self._policy, patience=2.0)
+
     async def look_from(self, origin: str, way: str) -> Finding:
         return await check_origin(reactor, self.url(way), origin, policy=self._policy)
 
@@ -208,6 +212,15 @@ async def test_a_proxy_that_collects_requests_is_found_out_and_it_really_loses_w
     tus.finish(path, DATA)
     assert tus.content(path) == DATA
     tus.close()
+
+
+@pytest.mark.parametrize("way", ["streams", "tls"])
+@pytest_twisted.ensureDeferred
+async def test_a_proxy_that_takes_a_104_for_the_answer_is_told_from_one_that_passes_it_on(
+    proxy: Proxy, way: str
+) -> None:
+    found = await proxy.look_for_interim(way)
+    assert found.level == ("bad" if "nginx" in str(proxy.process.args) else "ok"), found
 
 
 def test_a_connection_that_is_reset_in_the_middle_leaves_what_can_be_resumed(proxy: Proxy) -> None:

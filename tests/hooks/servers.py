@@ -27,6 +27,8 @@ REQUEST = RequestView(
     "192.0.2.7:4711",
     {"cookie": ("a=1", "b=2"), "authorization": ("Bearer t",), "x-own": ("yes",)},
     "7f3a-1",
+    "tus",
+    "1.0.0",
 )
 UPLOAD = UploadView("an-upload-id-1234", 10, 4, {"filename": b"a.txt", "odd": b"\xff"}, "filename YS50eHQ=,odd /w==")
 

@@ -37,6 +37,7 @@ DOCUMENT = {
             "partial": False,
             "partials": [],
             "identity": None,
+            "digest": None,
         },
         "request": {
             "id": "7f3a-1",
@@ -44,6 +45,8 @@ DOCUMENT = {
             "uri": "/files/",
             "address": "192.0.2.7:4711",
             "headers": {"cookie": ["a=1", "b=2"], "authorization": ["Bearer t"], "x-own": ["yes"]},
+            "protocol": "tus",
+            "protocol_version": "1.0.0",
         },
         "details": {"remote": "s3", "key": "a.txt"},
     },
@@ -98,6 +101,14 @@ def test_every_fact_gives_an_event_whatever_its_data_lacks(kind):
 def test_what_a_fact_keeps_of_an_upload_comes_back(upload, request_):
     kept = json.loads(json.dumps({**as_data(upload, request_), "reason": "x"}))
     assert from_data(upload.id, kept) == (upload, request_, {"reason": "x"})
+
+
+def test_an_event_that_an_older_release_has_kept_names_no_protocol():
+    kept = as_data(UPLOAD, REQUEST)
+    for name in ("protocol", "protocol_version"):
+        del kept["request"][name]
+    _, request, _ = from_data(UPLOAD.id, kept)
+    assert (request.protocol, request.protocol_version) == (None, None)
 
 
 def test_a_record_as_hooks_see_it():

@@ -8,6 +8,8 @@ import pytest
 
 from resumable.http.cors import CrossOrigin
 from resumable.http.cors import parse_origins as parse_origins
+from resumable.http.draft import DraftSettings
+from resumable.protocol.draft import Limits
 from tests.http.visitor import Reply, ask
 
 ORIGIN = "https://app.example"
@@ -242,6 +244,35 @@ def test_caches_are_told_what_a_preflight_depends_on() -> None:
 def test_what_a_download_says_and_the_request_id_can_be_read_by_default() -> None:
     told = {"content-range", "accept-ranges", "etag", "last-modified", "content-disposition", "x-request-id"}
     assert names(from_page(), "Access-Control-Expose-Headers") >= told
+
+
+def test_a_page_may_send_and_read_what_the_draft_says_also_where_its_own_fields_are_a_list() -> None:
+    both = {"upload-complete", "upload-incomplete", "upload-draft-interop-version", "content-disposition"}
+    sent = both | {"upload-offset", "upload-length", "content-type", "content-encoding"}
+    sent |= {"content-digest", "repr-digest", "want-repr-digest"}
+    for rules in (CrossOrigin(), CrossOrigin(headers=("x-csrf-token",))):
+        assert names(preflight(cors=rules), "Access-Control-Allow-Headers") >= sent
+    read = both | {"location", "upload-offset", "upload-length", "upload-limit", "repr-digest"}
+    reply = from_page("Upload-Complete: ?0", "Upload-Draft-Interop-Version: 6", draft=DraftSettings())
+    assert names(reply, "Access-Control-Expose-Headers") >= read
+
+
+def test_a_page_may_read_why_the_draft_refused_it_and_what_options_tell() -> None:
+    limited = DraftSettings(Limits(max_append=3))
+    reply = ask(
+        *("Host: up.example", f"Origin: {ORIGIN}", "Upload-Complete: ?1", "Content-Length: 5"), tus=False, draft=limited
+    )
+    assert (reply.status, reply.get("Access-Control-Allow-Origin")) == (413, "*")
+    assert "upload-limit" in names(reply, "Access-Control-Expose-Headers") and reply.get("Upload-Limit")
+    assert preflight(draft=limited).get("Upload-Limit") == "max-append-size=3"
+
+
+@pytest.mark.parametrize(
+    "fields", [(), ("Content-Type: text/plain",), ("Content-Type: multipart/form-data; boundary=x",)], ids=range(3)
+)
+def test_what_a_page_sends_without_asking_first_makes_no_upload(fields: tuple[str, ...]) -> None:
+    reply = ask("Host: up.example", *fields, "Content-Length: 0", tus=False, draft=DraftSettings())
+    assert reply.status == 412
 
 
 def test_more_fields_can_be_exposed() -> None:

@@ -133,7 +133,9 @@ def test_hooks_see_the_request_and_of_its_headers_those_that_were_chosen(client:
     assert (kind, upload.length, request) == (
         QuestionKind.CREATE,
         10,
-        RequestView("POST", "/files/?a=b", "192.0.2.1:5", {"cookie": ("a=1", "b=2")}),
+        RequestView(
+            "POST", "/files/?a=b", "192.0.2.1:5", {"cookie": ("a=1", "b=2")}, protocol="tus", protocol_version="1.0.0"
+        ),
     )
 
 
@@ -148,7 +150,9 @@ def test_behind_a_proxy_hooks_see_the_clients_address(server: Server, hooks: Say
     trusting = Origin("/files/", None, networks(["192.0.2.1"]))
     client = Client(server, admission=Admission(trusting, forward=()))
     client.ask("POST", "/files/", "Upload-Length: 10", "X-Forwarded-For: 198.51.100.7")
-    assert hooks.asked[0][2] == RequestView("POST", "/files/", "198.51.100.7", {})
+    assert hooks.asked[0][2] == RequestView(
+        "POST", "/files/", "198.51.100.7", {}, protocol="tus", protocol_version="1.0.0"
+    )
 
 
 def test_a_before_finish_that_refuses_withholds_the_last_byte_until_it_agrees(client: Client, hooks: Says) -> None:

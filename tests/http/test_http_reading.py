@@ -13,6 +13,8 @@ from twisted.python.failure import Failure
 from resumable.http.download import CHUNK, Remotely
 from resumable.protocol import metadata
 from resumable.protocol.errors import NotFound, Unavailable
+from tests.http.draft_client import Draft
+from tests.http.draft_client import upload_id as upload_id_of
 from tests.http.visitor import Client, Reply, new, serving
 from tests.uploads.fakes import FakeReplication
 from tests.uploads.harness import Server
@@ -332,6 +334,18 @@ def test_the_store_is_told_what_may_be_shown_too(server: Server, remote: Any) ->
     remote.url = "https://store.example/signed"
     assert get(client, upload_id).status == 307
     assert remote.signed[-1][1:3] == ("image/png", 'inline; filename="a.png"')
+
+
+def test_a_file_that_is_coded_is_not_left_to_a_store_that_does_not_say_so(
+    redirected: Client, server: Server, remote: Any
+) -> None:
+    upload_id = upload_id_of(Draft(server).post(DATA, "?1", "Content-Encoding: gzip"))
+    server.store(upload_id)
+    server.drop(upload_id)
+    server.sweep()
+    reply, _ = from_copy(redirected, remote, upload_id)
+    assert (reply.status, reply.body, reply.get("Content-Encoding")) == (200, DATA, "gzip")
+    assert not remote.signed
 
 
 def test_nobody_is_sent_to_the_store_for_what_is_here(redirected: Client, remote: Any, server: Server) -> None:

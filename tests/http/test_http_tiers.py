@@ -246,6 +246,9 @@ def test_the_status_of_an_upload_is_json(client: Client) -> None:
         "expires_at": "2023-11-14T23:13:20.000Z",
         "metadata": {"filename": "ä.txt", "blob": {"base64": "/w=="}},
         "local": "here",
+        "protocol": "tus",
+        "announced": None,
+        "digest": None,
         "replicas": [
             {
                 "required": True,

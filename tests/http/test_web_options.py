@@ -30,6 +30,7 @@ def parse(*flags: str, **environ: str) -> Settings:
 
 def test_every_option_has_an_example() -> None:
     others = {"location", "download-inline", "disable-extension", "cors-credentials", "disable-http2", "h2c"}
+    others |= {"disable-draft", "interim", "min-append-size", "max-append-size"}
     assert {flag for flag, *_ in EXAMPLES} | others == {option.flag for option in WEB}
 
 
@@ -70,6 +71,16 @@ def test_what_clients_are_not_told_of_does_not_happen_and_what_does_not_happen_t
     assert parse("--disable-extension", "expiration", "--expire-after", "0").expire_after is None
 
 
+def test_the_draft_can_be_switched_off_and_its_requests_bounded() -> None:
+    assert [each.draft for each in (parse(), parse("--disable-draft"))] == [True, False]
+    assert not parse(RESUMABLE_DISABLE_DRAFT="yes").draft
+    assert (parse().interim, parse("--interim", "never").interim) == ("auto", "never")
+    assert (parse().min_append_size, parse().max_append_size) == (None, None)
+    bounded = parse("--min-append-size", "5M", "--max-append-size", "5M")
+    assert (bounded.min_append_size, bounded.max_append_size) == (5 << 20, 5 << 20)
+    assert parse(RESUMABLE_MAX_APPEND_SIZE="100M").max_append_size == 100 << 20
+
+
 def test_http2_is_a_flag_and_a_variable_and_h2c_another() -> None:
     assert [(each.http2, each.h2c) for each in (parse(), parse("--disable-http2", "--h2c"))] == [
         (True, False),
@@ -104,6 +115,8 @@ def test_credentials_go_with_origins_that_are_named() -> None:
         (("--cors-expose", "X-A\r\nX-B"), "names of header fields"),
         (("--cors-max-age", "-1"), "a time"),
         (("--location", "relative"), "one of absolute, path"),
+        (("--interim", "sometimes"), "one of auto, always, never"),
+        (("--min-append-size", "6M", "--max-append-size", "5M"), "no request could be both"),
         (("--disable-extension", "deletion"), "some of creation, creation-with-upload"),
         (("--disable-extension", "expiration", "--expire-after", "1d"), "clients have to be told"),
     ],

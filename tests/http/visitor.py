@@ -92,19 +92,25 @@ def connect(
     return channel, wire
 
 
-def request(*lines: str, method: str = "POST", path: str = "/files/", version: str = "1.1") -> bytes:
-    """A request's head: a creation of five bytes unless said otherwise."""
-    head = [f"{method} {path} HTTP/{version}", "Tus-Resumable: 1.0.0"]
-    head += ["Upload-Length: 5", "Content-Length: 0"] if method == "POST" else []
+def request(*lines: str, method: str = "POST", path: str = "/files/", version: str = "1.1", tus: bool = True) -> bytes:
+    """A request's head: a creation of five bytes unless said otherwise. ``tus`` False: the lines are all of it."""
+    head = [f"{method} {path} HTTP/{version}", *(["Tus-Resumable: 1.0.0"] if tus else [])]
+    head += ["Upload-Length: 5", "Content-Length: 0"] if method == "POST" and tus else []
     return "\r\n".join([*head, *lines, "", ""]).encode("latin-1")
 
 
 def ask(
-    *lines: str, method: str = "POST", path: str = "/files/", version: str = "1.1", uploads: Any = None, **options: Any
+    *lines: str,
+    method: str = "POST",
+    path: str = "/files/",
+    version: str = "1.1",
+    tus: bool = True,
+    uploads: Any = None,
+    **options: Any,
 ) -> Reply:
     """The answer to one request; ``options`` as for `connect`."""
     channel, wire = connect(uploads, **options)
-    channel.dataReceived(request(*lines, method=method, path=path, version=version))
+    channel.dataReceived(request(*lines, method=method, path=path, version=version, tus=tus))
     return Reply(wire.value())
 
 

@@ -16,6 +16,7 @@ from twisted.logger import Logger, LogLevel
 
 from resumable.catalog.batches import Timing
 from resumable.hooks.calls import HookCounts
+from resumable.http.watch import PROTOCOLS
 from resumable.metrics.collector import PATIENCE, MetricsCollector, MetricSources
 from resumable.metrics.meters import EVERY, FRESH, MOST, LogCounter, ReactorDelay, RemoteLags, part_of
 from resumable.metrics.names import KINDS, METRICS
@@ -164,6 +165,9 @@ def test_metrics_are_those_of_the_moment() -> None:
     rig = Rig()
     rig.site.ask(method="PATCH")
     rig.counts.created, rig.counts.finished = 5, 4
+    rig.counts.created_by_draft = 2
+    rig.site.watch.protocols["draft"].requests = 7
+    rig.site.watch.protocols["tus"].received = 900
     rig.counts.gone[GoneReason.EXPIRED] = 2
     rig.batches.seconds.add(0.004)
     rig.site.site.cut["unread"] = 3
@@ -173,6 +177,9 @@ def test_metrics_are_those_of_the_moment() -> None:
     assert values['resumable_request_duration_seconds_count{method="PATCH"}'] == 1
     assert values["resumable_received_bytes_total"] == rig.site.site.received > 0
     assert values["resumable_uploads_created_total"] == 5
+    assert [values[f'resumable_protocol_uploads_created_total{{protocol="{name}"}}'] for name in PROTOCOLS] == [3, 2]
+    assert [values[f'resumable_protocol_requests_total{{protocol="{name}"}}'] for name in PROTOCOLS] == [0, 7]
+    assert [values[f'resumable_protocol_received_bytes_total{{protocol="{name}"}}'] for name in PROTOCOLS] == [900, 0]
     assert values["resumable_uploads_stored_total"] == 9
     assert values['resumable_uploads_gone_total{reason="expired"}'] == 2
     assert values["resumable_spool_free_bytes"] == 1000

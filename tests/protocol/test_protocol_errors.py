@@ -51,3 +51,8 @@ def test_errors_do_not_share_their_headers():
     first, second = errors.BadRequest("x"), errors.BadRequest("y")
     first.headers["X"] = "1"
     assert second.headers == {}
+
+
+def test_most_errors_are_no_kind_of_problem_of_their_own():
+    error = errors.BadRequest("x")
+    assert (error.type, error.members) == (None, {})

@@ -15,13 +15,13 @@ from typing import Final
 from tests.e2e.tus import Fields, Tus, patch_head
 from tests.e2e.wire import Answer
 
-from .clients import LATER, MIB, Client
+from .clients import LATER, MIB
+from .draft_clients import BALANCER, DraftClient
 from .fleet import Postgres
 from .ledger import Ledger, data_of
 
 LARGE: Final = 8 * MIB
 """Bytes of what is to take long."""
-BALANCER: Final = frozenset({502, 503})
 
 
 class BalancedTus(Tus):
@@ -57,12 +57,13 @@ class BalancedTus(Tus):
         return answer
 
 
-class SharedClient(Client):
+class SharedClient(DraftClient):
     """Does what the others do, and what only matters where requests come to several processes.
 
     ``abandons``: whether some of its uploads shall expire.
     """
 
+    ways = ("http1",)
     later = LATER | {408}
     """A process that stood still itself takes its clients for silent."""
 

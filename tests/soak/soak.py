@@ -25,7 +25,8 @@ from tests.waiting import eventually, free_port
 
 from . import watch
 from .auditor import Auditor, unkept, untold
-from .clients import PATIENCE, Client, at_work
+from .clients import PATIENCE, at_work
+from .draft_clients import DraftClient
 from .ledger import Ledger
 from .trouble import Troubles
 
@@ -35,7 +36,7 @@ SOON = 2.0
 FLAGS = (
     "--part-size", "5M", "--retry-delay", "50ms", "--retry-delay-max", "2s", "--remote-timeout", "5s",
     "--hook-timeout", "1s", "--guard-timeout", "3s", "--guard-questions", "before-create", "--remember", "1s",
-    "--local", "drop", "--network-timeout", "10", "--log-format", "json",
+    "--h2c", "--local", "drop", "--network-timeout", "10", "--log-format", "json",
 )  # fmt: skip
 
 
@@ -131,15 +132,17 @@ class Soak:
         self._say(f"troubles: {dict(troubles.made)}")
 
     @contextmanager
-    def _clients(self, port: int) -> Iterator[list[Client]]:
+    def _clients(self, port: int) -> Iterator[list[DraftClient]]:
         clients = [
-            Client(Tus(port, timeout=20), self.ledger, seed + 1, self._gate, self._over)
+            DraftClient(Tus(port, timeout=20), self.ledger, seed + 1, self._gate, self._over)
             for seed in range(self._plan.clients)
         ]
         with at_work(clients, self._over):
             yield clients
 
-    def _rest(self, daemon: Daemon, troubles: Troubles, clients: list[Client], auditors: list[Auditor]) -> watch.Rest:
+    def _rest(
+        self, daemon: Daemon, troubles: Troubles, clients: list[DraftClient], auditors: list[Auditor]
+    ) -> watch.Rest:
         """Nobody asks for anything, and all that was to be done is done."""
         self._gate.clear()
         for each in clients:

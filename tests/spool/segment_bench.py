@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from resumable.aio.threads import Batcher, Pool
 from resumable.model.upload import GoneReason, Upload
+from resumable.protocol.rules import AppendPlan
 from resumable.spool import Budget, Disk
 from resumable.spool.segments import LossSweep, SegmentDirectory, SegmentSpool, SegmentSweeper
 from resumable.testing import CallQueue, SimulatedDisk, SteppedBatcher, SteppedPool
@@ -70,7 +71,7 @@ class Append:
     def __init__(self, engine, upload, start, *, new=False, digest=None):
         self.upload_id, self.engine = upload.id, engine
         self.record = AppendRecord(engine.context, upload, start, HookContext(), new)
-        self.record.plan = SimpleNamespace(new_length=None, early_length=None, commit_ceiling=None)
+        self.record.plan = AppendPlan(0, None, None, None, False)
         self.sink = engine.spool.sink(upload.id, start, ceiling=None, digest=digest)
         self.record.segments = self.sink.segments
 

@@ -32,6 +32,7 @@ from resumable.spool.segments.segment_directory import SegmentDirectory
 from resumable.testing import SimulatedDisk, SteppedBatcher, SteppedPool
 from resumable.testing.fake_cluster import FakeCluster
 from resumable.uploads.context import Questions, UploadContext
+from resumable.uploads.digest_rules import DigestRules
 from resumable.uploads.janitor import Endings, Reclaimer
 from resumable.uploads.limits import SharedDrain, Space, UploadLimits
 from resumable.uploads.other_workers import DRAIN, UNREADABLE, OtherWorkers
@@ -331,6 +332,7 @@ class Engine(Server):
         limits: UploadLimits | None = None,
         questions: Questions | None = None,
         replication: IReplication | None = None,
+        digests: DigestRules | None = None,
     ) -> None:
         self.cluster = cluster
         self.machine: Any = SimpleNamespace(down=False)
@@ -371,6 +373,7 @@ class Engine(Server):
             progress=NoHooks(),
             drain=self.drain,
             others=self.others,
+            digests=digests or DigestRules(),
         )
         ids = (f"{number:08x}{serial:024x}" for serial in itertools.count(1))
         self.uploads = Uploads(self.context, self.reclaimer, algorithms=ALGORITHMS, new_id=lambda: next(ids))

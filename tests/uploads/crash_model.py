@@ -7,110 +7,51 @@ compared with that:
 - every acknowledged byte is there and right, and an offset never decreases;
 - no offset is past what was sent, no byte of an append with a wrong checksum is ever visible;
 - a finished upload has exactly its bytes, and stays finished;
+- an upload of the draft is finished only after a request that completes it came to its end, or tus brought its last
+  byte; none is finished that has another digest than was announced, and what was announced is not forgotten;
+- with `--digest` every finished upload has its digest in the end;
 - what was terminated stays gone;
 - the same request for a final has made one final, also if it was cut off;
 - data is given up only where that was asked for, and counts for nothing less then;
 - nothing is lost, nothing leaks: orphans are bounded by the creations that a crash cut off.
 
-The engine's sizes are made small (`small_sizes`), so that every path is taken with a few kilobytes.
+The engine's sizes are made small (`crash_known.small_sizes`), so that every path is taken with a few kilobytes.
 """
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from random import Random
-from typing import Any, Literal
-from unittest import mock
+from typing import Any
 
 from attrs import define, field
 
 from resumable.model.errors import BodyLost, CatalogUnavailable
 from resumable.model.upload import GoneReason, Upload
 from resumable.protocol import errors
+from resumable.protocol.digests import RequestDigests
 from resumable.uploads.assembly import RETRY
+from resumable.uploads.digest_rules import DigestRules
 from resumable.uploads.limits import UploadLimits
-from tests.uploads.fakes import FakeBody, FakeReplication
-from tests.uploads.harness import ORPHANS, UPLOADS, Answer, Server, pattern, sha1
+from tests.uploads.crash_known import Announced, Check, Crash, Known, Sending
+from tests.uploads.digested import text
+from tests.uploads.fakes import FakeReplication
+from tests.uploads.harness import ORPHANS, Answer, Server, pattern
 from tests.uploads.machine import Machine, Moment
 
 #: The longest body or upload of a model.
 LARGEST = 6000
 EXPIRE_AFTER = 3600.0
 
-Check = Literal["none", "good", "bad", "trailer", "bad trailer", "no trailer", "late trailer", "bad late trailer"]
-#: How a machine stops: the process is killed, or the power fails (with the seed of what survives).
-Crash = Literal["kill"] | int
-
-CHUNKED_ONLY = ("trailer", "bad trailer", "no trailer", "late trailer", "bad late trailer")
-
-
-@contextmanager
-def small_sizes() -> Iterator[None]:
-    """Long appends begin at 512 bytes, parts are of 2 KiB, queues of 2 KiB."""
-    with (
-        mock.patch("resumable.uploads.append.SMALL", 512),
-        mock.patch("resumable.uploads.append.PART", 2048),
-        mock.patch("resumable.uploads.appends.WORTHWHILE", 256),
-        mock.patch("resumable.spool.sink.HIGH", 2048),
-        mock.patch("resumable.spool.sink.LOW", 1024),
-        mock.patch("resumable.spool.sink.TURN", 1024),
-    ):
-        yield
-
-
-@define(eq=False)
-class Known:
-    """One upload, as its clients know it. ``acked``: the offset they were told; ``reach``: the highest that may be.
-
-    ``told`` of its id; ``gone``: ``no``, ``maybe`` (asked for, or by itself), ``yes`` (answered). ``dropped``: its data
-    may have been given up.
-    """
-
-    id: str
-    source: bytes
-    length: int | None
-    brought: set[int] = field(factory=set)
-    partial: bool = False
-    parts: tuple[Known, ...] = ()
-    told: bool = False
-    acked: int = 0
-    reach: int = 0
-    finished: bool = False
-    dropped: bool = False
-    gone: Literal["no", "maybe", "yes"] = "no"
-
-    @property
-    def bytes(self) -> bytes:
-        """The bytes that were meant."""
-        return b"".join(part.source[: part.acked] for part in self.parts) if self.parts else self.source
-
-    def may_be_gone(self) -> bool:
-        return self.gone != "no" or any(part.gone != "no" or not part.told for part in self.parts)
-
-    def will_be_whole(self) -> bool:
-        return bool(self.parts) and not self.may_be_gone() and all(part.finished for part in self.parts)
-
-
-@define(eq=False)
-class Sending:
-    """A body whose end has not been sent."""
-
-    upload: Known
-    body: FakeBody
-    start: int
-    data: bytes
-    check: Check
-    sent: int = 0
-
 
 @define(eq=False)
 class CrashModel:
-    """``rng`` chooses the order of the pool's threads. The catalog is in the machine's directory."""
+    """``rng`` chooses the order of the pool's threads. The catalog is in the machine's directory. ``digests``: see
+    `DigestRules`, at every start."""
 
     machine: Machine
     rng: Random
+    digests: DigestRules = field(factory=DigestRules)
     server: Server = field(init=False)
     uploads: list[Known] = field(factory=list)
     sending: list[Sending] = field(factory=list)
@@ -127,30 +68,48 @@ class CrashModel:
 
     # -- what clients do
 
-    def create(self, length: int | None, partial: bool = False) -> None:
-        self._create(length, None, partial, {})
+    def create(self, length: int | None, partial: bool = False, announced: Announced = "none") -> None:
+        """By tus, without a body."""
+        upload = self._made(length, partial=partial)
+        said = upload.digest(announced, 0)
+        answer = self.server.create(length, partial=partial, digests=RequestDigests(whole=said))
+        self._expect(answer, lambda answer: self._created(upload, None, answer, said))
+        self.settle()
 
     def create_with(
-        self, size: int, length: int | None, chunked: bool, check: Check, partial: bool, sent: int | None = None
+        self,
+        size: int,
+        length: int | None,
+        chunked: bool,
+        check: Check,
+        partial: bool,
+        sent: int | None = None,
+        announced: Announced = "none",
     ) -> None:
-        """A creation with a body of ``size`` bytes, of which ``sent`` are sent now (None: all, and its end)."""
-        self._create(length, (size, chunked, check, sent), partial, {})
+        """By tus, with a body of ``size`` bytes, of which ``sent`` are sent now (None: all, and its end)."""
+        upload = self._made(length, partial=partial)
+        sending = self._sending(Sending.of(upload, 0, size, chunked, check, announced))
+        answer = self.server.create(length, sending.body, partial=partial, **sending.options)
+        self._expect(answer, lambda answer: self._created(upload, sending, answer, sending.announced))
+        self.feed(sending, sent)
 
-    def _create(
-        self, length: int | None, body: tuple[int, bool, Check, int | None] | None, partial: bool, _: object
+    def draft_create(
+        self,
+        size: int,
+        completes: bool,
+        *,
+        length: int | None = None,
+        chunked: bool = False,
+        check: Check = "none",
+        announced: Announced = "none",
+        sent: int | None = None,
     ) -> None:
-        upload = Known("", pattern(LARGEST * 2, len(self.uploads)), length, partial=partial)
-        self._next = upload
-        self.uploads.append(upload)
-        if body is None:
-            answer = self.server.create(length, partial=partial)
-            self._expect(answer, lambda answer: self._created(upload, None, answer))
-            self.settle()
-            return
-        size, chunked, check, sent = body
-        sending, options = self._body(upload, 0, size, chunked, check)
-        answer = self.server.create(length, sending.body, partial=partial, **options)
-        self._expect(answer, lambda answer: self._created(upload, sending, answer))
+        """By the draft. ``length``: as Upload-Length says."""
+        upload = self._made(length, draft=True)
+        sending = self._sending(Sending.of(upload, 0, size, chunked, check, announced, True, completes))
+        self._completes(sending)
+        answer = self.server.draft_create(completes, sending.body, length=length, **sending.options)
+        self._expect(answer, lambda answer: self._created(upload, sending, answer, sending.announced))
         self.feed(sending, sent)
 
     def append(
@@ -163,13 +122,39 @@ class CrashModel:
         ahead: int = 0,
         length: int | None = None,
         sent: int | None = None,
+        announced: Announced = "none",
     ) -> None:
-        """A PATCH of ``size`` bytes where the client believes to be (``ahead`` of it: a wrong offset)."""
-        start = max(0, upload.acked + ahead)
-        sending, options = self._body(upload, start, min(size, len(upload.source) - start), chunked, check)
-        answer = self.server.patch(upload.id, start, sending.body, length=length, **options)
+        """A PATCH of ``size`` bytes where a client of tus believes to be (``ahead`` of it: a wrong offset)."""
+        start = max(0, upload.offset(draft=False) + ahead)
+        size = min(size, len(upload.source) - start)
+        sending = self._sending(Sending.of(upload, start, size, chunked, check, announced))
         if length is not None:
             upload.brought.add(length)  # it may have been recorded, whatever is answered
+        answer = self.server.patch(upload.id, start, sending.body, length=length, **sending.options)
+        self._expect(answer, lambda answer: self._appended(upload, sending, answer))
+        self.feed(sending, sent)
+
+    def draft_append(
+        self,
+        upload: Known,
+        size: int,
+        completes: bool,
+        *,
+        chunked: bool = False,
+        check: Check = "none",
+        ahead: int = 0,
+        length: int | None = None,
+        sent: int | None = None,
+        announced: Announced = "none",
+    ) -> None:
+        """The same by the draft."""
+        start = max(0, upload.offset(draft=True) + ahead)
+        size = min(size, len(upload.source) - start)
+        sending = self._sending(Sending.of(upload, start, size, chunked, check, announced, True, completes))
+        if length is not None:
+            upload.brought.add(length)
+        self._completes(sending)
+        answer = self.server.draft_append(upload.id, start, completes, sending.body, length=length, **sending.options)
         self._expect(answer, lambda answer: self._appended(upload, sending, answer))
         self.feed(sending, sent)
 
@@ -177,18 +162,14 @@ class CrashModel:
         """Send so many bytes more; None: all that is left, and the end."""
         left = sending.data[sending.sent :]
         piece = left if sent is None else left[:sent]
-        sending.sent += len(piece)
-        if sending.check in ("none", "late trailer", "bad late trailer"):
-            sending.upload.reach = max(sending.upload.reach, sending.start + sending.sent)
-        ended = sent is None or sending.sent == len(sending.data)
-        if ended and sending.check in ("good", "trailer"):
-            sending.upload.reach = max(sending.upload.reach, sending.start + sending.sent)
+        ended = sent is None or len(piece) == len(left)
+        sending.advance(len(piece), ended)
         if ended and sending in self.sending:
             self.sending.remove(sending)
         for start in range(0, len(piece), 700):
             sending.body.arrive(piece[start : start + 700])
         if ended and sending.body.length is None:
-            sending.body.end(self._trailers(sending))
+            sending.body.end(sending.trailers)
         self.settle()
 
     def lose(self, sending: Sending) -> None:
@@ -200,6 +181,11 @@ class CrashModel:
         self._expect(self.server.head(upload.id), lambda answer: self._seen(upload, answer))
         self.settle()
 
+    def look(self, upload: Known) -> None:
+        """The draft's HEAD."""
+        self._expect(self.server.look(upload.id), lambda answer: self._seen(upload, answer, draft=True))
+        self.settle()
+
     def delete(self, upload: Known) -> None:
         if upload.gone == "no":
             upload.gone = "maybe"
@@ -207,8 +193,7 @@ class CrashModel:
         self.settle()
 
     def concatenate(self, parts: list[Known]) -> None:
-        final = Known("", b"", None, parts=tuple(parts))
-        self._next = final
+        final = self._next = Known("", b"", None, parts=tuple(parts))
         self.uploads.append(final)
         self._expect(
             self.server.concat(*(part.id for part in parts)), lambda answer: self._created(final, None, answer)
@@ -304,27 +289,44 @@ class CrashModel:
         self.settle()
         for upload in self.uploads:
             self.head(upload)
-        # assemblies that failed are tried again
+        # assemblies and digests that failed are tried again
         self.server.advance(RETRY + 1)
         self.server.ask(self.server.reclaimer.reclaim())
         for upload in self.uploads:
+            self.server.uploads.digester.wake(upload.id)
+            self.look(upload)
             self.head(upload)
+            self._check_digest(upload)
             if upload.told and upload.will_be_whole() and not self.machine.down:
                 assert upload.finished, "a final all of whose partials are finished is made"
         if not self.machine.down:
             self._check_leaks()
 
     def finish_all(self) -> None:
-        """Every client comes back and sends what is missing; then everything is whole."""
+        """Every client comes back and sends what is missing, by either protocol; then everything is whole, but what has
+        another digest than was announced."""
         assert not self.sending
         self._forget_faults()
-        for upload in self.uploads:
+        for number, upload in enumerate(self.uploads):
             if upload.told and upload.gone == "no" and not upload.parts and not upload.finished:
                 end = upload.acked + 100 if upload.length is None else upload.length
-                self.append(upload, end - upload.acked, length=end)
-                assert upload.finished or self.machine.down
+                announced = self.server.row(upload.id).announced
+                if number % 2:
+                    self.draft_append(upload, end - upload.acked, True)
+                else:
+                    self.append(upload, end - upload.offset(draft=False), length=end)
+                fits = announced in (None, text(upload.source[:end]))
+                assert upload.finished == fits or self.machine.down
         if not self.machine.down:
             self.check()
+
+    def _check_digest(self, upload: Known) -> None:
+        """With `--digest` what is finished has one by now."""
+        if not upload.finished or upload.partial or upload.dropped or upload.gone != "no" or self.machine.down:
+            return
+        row = self.server.row(upload.id)
+        if self.digests.algorithm is not None or row.announced is not None:
+            assert row.digest == text(upload.bytes[: row.offset]), "its digest is made in the end"
 
     def _check_leaks(self) -> None:
         server = self.server
@@ -354,35 +356,45 @@ class CrashModel:
 
     # -- answers
 
-    def _created(self, upload: Known, sending: Sending | None, answer: Answer[Upload]) -> None:
+    def _created(
+        self, upload: Known, sending: Sending | None, answer: Answer[Upload], announced: str | None = None
+    ) -> None:
         made = answer.cut if answer.error is not None else answer.value
         if made is not None and made.id != upload.id:
             upload = self._same_request(upload, made.id)
         if made is not None:
             assert made.id == upload.id
             upload.told = True
+            upload.announced = announced
             self._believe(upload, made)
         if answer.error is not None:
             if sending is None:
-                self._allow(answer, 400 if upload.parts else 0)
+                empty = upload.length == 0 and announced not in (None, text(b""))
+                self._allow(answer, 400 if upload.parts else 460 * empty)
             else:
                 self._check_refusal(upload, sending, answer)
         elif sending is not None:
-            assert answer.value.offset == len(sending.data), "all of it was taken"
+            taken = len(sending.data)
+            late = self._faulty and not upload.finished and taken == upload.length  # its digest couldn't be looked at
+            assert answer.value.offset == taken - (late and not sending.draft), "all of it was taken"
 
     def _same_request(self, again: Known, made: str) -> Known:
         """The final that was made by the same request before; nothing was made by this one."""
         assert again.parts and not again.id, "only a final is answered with another"
         self.uploads.remove(again)
         (first,) = (each for each in self.uploads if each.id == made)
-        assert first.parts == again.parts and first.gone == "no"
+        assert first.parts == again.parts and first.gone != "yes"
+        first.gone = "no"
         return first
 
     def _appended(self, upload: Known, sending: Sending, answer: Answer[Upload]) -> None:
         if answer.error is None:
             assert sending.check in ("none", "good", "trailer", "late trailer")
             assert answer.value.offset == sending.start + len(sending.data)
-            self._believe(upload, answer.value)
+            if sending.announced is not None and not upload.finished:
+                upload.announced = sending.announced
+            self._believe(upload, answer.value, sending.draft)
+            assert upload.finished or not sending.completes
         else:
             self._check_refusal(upload, sending, answer)
 
@@ -393,26 +405,39 @@ class CrashModel:
             return
         if isinstance(error, BodyLost):
             return
-        if isinstance(error, errors.ChecksumMismatch):
-            assert sending.check in ("bad", "bad trailer", "bad late trailer")
+        if isinstance(error, errors.PastLength):
+            assert upload.gone != "no" or not upload.told, "only what went past the length makes it invalid"
+        if isinstance(error, (errors.ChecksumMismatch, errors.DigestMismatch)):
+            checked = sending.check in ("bad", "bad trailer", "bad late trailer")
+            assert checked or self._differs(upload, sending), "the bytes have another digest"
+        if upload.parts:
+            self._allow(answer, 403, 0 if upload.told else 404, *((400, 409) if sending.draft else ()))
+            return
         offset = getattr(error, "offset", None)
         if offset is not None and upload.told:
-            assert offset >= upload.acked, "an offset never decreases"
+            assert offset >= upload.least(sending.draft), "an offset never decreases"
             assert offset <= upload.reach
             if isinstance(error, errors.TooLarge) and upload.length is not None and not upload.finished:
-                assert offset < upload.length, "a body that runs past the length does not finish the upload"
-            upload.acked = offset
-        if upload.parts:
-            self._allow(answer, 403, 0 if upload.told else 404)
-            return
+                assert offset < upload.length or not offset, "past the length it does not finish the upload"
+            upload.acked = max(upload.acked, offset)
         self._allow(answer, 400, 404 if not upload.told else 0, 409, 413, 423, 460)
 
-    def _seen(self, upload: Known, answer: Answer[Upload]) -> None:
+    def _differs(self, upload: Known, sending: Sending) -> bool:
+        """Whether a digest was announced that is not that of the bytes, or not the one announced before."""
+        row = self.server.ask(self.server.catalog.get(upload.id)).value
+        announced = sending.announced if row is None else row.announced
+        known = {announced, row.digest if row is not None and row.finished else None, sending.announced} - {None}
+        if sending.announced is not None and len(known) > 1:
+            return True
+        end = sending.start + len(sending.data) if row is None or row.length is None else row.length
+        return announced is not None and announced != text(upload.source[:end])
+
+    def _seen(self, upload: Known, answer: Answer[Upload], draft: bool = False) -> None:
         error = answer.error
         if error is None:
             assert upload.gone != "yes", "what was terminated stays gone"
             upload.gone = "no"
-            self._believe(upload, answer.value)
+            self._believe(upload, answer.value, draft)
         elif isinstance(error, errors.Gone):
             assert upload.may_be_gone(), f"{upload.id} is gone: {error.detail}"
             assert self.server.row(upload.id).gone is not GoneReason.LOST
@@ -437,8 +462,8 @@ class CrashModel:
         stopping = isinstance(answer.error, errors.Stopping)
         assert stopping or (self._faulty and answer.status in (503, 507)), repr(answer.error)
 
-    def _believe(self, upload: Known, row: Upload) -> None:
-        """Hold what the server says against what is known; from now on it is acknowledged."""
+    def _believe(self, upload: Known, row: Upload, draft: bool = False) -> None:
+        """Hold what the server says against what is known; from now on it is acknowledged. ``draft``: said by it."""
         if upload.parts and not row.finished:
             assert not upload.finished
             return
@@ -448,12 +473,16 @@ class CrashModel:
                 part.acked = max(part.acked, self.server.row(part.id).offset)
             assert row.offset == len(upload.bytes)
         else:
-            assert row.offset >= upload.acked, "an offset never decreases"
+            assert row.offset >= upload.least(draft), "an offset never decreases"
             assert row.offset <= upload.reach, "no byte is there that was not sent, or was not verified"
         assert row.finished or not upload.finished, "what is finished stays finished"
-        upload.acked = row.offset
+        upload.acked = max(upload.acked, row.offset)
+        assert upload.announced in (None, row.announced), "what was announced is not forgotten"
         if row.finished:
             assert row.length == row.offset
+            assert upload.completed or not upload.draft, "only who completes it finishes it"
+            digest = text(upload.bytes[: row.offset])
+            assert row.announced in (None, digest) and row.digest in (None, digest), "it has no other digest"
             upload.finished = True
         if row.length != upload.length:
             assert upload.length is None, "once set the length does not change"
@@ -482,8 +511,26 @@ class CrashModel:
             budget=6000,
             new_id=self._new_id,
             replication=FakeReplication(),
+            digests=self.digests,
         )
         self.server.start()
+
+    def _made(self, length: int | None, *, partial: bool = False, draft: bool = False) -> Known:
+        """An upload that is about to be asked for."""
+        source = pattern(LARGEST * 2, len(self.uploads))
+        upload = self._next = Known("", source, length, partial=partial, draft=draft)
+        self.uploads.append(upload)
+        return upload
+
+    def _sending(self, sending: Sending) -> Sending:
+        self.sending.append(sending)
+        return sending
+
+    @staticmethod
+    def _completes(sending: Sending) -> None:
+        """The end of its content may be recorded as the length, whatever is answered."""
+        if sending.completes:
+            sending.upload.brought.add(sending.start + len(sending.data))
 
     def _new_id(self) -> str:
         assert self._next is not None
@@ -498,29 +545,3 @@ class CrashModel:
 
     def _expect(self, answer: Answer[Any], handler: Callable[[Answer[Any]], None]) -> None:
         self._waiting.append((answer, handler))
-
-    def _body(
-        self, upload: Known, start: int, size: int, chunked: bool, check: Check
-    ) -> tuple[Sending, dict[str, Any]]:
-        data = upload.source[start : start + size]
-        options: dict[str, Any] = {}
-        if check in ("good", "bad"):
-            options["checksum"] = sha1(data if check == "good" else data + b"?")
-        if check in ("trailer", "bad trailer", "no trailer"):
-            options["trailer"] = True
-        if check in ("bad", "bad trailer", "no trailer"):
-            data = bytes(each ^ 0xFF for each in data)  # none of these may ever be seen
-        body = FakeBody(None if chunked or check in CHUNKED_ONLY else len(data))
-        sending = Sending(upload, body, start, data, check)
-        self.sending.append(sending)
-        return sending, options
-
-    def _trailers(self, sending: Sending) -> dict[str, str]:
-        if sending.check in ("trailer", "late trailer"):
-            return {"upload-checksum": f"sha1 {b64encode(sha1(sending.data).digest).decode()}"}
-        if sending.check in ("bad trailer", "bad late trailer"):
-            return {"upload-checksum": f"sha1 {b64encode(sha1(b'other').digest).decode()}"}
-        return {}
-
-
-__all__ = ["LARGEST", "UPLOADS", "Check", "Crash", "CrashModel", "Known", "Sending", "small_sizes"]

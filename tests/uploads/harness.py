@@ -26,17 +26,20 @@ from resumable.daemon.parts import ALGORITHMS
 from resumable.model.hooks import IProgress, NoHooks, QuestionKind, RequestView
 from resumable.model.principal import NOBODY
 from resumable.model.replica import IReplication, NoReplication
-from resumable.model.upload import Fact, Replica, Upload
+from resumable.model.upload import Fact, IInterim, Replica, Upload
 from resumable.protocol import tus
 from resumable.protocol.checksum import Checksum
 from resumable.protocol.concat import FinalUpload
+from resumable.protocol.digests import NONE, RequestDigests
 from resumable.protocol.errors import TusError
+from resumable.protocol.requests import Append, Creation
 from resumable.spool import Budget, Spool
 from resumable.spool.assembly import STEP
 from resumable.spool.interfaces import IStoredFiles
 from resumable.spool.placed_files import PlacedFiles, PlaceSettings
 from resumable.testing import SteppedBatcher, SteppedPool
 from resumable.uploads.context import Counts, HookContext, Questions, UploadContext
+from resumable.uploads.digest_rules import DigestRules
 from resumable.uploads.finishing import CreationCut
 from resumable.uploads.holds import LocalHolds
 from resumable.uploads.janitor import Reclaimer
@@ -145,6 +148,7 @@ class Server:
         placing: PlaceSettings | None = None,
         clock: Clock | None = None,
         objects: IStoredFiles | None = None,
+        digests: DigestRules | None = None,
     ) -> None:
         self.machine = machine
         self.disk = machine.disk
@@ -190,10 +194,11 @@ class Server:
             questions=questions or Questions(),
             progress=progress or NoHooks(),
             objects=objects,
+            digests=digests or DigestRules(),
         )
         ids = (f"{machine.run:08x}{number:024x}" for number in itertools.count(1))
         self.uploads = Uploads(
-            self.context, self.reclaimer, algorithms=ALGORITHMS, new_id=new_id or (lambda: next(ids))
+            self.context, self.reclaimer, algorithms=ALGORITHMS, new_id=new_id or (lambda: next(ids)), pool=self.pool
         )
         self.assembler, self.janitor = self.uploads.assembler, self.uploads.janitor
         self.recovered: Recovered | None = None
@@ -214,6 +219,7 @@ class Server:
         self.catalog.start()
         self.assembler.start()
         self.uploads.placer.start()
+        self.uploads.digester.start()
         self.pump()
         return self
 
@@ -256,7 +262,8 @@ class Server:
         """A graceful stop, to the end."""
 
         async def stop() -> None:
-            for each in (self.uploads, self.assembler, self.uploads.placer, self.spool, self.catalog, self.pool):
+            background = (self.assembler, self.uploads.placer, self.uploads.digester)
+            for each in (self.uploads, *background, self.spool, self.catalog, self.pool):
                 await each.stop()
 
         assert self.ask(stop()).done or self.machine.down
@@ -287,6 +294,7 @@ class Server:
         checksum: Checksum | None = None,
         trailer: bool = False,
         metadata: str | None = None,
+        digests: RequestDigests = NONE,
     ) -> Answer[Upload]:
         """A POST; without a length it is deferred."""
         creation = tus.Creation(
@@ -298,6 +306,7 @@ class Server:
             checksum=checksum,
             checksum_trailer=trailer,
             has_body=body is not None and body.length != 0,
+            digests=digests,
         )
         return self.ask(self.uploads.create(creation, self._sent(body), self.by))
 
@@ -310,12 +319,65 @@ class Server:
         length: int | None = None,
         checksum: Checksum | None = None,
         trailer: bool = False,
+        digests: RequestDigests = NONE,
     ) -> Answer[Upload]:
         """A PATCH; bytes for a body are all of it."""
         if isinstance(body, bytes):
             body = FakeBody.whole(body)
-        request = tus.Append(offset, length, checksum, trailer)
+        request = tus.Append(offset, length, checksum, trailer, digests)
         return self.ask(self.uploads.append(upload_id, request, self._sent(body), self.by))
+
+    def draft_create(
+        self,
+        completes: bool,
+        body: FakeBody | bytes = b"",
+        *,
+        length: int | None = None,
+        at_most: int | None = None,
+        interim: IInterim | None = None,
+        digests: RequestDigests = NONE,
+    ) -> Answer[Upload]:
+        """A POST of the draft."""
+        if isinstance(body, bytes):
+            body = FakeBody.whole(body)
+        known = body.length if completes and length is None else length
+        creation = Creation(
+            length=known,
+            deferred=known is None,
+            metadata=None,
+            concat=None,
+            concat_header=None,
+            checksum=None,
+            checksum_trailer=False,
+            has_body=body.length != 0,
+            completes=completes,
+            digests=digests,
+            draft=True,
+            at_most=at_most,
+        )
+        return self.ask(self.uploads.create(creation, self._sent(body), self.by, interim=interim))
+
+    def draft_append(
+        self,
+        upload_id: str,
+        offset: int,
+        completes: bool,
+        body: FakeBody | bytes = b"",
+        *,
+        length: int | None = None,
+        at_most: int | None = None,
+        interim: IInterim | None = None,
+        digests: RequestDigests = NONE,
+    ) -> Answer[Upload]:
+        """A PATCH of the draft."""
+        if isinstance(body, bytes):
+            body = FakeBody.whole(body)
+        request = Append(offset, length, None, False, digests, completes=completes, draft=True, at_most=at_most)
+        return self.ask(self.uploads.append(upload_id, request, self._sent(body), self.by, interim=interim))
+
+    def look(self, upload_id: str) -> Answer[Upload]:
+        """A HEAD of the draft."""
+        return self.ask(self.uploads.look(upload_id))
 
     def head(self, upload_id: str) -> Answer[Upload]:
         return self.ask(self.uploads.inspect(upload_id))
@@ -324,7 +386,11 @@ class Server:
         return self.ask(self.uploads.terminate(upload_id))
 
     def concat(
-        self, *partial_ids: str, metadata: str | None = None, request: RequestView | None = None
+        self,
+        *partial_ids: str,
+        metadata: str | None = None,
+        request: RequestView | None = None,
+        digests: RequestDigests = NONE,
     ) -> Answer[Upload]:
         """A POST of a final upload; ``request``: what hooks are shown of it."""
         header = "final;" + " ".join(f"/files/{each}" for each in partial_ids)
@@ -337,6 +403,7 @@ class Server:
             checksum=None,
             checksum_trailer=False,
             has_body=False,
+            digests=digests,
         )
         return self.ask(self.uploads.concatenate(creation, partial_ids, self.by, HookContext(request)))
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import tempfile
@@ -26,8 +27,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.uploads.crash_model import CrashModel, small_sizes
-from tests.uploads.machine import machines
+from resumable.uploads.digest_rules import DigestRules
+from tests.uploads.crash_known import small_sizes
+from tests.uploads.crash_model import CrashModel
+from tests.uploads.fakes import FakeBody
+from tests.uploads.machine import Machine, machines
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -94,20 +98,93 @@ def story(model: CrashModel) -> Iterator[None]:
     yield
 
 
+def draft_story(model: CrashModel) -> Iterator[None]:
+    """The same of the draft, of both protocols at one upload, and of digests."""
+    model.draft_create(700, False)  # long, without a length
+    yield
+    upload = model.uploads[0]
+    model.draft_append(upload, 1700, True, sent=800)
+    yield
+    model.look(upload)  # ends it
+    yield
+    model.append(upload, 100)  # by tus
+    yield
+    model.draft_append(upload, 0, False, length=upload.length or 2400)
+    yield
+    model.draft_append(upload, 2400 - upload.acked, False)  # long: all bytes, and not complete
+    yield
+    model.head(upload)
+    yield
+    model.draft_append(upload, 0, True)  # empty
+    yield
+    model.draft_create(1300, True, announced="right", sent=1000)
+    yield
+    lost = model.uploads[1]
+    model.lose(model.sending[0])
+    yield
+    model.look(lost)
+    yield
+    model.append(lost, 1300 - lost.acked)  # tus completes it by its last byte
+    yield
+    model.draft_create(60, True, chunked=True)
+    yield
+    model.draft_create(900, True, announced="wrong")  # refused
+    yield
+    model.create(1200, announced="right")
+    yield
+    other = model.uploads[4]
+    model.draft_append(other, 500, False, chunked=True, check="bad")
+    yield
+    model.draft_append(other, 500, False, chunked=True)
+    yield
+    model.draft_append(other, 700, False)  # an upload of tus is complete by that
+    yield
+    model.draft_create(300, False, length=1000, chunked=True)
+    yield
+    past = model.uploads[5]
+    model.draft_append(past, 1000, True, chunked=True)  # runs past its length: invalid
+    yield
+    model.draft_create(200, False, length=200)
+    yield
+    whole = model.uploads[6]
+    model.append(whole, 1)  # the last byte, once more
+    yield
+    model.delete(lost)
+    yield
+    model.sweep()
+    yield
+
+
+def digesting(machine: Machine, rng: Random) -> CrashModel:
+    """A model of servers with `--digest`."""
+    return CrashModel(machine, rng, DigestRules("sha-256"))
+
+
+STORIES = pytest.mark.parametrize(
+    "make,tell", [pytest.param(CrashModel, story, id="tus"), pytest.param(digesting, draft_story, id="draft")]
+)
+
+
+def steps(stride: int) -> Iterator[int]:
+    """At which steps a story breaks off: at all; a quick run takes every ``stride``-th, others for each way of bodies,
+    so that with 2 each step is taken in one of the ways."""
+    return itertools.count(1) if LONG else itertools.count(1 + FakeBody.direct * stride // 2, stride)
+
+
 @pytest.fixture
 def directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=MEMORY) as path, small_sizes():
         yield Path(path)
 
 
-def told(model: CrashModel) -> bool:
+def told(model: CrashModel, tell: Any) -> bool:
     """Run the story to its end, or to the crash; whether the end was reached."""
-    return all(not model.machine.down for _ in story(model))
+    return all(not model.machine.down for _ in tell(model))
 
 
 def test_the_story_without_a_crash(directory: Path) -> None:
     model = CrashModel(next(machines(directory)), Random(1))
-    assert told(model)
+    assert told(model, story)
     model.check()
     upload, first, second, _, final, other = model.uploads
     assert other.finished and other.acked == 2000
@@ -118,20 +195,32 @@ def test_the_story_without_a_crash(directory: Path) -> None:
     model.server.bury()
 
 
+def test_the_story_of_the_draft_without_a_crash(directory: Path) -> None:
+    model = digesting(next(machines(directory)), Random(1))
+    assert told(model, draft_story)
+    model.check()
+    upload, lost, short, wrong, other, _, whole = model.uploads
+    assert [each.acked for each in (upload, short, other, whole)] == [2400, 60, 1200, 200]
+    assert all(each.finished for each in (upload, lost, short, other, whole))
+    assert not wrong.finished and wrong.acked == 900
+    assert [each.gone for each in model.uploads] == ["no", "yes", "no", "no", "no", "yes", "no"]
+    model.finish_all()
+    model.server.bury()
+
+
 @pytest.mark.slow
+@STORIES
 @pytest.mark.parametrize("moment", ["before", "after", "torn"])
-def test_a_crash_at_every_step(directory: Path, moment: Any) -> None:
+def test_a_crash_at_every_step(directory: Path, moment: Any, make: Any, tell: Any) -> None:
     """At each step k = 1..N of the story, before and after its effect, and within a COMMIT; then the process is gone,
     or the power, with several survivals of what was not synced."""
     seeds = range(12 if LONG else 2)
     fresh = machines(directory)
-    step = 0
-    while True:
-        step += 1
+    for step in steps(2):
         machine = next(fresh)
-        model = CrashModel(machine, Random(step))
+        model = make(machine, Random(step))
         model.crash_at(step, moment, step)
-        if told(model):
+        if told(model, tell):
             model.server.bury()
             break
         if moment != "torn" or machine.trace[-1] == "COMMIT":
@@ -145,41 +234,48 @@ def test_a_crash_at_every_step(directory: Path, moment: Any) -> None:
 
 
 @pytest.mark.slow
+@STORIES
 @pytest.mark.parametrize("first", ["kill", 1])
-def test_a_second_crash_after_one_at_every_step(directory: Path, first: Any) -> None:
+def test_a_second_crash_after_one_at_every_step(directory: Path, first: Any, make: Any, tell: Any) -> None:
     """What a crash has left in a file never counts, however the run after it ends: with an append that has begun and
     written nothing, and with one that has written something."""
     fresh = machines(directory)
-    for step in range(1, 1000, 1 if LONG else 2):
+    for step in steps(4):
         machine = next(fresh)
-        model = CrashModel(machine, Random(step))
+        model = make(machine, Random(step))
         model.crash_at(step, "before", step)
-        if told(model):
+        if told(model, tell):
             model.server.bury()
             return
         model.recover(first)
         for sent, second in ((0, "kill"), (600, "kill"), (700, step)):
             for upload in model.uploads:
                 if upload.told and upload.gone == "no" and not upload.finished:
-                    model.append(upload, 1000 if upload.length is None else upload.length - upload.acked, sent=sent)
+                    left = 1000 if upload.length is None else upload.length - upload.acked
+                    if upload.draft:
+                        model.draft_append(upload, left, True, sent=sent)
+                    else:
+                        model.append(upload, left, sent=sent)
             model.recover(second)
         model.finish_all()
         model.server.bury()
         shutil.rmtree(machine.catalog_directory.parent)
-    raise AssertionError("the story has no end")
 
 
 @pytest.mark.slow
+@STORIES
 @pytest.mark.parametrize("number,landed", [(errno.EIO, False), (errno.ENOSPC, True)])
-def test_a_failure_at_every_step_and_a_power_loss_after_it(directory: Path, number: int, landed: bool) -> None:
+def test_a_failure_at_every_step_and_a_power_loss_after_it(
+    directory: Path, number: int, landed: bool, make: Any, tell: Any
+) -> None:
     """A write, a sync, a rename, a COMMIT, ... that fails makes nothing be acknowledged that a power loss can take."""
     fresh = machines(directory)
-    for step in range(1, 1000):
+    for step in steps(2):
         machine = next(fresh)
-        model = CrashModel(machine, Random(step))
+        model = make(machine, Random(step))
         model.fail_at(step, number, landed)
         try:
-            for _ in story(model):
+            for _ in tell(model):
                 pass
         except IndexError:
             pass  # a creation was refused: the story can't go on
@@ -190,7 +286,6 @@ def test_a_failure_at_every_step_and_a_power_loss_after_it(directory: Path, numb
         model.finish_all()
         model.server.bury()
         shutil.rmtree(machine.catalog_directory.parent)
-    raise AssertionError("the story has no end")
 
 
 def recovered(model: CrashModel, crash: Any) -> CrashModel:
@@ -219,6 +314,9 @@ CHECKS = st.sampled_from(
 PICKS = st.integers(0, 10_000)
 SENT = st.one_of(st.none(), st.sampled_from([0, 1, 100, 600, 1000, 2000]))
 SEEDS = st.integers(0, 1_000_000)
+#: What the draft says of an append's content.
+CONTENTS = st.sampled_from(["none"] * 6 + ["good", "bad"])
+ANNOUNCED = st.sampled_from(["none"] * 4 + ["right", "right", "wrong"])
 MOMENTS = st.sampled_from(["before", "after", "torn"])
 CRASHES = st.one_of(st.just("kill"), SEEDS)
 ERRNOS = st.sampled_from([errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
@@ -233,12 +331,12 @@ OPERATIONS = st.sampled_from(
 class Stories(RuleBasedStateMachine):
     """Clients, time, failures and crashes in any order; each step is checked by the model."""
 
-    @initialize(seed=SEEDS)
-    def begin(self, seed: int) -> None:
+    @initialize(seed=SEEDS, digest=st.booleans())
+    def begin(self, seed: int, digest: bool) -> None:
         self.place = Path(tempfile.mkdtemp(dir=MEMORY))
         self.small = small_sizes()
         self.small.__enter__()
-        self.model = CrashModel(next(machines(self.place)), Random(seed))
+        self.model = (digesting if digest else CrashModel)(next(machines(self.place)), Random(seed))
         self.crash: Any = "kill"
 
     def pick(self, number: int) -> Any:
@@ -250,17 +348,30 @@ class Stories(RuleBasedStateMachine):
     def is_sending(self) -> bool:
         return bool(self.model.sending)
 
-    @rule(length=st.one_of(st.none(), SIZES), partial=st.booleans())
-    def create(self, length: int | None, partial: bool) -> None:
-        self.model.create(length, partial)
+    @rule(length=st.one_of(st.none(), SIZES), partial=st.booleans(), announced=ANNOUNCED)
+    def create(self, length: int | None, partial: bool, announced: Any) -> None:
+        self.model.create(length, partial, announced)
 
     @rule(size=SIZES, more=st.one_of(st.none(), SIZES), chunked=st.booleans(), check=CHECKS, partial=st.booleans())
     def create_with(self, size: int, more: int | None, chunked: bool, check: Any, partial: bool) -> None:
         self.model.create_with(size, None if more is None else size + more, chunked, check, partial)
 
-    @rule(size=SIZES, more=SIZES, chunked=st.booleans(), check=CHECKS, sent=SENT)
-    def create_slowly(self, size: int, more: int, chunked: bool, check: Any, sent: int | None) -> None:
-        self.model.create_with(size, size + more, chunked, check, False, sent)
+    @rule(size=SIZES, more=SIZES, chunked=st.booleans(), check=CHECKS, sent=SENT, announced=ANNOUNCED)
+    def create_slowly(self, size: int, more: int, chunked: bool, check: Any, sent: int | None, announced: Any) -> None:
+        self.model.create_with(size, size + more, chunked, check, False, sent, announced)
+
+    @rule(
+        size=SIZES,
+        more=st.one_of(st.none(), SIZES),
+        completes=st.booleans(),
+        chunked=st.booleans(),
+        check=CONTENTS,
+        sent=SENT,
+        announced=ANNOUNCED,
+    )
+    def draft_create(self, size: int, more: int | None, completes: bool, **said: Any) -> None:
+        length = None if more is None else size + more * (not completes)
+        self.model.draft_create(size, completes, length=length, **said)
 
     @precondition(has_uploads)
     @rule(number=PICKS, size=SIZES, chunked=st.booleans(), check=CHECKS, ahead=st.sampled_from([0] * 6 + [-1, 1]))
@@ -278,6 +389,37 @@ class Stories(RuleBasedStateMachine):
         upload = self.pick(number)
         end = upload.acked + 300 if upload.length is None else upload.length
         self.model.append(upload, max(0, end - upload.acked), chunked=chunked, check=check, length=end)
+
+    @precondition(has_uploads)
+    @rule(
+        number=PICKS,
+        size=SIZES,
+        completes=st.booleans(),
+        chunked=st.booleans(),
+        check=CONTENTS,
+        ahead=st.sampled_from([0] * 6 + [-1, 1]),
+        sent=SENT,
+        announced=ANNOUNCED,
+    )
+    def draft_append(self, number: int, size: int, completes: bool, **said: Any) -> None:
+        self.model.draft_append(self.pick(number), size, completes, **said)
+
+    @precondition(has_uploads)
+    @rule(number=PICKS, completes=st.booleans(), chunked=st.booleans(), check=CONTENTS, announced=ANNOUNCED)
+    def draft_append_the_rest(self, number: int, completes: bool, **said: Any) -> None:
+        upload = self.pick(number)
+        end = upload.acked + 300 if upload.length is None else upload.length
+        self.model.draft_append(upload, max(0, end - upload.acked), completes, length=end, **said)
+
+    @precondition(has_uploads)
+    @rule(number=PICKS, chunked=st.booleans(), announced=ANNOUNCED)
+    def draft_complete(self, number: int, chunked: bool, announced: Any) -> None:
+        self.model.draft_append(self.pick(number), 0, True, chunked=chunked, announced=announced)
+
+    @precondition(has_uploads)
+    @rule(number=PICKS)
+    def look(self, number: int) -> None:
+        self.model.look(self.pick(number))
 
     @precondition(is_sending)
     @rule(number=PICKS, sent=SENT)

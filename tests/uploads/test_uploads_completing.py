@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from resumable.uploads import completing
 from resumable.uploads.completing import AHEAD, LATEST, SOONEST
 from tests.spool.completion_bench import ID, OTHER, Bench
 
@@ -142,14 +141,3 @@ def test_no_fact_is_told_where_no_hook_is(bench):
     worker.completer.wake(ID)
     worker.go()
     assert bench.row().whole and bench.catalog.told == []
-
-
-def test_no_more_failures_are_remembered_than_have_room(bench, monkeypatch):
-    monkeypatch.setattr(completing, "QUEUE", 3)
-    ids = [f"{number:032x}" for number in range(5)]
-    for each in ids:
-        bench.upload(pieces=(5,), upload_id=each)
-    worker = bench.worker("w1")
-    bench.store.put = bench.down
-    bench.result(worker, worker.completer.sweep())
-    assert list(worker.completer._again) == ids[2:]

@@ -29,7 +29,7 @@ def test_facts_have_the_upload_and_the_request_that_caused_them(hooked):
     assert (created.kind, finished.kind) == (FactKind.CREATED, FactKind.FINISHED)
     assert created.upload_id == upload.id
     told_of = {"method": "POST", "uri": "/files/", "address": "192.0.2.7:1", "headers": {"cookie": ["a=1"]}}
-    request = {**told_of, "id": "7f3a-1"}
+    request = {**told_of, "id": "7f3a-1", "protocol": None, "protocol_version": None}
     assert created.data == {"length": 10, "offset": 10, "metadata": "a MQ==", "request": request}
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import psycopg
 
 from resumable.catalog.postgres.postgres_connection import take_long
-from resumable.catalog.schema import AWAITS_PLACE, IN_WORK, NEEDS_EXPIRY, REPLICA_CHECK, WAITS
+from resumable.catalog.schema import AWAITS_DIGEST, AWAITS_PLACE, IN_WORK, NEEDS_EXPIRY, REPLICA_CHECK, WAITS
 from resumable.model.errors import CatalogUnavailable
 
 OLDEST_SERVER: Final = 140000
@@ -215,6 +215,14 @@ MIGRATIONS: Final[tuple[tuple[int, tuple[str, ...]], ...]] = (
             "ALTER TABLE installation ADD COLUMN marked boolean NOT NULL DEFAULT false",
             """ALTER TABLE uploads ADD COLUMN multipart text, ADD COLUMN reserved integer NOT NULL DEFAULT 0,
                 ADD COLUMN made text""",
+        ),
+    ),
+    (
+        1,
+        (
+            """ALTER TABLE uploads ADD COLUMN draft boolean NOT NULL DEFAULT false, ADD COLUMN digest text COLLATE "C",
+                ADD COLUMN announced text""",
+            f"CREATE INDEX uploads_to_digest ON uploads (id) WHERE {AWAITS_DIGEST}",
         ),
     ),
 )

@@ -21,7 +21,15 @@ from resumable.catalog.postgres.postgres_connection import Connection
 from resumable.catalog.postgres.postgres_replicas import END_FAILED
 from resumable.catalog.postgres.postgres_schema import NOW
 from resumable.catalog.replica_table import end_replicas
-from resumable.catalog.schema import ASKED_UNTIL, AWAITS_PLACE, FIELDS, NEEDS_EXPIRY, to_upload, to_uploads
+from resumable.catalog.schema import (
+    ASKED_UNTIL,
+    AWAITS_DIGEST,
+    AWAITS_PLACE,
+    FIELDS,
+    NEEDS_EXPIRY,
+    to_upload,
+    to_uploads,
+)
 from resumable.catalog.upload_work import UploadWork
 from resumable.model.segments import REMOVED_AFTER
 from resumable.model.upload import Commit, Fact, GoneReason, ICatalog, Replica, Segment, StoreChange, Through, Upload
@@ -201,6 +209,8 @@ class PostgresUploadTable(UploadWork):
     UNPLACED = f"""SELECT {FIELDS} FROM uploads WHERE {AWAITS_PLACE} AND id > ? AND finished_at IS NOT NULL
         AND gone IS NULL AND whole ORDER BY id LIMIT ?"""
     PLACED = f"{UploadWork.PLACED} AND whole"
+    UNDIGESTED = f"""SELECT {FIELDS} FROM uploads WHERE {AWAITS_DIGEST} AND id > ? AND finished_at IS NOT NULL
+        AND gone IS NULL ORDER BY id LIMIT ?"""
     DROP_SEGMENTS = """DELETE FROM segments USING uploads WHERE upload_id = uploads.id AND on_disk = 0
         AND upload_id = ANY(?)"""
     DROP_PARTS = DROP_SEGMENTS.replace("segments", "parts")

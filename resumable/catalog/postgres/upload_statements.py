@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Final
 
 from resumable.catalog.postgres import stored_statements as stores
-from resumable.catalog.schema import FIELDS, REPLICA_FIELDS, from_replica, to_json, to_placed, to_row
+from resumable.catalog.schema import FIELDS, REPLICA_FIELDS, from_replica, to_digest, to_json, to_placed, to_row
 from resumable.model.upload import WHOLE, Commit, Fact, Replica, Segment, StoreChange, Upload
 
 # Neither finished nor gone; in words by which PostgreSQL doesn't look for the rows in the index of all of these.
@@ -26,6 +26,7 @@ _TYPES: Final = {
     **dict.fromkeys(("confirmed", "needs"), "bigint"),
     **dict.fromkeys(("retry_at", "failing_since"), "float8"),
     **dict.fromkeys(("required", "attempts"), "integer"),
+    "draft": "boolean",
 }
 _NAMES: Final = FIELDS.split(", ")
 _REPLICA_NAMES: Final = (*REPLICA_FIELDS.removesuffix(", seq").split(", "), "journal", "holder")
@@ -153,10 +154,11 @@ BEGIN: Final = f"""WITH job AS (SELECT * FROM json_to_recordset(?1) AS job(id te
     RETURNING uploads.id"""
 
 _CHANGED: Final = """id text, epoch bigint, start bigint, offset bigint, at float8, length bigint,
-    goes_on boolean, placed text"""
+    goes_on boolean, placed text, digest text"""
 # The last commit of an append gives back what was reserved ahead, by whomever.
 _MOVED: Final = """offset = job.offset, touched_at = GREATEST(uploads.touched_at, job.at),
-    length = COALESCE(job.length, uploads.length), kept_by = CASE WHEN job.goes_on THEN uploads.kept_by END,
+    length = COALESCE(job.length, uploads.length), digest = COALESCE(job.digest, uploads.digest),
+    kept_by = CASE WHEN job.goes_on THEN uploads.kept_by END,
     charged = CASE WHEN job.goes_on THEN uploads.charged ELSE 0 END"""
 _FINISHED: Final = """adoptable = job.offset, finished_at = GREATEST(uploads.touched_at, job.at),
     placed = COALESCE(uploads.placed, job.placed)"""
@@ -223,6 +225,8 @@ def commit_row(change: Commit) -> dict[str, Any]:
         row["goes_on"] = True
     if change.finished and change.place is not None:
         row["placed"] = to_placed(change.place)
+    if (digest := to_digest(change.digest, change.digest_due)) is not None:
+        row["digest"] = digest
     if isinstance(change.segment, StoreChange):
         return row | stores.stored_row(change.segment, change.start, change.offset, change.finished)
     return row | segment_row(change.segment, change.start, change.offset, change.finished)

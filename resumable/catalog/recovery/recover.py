@@ -134,13 +134,14 @@ _ROWS = f"SELECT seq, {_COLUMNS} FROM uploads NOT INDEXED WHERE seq BETWEEN ? AN
 TRIAL: Final = f"EXPLAIN {_ROWS}"  # it works, with two values, on each copy that can be read at all
 _INDEX = """SELECT id, seq FROM uploads INDEXED BY uploads_by_id
     WHERE id >= CAST(? AS TEXT) AND id < CAST(? AS TEXT) ORDER BY id"""
-_SAVE = f"""INSERT INTO uploads ({_COLUMNS}) VALUES ({", ".join("?" * 22)})
+_SAVE = f"""INSERT INTO uploads ({_COLUMNS}) VALUES ({", ".join("?" * 25)})
     ON CONFLICT (id) DO UPDATE SET ({_COLUMNS}) = ({", ".join(f"excluded.{name}" for name in _COLUMNS.split(", "))})
     WHERE (excluded.epoch, excluded.offset) > (uploads.epoch, uploads.offset)"""
 _TYPES: Final[tuple[tuple[type, ...], ...]] = (
     *(_TEXT, _REAL, _REAL, _INT_OR_NONE, _INT, _TEXT_OR_NONE, _TEXT_OR_NONE, _TEXT_OR_NONE),
     *(_REAL_OR_NONE, _TEXT_OR_NONE, _REAL_OR_NONE, _INT, _TEXT_OR_NONE, _INT, _INT),
-    *(_REAL_OR_NONE, _REAL_OR_NONE, _TEXT_OR_NONE, _INT_OR_NONE, _TEXT_OR_NONE, _TEXT_OR_NONE, _INT),
+    *(_REAL_OR_NONE, _REAL_OR_NONE, _TEXT_OR_NONE, _INT_OR_NONE, _TEXT_OR_NONE, _TEXT_OR_NONE),
+    *(_INT, _TEXT_OR_NONE, _TEXT_OR_NONE, _INT),
 )
 
 

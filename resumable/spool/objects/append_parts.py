@@ -26,7 +26,7 @@ from resumable.model.errors import CatalogUnavailable
 from resumable.model.segments import IAppendSide
 from resumable.model.stored import MOST_IN_ROW, RESERVED, IStored, StoredLayout
 from resumable.model.upload import Piece, StoreChange, StoredPart, Upload
-from resumable.protocol import metadata
+from resumable.protocol import digests
 from resumable.protocol.errors import Held, TooLarge
 from resumable.remotes.errors import Conflict, NotThere, RemoteError, Throttled, Transient
 from resumable.remotes.interfaces import IRegion
@@ -524,7 +524,7 @@ class AppendParts:
     def _properties(self, token: str) -> ObjectProperties:
         values: Mapping[str, bytes] = {}
         if self._upload is not None:
-            values = metadata.parse(self._upload.metadata or "")
+            values = digests.object_metadata(self._upload.metadata, self._upload.digest)
         return ObjectProperties(self._id, token, values)
 
     # -- the whole object, pieces, the tail

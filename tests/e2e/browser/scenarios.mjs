@@ -32,20 +32,20 @@ function script() {
       it.start()
     })
     // Aborted after the first chunk; another Upload finds it by its fingerprint.
-    async function resumed(endpoint) {
+    async function resumed(endpoint, more) {
       await new Promise((resolve, reject) => {
         const onChunkComplete = () => it.abort().then(resolve, reject)
-        const it = new tus.Upload(chosen(), options({ endpoint, chunkSize: 100_000, onChunkComplete }))
+        const it = new tus.Upload(chosen(), options({ endpoint, chunkSize: 100_000, onChunkComplete, ...more }))
         it.start()
       })
       methods.length = 0
       return new Promise((resolve, reject) => {
-        const it = new tus.Upload(chosen(), options({ endpoint, onSuccess: () => resolve(it.url), onError: reject }))
+        const it = new tus.Upload(chosen(), options({ endpoint, onSuccess: () => resolve(it.url), onError: reject, ...more }))
         it.findPreviousUploads().then((found) => { it.resumeFromPreviousUpload(found[0]); it.start() })
       })
     }
-    async function refused(endpoint) {
-      const error = await upload(new Blob([new Uint8Array(3_000_000)]), { endpoint, retryDelays: null }).then(() => null, (e) => e)
+    async function refused(endpoint, more) {
+      const error = await upload(new Blob([new Uint8Array(3_000_000)]), { endpoint, retryDelays: null, ...more }).then(() => null, (e) => e)
       const body = error.originalResponse?.getBody()
       return { status: error.originalResponse?.getStatus() ?? 0, problem: body ? JSON.parse(body) : null }
     }
@@ -121,7 +121,23 @@ const server = createServer((request, response) => {
 await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
 const site = `http://localhost:${server.address().port}/`
 
+// The same of the IETF draft, in the two versions that tus-js-client speaks.
+const drafts = (protocol) => {
+  const run = (more) => (page) => page.evaluate(([endpoint, more]) => upload(chosen(), { endpoint, ...more }), [endpoint, { protocol, ...more }]).then(ended(page))
+  return {
+    [`${protocol}_chunked`]: run({ chunkSize: 100_000 }),
+    [`${protocol}_with_creation`]: run({ uploadDataDuringCreation: true }),
+    [`${protocol}_resumed`]: (page) => page.evaluate(([endpoint, more]) => resumed(endpoint, more), [endpoint, { protocol }]).then(ended(page)),
+    [`${protocol}_deferred`]: (page) => page.evaluate(([endpoint, protocol]) => upload(chosen().stream().getReader(), {
+      endpoint, protocol, uploadLengthDeferred: true, chunkSize: 100_000,
+    }), [endpoint, protocol]).then(ended(page)),
+    [`${protocol}_refused`]: (page) => page.evaluate(([endpoint, more]) => refused(endpoint, more), [endpoint, { protocol }]),
+  }
+}
+
 const scenarios = {
+  ...drafts('ietf-draft-03'),
+  ...drafts('ietf-draft-05'),
   chunked: (page) => page.evaluate((endpoint) => upload(chosen(), { endpoint, chunkSize: 100_000 }), endpoint).then(ended(page)),
   parallel: (page) => page.evaluate((endpoint) => upload(chosen(), { endpoint, parallelUploads: 2 }), endpoint).then(ended(page)),
   resumed: (page) => page.evaluate((endpoint) => resumed(endpoint), endpoint).then(ended(page)),

@@ -1,4 +1,5 @@
 // What people do with tus-js-client: node scenarios.mjs SCENARIO ENDPOINT FILE
+// The variable PROTOCOL names the one that it speaks, tus 1.0 if it is not set.
 // Prints one JSON object on the last line of its output; events that a test waits for come before, one a line.
 import { createReadStream, readFileSync } from 'node:fs'
 import { Readable } from 'node:stream'
@@ -8,6 +9,7 @@ import UppyTus from '@uppy/tus'
 
 const [scenario, endpoint, file] = process.argv.slice(2)
 const data = readFileSync(file)
+const protocol = process.env.PROTOCOL ?? 'tus-v1'
 const METHODS = []
 
 const say = (event) => process.stdout.write(`${JSON.stringify(event)}\n`)
@@ -18,6 +20,7 @@ function upload(source, options, during = {}) {
   const done = new Promise((resolve, reject) => {
     it = new tus.Upload(source, {
       endpoint,
+      protocol,
       retryDelays: [0, 100, 300, 500, 1000, 1000, 2000, 2000, 3000, 3000, 3000],
       onBeforeRequest: (req) => {
         METHODS.push(`${req.getMethod()}${req.getHeader('X-HTTP-Method-Override') ?? ''}`)
@@ -61,6 +64,7 @@ const scenarios = {
   parallel: () => run(data, { parallelUploads: 3, metadata }),
   // A client that gives up at once: its error says what the final upload was answered with.
   parallel_once: () => run(data, { parallelUploads: 3, metadata, retryDelays: null }),
+  uppy: () => uppy({ chunkSize: 400_000 }),
   uppy_parallel: () => uppy({ parallelUploads: 3 }),
   uppy_parallel_once: () => uppy({ parallelUploads: 3, retryDelays: null }),
   deferred: () => run(Readable.from(pieces(data)), { uploadLengthDeferred: true, chunkSize: 250_000 }),
@@ -90,7 +94,7 @@ const scenarios = {
 
   async terminate_finished() {
     const it = await run(data, {})
-    await tus.Upload.terminate(it.url)
+    await tus.Upload.terminate(it.url, { ...tus.defaultOptions, protocol })
     return it
   },
 
@@ -112,6 +116,7 @@ function uppy(options) {
   return new Promise((resolve, reject) => {
     const it = new Uppy().use(UppyTus, {
       endpoint,
+      protocol,
       retryDelays: [0, 100, 300, 500, 1000, 1000, 2000, 2000, 3000],
       onBeforeRequest: (req) => { METHODS.push(req.getMethod()) },
       ...options,
