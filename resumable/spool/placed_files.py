@@ -95,6 +95,8 @@ def sidecar(upload: Upload, path: str) -> bytes:
         "created_at": json_time(upload.created_at),
         "finished_at": json_time(upload.finished_at or upload.created_at),
     }
+    if upload.digest is not None:
+        said["digest"] = upload.digest
     if upload.owner is not None:
         said["owner"] = upload.owner
     if upload.partials:
@@ -124,6 +126,10 @@ class PlacedFiles:
     def wanted(self) -> bool:
         """Whether finished files get places at all."""
         return self._settings.template is not None
+
+    def ready(self, upload: Upload) -> bool:
+        """Whether all is known of the upload that its place is to tell: a sidecar has the digest."""
+        return upload.digest_due is None or not self._settings.sidecar
 
     def planned(self, upload: Upload) -> Place | None:
         """Where an upload is to go whose finish is about to be recorded; None: it stays under its id."""

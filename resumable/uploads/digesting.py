@@ -143,6 +143,8 @@ class Digester:
         if digest is None or not await self._context.catalog.set_digest(upload.id, digest):
             return
         self.made += 1
+        if upload.place is not None and not upload.placed:
+            self._context.place_planned(upload.id)
         if digests.refusal(upload.announced, digest, draft=False) is not None:
             self.differing += 1
             log.error(

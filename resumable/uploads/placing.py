@@ -123,6 +123,9 @@ class Placer:
         """Place those of the uploads that wait for it; how many were."""
         rows = await self._context.catalog.get_many(upload_ids)
         waiting = [each for each in rows.values() if each.finished and not each.gone and each.place and not each.placed]
+        waiting = [
+            each for each in waiting if self._context.places.ready(each)
+        ]  # the others once they have their digest
         whole = await self._context.spool.whole([each.id for each in waiting])
         waiting = [each for each in waiting if each.id in whole]  # the others are joined first
         results = await self._context.places.place(waiting)

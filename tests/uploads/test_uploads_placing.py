@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
@@ -16,10 +17,12 @@ from resumable.model.hooks import Changes, Granted, QuestionKind
 from resumable.model.listing import UploadState
 from resumable.model.upload import FactKind, Place
 from resumable.protocol import metadata
+from resumable.protocol.digests import render
 from resumable.protocol.errors import Gone, NotFound
 from resumable.spool.placed_files import PlaceSettings, parse
 from resumable.spool.placing import SIDECAR, Collision, Rules
 from resumable.uploads.context import Questions
+from resumable.uploads.digest_rules import DigestRules
 from tests.uploads.fakes import FakeBody, FakeHooks, FakeReplication
 from tests.uploads.harness import LONG, PLACED, UPLOADS, pattern, told
 from tests.uploads.machine import content
@@ -196,6 +199,19 @@ def test_a_sidecar_tells_what_is_known(serve):
         "finished_at": "2023-11-14T22:13:20.000Z",
         "owner": "ann",
     }
+
+
+@pytest.mark.parametrize("sizes", [(len(DATA),), (3, len(DATA) - 3)])
+def test_a_sidecar_tells_the_digest_also_where_that_is_made_afterwards(serve, sizes):
+    server = serve(placing=wanted(sidecar=True), digests=DigestRules("sha-256"))
+    upload_id = server.create(len(DATA), metadata=metadata.encode({"filename": "report.pdf"})).value.id
+    offset = 0
+    for size in sizes:
+        server.patch(upload_id, offset, DATA[offset : offset + size])
+        offset += size
+    digest = server.row(upload_id).digest
+    assert digest == render({"sha-256": sha256(DATA).digest()})
+    assert json.loads(placed(server.disk)[f"2023-11-14/report.pdf{SIDECAR}"])["digest"] == digest
 
 
 def test_the_place_is_the_one_that_was_recorded_whatever_the_template_says_now(serve, machine):
