@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 DISTRIBUTIONS = {
     "OpenSSL": "pyopenssl",
     "prometheus_client": "prometheus-client",
+    "http_sf": "http-sf",
     "azure": "azure-storage-blob",
     "zope": "zope.interface",
     "google_crc32c": "google-crc32c",

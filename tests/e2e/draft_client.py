@@ -172,7 +172,11 @@ class Transfer1(Transfer):
         self._chunked = chunked
         self._last: tuple[int, tuple[tuple[str, str], ...]] | None = None
         self._method = head.partition(b" ")[0].decode()
-        self.wire.send(head)
+        try:
+            self.wire.send(head)
+        except BaseException:
+            self.wire.close()
+            raise
 
     def send(self, data: bytes, end: bool = False) -> None:
         if self._chunked:
@@ -229,7 +233,11 @@ class Transfer2(Transfer):
         timeout: float = BOUND,
     ) -> None:
         self.link = Http2(port, tls=tls, timeout=timeout)
-        self.number = self.link.begin(method, path, fields, end=end)
+        try:
+            self.number = self.link.begin(method, path, fields, end=end)
+        except BaseException:
+            self.link.close()
+            raise
         self.heads = self.link.interims.setdefault(self.number, [])
 
     def send(self, data: bytes, end: bool = False) -> None:

@@ -58,9 +58,13 @@ class Http2:
         self.ended: set[int] = set()
         self.resets: dict[int, int] = {}
         self.goaway: int | None = None
-        self.h2.initiate_connection()
-        self._flush()
-        self._hear()  # its settings: the windows are known from now on
+        try:
+            self.h2.initiate_connection()
+            self._flush()
+            self._hear()  # its settings: the windows are known from now on
+        except BaseException:
+            self.close()
+            raise
 
     def begin(self, method: str, path: str, fields: Fields | None = None, *, end: bool = False) -> int:
         """Send the head of a request."""
