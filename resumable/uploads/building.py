@@ -128,10 +128,9 @@ class Building:
     async def _digested(self, final: Upload, partials: Sequence[Upload], job: AssemblyJob) -> Upload:
         """The record, with the digests that its client has announced. Raises ChecksumMismatch: they are others."""
         context = self._context
-        lacking = digests.lacking(final.announced, final.digest)
-        if not lacking:
+        if not digests.lacking(final.announced, final.digest):
             return final
-        algorithms = list(dict.fromkeys([*lacking, *filter(None, [final.digest_due])]))
+        algorithms = context.digests.along(final)
         try:
             digest = await hashed(
                 *(context.spool, [(each.id, each.offset) for each in partials], algorithms),

@@ -190,10 +190,9 @@ class Acknowledgements:
         """The record, with the digests that its client has announced, as far as its bytes can be read before the end.
         They are hashed once only: no bytes of an upload that has all of them change."""
         context = self._context
-        lacking = digests.lacking(upload.announced, upload.digest)
-        if not lacking:
+        if not digests.lacking(upload.announced, upload.digest):
             return upload
-        algorithms = list(dict.fromkeys([*lacking, *filter(None, [upload.digest_due])]))
+        algorithms = context.digests.along(upload)
         if context.digests.readable:
             found = await hashed(
                 *(context.spool, [(upload.id, upload.offset)], algorithms),

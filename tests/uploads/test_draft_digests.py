@@ -9,7 +9,7 @@ import pytest
 from resumable.model.upload import Upload
 from resumable.protocol.digests import NONE, RequestDigests
 from resumable.protocol.errors import DigestMismatch
-from resumable.protocol.requests import Append, Creation
+from resumable.protocol.requests import Append
 from resumable.uploads.digest_rules import DigestRules
 from tests.uploads.digested import content, text, whole
 from tests.uploads.fakes import FakeBody
@@ -20,24 +20,6 @@ KINDS: dict[str, Callable[[bytes], FakeBody]] = {"known": FakeBody.whole, "chunk
 
 in_every_size = pytest.mark.parametrize("size", SIZES)
 of_every_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-def post(server: Server, completes: bool, body: FakeBody, digests: RequestDigests = NONE) -> Answer[Upload]:
-    length = body.length if completes else None
-    creation = Creation(
-        length=length,
-        deferred=length is None,
-        metadata=None,
-        concat=None,
-        concat_header=None,
-        checksum=None,
-        checksum_trailer=False,
-        has_body=body.length != 0,
-        completes=completes,
-        draft=True,
-        digests=digests,
-    )
-    return server.ask(server.uploads.create(creation, server._sent(body), server.by))
 
 
 def patch(
@@ -54,7 +36,7 @@ def test_a_creation_that_completes_the_upload_is_finished_with_its_digest(
     serve: Callable[..., Server], size: int, kind: str, announced: bool
 ) -> None:
     server, data = serve(digests=None if announced else DigestRules("sha-256")), pattern(size)
-    upload_id = post(server, True, KINDS[kind](data), whole(data) if announced else NONE).value.id
+    upload_id = server.draft_create(True, KINDS[kind](data), digests=whole(data) if announced else NONE).value.id
     row = server.row(upload_id)
     assert row.draft and row.finished and row.digest == text(data)
     assert server.uploads.digester.made == 0, "nothing is read once more"
@@ -66,7 +48,7 @@ def test_one_with_other_bytes_than_announced_is_refused_with_where_to_cancel_it(
     server: Server, size: int, kind: str
 ) -> None:
     data = pattern(size)
-    answer = post(server, True, KINDS[kind](data), whole(data + b"x"))
+    answer = server.draft_create(True, KINDS[kind](data), digests=whole(data + b"x"))
     assert isinstance(answer.error, DigestMismatch) and answer.cut is not None
     row = server.row(answer.cut.id)
     assert not row.finished and row.digest == text(data)
@@ -83,7 +65,7 @@ def test_bytes_of_several_requests_are_compared_when_one_completes_the_upload(
     server: Server, size: int, kind: str, with_bytes: bool, right: bool
 ) -> None:
     data = pattern(size + 1)
-    upload_id = post(server, False, FakeBody.whole(data[:1]), whole(data if right else data + b"x")).value.id
+    upload_id = server.draft_create(False, data[:1], digests=whole(data if right else data + b"x")).value.id
     if with_bytes:
         last = patch(server, upload_id, 1, True, KINDS[kind](data[1:]))
     else:
@@ -104,7 +86,7 @@ def test_bytes_of_several_requests_are_compared_when_one_completes_the_upload(
 @of_every_kind
 def test_content_with_another_digest_is_not_kept(server: Server, size: int, kind: str) -> None:
     data = pattern(size)
-    upload_id = post(server, False, FakeBody.whole(b"first"), content(b"first")).value.id
+    upload_id = server.draft_create(False, b"first", digests=content(b"first")).value.id
     assert isinstance(patch(server, upload_id, 5, False, KINDS[kind](data), content(b"other")).error, DigestMismatch)
     assert server.row(upload_id).offset == 5
     assert patch(server, upload_id, 5, True, KINDS[kind](data), content(data)).value.finished
