@@ -41,8 +41,8 @@ class DigestRules:
 
     @staticmethod
     def along(upload: Upload) -> Sequence[str]:
-        """The algorithms by which bytes are hashed before the upload is finished: of the digests that were announced and
-        aren't known, and of the one that is due."""
+        """The algorithms by which bytes are hashed before the upload is finished: those of digests that were announced
+        and aren't known, and of the one that is due."""
         lacking = digests.lacking(upload.announced, upload.digest)
         due = upload.digest_due
         return lacking if due is None or due in lacking else [*lacking, due]

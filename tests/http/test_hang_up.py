@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import pytest_twisted
@@ -297,19 +296,6 @@ def test_on_http_2_an_answer_that_has_begun_ends_in_a_reset() -> None:
 
 
 # Over a socket
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def start(handler: Callable[[StreamingRequest], object], **options: Any) -> Server:
-        servers.append(Server(handler, **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        pytest_twisted.blockon(Deferred.fromCoroutine(server.stop()))
 
 
 @implementer(IDirectConsumer)

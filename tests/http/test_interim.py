@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred
 from twisted.web.http_headers import InvalidHeaderName
 
 from resumable.http.request import StreamingRequest
@@ -234,19 +232,6 @@ def test_they_keep_no_client_that_sends_nothing() -> None:
 
 
 # Over a socket
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def start(handler: Callable[[StreamingRequest], object], **options: Any) -> Server:
-        servers.append(Server(handler, **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        pytest_twisted.blockon(Deferred.fromCoroutine(server.stop()))
 
 
 @pytest_twisted.ensureDeferred

@@ -25,7 +25,7 @@ from zope.interface import implementer
 from resumable.http.request import StreamingRequest
 from resumable.model.errors import BodyLost
 from tests.certificates import certified
-from tests.http.sockets import MIB, Handler, Server, connected, in_thread, patch, read_all
+from tests.http.sockets import MIB, Server, connected, in_thread, patch, read_all
 
 
 @implementer(IConsumer)
@@ -54,19 +54,6 @@ class Consumer:
         self.digest.update(data)
         if not self.first_write.called:
             self.first_write.callback(None)
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def start(handler: Handler, **options: Any) -> Server:
-        servers.append(Server(handler, **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        pytest_twisted.blockon(Deferred.fromCoroutine(server.stop()))
 
 
 def answer(request: StreamingRequest, code: int, body: bytes = b"") -> None:
