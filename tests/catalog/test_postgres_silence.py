@@ -158,6 +158,14 @@ def test_who_stops_waits_once_and_then_for_nothing(rig: Rig) -> None:
     assert isinstance(outcome(rig.changes, classic("c")), CatalogUnavailable)
 
 
+def test_who_stops_asks_a_silent_server_once_what_became_of_a_change(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_batches, "AGAIN", LONG)
+    assert outcome(rig.changes, add("a"))
+    rig.lines.cut()
+    rig.answer_time.hurry(0.1)
+    assert str(outcome(rig.changes, add("b"))).startswith("it isn't known whether it was changed")
+
+
 def test_who_hurries_waits_for_all_that_is_answered(rig: Rig) -> None:
     rig.answer_time.hurry(LONG / 2)
     assert [outcome(rig.changes, classic(key)) for key in "abc"] == [1, 1, 1]

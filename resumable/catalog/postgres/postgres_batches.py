@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 
 from resumable.catalog.batches import CatalogJob, Timing, of_one_job
 from resumable.catalog.postgres.outage import CatalogOutage
-from resumable.catalog.postgres.postgres_connection import BYTES, Call, Connect, Connection, unavailable
+from resumable.catalog.postgres.postgres_connection import BYTES, Call, Connect, Connection, NoAnswer, unavailable
 from resumable.catalog.postgres.usage_table import refusal
 from resumable.model.errors import CatalogUnavailable
 
@@ -394,8 +394,9 @@ class PostgresBatches:
                 return self._settle(number)
             except Disowned:
                 raise
-            except CatalogUnavailable:  # at once, or after a server has said nothing for long
-                if self._giving_up.wait(AGAIN) or time.monotonic() > until:
+            except CatalogUnavailable as error:  # at once, or after a server has said nothing for long
+                silent = isinstance(error.__cause__, NoAnswer)  # it has had its time; a process that ends gives it none
+                if silent or self._giving_up.wait(AGAIN) or time.monotonic() > until:
                     break
         raise CatalogUnavailable(f"it isn't known whether it was changed: {refused}")
 
