@@ -22,9 +22,9 @@ from resumable.model.upload import Upload
 from resumable.protocol import digests
 from resumable.spool.objects.completion import Completion, PartsLost, Stuck
 from resumable.spool.objects.errors import StoreFailed
+from resumable.uploads.background import Retries
 from resumable.uploads.context import UploadContext
 from resumable.uploads.other_workers import NEWS, join_claim
-from resumable.uploads.retries import Retries
 
 log = Logger()
 

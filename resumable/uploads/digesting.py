@@ -6,31 +6,27 @@ an upload's; a digest that is there is never made anew. No more than one file is
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from resumable.aio.threads import IPool, Stopped
-from resumable.model.errors import CatalogUnavailable, level_of
+from resumable.aio.threads import IPool
+from resumable.model.errors import level_of
 from resumable.model.upload import Upload
 from resumable.protocol import digests
 from resumable.protocol.digests import Hashes
 from resumable.protocol.errors import Gone, Stopping, TusError
 from resumable.spool.datafile import SpoolDamaged
 from resumable.spool.reader import Reader
+from resumable.uploads.background import REMEMBERED, BackgroundWork, Retries
 from resumable.uploads.context import UploadContext
 from resumable.uploads.digest_rules import scan
 from resumable.uploads.other_workers import digest_claim
-from resumable.uploads.retries import Retries
 from resumable.uploads.status import Elsewhere
 
 log = Logger()
 
-QUEUE: Final = 4096
-"""Ids that are remembered. What doesn't fit is left to a sweep."""
 PAGE: Final = 64
 SOONEST: Final = 30.0
 LATEST: Final = 3600.0
@@ -54,10 +50,8 @@ class Digester:
         self._context = context
         self._read = read
         self._pool = pool
-        self._queue: deque[str] = deque()
-        self._retries = Retries(context.clock, SOONEST, LATEST, QUEUE)
-        self._all = self._stopping = False
-        self._working: Deferred[None] | None = None
+        self._background = BackgroundWork("making digests", self._work)
+        self._retries = Retries(context.clock, SOONEST, LATEST, REMEMBERED)
         #: Digests that were made here since the start; of these, those that differ from what had been announced.
         self.made = self.differing = 0
         context.listeners.digest_due.append(self.wake)
@@ -68,52 +62,28 @@ class Digester:
 
     def sweep(self) -> None:
         """Look for all that is due, including what has failed before."""
-        self._all = True
-        self._go_on()
+        self._background.add_all()
 
     def wake(self, upload_id: str) -> None:
         """This upload is finished, and its digest is due."""
-        if len(self._queue) < QUEUE:
-            self._queue.append(upload_id)
-        else:
-            self._all = True
-        self._go_on()
+        self._background.add(upload_id)
 
     async def stop(self) -> None:
         """No file is read any more; the next start begins anew with the one that was."""
-        self._stopping = True
-        if self._working is not None:
-            await self._working
-
-    def _go_on(self) -> None:
-        if self._working is None and not self._stopping:
-            self._working = Deferred()
-            Deferred.fromCoroutine(self._work())
+        await self._background.stop()
 
     async def _work(self) -> None:
-        try:
-            while (self._queue or self._all) and not self._stopping:
-                if self._queue:
-                    await self._one(self._queue.popleft())
-                else:
-                    self._all = False
-                    await self._look()
-        except (CatalogUnavailable, Stopped) as error:
-            log.debug("digests go on with the next round: {reason}", reason=str(error))
-        except Exception:
-            log.failure("digests failed; the next round tries again")
-        finally:
-            working, self._working = self._working, None
-            assert working is not None, "it says that this runs"
-            working.callback(None)
+        while self._background.waits:
+            ids = self._background.take(1)
+            await (self._one(ids[0]) if ids else self._look())
 
     async def _look(self) -> None:
         """Whatever is due, once."""
         after = ""
-        while not self._stopping and (found := await self._context.catalog.undigested(after, PAGE)):
+        while not self._background.stopping and (found := await self._context.catalog.undigested(after, PAGE)):
             after = found[-1].id
             for upload in found:
-                if not self._stopping and self._retries.is_due(upload.id):
+                if not self._background.stopping and self._retries.is_due(upload.id):
                     await self._one(upload.id)
 
     async def _one(self, upload_id: str) -> None:
@@ -167,7 +137,7 @@ class Digester:
                 if self._pool is None:
                     raise
         if reader is not None:
-            await scan(reader, upload.id, upload.offset, hashes, lambda: self._stopping)
+            await scan(reader, upload.id, upload.offset, hashes, lambda: self._background.stopping)
         elif self._pool is not None:
             await self._feed_copy(upload, hashes, self._pool)
 
@@ -177,7 +147,7 @@ class Digester:
         copy = await self._context.replication.open_copy(upload.id, 0, upload.offset)
         try:
             while offset < upload.offset:
-                if self._stopping:
+                if self._background.stopping:
                     raise Stopping()
                 data = await copy.read(offset, min(PIECE, upload.offset - offset))
                 if not data:

@@ -7,16 +7,14 @@ is tried again with each round of the janitor. Of several processes only the one
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from resumable.aio.threads import Stopped
-from resumable.model.errors import CatalogUnavailable
 from resumable.model.upload import FactKind, Upload
+from resumable.uploads.background import BackgroundWork
 from resumable.uploads.context import UploadContext
 from resumable.uploads.holds import JANITOR
 from resumable.uploads.janitor import Reclaimer
@@ -26,8 +24,6 @@ log = Logger()
 
 BATCH = 32
 """Files that are placed together: they share the syncs of their directories, and hold a thread that long."""
-QUEUE = 4096
-"""Ids that are remembered; beyond, all that wait are looked for in the catalog."""
 
 
 class Placer:
@@ -36,9 +32,7 @@ class Placer:
     def __init__(self, context: UploadContext, reclaimer: Reclaimer) -> None:
         self._context = context
         self._reclaimer = reclaimer
-        self._queue: deque[str] = deque()
-        self._all = self._stopping = False
-        self._working: Deferred[None] | None = None
+        self._background = BackgroundWork("placing files", self._work)
         self._complained = False
         context.listeners.place_planned.append(self._planned)
         context.others.listen(PLACE, self._told)
@@ -49,22 +43,17 @@ class Placer:
 
     def sweep(self) -> None:
         """Place all files that wait for it, including those that have failed before."""
-        self._all = True
-        self._go_on()
+        if self._context.places.wanted:
+            self._background.add_all()
 
     async def stop(self) -> None:
         """Nothing is being placed any more; the next start goes on with it."""
-        self._stopping = True
-        if self._working is not None:
-            await self._working
+        await self._background.stop()
 
     def _planned(self, upload_id: str) -> None:
         """This upload is finished, and has a place to go to."""
-        if len(self._queue) < QUEUE:
-            self._queue.append(upload_id)
-        else:
-            self._all = True
-        self._go_on()
+        if self._context.places.wanted:
+            self._background.add(upload_id)
 
     def _told(self, upload_id: str) -> None:
         """Another process has finished this upload; it is placed by the one that is the janitor."""
@@ -72,41 +61,25 @@ class Placer:
 
     def _pass_on(self) -> None:
         """Another process is the janitor, and finds what it doesn't hear of in its next round."""
-        self._all = False
-        while self._queue:
-            self._context.others.tell(PLACE, self._queue.popleft())
-
-    def _go_on(self) -> None:
-        if self._working is None and not self._stopping and self._context.places.wanted:
-            self._working = Deferred()
-            Deferred.fromCoroutine(self._work())
+        while ids := self._background.take(BATCH):
+            for upload_id in ids:
+                self._context.others.tell(PLACE, upload_id)
 
     async def _work(self) -> None:
-        try:
-            if self._context.others.several and not await self._context.others.granted(JANITOR):
-                self._pass_on()
-            while (self._queue or self._all) and not self._stopping:
-                if await self._place_some() and not self._queue:
-                    await self._reclaimer.reclaim()  # others may come meanwhile
-        except (CatalogUnavailable, Stopped) as error:
-            log.debug("placing files goes on with the next round: {reason}", reason=str(error))
-        except Exception:
-            log.failure("placing files failed; the next round tries again")
-        finally:
-            working, self._working = self._working, None
-            assert working is not None, "it says that this runs"
-            working.callback(None)
+        if self._context.others.several and not await self._context.others.granted(JANITOR):
+            self._pass_on()
+        while self._background.waits:
+            if await self._place_some() and not self._background.knows_ids:
+                await self._reclaimer.reclaim()  # others may come meanwhile
 
     async def _place_some(self) -> int:
-        if not self._queue:
-            self._all = False
-            return await self._place_all()
-        return await self._locked([self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))])
+        ids = self._background.take(BATCH)
+        return await (self._locked(ids) if ids else self._place_all())
 
     async def _place_all(self) -> int:
         """Whatever waits, once."""
         after, placed, found = "", 0, 0
-        while not self._stopping:
+        while not self._background.stopping:
             waiting = await self._context.catalog.unplaced(after, BATCH)
             if not waiting:
                 break
@@ -123,9 +96,8 @@ class Placer:
         """Place those of the uploads that wait for it; how many were."""
         rows = await self._context.catalog.get_many(upload_ids)
         waiting = [each for each in rows.values() if each.finished and not each.gone and each.place and not each.placed]
-        waiting = [
-            each for each in waiting if self._context.places.ready(each)
-        ]  # the others once they have their digest
+        # the others once they have their digest
+        waiting = [each for each in waiting if self._context.places.ready(each)]
         whole = await self._context.spool.whole([each.id for each in waiting])
         waiting = [each for each in waiting if each.id in whole]  # the others are joined first
         results = await self._context.places.place(waiting)

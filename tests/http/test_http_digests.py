@@ -155,10 +155,10 @@ def test_an_etag_does_not_change_when_the_digest_becomes_known() -> None:
         client = Client(server)
         upload_id = new(client)
         patch(client, upload_id, 0, DATA[:5])
-        server.uploads.digester._stopping = True
+        server.uploads.digester._background.stopping = True
         patch(client, upload_id, 5, DATA[5:])
         before = client.ask("GET", f"/files/{upload_id}", tus=False)
-        server.uploads.digester._stopping = False
+        server.uploads.digester._background.stopping = False
         server.sweep()
         server.pump()
         after = client.ask("GET", f"/files/{upload_id}", tus=False)

@@ -347,7 +347,7 @@ def test_what_a_run_leaves_is_made_by_the_next(machine: Machine, serve: Callable
     server, data = serve(digests=MADE), pattern(3 * LONG)
     upload_id = server.create(len(data)).value.id
     server.patch(upload_id, 0, data[:LONG]).value  # noqa: B018
-    server.uploads.digester._stopping = True
+    server.uploads.digester._background.stopping = True
     server.patch(upload_id, LONG, data[LONG:]).value  # noqa: B018
     assert server.row(upload_id).digest_due == "sha-256"
     server.bury()

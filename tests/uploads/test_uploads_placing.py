@@ -270,7 +270,7 @@ def test_a_catalog_that_fails_leaves_it_to_the_next_round(server, machine):
 
 
 def test_many_that_finish_at_once_are_placed_all(serve, monkeypatch):
-    monkeypatch.setattr("resumable.uploads.placing.QUEUE", 3)
+    monkeypatch.setattr("resumable.uploads.background.REMEMBERED", 3)
     monkeypatch.setattr("resumable.uploads.placing.BATCH", 2)
     server = serve(placing=wanted("{id}"))
     bodies = [FakeBody(1) for _ in range(20)]

@@ -18,6 +18,7 @@ from resumable.uploads.context import HookContext, Questions
 from resumable.uploads.holds import ASSEMBLER, JANITOR
 from resumable.uploads.limits import SharedDrain, UploadLimits
 from resumable.uploads.other_workers import LOOK, OtherWorkers, final_claim, finish_claim
+from resumable.uploads.placing import BATCH
 from tests.uploads.cluster_rig import clusters
 from tests.uploads.fakes import FakeBody, FakeHooks, FakeReplication
 from tests.uploads.harness import Answer as Outcome
@@ -464,10 +465,9 @@ def test_only_the_janitor_places_files(cluster, lost):
 
 def each_some(engine, placed):
     async def place_some():
-        placer = engine.uploads.placer
-        placed.append((engine, list(placer._queue)))
-        placer._queue.clear()
-        placer._all = False
+        background = engine.uploads.placer._background
+        placed.append((engine, background.take(BATCH)))
+        assert not background.take(BATCH)
         return 0
 
     return place_some
