@@ -1,4 +1,5 @@
-"""Fixtures: one daemon for each module, with the module's FLAGS, and a client for each test; stores; small disks."""
+"""Fixtures: one daemon for each module, with the module's FLAGS, and a client for each test; stores; small disks;
+a file with the module's DATA, and Node, which sends it."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from . import tools
 from .daemon import BOUND, Daemon
 from .disks import Mount
 from .hook_server import HookServer
@@ -58,6 +60,22 @@ def tus(daemon: Daemon, protocol: str) -> Iterator[Tus]:
     client = daemon.attach((Tus2 if protocol == "http2" else Tus)(daemon.port))
     yield client
     client.close()
+
+
+@pytest.fixture
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A file with the bytes that the module names in DATA."""
+    path = tmp_path / "big.bin"
+    path.write_bytes(request.module.DATA)
+    return path
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """The path of Node, with tus-js-client and Uppy installed beside the scenarios."""
+    found = tools.need("node")
+    tools.install_npm("tus-js-client and Uppy", tools.NODE)
+    return found
 
 
 @pytest.fixture(scope="module")

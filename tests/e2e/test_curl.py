@@ -15,13 +15,6 @@ from .tus import Tus, pattern
 DATA = pattern(5_000_000, seed=16)
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "big.bin"
-    path.write_bytes(DATA)
-    return path
-
-
 def curl(daemon: Daemon, *arguments: str, cwd: Path, fails: bool = False) -> str:
     program = tools.need("curl")
     done = subprocess.run(

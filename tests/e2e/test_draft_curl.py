@@ -19,13 +19,6 @@ FLAGS = ("--h2c",)
 VERSION = ("-H", "Upload-Draft-Interop-Version: 10")
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "big.bin"
-    path.write_bytes(DATA)
-    return path
-
-
 def curl(*arguments: str, cwd: Path, fails: bool = False) -> str:
     """What it prints: the heads that it sent and got."""
     command = [tools.need("curl"), "-sSv", "--max-time", "60", *VERSION, *arguments]

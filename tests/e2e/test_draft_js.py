@@ -24,21 +24,6 @@ DATA = pattern(1_500_001, seed=190)
 VERSIONS = {"ietf-draft-03": 5, "ietf-draft-05": 6}
 
 
-@pytest.fixture(scope="module")
-def node() -> str:
-    """The path of node, with the clients installed beside the scenarios."""
-    found = tools.need("node")
-    tools.install_npm("tus-js-client", NODE)
-    return found
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "source.bin"
-    path.write_bytes(DATA)
-    return path
-
-
 @pytest.fixture(params=VERSIONS)
 def spoken(request: pytest.FixtureRequest) -> str:
     """The draft, as tus-js-client calls it."""

@@ -33,20 +33,6 @@ GUARD = ("--guard-questions", "before-finish", "--guard")
 REFUSAL = {"allow": False, "response": {"status": 422, "body": "A virus.", "headers": {"X-Why": "virus"}}}
 
 
-@pytest.fixture(scope="module")
-def node() -> str:
-    found = tools.need("node")
-    tools.install_npm("tus-js-client and Uppy", NODE)
-    return found
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "source.bin"
-    path.write_bytes(DATA)
-    return path
-
-
 def final_of(*parts: str) -> dict[str, str]:
     return {"Upload-Concat": "final;" + " ".join(parts)}
 

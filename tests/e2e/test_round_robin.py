@@ -16,7 +16,7 @@ from . import tools
 from .balancer import Balancer
 from .nodes import Nodes
 from .readme import upload_with_curl
-from .tools import NODE, play
+from .tools import play
 from .tus import Tus, pattern
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # tuspy leaves the source open
@@ -43,21 +43,6 @@ def balancer(nodes: Nodes) -> Iterator[Balancer]:
 def tus(nodes: Nodes) -> Tus:
     """A client of one of the nodes."""
     return nodes.tus[0]
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "big.bin"
-    path.write_bytes(DATA)
-    return path
-
-
-@pytest.fixture(scope="module")
-def node() -> str:
-    """The path of Node, with tus-js-client installed beside the scenarios."""
-    found = tools.need("node")
-    tools.install_npm("tus-js-client", NODE)
-    return found
 
 
 @pytest.mark.parametrize("scenario", ["plain", "chunked", "deferred", "with_creation_chunked", "parallel", "pause"])

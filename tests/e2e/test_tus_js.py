@@ -17,21 +17,6 @@ from .tus import Tus, pattern
 DATA = pattern(1_500_001, seed=11)
 
 
-@pytest.fixture(scope="module")
-def node() -> str:
-    """The path of node, with the client installed beside the scenarios."""
-    found = tools.need("node")
-    tools.install_npm("tus-js-client", NODE)
-    return found
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "source.bin"
-    path.write_bytes(DATA)
-    return path
-
-
 @pytest.mark.parametrize(
     "scenario", ["plain", "chunked", "file_stream", "deferred", "with_creation", "with_creation_chunked", "override"]
 )
