@@ -1,4 +1,4 @@
-"""What tests over real sockets share."""
+"""Fixtures: servers on real sockets; a client of the draft."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 
 from resumable.http.request import StreamingRequest
+from tests.http.draft_client import Draft
 from tests.http.sockets import Server
+from tests.uploads.harness import Server as Harness
 
 
 @pytest.fixture
@@ -25,3 +27,9 @@ def serve() -> Iterator[Callable[..., Server]]:
     yield start
     for server in servers:
         pytest_twisted.blockon(Deferred.fromCoroutine(server.stop()))
+
+
+@pytest.fixture
+def draft(server: Harness) -> Draft:
+    """A connection to the module's server."""
+    return Draft(server)

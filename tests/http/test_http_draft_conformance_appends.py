@@ -38,11 +38,6 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def draft(server: Server) -> Draft:
-    return Draft(server)
-
-
 def again(draft: Draft) -> Draft:
     """Another connection to the same server."""
     return Draft(draft.server, draft.version)

@@ -27,11 +27,6 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def draft(server: Server) -> Draft:
-    return Draft(server)
-
-
 def test_overview_1_a_file_of_known_size_in_one_request_that_breaks(draft: Draft) -> None:
     """Section "Example 1": creation, a flow that is interrupted, HEAD, PATCH to the end."""
     draft.open("POST", "/files/", ("Upload-Complete: ?1", f"Content-Length: {SIZE}"), DATA[:5000])
