@@ -105,7 +105,7 @@ setup(
     # Said outright, so that an editable install puts this directory itself on sys.path: Twisted looks there.
     package_dir={"": "."},
     package_data={"resumable": ["py.typed"]},
-    entry_points={"console_scripts": ["resumable = resumable.client.main:main"]},
+    entry_points={"console_scripts": ["resumable = resumable.cli.main:main"]},
     install_requires=INSTALL,
     extras_require={
         "basic": BASIC,

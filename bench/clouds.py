@@ -30,7 +30,7 @@ from bench.measure import GIB, MIB, Bench, Measure, new_upload, send_whole
 from bench.rivals import Unavailable
 from bench.sdk import ACCOUNT, KEY, Sdk
 from bench.servers import ROOT, START_SECONDS, Running, free_port
-from resumable.client.admin_client import AdminLine
+from resumable.cli.admin_client import AdminLine
 
 PLACE = "bench"
 AZURITE = ROOT / "tests/remotes/azurite/node_modules/azurite/dist/src/blob/main.js"

@@ -2,6 +2,6 @@
 
 import sys
 
-from resumable.client.main import main
+from resumable.cli.main import main
 
 sys.exit(main())

@@ -33,7 +33,7 @@ may_import("hooks", "httpclient")
 may_import("http", "auth", "uploads", "replication", "spool")
 may_import("listening", "auth", "spool")
 may_import("metrics", "catalog", "hooks", "http", "replication", "spool", "uploads")
-may_import("testing", "remotes", "spool")
+may_import("client")
 may_import("config", "auth", "hooks", "http", "listening", "remotes", "spool")
 may_import(
     "daemon",
@@ -51,9 +51,11 @@ may_import(
         "uploads",
     ),
 )
+may_import("embed", "config", "daemon", "hooks", "http", "listening")
+may_import("testing", "embed", "remotes", "spool")
 may_import("doctor", "catalog", "config", "daemon", "httpclient", "listening", "remotes", "spool")
-may_import("client", "config", "daemon", "doctor", "listening", "spool")
-may_import("__main__", "client")
+may_import("cli", "client", "config", "daemon", "doctor", "listening", "spool")
+may_import("__main__", "cli")
 
 #: What a room is for, in the picture.
 PURPOSE = {
@@ -77,7 +79,9 @@ PURPOSE = {
     "config": "options, settings",
     "daemon": "the service",
     "doctor": "finds what is wrong",
-    "client": "the command line",
+    "client": "uploads from a program",
+    "cli": "the command line",
+    "embed": "in your own program",
 }
 WIDTH, HEIGHT, ACROSS, DOWN, MARGIN = 150, 46, 28, 44, 24
 

@@ -20,9 +20,9 @@ import pytest
 import yaml
 
 from resumable import __version__
-from resumable.client.checkup import DoctorOptions
-from resumable.client.main import parsed, parser
-from resumable.client.moving import move_parser
+from resumable.cli.checkup import DoctorOptions
+from resumable.cli.main import parsed, parser
+from resumable.cli.moving import move_parser
 from resumable.config import OPTIONS
 from resumable.config.options import Options
 from resumable.hooks.hooks import GROUP as HOOKS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resumable.auth import basic, keys, rates, signed, tokens
-from resumable.client import commands
+from resumable.cli import commands
 from resumable.doctor import database, machine, outside, proxy, records, syncs
 from resumable.http import h1
 from resumable.http.admin import query

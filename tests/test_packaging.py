@@ -107,9 +107,9 @@ def test_twistd_lists_the_command_in_the_source_tree():
 def test_the_wheel_brings_the_command_for_operators(wheel, tmp_path):
     (listed,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/entry_points.txt")]
     text = zipfile.ZipFile(wheel).read(listed).decode()
-    assert "[console_scripts]\nresumable = resumable.client.main:main" in text
+    assert "[console_scripts]\nresumable = resumable.cli.main:main" in text
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    run = "import sys; from resumable.client.main import main; sys.exit(main(['--help']))"
+    run = "import sys; from resumable.cli.main import main; sys.exit(main(['--help']))"
     for command in (["-c", run], ["-m", "resumable", "--help"]):
         assert "doctor" in python(*command, PYTHONPATH=str(tmp_path))
 

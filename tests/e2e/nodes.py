@@ -12,7 +12,7 @@ from types import TracebackType
 
 import psycopg
 
-from resumable.client.admin_client import AdminLine
+from resumable.cli.admin_client import AdminLine
 from tests.postgres import database
 
 from .daemon import Daemon, eventually

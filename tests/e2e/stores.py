@@ -27,7 +27,7 @@ import botocore.session
 import pytest
 from botocore.config import Config
 
-from resumable.client.admin_client import AdminLine
+from resumable.cli.admin_client import AdminLine
 from resumable.remotes.s3.store import PROBE
 from tests.remotes.s3_proxy import OPERATIONS
 from tests.remotes.s3_servers import ACCESS, BUCKET, SECRET, found, started

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from resumable.client.admin_client import AdminLine
+from resumable.cli.admin_client import AdminLine
 from tests.own_postgres import Lines, OwnPostgres
 from tests.postgres import database
 from tests.waiting import long

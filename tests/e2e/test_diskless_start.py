@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from resumable.client.admin_client import AdminLine
+from resumable.cli.admin_client import AdminLine
 from tests.postgres import database
 from tests.waiting import long
 

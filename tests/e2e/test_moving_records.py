@@ -174,7 +174,7 @@ def test_mistakes_are_one_line_and_change_nothing(installation: Installation) ->
         os.chown(own, 12345, 12345)
         assert "belongs to the user 12345: run this command as 12345" in installation.refused(installation.url)
         os.chown(own, 0, 0)
-    code = "import sys; sys.modules['psycopg'] = None; from resumable.client.main import main; sys.exit(main())"
+    code = "import sys; sys.modules['psycopg'] = None; from resumable.cli.main import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", code, "catalog", "move", "--to", installation.url],
         cwd=installation.home,

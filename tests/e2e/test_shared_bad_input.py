@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from resumable.catalog.postgres.postgres_schema import MIGRATIONS
-from resumable.client.admin_client import AdminLine
+from resumable.cli.admin_client import AdminLine
 from tests.own_postgres import OwnPostgres, bouncer, bouncer_program
 
 from .commands import ask, refuse

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from resumable.client.admin_client import AdminLine
+from resumable.cli.admin_client import AdminLine
 from resumable.spool.directory import DirectoryLock
 
 from .commands import command

@@ -22,7 +22,7 @@ from typing import Any
 import psycopg
 
 from bench.proc import tree
-from resumable.client.admin_client import AdminLine
+from resumable.cli.admin_client import AdminLine
 from tests.e2e.daemon import Daemon
 from tests.e2e.diskless import Node
 from tests.e2e.supervised import gone

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from resumable.client.admin_client import AdminClient, AdminLine
+from resumable.cli.admin_client import AdminClient, AdminLine
 from tests.e2e.daemon import Daemon
 from tests.e2e.hook_server import YES, HookServer
 from tests.e2e.stores import CREDENTIALS, Store, proxied, ready, real_store, unique_prefix

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from resumable.client.admin_client import AdminClient, DaemonRefused, Document, NotAllowed
+from resumable.cli.admin_client import AdminClient, DaemonRefused, Document, NotAllowed
 from resumable.doctor.findings import age_text, size_text
 
 Command = Callable[[AdminClient, Namespace], int]

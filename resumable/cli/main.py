@@ -12,14 +12,17 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
+from attrs import frozen
+
 from resumable import __version__
-from resumable.client import commands
-from resumable.client.admin_client import AdminClient, AdminLine, BadUrl, DaemonRefused, NoDaemon, NotAllowed, where
-from resumable.client.commands import ENOUGH, plain
+from resumable.cli import commands
+from resumable.cli.admin_client import AdminClient, AdminLine, BadUrl, DaemonRefused, NoDaemon, NotAllowed, where
+from resumable.cli.commands import ENOUGH, plain
 from resumable.config.option import PREFIX, did_you_mean, mentioned_variables, nearest_name, unknown_variables
 from resumable.listening import run_directory
 from resumable.model import values as option_values
@@ -27,6 +30,20 @@ from resumable.model import values as option_values
 T = TypeVar("T")
 STATES: Final = ("uploading", "assembling", "finished", "stored", "gone", "unfinished", "any")
 
+
+@frozen
+class OwnCommand:
+    """A command that reads its arguments itself. ``module``: the one here with its ``main(arguments, environ)``, which
+    answers the exit status. It is imported for this command only: most of them need all of the daemon."""
+
+    module: str
+    help: str
+
+
+OWN: Final = {
+    "doctor": OwnCommand("checkup", "look at what the daemon depends on, and say what to change"),
+    "catalog": OwnCommand("moving", "move the records between SQLite and PostgreSQL"),
+}
 
 #: The socket of a daemon with an upload directory of its own, below that.
 OWN_SOCKET: Final = Path(".resumable") / "admin.sock"
@@ -99,18 +116,14 @@ def _status(given: list[str], environ: Mapping[str, str]) -> int:
 
 
 def _run(given: list[str], environ: Mapping[str, str]) -> int:
-    if given[:1] == ["doctor"]:
-        from resumable.client import checkup  # all of the daemon, which the other commands can do without
-
-        return checkup.main(given[1:], environ)
-    if given[:1] == ["catalog"]:
-        from resumable.client import moving
-
-        return moving.main(given[1:], environ)
+    if given and (own := OWN.get(given[0])) is not None:
+        module = import_module(f"resumable.cli.{own.module}")
+        status: int = module.main(given[1:], environ)
+        return status
     found = parsed(parser(), given)
     _check_environment(environ)
-    status: int = found.run(AdminClient(AdminLine(_where(found, environ), _token(found))), found)
-    return status
+    status = found.run(AdminClient(AdminLine(_where(found, environ), _token(found))), found)
+    return int(status)
 
 
 def _check_environment(environ: Mapping[str, str]) -> None:
@@ -180,8 +193,8 @@ def parser() -> argparse.ArgumentParser:
     root = _Parser("resumable", description="For operators of an upload server.", allow_abbrev=False)
     root.add_argument("--version", action="version", version=f"resumable {__version__}")
     add = root.add_subparsers(metavar="COMMAND", required=True).add_parser
-    add("doctor", add_help=False, help="look at what the daemon depends on, and say what to change")
-    add("catalog", add_help=False, help="move the records between SQLite and PostgreSQL")
+    for name, own in OWN.items():
+        add(name, add_help=False, help=own.help)
     _ls(_command(add, "ls", commands.ls, "list uploads"))
     show = _command(add, "show", commands.show, "tell all of one upload, in both tiers")
     show.add_argument("id", metavar="ID")

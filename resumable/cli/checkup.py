@@ -27,7 +27,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from twisted.python import usage
 from zope.interface import provider
 
-from resumable.client.admin_client import AdminLine, NoDaemon, where
+from resumable.cli.admin_client import AdminLine, NoDaemon, where
 from resumable.config.agreed import agreed_options, disagreements
 from resumable.config.options import Options, Settings
 from resumable.daemon.service import UploadService, worker_count

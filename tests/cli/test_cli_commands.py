@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from resumable.client import commands
-from resumable.client.main import main
-from tests.client.stand_in import StandIn, problem
+from resumable.cli import commands
+from resumable.cli.main import main
+from tests.cli.stand_in import StandIn, problem
 
 NOW = datetime(2026, 10, 1, 12, tzinfo=UTC).timestamp()
 UPLOAD = {
@@ -443,8 +443,8 @@ def test_an_output_that_can_not_be_written_is_a_line_but_for_a_reader_who_has_en
 ):
     daemon.answer = lambda *_: (200, {"uploads": [UPLOAD], "next": None})
     forgotten = []
-    monkeypatch.setattr("resumable.client.main.os.dup2", lambda old, new: forgotten.append(new))
-    monkeypatch.setattr("resumable.client.main.sys.stdout", io.TextIOWrapper(io.BufferedWriter(Full(error))))
+    monkeypatch.setattr("resumable.cli.main.os.dup2", lambda old, new: forgotten.append(new))
+    monkeypatch.setattr("resumable.cli.main.sys.stdout", io.TextIOWrapper(io.BufferedWriter(Full(error))))
     assert run(daemon, "ls") == status
     assert (capsys.readouterr().err, forgotten) == (said, [1000])
     monkeypatch.setattr(Full, "write", lambda self, data: len(data))  # or it complains when it is collected
@@ -460,7 +460,7 @@ def test_a_working_directory_that_is_gone_is_a_line(command, capsys, tmp_path, m
 
 
 def test_without_an_output_nothing_is_done(daemon, capsys, monkeypatch):
-    monkeypatch.setattr("resumable.client.main.sys.stdout", None)
+    monkeypatch.setattr("resumable.cli.main.sys.stdout", None)
     assert run(daemon, "rm", "--yes", "a") == 1
     assert capsys.readouterr().err == "resumable: there is no standard output to write to\n"
     assert daemon.asked == []
@@ -468,7 +468,7 @@ def test_without_an_output_nothing_is_done(daemon, capsys, monkeypatch):
 
 def test_a_name_that_the_terminal_can_not_show_stops_no_list(daemon, monkeypatch):
     shown = io.BytesIO()
-    monkeypatch.setattr("resumable.client.main.sys.stdout", io.TextIOWrapper(shown, "ascii", write_through=True))
+    monkeypatch.setattr("resumable.cli.main.sys.stdout", io.TextIOWrapper(shown, "ascii", write_through=True))
     daemon.answer = pages({"uploads": [{**DONE, "metadata": {"filename": "grün😀"}}], "next": None})
     assert run(daemon, "ls") == 0
     assert shown.getvalue().endswith(b"gr\\xfcn\\U0001f600\n")

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from resumable.client.checkup import Report
+from resumable.cli.checkup import Report
 from resumable.doctor.findings import Finding, age_text, size_text, span_text
 
 

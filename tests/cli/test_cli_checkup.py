@@ -13,9 +13,9 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from resumable.client import checkup
-from resumable.client.checkup import PublicUrl, Report
-from resumable.client.main import main
+from resumable.cli import checkup
+from resumable.cli.checkup import PublicUrl, Report
+from resumable.cli.main import main
 from resumable.doctor import (
     bucket,
     daemon,

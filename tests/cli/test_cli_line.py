@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from resumable.client.admin_client import AdminLine, BadUrl, NoDaemon, Reply, where
-from resumable.client.main import main
+from resumable.cli.admin_client import AdminLine, BadUrl, NoDaemon, Reply, where
+from resumable.cli.main import main
 
 
 @pytest.mark.parametrize(
