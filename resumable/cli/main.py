@@ -23,6 +23,7 @@ from resumable import __version__
 from resumable.cli import commands
 from resumable.cli.admin_client import AdminClient, AdminLine, BadUrl, DaemonRefused, NoDaemon, NotAllowed, where
 from resumable.cli.commands import ENOUGH, plain
+from resumable.cli.configured import UnusableConfig, configured
 from resumable.config.option import PREFIX, did_you_mean, mentioned_variables, nearest_name, unknown_variables
 from resumable.listening import run_directory
 from resumable.model import values as option_values
@@ -34,7 +35,8 @@ STATES: Final = ("uploading", "assembling", "finished", "stored", "gone", "unfin
 @frozen
 class OwnCommand:
     """A command that reads its arguments itself. ``module``: the one here with its ``main(arguments, environ)``, which
-    answers the exit status. It is imported for this command only: most of them need all of the daemon."""
+    answers the exit status, and where it has one its ``parser()``, of which completion and manual pages are made. It is
+    imported for this command only: most of them need all of the daemon."""
 
     module: str
     help: str
@@ -42,6 +44,9 @@ class OwnCommand:
 
 OWN: Final = {
     "doctor": OwnCommand("checkup", "look at what the daemon depends on, and say what to change"),
+    "config": OwnCommand("configure", "check, show or begin the configuration of the server"),
+    "completion": OwnCommand("completion", "print a script that completes commands and flags in a shell"),
+    "man": OwnCommand("manual", "print a manual page"),
     "catalog": OwnCommand("moving", "move the records between SQLite and PostgreSQL"),
 }
 
@@ -109,7 +114,7 @@ def _status(given: list[str], environ: Mapping[str, str]) -> int:
     except DaemonRefused as error:
         hint = "; give --token-file" if isinstance(error, NotAllowed) else ""
         sys.stderr.write(f"resumable: {plain(error).rstrip('.')}{hint}\n")
-    except (BadToken, Misspelt) as error:
+    except (BadToken, UnusableConfig, Misspelt) as error:
         sys.stderr.write(f"resumable: {error}\n")
         return 2
     return 1
@@ -121,6 +126,7 @@ def _run(given: list[str], environ: Mapping[str, str]) -> int:
         status: int = module.main(given[1:], environ)
         return status
     found = parsed(parser(), given)
+    environ = configured(environ)
     _check_environment(environ)
     status = found.run(AdminClient(AdminLine(_where(found, environ), _token(found))), found)
     return int(status)

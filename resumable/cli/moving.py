@@ -16,6 +16,7 @@ from typing import NoReturn
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from zope.interface import provider
 
+from resumable.cli.configured import configured
 from resumable.daemon.move import RecordMove, takeover
 from resumable.masking import masked
 from resumable.model import values
@@ -48,6 +49,10 @@ def move_parser() -> argparse.ArgumentParser:
     return root
 
 
+parser = move_parser
+"""As each command of a module of its own calls it."""
+
+
 def _catalog(text: str) -> str:
     try:
         return values.catalog_url(text) or "sqlite"
@@ -57,16 +62,17 @@ def _catalog(text: str) -> str:
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Run the command. The exit status."""
-    parser = move_parser()
-    given = parser.parse_args(arguments)
+    line = move_parser()
+    given = line.parse_args(arguments)
+    environ = configured(environ)
     directory = given.upload_dir or environ.get("RESUMABLE_UPLOAD_DIR", "").strip() or "uploads"
     url = given.to
     if given.to == "sqlite":
         url = given.catalog or environ.get("RESUMABLE_CATALOG", "").strip()
         if not url or url.lower() == "sqlite":
-            parser.error("move --to sqlite needs --catalog postgresql://..., where the records are")
+            line.error("move --to sqlite needs --catalog postgresql://..., where the records are")
     elif given.catalog not in (None, "sqlite"):
-        parser.error("move --to postgresql://... takes no other --catalog")
+        line.error("move --to postgresql://... takes no other --catalog")
     globalLogBeginner.beginLoggingTo([_unheard], redirectStandardIO=False, discardBuffer=True)
     try:
         move = RecordMove(directory, takeover(url), tell=_tell)

@@ -7,6 +7,7 @@ its command line names.
 from collections.abc import Mapping
 
 from resumable.config.access import ACCESS
+from resumable.config.file import CONFIG
 from resumable.config.hooks import HOOKS
 from resumable.config.operators import OPERATORS
 from resumable.config.option import Option, help_line
@@ -18,5 +19,5 @@ __all__ = ["BY_FLAG", "MAIN", "OPTIONS", "Option", "help_line"]
 
 MAIN: tuple[Option, ...] = (*SERVING, *REMOTES)
 """The options that most people look for."""
-OPTIONS: tuple[Option, ...] = (*MAIN, *PLACING, *WEB, *OPERATORS, *HOOKS, *ACCESS)
+OPTIONS: tuple[Option, ...] = (CONFIG, *MAIN, *PLACING, *WEB, *OPERATORS, *HOOKS, *ACCESS)
 BY_FLAG: Mapping[str, Option] = {option.flag: option for option in OPTIONS}

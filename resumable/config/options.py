@@ -1,7 +1,8 @@
 """The command line of ``twistd resumable`` and its environment, made into one frozen `Settings`.
 
-The options themselves are in `resumable.config`. Flags win over the environment, the environment wins over the
-defaults, and each error is reported in one line before anything starts. Written after `twisted.python.usage`.
+The options themselves are in `resumable.config`. Flags win over the environment, that wins over the configuration file,
+that wins over the defaults, and each error is reported in one line before anything starts.
+Written after `twisted.python.usage`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from resumable.auth.secret import AccessProblem
 from resumable.config import BY_FLAG, OPTIONS, Option, help_line
 from resumable.config.access import ACCESS
 from resumable.config.access_settings import access_settings
+from resumable.config.file import CONFIG, BadConfig, ConfigFile, read_config
 from resumable.config.hooks import HOOKS
 from resumable.config.option import (
     UnknownVariable,
@@ -146,6 +148,7 @@ class Options(usage.Options):
         self._environ = environ
         self._repeated: dict[str, list[str]] = {}
         self._settings: Settings | None = None
+        self.config = ConfigFile()
         self.arguments: tuple[str, ...] = ()
         self.docs.update({o.flag: help_line(o) for o in OPTIONS if o.separator})
 
@@ -192,8 +195,9 @@ class Options(usage.Options):
             raise usage.UsageError(f"unexpected argument {args[0]!r}: everything is set by flags, see --help")
 
     def postOptions(self) -> None:
+        self.config = self._read_config()
         self._check_environment()
-        found = {option.flag.replace("-", "_"): self._value(option) for option in OPTIONS}
+        found = {option.flag.replace("-", "_"): self._value(option) for option in OPTIONS if option != CONFIG}
         access, hooks, cors = self._access(found), self._hooks(found), self._cors(found)
         settings = Settings(
             listen=self._listen(found.pop("port"), found.pop("listen"), found.pop("tls_cert"), found.pop("tls_key")),
@@ -220,8 +224,26 @@ class Options(usage.Options):
     def unknown_variables(self) -> list[UnknownVariable]:
         """Variables that begin like ours and are none of ours, except those that the remotes' URLs name."""
         urls = [text for flag in ("remote", "spool") for text in (self._given(BY_FLAG[flag]) or ("", []))[1]]
-        known = {option.variable for option in OPTIONS} | mentioned_variables(urls)
+        known = {option.variable for option in OPTIONS} | mentioned_variables(urls) | self.config.variables
         return unknown_variables(self._environ, known)
+
+    def _read_config(self) -> ConfigFile:
+        """As `_access`."""
+        given = self._given(CONFIG)
+        if given is None:
+            return ConfigFile()
+        source, (name,) = given
+        try:
+            found = read_config(name, OPTIONS, self._environ)
+        except BadConfig as problem:
+            raise usage.UsageError(str(problem)) from problem
+        except OSError as error:
+            raise usage.UsageError(f"{source} {name}: {error.strerror or error}") from error
+        except ValueError as problem:
+            raise usage.UsageError(f"{source} {name!r}: expected {problem}") from problem
+        for each in found.warnings:
+            self._log.warn("{problem}", problem=each)
+        return found
 
     def _check_environment(self) -> None:
         """Raises UsageError for a variable that is misspelt: nobody would notice that it isn't heeded."""
@@ -398,6 +420,11 @@ class Options(usage.Options):
         except BadRemote as problem:
             raise usage.UsageError(f"{source}: {problem}") from problem
 
+    def given(self, option: Option) -> tuple[str, list[str]] | None:
+        """Where the option was set (``--flag``, its variable, or a key of the file), and to which texts; None when it
+        has its default. They may be secrets."""
+        return self._given(option)
+
     def _given(self, option: Option) -> tuple[str, list[str]] | None:
         """Where the option was set, and to which texts; None when it was not."""
         flag = f"--{option.flag}"
@@ -412,7 +439,7 @@ class Options(usage.Options):
             return flag, [self[option.flag]]
         text = self._environ.get(option.variable, "").strip()
         if not text or of_a_service(option.variable, text):
-            return None
+            return self.config.given(option)
         return option.variable, split([text], option.separator) if option.separator else [text]
 
     def _value(self, option: Option) -> Any:
@@ -432,7 +459,7 @@ class Options(usage.Options):
         except ValueError as problem:
             text = masked(",".join(texts))
             shown = repr(text if len(text) <= 100 else text[:100] + "...")
-            if option.secret or "@" in text:
+            if option.secret or "@" in text or option.flag in self.config.hidden:
                 shown = "(not repeated here)"
             raise usage.UsageError(f"{source} {shown}: expected {problem}") from problem
 
