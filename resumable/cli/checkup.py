@@ -27,6 +27,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from twisted.python import usage
 from zope.interface import provider
 
+from resumable.cli import service_files
 from resumable.cli.admin_client import AdminLine, NoDaemon, where
 from resumable.config.agreed import agreed_options, disagreements
 from resumable.config.options import Options, Settings
@@ -60,6 +61,7 @@ class DoctorOptions(Options):
     optParameters = [  # noqa: RUF012
         ["url", None, None, "where clients see --base-path; asked through whatever proxy there is [--public-url]"],
         ["origin", None, None, "web origin from which a browser is to upload"],
+        *service_files.FLAGS,
     ]
     optFlags = [["json", None, "one JSON object a line"]]  # noqa: RUF012
 
@@ -104,6 +106,8 @@ def _check_url(flag: str, url: str) -> None:
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Make all checks and print their findings. The exit status."""
+    if service_files.is_asked(arguments):
+        return service_files.main(arguments, environ)
     options = DoctorOptions(environ)
     report = Report(sys.stdout, "--json" in arguments, shutil.get_terminal_size((100, 24)).columns)
     try:

@@ -27,7 +27,7 @@ _STATUS: Final = (
 )
 _TITLES: Final = {"positional arguments": "arguments"}
 _ENVIRONMENT: Final = (
-    "Each option of the server has a variable: --max-size has RESUMABLE_MAX_SIZE. Flags win over variables, and these win"
+    "Each option of the server has a variable: --max-size has RESUMABLE_MAX_SIZE. Flags win over variables, variables"
     " over the file of --config."
 )
 _TYPESET: Final = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti", '"': "\\(dq"}

@@ -62,13 +62,14 @@ class BadConfig(ValueError):
 
 @frozen
 class ConfigFile:
-    """What it says. ``texts``: the values of each option that it sets, as a flag would give them; ``variables``: those
-    that it takes values from; ``hidden``: options with a value from elsewhere, which no message repeats; ``warnings``:
-    of secrets that others can read."""
+    """What it says. ``texts``: the values of each option that it sets, as a flag would give them; ``variables``,
+    ``files``: those that it takes values from; ``hidden``: options with such a value, which no message repeats;
+    ``warnings``: of secrets that others can read."""
 
     name: str = ""
     texts: Mapping[str, list[str]] = field(factory=dict, repr=False)
     variables: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
 
@@ -117,6 +118,7 @@ class _Reading:
         self._environ = environ
         self._mode = mode
         self._variables: set[str] = set()
+        self._files: set[str] = set()
         self._hidden: set[str] = set()
 
     def read(self, document: Mapping[str, Any]) -> ConfigFile:
@@ -130,7 +132,12 @@ class _Reading:
             if key not in self._hidden and any(holds_secret(options[key], text) for text in found):
                 secrets.append(key)
         return ConfigFile(
-            self._name, texts, frozenset(self._variables), frozenset(self._hidden), tuple(self._warnings(secrets))
+            self._name,
+            texts,
+            frozenset(self._variables),
+            frozenset(self._files),
+            frozenset(self._hidden),
+            tuple(self._warnings(secrets)),
         )
 
     def _option(self, key: str, value: Any) -> Option:
@@ -184,6 +191,7 @@ class _Reading:
             if not found:
                 raise BadConfig(f"{where}: the variable {place} is not set")
             return found
+        self._files.add(str(values.file(place)))
         try:
             found = values.file(place).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
