@@ -13,11 +13,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 from attrs import frozen
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogBeginner
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python import usage
 from zope.interface import provider
 
@@ -76,7 +77,6 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
     """Run the command. The exit status."""
     command, rest = (arguments[0], list(arguments[1:])) if arguments else ("", [])
     if command in ("check", "show") and not {"--help", "-h"} & set(rest):
-        globalLogBeginner.beginLoggingTo([_warn], redirectStandardIO=False, discardBuffer=True)
         options = ShowOptions(environ) if command == "show" else Options(environ)
         return _parse(command, options, rest) or (_show(options) if isinstance(options, ShowOptions) else _ok())
     given = parser().parse_args(arguments)
@@ -86,7 +86,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
 def _parse(command: str, options: Options, arguments: list[str]) -> int:
     """The exit status."""
     try:
-        options.parseOptions(arguments)
+        with warnings_told():
+            options.parseOptions(arguments)
     except usage.UsageError as problem:
         if is_of_the_line(problem):
             sys.stderr.write(f"resumable config {command}: {problem}; see resumable config {command} --help\n")
@@ -190,6 +191,17 @@ def init(name: str, force: bool) -> int:
     return 0
 
 
+@contextmanager
+def warnings_told() -> Iterator[None]:
+    """Write what is warned of meanwhile to standard error; the server would log it."""
+    globalLogPublisher.addObserver(_warn)
+    try:
+        yield
+    finally:
+        globalLogPublisher.removeObserver(_warn)
+
+
 @provider(ILogObserver)
 def _warn(event: LogEvent) -> None:
-    sys.stderr.write(f"resumable: warning: {formatEvent(event)}\n")
+    if event.get("log_level") is LogLevel.warn:
+        sys.stderr.write(f"resumable: warning: {formatEvent(event)}\n")

@@ -11,12 +11,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogBeginner
 from twisted.python import usage
-from zope.interface import provider
 
 from resumable.cli.compose_file import compose_file
-from resumable.cli.configure import is_of_the_line
+from resumable.cli.configure import is_of_the_line, warnings_told
 from resumable.cli.container_plan import NotForContainers
 from resumable.cli.kubernetes_file import kubernetes_file
 from resumable.cli.service_plan import ServicePlan, plan_of
@@ -51,10 +49,10 @@ def is_asked(arguments: Sequence[str]) -> bool:
 
 def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """Write the file. The exit status."""
-    globalLogBeginner.beginLoggingTo([_warn], redirectStandardIO=False, discardBuffer=True)
     options = WriteOptions(environ)
     try:
-        options.parseOptions(list(arguments))
+        with warnings_told():
+            options.parseOptions(list(arguments))
         text = _text(options)
     except (usage.UsageError, NotForContainers) as problem:
         line = isinstance(problem, usage.UsageError) and is_of_the_line(problem)
@@ -82,8 +80,3 @@ def _text(options: WriteOptions) -> str:
     if user is not None and not re.fullmatch(_USERS[kind], user):
         raise usage.UsageError(f"--user {user!r}: expected a {'name' if kind == 'unit' else 'number'} of a user")
     return KINDS[kind](plan_of(options), user)
-
-
-@provider(ILogObserver)
-def _warn(event: LogEvent) -> None:
-    sys.stderr.write(f"resumable: warning: {formatEvent(event)}\n")

@@ -47,7 +47,7 @@ _NUMBERS: Final = ("PORT", "NUMBER", "SIZE", "TIME")
 _KINDS: Final[Mapping[type, str]] = {
     bool: "true or false",
     int: "a number",
-    float: "a number",
+    float: "a number with a fraction",
     str: "a string",
     list: "an array",
     dict: "a table",
