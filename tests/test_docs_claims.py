@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import unicodedata
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -21,7 +22,8 @@ import yaml
 
 from resumable import __version__
 from resumable.cli.checkup import DoctorOptions
-from resumable.cli.main import parsed, parser
+from resumable.cli.configure import ShowOptions
+from resumable.cli.main import OWN, parsed, parser
 from resumable.cli.moving import move_parser
 from resumable.config import OPTIONS
 from resumable.config.options import Options
@@ -106,7 +108,7 @@ def test_every_path_of_the_project_that_is_named_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_module_that_is_named_exists(page):
     for dotted in set(re.findall(r"\b(resumable(?:\.[a-z_]+)+)\b", read(page))):
-        if dotted.split(".")[1] in ("upload", "service", "socket", "env", "pid", "log"):
+        if dotted.split(".")[1] in ("upload", "service", "socket", "env", "pid", "log", "toml", "yaml"):
             continue  # types of events, units of systemd, files
         if dotted in (HOOKS, REMOTES):
             continue
@@ -184,6 +186,13 @@ def test_every_command_that_is_shown_is_one_that_we_take(page, words, tmp_path, 
         return
     if program == "twistd resumable":
         try_daemon(Options({}), arguments, tmp_path)
+    elif arguments[:2] in (["config", "check"], ["config", "show"]):
+        try_daemon(ShowOptions({}), arguments[2:], tmp_path)
+    elif arguments[:1] in (["config"], ["completion"], ["man"]):
+        if arguments[1:] or arguments == ["man"]:
+            module = import_module(f"resumable.cli.{OWN[arguments[0]].module}")
+            rest = arguments[1:]
+            module.parser().parse_args(rest[: rest.index(">")] if ">" in rest else rest)
     elif arguments[:1] == ["doctor"]:
         try_daemon(DoctorOptions({}), arguments[1:], tmp_path)
     elif arguments[:1] == ["catalog"]:
@@ -200,7 +209,7 @@ def try_daemon(options: Options, arguments: list[str], home: Path) -> None:
     """Files that are named need to be there."""
     made = [home / word if not word.startswith("/") else None for word in arguments]
     for place in filter(None, made):
-        if place.suffix in (".pem", ".txt", ".htpasswd"):
+        if place.suffix in (".pem", ".txt", ".htpasswd", ".toml"):
             place.touch()
     options.parseOptions(arguments)
 

@@ -202,7 +202,7 @@ def test_the_unit_allows_what_the_options_need_and_no_more(flags, expected, caps
 
 def test_the_server_takes_the_variables_of_the_unit(capsys):
     flags = ["--place", '{id} "100%"', "--max-size", "10G", "--hook", "a=exec:/bin/a b", "--hook", "c=exec:/bin/d"]
-    environ = unit_environment(written(capsys, "unit", "--upload-dir", "/srv/up", *flags)))
+    environ = unit_environment(written(capsys, "unit", "--upload-dir", "/srv/up", *flags))
     assert environ["RESUMABLE_HOOK"] == "a=exec:/bin/a b\nc=exec:/bin/d"
     assert settings(environ) == settings({}, "--upload-dir", "/srv/up", *flags)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,3 +137,60 @@ def test_the_readmes_javascript(daemon: Daemon, tus: Tus) -> None:
     out = tools.run(node, "--input-type=module", "-e", file + snippet, cwd=home)
     url = out.splitlines()[-1]
     assert out.count(" of 300000") and tus.content("/files/" + url.rpartition("/")[2]) == b"x" * 300_000
+
+
+def marked(name: str, mark: str) -> str:
+    """The block of shell behind ``<!-- run: mark -->``."""
+    (found,) = re.findall(rf"^<!-- run: {mark} -->\n```sh\n(.*?)^```$", page(name), re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+def with_our_command(script: str, home: Path) -> str:
+    """The script, in a home of its own, with ``resumable`` on its path."""
+    (home / "bin").mkdir()
+    (home / "bin" / "resumable").write_text(f'#!/bin/sh\nexec {sys.executable} -m resumable "$@"\n')
+    (home / "bin" / "resumable").chmod(0o755)
+    return f"export PATH={home}/bin:$PATH HOME={home} PYTHONPATH={ROOT}\n{script}"
+
+
+def shell(script: str, home: Path) -> str:
+    return tools.run(
+        tools.need("bash"), "-eu", "-o", "pipefail", "-c", with_our_command(script, home), cwd=home
+    )  # fmt: skip
+
+
+def test_the_configuration_files_page(tmp_path: Path) -> None:
+    said = shell(marked("docs/configuration.md", "config"), tmp_path)
+    assert "resumable.toml is written" in said and "\nok\n" in said
+    assert re.search(r"^max-size +10G +--max-size$", said, re.MULTILINE)
+    (example,) = blocks("docs/configuration.md", "toml")
+    (tmp_path / "resumable.toml").write_text(example.replace("/run/secrets/jwt", "jwt"))
+    (tmp_path / "jwt").write_text("s" * 40)
+    checked = subprocess.run(
+        [sys.executable, "-m", "resumable", "config", "check", "--config", "resumable.toml"],
+        cwd=tmp_path, env=environment({"DATABASE_URL": "postgresql://u@h/d"}), capture_output=True, text=True,
+    )  # fmt: skip
+    assert (checked.stdout, checked.stderr) == ("ok\n", "")
+
+
+def test_completion_and_manual_pages(tmp_path: Path) -> None:
+    shell(marked("docs/cli.md", "completion"), tmp_path)
+    for path in (".local/share/bash-completion/completions/resumable", ".zfunc/_resumable"):
+        assert "max-size" in (tmp_path / path).read_text()
+    assert "max-size" in (tmp_path / ".config/fish/completions/resumable.fish").read_text()
+    (tmp_path / "bin" / "resumable").unlink()
+    (tmp_path / "bin").rmdir()
+    script = marked("docs/cli.md", "man")
+    if shutil.which("man") is None:
+        script = script.replace("| man -l -", "> /dev/null")
+    shell(script, tmp_path)
+    assert (tmp_path / ".local/share/man/man1/twistd-resumable.1").read_text().startswith(".TH TWISTD")
+
+
+def test_files_for_ones_options(tmp_path: Path) -> None:
+    (tmp_path / "resumable.toml").write_text('max-size = "1G"\n')
+    said = shell(marked("docs/deployment.md", "write"), tmp_path)
+    assert said.count("is written") == 3
+    assert "RESUMABLE_MAX_SIZE=10G" in (tmp_path / "resumable.service").read_text()
+    assert "resumable.toml" in (tmp_path / "docker-compose.yml").read_text()
+    assert "kind: Deployment" in (tmp_path / "resumable.yaml").read_text()
