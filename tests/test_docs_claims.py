@@ -108,7 +108,7 @@ def test_every_path_of_the_project_that_is_named_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_module_that_is_named_exists(page):
     for dotted in set(re.findall(r"\b(resumable(?:\.[a-z_]+)+)\b", read(page))):
-        if dotted.split(".")[1] in ("upload", "service", "socket", "env", "pid", "log", "toml", "yaml"):
+        if dotted.split(".")[1] in ("upload", "service", "socket", "env", "pid", "log", "toml", "yaml", "fish"):
             continue  # types of events, units of systemd, files
         if dotted in (HOOKS, REMOTES):
             continue
