@@ -28,7 +28,7 @@ def configured(environ: Mapping[str, str]) -> Mapping[str, str]:
     from resumable.config.file import read_config
 
     try:
-        found = read_config(name, OPTIONS, environ)
+        found = read_config(name, OPTIONS, environ, only=_NEEDED)
     except OSError as error:
         raise UnusableConfig(f"{VARIABLE} {name}: {error.strerror or error}") from error
     except ValueError as problem:

@@ -84,9 +84,14 @@ class ConfigFile:
         return None if texts is None else (f"{option.flag} in {self.name}", texts)
 
 
-def read_config(name: str, options: Collection[Option], environ: Mapping[str, str]) -> ConfigFile:
-    """The file of that path; a relative one starts at the working directory, as do those in it. Raises BadConfig,
-    and OSError where it can't be read."""
+def read_config(
+    name: str, options: Collection[Option], environ: Mapping[str, str], only: Collection[str] | None = None
+) -> ConfigFile:
+    """The file of that path; a relative one starts at the working directory, as do those in it. ``only``: flags whose
+    values are wanted; those of others, which may be somebody else's secrets, aren't looked at.
+
+    Raises BadConfig, and OSError where it can't be read.
+    """
     path = values.file(name)
     try:
         with open(path, "rb") as opened:
@@ -98,7 +103,8 @@ def read_config(name: str, options: Collection[Option], environ: Mapping[str, st
         raise BadConfig(f"{name}: its arrays or tables are nested too deeply") from error
     except tomllib.TOMLDecodeError as error:
         raise BadConfig(_told(name, str(error))) from error
-    return _Reading(name, {each.flag: each for each in options}, environ, mode).read(document)
+    known = {each.flag: each for each in options}
+    return _Reading(name, known, environ, mode).read(document, known if only is None else only)
 
 
 def _told(name: str, problem: str) -> str:
@@ -121,11 +127,14 @@ class _Reading:
         self._files: set[str] = set()
         self._hidden: set[str] = set()
 
-    def read(self, document: Mapping[str, Any]) -> ConfigFile:
+    def read(self, document: Mapping[str, Any], wanted: Collection[str]) -> ConfigFile:
         """Raises BadConfig for the first mistake."""
         options = {key: self._option(key, value) for key, value in document.items()}
         texts, secrets = {}, []
         for key, value in document.items():
+            if key not in wanted:
+                self._variables |= _named_variables(value)
+                continue
             found = self._texts(options[key], value)
             if found and any(found):  # as with variables, what is empty counts as not set
                 texts[key] = found
@@ -208,6 +217,11 @@ class _Reading:
             found = "an array with something else"
         tables = ', or { file = "..." } or { env = "..." }' if isinstance(value, dict) else ""
         return BadConfig(f"{option.flag} in {self._name}: expected {expected}{tables}, found {found}")
+
+
+def _named_variables(value: Any) -> set[str]:
+    items = value if isinstance(value, list) else [value]
+    return {str(each["env"]) for each in items if isinstance(each, dict) and set(each) == {"env"}}
 
 
 def _called(kind: str) -> str:

@@ -195,6 +195,13 @@ def test_commands_for_operators_find_the_server_of_the_file(home, capsys):
     assert f"{home}/e/.resumable/admin.sock" in capsys.readouterr().err
 
 
+def test_they_need_none_of_the_servers_secrets(home, capsys):
+    text = 'upload-dir = "d"\nhook-secret = [{ env = "RESUMABLE_HOOK_KEY" }]\nauth-jwt-secret = { file = "/nowhere" }\n'
+    assert main(["ls"], {"RESUMABLE_CONFIG": write(text), "RESUMABLE_HOOK_KEY": "x"}) == 1
+    said = capsys.readouterr().err
+    assert f"{home}/d/.resumable/admin.sock" in said and said.count("\n") == 1
+
+
 @pytest.mark.parametrize("arguments", [["ls"], ["catalog", "move", "--to", "postgresql://u@h/d"]])
 def test_a_file_that_can_not_be_used_is_one_line_for_them_too(arguments, capsys):
     assert main(arguments, {"RESUMABLE_CONFIG": "nowhere"}) == 2
