@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from resumable import __version__
+from resumable.cli.main import main
 from resumable.config import OPTIONS
 from resumable.config.options import Options
 from resumable.daemon.children import HOOKS_GRACE
@@ -80,6 +81,13 @@ VALUES: Mapping[str, dict[str, Any]] = {
     },
     "no metrics, own claim": {"metrics": {"enabled": False}, "storage": {"enabled": True, "existingClaim": "mine"}},
 }
+
+WRITTEN = (
+    [],
+    ["--catalog", "postgresql://u@h/d", "--spool", "s3://b"],
+    ["--port", "443", "--tls-cert", "c.pem", "--tls-client-ca", "ca.pem", "--auth-tls", "cn", "--remote", "file:///n"],
+)
+"""Flags of `resumable doctor --write`."""
 
 REFUSED = {
     "replicas=3": "spool.url is missing",
@@ -387,6 +395,15 @@ def test_the_plain_manifests_are_objects_that_kubernetes_takes(conforms, path):
 @long
 @pytest.mark.slow
 @pytest.mark.process
+@pytest.mark.parametrize("flags", WRITTEN, ids=lambda flags: " ".join(flags)[:40] or "nothing")
+def test_the_manifests_that_doctor_writes_are_objects_that_kubernetes_takes(conforms, flags, capsys):
+    assert main(["doctor", "--write", "kubernetes", *flags], {}) == 0
+    assert conforms(capsys.readouterr().out) == ""
+
+
+@long
+@pytest.mark.slow
+@pytest.mark.process
 def test_a_wrong_manifest_does_not_pass(conforms):
     """So that silence of the check means something."""
     text = read(DEPLOY / "kubernetes" / "several.yaml")
@@ -450,10 +467,13 @@ def test_the_plain_manifests_are_what_the_chart_makes(helm, name, values, tmp_pa
 @long
 @pytest.mark.slow
 @pytest.mark.process
-def test_the_composition_keeps_to_the_schema_of_compositions(tmp_path):
+def test_compositions_keep_to_the_schema_of_compositions(tmp_path, capsys):
     go = tools.need("go")
     tools.install("compose-go", go, "mod", "download", COMPOSE_GO, cwd=tmp_path)
     told = json.loads(tools.run(go, "mod", "download", "-json", COMPOSE_GO, cwd=tmp_path))
     schema = json.loads(read(Path(told["Dir"]) / "schema" / "compose-spec.json"))
     for path in (COMPOSE, ROOT / "examples" / "docker-compose.yml"):
         jsonschema.validate(yaml.safe_load(read(path)), schema)
+    for flags in WRITTEN:
+        assert main(["doctor", "--write", "compose", *flags], {}) == 0
+        jsonschema.validate(yaml.safe_load(capsys.readouterr().out), schema)

@@ -128,6 +128,10 @@ def main(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> i
         try:
             for each in options.unknown_variables:
                 report.tell(daemon.unheeded(str(each)))
+            for told in options.config.warnings:
+                report.tell(
+                    Finding(daemon.OPTIONS, "warn", told, "See the configuration file in docs/configuration.md.")
+                )
             for name, check in all_checks(reactor, options.settings(), PublicUrl(url, origin, options.headers)):
                 for finding in await made(name, check):
                     report.tell(finding)

@@ -40,9 +40,8 @@ def script(shell: str, *, twistd: bool = False) -> str:
     """The script for that shell."""
     import shtab
 
-    from resumable.cli.described import mark_paths
+    from resumable.cli.described import made_for_shells
     from resumable.cli.flags import all_commands, twistd_parser
 
-    root = twistd_parser() if twistd else all_commands()
-    mark_paths(root)
+    root = made_for_shells(twistd_parser() if twistd else all_commands())
     return f"{shtab.complete(root, shell).rstrip()}\n"

@@ -67,12 +67,15 @@ def commands_action(parser: argparse.ArgumentParser) -> Any:
     return next((each for each in parser._actions if isinstance(each, argparse._SubParsersAction)), None)
 
 
-def mark_paths(parser: argparse.ArgumentParser) -> None:
-    """Let shells complete names of files where they are expected, in its commands too: shtab looks for ``complete``."""
+def made_for_shells(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The same parser, changed: names of files are completed where they are expected (shtab looks for ``complete``),
+    and helps have one sentence. Its commands too."""
     below = commands_action(parser)
     for child in () if below is None else below.choices.values():
-        mark_paths(child)
+        made_for_shells(child)
     for action in parser._actions:
+        if action.help and action.help != argparse.SUPPRESS:
+            action.help = action.help.partition(". ")[0]
         words = set(action.metavar.split("|")) if isinstance(action.metavar, str) else set()
         flag = action.option_strings[-1].lstrip("-") if action.option_strings else ""
         if flag == "base-path" or hasattr(action, "complete"):
@@ -81,6 +84,7 @@ def mark_paths(parser: argparse.ArgumentParser) -> None:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
         elif words & {"FILE", "PATH"}:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
+    return parser
 
 
 def _argument(parser: argparse.ArgumentParser, action: argparse.Action) -> Argument:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 import subprocess
@@ -98,6 +99,25 @@ def test_each_script_has_every_command_and_every_option_of_the_server(shell, cap
     assert main(["completion", shell, "--twistd"], {}) == 0
     text = capsys.readouterr().out
     assert all(option.flag in text for option in OPTIONS) and "pidfile" in text
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_a_shell_shows_one_sentence_for_each(shell):
+    text = script(shell)
+    assert "largest upload in bytes" in text and "Clients see it as" not in text
+
+
+@pytest.mark.process
+def test_fish_completes_too(tmp_path):
+    (tmp_path / "resumable").write_text("#!/bin/sh\n")
+    (tmp_path / "resumable").chmod(0o755)
+    (tmp_path / "script").write_text(script("fish"))
+    environ = {"HOME": str(tmp_path), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    told = "source script; complete -C 'resumable config '; complete -C 'resumable config check --max-si'"
+    command = [need("fish"), "-c", told]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | environ, capture_output=True, text=True, timeout=300)
+    offered = {line.split("\t")[0] for line in done.stdout.splitlines()}
+    assert {"check", "show", "init", "--max-size"} <= offered, done.stderr
 
 
 def test_an_unknown_shell_is_one_line_and_status_2(capsys):

@@ -142,3 +142,10 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     )
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+def test_a_secret_of_the_configuration_file_that_everybody_can_read(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(f'auth-jwt-secret = "{"s" * 40}"\nupload-dir = "u"\n')
+    (tmp_path / "r.toml").chmod(0o644)
+    level, what, advice = looked(*listen(), "--config", "r.toml", cwd=tmp_path)["options"]
+    assert level == "warn" and "r.toml has a secret (auth-jwt-secret)" in what and advice
