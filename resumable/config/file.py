@@ -20,7 +20,7 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from resumable.config.option import Option, did_you_mean, nearest_name
 from resumable.model import values
@@ -62,11 +62,12 @@ class BadConfig(ValueError):
 
 @frozen
 class ConfigFile:
-    """What it says. ``texts``: the values of each option that it sets, as a flag would give them; ``variables``,
-    ``files``: those that it takes values from; ``hidden``: options with such a value, which no message repeats;
-    ``warnings``: of secrets that others can read."""
+    """What it says. ``data``: its bytes. ``texts``: the values of each option that it sets, as a flag would give them;
+    ``variables``, ``files``: those that it takes values from; ``hidden``: options with such a value, which no message
+    repeats; ``warnings``: of secrets that others can read."""
 
     name: str = ""
+    data: bytes = field(default=b"", repr=False)
     texts: Mapping[str, list[str]] = field(factory=dict, repr=False)
     variables: frozenset[str] = frozenset()
     files: frozenset[str] = frozenset()
@@ -96,7 +97,8 @@ def read_config(
     try:
         with open(path, "rb") as opened:
             mode = os.fstat(opened.fileno()).st_mode
-            document = tomllib.load(opened)
+            data = opened.read()
+        document = tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
         raise BadConfig(f"{name}: expected a TOML file in UTF-8") from error
     except RecursionError as error:
@@ -104,7 +106,7 @@ def read_config(
     except tomllib.TOMLDecodeError as error:
         raise BadConfig(_told(name, str(error))) from error
     known = {each.flag: each for each in options}
-    return _Reading(name, known, environ, mode).read(document, known if only is None else only)
+    return evolve(_Reading(name, known, environ, mode).read(document, known if only is None else only), data=data)
 
 
 def _told(name: str, problem: str) -> str:
@@ -141,12 +143,12 @@ class _Reading:
             if key not in self._hidden and any(holds_secret(options[key], text) for text in found):
                 secrets.append(key)
         return ConfigFile(
-            self._name,
-            texts,
-            frozenset(self._variables),
-            frozenset(self._files),
-            frozenset(self._hidden),
-            tuple(self._warnings(secrets)),
+            name=self._name,
+            texts=texts,
+            variables=frozenset(self._variables),
+            files=frozenset(self._files),
+            hidden=frozenset(self._hidden),
+            warnings=tuple(self._warnings(secrets)),
         )
 
     def _option(self, key: str, value: Any) -> Option:

@@ -181,7 +181,7 @@ def makeService(options: Options) -> TwistdService:
             settings, run = _with_run_directory(settings)
             check_ports(settings.listen)
             check_ports(settings.admin_listen, ADMIN_LISTEN)
-            service = _service(settings, run, reactor, parent, options.arguments)
+            service = _service(settings, run, reactor, parent, _of_workers(options, run))
         else:
             service = UploadService(worker.settle(settings), reactor, worker=worker)
     except StartupError as error:
@@ -221,6 +221,16 @@ def _service(
         owner=owner_of(twistd),
         daemonised=daemonised,
     )
+
+
+def _of_workers(options: Options, run: RunDirectory | None) -> Sequence[str]:
+    """Their arguments. All that are ever started read the configuration file as it is now, as their user, too."""
+    if run is None or not options.config.data or worker_count(options.settings()) is None:
+        return options.arguments
+    try:
+        return (*options.arguments, f"--config={run.keep_config(options.config.data)}")
+    except OSError as error:
+        raise StartupError(f"{run.path}: the configuration file can't be copied to it: {error.strerror}") from error
 
 
 def worker_count(settings: Settings) -> int | None:

@@ -37,7 +37,9 @@ LOCAL: Final = frozenset({"tmpfs", "ramfs", "ext2", "ext3", "ext4", "xfs", "btrf
 """File systems of one kernel alone, on which a lock is free only when nobody has it."""
 LONGEST_LOCK: Final = 1 << 16
 """Bytes of the lock's file that are read."""
-_OURS = re.compile(r"admin(-\d+)?\.sock")
+CONFIG: Final = "config.toml"
+"""The name of the copy of the configuration file that workers read, however it changes meanwhile."""
+_OURS = re.compile(rf"admin(-\d+)?\.sock|{re.escape(CONFIG)}")
 
 
 class RunDirectory:
@@ -67,6 +69,15 @@ class RunDirectory:
         self.dead = ()
         self.remember(self._living)
 
+    def keep_config(self, data: bytes) -> Path:
+        """The path of a copy of the configuration file, for its own user only. Raises OSError."""
+        path = self.path / CONFIG
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "wb") as opened:
+            opened.write(data)
+        return path
+
     def give_away(self, user: int, group: int) -> None:
         """It belongs to that user, with the lock and the sockets. Links are not followed: that user may have made them.
         Raises OSError."""
@@ -80,6 +91,8 @@ class RunDirectory:
         """At the end of all its processes: give it up, and remove it if it was made for want of another."""
         with suppress(OSError):  # it may be another user's by now
             (self.path / LOCK).unlink()
+        with suppress(OSError):
+            (self.path / CONFIG).unlink()
         os.close(self.descriptor)
         if self.path.name.startswith(TEMPORARY) and self.path.parent == Path(tempfile.gettempdir()):
             shutil.rmtree(self.path, ignore_errors=True)

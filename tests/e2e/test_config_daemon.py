@@ -53,7 +53,7 @@ def test_a_relative_file_and_its_paths_start_where_the_daemon_is_started(tmp_pat
         assert eventually(lambda: not (tmp_path / "pid").exists())
 
 
-def test_workers_read_the_same_file() -> None:
+def test_workers_go_by_the_file_as_it_was_at_the_start() -> None:
     with Workers() as two:
         shared = f'catalog = {{ env = "DATABASE" }}\nworkers = 2\nrun-dir = "{two.run_dir}"\nmax-size = 5\n'
         (two.home / "r.toml").write_text(shared)
@@ -64,7 +64,16 @@ def test_workers_read_the_same_file() -> None:
         for tus in two.by_worker().values():
             assert tus.post(6).status == 413
             assert tus.post(5).status == 201
+        copy = two.run_dir / "config.toml"
+        assert copy.stat().st_mode & 0o777 == 0o600
+        (two.home / "r.toml").write_text("nonsense = 1\n")
+        before = two.rows()
+        os.kill(min(before), signal.SIGKILL)
+        eventually(lambda: len(two.rows()) == 2 and set(two.rows()) != set(before))
+        with closing(Tus(two.port)) as tus:
+            assert tus.post(6).status == 413
         assert two.stop() == 0
+        assert not copy.exists()
 
 
 def test_a_secret_that_everybody_can_read_is_in_the_log() -> None:

@@ -252,3 +252,22 @@ def test_it_is_given_away_with_what_is_its_own_and_nothing_else(
     run.give_away(7, 8)
     sockets = [(name, 7, 8, False) for name in ("admin-1.sock", "admin.sock")]
     assert sorted(given, key=str) == sorted([("run", 7, 8, True), *sockets, (run.descriptor, 7, 8)], key=str)
+
+
+def test_the_copy_of_the_configuration_is_its_users_alone_and_goes_with_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_directory.made(tmp_path / "run", {})
+    (run.path / run_directory.CONFIG).symlink_to(tmp_path / "elsewhere")
+    path = run.keep_config(b"port = 1\n")
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"port = 1\n", 0o600)
+    assert not (tmp_path / "elsewhere").exists()
+    run.keep_config(b"port = 2\n")
+    assert path.read_bytes() == b"port = 2\n"
+    given: list[str] = []
+    monkeypatch.setattr(os, "fchown", lambda *values: None)
+    monkeypatch.setattr(os, "chown", lambda path, *owner, follow_symlinks=True: given.append(path.name))
+    run.give_away(7, 8)
+    assert given == [run_directory.CONFIG, "run"]
+    run.close()
+    assert not path.exists()
