@@ -34,8 +34,8 @@ from resumable.model.hooks import QuestionKind
 F = TypeVar("F", bound=Callable[..., object])
 Kind = EventKind | QuestionKind
 
-_EVENTS: Final[Mapping[str, Kind]] = {kind.value: kind for kind in EventKind}
-_QUESTIONS: Final[Mapping[str, Kind]] = {kind.value.removeprefix("before-"): kind for kind in QuestionKind}
+EVENTS: Final[Mapping[str, Kind]] = {kind.value: kind for kind in EventKind}
+QUESTIONS: Final[Mapping[str, Kind]] = {kind.value.removeprefix("before-"): kind for kind in QuestionKind}
 _MARK: Final = "resumable_hooks"
 """The attribute of a decorated function that says what it is for."""
 
@@ -78,7 +78,7 @@ def on(*events: str, thread: bool | None = None) -> Callable[[F], F]:
     It is called with an `Event`, in a thread, or in the reactor if it is an ``async def`` or an ``inlineCallbacks``.
     ``thread``: False for another function that returns a Deferred. Raises ValueError for an event that there isn't.
     """
-    return _decorator(events, _EVENTS, thread)
+    return keeping(_mark, EVENTS, events, thread)
 
 
 def before(*questions: str, thread: bool | None = None) -> Callable[[F], F]:
@@ -86,18 +86,25 @@ def before(*questions: str, thread: bool | None = None) -> Callable[[F], F]:
 
     It is called with a `Question` as `on` says, and answers `Allow` or None, or `Refuse`. Raises ValueError.
     """
-    return _decorator(questions, _QUESTIONS, thread)
+    return keeping(_mark, QUESTIONS, questions, thread)
 
 
-def _decorator(names: Sequence[str], known: Mapping[str, Kind], thread: bool | None) -> Callable[[F], F]:
+def keeping(
+    keep: Callable[[HookFunction], object], known: Mapping[str, Kind], names: Sequence[str], thread: bool | None
+) -> Callable[[F], F]:
+    """A decorator that hands what it decorates to ``keep``, for those ``names`` of the ``known`` kinds. Raises
+    ValueError."""
     kinds = _kinds(names, known)
 
-    def mark(function: F) -> F:
-        made = HookFunction(function, kinds, _blocks(function) if thread is None else thread)
-        vars(function).setdefault(_MARK, []).append(made)
+    def decorate(function: F) -> F:
+        keep(HookFunction(function, kinds, _blocks(function) if thread is None else thread))
         return function
 
-    return mark
+    return decorate
+
+
+def _mark(function: HookFunction) -> None:
+    vars(function.function).setdefault(_MARK, []).append(function)
 
 
 def _kinds(names: Sequence[str], known: Mapping[str, Kind]) -> tuple[Kind, ...]:
