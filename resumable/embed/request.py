@@ -41,6 +41,9 @@ class RequestOwner(Protocol):
     @property
     def admin_tree(self) -> KleinResource | None: ...
 
+    def mounted(self) -> None:
+        """There is a site on which its bodies stream."""
+
     def began(self, request: EmbeddedRequest) -> None:
         """The request's head is in."""
 
@@ -161,3 +164,14 @@ class EmbeddedRequest(StreamingRequest):
         if rest:
             self.write(rest)
         super().finish()
+        self._forget_content()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See `StreamingRequest.connectionLost`."""
+        super().connectionLost(reason)
+        self._forget_content()
+
+    def _forget_content(self) -> None:
+        """Close the file that it may be in."""
+        if self._whole and self.content is not None:
+            self.content.close()

@@ -14,6 +14,7 @@ from attrs import evolve
 from klein.resource import KleinResource
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 
 from resumable.config.options import Settings
@@ -31,6 +32,11 @@ from resumable.listening.endpoints import ADMIN_LISTEN, check_ports
 from resumable.model.errors import StartupError
 
 F = TypeVar("F", bound=Callable[..., object])
+log = Logger()
+NO_SITE = (
+    "no site can pass uploads on yet: make your site with `server.site(root)` in place of "
+    "`twisted.web.server.Site(root)`, or give the upload server a port of its own: UploadServer(port=...)"
+)
 CODE = "code"
 """The name of the hook that is made of the program's own functions, under which events wait."""
 
@@ -61,6 +67,7 @@ class UploadServer(MultiService):
         self.admin = AdminResource(self)
         self._functions: list[HookFunction] = []
         self._service: EmbeddedService | None = None
+        self._mounted = False
 
     # Functions as hooks
 
@@ -86,6 +93,10 @@ class UploadServer(MultiService):
         """A site of the tree ``root``, in which ``resource`` is at its place; in place of Twisted's ``Site(root)``.
         Without ``root``, one for the uploads alone. `resumable.embed.site` makes one for several servers."""
         return StreamingTree(_Alone(self) if root is None else root, self, alone=root is None)
+
+    def mounted(self) -> None:
+        """See `RequestOwner.mounted`."""
+        self._mounted = True
 
     @property
     def tree(self) -> Root | None:
@@ -144,6 +155,11 @@ class UploadServer(MultiService):
         except BaseException:
             self.running = 0
             raise
+        self.reactor.callWhenRunning(self._look_for_site)
+
+    def _look_for_site(self) -> None:
+        if self.running and not self._mounted and not self.settings.listen:
+            log.warn("{advice}", advice=NO_SITE)
 
     def _make(self) -> bool:
         """Make the parts, if they aren't there. Raises StartupError."""

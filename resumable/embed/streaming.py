@@ -36,6 +36,8 @@ class StreamingTree(StreamingSite):
             http2=settings.http2,
             h2c=settings.h2c,
         )
+        for each in servers:
+            each.mounted()
         self._servers = servers
         self._alone = alone
 
