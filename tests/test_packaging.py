@@ -61,7 +61,7 @@ def wheel(tmp_path_factory) -> Path:
     there = tmp_path_factory.mktemp("source")
     for entry in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / entry, there)
-    for entry in ("resumable", "twisted"):
+    for entry in ("resumable", "twisted", "examples"):
         shutil.copytree(ROOT / entry, there / entry, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
     out = tmp_path_factory.mktemp("wheel")
     flags = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--wheel-dir", str(out)]

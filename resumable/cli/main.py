@@ -43,6 +43,7 @@ class OwnCommand:
 OWN: Final = {
     "doctor": OwnCommand("checkup", "look at what the daemon depends on, and say what to change"),
     "catalog": OwnCommand("moving", "move the records between SQLite and PostgreSQL"),
+    "examples": OwnCommand("examples", "list complete programs to begin with, and copy one"),
 }
 
 #: The socket of a daemon with an upload directory of its own, below that.
