@@ -79,6 +79,7 @@ TEST = [
     "Flask>=3.0",
     "PyYAML>=6.0",
     "Django>=5.0",
+    "fastapi>=0.115",
     "jsonschema>=4.18",
     "openapi-spec-validator>=0.7",
 ]
