@@ -34,8 +34,15 @@ class _UntilTheEnd(Protocol):
         self._reactor.stop()
 
 
-def main(reactor: Any) -> int:
+def main() -> int:
     """The exit status."""
+    from twisted.internet import reactor
+
+    return run(reactor)
+
+
+def run(reactor: Any) -> int:
+    """See `main`."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
@@ -71,6 +78,4 @@ def reported(event: Event) -> ReportedEvent:
 
 
 if __name__ == "__main__":
-    from twisted.internet import reactor
-
-    sys.exit(main(reactor))
+    sys.exit(main())

@@ -12,6 +12,7 @@ from twisted.web.resource import EncodingResourceWrapper, Resource
 from twisted.web.server import GzipEncoderFactory
 
 from resumable.embed import UploadServer
+from tests.e2e.http2 import Http2
 from tests.e2e.wire import Wire
 from tests.embed.hosts import listening, started, tree
 
@@ -122,3 +123,19 @@ async def test_a_client_that_goes_while_its_body_comes_leaves_nothing_behind(ser
         await deferToThread(cut, host.port)
         await site.drained()
         assert (await host.ask("OPTIONS", "/files/")).status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_http_2_is_spoken_to_all_resources(tmp_path: Path) -> None:
+    server = UploadServer(upload_dir=tmp_path / "uploads", h2c=True)
+    root = tree(server, b"files")
+    root.putChild(b"page", Page())
+
+    def ask(port: int) -> list[tuple[int, bytes]]:
+        with Http2(port) as link:
+            form = {"content-type": "application/x-www-form-urlencoded"}
+            answers = [link.ask("POST", "/page", form, b"name=two"), link.ask("OPTIONS", "/files/", {}, b"")]
+        return [(each.status, each.body) for each in answers]
+
+    async with started(server), listening(server.site(root)) as host:
+        assert await deferToThread(ask, host.port) == [(200, b"two of 8"), (200, b"")]

@@ -22,6 +22,7 @@ from resumable.embed import StartupError, UploadServer, site
 from resumable.hooks import Allow, Changes, Refuse
 from tests.e2e.wire import Wire
 from tests.embed.hosts import TUS, Host, asked, listening, started, tree
+from tests.postgres import database
 from tests.waiting import eventually, free_port
 
 #: Twisted's own page for what isn't there.
@@ -273,3 +274,15 @@ async def test_requests_before_the_start_are_asked_to_come_again(tmp_path: Path)
     async with listening(server.site(tree(server, b"files"))) as host:
         said = await host.upload(b"x")
     assert (said.status, said.headers["retry-after"]) == (503, "5")
+
+
+@pytest.mark.process
+@pytest_twisted.ensureDeferred
+async def test_servers_of_several_programs_share_a_catalog(tmp_path: Path) -> None:
+    shared = {"upload_dir": tmp_path / "uploads", "catalog": database()}
+    (tmp_path / "uploads").mkdir(mode=0o700)
+    one, two = (UploadServer(run_dir=tmp_path / name, **shared) for name in ("one", "two"))
+    async with started(one, two), listening(one.site()) as first, listening(two.site()) as second:
+        path = "/files/" + (await first.upload(DATA)).headers["location"][-32:]
+        assert (await second.ask("HEAD", path, TUS)).headers["upload-offset"] == str(len(DATA))
+        assert (await second.ask("GET", path)).body == DATA

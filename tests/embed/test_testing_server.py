@@ -77,4 +77,3 @@ def test_the_plugin_imports_nothing_of_the_server() -> None:
         [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=180
     )
     assert done.stdout == "[]\n", done.stdout + done.stderr
-    assert RunningServer.__doc__
