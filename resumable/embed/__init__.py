@@ -4,8 +4,8 @@
 which bodies reach it while they arrive. What can't be used raises `StartupError`, whose message is one line.
 """
 
-from resumable.embed.server import UploadServer
 from resumable.embed.streaming import site
+from resumable.embed.upload_server import UploadServer
 from resumable.model.errors import StartupError
 
 __all__ = ["StartupError", "UploadServer", "site"]

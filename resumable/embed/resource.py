@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 
-from resumable.embed.request import EmbeddedRequest, RequestOwner
+from resumable.embed.shared_request import EmbeddedRequest, RequestOwner
 from resumable.http import errors
 from resumable.http.h1 import problem
 from resumable.http.request import StreamingRequest

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.web.resource import IResource
 
-from resumable.embed.request import EmbeddedRequest, RequestOwner
+from resumable.embed.shared_request import EmbeddedRequest, RequestOwner
 from resumable.http.request import RequestObserver, StreamingRequest
 from resumable.http.site import StreamingSite
 

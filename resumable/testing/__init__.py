@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from resumable.testing.server import ReportedEvent, RunningServer, upload_server
+    from resumable.testing.running_server import ReportedEvent, RunningServer, upload_server
     from resumable.testing.simulated_disk import SimulatedCrash, SimulatedDisk
     from resumable.testing.stepped import CallQueue, SteppedBatcher, SteppedPool
 
@@ -25,7 +25,7 @@ __all__ = [
     "upload_server",
 ]
 _MODULES: Final = {
-    "server": ("ReportedEvent", "RunningServer", "upload_server"),
+    "running_server": ("ReportedEvent", "RunningServer", "upload_server"),
     "simulated_disk": ("SimulatedCrash", "SimulatedDisk"),
     "stepped": ("CallQueue", "SteppedBatcher", "SteppedPool"),
 }

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from resumable.testing.server import RunningServer
-from resumable.testing.server import upload_server as running
+from resumable.testing.running_server import RunningServer
+from resumable.testing.running_server import upload_server as running
 
 
 def pytest_configure(config: pytest.Config) -> None:

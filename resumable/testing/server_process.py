@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from resumable.embed import StartupError, UploadServer
 from resumable.hooks import Event, EventKind
-from resumable.testing.server import ReportedEvent
+from resumable.testing.running_server import ReportedEvent
 
 HOST = "127.0.0.1"
 

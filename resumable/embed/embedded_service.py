@@ -16,7 +16,7 @@ from resumable.config.options import Settings
 from resumable.daemon.children import Child, Clients
 from resumable.daemon.parts import Parts
 from resumable.daemon.service import UploadService
-from resumable.embed.request import EmbeddedRequest
+from resumable.embed.shared_request import EmbeddedRequest
 from resumable.http.site import StreamingSite
 from resumable.listening.run_directory import RunDirectory
 from resumable.masking import masked

@@ -20,9 +20,9 @@ from twisted.web.resource import IResource, Resource
 from resumable.config.options import Settings
 from resumable.daemon.service import check_directories, with_run_directory
 from resumable.embed.arguments import settings_of
-from resumable.embed.request import EmbeddedRequest
+from resumable.embed.embedded_service import EmbeddedService
 from resumable.embed.resource import AdminResource, UploadResource, unavailable
-from resumable.embed.service import EmbeddedService
+from resumable.embed.shared_request import EmbeddedRequest
 from resumable.embed.streaming import StreamingTree
 from resumable.hooks.functions import EVENTS, QUESTIONS, HookFunction, Kind, gathered, keeping
 from resumable.hooks.settings import HookTarget
