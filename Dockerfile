@@ -8,6 +8,7 @@ ARG EXTRAS=all
 WORKDIR /src
 COPY setup.py pyproject.toml README.md LICENSE ./
 COPY resumable resumable
+COPY examples examples
 COPY twisted twisted
 # The last command lets Twisted write its list of plugins while it can; later the process has no right to.
 RUN python -m venv /opt/resumable \

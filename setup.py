@@ -4,9 +4,25 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "resumable/__init__.py").read_text(encoding="utf-8"))[1]
+
+
+class BuildWithExamples(build_py):
+    """Puts examples/ into the package, where `resumable examples` finds them; a checkout has them beside it."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return
+        for path in sorted((HERE / "examples").iterdir()):
+            if path.is_file():
+                there = Path(self.build_lib, "resumable", "examples", path.name)
+                self.mkpath(str(there.parent))
+                self.copy_file(str(path), str(there))
+
 
 # Twisted's lower and upper bounds are the tested range: resumable/http/twisted_web.py leans on private names of
 # twisted.web, and its tests fail loudly when they change. So are pyopenssl's, for resumable/listening/twisted_tls.py.
@@ -64,6 +80,7 @@ TEST = [
     "Flask>=3.0",
     "PyYAML>=6.0",
     "Django>=5.0",
+    "fastapi>=0.115",
     "jsonschema>=4.18",
     "openapi-spec-validator>=0.7",
 ]
@@ -106,7 +123,11 @@ setup(
     # Said outright, so that an editable install puts this directory itself on sys.path: Twisted looks there.
     package_dir={"": "."},
     package_data={"resumable": ["py.typed"]},
-    entry_points={"console_scripts": ["resumable = resumable.cli.main:main"]},
+    cmdclass={"build_py": BuildWithExamples},
+    entry_points={
+        "console_scripts": ["resumable = resumable.cli.main:main"],
+        "pytest11": ["resumable = resumable.testing.pytest_plugin"],
+    },
     install_requires=INSTALL,
     extras_require={
         "basic": BASIC,

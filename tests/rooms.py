@@ -52,7 +52,7 @@ may_import(
     ),
 )
 may_import("embed", "config", "daemon", "hooks", "http", "listening")
-may_import("testing", "embed", "remotes", "spool")
+may_import("testing", "embed", "hooks", "remotes", "spool")
 may_import("doctor", "catalog", "config", "daemon", "httpclient", "listening", "remotes", "spool")
 may_import("cli", "client", "config", "daemon", "doctor", "listening", "spool")
 may_import("__main__", "cli")

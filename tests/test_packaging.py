@@ -61,7 +61,7 @@ def wheel(tmp_path_factory) -> Path:
     there = tmp_path_factory.mktemp("source")
     for entry in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / entry, there)
-    for entry in ("resumable", "twisted"):
+    for entry in ("resumable", "twisted", "examples"):
         shutil.copytree(ROOT / entry, there / entry, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
     out = tmp_path_factory.mktemp("wheel")
     flags = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--wheel-dir", str(out)]
@@ -75,6 +75,7 @@ def test_the_wheel_has_the_package_the_plugin_and_the_licence(wheel):
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "resumable").rglob("*.py")}
     assert sources <= names
     assert {"twisted/plugins/resumable_plugin.py", "resumable/py.typed"} <= names
+    assert {f"resumable/examples/{path.name}" for path in (ROOT / "examples").iterdir()} <= names
     assert any(name.endswith("/LICENSE") for name in names)
     assert wheel.name.startswith(f"resumable_server-{__version__}-"), "PyPI's resumable is somebody else's"
 
@@ -108,7 +109,10 @@ def test_the_wheel_brings_the_command_for_operators(wheel, tmp_path):
     (listed,) = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/entry_points.txt")]
     text = zipfile.ZipFile(wheel).read(listed).decode()
     assert "[console_scripts]\nresumable = resumable.cli.main:main" in text
+    assert "[pytest11]\nresumable = resumable.testing.pytest_plugin" in text
     zipfile.ZipFile(wheel).extractall(tmp_path)
+    listed_examples = python("-m", "resumable", "examples", "list", PYTHONPATH=str(tmp_path))
+    assert len(listed_examples.splitlines()) == len(list((ROOT / "examples").iterdir()))
     run = "import sys; from resumable.cli.main import main; sys.exit(main(['--help']))"
     for command in (["-c", run], ["-m", "resumable", "--help"]):
         assert "doctor" in python(*command, PYTHONPATH=str(tmp_path))
@@ -122,6 +126,8 @@ def test_no_init_file_hides_twisted_itself():
 def test_everything_imported_is_required():
     imported = set()
     for path in (ROOT / "resumable").rglob("*.py"):
+        if path.name == "pytest_plugin.py":  # pytest alone imports it
+            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}

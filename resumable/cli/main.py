@@ -48,6 +48,7 @@ OWN: Final = {
     "completion": OwnCommand("completion", "print a script that completes commands and flags in a shell"),
     "man": OwnCommand("manual", "print a manual page"),
     "catalog": OwnCommand("moving", "move the records between SQLite and PostgreSQL"),
+    "examples": OwnCommand("examples", "list complete programs to begin with, and copy one"),
 }
 
 #: The socket of a daemon with an upload directory of its own, below that.

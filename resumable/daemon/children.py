@@ -209,14 +209,15 @@ class Collector(Child):
 
 
 class Chores(Child):
-    """Work of now and then: look at the free space, let the janitor sweep, give memory back."""
+    """Work of now and then: look at the free space, let the janitor sweep, give memory back if the process is ours."""
 
-    def __init__(self, parts: Parts, reactor: Any) -> None:
+    def __init__(self, parts: Parts, reactor: Any, ours: bool = True) -> None:
         super().__init__(self._begin, self._end)
         self._parts = parts
         self._reactor = reactor
         self._loops = [(LoopingCall(self._tick), 1.0), (LoopingCall(self._sweep), self._sweep_every())]
-        self._loops.append((LoopingCall(self._tidy), TIDY))
+        if ours:
+            self._loops.append((LoopingCall(self._tidy), TIDY))
         for loop, _ in self._loops:
             loop.clock = reactor
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
+from klein.resource import KleinResource
 from twisted.logger import LogLevel, globalLogPublisher
 
 from resumable import __version__
@@ -69,7 +70,10 @@ class OperatorParts:
 
 
 class OperatorService:
-    """``watch`` is for the site that takes uploads, ``readiness`` for both. `start` and `stop` with the daemon."""
+    """``watch`` is for the site that takes uploads, ``readiness`` for both. ``tree``: the admin API for those with the
+    token. `start` and `stop` with the daemon."""
+
+    tree: KleinResource
 
     def __init__(self, settings: Settings, reactor: Any, origin: Origin, parts: OperatorParts) -> None:
         self._settings = settings
@@ -98,7 +102,9 @@ class OperatorService:
                 raise StartupError("--admin-on-public needs a way to tell who is an admin: see --admin")
             root.admin = Admin(services, PrincipalAuth(admission)).tree
         for private, auth in ((True, SocketAuth()), (False, TokenAuth(self._token, admission))):
-            self._sites[private] = StreamingSite(Admin(services, auth).resource, reactor=self._reactor)
+            admin = Admin(services, auth)
+            self._sites[private] = StreamingSite(admin.resource, reactor=self._reactor)
+        self.tree = admin.tree
 
     def site_at(self, description: str) -> StreamingSite:
         """The site for one listener of operators: only the permissions of a Unix socket identify them. A worker's own

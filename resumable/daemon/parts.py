@@ -109,7 +109,7 @@ class Parts:
         admission = Admission(origin, self.access.guard, self.access.rates, forward)
         tus = self._routes(origin, admission)
         self.operators = OperatorService(settings, reactor, origin, self._operator_parts())
-        root = Root(tus, settings.base_path, self.operators.readiness)
+        self.root = root = Root(tus, settings.base_path, self.operators.readiness)
         self.site = self._site(root, tus)
         sockets, share = (Inherited(), None) if worker is None else (worker.sockets, worker.share())
         self.listeners = self._listeners(settings.listen, lambda _: self.site, LISTEN, sockets.listen, share)

@@ -54,10 +54,13 @@ log = Logger()
 
 class UploadService(TwistdService):
     """The daemon: one upload directory, its threads, its ports. ``worker``: None if nobody supervises it. ``run``: its
-    run directory, None if it has none of its own.
+    run directory, None if it has none of its own. ``environ``: how a service manager is reached.
 
-    ``access.signed``, where URLs can be signed, mints them.
+    ``access.signed``, where URLs can be signed, mints them. ``whole_process``: the process has nothing else to do, so
+    that its memory may be looked after.
     """
+
+    whole_process = True
 
     def __init__(
         self,
@@ -67,13 +70,14 @@ class UploadService(TwistdService):
         daemonised: bool = False,
         worker: Assignment | None = None,
         run: RunDirectory | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         super().__init__(daemonised)
         self._run = run
         self._parts = parts = Parts(settings, reactor, worker)
         self.access = parts.access
         self.supervisor = None if worker is None else SupervisorLine(worker.line, reactor, end_this_process)
-        manager = ServiceManager(os.environ, reactor, os.getpid, time.monotonic)
+        manager = ServiceManager(environ, reactor, os.getpid, time.monotonic)
         self._manager: ServiceManager | SupervisorLine = self.supervisor or manager
         for child in self._children(parts, reactor):
             child.setServiceParent(self)  # type: ignore[no-untyped-call]
@@ -100,11 +104,12 @@ class UploadService(TwistdService):
         yield Child(uploads.assembler.start, uploads.assembler.stop)
         yield Child(parts.access.start, parts.access.stop)
         yield Clients(parts, reactor)
-        yield Chores(parts, reactor)
+        yield Chores(parts, reactor, self.whole_process)
         if self.supervisor is not None:
             yield Child(lambda: None, self.supervisor.closed)
         yield Ports(parts.listeners, "uploads are taken at {path} on {endpoint}", path=settings.base_path)
-        yield Collector()
+        if self.whole_process:
+            yield Collector()
         yield Child(lambda: None, parts.operators.readiness.stopping)
         yield Child(lambda: None, parts.local.ending)
         seconds = 2 * settings.shutdown_timeout + HOOKS_GRACE
@@ -169,16 +174,9 @@ def makeService(options: Options) -> TwistdService:
     parent = getattr(options, "parent", None) or {}
     worker = taken(os.environ)
     try:
-        disk, placing = Disk(settings.modes), settings.placing
-        if settings.catalog is None:
-            startup.check_directory(str(settings.upload_dir), disk)
-        elif settings.spool is None:
-            startup.check_shared_directory(str(settings.upload_dir), disk, placing.template is not None)
-        if placing.template is not None:
-            mode = placing.rules.directory_mode
-            startup.check_places(str(settings.upload_dir), str(placing.directory), disk, mode)
+        check_directories(settings)
         if worker is None:
-            settings, run = _with_run_directory(settings)
+            settings, run = with_run_directory(settings)
             check_ports(settings.listen)
             check_ports(settings.admin_listen, ADMIN_LISTEN)
             service = _service(settings, run, reactor, parent, _of_workers(options, run))
@@ -239,7 +237,18 @@ def worker_count(settings: Settings) -> int | None:
     return count if count > 1 else None
 
 
-def _with_run_directory(settings: Settings) -> tuple[Settings, RunDirectory | None]:
+def check_directories(settings: Settings) -> None:
+    """The directories that the settings name can be used. Raises StartupError."""
+    disk, placing, path = Disk(settings.modes), settings.placing, str(settings.upload_dir)
+    if settings.catalog is None:
+        startup.check_directory(path, disk)
+    elif settings.spool is None:
+        startup.check_shared_directory(path, disk, placing.template is not None)
+    if placing.template is not None:
+        startup.check_places(path, str(placing.directory), disk, placing.rules.directory_mode)
+
+
+def with_run_directory(settings: Settings) -> tuple[Settings, RunDirectory | None]:
     """The settings with the run directory, and this, where one is needed. Raises StartupError."""
     if settings.catalog is None:
         return settings, None

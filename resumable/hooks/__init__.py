@@ -3,6 +3,7 @@
 The names here are for authors of hooks in Python, see docs/hooks.md.
 """
 
+from resumable.hooks.functions import before, on
 from resumable.hooks.interfaces import (
     Allow,
     Event,
@@ -33,4 +34,6 @@ __all__ = [
     "RequestView",
     "UploadView",
     "Verdict",
+    "before",
+    "on",
 ]

@@ -3,17 +3,19 @@
 Invariants: each hook has connections and threads of its own for events, questions and progress, so that a call that
 hangs holds up neither the others nor another hook; a Python hook with several roles is one object; `Hooks.stop` closes
 all that was opened. An error in the settings is found before anything starts. A hook that is Python is an entry point
-in the group `GROUP`, or ``module:attribute``: `load_hook` returns an object that provides at least one of the hooks'
-interfaces. It runs in the reactor's thread, and must not block it; its answers and failures are checked like any other
-hook's.
+in the group `GROUP`, ``module:attribute``, or a ``module`` with decorated functions: `load_hook` returns these, or an
+object that provides at least one of the hooks' interfaces, which runs in the reactor's thread and must not block it.
+Answers and failures of all are checked like any other hook's.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from random import Random
+from types import ModuleType
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -26,6 +28,7 @@ from resumable.hooks.calls import HookCounts
 from resumable.hooks.claimed import IDeliverers, LocalDeliverers, SharedDeliverers, SharedHooks
 from resumable.hooks.command import Command, CommandHook, find_program
 from resumable.hooks.deliver import Deliverer
+from resumable.hooks.functions import FunctionHook, HookFunctions, marked
 from resumable.hooks.http import HttpHook, Poster, Posting
 from resumable.hooks.interfaces import EventKind, IGuard, IHook, IWatcher
 from resumable.hooks.messages import WebhookSigner, shown
@@ -38,6 +41,10 @@ from resumable.protocol.errors import Refused
 
 AT_ONCE = 32
 """Questions under way to one URL at once."""
+THREADS = 8
+"""Of functions, at most; events, questions and progress each have their own."""
+FUNCTION_TIMEOUT = 3600.0
+"""Seconds that the functions of one event may take."""
 
 
 @frozen
@@ -81,7 +88,8 @@ class Hooks:
         for target in settings.hooks:
             deliverer, hook = self._deliverer(target, outbox)
             deliverers.append(deliverer)
-            if EventKind.PROGRESS in settings.events and IWatcher.providedBy(hook):
+            wanted = EventKind.PROGRESS in settings.events or isinstance(hook, FunctionHook)
+            if wanted and IWatcher.providedBy(hook):
                 watchers.append(Watcher(target.name, self._make(target, IWatcher, MOST), target.shown))
         self._deliverers: IDeliverers = LocalDeliverers(deliverers)
         if needs.shared is not None:
@@ -125,13 +133,18 @@ class Hooks:
         if target.kind == "command":  # one that waits for its turn would use up its time
             policy = evolve(policy, concurrency=min(policy.concurrency, self._settings.commands))
         hook = self._make(target, IHook, policy.concurrency)
+        if isinstance(hook, FunctionHook):  # a thread can't be ended: the next attempt would run beside the first
+            policy = evolve(policy, concurrency=min(policy.concurrency, THREADS), timeout=FUNCTION_TIMEOUT)
         more: dict[str, Any] = {"rng": self._needs.rng, "policy": policy, "kinds": kinds, "target": target.shown}
         return Deliverer(target.name, hook, outbox, **more, **self._common), hook
 
     def _guard(self, target: HookTarget) -> Guard:
         places = {"command": self._settings.commands, "python": None}.get(target.kind, AT_ONCE)
         hook = self._make(target, IGuard, AT_ONCE)
-        return Guard(target.name, hook, self._settings.questions, target.shown, places)
+        kinds = self._settings.questions
+        if isinstance(hook, FunctionHook):
+            kinds &= hook.questions
+        return Guard(target.name, hook, kinds, target.shown, places)
 
     def _make(self, target: HookTarget, role: Any, connections: int) -> Any:
         """The hook, with as many connections, if it is behind a URL."""
@@ -140,15 +153,20 @@ class Hooks:
         except ValueError as problem:
             raise BadHookTarget(f"hook {target.name}: {problem}") from problem
         if not role.providedBy(hook):
-            raise BadHookTarget(f"hook {target.name}: {target.shown} does not provide {role.__name__}")
+            does_not = f"does not provide {role.__name__}"
+            if isinstance(hook, FunctionHook):
+                does_not = "has no function with @before" if role is IGuard else "has no function with @on"
+            raise BadHookTarget(f"hook {target.name}: {target.shown} {does_not}")
         return hook
 
     def _hook(self, target: HookTarget, connections: int) -> Any:
         settings, needs = self._settings, self._needs
         if target.kind == "python":
-            if target.address not in self._loaded:
-                self._loaded[target.address] = load_hook(target.address)
-            return self._loaded[target.address]
+            loaded = self._python(target)
+            if not isinstance(loaded, HookFunctions):
+                return loaded
+            self._pools.append(needs.pool(min(connections, THREADS)))
+            return FunctionHook(loaded, self._pools[-1])
         if target.kind == "command":
             program = find_program(target.arguments[0], needs.environment.get("PATH", os.defpath))
             self._pools.append(needs.pool(settings.commands))
@@ -174,6 +192,14 @@ class Hooks:
             return TusdHook(poster, TusdFormat(needs.path_of, settings.tusd_finished), target.shown)
         return HttpHook(poster, WebhookSigner(settings.secrets), source=needs.source, wall=needs.wall)
 
+    def _python(self, target: HookTarget) -> Any:
+        """What `load_hook` answers, or the functions that the target brings along."""
+        if target.functions is not None:
+            return target.functions
+        if target.address not in self._loaded:
+            self._loaded[target.address] = load_hook(target.address)
+        return self._loaded[target.address]
+
 
 GROUP = "resumable.hooks"
 ROLES = (IHook, IGuard, IWatcher)
@@ -184,18 +210,23 @@ class BadHook(ValueError):
 
 
 def load_hook(name: str) -> Any:
-    """The hook of that name: the object that is found, or its result when it is called without arguments.
+    """The hook of that name: the object that is found, or its result when it is called without arguments; of a module
+    its `HookFunctions`.
 
-    Raises BadHook."""
+    Modules are found in the current directory too, after all others. Raises BadHook."""
     try:
         found = _find(name)
-        if not provides(found) and callable(found):
+        if isinstance(found, ModuleType):
+            found = marked(vars(found))
+        elif not provides(found) and callable(found):
             found = found()
     except BadHook:
         raise
     except (Exception, SystemExit) as error:  # somebody else's code runs here
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise BadHook(f"the hook {shown(name)} can't be loaded: {said}") from error
+    if found is None:
+        raise BadHook(f"the module {shown(name)} has no function with @on or @before")
     if not provides(found):
         raise BadHook(f"the hook {shown(name)} provides none of IHook, IGuard, IWatcher")
     return found
@@ -203,14 +234,26 @@ def load_hook(name: str) -> Any:
 
 def provides(found: object) -> bool:
     """Whether it is a hook of some kind."""
-    return any(role.providedBy(found) for role in ROLES)
+    return isinstance(found, HookFunctions) or any(role.providedBy(found) for role in ROLES)
 
 
 def _find(name: str) -> Any:
+    points = [] if ":" in name else list(entry_points(group=GROUP, name=name))
+    if points:
+        return points[0].load()
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(
+            here
+        )  # at the end, so that no file there hides a module of Python's; it may import others later
     if ":" in name:
         return EntryPoint("hook", name, GROUP).load()
-    points = list(entry_points(group=GROUP, name=name))
-    if not points:
-        known = ", ".join(sorted(point.name for point in entry_points(group=GROUP))) or "none"
-        raise BadHook(f"no package here has a hook {shown(name)}; known: {known}")
-    return points[0].load()
+    try:
+        return EntryPoint("hook", name, GROUP).load()
+    except ModuleNotFoundError as error:
+        if error.name not in (name, name.partition(".")[0]):
+            raise
+    except AttributeError:  # it is not even a module's name
+        pass
+    known = ", ".join(sorted(point.name for point in entry_points(group=GROUP))) or "none"
+    raise BadHook(f"no package here has a hook {shown(name)} (known: {known}), and there is no module of that name")

@@ -16,6 +16,7 @@ from attrs import evolve, field, frozen
 from twisted.web.iweb import IPolicyForHTTPS
 
 from resumable.hooks.ask import Patience
+from resumable.hooks.functions import HookFunctions
 from resumable.hooks.http import Tls, check_forward, check_url, from_files
 from resumable.hooks.interfaces import EventKind
 from resumable.hooks.messages import parse_secret
@@ -36,12 +37,13 @@ class BadHookTarget(ValueError):
 class HookTarget:
     """``kind``: ``http``, ``tusd``, ``command`` or ``python``. ``address``: the URL, ``module:attribute`` or the name
     of an entry point; ``arguments``: of a command. ``name``: in logs, metrics, and in the outbox, where it has to stay
-    the same while events wait."""
+    the same while events wait. ``functions``: of a Python hook that a program brings along."""
 
     name: str
     kind: str
     address: str = field(default="", repr=False)
     arguments: tuple[str, ...] = field(default=(), repr=False)
+    functions: HookFunctions | None = field(default=None, repr=False)
 
     @property
     def shown(self) -> str:

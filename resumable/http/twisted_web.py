@@ -128,6 +128,14 @@ class WebRequest(Request):
         self.args = parse_qs(query, True) if mark else {}
         self.process()  # type: ignore[no-untyped-call]
 
+    def receive_whole(self) -> None:
+        """``content`` is complete: read cookies and forms as Twisted does, for a resource that expects its request.
+        `process` is called again."""
+        self.received_cookies, self.cookies = {}, []
+        self._parsePOSTFormSubmission = True  # Twisted's __init__ would take it from the site
+        self.parseCookies()  # type: ignore[no-untyped-call]
+        self.requestReceived(self.method, self.uri, self.clientproto)  # type: ignore[no-untyped-call]
+
     def write(self, data: bytes) -> None:
         """Send these bytes of the answer's body, after its head; both in one piece, where the head isn't out yet."""
         if self.finished:
