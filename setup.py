@@ -27,6 +27,7 @@ INSTALL = [
     "cryptography>=42",
     "pyopenssl>=25.2,<27",
     "prometheus-client>=0.20",
+    "rich>=13",
 ]
 BASIC = [
     "bcrypt>=4.1",
