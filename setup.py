@@ -44,6 +44,7 @@ INSTALL = [
     "pyopenssl>=25.2,<27",
     "prometheus-client>=0.20",
     "shtab>=1.13",
+    "rich>=13",
 ]
 BASIC = [
     "bcrypt>=4.1",
