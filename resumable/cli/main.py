@@ -41,6 +41,7 @@ class OwnCommand:
 
 
 OWN: Final = {
+    "serve": OwnCommand("serve", "take uploads, in the foreground, until Ctrl-C"),
     "doctor": OwnCommand("checkup", "look at what the daemon depends on, and say what to change"),
     "catalog": OwnCommand("moving", "move the records between SQLite and PostgreSQL"),
 }
