@@ -109,6 +109,7 @@ def test_settings_before_parsing_is_a_programming_error():
 # A value for each option that differs from its default, and what becomes of it.
 EXAMPLES = [
     ("port", "0", "listen", ("tcp:0",)),
+    ("host", "::1", "listen", (r"tcp6:8080:interface=\:\:1",)),
     ("listen", "tcp:9000:interface=127.0.0.1", "listen", ("tcp:9000:interface=127.0.0.1",)),
     ("tls-cert", "/tls/x.pem", "listen", ("ssl:8080:privateKey=/tls/x.pem:certKey=/tls/x.pem",)),
     ("upload-dir", "/srv/up", "upload_dir", Path("/srv/up")),

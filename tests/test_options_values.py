@@ -61,6 +61,7 @@ def test_a_value_parses_or_raises_value_error_and_nothing_else(text):
 
 WRONG = [
     ("port", ["-1", "65536", "http", "", "8o8o", "\u0663", "1" * 5000]),
+    ("host", ["", "example.org", "1.2.3", "127.0.0.1:80"]),
     ("listen", ["", "8080", "nosuch:1", "tcp", "tcp:x", "tcp:70000", "ssl:70000", "haproxy:tcp:x", "haproxy:"]),
     ("tls-cert", ["", "a\0b"]),
     ("tls-key", ["", "a\0b"]),

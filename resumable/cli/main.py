@@ -44,6 +44,7 @@ class OwnCommand:
 
 
 OWN: Final = {
+    "serve": OwnCommand("serve", "take uploads, in the foreground, until Ctrl-C"),
     "doctor": OwnCommand("checkup", "look at what the daemon depends on, and say what to change"),
     "config": OwnCommand("configure", "check, show or begin the configuration of the server"),
     "completion": OwnCommand("completion", "print a script that completes commands and flags in a shell"),

@@ -200,7 +200,7 @@ class Options(usage.Options):
         found = {option.flag.replace("-", "_"): self._value(option) for option in OPTIONS if option != CONFIG}
         access, hooks, cors = self._access(found), self._hooks(found), self._cors(found)
         settings = Settings(
-            listen=self._listen(found.pop("port"), found.pop("listen"), found.pop("tls_cert"), found.pop("tls_key")),
+            listen=self._listen(found),
             modes=Modes(found.pop("file_mode"), found.pop("dir_mode")),
             trusted_proxies=found.pop("behind_proxy"),
             cors=cors,
@@ -264,19 +264,25 @@ class Options(usage.Options):
             raise RuntimeError("parseOptions was not called")
         return self._settings
 
-    def _listen(
-        self, port: int, endpoints: tuple[str, ...], certificate: Path | None, key: Path | None
-    ) -> tuple[str, ...]:
+    def _listen(self, found: dict[str, Any]) -> tuple[str, ...]:
+        """As `_access`."""
+        port, host, endpoints = found.pop("port"), found.pop("host"), found.pop("listen")
+        certificate, key = found.pop("tls_cert"), found.pop("tls_key")
         if key is not None and certificate is None:
             raise usage.UsageError("--tls-key needs --tls-cert")
         if endpoints and self._given(BY_FLAG["port"]) is None:
+            if host is not None:
+                raise usage.UsageError(
+                    "--host is for --port: give --port too, or name the address in --listen tcp:PORT:interface=ADDRESS"
+                )
             if certificate is not None:
                 raise usage.UsageError("--tls-cert is for --port: with --listen alone, name the files in an ssl:...")
-            return endpoints
+            return tuple(endpoints)
+        interface = "" if host is None else f":interface={quoteStringArgument(host)}"
         if certificate is None:
-            return (f"tcp:{port}", *endpoints)
+            return (f"tcp{'6' if host and ':' in host else ''}:{port}{interface}", *endpoints)
         files = (quoteStringArgument(str(path)) for path in (key or certificate, certificate))
-        return ("ssl:{}:privateKey={}:certKey={}".format(port, *files), *endpoints)
+        return ("ssl:{}:privateKey={}:certKey={}{}".format(port, *files, interface), *endpoints)
 
     def _admin_listen(self, endpoints: tuple[str, ...], upload_dir: Path, catalog: str | None) -> tuple[str, ...]:
         if catalog is not None:  # the socket is in the run directory, which isn't made yet

@@ -11,9 +11,18 @@ SERVING: tuple[Option, ...] = (
         "port",
         "PORT",
         "8080",
-        "TCP port to listen on, on every IPv4 interface",
+        "TCP port to listen on, at the address of `--host`",
         "0 chooses a free port and logs it. With `--listen` and without `--port`, the default port is not opened.",
         values.integer(0, 65535, "a port number"),
+    ),
+    Option(
+        "host",
+        "ADDRESS",
+        "",
+        "IP address on which `--port` listens",
+        "Unset, every IPv4 interface, as with `0.0.0.0`. `127.0.0.1`, `::1` or `localhost`: only this machine can"
+        " connect. `::`: every interface, IPv6 and IPv4. For other endpoints name the address in `--listen`.",
+        values.host,
     ),
     Option(
         "listen",

@@ -20,8 +20,10 @@ from twisted.python.failure import Failure
 from resumable.aio.deferreds import Timer, deferred
 from resumable.aio.threads import Stopped
 from resumable.daemon import startup
+from resumable.daemon.announcement import Started, open_to_all
 from resumable.daemon.parts import Parts
 from resumable.daemon.remote_tier import tell_of_strays
+from resumable.daemon.terminal import ParentTerminal
 from resumable.listening.listeners import Listeners
 from resumable.listening.run_directory import RunDirectory
 from resumable.masking import masked
@@ -63,14 +65,30 @@ def log_failure(failure: Failure) -> None:
     log.failure("background work failed", failure)
 
 
+def warn_of_strangers(started: Started) -> None:
+    """Once for a machine: a worker leaves it to its supervisor."""
+    if (warning := open_to_all(started.settings, started.ports)) is not None:
+        log.warn("{warning}", warning=warning)
+
+
 class TwistdService(MultiService):
-    """What `twistd` runs. ``name``: as `twistd` shows it. ``log_observer``: None where `twistd` writes the log."""
+    """What `twistd` runs. ``name``: as `twistd` shows it. ``log_observer``: None where `twistd` writes the log.
+
+    ``tell``: called once uploads are taken. ``terminal``: that of whoever starts a daemon; None in the foreground.
+    """
 
     def __init__(self, daemonised: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.setName("resumable")  # type: ignore[no-untyped-call]
         self.log_observer: ILogObserver | None = None
+        self.tell: Callable[[Started], None] = lambda started: None
+        self.terminal: ParentTerminal | None = None
         self._daemonised = daemonised
+
+    def _detached(self, started: Started) -> None:
+        """The start of a daemon has succeeded: its parent ends after this."""
+        if self.terminal is not None:
+            self.terminal.told(started)
 
     def setServiceParent(self, parent: Any) -> None:
         """`twistd` begins to log after this; it asks its application how."""
@@ -84,6 +102,8 @@ class TwistdService(MultiService):
     def _give_up(self, error: BaseException) -> None:
         """One line and status 1. A daemonised parent waits for an exception that isn't SystemExit."""
         if self._daemonised:
+            if self.terminal is not None:
+                self.terminal.failed(masked(str(error)))
             raise StartupError(masked(str(error))) from None
         raise SystemExit(f"resumable: {masked(str(error))}") from None
 

@@ -21,6 +21,7 @@ from resumable.aio.deferreds import deferred
 from resumable.config.options import Options, Settings
 from resumable.daemon import logs, startup
 from resumable.daemon import remote_tier as tiers
+from resumable.daemon.announcement import Started
 from resumable.daemon.children import (
     HOOKS_GRACE,
     Child,
@@ -34,11 +35,13 @@ from resumable.daemon.children import (
     TwistdService,
     log_failure,
     take_all,
+    warn_of_strangers,
 )
 from resumable.daemon.launching import command
 from resumable.daemon.parts import Parts
 from resumable.daemon.supervised import SupervisorService, owner_of
 from resumable.daemon.systemd import ServiceManager
+from resumable.daemon.terminal import ParentTerminal
 from resumable.daemon.worker import Assignment, SupervisorLine, end_this_process, taken
 from resumable.listening import run_directory
 from resumable.listening.endpoints import ADMIN_LISTEN, check_ports
@@ -113,7 +116,17 @@ class UploadService(TwistdService):
         yield Child(lambda: None, parts.operators.readiness.stopping)
         yield Child(lambda: None, parts.local.ending)
         seconds = 2 * settings.shutdown_timeout + HOOKS_GRACE
-        yield Child(lambda: reactor.callWhenRunning(self._manager.ready), lambda: self._manager.stopping(seconds))
+        yield Child(lambda: reactor.callWhenRunning(self._ready), lambda: self._manager.stopping(seconds))
+
+    def _started(self) -> Started:
+        parts = self._parts
+        return Started(parts.settings, parts.listeners.open_ports, parts.admin_listeners.open_ports)
+
+    def _ready(self) -> None:
+        """The reactor runs."""
+        self._manager.ready()
+        if self.supervisor is None:
+            self.tell(self._started())
 
     def privilegedStartService(self) -> None:
         """Bind the ports, while there may still be the right to. Nothing is accepted before the reactor runs."""
@@ -121,6 +134,8 @@ class UploadService(TwistdService):
             super().privilegedStartService()  # type: ignore[no-untyped-call]
         except StartupError as error:
             self._give_up(error)
+        if self.supervisor is None:
+            warn_of_strangers(self._started())
 
     def startService(self) -> None:
         """Lock the directory and recover it, before anything is served. Blocks."""
@@ -131,6 +146,7 @@ class UploadService(TwistdService):
             if isinstance(error, (StartupError, CatalogUnavailable, OSError)):
                 self._give_up(error)
             raise
+        self._detached(self._started())
 
     def stopService(self) -> Deferred[None]:
         """Commit the received bytes, answer, close. Fires within ``shutdown_timeout`` and the disk's own time."""
@@ -191,6 +207,8 @@ def makeService(options: Options) -> TwistdService:
         service.log_observer = logs.observer(settings.log_format, settings.log_level, output, number)
     if isinstance(service, SupervisorService) and output is not sys.stdout:
         service.launcher.output = output
+    if not parent.get("nodaemon", True):
+        service.terminal = ParentTerminal(parent, getattr(output, "path", None))
     startup.raise_file_limit()
     startup.keep_heap()
     startup.handle_signals(reactor, service.reload)

@@ -22,7 +22,8 @@ from twisted.logger import Logger
 
 from resumable.aio.deferreds import deferred
 from resumable.config.options import Settings
-from resumable.daemon.children import HOOKS_GRACE, Predecessors, TwistdService, log_failure
+from resumable.daemon.announcement import Started
+from resumable.daemon.children import HOOKS_GRACE, Predecessors, TwistdService, log_failure, warn_of_strangers
 from resumable.daemon.launching import Launcher, LaunchPlan
 from resumable.daemon.parts import Parts
 from resumable.daemon.supervisor import Supervisor, WorkerState, described
@@ -67,7 +68,7 @@ class SupervisorService(TwistdService):
         own = [run_directory.endpoint_of(run.path, number) for number in range(1, count + 1)]
         self._machines = len(settings.admin_listen)
         self._parts = Parts(evolve(settings, admin_listen=(*settings.admin_listen, *own)), reactor)
-        self._places: list[str] = []
+        self._told = False
         self._sockets: tuple[list[int], list[int]] = [], []
         self._manager = ServiceManager(os.environ, reactor, os.getpid, time.monotonic)
         self.launcher = Launcher(LaunchPlan(command, self._assignment, directory), reactor)
@@ -99,11 +100,18 @@ class SupervisorService(TwistdService):
         parts = self._parts
         try:
             parts.admin_listeners.bind()
-            self._places = parts.listeners.bind()
+            parts.listeners.bind()
             self._sockets = parts.listeners.hold(), parts.admin_listeners.hold()
             self._give_away()
         except StartupError as error:
             self._give_up(error)
+        warn_of_strangers(self._started())
+
+    def _started(self) -> Started:
+        """Workers' own sockets for operators are left out."""
+        parts = self._parts
+        admin = parts.admin_listeners.open_ports[: self._machines]
+        return Started(self._settings, parts.listeners.open_ports, admin)
 
     def _give_away(self) -> None:
         """The run directory belongs to the user that the workers will have."""
@@ -143,6 +151,7 @@ class SupervisorService(TwistdService):
             workers.jobs.start()
             Predecessors(self._run, workers).startService()
         self._reactor.callWhenRunning(self._start_others, bool(asked))
+        self._detached(self._started())
 
     def _start_others(self, asked_to_stop: bool) -> None:
         """The reactor runs, and has our handlers of signals."""
@@ -154,8 +163,11 @@ class SupervisorService(TwistdService):
 
     def _ready(self) -> None:
         """All workers accept, and have read files that may change."""
-        while self._places:
-            log.info("{count} workers take uploads on {endpoint}", count=self._count, endpoint=self._places.pop(0))
+        if not self._told:
+            self._told = True
+            for each in self._parts.listeners.open_ports:
+                log.info("{count} workers take uploads on {endpoint}", count=self._count, endpoint=each.place)
+            self.tell(self._started())
         self._manager.ready()
 
     def _reason(self, status: int | None, error: str) -> StartupError:

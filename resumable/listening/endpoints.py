@@ -163,9 +163,9 @@ def _tcp_address(kind: str, arguments: list[str], named: dict[str, str]) -> tupl
         return None
     port = named.get("port") or (arguments or [""])[0]
     interface = named.get("interface", "::" if kind == "tcp6" else "")
-    if not port.isdigit() or port == "0" or (":" in interface and kind != "tcp6"):
+    if not port.isdigit() or port == "0":
         return None
-    return (socket.AF_INET6 if kind == "tcp6" else socket.AF_INET), interface, int(port)
+    return (socket.AF_INET6 if kind == "tcp6" or ":" in interface else socket.AF_INET), interface, int(port)
 
 
 def _check_port(description: str, flag: str, family: int, interface: str, port: int) -> None:
@@ -212,6 +212,8 @@ def why_not_bound(description: str, error: object, flag: str = LISTEN) -> str:
         errno.EACCES: "a port below 1024 needs more rights",
         errno.EADDRNOTAVAIL: "this machine has no such address",
     }.get(number or 0, str(error).splitlines()[0] if str(error) else type(error).__name__)
+    if number == errno.EADDRNOTAVAIL and flag == LISTEN:
+        flag = "--host or --listen"
     return f"Can't listen on {description}: {reason}; choose another with {flag}."
 
 

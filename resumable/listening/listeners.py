@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.main import CONNECTION_DONE
@@ -29,6 +30,21 @@ LOOK_EVERY = 60.0
 """Seconds between two looks at the files of certificates."""
 
 log = Logger()
+
+
+@frozen
+class OpenPort:
+    """A port that is bound. ``place``: ``host:port``, ``[host]:port`` or ``unix:path``. ``tls``: whether it speaks TLS;
+    ``proxied``: whether each connection begins with a header of the PROXY protocol."""
+
+    place: str
+    tls: bool = False
+    proxied: bool = False
+
+    @property
+    def host(self) -> str | None:
+        """The address that it listens on; None for a socket in the file system."""
+        return None if self.place.startswith("unix:") else self.place.rpartition(":")[0].strip("[]")
 
 
 class Listeners:
@@ -75,6 +91,13 @@ class Listeners:
             port = self._adopt(each, self._inherited[number]) if self._inherited else self._listen(each)
             self._bound.append((_place(port.getHost()), each, port))
         return [place for place, _, _ in self._bound]
+
+    @property
+    def open_ports(self) -> list[OpenPort]:
+        """Those that are bound, in the order of ``descriptions``."""
+        return [
+            OpenPort(place, each.certificate is not None, each.trusted is not None) for place, each, _ in self._bound
+        ]
 
     def hold(self) -> list[int]:
         """Leave it to others to accept from the ports that are bound; their file descriptors, in order."""

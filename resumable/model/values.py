@@ -324,6 +324,15 @@ def admin_endpoints(items: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(items))
 
 
+def host(text: str) -> str:
+    """An IP address to listen on, in its usual form; ``localhost`` is 127.0.0.1, brackets round IPv6 are left out."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return str(ipaddress.ip_address("127.0.0.1" if bare.lower() == "localhost" else bare))
+    except ValueError:
+        raise ValueError("an IP address like 127.0.0.1 or ::1; :: is every interface") from None
+
+
 def networks(items: Sequence[str]) -> tuple[Network, ...]:
     """The addresses that the words, IPs and CIDR blocks name."""
     found: list[Network] = []
