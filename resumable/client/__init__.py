@@ -1,0 +1,96 @@
+"""A client for resumable uploads: tus 1.0 and the IETF draft "Resumable Uploads for HTTP". See docs/client.md.
+
+`Client` blocks, `AsyncClient` answers with Deferreds (and imports Twisted, which the rest doesn't). `failures` shows
+the tree of exceptions, `events` what a transfer tells.
+"""
+
+from __future__ import annotations
+
+from resumable.client.blocking import Client
+from resumable.client.events import (
+    Begun,
+    Checked,
+    Checking,
+    Downloaded,
+    Kept,
+    Looked,
+    Moved,
+    Noted,
+    PiecesShrunk,
+    Received,
+    Recovered,
+    Replicated,
+    Retried,
+    Sent,
+    StartedOver,
+    Tiers,
+    TransferEvent,
+    Uploaded,
+    Waiting,
+)
+from resumable.client.failures import (
+    AlreadySending,
+    BadOption,
+    ClientError,
+    DigestDiffers,
+    GaveUp,
+    NotAuthorised,
+    NotResumable,
+    NotThere,
+    NotTrusted,
+    SizeRefused,
+    SourceChanged,
+    SourceError,
+    SourceUnreadable,
+    StateUnusable,
+    TargetExists,
+    TargetUnwritable,
+    TransferCancelled,
+    TransferRefused,
+)
+from resumable.client.settings import ClientOptions
+from resumable.client.state_file import Leftover, StateFile
+
+__all__ = [
+    "AlreadySending",
+    "BadOption",
+    "Begun",
+    "Checked",
+    "Checking",
+    "Client",
+    "ClientError",
+    "ClientOptions",
+    "DigestDiffers",
+    "Downloaded",
+    "GaveUp",
+    "Kept",
+    "Leftover",
+    "Looked",
+    "Moved",
+    "NotAuthorised",
+    "NotResumable",
+    "NotThere",
+    "NotTrusted",
+    "Noted",
+    "PiecesShrunk",
+    "Received",
+    "Recovered",
+    "Replicated",
+    "Retried",
+    "Sent",
+    "SizeRefused",
+    "SourceChanged",
+    "SourceError",
+    "SourceUnreadable",
+    "StartedOver",
+    "StateFile",
+    "StateUnusable",
+    "TargetExists",
+    "TargetUnwritable",
+    "Tiers",
+    "TransferCancelled",
+    "TransferEvent",
+    "TransferRefused",
+    "Uploaded",
+    "Waiting",
+]
