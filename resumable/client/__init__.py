@@ -6,7 +6,7 @@ the tree of exceptions, `events` what a transfer tells.
 
 from __future__ import annotations
 
-from resumable.client.blocking import Client
+from resumable.client.blocking import Client, get, put
 from resumable.client.events import (
     Begun,
     Checked,
@@ -93,4 +93,6 @@ __all__ = [
     "TransferRefused",
     "Uploaded",
     "Waiting",
+    "get",
+    "put",
 ]

@@ -11,15 +11,17 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 from resumable.client.effects import Effect, Exchange, Pause, Steps, Together, Work
-from resumable.client.events import Tiers, TransferEvent, Uploaded
+from resumable.client.events import Downloaded, Tiers, TransferEvent, Uploaded
 from resumable.client.links import Connector, Interrupt, tls_context
 from resumable.client.looking import look
 from resumable.client.pace import TokenBucket
 from resumable.client.putting import put_steps, remove_steps
+from resumable.client.receiving import get_steps
 from resumable.client.settings import ClientOptions
 from resumable.client.sources import source_of
 from resumable.client.state_file import Leftover, StateFile
@@ -82,6 +84,19 @@ class Client:
             raise
         return self._run(put_steps(transfer, kept, pairs, fresh))
 
+    def get(
+        self,
+        url: str,
+        target: str | os.PathLike[str],
+        *,
+        on_event: OnEvent | None = None,
+        overwrite: bool = False,
+    ) -> Downloaded:
+        """Receive a file; into a directory by the name that the server gives. The same call again goes on at the same
+        byte of ``target`` + ".part". Raises ClientError: see `failures`."""
+        transfer = self._transfer(url, url, on_event)
+        return self._run(get_steps(transfer, Path(target), overwrite))
+
     def status(self, url: str) -> Tiers | None:
         """What the server tells of both tiers; None: it has no such resource. Raises ClientError."""
         transfer = self._transfer(url, url, None)
@@ -135,6 +150,32 @@ class Client:
         finally:
             self._running.discard(interrupt)
             interrupt.close()
+
+
+def put(
+    source: Sendable,
+    endpoint: str,
+    *,
+    options: ClientOptions | None = None,
+    on_event: OnEvent | None = None,
+    metadata: Mapping[str, str | bytes] | None = None,
+    name: str | None = None,
+) -> Uploaded:
+    """One `Client.put`."""
+    with Client(options, on_event=on_event) as client:
+        return client.put(source, endpoint, metadata=metadata, name=name)
+
+
+def get(
+    url: str,
+    target: str | os.PathLike[str],
+    *,
+    options: ClientOptions | None = None,
+    on_event: OnEvent | None = None,
+) -> Downloaded:
+    """One `Client.get`."""
+    with Client(options, on_event=on_event) as client:
+        return client.get(url, target)
 
 
 def default_metadata(source: Sendable) -> dict[str, str | bytes]:

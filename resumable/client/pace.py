@@ -32,6 +32,14 @@ class TokenBucket:
             self._tokens -= granted
             return granted, 0.0
 
+    def spend(self, count: int) -> float:
+        """So many bytes have moved already: the seconds to wait before the next."""
+        with self._lock:
+            now = self._now()
+            self._tokens = min(self._depth, self._tokens + (now - self._filled) * self._rate) - count
+            self._filled = now
+            return max(0.0, -self._tokens / self._rate)
+
     def give_back(self, count: int) -> None:
         """Bytes that were taken and not sent."""
         with self._lock:

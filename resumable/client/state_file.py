@@ -147,6 +147,21 @@ class StateFile:
         with self._changing() as document:
             document["pieces"][endpoint] = size
 
+    def download(self, key: str) -> dict[str, str]:
+        """What is known of a file that isn't wholly received: its url and etag; empty: nothing."""
+        found = self._read()["downloads"].get(key)
+        return found if isinstance(found, dict) else {}
+
+    def remember_download(self, key: str, known: dict[str, str | None] | None) -> None:
+        """Remember it; None: forget it."""
+        if known is None and key not in self._read()["downloads"]:
+            return
+        with self._changing() as document:
+            if known is None:
+                document["downloads"].pop(key, None)
+            else:
+                document["downloads"][key] = known
+
     def _entries(self) -> list[UploadEntry]:
         with self._told():
             found = []
@@ -165,6 +180,7 @@ class StateFile:
             if document["version"] != VERSION or not isinstance(document["uploads"], dict):
                 raise ValueError("another version has written it")
             document.setdefault("pieces", {})
+            document.setdefault("downloads", {})
             assert isinstance(document, dict)
             return document
 

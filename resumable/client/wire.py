@@ -190,10 +190,12 @@ class _Run:
             if self._not_before <= now:
                 events |= select.POLLOUT
             else:
-                limit = min(max(limit, self._not_before), self._not_before)
-            if self._exchange.may_go is not None:
-                self._ask(now)
-                limit = min(limit, now + ASK)
+                limit = self._not_before
+        elif self._not_before > now:
+            events, limit = 0, self._not_before
+        if self._exchange.may_go is not None and (sending or self._sink is not None):
+            self._ask(now)
+            limit = min(limit, now + ASK)
         ready = self._interrupt.ready(self._sock, events, limit - now)
         if not ready and monotonic() >= self._moved_at + self._timeout and self._not_before <= monotonic():
             raise Lost(f"nothing has moved for {self._timeout:g} s")
@@ -282,6 +284,10 @@ class _Run:
         if self._exchange.moved is not None:
             self._exchange.moved(self._sent)
 
+    def _spend(self, count: int) -> None:
+        if self._bucket is not None and (wait := self._bucket.spend(count)) > 0:
+            self._moved_at = self._not_before = monotonic() + wait
+
     def _end_of_request(self) -> None:
         self._conn.send(h11.EndOfMessage())
 
@@ -289,7 +295,7 @@ class _Run:
 
     def _receive(self) -> bool:
         """Take in what has come; True: the answer is whole."""
-        while True:
+        while self._sink is None or self._not_before <= monotonic():
             try:
                 data = self._sock.recv(BLOCK)
             except (BlockingIOError, InterruptedError):
@@ -307,6 +313,7 @@ class _Run:
                 raise Lost(_no_answer(data, self._broken, error)) from error
             if not data:
                 raise Lost(_no_answer(data, self._broken, None))
+        return False
 
     def _take_events(self) -> bool:
         while True:
@@ -321,6 +328,7 @@ class _Run:
             elif isinstance(event, h11.Data):
                 if self._sink is not None:
                     self._sink(bytes(event.data))
+                    self._spend(len(event.data))
                 elif len(self._content) < KEPT:
                     self._content += event.data[: KEPT - len(self._content)]
             else:  # EndOfMessage; or NEED_DATA, PAUSED, ConnectionClosed
