@@ -264,7 +264,8 @@ class Strand:
         if self._checksum is not None:
             most = WITH_CHECKSUM if most is None else min(most, WITH_CHECKSUM)
         if self.size is None:
-            found: Window = yield Work(lambda: self._source.window(self._start + offset, most))
+            window = lambda: self._source.window(self._start + offset, most)  # noqa: E731
+            found: Window = yield Work(window, self._source.close)
             return found
         left = self.size - offset
         size = left if most is None else min(left, most)
