@@ -17,7 +17,7 @@ from resumable.client.checksums import checksum_of
 from resumable.client.effects import CutShort, Exchange, Lost, Reply, Steps, Stretch, Work
 from resumable.client.events import PiecesShrunk, StartedOver
 from resumable.client.failures import DigestDiffers, NotResumable, NotThere, SizeRefused, SourceChanged
-from resumable.client.patience import Failed, judged
+from resumable.client.patience import Failed, is_of_the_way, judged
 from resumable.client.sources import SendSource, Window
 from resumable.client.speech import Speech, Standing, ToCreate, new_url, number, speech_of
 from resumable.client.transfer import Meter, Transfer
@@ -131,7 +131,7 @@ class Strand:
             speech = speech_of(name)
             exchange = Exchange(method="POST", url=self._transfer.address, fields=speech.creation(self._new))
             reply, base = yield from self._transfer.ask(exchange)
-            if speech.speaks(reply) or _is_of_the_way(reply):
+            if speech.speaks(reply) or is_of_the_way(reply):
                 return reply, base, speech
             refused.append((reply, base))
         reply, base = refused[0]
@@ -282,13 +282,6 @@ def _names(asked: str, known: Speech | None) -> list[str]:
     if known is not None and asked in ("auto", known.name):
         return [known.name]
     return ["tus", "draft"] if asked == "auto" else [asked]
-
-
-def _is_of_the_way(reply: Reply) -> bool:
-    """Whether the answer says nothing about protocols: it may come from a guard, or from something on the way."""
-    return reply.status in (401, 403, 407, 408, 413, 425, 429) or (
-        reply.status >= 500 and reply.status not in (501, 505)
-    )
 
 
 def _is_mismatch(reply: Reply) -> bool:
