@@ -170,6 +170,8 @@ class Strand:
             standing = evolve(standing, complete=True)
         self._standing = standing
         self._pieces.bound(standing.most)
+        if standing.complete and self._meter.total is None:
+            self._meter.total = standing.offset
         if self._begun:
             self._meter.acknowledged(self, standing.offset)
         else:

@@ -10,5 +10,5 @@ from tests.client.world import World, new_world
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return new_world(tmp_path)
+def world(directory: Path) -> World:
+    return new_world(directory)
