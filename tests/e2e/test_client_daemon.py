@@ -111,11 +111,13 @@ def test_killed_and_called_again_it_goes_on_at_the_same_byte(
     done = second.result()
     assert stored(daemon, done["url"]) == DATA
     assert 0 < done["resumed_from"] < len(DATA)
+    assert done["checked"] is True
     assert done["sent"] == len(DATA) - done["resumed_from"]
     (begun,) = second.told("begun")
     assert (begun["url"], begun["offset"]) == (first.told("begun")[0]["url"], done["resumed_from"])
 
 
+@pytest.mark.slow
 @FACES
 @BOTH
 def test_it_goes_on_by_itself_when_the_server_is_killed(
@@ -183,7 +185,7 @@ def test_standard_input_is_sent_while_it_comes(daemon: Daemon, run: Run, face: s
         between.loses = 1
         done = run(face, "put", "-", between.url, protocol=spoken, buffer=1 << 20).result(DATA)
     assert stored(daemon, done["url"]) == DATA
-    assert (done["size"], done["sent"]) == (len(DATA), len(DATA))
+    assert (done["size"], done["sent"], done["checked"]) == (len(DATA), len(DATA), True)
 
 
 @FACES
@@ -193,6 +195,7 @@ def test_parallel_parts_with_checksums_go_on_after_a_kill(daemon: Daemon, run: R
     first.moving()
     first.kill()
     done = run(face, "put", source, daemon.url, **options).result()
+    assert done["checked"] is True
     assert stored(daemon, done["url"]) == DATA
 
 
