@@ -28,6 +28,7 @@ class BuildWithExamples(build_py):
 # twisted.web, and its tests fail loudly when they change. So are pyopenssl's, for resumable/listening/twisted_tls.py.
 INSTALL = [
     "twisted[tls]>=26.4,<27",
+    "h11>=0.14",
     "h2>=4.3",
     "hpack>=4.1",
     "hyperframe>=6.1",
