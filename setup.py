@@ -28,6 +28,7 @@ INSTALL = [
     "cryptography>=42",
     "pyopenssl>=25.2,<27",
     "prometheus-client>=0.20",
+    "rich>=13.7",
 ]
 BASIC = [
     "bcrypt>=4.1",
@@ -106,7 +107,7 @@ setup(
     # Said outright, so that an editable install puts this directory itself on sys.path: Twisted looks there.
     package_dir={"": "."},
     package_data={"resumable": ["py.typed"]},
-    entry_points={"console_scripts": ["resumable = resumable.cli.main:main"]},
+    entry_points={"console_scripts": ["resumable = resumable.cli.entry:main"]},
     install_requires=INSTALL,
     extras_require={
         "basic": BASIC,
