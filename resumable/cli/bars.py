@@ -147,9 +147,9 @@ def _waits(trip: Trip, now: float) -> str:
     return f"{plain(trip.why)}; it goes on in {until}" if until else plain(trip.why)
 
 
-def terminal() -> Console:
-    """Standard output, without rich's own ideas of what to colour."""
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+def terminal(aside: bool) -> Console:
+    """Standard output, or (aside) standard error, without rich's own ideas of what to colour."""
+    return Console(file=sys.stderr if aside else sys.stdout, highlight=False, markup=False, emoji=False)
 
 
 class BarBoard:

@@ -65,10 +65,12 @@ def say(line: str) -> None:
 
 
 class LineBoard:
-    """A line for each file when it has ended. ``verbose``: lines on its way too, one for each tenth of it."""
+    """A line for each file when it has ended, given to ``say``. ``verbose``: lines on its way too, one for each tenth
+    of it."""
 
-    def __init__(self, verbose: bool) -> None:
+    def __init__(self, verbose: bool, say: Callable[[str], None] = say) -> None:
         self._verbose = verbose
+        self._say = say
         self._tenths: dict[int, int] = {}
 
     def told(self, trip: Trip, event: client.TransferEvent) -> None:
@@ -80,7 +82,7 @@ class LineBoard:
                     complain(f"{trip.name}: {words}")
 
     def done(self, trip: Trip, result: Result) -> None:
-        say(plain(one_line(trip.name, result)))
+        self._say(plain(one_line(trip.name, result)))
 
     def failed(self, trip: Trip, error: Exception) -> None:
         complain(f"{trip.name}: {trip.why}")

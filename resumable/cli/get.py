@@ -73,7 +73,8 @@ def _get(it: client.Client, given: Namespace, environ: Mapping[str, str]) -> int
 
     runs = Runs(trips, fetch, given.jobs, it.cancel)
     runs.start()
-    ended = runs.show(board(given, environ, len(trips) <= FEW), lambda trip, result: None)
+    aside = given.output == STANDARD_OUTPUT
+    ended = runs.show(board(given, environ, len(trips) <= FEW, aside), lambda trip, result: None)
     if ended.interrupted:
         complain(_interrupted(ended, trips, given))
         return 130

@@ -13,6 +13,7 @@ from typing import Final
 from attrs import evolve
 
 from resumable import client
+from resumable.cli.advice import words_of_put
 from resumable.cli.boards import Ended, complain
 from resumable.cli.files_to_send import STANDARD_INPUT, FileToSend, LeftOut, found
 from resumable.cli.receipts import FEW, Result, of_upload
@@ -155,7 +156,7 @@ def _put(it: client.Client, given: Namespace, environ: Mapping[str, str]) -> int
     def finished(trip: Trip, result: Result) -> None:
         before.add(carrying[trip.index], result.where)
 
-    runs = Runs(trips, carry, given.jobs, it.cancel)
+    runs = Runs(trips, carry, given.jobs, it.cancel, words_of_put)
     runs.start()
     showing = board(given, environ, len(trips) <= FEW)
     for each in [*out, *([] if len(fresh) == len(files) else [_told_before(len(files) - len(fresh))])]:
@@ -178,8 +179,9 @@ def _with_metadata(each: FileToSend, meta: Sequence[tuple[str, str]]) -> FileToS
 def _sent(it: client.Client, each: FileToSend, given: Namespace, heard: OnEvent) -> Result:
     """Send one file. Raises ClientError."""
     if not each.stream:
-        done = it.put(each.path, given.url, metadata=each.metadata, on_event=heard, fresh=given.restart)
-        return of_upload(done)
+        where = os.path.abspath(each.path)  # which is what the list of leftovers shows
+        fresh, meta = given.restart, each.metadata
+        return of_upload(it.put(each.path, given.url, metadata=meta, name=where, on_event=heard, fresh=fresh))
     with each.opened() as stream:
         return of_upload(it.put(stream, given.url, metadata=each.metadata, name=each.name, on_event=heard))
 

@@ -15,6 +15,7 @@ from typing import Final
 from attrs import frozen
 
 from resumable import client
+from resumable.cli.advice import words
 from resumable.cli.boards import Board, Ended
 from resumable.cli.receipts import Result
 from resumable.cli.trips import AllTrips, Trip
@@ -39,10 +40,19 @@ class Happened:
 
 
 class Runs:
-    """``work``: carries one file, in a thread of its own. ``jobs``: how many at a time. ``cancel``: ends them all."""
+    """``work``: carries one file, in a thread of its own. ``jobs``: how many at a time. ``cancel``: ends them all.
+    ``words``: of an error, for people."""
 
-    def __init__(self, trips: Sequence[Trip], work: Work, jobs: int, cancel: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        trips: Sequence[Trip],
+        work: Work,
+        jobs: int,
+        cancel: Callable[[], None],
+        words: Callable[[Exception], str] = words,
+    ) -> None:
         self._work = work
+        self._words = words
         self._cancel = cancel
         self._next: Iterator[Trip] = iter(trips)
         self._lock = threading.Lock()
@@ -140,8 +150,8 @@ class Runs:
             board.done(trip, what)
         elif isinstance(what, client.TransferCancelled):
             self.together.over(trip)
-        elif isinstance(what, client.ClientError | OSError):
-            trip.end("failed", now, str(what))
+        elif isinstance(what, client.ClientError | OSError) and not isinstance(what, BrokenPipeError):
+            trip.end("failed", now, self._words(what))
             self.together.over(trip)
             board.failed(trip, what)
         elif isinstance(what, Exception):

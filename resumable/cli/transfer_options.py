@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from resumable.cli.boards import Board, JsonBoard, LineBoard
+from resumable.cli.boards import Board, JsonBoard, LineBoard, complain, say
 from resumable.cli.text import plain
 from resumable.cli.windows import DayWindow, day_window, seconds_until
 from resumable.client import ClientOptions
@@ -155,17 +155,19 @@ def _is_token(text: str) -> bool:
     return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
-def bars_fit(given: Namespace, environ: Mapping[str, str]) -> bool:
-    """Whether standard output is a terminal in which lines can be drawn anew."""
-    return not given.json and sys.stdout.isatty() and environ.get("TERM", "") not in ("dumb", "unknown")
+def bars_fit(given: Namespace, environ: Mapping[str, str], aside: bool = False) -> bool:
+    """Whether the output is a terminal in which lines can be drawn anew."""
+    stream = sys.stderr if aside else sys.stdout
+    return not given.json and stream.isatty() and environ.get("TERM", "") not in ("dumb", "unknown")
 
 
-def board(given: Namespace, environ: Mapping[str, str], few: bool) -> Board:
-    """The one that is asked for. ``few``: whether there are few files, with room for a receipt each."""
+def board(given: Namespace, environ: Mapping[str, str], few: bool, aside: bool = False) -> Board:
+    """The one that is asked for. ``few``: whether there are few files, with room for a receipt each. ``aside``:
+    standard output has the file itself."""
     if given.json:
         return JsonBoard(time.time)
-    if not bars_fit(given, environ):
-        return LineBoard(given.verbose)
+    if not bars_fit(given, environ, aside):
+        return LineBoard(given.verbose, complain if aside else say)
     from resumable.cli.bars import BarBoard, terminal
 
-    return BarBoard(terminal(), few)
+    return BarBoard(terminal(aside), few)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from argparse import Namespace
@@ -180,7 +181,11 @@ def test_put_sends_all_and_says_where_they_are(library: Library, capsys: pytest.
     assert [line.partition(":")[0] for line in out.splitlines()] == ["a.txt", "b.txt"] and said == ""
     assert library.asked[0] == (
         Path("a.txt"),
-        {"metadata": {"filename": "a.txt", "filetype": "text/plain", "project": "7"}, "fresh": False},
+        {
+            "name": os.path.abspath("a.txt"),
+            "metadata": {"filename": "a.txt", "filetype": "text/plain", "project": "7"},
+            "fresh": False,
+        },
     )
 
 
