@@ -33,7 +33,7 @@ may_import("hooks", "httpclient")
 may_import("http", "auth", "uploads", "replication", "spool")
 may_import("listening", "auth", "spool")
 may_import("metrics", "catalog", "hooks", "http", "replication", "spool", "uploads")
-may_import("client")
+may_import("client", "httpclient")
 may_import("config", "auth", "hooks", "http", "listening", "remotes", "spool")
 may_import(
     "daemon",

@@ -6,6 +6,8 @@ the tree of exceptions, `events` what a transfer tells.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from resumable.client.blocking import Client, get, put
 from resumable.client.events import (
     Begun,
@@ -51,8 +53,12 @@ from resumable.client.failures import (
 from resumable.client.settings import ClientOptions
 from resumable.client.state_file import Leftover, StateFile
 
+if TYPE_CHECKING:
+    from resumable.client.deferred import AsyncClient
+
 __all__ = [
     "AlreadySending",
+    "AsyncClient",
     "BadOption",
     "Begun",
     "Checked",
@@ -96,3 +102,12 @@ __all__ = [
     "get",
     "put",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`AsyncClient`, which imports Twisted, only once it is asked for."""
+    if name == "AsyncClient":
+        from resumable.client.deferred import AsyncClient
+
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -214,8 +214,19 @@ def _done(effect: Effect, wire: Wire, interrupt: Interrupt) -> Any:
     if isinstance(effect, Pause):
         return interrupt.wait(effect.seconds)
     if isinstance(effect, Work):
-        return effect.call()
+        interrupt.abandon = effect.abandon
+        try:
+            return effect.call()
+        except Exception:
+            interrupt.check()
+            raise
+        finally:
+            interrupt.abandon = _nothing
     return _together(effect, wire, interrupt)
+
+
+def _nothing() -> None:
+    """There is no work to end."""
 
 
 def _together(effect: Together, wire: Wire, interrupt: Interrupt) -> Sequence[Any]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from resumable.client.effects import Exchange, Steps, Stretch
 from resumable.client.events import Noted
-from resumable.client.patience import judged
+from resumable.client.patience import is_of_the_way, judged
 from resumable.client.transfer import Transfer
 
 BEST: Final = ("crc32c", "sha256", "sha1")
@@ -19,7 +19,7 @@ def extensions(transfer: Transfer) -> Steps[tuple[frozenset[str], frozenset[str]
     """The extensions of tus that the server offers, and its algorithms for checksums; both empty if it isn't tus."""
     exchange = Exchange(method="OPTIONS", url=transfer.address, fields=[("Tus-Resumable", "1.0.0")])
     reply, url = yield from transfer.ask(exchange)
-    if reply.status >= 500 or reply.status in (401, 403, 408, 429):
+    if is_of_the_way(reply):
         judged(reply, url)
     return _listed(reply.get("tus-extension")), _listed(reply.get("tus-checksum-algorithm"))
 

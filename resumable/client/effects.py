@@ -89,9 +89,10 @@ class Pause:
 
 @frozen
 class Work:
-    """Call this where it may block; the result is its result."""
+    """Call this where it may block; the result is its result. ``abandon`` makes it end soon, from any thread."""
 
     call: Callable[[], Any]
+    abandon: Callable[[], None] = lambda: None
 
 
 @frozen

@@ -39,6 +39,8 @@ class Interrupt:
         self._parts: set[Interrupt] = set()
         self._whole = whole
         self.is_set = False
+        self.abandon: Callable[[], None] = lambda: None
+        """Ends work that goes on in this process."""
         if whole is not None:
             with whole._lock:
                 whole._parts.add(self)
@@ -50,6 +52,7 @@ class Interrupt:
         self.is_set = True
         with suppress(OSError):
             os.write(self._write, b"x")
+        self.abandon()
         for part in list(self._parts):
             part.set()
 

@@ -111,7 +111,7 @@ def digests(transfer: Transfer, source: SendSource, algorithms: list[str]) -> St
             last = now
             transfer.tell(Checking(source=transfer.name, done=done, total=total))
 
-    found: dict[str, bytes] = yield Work(lambda: source.digests(algorithms, told))
+    found: dict[str, bytes] = yield Work(lambda: source.digests(algorithms, told), source.close)
     return found
 
 

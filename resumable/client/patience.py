@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from resumable.client.effects import Fields, Lost, Pause, Reply, Steps
+from resumable.client.effects import Lost, Pause, Reply, Steps
 from resumable.client.events import Recovered, Retried, TransferEvent, Waiting
 from resumable.client.failures import GaveUp, NotAuthorised, NotThere, SizeRefused, TransferRefused
 
@@ -103,6 +103,13 @@ def judged(reply: Reply, url: str) -> Reply:
     raise kind.get(reply.status, TransferRefused)(reply.status, title, detail, url)
 
 
+def is_of_the_way(reply: Reply) -> bool:
+    """Whether the answer says nothing about protocols: it may come from a guard, or from something on the way."""
+    return reply.status in (401, 403, 407, 408, 413, 423, 425, 429) or (
+        reply.status >= 500 and reply.status not in (501, 505)
+    )
+
+
 def problem(reply: Reply) -> tuple[str, str]:
     """Title and detail, of a problem document (RFC 9457) or of a line of text."""
     from http import HTTPStatus
@@ -142,8 +149,3 @@ def retry_after(reply: Reply) -> float | None:
         return max(0.0, (when - said).total_seconds())
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def lower(fields: Fields) -> Fields:
-    """These fields with names in lower case."""
-    return [(name.lower(), value) for name, value in fields]

@@ -17,7 +17,7 @@ from resumable.client.checksums import checksum_of
 from resumable.client.effects import CutShort, Exchange, Lost, Reply, Steps, Stretch, Work
 from resumable.client.events import PiecesShrunk, StartedOver
 from resumable.client.failures import DigestDiffers, NotResumable, NotThere, SizeRefused, SourceChanged
-from resumable.client.patience import Failed, judged
+from resumable.client.patience import Failed, is_of_the_way, judged
 from resumable.client.sources import SendSource, Window
 from resumable.client.speech import Speech, Standing, ToCreate, new_url, number, speech_of
 from resumable.client.transfer import Meter, Transfer
@@ -131,7 +131,7 @@ class Strand:
             speech = speech_of(name)
             exchange = Exchange(method="POST", url=self._transfer.address, fields=speech.creation(self._new))
             reply, base = yield from self._transfer.ask(exchange)
-            if speech.speaks(reply) or _is_of_the_way(reply):
+            if speech.speaks(reply) or is_of_the_way(reply):
                 return reply, base, speech
             refused.append((reply, base))
         reply, base = refused[0]
@@ -170,6 +170,8 @@ class Strand:
             standing = evolve(standing, complete=True)
         self._standing = standing
         self._pieces.bound(standing.most)
+        if standing.complete and self._meter.total is None:
+            self._meter.total = standing.offset
         if self._begun:
             self._meter.acknowledged(self, standing.offset)
         else:
@@ -264,7 +266,8 @@ class Strand:
         if self._checksum is not None:
             most = WITH_CHECKSUM if most is None else min(most, WITH_CHECKSUM)
         if self.size is None:
-            found: Window = yield Work(lambda: self._source.window(self._start + offset, most))
+            window = lambda: self._source.window(self._start + offset, most)  # noqa: E731
+            found: Window = yield Work(window, self._source.close)
             return found
         left = self.size - offset
         size = left if most is None else min(left, most)
@@ -281,13 +284,6 @@ def _names(asked: str, known: Speech | None) -> list[str]:
     if known is not None and asked in ("auto", known.name):
         return [known.name]
     return ["tus", "draft"] if asked == "auto" else [asked]
-
-
-def _is_of_the_way(reply: Reply) -> bool:
-    """Whether the answer says nothing about protocols: it may come from a guard, or from something on the way."""
-    return reply.status in (401, 403, 407, 408, 413, 425, 429) or (
-        reply.status >= 500 and reply.status not in (501, 505)
-    )
 
 
 def _is_mismatch(reply: Reply) -> bool:

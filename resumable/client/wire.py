@@ -59,8 +59,18 @@ class Wire:
         """The answer. Raises Lost, CutShort, NotTrusted, BadOption, SourceError, TransferCancelled."""
         origin = origin_of(exchange.url)
         link = self._take(origin)
-        if link is None:
-            link = Link(*self._connector.connect(exchange.url, interrupt), self._timeout, self._bucket)
+        if link is not None:
+            try:
+                return self._over(link, exchange, origin, interrupt)
+            except Lost:
+                # The server has closed it while it was idle. What it may have done all the same doesn't harm: an
+                # append at an offset that it has passed is refused. A creation isn't repeated.
+                if link.heard or exchange.method == "POST":
+                    raise
+        link = Link(*self._connector.connect(exchange.url, interrupt), self._timeout, self._bucket)
+        return self._over(link, exchange, origin, interrupt)
+
+    def _over(self, link: Link, exchange: Exchange, origin: Origin, interrupt: Interrupt) -> Reply:
         try:
             reply = link.run(exchange, origin, interrupt)
         except BaseException:
@@ -100,6 +110,8 @@ class Link:
         self._sock, self._proxy, self._timeout, self._bucket = sock, proxy, timeout, bucket
         self._conn = h11.Connection(h11.CLIENT)
         self._is_plain = type(sock) is socket.socket
+        self.heard = False
+        """Whether something of the last answer has come."""
 
     def alive(self) -> bool:
         """Whether the other side hasn't closed it, or said something unasked."""
@@ -121,9 +133,12 @@ class Link:
 
     def run(self, exchange: Exchange, origin: Origin, interrupt: Interrupt) -> Reply:
         """Send the request, and answer its final answer. See `Wire.exchange`."""
-        return _Run(self._sock, self._conn, self._is_plain, self._timeout, self._bucket, interrupt, exchange).result(
-            self._head(exchange, origin)
-        )
+        head = self._head(exchange, origin)
+        run = _Run(self._sock, self._conn, self._is_plain, self._timeout, self._bucket, interrupt, exchange)
+        try:
+            return run.result(head)
+        finally:
+            self.heard = run.heard
 
     def _head(self, exchange: Exchange, origin: Origin) -> bytes:
         parts = urlsplit(exchange.url)
@@ -163,6 +178,7 @@ class _Run:
         self._reply: Reply | None = None
         self._sink: Callable[[bytes], None] | None = None
         self._content = bytearray()
+        self.heard = False
         self._not_before = 0.0
         self._moved_at = monotonic()
         self._asked_at = monotonic()
@@ -305,6 +321,7 @@ class _Run:
                     return False
                 raise Lost(f"the connection is lost: {(self._broken or error).strerror or error}") from error
             self._moved_at = monotonic()
+            self.heard = self.heard or bool(data)
             try:
                 self._conn.receive_data(data)
                 if self._take_events():

@@ -1,0 +1,248 @@
+"""The core without I/O: a server of both protocols in memory, whose requests go wrong by a script, and a runner."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+
+from resumable.client.effects import CutShort, Exchange, Lost, Pause, Reply, Steps, Together, Work
+from resumable.client.events import TransferEvent
+from resumable.client.putting import put_steps
+from resumable.client.settings import ClientOptions
+from resumable.client.sources import BytesSource, SendSource
+from resumable.client.state_file import StateFile
+from resumable.client.transfer import Surroundings, Transfer
+
+BASE = "http://server/files/"
+
+
+@frozen
+class Fault:
+    """What goes wrong with one request. ``arrives``: bytes of its content that come, None: all; ``reply``: the answer
+    in place of the server's, None: there is none; ``done``: the server does it all the same."""
+
+    arrives: int | None = 0
+    reply: Reply | None = None
+    done: bool = False
+    cut: float | None = None
+
+
+LOST_BEFORE = Fault()
+LOST_ANSWER = Fault(arrives=None, done=True)
+
+
+def cut_after(count: int) -> Fault:
+    """The connection ends after so many bytes of the content."""
+    return Fault(arrives=count, done=True)
+
+
+def answer(status: int, *fields: tuple[str, str], body: bytes = b"") -> Fault:
+    """Something on the way answers, and the server isn't reached."""
+    return Fault(reply=Reply(status, fields, body))
+
+
+@define
+class ModelUpload:
+    """An upload at the model server."""
+
+    length: int | None
+    metadata: str | None
+    data: bytearray = field(factory=bytearray)
+    complete: bool = False
+    partial: bool = False
+    announced: bytes | None = None
+
+
+@define
+class World:
+    """A server, its clock, and what its client tells. ``speaks``: protocols; ``most``: bytes that something before it
+    lets through in a request; ``digests``, ``concatenates``, ``checks``: what it can do."""
+
+    state: StateFile
+    speaks: tuple[str, ...] = ("tus", "draft")
+    most: int | None = None
+    digests: bool = True
+    status: bool = False
+    concatenates: bool = True
+    checks: str = "sha1,crc32c,sha256"
+    limit: str | None = None
+    faults: Iterator[Fault | None] = field(factory=lambda: iter(()))
+    now: float = 0.0
+    uploads: dict[str, ModelUpload] = field(factory=dict)
+    requests: list[Exchange] = field(factory=list)
+    events: list[TransferEvent] = field(factory=list)
+    pauses: list[float] = field(factory=list)
+    before: Callable[[Exchange], None] = lambda exchange: None
+
+    def fails(self, *faults: Fault | None) -> None:
+        """Let the next requests go wrong so; None: not."""
+        self.faults = iter(faults)
+
+    def told(self, *kinds: str) -> list[TransferEvent]:
+        """The events of these kinds."""
+        return [event for event in self.events if event.name in kinds]
+
+    def methods(self) -> list[str]:
+        """Those of all requests, in order."""
+        return [exchange.method for exchange in self.requests]
+
+    # -- the client
+
+    def transfer(self, options: ClientOptions | None = None, name: str = "it", address: str = BASE) -> Transfer:
+        """A transfer in this world."""
+        around = Surroundings(wall=lambda: self.now, now=lambda: self.now, random=lambda: 1.0)
+        return Transfer(name, address, options or ClientOptions(), self.state, self.events.append, around)
+
+    def put(self, source: SendSource | bytes, options: ClientOptions | None = None, fresh: bool = False) -> Any:
+        """Send it, to the end."""
+        kept = BytesSource(source) if isinstance(source, bytes) else source
+        return self.run(put_steps(self.transfer(options), kept, {"filename": "a.bin"}, fresh))
+
+    def run(self, steps: Steps[Any]) -> Any:
+        """The result of the steps."""
+        result: Any = None
+        error: Exception | None = None
+        try:
+            while True:
+                effect = steps.send(result) if error is None else steps.throw(error)
+                result = error = None
+                try:
+                    if isinstance(effect, Exchange):
+                        result = self._exchange(effect)
+                    elif isinstance(effect, Pause):
+                        self.pauses.append(effect.seconds)
+                        self.now += effect.seconds
+                    elif isinstance(effect, Work):
+                        result = effect.call()
+                    else:
+                        assert isinstance(effect, Together)
+                        result = [self.run(each) for each in effect.steps]
+                except Exception as raised:
+                    error = raised
+        except StopIteration as end:
+            return end.value
+        finally:
+            steps.close()
+
+    def _exchange(self, exchange: Exchange) -> Reply:
+        self.before(exchange)
+        self.requests.append(exchange)
+        self.now += 0.01
+        size = exchange.body.size if exchange.body else 0
+        if self.most is not None and size > self.most:
+            return Reply(413, [("content-type", "text/html")], b"<h1>Request Entity Too Large</h1>")
+        fault = next(self.faults, None)
+        if fault is None:
+            return self._served(exchange, None)
+        if fault.done or fault.arrives:
+            self._served(exchange, fault.arrives)
+        if fault.cut is not None:
+            raise CutShort(fault.cut)
+        if fault.reply is None:
+            raise Lost("the network is away")
+        return fault.reply
+
+    # -- the server
+
+    def _served(self, exchange: Exchange, arrives: int | None) -> Reply:
+        fields = {name.lower(): value for name, value in exchange.fields}
+        protocol = "tus" if "tus-resumable" in fields else "draft" if "upload-draft-interop-version" in fields else ""
+        if protocol not in self.speaks and protocol:
+            return Reply(404)
+        said = [("tus-resumable", "1.0.0")] if protocol == "tus" else [("upload-draft-interop-version", "10")]
+        if exchange.url.endswith("/status"):
+            return self._status(exchange.url.removesuffix("/status"))
+        if exchange.method == "OPTIONS":
+            extensions = "creation,checksum" + (",concatenation" if self.concatenates else "")
+            return Reply(204, [*said, ("tus-extension", extensions), ("tus-checksum-algorithm", self.checks)])
+        if exchange.method == "POST":
+            return self._create(fields, said)
+        upload = self.uploads.get(exchange.url)
+        if upload is None:
+            return Reply(404, said)
+        if exchange.method == "DELETE":
+            del self.uploads[exchange.url]
+            return Reply(204, said)
+        if exchange.method == "PATCH":
+            return self._append(exchange, fields, upload, said, arrives)
+        assert exchange.method == "HEAD"
+        told = self._digest(upload) if upload.complete and self.digests else []
+        length = [] if upload.length is None else [("upload-length", str(upload.length))]
+        return Reply(200, [*said, *self._offset(upload, protocol), *length, *told])
+
+    def _create(self, fields: dict[str, str], said: list[tuple[str, str]]) -> Reply:
+        concat = fields.get("upload-concat", "")
+        length = int(fields["upload-length"]) if "upload-length" in fields else None
+        upload = ModelUpload(length, fields.get("upload-metadata"), partial=concat == "partial")
+        if concat.startswith("final;"):
+            parts = [self.uploads[url] for url in concat.removeprefix("final;").split()]
+            assert all(part.complete and part.partial for part in parts)
+            upload.data += b"".join(part.data for part in parts)
+            upload.complete = True
+        upload.complete = upload.complete or (length == 0 and "tus-resumable" in fields)
+        url = f"{BASE}{len(self.uploads) + len(self.requests)}"
+        self.uploads[url] = upload
+        limit = [("upload-limit", self.limit)] if self.limit else []
+        return Reply(201, [*said, ("location", url), *limit])
+
+    def _append(
+        self,
+        exchange: Exchange,
+        fields: dict[str, str],
+        upload: ModelUpload,
+        said: list[tuple[str, str]],
+        arrives: int | None,
+    ) -> Reply:
+        body = exchange.body
+        assert body is not None
+        if int(fields["upload-offset"]) != len(upload.data) or upload.complete:
+            return Reply(409, said)
+        if "upload-length" in fields:
+            upload.length = int(fields["upload-length"])
+        content = body.source.read(body.offset, body.size)
+        assert len(content) == body.size
+        kept = content if arrives is None else content[:arrives]
+        if "upload-checksum" in fields:
+            algorithm, value = fields["upload-checksum"].split()
+            if arrives is not None and arrives < body.size:
+                return Reply(460, said)
+            if algorithm in ("sha1", "sha256"):
+                assert b64decode(value) == hashlib.new(algorithm, content).digest()
+        upload.data += kept
+        if exchange.moved is not None:
+            exchange.moved(len(kept))
+        whole = len(kept) == len(content)
+        if "tus-resumable" in fields:
+            upload.complete = len(upload.data) == upload.length
+        else:
+            upload.complete = whole and fields["upload-complete"] == "?1"
+        return Reply(204, [*said, *self._offset(upload, "tus" if "tus-resumable" in fields else "draft")])
+
+    @staticmethod
+    def _offset(upload: ModelUpload, protocol: str) -> list[tuple[str, str]]:
+        complete = [("upload-complete", "?1" if upload.complete else "?0")] if protocol == "draft" else []
+        return [("upload-offset", str(len(upload.data))), *complete]
+
+    @staticmethod
+    def _digest(upload: ModelUpload) -> list[tuple[str, str]]:
+        return [("repr-digest", f"sha-256=:{b64encode(hashlib.sha256(upload.data).digest()).decode()}:")]
+
+    def _status(self, url: str) -> Reply:
+        upload = self.uploads.get(url)
+        if not self.status or upload is None:
+            return Reply(404)
+        replica = {"required": True, "state": "open", "sent": 1, "confirmed": 1, "trouble": None}
+        state = {"state": "stored" if upload.complete else "uploading", "length": upload.length, "digest": None}
+        body = {**state, "received": len(upload.data), "durable": len(upload.data), "replicas": [replica]}
+        return Reply(200, [("content-type", "application/json")], json.dumps(body).encode())
+
+
+def new_world(directory: Path, **more: Any) -> World:
+    """A world whose state file is in this directory."""
+    return World(StateFile(directory / "uploads.json", now=lambda: 1.0), **more)
